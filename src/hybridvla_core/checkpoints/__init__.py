@@ -1,0 +1,1 @@
+"""The safetensors checkpoint folder: reading, writing, conversion, integrity."""

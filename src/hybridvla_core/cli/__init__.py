@@ -1,0 +1,1 @@
+"""The `hybridvla` command line: one module a verb."""

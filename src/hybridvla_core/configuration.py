@@ -1,0 +1,62 @@
+"""YAML and JSON into frozen dataclasses, refusing unknown, missing and mistyped keys by name."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Mapping, Type, TypeVar, Union
+
+import dacite
+import yaml
+
+from hybridvla_core.errors import ConfigurationError
+
+T = TypeVar("T")
+
+
+def from_mapping(cls: Type[T], data: Mapping[str, Any], where: str) -> T:
+    """Build the dataclass `cls` from `data`; `where` names the source in messages.
+
+    Lists become tuples and integers become floats where the field says so. Range checks belong to `__post_init__`
+    of the dataclass, which raises `ConfigurationError` or `ValueError`.
+
+    Raises:
+        ConfigurationError: for an unknown key, a missing key, a wrong type or a value out of range.
+    """
+    if not isinstance(data, Mapping):
+        raise ConfigurationError(f"{where}: expected a mapping of keys to values, found {type(data).__name__}")
+    config = dacite.Config(strict=True, cast=[tuple], type_hooks={float: _to_float})
+    try:
+        return dacite.from_dict(cls, dict(data), config)
+    except dacite.UnexpectedDataError as error:
+        keys = ", ".join(sorted(str(key) for key in error.keys))
+        raise ConfigurationError(f"{where}: unknown key {keys}; remove it or correct its spelling") from error
+    except dacite.MissingValueError as error:
+        raise ConfigurationError(f"{where}: missing key {error.field_path}; add it") from error
+    except (dacite.DaciteError, ValueError, TypeError) as error:
+        raise ConfigurationError(f"{where}: {error}") from error
+
+
+def load_file(cls: Type[T], path: Union[str, Path]) -> T:
+    """Read a YAML or JSON file into the dataclass `cls`; errors as `from_mapping`, plus an unreadable file."""
+    return from_mapping(cls, read_mapping(path), str(path))
+
+
+def read_mapping(path: Union[str, Path]) -> Mapping[str, Any]:
+    """Parse a YAML (`.yaml`, `.yml`) or JSON file whose top level is a mapping."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path}: not valid {path.suffix[1:].upper() or 'YAML'}: {error}") from error
+    if not isinstance(data, Mapping):
+        raise ConfigurationError(f"{path}: expected keys and values at the top level")
+    return data
+
+
+def _to_float(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"expected a number, found {value!r}")
+    return float(value)

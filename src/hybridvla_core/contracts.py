@@ -1,0 +1,152 @@
+"""What travels between policy, filter and robot, as plain data (numpy only).
+
+These mirror the ROS messages field by field, so that nodes only convert. Ages and validities are durations in seconds,
+because two computers' clocks need not agree; stamps are seconds of the sender's clock.
+"""
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Dict, Mapping, Optional, Tuple
+
+import numpy as np
+
+
+class Kind(enum.IntEnum):
+    ACTION = 0
+    HOLD = 1
+
+
+class Mode(enum.IntEnum):
+    ENSEMBLE = 0
+    DIFFUSION = 1
+    AUTOREGRESSIVE = 2
+
+
+class DeltaBase(enum.IntEnum):
+    COMMANDED = 0
+    MEASURED = 1
+
+
+class PolicyState(enum.IntEnum):
+    WAITING = 0
+    INFERRING = 1
+    FAULT = 2
+
+
+class GripperState(enum.IntEnum):
+    UNKNOWN = 0
+    MOVING = 1
+    DONE = 2
+    FAILED = 3
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Position (3,) in m and unit quaternion (4,) xyzw, of the tool centre point in the arm's base frame."""
+
+    position: np.ndarray
+    quaternion: np.ndarray
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One moment as the model sees it.
+
+    images: view name -> (height, width, 3) uint8 RGB. state: (A,) physical units, in the checkpoint's state convention.
+    stamp_ns: stamp of the oldest image used, ns; with the seed it determines the noise.
+    """
+
+    images: Mapping[str, np.ndarray]
+    instruction: str
+    state: np.ndarray
+    stamp_ns: int
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model made of one observation; K = chunk, A = action dimensions (7 or 14).
+
+    Actions are (K, A) un-normalised (m, rad, gripper); a path that did not run is None. token_confidence: (A,) in
+    [0, 1]. path_distance (m) and path_angle (rad on SO(3)): disagreement of the two paths, largest over arms, NaN with
+    one path.
+    """
+
+    action: np.ndarray
+    mode: Mode
+    fused: bool
+    diffusion: Optional[np.ndarray] = None
+    autoregressive: Optional[np.ndarray] = None
+    ar_complete: bool = True
+    token_confidence: Optional[np.ndarray] = None
+    mean_confidence: float = float("nan")
+    path_distance: float = float("nan")
+    path_angle: float = float("nan")
+    noise_seed: int = 0
+    stage_ms: Dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ArmTarget:
+    """One arm's absolute target for one step of a chunk. `gripper`: 0 closed to 1 open. `frame`: the arm's base frame."""
+
+    name: str
+    frame: str
+    base: Pose
+    base_stamp: float
+    target: Pose
+    delta_base: DeltaBase
+    gripper: float
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What the policy wants, why, and from which moment (`hybridvla/ActionProposal`). Targets are step-major, K x arms."""
+
+    stamp: float
+    epoch: int
+    sequence: int
+    instruction_sequence: int
+    instruction: str
+    valid_for: float
+    targets: Tuple[ArmTarget, ...]
+    kind: Kind = Kind.ACTION
+    action_period: float = 0.0
+    observation_age: float = 0.0
+    camera_spread: float = 0.0
+    chunk: int = 1
+    checkpoint_sha256: str = ""
+    prediction: Optional[Prediction] = None
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """Driven by the inference loop's own progress (`hybridvla/PolicyHeartbeat`)."""
+
+    epoch: int
+    last_sequence: int
+    instruction_sequence: int
+    state: PolicyState
+    in_state: float = 0.0
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class ArmState:
+    """What a robot adapter read from one arm's driver.
+
+    joint_names and joint_positions (n,) rad in the driver's order; joint_velocities (n,) rad/s or None; pose: the
+    driver's own tool pose or None; gripper: measured opening, 0 closed to 1 open, NaN if unknown; robot_mode: the
+    driver's own value; ready: the adapter's reading of it (False in reflex, user stop, guiding, ...).
+    """
+
+    name: str
+    joint_names: Tuple[str, ...]
+    joint_positions: np.ndarray
+    joint_velocities: Optional[np.ndarray] = None
+    pose: Optional[Pose] = None
+    gripper: float = float("nan")
+    gripper_state: GripperState = GripperState.UNKNOWN
+    robot_mode: int = 0
+    ready: bool = True
+    message: str = ""

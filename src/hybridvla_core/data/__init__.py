@@ -1,0 +1,1 @@
+"""Datasets, mixtures and statistics."""

@@ -1,0 +1,20 @@
+"""One exception type for everything a person can put right.
+
+A message names what is wrong, where, and what to do next. Command-line verbs and nodes print it without a traceback.
+"""
+
+
+class HybridVLAError(Exception):
+    """Base of all errors that are explained to the user in one sentence."""
+
+
+class ConfigurationError(HybridVLAError):
+    """A configuration file or value does not fit."""
+
+
+class CheckpointError(HybridVLAError):
+    """A checkpoint folder is incomplete, altered, or does not fit the rig."""
+
+
+class ObservationError(HybridVLAError):
+    """An image, state or instruction cannot be used."""

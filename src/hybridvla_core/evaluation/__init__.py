@@ -1,0 +1,1 @@
+"""Episodes in process, metrics and reports."""

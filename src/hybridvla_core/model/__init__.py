@@ -1,0 +1,1 @@
+"""The model: vision towers, projector, decoder, embedders, presets."""

@@ -1,0 +1,1 @@
+"""The safety filter: no torch, no ROS."""

@@ -1,0 +1,1 @@
+"""ROS 1 nodes, message conversions and robot adapters."""

@@ -1,0 +1,1 @@
+"""The simulated rig: scenes, tasks, scripted experts and rendering (no torch)."""
