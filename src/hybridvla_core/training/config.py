@@ -1,0 +1,115 @@
+"""The training recipe as one self-checking configuration (`config/training/*.yaml`)."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Tuple
+
+from hybridvla_core.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage: steps, images a step, labels (instructions) an image, peak learning rate (cosine to 2 %)."""
+
+    steps: int
+    images: int
+    labels: int
+    learning_rate: float
+    tower_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.images < 1 or not 1 <= self.labels <= 16:
+            raise ConfigurationError("a stage needs steps >= 0, images >= 1 and 1 to 16 labels")
+        if self.learning_rate <= 0 or self.tower_rate < 0:
+            raise ConfigurationError("learning_rate must be positive and tower_rate (a factor) not negative")
+
+
+@dataclass(frozen=True)
+class HybridLossConfig:
+    """Noise, tokens and auxiliary terms of the hybrid objective (paper, section 3.2, L = L_dif + L_ce).
+
+    noise_copies: noisy actions a label (the released R). inference_share: share of timesteps drawn from those DDIM
+    visits. x0_jitter: half the copies start from an action off by this much (normalised units), with the noise
+    re-targeted at the true one. weight_max: bound of the weight (1 - abar) / abar, which is at least 1. condition_zero:
+    share of autoregressive branches that see timestep 0 and an action off by condition_sigma (log-uniform), the rest
+    see an ordinary noisy action. soften_from, soften_to (bins): width of the softened cross entropy over the first
+    soften_until of the run; hard labels after it. attention_layers, attention_heads: where attention is supervised.
+    """
+
+    noise_copies: int
+    inference_share: float
+    x0_jitter: float
+    weight_max: float
+    condition_zero: float
+    condition_sigma: Tuple[float, ...]
+    soften_from: float
+    soften_to: float
+    soften_until: float
+    attention_layers: Tuple[int, ...]
+    attention_heads: int
+    attention_weight: float
+    grounding_weight: float
+    state_weight: float
+
+    def __post_init__(self) -> None:
+        for name in ("inference_share", "condition_zero", "soften_until"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; use a share in [0, 1]")
+        if len(self.condition_sigma) != 2 or not 0 < self.condition_sigma[0] <= self.condition_sigma[1]:
+            raise ConfigurationError("condition_sigma needs two growing positive numbers")
+        if self.noise_copies < 1 or self.soften_from < self.soften_to or self.soften_to <= 0:
+            raise ConfigurationError("noise_copies must be at least 1 and soften_from at least soften_to above 0")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Image and state augmentation: photometric strength (0 = off), shifts in pixels, state noise (m, rad, opening)."""
+
+    brightness: float
+    contrast: float
+    channel_gain: float
+    pixel_noise: float
+    state_position_m: float
+    state_angle_rad: float
+    state_gripper: float
+
+
+@dataclass(frozen=True)
+class DaggerConfig:
+    """Rollouts of the policy under training, labelled by the expert: when (share of the policy stage), how many."""
+
+    at: Tuple[float, ...]
+    episodes: int
+    share: float
+
+    def __post_init__(self) -> None:
+        if any(not 0 < x < 1 for x in self.at) or not 0 <= self.share < 1:
+            raise ConfigurationError("dagger: `at` and `share` must lie in (0, 1)")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Preset, stages (tower, grounding, policy), losses, sampling weights by phase, optimiser, bookkeeping."""
+
+    preset: str
+    seed: int
+    tower: StageConfig
+    grounding: StageConfig
+    policy: StageConfig
+    loss: HybridLossConfig
+    augment: AugmentConfig
+    dagger: DaggerConfig
+    phase_weights: Tuple[float, ...]
+    weight_decay: float
+    betas: Tuple[float, ...]
+    gradient_clip: float
+    ema: float
+    bfloat16: bool
+    warmup_steps: int
+    save_every_s: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= 1_000_000:
+            raise ConfigurationError("seed must lie in [0, 10^6]; larger ones belong to evaluation")
+        if len(self.betas) != 2 or not 0 < self.ema < 1:
+            raise ConfigurationError("betas needs two numbers and ema must lie in (0, 1)")
