@@ -1,0 +1,27 @@
+# The clone's commands. Each makes sure of the set-up first, which takes a moment once it is there.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+RUN := scripts/with_env.sh
+
+.PHONY: help setup demo test test38 lint clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+setup: ## install system packages and .venv, build the devel space
+	@scripts/setup.sh
+
+demo: setup ## simulated FR3, policy and filter over ROS, headless; results in out/demo
+	@$(RUN) python -m hybridvla_ros.demo
+
+test: setup ## unit tests, parity, and ROS tests with a real master
+	@$(RUN) scripts/test.sh
+
+test38: setup ## what the robot computer runs, under Python 3.8 where one is found
+	@scripts/test38.sh
+
+lint: setup ## style, spelling, shell, YAML, Docker, catkin, Python 3.8 and room checks
+	@$(RUN) scripts/lint.sh
+
+clean: ## remove what was built and generated, but not .venv
+	rm -rf build devel out

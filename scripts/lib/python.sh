@@ -1,0 +1,109 @@
+# shellcheck shell=bash
+# .venv: made from the system's Python, because ROS's modules belong to it, and filled from the locks.
+
+readonly PIP_VERSION=25.0.1
+
+# Sets PYTHON and VENV_STATE (good, or why .venv has to be made).
+find_python() {
+  PYTHON=/usr/bin/python3
+  if [ ! -x "$PYTHON" ]; then
+    # Comes with the system packages, which are installed before .venv is made.
+    VENV_STATE="there is none yet"
+    PYTHON_VERSION=unknown
+    return
+  fi
+  PYTHON_VERSION="$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
+  case "$PLATFORM $PYTHON_VERSION" in
+    "debian12 3.11" | "noetic 3.8") ;;
+    *) fail "$PYTHON is Python $PYTHON_VERSION, and the locks are for 3.11 on Debian 12 and 3.8 on Noetic; restore the" \
+      "system's own Python" ;;
+  esac
+  if [ ! -e "$VENV" ]; then
+    VENV_STATE="there is none yet"
+  elif ! "$VENV/bin/python" -c "
+import os, sys
+assert os.path.samefile(sys.prefix, sys.argv[1]) and '%d.%d' % sys.version_info[:2] == sys.argv[2]" \
+    "$VENV" "$PYTHON_VERSION" 2>/dev/null; then
+    VENV_STATE="the one there is broken, or was moved here"
+  else
+    VENV_STATE=good
+  fi
+}
+
+# Sets PINNED_LOCKS (installed with --no-deps), TORCH_LOCK, and OUTDATED_LOCKS, those whose stamp does not fit.
+find_outdated_locks() {
+  local lock
+  if [ "$PLATFORM" = noetic ]; then
+    PINNED_LOCKS=(rig-core rig-sim rig-test)
+    TORCH_LOCK=""
+    if [ "$WITH_POLICY" -eq 1 ]; then
+      PINNED_LOCKS+=(rig-policy rig-vision)
+      TORCH_LOCK=rig-torch
+    fi
+  else
+    PINNED_LOCKS=(base vision sim test lint)
+    TORCH_LOCK=torch
+  fi
+  OUTDATED_LOCKS=()
+  for lock in "${PINNED_LOCKS[@]}" ${TORCH_LOCK:+"$TORCH_LOCK"}; do
+    [ -f "$ROOT/requirements/$lock.txt" ] || fail "requirements/$lock.txt is missing; restore it from the repository"
+    if [ "$VENV_STATE" != good ] || [ "$(stamp_of "$lock")" != "$(hash_of "$ROOT/requirements/$lock.txt")" ]; then
+      OUTDATED_LOCKS+=("$lock")
+    fi
+  done
+}
+
+stamp_of() { cat "$VENV/.stamps/$1" 2>/dev/null || true; }
+
+stamp() {
+  mkdir -p "$VENV/.stamps"
+  hash_of "$ROOT/requirements/$1.txt" >"$VENV/.stamps/$1"
+}
+
+in_venv_pip() {
+  "$VENV/bin/python" -m pip --disable-pip-version-check --no-input --quiet "$@" 9<&-
+}
+
+make_venv() {
+  [ "$VENV_STATE" != good ] || return 0
+  say "making .venv"
+  rm -rf "$VENV"
+  "$PYTHON" -m venv --system-site-packages "$VENV" || fail "python3 -m venv failed; install python3-venv and run this again"
+}
+
+install_locks() {
+  [ "${#OUTDATED_LOCKS[@]}" -gt 0 ] || return 0
+  local lock arguments=()
+  # Older pips neither see manylinux_2_28 wheels nor resolve alike.
+  if ! "$VENV/bin/python" -m pip --version | grep -q "^pip $PIP_VERSION "; then
+    in_venv_pip install "pip==$PIP_VERSION" || pip_failed "pip $PIP_VERSION"
+  fi
+  for lock in "${OUTDATED_LOCKS[@]}"; do
+    [ "$lock" = "$TORCH_LOCK" ] || arguments+=(-r "$ROOT/requirements/$lock.txt")
+  done
+  if [ "${#arguments[@]}" -gt 0 ]; then
+    say "pip install, locks without torch"
+    in_venv_pip install --no-deps "${arguments[@]}" || pip_failed "the locks"
+  fi
+  for lock in "${OUTDATED_LOCKS[@]}"; do
+    if [ "$lock" = "$TORCH_LOCK" ]; then
+      say "pip install, $(names_in "$ROOT/requirements/$lock.txt")"
+      in_venv_pip install -r "$ROOT/requirements/$lock.txt" || pip_failed "torch"
+    fi
+    stamp "$lock"
+  done
+}
+
+pip_failed() {
+  fail "pip could not install $1 (above); check the network and the free disk space, then run this again"
+}
+
+# The packages come from this clone's src, and `hybridvla` from its command line module.
+install_entry_points() {
+  local site
+  site="$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')"
+  printf '%s\n' "$ROOT/src" >"$site/hybridvla.pth"
+  printf '#!%s\nimport sys\n\nfrom hybridvla_core.cli.__main__ import main\n\nsys.exit(main())\n' \
+    "$VENV/bin/python" >"$VENV/bin/hybridvla"
+  chmod +x "$VENV/bin/hybridvla"
+}

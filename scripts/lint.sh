@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# All static checks, over the files git knows and the new ones it does not ignore. Runs every check, then fails if any did.
+set -uo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+FAILED=()
+
+# files PATTERN...: tracked and new files, one a line.
+files() { git ls-files --cached --others --exclude-standard --deduplicate -- "$@" | while read -r f; do [ ! -f "$f" ] || echo "$f"; done; }
+
+check() {
+  local name="$1" output
+  shift
+  if output="$("$@" 2>&1)"; then
+    printf 'ok      %s\n' "$name"
+  else
+    printf 'FAILED  %s\n%s\n' "$name" "$output"
+    FAILED+=("$name")
+  fi
+}
+
+mapfile -t PYTHON < <(files '*.py')
+mapfile -t SHELL_FILES < <(
+  files '*.sh' '*.bash'
+  files .ci/run
+)
+mapfile -t YAML < <(files '*.yaml' '*.yml' .yamllint)
+mapfile -t DOCKER < <(files 'docker/*Dockerfile*')
+mapfile -t TEXT < <(files '*.py' '*.md' '*.sh' '*.yaml' '*.msg' '*.srv' '*.launch' Makefile 'requirements/*')
+
+check ruff ruff check --quiet --output-format=concise .
+check "python 3.8 syntax and library" vermin --quiet --target=3.8- --no-tips --violations --backport dataclasses \
+  --backport typing --eval-annotations "${PYTHON[@]}"
+check rooms python scripts/check_rooms.py
+check shellcheck shellcheck --external-sources "${SHELL_FILES[@]}"
+check yamllint yamllint --strict "${YAML[@]}"
+check codespell codespell "${TEXT[@]}"
+if [ "${#DOCKER[@]}" -gt 0 ]; then
+  check hadolint hadolint "${DOCKER[@]}"
+fi
+if [ -f package.xml ]; then
+  check catkin_lint catkin_lint --offline --quiet -W2 --strict .
+fi
+
+if [ "${#FAILED[@]}" -gt 0 ]; then
+  printf 'lint: failed: %s\n' "${FAILED[*]}" >&2
+  exit 1
+fi
+echo "lint: all checks passed"
