@@ -61,7 +61,7 @@ stamp() {
 }
 
 in_venv_pip() {
-  "$VENV/bin/python" -m pip --disable-pip-version-check --no-input --quiet "$@" 9<&-
+  "$VENV/bin/python" -m pip --disable-pip-version-check --no-input -qq "$@" 9<&-
 }
 
 make_venv() {
