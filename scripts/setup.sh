@@ -50,6 +50,7 @@ find_python
 find_outdated_locks
 announce
 refuse_if_impossible
+refuse_other_python
 
 install_packages
 make_venv

@@ -13,11 +13,6 @@ find_python() {
     return
   fi
   PYTHON_VERSION="$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
-  case "$PLATFORM $PYTHON_VERSION" in
-    "debian12 3.11" | "noetic 3.8") ;;
-    *) fail "$PYTHON is Python $PYTHON_VERSION, and the locks are for 3.11 on Debian 12 and 3.8 on Noetic; restore the" \
-      "system's own Python" ;;
-  esac
   if [ ! -e "$VENV" ]; then
     VENV_STATE="there is none yet"
   elif ! "$VENV/bin/python" -c "
@@ -28,6 +23,15 @@ assert os.path.samefile(sys.prefix, sys.argv[1]) and '%d.%d' % sys.version_info[
   else
     VENV_STATE=good
   fi
+}
+
+# The locks fit one Python on each system.
+refuse_other_python() {
+  case "$PLATFORM $PYTHON_VERSION" in
+    "debian12 3.11" | "noetic 3.8" | *" unknown") ;;
+    *) fail "$PYTHON is Python $PYTHON_VERSION, and the locks are for 3.11 on Debian 12 and 3.8 on Noetic; nothing was" \
+      "changed. Restore the system's own Python" ;;
+  esac
 }
 
 # Sets PINNED_LOCKS (installed with --no-deps), TORCH_LOCK, and OUTDATED_LOCKS, those whose stamp does not fit.

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# The robot computer runs Python 3.8: the safety filter, the contracts and the simulated rig under that interpreter,
+# with the rig's pins, in an environment of its own (.venv38). Where no 3.8 interpreter is found, says so and passes:
+# `make lint` has then checked syntax and library for 3.8 statically.
+set -euo pipefail
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+readonly ROOT
+readonly VENV="$ROOT/.venv38"
+# shellcheck source=scripts/lib/common.sh
+source "$ROOT/scripts/lib/common.sh"
+
+find_38() {
+  local candidate
+  for candidate in "${PYTHON38:-}" /usr/bin/python3.8 /usr/local/bin/python3.8 \
+    "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.8.*/bin/python3.8; do
+    if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 8))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+}
+
+PYTHON="$(find_38)"
+if [ -z "$PYTHON" ]; then
+  echo "test38: no Python 3.8 here (PYTHON38 can name one); its tests are left out, make lint checks 3.8 statically"
+  exit 0
+fi
+
+LOCKS=("$ROOT"/requirements/rig-{core,sim,test}.txt)
+WANTED="$(hash_of "${LOCKS[@]}")"
+if [ "$(cat "$VENV/.stamp" 2>/dev/null)" != "$WANTED" ] || ! "$VENV/bin/python" -c '' 2>/dev/null; then
+  echo "test38: making .venv38 with $PYTHON and the rig's locks"
+  rm -rf "$VENV"
+  "$PYTHON" -m venv "$VENV"
+  "$VENV/bin/python" -m pip --disable-pip-version-check --no-input -qq install pip==25.0.1
+  "$VENV/bin/python" -m pip --disable-pip-version-check --no-input -qq install --no-deps \
+    -r "${LOCKS[0]}" -r "${LOCKS[1]}" -r "${LOCKS[2]}"
+  printf '%s\n' "$ROOT/src" >"$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/hybridvla.pth"
+  printf '%s\n' "$WANTED" >"$VENV/.stamp"
+fi
+
+cd "$ROOT"
+"$VENV/bin/python" -m compileall -q src
+mapfile -t TESTS < <(find test/core test/sim -name 'test_*.py' 2>/dev/null | LC_ALL=C sort |
+  grep -E 'test/core/(.*/)?test_(safety|contracts|conventions|configuration|rig_python)|test/sim/' || true)
+if [ "${#TESTS[@]}" -eq 0 ]; then
+  echo "test38: no test of the robot computer's code found under test/" >&2
+  exit 1
+fi
+OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" "$VENV/bin/python" -m pytest "${TESTS[@]}"

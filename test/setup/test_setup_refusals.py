@@ -1,0 +1,96 @@
+"""make setup refuses with one clear sentence, before it changes anything, where it cannot finish."""
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DEBIAN = 'ID=debian\nVERSION_ID="12"\n'
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A clone with the set-up alone, on a machine whose tools are ours: apt-get records that it was called."""
+    shutil.copytree(str(ROOT / "scripts"), str(tmp_path / "clone" / "scripts"))
+    shutil.copytree(str(ROOT / "requirements"), str(tmp_path / "clone" / "requirements"))
+    (tmp_path / "bin").mkdir()
+    for name, body in {"id": "echo 1000", "sudo": "exit 1", "dpkg-query": "true",
+                       "apt-get": f"touch {tmp_path}/apt-was-called"}.items():
+        tool = tmp_path / "bin" / name
+        tool.write_text(f"#!/bin/sh\n{body}\n")
+        tool.chmod(0o755)
+    return tmp_path
+
+
+def run_setup(clone, os_release=DEBIAN, arguments=(), **environment):
+    (clone / "os-release").write_text(os_release)
+    inherited = {key: value for key, value in os.environ.items() if key != "ROS_DISTRO"}
+    done = subprocess.run(
+        ["bash", str(clone / "clone/scripts/setup.sh"), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, encoding="utf-8", check=False,
+        env={**inherited, "PATH": f"{clone}/bin:/usr/bin:/bin", "OS_RELEASE": str(clone / "os-release"),
+             "NOETIC_PREFIX": str(clone / "noetic"), **environment})
+    assert not (clone / "apt-was-called").exists()
+    assert sorted(path.name for path in (clone / "clone").iterdir()) == ["requirements", "scripts"]
+    return done
+
+
+def test_without_root_names_the_missing_packages(clone):
+    done = run_setup(clone)
+    assert done.returncode == 1
+    assert "will install" in done.stdout
+    assert "needs root" in done.stderr and "nothing was changed" in done.stderr
+    assert "python3-rospy" in done.stderr and "libdiagnostic-msgs-dev" in done.stderr
+
+
+def test_names_only_what_is_missing(clone):
+    (clone / "bin" / "dpkg-query").write_text(
+        "#!/bin/sh\necho 'installed catkin'\necho 'installed cmake'\necho 'config-files python3-rospy'\n")
+    wanted = run_setup(clone).stderr.split()
+    assert "catkin" not in wanted and "cmake" not in wanted
+    assert "python3-rospy" in wanted, "removed but not purged is not installed"
+
+
+@pytest.mark.parametrize("os_release, words", [
+    ("ID=fedora\nVERSION_ID=41\n", ["fedora 41", "Debian 12", "apt-debian12.txt"]),
+    ('ID=debian\nVERSION_ID="13"\n', ["debian 13"]),
+    ('ID=ubuntu\nVERSION_ID="20.04"\n', ["Ubuntu 20.04 without ROS", "ros-noetic-ros-base"]),
+])
+def test_another_distribution_is_named(clone, os_release, words):
+    done = run_setup(clone, os_release)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    for word in words:
+        assert word in done.stderr
+
+
+def test_noetic_that_is_not_there(clone):
+    done = run_setup(clone, ROS_DISTRO="noetic")
+    assert done.returncode == 1
+    assert "NOETIC_PREFIX" in done.stderr
+
+
+def test_noetic_on_another_python_is_refused(clone):
+    """The locks of the rig are for Python 3.8: a Noetic beside another system Python is not half-installed."""
+    (clone / "noetic").mkdir()
+    (clone / "noetic" / "setup.bash").write_text("")
+    version = subprocess.run(["/usr/bin/python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+                             stdout=subprocess.PIPE, encoding="utf-8", check=True).stdout.strip()
+    if version == "3.8":
+        pytest.skip("this system's Python is the one Noetic wants")
+    packages = (ROOT / "requirements" / "apt-noetic.txt").read_text().split("\n")
+    (clone / "bin" / "dpkg-query").write_text(
+        "#!/bin/sh\n" + "\n".join(f"echo 'installed {name}'" for name in packages if name and name[0] != "#"))
+    done = run_setup(clone)
+    assert done.returncode == 1
+    assert f"Python {version}" in done.stderr and "3.8 on Noetic" in done.stderr
+
+
+def test_unknown_option(clone):
+    done = run_setup(clone, arguments=["--fast"])
+    assert done.returncode == 1
+    assert "--fast" in done.stderr and "--help" in done.stderr
