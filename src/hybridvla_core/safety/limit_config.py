@@ -1,0 +1,164 @@
+"""Numbers of each limit of one arm, frozen and checked. One dataclass for each file in `limits/`."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+from hybridvla_core.errors import ConfigurationError
+
+Vector = Tuple[float, ...]
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ConfigurationError(message) unless the condition holds."""
+    if not condition:
+        raise ConfigurationError(message)
+
+
+@dataclass(frozen=True)
+class PositionDependentVelocity:
+    """libfranka's joint speed bound that shrinks towards the stops (`rate_limiting.h`, FR3).
+
+    upper(q) = min(V, max(0, -o + sqrt(max(0, c (L_upper - q))))) - 1e-3, lower mirrored with (L_lower + q).
+    """
+
+    velocity_rad_s: Vector
+    offset_rad_s: Vector
+    gain_rad_s2: Vector
+    upper_rad: Vector
+    lower_rad: Vector
+
+
+@dataclass(frozen=True)
+class JointLimits:
+    """(dof,) each. `margin_rad` is kept from both position limits."""
+
+    lower_rad: Vector
+    upper_rad: Vector
+    margin_rad: float
+    velocity_rad_s: Vector
+    acceleration_rad_s2: Vector
+    position_dependent: Optional[PositionDependentVelocity] = None
+
+    def __post_init__(self) -> None:
+        dof = len(self.lower_rad)
+        for key in ("upper_rad", "velocity_rad_s", "acceleration_rad_s2"):
+            require(len(getattr(self, key)) == dof, f"joint_limits: {key} needs {dof} entries")
+        require(self.margin_rad >= 0.0, "joint_limits: margin_rad must not be negative")
+        for joint, (lower, upper) in enumerate(zip(self.lower_rad, self.upper_rad), start=1):
+            require(upper - lower > 2.0 * self.margin_rad, f"joint_limits: joint {joint} has no room between its limits")
+        require(min(self.velocity_rad_s) > 0.0 and min(self.acceleration_rad_s2) > 0.0,
+                "joint_limits: velocities and accelerations must be positive")
+
+
+@dataclass(frozen=True)
+class CartesianLimits:
+    """Of the tool centre point."""
+
+    speed_m_s: float
+    acceleration_m_s2: float
+    jerk_m_s3: float
+    rotation_speed_rad_s: float
+    rotation_acceleration_rad_s2: float
+    rotation_jerk_rad_s3: float
+
+    def __post_init__(self) -> None:
+        for key in self.__dataclass_fields__:
+            value = getattr(self, key)
+            require(math.isfinite(value) and value > 0.0, f"cartesian_limits: {key} must be positive")
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The tool centre point keeps normal . p >= offset_m (base frame, unit normal)."""
+
+    name: str
+    normal: Vector
+    offset_m: float
+
+    def __post_init__(self) -> None:
+        require(len(self.normal) == 3 and abs(math.sqrt(sum(x * x for x in self.normal)) - 1.0) < 1e-6,
+                f"workspace: plane {self.name} needs a unit normal of three numbers")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Box for the tool centre point in the arm's base frame, and further planes."""
+
+    lower_m: Vector
+    upper_m: Vector
+    planes: Tuple[Plane, ...] = ()
+
+    def __post_init__(self) -> None:
+        require(len(self.lower_m) == 3 and len(self.upper_m) == 3, "workspace: lower_m and upper_m need three numbers")
+        require(all(upper - lower > 0.01 for lower, upper in zip(self.lower_m, self.upper_m)),
+                "workspace: upper_m must exceed lower_m by more than 10 mm on every axis")
+
+
+@dataclass(frozen=True)
+class SingularityConfig:
+    """Smallest singular value of the tool Jacobian (m and rad as they are): slows below `slow_below`, and below
+    `stop_below` only motion that leads out is allowed."""
+
+    slow_below: float
+    stop_below: float
+
+    def __post_init__(self) -> None:
+        require(0.0 <= self.stop_below < self.slow_below, "singularity: 0 <= stop_below < slow_below is needed")
+
+
+@dataclass(frozen=True)
+class Capsule:
+    """A segment with a radius, fixed to the frame after joint `link` (0 = base)."""
+
+    name: str
+    link: int
+    start_m: Vector
+    end_m: Vector
+    radius_m: float
+
+    def __post_init__(self) -> None:
+        require(len(self.start_m) == 3 and len(self.end_m) == 3, f"capsule {self.name}: start_m, end_m need 3 numbers")
+        require(self.radius_m > 0.0, f"capsule {self.name}: radius_m must be positive")
+
+
+@dataclass(frozen=True)
+class CollisionConfig:
+    """Capsules around the links; `pairs` of names kept `margin_m` apart; those in `above_table` kept `margin_m`
+    above the plane z = table_z_m of the base frame."""
+
+    capsules: Tuple[Capsule, ...]
+    pairs: Tuple[Tuple[str, str], ...]
+    margin_m: float
+    above_table: Tuple[str, ...]
+    table_z_m: float
+
+    def __post_init__(self) -> None:
+        names = [capsule.name for capsule in self.capsules]
+        require(len(set(names)) == len(names), "collision: capsule names must differ")
+        for name in [name for pair in self.pairs for name in pair] + list(self.above_table):
+            require(name in names, f"collision: there is no capsule {name!r}")
+        require(self.margin_m >= 0.0, "collision: margin_m must not be negative")
+
+
+@dataclass(frozen=True)
+class LeashConfig:
+    """Bound between the pose that an unhindered arm would have by now and the measured one.
+
+    distance = max_force_n / stiffness_n_m. `lag_s`: time constant of the controller behind the filter.
+    """
+
+    stiffness_n_m: float
+    max_force_n: float
+    rotation_rad: float
+    lag_s: float
+
+    def __post_init__(self) -> None:
+        require(self.stiffness_n_m > 0.0 and self.max_force_n > 0.0 and self.rotation_rad > 0.0,
+                "leash: stiffness_n_m, max_force_n and rotation_rad must be positive")
+        require(0.0 <= self.lag_s <= 1.0, "leash: lag_s must lie between 0 and 1")
+
+    @property
+    def distance_m(self) -> float:
+        return self.max_force_n / self.stiffness_n_m

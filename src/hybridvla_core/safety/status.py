@@ -1,0 +1,125 @@
+"""What the filter tells the world: states, reasons, margins, counters. Mirrors `hybridvla/SafetyStatus`."""
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Dict, Optional, Tuple
+
+import numpy as np
+
+from hybridvla_core.contracts import GripperState, Pose
+
+
+class State(enum.IntEnum):
+    INACTIVE = 0
+    ACTIVE = 1
+    HOLDING = 2
+    STOPPED = 3
+    RECOVERING = 4
+
+
+class Reason(enum.IntFlag):
+    NONE = 0
+    PROPOSAL_STALE = 1 << 0
+    HEARTBEAT_LOST = 1 << 1
+    PROPOSAL_INVALID = 1 << 2
+    PROPOSAL_ORDER = 1 << 3
+    SECOND_PUBLISHER = 1 << 4
+    JOINT_STATE = 1 << 5
+    ROBOT_MODE = 1 << 6
+    CLOCK_JUMP = 1 << 7
+    OPERATOR = 1 << 8
+    DEADMAN = 1 << 9
+    OUTSIDE_AT_START = 1 << 10
+    SOLVER = 1 << 11
+    LAST_CHECK = 1 << 12
+    LEASH = 1 << 13
+    MEASURED_LIMIT = 1 << 14
+    COLLISION = 1 << 15
+    SINGULARITY = 1 << 16
+    OTHER_ARM = 1 << 17
+    GRIPPER = 1 << 18
+    CONTROLLER = 1 << 19
+    CONFIGURATION = 1 << 20
+    TICK_OVERRUN = 1 << 21
+    TCP_MISMATCH = 1 << 22
+
+
+@dataclass(frozen=True)
+class LimitMargin:
+    """name as `right/joint_4/position` or `workspace/z_min`; margin >= 0 inside; active: it shaped the last motion."""
+
+    name: str
+    margin: float
+    unit: str
+    active: bool = False
+
+
+@dataclass(frozen=True)
+class ArmSafety:
+    """One arm in the status. target: the pose sent; position_error m and rotation_error rad: goal against target."""
+
+    name: str
+    target: Optional[Pose]
+    measured: Optional[Pose]
+    position_error: float
+    rotation_error: float
+    at_target: bool
+    gripper_state: GripperState
+    robot_mode: int
+    joint_state_age: float
+
+
+@dataclass(frozen=True)
+class SafetyStatus:
+    state: State
+    reasons: Reason
+    message: str
+    dry_run: bool
+    speed_scale: float
+    applied_scale: float
+    epoch: int = 0
+    sequence: int = 0
+    instruction_sequence: int = 0
+    proposal_age: float = float("nan")
+    observation_age: float = float("nan")
+    tick_cpu_ms: float = 0.0
+    tick_wall_ms: float = 0.0
+    arms: Tuple[ArmSafety, ...] = ()
+    margins: Tuple[LimitMargin, ...] = ()
+    counters: Dict[str, int] = field(default_factory=dict)
+
+    @property
+    def at_target(self) -> bool:
+        """Every arm has carried out the proposal `sequence`, its gripper included."""
+        return bool(self.arms) and self.sequence > 0 and all(arm.at_target for arm in self.arms)
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """The answer to one proposal; `reason` is empty when it was accepted."""
+
+    accepted: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ArmCommand:
+    """What goes to one arm this tick.
+
+    pose: tool pose in the arm's base frame. joint_positions (dof,) rad: the joint solution behind it. gripper: an
+    opening only when a new command is due. publish False: nothing may be sent.
+    """
+
+    name: str
+    pose: Pose
+    joint_positions: np.ndarray
+    gripper: Optional[float]
+    publish: bool
+
+
+@dataclass(frozen=True)
+class FilterOutput:
+    arms: Tuple[ArmCommand, ...]
+    status: SafetyStatus
+    status_changed: bool
