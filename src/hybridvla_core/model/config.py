@@ -1,0 +1,143 @@
+"""The architecture by its dimensions, as frozen self-checking dataclasses.
+
+Registry names of released models never decide anything here: every dimension, token id and convention is written out, so
+that a tiny model and the 7B one are the same classes.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Tuple
+
+from hybridvla_core.errors import ConfigurationError
+
+TOWER_KINDS = ("dino", "siglip", "clip")
+FAMILIES = ("llama", "phi")
+FINAL_NORMS = ("variance", "mean_square")
+
+
+@dataclass(frozen=True)
+class TowerConfig:
+    """One vision transformer; features come from block `depth - 2`, before the final norm, without prefix tokens.
+
+    kind: dino (class and 4 register tokens without positions, LayerScale), siglip (patches only), clip (class token,
+    norm before the blocks, quick GELU, no patch bias). mean, std: per RGB channel of pixels in [0, 1].
+    """
+
+    kind: str
+    image_size: int
+    patch_size: int
+    width: int
+    depth: int
+    heads: int
+    mlp_width: int
+    mean: Tuple[float, ...]
+    std: Tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.kind not in TOWER_KINDS:
+            raise ConfigurationError(f"vision tower kind {self.kind!r}; use one of {', '.join(TOWER_KINDS)}")
+        if self.image_size % self.patch_size or self.width % self.heads or self.depth < 2:
+            raise ConfigurationError(f"vision tower {self.kind}: image_size must be a multiple of patch_size, width of "
+                                     "heads, and depth at least 2")
+        if len(self.mean) != 3 or len(self.std) != 3:
+            raise ConfigurationError(f"vision tower {self.kind}: mean and std need three channels")
+
+    @property
+    def patches(self) -> int:
+        return (self.image_size // self.patch_size) ** 2
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The language model. `rotary_dim` is the rotated part of a head (all of it for Llama, int(0.4 * head) for Phi-2)."""
+
+    family: str
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+    vocab_rows: int
+    norm_eps: float
+    rope_theta: float
+    rotary_dim: int
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise ConfigurationError(f"decoder family {self.family!r}; use one of {', '.join(FAMILIES)}")
+        if self.hidden % self.heads or self.heads % self.kv_heads:
+            raise ConfigurationError("decoder: hidden must be a multiple of heads, and heads of kv_heads")
+        if self.rotary_dim % 2 or not 0 < self.rotary_dim <= self.head_dim:
+            raise ConfigurationError(f"decoder: rotary_dim must be even and at most {self.head_dim}")
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden // self.heads
+
+
+@dataclass(frozen=True)
+class SequenceConfig:
+    """Token ids and separators of the type-1 sequence (paper, section 3.2 and table 1).
+
+    before_bod: ids between the prompt and BOD (released: 29871 or 220). after_eod: ids between EOD and the first
+    action token (released Llama: 29871). action_vocab_end: Vt; action ids are Vt - bins .. Vt - 1. need_to_sub: shift
+    of the action ids, a released quirk. prompt: the text around {instruction}.
+    """
+
+    bos: int
+    eos: int
+    pad: int
+    bod: int
+    eod: int
+    before_bod: Tuple[int, ...]
+    after_eod: Tuple[int, ...]
+    action_vocab_end: int
+    need_to_sub: int
+    prompt: str
+    lowercase: bool
+
+    def __post_init__(self) -> None:
+        if "{instruction}" not in self.prompt:
+            raise ConfigurationError("sequence: prompt must contain {instruction}")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The whole model. projector: output widths of its linear layers; the last equals the decoder's hidden width.
+
+    tower_norm, projector_norm: LayerNorm after the towers and after the projector (off in released models).
+    views: how many images one observation has. chunk: actions predicted at once (K).
+    """
+
+    towers: Tuple[TowerConfig, ...]
+    tower_norm: bool
+    projector: Tuple[int, ...]
+    projector_norm: bool
+    decoder: DecoderConfig
+    sequence: SequenceConfig
+    action_dim: int
+    chunk: int
+    views: int
+    bins: int
+    final_norm: str
+
+    def __post_init__(self) -> None:
+        if not self.towers or len({tower.patches for tower in self.towers}) != 1:
+            raise ConfigurationError("the vision towers must see the same number of patches")
+        if self.projector[-1] != self.decoder.hidden:
+            raise ConfigurationError(f"the projector ends at {self.projector[-1]}, the decoder needs {self.decoder.hidden}")
+        if self.action_dim not in (7, 14) or self.chunk < 1 or not 1 <= self.views <= 3:
+            raise ConfigurationError("action_dim must be 7 or 14, chunk at least 1, views 1 to 3")
+        if self.final_norm not in FINAL_NORMS:
+            raise ConfigurationError(f"final_norm {self.final_norm!r}; use one of {', '.join(FINAL_NORMS)}")
+        if self.sequence.action_vocab_end > self.decoder.vocab_rows or self.bins > self.sequence.action_vocab_end:
+            raise ConfigurationError("action ids lie outside the vocabulary")
+
+    @property
+    def vision_width(self) -> int:
+        return sum(tower.width for tower in self.towers)
+
+    @property
+    def patches(self) -> int:
+        """Patches of one view."""
+        return self.towers[0].patches

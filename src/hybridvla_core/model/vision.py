@@ -1,0 +1,68 @@
+"""The vision towers: timm vision transformers with the released names, stopped at the block that is used."""
+from __future__ import annotations
+
+from functools import partial
+from typing import Dict, Tuple
+
+import torch
+from torch import nn
+
+from hybridvla_core.model.config import TowerConfig
+from hybridvla_core.model.timm_import import vision_transformer
+
+#: Name of each kind's module in a checkpoint with two towers; a single CLIP tower is called `featurizer`.
+MODULE_NAMES = {"dino": "dino_featurizer", "siglip": "siglip_featurizer", "clip": "featurizer"}
+PREFIX_TOKENS = {"dino": 5, "siglip": 0, "clip": 1}
+
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), CLIP's activation."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+def build_tower(config: TowerConfig) -> nn.Module:
+    """A timm VisionTransformer with only the blocks that are run (depth - 1); final norm and pooling are left out."""
+    module = vision_transformer()
+    common = dict(img_size=config.image_size, patch_size=config.patch_size, embed_dim=config.width,
+                  depth=config.depth - 1, num_heads=config.heads, mlp_ratio=config.mlp_width / config.width,
+                  num_classes=0, global_pool="")
+    eps6, eps5 = partial(nn.LayerNorm, eps=1e-6), partial(nn.LayerNorm, eps=1e-5)
+    if config.kind == "dino":
+        # LayerScale of DINOv2 starts at 1e-5 for very deep towers; at 1 a shallow one learns from nothing.
+        tower = module.VisionTransformer(class_token=True, reg_tokens=4, no_embed_class=True, init_values=1.0,
+                                         norm_layer=eps6, **common)
+    elif config.kind == "siglip":
+        tower = module.VisionTransformer(class_token=False, norm_layer=eps6, **common)
+    else:
+        tower = module.VisionTransformer(class_token=True, pre_norm=True, norm_layer=eps5, act_layer=QuickGELU, **common)
+    tower.norm = nn.Identity()
+    return tower
+
+
+class VisionBackbone(nn.Module):
+    """All towers over the same views; features are concatenated on channels in the configuration's order."""
+
+    def __init__(self, towers: Tuple[TowerConfig, ...]) -> None:
+        super().__init__()
+        self.kinds = tuple(tower.kind for tower in towers)
+        for config in towers:
+            self.add_module(MODULE_NAMES[config.kind], build_tower(config))
+
+    def forward(self, pixels: Dict[str, torch.Tensor]) -> torch.Tensor:
+        """pixels: tower kind -> (N, 3, S, S) normalised. Returns (N, P, sum of widths)."""
+        features = []
+        for kind in self.kinds:
+            tower = getattr(self, MODULE_NAMES[kind])
+            x = tower.norm_pre(tower._pos_embed(tower.patch_embed(pixels[kind])))
+            for block in tower.blocks:
+                x = block(x)
+            features.append(x[:, PREFIX_TOKENS[kind]:])
+        return torch.cat(features, dim=-1) if len(features) > 1 else features[0]
+
+    def use_fused_attention(self, fused: bool) -> None:
+        """timm's fused attention; plain matrix products are faster at tiny sizes on a CPU."""
+        for kind in self.kinds:
+            for block in getattr(self, MODULE_NAMES[kind]).blocks:
+                block.attn.fused_attn = fused
