@@ -1,0 +1,85 @@
+"""Camera images to pixels, exactly as in training: PIL bicubic on uint8 (golden conventions, "Strategies")."""
+from __future__ import annotations
+
+from typing import Dict, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from hybridvla_core.errors import ConfigurationError, ObservationError
+from hybridvla_core.model.config import TowerConfig
+
+STRATEGIES = ("resize-naive", "letterbox", "resize-crop")
+
+
+def check_image(image: np.ndarray, name: str) -> np.ndarray:
+    """An (H, W, 3) uint8 RGB array, or ObservationError naming the view."""
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ObservationError(f"view {name}: expected an RGB image of shape (height, width, 3) in uint8, found "
+                               f"{image.shape} in {image.dtype}; convert it first")
+    if min(image.shape[:2]) < 8:
+        raise ObservationError(f"view {name}: image is only {image.shape[1]}x{image.shape[0]} pixels")
+    return image
+
+
+def fit(image: np.ndarray, size: int, strategy: str, fill: Sequence[float]) -> np.ndarray:
+    """The image at (size, size, 3) uint8. `fill`: channel means in [0, 1], the border of `letterbox`."""
+    picture = Image.fromarray(image)
+    if strategy == "resize-naive":
+        picture = picture.resize((size, size), Image.BICUBIC)
+    elif strategy in ("letterbox", "resize-crop"):
+        if strategy == "letterbox":
+            picture = _pad_to_square(picture, tuple(int(value * 255) for value in fill))
+        picture = _crop(_resize_shorter(picture, size), size)
+    else:
+        raise ConfigurationError(f"image strategy {strategy!r}; use one of {', '.join(STRATEGIES)}")
+    return np.asarray(picture)
+
+
+def _pad_to_square(picture: Image.Image, colour) -> Image.Image:
+    width, height = picture.size
+    side = max(width, height)
+    canvas = Image.new("RGB", (side + (side - width) % 2, side + (side - height) % 2), colour)
+    # torchvision pads both borders with half the difference, rounded down
+    left, top = (side - width) // 2, (side - height) // 2
+    canvas = canvas.crop((0, 0, width + 2 * left, height + 2 * top))
+    canvas.paste(picture, (left, top))
+    return canvas
+
+
+def _resize_shorter(picture: Image.Image, size: int) -> Image.Image:
+    width, height = picture.size
+    if width <= height:
+        return picture.resize((size, int(size * height / width)), Image.BICUBIC)
+    return picture.resize((int(size * width / height), size), Image.BICUBIC)
+
+
+def _crop(picture: Image.Image, size: int) -> Image.Image:
+    width, height = picture.size
+    left, top = int(round((width - size) / 2.0)), int(round((height - size) / 2.0))
+    return picture.crop((left, top, left + size, top + size))
+
+
+def normalise_pixels(pixels: torch.Tensor, tower: TowerConfig) -> torch.Tensor:
+    """(..., 3, S, S) in [0, 1] to the tower's units, (p - mean) / std."""
+    mean = torch.tensor(tower.mean, dtype=pixels.dtype).view(3, 1, 1)
+    std = torch.tensor(tower.std, dtype=pixels.dtype).view(3, 1, 1)
+    return (pixels - mean) / std
+
+
+def to_pixels(images: Sequence[np.ndarray], names: Sequence[str], towers: Sequence[TowerConfig], strategy: str
+              ) -> Dict[str, torch.Tensor]:
+    """One observation's views, in order, as pixels: tower kind -> (V, 3, S, S) float32 normalised."""
+    views = [check_image(image, name) for image, name in zip(images, names)]
+    fitted: Dict[tuple, np.ndarray] = {}
+    pixels = {}
+    for tower in towers:
+        # Towers that resize alike share the work; only letterbox depends on the tower's mean.
+        key = (tower.image_size, tower.mean if strategy == "letterbox" else None)
+        if key not in fitted:
+            fitted[key] = np.stack([fit(view, tower.image_size, strategy, tower.mean) for view in views])
+        scaled = torch.from_numpy(fitted[key]).permute(0, 3, 1, 2).float() / 255.0
+        pixels[tower.kind] = normalise_pixels(scaled, tower)
+    return pixels

@@ -1,0 +1,70 @@
+"""The diffusion schedule: 100 steps, squared cosine, and the released spacing of DDIM (Song et al. 2021, eta = 0)."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Tuple
+
+import numpy as np
+
+from hybridvla_core.errors import ConfigurationError
+
+STEPS = 100
+
+
+def squared_cosine_betas(steps: int = STEPS, largest: float = 0.999) -> np.ndarray:
+    """`squaredcos_cap_v2` in float64 (Nichol and Dhariwal 2021, section 3.2)."""
+    def bar(share: float) -> float:
+        return np.cos((share + 0.008) / 1.008 * np.pi / 2) ** 2
+    return np.array([min(1 - bar((i + 1) / steps) / bar(i / steps), largest) for i in range(steps)])
+
+
+class DiffusionSchedule:
+    """Betas and cumulative products of alpha over the original timesteps 0 .. 99."""
+
+    def __init__(self, steps: int = STEPS) -> None:
+        self.steps = steps
+        self.betas = squared_cosine_betas(steps)
+        self.alphas_cumprod = np.cumprod(1.0 - self.betas)
+
+    def ddim_timesteps(self, count: int) -> np.ndarray:
+        """The timesteps that `count` DDIM steps visit, ascending: 0, s, 2s, ... with the smallest stride that gives
+        exactly `count`; one step visits the middle. Other counts are impossible and refused."""
+        if count == 1:
+            return np.array([self.steps // 2])
+        for stride in range(1, self.steps):
+            kept = np.arange(0, self.steps, stride)
+            if len(kept) == count:
+                return kept
+        raise ConfigurationError(f"{count} DDIM steps do not divide {self.steps} evenly; use one of "
+                                 f"{', '.join(str(n) for n in self.valid_counts())}")
+
+    def valid_counts(self) -> Tuple[int, ...]:
+        counts = {len(range(0, self.steps, stride)) for stride in range(1, self.steps)} | {1}
+        return tuple(sorted(counts))
+
+    def ddim(self, count: int) -> "SpacedSchedule":
+        kept = self.ddim_timesteps(count)
+        abar = self.alphas_cumprod[kept]
+        return SpacedSchedule(kept, abar, np.concatenate([[1.0], abar[:-1]]))
+
+
+@dataclass(frozen=True)
+class SpacedSchedule:
+    """Kept original timesteps (n,) ascending, their cumulative products and the previous ones."""
+
+    timesteps: np.ndarray
+    alphas_cumprod: np.ndarray
+    alphas_cumprod_prev: np.ndarray
+
+    @property
+    def betas(self) -> np.ndarray:
+        return 1.0 - self.alphas_cumprod / self.alphas_cumprod_prev
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+    def step(self, index: int, x, eps):
+        """One DDIM step, eta = 0, x0 not clipped: returns (predicted x0, x at the previous timestep)."""
+        abar, previous = float(self.alphas_cumprod[index]), float(self.alphas_cumprod_prev[index])
+        x0 = x * abar ** -0.5 - eps * (1.0 / abar - 1.0) ** 0.5
+        return x0, x0 * previous ** 0.5 + eps * (1.0 - previous) ** 0.5

@@ -1,0 +1,49 @@
+"""Text into token ids: the prompt, then the separators and markers of the type-1 sequence."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import List, Union
+
+from tokenizers import Tokenizer
+
+from hybridvla_core.errors import CheckpointError, ObservationError
+from hybridvla_core.model.config import SequenceConfig
+
+
+class PromptEncoder:
+    """Instruction to ids with the checkpoint's own `tokenizer.json`; nothing is fetched."""
+
+    def __init__(self, tokenizer: Tokenizer, config: SequenceConfig) -> None:
+        self.tokenizer, self.config = tokenizer, config
+
+    @classmethod
+    def from_file(cls, path: Union[str, Path], config: SequenceConfig) -> "PromptEncoder":
+        try:
+            return cls(Tokenizer.from_file(str(path)), config)
+        except Exception as error:  # the library raises a bare Exception for every fault
+            raise CheckpointError(f"{path}: not a readable tokenizer ({error})") from error
+
+    def prompt(self, instruction: str) -> str:
+        """The text around the instruction; `<image>` is removed, as in the released code."""
+        text = instruction.strip()
+        if not text:
+            raise ObservationError("the instruction is empty; say what the robot should do")
+        text = text.lower() if self.config.lowercase else text
+        return self.config.prompt.format(instruction=text.replace("<image>", "").strip()).rstrip()
+
+    def text_ids(self, instruction: str) -> List[int]:
+        """Ids of the prompt without BOS."""
+        ids = self.tokenizer.encode(self.prompt(instruction), add_special_tokens=False).ids
+        unknown = self.tokenizer.token_to_id("<unk>")
+        if unknown is not None and ids and all(i == unknown for i in ids):
+            raise ObservationError(f"the model knows no word of {instruction!r}")
+        return ids[1:] if ids and ids[0] == self.config.bos else ids
+
+    def prefix_ids(self, instruction: str) -> List[int]:
+        """Ids between the patches and the state: text, separator, BOD."""
+        return self.text_ids(instruction) + list(self.config.before_bod) + [self.config.bod]
+
+    def ids(self, instruction: str, autoregressive: bool = False) -> List[int]:
+        """All ids of a prompt as the released code builds them: BOS ... BOD, and EOD with its separator."""
+        tail = [self.config.eod, *self.config.after_eod] if autoregressive else []
+        return [self.config.bos] + self.prefix_ids(instruction) + tail
