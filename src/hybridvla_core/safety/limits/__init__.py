@@ -1,0 +1,20 @@
+"""All limits of a robot. A new one is a file here, an entry in `build`, and a test."""
+from __future__ import annotations
+
+from typing import Tuple
+
+from hybridvla_core.safety.config import RobotConfig
+from hybridvla_core.safety.limits.cartesian_speed import CartesianAccelerationLimit, CartesianSpeedLimit
+from hybridvla_core.safety.limits.joint_motion import JointAccelerationLimit, JointVelocityLimit
+from hybridvla_core.safety.limits.joint_position import JointPositionLimit
+from hybridvla_core.safety.limits.limit import Limit
+from hybridvla_core.safety.limits.rotation_speed import RotationAccelerationLimit, RotationSpeedLimit
+from hybridvla_core.safety.limits.workspace import WorkspaceLimit
+
+
+def build(config: RobotConfig) -> Tuple[Limit, ...]:
+    """Cheap limits first: the first one broken ends the judgement of a candidate."""
+    arms = config.arms
+    return (JointPositionLimit(arms), JointVelocityLimit(arms), JointAccelerationLimit(arms), WorkspaceLimit(arms),
+            CartesianSpeedLimit(arms), CartesianAccelerationLimit(arms), RotationSpeedLimit(arms),
+            RotationAccelerationLimit(arms))

@@ -1,0 +1,95 @@
+"""What every limit is: a function from a trajectory to margins.
+
+A trajectory is judged whole: the step about to be sent and the braking that would follow it. A limit never mends a
+motion, it only measures. Adding a limit is one file here, one entry in `limits/__init__.py` and one test.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import List, Tuple
+
+import numpy as np
+
+from hybridvla_core.safety.kinematics import BatchKinematics, Frames
+from hybridvla_core.safety.status import Reason
+
+
+class Trajectory:
+    """Commanded joints of A arms at m consecutive ticks, of which the first two have been sent already.
+
+    joints (A, m, dof) rad; dt s. Forward kinematics run once, on demand.
+    """
+
+    SENT = 2
+
+    def __init__(self, joints: np.ndarray, dt: float, kinematics: BatchKinematics) -> None:
+        self.joints = joints
+        self.dt = dt
+        self._kinematics = kinematics
+
+    @cached_property
+    def links(self) -> List[Frames]:
+        return self._kinematics.links(self.joints)
+
+    @cached_property
+    def tool(self) -> Frames:
+        return self._kinematics.tool(self.links[-1])
+
+    @cached_property
+    def joint_velocity(self) -> np.ndarray:
+        """(A, m - 1, dof) rad/s."""
+        return np.diff(self.joints, axis=1) / self.dt
+
+    @cached_property
+    def joint_acceleration(self) -> np.ndarray:
+        """(A, m - 2, dof) rad/s^2."""
+        return np.diff(self.joint_velocity, axis=1) / self.dt
+
+    @cached_property
+    def linear_step(self) -> np.ndarray:
+        """(A, 3, m - 1) m for each tick."""
+        return np.diff(self.tool.position, axis=2)
+
+    @cached_property
+    def axes_step(self) -> Tuple[np.ndarray, np.ndarray]:
+        """Steps of the tool's axes: (A, 3, m - 1) complex (x + i y) and (A, 3, m - 1) (z)."""
+        return np.diff(self.tool.xy, axis=2), np.diff(self.tool.z, axis=2)
+
+    @cached_property
+    def step_bound(self) -> np.ndarray:
+        """(A, dof) rad: the largest distance of each joint from its last sent value anywhere ahead."""
+        ahead = self.joints[:, self.SENT:] - self.joints[:, self.SENT - 1:self.SENT]
+        return np.abs(ahead).max(axis=1)
+
+
+@dataclass(frozen=True)
+class Margins:
+    """names (k,) and values (k,): >= 0 inside, in `unit`."""
+
+    names: Tuple[str, ...]
+    values: np.ndarray
+    unit: str
+
+
+class Limit:
+    """Base of all limits.
+
+    reason: flag raised when it interferes. positional: a limit on where the robot is (kept through braking and
+    relaxed while re-entering) rather than on how fast it moves.
+    """
+
+    name = "limit"
+    unit = ""
+    reason = Reason.NONE
+    positional = True
+    may_lead_out = False   # outside it, motion that does not make it worse is allowed
+
+    names: Tuple[str, ...] = ()
+
+    def margins(self, trajectory: Trajectory) -> np.ndarray:
+        """(k,) smallest margin of each quantity in `names` over everything not yet sent; >= 0 inside."""
+        raise NotImplementedError
+
+    def now(self, trajectory: Trajectory) -> Margins:
+        return Margins(self.names, self.margins(trajectory), self.unit)

@@ -1,0 +1,51 @@
+"""The slow way back inside for arms that start outside a limit.
+
+Joints first, along a straight line in joint space to just inside their limits; then the tool to just inside its box;
+then, if links are still too close, towards the start joints. While it runs every positional limit is relaxed to its
+present violation, so no step can make any of them worse.
+"""
+from __future__ import annotations
+
+from typing import Optional
+
+import numpy as np
+
+from hybridvla_core.safety.config import RobotConfig
+from hybridvla_core.safety.motion import Motion
+from hybridvla_core.safety.pursuit import Goal
+
+INSIDE_RAD = 0.01
+INSIDE_M = 0.005
+
+
+class Reentry:
+    def __init__(self, config: RobotConfig, motion: Motion) -> None:
+        motion.relaxed = True
+        self._motion = motion
+        margins = np.array([[arm.joint_limits.margin_rad] for arm in config.arms]) + INSIDE_RAD
+        self._lower = np.array([arm.joint_limits.lower_rad for arm in config.arms]) + margins
+        self._upper = np.array([arm.joint_limits.upper_rad for arm in config.arms]) - margins
+        self._box_lower = np.array([arm.workspace.lower_m for arm in config.arms]) + INSIDE_M
+        self._box_upper = np.array([arm.workspace.upper_m for arm in config.arms]) - INSIDE_M
+        self._start = np.array([arm.start_joints_rad for arm in config.arms])
+        self._goal: Optional[Goal] = None
+        self.finished = False
+
+    def step(self, scale: float) -> bool:
+        """One tick of the way back; `finished` becomes True at rest inside every limit."""
+        motion = self._motion
+        broken = [limit for limit, margins in motion.margins(motion.joints)
+                  if limit.positional and not limit.may_lead_out and margins.size and margins.min() < -1e-9]
+        if not broken and motion.at_rest:
+            self.finished = True
+            return motion.step(None)
+        names = {limit.name for limit in broken}
+        if "joint_position" in names:
+            return motion.step_joints(np.clip(motion.joints, self._lower, self._upper), scale)
+        if "workspace" in names:
+            if self._goal is None:
+                self._goal = Goal(np.clip(motion.positions, self._box_lower, self._box_upper), motion.rotations.copy())
+            return motion.step(self._goal, scale)
+        if names:
+            return motion.step_joints(self._start, scale)
+        return motion.step(None)

@@ -1,0 +1,324 @@
+"""The filter as its users meet it: proposals in, commands out, states and reasons."""
+import dataclasses
+
+import numpy as np
+import pytest
+
+from hybridvla_core.contracts import ArmTarget, DeltaBase, Pose
+from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.safety.status import Reason, State
+
+from safety_rig import DOWN, Rig
+
+
+def at_target(output):
+    return output.status.at_target
+
+
+def moving(rig):
+    positions = rig.commanded()[-2:]
+    return float(np.linalg.norm(positions[1] - positions[0]))
+
+
+def assert_holds(rig, reason, state=State.HOLDING):
+    """Within the braking time the arm rests, and stays at the last commanded pose."""
+    rig.tick(80)
+    assert rig.filter.state == state
+    assert rig.output.status.reasons & reason
+    rest = rig.pose().position
+    rig.tick(100)
+    np.testing.assert_array_equal(rig.pose().position, rest)
+
+
+def test_is_inactive_and_publishes_nothing_at_start():
+    rig = Rig()
+    rig.tick(20)
+    rig.beat()
+    assert rig.propose([0.5, 0.1, 0.3]).accepted
+    rig.tick(100)
+    assert rig.filter.state == State.INACTIVE
+    assert not any(command.publish for output in rig.sent for command in output.arms)
+    assert np.ptp(rig.commanded(), axis=0).max() == 0.0
+
+
+def test_free_motion_arrives_smoothly_and_in_time():
+    rig = Rig().start()
+    rig.tick()
+    start = rig.pose().position
+    goal = start + np.array([0.1, 0.2, -0.2])
+    assert rig.propose(goal).accepted
+    seconds = rig.run_until(at_target)
+    assert np.linalg.norm(rig.pose().position - goal) < 1e-3
+    assert 1.0 < seconds < 1.8
+    way = rig.commanded()
+    line = (goal - start) / np.linalg.norm(goal - start)
+    offset = (way - start) - np.outer((way - start) @ line, line)
+    assert np.linalg.norm(offset, axis=1).max() < 1e-3
+
+
+def test_keyframe_gripper_runs_after_arrival_and_status_names_the_sequence():
+    rig = Rig().start()
+    rig.tick()
+    rig.propose(rig.pose().position + [0.05, 0.0, 0.0], opening=0.0)
+    rig.run_until(at_target)
+    commanded = [i for i, output in enumerate(rig.sent) if output.arms[0].gripper is not None]
+    assert len(commanded) == 1
+    assert rig.sent[commanded[0]].arms[0].gripper == 0.0
+    assert np.linalg.norm(rig.sent[commanded[0]].arms[0].pose.position - rig.pose().position) < 1e-3
+    assert rig.output.status.sequence == rig.sequence
+
+
+@pytest.mark.parametrize("spoil, words", [
+    (dict(epoch=0), "start at 1"),
+    (dict(valid_for=float("nan")), "not a number"),
+    (dict(valid_for=0.0), "valid_for"),
+    (dict(observation_age=-1.0), "future"),
+    (dict(observation_age=5.0), "old"),
+    (dict(action_period=float("inf")), "not a number"),
+    (dict(chunk=2), "targets are for"),
+    (dict(chunk=0), "chunk"),
+    (dict(targets=()), "targets are for"),
+])
+def test_ill_formed_proposals_are_refused(spoil, words):
+    rig = Rig().start()
+    answer = rig.propose([0.5, 0.1, 0.3], **spoil)
+    assert not answer.accepted and words in answer.reason
+
+
+@pytest.mark.parametrize("position, quaternion, frame, name, gripper, words", [
+    ([np.nan, 0, 0.3], DOWN, None, None, 1.0, "finite"),
+    ([0.5, 1e30, 0.3], DOWN, None, None, 1.0, "world"),
+    ([0.5, 0, 0.3], [0, 0, 0, 0], None, None, 1.0, "unit"),
+    ([0.5, 0, 0.3], [0, 0, np.inf, 1], None, None, 1.0, "finite"),
+    ([0.5, 0, 0.3], [0, 0, 0, 1.3], None, None, 1.0, "unit"),
+    ([0.5, 0, 0.3], DOWN, "world", None, 1.0, "frame"),
+    ([0.5, 0, 0.3], DOWN, None, "left", 1.0, "targets are for"),
+    ([0.5, 0, 0.3], DOWN, None, None, np.nan, "gripper"),
+    ([0.5, 0], DOWN, None, None, 1.0, "three numbers"),
+])
+def test_targets_that_are_no_poses_are_refused(position, quaternion, frame, name, gripper, words):
+    rig = Rig().start()
+    arm = rig.config.arms[0]
+    pose = Pose(np.array(position, dtype=float), np.array(quaternion, dtype=float))
+    target = ArmTarget(name or arm.name, frame or arm.base_frame, pose, rig.now, pose, DeltaBase.COMMANDED, gripper)
+    answer = rig.propose([0.5, 0.0, 0.3], targets=(target,))
+    assert not answer.accepted and words in answer.reason
+    assert rig.tick(20).status.counters["rejected/proposal_invalid"] == 1
+
+
+def test_order_epoch_and_publisher():
+    rig = Rig().start()
+    first = rig.proposal([0.4, 0.1, 0.4])
+    assert rig.filter.on_proposal(first, rig.now).accepted
+    assert not rig.filter.on_proposal(first, rig.now).accepted                                # the same again
+    assert not rig.propose([0.4, 0.1, 0.4], stamp=first.stamp - 0.1).accepted                   # older observation
+    rig.tick(20)
+    assert not rig.propose([0.4, 0.1, 0.4], epoch=99).accepted                                  # new epoch in motion
+    assert not rig.filter.on_proposal(rig.proposal([0.4, 0.1, 0.4]), rig.now, "/other").accepted
+    rig.instruction = 3
+    assert rig.propose([0.4, 0.1, 0.4]).accepted
+    assert not rig.propose([0.4, 0.1, 0.4], instruction_sequence=2).accepted
+    rig.run_until(lambda output: rig.filter._motion.at_rest)
+    rig.epoch, rig.sequence = 99, 0
+    assert rig.propose([0.4, 0.0, 0.4]).accepted                                                # new epoch at rest
+    assert not rig.propose([0.4, 0.0, 0.4], epoch=7, sequence=1000).accepted                    # the old one is gone
+
+
+def test_silence_of_the_heartbeat_holds_at_the_last_command():
+    rig = Rig().start()
+    rig.propose([0.5, 0.3, 0.2])
+    rig.tick(60)
+    assert moving(rig) > 1e-4
+    rig.beating = False
+    rig.tick(60)
+    assert_holds(rig, Reason.HEARTBEAT_LOST)
+
+
+def test_expired_proposal_holds():
+    rig = Rig().start()
+    rig.propose([0.5, 0.3, 0.2], valid_for=0.2)
+    rig.tick(60)
+    assert_holds(rig, Reason.PROPOSAL_STALE)
+
+
+def test_joint_state_silence_holds_and_stop_latches():
+    rig = Rig().start()
+    rig.propose([0.5, 0.3, 0.2])
+    rig.tick(60)
+    rig.silent.add("arm")
+    rig.tick(45)
+    assert_holds(rig, Reason.JOINT_STATE)
+    rig.silent.clear()
+    rig.tick(5)
+    rig.propose([0.5, 0.3, 0.2])
+    rig.tick(40)
+    assert rig.filter.state == State.ACTIVE
+    rig.filter.stop(rig.now)
+    assert_holds(rig, Reason.OPERATOR, State.STOPPED)
+    assert rig.propose([0.5, 0.3, 0.2]).accepted
+    assert_holds(rig, Reason.OPERATOR, State.STOPPED)
+    assert not rig.filter.activate(True, rig.now)[0]
+    assert rig.filter.resume(rig.now)[0]
+    assert_holds(rig, Reason.PROPOSAL_STALE)
+    rig.propose([0.5, 0.3, 0.2])
+    rig.run_until(at_target)
+
+
+def test_hold_and_newer_instruction_drop_the_target():
+    rig = Rig().start()
+    rig.propose([0.5, 0.3, 0.2])
+    rig.tick(60)
+    assert rig.hold().accepted
+    assert_holds(rig, Reason.PROPOSAL_STALE)
+    rig.propose([0.5, 0.3, 0.2])
+    rig.tick(40)
+    rig.instruction = 2
+    rig.beat()
+    assert_holds(rig, Reason.PROPOSAL_STALE)
+
+
+def test_robot_error_stops_publishes_nothing_and_reseeds_on_resume():
+    rig = Rig().start()
+    rig.propose([0.5, 0.3, 0.2])
+    rig.tick(60)
+    rig.changes = dict(ready=False, message="reflex")
+    rig.tick(2)
+    assert rig.filter.state == State.STOPPED and not rig.output.arms[0].publish
+    rig.tick(80)
+    assert not rig.filter.resume(rig.now)[0]
+    rig.changes = {}
+    rig.joints["arm"] = rig.joints["arm"] + 0.02
+    rig.tick(5)
+    assert rig.filter.resume(rig.now)[0]
+    rig.tick()
+    np.testing.assert_allclose(rig.pose().position, rig.measured_pose("arm").position, atol=1e-6)
+    assert rig.output.status.counters["reseeds"] == 2
+
+
+def test_clock_gap_and_backward_clock_never_catch_up():
+    rig = Rig().start()
+    rig.propose([0.5, 0.3, 0.2])
+    rig.tick(60)
+    for jump in (0.5, -0.3):
+        before = rig.pose().position
+        step = moving(rig)
+        rig.now += jump
+        rig.tick()
+        assert np.linalg.norm(rig.pose().position - before) <= step + 1e-9
+        assert rig.output.status.reasons & Reason.CLOCK_JUMP
+        rig.tick(100)
+        rig.beat()
+        rig.propose([0.5, 0.3, 0.2], stamp=rig.now + 1.0)
+        rig.tick(30)
+
+
+def test_deadman_released_or_silent_holds():
+    rig = Rig(change=lambda config: dataclasses.replace(config, deadman_required=True)).start()
+
+    def hold_pressed(ticks):
+        for _ in range(ticks):
+            rig.filter.on_deadman(True, rig.now)
+            rig.tick()
+
+    hold_pressed(3)
+    rig.propose([0.5, 0.3, 0.2])
+    hold_pressed(60)
+    assert rig.filter.state == State.ACTIVE
+    rig.filter.on_deadman(False, rig.now)
+    assert_holds(rig, Reason.DEADMAN)
+    hold_pressed(3)
+    rig.propose([0.5, 0.3, 0.2])
+    hold_pressed(60)
+    rig.tick(50)
+    assert_holds(rig, Reason.DEADMAN)
+
+
+def test_blocked_arm_is_not_wound_up():
+    rig = Rig().start()
+    rig.tick()
+    rig.follows = False
+    rig.propose([0.5, 0.4, 0.2])
+    rig.tick(400)
+    distance = np.linalg.norm(rig.pose().position - rig.measured_pose("arm").position)
+    assert distance < rig.config.arms[0].leash.distance_m + 0.35 * 0.2 + 0.06
+    assert rig.output.status.reasons & Reason.LEASH
+
+
+def test_target_outside_the_box_ends_at_the_wall_on_the_same_line():
+    rig = Rig().start()
+    rig.tick()
+    start = rig.pose().position
+    goal = np.array([0.5, 1.5, 0.3])
+    rig.propose(goal)
+    rig.run_until(at_target)
+    assert abs(rig.pose().position[1] - 0.45) < 2e-3
+    line = (goal - start) / np.linalg.norm(goal - start)
+    offset = rig.commanded() - start
+    assert np.linalg.norm(offset - np.outer(offset @ line, line), axis=1).max() < 2e-3
+
+
+def test_activation_outside_is_refused_and_reenter_leads_back():
+    rig = Rig()
+    rig.joints["arm"] = rig.joints["arm"] + np.array([0, 0, 0, 0, 0, 0, 2.0])
+    rig.tick(3)
+    ok, message = rig.filter.activate(True, rig.now)
+    assert not ok and "joint_7" in message
+    ok, message = rig.filter.reenter(rig.now)
+    assert ok, message
+    rig.run_until(lambda output: rig.filter.state == State.HOLDING, 20.0)
+    before = np.array([output.arms[0].joint_positions[6] for output in rig.sent[3:]])
+    assert np.diff(before).max() <= 1e-12
+    assert rig.output.arms[0].joint_positions[6] < 2.6895 - 0.02
+
+
+def test_stop_during_reenter():
+    rig = Rig()
+    rig.joints["arm"] = rig.joints["arm"] + np.array([0, 0, 0, 0, 0, 0, 2.0])
+    rig.tick(3)
+    assert rig.filter.reenter(rig.now)[0]
+    rig.tick(40)
+    rig.filter.stop(rig.now)
+    assert_holds(rig, Reason.OPERATOR, State.STOPPED)
+
+
+def test_dry_run_computes_and_publishes_nothing():
+    rig = Rig(dry_run=True).start()
+    rig.tick()
+    goal = rig.pose().position + [0.1, 0.1, 0.0]
+    rig.propose(goal)
+    rig.run_until(at_target)
+    assert np.linalg.norm(rig.pose().position - goal) < 1e-3
+    assert not any(command.publish or command.gripper is not None for output in rig.sent for command in output.arms)
+
+
+def test_dense_stream_is_smooth_between_proposals():
+    rig = Rig().start()
+    rig.tick()
+    start = rig.pose().position
+    for index in range(20):
+        target = start + np.array([0.0, 0.01, -0.005]) * (index + 1)
+        assert rig.propose(target, action_period=0.1, valid_for=0.2).accepted
+        rig.tick(20)
+    speeds = np.linalg.norm(np.diff(rig.commanded()[-300:], axis=0), axis=1) / rig.config.dt
+    assert speeds.min() > 0.3 * speeds.max()
+    assert np.linalg.norm(rig.pose().position - target) < 0.01
+
+
+def test_speed_scale_is_checked_and_slows():
+    rig = Rig().start()
+    with pytest.raises(ConfigurationError, match="speed_scale"):
+        rig.filter.set_speed_scale(1.5)
+    rig.filter.set_speed_scale(0.2)
+    rig.propose([0.5, 0.3, 0.2])
+    rig.tick(200)
+    speeds = np.linalg.norm(np.diff(rig.commanded(), axis=0), axis=1) / rig.config.dt
+    assert speeds.max() < 0.2 * 0.35
+
+
+def test_tool_pose_of_the_driver_must_agree():
+    rig = Rig()
+    pose = rig.measured_pose("arm")
+    rig.changes = dict(pose=Pose(pose.position + [0.0, 0.0, 0.004], pose.quaternion))
+    rig.tick(3)
+    ok, message = rig.filter.activate(True, rig.now)
+    assert not ok and "4.0 mm" in message
