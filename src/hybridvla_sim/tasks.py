@@ -1,0 +1,61 @@
+"""The task: put the {colour} block on the {colour} pad. Scenes, instructions, success."""
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Tuple
+
+import numpy as np
+
+from hybridvla_core.errors import HybridVLAError
+
+COLOURS = ("red", "green", "blue", "yellow")
+#: Block edge, pad radius and how far from the pad's centre a placed block may lie, m.
+BLOCK_EDGE = 0.045
+PAD_RADIUS = 0.05
+SUCCESS_RADIUS = 0.045
+#: Where blocks and pads are drawn: x range, y range or slots (m, base frame); smallest distance of block centres.
+BLOCK_X, BLOCK_Y, BLOCK_SPACING = (0.34, 0.52), (-0.22, 0.22), 0.105
+PAD_X, PAD_SLOTS, PAD_JITTER = (0.61, 0.66), (-0.21, -0.07, 0.07, 0.21), 0.012
+MAX_YAW = 0.6
+_PATTERN = re.compile(r"put the (\w+) block on the (\w+) pad")
+
+
+@dataclass(frozen=True)
+class SceneState:
+    """Where things lie at the start, indexed by colour: block_xy (4, 2) m, block_yaw (4,) rad, pad_xy (4, 2) m."""
+
+    block_xy: np.ndarray
+    block_yaw: np.ndarray
+    pad_xy: np.ndarray
+
+
+def sample_scene(rng: np.random.Generator) -> SceneState:
+    """Blocks anywhere in their area, turned within +-MAX_YAW, far enough apart for the fingers; pads in a row."""
+    while True:
+        block_xy = np.stack([rng.uniform(*BLOCK_X, 4), rng.uniform(*BLOCK_Y, 4)], axis=1)
+        distance = np.linalg.norm(block_xy[:, None] - block_xy[None], axis=2) + np.eye(4)
+        if distance.min() > BLOCK_SPACING:
+            break
+    slots = np.array(PAD_SLOTS)[rng.permutation(4)]
+    pad_xy = np.stack([rng.uniform(*PAD_X, 4), slots + rng.uniform(-PAD_JITTER, PAD_JITTER, 4)], axis=1)
+    return SceneState(block_xy, rng.uniform(-MAX_YAW, MAX_YAW, 4), pad_xy)
+
+
+def instruction(block: int, pad: int) -> str:
+    """The sentence for a block and a pad, by colour index."""
+    return f"put the {COLOURS[block]} block on the {COLOURS[pad]} pad"
+
+
+def instructions() -> Tuple[str, ...]:
+    """All sixteen, in the order block * 4 + pad."""
+    return tuple(instruction(block, pad) for block in range(4) for pad in range(4))
+
+
+def parse_instruction(text: str) -> Tuple[int, int]:
+    """The (block, pad) of a sentence; raises HybridVLAError saying what the rig understands."""
+    match = _PATTERN.fullmatch(" ".join(text.lower().split()).rstrip("."))
+    if not match or any(colour not in COLOURS for colour in match.groups()):
+        raise HybridVLAError(f"the simulated rig cannot judge {text!r}; say \"put the COLOUR block on the COLOUR pad\" "
+                             f"with {', '.join(COLOURS)}")
+    return COLOURS.index(match.group(1)), COLOURS.index(match.group(2))
