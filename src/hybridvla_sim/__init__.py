@@ -1,1 +1,5 @@
 """The simulated rig: scenes, tasks, scripted experts and rendering (no torch)."""
+import os
+
+# Rendering without a screen. MuJoCo reads this when it is first imported; a choice made by the user stands.
+os.environ.setdefault("MUJOCO_GL", "egl")

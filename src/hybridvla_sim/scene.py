@@ -1,17 +1,13 @@
 """The MuJoCo scene: an FR3 at a table with four blocks, four pads, a front and a wrist camera."""
 from __future__ import annotations
 
-import os
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-# Rendering without a screen; a choice made by the user stands.
-os.environ.setdefault("MUJOCO_GL", "egl")
+import mujoco
+import numpy as np
 
-import mujoco  # noqa: E402
-import numpy as np  # noqa: E402
-
-from hybridvla_sim.tasks import BLOCK_EDGE, COLOURS, PAD_RADIUS  # noqa: E402
+from hybridvla_sim.tasks import BLOCK_EDGE, COLOURS, PAD_RADIUS
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 RGB = {"red": (0.85, 0.12, 0.1), "green": (0.1, 0.62, 0.2), "blue": (0.12, 0.25, 0.85), "yellow": (0.95, 0.8, 0.1)}
