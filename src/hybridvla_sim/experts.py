@@ -17,6 +17,8 @@ from hybridvla_sim.tasks import SUCCESS_RADIUS
 HOVER, GRASP, PLACE = 0.16, 0.02, 0.0235
 #: A block counts as held when its centre is this near to the tool and the opening is between these.
 HOLD_DISTANCE, HOLD_OPENING = 0.025, (0.40, 0.75)
+#: From this near the expert goes down, because the way down corrects what is left: m, m, m and rad.
+NEAR_PAD, NEAR_BLOCK_HIGH, NEAR_BLOCK_LOW, NEAR_YAW = 0.028, 0.025, 0.015, 0.25
 #: Free room around a spot where a block may be put down, m.
 CLEARANCE = 0.075
 PHASES = ("pregrasp", "grasp", "lift", "above", "release", "retreat", "reopen", "up", "putdown", "clear")
@@ -83,7 +85,7 @@ def _at(xy: np.ndarray, z: float) -> np.ndarray:
 
 def _carry(state: WorldState, pad: int) -> ExpertAction:
     goal = state.pad_xy[pad]
-    if np.linalg.norm(state.tool[:2] - goal) < 0.012:
+    if np.linalg.norm(state.tool[:2] - goal) < NEAR_PAD:
         return ExpertAction(_at(goal, PLACE), 0.0, 1.0, "release")
     if state.tool[2] < HOVER - 0.03:
         return ExpertAction(_at(state.tool, HOVER), state.yaw, 0.0, "lift")
@@ -114,8 +116,8 @@ def _fetch(state: WorldState, block: int, pad: int) -> ExpertAction:
     if state.opening < 0.85:
         return ExpertAction(_at(here, HOVER), state.yaw, 1.0, "reopen")
     yaw = float(fold(state.block_yaw[block]))
-    near = np.linalg.norm(here[:2] - spot[:2]) < (0.012 if here[2] > 0.1 else 0.009)
-    if near and abs(fold(state.yaw - yaw)) < 0.15 and here[2] < HOVER + 0.03:
+    near = np.linalg.norm(here[:2] - spot[:2]) < (NEAR_BLOCK_HIGH if here[2] > 0.1 else NEAR_BLOCK_LOW)
+    if near and abs(fold(state.yaw - yaw)) < NEAR_YAW and here[2] < HOVER + 0.03:
         return ExpertAction(_at(spot, GRASP), yaw, 0.0, "grasp")
     if here[2] < 0.11:
         return ExpertAction(_at(here, HOVER), state.yaw, 1.0, "up")
