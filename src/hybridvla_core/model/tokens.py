@@ -1,6 +1,7 @@
 """Action values and token ids: 256 bins at the end of the vocabulary (golden conventions, "AR path")."""
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from hybridvla_core.model.config import ModelConfig
@@ -12,7 +13,7 @@ class ActionTokens:
     def __init__(self, config: ModelConfig) -> None:
         self.end = config.sequence.action_vocab_end - config.sequence.need_to_sub
         self.bins = config.bins
-        self.edges = torch.linspace(-1.0, 1.0, self.bins, dtype=torch.float64)
+        self.edges = torch.from_numpy(np.linspace(-1.0, 1.0, self.bins))
 
     @property
     def first(self) -> int:

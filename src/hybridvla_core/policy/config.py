@@ -1,6 +1,6 @@
 """Configuration of the policy node: which checkpoint, which cameras, which convention, which times.
 
-The action convention is written out here and in the checkpoint; `check_fit` (policy/proposer.py) refuses a
+The action convention is written out here and in the checkpoint; `check_fit` (policy/fit.py) refuses a
 difference, so that neither side can silently reinterpret the other (design 5).
 """
 from __future__ import annotations

@@ -28,7 +28,7 @@ def fit(image: np.ndarray, size: int, strategy: str, fill: Sequence[float]) -> n
     """The image at (size, size, 3) uint8. `fill`: channel means in [0, 1], the border of `letterbox`."""
     picture = Image.fromarray(image)
     if strategy == "resize-naive":
-        picture = picture.resize((size, size), Image.BICUBIC)
+        picture = _resize(picture, size, size)
     elif strategy in ("letterbox", "resize-crop"):
         if strategy == "letterbox":
             picture = _pad_to_square(picture, tuple(int(value * 255) for value in fill))
@@ -36,6 +36,17 @@ def fit(image: np.ndarray, size: int, strategy: str, fill: Sequence[float]) -> n
     else:
         raise ConfigurationError(f"image strategy {strategy!r}; use one of {', '.join(STRATEGIES)}")
     return np.asarray(picture)
+
+
+def _resize(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """Bicubic, one axis after the other, the one first that leaves fewer pixels between.
+
+    Pillow rounds to bytes between the passes, so their order shows; newer Pillow orders them like this, 10 and older
+    always take the horizontal one first. Fixing the order here gives the same bytes with all of them.
+    """
+    before_width, before_height = picture.size
+    between = (before_width, height) if before_width * height < width * before_height else (width, before_height)
+    return picture.resize(between, Image.BICUBIC).resize((width, height), Image.BICUBIC)
 
 
 def _pad_to_square(picture: Image.Image, colour) -> Image.Image:
@@ -52,8 +63,8 @@ def _pad_to_square(picture: Image.Image, colour) -> Image.Image:
 def _resize_shorter(picture: Image.Image, size: int) -> Image.Image:
     width, height = picture.size
     if width <= height:
-        return picture.resize((size, int(size * height / width)), Image.BICUBIC)
-    return picture.resize((int(size * width / height), size), Image.BICUBIC)
+        return _resize(picture, size, int(size * height / width))
+    return _resize(picture, int(size * width / height), size)
 
 
 def _crop(picture: Image.Image, size: int) -> Image.Image:

@@ -26,6 +26,23 @@ class DiffusionSchedule:
         self.betas = squared_cosine_betas(steps)
         self.alphas_cumprod = np.cumprod(1.0 - self.betas)
 
+        self.alphas_cumprod_prev = np.concatenate([[1.0], self.alphas_cumprod[:-1]])
+        left, right = 1.0 - self.alphas_cumprod_prev, 1.0 - self.alphas_cumprod
+        self.posterior_variance = self.betas * left / right
+        clipped = np.concatenate([self.posterior_variance[1:2], self.posterior_variance[1:]])
+        self.posterior_log_variance_clipped = np.log(clipped)
+        self.posterior_mean_coef1 = self.betas * np.sqrt(self.alphas_cumprod_prev) / right
+        self.posterior_mean_coef2 = left * np.sqrt(1.0 - self.betas) / right
+
+    def ancestral_step(self, step: int, x, eps, noise):
+        """One DDPM step with the fixed small variance (Ho et al. 2020, algorithm 2); no noise at step 0."""
+        abar = float(self.alphas_cumprod[step])
+        x0 = x * abar ** -0.5 - eps * (1.0 / abar - 1.0) ** 0.5
+        mean = float(self.posterior_mean_coef1[step]) * x0 + float(self.posterior_mean_coef2[step]) * x
+        if step == 0:
+            return mean
+        return mean + float(np.exp(0.5 * self.posterior_log_variance_clipped[step])) * noise
+
     def ddim_timesteps(self, count: int) -> np.ndarray:
         """The timesteps that `count` DDIM steps visit, ascending: 0, s, 2s, ... with the smallest stride that gives
         exactly `count`; one step visits the middle. Other counts are impossible and refused."""

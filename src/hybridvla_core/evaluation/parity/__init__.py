@@ -1,0 +1,1 @@
+"""Comparison with numbers recorded from the released implementation."""

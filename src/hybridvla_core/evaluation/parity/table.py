@@ -1,0 +1,95 @@
+"""What was compared with what: rows of quantity, largest absolute difference and tolerance."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, List, Set
+
+import numpy as np
+
+from hybridvla_core.errors import HybridVLAError
+
+#: Suggested tolerances for float32 (README beside the fixtures).
+EXACT, FINE, COARSE = 0.0, 1e-4, 1e-3
+
+
+class Archive:
+    """An `.npz` of expected values and inputs that remembers what was read, so that nothing is left uncompared."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._data = np.load(str(path))
+        except (OSError, ValueError) as error:
+            raise HybridVLAError(f"{path}: cannot be read ({error}); parity needs the folder format of its README") from error
+        self.path = path
+        self.read: Set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._data.files
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._data.files:
+            raise HybridVLAError(f"{self.path}: array {name!r} is missing")
+        self.read.add(name)
+        return self._data[name]
+
+    @property
+    def names(self) -> List[str]:
+        return list(self._data.files)
+
+    def unread(self) -> List[str]:
+        return sorted(set(self._data.files) - self.read)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison; it passes if the difference is finite and at most the tolerance."""
+
+    quantity: str
+    difference: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        return bool(np.isfinite(self.difference) and self.difference <= self.tolerance)
+
+
+class Table:
+    """Collects rows; a quantity compared several times keeps its largest difference."""
+
+    def __init__(self) -> None:
+        self.rows: Dict[str, Row] = {}
+        self.uncompared: List[str] = []
+
+    def compare(self, quantity: str, actual, expected, tolerance: float) -> None:
+        """Largest absolute difference; other shapes, or NaN on one side only, count as infinitely far."""
+        actual, expected = np.asarray(actual), np.asarray(expected)
+        if actual.shape != expected.shape:
+            difference = float("inf")
+        elif actual.size == 0:
+            difference = 0.0
+        else:
+            distance = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
+            difference = float(distance.max()) if np.isfinite(distance).all() else float("inf")
+        before = self.rows.get(quantity)
+        if before is None or difference > before.difference:
+            self.rows[quantity] = Row(quantity, difference, tolerance)
+
+    def leave(self, archive: Archive, informational=()) -> None:
+        """Note what the archive holds that nothing was compared with; `informational` name prefixes are excused."""
+        self.uncompared += [f"{archive.path.name}: {name}" for name in archive.unread()
+                            if not name.startswith(tuple(informational))]
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.rows) and not self.uncompared and all(row.passed for row in self.rows.values())
+
+    def text(self) -> str:
+        width = max(len(name) for name in self.rows) if self.rows else 10
+        lines = [f"{'quantity':<{width}}  {'largest difference':>18}  {'tolerance':>9}"]
+        for row in self.rows.values():
+            tolerance = "exact" if row.tolerance == 0 else f"{row.tolerance:.0e}"
+            lines.append(f"{row.quantity:<{width}}  {row.difference:18.2e}  {tolerance:>9}"
+                         f"{'' if row.passed else '  FAILED'}")
+        lines += [f"not compared: {name}" for name in self.uncompared]
+        return "\n".join(lines)

@@ -1,0 +1,158 @@
+"""Training fixtures: one collated batch through the released sequence, its losses and gradients."""
+from __future__ import annotations
+
+from typing import Any, Dict, Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from hybridvla_core.evaluation.parity.table import COARSE, EXACT, FINE, Archive, Table
+from hybridvla_core.model.hybridvla import HybridVLA
+from hybridvla_core.model.tokens import ActionTokens
+from hybridvla_core.policy.preprocess import to_pixels
+from hybridvla_core.policy.schedule import DiffusionSchedule
+
+IGNORED = -100
+
+
+class TrainCheck:
+    """All comparisons of `train.npz`."""
+
+    def __init__(self, model: HybridVLA, images: Mapping[str, np.ndarray], strategy: str, table: Table) -> None:
+        self.model, self.images, self.strategy, self.table = model, images, strategy, table
+        self.abar = torch.from_numpy(DiffusionSchedule().alphas_cumprod).float()
+        self.tokens = ActionTokens(model.config)
+
+    def run(self, archive: Archive, description: Mapping[str, Any]) -> None:
+        self.archive = archive
+        stages = sorted({"/".join(name.split("/")[:3]) for name in archive.names if name.count("/") >= 2
+                         and "/R" in name})
+        for stage in stages:
+            self._stage(stage, description)
+        if "v1/ar_only/loss_ce" in archive:
+            self._tokens_only(description)
+        self.table.leave(archive)
+
+    def _pixels(self, views: str, description: Mapping[str, Any]) -> Dict[str, torch.Tensor]:
+        index = description[f"{views}/image_index_per_sample"]
+        rows = []
+        for sample in range(2):
+            chosen = [self.images[f"img{index[view][sample]}"] for view in index]
+            rows.append(to_pixels(chosen, list(index), self.model.config.towers, self.strategy))
+        return {kind: torch.stack([row[kind] for row in rows]) for kind in rows[0]}
+
+    def _patches(self, views: str, description: Mapping[str, Any], frozen: bool) -> torch.Tensor:
+        with torch.set_grad_enabled(not frozen):
+            features = self.model.vision_features(self._pixels(views, description))
+        return self.model.project(features)
+
+    def _text(self, views: str, repeat: int = 1):
+        archive = self.archive
+        ids, labels, mask = (torch.from_numpy(archive[f"{views}/{name}"]).repeat(repeat, 1)
+                             for name in ("input_ids", "labels", "attention_mask"))
+        self._check_labels(views)
+        return ids, labels, mask
+
+    def _check_labels(self, views: str) -> None:
+        """Our own labels: the last A action tokens and EOS of each text, everything else ignored."""
+        ids, expected = self.archive[f"{views}/input_ids"], self.archive[f"{views}/labels"]
+        mask, count = self.archive[f"{views}/attention_mask"], self.model.config.action_dim + 1
+        labels = np.full_like(ids, IGNORED)
+        for row, length in enumerate(mask.sum(axis=1)):
+            labels[row, length - count:length] = ids[row, length - count:length]
+        self.table.compare("label mask", labels, expected, EXACT)
+        actions = self.tokens.encode(torch.from_numpy(self.archive[f"{views}/actions"][:, 0]))
+        ours = np.stack([row[row != IGNORED][:-1] for row in labels])
+        self.table.compare("action labels", actions, ours, EXACT)
+
+    def _fuse(self, patches, ids, mask, inserted):
+        """BOS, patches, text up to BOD, inserted embeddings, the rest; with its attention mask and where text went."""
+        embedded = self.model.embed_tokens(ids)
+        offsets = [int((row == self.model.config.sequence.bod).nonzero()[0]) + 1 for row in ids]
+        rows, masks, places = [], [], []
+        for row, at in enumerate(offsets):
+            middle = embedded[row, :0] if inserted is None else inserted[row]
+            rows.append(torch.cat([embedded[row, :1], patches[row], embedded[row, 1:at], middle, embedded[row, at:]]))
+            seen = torch.ones(len(patches[row]) + len(middle), dtype=torch.bool)
+            masks.append(torch.cat([mask[row, :1], seen[:len(patches[row])], mask[row, 1:at], seen[len(patches[row]):],
+                                    mask[row, at:]]))
+            index = torch.arange(ids.shape[1])
+            places.append(index + (index > 0) * patches.shape[1] + (index >= at) * len(middle))
+        return torch.stack(rows), torch.stack(masks), torch.stack(places), offsets
+
+    def _hidden(self, embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        length = embeddings.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool).tril()[None, None] & mask[:, None, None]
+        causal = causal | torch.eye(length, dtype=torch.bool)  # a padded row must see something to stay finite
+        return self.model.llm(embeddings, torch.arange(length), causal)
+
+    def _stage(self, stage: str, description: Mapping[str, Any]) -> None:
+        archive, compare = self.archive, self.table.compare
+        views, kind, repeat = stage.split("/")
+        repeat = int(repeat[1:])
+        self.model.zero_grad(set_to_none=True)
+        patches = self._patches(views, description, frozen=kind == "finetune").repeat(repeat, 1, 1)
+        ids, labels, mask = self._text(views, repeat)
+        action = torch.from_numpy(archive[f"{views}/actions"]).repeat(repeat, 1, 1)
+        state = torch.from_numpy(archive[f"{views}/proprio"]).repeat(repeat, 1, 1)
+        noise, t = torch.from_numpy(archive[f"{stage}/noise"]), torch.from_numpy(archive[f"{stage}/timestep"])
+        abar = self.abar[t][:, None, None]
+        x = abar.sqrt() * action + (1 - abar).sqrt() * noise
+        compare("noisy action", x, archive[f"{stage}/x_t"], FINE)
+        inserted = torch.cat([self.model.embed_state(state[:, 0])[:, None], self.model.embed_timestep(t)[:, None],
+                              self.model.embed_action(x)], dim=1)
+        embeddings, seen, places, offsets = self._fuse(patches, ids, mask, inserted)
+        compare("attention mask", seen, archive[f"{stage}/fused_attention_mask"], EXACT)
+        hidden = self._hidden(embeddings, seen)
+        at = torch.tensor([patches.shape[1] + offset + 2 for offset in offsets])
+        eps = self.model.noise_prediction(hidden[torch.arange(len(at)), at][:, None])
+        compare("predicted noise", eps.detach(), archive[f"{stage}/eps_pred"], FINE)
+        diffusion = F.mse_loss(eps, noise)
+        cross = self._cross_entropy(stage, hidden, labels, places)
+        total = diffusion + cross
+        for name, value in (("diffusion", diffusion), ("ce", cross), ("total", total)):
+            compare(f"loss {name}", value.detach(), archive[f"{stage}/loss_{name}"], FINE)
+        total.backward()
+        self._gradients(stage)
+
+    def _cross_entropy(self, stage: str, hidden, labels, places) -> torch.Tensor:
+        archive, compare = self.archive, self.table.compare
+        rows, columns = (labels != IGNORED).nonzero(as_tuple=True)
+        at = places[rows, columns]
+        targets = labels[rows, columns]
+        if f"{stage}/ce_positions" in archive:
+            compare("label positions", torch.stack([rows, at], 1), archive[f"{stage}/ce_positions"], EXACT)
+        logits = self.model.llm.logits(hidden[rows, at - 1])
+        if f"{stage}/ce_targets" in archive:
+            compare("label ids", targets, archive[f"{stage}/ce_targets"], EXACT)
+            detached = logits.detach()
+            compare("training logits", torch.logsumexp(detached, -1), archive[f"{stage}/ce_logsumexp"], COARSE)
+            compare("training logits", detached.gather(1, targets[:, None])[:, 0], archive[f"{stage}/ce_target_logit"],
+                    COARSE)
+        if f"{stage}/ce_logits_action256" in archive:
+            compare("training logits", logits.detach()[:, self.tokens.first:self.tokens.end],
+                    archive[f"{stage}/ce_logits_action256"], COARSE)
+        return F.cross_entropy(logits, targets)
+
+    def _gradients(self, stage: str) -> None:
+        parameters = dict(self.model.named_parameters())
+        prefix = f"{stage}/grad/"
+        for name in [name for name in self.archive.names if name.startswith(prefix)]:
+            ours = name[len(prefix):].replace("llm_backbone.", "")
+            gradient = parameters[ours].grad
+            expected = self.archive[name]
+            scale = max(1.0, float(np.abs(expected).max()))
+            actual = np.zeros_like(expected) if gradient is None else gradient.numpy()
+            self.table.compare("gradients", actual / scale, expected / scale, FINE)
+
+    def _tokens_only(self, description: Mapping[str, Any]) -> None:
+        """Without state, timestep and noisy action in the sequence."""
+        with torch.no_grad():
+            patches = self._patches("v1", description, frozen=True)
+            ids, labels, mask = self._text("v1")
+            embeddings, seen, places, _ = self._fuse(patches, ids, mask, None)
+            hidden = self._hidden(embeddings, seen)
+            loss = self._cross_entropy("v1/ar_only", hidden, labels, places)
+        self.table.compare("loss ce, tokens only", loss, self.archive["v1/ar_only/loss_ce"], FINE)
+

@@ -1,0 +1,66 @@
+"""Do checkpoint, policy configuration and robot configuration mean the same things?"""
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, List
+
+from hybridvla_core.conventions import ActionConvention
+from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.policy.config import PolicyConfig
+
+
+def check_fit(policy: Any, config: PolicyConfig, robot: Any) -> None:
+    """Refuse a combination in which a number would change its meaning on the way from the model to the robot.
+
+    policy: has `cameras` and `convention` (policy/predictor.py). robot: a `RobotConfig` (safety/config.py).
+
+    Raises:
+        ConfigurationError: one sentence for each difference.
+    """
+    problems = misfits(policy, config, robot)
+    if problems:
+        raise ConfigurationError(" ".join(f"{problem}." for problem in problems))
+
+
+def misfits(policy: Any, config: PolicyConfig, robot: Any) -> List[str]:
+    """The differences, one sentence each without its full stop; empty when everything fits."""
+    return _cameras(policy, config) + _convention(policy.convention, config) + _robot(config, robot)
+
+
+def _cameras(policy: Any, config: PolicyConfig) -> List[str]:
+    wanted, offered = list(policy.cameras), [camera.view for camera in config.cameras]
+    if wanted == offered:
+        return []
+    return [f"The checkpoint was trained with the cameras {wanted} in this order, but the configuration of the policy "
+            f"has {offered}; list the same views in the same order"]
+
+
+def _convention(trained: ActionConvention, config: PolicyConfig) -> List[str]:
+    problems = []
+    for field in dataclasses.fields(ActionConvention):
+        there, here = getattr(trained, field.name), getattr(config.convention, field.name)
+        if there != here:
+            problems.append(f"The checkpoint has {field.name} {_show(there)}, but the configuration of the policy has "
+                            f"{_show(here)}; use the checkpoint's")
+    return problems
+
+
+def _robot(config: PolicyConfig, robot: Any) -> List[str]:
+    arms = {arm.name: arm for arm in robot.arms}
+    problems = []
+    if set(arms) != set(config.convention.arms):
+        problems.append(f"The policy moves the arms {sorted(config.convention.arms)}, but robot {robot.name} has "
+                        f"{sorted(arms)}; choose a robot configuration with the same arms")
+    for name, frame in zip(config.convention.arms, config.frames):
+        if name in arms and arms[name].base_frame != frame:
+            problems.append(f"The policy's targets for arm {name} are in frame {frame}, but robot {robot.name} expects "
+                            f"{arms[name].base_frame}; name the same frame in both")
+    longest = config.valid_for(1)
+    if longest > robot.proposals.max_valid_for_s:
+        problems.append(f"A proposal is valid for {longest:g} s, but robot {robot.name} accepts at most "
+                        f"{robot.proposals.max_valid_for_s:g} s; lower keyframe_timeout_s or the action period")
+    return problems
+
+
+def _show(value: Any) -> str:
+    return repr(list(value)) if isinstance(value, tuple) else repr(value)

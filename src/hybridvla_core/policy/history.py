@@ -1,0 +1,68 @@
+"""Short histories of arm poses, interpolated at an observation's stamp."""
+from __future__ import annotations
+
+import bisect
+import math
+from collections import deque
+from typing import Deque, Tuple
+
+import numpy as np
+from scipy.spatial.transform import Rotation, Slerp
+
+from hybridvla_core.contracts import Pose
+from hybridvla_core.errors import ObservationError
+
+
+class PoseHistory:
+    """Poses and gripper openings of one arm over the last `length_s` seconds of the stamps' clock."""
+
+    def __init__(self, name: str, length_s: float = 5.0) -> None:
+        self._name = name
+        self._length_s = length_s
+        self._entries: Deque[Tuple[float, Pose, float]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, stamp: float, pose: Pose, opening: float) -> None:
+        """Append one reading. A stamp before the last one means that the clock was set back: the past is dropped."""
+        if self._entries and stamp < self._entries[-1][0]:
+            self._entries.clear()
+        self._entries.append((stamp, pose, opening))
+        while stamp - self._entries[0][0] > self._length_s:
+            self._entries.popleft()
+
+    def at(self, stamp: float, max_gap_s: float) -> Tuple[Pose, float, float]:
+        """Pose, opening (0 closed to 1 open) and the stamp they held at, interpolated at `stamp`.
+
+        Beyond either end the nearest reading is used, if it lies within `max_gap_s`.
+
+        Raises:
+            ObservationError: without a reading close enough to `stamp`.
+        """
+        if not self._entries:
+            raise ObservationError(f"arm {self._name}: no pose has arrived; check its joint and robot state topics")
+        entries = list(self._entries)
+        after = bisect.bisect_left([entry[0] for entry in entries], stamp)
+        if 0 < after < len(entries):
+            (t0, pose0, opening0), (t1, pose1, opening1) = entries[after - 1], entries[after]
+            if t1 - t0 <= 2.0 * max_gap_s:
+                share = (stamp - t0) / (t1 - t0)
+                return _between(pose0, pose1, share), _blend(opening0, opening1, share), stamp
+        nearest = min(entries[max(after - 1, 0):after + 1], key=lambda entry: abs(entry[0] - stamp))
+        if abs(nearest[0] - stamp) > max_gap_s:
+            raise ObservationError(f"arm {self._name}: the nearest pose is {abs(nearest[0] - stamp):.2f} s away from the "
+                                   f"images (limit {max_gap_s} s); check that the stamps share one clock")
+        return nearest[1], nearest[2], nearest[0]
+
+
+def _between(first: Pose, second: Pose, share: float) -> Pose:
+    position = (1.0 - share) * np.asarray(first.position, float) + share * np.asarray(second.position, float)
+    turn = Slerp([0.0, 1.0], Rotation.from_quat([first.quaternion, second.quaternion]))(share)
+    return Pose(position, turn.as_quat())
+
+
+def _blend(first: float, second: float, share: float) -> float:
+    if math.isnan(first) or math.isnan(second):
+        return second if math.isnan(first) else first
+    return (1.0 - share) * first + share * second

@@ -1,0 +1,309 @@
+"""The logic of the policy node without ROS: from observations and an instruction to proposals.
+
+One inference thread calls `due`, `begin`, `Policy.predict`, `finish` (or `step`, which does all of it); other threads
+call `set_instruction`, `on_arm_state`, `on_command`, `on_execution` and `heartbeat`. Everything published passes
+through the two callbacks under one lock, so proposals leave in the order of their sequence numbers and none for an
+old instruction leaves after `set_instruction` has returned.
+"""
+from __future__ import annotations
+
+import math
+import secrets
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from hybridvla_core.contracts import (ArmState, ArmTarget, DeltaBase, Heartbeat, Kind, Observation, PolicyState, Pose,
+                                      Prediction, Proposal)
+from hybridvla_core.conventions import action_to_targets, state_vector
+from hybridvla_core.errors import ObservationError
+from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.policy.fit import check_fit, misfits
+from hybridvla_core.policy.history import PoseHistory
+
+__all__ = ["InstructionAnswer", "Inference", "Proposer", "check_fit", "misfits"]
+
+DELTA_BASES = {"commanded": DeltaBase.COMMANDED, "measured": DeltaBase.MEASURED}
+
+
+class InstructionAnswer(NamedTuple):
+    """What `set_instruction` answers; `instruction_sequence` is the first valid one."""
+
+    success: bool
+    message: str
+    previous: str
+    instruction_sequence: int
+
+
+@dataclass(frozen=True)
+class Inference:
+    """One inference under way. `bases`: (pose, stamp it held at) per arm, in the convention's order."""
+
+    observation: Observation
+    instruction_sequence: int
+    stamp: float
+    camera_spread: float
+    bases: Tuple[Tuple[Pose, float], ...]
+
+
+class Proposer:
+    """Turns observations into proposals for the safety filter.
+
+    policy: a `Policy` (policy/predictor.py): `predict(observation, mode=, seed=)`, `convention`, `cameras`,
+    `manifest_sha256`. publish, publish_heartbeat: called with a `Proposal` or `Heartbeat`, never concurrently; they
+    must not call back. epoch: random unless given. clock: the clock of image and arm state stamps, s; monotonic: for
+    timeouts, s.
+    """
+
+    def __init__(self, policy: Any, config: PolicyConfig, epoch: Optional[int] = None,
+                 publish: Callable[[Proposal], None] = lambda proposal: None,
+                 publish_heartbeat: Callable[[Heartbeat], None] = lambda heartbeat: None,
+                 clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.policy, self.config = policy, config
+        self.convention = config.convention
+        # 63 bits, never 0: the status uses epoch 0 for "no proposal".
+        self.epoch = secrets.randbits(63) | 1 if epoch is None else int(epoch)
+        self._publish, self._publish_heartbeat = publish, publish_heartbeat
+        self._clock, self._monotonic = clock, monotonic
+        self._lock = threading.RLock()
+        self._measured = {name: PoseHistory(name) for name in self.convention.arms}
+        self._commanded = {name: PoseHistory(name) for name in self.convention.arms}
+        self._instruction = ""
+        self._instruction_sequence = 0
+        self._sequence = 0
+        self._blocking_sequence = 0      # keyframe being executed; 0 when the next prediction is free to start
+        self._blocked_since = 0.0
+        self._reached = False
+        self._last_begin = -math.inf
+        self._state, self._state_since = PolicyState.WAITING, monotonic()
+        self._progress = monotonic()
+        self._message = "no instruction yet; call set_instruction"
+        self.discarded = 0               # inferences thrown away because the instruction changed meanwhile
+
+    # Inputs ------------------------------------------------------------------------------------------------------
+
+    def set_instruction(self, text: str, hold: bool = False) -> InstructionAnswer:
+        """Switch the task. The filter drops the old target: by a HOLD proposal if `hold`, else by a heartbeat.
+
+        An empty instruction is refused and changes nothing. Instruction sequences start at 1.
+        """
+        text = " ".join(str(text).split())
+        with self._lock:
+            previous = self._instruction
+            if not text:
+                return InstructionAnswer(False, "the instruction is empty; say what to do", previous,
+                                         self._instruction_sequence)
+            self._instruction = text
+            self._instruction_sequence += 1
+            self._blocking_sequence = 0
+            self._last_begin = -math.inf
+            self._message = "instruction accepted"
+            if hold:
+                self._sequence += 1
+                self._publish(Proposal(stamp=self._clock(), epoch=self.epoch, sequence=self._sequence,
+                                       instruction_sequence=self._instruction_sequence, instruction=text,
+                                       valid_for=self.config.valid_for(1), targets=(), kind=Kind.HOLD,
+                                       checkpoint_sha256=self.policy.manifest_sha256))
+            self._publish_heartbeat(self._heartbeat())
+            return InstructionAnswer(True, "the instruction was switched" if previous else "the instruction was set",
+                                     previous, self._instruction_sequence)
+
+    def on_arm_state(self, state: ArmState, stamp: float) -> None:
+        """A measured state; `stamp` is the driver's, s. Arms the policy does not move are ignored."""
+        if state.name in self._measured and state.pose is not None:
+            with self._lock:
+                self._measured[state.name].add(stamp, state.pose, state.gripper)
+
+    def on_command(self, name: str, pose: Pose, opening: float, stamp: float) -> None:
+        """A target as it was sent to the robot; the base of `delta_base: commanded`. opening: NaN if unknown."""
+        if name in self._commanded:
+            with self._lock:
+                self._commanded[name].add(stamp, pose, opening)
+
+    def on_execution(self, epoch: int, sequence: int, at_target: bool) -> None:
+        """What the filter reports: the proposal it executes and whether every arm has carried it out, gripper too."""
+        with self._lock:
+            if not self._blocking_sequence:
+                return
+            if epoch == self.epoch and sequence == self._blocking_sequence:
+                self._reached = self._reached or at_target
+            elif self._monotonic() - self._blocked_since > self.config.acceptance_timeout_s:
+                # The filter executes something else or nothing: this keyframe was refused or dropped.
+                self._blocking_sequence = 0
+
+    # Inference ---------------------------------------------------------------------------------------------------
+
+    def due(self) -> bool:
+        """May the next prediction start? Also tells the watchdog that the inference loop is alive."""
+        with self._lock:
+            now = self._monotonic()
+            self._progress = now
+            waiting = self._waiting_for(now)
+            if waiting:
+                self._enter(PolicyState.WAITING, now, waiting)
+            return not waiting
+
+    def report(self, message: str) -> None:
+        """Say in the heartbeat why no observation can be made (`camera wrist: no frame for 0.4 s`)."""
+        with self._lock:
+            self._progress = self._monotonic()
+            self._enter(PolicyState.WAITING, self._progress, message)
+
+    def begin(self, images: Mapping[str, np.ndarray], stamp_ns: int, camera_spread: float = 0.0) -> Inference:
+        """Fix the observation of the next inference. images: view -> (h, w, 3) uint8 RGB; stamp_ns: the oldest's.
+
+        Raises:
+            ObservationError: no instruction; a view missing; images too old or too far apart; no arm state near them.
+        """
+        with self._lock:
+            now, stamp = self._monotonic(), stamp_ns * 1e-9
+            self._progress = now
+            if not self._instruction:
+                raise ObservationError("there is no instruction yet; call set_instruction")
+            self._check_images(images, stamp, camera_spread)
+            measured = [self._measured[name].at(stamp, self.config.max_state_gap_s) for name in self.convention.arms]
+            commanded = self._last_commands(stamp)
+            bases = measured if self.convention.delta_base == "measured" else [
+                there or here for there, here in zip(commanded, measured)]
+            observation = Observation(images=images, instruction=self._instruction, stamp_ns=int(stamp_ns),
+                                      state=self._state_input(measured, commanded))
+            self._last_begin = now
+            self._enter(PolicyState.INFERRING, now, "")
+            return Inference(observation, self._instruction_sequence, stamp, float(camera_spread),
+                             tuple((pose, held) for pose, _, held in bases))
+
+    def predict(self, inference: Inference) -> Prediction:
+        """Run the model, without the lock. Errors of the model pass through."""
+        return self.policy.predict(inference.observation, mode=self.config.inference_mode, seed=self.config.seed)
+
+    def finish(self, inference: Inference, prediction: Prediction) -> Optional[Proposal]:
+        """Publish the proposal, unless the instruction has changed since `begin`: then None, and nothing leaves."""
+        with self._lock:
+            now = self._monotonic()
+            self._progress = now
+            self._enter(PolicyState.WAITING, now, "")
+            if inference.instruction_sequence != self._instruction_sequence:
+                self.discarded += 1
+                return None
+            self._sequence += 1
+            proposal = self._proposal(inference, prediction)
+            if self.config.is_keyframe:
+                self._blocking_sequence, self._blocked_since, self._reached = self._sequence, now, False
+            self._publish(proposal)
+            return proposal
+
+    def step(self, images: Mapping[str, np.ndarray], stamp_ns: int, camera_spread: float = 0.0) -> Optional[Proposal]:
+        """`begin`, `predict` and `finish` in one."""
+        inference = self.begin(images, stamp_ns, camera_spread)
+        return self.finish(inference, self.predict(inference))
+
+    def abandon(self, message: str) -> None:
+        """An inference begun has failed; `message` goes into the heartbeat."""
+        self.report(message)
+
+    # State -------------------------------------------------------------------------------------------------------
+
+    @property
+    def instruction(self) -> str:
+        return self._instruction
+
+    @property
+    def instruction_sequence(self) -> int:
+        return self._instruction_sequence
+
+    @property
+    def last_sequence(self) -> int:
+        return self._sequence
+
+    def heartbeat(self) -> Heartbeat:
+        """The liveness of the inference loop now: FAULT once it made no progress for `inference_timeout_s`."""
+        with self._lock:
+            return self._heartbeat()
+
+    def send_heartbeat(self) -> None:
+        """Publish `heartbeat()` in order with the proposals."""
+        with self._lock:
+            self._publish_heartbeat(self._heartbeat())
+
+    # Internals, all under the lock -------------------------------------------------------------------------------
+
+    def _waiting_for(self, now: float) -> str:
+        if not self._instruction:
+            return "no instruction yet; call set_instruction"
+        if now - self._last_begin < 1.0 / self.config.prediction_rate_hz - 1e-9:
+            return "waiting for the next period"
+        if self._blocking_sequence and not self._reached:
+            if now - self._blocked_since < self.config.keyframe_timeout_s:
+                return f"waiting until keyframe {self._blocking_sequence} is reached"
+        self._blocking_sequence = 0
+        return ""
+
+    def _check_images(self, images: Mapping[str, np.ndarray], stamp: float, spread: float) -> None:
+        missing = [camera.view for camera in self.config.cameras if camera.view not in images]
+        if missing:
+            raise ObservationError(f"no image from camera {', '.join(missing)}; check its topic")
+        age = self._clock() - stamp
+        if age > self.config.max_observation_age_s:
+            raise ObservationError(f"the oldest image is {age:.2f} s old (limit {self.config.max_observation_age_s} s); "
+                                   "check the cameras' rates and clocks")
+        if spread > self.config.max_camera_spread_s:
+            raise ObservationError(f"the images are {spread:.3f} s apart (limit {self.config.max_camera_spread_s} s); "
+                                   "synchronise the cameras")
+
+    def _last_commands(self, stamp: float) -> List[Optional[Tuple[Pose, float, float]]]:
+        """Per arm the command at `stamp`, or None before the first one. A command holds until the next."""
+        return [history.at(stamp, math.inf) if len(history) else None for history in
+                (self._commanded[name] for name in self.convention.arms)]
+
+    def _state_input(self, measured: List[Any], commanded: List[Any]) -> np.ndarray:
+        source = measured
+        if self.convention.state_source == "last_command":
+            if any(entry is None for entry in commanded) and self.convention.first_state is not None:
+                return np.asarray(self.convention.first_state, dtype=float)
+            source = [there or here for there, here in zip(commanded, measured)]
+        openings = [opening if not math.isnan(opening) else measured[arm][1]
+                    for arm, (_, opening, _) in enumerate(source)]
+        for name, opening in zip(self.convention.arms, openings):
+            if math.isnan(opening):
+                raise ObservationError(f"arm {name}: the gripper's opening is unknown; check the gripper's state topic")
+        return state_vector(self.convention, [pose for pose, _, _ in source], openings)
+
+    def _proposal(self, inference: Inference, prediction: Prediction) -> Proposal:
+        action = np.atleast_2d(prediction.action)
+        steps = action_to_targets(self.convention, action, [pose for pose, _ in inference.bases])
+        delta_base = DELTA_BASES[self.convention.delta_base]
+        targets = []
+        bases = list(inference.bases)
+        for step in steps:
+            for arm, (name, frame) in enumerate(zip(self.convention.arms, self.config.frames)):
+                pose, opening = step[arm]
+                base, held = bases[arm]
+                targets.append(ArmTarget(name=name, frame=frame, base=base, base_stamp=held, target=pose,
+                                         delta_base=delta_base, gripper=min(max(opening, 0.0), 1.0)))
+                bases[arm] = (pose, held)
+        return Proposal(stamp=inference.stamp, epoch=self.epoch, sequence=self._sequence,
+                        instruction_sequence=inference.instruction_sequence,
+                        instruction=inference.observation.instruction, valid_for=self.config.valid_for(len(steps)),
+                        targets=tuple(targets), kind=Kind.ACTION, action_period=self.convention.action_period_s,
+                        observation_age=max(self._clock() - inference.stamp, 0.0),
+                        camera_spread=inference.camera_spread, chunk=len(steps),
+                        checkpoint_sha256=self.policy.manifest_sha256, prediction=prediction)
+
+    def _heartbeat(self) -> Heartbeat:
+        now = self._monotonic()
+        state, since, message = self._state, self._state_since, self._message
+        silent = now - self._progress
+        if silent > self.config.inference_timeout_s:
+            state, since = PolicyState.FAULT, self._progress
+            message = f"the inference loop made no progress for {silent:.1f} s"
+        return Heartbeat(epoch=self.epoch, last_sequence=self._sequence,
+                         instruction_sequence=self._instruction_sequence, state=state, in_state=now - since,
+                         message=message)
+
+    def _enter(self, state: PolicyState, now: float, message: str) -> None:
+        if state is not self._state:
+            self._state, self._state_since = state, now
+        self._message = message
