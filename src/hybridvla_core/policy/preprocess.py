@@ -39,13 +39,14 @@ def fit(image: np.ndarray, size: int, strategy: str, fill: Sequence[float]) -> n
 
 
 def _resize(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """Bicubic, one axis after the other, the one first that leaves fewer pixels between.
+    """Bicubic, one axis after the other; horizontally first unless that would enlarge before the other axis shrinks.
 
-    Pillow rounds to bytes between the passes, so their order shows; newer Pillow orders them like this, 10 and older
-    always take the horizontal one first. Fixing the order here gives the same bytes with all of them.
+    Pillow rounds to bytes between the passes, so their order shows: this is the recorded one, while Pillow 10 and older
+    always take the horizontal pass first. Fixing the order here gives the same bytes with all of them.
     """
     before_width, before_height = picture.size
-    between = (before_width, height) if before_width * height < width * before_height else (width, before_height)
+    shrink_first = width > before_width and height < before_height
+    between = (before_width, height) if shrink_first else (width, before_height)
     return picture.resize(between, Image.BICUBIC).resize((width, height), Image.BICUBIC)
 
 
