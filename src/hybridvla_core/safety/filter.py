@@ -43,6 +43,7 @@ class SafetyFilter:
         self._gate = Gate(config)
         self._arms = {arm.name: MeasuredArm(arm) for arm in config.arms}
         self._grippers = [GripperSequencer(arm.gripper, config.dt) for arm in config.arms]
+        self._posture = np.array([arm.start_joints_rad for arm in config.arms])
         self._reentry: Optional[Reentry] = None
         self._plan: Optional[Plan] = None
         self._executed: Optional[Proposal] = None
@@ -290,8 +291,7 @@ class SafetyFilter:
         elif not reasons:
             reasons |= Reason.PROPOSAL_STALE
         self._applied = self._speed_scale * self._caution()
-        posture = np.stack([arm.joints for arm in self._arms.values()]) if self.config.door == "cartesian" else None
-        moved = motion.step(goal, self._applied, posture)
+        moved = motion.step(goal, self._applied, self._posture)
         self._applied *= motion.factor
         self._count_limits()
         reasons |= motion.reasons

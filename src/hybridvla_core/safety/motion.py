@@ -24,8 +24,9 @@ from hybridvla_core.safety.status import Reason
 ATTEMPTS = (1.0, 0.5, 0.2)        # how much of the wanted step is mixed into the braking step, in turn
 ROUNDING = 1e-9                   # of a positional margin, m or rad
 ARRIVED = (2e-6, 2e-5)            # m and rad from the goal: braking ends the motion
-POSTURE_RATE = 0.8                # 1/s, towards the measured joints within the null space
-POSTURE_SPEED = 0.1               # rad/s at most
+LOOK_TICKS = 10                   # between looks for a singularity that is not near
+POSTURE_RATE = 2.0                # 1/s, towards the posture within the null space
+POSTURE_SPEED = 0.3               # rad/s of the fastest joint, at most
 
 
 class Motion:
@@ -60,6 +61,7 @@ class Motion:
         self.acceleration = np.zeros_like(self.twist)
         self._braking = np.zeros((len(self._arms), 0, self.joints.shape[1]))
         self.factor = 1.0
+        self._dexterity, self._look = np.full(len(self._arms), np.inf), 0
         self._last_check.restart(self.positions, self.rotations, self.joints)
 
     @property
@@ -100,7 +102,7 @@ class Motion:
         error = self.error(goal)
         if self._arrived(error):
             return self._brake()
-        wanted, bend = self._wanted(error, scale * self.factor, goal.seconds, posture)
+        wanted, bend = self._wanted(error, scale * self.factor * self._singularity_scale(), goal.seconds, posture)
         if wanted is None:
             self.reasons |= Reason.SOLVER
             self.factor = max(0.5 * self.factor, 0.02)
@@ -189,6 +191,24 @@ class Motion:
             share *= min(shares)
         return wanted, bends
 
+    def _singularity_scale(self) -> float:
+        """Slower the nearer to a singularity, on the way in only. Looked at every tick where it is near."""
+        scale = 1.0
+        for index, (arm, config) in enumerate(zip(self._arms, self._config.arms)):
+            rules = config.singularity
+            self._look -= 1
+            if self._look > 0 and self._dexterity[index] > 2.0 * rules.slow_below:
+                continue
+            before = self._dexterity[index]
+            now = float(np.linalg.svd(arm.jacobian(self.joints[index]), compute_uv=False)[-1])
+            self._dexterity[index], self._look = now, LOOK_TICKS
+            if now < rules.slow_below and now < before:
+                scale = min(scale, max(0.05, (now - rules.stop_below) / (rules.slow_below - rules.stop_below)))
+        if scale < 1.0:
+            self.limited.add("singularity")
+            self.reasons |= Reason.SINGULARITY
+        return scale
+
     def _lean(self, index: int, q: np.ndarray, twist: np.ndarray, posture: Optional[np.ndarray]) -> np.ndarray:
         """Joint step (dof,) that the null space would like: slow, and only as far as the tool moves anyway."""
         if posture is None:
@@ -196,7 +216,8 @@ class Motion:
         limits = self._config.arms[index].cartesian_limits
         moving = min(1.0, float(np.linalg.norm(twist[index, :3])) / limits.speed_m_s
                      + float(np.linalg.norm(twist[index, 3:])) / limits.rotation_speed_rad_s)
-        return np.clip(POSTURE_RATE * (posture[index] - q), -POSTURE_SPEED, POSTURE_SPEED) * moving * self._dt
+        lean = POSTURE_RATE * (posture[index] - q)
+        return lean * (min(1.0, POSTURE_SPEED / max(1e-9, float(np.abs(lean).max()))) * moving * self._dt)
 
     def _judge(self, candidate: np.ndarray, bend: np.ndarray) -> Tuple[Optional[Limit], np.ndarray]:
         """The first limit broken by the candidate (A, dof) or by the braking after it, and that braking."""
@@ -211,10 +232,14 @@ class Motion:
         return None, path
 
     def _keeps(self, limit: Limit, trajectory: Trajectory) -> bool:
+        if limit.certainly_kept(trajectory):
+            return True
         margins = limit.margins(trajectory)
-        if limit.positional and (self.relaxed or limit.may_lead_out):
-            margins = margins + np.maximum(0.0, -self._present(limit))
-        return bool((margins >= (-ROUNDING if limit.positional else 0.0)).all())
+        if (margins >= (-ROUNDING if limit.positional else 0.0)).all():
+            return True
+        if not (limit.positional and (self.relaxed or limit.may_lead_out)):
+            return False
+        return bool((margins + np.maximum(0.0, -self._present(limit)) >= -ROUNDING).all())
 
     def _present(self, limit: Limit) -> np.ndarray:
         window = np.repeat(self.joints[:, None, :], 3, axis=1)

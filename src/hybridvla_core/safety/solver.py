@@ -16,6 +16,7 @@ from hybridvla_core.safety.pursuit import PLAN
 
 ROTATION_WEIGHT = 0.3      # m for each rad: how an orientation error compares with a position error
 DAMPING = 1e-6
+DETOUR_DAMPING = 1e-4      # where bounds bind: shrink the step rather than swing the elbow far around them
 SLACK = 1e-2
 RATE_SHARE = 0.97          # of velocity and acceleration limits; the rest is left to the judgement of the whole motion
 
@@ -33,6 +34,7 @@ class StepSolver:
         dof = arm.dof
         self._weights = np.array([1.0, 1.0, 1.0] + [ROTATION_WEIGHT] * 3)
         self._identity = DAMPING * np.eye(dof)
+        self._detour = DETOUR_DAMPING * np.eye(dof)
         self._hessian = np.zeros((dof + 1, dof + 1))
         self._gradient = np.zeros(dof + 1)
         self._rows = np.zeros((0, dof + 1))
@@ -78,10 +80,10 @@ class StepSolver:
         size = float(np.sqrt(target @ target)) or 1.0
         unit = target / size
         dof = len(free)
-        self._hessian[:dof, :dof] = normal
+        self._hessian[:dof, :dof] = normal + self._detour
         self._hessian[:dof, dof] = self._hessian[dof, :dof] = -(weighted.T @ unit)
         self._hessian[dof, dof] = 1.0 + SLACK
-        self._gradient[:dof] = -pull
+        self._gradient[:dof] = -pull * (1.0 + DETOUR_DAMPING / DAMPING)
         self._gradient[dof] = -SLACK * size
         self._bounds_lower[:dof], self._bounds_upper[:dof] = lower, upper
         self._bounds_lower[dof], self._bounds_upper[dof] = 0.0, size

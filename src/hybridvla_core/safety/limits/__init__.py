@@ -5,10 +5,14 @@ from typing import Tuple
 
 from hybridvla_core.safety.config import RobotConfig
 from hybridvla_core.safety.limits.cartesian_speed import CartesianAccelerationLimit, CartesianSpeedLimit
+from hybridvla_core.safety.limits.inter_arm import InterArmLimit
 from hybridvla_core.safety.limits.joint_motion import JointAccelerationLimit, JointVelocityLimit
 from hybridvla_core.safety.limits.joint_position import JointPositionLimit
 from hybridvla_core.safety.limits.limit import Limit
 from hybridvla_core.safety.limits.rotation_speed import RotationAccelerationLimit, RotationSpeedLimit
+from hybridvla_core.safety.limits.self_collision import SelfCollisionLimit
+from hybridvla_core.safety.limits.singularity import SingularityLimit
+from hybridvla_core.safety.limits.table import TableLimit
 from hybridvla_core.safety.limits.workspace import WorkspaceLimit
 
 
@@ -17,4 +21,5 @@ def build(config: RobotConfig) -> Tuple[Limit, ...]:
     arms = config.arms
     return (JointPositionLimit(arms), JointVelocityLimit(arms), JointAccelerationLimit(arms), WorkspaceLimit(arms),
             CartesianSpeedLimit(arms), CartesianAccelerationLimit(arms), RotationSpeedLimit(arms),
-            RotationAccelerationLimit(arms))
+            RotationAccelerationLimit(arms), TableLimit(arms), SelfCollisionLimit(arms),
+            InterArmLimit(arms, config.inter_arm_margin_m), SingularityLimit(arms))

@@ -29,13 +29,13 @@ class JointVelocityLimit(Limit):
         self.limit = np.array([arm.joint_limits.velocity_rad_s for arm in arms])
         self.names = tuple(f"{arm.name}/joint_{joint + 1}/velocity" for arm in arms for joint in range(arm.dof))
         self._tables = [arm.joint_limits.position_dependent for arm in arms]
-        self._always = [table is None or _never_binds(arm) for arm, table in zip(arms, self._tables)]
+        self._slowest = [lowest_bound(arm) for arm in arms]
 
     def margins(self, trajectory: Trajectory) -> np.ndarray:
         velocity = trajectory.joint_velocity[:, 1:]
         margin = self.limit * (1.0 - SLACK) - np.abs(velocity).max(axis=1)
         for index, table in enumerate(self._tables):
-            if not self._always[index]:
+            if table is not None and np.abs(velocity[index]).max() >= self._slowest[index]:
                 lower, upper = velocity_bounds(table, trajectory.joints[index, 1:-1])
                 extra = np.minimum(upper - velocity[index], velocity[index] - lower).min(axis=0)
                 margin[index] = np.minimum(margin[index], extra)
@@ -53,9 +53,14 @@ class JointAccelerationLimit(Limit):
         return (self.limit * (1.0 - SLACK) - np.abs(trajectory.joint_acceleration).max(axis=1)).ravel()
 
 
-def _never_binds(arm: ArmConfig) -> bool:
-    """True where the position limits keep the arm so far from its stops that the constant bound is always smaller."""
+def lowest_bound(arm: ArmConfig) -> float:
+    """The smallest position-dependent bound (rad/s) of any joint anywhere within the position limits.
+
+    The bounds fall towards the stops, so the position limits themselves are the worst places.
+    """
     limits = arm.joint_limits
+    if limits.position_dependent is None:
+        return float("inf")
     lower, _ = velocity_bounds(limits.position_dependent, np.array(limits.lower_rad))
     _, upper = velocity_bounds(limits.position_dependent, np.array(limits.upper_rad))
-    return bool(np.all(upper > limits.velocity_rad_s) and np.all(-lower > np.array(limits.velocity_rad_s)))
+    return float(min(upper.min(), -lower.max()))

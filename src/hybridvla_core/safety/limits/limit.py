@@ -91,5 +91,9 @@ class Limit:
         """(k,) smallest margin of each quantity in `names` over everything not yet sent; >= 0 inside."""
         raise NotImplementedError
 
+    def certainly_kept(self, trajectory: Trajectory) -> bool:
+        """A cheap sufficient condition for all margins being >= 0; False when unsure."""
+        return False
+
     def now(self, trajectory: Trajectory) -> Margins:
         return Margins(self.names, self.margins(trajectory), self.unit)

@@ -1,0 +1,98 @@
+"""Capsules around links: their segments at every sample, and distances between many of them at once."""
+from __future__ import annotations
+
+from typing import List
+
+import numpy as np
+
+from hybridvla_core.safety.config import ArmConfig
+from hybridvla_core.safety.kinematics import Frames
+from hybridvla_core.safety.limit_config import Capsule
+from hybridvla_core.safety.limits.limit import Trajectory
+
+STRIDE = 6      # every how many ticks of a braking trajectory distances are measured
+
+
+def reach(arm: ArmConfig, capsule: Capsule, beyond: int = 0) -> np.ndarray:
+    """(dof,) m: by how much a point of the capsule moves, at most, for each radian of each joint.
+
+    Joints up to `beyond` count nothing: seen from link `beyond` they do not move the capsule.
+    """
+    table = arm.kinematics
+    extent = max(float(np.linalg.norm(capsule.start_m)), float(np.linalg.norm(capsule.end_m)))
+    lengths = np.abs(table.a_m) + np.abs(table.d_m)
+    result = np.zeros(arm.dof)
+    for joint in range(beyond, capsule.link):
+        result[joint] = extent + lengths[joint + 1:capsule.link].sum()
+    return result
+
+
+class ArmCapsules:
+    """The capsules of one arm. segments: (samples, capsules, 3) each for start and end, in the arm's base frame."""
+
+    def __init__(self, arm: ArmConfig, index: int) -> None:
+        self.names = [capsule.name for capsule in arm.collision.capsules]
+        self.radii = np.array([capsule.radius_m for capsule in arm.collision.capsules])
+        self._index = index
+        self._parts = [(capsule.link, np.array(capsule.start_m), np.array(capsule.end_m))
+                       for capsule in arm.collision.capsules]
+
+    def segments(self, links: List[Frames], samples: np.ndarray):
+        starts, ends, seen = [], [], {}
+        for link, start, end in self._parts:
+            if link not in seen:
+                frame = links[link]
+                frame = Frames(frame.position[self._index], frame.xy[self._index], frame.z[self._index])
+                pick = samples if frame.position.shape[-1] > 1 else np.zeros_like(samples)
+                seen[link] = Frames(frame.position[:, pick], frame.xy[:, pick], frame.z[:, pick])
+            starts.append(seen[link].points(start).T)
+            ends.append(seen[link].points(end).T)
+        return np.stack(starts, axis=1), np.stack(ends, axis=1)
+
+
+class Clearance:
+    """Skips distance computations while the arms cannot have covered the clearance measured last.
+
+    A point of an arm moves by at most the sum of reach times joint step, so a clearance bounds how far the joints may
+    go before it needs measuring again.
+    """
+
+    def __init__(self, reaches: np.ndarray) -> None:
+        """reaches (k, A, dof): metres for each radian, for each of the k clearances."""
+        self._reach = reaches.reshape(len(reaches), reaches.shape[1] * reaches.shape[2])
+        self._by_arm = reaches.max(axis=0) if len(reaches) else np.zeros(reaches.shape[1:])
+        self._joints = np.zeros(reaches.shape[1:])
+        self._rooms = np.full(len(reaches), -np.inf)
+
+    def remember(self, joints: np.ndarray, rooms: np.ndarray) -> None:
+        """The clearances (k,) m were measured at joints (A, dof)."""
+        self._joints, self._rooms = joints.copy(), rooms
+
+    def suffices(self, trajectory: Trajectory) -> bool:
+        ahead = trajectory.joints[:, trajectory.SENT:] - self._joints[:, None]
+        return bool((self._reach @ np.abs(ahead).max(axis=1).ravel() < self._rooms).all())
+
+    def samples(self, trajectory: Trajectory):
+        """Which samples to measure, and the largest way (A,) m of any point from the nearest of them."""
+        count = trajectory.joints.shape[1]
+        picks = np.unique(np.append(np.arange(trajectory.SENT, count, STRIDE), count - 1))
+        if len(picks) == count - trajectory.SENT:
+            return picks, np.zeros(len(self._by_arm))
+        path = np.abs(np.diff(trajectory.joints, axis=1)).cumsum(axis=1)
+        gaps = np.diff(path[:, picks - 1], axis=1)
+        return picks, 0.5 * np.einsum("aj,agj->ag", self._by_arm, gaps).max(axis=1)
+
+
+def segment_distance(p1: np.ndarray, q1: np.ndarray, p2: np.ndarray, q2: np.ndarray) -> np.ndarray:
+    """Distances (...) between segments p1 q1 and p2 q2, each (..., 3). Ericson, Real-Time Collision Detection 5.1.9."""
+    d1, d2, r = q1 - p1, q2 - p2, p1 - p2
+    a, e, f = (d1 * d1).sum(-1), (d2 * d2).sum(-1), (d2 * r).sum(-1)
+    b, c = (d1 * d2).sum(-1), (d1 * r).sum(-1)
+    a, e = np.maximum(a, 1e-12), np.maximum(e, 1e-12)
+    denominator = a * e - b * b
+    s = np.where(denominator > 1e-12, (b * f - c * e) / np.maximum(denominator, 1e-12), 0.0)
+    s = np.minimum(np.maximum(s, 0.0), 1.0)
+    t = np.minimum(np.maximum((b * s + f) / e, 0.0), 1.0)
+    s = np.minimum(np.maximum((b * t - c) / a, 0.0), 1.0)
+    gap = r + s[..., None] * d1 - t[..., None] * d2
+    return np.sqrt((gap * gap).sum(-1))

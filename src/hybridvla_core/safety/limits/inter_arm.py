@@ -1,0 +1,54 @@
+"""Every capsule of one arm keeps its margin to every capsule of another, in the frame all mounts share."""
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Sequence
+
+import numpy as np
+
+from hybridvla_core.safety import rotations
+from hybridvla_core.safety.config import ArmConfig
+from hybridvla_core.safety.limits.capsules import ArmCapsules, Clearance, reach, segment_distance
+from hybridvla_core.safety.limits.limit import Limit, Trajectory
+from hybridvla_core.safety.status import Reason
+
+
+class InterArmLimit(Limit):
+    name, unit, reason = "inter_arm", "m", Reason.COLLISION | Reason.OTHER_ARM
+
+    def __init__(self, arms: Sequence[ArmConfig], margin_m: float) -> None:
+        self._capsules = [ArmCapsules(arm, index) for index, arm in enumerate(arms)]
+        self._mounts = [(np.array(arm.mount.position_m), rotations.to_matrix(arm.mount.quaternion_xyzw))
+                        for arm in arms]
+        self._couples = list(combinations(range(len(arms)), 2))
+        self._margin = margin_m
+        reaches = np.zeros((len(self._couples), len(arms), arms[0].dof))
+        for place, couple in enumerate(self._couples):
+            for index in couple:
+                reaches[place, index] = np.max([reach(arms[index], capsule) for capsule in
+                                                arms[index].collision.capsules], axis=0)
+        self._clearance = Clearance(reaches)
+        self.names = tuple("inter_arm" if len(self._couples) == 1 else f"inter_arm/{arms[a].name}-{arms[b].name}"
+                           for a, b in self._couples)
+
+    def certainly_kept(self, trajectory: Trajectory) -> bool:
+        return not self._couples or self._clearance.suffices(trajectory)
+
+    def margins(self, trajectory: Trajectory) -> np.ndarray:
+        if not self._couples:
+            return np.zeros(0)
+        picks, between = self._clearance.samples(trajectory)
+        picks = np.concatenate(([trajectory.SENT - 1], picks))
+        world = []
+        for capsules, (position, matrix) in zip(self._capsules, self._mounts):
+            start, end = capsules.segments(trajectory.links, picks)
+            world.append((start @ matrix.T + position, end @ matrix.T + position))
+        rooms, present = np.empty(len(self._couples)), np.empty(len(self._couples))
+        for place, (a, b) in enumerate(self._couples):
+            apart = self._capsules[a].radii[:, None] + self._capsules[b].radii[None, :] + self._margin
+            away = segment_distance(world[a][0][:, :, None], world[a][1][:, :, None],
+                                    world[b][0][:, None], world[b][1][:, None]) - apart
+            present[place] = away[0].min()
+            rooms[place] = away[1:].min() - between[a] - between[b]
+        self._clearance.remember(trajectory.joints[:, trajectory.SENT - 1], present)
+        return rooms

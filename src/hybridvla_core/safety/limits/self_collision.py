@@ -1,0 +1,47 @@
+"""Named pairs of capsules of one arm keep their margin."""
+from __future__ import annotations
+
+from typing import Sequence
+
+import numpy as np
+
+from hybridvla_core.safety.config import ArmConfig
+from hybridvla_core.safety.limits.capsules import ArmCapsules, Clearance, reach, segment_distance
+from hybridvla_core.safety.limits.limit import Limit, Trajectory
+from hybridvla_core.safety.status import Reason
+
+
+class SelfCollisionLimit(Limit):
+    name, unit, reason = "self_collision", "m", Reason.COLLISION
+
+    def __init__(self, arms: Sequence[ArmConfig]) -> None:
+        self._capsules = [ArmCapsules(arm, index) for index, arm in enumerate(arms)]
+        self._pairs = []
+        for arm, capsules in zip(arms, self._capsules):
+            places = np.array([[capsules.names.index(name) for name in pair] for pair in arm.collision.pairs],
+                              dtype=int).reshape(-1, 2)
+            apart = capsules.radii[places].sum(axis=1) + arm.collision.margin_m
+            self._pairs.append((places[:, 0], places[:, 1], apart))
+        self.names = tuple(f"{arm.name}/{a}-{b}" for arm in arms for a, b in arm.collision.pairs)
+        reaches = np.zeros((len(self.names), len(arms), arms[0].dof))
+        pairs = [(index, arm, pair) for index, arm in enumerate(arms) for pair in arm.collision.pairs]
+        for place, (index, arm, pair) in enumerate(pairs):
+            by_name = {capsule.name: capsule for capsule in arm.collision.capsules}
+            near, far = sorted((by_name[name] for name in pair), key=lambda capsule: capsule.link)
+            reaches[place, index] = reach(arm, far, near.link)
+        self._clearance = Clearance(reaches)
+
+    def certainly_kept(self, trajectory: Trajectory) -> bool:
+        return not self.names or self._clearance.suffices(trajectory)
+
+    def margins(self, trajectory: Trajectory) -> np.ndarray:
+        picks, between = self._clearance.samples(trajectory)
+        picks = np.concatenate(([trajectory.SENT - 1], picks))
+        parts, present = [], []
+        for index, (capsules, (first, second, apart)) in enumerate(zip(self._capsules, self._pairs)):
+            start, end = capsules.segments(trajectory.links, picks)
+            rooms = segment_distance(start[:, first], end[:, first], start[:, second], end[:, second]) - apart
+            present.append(rooms[0])
+            parts.append(rooms[1:].min(axis=0) - between[index])
+        self._clearance.remember(trajectory.joints[:, trajectory.SENT - 1], np.concatenate(present))
+        return np.concatenate(parts)

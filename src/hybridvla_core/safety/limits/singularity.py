@@ -1,0 +1,33 @@
+"""The braking trajectory never ends nearer to a singularity than allowed; leading out is always allowed.
+
+Measured by the smallest singular value of the tool Jacobian. The slowing on the way in is in `motion.py`.
+"""
+from __future__ import annotations
+
+from typing import Sequence
+
+import numpy as np
+
+from hybridvla_core.safety.config import ArmConfig
+from hybridvla_core.safety.limits.limit import Limit, Trajectory
+from hybridvla_core.safety.status import Reason
+
+
+class SingularityLimit(Limit):
+    name, unit, reason, may_lead_out = "singularity", "", Reason.SINGULARITY, True
+
+    def __init__(self, arms: Sequence[ArmConfig]) -> None:
+        self._stop = np.array([arm.singularity.stop_below for arm in arms])
+        self.names = tuple(f"{arm.name}/singularity" for arm in arms)
+
+    def margins(self, trajectory: Trajectory) -> np.ndarray:
+        return smallest_singular_values(trajectory) - self._stop
+
+
+def smallest_singular_values(trajectory: Trajectory) -> np.ndarray:
+    """(A,) at the last sample, from the geometric Jacobian: axis x lever over axis."""
+    links = trajectory.links[1:]
+    axes = np.stack([frame.z[:, :, -1] for frame in links], axis=2)
+    origins = np.stack([frame.position[:, :, -1] for frame in links], axis=2)
+    levers = trajectory.tool.position[:, :, -1:] - origins
+    return np.linalg.svd(np.concatenate((np.cross(axes, levers, axis=1), axes), axis=1), compute_uv=False)[:, -1]
