@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -70,6 +70,11 @@ class SafetyFilter:
     @property
     def state(self) -> State:
         return self._state
+
+    @property
+    def counters(self) -> Dict[str, int]:
+        """Named counts since start, as in the status."""
+        return self._counters.snapshot()
 
     def update_arm_state(self, state: ArmState, now: float) -> None:
         """A driver's report. Unusable ones are counted, and hold the arms (JOINT_STATE) until a good one comes."""
