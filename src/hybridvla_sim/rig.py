@@ -74,6 +74,12 @@ class Rig:
         self._returning: Optional[np.ndarray] = None
         self._debt = 0.0
 
+    def copy_state(self, other: "Rig") -> None:
+        """Take over another rig's positions, for rendering."""
+        self.data.qpos[:] = other.data.qpos
+        self.model.geom_pos[self.index.pad_geoms] = other.model.geom_pos[other.index.pad_geoms]
+        mujoco.mj_forward(self.model, self.data)
+
     @property
     def time(self) -> float:
         """Simulated time since `reset`, s."""
@@ -92,10 +98,13 @@ class Rig:
 
     # Commands ------------------------------------------------------------------------------------------------------
 
-    def set_equilibrium_pose(self, position: np.ndarray, quaternion_xyzw: np.ndarray) -> None:
+    def set_equilibrium_pose(self, position: np.ndarray, quaternion_xyzw: np.ndarray,
+                             sent_at: Optional[float] = None) -> None:
         """A target of the impedance controller, m and xyzw in the base frame. The monitor sees every one; a target
-        that is no pose at all would throw a real arm about: here it is counted and dropped."""
-        if self.monitor.target(self.time, position, quaternion_xyzw) and self._returning is None:
+        that is no pose at all would throw a real arm about: here it is counted and dropped. sent_at: the sender's
+        clock, s, by which the monitor judges speeds; simulated time when None."""
+        when = self.time if sent_at is None else sent_at
+        if self.monitor.target(when, position, quaternion_xyzw) and self._returning is None:
             self.controller.set_target(position, quaternion_xyzw)
 
     def command_gripper(self, opening: float) -> None:

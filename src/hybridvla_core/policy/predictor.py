@@ -67,14 +67,14 @@ class Policy:
     def manifest_sha256(self) -> str:
         return self.checkpoint.manifest_sha256
 
-    def predict(self, observation: Observation, mode: Optional[str] = None, seed: int = 0) -> Prediction:
+    def predict(self, observation: Observation, mode: Union[str, Mode, None] = None, seed: int = 0) -> Prediction:
         """One action chunk. The noise comes from (seed, observation.stamp_ns), so a prediction can be repeated.
 
         Raises ObservationError naming the view, the state channel or the instruction that cannot be used.
         """
         return self._predict([observation], mode, seed)[0]
 
-    def predict_batch(self, observations: Sequence[Observation], mode: Optional[str] = None, seed: int = 0
+    def predict_batch(self, observations: Sequence[Observation], mode: Union[str, Mode, None] = None, seed: int = 0
                       ) -> List[Prediction]:
         """As `predict` for many observations; those whose instruction has as many tokens share the passes."""
         groups: Dict[int, List[int]] = {}
@@ -87,7 +87,7 @@ class Policy:
         return results
 
     @torch.inference_mode()
-    def _predict(self, observations: Sequence[Observation], mode: Optional[str], seed: int) -> List[Prediction]:
+    def _predict(self, observations: Sequence[Observation], mode: Union[str, Mode, None], seed: int) -> List[Prediction]:
         chosen = self.mode if mode is None else _mode(mode)
         clock = _Stages()
         text = torch.tensor([self._text(o.instruction) for o in observations], device=self.device)
@@ -187,7 +187,9 @@ class _Stages:
         return {name: value / count for name, value in self.times.items()}
 
 
-def _mode(name: str) -> Mode:
+def _mode(name: Union[str, Mode]) -> Mode:
+    if isinstance(name, Mode):
+        return name
     if name not in MODES:
         raise ConfigurationError(f"mode {name!r}; use one of {', '.join(MODES)}")
     return MODES[name]

@@ -1,0 +1,17 @@
+"""Robot adapters: one file a robot. `make` chooses by the configuration's `driver`."""
+from __future__ import annotations
+
+from typing import Callable
+
+from hybridvla_core.contracts import ArmState
+from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.safety.config import RobotConfig
+
+
+def make(config: RobotConfig, on_state: Callable[[ArmState], None]):
+    """The adapter of a robot; `on_state` is called with every state it reads."""
+    if config.driver == "franka_cartesian":
+        from hybridvla_ros.adapters.pose_topic import PoseTopicAdapter
+
+        return PoseTopicAdapter(config, on_state)
+    raise ConfigurationError(f"robot {config.name}: there is no adapter for driver {config.driver!r} in this version")

@@ -1,0 +1,56 @@
+"""What all nodes share: parameters, configuration files, diagnostics, and errors that end a node with one sentence."""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Callable, Dict, List, Tuple
+
+import rospy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from hybridvla_core.errors import HybridVLAError
+
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+
+
+def package_path(path: str) -> Path:
+    """A path from a parameter or configuration: absolute, or relative to the package's root."""
+    given = Path(path).expanduser()
+    return given if given.is_absolute() else PACKAGE_ROOT / given
+
+
+def require_parameter(name: str) -> str:
+    """A private string parameter that must be set."""
+    value = str(rospy.get_param("~" + name, "")).strip()
+    if not value:
+        raise HybridVLAError(f"parameter ~{name} is not set; start the node through its launch file or set it")
+    return value
+
+
+def run_node(name: str, main: Callable[[], None]) -> None:
+    """Initialise, run, and turn an explained error into one line and exit status 1."""
+    rospy.init_node(name)
+    try:
+        main()
+    except HybridVLAError as error:
+        rospy.logfatal("%s: %s", rospy.get_name(), error)
+        sys.exit(1)
+    except rospy.ROSInterruptException:
+        rospy.loginfo("%s: shutting down", rospy.get_name())
+
+
+class Diagnostics:
+    """One `/diagnostics` entry a second (REP-107); `report` gives (level, message, values)."""
+
+    def __init__(self, subsystem: str, report: Callable[[], Tuple[int, str, Dict[str, object]]]) -> None:
+        self._name = f"{rospy.get_name().lstrip('/')}: {subsystem}"
+        self._report = report
+        self._publisher = rospy.Publisher("/diagnostics", DiagnosticArray, queue_size=2)
+        self._timer = rospy.Timer(rospy.Duration(1.0), self._publish)
+
+    def _publish(self, _event) -> None:
+        level, message, values = self._report()
+        entries: List[KeyValue] = [KeyValue(str(key), str(value)) for key, value in values.items()]
+        array = DiagnosticArray(status=[DiagnosticStatus(level=level, name=self._name, message=message, values=entries)])
+        array.header.stamp = rospy.Time.now()
+        self._publisher.publish(array)

@@ -1,0 +1,177 @@
+"""The policy node: images and robot state in, proposals out, as fast as the model goes."""
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from typing import Any, Dict, Optional, Tuple
+
+import numpy as np
+import rospy
+from diagnostic_msgs.msg import DiagnosticStatus
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import String
+
+from hybridvla.msg import ActionProposal, PolicyHeartbeat, SafetyStatus
+from hybridvla.srv import SetInstruction, SetInstructionResponse
+from hybridvla_core.configuration import load_file
+from hybridvla_core.contracts import Observation, PolicyState, Pose
+from hybridvla_core.errors import ObservationError
+from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.policy.proposer import Proposer, check_fit
+from hybridvla_core.safety import rotations
+from hybridvla_core.safety.config import RobotConfig
+from hybridvla_core.safety.kinematics import ArmKinematics
+from hybridvla_ros import conversions
+from hybridvla_ros.arm_reader import ArmReader
+from hybridvla_ros.images import to_rgb
+from hybridvla_ros.node_support import Diagnostics, package_path, require_parameter
+from hybridvla_ros.policy_arms import fingers_of
+from hybridvla_ros.sync import CameraSync
+
+HEARTBEAT_S = 0.1
+
+
+class PolicyNode:
+    """Wires a `Proposer` to topics. `policy`: anything with the interface of `Policy` (policy/predictor.py)."""
+
+    def __init__(self, policy: Any, config: PolicyConfig, robot: RobotConfig) -> None:
+        check_fit(policy, config, robot)
+        self.config, self.robot = config, robot
+        self._proposals = rospy.Publisher("/hybridvla/policy/proposal", ActionProposal, queue_size=4, tcp_nodelay=True)
+        self._heartbeats = rospy.Publisher("/hybridvla/policy/heartbeat", PolicyHeartbeat, queue_size=4, tcp_nodelay=True)
+        self._instructions = rospy.Publisher("/hybridvla/policy/instruction", String, queue_size=1, latch=True)
+        self.proposer = Proposer(policy, config, publish=self._publish_proposal, publish_heartbeat=self._publish_heartbeat,
+                                 clock=lambda: rospy.Time.now().to_sec())
+        self.sync = CameraSync([camera.view for camera in config.cameras], config.max_camera_spread_s,
+                               config.max_observation_age_s)
+        self._readers = {arm.name: ArmReader(arm.name, arm.joint_names, fingers_of(arm)) for arm in robot.arms}
+        self._kinematics = {arm.name: ArmKinematics(arm) for arm in robot.arms}
+        self._problem = "warming up"
+        self._warm_up(policy)
+        self._subscribe()
+        rospy.Service("/hybridvla/policy/set_instruction", SetInstruction, self._set_instruction)
+        self._diagnostics = Diagnostics("inference", self._report)
+        self._pulse = threading.Thread(target=self._beat, daemon=True)
+        self._pulse.start()
+
+    # Inputs --------------------------------------------------------------------------------------------------------
+
+    def _subscribe(self) -> None:
+        for camera in self.config.cameras:
+            kind = CompressedImage if camera.image_topic.endswith("/compressed") else Image
+            rospy.Subscriber(camera.image_topic, kind, self._on_image, callback_args=camera.view, queue_size=1,
+                             buff_size=2 ** 24, tcp_nodelay=True)
+        for topic in sorted({arm.topics["joint_states"] for arm in self.robot.arms}):
+            rospy.Subscriber(topic, JointState, self._on_joints, queue_size=10, tcp_nodelay=True)
+        rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, self._on_status, queue_size=5, tcp_nodelay=True)
+
+    def _on_image(self, message: Any, view: str) -> None:
+        self.sync.add(view, message.header.stamp.to_nsec(), message)
+
+    def _on_joints(self, message: JointState) -> None:
+        stamp = message.header.stamp.to_sec()
+        for name, reader in self._readers.items():
+            state = reader.joints(message.name, message.position, message.velocity, time.monotonic())
+            if state is None or tuple(state.joint_names) != reader.joint_names:
+                continue
+            if not np.isfinite(state.joint_positions).all():
+                continue  # the filter names it and holds; here it is only not used as a base
+            position, matrix = self._kinematics[name].pose(state.joint_positions)
+            pose = Pose(position, rotations.to_quaternion(matrix))
+            self.proposer.on_arm_state(replace(state, pose=pose), stamp)
+
+    def _on_status(self, message: SafetyStatus) -> None:
+        self.proposer.on_execution(*conversions.execution(message))
+        for arm in message.arms:
+            self.proposer.on_command(arm.name, conversions.pose_contract(arm.target), float("nan"),
+                                     arm.target.header.stamp.to_sec())
+
+    def _set_instruction(self, request: Any) -> SetInstructionResponse:
+        answer = self.proposer.set_instruction(request.instruction, request.hold)
+        if answer.success:
+            self._instructions.publish(String(self.proposer.instruction))
+            rospy.loginfo("instruction: %s", self.proposer.instruction)
+        return SetInstructionResponse(answer.success, answer.message, answer.previous, answer.instruction_sequence,
+                                      rospy.Time.now())
+
+    # Outputs -------------------------------------------------------------------------------------------------------
+
+    def _publish_proposal(self, proposal: Any) -> None:
+        self._proposals.publish(conversions.proposal_message(proposal))
+
+    def _publish_heartbeat(self, heartbeat: Any) -> None:
+        self._heartbeats.publish(conversions.heartbeat_message(heartbeat))
+
+    def _beat(self) -> None:
+        """10 Hz; what it says is the inference loop's own progress, FAULT once that has stood still too long."""
+        while not rospy.is_shutdown():
+            self.proposer.send_heartbeat()
+            time.sleep(HEARTBEAT_S)
+
+    def _report(self) -> Tuple[int, str, Dict[str, object]]:
+        heartbeat = self.proposer.heartbeat()
+        level = DiagnosticStatus.ERROR if heartbeat.state == PolicyState.FAULT else (
+            DiagnosticStatus.WARN if self._problem else DiagnosticStatus.OK)
+        values = {"sequence": heartbeat.last_sequence, "discarded": self.proposer.discarded,
+                  "instruction": self.proposer.instruction}
+        values.update({f"frames {view}": count for view, count in self.sync.received.items()})
+        return level, self._problem or heartbeat.message or "predicting", values
+
+    # The loop ------------------------------------------------------------------------------------------------------
+
+    def spin(self) -> None:
+        """Predict whenever a prediction is due and an observation can be made."""
+        rospy.loginfo("policy ready: %s, cameras %s", self.config.mode, ", ".join(self.sync.views))
+        while not rospy.is_shutdown():
+            if not self.proposer.due():
+                self._problem = ""
+                time.sleep(0.005)
+                continue
+            self._problem = self._predict()
+            if self._problem:
+                self.proposer.report(self._problem)
+                rospy.logwarn_throttle(5.0, self._problem)
+                time.sleep(0.02)
+
+    def _predict(self) -> str:
+        """One inference; returns a sentence when there was nothing to predict from."""
+        found, problem = self.sync.latest(rospy.Time.now().to_sec())
+        if found is None:
+            return problem
+        try:
+            images = {view: to_rgb(message, view) for view, message in found.messages.items()}
+            self.proposer.step(images, found.stamp_ns, found.spread)
+        except ObservationError as error:
+            return str(error)
+        return ""
+
+    def _warm_up(self, policy: Any) -> None:
+        """The first prediction allocates; do it before any robot waits for it."""
+        images = {camera.view: np.zeros((256, 256, 3), dtype=np.uint8) for camera in self.config.cameras}
+        state = np.zeros(7 * len(self.config.convention.arms))
+        for instruction in ("put the red block on the green pad",) * 2:
+            policy.predict(Observation(images, instruction, state, 0), mode=self.config.inference_mode)
+        self._problem = ""
+
+
+def load_policy(config: PolicyConfig, checkpoint: str = "") -> Any:
+    """The checkpoint a configuration names, or another folder."""
+    from hybridvla_core.policy.predictor import Policy
+
+    folder = package_path(checkpoint or config.checkpoint)
+    return Policy.from_checkpoint(folder, mode=config.mode, device=config.device, dtype=config.dtype)
+
+
+def main(policy: Optional[Any] = None) -> None:
+    config = load_file(PolicyConfig, package_path(require_parameter("policy_config")))
+    mode = str(rospy.get_param("~mode", "")).strip()
+    if mode:
+        config = replace(config, mode=mode)
+    robot = load_file(RobotConfig, package_path(require_parameter("robot_config")))
+    node = PolicyNode(policy or load_policy(config, str(rospy.get_param("~checkpoint", "")).strip()), config, robot)
+    instruction = str(rospy.get_param("~instruction", "")).strip()
+    if instruction:
+        node.proposer.set_instruction(instruction)
+        node._instructions.publish(String(node.proposer.instruction))
+    node.spin()

@@ -1,0 +1,162 @@
+"""The simulated rig as a ROS robot: joint states, two cameras, a pose topic, a gripper, a way back to the start."""
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any, Dict
+
+import numpy as np
+import rospy
+from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import Float64, String
+from std_srvs.srv import Trigger, TriggerResponse
+
+from hybridvla_core.configuration import load_file
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.safety.config import RobotConfig
+from hybridvla_ros.images import from_rgb
+from hybridvla_ros.node_support import package_path, require_parameter
+from hybridvla_sim.monitor import MonitorLimits
+from hybridvla_sim.rig import CAMERAS, FINGER_NAMES, JOINT_NAMES, Rig, RigConfig
+from hybridvla_sim.tasks import parse_instruction, sample_scene
+
+STEP_S = 0.01
+GO_TO_START_TIMEOUT_S = 20.0
+
+
+class SimRigNode:
+    """Physics in one thread at real time; rendering in another, on a copy of the state."""
+
+    def __init__(self, robot: RobotConfig, seed: int, image_hz: float) -> None:
+        arm = robot.arms[0]
+        limits = MonitorLimits(
+            workspace_min=tuple(arm.workspace.lower_m), workspace_max=tuple(arm.workspace.upper_m),
+            speed=arm.cartesian_limits.speed_m_s, rotation_speed=arm.cartesian_limits.rotation_speed_rad_s)
+        # Two rigs with one model each: MuJoCo renders one while the other moves.
+        self.rig, self._picture = Rig(RigConfig(limits=limits)), Rig()
+        self._lock = threading.Lock()
+        self._image_period = 1.0 / image_hz
+        self._base_frame = arm.base_frame
+        self.reset(seed)
+        self._joints = rospy.Publisher(arm.topics["joint_states"], JointState, queue_size=2, tcp_nodelay=True)
+        self._tool = rospy.Publisher("/sim_rig/tool_pose", PoseStamped, queue_size=2)
+        self._images = {name: rospy.Publisher(f"/camera_{name}/color/image_raw", Image, queue_size=1) for name in CAMERAS}
+        self._infos = {name: rospy.Publisher(f"/camera_{name}/color/camera_info", CameraInfo, queue_size=1)
+                       for name in CAMERAS}
+        rospy.Subscriber(arm.topics["command"], PoseStamped, self._on_target, queue_size=20, tcp_nodelay=True)
+        rospy.Subscriber(arm.topics["gripper_command"], Float64, self._on_gripper, queue_size=5)
+        rospy.Subscriber("/sim_rig/new_scene", Float64, lambda message: self.reset(int(message.data)), queue_size=1)
+        rospy.Subscriber("/sim_rig/judge", String, self._on_judge, queue_size=1)
+        self._judged = ""
+        rospy.Service("/sim_rig/go_to_start", Trigger, self._go_to_start)
+        rospy.Service("/sim_rig/report", Trigger, self._report)
+
+    def reset(self, seed: int) -> None:
+        """The scene drawn from `seed`, the arm at its start pose."""
+        with self._lock:
+            self.rig.reset(sample_scene(np.random.default_rng(seed)))
+            self.seed = seed
+
+    def _on_target(self, message: PoseStamped) -> None:
+        point, turn = message.pose.position, message.pose.orientation
+        # Sim time of the physics is quantised; the monitor judges speeds by when targets were sent.
+        with self._lock:
+            self.rig.set_equilibrium_pose([point.x, point.y, point.z], [turn.x, turn.y, turn.z, turn.w],
+                                          message.header.stamp.to_sec())
+
+    def _on_gripper(self, message: Float64) -> None:
+        try:
+            with self._lock:
+                self.rig.command_gripper(message.data)
+        except HybridVLAError as error:
+            rospy.logwarn("%s", error)
+
+    def _on_judge(self, message: String) -> None:
+        self._judged = message.data
+
+    def _go_to_start(self, _request: Any) -> TriggerResponse:
+        with self._lock:
+            self.rig.command_gripper(1.0)
+            self.rig.go_to_start()
+        deadline = time.monotonic() + GO_TO_START_TIMEOUT_S
+        while not self.rig.at_start:
+            if time.monotonic() > deadline or rospy.is_shutdown():
+                return TriggerResponse(False, "the arm did not reach its start pose in time")
+            time.sleep(0.05)
+        return TriggerResponse(True, "at the start pose")
+
+    def _report(self, _request: Any) -> TriggerResponse:
+        """JSON: violations by name, targets seen, and whether the instruction on /sim_rig/judge is done."""
+        with self._lock:
+            report: Dict[str, Any] = {"seed": self.seed, "targets": self.rig.monitor.targets,
+                                      "limit_violations": self.rig.monitor.violations,
+                                      "violations_by_name": dict(self.rig.monitor.counts)}
+            if self._judged:
+                try:
+                    report["success"] = self.rig.success(*parse_instruction(self._judged))
+                except HybridVLAError as error:
+                    return TriggerResponse(False, str(error))
+                report["instruction"] = self._judged
+        return TriggerResponse(True, json.dumps(report))
+
+    # Loops ---------------------------------------------------------------------------------------------------------
+
+    def spin(self) -> None:
+        threading.Thread(target=self._physics, daemon=True).start()
+        self._render_loop()
+
+    def _physics(self) -> None:
+        following = time.monotonic()
+        while not rospy.is_shutdown():
+            with self._lock:
+                self.rig.step(STEP_S)
+                state, fingers = self.rig.arm_state(), self.rig.finger_positions
+            self._publish_state(state, fingers)
+            following += STEP_S
+            wait = following - time.monotonic()
+            if wait > 0:
+                time.sleep(wait)
+            else:
+                following = time.monotonic()  # a slow machine makes slow time, not jumps
+
+    def _publish_state(self, state: Any, fingers: np.ndarray) -> None:
+        now = rospy.Time.now()
+        message = JointState(name=list(JOINT_NAMES + FINGER_NAMES),
+                             position=[*state.joint_positions.tolist(), *fingers.tolist()],
+                             velocity=[*state.joint_velocities.tolist(), 0.0, 0.0])
+        message.header.stamp = now
+        self._joints.publish(message)
+        pose = PoseStamped()
+        pose.header.stamp, pose.header.frame_id = now, self._base_frame
+        pose.pose.position.x, pose.pose.position.y, pose.pose.position.z = state.pose.position
+        (pose.pose.orientation.x, pose.pose.orientation.y, pose.pose.orientation.z,
+         pose.pose.orientation.w) = state.pose.quaternion
+        self._tool.publish(pose)
+
+    def _render_loop(self) -> None:
+        following = time.monotonic()
+        while not rospy.is_shutdown():
+            with self._lock:
+                stamp = rospy.Time.now()
+                self._picture.copy_state(self.rig)
+            for name in CAMERAS:
+                self._images[name].publish(from_rgb(self._picture.render(name), stamp, f"camera_{name}_optical_frame"))
+                self._infos[name].publish(self._info(name, stamp))
+            following = max(following + self._image_period, time.monotonic())
+            time.sleep(max(0.0, following - time.monotonic()))
+
+    def _info(self, name: str, stamp: rospy.Time) -> CameraInfo:
+        info = self.rig.camera_info(name)
+        message = CameraInfo(width=info["width"], height=info["height"], distortion_model="plumb_bob", D=[0.0] * 5)
+        message.K = [info["fx"], 0.0, info["cx"], 0.0, info["fy"], info["cy"], 0.0, 0.0, 1.0]
+        message.R = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+        message.P = [info["fx"], 0.0, info["cx"], 0.0, 0.0, info["fy"], info["cy"], 0.0, 0.0, 0.0, 1.0, 0.0]
+        message.header.stamp, message.header.frame_id = stamp, f"camera_{name}_optical_frame"
+        return message
+
+
+def main() -> None:
+    robot = load_file(RobotConfig, package_path(require_parameter("robot_config")))
+    SimRigNode(robot, int(rospy.get_param("~seed", 1)), float(rospy.get_param("~image_hz", 10.0))).spin()
