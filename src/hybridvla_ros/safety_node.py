@@ -27,6 +27,7 @@ from hybridvla_ros.node_support import Diagnostics, package_path, require_parame
 LEVELS = {State.ACTIVE: DiagnosticStatus.OK, State.INACTIVE: DiagnosticStatus.OK, State.HOLDING: DiagnosticStatus.WARN,
           State.RECOVERING: DiagnosticStatus.WARN, State.STOPPED: DiagnosticStatus.ERROR}
 GRAPH_CHECK_S = 1.0
+MIN_SPACING = 0.98
 
 
 class SafetyNode:
@@ -156,7 +157,8 @@ class SafetyNode:
             self._last = output.status
             if output.status_changed or self._ticks % max(1, int(self.config.tick_hz / self.config.status_hz)) == 0:
                 self._status.publish(conversions.status_message(output.status, self._frames))
-            following += period
+            # Never sooner than nearly a period after this tick: a late tick must not make the next step a faster one.
+            following = max(following + period, now + MIN_SPACING * period)
             wait = following - time.monotonic()
             if wait > 0:
                 time.sleep(wait)

@@ -2,21 +2,26 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
-from typing import Optional, Sequence, Tuple
+from typing import Deque, Optional, Sequence, Tuple
 
 
 @dataclass(frozen=True)
 class MonitorLimits:
-    """workspace_min, workspace_max: (3,) m in the base frame; speed m/s and rotation_speed rad/s between successive
-    targets. tolerance: relative, for rounding and for the clock's resolution."""
+    """workspace_min, workspace_max: (3,) m in the base frame; speed m/s and rotation_speed rad/s of the targets.
+
+    period: time between targets, s. One step is judged by the longer of its real time and this, because a sender's
+    clock jitters; over `window` s the real time counts, with one period of grace. tolerance: relative, for rounding.
+    """
 
     workspace_min: Tuple[float, ...]
     workspace_max: Tuple[float, ...]
     speed: float
     rotation_speed: float
-    tolerance: float = 0.02
+    period: float = 0.005
+    window: float = 0.1
+    tolerance: float = 0.03
 
 
 class LimitMonitor:
@@ -27,6 +32,7 @@ class LimitMonitor:
         self.counts: Counter = Counter()
         self.targets = 0
         self._last: Optional[Tuple[float, Sequence[float], Sequence[float]]] = None
+        self._steps: Deque[Tuple[float, float, float]] = deque()  # time, distance, angle
 
     @property
     def violations(self) -> int:
@@ -35,6 +41,7 @@ class LimitMonitor:
     def restart(self) -> None:
         """Forget the last target (the arm was moved by something else); counts stay."""
         self._last = None
+        self._steps.clear()
 
     def target(self, time: float, position: Sequence[float], quaternion_xyzw: Sequence[float]) -> bool:
         """One target at `time` s; returns whether it is a pose at all."""
@@ -60,11 +67,20 @@ class LimitMonitor:
         if self._last is None:
             return
         then, before, turned = self._last
-        elapsed = time - then
         distance = math.dist(position, before)
         dot = min(1.0, abs(sum(a * b for a, b in zip(quaternion, turned))))
         angle = 2.0 * math.acos(dot) if dot < 1.0 - 1e-9 else 0.0
+        self._judge("step", distance, angle, max(time - then, limits.period))
+        self._steps.append((time, distance, angle))
+        while self._steps and self._steps[0][0] <= time - limits.window:
+            self._steps.popleft()
+        first = self._steps[0][0]
+        self._judge("window", sum(step[1] for step in self._steps), sum(step[2] for step in self._steps),
+                    time - first + 2 * limits.period)
+
+    def _judge(self, what: str, distance: float, angle: float, elapsed: float) -> None:
+        limits = self.limits
         if distance > limits.speed * elapsed * (1 + limits.tolerance) + 1e-5:
-            self.counts["speed"] += 1
+            self.counts[f"speed_{what}"] += 1
         if angle > limits.rotation_speed * elapsed * (1 + limits.tolerance) + 1e-4:
-            self.counts["rotation_speed"] += 1
+            self.counts[f"rotation_speed_{what}"] += 1
