@@ -1,0 +1,170 @@
+"""One episode in process: the policy, the proposer, the safety filter and the rig, in lockstep on an injected clock.
+
+Nothing here decides anything: the same classes run in the nodes. Only time is different, it passes as fast as it can be
+computed.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, Optional
+
+import numpy as np
+
+from hybridvla_core.contracts import Prediction
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.policy.proposer import Proposer
+from hybridvla_core.safety.config import RobotConfig
+from hybridvla_core.safety.filter import SafetyFilter
+from hybridvla_core.safety.status import State
+
+HEARTBEAT_S = 0.1
+STATE_S = 0.01
+SETTLE_S = 0.2
+
+
+@dataclass
+class Decision:
+    """One prediction as it was made: simulated time, instruction, prediction, and (3,) target of the first arm, m."""
+
+    time: float
+    instruction: str
+    prediction: Prediction
+    target: np.ndarray
+    opening: float
+    observer: Any = None
+
+
+@dataclass
+class EpisodeResult:
+    """What happened. counters: the filter's; tick_ms: thread CPU time of its ticks."""
+
+    success: bool
+    time: float
+    decisions: List[Decision] = field(default_factory=list)
+    counters: Dict[str, int] = field(default_factory=dict)
+    tick_ms: List[float] = field(default_factory=list)
+    states: List[str] = field(default_factory=list)
+
+
+class EpisodeRunner:
+    """Runs episodes on one rig. `rig`: `hybridvla_sim.rig.Rig` or anything like it, already reset by the caller.
+
+    latency: simulated time between observation and proposal, s. observe: called with the rig before each prediction;
+    what it returns is kept with the decision (the expert's label, for metrics).
+    """
+
+    def __init__(self, policy: Any, config: PolicyConfig, robot: RobotConfig, rig: Any, latency: float = 0.1,
+                 observe: Optional[Callable[[Any, str], Any]] = None) -> None:
+        self.policy, self.config, self.robot, self.rig = policy, config, robot, rig
+        self.latency, self.observe = latency, observe
+
+    def run(self, instruction: str, finished: Callable[[Any, str], bool], max_keyframes: int = 12,
+            max_time: float = 60.0, switch: Optional[Any] = None) -> EpisodeResult:
+        """Until `finished(rig, instruction)` has held for a moment, or the keyframes or the time are used up.
+
+        switch: (simulated time, second instruction); the episode then counts for the second one.
+        """
+        clock = _Clock(self.rig)
+        result = EpisodeResult(False, 0.0)
+        safety = SafetyFilter(self.robot)
+        proposer = Proposer(self.policy, self.config, epoch=1, publish=lambda p: safety.on_proposal(p, clock.now),
+                            publish_heartbeat=lambda h: safety.on_heartbeat(h, clock.now), clock=lambda: clock.now,
+                            monotonic=lambda: clock.now)
+        self._feed(safety, proposer, clock)
+        safety.tick(clock.now)
+        proposer.send_heartbeat()
+        done, message = safety.activate(True, clock.now)
+        if not done:
+            raise HybridVLAError(f"the filter does not activate in the rig: {message}")
+        proposer.set_instruction(instruction)
+        loop = _Loop(self, clock, safety, proposer, result)
+        since: Optional[float] = None
+        while clock.now - clock.start < max_time and len(result.decisions) <= max_keyframes:
+            if switch is not None and clock.now - clock.start >= switch[0]:
+                instruction, switch = switch[1], None
+                proposer.set_instruction(instruction)
+                max_keyframes += len(result.decisions)
+                since = None
+            loop.tick()
+            if switch is None and loop.count % 10 == 0 and finished(self.rig, instruction):
+                since = clock.now if since is None else since
+                if clock.now - since >= SETTLE_S:
+                    result.success = True
+                    break
+            elif loop.count % 10 == 0:
+                since = None
+        result.time = clock.now - clock.start
+        result.counters = dict(loop.counters)
+        return result
+
+    def _feed(self, safety: SafetyFilter, proposer: Proposer, clock: "_Clock") -> None:
+        state = self.rig.arm_state()
+        safety.update_arm_state(state, clock.now)
+        proposer.on_arm_state(state, clock.now)
+
+
+class _Clock:
+    """Simulated time, from 1 s on: a stamp of zero means "unset" to ROS."""
+
+    def __init__(self, rig: Any) -> None:
+        self._rig, self.start = rig, 1.0 + rig.time
+
+    @property
+    def now(self) -> float:
+        return 1.0 + self._rig.time
+
+
+class _Loop:
+    """One filter tick after the other, with a prediction started and delivered when they are due."""
+
+    def __init__(self, runner: EpisodeRunner, clock: _Clock, safety: SafetyFilter, proposer: Proposer,
+                 result: EpisodeResult) -> None:
+        self.runner, self.clock, self.safety, self.proposer, self.result = runner, clock, safety, proposer, result
+        self.count, self.counters = 0, {}
+        self._pending: Any = None
+        self._state_at = self._beat_at = -1.0
+
+    def tick(self) -> None:
+        runner, now = self.runner, self.clock.now
+        self.count += 1
+        if now - self._state_at >= STATE_S - 1e-9:
+            self._state_at = now
+            runner._feed(self.safety, self.proposer, self.clock)
+        if now - self._beat_at >= HEARTBEAT_S - 1e-9:
+            self._beat_at = now
+            self.proposer.send_heartbeat()
+        self._infer(now)
+        output = self.safety.tick(now)
+        for command in output.arms:
+            if command.publish:
+                runner.rig.set_equilibrium_pose(command.pose.position, command.pose.quaternion)
+            if command.gripper is not None:
+                runner.rig.command_gripper(command.gripper)
+        status = output.status
+        self.counters = status.counters
+        self.result.tick_ms.append(status.tick_cpu_ms)
+        if not self.result.states or self.result.states[-1] != State(status.state).name:
+            self.result.states.append(State(status.state).name)
+        self.proposer.on_execution(status.epoch, status.sequence, status.at_target)
+        runner.rig.step(runner.robot.dt)
+
+    def _infer(self, now: float) -> None:
+        runner = self.runner
+        if self._pending is not None:
+            ready, inference, prediction, observer = self._pending
+            if now >= ready - 1e-9:
+                self._pending = None
+                proposal = self.proposer.finish(inference, prediction)
+                if proposal is not None:
+                    target = proposal.targets[0]
+                    self.result.decisions.append(Decision(
+                        now - self.clock.start, proposal.instruction, prediction, target.target.position.copy(),
+                        target.gripper, observer))
+            return
+        if not self.proposer.due():
+            return
+        images = {camera.view: runner.rig.render(camera.view) for camera in runner.config.cameras}
+        observer = runner.observe(runner.rig, self.proposer.instruction) if runner.observe else None
+        inference = self.proposer.begin(images, int(round(now * 1e9)))
+        self._pending = (now + runner.latency, inference, self.proposer.predict(inference), observer)
