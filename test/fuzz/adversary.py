@@ -14,7 +14,7 @@ from hybridvla_core.safety.status import State
 
 KINDS = ("inside", "inside", "inside", "outward", "far", "extremes", "wall", "spin", "under", "base", "reach", "tiny",
          "nonsense", "nonsense", "order", "hold", "dense", "dense", "same")
-SETTLED = 700      # ticks a proposal is given to be carried out
+SETTLED = 400      # ticks a proposal is given to be carried out
 
 
 class Adversary:

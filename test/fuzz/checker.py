@@ -26,6 +26,7 @@ class ArmChecker:
         self.lower = np.array(limits["lower_rad"]) + limits["margin_rad"]
         self.upper = np.array(limits["upper_rad"]) - limits["margin_rad"]
         self.history: List[tuple] = []
+        self.rest_joints = False      # the joints behind the pose were chosen anew; the pose itself was not
 
     def frames(self, joints: np.ndarray) -> List[np.ndarray]:
         """Homogeneous transforms of base, links 1 to dof and tool, from the Craig table by 4 x 4 products."""
@@ -64,11 +65,20 @@ class Checker:
         self.ticks = 0
         self._reseeds: Optional[int] = None
         self._was_published = False
+        self._reposes = 0
 
-    def see(self, commands, reseeds: int, relaxed: bool = False) -> None:
-        """commands: what went out this tick. reseeds: the filter's own count of fresh starts, each only at rest.
-        relaxed: an arm is being led back inside, so position limits are not judged."""
+    def see(self, commands, reseeds: int, reposes: int = 0, relaxed: bool = False) -> None:
+        """commands: what went out this tick. reseeds: the filter's own count of fresh starts, each only at rest;
+        reposes: of changed joint solutions behind a resting pose. relaxed: an arm is being led back inside, so
+        position limits are not judged."""
         self.ticks += 1
+        if reposes != self._reposes and self.robot["door"] == "cartesian":
+            self._reposes = reposes
+            for command in commands:
+                arm = self.arms[command.name]
+                if len(arm.history) > 1 and not np.allclose(arm.history[-1][0], arm.history[-2][0], atol=1e-7):
+                    self._violated(f"{arm.name}: another joint solution while moving")
+                arm.rest_joints = True
         fresh = reseeds != self._reseeds
         self._reseeds = reseeds
         published = [command for command in commands if command.publish]
@@ -115,6 +125,9 @@ class Checker:
         if not arm.history:
             return
         dt, cartesian, joints = self.dt, arm.arm["cartesian_limits"], arm.arm["joint_limits"]
+        if arm.rest_joints:
+            arm.history = [(p, r, q) for p, r, _ in arm.history]
+            arm.rest_joints = False
         p1, r1, q1 = arm.history[-1]
         velocity, spin, rates = (p - p1) / dt, rotation_vector(turn @ r1.T) / dt, (q - q1) / dt
         self._rate("speed", np.linalg.norm(velocity), cartesian["speed_m_s"], arm)

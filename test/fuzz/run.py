@@ -42,8 +42,8 @@ def run_chunk(job, tamper=None) -> dict:
     complete, flood, since = 0, chunk % 2 == 0, 0
 
     def report(output):
-        checker.see(output.arms, output.status.counters["reseeds"] if output.status_changed
-                    else adversary.filter.counters["reseeds"], output.status.state == State.RECOVERING)
+        counters = adversary.filter.counters
+        checker.see(output.arms, counters["reseeds"], counters["reposes"], adversary.filter.state == State.RECOVERING)
 
     for tick in range(ticks):
         if rng.random() < (0.004 if flood else 0.001):
@@ -52,8 +52,9 @@ def run_chunk(job, tamper=None) -> dict:
             adversary.wake()
         since += 1
         carried = adversary.output is not None and adversary.output.status.at_target
-        if flood or carried or since > SETTLED:
-            complete += 0 if flood else 1
+        idle = since > 40 and adversary.filter.state != State.ACTIVE
+        if flood or carried or idle or since > SETTLED:
+            complete += 0 if flood or idle else 1
             since = 0
             for _ in range(int(rng.integers(1, 6)) if flood else 1):
                 adversary.propose()

@@ -56,7 +56,8 @@ class SafetyFilter:
         self._deadman_at = -math.inf
         self._seeded = False
         self._output: Optional[FilterOutput] = None
-        self._status_at = -math.inf
+        self._status_at = self._margins_at = -math.inf
+        self._margins: Tuple[LimitMargin, ...] = ()
         self._applied = 1.0
         self._quaternions = [rotations.to_quaternion(matrix) for matrix in self._motion.rotations]
         self._limited_before: frozenset = frozenset()
@@ -436,7 +437,7 @@ class SafetyFilter:
         """At rest, the joint solution behind the command is found anew from the measured joints; the pose stays."""
         measured = np.stack([arm.joints for arm in self._arms.values()])
         if np.isfinite(measured).all() and np.abs(measured - self._motion.joints).max() > 1e-3:
-            self._motion.repose(measured)
+            self._counters.add("reposes", int(self._motion.repose(measured)))
 
     def _not_ready(self, now: float) -> str:
         for name, arm in self._arms.items():
@@ -519,14 +520,17 @@ class SafetyFilter:
                 float(np.linalg.norm(error[index, :3])), float(np.linalg.norm(error[index, 3:])), done,
                 arm.state.gripper_state if arm.state is not None else GripperState.UNKNOWN,
                 arm.state.robot_mode if arm.state is not None else 0, arm.age(now)))
-        margins = tuple(LimitMargin(name, float(value), limit.unit, limit.name in self._motion.limited)
-                        for limit, values in self._motion.margins() for name, value in zip(limit.names, values))
+        if not 0.0 <= now - self._margins_at < 1.0 / self.config.status_hz - 0.5 * self.config.dt:
+            self._margins_at = now
+            self._margins = tuple(LimitMargin(name, float(value), limit.unit, limit.name in self._motion.limited)
+                                  for limit, values in self._motion.margins()
+                                  for name, value in zip(limit.names, values))
         received = self._plan.received if self._plan is not None else math.nan
         status = SafetyStatus(
             self._state, self._reasons, reporting.sentence(self._state, self._reasons, self._detail), self._dry_run,
             self._speed_scale, self._applied, executed.epoch if executed else 0, executed.sequence if executed else 0,
             executed.instruction_sequence if executed else 0, now - received,
             now - received + executed.observation_age if executed else math.nan,
-            (time.thread_time() - cpu) * 1e3, (time.perf_counter() - wall) * 1e3, tuple(arms), margins,
+            (time.thread_time() - cpu) * 1e3, (time.perf_counter() - wall) * 1e3, tuple(arms), self._margins,
             self._counters.snapshot())
         return status, changed

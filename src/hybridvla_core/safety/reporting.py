@@ -51,7 +51,7 @@ class Counters:
     """Named counts since start."""
 
     def __init__(self) -> None:
-        self._values: Dict[str, int] = {name: 0 for name in ("accepted", "holds", "stops", "reseeds", "overruns",
+        self._values: Dict[str, int] = {name: 0 for name in ("accepted", "holds", "stops", "reseeds", "reposes", "overruns",
                                                              "target_violations", "measured_violations")}
 
     def add(self, name: str, amount: int = 1) -> None:
