@@ -38,10 +38,10 @@ class Demo:
     def __init__(self, folder: Path) -> None:
         import rospy
 
-        from hybridvla.srv import SetInstruction
-        from hybridvla_ros.demo_record import Recorder
-        from std_msgs.msg import Float64, String
         from std_srvs.srv import SetBool, Trigger
+
+        from hybridvla.srv import ResetScene, RigReport, SetInstruction
+        from hybridvla_ros.demo_record import Recorder
 
         rospy.init_node("hybridvla_demo", anonymous=True, disable_signals=True)
         for name in ("/hybridvla/policy/set_instruction", "/hybridvla/safety/activate", "/sim_rig/report"):
@@ -49,17 +49,17 @@ class Demo:
         self._set_instruction = rospy.ServiceProxy("/hybridvla/policy/set_instruction", SetInstruction)
         self._activate = rospy.ServiceProxy("/hybridvla/safety/activate", SetBool)
         self._to_start = rospy.ServiceProxy("/hybridvla/robot/go_to_start", Trigger)
-        self._report = rospy.ServiceProxy("/sim_rig/report", Trigger)
-        self._scene = rospy.Publisher("/sim_rig/new_scene", Float64, queue_size=1)
-        self._judge = rospy.Publisher("/sim_rig/judge", String, queue_size=1)
+        self._report = rospy.ServiceProxy("/sim_rig/report", RigReport)
+        self._scene = rospy.ServiceProxy("/sim_rig/reset_scene", ResetScene)
         self.recorder = Recorder(folder)
         self.recorder.wait()
 
-    def report(self) -> Dict[str, Any]:
-        answer = self._report()
+    def report(self, instruction: str = "") -> Any:
+        """The rig's own `RigReport`; with an instruction, `task_done` says whether it is fulfilled."""
+        answer = self._report(instruction)
         if not answer.success:
             raise HybridVLAError(answer.message)
-        return json.loads(answer.message)
+        return answer
 
     def prepare(self, seed: int, fresh: bool) -> None:
         """Back to the start pose, and a new scene if asked for; every episode begins with it."""
@@ -67,14 +67,15 @@ class Demo:
         if not answer.success:
             raise HybridVLAError(f"go_to_start: {answer.message}")
         if fresh:
-            self._scene.publish(float(seed))
-            time.sleep(0.5)
+            answer = self._scene(seed)
+            if not answer.success:
+                raise HybridVLAError(f"reset_scene: {answer.message}")
+            time.sleep(0.3)
 
     def instruct(self, instruction: str) -> None:
         answer = self._set_instruction(instruction, False)
         if not answer.success:
             raise HybridVLAError(f"set_instruction: {answer.message}")
-        self._judge.publish(instruction)
         self.recorder.instruction = instruction
 
     def episode(self, instruction: str, second: Optional[str]) -> Dict[str, Any]:
@@ -93,7 +94,7 @@ class Demo:
                     self.instruct(second)
                     switched = elapsed
                 continue
-            held = held + 1 if self.report().get("success") else 0
+            held = held + 1 if self.report(second or instruction).task_done else 0
             if held >= 3:
                 success = True
                 break
@@ -144,7 +145,7 @@ def _connect(graph: Graph, launch: Any, folder: Path) -> Demo:
         raise HybridVLAError(f"the nodes did not come up ({error}); the end of their log:\n{detail}") from error
 
 
-def summarise(results: List[Dict[str, Any]], report: Dict[str, Any], recorded: Any) -> Dict[str, Any]:
+def summarise(results: List[Dict[str, Any]], report: Any, recorded: Any) -> Dict[str, Any]:
     from hybridvla_core.evaluation.statistics import percentiles
 
     tasks: Dict[str, Dict[str, int]] = {}
@@ -160,8 +161,8 @@ def summarise(results: List[Dict[str, Any]], report: Dict[str, Any], recorded: A
             "predictions": predictions, "prediction_ms": percentiles([row["ms"] for row in recorded.predictions]),
             "filter_tick_ms": percentiles(recorded.tick_ms),
             "fused_share": round(fused / predictions, 4) if predictions else 0.0,
-            "interventions": recorded.interventions, "limit_violations": report["limit_violations"],
-            "violations_by_name": report["violations_by_name"], "targets": report["targets"], "rows": results}
+            "interventions": recorded.interventions, "limit_violations": int(report.limit_violations),
+            "targets": int(report.targets), "rows": results}
 
 
 def main() -> int:

@@ -147,12 +147,12 @@ class SafetyNode:
                       "dry run" if self.filter._dry_run else "inactive")
         period, following, before = 1.0 / self.config.tick_hz, time.monotonic(), time.monotonic()
         while not rospy.is_shutdown():
-            now = time.monotonic()
+            now, stamp = time.monotonic(), rospy.Time.now().to_sec()
             self._longest_gap = max(self._longest_gap, now - before)
             before = now
             with self._lock:
                 output = self.filter.tick(now)
-            self.adapter.send(output.arms)
+            self.adapter.send(output.arms, stamp)
             self._ticks += 1
             self._last = output.status
             if output.status_changed or self._ticks % max(1, int(self.config.tick_hz / self.config.status_hz)) == 0:

@@ -4,19 +4,20 @@ from __future__ import annotations
 import json
 import threading
 import time
-from typing import Any, Dict
+from typing import Any
 
 import numpy as np
 import rospy
 from geometry_msgs.msg import PoseStamped
-from sensor_msgs.msg import CameraInfo, Image, JointState
-from std_msgs.msg import Float64, String
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
+from std_msgs.msg import Float64
 from std_srvs.srv import Trigger, TriggerResponse
 
+from hybridvla.srv import ResetScene, ResetSceneResponse, RigReport, RigReportResponse
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.safety.config import RobotConfig
-from hybridvla_ros.images import from_rgb
+from hybridvla_ros.images import from_rgb, to_jpeg
 from hybridvla_ros.node_support import package_path, require_parameter
 from hybridvla_sim.monitor import MonitorLimits
 from hybridvla_sim.rig import CAMERAS, FINGER_NAMES, JOINT_NAMES, Rig, RigConfig
@@ -43,15 +44,15 @@ class SimRigNode:
         self._joints = rospy.Publisher(arm.topics["joint_states"], JointState, queue_size=2, tcp_nodelay=True)
         self._tool = rospy.Publisher("/sim_rig/tool_pose", PoseStamped, queue_size=2)
         self._images = {name: rospy.Publisher(f"/camera_{name}/color/image_raw", Image, queue_size=1) for name in CAMERAS}
+        self._jpegs = {name: rospy.Publisher(f"/camera_{name}/color/image_raw/compressed", CompressedImage, queue_size=1)
+                       for name in CAMERAS}
         self._infos = {name: rospy.Publisher(f"/camera_{name}/color/camera_info", CameraInfo, queue_size=1)
                        for name in CAMERAS}
         rospy.Subscriber(arm.topics["command"], PoseStamped, self._on_target, queue_size=20, tcp_nodelay=True)
         rospy.Subscriber(arm.topics["gripper_command"], Float64, self._on_gripper, queue_size=5)
-        rospy.Subscriber("/sim_rig/new_scene", Float64, lambda message: self.reset(int(message.data)), queue_size=1)
-        rospy.Subscriber("/sim_rig/judge", String, self._on_judge, queue_size=1)
-        self._judged = ""
+        rospy.Service("/sim_rig/reset_scene", ResetScene, self._reset_scene)
         rospy.Service("/sim_rig/go_to_start", Trigger, self._go_to_start)
-        rospy.Service("/sim_rig/report", Trigger, self._report)
+        rospy.Service("/sim_rig/report", RigReport, self._report)
 
     def reset(self, seed: int) -> None:
         """The scene drawn from `seed`, the arm at its start pose."""
@@ -73,8 +74,11 @@ class SimRigNode:
         except HybridVLAError as error:
             rospy.logwarn("%s", error)
 
-    def _on_judge(self, message: String) -> None:
-        self._judged = message.data
+    def _reset_scene(self, request: Any) -> ResetSceneResponse:
+        if request.seed < 0:
+            return ResetSceneResponse(False, f"the seed is {request.seed}; use 0 or more")
+        self.reset(request.seed)
+        return ResetSceneResponse(True, f"scene {request.seed}, arm at its start pose")
 
     def _go_to_start(self, _request: Any) -> TriggerResponse:
         with self._lock:
@@ -87,19 +91,19 @@ class SimRigNode:
             time.sleep(0.05)
         return TriggerResponse(True, "at the start pose")
 
-    def _report(self, _request: Any) -> TriggerResponse:
-        """JSON: violations by name, targets seen, and whether the instruction on /sim_rig/judge is done."""
+    def _report(self, request: Any) -> RigReportResponse:
+        """See RigReport.srv. The scene's true state is for judges and scripted experts; no policy sees it."""
         with self._lock:
-            report: Dict[str, Any] = {"seed": self.seed, "targets": self.rig.monitor.targets,
-                                      "limit_violations": self.rig.monitor.violations,
-                                      "violations_by_name": dict(self.rig.monitor.counts)}
-            if self._judged:
+            monitor, world = self.rig.monitor, self.rig.world_state()
+            report = {"seed": self.seed, "time": self.rig.time, "violations_by_name": dict(monitor.counts),
+                      "world": {key: np.asarray(value).tolist() for key, value in vars(world).items()}}
+            answer = RigReportResponse(True, "", False, monitor.targets, monitor.violations, json.dumps(report))
+            if request.instruction:
                 try:
-                    report["success"] = self.rig.success(*parse_instruction(self._judged))
+                    answer.task_done = self.rig.success(*parse_instruction(request.instruction))
                 except HybridVLAError as error:
-                    return TriggerResponse(False, str(error))
-                report["instruction"] = self._judged
-        return TriggerResponse(True, json.dumps(report))
+                    answer.success, answer.message = False, str(error)
+        return answer
 
     # Loops ---------------------------------------------------------------------------------------------------------
 
@@ -142,7 +146,10 @@ class SimRigNode:
                 stamp = rospy.Time.now()
                 self._picture.copy_state(self.rig)
             for name in CAMERAS:
-                self._images[name].publish(from_rgb(self._picture.render(name), stamp, f"camera_{name}_optical_frame"))
+                pixels, frame = self._picture.render(name), f"camera_{name}_optical_frame"
+                self._images[name].publish(from_rgb(pixels, stamp, frame))
+                if self._jpegs[name].get_num_connections():
+                    self._jpegs[name].publish(to_jpeg(pixels, stamp, frame))
                 self._infos[name].publish(self._info(name, stamp))
             following = max(following + self._image_period, time.monotonic())
             time.sleep(max(0.0, following - time.monotonic()))

@@ -18,11 +18,17 @@ MAX_CAMERAS = 3
 
 @dataclass(frozen=True)
 class CameraSource:
-    """One view of the model. `view`: its name in the checkpoint; `camera_info_topic` may be left out."""
+    """One view of the model. `view`: its name in the checkpoint; `camera_info_topic` may be left out.
+
+    width_px, height_px: the size its images must have, so that another stream of the camera is not taken for the one
+    of the training data; None accepts any.
+    """
 
     view: str
     image_topic: str
     camera_info_topic: Optional[str] = None
+    width_px: Optional[int] = None
+    height_px: Optional[int] = None
 
     def __post_init__(self) -> None:
         if not self.view:

@@ -42,12 +42,11 @@ class PoseTopicAdapter:
             if state is not None:
                 self._on_state(state)
 
-    def send(self, commands: Sequence[ArmCommand]) -> None:
-        """Publish what the filter released this tick."""
-        now = rospy.Time.now().to_sec()
+    def send(self, commands: Sequence[ArmCommand], stamp: float) -> None:
+        """Publish what the filter released this tick. stamp: when the tick began, s; not when the message got out."""
         for command in commands:
             if command.publish:
-                message = conversions.pose_message(command.pose, self._frames[command.name], now)
+                message = conversions.pose_message(command.pose, self._frames[command.name], stamp)
                 self._poses[command.name].publish(message)
                 self._echoes[command.name].publish(message)
             if command.gripper is not None and command.name in self._grippers:
