@@ -1,0 +1,37 @@
+"""The real policy node around a policy without a model: it moves by a word of the instruction, quickly or slowly."""
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from hybridvla_core.contracts import Mode, Prediction
+from hybridvla_core.conventions import ActionConvention
+from hybridvla_ros import policy_node
+from hybridvla_ros.node_support import run_node
+
+STEPS = {"forward": (0.05, 0.0, 0.0), "left": (0.0, 0.05, 0.0), "down": (0.0, 0.0, -0.06), "far": (0.9, 0.0, 0.0),
+         "nonsense": (float("nan"), 0.0, 0.0)}
+SLOW_S = 1.5
+
+
+class FakePolicy:
+    """The interface of `Policy`; "slow" in the instruction makes an inference take SLOW_S."""
+
+    cameras = ("front",)
+    manifest_sha256 = "0" * 64
+    convention = ActionConvention(
+        arms=("arm",), translation="delta_base_frame", rotation="absolute_euler_xyz",
+        rotation_reference_xyzw=(1.0, 0.0, 0.0, 0.0), gripper_sense="one_is_open", delta_base="measured",
+        action_period_s=0.0, state_source="measured")
+
+    def predict(self, observation, mode=None, seed=0):
+        if "slow" in observation.instruction:
+            time.sleep(SLOW_S)
+        word = next((word for word in STEPS if word in observation.instruction), "")
+        action = np.array([[*STEPS.get(word, (0.0, 0.0, 0.0)), 0.0, 0.0, 0.0, 1.0]])
+        return Prediction(action=action, mode=Mode.DIFFUSION, fused=False, diffusion=action)
+
+
+if __name__ == "__main__":
+    run_node("policy_node", lambda: policy_node.main(FakePolicy()))

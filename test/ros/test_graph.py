@@ -1,0 +1,154 @@
+"""The promises of the graph, with a real master, the real nodes and the simulated rig."""
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from hybridvla_core.errors import HybridVLAError
+
+
+def test_the_arm_is_inactive_at_start_and_nothing_is_sent(rig):
+    from hybridvla.msg import SafetyStatus
+
+    rig.instruct("forward", False)
+    rig.until(lambda: rig.proposals, "a proposal")
+    rig.targets.clear()
+    time.sleep(1.0)
+    assert rig.status.state == SafetyStatus.INACTIVE
+    assert not rig.targets
+
+
+def test_an_active_arm_follows_its_instruction_and_every_target_keeps_the_limits(rig):
+    assert rig.activate(True).success
+    rig.until(lambda: rig.status.arms and not math.isnan(rig.position()[0]), "a target")
+    before = rig.position()
+    rig.instruct("left", False)
+    rig.until(lambda: rig.position()[1] > before[1] + 0.04, "motion to the left")
+    assert abs(rig.position()[0] - before[0]) < 0.02
+    assert rig.report("").limit_violations == 0
+
+
+def test_silence_of_the_policy_makes_the_arm_hold(rig):
+    from hybridvla.msg import SafetyStatus
+
+    rig.activate(True)
+    rig.instruct("left", False)
+    rig.until(lambda: rig.state("ACTIVE"), "ACTIVE")
+    rig.kill_policy()
+    rig.until(lambda: rig.state("HOLDING"), "HOLDING", 3)
+    rig.until(lambda: rig.status.reasons & SafetyStatus.HEARTBEAT_LOST, "the reason", 3)
+    time.sleep(0.7)
+    held = rig.position()
+    time.sleep(0.5)
+    assert np.allclose(rig.position(), held, atol=1e-6)
+
+
+def test_stop_is_latched_until_resume(rig):
+    rig.activate(True)
+    rig.instruct("left", False)
+    rig.until(lambda: rig.state("ACTIVE"), "ACTIVE")
+    assert rig.stop().success
+    rig.until(lambda: rig.state("STOPPED"), "STOPPED", 2)
+    rig.instruct("forward", False)
+    assert not rig.activate(True).success
+    time.sleep(1.0)
+    assert rig.state("STOPPED")
+    held = rig.position()
+    time.sleep(0.4)
+    assert np.allclose(rig.position(), held, atol=1e-6)
+    rig.until(lambda: rig.resume().success, "resume")
+    rig.until(lambda: not rig.state("STOPPED"), "the way out", 2)
+
+
+def test_a_switched_instruction_discards_the_old_inference_and_the_old_target(rig):
+    rig.activate(True)
+    rig.instruct("slow left", False)
+    rig.until(lambda: rig.heartbeat.state == type(rig.heartbeat).INFERRING, "an inference")
+    answer = rig.instruct("hold here", False)
+    assert answer.success and answer.previous_instruction == "slow left"
+    rig.proposals.clear()
+    before = rig.position()
+    time.sleep(2.5)
+    assert {message.instruction for message in rig.proposals} == {"hold here"}
+    assert all(message.instruction_sequence >= answer.instruction_sequence for message in rig.proposals)
+    assert np.allclose(rig.position(), before, atol=0.004)
+
+
+def test_a_switch_in_motion_drops_the_target(rig):
+    rig.activate(True)
+    rig.instruct("down", False)
+    rig.until(lambda: rig.state("ACTIVE"), "ACTIVE")
+    time.sleep(0.25)
+    sequence = rig.instruct("slow nothing", False).instruction_sequence
+    rig.until(lambda: not rig.state("ACTIVE") or rig.status.instruction_sequence >= sequence, "the end of the old target", 2)
+
+
+def test_an_empty_instruction_is_refused(rig):
+    before = rig.heartbeat.instruction_sequence
+    answer = rig.instruct("   ", False)
+    assert not answer.success and "empty" in answer.message
+    assert rig.heartbeat.instruction_sequence == before
+
+
+def test_nonsense_from_the_policy_moves_nothing(rig):
+    rig.activate(True)
+    before = rig.position()
+    rig.instruct("nonsense", False)
+    rig.until(lambda: any("rejected" in name for name in rig.status.counter_names), "a rejection")
+    assert np.allclose(rig.position(), before, atol=1e-3)
+
+
+def test_a_target_outside_the_box_is_not_reached(rig):
+    rig.activate(True)
+    rig.instruct("far", False)
+    time.sleep(4.0)
+    assert rig.position()[0] <= 0.75
+    assert rig.report("").limit_violations == 0
+
+
+def test_a_restarted_policy_is_accepted_at_rest(rig):
+    rig.activate(True)
+    rig.kill_policy()
+    rig.until(lambda: rig.state("HOLDING"), "HOLDING", 3)
+    rig.start_policy()
+    before = rig.position()
+    rig.instruct("left", False)
+    rig.until(lambda: rig.position()[1] > before[1] + 0.03, "motion after the restart")
+
+
+def test_the_filter_node_imports_no_torch():
+    code = "import sys, hybridvla_ros.safety_node; sys.exit(int('torch' in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_used_port_is_refused_in_one_sentence(bench):
+    from hybridvla_ros.graph import refuse_used_port
+
+    with pytest.raises(HybridVLAError, match="already used"):
+        refuse_used_port(bench.graph.port)
+
+
+def test_a_second_filter_refuses_to_start(bench):
+    from hybridvla_ros.safety_node import refuse_second_filter
+
+    with pytest.raises(HybridVLAError, match="another safety filter"):
+        refuse_second_filter()
+
+
+def test_rostest_file(tmp_path):
+    """The same as `rostest hybridvla safety_filter.test`, with its own master."""
+    import os
+    from pathlib import Path
+
+    from hybridvla_ros.graph import free_port
+
+    environment = dict(os.environ, ROS_MASTER_URI=f"http://127.0.0.1:{free_port()}", ROS_HOME=str(tmp_path))
+    done = subprocess.run(["rostest", str(Path(__file__).parents[1] / "safety_filter.test")], env=environment,
+                          capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "TESTS: 3" in done.stdout
