@@ -11,6 +11,7 @@ from typing import Callable, Dict, List
 import torch
 
 from hybridvla_core.model.hybridvla import HybridVLA
+from hybridvla_core.model.tokens import ActionTokens
 from hybridvla_core.policy.preprocess import normalise_pixels
 from hybridvla_core.policy.schedule import DiffusionSchedule
 from hybridvla_core.training.batches import Batch, BatchSource
@@ -33,6 +34,7 @@ class Recipe:
         self.schedule = DiffusionSchedule()
         self.abar = torch.as_tensor(self.schedule.alphas_cumprod, dtype=torch.float32)
         self.visited = torch.as_tensor(self.schedule.ddim_timesteps(4))
+        self.tokens = ActionTokens(model.config)
         self.generator = torch.Generator().manual_seed(config.seed + 1)
 
     def run(self, trainer: Trainer, hooks: Callable[[int], None]) -> None:
@@ -79,10 +81,9 @@ class Recipe:
         blocks = self._blocks(layout, hidden)
         predicted = self.model.noise_prediction(blocks[:, :, layout.noise_at])
         logits = self.model.llm.logits(blocks[:, :, layout.tokens_at].flatten(0, 2))
-        model = self.model.config
         terms = {"diffusion": diffusion_loss(predicted, noise, self.abar[timestep], loss.weight_max),
-                 "tokens": token_loss(logits, targets.flatten(), model.sequence.action_vocab_end - model.bins,
-                                      model.bins, self._softening(share))}
+                 "tokens": token_loss(logits, targets.flatten(), self.tokens.first, self.tokens.bins,
+                                      self._softening(share))}
         terms.update(self._auxiliary(layout, batch, hidden, scores))
         for key, value in self.heads.tower_loss(features, batch.patches).items():
             terms["patch_" + key] = 0.3 * value
@@ -103,7 +104,7 @@ class Recipe:
     def _features(self, batch: Batch) -> torch.Tensor:
         """Concatenated tower features (N, P, width) of one view."""
         towers = self.model.config.towers
-        pixels = {tower.name: normalise_pixels(batch.pixels, tower)[:, None] for tower in towers}
+        pixels = {tower.kind: normalise_pixels(batch.pixels, tower)[:, None] for tower in towers}
         return self.model.vision_features(pixels)
 
     def _forward(self, layout: Layout, batch: Batch, patches: torch.Tensor, branches: List[torch.Tensor]):
@@ -134,7 +135,7 @@ class Recipe:
 
     def _action_tokens(self, action: torch.Tensor):
         """Token ids (N, L, A) of normalised actions, and the targets (N, L, A + 1) with EOS at the end."""
-        ids = self.model.config.encode_action(action)
+        ids = self.tokens.encode(action)
         eos = torch.full_like(ids[..., :1], self.model.config.sequence.eos)
         return ids, torch.cat([ids, eos], dim=-1)
 
