@@ -1,0 +1,184 @@
+"""A small checkpoint made here: predictions, the folder's integrity, and every refusal."""
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hybridvla_core.checkpoints.format import CheckpointConfig, read_checkpoint, save_checkpoint, write_manifest
+from hybridvla_core.cli.__main__ import main
+from hybridvla_core.contracts import Mode, Observation
+from hybridvla_core.conventions import ActionConvention
+from hybridvla_core.errors import CheckpointError, ConfigurationError, ObservationError
+from hybridvla_core.model.hybridvla import HybridVLA
+from hybridvla_core.model.presets import llama, preset
+from hybridvla_core.model.tiny_tokenizer import build_tiny_tokenizer
+from hybridvla_core.policy.ensemble import EnsembleConfig, disagreement, fuse
+from hybridvla_core.policy.normalize import Normaliser
+from hybridvla_core.policy.predictor import Policy
+from hybridvla_core.policy.preprocess import fit
+from hybridvla_core.policy.schedule import DiffusionSchedule
+
+CONVENTION = ActionConvention(
+    arms=("arm",), translation="delta_base_frame", rotation="absolute_euler_xyz", rotation_reference_xyzw=(1.0, 0, 0, 0),
+    gripper_sense="one_is_open", delta_base="measured", action_period_s=0.0, state_source="measured")
+ENSEMBLE = EnsembleConfig("mean", 0.96, 0, "so3", "diffusion")
+SCALE = {"q01": [-1.0] * 6 + [0.0], "q99": [1.0] * 6 + [1.0], "mask": [True] * 6 + [False]}
+STATISTICS = {"set": {"action": SCALE, "proprio": SCALE}}
+
+
+def small_model():
+    config = preset("tiny")
+    return replace(config, decoder=llama(64, 2, 2, 96, 832), projector=(64, 64, 64))
+
+
+def write(folder, **changes):
+    torch.manual_seed(3)
+    model = HybridVLA(small_model()).initialise(0.2)
+    config = CheckpointConfig(
+        format=1, model=small_model(), convention=CONVENTION, cameras=("front",), image_strategy="resize-naive",
+        ensemble=ENSEMBLE, ddim_steps=4, autoregressive_condition="denoised", statistics_key="set")
+    save_checkpoint(folder, model.state_dict(), replace(config, **changes), STATISTICS,
+                    build_tiny_tokenizer().to_str(), {"made": "by a test"}, torch.float16)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write(tmp_path / "checkpoint")
+
+
+def observation(stamp=7, **changes):
+    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    values = dict(images={"front": image}, instruction="put the red block on the green pad", state=np.zeros(7), stamp_ns=stamp)
+    return Observation(**{**values, **changes})
+
+
+def test_a_prediction_can_be_repeated_and_modes_differ(folder):
+    policy = Policy.from_checkpoint(folder)
+    first, again = policy.predict(observation()), policy.predict(observation())
+    assert np.array_equal(first.action, again.action)
+    assert not np.array_equal(first.diffusion, policy.predict(observation(stamp=8)).diffusion)
+    assert first.token_confidence.shape == (7,) and first.diffusion.shape == (1, 7)
+    alone = policy.predict(observation(), mode="diffusion")
+    assert alone.autoregressive is None and math.isnan(alone.mean_confidence)
+    assert np.array_equal(alone.action, first.diffusion)
+    tokens = policy.predict(observation(), mode=Mode.AUTOREGRESSIVE)
+    assert tokens.diffusion is None and np.array_equal(tokens.action, first.autoregressive)
+
+
+def test_a_batch_equals_single_predictions(folder):
+    policy = Policy.from_checkpoint(folder)
+    observations = [observation(stamp=i, instruction=text) for i, text in
+                    enumerate(["pick up the red block", "put the red block on the green pad", "pick up the blue block"])]
+    for single, batched in zip([policy.predict(o) for o in observations], policy.predict_batch(observations)):
+        assert np.allclose(single.diffusion, batched.diffusion, atol=1e-5)
+
+
+@pytest.mark.parametrize("condition", ["denoised", "noise", "released"])
+def test_every_autoregressive_condition_runs(tmp_path, condition):
+    policy = Policy.from_checkpoint(write(tmp_path / condition, autoregressive_condition=condition))
+    assert policy.predict(observation()).autoregressive.shape == (1, 7)
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(images={}), "view front is missing"), (dict(images={"front": np.zeros((4, 4))}), "view front"),
+    (dict(state=np.zeros(6)), "shape"), (dict(state=np.full(7, np.nan)), "not finite"),
+    (dict(instruction="  "), "empty"), (dict(instruction="xyzzy qwerty"), "no word")])
+def test_an_unusable_observation_is_named(folder, change, message):
+    with pytest.raises(ObservationError, match=message):
+        Policy.from_checkpoint(folder).predict(observation(**change))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "dataset_statistics.json", "tokenizer.json", "MANIFEST.json"])
+def test_a_missing_or_altered_file_is_named(folder, name):
+    content = (folder / name).read_bytes()
+    if name != "MANIFEST.json":
+        for altered in (content[:-9], content[:40] + bytes([content[40] ^ 4]) + content[41:]):
+            (folder / name).write_bytes(altered)
+            with pytest.raises(CheckpointError, match=name):
+                read_checkpoint(folder)
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=f"{name} missing"):
+        read_checkpoint(folder)
+
+
+def remade(folder, name, change):
+    data = json.loads((folder / name).read_text())
+    change(data)
+    (folder / name).write_text(json.dumps(data))
+    write_manifest(folder, {})
+    return folder
+
+
+@pytest.mark.parametrize("name, change, message", [
+    ("dataset_statistics.json", lambda d: d["set"]["action"]["q99"].__setitem__(0, -1.0), "channel .0."),
+    ("dataset_statistics.json", lambda d: d["set"]["action"].pop("q01"), "q01 is missing"),
+    ("dataset_statistics.json", lambda d: d["set"]["proprio"]["q01"].append(0.0), "dimensions"),
+    ("dataset_statistics.json", lambda d: d.update(other=d.pop("set")), "no data set 'set'"),
+    ("config.json", lambda d: d.update(surprise=1), "unknown key surprise"),
+    ("config.json", lambda d: d.pop("ensemble"), "missing key ensemble"),
+    ("config.json", lambda d: d["cameras"].append("wrist"), "cameras"),
+    ("config.json", lambda d: d["convention"].update(rotation="quaternion"), "rotation"),
+    ("config.json", lambda d: d["model"]["decoder"].update(layers=3), "layers"),
+    ("config.json", lambda d: d["model"]["decoder"].update(intermediate=100), "gate_proj")])
+def test_contents_that_do_not_fit_are_refused_though_the_manifest_does(folder, name, change, message):
+    with pytest.raises((CheckpointError, ConfigurationError), match=message):
+        Policy.from_checkpoint(remade(folder, name, change))
+
+
+def test_predict_on_the_command_line(folder, tmp_path, capsys):
+    from PIL import Image
+
+    Image.fromarray(observation().images["front"]).save(tmp_path / "a.png")
+    arguments = ["predict", "--checkpoint", str(folder), "--image", str(tmp_path / "a.png"), "--instruction",
+                 "put the red block on the green pad", "--state", "0.3,0,0.4,0,0,0,1", "--json", str(tmp_path / "out.json")]
+    assert main(arguments) == 0
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert len(result["action"][0]) == 7 and result["cameras"] == ["front"]
+    for bad, word in ((["--state", "1,2,x"], "state"), (["--image", str(tmp_path / "none.png")], "image"),
+                      (["--checkpoint", str(tmp_path)], "missing")):
+        assert main(arguments + bad) == 1
+        error = capsys.readouterr().err
+        assert word in error and "Traceback" not in error
+
+
+def test_rotations_average_on_so3_at_the_wrap_around():
+    first, second = np.zeros(7), np.zeros(7)
+    first[3], second[3] = math.pi - 0.1, -math.pi + 0.1
+    assert abs(abs(fuse(first, second, ENSEMBLE)[3]) - math.pi) < 1e-9
+    released = fuse(first, second, replace(ENSEMBLE, rotation_mean="euler"))
+    assert abs(released[3]) < 1e-9  # the released arithmetic turns the tool around
+    assert disagreement(first, second)[1] == pytest.approx(0.2)
+
+
+def test_gripper_and_gate_rules():
+    opened, closed = np.array([0.0] * 6 + [1.0]), np.zeros(7)
+    assert fuse(opened, closed, ENSEMBLE)[6] == 1.0
+    assert fuse(opened, closed, replace(ENSEMBLE, gripper="mean_above_half"))[6] == 0.0
+    assert ENSEMBLE.passes(np.full(7, 0.97)) and not ENSEMBLE.passes(np.full(7, 0.95))
+    released = replace(ENSEMBLE, rule="released", theta=5.8)
+    assert released.passes(np.array([0.97] * 6 + [0.0] * 8)) and not released.passes(np.array([0.96] * 14))
+
+
+def test_a_closed_gripper_without_a_mask_is_the_released_quirk():
+    statistics = {"set": {"action": {"q01": [0.0] * 7, "q99": [1.0] * 7}, "proprio": SCALE}}
+    normaliser = Normaliser.from_json(statistics, None, 7, "test")
+    assert normaliser.action.unnormalise(np.full(7, -1.0), (6,))[6] == 0.5
+
+
+def test_impossible_step_counts_are_refused_with_the_possible_ones():
+    with pytest.raises(ConfigurationError, match="25, 34, 50"):
+        DiffusionSchedule().ddim(30)
+
+
+def test_strategies_keep_the_size():
+    image = np.random.default_rng(1).integers(0, 255, (48, 31, 3), dtype=np.uint8)
+    for strategy in ("resize-naive", "letterbox", "resize-crop"):
+        assert fit(image, 32, strategy, (0.5, 0.5, 0.5)).shape == (32, 32, 3)
+    with pytest.raises(ConfigurationError, match="strategy"):
+        fit(image, 32, "stretch", (0.5, 0.5, 0.5))
