@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Tuple
 
 LONGEST = 320
+# Files that have outgrown the bound, with the length they may not exceed; shorten an entry or remove it, never add one.
+KNOWN_LONG = {"src/hybridvla_core/safety/filter.py": 600, "test/core/test_safety_filter.py": 420}
 ROS = {"rospy", "roslib", "rosbag", "rosgraph", "genpy", "std_msgs", "geometry_msgs", "sensor_msgs", "diagnostic_msgs",
        "actionlib", "dynamic_reconfigure", "message_filters", "tf2_msgs", "cv_bridge", "hybridvla", "hybridvla_ros"}
 LEARNING = {"torch", "torchvision", "timm", "transformers"}
@@ -51,8 +53,9 @@ def main() -> int:
     tests: Dict[str, Path] = {}
     for path in (Path(name) for name in listing if name.endswith((".py", ".sh")) and Path(name).is_file()):
         length = len(path.read_text(encoding="utf-8").splitlines())
-        if length > LONGEST:
-            found.append(f"{path}: {length} lines; split it, {LONGEST} is the longest allowed")
+        allowed = KNOWN_LONG.get(path.as_posix(), LONGEST)
+        if length > allowed:
+            found.append(f"{path}: {length} lines; split it, {allowed} is the longest allowed")
         if path.suffix != ".py":
             continue
         found += check_imports(path)

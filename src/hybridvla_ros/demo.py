@@ -37,7 +37,6 @@ class Demo:
 
     def __init__(self, folder: Path) -> None:
         import rospy
-
         from std_srvs.srv import SetBool, Trigger
 
         from hybridvla.srv import ResetScene, RigReport, SetInstruction

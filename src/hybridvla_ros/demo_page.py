@@ -38,9 +38,11 @@ def _numbers(summary: Dict[str, Any]) -> str:
     rows = [("predictions", summary["predictions"]), ("share fused", summary["fused_share"]),
             ("prediction, ms (median, p99)", f"{summary['prediction_ms']['median']}, {summary['prediction_ms']['p99']}"),
             ("filter tick, CPU ms (median, p99)", f"{summary['filter_tick_ms']['median']}, {summary['filter_tick_ms']['p99']}"),
-            ("targets sent", summary["targets"]), ("targets that broke a limit (counted by the rig)", summary["limit_violations"])]
+            ("targets sent", summary["targets"]),
+            ("targets that broke a limit (counted by the rig)", summary["limit_violations"])]
     rows += [(f"filter: {name}", count) for name, count in sorted(summary["interventions"].items())]
-    return '<table class="numbers">' + "".join(f"<tr><td>{html.escape(str(k))}<td>{html.escape(str(v))}" for k, v in rows) + "</table>"
+    cells = "".join(f"<tr><td>{html.escape(str(name))}<td>{html.escape(str(value))}" for name, value in rows)
+    return f'<table class="numbers">{cells}</table>'
 
 
 def _plot(predictions: List[Dict[str, Any]], width: int = 900, height: int = 160) -> str:

@@ -43,7 +43,7 @@ class Graph:
         os.environ.update(self.environment)
         self._processes: List[subprocess.Popen] = []
 
-    def __enter__(self) -> "Graph":
+    def __enter__(self) -> Graph:
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -51,9 +51,8 @@ class Graph:
 
     def start(self, command: Sequence[str], log: str) -> subprocess.Popen:
         """Start a process of the graph; its output goes to `log` in the folder."""
-        stream = open(self.folder / log, "ab")
-        process = subprocess.Popen(list(command), stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
-        stream.close()
+        with open(self.folder / log, "ab") as stream:
+            process = subprocess.Popen(list(command), stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
         self._processes.append(process)
         return process
 

@@ -25,7 +25,7 @@ class CameraSync:
     def __init__(self, views: Sequence[str], max_spread: float, max_age: float, depth: int = 10) -> None:
         self.views, self.max_spread, self.max_age = tuple(views), max_spread, max_age
         self._queues: Dict[str, Deque[Tuple[int, Any]]] = {view: deque(maxlen=depth) for view in views}
-        self.received: Dict[str, int] = {view: 0 for view in views}
+        self.received: Dict[str, int] = dict.fromkeys(views, 0)
         self._lock = threading.Lock()
 
     def add(self, view: str, stamp_ns: int, message: Any) -> None:

@@ -74,7 +74,7 @@ class Rig:
         self._returning: Optional[np.ndarray] = None
         self._debt = 0.0
 
-    def copy_state(self, other: "Rig") -> None:
+    def copy_state(self, other: Rig) -> None:
         """Take over another rig's positions, for rendering."""
         self.data.qpos[:] = other.data.qpos
         self.model.geom_pos[self.index.pad_geoms] = other.model.geom_pos[other.index.pad_geoms]

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hybridvla_core.contracts import (ArmState, ArmTarget, DeltaBase, GripperState, Heartbeat, Kind, PolicyState, Pose,
-                                      Proposal)
+from hybridvla_core.contracts import ArmState, ArmTarget, DeltaBase, GripperState, Heartbeat, Kind, PolicyState, Pose, Proposal
 from hybridvla_core.safety.config import load_robot
 from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_core.safety.kinematics import ArmKinematics

@@ -94,7 +94,8 @@ def test_an_unusable_observation_is_named(folder, change, message):
         Policy.from_checkpoint(folder).predict(observation(**change))
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "dataset_statistics.json", "tokenizer.json", "MANIFEST.json"])
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "dataset_statistics.json", "tokenizer.json",
+                                  "MANIFEST.json"])
 def test_a_missing_or_altered_file_is_named(folder, name):
     content = (folder / name).read_bytes()
     if name != "MANIFEST.json":

@@ -3,12 +3,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+from safety_rig import DOWN, Rig
 
 from hybridvla_core.contracts import ArmTarget, DeltaBase, Pose
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.safety.status import Reason, State
-
-from safety_rig import DOWN, Rig
 
 
 def at_target(output):

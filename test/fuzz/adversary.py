@@ -6,8 +6,7 @@ from typing import List
 
 import numpy as np
 
-from hybridvla_core.contracts import (ArmState, ArmTarget, DeltaBase, GripperState, Heartbeat, Kind, PolicyState, Pose,
-                                      Proposal)
+from hybridvla_core.contracts import ArmState, ArmTarget, DeltaBase, GripperState, Heartbeat, Kind, PolicyState, Pose, Proposal
 from hybridvla_core.safety.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_core.safety.status import State

@@ -84,7 +84,8 @@ class Checker:
         published = [command for command in commands if command.publish]
         if fresh:
             for arm in self.arms.values():
-                if self._was_published and len(arm.history) > 1 and not np.allclose(arm.history[-1][0], arm.history[-2][0], atol=1e-7):
+                if self._was_published and len(arm.history) > 1 and not np.allclose(
+                        arm.history[-1][0], arm.history[-2][0], atol=1e-7):
                     self._violated(f"{arm.name}: a fresh start while moving")
                 arm.history.clear()
         self._was_published = bool(published)

@@ -19,12 +19,12 @@ sys.path[:0] = [str(ROOT / "src"), str(Path(__file__).resolve().parent)]
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
-import numpy as np                                                   # noqa: E402
-from adversary import SETTLED, Adversary                             # noqa: E402
-from checker import Checker                                          # noqa: E402
+import numpy as np  # noqa: E402
+from adversary import SETTLED, Adversary  # noqa: E402
+from checker import Checker  # noqa: E402
 
-from hybridvla_core.safety.config import load_robot                  # noqa: E402
-from hybridvla_core.safety.status import State                       # noqa: E402
+from hybridvla_core.safety.config import load_robot  # noqa: E402
+from hybridvla_core.safety.status import State  # noqa: E402
 
 CHUNK = 2000     # ticks
 

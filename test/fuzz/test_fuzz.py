@@ -11,11 +11,11 @@ from scipy.spatial.transform import Rotation
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "core"))
-from checker import Checker, apart, rotation_vector  # noqa: E402
-from run import run_chunk  # noqa: E402
-from safety_rig import DOWN, ROBOTS, Rig  # noqa: E402
+from checker import Checker, apart, rotation_vector
+from run import run_chunk
+from safety_rig import DOWN, ROBOTS, Rig
 
-from hybridvla_core.safety.limits.capsules import segment_distance  # noqa: E402
+from hybridvla_core.safety.limits.capsules import segment_distance
 
 
 @pytest.mark.parametrize("robot, chunk", [("sim_fr3", 0), ("sim_fr3", 1), ("fr3", 1), ("sim_dual", 0), ("sim_dual", 1),

@@ -101,7 +101,7 @@ def check_names(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torc
 
 
 def load_released(run: Path, dims_file: Path, views: int = 1, chunk: int = 1, final_norm: str = "variance"
-                  ) -> Tuple["torch.nn.Module", Dict[str, Any]]:
+                  ) -> Tuple[torch.nn.Module, Dict[str, Any]]:
     """A released run as our float32 model in eval mode, with its `dataset_statistics.json`."""
     from hybridvla_core.model.hybridvla import HybridVLA
 

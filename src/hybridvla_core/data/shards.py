@@ -36,7 +36,7 @@ class ShardSet:
             self.append(path)
 
     @classmethod
-    def from_folder(cls, folder: Union[str, Path]) -> "ShardSet":
+    def from_folder(cls, folder: Union[str, Path]) -> ShardSet:
         paths = sorted(Path(folder).glob("*.npz"))
         if not paths:
             raise HybridVLAError(f"{folder}: no .npz shards; write some with `python -m hybridvla_sim.datagen`")

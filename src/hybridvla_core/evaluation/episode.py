@@ -98,7 +98,7 @@ class EpisodeRunner:
         result.counters = dict(loop.counters)
         return result
 
-    def _feed(self, safety: SafetyFilter, proposer: Proposer, clock: "_Clock") -> None:
+    def _feed(self, safety: SafetyFilter, proposer: Proposer, clock: _Clock) -> None:
         state = self.rig.arm_state()
         safety.update_arm_state(state, clock.now)
         proposer.on_arm_state(state, clock.now)

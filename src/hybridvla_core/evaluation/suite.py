@@ -11,7 +11,7 @@ import numpy as np
 
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Mode
-from hybridvla_core.evaluation.episode import Decision, EpisodeResult, EpisodeRunner
+from hybridvla_core.evaluation.episode import Decision, EpisodeRunner
 from hybridvla_core.evaluation.statistics import calibration, correlation, percentiles, rate, wilson
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.safety.config import RobotConfig

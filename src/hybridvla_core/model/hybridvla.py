@@ -66,7 +66,7 @@ class HybridVLA(nn.Module):
         return self.final_layer(hidden)
 
     @torch.no_grad()
-    def initialise(self, std: float = 0.04) -> "HybridVLA":
+    def initialise(self, std: float = 0.04) -> HybridVLA:
         """Random weights for training from nothing; projections into the residual stream start smaller with depth."""
         for module in self.llm.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):

@@ -24,7 +24,6 @@ def vision_transformer():
 
 def _has_operator() -> bool:
     try:
-        torch.ops.torchvision.nms
+        return torch.ops.torchvision.nms is not None
     except (AttributeError, RuntimeError):
         return False
-    return True

@@ -18,7 +18,7 @@ class Scale:
     mask: np.ndarray
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], dimensions: int, where: str) -> "Scale":
+    def from_json(cls, data: Mapping[str, Any], dimensions: int, where: str) -> Scale:
         """Raises CheckpointError for a missing key, another number of dimensions, or a masked-in channel without
         range, naming each."""
         for key in ("q01", "q99"):
@@ -59,7 +59,7 @@ class Normaliser:
     state: Scale
 
     @classmethod
-    def from_json(cls, statistics: Mapping[str, Any], key: Optional[str], dimensions: int, where: str) -> "Normaliser":
+    def from_json(cls, statistics: Mapping[str, Any], key: Optional[str], dimensions: int, where: str) -> Normaliser:
         """`statistics`: a `dataset_statistics.json`; `key`: which data set, or None if there is only one."""
         if key is None:
             if len(statistics) != 1:

@@ -42,7 +42,7 @@ class Policy:
 
     @classmethod
     def from_checkpoint(cls, folder: Union[str, Path], mode: str = "ensemble", device: str = "cpu",
-                        dtype: str = "float32") -> "Policy":
+                        dtype: str = "float32") -> Policy:
         """Load a checkpoint folder; raises CheckpointError or ConfigurationError with one sentence."""
         if dtype not in DTYPES:
             raise ConfigurationError(f"dtype {dtype!r}; use one of {', '.join(DTYPES)}")

@@ -12,12 +12,22 @@ import secrets
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from hybridvla_core.contracts import (ArmState, ArmTarget, DeltaBase, Heartbeat, Kind, Observation, PolicyState, Pose,
-                                      Prediction, Proposal)
+from hybridvla_core.contracts import (
+    ArmState,
+    ArmTarget,
+    DeltaBase,
+    Heartbeat,
+    Kind,
+    Observation,
+    PolicyState,
+    Pose,
+    Prediction,
+    Proposal,
+)
 from hybridvla_core.conventions import action_to_targets, state_vector
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.policy.config import PolicyConfig

@@ -59,7 +59,7 @@ class DiffusionSchedule:
         counts = {len(range(0, self.steps, stride)) for stride in range(1, self.steps)} | {1}
         return tuple(sorted(counts))
 
-    def ddim(self, count: int) -> "SpacedSchedule":
+    def ddim(self, count: int) -> SpacedSchedule:
         kept = self.ddim_timesteps(count)
         abar = self.alphas_cumprod[kept]
         return SpacedSchedule(kept, abar, np.concatenate([[1.0], abar[:-1]]))

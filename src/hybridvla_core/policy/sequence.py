@@ -17,7 +17,7 @@ class PromptEncoder:
         self.tokenizer, self.config = tokenizer, config
 
     @classmethod
-    def from_file(cls, path: Union[str, Path], config: SequenceConfig) -> "PromptEncoder":
+    def from_file(cls, path: Union[str, Path], config: SequenceConfig) -> PromptEncoder:
         try:
             return cls(Tokenizer.from_file(str(path)), config)
         except Exception as error:  # the library raises a bare Exception for every fault

@@ -13,8 +13,15 @@ import numpy as np
 
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import ConfigurationError
-from hybridvla_core.safety.limit_config import (CartesianLimits, CollisionConfig, JointLimits, LeashConfig,
-                                                SingularityConfig, Workspace, require)
+from hybridvla_core.safety.limit_config import (
+    CartesianLimits,
+    CollisionConfig,
+    JointLimits,
+    LeashConfig,
+    SingularityConfig,
+    Workspace,
+    require,
+)
 
 Vector = Tuple[float, ...]
 DOORS = ("cartesian", "joint")

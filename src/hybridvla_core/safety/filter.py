@@ -22,8 +22,7 @@ from hybridvla_core.safety.measured import MeasuredArm
 from hybridvla_core.safety.motion import Motion
 from hybridvla_core.safety.plan import Plan
 from hybridvla_core.safety.reentry import Reentry
-from hybridvla_core.safety.status import (Acceptance, ArmCommand, ArmSafety, FilterOutput, LimitMargin, Reason,
-                                          SafetyStatus, State)
+from hybridvla_core.safety.status import Acceptance, ArmCommand, ArmSafety, FilterOutput, LimitMargin, Reason, SafetyStatus, State
 
 EARLY = 0.4          # share of a tick before which a further tick changes nothing
 DROPPING = (Reason.HEARTBEAT_LOST | Reason.JOINT_STATE | Reason.ROBOT_MODE | Reason.CLOCK_JUMP | Reason.DEADMAN

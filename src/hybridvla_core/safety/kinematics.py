@@ -63,7 +63,7 @@ class Frames:
         """Points (3,) fixed to the frame, in the base frame: (A, 3, m)."""
         return self.position + local[0] * self.xy.real + local[1] * self.xy.imag + local[2] * self.z
 
-    def arm(self, index: int) -> "Frames":
+    def arm(self, index: int) -> Frames:
         return Frames(self.position[index:index + 1], self.xy[index:index + 1], self.z[index:index + 1])
 
 

@@ -51,8 +51,8 @@ class Counters:
     """Named counts since start."""
 
     def __init__(self) -> None:
-        self._values: Dict[str, int] = {name: 0 for name in ("accepted", "holds", "stops", "reseeds", "reposes", "overruns",
-                                                             "target_violations", "measured_violations")}
+        self._values: Dict[str, int] = dict.fromkeys((
+            "accepted", "holds", "stops", "reseeds", "reposes", "overruns", "target_violations", "measured_violations"), 0)
 
     def add(self, name: str, amount: int = 1) -> None:
         self._values[name] = self._values.get(name, 0) + amount

@@ -18,8 +18,14 @@ from hybridvla_core.training.batches import Batch, BatchSource
 from hybridvla_core.training.config import TrainingConfig
 from hybridvla_core.training.heads import AuxiliaryHeads
 from hybridvla_core.training.layout import Layout
-from hybridvla_core.training.losses import (attention_loss, conditioning_action, diffusion_loss, draw_timesteps,
-                                            noisy_action, token_loss)
+from hybridvla_core.training.losses import (
+    attention_loss,
+    conditioning_action,
+    diffusion_loss,
+    draw_timesteps,
+    noisy_action,
+    token_loss,
+)
 from hybridvla_core.training.trainer import Losses, Trainer
 
 #: Positions of the words "block" and "pad" in "put the {colour} block on the {colour} pad".
@@ -117,7 +123,7 @@ class Recipe:
         block = torch.cat([model.embed_tokens(batch.text), bod, state.to(bod.dtype)]
                           + [branch.to(bod.dtype) for branch in branches], dim=2)
         embeddings = torch.cat([bos, patches.to(bos.dtype), block.flatten(1, 2)], dim=1)
-        probe: Dict[int, torch.Tensor] = {layer: None for layer in self.config.loss.attention_layers}
+        probe: Dict[int, torch.Tensor] = dict.fromkeys(self.config.loss.attention_layers)
         hidden = model.llm(embeddings, layout.positions(), layout.mask(), attention_probe=probe)
         return hidden, probe
 
