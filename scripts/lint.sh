@@ -39,7 +39,8 @@ if [ "${#DOCKER[@]}" -gt 0 ]; then
   check hadolint hadolint "${DOCKER[@]}"
 fi
 if [ -f package.xml ]; then
-  check catkin_lint catkin_lint --offline --quiet -W2 --strict .
+  check catkin_lint catkin_lint --offline --quiet -W2 --strict --ignore uninstalled_script \
+    --ignore unsorted_list --ignore package_path_name .
 fi
 
 if [ "${#FAILED[@]}" -gt 0 ]; then

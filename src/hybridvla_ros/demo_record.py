@@ -35,14 +35,16 @@ class Recorder:
     """Subscribes to images, proposals and status; writes `demo.mp4` while the demo runs."""
 
     def __init__(self, folder: Path) -> None:
-        import imageio
+        import imageio_ffmpeg
 
         self.instruction = ""
         self._data, self._episode, self._started = Recorded(), 0, time.monotonic()
         self._views: Dict[str, np.ndarray] = {}
         self._confidence, self._fused, self._state = float("nan"), False, "INACTIVE"
         self._font = ImageFont.load_default()
-        self._writer = imageio.get_writer(str(folder / "demo.mp4"), fps=FPS, macro_block_size=4, quality=6)
+        self._writer = imageio_ffmpeg.write_frames(str(folder / "demo.mp4"), (2 * SIZE, SIZE + BAR), fps=FPS,
+                                                   macro_block_size=4, quality=6, ffmpeg_log_level="error")
+        self._writer.send(None)
         self._still_due = False
         for view in ("front", "wrist"):
             rospy.Subscriber(f"/camera_{view}/color/image_raw/compressed", CompressedImage, self._on_image,
@@ -119,4 +121,4 @@ class Recorder:
 
     def _frame(self, _event: Any) -> None:
         if len(self._views) == 2 and self._episode:
-            self._writer.append_data(np.asarray(self._compose()))
+            self._writer.send(np.ascontiguousarray(self._compose()))

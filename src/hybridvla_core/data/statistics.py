@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ class Statistics:
     mask: np.ndarray
 
     @classmethod
-    def of(cls, values: np.ndarray, unmasked: tuple[int, ...], tail: float = 0.2) -> Statistics:
+    def of(cls, values: np.ndarray, unmasked: Tuple[int, ...], tail: float = 0.2) -> Statistics:
         """From values (N, A); `tail` per cent are cut on each side, `unmasked` channels are not scaled.
 
         Raises ValueError for a masked-in channel that never varies: it has no scale.

@@ -1,6 +1,8 @@
 """Augmentation of images (photometric) and of the robot state, with labels kept true."""
 from __future__ import annotations
 
+from typing import Tuple
+
 import numpy as np
 import torch
 
@@ -27,7 +29,7 @@ def augment_images(images: torch.Tensor, config: AugmentConfig, generator: torch
 
 
 def augment_state(state: np.ndarray, action: np.ndarray, config: AugmentConfig,
-                  rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+                  rng: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:
     """Noise on the reported state; deltas stay true because the target does not move with the report.
 
     state: (N, 7) and action: (N, L, 7), physical units, one arm, absolute rotations. Returns copies.
