@@ -176,7 +176,7 @@ def test_targets_that_are_no_poses_do_not_reach_the_controller(rig):
 
 
 def test_limits_come_from_the_configuration_and_differ_from_the_model(rig):
-    limits = yaml.safe_load((ROOT / "config/robots/sim_fr3.yaml").read_text())["arms"][0]["joint_limits"]
+    limits = yaml.safe_load((ROOT / "config/robots/fr3.yaml").read_text())["arms"][0]["joint_limits"]
     modelled = rig.model.joint("fr3_joint1").range
     assert limits["upper_rad"][0] == 2.3093 and modelled[1] == pytest.approx(2.7437)
 
