@@ -73,7 +73,7 @@ def test_a_broken_limit_is_caught(tamper, target, quaternion, limit):
 def violations(tamper, target, quaternion):
     rig, checker = Rig(change=tamper).start(), Checker(ROBOTS / "sim_fr3.yaml")
     rig.propose(target, quaternion)
-    for _ in range(350):
+    for _ in range(480):
         output = rig.tick()
         counters = rig.filter.counters
         checker.see(output.arms, counters["reseeds"], counters["reposes"])
