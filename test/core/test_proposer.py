@@ -1,0 +1,136 @@
+"""The policy node's logic without ROS: instructions, sequences, blocking keyframes, refusals."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hybridvla_core.configuration import load_file
+from hybridvla_core.contracts import ArmState, Kind, Mode, PolicyState, Pose, Prediction
+from hybridvla_core.errors import ConfigurationError, ObservationError
+from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.policy.proposer import Proposer, check_fit
+from hybridvla_core.safety.config import RobotConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES = {"front": np.zeros((256, 256, 3), dtype=np.uint8)}
+
+
+class Still:
+    """A policy that moves 1 cm along x."""
+
+    cameras, manifest_sha256 = ("front",), "0" * 64
+
+    def __init__(self, convention):
+        self.convention = convention
+
+    def predict(self, observation, mode=None, seed=0):
+        action = np.array([[0.01, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]])
+        return Prediction(action=action, mode=Mode.DIFFUSION, fused=False, diffusion=action)
+
+
+class Desk:
+    """A proposer with a clock in hand and everything it published."""
+
+    def __init__(self):
+        self.config = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml")
+        self.robot = load_file(RobotConfig, ROOT / "config/robots/sim_fr3.yaml")
+        self.policy = Still(self.config.convention)
+        self.now, self.proposals, self.heartbeats = 10.0, [], []
+        self.proposer = Proposer(self.policy, self.config, epoch=5, publish=self.proposals.append,
+                                 publish_heartbeat=self.heartbeats.append, clock=lambda: self.now, monotonic=lambda: self.now)
+        self.state(0.3)
+
+    def state(self, x):
+        pose = Pose(np.array([x, 0.0, 0.4]), np.array([1.0, 0.0, 0.0, 0.0]))
+        self.proposer.on_arm_state(ArmState("arm", (), np.zeros(0), pose=pose, gripper=1.0), self.now)
+
+    def step(self):
+        return self.proposer.step(IMAGES, int(self.now * 1e9))
+
+
+@pytest.fixture
+def desk():
+    return Desk()
+
+
+def test_nothing_happens_without_an_instruction(desk):
+    assert not desk.proposer.due()
+    with pytest.raises(ObservationError, match="no instruction"):
+        desk.step()
+    answer = desk.proposer.set_instruction("  ")
+    assert not answer.success and "empty" in answer.message
+
+
+def test_a_proposal_adds_the_action_to_the_measured_pose(desk):
+    desk.proposer.set_instruction("go")
+    proposal = desk.step()
+    target = proposal.targets[0]
+    assert proposal.sequence == 1 and proposal.instruction == "go" and proposal.epoch == 5
+    assert np.allclose(target.target.position, [0.31, 0.0, 0.4]) and target.gripper == 1.0
+    assert target.frame == "fr3_link0" and proposal.valid_for == desk.config.keyframe_timeout_s
+
+
+def test_the_base_is_the_pose_at_the_stamp_of_the_image(desk):
+    desk.proposer.set_instruction("go")
+    desk.now = 10.1
+    desk.state(0.4)
+    proposal = desk.proposer.step(IMAGES, int(10.05e9))
+    assert proposal.targets[0].base.position[0] == pytest.approx(0.35)
+
+
+def test_a_keyframe_blocks_until_it_is_reached(desk):
+    desk.proposer.set_instruction("go")
+    desk.step()
+    desk.now += 1.0
+    assert not desk.proposer.due()
+    desk.proposer.on_execution(5, 1, False)
+    assert not desk.proposer.due()
+    desk.proposer.on_execution(5, 1, True)
+    assert desk.proposer.due()
+
+
+def test_a_keyframe_that_is_never_reached_times_out(desk):
+    desk.proposer.set_instruction("go")
+    desk.step()
+    desk.now += desk.config.keyframe_timeout_s + 0.1
+    assert desk.proposer.due()
+
+
+def test_a_switch_discards_the_inference_under_way(desk):
+    desk.proposer.set_instruction("one")
+    inference = desk.proposer.begin(IMAGES, int(desk.now * 1e9))
+    answer = desk.proposer.set_instruction("two", hold=True)
+    assert answer.previous == "one" and answer.instruction_sequence == 2
+    assert desk.proposals[-1].kind == Kind.HOLD and desk.proposals[-1].instruction_sequence == 2
+    assert desk.heartbeats[-1].instruction_sequence == 2
+    assert desk.proposer.finish(inference, desk.proposer.predict(inference)) is None
+    assert desk.proposer.discarded == 1
+    proposal = desk.step()
+    assert proposal.instruction == "two" and proposal.sequence > desk.proposals[-2].sequence
+
+
+@pytest.mark.parametrize("images, stamp, message", [
+    ({}, 10.0, "no image from camera front"), (IMAGES, 9.0, "old"),
+    ({"front": np.zeros((480, 640, 3), dtype=np.uint8)}, 10.0, "640x480")])
+def test_images_that_cannot_be_used_are_named(desk, images, stamp, message):
+    desk.proposer.set_instruction("go")
+    with pytest.raises(ObservationError, match=message):
+        desk.proposer.step(images, int(stamp * 1e9))
+    assert not desk.proposals
+
+
+def test_no_progress_is_a_fault(desk):
+    desk.proposer.set_instruction("go")
+    desk.proposer.begin(IMAGES, int(desk.now * 1e9))
+    assert desk.proposer.heartbeat().state == PolicyState.INFERRING
+    desk.now += desk.config.inference_timeout_s + 1.0
+    assert desk.proposer.heartbeat().state == PolicyState.FAULT
+
+
+def test_what_does_not_fit_is_refused(desk):
+    check_fit(desk.policy, desk.config, desk.robot)
+    desk.policy.cameras = ("front", "wrist")
+    with pytest.raises(ConfigurationError, match="cameras"):
+        check_fit(desk.policy, desk.config, desk.robot)
