@@ -3,7 +3,10 @@
 SHELL := /bin/bash
 RUN := scripts/with_env.sh
 
-.PHONY: help setup demo test test38 lint clean
+.PHONY: help setup demo test fuzz test38 lint clean
+
+FUZZ_N ?= 20000
+FUZZ_SEED ?= 1
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -16,6 +19,9 @@ demo: setup ## simulated FR3, policy and filter over ROS, headless; results in o
 
 test: setup ## unit tests, parity, and ROS tests with a real master
 	@$(RUN) scripts/test.sh
+
+fuzz: setup ## adversarial proposals against the filter (FUZZ_N ticks a robot, FUZZ_SEED); out/fuzz/summary.json
+	@$(RUN) python test/fuzz/run.py --ticks $(FUZZ_N) --seed $(FUZZ_SEED)
 
 test38: setup ## what the robot computer runs, under Python 3.8 where one is found
 	@scripts/test38.sh

@@ -76,6 +76,11 @@ class SafetyFilter:
         """Named counts since start, as in the status."""
         return self._counters.snapshot()
 
+    @property
+    def start_rotations(self) -> np.ndarray:
+        """(A, 3, 3) tool rotations as commanded now; of the start joints before the first activation."""
+        return self._motion.rotations.copy()
+
     def update_arm_state(self, state: ArmState, now: float) -> None:
         """A driver's report. Unusable ones are counted, and hold the arms (JOINT_STATE) until a good one comes."""
         arm = self._arms.get(state.name)

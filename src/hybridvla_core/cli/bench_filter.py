@@ -1,0 +1,32 @@
+"""`hybridvla bench filter`: what one tick of the safety filter costs, in thread CPU time and in wall time."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hybridvla_core.cli.output import write_json
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser("filter", help="time the safety filter's tick")
+    parser.add_argument("--robot", default="sim_fr3", help="file of config/robots, by name or path")
+    parser.add_argument("--ticks", type=int, default=20000, help="ticks to time, after 200 unmeasured ones")
+    parser.add_argument("--seed", type=int, default=1, help="of the targets")
+    parser.add_argument("--json", help="write the percentiles for machines")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    from hybridvla_core.safety.bench import measure
+    from hybridvla_core.safety.config import load_robot
+
+    path = Path(args.robot)
+    if not path.suffix:
+        path = Path(__file__).resolve().parents[3] / "config" / "robots" / f"{args.robot}.yaml"
+    result = measure(load_robot(path), args.ticks, args.seed)
+    for clock in ("tick_ms", "wall_ms"):
+        values = result[clock]
+        print(f"{clock:8}  median {values['median']:.3f}  p99 {values['p99']:.3f}  p99.9 {values['p99_9']:.3f}  "
+              f"max {values['max']:.3f}   ({result['arms']} arm(s), {result['ticks']} ticks)")
+    write_json(args.json, result)
+    return 0
