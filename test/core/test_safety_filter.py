@@ -258,7 +258,7 @@ def test_target_outside_the_box_ends_at_the_wall_on_the_same_line():
 
 def test_activation_outside_is_refused_and_reenter_leads_back():
     rig = Rig()
-    rig.joints["arm"] = rig.joints["arm"] + np.array([0, 0, 0, 0, 0, 0, 2.0])
+    rig.joints["arm"] = rig.joints["arm"] + np.array([0, 0, 0, 0, 0, 0, 2.22])
     rig.tick(3)
     ok, message = rig.filter.activate(True, rig.now)
     assert not ok and "joint_7" in message
@@ -267,12 +267,12 @@ def test_activation_outside_is_refused_and_reenter_leads_back():
     rig.run_until(lambda output: rig.filter.state == State.HOLDING, 20.0)
     before = np.array([output.arms[0].joint_positions[6] for output in rig.sent[3:]])
     assert np.diff(before).max() <= 1e-12
-    assert rig.output.arms[0].joint_positions[6] < 2.6895 - 0.02
+    assert rig.output.arms[0].joint_positions[6] < 3.0159 - 0.02
 
 
 def test_stop_during_reenter():
     rig = Rig()
-    rig.joints["arm"] = rig.joints["arm"] + np.array([0, 0, 0, 0, 0, 0, 2.0])
+    rig.joints["arm"] = rig.joints["arm"] + np.array([0, 0, 0, 0, 0, 0, 2.22])
     rig.tick(3)
     assert rig.filter.reenter(rig.now)[0]
     rig.tick(40)

@@ -10,7 +10,7 @@ from typing import Optional, Tuple
 
 from hybridvla_core.contracts import Mode
 from hybridvla_core.conventions import ActionConvention
-from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.errors import ConfigurationError, ObservationError
 
 MODES = tuple(mode.name.lower() for mode in Mode)
 MAX_CAMERAS = 3
@@ -35,6 +35,12 @@ class CameraSource:
             raise ConfigurationError("a camera has an empty view name; use the name the checkpoint gives it")
         if not self.image_topic:
             raise ConfigurationError(f"camera {self.view}: image_topic is empty; name the topic of its images")
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raises ObservationError for an image that is not of the configured size."""
+        if (self.width_px or width, self.height_px or height) != (width, height):
+            raise ObservationError(f"camera {self.view} sends images of {width}x{height} pixels, configured are "
+                                   f"{self.width_px}x{self.height_px}; choose the stream of the training data")
 
 
 @dataclass(frozen=True)

@@ -256,10 +256,7 @@ class Proposer:
         if missing:
             raise ObservationError(f"no image from camera {', '.join(missing)}; check its topic")
         for camera in self.config.cameras:
-            height, width = images[camera.view].shape[:2]
-            if (camera.width_px or width, camera.height_px or height) != (width, height):
-                raise ObservationError(f"camera {camera.view} sends images of {width}x{height} pixels, configured are "
-                                       f"{camera.width_px}x{camera.height_px}; choose the stream of the training data")
+            camera.check_size(*images[camera.view].shape[:2])
         age = self._clock() - stamp
         if age > self.config.max_observation_age_s:
             raise ObservationError(f"the oldest image is {age:.2f} s old (limit {self.config.max_observation_age_s} s); "

@@ -17,8 +17,8 @@ def velocity_bounds(table: PositionDependentVelocity, joints: np.ndarray) -> Tup
     top, offset, gain = (np.array(v) for v in (table.velocity_rad_s, table.offset_rad_s, table.gain_rad_s2))
     room_up = np.sqrt(np.maximum(0.0, gain * (np.array(table.upper_rad) - joints)))
     room_down = np.sqrt(np.maximum(0.0, gain * (np.array(table.lower_rad) + joints)))
-    upper = np.minimum(top, np.maximum(0.0, room_up - offset)) - 1e-3
-    lower = np.maximum(-top, np.minimum(0.0, offset - room_down)) + 1e-3
+    upper = np.maximum(0.0, np.minimum(top, room_up - offset) - 1e-3)      # rest is always allowed
+    lower = np.minimum(0.0, np.maximum(-top, offset - room_down) + 1e-3)
     return lower, upper
 
 
