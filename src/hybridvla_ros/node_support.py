@@ -27,6 +27,14 @@ def require_parameter(name: str) -> str:
     return value
 
 
+def number_parameter(name: str, default: float) -> float:
+    """A private parameter that must be a number."""
+    value = rospy.get_param("~" + name, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise HybridVLAError(f"parameter ~{name} is {value!r}; set it to a number")
+    return float(value)
+
+
 def run_node(name: str, main: Callable[[], None]) -> None:
     """Initialise, run, and turn an explained error into one line and exit status 1."""
     rospy.init_node(name)

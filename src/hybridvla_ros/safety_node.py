@@ -22,7 +22,7 @@ from hybridvla_core.safety.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_core.safety.status import State
 from hybridvla_ros import adapters, conversions
-from hybridvla_ros.node_support import Diagnostics, package_path, require_parameter
+from hybridvla_ros.node_support import Diagnostics, number_parameter, package_path, require_parameter
 
 LEVELS = {State.ACTIVE: DiagnosticStatus.OK, State.INACTIVE: DiagnosticStatus.OK, State.HOLDING: DiagnosticStatus.WARN,
           State.RECOVERING: DiagnosticStatus.WARN, State.STOPPED: DiagnosticStatus.ERROR}
@@ -214,6 +214,6 @@ def main() -> None:
     from dataclasses import replace
 
     config = load_file(RobotConfig, package_path(require_parameter("robot_config")))
-    scale = float(rospy.get_param("~speed_scale", config.speed_scale))
+    scale = number_parameter("speed_scale", config.speed_scale)
     node = SafetyNode(replace(config, speed_scale=scale), bool(rospy.get_param("~dry_run", False)))
     node.spin()

@@ -18,7 +18,7 @@ from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.safety.config import RobotConfig
 from hybridvla_ros.images import from_rgb, to_jpeg
-from hybridvla_ros.node_support import package_path, require_parameter
+from hybridvla_ros.node_support import number_parameter, package_path, require_parameter
 from hybridvla_sim.monitor import MonitorLimits
 from hybridvla_sim.rig import CAMERAS, FINGER_NAMES, JOINT_NAMES, Rig, RigConfig
 from hybridvla_sim.tasks import parse_instruction, sample_scene
@@ -166,4 +166,10 @@ class SimRigNode:
 
 def main() -> None:
     robot = load_file(RobotConfig, package_path(require_parameter("robot_config")))
-    SimRigNode(robot, int(rospy.get_param("~seed", 1)), float(rospy.get_param("~image_hz", 10.0))).spin()
+    image_hz = number_parameter("image_hz", 10.0)
+    if not 0.1 <= image_hz <= 60.0:
+        raise HybridVLAError(f"parameter ~image_hz is {image_hz}; use a rate from 0.1 to 60 Hz")
+    seed = number_parameter("seed", 1)
+    if seed < 0 or seed != int(seed):
+        raise HybridVLAError(f"parameter ~seed is {seed:g}; use a whole number from 0 on")
+    SimRigNode(robot, int(seed), image_hz).spin()

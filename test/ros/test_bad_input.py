@@ -1,0 +1,107 @@
+"""What people get wrong: cameras, checkpoints, configurations. A sentence with a name each time, and the arm holds."""
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rospy
+from sensor_msgs.msg import Image
+
+from hybridvla_ros.images import from_rgb
+
+ROOT = Path(__file__).resolve().parents[2]
+ROBOT, POLICY = "_robot_config:=config/robots/sim_fr3.yaml", "_policy_config:=config/policies/tiny.yaml"
+
+
+class Camera:
+    """A front camera under the test's control, in place of the rig's."""
+
+    topic = "/test_camera/image_raw"
+
+    def __init__(self):
+        self._publisher = rospy.Publisher(self.topic, Image, queue_size=1)
+
+    def send(self, seconds, size=256, encoding="rgb8"):
+        """Frames at 20 Hz for a while."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            message = from_rgb(np.zeros((size, size, 3), np.uint8), rospy.Time.now(), "front")
+            message.encoding = encoding
+            self._publisher.publish(message)
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def camera(rig):
+    """The fake policy on a camera that shows nothing yet; the filter active."""
+    rig.kill_policy()
+    rig.policy = rig.graph.start(
+        [sys.executable, str(Path(__file__).with_name("fake_policy_node.py")), ROBOT, POLICY,
+         f"/camera_front/color/image_raw:={Camera.topic}"], "policy.log")
+    rig.heartbeat = None
+    rig.until(lambda: rig.heartbeat is not None, "a heartbeat", 40)
+    rospy.wait_for_service("/hybridvla/policy/set_instruction", 20)
+    rig.until(lambda: rig.activate(True).success, "activation")
+    rig.proposals.clear()
+    yield Camera()
+    rig.kill_policy()
+
+
+def test_a_camera_that_is_absent_broken_wrong_or_dying_is_named_and_the_arm_holds(rig, camera):
+    before = rig.position()
+    rig.instruct("left", False)
+    rig.until(lambda: "camera front: no frame yet" in rig.heartbeat.message, "the camera's name")
+    for what, words in (({"encoding": "16UC1"}, "camera front: encoding '16UC1'"), ({"size": 64}, "64x64")):
+        camera.send(1.0, **what)
+        assert words in rig.heartbeat.message
+        assert "front" in rig.heartbeat.message
+    assert rig.state("HOLDING") and not rig.proposals
+    assert np.allclose(rig.position(), before, atol=1e-6)
+    camera.send(1.5)
+    rig.until(lambda: rig.proposals, "a proposal once the camera works")
+    rig.until(lambda: "camera front: no frame for" in rig.heartbeat.message, "the dead camera's name")
+    assert rig.policy.poll() is None
+
+
+def run_node(name, *arguments):
+    """A node that is expected to refuse; returns what it says. Its name is new: parameters outlive their node."""
+    done = subprocess.run([sys.executable, str(ROOT / "nodes" / name), f"__name:=refused_{time.monotonic_ns()}", *arguments],
+                          capture_output=True, text=True, timeout=60, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, said
+    assert "Traceback" not in said, said
+    return said
+
+
+@pytest.mark.parametrize("name, damage, words", [
+    ("altered", lambda folder: (folder / "dataset_statistics.json").open("a").write("\n"), "dataset_statistics.json"),
+    ("incomplete", lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json")])
+def test_an_altered_or_incomplete_checkpoint_is_refused(bench, tmp_path, name, damage, words):
+    folder = tmp_path / name
+    shutil.copytree(str(ROOT / "checkpoints" / "tiny"), str(folder))
+    damage(folder)
+    assert words in run_node("policy_node", ROBOT, POLICY, f"_checkpoint:={folder}")
+
+
+def test_a_policy_for_other_cameras_is_refused(bench, tmp_path):
+    config = tmp_path / "policy.yaml"
+    config.write_text((ROOT / "config/policies/tiny.yaml").read_text().replace("view: front", "view: head"))
+    said = run_node("policy_node", ROBOT, f"_policy_config:={config}")
+    assert "head" in said and "front" in said
+
+
+@pytest.mark.parametrize("arguments, words", [
+    ((ROBOT, POLICY, "_mode:=fast"), "fast"), ((ROBOT,), "policy_config"),
+    (("_robot_config:=config/robots/none.yaml", POLICY), "none.yaml")])
+def test_a_wrong_parameter_is_named(bench, arguments, words):
+    assert words in run_node("policy_node", *arguments)
+
+
+@pytest.mark.parametrize("scale", ["1.5", "fast"])
+def test_a_speed_scale_out_of_range_is_refused(bench, scale):
+    assert "speed_scale" in run_node("safety_filter_node", ROBOT, f"_speed_scale:={scale}")
