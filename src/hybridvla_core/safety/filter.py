@@ -185,6 +185,7 @@ class SafetyFilter:
         problem = self._not_ready(now)
         if problem:
             return False, problem
+        self._motion.relaxed, self._reentry = False, None
         if self._reasons & Reason.ROBOT_MODE or not self._near_command():
             self._seed()
         outside = self._outside()
@@ -247,6 +248,7 @@ class SafetyFilter:
                 breach = arm.outside()
                 if breach:
                     reasons |= Reason.MEASURED_LIMIT
+                    self._counters.add("measured_violations", int(not self._reasons & Reason.MEASURED_LIMIT))
                     detail = detail or f"{name}: {breach}"
         if self.config.deadman_required and not 0.0 <= now - self._deadman_at <= self.config.watchdogs.deadman_s:
             reasons |= Reason.DEADMAN
