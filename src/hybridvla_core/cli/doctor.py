@@ -143,10 +143,11 @@ def check_ros() -> Finding:
 def check_devel_space() -> Finding:
     """The built messages import and were made from the definitions in this clone."""
     advice = "run `make setup`"
-    built = ROOT / "devel" / "lib" / "python3" / "dist-packages"
-    if not (ROOT / "devel" / "setup.bash").is_file():
+    # dist-packages or site-packages: catkin's choice follows the system's Python.
+    built = sorted((ROOT / "devel" / "lib").glob("python3*/*-packages/hybridvla/msg"))
+    if not (ROOT / "devel" / "setup.bash").is_file() or not built:
         return Finding("devel space", FAILURE, f"{ROOT / 'devel'} has not been built", advice)
-    status, output = _python(_MESSAGES, str(built))
+    status, output = _python(_MESSAGES, str(built[0].parents[1]))
     if status != 0:
         return Finding("devel space", FAILURE, f"the built messages cannot be imported ({output})", advice)
     found: Dict[str, Tuple[str, str]] = json.loads(output)
@@ -195,11 +196,11 @@ def check_rendering() -> Finding:
 
 def check_checkpoint(folder: Path) -> Finding:
     """Every file of a checkpoint folder has the hash its manifest states."""
-    from hybridvla_core.checkpoints.manifest import verify_manifest
+    from hybridvla_core.checkpoints.format import read_checkpoint
 
     name = "checkpoint"
     try:
-        digest = verify_manifest(folder)
+        digest = read_checkpoint(folder).manifest_sha256
     except HybridVLAError as error:
         return Finding(name, FAILURE, str(error), "restore the folder from where it came")
     return Finding(name, OK, f"{folder} intact, manifest {digest[:12]}")
