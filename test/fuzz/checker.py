@@ -26,7 +26,7 @@ class ArmChecker:
         self.lower = np.array(limits["lower_rad"]) + limits["margin_rad"]
         self.upper = np.array(limits["upper_rad"]) - limits["margin_rad"]
         self.history: List[tuple] = []
-        self.rest_joints = False      # the joints behind the pose were chosen anew; the pose itself was not
+        self.blind = 0      # ticks without a joint history: the joints behind the resting pose were chosen anew
 
     def frames(self, joints: np.ndarray) -> List[np.ndarray]:
         """Homogeneous transforms of base, links 1 to dof and tool, from the Craig table by 4 x 4 products."""
@@ -78,7 +78,7 @@ class Checker:
                 arm = self.arms[command.name]
                 if len(arm.history) > 1 and not np.allclose(arm.history[-1][0], arm.history[-2][0], atol=1e-7):
                     self._violated(f"{arm.name}: another joint solution while moving")
-                arm.rest_joints = True
+                arm.blind = 2
         fresh = reseeds != self._reseeds
         self._reseeds = reseeds
         published = [command for command in commands if command.publish]
@@ -126,9 +126,8 @@ class Checker:
         if not arm.history:
             return
         dt, cartesian, joints = self.dt, arm.arm["cartesian_limits"], arm.arm["joint_limits"]
-        if arm.rest_joints:
+        if arm.blind == 2:
             arm.history = [(p, r, q) for p, r, _ in arm.history]
-            arm.rest_joints = False
         p1, r1, q1 = arm.history[-1]
         velocity, spin, rates = (p - p1) / dt, rotation_vector(turn @ r1.T) / dt, (q - q1) / dt
         self._rate("speed", np.linalg.norm(velocity), cartesian["speed_m_s"], arm)
@@ -147,6 +146,9 @@ class Checker:
         self._rate("acceleration", np.linalg.norm(velocity - before[0]) / dt, cartesian["acceleration_m_s2"], arm)
         self._rate("rotation_acceleration", np.linalg.norm(spin - before[1]) / dt,
                    cartesian["rotation_acceleration_rad_s2"], arm)
+        if arm.blind:
+            arm.blind -= 1
+            return
         self._rate("joint_acceleration", (np.abs(rates - before[2]) / dt / joints["acceleration_rad_s2"]).max(), 1.0,
                    arm)
 
