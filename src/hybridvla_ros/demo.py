@@ -152,7 +152,7 @@ def summarise(results: List[Dict[str, Any]], report: Any, recorded: Any) -> Dict
         entry = tasks.setdefault(row["instruction"], {"episodes": 0, "successes": 0})
         entry["episodes"] += 1
         entry["successes"] += row["success"]
-    wins = sum(row["success"] for row in results)
+    wins, details = sum(row["success"] for row in results), json.loads(report.report)
     predictions = len(recorded.predictions)
     fused = sum(row["fused"] for row in recorded.predictions)
     return {"episodes": len(results), "successes": wins, "success_rate": round(wins / len(results), 4),
@@ -161,6 +161,7 @@ def summarise(results: List[Dict[str, Any]], report: Any, recorded: Any) -> Dict
             "filter_tick_ms": percentiles(recorded.tick_ms),
             "fused_share": round(fused / predictions, 4) if predictions else 0.0,
             "interventions": recorded.interventions, "limit_violations": int(report.limit_violations),
+            "violations_by_name": details["violations_by_name"], "last_violation": details["last_violation"],
             "targets": int(report.targets), "rows": results}
 
 
@@ -181,6 +182,8 @@ def main() -> int:
     except HybridVLAError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
+    if summary["limit_violations"]:
+        print(f"limits broken: {summary['violations_by_name']}, the last one {summary['last_violation']}", file=sys.stderr)
     print(f"{summary['successes']}/{summary['episodes']} episodes successful, {summary['limit_violations']} limit "
           f"violations; look at {folder / 'index.html'}")
     enough = summary["success_rate"] >= 0.66 and summary["limit_violations"] == 0

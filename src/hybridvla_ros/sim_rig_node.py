@@ -96,6 +96,7 @@ class SimRigNode:
         with self._lock:
             monitor, world = self.rig.monitor, self.rig.world_state()
             report = {"seed": self.seed, "time": self.rig.time, "violations_by_name": dict(monitor.counts),
+                      "last_violation": monitor.last_violation,
                       "world": {key: np.asarray(value).tolist() for key, value in vars(world).items()}}
             answer = RigReportResponse(True, "", False, monitor.targets, monitor.violations, json.dumps(report))
             if request.instruction:

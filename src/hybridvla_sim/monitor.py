@@ -32,7 +32,8 @@ class LimitMonitor:
         self.counts: Counter = Counter()
         self.targets = 0
         self._last: Optional[Tuple[float, Sequence[float], Sequence[float]]] = None
-        self._steps: Deque[Tuple[float, float, float]] = deque()  # time, distance, angle
+        self.last_violation = ""
+        self._steps: Deque[Tuple[float, float, float]] = deque()  # time of the target before, distance, angle
 
     @property
     def violations(self) -> int:
@@ -63,7 +64,7 @@ class LimitMonitor:
         limits = self.limits
         for axis, value in enumerate(position):
             if value < limits.workspace_min[axis] - 1e-6 or value > limits.workspace_max[axis] + 1e-6:
-                self.counts["workspace_" + "xyz"[axis]] += 1
+                self._count("workspace_" + "xyz"[axis], f"{value:.5f} m")
         if self._last is None:
             return
         then, before, turned = self._last
@@ -71,16 +72,22 @@ class LimitMonitor:
         dot = min(1.0, abs(sum(a * b for a, b in zip(quaternion, turned))))
         angle = 2.0 * math.acos(dot) if dot < 1.0 - 1e-9 else 0.0
         self._judge("step", distance, angle, max(time - then, limits.period))
-        self._steps.append((time, distance, angle))
-        while self._steps and self._steps[0][0] <= time - limits.window:
+        if time < then:
+            self._steps.clear()  # the sender's clock was set back: its window starts anew
+        # A step counts from the target before it: where messages were lost on the way, one step spans the whole gap.
+        self._steps.append((then, distance, angle))
+        while len(self._steps) > 1 and self._steps[0][0] < time - limits.window:
             self._steps.popleft()
-        first = self._steps[0][0]
         self._judge("window", sum(step[1] for step in self._steps), sum(step[2] for step in self._steps),
-                    time - first + 2 * limits.period)
+                    time - self._steps[0][0] + limits.period)
 
     def _judge(self, what: str, distance: float, angle: float, elapsed: float) -> None:
         limits = self.limits
         if distance > limits.speed * elapsed * (1 + limits.tolerance) + 1e-5:
-            self.counts[f"speed_{what}"] += 1
+            self._count(f"speed_{what}", f"{distance * 1e3:.3f} mm in {elapsed * 1e3:.2f} ms")
         if angle > limits.rotation_speed * elapsed * (1 + limits.tolerance) + 1e-4:
-            self.counts[f"rotation_speed_{what}"] += 1
+            self._count(f"rotation_speed_{what}", f"{angle:.5f} rad in {elapsed * 1e3:.2f} ms")
+
+    def _count(self, name: str, detail: str) -> None:
+        self.counts[name] += 1
+        self.last_violation = f"{name}: {detail}"

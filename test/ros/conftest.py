@@ -69,6 +69,11 @@ class Bench:
         point = self.status.arms[0].target.pose.position
         return (point.x, point.y, point.z)
 
+    def begin(self):
+        """Activate, and wait for a status that shows the arm seeded at its measured pose."""
+        assert self.activate(True).success
+        self.until(lambda: self.state("HOLDING") or self.state("ACTIVE"), "a status after activation")
+
     def rest(self):
         """Inactive at the start pose, with a living policy."""
         if self.policy is None or self.policy.poll() is not None:

@@ -36,7 +36,7 @@ def test_an_active_arm_follows_its_instruction_and_every_target_keeps_the_limits
 def test_silence_of_the_policy_makes_the_arm_hold(rig):
     from hybridvla.msg import SafetyStatus
 
-    rig.activate(True)
+    rig.begin()
     rig.instruct("left", False)
     rig.until(lambda: rig.state("ACTIVE"), "ACTIVE")
     rig.kill_policy()
@@ -49,7 +49,7 @@ def test_silence_of_the_policy_makes_the_arm_hold(rig):
 
 
 def test_stop_is_latched_until_resume(rig):
-    rig.activate(True)
+    rig.begin()
     rig.instruct("left", False)
     rig.until(lambda: rig.state("ACTIVE"), "ACTIVE")
     assert rig.stop().success
@@ -66,7 +66,7 @@ def test_stop_is_latched_until_resume(rig):
 
 
 def test_a_switched_instruction_discards_the_old_inference_and_the_old_target(rig):
-    rig.activate(True)
+    rig.begin()
     rig.instruct("slow left", False)
     rig.until(lambda: rig.heartbeat.state == type(rig.heartbeat).INFERRING, "an inference")
     answer = rig.instruct("hold here", False)
@@ -80,7 +80,7 @@ def test_a_switched_instruction_discards_the_old_inference_and_the_old_target(ri
 
 
 def test_a_switch_in_motion_drops_the_target(rig):
-    rig.activate(True)
+    rig.begin()
     rig.instruct("down", False)
     rig.until(lambda: rig.state("ACTIVE"), "ACTIVE")
     time.sleep(0.25)
@@ -96,7 +96,7 @@ def test_an_empty_instruction_is_refused(rig):
 
 
 def test_nonsense_from_the_policy_moves_nothing(rig):
-    rig.activate(True)
+    rig.begin()
     before = rig.position()
     rig.instruct("nonsense", False)
     rig.until(lambda: any("rejected" in name for name in rig.status.counter_names), "a rejection")
@@ -104,7 +104,7 @@ def test_nonsense_from_the_policy_moves_nothing(rig):
 
 
 def test_a_target_outside_the_box_is_not_reached(rig):
-    rig.activate(True)
+    rig.begin()
     rig.instruct("far", False)
     time.sleep(4.0)
     assert rig.position()[0] <= 0.75
@@ -112,7 +112,7 @@ def test_a_target_outside_the_box_is_not_reached(rig):
 
 
 def test_a_restarted_policy_is_accepted_at_rest(rig):
-    rig.activate(True)
+    rig.begin()
     rig.kill_policy()
     rig.until(lambda: rig.state("HOLDING"), "HOLDING", 3)
     rig.start_policy()

@@ -159,6 +159,22 @@ def test_the_monitor_counts_each_kind(position, quaternion, after, counted):
     assert monitor.counts[counted] == 1
 
 
+@pytest.mark.parametrize("metres, counted", [(0.0058, 0), (0.0098, 2)])
+def test_the_monitor_judges_a_step_over_lost_messages_by_its_whole_time(metres, counted):
+    monitor = LimitMonitor(LIMITS)
+    for index, time in enumerate((0.0, 0.005, 0.025)):
+        monitor.target(time, [0.4 + (metres if index == 2 else 0.0), 0, 0.3], DOWN)
+    assert monitor.violations == counted
+    assert ("speed" in monitor.last_violation) == bool(counted)
+
+
+def test_a_clock_set_back_is_no_breach_of_speed():
+    monitor = LimitMonitor(LIMITS)
+    for index, time in enumerate((10.0, 10.005, 9.0, 9.005)):
+        monitor.target(time, [0.4 + index * 0.001, 0, 0.3], DOWN)
+    assert monitor.violations == 0
+
+
 def test_the_monitor_sees_a_crowd_of_small_steps():
     monitor = LimitMonitor(LIMITS)
     for index in range(60):  # each step is short, but they come twice as often as they may
