@@ -76,15 +76,20 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class DaggerConfig:
-    """Rollouts of the policy under training, labelled by the expert: when (share of the policy stage), how many."""
+    """Rollouts of the policy under training, labelled by the expert: when (share of the policy stage), how many, for how
+    many keyframes, and in what share of them the instruction is switched. share: of the draws that come from them."""
 
     at: Tuple[float, ...]
     episodes: int
+    keyframes: int
+    switch_share: float
     share: float
 
     def __post_init__(self) -> None:
         if any(not 0 < x < 1 for x in self.at) or not 0 <= self.share < 1:
             raise ConfigurationError("dagger: `at` and `share` must lie in (0, 1)")
+        if self.episodes < 1 or self.keyframes < 1 or not 0 <= self.switch_share <= 1:
+            raise ConfigurationError("dagger: episodes and keyframes must be positive and switch_share lie in [0, 1]")
 
 
 @dataclass(frozen=True)

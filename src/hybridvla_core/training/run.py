@@ -77,7 +77,8 @@ def train(config_file: Path, data: Path, work: Path, out: Path, threads: int, su
         average.load_state_dict(trainer.average.values)
         path = work / f"rollouts-{due[step]}.npz"
         policy = batch_policy(average, checkpoint, statistics, tokenizer, instructions(), seed=step)
-        result = record_policy_episodes(policy, 500 + due[step], config.dagger.episodes, path)
+        result = record_policy_episodes(policy, 500 + due[step], config.dagger.episodes, path,
+                                        config.dagger.keyframes, config.dagger.switch_share)
         shards.append(path)
         LOGGER.info("step %d: rollouts %.2f successful, %.2f of the switched ones", step, result["success"], result["switched"])
 
