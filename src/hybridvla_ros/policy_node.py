@@ -139,6 +139,9 @@ class PolicyNode:
         found, problem = self.sync.latest(rospy.Time.now().to_sec())
         if found is None:
             return problem
+        if not self.proposer.wants(found.stamp_ns * 1e-9):
+            time.sleep(0.005)
+            return ""
         try:
             images = {view: to_rgb(message, view) for view, message in found.messages.items()}
             self.proposer.step(images, found.stamp_ns, found.spread)

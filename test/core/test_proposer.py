@@ -91,6 +91,19 @@ def test_a_keyframe_blocks_until_it_is_reached(desk):
     assert desk.proposer.due()
 
 
+def test_images_from_the_way_to_a_keyframe_are_not_wanted(desk):
+    desk.proposer.set_instruction("go")
+    assert desk.proposer.wants(desk.now - 0.1)
+    desk.step()
+    desk.now += 1.0
+    desk.proposer.on_execution(5, 1, True)
+    desk.now += 0.05
+    desk.proposer.on_execution(5, 1, True)
+    assert not desk.proposer.wants(desk.now - 0.06) and desk.proposer.wants(desk.now - 0.04)
+    desk.now -= 5.0
+    assert desk.proposer.wants(desk.now)
+
+
 def test_a_keyframe_that_is_never_reached_times_out(desk):
     desk.proposer.set_instruction("go")
     desk.step()

@@ -87,6 +87,7 @@ class Proposer:
         self._blocking_sequence = 0      # keyframe being executed; 0 when the next prediction is free to start
         self._blocked_since = 0.0
         self._reached = False
+        self._reached_at = -math.inf     # of the last keyframe, on the clock of the stamps
         self._last_begin = -math.inf
         self._state, self._state_since = PolicyState.WAITING, monotonic()
         self._progress = monotonic()
@@ -139,7 +140,8 @@ class Proposer:
             if not self._blocking_sequence:
                 return
             if epoch == self.epoch and sequence == self._blocking_sequence:
-                self._reached = self._reached or at_target
+                if at_target and not self._reached:
+                    self._reached, self._reached_at = True, self._clock()
             elif self._monotonic() - self._blocked_since > self.config.acceptance_timeout_s:
                 # The filter executes something else or nothing: this keyframe was refused or dropped.
                 self._blocking_sequence = 0
@@ -155,6 +157,11 @@ class Proposer:
             if waiting:
                 self._enter(PolicyState.WAITING, now, waiting)
             return not waiting
+
+    def wants(self, stamp: float) -> bool:
+        """Whether images of this stamp, s, show the arm after the last keyframe and not still on its way to it.
+        A clock that was set back (a looping bag) does not block."""
+        return stamp >= self._reached_at or self._clock() < self._reached_at
 
     def report(self, message: str) -> None:
         """Say in the heartbeat why no observation can be made (`camera wrist: no frame for 0.4 s`)."""
