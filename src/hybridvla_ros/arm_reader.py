@@ -12,12 +12,13 @@ from hybridvla_core.contracts import ArmState, GripperState, Pose
 class ArmReader:
     """Assembles one arm's state from whatever its driver publishes.
 
-    joint_names: the arm's own joints; fingers: (names, widest opening of all of them together, m).
+    joint_names: the arm's own joints; fingers: names, and the sum of their positions when closed and when open, in the
+    driver's units (m, or a motor's own).
     """
 
-    def __init__(self, name: str, joint_names: Sequence[str], fingers: Tuple[Sequence[str], float]) -> None:
+    def __init__(self, name: str, joint_names: Sequence[str], fingers: Tuple[Sequence[str], float, float]) -> None:
         self.name, self.joint_names = name, tuple(joint_names)
-        self._fingers, self._max_width = tuple(fingers[0]), fingers[1]
+        self._fingers, self._closed, self._open = tuple(fingers[0]), fingers[1], fingers[2]
         self.pose: Optional[Pose] = None
         self.opening = math.nan
         self._last_opening, self._moving_until = math.nan, 0.0
@@ -27,7 +28,8 @@ class ArmReader:
         """A JointState's content; None when it holds none of this arm's joints (the gripper's own message, say)."""
         index: Dict[str, int] = {joint: i for i, joint in enumerate(names)}
         if all(finger in index and index[finger] < len(positions) for finger in self._fingers) and self._fingers:
-            self._gripper(sum(positions[index[finger]] for finger in self._fingers) / self._max_width, now)
+            reading = sum(positions[index[finger]] for finger in self._fingers)
+            self._gripper((reading - self._closed) / (self._open - self._closed), now)
         found = [joint for joint in self.joint_names if joint in index]
         if not found:
             return None

@@ -4,7 +4,8 @@ from __future__ import annotations
 from typing import Any, Tuple
 
 
-def fingers_of(arm: Any) -> Tuple[Tuple[str, ...], float]:
-    """Finger joints whose positions add up to the opening width, and that width in m, from the arm's configuration."""
+def fingers_of(arm: Any) -> Tuple[Tuple[str, ...], float, float]:
+    """Finger joints, and the sum of their positions when closed and when open, from the arm's configuration."""
     names = arm.topics.get("finger_joints", "")
-    return tuple(name.strip() for name in names.split(",") if name.strip()), arm.gripper.max_width_m
+    closed, opened = arm.gripper.readings or (0.0, arm.gripper.max_width_m)
+    return tuple(name.strip() for name in names.split(",") if name.strip()), closed, opened

@@ -4,7 +4,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 import rospy
@@ -63,15 +63,18 @@ class PolicyNode:
             rospy.Subscriber(camera.image_topic, kind, self._on_image, callback_args=camera.view, queue_size=1,
                              buff_size=2 ** 24, tcp_nodelay=True)
         for topic in sorted({arm.topics["joint_states"] for arm in self.robot.arms}):
-            rospy.Subscriber(topic, JointState, self._on_joints, queue_size=10, tcp_nodelay=True)
+            names = [arm.name for arm in self.robot.arms if arm.topics["joint_states"] == topic]
+            rospy.Subscriber(topic, JointState, self._on_joints, callback_args=names, queue_size=10, tcp_nodelay=True)
         rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, self._on_status, queue_size=5, tcp_nodelay=True)
 
     def _on_image(self, message: Any, view: str) -> None:
         self.sync.add(view, message.header.stamp.to_nsec(), message)
 
-    def _on_joints(self, message: JointState) -> None:
+    def _on_joints(self, message: JointState, names: List[str]) -> None:
+        """names: the arms that this topic speaks of; two arms may call their joints alike."""
         stamp = message.header.stamp.to_sec()
-        for name, reader in self._readers.items():
+        for name in names:
+            reader = self._readers[name]
             state = reader.joints(message.name, message.position, message.velocity, time.monotonic())
             if state is None or tuple(state.joint_names) != reader.joint_names:
                 continue

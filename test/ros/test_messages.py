@@ -185,7 +185,7 @@ def test_a_clock_set_back_starts_the_view_anew():
 # Joint states ------------------------------------------------------------------------------------------------------
 
 def test_joints_are_found_by_name_and_a_short_message_is_passed_on_as_broken():
-    reader = ArmReader("arm", ("j1", "j2"), (("f1", "f2"), 0.08))
+    reader = ArmReader("arm", ("j1", "j2"), (("f1", "f2"), 0.0, 0.08))
     state = reader.joints(["f1", "f2", "j2", "j1"], [0.02, 0.02, 2.0, 1.0], [0.0, 0.0, 0.2, 0.1], 0.0)
     assert state.gripper == pytest.approx(0.5)
     assert dict(zip(state.joint_names, state.joint_positions)) == {"j1": 1.0, "j2": 2.0}

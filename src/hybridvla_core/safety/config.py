@@ -75,6 +75,7 @@ class GripperConfig:
 
     binary: commands are 0 or 1, decided with hysteresis (below close_below it closes, above open_above it opens).
     Otherwise a new command goes out when it differs by `deadband`. speed_m_s bounds the width's speed.
+    readings: what the driver reports (and takes) closed and open, in its own units; without it 0 and max_width_m.
     """
 
     max_width_m: float
@@ -86,9 +87,12 @@ class GripperConfig:
     force_n: float
     minimum_wait_s: float
     deadline_s: float
+    readings: Optional[Tuple[float, float]] = None
 
     def __post_init__(self) -> None:
         require(self.max_width_m > 0.0, "gripper: max_width_m must be positive")
+        require(self.readings is None or abs(self.readings[1] - self.readings[0]) > 1e-3,
+                "gripper: readings must differ between closed and open")
         require(0.0 < self.close_below < self.open_above < 1.0, "gripper: 0 < close_below < open_above < 1 is needed")
         require(0.0 < self.deadband < 1.0, "gripper: deadband must lie between 0 and 1")
         require(self.speed_m_s > 0.0 and self.force_n > 0.0, "gripper: speed_m_s and force_n must be positive")
