@@ -73,7 +73,8 @@ class LimitMonitor:
         angle = 2.0 * math.acos(dot) if dot < 1.0 - 1e-9 else 0.0
         self._judge("step", distance, angle, max(time - then, limits.period))
         if time < then:
-            self._steps.clear()  # the sender's clock was set back: its window starts anew
+            self._steps.clear()  # the sender's clock was set back: its window starts anew, and this step has no time
+            return
         # A step counts from the target before it: where messages were lost on the way, one step spans the whole gap.
         self._steps.append((then, distance, angle))
         while len(self._steps) > 1 and self._steps[0][0] < time - limits.window:
