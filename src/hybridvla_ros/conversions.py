@@ -136,7 +136,8 @@ def status_message(status: safety.SafetyStatus, frames: Dict[str, str]) -> Safet
     return message
 
 
-def execution(message: SafetyStatus) -> Tuple[int, int, bool]:
-    """(epoch, sequence, whether every arm has carried it out) of a status."""
+def execution(message: SafetyStatus) -> Tuple[int, int, bool, bool]:
+    """(epoch, sequence, whether every arm has carried it out, whether the filter waits for a proposal) of a status."""
     at_target = bool(message.arms) and message.sequence > 0 and all(arm.at_target for arm in message.arms)
-    return int(message.epoch), int(message.sequence), at_target
+    waiting = message.state == SafetyStatus.HOLDING and message.reasons == SafetyStatus.PROPOSAL_STALE
+    return int(message.epoch), int(message.sequence), at_target, waiting

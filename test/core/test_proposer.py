@@ -91,6 +91,22 @@ def test_a_keyframe_blocks_until_it_is_reached(desk):
     assert desk.proposer.due()
 
 
+def test_a_keyframe_that_the_filter_dropped_does_not_block(desk):
+    desk.proposer.set_instruction("go")
+    desk.step()
+    desk.now += 0.6
+    desk.proposer.on_execution(5, 1, False)                 # under way
+    assert not desk.proposer.due()
+    desk.proposer.on_execution(5, 1, False, waiting=True)   # a hold dropped it, and the hold is over
+    assert desk.proposer.due()
+    desk.proposer.set_instruction("on")
+    desk.state(0.3)
+    desk.step()
+    desk.now += 0.2
+    desk.proposer.on_execution(5, 1, False, waiting=True)   # a status from before the filter saw the new keyframe
+    assert not desk.proposer.due()
+
+
 def test_images_from_the_way_to_a_keyframe_are_not_wanted(desk):
     desk.proposer.set_instruction("go")
     assert desk.proposer.wants(desk.now - 0.1)

@@ -16,7 +16,7 @@ from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.proposer import Proposer
 from hybridvla_core.safety.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
-from hybridvla_core.safety.status import State
+from hybridvla_core.safety.status import Reason, State
 
 HEARTBEAT_S = 0.1
 STATE_S = 0.01
@@ -146,7 +146,8 @@ class _Loop:
         self.result.tick_ms.append(status.tick_cpu_ms)
         if not self.result.states or self.result.states[-1] != State(status.state).name:
             self.result.states.append(State(status.state).name)
-        self.proposer.on_execution(status.epoch, status.sequence, status.at_target)
+        waiting = status.state == State.HOLDING and status.reasons == Reason.PROPOSAL_STALE
+        self.proposer.on_execution(status.epoch, status.sequence, status.at_target, waiting)
         runner.rig.step(runner.robot.dt)
 
     def _infer(self, now: float) -> None:
