@@ -13,6 +13,7 @@ import numpy as np
 
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.safety.agilex_config import AgilexConfig
 from hybridvla_core.safety.limit_config import (
     CartesianLimits,
     CollisionConfig,
@@ -25,6 +26,7 @@ from hybridvla_core.safety.limit_config import (
 
 Vector = Tuple[float, ...]
 DOORS = ("cartesian", "joint")
+DRIVER_DOORS = {"agilex_joint": "joint", "agilex_pos_cmd": "cartesian"}
 ON_LIMIT = ("scale", "slide")
 
 
@@ -197,7 +199,7 @@ class RobotConfig:
     """Everything the filter knows about a robot.
 
     door: `cartesian` (poses to an impedance controller) or `joint` (joint targets). coupled: both arms on one time
-    scale. driver: name of the ROS adapter. topics: ROS names shared by all arms, by role.
+    scale. driver: name of the ROS adapter. topics: ROS names shared by all arms, by role. agilex: of such drivers only.
     """
 
     name: str
@@ -219,6 +221,7 @@ class RobotConfig:
     at_target: AtTarget
     caution: CautionConfig
     topics: Dict[str, str]
+    agilex: Optional[AgilexConfig] = None
     source: Optional[str] = None
 
     def __post_init__(self) -> None:
@@ -232,6 +235,10 @@ class RobotConfig:
         require(0.0 < self.reenter_scale <= 0.5, "reenter_scale must lie in (0, 0.5]")
         require(self.inter_arm_margin_m >= 0.0, "inter_arm_margin_m must not be negative")
         require(self.tcp_tolerance_m > 0.0 and self.tcp_tolerance_rad > 0.0, "tcp tolerances must be positive")
+        require(self.agilex is not None or not self.driver.startswith("agilex"),
+                f"driver {self.driver} needs a section agilex")
+        require(self.door == DRIVER_DOORS.get(self.driver, self.door),
+                f"driver {self.driver} is commanded through door {DRIVER_DOORS.get(self.driver)}")
         require(self.watchdogs.clock_gap_s > 2.0 / self.tick_hz, "watchdogs: clock_gap_s must exceed two ticks")
 
     @property

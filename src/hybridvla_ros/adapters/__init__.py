@@ -14,4 +14,8 @@ def make(config: RobotConfig, on_state: Callable[[ArmState], None]):
         from hybridvla_ros.adapters.pose_topic import PoseTopicAdapter
 
         return PoseTopicAdapter(config, on_state)
+    if config.driver in ("agilex_joint", "agilex_pos_cmd"):
+        from hybridvla_ros.adapters.agilex import AgilexAdapter
+
+        return AgilexAdapter(config, on_state)
     raise ConfigurationError(f"robot {config.name}: there is no adapter for driver {config.driver!r} in this version")

@@ -1,0 +1,199 @@
+"""AgileX without a graph: messages, the start-up probe of units, what a status means, and the form of a command."""
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from hybridvla_core.contracts import Pose
+from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.safety.config import load_robot
+from hybridvla_core.safety.kinematics import ArmKinematics
+from hybridvla_core.safety.rotations import to_quaternion
+from hybridvla_core.safety.status import ArmCommand
+from hybridvla_ros.adapters import agilex_status
+from hybridvla_ros.adapters.agilex_command import ArmStream, tool_pose
+from hybridvla_ros.adapters.agilex_probe import FIRMWARES, SAMPLES, EndPose, UnitProbe
+
+ROBOTS = Path(__file__).resolve().parents[2] / "config" / "robots"
+CONFIG = load_robot(ROBOTS / "agilex.yaml")
+ARM = CONFIG.arms[0]
+JOINTS = np.array([0.3, 1.4, -1.1, 0.2, 0.8, -0.4])
+BARE = dataclasses.replace(ARM.tool, position_m=(0.0, 0.0, 0.0))
+
+
+def change(**keys):
+    return dataclasses.replace(CONFIG, agilex=dataclasses.replace(CONFIG.agilex, **keys))
+
+
+def flange(arm=ARM):
+    position, matrix = ArmKinematics(dataclasses.replace(arm, tool=BARE)).pose(JOINTS)
+    return position, Rotation.from_matrix(matrix)
+
+
+def probed(pose, config=CONFIG, arm=ARM, gripper=0.03, count=SAMPLES, joints=JOINTS, gripper_m=math.nan):
+    probe = UnitProbe(arm, config)
+    for _ in range(count):
+        probe.joints(joints, gripper)
+        probe.pose(pose, gripper_m)
+    return probe
+
+
+def euler_pose(metre=1.0, radian=1.0, arm=ARM):
+    position, turn = flange(arm)
+    return EndPose(tuple(position / metre), euler=tuple(turn.as_euler("xyz") / radian))
+
+
+# Messages ------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name, md5", [("PosCmd", "1c57ab1c25d2c8b93367daa40ff13cae"),
+                                       ("PiperStatusMsg", "18e0aaa943372aaa58f1495907dd9a17")])
+def test_the_stand_in_messages_have_the_real_ones_md5(name, md5):
+    import piper_msgs.msg
+
+    kind = getattr(piper_msgs.msg, name)
+    assert kind._md5sum == md5 and kind._type == f"piper_msgs/{name}"
+
+
+# Probe ---------------------------------------------------------------------------------------------------------------
+
+def test_a_new_driver_is_found_to_speak_metres_and_an_old_one_millimetres():
+    assert probed(euler_pose()).units == "m_rad"
+    assert probed(euler_pose(1e-3, math.pi / 180)).units == "mm_deg"
+    position, turn = flange()
+    assert probed(EndPose(tuple(position), quaternion=tuple(turn.as_quat()))).units == "m_rad"
+
+
+def test_a_pose_with_degrees_taken_for_radians_is_a_driver_of_2024():
+    position, turn = flange()
+    wrong = Rotation.from_euler("xyz", np.round(np.degrees(turn.as_euler("xyz")), 3))
+    assert probed(EndPose(tuple(position), quaternion=tuple(wrong.as_quat()))).units == "mm_deg"
+
+
+def test_the_drivers_own_rounding_and_its_low_angles_pass():
+    position, turn = flange()
+    rounded = EndPose(tuple(np.round(position, 6)), euler=tuple(np.radians(np.round(np.degrees(turn.as_euler("xyz")), 3))))
+    assert probed(rounded, joints=JOINTS * 0.017444 / (math.pi / 180)).units == "m_rad"
+
+
+def test_nothing_is_decided_from_a_few_samples_or_without_joints():
+    assert not probed(euler_pose(), count=SAMPLES - 1).done
+    probe = UnitProbe(ARM, CONFIG)
+    probe.pose(euler_pose())
+    assert not probe.done and "waiting" in probe.problem
+
+
+def test_what_fits_in_no_unit_is_refused_with_the_distance():
+    position, turn = flange()
+    probe = probed(EndPose(tuple(position + [0.0, 0.04, 0.0]), euler=tuple(turn.as_euler("xyz"))))
+    assert not probe.done and "40 mm off" in probe.problem
+    assert "no unit quaternion" in probed(EndPose(tuple(position), quaternion=(0.1, 2.0, 0.3, 0.05))).problem
+
+
+def test_older_firmware_is_named():
+    offsets = list(ARM.kinematics.theta_offset_rad)
+    offsets[1:3] = np.radians(FIRMWARES["older"])
+    old = dataclasses.replace(ARM, kinematics=dataclasses.replace(ARM.kinematics, theta_offset_rad=tuple(offsets)))
+    probe = probed(euler_pose(arm=old))
+    assert not probe.done and "older firmware" in probe.problem and "-174.22, -100.78" in probe.problem
+    assert "newer firmware" in probed(euler_pose(), arm=old).problem
+
+
+def test_stated_units_must_agree_with_the_driver():
+    assert "speaks mm_deg" in probed(euler_pose(1e-3, math.pi / 180), config=change(pos_cmd_units="m_rad")).problem
+    assert probed(euler_pose(), config=change(pos_cmd_units="m_rad")).units == "m_rad"
+
+
+def test_a_gripper_in_motor_units_is_refused_until_it_is_configured():
+    assert "motor units" in probed(euler_pose(), gripper=3.5578).gripper_problem
+    assert "motor units" in probed(euler_pose(), gripper=-0.339).gripper_problem
+    assert "motor units" not in probed(euler_pose(), gripper=0.12).gripper_problem
+    assert "configured are 0 closed" in probed(euler_pose(), gripper=0.12).gripper_problem
+    motor = dataclasses.replace(ARM, gripper=dataclasses.replace(ARM.gripper, readings=(-0.339, 3.5578)))
+    assert not probed(euler_pose(), arm=motor, gripper=3.5578).gripper_problem
+    assert "opening in m" in probed(euler_pose(), arm=motor, gripper=0.05, gripper_m=0.05, count=4).gripper_problem
+
+
+# Status --------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("field, value, word", [
+    ("arm_status", 1, "emergency"), ("arm_status", 4, "units"), ("arm_status", 6, "enable"), ("arm_status", 99, "99"),
+    ("communication_status_joint_3", True, "joint 3"), ("ctrl_mode", 6, "leader"), ("ctrl_mode", 2, "teach")])
+def test_a_status_that_forbids_motion_says_why(field, value, word):
+    from piper_msgs.msg import PiperStatusMsg
+
+    status = PiperStatusMsg(ctrl_mode=1)
+    assert not agilex_status.problem(status, True)
+    setattr(status, field, value)
+    assert word in agilex_status.problem(status, False)
+
+
+def test_standby_is_ready_before_the_stream_and_disabled_during_it():
+    from piper_msgs.msg import PiperStatusMsg
+
+    assert not agilex_status.problem(PiperStatusMsg(ctrl_mode=0), False)
+    assert "disabled" in agilex_status.problem(PiperStatusMsg(ctrl_mode=0), True)
+
+
+# Commands ------------------------------------------------------------------------------------------------------------
+
+def released(joints=JOINTS, gripper=None):
+    position, matrix = ArmKinematics(ARM).pose(np.asarray(joints))
+    return ArmCommand(ARM.name, Pose(position, to_quaternion(matrix)), np.asarray(joints, dtype=float), gripper, True)
+
+
+def test_a_joint_command_has_seven_positions_in_the_drivers_order():
+    stream = ArmStream(ARM, CONFIG)
+    stream.measured(0.5)
+    stream.begin()
+    message = stream.joint_message(released(), 12.5)
+    assert message.name == [f"joint{i}" for i in range(7)]
+    np.testing.assert_allclose(message.position, [*JOINTS, 0.035])
+    assert message.velocity[6] == 100.0 and message.effort[6] == 1.0 and message.header.stamp.to_sec() == 12.5
+    assert stream.joint_message(released(gripper=0.0), 12.6).position[6] == 0.0
+    assert stream.joint_message(released(gripper=7.0), 12.7).position[6] == pytest.approx(0.07)
+
+
+def test_a_slower_stream_leaves_ticks_out():
+    stream = ArmStream(ARM, change(command_hz=50.0))
+    sent = [stream.joint_message(released(), 0.0) is not None for _ in range(8)]
+    assert sent == [True, False, False, False] * 2
+
+
+def test_what_a_gripper_holds_stays_held_over_a_pause_but_a_moved_gripper_starts_from_where_it_is():
+    stream = ArmStream(ARM, CONFIG)
+    stream.measured(0.3)
+    stream.begin()
+    stream.joint_message(released(gripper=0.0), 0.0)      # closed on something 0.3 wide
+    stream.measured(0.31)
+    stream.begin()
+    assert stream.joint_message(released(), 1.0).position[6] == 0.0
+    stream.measured(0.9)                                  # opened by hand meanwhile
+    stream.begin()
+    assert stream.joint_message(released(), 2.0).position[6] == pytest.approx(0.9 * 0.07)
+
+
+@pytest.mark.parametrize("units, metre, radian", [("m_rad", 1.0, 1.0), ("mm_deg", 1e-3, math.pi / 180)])
+def test_a_pos_cmd_is_the_flange_in_the_drivers_units(units, metre, radian):
+    from piper_msgs.msg import PosCmd
+
+    stream = ArmStream(ARM, CONFIG)
+    message = stream.pos_cmd(released(), units, 10.0, PosCmd)
+    position, turn = flange()
+    np.testing.assert_allclose(np.array([message.x, message.y, message.z]) * metre, position, atol=1e-9)
+    np.testing.assert_allclose(np.array([message.roll, message.pitch, message.yaw]) * radian, turn.as_euler("xyz"),
+                               atol=1e-9)
+    np.testing.assert_allclose(tool_pose(message, ARM, units).position, released().pose.position, atol=1e-9)
+    assert stream.pos_cmd(released(), units, 10.01, PosCmd) is None
+    assert stream.pos_cmd(released(), units, 10.06, PosCmd) is not None
+
+
+def test_a_driver_needs_its_section_and_its_door():
+    with pytest.raises(ConfigurationError, match="section agilex"):
+        dataclasses.replace(CONFIG, agilex=None)
+    with pytest.raises(ConfigurationError, match="door"):
+        dataclasses.replace(CONFIG, door="cartesian")
+    with pytest.raises(ConfigurationError, match="command_hz"):
+        change(command_hz=1000.0)
