@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 import rospy
 from diagnostic_msgs.msg import DiagnosticStatus
-from sensor_msgs.msg import CompressedImage, Image, JointState
+from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
 from hybridvla.msg import ActionProposal, PolicyHeartbeat, SafetyStatus
@@ -17,6 +17,7 @@ from hybridvla.srv import SetInstruction, SetInstructionResponse
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Observation, PolicyState, Pose
 from hybridvla_core.errors import ObservationError
+from hybridvla_core.policy.cameras import CameraRig
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.proposer import Proposer, check_fit
 from hybridvla_core.safety import rotations
@@ -24,10 +25,10 @@ from hybridvla_core.safety.config import RobotConfig
 from hybridvla_core.safety.kinematics import ArmKinematics
 from hybridvla_ros import conversions
 from hybridvla_ros.arm_reader import ArmReader
+from hybridvla_ros.camera_feed import CameraFeed
 from hybridvla_ros.images import to_rgb
 from hybridvla_ros.node_support import Diagnostics, package_path, require_parameter
 from hybridvla_ros.policy_arms import fingers_of
-from hybridvla_ros.sync import CameraSync
 
 HEARTBEAT_S = 0.1
 
@@ -43,8 +44,7 @@ class PolicyNode:
         self._instructions = rospy.Publisher("/hybridvla/policy/instruction", String, queue_size=1, latch=True)
         self.proposer = Proposer(policy, config, publish=self._publish_proposal, publish_heartbeat=self._publish_heartbeat,
                                  clock=lambda: rospy.Time.now().to_sec())
-        self.sync = CameraSync([camera.view for camera in config.cameras], config.max_camera_spread_s,
-                               config.max_observation_age_s)
+        self._used: Tuple[int, int] = (0, 0)  # stamp, ns, and instruction of the last prediction
         self._readers = {arm.name: ArmReader(arm.name, arm.joint_names, fingers_of(arm)) for arm in robot.arms}
         self._kinematics = {arm.name: ArmKinematics(arm) for arm in robot.arms}
         self._problem = "warming up"
@@ -58,17 +58,11 @@ class PolicyNode:
     # Inputs --------------------------------------------------------------------------------------------------------
 
     def _subscribe(self) -> None:
-        for camera in self.config.cameras:
-            kind = CompressedImage if camera.image_topic.endswith("/compressed") else Image
-            rospy.Subscriber(camera.image_topic, kind, self._on_image, callback_args=camera.view, queue_size=1,
-                             buff_size=2 ** 24, tcp_nodelay=True)
+        self.feed = CameraFeed(self.config.cameras, self.config.max_camera_spread_s, self.config.max_observation_age_s)
         for topic in sorted({arm.topics["joint_states"] for arm in self.robot.arms}):
             names = [arm.name for arm in self.robot.arms if arm.topics["joint_states"] == topic]
             rospy.Subscriber(topic, JointState, self._on_joints, callback_args=names, queue_size=10, tcp_nodelay=True)
         rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, self._on_status, queue_size=5, tcp_nodelay=True)
-
-    def _on_image(self, message: Any, view: str) -> None:
-        self.sync.add(view, message.header.stamp.to_nsec(), message)
 
     def _on_joints(self, message: JointState, names: List[str]) -> None:
         """names: the arms that this topic speaks of; two arms may call their joints alike."""
@@ -118,14 +112,13 @@ class PolicyNode:
             DiagnosticStatus.WARN if self._problem else DiagnosticStatus.OK)
         values = {"sequence": heartbeat.last_sequence, "discarded": self.proposer.discarded,
                   "instruction": self.proposer.instruction}
-        values.update({f"frames {view}": count for view, count in self.sync.received.items()})
         return level, self._problem or heartbeat.message or "predicting", values
 
     # The loop ------------------------------------------------------------------------------------------------------
 
     def spin(self) -> None:
         """Predict whenever a prediction is due and an observation can be made."""
-        rospy.loginfo("policy ready: %s, cameras %s", self.config.mode, ", ".join(self.sync.views))
+        rospy.loginfo("policy ready: %s, cameras %s", self.config.mode, ", ".join(self.feed.sync.views))
         while not rospy.is_shutdown():
             if not self.proposer.due():
                 self._problem = ""
@@ -135,19 +128,21 @@ class PolicyNode:
             if self._problem:
                 self.proposer.report(self._problem)
                 rospy.logwarn_throttle(5.0, self._problem)
-                time.sleep(0.02)
+                self.feed.sync.wait(0.02)
 
     def _predict(self) -> str:
         """One inference; returns a sentence when there was nothing to predict from."""
-        found, problem = self.sync.latest(rospy.Time.now().to_sec())
+        found, problem = self.feed.latest()
         if found is None:
             return problem
-        if not self.proposer.wants(found.stamp_ns * 1e-9):
-            time.sleep(0.005)
+        moment = (found.stamp_ns, self.proposer.instruction_sequence)
+        if moment == self._used or not self.proposer.wants(found.stamp_ns * 1e-9):
+            self.feed.sync.wait(0.02)
             return ""
         try:
             images = {view: to_rgb(message, view) for view, message in found.messages.items()}
             self.proposer.step(images, found.stamp_ns, found.spread)
+            self._used = moment
         except ObservationError as error:
             return str(error)
         return ""
@@ -174,6 +169,9 @@ def main(policy: Optional[Any] = None) -> None:
     mode = str(rospy.get_param("~mode", "")).strip()
     if mode:
         config = replace(config, mode=mode)
+    cameras = str(rospy.get_param("~cameras", "")).strip()
+    if cameras:
+        config = config.with_cameras(load_file(CameraRig, package_path(cameras)))
     robot = load_file(RobotConfig, package_path(require_parameter("robot_config")))
     node = PolicyNode(policy or load_policy(config, str(rospy.get_param("~checkpoint", "")).strip()), config, robot)
     instruction = str(rospy.get_param("~instruction", "")).strip()

@@ -6,6 +6,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Deque, Dict, Mapping, Optional, Sequence, Tuple
 
+from hybridvla_ros.camera_health import CameraHealth
+
+Entry = Tuple[int, Any]
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -19,48 +23,91 @@ class ImageSet:
 class CameraSync:
     """Keeps the last messages of each view. Stamps are the drivers'; `now` is the clock they are compared with.
 
-    max_spread, max_age: s. Thread safe.
+    max_spread, max_age: s. health: by view, see camera_health.py. Thread safe.
     """
 
     def __init__(self, views: Sequence[str], max_spread: float, max_age: float, depth: int = 10) -> None:
         self.views, self.max_spread, self.max_age = tuple(views), max_spread, max_age
-        self._queues: Dict[str, Deque[Tuple[int, Any]]] = {view: deque(maxlen=depth) for view in views}
-        self.received: Dict[str, int] = dict.fromkeys(views, 0)
-        self._lock = threading.Lock()
+        self._queues: Dict[str, Deque[Entry]] = {view: deque(maxlen=depth) for view in views}
+        self.health: Dict[str, CameraHealth] = {view: CameraHealth() for view in views}
+        self._changed = threading.Condition()
+        self._additions = 0
 
-    def add(self, view: str, stamp_ns: int, message: Any) -> None:
-        """A new message; one that goes back in time (a looping bag, a restarted driver) empties the view first."""
-        with self._lock:
+    @property
+    def received(self) -> Dict[str, int]:
+        """Messages so far, by view."""
+        return {view: health.received for view, health in self.health.items()}
+
+    def add(self, view: str, stamp_ns: int, message: Any, sequence: Optional[int] = None,
+            arrival_ns: Optional[int] = None) -> None:
+        """A new message; one that goes back in time (a looping bag, a restarted driver) empties the view first.
+
+        sequence: the publisher's number, to count what the network lost. arrival_ns: when it came, on the clock of
+        `now`; with it a camera with a wrong clock is told from a silent one.
+        """
+        with self._changed:
             queue = self._queues[view]
+            self.health[view].add(stamp_ns, sequence, arrival_ns)
             if queue and stamp_ns < queue[-1][0]:
                 queue.clear()
             queue.append((stamp_ns, message))
-            self.received[view] += 1
+            self._additions += 1
+            self._changed.notify_all()
+
+    def wait(self, timeout: float) -> bool:
+        """Block until another message has come, at most `timeout` s; whether one has."""
+        with self._changed:
+            before = self._additions
+            return self._changed.wait_for(lambda: self._additions != before, timeout)
 
     def latest(self, now: float) -> Tuple[Optional[ImageSet], str]:
         """The newest usable set, or None and a sentence naming the camera and what is wrong."""
-        with self._lock:
+        with self._changed:
             problem = self._stale(now)
             if problem:
                 return None, problem
-            newest_possible = min(queue[-1][0] for queue in self._queues.values())
-            chosen = {}
-            for view, queue in self._queues.items():
-                chosen[view] = min(queue, key=lambda entry: abs(entry[0] - newest_possible))
-            stamps = [entry[0] for entry in chosen.values()]
-            spread = (max(stamps) - min(stamps)) * 1e-9
+            chosen = self._nearest(min(queue[-1][0] for queue in self._queues.values()))
+            if _spread(chosen) > self.max_spread:
+                chosen = self._tightest(now) or chosen
+            spread = _spread(chosen)
             if spread > self.max_spread:
-                return None, (f"the cameras' images are {spread:.3f} s apart (limit {self.max_spread} s); check their "
-                              "rates and clocks")
-            return ImageSet({view: entry[1] for view, entry in chosen.items()}, min(stamps), spread), ""
+                newest, oldest = (pick(chosen, key=lambda view: chosen[view][0]) for pick in (max, min))
+                return None, (f"the cameras' images are {spread:.3f} s apart (limit {self.max_spread} s), camera {oldest} "
+                              f"behind camera {newest}; check their rates and clocks")
+            stamp = min(entry[0] for entry in chosen.values())
+            return ImageSet({view: entry[1] for view, entry in chosen.items()}, stamp, spread), ""
+
+    def _nearest(self, stamp_ns: int) -> Dict[str, Entry]:
+        return {view: min(queue, key=lambda entry: abs(entry[0] - stamp_ns)) for view, queue in self._queues.items()}
+
+    def _tightest(self, now: float) -> Optional[Dict[str, Entry]]:
+        """The newest set within the spread around any recent message: free-running cameras may pair up better there."""
+        recent = sorted({entry[0] for queue in self._queues.values() for entry in queue
+                         if now - entry[0] * 1e-9 <= self.max_age}, reverse=True)
+        for stamp in recent:
+            chosen = self._nearest(stamp)
+            young = all(now - entry[0] * 1e-9 <= self.max_age for entry in chosen.values())
+            if young and _spread(chosen) <= self.max_spread:
+                return chosen
+        return None
 
     def _stale(self, now: float) -> str:
         for view, queue in self._queues.items():
             if not queue:
                 return f"camera {view}: no frame yet; check that it publishes"
+            if not queue[-1][0]:
+                return f"camera {view}: its frames carry no stamp; have its driver stamp them"
             age = now - queue[-1][0] * 1e-9
             if age > self.max_age:
+                if self.health[view].silent_s(now) <= self.max_age:
+                    return (f"camera {view}: frames arrive, but their stamps are {age:.1f} s behind this computer's "
+                            "clock; synchronise the clocks or check the driver's time")
                 return f"camera {view}: no frame for {age:.1f} s"
             if age < -self.max_age:
                 return f"camera {view}: its stamps are {-age:.1f} s ahead of this computer's clock; synchronise the clocks"
         return ""
+
+
+def _spread(chosen: Mapping[str, Entry]) -> float:
+    stamps = [entry[0] for entry in chosen.values()]
+    return (max(stamps) - min(stamps)) * 1e-9

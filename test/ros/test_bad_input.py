@@ -105,3 +105,44 @@ def test_a_wrong_parameter_is_named(bench, arguments, words):
 @pytest.mark.parametrize("scale", ["1.5", "fast"])
 def test_a_speed_scale_out_of_range_is_refused(bench, scale):
     assert "speed_scale" in run_node("safety_filter_node", ROBOT, f"_speed_scale:={scale}")
+
+
+def a_rig(folder, **changes):
+    """A camera configuration for one front camera, as a file."""
+    import yaml
+
+    path = folder / "rig.yaml"
+    path.write_text(yaml.safe_dump({"cameras": [dict({"view": "front", "image_topic": Camera.topic}, **changes)]}))
+    return path
+
+
+def test_a_rig_with_other_views_or_a_mistyped_key_is_refused(bench, tmp_path):
+    for changes, words in (({"view": "head"}, "head"), ({"topic": "/f"}, "unknown key")):
+        assert words in run_node("policy_node", ROBOT, POLICY, f"_cameras:={a_rig(tmp_path, **changes)}")
+
+
+def test_another_camera_than_the_configured_one_is_named_and_nothing_is_predicted(rig, tmp_path):
+    path = a_rig(tmp_path, serial="AY1", serial_parameter="/test_camera/camera/serial_number")
+    rospy.set_param("/test_camera/camera/serial_number", "AY2")
+    rig.kill_policy()
+    rig.policy = rig.graph.start([sys.executable, str(Path(__file__).with_name("fake_policy_node.py")), ROBOT, POLICY,
+                                  f"_cameras:={path}"], "policy.log")
+    try:
+        rig.heartbeat = None
+        rig.until(lambda: rig.heartbeat is not None, "a heartbeat", 40)
+        rospy.wait_for_service("/hybridvla/policy/set_instruction", 20)
+        rig.proposals.clear()
+        rig.instruct("left", False)
+        camera = Camera()
+        deadline = time.monotonic() + 20
+        while "serial number AY2" not in rig.heartbeat.message:
+            assert time.monotonic() < deadline, rig.heartbeat.message
+            camera.send(0.3)
+        assert "expected is AY1" in rig.heartbeat.message and not rig.proposals
+        rospy.set_param("/test_camera/camera/serial_number", "AY1")
+        while not rig.proposals:
+            assert time.monotonic() < deadline + 20, rig.heartbeat.message
+            camera.send(0.3)
+    finally:
+        rig.kill_policy()
+        rospy.delete_param("/test_camera")

@@ -5,42 +5,15 @@ difference, so that neither side can silently reinterpret the other (design 5).
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Optional, Tuple
+from dataclasses import dataclass, replace
+from typing import Tuple
 
 from hybridvla_core.contracts import Mode
 from hybridvla_core.conventions import ActionConvention
-from hybridvla_core.errors import ConfigurationError, ObservationError
+from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.policy.cameras import MAX_AGE_S, MAX_SPREAD_S, CameraRig, CameraSource, check_cameras
 
 MODES = tuple(mode.name.lower() for mode in Mode)
-MAX_CAMERAS = 3
-
-
-@dataclass(frozen=True)
-class CameraSource:
-    """One view of the model. `view`: its name in the checkpoint; `camera_info_topic` may be left out.
-
-    width_px, height_px: the size its images must have, so that another stream of the camera is not taken for the one
-    of the training data; None accepts any.
-    """
-
-    view: str
-    image_topic: str
-    camera_info_topic: Optional[str] = None
-    width_px: Optional[int] = None
-    height_px: Optional[int] = None
-
-    def __post_init__(self) -> None:
-        if not self.view:
-            raise ConfigurationError("a camera has an empty view name; use the name the checkpoint gives it")
-        if not self.image_topic:
-            raise ConfigurationError(f"camera {self.view}: image_topic is empty; name the topic of its images")
-
-    def check_size(self, height: int, width: int) -> None:
-        """Raises ObservationError for an image that is not of the configured size."""
-        if (self.width_px or width, self.height_px or height) != (width, height):
-            raise ObservationError(f"camera {self.view} sends images of {width}x{height} pixels, configured are "
-                                   f"{self.width_px}x{self.height_px}; choose the stream of the training data")
 
 
 @dataclass(frozen=True)
@@ -82,17 +55,20 @@ class PolicyConfig:
             raise ConfigurationError(f"mode is {self.mode!r}; use one of {', '.join(MODES)}")
         if not 0 <= self.seed < 2 ** 63:
             raise ConfigurationError(f"seed is {self.seed}; use a whole number from 0 below 2^63")
-        views = [camera.view for camera in self.cameras]
-        if not 1 <= len(views) <= MAX_CAMERAS or len(set(views)) != len(views):
-            raise ConfigurationError(f"cameras must be 1 to {MAX_CAMERAS} different views, found {views}")
+        check_cameras(self.cameras)
         if len(self.frames) != len(self.convention.arms) or not all(self.frames):
             raise ConfigurationError(f"frames must name one base frame for each of the arms "
                                      f"{list(self.convention.arms)}, found {list(self.frames)}")
         _check_range("prediction_rate_hz", self.prediction_rate_hz, 0.1, 100.0)
-        for key, high in (("max_observation_age_s", 10.0), ("max_camera_spread_s", 1.0), ("max_state_gap_s", 1.0),
+        for key, high in (("max_observation_age_s", MAX_AGE_S), ("max_camera_spread_s", MAX_SPREAD_S), ("max_state_gap_s", 1.0),
                           ("keyframe_timeout_s", 60.0), ("acceptance_timeout_s", 60.0), ("valid_for_margin_s", 1.0),
                           ("inference_timeout_s", 600.0)):
             _check_range(key, getattr(self, key), 1e-3, high)
+
+    def with_cameras(self, rig: CameraRig) -> PolicyConfig:
+        """The same policy on the cameras of another rig; the views must still be the checkpoint's."""
+        return replace(self, cameras=rig.cameras, max_observation_age_s=rig.max_age_s or self.max_observation_age_s,
+                       max_camera_spread_s=rig.max_spread_s or self.max_camera_spread_s)
 
     @property
     def inference_mode(self) -> Mode:
