@@ -128,7 +128,7 @@ class SafetyNode:
     def _on_reconfigure(self, values: Any, _level: int) -> Any:
         if self._ticks == 0 and self._last is None:
             # The server's first call carries its defaults; what the launch file said stands.
-            values.speed_scale, values.dry_run = self.config.speed_scale, self.filter._dry_run
+            values.speed_scale, values.dry_run = self.config.speed_scale, self.filter.dry_run
             return values
         with self._lock:
             try:
@@ -136,7 +136,7 @@ class SafetyNode:
                 self.filter.set_dry_run(values.dry_run)
             except ConfigurationError as error:
                 rospy.logwarn("%s", error)
-                values.dry_run = self.filter._dry_run
+                values.dry_run = self.filter.dry_run
         return values
 
     # The loop ------------------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ class SafetyNode:
     def spin(self) -> None:
         """Tick at the configured rate. After a gap it goes on from now: missed ticks are never made up."""
         rospy.loginfo("safety filter for %s at %.0f Hz, %s, %s", self.config.name, self.config.tick_hz, scheduler(),
-                      "dry run" if self.filter._dry_run else "inactive")
+                      "dry run" if self.filter.dry_run else "inactive")
         period, following, before = 1.0 / self.config.tick_hz, time.monotonic(), time.monotonic()
         while not rospy.is_shutdown():
             now, stamp = time.monotonic(), rospy.Time.now().to_sec()

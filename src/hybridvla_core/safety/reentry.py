@@ -49,3 +49,14 @@ class Reentry:
         if names:
             return motion.step_joints(self._start, scale)
         return motion.step(None)
+
+
+def worst_violation(motion: Motion) -> str:
+    """The worst positional limit broken at the commanded joints, with its amount, or an empty string."""
+    worst, text = 0.0, ""
+    for limit, margins in motion.margins(motion.joints):
+        if limit.positional and not limit.may_lead_out and margins.size and margins.min() < worst - 1e-9:
+            index = int(np.argmin(margins))
+            worst = float(margins[index])
+            text = f"{limit.names[index]} is outside by {-worst:.4f} {limit.unit}"
+    return text

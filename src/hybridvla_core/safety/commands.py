@@ -1,0 +1,37 @@
+"""What goes to the arms this tick: poses with quaternions of one sign, joints, gripper openings when due."""
+from __future__ import annotations
+
+from typing import List, Sequence, Tuple
+
+import numpy as np
+
+from hybridvla_core.contracts import GripperState, Pose
+from hybridvla_core.safety import rotations
+from hybridvla_core.safety.gripper import GripperSequencer
+from hybridvla_core.safety.measured import MeasuredArms
+from hybridvla_core.safety.motion import Motion
+from hybridvla_core.safety.status import ArmCommand
+
+
+class Commands:
+    """`quaternions`: (4,) xyzw of every arm as last commanded."""
+
+    def __init__(self, motion: Motion, arms: MeasuredArms, grippers: Sequence[GripperSequencer]) -> None:
+        self._motion = motion
+        self._arms = arms
+        self._grippers = grippers
+        self.quaternions: List[np.ndarray] = [rotations.to_quaternion(matrix) for matrix in motion.rotations]
+
+    def make(self, now: float, publish: bool) -> Tuple[ArmCommand, ...]:
+        """publish: whether they may be sent."""
+        motion = self._motion
+        commands: List[ArmCommand] = []
+        for index, (arm, gripper) in enumerate(zip(self._arms, self._grippers)):
+            quaternion = rotations.to_quaternion(motion.rotations[index])
+            if float(quaternion @ self.quaternions[index]) < 0.0:
+                quaternion = -quaternion
+            self.quaternions[index] = quaternion
+            opening = gripper.tick(now, arm.state.gripper_state if arm.state is not None else GripperState.UNKNOWN)
+            commands.append(ArmCommand(arm.name, Pose(motion.positions[index].copy(), quaternion),
+                                       motion.joints[index].copy(), opening if publish else None, publish))
+        return tuple(commands)

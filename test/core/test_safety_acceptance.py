@@ -1,0 +1,62 @@
+"""Which proposals are taken: well formed ones, in order, from one publisher and epoch."""
+import numpy as np
+import pytest
+from safety_rig import DOWN, Rig
+
+from hybridvla_core.contracts import ArmTarget, DeltaBase, Pose
+
+
+@pytest.mark.parametrize("spoil, words", [
+    (dict(epoch=0), "start at 1"),
+    (dict(valid_for=float("nan")), "not a number"),
+    (dict(valid_for=0.0), "valid_for"),
+    (dict(observation_age=-1.0), "future"),
+    (dict(observation_age=5.0), "old"),
+    (dict(action_period=float("inf")), "not a number"),
+    (dict(chunk=2), "targets are for"),
+    (dict(chunk=0), "chunk"),
+    (dict(targets=()), "targets are for"),
+])
+def test_ill_formed_proposals_are_refused(spoil, words):
+    rig = Rig().start()
+    answer = rig.propose([0.5, 0.1, 0.3], **spoil)
+    assert not answer.accepted and words in answer.reason
+
+
+@pytest.mark.parametrize("position, quaternion, frame, name, gripper, words", [
+    ([np.nan, 0, 0.3], DOWN, None, None, 1.0, "finite"),
+    ([0.5, 1e30, 0.3], DOWN, None, None, 1.0, "world"),
+    ([0.5, 0, 0.3], [0, 0, 0, 0], None, None, 1.0, "unit"),
+    ([0.5, 0, 0.3], [0, 0, np.inf, 1], None, None, 1.0, "finite"),
+    ([0.5, 0, 0.3], [0, 0, 0, 1.3], None, None, 1.0, "unit"),
+    ([0.5, 0, 0.3], DOWN, "world", None, 1.0, "frame"),
+    ([0.5, 0, 0.3], DOWN, None, "left", 1.0, "targets are for"),
+    ([0.5, 0, 0.3], DOWN, None, None, np.nan, "gripper"),
+    ([0.5, 0], DOWN, None, None, 1.0, "three numbers"),
+])
+def test_targets_that_are_no_poses_are_refused(position, quaternion, frame, name, gripper, words):
+    rig = Rig().start()
+    arm = rig.config.arms[0]
+    pose = Pose(np.array(position, dtype=float), np.array(quaternion, dtype=float))
+    target = ArmTarget(name or arm.name, frame or arm.base_frame, pose, rig.now, pose, DeltaBase.COMMANDED, gripper)
+    answer = rig.propose([0.5, 0.0, 0.3], targets=(target,))
+    assert not answer.accepted and words in answer.reason
+    assert rig.tick(20).status.counters["rejected/proposal_invalid"] == 1
+
+
+def test_order_epoch_and_publisher():
+    rig = Rig().start()
+    first = rig.proposal([0.4, 0.1, 0.4])
+    assert rig.filter.on_proposal(first, rig.now).accepted
+    assert not rig.filter.on_proposal(first, rig.now).accepted                                # the same again
+    assert not rig.propose([0.4, 0.1, 0.4], stamp=first.stamp - 0.1).accepted                   # older observation
+    rig.tick(20)
+    assert not rig.propose([0.4, 0.1, 0.4], epoch=99).accepted                                  # new epoch in motion
+    assert not rig.filter.on_proposal(rig.proposal([0.4, 0.1, 0.4]), rig.now, "/other").accepted
+    rig.instruction = 3
+    assert rig.propose([0.4, 0.1, 0.4]).accepted
+    assert not rig.propose([0.4, 0.1, 0.4], instruction_sequence=2).accepted
+    rig.run_until(lambda output: rig.filter.at_rest)
+    rig.epoch, rig.sequence = 99, 0
+    assert rig.propose([0.4, 0.0, 0.4]).accepted                                                # new epoch at rest
+    assert not rig.propose([0.4, 0.0, 0.4], epoch=7, sequence=1000).accepted                    # the old one is gone
