@@ -12,6 +12,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--data", required=True, help="folder of .npz shards (hybridvla dataset)")
     parser.add_argument("--work", required=True, help="folder for the log and the state to resume from")
     parser.add_argument("--out", required=True, help="checkpoint folder to write")
+    parser.add_argument("--init", help="checkpoint folder to start from: its weights, architecture and statistics are kept "
+                                       "(fine-tuning; the auxiliary heads start anew)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--json", help="write a summary for machines")
     return parser
@@ -22,5 +24,5 @@ def run(args: argparse.Namespace) -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     train(Path(args.config), Path(args.data), Path(args.work), Path(args.out), args.threads,
-          Path(args.json) if args.json else None)
+          Path(args.json) if args.json else None, Path(args.init) if args.init else None)
     return 0

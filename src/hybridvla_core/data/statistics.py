@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, List, Tuple
+from typing import Dict, List, Mapping, Tuple
 
 import numpy as np
 
@@ -28,6 +28,12 @@ class Statistics:
         if np.any((q99 - q01 < 1e-4) & mask):
             raise ValueError(f"channels {np.flatnonzero((q99 - q01 < 1e-4) & mask).tolist()} never vary; unmask them")
         return cls(q01, q99, mask)
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, List]) -> Statistics:
+        """One entry (`action` or `proprio`) of a checkpoint's `dataset_statistics.json`, with its mask."""
+        return cls(np.asarray(entry["q01"], dtype=float), np.asarray(entry["q99"], dtype=float),
+                   np.asarray(entry["mask"], dtype=bool))
 
     def normalise(self, values: np.ndarray) -> np.ndarray:
         """Physical units (..., A) to [-1, 1] where masked in (not clipped)."""

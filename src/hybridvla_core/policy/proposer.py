@@ -135,8 +135,7 @@ class Proposer:
                 self._commanded[name].add(stamp, pose, opening)
 
     def on_execution(self, epoch: int, sequence: int, at_target: bool, waiting: bool = False) -> None:
-        """What the filter reports: the last proposal it executed, whether every arm has carried it out, gripper too,
-        and whether it is `waiting` for another one."""
+        """From the filter: the proposal last executed, whether all of it is carried out, whether it waits for another."""
         with self._lock:
             if not self._blocking_sequence:
                 return
@@ -144,8 +143,7 @@ class Proposer:
                 if at_target and not self._reached:
                     self._reached, self._reached_at = True, self._clock()
                 elif waiting and not at_target:
-                    # It took this keyframe and dropped it (a hold has ended): the next one starts from here.
-                    self._blocking_sequence = 0
+                    self._blocking_sequence = 0  # dropped in a hold that has ended: go on from here
             elif self._monotonic() - self._blocked_since > self.config.acceptance_timeout_s:
                 # The filter executes something else or nothing: this keyframe was refused or dropped.
                 self._blocking_sequence = 0

@@ -4,12 +4,12 @@ from __future__ import annotations
 import copy
 import logging
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 import torch
 
-from hybridvla_core.checkpoints.format import CheckpointConfig, save_checkpoint
+from hybridvla_core.checkpoints.format import CheckpointConfig, read_checkpoint, read_weights, save_checkpoint
 from hybridvla_core.cli.output import write_json
 from hybridvla_core.configuration import load_file
 from hybridvla_core.conventions import ActionConvention
@@ -39,8 +39,12 @@ UNSCALED = (3, 4, 6)
 STATISTICS_KEY = "sim_fr3_blocks"
 
 
-def train(config_file: Path, data: Path, work: Path, out: Path, threads: int, summary: Optional[Path]) -> Dict[str, Any]:
-    """Run the recipe and write the checkpoint; started again with the same `work` folder it goes on where it was."""
+def train(config_file: Path, data: Path, work: Path, out: Path, threads: int, summary: Optional[Path],
+          init: Optional[Path] = None) -> Dict[str, Any]:
+    """Run the recipe and write the checkpoint; started again with the same `work` folder it goes on where it was.
+
+    init: a checkpoint folder to fine-tune. Its statistics stay, because they are what its numbers mean.
+    """
     from hybridvla_sim.experts import PHASES
     from hybridvla_sim.kinematic import record_policy_episodes
     from hybridvla_sim.tasks import instructions
@@ -48,11 +52,9 @@ def train(config_file: Path, data: Path, work: Path, out: Path, threads: int, su
     config = load_file(TrainingConfig, config_file)
     torch.set_num_threads(threads)
     torch.manual_seed(config.seed)
-    architecture = preset(config.preset)
     shards = ShardSet.from_folder(data)
-    action, state = (Statistics.of(values.reshape(-1, values.shape[-1]).astype(np.float64), UNSCALED)
-                     for values in (shards.column("target"), shards.column("state")))
-    model = HybridVLA(architecture).initialise()
+    model, action, state, base = _start(config, shards, init)
+    architecture = model.config
     model.vision_backbone.use_fused_attention(False)
     heads = AuxiliaryHeads(architecture.vision_width, architecture.decoder.hidden, architecture.action_dim, len(PHASES))
     tokenizer = build_tiny_tokenizer()
@@ -66,7 +68,7 @@ def train(config_file: Path, data: Path, work: Path, out: Path, threads: int, su
     checkpoint = CheckpointConfig(
         format=1, model=architecture, convention=CONVENTION, cameras=("front",), image_strategy="resize-naive",
         ensemble=EnsembleConfig("mean", 0.96, 4, "so3", "diffusion"), ddim_steps=4, autoregressive_condition="denoised",
-        statistics_key=STATISTICS_KEY)
+        statistics_key=STATISTICS_KEY) if base is None else base
     due = {int(share * config.policy.steps): index for index, share in enumerate(config.dagger.at)}
 
     def roll_out(step: int) -> None:
@@ -85,7 +87,23 @@ def train(config_file: Path, data: Path, work: Path, out: Path, threads: int, su
     Recipe(model, heads, source, config).run(trainer, roll_out)
     provenance = {"command": f"hybridvla train --config {config_file} --data {data.name}", "seed": config.seed,
                   "samples": len(shards), "seconds": round(trainer.seconds)}
+    if init is not None:
+        provenance["init"] = read_checkpoint(init).manifest_sha256
     digest = save_checkpoint(out, trainer.average.values, checkpoint, statistics, tokenizer.to_str(), provenance, torch.float16)
     result = {"checkpoint": str(out), "manifest_sha256": digest, **provenance}
     write_json(summary, result)
     return result
+
+
+def _start(config: TrainingConfig, shards: ShardSet, init: Optional[Path]
+           ) -> Tuple[HybridVLA, Statistics, Statistics, Optional[CheckpointConfig]]:
+    """The model before its first step, the statistics of actions and states, and what a fine-tuned checkpoint says."""
+    if init is None:
+        return (HybridVLA(preset(config.preset)).initialise(),
+                *(Statistics.of(values.reshape(-1, values.shape[-1]).astype(np.float64), UNSCALED)
+                  for values in (shards.column("target"), shards.column("state"))), None)
+    checkpoint = read_checkpoint(init)
+    model = HybridVLA(checkpoint.config.model)
+    read_weights(checkpoint, model)
+    entry = checkpoint.statistics[checkpoint.config.statistics_key]
+    return model, Statistics.from_json(entry["action"]), Statistics.from_json(entry["proprio"]), checkpoint.config
