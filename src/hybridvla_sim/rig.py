@@ -1,6 +1,7 @@
 """The simulated rig: what a robot, its gripper and two cameras look like from outside."""
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from typing import Dict, Optional
 
@@ -192,6 +193,7 @@ class Rig:
             raise HybridVLAError(f"the simulated rig has no camera {camera!r}; use one of {', '.join(CAMERAS)}")
         if self._renderer is None:
             self._renderer = mujoco.Renderer(self.model, IMAGE_SIZE, IMAGE_SIZE)
+            weakref.finalize(self, self._renderer.close)  # while the interpreter still stands, whoever forgets it
         self._renderer.update_scene(self.data, camera)
         return self._renderer.render()
 
