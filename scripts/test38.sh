@@ -27,7 +27,7 @@ if [ -z "$PYTHON" ]; then
   exit 0
 fi
 
-LOCKS=("$ROOT"/requirements/rig-{core,sim,test}.txt)
+LOCKS=("$ROOT"/requirements/rig-{core,sim,test,cameras}.txt)
 WANTED="$(hash_of "${LOCKS[@]}")"
 if [ "$(cat "$VENV/.stamp" 2>/dev/null)" != "$WANTED" ] || ! "$VENV/bin/python" -c '' 2>/dev/null; then
   echo "test38: making .venv38 with $PYTHON and the rig's locks"
@@ -35,7 +35,7 @@ if [ "$(cat "$VENV/.stamp" 2>/dev/null)" != "$WANTED" ] || ! "$VENV/bin/python" 
   "$PYTHON" -m venv "$VENV"
   "$VENV/bin/python" -m pip --disable-pip-version-check --no-input -qq install pip==25.0.1
   "$VENV/bin/python" -m pip --disable-pip-version-check --no-input -qq install --no-deps \
-    -r "${LOCKS[0]}" -r "${LOCKS[1]}" -r "${LOCKS[2]}"
+    -r "${LOCKS[0]}" -r "${LOCKS[1]}" -r "${LOCKS[2]}" -r "${LOCKS[3]}"
   printf '%s\n' "$ROOT/src" >"$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/hybridvla.pth"
   printf '%s\n' "$WANTED" >"$VENV/.stamp"
 fi
@@ -43,7 +43,7 @@ fi
 cd "$ROOT"
 "$VENV/bin/python" -m compileall -q src
 mapfile -t TESTS < <(find test/core test/sim -name 'test_*.py' 2>/dev/null | LC_ALL=C sort |
-  grep -E 'test/core/(.*/)?test_(safety|contracts|conventions|configuration|rig_python)|test/sim/' || true)
+  grep -E 'test/core/(.*/)?test_(safety|contracts|conventions|configuration|rig_python|realsense)|test/sim/' || true)
 if [ "${#TESTS[@]}" -eq 0 ]; then
   echo "test38: no test of the robot computer's code found under test/" >&2
   exit 1

@@ -1,0 +1,54 @@
+"""RealSense frame times to stamps of this computer's clock. No ROS, no SDK.
+
+`global_time` and `system_time` frames carry milliseconds of the host's clock; librealsense derives the former from the
+device's clock and needs some frames to converge. `hardware_clock` counts from the device's start, drifts, and wraps
+(32 bits of microseconds on D400: every 71.6 minutes).
+"""
+from __future__ import annotations
+
+from collections import deque
+from typing import Deque, Tuple
+
+#: Seconds over which the shortest transfer is looked for: longer gains nothing, and the clocks drift meanwhile.
+WINDOW_S = 10.0
+#: A host time in the future by more than this is wrong, s.
+FUTURE_S = 0.005
+#: A hardware clock that jumps against ours by more than this has wrapped or restarted, s.
+JUMP_S = 1.0
+
+
+class FrameClock:
+    """One camera's. `corrected`: how often the frame's own time was not believed."""
+
+    def __init__(self, max_lag_s: float) -> None:
+        self._max_lag_s = max_lag_s
+        self._offsets: Deque[Tuple[float, float]] = deque()
+        self._last = 0
+        self.corrected = 0
+
+    def stamp_ns(self, frame_ms: float, domain: str, arrival_ns: int) -> int:
+        """The stamp, ns. frame_ms: the SDK's timestamp; domain: `global_time`, `system_time` or `hardware_clock`;
+        arrival_ns: this computer's clock when the frame came.
+
+        A hardware time is placed by the fastest transfer of the last seconds, so it is late by that transfer and free of
+        the others' jitter. Stamps never go back by less than a jump of the clock.
+        """
+        arrival, time_s = arrival_ns * 1e-9, frame_ms * 1e-3
+        if domain != "hardware_clock" and -FUTURE_S <= arrival - time_s <= self._max_lag_s:
+            stamp = int(round(frame_ms * 1e6))
+        else:
+            self.corrected += domain != "hardware_clock"
+            stamp = int(round((time_s + self._offset(time_s, arrival)) * 1e9))
+        if self._last - int(JUMP_S * 1e9) < stamp <= self._last:
+            stamp = self._last + 1
+        self._last = stamp
+        return stamp
+
+    def _offset(self, time_s: float, arrival: float) -> float:
+        offset = arrival - time_s
+        if self._offsets and abs(offset - self._offsets[-1][1]) > JUMP_S:
+            self._offsets.clear()
+        self._offsets.append((arrival, offset))
+        while arrival - self._offsets[0][0] > WINDOW_S or arrival < self._offsets[0][0]:
+            self._offsets.popleft()
+        return min(offset for _, offset in self._offsets)

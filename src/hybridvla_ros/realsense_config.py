@@ -1,0 +1,96 @@
+"""Configuration of `realsense_camera_node`: which devices, which stream, what is locked. No ROS, no SDK."""
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Dict, Optional, Tuple
+
+from hybridvla_core.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class DeviceConfig:
+    """One camera. `name` is the namespace of its topics.
+
+    serial: as printed on it and as `realsense_camera_node --list` shows it. width_px, height_px, fps: the colour stream.
+    exposure_100us, gain, white_balance_k: fixed values, None leaves that to the camera; fixed ones are what makes the
+    same scene look the same tomorrow. exposure_100us counts 100 us (the unit of UVC colour sensors), white_balance_k
+    kelvin. allow_usb2: stream over USB 2 all the same. jpeg_quality: of the `compressed` topic, which is encoded only
+    while somebody listens.
+    """
+
+    name: str
+    serial: str
+    width_px: int = 640
+    height_px: int = 480
+    fps: int = 30
+    exposure_100us: Optional[float] = None
+    gain: Optional[float] = None
+    white_balance_k: Optional[float] = None
+    allow_usb2: bool = False
+    jpeg_quality: int = 90
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name.strip("/") != self.name or " " in self.name:
+            raise ConfigurationError(f"devices: name is {self.name!r}; use a ROS name without slashes at its ends")
+        for key, low, high in (("width_px", 64, 4096), ("height_px", 64, 4096), ("fps", 1, 300), ("jpeg_quality", 1, 100)):
+            if not low <= getattr(self, key) <= high:
+                raise ConfigurationError(f"devices: {self.name}: {key} is {getattr(self, key)}; use {low} to {high}")
+        for key in ("exposure_100us", "gain", "white_balance_k"):
+            value = getattr(self, key)
+            if value is not None and not 0.0 <= value < 1e6:
+                raise ConfigurationError(f"devices: {self.name}: {key} is {value}; use a positive number or leave it out")
+
+    @property
+    def label(self) -> str:
+        return f"camera {self.name} (serial {self.serial})"
+
+
+@dataclass(frozen=True)
+class RealsenseConfig:
+    """Times in s. frame_timeout_s: silence after which a stream is restarted; at a second one in a row the camera is
+    reset, at most once in reset_interval_s. reset_timeout_s: how long a reset camera may take to come back before it
+    counts as unplugged. start_timeout_s: how long cameras may take to be found at start. max_lag_s: a stamp older than
+    this at arrival, or in the future, is not believed and the arrival is used (realsense_clock.py)."""
+
+    devices: Tuple[DeviceConfig, ...]
+    frame_timeout_s: float = 1.0
+    reset_interval_s: float = 15.0
+    reset_timeout_s: float = 12.0
+    start_timeout_s: float = 10.0
+    max_lag_s: float = 0.3
+
+    def __post_init__(self) -> None:
+        for key, high in (("frame_timeout_s", 30.0), ("reset_interval_s", 600.0), ("reset_timeout_s", 120.0),
+                          ("start_timeout_s", 120.0), ("max_lag_s", 2.0)):
+            if not 0.05 <= getattr(self, key) <= high:
+                raise ConfigurationError(f"{key} is {getattr(self, key)}; use a value from 0.05 to {high:g}")
+        if not self.devices:
+            raise ConfigurationError("devices is empty; name at least one camera")
+        for what in ("name", "serial"):
+            values = [getattr(device, what) for device in self.devices if getattr(device, what)]
+            twice = sorted({value for value in values if values.count(value) > 1})
+            if twice:
+                raise ConfigurationError(f"devices: the {what} {twice[0]} is given twice; every camera has its own")
+
+    def with_serials(self, text: str) -> RealsenseConfig:
+        """The same with serial numbers of `name=serial,name=serial`, as a launch file gives them.
+
+        Raises ConfigurationError for an unknown name, and for a device that has no serial number then.
+        """
+        given: Dict[str, str] = {}
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            name, equals, serial = part.partition("=")
+            if not equals or not serial.strip():
+                raise ConfigurationError(f"serials: {part!r} is not name=serial")
+            given[name.strip()] = serial.strip()
+        unknown = sorted(set(given) - {device.name for device in self.devices})
+        if unknown:
+            raise ConfigurationError(f"serials: there is no device {unknown[0]!r}; the configuration has "
+                                     f"{', '.join(device.name for device in self.devices)}")
+        config = replace(self, devices=tuple(replace(device, serial=given.get(device.name, device.serial).strip())
+                                             for device in self.devices))
+        for device in config.devices:
+            if not device.serial:
+                raise ConfigurationError(f"camera {device.name} has no serial number; `rosrun hybridvla "
+                                         "realsense_camera_node --list` shows those connected")
+        return config
