@@ -219,10 +219,6 @@ class Proposer:
         inference = self.begin(images, stamp_ns, camera_spread)
         return self.finish(inference, self.predict(inference))
 
-    def abandon(self, message: str) -> None:
-        """An inference begun has failed; `message` goes into the heartbeat."""
-        self.report(message)
-
     # State -------------------------------------------------------------------------------------------------------
 
     @property
