@@ -151,6 +151,7 @@ class AgilexArm:
         """The tick's command, in the driver's form and at the driver's pace."""
         now = time.monotonic()
         if not command.publish:
+            self._sent_at = float("-inf")
             return
         with self._lock:
             if now - self._sent_at > PAUSE_S:

@@ -1,0 +1,88 @@
+"""The dual-arm rig's own count of joint commands that break a limit; it shares no code with the safety filter."""
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import Deque, Optional, Sequence, Tuple
+
+from hybridvla_sim.monitor import LimitMonitor, MonitorLimits
+
+
+@dataclass(frozen=True)
+class JointMonitorLimits:
+    """lower, upper (dof,) rad and velocity (dof,) rad/s of the commands; tool: of the pose they lead to."""
+
+    lower: Tuple[float, ...]
+    upper: Tuple[float, ...]
+    velocity: Tuple[float, ...]
+    tool: MonitorLimits
+
+
+class JointMonitor:
+    """One arm. Looks at every command it is sent, at the sender's stamps, and counts what it breaks, by name.
+
+    Speeds are judged as `LimitMonitor` judges them: a step by the longer of its real time and one period, a window by
+    its real time and one period of grace. Accelerations are not judged: stamps jitter by more than they would show.
+    """
+
+    def __init__(self, limits: Optional[JointMonitorLimits] = None) -> None:
+        self.limits = limits
+        self._tool = LimitMonitor(limits.tool if limits else None)
+        self._counts: Counter = Counter()
+        self._last: Optional[Tuple[float, Tuple[float, ...]]] = None
+        self._steps: Deque[Tuple[float, Tuple[float, ...]]] = deque()
+        self._detail = ""
+        self.commands = 0
+
+    @property
+    def counts(self) -> Counter:
+        return self._counts + self._tool.counts
+
+    @property
+    def last_violation(self) -> str:
+        return self._detail or self._tool.last_violation
+
+    def restart(self) -> None:
+        """Forget the last command; counts stay."""
+        self._last = None
+        self._steps.clear()
+        self._tool.restart()
+
+    def command(self, time: float, joints: Sequence[float], position: Sequence[float], quaternion: Sequence[float]) -> None:
+        """Finite joints (dof,) rad sent at `time` s, and the tool pose that they lead to in the arm's base frame."""
+        self.commands += 1
+        joints = tuple(float(q) for q in joints)
+        if self.limits is not None:
+            self._check(time, joints)
+            self._tool.target(time, position, quaternion)
+        self._last = (time, joints)
+
+    def broken(self, name: str, detail: str) -> None:
+        """Count something that the caller found."""
+        self._counts[name] += 1
+        self._detail = f"{name}: {detail}"
+
+    def _check(self, time: float, joints: Tuple[float, ...]) -> None:
+        limits = self.limits
+        for number, (value, low, high) in enumerate(zip(joints, limits.lower, limits.upper), start=1):
+            if not low - 1e-6 <= value <= high + 1e-6:
+                self.broken(f"joint_{number}_position", f"{value:.5f} rad")
+        if self._last is None:
+            return
+        then, before = self._last
+        if time <= then:
+            self._steps.clear()
+            return
+        way = tuple(abs(a - b) for a, b in zip(joints, before))
+        self._judge("step", way, max(time - then, limits.tool.period))
+        self._steps.append((then, way))
+        while len(self._steps) > 1 and self._steps[0][0] < time - limits.tool.window:
+            self._steps.popleft()
+        total = tuple(math.fsum(step[1][joint] for step in self._steps) for joint in range(len(joints)))
+        self._judge("window", total, time - self._steps[0][0] + limits.tool.period)
+
+    def _judge(self, what: str, way: Tuple[float, ...], elapsed: float) -> None:
+        for number, (distance, speed) in enumerate(zip(way, self.limits.velocity), start=1):
+            if distance > speed * elapsed * (1.0 + self.limits.tool.tolerance) + 1e-5:
+                self.broken(f"joint_{number}_speed_{what}", f"{distance:.5f} rad in {elapsed * 1e3:.2f} ms")
