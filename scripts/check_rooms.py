@@ -9,7 +9,7 @@ from typing import Dict, Iterator, List, Tuple
 
 LONGEST = 320
 # Files that have outgrown the bound, with the length they may not exceed; shorten an entry or remove it, never add one.
-KNOWN_LONG = {"src/hybridvla_core/policy/proposer.py": 330}
+KNOWN_LONG: Dict[str, int] = {}
 ROS = {"rospy", "roslib", "rosbag", "rosgraph", "genpy", "std_msgs", "geometry_msgs", "sensor_msgs", "diagnostic_msgs",
        "actionlib", "dynamic_reconfigure", "message_filters", "tf2_msgs", "cv_bridge", "hybridvla", "hybridvla_ros"}
 LEARNING = {"torch", "torchvision", "timm", "transformers"}

@@ -54,7 +54,8 @@ class Diagnostics:
         self._name = f"{rospy.get_name().lstrip('/')}: {subsystem}"
         self._report = report
         self._publisher = rospy.Publisher("/diagnostics", DiagnosticArray, queue_size=2)
-        self._timer = rospy.Timer(rospy.Duration(1.0), self._publish)
+        # A looping bag sets simulated time back; without `reset` that would end the timer.
+        self._timer = rospy.Timer(rospy.Duration(1.0), self._publish, reset=True)
 
     def _publish(self, _event) -> None:
         level, message, values = self._report()

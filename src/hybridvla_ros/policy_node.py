@@ -15,20 +15,17 @@ from std_msgs.msg import String
 from hybridvla.msg import ActionProposal, PolicyHeartbeat, SafetyStatus
 from hybridvla.srv import SetInstruction, SetInstructionResponse
 from hybridvla_core.configuration import load_file
-from hybridvla_core.contracts import Observation, PolicyState, Pose
+from hybridvla_core.contracts import Observation, PolicyState
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.policy.cameras import CameraRig
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.proposer import Proposer, check_fit
-from hybridvla_core.safety import rotations
 from hybridvla_core.safety.config import RobotConfig
-from hybridvla_core.safety.kinematics import ArmKinematics
 from hybridvla_ros import conversions
-from hybridvla_ros.arm_reader import ArmReader
+from hybridvla_ros.arm_feed import ArmFeed
 from hybridvla_ros.camera_feed import CameraFeed
 from hybridvla_ros.images import to_rgb
 from hybridvla_ros.node_support import Diagnostics, package_path, require_parameter
-from hybridvla_ros.policy_arms import fingers_of
 
 HEARTBEAT_S = 0.1
 
@@ -45,8 +42,7 @@ class PolicyNode:
         self.proposer = Proposer(policy, config, publish=self._publish_proposal, publish_heartbeat=self._publish_heartbeat,
                                  clock=lambda: rospy.Time.now().to_sec())
         self._used: Tuple[int, int] = (0, 0)  # stamp, ns, and instruction of the last prediction
-        self._readers = {arm.name: ArmReader(arm.name, arm.joint_names, fingers_of(arm)) for arm in robot.arms}
-        self._kinematics = {arm.name: ArmKinematics(arm) for arm in robot.arms}
+        self._arms = ArmFeed(robot, self.proposer.on_arm_state)
         self._problem = "warming up"
         self._warm_up(policy)
         self._subscribe()
@@ -59,24 +55,12 @@ class PolicyNode:
 
     def _subscribe(self) -> None:
         self.feed = CameraFeed(self.config.cameras, self.config.max_camera_spread_s, self.config.max_observation_age_s)
-        for topic in sorted({arm.topics["joint_states"] for arm in self.robot.arms}):
-            names = [arm.name for arm in self.robot.arms if arm.topics["joint_states"] == topic]
-            rospy.Subscriber(topic, JointState, self._on_joints, callback_args=names, queue_size=10, tcp_nodelay=True)
+        for topic, names in self._arms.topics.items():
+            rospy.Subscriber(topic, JointState, self._on_joints, callback_args=names, queue_size=100, tcp_nodelay=True)
         rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, self._on_status, queue_size=5, tcp_nodelay=True)
 
     def _on_joints(self, message: JointState, names: List[str]) -> None:
-        """names: the arms that this topic speaks of; two arms may call their joints alike."""
-        stamp = message.header.stamp.to_sec()
-        for name in names:
-            reader = self._readers[name]
-            state = reader.joints(message.name, message.position, message.velocity, time.monotonic())
-            if state is None or tuple(state.joint_names) != reader.joint_names:
-                continue
-            if not np.isfinite(state.joint_positions).all():
-                continue  # the filter names it and holds; here it is only not used as a base
-            position, matrix = self._kinematics[name].pose(state.joint_positions)
-            pose = Pose(position, rotations.to_quaternion(matrix))
-            self.proposer.on_arm_state(replace(state, pose=pose), stamp)
+        self._arms.on_joints(message, names, time.monotonic())
 
     def _on_status(self, message: SafetyStatus) -> None:
         self.proposer.on_execution(*conversions.execution(message))
@@ -136,8 +120,9 @@ class PolicyNode:
         if found is None:
             return problem
         moment = (found.stamp_ns, self.proposer.instruction_sequence)
-        if moment == self._used or not self.proposer.wants(found.stamp_ns * 1e-9):
-            self.feed.sync.wait(0.02)
+        stamp = found.stamp_ns * 1e-9
+        if moment == self._used or not (self.proposer.wants(stamp) and self.proposer.covers(stamp)):
+            self.feed.sync.wait(0.005)
             return ""
         try:
             images = {view: to_rgb(message, view) for view, message in found.messages.items()}

@@ -163,3 +163,12 @@ def test_what_does_not_fit_is_refused(desk):
     desk.policy.cameras = ("front", "wrist")
     with pytest.raises(ConfigurationError, match="cameras"):
         check_fit(desk.policy, desk.config, desk.robot)
+
+
+def test_an_observation_waits_for_arm_states_up_to_its_stamp_but_not_for_ever(desk):
+    assert desk.proposer.covers(10.0) and not desk.proposer.covers(10.01)
+    desk.now = 10.02
+    desk.state(0.3)
+    assert desk.proposer.covers(10.01)
+    desk.now = 10.1 + desk.config.max_state_gap_s
+    assert desk.proposer.covers(10.05)

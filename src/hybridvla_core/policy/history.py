@@ -24,6 +24,11 @@ class PoseHistory:
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def newest(self) -> float:
+        """Stamp of the last reading, s; -inf without one."""
+        return self._entries[-1][0] if self._entries else -math.inf
+
     def add(self, stamp: float, pose: Pose, opening: float) -> None:
         """Append one reading. A stamp before the last one means that the clock was set back: the past is dropped."""
         if self._entries and stamp < self._entries[-1][0]:

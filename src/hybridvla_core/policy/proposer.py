@@ -11,15 +11,12 @@ import math
 import secrets
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from hybridvla_core.contracts import (
     ArmState,
-    ArmTarget,
-    DeltaBase,
     Heartbeat,
     Kind,
     Observation,
@@ -28,15 +25,14 @@ from hybridvla_core.contracts import (
     Prediction,
     Proposal,
 )
-from hybridvla_core.conventions import action_to_targets, state_vector
+from hybridvla_core.conventions import state_vector
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import check_fit, misfits
 from hybridvla_core.policy.history import PoseHistory
+from hybridvla_core.policy.proposals import Inference, make_proposal
 
 __all__ = ["InstructionAnswer", "Inference", "Proposer", "check_fit", "misfits"]
-
-DELTA_BASES = {"commanded": DeltaBase.COMMANDED, "measured": DeltaBase.MEASURED}
 
 
 class InstructionAnswer(NamedTuple):
@@ -46,17 +42,6 @@ class InstructionAnswer(NamedTuple):
     message: str
     previous: str
     instruction_sequence: int
-
-
-@dataclass(frozen=True)
-class Inference:
-    """One inference under way. `bases`: (pose, stamp it held at) per arm, in the convention's order."""
-
-    observation: Observation
-    instruction_sequence: int
-    stamp: float
-    camera_spread: float
-    bases: Tuple[Tuple[Pose, float], ...]
 
 
 class Proposer:
@@ -165,6 +150,13 @@ class Proposer:
         A clock that was set back (a looping bag) does not block."""
         return stamp >= self._reached_at or self._clock() < self._reached_at
 
+    def covers(self, stamp: float) -> bool:
+        """Whether every arm's measured states reach up to `stamp`, s, or are not going to: what an observation of that
+        stamp sees then depends on the data alone and no longer on which message came first."""
+        with self._lock:
+            return (all(history.newest >= stamp for history in self._measured.values())
+                    or self._clock() - stamp > self.config.max_state_gap_s)
+
     def report(self, message: str) -> None:
         """Say in the heartbeat why no observation can be made (`camera wrist: no frame for 0.4 s`)."""
         with self._lock:
@@ -208,7 +200,8 @@ class Proposer:
                 self.discarded += 1
                 return None
             self._sequence += 1
-            proposal = self._proposal(inference, prediction)
+            proposal = make_proposal(self.config, self.policy, inference, prediction, self.epoch, self._sequence,
+                                     max(self._clock() - inference.stamp, 0.0))
             if self.config.is_keyframe:
                 self._blocking_sequence, self._blocked_since, self._reached = self._sequence, now, False
             self._publish(proposal)
@@ -287,27 +280,6 @@ class Proposer:
             if math.isnan(opening):
                 raise ObservationError(f"arm {name}: the gripper's opening is unknown; check the gripper's state topic")
         return state_vector(self.convention, [pose for pose, _, _ in source], openings)
-
-    def _proposal(self, inference: Inference, prediction: Prediction) -> Proposal:
-        action = np.atleast_2d(prediction.action)
-        steps = action_to_targets(self.convention, action, [pose for pose, _ in inference.bases])
-        delta_base = DELTA_BASES[self.convention.delta_base]
-        targets = []
-        bases = list(inference.bases)
-        for step in steps:
-            for arm, (name, frame) in enumerate(zip(self.convention.arms, self.config.frames)):
-                pose, opening = step[arm]
-                base, held = bases[arm]
-                targets.append(ArmTarget(name=name, frame=frame, base=base, base_stamp=held, target=pose,
-                                         delta_base=delta_base, gripper=min(max(opening, 0.0), 1.0)))
-                bases[arm] = (pose, held)
-        return Proposal(stamp=inference.stamp, epoch=self.epoch, sequence=self._sequence,
-                        instruction_sequence=inference.instruction_sequence,
-                        instruction=inference.observation.instruction, valid_for=self.config.valid_for(len(steps)),
-                        targets=tuple(targets), kind=Kind.ACTION, action_period=self.convention.action_period_s,
-                        observation_age=max(self._clock() - inference.stamp, 0.0),
-                        camera_spread=inference.camera_spread, chunk=len(steps),
-                        checkpoint_sha256=self.policy.manifest_sha256, prediction=prediction)
 
     def _heartbeat(self) -> Heartbeat:
         now = self._monotonic()

@@ -1,0 +1,53 @@
+"""A prediction becomes a proposal: absolute targets from deltas, by one function that node, evaluation and replay share."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Tuple
+
+import numpy as np
+
+from hybridvla_core.contracts import ArmTarget, DeltaBase, Kind, Observation, Pose, Prediction, Proposal
+from hybridvla_core.conventions import action_to_targets
+from hybridvla_core.policy.config import PolicyConfig
+
+DELTA_BASES = {"commanded": DeltaBase.COMMANDED, "measured": DeltaBase.MEASURED}
+
+
+@dataclass(frozen=True)
+class Inference:
+    """One inference under way. `bases`: (pose, stamp it held at) per arm, in the convention's order."""
+
+    observation: Observation
+    instruction_sequence: int
+    stamp: float
+    camera_spread: float
+    bases: Tuple[Tuple[Pose, float], ...]
+
+
+def targets_of(config: PolicyConfig, inference: Inference, prediction: Prediction) -> Tuple[ArmTarget, ...]:
+    """K x arms targets, step-major; openings clipped to [0, 1]."""
+    action = np.atleast_2d(prediction.action)
+    steps = action_to_targets(config.convention, action, [pose for pose, _ in inference.bases])
+    delta_base = DELTA_BASES[config.convention.delta_base]
+    targets, bases = [], list(inference.bases)
+    for step in steps:
+        for arm, (name, frame) in enumerate(zip(config.convention.arms, config.frames)):
+            pose, opening = step[arm]
+            base, held = bases[arm]
+            targets.append(ArmTarget(name=name, frame=frame, base=base, base_stamp=held, target=pose,
+                                     delta_base=delta_base, gripper=min(max(opening, 0.0), 1.0)))
+            bases[arm] = (pose, held)
+    return tuple(targets)
+
+
+def make_proposal(config: PolicyConfig, policy: Any, inference: Inference, prediction: Prediction, epoch: int,
+                  sequence: int, observation_age: float) -> Proposal:
+    """The proposal of one inference. policy: has `manifest_sha256`. observation_age: s, at publishing."""
+    targets = targets_of(config, inference, prediction)
+    chunk = len(targets) // len(config.convention.arms)
+    return Proposal(stamp=inference.stamp, epoch=epoch, sequence=sequence,
+                    instruction_sequence=inference.instruction_sequence, instruction=inference.observation.instruction,
+                    valid_for=config.valid_for(chunk), targets=targets, kind=Kind.ACTION,
+                    action_period=config.convention.action_period_s, observation_age=observation_age,
+                    camera_spread=inference.camera_spread, chunk=chunk, checkpoint_sha256=policy.manifest_sha256,
+                    prediction=prediction)
