@@ -56,7 +56,7 @@ class PolicyNode:
     def _subscribe(self) -> None:
         self.feed = CameraFeed(self.config.cameras, self.config.max_camera_spread_s, self.config.max_observation_age_s)
         for topic, names in self._arms.topics.items():
-            rospy.Subscriber(topic, JointState, self._on_joints, callback_args=names, queue_size=100, tcp_nodelay=True)
+            rospy.Subscriber(topic, JointState, self._on_joints, callback_args=names, queue_size=10, tcp_nodelay=True)
         rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, self._on_status, queue_size=5, tcp_nodelay=True)
 
     def _on_joints(self, message: JointState, names: List[str]) -> None:
