@@ -14,7 +14,8 @@ from scipy.spatial.transform import Rotation
 
 from hybridvla_sim.piper_scene import FLANGE_M, MAX_WIDTH, RANGES, PiperIndex, pose_of
 
-STANDBY, CAN_CONTROL, MOVE_P, MOVE_J = 0, 1, 0, 1
+STANDBY, CAN_CONTROL, TEACH = 0, 1, 2
+MOVE_P, MOVE_J = 0, 1
 NORMAL, NO_SOLUTION, OVER_LIMIT = 0, 2, 4
 FASTEST = 3.0            # rad/s at a speed setting of 100 %
 FINGER_SPEED = 0.1       # m/s of the opening
@@ -37,6 +38,7 @@ class PiperArm:
         self._data.qpos[self.index.fingers] = width / 2
         self._width = self._wanted_width = width
         self.ctrl_mode, self.move, self.status, self.speed = STANDBY, MOVE_J, NORMAL, 1.0
+        self.fault, self.taught = NORMAL, False
         self.enable(True)
 
     # Commands ------------------------------------------------------------------------------------------------------
@@ -53,14 +55,17 @@ class PiperArm:
             self.ctrl_mode = STANDBY
 
     def motion_ctrl(self, move: int, speed: float) -> None:
-        """CAN control, kind of motion, speed in percent."""
+        """CAN control, kind of motion, speed in percent. The teach button has precedence."""
+        if self.taught:
+            self.ctrl_mode = TEACH
+            return
         self.ctrl_mode, self.move, self.speed = CAN_CONTROL, move, min(max(speed, 0.0), 100.0) / 100.0
 
     def joint_ctrl(self, millidegrees: Sequence[int]) -> None:
         """A target beyond the servos' range raises a status and is not followed."""
         wanted = MDEG * np.array(millidegrees, dtype=float)
         low, high = np.array(RANGES).T
-        if not self.enabled:
+        if not self.enabled or self.taught:
             return
         if (wanted < low - 0.01).any() or (wanted > high + 0.01).any():
             self.status = OVER_LIMIT
@@ -69,7 +74,7 @@ class PiperArm:
 
     def end_pose_ctrl(self, micrometres: Sequence[int], millidegrees: Sequence[int]) -> None:
         """The flange's pose: position and fixed-axis roll, pitch, yaw."""
-        if not self.enabled:
+        if not self.enabled or self.taught:
             return
         position = 1e-6 * np.array(micrometres, dtype=float)
         solution = self._solve(position, Rotation.from_euler("xyz", MDEG * np.array(millidegrees, dtype=float)))

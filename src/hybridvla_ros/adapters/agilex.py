@@ -31,6 +31,7 @@ from hybridvla_ros.arm_reader import ArmReader
 from hybridvla_ros.policy_arms import fingers_of
 
 STATUS_AGE_S = 0.5
+RETURN_S = 1.0           # after a silence of its joints, so long a driver has to say how the arm is
 STREAMING_S = 0.5        # after that long a stream the driver has switched the arm to CAN control
 PAUSE_S = 0.1            # silence of ours that ends a stream
 
@@ -58,7 +59,8 @@ class AgilexArm:
         self._probe = UnitProbe(arm, config)
         self._stream = ArmStream(arm, config)
         self._status: Any = None
-        self._status_at = self._sent_at = self._began_at = self._astray_at = float("-inf")
+        self._disabled = ""
+        self._status_at = self._joints_at = self._back_at = self._sent_at = self._began_at = self._astray_at = float("-inf")
         self.command_topic = arm.topics["command" if self.joint_door else "pose_command"]
         kind = JointState if self.joint_door else messages.PosCmd
         self._commands = rospy.Publisher(self.command_topic, kind, queue_size=1, tcp_nodelay=True)
@@ -75,6 +77,10 @@ class AgilexArm:
 
     def _on_status(self, message: Any) -> None:
         self._status, self._status_at = message, time.monotonic()
+
+    def on_enable_flag(self, enabled: bool) -> None:
+        """Somebody switched the motors on or off; what was seen as off stays so until it is switched on."""
+        self._disabled = "" if enabled else "the motors were switched off by /enable_flag; call /hybridvla/robot/enable"
 
     def _on_pose(self, message: Any) -> None:
         if self._probe.done:
@@ -111,6 +117,11 @@ class AgilexArm:
                 self._probe.joints(state.joint_positions, sum(readings) if readings else float("nan"))
             self._stream.measured(self._reader.opening)
             problem = self._problem(state, now)
+        if now - self._joints_at > STATUS_AGE_S:
+            self._back_at = now
+        self._joints_at = now
+        if now - self._status_at > STATUS_AGE_S and now - self._back_at < RETURN_S:
+            return                       # a driver that has just come (back): its arm's status first
         mode = self._status.ctrl_mode if self._status is not None else 0
         self._on_state(replace(state, ready=not problem, message=problem, robot_mode=mode))
 
@@ -119,9 +130,11 @@ class AgilexArm:
         if now - self._status_at > STATUS_AGE_S:
             return f"no arm status on {self.arm.topics['robot_state']}; check the driver"
         streaming = now - self._sent_at < PAUSE_S and self._sent_at - self._began_at > STREAMING_S
-        found = agilex_status.problem(self._status, streaming)
-        if found:
-            return found
+        found = agilex_status.problem(self._status)
+        if not found and streaming and self._status.ctrl_mode == agilex_status.STANDBY:
+            self._disabled = self._disabled or agilex_status.DISABLED
+        if found or self._disabled:
+            return found or self._disabled
         if self._probe.gripper_problem or self._probe.problem:
             # The probe's sentences begin with the arm's name, which the filter puts before every message.
             return (self._probe.gripper_problem or self._probe.problem).split(": ", 1)[1]
@@ -180,6 +193,7 @@ class AgilexAdapter:
         self._arms: Dict[str, AgilexArm] = {arm.name: AgilexArm(arm, config, on_state) for arm in config.arms}
         self._enable_topic = config.topics.get("enable", "/enable_flag")
         self._enable = rospy.Publisher(self._enable_topic, Bool, queue_size=1)
+        rospy.Subscriber(self._enable_topic, Bool, self._on_enable_flag, queue_size=5)
         rospy.Service("/hybridvla/robot/enable", Trigger, self._on_enable)
 
     def send(self, commands: Sequence[ArmCommand], stamp: float) -> None:
@@ -196,11 +210,16 @@ class AgilexAdapter:
                         "control mode (mode:=1)")
         return ""
 
+    def _on_enable_flag(self, message: Bool) -> None:
+        for arm in self._arms.values():
+            arm.on_enable_flag(message.data)
+
     def _on_enable(self, _request: Any) -> TriggerResponse:
         """Motors on, for every arm. The driver closes the grippers at that; nothing here ever switches motors off."""
         if any(arm.commanded for arm in self._arms.values()):
             return TriggerResponse(False, "the arms are being commanded; deactivate the filter first")
-        if not self._enable.get_num_connections():
+        # One of the listeners is this adapter itself.
+        if self._enable.get_num_connections() < 2:
             return TriggerResponse(False, f"nobody listens on {self._enable_topic}; start the driver in control mode")
         self._enable.publish(Bool(True))
         return TriggerResponse(True, "enabling both arms; their grippers close")

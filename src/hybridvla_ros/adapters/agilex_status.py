@@ -15,12 +15,12 @@ ADVICE = {1: "release it, then reset the arm", 6: "call /hybridvla/robot/enable"
           4: "check the units of its commands", 2: "check the units of its commands"}
 
 
-def problem(status: Any, streaming: bool) -> str:
-    """Why the arm does not take commands, or an empty string. status: piper_msgs/PiperStatusMsg.
+#: The driver switches an arm to CAN control with every command; before the first one an enabled arm stands by.
+DISABLED = "the arm went to standby while it was commanded: it has been disabled; call /hybridvla/robot/enable"
 
-    streaming: commands have been going out for a while, so the driver has long switched the arm to CAN control; before
-    the first command an enabled arm stands by.
-    """
+
+def problem(status: Any) -> str:
+    """Why the arm does not take commands, or an empty string. status: piper_msgs/PiperStatusMsg."""
     if status.arm_status:
         text = FAULTS.get(status.arm_status, f"status {status.arm_status}")
         return f"the arm reports: {text}; {ADVICE.get(status.arm_status, 'clear it at the arm')}"
@@ -31,6 +31,4 @@ def problem(status: Any, streaming: bool) -> str:
         return f"the arm is {MODES[status.ctrl_mode]}; unplug the leader arm or reset this one"
     if status.ctrl_mode not in (STANDBY, CAN_CONTROL):
         return f"the arm is in control mode {status.ctrl_mode}; reset it"
-    if streaming and status.ctrl_mode == STANDBY:
-        return "the arm went to standby while it was commanded: it has been disabled; call /hybridvla/robot/enable"
     return ""

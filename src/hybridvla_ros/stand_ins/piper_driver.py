@@ -131,7 +131,8 @@ class PiperDriver:
         with self._lock:
             joints, speeds, gripper = self._arm.joints, self._arm.speeds, self._arm.gripper
             pose = self._arm.end_pose if self._poses.get_num_connections() or self._heard("_eulers") else None
-            state = PiperStatusMsg(ctrl_mode=self._arm.ctrl_mode, arm_status=self._arm.status, mode_feedback=self._arm.move)
+            state = PiperStatusMsg(ctrl_mode=self._arm.ctrl_mode, arm_status=self._arm.fault or self._arm.status,
+                                   mode_feedback=self._arm.move)
         width = gripper / 1000000
         if self._config.gripper == "motor":
             width = MOTOR_CLOSED + width / MAX_WIDTH * (MOTOR_OPEN - MOTOR_CLOSED)

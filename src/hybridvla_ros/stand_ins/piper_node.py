@@ -23,6 +23,7 @@ from hybridvla_ros.images import from_rgb
 from hybridvla_ros.node_support import number_parameter, package_path, require_parameter
 from hybridvla_ros.stand_ins.piper_driver import GRIPPERS, UNITS, DriverConfig, PiperDriver
 from hybridvla_sim.monitor import MonitorLimits
+from hybridvla_sim.piper_arm import TEACH
 from hybridvla_sim.piper_monitor import JointMonitorLimits
 from hybridvla_sim.piper_rig import PiperRig
 from hybridvla_sim.piper_scene import CAMERAS
@@ -92,9 +93,9 @@ class PiperRigNode:
                 arm.enable(False)
                 arm.ctrl_mode = mode
             elif what == "teach":
-                arm.ctrl_mode = 2
+                arm.taught, arm.ctrl_mode = True, TEACH
             elif what == "status":
-                arm.status = int(words[2])
+                arm.fault = int(words[2])
 
     def _reset_scene(self, request: Any) -> ResetSceneResponse:
         if request.seed < 0:

@@ -1,0 +1,122 @@
+"""Graphs of the rigs. rospy knows one master a process, so scripts/test.sh runs each file of this folder by itself."""
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from hybridvla_core.contracts import ArmTarget, DeltaBase, Heartbeat, PolicyState, Pose, Proposal
+
+
+class Source:
+    """A policy's place: heartbeats at 10 Hz, and proposals when a test makes one. arms: of the robot configuration."""
+
+    def __init__(self, arms):
+        import rospy
+
+        from hybridvla.msg import ActionProposal, PolicyHeartbeat
+        from hybridvla_ros import conversions
+
+        self._rospy, self._conversions, self._arms = rospy, conversions, arms
+        self.alive = True
+        self._epoch, self._sequence = secrets.randbits(60) | 1, 0
+        self._proposals = rospy.Publisher("/hybridvla/policy/proposal", ActionProposal, queue_size=5)
+        self._beats = rospy.Publisher("/hybridvla/policy/heartbeat", PolicyHeartbeat, queue_size=5)
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def _beat(self):
+        while self.alive and not self._rospy.is_shutdown():
+            self._beats.publish(self._conversions.heartbeat_message(
+                Heartbeat(self._epoch, self._sequence, 1, PolicyState.WAITING)))
+            time.sleep(0.1)
+
+    def propose(self, poses, opening=1.0):
+        """poses: (position (3,), quaternion (4,)) by arm name; a keyframe, valid for 20 s."""
+        deadline = time.monotonic() + 20.0
+        while not (self._proposals.get_num_connections() and self._beats.get_num_connections()):
+            assert time.monotonic() < deadline, "no filter listens to proposals"
+            time.sleep(0.02)
+        self._sequence += 1
+        now = self._rospy.Time.now().to_sec()
+        targets = tuple(ArmTarget(arm.name, arm.base_frame, Pose(*poses[arm.name]), now, Pose(*poses[arm.name]),
+                                  DeltaBase.MEASURED, opening) for arm in self._arms)
+        self._proposals.publish(self._conversions.proposal_message(
+            Proposal(now, self._epoch, self._sequence, 1, "move", 20.0, targets, observation_age=0.01)))
+
+
+class Rig:
+    """An operator, a policy's place, and what went to the drivers."""
+
+    def __init__(self, graph, robot):
+        from hybridvla_ros.rigs_agilex import AgilexOperator
+
+        self.graph, self.robot = graph, robot
+        self.operator = AgilexOperator()
+        self.source = Source(robot.arms)
+
+    def __getattr__(self, name):
+        return getattr(self.operator, name)
+
+    def measured(self, name):
+        """Tool position (3,) m of an arm, by the filter's reading of its joints."""
+        arm = next(arm for arm in self.status.arms if arm.name == name)
+        point = arm.measured.pose.position
+        return np.array([point.x, point.y, point.z])
+
+    def pose(self, name):
+        arm = next(arm for arm in self.status.arms if arm.name == name)
+        turn = arm.target.pose.orientation
+        return self.measured(name), np.array([turn.x, turn.y, turn.z, turn.w])
+
+    def shift(self, by, opening=1.0):
+        """Propose that both tools move `by` (3,) m from where they are; returns the poses asked for."""
+        poses = {}
+        for arm in self.robot.arms:
+            position, turn = self.pose(arm.name)
+            poses[arm.name] = (position + by, turn)
+        self.source.propose(poses, opening)
+        return poses
+
+    def begin(self):
+        """Active, with a status that shows the arms where they are."""
+        self.start()
+        self.until(lambda: self.state("HOLDING") or self.state("ACTIVE"), "a status after activation")
+
+
+@pytest.fixture(scope="session")
+def master(tmp_path_factory):
+    """A master of its own, that outlives what is launched on it."""
+    import rospy
+
+    from hybridvla_ros.graph import Graph
+
+    with Graph(tmp_path_factory.mktemp("graph")) as graph:
+        graph.start(["roscore", "-p", str(graph.port)], "roscore.log")
+        graph.wait_for_master()
+        rospy.init_node("rig_tests", disable_signals=True)
+        yield graph
+
+
+@pytest.fixture(scope="session")
+def agilex(master):
+    """A function: launches agilex.launch with the stand-in and arguments, and ends it again."""
+    from hybridvla_core.safety.config import load_robot
+    from hybridvla_ros.node_support import PACKAGE_ROOT
+
+    @contextlib.contextmanager
+    def launch(*arguments, robot="agilex"):
+        process = master.launch("agilex.launch", "rig:=stand_in", "policy:=false", "speed_scale:=1.0", "image_hz:=0",
+                                *arguments)
+        rig = None
+        try:
+            rig = Rig(master, load_robot(PACKAGE_ROOT / "config" / "robots" / f"{robot}.yaml"))
+            yield rig
+        finally:
+            if rig is not None:
+                rig.source.alive = rig.operator.pressed = False
+            master.end(process, 20.0)
+    return launch

@@ -1,0 +1,154 @@
+"""The AgileX rig through its launch file: motion, and what may go wrong with its drivers while the arms move."""
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="module")
+def bench(agilex):
+    with agilex() as rig:
+        yield rig
+
+
+@pytest.fixture
+def rig(bench):
+    """Both drivers alive, arms enabled at their start joints, a new scene, the filter inactive."""
+    for arm in ("right", "left"):
+        bench.fault(f"{arm} start")
+    bench.until(lambda: bench.status is not None, "a status")
+    bench.until(lambda: not bench.state("STOPPED") or bench.resume().success or bench.activate(False).success, "INACTIVE")
+    bench.activate(False)
+    bench.until(lambda: bench.state("INACTIVE"), "INACTIVE")
+    bench.scene(1)
+    bench.until(lambda: bench.enable().success, "enabling")
+    time.sleep(0.3)
+    return bench
+
+
+@pytest.fixture
+def commands(rig):
+    """What goes to both drivers, by arm: lists of (monotonic time, message)."""
+    import rospy
+    from sensor_msgs.msg import JointState
+
+    heard, ears = {"right": [], "left": []}, []
+    for arm, sent in heard.items():
+        ears.append(rospy.Subscriber(f"/master/joint_{arm}", JointState,
+                                     lambda message, sent=sent: sent.append((time.monotonic(), message)), queue_size=50))
+    yield heard
+    for ear in ears:
+        ear.unregister()
+
+
+def test_both_arms_go_where_they_are_told_and_the_rig_counts_no_violation(rig, commands):
+    rig.begin()
+    before = rig.measured("left")
+    wanted = rig.shift([0.0, 0.0, -0.06], opening=0.4)
+    rig.until(lambda: all(arm.at_target for arm in rig.status.arms) and rig.status.sequence, "arrival")
+    assert before[2] - rig.measured("left")[2] > 0.05
+    for arm in ("right", "left"):
+        np.testing.assert_allclose(rig.measured(arm), wanted[arm][0], atol=0.004)
+        message = commands[arm][-1][1]
+        assert len(message.position) == 7 and message.name == [f"joint{i}" for i in range(7)]
+    rig.until(lambda: abs(commands["right"][-1][1].position[6] - 0.028) < 1e-4, "the gripper's command, in m")
+    assert rig.rig()["violations_by_name"] == {}
+
+
+def test_disabled_in_mid_motion_stops_both_and_recovers_by_the_explicit_way(rig, commands):
+    rig.begin()
+    rig.shift([0.0, 0.0, -0.06])
+    rig.until(lambda: rig.state("ACTIVE"), "motion")
+    rig.fault("right disable")
+    rig.until(lambda: rig.state("STOPPED"), "the stop", 5)
+    assert "right" in rig.status.message and "disabled" in rig.status.message
+    assert not rig.rig()["enabled"]["right"] and rig.rig()["enabled"]["left"]
+    rig.until(lambda: len(commands["right"]) and time.monotonic() - commands["right"][-1][0] > 0.5, "silence to the arm")
+    answer = rig.resume()
+    assert not answer.success and "enable" in answer.message
+    rig.scene(1)                                        # somebody lifts the fallen arm back up
+    answer = rig.enable()
+    assert answer.success, answer.message
+    rig.until(lambda: rig.rig()["enabled"]["right"], "motors on")
+    rig.until(lambda: rig.resume().success, "resume")
+    assert rig.rig()["disabled_by_flag"] == 0           # nothing of ours ever switches motors off
+    before = rig.measured("right")
+    time.sleep(0.5)
+    np.testing.assert_allclose(rig.measured("right"), before, atol=0.004)
+
+
+def test_a_false_enable_flag_from_elsewhere_stops_at_once(rig):
+    import rospy
+    from std_msgs.msg import Bool
+
+    rig.begin()
+    other = rospy.Publisher("/enable_flag", Bool, queue_size=1)
+    rig.until(lambda: other.get_num_connections() >= 2, "filter and rig listening")
+    other.publish(False)
+    rig.until(lambda: rig.state("STOPPED") and "/enable_flag" in rig.status.message, "the stop", 5)
+    assert rig.rig()["disabled_by_flag"] == 1
+    assert rig.enable().success
+    rig.until(lambda: all(rig.rig()["enabled"].values()), "motors on")
+    other.unregister()
+
+
+def test_motors_lost_without_a_word_show_in_the_following_error(rig):
+    rig.begin()
+    rig.shift([0.0, 0.0, -0.06])
+    rig.until(lambda: rig.state("ACTIVE"), "motion")
+    rig.fault("left limp")
+    rig.until(lambda: rig.state("STOPPED"), "the stop", 5)
+    assert "left" in rig.status.message
+
+
+def test_one_drivers_death_holds_both_arms(rig, commands):
+    from hybridvla.msg import SafetyStatus
+
+    rig.begin()
+    rig.shift([0.0, 0.0, -0.08])
+    rig.until(lambda: rig.state("ACTIVE"), "motion")
+    rig.fault("left die")
+    rig.until(lambda: rig.state("HOLDING") and rig.status.reasons & SafetyStatus.JOINT_STATE, "the hold", 5)
+    assert "left" in rig.status.message
+    time.sleep(0.8)                                     # braking, at most
+    held = rig.measured("right")
+    time.sleep(0.4)
+    np.testing.assert_allclose(rig.measured("right"), held, atol=0.002)
+    positions = np.array([message.position for _, message in commands["right"][-20:]])
+    assert np.ptp(positions, axis=0).max() < 1e-9       # the last command goes on, unchanged
+    rig.fault("left start")
+    rig.until(lambda: not rig.status.reasons & SafetyStatus.JOINT_STATE, "the driver back", 10)
+    before = rig.measured("left")
+    rig.shift([0.0, 0.0, 0.03])
+    rig.until(lambda: rig.measured("left")[2] > before[2] + 0.02, "motion after the restart")
+
+
+def test_a_fault_in_the_status_and_teach_mode_stop(rig):
+    rig.begin()
+    rig.fault("right status 7")
+    rig.until(lambda: rig.state("STOPPED"), "the stop", 5)
+    assert "collision" in rig.status.message
+    rig.fault("right status 0")
+    rig.until(lambda: rig.resume().success, "resume")
+    rig.fault("left teach")
+    rig.until(lambda: rig.state("STOPPED") and "teach" in rig.status.message, "the stop", 5)
+
+
+def test_a_second_publisher_on_a_command_topic_stops_the_arms(rig):
+    import rospy
+    from sensor_msgs.msg import JointState
+
+    rig.begin()
+    other = rospy.Publisher("/master/joint_left", JointState, queue_size=1)
+    rig.until(lambda: rig.state("STOPPED"), "the stop", 10)
+    other.unregister()
+
+
+def test_enabling_is_refused_while_the_arms_are_commanded(rig):
+    rig.begin()
+    rig.shift([0.0, 0.0, -0.03])
+    rig.until(lambda: rig.state("ACTIVE"), "motion")
+    answer = rig.enable()
+    assert not answer.success and "deactivate" in answer.message
