@@ -121,7 +121,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Driven by the inference loop's own progress (`hybridvla/PolicyHeartbeat`)."""
+    """Driven by the inference loop's own progress (`hybridvla/PolicyHeartbeat`). ready: loaded and warm."""
 
     epoch: int
     last_sequence: int
@@ -129,6 +129,7 @@ class Heartbeat:
     state: PolicyState
     in_state: float = 0.0
     message: str = ""
+    ready: bool = True
 
 
 @dataclass(frozen=True)

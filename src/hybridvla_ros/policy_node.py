@@ -102,7 +102,7 @@ class PolicyNode:
 
     def spin(self) -> None:
         """Predict whenever a prediction is due and an observation can be made."""
-        rospy.loginfo("policy ready: %s, cameras %s", self.config.mode, ", ".join(self.feed.sync.views))
+        rospy.loginfo("policy READY: %s, cameras %s", self.config.mode, ", ".join(self.feed.sync.views))
         while not rospy.is_shutdown():
             if not self.proposer.due():
                 self._problem = ""
@@ -141,6 +141,25 @@ class PolicyNode:
         self._problem = ""
 
 
+class Warming:
+    """Says, until the policy is warm, that one is coming: no filter is activated on a model that still loads. No
+    heartbeat comes of it for the watchdog: its epoch is 0, which no policy has."""
+
+    def __init__(self) -> None:
+        self._publisher = rospy.Publisher("/hybridvla/policy/heartbeat", PolicyHeartbeat, queue_size=1)
+        self._over = threading.Event()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def _beat(self) -> None:
+        while not self._over.wait(HEARTBEAT_S):
+            message = PolicyHeartbeat(state=PolicyHeartbeat.WAITING, message="the model is loading and warming up")
+            message.header.stamp = rospy.Time.now()
+            self._publisher.publish(message)
+
+    def end(self) -> None:
+        self._over.set()
+
+
 def load_policy(config: PolicyConfig, checkpoint: str = "") -> Any:
     """The checkpoint a configuration names, or another folder."""
     from hybridvla_core.policy.predictor import Policy
@@ -158,7 +177,9 @@ def main(policy: Optional[Any] = None) -> None:
     if cameras:
         config = config.with_cameras(load_file(CameraRig, package_path(cameras)))
     robot = load_file(RobotConfig, package_path(require_parameter("robot_config")))
+    warming = Warming()
     node = PolicyNode(policy or load_policy(config, str(rospy.get_param("~checkpoint", "")).strip()), config, robot)
+    warming.end()
     instruction = str(rospy.get_param("~instruction", "")).strip()
     if instruction:
         node.proposer.set_instruction(instruction)

@@ -23,10 +23,12 @@ from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_core.safety.status import State
 from hybridvla_ros import adapters, conversions
 from hybridvla_ros.node_support import Diagnostics, number_parameter, package_path, require_parameter
+from hybridvla_ros.operator_view import Operator
 
 LEVELS = {State.ACTIVE: DiagnosticStatus.OK, State.INACTIVE: DiagnosticStatus.OK, State.HOLDING: DiagnosticStatus.WARN,
           State.RECOVERING: DiagnosticStatus.WARN, State.STOPPED: DiagnosticStatus.ERROR}
 GRAPH_CHECK_S = 1.0
+POLICY_PATIENCE_S = 0.4
 MIN_SPACING = 0.98
 
 
@@ -42,9 +44,12 @@ class SafetyNode:
         self._status = rospy.Publisher("/hybridvla/safety/status", SafetyStatus, queue_size=5, tcp_nodelay=True)
         self._last: Any = None
         self._graph_problem = ""
+        self._policy_heard, self._policy_says = float("-inf"), ""
+        self._require_policy = bool(rospy.get_param("~require_policy", True))
         self._ticks = self._overruns = 0
         self._longest_gap = 0.0
-        self.adapter = adapters.make(config, self._on_state)
+        self.operator = Operator(self.filter, self._lock)
+        self.adapter = adapters.make(config, self._on_state, self.operator)
         rospy.Subscriber(config.topics.get("proposal", "/hybridvla/policy/proposal"), ActionProposal, self._on_proposal,
                          queue_size=10, tcp_nodelay=True)
         rospy.Subscriber(config.topics.get("heartbeat", "/hybridvla/policy/heartbeat"), PolicyHeartbeat,
@@ -80,8 +85,11 @@ class SafetyNode:
         except ValueError as error:
             rospy.logwarn_throttle(1.0, "a heartbeat from %s cannot be read: %s", publisher, error)
             return
-        with self._lock:
-            self.filter.on_heartbeat(heartbeat, time.monotonic(), publisher)
+        self._policy_heard, self._policy_says = time.monotonic(), "" if heartbeat.ready else (
+            heartbeat.message or "it says nothing more")
+        if heartbeat.epoch:
+            with self._lock:
+                self.filter.on_heartbeat(heartbeat, time.monotonic(), publisher)
 
     def _on_deadman(self, message: Bool) -> None:
         with self._lock:
@@ -93,7 +101,23 @@ class SafetyNode:
             rospy.Service(f"/hybridvla/safety/{name}", Trigger, self._trigger(name))
         rospy.Service("/hybridvla/robot/go_to_start", Trigger, self._go_to_start)
 
+    def _policy_missing(self) -> str:
+        """Why no policy could take over now; a filter that was activated early would move when the model comes up."""
+        if not self._require_policy:
+            return ""
+        if time.monotonic() - self._policy_heard > self.config.watchdogs.heartbeat_s:
+            return "no policy is running (no heartbeat); start it first"
+        return f"the policy is not READY: {self._policy_says}" if self._policy_says else ""
+
     def _activate(self, request: Any) -> SetBoolResponse:
+        deadline = time.monotonic() + POLICY_PATIENCE_S    # a heartbeat may just be on its way
+        missing = self._policy_missing() if request.data else ""
+        while missing and time.monotonic() < deadline:
+            time.sleep(0.02)
+            missing = self._policy_missing()
+        if missing:
+            rospy.loginfo("activate refused: %s", missing)
+            return SetBoolResponse(False, missing)
         with self._lock:
             done, message = self.filter.activate(request.data, time.monotonic())
         rospy.loginfo("activate %s: %s", request.data, message)
@@ -110,15 +134,14 @@ class SafetyNode:
     def _go_to_start(self, _request: Any) -> TriggerResponse:
         """Deactivate, let the robot's own slow motion run, and leave the filter inactive."""
         topic = self.config.topics.get("robot_go_to_start", "")
-        if not topic:
+        move = getattr(self.adapter, "go_to_start", None)
+        if not topic and move is None:
             return TriggerResponse(False, f"robot {self.config.name} names no topics.robot_go_to_start")
-        with self._lock:
-            self.filter.activate(False, time.monotonic())
-        deadline = time.monotonic() + 3.0
-        while self.filter.state != State.INACTIVE and time.monotonic() < deadline:
-            time.sleep(0.02)
-        if self.filter.state != State.INACTIVE:
-            return TriggerResponse(False, f"the filter is {self.filter.state.name}; resume or deactivate it first")
+        problem = self.operator.deactivate()
+        if problem:
+            return TriggerResponse(False, problem)
+        if move is not None:
+            return TriggerResponse(*move())
         try:
             answer = rospy.ServiceProxy(topic, Trigger)()
         except rospy.ServiceException as error:
@@ -215,5 +238,6 @@ def main() -> None:
 
     config = load_file(RobotConfig, package_path(require_parameter("robot_config")))
     scale = number_parameter("speed_scale", config.speed_scale)
-    node = SafetyNode(replace(config, speed_scale=scale), bool(rospy.get_param("~dry_run", False)))
+    door = str(rospy.get_param("~door", "")).strip() or config.door
+    node = SafetyNode(replace(config, speed_scale=scale, door=door), bool(rospy.get_param("~dry_run", False)))
     node.spin()

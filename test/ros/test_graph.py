@@ -121,6 +121,26 @@ def test_a_restarted_policy_is_accepted_at_rest(rig):
     rig.until(lambda: rig.position()[1] > before[1] + 0.03, "motion after the restart")
 
 
+def test_activation_waits_for_a_policy_that_is_ready(rig):
+    import rospy
+
+    from hybridvla.msg import PolicyHeartbeat
+
+    rig.kill_policy()
+    time.sleep(0.5)
+    answer = rig.activate(True)
+    assert not answer.success and "no policy is running" in answer.message
+    beats = rospy.Publisher("/hybridvla/policy/heartbeat", PolicyHeartbeat, queue_size=1)
+    timer = rospy.Timer(rospy.Duration(0.05), lambda _event: beats.publish(
+        PolicyHeartbeat(message="the model is loading and warming up")))
+    rig.until(lambda: "not READY: the model is loading" in rig.activate(True).message, "the refusal")
+    assert rig.state("INACTIVE")
+    timer.shutdown()
+    beats.unregister()
+    rig.start_policy()
+    assert rig.activate(True).success
+
+
 def test_the_filter_node_imports_no_torch():
     code = "import sys, hybridvla_ros.safety_node; sys.exit(int('torch' in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -109,6 +109,10 @@ class SafetyFilter:
     def on_deadman(self, pressed: bool, now: float) -> None:
         self._watchdogs.on_deadman(pressed, now)
 
+    def deadman_missing(self, now: float) -> bool:
+        """Required, and released or silent."""
+        return self._watchdogs.deadman_missing(now)
+
     def set_speed_scale(self, scale: float) -> None:
         """Raises ConfigurationError unless 0 < scale <= 1; the old value stays."""
         if not (isinstance(scale, (int, float)) and 0.0 < scale <= 1.0):

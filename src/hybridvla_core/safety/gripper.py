@@ -25,9 +25,10 @@ class GripperSequencer:
         return self._busy or self._wanted is not None and self.command != self._wanted
 
     def restart(self, measured: float) -> None:
-        """Forget; the gripper stands at `measured` (NaN: unknown)."""
+        """Forget; the gripper stands at `measured` (NaN: unknown). A binary gripper's first command goes out whatever it
+        is: the opening does not tell one that holds something wide from one that is open."""
         known = measured == measured
-        self.command = None if not known else (self._decide(measured) if self._config.binary else measured)
+        self.command = measured if known and not self._config.binary else None
         self._wanted, self._busy, self.failed = None, False, False
 
     def want(self, opening: float) -> None:

@@ -25,6 +25,10 @@ class Watchdogs:
     def on_deadman(self, pressed: bool, now: float) -> None:
         self._deadman_at = now if pressed else -math.inf
 
+    def deadman_missing(self, now: float) -> bool:
+        """Required, and released or silent."""
+        return self._config.deadman_required and not 0.0 <= now - self._deadman_at <= self._config.watchdogs.deadman_s
+
     def look(self, now: float, gap: float, judge_measured: bool) -> Tuple[Reason, str]:
         """gap: seconds since the tick before. judge_measured: whether measured values count against their limits."""
         limits = self._config.watchdogs
@@ -33,7 +37,7 @@ class Watchdogs:
             reasons |= Reason.CLOCK_JUMP
         if gap < 0.0 or gap > min(limits.clock_gap_s, 1.5 * self._config.dt):
             self._counters.add("overruns")
-        if self._config.deadman_required and not 0.0 <= now - self._deadman_at <= limits.deadman_s:
+        if self.deadman_missing(now):
             reasons |= Reason.DEADMAN
         if self._gate.heartbeat_lost(now):
             reasons |= Reason.HEARTBEAT_LOST

@@ -1,0 +1,48 @@
+"""The filter as an adapter's slower work sees it: may something move, make it stop, let it go on."""
+from __future__ import annotations
+
+import time
+from typing import Any, Tuple
+
+from hybridvla_core.safety.filter import SafetyFilter
+from hybridvla_core.safety.status import State
+
+PATIENCE_S = 3.0
+
+
+class Operator:
+    """Calls may block; never from the control thread. lock: the one that serialises the filter's calls."""
+
+    def __init__(self, safety: SafetyFilter, lock: Any) -> None:
+        self._filter, self._lock = safety, lock
+
+    @property
+    def state(self) -> State:
+        return self._filter.state
+
+    @property
+    def dry_run(self) -> bool:
+        return self._filter.dry_run
+
+    def deactivate(self) -> str:
+        """Brake and make inactive; a sentence when that is not what the filter is after a while."""
+        with self._lock:
+            self._filter.activate(False, time.monotonic())
+        deadline = time.monotonic() + PATIENCE_S
+        while self.state != State.INACTIVE and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return "" if self.state == State.INACTIVE else f"the filter is {self.state.name}; resume or deactivate it first"
+
+    def activate(self) -> Tuple[bool, str]:
+        with self._lock:
+            return self._filter.activate(True, time.monotonic())
+
+    def forbids(self) -> str:
+        """Why nothing may move by other hands than the filter's now, or an empty string."""
+        if self.dry_run:
+            return "this is a dry run: nothing is commanded"
+        if self.state != State.INACTIVE:
+            return f"the filter is {self.state.name}"
+        if self._filter.deadman_missing(time.monotonic()):
+            return "the deadman is released or silent"
+        return ""
