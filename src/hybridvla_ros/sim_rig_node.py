@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import rospy
 from geometry_msgs.msg import PoseStamped
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64
 from std_srvs.srv import Trigger, TriggerResponse
 
@@ -17,10 +17,10 @@ from hybridvla.srv import ResetScene, ResetSceneResponse, RigReport, RigReportRe
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.safety.config import RobotConfig
-from hybridvla_ros.images import from_rgb, to_jpeg
 from hybridvla_ros.node_support import number_parameter, package_path, require_parameter
+from hybridvla_ros.sim_cameras import SceneCameras
 from hybridvla_sim.monitor import MonitorLimits
-from hybridvla_sim.rig import CAMERAS, FINGER_NAMES, JOINT_NAMES, Rig, RigConfig
+from hybridvla_sim.rig import FINGER_NAMES, JOINT_NAMES, Rig, RigConfig
 from hybridvla_sim.tasks import parse_instruction, sample_scene
 
 STEP_S = 0.01
@@ -35,19 +35,13 @@ class SimRigNode:
         limits = MonitorLimits(
             workspace_min=tuple(arm.workspace.lower_m), workspace_max=tuple(arm.workspace.upper_m),
             speed=arm.cartesian_limits.speed_m_s, rotation_speed=arm.cartesian_limits.rotation_speed_rad_s)
-        # Two rigs with one model each: MuJoCo renders one while the other moves.
-        self.rig, self._picture = Rig(RigConfig(limits=limits)), Rig()
+        self.rig = Rig(RigConfig(limits=limits))
         self._lock = threading.Lock()
-        self._image_period = 1.0 / image_hz
+        self._cameras = SceneCameras(self.rig, self._lock, image_hz)
         self._base_frame = arm.base_frame
         self.reset(seed)
         self._joints = rospy.Publisher(arm.topics["joint_states"], JointState, queue_size=2, tcp_nodelay=True)
         self._tool = rospy.Publisher("/sim_rig/tool_pose", PoseStamped, queue_size=2)
-        self._images = {name: rospy.Publisher(f"/camera_{name}/color/image_raw", Image, queue_size=1) for name in CAMERAS}
-        self._jpegs = {name: rospy.Publisher(f"/camera_{name}/color/image_raw/compressed", CompressedImage, queue_size=1)
-                       for name in CAMERAS}
-        self._infos = {name: rospy.Publisher(f"/camera_{name}/color/camera_info", CameraInfo, queue_size=1)
-                       for name in CAMERAS}
         rospy.Subscriber(arm.topics["command"], PoseStamped, self._on_target, queue_size=20, tcp_nodelay=True)
         rospy.Subscriber(arm.topics["gripper_command"], Float64, self._on_gripper, queue_size=5)
         rospy.Service("/sim_rig/reset_scene", ResetScene, self._reset_scene)
@@ -110,7 +104,7 @@ class SimRigNode:
 
     def spin(self) -> None:
         threading.Thread(target=self._physics, daemon=True).start()
-        self._render_loop()
+        self._cameras.spin()
 
     def _physics(self) -> None:
         following = time.monotonic()
@@ -139,30 +133,6 @@ class SimRigNode:
         (pose.pose.orientation.x, pose.pose.orientation.y, pose.pose.orientation.z,
          pose.pose.orientation.w) = state.pose.quaternion
         self._tool.publish(pose)
-
-    def _render_loop(self) -> None:
-        following = time.monotonic()
-        while not rospy.is_shutdown():
-            with self._lock:
-                stamp = rospy.Time.now()
-                self._picture.copy_state(self.rig)
-            for name in CAMERAS:
-                pixels, frame = self._picture.render(name), f"camera_{name}_optical_frame"
-                self._images[name].publish(from_rgb(pixels, stamp, frame))
-                if self._jpegs[name].get_num_connections():
-                    self._jpegs[name].publish(to_jpeg(pixels, stamp, frame))
-                self._infos[name].publish(self._info(name, stamp))
-            following = max(following + self._image_period, time.monotonic())
-            time.sleep(max(0.0, following - time.monotonic()))
-
-    def _info(self, name: str, stamp: rospy.Time) -> CameraInfo:
-        info = self.rig.camera_info(name)
-        message = CameraInfo(width=info["width"], height=info["height"], distortion_model="plumb_bob", D=[0.0] * 5)
-        message.K = [info["fx"], 0.0, info["cx"], 0.0, info["fy"], info["cy"], 0.0, 0.0, 1.0]
-        message.R = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-        message.P = [info["fx"], 0.0, info["cx"], 0.0, 0.0, info["fy"], info["cy"], 0.0, 0.0, 0.0, 1.0, 0.0]
-        message.header.stamp, message.header.frame_id = stamp, f"camera_{name}_optical_frame"
-        return message
 
 
 def main() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, field
-from typing import Dict, Optional
+from typing import Callable, Dict, Optional
 
 import mujoco
 import numpy as np
@@ -39,8 +39,9 @@ class RigConfig:
 class Rig:
     """One arm at the table. Time passes only in `step`; everything is a function of the scene and the commands."""
 
-    def __init__(self, config: RigConfig = RigConfig()) -> None:
-        self.config = config
+    def __init__(self, config: RigConfig = RigConfig(),
+                 make_controller: Callable[..., ImpedanceController] = ImpedanceController) -> None:
+        self.config, self._make_controller = config, make_controller
         self.model = build_model()
         self.data = mujoco.MjData(self.model)
         self.index = SceneIndex(self.model)
@@ -71,7 +72,7 @@ class Rig:
         self._finger = self._finger_goal = MAX_WIDTH / 2
         self.data.ctrl[:] = self._finger
         self._closing_since = None
-        self.controller = ImpedanceController(self.model, self.data, self.index, self.config.impedance)
+        self.controller = self._make_controller(self.model, self.data, self.index, self.config.impedance)
         self._returning: Optional[np.ndarray] = None
         self._debt = 0.0
 
@@ -113,6 +114,10 @@ class Rig:
         if not np.isfinite(opening):
             raise HybridVLAError(f"gripper: the opening {opening} is not a number in [0, 1]")
         self._finger_goal = float(np.clip(opening, 0.0, 1.0)) * MAX_WIDTH / 2
+
+    def rest_fingers(self) -> None:
+        """The next gripper command starts from where the fingers are."""
+        self._finger = float(self.data.qpos[self.index.finger_qpos].mean())
 
     def go_to_start(self) -> None:
         """Begin a slow joint motion back to the start; `at_start` turns true when it is there."""
