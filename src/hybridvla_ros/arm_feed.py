@@ -24,7 +24,9 @@ class ArmFeed:
         #: Topic -> the arms it speaks of; two arms may call their joints alike.
         self.topics: Dict[str, List[str]] = {}
         for arm in robot.arms:
-            self.topics.setdefault(arm.topics["joint_states"], []).append(arm.name)
+            for role in ("joint_states", "gripper_joint_states"):    # the gripper's own topic, where it has one
+                if arm.topics.get(role) and arm.name not in self.topics.get(arm.topics[role], []):
+                    self.topics.setdefault(arm.topics[role], []).append(arm.name)
 
     def on_joints(self, message: Any, arms: List[str], now: float) -> None:
         """A `sensor_msgs/JointState` about the named arms; now: s, on any clock that goes on evenly."""

@@ -22,7 +22,7 @@ class Source:
         from hybridvla_ros import conversions
 
         self._rospy, self._conversions, self._arms = rospy, conversions, arms
-        self.alive = True
+        self.alive, self.silent = True, False
         self._epoch, self._sequence = secrets.randbits(60) | 1, 0
         self._proposals = rospy.Publisher("/hybridvla/policy/proposal", ActionProposal, queue_size=5)
         self._beats = rospy.Publisher("/hybridvla/policy/heartbeat", PolicyHeartbeat, queue_size=5)
@@ -30,8 +30,9 @@ class Source:
 
     def _beat(self):
         while self.alive and not self._rospy.is_shutdown():
-            self._beats.publish(self._conversions.heartbeat_message(
-                Heartbeat(self._epoch, self._sequence, 1, PolicyState.WAITING)))
+            if not self.silent:
+                self._beats.publish(self._conversions.heartbeat_message(
+                    Heartbeat(self._epoch, self._sequence, 1, PolicyState.WAITING)))
             time.sleep(0.1)
 
     def propose(self, poses, opening=1.0):

@@ -14,6 +14,7 @@ import numpy as np
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.safety.agilex_config import AgilexConfig
+from hybridvla_core.safety.franka_config import FrankaConfig
 from hybridvla_core.safety.limit_config import (
     CartesianLimits,
     CollisionConfig,
@@ -199,7 +200,7 @@ class RobotConfig:
     """Everything the filter knows about a robot.
 
     door: `cartesian` (poses to an impedance controller) or `joint` (joint targets). coupled: both arms on one time
-    scale. driver: name of the ROS adapter. topics: ROS names shared by all arms, by role. agilex: of such drivers only.
+    scale. driver: name of the ROS adapter. topics: ROS names shared by all arms, by role. agilex, franka: of such drivers only.
     """
 
     name: str
@@ -222,6 +223,7 @@ class RobotConfig:
     caution: CautionConfig
     topics: Dict[str, str]
     agilex: Optional[AgilexConfig] = None
+    franka: Optional[FrankaConfig] = None
     source: Optional[str] = None
 
     def __post_init__(self) -> None:
@@ -237,6 +239,10 @@ class RobotConfig:
         require(self.tcp_tolerance_m > 0.0 and self.tcp_tolerance_rad > 0.0, "tcp tolerances must be positive")
         require(self.agilex is not None or not self.driver.startswith("agilex"),
                 f"driver {self.driver} needs a section agilex")
+        require((self.franka is not None) == (self.driver == "franka_ros"),
+                "driver franka_ros, and no other, needs a section franka")
+        for arm in self.arms if self.franka is not None else ():
+            self.franka.check_arm(arm)
         require(self.door == DRIVER_DOORS.get(self.driver, self.door),
                 f"driver {self.driver} is commanded through door {DRIVER_DOORS.get(self.driver)}")
         require(self.watchdogs.clock_gap_s > 2.0 / self.tick_hz, "watchdogs: clock_gap_s must exceed two ticks")

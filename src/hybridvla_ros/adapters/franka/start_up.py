@@ -1,0 +1,162 @@
+"""Start-up in a stated order: each step is checked, and the first that fails is named and tried again.
+
+Nothing here moves the arm: the controller that is started holds the pose it finds.
+"""
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Callable, List, Tuple
+
+import rospy
+
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_ros.adapters.franka import reading
+
+RETRY_S = 1.0
+FRESH_S = 1.0
+MODE_S = 3.0
+RATE_SHARE = 0.98        # of min_state_hz: the grid of the driver's clock
+LOAD_KG = 0.02
+
+
+class StartUp:
+    """adapter: what it looks at (see `FrankaAdapter`). dry_run: only the steps that change nothing."""
+
+    def __init__(self, adapter: Any, dry_run: bool) -> None:
+        self._adapter, self._dry_run = adapter, dry_run
+        self.done = False
+        self.problem = "start-up has not begun"
+        self._again = threading.Event()
+        threading.Thread(target=self._loop, daemon=True).start()
+
+    def restart(self, why: str) -> None:
+        """Begin anew; until it has passed the arm takes no commands."""
+        self.done, self.problem = False, why
+        self._again.set()
+
+    def steps(self) -> List[Tuple[str, Callable[[], str]]]:
+        """Name and check of each, in order; a check returns a sentence when it fails."""
+        look = [("driver", self._driver), ("arm_id", self._arm_id), ("state rate", self._rate), ("robot mode", self._mode),
+                ("publishers", self._publishers)]
+        end = [("tool pose", self._tool_pose), ("gripper", self._gripper)]
+        if self._dry_run:
+            return [*look, ("tool frame", self._tool_frame), *end]
+        door = self._adapter.config.door
+        return [*look, ("controllers stopped", self._stop_controllers), ("tool frame", self._tool_frame),
+                ("load", self._load), ("collision thresholds", self._collision), ("controller loaded", self._load_controller),
+                *([("stiffness", self._stiffness)] if door == "cartesian" else []),
+                ("controller started", self._start_controller), *end]
+
+    def _loop(self) -> None:
+        while not rospy.is_shutdown():
+            if self.done:
+                self._again.wait(0.5)
+                continue
+            self._again.clear()
+            problem = self._run()
+            if not self._again.is_set():
+                if problem and problem != self.problem:
+                    rospy.logwarn("%s", problem)
+                self.problem, self.done = problem, not problem
+            if self.done:
+                rospy.loginfo("start-up passed: %s", ", ".join(name for name, _ in self.steps()))
+            else:
+                time.sleep(RETRY_S)
+
+    def _run(self) -> str:
+        steps = self.steps()
+        for number, (name, check) in enumerate(steps, 1):
+            with self._adapter.hands_off:
+                try:
+                    problem = check()
+                except HybridVLAError as error:
+                    problem = str(error)
+            if problem:
+                return f"start-up, step {number} of {len(steps)}, {name}: {problem}"
+        return ""
+
+    # The steps -----------------------------------------------------------------------------------------------------
+
+    def _driver(self) -> str:
+        state_topic = self._adapter.arm.topics["robot_state"]
+        if time.monotonic() - self._adapter.heard > FRESH_S:
+            return f"nothing on {state_topic}; start franka_control (robot_ip, robot:=fr3) and unlock the joints in Desk"
+        if time.monotonic() - self._adapter.joints_heard > FRESH_S:
+            return f"nothing on {self._adapter.arm.topics['joint_states']}; is franka_state_controller running?"
+        return ""
+
+    def _arm_id(self) -> str:
+        wanted, found = self._adapter.arm.joint_names, self._adapter.joint_names
+        if set(wanted) <= set(found):
+            return ""
+        return (f"joint states name {found[0] if found else 'nothing'}, configured is {wanted[0]}; launch the driver with the "
+                "arm_id of the robot's configuration, or change joint_names and base_frame there")
+
+    def _rate(self) -> str:
+        franka, deadline = self._adapter.franka, time.monotonic() + 10.0
+        while not self._adapter.rate.hz > 0.0 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        hz = self._adapter.rate.hz
+        if hz >= RATE_SHARE * franka.min_state_hz:
+            return ""
+        return (f"states come at {hz:.0f} Hz, {franka.min_state_hz:.0f} are needed; set "
+                "/franka_state_controller/publish_rate to 300 before its controller is spawned (what comes out is less than "
+                "what is set)")
+
+    def _mode(self) -> str:
+        return reading.mode_problem(self._adapter.state, commanded=False)
+
+    def _publishers(self) -> str:
+        return self._adapter.foreign()
+
+    def _stop_controllers(self) -> str:
+        states = self._adapter.driver.controllers()
+        ours = (self._adapter.franka.impedance_controller, self._adapter.franka.trajectory_controller)
+        others = [name for name, state in states.items()
+                  if state == "running" and name not in ours and name != "franka_state_controller"]
+        if others:
+            return f"controller {others[0]} is running and not ours; stop it"
+        if "franka_state_controller" not in states:
+            return "franka_state_controller is not loaded; start the driver with its own launch file"
+        self._adapter.driver.switch(stop=ours)
+        return ""
+
+    def _tool_frame(self) -> str:
+        config = self._adapter.config
+        return reading.tool_problem(self._adapter.state, self._adapter.arm, config.tcp_tolerance_m, config.tcp_tolerance_rad)
+
+    def _load(self) -> str:
+        state, arm = self._adapter.state, self._adapter.arm
+        if state.m_ee > arm.tool.mass_kg + LOAD_KG:
+            return (f"Desk has the end effector at {state.m_ee:.2f} kg, tool.mass_kg is {arm.tool.mass_kg:.2f}; make them "
+                    "agree")
+        self._adapter.driver.set_load(max(0.0, arm.tool.mass_kg - state.m_ee), self._adapter.franka.tool_center_m)
+        return ""
+
+    def _collision(self) -> str:
+        self._adapter.driver.set_collision()
+        return ""
+
+    def _load_controller(self) -> str:
+        self._adapter.driver.load(self._adapter.controller)
+        return ""
+
+    def _stiffness(self) -> str:
+        self._adapter.driver.stiff()
+        return ""
+
+    def _start_controller(self) -> str:
+        self._adapter.driver.switch(start=[self._adapter.controller])
+        return self._adapter.wait_for_mode(reading.MOVE, MODE_S)
+
+    def _tool_pose(self) -> str:
+        distance, angle = self._adapter.pose_error()
+        config = self._adapter.config
+        if distance <= config.tcp_tolerance_m and angle <= config.tcp_tolerance_rad:
+            return ""
+        return (f"the driver's tool pose differs from ours by {distance * 1e3:.1f} mm and {angle:.4f} rad; check kinematics "
+                "and tool in the robot's configuration")
+
+    def _gripper(self) -> str:
+        return self._adapter.hand.reachable(2.0) if self._adapter.hand is not None else ""

@@ -1,0 +1,53 @@
+"""Other launches of the FR3: the wrong arm_id, too slow a state, the joint door."""
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+from test_fr3_faults import Bench
+
+
+@pytest.fixture
+def launch(master):
+    from conftest import Source
+
+    @contextlib.contextmanager
+    def start(*arguments):
+        process = master.launch("fr3.launch", "rig:=stand_in", "policy:=false", "speed_scale:=1.0", "image_hz:=0.2", *arguments)
+        try:
+            yield Bench(master, Source)
+        finally:
+            master.end(process, 20.0)
+    return start
+
+
+def refusal(rig, words):
+    answers = [""]
+
+    def refused():
+        answers.append(rig.activate(True).message)
+        return words in answers[-1]
+    rig.until(refused, f"{words!r} (it says {answers[-1]!r})", 40)
+    assert not rig.activate(True).success
+
+
+def test_a_wrong_arm_id_is_named(launch):
+    with launch("arm_id:=panda") as rig:
+        refusal(rig, "panda_joint1, configured is fr3_joint1")
+
+
+def test_states_at_the_drivers_default_rate_are_too_slow(launch):
+    with launch("publish_rate:=30") as rig:
+        refusal(rig, "states come at")
+
+
+def test_the_joint_door_reaches_its_targets_and_the_start(launch):
+    with launch("door:=joint") as rig:
+        rig.until(lambda: rig.status is not None, "a status", 60)
+        rig.start()
+        assert "position_joint_trajectory_controller" in rig.rig()["running"]
+        rig.arrive([0.45, 0.10, 0.25])
+        assert np.linalg.norm(rig.measured - [0.45, 0.10, 0.25]) < 0.01
+        rig.begin()
+        assert np.abs(np.array(rig.rig()["joints"]) - rig.arm.start_joints_rad).max() < 0.02

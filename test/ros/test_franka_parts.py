@@ -1,0 +1,279 @@
+"""The FR3's parts without a graph: readings, gripper worker, way to the start, dead-man switches, the stand-in's habits."""
+from __future__ import annotations
+
+import struct
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from franka_msgs.msg import FrankaState
+
+from hybridvla_core.contracts import GripperState
+from hybridvla_core.errors import ConfigurationError, HybridVLAError
+from hybridvla_core.safety.config import load_robot
+from hybridvla_core.safety.kinematics import ArmKinematics
+from hybridvla_ros.adapters.franka import reading
+from hybridvla_ros.adapters.franka.gripper import GripperWorker
+from hybridvla_ros.adapters.franka.start_path import StartPath
+from hybridvla_ros.deadman_node import JoyButton, PedalKeys
+from hybridvla_ros.stand_ins.franka_robot import TriggerRate
+from hybridvla_sim.franka import Drive, FrankaDrive
+from hybridvla_sim.rig import Rig
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def robot():
+    return load_robot(ROOT / "config" / "robots" / "fr3.yaml")
+
+
+def columns(matrix):
+    return np.asarray(matrix).T.ravel().tolist()
+
+
+# Readings ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_column_major_pose_is_read_as_one(robot):
+    # Golden value: franka's own pose of the start joints with the hand, column-major.
+    golden = [1, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 0, 0.306891, 0, 0.486882, 1]
+    pose = reading.pose(golden)
+    position, matrix = ArmKinematics(robot.arms[0]).pose(np.array(robot.arms[0].start_joints_rad))
+    np.testing.assert_allclose(pose.position, position, atol=1e-5)
+    np.testing.assert_allclose(reading.matrix(golden)[:3, :3], matrix, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode, commanded, words", [
+    (2, True, ""), (1, False, ""), (1, True, "no effect"), (3, True, "GUIDING"), (5, False, "USER_STOPPED"),
+    (6, True, "RECOVERY")])
+def test_the_mode_decides(mode, commanded, words):
+    said = reading.mode_problem(FrankaState(robot_mode=mode), commanded)
+    assert words in said and bool(said) == bool(words)
+
+
+def test_a_reflex_names_its_cause_even_when_the_present_errors_have_cleared():
+    state = FrankaState(robot_mode=4)
+    state.last_motion_errors.cartesian_reflex = True
+    said = reading.mode_problem(state, True)
+    assert "REFLEX (cartesian_reflex)" in said and "/hybridvla/robot/recover" in said
+
+
+def test_the_end_effector_frame_is_compared_with_the_tool(robot):
+    arm, frame = robot.arms[0], np.eye(4)
+    half = np.sqrt(0.5)
+    frame[:2, :2], frame[2, 3] = [[half, half], [-half, half]], 0.1034
+    assert reading.tool_problem(FrankaState(F_T_EE=columns(frame)), arm, 1e-3, 1.7e-3) == ""
+    frame[2, 3] += 0.0015
+    assert "1.5 mm" in reading.tool_problem(FrankaState(F_T_EE=columns(frame)), arm, 1e-3, 1.7e-3)
+
+
+def test_the_rate_counts_what_was_lost_and_starts_anew_with_the_driver():
+    meter = reading.RateMeter(20)
+    for number in range(40):
+        meter.add(10.0 + 0.005 * number)
+    assert meter.hz == pytest.approx(200.0)
+    for number in range(20):
+        meter.add(20.0 + 0.010 * number)
+    assert meter.hz == pytest.approx(100.0)
+    meter.add(0.001)
+    assert np.isnan(meter.hz)
+
+
+def test_stiffness_leash_and_collision_thresholds_must_fit(robot):
+    soft = replace(robot.franka, translational_stiffness_n_m=200.0)
+    with pytest.raises(ConfigurationError, match="same spring"):
+        replace(robot, franka=soft)
+    with pytest.raises(ConfigurationError, match="up to the reflex"):
+        replace(robot, franka=replace(robot.franka, collision_force_n=(20.0,) * 6))
+    with pytest.raises(ConfigurationError, match="stiffness"):
+        replace(robot.franka, translational_stiffness_n_m=2000.0)
+
+
+# Gripper -----------------------------------------------------------------------------------------------------------
+
+
+class Hand:
+    """A gripper that finishes when told to."""
+
+    def __init__(self):
+        self.sent, self.over, self.stops, self.trouble = [], False, 0, ""
+
+    def send(self, opening):
+        self.sent.append(opening)
+        self.over = False
+        return ""
+
+    def finished(self):
+        return self.over
+
+    def problem(self):
+        return self.trouble
+
+    def stop(self, seconds):
+        self.stops += 1
+
+
+@pytest.fixture
+def worker():
+    hand = Hand()
+    worker = GripperWorker(hand, deadline_s=0.3, slip_m=0.008)
+    yield worker, hand
+    worker.close()
+
+
+def until(condition):
+    deadline = time.monotonic() + 10.0
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_one_goal_at_a_time_and_only_the_latest_wish_follows(worker):
+    worker, hand = worker
+    worker.command(0.0)
+    assert worker.state == GripperState.MOVING
+    until(lambda: hand.sent == [0.0])
+    worker.command(1.0)
+    worker.command(0.5)
+    hand.over = True
+    until(lambda: hand.sent == [0.0, 0.5])
+    hand.over = True
+    until(lambda: worker.state == GripperState.DONE)
+
+
+def test_a_goal_that_never_returns_fails_in_time_and_blocks_the_next_until_it_does(worker):
+    worker, hand = worker
+    worker.command(0.0)
+    until(lambda: worker.state == GripperState.FAILED)
+    assert "did not finish" in worker.message and hand.stops == 1
+    worker.command(1.0)
+    time.sleep(0.5)
+    assert hand.sent == [0.0]
+    hand.over = True
+    until(lambda: hand.sent == [0.0, 1.0])
+
+
+def test_a_refusal_of_the_gripper_is_passed_on(worker):
+    worker, hand = worker
+    hand.trouble = "grasp failed: not homed"
+    worker.command(0.0)
+    until(lambda: hand.sent)
+    hand.over = True
+    until(lambda: worker.state == GripperState.FAILED)
+    assert worker.message == "grasp failed: not homed"
+
+
+def test_an_object_that_slips_is_noticed_and_an_opening_is_none():
+    now, hand = [0.0], Hand()
+    worker = GripperWorker(hand, 3.0, 0.008, clock=lambda: now[0])
+    worker.command(0.0)
+    until(lambda: hand.sent)
+    hand.over = True
+    until(lambda: worker.state == GripperState.DONE)
+    now[0] = 1.0
+    worker.measured(0.045)
+    worker.measured(0.040)
+    assert worker.state == GripperState.DONE
+    worker.measured(0.010)
+    assert worker.state == GripperState.FAILED and "slipped" in worker.message and worker.slips == 1
+    worker.close()
+
+
+# The way to the start ----------------------------------------------------------------------------------------------
+
+
+def test_the_way_to_the_start_is_slow_and_ends_there(robot):
+    path = StartPath(robot)
+    joints = np.array(robot.arms[0].start_joints_rad) + [0.3, 0.2, -0.1, 0.2, 0.1, -0.1, 0.4]
+    times, points = path.plan(joints, 0.3)
+    np.testing.assert_allclose(points[-1], robot.arms[0].start_joints_rad)
+    ways = np.abs(np.diff(np.vstack([joints, points]), axis=0)).max(axis=1)
+    assert (1.5 * ways / np.diff(np.concatenate([[0.0], times])) <= 0.3 + 1e-9).all()
+
+
+def test_a_way_through_the_table_is_refused_by_name(robot):
+    arm = replace(robot.arms[0], collision=replace(robot.arms[0].collision, table_z_m=0.52))
+    path = StartPath(replace(robot, arms=(arm,)))
+    raised = np.array(arm.start_joints_rad) + [0.0, -0.2, 0.0, 0.5, 0.0, 0.3, 0.0]
+    with pytest.raises(HybridVLAError, match="table"):
+        path.plan(raised, 0.3)
+
+
+# Dead-man switches -------------------------------------------------------------------------------------------------
+
+
+def test_a_button_counts_only_while_its_device_speaks():
+    now = [0.0]
+    button = JoyButton(1, clock=lambda: now[0])
+    button.update([0, 1])
+    assert button.held
+    now[0] = 0.3
+    assert not button.held
+    button.update([1, 0])
+    assert not button.held
+    button.update([])
+    assert not button.held
+
+
+def test_a_pedal_is_held_while_its_key_is_down_and_released_when_unplugged():
+    def event(kind, code, value):
+        return struct.pack("llHHi", 0, 0, kind, code, value)
+    keys = PedalKeys(48)
+    keys.feed(event(1, 30, 1) + event(4, 4, 458756))
+    assert not keys.held
+    keys.feed(event(1, 48, 1) + event(1, 48, 2))
+    assert keys.held
+    keys.feed(event(1, 48, 0))
+    assert not keys.held
+    keys.feed(event(1, 48, 1))
+    keys.lost()
+    assert not keys.held
+
+
+# The stand-in's habits ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked, given", [(30.0, 29.4), (200.0, 167.0), (300.0, 250.0)])
+def test_states_come_slower_than_asked_for(asked, given):
+    trigger = TriggerRate(asked)
+    count = sum(trigger.due(number * 1e-3, (number + 1) * 1e-3) for number in range(10_000))
+    assert count / 10.0 == pytest.approx(given, rel=0.02)
+
+
+@pytest.fixture
+def drive():
+    made = []
+
+    def make(model, data, index, _config):
+        made.append(made[0] if made else FrankaDrive(model, data, index))
+        made[0].start()
+        return made[0]
+    rig = Rig(make_controller=make)
+    made[0].switch(Drive.IMPEDANCE)
+    return rig, made[0]
+
+
+def test_the_target_is_followed_with_the_controllers_lag(drive):
+    rig, arm = drive
+    begin = arm.target_position.copy()
+    arm.set_target(begin + [0.0, 0.05, 0.0], arm.target_rotation.as_quat())
+    rig.step(0.2)
+    assert (arm._position - begin)[1] / 0.05 == pytest.approx(1.0 - 0.995 ** 200, abs=0.01)
+
+
+def test_a_target_that_is_no_number_breaks_the_driver(drive):
+    _, arm = drive
+    arm.set_target([float("nan"), 0.0, 0.5], [1.0, 0.0, 0.0, 0.0])
+    assert arm.broken
+
+
+def test_torques_rise_by_one_newton_metre_a_millisecond_at_most(drive):
+    rig, arm = drive
+    arm.stiffness = np.array([400.0, 30.0, 0.5])
+    arm.set_target(arm.target_position + [0.0, 0.0, 3.0], arm.target_rotation.as_quat())
+    before = arm._torque.copy()
+    rig.step(float(rig.model.opt.timestep))
+    assert np.abs(arm._torque - before).max() <= rig.model.opt.timestep * 1e3 + 1e-9
