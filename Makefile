@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 RUN := scripts/with_env.sh
 
-.PHONY: help setup demo test fuzz test38 lint clean
+.PHONY: help setup demo rigs test fuzz test38 lint clean
 
 FUZZ_N ?= 20000
 FUZZ_SEED ?= 1
@@ -16,6 +16,9 @@ setup: ## install system packages and .venv, build the devel space
 
 demo: setup ## simulated FR3, policy and filter over ROS, headless; results in out/demo
 	@$(RUN) python -m hybridvla_ros.demo
+
+rigs: setup ## both rigs without hardware, through their launch files; results in out/rigs
+	@$(RUN) python -m hybridvla_ros.rigs_demo
 
 test: setup ## unit tests, parity, and ROS tests with a real master
 	@$(RUN) scripts/test.sh
