@@ -52,7 +52,7 @@ class Fr3Operator:
         self.takeover = proxy("/hybridvla/robot/takeover", SetBool)
         for name in ("safety/stop", "safety/resume", "robot/recover", "robot/go_to_start"):
             setattr(self, name.split("/")[1], proxy(f"/hybridvla/{name}", Trigger))
-        for name in ("user_stop", "guiding", "gripper_stuck", "ee_frame", "push"):
+        for name in ("user_stop", "guiding", "gripper_stuck", "ee_frame", "push", "state_silent"):
             setattr(self, name, proxy(f"/stand_in/{name}", SetBool))
         for name in ("reflex", "drop_object"):
             setattr(self, name, proxy(f"/stand_in/{name}", Trigger))
@@ -155,7 +155,7 @@ def run(folder: Path, episodes: int = len(EPISODES), port: Optional[int] = None)
         from hybridvla_ros.rigs_timing import StampToTarget
 
         try:
-            operator, timing = Fr3Operator(), StampToTarget()
+            operator, timing = Fr3Operator(), StampToTarget("/camera_front/color/image_raw")
             operator.until(lambda: operator.heartbeat is not None and operator.heartbeat.ready, "a policy that is READY", 90.0)
         except (rospy.ROSException, HybridVLAError) as error:
             raise HybridVLAError(f"the FR3 rig did not come up ({error}); the end of its log:\n{graph.log_tail()}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Any, Dict, List, Tuple
 
 import rospy
+from sensor_msgs.msg import Image
 
 from hybridvla.msg import ActionProposal, SafetyStatus
 from hybridvla_core.evaluation.statistics import percentiles
@@ -13,7 +14,11 @@ class StampToTarget:
     """For each proposal that was executed: stamp of the filter's first status with its sequence (sent in the tick whose
     target was sent just before) minus the stamp of its observation minus the model's stages. One clock: one computer."""
 
-    def __init__(self) -> None:
+    def __init__(self, image_topic: str = "") -> None:
+        """image_topic: whose frames' way from stamp to an observer is reported beside it (`camera_ms`)."""
+        self.camera_ms: List[float] = []
+        if image_topic:
+            rospy.Subscriber(image_topic, Image, self._on_image, queue_size=1, buff_size=2 ** 24, tcp_nodelay=True)
         self.whole_ms: List[float] = []
         self.beyond_ms: List[float] = []
         self.model_ms: List[float] = []
@@ -22,6 +27,9 @@ class StampToTarget:
         self._early: Dict[Tuple[int, int], float] = {}
         rospy.Subscriber("/hybridvla/policy/proposal", ActionProposal, self._on_proposal, queue_size=50)
         rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, self._on_status, queue_size=200)
+
+    def _on_image(self, message: Any) -> None:
+        self.camera_ms.append((rospy.Time.now() - message.header.stamp).to_sec() * 1e3)
 
     def _on_proposal(self, message: Any) -> None:
         key, entry = (message.epoch, message.sequence), (message.header.stamp.to_sec(), float(sum(message.stage_ms)))
@@ -49,4 +57,4 @@ class StampToTarget:
     def result(self) -> Dict[str, Any]:
         """`stamp_to_target_ms` (beyond the model), with the model's own time and the whole beside it."""
         return {"stamp_to_target_ms": percentiles(self.beyond_ms), "model_ms": percentiles(self.model_ms),
-                "whole_ms": percentiles(self.whole_ms), "executed": len(self.beyond_ms)}
+                "camera_ms": percentiles(self.camera_ms), "whole_ms": percentiles(self.whole_ms), "executed": len(self.beyond_ms)}

@@ -98,7 +98,7 @@ def bench(master, source_class):
 def rig(bench):
     """No fault left over; the filter inactive or stopped."""
     bench.operator.pressed = True
-    for fault in (bench.user_stop, bench.guiding, bench.gripper_stuck, bench.ee_frame, bench.push):
+    for fault in (bench.user_stop, bench.guiding, bench.gripper_stuck, bench.ee_frame, bench.push, bench.state_silent):
         fault(False)
     bench.until(lambda: bench.status is not None, "a status", 60)
     if bench.rig()["mode"] not in (1, 2):
@@ -285,6 +285,16 @@ def test_a_running_filter_whose_controller_is_stopped_by_somebody_stops(rig):
     rospy.ServiceProxy("/controller_manager/switch_controller", SwitchController)([], [IMPEDANCE], 2, False, 0.0)
     rig.until(lambda: rig.state("STOPPED"), "STOPPED", 10)
     rig.answered(rig.resume, what="resume", timeout=60)     # start-up has run again
+
+
+def test_without_the_robots_state_joint_states_still_speak_for_the_arm_but_it_stops(rig):
+    rig.fast()
+    rig.state_silent(True)
+    rig.until(lambda: rig.state("STOPPED") and "the robot's mode is unknown" in rig.status.message, "STOPPED", 5)
+    time.sleep(0.5)
+    assert rig.status.arms[0].joint_state_age.to_sec() < 0.2
+    rig.state_silent(False)
+    rig.answered(rig.resume, what="resume")
 
 
 def test_activation_is_refused_while_no_policy_lives(rig):

@@ -25,6 +25,7 @@ class Faults:
         self._switch("user_stop", robot.user_stop)
         self._switch("guiding", robot.guide)
         self._switch("gripper_stuck", lambda on: setattr(robot, "gripper_stuck", on))
+        self._switch("state_silent", lambda on: setattr(robot, "state_silent", on))
         self._switch("ee_frame", self._ee_frame)
         self._switch("push", lambda on: setattr(robot.drive, "hand_force", np.array([0.0, HAND_N * on, 0.0])))
         rospy.Service("/stand_in/reset_scene", ResetScene, self._reset)

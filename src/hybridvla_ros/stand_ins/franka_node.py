@@ -136,7 +136,8 @@ class FrankaStandIn:
                 current_errors=Errors(**dict.fromkeys(robot.current_errors, True)),
                 last_motion_errors=Errors(**dict.fromkeys(robot.last_errors, True)))
         state.header.stamp = now
-        self._states.publish(state)
+        if not robot.state_silent:
+            self._states.publish(state)
         self._joint_state(self._joints, joints, speeds, torque, now)
         if self._desired.get_num_connections():
             self._joint_state(self._desired, joints, speeds, torque, now)

@@ -57,6 +57,7 @@ class FrankaRobot:
         self.last_errors: List[str] = []
         self._faulty = False       # franka_hw's own flag: controllers have no effect until a recovery
         self.gripper_stuck = False
+        self.state_silent = False  # franka_states ends, joint_states go on
         self.reset(seed)
 
     def _make_drive(self, model: Any, data: Any, index: Any, _config: Any) -> FrankaDrive:

@@ -66,8 +66,8 @@ class FrankaAdapter:
         if self.hand:
             rospy.Subscriber(self.arm.topics["gripper_joint_states"], JointState, self._on_fingers, queue_size=2)
         rospy.Subscriber(self.command_topic, rospy.AnyMsg, self._on_command, queue_size=20, tcp_nodelay=True)
-        self._dry_run = operator.dry_run
-        self.start_up = StartUp(self, self._dry_run)
+        self._operator = operator
+        self.start_up = StartUp(self, operator.dry_run)
         self._chores = Chores(self, operator)
         self.go_to_start = self._chores.go_to_start
         self._diagnostics = Diagnostics("franka", self._diagnose)
@@ -138,7 +138,8 @@ class FrankaAdapter:
             return self.fault
         if self.busy or self.leading:
             return self.busy or "a person leads the arm; call /hybridvla/robot/takeover with false"
-        commanded = self.start_up.done and not self._dry_run
+        self.start_up.follow(self._operator.dry_run)
+        commanded = self.start_up.done and not self.start_up.dry_run
         return (reading.mode_problem(self.state, commanded) or self._tool_problem() or self.start_up.problem)
 
     def _tool_problem(self) -> str:
@@ -200,7 +201,7 @@ class FrankaAdapter:
         if sender == rospy.get_name():
             return
         self._foreign_name, self._foreign_at = sender, time.monotonic()
-        if not self.fault and self.start_up.done and not self._dry_run:
+        if not self.fault and self.start_up.done and not self.start_up.dry_run:
             self.fault = f"{sender} also commands the arm on {self.command_topic}; the controller was stopped: end that node"
             rospy.logerr("%s", self.fault)
             self.report()
@@ -241,7 +242,7 @@ class FrankaAdapter:
         """The controller manager says `running` in errors too, so this only finds controllers that were stopped or lost."""
         while not rospy.is_shutdown():
             time.sleep(WATCH_S)
-            if not self.start_up.done or self._dry_run or self.busy or not self.hands_off.acquire(blocking=False):
+            if not self.start_up.done or self.start_up.dry_run or self.busy or not self.hands_off.acquire(blocking=False):
                 continue
             try:
                 running = self.driver.controllers().get(self.controller) == "running"

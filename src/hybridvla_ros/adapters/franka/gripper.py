@@ -15,6 +15,7 @@ from hybridvla_core.contracts import GripperState
 STOP_S = 1.0         # patience with the stop action, which users report as unreliable
 RETRY_S = 0.2
 SETTLE_S = 0.5       # after a grasp: the width is read at 10 Hz only
+BELOW_MAX_M = 0.0005
 CLOSED_M = 0.004     # nothing thinner counts as held
 
 
@@ -146,7 +147,8 @@ class FrankaHand:
                                   force=self._force)
             self._active = self._grasp
         else:
-            goal = MoveGoal(width=min(opening, 1.0) * self._max_width, speed=self._speed)
+            # A width above the one that homing found is an error, and that one may lie just below the nominal.
+            goal = MoveGoal(width=max(0.0, min(opening, 1.0) * self._max_width - BELOW_MAX_M), speed=self._speed)
             self._active = self._move
         self._active.send_goal(goal)
         return ""

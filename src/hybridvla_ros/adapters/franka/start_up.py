@@ -24,7 +24,7 @@ class StartUp:
     """adapter: what it looks at (see `FrankaAdapter`). dry_run: only the steps that change nothing."""
 
     def __init__(self, adapter: Any, dry_run: bool) -> None:
-        self._adapter, self._dry_run = adapter, dry_run
+        self._adapter, self.dry_run = adapter, dry_run
         self.done = False
         self.problem = "start-up has not begun"
         self._again = threading.Event()
@@ -35,12 +35,18 @@ class StartUp:
         self.done, self.problem = False, why
         self._again.set()
 
+    def follow(self, dry_run: bool) -> None:
+        """Begin anew when the filter's dry run begins or ends."""
+        if dry_run != self.dry_run:
+            self.dry_run = dry_run
+            self.restart("start-up begins anew: the dry run was switched")
+
     def steps(self) -> List[Tuple[str, Callable[[], str]]]:
         """Name and check of each, in order; a check returns a sentence when it fails."""
         look = [("driver", self._driver), ("arm_id", self._arm_id), ("state rate", self._rate), ("robot mode", self._mode),
                 ("publishers", self._publishers)]
         end = [("tool pose", self._tool_pose), ("gripper", self._gripper)]
-        if self._dry_run:
+        if self.dry_run:
             return [*look, ("tool frame", self._tool_frame), *end]
         door = self._adapter.config.door
         return [*look, ("controllers stopped", self._stop_controllers), ("tool frame", self._tool_frame),
