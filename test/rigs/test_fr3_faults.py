@@ -152,6 +152,21 @@ def test_a_user_stop_is_recovered_only_after_its_release(rig):
     assert rig.still() < 0.01
 
 
+def test_hand_guiding_by_the_buttons_stops_and_the_arm_holds_where_it_was_led(rig):
+    rig.fast()
+    rig.guiding(True)
+    rig.until(lambda: rig.state("STOPPED"), "STOPPED", 5)
+    assert "GUIDING" in rig.status.message
+    here = rig.measured
+    rig.push(True)
+    rig.until(lambda: rig.measured[1] - here[1] > 0.03, "the arm led by hand", 20)
+    rig.push(False)
+    assert not rig.recover().success
+    rig.guiding(False)
+    rig.bring_back()
+    assert rig.still() < 0.01
+
+
 def test_the_deadman_released_or_silent_holds_and_forbids_the_way_to_the_start(rig):
     from hybridvla.msg import SafetyStatus
 
@@ -232,6 +247,20 @@ def test_a_second_node_on_our_topic_ends_in_a_stopped_controller_and_not_in_a_fi
     rig.answered(rig.resume, what="resume", timeout=60)
     assert rig.still() < 0.01
     assert IMPEDANCE in rig.rig()["running"]
+
+
+def test_a_second_publisher_is_named_before_it_has_said_a_word(rig):
+    import rospy
+    from geometry_msgs.msg import PoseStamped
+
+    rig.start()
+    silent = rospy.Publisher(TARGETS, PoseStamped, queue_size=1)
+    rig.until(lambda: rig.state("STOPPED"), "STOPPED", 10)
+    rig.until(lambda: not rig.resume().success, "a refusal")
+    assert "also published by /rig_tests" in rig.resume().message
+    silent.unregister()
+    rig.answered(rig.resume, what="resume")
+    assert rig.still() < 0.01
 
 
 def test_an_end_effector_frame_changed_in_desk_is_named_and_nothing_moves(rig):

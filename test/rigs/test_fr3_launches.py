@@ -42,6 +42,21 @@ def test_states_at_the_drivers_default_rate_are_too_slow(launch):
         refusal(rig, "states come at")
 
 
+def test_a_dry_run_checks_and_computes_and_changes_nothing(launch):
+    with launch("dry_run:=true") as rig:
+        rig.answered(rig.activate, True, what="activate")
+        rig.until(lambda: rig.state("HOLDING", "ACTIVE") and np.isfinite(rig.commanded).all(), "a status once active")
+        before = rig.commanded
+        rig.go([0.45, 0.10, 0.25])
+        rig.until(lambda: np.linalg.norm(rig.commanded - before) > 0.05, "a computed motion")
+        report = rig.rig()
+        assert not rig.targets and report["running"] == ["franka_state_controller"]
+        assert report["stiffness"] == [200.0, 10.0, 0.5] and report["upper_force"] == [20.0, 20.0, 20.0]
+        rig.activate(False)
+        for service in (rig.go_to_start, rig.recover):
+            assert "dry run" in service().message
+
+
 def test_the_joint_door_reaches_its_targets_and_the_start(launch):
     with launch("door:=joint") as rig:
         rig.until(lambda: rig.status is not None, "a status", 60)

@@ -54,7 +54,8 @@ class FrankaAdapter:
         self.busy = ""                        # what is being done to the robot: no commands meanwhile
         self.leading = False                  # a person leads the arm
         self.fault = ""                       # latched until a recovery: another node commanded the arm
-        self._foreign_name, self._tool_seen, self._tool_said = "", (), ""
+        self._foreign_name = self._announced = self._tool_said = ""
+        self._tool_seen: Any = ()
         self._kinematics = ArmKinematics(self.arm)
         self._reader = ArmReader(self.arm.name, self.arm.joint_names, fingers_of(self.arm))
         self._last: Optional[ArmState] = None
@@ -134,8 +135,8 @@ class FrankaAdapter:
         """Why the arm takes no commands, or an empty string. The filter refuses or stops with this sentence."""
         if time.monotonic() - self.heard > STATE_SILENT_S:
             return f"nothing on {self.arm.topics['robot_state']}: the robot's mode is unknown; check the driver"
-        if self.fault:
-            return self.fault
+        if self.fault or self._announced:
+            return self.fault or self._announced
         if self.busy or self.leading:
             return self.busy or "a person leads the arm; call /hybridvla/robot/takeover with false"
         self.start_up.follow(self._operator.dry_run)
@@ -231,12 +232,14 @@ class FrankaAdapter:
         return self.other_publishers(rosgraph.Master(rospy.get_name()).getSystemState())
 
     def other_publishers(self, system_state: List[Any]) -> str:
-        """Who else has announced to publish on our command topic, from the master's list."""
+        """Who else has announced to publish on our command topic, from the master's list. Until it is gone the arm takes no
+        commands."""
+        self._announced = ""
         for topic, nodes in system_state[0]:
             others = [node for node in nodes if node != rospy.get_name()]
             if topic == self.command_topic and others:
-                return f"{topic} is also published by {', '.join(others)}; stop it"
-        return ""
+                self._announced = f"{topic} is also published by {', '.join(others)}; stop it"
+        return self._announced
 
     def _watch(self) -> None:
         """The controller manager says `running` in errors too, so this only finds controllers that were stopped or lost."""
