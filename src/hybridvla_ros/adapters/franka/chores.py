@@ -25,6 +25,7 @@ FOLLOW_S = 0.02          # between targets that follow a led arm
 SETTLE_S = 1.2           # six time constants of the controller's stiffness filter
 ARRIVED_RAD, LATE_S = 0.02, 4.0
 LOCK_S = 12.0
+SILENT_S = 0.2
 HEAVIEST_KG = 3.0        # payload of a Research 3
 
 
@@ -156,6 +157,8 @@ class Chores:
             if away < ARRIVED_RAD and still:
                 return ""
             problem = (self._operator.forbids() or adapter.fault or reading.mode_problem(adapter.state, commanded=True))
+            if time.monotonic() - adapter.heard > SILENT_S:
+                problem = f"nothing on {adapter.arm.topics['robot_state']} any more"
             if not problem and time.monotonic() > deadline:
                 problem = f"the arm is still {away:.2f} rad away"
             if problem:

@@ -8,6 +8,7 @@ import threading
 import time
 from typing import Any, Callable, List, Tuple
 
+import rosgraph
 import rospy
 
 from hybridvla_core.errors import HybridVLAError
@@ -76,7 +77,7 @@ class StartUp:
             with self._adapter.hands_off:
                 try:
                     problem = check()
-                except HybridVLAError as error:
+                except (HybridVLAError, OSError, rosgraph.MasterException, rospy.ROSException) as error:
                     problem = str(error)
             if problem:
                 return f"start-up, step {number} of {len(steps)}, {name}: {problem}"
