@@ -5,77 +5,10 @@ import time
 
 import numpy as np
 import pytest
+from fr3_bench import Bench
 
 IMPEDANCE = "cartesian_impedance_example_controller"
 TARGETS = f"/{IMPEDANCE}/equilibrium_pose"
-
-
-class Bench:
-    """An operator, a policy's place, and what went to the controller."""
-
-    def __init__(self, graph, source_class):
-        import rospy
-        from geometry_msgs.msg import PoseStamped
-
-        from hybridvla_core.safety.config import load_robot
-        from hybridvla_ros.node_support import PACKAGE_ROOT
-        from hybridvla_ros.rigs_fr3 import Fr3Operator
-
-        self.graph, self.targets = graph, []
-        self.operator = Fr3Operator()
-        self.arm = load_robot(PACKAGE_ROOT / "config" / "robots" / "fr3.yaml").arms[0]
-        self.source = source_class([self.arm])
-        rospy.Subscriber("/hybridvla/safety/arm/target", PoseStamped, self.targets.append, queue_size=50)
-
-    def __getattr__(self, name):
-        return getattr(self.operator, name)
-
-    @property
-    def measured(self):
-        point = self.status.arms[0].measured.pose.position
-        return np.array([point.x, point.y, point.z])
-
-    @property
-    def commanded(self):
-        point = self.status.arms[0].target.pose.position
-        return np.array([point.x, point.y, point.z])
-
-    def go(self, position, opening=1.0):
-        """Propose the tool at a position, pointing down."""
-        self.source.propose({"arm": (np.asarray(position, dtype=float), np.array([1.0, 0.0, 0.0, 0.0]))}, opening)
-
-    def arrive(self, position, opening=1.0):
-        before = self.status.sequence
-        self.go(position, opening)
-        self.until(lambda: self.status.sequence > before and self.status.arms[0].at_target, "arrival", 40)
-
-    def start(self):
-        """At the start pose, active, with a status that shows it."""
-        self.begin()
-        self.answered(self.activate, True, what="activate")
-        self.until(lambda: self.state("HOLDING", "ACTIVE") and np.isfinite(self.commanded).all(), "a status once active")
-
-    def fast(self):
-        """A long motion under way."""
-        self.start()
-        self.go([0.45, 0.25, 0.30])
-        self.until(lambda: self.state("ACTIVE"), "ACTIVE")
-        here = self.measured
-        self.until(lambda: np.linalg.norm(self.measured - here) > 0.02, "motion")
-
-    def still(self, seconds=0.6):
-        """How far the arm moves within a while, m."""
-        here, far = self.measured, 0.0
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            far = max(far, float(np.linalg.norm(self.measured - here)))
-            time.sleep(0.02)
-        return far
-
-    def bring_back(self):
-        """Stopped by a robot's fault, and the fault is over: recover and resume as a person does."""
-        self.answered(self.recover, what="recover")
-        self.answered(self.resume, what="resume")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import contextlib
 
 import numpy as np
 import pytest
-from test_fr3_faults import Bench
+from fr3_bench import Bench
 
 
 @pytest.fixture
