@@ -92,6 +92,16 @@ def test_stiffness_leash_and_collision_thresholds_must_fit(robot):
         replace(robot.franka, translational_stiffness_n_m=2000.0)
 
 
+def test_limits_are_those_of_system_images_below_5_9(robot):
+    # franka_description robots/fr3/joint_limits.yaml ("rectangular") and libfranka 0.13 rate_limiting.h.
+    limits = robot.arms[0].joint_limits
+    assert limits.upper_rad == (2.3093, 1.5133, 2.4937, -0.4461, 2.4800, 4.2094, 2.6895)
+    assert limits.lower_rad == (-2.3093, -1.5133, -2.4937, -2.7478, -2.4800, 0.8521, -2.6895)
+    assert all(speed <= most for speed, most in zip(limits.velocity_rad_s, (2.0, 1.0, 1.5, 1.25, 3.0, 1.5, 3.0)))
+    assert limits.position_dependent.upper_rad == (2.75010, 1.79180, 2.90650, -0.1458, 2.81010, 4.52050, 3.01960)
+    assert robot.arms[0].cartesian_limits.speed_m_s <= 0.25
+
+
 # Gripper -----------------------------------------------------------------------------------------------------------
 
 
