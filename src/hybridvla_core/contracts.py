@@ -101,7 +101,10 @@ class ArmTarget:
 
 @dataclass(frozen=True)
 class Proposal:
-    """What the policy wants, why, and from which moment (`hybridvla/ActionProposal`). Targets are step-major, K x arms."""
+    """What the policy wants, why, and from which moment (`hybridvla/ActionProposal`). Targets are step-major, K x arms.
+
+    stamp_ns: the observation's stamp to the nanosecond, which with the seed repeats the noise; 0 where there was none.
+    """
 
     stamp: float
     epoch: int
@@ -117,6 +120,7 @@ class Proposal:
     chunk: int = 1
     checkpoint_sha256: str = ""
     prediction: Optional[Prediction] = None
+    stamp_ns: int = 0
 
 
 @dataclass(frozen=True)

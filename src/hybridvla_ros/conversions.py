@@ -39,7 +39,8 @@ def pose_contract(message: PoseStamped) -> contracts.Pose:
 
 def proposal_message(proposal: contracts.Proposal) -> ActionProposal:
     message = ActionProposal()
-    message.header.stamp = stamp(proposal.stamp)
+    message.header.stamp = (rospy.Time(*divmod(proposal.stamp_ns, 10 ** 9)) if proposal.stamp_ns
+                            else stamp(proposal.stamp))
     for name in ("epoch", "sequence", "instruction_sequence", "instruction", "checkpoint_sha256", "chunk"):
         setattr(message, name, getattr(proposal, name))
     message.kind = int(proposal.kind)
@@ -91,9 +92,9 @@ def proposal_contract(message: ActionProposal) -> contracts.Proposal:
         base_stamp=target.base.header.stamp.to_sec(), target=pose_contract(target.target),
         delta_base=contracts.DeltaBase(target.delta_base), gripper=float(target.gripper)) for target in message.targets)
     return contracts.Proposal(
-        stamp=message.header.stamp.to_sec(), epoch=int(message.epoch), sequence=int(message.sequence),
-        instruction_sequence=int(message.instruction_sequence), instruction=message.instruction,
-        valid_for=message.valid_for.to_sec(), targets=targets, kind=contracts.Kind(message.kind),
+        stamp=message.header.stamp.to_sec(), stamp_ns=message.header.stamp.to_nsec(),
+        epoch=int(message.epoch), sequence=int(message.sequence), instruction_sequence=int(message.instruction_sequence),
+        instruction=message.instruction, valid_for=message.valid_for.to_sec(), targets=targets, kind=contracts.Kind(message.kind),
         action_period=message.action_period.to_sec(), observation_age=message.observation_age.to_sec(),
         camera_spread=message.camera_spread.to_sec(), chunk=int(message.chunk),
         checkpoint_sha256=message.checkpoint_sha256, prediction=prediction)

@@ -50,4 +50,4 @@ def make_proposal(config: PolicyConfig, policy: Any, inference: Inference, predi
                     valid_for=config.valid_for(chunk), targets=targets, kind=Kind.ACTION,
                     action_period=config.convention.action_period_s, observation_age=observation_age,
                     camera_spread=inference.camera_spread, chunk=chunk, checkpoint_sha256=policy.manifest_sha256,
-                    prediction=prediction)
+                    prediction=prediction, stamp_ns=inference.observation.stamp_ns)
