@@ -1,0 +1,73 @@
+"""Labels by single keys in a terminal: `rosrun hybridvla episode_keys`. It only calls the services."""
+from __future__ import annotations
+
+import os
+import select
+import sys
+import termios
+import tty
+from typing import Callable, Dict, Optional
+
+import rospy
+from std_srvs.srv import Trigger
+
+KEYS: Dict[str, str] = {"s": "start", "y": "success", "n": "failure", "d": "discard"}
+QUIT = ("q", "\x03", "\x04")
+HELP = "s start   y success   n failure   d discard   q quit"
+
+
+class KeyReader:
+    """One key at a time from a terminal, without Enter; the terminal is as before afterwards."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __enter__(self) -> KeyReader:
+        self._before = termios.tcgetattr(self._descriptor)
+        tty.setcbreak(self._descriptor)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
+
+    def read(self, timeout: float) -> Optional[str]:
+        """The next key, None when none came within `timeout` s, an empty string at the end of the input."""
+        ready, _, _ = select.select([self._descriptor], [], [], timeout)
+        return os.read(self._descriptor, 1).decode(errors="replace") if ready else None
+
+
+def call(name: str) -> str:
+    """What the service says, or that it is not there."""
+    service = f"/hybridvla/episode/{name}"
+    try:
+        rospy.wait_for_service(service, timeout=2.0)
+        answer = rospy.ServiceProxy(service, Trigger)()
+    except (rospy.ROSException, rospy.ServiceException) as error:
+        return f"{service} does not answer ({error}); is episode_node running?"
+    return answer.message if answer.success else f"REFUSED: {answer.message}"
+
+
+def loop(reader: KeyReader, ask: Callable[[str], str], say: Callable[[str], None]) -> None:
+    """Until q, the end of the input, or the end of ROS."""
+    say(HELP)
+    while not rospy.is_shutdown():
+        key = reader.read(0.2)
+        if key is None:
+            continue
+        if key == "" or key in QUIT:
+            return
+        if key.lower() in KEYS:
+            say(ask(KEYS[key.lower()]))
+        elif key.strip():
+            say(HELP)
+
+
+def main() -> None:
+    if not sys.stdin.isatty():
+        sys.exit("episode_keys needs a terminal: run it by hand, not from a launch file")
+    rospy.init_node("episode_keys", anonymous=True, disable_signals=True)
+    with KeyReader(sys.stdin.fileno()) as reader:
+        try:
+            loop(reader, call, print)
+        except KeyboardInterrupt:
+            print()
