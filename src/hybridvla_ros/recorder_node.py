@@ -31,6 +31,7 @@ FINISHED_TOPIC = "/hybridvla/recording/finished"
 #: An event older than this is the latched one of an episode that began before this node, s.
 FRESH_S = 2.0
 WATCH_S = 0.5
+TELEOPERATIONS = ("spacemouse", "puppet", "none")
 
 
 class RecorderNode:
@@ -50,9 +51,10 @@ class RecorderNode:
         self._snapshots = rospy.Publisher(SNAPSHOT_TOPIC, String, queue_size=1, latch=True)
         self._finished = rospy.Publisher(FINISHED_TOPIC, String, queue_size=5, latch=True)
         self._snapshots.publish(String(self._snapshot))
-        rospy.Subscriber("/hybridvla/policy/instruction", String, self._on_instruction, queue_size=10)
+        # All subscribers of a topic in one process get what the first asked for, so these too take raw bytes.
+        rospy.Subscriber("/hybridvla/policy/instruction", rospy.AnyMsg, self._on_instruction, queue_size=10)
         if follow:
-            rospy.Subscriber(EVENT_TOPIC, EpisodeEvent, self._on_event, queue_size=10)
+            rospy.Subscriber(EVENT_TOPIC, rospy.AnyMsg, self._on_event, queue_size=10)
         for name, act in (("start", lambda: self.start()), ("stop", lambda: self.finish(None)),
                           ("success", lambda: self.finish("success")), ("failure", lambda: self.finish("failure")),
                           ("discard", lambda: self.discard())):
@@ -128,13 +130,15 @@ class RecorderNode:
         rospy.loginfo("%s", message)
         return True, message
 
-    def _on_instruction(self, message: String) -> None:
+    def _on_instruction(self, raw: rospy.AnyMsg) -> None:
+        message = String().deserialize(raw._buff)
         with self._lock:
             self._instruction = message.data
             if self._recording is not None and message.data and self._recording.instructions[-1:] != [message.data]:
                 self._recording.instructions.append(message.data)
 
-    def _on_event(self, message: EpisodeEvent) -> None:
+    def _on_event(self, raw: rospy.AnyMsg) -> None:
+        message = EpisodeEvent().deserialize(raw._buff)
         if abs((rospy.Time.now() - message.header.stamp).to_sec()) > FRESH_S:
             return
         if message.event == EpisodeEvent.START:
@@ -207,5 +211,8 @@ def main() -> None:
     named = [str(rospy.get_param(f"~{key}", "")).strip() for key in ("robot_config", "policy_config", "cameras",
                                                                      "teleop_config", "calibration")]
     files = [path, *(package_path(name) for name in (*named, *config.snapshot_files) if name)]
-    RecorderNode(config, files, str(rospy.get_param("~teleoperation", "")), bool(rospy.get_param("~follow_episodes", True)))
+    teleoperation = str(rospy.get_param("~teleoperation", "none")).strip()
+    if teleoperation not in TELEOPERATIONS:
+        raise ConfigurationError(f"teleop is {teleoperation!r}; use one of {', '.join(TELEOPERATIONS)}")
+    RecorderNode(config, files, teleoperation, bool(rospy.get_param("~follow_episodes", True)))
     rospy.spin()

@@ -1,9 +1,11 @@
 """The recorder's ears: every configured topic as raw bytes, who was heard when, and who else publishes."""
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from typing import Any, Callable, Dict, List, Optional
+from urllib.parse import urlparse
 
 import rosgraph
 import rospy
@@ -68,9 +70,22 @@ class TopicEars:
         watched: List[TopicConfig] = [topic for topic in self._topics if topic.only_publisher]
         if not watched:
             return ""
-        publishers = dict(rosgraph.Master(rospy.get_name()).getSystemState()[0])
+        master = rosgraph.Master(rospy.get_name())
+        publishers = dict(master.getSystemState()[0])
         for topic in watched:
             nodes = sorted(set(publishers.get(topic.name, ())))
             if len(nodes) > 1:
+                nodes = [node for node in nodes if answers(master, node)]
+            if len(nodes) > 1:
                 return f"{topic.name} is published by {' and '.join(nodes)}; stop all but one"
         return ""
+
+
+def answers(master: rosgraph.Master, node: str) -> bool:
+    """Whether a node lives: a killed one stays in the master's list."""
+    try:
+        address = urlparse(master.lookupNode(node))
+        with socket.create_connection((address.hostname, address.port), timeout=1.0):
+            return True
+    except (OSError, rosgraph.MasterException):
+        return False

@@ -65,6 +65,11 @@ def test_a_camera_that_is_absent_broken_wrong_or_dying_is_named_and_the_arm_hold
     camera.send(1.5)
     rig.until(lambda: rig.proposals, "a proposal once the camera works")
     rig.until(lambda: "camera front: no frame for" in rig.heartbeat.message, "the dead camera's name")
+    rig.proposals.clear()
+    deadline = time.monotonic() + 30
+    while not rig.proposals:  # plugged in again
+        assert time.monotonic() < deadline, rig.heartbeat.message
+        camera.send(0.3)
     assert rig.policy.poll() is None
 
 

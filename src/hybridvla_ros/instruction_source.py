@@ -1,0 +1,51 @@
+"""What a demonstration is to show, where no policy node says it: the policy's service and latched topic."""
+from __future__ import annotations
+
+import threading
+from typing import Any, Callable, Optional
+
+import rospy
+from std_msgs.msg import String
+
+from hybridvla.srv import SetInstruction, SetInstructionResponse
+
+
+class InstructionSource:
+    """Offers `/hybridvla/policy/set_instruction` and publishes `/hybridvla/policy/instruction`.
+
+    ~instruction is the first one. on_switch: called for a request that wants the robot held.
+    """
+
+    def __init__(self, on_switch: Optional[Callable[[], None]] = None) -> None:
+        self.text, self.sequence = "", 0
+        self._on_switch, self._lock = on_switch, threading.Lock()
+        self._publisher = rospy.Publisher("/hybridvla/policy/instruction", String, queue_size=1, latch=True)
+        first = str(rospy.get_param("~instruction", "")).strip()
+        if first:
+            self.set(first)
+        rospy.Service("/hybridvla/policy/set_instruction", SetInstruction, self._serve)
+
+    def set(self, text: str) -> bool:
+        """Whether there was anything to set."""
+        text = " ".join(text.split())
+        if not text:
+            return False
+        with self._lock:
+            self.text, self.sequence = text, self.sequence + 1
+            self._publisher.publish(String(text))
+        return True
+
+    def _serve(self, request: Any) -> SetInstructionResponse:
+        previous = self.text
+        if not self.set(request.instruction):
+            return SetInstructionResponse(False, "the instruction is empty; say what to do", previous, self.sequence,
+                                          rospy.Time.now())
+        if request.hold and self._on_switch is not None:
+            self._on_switch()
+        return SetInstructionResponse(True, "the instruction was set", previous, self.sequence, rospy.Time.now())
+
+
+def main() -> None:
+    """A node of its own, for the AgileX leader arms, whose driver knows no instructions."""
+    InstructionSource()
+    rospy.spin()

@@ -1,0 +1,41 @@
+"""Labels by keys, through a real pseudo-terminal."""
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+from hybridvla_ros.episode_keys import KeyReader, loop
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def terminal():
+    master, slave = pty.openpty()
+    yield master, slave
+    os.close(master)
+    os.close(slave)
+
+
+def test_each_key_calls_its_service_and_q_ends(terminal):
+    master, slave = terminal
+    before = termios.tcgetattr(slave)
+    asked, said = [], []
+    with KeyReader(slave) as reader:
+        os.write(master, b"syxnDq")
+        loop(reader, lambda name: asked.append(name) or f"did {name}", said.append)
+    assert asked == ["start", "success", "failure", "discard"]
+    assert said[1] == "did start" and said[3].startswith("s start"), "an unknown key shows the help"
+    assert termios.tcgetattr(slave) == before, "the terminal is as it was"
+
+
+def test_without_a_terminal_it_says_so_instead_of_waiting_for_ever():
+    done = subprocess.run([sys.executable, str(ROOT / "nodes/episode_keys")], stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and "needs a terminal" in done.stderr

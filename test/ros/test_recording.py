@@ -1,0 +1,260 @@
+"""Bags: everything written is there again, every loss is counted, and a bag is complete or says why not."""
+from __future__ import annotations
+
+import io
+import json
+import threading
+from pathlib import Path
+
+import pytest
+import rosbag
+import rospy
+from sensor_msgs.msg import JointState
+from std_msgs.msg import String
+
+from hybridvla_core.configuration import from_mapping, load_file
+from hybridvla_core.errors import ConfigurationError
+from hybridvla_ros import recording as module
+from hybridvla_ros.bag_writer import BagWriter, RawMessage, begins_with_header
+from hybridvla_ros.recorder_node import snapshot
+from hybridvla_ros.recording import Recording, RecordingError, recover, sha256_of
+from hybridvla_ros.recording_config import RecordingConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+PLENTY = 10 ** 15
+BEGIN = 1_000_000_000_000
+
+
+def config(folder="x", **changes):
+    topics = [{"name": "/joints", "max_gap_s": 0.2}, {"name": "/note", "required": False}]
+    return from_mapping(RecordingConfig, dict({"folder": folder, "topics": topics}, **changes), "recording")
+
+
+def raw(topic, message, seconds, sequence=0, caller="/driver"):
+    if hasattr(message, "header"):
+        message.header.seq = sequence
+    buffer = io.BytesIO()
+    message.serialize(buffer)
+    return RawMessage(topic, buffer.getvalue(), {
+        "type": message._type, "md5sum": message._md5sum, "message_definition": message._full_text, "callerid": caller,
+        "latching": "0"}, BEGIN + int(seconds * 1e9))
+
+
+def joints(seconds, sequence=0):
+    return raw("/joints", JointState(name=["a"], position=[seconds]), seconds, sequence)
+
+
+def record(folder, name="one", count=20, period=0.05, free=PLENTY, **changes):
+    made = Recording(folder, name, config(**changes), BEGIN, lambda _folder: free)
+    for index in range(count):
+        made.put(joints(index * period, index))
+    return made
+
+
+def finish(made, seconds=1.0, label="success", **more):
+    return made.finish(label, BEGIN + int(seconds * 1e9), **more)
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_complete_bag_has_every_message_an_index_a_hash_and_a_sidecar(tmp_path):
+    made = record(tmp_path)
+    made.writer.put_message("/note", String("hello"), BEGIN)
+    made.instructions.append("put it there")
+    assert files(tmp_path) == ["one.bag.active"]
+    sidecar = finish(made)
+    assert files(tmp_path) == ["one.bag", "one.json"]
+    assert json.loads((tmp_path / "one.json").read_text()) == sidecar
+    assert sidecar["complete"] and not sidecar["problems"] and sidecar["label"] == "success"
+    assert sidecar["instructions"] == ["put it there"] and sidecar["duration_s"] == 1.0
+    assert sidecar["sha256"] == sha256_of(tmp_path / "one.bag") and sidecar["bytes"] == (tmp_path / "one.bag").stat().st_size
+    entry = sidecar["topics"]["/joints"]
+    assert entry["written"] == 20 and entry["type"] == "sensor_msgs/JointState" and entry["rate_hz"] == pytest.approx(20.0)
+    assert entry["longest_gap_s"] == pytest.approx(0.05)
+    with rosbag.Bag(str(tmp_path / "one.bag")) as bag:
+        got = [(message.position[0], stamp.to_nsec()) for _, message, stamp in bag.read_messages("/joints")]
+        assert got == [(pytest.approx(index * 0.05), BEGIN + int(index * 0.05 * 1e9)) for index in range(20)]
+        latched = [c.header.get("latching") for c in bag._get_connections() if c.topic == "/note"]
+        assert latched in ([b"1"], ["1"])
+
+
+@pytest.mark.parametrize("compression", ["none", "lz4", "bz2"])
+def test_every_compression_is_read_back(tmp_path, compression):
+    assert finish(record(tmp_path, compression=compression))["complete"]
+
+
+def test_a_silence_in_the_middle_at_the_beginning_or_at_the_end_breaks_the_bag_and_says_where(tmp_path):
+    for name, stamps, words in (("middle", (0.0, 0.1, 0.6, 0.7, 0.8, 0.9, 1.0), "silent for 0.50 s 0.10 s after"),
+                                ("begin", (0.5, 0.6, 0.7, 0.8, 0.9, 1.0), "0.50 s at the beginning"),
+                                ("end", (0.0, 0.1, 0.2, 0.3), "0.70 s at the end")):
+        made = record(tmp_path, name, count=0)
+        for index, seconds in enumerate(stamps):
+            made.put(joints(seconds, index))
+        sidecar = finish(made)
+        assert not sidecar["complete"] and any(words in problem for problem in sidecar["problems"]), sidecar["problems"]
+        assert (tmp_path / f"{name}.broken.bag").exists() and not (tmp_path / f"{name}.bag").exists()
+
+
+def test_a_required_topic_that_never_spoke_breaks_the_bag(tmp_path):
+    assert finish(record(tmp_path, count=0))["problems"] == ["/joints: no message"]
+
+
+def test_messages_the_network_lost_are_seen_in_the_sequence_numbers(tmp_path):
+    made = record(tmp_path, count=0)
+    sequence = 0
+    for index in range(20):
+        sequence += 3 if index == 10 else 1
+        made.put(joints(index * 0.05, sequence))
+    sidecar = finish(made)
+    assert sidecar["topics"]["/joints"]["missed"] == 2 and "/joints: 2 messages never arrived" in sidecar["problems"]
+
+
+def test_two_publishers_and_a_restart_are_no_loss(tmp_path):
+    made = record(tmp_path, count=0)
+    for index in range(20):
+        made.put(raw("/joints", JointState(), index * 0.05, 5000 + index if index % 2 else index // 2,
+                     "/a" if index % 2 else "/b"))
+    made.put(joints(1.0, 1))
+    assert finish(made)["topics"]["/joints"]["missed"] <= 10  # /a counts by two here, /b by one
+    made = record(tmp_path, "restart", count=10)
+    for index in range(10):
+        made.put(joints(0.5 + index * 0.05, index))
+    assert finish(made)["topics"]["/joints"]["missed"] == 0
+
+
+def test_what_the_disk_is_too_slow_for_is_dropped_counted_and_breaks_the_bag(tmp_path, monkeypatch):
+    gate = threading.Event()
+    write = BagWriter._write
+    monkeypatch.setattr(BagWriter, "_write", lambda self, message: gate.wait(20) and write(self, message))
+    made = Recording(tmp_path, "slow", config(queue_mb=1.0), BEGIN, lambda _folder: PLENTY)
+    big = JointState(name=["n" * 100_000])
+    for index in range(20):
+        made.put(raw("/joints", big, index * 0.05, index))
+    gate.set()
+    sidecar = finish(made)
+    entry = sidecar["topics"]["/joints"]
+    assert entry["dropped"] > 5 and entry["written"] + entry["dropped"] == 20
+    assert any("disk did not keep up" in problem for problem in sidecar["problems"])
+
+
+def test_a_disk_that_fails_in_the_middle_ends_and_breaks_the_recording(tmp_path, monkeypatch):
+    made = record(tmp_path, count=5)
+    write, failing = BagWriter._write, threading.Event()
+
+    def fail(self, message):
+        if failing.is_set():
+            raise OSError(28, "No space left on device")
+        write(self, message)
+    monkeypatch.setattr(BagWriter, "_write", fail)
+    while made.writer.counts["/joints"].written < 5:
+        assert made.writer._thread.is_alive()
+    failing.set()
+    made.put(joints(0.3, 6))
+    while not made.writer.error:
+        assert made.writer._thread.is_alive()
+    assert "No space left" in made.must_end(BEGIN + 10 ** 9)
+    sidecar = finish(made, cut_short=made.must_end(BEGIN + 10 ** 9))
+    assert not sidecar["complete"] and sidecar["topics"]["/joints"]["dropped"] >= 1
+    with rosbag.Bag(str(tmp_path / "one.broken.bag")) as bag:
+        assert bag.get_message_count("/joints") >= 1, "what was written before can be read"
+
+
+def test_too_little_disk_refuses_a_start_and_closes_a_running_recording_cleanly(tmp_path):
+    with pytest.raises(RecordingError, match=r"only 5\.0 GB are free.*10 GB are needed"):
+        record(tmp_path, free=5 * 10 ** 9)
+    assert files(tmp_path) == []
+    left = [11 * 10 ** 9]
+    made = Recording(tmp_path, "low", config(), BEGIN, lambda _folder: left[0])
+    for index in range(20):
+        made.put(joints(index * 0.05, index))
+    assert made.must_end(BEGIN + 10 ** 9) == ""
+    left[0] = 10 ** 9
+    reason = made.must_end(BEGIN + 10 ** 9)
+    assert "only 1.0 GB are left" in reason
+    sidecar = finish(made, label=None, cut_short=reason)
+    assert not sidecar["complete"] and sidecar["label"] is None and "closed early: only 1.0 GB" in sidecar["problems"][0]
+    with rosbag.Bag(str(tmp_path / "low.broken.bag")) as bag:
+        assert bag.get_message_count() == 20
+
+
+def test_a_recording_that_runs_too_long_is_ended(tmp_path):
+    made = record(tmp_path, max_duration_s=5.0)
+    assert made.must_end(BEGIN + 4 * 10 ** 9) == "" and "max_duration_s" in made.must_end(BEGIN + 6 * 10 ** 9)
+    made.discard()
+    assert files(tmp_path) == []
+
+
+def test_nothing_is_overwritten(tmp_path):
+    finish(record(tmp_path))
+    with pytest.raises(RecordingError, match="never overwritten"):
+        record(tmp_path)
+
+
+def test_what_a_killed_recorder_left_is_marked_and_can_be_reindexed(tmp_path):
+    record(tmp_path, count=2000)  # several chunks, of which the last is not yet whole; never closed
+    assert recover(tmp_path) == ["one"] and recover(tmp_path) == []
+    sidecar = json.loads((tmp_path / "one.json").read_text())
+    assert not sidecar["complete"] and "reindex" in sidecar["problems"][0] and files(tmp_path) == ["one.broken.bag", "one.json"]
+    assert recover(tmp_path / "absent") == []
+
+
+def test_a_bag_that_lacks_what_was_written_is_noticed_on_reading_it_again(tmp_path, monkeypatch):
+    made = record(tmp_path)
+    write, calls = BagWriter._write, []
+
+    def forget(self, message):
+        calls.append(message)
+        if len(calls) > 1:
+            write(self, message)
+    made.writer.close()
+    monkeypatch.setattr(BagWriter, "_write", forget)
+    made = record(tmp_path, "two")
+    sidecar = finish(made)
+    assert "/joints: 20 messages were written, 19 are in the bag" in sidecar["problems"] and not sidecar["complete"]
+
+
+def test_a_sidecar_is_whole_or_absent(tmp_path, monkeypatch):
+    made = record(tmp_path)
+    monkeypatch.setattr(module, "write_sidecar", lambda *_arguments: (_ for _ in ()).throw(OSError(28, "full")))
+    sidecar = finish(made)
+    assert not sidecar["complete"] and "sidecar failed" in sidecar["problems"][-1]
+
+
+def test_headers_are_known_by_the_definition():
+    assert begins_with_header({"message_definition": JointState._full_text})
+    assert not begins_with_header({"message_definition": String._full_text})
+    assert not begins_with_header({"message_definition": "# Header header\nuint8 A=1\nint8 b\n"})
+    assert begins_with_header({"message_definition": "uint8 A=1\nstd_msgs/Header header\n"}) and not begins_with_header({})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config/recording").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recording_is_read_and_names_the_instruction(path):
+    assert "/hybridvla/policy/instruction" in [topic.name for topic in load_file(RecordingConfig, path).topics]
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"folder": " "}, "folder is empty"), ({"topics": []}, "topics is empty"), ({"compression": "zip"}, "zip"),
+    ({"topics": [{"name": "/a"}, {"name": "/a"}]}, "/a is named twice"), ({"topics": [{"name": "a"}]}, "full topic name"),
+    ({"stop_free_gb": 20.0}, "stop_free_gb"), ({"queue_mb": 0.0}, "queue_mb"), ({"folders": "x"}, "unknown key")])
+def test_a_configuration_that_cannot_be_meant_is_refused(changes, words):
+    with pytest.raises(ConfigurationError, match=words):
+        config(**changes)
+
+
+def test_the_snapshot_holds_the_text_of_every_file_and_misses_none(tmp_path):
+    (tmp_path / "calibration.yaml").write_text("front: [1, 2]\n")
+    content = json.loads(snapshot([tmp_path / "calibration.yaml", ROOT / "config/robots/fr3.yaml"], "spacemouse"))
+    assert content["files"]["calibration.yaml"]["text"] == "front: [1, 2]\n"
+    assert content["files"]["fr3.yaml"]["sha256"] == sha256_of(ROOT / "config/robots/fr3.yaml")
+    with pytest.raises(ConfigurationError, match=r"none\.yaml"):
+        snapshot([tmp_path / "none.yaml"], "")
+
+
+def test_a_message_stamp_is_kept_to_the_nanosecond(tmp_path):
+    made = Recording(tmp_path, "ns", config(), BEGIN, lambda _folder: PLENTY)
+    made.put(joints(0.0)._replace(stamp_ns=1_700_000_000_123_456_789))
+    finish(made)
+    with rosbag.Bag(str(tmp_path / "ns.broken.bag")) as bag:
+        assert [stamp for _, _, stamp in bag.read_messages()] == [rospy.Time(1_700_000_000, 123_456_789)]
