@@ -67,7 +67,7 @@ class SpaceMouseNode:
         for arm in message.arms:
             if arm.name == self._arm.name:
                 with self._lock:
-                    self.teleop.on_commanded(conversions.pose_contract(arm.target))
+                    self.teleop.on_commanded(conversions.pose_contract(arm.target), time.monotonic())
 
     def _on_proposal(self, message: ActionProposal) -> None:
         """What a policy before us last did with the gripper."""

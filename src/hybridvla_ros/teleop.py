@@ -15,6 +15,9 @@ from scipy.spatial.transform import Rotation
 from hybridvla_core.contracts import Pose
 from hybridvla_core.errors import ConfigurationError
 
+#: The filter speaks at 20 Hz; a commanded pose older than this is none, s.
+STATUS_TIMEOUT_S = 0.5
+
 
 @dataclass(frozen=True)
 class TeleopConfig:
@@ -65,6 +68,7 @@ class Teleop:
         self._buttons: Tuple[int, ...] = ()
         self._buttons_at = -math.inf
         self._commanded: Optional[Pose] = None
+        self._commanded_at = -math.inf
         self._target: Optional[Tuple[np.ndarray, Rotation]] = None
         self.opening = math.nan
 
@@ -86,10 +90,10 @@ class Teleop:
         if self._pressed(self._config.gripper_button) and not before and self.deadman(now) and not math.isnan(self.opening):
             self.opening = 0.0 if self.opening > 0.5 else 1.0
 
-    def on_commanded(self, pose: Pose) -> None:
-        """Where the filter has commanded the tool to be."""
-        if np.isfinite(pose.position).all() and abs(np.linalg.norm(pose.quaternion) - 1.0) < 1e-2:
-            self._commanded = pose
+    def on_commanded(self, pose: Pose, now: float) -> None:
+        """Where the filter has commanded the tool to be; no numbers while it commands nothing."""
+        known = np.isfinite(pose.position).all() and abs(np.linalg.norm(pose.quaternion) - 1.0) < 1e-2
+        self._commanded, self._commanded_at = pose if known else None, now
 
     def on_opening(self, opening: float, commanded: bool) -> None:
         """An opening, 0 closed to 1 open. A measured one counts only until a commanded one is known: an object in the
@@ -110,7 +114,7 @@ class Teleop:
                                 ("buttons", self._buttons_at, self._config.buttons_topic)):
             if now - at > self._config.input_timeout_s:
                 return f"no {what} on {topic}; is the SpaceMouse connected and spacenav_node running?"
-        if self._commanded is None:
+        if self._start(now) is None:
             return "the filter has not said where the arm is commanded to be; activate it"
         if math.isnan(self.opening):
             return "the gripper's opening is unknown; check its joint states"
@@ -118,10 +122,11 @@ class Teleop:
 
     def tick(self, now: float) -> Optional[Tuple[Pose, Pose, float]]:
         """(base, target, opening) for the next period, or None while nothing may move."""
-        if not self.deadman(now) or self._commanded is None or math.isnan(self.opening):
+        start = self._start(now)
+        if not self.deadman(now) or start is None or math.isnan(self.opening):
             self._target = None
             return None
-        commanded = (np.asarray(self._commanded.position, float), Rotation.from_quat(self._commanded.quaternion))
+        commanded = (np.asarray(start.position, float), Rotation.from_quat(start.quaternion))
         position, rotation = self._target or commanded
         period = self._config.period_s
         step = self._view.apply(self._twist[:3]) * self._config.linear_m_s * period
@@ -130,7 +135,11 @@ class Teleop:
         ahead = (Rotation.from_rotvec(turn) * rotation * commanded[1].inv()).as_rotvec()
         rotation = Rotation.from_rotvec(_at_most(ahead, self._config.lead_rad)) * commanded[1]
         self._target = (position, rotation)
-        return self._commanded, Pose(position, rotation.as_quat()), self.opening
+        return start, Pose(position, rotation.as_quat()), self.opening
+
+    def _start(self, now: float) -> Optional[Pose]:
+        """The commanded pose, unless it is old: the arm may have been moved by other hands since."""
+        return self._commanded if now - self._commanded_at <= STATUS_TIMEOUT_S else None
 
     def _pressed(self, index: int) -> bool:
         return index < len(self._buttons) and bool(self._buttons[index])

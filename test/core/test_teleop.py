@@ -35,7 +35,7 @@ class Hand:
             if speaking:
                 self.teleop.on_twist(linear, angular, self.now)
                 self.teleop.on_buttons(buttons, self.now)
-            self.teleop.on_commanded(Pose(self.at, self.turned))
+            self.teleop.on_commanded(Pose(self.at, self.turned), self.now)
             step = self.teleop.tick(self.now)
             if step is not None:
                 made.append(step)
@@ -121,12 +121,24 @@ def test_without_a_commanded_pose_or_a_known_gripper_nothing_moves():
     teleop.on_twist((1, 0, 0), (0, 0, 0), 0.0)
     teleop.on_buttons(HELD, 0.0)
     assert teleop.tick(0.0) is None and "activate" in teleop.problem(0.0)
-    teleop.on_commanded(Pose(np.full(3, math.nan), DOWN))
+    teleop.on_commanded(Pose(np.full(3, math.nan), DOWN), 0.0)
     assert teleop.tick(0.0) is None
-    teleop.on_commanded(Pose(np.array([0.4, 0.0, 0.3]), DOWN))
+    teleop.on_commanded(Pose(np.array([0.4, 0.0, 0.3]), DOWN), 0.0)
     assert teleop.tick(0.0) is None and "gripper's opening is unknown" in teleop.problem(0.0)
     teleop.on_opening(0.3, commanded=False)
     assert teleop.tick(0.0)[2] == pytest.approx(0.3) and teleop.problem(0.0) == ""
+
+
+def test_a_commanded_pose_from_before_the_filter_fell_silent_or_inactive_is_not_a_start(hand):
+    assert hand.move(seconds=0.2)
+    hand.now += 1.0
+    hand.teleop.on_twist((1, 0, 0), (0, 0, 0), hand.now)
+    hand.teleop.on_buttons(HELD, hand.now)
+    assert hand.teleop.tick(hand.now) is None, "the arm may be elsewhere by now"
+    hand.teleop.on_commanded(Pose(hand.at, DOWN), hand.now)
+    assert hand.teleop.tick(hand.now) is not None
+    hand.teleop.on_commanded(Pose(np.full(3, math.nan), DOWN), hand.now)
+    assert hand.teleop.tick(hand.now) is None
 
 
 @pytest.mark.parametrize("changes, words", [

@@ -121,9 +121,8 @@ def a_rig(folder, **changes):
     return path
 
 
-def test_a_rig_with_other_views_or_a_mistyped_key_is_refused(bench, tmp_path):
-    for changes, words in (({"view": "head"}, "head"), ({"topic": "/f"}, "unknown key")):
-        assert words in run_node("policy_node", ROBOT, POLICY, f"_cameras:={a_rig(tmp_path, **changes)}")
+def test_a_camera_configuration_with_a_mistyped_key_is_refused(bench, tmp_path):
+    assert "unknown key" in run_node("policy_node", ROBOT, POLICY, f"_cameras:={a_rig(tmp_path, topic='/f')}")
 
 
 def test_another_camera_than_the_configured_one_is_named_and_nothing_is_predicted(rig, tmp_path):
