@@ -117,9 +117,10 @@ class Fr3Operator:
         self.until(lambda: not self.state("STOPPED") or self.resume().success, "resume")
         self.activate(False)
         self.until(lambda: self.state("INACTIVE"), "INACTIVE")
+        self.answered(self.go_to_start, what="go_to_start")
         if seed is not None:
             self.scene(seed)
-        self.answered(self.go_to_start, what="go_to_start")
+            time.sleep(0.3)
 
 
 def episode(operator: Fr3Operator, seed: int, instruction: str, reflex: bool) -> Dict[str, Any]:
