@@ -5,19 +5,22 @@ import dataclasses
 from typing import List
 
 import numpy as np
+from checker import ArmLimits
+from scipy.spatial.transform import Rotation
 
 from hybridvla_core.contracts import ArmState, ArmTarget, DeltaBase, GripperState, Heartbeat, Kind, PolicyState, Pose, Proposal
 from hybridvla_core.safety.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_core.safety.status import State
 
-KINDS = ("inside", "inside", "inside", "outward", "far", "extremes", "wall", "spin", "under", "base", "reach", "tiny",
-         "nonsense", "nonsense", "order", "hold", "dense", "dense", "same")
-SETTLED = 400      # ticks a proposal is given to be carried out
+POSES = ("inside", "inside", "inside", "near", "near", "outward", "far", "extremes", "wall", "tiny", "tiny", "spin",
+         "wrap", "joints", "joints", "under", "base", "reach", "meet", "dense", "dense", "same")
+SHORT = POSES + ("near",) * 40 + ("tiny",) * 10        # so that many can be carried to their end
+KINDS = POSES + ("nonsense", "nonsense", "nonsense", "order", "hold")
 
 
 class Adversary:
-    """Plays `SafetyFilter` for some ticks; `report(output)` receives what it sent."""
+    """Plays `SafetyFilter` for some ticks; `report(output, measured)` receives what it sent, and the joints before."""
 
     def __init__(self, config: RobotConfig, rng: np.random.Generator) -> None:
         self.config, self.rng = config, rng
@@ -27,10 +30,14 @@ class Adversary:
         self.silent_state = self.silent_policy = self.frozen = self.error = 0
         self.epoch, self.sequence, self.instruction, self.stamp = 1, 0, 1, 0.0
         self.proposals = 0
+        self._publisher = ""
         self.output = None
         self._extreme = 1
         self._wall = rng.integers(0, 6)
         self._anchor = [self._inside(arm) for arm in config.arms]
+        self._plain = [ArmLimits(dataclasses.asdict(arm)) for arm in config.arms]
+        self._meeting = np.zeros(3)
+        self.interrupted = False
 
     # ---- the world -----------------------------------------------------------------------------------------------
 
@@ -43,16 +50,22 @@ class Adversary:
                                                       GripperState.DONE, 0, self.error <= 0), self.now)
         if self.silent_policy <= 0 and self.rng.random() < 0.2:
             self.filter.on_heartbeat(Heartbeat(self.epoch, self.sequence, self.instruction, PolicyState.INFERRING),
-                                     self.now)
+                                     self.now, self._publisher)
         if self.config.deadman_required and self.rng.random() < 0.3:
             self.filter.on_deadman(self.silent_policy != 13, self.now)
+        reported = {name: joints.copy() for name, joints in self.joints.items()}
         self.output = self.filter.tick(self.now)
         for command in self.output.arms:
             if command.publish and self.frozen <= 0:
                 self.joints[command.name] += 0.1 * (command.joint_positions - self.joints[command.name])
         for name in ("silent_state", "silent_policy", "frozen", "error"):
             setattr(self, name, max(0, getattr(self, name) - 1))
-        report(self.output)
+        report(self.output, reported)
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing that `mischief` began is still going on."""
+        return not (self.silent_state or self.silent_policy or self.frozen or self.error)
 
     def wake(self) -> None:
         """Bring the filter back to a state in which it moves."""
@@ -64,6 +77,7 @@ class Adversary:
 
     def mischief(self) -> None:
         """Something outside the policy goes wrong."""
+        self.interrupted = True
         what = self.rng.integers(0, 10)
         if what == 0:
             self.silent_policy = int(self.rng.integers(20, 150))
@@ -94,9 +108,10 @@ class Adversary:
 
     # ---- the policy ------------------------------------------------------------------------------------------------
 
-    def propose(self) -> str:
-        """Send one proposal of a random kind; returns the kind."""
-        kind = str(self.rng.choice(KINDS))
+    def propose(self, kinds=KINDS) -> bool:
+        """Send one proposal of a random kind; returns whether it was taken."""
+        kind = str(self.rng.choice(kinds))
+        self._meeting = self.rng.uniform([0.2, -0.3, 0.05], [0.6, 0.3, 0.5])
         self.sequence += 1
         self.proposals += 1
         self.stamp = self.now
@@ -119,11 +134,11 @@ class Adversary:
                 {"epoch": self.epoch + 1000}, {"observation_age": 9.0}][self.rng.integers(0, 5)])
         elif kind == "hold":
             proposal = dataclasses.replace(proposal, kind=Kind.HOLD, targets=())
-        publisher = "/other" if self.rng.random() < 0.02 else ""
+        publisher = "/other" if self.rng.random() < 0.02 else self._publisher
         answer = self.filter.on_proposal(proposal, self.now, publisher)
         if proposal.epoch > self.epoch and answer.accepted:
-            self.epoch = proposal.epoch          # it was adopted at rest, and the old one is gone for good
-        return kind
+            self.epoch, self._publisher = proposal.epoch, publisher      # adopted at rest, the old one is gone for good
+        return answer.accepted
 
     def _target(self, kind: str, index: int, arm):
         rng, box = self.rng, arm.workspace
@@ -146,6 +161,28 @@ class Adversary:
         elif kind == "spin":
             quaternion = rng.normal(0, 1, 4)
             quaternion /= np.linalg.norm(quaternion)
+        elif kind == "wrap":        # half a turn and a little more or less, in either of the two quaternions for it
+            axis = rng.normal(0, 1, 3)
+            half = 0.5 * (np.pi + rng.normal(0, 0.02))
+            turn = np.append(np.sin(half) * axis / np.linalg.norm(axis), np.cos(half))
+            quaternion = _product(turn, np.array([1.0, 0, 0, 0])) * rng.choice([-1.0, 1.0])
+        elif kind == "joints":      # the pose of joints anywhere, one of them beyond its stop
+            joints = rng.uniform(arm.joint_limits.lower_rad, arm.joint_limits.upper_rad)
+            if rng.random() < 0.5:
+                joints = np.array(arm.start_joints_rad) + rng.normal(0, 0.2, arm.dof)
+            which = rng.integers(0, arm.dof)
+            joints[which] = rng.choice([arm.joint_limits.lower_rad[which], arm.joint_limits.upper_rad[which]])
+            joints[which] += rng.normal(0, 0.05)
+            frame = self._plain[index].frames(joints)[-1]
+            position, quaternion = frame[:3, 3].copy(), Rotation.from_matrix(frame[:3, :3]).as_quat()
+        elif kind == "meet":        # all tools at one point of the shared frame
+            position = self._meeting - np.array(arm.mount.position_m)
+        elif kind == "near":        # a step of 1 mm to 10 mm, or to 0.3 m
+            here = self.output.arms[index].pose if self.output is not None else None
+            if here is not None:
+                way = rng.normal(0, 1, 3)
+                quaternion = _product(_turn(rng.normal(0, 0.05, 3)), here.quaternion)
+                position = here.position + way / np.linalg.norm(way) * 10.0 ** rng.uniform(-3.0, -0.5 if rng.random() < 0.1 else -2.0)
         elif kind == "under":
             position[2] = -0.5
             quaternion = self._near_start(1.6)
@@ -192,13 +229,17 @@ class Adversary:
 
     def _near_start(self, angle: float) -> np.ndarray:
         """The tool pointing down, turned by up to `angle`."""
-        turn = self.rng.normal(0, angle / 2.0, 3)
-        half = 0.5 * np.linalg.norm(turn)
-        v, w = turn * (0.5 * np.sinc(half / np.pi)), np.cos(half)
-        return _product(np.append(v, w), np.array([1.0, 0, 0, 0]))
+        return _product(_turn(self.rng.normal(0, angle / 2.0, 3)), np.array([1.0, 0, 0, 0]))
+
+
+def _turn(vector: np.ndarray) -> np.ndarray:
+    """Quaternion xyzw of a rotation vector."""
+    half = 0.5 * np.linalg.norm(vector)
+    return np.append(vector * (0.5 * np.sinc(half / np.pi)), np.cos(half))
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Hamilton product of quaternions xyzw."""
-    va, wa, vb, wb = a[:3], a[3], b[:3], b[3]
-    return np.append(wa * vb + wb * va + np.cross(va, vb), wa * wb - va @ vb)
+    (ax, ay, az, aw), (bx, by, bz, bw) = a.tolist(), b.tolist()
+    return np.array([aw * bx + ax * bw + ay * bz - az * by, aw * by - ax * bz + ay * bw + az * bx,
+                     aw * bz + ax * by - ay * bx + az * bw, aw * bw - ax * bx - ay * by - az * bz])

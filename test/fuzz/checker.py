@@ -1,227 +1,268 @@
 """Judges what a filter sent, knowing nothing of it: own reading of the YAML, own forward kinematics, own differences.
 
-It imports nothing from the package under test. A violation is a sentence; margins are the smallest seen, by limit.
+It imports nothing from the package under test. Commands are collected and judged many ticks at a time. A violation is
+a sentence; margins are the smallest seen, by limit.
 """
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Union
 
 import numpy as np
 import yaml
+from geometry import apart_many, matrix, rotation_vectors
 
 LENGTH = 1e-6        # m or rad: tolerance of positions
 RATE = 1e-5          # relative tolerance of speeds and accelerations
-EVERY = 8            # ticks between two looks at distances of links
+BATCH = 1000         # ticks judged together
+NEAR_M = 0.2         # distances of links beyond this are bounded, not computed
+SEED = 1e-3          # rad: a fresh start begins where the arm was measured, within noise and one step
 
 
-class ArmChecker:
-    """Limits of one arm, and the last commands sent to it."""
+class ArmLimits:
+    """Limits and kinematics of one arm, from its part of the YAML."""
 
-    def __init__(self, arm: dict, dt: float) -> None:
-        self.name, self.arm, self.dt = arm["name"], arm, dt
+    def __init__(self, arm: dict) -> None:
+        self.name, self.arm = arm["name"], arm
         self.dof = len(arm["joint_names"])
         limits = arm["joint_limits"]
         self.lower = np.array(limits["lower_rad"]) + limits["margin_rad"]
         self.upper = np.array(limits["upper_rad"]) - limits["margin_rad"]
-        self.history: List[tuple] = []
-        self.blind = 0      # ticks without a joint history: the joints behind the resting pose were chosen anew
+        self.capsules = arm["collision"]["capsules"]
+        self.radii = np.array([capsule["radius_m"] for capsule in self.capsules])
+        self._place = {capsule["name"]: index for index, capsule in enumerate(self.capsules)}
+        pairs = arm["collision"]["pairs"]
+        self.pairs = np.array([[self._place[a], self._place[b]] for a, b in pairs], dtype=int).reshape(-1, 2)
+        self.above_table = [self._place[name] for name in arm["collision"]["above_table"]]
 
     def frames(self, joints: np.ndarray) -> List[np.ndarray]:
-        """Homogeneous transforms of base, links 1 to dof and tool, from the Craig table by 4 x 4 products."""
-        table = self.arm["kinematics"]
-        frames = [np.eye(4)]
-        for a, d, alpha, offset, q in zip(table["a_m"], table["d_m"], table["alpha_rad"], table["theta_offset_rad"],
-                                          joints):
-            c, s, ca, sa = math.cos(q + offset), math.sin(q + offset), math.cos(alpha), math.sin(alpha)
-            frames.append(frames[-1] @ np.array([[c, -s, 0, a], [s * ca, c * ca, -sa, -d * sa],
-                                                 [s * sa, c * sa, ca, d * ca], [0, 0, 0, 1]]))
+        """Homogeneous transforms (..., 4, 4) of base, links 1 to dof and tool at joints (..., dof): the Craig table,
+        multiplied out."""
+        joints = np.asarray(joints, dtype=float)
+        table, shape = self.arm["kinematics"], joints.shape[:-1]
+        frames = [np.broadcast_to(np.eye(4), shape + (4, 4))]
+        for index, (a, d, alpha, offset) in enumerate(zip(table["a_m"], table["d_m"], table["alpha_rad"],
+                                                          table["theta_offset_rad"])):
+            c, s = np.cos(joints[..., index] + offset), np.sin(joints[..., index] + offset)
+            ca, sa = math.cos(alpha), math.sin(alpha)
+            step = np.zeros(shape + (4, 4))
+            step[..., 0, 0], step[..., 0, 1], step[..., 0, 3] = c, -s, a
+            step[..., 1, 0], step[..., 1, 1], step[..., 1, 2], step[..., 1, 3] = s * ca, c * ca, -sa, -d * sa
+            step[..., 2, 0], step[..., 2, 1], step[..., 2, 2], step[..., 2, 3] = s * sa, c * sa, ca, d * ca
+            step[..., 3, 3] = 1.0
+            frames.append(frames[-1] @ step)
         flange, tool = np.eye(4), np.eye(4)
         flange[2, 3] = table["flange_m"]
-        tool[:3, :3] = matrix(self.arm["tool"]["quaternion_xyzw"])
+        tool[:3, :3] = matrix(np.array(self.arm["tool"]["quaternion_xyzw"], dtype=float))
         tool[:3, 3] = self.arm["tool"]["position_m"]
         return frames + [frames[-1] @ flange @ tool]
 
-    def capsules(self, frames: List[np.ndarray]) -> Dict[str, tuple]:
-        """name -> (start, end, radius) in the base frame."""
-        result = {}
-        for capsule in self.arm["collision"]["capsules"]:
+    def segments(self, frames: List[np.ndarray]) -> np.ndarray:
+        """(n, capsules, 2, 3) ends of every capsule in the base frame."""
+        ends = []
+        for capsule in self.capsules:
             frame = frames[capsule["link"]]
-            ends = [frame[:3, :3] @ np.array(capsule[key]) + frame[:3, 3] for key in ("start_m", "end_m")]
-            result[capsule["name"]] = (ends[0], ends[1], capsule["radius_m"])
-        return result
+            ends.append(np.stack([frame[:, :3, :3] @ np.array(capsule[key], dtype=float) + frame[:, :3, 3]
+                                  for key in ("start_m", "end_m")], axis=1))
+        return np.stack(ends, axis=1)
 
 
 class Checker:
-    """`see` one tick's commands after the other."""
+    """`see` one tick's commands after the other; `violations` and `margins` judge all that was seen."""
 
-    def __init__(self, robot_file: Path) -> None:
-        self.robot = yaml.safe_load(Path(robot_file).read_text(encoding="utf-8"))
+    def __init__(self, robot: Union[Path, dict]) -> None:
+        """robot: a file of config/robots, or what it holds."""
+        self.robot = robot if isinstance(robot, dict) else yaml.safe_load(Path(robot).read_text(encoding="utf-8"))
         self.dt = 1.0 / self.robot["tick_hz"]
-        self.arms = {arm["name"]: ArmChecker(arm, self.dt) for arm in self.robot["arms"]}
-        self.violations: List[str] = []
-        self.margins: Dict[str, float] = {}
+        self.arms = {arm["name"]: ArmLimits(arm) for arm in self.robot["arms"]}
         self.ticks = 0
+        self._violations: List[str] = []
+        self._margins: Dict[str, float] = {}
         self._reseeds: Optional[int] = None
-        self._was_published = False
         self._reposes = 0
+        self._rows: List[tuple] = []                 # tick, fresh, reposed, relaxed
+        self._sent: Dict[str, List[tuple]] = {name: [] for name in self.arms}
+        self._kept = 0                               # rows at the beginning that have been judged before
+        self._was_published = self._fresh = self._reposed = False
+        self._gripper: Dict[str, tuple] = {}
 
-    def see(self, commands, reseeds: int, reposes: int = 0, relaxed: bool = False) -> None:
+    @property
+    def violations(self) -> List[str]:
+        self._judge()
+        return self._violations
+
+    @property
+    def margins(self) -> Dict[str, float]:
+        self._judge()
+        return self._margins
+
+    def see(self, commands, reseeds: int, reposes: int = 0, relaxed: bool = False,
+            measured: Optional[Dict[str, np.ndarray]] = None) -> None:
         """commands: what went out this tick. reseeds: the filter's own count of fresh starts, each only at rest;
         reposes: of changed joint solutions behind a resting pose. relaxed: an arm is being led back inside, so
-        position limits are not judged."""
+        position limits are not judged. measured: joints as reported, where a fresh start has to begin."""
         self.ticks += 1
-        if reposes != self._reposes and self.robot["door"] == "cartesian":
-            self._reposes = reposes
-            for command in commands:
-                arm = self.arms[command.name]
-                if len(arm.history) > 1 and not np.allclose(arm.history[-1][0], arm.history[-2][0], atol=1e-7):
-                    self._violated(f"{arm.name}: another joint solution while moving")
-                arm.blind = 2
-        fresh = reseeds != self._reseeds
-        self._reseeds = reseeds
+        self._fresh |= reseeds != self._reseeds
+        self._reposed |= reposes != self._reposes and self.robot["door"] == "cartesian"
+        self._reseeds, self._reposes = reseeds, reposes
         published = [command for command in commands if command.publish]
-        if fresh:
-            for arm in self.arms.values():
-                if self._was_published and len(arm.history) > 1 and not np.allclose(
-                        arm.history[-1][0], arm.history[-2][0], atol=1e-7):
-                    self._violated(f"{arm.name}: a fresh start while moving")
-                arm.history.clear()
+        if self._fresh and self._was_published and not self._resting():
+            self._violated(self.ticks, "a fresh start while moving")
+        if self._reposed and not self._fresh and not self._resting():
+            self._violated(self.ticks, "another joint solution while moving")
         self._was_published = bool(published)
         if 0 < len(published) < len(self.arms):
-            self._violated("one arm was commanded and the other not")
-        links = {}
-        for command in published:
-            links[command.name] = self._arm(self.arms[command.name], command, relaxed)
-        if len(links) > 1 and not relaxed and self.ticks % EVERY == 0:
-            self._between(links)
-
-    def _arm(self, arm: ArmChecker, command, relaxed: bool) -> List[np.ndarray]:
-        p, quaternion = np.array(command.pose.position), np.array(command.pose.quaternion)
-        q = np.array(command.joint_positions)
-        if not (np.isfinite(p).all() and np.isfinite(quaternion).all() and np.isfinite(q).all()):
-            self._violated(f"{arm.name}: a number that is none")
-            return arm.frames(np.zeros(arm.dof))
-        self._at_least("unit_quaternion", 1e-9 - abs(np.linalg.norm(quaternion) - 1.0), arm)
-        frames, turn = arm.frames(q), matrix(quaternion)
-        self._at_least("joint_solution_m", LENGTH - np.abs(frames[-1][:3, 3] - p).max(), arm)
-        self._at_least("joint_solution_rad", LENGTH - np.abs(frames[-1][:3, :3] - turn).max(), arm)
-        if not relaxed:
-            box = arm.arm["workspace"]
-            self._at_least("workspace", min((p - box["lower_m"]).min(), (np.array(box["upper_m"]) - p).min()), arm,
-                           LENGTH)
-            for plane in box["planes"]:
-                self._at_least("plane", float(np.dot(plane["normal"], p)) - plane["offset_m"], arm, LENGTH)
-            self._at_least("joint_position", min((q - arm.lower).min(), (arm.upper - q).min()), arm, LENGTH)
-            if self.ticks % EVERY == 0:
-                self._distances(arm, frames)
-        self._rates(arm, p, turn, q)
-        arm.history = arm.history[-1:] + [(p, turn, q)]
-        if command.gripper is not None:
-            self._at_least("gripper", 0.5 - abs(command.gripper - 0.5), arm, 1e-9)
-        return frames
-
-    def _rates(self, arm: ArmChecker, p, turn, q) -> None:
-        if not arm.history:
+            self._violated(self.ticks, "one arm was commanded and the other not")
             return
+        for command in commands:
+            self._opening(command)
+        if not published:
+            return
+        if self._fresh and measured is not None:
+            for command in published:
+                away = np.abs(np.asarray(command.joint_positions) - measured[command.name]).max()
+                self._at_least("seed", np.array([SEED - away]), [self.ticks], command.name)
+        self._rows.append((self.ticks, self._fresh, self._reposed, relaxed))
+        for command in published:
+            self._sent[command.name].append((np.array(command.pose.position, dtype=float),
+                                             np.array(command.pose.quaternion, dtype=float),
+                                             np.array(command.joint_positions, dtype=float)))
+        self._fresh = self._reposed = False
+        if len(self._rows) >= BATCH:
+            self._judge()
+
+    # ---- judgement -------------------------------------------------------------------------------------------------
+
+    def _judge(self) -> None:
+        if len(self._rows) <= self._kept:
+            return
+        ticks = np.array([row[0] for row in self._rows])
+        flags = np.array([row[1:] for row in self._rows], dtype=bool)
+        new = np.arange(len(ticks)) >= self._kept
+        judged, segments = {}, {}
+        for name, arm in self.arms.items():
+            p, quaternions, q = (np.array(column) for column in zip(*self._sent[name]))
+            finite = np.isfinite(p).all(axis=1) & np.isfinite(quaternions).all(axis=1) & np.isfinite(q).all(axis=1)
+            for tick in ticks[~finite & new]:
+                self._violated(tick, f"{name}: a number that is none")
+            p[~finite], quaternions[~finite], q[~finite] = 0.0, [0.0, 0.0, 0.0, 1.0], 0.0
+            judged[name] = finite & new
+            frames, turns = arm.frames(q), matrix(quaternions)
+            at = judged[name]
+            self._at_least("unit_quaternion", 1e-9 - np.abs(np.linalg.norm(quaternions[at], axis=1) - 1.0), ticks[at],
+                           name)
+            self._at_least("joint_solution_m", LENGTH - np.abs(frames[-1][at, :3, 3] - p[at]).max(axis=1), ticks[at],
+                           name)
+            self._at_least("joint_solution_rad",
+                           LENGTH - np.abs(frames[-1][at, :3, :3] - turns[at]).max(axis=(1, 2)), ticks[at], name)
+            segments[name] = arm.segments(frames)
+            self._places(arm, p, q, segments[name], at & ~flags[:, 2], ticks)
+            self._rates(arm, p, turns, q, flags, at, ticks)
+        if len(self.arms) > 1:
+            self._between(segments, new & ~flags[:, 2], ticks)
+        self._rows, self._kept = self._rows[-2:], min(2, len(self._rows))
+        for name in self._sent:
+            self._sent[name] = self._sent[name][-2:]
+
+    def _places(self, arm: ArmLimits, p, q, segments, at, ticks) -> None:
+        ticks, p, q, segments = ticks[at], p[at], q[at], segments[at]
+        if not len(ticks):
+            return
+        box, collision = arm.arm["workspace"], arm.arm["collision"]
+        inside = np.minimum((p - box["lower_m"]).min(axis=1), (np.array(box["upper_m"]) - p).min(axis=1))
+        self._at_least("workspace", inside, ticks, arm.name, LENGTH)
+        for plane in box["planes"]:
+            self._at_least("plane", p @ np.array(plane["normal"]) - plane["offset_m"], ticks, arm.name, LENGTH)
+        room = np.minimum((q - arm.lower).min(axis=1), (arm.upper - q).min(axis=1))
+        self._at_least("joint_position", room, ticks, arm.name, LENGTH)
+        if arm.above_table:
+            heights = segments[:, arm.above_table][..., 2].min(axis=2) - arm.radii[arm.above_table]
+            self._at_least("table", heights.min(axis=1) - collision["table_z_m"] - collision["margin_m"], ticks,
+                           arm.name, LENGTH)
+        if len(arm.pairs):
+            first, second = arm.pairs[:, 0], arm.pairs[:, 1]
+            away = apart_many(segments[:, first], segments[:, second], NEAR_M) - arm.radii[first] - arm.radii[second]
+            self._at_least("self_collision", away.min(axis=1) - collision["margin_m"], ticks, arm.name, LENGTH)
+
+    def _rates(self, arm: ArmLimits, p, turns, q, flags, at, ticks) -> None:
+        """Differences of consecutive commands; after a fresh start the two before it count as the first command."""
         dt, cartesian, joints = self.dt, arm.arm["cartesian_limits"], arm.arm["joint_limits"]
-        if arm.blind == 2:
-            arm.history = [(p, r, q) for p, r, _ in arm.history]
-        p1, r1, q1 = arm.history[-1]
-        velocity, spin, rates = (p - p1) / dt, rotation_vector(turn @ r1.T) / dt, (q - q1) / dt
-        self._rate("speed", np.linalg.norm(velocity), cartesian["speed_m_s"], arm)
-        self._rate("rotation_speed", np.linalg.norm(spin), cartesian["rotation_speed_rad_s"], arm)
-        self._rate("joint_velocity", (np.abs(rates) / joints["velocity_rad_s"]).max(), 1.0, arm)
+        fresh, reposed = flags[:, 0], flags[:, 1] & ~flags[:, 0]
+        rows = np.flatnonzero(at & ~fresh & (np.arange(len(ticks)) > 0))
+        if not len(rows):
+            return
+        one = rows - 1
+        two = np.where(fresh[one] | (one == 0), one, one - 1)
+        velocity, before = (p[rows] - p[one]) / dt, (p[one] - p[two]) / dt
+        spin = rotation_vectors(turns[rows] @ turns[one].transpose(0, 2, 1)) / dt
+        spin_before = rotation_vectors(turns[one] @ turns[two].transpose(0, 2, 1)) / dt
+        when, length = ticks[rows], np.linalg.norm
+        self._rate("speed", length(velocity, axis=1), cartesian["speed_m_s"], when, arm)
+        self._rate("rotation_speed", length(spin, axis=1), cartesian["rotation_speed_rad_s"], when, arm)
+        self._rate("acceleration", length(velocity - before, axis=1) / dt, cartesian["acceleration_m_s2"], when, arm)
+        self._rate("rotation_acceleration", length(spin - spin_before, axis=1) / dt,
+                   cartesian["rotation_acceleration_rad_s2"], when, arm)
+        known = ~reposed[rows]                # joints behind the resting pose were chosen anew: no speed from them
+        rows, one, two, when = rows[known], one[known], two[known], when[known]
+        rates, rates_before = (q[rows] - q[one]) / dt, (q[one] - q[two]) / dt
+        self._rate("joint_velocity", (np.abs(rates) / joints["velocity_rad_s"]).max(axis=1, initial=0.0), 1.0, when,
+                   arm)
         table = joints.get("position_dependent")
         if table:
-            up = np.array(table["gain_rad_s2"]) * (np.array(table["upper_rad"]) - q1)
-            down = np.array(table["gain_rad_s2"]) * (np.array(table["lower_rad"]) + q1)
-            room_up = np.sqrt(np.maximum(up, 0.0)) - table["offset_rad_s"] - rates
-            room_down = np.sqrt(np.maximum(down, 0.0)) - table["offset_rad_s"] + rates
-            self._at_least("joint_velocity_by_position", min(room_up.min(), room_down.min()), arm, 1e-6)
-        still = len(arm.history) < 2
-        p0, r0, q0 = arm.history[-1] if still else arm.history[-2]
-        before = (p1 - p0) / dt, rotation_vector(r1 @ r0.T) / dt, (q1 - q0) / dt
-        self._rate("acceleration", np.linalg.norm(velocity - before[0]) / dt, cartesian["acceleration_m_s2"], arm)
-        self._rate("rotation_acceleration", np.linalg.norm(spin - before[1]) / dt,
-                   cartesian["rotation_acceleration_rad_s2"], arm)
-        if arm.blind:
-            arm.blind -= 1
-            return
-        self._rate("joint_acceleration", (np.abs(rates - before[2]) / dt / joints["acceleration_rad_s2"]).max(), 1.0,
-                   arm)
+            up = np.array(table["gain_rad_s2"]) * (np.array(table["upper_rad"]) - q[one])
+            down = np.array(table["gain_rad_s2"]) * (np.array(table["lower_rad"]) + q[one])
+            # where the root falls below the offset, standing still and leaving the stop are what remains
+            room_up = np.maximum(np.sqrt(np.maximum(up, 0.0)) - table["offset_rad_s"], 0.0) - rates
+            room_down = np.maximum(np.sqrt(np.maximum(down, 0.0)) - table["offset_rad_s"], 0.0) + rates
+            self._at_least("joint_velocity_by_position", np.minimum(room_up, room_down).min(axis=1, initial=np.inf),
+                           when, arm.name, 1e-6)
+        known = ~reposed[one]
+        change = np.abs(rates - rates_before)[known] / dt / joints["acceleration_rad_s2"]
+        self._rate("joint_acceleration", change.max(axis=1, initial=0.0), 1.0, when[known], arm)
 
-    def _distances(self, arm: ArmChecker, frames) -> None:
-        collision, capsules = arm.arm["collision"], arm.capsules(frames)
-        for name in collision["above_table"]:
-            start, end, radius = capsules[name]
-            self._at_least("table", min(start[2], end[2]) - radius - collision["table_z_m"] - collision["margin_m"],
-                           arm, LENGTH)
-        for a, b in collision["pairs"]:
-            away = apart(capsules[a], capsules[b])
-            self._at_least("self_collision", away - collision["margin_m"], arm, LENGTH)
-
-    def _between(self, links: Dict[str, List[np.ndarray]]) -> None:
-        world = []
-        for name, frames in links.items():
+    def _between(self, segments: Dict[str, np.ndarray], at, ticks) -> None:
+        world = {}
+        for name, local in segments.items():
             mount = self.arms[name].arm["mount"]
-            turn, move = matrix(mount["quaternion_xyzw"]), np.array(mount["position_m"])
-            world.append([(turn @ a + move, turn @ b + move, r)
-                          for a, b, r in self.arms[name].capsules(frames).values()])
-        for first in world[0]:
-            for second in world[1]:
-                away = apart(first, second) - self.robot["inter_arm_margin_m"]
-                self._at_least("inter_arm", away, None, LENGTH)
+            turn = matrix(np.array(mount["quaternion_xyzw"], dtype=float))
+            world[name] = local[at] @ turn.T + np.array(mount["position_m"])
+        names = list(world)
+        for index, first in enumerate(names):
+            for second in names[index + 1:]:
+                radii = self.arms[first].radii[:, None] + self.arms[second].radii
+                away = apart_many(world[first][:, :, None], world[second][:, None], NEAR_M) - radii
+                self._at_least("inter_arm", away.reshape(len(away), -1).min(axis=1, initial=np.inf)
+                               - self.robot["inter_arm_margin_m"], ticks[at], "arms", LENGTH)
 
-    def _rate(self, name: str, value: float, limit: float, arm: ArmChecker) -> None:
-        self._at_least(name, limit - value, arm, limit * RATE)
+    def _opening(self, command) -> None:
+        """Openings lie in 0 to 1; where they are streamed, two of them differ by no more than the speed allows."""
+        if command.gripper is None:
+            return
+        self._at_least("gripper", np.array([0.5 - abs(command.gripper - 0.5)]), [self.ticks], command.name, 1e-9)
+        gripper = self.arms[command.name].arm["gripper"]
+        last = self._gripper.get(command.name)
+        if not gripper["binary"] and last is not None and not self._fresh:
+            speed = abs(command.gripper - last[1]) * gripper["max_width_m"] / ((self.ticks - last[0]) * self.dt)
+            self._rate("gripper_speed", np.array([speed]), gripper["speed_m_s"], [self.ticks],
+                       self.arms[command.name])
+        self._gripper[command.name] = (self.ticks, command.gripper)
 
-    def _at_least(self, name: str, margin: float, arm: Optional[ArmChecker], tolerance: float = 0.0) -> None:
-        self.margins[name] = min(self.margins.get(name, math.inf), float(margin))
-        if not margin >= -tolerance:
-            self._violated(f"{arm.name if arm else 'arms'}: {name} by {-margin:.3g}")
+    def _resting(self) -> bool:
+        """The last two commands of every arm are the same."""
+        return all(len(sent) < 2 or np.allclose(sent[-1][0], sent[-2][0], atol=1e-7) for sent in self._sent.values())
 
-    def _violated(self, what: str) -> None:
-        self.violations.append(f"tick {self.ticks}: {what}")
+    def _rate(self, name: str, values: np.ndarray, limit: float, ticks, arm: ArmLimits) -> None:
+        self._at_least(name, limit - values, ticks, arm.name, limit * RATE)
 
+    def _at_least(self, name: str, margins: np.ndarray, ticks, arm: str, tolerance: float = 0.0) -> None:
+        if not len(margins):
+            return
+        worst = float(np.min(margins))
+        self._margins[name] = min(self._margins.get(name, math.inf), worst)
+        if not worst >= -tolerance:
+            for index in np.flatnonzero(~(margins >= -tolerance)):
+                self._violated(ticks[index], f"{arm}: {name} by {-margins[index]:.3g}")
 
-def matrix(quaternion) -> np.ndarray:
-    """Rotation matrix of a unit quaternion xyzw."""
-    v, w = np.array(quaternion[:3], dtype=float), float(quaternion[3])
-    cross = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
-    return np.eye(3) + 2.0 * w * cross + 2.0 * cross @ cross
-
-
-def rotation_vector(turn: np.ndarray) -> np.ndarray:
-    """Rotation vector of a small turn, from its antisymmetric part."""
-    half = 0.5 * np.array([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]])
-    sine = np.linalg.norm(half)
-    return half if sine < 1e-9 else half * (math.atan2(sine, 0.5 * (np.trace(turn) - 1.0)) / sine)
-
-
-def apart(first: tuple, second: tuple) -> float:
-    """Distance of two capsules: the convex distance function of two segments, minimised in nested form.
-
-    For each point of the first segment the nearest point of the second is a projection; what remains is a convex
-    function of one number, minimised by ternary search.
-    """
-    (a, b, ra), (c, d, rb) = first, second
-    way = d - c
-    square = max(float(way @ way), 1e-15)
-
-    def distance(s: float) -> float:
-        point = a + s * (b - a)
-        t = min(1.0, max(0.0, float((point - c) @ way) / square))
-        return float(np.linalg.norm(point - c - t * way))
-
-    low, high = 0.0, 1.0
-    if distance(0.5) - 0.5 * float(np.linalg.norm(b - a)) - ra - rb > 0.15:
-        return distance(0.5) - 0.5 * float(np.linalg.norm(b - a)) - ra - rb   # a lower bound, far enough
-    for _ in range(40):
-        left, right = low + (high - low) / 3.0, high - (high - low) / 3.0
-        if distance(left) <= distance(right):
-            high = right
-        else:
-            low = left
-    return distance(0.5 * (low + high)) - ra - rb
+    def _violated(self, tick: int, what: str) -> None:
+        self._violations.append(f"tick {tick}: {what}")

@@ -2,12 +2,15 @@
 from __future__ import annotations
 
 import math
-from typing import Sequence
+from typing import Optional, Sequence
 
 import numpy as np
 
 from hybridvla_core.safety.config import ArmConfig
 from hybridvla_core.safety.pursuit import PLAN
+
+MOST = 0.97        # share of a joint's acceleration limit that stopping and bending may use together
+LEAST = 0.3        # share of the usual deceleration that is always planned with
 
 
 class Braking:
@@ -18,13 +21,21 @@ class Braking:
         self._linear = PLAN * np.array([x.acceleration_m_s2 for x in limits]) * dt
         self._angular = PLAN * np.array([x.rotation_acceleration_rad_s2 for x in limits]) * dt
         self._joint = PLAN * np.array([arm.joint_limits.acceleration_rad_s2 for arm in arms]) * dt
+        self._most = MOST / PLAN * self._joint
         self._dt = dt
 
-    def ticks(self, twist: np.ndarray, velocity: np.ndarray) -> int:
-        """Ticks to come to rest from twist (A, 6) and joint velocity (A, dof)."""
+    def ticks(self, twist: np.ndarray, velocity: np.ndarray, bend: Optional[np.ndarray] = None) -> int:
+        """Ticks to come to rest from twist (A, 6) and joint velocity (A, dof).
+
+        bend (A, dof) rad/s^2: where keeping the tool's path straight brakes a joint as well, less is left for stopping.
+        """
+        joint = self._joint
+        if bend is not None:
+            with_it = np.maximum(-bend * np.sign(velocity), 0.0) * self._dt
+            joint = np.maximum(np.minimum(joint, self._most - with_it), LEAST * joint)
         worst = max(float((np.sqrt((twist[:, :3] ** 2).sum(axis=1)) / self._linear).max()),
                     float((np.sqrt((twist[:, 3:] ** 2).sum(axis=1)) / self._angular).max()),
-                    float((np.abs(velocity) / self._joint).max()))
+                    float((np.abs(velocity) / joint).max()))
         return max(1, math.ceil(worst - 1e-9))
 
     def path(self, last: np.ndarray, following: np.ndarray, bend: np.ndarray, ticks: int) -> np.ndarray:

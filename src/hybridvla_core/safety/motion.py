@@ -18,7 +18,7 @@ from hybridvla_core.safety.kinematics import ArmKinematics, BatchKinematics
 from hybridvla_core.safety.last_check import LastCheck
 from hybridvla_core.safety.limits.limit import Limit, Trajectory
 from hybridvla_core.safety.pursuit import Goal, Pursuit
-from hybridvla_core.safety.solver import StepSolver
+from hybridvla_core.safety.solver import RATE_SHARE, StepSolver
 from hybridvla_core.safety.status import Reason
 
 ATTEMPTS = (1.0, 0.5, 0.2)        # how much of the wanted step is mixed into the braking step, in turn
@@ -41,6 +41,7 @@ class Motion:
         self._pursuit = Pursuit(config)
         self._brakes = Braking(config.arms, config.dt)
         self._last_check = LastCheck(config)
+        self._joint_speed = RATE_SHARE * np.array([arm.joint_limits.velocity_rad_s for arm in config.arms])
         self.limits: Tuple[Limit, ...] = limit_files.build(config)
         self.limited: Set[str] = set()
         self.reasons = Reason.NONE
@@ -60,6 +61,7 @@ class Motion:
         self.twist = np.zeros((len(self._arms), 6))
         self.acceleration = np.zeros_like(self.twist)
         self._braking = np.zeros((len(self._arms), 0, self.joints.shape[1]))
+        self._bends = np.zeros_like(self.joints)
         self.factor = 1.0
         self._dexterity, self._look = np.full(len(self._arms), np.inf), 0
         self._last_check.restart(self.positions, self.rotations, self.joints)
@@ -122,7 +124,8 @@ class Motion:
                 break
             self.limited.add(broken.name)
             self.reasons |= broken.reason
-            self.factor = max(0.8 * self.factor, 0.01)
+            if broken.positional or attempt == ATTEMPTS[-1]:
+                self.factor = max(0.8 * self.factor, 0.01)
         return self._brake()
 
     def step_joints(self, goal: np.ndarray, scale: float) -> bool:
@@ -165,20 +168,22 @@ class Motion:
 
     def _wanted(self, error: np.ndarray, scale: float, seconds: float,
                 posture: Optional[np.ndarray]) -> Tuple[Optional[np.ndarray], np.ndarray]:
-        twist = self._pursuit.next_twist(error, self.twist, self.acceleration, scale, seconds)
         dt = self._dt
         last = self.joints - self._previous
+        scale = min(scale, self._joint_scale(last / dt))
+        jacobians = [arm.jacobian(q) for arm, q in zip(self._arms, self.joints)]
+        loads = np.stack([solver.loads(jacobian) for solver, jacobian in zip(self._solvers, jacobians)])
+        twist = self._pursuit.next_twist(error, self.twist, self.acceleration, scale, seconds, loads)
         braking_s = dt * max(self._braking.shape[1], self._brakes.ticks(twist, last / dt))
-        wanted, bends = np.empty_like(self.joints), np.empty_like(self.joints)
+        wanted, bends = np.empty_like(self.joints), np.zeros_like(self.joints)
         share = 1.0
         for _ in range(2):
             shares = []
             for index, (arm, solver) in enumerate(zip(self._arms, self._solvers)):
                 q = self.joints[index]
                 drift = arm.drift(q, last[index] / dt)
-                jacobian = arm.jacobian(q)
                 lower, upper = solver.bounds(q, last[index], braking_s)
-                step, kept, bends[index] = solver.step(jacobian, share * twist[index] * dt - 0.5 * dt * dt * drift,
+                step, kept, bends[index] = solver.step(jacobians[index], share * twist[index] * dt - 0.5 * dt * dt * drift,
                                                        drift, self._lean(index, q, twist, posture), lower, upper)
                 if step is None:
                     return None, bends
@@ -189,7 +194,20 @@ class Motion:
             if not self._config.coupled or len(shares) == 1 or min(shares) > 0.999:
                 break
             share *= min(shares)
+        self._bends = bends
         return wanted, bends
+
+    def _joint_scale(self, velocity: np.ndarray) -> float:
+        """Share of the tools' speed limits at which no joint gets too fast while the tools brake, for (A, dof) rad/s.
+
+        Looking ahead turns what would be a sudden shrinking of the step into slowing down in time.
+        """
+        rate = self._pursuit.rate(self.twist)
+        if rate < 0.05:
+            return 1.0
+        ahead = velocity + self._bends * (0.5 * self._dt * self._braking.shape[1])
+        fastest = float((np.maximum(np.abs(velocity), np.abs(ahead)) / self._joint_speed).max())
+        return rate / max(fastest, rate)
 
     def _singularity_scale(self) -> float:
         """Slower the nearer to a singularity, on the way in only. Looked at every tick where it is near."""
@@ -223,7 +241,7 @@ class Motion:
         """The first limit broken by the candidate (A, dof) or by the braking after it, and that braking."""
         velocity = (candidate - self.joints) / self._dt
         twist = np.stack([arm.jacobian(q) @ v for arm, q, v in zip(self._arms, self.joints, velocity)])
-        path = self._brakes.path(self.joints, candidate, bend, self._brakes.ticks(twist, velocity))
+        path = self._brakes.path(self.joints, candidate, bend, self._brakes.ticks(twist, velocity, bend))
         joints = np.concatenate((self._previous[:, None], self.joints[:, None], candidate[:, None], path), axis=1)
         trajectory = Trajectory(joints, self._dt, self._batch)
         for limit in self.limits:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Sequence
+from typing import Optional, Sequence
 
 import numpy as np
 
@@ -42,20 +42,32 @@ class Pursuit:
                                          else [slice(i, i + 1) for i in range(len(limits))])
 
     def next_twist(self, error: np.ndarray, twist: np.ndarray, acceleration: np.ndarray, scale: float,
-                   seconds: float = 0.0) -> np.ndarray:
+                   seconds: float = 0.0, loads: Optional[np.ndarray] = None) -> np.ndarray:
         """Twist (A, 6) m/s over rad/s of the next tick.
 
         error (A, 6): goal minus pose, m over rotation vector; twist and acceleration (A, 6) of the last tick;
-        scale in (0, 1] on the speed; seconds until the goal is due, 0 = as fast as allowed.
+        scale in (0, 1] on the speed; seconds until the goal is due, 0 = as fast as allowed; loads (A, dof, 6): shares
+        of the joints' acceleration limits that a tool acceleration takes up.
         """
         result = np.empty_like(error)
         for group in self._groups:
             result[group] = self._group(error[group], twist[group], acceleration[group], scale, seconds,
-                                        (self._speed[group], self._acceleration[group], self._jerk[group]))
+                                        (self._speed[group], self._acceleration[group], self._jerk[group]),
+                                        None if loads is None else loads[group])
         return result
 
-    def _group(self, error, twist, acceleration, scale, seconds, limits) -> np.ndarray:
+    def rate(self, twist: np.ndarray) -> float:
+        """The largest share of the speed limits in use at twist (A, 6)."""
+        return float((_norms(twist) / self._speed).max())
+
+    def _group(self, error, twist, acceleration, scale, seconds, limits, loads) -> np.ndarray:
         speed_limit, acceleration_limit, jerk_limit = limits
+
+        def load(change: np.ndarray) -> float:
+            """The largest share of a tool's or joint's acceleration limit that this change (A, 6) takes up."""
+            share = float((_norms(change) / acceleration_limit).max())
+            return share if loads is None else max(share, float(np.abs(loads @ change[:, :, None]).max()))
+
         speed_limit = speed_limit * scale
         norms = _norms(error)
         distance = float((norms / speed_limit).max())
@@ -63,7 +75,7 @@ class Pursuit:
         if distance > 1e-9:
             direction = error / distance
             share = np.maximum(_norms(direction), 1e-9)
-            a = PLAN * float((acceleration_limit / share).min())
+            a = PLAN / max(load(direction), 1e-9)
             gain = min(float((jerk_limit / share).min()) / a, 0.15 / self._dt)
             rate = _square_root(distance, gain, a)
             planned = min(rate, 1.0)
@@ -74,7 +86,7 @@ class Pursuit:
                 slowing = direction * -min(a, gain * rate)
         change = wanted - twist
         size = _norms(change)
-        magnitude = float((size / acceleration_limit).max())
+        magnitude = load(change)
         if magnitude > 0.0:
             share = np.maximum(size / magnitude, 1e-9)
             jerk = float((jerk_limit / share).min())
@@ -82,10 +94,10 @@ class Pursuit:
         else:
             push = change
         wish = push + slowing
-        wish *= _at_most(_norms(wish), PEAK * acceleration_limit)
+        wish *= min(1.0, PEAK / max(load(wish), 1e-9))
         step = wish - acceleration
         wish = acceleration + step * _at_most(_norms(step), jerk_limit * self._dt)
-        wish *= _at_most(_norms(wish), PEAK * acceleration_limit)
+        wish *= min(1.0, PEAK / max(load(wish), 1e-9))
         return twist + wish * self._dt
 
 
@@ -95,8 +107,7 @@ def _columns(pairs: Sequence) -> np.ndarray:
 
 def _norms(twist: np.ndarray) -> np.ndarray:
     """(A, 2): lengths of the linear and of the angular half."""
-    squared = twist * twist
-    return np.sqrt(np.stack((squared[:, :3].sum(axis=1), squared[:, 3:].sum(axis=1)), axis=1))
+    return np.sqrt(np.add.reduce((twist * twist).reshape(len(twist), 2, 3), axis=2))
 
 
 def _at_most(sizes: np.ndarray, limits: np.ndarray) -> float:

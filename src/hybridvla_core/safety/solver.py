@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Optional, Tuple
 
 import daqp
+import eigenpy
 import numpy as np
 
 from hybridvla_core.safety.config import ArmConfig
@@ -18,6 +19,7 @@ ROTATION_WEIGHT = 0.3      # m for each rad: how an orientation error compares w
 DAMPING = 1e-6
 DETOUR_DAMPING = 1e-4      # where bounds bind: shrink the step rather than swing the elbow far around them
 SLACK = 1e-2
+LOAD = 0.9                 # of them, for the tool's own acceleration; curved joint paths take up the rest
 RATE_SHARE = 0.97          # of velocity and acceleration limits; the rest is left to the judgement of the whole motion
 
 
@@ -60,6 +62,11 @@ class StepSolver:
         lower = np.minimum(lower, np.maximum(last_step + change, -self._velocity * dt))
         return np.minimum(lower, upper), upper
 
+    def loads(self, jacobian: np.ndarray) -> np.ndarray:
+        """(dof, 6): share of each joint's acceleration limit for each m/s^2 and rad/s^2 of the tool."""
+        square = jacobian @ jacobian.T + DAMPING * np.eye(6)
+        return eigenpy.LDLT(square).solve(jacobian).T / (LOAD * self._acceleration[:, None])
+
     def step(self, jacobian: np.ndarray, displacement: np.ndarray, drift: np.ndarray, posture: np.ndarray,
              lower: np.ndarray, upper: np.ndarray) -> Tuple[Optional[np.ndarray], float, np.ndarray]:
         """Joint step (dof,) rad for the tool displacement (6,) m over rad, the share of it that was kept, and the bend
@@ -73,7 +80,7 @@ class StepSolver:
         pull = DAMPING * posture
         right = weighted.T @ np.stack((target, -self._weights * drift), axis=1)
         right[:, 0] += pull
-        both = np.linalg.solve(normal, right)
+        both = eigenpy.LDLT(normal).solve(right)     # LAPACK would start threads for a matrix this small
         free, bend = both[:, 0], both[:, 1]
         if (free <= upper).all() and (free >= lower).all():
             return free, 1.0, bend

@@ -1,6 +1,7 @@
 """Joint velocities and accelerations of every step, the FR3's position-dependent velocity bound included."""
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Sequence, Tuple
 
 import numpy as np
@@ -14,12 +15,18 @@ SLACK = 1e-4   # share of a rate limit kept free for rounding
 
 def velocity_bounds(table: PositionDependentVelocity, joints: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """Lower and upper velocity (..., dof) rad/s at joints (..., dof) rad; libfranka `rate_limiting.h`."""
-    top, offset, gain = (np.array(v) for v in (table.velocity_rad_s, table.offset_rad_s, table.gain_rad_s2))
-    room_up = np.sqrt(np.maximum(0.0, gain * (np.array(table.upper_rad) - joints)))
-    room_down = np.sqrt(np.maximum(0.0, gain * (np.array(table.lower_rad) + joints)))
+    top, offset, gain, highest, lowest = _arrays(table)
+    room_up = np.sqrt(np.maximum(0.0, gain * (highest - joints)))
+    room_down = np.sqrt(np.maximum(0.0, gain * (lowest + joints)))
     upper = np.maximum(0.0, np.minimum(top, room_up - offset) - 1e-3)      # rest is always allowed
     lower = np.minimum(0.0, np.maximum(-top, offset - room_down) + 1e-3)
     return lower, upper
+
+
+@lru_cache(maxsize=None)
+def _arrays(table: PositionDependentVelocity) -> Tuple[np.ndarray, ...]:
+    return tuple(np.array(values) for values in (table.velocity_rad_s, table.offset_rad_s, table.gain_rad_s2,
+                                                 table.upper_rad, table.lower_rad))
 
 
 class JointVelocityLimit(Limit):
