@@ -40,6 +40,7 @@ PLANES = [            # what no shipped robot has: every third chunk adds them, 
     {"name": "far_corner", "normal": [-0.6, 0.0, -0.8], "offset_m": -0.68},
     {"name": "low_side", "normal": [0.0, 0.8, 0.6], "offset_m": -0.1},
 ]
+SLOW_HZ = 50.0        # of seven in eight chunks of the second kind: the same motions in a quarter of the ticks
 
 
 def run_chunk(job, tamper=None) -> dict:
@@ -55,6 +56,8 @@ def run_chunk(job, tamper=None) -> dict:
         data.update(on_limit="slide", coupled=False)
         for arm in data["arms"]:
             arm["workspace"] = dict(arm["workspace"], planes=PLANES)
+    if kind == "complete" and chunk % 8:
+        data["tick_hz"] = SLOW_HZ
     checker, config = Checker(data), from_mapping(RobotConfig, data, robot)
     rng = np.random.default_rng([seed, chunk, len(kind)])
     adversary = Adversary(tamper(config) if tamper else config, rng)
