@@ -17,7 +17,7 @@ from hybridvla_core.safety.limits.singularity import smallest_singular_values
 from hybridvla_core.safety.solver import StepSolver
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fuzz"))
-from checker import ArmChecker
+from checker import ArmLimits
 
 ROBOTS = Path(__file__).resolve().parents[2] / "config" / "robots"
 ROBOT = load_robot(ROBOTS / "sim_fr3.yaml")
@@ -44,7 +44,7 @@ def margins(name, path, robot=ROBOT):
 def test_batch_and_single_kinematics_agree_with_plain_matrix_products(robot):
     config = load_robot(ROBOTS / f"{robot}.yaml")
     arm = config.arms[0]
-    plain = ArmChecker(dataclasses.asdict(arm), config.dt)
+    plain = ArmLimits(dataclasses.asdict(arm))
     rng = np.random.default_rng(0)
     joints = rng.uniform(arm.joint_limits.lower_rad, arm.joint_limits.upper_rad, (20, arm.dof))
     batch = BatchKinematics([arm])

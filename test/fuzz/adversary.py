@@ -182,7 +182,8 @@ class Adversary:
             if here is not None:
                 way = rng.normal(0, 1, 3)
                 quaternion = _product(_turn(rng.normal(0, 0.05, 3)), here.quaternion)
-                position = here.position + way / np.linalg.norm(way) * 10.0 ** rng.uniform(-3.0, -0.5 if rng.random() < 0.1 else -2.0)
+                longest = -0.5 if rng.random() < 0.1 else -2.0
+                position = here.position + way / np.linalg.norm(way) * 10.0 ** rng.uniform(-3.0, longest)
         elif kind == "under":
             position[2] = -0.5
             quaternion = self._near_start(1.6)

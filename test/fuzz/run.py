@@ -43,6 +43,17 @@ PLANES = [            # what no shipped robot has: every third chunk adds them, 
 SLOW_HZ = 50.0        # of seven in eight chunks of the second kind: the same motions in a quarter of the ticks
 
 
+def robot_of(name: str, planes=None, **changes):
+    """What the file of a robot holds with `changes`, planes for every arm among them, and the same as the filter's
+    configuration."""
+    data = yaml.safe_load((ROOT / "config" / "robots" / f"{name}.yaml").read_text(encoding="utf-8"))
+    data.update(changes)
+    if planes is not None:
+        for arm in data["arms"]:
+            arm["workspace"] = dict(arm["workspace"], planes=planes)
+    return data, from_mapping(RobotConfig, data, name)
+
+
 def run_chunk(job, tamper=None) -> dict:
     """One chunk: `job` = (robot, seed, chunk, kind, amount). `tamper(config)` may alter what the filter is told.
 
@@ -51,14 +62,13 @@ def run_chunk(job, tamper=None) -> dict:
     or another mischief and not counted.
     """
     robot, seed, chunk, kind, amount = job
-    data = yaml.safe_load((ROOT / "config" / "robots" / f"{robot}.yaml").read_text(encoding="utf-8"))
+    planned = {}
     if chunk % 3 == 2:
-        data.update(on_limit="slide", coupled=False)
-        for arm in data["arms"]:
-            arm["workspace"] = dict(arm["workspace"], planes=PLANES)
+        planned.update(planes=PLANES, on_limit="slide", coupled=False)
     if kind == "complete" and chunk % 8:
-        data["tick_hz"] = SLOW_HZ
-    checker, config = Checker(data), from_mapping(RobotConfig, data, robot)
+        planned.update(tick_hz=SLOW_HZ)
+    data, config = robot_of(robot, **planned)
+    checker = Checker(data)
     rng = np.random.default_rng([seed, chunk, len(kind)])
     adversary = Adversary(tamper(config) if tamper else config, rng)
 
@@ -170,7 +180,8 @@ def _add(summary: dict, result: dict) -> None:
     for key in ("proposals", "complete", "ticks", "fresh_ticks"):
         summary[key] += result[key]
     summary["violations"] += result["count"]
-    summary["examples"] += [f"--robots {result['robot']} --chunk {result['kind']}/{result['chunk']}: {text}" for text in result["violations"]]
+    summary["examples"] += [f"--robots {result['robot']} --chunk {result['kind']}/{result['chunk']}: {text}"
+                            for text in result["violations"]]
     summary["examples"] = summary["examples"][:20]
     for name, margin in result["margins"].items():
         key = f"{result['robot']}/{name}"
