@@ -138,6 +138,22 @@ def test_robot_error_stops_publishes_nothing_and_reseeds_on_resume():
     assert rig.output.status.counters["reseeds"] == 2
 
 
+def test_stop_after_a_robot_error_publishes_nothing_until_resume_has_read_the_pose():
+    rig = Rig().start()
+    rig.propose([0.5, 0.3, 0.2])
+    rig.tick(60)
+    rig.changes = dict(ready=False, message="reflex")
+    rig.tick(20)
+    rig.changes = {}
+    rig.filter.stop(rig.now)
+    for _ in range(100):
+        assert not rig.tick().arms[0].publish
+    assert rig.output.status.reasons & Reason.OPERATOR and rig.output.status.reasons & Reason.ROBOT_MODE
+    assert rig.filter.resume(rig.now)[0]
+    rig.tick()
+    np.testing.assert_allclose(rig.pose().position, rig.measured_pose("arm").position, atol=1e-6)
+
+
 def test_clock_gap_and_backward_clock_never_catch_up():
     rig = Rig().start()
     rig.propose([0.5, 0.3, 0.2])

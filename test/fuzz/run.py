@@ -40,7 +40,7 @@ PLANES = [            # what no shipped robot has: every third chunk adds them, 
     {"name": "far_corner", "normal": [-0.6, 0.0, -0.8], "offset_m": -0.68},
     {"name": "low_side", "normal": [0.0, 0.8, 0.6], "offset_m": -0.1},
 ]
-SLOW_HZ = 50.0        # of seven in eight chunks of the second kind: the same motions in a quarter of the ticks
+SLOW_HZ = 50.0        # of six in seven chunks of the second kind: the same motions in a quarter of the ticks
 
 
 def robot_of(name: str, planes=None, **changes):
@@ -65,7 +65,7 @@ def run_chunk(job, tamper=None) -> dict:
     planned = {}
     if chunk % 3 == 2:
         planned.update(planes=PLANES, on_limit="slide", coupled=False)
-    if kind == "complete" and chunk % 8:
+    if kind == "complete" and chunk % 7:
         planned.update(tick_hz=SLOW_HZ)
     data, config = robot_of(robot, **planned)
     checker = Checker(data)

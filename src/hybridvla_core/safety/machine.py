@@ -80,7 +80,9 @@ class StateMachine:
             self._counters.add("stops")
         self._execution.drop()
         self._was_inactive = self.state == State.INACTIVE if self.state != State.STOPPED else self._was_inactive
-        self.set(State.STOPPED, Reason.OPERATOR, "")
+        # After a robot's fault nothing goes out until `resume` has read its pose anew, whoever stops it besides.
+        kept = self.reasons & Reason.ROBOT_MODE if self.state == State.STOPPED else Reason.NONE
+        self.set(State.STOPPED, Reason.OPERATOR | kept, "")
         return True, "stopped"
 
     def resume(self, now: float) -> Answer:
