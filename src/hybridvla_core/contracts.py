@@ -70,6 +70,11 @@ class Prediction:
     Actions are (K, A) un-normalised (m, rad, gripper); a path that did not run is None. token_confidence: (A,) in
     [0, 1]. path_distance (m) and path_angle (rad on SO(3)): disagreement of the two paths, largest over arms, NaN with
     one path.
+
+    ar_complete: False where decoding ended early because the gate could no longer open: the rest of `autoregressive` and
+    `token_confidence` is NaN, and so is what needs all of it. passes: passes of the decoder after the last denoising
+    step. noise_samples: noises denoised side by side; spread_distance (m) and spread_angle (rad): how far their actions
+    scatter, NaN with one.
     """
 
     action: np.ndarray
@@ -84,6 +89,10 @@ class Prediction:
     path_angle: float = float("nan")
     noise_seed: int = 0
     stage_ms: Dict[str, float] = field(default_factory=dict)
+    passes: int = 0
+    noise_samples: int = 1
+    spread_distance: float = float("nan")
+    spread_angle: float = float("nan")
 
 
 @dataclass(frozen=True)

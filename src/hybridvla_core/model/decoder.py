@@ -2,10 +2,13 @@
 
 Embeddings go in, with explicit positions and an explicit mask; keys and values go to a preallocated cache at explicit
 indices, or nowhere. `transformers` is the oracle in the tests.
+
+`Decoder.fuse` joins each layer's query, key and value matrices, and gate and up, into one: fewer and larger products for
+inference. The parameters keep their names and become views of the joined matrix, so nothing is held twice.
 """
 from __future__ import annotations
 
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Sequence, Union
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +28,15 @@ class KVCache:
     @property
     def length(self) -> int:
         return self.keys.shape[3]
+
+
+def mask_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """0 where a query may attend, minus infinity elsewhere."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
+
+
+def causal_bias(length: int, like: torch.Tensor) -> torch.Tensor:
+    return torch.full((length, length), float("-inf"), dtype=like.dtype, device=like.device).triu_(1)
 
 
 class RMSNorm(nn.Module):
@@ -53,6 +65,14 @@ class Rotary:
             angle = angle[:, None]  # a row for each sample, shared by the heads
         self.cos, self.sin, self.width = angle.cos().to(dtype), angle.sin().to(dtype), config.rotary_dim
 
+    def select(self, index: torch.Tensor) -> Rotary:
+        """Rows of a table over positions 0, 1, 2, ... for other positions: index (S,) or (B, S)."""
+        chosen = object.__new__(Rotary)
+        chosen.cos, chosen.sin, chosen.width = self.cos[index], self.sin[index], self.width
+        if index.dim() == 2:
+            chosen.cos, chosen.sin = chosen.cos[:, None], chosen.sin[:, None]
+        return chosen
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Rotate the first `rotary_dim` channels of (B, heads, S, head_dim)."""
         turned, rest = (x, None) if self.width == x.shape[-1] else (x[..., :self.width], x[..., self.width:])
@@ -62,8 +82,46 @@ class Rotary:
         return turned if rest is None else torch.cat([turned, rest], dim=-1)
 
 
-class Attention(nn.Module):
+def join(layers: Sequence[nn.Linear]) -> nn.Linear:
+    """The layers side by side as one; their parameters become views of its weight and bias."""
+    outputs = [layer.out_features for layer in layers]
+    whole = nn.Linear(layers[0].in_features, sum(outputs), bias=layers[0].bias is not None, device="meta")
+    for name in ("weight", "bias") if layers[0].bias is not None else ("weight",):
+        joined = torch.cat([getattr(layer, name).detach() for layer in layers])
+        setattr(whole, name, nn.Parameter(joined, requires_grad=False))
+        for layer, part in zip(layers, joined.split(outputs)):
+            getattr(layer, name).data = part
+    return whole
+
+
+class Joinable(nn.Module):
+    """A module some of whose linear layers can be joined for inference (`joined`: their names).
+
+    The joined layer is no submodule, so that parameter names stay; moving the module to another device or type takes it
+    apart again, and with gradients enabled the parts are used.
+    """
+
+    joined: Sequence[str] = ()
+
+    def fuse(self) -> None:
+        object.__setattr__(self, "whole", join([getattr(self, name) for name in self.joined]))
+
+    def _apply(self, fn, *args, **kwargs):
+        object.__setattr__(self, "whole", None)
+        return super()._apply(fn, *args, **kwargs)
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        """The layers' outputs side by side."""
+        whole = getattr(self, "whole", None)
+        if whole is not None and not torch.is_grad_enabled():
+            return whole(x)
+        return torch.cat([getattr(self, name)(x) for name in self.joined], dim=-1)
+
+
+class Attention(Joinable):
     """Multi-head attention with grouped keys and values. `output` names the last projection as Hugging Face does."""
+
+    joined = ("q_proj", "k_proj", "v_proj")
 
     def __init__(self, config: DecoderConfig, bias: bool, output: str) -> None:
         super().__init__()
@@ -74,29 +132,40 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden, config.kv_heads * config.head_dim, bias=bias)
         self.add_module(output, nn.Linear(width, config.hidden, bias=bias))
 
-    def forward(self, x, rotary, mask, cache, layer, write_at, probe):
+    def forward(self, x, rotary, bias, cache, layer, write_at, probe):
         batch, length, _ = x.shape
         heads, kv_heads, dim = self.config.heads, self.config.kv_heads, self.config.head_dim
-        query = rotary(self.q_proj(x).view(batch, length, heads, dim).transpose(1, 2))
-        key = rotary(self.k_proj(x).view(batch, length, kv_heads, dim).transpose(1, 2))
-        value = self.v_proj(x).view(batch, length, kv_heads, dim).transpose(1, 2)
+        split = self.project(x).view(batch, length, heads + 2 * kv_heads, dim).transpose(1, 2)
+        turned, value = rotary(split[:, :heads + kv_heads]), split[:, heads + kv_heads:]
+        query, key = turned[:, :heads], turned[:, heads:]
         if cache is not None:
             cache.keys[layer, :, :, write_at] = key
             cache.values[layer, :, :, write_at] = value
-            key, value = cache.keys[layer, :, :, :mask.shape[-1]], cache.values[layer, :, :, :mask.shape[-1]]
+            if bias is not None:
+                reach = bias.shape[-1]
+                key, value = cache.keys[layer, :, :, :reach], cache.values[layer, :, :, :reach]
         if kv_heads != heads:
             key = key.repeat_interleave(heads // kv_heads, dim=1)
             value = value.repeat_interleave(heads // kv_heads, dim=1)
-        scores = query @ key.transpose(-1, -2) * dim ** -0.5 + mask.to(query.dtype)
+        if torch.is_grad_enabled() or probe is not None:
+            mixed = self._explicit(query, key, value, bias, layer, probe)
+        else:
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=bias is None)
+        return getattr(self, self.output)(mixed.transpose(1, 2).reshape(batch, length, heads * dim))
+
+    def _explicit(self, query, key, value, bias, layer, probe):
+        """With the logits at hand; at small sizes on a CPU also the faster one to train."""
+        scores = query @ key.transpose(-1, -2) * self.config.head_dim ** -0.5
+        scores = scores + (causal_bias(query.shape[2], query) if bias is None else bias)
         if probe is not None and layer in probe:
             probe[layer] = scores
-        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
-        mixed = (weights @ value).transpose(1, 2).reshape(batch, length, heads * dim)
-        return getattr(self, self.output)(mixed)
+        return torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype) @ value
 
 
-class GatedMlp(nn.Module):
+class GatedMlp(Joinable):
     """SwiGLU."""
+
+    joined = ("gate_proj", "up_proj")
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -105,7 +174,8 @@ class GatedMlp(nn.Module):
         self.down_proj = nn.Linear(config.intermediate, config.hidden, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = self.project(x).chunk(2, dim=-1)
+        return self.down_proj(F.silu(gate) * up)
 
 
 class PlainMlp(nn.Module):
@@ -188,12 +258,23 @@ class Decoder(nn.Module):
         length = embeddings.shape[1]
         if cache is not None and write_at is None:
             raise ValueError("a cache needs write_at, the slots of the new keys")
-        if mask is None:
-            rows = torch.arange(length, device=embeddings.device) if write_at is None else write_at
-            total = length if cache is None else int(rows[-1]) + 1
-            mask = torch.arange(total, device=embeddings.device)[None, :] <= rows[:, None]
-        bias = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device).masked_fill_(~mask, float("-inf"))
+        if mask is None and cache is not None:
+            total = int(write_at[-1]) + 1
+            mask = torch.arange(total, device=embeddings.device)[None, :] <= write_at[:, None]
+        bias = causal_bias(length, embeddings) if mask is None else mask_bias(mask, embeddings.dtype)
         rotary = Rotary(self.config, positions, embeddings.dtype)
+        return self.run(embeddings, rotary, bias, cache, write_at, attention_probe, record)
+
+    def run(self, embeddings: torch.Tensor, rotary: Rotary, bias: Optional[torch.Tensor],
+            cache: Optional[KVCache] = None, write_at: Union[torch.Tensor, slice, None] = None,
+            attention_probe: Optional[Dict[int, torch.Tensor]] = None,
+            record: Optional[List[torch.Tensor]] = None) -> torch.Tensor:
+        """The same pass with everything prepared, which neither allocates masks nor asks the device for a number.
+
+        rotary: of these rows' positions. bias: (.., S, T) in the embeddings' type, added to the attention logits over
+        the cache's first T slots (without a cache: over the rows); None: causal over these rows alone. write_at: slots
+        of the new keys.
+        """
         x = embeddings
         for index, block in enumerate(self.model.layers):
             if record is not None:
@@ -204,6 +285,13 @@ class Decoder(nn.Module):
         if record is not None:
             record.append(x)
         return x
+
+    def fuse(self) -> Decoder:
+        """Join the projections of every layer, once the weights are loaded and where they stay."""
+        for module in self.modules():
+            if isinstance(module, Joinable):
+                module.fuse()
+        return self
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Vocabulary logits (..., vocab_rows) of the given hidden states (..., H)."""

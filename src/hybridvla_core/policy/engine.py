@@ -1,7 +1,9 @@
-"""The two paths on one cached prefix: a vision pass, a prefix pass, denoising steps, decoding passes.
+"""The two paths on one cached prefix, stage by stage and plainly: a vision pass, a prefix pass, denoising steps, then one
+decoding pass a token.
 
 Nothing before the timestep token is computed twice. The prefix's keys and values stay in the cache; each denoising step
-writes [t, x] over the last one's, and decoding continues after EOD.
+writes [t, x] over the last one's, and decoding continues after EOD. `DualPath` (policy/dual_path.py) gives the same
+results in fewer passes; this is what it is measured against.
 """
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ import torch
 from hybridvla_core.model.decoder import KVCache
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.tokens import ActionTokens
+from hybridvla_core.policy.drafts import confidence_of
 from hybridvla_core.policy.schedule import DiffusionSchedule
 
 
@@ -27,7 +30,7 @@ class Prefix:
 
 @dataclass
 class Decoded:
-    """ids (B, A); values (B, A) bin centres; confidence (B, A), see `Engine.decode`;
+    """ids (B, A); values (B, A) bin centres; confidence (B, A), see `confidence_of`;
     logits (B, A, vocabulary) when asked for."""
 
     ids: torch.Tensor
@@ -96,7 +99,7 @@ class Engine:
             logits = self.model.llm.logits(hidden).float()
             chosen = logits.argmax(dim=-1)
             ids.append(chosen)
-            confidence.append(self._confidence(logits, chosen, window))
+            confidence.append(confidence_of(logits, chosen, window, self.tokens))
             if keep_logits:
                 kept.append(logits)
             if index + 1 < self.config.action_dim:
@@ -105,17 +108,6 @@ class Engine:
                                         write_at=at)[:, -1]
         tokens = torch.stack(ids, dim=1)
         return Decoded(tokens, self.tokens.decode(tokens.cpu()), torch.stack(confidence, dim=1), kept)
-
-    def _confidence(self, logits: torch.Tensor, chosen: torch.Tensor, window: int) -> torch.Tensor:
-        """Probability over the whole vocabulary of the chosen token, or of the action tokens within `window` bins."""
-        probability = torch.softmax(logits, dim=-1)
-        if window == 0:
-            return probability.gather(1, chosen[:, None])[:, 0]
-        ids = torch.arange(logits.shape[-1], device=logits.device)
-        near = (ids - chosen[:, None]).abs() <= window
-        is_action = (ids >= self.tokens.first) & (ids < self.tokens.end)
-        near &= is_action | (ids == chosen[:, None])
-        return (probability * near).sum(dim=-1)
 
     def _tail(self, prefix: Prefix, x: torch.Tensor, timestep: torch.Tensor,
               after: Optional[torch.Tensor] = None) -> torch.Tensor:
@@ -138,3 +130,12 @@ def draw_noise(seed: int, stamp_ns: int, chunk: int, action_dim: int) -> Tuple[t
     first = generator.standard_normal((chunk, action_dim)).astype(np.float32)
     second = generator.standard_normal((chunk, action_dim)).astype(np.float32)
     return torch.from_numpy(first), torch.from_numpy(second), int(generator.integers(0, 100))
+
+
+def draw_more_noise(seed: int, stamp_ns: int, samples: int, chunk: int, action_dim: int) -> torch.Tensor:
+    """(samples, K, A) further noises of the same (seed, stamp), from another part of the generator's sequence."""
+    if not samples:
+        return torch.zeros(0, chunk, action_dim)
+    bits = np.random.Philox(key=[seed & 0xFFFFFFFFFFFFFFFF, stamp_ns & 0xFFFFFFFFFFFFFFFF], counter=[0, 0, 0, 1])
+    drawn = np.random.Generator(bits).standard_normal((samples, chunk, action_dim))
+    return torch.from_numpy(drawn.astype(np.float32))

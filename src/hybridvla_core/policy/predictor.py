@@ -1,7 +1,6 @@
 """`Policy`: one observation in, one prediction out."""
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
@@ -12,48 +11,74 @@ from hybridvla_core.checkpoints.format import Checkpoint, read_checkpoint, read_
 from hybridvla_core.contracts import Mode, Observation, Prediction
 from hybridvla_core.conventions import DOF_PER_ARM, ActionConvention
 from hybridvla_core.errors import ConfigurationError, ObservationError
+from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.hybridvla import HybridVLA
-from hybridvla_core.policy.engine import Decoded, Engine, draw_noise
-from hybridvla_core.policy.ensemble import disagreement, fuse
+from hybridvla_core.policy.assemble import Assembler
+from hybridvla_core.policy.drafts import FirstDraft, Gate
+from hybridvla_core.policy.dual_path import DualPath, Inputs
+from hybridvla_core.policy.engine import Engine, draw_more_noise, draw_noise
 from hybridvla_core.policy.normalize import Normaliser
 from hybridvla_core.policy.preprocess import to_pixels
 from hybridvla_core.policy.sequence import PromptEncoder
+from hybridvla_core.policy.stages import StageClock, choose_stages
 
 MODES = {"ensemble": Mode.ENSEMBLE, "diffusion": Mode.DIFFUSION, "autoregressive": Mode.AUTOREGRESSIVE}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+MOST_SAMPLES = 64
 
 
 class Policy:
     """A checkpoint ready to predict. One prediction is one vision pass, one prefix pass, the denoising steps on the
-    cached prefix, and the decoding passes behind them (paper, section 3.3)."""
+    cached prefix, and the passes that verify the tokens behind them (paper, section 3.3).
 
-    def __init__(self, checkpoint: Checkpoint, model: HybridVLA, mode: str = "ensemble") -> None:
+    all_tokens: decode every token even when the confidence gate can no longer open, so that both paths' actions can be
+    looked at; without it a prediction may end sooner (`Prediction.ar_complete` is then False), with the same action.
+    noise_samples: how many noises are denoised side by side on one prefix; the first one acts, and the spread of them
+    all is reported. graphs: `auto` (CUDA graphs on a GPU), `on` or `off`.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, model: HybridVLA, mode: str = "ensemble", all_tokens: bool = True,
+                 noise_samples: int = 1, graphs: str = "auto") -> None:
+        if not 1 <= noise_samples <= MOST_SAMPLES:
+            raise ConfigurationError(f"noise_samples is {noise_samples}; use 1 to {MOST_SAMPLES}")
         self.checkpoint, self.config = checkpoint, checkpoint.config
         self.model = model.eval()
+        self.model.llm.fuse()
         self.engine = Engine(self.model)
         self.mode = _mode(mode)
+        self.all_tokens, self.noise_samples = all_tokens, noise_samples
         self.prompts = PromptEncoder.from_file(checkpoint.tokenizer_file, self.config.model.sequence)
         self.normaliser = Normaliser.from_json(checkpoint.statistics, self.config.statistics_key,
                                                self.config.model.action_dim,
                                                str(checkpoint.folder / "dataset_statistics.json"))
         self.device = next(model.parameters()).device
         self.grippers = tuple(range(6, self.config.model.action_dim, DOF_PER_ARM))
+        ensemble, dims = self.config.ensemble, self.config.model.action_dim
+        self.path = DualPath(
+            self.engine, self.config.ddim_steps, Gate(ensemble, dims),
+            FirstDraft(self.engine.tokens, self.normaliser.action, self.grippers, self.device),
+            ensemble.confidence_window_bins, choose_stages(graphs, self.device))
+        self._assembler = Assembler(ensemble, self.normaliser.action, self.grippers, self.engine.tokens)
         self._prefix_ids: Dict[str, List[int]] = {}
 
     @classmethod
     def from_checkpoint(cls, folder: Union[str, Path], mode: str = "ensemble", device: str = "cpu",
-                        dtype: str = "float32") -> Policy:
+                        dtype: str = "float32", all_tokens: bool = True, noise_samples: int = 1,
+                        graphs: str = "auto") -> Policy:
         """Load a checkpoint folder; raises CheckpointError or ConfigurationError with one sentence."""
         if dtype not in DTYPES:
             raise ConfigurationError(f"dtype {dtype!r}; use one of {', '.join(DTYPES)}")
         checkpoint = read_checkpoint(Path(folder))
-        with torch.device("meta"):
-            model = HybridVLA(checkpoint.config.model)
-        model = model.to(dtype=DTYPES[dtype]).to_empty(device=device)
-        read_weights(checkpoint, model)
-        if device == "cpu" and checkpoint.config.model.decoder.hidden <= 512:
-            model.vision_backbone.use_fused_attention(False)
-        return cls(checkpoint, model, mode)
+        try:
+            with torch.device("meta"):
+                model = HybridVLA(checkpoint.config.model)
+            model = model.to(dtype=DTYPES[dtype]).to_empty(device=device)
+            read_weights(checkpoint, model)
+            if device == "cpu" and checkpoint.config.model.decoder.hidden <= 512:
+                model.vision_backbone.use_fused_attention(False)
+            return cls(checkpoint, model, mode, all_tokens, noise_samples, graphs)
+        except torch.cuda.OutOfMemoryError as error:
+            raise ConfigurationError(out_of_memory(checkpoint.config.model, dtype, device)) from error
 
     @property
     def convention(self) -> ActionConvention:
@@ -76,74 +101,52 @@ class Policy:
 
     def predict_batch(self, observations: Sequence[Observation], mode: Union[str, Mode, None] = None, seed: int = 0
                       ) -> List[Prediction]:
-        """As `predict` for many observations; those whose instruction has as many tokens share the passes."""
-        groups: Dict[int, List[int]] = {}
-        for index, observation in enumerate(observations):
-            groups.setdefault(len(self._text(observation.instruction)), []).append(index)
-        results: List[Optional[Prediction]] = [None] * len(observations)
-        for indices in groups.values():
-            for index, prediction in zip(indices, self._predict([observations[i] for i in indices], mode, seed)):
-                results[index] = prediction
-        return results
+        """As `predict` for many observations, whose instructions may differ in length; all share the passes."""
+        return self._predict(observations, mode, seed) if observations else []
 
     @torch.inference_mode()
     def _predict(self, observations: Sequence[Observation], mode: Union[str, Mode, None], seed: int) -> List[Prediction]:
         chosen = self.mode if mode is None else _mode(mode)
-        clock = _Stages()
-        text = torch.tensor([self._text(o.instruction) for o in observations], device=self.device)
-        state = torch.from_numpy(np.stack([self._state(o) for o in observations])).float().to(self.device)
-        pixels = self._pixels(observations)
+        clock = StageClock(self.device)
+        inputs = self._inputs(observations, seed)
         clock.lap("preprocess")
-        patches = self.engine.encode(pixels)
-        clock.lap("vision")
-        prefix = self.engine.prefix(patches, text, state)
-        clock.lap("prefix")
+        autoregressive = chosen == Mode.AUTOREGRESSIVE
+        result = self.path.run(inputs, diffusion=not autoregressive, decode=chosen != Mode.DIFFUSION,
+                               all_tokens=self.all_tokens or autoregressive, lap=clock.lap)
+        times = clock.per(len(observations))
+        return [self._assembler.prediction(result, i, chosen, seed, times) for i in range(len(observations))]
+
+    def _inputs(self, observations: Sequence[Observation], seed: int) -> Inputs:
+        """Everything the model reads, on the device."""
         chunk, dims = self.config.model.chunk, self.config.model.action_dim
         draws = [draw_noise(seed, o.stamp_ns, chunk, dims) for o in observations]
-        condition = self.config.autoregressive_condition
-        denoised = None
-        if chosen != Mode.AUTOREGRESSIVE or condition == "denoised":
-            noise = torch.stack([draw[0] for draw in draws]).to(self.device)
-            denoised = self.engine.denoise(prefix, noise, self.config.ddim_steps)
-            clock.lap("denoise")
-        decoded = None
-        if chosen != Mode.DIFFUSION:
-            x, timestep = self._condition(condition, denoised, draws)
-            decoded = self.engine.decode(prefix, x, timestep, self.config.ensemble.confidence_window_bins)
-            clock.lap("decode")
-        return [self._assemble(i, chosen, denoised, decoded, seed, clock.per(len(observations)))
-                for i in range(len(observations))]
+        noise = [torch.cat([draw[0][None], draw_more_noise(seed, o.stamp_ns, self.noise_samples - 1, chunk, dims)])
+                 for draw, o in zip(draws, observations)]
+        texts = [self._text(o.instruction) for o in observations]
+        state = np.stack([self._state(o) for o in observations])
+        condition = None
+        if self.config.autoregressive_condition != "denoised":
+            released = self.config.autoregressive_condition == "released"
+            steps = [draw[2] if released else self.engine.schedule.steps - 1 for draw in draws]
+            condition = (self._upload(torch.stack([draw[1] for draw in draws])), self._upload(torch.tensor(steps)))
+        text, lengths = self._padded(texts)
+        return Inputs(self._pixels(observations), self._upload(text), self._upload(torch.from_numpy(state).float()),
+                      self._upload(torch.stack(noise)), None if lengths is None else self._upload(lengths), condition)
 
-    def _condition(self, condition: str, denoised, draws) -> Tuple[torch.Tensor, torch.Tensor]:
-        """x (B, K, A) and timestep (B,) in front of EOD."""
-        if condition == "denoised":
-            return denoised.clamp(-1.0, 1.0), torch.zeros(denoised.shape[0], dtype=torch.long, device=self.device)
-        x = torch.stack([draw[1] for draw in draws]).to(self.device)
-        steps = [draw[2] if condition == "released" else self.engine.schedule.steps - 1 for draw in draws]
-        return x, torch.tensor(steps, device=self.device)
+    def _padded(self, texts: Sequence[List[int]]) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
+        """Ids (B, T), and the prefixes' lengths (B,) where they differ or T is rounded up to a static shape."""
+        longest = max(map(len, texts))
+        width = self.path.stages.text_width(longest)
+        if width == min(map(len, texts)):
+            return torch.tensor(list(texts)), None
+        rows = [text + [self.config.model.sequence.pad] * (width - len(text)) for text in texts]
+        around = 2 + self.config.model.views * self.config.model.patches
+        return torch.tensor(rows), torch.tensor([around + len(text) for text in texts])
 
-    def _assemble(self, index: int, mode: Mode, denoised: Optional[torch.Tensor], decoded: Optional[Decoded],
-                  seed: int, stage_ms: Dict[str, float]) -> Prediction:
-        unnormalise = self.normaliser.action.unnormalise
-        diffusion = autoregressive = confidence = None
-        if mode != Mode.AUTOREGRESSIVE:
-            diffusion = unnormalise(denoised[index].cpu().numpy(), self.grippers)
-        if decoded is not None:
-            # Tokens describe one action; the diffusion path alone gives the rest of a chunk.
-            autoregressive = unnormalise(decoded.values[index].numpy()[None], self.grippers)
-            confidence = decoded.confidence[index].float().cpu().numpy()
-        fused, distance, angle = False, float("nan"), float("nan")
-        action = autoregressive if diffusion is None else diffusion
-        if diffusion is not None and autoregressive is not None:
-            distance, angle = disagreement(diffusion[0], autoregressive[0])
-            fused = self.config.ensemble.passes(confidence)
-            if fused:
-                action = diffusion.copy()
-                action[0] = fuse(diffusion[0], autoregressive[0], self.config.ensemble)
-        return Prediction(
-            action=action, mode=mode, fused=fused, diffusion=diffusion, autoregressive=autoregressive,
-            token_confidence=confidence, mean_confidence=float("nan") if confidence is None else float(confidence.mean()),
-            path_distance=distance, path_angle=angle, noise_seed=seed, stage_ms=stage_ms)
+    def _upload(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def _pixels(self, observations: Sequence[Observation]) -> Dict[str, torch.Tensor]:
         rows = []
@@ -154,7 +157,7 @@ class Policy:
                                        f"{', '.join(self.cameras)}")
             rows.append(to_pixels([observation.images[name] for name in self.cameras], self.cameras,
                                   self.config.model.towers, self.config.image_strategy))
-        return {kind: torch.stack([row[kind] for row in rows]).to(self.device) for kind in rows[0]}
+        return {kind: self._upload(torch.stack([row[kind] for row in rows])) for kind in rows[0]}
 
     def _state(self, observation: Observation) -> np.ndarray:
         state = np.asarray(observation.state, dtype=np.float64)
@@ -171,20 +174,14 @@ class Policy:
         return self._prefix_ids[instruction]
 
 
-class _Stages:
-    """Wall time of the stages of a prediction, ms."""
-
-    def __init__(self) -> None:
-        self.times: Dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.times[name] = (now - self._last) * 1e3
-        self._last = now
-
-    def per(self, count: int) -> Dict[str, float]:
-        return {name: value / count for name, value in self.times.items()}
+def out_of_memory(config: ModelConfig, dtype: str, device: str) -> str:
+    """What to say when the weights and buffers of a model do not fit a device."""
+    with torch.device("meta"):
+        count = sum(parameter.numel() for parameter in HybridVLA(config).parameters())
+    size = count * (2 if dtype == "bfloat16" else 4) / 2 ** 30
+    advice = "use dtype bfloat16" if dtype == "float32" else "lower noise_samples, set graphs to off"
+    return (f"{device} has too little memory for this checkpoint ({count / 1e9:.2f} billion parameters, {size:.1f} GiB in "
+            f"{dtype}); {advice}, or free the device of other programs")
 
 
 def _mode(name: Union[str, Mode]) -> Mode:

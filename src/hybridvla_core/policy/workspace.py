@@ -1,0 +1,94 @@
+"""Static buffers of one shape of prediction: the cache, and for every kind of pass its slots, mask and positions.
+
+Slots: the prefix (BOS ... state), then the denoising rows [t, x_1 .. x_K] of each noise sample, then the branch
+[t, x_1 .. x_K, EOD, separators, a_1 .. a_(A-1)] that decodes. Both stand behind the same prefix at the same positions and
+do not see each other, so they can travel in one pass. A prefix shorter than its slots leaves unused ones, which no later
+row attends to.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+import torch
+
+from hybridvla_core.model.config import ModelConfig
+from hybridvla_core.model.decoder import KVCache, Rotary, mask_bias
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What fixes every tensor's size: batch, prefix slots, noise samples, and whether prefixes may be shorter."""
+
+    batch: int
+    prefix: int
+    samples: int = 1
+    padded: bool = False
+
+
+@dataclass
+class PassPlan:
+    """Rotary rows, mask bias (B or 1, 1, S, T) and the slots written by one kind of pass."""
+
+    rotary: Rotary
+    bias: Optional[torch.Tensor]
+    write_at: slice
+
+    def rows(self, start: int) -> PassPlan:
+        """The same pass without its first `start` rows, which an earlier pass has left in the cache."""
+        rotary = object.__new__(Rotary)
+        rotary.cos, rotary.sin = self.rotary.cos[..., start:, :], self.rotary.sin[..., start:, :]
+        rotary.width = self.rotary.width
+        return PassPlan(rotary, self.bias[..., start:, :], slice(self.write_at.start + start, self.write_at.stop))
+
+
+class Workspace:
+    """Allocated once for a shape and used again by every prediction of that shape."""
+
+    def __init__(self, config: ModelConfig, shape: Shape, dtype: torch.dtype, device: torch.device) -> None:
+        self.shape, self.device, self.dtype = shape, device, dtype
+        self.markers = 1 + len(config.sequence.after_eod)
+        self.group = 1 + config.chunk
+        self.denoise_rows = shape.samples * self.group
+        self.branch_rows = self.group + self.markers + config.action_dim - 1
+        first, second = shape.prefix, shape.prefix + self.denoise_rows
+        total = second + self.branch_rows
+        self.cache = KVCache(config.decoder, shape.batch, total, dtype, device)
+        self.slots = (first, second, total)
+        positions = torch.arange(total, device=device)
+        self.table = Rotary(config.decoder, positions, dtype)
+        self._offsets, self._open = self._structure(positions)
+        prefix_rotary = self.table.select(positions[:first])
+        self.prefix_plan = PassPlan(prefix_rotary, None, slice(0, first))
+        if not shape.padded:
+            self._prepare(self._offsets + first, self._open)
+
+    def set_lengths(self, lengths: torch.Tensor) -> None:
+        """lengths (B,): how many prefix slots each row of the batch uses. Only for a padded shape."""
+        columns = torch.arange(self.slots[2], device=self.device)
+        used = (columns[None, :] < lengths[:, None]) | (columns[None, :] >= self.shape.prefix)
+        self._prepare(lengths[:, None] + self._offsets[None, :], self._open[None] & used[:, None, :])
+
+    def _structure(self, positions: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Positions after the prefix (tail rows,) and who sees whom (tail rows, slots)."""
+        first, second, total = self.slots
+        tail = positions[:total - first]
+        denoising = tail < self.denoise_rows
+        group = torch.where(denoising, tail // self.group, torch.full_like(tail, -1))
+        offsets = torch.where(denoising, tail % self.group, tail - self.denoise_rows)
+        same = (group[:, None] == group[None, :]) & (offsets[:, None] >= offsets[None, :])
+        prefix = torch.ones(total - first, first, dtype=torch.bool, device=self.device)
+        return offsets, torch.cat([prefix, same], dim=1)
+
+    def _prepare(self, positions: torch.Tensor, mask: torch.Tensor) -> None:
+        first, second, total = self.slots
+        bias = mask_bias(mask, self.dtype)
+        bias = bias[None, None] if bias.dim() == 2 else bias[:, None]
+        split = self.denoise_rows
+
+        def plan(rows: slice, reach: int, write_at: slice) -> PassPlan:
+            return PassPlan(self.table.select(positions[..., rows]), bias[:, :, rows, :reach], write_at)
+
+        self.denoise_plan = plan(slice(0, split), second, slice(first, second))
+        self.ride_plan = plan(slice(0, None), total, slice(first, total))
+        self.branch_plan = plan(slice(split, None), total, slice(second, total))
