@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hybridvla_core.model.config import DecoderConfig
+from hybridvla_core.model.few_rows import linear
 
 
 class KVCache:
@@ -114,7 +115,7 @@ class Joinable(nn.Module):
         """The layers' outputs side by side."""
         whole = getattr(self, "whole", None)
         if whole is not None and not torch.is_grad_enabled():
-            return whole(x)
+            return linear(whole, x)
         return torch.cat([getattr(self, name)(x) for name in self.joined], dim=-1)
 
 
@@ -151,7 +152,7 @@ class Attention(Joinable):
             mixed = self._explicit(query, key, value, bias, layer, probe)
         else:
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=bias is None)
-        return getattr(self, self.output)(mixed.transpose(1, 2).reshape(batch, length, heads * dim))
+        return linear(getattr(self, self.output), mixed.transpose(1, 2).reshape(batch, length, heads * dim))
 
     def _explicit(self, query, key, value, bias, layer, probe):
         """With the logits at hand; at small sizes on a CPU also the faster one to train."""
@@ -175,7 +176,7 @@ class GatedMlp(Joinable):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         gate, up = self.project(x).chunk(2, dim=-1)
-        return self.down_proj(F.silu(gate) * up)
+        return linear(self.down_proj, F.silu(gate) * up)
 
 
 class PlainMlp(nn.Module):
@@ -187,7 +188,7 @@ class PlainMlp(nn.Module):
         self.fc2 = nn.Linear(config.intermediate, config.hidden)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return linear(self.fc2, F.gelu(linear(self.fc1, x), approximate="tanh"))
 
 
 class LlamaBlock(nn.Module):
@@ -295,4 +296,4 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Vocabulary logits (..., vocab_rows) of the given hidden states (..., H)."""
-        return self.lm_head(hidden)
+        return linear(self.lm_head, hidden)

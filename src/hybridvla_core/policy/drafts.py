@@ -87,7 +87,7 @@ class FirstDraft:
 
     def __init__(self, tokens: ActionTokens, scale: Optional[Scale], grippers: Sequence[int], device="cpu") -> None:
         self.first, self.end, self.bins = tokens.first, tokens.end, tokens.bins
-        self.edges = tokens.edges.float().to(device)
+        self.edges = torch.linspace(-1.0, 1.0, self.bins, device=device)
         dims = 0 if scale is None else len(scale.q01)
         self._gripper = torch.zeros(dims, dtype=torch.bool, device=device)
         self._unscaled = self._gripper.clone()

@@ -2,8 +2,8 @@
 
 The result is that of `Engine` (plain greedy decoding) up to rounding; only the number of passes differs.
 
-- Condition `denoised`: during DDIM steps 2 .. n a branch travels in the same pass, conditioned on the current estimate of
-  x0, so that Jacobi iterations of the draft cost rows and no pass. After the last step the branch, now conditioned on the
+- Condition `denoised`: during the last DDIM steps (at most 2 .. n: there is no estimate before) a branch travels in the
+  same pass, conditioned on the current estimate of x0, so that Jacobi iterations of the draft cost rows and no pass. After the last step the branch, now conditioned on the
   denoised action, is passed until all tokens are exact or the gate cannot open any more.
 - Conditions `noise` and `released`: the branch does not depend on the denoised action, so it is verified in every pass
   from the first step on.
@@ -67,16 +67,20 @@ class DualPath:
     """Runs predictions of one checkpoint.
 
     gate, window: the ensemble rule and its confidence window. first_draft: tokens for an action no pass has seen.
-    stages: how a stage is run (policy/stages.py): directly, or as a CUDA graph.
+    stages: how a stage is run (policy/stages.py): directly, or as a CUDA graph. ride_steps: with how many denoising steps
+    a draft travels; None: all but the first, or one where rows cost time.
     """
 
     def __init__(self, engine: Engine, steps: int, gate: Gate, first_draft: FirstDraft, window: int,
-                 stages: Optional[EagerStages] = None) -> None:
+                 stages: Optional[EagerStages] = None, ride_steps: Optional[int] = None) -> None:
         self.engine, self.model, self.config = engine, engine.model, engine.config
         self.gate, self.first_draft, self.window = gate, first_draft, window
         self.stages = stages or EagerStages()
         self.steps, self.spaced = steps, engine.schedule.ddim(steps)
         self.device = self.model.llm.lm_head.weight.device
+        if ride_steps is None:
+            ride_steps = 1 if self._rows_cost_time() else steps - 1
+        self.ride_steps = min(max(ride_steps, 0), steps - 1)
         self._spaces: Dict[Shape, Workspace] = {}
         with torch.no_grad():
             times = torch.tensor([*self.spaced.timesteps.tolist(), 0], device=self.device)
@@ -153,7 +157,7 @@ class DualPath:
         for index in reversed(range(self.steps)):
             eps, branch = self._step(space, index, x, branch, verify=condition is not None)
             x0, x = self.spaced.step(index, x, eps)
-            if with_branch and condition is None:
+            if with_branch and condition is None and index <= self.ride_steps:
                 branch = self._follow(x0[:, 0], branch)
         return x, branch
 
@@ -168,6 +172,11 @@ class DualPath:
         head, rows = self._branch_rows(branch, start)
         hidden = self._pass(space, space.branch_plan.rows(head) if head else space.branch_plan, rows)
         return self._prove(branch, hidden[:, -(self.config.action_dim - start):], start)
+
+    def _rows_cost_time(self) -> bool:
+        """On a CPU in float32 a pass is soon bound by arithmetic and not by reading the weights."""
+        head = self.model.llm.lm_head
+        return head.weight.device.type == "cpu" and head.weight.dtype == torch.float32 and head.in_features > 512
 
     # Parts of stages -----------------------------------------------------------------------------------------------
 

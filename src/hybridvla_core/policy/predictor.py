@@ -34,11 +34,11 @@ class Policy:
     all_tokens: decode every token even when the confidence gate can no longer open, so that both paths' actions can be
     looked at; without it a prediction may end sooner (`Prediction.ar_complete` is then False), with the same action.
     noise_samples: how many noises are denoised side by side on one prefix; the first one acts, and the spread of them
-    all is reported. graphs: `auto` (CUDA graphs on a GPU), `on` or `off`.
+    all is reported. graphs: `auto` (CUDA graphs on a GPU), `on` or `off`. ride_steps: see `DualPath`.
     """
 
     def __init__(self, checkpoint: Checkpoint, model: HybridVLA, mode: str = "ensemble", all_tokens: bool = True,
-                 noise_samples: int = 1, graphs: str = "auto") -> None:
+                 noise_samples: int = 1, graphs: str = "auto", ride_steps: Optional[int] = None) -> None:
         if not 1 <= noise_samples <= MOST_SAMPLES:
             raise ConfigurationError(f"noise_samples is {noise_samples}; use 1 to {MOST_SAMPLES}")
         self.checkpoint, self.config = checkpoint, checkpoint.config
@@ -57,14 +57,14 @@ class Policy:
         self.path = DualPath(
             self.engine, self.config.ddim_steps, Gate(ensemble, dims),
             FirstDraft(self.engine.tokens, self.normaliser.action, self.grippers, self.device),
-            ensemble.confidence_window_bins, choose_stages(graphs, self.device))
+            ensemble.confidence_window_bins, choose_stages(graphs, self.device), ride_steps)
         self._assembler = Assembler(ensemble, self.normaliser.action, self.grippers, self.engine.tokens)
         self._prefix_ids: Dict[str, List[int]] = {}
 
     @classmethod
     def from_checkpoint(cls, folder: Union[str, Path], mode: str = "ensemble", device: str = "cpu",
                         dtype: str = "float32", all_tokens: bool = True, noise_samples: int = 1,
-                        graphs: str = "auto") -> Policy:
+                        graphs: str = "auto", ride_steps: Optional[int] = None) -> Policy:
         """Load a checkpoint folder; raises CheckpointError or ConfigurationError with one sentence."""
         if dtype not in DTYPES:
             raise ConfigurationError(f"dtype {dtype!r}; use one of {', '.join(DTYPES)}")
@@ -76,7 +76,7 @@ class Policy:
             read_weights(checkpoint, model)
             if device == "cpu" and checkpoint.config.model.decoder.hidden <= 512:
                 model.vision_backbone.use_fused_attention(False)
-            return cls(checkpoint, model, mode, all_tokens, noise_samples, graphs)
+            return cls(checkpoint, model, mode, all_tokens, noise_samples, graphs, ride_steps)
         except torch.cuda.OutOfMemoryError as error:
             raise ConfigurationError(out_of_memory(checkpoint.config.model, dtype, device)) from error
 

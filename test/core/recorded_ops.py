@@ -1,0 +1,65 @@
+"""Stand-ins for a GPU: a recorder that repeats operations on fixed tensors as a CUDA graph does, and a guard that refuses
+what would make a GPU wait for the host."""
+from __future__ import annotations
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.item.default):
+            raise AssertionError("a recorded stage asked for a number")
+        self.calls.append((func, args, kwargs, result))
+        return result
+
+
+class RecordedBackend:
+    """Same contract as `CudaBackend`: after capture nothing but the recorded operations runs, on the same addresses.
+
+    Storage that an operation allocated is kept, and a replay writes its new result into it.
+    """
+
+    captures = 0
+
+    def capture(self, call):
+        call()
+        self.captures += 1
+        recorder = _Recorder()
+        with recorder:
+            outputs = call()
+
+        def replay():
+            for func, args, kwargs, result in recorder.calls:
+                again = func(*args, **kwargs)
+                for old, new in zip(tree_flatten(result)[0], tree_flatten(again)[0]):
+                    if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                        old.copy_(new)
+        return replay, outputs
+
+
+class NoWaiting(TorchDispatchMode):
+    """Fails on anything that moves data between devices or reads a number; counts operations on the fake GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = func.name()
+        assert "_local_scalar_dense" not in name, f"{name} reads a number from the device"
+        inputs = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
+        result = func(*args, **kwargs)
+        outputs = [t for t in tree_flatten(result)[0] if isinstance(t, torch.Tensor)]
+        devices = {t.device.type for t in inputs + outputs if t.dim() or t.device.type == "cuda"}
+        assert len(devices) <= 1, f"{name} moves data between {sorted(devices)}"
+        self.operations += "cuda" in devices
+        return result

@@ -1,0 +1,193 @@
+"""Few passes give what plain greedy decoding gives: tokens, confidences, decisions and actions."""
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from recorded_ops import NoWaiting, RecordedBackend
+
+from hybridvla_core.model.hybridvla import HybridVLA
+from hybridvla_core.model.presets import dino, llama, preset, siglip
+from hybridvla_core.policy.drafts import FirstDraft, Gate
+from hybridvla_core.policy.dual_path import DualPath, Inputs
+from hybridvla_core.policy.engine import Engine
+from hybridvla_core.policy.ensemble import EnsembleConfig
+from hybridvla_core.policy.graphs import GraphStages
+from hybridvla_core.policy.stages import EagerStages
+
+STEPS, WINDOW = 4, 3
+CONDITIONS = ("denoised", "noise", "released")
+
+
+def small_config(**changes):
+    decoder = llama(64, 2, 4, 96, 832)
+    if changes.pop("phi", False):
+        decoder = replace(decoder, family="phi", rotary_dim=6)
+    return preset("tiny", towers=(dino(32, 2, 2, 64, 32, 16), siglip(32, 2, 2, 64, 32, 16)), decoder=decoder,
+                  projector=(64, 64, 64), **changes)
+
+
+def build(config, seed, spread=0.3, rule="mean", theta=0.5, stages=None, **options):
+    torch.manual_seed(seed)
+    model = HybridVLA(config).initialise(spread).eval()
+    for name, parameter in model.llm.named_parameters():
+        if name.endswith(("o_proj.weight", "down_proj.weight", "dense.weight", "fc2.weight")):
+            torch.nn.init.normal_(parameter, std=0.08)  # tokens must depend on those before them
+    model.llm.fuse()
+    engine = Engine(model)
+    gate = Gate(EnsembleConfig(rule, theta, WINDOW, "so3", "diffusion"), config.action_dim)
+    return DualPath(engine, STEPS, gate, FirstDraft(engine.tokens, None, ()), WINDOW, stages, **options)
+
+
+def draw(config, batch=1, samples=1, condition="denoised", words=9):
+    x = torch.randn(batch, config.chunk, config.action_dim)
+    given = {"denoised": None, "noise": (x, torch.full((batch,), 99)), "released": (x, torch.randint(0, 100, (batch,)))}
+    pixels = {tower.kind: torch.randn(batch, config.views, 3, 32, 32) for tower in config.towers}
+    return Inputs(pixels, torch.randint(3, 500, (batch, words)), torch.rand(batch, config.action_dim) * 2 - 1,
+                  torch.randn(batch, samples, config.chunk, config.action_dim), None, given[condition])
+
+
+def plain(path, inputs):
+    engine = path.engine
+    prefix = engine.prefix(engine.encode(inputs.pixels), inputs.text, inputs.state)
+    x = engine.denoise(prefix, inputs.noise[:, 0], STEPS)
+    condition = inputs.condition or (x.clamp(-1, 1), torch.zeros(len(x), dtype=torch.long))
+    decoded = engine.decode(prefix, *condition, window=WINDOW, keep_logits=True)
+    best = torch.stack(decoded.logits, 1).topk(2, -1).values
+    return x.numpy(), decoded.ids.numpy(), decoded.confidence.numpy(), (best[..., 0] - best[..., 1]).amin(-1).numpy()
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("changes", [{}, dict(chunk=3, views=2), dict(action_dim=14), dict(phi=True)])
+@torch.inference_mode()
+def test_random_models_decode_as_plain_greedy_decoding(condition, changes):
+    compared = saved = 0
+    for seed in range(6):
+        config = small_config(**changes)
+        path = build(config, seed)
+        inputs = draw(config, condition=condition)
+        x, ids, confidence, margin = plain(path, inputs)
+        result = path.run(inputs)
+        assert np.allclose(result.denoised[:, 0], x, atol=1e-5)
+        assert 0 <= result.passes[0] <= config.action_dim and result.exact[0] == config.action_dim
+        saved += config.action_dim - int(result.passes[0])
+        if margin[0] > 1e-4:
+            compared += 1
+            assert np.array_equal(result.ids, ids)
+            assert np.allclose(result.confidence, confidence, atol=1e-5)
+    assert compared >= 4
+    if condition != "denoised":
+        assert saved >= 6 * 3, "four shared passes prove at least four tokens"
+
+
+@pytest.mark.parametrize("rule, theta", [("mean", 0.3), ("mean", 0.6), ("mean", 0.9), ("released", 1.5), ("released", 4.0)])
+@torch.inference_mode()
+def test_an_early_end_never_changes_the_decision(rule, theta):
+    early = 0
+    for seed in range(8):
+        path = build(small_config(), seed, rule=rule, theta=theta)
+        inputs = draw(small_config())
+        _, ids, confidence, margin = plain(path, inputs)
+        result = path.run(inputs, all_tokens=False)
+        exact = int(result.exact[0])
+        assert np.array_equal(result.ids[0, :exact], ids[0, :exact]) or margin[0] < 1e-4
+        if exact < 7:
+            early += 1
+            assert not path.gate.config.passes(confidence[0])
+    assert early or theta in (0.3, 1.5)
+
+
+@torch.inference_mode()
+def test_batches_samples_and_padding_change_nothing():
+    config = small_config()
+    path = build(config, 3)
+    single = draw(config, batch=1)
+    expected = path.run(single)
+    widened = {key: value.expand(3, *value.shape[1:]).clone() for key, value in single.pixels.items()}
+    text = torch.cat([single.text.expand(3, -1), torch.zeros(3, 4, dtype=torch.long)], dim=1)
+    text[2] = torch.randint(3, 500, (13,))
+    noise = torch.randn(3, 5, 1, 7)
+    noise[:, 0] = single.noise[:, 0]
+    around = 2 + config.patches
+    many = Inputs(widened, text, single.state.expand(3, -1), noise, torch.tensor([around + 9, around + 9, around + 13]))
+    result = path.run(many)
+    for row in (0, 1):
+        assert np.allclose(result.denoised[row, 0], expected.denoised[0, 0], atol=1e-5)
+        assert np.array_equal(result.ids[row], expected.ids[0])
+        assert np.allclose(result.confidence[row], expected.confidence[0], atol=1e-5)
+    other = path.run(Inputs({k: v[2:] for k, v in widened.items()}, text[2:], many.state[2:], noise[2:, :1]))
+    assert np.allclose(result.denoised[2, 0], other.denoised[0, 0], atol=1e-5)
+    assert not np.allclose(result.denoised[0, 1], result.denoised[0, 2], atol=1e-3)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+@torch.inference_mode()
+def test_recorded_stages_repeat_and_equal_direct_calls(condition):
+    """The same operations on the same addresses, as a CUDA graph would repeat them."""
+    config, backend = small_config(), RecordedBackend()
+    eager = build(config, 5)
+    graphed = DualPath(eager.engine, STEPS, eager.gate, eager.first_draft, WINDOW, GraphStages(backend))
+    captures = []
+    for turn in range(4):
+        inputs = draw(config, condition=condition)
+        width = graphed.stages.text_width(9)
+        text = torch.cat([inputs.text, torch.full((1, width - 9), 768)], dim=1)
+        padded = replace(inputs, text=text, lengths=torch.tensor([2 + config.patches + 9 + turn % 2]))
+        if turn % 2:  # another length in the same shape: ten ids
+            padded.text[:, 9] = 11
+            inputs = replace(inputs, text=torch.cat([inputs.text, torch.tensor([[11]])], dim=1))
+        expected, result = eager.run(inputs), graphed.run(padded)
+        captures.append(backend.captures)
+        assert np.allclose(result.denoised, expected.denoised, atol=1e-5)
+        assert np.array_equal(result.ids, expected.ids) and np.array_equal(result.exact, expected.exact)
+    assert captures[0] == captures[-1] > 2, "later predictions of the shape only repeat"
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_no_stage_waits_for_the_device(condition):
+    """Fake CUDA tensors: no data crosses between devices and no number is read until a decision."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    config = small_config()
+    model = HybridVLA(config).to(torch.bfloat16).eval()
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        for module in model.modules():
+            for name, parameter in list(module._parameters.items()):
+                if parameter is not None:
+                    empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="cuda")
+                    module._parameters[name] = torch.nn.Parameter(empty, requires_grad=False)
+        model.llm.fuse()
+        engine = Engine(model)
+        gate = Gate(EnsembleConfig("mean", 0.96, WINDOW, "so3", "diffusion"), 7)
+        path = DualPath(engine, STEPS, gate, FirstDraft(engine.tokens, None, (), "cuda"), WINDOW)
+        inputs = draw(config, condition=condition)
+        moved = [t.cuda() for t in (inputs.text, inputs.state, inputs.noise)]
+        given = None if inputs.condition is None else tuple(t.cuda() for t in inputs.condition)
+        lengths = torch.full((1,), 2 + config.patches + 7, device="cuda")
+        inputs = Inputs({k: v.cuda() for k, v in inputs.pixels.items()}, *moved, lengths, given)
+        with NoWaiting() as guard, pytest.raises(AssertionError, match="moves data|reads a number"):
+            path.run(inputs)
+        # The first thing that waits is the transfer of the decision, after the verifying pass (the early conditions: the
+        # denoising steps).
+        assert guard.operations > 300
+        space = next(iter(path._spaces.values()))
+        with NoWaiting() as guard:
+            path.prefix(space, engine.encode(inputs.pixels), inputs.text, inputs.state, inputs.lengths)
+            x, branch = path.denoise(space, inputs.noise, True, given)
+            branch = path.verify(space, branch)
+        assert branch.examined.ids.device.type == "cuda" and x.shape == (1, 1, 1, 7)
+
+
+def test_the_gate_counts_unknown_confidences_as_one():
+    mean = Gate(EnsembleConfig("mean", 0.9, 0, "so3", "diffusion"), 7)
+    assert mean.reachable(np.array([0.31] + [0.0] * 6), 1) and not mean.reachable(np.array([0.29] + [1.0] * 6), 1)
+    released = Gate(EnsembleConfig("released", 5.8, 0, "euler", "mean_above_half"), 14)
+    known = np.array([1.0] * 6 + [0.0] * 8)
+    assert released.reachable(known, 14), "tokens after the sixth do not count"
+    assert not released.reachable(np.array([0.7] + [1.0] * 13), 3)
+
+
+def test_eager_stages_leave_texts_as_long_as_they_are():
+    assert EagerStages().text_width(17) == 17 and GraphStages(RecordedBackend()).text_width(17) == 32
