@@ -3,6 +3,7 @@ what would make a GPU wait for the host."""
 from __future__ import annotations
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
@@ -63,3 +64,38 @@ class NoWaiting(TorchDispatchMode):
         assert len(devices) <= 1, f"{name} moves data between {sorted(devices)}"
         self.operations += "cuda" in devices
         return result
+
+
+class PlainIndexing(TorchFunctionMode):
+    """Indexing by operators: Python's own asks for a real GPU even where the tensors are fake."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.__getitem__:
+            return _pick(*args)
+        if func is torch.Tensor.__setitem__:
+            return torch.ops.aten.copy_.default(_pick(*args[:2]), args[2])
+        if func is torch.Tensor.__invert__:
+            return torch.logical_not(*args)
+        return func(*args, **(kwargs or {}))
+
+
+def _pick(tensor, index):
+    index = index if isinstance(index, tuple) else (index,)
+    if Ellipsis in [i for i in index if not isinstance(i, torch.Tensor)]:
+        at = [isinstance(i, type(Ellipsis)) for i in index].index(True)
+        given = sum(i is not None for i in index) - 1
+        index = index[:at] + (slice(None),) * (tensor.dim() - given) + index[at + 1:]
+    place = 0
+    for part in index:
+        if part is None:
+            tensor = tensor.unsqueeze(place)
+        elif isinstance(part, int):
+            tensor = tensor.select(place, part)
+            continue
+        elif isinstance(part, slice):
+            tensor = torch.ops.aten.slice.Tensor(tensor, place, part.start, part.stop)
+        else:
+            assert place == 0 and len(index) == 1
+            return torch.ops.aten.index.Tensor(tensor, [part])
+        place += 1
+    return tensor

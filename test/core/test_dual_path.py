@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from recorded_ops import NoWaiting, RecordedBackend
+from recorded_ops import NoWaiting, PlainIndexing, RecordedBackend
 
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.presets import dino, llama, preset, siglip
@@ -18,6 +18,7 @@ from hybridvla_core.policy.graphs import GraphStages
 from hybridvla_core.policy.stages import EagerStages
 
 STEPS, WINDOW = 4, 3
+GPU = "cuda:0"
 CONDITIONS = ("denoised", "noise", "released")
 
 
@@ -152,21 +153,21 @@ def test_no_stage_waits_for_the_device(condition):
 
     config = small_config()
     model = HybridVLA(config).to(torch.bfloat16).eval()
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), PlainIndexing():
         for module in model.modules():
             for name, parameter in list(module._parameters.items()):
                 if parameter is not None:
-                    empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="cuda")
+                    empty = torch.empty(parameter.shape, dtype=parameter.dtype, device=GPU)
                     module._parameters[name] = torch.nn.Parameter(empty, requires_grad=False)
         model.llm.fuse()
         engine = Engine(model)
         gate = Gate(EnsembleConfig("mean", 0.96, WINDOW, "so3", "diffusion"), 7)
-        path = DualPath(engine, STEPS, gate, FirstDraft(engine.tokens, None, (), "cuda"), WINDOW)
+        path = DualPath(engine, STEPS, gate, FirstDraft(engine.tokens, None, (), GPU), WINDOW)
         inputs = draw(config, condition=condition)
-        moved = [t.cuda() for t in (inputs.text, inputs.state, inputs.noise)]
-        given = None if inputs.condition is None else tuple(t.cuda() for t in inputs.condition)
-        lengths = torch.full((1,), 2 + config.patches + 7, device="cuda")
-        inputs = Inputs({k: v.cuda() for k, v in inputs.pixels.items()}, *moved, lengths, given)
+        moved = [t.to(GPU) for t in (inputs.text, inputs.state, inputs.noise)]
+        given = None if inputs.condition is None else tuple(t.to(GPU) for t in inputs.condition)
+        lengths = torch.full((1,), 2 + config.patches + 7, device=GPU)
+        inputs = Inputs({k: v.to(GPU) for k, v in inputs.pixels.items()}, *moved, lengths, given)
         with NoWaiting() as guard, pytest.raises(AssertionError, match="moves data|reads a number"):
             path.run(inputs)
         # The first thing that waits is the transfer of the decision, after the verifying pass (the early conditions: the

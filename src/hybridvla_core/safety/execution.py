@@ -165,6 +165,8 @@ class Execution:
         prediction = self.plan.proposal.prediction if self.plan is not None else None
         if not rules.enabled or prediction is None:
             return 1.0
-        doubtful = (prediction.path_distance > rules.distance_m or prediction.path_angle > rules.angle_rad
+        # A decoding that ended early was not confident, and leaves the other numbers unknown.
+        doubtful = (not prediction.ar_complete
+                    or prediction.path_distance > rules.distance_m or prediction.path_angle > rules.angle_rad
                     or prediction.mean_confidence < rules.confidence)
         return rules.scale if doubtful else 1.0
