@@ -3,14 +3,17 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
+import numpy as np
 import rospy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import CompressedImage, Image
 
+from hybridvla_core.errors import ObservationError
 from hybridvla_core.policy.cameras import CameraSource
 from hybridvla_ros.camera_identity import CameraIdentity
+from hybridvla_ros.images import to_rgb
 from hybridvla_ros.node_support import Diagnostics
 from hybridvla_ros.sync import CameraSync, ImageSet
 
@@ -20,10 +23,34 @@ BUFFER_BYTES = 2 ** 24
 AHEAD_S = 0.02
 
 
-class CameraFeed:
-    """Subscribes on construction. `latest` gives the images that belong together, or who is missing."""
+class Frame:
+    """One image message. With `prepare` it is decoded and prepared when it is made, by the thread that received it;
+    what is wrong with it is said when it is used."""
 
-    def __init__(self, cameras: Sequence[CameraSource], max_spread: float, max_age: float) -> None:
+    def __init__(self, message: Any, view: str, prepare: Optional[Callable[[np.ndarray, str], Any]] = None) -> None:
+        self._message, self._made, self._error = message, None, None
+        if prepare is not None:
+            try:
+                self._made = prepare(to_rgb(message, view), view)
+            except ObservationError as error:
+                self._error = error
+
+    def image(self, view: str) -> Any:
+        """(h, w, 3) uint8 RGB, or what `prepare` made of it; raises ObservationError naming the camera."""
+        if self._error is not None:
+            raise self._error
+        return to_rgb(self._message, view) if self._made is None else self._made
+
+
+class CameraFeed:
+    """Subscribes on construction. `latest` gives the frames that belong together, or who is missing.
+
+    prepare: (image, view) -> what the policy needs of it, called as frames arrive; None: nothing is done before use.
+    """
+
+    def __init__(self, cameras: Sequence[CameraSource], max_spread: float, max_age: float,
+                 prepare: Optional[Callable[[np.ndarray, str], Any]] = None) -> None:
+        self._prepare = prepare
         self.sync = CameraSync([camera.view for camera in cameras], max_spread, max_age)
         self._identity = CameraIdentity(cameras, lambda name: rospy.get_param(name, None))
         self._before: Dict[str, Tuple[int, int]] = {}
@@ -36,7 +63,7 @@ class CameraFeed:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _on_image(self, message: Any, view: str) -> None:
-        self.sync.add(view, message.header.stamp.to_nsec(), message, message.header.seq, rospy.Time.now().to_nsec())
+        self.sync.add(view, message.header.stamp.to_nsec(), Frame(message, view, self._prepare), message.header.seq, rospy.Time.now().to_nsec())
 
     def _watch(self) -> None:
         while not rospy.is_shutdown():

@@ -47,7 +47,8 @@ def proposal_message(proposal: contracts.Proposal) -> ActionProposal:
     for name in ("observation_age", "camera_spread", "action_period", "valid_for"):
         setattr(message, name, duration(getattr(proposal, name)))
     message.targets = [_target_message(target) for target in proposal.targets]
-    message.mean_confidence = message.path_distance = message.path_angle = float("nan")
+    for name in ("mean_confidence", "path_distance", "path_angle", "spread_distance", "spread_angle"):
+        setattr(message, name, float("nan"))
     prediction = proposal.prediction
     if prediction is not None:
         message.mode, message.fused = int(prediction.mode), bool(prediction.fused)
@@ -58,6 +59,8 @@ def proposal_message(proposal: contracts.Proposal) -> ActionProposal:
         message.ar_complete, message.noise_seed = prediction.ar_complete, prediction.noise_seed
         message.mean_confidence = prediction.mean_confidence
         message.path_distance, message.path_angle = prediction.path_distance, prediction.path_angle
+        message.passes, message.noise_samples = prediction.passes, prediction.noise_samples
+        message.spread_distance, message.spread_angle = prediction.spread_distance, prediction.spread_angle
         message.stage_names = list(prediction.stage_ms)
         message.stage_ms = list(prediction.stage_ms.values())
     return message
@@ -86,7 +89,9 @@ def proposal_contract(message: ActionProposal) -> contracts.Proposal:
             autoregressive=rows(message.autoregressive), ar_complete=message.ar_complete,
             token_confidence=confidence if confidence.size else None, mean_confidence=float(message.mean_confidence),
             path_distance=float(message.path_distance), path_angle=float(message.path_angle),
-            noise_seed=int(message.noise_seed), stage_ms=dict(zip(message.stage_names, message.stage_ms)))
+            noise_seed=int(message.noise_seed), stage_ms=dict(zip(message.stage_names, message.stage_ms)),
+            passes=int(message.passes), noise_samples=int(message.noise_samples),
+            spread_distance=float(message.spread_distance), spread_angle=float(message.spread_angle))
     targets = tuple(contracts.ArmTarget(
         name=target.name, frame=target.target.header.frame_id, base=pose_contract(target.base),
         base_stamp=target.base.header.stamp.to_sec(), target=pose_contract(target.target),

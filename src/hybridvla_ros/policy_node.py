@@ -24,7 +24,6 @@ from hybridvla_core.safety.config import RobotConfig
 from hybridvla_ros import conversions
 from hybridvla_ros.arm_feed import ArmFeed
 from hybridvla_ros.camera_feed import CameraFeed
-from hybridvla_ros.images import to_rgb
 from hybridvla_ros.node_support import Diagnostics, package_path, require_parameter
 
 HEARTBEAT_S = 0.1
@@ -35,7 +34,7 @@ class PolicyNode:
 
     def __init__(self, policy: Any, config: PolicyConfig, robot: RobotConfig) -> None:
         check_fit(policy, config, robot)
-        self.config, self.robot = config, robot
+        self.config, self.robot, self.policy = config, robot, policy
         self._proposals = rospy.Publisher("/hybridvla/policy/proposal", ActionProposal, queue_size=4, tcp_nodelay=True)
         self._heartbeats = rospy.Publisher("/hybridvla/policy/heartbeat", PolicyHeartbeat, queue_size=4, tcp_nodelay=True)
         self._instructions = rospy.Publisher("/hybridvla/policy/instruction", String, queue_size=1, latch=True)
@@ -54,7 +53,8 @@ class PolicyNode:
     # Inputs --------------------------------------------------------------------------------------------------------
 
     def _subscribe(self) -> None:
-        self.feed = CameraFeed(self.config.cameras, self.config.max_camera_spread_s, self.config.max_observation_age_s)
+        self.feed = CameraFeed(self.config.cameras, self.config.max_camera_spread_s, self.config.max_observation_age_s,
+                               self._prepare if self.config.prepare_on_arrival else None)
         for topic, names in self._arms.topics.items():
             rospy.Subscriber(topic, JointState, self._on_joints, callback_args=names, queue_size=10, tcp_nodelay=True)
         rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, self._on_status, queue_size=5, tcp_nodelay=True)
@@ -125,16 +125,21 @@ class PolicyNode:
             self.feed.sync.wait(0.005)
             return ""
         try:
-            images = {view: to_rgb(message, view) for view, message in found.messages.items()}
+            images = {view: frame.image(view) for view, frame in found.messages.items()}
             self.proposer.step(images, found.stamp_ns, found.spread)
             self._used = moment
         except ObservationError as error:
             return str(error)
         return ""
 
+    def _prepare(self, image: np.ndarray, view: str) -> Any:
+        """What the model needs of an image, made by the thread that received it."""
+        return self.policy.prepare(image, view) if hasattr(self.policy, "prepare") else image
+
     def _warm_up(self, policy: Any) -> None:
         """The first prediction allocates; do it before any robot waits for it."""
-        images = {camera.view: np.zeros((256, 256, 3), dtype=np.uint8) for camera in self.config.cameras}
+        images = {camera.view: np.zeros((camera.height_px or 256, camera.width_px or 256, 3), dtype=np.uint8)
+                  for camera in self.config.cameras}
         state = np.zeros(7 * len(self.config.convention.arms))
         for instruction in ("put the red block on the green pad",) * 2:
             policy.predict(Observation(images, instruction, state, 0), mode=self.config.inference_mode)
@@ -165,7 +170,8 @@ def load_policy(config: PolicyConfig, checkpoint: str = "") -> Any:
     from hybridvla_core.policy.predictor import Policy
 
     folder = package_path(checkpoint or config.checkpoint)
-    return Policy.from_checkpoint(folder, mode=config.mode, device=config.device, dtype=config.dtype)
+    return Policy.from_checkpoint(folder, mode=config.mode, device=config.device, dtype=config.dtype,
+                                  all_tokens=config.all_tokens, noise_samples=config.noise_samples, graphs=config.graphs)
 
 
 def main(policy: Optional[Any] = None) -> None:

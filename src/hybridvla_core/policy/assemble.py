@@ -35,7 +35,8 @@ class Assembler:
             spread = scatter(actions)
         if result.ids is not None:
             autoregressive, confidence, complete = self._decoded(result, index)
-            mean = float(confidence.mean())
+            # Tokens that were not decoded could at most be certain.
+            mean = float(np.nan_to_num(confidence, nan=1.0).mean())
         fused, action = False, diffusion if diffusion is not None else autoregressive
         if diffusion is not None and autoregressive is not None and complete:
             distance, angle = disagreement(diffusion[0], autoregressive[0])

@@ -13,6 +13,7 @@ from hybridvla_core.conventions import ActionConvention
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.policy.cameras import MAX_AGE_S, MAX_SPREAD_S, CameraRig, CameraSource, check_cameras
 
+EXECUTIONS = ("auto", "blocking", "asynchronous", "overlap")
 MODES = tuple(mode.name.lower() for mode in Mode)
 
 
@@ -29,6 +30,12 @@ class PolicyConfig:
     keyframe_timeout_s: how long a keyframe may take; acceptance_timeout_s: how long the filter may take to report
     that it executes a proposal, before the policy predicts anew. valid_for_margin_s: added to the action period of
     dense actions. inference_timeout_s: an inference loop without progress for longer is reported as FAULT.
+
+    execution: `blocking` predicts when the last action has been carried out, `asynchronous` while it is (the newest
+    observation wins), `overlap` so early that the next chunk arrives when the last one ends; `auto` is blocking for
+    keyframes and asynchronous for dense actions. all_tokens: decode on when the confidence gate can no longer open.
+    noise_samples: noises denoised side by side; the first acts, their spread is published. graphs: CUDA graphs, `auto`,
+    `on` or `off`. prepare_on_arrival: decode and resize every frame when it comes, and not when it is used.
     """
 
     checkpoint: str
@@ -47,6 +54,11 @@ class PolicyConfig:
     acceptance_timeout_s: float = 0.5
     valid_for_margin_s: float = 0.1
     inference_timeout_s: float = 5.0
+    execution: str = "auto"
+    all_tokens: bool = False
+    noise_samples: int = 1
+    graphs: str = "auto"
+    prepare_on_arrival: bool = False
 
     def __post_init__(self) -> None:
         if not self.checkpoint:
@@ -59,6 +71,12 @@ class PolicyConfig:
         if len(self.frames) != len(self.convention.arms) or not all(self.frames):
             raise ConfigurationError(f"frames must name one base frame for each of the arms "
                                      f"{list(self.convention.arms)}, found {list(self.frames)}")
+        if self.execution not in EXECUTIONS:
+            raise ConfigurationError(f"execution is {self.execution!r}; use one of {', '.join(EXECUTIONS)}")
+        if self.execution == "overlap" and self.is_keyframe:
+            raise ConfigurationError("execution is 'overlap', but keyframes (action_period_s 0) have no end in time; use "
+                                     "'blocking' or 'asynchronous'")
+        _check_range("noise_samples", self.noise_samples, 1, 64)
         _check_range("prediction_rate_hz", self.prediction_rate_hz, 0.1, 100.0)
         for key, high in (("max_observation_age_s", MAX_AGE_S), ("max_camera_spread_s", MAX_SPREAD_S), ("max_state_gap_s", 1.0),
                           ("keyframe_timeout_s", 60.0), ("acceptance_timeout_s", 60.0), ("valid_for_margin_s", 1.0),
@@ -77,6 +95,13 @@ class PolicyConfig:
     @property
     def is_keyframe(self) -> bool:
         return self.convention.action_period_s == 0.0
+
+    @property
+    def execution_way(self) -> str:
+        """`execution` with `auto` resolved."""
+        if self.execution != "auto":
+            return self.execution
+        return "blocking" if self.is_keyframe else "asynchronous"
 
     def valid_for(self, chunk: int) -> float:
         """Seconds a proposal of `chunk` steps stays valid from receipt (design 5)."""

@@ -18,7 +18,7 @@ from hybridvla_core.policy.drafts import FirstDraft, Gate
 from hybridvla_core.policy.dual_path import DualPath, Inputs
 from hybridvla_core.policy.engine import Engine, draw_more_noise, draw_noise
 from hybridvla_core.policy.normalize import Normaliser
-from hybridvla_core.policy.preprocess import to_pixels
+from hybridvla_core.policy.preprocess import PreparedImage, to_pixels
 from hybridvla_core.policy.sequence import PromptEncoder
 from hybridvla_core.policy.stages import StageClock, choose_stages
 
@@ -91,6 +91,11 @@ class Policy:
     @property
     def manifest_sha256(self) -> str:
         return self.checkpoint.manifest_sha256
+
+    def prepare(self, image: np.ndarray, view: str) -> PreparedImage:
+        """The part of the pre-processing that needs only one image, to be done when it arrives; the result goes into an
+        `Observation` in the image's place."""
+        return PreparedImage(image, view, self.config.model.towers, self.config.image_strategy)
 
     def predict(self, observation: Observation, mode: Union[str, Mode, None] = None, seed: int = 0) -> Prediction:
         """One action chunk. The noise comes from (seed, observation.stamp_ns), so a prediction can be repeated.

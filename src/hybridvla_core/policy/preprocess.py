@@ -1,7 +1,7 @@
 """Camera images to pixels, exactly as in training: PIL bicubic on uint8 (golden conventions, "Strategies")."""
 from __future__ import annotations
 
-from typing import Dict, Sequence
+from typing import Dict, Sequence, Union
 
 import numpy as np
 import torch
@@ -74,6 +74,29 @@ def _crop(picture: Image.Image, size: int) -> Image.Image:
     return picture.crop((left, top, left + size, top + size))
 
 
+class PreparedImage:
+    """A view resized for every tower as soon as it arrived; stands in for the image in an `Observation`."""
+
+    def __init__(self, image: np.ndarray, name: str, towers: Sequence[TowerConfig], strategy: str) -> None:
+        image = check_image(image, name)
+        self.shape = image.shape
+        self.fitted = {key: fit(image, size, strategy, mean) for key, size, mean in _sizes(towers, strategy)}
+
+
+def _sizes(towers: Sequence[TowerConfig], strategy: str):
+    """(key, size, mean) of every different picture; towers that resize alike share one, as only letterbox depends on the
+    tower's mean."""
+    found = {}
+    for tower in towers:
+        key = _key(tower, strategy)
+        found.setdefault(key, (key, tower.image_size, tower.mean))
+    return list(found.values())
+
+
+def _key(tower: TowerConfig, strategy: str) -> tuple:
+    return (tower.image_size, tower.mean if strategy == "letterbox" else None)
+
+
 def normalise_pixels(pixels: torch.Tensor, tower: TowerConfig) -> torch.Tensor:
     """(..., 3, S, S) in [0, 1] to the tower's units, (p - mean) / std."""
     mean = torch.tensor(tower.mean, dtype=pixels.dtype).view(3, 1, 1)
@@ -81,17 +104,16 @@ def normalise_pixels(pixels: torch.Tensor, tower: TowerConfig) -> torch.Tensor:
     return (pixels - mean) / std
 
 
-def to_pixels(images: Sequence[np.ndarray], names: Sequence[str], towers: Sequence[TowerConfig], strategy: str
+def to_pixels(images: Sequence[Union[np.ndarray, PreparedImage]], names: Sequence[str], towers: Sequence[TowerConfig], strategy: str
               ) -> Dict[str, torch.Tensor]:
     """One observation's views, in order, as pixels: tower kind -> (V, 3, S, S) float32 normalised."""
-    views = [check_image(image, name) for image, name in zip(images, names)]
-    fitted: Dict[tuple, np.ndarray] = {}
-    pixels = {}
+    views = [image if isinstance(image, PreparedImage) else PreparedImage(image, name, towers, strategy)
+             for image, name in zip(images, names)]
+    pixels, scaled = {}, {}
     for tower in towers:
-        # Towers that resize alike share the work; only letterbox depends on the tower's mean.
-        key = (tower.image_size, tower.mean if strategy == "letterbox" else None)
-        if key not in fitted:
-            fitted[key] = np.stack([fit(view, tower.image_size, strategy, tower.mean) for view in views])
-        scaled = torch.from_numpy(fitted[key]).permute(0, 3, 1, 2).float() / 255.0
-        pixels[tower.kind] = normalise_pixels(scaled, tower)
+        key = _key(tower, strategy)
+        if key not in scaled:
+            stacked = np.stack([view.fitted[key] for view in views])
+            scaled[key] = torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255.0
+        pixels[tower.kind] = normalise_pixels(scaled[key], tower)
     return pixels

@@ -1,7 +1,7 @@
 """A prediction becomes a proposal: absolute targets from deltas, by one function that node, evaluation and replay share."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Tuple
 
 import numpy as np
@@ -42,9 +42,18 @@ def targets_of(config: PolicyConfig, inference: Inference, prediction: Predictio
 
 def make_proposal(config: PolicyConfig, policy: Any, inference: Inference, prediction: Prediction, epoch: int,
                   sequence: int, observation_age: float) -> Proposal:
-    """The proposal of one inference. policy: has `manifest_sha256`. observation_age: s, at publishing."""
+    """The proposal of one inference. policy: has `manifest_sha256`. observation_age: s, at publishing.
+
+    Steps of a chunk whose time was over before it could leave are left out: the first one sent is the one due now.
+    """
     targets = targets_of(config, inference, prediction)
-    chunk = len(targets) // len(config.convention.arms)
+    arms, chunk = len(config.convention.arms), len(targets) // len(config.convention.arms)
+    late = 0 if config.is_keyframe else min(int(observation_age / config.convention.action_period_s), chunk - 1)
+    if late:
+        targets, chunk = targets[late * arms:], chunk - late
+        rows = {name: getattr(prediction, name)[late:] for name in ("action", "diffusion")
+                if getattr(prediction, name) is not None and len(getattr(prediction, name)) > late}
+        prediction = replace(prediction, **rows)
     return Proposal(stamp=inference.stamp, epoch=epoch, sequence=sequence,
                     instruction_sequence=inference.instruction_sequence, instruction=inference.observation.instruction,
                     valid_for=config.valid_for(chunk), targets=targets, kind=Kind.ACTION,

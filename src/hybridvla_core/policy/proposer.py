@@ -30,6 +30,7 @@ from hybridvla_core.errors import ObservationError
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import check_fit, misfits
 from hybridvla_core.policy.history import PoseHistory
+from hybridvla_core.policy.pacing import Pacing
 from hybridvla_core.policy.proposals import Inference, make_proposal
 
 __all__ = ["InstructionAnswer", "Inference", "Proposer", "check_fit", "misfits"]
@@ -69,10 +70,7 @@ class Proposer:
         self._instruction = ""
         self._instruction_sequence = 0
         self._sequence = 0
-        self._blocking_sequence = 0      # keyframe being executed; 0 when the next prediction is free to start
-        self._blocked_since = 0.0
-        self._reached = False
-        self._reached_at = -math.inf     # of the last keyframe, on the clock of the stamps
+        self._pacing = Pacing(config)
         self._last_begin = -math.inf
         self._state, self._state_since = PolicyState.WAITING, monotonic()
         self._progress = monotonic()
@@ -94,7 +92,7 @@ class Proposer:
                                          self._instruction_sequence)
             self._instruction = text
             self._instruction_sequence += 1
-            self._blocking_sequence = 0
+            self._pacing.release()
             self._last_begin = -math.inf
             self._message = "instruction accepted"
             if hold:
@@ -122,16 +120,7 @@ class Proposer:
     def on_execution(self, epoch: int, sequence: int, at_target: bool, waiting: bool = False) -> None:
         """From the filter: the proposal last executed, whether all of it is carried out, whether it waits for another."""
         with self._lock:
-            if not self._blocking_sequence:
-                return
-            if epoch == self.epoch and sequence == self._blocking_sequence:
-                if at_target and not self._reached:
-                    self._reached, self._reached_at = True, self._clock()
-                elif waiting and not at_target:
-                    self._blocking_sequence = 0  # dropped in a hold that has ended: go on from here
-            elif self._monotonic() - self._blocked_since > self.config.acceptance_timeout_s:
-                # The filter executes something else or nothing: this keyframe was refused or dropped.
-                self._blocking_sequence = 0
+            self._pacing.on_execution(epoch == self.epoch, sequence, at_target, waiting, self._monotonic(), self._clock())
 
     # Inference ---------------------------------------------------------------------------------------------------
 
@@ -148,7 +137,7 @@ class Proposer:
     def wants(self, stamp: float) -> bool:
         """Whether images of this stamp, s, show the arm after the last keyframe and not still on its way to it.
         A clock that was set back (a looping bag) does not block."""
-        return stamp >= self._reached_at or self._clock() < self._reached_at
+        return stamp >= self._pacing.reached_at or self._clock() < self._pacing.reached_at
 
     def covers(self, stamp: float) -> bool:
         """Whether every arm's measured states reach up to `stamp`, s, or are not going to: what an observation of that
@@ -202,8 +191,7 @@ class Proposer:
             self._sequence += 1
             proposal = make_proposal(self.config, self.policy, inference, prediction, self.epoch, self._sequence,
                                      max(self._clock() - inference.stamp, 0.0))
-            if self.config.is_keyframe:
-                self._blocking_sequence, self._blocked_since, self._reached = self._sequence, now, False
+            self._pacing.sent(self._sequence, now, proposal.chunk, now - self._last_begin)
             self._publish(proposal)
             return proposal
 
@@ -243,11 +231,7 @@ class Proposer:
             return "no instruction yet; call set_instruction"
         if now - self._last_begin < 1.0 / self.config.prediction_rate_hz - 1e-9:
             return "waiting for the next period"
-        if self._blocking_sequence and not self._reached:
-            if now - self._blocked_since < self.config.keyframe_timeout_s:
-                return f"waiting until keyframe {self._blocking_sequence} is reached"
-        self._blocking_sequence = 0
-        return ""
+        return self._pacing.waiting(now)
 
     def _check_images(self, images: Mapping[str, np.ndarray], stamp: float, spread: float) -> None:
         missing = [camera.view for camera in self.config.cameras if camera.view not in images]

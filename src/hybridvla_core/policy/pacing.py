@@ -1,0 +1,69 @@
+"""When the next prediction may start: after the last action has been carried out, at once, or just before a chunk ends."""
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Deque
+
+from hybridvla_core.policy.config import PolicyConfig
+
+#: Predictions whose durations say how early the next one must start, and what is added for the way to the filter, s.
+REMEMBERED, DELIVERY_S = 20, 0.02
+
+
+class Pacing:
+    """The three ways of `PolicyConfig.execution`.
+
+    blocking: a keyframe is waited for until the filter reports it reached (or its timeout), a chunk until its time is
+    over. asynchronous: nothing is waited for but the rate; every proposal replaces the one before. overlap: the next
+    prediction starts so early that it should arrive when the chunk ends, by the longest of the last predictions.
+    Not thread safe; `Proposer` holds its lock around it.
+    """
+
+    def __init__(self, config: PolicyConfig) -> None:
+        self._config, self._way = config, config.execution_way
+        self._sequence = 0               # action being waited for; 0 when the next prediction is free to start
+        self._since = self._length = 0.0
+        self._reached = False
+        self._durations: Deque[float] = deque(maxlen=REMEMBERED)
+        #: When the last keyframe was reached, on the clock of the stamps.
+        self.reached_at = -math.inf
+
+    def sent(self, sequence: int, now: float, chunk: int, duration: float) -> None:
+        """A proposal of `chunk` steps left at `now`, monotonic s, `duration` s after its prediction began."""
+        self._durations.append(duration)
+        self._length = chunk * self._config.convention.action_period_s
+        self._since, self._reached = now, False
+        self._sequence = 0 if self._way == "asynchronous" else sequence
+
+    def release(self) -> None:
+        """Nothing is waited for any more: another instruction."""
+        self._sequence = 0
+
+    def on_execution(self, ours: bool, sequence: int, at_target: bool, waiting: bool, now: float, clock: float) -> None:
+        """From the filter. ours: it executes a proposal of this policy's epoch."""
+        if not self._sequence or not self._config.is_keyframe:
+            return
+        if ours and sequence == self._sequence:
+            if at_target and not self._reached:
+                self._reached, self.reached_at = True, clock
+            elif waiting and not at_target:
+                self._sequence = 0  # dropped in a hold that has ended: go on from here
+        elif now - self._since > self._config.acceptance_timeout_s:
+            # The filter executes something else or nothing: this keyframe was refused or dropped.
+            self._sequence = 0
+
+    def waiting(self, now: float) -> str:
+        """Why the next prediction has to wait; empty when it may start."""
+        if self._sequence and not self._reached:
+            if self._config.is_keyframe:
+                if now - self._since < self._config.keyframe_timeout_s:
+                    return f"waiting until keyframe {self._sequence} is reached"
+            elif now - self._since < self._length - self._lead() - 1e-9:
+                return f"waiting until chunk {self._sequence} is " + (
+                    "nearly over" if self._way == "overlap" else "carried out")
+        self._sequence = 0
+        return ""
+
+    def _lead(self) -> float:
+        return max(self._durations) + DELIVERY_S if self._way == "overlap" else 0.0
