@@ -73,8 +73,8 @@ class Prediction:
 
     ar_complete: False where decoding ended early because the gate could no longer open: the rest of `autoregressive` and
     `token_confidence` is NaN, and so is the disagreement; `mean_confidence` is then the most it can still be. passes: of
-    the decoder after the last denoising step. noise_samples: noises denoised side by side; spread_distance (m) and spread_angle (rad): how far their actions
-    scatter, NaN with one.
+    the decoder after the last denoising step. noise_samples: noises denoised side by side; spread_distance (m) and
+    spread_angle (rad): how far their actions scatter, NaN with one.
     """
 
     action: np.ndarray

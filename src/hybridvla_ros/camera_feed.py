@@ -63,7 +63,9 @@ class CameraFeed:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _on_image(self, message: Any, view: str) -> None:
-        self.sync.add(view, message.header.stamp.to_nsec(), Frame(message, view, self._prepare), message.header.seq, rospy.Time.now().to_nsec())
+        received = rospy.Time.now().to_nsec()
+        frame = Frame(message, view, self._prepare)
+        self.sync.add(view, message.header.stamp.to_nsec(), frame, message.header.seq, received)
 
     def _watch(self) -> None:
         while not rospy.is_shutdown():

@@ -3,8 +3,9 @@
 The result is that of `Engine` (plain greedy decoding) up to rounding; only the number of passes differs.
 
 - Condition `denoised`: during the last DDIM steps (at most 2 .. n: there is no estimate before) a branch travels in the
-  same pass, conditioned on the current estimate of x0, so that Jacobi iterations of the draft cost rows and no pass. After the last step the branch, now conditioned on the
-  denoised action, is passed until all tokens are exact or the gate cannot open any more.
+  same pass, conditioned on the current estimate of x0, so that Jacobi iterations of the draft cost rows and no pass.
+  After the last step the branch, now conditioned on the denoised action, is passed until all tokens are exact or the gate
+  cannot open any more.
 - Conditions `noise` and `released`: the branch does not depend on the denoised action, so it is verified in every pass
   from the first step on.
 

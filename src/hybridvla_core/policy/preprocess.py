@@ -104,8 +104,8 @@ def normalise_pixels(pixels: torch.Tensor, tower: TowerConfig) -> torch.Tensor:
     return (pixels - mean) / std
 
 
-def to_pixels(images: Sequence[Union[np.ndarray, PreparedImage]], names: Sequence[str], towers: Sequence[TowerConfig], strategy: str
-              ) -> Dict[str, torch.Tensor]:
+def to_pixels(images: Sequence[Union[np.ndarray, PreparedImage]], names: Sequence[str], towers: Sequence[TowerConfig],
+              strategy: str) -> Dict[str, torch.Tensor]:
     """One observation's views, in order, as pixels: tower kind -> (V, 3, S, S) float32 normalised."""
     views = [image if isinstance(image, PreparedImage) else PreparedImage(image, name, towers, strategy)
              for image, name in zip(images, names)]
