@@ -2,7 +2,6 @@
 the same."""
 from __future__ import annotations
 
-import time
 from collections import Counter
 from typing import Any, Dict, List, Sequence
 
@@ -102,9 +101,3 @@ def distribution(passes: Sequence[int]) -> Dict[str, Any]:
     counts = Counter(passes)
     return {"mean": round(float(np.mean(passes)), 4) if passes else None,
             "counts": {str(n): counts[n] for n in sorted(counts)}}
-
-
-def timed(call: Any) -> float:
-    start = time.perf_counter()
-    call()
-    return (time.perf_counter() - start) * 1e3

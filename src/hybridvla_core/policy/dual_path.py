@@ -15,7 +15,7 @@ is needed is a decision.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, Optional, Tuple
 
 import numpy as np
 import torch
@@ -250,20 +250,21 @@ class DualPath:
             ids, confidence, exact = host[:, :dims], host[:, dims:2 * dims], host[:, 2 * dims].astype(np.int64)
             if x is not None and result.denoised is None:
                 result.denoised = host[:, 2 * dims + 1:].reshape(x.shape).astype(np.float32)
-            done |= exact >= dims
-            if not all_tokens:
-                done |= np.array([not self.gate.reachable(confidence[i], int(exact[i])) for i in range(batch)])
+            done |= self.settled(ids, confidence, exact, passes, all_tokens)
             if done.all():
                 break
-            start = int(exact[~done].min())
+            start = min(int(exact[~done].min()), dims - 1)
         result.ids, result.confidence, result.exact, result.passes = ids.astype(np.int64), confidence, exact, passes
+
+    def settled(self, ids: np.ndarray, confidence: np.ndarray, exact: np.ndarray, passes: np.ndarray,
+                all_tokens: bool) -> np.ndarray:
+        """Which rows need no further pass, after `passes` (B,) of them."""
+        done = exact >= self.config.action_dim
+        if not all_tokens:
+            done |= np.array([not self.gate.reachable(row, int(known)) for row, known in zip(confidence, exact)])
+        return done
 
 
 def _unproven(ids: torch.Tensor) -> Examined:
     return Examined(ids, torch.zeros(ids.shape, dtype=torch.float32, device=ids.device),
                     torch.zeros(len(ids), dtype=torch.long, device=ids.device))
-
-
-def accepted(result: Result, index: int) -> List[int]:
-    """The exact tokens of one row."""
-    return result.ids[index, :int(result.exact[index])].tolist()

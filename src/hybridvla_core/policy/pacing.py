@@ -26,15 +26,18 @@ class Pacing:
         self._since = self._length = 0.0
         self._reached = False
         self._durations: Deque[float] = deque(maxlen=REMEMBERED)
-        #: When the last keyframe was reached, on the clock of the stamps.
+        #: When the last keyframe was reached or the last chunk ends, on the clock of the stamps.
         self.reached_at = -math.inf
 
-    def sent(self, sequence: int, now: float, chunk: int, duration: float) -> None:
-        """A proposal of `chunk` steps left at `now`, monotonic s, `duration` s after its prediction began."""
+    def sent(self, sequence: int, now: float, clock: float, chunk: int, duration: float) -> None:
+        """A proposal of `chunk` steps left at `now`, monotonic s (`clock`: by the clock of the stamps), `duration` s after
+        its prediction began."""
         self._durations.append(duration)
         self._length = chunk * self._config.convention.action_period_s
         self._since, self._reached = now, False
         self._sequence = 0 if self._way == "asynchronous" else sequence
+        if self._way == "blocking" and not self._config.is_keyframe:
+            self.reached_at = clock + self._length  # images from before show the arm on its way
 
     def release(self) -> None:
         """Nothing is waited for any more: another instruction."""

@@ -1,7 +1,7 @@
 """Camera images to pixels, exactly as in training: PIL bicubic on uint8 (golden conventions, "Strategies")."""
 from __future__ import annotations
 
-from typing import Dict, Sequence, Union
+from typing import Dict, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -72,6 +72,31 @@ def _crop(picture: Image.Image, size: int) -> Image.Image:
     width, height = picture.size
     left, top = int(round((width - size) / 2.0)), int(round((height - size) / 2.0))
     return picture.crop((left, top, left + size, top + size))
+
+
+def decode_reduced(data: np.ndarray, least: int) -> np.ndarray:
+    """A JPEG as RGB (h, w, 3) uint8, decoded at 1/2, 1/4 or 1/8 of its size as long as no side falls below `least`.
+
+    Faster and not the same pixels as decoding in full: an option, never a default.
+    """
+    import cv2
+
+    height, width = _jpeg_size(bytes(data))
+    factor = next((f for f in (8, 4, 2) if min(height, width) >= least * f), 1)
+    flag = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
+            8: cv2.IMREAD_REDUCED_COLOR_8}[factor]
+    decoded = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flag)
+    if decoded is None:
+        raise ObservationError("a compressed image cannot be decoded")
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+
+
+def _jpeg_size(data: bytes) -> Tuple[int, int]:
+    """(height, width) from the header alone."""
+    import io
+
+    with Image.open(io.BytesIO(data)) as picture:
+        return picture.size[1], picture.size[0]
 
 
 class PreparedImage:

@@ -44,11 +44,13 @@ def make_proposal(config: PolicyConfig, policy: Any, inference: Inference, predi
                   sequence: int, observation_age: float) -> Proposal:
     """The proposal of one inference. policy: has `manifest_sha256`. observation_age: s, at publishing.
 
-    Steps of a chunk whose time was over before it could leave are left out: the first one sent is the one due now.
+    Unless the arm stood still meanwhile (blocking execution), steps of a chunk whose time was over before it could leave
+    are left out: the first one sent is the one due now.
     """
     targets = targets_of(config, inference, prediction)
     arms, chunk = len(config.convention.arms), len(targets) // len(config.convention.arms)
-    late = 0 if config.is_keyframe else min(int(observation_age / config.convention.action_period_s), chunk - 1)
+    blocking = config.is_keyframe or config.execution_way == "blocking"
+    late = 0 if blocking else min(int(observation_age / config.convention.action_period_s), chunk - 1)
     if late:
         targets, chunk = targets[late * arms:], chunk - late
         rows = {name: getattr(prediction, name)[late:] for name in ("action", "diffusion")

@@ -191,7 +191,7 @@ class Proposer:
             self._sequence += 1
             proposal = make_proposal(self.config, self.policy, inference, prediction, self.epoch, self._sequence,
                                      max(self._clock() - inference.stamp, 0.0))
-            self._pacing.sent(self._sequence, now, proposal.chunk, now - self._last_begin)
+            self._pacing.sent(self._sequence, now, self._clock(), proposal.chunk, now - self._last_begin)
             self._publish(proposal)
             return proposal
 

@@ -1,0 +1,1 @@
+"""Timing of inference: what `hybridvla bench` runs."""

@@ -1,0 +1,96 @@
+"""The modes that are timed side by side, each as one call that reports the end of its stages."""
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Sequence
+
+import numpy as np
+import torch
+
+from hybridvla_core.benchmark.subject import Subject
+
+Lap = Callable[[str], None]
+
+
+class Passes:
+    """Pass counts drawn from a measured distribution: {"1": how often, "2": ...}. Every round draws anew, the same for
+    the same seed."""
+
+    def __init__(self, counts: Dict[str, int], seed: int = 0) -> None:
+        self.values = np.array([int(key) for key in counts])
+        self.weights = np.array([counts[key] for key in counts], dtype=float) / sum(counts.values())
+        self._rng = np.random.default_rng(seed)
+
+    @property
+    def mean(self) -> float:
+        return float((self.values * self.weights).sum())
+
+    def rounds(self, count: int) -> List[int]:
+        """`count` numbers whose frequencies are the distribution's as nearly as whole numbers allow, shuffled."""
+        edges = np.round(np.cumsum(self.weights) * count).astype(int)
+        repeated = np.repeat(self.values, np.diff(np.concatenate([[0], edges])))
+        return self._rng.permutation(repeated).tolist()
+
+
+class Modes:
+    """diffusion: that path alone. full: both, in few passes. full_plain: both, one pass a token (greedy). autoregressive:
+    tokens alone. diffusion_no_cache: the whole sequence in every denoising step, on the same weights."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.names = ("diffusion", "full", "full_plain", "diffusion_no_cache")
+
+    @torch.inference_mode()
+    def run(self, name: str, passes: Any, lap: Lap) -> Dict[str, Any]:
+        subject = self.subject
+        pixels = subject.pixels()
+        lap("preprocess")
+        return getattr(self, f"_{name}")(pixels, passes, lap)
+
+    def _diffusion(self, pixels, passes, lap):
+        self.subject.path.run(self.subject.inputs(pixels), decode=False, lap=lap)
+        return {}
+
+    def _full(self, pixels, passes, lap):
+        path = self.subject.path
+        path.passes_given = passes
+        result = path.run(self.subject.inputs(pixels), all_tokens=False, lap=lap)
+        path.passes_given = None
+        return {"passes": int(result.passes[0])}
+
+    def _full_plain(self, pixels, passes, lap):
+        subject, engine = self.subject, self.subject.path.engine
+        patches = engine.encode(pixels)
+        lap("vision")
+        prefix = engine.prefix(patches, subject.text, subject.state)
+        lap("prefix")
+        x = engine.denoise(prefix, subject.noise[:, 0], subject.path.steps)
+        lap("denoise")
+        zero = torch.zeros(1, dtype=torch.long, device=subject.device)
+        engine.decode(prefix, x.clamp(-1, 1), zero, subject.path.window).confidence.cpu()
+        lap("decode")
+        return {"passes": subject.config.action_dim}
+
+    def _diffusion_no_cache(self, pixels, passes, lap):
+        subject, path = self.subject, self.subject.path
+        model, engine = path.model, path.engine
+        patches = engine.encode(pixels)
+        lap("vision")
+        words = model.embed_tokens(subject.text)
+        state = model.embed_state(subject.state)[:, None]
+        bos = model.embed_tokens(torch.full((1, 1), subject.config.sequence.bos, device=subject.device))
+        before = torch.cat([bos, patches, words, state.to(words.dtype)], dim=1)
+        x = subject.noise[:, 0].float()
+        for index in reversed(range(path.steps)):
+            tail = torch.cat([path._times[index].expand(1, 1, -1), model.embed_action(x)], dim=1)
+            whole = torch.cat([before, tail.to(before.dtype)], dim=1)
+            hidden = model.llm(whole, torch.arange(whole.shape[1], device=subject.device))
+            x = path.spaced.step(index, x, model.noise_prediction(hidden[:, -x.shape[1]:]).float())[1]
+        x.cpu()
+        lap("denoise")
+        return {}
+
+
+def summary(values: Sequence[float]) -> Dict[str, float]:
+    """Median, tenth and 99th percentile."""
+    low, middle, high = np.percentile(np.asarray(values, dtype=float), [10, 50, 99])
+    return {"median_ms": round(float(middle), 3), "p10_ms": round(float(low), 3), "p99_ms": round(float(high), 3)}

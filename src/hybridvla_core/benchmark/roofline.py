@@ -1,0 +1,78 @@
+"""What the device can do, measured, and the least time that each stage could take on it.
+
+A stage takes at least the time to read its weights (and the cache) once a pass, and at least the time of its products
+(Williams, Waterman and Patterson 2009, "Roofline").
+"""
+from __future__ import annotations
+
+import time
+from typing import Any, Dict
+
+import torch
+
+from hybridvla_core.benchmark.subject import Subject
+
+
+def measure_device(dtype: torch.dtype, device: torch.device, repeats: int = 5) -> Dict[str, float]:
+    """bandwidth_gb_s: reading 512 MB that no cache holds in full. matrix_tflop_s: a square product in `dtype`."""
+    numbers = torch.ones(2 ** 27, dtype=torch.float32, device=device)
+    reading = _best(lambda: numbers.sum(), device, repeats)
+    side = 8192 if device.type == "cuda" else 1536
+    left = torch.randn(side, side, dtype=torch.float32, device=device).to(dtype)
+    product = _best(lambda: left @ left, device, repeats)
+    return {"bandwidth_gb_s": round(numbers.numel() * 4 / reading / 1e9, 2),
+            "matrix_tflop_s": round(2 * side ** 3 / product / 1e12, 4)}
+
+
+def _best(call: Any, device: torch.device, repeats: int) -> float:
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def stage_work(subject: Subject, passes: float) -> Dict[str, Dict[str, float]]:
+    """Bytes read and floating-point operations of every stage of the full prediction; attention's products included."""
+    config, path = subject.config, subject.path
+    decoder, size = config.decoder, torch.tensor([], dtype=subject.dtype).element_size()
+    model = path.model
+    count = {name: sum(p.numel() for p in module.parameters()) for name, module in (
+        ("vision", model.vision_backbone), ("projector", model.projector), ("layers", model.llm.model.layers),
+        ("head", model.llm.lm_head))}
+    patches, length = config.views * config.patches, 2 + config.views * config.patches + subject.text.shape[1]
+    rows, branch = 1 + config.chunk, 2 + config.chunk + len(config.sequence.after_eod) + config.action_dim - 1
+    cache = 2 * decoder.layers * decoder.kv_heads * decoder.head_dim * length * size
+
+    def decoder_pass(n: int, head_rows: int = 0) -> Dict[str, float]:
+        attention = 4 * decoder.layers * n * length * decoder.heads * decoder.head_dim
+        return {"bytes": (count["layers"] + (count["head"] if head_rows else 0)) * size + cache,
+                "flops": 2 * n * count["layers"] + attention + 2 * head_rows * count["head"]}
+
+    towers = sum(4 * (t.depth - 1) * t.patches ** 2 * t.width for t in config.towers) * config.views
+    rides = path.ride_steps
+    plain, riding, proving = decoder_pass(rows), decoder_pass(rows + branch), decoder_pass(branch, config.action_dim)
+    return {
+        "vision": {"bytes": (count["vision"] + count["projector"]) * size,
+                   "flops": 2 * patches * (count["vision"] + count["projector"]) + towers},
+        "prefix": decoder_pass(length),
+        "denoise": {k: plain[k] * (path.steps - rides) + riding[k] * rides for k in plain},
+        "decode": {k: proving[k] * passes for k in proving}}
+
+
+def roofline(subject: Subject, device: Dict[str, float], stages: Dict[str, Dict[str, float]], passes: float) -> Dict[str, Any]:
+    """Each stage's bound beside its median, and how far it is from it."""
+    result = {}
+    for name, work in stage_work(subject, passes).items():
+        reading = work["bytes"] / device["bandwidth_gb_s"] / 1e6
+        computing = work["flops"] / device["matrix_tflop_s"] / 1e9
+        entry = {"bound_ms": round(max(reading, computing), 3), "by": "bandwidth" if reading > computing else "arithmetic",
+                 "megabytes": round(work["bytes"] / 1e6, 1), "gflop": round(work["flops"] / 1e9, 3)}
+        if name in stages:
+            entry["measured_ms"] = stages[name]["median_ms"]
+            entry["times_bound"] = round(stages[name]["median_ms"] / entry["bound_ms"], 2)
+        result[name] = entry
+    return result

@@ -1,0 +1,115 @@
+"""One run: warm up, then rounds in which every mode is timed once, in turning order, so that drift meets all alike."""
+from __future__ import annotations
+
+import importlib.util
+import platform
+import resource
+import statistics
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional
+
+import torch
+
+from hybridvla_core.benchmark.modes import Modes, Passes, summary
+from hybridvla_core.benchmark.roofline import measure_device, roofline
+from hybridvla_core.benchmark.subject import Subject
+from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.policy.stages import StageClock
+
+WARM_UP = 2
+
+
+def load_callable(source: str) -> Callable[[Dict[str, Any]], Any]:
+    """`FILE.py:name`: called once with the description of the subject, returns a callable that makes one prediction."""
+    file, _, name = source.partition(":")
+    if not name or not Path(file).is_file():
+        raise ConfigurationError(f"--compare {source}: use FILE.py:NAME with an existing file")
+    spec = importlib.util.spec_from_file_location("compared", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, name, None)):
+        raise ConfigurationError(f"--compare {source}: {file} has no callable {name}")
+    return getattr(module, name)
+
+
+def description(subject: Subject) -> Dict[str, Any]:
+    """What another implementation gets: weights, configuration and the same inputs."""
+    return {"config": subject.config, "state_dict": subject.path.model.state_dict(), "dtype": subject.dtype,
+            "device": subject.device, "steps": subject.path.steps, "images": subject.images, "text_ids": subject.text,
+            "state": subject.state, "noise": subject.noise[:, 0]}
+
+
+def run(subject: Subject, rounds: int, passes: Optional[Passes], compare: Optional[str] = None,
+        progress: Callable[[int], None] = lambda done: None) -> Dict[str, Any]:
+    """The result for machines. passes: for random weights; a checkpoint's own otherwise."""
+    modes = Modes(subject)
+    calls = {name: (lambda lap, count, name=name: modes.run(name, count, lap)) for name in modes.names}
+    if compare:
+        other = load_callable(compare)(description(subject))
+        calls["compared"] = lambda lap, count: other() and None
+    drawn = passes.rounds(rounds) if passes else [None] * rounds
+    times: Dict[str, List[float]] = {name: [] for name in calls}
+    stages: Dict[str, Dict[str, List[float]]] = {name: {} for name in calls}
+    counts: List[int] = []
+    device = measure_device(subject.dtype, subject.device)
+    names = list(calls)
+    for turn in range(-WARM_UP, rounds):
+        for shift in range(len(names)):
+            name = names[(turn + shift) % len(names)]
+            clock = StageClock(subject.device)
+            extra = calls[name](clock.lap, drawn[max(turn, 0)])
+            clock.lap("end")
+            laps = clock.per(1)
+            if turn < 0:
+                continue
+            times[name].append(sum(laps.values()))
+            for stage, value in laps.items():
+                if stage != "end":
+                    stages[name].setdefault(stage, []).append(value)
+            if name == "full":
+                counts.append(extra["passes"])
+        progress(turn + 1)
+    return _result(subject, times, stages, counts, device, passes)
+
+
+def _result(subject: Subject, times, stages, counts: List[int], device: Dict[str, float], passes: Optional[Passes]):
+    modes = {name: {**summary(values), "stages": {stage: summary(laps) for stage, laps in stages[name].items()}}
+             for name, values in times.items()}
+    median = {name: mode["median_ms"] for name, mode in modes.items()}
+    by_count = {n: [t for t, c in zip(times["full"], counts) if c == n] for n in set(counts)}
+    # The mean over pass counts of the medians at each count: a plain median would not see the rarer counts.
+    full = sum(statistics.median(values) * len(values) for values in by_count.values()) / len(counts)
+    modes["full"]["mean_of_medians_ms"] = round(full, 3)
+    ratios = {"full_over_diffusion": round(full / median["diffusion"], 4),
+              "kv_cache_speedup": round(median["diffusion_no_cache"] / median["diffusion"], 4),
+              "plain_over_full": round(median["full_plain"] / median["full"], 4)}
+    if "compared" in median:
+        ratios["compared_over_full"] = round(median["compared"] / median["full"], 4)
+    path = subject.path
+    weights = sum(p.numel() * p.element_size() for p in path.model.parameters())
+    cache = sum(2 * space.cache.keys.numel() * space.cache.keys.element_size() for space in path._spaces.values())
+    memory = {"weights_mb": round(weights / 1e6, 1), "cache_mb": round(cache / 1e6, 2)}
+    if subject.device.type == "cuda":
+        memory["peak_mb"] = round(torch.cuda.max_memory_allocated(subject.device) / 1e6, 1)
+        memory["peak_over_weights_and_cache"] = round(torch.cuda.max_memory_allocated(subject.device) / (weights + cache), 3)
+    else:
+        memory["process_peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, 1)
+    mean_passes = sum(counts) / len(counts)
+    return {
+        "subject": subject.name, "device": _device_name(subject.device), "dtype": str(subject.dtype).split(".")[-1],
+        "views": subject.config.views, "threads": torch.get_num_threads(), "rounds": len(counts),
+        "parameters_m": round(sum(p.numel() for p in path.model.parameters()) / 1e6, 2), "ddim_steps": path.steps,
+        "ride_steps": path.ride_steps, "modes": modes, "ratios": ratios, "memory": memory,
+        "passes": {"mean": round(mean_passes, 4), "counts": {str(n): counts.count(n) for n in sorted(set(counts))},
+                   "drawn_from_mean": None if passes is None else round(passes.mean, 4)},
+        "roofline": {**device, "stages": roofline(subject, device, modes["full"]["stages"], mean_passes)}}
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,112 @@
+"""What is timed: a model with its buffers, from a checkpoint or with random weights, and one observation for it."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, Optional, Sequence
+
+import numpy as np
+import torch
+
+from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.model.config import ModelConfig
+from hybridvla_core.model.hybridvla import HybridVLA
+from hybridvla_core.policy.drafts import FirstDraft, Gate
+from hybridvla_core.policy.dual_path import DualPath, Inputs
+from hybridvla_core.policy.engine import Engine
+from hybridvla_core.policy.ensemble import EnsembleConfig
+from hybridvla_core.policy.predictor import DTYPES, Policy
+from hybridvla_core.policy.preprocess import to_pixels
+from hybridvla_core.policy.stages import choose_stages
+
+#: A prompt of a usual length, and camera images as they come.
+TEXT_IDS, IMAGE_SIZE = 20, (480, 640)
+
+
+class GivenPasses(DualPath):
+    """Ends after a given number of passes, because random weights know nothing that a draft could meet."""
+
+    passes_given: Optional[int] = None
+
+    def settled(self, ids, confidence, exact, passes, all_tokens):
+        if self.passes_given is None:
+            return super().settled(ids, confidence, exact, passes, all_tokens)
+        return passes >= self.passes_given
+
+
+@dataclass
+class Subject:
+    """name and config say what it is; images, text, state: one observation; path: the implementation under test."""
+
+    name: str
+    config: ModelConfig
+    path: DualPath
+    strategy: str
+    images: Dict[str, np.ndarray]
+    text: torch.Tensor
+    state: torch.Tensor
+    noise: torch.Tensor
+    random_weights: bool
+
+    @property
+    def device(self) -> torch.device:
+        return self.path.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.path.engine.dtype
+
+    def pixels(self) -> Dict[str, torch.Tensor]:
+        """The pre-processing: images to normalised pixels on the device, batch of one."""
+        made = to_pixels(list(self.images.values()), list(self.images), self.config.towers, self.strategy)
+        return {kind: value[None].to(self.device, non_blocking=True) for kind, value in made.items()}
+
+    def inputs(self, pixels: Dict[str, torch.Tensor]) -> Inputs:
+        width = self.path.stages.text_width(self.text.shape[1])
+        text, lengths = self.text, None
+        if width != text.shape[1]:
+            lengths = torch.tensor([2 + self.config.views * self.config.patches + text.shape[1]], device=self.device)
+            text = torch.nn.functional.pad(text, (0, width - text.shape[1]), value=self.config.sequence.pad)
+        return Inputs(pixels, text, self.state, self.noise, lengths)
+
+
+def with_random_weights(name: str, config: ModelConfig, dtype: str, device: str, steps: int, graphs: str,
+                        ride_steps: Optional[int] = None, seed: int = 0) -> Subject:
+    """An architecture whose weights are drawn; on a GPU they are drawn there."""
+    if dtype not in DTYPES:
+        raise ConfigurationError(f"dtype {dtype!r}; use one of {', '.join(DTYPES)}")
+    torch.manual_seed(seed)
+    with torch.device("meta"):
+        model = HybridVLA(config)
+    model = model.to(dtype=DTYPES[dtype]).to_empty(device=device).eval()
+    with torch.no_grad():
+        for tensor in model.parameters():
+            tensor.normal_(std=0.02) if tensor.dim() > 1 else tensor.fill_(1.0)
+    model.llm.fuse()
+    return _subject(name, config, Engine(model), EnsembleConfig("mean", 0.96, 0, "so3", "diffusion"), steps,
+                    "resize-naive", graphs, ride_steps, None, [f"view{i}" for i in range(config.views)], True)
+
+
+def of_policy(name: str, policy: Policy, graphs: str, ride_steps: Optional[int] = None) -> Subject:
+    """A checkpoint as it would run."""
+    config = policy.config
+    subject = _subject(name, config.model, policy.engine, config.ensemble, config.ddim_steps, config.image_strategy, graphs,
+                       ride_steps, policy, config.cameras, False)
+    subject.text = subject.text[:, :8].clamp(max=500)
+    return subject
+
+
+def _subject(name: str, config: ModelConfig, engine: Engine, ensemble: EnsembleConfig, steps: int, strategy: str,
+             graphs: str, ride_steps: Optional[int], policy: Any, views: Sequence[str], random_weights: bool) -> Subject:
+    device = engine.model.llm.lm_head.weight.device
+    scale = None if policy is None else policy.normaliser.action
+    draft = FirstDraft(engine.tokens, scale, tuple(range(6, config.action_dim, 7)) if scale else (), device)
+    path = GivenPasses(engine, steps, Gate(ensemble, config.action_dim), draft, ensemble.confidence_window_bins,
+                       choose_stages(graphs, device), ride_steps)
+    rng = np.random.default_rng(0)
+    images = {view: rng.integers(0, 255, (*IMAGE_SIZE, 3), dtype=np.uint8) for view in views}
+    limit = min(config.sequence.action_vocab_end - config.bins, 30000)
+    return Subject(name, config, path, strategy, images,
+                   torch.from_numpy(rng.integers(3, limit, (1, TEXT_IDS))).to(device),
+                   torch.zeros(1, config.action_dim, device=device),
+                   torch.from_numpy(rng.standard_normal((1, 1, config.chunk, config.action_dim))).float().to(device),
+                   random_weights)
