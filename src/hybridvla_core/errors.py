@@ -18,3 +18,7 @@ class CheckpointError(HybridVLAError):
 
 class ObservationError(HybridVLAError):
     """An image, state or instruction cannot be used."""
+
+
+class DeviceError(HybridVLAError):
+    """The GPU failed or has too little memory."""

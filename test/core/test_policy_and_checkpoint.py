@@ -13,7 +13,7 @@ from hybridvla_core.checkpoints.format import CheckpointConfig, read_checkpoint,
 from hybridvla_core.cli.__main__ import main
 from hybridvla_core.contracts import Mode, Observation
 from hybridvla_core.conventions import ActionConvention
-from hybridvla_core.errors import CheckpointError, ConfigurationError, ObservationError
+from hybridvla_core.errors import CheckpointError, ConfigurationError, DeviceError, ObservationError
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.presets import llama, preset
 from hybridvla_core.model.tiny_tokenizer import build_tiny_tokenizer
@@ -88,7 +88,8 @@ def test_every_autoregressive_condition_runs(tmp_path, condition):
 @pytest.mark.parametrize("change, message", [
     (dict(images={}), "view front is missing"), (dict(images={"front": np.zeros((4, 4))}), "view front"),
     (dict(state=np.zeros(6)), "shape"), (dict(state=np.full(7, np.nan)), "not finite"),
-    (dict(instruction="  "), "empty"), (dict(instruction="xyzzy qwerty"), "no word")])
+    (dict(images=dict.fromkeys(("front", "wrist"), np.zeros((64, 64, 3), np.uint8))), "view wrist is unknown"),
+    (dict(instruction="put the red block " * 99), "say it shorter"), (dict(instruction="  "), "empty"), (dict(instruction="xyzzy qwerty"), "no word")])
 def test_an_unusable_observation_is_named(folder, change, message):
     with pytest.raises(ObservationError, match=message):
         Policy.from_checkpoint(folder).predict(observation(**change))
@@ -183,3 +184,37 @@ def test_strategies_keep_the_size():
         assert fit(image, 32, strategy, (0.5, 0.5, 0.5)).shape == (32, 32, 3)
     with pytest.raises(ConfigurationError, match="strategy"):
         fit(image, 32, "stretch", (0.5, 0.5, 0.5))
+
+
+def test_a_lost_gpu_and_too_little_memory_are_explained(folder, monkeypatch):
+    policy = Policy.from_checkpoint(folder)
+    for error, message in ((RuntimeError("CUDA error: unspecified launch failure\nmore"), "failed during a prediction.*restart"),
+                           (torch.cuda.OutOfMemoryError("out"), "too little memory.*bfloat16")):
+        def fail(*_, error=error, **__):
+            policy.device = torch.device("cuda")
+            raise error
+        monkeypatch.setattr(policy.path, "run", fail)
+        policy.device = torch.device("cpu")
+        with pytest.raises(DeviceError, match=message):
+            policy.predict(observation())
+
+
+def test_an_early_end_leaves_the_action_and_says_so(folder):
+    quick, thorough = Policy.from_checkpoint(folder, all_tokens=False), Policy.from_checkpoint(folder)
+    first, whole = quick.predict(observation()), thorough.predict(observation())
+    assert np.array_equal(first.action, whole.action) and whole.ar_complete and not first.ar_complete
+    known = int(np.isfinite(first.token_confidence).sum())
+    assert 1 <= known < 7 and np.isnan(first.autoregressive[0, known:]).all()
+    assert np.allclose(first.autoregressive[0, :known], whole.autoregressive[0, :known])
+    assert first.passes <= whole.passes <= 7 and math.isnan(first.path_distance)
+    assert whole.mean_confidence <= first.mean_confidence <= quick.config.ensemble.theta
+    assert quick.predict(observation(), mode="autoregressive").ar_complete, "the tokens are the action"
+
+
+def test_noise_samples_report_their_spread_and_change_no_action(folder):
+    one, many = Policy.from_checkpoint(folder), Policy.from_checkpoint(folder, noise_samples=6)
+    single, sampled = one.predict(observation()), many.predict(observation())
+    assert np.allclose(single.action, sampled.action, atol=1e-5) and sampled.noise_samples == 6
+    assert math.isnan(single.spread_distance) and sampled.spread_distance > 0 and sampled.spread_angle > 0
+    with pytest.raises(ConfigurationError, match="noise_samples"):
+        Policy.from_checkpoint(folder, noise_samples=0)

@@ -46,7 +46,10 @@ def run(subject: Subject, rounds: int, passes: Optional[Passes], compare: Option
     calls = {name: (lambda lap, count, name=name: modes.run(name, count, lap)) for name in modes.names}
     if compare:
         other = load_callable(compare)(description(subject))
-        calls["compared"] = lambda lap, count: other() and None
+
+        def compared(lap, count):
+            other()
+        calls["compared"] = compared
     drawn = passes.rounds(rounds) if passes else [None] * rounds
     times: Dict[str, List[float]] = {name: [] for name in calls}
     stages: Dict[str, Dict[str, List[float]]] = {name: {} for name in calls}

@@ -10,7 +10,7 @@ import torch
 from hybridvla_core.checkpoints.format import Checkpoint, read_checkpoint, read_weights
 from hybridvla_core.contracts import Mode, Observation, Prediction
 from hybridvla_core.conventions import DOF_PER_ARM, ActionConvention
-from hybridvla_core.errors import ConfigurationError, ObservationError
+from hybridvla_core.errors import ConfigurationError, DeviceError, ObservationError
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.policy.assemble import Assembler
@@ -25,6 +25,8 @@ from hybridvla_core.policy.stages import StageClock, choose_stages
 MODES = {"ensemble": Mode.ENSEMBLE, "diffusion": Mode.DIFFUSION, "autoregressive": Mode.AUTOREGRESSIVE}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MOST_SAMPLES = 64
+#: Longest prompt, and how many are remembered as ids.
+MOST_TEXT_IDS, KEPT_TEXTS = 256, 256
 
 
 class Policy:
@@ -65,7 +67,8 @@ class Policy:
     def from_checkpoint(cls, folder: Union[str, Path], mode: str = "ensemble", device: str = "cpu",
                         dtype: str = "float32", all_tokens: bool = True, noise_samples: int = 1,
                         graphs: str = "auto", ride_steps: Optional[int] = None) -> Policy:
-        """Load a checkpoint folder; raises CheckpointError or ConfigurationError with one sentence."""
+        """Load a checkpoint folder; raises CheckpointError, ConfigurationError or DeviceError (too little
+        memory) with one sentence."""
         if dtype not in DTYPES:
             raise ConfigurationError(f"dtype {dtype!r}; use one of {', '.join(DTYPES)}")
         checkpoint = read_checkpoint(Path(folder))
@@ -78,7 +81,7 @@ class Policy:
                 model.vision_backbone.use_fused_attention(False)
             return cls(checkpoint, model, mode, all_tokens, noise_samples, graphs, ride_steps)
         except torch.cuda.OutOfMemoryError as error:
-            raise ConfigurationError(out_of_memory(checkpoint.config.model, dtype, device)) from error
+            raise DeviceError(out_of_memory(checkpoint.config.model, dtype, device)) from error
 
     @property
     def convention(self) -> ActionConvention:
@@ -116,10 +119,24 @@ class Policy:
         inputs = self._inputs(observations, seed)
         clock.lap("preprocess")
         autoregressive = chosen == Mode.AUTOREGRESSIVE
-        result = self.path.run(inputs, diffusion=not autoregressive, decode=chosen != Mode.DIFFUSION,
-                               all_tokens=self.all_tokens or autoregressive, lap=clock.lap)
-        times = clock.per(len(observations))
+        try:
+            result = self.path.run(inputs, diffusion=not autoregressive, decode=chosen != Mode.DIFFUSION,
+                                   all_tokens=self.all_tokens or autoregressive, lap=clock.lap)
+            times = clock.per(len(observations))
+        except RuntimeError as error:  # what torch raises for a lost GPU and for memory, by itself or as a subclass
+            raise self._explained(error) from error
         return [self._assembler.prediction(result, i, chosen, seed, times) for i in range(len(observations))]
+
+    def _explained(self, error: RuntimeError) -> Exception:
+        """A failure of the GPU as a sentence; anything else is a fault of ours and stays what it is."""
+        if self.device.type != "cuda":
+            return error
+        dtype = next(name for name, value in DTYPES.items() if value == self.engine.dtype)
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            return DeviceError(out_of_memory(self.config.model, dtype, str(self.device)))
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return DeviceError(f"{self.device} failed during a prediction ({first}); restart the policy, and look at the "
+                           "driver's log if it happens again")
 
     def _inputs(self, observations: Sequence[Observation], seed: int) -> Inputs:
         """Everything the model reads, on the device."""
@@ -156,6 +173,10 @@ class Policy:
     def _pixels(self, observations: Sequence[Observation]) -> Dict[str, torch.Tensor]:
         rows = []
         for observation in observations:
+            surplus = sorted(set(observation.images) - set(self.cameras))
+            if surplus:
+                raise ObservationError(f"view {', '.join(surplus)} is unknown to the checkpoint, which was trained with "
+                                       f"{', '.join(self.cameras)}; leave it out")
             missing = [name for name in self.cameras if name not in observation.images]
             if missing:
                 raise ObservationError(f"view {', '.join(missing)} is missing; the checkpoint needs "
@@ -175,7 +196,12 @@ class Policy:
 
     def _text(self, instruction: str) -> List[int]:
         if instruction not in self._prefix_ids:
-            self._prefix_ids[instruction] = self.prompts.prefix_ids(instruction)
+            ids = self.prompts.prefix_ids(instruction)
+            if len(ids) > MOST_TEXT_IDS:
+                raise ObservationError(f"the instruction takes {len(ids)} tokens of at most {MOST_TEXT_IDS}; say it shorter")
+            while len(self._prefix_ids) >= KEPT_TEXTS:
+                del self._prefix_ids[next(iter(self._prefix_ids))]
+            self._prefix_ids[instruction] = ids
         return self._prefix_ids[instruction]
 
 

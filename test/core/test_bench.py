@@ -1,0 +1,85 @@
+"""`hybridvla bench`: its results, its pass counts, another implementation beside ours, wrong usage."""
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from hybridvla_core.benchmark.modes import Passes
+from hybridvla_core.cli.__main__ import main
+from hybridvla_core.evaluation.passes import summarise
+from hybridvla_core.policy.preprocess import PreparedImage, decode_reduced, to_pixels
+
+OTHER = """
+import torch
+def build(given):
+    assert given["images"] and given["state_dict"] and given["noise"].shape == (1, 1, 7)
+    return lambda: torch.ones(3) + 1
+"""
+
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_run_reports_modes_ratios_passes_and_roofline(tmp_path, capsys):
+    out, plot, other = tmp_path / "bench.json", tmp_path / "bench.svg", tmp_path / "other.py"
+    other.write_text(OTHER)
+    arguments = ["bench", "--rounds", "2", "--threads", "1", "--json", str(out), "--plot", str(plot), "--compare",
+                 f"{other}:build"]
+    assert main(arguments) == 0
+    result = json.loads(out.read_text())
+    assert {"device", "dtype", "views", "modes", "ratios", "roofline", "memory", "passes"} <= set(result)
+    for mode in ("diffusion", "full", "full_plain", "diffusion_no_cache"):
+        assert result["modes"][mode]["p10_ms"] <= result["modes"][mode]["median_ms"] <= result["modes"][mode]["p99_ms"]
+    assert set(result["modes"]["full"]["stages"]) == {"preprocess", "vision", "prefix", "denoise", "decode"}
+    assert {"full_over_diffusion", "kv_cache_speedup", "compared_over_full"} <= set(result["ratios"])
+    assert result["roofline"]["stages"]["prefix"]["gflop"] > 0
+    assert plot.read_text().startswith("<svg") and "full" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--preset", "huge"], "no preset"), (["--device", "cuda"], "no GPU"), (["--rounds", "0"], "at least 1"),
+    (["--compare", "nowhere.py:f"], "existing file"), (["--graphs", "on"], "need a GPU")])
+def test_wrong_usage_is_one_sentence(arguments, message, capsys):
+    if arguments[-1] == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert main(["bench", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+
+
+def test_drawn_pass_counts_have_the_measured_frequencies():
+    passes = Passes({"1": 75, "2": 20, "4": 5})
+    drawn = passes.rounds(20)
+    assert sorted(drawn) == [1] * 15 + [2] * 4 + [4] and passes.mean == pytest.approx(1.35)
+
+
+def test_differences_count_apart_where_rounding_decides():
+    row = dict(passes=1, fused=True, exact=7, decision_differs=False, tokens_differ=True, close=True, greedy_passes=7)
+    clear = dict(row, tokens_differ=False, close=False, fused=False, passes=3)
+    result = summarise([row, clear], 7)
+    assert result["differences"]["tokens"] == 1 and result["differences"]["tokens_beyond_margin"] == 0
+    assert result["fused"]["counts"] == {"1": 1} and result["unfused"]["mean"] == 3.0 and result["all"]["mean"] == 2.0
+
+
+def test_a_prepared_image_gives_the_same_pixels_and_a_reduced_jpeg_nearly():
+    import cv2
+
+    from hybridvla_core.cli.bench_images import picture
+    from hybridvla_core.model.presets import preset
+
+    towers, image = preset("tiny").towers, picture(640, 480, 1)
+    plain = to_pixels([image], ["front"], towers, "resize-naive")
+    prepared = to_pixels([PreparedImage(image, "front", towers, "resize-naive")], ["front"], towers, "resize-naive")
+    assert all(torch.equal(plain[kind], prepared[kind]) for kind in plain)
+    jpeg = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+    reduced = decode_reduced(jpeg, 128)
+    assert reduced.shape == (240, 320, 3)
+    near = to_pixels([reduced], ["front"], towers, "resize-naive")
+    assert np.abs(near["siglip"] - plain["siglip"]).mean() < 0.05
