@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 RUN := scripts/with_env.sh
 
-.PHONY: help setup demo rigs test fuzz test38 lint clean
+.PHONY: help setup demo rigs test fuzz test38 lint clean bench
 
 FUZZ_N ?= 20000
 FUZZ_SEED ?= 1
@@ -28,6 +28,9 @@ fuzz: setup ## adversarial proposals against the filter (FUZZ_N ticks a robot, F
 
 test38: setup ## what the robot computer runs, under Python 3.8 where one is found
 	@scripts/test38.sh
+
+bench: setup ## time inference: the shipped checkpoint, small-100m in float32 and bfloat16, images, staleness; out/bench
+	@$(RUN) scripts/bench.sh
 
 lint: setup ## style, spelling, shell, YAML, Docker, catkin, Python 3.8 and room checks
 	@$(RUN) scripts/lint.sh

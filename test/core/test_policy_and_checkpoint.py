@@ -89,7 +89,8 @@ def test_every_autoregressive_condition_runs(tmp_path, condition):
     (dict(images={}), "view front is missing"), (dict(images={"front": np.zeros((4, 4))}), "view front"),
     (dict(state=np.zeros(6)), "shape"), (dict(state=np.full(7, np.nan)), "not finite"),
     (dict(images=dict.fromkeys(("front", "wrist"), np.zeros((64, 64, 3), np.uint8))), "view wrist is unknown"),
-    (dict(instruction="put the red block " * 99), "say it shorter"), (dict(instruction="  "), "empty"), (dict(instruction="xyzzy qwerty"), "no word")])
+    (dict(instruction="put the red block " * 99), "say it shorter"), (dict(instruction="  "), "empty"),
+    (dict(instruction="xyzzy qwerty"), "no word")])
 def test_an_unusable_observation_is_named(folder, change, message):
     with pytest.raises(ObservationError, match=message):
         Policy.from_checkpoint(folder).predict(observation(**change))
