@@ -5,7 +5,6 @@ import threading
 import time
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
-import numpy as np
 import rospy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import CompressedImage, Image
@@ -23,34 +22,37 @@ BUFFER_BYTES = 2 ** 24
 AHEAD_S = 0.02
 
 
-class Frame:
-    """One image message. With `prepare` it is decoded and prepared when it is made, by the thread that received it;
-    what is wrong with it is said when it is used."""
+Convert = Callable[[Any, str], Any]
 
-    def __init__(self, message: Any, view: str, prepare: Optional[Callable[[np.ndarray, str], Any]] = None) -> None:
-        self._message, self._made, self._error = message, None, None
-        if prepare is not None:
+
+class Frame:
+    """One image message. `early`: it is converted when it is made, by the thread that received it; what is wrong with it
+    is said when it is used."""
+
+    def __init__(self, message: Any, view: str, convert: Convert = to_rgb, early: bool = False) -> None:
+        self._message, self._convert, self._made, self._error = message, convert, None, None
+        if early:
             try:
-                self._made = prepare(to_rgb(message, view), view)
+                self._made = convert(message, view)
             except ObservationError as error:
                 self._error = error
 
     def image(self, view: str) -> Any:
-        """(h, w, 3) uint8 RGB, or what `prepare` made of it; raises ObservationError naming the camera."""
+        """(h, w, 3) uint8 RGB, or what `convert` made of the message; raises ObservationError naming the camera."""
         if self._error is not None:
             raise self._error
-        return to_rgb(self._message, view) if self._made is None else self._made
+        return self._convert(self._message, view) if self._made is None else self._made
 
 
 class CameraFeed:
     """Subscribes on construction. `latest` gives the frames that belong together, or who is missing.
 
-    prepare: (image, view) -> what the policy needs of it, called as frames arrive; None: nothing is done before use.
+    convert: (message, view) -> what the policy needs of it; early: as frames arrive, and not when they are used.
     """
 
     def __init__(self, cameras: Sequence[CameraSource], max_spread: float, max_age: float,
-                 prepare: Optional[Callable[[np.ndarray, str], Any]] = None) -> None:
-        self._prepare = prepare
+                 convert: Convert = to_rgb, early: bool = False) -> None:
+        self._convert, self._early = convert, early
         self.sync = CameraSync([camera.view for camera in cameras], max_spread, max_age)
         self._identity = CameraIdentity(cameras, lambda name: rospy.get_param(name, None))
         self._before: Dict[str, Tuple[int, int]] = {}
@@ -64,7 +66,7 @@ class CameraFeed:
 
     def _on_image(self, message: Any, view: str) -> None:
         received = rospy.Time.now().to_nsec()
-        frame = Frame(message, view, self._prepare)
+        frame = Frame(message, view, self._convert, self._early)
         self.sync.add(view, message.header.stamp.to_nsec(), frame, message.header.seq, received)
 
     def _watch(self) -> None:

@@ -24,6 +24,7 @@ from hybridvla_core.safety.config import RobotConfig
 from hybridvla_ros import conversions
 from hybridvla_ros.arm_feed import ArmFeed
 from hybridvla_ros.camera_feed import CameraFeed
+from hybridvla_ros.images import to_rgb
 from hybridvla_ros.node_support import Diagnostics, package_path, require_parameter
 
 HEARTBEAT_S = 0.1
@@ -54,7 +55,7 @@ class PolicyNode:
 
     def _subscribe(self) -> None:
         self.feed = CameraFeed(self.config.cameras, self.config.max_camera_spread_s, self.config.max_observation_age_s,
-                               self._prepare if self.config.prepare_on_arrival else None)
+                               self._convert, self.config.prepare_on_arrival)
         for topic, names in self._arms.topics.items():
             rospy.Subscriber(topic, JointState, self._on_joints, callback_args=names, queue_size=10, tcp_nodelay=True)
         rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, self._on_status, queue_size=5, tcp_nodelay=True)
@@ -132,9 +133,12 @@ class PolicyNode:
             return str(error)
         return ""
 
-    def _prepare(self, image: np.ndarray, view: str) -> Any:
-        """What the model needs of an image, made by the thread that received it."""
-        return self.policy.prepare(image, view) if hasattr(self.policy, "prepare") else image
+    def _convert(self, message: Any, view: str) -> Any:
+        """What the model needs of a message; resized already where that is to be done early."""
+        if self.config.reduced_jpeg and "jpeg" in getattr(message, "format", ""):
+            return self.policy.prepare_jpeg(message.data, view)
+        image = to_rgb(message, view)
+        return self.policy.prepare(image, view) if self.config.prepare_on_arrival else image
 
     def _warm_up(self, policy: Any) -> None:
         """The first prediction allocates; do it before any robot waits for it."""

@@ -9,6 +9,7 @@ import torch
 
 from hybridvla_core.benchmark.modes import Passes
 from hybridvla_core.cli.__main__ import main
+from hybridvla_core.errors import ObservationError
 from hybridvla_core.evaluation.passes import summarise
 from hybridvla_core.policy.preprocess import PreparedImage, decode_reduced, to_pixels
 
@@ -79,7 +80,10 @@ def test_a_prepared_image_gives_the_same_pixels_and_a_reduced_jpeg_nearly():
     prepared = to_pixels([PreparedImage(image, "front", towers, "resize-naive")], ["front"], towers, "resize-naive")
     assert all(torch.equal(plain[kind], prepared[kind]) for kind in plain)
     jpeg = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
-    reduced = decode_reduced(jpeg, 128)
-    assert reduced.shape == (240, 320, 3)
+    reduced, shape = decode_reduced(jpeg, 128, "front")
+    assert reduced.shape == (240, 320, 3) and shape == (480, 640, 3)
+    assert decode_reduced(jpeg, 241, "front")[0].shape == (480, 640, 3), "never below the size that is needed"
+    with pytest.raises(ObservationError, match="camera front"):
+        decode_reduced(b"no jpeg", 128, "front")
     near = to_pixels([reduced], ["front"], towers, "resize-naive")
     assert np.abs(near["siglip"] - plain["siglip"]).mean() < 0.05

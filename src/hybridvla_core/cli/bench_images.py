@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
     def jpeg_reduced() -> Any:
         least = max(tower.image_size for tower in config.towers)
-        return to_pixels([decode_reduced(jpeg, least) for jpeg in jpegs], names, config.towers, "resize-naive")
+        return to_pixels([decode_reduced(jpeg, least, "view")[0] for jpeg in jpegs], names, config.towers, "resize-naive")
 
     result: Dict[str, Any] = {"views": args.views, "size": [args.width, args.height]}
     for name, call in (("raw_exact", exact), ("jpeg_exact", jpeg_exact), ("jpeg_reduced", jpeg_reduced)):

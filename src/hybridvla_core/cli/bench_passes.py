@@ -39,7 +39,7 @@ def counts_for(measured: Mapping[str, Any], ride_steps: int, where: str) -> Dict
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from hybridvla_core.evaluation.passes import collect, compare
+    from hybridvla_core.evaluation.passes import collect, compare, reduced_jpeg_effect
     from hybridvla_core.evaluation.suite import load_configs
     from hybridvla_core.policy.predictor import Policy
 
@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         everything = Policy.from_checkpoint(args.checkpoint, dtype=dtype, all_tokens=True)
         result[dtype] = {"ride_steps": rides, "all_tokens": compare(everything, observations)}
         _print(f"{dtype}, all tokens", result[dtype]["all_tokens"])
+    result["reduced_jpeg"] = reduced_jpeg_effect(Policy.from_checkpoint(args.checkpoint), observations[:60])
+    print(f"target moved by reduced decoding of JPEGs: {result['reduced_jpeg']}")
     write_json(args.json, result)
     return 0
 

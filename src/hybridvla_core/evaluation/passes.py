@@ -3,6 +3,7 @@ the same."""
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any, Dict, List, Sequence
 
 import numpy as np
@@ -101,3 +102,19 @@ def distribution(passes: Sequence[int]) -> Dict[str, Any]:
     counts = Counter(passes)
     return {"mean": round(float(np.mean(passes)), 4) if passes else None,
             "counts": {str(n): counts[n] for n in sorted(counts)}}
+
+
+def reduced_jpeg_effect(policy: Policy, observations: Sequence[Observation]) -> Dict[str, float]:
+    """How far the first action's target moves, mm, when JPEGs are decoded at a fraction of their size."""
+    import cv2
+
+    distances = []
+    for observation in observations:
+        jpegs = {view: cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+                 for view, image in observation.images.items()}
+        full = {view: np.ascontiguousarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1])
+                for view, data in jpegs.items()}
+        reduced = {view: policy.prepare_jpeg(data, view) for view, data in jpegs.items()}
+        first, second = (policy.predict(replace(observation, images=images)).action[0, :3] for images in (full, reduced))
+        distances.append(float(np.linalg.norm(first - second)) * 1e3)
+    return {"median_mm": round(float(np.median(distances)), 2), "p99_mm": round(float(np.percentile(distances, 99)), 2)}

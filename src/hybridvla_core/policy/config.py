@@ -36,6 +36,7 @@ class PolicyConfig:
     keyframes and asynchronous for dense actions. all_tokens: decode on when the confidence gate can no longer open.
     noise_samples: noises denoised side by side; the first acts, their spread is published. graphs: CUDA graphs, `auto`,
     `on` or `off`. prepare_on_arrival: decode and resize every frame when it comes, and not when it is used.
+    reduced_jpeg: decode compressed images at a fraction of their size, which is faster and not quite the same pixels.
     """
 
     checkpoint: str
@@ -59,6 +60,7 @@ class PolicyConfig:
     noise_samples: int = 1
     graphs: str = "auto"
     prepare_on_arrival: bool = False
+    reduced_jpeg: bool = False
 
     def __post_init__(self) -> None:
         if not self.checkpoint:

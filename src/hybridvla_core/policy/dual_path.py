@@ -138,8 +138,9 @@ class DualPath:
     # Stages: tensors in, tensors out, no number leaves the device ---------------------------------------------------
 
     def prefix(self, space: Workspace, patches: torch.Tensor, text: torch.Tensor, state: torch.Tensor,
-               lengths: Optional[torch.Tensor] = None) -> None:
-        """Keys and values of BOS ... state. A shorter text has its state right behind its BOD, then unused rows."""
+               lengths: Optional[torch.Tensor] = None) -> Tuple[PassPlan, ...]:
+        """Keys and values of BOS ... state. A shorter text has its state right behind its BOD, then unused rows. Returns
+        the plans of the passes behind it, so that whoever records this keeps their tensors."""
         words = self.model.embed_tokens(text)
         embedded = self.model.embed_state(state)[:, None].to(words.dtype)
         rows = torch.cat([self._bos.expand(len(text), -1, -1), patches, words, embedded], dim=1)
@@ -148,6 +149,7 @@ class DualPath:
             last = torch.arange(rows.shape[1], device=rows.device)[None, :, None] == lengths[:, None, None] - 1
             rows = torch.where(last, embedded, rows)
         self._pass(space, space.prefix_plan, rows)
+        return space.denoise_plan, space.ride_plan, space.branch_plan
 
     def denoise(self, space: Workspace, noise: torch.Tensor, with_branch: bool,
                 condition: Optional[Tuple[torch.Tensor, torch.Tensor]] = None):

@@ -1,0 +1,29 @@
+"""The shipped checkpoint in the rig: few passes, and the tokens and decisions of plain greedy decoding."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hybridvla_core.evaluation.passes import collect, compare
+from hybridvla_core.evaluation.suite import load_configs
+from hybridvla_core.policy.predictor import Policy
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_trained_model_decodes_as_plain_greedy_decoding_in_few_passes():
+    torch.manual_seed(0)
+    config, robot = load_configs(ROOT / "config" / "policies" / "tiny.yaml", ROOT / "config" / "robots" / "sim_fr3.yaml",
+                                 "ensemble")
+    quick = Policy.from_checkpoint(ROOT / "checkpoints" / "tiny", all_tokens=False)
+    observations = collect(quick, config, robot, seed=2000001, episodes=2)
+    assert len(observations) >= 8
+    for policy in (quick, Policy.from_checkpoint(ROOT / "checkpoints" / "tiny")):
+        result = compare(policy, observations)
+        assert result["differences"]["tokens_beyond_margin"] == result["differences"]["decisions_beyond_margin"] == 0
+        assert result["more_than_greedy"] == 0 and result["all"]["mean"] <= 2.0
+    alone = [quick.predict(o) for o in observations[:4]]
+    for single, batched in zip(alone, quick.predict_batch(observations[:4])):
+        assert np.allclose(single.action, batched.action, atol=1e-5) and single.fused == batched.fused
