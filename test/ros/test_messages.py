@@ -33,7 +33,8 @@ def a_proposal(**changes):
     prediction = contracts.Prediction(
         action=action, mode=contracts.Mode.ENSEMBLE, fused=True, diffusion=action + 1.0,
         autoregressive=np.full((1, 7), math.nan), ar_complete=False, token_confidence=np.linspace(0.0, 1.0, 7),
-        mean_confidence=0.5, path_distance=0.01, path_angle=0.2, noise_seed=2 ** 63 + 5, stage_ms={"vision": 3.5})
+        mean_confidence=0.5, path_distance=0.01, path_angle=0.2, noise_seed=2 ** 63 + 5, stage_ms={"vision": 3.5},
+        passes=2, noise_samples=8, spread_distance=0.5, spread_angle=0.25)
     target = contracts.ArmTarget("arm", "fr3_link0", base, 99.5, goal, contracts.DeltaBase.MEASURED, 0.25)
     values = {"stamp": 100.25, "epoch": 2 ** 63 - 1, "sequence": 7, "instruction_sequence": 3, "instruction": "put it",
               "valid_for": 10.0, "targets": (target, target), "action_period": 0.1, "observation_age": 0.125,
@@ -50,7 +51,8 @@ def test_a_proposal_survives_the_wire():
     for name in ("diffusion", "autoregressive", "action", "token_confidence"):
         np.testing.assert_allclose(getattr(got.prediction, name), getattr(sent.prediction, name), rtol=1e-6)
     assert got.prediction.noise_seed == sent.prediction.noise_seed and not got.prediction.ar_complete
-    assert got.prediction.stage_ms == sent.prediction.stage_ms
+    for name in ("stage_ms", "passes", "noise_samples", "spread_distance", "spread_angle"):
+        assert getattr(got.prediction, name) == getattr(sent.prediction, name), name
     assert [target.name for target in got.targets] == ["arm", "arm"]
     np.testing.assert_array_equal(got.targets[0].target.position, sent.targets[0].target.position)
     assert got.targets[0].base_stamp == 99.5 and got.targets[0].frame == "fr3_link0"
