@@ -26,7 +26,7 @@ from hybridvla_core.policy.stages import EagerStages
 from hybridvla_core.policy.workspace import PassPlan, Shape, Workspace
 
 #: Workspaces kept; the least recently used one goes.
-KEPT_SHAPES = 8
+KEPT_SHAPES = 4
 
 
 @dataclass(frozen=True)
