@@ -163,7 +163,10 @@ class Warming:
         while not self._over.wait(HEARTBEAT_S):
             message = PolicyHeartbeat(state=PolicyHeartbeat.WAITING, message="the model is loading and warming up")
             message.header.stamp = rospy.Time.now()
-            self._publisher.publish(message)
+            try:
+                self._publisher.publish(message)
+            except rospy.ROSException:
+                return  # the node ends before it was warm
 
     def end(self) -> None:
         self._over.set()
