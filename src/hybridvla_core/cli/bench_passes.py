@@ -39,7 +39,7 @@ def counts_for(measured: Mapping[str, Any], ride_steps: int, where: str) -> Dict
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from hybridvla_core.evaluation.passes import collect, compare, reduced_jpeg_effect
+    from hybridvla_core.evaluation.passes import collect, compare, greedy, reduced_jpeg_effect
     from hybridvla_core.evaluation.suite import load_configs
     from hybridvla_core.policy.predictor import Policy
 
@@ -51,14 +51,15 @@ def run(args: argparse.Namespace) -> int:
                               "observations": len(observations)}
     for dtype in args.dtypes:
         rides = {}
-        steps = Policy.from_checkpoint(args.checkpoint).config.ddim_steps
+        everything = Policy.from_checkpoint(args.checkpoint, dtype=dtype, all_tokens=True)
+        decoded = [greedy(everything, observation) for observation in observations]
+        steps = everything.config.ddim_steps
         for ride_steps in range(1, steps) if dtype == "float32" else (steps - 1,):
             policy = Policy.from_checkpoint(args.checkpoint, dtype=dtype, all_tokens=False, ride_steps=ride_steps)
-            rides[str(ride_steps)] = compare(policy, observations)
+            rides[str(ride_steps)] = compare(policy, observations, decoded=decoded)
             result["checkpoint_sha256"] = policy.manifest_sha256
             _print(f"{dtype}, draft along {ride_steps} step(s)", rides[str(ride_steps)])
-        everything = Policy.from_checkpoint(args.checkpoint, dtype=dtype, all_tokens=True)
-        result[dtype] = {"ride_steps": rides, "all_tokens": compare(everything, observations)}
+        result[dtype] = {"ride_steps": rides, "all_tokens": compare(everything, observations, decoded=decoded)}
         _print(f"{dtype}, all tokens", result[dtype]["all_tokens"])
     result["reduced_jpeg"] = reduced_jpeg_effect(Policy.from_checkpoint(args.checkpoint), observations[:60])
     print(f"target moved by reduced decoding of JPEGs: {result['reduced_jpeg']}")

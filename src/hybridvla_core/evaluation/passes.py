@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 import torch
@@ -57,12 +57,14 @@ def greedy(policy: Policy, observation: Observation, seed: int = 0) -> Dict[str,
             "margin": float((best[:, 0] - best[:, 1]).min()), "denoised": x[0].cpu().numpy()}
 
 
-def compare(policy: Policy, observations: Sequence[Observation], seed: int = 0) -> Dict[str, Any]:
-    """Every observation by few passes and plainly. `policy` must not want all tokens (`all_tokens=False`)."""
+def compare(policy: Policy, observations: Sequence[Observation], seed: int = 0,
+            decoded: Optional[Sequence[Dict[str, Any]]] = None) -> Dict[str, Any]:
+    """Every observation by few passes and plainly. decoded: what `greedy` gave for each; None: it is asked here."""
     gate = Gate(policy.config.ensemble, policy.config.model.action_dim)
     rows = []
-    for observation in observations:
-        fast, plain = policy.predict(observation, mode=Mode.ENSEMBLE, seed=seed), greedy(policy, observation, seed)
+    decoded = [greedy(policy, observation, seed) for observation in observations] if decoded is None else decoded
+    for observation, plain in zip(observations, decoded):
+        fast = policy.predict(observation, mode=Mode.ENSEMBLE, seed=seed)
         exact = int(np.isfinite(fast.token_confidence).sum())
         fused = policy.config.ensemble.passes(plain["confidence"])
         values = policy.engine.tokens.decode(torch.tensor(plain["ids"])).numpy()[None]
