@@ -60,7 +60,7 @@ def over_ros(rig, configs):
                                   "_policy_config:=config/policies/tiny.yaml"], "real_policy.log")
     try:
         rig.heartbeat = None
-        rig.until(lambda: rig.heartbeat is not None, "a heartbeat", 60)
+        rig.until(lambda: rig.heartbeat is not None and rig.heartbeat.ready, "a policy that is ready", 60)
         rig.proposals.clear()
         rig.begin()
         assert rig.instruct(INSTRUCTION, False).success
@@ -100,7 +100,10 @@ def test_every_decision_of_an_episode_over_ros_is_made_in_process_too(rig, confi
         assert abs(np.dot(here.targets[0].target.quaternion, [turn.x, turn.y, turn.z, turn.w])) > 1.0 - 1e-6
         assert here.targets[0].gripper == pytest.approx(there.gripper, abs=1e-5)
         assert here.prediction.fused == message.fused
-        assert np.allclose(here.prediction.token_confidence, message.token_confidence, atol=1e-4, equal_nan=True)
+        # The node ends decoding early where the gate cannot open any more; what it did decode is the same.
+        known = np.isfinite(message.token_confidence)
+        assert known.all() == message.ar_complete and known.any()
+        assert np.allclose(here.prediction.token_confidence[known], np.array(message.token_confidence)[known], atol=1e-4)
     begins_alike(policy, configs, made[0])
 
 
