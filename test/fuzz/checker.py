@@ -237,17 +237,23 @@ class Checker:
                                - self.robot["inter_arm_margin_m"], ticks[at], "arms", LENGTH)
 
     def _opening(self, command) -> None:
-        """Openings lie in 0 to 1; where they are streamed, two of them differ by no more than the speed allows."""
-        if command.gripper is None:
+        """Openings lie in 0 to 1; where they are streamed, their steps keep speed and acceleration. None: no step."""
+        last = None if self._fresh or not command.publish else self._gripper.get(command.name)
+        arm = self.arms[command.name]
+        gripper, opening = arm.arm["gripper"], command.gripper
+        self._gripper.pop(command.name, None)
+        if opening is None and last is None:
             return
-        self._at_least("gripper", np.array([0.5 - abs(command.gripper - 0.5)]), [self.ticks], command.name, 1e-9)
-        gripper = self.arms[command.name].arm["gripper"]
-        last = self._gripper.get(command.name)
-        if not gripper["binary"] and last is not None and not self._fresh:
-            speed = abs(command.gripper - last[1]) * gripper["max_width_m"] / ((self.ticks - last[0]) * self.dt)
-            self._rate("gripper_speed", np.array([speed]), gripper["speed_m_s"], [self.ticks],
-                       self.arms[command.name])
-        self._gripper[command.name] = (self.ticks, command.gripper)
+        opening = last[0] if opening is None else opening
+        self._at_least("gripper", np.array([0.5 - abs(opening - 0.5)]), [self.ticks], command.name, 1e-9)
+        speed = None                              # of the first opening nothing is known
+        if last is not None and not gripper["binary"]:
+            speed = (opening - last[0]) * gripper["max_width_m"] / self.dt
+            self._rate("gripper_speed", np.array([abs(speed)]), gripper["speed_m_s"], [self.ticks], arm)
+            if last[1] is not None:
+                self._rate("gripper_acceleration", np.array([abs(speed - last[1])]) / self.dt,
+                           gripper["acceleration_m_s2"], [self.ticks], arm)
+        self._gripper[command.name] = (opening, speed)
 
     def _resting(self) -> bool:
         """The last two commands of every arm are the same."""

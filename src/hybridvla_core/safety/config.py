@@ -77,7 +77,8 @@ class GripperConfig:
     """Opening is 0 closed to 1 open = width / max_width_m.
 
     binary: commands are 0 or 1, decided with hysteresis (below close_below it closes, above open_above it opens).
-    Otherwise a new command goes out when it differs by `deadband`. speed_m_s bounds the width's speed.
+    Otherwise a new command goes out when it differs by `deadband`. speed_m_s and acceleration_m_s2 bound the width's
+    motion where openings are streamed.
     readings: what the driver reports (and takes) closed and open, in its own units; without it 0 and max_width_m.
     """
 
@@ -87,6 +88,7 @@ class GripperConfig:
     open_above: float
     deadband: float
     speed_m_s: float
+    acceleration_m_s2: float
     force_n: float
     minimum_wait_s: float
     deadline_s: float
@@ -98,7 +100,8 @@ class GripperConfig:
                 "gripper: readings must differ between closed and open")
         require(0.0 < self.close_below < self.open_above < 1.0, "gripper: 0 < close_below < open_above < 1 is needed")
         require(0.0 < self.deadband < 1.0, "gripper: deadband must lie between 0 and 1")
-        require(self.speed_m_s > 0.0 and self.force_n > 0.0, "gripper: speed_m_s and force_n must be positive")
+        require(min(self.speed_m_s, self.acceleration_m_s2, self.force_n) > 0.0,
+                "gripper: speed_m_s, acceleration_m_s2 and force_n must be positive")
         require(0.0 <= self.minimum_wait_s < self.deadline_s, "gripper: minimum_wait_s must be below deadline_s")
 
 

@@ -5,6 +5,7 @@ from typing import Optional
 
 from hybridvla_core.contracts import GripperState
 from hybridvla_core.safety.config import GripperConfig
+from hybridvla_core.safety.limits.gripper import GripperLimit
 
 
 class GripperSequencer:
@@ -12,7 +13,7 @@ class GripperSequencer:
 
     def __init__(self, config: GripperConfig, dt: float) -> None:
         self._config = config
-        self._step = config.speed_m_s / config.max_width_m * dt
+        self._stream = GripperLimit(config, dt)
         self.command: Optional[float] = None
         self._wanted: Optional[float] = None
         self._since = float("-inf")
@@ -29,6 +30,7 @@ class GripperSequencer:
         is: the opening does not tell one that holds something wide from one that is open."""
         known = measured == measured
         self.command = measured if known and not self._config.binary else None
+        self._stream.restart(self.command)
         self._wanted, self._busy, self.failed = None, False, False
 
     def want(self, opening: float) -> None:
@@ -52,17 +54,18 @@ class GripperSequencer:
                 self._busy, self.failed = False, state in (GripperState.MOVING, GripperState.FAILED)
             elif waited >= self._config.minimum_wait_s and state in (GripperState.DONE, GripperState.FAILED):
                 self._busy, self.failed = False, state == GripperState.FAILED
-        if self._wanted is None or self._wanted == self.command:
+        if self._wanted == self.command:
             self._wanted = None
+        if self._wanted is None and not self._stream.moving:
             return None
         if self._config.binary or self.command is None:
             if self._busy:
                 return None
             self.command = self._wanted
+            if not self._config.binary:
+                self._stream.restart(self.command)
         else:
-            change = self._wanted - self.command
-            self.command = self._wanted if abs(change) <= self._step else self.command + (
-                self._step if change > 0.0 else -self._step)
+            self.command = self._stream.advance(self._wanted)
         self._busy, self._since, self.failed = True, now, False
         return self.command
 

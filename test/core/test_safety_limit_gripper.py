@@ -1,0 +1,82 @@
+"""A streamed opening: range, speed and acceleration on every step, whatever is asked for."""
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hybridvla_core.contracts import GripperState
+from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.safety.config import load_robot
+from hybridvla_core.safety.gripper import GripperSequencer
+from hybridvla_core.safety.limits.gripper import GripperLimit
+
+ROBOTS = Path(__file__).resolve().parents[2] / "config" / "robots"
+ROBOT = load_robot(ROBOTS / "agilex.yaml")
+GRIPPER, DT = ROBOT.arms[0].gripper, ROBOT.dt
+SPEED = GRIPPER.speed_m_s / GRIPPER.max_width_m * DT
+CHANGE = GRIPPER.acceleration_m_s2 / GRIPPER.max_width_m * DT ** 2
+
+
+def assert_kept(openings):
+    steps = np.diff(openings)
+    assert min(openings) >= 0.0 and max(openings) <= 1.0
+    assert np.abs(steps).max() <= SPEED + 1e-12
+    assert np.abs(np.diff(np.append(0.0, steps))).max() <= CHANGE + 1e-12
+
+
+@pytest.mark.parametrize("begin, wanted", [(0.0, 1.0), (1.0, 0.3), (0.5, 0.5005), (0.2, 0.2), (0.0, 5.0), (1.0, -3.0)])
+def test_arrives_exactly_and_near_the_fastest_way(begin, wanted):
+    limit = GripperLimit(GRIPPER, DT)
+    limit.restart(begin)
+    openings = [begin]
+    while len(openings) < 400 and (len(openings) < 3 or limit.moving):
+        openings.append(limit.advance(wanted))
+    goal = min(max(wanted, 0.0), 1.0)
+    assert openings[-1] == goal
+    assert_kept(openings)
+    left = abs(goal - begin)
+    ideal = left / SPEED + SPEED / CHANGE if left > SPEED ** 2 / CHANGE else 2.0 * (left / CHANGE) ** 0.5
+    assert len(openings) <= ideal + 6
+
+
+def test_changing_its_mind_keeps_the_limits():
+    rng = np.random.default_rng(6)
+    limit = GripperLimit(GRIPPER, DT)
+    limit.restart(0.5)
+    openings, wanted = [0.5], None
+    for _ in range(4000):
+        if rng.random() < 0.05:
+            wanted = rng.choice([None, 0.0, 1.0, rng.random(), openings[-1] + rng.normal(0, 1e-3)])
+        openings.append(limit.advance(wanted))
+    assert_kept(openings)
+    assert np.ptp(openings) > 0.5
+
+
+def test_an_unknown_opening_begins_where_it_is_told():
+    limit = GripperLimit(GRIPPER, DT)
+    limit.restart(None)
+    assert limit.advance(None) is None
+    assert limit.advance(0.7) == 0.7
+
+
+def test_the_sequencer_streams_within_them_and_comes_to_rest_when_the_wish_is_dropped():
+    gripper = GripperSequencer(GRIPPER, DT)
+    gripper.restart(0.0)
+    gripper.want(1.0)
+    sent = [0.0] + [gripper.tick(tick * DT, GripperState.DONE) for tick in range(60)]
+    gripper.cancel()
+    rest = [gripper.tick((60 + tick) * DT, GripperState.DONE) for tick in range(60)]
+    sent += [opening for opening in rest if opening is not None]
+    assert_kept(sent)
+    assert rest[-1] is None and 0.0 < sent[-1] < 1.0
+    gripper.want(1.0)
+    while gripper.busy:
+        opening = gripper.tick(10.0 + len(sent) * DT, GripperState.DONE)
+        sent += [opening] if opening is not None else [sent[-1]]
+    assert sent[-1] == 1.0
+
+
+def test_its_numbers_must_be_positive():
+    with pytest.raises(ConfigurationError, match="acceleration_m_s2"):
+        dataclasses.replace(GRIPPER, acceleration_m_s2=0.0)
