@@ -71,7 +71,7 @@ class Bench:
 
     def begin(self):
         """Activate, and wait for a status that shows the arm seeded at its measured pose."""
-        assert self.activate(True).success
+        self.until(lambda: self.activate(True).success, "activation, once the policy is READY", 40)
         self.until(lambda: self.state("HOLDING") or self.state("ACTIVE"), "a status after activation")
 
     def rest(self):
