@@ -23,7 +23,7 @@ class Source:
 
         self._rospy, self._conversions, self._arms = rospy, conversions, arms
         self.alive, self.silent = True, False
-        self._epoch, self._sequence = secrets.randbits(60) | 1, 0
+        self._epoch, self._sequence, self._last = secrets.randbits(60) | 1, 0, None
         self._proposals = rospy.Publisher("/hybridvla/policy/proposal", ActionProposal, queue_size=5)
         self._beats = rospy.Publisher("/hybridvla/policy/heartbeat", PolicyHeartbeat, queue_size=5)
         threading.Thread(target=self._beat, daemon=True).start()
@@ -42,11 +42,19 @@ class Source:
             assert time.monotonic() < deadline, "no filter listens to proposals"
             time.sleep(0.02)
         self._sequence += 1
+        self._last = poses, opening
         now = self._rospy.Time.now().to_sec()
         targets = tuple(ArmTarget(arm.name, arm.base_frame, Pose(*poses[arm.name]), now, Pose(*poses[arm.name]),
                                   DeltaBase.MEASURED, opening) for arm in self._arms)
         self._proposals.publish(self._conversions.proposal_message(
             Proposal(now, self._epoch, self._sequence, 1, "move", 20.0, targets, observation_age=0.01)))
+
+    def again(self, status):
+        """Propose the last target once more when the filter dropped it in a passing hold, as a policy would; False."""
+        _, sequence, at_target, waiting = self._conversions.execution(status)
+        if waiting and not at_target and sequence == self._sequence:
+            self.propose(*self._last)
+        return False
 
 
 class Rig:

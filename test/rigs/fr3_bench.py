@@ -43,7 +43,8 @@ class Bench:
     def arrive(self, position, opening=1.0):
         before = self.status.sequence
         self.go(position, opening)
-        self.until(lambda: self.status.sequence > before and self.status.arms[0].at_target, "arrival", 40)
+        self.until(lambda: (self.status.sequence > before and self.status.arms[0].at_target)
+                   or self.source.again(self.status), "arrival", 40)
 
     def start(self):
         """At the start pose, active, with a status that shows it."""
