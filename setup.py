@@ -3,9 +3,10 @@ from setuptools import setup
 
 PACKAGES = [
     "hybridvla_core", "hybridvla_core.checkpoints", "hybridvla_core.cli", "hybridvla_core.data",
-    "hybridvla_core.evaluation", "hybridvla_core.evaluation.parity", "hybridvla_core.model", "hybridvla_core.policy",
+    "hybridvla_core.evaluation", "hybridvla_core.evaluation.parity",
+    "hybridvla_core.evaluation.replay", "hybridvla_core.model", "hybridvla_core.policy",
     "hybridvla_core.safety", "hybridvla_core.safety.limits", "hybridvla_core.training", "hybridvla_ros",
-    "hybridvla_ros.adapters", "hybridvla_ros.adapters.franka", "hybridvla_ros.stand_ins", "hybridvla_sim"]
+    "hybridvla_ros.adapters", "hybridvla_ros.replay", "hybridvla_ros.adapters.franka", "hybridvla_ros.stand_ins", "hybridvla_sim"]
 
 setup(
     name="hybridvla",

@@ -28,6 +28,8 @@ from hybridvla_ros.images import to_rgb
 from hybridvla_ros.node_support import Diagnostics, package_path, require_parameter
 
 HEARTBEAT_S = 0.1
+#: Time that goes back by more was set back on purpose; less is a correction by NTP.
+CLOCK_BACK_S = 0.5
 
 
 class PolicyNode:
@@ -43,6 +45,7 @@ class PolicyNode:
                                  clock=lambda: rospy.Time.now().to_sec())
         self._used: Tuple[int, int] = (0, 0)  # stamp, ns, and instruction of the last prediction
         self._arms = ArmFeed(robot, self.proposer.on_arm_state)
+        self._clock_seen = 0.0
         self._problem = "warming up"
         self._warm_up(policy)
         self._subscribe()
@@ -105,6 +108,7 @@ class PolicyNode:
         """Predict whenever a prediction is due and an observation can be made."""
         rospy.loginfo("policy READY: %s, cameras %s", self.config.mode, ", ".join(self.feed.sync.views))
         while not rospy.is_shutdown():
+            self._watch_clock()
             if not self.proposer.due():
                 self._problem = ""
                 time.sleep(0.005)
@@ -114,6 +118,16 @@ class PolicyNode:
                 self.proposer.report(self._problem)
                 rospy.logwarn_throttle(5.0, self._problem)
                 self.feed.sync.wait(0.02)
+
+    def _watch_clock(self) -> None:
+        """Simulated time that goes back (a bag that loops, a seek) would leave images and stamps from the future."""
+        now = rospy.Time.now().to_sec()
+        if now < self._clock_seen - CLOCK_BACK_S:
+            rospy.logwarn("the clock was set back by %.2f s; starting over", self._clock_seen - now)
+            self.feed.sync.clear()
+            self.proposer.start_over()
+            self._used = (0, 0)
+        self._clock_seen = now
 
     def _predict(self) -> str:
         """One inference; returns a sentence when there was nothing to predict from."""

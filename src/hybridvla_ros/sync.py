@@ -54,6 +54,12 @@ class CameraSync:
             self._additions += 1
             self._changed.notify_all()
 
+    def clear(self) -> None:
+        """Forget all images: the clock was set back."""
+        with self._changed:
+            for queue in self._queues.values():
+                queue.clear()
+
     def wait(self, timeout: float) -> bool:
         """Block until another message has come, at most `timeout` s; whether one has."""
         with self._changed:

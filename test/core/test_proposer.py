@@ -172,3 +172,18 @@ def test_an_observation_waits_for_arm_states_up_to_its_stamp_but_not_for_ever(de
     assert desk.proposer.covers(10.01)
     desk.now = 10.1 + desk.config.max_state_gap_s
     assert desk.proposer.covers(10.05)
+
+
+def test_a_clock_set_back_begins_a_new_epoch_and_drops_what_was_under_way(desk):
+    desk.proposer.set_instruction("go")
+    first = desk.step()
+    desk.now += 1.0
+    desk.state(0.3)
+    under_way = desk.proposer.begin(IMAGES, int(desk.now * 1e9))
+    desk.now = 3.0
+    desk.proposer.start_over()
+    assert desk.proposer.finish(under_way, desk.policy.predict(under_way.observation)) is None
+    assert not desk.proposer.covers(3.0)
+    desk.state(0.3)
+    again = desk.step()
+    assert again.epoch != first.epoch and again.sequence == 1 and again.instruction == "go"

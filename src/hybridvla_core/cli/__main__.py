@@ -1,8 +1,8 @@
 """Entry point of `hybridvla`: finds the verb, imports only its module, and turns our errors into one sentence.
 
-A verb is a module in this folder with `add_parser(subparsers)`, which adds a parser named as the verb, and
-`run(args) -> int`, which returns the exit status. Nothing but the chosen verb is imported, so that `--help` does not
-wait for torch.
+A verb is a module in this folder, or one that ELSEWHERE names, with `add_parser(subparsers)`, which adds a parser named
+as the verb, and `run(args) -> int`, which returns the exit status. Nothing but the chosen verb is imported, so that
+`--help` does not wait for torch.
 """
 from __future__ import annotations
 
@@ -28,12 +28,16 @@ VERBS: Dict[str, str] = {
     "replay": "run a policy and the filter over a recorded bag",
     "doctor": "check this installation and say what to do about what is missing",
 }
+#: Verbs that live elsewhere, because they need ROS and nothing here may import it.
+ELSEWHERE: Dict[str, str] = {"replay": "hybridvla_ros.replay.cli"}
 
 
 def available_verbs() -> List[str]:
     """The verbs whose module is part of this installation, in the order of `VERBS`."""
     folder = Path(__file__).resolve().parent
-    return [verb for verb in VERBS if (folder / f"{verb}.py").is_file()]
+    source = folder.parents[1]
+    return [verb for verb in VERBS if (folder / f"{verb}.py").is_file()
+            or verb in ELSEWHERE and (source / f"{ELSEWHERE[verb].replace('.', '/')}.py").is_file()]
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -64,7 +68,7 @@ def _dispatch(arguments: List[str]) -> int:
         _top_parser(verbs).parse_args(arguments or ["--help"])
         return 2
     verb = arguments[0]
-    module = importlib.import_module(f"hybridvla_core.cli.{verb}")
+    module = importlib.import_module(ELSEWHERE.get(verb, f"hybridvla_core.cli.{verb}"))
     parser = argparse.ArgumentParser(prog="hybridvla")
     module.add_parser(parser.add_subparsers(dest="verb", required=True, metavar="verb"))
     status = module.run(parser.parse_args(arguments))

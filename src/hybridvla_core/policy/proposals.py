@@ -22,6 +22,7 @@ class Inference:
     stamp: float
     camera_spread: float
     bases: Tuple[Tuple[Pose, float], ...]
+    epoch: int = 0
 
 
 def targets_of(config: PolicyConfig, inference: Inference, prediction: Prediction) -> Tuple[ArmTarget, ...]:

@@ -146,6 +146,16 @@ class Proposer:
             return (all(history.newest >= stamp for history in self._measured.values())
                     or self._clock() - stamp > self.config.max_state_gap_s)
 
+    def start_over(self) -> None:
+        """The clock of the stamps was set back (a bag plays again): forget the past and begin a new epoch, because the
+        filter refuses stamps before the last one within an epoch. The instruction stays."""
+        with self._lock:
+            self.epoch = secrets.randbits(63) | 1
+            self._sequence = self._blocking_sequence = 0
+            self._reached_at = self._last_begin = -math.inf
+            for histories in (self._measured, self._commanded):
+                histories.update({name: PoseHistory(name) for name in histories})
+
     def report(self, message: str) -> None:
         """Say in the heartbeat why no observation can be made (`camera wrist: no frame for 0.4 s`)."""
         with self._lock:
@@ -173,19 +183,20 @@ class Proposer:
             self._last_begin = now
             self._enter(PolicyState.INFERRING, now, "")
             return Inference(observation, self._instruction_sequence, stamp, float(camera_spread),
-                             tuple((pose, held) for pose, _, held in bases))
+                             tuple((pose, held) for pose, _, held in bases), self.epoch)
 
     def predict(self, inference: Inference) -> Prediction:
         """Run the model, without the lock. Errors of the model pass through."""
         return self.policy.predict(inference.observation, mode=self.config.inference_mode, seed=self.config.seed)
 
     def finish(self, inference: Inference, prediction: Prediction) -> Optional[Proposal]:
-        """Publish the proposal, unless the instruction has changed since `begin`: then None, and nothing leaves."""
+        """Publish the proposal, unless the instruction or the epoch has changed since `begin`: then None, and nothing
+        leaves."""
         with self._lock:
             now = self._monotonic()
             self._progress = now
             self._enter(PolicyState.WAITING, now, "")
-            if inference.instruction_sequence != self._instruction_sequence:
+            if inference.instruction_sequence != self._instruction_sequence or inference.epoch != self.epoch:
                 self.discarded += 1
                 return None
             self._sequence += 1

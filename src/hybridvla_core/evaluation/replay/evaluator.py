@@ -1,0 +1,197 @@
+"""Frames into rows: predictions in batches, proposals through the filter, errors against what the robot did next."""
+from __future__ import annotations
+
+import heapq
+import itertools
+from concurrent.futures import Future
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
+
+import numpy as np
+
+from hybridvla_core.contracts import Prediction, Proposal
+from hybridvla_core.evaluation.replay import film
+from hybridvla_core.evaluation.replay.filtering import FilterJob, FilterPool
+from hybridvla_core.evaluation.replay.rows import Frame, Row
+from hybridvla_core.evaluation.replay.settings import ReplaySettings
+from hybridvla_core.evaluation.replay.truth import Truth, TruthFinder, angle, distance
+from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.policy.proposals import make_proposal
+from hybridvla_core.safety.config import RobotConfig
+
+SAME_MOMENT_S = 0.5      # worst moments closer together than this show the same thing
+MOST_WAITING = 64        # filter jobs under way; more would let memory grow with the recording
+STATE_SLACK = 0.02       # of a channel's range: a state this far outside still counts as inside
+
+
+class Evaluator:
+    """One policy over the frames of one recording after the other.
+
+    worst: how many pictures of the worst moments are kept; film_every_s: spacing of the filmstrip, s of the recording.
+    """
+
+    def __init__(self, policy: Any, config: PolicyConfig, robot: RobotConfig, settings: ReplaySettings, pool: FilterPool,
+                 batch: int = 16, worst: int = 12, film_every_s: float = 10.0) -> None:
+        self.policy, self.config, self.robot, self.settings = policy, config, robot, settings
+        self.rows: List[Row] = []
+        self._pool, self._batch, self._worst_count, self._film_every = pool, max(1, batch), worst, film_every_s
+        self._frames: List[Frame] = []
+        self._waiting: List[Tuple[Row, Future]] = []
+        self._worst: List[Tuple[float, int, Row]] = []
+        self._film_at = -np.inf
+        self._film: Set[int] = set()
+        self._last_full: Optional[Proposal] = None
+        self._full_at = -np.inf
+        self._recording, self._finder = -1, None
+        self._window = getattr(policy, "config", None) and policy.config.ensemble.confidence_window_bins
+        self._order = [config.convention.arms.index(arm.name) for arm in robot.arms]
+
+    def begin(self, recording: int, finder: TruthFinder) -> None:
+        """The frames that follow belong to another recording."""
+        self.flush()
+        self._recording, self._finder, self._film_at, self._last_full = recording, finder, -np.inf, None
+
+    def add(self, frame: Frame) -> None:
+        self._frames.append(frame)
+        if len(self._frames) >= self._batch:
+            self.flush()
+
+    def flush(self) -> None:
+        """Predict what is waiting."""
+        frames, self._frames = self._frames, []
+        if not frames:
+            return
+        observations = [frame.inference.observation for frame in frames]
+        mode, seed = self.config.inference_mode, self.config.seed
+        if self._batch == 1:
+            predictions = [self.policy.predict(observations[0], mode=mode, seed=seed)]
+        else:
+            predictions = self.policy.predict_batch(observations, mode=mode, seed=seed)
+        for frame, prediction in zip(frames, predictions):
+            self._one(frame, prediction)
+
+    def finish(self) -> None:
+        """Everything has been added; waits for the filter."""
+        self.flush()
+        self._collect(0)
+
+    def _one(self, frame: Frame, prediction: Prediction) -> None:
+        proposal = make_proposal(self.config, self.policy, frame.inference, prediction, 1, len(self.rows) + 1, 0.0)
+        arms = len(self.config.convention.arms)
+        observation = frame.inference.observation
+        truth, why = self._finder.find(frame.inference.stamp)
+        row = Row(len(self.rows), self._recording, frame.time, observation.stamp_ns, observation.instruction, frame.kind,
+                  tuple(pose for pose, _ in frame.inference.bases), proposal.targets[:arms], truth, why,
+                  fused=bool(prediction.fused), confidence=float(prediction.mean_confidence),
+                  token_confidence=prediction.token_confidence, path_distance=float(prediction.path_distance),
+                  path_angle=float(prediction.path_angle), spread=frame.inference.camera_spread)
+        if truth is not None:
+            self._compare(row, truth, prediction)
+        row.state_outside = self._state_outside(observation.state)
+        if frame.recorded is not None and frame.recorded.checkpoint_sha256 == self.policy.manifest_sha256 \
+                and frame.recorded.action.shape == np.atleast_2d(prediction.action).shape:
+            row.reproduction = action_distance(frame.recorded.action, np.atleast_2d(prediction.action))
+        self.rows.append(row)
+        self._filter(row, frame, proposal)
+        self._keep_pictures(row, frame)
+
+    def _compare(self, row: Row, truth: Truth, prediction: Prediction) -> None:
+        row.error = np.array([np.asarray(target.target.position) - arm.pose.position
+                              for target, arm in zip(row.targets, truth.arms)])
+        row.angle = max(angle(target.target, arm.pose) for target, arm in zip(row.targets, truth.arms))
+        row.gripper_ok = all((target.gripper < 0.5) == arm.closed for target, arm in zip(row.targets, truth.arms))
+        row.hits = self._hits(row, truth, prediction)
+
+    def _hits(self, row: Row, truth: Truth, prediction: Prediction) -> Optional[np.ndarray]:
+        """(A,) whether the recorded value lies in the decoded bin or within the checkpoint's confidence window of it."""
+        if prediction.token_confidence is None or prediction.autoregressive is None or self._window is None:
+            return None
+        from hybridvla_core.conventions import target_to_action
+
+        convention, scale = self.config.convention, self.policy.normaliser.action
+        wanted = np.concatenate([target_to_action(convention, arm.pose, 0.0 if arm.closed else 1.0, base)
+                                 for arm, base in zip(truth.arms, row.bases)])
+        reach = (self._window + 0.5) * 2.0 / self.policy.config.model.bins
+        return np.abs(scale.normalise(wanted) - scale.normalise(prediction.autoregressive[0])) <= reach
+
+    def _state_outside(self, state: np.ndarray) -> bool:
+        normaliser = getattr(self.policy, "normaliser", None)
+        if normaliser is None:
+            return False
+        scale = normaliser.state
+        slack = STATE_SLACK * (scale.q99 - scale.q01)
+        return bool(((state < scale.q01 - slack) | (state > scale.q99 + slack))[scale.mask].any())
+
+    # The filter ----------------------------------------------------------------------------------------------------
+
+    def _filter(self, row: Row, frame: Frame, proposal: Proposal) -> None:
+        full = self._is_new(proposal, frame.time)
+        if full:
+            self._last_full, self._full_at = proposal, frame.time
+        # The robot's own order of arms may differ from the action's.
+        chunk, arms = proposal.chunk, len(self._order)
+        targets = tuple(proposal.targets[step * arms + index] for step in range(chunk) for index in self._order)
+        bare = Proposal(**{**vars(proposal), "targets": targets, "prediction": None})
+        job = FilterJob(bare, tuple(frame.joints[index] for index in self._order), full)
+        self._waiting.append((row, self._pool.submit(job)))
+        self._collect(MOST_WAITING)
+
+    def _is_new(self, proposal: Proposal, time: float) -> bool:
+        last, rules = self._last_full, self.settings.filter
+        if last is None or last.instruction_sequence != proposal.instruction_sequence:
+            return True
+        if time - self._full_at < rules.full_every_s:
+            return False
+        return any(distance(a.target, b.target) > rules.new_target_m or angle(a.target, b.target) > rules.new_target_rad
+                   or abs(a.gripper - b.gripper) > 0.5 for a, b in zip(last.targets, proposal.targets))
+
+    def _collect(self, leave: int) -> None:
+        while len(self._waiting) > leave:
+            row, future = self._waiting.pop(0)
+            row.filter = future.result()
+
+    # Pictures ------------------------------------------------------------------------------------------------------
+
+    def _keep_pictures(self, row: Row, frame: Frame) -> None:
+        """JPEGs of the filmstrip and of the worst moments so far; those that are overtaken are dropped."""
+        images = frame.inference.observation.images
+        if frame.time - self._film_at >= self._film_every:
+            self._film_at = frame.time
+            self._film.add(row.index)
+            row.pictures = film.thumbnails(images)
+        bad = row.badness(self.settings.senses.radius_m, self.settings.senses.gripper_m)
+        if bad <= 0.0 or not self._worst_count:
+            return
+        near = next((entry for entry in self._worst if entry[2].recording == row.recording
+                     and abs(entry[2].time - row.time) < SAME_MOMENT_S), None)
+        if near is not None:
+            if near[0] >= bad:
+                return
+            self._worst.remove(near)
+            heapq.heapify(self._worst)
+            self._forget(near[2])
+        if len(self._worst) < self._worst_count or bad > self._worst[0][0]:
+            row.pictures = row.pictures or film.thumbnails(images)
+            heapq.heappush(self._worst, (bad, row.index, row))
+        if len(self._worst) > self._worst_count:
+            self._forget(heapq.heappop(self._worst)[2])
+
+    def _forget(self, row: Row) -> None:
+        if row.index not in self._film:
+            row.pictures = {}
+
+    @property
+    def worst(self) -> List[Row]:
+        """The worst moments, the worst first."""
+        return [row for _, _, row in sorted(self._worst, key=lambda entry: -entry[0])]
+
+
+def action_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Largest distance, m, between the translations of two actions (K, A)."""
+    steps = [np.linalg.norm((first - second)[:, start:start + 3], axis=1).max() for start in range(0, first.shape[1], 7)]
+    return float(max(steps))
+
+
+def by(rows: Sequence[Row], key: str) -> Dict[str, List[Row]]:
+    """Rows grouped by an attribute, sorted by its value."""
+    ordered = sorted(rows, key=lambda row: getattr(row, key))
+    return {name: list(group) for name, group in itertools.groupby(ordered, key=lambda row: getattr(row, key))}

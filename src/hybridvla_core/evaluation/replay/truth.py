@@ -1,0 +1,163 @@
+"""What the robot did next: the recorded target that a prediction is compared with, and the phase of the task."""
+from __future__ import annotations
+
+import bisect
+import math
+from dataclasses import dataclass, field
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from hybridvla_core.contracts import Pose
+from hybridvla_core.conventions import ActionConvention
+from hybridvla_core.evaluation.replay.settings import MotionSettings
+from hybridvla_core.evaluation.replay.track import Track
+
+GRIP_WAIT_S = 1.0                    # a gripper that changes so long after an arrival belongs to it
+REST_AT_S = 0.2                      # so long after a rest has begun an impedance arm has settled
+PHASES = ("approach", "grasp", "carry", "release")
+
+
+@dataclass(frozen=True)
+class ArmTruth:
+    """One arm's recorded target: pose in its base frame, and whether its gripper was closed then."""
+
+    pose: Pose
+    closed: bool
+
+
+@dataclass(frozen=True)
+class Truth:
+    """at: recorded time of the target, s. phase: of the first arm that does something."""
+
+    at: float
+    arms: Tuple[ArmTruth, ...]
+    phase: str
+
+
+@dataclass
+class Recording:
+    """Tracks of the arms in the convention's order, instructions as (since s, text), and engaged spans.
+
+    engaged: while the robot followed its instruction, or None where the recording does not say; then it always did.
+    """
+
+    tracks: List[Track]
+    instructions: List[Tuple[float, str]] = field(default_factory=list)
+    engaged: Optional[List[Tuple[float, float]]] = None
+
+    def instruction(self, stamp: float) -> str:
+        found = bisect.bisect_right([since for since, _ in self.instructions], stamp) - 1
+        return self.instructions[found][1] if found >= 0 else ""
+
+    def span(self, stamp: float) -> Optional[Tuple[float, float]]:
+        """The engaged span around `stamp`, cut where the instruction changes; None while nobody followed one."""
+        begin, end = float("-inf"), float("inf")
+        if self.engaged is not None:
+            around = next(((a, b) for a, b in self.engaged if a <= stamp <= b), None)
+            if around is None:
+                return None
+            begin, end = around
+        for since, _ in self.instructions:
+            if since <= stamp:
+                begin = max(begin, since)
+            else:
+                end = min(end, since)
+        return begin, end
+
+
+class TruthFinder:
+    """For observation stamps of one recording. Raises nothing: what cannot be compared comes with a reason."""
+
+    def __init__(self, recording: Recording, convention: ActionConvention, settings: MotionSettings) -> None:
+        self._recording, self._tracks, self._settings = recording, recording.tracks, settings
+        self._period = convention.action_period_s
+        self._rests = _common(self._tracks)
+        self._starts = [begin for begin, _ in self._rests]
+
+    def find(self, stamp: float) -> Tuple[Optional[Truth], str]:
+        """The target after `stamp`, s, or None and why there is none."""
+        span = self._recording.span(stamp)
+        if span is None:
+            return None, "the robot did not follow the policy's instruction"
+        if any(track.gripping(stamp) for track in self._tracks):
+            return None, "a gripper is on its way"
+        at = stamp + self._period if self._period > 0.0 else self._keyframe(stamp)
+        if at is None:
+            return None, "the robot did nothing more"
+        if at > span[1]:
+            return None, "the instruction or the robot's task ended before the target was reached"
+        if at - stamp > self._settings.horizon_s:
+            return None, "the next recorded target is too far ahead"
+        arms = []
+        for track in self._tracks:
+            pose = track.pose(at)
+            if pose is None:
+                return None, "the recording ends before the target"
+            arms.append(ArmTruth(pose, track.closed(self._grip_end(track, at))))
+        return Truth(at, tuple(arms), self._phase(stamp, arms)), ""
+
+    def _keyframe(self, stamp: float) -> Optional[float]:
+        """When the next keyframe was reached: the end of a motion, or the change of a gripper.
+
+        One that the arm is as good as at is over, unless its gripper has still to move: then it is the one.
+        """
+        grip = min((grip[0] for track in self._tracks for grip in track.grips if grip[0] >= stamp), default=math.inf)
+        if grip - stamp <= GRIP_WAIT_S and not self._moved(stamp, grip):
+            return grip
+        for index in range(bisect.bisect_right(self._starts, stamp), len(self._rests)):
+            begin, end = self._rests[index]
+            if grip < begin:
+                return grip
+            at = min(end, begin + REST_AT_S)
+            if self._moved(stamp, at):
+                return at
+        return grip if math.isfinite(grip) else None
+
+    def _moved(self, first: float, second: float) -> bool:
+        for track in self._tracks:
+            one, two = track.pose(first), track.pose(second)
+            if one is None or two is None:
+                continue
+            if distance(one, two) > self._settings.near_m or angle(one, two) > self._settings.near_rad:
+                return True
+        return False
+
+    def _grip_end(self, track: Track, at: float) -> float:
+        """The time whose gripper state belongs to a target reached at `at`: a keyframe's gripper moves after arrival."""
+        if self._period > 0.0:
+            return at
+        after = [grip[0] for grip in track.grips
+                 if at - REST_AT_S <= grip[0] <= at + GRIP_WAIT_S and not self._moved(at, grip[0])]
+        return max([at, *after])
+
+    def _phase(self, stamp: float, arms: Sequence[ArmTruth]) -> str:
+        names = []
+        for track, arm in zip(self._tracks, arms):
+            before = track.closed(stamp)
+            names.append(("carry" if before else "approach") if before == arm.closed else
+                         ("grasp" if arm.closed else "release"))
+        return next((name for name in ("grasp", "release", "carry") if name in names), "approach")
+
+
+def _common(tracks: Sequence[Track]) -> List[Tuple[float, float]]:
+    """Spans in which every arm rests."""
+    spans = tracks[0].rests if tracks else []
+    for track in tracks[1:]:
+        spans = [(max(a, c), min(b, d)) for a, b in spans for c, d in track.rests if max(a, c) < min(b, d)]
+    return spans
+
+
+def distance(first: Pose, second: Pose) -> float:
+    """m"""
+    return float(sum((float(a) - float(b)) ** 2 for a, b in zip(first.position, second.position)) ** 0.5)
+
+
+def angle(first: Pose, second: Pose) -> float:
+    """rad on SO(3)"""
+    from scipy.spatial.transform import Rotation
+
+    return float((Rotation.from_quat(first.quaternion).inv() * Rotation.from_quat(second.quaternion)).magnitude())
+
+
+def clip_reasons(reasons: Dict[str, int]) -> Dict[str, int]:
+    """Most frequent first."""
+    return dict(sorted(reasons.items(), key=lambda item: -item[1]))

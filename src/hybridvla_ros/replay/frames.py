@@ -1,0 +1,209 @@
+"""Second pass: messages in the order of recording into observations, by the sync and the proposer of the live node."""
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Any, Deque, Dict, Iterator, List, Optional, Tuple
+
+from hybridvla_core.contracts import Pose
+from hybridvla_core.errors import ObservationError
+from hybridvla_core.evaluation.replay.rows import DECISION, PERIOD, Frame, RecordedProposal
+from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.policy.proposer import Proposer
+from hybridvla_core.safety.config import RobotConfig
+from hybridvla_ros.arm_feed import ArmFeed
+from hybridvla_ros.images import to_rgb
+from hybridvla_ros.replay import bags
+from hybridvla_ros.replay.scan import Scanned
+from hybridvla_ros.sync import CameraSync, ImageSet
+
+SAME_STAMP_NS = 1000        # a proposal's stamp went through a float of seconds
+KEEP = 64                   # images a view, for observations of recorded proposals
+LATE_S = 1.0                # a recorded observation that is not there so long after its stamp will not come
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """A message not decoded yet: most are never used."""
+
+    raw: Any
+    topic: str
+    path: Any
+
+    def pixels(self, view: str) -> Any:
+        return to_rgb(bags.message(self.raw, self.topic, self.path), view)
+
+
+@dataclass
+class Observing:
+    """How often an observation was due, how often there was none, and why; unmatched: recorded proposals whose images
+    are not in the bag."""
+
+    due: int = 0
+    missed: int = 0
+    problems: Counter = field(default_factory=Counter)
+    first: Dict[str, float] = field(default_factory=dict)
+    spreads: List[float] = field(default_factory=list)
+    unmatched: int = 0
+
+    def miss(self, problem: str, time: float) -> None:
+        self.missed += 1
+        kind = re.sub(r"-?\d+(\.\d+)?", "#", problem)
+        self.problems[kind] += 1
+        self.first.setdefault(kind, round(time, 2))
+
+
+class FrameSource:
+    """rate: observations a second of recording, Hz; 0: none but `decisions`; inf: every new set of images.
+
+    decisions: recorded proposals to observe for, too. everything: also while nobody followed the policy's instruction.
+    """
+
+    def __init__(self, found: Scanned, policy: Any, config: PolicyConfig, robot: RobotConfig, rate: float,
+                 decisions: List[RecordedProposal], everything: bool = False) -> None:
+        self._found, self._config, self._everything = found, config, everything
+        self._now = found.begin
+        self._period = None if rate == 0.0 else 1.0 / rate
+        self._due_at = -float("inf")
+        self._used = -1
+        self.observing = Observing()
+        self._decisions: Deque[RecordedProposal] = deque(sorted(decisions, key=lambda proposal: proposal.stamp_ns))
+        self.proposer = Proposer(policy, config, epoch=1, clock=lambda: self._now, monotonic=lambda: self._now)
+        views = [camera.view for camera in config.cameras]
+        self.sync = CameraSync(views, config.max_camera_spread_s, config.max_observation_age_s)
+        self._kept: Dict[str, Deque[Tuple[int, RawImage]]] = {view: deque(maxlen=KEEP) for view in views}
+        self._feed = ArmFeed(robot, self.proposer.on_arm_state)
+        self._tracks = found.recording.tracks
+        self._instructions = deque(found.recording.instructions)
+
+    def __iter__(self) -> Iterator[Frame]:
+        topics = self._found.topics
+        wanted = [*topics.images, *topics.joints]
+        if self._config.convention.delta_base == "commanded" or self._config.convention.state_source == "last_command":
+            wanted.append(topics.status)
+        for topic, raw, when, path in self._found.read(wanted):
+            self._now = max(self._now, when)
+            while self._instructions and self._instructions[0][0] <= when:
+                self.proposer.set_instruction(self._instructions.popleft()[1])
+            self._take(topic, raw, when, path)
+            yield from self._recorded()
+            frame = self._periodic() if self._period is not None else None
+            if frame is not None:
+                yield frame
+        self.observing.unmatched += len(self._decisions)
+
+    def _take(self, topic: str, raw: Any, when: float, path: Any) -> None:
+        topics = self._found.topics
+        if topic in topics.images:
+            stamp = bags.header_stamp(raw)
+            for view in topics.images[topic]:
+                image = RawImage(raw, topic, path)
+                self.sync.add(view, stamp, image, arrival_ns=int(when * 1e9))
+                kept = self._kept[view]
+                if kept and stamp < kept[-1][0]:
+                    kept.clear()
+                kept.append((stamp, image))
+        elif topic in topics.joints:
+            message = bags.message(raw, topic, path)
+            for arm in topics.joints[topic]:
+                renames = topics.names.get(arm, {})
+                message.name = [renames.get(name, name) for name in message.name]
+            self._feed.on_joints(message, topics.joints[topic], when)
+        else:
+            self._commands(bags.message(raw, topic, path))
+
+    def _commands(self, status: Any) -> None:
+        for arm in status.arms:
+            point, turn = arm.target.pose.position, arm.target.pose.orientation
+            self.proposer.on_command(arm.name, Pose([point.x, point.y, point.z], [turn.x, turn.y, turn.z, turn.w]),
+                                     float("nan"), arm.target.header.stamp.to_sec())
+
+    def _periodic(self) -> Optional[Frame]:
+        """As the live loop: when a prediction is due, from the newest set, once the arms' states reach up to it."""
+        if self._now < self._due_at or not self.proposer.instruction:
+            return None
+        if not self._everything and self._found.recording.span(self._now) is None:
+            return None
+        images, problem = self.sync.latest(self._now)
+        if images is not None:
+            if images.stamp_ns == self._used:
+                return None
+            if not self.proposer.covers(images.stamp_ns * 1e-9):
+                return None
+        self.observing.due += 1
+        self._due_at = max(self._due_at + self._period, self._now - self._period) if self._period else -float("inf")
+        if images is None:
+            self.observing.miss(problem, self._now - self._found.begin)
+            self._due_at = max(self._due_at, self._now + 1.0 / self._config.prediction_rate_hz)
+            return None
+        self._used = images.stamp_ns
+        return self._frame(images, PERIOD, None)
+
+    def _recorded(self) -> Iterator[Frame]:
+        """Observations of recorded proposals, once everything that belongs to them has been read."""
+        while self._decisions:
+            proposal = self._decisions[0]
+            stamp = proposal.stamp_ns * 1e-9
+            if self._now < stamp + self._config.max_camera_spread_s or not self.proposer.covers(stamp):
+                return
+            images = self._pick(proposal)
+            if images is None and self._now - stamp < LATE_S:
+                return
+            self._decisions.popleft()
+            if images is None:
+                self.observing.unmatched += 1
+                continue
+            frame = self._frame(images, DECISION, proposal)
+            if frame is not None:
+                yield frame
+
+    def _pick(self, proposal: RecordedProposal) -> Optional[ImageSet]:
+        """The images whose oldest stamp and spread are the proposal's."""
+        begin, end = proposal.stamp_ns, proposal.stamp_ns + int(proposal.spread * 1e9)
+        choices = [[entry for entry in queue if begin - SAME_STAMP_NS <= entry[0] <= end + SAME_STAMP_NS]
+                   for queue in self._kept.values()]
+        if not all(choices):
+            return None
+        best = min(itertools.product(*choices), key=lambda entries: (
+            abs(min(entry[0] for entry in entries) - begin) + abs(max(entry[0] for entry in entries) - end)))
+        stamps = [entry[0] for entry in best]
+        if abs(min(stamps) - begin) > SAME_STAMP_NS:
+            return None
+        return ImageSet({view: entry[1] for view, entry in zip(self._kept, best)}, min(stamps),
+                        (max(stamps) - min(stamps)) * 1e-9)
+
+    def _frame(self, images: ImageSet, kind: str, recorded: Optional[RecordedProposal]) -> Optional[Frame]:
+        time = self._now - self._found.begin
+        try:
+            pixels = {view: image.pixels(view) for view, image in images.messages.items()}
+            inference = self._begin(pixels, images, recorded)
+        except ObservationError as error:
+            if kind == PERIOD:
+                self.observing.miss(str(error), time)
+            else:
+                self.observing.unmatched += 1
+            return None
+        if kind == PERIOD:
+            self.observing.spreads.append(images.spread)
+        stamp = images.stamp_ns * 1e-9
+        joints = tuple((track.joints[track.index(stamp)], float(track.openings[track.index(stamp)]))
+                       for track in self._tracks)
+        return Frame(time, inference, joints, recorded, kind)
+
+    def _begin(self, pixels: Dict[str, Any], images: ImageSet, recorded: Optional[RecordedProposal]) -> Any:
+        """The live node's observation. A recorded decision may look back further than a live one: its age was judged
+        when it was made, so the clock stands where the images are."""
+        if recorded is None:
+            return self.proposer.begin(pixels, images.stamp_ns, images.spread)
+        now, told = self._now, self.proposer.instruction
+        try:
+            self._now = min(now, images.stamp_ns * 1e-9 + images.spread)
+            if recorded.instruction and recorded.instruction != told:
+                self.proposer.set_instruction(recorded.instruction)
+            return self.proposer.begin(pixels, images.stamp_ns, images.spread)
+        finally:
+            self._now = now
+            if told and self.proposer.instruction != told:
+                self.proposer.set_instruction(told)

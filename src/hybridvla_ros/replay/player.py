@@ -1,0 +1,196 @@
+"""Plays a bag to the live nodes (`replay.launch`): `rosbag play --clock`, the recorded instructions at their times, the
+filter active in dry run, and the proposals recorded into a new bag."""
+from __future__ import annotations
+
+import bisect
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, List, Optional, Tuple
+
+import rospy
+from sensor_msgs.msg import CompressedImage, Image
+from std_srvs.srv import SetBool
+
+from hybridvla.srv import SetInstruction
+from hybridvla_core.configuration import load_file
+from hybridvla_core.errors import HybridVLAError, ObservationError
+from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.safety.config import RobotConfig
+from hybridvla_ros.images import from_rgb, to_rgb
+from hybridvla_ros.node_support import number_parameter, package_path, require_parameter
+from hybridvla_ros.replay import bags
+from hybridvla_ros.replay.topics import TopicMap, Topics, resolve
+
+RECORDED = ("/hybridvla/policy/proposal", "/hybridvla/policy/heartbeat", "/hybridvla/policy/instruction",
+            "/hybridvla/safety/status", "/diagnostics")
+STEP_S = 0.05
+READY_S = 120.0
+BACK_S = 0.1            # time that goes back by more has been set back: the bag starts over
+PLAYER, SIDE = "replay_play", "/replay/images/"
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What to play: topics of the bag, their new names, and compressed images to be published raw: topic -> raw one."""
+
+    topics: Tuple[str, ...]
+    remaps: Tuple[str, ...]
+    decoded: Tuple[Tuple[str, str], ...]
+
+
+def plan(topics: Topics, policy: PolicyConfig, robot: RobotConfig, found: Dict[str, str]) -> Feed:
+    """The bag's inputs under the names that the live nodes know; nothing a node of ours publishes is played."""
+    played: List[str] = []
+    remaps: List[str] = []
+    decoded: List[Tuple[str, str]] = []
+    wanted = {camera.view: camera for camera in policy.cameras}
+    for topic, views in topics.images.items():
+        played.append(topic)
+        for view in views:
+            camera = wanted[view]
+            if found[topic].endswith("CompressedImage") and not camera.compressed:
+                side = f"{SIDE}{view}/compressed"
+                remaps.append(f"{topic}:={side}")
+                decoded.append((side, camera.image_topic))
+            elif not found[topic].endswith("CompressedImage") and camera.compressed:
+                raise HybridVLAError(f"view {view}: the bag holds raw images on {topic}, the policy listens to compressed "
+                                     f"ones on {camera.image_topic}; name a raw topic in the policy's configuration")
+            elif topic != camera.image_topic:
+                remaps.append(f"{topic}:={camera.image_topic}")
+    for topic, arms in topics.joints.items():
+        played.append(topic)
+        ours = {robot.arm(arm).topics["joint_states"] for arm in arms}
+        if len(ours) > 1 or any(topics.names.get(arm) for arm in arms):
+            raise HybridVLAError(f"{topic}: joints are renamed or spread over topics by the topic map, which only `hybridvla "
+                                 "replay` does; give the robot's configuration the bag's names for playing it live")
+        remaps += [f"{topic}:={other}" for other in ours if other != topic]
+    return Feed(tuple(played), tuple(remaps), tuple(decoded))
+
+
+class Player:
+    """One run of the bag from its begin, or from `start` s, to its end."""
+
+    def __init__(self) -> None:
+        self._policy = load_file(PolicyConfig, package_path(require_parameter("policy_config")))
+        self._robot = load_file(RobotConfig, package_path(require_parameter("robot_config")))
+        given = str(rospy.get_param("~topics", "")).strip()
+        topic_map = load_file(TopicMap, package_path(given)) if given else TopicMap()
+        self._bags = [Path(part).expanduser() for part in require_parameter("bag").split()]
+        out = str(rospy.get_param("~out", "")).strip()
+        self._out = Path(out).expanduser() if out else self._bags[0].with_name(self._bags[0].stem + "_replayed.bag")
+        if self._out.resolve() in [path.resolve() for path in self._bags]:
+            raise HybridVLAError(f"{self._out}: is the bag to be played; choose another name with out:=")
+        self._told = " ".join(str(rospy.get_param("~instruction", "")).split())
+        self._instructions: List[Tuple[float, str]] = []
+        self._feed = self._look(topic_map)
+        self._children: List[subprocess.Popen] = []
+        self._current, self._seen, self._active = "", 0.0, False
+
+    def _look(self, topic_map: TopicMap) -> Feed:
+        """Read what the bags hold before anything is started."""
+        with bags.BagShelf() as shelf:
+            opened = [shelf.open(path) for path in self._bags]
+            repaired = [bag.path.name for bag in opened if bag.notes]
+            if repaired:
+                raise HybridVLAError(f"{', '.join(repaired)}: was never closed or is truncated; run `rosbag reindex` on a copy "
+                                     "and play that")
+            found = {topic: kind for bag in opened for topic, kind in bag.topics.items()}
+            topics = resolve(self._policy, self._robot, topic_map, found, str(self._bags[0]))
+            for bag in opened:
+                for topic, raw, when in bag.read([topics.instruction]) if topics.instruction else ():
+                    self._instructions.append((when, " ".join(bags.message(raw, topic, bag.path).data.split())))
+        if not self._told and not self._instructions:
+            raise HybridVLAError(f"{self._bags[0]}: holds no instruction; give one with instruction:=")
+        return plan(topics, self._policy, self._robot, found)
+
+    def run(self) -> None:
+        """Raises HybridVLAError when the nodes do not come up or the player fails."""
+        for name in ("/hybridvla/policy/set_instruction", "/hybridvla/safety/activate"):
+            try:
+                rospy.wait_for_service(name, timeout=READY_S)
+            except rospy.ROSException as error:
+                raise HybridVLAError(f"{name} did not appear within {READY_S:.0f} s; see what the nodes say") from error
+        instruct = rospy.ServiceProxy("/hybridvla/policy/set_instruction", SetInstruction)
+        activate = rospy.ServiceProxy("/hybridvla/safety/activate", SetBool)
+        for side, topic in self._feed.decoded:
+            publisher = rospy.Publisher(topic, Image, queue_size=10, tcp_nodelay=True)
+            rospy.Subscriber(side, CompressedImage, self._decode, callback_args=publisher, queue_size=20,
+                             buff_size=2 ** 24, tcp_nodelay=True)
+        rospy.on_shutdown(self._stop)
+        try:
+            self._start(["rosbag", "record", "-O", str(self._out), "--lz4", *RECORDED, "__name:=replay_record"])
+            player = self._start(self._command())
+            while player.poll() is None and not rospy.is_shutdown():
+                self._step(instruct, activate)
+                time.sleep(STEP_S)
+            if not self._seen and not rospy.is_shutdown():
+                raise HybridVLAError("rosbag play ended before it gave the time; see its words above")
+        finally:
+            self._stop()
+        rospy.loginfo("played; the proposals are in %s", self._out)
+
+    def _command(self) -> List[str]:
+        rate, start = number_parameter("rate", 1.0), number_parameter("start", 0.0)
+        if not 0.01 <= rate <= 100.0 or start < 0.0:
+            raise HybridVLAError(f"rate is {rate:g} and start {start:g}; use a rate from 0.01 to 100 and a start from 0 s on")
+        options = ["--loop"] if rospy.get_param("~loop", False) else []
+        options += ["--pause"] if rospy.get_param("~pause", False) else []
+        return ["rosbag", "play", "--quiet", "--clock", "--hz", "200", "--rate", str(rate), "--start", str(start), *options,
+                "--topics", *self._feed.topics, "--bags", *map(str, self._bags), *self._feed.remaps,
+                f"__name:={PLAYER}"]
+
+    def _step(self, instruct: rospy.ServiceProxy, activate: rospy.ServiceProxy) -> None:
+        """Keep the instruction of the bag's present time, and the filter active; both anew when the bag starts over."""
+        now = rospy.Time.now().to_sec()
+        if now <= 0.0:
+            return
+        if now < self._seen - BACK_S:
+            rospy.loginfo("the bag starts over")
+            self._current = ""
+            if self._active:
+                activate(False)
+                self._active = False
+        self._seen = now
+        wanted = self._instruction(now)
+        if wanted and wanted != self._current and instruct(wanted, False).success:
+            self._current = wanted
+        if not self._active and rospy.get_param("~activate", True):
+            self._active = bool(activate(True).success)
+
+    def _instruction(self, now: float) -> Optional[str]:
+        if self._told:
+            return self._told
+        found = bisect.bisect_right([when for when, _ in self._instructions], now) - 1
+        return self._instructions[max(found, 0)][1]
+
+    def _decode(self, message: CompressedImage, publisher: rospy.Publisher) -> None:
+        try:
+            publisher.publish(from_rgb(to_rgb(message, publisher.name), message.header.stamp, message.header.frame_id))
+        except ObservationError as error:
+            rospy.logwarn_throttle(5.0, "%s", error)
+
+    def _start(self, command: List[str]) -> subprocess.Popen:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        self._children.append(process)
+        return process
+
+    def _stop(self) -> None:
+        """End the player first, then the recorder, which writes its index."""
+        while self._children:
+            child = self._children.pop()
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+                if child.poll() is not None:
+                    break
+                try:
+                    os.killpg(child.pid, number)
+                    child.wait(8.0)
+                except (ProcessLookupError, subprocess.TimeoutExpired):
+                    continue
+
+
+def main() -> None:
+    Player().run()

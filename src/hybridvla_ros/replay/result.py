@@ -1,0 +1,104 @@
+"""What one run of `hybridvla replay` leaves behind, and how its parts become plain data."""
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Deque, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from hybridvla_core.evaluation.replay import senses as senses_of
+from hybridvla_core.evaluation.replay import summary as summary_of
+from hybridvla_core.evaluation.replay.evaluator import Evaluator
+from hybridvla_core.evaluation.replay.film import Projection
+from hybridvla_core.evaluation.replay.rows import Frame
+from hybridvla_core.evaluation.replay.verdict import Check
+from hybridvla_ros.replay.frames import Observing
+from hybridvla_ros.replay.scan import Scanned
+
+
+@dataclass
+class Contender:
+    """One checkpoint's share of a run."""
+
+    folder: str
+    policy: Any
+    evaluator: Evaluator
+    senses: Optional[senses_of.SenseResult] = None
+
+
+@dataclass
+class Result:
+    """summary: for machines; checks: the judged checkpoint's; unread: one sentence for each bag left out."""
+
+    summary: Dict[str, Any]
+    checks: List[Check]
+    unread: List[str]
+    notes: List[str]
+    contenders: List[Contender]
+    scanned: List[Scanned]
+
+    def rows_as_lines(self) -> str:
+        return "".join(json.dumps(entry) + "\n" for entry in summary_of.series(self.contenders[0].evaluator.rows))
+
+    def page(self) -> Dict[str, Any]:
+        """What the report page draws from."""
+        return {"summary": self.summary, "checks": self.checks, "unread": self.unread, "notes": self.notes,
+                "contenders": [(contender.folder, contender.evaluator) for contender in self.contenders],
+                "recordings": [{"name": scanned.name, "duration": scanned.duration, "tracks": scanned.recording.tracks,
+                                "projections": projections(scanned)} for scanned in self.scanned]}
+
+
+@dataclass
+class Sample:
+    """A few frames spread evenly over the time the robots followed their instructions."""
+
+    scanned: List[Scanned]
+    count: int
+    frames: List[Frame] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        spans: List[Tuple[int, float, float]] = []
+        for number, found in enumerate(self.scanned):
+            for begin, end in found.recording.engaged or [(found.begin, found.begin + found.duration)]:
+                spans.append((number, begin - found.begin, end - found.begin))
+        total = sum(end - begin for _, begin, end in spans)
+        self._wanted: Deque[Tuple[int, float]] = deque()
+        for k in range(self.count):
+            left = total * (k + 0.5) / self.count
+            for number, begin, end in spans:
+                if left <= end - begin:
+                    self._wanted.append((number, begin + left))
+                    break
+                left -= end - begin
+
+    def offer(self, number: int, frame: Frame) -> None:
+        passed = False
+        while self._wanted and self._wanted[0] <= (number, frame.time):
+            self._wanted.popleft()
+            passed = True
+        if passed:
+            self.frames.append(frame)
+
+
+def observing_data(observing: Observing) -> Dict[str, Any]:
+    spreads = observing.spreads
+    return {"due": observing.due, "missed": observing.missed, "unmatched_proposals": observing.unmatched,
+            "problems": {f"{text} (first at {observing.first[text]:.2f} s)": count
+                         for text, count in observing.problems.most_common()},
+            "spread_p99_s": round(float(np.percentile(spreads, 99)), 5) if len(spreads) else None}
+
+
+def projections(found: Scanned) -> Dict[str, Projection]:
+    result = {}
+    for view, pose in found.topics.camera_poses.items():
+        intrinsics = found.infos.get(view)
+        if intrinsics is None and pose.fx_px and pose.width_px:
+            fy = pose.fy_px or pose.fx_px
+            cx = pose.width_px / 2.0 if pose.cx_px is None else pose.cx_px
+            intrinsics = (pose.fx_px, fy, cx, cx if pose.cy_px is None else pose.cy_px, float(pose.width_px))
+        if intrinsics is not None and not math.isclose(intrinsics[0], 0.0):
+            result[view] = Projection(np.array(pose.position_m), np.array(pose.quaternion_xyzw), intrinsics)
+    return result

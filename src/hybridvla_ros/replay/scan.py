@@ -1,0 +1,182 @@
+"""First pass over a recording: motion, instructions, recorded proposals, and whether every stream is whole."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+
+from hybridvla_core.contracts import Pose
+from hybridvla_core.errors import ObservationError
+from hybridvla_core.evaluation.replay.health import NameWatch, StreamHealth
+from hybridvla_core.evaluation.replay.rows import RecordedProposal
+from hybridvla_core.evaluation.replay.settings import ReplaySettings
+from hybridvla_core.evaluation.replay.track import Track
+from hybridvla_core.evaluation.replay.truth import Recording
+from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.safety.config import RobotConfig
+from hybridvla_ros.arm_feed import ArmFeed
+from hybridvla_ros.replay import bags
+from hybridvla_ros.replay.topics import Topics
+
+FOLLOWING = (1, 2)          # SafetyStatus: ACTIVE, HOLDING
+STATUS_GAP_S = 1.0          # a longer silence of the status ends an engaged span
+ACTION_KIND = 0
+
+
+@dataclass
+class Scanned:
+    """One recording after the first pass. begin: s of the first message; duration: s; infos: view -> (fx, fy, cx, cy,
+    width); commands: tracks of what was sent to the arms, where the status tells."""
+
+    name: str
+    files: Sequence[bags.BagFile]
+    topics: Topics
+    begin: float
+    duration: float
+    recording: Recording
+    streams: Dict[str, StreamHealth]
+    proposals: List[RecordedProposal] = field(default_factory=list)
+    infos: Dict[str, Tuple[float, ...]] = field(default_factory=dict)
+    commands: List[Track] = field(default_factory=list)
+    notes: List[str] = field(default_factory=list)
+
+    def read(self, topics: Sequence[str]) -> Any:
+        """(topic, raw message, time of recording s, path) of all files, one after the other."""
+        for opened in self.files:
+            for topic, raw, when in opened.read(topics):
+                yield topic, raw, when, opened.path
+
+
+class Scanner:
+    """`policy`, `robot`: configurations. instruction: instead of the recorded ones."""
+
+    def __init__(self, policy: PolicyConfig, robot: RobotConfig, settings: ReplaySettings, instruction: str = "") -> None:
+        self._policy, self._robot, self._settings, self._instruction = policy, robot, settings, instruction
+
+    def scan(self, name: str, files: Sequence[bags.BagFile], topics: Topics) -> Scanned:
+        """Raises BagError for damage and ObservationError for a recording without any instruction."""
+        rules, begin = self._settings.streams, min(opened.begin for opened in files)
+        duration = max(opened.end for opened in files) - begin
+        tracks = {arm.name: Track(arm.name, arm.dof) for arm in self._robot.arms}
+        streams = {f"camera {view}": StreamHealth(f"camera {view}", rules.camera_max_gap_s, rules.camera_min_rate_hz, rules)
+                   for views in topics.images.values() for view in views}
+        streams.update({f"joints {arm}": StreamHealth(f"joints of arm {arm}", rules.joints_max_gap_s,
+                                                      rules.joints_min_rate_hz, rules) for arm in tracks})
+        order = list(self._policy.convention.arms)
+        found = Scanned(name, files, topics, begin, duration, Recording([tracks[arm] for arm in order]), streams,
+                        notes=[f"{opened.path.name}: {note}" for opened in files for note in opened.notes] + list(topics.notes))
+        watches = {arm.name: NameWatch(arm.name, arm.joint_names, streams[f"joints {arm.name}"])
+                   for arm in self._robot.arms}
+        feed = ArmFeed(self._robot, lambda state, stamp: tracks[state.name].add(
+            stamp, state.pose, state.gripper, state.joint_positions))
+        reader = _Reader(found, feed, watches, {arm: Track(arm, 0) for arm in order})
+        for topic, raw, when, path in found.read([*topics.images, *topics.camera_info, *topics.joints, topics.instruction,
+                                                  topics.proposals, topics.status]):
+            reader.take(topic, raw, when, path)
+        self._finish(found, reader)
+        return found
+
+    def _finish(self, found: Scanned, reader: _Reader) -> None:
+        motion = self._settings.motion
+        for stream in found.streams.values():
+            stream.finish(found.duration)
+        if self._instruction:
+            found.recording.instructions = [(-math.inf, " ".join(self._instruction.split()))]
+        if not found.recording.instructions:
+            raise ObservationError(f"{found.name}: the bag holds no instruction; say what the robot was doing with "
+                                   "--instruction, or name its topic in a topic map (--topics)")
+        for track in found.recording.tracks:
+            if len(track) < 3:
+                raise ObservationError(f"{found.name}: the bag holds fewer than three usable joint states of arm "
+                                       f"{track.name}; check the joint names against the robot's configuration")
+            track.finish(motion)
+            if track.dropped:
+                found.notes.append(f"{track.dropped} joint states of arm {track.name} go back in time and are left out")
+        found.recording.engaged = reader.engaged() if reader.saw_status else None
+        commands = list(reader.commands.values())
+        if commands and all(len(track) > 2 for track in commands):
+            for track, measured in zip(commands, found.recording.tracks):
+                track.finish(motion)
+                track.grips = measured.grips
+            found.commands = commands
+
+
+class _Reader:
+    """Takes one message after the other."""
+
+    def __init__(self, found: Scanned, feed: ArmFeed, watches: Mapping[str, NameWatch], commands: Dict[str, Track]) -> None:
+        self._found, self._feed, self._watches, self.commands = found, feed, watches, commands
+        self.saw_status = False
+        self._spans: List[Tuple[float, float]] = []
+        self._following: Optional[float] = None
+        self._status_at = -math.inf
+        self._renames = {arm: found.topics.names.get(arm, {}) for arm in watches}
+
+    def take(self, topic: str, raw: Any, when: float, path: Any) -> None:
+        found, topics = self._found, self._found.topics
+        time = when - found.begin
+        if topic in topics.images:
+            stamp = bags.header_stamp(raw) * 1e-9
+            for view in topics.images[topic]:
+                found.streams[f"camera {view}"].add(time, stamp)
+        elif topic in topics.joints:
+            self._joints(topics.joints[topic], bags.message(raw, topic, path), when, time)
+        elif topic in topics.camera_info:
+            for view in topics.camera_info[topic]:
+                if view not in found.infos:
+                    info = bags.message(raw, topic, path)
+                    found.infos[view] = (info.K[0], info.K[4], info.K[2], info.K[5], float(info.width))
+        elif topic == topics.instruction:
+            text = " ".join(bags.message(raw, topic, path).data.split())
+            if text and (not found.recording.instructions or found.recording.instructions[-1][1] != text):
+                found.recording.instructions.append((when, text))
+        elif topic == topics.proposals:
+            proposal = read_proposal(bags.message(raw, topic, path))
+            found.proposals += [proposal] if proposal is not None else []
+        elif topic == topics.status:
+            self._status(bags.message(raw, topic, path), when)
+
+    def _joints(self, arms: List[str], message: Any, when: float, time: float) -> None:
+        for arm in arms:
+            renames = self._renames[arm]
+            message.name = [renames.get(name, name) for name in message.name]
+            if self._watches[arm].add(time, message.name):
+                self._found.streams[f"joints {arm}"].add(time, message.header.stamp.to_sec())
+        self._feed.on_joints(message, arms, when)
+
+    def _status(self, message: Any, when: float) -> None:
+        # A dry run moves nothing: whoever moved the robot then followed the instruction by other means.
+        self.saw_status = self.saw_status or not message.dry_run
+        following = message.state in FOLLOWING and not message.dry_run
+        if self._following is not None and (not following or when - self._status_at > STATUS_GAP_S):
+            self._spans.append((self._following, self._status_at))
+            self._following = None
+        if following and self._following is None:
+            self._following = when
+        self._status_at = when
+        for arm in message.arms:
+            if arm.name in self.commands:
+                point, turn = arm.target.pose.position, arm.target.pose.orientation
+                pose = Pose(np.array([point.x, point.y, point.z]), np.array([turn.x, turn.y, turn.z, turn.w]))
+                if abs(float(np.linalg.norm(pose.quaternion)) - 1.0) < 1e-3:
+                    self.commands[arm.name].add(arm.target.header.stamp.to_sec(), pose, math.nan, np.zeros(0))
+
+    def engaged(self) -> List[Tuple[float, float]]:
+        """Spans in which the filter moved or held the arms on the policy's word, s of recording."""
+        if self._following is not None:
+            self._spans.append((self._following, self._status_at))
+            self._following = None
+        return self._spans
+
+
+def read_proposal(message: Any) -> Optional[RecordedProposal]:
+    """A recorded `ActionProposal`; None for one that holds the arms or is not well formed."""
+    if message.kind != ACTION_KIND or not message.action or not message.action_dim \
+            or len(message.action) % message.action_dim:
+        return None
+    return RecordedProposal(
+        message.header.stamp.to_nsec(), message.camera_spread.to_sec(), message.instruction, message.checkpoint_sha256,
+        np.array(message.action, dtype=float).reshape(-1, message.action_dim), float(sum(message.stage_ms)),
+        message.observation_age.to_sec())

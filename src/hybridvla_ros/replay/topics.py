@@ -1,0 +1,159 @@
+"""Which topic of a bag is what: from the policy's and the robot's configuration, or from a topic map file."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+import numpy as np
+
+from hybridvla_core.errors import ConfigurationError, ObservationError
+from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.safety.config import RobotConfig
+
+IMAGE_TYPES = ("sensor_msgs/Image", "sensor_msgs/CompressedImage")
+EXPECTED = {"joints": "sensor_msgs/JointState", "instruction": "std_msgs/String",
+            "proposals": "hybridvla/ActionProposal", "status": "hybridvla/SafetyStatus",
+            "camera_info": "sensor_msgs/CameraInfo"}
+
+
+@dataclass(frozen=True)
+class CameraPose:
+    """Where a fixed camera stands: its optical frame (z forward, x right, y down) in `frame`, the first arm's base, and
+    its pinhole, where the bag has no camera info: focal lengths and centre in pixels of a width_px wide image."""
+
+    position_m: Tuple[float, ...]
+    quaternion_xyzw: Tuple[float, ...]
+    fx_px: Optional[float] = None
+    fy_px: Optional[float] = None
+    cx_px: Optional[float] = None
+    cy_px: Optional[float] = None
+    width_px: Optional[int] = None
+
+    def __post_init__(self) -> None:
+        if len(self.position_m) != 3 or len(self.quaternion_xyzw) != 4 \
+                or abs(float(np.linalg.norm(self.quaternion_xyzw)) - 1.0) > 1e-3:
+            raise ConfigurationError("a camera pose needs position_m with three numbers and a unit quaternion_xyzw")
+
+
+@dataclass(frozen=True)
+class TopicMap:
+    """A topic map file. Everything may be left out; keys of the first two are views, of the next two arms.
+
+    joint_names: the bag's names of an arm's joints, in the order of the robot's configuration; finger_names likewise.
+    camera_poses: by view, to draw motion into pictures.
+    """
+
+    images: Dict[str, str] = field(default_factory=dict)
+    camera_info: Dict[str, str] = field(default_factory=dict)
+    joint_states: Dict[str, str] = field(default_factory=dict)
+    joint_names: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
+    finger_names: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
+    instruction: Optional[str] = None
+    proposals: Optional[str] = None
+    status: Optional[str] = None
+    camera_poses: Dict[str, CameraPose] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Topics:
+    """What will be read. images, camera_info: topic -> views; joints: topic -> arms; names: bag's name -> ours."""
+
+    images: Dict[str, List[str]]
+    camera_info: Dict[str, List[str]]
+    joints: Dict[str, List[str]]
+    names: Dict[str, Dict[str, str]]
+    instruction: str
+    proposals: str
+    status: str
+    camera_poses: Mapping[str, CameraPose]
+    notes: Tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> List[str]:
+        """Topics that the live policy node reads."""
+        return [*self.images, *self.joints]
+
+
+def resolve(policy: PolicyConfig, robot: RobotConfig, given: TopicMap, found: Mapping[str, str], where: str) -> Topics:
+    """`found`: topic -> type of the bag. Raises ObservationError for a needed topic that is absent or of another kind."""
+    notes: List[str] = []
+    views = {camera.view: given.images.get(camera.view, camera.image_topic) for camera in policy.cameras}
+    unknown = [key for keys, known in (((*given.images, *given.camera_info, *given.camera_poses), views),
+                                       ((*given.joint_states, *given.joint_names, *given.finger_names),
+                                        {arm.name: 0 for arm in robot.arms})) for key in keys if key not in known]
+    if unknown:
+        raise ConfigurationError(f"the topic map names {', '.join(sorted(set(unknown)))}, which is no view of the policy "
+                                 f"({', '.join(views)}) and no arm of the robot "
+                                 f"({', '.join(arm.name for arm in robot.arms)})")
+    images: Dict[str, List[str]] = {}
+    for view, topic in views.items():
+        images.setdefault(_image_topic(view, topic, found, where, notes), []).append(view)
+    infos: Dict[str, List[str]] = {}
+    for camera in policy.cameras:
+        topic = given.camera_info.get(camera.view, camera.camera_info_topic)
+        if topic and found.get(topic) == EXPECTED["camera_info"]:
+            infos.setdefault(topic, []).append(camera.view)
+        else:
+            notes.append(f"no camera info of view {camera.view}: motion is drawn beside its pictures, not into them, unless "
+                         "the topic map gives its pinhole")
+    joints: Dict[str, List[str]] = {}
+    for arm in robot.arms:
+        topic = given.joint_states.get(arm.name, arm.topics["joint_states"])
+        _need(topic, EXPECTED["joints"], f"the joint states of arm {arm.name}", "joint_states", found, where)
+        joints.setdefault(topic, []).append(arm.name)
+    names = {arm.name: _renamed(arm, given) for arm in robot.arms}
+    instruction = _optional(given.instruction or "/hybridvla/policy/instruction", "instruction", found, notes)
+    proposals = _optional(given.proposals or robot.topics.get("proposal", "/hybridvla/policy/proposal"), "proposals", found,
+                          notes)
+    status = _optional(given.status or robot.topics.get("status", "/hybridvla/safety/status"), "status", found, notes)
+    return Topics(images, infos, joints, names, instruction, proposals, status, given.camera_poses, tuple(notes))
+
+
+def _image_topic(view: str, topic: str, found: Mapping[str, str], where: str, notes: List[str]) -> str:
+    """The configured topic, or its raw or compressed sibling."""
+    plain = topic[:-len("/compressed")] if topic.endswith("/compressed") else topic
+    for candidate in (topic, plain, plain + "/compressed"):
+        if candidate in found:
+            if found[candidate] not in IMAGE_TYPES:
+                raise ObservationError(f"{where}: {candidate} for view {view} holds {found[candidate]}; images must be "
+                                       f"{' or '.join(IMAGE_TYPES)}")
+            if candidate != topic:
+                notes.append(f"view {view} is read from {candidate}, because {topic} is not in the bag")
+            return candidate
+    pictures = [name for name, kind in found.items() if kind in IMAGE_TYPES]
+    raise ObservationError(f"{where}: no images of view {view}: {topic} is not in the bag; it has "
+                           f"{', '.join(sorted(pictures)) or 'no images at all'}; name the right one in a topic map "
+                           "(--topics)")
+
+
+def _need(topic: str, kind: str, what: str, key: str, found: Mapping[str, str], where: str) -> None:
+    if topic not in found:
+        alike = sorted(name for name, other in found.items() if other == kind)
+        raise ObservationError(f"{where}: {what} are missing: {topic} is not in the bag; topics of {kind}: "
+                               f"{', '.join(alike) or 'none'}; name the right one under {key} in a topic map (--topics)")
+    if found[topic] != kind:
+        raise ObservationError(f"{where}: {topic} holds {found[topic]}, but {what} must be {kind}")
+
+
+def _optional(topic: str, key: str, found: Mapping[str, str], notes: List[str]) -> str:
+    if topic in found and found[topic] == EXPECTED[key]:
+        return topic
+    if topic in found:
+        notes.append(f"{topic} holds {found[topic]} and not {EXPECTED[key]}; it is not read")
+    return ""
+
+
+def _renamed(arm: Any, given: TopicMap) -> Dict[str, str]:
+    names: Dict[str, str] = {}
+    if arm.name in given.joint_names:
+        names.update(_pairs(arm.name, given.joint_names[arm.name], arm.joint_names, "joint_names"))
+    if arm.name in given.finger_names:
+        fingers = [name.strip() for name in arm.topics.get("finger_joints", "").split(",") if name.strip()]
+        names.update(_pairs(arm.name, given.finger_names[arm.name], fingers, "finger_names"))
+    return names
+
+
+def _pairs(arm: str, theirs: Tuple[str, ...], ours: Any, key: str) -> Dict[str, str]:
+    if len(theirs) != len(ours):
+        raise ConfigurationError(f"the topic map gives {len(theirs)} {key} for arm {arm}, the robot has {len(ours)}")
+    return dict(zip(theirs, ours))

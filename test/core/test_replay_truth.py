@@ -1,0 +1,91 @@
+"""Recorded motion into keyframes: rests, grasps, phases, and what cannot be compared."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hybridvla_core.configuration import load_file
+from hybridvla_core.contracts import Pose
+from hybridvla_core.evaluation.replay.settings import ReplaySettings
+from hybridvla_core.evaluation.replay.track import Track
+from hybridvla_core.evaluation.replay.truth import Recording, TruthFinder
+from hybridvla_core.policy.config import PolicyConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = load_file(ReplaySettings, ROOT / "config/replay/thresholds.yaml")
+CONVENTION = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml").convention
+DOWN = np.array([1.0, 0.0, 0.0, 0.0])
+
+
+def track(points, grips=()):
+    """points: (time, x) of the corners of a motion along x; grips: (time, opening afterwards)."""
+    result = Track("arm", 7)
+    times, xs = zip(*points)
+    opening = 1.0
+    for now in np.arange(times[0], times[-1], 0.01):
+        wanted = 1.0
+        for when, after in grips:
+            wanted = after if now >= when else wanted
+        opening += np.clip(wanted - opening, -0.03, 0.03)
+        result.add(float(now), Pose(np.array([np.interp(now, times, xs), 0.0, 0.2]), DOWN), float(opening), np.zeros(7))
+    result.finish(SETTINGS.motion)
+    return result
+
+
+#: Out, a grasp there, back, a release there.
+MOTION = ((0.0, 0.3), (1.0, 0.3), (2.0, 0.5), (4.0, 0.5), (5.0, 0.3), (7.0, 0.3))
+GRIPS = ((2.3, 0.55), (5.3, 1.0))
+
+
+@pytest.fixture
+def finder():
+    recording = Recording([track(MOTION, GRIPS)], [(0.0, "do it")])
+    return TruthFinder(recording, CONVENTION, SETTINGS.motion)
+
+
+def test_the_target_is_where_the_arm_comes_to_rest_and_its_gripper_afterwards(finder):
+    truth, why = finder.find(1.2)
+    assert why == "" and truth.phase == "grasp"
+    assert truth.arms[0].pose.position[0] == pytest.approx(0.5, abs=0.01) and truth.arms[0].closed
+    assert finder.find(0.2)[0].arms[0].pose.position[0] == pytest.approx(0.5, abs=0.01)
+
+
+def test_at_rest_before_the_grasp_the_grasp_is_still_to_come_and_after_it_the_next_place(finder):
+    here, _ = finder.find(2.15)
+    assert here.phase == "grasp" and here.arms[0].pose.position[0] == pytest.approx(0.5, abs=0.01)
+    following, _ = finder.find(3.5)
+    assert following.phase == "release" and following.arms[0].pose.position[0] == pytest.approx(0.3, abs=0.01)
+    assert not following.arms[0].closed
+
+
+def test_what_cannot_be_compared_says_why(finder):
+    assert "gripper is on its way" in finder.find(2.35)[1]
+    assert "nothing more" in finder.find(6.5)[1]
+    recording = Recording([track(MOTION, GRIPS)], [(0.0, "do it"), (1.5, "do that")])
+    assert "ended before" in TruthFinder(recording, CONVENTION, SETTINGS.motion).find(1.2)[1]
+    recording = Recording([track(MOTION, GRIPS)], [(0.0, "do it")], engaged=[(3.0, 6.0)])
+    assert "did not follow" in TruthFinder(recording, CONVENTION, SETTINGS.motion).find(1.2)[1]
+
+
+def test_dense_actions_are_compared_one_period_later():
+    from dataclasses import replace
+
+    dense = replace(CONVENTION, action_period_s=0.5)
+    truth, _ = TruthFinder(Recording([track(MOTION)], [(0.0, "do it")]), dense, SETTINGS.motion).find(1.2)
+    assert truth.at == pytest.approx(1.7) and truth.arms[0].pose.position[0] == pytest.approx(0.44, abs=0.005)
+
+
+def test_a_block_that_gives_way_a_little_is_not_let_go():
+    wobbling = track(MOTION, ((2.3, 0.55), (3.0, 0.58), (3.2, 0.56)))
+    assert [closed for _, _, closed in wobbling.grips] == [True]
+    assert wobbling.grips[0][0] == pytest.approx(2.3, abs=0.06)
+
+
+def test_readings_that_go_back_in_time_are_left_out_and_counted():
+    result = Track("arm", 7)
+    for when in (0.0, 0.1, 0.05, 0.2):
+        result.add(when, Pose(np.zeros(3), DOWN), 1.0, np.zeros(7))
+    result.finish(SETTINGS.motion)
+    assert result.dropped == 1 and list(result.times) == [0.0, 0.1, 0.2]
