@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import struct
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from hybridvla_core.contracts import GripperState
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
 from hybridvla_core.safety.config import load_robot
 from hybridvla_core.safety.kinematics import ArmKinematics
-from hybridvla_ros.adapters.franka import reading
+from hybridvla_ros.adapters.franka import reading, start_up
 from hybridvla_ros.adapters.franka.gripper import GripperWorker
 from hybridvla_ros.adapters.franka.start_path import StartPath
 from hybridvla_ros.deadman_node import JoyButton, PedalKeys
@@ -100,6 +102,31 @@ def test_limits_are_those_of_system_images_below_5_9(robot):
     assert all(speed <= most for speed, most in zip(limits.velocity_rad_s, (2.0, 1.0, 1.5, 1.25, 3.0, 1.5, 3.0)))
     assert limits.position_dependent.upper_rad == (2.75010, 1.79180, 2.90650, -0.1458, 2.81010, 4.52050, 3.01960)
     assert robot.arms[0].cartesian_limits.speed_m_s <= 0.25
+
+
+# Start-up ----------------------------------------------------------------------------------------------------------
+
+
+def test_start_up_names_the_step_that_fails_and_the_one_that_hangs(monkeypatch):
+    trouble, gate, order = ["the wrong tool"], threading.Event(), []
+
+    class Steps(start_up.StartUp):
+        def steps(self):
+            return [("good", lambda: order.append("good") or ""), ("bad", lambda: order.append("bad") or trouble[0]),
+                    ("slow", lambda: gate.wait(30.0) and "")]
+
+    monkeypatch.setattr(start_up, "RETRY_S", 0.02)
+    monkeypatch.setattr(start_up, "HUNG_S", 0.2)
+    steps = Steps(SimpleNamespace(hands_off=threading.Lock()), dry_run=False)
+    until(lambda: steps.says == "start-up, step 2 of 3, bad: the wrong tool")
+    trouble[0] = ""
+    until(lambda: "step 3 of 3, slow: no answer for" in steps.says)
+    assert not steps.done and order[:2] == ["good", "bad"]
+    gate.set()
+    until(lambda: steps.done)
+    assert steps.says == ""
+    steps.restart("the driver came back")
+    until(lambda: steps.done)
 
 
 # Gripper -----------------------------------------------------------------------------------------------------------

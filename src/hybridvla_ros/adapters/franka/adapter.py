@@ -141,7 +141,7 @@ class FrankaAdapter:
             return self.busy or "a person leads the arm; call /hybridvla/robot/takeover with false"
         self.start_up.follow(self._operator.dry_run)
         commanded = self.start_up.done and not self.start_up.dry_run
-        return (reading.mode_problem(self.state, commanded) or self._tool_problem() or self.start_up.problem)
+        return (reading.mode_problem(self.state, commanded) or self._tool_problem() or self.start_up.says)
 
     def _tool_problem(self) -> str:
         if self._tool_seen != self.state.F_T_EE:

@@ -62,7 +62,7 @@ class Chores:
         if adapter.state is None:
             raise HybridVLAError(f"nothing on {adapter.arm.topics['robot_state']} yet; start the driver")
         if not adapter.hands_off.acquire(timeout=LOCK_S):
-            raise HybridVLAError(f"{adapter.busy or adapter.start_up.problem or 'the arm is being worked on'}; try again")
+            raise HybridVLAError(f"{adapter.busy or adapter.start_up.says or 'the arm is being worked on'}; try again")
         adapter.busy = what
         adapter.report()
         try:

@@ -17,6 +17,7 @@ from hybridvla_ros.adapters.franka import reading
 RETRY_S = 1.0
 FRESH_S = 1.0
 MODE_S = 3.0
+HUNG_S = 15.0            # longer than any step takes that gets an answer
 RATE_SHARE = 0.98        # of min_state_hz: the grid of the driver's clock
 LOAD_KG = 0.02
 
@@ -29,7 +30,17 @@ class StartUp:
         self.done = False
         self.problem = "start-up has not begun"
         self._again = threading.Event()
+        self._step = ("", 0.0)     # the check under way, and since when
         threading.Thread(target=self._loop, daemon=True).start()
+
+    @property
+    def says(self) -> str:
+        """Why the arm takes no commands, or an empty string. A driver that hangs in a call is named, too."""
+        name, since = self._step
+        waited = time.monotonic() - since
+        if name and waited > HUNG_S:
+            return f"{name}: no answer for {waited:.0f} s; restart the driver"
+        return self.problem
 
     def restart(self, why: str) -> None:
         """Begin anew; until it has passed the arm takes no commands."""
@@ -75,10 +86,12 @@ class StartUp:
         steps = self.steps()
         for number, (name, check) in enumerate(steps, 1):
             with self._adapter.hands_off:
+                self._step = (f"start-up, step {number} of {len(steps)}, {name}", time.monotonic())
                 try:
                     problem = check()
                 except (HybridVLAError, OSError, rosgraph.MasterException, rospy.ROSException) as error:
                     problem = str(error)
+                self._step = ("", 0.0)
             if problem:
                 return f"start-up, step {number} of {len(steps)}, {name}: {problem}"
         return ""
