@@ -196,6 +196,19 @@ def test_a_second_publisher_is_named_before_it_has_said_a_word(rig):
     assert rig.still() < 0.01
 
 
+def test_a_stiffness_turned_by_somebody_else_is_named(rig):
+    from dynamic_reconfigure.client import Client
+
+    rig.start()
+    client = Client(f"/{IMPEDANCE}/dynamic_reconfigure_compliance_param_node", timeout=10)
+    client.update_configuration({"translational_stiffness": 150.0})
+    rig.until(lambda: rig.state("STOPPED") and "set to 150 N/m by somebody else" in rig.status.message, "STOPPED", 10)
+    assert not rig.resume().success
+    client.update_configuration({"translational_stiffness": 400.0})
+    rig.answered(rig.resume, what="resume")
+    client.close()
+
+
 def test_an_end_effector_frame_changed_in_desk_is_named_and_nothing_moves(rig):
     rig.begin()
     rig.ee_frame(True)

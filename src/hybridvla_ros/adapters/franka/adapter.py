@@ -10,6 +10,7 @@ import numpy as np
 import rosgraph
 import rospy
 from diagnostic_msgs.msg import DiagnosticStatus
+from dynamic_reconfigure.msg import Config
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -68,6 +69,9 @@ class FrankaAdapter:
             rospy.Subscriber(self.arm.topics["gripper_joint_states"], JointState, self._on_fingers, queue_size=2)
         rospy.Subscriber(self.command_topic, rospy.AnyMsg, self._on_command, queue_size=20, tcp_nodelay=True)
         self._operator = operator
+        self.stiffness = float("nan")         # N/m, as the controller last announced it
+        node = f"/{self.franka.impedance_controller}/dynamic_reconfigure_compliance_param_node"
+        rospy.Subscriber(f"{node}/parameter_updates", Config, self._on_compliance, queue_size=2)
         self.start_up = StartUp(self, operator.dry_run)
         self._chores = Chores(self, operator)
         self.go_to_start = self._chores.go_to_start
@@ -123,6 +127,10 @@ class FrankaAdapter:
         self._reader.joints(message.name, message.position, message.velocity, time.monotonic())
         self.gripper.measured(self._reader.opening * self.arm.gripper.max_width_m)
 
+    def _on_compliance(self, message: Config) -> None:
+        self.stiffness = next((entry.value for entry in message.doubles if entry.name == "translational_stiffness"),
+                              self.stiffness)
+
     def report(self) -> None:
         """Tell the filter what is known now."""
         state = self._last
@@ -141,7 +149,16 @@ class FrankaAdapter:
             return self.busy or "a person leads the arm; call /hybridvla/robot/takeover with false"
         self.start_up.follow(self._operator.dry_run)
         commanded = self.start_up.done and not self.start_up.dry_run
-        return (reading.mode_problem(self.state, commanded) or self._tool_problem() or self.start_up.says)
+        return (reading.mode_problem(self.state, commanded) or self._tool_problem() or self.start_up.says
+                or self._stiffness_problem())
+
+    def _stiffness_problem(self) -> str:
+        """Somebody else has turned the spring that the leash counts on."""
+        wanted = self.franka.translational_stiffness_n_m
+        if self.start_up.dry_run or self.config.door != "cartesian" or not abs(self.stiffness - wanted) > 1e-3:
+            return ""
+        return (f"the stiffness of {self.controller} was set to {self.stiffness:.0f} N/m by somebody else, the configuration "
+                f"says {wanted:.0f}; set it back")
 
     def _tool_problem(self) -> str:
         if self._tool_seen != self.state.F_T_EE:
