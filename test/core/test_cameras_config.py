@@ -23,6 +23,13 @@ def test_every_shipped_rig_is_read(path):
     assert all(camera.image_topic.startswith("/") for camera in rig.cameras)
 
 
+def test_the_dual_arm_rigs_have_the_views_of_the_dual_arm_policy():
+    policy = load_file(PolicyConfig, ROOT / "config/policies/agilex.yaml")
+    for name in ("agilex_orbbec", "agilex_realsense"):
+        moved = policy.with_cameras(load_file(CameraRig, ROOT / f"config/cameras/{name}.yaml"))
+        assert [camera.view for camera in moved.cameras] == [camera.view for camera in policy.cameras]
+
+
 @pytest.mark.parametrize("cameras, words", [
     ([], "1 to 3"), ([FRONT, FRONT], "different views"), ([FRONT, dict(FRONT, view="wrist")], "image_topic /f"),
     ([dict(FRONT, view="")], "empty view name"), ([dict(FRONT, image_topic="")], "image_topic is empty"),
