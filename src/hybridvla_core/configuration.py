@@ -32,7 +32,7 @@ def from_mapping(cls: Type[T], data: Mapping[str, Any], where: str) -> T:
         raise ConfigurationError(f"{where}: unknown key {keys}; remove it or correct its spelling") from error
     except dacite.MissingValueError as error:
         raise ConfigurationError(f"{where}: missing key {error.field_path}; add it") from error
-    except (dacite.DaciteError, ValueError, TypeError) as error:
+    except (dacite.DaciteError, ValueError, TypeError, ArithmeticError) as error:
         raise ConfigurationError(f"{where}: {error}") from error
 
 
@@ -49,7 +49,7 @@ def read_mapping(path: Union[str, Path]) -> Mapping[str, Any]:
         data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{path}: not valid {path.suffix[1:].upper() or 'YAML'}: {error}") from error
     if not isinstance(data, Mapping):
         raise ConfigurationError(f"{path}: expected keys and values at the top level")

@@ -15,6 +15,14 @@ FAMILIES = ("llama", "phi")
 FINAL_NORMS = ("variance", "mean_square")
 
 
+def _check_sizes(where: str, largest: int, **sizes: int) -> None:
+    """Whole numbers from 1 to `largest`; more is a damaged file, not a model."""
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not 1 <= value <= largest:
+            raise ConfigurationError(f"{where}: {name} is {value}; use a whole number from 1 to {largest}")
+
+
+
 @dataclass(frozen=True)
 class TowerConfig:
     """One vision transformer; features come from block `depth - 2`, before the final norm, without prefix tokens.
@@ -36,11 +44,16 @@ class TowerConfig:
     def __post_init__(self) -> None:
         if self.kind not in TOWER_KINDS:
             raise ConfigurationError(f"vision tower kind {self.kind!r}; use one of {', '.join(TOWER_KINDS)}")
+        _check_sizes(f"vision tower {self.kind}", 65536, image_size=self.image_size, patch_size=self.patch_size,
+                     width=self.width, heads=self.heads, mlp_width=self.mlp_width)
+        _check_sizes(f"vision tower {self.kind}", 1024, depth=self.depth)
         if self.image_size % self.patch_size or self.width % self.heads or self.depth < 2:
             raise ConfigurationError(f"vision tower {self.kind}: image_size must be a multiple of patch_size, width of "
                                      "heads, and depth at least 2")
         if len(self.mean) != 3 or len(self.std) != 3:
             raise ConfigurationError(f"vision tower {self.kind}: mean and std need three channels")
+        if not all(0.0 <= m <= 1.0 for m in self.mean) or not all(0.0 < d <= 1.0 for d in self.std):
+            raise ConfigurationError(f"vision tower {self.kind}: mean must be from 0 to 1, std above 0 and at most 1")
 
     @property
     def patches(self) -> int:
@@ -65,6 +78,11 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise ConfigurationError(f"decoder family {self.family!r}; use one of {', '.join(FAMILIES)}")
+        _check_sizes("decoder", 1 << 20, hidden=self.hidden, heads=self.heads, kv_heads=self.kv_heads,
+                     intermediate=self.intermediate, vocab_rows=self.vocab_rows, rotary_dim=self.rotary_dim)
+        _check_sizes("decoder", 1024, layers=self.layers)
+        if not 0.0 < self.norm_eps < 1.0 or not 1.0 < self.rope_theta < 1e9:
+            raise ConfigurationError("decoder: norm_eps must be between 0 and 1, rope_theta between 1 and 1e9")
         if self.hidden % self.heads or self.heads % self.kv_heads:
             raise ConfigurationError("decoder: hidden must be a multiple of heads, and heads of kv_heads")
         if self.rotary_dim % 2 or not 0 < self.rotary_dim <= self.head_dim:
@@ -99,6 +117,10 @@ class SequenceConfig:
     def __post_init__(self) -> None:
         if "{instruction}" not in self.prompt:
             raise ConfigurationError("sequence: prompt must contain {instruction}")
+        try:
+            self.prompt.format(instruction="")
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            raise ConfigurationError(f"sequence: prompt {self.prompt!r} has another field than {{instruction}}") from error
 
 
 @dataclass(frozen=True)
@@ -122,6 +144,10 @@ class ModelConfig:
     final_norm: str
 
     def __post_init__(self) -> None:
+        _check_sizes("model", 1 << 20, bins=self.bins, **{f"projector[{i}]": w for i, w in enumerate(self.projector)})
+        _check_sizes("model", 1024, chunk=self.chunk)
+        if self.bins < 2 or not self.projector:
+            raise ConfigurationError("model: bins must be at least 2, and projector needs one width or more")
         if not self.towers or len({tower.patches for tower in self.towers}) != 1:
             raise ConfigurationError("the vision towers must see the same number of patches")
         if self.projector[-1] != self.decoder.hidden:
@@ -130,8 +156,16 @@ class ModelConfig:
             raise ConfigurationError("action_dim must be 7 or 14, chunk at least 1, views 1 to 3")
         if self.final_norm not in FINAL_NORMS:
             raise ConfigurationError(f"final_norm {self.final_norm!r}; use one of {', '.join(FINAL_NORMS)}")
-        if self.sequence.action_vocab_end > self.decoder.vocab_rows or self.bins > self.sequence.action_vocab_end:
+        sequence, rows = self.sequence, self.decoder.vocab_rows
+        last = sequence.action_vocab_end - sequence.need_to_sub
+        if sequence.need_to_sub < 0 or last > rows or self.bins > last:
             raise ConfigurationError("action ids lie outside the vocabulary")
+        marks = (sequence.bos, sequence.eos, sequence.pad, sequence.bod, sequence.eod, *sequence.before_bod,
+                 *sequence.after_eod)
+        if not all(0 <= token < rows for token in marks):
+            raise ConfigurationError(f"sequence: token ids {marks} must lie from 0 to {rows - 1}")
+        if len({tower.kind for tower in self.towers}) != len(self.towers):
+            raise ConfigurationError("the vision towers must be of different kinds")
 
     @property
     def vision_width(self) -> int:

@@ -21,11 +21,19 @@ class Scale:
     def from_json(cls, data: Mapping[str, Any], dimensions: int, where: str) -> Scale:
         """Raises CheckpointError for a missing key, another number of dimensions, or a masked-in channel without
         range, naming each."""
+        if not isinstance(data, Mapping):
+            raise CheckpointError(f"{where}: expected q01, q99 and mask, found {type(data).__name__}")
         for key in ("q01", "q99"):
             if key not in data:
                 raise CheckpointError(f"{where}: {key} is missing")
-        q01, q99 = (np.asarray(data[key], dtype=np.float64) for key in ("q01", "q99"))
-        mask = np.asarray(data.get("mask", [True] * dimensions), dtype=bool)
+        mask = data.get("mask", [True] * dimensions)
+        if not isinstance(mask, list) or not all(isinstance(flag, bool) for flag in mask):
+            raise CheckpointError(f"{where}: mask must be a list of true and false")
+        try:
+            q01, q99 = (np.asarray(data[key], dtype=np.float64) for key in ("q01", "q99"))
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{where}: q01 and q99 must be lists of numbers ({error})") from error
+        mask = np.asarray(mask, dtype=bool)
         for key, array in (("q01", q01), ("q99", q99), ("mask", mask)):
             if array.shape != (dimensions,):
                 raise CheckpointError(f"{where}: {key} has {array.size} numbers, the model has {dimensions} dimensions")

@@ -6,7 +6,7 @@ from typing import List, Union
 
 from tokenizers import Tokenizer
 
-from hybridvla_core.errors import CheckpointError, ObservationError
+from hybridvla_core.errors import ObservationError
 from hybridvla_core.model.config import SequenceConfig
 
 
@@ -18,21 +18,19 @@ class PromptEncoder:
 
     @classmethod
     def from_file(cls, path: Union[str, Path], config: SequenceConfig) -> PromptEncoder:
-        try:
-            return cls(Tokenizer.from_file(str(path)), config)
-        except Exception as error:  # the library raises a bare Exception for every fault
-            raise CheckpointError(f"{path}: not a readable tokenizer ({error})") from error
+        from hybridvla_core.checkpoints.tokenizer import load_tokenizer
+
+        return cls(load_tokenizer(path), config)
 
     def prompt(self, instruction: str) -> str:
-        """The text around the instruction; `<image>` is removed, as in the released code."""
-        text = instruction.strip()
-        if not text:
-            raise ObservationError("the instruction is empty; say what the robot should do")
-        text = text.lower() if self.config.lowercase else text
-        return self.config.prompt.format(instruction=text.replace("<image>", "").strip()).rstrip()
+        """The released text around the instruction: blanks at its ends stay, `<image>` goes, the right end is stripped."""
+        text = instruction.lower() if self.config.lowercase else instruction
+        return self.config.prompt.format(instruction=text.replace("<image>", "")).rstrip()
 
     def text_ids(self, instruction: str) -> List[int]:
-        """Ids of the prompt without BOS."""
+        """Ids of the prompt without BOS; raises ObservationError for an instruction that says nothing."""
+        if not instruction.replace("<image>", "").strip():
+            raise ObservationError("the instruction is empty; say what the robot should do")
         ids = self.tokenizer.encode(self.prompt(instruction), add_special_tokens=False).ids
         unknown = self.tokenizer.token_to_id("<unk>")
         if unknown is not None and ids and all(i == unknown for i in ids):

@@ -1,0 +1,176 @@
+"""`.pt` and OpenVLA sources into our checkpoint folder, with constant memory."""
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+
+import torch
+
+from hybridvla_core import __version__
+from hybridvla_core.checkpoints.dims import config_from_dims, config_from_name
+from hybridvla_core.checkpoints.format import CONFIG, FORMAT, STATISTICS, TOKENIZER, CheckpointConfig, write_parts
+from hybridvla_core.checkpoints.manifest import sha256, write_json, write_manifest_of
+from hybridvla_core.checkpoints.released import HEADS, check_names, used_tensors
+from hybridvla_core.checkpoints.sources import Source
+from hybridvla_core.checkpoints.stream import plan_shards, stored_bytes, write_shard
+from hybridvla_core.checkpoints.tokenizer import check_tokenizer
+from hybridvla_core.checkpoints.weights import INDEX, shard_name
+from hybridvla_core.configuration import read_mapping
+from hybridvla_core.conventions import ActionConvention
+from hybridvla_core.errors import CheckpointError, ConfigurationError
+from hybridvla_core.model.config import ModelConfig
+from hybridvla_core.model.hybridvla import HybridVLA
+from hybridvla_core.policy.ensemble import EnsembleConfig
+from hybridvla_core.policy.normalize import Normaliser
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What no source says, and how to store it. cameras: in the order of training. statistics_key: None if the source
+    has one data set. dtype: None keeps the source's. shard_bytes: upper bound of one file's tensors."""
+
+    cameras: Tuple[str, ...]
+    convention: ActionConvention
+    final_norm: str
+    ensemble: EnsembleConfig
+    condition: str
+    ddim_steps: int
+    image_strategy: Optional[str] = None
+    statistics_key: Optional[str] = None
+    dims: Optional[Path] = None
+    tokenizer: Optional[Path] = None
+    dtype: Optional[torch.dtype] = None
+    shard_bytes: int = 4 * GIB
+    seed: int = 0
+
+
+def model_config(source: Source, choices: Choices) -> ModelConfig:
+    """The architecture; raises CheckpointError where the source contradicts the file of dimensions."""
+    action_dim, views = choices.convention.action_dim, len(choices.cameras)
+    if source.action_dim not in (None, action_dim):
+        raise CheckpointError(f"{source.folder / CONFIG}: action_dim is {source.action_dim}, but the convention's arms "
+                              f"{list(choices.convention.arms)} have {action_dim}; name the arms it was trained with")
+    if choices.dims is None:
+        config = config_from_name(source.registry, views, source.chunk, action_dim, choices.final_norm)
+        return replace(config, sequence=replace(config.sequence, need_to_sub=source.need_to_sub))
+    config = config_from_dims(read_mapping(choices.dims), views, source.chunk, choices.final_norm, str(choices.dims))
+    for name, there, here in (("action_dim", config.action_dim, action_dim),
+                              ("need_to_sub", config.sequence.need_to_sub, source.need_to_sub)):
+        if there != here:
+            raise CheckpointError(f"{choices.dims}: {name} is {there}, the source and the options say {here}; correct the "
+                                  "one that is wrong")
+    return config
+
+
+def convert(source: Source, out: Path, choices: Choices, progress: Callable[[int, int], None] = lambda done, total: None
+            ) -> str:
+    """Write the folder `out`; returns its manifest's sha256. `progress` gets bytes written now, and all bytes to write.
+
+    Everything is checked before the first byte is written, and the folder gets its name when it is complete.
+
+    Raises CheckpointError or ConfigurationError naming what does not fit.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out}: already there; choose another name, or remove it first")
+    model = model_config(source, choices)
+    tensors = complete(source, model, choices)
+    statistics, key = _statistics(source, choices, model)
+    tokenizer = _tokenizer(source, choices, model)
+    strategy = choices.image_strategy or ("letterbox" if model.towers[0].kind == "clip" else "resize-naive")
+    config = CheckpointConfig(
+        format=FORMAT, model=model, convention=choices.convention, cameras=choices.cameras, image_strategy=strategy,
+        ensemble=choices.ensemble, ddim_steps=choices.ddim_steps, autoregressive_condition=choices.condition,
+        statistics_key=key, untrained=source.untrained)
+    shards = plan_shards(tensors, choices.dtype, choices.shard_bytes)
+    total = sum(stored_bytes(tensor, choices.dtype) for tensor in tensors.values())
+    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        free = shutil.disk_usage(str(partial)).free
+        if free < total * 1.01:
+            raise CheckpointError(f"{out.parent}: {total / GIB:.1f} GiB to write, {free / GIB:.1f} GiB free; make room or "
+                                  "choose another disk")
+        write_parts(partial, config, statistics, tokenizer)
+        known = _write_weights(partial, tensors, shards, choices.dtype, lambda count: progress(count, total))
+        names = [*known, *((INDEX,) if len(shards) > 1 else ()), CONFIG, STATISTICS, TOKENIZER]
+        digest = write_manifest_of(partial, names, _provenance(source, choices), known)
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return digest
+
+
+def complete(source: Source, model: ModelConfig, choices: Choices) -> Dict[str, torch.Tensor]:
+    """The tensors that the model needs, checked by name and shape; the heads that a base lacks are drawn from `seed`."""
+    with torch.device("meta"):
+        expected = HybridVLA(model).state_dict()
+    tensors = used_tensors(source.tensors, model)
+    wanted = {name: shape for name, shape in expected.items()
+              if not source.untrained or name.split(".")[0] not in HEADS}
+    try:
+        check_names(tensors, wanted, source.where)
+    except CheckpointError as error:
+        hint = "" if choices.dims else f" (the dimensions are those of {source.registry}; for others give --dims FILE)"
+        raise CheckpointError(f"{error}{hint}") from error
+    generator = torch.Generator().manual_seed(choices.seed)
+    for name in sorted(set(expected) - set(wanted)):
+        shape = expected[name].shape
+        if name.endswith("norm_final.weight"):
+            tensors[name] = torch.ones(shape)
+        else:
+            tensors[name] = torch.zeros(shape) if name.endswith("bias") else torch.randn(shape, generator=generator) * 0.02
+    return {name: tensors[name] for name in expected}
+
+
+def _write_weights(folder: Path, tensors: Mapping[str, torch.Tensor], shards: List[List[str]],
+                   dtype: Optional[torch.dtype], progress: Callable[[int], None]) -> Dict[str, Tuple[str, int]]:
+    known: Dict[str, Tuple[str, int]] = {}
+    table: Dict[str, str] = {}
+    for number, names in enumerate(shards, 1):
+        file = shard_name(number, len(shards))
+        known[file] = write_shard(folder / file, {name: tensors[name] for name in names}, dtype, progress)
+        table.update({name: file for name in names})
+    if len(shards) > 1:
+        total = sum(stored_bytes(tensor, dtype) for tensor in tensors.values())
+        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": table})
+    return known
+
+
+def _statistics(source: Source, choices: Choices, model: ModelConfig) -> Tuple[Mapping[str, Any], str]:
+    """All statistics of the source and the key that is used; a base needs none."""
+    statistics, where = source.statistics, str(source.folder / STATISTICS)
+    if source.untrained:
+        return statistics or {}, choices.statistics_key or ""
+    if statistics is None:
+        raise CheckpointError(f"{where}: missing; without it no action can be un-normalised. Copy it from the training run")
+    Normaliser.from_json(statistics, choices.statistics_key, model.action_dim, where)
+    return statistics, choices.statistics_key or next(iter(statistics))
+
+
+def _tokenizer(source: Source, choices: Choices, model: ModelConfig) -> str:
+    path = choices.tokenizer or source.folder / TOKENIZER
+    path = path / TOKENIZER if path.is_dir() else path
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no tokenizer there; give the language model's own tokenizer.json with "
+                              "--tokenizer FILE (nothing is fetched)")
+    check_tokenizer(path, model)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path}: cannot be read ({error})") from error
+
+
+def _provenance(source: Source, choices: Choices) -> Dict[str, Any]:
+    return {"converted_by": f"hybridvla {__version__}", "kind": source.kind, "registry": str(source.registry),
+            "sources": {path.name: sha256(path) for path in source.files},
+            "final_norm": choices.final_norm, "camera_order": list(choices.cameras),
+            "state_source": choices.convention.state_source,
+            "head_seed": choices.seed if source.untrained else None}

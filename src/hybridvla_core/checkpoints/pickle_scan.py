@@ -1,0 +1,73 @@
+"""What a `.pt` file would import, read from its pickle without executing it, and whether its bytes are whole.
+
+`torch.load(weights_only=True)` has had holes in the releases that Python 3.8 can install (CVE-2025-32434,
+CVE-2026-24747), and with `mmap=True` it checks no checksum. Both are made good here before torch sees the file.
+"""
+from __future__ import annotations
+
+import pickletools
+import zipfile
+from pathlib import Path
+from typing import List, Set
+
+from hybridvla_core.errors import CheckpointError
+
+STORAGES = tuple(f"torch {kind}Storage" for kind in ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short",
+                                                    "Char", "Byte", "Bool"))
+#: Everything that a dictionary of tensors, saved by torch, names.
+ALLOWED = frozenset(("collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter",
+                     *STORAGES))
+STRINGS = ("SHORT_BINUNICODE", "BINUNICODE", "UNICODE", "BINUNICODE8", "SHORT_BINSTRING", "BINSTRING", "STRING")
+MEMO = ("MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT")
+
+
+def check_archive(path: Path) -> None:
+    """Raises CheckpointError for a file that is not torch's archive, fails its checksums, or names anything but
+    tensors; reads it once, in blocks."""
+    try:
+        with zipfile.ZipFile(str(path)) as archive:
+            pickles = [name for name in archive.namelist() if name.endswith(".pkl")]
+            if len(pickles) != 1 or not pickles[0].endswith("/data.pkl"):
+                raise CheckpointError(f"{path}: holds {len(pickles)} pickles instead of one data.pkl; this is not a "
+                                      "checkpoint that torch.save wrote")
+            foreign = sorted(imports(archive.read(pickles[0])) - ALLOWED)
+            if foreign:
+                raise CheckpointError(f"{path}: its pickle would run {', '.join(foreign[:4])}; a checkpoint holds only "
+                                      "tensors. Do not load this file, and ask its source for the plain weights")
+            broken = archive.testzip()
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
+    except Exception as error:  # zipfile and pickletools raise many types; all mean a damaged or foreign file
+        raise CheckpointError(f"{path}: not a whole torch archive ({type(error).__name__}: {error}); the file is "
+                              "truncated, altered or of another kind: copy it again") from error
+    if broken is not None:
+        raise CheckpointError(f"{path}: the checksum of {broken} does not fit; the file was altered, copy it again")
+
+
+def imports(pickled: bytes) -> Set[str]:
+    """`module name` of every global that the pickle names."""
+    found: Set[str] = set()
+    strings: List[str] = []
+    memo: dict = {}
+    last = None
+    for opcode, argument, _ in pickletools.genops(pickled):
+        if opcode.name in ("GLOBAL", "INST"):
+            found.add(str(argument))
+        elif opcode.name == "STACK_GLOBAL":
+            # Its two strings may come from the memo, where anything can hide: only the plain form passes.
+            found.add(" ".join(strings[-2:]) if len(strings) >= 2 else "an unknown function")
+        elif opcode.name in ("EXT1", "EXT2", "EXT4"):
+            found.add("an extension code")
+        if opcode.name in STRINGS:
+            last = str(argument)
+            strings.append(last)
+        elif opcode.name in MEMO:
+            memo[len(memo) if argument is None else argument] = last
+        elif opcode.name in ("BINGET", "LONG_BINGET", "GET"):
+            last = memo.get(argument)
+            strings.append(str(last))
+        else:
+            last = None
+    return found

@@ -1,0 +1,88 @@
+"""Writing safetensors tensor by tensor, in shards, so that memory holds one piece of one tensor at a time.
+
+The library's own `save_file` wants a whole shard in memory, and twice when the type changes. The format is a length, a
+JSON header and the raw values (https://github.com/huggingface/safetensors, "Format").
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+
+import torch
+
+from hybridvla_core.errors import CheckpointError
+
+#: Values handled at once.
+PIECE = 1 << 22
+NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+         torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}
+
+
+def pieces(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The tensor's values in order, a few million at a time, as flat views (a copy only if not contiguous)."""
+    flat = tensor.detach().reshape(-1)
+    for start in range(0, flat.numel(), PIECE):
+        yield flat[start:start + PIECE]
+
+
+def all_finite(piece: torch.Tensor) -> bool:
+    return not piece.is_floating_point() or bool(torch.isfinite(piece).all())
+
+
+def stored_type(tensor: torch.Tensor, dtype: Optional[torch.dtype]) -> torch.dtype:
+    """`dtype` for floating-point tensors if given, else the tensor's own."""
+    return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+
+
+def stored_bytes(tensor: torch.Tensor, dtype: Optional[torch.dtype]) -> int:
+    return tensor.numel() * torch.empty(0, dtype=stored_type(tensor, dtype)).element_size()
+
+
+def plan_shards(tensors: Mapping[str, torch.Tensor], dtype: Optional[torch.dtype], limit: int) -> List[List[str]]:
+    """Names by shard, in order; a shard stays within `limit` bytes unless one tensor alone exceeds it."""
+    shards: List[List[str]] = [[]]
+    filled = 0
+    for name, tensor in tensors.items():
+        size = stored_bytes(tensor, dtype)
+        if shards[-1] and filled + size > limit:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    return shards
+
+
+def write_shard(path: Path, tensors: Mapping[str, torch.Tensor], dtype: Optional[torch.dtype],
+                progress: Callable[[int], None] = lambda count: None) -> Tuple[str, int]:
+    """Write one safetensors file; returns its sha256 and size in bytes.
+
+    Raises CheckpointError naming a tensor that holds values that are not finite, in its own or in the stored type.
+    """
+    header: Dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, tensor in tensors.items():
+        size = stored_bytes(tensor, dtype)
+        header[name] = {"dtype": NAMES[stored_type(tensor, dtype)], "shape": list(tensor.shape),
+                        "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    with open(path, "wb") as out:
+        for block in (len(text).to_bytes(8, "little"), text):
+            out.write(block)
+            digest.update(block)
+        for name, tensor in tensors.items():
+            for piece in pieces(tensor):
+                converted = piece.to(stored_type(tensor, dtype))
+                if not all_finite(converted):
+                    where = "it holds" if not all_finite(piece) else f"as {stored_type(tensor, dtype)} it would hold"
+                    raise CheckpointError(f"{name}: {where} values that are not finite; the source is damaged, or needs "
+                                          "a wider --dtype")
+                block = memoryview(converted.contiguous().view(torch.uint8).numpy())
+                out.write(block)
+                digest.update(block)
+                progress(len(block))
+    return digest.hexdigest(), 8 + len(text) + offset

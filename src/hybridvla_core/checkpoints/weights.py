@@ -1,0 +1,121 @@
+"""The weights of a checkpoint folder: one safetensors file, or shards with an index, read piece by piece."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Tuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from hybridvla_core.checkpoints.stream import PIECE, all_finite
+from hybridvla_core.errors import CheckpointError
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def shard_name(number: int, count: int) -> str:
+    """Hugging Face's naming, counted from 1."""
+    return WEIGHTS if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
+
+
+def weight_files(folder: Path) -> List[str]:
+    """The safetensors files of a folder: the single one, or those its index names.
+
+    Raises CheckpointError when there are none, both kinds, or an index that cannot be read.
+    """
+    single, index = folder / WEIGHTS, folder / INDEX
+    if single.is_file() and index.is_file():
+        raise CheckpointError(f"{folder}: holds both {WEIGHTS} and {INDEX}; leave only the one that belongs to it")
+    if single.is_file():
+        return [WEIGHTS]
+    if not index.is_file():
+        raise CheckpointError(f"{folder}: {WEIGHTS} missing, and no {INDEX}; copy the whole checkpoint folder again")
+    names = sorted(set(read_index(index).values()))
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(f"{folder}: {', '.join(missing)} missing; copy the whole checkpoint folder again")
+    return names
+
+
+def read_index(path: Path) -> Mapping[str, str]:
+    """Tensor name -> file name."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        if not table or not all(isinstance(v, str) and Path(v).name == v for v in table.values()):
+            raise ValueError("weight_map must name files of this folder")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a readable index ({error}); copy it again") from error
+    return table
+
+
+class Weights:
+    """All tensors of a folder's safetensors files, by name; values stay on disk until they are read."""
+
+    def __init__(self, folder: Path, files: List[str]) -> None:
+        self.folder, self._archives, self._where = folder, [], {}
+        for name in files:
+            try:
+                archive = safe_open(str(folder / name), framework="pt")
+            except (SafetensorError, OSError, ValueError) as error:
+                raise CheckpointError(f"{folder / name}: not a readable safetensors file ({error}); copy it again") from error
+            self._archives.append(archive)
+            for key in archive.keys():
+                if key in self._where:
+                    raise CheckpointError(f"{folder / name}: {key} is also in another file; copy the folder again")
+                self._where[key] = (archive, name)
+
+    def __enter__(self) -> Weights:
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        self._archives, self._where = [], {}
+
+    def shapes(self) -> Dict[str, Tuple[int, ...]]:
+        return {name: tuple(archive.get_slice(name).get_shape()) for name, (archive, _) in self._where.items()}
+
+    def file_of(self, name: str) -> Path:
+        return self.folder / self._where[name][1]
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """A view of the mapped file, as long as this object is open."""
+        archive, file = self._where[name]
+        try:
+            return archive.get_tensor(name)
+        except (SafetensorError, OSError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{self.folder / file}: {name} cannot be read ({error}); copy it again") from error
+
+
+def misfit(found: Mapping[str, Tuple[int, ...]], expected: Mapping[str, Tuple[int, ...]]) -> str:
+    """Tensors missing, surplus or of the wrong shape, by name; empty when everything fits."""
+    parts = []
+    wrong = [f"{name} is {found[name]}, expected {expected[name]}"
+             for name in expected if name in found and found[name] != expected[name]]
+    for title, names in (("missing", sorted(set(expected) - set(found))), ("surplus", sorted(set(found) - set(expected))),
+                         ("wrong shape", wrong)):
+        if names:
+            parts.append(f"{title}: {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}")
+    return "; ".join(parts)
+
+
+def load_into(model: torch.nn.Module, folder: Path, files: List[str]) -> None:
+    """Fill `model` in its own type, a piece at a time, so that at no time there are two copies of anything large.
+
+    Raises CheckpointError naming tensors that are missing, surplus, of the wrong shape, or not finite.
+    """
+    parameters: Dict[str, torch.Tensor] = dict(model.state_dict(keep_vars=True))
+    with Weights(folder, files) as weights, torch.no_grad():
+        problem = misfit(weights.shapes(), {name: tuple(p.shape) for name, p in parameters.items()})
+        if problem:
+            raise CheckpointError(f"{folder / files[0]}: the tensors do not fit config.json; {problem}")
+        for name, parameter in parameters.items():
+            tensor = weights.tensor(name)
+            if not tensor.is_floating_point():
+                raise CheckpointError(f"{weights.file_of(name)}: {name} is stored as {tensor.dtype}; weights must be "
+                                      "floating-point numbers")
+            source, target = tensor.reshape(-1), parameter.detach().view(-1)
+            for start in range(0, source.numel(), PIECE):
+                piece = source[start:start + PIECE]
+                if not all_finite(piece):
+                    raise CheckpointError(f"{weights.file_of(name)}: {name} holds values that are not finite")
+                target[start:start + PIECE].copy_(piece)
