@@ -77,12 +77,18 @@ def run(args: argparse.Namespace) -> int:
         dtype=getattr(torch, args.dtype) if args.dtype else None, shard_bytes=int(args.shard_gib * GIB),
         seed=args.head_seed)
     source = open_source(Path(args.run))
-    with tqdm(unit="B", unit_scale=True, desc="convert") as bar:
-        def progress(count: int, total: int) -> None:
-            bar.total = total
-            bar.update(count)
+    bars: List[Any] = []
 
+    def progress(count: int, total: int) -> None:
+        if not bars:
+            bars.append(tqdm(total=total, unit="B", unit_scale=True, desc="convert", miniters=1, mininterval=0.2))
+        bars[0].update(count)
+
+    try:
         digest = convert(source, Path(args.out), choices, progress)
+    finally:
+        for bar in bars:
+            bar.close()
     print(f"{args.out}: {source.kind} checkpoint, manifest {digest}")
     if source.untrained:
         print(f"{', '.join(source.untrained)} hold random weights: this folder is a start for training and predicts nothing")

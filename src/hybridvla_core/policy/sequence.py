@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import List, Union
+from typing import List, Optional, Union
 
 from tokenizers import Tokenizer
 
@@ -11,9 +11,10 @@ from hybridvla_core.model.config import SequenceConfig
 
 
 class PromptEncoder:
-    """Instruction to ids with the checkpoint's own `tokenizer.json`; nothing is fetched."""
+    """Instruction to ids with the checkpoint's own `tokenizer.json`; nothing is fetched. Without a tokenizer it still
+    builds prompts."""
 
-    def __init__(self, tokenizer: Tokenizer, config: SequenceConfig) -> None:
+    def __init__(self, tokenizer: Optional[Tokenizer], config: SequenceConfig) -> None:
         self.tokenizer, self.config = tokenizer, config
 
     @classmethod

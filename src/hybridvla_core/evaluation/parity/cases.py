@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List, Mapping, Optional
 
 import numpy as np
 import torch
 
+from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.parity.table import COARSE, EXACT, FINE, Archive, Table
 from hybridvla_core.model.decoder import KVCache
 from hybridvla_core.model.hybridvla import HybridVLA
@@ -14,22 +15,27 @@ from hybridvla_core.policy.engine import Engine, Prefix
 from hybridvla_core.policy.ensemble import EnsembleConfig, fuse
 from hybridvla_core.policy.normalize import Normaliser
 from hybridvla_core.policy.preprocess import to_pixels
+from hybridvla_core.policy.sequence import PromptEncoder
 
 VIEWS = ("front_image", "wrist_image", "wrist_left_image")
 #: Recorded for documentation: the released cached branch is wrong for chunks, bfloat16 is informational.
-INFORMATIONAL = ("chunk4/eps_second_official_cached", "bf16_info/", "t_diff_unused")
+INFORMATIONAL = (r"chunk\d+/eps_second_official_cached", r"bf16_info/.*", r"t_diff_unused")
 
 
 class CaseCheck:
     """All comparisons of one `case*.npz`."""
 
     def __init__(self, model: HybridVLA, images: Mapping[str, np.ndarray], statistics: Mapping[str, Any],
-                 prompts: Dict[str, Dict[str, Any]], strategy: str, table: Table) -> None:
-        self.model, self.images, self.statistics = model, images, statistics
+                 prompts: Dict[str, Dict[str, Any]], strategy: str, table: Table,
+                 encoder: Optional[PromptEncoder] = None) -> None:
+        self.model, self.images, self.statistics, self.encoder = model, images, statistics, encoder
         self.prompts, self.strategy, self.table = prompts, strategy, table
 
     @torch.inference_mode()
     def run(self, archive: Archive, case: Mapping[str, Any]) -> None:
+        unknown = sorted(set(case["views"]) - set(VIEWS))
+        if unknown or not case["views"]:
+            raise HybridVLAError(f"{archive.path}: views {unknown or 'none'}; the released model knows {', '.join(VIEWS)}")
         views = [name for name in VIEWS if name in case["views"]]
         config = replace(self.model.config, views=len(views))
         self.engine, self.archive, self.config = Engine(self.model), archive, config
@@ -44,43 +50,56 @@ class CaseCheck:
         text = torch.from_numpy(archive["input_ids_diff"])[None, 1:]
         self.state = torch.from_numpy(state).float()[None]
         prefix = self.engine.prefix(patches, text, self.state)
+        self._lengths(case, patches, text)
         self._prefix(patches, text)
         self._diffusion(prefix, int(case["num_ddim_steps"]))
         self._probes(prefix, patches, text)
-        self._tokens(prefix, "ar", "noise_ar", "t_ar")
-        if "ar2/tokens" in archive:
-            self._tokens(prefix, "ar2", "noise_ar2", "t_ar2")
+        for _, number in archive.matching(r"ar(\d*)/tokens"):
+            self._tokens(prefix, patches, text, number)
         if "both/diff_actions" in archive:
             self._both(prefix, int(case["num_ddim_steps"]))
-        for name in archive.names:
-            if name.startswith("ddim") and name.endswith("/x_out"):
-                self._other_count(prefix, int(name[4:].split("/")[0]))
+        for _, steps in archive.matching(r"ddim(\d+)/x_out"):
+            self._other_count(prefix, int(steps))
         if "ddpm/x_out" in archive:
             self._ancestral(prefix)
         self.table.leave(archive, INFORMATIONAL)
+        if "arrays" in case:
+            self.table.compare_listed(archive, case["arrays"])
+
+    def _lengths(self, case: Mapping[str, Any], patches: torch.Tensor, text: torch.Tensor) -> None:
+        """Sequence lengths of `cases.json`."""
+        tail = 2 + self.archive["noise_diff"].shape[1]  # state, timestep, x
+        length = 1 + patches.shape[1] + text.shape[1] + tail
+        marker = 1 + len(self.config.sequence.after_eod)
+        decoder = self.config.decoder
+        for key, ours in (("n_patch_tokens", patches.shape[1]), ("prefill_len_diff", length),
+                          ("prefill_len_ar", length + marker),
+                          ("kv_shape_after_first_step", [1, decoder.kv_heads, length, decoder.head_dim])):
+            if key in case:
+                self.table.compare("sequence lengths", ours, case[key], EXACT)
 
     def _ids(self, case: Mapping[str, Any]) -> None:
         """The recorded text ids are inputs (no tokenizer file comes with them); markers and separators are ours."""
         sequence, archive = self.config.sequence, self.archive
-        prompt = sequence.prompt.format(instruction=case["instruction"].lower())
-        self.table.compare("prompt text", [prompt.rstrip() == case["prompt"]], [True], EXACT)
+        prompt = PromptEncoder(None, sequence).prompt(case["instruction"])
+        self.table.compare("prompt text", [prompt == case["prompt"]], [True], EXACT)
         recorded = self.prompts.get(case["prompt"])
         if recorded is not None:
-            base = list(recorded["base_ids"])
-            diffusion = base + [*sequence.before_bod, sequence.bod]
+            diffusion = list(recorded["base_ids"]) + [*sequence.before_bod, sequence.bod]
             self.table.compare("token ids", diffusion, archive["input_ids_diff"], EXACT)
         diffusion = archive["input_ids_diff"].tolist()
+        ends = [sequence.bos, *sequence.before_bod, sequence.bod]
+        self.table.compare("token ids", [diffusion[0], *diffusion[1 - len(ends):]], ends, EXACT)
         self.table.compare("token ids", diffusion + [sequence.eod, *sequence.after_eod], archive["input_ids_ar"], EXACT)
+        if self.encoder is not None and case["instruction"].strip():
+            self.table.compare("token ids, our tokenizer", self.encoder.ids(case["instruction"]), diffusion, EXACT)
 
     def _vision(self, pixels: Dict[str, torch.Tensor]) -> torch.Tensor:
         features = self.model.vision_features(pixels)
         patches = self.model.project(features)
-        for name in self.archive.names:
-            for stem, value in (("vision_features_stride", features), ("projected_patches_stride", patches)):
-                if name.startswith(stem):
-                    stride = int(name[len(stem):])
-                    self.table.compare(stem.split("_stride")[0].replace("_", " "), value[0, ::stride],
-                                       self.archive[name], COARSE)
+        for stem, value in (("vision_features", features), ("projected_patches", patches)):
+            for name, stride in self.archive.matching(stem + r"_stride(\d+)"):
+                self.table.compare(stem.replace("_", " "), value[0, ::int(stride)], self.archive[name], COARSE)
         return patches
 
     def _tail(self, x: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
@@ -99,18 +118,18 @@ class CaseCheck:
         cache = KVCache(self.config.decoder, 1, embeddings.shape[1], embeddings.dtype)
         record: List[torch.Tensor] = []
         hidden = self.model.llm(embeddings, slots, cache=cache, write_at=slots, record=record)
-        compare("inputs of the decoder", embeddings[0, :3], archive["inputs_embeds_head3"], COARSE)
+        for name, rows in archive.matching(r"inputs_embeds_head(\d+)"):
+            compare("inputs of the decoder", embeddings[0, :int(rows)], archive[name], COARSE)
         if "inputs_embeds_tail" in archive:
             tail = archive["inputs_embeds_tail"]
             compare("inputs of the decoder", embeddings[0, -len(tail):], tail, COARSE)
-        if "hidden_tail6_all_layers" in archive:
-            compare("hidden states, all layers", torch.stack(record)[:, 0, -6:], archive["hidden_tail6_all_layers"], COARSE)
-        for name, stride in (("prefix_last_hidden", 1), ("prefix_last_hidden_stride8", 8)):
-            if name in archive:
-                compare("hidden states, last layer", hidden[0, ::stride], archive[name], COARSE)
-        if "kv_tail4" in archive:
-            pairs = torch.stack([cache.keys[:, 0, :, -4:], cache.values[:, 0, :, -4:]], dim=1)
-            compare("keys and values", pairs, archive["kv_tail4"], COARSE)
+        for name, rows in archive.matching(r"hidden_tail(\d+)_all_layers"):
+            compare("hidden states, all layers", torch.stack(record)[:, 0, -int(rows):], archive[name], COARSE)
+        for name, stride in archive.matching(r"prefix_last_hidden(?:_stride(\d+))?"):
+            compare("hidden states, last layer", hidden[0, ::int(stride or 1)], archive[name], COARSE)
+        for name, rows in archive.matching(r"kv_tail(\d+)"):
+            pairs = torch.stack([cache.keys[:, 0, :, -int(rows):], cache.values[:, 0, :, -int(rows):]], dim=1)
+            compare("keys and values", pairs, archive[name], COARSE)
 
     def _diffusion(self, prefix: Prefix, steps: int) -> None:
         archive, compare = self.archive, self.table.compare
@@ -138,43 +157,44 @@ class CaseCheck:
             hidden = self.model.llm(whole, torch.arange(whole.shape[1]))
             return self.model.noise_prediction(hidden[:, -x.shape[1]:])
 
-        xs, ts = torch.from_numpy(archive["eps_probe/x"]), torch.from_numpy(archive["eps_probe/t"])
-        plain = torch.stack([uncached(x, t[None]) for x, t in zip(xs, ts)])
-        cached = torch.stack([self.engine.noise_prediction(prefix, x, t[None]) for x, t in zip(xs, ts)])
-        self.table.compare("eps without cache", plain, archive["eps_probe/eps_no_cache"], FINE)
-        self.table.compare("eps on the cached prefix", cached, archive["eps_probe/eps_cached"], FINE)
-        self.table.compare("eps, cached against uncached", cached, plain, FINE)
-        if "chunk4/x" in archive:
-            xs, ts = torch.from_numpy(archive["chunk4/x"]), torch.from_numpy(archive["chunk4/t"])
+        if "eps_probe/x" in archive:
+            xs, ts = torch.from_numpy(archive["eps_probe/x"]), torch.from_numpy(archive["eps_probe/t"])
+            plain = torch.stack([uncached(x, t[None]) for x, t in zip(xs, ts)])
+            cached = torch.stack([self.engine.noise_prediction(prefix, x, t[None]) for x, t in zip(xs, ts)])
+            self.table.compare("eps without cache", plain, archive["eps_probe/eps_no_cache"], FINE)
+            self.table.compare("eps on the cached prefix", cached, archive["eps_probe/eps_cached"], FINE)
+            self.table.compare("eps, cached against uncached", cached, plain, FINE)
+        for name, _ in archive.matching(r"chunk(\d+)/x"):
+            stem = name[:-2]
+            xs, ts = torch.from_numpy(archive[name]), torch.from_numpy(archive[f"{stem}/t"])
             chunks = torch.stack([uncached(x, t[None]) for x, t in zip(xs, ts)])
-            self.table.compare("eps of a chunk of four", chunks, archive["chunk4/eps_no_cache"], FINE)
+            self.table.compare("eps of a chunk", chunks, archive[f"{stem}/eps_no_cache"], FINE)
 
-    def _tokens(self, prefix: Prefix, key: str, noise: str, timestep: str) -> None:
-        archive, compare = self.archive, self.table.compare
-        x, t = torch.from_numpy(archive[noise][0])[None], torch.from_numpy(archive[timestep])
+    def _tokens(self, prefix: Prefix, patches: torch.Tensor, text: torch.Tensor, number: str) -> None:
+        """One greedy decoding, conditioned as released on a recorded noise and timestep."""
+        archive, compare, key = self.archive, self.table.compare, f"ar{number}"
+        x = torch.from_numpy(archive[f"noise_ar{number}"][0])[None]
+        t = torch.from_numpy(archive[f"t_ar{number}"])
         decoded = self.engine.decode(prefix, x, t, keep_logits=True)
         logits = torch.stack(decoded.logits, dim=1)[0]
-        tokens = self.engine.tokens
         compare("autoregressive tokens", decoded.ids[0], archive[f"{key}/tokens"], EXACT)
-        compare("logits", logits[:, tokens.first:tokens.end], archive[f"{key}/logits_action256"], COARSE)
-        compare("logits", logits[:, ::61], archive[f"{key}/logits_stride61"], COARSE)
+        for name, count in archive.matching(key + r"/logits_action(\d+)"):
+            end = self.config.sequence.action_vocab_end
+            compare("logits", logits[:, end - int(count):end], archive[name], COARSE)
+        for name, stride in archive.matching(key + r"/logits_stride(\d+)"):
+            compare("logits", logits[:, ::int(stride)], archive[name], COARSE)
         compare("logits", torch.logsumexp(logits, dim=-1), archive[f"{key}/logsumexp"], COARSE)
-        top = logits.topk(5, dim=-1)
-        compare("logits", top.values, archive[f"{key}/top5_logits"], COARSE)
-        compare("logits", logits.gather(1, torch.from_numpy(archive[f"{key}/top5_ids"])),
-                archive[f"{key}/top5_logits"], COARSE)
+        for name, count in archive.matching(key + r"/top(\d+)_logits"):
+            compare("logits", logits.topk(int(count), dim=-1).values, archive[name], COARSE)
+            chosen = torch.from_numpy(archive[f"{key}/top{count}_ids"])
+            compare("logits", logits.gather(1, chosen), archive[name], COARSE)
         compare("token confidence", decoded.confidence[0], archive[f"{key}/max_probs"], FINE)
         compare("decoded values", decoded.values[0], archive[f"{key}/normalized"], 1e-9)
         compare("autoregressive action", self._physical(decoded.values[0]), archive[f"{key}/actions"], FINE)
-        if f"{key}/inputs_embeds_tail6" in archive:
-            sequence = self.config.sequence
-            marker = torch.tensor([[sequence.eod, *sequence.after_eod]])
-            tail = torch.cat([self.model.embed_tokens(torch.tensor([[sequence.bod]])),
-                              self.model.embed_state(self.state)[:, None], self._tail(x, t),
-                              self.model.embed_tokens(marker)], dim=1)[0]
-            expected = archive[f"{key}/inputs_embeds_tail6"]
-            rows = min(len(tail), len(expected))
-            compare("inputs of the decoder", tail[-rows:], expected[-rows:], COARSE)
+        marker = torch.tensor([[self.config.sequence.eod, *self.config.sequence.after_eod]])
+        whole = torch.cat([self._embeddings(patches, text), self._tail(x, t), self.model.embed_tokens(marker)], dim=1)[0]
+        for name, rows in archive.matching(key + r"/inputs_embeds_tail(\d+)"):
+            compare("inputs of the decoder", whole[-int(rows):], archive[name], COARSE)
 
     def _both(self, prefix: Prefix, steps: int) -> None:
         archive, compare = self.archive, self.table.compare
@@ -206,19 +226,3 @@ class CaseCheck:
         size = np.maximum(1.0, np.abs(archive["ddpm/x_out"]).max())
         self.table.compare("DDPM trajectory, relative", torch.stack(trace) / size, archive["ddpm/x_out"] / size, FINE)
         self.table.compare("DDPM action", self._physical(x[0]), archive["ddpm/actions"], FINE)
-
-
-def check_fusion(recorded: List[Mapping[str, Any]], table: Table) -> None:
-    """The released fusion rule and robot loop (`fusion.json`)."""
-    for row in recorded:
-        config = EnsembleConfig("released", float(row["threshold"]), 0, "euler", "mean_above_half")
-        confidence = np.array(row["confidences"])
-        diffusion, tokens = np.array(row["diff_action"]), np.array(row["ar_action"])
-        fused = config.passes(confidence)
-        action = fuse(diffusion, tokens, config) if fused else diffusion
-        sent = action[:6].copy()
-        sent[:3] += np.array(row["robot_state"])[7:10]
-        table.compare("fusion decision", [fused], [bool(row["fused"])], EXACT)
-        table.compare("fusion sum of six", confidence[:6].sum(), row["sum_first6"], 1e-9)
-        table.compare("fused pose sent", sent, row["pose6_sent"], 1e-9)
-        table.compare("fused gripper sent", action[6], row["gripper_sent"], 1e-9)

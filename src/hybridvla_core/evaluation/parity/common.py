@@ -12,6 +12,7 @@ from hybridvla_core.model import presets
 from hybridvla_core.model.config import TowerConfig
 from hybridvla_core.model.embedders import FinalNorm, timestep_features
 from hybridvla_core.model.tokens import ActionTokens
+from hybridvla_core.policy.ensemble import EnsembleConfig, fuse
 from hybridvla_core.policy.normalize import Normaliser
 from hybridvla_core.policy.preprocess import fit, normalise_pixels
 from hybridvla_core.policy.schedule import DiffusionSchedule
@@ -19,20 +20,27 @@ from hybridvla_core.policy.schedule import DiffusionSchedule
 
 def check_pixels(archive: Archive, description: Mapping[str, Any], images: Mapping[str, np.ndarray], table: Table) -> None:
     """Every recorded strategy and tower: bytes exact, normalised values within rounding."""
+    sizes = {archive.peek(name).shape[0] for name in archive.names if name.endswith("/u8")} or {224}
+    size = sizes.pop()
     for name in archive.names:
         image, strategy, kind, quantity = name.split("/")
         entry = description[kind]
-        tower = TowerConfig(kind, 224, 14, 16, 2, 1, 16, tuple(entry["mean"]), tuple(entry["std"]))
+        tower = TowerConfig(kind, size, size, 16, 2, 1, 16, tuple(entry["mean"]), tuple(entry["std"]))
+        pixels = fit(images[image], size, strategy, tower.mean)
         if quantity == "u8":
-            table.compare("pixels after resizing", fit(images[image], 224, strategy, tower.mean), archive[name], EXACT)
+            table.compare("pixels after resizing", pixels, archive[name], EXACT)
             continue
-        pixels = fit(images[image], 224, strategy, tower.mean)
         scaled = normalise_pixels(torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255.0, tower)
-        if quantity == "float_stride16":
-            table.compare("pixels, normalised", scaled[:, ::16, ::16], archive[name], 1e-5)
-        else:
+        if quantity.startswith("float_stride"):
+            stride = int(quantity[len("float_stride"):])
+            table.compare("pixels, normalised", scaled[:, ::stride, ::stride], archive[name], 1e-5)
+        elif quantity == "float_sum":
             total = np.array([scaled.double().sum(), scaled.double().abs().sum()])
             table.compare("pixels, sum over the image / 1e4", total / 1e4, archive[name] / 1e4, COARSE)
+    for target, source in description.get("u8_source", {}).items():
+        image, strategy, kind = target.split("/")
+        mean = tuple(description[kind]["mean"])
+        table.compare("pixels after resizing", fit(images[image], size, strategy, mean), archive[source], EXACT)
     table.leave(archive)
 
 
@@ -56,6 +64,11 @@ def check_diffusion(archive: Archive, description: Mapping[str, Any], table: Tab
             result = norm(torch.from_numpy(archive["final_norm/x"]))
         table.compare(f"final norm ({kind})", result, archive[f"final_norm/{expected}"], FINE)
     table.compare("valid DDIM counts", schedule.valid_counts(), description["valid_ddim_counts"], EXACT)
+    for count, kept in description.get("timesteps", {}).items():
+        if kept is None:
+            table.compare("impossible DDIM counts", [int(count) in schedule.valid_counts()], [False], EXACT)
+        else:
+            table.compare("DDIM timesteps", schedule.ddim_timesteps(int(count)), kept, EXACT)
     table.leave(archive)
 
 
@@ -76,19 +89,23 @@ def _check_spacing(schedule: DiffusionSchedule, count: int, what: str, archive: 
         table.compare("DDIM schedule", getattr(spaced, what), archive[name], 1e-9)
 
 
-def check_action_tokens(archive: Archive, table: Table) -> None:
+def check_action_tokens(archive: Archive, description: Mapping[str, Any], table: Table) -> None:
     """Values to ids and back for both vocabularies, with and without the shift of the released script."""
     ends = {"llama2": (presets.LLAMA_SEQUENCE, "hybridvla-7b"), "phi2": (presets.PHI_SEQUENCE, "hybridvla-2.7b")}
     for name in archive.names:
         if name == "bins":
-            table.compare("bin edges", np.linspace(-1, 1, 256), archive[name], 1e-12)
+            table.compare("bin edges", ActionTokens(presets.preset("hybridvla-7b")).edges, archive[name], 1e-12)
             continue
         family, what = name.split("/")
         if what not in ("encode_ids", "decode_values"):
-            continue
+            continue  # the inputs of the two, read with them; anything else stays uncompared
         stem, shift = family.split("_sub")
         sequence, preset = ends[stem]
         tokens = ActionTokens(presets.preset(preset, sequence=replace(sequence, need_to_sub=int(shift))))
+        ranges = description.get(family)
+        if ranges:
+            table.compare("range of action ids", [tokens.first, tokens.end - 1, tokens.bins],
+                          [ranges["first_action_id"], ranges["last_action_id"], ranges["n_bins"]], EXACT)
         if what == "encode_ids":
             ids = tokens.encode(torch.from_numpy(archive[f"{family}/encode_values"]))
             table.compare("action values to ids", ids, archive[name], EXACT)
@@ -112,3 +129,19 @@ def check_normalisation(recorded: List[Mapping[str, Any]], table: Table) -> None
                       np.array(row["ar_action"]), 1e-6)
         table.compare("state, normalised", normaliser.state.normalise(np.array(row["robot_state"])),
                       np.array(row["proprio_normalized"]).reshape(-1), FINE)
+
+
+def check_fusion(recorded: List[Mapping[str, Any]], table: Table) -> None:
+    """The released fusion rule and robot loop (`fusion.json`)."""
+    for row in recorded:
+        config = EnsembleConfig("released", float(row["threshold"]), 0, "euler", "mean_above_half")
+        confidence = np.array(row["confidences"])
+        diffusion, tokens = np.array(row["diff_action"]), np.array(row["ar_action"])
+        fused = config.passes(confidence)
+        action = fuse(diffusion, tokens, config) if fused else diffusion
+        sent = action[:6].copy()
+        sent[:3] += np.array(row["robot_state"])[7:10]
+        table.compare("fusion decision", [fused], [bool(row["fused"])], EXACT)
+        table.compare("fusion sum of six", confidence[:6].sum(), row["sum_first6"], 1e-9)
+        table.compare("fused pose sent", sent, row["pose6_sent"], 1e-9)
+        table.compare("fused gripper sent", action[6], row["gripper_sent"], 1e-9)

@@ -1,9 +1,10 @@
 """What was compared with what: rows of quantity, largest absolute difference and tolerance."""
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Set
+from typing import Any, Dict, List, Mapping, Set, Tuple
 
 import numpy as np
 
@@ -19,7 +20,7 @@ class Archive:
     def __init__(self, path: Path) -> None:
         try:
             self._data = np.load(str(path))
-        except (OSError, ValueError) as error:
+        except Exception as error:  # numpy and zipfile raise many types for a damaged file
             raise HybridVLAError(f"{path}: cannot be read ({error}); parity needs the folder format of its README") from error
         self.path = path
         self.read: Set[str] = set()
@@ -31,11 +32,27 @@ class Archive:
         if name not in self._data.files:
             raise HybridVLAError(f"{self.path}: array {name!r} is missing")
         self.read.add(name)
-        return self._data[name]
+        try:
+            return self._data[name]
+        except Exception as error:
+            raise HybridVLAError(f"{self.path}: array {name!r} cannot be read ({error})") from error
+
+    def peek(self, name: str) -> np.ndarray:
+        """The array, without counting it as compared."""
+        known = name in self.read
+        array = self[name]
+        if not known:
+            self.read.discard(name)
+        return array
 
     @property
     def names(self) -> List[str]:
         return list(self._data.files)
+
+    def matching(self, pattern: str) -> List[Tuple[str, str]]:
+        """Names that fit the pattern wholly, each with the pattern's first group."""
+        found = ((name, re.fullmatch(pattern, name)) for name in self._data.files)
+        return [(name, match.group(1)) for name, match in found if match]
 
     def unread(self) -> List[str]:
         return sorted(set(self._data.files) - self.read)
@@ -71,14 +88,26 @@ class Table:
         else:
             distance = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
             difference = float(distance.max()) if np.isfinite(distance).all() else float("inf")
-        before = self.rows.get(quantity)
-        if before is None or difference > before.difference:
-            self.rows[quantity] = Row(quantity, difference, tolerance)
+        row, before = Row(quantity, difference, tolerance), self.rows.get(quantity)
+        if before is None or (not row.passed, difference) > (not before.passed, before.difference):
+            self.rows[quantity] = row
+
+    def compare_listed(self, archive: Archive, listed: Mapping[str, Any]) -> None:
+        """The archive holds exactly the arrays that its description lists, each of the listed shape and type."""
+        for name in sorted(set(listed) ^ set(archive.names)):
+            self.uncompared.append(f"{archive.path.name}: {name} is only in the "
+                                   f"{'description' if name in listed else 'archive'}")
+        for name in set(listed) & set(archive.names):
+            shape, dtype = listed[name][0], listed[name][1]
+            array = archive.peek(name)
+            if list(array.shape) != list(shape) or str(array.dtype) != str(dtype):
+                self.uncompared.append(f"{archive.path.name}: {name} is {array.dtype} {array.shape}, described as {dtype} "
+                                       f"{tuple(shape)}")
 
     def leave(self, archive: Archive, informational=()) -> None:
-        """Note what the archive holds that nothing was compared with; `informational` name prefixes are excused."""
+        """Note what the archive holds that nothing was compared with; names that fit `informational` are excused."""
         self.uncompared += [f"{archive.path.name}: {name}" for name in archive.unread()
-                            if not name.startswith(tuple(informational))]
+                            if not any(re.fullmatch(pattern, name) for pattern in informational)]
 
     @property
     def passed(self) -> bool:

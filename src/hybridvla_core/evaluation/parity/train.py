@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.parity.table import COARSE, EXACT, FINE, Archive, Table
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.tokens import ActionTokens
@@ -14,6 +15,7 @@ from hybridvla_core.policy.preprocess import to_pixels
 from hybridvla_core.policy.schedule import DiffusionSchedule
 
 IGNORED = -100
+VIEWS = ("front", "wrist", "wrist_left")
 
 
 class TrainCheck:
@@ -26,20 +28,22 @@ class TrainCheck:
 
     def run(self, archive: Archive, description: Mapping[str, Any]) -> None:
         self.archive = archive
-        stages = sorted({"/".join(name.split("/")[:3]) for name in archive.names if name.count("/") >= 2
-                         and "/R" in name})
-        for stage in stages:
+        for stage in sorted({stage for _, stage in archive.matching(r"([^/]+/[^/]+/R\d+)/.*")}):
             self._stage(stage, description)
-        if "v1/ar_only/loss_ce" in archive:
-            self._tokens_only(description)
+        for _, views in archive.matching(r"([^/]+)/ar_only/loss_ce"):
+            self._tokens_only(views, description)
         self.table.leave(archive)
 
     def _pixels(self, views: str, description: Mapping[str, Any]) -> Dict[str, torch.Tensor]:
         index = description[f"{views}/image_index_per_sample"]
+        unknown = sorted(set(index) - set(VIEWS))
+        if unknown:
+            raise HybridVLAError(f"{self.archive.path}: views {unknown}; the released model knows {', '.join(VIEWS)}")
         rows = []
-        for sample in range(2):
-            chosen = [self.images[f"img{index[view][sample]}"] for view in index]
-            rows.append(to_pixels(chosen, list(index), self.model.config.towers, self.strategy))
+        for sample in range(len(next(iter(index.values())))):
+            views_here = [view for view in VIEWS if view in index]
+            chosen = [self.images[f"img{index[view][sample]}"] for view in views_here]
+            rows.append(to_pixels(chosen, views_here, self.model.config.towers, self.strategy))
         return {kind: torch.stack([row[kind] for row in rows]) for kind in rows[0]}
 
     def _patches(self, views: str, description: Mapping[str, Any], frozen: bool) -> torch.Tensor:
@@ -63,13 +67,18 @@ class TrainCheck:
             labels[row, length - count:length] = ids[row, length - count:length]
         self.table.compare("label mask", labels, expected, EXACT)
         actions = self.tokens.encode(torch.from_numpy(self.archive[f"{views}/actions"][:, 0]))
-        ours = np.stack([row[row != IGNORED][:-1] for row in labels])
-        self.table.compare("action labels", actions, ours, EXACT)
+        if self.model.config.decoder.family == "llama":
+            # Phi's recorded ids went through text, which many actions do not survive.
+            ours = np.stack([row[row != IGNORED][:-1] for row in labels])
+            self.table.compare("action labels", actions, ours, EXACT)
 
     def _fuse(self, patches, ids, mask, inserted):
         """BOS, patches, text up to BOD, inserted embeddings, the rest; with its attention mask and where text went."""
         embedded = self.model.embed_tokens(ids)
-        offsets = [int((row == self.model.config.sequence.bod).nonzero()[0]) + 1 for row in ids]
+        sequence = self.model.config.sequence
+        # The released code counts back from the last EOS in training, where inference searches for BOD.
+        behind = self.model.config.action_dim + 2 + len(sequence.after_eod)
+        offsets = [int((row == sequence.eos).nonzero()[-1]) - behind + 1 for row in ids]
         rows, masks, places = [], [], []
         for row, at in enumerate(offsets):
             middle = embedded[row, :0] if inserted is None else inserted[row]
@@ -104,9 +113,12 @@ class TrainCheck:
                               self.model.embed_action(x)], dim=1)
         embeddings, seen, places, offsets = self._fuse(patches, ids, mask, inserted)
         compare("attention mask", seen, archive[f"{stage}/fused_attention_mask"], EXACT)
+        for key, ours in (("fused_len", seen.shape[1]), ("fused_attention_true_counts", seen.sum(1))):
+            if f"{stage}/{key}" in description:
+                compare("sequence lengths", ours, description[f"{stage}/{key}"], EXACT)
         hidden = self._hidden(embeddings, seen)
-        at = torch.tensor([patches.shape[1] + offset + 2 for offset in offsets])
-        eps = self.model.noise_prediction(hidden[torch.arange(len(at)), at][:, None])
+        at = torch.tensor(offsets)[:, None] + patches.shape[1] + 2 + torch.arange(x.shape[1])
+        eps = self.model.noise_prediction(hidden[torch.arange(len(at))[:, None], at])
         compare("predicted noise", eps.detach(), archive[f"{stage}/eps_pred"], FINE)
         diffusion = F.mse_loss(eps, noise)
         cross = self._cross_entropy(stage, hidden, labels, places)
@@ -115,6 +127,7 @@ class TrainCheck:
             compare(f"loss {name}", value.detach(), archive[f"{stage}/loss_{name}"], FINE)
         total.backward()
         self._gradients(stage)
+        self._gradient_norms(description.get(f"{stage}/grad_l2_norm_per_module", {}))
 
     def _cross_entropy(self, stage: str, hidden, labels, places) -> torch.Tensor:
         archive, compare = self.archive, self.table.compare
@@ -139,20 +152,30 @@ class TrainCheck:
         parameters = dict(self.model.named_parameters())
         prefix = f"{stage}/grad/"
         for name in [name for name in self.archive.names if name.startswith(prefix)]:
-            ours = name[len(prefix):].replace("llm_backbone.", "")
-            gradient = parameters[ours].grad
+            parameter = parameters.get(name[len(prefix):].replace("llm_backbone.", ""))
+            gradient = None if parameter is None else parameter.grad  # blocks that no path uses have none
             expected = self.archive[name]
             scale = max(1.0, float(np.abs(expected).max()))
             actual = np.zeros_like(expected) if gradient is None else gradient.numpy()
             self.table.compare("gradients", actual / scale, expected / scale, FINE)
 
-    def _tokens_only(self, description: Mapping[str, Any]) -> None:
+    def _gradient_norms(self, recorded: Mapping[str, float]) -> None:
+        """Norms over whole modules, relative to their size."""
+        for module, expected in recorded.items():
+            stem = "llm." if module == "llm_backbone" else f"{module}."
+            squares = [float(p.grad.double().square().sum()) for name, p in self.model.named_parameters()
+                       if name.startswith(stem) and p.grad is not None]
+            scale = max(1.0, expected)
+            self.table.compare("gradient norms of modules", sum(squares) ** 0.5 / scale, expected / scale, FINE)
+
+    def _tokens_only(self, views: str, description: Mapping[str, Any]) -> None:
         """Without state, timestep and noisy action in the sequence."""
         with torch.no_grad():
-            patches = self._patches("v1", description, frozen=True)
-            ids, labels, mask = self._text("v1")
+            patches = self._patches(views, description, frozen=True)
+            ids, labels, mask = self._text(views)
             embeddings, seen, places, _ = self._fuse(patches, ids, mask, None)
             hidden = self._hidden(embeddings, seen)
-            loss = self._cross_entropy("v1/ar_only", hidden, labels, places)
-        self.table.compare("loss ce, tokens only", loss, self.archive["v1/ar_only/loss_ce"], FINE)
-
+            loss = self._cross_entropy(f"{views}/ar_only", hidden, labels, places)
+        if f"{views}/ar_only/fused_len" in description:
+            self.table.compare("sequence lengths", seen.shape[1], description[f"{views}/ar_only/fused_len"], EXACT)
+        self.table.compare("loss ce, tokens only", loss, self.archive[f"{views}/ar_only/loss_ce"], FINE)
