@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 RUN := scripts/with_env.sh
 
-.PHONY: help setup demo rigs test fuzz test38 lint clean bench
+.PHONY: help setup demo rigs test fuzz test38 lint matrix clean bench
 
 FUZZ_N ?= 20000
 FUZZ_SEED ?= 1
@@ -31,6 +31,9 @@ test38: setup ## what the robot computer runs, under Python 3.8 where one is fou
 
 bench: setup ## time inference: the shipped checkpoint, small-100m in float32 and bfloat16, images, staleness; out/bench
 	@$(RUN) scripts/bench.sh
+
+matrix: setup ## the model's tests with the oldest and the newest torch and transformers, in .matrix/
+	@$(RUN) scripts/matrix.sh
 
 lint: setup ## style, spelling, shell, YAML, Docker, catkin, Python 3.8 and room checks
 	@$(RUN) scripts/lint.sh

@@ -63,7 +63,7 @@ def _config_from_dims(dims: Mapping[str, Any], views: int, chunk: int, final_nor
 def _sequence(dims: Mapping[str, Any], usual: SequenceConfig) -> SequenceConfig:
     special = dims.get("special_tokens", {})
     changes: Dict[str, Any] = {ours: int(special[theirs]) for ours, theirs in (
-        ("eos", "eos"), ("pad", "pad"), ("bod", "bod"), ("eod", "eod"), ("action_vocab_end", "action_vocab_size"))
+        ("bos", "bos"), ("eos", "eos"), ("pad", "pad"), ("bod", "bod"), ("eod", "eod"), ("action_vocab_end", "action_vocab_size"))
         if theirs in special}
     if "blank" in special:
         blank = (int(special["blank"]),)

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
           + (f"; past tolerance: {', '.join(failed)}" if failed else "")
           + (f"; {len(table.uncompared)} arrays were not compared" if table.uncompared else ""))
     write_json(args.json, {
-        "passed": table.passed, "uncompared": table.uncompared,
+        "passed": table.passed, "uncompared": table.uncompared, "bfloat16": table.reports,
         "rows": [{"quantity": row.quantity, "difference": row.difference, "tolerance": row.tolerance,
                   "passed": row.passed} for row in table.rows.values()]})
     return 0 if table.passed else 1

@@ -24,6 +24,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--stamp-ns", type=int, default=0, help="observation stamp that the noise also depends on")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--compare-float32", action="store_true",
+                        help="predict again in float32 and report what --dtype changed, in mm and degrees")
     parser.add_argument("--json", help="write the prediction for machines")
     return parser
 
@@ -46,8 +48,22 @@ def run(args: argparse.Namespace) -> int:
         print("  ".join(f"{name} {value:+.4f}" for name, value in zip(names, row)))
     if prediction.token_confidence is not None:
         print(f"mean confidence {prediction.mean_confidence:.3f}; {'fused' if prediction.fused else 'not fused'}")
+    if args.compare_float32:
+        del policy  # never two models at once
+        exact = Policy.from_checkpoint(args.checkpoint, mode=args.mode, device=args.device).predict(observation, seed=args.seed)
+        result["against_float32"] = _compare(exact, prediction)
     write_json(args.json, result)
     return 0
+
+
+def _compare(exact: Any, prediction: Any) -> Any:
+    from hybridvla_core.evaluation.precision import prediction_difference, sentence
+
+    differences = prediction_difference(exact, prediction)
+    for name, difference in differences.items():
+        if difference is not None:
+            print(sentence(f"against float32, {name}", difference))
+    return differences
 
 
 def _state(text: str) -> np.ndarray:

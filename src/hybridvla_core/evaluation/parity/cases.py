@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.evaluation.parity.bfloat16 import Bfloat16Report
 from hybridvla_core.evaluation.parity.table import COARSE, EXACT, FINE, Archive, Table
 from hybridvla_core.model.decoder import KVCache
 from hybridvla_core.model.hybridvla import HybridVLA
@@ -30,6 +31,7 @@ class CaseCheck:
                  encoder: Optional[PromptEncoder] = None) -> None:
         self.model, self.images, self.statistics, self.encoder = model, images, statistics, encoder
         self.prompts, self.strategy, self.table = prompts, strategy, table
+        self.short = Bfloat16Report(model)
 
     @torch.inference_mode()
     def run(self, archive: Archive, case: Mapping[str, Any]) -> None:
@@ -62,6 +64,9 @@ class CaseCheck:
             self._other_count(prefix, int(steps))
         if "ddpm/x_out" in archive:
             self._ancestral(prefix)
+        if "ar/tokens" in archive:
+            self.short.add(archive, {kind: value[None] for kind, value in pixels.items()}, text, self.state,
+                           int(case["num_ddim_steps"]), self.normaliser.action, self.table)
         self.table.leave(archive, INFORMATIONAL)
         if "arrays" in case:
             self.table.compare_listed(archive, case["arrays"])

@@ -77,6 +77,9 @@ class Table:
     def __init__(self) -> None:
         self.rows: Dict[str, Row] = {}
         self.uncompared: List[str] = []
+        #: For people and for machines; neither decides whether the table passes.
+        self.notes: List[str] = []
+        self.reports: Dict[str, Any] = {}
 
     def compare(self, quantity: str, actual, expected, tolerance: float) -> None:
         """Largest absolute difference; other shapes, or NaN on one side only, count as infinitely far."""
@@ -120,5 +123,6 @@ class Table:
             tolerance = "exact" if row.tolerance == 0 else f"{row.tolerance:.0e}"
             lines.append(f"{row.quantity:<{width}}  {row.difference:18.2e}  {tolerance:>9}"
                          f"{'' if row.passed else '  FAILED'}")
+        lines += self.notes
         lines += [f"not compared: {name}" for name in self.uncompared]
         return "\n".join(lines)

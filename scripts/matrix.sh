@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# The model under other versions: oracle, parity, conversion and tokenizer tests with the oldest and the newest torch and
+# transformers that are supported, each in an environment of its own under .matrix/. Prints a table.
+# MATRIX="pins newest oldest" chooses rows; PYTHON38 can name a 3.8 interpreter, without one that row is left out.
+set -uo pipefail
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+readonly ROOT
+cd "$ROOT" || exit 1
+# shellcheck source=scripts/lib/common.sh
+source "$ROOT/scripts/lib/common.sh"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+readonly TESTS=(test/core/test_decoder_oracle.py test/core/test_model.py test/core/test_tokenizers.py
+  test/core/test_convert.py test/core/test_policy_and_checkpoint.py)
+
+find_38() {
+  local candidate
+  for candidate in "${PYTHON38:-}" /usr/bin/python3.8 /usr/local/bin/python3.8 \
+    "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.8.*/bin/python3.8; do
+    if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 8))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+}
+
+pip_in() {
+  local folder="$1"
+  shift
+  "$folder/bin/python" -m pip --disable-pip-version-check --no-input -qq install "$@" 2>&1 | grep -v '^WARNING' || true
+  return "${PIPESTATUS[0]}"
+}
+
+# make_environment NAME PYTHON WITH_DEPENDENCIES|"" WITHOUT_DEPENDENCIES...: does nothing when the stamp fits.
+make_environment() {
+  local folder="$ROOT/.matrix/$1" python="$2" with="$3" wanted lock arguments=()
+  shift 3
+  wanted="$(hash_of scripts/stub_cuda.py ${with:+"$with"} "$@")"
+  if [ "$(cat "$folder/.stamp" 2>/dev/null)" = "$wanted" ] && "$folder/bin/python" -c '' 2>/dev/null; then
+    return 0
+  fi
+  rm -rf "$folder"
+  "$python" -m venv "$folder" || return 1
+  pip_in "$folder" pip==25.0.1 || return 1
+  for lock in "$@"; do arguments+=(-r "$lock"); done
+  pip_in "$folder" --no-deps "${arguments[@]}" || return 1
+  if [ -n "$with" ]; then
+    pip_in "$folder" -r "$with" || return 1
+  fi
+  "$folder/bin/python" scripts/stub_cuda.py "$(site_of "$folder")" || return 1
+  printf '%s\n' "$ROOT/src" >"$(site_of "$folder")/hybridvla.pth"
+  printf '%s\n' "$wanted" >"$folder/.stamp"
+}
+
+site_of() { "$1/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])'; }
+
+versions() {
+  "$1" -c 'import platform
+from importlib.metadata import version
+names = ("torch", "transformers", "tokenizers", "timm", "numpy")
+print(platform.python_version(), *(version(name) for name in names))' 2>/dev/null || echo "- - - - - -"
+}
+
+ROWS=()
+STATUS=0
+# row NAME PYTHON: runs the tests and keeps a line for the table.
+row() {
+  local name="$1" python="$2" started=$SECONDS log="$ROOT/.matrix/$1.log" result
+  if "$python" -m pytest -q -p no:cacheprovider "${TESTS[@]}" >"$log" 2>&1; then
+    result="$(tail -n 1 "$log")"
+  else
+    STATUS=1
+    tail -n 40 "$log"
+    result="FAILED: $(tail -n 1 "$log")"
+  fi
+  # shellcheck disable=SC2046  # one column for each word
+  ROWS+=("$(printf '%-7s %-8s %-13s %-13s %-11s %-7s %-7s %4d s  %s' "$name" $(versions "$python") \
+    "$((SECONDS - started))" "$result")")
+}
+
+mkdir -p .matrix
+PYTHON="$(find_38)"
+WANTED=" ${MATRIX:-pins newest oldest} "
+OLDEST=""
+if [[ "$WANTED" == *" oldest "* ]]; then
+  if [ -z "$PYTHON" ]; then
+    echo "matrix: no Python 3.8 here (PYTHON38 can name one); the row oldest is left out"
+  else
+    # One environment comes from the network, the other may come from the disk.
+    make_environment oldest "$PYTHON" "" requirements/rig-core.txt requirements/rig-policy.txt requirements/rig-test.txt \
+      requirements/rig-vision.txt requirements/rig-torch.txt >.matrix/oldest.setup 2>&1 &
+    OLDEST=$!
+  fi
+fi
+if [[ "$WANTED" == *" newest "* ]]; then
+  if make_environment newest /usr/bin/python3 requirements/matrix-newest.txt requirements/matrix-newest-torch.txt; then
+    row newest .matrix/newest/bin/python
+  else
+    STATUS=1
+    ROWS+=("newest  FAILED: its environment could not be made")
+  fi
+fi
+if [[ "$WANTED" == *" pins "* ]]; then
+  row pins .venv/bin/python
+fi
+if [ -n "$OLDEST" ]; then
+  if wait "$OLDEST"; then
+    row oldest .matrix/oldest/bin/python
+  else
+    STATUS=1
+    cat .matrix/oldest.setup
+    ROWS+=("oldest  FAILED: its environment could not be made")
+  fi
+fi
+
+printf '\n%-7s %-8s %-13s %-13s %-11s %-7s %-7s %6s  %s\n' row python torch transformers tokenizers timm numpy time result
+printf '%s\n' "${ROWS[@]}"
+exit "$STATUS"

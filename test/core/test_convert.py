@@ -1,0 +1,319 @@
+"""`hybridvla convert`: what comes out equals what went in, and everything that does not fit is refused by name."""
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hybridvla_core.checkpoints.format import read_checkpoint
+from hybridvla_core.checkpoints.openvla import RENAMES
+from hybridvla_core.checkpoints.released import load_released
+from hybridvla_core.cli.__main__ import main
+from hybridvla_core.contracts import Observation
+from hybridvla_core.errors import CheckpointError
+from hybridvla_core.policy.predictor import Policy
+from small_models import (CONVENTION, SCALE, convert_arguments, dims_of, llama_tokenizer, modules_of, released_run, save_pt)
+
+GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", Path(__file__).resolve().parents[3] / "shared" / "golden")) / "public"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    released_run(tmp_path / "source")
+    return tmp_path / "source"
+
+
+def observation(policy):
+    image = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    dims = policy.config.model.action_dim
+    return Observation({name: image for name in policy.cameras}, "close the lid", np.zeros(dims), 3)
+
+
+@pytest.mark.parametrize("family, dof, chunk, cameras, arms", [
+    ("llama", 7, 1, "front", "arm"), ("llama", 14, 1, "front,wrist", "right,left"),
+    ("phi", 7, 4, "front,wrist,wrist_left", "arm")])
+def test_convert_then_predict(tmp_path, family, dof, chunk, cameras, arms):
+    model = released_run(tmp_path, family, dof, chunk)
+    out = tmp_path / "out"
+    assert main(convert_arguments(tmp_path, out, cameras, arms)) == 0
+    policy = Policy.from_checkpoint(out)
+    assert policy.cameras == tuple(cameras.split(",")) and policy.convention.arms == tuple(arms.split(","))
+    for name, tensor in policy.model.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name].half().float()), name
+    prediction = policy.predict(observation(policy))
+    assert prediction.action.shape == (chunk, dof) and np.isfinite(prediction.action).all()
+    assert policy.config.image_strategy == ("resize-naive" if family == "llama" else "letterbox")
+    manifest = read_checkpoint(out).manifest
+    assert list(manifest["provenance"]["sources"]) == ["step-1.pt"] and manifest["provenance"]["kind"] == "released"
+
+
+def test_shards_and_types_hold_the_same_values(folder, tmp_path):
+    whole, parts, wide = (tmp_path / name for name in ("whole", "parts", "wide"))
+    assert main(convert_arguments(folder, whole)) == 0
+    assert main([*convert_arguments(folder, parts), "--shard-gib", "0.001"]) == 0
+    assert main([*convert_arguments(folder, wide), "--dtype", "float32"]) == 0
+    names = sorted(path.name for path in parts.glob("*.safetensors"))
+    assert names == ["model.safetensors"]  # everything fits below a MiB
+    assert load_file(str(wide / "model.safetensors"))["llm.lm_head.weight"].dtype == torch.float32
+    for name, tensor in load_file(str(whole / "model.safetensors")).items():
+        assert torch.equal(tensor.float(), load_file(str(wide / "model.safetensors"))[name]), name
+
+
+def test_a_sharded_folder_predicts_as_a_whole_one(tmp_path):
+    released_run(tmp_path, hidden=256, rows=4096)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main(convert_arguments(tmp_path, whole)) == 0
+    assert main([*convert_arguments(tmp_path, parts), "--shard-gib", "0.001"]) == 0
+    index = json.loads((parts / "model.safetensors.index.json").read_text())
+    files = sorted(set(index["weight_map"].values()))
+    assert len(files) > 3 and all((parts / name).is_file() for name in files)
+    assert files[0] == f"model-00001-of-{len(files):05d}.safetensors"
+    first, second = Policy.from_checkpoint(whole), Policy.from_checkpoint(parts)
+    assert np.array_equal(first.predict(observation(first)).action, second.predict(observation(second)).action)
+    (parts / files[1]).unlink()
+    with pytest.raises(CheckpointError, match=f"{files[1]} missing"):
+        read_checkpoint(parts)
+
+
+def refused(capsys, arguments, *words):
+    assert main([str(argument) for argument in arguments]) == 1
+    error = capsys.readouterr().err
+    for word in words:
+        assert word in error, error
+    last = error.strip().splitlines()[-1]  # a progress bar may stand before it
+    assert "Traceback" not in error and last.startswith("hybridvla: ") and all(word in last for word in words), error
+    return error
+
+
+def changed(folder, change):
+    path = folder / "run" / "checkpoints" / "step-1.pt"
+    modules = torch.load(str(path), weights_only=True)["model"]
+    change(modules)
+    save_pt(path, modules)
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda m: m["x_embedder"].pop("mlp.fc1.weight"), ("missing: x_embedder.mlp.fc1.weight",)),
+    (lambda m: m["projector"].update(extra=torch.zeros(2)), ("surplus: projector.extra",)),
+    (lambda m: m["final_layer"].update({"mlp.fc2.bias": torch.zeros(9)}), ("final_layer.mlp.fc2.bias is (9,), expected (7,)",)),
+    (lambda m: m.pop("t_embedder"), ("modules missing: t_embedder",)),
+    (lambda m: m.update(critic={}), ("unknown: critic",)),
+    (lambda m: m["x_embedder"]["mlp.fc1.bias"].fill_(float("nan")), ("x_embedder.mlp.fc1.bias", "not finite")),
+    (lambda m: m["projector"].update({"projector.0.bias": torch.zeros(128, dtype=torch.int64)}), ("floating-point",))])
+def test_tensors_that_do_not_fit_are_named(folder, tmp_path, capsys, change, words):
+    changed(folder, change)
+    refused(capsys, convert_arguments(folder, tmp_path / "out"), *words)
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob("out.partial*"))
+
+
+class Runs:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_a_pickle_with_code_is_refused_and_not_run(folder, tmp_path, capsys):
+    path, trap = folder / "run" / "checkpoints" / "step-1.pt", tmp_path / "was_run"
+    torch.save({"model": {"x_embedder": Runs(str(trap))}}, str(path))
+    refused(capsys, convert_arguments(folder, tmp_path / "out"), "would run", "mkdir")
+    torch.save({"model": {"x_embedder": Runs(str(trap))}}, str(path), _use_new_zipfile_serialization=False)
+    refused(capsys, convert_arguments(folder, tmp_path / "out"), "not a whole torch archive")
+    assert not trap.exists()
+
+
+def test_damaged_files_are_refused(folder, tmp_path, capsys):
+    path, out = folder / "run" / "checkpoints" / "step-1.pt", tmp_path / "out"
+    content = path.read_bytes()
+    path.write_bytes(content[:-100])
+    refused(capsys, convert_arguments(folder, out), "truncated")
+    at = content.index(modules_of(load_released(*_restored(folder, content))[0])["x_embedder"]["mlp.fc1.weight"].numpy().tobytes())
+    path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1:])
+    refused(capsys, convert_arguments(folder, out), "checksum")
+    path.rename(path.with_suffix(".bin"))
+    refused(capsys, convert_arguments(folder, out), "expected one .pt file, found 0")
+
+
+def _restored(folder, content):
+    (folder / "run" / "checkpoints" / "step-1.pt").write_bytes(content)
+    return folder / "run", folder / "dims.json"
+
+
+def test_what_the_source_does_not_say_is_asked_for(folder, tmp_path, capsys):
+    plain = convert_arguments(folder, tmp_path / "out")
+    without = plain[:plain.index("--translation")]
+    refused(capsys, without, "rotation_reference_xyzw", "--state-source", "--action-period", "--convention FILE")
+    file = tmp_path / "convention.json"
+    file.write_text(json.dumps({"convention": {
+        "arms": ["arm"], "translation": "delta_base_frame", "rotation": "delta_euler_xyz", "rotation_reference_xyzw": [0, 0, 0, 1],
+        "gripper_sense": "one_is_open", "delta_base": "measured", "action_period_s": 0.1, "state_source": "measured"}}))
+    assert main([*without, "--convention", str(file), "--delta-base", "commanded"]) == 0
+    convention = read_checkpoint(tmp_path / "out").config.convention
+    assert convention.rotation == "delta_euler_xyz" and convention.delta_base == "commanded"
+    for option in ("--camera-order", "--final-norm"):
+        at = plain.index(option)
+        with pytest.raises(SystemExit):
+            main(plain[:at] + plain[at + 2:])
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--camera-order", "front,front"], ("--camera-order", "different views")),
+    (["--camera-order", "a,b,c,d"], ("--camera-order", "1 to 3")),
+    (["--arms", "right,left"], ("action_dim is 7", "14")),
+    (["--ddim-steps", "30"], ("30 DDIM steps",)),
+    (["--statistics-key", "berkeley"], ("no data set 'berkeley'", "rlbench")),
+    (["--dims", "nowhere.json"], ("nowhere.json", "cannot be read")),
+    (["--tokenizer", "nowhere"], ("no tokenizer there", "--tokenizer FILE")),
+    (["--first-state", "1,2"], ("first_state needs 7",)),
+    (["--rotation-reference", "1,1,0,0"], ("unit quaternion",)),
+    (["--shard-gib", "-1"], ("--shard-gib",))])
+def test_options_that_do_not_fit(folder, tmp_path, capsys, options, words):
+    refused(capsys, [*convert_arguments(folder, tmp_path / "out"), *options], *words)
+
+
+def test_dimensions_come_from_the_registry_name_or_a_file(folder, tmp_path, capsys):
+    arguments = convert_arguments(folder, tmp_path / "out")
+    at = arguments.index("--dims")
+    refused(capsys, arguments[:at] + arguments[at + 2:], "give --dims FILE", "wrong shape")
+    config = json.loads((folder / "run" / "config.json").read_text())
+    config["vla"]["base_vlm"] = "llama3-vision"
+    (folder / "run" / "config.json").write_text(json.dumps(config))
+    refused(capsys, arguments[:at] + arguments[at + 2:], "llama3-vision", "--dims FILE")
+    for key in ("vision", "llm", "projector"):
+        dims = dims_of("llama")
+        dims.pop(key)
+        (folder / "dims.json").write_text(json.dumps(dims))
+        refused(capsys, arguments, "dims.json", key)
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda s: s["rlbench"]["action"]["q99"].__setitem__(2, -1.0), ("channel [2]",)),
+    (lambda s: s["rlbench"]["proprio"]["q01"].pop(), ("6 numbers", "7 dimensions")),
+    (lambda s: s.update(other=s["rlbench"]), ("say which one",)),
+    (lambda s: s["rlbench"].pop("proprio"), ("'proprio'",))])
+def test_statistics_that_do_not_fit(folder, tmp_path, capsys, change, words):
+    path = folder / "run" / "dataset_statistics.json"
+    statistics = json.loads(path.read_text())
+    change(statistics)
+    path.write_text(json.dumps(statistics))
+    refused(capsys, convert_arguments(folder, tmp_path / "out"), *words)
+    path.unlink()
+    refused(capsys, convert_arguments(folder, tmp_path / "out"), "dataset_statistics.json: missing")
+
+
+def test_an_existing_folder_is_left_alone(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    refused(capsys, convert_arguments(folder, out), "already there")
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_a_prismatic_base_gets_heads_that_need_training(folder, tmp_path, capsys):
+    changed(folder, lambda m: [m.pop(name) for name in ("x_embedder", "t_embedder", "final_layer", "proprio_embedder")])
+    (folder / "run" / "config.json").write_text(json.dumps({"model": {"model_id": "prism-dinosiglip-224px+7b"}}))
+    (folder / "run" / "dataset_statistics.json").unlink()
+    assert main(convert_arguments(folder, tmp_path / "out")) == 0
+    assert "random weights" in capsys.readouterr().out
+    assert read_checkpoint(tmp_path / "out").config.untrained == ("final_layer", "proprio_embedder", "t_embedder", "x_embedder")
+    with pytest.raises(CheckpointError, match="train it before it predicts"):
+        Policy.from_checkpoint(tmp_path / "out")
+
+
+def test_an_openvla_folder_is_the_same_base_under_other_names(tmp_path, capsys):
+    model = released_run(tmp_path / "source")
+    base = tmp_path / "openvla"
+    base.mkdir()
+    back = [(ours, pattern.pattern[1:].replace("\\.", ".")) for pattern, ours in RENAMES]
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        for ours, theirs in back:
+            if name.startswith(ours):
+                name = theirs + name[len(ours):]
+                break
+        tensors[name.replace(".gamma", ".scale_factor")] = tensor.bfloat16().contiguous()
+    heads = ("x_embedder", "t_embedder", "final_layer", "proprio_embedder")
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(heads)}
+    half = len(tensors) // 2
+    parts = [dict(list(tensors.items())[:half]), dict(list(tensors.items())[half:])]
+    table = {}
+    for number, part in enumerate(parts, 1):
+        save_file(part, str(base / f"model-{number:05d}-of-00002.safetensors"))
+        table.update({name: f"model-{number:05d}-of-00002.safetensors" for name in part})
+    (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
+    (base / "config.json").write_text(json.dumps({
+        "timm_model_ids": ["small", "small"], "norm_stats": {"bridge": {"action": SCALE}}}))
+    llama_tokenizer().save(str(base / "tokenizer.json"))
+    arguments = ["convert", str(base), str(tmp_path / "out"), "--camera-order", "front", "--arms", "arm", "--final-norm",
+                 "mean_square", "--dims", str(tmp_path / "source" / "dims.json"), *CONVENTION]
+    assert main(arguments) == 0, capsys.readouterr().err
+    stored = load_file(str(tmp_path / "out" / "model.safetensors"))
+    for name, tensor in model.state_dict().items():
+        if not name.startswith(heads):
+            assert torch.equal(stored[name], tensor.bfloat16()), name
+    config = read_checkpoint(tmp_path / "out").config
+    assert config.model.final_norm == "mean_square" and config.untrained
+
+
+def test_memory_stays_below_the_largest_shard(tmp_path):
+    """Private memory while 160 MiB are converted, above what the interpreter holds before."""
+    hidden, rows = 1024, 32768
+    released_run(tmp_path, hidden=hidden, rows=rows)
+    program = """
+import sys, threading, time
+sys.path.insert(0, sys.argv[1])
+from hybridvla_core.cli.__main__ import main
+import hybridvla_core.checkpoints.convert, hybridvla_core.model.timm_import
+hybridvla_core.model.timm_import.vision_transformer()
+def anonymous():
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("RssAnon:"))
+before, peak, stop = anonymous(), [0], []
+def watch():
+    while not stop:
+        peak[0] = max(peak[0], anonymous()); time.sleep(0.002)
+thread = threading.Thread(target=watch); thread.start()
+status = main(sys.argv[2:])
+stop.append(1); thread.join()
+print("PEAK", peak[0] - before, status)
+"""
+    arguments = [*convert_arguments(tmp_path, tmp_path / "out"), "--shard-gib", "0.0625", "--dtype", "bfloat16"]
+    done = subprocess.run([sys.executable, "-c", program, str(ROOT / "src"), *arguments], capture_output=True, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+    peak = int(done.stdout.split("PEAK")[1].split()[0])
+    largest = max(path.stat().st_size for path in (tmp_path / "out").glob("*.safetensors"))
+    assert largest > hidden * rows * 2 * 0.99
+    assert peak <= 1.3 * largest, f"{peak / 2 ** 20:.0f} MiB for shards of {largest / 2 ** 20:.0f} MiB"
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no recorded fixtures at {GOLDEN}")
+@pytest.mark.parametrize("variant, cameras, arms", [
+    ("llama_7dof", "front", "arm"), ("llama_14dof_gqa", "front,wrist", "right,left"),
+    ("phi_7dof", "front,wrist,wrist_left", "arm")])
+def test_recorded_runs_convert_and_predict(tmp_path, variant, cameras, arms):
+    """With a stand-in for the tokenizer, which does not come with the fixtures."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    source = GOLDEN / variant
+    fused = not variant.startswith("phi")
+    words = {"<unk>": 0, "<s>": 1, "\u2581": 29871} if fused else {"<unk>": 0, "<|endoftext|>": 50256, "\u0120": 220}
+    words.update({word: 900 + i for i, word in enumerate("In : What action should the robot take to lid ? Out".split())})
+    tokenizer = Tokenizer(models.WordLevel(words, "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    out = tmp_path / "out"
+    assert main(["convert", str(source / "run"), str(out), "--camera-order", cameras, "--arms", arms, "--final-norm", "variance",
+                 "--dims", str(source / "dims.json"), "--tokenizer", str(tmp_path), *CONVENTION]) == 0
+    policy = Policy.from_checkpoint(out)
+    expected = load_released(source / "run", source / "dims.json")[0].state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in policy.model.state_dict().items())
+    prediction = policy.predict(observation(policy))
+    assert np.isfinite(prediction.action).all() and prediction.token_confidence.shape == (policy.config.model.action_dim,)

@@ -1,0 +1,97 @@
+"""Prompts through tokenizers as Llama-2's and CodeGen's are built, and files that belong to another model."""
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from hybridvla_core.checkpoints.dims import config_from_dims
+from hybridvla_core.checkpoints.tokenizer import check_tokenizer
+from hybridvla_core.errors import CheckpointError, ObservationError
+from hybridvla_core.policy.sequence import PromptEncoder
+from small_models import codegen_tokenizer, dims_of, llama_tokenizer
+
+FAMILIES = {"llama": llama_tokenizer, "phi": codegen_tokenizer}
+
+
+def config_of(family):
+    return config_from_dims(dims_of(family), 1, 1, "variance")
+
+
+@pytest.fixture(params=list(FAMILIES))
+def family(request):
+    return request.param
+
+
+@pytest.fixture
+def encoder(family, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    FAMILIES[family]().save(str(path))
+    check_tokenizer(path, config_of(family))
+    return PromptEncoder.from_file(path, config_of(family).sequence)
+
+
+def test_the_layout_of_both_families(family, encoder):
+    sequence = encoder.config
+    ids = encoder.ids("close the lid")
+    assert ids[0] == sequence.bos and ids.count(sequence.bos) == 1, "BOS once, though the file adds its own"
+    assert ids[-2:] == [*sequence.before_bod, sequence.bod]
+    both = encoder.ids("close the lid", autoregressive=True)
+    assert both == ids + [sequence.eod, *sequence.after_eod]
+    assert (len(sequence.after_eod) == 1) == (family == "llama")
+
+
+def test_ids_spell_the_prompt(family, encoder):
+    text = encoder.tokenizer.decode(encoder.text_ids("Close THE lid"))
+    assert text.strip() == encoder.prompt("Close THE lid").replace("<|endoftext|>", "").strip()
+    assert "close the lid?\nOut" in text
+
+
+def test_merges_and_the_line_break_are_the_family_s(family, encoder):
+    ids = encoder.text_ids("the")
+    if family == "llama":
+        assert encoder.tokenizer.token_to_id("\u2581the") in ids and encoder.tokenizer.token_to_id("<0x0A>") in ids
+        assert encoder.tokenizer.id_to_token(ids[0]) == "\u2581", "a blank is put in front, as SentencePiece does"
+    else:
+        assert encoder.tokenizer.token_to_id("\u0120the") in ids and encoder.tokenizer.token_to_id("\u010a") in ids
+        assert encoder.tokenizer.id_to_token(ids[0]) == "I"
+
+
+def test_letters_outside_the_vocabulary_become_bytes(encoder):
+    assert encoder.text_ids("caf\u00e9") != encoder.text_ids("cafe")
+    assert "caf\u00e9" in encoder.tokenizer.decode(encoder.text_ids("caf\u00e9"))
+
+
+@pytest.mark.parametrize("instruction, prompt", [
+    ("   close   the box  ", "take to    close   the box  ?"), ("OPEN the <image> Drawer", "take to open the  drawer?"),
+    ("", "take to ?")])
+def test_released_quirks_of_the_prompt(encoder, instruction, prompt):
+    assert prompt in encoder.prompt(instruction)
+
+
+@pytest.mark.parametrize("instruction", ["", "  ", "<image>", " <image> "])
+def test_an_instruction_that_says_nothing_is_refused(encoder, instruction):
+    with pytest.raises(ObservationError, match="empty"):
+        encoder.ids(instruction)
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    codegen_tokenizer().save(str(path))
+    with pytest.raises(CheckpointError, match="blank"):
+        check_tokenizer(path, config_of("llama"))
+    llama_tokenizer().save(str(path))
+    config = config_of("llama")
+    with pytest.raises(CheckpointError, match="begins every sequence"):
+        check_tokenizer(path, replace(config, sequence=replace(config.sequence, bos=300)))
+    with pytest.raises(CheckpointError, match="rows"):
+        check_tokenizer(path, replace(config, sequence=replace(config.sequence, action_vocab_end=256, pad=0, bod=0, eod=0),
+                                      decoder=replace(config.decoder, vocab_rows=300)))
+    added = llama_tokenizer()
+    added.add_special_tokens(["<BOD>"])
+    added.save(str(path))
+    with pytest.raises(CheckpointError, match="<BOD> is id"):
+        check_tokenizer(path, config)
+    path.write_text("{}")
+    with pytest.raises(CheckpointError, match="not a readable tokenizer"):
+        check_tokenizer(path, config)
