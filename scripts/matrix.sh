@@ -11,7 +11,7 @@ cd "$ROOT" || exit 1
 source "$ROOT/scripts/lib/common.sh"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 readonly TESTS=(test/core/test_decoder_oracle.py test/core/test_model.py test/core/test_tokenizers.py
-  test/core/test_convert.py test/core/test_policy_and_checkpoint.py)
+  test/core/test_convert.py test/core/test_convert_bases.py test/core/test_policy_and_checkpoint.py)
 
 find_38() {
   local candidate

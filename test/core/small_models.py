@@ -76,8 +76,9 @@ def dims_of(family: str, action_dim: int = 7, hidden: int = 32, rows: int = ROWS
     llm.update({"rms_norm_eps": 1e-5} if fused else {"layer_norm_eps": 1e-5, "partial_rotary_factor": 0.5})
     return {"action_dim": action_dim, "vision": {"dino": tower(2), "siglip": tower(4)} if fused else {"clip": tower(2)},
             "llm": llm, "projector": {"linear_shapes": shapes}, "need_to_sub": 0,
-            "special_tokens": {"bos": 1 if fused else 256, "eos": 2 if fused else 256, "pad": VOCABULARY, "bod": VOCABULARY + 1, "eod": VOCABULARY + 2,
-                               "blank": blank, "action_vocab_size": VOCABULARY}}
+            "special_tokens": {"bos": 1 if fused else 256, "eos": 2 if fused else 256, "pad": VOCABULARY,
+                               "bod": VOCABULARY + 1, "eod": VOCABULARY + 2, "blank": blank,
+                               "action_vocab_size": VOCABULARY}}
 
 
 def released_run(folder: Path, family: str = "llama", action_dim: int = 7, chunk: int = 1, **sizes: Any) -> HybridVLA:
@@ -120,3 +121,11 @@ def convert_arguments(folder: Path, out: Path, cameras: str = "front", arms: str
     """`hybridvla convert` on a folder of `released_run`."""
     return ["convert", str(folder / "run"), str(out), "--camera-order", cameras, "--arms", arms, "--final-norm", "variance",
             "--dims", str(folder / "dims.json"), "--tokenizer", str(folder / "tokenizer.json"), *CONVENTION]
+
+
+def changed(folder: Path, change: Any) -> None:
+    """Apply `change` to the modules of a run's `.pt`."""
+    path = folder / "run" / "checkpoints" / "step-1.pt"
+    modules = torch.load(str(path), weights_only=True)["model"]
+    change(modules)
+    save_pt(path, modules)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from small_models import SCALE, tiniest
 
 from hybridvla_core.checkpoints.convert import _write_weights
 from hybridvla_core.checkpoints.format import CheckpointConfig, save_checkpoint, write_manifest
@@ -26,7 +27,6 @@ from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.tiny_tokenizer import build_tiny_tokenizer
 from hybridvla_core.policy.ensemble import EnsembleConfig
 from hybridvla_core.policy.predictor import Policy
-from small_models import SCALE, tiniest
 
 DAMAGES, EDITS = 260, 300
 JSON_FILES = ("config.json", "dataset_statistics.json", "tokenizer.json", "MANIFEST.json")
@@ -57,7 +57,7 @@ def outcome(folder: Path):
     try:
         policy = Policy.from_checkpoint(folder)
         image = np.full((20, 20, 3), 90, dtype=np.uint8)
-        prediction = policy.predict(Observation({name: image for name in policy.cameras}, "put the red block on the pad",
+        prediction = policy.predict(Observation(dict.fromkeys(policy.cameras, image), "put the red block on the pad",
                                                 np.zeros(policy.config.model.action_dim), 5))
     except HybridVLAError as error:
         sentence = str(error)

@@ -10,16 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from small_models import CONVENTION, changed, convert_arguments, dims_of, modules_of, released_run
 
 from hybridvla_core.checkpoints.format import read_checkpoint
-from hybridvla_core.checkpoints.openvla import RENAMES
 from hybridvla_core.checkpoints.released import load_released
 from hybridvla_core.cli.__main__ import main
 from hybridvla_core.contracts import Observation
 from hybridvla_core.errors import CheckpointError
 from hybridvla_core.policy.predictor import Policy
-from small_models import (CONVENTION, SCALE, convert_arguments, dims_of, llama_tokenizer, modules_of, released_run, save_pt)
 
 GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", Path(__file__).resolve().parents[3] / "shared" / "golden")) / "public"
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +33,7 @@ def folder(tmp_path):
 def observation(policy):
     image = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
     dims = policy.config.model.action_dim
-    return Observation({name: image for name in policy.cameras}, "close the lid", np.zeros(dims), 3)
+    return Observation(dict.fromkeys(policy.cameras, image), "close the lid", np.zeros(dims), 3)
 
 
 @pytest.mark.parametrize("family, dof, chunk, cameras, arms", [
@@ -93,13 +92,6 @@ def refused(capsys, arguments, *words):
     return error
 
 
-def changed(folder, change):
-    path = folder / "run" / "checkpoints" / "step-1.pt"
-    modules = torch.load(str(path), weights_only=True)["model"]
-    change(modules)
-    save_pt(path, modules)
-
-
 @pytest.mark.parametrize("change, words", [
     (lambda m: m["x_embedder"].pop("mlp.fc1.weight"), ("missing: x_embedder.mlp.fc1.weight",)),
     (lambda m: m["projector"].update(extra=torch.zeros(2)), ("surplus: projector.extra",)),
@@ -136,7 +128,8 @@ def test_damaged_files_are_refused(folder, tmp_path, capsys):
     content = path.read_bytes()
     path.write_bytes(content[:-100])
     refused(capsys, convert_arguments(folder, out), "truncated")
-    at = content.index(modules_of(load_released(*_restored(folder, content))[0])["x_embedder"]["mlp.fc1.weight"].numpy().tobytes())
+    model = load_released(*_restored(folder, content))[0]
+    at = content.index(modules_of(model)["x_embedder"]["mlp.fc1.weight"].numpy().tobytes())
     path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1:])
     refused(capsys, convert_arguments(folder, out), "checksum")
     path.rename(path.with_suffix(".bin"))
@@ -154,8 +147,9 @@ def test_what_the_source_does_not_say_is_asked_for(folder, tmp_path, capsys):
     refused(capsys, without, "rotation_reference_xyzw", "--state-source", "--action-period", "--convention FILE")
     file = tmp_path / "convention.json"
     file.write_text(json.dumps({"convention": {
-        "arms": ["arm"], "translation": "delta_base_frame", "rotation": "delta_euler_xyz", "rotation_reference_xyzw": [0, 0, 0, 1],
-        "gripper_sense": "one_is_open", "delta_base": "measured", "action_period_s": 0.1, "state_source": "measured"}}))
+        "arms": ["arm"], "translation": "delta_base_frame", "rotation": "delta_euler_xyz",
+        "rotation_reference_xyzw": [0, 0, 0, 1], "gripper_sense": "one_is_open",
+        "delta_base": "measured", "action_period_s": 0.1, "state_source": "measured"}}))
     assert main([*without, "--convention", str(file), "--delta-base", "commanded"]) == 0
     convention = read_checkpoint(tmp_path / "out").config.convention
     assert convention.rotation == "delta_euler_xyz" and convention.delta_base == "commanded"
@@ -216,52 +210,6 @@ def test_an_existing_folder_is_left_alone(folder, tmp_path, capsys):
     (out / "notes.txt").write_text("mine")
     refused(capsys, convert_arguments(folder, out), "already there")
     assert (out / "notes.txt").read_text() == "mine"
-
-
-def test_a_prismatic_base_gets_heads_that_need_training(folder, tmp_path, capsys):
-    changed(folder, lambda m: [m.pop(name) for name in ("x_embedder", "t_embedder", "final_layer", "proprio_embedder")])
-    (folder / "run" / "config.json").write_text(json.dumps({"model": {"model_id": "prism-dinosiglip-224px+7b"}}))
-    (folder / "run" / "dataset_statistics.json").unlink()
-    assert main(convert_arguments(folder, tmp_path / "out")) == 0
-    assert "random weights" in capsys.readouterr().out
-    assert read_checkpoint(tmp_path / "out").config.untrained == ("final_layer", "proprio_embedder", "t_embedder", "x_embedder")
-    with pytest.raises(CheckpointError, match="train it before it predicts"):
-        Policy.from_checkpoint(tmp_path / "out")
-
-
-def test_an_openvla_folder_is_the_same_base_under_other_names(tmp_path, capsys):
-    model = released_run(tmp_path / "source")
-    base = tmp_path / "openvla"
-    base.mkdir()
-    back = [(ours, pattern.pattern[1:].replace("\\.", ".")) for pattern, ours in RENAMES]
-    tensors = {}
-    for name, tensor in model.state_dict().items():
-        for ours, theirs in back:
-            if name.startswith(ours):
-                name = theirs + name[len(ours):]
-                break
-        tensors[name.replace(".gamma", ".scale_factor")] = tensor.bfloat16().contiguous()
-    heads = ("x_embedder", "t_embedder", "final_layer", "proprio_embedder")
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(heads)}
-    half = len(tensors) // 2
-    parts = [dict(list(tensors.items())[:half]), dict(list(tensors.items())[half:])]
-    table = {}
-    for number, part in enumerate(parts, 1):
-        save_file(part, str(base / f"model-{number:05d}-of-00002.safetensors"))
-        table.update({name: f"model-{number:05d}-of-00002.safetensors" for name in part})
-    (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
-    (base / "config.json").write_text(json.dumps({
-        "timm_model_ids": ["small", "small"], "norm_stats": {"bridge": {"action": SCALE}}}))
-    llama_tokenizer().save(str(base / "tokenizer.json"))
-    arguments = ["convert", str(base), str(tmp_path / "out"), "--camera-order", "front", "--arms", "arm", "--final-norm",
-                 "mean_square", "--dims", str(tmp_path / "source" / "dims.json"), *CONVENTION]
-    assert main(arguments) == 0, capsys.readouterr().err
-    stored = load_file(str(tmp_path / "out" / "model.safetensors"))
-    for name, tensor in model.state_dict().items():
-        if not name.startswith(heads):
-            assert torch.equal(stored[name], tensor.bfloat16()), name
-    config = read_checkpoint(tmp_path / "out").config
-    assert config.model.final_norm == "mean_square" and config.untrained
 
 
 def test_memory_stays_below_the_largest_shard(tmp_path):

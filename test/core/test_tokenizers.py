@@ -4,12 +4,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from small_models import codegen_tokenizer, dims_of, llama_tokenizer
 
 from hybridvla_core.checkpoints.dims import config_from_dims
 from hybridvla_core.checkpoints.tokenizer import check_tokenizer
 from hybridvla_core.errors import CheckpointError, ObservationError
 from hybridvla_core.policy.sequence import PromptEncoder
-from small_models import codegen_tokenizer, dims_of, llama_tokenizer
 
 FAMILIES = {"llama": llama_tokenizer, "phi": codegen_tokenizer}
 

@@ -137,7 +137,7 @@ def _write_weights(folder: Path, tensors: Mapping[str, torch.Tensor], shards: Li
     for number, names in enumerate(shards, 1):
         file = shard_name(number, len(shards))
         known[file] = write_shard(folder / file, {name: tensors[name] for name in names}, dtype, progress)
-        table.update({name: file for name in names})
+        table.update(dict.fromkeys(names, file))
     if len(shards) > 1:
         total = sum(stored_bytes(tensor, dtype) for tensor in tensors.values())
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": table})

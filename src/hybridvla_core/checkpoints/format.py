@@ -11,8 +11,15 @@ from typing import Any, Mapping, Optional, Tuple
 
 import torch
 
-from hybridvla_core.checkpoints.manifest import FORMAT, MANIFEST, check_files, read_manifest, sha256, write_json
-from hybridvla_core.checkpoints.manifest import write_manifest_of
+from hybridvla_core.checkpoints.manifest import (
+    FORMAT,
+    MANIFEST,
+    check_files,
+    read_manifest,
+    sha256,
+    write_json,
+    write_manifest_of,
+)
 from hybridvla_core.checkpoints.stream import write_shard
 from hybridvla_core.checkpoints.tokenizer import check_tokenizer
 from hybridvla_core.checkpoints.weights import INDEX, WEIGHTS, load_into, weight_files

@@ -60,7 +60,7 @@ class Weights:
             except (SafetensorError, OSError, ValueError) as error:
                 raise CheckpointError(f"{folder / name}: not a readable safetensors file ({error}); copy it again") from error
             self._archives.append(archive)
-            for key in archive.keys():
+            for key in list(archive.keys()):
                 if key in self._where:
                     raise CheckpointError(f"{folder / name}: {key} is also in another file; copy the folder again")
                 self._where[key] = (archive, name)

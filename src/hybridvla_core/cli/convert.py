@@ -64,9 +64,9 @@ def run(args: argparse.Namespace) -> int:
     if not 0.001 <= args.shard_gib <= 1024:
         raise ConfigurationError(f"--shard-gib {args.shard_gib}; use 0.001 to 1024")
     convention = _convention(args)
+    import torch
     from tqdm import tqdm
 
-    import torch
     from hybridvla_core.checkpoints.convert import GIB, Choices, convert
     from hybridvla_core.checkpoints.sources import open_source
 

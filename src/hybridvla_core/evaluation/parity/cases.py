@@ -13,7 +13,6 @@ from hybridvla_core.evaluation.parity.table import COARSE, EXACT, FINE, Archive,
 from hybridvla_core.model.decoder import KVCache
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.policy.engine import Engine, Prefix
-from hybridvla_core.policy.ensemble import EnsembleConfig, fuse
 from hybridvla_core.policy.normalize import Normaliser
 from hybridvla_core.policy.preprocess import to_pixels
 from hybridvla_core.policy.sequence import PromptEncoder

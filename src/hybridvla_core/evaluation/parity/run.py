@@ -14,7 +14,6 @@ from hybridvla_core.evaluation.parity.table import Archive, Table
 from hybridvla_core.evaluation.parity.train import TrainCheck
 from hybridvla_core.policy.sequence import PromptEncoder
 
-
 COMMON = ("images", "preprocess", "diffusion", "action_tokens")
 
 

@@ -53,12 +53,11 @@ class TrainCheck:
 
     def _text(self, views: str, repeat: int = 1):
         archive = self.archive
-        ids, labels, mask = (torch.from_numpy(archive[f"{views}/{name}"]).repeat(repeat, 1)
-                             for name in ("input_ids", "labels", "attention_mask"))
-        self._check_labels(views)
-        return ids, labels, mask
+        ids, mask = (torch.from_numpy(archive[f"{views}/{name}"]).repeat(repeat, 1)
+                     for name in ("input_ids", "attention_mask"))
+        return ids, torch.from_numpy(self._labels(views)).repeat(repeat, 1), mask
 
-    def _check_labels(self, views: str) -> None:
+    def _labels(self, views: str) -> np.ndarray:
         """Our own labels: the last A action tokens and EOS of each text, everything else ignored."""
         ids, expected = self.archive[f"{views}/input_ids"], self.archive[f"{views}/labels"]
         mask, count = self.archive[f"{views}/attention_mask"], self.model.config.action_dim + 1
@@ -71,6 +70,7 @@ class TrainCheck:
             # Phi's recorded ids went through text, which many actions do not survive.
             ours = np.stack([row[row != IGNORED][:-1] for row in labels])
             self.table.compare("action labels", actions, ours, EXACT)
+        return labels
 
     def _fuse(self, patches, ids, mask, inserted):
         """BOS, patches, text up to BOD, inserted embeddings, the rest; with its attention mask and where text went."""
