@@ -65,7 +65,7 @@ ROWS=()
 STATUS=0
 # row NAME PYTHON: runs the tests and keeps a line for the table.
 row() {
-  local name="$1" python="$2" started=$SECONDS log="$ROOT/.matrix/$1.log" result
+  local name="$1" python="$2" started=$SECONDS log="$ROOT/.matrix/$1.log" result columns
   if "$python" -m pytest -q -p no:cacheprovider "${TESTS[@]}" >"$log" 2>&1; then
     result="$(tail -n 1 "$log")"
   else
@@ -73,9 +73,8 @@ row() {
     tail -n 40 "$log"
     result="FAILED: $(tail -n 1 "$log")"
   fi
-  # shellcheck disable=SC2046  # one column for each word
-  ROWS+=("$(printf '%-7s %-8s %-13s %-13s %-11s %-7s %-7s %4d s  %s' "$name" $(versions "$python") \
-    "$((SECONDS - started))" "$result")")
+  read -r -a columns < <(versions "$python")
+  ROWS+=("$(printf '%-7s ' "$name")$(printf '%-13s ' "${columns[@]}")$(printf '%4d s  %s' "$((SECONDS - started))" "$result")")
 }
 
 mkdir -p .matrix
@@ -113,6 +112,8 @@ if [ -n "$OLDEST" ]; then
   fi
 fi
 
-printf '\n%-7s %-8s %-13s %-13s %-11s %-7s %-7s %6s  %s\n' row python torch transformers tokenizers timm numpy time result
+printf '\n%-7s ' row
+printf '%-13s ' python torch transformers tokenizers timm numpy
+printf '%6s  %s\n' time result
 printf '%s\n' "${ROWS[@]}"
 exit "$STATUS"

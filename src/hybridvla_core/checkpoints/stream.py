@@ -15,14 +15,14 @@ import torch
 
 from hybridvla_core.errors import CheckpointError
 
-#: Values handled at once.
-PIECE = 1 << 22
+#: Values handled at once; temporary copies stay a few MiB.
+PIECE = 1 << 20
 NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
          torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}
 
 
 def pieces(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The tensor's values in order, a few million at a time, as flat views (a copy only if not contiguous)."""
+    """The tensor's values in order, a million at a time, as flat views (a copy only if not contiguous)."""
     flat = tensor.detach().reshape(-1)
     for start in range(0, flat.numel(), PIECE):
         yield flat[start:start + PIECE]
