@@ -236,7 +236,8 @@ print("PEAK", peak[0] - before, status)
 """
     arguments = [*convert_arguments(tmp_path, tmp_path / "out"), "--shard-gib", "0.03125", "--dtype", "bfloat16"]
     small = convert_arguments(tmp_path / "small", tmp_path / "small-out")
-    done = subprocess.run([sys.executable, "-c", program, str(ROOT / "src"), *small, "--then", *arguments], capture_output=True, text=True,
+    command = [sys.executable, "-c", program, str(ROOT / "src"), *small, "--then", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True,
                           env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
     peak = int(done.stdout.split("PEAK")[1].split()[0])
     largest = max(path.stat().st_size for path in (tmp_path / "out").glob("*.safetensors"))
