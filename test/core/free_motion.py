@@ -25,6 +25,7 @@ from hybridvla_core.safety.limits.limit import Trajectory  # noqa: E402
 ERROR_M, ERROR_RAD = 1e-3, np.radians(0.2)
 SHORTEST_M = 0.05
 PATIENCE_S = 12.0
+RAMP_TICKS = 400        # after activation the filter may take its time to reach full speed
 STATIONS = 16
 ROOM = {"workspace": 0.01, "joint_position": 0.1, "singularity": 0.06}   # m, rad, -; from the limit, along the way
 
@@ -56,6 +57,7 @@ class Course:
     def __init__(self, robot: str, seed: int, tilt: float = 0.25) -> None:
         self._rng, self._tilt = np.random.default_rng(seed), tilt
         self.rig = Rig(robot, change=lambda config: dataclasses.replace(config, deadman_required=False)).start()
+        self.rig.tick(RAMP_TICKS)
         self._scale = self.rig.config.speed_scale
         self._limits = limits.build(self.rig.config)
         self._batch = BatchKinematics(self.rig.config.arms)

@@ -22,6 +22,7 @@ from safety_rig import DOWN, ROBOTS, Rig
 from hybridvla_core.safety.limits.capsules import segment_distance
 
 HERE = Path(__file__).resolve().parent
+RAMP_TICKS = 300        # after activation the filter may take its time to reach full speed
 
 
 @pytest.mark.parametrize("robot, chunk", [("sim_fr3", 0), ("fr3", 1), ("sim_dual", 2), ("agilex", 0), ("agilex", 2)])
@@ -107,6 +108,7 @@ def violations(tamper, target, quaternion, planes):
     data, config = run.robot_of(robot, planes=planes)
     config = dataclasses.replace(config, deadman_required=False, speed_scale=1.0)
     rig, checker = Rig(robot, change=lambda _: tamper(config) if tamper else config).start(), Checker(data)
+    rig.tick(RAMP_TICKS)
     rig.propose(target, quaternion)
     for _ in range(480):
         output = rig.tick()
@@ -118,6 +120,7 @@ def violations(tamper, target, quaternion, planes):
 def test_arms_told_of_no_margin_between_them_are_caught():
     def together(tamper):
         rig, checker = Rig("sim_dual", change=tamper).start(), Checker(ROBOTS / "sim_dual.yaml")
+        rig.tick(RAMP_TICKS)
         rig.propose([[0.5, 0.26, 0.3], [0.5, -0.26, 0.3]])
         for _ in range(500):
             output = rig.tick()
