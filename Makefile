@@ -23,7 +23,7 @@ rigs: setup ## both rigs without hardware, through their launch files; results i
 test: setup ## unit tests, parity, and ROS tests with a real master
 	@$(RUN) scripts/test.sh
 
-fuzz: setup ## adversarial proposals against the filter (FUZZ_N ticks a robot, FUZZ_SEED); out/fuzz/summary.json
+fuzz: setup ## adversarial proposals against the filter (FUZZ_N ticks, FUZZ_SEED); out/fuzz/summary.json
 	@$(RUN) python test/fuzz/run.py --ticks $(FUZZ_N) --seed $(FUZZ_SEED)
 
 test38: setup ## what the robot computer runs, under Python 3.8 where one is found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import List, Optional, Set, Tuple
 
+import eigenpy
 import numpy as np
 
 from hybridvla_core.safety import limits as limit_files
@@ -155,7 +156,7 @@ class Motion:
                 if np.abs(error).max() < 1e-10:
                     break
                 jacobian = arm.jacobian(joints[index])
-                joints[index] += jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-9 * np.eye(6), error)
+                joints[index] += jacobian.T @ eigenpy.LDLT(jacobian @ jacobian.T + 1e-9 * np.eye(6)).solve(error)
             else:
                 return False
         window = Trajectory(np.repeat(joints[:, None, :], 3, axis=1), self._dt, self._batch)
