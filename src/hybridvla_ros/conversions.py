@@ -109,7 +109,7 @@ def heartbeat_message(heartbeat: contracts.Heartbeat) -> PolicyHeartbeat:
     message = PolicyHeartbeat(
         epoch=heartbeat.epoch, last_sequence=heartbeat.last_sequence,
         instruction_sequence=heartbeat.instruction_sequence, state=int(heartbeat.state),
-        in_state=duration(heartbeat.in_state), message=heartbeat.message, ready=heartbeat.ready)
+        in_state=duration(heartbeat.in_state), message=heartbeat.message, warming_up=not heartbeat.ready)
     message.header.stamp = rospy.Time.now()
     return message
 
@@ -118,7 +118,7 @@ def heartbeat_contract(message: PolicyHeartbeat) -> contracts.Heartbeat:
     return contracts.Heartbeat(
         epoch=int(message.epoch), last_sequence=int(message.last_sequence),
         instruction_sequence=int(message.instruction_sequence), state=contracts.PolicyState(message.state),
-        in_state=message.in_state.to_sec(), message=message.message, ready=bool(message.ready))
+        in_state=message.in_state.to_sec(), message=message.message, ready=not message.warming_up)
 
 
 def status_message(status: safety.SafetyStatus, frames: Dict[str, str]) -> SafetyStatus:

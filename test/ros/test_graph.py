@@ -132,13 +132,13 @@ def test_activation_waits_for_a_policy_that_is_ready(rig):
     assert not answer.success and "no policy is running" in answer.message
     beats = rospy.Publisher("/hybridvla/policy/heartbeat", PolicyHeartbeat, queue_size=1)
     timer = rospy.Timer(rospy.Duration(0.05), lambda _event: beats.publish(
-        PolicyHeartbeat(message="the model is loading and warming up")))
+        PolicyHeartbeat(warming_up=True, message="the model is loading and warming up")))
     rig.until(lambda: "not READY: the model is loading" in rig.activate(True).message, "the refusal")
     assert rig.state("INACTIVE")
     timer.shutdown()
     beats.unregister()
     rig.start_policy()
-    assert rig.activate(True).success
+    rig.until(lambda: rig.activate(True).success, "activation")
 
 
 def test_the_filter_node_imports_no_torch():

@@ -60,7 +60,7 @@ def over_ros(rig, configs):
                                   "_policy_config:=config/policies/tiny.yaml"], "real_policy.log")
     try:
         rig.heartbeat = None
-        rig.until(lambda: rig.heartbeat is not None and rig.heartbeat.ready, "a policy that is ready", 60)
+        rig.until(lambda: rig.heartbeat is not None and not rig.heartbeat.warming_up, "a policy that is ready", 60)
         rig.proposals.clear()
         rig.begin()
         assert rig.instruct(INSTRUCTION, False).success
