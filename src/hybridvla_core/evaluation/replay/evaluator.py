@@ -3,12 +3,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, Future
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
 from hybridvla_core.contracts import Prediction, Proposal
+from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.replay import film
 from hybridvla_core.evaluation.replay.filtering import FilterJob, FilterPool
 from hybridvla_core.evaluation.replay.rows import Frame, Row
@@ -147,7 +148,11 @@ class Evaluator:
     def _collect(self, leave: int) -> None:
         while len(self._waiting) > leave:
             row, future = self._waiting.pop(0)
-            row.filter = future.result()
+            try:
+                row.filter = future.result()
+            except BrokenExecutor as error:
+                raise HybridVLAError("the process that runs the safety filter beside the model has ended; was it killed, or "
+                                     "is the memory used up?") from error
 
     # Pictures ------------------------------------------------------------------------------------------------------
 
