@@ -159,7 +159,8 @@ def run(folder: Path, episodes: int = len(EPISODES), port: Optional[int] = None)
 
         try:
             operator, timing = Fr3Operator(), StampToTarget("/camera_front/color/image_raw")
-            operator.until(lambda: operator.heartbeat is not None and not operator.heartbeat.warming_up, "a policy that is READY", 90.0)
+            operator.until(lambda: operator.heartbeat is not None and not operator.heartbeat.warming_up,
+                           "a policy that is READY", 90.0)
         except (rospy.ROSException, HybridVLAError) as error:
             raise HybridVLAError(f"the FR3 rig did not come up ({error}); the end of its log:\n{graph.log_tail()}") from error
         rows = [episode(operator, *what) for what in EPISODES[:episodes]]
