@@ -90,7 +90,7 @@ def bench(tmp_path_factory):
     from hybridvla_ros.graph import Graph
 
     with Graph(tmp_path_factory.mktemp("graph")) as graph:
-        graph.launch("sim.launch", "policy:=false", "image_hz:=10.0")
+        graph.launch("sim.launch", "policy:=false", "require_policy:=true", "image_hz:=10.0")
         graph.wait_for_master()
         yield Bench(graph)
 
