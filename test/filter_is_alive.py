@@ -20,6 +20,7 @@ class FilterIsAlive(unittest.TestCase):
         self.assertFalse(rospy.ServiceProxy("/hybridvla/safety/resume", Trigger)().success)
 
     def test_activation_and_back(self):
+        rospy.wait_for_service("/hybridvla/safety/activate", 30)
         rospy.wait_for_message("/joint_states", rospy.AnyMsg, timeout=40)
         activate = rospy.ServiceProxy("/hybridvla/safety/activate", SetBool)
         rospy.sleep(0.5)
