@@ -54,9 +54,11 @@ def assemble(target, nodes):
     """A shared library of the given symbols by version, each returning 100 (no device)."""
     with tempfile.TemporaryDirectory() as work:
         source, script = Path(work) / "stub.S", Path(work) / "stub.map"
-        lines, sections, count = [".text"], [], 0
+        # Functions that return a text get one; all others return "no device".
+        plain, texts, sections, count = [".text"], [], [], 0
         for version, symbols in sorted(nodes.items()):
             for symbol in sorted(symbols):
+                lines = texts if symbol.endswith(("String", "Name")) else plain
                 if version:
                     lines += [f".globl stub{count}", f"stub{count}:", f".symver stub{count}, {symbol}@@{version}"]
                 else:
@@ -64,7 +66,9 @@ def assemble(target, nodes):
                 count += 1
             if version:
                 sections.append(f"{version} {{ }};")
-        source.write_text("\n".join(lines) + "\nmov $100, %eax\nret\n.section .note.GNU-stack,\"\",@progbits\n")
+        lines = [*plain, "mov $100, %eax", "ret", *texts, "lea sentence(%rip), %rax", "ret", "sentence:",
+                 '.asciz "no CUDA device"', '.section .note.GNU-stack,"",@progbits']
+        source.write_text("\n".join(lines) + "\n")
         script.write_text("\n".join(sections) + "\n")
         subprocess.run(["gcc", "-shared", "-nostdlib", f"-Wl,-soname,{target.name}", "-o", str(target), str(source)]
                        + ([f"-Wl,--version-script={script}"] if sections else []), check=True)
