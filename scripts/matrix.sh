@@ -67,11 +67,11 @@ STATUS=0
 row() {
   local name="$1" python="$2" started=$SECONDS log="$ROOT/.matrix/$1.log" result columns
   if "$python" -m pytest -q -p no:cacheprovider "${TESTS[@]}" >"$log" 2>&1; then
-    result="$(tail -n 1 "$log")"
+    result=passed
   else
     STATUS=1
     tail -n 40 "$log"
-    result="FAILED: $(tail -n 1 "$log")"
+    result="FAILED (.matrix/$name.log)"
   fi
   read -r -a columns < <(versions "$python")
   ROWS+=("$(printf '%-7s ' "$name")$(printf '%-13s ' "${columns[@]}")$(printf '%4d s  %s' "$((SECONDS - started))" "$result")")
