@@ -8,6 +8,7 @@ from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_core.safety.status import State
 
 PATIENCE_S = 3.0
+HOMING_S = 90.0
 
 
 class Operator:
@@ -46,3 +47,20 @@ class Operator:
         if self._filter.deadman_missing(time.monotonic()):
             return "the deadman is released or silent"
         return ""
+
+    def go_to_start(self) -> Tuple[bool, str]:
+        """The filter's own slow way to the start joints, for a robot that is commanded by joints; returns at its end."""
+        if self.dry_run:
+            return False, "this is a dry run: nothing is commanded"
+        with self._lock:
+            done, message = self._filter.go_to_start(time.monotonic())
+        if not done:
+            return done, message
+        deadline = time.monotonic() + HOMING_S
+        while self.state == State.RECOVERING and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if self.state == State.RECOVERING:
+            self.deactivate()
+            return False, f"the arms did not reach their start joints within {HOMING_S:.0f} s; is the deadman held?"
+        return (True, "at the start joints") if self._filter.homed else (
+            False, f"the way to the start joints ended early; the filter is {self.state.name}")

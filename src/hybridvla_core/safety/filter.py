@@ -143,6 +143,15 @@ class SafetyFilter:
         """Lead arms that start outside a limit back inside, slowly, never making any violation worse."""
         return self._machine.reenter(now)
 
+    def go_to_start(self, now: float) -> Tuple[bool, str]:
+        """Begin the slow way to the start joints, for robots that are commanded by joints; inactive again at its end."""
+        return self._machine.go_to_start(now)
+
+    @property
+    def homed(self) -> bool:
+        """The last way to the start joints was gone to its end."""
+        return self._machine.homed
+
     # ---- the tick ----------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> FilterOutput:

@@ -5,6 +5,7 @@ from typing import Optional, Tuple
 
 from hybridvla_core.safety.config import RobotConfig
 from hybridvla_core.safety.execution import Execution
+from hybridvla_core.safety.homing import Homing
 from hybridvla_core.safety.measured import MeasuredArms
 from hybridvla_core.safety.motion import Motion
 from hybridvla_core.safety.reentry import Reentry, worst_violation
@@ -27,6 +28,8 @@ class StateMachine:
         self._execution = execution
         self._counters = counters
         self._reentry: Optional[Reentry] = None
+        self._homing: Optional[Homing] = None
+        self.homed = False
         self._was_inactive = True
         self._seeded = False
         self._limited_before: frozenset = frozenset()
@@ -97,7 +100,7 @@ class StateMachine:
         problem = self._arms.not_ready(now)
         if problem:
             return False, problem
-        self._motion.relaxed, self._reentry = False, None
+        self._motion.relaxed, self._reentry, self._homing = False, None, None
         if self.reasons & Reason.ROBOT_MODE or not self._execution.near_command():
             self._seed()
         return self._begin("holding until the next proposal")
@@ -116,6 +119,22 @@ class StateMachine:
         self._reentry = Reentry(self._config, self._motion)
         self.set(State.RECOVERING, Reason.OUTSIDE_AT_START, outside)
         return True, f"re-entering: {outside}"
+
+    def go_to_start(self, now: float) -> Answer:
+        """Lead the arms to their start joints, slowly and clear of everything, and be inactive again; `homed` says so."""
+        if self.state != State.INACTIVE:
+            return False, "only while inactive"
+        problem = self._arms.not_ready(now) or self._tool_problem()
+        if problem:
+            return False, problem
+        self._seed()
+        outside = worst_violation(self._motion)
+        homing = None if outside else Homing(self._config, self._motion)
+        if homing is None or homing.blocked:
+            return False, f"{outside}; call reenter" if homing is None else homing.blocked
+        self._homing, self.homed = homing, False
+        self.set(State.RECOVERING, Reason.NONE, "on the way to the start joints")
+        return True, "on the way to the start joints"
 
     def _begin(self, answer: str) -> Answer:
         """Hold, ready to follow, unless an arm stands outside a limit."""
@@ -144,7 +163,9 @@ class StateMachine:
             self._was_inactive = False
             self.set(State.STOPPED, Reason.ROBOT_MODE, f"{detail}; recover it, then call resume")
             return motion.step(None)
-        if self.state == State.RECOVERING:
+        if self.state == State.RECOVERING and self._homing is not None:
+            moved = self._home_step(reasons, detail)
+        elif self.state == State.RECOVERING:
             moved = self._reenter_step(reasons, detail)
         else:
             if reasons & DROPPING:
@@ -186,11 +207,27 @@ class StateMachine:
             self.set(State.HOLDING, Reason.PROPOSAL_STALE, "")
         return moved
 
+    def _home_step(self, reasons: Reason, detail: str) -> bool:
+        waits = reasons & (Reason.JOINT_STATE | Reason.DEADMAN | Reason.CLOCK_JUMP | Reason.MEASURED_LIMIT)
+        if waits or self.deactivating:
+            self.set(State.RECOVERING, waits, detail)
+            return self._motion.step(None)
+        moved = self._homing.step(self._config.reenter_scale)
+        self._count_limits()
+        if self._homing.finished or self._homing.stuck:
+            self.homed = self._homing.finished
+            self._to_inactive()
+            if not self.homed:
+                self.set(State.INACTIVE, Reason.COLLISION, "something came in the way to the start joints")
+        else:
+            self.set(State.RECOVERING, Reason.NONE, "on the way to the start joints")
+        return moved
+
     # ---- small things ------------------------------------------------------------------------------------------
 
     def _to_inactive(self) -> None:
         self._execution.drop()
-        self.deactivating, self._reentry = False, None
+        self.deactivating, self._reentry, self._homing = False, None, None
         self._motion.relaxed = False
         self.set(State.INACTIVE, Reason.NONE, "")
 

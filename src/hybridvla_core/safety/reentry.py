@@ -16,6 +16,7 @@ from hybridvla_core.safety.pursuit import Goal
 
 INSIDE_RAD = 0.01
 INSIDE_M = 0.005
+CLEAR_M = 0.002        # further apart than links must be, so that a reading's rounding does not put them back outside
 
 
 class Reentry:
@@ -29,6 +30,7 @@ class Reentry:
         self._box_upper = np.array([arm.workspace.upper_m for arm in config.arms]) - INSIDE_M
         self._start = np.array([arm.start_joints_rad for arm in config.arms])
         self._goal: Optional[Goal] = None
+        self._clearing = False
         self.finished = False
 
     def step(self, scale: float) -> bool:
@@ -36,6 +38,8 @@ class Reentry:
         motion = self._motion
         broken = [limit for limit, margins in motion.margins(motion.joints)
                   if limit.positional and not limit.may_lead_out and margins.size and margins.min() < -1e-9]
+        if not broken and self._clearing and self._close() and np.abs(motion.joints - self._start).max() > 1e-4:
+            return motion.step_joints(self._start, scale)
         if not broken and motion.at_rest:
             self.finished = True
             return motion.step(None)
@@ -47,8 +51,14 @@ class Reentry:
                 self._goal = Goal(np.clip(motion.positions, self._box_lower, self._box_upper), motion.rotations.copy())
             return motion.step(self._goal, scale)
         if names:
+            self._clearing = True
             return motion.step_joints(self._start, scale)
         return motion.step(None)
+
+    def _close(self) -> bool:
+        """Links that were too close are not yet clear of each other."""
+        return any(limit.positional and not limit.may_lead_out and limit.name not in ("joint_position", "workspace")
+                   and margins.size and margins.min() < CLEAR_M for limit, margins in self._motion.margins(self._motion.joints))
 
 
 def worst_violation(motion: Motion) -> str:

@@ -22,5 +22,5 @@ def make(config: RobotConfig, on_state: Callable[[ArmState], None], operator: An
     if config.driver in ("agilex_joint", "agilex_pos_cmd"):
         from hybridvla_ros.adapters.agilex import AgilexAdapter
 
-        return AgilexAdapter(config, on_state)
+        return AgilexAdapter(config, on_state, operator)
     raise ConfigurationError(f"robot {config.name}: there is no adapter for driver {config.driver!r} in this version")

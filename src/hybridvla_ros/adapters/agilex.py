@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import numpy as np
 import rospy
@@ -59,7 +59,7 @@ class AgilexArm:
         self._probe = UnitProbe(arm, config)
         self._stream = ArmStream(arm, config)
         self._status: Any = None
-        self._disabled = ""
+        self._disabled, self._controlled = "", False
         self._status_at = self._joints_at = self._back_at = self._sent_at = self._began_at = self._astray_at = float("-inf")
         self.command_topic = arm.topics["command" if self.joint_door else "pose_command"]
         kind = JointState if self.joint_door else messages.PosCmd
@@ -129,7 +129,9 @@ class AgilexArm:
         """Why this arm takes no commands, or an empty string."""
         if now - self._status_at > STATUS_AGE_S:
             return f"no arm status on {self.arm.topics['robot_state']}; check the driver"
-        streaming = now - self._sent_at < PAUSE_S and self._sent_at - self._began_at > STREAMING_S
+        recent = now - self._sent_at < PAUSE_S
+        self._controlled = self._controlled or (recent and self._status.ctrl_mode == agilex_status.CAN_CONTROL)
+        streaming = recent and (self._controlled or self._sent_at - self._began_at > STREAMING_S)
         found = agilex_status.problem(self._status)
         if not found and streaming and self._status.ctrl_mode == agilex_status.STANDBY:
             self._disabled = self._disabled or agilex_status.DISABLED
@@ -168,7 +170,7 @@ class AgilexArm:
             return
         with self._lock:
             if now - self._sent_at > PAUSE_S:
-                self._began_at = now
+                self._began_at, self._controlled = now, False
                 self._stream.begin()
             self._sent_at = now
             units = self._probe.units
@@ -189,7 +191,8 @@ class AgilexArm:
 class AgilexAdapter:
     """Both arms. Nothing is published that the filter did not release."""
 
-    def __init__(self, config: RobotConfig, on_state: Callable[[ArmState], None]) -> None:
+    def __init__(self, config: RobotConfig, on_state: Callable[[ArmState], None], operator: Any = None) -> None:
+        self._operator, self._joint_door = operator, config.door == "joint"
         self._arms: Dict[str, AgilexArm] = {arm.name: AgilexArm(arm, config, on_state) for arm in config.arms}
         self._enable_topic = config.topics.get("enable", "/enable_flag")
         self._enable = rospy.Publisher(self._enable_topic, Bool, queue_size=1)
@@ -199,6 +202,12 @@ class AgilexAdapter:
     def send(self, commands: Sequence[ArmCommand], stamp: float) -> None:
         for command in commands:
             self._arms[command.name].send(command, stamp)
+
+    def go_to_start(self) -> Tuple[bool, str]:
+        """Slowly to the start joints, every step past the filter's limits; the gripper stays as it is."""
+        if not self._joint_door:
+            return False, "PosCmd leads the tool and not the joints: go to the start with command:=joint"
+        return self._operator.go_to_start()
 
     def other_publishers(self, system_state: List[Any]) -> str:
         """Who else publishes on our command topics, from the master's list; an empty string when nobody does."""

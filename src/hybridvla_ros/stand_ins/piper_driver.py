@@ -128,6 +128,13 @@ class PiperDriver:
         """One turn of the driver's 200 Hz loop."""
         if not self.alive:
             return
+        try:
+            self._publish()
+        except rospy.ROSException:
+            if self.alive:               # otherwise it died in the middle of its turn
+                raise
+
+    def _publish(self) -> None:
         with self._lock:
             joints, speeds, gripper = self._arm.joints, self._arm.speeds, self._arm.gripper
             pose = self._arm.end_pose if self._poses.get_num_connections() or self._heard("_eulers") else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any, Dict
 
 import numpy as np
@@ -43,14 +44,30 @@ def limits_of(arm: ArmConfig, tick_hz: float) -> JointMonitorLimits:
                               velocity=tuple(arm.joint_limits.velocity_rad_s), tool=tool)
 
 
+@dataclass(frozen=True)
+class CameraOptions:
+    """hz 0: no cameras. still: every view is drawn once and sent again and again, for measuring what comes after."""
+
+    hz: float = 10.0
+    width: int = 320
+    height: int = 240
+    still: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.hz <= 60.0:
+            raise HybridVLAError(f"parameter ~image_hz is {self.hz}; use a rate from 0 (no cameras) to 60 Hz")
+
+
 class PiperRigNode:
     """Physics and both drivers' loops in one thread at real time; rendering in another, on a copy of the state."""
 
-    def __init__(self, robot: RobotConfig, driver: DriverConfig, seed: int, image_hz: float, size: Any, start: str) -> None:
+    def __init__(self, robot: RobotConfig, driver: DriverConfig, seed: int, cameras: CameraOptions, start: str) -> None:
         limits = {arm.name: limits_of(arm, robot.agilex.command_hz) for arm in robot.arms}
+        size = (cameras.width, cameras.height)
         self._rig, self._picture = PiperRig(limits, *size), PiperRig(None, *size)
         self._lock = threading.Lock()
-        self._size, self._image_period = size, 1.0 / image_hz if image_hz > 0.0 else 0.0
+        self._size, self._still = size, cameras.still
+        self._image_period = 1.0 / cameras.hz if cameras.hz > 0.0 else 0.0
         self._start = {arm.name: np.array(arm.start_joints_rad) if start == "start" else np.zeros(6) for arm in robot.arms}
         self.reset(seed)
         enable = robot.topics.get("enable", "/enable_flag")
@@ -144,13 +161,17 @@ class PiperRigNode:
 
     def _render_loop(self) -> None:
         following = time.monotonic()
+        messages: Dict[str, Image] = {}
         while not rospy.is_shutdown():
             with self._lock:
                 stamp = rospy.Time.now()
                 self._picture.copy_state(self._rig)
             for view in CAMERAS:
                 frame = f"{CAMERA_NAMES[view]}_color_optical_frame"
-                self._images[view].publish(from_rgb(self._picture.render(view), stamp, frame))
+                if view not in messages or not self._still:
+                    messages[view] = from_rgb(self._picture.render(view), stamp, frame)
+                messages[view].header.stamp = stamp
+                self._images[view].publish(messages[view])
                 self._infos[view].publish(self._info(view, stamp, frame))
             following = max(following + self._image_period, time.monotonic())
             time.sleep(max(0.0, following - time.monotonic()))
@@ -179,6 +200,6 @@ def main() -> None:
         raise HybridVLAError(f"robot {robot.name} is no AgileX robot; use config/robots/agilex.yaml")
     driver = DriverConfig(control=int(rospy.get_param("~mode", 1)) == 1, auto_enable=bool(rospy.get_param("~auto_enable", True)),
                           units=choice("units", "new", UNITS), gripper=choice("gripper", "m", GRIPPERS))
-    size = (int(number_parameter("image_width", 320)), int(number_parameter("image_height", 240)))
-    PiperRigNode(robot, driver, int(number_parameter("seed", 1)), number_parameter("image_hz", 10.0), size,
-                 choice("start", "start", ("start", "zero"))).spin()
+    cameras = CameraOptions(number_parameter("image_hz", 10.0), int(number_parameter("image_width", 320)),
+                            int(number_parameter("image_height", 240)), bool(rospy.get_param("~still", False)))
+    PiperRigNode(robot, driver, int(number_parameter("seed", 1)), cameras, choice("start", "start", ("start", "zero"))).spin()

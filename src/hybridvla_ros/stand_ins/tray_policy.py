@@ -6,6 +6,7 @@ asks the rig where the tray is; the three images are waited for and synchronised
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ class TrayPolicy:
         self._report = rospy.ServiceProxy("/piper_rig/report", RigReport, persistent=True)
 
     def predict(self, observation: Any, mode: Any = None, seed: int = 0) -> Prediction:
+        began = time.perf_counter()
         state = np.asarray(observation.state, dtype=float).reshape(2, 7)
         action = np.zeros((1, 14))
         action[0, 3:6], action[0, 10:13] = state[0, 3:6], state[1, 3:6]
@@ -48,7 +50,8 @@ class TrayPolicy:
                 action[0, 7 * index:7 * index + 3] = hand.position - state[index, :3]
                 action[0, 7 * index + 3:7 * index + 6] = (hand.rotation * REACH.inv()).as_euler("xyz")
                 action[0, 7 * index + 6] = hand.opening
-        return Prediction(action=action, mode=Mode.DIFFUSION, fused=False, diffusion=action)
+        return Prediction(action=action, mode=Mode.DIFFUSION, fused=False, diffusion=action,
+                          stage_ms={"script": (time.perf_counter() - began) * 1e3})
 
 
 def main() -> None:

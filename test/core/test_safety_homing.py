@@ -1,0 +1,115 @@
+"""The way to the start joints: slow, clear, looked at before the first step; joint rigs with one clock for both arms."""
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from safety_rig import Rig
+
+from hybridvla_core.safety.homing import Homing
+from hybridvla_core.safety.status import State
+
+AWAY = {"right": np.array([-0.4, 1.6, -1.3, 0.2, 0.7, 0.3]), "left": np.array([0.3, 1.5, -1.4, -0.1, 0.8, 0.0])}
+
+
+def rig(joints, **keys):
+    bench = Rig("agilex", **keys)
+    for name, values in joints.items():
+        bench.joints[name] = np.array(values)
+    bench.filter.on_deadman(True, bench.now)
+    bench.tick(3)
+    return bench
+
+
+def homing(bench, seconds=60.0, deadman=True):
+    """Ticks with the deadman held until the way ends."""
+    for _ in range(int(seconds * bench.config.tick_hz)):
+        if deadman:
+            bench.filter.on_deadman(True, bench.now)
+        bench.tick()
+        if bench.filter.state != State.RECOVERING:
+            return
+    pytest.fail("the way does not end")
+
+
+def test_both_arms_go_slowly_to_their_start_and_the_filter_is_inactive_again():
+    bench = rig(AWAY)
+    ok, message = bench.filter.go_to_start(bench.now)
+    assert ok, message
+    begin = bench.now
+    homing(bench)
+    assert bench.filter.homed and bench.filter.state == State.INACTIVE
+    for arm in bench.config.arms:
+        np.testing.assert_allclose(bench.joints[arm.name], arm.start_joints_rad, atol=2e-3)
+    joints = np.array([[command.joint_positions for command in output.arms] for output in bench.sent[4:]])   # after seeding
+    speeds = np.abs(np.diff(joints, axis=0)) / bench.config.dt
+    limit = np.array([arm.joint_limits.velocity_rad_s for arm in bench.config.arms]) * bench.config.reenter_scale
+    assert (speeds <= limit * 1.001).all()
+    assert bench.now - begin > 2.0
+    assert bench.output.status.counters["target_violations"] == 0
+
+
+def test_a_released_deadman_pauses_and_the_way_goes_on():
+    bench = rig(AWAY)
+    assert bench.filter.go_to_start(bench.now)[0]
+    for _ in range(200):
+        bench.filter.on_deadman(True, bench.now)
+        bench.tick()
+    bench.tick(200)
+    held = bench.output.arms[0].joint_positions
+    bench.tick(100)
+    np.testing.assert_array_equal(bench.output.arms[0].joint_positions, held)
+    assert bench.filter.state == State.RECOVERING and "deadman" in bench.output.status.message
+    homing(bench)
+    assert bench.filter.homed
+
+
+def test_deactivate_and_stop_end_the_way():
+    bench = rig(AWAY)
+    assert bench.filter.go_to_start(bench.now)[0]
+    for _ in range(100):
+        bench.filter.on_deadman(True, bench.now)
+        bench.tick()
+    bench.filter.activate(False, bench.now)
+    homing(bench, 2.0)
+    assert bench.filter.state == State.INACTIVE and not bench.filter.homed
+    assert bench.filter.go_to_start(bench.now)[0]
+    bench.filter.stop(bench.now)
+    bench.tick(300)
+    assert bench.filter.state == State.STOPPED
+
+
+def test_only_while_inactive_and_only_from_inside_the_limits():
+    bench = rig(AWAY)
+    assert bench.filter.activate(True, bench.now)[0]
+    assert not bench.filter.go_to_start(bench.now)[0]
+    outside = rig({**AWAY, "left": np.zeros(6)})
+    ok, message = outside.filter.go_to_start(outside.now)
+    assert not ok and "reenter" in message
+
+
+def test_a_way_that_is_not_free_is_refused_before_the_first_step():
+    bench = rig(AWAY)
+    motion = bench.filter._motion
+    motion.seed(np.stack([AWAY["right"], AWAY["left"]]))
+    way = Homing(bench.config, motion)
+    assert not way.blocked and way._hindrance(motion.joints, way._start) == ""
+    low = way._start.copy()
+    low[:, 1] = 2.9                                    # both tools through the table
+    assert "would be broken by" in way._hindrance(motion.joints, low)
+    way._start = low
+    assert way._choose() == [] and "not free" in way.blocked
+
+
+def test_where_the_straight_way_is_not_free_the_arms_are_drawn_in_first():
+    """Low and turned outwards, with a wall of workspace on the straight way: in and up first, then the turn."""
+    bench = rig(AWAY)
+    way = Homing(bench.config, bench.filter._motion)
+    straight = way._hindrance
+    way._hindrance = lambda begin, end: "straight" if np.ptp((end - begin)[:, 0]) and np.ptp((end - begin)[:, 1:]) else ""
+    bench.filter._motion.seed(np.stack([AWAY["right"], AWAY["left"]]))
+    legs = way._choose()
+    assert len(legs) == 2 and straight(bench.filter._motion.joints, legs[0]) == "" and straight(*legs) == ""
+    np.testing.assert_array_equal(legs[0][:, 0], [AWAY["right"][0], AWAY["left"][0]])
