@@ -175,7 +175,8 @@ class Warming:
 
     def _beat(self) -> None:
         while not self._over.wait(HEARTBEAT_S):
-            message = PolicyHeartbeat(state=PolicyHeartbeat.WAITING, message="the model is loading and warming up")
+            message = PolicyHeartbeat(state=PolicyHeartbeat.WAITING, warming_up=True,
+                                      message="the model is loading and warming up")
             message.header.stamp = rospy.Time.now()
             try:
                 self._publisher.publish(message)
