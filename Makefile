@@ -3,10 +3,11 @@
 SHELL := /bin/bash
 RUN := scripts/with_env.sh
 
-.PHONY: help setup demo rigs test fuzz test38 lint matrix clean bench
+.PHONY: help setup demo rigs test fuzz soak test38 lint matrix clean bench
 
 FUZZ_N ?= 20000
 FUZZ_SEED ?= 1
+SOAK_S ?= 600
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -25,6 +26,9 @@ test: setup ## unit tests, parity, and ROS tests with a real master
 
 fuzz: setup ## adversarial proposals against the filter (FUZZ_N ticks, FUZZ_SEED); out/fuzz/summary.json
 	@$(RUN) python test/fuzz/run.py --ticks $(FUZZ_N) --seed $(FUZZ_SEED)
+
+soak: setup ## rate and longest gap of the filter beside rig and policy (SOAK_S a scheduler); out/soak/summary.json
+	@$(RUN) python -m hybridvla_ros.soak --seconds $(SOAK_S)
 
 test38: setup ## what the robot computer runs, under Python 3.8 where one is found
 	@scripts/test38.sh

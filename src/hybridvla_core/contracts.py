@@ -151,7 +151,10 @@ class ArmState:
 
     joint_names and joint_positions (n,) rad in the driver's order; joint_velocities (n,) rad/s or None; pose: the
     driver's own tool pose or None; gripper: measured opening, 0 closed to 1 open, NaN if unknown; robot_mode: the
-    driver's own value; ready: the adapter's reading of it (False in reflex, user stop, guiding, ...).
+    driver's own value; ready: the adapter's reading of it (False in reflex, user stop, guiding, ...); message: why not.
+    stamp: seconds of the driver's clock, NaN where its message carries none; 0 is a fault, and reports whose stamp
+    stands still are not new. controller: who takes our commands and how (its name, its stiffness), in the adapter's
+    words: a change stops the arms; controller_ready: False while it does not run.
     """
 
     name: str
@@ -164,3 +167,6 @@ class ArmState:
     robot_mode: int = 0
     ready: bool = True
     message: str = ""
+    stamp: float = float("nan")
+    controller: str = ""
+    controller_ready: bool = True

@@ -1,6 +1,7 @@
 """What all nodes share: parameters, configuration files, diagnostics, and errors that end a node with one sentence."""
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Callable, Dict, List, Tuple
@@ -35,8 +36,39 @@ def number_parameter(name: str, default: float) -> float:
     return float(value)
 
 
-def run_node(name: str, main: Callable[[], None]) -> None:
-    """Initialise, run, and turn an explained error into one line and exit status 1."""
+class UnfailingLog:
+    """A full disk or a closed terminal loses log lines, and nothing else. `lost` counts them."""
+
+    def __init__(self) -> None:
+        self.lost = 0
+        logging.raiseExceptions = False        # else every lost line becomes a traceback on the same full disk
+        for logger in (logging.getLogger(), logging.getLogger("rosout")):
+            for handler in logger.handlers:
+                handler.emit = self._guarded(handler.emit)        # type: ignore[method-assign]
+                handler.handleError = self._count                 # type: ignore[method-assign]
+
+    def _count(self, _record: object) -> None:
+        self.lost += 1
+
+    def _guarded(self, emit: Callable[[logging.LogRecord], None]) -> Callable[[logging.LogRecord], None]:
+        def guarded(record: logging.LogRecord) -> None:
+            try:
+                emit(record)
+            except OSError:
+                self.lost += 1
+        return guarded
+
+
+def run_node(name: str, main: Callable[[], None], before: Callable[[], None] = lambda: None) -> None:
+    """Initialise, run, and turn an explained error into one line and exit status 1.
+
+    before: what must hold before this node takes its name; a name taken twice ends the node that had it.
+    """
+    try:
+        before()
+    except HybridVLAError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(1)
     rospy.init_node(name)
     try:
         main()

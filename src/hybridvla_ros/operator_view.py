@@ -35,8 +35,16 @@ class Operator:
         return "" if self.state == State.INACTIVE else f"the filter is {self.state.name}; resume or deactivate it first"
 
     def activate(self) -> Tuple[bool, str]:
-        with self._lock:
-            return self._filter.activate(True, time.monotonic())
+        """Once the arms rest: they may still be settling after what moved them."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            with self._lock:
+                now = time.monotonic()
+                done, message = self._filter.activate(True, now)
+                moving = self._filter.moving(now)
+            if done or not moving or now > deadline:
+                return done, message
+            time.sleep(0.05)
 
     def forbids(self) -> str:
         """Why nothing may move by other hands than the filter's now, or an empty string."""

@@ -1,53 +1,53 @@
 """The safety filter node: a fixed rate on monotonic time around `SafetyFilter`. Imports neither torch nor a model."""
 from __future__ import annotations
 
-import os
+import socket
 import threading
 import time
-from typing import Any, Dict, Tuple
+from typing import Any, Callable, Dict, Tuple
 
 import rosgraph
 import rospy
 from diagnostic_msgs.msg import DiagnosticStatus
-from dynamic_reconfigure.server import Server
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, SetBoolResponse, Trigger, TriggerResponse
 
-from hybridvla.cfg import SafetyConfig
 from hybridvla.msg import ActionProposal, PolicyHeartbeat, SafetyStatus
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import ArmState
-from hybridvla_core.errors import ConfigurationError, HybridVLAError
+from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.safety.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
-from hybridvla_core.safety.status import State
+from hybridvla_core.safety.status import Reason, State
 from hybridvla_ros import adapters, conversions
-from hybridvla_ros.node_support import Diagnostics, number_parameter, package_path, require_parameter
+from hybridvla_ros.graph_watch import GraphWatch
+from hybridvla_ros.node_support import Diagnostics, UnfailingLog, number_parameter, package_path, require_parameter
 from hybridvla_ros.operator_view import Operator
+from hybridvla_ros.pacing import Pace, use_scheduler
+from hybridvla_ros.safety_parameters import SafetyParameters
 
 LEVELS = {State.ACTIVE: DiagnosticStatus.OK, State.INACTIVE: DiagnosticStatus.OK, State.HOLDING: DiagnosticStatus.WARN,
           State.RECOVERING: DiagnosticStatus.WARN, State.STOPPED: DiagnosticStatus.ERROR}
-GRAPH_CHECK_S = 1.0
 POLICY_PATIENCE_S = 0.4
-MIN_SPACING = 0.98
+REST_PATIENCE_S = 3.0      # an arm that has just been moved may still be settling
 
 
 class SafetyNode:
     """All calls of the filter go through one lock; messages are only handed over, never interpreted here."""
 
-    def __init__(self, config: RobotConfig, dry_run: bool) -> None:
+    def __init__(self, config: RobotConfig, dry_run: bool, scheduler: str = "fifo") -> None:
         refuse_second_filter()
+        self._log = UnfailingLog()
         self.config = config
-        self.filter = SafetyFilter(config, dry_run=dry_run)
+        self._scheduler = scheduler
+        self.filter = SafetyFilter(config, dry_run, bool(rospy.get_param("/use_sim_time", False)))
         self._lock = threading.Lock()
         self._frames = {arm.name: arm.base_frame for arm in config.arms}
         self._status = rospy.Publisher("/hybridvla/safety/status", SafetyStatus, queue_size=5, tcp_nodelay=True)
         self._last: Any = None
-        self._graph_problem = ""
         self._policy_heard, self._policy_says = float("-inf"), ""
         self._require_policy = bool(rospy.get_param("~require_policy", True))
-        self._ticks = self._overruns = 0
-        self._longest_gap = 0.0
+        self._pace = Pace(config.tick_hz)
         self.operator = Operator(self.filter, self._lock)
         self.adapter = adapters.make(config, self._on_state, self.operator)
         rospy.Subscriber(config.topics.get("proposal", "/hybridvla/policy/proposal"), ActionProposal, self._on_proposal,
@@ -56,9 +56,9 @@ class SafetyNode:
                          self._on_heartbeat, queue_size=10, tcp_nodelay=True)
         rospy.Subscriber(config.topics.get("deadman", "/hybridvla/safety/deadman"), Bool, self._on_deadman, queue_size=5)
         self._services()
-        self._reconfigure = Server(SafetyConfig, self._on_reconfigure)
+        self._parameters = SafetyParameters(config.speed_scale, dry_run, self._on_parameters, self._on_refused)
         self._diagnostics = Diagnostics("filter", self._report)
-        threading.Thread(target=self._watch_graph, daemon=True).start()
+        self._graph = GraphWatch(self.adapter.other_publishers, self._on_master, self._on_intruder)
 
     # Inputs --------------------------------------------------------------------------------------------------------
 
@@ -118,18 +118,28 @@ class SafetyNode:
         if missing:
             rospy.loginfo("activate refused: %s", missing)
             return SetBoolResponse(False, missing)
-        with self._lock:
-            done, message = self.filter.activate(request.data, time.monotonic())
+        done, message = self._patiently(lambda now: self.filter.activate(request.data, now))
         rospy.loginfo("activate %s: %s", request.data, message)
         return SetBoolResponse(done, message)
 
     def _trigger(self, name: str):
         def call(_request: Any) -> TriggerResponse:
-            with self._lock:
-                done, message = getattr(self.filter, name)(time.monotonic())
+            done, message = self._patiently(getattr(self.filter, name))
             rospy.loginfo("%s: %s", name, message)
             return TriggerResponse(done, message)
         return call
+
+    def _patiently(self, call: Callable[[float], Tuple[bool, str]]) -> Tuple[bool, str]:
+        """Ask the filter, again and again while the arms only have to come to rest first."""
+        deadline = time.monotonic() + REST_PATIENCE_S
+        while True:
+            with self._lock:
+                now = time.monotonic()
+                done, message = call(now)
+                moving = self.filter.moving(now)
+            if done or not moving or now > deadline or rospy.is_shutdown():
+                return done, message
+            time.sleep(0.05)
 
     def _go_to_start(self, _request: Any) -> TriggerResponse:
         """Deactivate, let the robot's own slow motion run, and leave the filter inactive."""
@@ -148,89 +158,80 @@ class SafetyNode:
             return TriggerResponse(False, f"{topic} failed: {error}; is the robot's driver running?")
         return TriggerResponse(answer.success, answer.message)
 
-    def _on_reconfigure(self, values: Any, _level: int) -> Any:
-        if self._ticks == 0 and self._last is None:
-            # The server's first call carries its defaults; what the launch file said stands.
-            values.speed_scale, values.dry_run = self.config.speed_scale, self.filter.dry_run
-            return values
+    def _on_parameters(self, speed_scale: float, dry_run: bool) -> None:
         with self._lock:
-            try:
-                self.filter.set_speed_scale(values.speed_scale)
-                self.filter.set_dry_run(values.dry_run)
-            except ConfigurationError as error:
-                rospy.logwarn("%s", error)
-                values.dry_run = self.filter.dry_run
-        return values
+            self.filter.set_dry_run(dry_run)
+            self.filter.set_speed_scale(speed_scale)
+
+    def _on_refused(self, text: str) -> None:
+        with self._lock:
+            self.filter.refuse_parameter(text, time.monotonic())
+        rospy.logwarn("%s", text)
+
+    def _on_master(self, text: str) -> None:
+        with self._lock:
+            self.filter.hold_for(Reason.OPERATOR, text)
+
+    def _on_intruder(self, text: str) -> None:
+        with self._lock:
+            self.filter.stop(time.monotonic(), Reason.CONTROLLER, text)
 
     # The loop ------------------------------------------------------------------------------------------------------
 
     def spin(self) -> None:
         """Tick at the configured rate. After a gap it goes on from now: missed ticks are never made up."""
-        rospy.loginfo("safety filter for %s at %.0f Hz, %s, %s", self.config.name, self.config.tick_hz, scheduler(),
+        self._scheduler = use_scheduler(self._scheduler)
+        rospy.loginfo("safety filter for %s at %.0f Hz, %s, %s", self.config.name, self.config.tick_hz, self._scheduler,
                       "dry run" if self.filter.dry_run else "inactive")
-        period, following, before = 1.0 / self.config.tick_hz, time.monotonic(), time.monotonic()
+        every, pace = max(1, int(self.config.tick_hz / self.config.status_hz)), self._pace
+        pace.begin()
         while not rospy.is_shutdown():
-            now, stamp = time.monotonic(), rospy.Time.now().to_sec()
-            self._longest_gap = max(self._longest_gap, now - before)
-            before = now
+            now, stamp = pace.tick(), rospy.Time.now().to_sec()
             with self._lock:
-                output = self.filter.tick(now)
-            self.adapter.send(output.arms, stamp)
-            self._ticks += 1
-            self._last = output.status
-            if output.status_changed or self._ticks % max(1, int(self.config.tick_hz / self.config.status_hz)) == 0:
-                self._status.publish(conversions.status_message(output.status, self._frames))
-            # Never sooner than nearly a period after this tick: a late tick must not make the next step a faster one.
-            following = max(following + period, now + MIN_SPACING * period)
-            wait = following - time.monotonic()
-            if wait > 0:
-                time.sleep(wait)
-            else:
-                self._overruns += 1
-                following = time.monotonic()
-
-    def _watch_graph(self) -> None:
-        master = rosgraph.Master(rospy.get_name())
-        while not rospy.is_shutdown():
-            time.sleep(GRAPH_CHECK_S)
+                output = self.filter.tick(now, stamp)
             try:
-                problem = self.adapter.other_publishers(master.getSystemState())
-            except (OSError, rosgraph.MasterException) as error:
-                problem = f"the master does not answer ({error})"
-            if problem and problem != self._graph_problem:
-                rospy.logerr("%s", problem)
-                if "published by" in problem:
-                    with self._lock:
-                        self.filter.stop(time.monotonic())
-            self._graph_problem = problem
+                self.adapter.send(output.arms, stamp)
+                self._last = output.status
+                if output.status_changed or pace.ticks % every == 0:
+                    self._status.publish(conversions.status_message(output.status, self._frames))
+            except rospy.ROSException:
+                if not rospy.is_shutdown():     # topics close before the loop hears of the end
+                    raise
+            pace.wait()
 
     def _report(self) -> Tuple[int, str, Dict[str, object]]:
         status = self._last
         if status is None:
             return DiagnosticStatus.WARN, "not ticking yet", {}
-        values: Dict[str, object] = {"state": status.state.name, "overruns": self._overruns, "ticks": self._ticks,
-                                     "longest_gap_ms": round(self._longest_gap * 1e3, 1), **status.counters}
-        if self._graph_problem:
-            return DiagnosticStatus.ERROR, self._graph_problem, values
+        values: Dict[str, object] = {"state": status.state.name, "scheduler": self._scheduler, **self._pace.report(),
+                                     "log_lines_lost": self._log.lost,
+                                     **{f"count/{name}": count for name, count in status.counters.items()}}
+        if self._graph.problem:
+            return DiagnosticStatus.ERROR, self._graph.problem, values
         return LEVELS[status.state], status.message, values
 
 
 def refuse_second_filter() -> None:
     """Raises HybridVLAError when another node already offers the filter's services."""
     try:
-        owner = rosgraph.Master(rospy.get_name()).lookupService("/hybridvla/safety/activate")
+        owner = rosgraph.Master("/safety_filter_start").lookupService("/hybridvla/safety/activate")
     except rosgraph.MasterException:
         return
+    except OSError:
+        return          # no master yet: init_node waits for one, and the question is asked again then
+    if not _answers(owner):
+        return          # left behind by a filter that was killed
     raise HybridVLAError(f"another safety filter is running ({owner}); stop it before starting this one")
 
 
-def scheduler() -> str:
-    """Ask for SCHED_FIFO and say what we got."""
+def _answers(uri: str) -> bool:
+    """Whether something still listens at rosrpc://host:port."""
+    host, _, port = uri.rpartition("//")[2].rpartition(":")
     try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(20))
-    except (PermissionError, OSError):
-        return "ordinary scheduler (SCHED_FIFO is not permitted)"
-    return "SCHED_FIFO"
+        with socket.create_connection((host, int(port)), timeout=1.0):
+            return True
+    except OSError:
+        return False
 
 
 def main() -> None:
@@ -239,5 +240,6 @@ def main() -> None:
     config = load_file(RobotConfig, package_path(require_parameter("robot_config")))
     scale = number_parameter("speed_scale", config.speed_scale)
     door = str(rospy.get_param("~door", "")).strip() or config.door
-    node = SafetyNode(replace(config, speed_scale=scale, door=door), bool(rospy.get_param("~dry_run", False)))
+    node = SafetyNode(replace(config, speed_scale=scale, door=door), bool(rospy.get_param("~dry_run", False)),
+                      str(rospy.get_param("~scheduler", "fifo")))
     node.spin()

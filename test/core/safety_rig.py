@@ -34,6 +34,7 @@ class Rig:
         self.follows = True
         self.epoch, self.sequence, self.instruction = 7, 0, 1
         self.sent = []
+        self.clock = None           # ROS time less `now`, or None: the filter is told no ROS time
         self.output = None
 
     def arm_state(self, name):
@@ -48,9 +49,9 @@ class Rig:
             for arm in self.config.arms:
                 if arm.name not in self.silent:
                     self.filter.update_arm_state(self.arm_state(arm.name), self.now)
-            if self.beating and int(self.now * 200) % 20 == 0:
+            if self.beating and len(self.sent) % 20 == 0:
                 self.beat()
-            self.output = self.filter.tick(self.now)
+            self.output = self.filter.tick(self.now, None if self.clock is None else self.now + self.clock)
             for command in self.output.arms:
                 if command.publish:
                     if self.follows:
@@ -61,9 +62,11 @@ class Rig:
             self.sent.append(self.output)
         return self.output
 
+    def last_beat(self):
+        return Heartbeat(self.epoch, self.sequence, self.instruction, PolicyState.INFERRING)
+
     def beat(self, **changes):
-        beat = Heartbeat(self.epoch, self.sequence, self.instruction, PolicyState.INFERRING)
-        self.filter.on_heartbeat(dataclasses.replace(beat, **changes), self.now)
+        self.filter.on_heartbeat(dataclasses.replace(self.last_beat(), **changes), self.now)
 
     def start(self):
         self.tick(3)

@@ -132,6 +132,8 @@ def test_robot_error_stops_publishes_nothing_and_reseeds_on_resume():
     rig.changes = {}
     rig.joints["arm"] = rig.joints["arm"] + 0.02
     rig.tick(5)
+    assert "moving" in rig.filter.resume(rig.now)[1]
+    rig.tick(25)
     assert rig.filter.resume(rig.now)[0]
     rig.tick()
     np.testing.assert_allclose(rig.pose().position, rig.measured_pose("arm").position, atol=1e-6)

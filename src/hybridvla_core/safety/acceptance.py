@@ -1,6 +1,7 @@
 """Which proposals and heartbeats count: one publisher, one epoch, numbers that grow, values that are poses.
 
-A newer epoch, or another publisher, is adopted only while the arms rest and the present policy is silent or gone.
+A newer epoch is adopted only at rest; another publisher only at rest and once the present one is silent. While two
+publishers speak nothing moves: nobody can know which of them is meant.
 """
 from __future__ import annotations
 
@@ -15,6 +16,8 @@ from hybridvla_core.safety.status import Reason
 
 UNIT_TOLERANCE = 1e-2      # of a quaternion's length; within it, it is normalised
 FARTHEST_M = 100.0         # a coordinate beyond it is a mistake, not a target
+SECOND_S = 0.3             # a second publisher counts as speaking for this long
+SHOWN_S = 0.5              # a refusal is shown in the status for this long
 
 Verdict = Tuple[Reason, str]
 ACCEPTED: Verdict = (Reason.NONE, "")
@@ -34,8 +37,24 @@ class Gate:
         self.instruction_sequence = 0
         self.policy_state = PolicyState.WAITING
         self.policy_message = ""
+        self.refusal: Tuple[Reason, str, float] = (Reason.NONE, "", -math.inf)
         self._stamp = -math.inf
+        self._stamp_seen = (-math.inf, 0.0)      # when the present stamp first came, and its age then
         self._heard: Optional[float] = None
+        self._second: Tuple[str, float] = ("", -math.inf)
+
+    def second_publisher(self, now: float) -> str:
+        """Who speaks beside the one in charge, or an empty string."""
+        return self._second[0] if 0.0 <= now - self._second[1] <= SECOND_S else ""
+
+    def shown(self, now: float) -> Tuple[Reason, str]:
+        """The last refusal, while it is recent."""
+        reason, text, at = self.refusal
+        return (reason, text) if 0.0 <= now - at <= SHOWN_S else (Reason.NONE, "")
+
+    def forget_stamp(self) -> None:
+        """A clock was set: stamps may begin anew. Sequences still keep the order."""
+        self._stamp = -math.inf
 
     def heartbeat_lost(self, now: float) -> bool:
         return self._heard is None or now - self._heard > self._config.watchdogs.heartbeat_s
@@ -51,6 +70,15 @@ class Gate:
 
     def on_proposal(self, proposal: Proposal, now: float, publisher: str, at_rest: bool) -> Verdict:
         """Reason.NONE when the proposal may be executed; otherwise the flag and a sentence."""
+        verdict = self._judge(proposal, now, publisher, at_rest)
+        if verdict is not ACCEPTED:
+            self.refusal = (*verdict, now)
+        return verdict
+
+    def _judge(self, proposal: Proposal, now: float, publisher: str, at_rest: bool) -> Verdict:
+        verdict = self._stranger(now, publisher, at_rest)
+        if verdict is not ACCEPTED:
+            return verdict
         reason = self._well_formed(proposal)
         if reason:
             return Reason.PROPOSAL_INVALID, reason
@@ -60,22 +88,35 @@ class Gate:
         if proposal.sequence <= self.sequence:
             return Reason.PROPOSAL_ORDER, f"sequence {proposal.sequence} is not above {self.sequence}"
         if proposal.stamp < self._stamp:
-            return Reason.PROPOSAL_ORDER, f"stamp {proposal.stamp:.6f} lies before the last, {self._stamp:.6f}"
+            return Reason.PROPOSAL_ORDER, (f"stamp {proposal.stamp:.6f} lies before the last, {self._stamp:.6f}; if its "
+                                           "clock was set back, restart the policy")
         if proposal.instruction_sequence < self.instruction_sequence:
             return Reason.PROPOSAL_ORDER, (f"instruction {proposal.instruction_sequence} was replaced by "
                                            f"{self.instruction_sequence}")
-        if proposal.observation_age > self._config.proposals.max_observation_age_s:
-            return Reason.PROPOSAL_STALE, f"its observation was {proposal.observation_age:.2f} s old"
+        age = proposal.observation_age
+        if proposal.stamp == self._stamp:       # a camera that stands still: the age is ours, not the sender's word
+            age = max(age, self._stamp_seen[1] + now - self._stamp_seen[0])
+        if age > self._config.proposals.max_observation_age_s:
+            return Reason.PROPOSAL_STALE, f"its observation was {age:.2f} s old"
+        if proposal.stamp != self._stamp:
+            self._stamp_seen = (now, proposal.observation_age)
         self.sequence, self._stamp = proposal.sequence, proposal.stamp
         self.instruction_sequence = proposal.instruction_sequence
         return ACCEPTED
 
+    def _stranger(self, now: float, publisher: str, at_rest: bool) -> Verdict:
+        if self.publisher is None or publisher == self.publisher or (self.heartbeat_lost(now) and at_rest):
+            return ACCEPTED
+        text = f"{publisher!r} speaks while {self.publisher!r} is in charge"
+        self._second = (text, now)
+        return Reason.SECOND_PUBLISHER, text
+
     def _belongs(self, epoch: int, now: float, publisher: str, at_rest: bool) -> Verdict:
         if epoch in self._retired:
             return Reason.PROPOSAL_ORDER, f"epoch {epoch} has been replaced"
-        silent = self.heartbeat_lost(now)
-        if self.publisher is not None and publisher != self.publisher and not (silent and at_rest):
-            return Reason.SECOND_PUBLISHER, f"{publisher!r} speaks while {self.publisher!r} is in charge"
+        verdict = self._stranger(now, publisher, at_rest)
+        if verdict is not ACCEPTED:
+            return verdict
         if epoch == self.epoch and publisher == self.publisher:
             return ACCEPTED
         if not at_rest:

@@ -1,14 +1,14 @@
 """What goes to the arms this tick: poses with quaternions of one sign, joints, gripper openings when due."""
 from __future__ import annotations
 
-from typing import List, Sequence, Tuple
+from typing import Callable, List, Sequence, Tuple
 
 import numpy as np
 
 from hybridvla_core.contracts import GripperState, Pose
 from hybridvla_core.safety import rotations
 from hybridvla_core.safety.gripper import GripperSequencer
-from hybridvla_core.safety.measured import MeasuredArms
+from hybridvla_core.safety.measured_arms import MeasuredArms
 from hybridvla_core.safety.motion import Motion
 from hybridvla_core.safety.status import ArmCommand
 
@@ -22,8 +22,8 @@ class Commands:
         self._grippers = grippers
         self.quaternions: List[np.ndarray] = [rotations.to_quaternion(matrix) for matrix in motion.rotations]
 
-    def make(self, now: float, publish: bool) -> Tuple[ArmCommand, ...]:
-        """publish: whether they may be sent."""
+    def make(self, now: float, publishes: Callable[[str], bool]) -> Tuple[ArmCommand, ...]:
+        """publishes: whether the arm of a name may be sent anything."""
         motion = self._motion
         commands: List[ArmCommand] = []
         for index, (arm, gripper) in enumerate(zip(self._arms, self._grippers)):
@@ -32,6 +32,7 @@ class Commands:
                 quaternion = -quaternion
             self.quaternions[index] = quaternion
             opening = gripper.tick(now, arm.state.gripper_state if arm.state is not None else GripperState.UNKNOWN)
+            publish = publishes(arm.name)
             commands.append(ArmCommand(arm.name, Pose(motion.positions[index].copy(), quaternion),
                                        motion.joints[index].copy(), opening if publish else None, publish))
         return tuple(commands)

@@ -217,6 +217,7 @@ class RobotConfig:
     speed_scale: float
     on_limit: str
     reenter_scale: float
+    ramp_s: float
     deadman_required: bool
     tcp_tolerance_m: float
     tcp_tolerance_rad: float
@@ -238,6 +239,7 @@ class RobotConfig:
         require(0.0 < self.status_hz <= self.tick_hz, "status_hz must lie between 0 and tick_hz")
         require(0.0 < self.speed_scale <= 1.0, "speed_scale must lie in (0, 1]")
         require(0.0 < self.reenter_scale <= 0.5, "reenter_scale must lie in (0, 0.5]")
+        require(0.0 <= self.ramp_s <= 10.0, "ramp_s must lie between 0 and 10 s")
         require(self.inter_arm_margin_m >= 0.0, "inter_arm_margin_m must not be negative")
         require(self.tcp_tolerance_m > 0.0 and self.tcp_tolerance_rad > 0.0, "tcp tolerances must be positive")
         require(self.agilex is not None or not self.driver.startswith("agilex"),

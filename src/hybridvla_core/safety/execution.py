@@ -10,11 +10,16 @@ from hybridvla_core.safety import rotations
 from hybridvla_core.safety.config import RobotConfig
 from hybridvla_core.safety.gripper import GripperSequencer
 from hybridvla_core.safety.limits.leash import Leash
-from hybridvla_core.safety.measured import MeasuredArms
+from hybridvla_core.safety.measured_arms import MeasuredArms
 from hybridvla_core.safety.motion import Motion
 from hybridvla_core.safety.plan import Plan
 from hybridvla_core.safety.pursuit import Goal
 from hybridvla_core.safety.status import Reason
+
+# What ends motion: the target is dropped, and another one must come.
+ENDING = (Reason.HEARTBEAT_LOST | Reason.JOINT_STATE | Reason.ROBOT_MODE | Reason.CLOCK_JUMP | Reason.DEADMAN
+          | Reason.MEASURED_LIMIT | Reason.LAST_CHECK | Reason.OPERATOR | Reason.SECOND_PUBLISHER | Reason.TCP_MISMATCH
+          | Reason.CONTROLLER)
 
 
 class Execution:
@@ -81,7 +86,7 @@ class Execution:
             if not dry_run and self._leashed(goal):
                 reasons |= Reason.LEASH
                 goal = None
-        elif not reasons:
+        elif not reasons & ENDING:
             reasons |= Reason.PROPOSAL_STALE
         self.applied = scale * self._caution()
         moved = motion.step(goal, self.applied, self._posture)

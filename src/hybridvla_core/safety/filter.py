@@ -5,6 +5,7 @@ simulation, and in tests. Design sections 5 and 6; `docs/safety.md` names the te
 """
 from __future__ import annotations
 
+import math
 import time
 from typing import Dict, Optional, Tuple
 
@@ -14,23 +15,25 @@ from hybridvla_core.contracts import ArmState, Heartbeat, Kind, Proposal
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.safety import reporting
 from hybridvla_core.safety.acceptance import Gate
+from hybridvla_core.safety.clock_watch import ClockWatch
 from hybridvla_core.safety.commands import Commands
 from hybridvla_core.safety.config import RobotConfig
 from hybridvla_core.safety.execution import Execution
 from hybridvla_core.safety.machine import StateMachine
-from hybridvla_core.safety.measured import MeasuredArms
+from hybridvla_core.safety.measured_arms import MeasuredArms
 from hybridvla_core.safety.motion import Motion
 from hybridvla_core.safety.status import Acceptance, FilterOutput, Reason, State
 from hybridvla_core.safety.status_report import StatusReport
 from hybridvla_core.safety.watchdogs import Watchdogs
 
 EARLY = 0.4          # share of a tick before which a further tick changes nothing
+NOTICE_S = 1.0       # a refused parameter is shown in the status for this long
 
 
 class SafetyFilter:
     """See the module. Not thread safe: the caller serialises its calls."""
 
-    def __init__(self, config: RobotConfig, dry_run: bool = False) -> None:
+    def __init__(self, config: RobotConfig, dry_run: bool = False, simulated_time: bool = False) -> None:
         self.config = config
         self._dry_run = dry_run
         self._speed_scale = config.speed_scale
@@ -38,12 +41,12 @@ class SafetyFilter:
         self._motion = Motion(config)
         self._gate = Gate(config)
         self._arms = MeasuredArms(config, self._counters)
-        self._watchdogs = Watchdogs(config, self._gate, self._arms, self._counters)
+        self._watchdogs = Watchdogs(config, self._gate, self._arms, self._counters, ClockWatch(simulated_time))
         self._execution = Execution(config, self._motion, self._arms)
         self._machine = StateMachine(config, self._motion, self._arms, self._execution, self._counters)
         self._commands = Commands(self._motion, self._arms, self._execution.grippers)
         self._report = StatusReport(config, self._motion, self._arms, self._execution)
-        self._pending, self._pending_detail = Reason.NONE, ""
+        self._notice = ("", -math.inf)
         self._tick_at: Optional[float] = None
         self._output: Optional[FilterOutput] = None
 
@@ -57,6 +60,10 @@ class SafetyFilter:
     def at_rest(self) -> bool:
         """The commanded trajectory rests."""
         return self._motion.at_rest
+
+    def moving(self, now: float) -> bool:
+        """The commanded trajectory or an arm has not come to rest."""
+        return not self.at_rest or any(arm.moving(now) for arm in self._arms)
 
     @property
     def dry_run(self) -> bool:
@@ -73,15 +80,14 @@ class SafetyFilter:
         return self._motion.rotations.copy()
 
     def update_arm_state(self, state: ArmState, now: float) -> None:
-        """A driver's report. Unusable ones are counted, and hold the arms (JOINT_STATE) until a good one comes."""
-        problem = self._arms.update(state, now)
-        if problem:
+        """A driver's report. Unusable ones are counted, and hold the arms (JOINT_STATE) until good ones come."""
+        if self._arms.update(state, now):
             self._counters.add("rejected/arm_state")
-            if self._machine.may_move and state.name in self._arms.names:
-                self._pending |= Reason.JOINT_STATE
-                self._pending_detail = problem
 
     def on_heartbeat(self, heartbeat: Heartbeat, now: float, publisher: str = "") -> None:
+        """The policy's sign of life. What waited in a queue while we stood still is none."""
+        if self._watchdogs.paused(now):
+            return
         reason, _ = self._gate.on_heartbeat(heartbeat, now, publisher, self.at_rest)
         if reason:
             self._count_rejection(reason)
@@ -89,9 +95,14 @@ class SafetyFilter:
 
     def on_proposal(self, proposal: Proposal, now: float, publisher: str = "") -> Acceptance:
         """Take or refuse a proposal; whatever it holds, this neither raises nor moves anything by itself."""
+        if self._watchdogs.paused(now):
+            self._count_rejection(Reason.PROPOSAL_STALE)
+            return Acceptance(False, "it waited while the filter stood still")
         reason, text = self._gate.on_proposal(proposal, now, publisher, self.at_rest)
         if reason:
             self._count_rejection(reason)
+            if reason == Reason.PROPOSAL_INVALID:     # a policy that makes no sense is not followed any further
+                self._execution.drop()
             return Acceptance(False, text)
         self._counters.add("accepted")
         self._execution.drop_older(self._gate.instruction_sequence)
@@ -113,9 +124,19 @@ class SafetyFilter:
         """Required, and released or silent."""
         return self._watchdogs.deadman_missing(now)
 
+    def hold_for(self, reason: Reason, text: str) -> None:
+        """Something only the caller sees ends motion, until this is called again without a text."""
+        self._watchdogs.hold_for(reason, text)
+
+    def refuse_parameter(self, text: str, now: float) -> None:
+        """Somebody tried to set what may not be: nothing changes, and the arms hold until the next proposal."""
+        self._counters.add("rejected/configuration")
+        self._execution.drop()
+        self._notice = (text, now)
+
     def set_speed_scale(self, scale: float) -> None:
         """Raises ConfigurationError unless 0 < scale <= 1; the old value stays."""
-        if not (isinstance(scale, (int, float)) and 0.0 < scale <= 1.0):
+        if isinstance(scale, bool) or not (isinstance(scale, (int, float)) and 0.0 < scale <= 1.0):
             raise ConfigurationError(f"speed_scale is {scale}; use a number in (0, 1]")
         self._speed_scale = float(scale)
 
@@ -131,9 +152,9 @@ class SafetyFilter:
         """Seed from the measured pose and allow motion, or bring the arms to rest and forbid it."""
         return self._machine.activate(now) if active else self._machine.deactivate()
 
-    def stop(self, now: float) -> Tuple[bool, str]:
-        """Decelerate and hold until `resume`."""
-        return self._machine.stop()
+    def stop(self, now: float, reason: Reason = Reason.OPERATOR, detail: str = "") -> Tuple[bool, str]:
+        """Decelerate and hold until `resume`. reason, detail: who or what stops, for the status."""
+        return self._machine.stop(reason, detail)
 
     def resume(self, now: float) -> Tuple[bool, str]:
         """The only way out of STOPPED: back to holding, or to inactive where it was inactive before."""
@@ -154,31 +175,34 @@ class SafetyFilter:
 
     # ---- the tick ----------------------------------------------------------------------------------------------
 
-    def tick(self, now: float) -> FilterOutput:
-        """One step of the commanded trajectory and the status. Call at `config.tick_hz`."""
+    def tick(self, now: float, clock: Optional[float] = None) -> FilterOutput:
+        """One step of the commanded trajectory and the status. Call at `config.tick_hz`. clock: ROS time, s, if any."""
         began = time.perf_counter(), time.thread_time()
-        gap = 0.0 if self._tick_at is None else now - self._tick_at
-        if self._output is not None and 0.0 <= gap < EARLY * self.config.dt:
+        if self._output is not None and 0.0 <= now - self._tick_at < EARLY * self.config.dt:
             return self._output
         self._tick_at = now
-        reasons, detail = self._watch(now, gap)
-        moved = self._machine.advance(now, reasons, detail, self._speed_scale, self._dry_run)
-        commands = self._commands.make(now, moved and not self._dry_run and self._machine.publishes)
+        reasons, detail = self._watch(now, clock)
+        try:
+            moved = self._machine.advance(now, reasons, detail, self._speed_scale, self._dry_run)
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, np.linalg.LinAlgError) as error:
+            moved = self._machine.fail(error)
+        sends = moved and not self._dry_run
+        commands = self._commands.make(now, lambda name: sends and self._machine.publishes(name))
         status, changed = self._report.make(now, self._machine, self._dry_run, self._speed_scale, self._counters, began,
                                             self._commands.quaternions)
         self._output = FilterOutput(commands, status, changed)
         return self._output
 
-    def _watch(self, now: float, gap: float) -> Tuple[Reason, str]:
-        """What ends motion this tick, and a sentence on it."""
+    def _watch(self, now: float, clock: Optional[float]) -> Tuple[Reason, str]:
+        """What ends motion this tick or was refused lately, and a sentence on it."""
         judged = self.state in (State.ACTIVE, State.HOLDING) and not self._dry_run
-        reasons, detail = self._watchdogs.look(now, gap, judged)
-        if self._pending:
-            reasons, detail = reasons | self._pending, self._pending_detail
-            self._pending = Reason.NONE
+        reasons, detail = self._watchdogs.look(now, clock, judged, self.at_rest)
         if self._execution.expired(now):
-            reasons |= Reason.PROPOSAL_STALE
             self._execution.drop()
+        refused, text = self._gate.shown(now)
+        reasons, detail = reasons | refused, detail or text
+        if 0.0 <= now - self._notice[1] <= NOTICE_S:
+            reasons, detail = reasons | Reason.CONFIGURATION, detail or self._notice[0]
         return reasons, detail
 
     def _follow_measured(self) -> None:

@@ -1,19 +1,20 @@
 """The filter's states and what leads from one to another: INACTIVE, ACTIVE, HOLDING, STOPPED, RECOVERING."""
 from __future__ import annotations
 
-from typing import Optional, Tuple
+import math
+from typing import Optional, Set, Tuple
 
 from hybridvla_core.safety.config import RobotConfig
-from hybridvla_core.safety.execution import Execution
+from hybridvla_core.safety.execution import ENDING, Execution
 from hybridvla_core.safety.homing import Homing
-from hybridvla_core.safety.measured import MeasuredArms
+from hybridvla_core.safety.measured_arms import MeasuredArms
 from hybridvla_core.safety.motion import Motion
 from hybridvla_core.safety.reentry import Reentry, worst_violation
 from hybridvla_core.safety.reporting import Counters
 from hybridvla_core.safety.status import Reason, State
 
-DROPPING = (Reason.HEARTBEAT_LOST | Reason.JOINT_STATE | Reason.ROBOT_MODE | Reason.CLOCK_JUMP | Reason.DEADMAN
-            | Reason.MEASURED_LIMIT | Reason.LAST_CHECK | Reason.OPERATOR)
+RAMP_BEGIN = 0.1      # share of the speed at the beginning of a ramp
+STOPPING = Reason.ROBOT_MODE | Reason.CONTROLLER
 Answer = Tuple[bool, str]
 
 
@@ -31,6 +32,8 @@ class StateMachine:
         self._homing: Optional[Homing] = None
         self.homed = False
         self._was_inactive = True
+        self._errored: Set[str] = set()
+        self._ramp_at = -math.inf
         self._seeded = False
         self._limited_before: frozenset = frozenset()
         self.deactivating = False
@@ -47,12 +50,11 @@ class StateMachine:
     def may_move(self) -> bool:
         return self.state in (State.ACTIVE, State.HOLDING, State.RECOVERING)
 
-    @property
-    def publishes(self) -> bool:
-        """Commands go out: not before the first seed, not while inactive, not to a robot that reported an error."""
-        if not self._seeded or self.state == State.INACTIVE:
+    def publishes(self, name: str) -> bool:
+        """Commands go out: not before the first seed, not while inactive, not to an arm that reported an error."""
+        if not self._seeded or self.state == State.INACTIVE or name in self._errored:
             return False
-        return self.state != State.STOPPED or not (self._was_inactive or self.reasons & Reason.ROBOT_MODE)
+        return self.state != State.STOPPED or not self._was_inactive
 
     # ---- operator ----------------------------------------------------------------------------------------------
 
@@ -66,10 +68,12 @@ class StateMachine:
         if problem:
             return False, problem
         self._seed()
-        return self._begin("active")
+        return self._begin("active", now)
 
     def deactivate(self) -> Answer:
         """Bring the arms to rest and forbid motion."""
+        if self.state == State.STOPPED:
+            return False, "stopped, and stays so: only resume leads out of it"
         if self.may_move and not self._motion.at_rest:
             self._execution.drop()
             self.deactivating = True
@@ -77,15 +81,15 @@ class StateMachine:
         self._to_inactive()
         return True, "inactive"
 
-    def stop(self) -> Answer:
+    def stop(self, reason: Reason = Reason.OPERATOR, detail: str = "") -> Answer:
         """Decelerate and hold until `resume`."""
+        self._execution.drop()
         if self.state != State.STOPPED:
             self._counters.add("stops")
-        self._execution.drop()
-        self._was_inactive = self.state == State.INACTIVE if self.state != State.STOPPED else self._was_inactive
-        # After a robot's fault nothing goes out until `resume` has read its pose anew, whoever stops it besides.
-        kept = self.reasons & Reason.ROBOT_MODE if self.state == State.STOPPED else Reason.NONE
-        self.set(State.STOPPED, Reason.OPERATOR | kept, "")
+            self._was_inactive = self.state == State.INACTIVE
+            self.set(State.STOPPED, reason, detail)
+        else:
+            self.set(State.STOPPED, self.reasons | reason, detail or self.detail)
         return True, "stopped"
 
     def resume(self, now: float) -> Answer:
@@ -101,9 +105,9 @@ class StateMachine:
         if problem:
             return False, problem
         self._motion.relaxed, self._reentry, self._homing = False, None, None
-        if self.reasons & Reason.ROBOT_MODE or not self._execution.near_command():
+        if self.reasons & STOPPING or self._errored or not self._execution.near_command():
             self._seed()
-        return self._begin("holding until the next proposal")
+        return self._begin("holding until the next proposal", now)
 
     def reenter(self, now: float) -> Answer:
         """Lead arms that start outside a limit back inside, slowly, never making any violation worse."""
@@ -136,41 +140,45 @@ class StateMachine:
         self.set(State.RECOVERING, Reason.NONE, "on the way to the start joints")
         return True, "on the way to the start joints"
 
-    def _begin(self, answer: str) -> Answer:
-        """Hold, ready to follow, unless an arm stands outside a limit."""
+    def _begin(self, answer: str, now: float) -> Answer:
+        """Hold, ready to follow at growing speed, unless an arm stands outside a limit."""
         outside = worst_violation(self._motion)
         if outside:
             self._to_inactive()
             self.set(State.INACTIVE, Reason.OUTSIDE_AT_START, f"{outside}; call reenter")
             return False, f"{outside}; call reenter"
+        self._ramp_at = now
         self.set(State.HOLDING, Reason.PROPOSAL_STALE, "")
         return True, answer
+
+    def _ramp(self, now: float) -> float:
+        """Share of the speed, growing after every start."""
+        span = self._config.ramp_s
+        return 1.0 if span <= 0.0 else min(1.0, RAMP_BEGIN + (1.0 - RAMP_BEGIN) * max(0.0, now - self._ramp_at) / span)
 
     # ---- the tick ----------------------------------------------------------------------------------------------
 
     def advance(self, now: float, reasons: Reason, detail: str, scale: float, dry_run: bool) -> bool:
         """Move state and trajectory by one tick. reasons: what the watchdogs saw. False when nothing may be sent."""
         motion = self._motion
+        if self.state != State.INACTIVE and reasons & STOPPING:
+            self._errored.update(self._arms.errored())
+            if self.state != State.STOPPED:
+                self.stop(reasons & STOPPING, f"{detail}; see to it, then call resume")
+            elif reasons & STOPPING & ~self.reasons:
+                self.set(State.STOPPED, self.reasons | reasons & STOPPING, detail)
         if self.state in (State.INACTIVE, State.STOPPED):
             moved = motion.step(None)
-            if self.state == State.STOPPED and reasons & Reason.ROBOT_MODE:
-                self.set(State.STOPPED, self.reasons | Reason.ROBOT_MODE, detail)
             self._execution.advance()
             return moved
-        if reasons & Reason.ROBOT_MODE:
-            self._execution.drop()
-            self._counters.add("stops")
-            self._was_inactive = False
-            self.set(State.STOPPED, Reason.ROBOT_MODE, f"{detail}; recover it, then call resume")
-            return motion.step(None)
         if self.state == State.RECOVERING and self._homing is not None:
             moved = self._home_step(reasons, detail)
         elif self.state == State.RECOVERING:
-            moved = self._reenter_step(reasons, detail)
+            moved = self._reenter_step(now, reasons, detail)
         else:
-            if reasons & DROPPING:
+            if reasons & ENDING:
                 self._execution.drop()
-            moved = self._follow(now, reasons, detail, scale, dry_run)
+            moved = self._follow(now, reasons, detail, scale * self._ramp(now), dry_run)
         self._execution.advance()
         if self.deactivating and motion.at_rest:
             self._to_inactive()
@@ -192,8 +200,8 @@ class StateMachine:
         self.set(State.HOLDING if holding else State.ACTIVE, reasons, self._execution.detail or detail)
         return moved
 
-    def _reenter_step(self, reasons: Reason, detail: str) -> bool:
-        blocked = reasons & (Reason.JOINT_STATE | Reason.DEADMAN | Reason.CLOCK_JUMP)
+    def _reenter_step(self, now: float, reasons: Reason, detail: str) -> bool:
+        blocked = reasons & (Reason.JOINT_STATE | Reason.DEADMAN | Reason.CLOCK_JUMP | Reason.OPERATOR)
         if blocked or self.deactivating:
             moved = self._motion.step(None)
             if blocked:
@@ -202,13 +210,19 @@ class StateMachine:
         moved = self._reentry.step(self._config.reenter_scale)
         self._count_limits()
         if self._reentry.finished:
-            self._reentry = None
-            self._motion.relaxed = False
-            self.set(State.HOLDING, Reason.PROPOSAL_STALE, "")
+            self._reentry, self._motion.relaxed = None, False
+            self._begin("", now)
+        elif self._reentry.stuck:
+            left = worst_violation(self._motion)
+            self._to_inactive()
+            self.set(State.INACTIVE, Reason.OUTSIDE_AT_START, f"no way back inside was found, {left}; move the arm by hand")
+        else:
+            self.set(State.RECOVERING, Reason.OUTSIDE_AT_START, worst_violation(self._motion) or self.detail)
         return moved
 
     def _home_step(self, reasons: Reason, detail: str) -> bool:
-        waits = reasons & (Reason.JOINT_STATE | Reason.DEADMAN | Reason.CLOCK_JUMP | Reason.MEASURED_LIMIT)
+        waits = reasons & (Reason.JOINT_STATE | Reason.DEADMAN | Reason.CLOCK_JUMP | Reason.MEASURED_LIMIT
+                           | Reason.OPERATOR)
         if waits or self.deactivating:
             self.set(State.RECOVERING, waits, detail)
             return self._motion.step(None)
@@ -223,6 +237,12 @@ class StateMachine:
             self.set(State.RECOVERING, Reason.NONE, "on the way to the start joints")
         return moved
 
+    def fail(self, error: Exception) -> bool:
+        """The step broke down: stop for good, on the braking that is stored."""
+        self._counters.add("internal_errors")
+        self.stop(Reason.SOLVER, f"the step failed ({type(error).__name__}: {error}); report it, then call resume")
+        return self._motion.step(None)
+
     # ---- small things ------------------------------------------------------------------------------------------
 
     def _to_inactive(self) -> None:
@@ -234,6 +254,8 @@ class StateMachine:
     def _seed(self) -> None:
         self._motion.seed(self._arms.joints)
         self._execution.seeded()
+        self._arms.accept_controllers()
+        self._errored.clear()
         self._counters.add("reseeds")
         self._seeded = True
         self._motion.relaxed = False

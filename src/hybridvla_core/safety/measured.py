@@ -1,22 +1,26 @@
-"""What the arms report: joint states by name, their age, jumps, readiness, and where they are against the limits."""
+"""What one arm reports: joint states by name, their age, jumps, rest, and where they are against the limits."""
 from __future__ import annotations
 
 import math
-from typing import Iterator, List, Optional, Sequence, Tuple
+from typing import List, Optional, Tuple
 
 import numpy as np
 
 from hybridvla_core.contracts import ArmState
 from hybridvla_core.safety import rotations
-from hybridvla_core.safety.config import ArmConfig, RobotConfig
+from hybridvla_core.safety.config import ArmConfig
 from hybridvla_core.safety.kinematics import ArmKinematics
-from hybridvla_core.safety.reporting import Counters
-from hybridvla_core.safety.status import Reason
 
 JUMP_SHARE = 3.0       # times the joint's speed limit between two reports ...
 JUMP_RAD = 0.05        # ... plus this is a jump, not a motion
 OUTSIDE_RAD = 0.01     # tolerance on measured joints against their limits
 OUTSIDE_M = 0.02       # tolerance on the measured tool pose against the box
+DOUBT_S = 0.2          # after an unusable report or a jump, good ones are waited for this long
+SET_BACK_S = 0.1       # a stamp older than the last by more is a clock set back; by less, a report overtaken by another
+SET_AHEAD_S = 1.0      # a stamp that gains more than this on our own clock is a clock set ahead
+REST_RAD = 0.003       # movement of any joint within REST_S that counts as moving
+REST_S = 0.1
+REST_RAD_S = 0.05      # reported joint speed that counts as moving
 
 
 class MeasuredArm:
@@ -34,27 +38,53 @@ class MeasuredArm:
         self.position = np.full(3, np.nan)
         self.matrix = np.full((3, 3), np.nan)
         self.fault = "no joint states yet"
-        self._received = float("-inf")
+        self.controller = ""
+        self._received = self._doubt_until = self._moved_at = float("-inf")
+        self._stamp = math.nan
+        self._anchor, self._anchor_at = np.full(arm.dof, np.nan), float("-inf")
         self._order: Tuple[Tuple[str, ...], List[int]] = ((), [])
 
     def update(self, state: ArmState, now: float) -> str:
-        """Take a report; returns why it cannot be used, or an empty string. A jump is taken, and reported once."""
-        problem = self._unusable(state)
-        if problem:
-            self.fault = problem
-            return problem
-        joints = np.asarray(state.joint_positions, dtype=float)[self._order[1]]
-        elapsed = max(0.0, now - self._received)
-        jump = np.abs(joints - self.joints) - (JUMP_SHARE * self._speed * elapsed + JUMP_RAD)
-        worst = int(np.argmax(jump)) if self.state is not None else 0
-        jumped = self.state is not None and jump[worst] > 0.0
-        self.state, self.joints, self._received = state, joints, now
-        self.position, self.matrix = self._kinematics.pose(joints)
-        self.fault = f"joint {worst + 1} jumped within {elapsed * 1e3:.0f} ms" if jumped else ""
-        return self.fault
+        """Take a report; returns why it cannot be used, or an empty string. A jump is taken, and doubted for a while."""
+        fault = self._unusable(state)
+        if not fault:
+            fault, new = self._clock_fault(state.stamp, now)
+            if not new:
+                return ""
+            fault = self._take(state, now) or fault
+            if now >= self._doubt_until:
+                self.fault = ""
+        if fault:
+            self.fault, self._doubt_until = fault, now + DOUBT_S
+        return fault
 
     def age(self, now: float) -> float:
         return now - self._received
+
+    def doubtful(self, now: float) -> str:
+        """Why the last reports are not to be trusted yet, or an empty string."""
+        return self.fault if now < self._doubt_until else ""
+
+    def moving(self, now: float) -> bool:
+        """The arm has moved within the last REST_S, or reports a speed."""
+        speeds = self.state.joint_velocities if self.state is not None else None
+        if speeds is not None and np.size(speeds) and float(np.nanmax(np.abs(speeds))) > REST_RAD_S:
+            return True
+        return now - self._moved_at < REST_S
+
+    def accept_controller(self) -> None:
+        """What takes our commands now is what they are meant for."""
+        self.controller = self.state.controller if self.state is not None else ""
+
+    def controller_problem(self) -> str:
+        """Why commands would reach nothing or something else than they are meant for, or an empty string."""
+        if self.state is None:
+            return ""
+        if not self.state.controller_ready:
+            return self.state.message or "the controller that takes our commands does not run"
+        if self.state.controller != self.controller:
+            return f"the controller changed from {self.controller!r} to {self.state.controller!r}"
+        return ""
 
     def outside(self) -> str:
         """Which measured value lies outside its limit by more than the tolerance, or an empty string."""
@@ -75,7 +105,39 @@ class MeasuredArm:
         angle = np.linalg.norm(rotations.log(rotations.to_matrix(self.state.pose.quaternion) @ self.matrix.T))
         return float(np.linalg.norm(self.state.pose.position - self.position)), float(angle)
 
+    def _take(self, state: ArmState, now: float) -> str:
+        joints = np.asarray(state.joint_positions, dtype=float)[self._order[1]]
+        elapsed = max(0.0, now - self._received)
+        jump = np.abs(joints - self.joints) - (JUMP_SHARE * self._speed * elapsed + JUMP_RAD)
+        worst = int(np.argmax(jump)) if self.state is not None else 0
+        jumped = self.state is not None and jump[worst] > 0.0
+        if self.state is not None and np.abs(joints - self._anchor).max() > REST_RAD:
+            self._moved_at = now
+        if self.state is None or self._moved_at == now or now - self._anchor_at >= REST_S:
+            self._anchor, self._anchor_at = joints, now
+        self.state, self.joints, self._received = state, joints, now
+        self.position, self.matrix = self._kinematics.pose(joints)
+        return f"joint {worst + 1} jumped within {elapsed * 1e3:.0f} ms" if jumped else ""
+
+    def _clock_fault(self, stamp: float, now: float) -> Tuple[str, bool]:
+        """What is wrong with the driver's clock, and whether the report is newer than the last."""
+        if math.isnan(stamp):
+            return "", True
+        last, self._stamp = self._stamp, stamp
+        if math.isnan(last) or stamp > last and stamp - last <= now - self._received + SET_AHEAD_S:
+            return "", True
+        if stamp > last:
+            return f"the driver's clock was set ahead by {stamp - last:.1f} s", True
+        if stamp < last - SET_BACK_S:
+            return f"the driver's clock was set back by {last - stamp:.1f} s", True
+        self._stamp = last
+        if now - self._received > DOUBT_S:
+            self.fault = "the stamps of its joint states stand still"
+        return "", False
+
     def _unusable(self, state: ArmState) -> str:
+        if state.stamp == 0.0 or math.isinf(state.stamp):
+            return "joint states carry no stamp"
         names = tuple(state.joint_names)
         if names != self._order[0]:
             missing = [name for name in self._arm.joint_names if name not in names]
@@ -89,79 +151,4 @@ class MeasuredArm:
             return f"joint states carry {values.size} positions for {len(names)} names"
         if not np.isfinite(values[self._order[1]]).all():
             return "a joint position is not a number"
-        return ""
-
-
-class MeasuredArms:
-    """All arms in the configuration's order. `joints` (A, dof) rad, `positions` (A, 3) m, `matrices` (A, 3, 3)."""
-
-    def __init__(self, config: RobotConfig, counters: Counters) -> None:
-        self._config = config
-        self._counters = counters
-        self._arms: Sequence[MeasuredArm] = [MeasuredArm(arm) for arm in config.arms]
-        self._breached = False
-        self.names = tuple(arm.name for arm in config.arms)
-
-    def __iter__(self) -> Iterator[MeasuredArm]:
-        return iter(self._arms)
-
-    @property
-    def joints(self) -> np.ndarray:
-        return np.stack([arm.joints for arm in self._arms])
-
-    @property
-    def positions(self) -> np.ndarray:
-        return np.stack([arm.position for arm in self._arms])
-
-    @property
-    def matrices(self) -> np.ndarray:
-        return np.stack([arm.matrix for arm in self._arms])
-
-    def update(self, state: ArmState, now: float) -> str:
-        """Take a report; returns why it cannot be used, or an empty string."""
-        for arm in self._arms:
-            if arm.name == state.name:
-                fault = arm.update(state, now)
-                return f"{state.name}: {fault}; check the driver" if fault else ""
-        return f"there is no arm {state.name!r}; check the driver"
-
-    def look(self, now: float, longest_s: float, judge: bool) -> Tuple[Reason, str]:
-        """What is wrong with the reports at `now`. judge: whether values outside their limits count."""
-        reasons, detail, breached = Reason.NONE, "", False
-        for arm in self._arms:
-            age = arm.age(now)
-            if age > longest_s:
-                reasons |= Reason.JOINT_STATE
-                silence = f"no usable joint states for {age:.2f} s" if math.isfinite(age) else arm.fault
-                detail = detail or f"{arm.name}: {silence}; check the driver"
-            elif arm.state is not None and not arm.state.ready:
-                reasons |= Reason.ROBOT_MODE
-                detail = detail or f"{arm.name}: {arm.state.message or 'the robot does not accept commands'}"
-            elif judge:
-                breach = arm.outside()
-                if breach:
-                    reasons |= Reason.MEASURED_LIMIT
-                    breached = True
-                    detail = detail or f"{arm.name}: {breach}"
-        self._counters.add("measured_violations", int(breached and not self._breached))
-        self._breached = breached
-        return reasons, detail
-
-    def not_ready(self, now: float) -> str:
-        """Why no motion may begin, or an empty string."""
-        for arm in self._arms:
-            if not arm.age(now) <= self._config.watchdogs.joint_state_s:
-                return f"{arm.name}: {arm.fault or f'joint states are {arm.age(now):.2f} s old'}; check the driver"
-            if not arm.state.ready:
-                return f"{arm.name}: {arm.state.message or 'the robot does not accept commands'}; recover it first"
-        return ""
-
-    def tool_problem(self) -> str:
-        """How the driver's own tool pose disagrees with ours, or an empty string."""
-        for arm in self._arms:
-            mismatch = arm.tool_mismatch()
-            if mismatch is not None and (mismatch[0] > self._config.tcp_tolerance_m
-                                         or mismatch[1] > self._config.tcp_tolerance_rad):
-                return (f"{arm.name}: the driver's tool pose differs from ours by {mismatch[0] * 1e3:.1f} mm and "
-                        f"{math.degrees(mismatch[1]):.2f} degrees; check the tool in config/robots")
         return ""

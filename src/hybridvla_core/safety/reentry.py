@@ -17,6 +17,7 @@ from hybridvla_core.safety.pursuit import Goal
 INSIDE_RAD = 0.01
 INSIDE_M = 0.005
 CLEAR_M = 0.002        # further apart than links must be, so that a reading's rounding does not put them back outside
+STUCK_TICKS = 200      # without any motion while limits are still broken: there is no way
 
 
 class Reentry:
@@ -29,13 +30,21 @@ class Reentry:
         self._box_lower = np.array([arm.workspace.lower_m for arm in config.arms]) + INSIDE_M
         self._box_upper = np.array([arm.workspace.upper_m for arm in config.arms]) - INSIDE_M
         self._start = np.array([arm.start_joints_rad for arm in config.arms])
+        self._planes = [arm.workspace.planes for arm in config.arms]
         self._goal: Optional[Goal] = None
         self._clearing = False
+        self._still = 0
         self.finished = False
+
+    @property
+    def stuck(self) -> bool:
+        """Limits are still broken, and no step towards them is possible."""
+        return self._still >= STUCK_TICKS
 
     def step(self, scale: float) -> bool:
         """One tick of the way back; `finished` becomes True at rest inside every limit."""
         motion = self._motion
+        self._still = self._still + 1 if motion.at_rest else 0
         broken = [limit for limit, margins in motion.margins(motion.joints)
                   if limit.positional and not limit.may_lead_out and margins.size and margins.min() < -1e-9]
         if not broken and self._clearing and self._close() and np.abs(motion.joints - self._start).max() > 1e-4:
@@ -48,7 +57,7 @@ class Reentry:
             return motion.step_joints(np.clip(motion.joints, self._lower, self._upper), scale)
         if "workspace" in names:
             if self._goal is None:
-                self._goal = Goal(np.clip(motion.positions, self._box_lower, self._box_upper), motion.rotations.copy())
+                self._goal = Goal(self._inside(motion.positions), motion.rotations.copy())
             return motion.step(self._goal, scale)
         if names:
             self._clearing = True
@@ -59,6 +68,14 @@ class Reentry:
         """Links that were too close are not yet clear of each other."""
         return any(limit.positional and not limit.may_lead_out and limit.name not in ("joint_position", "workspace")
                    and margins.size and margins.min() < CLEAR_M for limit, margins in self._motion.margins(self._motion.joints))
+
+    def _inside(self, positions: np.ndarray) -> np.ndarray:
+        inside = np.clip(positions, self._box_lower, self._box_upper)
+        for index, planes in enumerate(self._planes):
+            for plane in planes:
+                depth = plane.offset_m + INSIDE_M - float(np.dot(plane.normal, inside[index]))
+                inside[index] += max(0.0, depth) * np.array(plane.normal)
+        return inside
 
 
 def worst_violation(motion: Motion) -> str:

@@ -12,7 +12,7 @@ from hybridvla_core.safety import reporting, rotations
 from hybridvla_core.safety.config import RobotConfig
 from hybridvla_core.safety.execution import Execution
 from hybridvla_core.safety.machine import StateMachine
-from hybridvla_core.safety.measured import MeasuredArms
+from hybridvla_core.safety.measured_arms import MeasuredArms
 from hybridvla_core.safety.motion import Motion
 from hybridvla_core.safety.status import ArmSafety, LimitMargin, SafetyStatus
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any, Callable, Dict, List, Sequence
 
 import rospy
@@ -40,7 +41,7 @@ class PoseTopicAdapter:
         for reader in self._readers.values():
             state = reader.joints(message.name, message.position, message.velocity, time.monotonic())
             if state is not None:
-                self._on_state(state)
+                self._on_state(replace(state, stamp=message.header.stamp.to_sec()))
 
     def send(self, commands: Sequence[ArmCommand], stamp: float) -> None:
         """Publish what the filter released this tick. stamp: when the tick began, s; not when the message got out."""

@@ -1,0 +1,117 @@
+"""The node's place in the graph: whether the master answers, knows us, and who else speaks on our command topics."""
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+import xmlrpc.client
+from typing import Any, Callable, List
+
+import rosgraph
+import rospy
+from rospy.impl.registration import get_service_manager, get_topic_manager
+
+PERIOD_S = 0.5
+TIMEOUT_S = 1.0
+RECONNECT_EVERY = 4  # looks
+LOST_AFTER = 2       # questions in a row without an answer
+ERRORS = (OSError, xmlrpc.client.Error, http.client.HTTPException)
+
+
+class GraphWatch:
+    """Asks the master on a thread of its own, so that a master which hangs delays nothing.
+
+    intruders(system state): who else publishes on our command topics, or "". on_lost(text): the master answers no more
+    (text), or answers again (""). on_intruder(text): intruders came. A master that was restarted knows nobody, so we
+    register again. A connection that broke is made again: rospy 1.15 gives it up for good after a reset.
+    """
+
+    def __init__(self, intruders: Callable[[List[Any]], str] = lambda state: "",
+                 on_lost: Callable[[str], None] = lambda text: None,
+                 on_intruder: Callable[[str], None] = lambda text: None) -> None:
+        self._intruders, self._on_lost, self._on_intruder = intruders, on_lost, on_intruder
+        self._name, self._uri = rospy.get_name(), rospy.get_node_uri()
+        self._failures = self._count = 0
+        self.problem = ""
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while not rospy.is_shutdown():
+            time.sleep(PERIOD_S)
+            try:
+                self._look()
+            except ERRORS as error:
+                self._failures += 1
+                if self._failures == LOST_AFTER:
+                    self._say(f"the ROS master does not answer ({error}), so that nobody could stop the arms; start it again")
+                    self._on_lost(self.problem)
+
+    def _look(self) -> None:
+        master = _proxy(rosgraph.get_master_uri())
+        code, _, state = master.getSystemState(self._name)
+        if code != 1:
+            return
+        if not any(self._name in nodes for _, nodes in state[2]):
+            self._register(master)
+        if self._failures >= LOST_AFTER:
+            self._on_lost("")
+        self._failures = 0
+        self._count += 1
+        if self._count % RECONNECT_EVERY == 0:
+            self._reconnect(master, state[0])
+        problem = self._intruders(state)
+        if problem and problem != self.problem:
+            self._on_intruder(problem)
+        self._say(problem)
+
+    def _reconnect(self, master: Any, published: List[Any]) -> None:
+        """Make up for connections to living publishers that are gone. Only to those whose node answers at once: rospy
+        would otherwise wait for it in a thread for ever."""
+        topics = get_topic_manager()
+        for topic, nodes in published:
+            wanted = topics.get_subscriber_impl(topic)
+            if wanted is None or wanted.get_num_connections() >= len(nodes):
+                continue
+            alive = []
+            for node in nodes:
+                try:
+                    uri = master.lookupNode(self._name, node)[2]
+                    if uri and not wanted.has_connection(uri):
+                        _proxy(uri).getPid(self._name)
+                        alive.append(uri)
+                except ERRORS:
+                    continue
+            if alive:
+                _proxy(self._uri).publisherUpdate("/master", topic, alive)
+
+    def _say(self, problem: str) -> None:
+        if problem and problem != self.problem:
+            rospy.logerr("%s", problem)
+        self.problem = problem
+
+    def _register(self, master: Any) -> None:
+        """Everything we offer and want, told to a master that has forgotten it."""
+        slave, name = _proxy(self._uri), self._name
+        for topic, kind in get_topic_manager().get_publications():
+            master.registerPublisher(name, topic, kind, self._uri)
+        for service, uri in get_service_manager().get_services():
+            master.registerService(name, service, uri, self._uri)
+        for topic, kind in get_topic_manager().get_subscriptions():
+            code, _, publishers = master.registerSubscriber(name, topic, kind, self._uri)
+            if code == 1 and publishers:
+                slave.publisherUpdate("/master", topic, publishers)
+        rospy.logwarn("registered again with a master that did not know %s", name)
+
+
+class _Impatient(xmlrpc.client.Transport):
+    """A peer that accepts and then says nothing is as good as gone."""
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        connection = super().make_connection(host)
+        connection.timeout = TIMEOUT_S
+        return connection
+
+
+def _proxy(uri: str) -> Any:
+    return xmlrpc.client.ServerProxy(uri, transport=_Impatient())
+

@@ -1,0 +1,75 @@
+"""A fixed rate on monotonic time that never catches up, and the scheduler it runs under."""
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import time
+from typing import Dict, List
+
+from hybridvla_core.errors import HybridVLAError
+
+MIN_SPACING = 0.98
+SWITCH_S = 0.0005        # another thread of ours gives up the interpreter after this long
+PRIORITY = 20
+SCHEDULERS = ("fifo", "ordinary")
+GAPS_MS = (6.0, 7.5, 10.0, 20.0, 50.0, 100.0)
+
+
+class Pace:
+    """`wait()` once a tick. Gaps are times between the begins of two ticks, s."""
+
+    def __init__(self, hz: float) -> None:
+        self.period = 1.0 / hz
+        self.ticks = self.overruns = 0
+        self.longest_gap = 0.0
+        self.gaps: List[int] = [0] * (len(GAPS_MS) + 1)
+        self._began = self._before = self._following = time.monotonic()
+
+    def begin(self) -> None:
+        """From now on; what was collected so far stays out of the garbage collector's way."""
+        sys.setswitchinterval(SWITCH_S)
+        gc.collect()
+        gc.freeze()
+        self._began = self._before = self._following = time.monotonic()
+
+    def tick(self) -> float:
+        """The monotonic time of the tick that begins now."""
+        now = time.monotonic()
+        if self.ticks:
+            gap = now - self._before
+            self.longest_gap = max(self.longest_gap, gap)
+            self.gaps[sum(gap * 1e3 > bound for bound in GAPS_MS)] += 1
+        self._before = now
+        self.ticks += 1
+        # Never sooner than nearly a period after this tick: a late tick must not make the next step a faster one.
+        self._following = max(self._following + self.period, now + MIN_SPACING * self.period)
+        return now
+
+    def wait(self) -> None:
+        """Until the next tick is due; missed ones are never made up."""
+        left = self._following - time.monotonic()
+        if left > 0.0:
+            time.sleep(left)
+        else:
+            self.overruns += 1
+            self._following = time.monotonic()
+
+    def report(self) -> Dict[str, object]:
+        elapsed = max(1e-9, self._before - self._began)
+        bounds = [f"gaps_up_to_{bound:g}_ms" for bound in GAPS_MS] + ["gaps_longer"]
+        return {"ticks": self.ticks, "overruns": self.overruns, "rate_hz": round((self.ticks - 1) / elapsed, 2),
+                "longest_gap_ms": round(self.longest_gap * 1e3, 2), **dict(zip(bounds, self.gaps))}
+
+
+def use_scheduler(wanted: str) -> str:
+    """Ask for a scheduler for the calling thread and say what we got. Raises HybridVLAError for an unknown one."""
+    if wanted not in SCHEDULERS:
+        raise HybridVLAError(f"scheduler is {wanted!r}; use one of {', '.join(SCHEDULERS)}")
+    if wanted == "ordinary":
+        return "ordinary scheduler, as asked for"
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
+    except (PermissionError, OSError) as error:
+        return f"ordinary scheduler (SCHED_FIFO is not permitted: {error.strerror}; see rtprio in limits.conf)"
+    return f"SCHED_FIFO {PRIORITY}"

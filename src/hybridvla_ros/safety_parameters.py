@@ -1,0 +1,45 @@
+"""What dynamic_reconfigure may change in a running filter. An illegal value is refused, never bent into a legal one."""
+from __future__ import annotations
+
+import math
+from typing import Any, Callable, Dict
+
+from dynamic_reconfigure.server import Server
+
+from hybridvla.cfg import SafetyConfig
+from hybridvla_core.errors import ConfigurationError
+
+LEAST_SCALE = 0.01
+
+
+class SafetyParameters(Server):
+    """apply(speed_scale, dry_run) raises ConfigurationError to refuse; refused(text) hears of every refusal.
+
+    The server's own way with a value out of range is the nearest legal one: 5 would silently become full speed.
+    """
+
+    def __init__(self, speed_scale: float, dry_run: bool, apply: Callable[[float, bool], None],
+                 refused: Callable[[str], None]) -> None:
+        self._apply, self._refused = apply, refused
+        self._held: Dict[str, Any] = {"speed_scale": speed_scale, "dry_run": dry_run}
+        self._begun = False
+        super().__init__(SafetyConfig, self._change)
+        self._begun = True
+
+    def update_configuration(self, changes: Dict[str, Any]) -> Any:
+        wanted = {**self._held, **{key: changes[key] for key in self._held if key in changes}}
+        scale = wanted["speed_scale"]
+        try:
+            if not (math.isfinite(scale) and LEAST_SCALE <= scale <= 1.0):
+                raise ConfigurationError(f"speed_scale is {scale}; use a number from {LEAST_SCALE} to 1")
+            self._apply(float(scale), bool(wanted["dry_run"]))
+            self._held = wanted
+        except ConfigurationError as error:
+            self._refused(f"a parameter was refused: {error}")
+        return super().update_configuration(dict(self._held))
+
+    def _change(self, values: Any, _level: int) -> Any:
+        # The first call carries the server's defaults; what the launch file said stands.
+        for key, value in self._held.items():
+            values[key] = value
+        return values
