@@ -22,7 +22,7 @@ class GraphWatch:
     """Asks the master on a thread of its own, so that a master which hangs delays nothing.
 
     intruders(system state): who else publishes on our command topics, or "". on_lost(text): the master answers no more
-    (text), or answers again (""). on_intruder(text): intruders came. A master that was restarted knows nobody, so we
+    (text), or answers again (""). on_intruder(text): intruders are there. A master that was restarted knows nobody, so we
     register again. A connection that broke is made again: rospy 1.15 gives it up for good after a reset.
     """
 
@@ -60,8 +60,8 @@ class GraphWatch:
         if self._count % RECONNECT_EVERY == 0:
             self._reconnect(master, state[0])
         problem = self._intruders(state)
-        if problem and problem != self.problem:
-            self._on_intruder(problem)
+        if problem:
+            self._on_intruder(problem)      # at every look: `resume` does not outlast an intruder
         self._say(problem)
 
     def _reconnect(self, master: Any, published: List[Any]) -> None:

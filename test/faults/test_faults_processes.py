@@ -84,6 +84,19 @@ def test_a_second_filter_refuses_and_the_first_goes_on(bench, name):
     assert bench.monitor.violations == 0, bench.monitor.last_violation
 
 
+def test_another_publisher_on_the_command_topic_stops_the_arm(bench):
+    from geometry_msgs.msg import PoseStamped
+
+    bench.moving()
+    intruder = rospy.Publisher(bench.arm.topics["command"], PoseStamped, queue_size=1)
+    bench.until(lambda: bench.state("STOPPED") and bench.because("CONTROLLER", "/fault_tests"), "the intruder's name")
+    bench.assert_held()
+    intruder.unregister()
+    bench.until(lambda: bench.resume().success, "resume")
+    bench.set_off()
+    assert bench.monitor.violations == 0, bench.monitor.last_violation
+
+
 def test_a_policy_process_that_is_suspended_joined_by_another_and_killed(bench):
     bench.epoch = 0
     bench.activated()
