@@ -160,6 +160,7 @@ class FaultBench:
         """A new target, repeated as a policy would until the arm is under way."""
         self.turn += 1
         first = self.targets[-1] if self.targets else None
+        self._proposals.publish(self.proposal())
 
         def under_way():
             if not self.state("ACTIVE"):          # a busy computer may have made the filter late, which ends a motion
