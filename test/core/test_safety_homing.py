@@ -75,6 +75,8 @@ def test_deactivate_and_stop_end_the_way():
     bench.filter.activate(False, bench.now)
     homing(bench, 2.0)
     assert bench.filter.state == State.INACTIVE and not bench.filter.homed
+    assert "still moving" in bench.filter.go_to_start(bench.now)[1]
+    bench.tick(60)
     assert bench.filter.go_to_start(bench.now)[0]
     bench.filter.stop(bench.now)
     bench.tick(300)
