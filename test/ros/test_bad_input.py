@@ -1,6 +1,7 @@
 """What people get wrong: cameras, checkpoints, configurations. A sentence with a name each time, and the arm holds."""
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rosgraph
 import rospy
 from sensor_msgs.msg import Image
 
+from hybridvla_ros.graph import free_port
 from hybridvla_ros.images import from_rgb
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,10 +76,11 @@ def test_a_camera_that_is_absent_broken_wrong_or_dying_is_named_and_the_arm_hold
     assert rig.policy.poll() is None
 
 
-def run_node(name, *arguments):
+def run_node(name, *arguments, master=None):
     """A node that is expected to refuse; returns what it says. Its name is new: parameters outlive their node."""
+    environment = dict(os.environ, **({"ROS_MASTER_URI": master} if master else {}))
     done = subprocess.run([sys.executable, str(ROOT / "nodes" / name), f"__name:=refused_{time.monotonic_ns()}", *arguments],
-                          capture_output=True, text=True, timeout=60, check=False)
+                          capture_output=True, text=True, timeout=60, check=False, env=environment)
     said = done.stdout + done.stderr
     assert done.returncode == 1, said
     assert "Traceback" not in said, said
@@ -107,9 +111,22 @@ def test_a_wrong_parameter_is_named(bench, arguments, words):
     assert words in run_node("policy_node", *arguments)
 
 
+@pytest.fixture
+def empty_master(bench):
+    """Another master, without a filter: a second filter refuses before it reads its parameters."""
+    port = free_port()
+    process = bench.graph.start(["rosmaster", "--core", "-p", str(port)], "other_master.log")
+    deadline = time.monotonic() + 30
+    while not rosgraph.is_master_online(f"http://127.0.0.1:{port}"):
+        assert time.monotonic() < deadline, "the other master did not start"
+        time.sleep(0.1)
+    yield f"http://127.0.0.1:{port}"
+    bench.graph.end(process)
+
+
 @pytest.mark.parametrize("scale", ["1.5", "fast"])
-def test_a_speed_scale_out_of_range_is_refused(bench, scale):
-    assert "speed_scale" in run_node("safety_filter_node", ROBOT, f"_speed_scale:={scale}")
+def test_a_speed_scale_out_of_range_is_refused(empty_master, scale):
+    assert "speed_scale" in run_node("safety_filter_node", ROBOT, f"_speed_scale:={scale}", master=empty_master)
 
 
 def a_rig(folder, **changes):

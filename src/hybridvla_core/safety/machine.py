@@ -72,8 +72,6 @@ class StateMachine:
 
     def deactivate(self) -> Answer:
         """Bring the arms to rest and forbid motion."""
-        if self.state == State.STOPPED:
-            return False, "stopped, and stays so: only resume leads out of it"
         if self.may_move and not self._motion.at_rest:
             self._execution.drop()
             self.deactivating = True

@@ -22,7 +22,7 @@ from std_srvs.srv import Trigger, TriggerResponse
 from hybridvla_core.contracts import ArmState
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.safety.config import ArmConfig, RobotConfig
-from hybridvla_core.safety.status import ArmCommand
+from hybridvla_core.safety.status import ArmCommand, State
 from hybridvla_ros import conversions
 from hybridvla_ros.adapters import agilex_status
 from hybridvla_ros.adapters.agilex_command import ArmStream, tool_pose
@@ -225,7 +225,8 @@ class AgilexAdapter:
 
     def _on_enable(self, _request: Any) -> TriggerResponse:
         """Motors on, for every arm. The driver closes the grippers at that; nothing here ever switches motors off."""
-        if any(arm.commanded for arm in self._arms.values()):
+        stopped = self._operator is not None and self._operator.state == State.STOPPED
+        if any(arm.commanded for arm in self._arms.values()) and not stopped:
             return TriggerResponse(False, "the arms are being commanded; deactivate the filter first")
         # One of the listeners is this adapter itself.
         if self._enable.get_num_connections() < 2:
