@@ -20,7 +20,8 @@ class Rig:
     """Filter, arms that follow, and a policy that can be told what to say. Time is `self.now`."""
 
     def __init__(self, robot="sim_fr3", dry_run=False, change=None, lag_s=0.05):
-        config = load_robot(ROBOTS / f"{robot}.yaml")
+        # A ramp long enough to be seen, whatever a robot's own is.
+        config = dataclasses.replace(load_robot(ROBOTS / f"{robot}.yaml"), ramp_s=1.0)
         self.config = change(config) if change else config
         self.filter = SafetyFilter(self.config, dry_run)
         self.now = 100.0
