@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Tuple
+from typing import Any, Callable, Tuple
 
 from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_core.safety.status import State
@@ -35,12 +35,16 @@ class Operator:
         return "" if self.state == State.INACTIVE else f"the filter is {self.state.name}; resume or deactivate it first"
 
     def activate(self) -> Tuple[bool, str]:
-        """Once the arms rest: they may still be settling after what moved them."""
+        """Once the arms rest."""
+        return self._at_rest(lambda now: self._filter.activate(True, now))
+
+    def _at_rest(self, call: Callable[[float], Tuple[bool, str]]) -> Tuple[bool, str]:
+        """A call that needs resting arms: they may still be settling after what moved them."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
             with self._lock:
                 now = time.monotonic()
-                done, message = self._filter.activate(True, now)
+                done, message = call(now)
                 moving = self._filter.moving(now)
             if done or not moving or now > deadline:
                 return done, message
@@ -60,8 +64,7 @@ class Operator:
         """The filter's own slow way to the start joints, for a robot that is commanded by joints; returns at its end."""
         if self.dry_run:
             return False, "this is a dry run: nothing is commanded"
-        with self._lock:
-            done, message = self._filter.go_to_start(time.monotonic())
+        done, message = self._at_rest(self._filter.go_to_start)
         if not done:
             return done, message
         deadline = time.monotonic() + HOMING_S

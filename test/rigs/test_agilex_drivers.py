@@ -1,8 +1,6 @@
 """Drivers of another kind than expected, through agilex.launch: units, modes, and arms at their power-up pose."""
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 
@@ -47,6 +45,5 @@ def test_arms_at_their_power_up_pose_are_led_inside(agilex):
         assert rig.rig()["violations_by_name"].keys() <= {f"{arm}/joint_{joint}_position" for arm in ("right", "left")
                                                            for joint in (2, 3)}
         rig.activate(False)
-        time.sleep(2.0)                 # the arms settle
         answer = rig.go_to_start()      # folded as they are, the straight way brings wrist and upper arm together
         assert not answer.success and ("not free" in answer.message or "outside" in answer.message), answer.message
