@@ -13,17 +13,6 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 readonly TESTS=(test/core/test_decoder_oracle.py test/core/test_model.py test/core/test_tokenizers.py
   test/core/test_convert.py test/core/test_convert_bases.py test/core/test_policy_and_checkpoint.py)
 
-find_38() {
-  local candidate
-  for candidate in "${PYTHON38:-}" /usr/bin/python3.8 /usr/local/bin/python3.8 \
-    "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.8.*/bin/python3.8; do
-    if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 8))' 2>/dev/null; then
-      echo "$candidate"
-      return
-    fi
-  done
-}
-
 pip_in() {
   local folder="$1"
   shift

@@ -10,17 +10,6 @@ readonly VENV="$ROOT/.venv38"
 # shellcheck source=scripts/lib/common.sh
 source "$ROOT/scripts/lib/common.sh"
 
-find_38() {
-  local candidate
-  for candidate in "${PYTHON38:-}" /usr/bin/python3.8 /usr/local/bin/python3.8 \
-    "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.8.*/bin/python3.8; do
-    if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 8))' 2>/dev/null; then
-      echo "$candidate"
-      return
-    fi
-  done
-}
-
 PYTHON="$(find_38)"
 if [ -z "$PYTHON" ]; then
   echo "test38: no Python 3.8 here (PYTHON38 can name one); its tests are left out, make lint checks 3.8 statically"

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Speech and hashes for the set-up.
+# Speech, hashes and interpreters for the scripts.
 
 say() { printf 'setup: %s\n' "$*"; }
 
@@ -21,4 +21,16 @@ hash_of() {
       sha256sum "$path"
     fi
   done | sha256sum | cut -d' ' -f1
+}
+
+# The first Python 3.8 found, or nothing; PYTHON38 can name one.
+find_38() {
+  local candidate
+  for candidate in "${PYTHON38:-}" /usr/bin/python3.8 /usr/local/bin/python3.8 \
+    "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.8.*/bin/python3.8; do
+    if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 8))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
 }
