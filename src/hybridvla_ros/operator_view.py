@@ -32,7 +32,7 @@ class Operator:
         deadline = time.monotonic() + PATIENCE_S
         while self.state != State.INACTIVE and time.monotonic() < deadline:
             time.sleep(0.02)
-        return "" if self.state == State.INACTIVE else f"the filter is {self.state.name}; resume or deactivate it first"
+        return "" if self.state == State.INACTIVE else f"the filter is {self.state.name}; call resume first"
 
     def activate(self) -> Tuple[bool, str]:
         """Once the arms rest."""

@@ -158,6 +158,26 @@ def test_dry_run_cannot_be_switched_in_motion():
     assert rig.output.arms[0].publish
 
 
+def test_stopped_is_left_by_resume_alone_also_after_deactivation():
+    rig = FaultRig().begin()
+    rig.tick(10)
+    rig.filter.stop(rig.now)
+    done, answer = rig.filter.activate(False, rig.now)
+    assert not done and "braking" in answer and rig.output.arms[0].publish      # a motion is not cut off
+    rig.run_until(lambda output: rig.filter.at_rest, 2.0)
+    done, answer = rig.filter.activate(False, rig.now)
+    assert done and "resume" in answer and rig.filter.state == State.STOPPED
+    for call in (lambda: rig.filter.activate(True, rig.now), lambda: rig.filter.reenter(rig.now),
+                 lambda: rig.filter.go_to_start(rig.now)):
+        assert not call()[0] and rig.filter.state == State.STOPPED
+    rig.tick(5)
+    assert not rig.output.arms[0].publish
+    assert rig.filter.resume(rig.now) == (True, "inactive") and rig.filter.state == State.INACTIVE
+    rig.tick(100)                                                               # the arm settles
+    assert rig.filter.activate(True, rig.now) == (True, "active") and rig.filter.state == State.HOLDING
+    rig.assert_no_violation()
+
+
 @pytest.mark.parametrize("end", ["stop", "deadman", "joint_states", "pause", "deactivate"])
 def test_reenter_is_slow_and_can_be_ended(end):
     rig = FaultRig(change=lambda config: dataclasses.replace(config, deadman_required=end == "deadman"))

@@ -19,8 +19,8 @@ def rig(bench):
     for arm in ("right", "left"):
         bench.fault(f"{arm} start")
     bench.until(lambda: bench.status is not None, "a status")
-    bench.until(lambda: not bench.state("STOPPED") or bench.resume().success or bench.activate(False).success, "INACTIVE")
-    bench.activate(False)
+    bench.until(lambda: bench.activate(False).success, "the end of the last test's motion")
+    bench.until(lambda: not bench.state("STOPPED") or bench.resume().success, "resume")
     bench.until(lambda: bench.state("INACTIVE"), "INACTIVE")
     bench.scene(1)
     bench.until(lambda: bench.enable().success, "enabling")

@@ -71,7 +71,12 @@ class StateMachine:
         return self._begin("active", now)
 
     def deactivate(self) -> Answer:
-        """Bring the arms to rest and forbid motion."""
+        """Bring the arms to rest and forbid motion. STOPPED stays latched: from here on `resume` leads to inactive."""
+        if self.state == State.STOPPED:
+            if not self._motion.at_rest:
+                return False, "still braking: try again"
+            self._was_inactive = True
+            return True, "stopped, and nothing is commanded any more: resume leads to inactive"
         if self.may_move and not self._motion.at_rest:
             self._execution.drop()
             self.deactivating = True
