@@ -28,6 +28,8 @@ from hybridvla_ros.images import to_rgb
 from hybridvla_ros.node_support import Diagnostics, package_path, require_parameter
 
 HEARTBEAT_S = 0.1
+#: How often a prediction that is not due is asked for, and how long news are waited for at most, s.
+IDLE_S, WAIT_S = 0.002, 0.05
 #: Time that goes back by more was set back on purpose; less is a correction by NTP.
 CLOCK_BACK_S = 0.5
 
@@ -65,6 +67,7 @@ class PolicyNode:
 
     def _on_joints(self, message: JointState, names: List[str]) -> None:
         self._arms.on_joints(message, names, time.monotonic())
+        self.feed.sync.wake()            # an observation may have waited for the state that covers it
 
     def _on_status(self, message: SafetyStatus) -> None:
         self.proposer.on_execution(*conversions.execution(message))
@@ -111,7 +114,7 @@ class PolicyNode:
             self._watch_clock()
             if not self.proposer.due():
                 self._problem = ""
-                time.sleep(0.005)
+                time.sleep(IDLE_S)
                 continue
             self._problem = self._predict()
             if self._problem:
@@ -131,13 +134,14 @@ class PolicyNode:
 
     def _predict(self) -> str:
         """One inference; returns a sentence when there was nothing to predict from."""
+        news = self.feed.sync.news
         found, problem = self.feed.latest()
         if found is None:
             return problem
         moment = (found.stamp_ns, self.proposer.instruction_sequence)
         stamp = found.stamp_ns * 1e-9
         if moment == self._used or not (self.proposer.wants(stamp) and self.proposer.covers(stamp)):
-            self.feed.sync.wait(0.005)
+            self.feed.sync.wait(WAIT_S, news)
             return ""
         try:
             images = {view: frame.image(view) for view, frame in found.messages.items()}

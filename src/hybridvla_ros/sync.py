@@ -31,7 +31,7 @@ class CameraSync:
         self._queues: Dict[str, Deque[Entry]] = {view: deque(maxlen=depth) for view in views}
         self.health: Dict[str, CameraHealth] = {view: CameraHealth() for view in views}
         self._changed = threading.Condition()
-        self._additions = 0
+        self._news = 0
 
     @property
     def received(self) -> Dict[str, int]:
@@ -51,7 +51,13 @@ class CameraSync:
             if queue and stamp_ns < queue[-1][0]:
                 queue.clear()
             queue.append((stamp_ns, message))
-            self._additions += 1
+            self._news += 1
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Something else has come that whoever waits may need, such as an arm's state."""
+        with self._changed:
+            self._news += 1
             self._changed.notify_all()
 
     def clear(self) -> None:
@@ -60,11 +66,16 @@ class CameraSync:
             for queue in self._queues.values():
                 queue.clear()
 
-    def wait(self, timeout: float) -> bool:
-        """Block until another message has come, at most `timeout` s; whether one has."""
+    @property
+    def news(self) -> int:
+        """Grows with every message and every `wake`; taken before looking at what is there, `wait` misses nothing."""
+        return self._news
+
+    def wait(self, timeout: float, news: Optional[int] = None) -> bool:
+        """Block until something has come (since `news`, or from now on), at most `timeout` s; whether it has."""
         with self._changed:
-            before = self._additions
-            return self._changed.wait_for(lambda: self._additions != before, timeout)
+            before = self._news if news is None else news
+            return self._changed.wait_for(lambda: self._news != before, timeout)
 
     def latest(self, now: float) -> Tuple[Optional[ImageSet], str]:
         """The newest usable set, or None and a sentence naming the camera and what is wrong."""

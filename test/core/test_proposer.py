@@ -181,7 +181,9 @@ def test_a_clock_set_back_begins_a_new_epoch_and_drops_what_was_under_way(desk):
     desk.state(0.3)
     under_way = desk.proposer.begin(IMAGES, int(desk.now * 1e9))
     desk.now = 3.0
+    assert not desk.proposer.due()                  # the first keyframe is waited for
     desk.proposer.start_over()
+    assert desk.proposer.due() and desk.proposer.wants(1.0)
     assert desk.proposer.finish(under_way, desk.policy.predict(under_way.observation)) is None
     assert not desk.proposer.covers(3.0)
     desk.state(0.3)

@@ -113,6 +113,16 @@ def test_waiting_ends_with_the_next_frame(sync):
     timer.join()
 
 
+def test_what_came_while_one_looked_is_not_waited_past(sync):
+    news = sync.news
+    sync.add("front", 1, "x")
+    assert sync.wait(20.0, news)
+    news = sync.news
+    sync.wake()
+    assert sync.wait(20.0, news)
+    assert not sync.wait(0.01, sync.news)
+
+
 # Health ------------------------------------------------------------------------------------------------------------
 
 def test_frames_the_driver_dropped_and_messages_the_network_lost_are_counted_apart():

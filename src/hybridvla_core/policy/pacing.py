@@ -43,6 +43,11 @@ class Pacing:
         """Nothing is waited for any more: another instruction."""
         self._sequence = 0
 
+    def start_over(self) -> None:
+        """The clock of the stamps was set back: nothing is waited for, and no images are too old."""
+        self.release()
+        self._reached, self.reached_at = False, -math.inf
+
     def on_execution(self, ours: bool, sequence: int, at_target: bool, waiting: bool, now: float, clock: float) -> None:
         """From the filter. ours: it executes a proposal of this policy's epoch."""
         if not self._sequence or not self._config.is_keyframe:

@@ -151,8 +151,8 @@ class Proposer:
         filter refuses stamps before the last one within an epoch. The instruction stays."""
         with self._lock:
             self.epoch = secrets.randbits(63) | 1
-            self._sequence = self._blocking_sequence = 0
-            self._reached_at = self._last_begin = -math.inf
+            self._sequence, self._last_begin = 0, -math.inf
+            self._pacing.start_over()
             for histories in (self._measured, self._commanded):
                 histories.update({name: PoseHistory(name) for name in histories})
 
