@@ -1,12 +1,14 @@
 """`python -m hybridvla_ros.bench_latency`: camera stamp to target published, with the real policy node and filter.
 
 Three 640x480 cameras at 30 fps from a process of their own, a policy that takes no time, the simulated FR3 with its own
-cameras off. What is left is the transport of the images, sync, conversion, the proposal's way, and the filter's tick.
+cameras off and joint states at 200 Hz, as the rigs have to bring them. What is left is the transport of the images, sync, conversion, the proposal's way, and the filter's tick.
 """
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import struct
 import sys
 import tempfile
 import time
@@ -55,17 +57,31 @@ class NoTime:
 
 
 def cameras() -> None:
-    """Publish all views, one after the other, as a driver of several cameras does."""
+    """Publish all views, one after the other, as a driver of several cameras does. A frame is put together once and only
+    its stamp is new: what a driver in C++ needs for that is little, what Python needs is not."""
     import rospy
     from sensor_msgs.msg import Image
 
     from hybridvla_ros.images import from_rgb
 
-    publishers = [rospy.Publisher(f"/bench/{view}", Image, queue_size=1) for view in VIEWS]
-    pixels, rate = np.zeros((HEIGHT, WIDTH, 3), np.uint8), rospy.Rate(FPS)
+    class Still(Image):
+        """Bytes ready to be sent, but for sequence and stamp: the three numbers at their beginning."""
+
+        __slots__ = ["ready"]
+
+        def serialize(self, buff: Any) -> None:
+            buff.write(struct.pack("<III", self.header.seq, self.header.stamp.secs, self.header.stamp.nsecs))
+            buff.write(self.ready)
+
+    whole, frame = io.BytesIO(), Still()
+    from_rgb(np.zeros((HEIGHT, WIDTH, 3), np.uint8), rospy.Time(1), "bench").serialize(whole)
+    frame.ready = whole.getvalue()[struct.calcsize("<III"):]
+    publishers = [rospy.Publisher(f"/bench/{view}", Image, queue_size=1, tcp_nodelay=True) for view in VIEWS]
+    rate = rospy.Rate(FPS)
     while not rospy.is_shutdown():
         for publisher in publishers:
-            publisher.publish(from_rgb(pixels, rospy.Time.now(), "bench"))
+            frame.header.stamp = rospy.Time.now()
+            publisher.publish(frame)
         rate.sleep()
 
 
@@ -80,7 +96,7 @@ def measure(seconds: float) -> Dict[str, Any]:
     with tempfile.TemporaryDirectory() as name, Graph(Path(name)) as graph:
         path = Path(name) / "policy.yaml"
         path.write_text(yaml.safe_dump(policy_config()))
-        graph.launch("sim.launch", "policy:=false", "image_hz:=0.5")
+        graph.launch("sim.launch", "policy:=false", "image_hz:=0.5", "state_hz:=200")
         graph.wait_for_master()
         this = [sys.executable, "-m", "hybridvla_ros.bench_latency", "--role"]
         graph.start([*this, "cameras"], "cameras.log")

@@ -1,6 +1,7 @@
 """The policy node: images and robot state in, proposals out, as fast as the model goes."""
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -26,6 +27,7 @@ from hybridvla_ros.arm_feed import ArmFeed
 from hybridvla_ros.camera_feed import CameraFeed
 from hybridvla_ros.images import to_rgb
 from hybridvla_ros.node_support import Diagnostics, package_path, require_parameter
+from hybridvla_ros.pacing import SWITCH_S
 
 HEARTBEAT_S = 0.1
 #: How often a prediction that is not due is asked for, and how long news are waited for at most, s.
@@ -109,6 +111,7 @@ class PolicyNode:
 
     def spin(self) -> None:
         """Predict whenever a prediction is due and an observation can be made."""
+        sys.setswitchinterval(SWITCH_S)  # images are received beside the work of other threads
         rospy.loginfo("policy READY: %s, cameras %s", self.config.mode, ", ".join(self.feed.sync.views))
         while not rospy.is_shutdown():
             self._watch_clock()

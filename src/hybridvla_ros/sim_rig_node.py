@@ -23,20 +23,20 @@ from hybridvla_sim.monitor import MonitorLimits
 from hybridvla_sim.rig import FINGER_NAMES, JOINT_NAMES, Rig, RigConfig
 from hybridvla_sim.tasks import parse_instruction, sample_scene
 
-STEP_S = 0.01
 GO_TO_START_TIMEOUT_S = 20.0
 
 
 class SimRigNode:
     """Physics in one thread at real time; rendering in another, on a copy of the state."""
 
-    def __init__(self, robot: RobotConfig, seed: int, image_hz: float) -> None:
+    def __init__(self, robot: RobotConfig, seed: int, image_hz: float, state_hz: float) -> None:
         arm = robot.arms[0]
         limits = MonitorLimits(
             workspace_min=tuple(arm.workspace.lower_m), workspace_max=tuple(arm.workspace.upper_m),
             speed=arm.cartesian_limits.speed_m_s, rotation_speed=arm.cartesian_limits.rotation_speed_rad_s)
         self.rig = Rig(RigConfig(limits=limits))
         self._lock = threading.Lock()
+        self._step = 1.0 / state_hz
         self._cameras = SceneCameras(self.rig, self._lock, image_hz)
         self._base_frame = arm.base_frame
         self.reset(seed)
@@ -110,10 +110,10 @@ class SimRigNode:
         following = time.monotonic()
         while not rospy.is_shutdown():
             with self._lock:
-                self.rig.step(STEP_S)
+                self.rig.step(self._step)
                 state, fingers = self.rig.arm_state(), self.rig.finger_positions
             self._publish_state(state, fingers)
-            following += STEP_S
+            following += self._step
             wait = following - time.monotonic()
             if wait > 0:
                 time.sleep(wait)
@@ -140,7 +140,10 @@ def main() -> None:
     image_hz = number_parameter("image_hz", 10.0)
     if not 0.1 <= image_hz <= 60.0:
         raise HybridVLAError(f"parameter ~image_hz is {image_hz}; use a rate from 0.1 to 60 Hz")
+    state_hz = number_parameter("state_hz", 100.0)
+    if not 20.0 <= state_hz <= 500.0:
+        raise HybridVLAError(f"parameter ~state_hz is {state_hz}; use a rate from 20 to 500 Hz")
     seed = number_parameter("seed", 1)
     if seed < 0 or seed != int(seed):
         raise HybridVLAError(f"parameter ~seed is {seed:g}; use a whole number from 0 on")
-    SimRigNode(robot, int(seed), image_hz).spin()
+    SimRigNode(robot, int(seed), image_hz, state_hz).spin()
