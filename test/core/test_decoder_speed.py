@@ -11,12 +11,13 @@ from hybridvla_core.model.few_rows import linear
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("rows", [1, 2, 7, 11, 12, 15, 16, 17])
+@pytest.mark.parametrize("inputs", [512, 1088])
+@pytest.mark.parametrize("rows", [1, 2, 4, 5, 8, 9, 12, 17, 24, 25])
 @torch.inference_mode()
-def test_products_of_few_rows_are_the_layer_s(rows, bias):
+def test_products_of_few_rows_are_the_layer_s(rows, bias, inputs):
     torch.manual_seed(rows)
-    layer = nn.Linear(512, 640, bias=bias)
-    x = torch.randn(1, rows, 512)
+    layer = nn.Linear(inputs, 640, bias=bias)
+    x = torch.randn(1, rows, inputs)
     assert linear(layer, x).shape == (1, rows, 640)
     assert torch.allclose(linear(layer, x), layer(x), atol=1e-5)
 

@@ -1,32 +1,37 @@
 """Linear layers over few rows on a CPU.
 
-torch multiplies (rows, in) by (out, in) transposed; with 2 to 16 rows its float32 library then reads the weights at a
-fraction of the memory's speed (measured: docs/performance.md). The same product written as weight times rows transposed
-reads them at full speed.
+torch multiplies (rows, in) by (out, in) transposed; with 2 to 24 rows its float32 library then reads the weights at a
+fraction of the memory's speed. Two other forms of the same product read them faster (measured: docs/performance.md):
+weight times rows transposed while the rows are very few, and beyond that rows times blocks of the weight, as one batch.
 """
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-#: Rows for which the transposed product is used, and the number that 12 to 15 rows are filled up to.
-FEW, FULL = 16, 16
+#: Up to so many rows the weight comes first; up to so many more if it is narrow.
+VERY_FEW, VERY_FEW_NARROW, NARROW = 4, 8, 1024
+#: Up to so many rows the weight is taken in blocks of so many outputs.
+FEW, BLOCK = 24, 32
 #: Smaller weights stay in a core's cache and gain nothing.
 SMALLEST_WEIGHT = 1 << 18
 
 
 def linear(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
-    """`layer(x)` for x (..., in), by the faster of the two products."""
+    """`layer(x)` for x (..., in), by the fastest form of the product."""
     weight = layer.weight
+    outputs, width = weight.shape
     rows = x.numel() // x.shape[-1]
+    very_few = rows <= (VERY_FEW_NARROW if width < NARROW else VERY_FEW)
     if (rows < 2 or rows > FEW or weight.device.type != "cpu" or weight.dtype != torch.float32
-            or weight.numel() < SMALLEST_WEIGHT or torch.is_grad_enabled()):
+            or weight.numel() < SMALLEST_WEIGHT or torch.is_grad_enabled() or (not very_few and outputs % BLOCK)):
         return layer(x)
-    flat = x.reshape(rows, -1)
-    if rows >= 12:
-        flat = F.pad(flat, (0, 0, 0, FULL - rows))
-    result = (weight @ flat.t()).t()[:rows]
+    flat = x.reshape(rows, width)
+    if very_few:
+        result = (weight @ flat.t()).t()
+    else:
+        blocks = weight.view(-1, BLOCK, width).transpose(1, 2)
+        result = torch.bmm(flat.expand(len(blocks), rows, width), blocks).transpose(0, 1).reshape(rows, outputs)
     if layer.bias is not None:
         result = result + layer.bias
-    return result.reshape(*x.shape[:-1], -1)
+    return result.reshape(*x.shape[:-1], outputs)
