@@ -252,6 +252,16 @@ def test_dry_run_computes_and_publishes_nothing():
     assert not any(command.publish or command.gripper is not None for output in rig.sent for command in output.arms)
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_arms_that_others_move_can_be_followed_in_a_dry_run_only(dry_run):
+    rig = Rig(dry_run=dry_run)
+    for _ in range(40):
+        rig.joints["arm"] = rig.joints["arm"] + 0.005
+        rig.tick()
+    done, answer = rig.filter.activate(True, rig.now)
+    assert done == dry_run and ("still moving" in answer) != dry_run
+
+
 def test_dense_stream_is_smooth_between_proposals():
     rig = Rig().start()
     rig.tick()

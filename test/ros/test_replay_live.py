@@ -34,6 +34,8 @@ def accepted():
     return dict(zip(states[-1].counter_names, states[-1].counters))["accepted"] if states else 0
 
 until("a proposal that the filter takes", lambda: proposals and accepted())
+"""
+PAUSES_AND_LOOPS = """
 pause = rospy.ServiceProxy("/replay_play/pause_playback", SetBool)
 pause.wait_for_service(30)
 pause(True)
@@ -53,7 +55,26 @@ back = [message.header.stamp.to_nsec() for message in proposals if message.epoch
 before = [message.header.stamp.to_nsec() for message in proposals if message.epoch == first]
 if sorted(back) != back or back[0] >= max(before):
     sys.exit("the stamps of the new epoch do not begin anew")
-print("fine")
+"""
+SEEKS = f"""
+from std_msgs.msg import Float64
+seek = rospy.Publisher("/replay/seek", Float64, queue_size=1)
+until("the player", seek.get_num_connections)
+
+def goes_on(begin, end, what):
+    taken, count = accepted(), len(proposals)
+    until("a proposal " + what, lambda: any(begin <= message.header.stamp.to_sec() - {replay_bag.BEGIN} < end
+                                            for message in proposals[count:]))
+    until("a proposal taken " + what, lambda: accepted() > taken and states[-1].epoch == proposals[-1].epoch)
+
+first = proposals[0].epoch
+seek.publish(100.0)                    # beyond the end: said, and nothing happens
+seek.publish(4.0)
+goes_on(4.0, 6.0, "4 s into the bag")
+seek.publish(0.5)
+goes_on(0.5, 3.0, "back at 0.5 s")
+if proposals[-1].epoch == first:
+    sys.exit("time was set back without a new epoch")
 """
 
 
@@ -85,6 +106,12 @@ def wait(process, graph, limit):
         time.sleep(0.1)
 
 
+def watch(graph, script):
+    watcher = graph.start([sys.executable, "-c", script], "watcher.log")
+    wait(watcher, graph, 400)
+    assert watcher.returncode == 0, graph.log_tail("watcher.log") + graph.log_tail(lines=30)
+
+
 def test_the_live_node_and_replay_propose_the_same(short, graph, tmp_path):
     out = tmp_path / "live.bag"
     launch = graph.launch("replay.launch", f"bag:={short}", f"out:={out}", "rate:=0.5")
@@ -106,9 +133,12 @@ def test_the_live_node_and_replay_propose_the_same(short, graph, tmp_path):
 
 def test_pausing_and_looping_confuse_neither_policy_nor_filter(short, graph, tmp_path):
     graph.launch("replay.launch", f"bag:={short}", f"out:={tmp_path / 'loop.bag'}", "loop:=true")
-    watcher = graph.start([sys.executable, "-c", WATCHER], "watcher.log")
-    wait(watcher, graph, 400)
-    assert watcher.returncode == 0, graph.log_tail("watcher.log") + graph.log_tail(lines=30)
+    watch(graph, WATCHER + PAUSES_AND_LOOPS)
+
+
+def test_seeking_forth_and_back_confuses_neither_policy_nor_filter(short, graph, tmp_path):
+    graph.launch("replay.launch", f"bag:={short}", f"out:={tmp_path / 'seek.bag'}", "loop:=true")
+    watch(graph, WATCHER + SEEKS)
 
 
 def test_a_bag_that_cannot_be_played_ends_the_launch_with_a_sentence(graph, tmp_path):

@@ -150,7 +150,7 @@ class SafetyFilter:
 
     def activate(self, active: bool, now: float) -> Tuple[bool, str]:
         """Seed from the measured pose and allow motion, or bring the arms to rest and forbid it."""
-        return self._machine.activate(now) if active else self._machine.deactivate()
+        return self._machine.activate(now, self._dry_run) if active else self._machine.deactivate()
 
     def stop(self, now: float, reason: Reason = Reason.OPERATOR, detail: str = "") -> Tuple[bool, str]:
         """Decelerate and hold until `resume`. reason, detail: who or what stops, for the status."""

@@ -58,13 +58,13 @@ class StateMachine:
 
     # ---- operator ----------------------------------------------------------------------------------------------
 
-    def activate(self, now: float) -> Answer:
-        """Seed from the measured pose and allow motion."""
+    def activate(self, now: float, dry_run: bool = False) -> Answer:
+        """Seed from the measured pose and allow motion; a dry run may begin while others move the arms."""
         if self.state == State.STOPPED:
             return False, "stopped: call resume first"
         if self.state != State.INACTIVE:
             return (False, "braking: wait until inactive") if self.deactivating else (True, "already active")
-        problem = self._arms.not_ready(now) or self._tool_problem()
+        problem = self._arms.not_ready(now, others_move=dry_run) or self._tool_problem()
         if problem:
             return False, problem
         self._seed()

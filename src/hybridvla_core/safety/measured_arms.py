@@ -81,13 +81,14 @@ class MeasuredArms:
         self._breached = breached
         return reasons, detail
 
-    def not_ready(self, now: float) -> str:
-        """Why no motion may begin, or an empty string."""
+    def not_ready(self, now: float, others_move: bool = False) -> str:
+        """Why no motion may begin, or an empty string. others_move: nothing will be commanded, so the arms may be moved by
+        others meanwhile."""
         for arm in self._arms:
             reason, text = self._fault(arm, now, judge_change=False)
             if reason:
                 return f"{arm.name}: {text}" + ("" if reason == Reason.JOINT_STATE else "; recover it first")
-            if arm.moving(now):
+            if arm.moving(now) and not others_move:
                 return f"{arm.name}: the arm is still moving; wait until it rests"
         return ""
 

@@ -13,6 +13,7 @@ from typing import Dict, List, Optional, Tuple
 
 import rospy
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Float64
 from std_srvs.srv import SetBool
 
 from hybridvla.srv import SetInstruction
@@ -30,7 +31,7 @@ RECORDED = ("/hybridvla/policy/proposal", "/hybridvla/policy/heartbeat", "/hybri
 STEP_S = 0.05
 READY_S = 120.0
 BACK_S = 0.1            # time that goes back by more has been set back: the bag starts over
-PLAYER, SIDE = "replay_play", "/replay/images/"
+PLAYER, SIDE, SEEK = "replay_play", "/replay/images/", "/replay/seek"
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def plan(topics: Topics, policy: PolicyConfig, robot: RobotConfig, found: Dict[s
 
 
 class Player:
-    """One run of the bag from its begin, or from `start` s, to its end."""
+    """One run of the bag from its begin, or from `start` s, to its end; a number on /replay/seek, s into the bag, goes on
+    from there."""
 
     def __init__(self) -> None:
         self._policy = load_file(PolicyConfig, package_path(require_parameter("policy_config")))
@@ -89,6 +91,7 @@ class Player:
         self._feed = self._look(topic_map)
         self._children: List[subprocess.Popen] = []
         self._current, self._seen, self._active = "", 0.0, False
+        self._wanted: Optional[float] = None
 
     def _look(self, topic_map: TopicMap) -> Feed:
         """Read what the bags hold before anything is started."""
@@ -100,6 +103,7 @@ class Player:
                                      "and play that")
             found = {topic: kind for bag in opened for topic, kind in bag.topics.items()}
             topics = resolve(self._policy, self._robot, topic_map, found, str(self._bags[0]))
+            self._length = max(bag.end for bag in opened) - min(bag.begin for bag in opened)
             for bag in opened:
                 for topic, raw, when in bag.read([topics.instruction]) if topics.instruction else ():
                     self._instructions.append((when, " ".join(bags.message(raw, topic, bag.path).data.split())))
@@ -123,8 +127,13 @@ class Player:
         rospy.on_shutdown(self._stop)
         try:
             self._start(["rosbag", "record", "-O", str(self._out), "--lz4", *RECORDED, "__name:=replay_record"])
-            player = self._start(self._command())
+            player = self._start(self._command(number_parameter("start", 0.0)))
+            rospy.Subscriber(SEEK, Float64, self._on_seek, queue_size=1)
             while player.poll() is None and not rospy.is_shutdown():
+                if self._wanted is not None:
+                    start, self._wanted = self._wanted, None
+                    self._end(self._children.pop())
+                    player = self._start(self._command(start))
                 self._step(instruct, activate)
                 time.sleep(STEP_S)
             if not self._seen and not rospy.is_shutdown():
@@ -133,8 +142,14 @@ class Player:
             self._stop()
         rospy.loginfo("played; the proposals are in %s", self._out)
 
-    def _command(self) -> List[str]:
-        rate, start = number_parameter("rate", 1.0), number_parameter("start", 0.0)
+    def _on_seek(self, message: Float64) -> None:
+        if 0.0 <= message.data < self._length:
+            self._wanted = message.data
+        else:
+            rospy.logwarn("%s: %g s is not in the bag, which is %.1f s long", SEEK, message.data, self._length)
+
+    def _command(self, start: float) -> List[str]:
+        rate = number_parameter("rate", 1.0)
         if not 0.01 <= rate <= 100.0 or start < 0.0:
             raise HybridVLAError(f"rate is {rate:g} and start {start:g}; use a rate from 0.01 to 100 and a start from 0 s on")
         options = ["--loop"] if rospy.get_param("~loop", False) else []
@@ -181,15 +196,18 @@ class Player:
     def _stop(self) -> None:
         """End the player first, then the recorder, which writes its index."""
         while self._children:
-            child = self._children.pop()
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-                if child.poll() is not None:
-                    break
-                try:
-                    os.killpg(child.pid, number)
-                    child.wait(8.0)
-                except (ProcessLookupError, subprocess.TimeoutExpired):
-                    continue
+            self._end(self._children.pop())
+
+    @staticmethod
+    def _end(child: subprocess.Popen) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            if child.poll() is not None:
+                break
+            try:
+                os.killpg(child.pid, number)
+                child.wait(8.0)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                continue
 
 
 def main() -> None:
