@@ -12,7 +12,7 @@ STATUS=0
 if [ "$#" -gt 0 ]; then
   exec python -m pytest "$@"
 fi
-python -m pytest test --ignore=test/ros --ignore=test/rigs --ignore=test/faults --durations=5 || STATUS=1
+python -m pytest test --ignore=test/ros --ignore=test/rigs --ignore=test/faults -n auto --dist worksteal --durations=5 || STATUS=1
 for folder in test/ros test/faults; do      # a process each: rospy knows one master a process
   if [ -d "$folder" ]; then
     python -m pytest "$folder" --durations=5 || STATUS=1
