@@ -1,7 +1,8 @@
 """`python -m hybridvla_ros.bench_latency`: camera stamp to target published, with the real policy node and filter.
 
 Three 640x480 cameras at 30 fps from a process of their own, a policy that takes no time, the simulated FR3 with its own
-cameras off and joint states at 200 Hz, as the rigs have to bring them. What is left is the transport of the images, sync, conversion, the proposal's way, and the filter's tick.
+cameras off and joint states at 200 Hz, as the rigs have to bring them. What is left is the transport of the images, sync,
+conversion, the proposal's way, and the filter's tick.
 """
 from __future__ import annotations
 

@@ -48,6 +48,17 @@ def test_joints_that_stay_where_they_jumped_to_are_not_pulled_back_by_force():
     assert rig.filter.resume(rig.now) == (False, "not stopped")
 
 
+def test_a_reading_told_again_stops_the_arm_but_does_not_grow_young():
+    rig = FaultRig().begin()
+    rig.changes = dict(stamp=rig.now, joint_positions=rig.joints["arm"].copy())
+    rig.tick()
+    rig.changes.update(ready=False, message="the brakes are closed")
+    rig.tick()
+    assert rig.filter.state == State.STOPPED and "brakes" in rig.output.status.message
+    rig.tick(60)
+    assert "joint states" in rig.filter.resume(rig.now)[1]
+
+
 @pytest.mark.parametrize("names, words", [
     (lambda names: tuple("panda" + name[3:] for name in names), "missing"),
     (lambda names: names[:-1], "missing"),

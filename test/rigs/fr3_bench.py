@@ -46,7 +46,7 @@ class Bench:
         deadline, proposed = time.monotonic() + timeout, -np.inf
         while not (self.status.sequence > before and condition()):
             assert time.monotonic() < deadline, f"{what} did not come; the filter says: {self.status.message}"
-            if not self.state("ACTIVE") and time.monotonic() - proposed > 2.0:
+            if proposed < 0.0 or not self.state("ACTIVE") and time.monotonic() - proposed > 2.0:
                 proposed = time.monotonic()
                 self.go(position, opening)
             time.sleep(0.02)

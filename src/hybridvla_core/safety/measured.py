@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import List, Optional, Tuple
 
 import numpy as np
@@ -50,6 +51,7 @@ class MeasuredArm:
         if not fault:
             fault, new = self._clock_fault(state.stamp, now)
             if not new:
+                self._retell(state)
                 return ""
             fault = self._take(state, now) or fault
             if now >= self._doubt_until:
@@ -57,6 +59,13 @@ class MeasuredArm:
         if fault:
             self.fault, self._doubt_until = fault, now + DOUBT_S
         return fault
+
+    def _retell(self, state: ArmState) -> None:
+        """The same reading once more: where the arm is, and since when, stays; what else is said of it may be new."""
+        if self.state is not None:
+            self.state = replace(self.state, ready=state.ready, message=state.message, robot_mode=state.robot_mode,
+                                 gripper=state.gripper, gripper_state=state.gripper_state, controller=state.controller,
+                                 controller_ready=state.controller_ready)
 
     def age(self, now: float) -> float:
         return now - self._received

@@ -123,7 +123,8 @@ class AgilexArm:
         if now - self._status_at > STATUS_AGE_S and now - self._back_at < RETURN_S:
             return                       # a driver that has just come (back): its arm's status first
         mode = self._status.ctrl_mode if self._status is not None else 0
-        self._on_state(replace(state, ready=not problem, message=problem, robot_mode=mode))
+        self._on_state(replace(state, ready=not problem, message=problem, robot_mode=mode,
+                               stamp=message.header.stamp.to_sec()))
 
     def _problem(self, state: ArmState, now: float) -> str:
         """Why this arm takes no commands, or an empty string."""

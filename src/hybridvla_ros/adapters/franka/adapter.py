@@ -111,7 +111,7 @@ class FrankaAdapter:
         self._last = ArmState(
             name=self.arm.name, joint_names=self.arm.joint_names, joint_positions=np.array(message.q),
             joint_velocities=np.array(message.dq), pose=reading.pose(message.O_T_EE), gripper=self._reader.opening,
-            robot_mode=int(message.robot_mode))
+            robot_mode=int(message.robot_mode), stamp=message.header.stamp.to_sec())
         self.report()
 
     def _on_joints(self, message: JointState) -> None:
@@ -120,7 +120,7 @@ class FrankaAdapter:
             return
         found = self._reader.joints(message.name, message.position, message.velocity, time.monotonic())
         if found is not None:
-            self._last = replace(found, pose=None)
+            self._last = replace(found, pose=None, stamp=message.header.stamp.to_sec())
             self.report()
 
     def _on_fingers(self, message: JointState) -> None:
