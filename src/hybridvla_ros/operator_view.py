@@ -36,9 +36,9 @@ class Operator:
 
     def activate(self) -> Tuple[bool, str]:
         """Once the arms rest."""
-        return self._at_rest(lambda now: self._filter.activate(True, now))
+        return self.patiently(lambda now: self._filter.activate(True, now))
 
-    def _at_rest(self, call: Callable[[float], Tuple[bool, str]]) -> Tuple[bool, str]:
+    def patiently(self, call: Callable[[float], Tuple[bool, str]]) -> Tuple[bool, str]:
         """A call that needs resting arms: they may still be settling after what moved them."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
@@ -64,7 +64,7 @@ class Operator:
         """The filter's own slow way to the start joints, for a robot that is commanded by joints; returns at its end."""
         if self.dry_run:
             return False, "this is a dry run: nothing is commanded"
-        done, message = self._at_rest(self._filter.go_to_start)
+        done, message = self.patiently(self._filter.go_to_start)
         if not done:
             return done, message
         deadline = time.monotonic() + HOMING_S

@@ -2,109 +2,40 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, Optional
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_ros.graph import Graph
+from hybridvla_ros.rigs_operator import RigOperator
 from hybridvla_sim.piper_rig import TASK
 
 EPISODE_TIMEOUT_S = 90.0
-DEADMAN_S = 0.03
 TIMING_S = 20.0
 
 
-class AgilexOperator:
-    """The person at the rig: presses the deadman, activates, gives the task, watches. Services and topics only."""
+class AgilexOperator(RigOperator):
+    """The person at the two arms: also enables them, and makes their faults."""
 
     def __init__(self) -> None:
-        import rospy
-        from std_msgs.msg import Bool, String
-        from std_srvs.srv import SetBool, Trigger
+        super().__init__("/piper_rig")
+        from std_msgs.msg import String
+        from std_srvs.srv import Trigger
 
-        from hybridvla.msg import ActionProposal, PolicyHeartbeat, SafetyStatus
-        from hybridvla.srv import ResetScene, RigReport, SetInstruction
-
-        self._rospy = rospy
-        self.pressed = self._alive = True
-        self.status: Any = None
-        self.heartbeat: Any = None
-        self.proposals: List[Any] = []
-        self._deadman = rospy.Publisher("/hybridvla/safety/deadman", Bool, queue_size=1)
-        self._fault = rospy.Publisher("/piper_rig/fault", String, queue_size=5)
-        rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, self._on_status, queue_size=20)
-        rospy.Subscriber("/hybridvla/policy/heartbeat", PolicyHeartbeat, lambda m: setattr(self, "heartbeat", m))
-        rospy.Subscriber("/hybridvla/policy/proposal", ActionProposal, self.proposals.append, queue_size=20)
-        for name in ("/hybridvla/safety/activate", "/piper_rig/report"):
-            rospy.wait_for_service(name, timeout=60.0)
-        self.activate = rospy.ServiceProxy("/hybridvla/safety/activate", SetBool)
-        self.report = rospy.ServiceProxy("/piper_rig/report", RigReport)
-        self.scene = rospy.ServiceProxy("/piper_rig/reset_scene", ResetScene)
-        self.instruct = rospy.ServiceProxy("/hybridvla/policy/set_instruction", SetInstruction)
-        for name in ("stop", "resume", "reenter"):
-            setattr(self, name, rospy.ServiceProxy(f"/hybridvla/safety/{name}", Trigger))
-        self.go_to_start = rospy.ServiceProxy("/hybridvla/robot/go_to_start", Trigger)
-        self.enable = rospy.ServiceProxy("/hybridvla/robot/enable", Trigger)
-        self._bool = Bool
-        threading.Thread(target=self._press, daemon=True).start()
-
-    def _press(self) -> None:
-        while self._alive and not self._rospy.is_shutdown():
-            if self.pressed:
-                self._deadman.publish(self._bool(True))
-            time.sleep(DEADMAN_S)
-
-    def close(self) -> None:
-        """Let go of everything."""
-        self._alive = False
-
-    def _on_status(self, message: Any) -> None:
-        self.status = message
+        self.enable = self._rospy.ServiceProxy("/hybridvla/robot/enable", Trigger)
+        self._fault = self._rospy.Publisher("/piper_rig/fault", String, queue_size=5)
 
     def fault(self, text: str) -> None:
         self._fault.publish(text)
 
-    def state(self, name: str) -> bool:
-        return self.status is not None and self.status.state == getattr(type(self.status), name)
-
-    def until(self, condition: Callable[[], Any], what: str, timeout: float = 20.0) -> None:
-        """Raises HybridVLAError when the condition does not come true."""
-        deadline = time.monotonic() + timeout
-        while not condition():
-            if time.monotonic() > deadline:
-                raise HybridVLAError(f"{what} did not come within {timeout:.0f} s; the filter says: "
-                                     f"{self.status.message if self.status else 'nothing'}")
-            time.sleep(0.02)
-
-    def rig(self) -> Dict[str, Any]:
-        """The rig's own report: violations_by_name, joints (degrees), enabled, tray."""
-        return json.loads(self.report("").report)
-
     def start(self, seed: Optional[int] = None) -> None:
         """Active; with a seed, after the slow way to the start pose and with a new scene."""
-        self.until(lambda: self.status is not None, "a status of the filter")
-        self.until(lambda: not self.state("STOPPED") or self.resume().success, "resume")
-        self.activate(False)
-        self.until(lambda: self.state("INACTIVE"), "INACTIVE")
-        if seed is not None:
-            answer = self.go_to_start()
-            if not answer.success:
-                raise HybridVLAError(f"go_to_start: {answer.message}")
-            self.scene(seed)
-            time.sleep(0.3)
-        answers: List[str] = []
-
-        def active() -> bool:
-            answer = self.activate(True)
-            answers.append(answer.message)
-            return bool(answer.success)
-        try:
-            self.until(active, "activation")
-        except HybridVLAError as error:
-            raise HybridVLAError(f"activate: {answers[-1]}") from error
+        if seed is None:
+            self.rest()
+        else:
+            self.begin(seed)
+        self.answered(self.activate, True, what="activate")
 
 
 def episode(operator: AgilexOperator, seed: int) -> Dict[str, Any]:
@@ -148,7 +79,7 @@ def time_from_stamp(operator: AgilexOperator, seconds: float = TIMING_S) -> Dict
     """From the camera's stamp to the filter's first target of the proposal, beyond the policy's own time."""
     from hybridvla_ros.rigs_timing import StampToTarget
 
-    timing = StampToTarget()
+    timing = StampToTarget("/camera_f/color/image_raw")
     operator.start(1)
     operator.instruct("stay", False)
     time.sleep(seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Dict, Tuple
 
 import rosgraph
 import rospy
@@ -29,7 +29,6 @@ from hybridvla_ros.safety_parameters import SafetyParameters
 LEVELS = {State.ACTIVE: DiagnosticStatus.OK, State.INACTIVE: DiagnosticStatus.OK, State.HOLDING: DiagnosticStatus.WARN,
           State.RECOVERING: DiagnosticStatus.WARN, State.STOPPED: DiagnosticStatus.ERROR}
 POLICY_PATIENCE_S = 0.4
-REST_PATIENCE_S = 3.0      # an arm that has just been moved may still be settling
 
 
 class SafetyNode:
@@ -118,28 +117,16 @@ class SafetyNode:
         if missing:
             rospy.loginfo("activate refused: %s", missing)
             return SetBoolResponse(False, missing)
-        done, message = self._patiently(lambda now: self.filter.activate(request.data, now))
+        done, message = self.operator.patiently(lambda now: self.filter.activate(request.data, now))
         rospy.loginfo("activate %s: %s", request.data, message)
         return SetBoolResponse(done, message)
 
     def _trigger(self, name: str):
         def call(_request: Any) -> TriggerResponse:
-            done, message = self._patiently(getattr(self.filter, name))
+            done, message = self.operator.patiently(getattr(self.filter, name))
             rospy.loginfo("%s: %s", name, message)
             return TriggerResponse(done, message)
         return call
-
-    def _patiently(self, call: Callable[[float], Tuple[bool, str]]) -> Tuple[bool, str]:
-        """Ask the filter, again and again while the arms only have to come to rest first."""
-        deadline = time.monotonic() + REST_PATIENCE_S
-        while True:
-            with self._lock:
-                now = time.monotonic()
-                done, message = call(now)
-                moving = self.filter.moving(now)
-            if done or not moving or now > deadline or rospy.is_shutdown():
-                return done, message
-            time.sleep(0.05)
 
     def _go_to_start(self, _request: Any) -> TriggerResponse:
         """Deactivate, let the robot's own slow motion run, and leave the filter inactive."""

@@ -114,12 +114,9 @@ class StateMachine:
 
     def reenter(self, now: float) -> Answer:
         """Lead arms that start outside a limit back inside, slowly, never making any violation worse."""
-        if self.state != State.INACTIVE:
-            return False, "only while inactive"
-        problem = self._arms.not_ready(now) or self._tool_problem()
+        problem = self._no_way(now)
         if problem:
             return False, problem
-        self._seed()
         outside = worst_violation(self._motion)
         if not outside:
             return False, "every arm is inside its limits: call activate"
@@ -129,12 +126,9 @@ class StateMachine:
 
     def go_to_start(self, now: float) -> Answer:
         """Lead the arms to their start joints, slowly and clear of everything, and be inactive again; `homed` says so."""
-        if self.state != State.INACTIVE:
-            return False, "only while inactive"
-        problem = self._arms.not_ready(now) or self._tool_problem()
+        problem = self._no_way(now)
         if problem:
             return False, problem
-        self._seed()
         outside = worst_violation(self._motion)
         homing = None if outside else Homing(self._config, self._motion)
         if homing is None or homing.blocked:
@@ -142,6 +136,15 @@ class StateMachine:
         self._homing, self.homed = homing, False
         self.set(State.RECOVERING, Reason.NONE, "on the way to the start joints")
         return True, "on the way to the start joints"
+
+    def _no_way(self, now: float) -> str:
+        """Why the arms may not be led slowly now; an empty string, and seeded, when they may."""
+        if self.state != State.INACTIVE:
+            return "only while inactive"
+        problem = self._arms.not_ready(now) or self._tool_problem()
+        if not problem:
+            self._seed()
+        return problem
 
     def _begin(self, answer: str, now: float) -> Answer:
         """Hold, ready to follow at growing speed, unless an arm stands outside a limit."""
