@@ -10,6 +10,7 @@ import rospy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_ros.graph_watch import GraphWatch
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,10 +60,12 @@ class UnfailingLog:
         return guarded
 
 
-def run_node(name: str, main: Callable[[], None], before: Callable[[], None] = lambda: None) -> None:
+def run_node(name: str, main: Callable[[], None], before: Callable[[], None] = lambda: None,
+             stays_known: bool = False) -> None:
     """Initialise, run, and turn an explained error into one line and exit status 1.
 
-    before: what must hold before this node takes its name; a name taken twice ends the node that had it.
+    before: what must hold before this node takes its name; a name taken twice ends the node that had it. stays_known: a
+    master that was restarted hears of this node again.
     """
     try:
         before()
@@ -70,6 +73,8 @@ def run_node(name: str, main: Callable[[], None], before: Callable[[], None] = l
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(1)
     rospy.init_node(name)
+    if stays_known:
+        GraphWatch()
     try:
         main()
     except HybridVLAError as error:

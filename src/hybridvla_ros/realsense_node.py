@@ -158,4 +158,4 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
             sys.exit(list_cameras())
         except HybridVLAError as error:
             sys.exit(str(error))
-    run_node("realsense_camera_node", serve)
+    run_node("realsense_camera_node", serve, stays_known=True)

@@ -179,6 +179,8 @@ def test_a_subscriber_that_never_reads_delays_nothing(bench):
 
 
 def test_the_master_dies_and_returns(bench):
+    episodes = bench.graph.start(["rosrun", "hybridvla", "episode_node"], "episodes.log")
+    rospy.wait_for_service("/hybridvla/episode/start", 20)
     bench.moving()
     bench.graph.end(bench.graph.master)
     bench.until(lambda: bench.because("OPERATOR", "master does not answer"), "the loss of the master")
@@ -186,6 +188,8 @@ def test_the_master_dies_and_returns(bench):
     bench.graph.master = bench.graph.start(["rosmaster", "--core", "-p", str(bench.graph.port)], "master.log")
     bench.until(lambda: not bench.because("OPERATOR"), "the master's return")
     rospy.wait_for_service("/hybridvla/safety/stop", 20)      # registered again
+    rospy.wait_for_service("/hybridvla/episode/start", 20)    # and so is every other node of ours
+    bench.graph.end(episodes)
     assert bench.stop().success
     bench.until(lambda: bench.state("STOPPED"), "STOPPED")
     bench.until(lambda: bench.resume().success, "resume")
