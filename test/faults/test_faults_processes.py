@@ -178,8 +178,9 @@ def test_a_subscriber_that_never_reads_delays_nothing(bench):
     assert bench.monitor.violations == 0, bench.monitor.last_violation
 
 
-def test_the_master_dies_and_returns(bench):
-    episodes = bench.graph.start(["rosrun", "hybridvla", "episode_node"], "episodes.log")
+def test_the_master_dies_and_returns(bench, tmp_path):
+    episodes = bench.graph.start([sys.executable, str(ROOT / "nodes" / "episode_node"),
+                                  f"_file:={tmp_path / 'episodes.jsonl'}"], "episodes.log")
     rospy.wait_for_service("/hybridvla/episode/start", 20)
     bench.moving()
     bench.graph.end(bench.graph.master)
