@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The model under other versions: oracle, parity, conversion and tokenizer tests with the oldest and the newest torch and
 # transformers that are supported, each in an environment of its own under .matrix/. Prints a table.
-# MATRIX="pins newest oldest" chooses rows; PYTHON38 can name a 3.8 interpreter, without one that row is left out.
+# MATRIX="pins newest oldest" chooses rows. The newest run under Python 3.12 where there is one (PYTHON312 can name it), else
+# under 3.11; the oldest under 3.8 (PYTHON38), without which that row is left out.
 set -uo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -24,7 +25,7 @@ pip_in() {
 make_environment() {
   local folder="$ROOT/.matrix/$1" python="$2" with="$3" wanted lock arguments=()
   shift 3
-  wanted="$(hash_of scripts/stub_cuda.py ${with:+"$with"} "$@")"
+  wanted="$(hash_of scripts/stub_cuda.py ${with:+"$with"} "$@") $python"
   if [ "$(cat "$folder/.stamp" 2>/dev/null)" = "$wanted" ] && "$folder/bin/python" -c '' 2>/dev/null; then
     return 0
   fi
@@ -67,7 +68,8 @@ row() {
 }
 
 mkdir -p .matrix
-PYTHON="$(find_38)"
+PYTHON="$(find_python 3.8)"
+PYTHON_NEWEST="$(find_python 3.12)"
 WANTED=" ${MATRIX:-pins newest oldest} "
 OLDEST=""
 if [[ "$WANTED" == *" oldest "* ]]; then
@@ -81,7 +83,7 @@ if [[ "$WANTED" == *" oldest "* ]]; then
   fi
 fi
 if [[ "$WANTED" == *" newest "* ]]; then
-  if make_environment newest /usr/bin/python3 requirements/matrix-newest.txt requirements/matrix-newest-torch.txt; then
+  if make_environment newest "${PYTHON_NEWEST:-/usr/bin/python3}" requirements/matrix-newest.txt requirements/matrix-newest-torch.txt; then
     row newest .matrix/newest/bin/python
   else
     STATUS=1

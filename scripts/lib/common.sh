@@ -23,12 +23,13 @@ hash_of() {
   done | sha256sum | cut -d' ' -f1
 }
 
-# The first Python 3.8 found, or nothing; PYTHON38 can name one.
-find_38() {
-  local candidate
-  for candidate in "${PYTHON38:-}" /usr/bin/python3.8 /usr/local/bin/python3.8 \
-    "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.8.*/bin/python3.8; do
-    if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 8))' 2>/dev/null; then
+# The first Python of a version found (find_python 3.8), or nothing; PYTHON38, PYTHON312 can name one.
+find_python() {
+  local version="$1" named="PYTHON${1/./}" candidate
+  for candidate in "${!named:-}" "/usr/bin/python$version" "/usr/local/bin/python$version" \
+    "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/"python$version"; do
+    if [ -n "$candidate" ] &&
+      "$candidate" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$version')" 2>/dev/null; then
       echo "$candidate"
       return
     fi

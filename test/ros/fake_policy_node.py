@@ -7,6 +7,7 @@ import numpy as np
 
 from hybridvla_core.contracts import Mode, Prediction
 from hybridvla_core.conventions import ActionConvention
+from hybridvla_core.errors import DeviceError
 from hybridvla_ros import policy_node
 from hybridvla_ros.node_support import run_node
 
@@ -16,7 +17,8 @@ SLOW_S = 1.5
 
 
 class FakePolicy:
-    """The interface of `Policy`; "slow" in the instruction makes an inference take SLOW_S."""
+    """The interface of `Policy`; "slow" in the instruction makes an inference take SLOW_S, "lost" loses the
+    GPU."""
 
     cameras = ("front",)
     manifest_sha256 = "0" * 64
@@ -26,6 +28,8 @@ class FakePolicy:
         action_period_s=0.0, state_source="measured")
 
     def predict(self, observation, mode=None, seed=0):
+        if "lost" in observation.instruction:
+            raise DeviceError("cuda:0 failed during a prediction (it has fallen off the bus); restart the policy")
         if "slow" in observation.instruction:
             time.sleep(SLOW_S)
         word = next((word for word in STEPS if word in observation.instruction), "")

@@ -121,6 +121,25 @@ def test_a_restarted_policy_is_accepted_at_rest(rig):
     rig.until(lambda: rig.position()[1] > before[1] + 0.03, "motion after the restart")
 
 
+def test_a_gpu_lost_in_the_middle_is_said_the_arm_holds_and_a_restart_recovers(rig):
+    rig.begin()
+    rig.instruct("forward", False)
+    rig.until(lambda: rig.state("ACTIVE"), "motion")
+    rig.instruct("lost", False)
+    rig.until(lambda: rig.policy.poll() is not None, "the end of the policy")
+    said = rig.graph.log_tail("policy.log")
+    assert rig.policy.returncode == 1 and "fallen off the bus" in said and "Traceback" not in said
+    rig.until(lambda: rig.state("HOLDING") and "heartbeat" in rig.status.message, "the hold", 5)
+    time.sleep(0.7)
+    held = rig.position()
+    time.sleep(0.5)
+    assert np.allclose(rig.position(), held, atol=1e-6) and rig.report("").limit_violations == 0
+    rig.start_policy()
+    rig.instruct("left", False)
+    rig.until(lambda: rig.state("ACTIVE"), "motion on the new policy's word")
+    rig.until(lambda: rig.position()[1] > held[1] + 0.04, "its target")
+
+
 def test_activation_waits_for_a_policy_that_is_ready(rig):
     import rospy
 
