@@ -68,8 +68,8 @@ row() {
 }
 
 mkdir -p .matrix
-PYTHON="$(find_python 3.8)"
-PYTHON_NEWEST="$(find_python 3.12)"
+PYTHON="$(python_of 3.8)"
+PYTHON_NEWEST="$(python_of 3.12)"
 WANTED=" ${MATRIX:-pins newest oldest} "
 OLDEST=""
 if [[ "$WANTED" == *" oldest "* ]]; then

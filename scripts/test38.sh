@@ -10,7 +10,7 @@ readonly VENV="$ROOT/.venv38"
 # shellcheck source=scripts/lib/common.sh
 source "$ROOT/scripts/lib/common.sh"
 
-PYTHON="$(find_python 3.8)"
+PYTHON="$(python_of 3.8)"
 if [ -z "$PYTHON" ]; then
   echo "test38: no Python 3.8 here (PYTHON38 can name one); its tests are left out, make lint checks 3.8 statically"
   exit 0

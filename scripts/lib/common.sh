@@ -23,8 +23,8 @@ hash_of() {
   done | sha256sum | cut -d' ' -f1
 }
 
-# The first Python of a version found (find_python 3.8), or nothing; PYTHON38, PYTHON312 can name one.
-find_python() {
+# The first Python of a version found (python_of 3.8), or nothing; PYTHON38, PYTHON312 can name one.
+python_of() {
   local version="$1" named="PYTHON${1/./}" candidate
   for candidate in "${!named:-}" "/usr/bin/python$version" "/usr/local/bin/python$version" \
     "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/"python$version"; do
