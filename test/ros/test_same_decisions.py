@@ -108,20 +108,23 @@ def test_every_decision_of_an_episode_over_ros_is_made_in_process_too(rig, confi
 
 
 def begins_alike(policy, configs, first):
-    """The same scene in `hybridvla evaluate`'s own loop: the same first keyframe, and success as well."""
-    from hybridvla_sim.tasks import parse_instruction, sample_scene
+    """The same scene and noise in `hybridvla evaluate`'s own loop: the same first keyframe."""
+    from hybridvla_sim.tasks import sample_scene
 
     class SameNoise:
+        asked = False
+
         def __getattr__(self, name):
             return getattr(policy, name)
 
         def predict(self, observation, **options):
+            self.asked = True
             return policy.predict(replace(observation, stamp_ns=first.header.stamp.to_nsec()), **options)
 
-    suite = Suite(SameNoise(), *configs)
+    noise = SameNoise()
+    suite = Suite(noise, *configs)
     suite.rig.reset(sample_scene(np.random.default_rng(SCENE)))
-    result = suite.runner.run(INSTRUCTION, lambda rig, text: rig.success(*parse_instruction(text)))
+    result = suite.runner.run(INSTRUCTION, lambda rig, text: noise.asked)     # the first decision is enough
     suite.rig.close()
     point = first.targets[0].target.pose.position
-    assert result.success
     assert np.linalg.norm(result.decisions[0].target - [point.x, point.y, point.z]) < FIRST_TOLERANCE_M
