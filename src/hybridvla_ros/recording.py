@@ -5,7 +5,6 @@ beside either `NAME.json` with the label, counts and gaps by topic, duration, ha
 """
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 import rosbag
 
+from hybridvla_core.checkpoints.manifest import sha256
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_ros.bag_writer import BagWriter, RawMessage
 from hybridvla_ros.recording_config import RecordingConfig
@@ -86,7 +86,7 @@ class Recording:
         sidecar.update(extra or {})
         try:
             sync_file(self._path)
-            sidecar.update(bytes=self._path.stat().st_size, sha256=sha256_of(self._path))
+            sidecar.update(bytes=self._path.stat().st_size, sha256=sha256(self._path))
             os.replace(str(self._path), str(final))
             write_sidecar(self.folder / (self.name + ".json"), sidecar)
         except OSError as error_:
@@ -168,14 +168,6 @@ def recover(folder: Path) -> List[str]:
             "problems": ["the recorder ended before it could write the index; `rosbag reindex` a copy to read it"]})
         found.append(name)
     return found
-
-
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def sync_file(path: Path) -> None:

@@ -12,12 +12,13 @@ import rospy
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
+from hybridvla_core.checkpoints.manifest import sha256
 from hybridvla_core.configuration import from_mapping, load_file
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_ros import recording as module
 from hybridvla_ros.bag_writer import BagWriter, RawMessage, begins_with_header
 from hybridvla_ros.recorder_node import snapshot
-from hybridvla_ros.recording import Recording, RecordingError, recover, sha256_of
+from hybridvla_ros.recording import Recording, RecordingError, recover
 from hybridvla_ros.recording_config import RecordingConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,7 +70,7 @@ def test_a_complete_bag_has_every_message_an_index_a_hash_and_a_sidecar(tmp_path
     assert json.loads((tmp_path / "one.json").read_text()) == sidecar
     assert sidecar["complete"] and not sidecar["problems"] and sidecar["label"] == "success"
     assert sidecar["instructions"] == ["put it there"] and sidecar["duration_s"] == 1.0
-    assert sidecar["sha256"] == sha256_of(tmp_path / "one.bag") and sidecar["bytes"] == (tmp_path / "one.bag").stat().st_size
+    assert sidecar["sha256"] == sha256(tmp_path / "one.bag") and sidecar["bytes"] == (tmp_path / "one.bag").stat().st_size
     entry = sidecar["topics"]["/joints"]
     assert entry["written"] == 20 and entry["type"] == "sensor_msgs/JointState" and entry["rate_hz"] == pytest.approx(20.0)
     assert entry["longest_gap_s"] == pytest.approx(0.05)
@@ -244,7 +245,7 @@ def test_the_snapshot_holds_the_text_of_every_file_and_misses_none(tmp_path):
     (tmp_path / "calibration.yaml").write_text("front: [1, 2]\n")
     content = json.loads(snapshot([tmp_path / "calibration.yaml", ROOT / "config/robots/fr3.yaml"], "spacemouse"))
     assert content["files"]["calibration.yaml"]["text"] == "front: [1, 2]\n"
-    assert content["files"]["fr3.yaml"]["sha256"] == sha256_of(ROOT / "config/robots/fr3.yaml")
+    assert content["files"]["fr3.yaml"]["sha256"] == sha256(ROOT / "config/robots/fr3.yaml")
     with pytest.raises(ConfigurationError, match=r"none\.yaml"):
         snapshot([tmp_path / "none.yaml"], "")
 

@@ -7,13 +7,12 @@ from typing import Any, Dict, List, Mapping, Optional
 
 import torch
 
+from hybridvla_core.checkpoints.format import CONFIG, STATISTICS
 from hybridvla_core.checkpoints.openvla import is_openvla, read_openvla, registry_name
 from hybridvla_core.checkpoints.released import HEADS, find_weights, read_released
 from hybridvla_core.checkpoints.weights import weight_files
 from hybridvla_core.configuration import read_mapping
 from hybridvla_core.errors import CheckpointError
-
-STATISTICS, TOKENIZER = "dataset_statistics.json", "tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,10 @@ def open_source(run: Path) -> Source:
     if not run.exists():
         raise CheckpointError(f"{run}: no such file or folder; check the path")
     folder = run if run.is_dir() else run.parent.parent
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder}: config.json missing; give a run folder with config.json and checkpoints/*.pt, or "
                               "an OpenVLA folder")
-    config = read_mapping(folder / "config.json")
+    config = read_mapping(folder / CONFIG)
     path = folder / STATISTICS
     statistics = read_mapping(path) if path.is_file() else config.get("norm_stats")
     if is_openvla(run, config):
@@ -71,5 +70,5 @@ def open_source(run: Path) -> Source:
 def _whole(config: Mapping[str, Any], key: str, absent: Any, folder: Path) -> Any:
     value = config.get(key, absent)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-        raise CheckpointError(f"{folder / 'config.json'}: {key} is {value!r}; it must be a whole number")
+        raise CheckpointError(f"{folder / CONFIG}: {key} is {value!r}; it must be a whole number")
     return value

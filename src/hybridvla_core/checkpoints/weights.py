@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Mapping, Tuple
 import torch
 from safetensors import SafetensorError, safe_open
 
-from hybridvla_core.checkpoints.stream import PIECE, all_finite
+from hybridvla_core.checkpoints.stream import PIECE, all_finite, pieces
 from hybridvla_core.errors import CheckpointError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -113,9 +113,7 @@ def load_into(model: torch.nn.Module, folder: Path, files: List[str]) -> None:
             if not tensor.is_floating_point():
                 raise CheckpointError(f"{weights.file_of(name)}: {name} is stored as {tensor.dtype}; weights must be "
                                       "floating-point numbers")
-            source, target = tensor.reshape(-1), parameter.detach().view(-1)
-            for start in range(0, source.numel(), PIECE):
-                piece = source[start:start + PIECE]
+            for piece, target in zip(pieces(tensor), parameter.detach().view(-1).split(PIECE)):
                 if not all_finite(piece):
                     raise CheckpointError(f"{weights.file_of(name)}: {name} holds values that are not finite")
-                target[start:start + PIECE].copy_(piece)
+                target.copy_(piece)

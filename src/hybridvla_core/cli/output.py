@@ -8,15 +8,19 @@ from typing import Any, Mapping, Optional, Union
 
 
 def write_json(path: Optional[Union[str, Path]], result: Mapping[str, Any]) -> None:
-    """Write `result` to `path` (nothing when None) by rename, so that no reader meets half a file.
+    """`write_text` of `result` as JSON; nothing when `path` is None."""
+    if path is not None:
+        write_text(path, json.dumps(result, indent=2, sort_keys=False) + "\n")
+
+
+def write_text(path: Union[str, Path], text: str) -> None:
+    """Write `text` to `path` by rename, so that no reader meets half a file.
 
     Raises:
         OSError: when the folder cannot be made or written; the command line explains it.
     """
-    if path is None:
-        return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(result, indent=2, sort_keys=False) + "\n", encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -85,23 +84,13 @@ def _options(args: argparse.Namespace, options: Any) -> Any:
 
 
 def _write(args: argparse.Namespace, result: Any) -> None:
-    from hybridvla_core.cli.output import write_json
+    from hybridvla_core.cli.output import write_json, write_text
     from hybridvla_core.evaluation.replay import junit, page
 
     write_json(args.json, result.summary)
     if args.rows:
-        _write_text(args.rows, result.rows_as_lines())
+        write_text(args.rows, result.rows_as_lines())
     if args.junit:
-        _write_text(args.junit, junit.document(result.checks, result.unread, result.summary["checkpoint"]))
+        write_text(args.junit, junit.document(result.checks, result.unread, result.summary["checkpoint"]))
     if args.report:
-        _write_text(args.report, page.document(result.page()))
-
-
-def _write_text(path: str, text: str) -> None:
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(str(partial), str(target))
-
-
+        write_text(args.report, page.document(result.page()))

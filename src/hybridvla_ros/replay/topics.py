@@ -9,6 +9,7 @@ import numpy as np
 from hybridvla_core.errors import ConfigurationError, ObservationError
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.safety.config import RobotConfig
+from hybridvla_ros.policy_arms import fingers_of
 
 IMAGE_TYPES = ("sensor_msgs/Image", "sensor_msgs/CompressedImage")
 EXPECTED = {"joints": "sensor_msgs/JointState", "instruction": "std_msgs/String",
@@ -67,11 +68,6 @@ class Topics:
     status: str
     camera_poses: Mapping[str, CameraPose]
     notes: Tuple[str, ...] = ()
-
-    @property
-    def inputs(self) -> List[str]:
-        """Topics that the live policy node reads."""
-        return [*self.images, *self.joints]
 
 
 def resolve(policy: PolicyConfig, robot: RobotConfig, given: TopicMap, found: Mapping[str, str], where: str) -> Topics:
@@ -148,8 +144,7 @@ def _renamed(arm: Any, given: TopicMap) -> Dict[str, str]:
     if arm.name in given.joint_names:
         names.update(_pairs(arm.name, given.joint_names[arm.name], arm.joint_names, "joint_names"))
     if arm.name in given.finger_names:
-        fingers = [name.strip() for name in arm.topics.get("finger_joints", "").split(",") if name.strip()]
-        names.update(_pairs(arm.name, given.finger_names[arm.name], fingers, "finger_names"))
+        names.update(_pairs(arm.name, given.finger_names[arm.name], fingers_of(arm)[0], "finger_names"))
     return names
 
 

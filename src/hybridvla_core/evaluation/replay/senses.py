@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class SenseCheck:
         self._policy, self._config, self._settings = policy, config, settings
         self._others = list(other_instructions)
 
-    def run(self, frames: Sequence[Frame], progress: Callable[[], None] = lambda: None) -> SenseResult:
+    def run(self, frames: Sequence[Frame]) -> SenseResult:
         """frames: spread over the recordings; their images are changed one at a time."""
         spread: List[float] = []
         moves: Dict[str, List[float]] = {}
@@ -61,7 +61,6 @@ class SenseCheck:
             difference = max(difference, next(moved))
             for name, group in variants.items():
                 moves.setdefault(name, []).append(max(next(moved) for _ in group))
-            progress()
         if len(frames) and not any(name == "instruction" for name in moves):
             skipped.setdefault("instruction", "the recordings hold one instruction only; give others with "
                                               "--other-instruction")

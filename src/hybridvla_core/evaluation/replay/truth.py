@@ -4,7 +4,7 @@ from __future__ import annotations
 import bisect
 import math
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 from hybridvla_core.contracts import Pose
 from hybridvla_core.conventions import ActionConvention
@@ -156,8 +156,3 @@ def angle(first: Pose, second: Pose) -> float:
     from scipy.spatial.transform import Rotation
 
     return float((Rotation.from_quat(first.quaternion).inv() * Rotation.from_quat(second.quaternion)).magnitude())
-
-
-def clip_reasons(reasons: Dict[str, int]) -> Dict[str, int]:
-    """Most frequent first."""
-    return dict(sorted(reasons.items(), key=lambda item: -item[1]))

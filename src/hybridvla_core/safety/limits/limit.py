@@ -56,12 +56,6 @@ class Trajectory:
         """Steps of the tool's axes: (A, 3, m - 1) complex (x + i y) and (A, 3, m - 1) (z)."""
         return np.diff(self.tool.xy, axis=2), np.diff(self.tool.z, axis=2)
 
-    @cached_property
-    def step_bound(self) -> np.ndarray:
-        """(A, dof) rad: the largest distance of each joint from its last sent value anywhere ahead."""
-        ahead = self.joints[:, self.SENT:] - self.joints[:, self.SENT - 1:self.SENT]
-        return np.abs(ahead).max(axis=1)
-
 
 @dataclass(frozen=True)
 class Margins:
