@@ -11,6 +11,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_ros.graph_watch import GraphWatch
+from hybridvla_ros.memory import keep_freed_memory
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,6 +73,7 @@ def run_node(name: str, main: Callable[[], None], before: Callable[[], None] = l
     except HybridVLAError as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(1)
+    keep_freed_memory()
     rospy.init_node(name)
     if stays_known:
         GraphWatch()

@@ -4,12 +4,14 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import threading
 import time
 from typing import Dict, List
 
 from hybridvla_core.errors import HybridVLAError
 
 MIN_SPACING = 0.98
+EARLY_SPACING = 0.5      # of a tick that is brought forward
 SWITCH_S = 0.0005        # another thread of ours gives up the interpreter after this long
 PRIORITY = 20
 SCHEDULERS = ("fifo", "ordinary")
@@ -21,8 +23,10 @@ class Pace:
 
     def __init__(self, hz: float) -> None:
         self.period = 1.0 / hz
-        self.ticks = self.overruns = 0
+        self.ticks = self.overruns = self.early = 0
         self.longest_gap = 0.0
+        self._hurry = threading.Event()
+        self._was_early = False
         self.gaps: List[int] = [0] * (len(GAPS_MS) + 1)
         self._began = self._before = self._following = time.monotonic()
 
@@ -46,20 +50,38 @@ class Pace:
         self._following = max(self._following + self.period, now + MIN_SPACING * self.period)
         return now
 
+    def hurry(self) -> None:
+        """From another thread: bring the next tick forward, to half a period after the last one at the soonest, and the
+        ticks after it with it. Never two in a row. Only for a trajectory at rest: whoever holds the last command sees the
+        same motion as without, begun a little earlier."""
+        self._hurry.set()
+
+    def calm(self) -> None:
+        """Before a tick, under the lock that `hurry` is called under: what it asked for is done by this tick."""
+        self._hurry.clear()
+
     def wait(self) -> None:
         """Until the next tick is due; missed ones are never made up."""
         left = self._following - time.monotonic()
-        if left > 0.0:
-            time.sleep(left)
-        else:
+        if left <= 0.0:
             self.overruns += 1
             self._following = time.monotonic()
+        early = self._hurry.wait(max(left, 0.0)) and left > 0.0 and not self._was_early
+        if early:
+            soonest = self._before + EARLY_SPACING * self.period
+            self._following = min(self._following, max(time.monotonic(), soonest))
+            self.early += 1
+        self._was_early = early
+        left = self._following - time.monotonic()
+        if left > 0.0:
+            time.sleep(left)
 
     def report(self) -> Dict[str, object]:
         elapsed = max(1e-9, self._before - self._began)
         bounds = [f"gaps_up_to_{bound:g}_ms" for bound in GAPS_MS] + ["gaps_longer"]
-        return {"ticks": self.ticks, "overruns": self.overruns, "rate_hz": round((self.ticks - 1) / elapsed, 2),
-                "longest_gap_ms": round(self.longest_gap * 1e3, 2), **dict(zip(bounds, self.gaps))}
+        return {"ticks": self.ticks, "overruns": self.overruns, "early": self.early,
+                "rate_hz": round((self.ticks - 1) / elapsed, 2), "longest_gap_ms": round(self.longest_gap * 1e3, 2),
+                **dict(zip(bounds, self.gaps))}
 
 
 def use_scheduler(wanted: str) -> str:

@@ -55,10 +55,13 @@ def episode(operator: AgilexOperator, seed: int) -> Dict[str, Any]:
 def run(folder: Path, episodes: int = 3, port: Optional[int] = None) -> Dict[str, Any]:
     """The part `agilex` of `make rigs`' summary (design, "Results for machines"); logs in `folder`.
 
-    Two launches: the episodes, with rendered views; then, for the time from stamp to target, three views of 640x480 at
-    30 Hz that are drawn once, so that the renderer, which a real rig does not have, takes none of the two cores.
+    Two launches: the episodes, with rendered views; then, for the time from stamp to target, three cameras in processes
+    of their own that send one 640x480 picture at 30 Hz, because a real rig has no renderer to take one of the two cores.
     """
     import rospy
+
+    from hybridvla_ros.stand_ins.piper_node import CAMERA_NAMES
+    from hybridvla_ros.stand_ins.still_camera import start_still_cameras
 
     with Graph(folder / "logs", port) as graph:
         graph.start(["roscore", "-p", str(graph.port)], "roscore.log")
@@ -67,7 +70,8 @@ def run(folder: Path, episodes: int = 3, port: Optional[int] = None) -> Dict[str
         with _launched(graph) as operator:
             rows = [episode(operator, seed) for seed in range(1, episodes + 1)]
             answer, report = operator.report(""), operator.rig()
-        with _launched(graph, "image_hz:=30", "image_width:=640", "image_height:=480", "still:=true") as operator:
+        start_still_cameras(graph, [f"/{camera}/color/image_raw" for camera in CAMERA_NAMES.values()])
+        with _launched(graph, "image_hz:=0") as operator:
             timing = time_from_stamp(operator)
     return {"episodes": len(rows), "successes": sum(row["success"] for row in rows),
             "limit_violations": int(answer.limit_violations), "violations_by_name": report["violations_by_name"],
@@ -79,7 +83,7 @@ def time_from_stamp(operator: AgilexOperator, seconds: float = TIMING_S) -> Dict
     """From the camera's stamp to the filter's first target of the proposal, beyond the policy's own time."""
     from hybridvla_ros.rigs_timing import StampToTarget
 
-    timing = StampToTarget("/camera_f/color/image_raw")
+    timing = StampToTarget()
     operator.start(1)
     operator.instruct("stay", False)
     time.sleep(seconds)

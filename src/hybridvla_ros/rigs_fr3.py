@@ -72,7 +72,7 @@ def run(folder: Path, episodes: int = len(EPISODES), port: Optional[int] = None)
         from hybridvla_ros.rigs_timing import StampToTarget
 
         try:
-            operator, timing = Fr3Operator(), StampToTarget("/camera_front/color/image_raw")
+            operator, timing = Fr3Operator(), StampToTarget()
             operator.until(lambda: operator.heartbeat is not None and not operator.heartbeat.warming_up,
                            "a policy that is READY", 90.0)
         except (rospy.ROSException, HybridVLAError) as error:

@@ -74,6 +74,8 @@ class SafetyNode:
             return
         with self._lock:
             accepted = self.filter.on_proposal(proposal, time.monotonic(), publisher)
+            if accepted.accepted and self.filter.at_rest:
+                self._pace.hurry()
         if not accepted.accepted:
             rospy.logwarn_throttle(1.0, "proposal %d refused: %s", proposal.sequence, accepted.reason)
 
@@ -175,6 +177,7 @@ class SafetyNode:
         while not rospy.is_shutdown():
             now, stamp = pace.tick(), rospy.Time.now().to_sec()
             with self._lock:
+                pace.calm()
                 output = self.filter.tick(now, stamp)
             try:
                 self.adapter.send(output.arms, stamp)

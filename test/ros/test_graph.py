@@ -33,6 +33,24 @@ def test_an_active_arm_follows_its_instruction_and_every_target_keeps_the_limits
     assert rig.report("").limit_violations == 0
 
 
+def test_a_proposal_that_finds_the_arm_at_rest_is_not_kept_waiting_for_the_next_tick(rig):
+    import rospy
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    early = []
+
+    def on_diagnostics(message):
+        early.extend(int(entry.value) for status in message.status if status.name.endswith(": filter")
+                     for entry in status.values if entry.key == "early")
+
+    rig.instruct("nowhere", False)
+    subscriber = rospy.Subscriber("/diagnostics", DiagnosticArray, on_diagnostics)
+    rig.begin()
+    rig.until(lambda: len(early) > 1 and early[-1] > early[0], "a tick brought forward", 20)
+    subscriber.unregister()
+    assert rig.report("").limit_violations == 0
+
+
 def test_silence_of_the_policy_makes_the_arm_hold(rig):
     from hybridvla.msg import SafetyStatus
 

@@ -46,12 +46,11 @@ def limits_of(arm: ArmConfig, tick_hz: float) -> JointMonitorLimits:
 
 @dataclass(frozen=True)
 class CameraOptions:
-    """hz 0: no cameras. still: every view is drawn once and sent again and again, for measuring what comes after."""
+    """hz 0: no cameras."""
 
     hz: float = 10.0
     width: int = 320
     height: int = 240
-    still: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.hz <= 60.0:
@@ -66,7 +65,7 @@ class PiperRigNode:
         size = (cameras.width, cameras.height)
         self._rig, self._picture = PiperRig(limits, *size), PiperRig(None, *size)
         self._lock = threading.Lock()
-        self._size, self._still = size, cameras.still
+        self._size = size
         self._image_period = 1.0 / cameras.hz if cameras.hz > 0.0 else 0.0
         self._start = {arm.name: np.array(arm.start_joints_rad) if start == "start" else np.zeros(6) for arm in robot.arms}
         self.reset(seed)
@@ -161,17 +160,13 @@ class PiperRigNode:
 
     def _render_loop(self) -> None:
         following = time.monotonic()
-        messages: Dict[str, Image] = {}
         while not rospy.is_shutdown():
             with self._lock:
                 stamp = rospy.Time.now()
                 self._picture.copy_state(self._rig)
             for view in CAMERAS:
                 frame = f"{CAMERA_NAMES[view]}_color_optical_frame"
-                if view not in messages or not self._still:
-                    messages[view] = from_rgb(self._picture.render(view), stamp, frame)
-                messages[view].header.stamp = stamp
-                self._images[view].publish(messages[view])
+                self._images[view].publish(from_rgb(self._picture.render(view), stamp, frame))
                 self._infos[view].publish(self._info(view, stamp, frame))
             following = max(following + self._image_period, time.monotonic())
             time.sleep(max(0.0, following - time.monotonic()))
@@ -201,5 +196,5 @@ def main() -> None:
     driver = DriverConfig(control=int(rospy.get_param("~mode", 1)) == 1, auto_enable=bool(rospy.get_param("~auto_enable", True)),
                           units=choice("units", "new", UNITS), gripper=choice("gripper", "m", GRIPPERS))
     cameras = CameraOptions(number_parameter("image_hz", 10.0), int(number_parameter("image_width", 320)),
-                            int(number_parameter("image_height", 240)), bool(rospy.get_param("~still", False)))
+                            int(number_parameter("image_height", 240)))
     PiperRigNode(robot, driver, int(number_parameter("seed", 1)), cameras, choice("start", "start", ("start", "zero"))).spin()

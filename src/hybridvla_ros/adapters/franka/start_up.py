@@ -121,7 +121,7 @@ class StartUp:
         if hz >= RATE_SHARE * franka.min_state_hz:
             return ""
         return (f"states come at {hz:.0f} Hz, {franka.min_state_hz:.0f} are needed; set "
-                "/franka_state_controller/publish_rate to 300 before its controller is spawned (what comes out is less than "
+                "/franka_state_controller/publish_rate to 400 before its controller is spawned (what comes out is less than "
                 "what is set)")
 
     def _mode(self) -> str:

@@ -1,0 +1,22 @@
+"""Images of a megabyte come and go thirty times a second: where the C library gets memory for them, and gives it back."""
+from __future__ import annotations
+
+import ctypes
+
+# mallopt(3) of glibc: the parameters' numbers, and the largest threshold it takes.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+MMAP_BYTES, TRIM_BYTES = 32 * 2 ** 20, 256 * 2 ** 20
+
+
+def keep_freed_memory() -> bool:
+    """Have malloc keep up to TRIM_BYTES of freed memory and not map blocks below MMAP_BYTES; whether that was possible.
+
+    By default glibc maps and unmaps every image anew, and each of its pages is cleared and faulted in again: for a raw
+    640x480 image more time than its whole way through a socket takes. Other C libraries have no mallopt and stay as
+    they are.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)) and bool(mallopt(M_TRIM_THRESHOLD, TRIM_BYTES))

@@ -1,0 +1,97 @@
+"""The filter's rate: never sooner than a period, but for a tick brought forward at rest; never catching up."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hybridvla_ros import pacing
+
+PERIOD = 0.005
+
+
+class Clock:
+    """Stands in for `time` and for the event: sleeping takes exactly as long as asked for."""
+
+    def __init__(self):
+        self.now, self.calls = 100.0, []
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+class Event:
+    """hurry() is called at given times, in order; or before the tick that is under way has ended."""
+
+    def __init__(self, clock, moments):
+        self.clock, self.moments, self.is_set = clock, list(moments), False
+
+    def set(self):
+        self.is_set = True
+
+    def clear(self):
+        self.is_set = False
+
+    def wait(self, timeout):
+        end = self.clock.now + timeout
+        if not self.is_set and self.moments and self.moments[0] <= end:
+            self.clock.now = max(self.clock.now, self.moments.pop(0))
+            self.is_set = True
+        if not self.is_set:
+            self.clock.now = end
+        return self.is_set
+
+
+@pytest.fixture
+def run(monkeypatch):
+    def begins(moments=(), ticks=20, work=lambda tick: 0.001):
+        clock = Clock()
+        monkeypatch.setattr(pacing, "time", clock)
+        pace = pacing.Pace(1.0 / PERIOD)
+        pace._hurry = Event(clock, [100.0 + moment for moment in moments])
+        times = []
+        for tick in range(ticks):
+            times.append(pace.tick() - 100.0)
+            pace.calm()
+            clock.now += work(tick)
+            pace.wait()
+        return np.array(times), pace
+    return begins
+
+
+def test_the_rate_is_even_without_anything_in_between(run):
+    times, pace = run()
+    assert np.allclose(np.diff(times), PERIOD) and not pace.early
+
+
+def test_what_comes_at_rest_is_answered_at_once_and_the_rate_goes_on_from_there(run):
+    times, pace = run([0.0135])
+    assert np.allclose(times[:4], [0.0, 0.005, 0.010, 0.0135]) and pace.early == 1
+    assert np.allclose(np.diff(times[3:]), PERIOD)
+
+
+def test_an_early_tick_keeps_half_a_period_and_never_follows_another(run):
+    times, _ = run([0.0112])
+    assert times[3] == pytest.approx(0.0125)
+    flood, pace = run(np.arange(0.0, 0.2, 0.001), ticks=40)
+    gaps = np.diff(flood)
+    assert gaps.min() > 0.49 * PERIOD and pace.early
+    assert (gaps[1:] + gaps[:-1]).min() > 1.45 * PERIOD, "every other tick at the most comes early"
+
+
+def test_what_the_tick_itself_has_taken_up_brings_no_other_tick_forward(run, monkeypatch):
+    times, pace = run()
+    pace._hurry.set()
+    pace.calm()
+    before = pacing.time.monotonic()
+    pace.tick()
+    pace.wait()
+    assert pacing.time.monotonic() - before == pytest.approx(PERIOD, rel=0.03) and not pace.early
+
+
+def test_missed_ticks_are_not_made_up(run):
+    times, pace = run(work=lambda tick: 0.050 if tick == 5 else 0.001)
+    gaps = np.diff(times)
+    assert gaps.max() == pytest.approx(0.050) and (gaps > 0.97 * PERIOD).all() and pace.overruns == 1
