@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Mapping, Type, TypeVar, Union
 
@@ -16,8 +17,9 @@ T = TypeVar("T")
 def from_mapping(cls: Type[T], data: Mapping[str, Any], where: str) -> T:
     """Build the dataclass `cls` from `data`; `where` names the source in messages.
 
-    Lists become tuples and integers become floats where the field says so. Range checks belong to `__post_init__`
-    of the dataclass, which raises `ConfigurationError` or `ValueError`.
+    Lists become tuples and integers become floats where the field says so. No number may be NaN or infinite: compared
+    with a limit, a NaN passes every check. Range checks belong to `__post_init__` of the dataclass, which raises
+    `ConfigurationError` or `ValueError`.
 
     Raises:
         ConfigurationError: for an unknown key, a missing key, a wrong type or a value out of range.
@@ -32,6 +34,8 @@ def from_mapping(cls: Type[T], data: Mapping[str, Any], where: str) -> T:
         raise ConfigurationError(f"{where}: unknown key {keys}; remove it or correct its spelling") from error
     except dacite.MissingValueError as error:
         raise ConfigurationError(f"{where}: missing key {error.field_path}; add it") from error
+    except _NumberError as error:
+        raise ConfigurationError(f"{where}: {error.field_path} is {error.value!r}; use a finite number") from error
     except (dacite.DaciteError, ValueError, TypeError, ArithmeticError) as error:
         raise ConfigurationError(f"{where}: {error}") from error
 
@@ -56,7 +60,18 @@ def read_mapping(path: Union[str, Path]) -> Mapping[str, Any]:
     return data
 
 
+class _NumberError(dacite.DaciteFieldError):
+    """No finite number where a field wants one. dacite adds the field's path on its way up."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self.value = value
+
+
 def _to_float(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"expected a number, found {value!r}")
-    return float(value)
+        raise _NumberError(value)
+    number = float(value)
+    if not math.isfinite(number):
+        raise _NumberError(value)
+    return number

@@ -1,11 +1,14 @@
 """Robot files: read whole, refused by name."""
+import copy
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hybridvla_core.configuration import from_mapping, read_mapping
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.safety.config import RobotConfig, load_robot
+from hybridvla_ros import adapters
 
 ROBOTS = Path(__file__).resolve().parents[2] / "config" / "robots"
 
@@ -19,6 +22,10 @@ def test_shipped_robot_is_read(path):
             assert lower + arm.joint_limits.margin_rad < start < upper - arm.joint_limits.margin_rad
 
 
+def table(data):
+    return data["arms"][0]["joint_limits"]["position_dependent"]
+
+
 @pytest.mark.parametrize("change, words", [
     (lambda d: d.update(tick_rate=3), "tick_rate"),
     (lambda d: d.pop("watchdogs"), "watchdogs"),
@@ -29,9 +36,55 @@ def test_shipped_robot_is_read(path):
     (lambda d: d["arms"][0]["cartesian_limits"].update(speed_m_s=float("nan")), "speed_m_s"),
     (lambda d: d["arms"][0]["tool"].update(quaternion_xyzw=[0.0, 0.0, 0.0, 0.5]), "quaternion"),
     (lambda d: d["arms"][0]["collision"].update(pairs=[["base", "tail"]]), "tail"),
+    (lambda d: table(d).update(gain_rad_s2=[12.0] * 6), "position_dependent: gain_rad_s2 has 6 entries and needs 7"),
+    (lambda d: d["arms"][0]["joint_limits"].update(position_dependent={key: [2.0] * 6 for key in table(d)}),
+     "joint_limits: position_dependent: velocity_rad_s has 6 entries and needs 7"),
+    (lambda d: table(d)["gain_rad_s2"].__setitem__(2, 0.0), "gain_rad_s2 must be positive"),
+    (lambda d: table(d)["offset_rad_s"].__setitem__(2, -0.1), "offset_rad_s must not be negative"),
+    (lambda d: d["arms"][0]["kinematics"]["d_m"].pop(), "kinematics: d_m has 6 entries and needs 7"),
+    (lambda d: d["arms"][0]["joint_limits"].update(margin_rad="wide"), "joint_limits.margin_rad is 'wide'"),
 ])
 def test_wrong_key_or_value_is_named(change, words):
     data = dict(read_mapping(ROBOTS / "sim_fr3.yaml"))
     change(data)
     with pytest.raises(ConfigurationError, match=words):
         from_mapping(RobotConfig, data, "robot.yaml")
+
+
+@pytest.mark.parametrize("word", [".nan", ".inf", "-.inf", "1.0e+400"])
+@pytest.mark.parametrize("where, key", [
+    (lambda arm: (arm["kinematics"], "flange_m"), "arms.kinematics.flange_m"),
+    (lambda arm: (arm["kinematics"]["alpha_rad"], 3), "arms.kinematics.alpha_rad"),
+    (lambda arm: (arm["joint_limits"]["velocity_rad_s"], 1), "arms.joint_limits.velocity_rad_s"),
+    (lambda arm: (arm["joint_limits"]["position_dependent"]["lower_rad"], 0), "arms.joint_limits.position_dependent.lower_rad"),
+    (lambda arm: (arm["workspace"]["planes"][0], "offset_m"), "arms.workspace.planes.offset_m"),
+    (lambda arm: (arm["collision"], "table_z_m"), "arms.collision.table_z_m"),
+    (lambda arm: (arm["collision"]["capsules"][0]["start_m"], 2), "arms.collision.capsules.start_m"),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_a_number_that_is_not_finite_is_refused_by_name(where, key, word):
+    data = copy.deepcopy(dict(read_mapping(ROBOTS / "sim_fr3.yaml")))
+    data["arms"][0]["workspace"]["planes"] = [{"name": "wall", "normal": [1.0, 0.0, 0.0], "offset_m": 0.1}]
+    holder, name = where(data["arms"][0])
+    holder[name] = yaml.safe_load(word)
+    with pytest.raises(ConfigurationError, match=f"robot.yaml: {key} is .*; use a finite number"):
+        from_mapping(RobotConfig, data, "robot.yaml")
+
+
+@pytest.mark.parametrize("robot, roles", [
+    ("sim_fr3", ["joint_states"]), ("sim_fr3", ["command"]), ("fr3", ["robot_state"]), ("fr3", ["trajectory"]),
+    ("fr3", ["gripper_grasp"]), ("agilex", ["command"]), ("agilex", ["finger_joints"]), ("agilex", ["pose_euler", "pose"]),
+    ("agilex_pos_cmd", ["pose_command"]), ("agilex_pos_cmd", ["robot_state"]),
+])
+def test_a_topic_that_the_driver_needs_is_named_with_its_arm(robot, roles):
+    data = copy.deepcopy(dict(read_mapping(ROBOTS / f"{robot}.yaml")))
+    arm = data["arms"][-1]
+    for role in roles:
+        arm["topics"].pop(role)
+    words = f"arm {arm['name']} has no topics.{' or topics.'.join(roles)}, which driver {data['driver']} needs"
+    with pytest.raises(ConfigurationError, match=words):
+        adapters.make(from_mapping(RobotConfig, data, "robot.yaml"), print)
+
+
+@pytest.mark.parametrize("path", sorted(ROBOTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_robots_have_the_topics_that_their_drivers_need(path):
+    adapters.check_topics(load_robot(path))

@@ -23,6 +23,7 @@ from hybridvla_core.safety.limit_config import (
     SingularityConfig,
     Workspace,
     require,
+    require_tables,
 )
 
 Vector = Tuple[float, ...]
@@ -42,9 +43,10 @@ class Kinematics:
     flange_m: float
 
     def __post_init__(self) -> None:
-        lengths = {len(self.a_m), len(self.d_m), len(self.alpha_rad), len(self.theta_offset_rad)}
-        require(len(lengths) == 1 and 0 not in lengths, "kinematics: a_m, d_m, alpha_rad, theta_offset_rad must be "
-                                                        "equally long")
+        require(len(self.a_m) > 0, "kinematics: a_m needs one number for each joint")
+        require_tables("kinematics", {key: getattr(self, key) for key in ("a_m", "d_m", "alpha_rad", "theta_offset_rad")},
+                       len(self.a_m))
+        require(math.isfinite(self.flange_m), "kinematics: flange_m needs a finite number")
 
 
 @dataclass(frozen=True)

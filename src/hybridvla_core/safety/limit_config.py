@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Dict, Optional, Tuple
 
 from hybridvla_core.errors import ConfigurationError
 
@@ -14,6 +14,13 @@ def require(condition: bool, message: str) -> None:
     """Raise ConfigurationError(message) unless the condition holds."""
     if not condition:
         raise ConfigurationError(message)
+
+
+def require_tables(where: str, tables: Dict[str, Vector], entries: int) -> None:
+    """Every named table has that many finite numbers."""
+    for key, values in tables.items():
+        require(len(values) == entries, f"{where}: {key} has {len(values)} entries and needs {entries}")
+        require(all(math.isfinite(value) for value in values), f"{where}: {key} needs finite numbers")
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,13 @@ class PositionDependentVelocity:
     upper_rad: Vector
     lower_rad: Vector
 
+    def __post_init__(self) -> None:
+        where = "position_dependent"
+        require_tables(where, dict(vars(self)), len(self.velocity_rad_s))
+        require(all(value > 0.0 for value in (*self.velocity_rad_s, *self.gain_rad_s2)),
+                f"{where}: velocity_rad_s and gain_rad_s2 must be positive")
+        require(all(value >= 0.0 for value in self.offset_rad_s), f"{where}: offset_rad_s must not be negative")
+
 
 @dataclass(frozen=True)
 class JointLimits:
@@ -43,8 +57,11 @@ class JointLimits:
 
     def __post_init__(self) -> None:
         dof = len(self.lower_rad)
-        for key in ("upper_rad", "velocity_rad_s", "acceleration_rad_s2"):
-            require(len(getattr(self, key)) == dof, f"joint_limits: {key} needs {dof} entries")
+        require(dof > 0, "joint_limits: lower_rad needs one number for each joint")
+        require_tables("joint_limits", {key: getattr(self, key) for key in ("lower_rad", "upper_rad", "velocity_rad_s",
+                                                                           "acceleration_rad_s2")}, dof)
+        if self.position_dependent is not None:
+            require_tables("joint_limits: position_dependent", dict(vars(self.position_dependent)), dof)
         require(self.margin_rad >= 0.0, "joint_limits: margin_rad must not be negative")
         for joint, (lower, upper) in enumerate(zip(self.lower_rad, self.upper_rad), start=1):
             require(upper - lower > 2.0 * self.margin_rad, f"joint_limits: joint {joint} has no room between its limits")

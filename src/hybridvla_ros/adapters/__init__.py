@@ -1,16 +1,38 @@
 """Robot adapters: one file a robot. `make` chooses by the configuration's `driver`."""
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any, Callable, Dict, Tuple
 
 from hybridvla_core.contracts import ArmState
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.safety.config import RobotConfig
 
+#: Entries of `arms[].topics` without which a driver's adapter cannot work; of several in a row, one is enough.
+NEEDED: Dict[str, Tuple[Tuple[str, ...], ...]] = {
+    "franka_cartesian": (("joint_states",), ("command",)),
+    "franka_ros": (("joint_states",), ("robot_state",), ("command",), ("trajectory",)),
+    "agilex_joint": (("joint_states",), ("finger_joints",), ("robot_state",), ("pose_euler", "pose"), ("command",)),
+    "agilex_pos_cmd": (("joint_states",), ("finger_joints",), ("robot_state",), ("pose_euler", "pose"), ("pose_command",)),
+}
+#: Further ones of an arm that has the first.
+WITH = {"franka_ros": {"gripper_move": ("gripper_grasp", "gripper_joint_states")}}
+
+
+def check_topics(config: RobotConfig) -> None:
+    """Raises ConfigurationError naming the arm and the entry of `topics` that the robot's driver needs and lacks."""
+    for arm in config.arms:
+        extra = [(role,) for first, roles in WITH.get(config.driver, {}).items() if arm.topics.get(first) for role in roles]
+        for roles in (*NEEDED.get(config.driver, ()), *extra):
+            if not any(arm.topics.get(role, "").strip() for role in roles):
+                raise ConfigurationError(f"robot {config.name}: arm {arm.name} has no topics.{' or topics.'.join(roles)}, "
+                                         f"which driver {config.driver} needs; add it")
+
 
 def make(config: RobotConfig, on_state: Callable[[ArmState], None], operator: Any = None):
     """The adapter of a robot; `on_state` is called with every state it reads. operator: the filter as slower work of an
-    adapter sees it (`operator_view.Operator`)."""
+    adapter sees it (`operator_view.Operator`). Raises ConfigurationError for a driver without an adapter and for a missing
+    topic."""
+    check_topics(config)
     if config.driver == "franka_cartesian":
         from hybridvla_ros.adapters.pose_topic import PoseTopicAdapter
 
