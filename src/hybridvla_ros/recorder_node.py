@@ -79,7 +79,7 @@ class RecorderNode:
                 raise RecordingError(f"nothing arrives on {', '.join(silent)}; start its node, or take it out of the "
                                      "recording's topics")
             now = rospy.Time.now().to_nsec()
-            name = name or time.strftime("%Y%m%dT%H%M%S", time.localtime())
+            name = name or time.strftime("%Y%m%dT%H%M%S", time.gmtime())      # UTC, as the names of episodes
             recording = Recording(self._folder, name, self._config, now)
             recording.instructions = [self._instruction] if self._instruction else []
             recording.writer.put_message(SNAPSHOT_TOPIC, String(self._snapshot), now)

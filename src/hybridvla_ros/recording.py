@@ -5,6 +5,7 @@ beside either `NAME.json` with the label, counts and gaps by topic, duration, ha
 """
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ FORMAT = 1
 
 
 class RecordingError(HybridVLAError):
-    """A recording cannot start."""
+    """A recording cannot start, or what an earlier one left cannot be marked."""
 
 
 def free_bytes(folder: Path) -> int:
@@ -39,7 +40,7 @@ class Recording:
                  free: Callable[[Path], int] = free_bytes) -> None:
         check_disk(folder, config, free)
         self.name, self.folder, self._config, self._free = name, folder, config, free
-        self._path = folder / (name + ACTIVE)
+        self._path, self._sidecar = folder / (name + ACTIVE), folder / (name + ".json")
         self.begin_ns = now_ns
         self.instructions: List[str] = []
         if any((folder / (name + end)).exists() for end in (ACTIVE, ".bag", BROKEN, ".json")):
@@ -58,7 +59,10 @@ class Recording:
 
     def must_end(self, now_ns: int) -> str:
         """Why the recording has to be closed now, or an empty string."""
-        free = self._free(self.folder)
+        try:
+            free = self._free(self.folder)
+        except OSError as error:
+            return f"the disk of {self.folder} does not answer any more ({error.strerror})"
         if free < self._config.stop_free_gb * GB:
             return f"only {free / GB:.1f} GB are left on the disk of {self.folder} (limit {self._config.stop_free_gb:g} GB)"
         if self._writer.error:
@@ -87,11 +91,22 @@ class Recording:
         try:
             sync_file(self._path)
             sidecar.update(bytes=self._path.stat().st_size, sha256=sha256(self._path))
+            # The sidecar first: the name NAME.bag means complete, so it is given last.
+            write_sidecar(self._sidecar, sidecar)
             os.replace(str(self._path), str(final))
-            write_sidecar(self.folder / (self.name + ".json"), sidecar)
         except OSError as error_:
-            sidecar.update(complete=False, problems=problems + [f"naming the bag or its sidecar failed ({error_})"])
+            sidecar.update(bag=self.name + BROKEN, complete=False,
+                           problems=problems + [f"naming the bag or its sidecar failed ({error_})"])
+            self._mark_broken(sidecar)
         return sidecar
+
+    def _mark_broken(self, sidecar: Dict[str, Any]) -> None:
+        """As far as a failing disk allows; what stays `.bag.active` is marked at the next start."""
+        broken = self.folder / (self.name + BROKEN)
+        for act in (lambda: os.replace(str(self._path), str(broken)), lambda: remove(self._sidecar),
+                    lambda: write_sidecar(self._sidecar, sidecar)):
+            with contextlib.suppress(OSError):
+                act()
 
     def discard(self) -> None:
         """Close and delete."""
@@ -158,15 +173,20 @@ def verify(path: Path, written: Dict[str, int]) -> List[str]:
 
 def recover(folder: Path) -> List[str]:
     """Mark what a recorder that died left behind as broken; returns the names. The data stays as it is: `rosbag reindex`
-    on a copy makes it readable."""
+    on a copy makes it readable. Raises RecordingError when the folder does not let them be marked."""
     found = []
-    for path in sorted(folder.glob(f"*{ACTIVE}")) if folder.is_dir() else ():
-        name = path.name[:-len(ACTIVE)]
-        os.replace(str(path), str(folder / (name + BROKEN)))
-        write_sidecar(folder / (name + ".json"), {
-            "format": FORMAT, "bag": name + BROKEN, "complete": False, "label": None,
-            "problems": ["the recorder ended before it could write the index; `rosbag reindex` a copy to read it"]})
-        found.append(name)
+    try:
+        for path in sorted(folder.glob(f"*{ACTIVE}")) if folder.is_dir() else ():
+            name = path.name[:-len(ACTIVE)]
+            # The name last: a mark that fails half-way is made again at the next start.
+            write_sidecar(folder / (name + ".json"), {
+                "format": FORMAT, "bag": name + BROKEN, "complete": False, "label": None,
+                "problems": ["the recorder ended before it could write the index; `rosbag reindex` a copy to read it"]})
+            os.replace(str(path), str(folder / (name + BROKEN)))
+            found.append(name)
+    except OSError as error:
+        raise RecordingError(f"{folder} holds unfinished recordings that cannot be marked as broken ({error.strerror}); "
+                             "check disk and rights, or choose another folder") from error
     return found
 
 
@@ -179,9 +199,19 @@ def sync_file(path: Path) -> None:
 def write_sidecar(path: Path, content: Dict[str, Any]) -> None:
     """JSON, whole or not at all."""
     partial = path.with_suffix(".json.partial")
-    with open(partial, "w", encoding="utf-8") as stream:
-        json.dump(content, stream, indent=1)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(str(partial), str(path))
+    try:
+        with open(partial, "w", encoding="utf-8") as stream:
+            json.dump(content, stream, indent=1)
+            stream.write("\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(str(partial), str(path))
+    except OSError:
+        remove(partial)
+        raise
+
+
+def remove(path: Path) -> None:
+    """Delete a file that may be absent."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()

@@ -34,7 +34,8 @@ class SpaceMouse:
         self._twist = rospy.Publisher("/spacenav/twist", Twist, queue_size=1)
         self._joy = rospy.Publisher("/spacenav/joy", Joy, queue_size=1)
         self._end = threading.Event()
-        threading.Thread(target=self._run, daemon=True).start()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
     def _run(self):
         while not self._end.wait(0.033):
@@ -46,6 +47,9 @@ class SpaceMouse:
 
     def close(self):
         self._end.set()
+        self._thread.join(10)
+        for publisher in (self._twist, self._joy):
+            publisher.unregister()
 
 
 class Studio:
@@ -54,10 +58,16 @@ class Studio:
     def __init__(self, rig, folder):
         self.rig, self.folder, self.events, self.deadman, self.finished = rig, folder, [], None, None
         self.mouse = SpaceMouse()
-        rospy.Subscriber("/hybridvla/episode/event", EpisodeEvent, self.events.append)
-        rospy.Subscriber("/diagnostics", DiagnosticArray, self.on_diagnostics)
         self.written = 0
-        rospy.Subscriber("/hybridvla/safety/deadman", Bool, lambda message: setattr(self, "deadman", message.data))
+        self._ears = [
+            rospy.Subscriber("/hybridvla/episode/event", EpisodeEvent, self.events.append),
+            rospy.Subscriber("/diagnostics", DiagnosticArray, self.on_diagnostics),
+            rospy.Subscriber("/hybridvla/safety/deadman", Bool, lambda message: setattr(self, "deadman", message.data))]
+
+    def close(self):
+        self.mouse.close()
+        for ear in self._ears:
+            ear.unregister()
 
     def on_diagnostics(self, message):
         for status in message.status:
@@ -102,12 +112,15 @@ def studio(bench, tmp_path_factory):
         "robot_config:=config/robots/sim_fr3.yaml", f"calibration:={calibration}",
         f"instruction:={INSTRUCTION}", f"labels:={folder / 'episodes.jsonl'}")
     made = Studio(bench, folder)
-    for service in ("record/start", "episode/start"):
-        rospy.wait_for_service(f"/hybridvla/{service}", 60)
-    bench.until(lambda: made.deadman is not None, "the deadman", 40)
-    yield made
-    made.mouse.close()
-    bench.graph.end(launch)
+    # Also after a set-up that fails: a spacemouse_node left running is a second policy to every later test.
+    try:
+        for service in ("record/start", "episode/start"):
+            rospy.wait_for_service(f"/hybridvla/{service}", 60)
+        bench.until(lambda: made.deadman is not None, "the deadman", 40)
+        yield made
+    finally:
+        made.close()
+        bench.graph.end(launch)
 
 
 def test_a_demonstration_by_hand_becomes_a_complete_bag_with_its_label(studio):

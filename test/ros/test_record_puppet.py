@@ -67,14 +67,16 @@ def leader_arms(bench, tmp_path):
         topic.pop("max_gap_s", None)  # a loaded test machine may stall for longer
     path = tmp_path / "recording.yaml"
     path.write_text(yaml.safe_dump(config))
-    driver = Driver()
     launch = bench.graph.launch("record.launch", f"config:={path}", "teleop:=puppet", "robot_config:=config/robots/agilex.yaml",
                                 "cameras:=config/cameras/agilex_orbbec.yaml", f"labels:={tmp_path / 'episodes.jsonl'}")
-    rospy.wait_for_service("/hybridvla/record/start", 60)
-    rospy.wait_for_service("/hybridvla/policy/set_instruction", 60)
-    yield tmp_path / "bags"
-    bench.graph.end(launch)
-    driver.close()
+    driver = Driver()
+    try:
+        rospy.wait_for_service("/hybridvla/record/start", 60)
+        rospy.wait_for_service("/hybridvla/policy/set_instruction", 60)
+        yield tmp_path / "bags"
+    finally:
+        driver.close()
+        bench.graph.end(launch)
 
 
 def test_leader_and_follower_joints_three_views_and_the_instruction_are_in_the_bag(bench, leader_arms):

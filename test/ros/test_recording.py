@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -215,9 +217,43 @@ def test_a_bag_that_lacks_what_was_written_is_noticed_on_reading_it_again(tmp_pa
 
 def test_a_sidecar_is_whole_or_absent(tmp_path, monkeypatch):
     made = record(tmp_path)
-    monkeypatch.setattr(module, "write_sidecar", lambda *_arguments: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr(module.json, "dump", lambda *_arguments, **_options: (_ for _ in ()).throw(OSError(28, "full")))
     sidecar = finish(made)
     assert not sidecar["complete"] and "sidecar failed" in sidecar["problems"][-1]
+    assert files(tmp_path) == ["one.broken.bag"], "NAME.bag means complete, and a complete bag has a sidecar"
+
+
+def test_a_bag_that_cannot_get_its_name_is_broken_and_its_sidecar_says_so(tmp_path, monkeypatch):
+    made, replace = record(tmp_path), os.replace
+
+    def refuse(source, target):
+        if target.endswith("/one.bag"):
+            raise OSError(5, "Input/output error")
+        replace(source, target)
+    monkeypatch.setattr(module.os, "replace", refuse)
+    sidecar = finish(made)
+    assert files(tmp_path) == ["one.broken.bag", "one.json"] and sidecar["bag"] == "one.broken.bag"
+    assert json.loads((tmp_path / "one.json").read_text()) == sidecar and not sidecar["complete"]
+
+
+def test_a_disk_that_is_pulled_ends_the_recording(tmp_path):
+    made = Recording(tmp_path / "disk", "one", config(start_free_gb=0.0, stop_free_gb=0.0), BEGIN)
+    made.put(joints(0.0))
+    assert made.must_end(BEGIN) == ""
+    shutil.rmtree(str(tmp_path / "disk"))
+    reason = made.must_end(BEGIN)
+    assert "does not answer any more (No such file or directory)" in reason
+    sidecar = finish(made, cut_short=reason)
+    assert not sidecar["complete"] and reason in sidecar["problems"][0] and "failed" in sidecar["problems"][-1]
+
+
+def test_what_was_left_on_a_disk_that_cannot_be_written_is_refused_in_one_sentence_and_marked_later(tmp_path, monkeypatch):
+    record(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_sidecar", lambda *_arguments: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+        with pytest.raises(RecordingError, match=r"cannot be marked as broken \(Read-only file system\)"):
+            recover(tmp_path)
+    assert files(tmp_path) == ["one.bag.active"] and recover(tmp_path) == ["one"]
 
 
 def test_headers_are_known_by_the_definition():
