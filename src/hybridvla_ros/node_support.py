@@ -1,10 +1,10 @@
-"""What all nodes share: parameters, configuration files, diagnostics, and errors that end a node with one sentence."""
+"""What all nodes share: parameters, files, diagnostics, publishing to the end, and errors that end a node in one sentence."""
 from __future__ import annotations
 
 import logging
 import sys
 from pathlib import Path
-from typing import Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 import rospy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -86,6 +86,22 @@ def run_node(name: str, main: Callable[[], None], before: Callable[[], None] = l
         rospy.loginfo("%s: shutting down", rospy.get_name())
 
 
+def node_ending() -> bool:
+    """Whether the node's end has begun. rospy.is_shutdown() says so only after the topics have been closed."""
+    return rospy.core.is_shutdown_requested() or rospy.is_shutdown()
+
+
+def publish_unless_ending(publisher: rospy.Publisher, message: Any) -> bool:
+    """For threads that publish until the node ends: False, and no error, when the end has closed the topic."""
+    try:
+        publisher.publish(message)
+    except rospy.ROSException:
+        if not node_ending():
+            raise
+        return False
+    return True
+
+
 class Diagnostics:
     """One `/diagnostics` entry a second (REP-107); `report` gives (level, message, values)."""
 
@@ -101,4 +117,4 @@ class Diagnostics:
         entries: List[KeyValue] = [KeyValue(str(key), str(value)) for key, value in values.items()]
         array = DiagnosticArray(status=[DiagnosticStatus(level=level, name=self._name, message=message, values=entries)])
         array.header.stamp = rospy.Time.now()
-        self._publisher.publish(array)
+        publish_unless_ending(self._publisher, array)

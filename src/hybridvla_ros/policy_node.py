@@ -26,7 +26,7 @@ from hybridvla_ros import conversions
 from hybridvla_ros.arm_feed import ArmFeed
 from hybridvla_ros.camera_feed import CameraFeed
 from hybridvla_ros.images import to_rgb
-from hybridvla_ros.node_support import Diagnostics, package_path, require_parameter
+from hybridvla_ros.node_support import Diagnostics, package_path, publish_unless_ending, require_parameter
 from hybridvla_ros.pacing import SWITCH_S
 
 HEARTBEAT_S = 0.1
@@ -88,10 +88,10 @@ class PolicyNode:
     # Outputs -------------------------------------------------------------------------------------------------------
 
     def _publish_proposal(self, proposal: Any) -> None:
-        self._proposals.publish(conversions.proposal_message(proposal))
+        publish_unless_ending(self._proposals, conversions.proposal_message(proposal))
 
     def _publish_heartbeat(self, heartbeat: Any) -> None:
-        self._heartbeats.publish(conversions.heartbeat_message(heartbeat))
+        publish_unless_ending(self._heartbeats, conversions.heartbeat_message(heartbeat))
 
     def _beat(self) -> None:
         """10 Hz; what it says is the inference loop's own progress, FAULT once that has stood still too long."""
@@ -185,9 +185,7 @@ class Warming:
             message = PolicyHeartbeat(state=PolicyHeartbeat.WAITING, warming_up=True,
                                       message="the model is loading and warming up")
             message.header.stamp = rospy.Time.now()
-            try:
-                self._publisher.publish(message)
-            except rospy.ROSException:
+            if not publish_unless_ending(self._publisher, message):
                 return  # the node ends before it was warm
 
     def end(self) -> None:

@@ -1,7 +1,7 @@
 """One RealSense camera: found by its serial number, streamed, watched, restarted, reset, and found again. No ROS.
 
-A thread calls `step` for ever. SEARCHING: the camera is not on the bus. STREAMING: frames come. A silence restarts the
-stream, a second one resets the camera, and a camera that has left the bus is looked for until it is back.
+A thread calls `step` until `ended` is set. SEARCHING: the camera is not on the bus. STREAMING: frames come. A silence
+restarts the stream, a second one resets the camera, and a camera that has left the bus is looked for until it is back.
 """
 from __future__ import annotations
 
@@ -67,6 +67,8 @@ class RealsenseCamera:
         self._on_bus = True
         self._wanted = self._close_error = ""
         self._lock = threading.Lock()
+        #: Set by whoever ends the camera: it is not opened again, and the thread's waits are over.
+        self.ended = threading.Event()
         self.locked: Dict[str, float] = {}
 
     # Called from other threads ---------------------------------------------------------------------------------------
@@ -80,6 +82,8 @@ class RealsenseCamera:
 
     def step(self) -> None:
         """Wait for a frame or look for the camera, at most some 0.3 s. Never raises what a camera can cause."""
+        if self.ended.is_set():
+            return
         try:
             if self.state is CameraState.STREAMING:
                 self._read()
@@ -88,10 +92,10 @@ class RealsenseCamera:
         except sdk.CameraError as error:
             # A refusal, not a fault: it stands until somebody changes the camera.
             self.close(str(error))
-            time.sleep(SEARCH_PERIOD_S)
+            self.ended.wait(SEARCH_PERIOD_S)
         except RuntimeError as error:
             self.close(f"{self.config.label}: the driver says: {error}")
-            time.sleep(SEARCH_PERIOD_S)
+            self.ended.wait(SEARCH_PERIOD_S)
 
     def start(self) -> None:
         """Find and stream the camera now. Raises CameraError saying why it cannot be used; waits at most
@@ -111,7 +115,7 @@ class RealsenseCamera:
             time.sleep(SEARCH_PERIOD_S)
 
     def close(self, message: str = "closed") -> None:
-        """Let go of the camera; it will be looked for again."""
+        """Let go of the camera; unless `ended`, it will be looked for again. Not while another thread is in `step`."""
         sensor, self._sensor, self._queue, self._last_frame, self.device = self._sensor, None, None, None, None
         if self.state is not CameraState.RESETTING:
             self.state = CameraState.SEARCHING
@@ -137,9 +141,11 @@ class RealsenseCamera:
         else:
             self.state = CameraState.SEARCHING
             self.message = sdk.not_found(self._rs, self._context, self.config)
-        time.sleep(SEARCH_PERIOD_S)
+        self.ended.wait(SEARCH_PERIOD_S)
 
     def _open(self, device: sdk.DeviceInfo) -> None:
+        if self.ended.is_set():
+            return
         sensor, profile = sdk.colour_sensor(self._rs, device, self.config)
         sdk.configure(self._rs, device, sensor, self.config)
         if self.locked:
@@ -204,7 +210,7 @@ class RealsenseCamera:
                 device.handle.hardware_reset()
         except RuntimeError as error:
             self.message = f"{self.config.label}: cannot be reset ({error}); unplug it and plug it in again"
-        time.sleep(SEARCH_PERIOD_S)
+        self.ended.wait(SEARCH_PERIOD_S)
 
     def status(self) -> Tuple[bool, str, Dict[str, object]]:
         """(whether frames come, a sentence, values) for diagnostics."""

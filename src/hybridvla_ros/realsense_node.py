@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import rospy
@@ -18,7 +19,7 @@ from std_srvs.srv import Trigger, TriggerResponse
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_ros.images import from_rgb, to_jpeg
-from hybridvla_ros.node_support import package_path, require_parameter, run_node
+from hybridvla_ros.node_support import package_path, publish_unless_ending, require_parameter, run_node
 from hybridvla_ros.realsense_camera import CameraState, ColourFrame, RealsenseCamera
 from hybridvla_ros.realsense_config import DeviceConfig, RealsenseConfig
 from hybridvla_ros.realsense_sdk import connected, load_sdk
@@ -26,6 +27,8 @@ from hybridvla_ros.realsense_sdk import connected, load_sdk
 #: Distortion models of the SDK that are OpenCV's (k1, k2, p1, p2, k3).
 PLUMB_BOB = ("brown_conrady", "inverse_brown_conrady", "modified_brown_conrady", "none")
 LOCK_TIMEOUT_S = 3.0
+#: For a camera's thread to leave the driver when the node ends, s; opening a stream takes 1 to 2.
+END_TIMEOUT_S = 3.0
 
 
 class RealsenseNode:
@@ -45,14 +48,16 @@ class RealsenseNode:
         for camera in self.cameras:
             camera.start()
             rospy.loginfo("%s: %s", camera.config.label, camera.device.text)
+        self._threads: List[threading.Thread] = []
+        rospy.on_shutdown(self._close)
         for camera in self.cameras:
             root = f"/{camera.config.name}/realsense_camera"
             rospy.Service(f"{root}/reset", Trigger, self._reset(camera))
             rospy.Service(f"{root}/lock_exposure", Trigger, self._lock(camera))
-            threading.Thread(target=self._run, args=(camera,), daemon=True).start()
+            self._threads.append(threading.Thread(target=self._run, args=(camera,), daemon=True))
+            self._threads[-1].start()
         self._diagnostics = rospy.Publisher("/diagnostics", DiagnosticArray, queue_size=2)
         self._timer = rospy.Timer(rospy.Duration(1.0), self._report)
-        rospy.on_shutdown(self._close)
 
     @staticmethod
     def _clock_ns() -> int:
@@ -60,7 +65,7 @@ class RealsenseNode:
 
     def _run(self, camera: RealsenseCamera) -> None:
         state = camera.state
-        while not rospy.is_shutdown():
+        while not (rospy.is_shutdown() or camera.ended.is_set()):
             camera.step()
             if camera.state is not state:
                 state = camera.state
@@ -69,11 +74,11 @@ class RealsenseNode:
     def _publish(self, device: DeviceConfig, frame: ColourFrame) -> None:
         publishers = self._publishers[device.name]
         stamp, where = rospy.Time(nsecs=frame.stamp_ns), f"{device.name}_color_optical_frame"
-        publishers["image"].publish(from_rgb(frame.pixels, stamp, where))
+        publish_unless_ending(publishers["image"], from_rgb(frame.pixels, stamp, where))
         if publishers["jpeg"].get_num_connections():
-            publishers["jpeg"].publish(to_jpeg(frame.pixels, stamp, where, device.jpeg_quality))
+            publish_unless_ending(publishers["jpeg"], to_jpeg(frame.pixels, stamp, where, device.jpeg_quality))
         intrinsics = next(camera.intrinsics for camera in self.cameras if camera.config is device)
-        publishers["info"].publish(camera_info(intrinsics, stamp, where))
+        publish_unless_ending(publishers["info"], camera_info(intrinsics, stamp, where))
 
     def _reset(self, camera: RealsenseCamera) -> Callable[[Any], TriggerResponse]:
         def call(_request: Any) -> TriggerResponse:
@@ -107,11 +112,19 @@ class RealsenseNode:
                 level=DiagnosticStatus.OK if fresh else DiagnosticStatus.ERROR, message=message,
                 name=f"{rospy.get_name().lstrip('/')}: {camera.config.name}", hardware_id=camera.config.serial,
                 values=[KeyValue(key, str(value)) for key, value in values.items()]))
-        self._diagnostics.publish(array)
+        publish_unless_ending(self._diagnostics, array)
 
     def _close(self) -> None:
+        """rospy calls this before is_shutdown() is true: a camera closed under its thread would be found and opened again."""
         for camera in self.cameras:
-            camera.close()
+            camera.ended.set()
+        deadline = time.monotonic() + END_TIMEOUT_S
+        for camera, thread in zip(self.cameras, self._threads):
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():       # in a driver call that hangs; the end of the process frees the camera
+                rospy.logwarn("%s: the driver does not answer, so it is not closed", camera.config.label)
+            else:
+                camera.close()
 
 
 def refuse_simulated_time() -> None:

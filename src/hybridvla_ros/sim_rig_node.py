@@ -17,7 +17,7 @@ from hybridvla.srv import ResetScene, ResetSceneResponse, RigReport, RigReportRe
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.safety.config import RobotConfig
-from hybridvla_ros.node_support import number_parameter, package_path, require_parameter
+from hybridvla_ros.node_support import number_parameter, package_path, publish_unless_ending, require_parameter
 from hybridvla_ros.sim_cameras import SceneCameras
 from hybridvla_sim.monitor import MonitorLimits
 from hybridvla_sim.rig import FINGER_NAMES, JOINT_NAMES, Rig, RigConfig
@@ -126,13 +126,13 @@ class SimRigNode:
                              position=[*state.joint_positions.tolist(), *fingers.tolist()],
                              velocity=[*state.joint_velocities.tolist(), 0.0, 0.0])
         message.header.stamp = now
-        self._joints.publish(message)
+        publish_unless_ending(self._joints, message)
         pose = PoseStamped()
         pose.header.stamp, pose.header.frame_id = now, self._base_frame
         pose.pose.position.x, pose.pose.position.y, pose.pose.position.z = state.pose.position
         (pose.pose.orientation.x, pose.pose.orientation.y, pose.pose.orientation.z,
          pose.pose.orientation.w) = state.pose.quaternion
-        self._tool.publish(pose)
+        publish_unless_ending(self._tool, pose)
 
 
 def main() -> None:

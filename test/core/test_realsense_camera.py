@@ -279,6 +279,16 @@ def test_a_camera_that_cannot_be_reset_says_so(context, soft):
     desk.camera.close()
 
 
+def test_a_camera_that_is_ended_is_not_opened_again(context, soft):
+    desk = Desk(context)
+    desk.camera.start()
+    desk.camera.ended.set()
+    desk.camera.close()
+    desk.camera.step()
+    desk.camera._search()  # where the thread may be as the end comes
+    assert desk.camera.state is CameraState.SEARCHING and desk.camera.message == "closed"
+
+
 # Stamps ------------------------------------------------------------------------------------------------------------
 
 def test_host_times_are_taken_as_they_are_and_impossible_ones_are_not_believed():

@@ -4,9 +4,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
+import pyrealsense2 as rs
 import pytest
 import rospy
 import yaml
@@ -15,23 +17,35 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
 from hybridvla_ros.images import to_rgb
+from hybridvla_ros.realsense_camera import CameraState
+from hybridvla_ros.realsense_config import DeviceConfig, RealsenseConfig
+from hybridvla_ros.realsense_node import RealsenseNode
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "core"))
+from realsense_bench import SoftCamera, Streaming  # noqa: E402  # the path comes first
+
 ROOT = HERE.parents[1]
 NAMES = {"camera_a": "111", "camera_b": "222"}
 
 
 class Watch:
-    """What the node publishes."""
+    """The newest of what the node publishes: raw images are large."""
 
     def __init__(self):
         self.images, self.infos, self.jpegs, self.status = {}, {}, {}, {}
+        self.ears = []
         for name in NAMES:
             for kind, topic, into in ((Image, "image_raw", self.images), (CameraInfo, "camera_info", self.infos),
                                       (CompressedImage, "image_raw/compressed", self.jpegs)):
-                rospy.Subscriber(f"/{name}/color/{topic}", kind, lambda m, i=into, n=name: i.setdefault(n, []).append(m),
-                                 queue_size=1, buff_size=2 ** 24)
-        rospy.Subscriber("/diagnostics", DiagnosticArray, self.on_diagnostics)
+                self.ears.append(rospy.Subscriber(
+                    f"/{name}/color/{topic}", kind, lambda m, i=into, n=name: i.setdefault(n, deque(maxlen=30)).append(m),
+                    queue_size=1, buff_size=2 ** 24))
+        self.ears.append(rospy.Subscriber("/diagnostics", DiagnosticArray, self.on_diagnostics))
+
+    def close(self):
+        for ear in self.ears:
+            ear.unregister()
 
     def on_diagnostics(self, message):
         for status in message.status:
@@ -54,9 +68,12 @@ def cameras(bench, tmp_path_factory):
     node = bench.graph.start([sys.executable, str(HERE / "soft_camera_node.py"), f"_config:={config}",
                               "_serials:=camera_a=111,camera_b=222"], "realsense.log")
     watch = Watch()
-    watch.until(lambda: set(watch.images) == set(NAMES), "images")
-    yield watch
-    bench.graph.end(node)
+    try:
+        watch.until(lambda: set(watch.images) == set(NAMES), "images")
+        yield watch
+    finally:
+        watch.close()
+        bench.graph.end(node)
 
 
 def test_images_and_camera_info_share_stamp_and_frame_and_fit_the_wall_clock(cameras):
@@ -103,6 +120,23 @@ def test_a_pulled_cable_is_named_and_frames_come_back_with_it_while_the_other_ca
 def test_exposure_is_locked_by_service(cameras):
     answer = rospy.ServiceProxy("/camera_b/realsense_camera/lock_exposure", Trigger)()
     assert answer.success and "exposure_100us: 166" in answer.message and "white_balance_k: 4600" in answer.message
+
+
+def test_a_node_that_ends_leaves_the_cameras_closed(bench):
+    """rospy calls the hook while is_shutdown() is false: a camera's thread that went on would open it again."""
+    context = rs.context()
+    soft = SoftCamera("333").plug(context)
+    node = RealsenseNode(rs, context, RealsenseConfig(devices=(DeviceConfig("camera_z", "333"),)))
+    try:
+        with Streaming(soft):
+            bench.until(lambda: node.cameras[0].counters["frames"] > 2, "frames")
+            node._close()
+            assert not any(thread.is_alive() for thread in node._threads)
+            time.sleep(1.0)
+        camera = node.cameras[0]
+        assert camera.state is CameraState.SEARCHING and camera.message == "closed" and camera.counters["reconnects"] == 0
+    finally:
+        node._timer.shutdown()
 
 
 def run_node(*arguments):

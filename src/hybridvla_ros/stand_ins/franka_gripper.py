@@ -18,6 +18,7 @@ from franka_gripper.msg import (
 )
 from sensor_msgs.msg import JointState
 
+from hybridvla_ros.node_support import publish_unless_ending
 from hybridvla_ros.stand_ins.franka_robot import FrankaRobot
 from hybridvla_sim.rig import MAX_WIDTH
 
@@ -49,7 +50,7 @@ class Gripper:
             turn += 1
             message = JointState(name=self._fingers, position=[self.width / 2] * 2, velocity=[0.0] * 2, effort=[0.0] * 2)
             message.header.stamp = rospy.Time.now()
-            self._joints.publish(message)
+            publish_unless_ending(self._joints, message)
             time.sleep(1.0 / PUBLISH_HZ)
 
     def _wait_still(self) -> bool:

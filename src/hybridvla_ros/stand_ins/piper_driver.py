@@ -20,6 +20,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 
 from hybridvla_core.safety.config import ArmConfig
+from hybridvla_ros.node_support import node_ending
 from hybridvla_sim.piper_arm import MOVE_J, MOVE_P
 from hybridvla_sim.piper_rig import PiperRig
 from hybridvla_sim.piper_scene import MAX_WIDTH
@@ -131,7 +132,7 @@ class PiperDriver:
         try:
             self._publish()
         except rospy.ROSException:
-            if self.alive:               # otherwise it died in the middle of its turn
+            if self.alive and not node_ending():     # otherwise it, or the node, died in the middle of its turn
                 raise
 
     def _publish(self) -> None:

@@ -20,6 +20,7 @@ from hybridvla_core.safety.status import State
 from hybridvla_ros import conversions
 from hybridvla_ros.adapters.franka import reading
 from hybridvla_ros.adapters.franka.start_path import StartPath
+from hybridvla_ros.node_support import publish_unless_ending
 
 FOLLOW_S = 0.02          # between targets that follow a led arm
 SETTLE_S = 1.2           # six time constants of the controller's stiffness filter
@@ -205,7 +206,8 @@ class Chores:
         while self._led.is_set() and not rospy.is_shutdown():
             adapter.leading = True
             pose = reading.pose(adapter.state.O_T_EE)
-            adapter.poses.publish(conversions.pose_message(pose, adapter.arm.base_frame, rospy.Time.now().to_sec()))
+            message = conversions.pose_message(pose, adapter.arm.base_frame, rospy.Time.now().to_sec())
+            publish_unless_ending(adapter.poses, message)
             time.sleep(FOLLOW_S)
         adapter.leading = False
 
