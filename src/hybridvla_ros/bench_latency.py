@@ -79,33 +79,53 @@ def measure(seconds: float) -> Dict[str, Any]:
         graph.start([sys.executable, "-m", "hybridvla_ros.bench_latency", "--policy", f"_policy_config:={path}",
                      f"_robot_config:={ROBOT}"], "policy.log")
         import rospy
-        from std_srvs.srv import SetBool
-
-        from hybridvla.srv import SetInstruction
-        from hybridvla_ros.rigs_timing import StampToTarget
 
         rospy.init_node("bench_latency", disable_signals=True)
-        for service in ("/hybridvla/safety/activate", "/hybridvla/policy/set_instruction"):
-            rospy.wait_for_service(service, 60)
-        activate, deadline = rospy.ServiceProxy("/hybridvla/safety/activate", SetBool), time.monotonic() + 30
-        instruct = rospy.ServiceProxy("/hybridvla/policy/set_instruction", SetInstruction)
-        results = {}
-        for key, instruction in (("at_rest", "stay"), ("moving", "move")):
-            instruct(instruction, False)
-            answer = activate(True)
-            while not answer.success:
-                if time.monotonic() > deadline:
-                    raise HybridVLAError(f"the filter cannot be activated: {answer.message}")
-                time.sleep(0.2)
-                answer = activate(True)
-            time.sleep(2.0)
-            timing = StampToTarget()
-            time.sleep(seconds)
-            results[key] = timing.result()
-            timing.close()
+        try:
+            results = {key: _phase(instruction, seconds) for key, instruction in (("at_rest", "stay"), ("moving", "move"))}
+        except (rospy.ROSException, rospy.ServiceException) as error:
+            raise HybridVLAError(f"the graph did not come up ({error}); the end of its log:\n{graph.log_tail()}") from error
     if not all(result["executed"] for result in results.values()):
         raise HybridVLAError("no proposal was executed; run `make demo` to see whether the graph works here")
     return {**results, "views": len(VIEWS), "size": [WIDTH, HEIGHT], "fps": FPS, "seconds": seconds}
+
+
+def _phase(instruction: str, seconds: float) -> Dict[str, Any]:
+    """Figures of `seconds` s with one instruction; `begun_early`: the share for which a tick was brought forward."""
+    import rospy
+    from std_srvs.srv import SetBool
+
+    from hybridvla.srv import SetInstruction
+    from hybridvla_ros.rigs_timing import StampToTarget
+
+    for service in ("/hybridvla/safety/activate", "/hybridvla/policy/set_instruction"):
+        rospy.wait_for_service(service, 60)
+    activate, deadline = rospy.ServiceProxy("/hybridvla/safety/activate", SetBool), time.monotonic() + 30
+    answer = rospy.ServiceProxy("/hybridvla/policy/set_instruction", SetInstruction)(instruction, False)
+    if not answer.success:
+        raise HybridVLAError(f"the instruction was refused: {answer.message}")
+    while not activate(True).success:
+        if time.monotonic() > deadline:
+            raise HybridVLAError(f"the filter cannot be activated: {activate(True).message}")
+        time.sleep(0.2)
+    time.sleep(2.0)
+    before = _early_ticks()
+    with StampToTarget() as timing:
+        time.sleep(seconds)
+    result = timing.result()
+    return {**result, "begun_early": round((_early_ticks() - before) / max(1, result["executed"]), 2)}
+
+
+def _early_ticks() -> int:
+    """Of the filter since its start, from its diagnostics, which come once a second."""
+    import rospy
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    for _ in range(50):
+        for status in rospy.wait_for_message("/diagnostics", DiagnosticArray, 10.0).status:
+            if status.name.endswith(": filter"):
+                return int(next(entry.value for entry in status.values if entry.key == "early"))
+    raise HybridVLAError("the filter publishes no diagnostics")
 
 
 def main() -> int:

@@ -1,11 +1,13 @@
 """The node's place in the graph: whether the master answers, knows us, and who else speaks on our command topics."""
 from __future__ import annotations
 
+import contextlib
 import http.client
 import threading
 import time
+import xml.parsers.expat
 import xmlrpc.client
-from typing import Any, Callable, List
+from typing import Any, Callable, List, Optional
 
 import rosgraph
 import rospy
@@ -15,7 +17,8 @@ PERIOD_S = 0.5
 TIMEOUT_S = 1.0
 RECONNECT_EVERY = 4  # looks
 LOST_AFTER = 2       # questions in a row without an answer
-ERRORS = (OSError, xmlrpc.client.Error, http.client.HTTPException)
+#: Also of something that is no master and answers on its port.
+ERRORS = (OSError, ValueError, xmlrpc.client.Error, http.client.HTTPException, xml.parsers.expat.ExpatError)
 
 
 class GraphWatch:
@@ -32,6 +35,7 @@ class GraphWatch:
         self._intruders, self._on_lost, self._on_intruder = intruders, on_lost, on_intruder
         self._name, self._uri = rospy.get_name(), rospy.get_node_uri()
         self._failures = self._count = 0
+        self._mending: Optional[threading.Thread] = None
         self.problem = ""
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -56,13 +60,19 @@ class GraphWatch:
         if self._failures >= LOST_AFTER:
             self._on_lost("")
         self._failures = 0
-        self._count += 1
-        if self._count % RECONNECT_EVERY == 0:
-            self._reconnect(master, state[0])
         problem = self._intruders(state)
         if problem:
             self._on_intruder(problem)      # at every look: `resume` does not outlast an intruder
         self._say(problem)
+        self._count += 1
+        if self._count % RECONNECT_EVERY == 0 and not (self._mending and self._mending.is_alive()):
+            # Beside the looks: every computer that is gone takes TIMEOUT_S.
+            self._mending = threading.Thread(target=self._mend, args=(state[0],), daemon=True)
+            self._mending.start()
+
+    def _mend(self, published: List[Any]) -> None:
+        with contextlib.suppress(*ERRORS):      # the next look says what is wrong with the master
+            self._reconnect(_proxy(rosgraph.get_master_uri()), published)
 
     def _reconnect(self, master: Any, published: List[Any]) -> None:
         """Make up for connections to living publishers that are gone. Only to those whose node answers at once: rospy

@@ -9,7 +9,8 @@ MMAP_BYTES, TRIM_BYTES = 32 * 2 ** 20, 256 * 2 ** 20
 
 
 def keep_freed_memory() -> bool:
-    """Have malloc keep up to TRIM_BYTES of freed memory and not map blocks below MMAP_BYTES; whether that was possible.
+    """Have malloc keep up to TRIM_BYTES of freed memory in each of its arenas, and not map blocks below MMAP_BYTES; whether
+    that was possible.
 
     By default glibc maps and unmaps every image anew, and each of its pages is cleared and faulted in again: for a raw
     640x480 image more time than its whole way through a socket takes. Other C libraries have no mallopt and stay as
@@ -19,4 +20,4 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    return bool(mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)) and bool(mallopt(M_TRIM_THRESHOLD, TRIM_BYTES))
+    return all([mallopt(M_MMAP_THRESHOLD, MMAP_BYTES), mallopt(M_TRIM_THRESHOLD, TRIM_BYTES)])

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import sys
-import threading
 import time
 from typing import Dict, List
 
@@ -18,6 +18,32 @@ SCHEDULERS = ("fifo", "ordinary")
 GAPS_MS = (6.0, 7.5, 10.0, 20.0, 50.0, 100.0)
 
 
+class Bell:
+    """Wakes the one thread that waits for it. A pipe, because a lock with a timeout waits by the wall clock under Python
+    3.8: a clock set back would make the filter stand still for as long."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(self._write, False)
+        self._rung = False
+
+    def ring(self) -> None:
+        if not self._rung:
+            self._rung = True
+            os.write(self._write, b"!")
+
+    def silence(self) -> None:
+        """Forget that it was rung. Under the lock that `ring` is called under."""
+        if self._rung:
+            os.read(self._read, 1)
+            self._rung = False
+
+    def wait(self, seconds: float) -> bool:
+        """Until it is rung, at most `seconds`; whether it was."""
+        return bool(select.select([self._read], [], [], max(0.0, seconds))[0])
+
+
 class Pace:
     """`wait()` once a tick. Gaps are times between the begins of two ticks, s."""
 
@@ -25,8 +51,7 @@ class Pace:
         self.period = 1.0 / hz
         self.ticks = self.overruns = self.early = 0
         self.longest_gap = 0.0
-        self._hurry = threading.Event()
-        self._was_early = False
+        self._bell, self._was_early = Bell(), False
         self.gaps: List[int] = [0] * (len(GAPS_MS) + 1)
         self._began = self._before = self._following = time.monotonic()
 
@@ -54,11 +79,11 @@ class Pace:
         """From another thread: bring the next tick forward, to half a period after the last one at the soonest, and the
         ticks after it with it. Never two in a row. Only for a trajectory at rest: whoever holds the last command sees the
         same motion as without, begun a little earlier."""
-        self._hurry.set()
+        self._bell.ring()
 
     def calm(self) -> None:
         """Before a tick, under the lock that `hurry` is called under: what it asked for is done by this tick."""
-        self._hurry.clear()
+        self._bell.silence()
 
     def wait(self) -> None:
         """Until the next tick is due; missed ones are never made up."""
@@ -66,7 +91,7 @@ class Pace:
         if left <= 0.0:
             self.overruns += 1
             self._following = time.monotonic()
-        early = self._hurry.wait(max(left, 0.0)) and left > 0.0 and not self._was_early
+        early = self._bell.wait(left) and left > 0.0 and not self._was_early
         if early:
             soonest = self._before + EARLY_SPACING * self.period
             self._following = min(self._following, max(time.monotonic(), soonest))

@@ -83,10 +83,10 @@ def time_from_stamp(operator: AgilexOperator, seconds: float = TIMING_S) -> Dict
     """From the camera's stamp to the filter's first target of the proposal, beyond the policy's own time."""
     from hybridvla_ros.rigs_timing import StampToTarget
 
-    timing = StampToTarget()
     operator.start(1)
     operator.instruct("stay", False)
-    time.sleep(seconds)
+    with StampToTarget() as timing:
+        time.sleep(seconds)
     operator.activate(False)
     return timing.result()
 

@@ -72,12 +72,13 @@ def run(folder: Path, episodes: int = len(EPISODES), port: Optional[int] = None)
         from hybridvla_ros.rigs_timing import StampToTarget
 
         try:
-            operator, timing = Fr3Operator(), StampToTarget()
+            operator = Fr3Operator()
             operator.until(lambda: operator.heartbeat is not None and not operator.heartbeat.warming_up,
                            "a policy that is READY", 90.0)
         except (rospy.ROSException, HybridVLAError) as error:
             raise HybridVLAError(f"the FR3 rig did not come up ({error}); the end of its log:\n{graph.log_tail()}") from error
-        rows = [episode(operator, *what) for what in EPISODES[:episodes]]
+        with StampToTarget() as timing:
+            rows = [episode(operator, *what) for what in EPISODES[:episodes]]
         answer, report = operator.report(""), operator.rig()
         counters = dict(zip(operator.status.counter_names, operator.status.counters))
         return {"episodes": len(rows), "successes": sum(row["success"] for row in rows),

@@ -43,7 +43,7 @@ class RigOperator:
         threading.Thread(target=self._press, daemon=True).start()
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Let go of the deadman."""
         self._alive = False
 
     def _press(self) -> None:

@@ -21,7 +21,7 @@ from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_core.safety.status import Reason, State
 from hybridvla_ros import adapters, conversions
 from hybridvla_ros.graph_watch import GraphWatch
-from hybridvla_ros.node_support import Diagnostics, UnfailingLog, number_parameter, package_path, require_parameter
+from hybridvla_ros.node_support import Diagnostics, UnfailingLog, node_ending, number_parameter, package_path, require_parameter
 from hybridvla_ros.operator_view import Operator
 from hybridvla_ros.pacing import Pace, use_scheduler
 from hybridvla_ros.safety_parameters import SafetyParameters
@@ -74,7 +74,7 @@ class SafetyNode:
             return
         with self._lock:
             accepted = self.filter.on_proposal(proposal, time.monotonic(), publisher)
-            if accepted.accepted and self.filter.at_rest:
+            if accepted.at_once:
                 self._pace.hurry()
         if not accepted.accepted:
             rospy.logwarn_throttle(1.0, "proposal %d refused: %s", proposal.sequence, accepted.reason)
@@ -185,7 +185,7 @@ class SafetyNode:
                 if output.status_changed or pace.ticks % every == 0:
                     self._status.publish(conversions.status_message(output.status, self._frames))
             except rospy.ROSException:
-                if not rospy.is_shutdown():     # topics close before the loop hears of the end
+                if not node_ending():     # topics close before the loop hears of the end
                     raise
             pace.wait()
 

@@ -9,6 +9,7 @@ import rospy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from hybridvla_ros.images import from_rgb, to_jpeg
+from hybridvla_ros.node_support import publish_unless_ending
 from hybridvla_sim.rig import CAMERAS, Rig
 
 
@@ -43,13 +44,13 @@ class SceneCameras:
 
     def _publish(self, name: str, stamp: rospy.Time) -> None:
         pixels, frame = self._picture.render(name), f"camera_{name}_optical_frame"
-        self._images[name].publish(from_rgb(pixels, stamp, frame))
+        publish_unless_ending(self._images[name], from_rgb(pixels, stamp, frame))
         if self._jpegs[name].get_num_connections():
-            self._jpegs[name].publish(to_jpeg(pixels, stamp, frame))
+            publish_unless_ending(self._jpegs[name], to_jpeg(pixels, stamp, frame))
         info = self._rig.camera_info(name)
         message = CameraInfo(width=info["width"], height=info["height"], distortion_model="plumb_bob", D=[0.0] * 5)
         message.K = [info["fx"], 0.0, info["cx"], 0.0, info["fy"], info["cy"], 0.0, 0.0, 1.0]
         message.R = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
         message.P = [info["fx"], 0.0, info["cx"], 0.0, 0.0, info["fy"], info["cy"], 0.0, 0.0, 0.0, 1.0, 0.0]
         message.header.stamp, message.header.frame_id = stamp, frame
-        self._infos[name].publish(message)
+        publish_unless_ending(self._infos[name], message)

@@ -178,6 +178,20 @@ def test_stopped_is_left_by_resume_alone_also_after_deactivation():
     rig.assert_no_violation()
 
 
+def test_stopped_on_the_way_to_inactive_resume_leads_to_inactive():
+    rig = FaultRig().begin()
+    rig.tick(10)
+    assert rig.filter.activate(False, rig.now) == (True, "braking, then inactive")
+    rig.tick(1)
+    assert rig.filter.stop(rig.now)[0] and rig.output.arms[0].publish           # a motion is not cut off
+    rig.run_until(lambda output: rig.filter.at_rest, 2.0)
+    assert rig.filter.state == State.STOPPED and rig.output.arms[0].publish
+    assert rig.filter.resume(rig.now) == (True, "inactive") and rig.filter.state == State.INACTIVE
+    rig.tick(5)
+    assert rig.filter.state == State.INACTIVE and not rig.output.arms[0].publish
+    rig.assert_no_violation()
+
+
 @pytest.mark.parametrize("end", ["stop", "deadman", "joint_states", "pause", "deactivate"])
 def test_reenter_is_slow_and_can_be_ended(end):
     rig = FaultRig(change=lambda config: dataclasses.replace(config, deadman_required=end == "deadman"))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safety_rig import Rig
 
 from hybridvla_core.contracts import GripperState
 from hybridvla_core.errors import ConfigurationError
@@ -80,3 +81,21 @@ def test_the_sequencer_streams_within_them_and_comes_to_rest_when_the_wish_is_dr
 def test_its_numbers_must_be_positive():
     with pytest.raises(ConfigurationError, match="acceleration_m_s2"):
         dataclasses.replace(GRIPPER, acceleration_m_s2=0.0)
+
+
+def test_a_proposal_begins_at_once_only_where_arms_and_grippers_rest():
+    rig = Rig("agilex", change=lambda robot: dataclasses.replace(robot, deadman_required=False)).start()
+    rig.tick(2)
+    here = [rig.pose(index).position for index in range(2)]
+    turns = [rig.pose(index).quaternion for index in range(2)]
+    assert rig.propose(here, turns, opening=0.0).at_once
+    rig.run_until(lambda output: output.arms[0].gripper is not None)
+    assert rig.filter.at_rest and not rig.propose(here, turns, opening=0.5).at_once, "a gripper is on its way"
+    rig.run_until(lambda output: output.arms[0].gripper is None)
+    moved = [position + [0.0, 0.0, 0.05] for position in here]
+    assert rig.propose(moved, turns, opening=0.5).at_once
+    rig.run_until(lambda output: not rig.filter.at_rest)
+    assert not rig.propose(here, turns, opening=0.5).at_once, "an arm moves"
+    rig.filter.stop(rig.now)
+    assert not rig.propose(here, turns, opening=0.5).at_once
+    assert not Rig("agilex").propose(here, turns).at_once, "inactive"

@@ -200,6 +200,23 @@ def test_towards_a_singularity_it_slows_stops_and_comes_back():
     assert np.linalg.norm(back[-1] - start) < 1e-4                 # and is not stuck
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_of_two_arms_each_is_slowed_on_its_way_into_a_singularity(index):
+    roomy = [dataclasses.replace(arm, workspace=dataclasses.replace(
+        arm.workspace, lower_m=(-1.2, -1.2, 0.0), upper_m=(1.2, 1.2, 1.0))) for arm in DUAL.arms]
+    motion = Motion(dataclasses.replace(DUAL, arms=tuple(roomy), coupled=False))
+    outward = np.zeros((2, 3))
+    outward[index, 0] = 0.8
+    target, arm = goal(motion, *outward), ArmKinematics(DUAL.arms[index])
+    for _ in range(1200):
+        assert motion.step(target)
+        if motion.reasons & Reason.SINGULARITY:
+            break
+    rules = DUAL.arms[index].singularity
+    dexterity = np.linalg.svd(arm.jacobian(motion.joints[index]), compute_uv=False)[-1]
+    assert 0.5 * (rules.slow_below + rules.stop_below) < dexterity < 1.1 * rules.slow_below, "well before the hard limit"
+
+
 def test_plans_keep_goals_inside_box_and_planes():
     rig = Rig()
     plane = Plane("shelf", (0.0, 0.0, 1.0), 0.2)

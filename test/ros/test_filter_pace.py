@@ -1,6 +1,8 @@
 """The filter's rate: never sooner than a period, but for a tick brought forward at rest; never catching up."""
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ PERIOD = 0.005
 
 
 class Clock:
-    """Stands in for `time` and for the event: sleeping takes exactly as long as asked for."""
+    """Stands in for `time`: sleeping takes exactly as long as asked for."""
 
     def __init__(self):
         self.now, self.calls = 100.0, []
@@ -22,26 +24,26 @@ class Clock:
         self.now += seconds
 
 
-class Event:
-    """hurry() is called at given times, in order; or before the tick that is under way has ended."""
+class Bell:
+    """Rings at given times, in order."""
 
     def __init__(self, clock, moments):
-        self.clock, self.moments, self.is_set = clock, list(moments), False
+        self.clock, self.moments, self.rung = clock, list(moments), False
 
-    def set(self):
-        self.is_set = True
+    def ring(self):
+        self.rung = True
 
-    def clear(self):
-        self.is_set = False
+    def silence(self):
+        self.rung = False
 
-    def wait(self, timeout):
-        end = self.clock.now + timeout
-        if not self.is_set and self.moments and self.moments[0] <= end:
+    def wait(self, seconds):
+        end = self.clock.now + max(0.0, seconds)
+        if not self.rung and self.moments and self.moments[0] <= end:
             self.clock.now = max(self.clock.now, self.moments.pop(0))
-            self.is_set = True
-        if not self.is_set:
+            self.rung = True
+        if not self.rung:
             self.clock.now = end
-        return self.is_set
+        return self.rung
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def run(monkeypatch):
         clock = Clock()
         monkeypatch.setattr(pacing, "time", clock)
         pace = pacing.Pace(1.0 / PERIOD)
-        pace._hurry = Event(clock, [100.0 + moment for moment in moments])
+        pace._bell = Bell(clock, [100.0 + moment for moment in moments])
         times = []
         for tick in range(ticks):
             times.append(pace.tick() - 100.0)
@@ -83,7 +85,7 @@ def test_an_early_tick_keeps_half_a_period_and_never_follows_another(run):
 
 def test_what_the_tick_itself_has_taken_up_brings_no_other_tick_forward(run, monkeypatch):
     times, pace = run()
-    pace._hurry.set()
+    pace.hurry()
     pace.calm()
     before = pacing.time.monotonic()
     pace.tick()
@@ -95,3 +97,19 @@ def test_missed_ticks_are_not_made_up(run):
     times, pace = run(work=lambda tick: 0.050 if tick == 5 else 0.001)
     gaps = np.diff(times)
     assert gaps.max() == pytest.approx(0.050) and (gaps > 0.97 * PERIOD).all() and pace.overruns == 1
+
+
+def test_the_bell_wakes_another_thread_and_is_rung_once_until_silenced():
+    bell = pacing.Bell()
+    assert not bell.wait(0.0)
+    ringer = threading.Timer(0.05, bell.ring)
+    ringer.start()
+    assert bell.wait(30.0)
+    ringer.join()
+    for _ in range(100_000):      # more than a pipe holds
+        bell.ring()
+    bell.silence()
+    assert not bell.wait(0.0)
+    bell.silence()
+    bell.ring()
+    assert bell.wait(0.0)

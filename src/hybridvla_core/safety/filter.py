@@ -114,8 +114,9 @@ class SafetyFilter:
             return Acceptance(True)
         if self.config.door == "cartesian" and self._motion.at_rest:
             self._follow_measured()
+        at_once = self._motion.at_rest and not any(gripper.moving for gripper in self._execution.grippers)
         self._execution.take(proposal, now)
-        return Acceptance(True)
+        return Acceptance(True, at_once=at_once)
 
     def on_deadman(self, pressed: bool, now: float) -> None:
         self._watchdogs.on_deadman(pressed, now)

@@ -25,6 +25,11 @@ class GripperSequencer:
         """A command has been sent and has neither ended nor run out of time."""
         return self._busy or self._wanted is not None and self.command != self._wanted
 
+    @property
+    def moving(self) -> bool:
+        """A streamed opening is on its way."""
+        return self._stream.moving
+
     def restart(self, measured: float) -> None:
         """Forget; the gripper stands at `measured` (NaN: unknown). A binary gripper's first command goes out whatever it
         is: the opening does not tell one that holds something wide from one that is open."""

@@ -101,7 +101,7 @@ class StateMachine:
             return False, "not stopped"
         if not self._motion.at_rest:
             return False, "still braking: try again"
-        if self._was_inactive:
+        if self._was_inactive or self.deactivating:
             self._to_inactive()
             return True, "inactive"
         problem = self._arms.not_ready(now)

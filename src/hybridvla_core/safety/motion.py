@@ -64,7 +64,7 @@ class Motion:
         self._braking = np.zeros((len(self._arms), 0, self.joints.shape[1]))
         self._bends = np.zeros_like(self.joints)
         self.factor = 1.0
-        self._dexterity, self._look = np.full(len(self._arms), np.inf), 0
+        self._dexterity, self._look = np.full(len(self._arms), np.inf), np.zeros(len(self._arms), dtype=int)
         self._last_check.restart(self.positions, self.rotations, self.joints)
 
     @property
@@ -215,12 +215,12 @@ class Motion:
         scale = 1.0
         for index, (arm, config) in enumerate(zip(self._arms, self._config.arms)):
             rules = config.singularity
-            self._look -= 1
-            if self._look > 0 and self._dexterity[index] > 2.0 * rules.slow_below:
+            self._look[index] -= 1
+            if self._look[index] > 0 and self._dexterity[index] > 2.0 * rules.slow_below:
                 continue
             before = self._dexterity[index]
             now = float(np.linalg.svd(arm.jacobian(self.joints[index]), compute_uv=False)[-1])
-            self._dexterity[index], self._look = now, LOOK_TICKS
+            self._dexterity[index], self._look[index] = now, LOOK_TICKS
             if now < rules.slow_below and now < before:
                 scale = min(scale, max(0.05, (now - rules.stop_below) / (rules.slow_below - rules.stop_below)))
         if scale < 1.0:

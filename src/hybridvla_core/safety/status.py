@@ -97,10 +97,14 @@ class SafetyStatus:
 
 @dataclass(frozen=True)
 class Acceptance:
-    """The answer to one proposal; `reason` is empty when it was accepted."""
+    """The answer to one proposal; `reason` is empty when it was accepted.
+
+    at_once: it begins a motion from rest of all arms and grippers, so that the next tick may be brought forward.
+    """
 
     accepted: bool
     reason: str = ""
+    at_once: bool = False
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from hybridvla_ros.policy_arms import fingers_of
 STATE_SILENT_S = 0.1     # after it, joint states alone speak for the arm
 FOREIGN_S = 1.0          # a foreign command is remembered that long
 WATCH_S = 1.0            # between looks whether our controller still runs
+SEEDED = 1.05            # of a joint's fastest: a larger step is no motion, the filter has begun anew elsewhere
 
 
 class FrankaAdapter:
@@ -40,8 +41,6 @@ class FrankaAdapter:
 
     def __init__(self, config: RobotConfig, on_state: Callable[[ArmState], None], operator: Any) -> None:
         driver_module.messages()
-        from franka_msgs.msg import FrankaState
-
         self.config, self.arm, self.franka = config, config.arms[0], config.franka
         self._on_state = on_state
         self.driver = driver_module.FrankaDriver(config.franka)
@@ -60,21 +59,16 @@ class FrankaAdapter:
         self._kinematics = ArmKinematics(self.arm)
         self._reader = ArmReader(self.arm.name, self.arm.joint_names, fingers_of(self.arm))
         self._last: Optional[ArmState] = None
+        self._joints_before: Optional[np.ndarray] = None       # as sent last, rad
         self.hand = self._make_hand()
         self.gripper = GripperWorker(self.hand, self.arm.gripper.deadline_s, self.franka.slip_m) if self.hand else None
         self._publishers()
-        rospy.Subscriber(self.arm.topics["robot_state"], FrankaState, self._on_franka, queue_size=20, tcp_nodelay=True)
-        rospy.Subscriber(self.arm.topics["joint_states"], JointState, self._on_joints, queue_size=5, tcp_nodelay=True)
-        if self.hand:
-            rospy.Subscriber(self.arm.topics["gripper_joint_states"], JointState, self._on_fingers, queue_size=2)
-        rospy.Subscriber(self.command_topic, rospy.AnyMsg, self._on_command, queue_size=20, tcp_nodelay=True)
         self._operator = operator
         self.stiffness = float("nan")         # N/m, as the controller last announced it
-        node = f"/{self.franka.impedance_controller}/dynamic_reconfigure_compliance_param_node"
-        rospy.Subscriber(f"{node}/parameter_updates", Config, self._on_compliance, queue_size=2)
         self.start_up = StartUp(self, operator.dry_run)
         self._chores = Chores(self, operator)
         self.go_to_start = self._chores.go_to_start
+        self._subscribe()                     # last: a driver that runs already speaks at once
         self._diagnostics = Diagnostics("franka", self._diagnose)
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -102,6 +96,17 @@ class FrankaAdapter:
         self.command_topic = self.arm.topics["command" if self.config.door == "cartesian" else "trajectory"]
         self._echo = rospy.Publisher(f"/hybridvla/safety/{name}/target", PoseStamped, queue_size=1)
         self._joint_echo = rospy.Publisher(f"/hybridvla/safety/{name}/joint_target", JointState, queue_size=1)
+
+    def _subscribe(self) -> None:
+        from franka_msgs.msg import FrankaState
+
+        rospy.Subscriber(self.arm.topics["robot_state"], FrankaState, self._on_franka, queue_size=20, tcp_nodelay=True)
+        rospy.Subscriber(self.arm.topics["joint_states"], JointState, self._on_joints, queue_size=5, tcp_nodelay=True)
+        if self.hand:
+            rospy.Subscriber(self.arm.topics["gripper_joint_states"], JointState, self._on_fingers, queue_size=2)
+        rospy.Subscriber(self.command_topic, rospy.AnyMsg, self._on_command, queue_size=20, tcp_nodelay=True)
+        node = f"/{self.franka.impedance_controller}/dynamic_reconfigure_compliance_param_node"
+        rospy.Subscriber(f"{node}/parameter_updates", Config, self._on_compliance, queue_size=2)
 
     # State in ------------------------------------------------------------------------------------------------------
 
@@ -189,7 +194,9 @@ class FrankaAdapter:
     def send(self, commands: Sequence[ArmCommand], stamp: float) -> None:
         """Publish what the filter released this tick. stamp: when the tick began, s."""
         for command in commands:
-            if command.publish and not self.fault:
+            if not command.publish or self.fault:
+                self._joints_before = None
+            else:
                 if self.config.door == "cartesian":
                     message = conversions.pose_message(command.pose, self.arm.base_frame, stamp)
                     self.poses.publish(message)
@@ -201,10 +208,11 @@ class FrankaAdapter:
 
     def _send_joints(self, command: ArmCommand, stamp: float) -> None:
         """One point, replaced every tick: the controller joins it to what it does, `trajectory_ahead_s` behind."""
-        before = getattr(self, "_joints_before", None)
-        joints = np.asarray(command.joint_positions, dtype=float)
-        speed = (joints - before[0]) / max(stamp - before[1], 1e-3) if before and stamp - before[1] < 0.1 else 0.0 * joints
-        self._joints_before = (joints, stamp)
+        joints, before = np.asarray(command.joint_positions, dtype=float), self._joints_before
+        speed = np.zeros_like(joints) if before is None else (joints - before) / self.config.dt
+        if (np.abs(speed) > np.asarray(self.arm.joint_limits.velocity_rad_s) * SEEDED).any():
+            speed[:] = 0.0
+        self._joints_before = joints
         point = JointTrajectoryPoint(positions=joints.tolist(), velocities=speed.tolist(),
                                      time_from_start=rospy.Duration(self.franka.trajectory_ahead_s))
         self.trajectories.publish(JointTrajectory(joint_names=list(self.arm.joint_names), points=[point]))
