@@ -1,6 +1,7 @@
 """The training recipe as one self-checking configuration (`config/training/*.yaml`)."""
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Tuple
 
@@ -73,6 +74,14 @@ class AugmentConfig:
     state_angle_rad: float
     state_gripper: float
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            # Photometric strengths of 1 and more leave nothing of some images.
+            below = 1.0 if name in ("brightness", "contrast", "channel_gain", "pixel_noise") else math.inf
+            if not 0.0 <= value < below:
+                raise ConfigurationError(f"augment: {name} is {value}; use 0 (off) or more" +
+                                         (", below 1" if below < math.inf else ""))
+
 
 @dataclass(frozen=True)
 class DaggerConfig:
@@ -116,5 +125,14 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= 1_000_000:
             raise ConfigurationError("seed must lie in [0, 10^6]; larger ones belong to evaluation")
-        if len(self.betas) != 2 or not 0 < self.ema < 1:
-            raise ConfigurationError("betas needs two numbers and ema must lie in (0, 1)")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigurationError(f"betas is {list(self.betas)}; use two numbers in [0, 1)")
+        if not 0 < self.ema < 1:
+            raise ConfigurationError(f"ema is {self.ema}; use a number between 0 and 1")
+        if not 0 < self.gradient_clip < math.inf:
+            raise ConfigurationError(f"gradient_clip is {self.gradient_clip}; use a positive number")
+        for name in ("weight_decay", "warmup_steps", "save_every_s"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; use 0 or more")
+        if not self.phase_weights or not all(0 < weight < math.inf for weight in self.phase_weights):
+            raise ConfigurationError("phase_weights needs a positive number for each phase")
