@@ -142,6 +142,13 @@ def status_message(status: safety.SafetyStatus, frames: Dict[str, str]) -> Safet
     return message
 
 
+def commands(message: SafetyStatus) -> Tuple[Dict[str, contracts.Pose], float, int, int, bool]:
+    """(pose by arm, stamp s, epoch, sequence, whether the filter commands) of a status, as `Proposer.on_commands` takes it."""
+    poses = {arm.name: pose_contract(arm.target) for arm in message.arms}
+    return (poses, message.header.stamp.to_sec(), int(message.epoch), int(message.sequence),
+            message.state != SafetyStatus.INACTIVE)
+
+
 def execution(message: SafetyStatus) -> Tuple[int, int, bool, bool]:
     """(epoch, sequence, whether every arm has carried it out, whether the filter waits for a proposal) of a status."""
     at_target = bool(message.arms) and message.sequence > 0 and all(arm.at_target for arm in message.arms)

@@ -73,9 +73,7 @@ class PolicyNode:
 
     def _on_status(self, message: SafetyStatus) -> None:
         self.proposer.on_execution(*conversions.execution(message))
-        for arm in message.arms:
-            self.proposer.on_command(arm.name, conversions.pose_contract(arm.target), float("nan"),
-                                     arm.target.header.stamp.to_sec())
+        self.proposer.on_commands(*conversions.commands(message))
 
     def _set_instruction(self, request: Any) -> SetInstructionResponse:
         answer = self.proposer.set_instruction(request.instruction, request.hold)

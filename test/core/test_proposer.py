@@ -1,6 +1,7 @@
 """The policy node's logic without ROS: instructions, sequences, blocking keyframes, refusals."""
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,9 @@ class Still:
 class Desk:
     """A proposer with a clock in hand and everything it published."""
 
-    def __init__(self):
-        self.config = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml")
+    def __init__(self, **convention):
+        config = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml")
+        self.config = replace(config, convention=replace(config.convention, **convention))
         self.robot = load_file(RobotConfig, ROOT / "config/robots/sim_fr3.yaml")
         self.policy = Still(self.config.convention)
         self.now, self.proposals, self.heartbeats = 10.0, [], []

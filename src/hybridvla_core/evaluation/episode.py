@@ -148,6 +148,8 @@ class _Loop:
             self.result.states.append(State(status.state).name)
         waiting = status.state == State.HOLDING and status.reasons == Reason.PROPOSAL_STALE
         self.proposer.on_execution(status.epoch, status.sequence, status.at_target, waiting)
+        self.proposer.on_commands({command.name: command.pose for command in output.arms}, now, status.epoch, status.sequence,
+                                  status.state != State.INACTIVE)
         runner.rig.step(runner.robot.dt)
 
     def _infer(self, now: float) -> None:

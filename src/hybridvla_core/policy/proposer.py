@@ -1,7 +1,7 @@
 """The logic of the policy node without ROS: from observations and an instruction to proposals.
 
 One inference thread calls `due`, `begin`, `Policy.predict`, `finish` (or `step`, which does all of it); other threads
-call `set_instruction`, `on_arm_state`, `on_command`, `on_execution` and `heartbeat`. Everything published passes
+call `set_instruction`, `on_arm_state`, `on_commands`, `on_execution` and `heartbeat`. Everything published passes
 through the two callbacks under one lock, so proposals leave in the order of their sequence numbers and none for an
 old instruction leaves after `set_instruction` has returned.
 """
@@ -11,7 +11,7 @@ import math
 import secrets
 import threading
 import time
-from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, List, Mapping, NamedTuple, Optional
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from hybridvla_core.contracts import (
 )
 from hybridvla_core.conventions import state_vector
 from hybridvla_core.errors import ObservationError
+from hybridvla_core.policy.command_memory import CommandMemory
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import check_fit, misfits
 from hybridvla_core.policy.history import PoseHistory
@@ -66,7 +67,7 @@ class Proposer:
         self._clock, self._monotonic = clock, monotonic
         self._lock = threading.RLock()
         self._measured = {name: PoseHistory(name) for name in self.convention.arms}
-        self._commanded = {name: PoseHistory(name) for name in self.convention.arms}
+        self.commands = CommandMemory(self.convention.arms)
         self._instruction = ""
         self._instruction_sequence = 0
         self._sequence = 0
@@ -111,11 +112,10 @@ class Proposer:
             with self._lock:
                 self._measured[state.name].add(stamp, state.pose, state.gripper)
 
-    def on_command(self, name: str, pose: Pose, opening: float, stamp: float) -> None:
-        """A target as it was sent to the robot; the base of `delta_base: commanded`. opening: NaN if unknown."""
-        if name in self._commanded:
-            with self._lock:
-                self._commanded[name].add(stamp, pose, opening)
+    def on_commands(self, poses: Mapping[str, Pose], stamp: float, epoch: int, sequence: int, active: bool) -> None:
+        """From the filter: see `CommandMemory.commanded`."""
+        with self._lock:
+            self.commands.commanded(poses, stamp, epoch, sequence, active)
 
     def on_execution(self, epoch: int, sequence: int, at_target: bool, waiting: bool = False) -> None:
         """From the filter: the proposal last executed, whether all of it is carried out, whether it waits for another."""
@@ -153,8 +153,8 @@ class Proposer:
             self.epoch = secrets.randbits(63) | 1
             self._sequence, self._last_begin = 0, -math.inf
             self._pacing.start_over()
-            for histories in (self._measured, self._commanded):
-                histories.update({name: PoseHistory(name) for name in histories})
+            self._measured.update({name: PoseHistory(name) for name in self._measured})
+            self.commands.clear()
 
     def report(self, message: str) -> None:
         """Say in the heartbeat why no observation can be made (`camera wrist: no frame for 0.4 s`)."""
@@ -175,7 +175,7 @@ class Proposer:
                 raise ObservationError("there is no instruction yet; call set_instruction")
             self._check_images(images, stamp, camera_spread)
             measured = [self._measured[name].at(stamp, self.config.max_state_gap_s) for name in self.convention.arms]
-            commanded = self._last_commands(stamp)
+            commanded = self.commands.at(stamp)
             bases = measured if self.convention.delta_base == "measured" else [
                 there or here for there, here in zip(commanded, measured)]
             observation = Observation(images=images, instruction=self._instruction, stamp_ns=int(stamp_ns),
@@ -203,6 +203,7 @@ class Proposer:
             proposal = make_proposal(self.config, self.policy, inference, prediction, self.epoch, self._sequence,
                                      max(self._clock() - inference.stamp, 0.0))
             self._pacing.sent(self._sequence, now, self._clock(), proposal.chunk, now - self._last_begin)
+            self.commands.proposed(self.epoch, self._sequence, {target.name: target.gripper for target in proposal.targets})
             self._publish(proposal)
             return proposal
 
@@ -257,11 +258,6 @@ class Proposer:
         if spread > self.config.max_camera_spread_s:
             raise ObservationError(f"the images are {spread:.3f} s apart (limit {self.config.max_camera_spread_s} s); "
                                    "synchronise the cameras")
-
-    def _last_commands(self, stamp: float) -> List[Optional[Tuple[Pose, float, float]]]:
-        """Per arm the command at `stamp`, or None before the first one. A command holds until the next."""
-        return [history.at(stamp, math.inf) if len(history) else None for history in
-                (self._commanded[name] for name in self.convention.arms)]
 
     def _state_input(self, measured: List[Any], commanded: List[Any]) -> np.ndarray:
         source = measured

@@ -7,12 +7,12 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any, Deque, Dict, Iterator, List, Optional, Tuple
 
-from hybridvla_core.contracts import Pose
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.evaluation.replay.rows import DECISION, PERIOD, Frame, RecordedProposal
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.proposer import Proposer
 from hybridvla_core.safety.config import RobotConfig
+from hybridvla_ros import conversions
 from hybridvla_ros.arm_feed import ArmFeed
 from hybridvla_ros.images import to_rgb
 from hybridvla_ros.replay import bags
@@ -82,7 +82,7 @@ class FrameSource:
         topics = self._found.topics
         wanted = [*topics.images, *topics.joints]
         if self._config.convention.delta_base == "commanded" or self._config.convention.state_source == "last_command":
-            wanted.append(topics.status)
+            wanted += [topics.proposals, topics.status]
         for topic, raw, when, path in self._found.read(wanted):
             self._now = max(self._now, when)
             while self._instructions and self._instructions[0][0] <= when:
@@ -111,14 +111,12 @@ class FrameSource:
                 renames = topics.names.get(arm, {})
                 message.name = [renames.get(name, name) for name in message.name]
             self._feed.on_joints(message, topics.joints[topic], when)
+        elif topic == topics.proposals:
+            proposal = bags.message(raw, topic, path)
+            self.proposer.commands.proposed(proposal.epoch, proposal.sequence,
+                                            {target.name: target.gripper for target in proposal.targets})
         else:
-            self._commands(bags.message(raw, topic, path))
-
-    def _commands(self, status: Any) -> None:
-        for arm in status.arms:
-            point, turn = arm.target.pose.position, arm.target.pose.orientation
-            self.proposer.on_command(arm.name, Pose([point.x, point.y, point.z], [turn.x, turn.y, turn.z, turn.w]),
-                                     float("nan"), arm.target.header.stamp.to_sec())
+            self.proposer.on_commands(*conversions.commands(bags.message(raw, topic, path)))
 
     def _periodic(self) -> Optional[Frame]:
         """As the live loop: when a prediction is due, from the newest set, once the arms' states reach up to it."""
