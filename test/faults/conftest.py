@@ -1,6 +1,7 @@
 """A master and a filter that tests kill, stop and cut off, with an arm and a policy inside the test process."""
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -37,6 +38,7 @@ class FaultBench:
         self.arm, self.kinematics = arm, ArmKinematics(arm)
         self.joints = np.array(arm.start_joints_rad)
         self.command, self.targets, self.status = None, [], None
+        self.statuses = []           # every one: some reasons last for one tick
         self.beating, self.epoch, self.sequence, self.turn = True, 0, 0, 0
         self.clock = None            # simulated time, when a test drives it
         limits, cartesian = arm.workspace, arm.cartesian_limits
@@ -64,6 +66,7 @@ class FaultBench:
 
     def _on_status(self, message):
         self.status, self.status_at = message, time.monotonic()
+        self.statuses.append(message)
 
     def _arm(self):
         import rospy
@@ -78,7 +81,8 @@ class FaultBench:
                 error = np.concatenate((0.2 * (self.command - position), np.zeros(3)))
                 self.joints = self.joints + np.linalg.pinv(self.kinematics.jacobian(self.joints)) @ error
             message = JointState(name=list(self.arm.joint_names), position=self.joints.tolist())
-            message.header.stamp = rospy.Time.from_sec(self.clock) if self.clock is not None else rospy.Time.now()
+            clock = self.clock       # a test may end simulated time between two looks
+            message.header.stamp = rospy.Time.from_sec(clock) if clock is not None else rospy.Time.now()
             self._joint_states.publish(message)
             if self.beating and self.epoch and count % 5 == 0:
                 self._heartbeats.publish(self.beat())
@@ -116,7 +120,34 @@ class FaultBench:
         return self.status is not None and self.status.state == getattr(type(self.status), name)
 
     def because(self, reason, words=""):
-        return bool(self.status.reasons & getattr(type(self.status), reason)) and words in self.status.message
+        """The status now gives this reason, in these words."""
+        return gives(self.status, reason, words)
+
+    def gave(self, since, reason, words=""):
+        """Some status has given this reason since len(statuses) was `since`."""
+        return any(gives(status, reason, words) for status in self.statuses[since:])
+
+    @contextlib.contextmanager
+    def publishing(self, topic, kind):
+        """A publisher for a while."""
+        import rospy
+
+        publisher = rospy.Publisher(topic, kind, queue_size=1)
+        try:
+            yield publisher
+        finally:
+            publisher.unregister()
+
+    @contextlib.contextmanager
+    def process(self, command, log):
+        """A process for a while, however it stands at the end."""
+        process = self.graph.start(command, log)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                self.signal(signal.SIGCONT, process)
+            self.graph.end(process)
 
     def start_filter(self, *arguments, wait=True, command_prefix=()):
         import rospy
@@ -190,6 +221,10 @@ class FaultBench:
             time.sleep(0.3)
             return self.targets[-1] == before
         self.until(resting, "rest")
+
+
+def gives(status, reason, words):
+    return bool(status.reasons & getattr(type(status), reason)) and words in status.message
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,13 @@
 """Faults of processes, clocks, sockets and the master: real ones, with the arm held and no limit broken each time."""
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -43,9 +45,9 @@ def test_a_filter_that_was_suspended_does_not_catch_up(bench):
     bench.moving()
     bench.signal(signal.SIGSTOP)
     time.sleep(1.0)
-    count, last = len(bench.targets), bench.targets[-1]
+    count, last, since = len(bench.targets), bench.targets[-1], len(bench.statuses)
     bench.signal(signal.SIGCONT)
-    bench.until(lambda: bench.because("CLOCK_JUMP", "paused") or bench.state("HOLDING"), "the pause in the status")
+    bench.until(lambda: bench.gave(since, "CLOCK_JUMP"), "the pause in the status")
     bench.assert_held()
     way = np.linalg.norm(np.diff([last, *bench.targets[count:]], axis=0), axis=1)
     assert way.sum() < 0.08                    # it braked; a second at full speed would have been 0.35 m
@@ -62,14 +64,18 @@ def test_an_illegal_parameter_is_refused_and_the_arm_holds(bench):
     call = rospy.ServiceProxy("/safety_filter_node/set_parameters", Reconfigure)
     for value in (5.0, 0.0, math.nan):
         bench.moving()
+        since = len(bench.statuses)
         answer = call(Config(doubles=[DoubleParameter("speed_scale", value)]))
         assert answer.config.doubles[0].value == 1.0
-        bench.until(lambda: bench.because("CONFIGURATION", "speed_scale") or bench.state("HOLDING"), "the refusal")
+        bench.until(lambda since=since, value=value: bench.gave(since, "CONFIGURATION", f"speed_scale is {value}"),
+                    "the refusal")
         bench.assert_held()
-        assert bench.status.speed_scale == 1.0
-    assert call(Config(doubles=[DoubleParameter("speed_scale", 0.5)])).config.doubles[0].value == 0.5
-    bench.until(lambda: bench.status.speed_scale == 0.5, "a legal value")
-    call(Config(doubles=[DoubleParameter("speed_scale", 1.0)]))
+        assert bench.state("HOLDING") and bench.status.speed_scale == 1.0
+    try:
+        assert call(Config(doubles=[DoubleParameter("speed_scale", 0.5)])).config.doubles[0].value == 0.5
+        bench.until(lambda: bench.status.speed_scale == 0.5, "a legal value")
+    finally:
+        call(Config(doubles=[DoubleParameter("speed_scale", 1.0)]))
 
 
 @pytest.mark.parametrize("name", ["another_filter", "safety_filter_node"])
@@ -88,10 +94,9 @@ def test_another_publisher_on_the_command_topic_stops_the_arm(bench):
     from geometry_msgs.msg import PoseStamped
 
     bench.moving()
-    intruder = rospy.Publisher(bench.arm.topics["command"], PoseStamped, queue_size=1)
-    bench.until(lambda: bench.state("STOPPED") and bench.because("CONTROLLER", "/fault_tests"), "the intruder's name")
-    bench.assert_held()
-    intruder.unregister()
+    with bench.publishing(bench.arm.topics["command"], PoseStamped):
+        bench.until(lambda: bench.state("STOPPED") and bench.because("CONTROLLER", "/fault_tests"), "the intruder's name")
+        bench.assert_held()
     bench.until(lambda: bench.resume().success, "resume")
     bench.set_off()
     assert bench.monitor.violations == 0, bench.monitor.last_violation
@@ -100,21 +105,23 @@ def test_another_publisher_on_the_command_topic_stops_the_arm(bench):
 def test_a_policy_process_that_is_suspended_joined_by_another_and_killed(bench):
     bench.epoch = 0
     bench.activated()
-    talker = bench.graph.start([sys.executable, str(HERE / "talker.py")], "talker.log")
-    bench.until(lambda: bench.state("ACTIVE"), "motion on the word of the process")
-    bench.signal(signal.SIGSTOP, talker)
-    bench.until(lambda: bench.because("HEARTBEAT_LOST"), "the loss of the suspended policy")
-    bench.assert_held()
-    bench.signal(signal.SIGCONT, talker)
-    bench.until(lambda: bench.state("ACTIVE"), "motion after it woke")
-    bench.epoch = 1
-    bench.until(lambda: bench.because("SECOND_PUBLISHER", "fault_tests"), "the second publisher's name")
-    bench.assert_held()
-    bench.epoch = 0
-    bench.until(lambda: bench.state("ACTIVE"), "motion once one policy is left")
-    bench.signal(signal.SIGKILL, talker)
-    bench.until(lambda: bench.because("HEARTBEAT_LOST"), "the loss of the killed policy")
-    bench.assert_held()
+    with bench.process([sys.executable, str(HERE / "talker.py")], "talker.log") as talker:
+        bench.until(lambda: bench.state("ACTIVE"), "motion on the word of the process")
+        bench.signal(signal.SIGSTOP, talker)
+        bench.until(lambda: bench.because("HEARTBEAT_LOST"), "the loss of the suspended policy")
+        bench.assert_held()
+        bench.signal(signal.SIGCONT, talker)
+        bench.until(lambda: bench.state("ACTIVE"), "motion after it woke")
+        try:
+            bench.epoch = 1
+            bench.until(lambda: bench.because("SECOND_PUBLISHER", "fault_tests"), "the second publisher's name")
+            bench.assert_held()
+        finally:
+            bench.epoch = 0
+        bench.until(lambda: bench.state("ACTIVE"), "motion once one policy is left")
+        bench.signal(signal.SIGKILL, talker)
+        bench.until(lambda: bench.because("HEARTBEAT_LOST"), "the loss of the killed policy")
+        bench.assert_held()
 
 
 def test_a_connection_that_stalls_in_a_message_and_a_network_that_splits_and_heals(bench):
@@ -124,9 +131,10 @@ def test_a_connection_that_stalls_in_a_message_and_a_network_that_splits_and_hea
     time.sleep(0.5)
     bench.activated()
     bench.epoch, bench.sequence = int(time.monotonic() * 1e6), 0
-    beats = RawPublisher("/raw_beats", "/hybridvla/policy/heartbeat", PolicyHeartbeat, "/raw_policy")
-    words = RawPublisher("/raw_words", "/hybridvla/policy/proposal", ActionProposal, "/raw_policy")
-    try:
+    with contextlib.ExitStack() as peers:
+        beats, words = (peers.enter_context(contextlib.closing(RawPublisher(name, topic, kind, "/raw_policy")))
+                        for name, topic, kind in (("/raw_beats", "/hybridvla/policy/heartbeat", PolicyHeartbeat),
+                                                  ("/raw_words", "/hybridvla/policy/proposal", ActionProposal)))
         bench.until(lambda: beats.connections and words.connections, "the connections")
 
         def talk():
@@ -155,9 +163,6 @@ def test_a_connection_that_stalls_in_a_message_and_a_network_that_splits_and_hea
         bench.assert_held()
         beats.heal()
         words.heal()
-    finally:
-        beats.close()
-        words.close()
 
 
 def test_a_subscriber_that_never_reads_delays_nothing(bench):
@@ -167,30 +172,30 @@ def test_a_subscriber_that_never_reads_delays_nothing(bench):
 
     bench.moving()
     uri = Master("/deaf").lookupNode("/safety_filter_node")
-    deaf = [deaf_subscriber("/deaf", uri, "/hybridvla/safety/status", SafetyStatus)]
-    deaf += [deaf_subscriber("/deaf", uri, bench.arm.topics["command"], PoseStamped) for _ in range(2)]
-    count, begin = len(bench.targets), time.monotonic()
-    bench.until(lambda: time.monotonic() - begin > 4.0, "time for buffers to fill")
-    assert len(bench.targets) - count > 200        # a filter that is blocked by one of them sends nothing more
-    assert time.monotonic() - bench.status_at < 2.0
-    for connection in deaf:
-        connection.close()
+    with contextlib.ExitStack() as deaf:
+        for topic, kind in (("/hybridvla/safety/status", SafetyStatus), *[(bench.arm.topics["command"], PoseStamped)] * 2):
+            deaf.enter_context(deaf_subscriber("/deaf", uri, topic, kind))
+        count, begin = len(bench.targets), time.monotonic()
+        bench.until(lambda: time.monotonic() - begin > 4.0, "time for buffers to fill")
+        assert len(bench.targets) - count > 200    # a filter that is blocked by one of them sends nothing more
+        assert time.monotonic() - bench.status_at < 2.0
     assert bench.monitor.violations == 0, bench.monitor.last_violation
 
 
 def test_the_master_dies_and_returns(bench, tmp_path):
-    episodes = bench.graph.start([sys.executable, str(ROOT / "nodes" / "episode_node"),
-                                  f"_file:={tmp_path / 'episodes.jsonl'}"], "episodes.log")
-    rospy.wait_for_service("/hybridvla/episode/start", 20)
-    bench.moving()
-    bench.graph.end(bench.graph.master)
-    bench.until(lambda: bench.because("OPERATOR", "master does not answer"), "the loss of the master")
-    bench.assert_held()
-    bench.graph.master = bench.graph.start(["rosmaster", "--core", "-p", str(bench.graph.port)], "master.log")
-    bench.until(lambda: not bench.because("OPERATOR"), "the master's return")
-    rospy.wait_for_service("/hybridvla/safety/stop", 20)      # registered again
-    rospy.wait_for_service("/hybridvla/episode/start", 20)    # and so is every other node of ours
-    bench.graph.end(episodes)
+    episodes = [sys.executable, str(ROOT / "nodes" / "episode_node"), f"_file:={tmp_path / 'episodes.jsonl'}"]
+    with bench.process(episodes, "episodes.log"):
+        rospy.wait_for_service("/hybridvla/episode/start", 20)
+        bench.moving()
+        bench.graph.end(bench.graph.master)
+        try:
+            bench.until(lambda: bench.because("OPERATOR", "master does not answer"), "the loss of the master")
+            bench.assert_held()
+        finally:
+            bench.graph.master = bench.graph.start(["rosmaster", "--core", "-p", str(bench.graph.port)], "master.log")
+        bench.until(lambda: not bench.because("OPERATOR"), "the master's return")
+        rospy.wait_for_service("/hybridvla/safety/stop", 20)      # registered again
+        rospy.wait_for_service("/hybridvla/episode/start", 20)    # and so is every other node of ours
     assert bench.stop().success
     bench.until(lambda: bench.state("STOPPED"), "STOPPED")
     bench.until(lambda: bench.resume().success, "resume")
@@ -202,61 +207,71 @@ def test_a_full_disk_loses_log_lines_and_nothing_else(bench):
     if not os.path.exists("/dev/full"):
         pytest.skip("this system has no /dev/full")
     bench.kill_filter()
-    bench.start_filter("__log:=/dev/full", command_prefix=(
-        "bash", "-c", 'exec "$@" > /dev/full 2>&1', "filter"))
-    bench.moving()
-    for _ in range(30):
-        bench.resume()                                        # each writes a line
-    bench.set_off()
-    bench.beating = False
-    bench.until(lambda: bench.because("HEARTBEAT_LOST"), "silence")
-    bench.assert_held()
-    assert bench.filter.poll() is None
-    bench.kill_filter()
+    try:
+        bench.start_filter("__log:=/dev/full", command_prefix=(
+            "bash", "-c", 'exec "$@" > /dev/full 2>&1', "filter"))
+        bench.moving()
+        for _ in range(30):
+            bench.resume()                                    # each writes a line
+        bench.set_off()
+        bench.beating = False
+        bench.until(lambda: bench.because("HEARTBEAT_LOST"), "silence")
+        bench.assert_held()
+        assert bench.filter.poll() is None
+    finally:
+        bench.kill_filter()
+
+
+@contextlib.contextmanager
+def simulated_time(bench):
+    """/clock and the arm's stamps at the test's will: its threading.Event lets them run, its list of jumps, s, is taken."""
+    from rosgraph_msgs.msg import Clock
+
+    running, jumps, ended = threading.Event(), [], threading.Event()
+    running.set()
+
+    def run(publisher):
+        while not ended.wait(0.01):
+            bench.clock += (0.01 if running.is_set() else 0.0) + (jumps.pop(0) if jumps else 0.0)
+            publisher.publish(Clock(rospy.Time.from_sec(bench.clock)))
+
+    with bench.publishing("/clock", Clock) as publisher:
+        bench.kill_filter()
+        bench.clock = 1000.0
+        thread = threading.Thread(target=run, args=(publisher,), daemon=True)
+        try:
+            rospy.set_param("/use_sim_time", True)
+            thread.start()
+            yield running, jumps
+        finally:
+            rospy.set_param("/use_sim_time", False)
+            bench.kill_filter()
+            ended.set()
+            thread.join(2)
+            bench.clock = None
 
 
 def test_simulated_time_that_stops_and_jumps(bench):
-    from rosgraph_msgs.msg import Clock
-
-    bench.kill_filter()
-    rospy.set_param("/use_sim_time", True)
-    clock, running, bench.clock = rospy.Publisher("/clock", Clock, queue_size=1), [True], 1000.0
     # Stamps of a clock that jumps say nothing about speed: steps are judged here, not by the monitor.
-
-    def run():
-        while True:
-            time.sleep(0.01)
-            now = bench.clock
-            if now is None:
-                return
-            if running[0]:
-                now = bench.clock = now + 0.01
-            clock.publish(Clock(rospy.Time.from_sec(now)))
-
-    import threading
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        bench.start_filter()
-        count = len(bench.targets)
-        bench.moving()
-        running[0] = False
-        bench.until(lambda: bench.because("CLOCK_JUMP", "stood still") or bench.because("JOINT_STATE", "stand still"),
-                    "the stopped clock")
-        bench.assert_rests()
-        running[0] = True
-        for jump in (-100.0, 300.0):
-            bench.set_off()
-            bench.clock += jump
-            bench.until(lambda: bench.because("CLOCK_JUMP") or bench.because("JOINT_STATE") or bench.state("HOLDING"),
-                        "the jump")
+    with simulated_time(bench) as (running, jumps):
+        try:
+            bench.start_filter()
+            count = len(bench.targets)
+            bench.moving()
+            running.clear()
+            bench.until(lambda: bench.because("CLOCK_JUMP") and bench.because("JOINT_STATE", "stand still"),
+                        "the stopped clock")
             bench.assert_rests()
-        bench.set_off()
-        steps = np.linalg.norm(np.diff(bench.targets[count:], axis=0), axis=1)
-        assert steps.max() < 4 * 0.35 * 0.005               # a message or two may be lost on the way
-    finally:
-        bench.monitor.counts.clear()
-        rospy.set_param("/use_sim_time", False)
-        bench.kill_filter()
-        bench.clock = None
-        thread.join(2)
+            running.set()
+            for jump, words in ((-100.0, "set back"), (300.0, "set ahead")):
+                bench.set_off()
+                since = len(bench.statuses)
+                jumps.append(jump)
+                bench.until(lambda since=since, words=words: bench.gave(since, "CLOCK_JUMP")
+                            and bench.gave(since, "JOINT_STATE", words), "the jump")
+                bench.assert_rests()
+            bench.set_off()
+            steps = np.linalg.norm(np.diff(bench.targets[count:], axis=0), axis=1)
+            assert steps.max() < 4 * 0.35 * 0.005           # a message or two may be lost on the way
+        finally:
+            bench.monitor.counts.clear()

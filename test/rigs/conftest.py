@@ -97,6 +97,21 @@ class Rig:
 
 
 @pytest.fixture(scope="session")
+def publishing(master):
+    """A function: a publisher of the test's own for a while, gone again however the test ends."""
+    import rospy
+
+    @contextlib.contextmanager
+    def publish(topic, kind):
+        publisher = rospy.Publisher(topic, kind, queue_size=1)
+        try:
+            yield publisher
+        finally:
+            publisher.unregister()
+    return publish
+
+
+@pytest.fixture(scope="session")
 def master(tmp_path_factory):
     """A master of its own, that outlives what is launched on it."""
     import rospy

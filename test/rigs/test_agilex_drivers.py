@@ -22,7 +22,8 @@ def test_a_gripper_in_motor_units_is_refused_by_name(agilex):
 
 def test_a_driver_in_read_mode_is_refused_by_name(agilex):
     with agilex("driver_mode:=0") as rig:
-        rig.until(lambda: rig.state("STOPPED") or "mode:=1" in rig.activate(True).message, "a refusal")
+        rig.until(lambda: rig.status is not None and "mode:=1" in rig.activate(True).message + rig.status.message, "a refusal")
+        assert not rig.activate(True).success and rig.state("STOPPED", "INACTIVE")
 
 
 def test_an_old_pos_cmd_driver_is_spoken_to_in_its_own_units(agilex):

@@ -1,6 +1,7 @@
 """The FR3 through its launch file: motion, and what goes wrong between a filter and franka_ros while it moves."""
 from __future__ import annotations
 
+import contextlib
 import time
 
 import numpy as np
@@ -161,52 +162,59 @@ def test_an_object_that_slips_out_of_the_gripper_is_reported(rig):
     rig.until(lambda: rig.status.arms[0].gripper_state == ArmSafety.FAILED, "the slip", 10)
 
 
-def test_a_second_node_on_our_topic_ends_in_a_stopped_controller_and_not_in_a_fight(rig):
-    import rospy
+def test_a_second_node_on_our_topic_ends_in_a_stopped_controller_and_not_in_a_fight(rig, publishing):
     from geometry_msgs.msg import PoseStamped
 
     rig.fast()
-    marker = rospy.Publisher(TARGETS, PoseStamped, queue_size=1)
     message = PoseStamped()
     message.pose.position.x, message.pose.position.z, message.pose.orientation.x = 0.5, 0.5, 1.0
-    end = time.monotonic() + 3.0
-    while time.monotonic() < end and not (rig.state("STOPPED") and IMPEDANCE not in rig.rig()["running"]):
-        marker.publish(message)
-        time.sleep(0.005)
-    assert rig.state("STOPPED") and "also commands the arm" in rig.status.message
-    assert IMPEDANCE not in rig.rig()["running"]
-    assert not rig.resume().success
-    marker.unregister()
+    with publishing(TARGETS, PoseStamped) as marker:
+        end = time.monotonic() + 3.0
+        while time.monotonic() < end and not (rig.state("STOPPED") and IMPEDANCE not in rig.rig()["running"]):
+            marker.publish(message)
+            time.sleep(0.005)
+        assert rig.state("STOPPED") and "also commands the arm" in rig.status.message
+        assert IMPEDANCE not in rig.rig()["running"]
+        assert not rig.resume().success
     rig.answered(rig.resume, what="resume", timeout=60)
     assert rig.still() < 0.01
     assert IMPEDANCE in rig.rig()["running"]
 
 
-def test_a_second_publisher_is_named_before_it_has_said_a_word(rig):
-    import rospy
+def test_a_second_publisher_is_named_before_it_has_said_a_word(rig, publishing):
     from geometry_msgs.msg import PoseStamped
 
     rig.start()
-    silent = rospy.Publisher(TARGETS, PoseStamped, queue_size=1)
-    rig.until(lambda: rig.state("STOPPED"), "STOPPED", 10)
-    rig.until(lambda: not rig.resume().success, "a refusal")
-    assert "also published by /rig_tests" in rig.resume().message
-    silent.unregister()
+    with publishing(TARGETS, PoseStamped):
+        rig.until(lambda: rig.state("STOPPED"), "STOPPED", 10)
+        rig.until(lambda: not rig.resume().success, "a refusal")
+        assert "also published by /rig_tests" in rig.resume().message
     rig.answered(rig.resume, what="resume")
     assert rig.still() < 0.01
 
 
-def test_a_stiffness_turned_by_somebody_else_is_named(rig):
+@contextlib.contextmanager
+def stiffness(value):
+    """Somebody else's hand on the controller's stiffness, N/m, for a while."""
     from dynamic_reconfigure.client import Client
 
-    rig.start()
     client = Client(f"/{IMPEDANCE}/dynamic_reconfigure_compliance_param_node", timeout=10)
-    client.update_configuration({"translational_stiffness": 150.0})
-    rig.until(lambda: rig.state("STOPPED") and "set to 150 N/m by somebody else" in rig.status.message, "STOPPED", 10)
-    assert not rig.resume().success
-    client.update_configuration({"translational_stiffness": 400.0})
+    try:
+        client.update_configuration({"translational_stiffness": value})
+        yield
+    finally:
+        try:
+            client.update_configuration({"translational_stiffness": 400.0})
+        finally:
+            client.close()
+
+
+def test_a_stiffness_turned_by_somebody_else_is_named(rig):
+    rig.start()
+    with stiffness(150.0):
+        rig.until(lambda: rig.state("STOPPED") and "set to 150 N/m by somebody else" in rig.status.message, "STOPPED", 10)
+        assert not rig.resume().success
     rig.answered(rig.resume, what="resume")
-    client.close()
 
 
 def test_an_end_effector_frame_changed_in_desk_is_named_and_nothing_moves(rig):
@@ -275,7 +283,9 @@ def test_without_the_robots_state_joint_states_still_speak_for_the_arm_but_it_st
 def test_activation_is_refused_while_no_policy_lives(rig):
     rig.begin()
     rig.source.silent = True
-    time.sleep(0.5)
-    answer = rig.activate(True)
-    rig.source.silent = False
+    try:
+        time.sleep(0.5)
+        answer = rig.activate(True)
+    finally:
+        rig.source.silent = False
     assert not answer.success and "policy" in answer.message

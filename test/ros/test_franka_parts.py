@@ -139,8 +139,8 @@ class Hand:
         self.sent, self.over, self.stops, self.trouble = [], False, 0, ""
 
     def send(self, opening):
+        self.over = False          # first: who sees what was sent may already say that it is over
         self.sent.append(opening)
-        self.over = False
         return ""
 
     def finished(self):

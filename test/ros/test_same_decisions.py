@@ -73,13 +73,16 @@ def over_ros(rig, configs):
 
 
 def decide_again(policy, configs, witness, message, fed):
-    """The decision of `message` in process, from the image and the joint states it was made from."""
+    """The decision of `message` in process, from the image and the joint states it was made from; None when a subscriber
+    beside the node, as the witness is, was not sent that image (the rig's publisher drops what its queue cannot hold)."""
     config, robot = configs
     stamp = message.header.stamp.to_nsec()
     proposer, arms = fed
     while witness.joints and witness.joints[0].header.stamp.to_nsec() < stamp + 100_000_000:
         joints = witness.joints.pop(0)
         arms.on_joints(joints, arms.topics[robot.arms[0].topics["joint_states"]], joints.header.stamp.to_sec())
+    if stamp not in witness.images:
+        return None
     view = config.cameras[0].view
     return proposer.step({view: to_rgb(witness.images[stamp], view)}, stamp)
 
@@ -92,9 +95,13 @@ def test_every_decision_of_an_episode_over_ros_is_made_in_process_too(rig, confi
     proposer = Proposer(policy, configs[0], clock=lambda: now[0], monotonic=lambda: now[0])
     fed = proposer, ArmFeed(configs[1], proposer.on_arm_state)
     proposer.set_instruction(INSTRUCTION)
+    compared = 0
     for message in made:
         now[0] = message.header.stamp.to_sec() + 0.05
         here, there = decide_again(policy, configs, witness, message, fed), message.targets[0]
+        if here is None:
+            continue
+        compared += 1
         point, turn = there.target.pose.position, there.target.pose.orientation
         assert np.allclose(here.targets[0].target.position, [point.x, point.y, point.z], atol=1e-5)
         assert abs(np.dot(here.targets[0].target.quaternion, [turn.x, turn.y, turn.z, turn.w])) > 1.0 - 1e-6
@@ -104,6 +111,7 @@ def test_every_decision_of_an_episode_over_ros_is_made_in_process_too(rig, confi
         known = np.isfinite(message.token_confidence)
         assert known.all() == message.ar_complete and known.any()
         assert np.allclose(here.prediction.token_confidence[known], np.array(message.token_confidence)[known], atol=1e-4)
+    assert compared > 0.5 * len(made), f"the witness saw the images of {compared} of {len(made)} decisions"
     begins_alike(policy, configs, made[0])
 
 
