@@ -40,12 +40,12 @@ class Bench:
             setattr(self, name, rospy.ServiceProxy(f"/hybridvla/safety/{name}", Trigger))
         self.go_to_start = rospy.ServiceProxy("/hybridvla/robot/go_to_start", Trigger)
 
-    def start_policy(self):
+    def start_policy(self, config="config/policies/tiny.yaml"):
         import rospy
 
         self.policy = self.graph.start(
             [sys.executable, str(HERE / "fake_policy_node.py"), "_robot_config:=config/robots/sim_fr3.yaml",
-             "_policy_config:=config/policies/tiny.yaml"], "policy.log")
+             f"_policy_config:={config}"], "policy.log")
         self.heartbeat = None
         self.until(lambda: self.heartbeat is not None, "a heartbeat", 40)
         rospy.wait_for_service("/hybridvla/policy/set_instruction", 20)

@@ -5,27 +5,28 @@ import time
 
 import numpy as np
 
+from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Mode, Prediction
-from hybridvla_core.conventions import ActionConvention
 from hybridvla_core.errors import DeviceError
+from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_ros import policy_node
-from hybridvla_ros.node_support import run_node
+from hybridvla_ros.node_support import package_path, require_parameter, run_node
 
-STEPS = {"forward": (0.05, 0.0, 0.0), "left": (0.0, 0.05, 0.0), "down": (0.0, 0.0, -0.06), "far": (0.9, 0.0, 0.0),
-         "nonsense": (float("nan"), 0.0, 0.0)}
+STEPS = {"creep": (0.0, 0.005, 0.0), "forward": (0.05, 0.0, 0.0), "left": (0.0, 0.05, 0.0), "down": (0.0, 0.0, -0.06),
+         "far": (0.9, 0.0, 0.0), "nonsense": (float("nan"), 0.0, 0.0)}
 SLOW_S = 1.5
+CHUNK = 4
 
 
 class FakePolicy:
-    """The interface of `Policy`; "slow" in the instruction makes an inference take SLOW_S, "lost" loses the
-    GPU."""
+    """The interface of `Policy`, with the convention of its configuration; "slow" in the instruction makes an inference
+    take SLOW_S, "lost" loses the GPU, "chunk" makes it predict CHUNK actions at once."""
 
     cameras = ("front",)
     manifest_sha256 = "0" * 64
-    convention = ActionConvention(
-        arms=("arm",), translation="delta_base_frame", rotation="absolute_euler_xyz",
-        rotation_reference_xyzw=(1.0, 0.0, 0.0, 0.0), gripper_sense="one_is_open", delta_base="measured",
-        action_period_s=0.0, state_source="measured")
+
+    def __init__(self):
+        self.convention = load_file(PolicyConfig, package_path(require_parameter("policy_config"))).convention
 
     def predict(self, observation, mode=None, seed=0):
         if "lost" in observation.instruction:
@@ -34,6 +35,8 @@ class FakePolicy:
             time.sleep(SLOW_S)
         word = next((word for word in STEPS if word in observation.instruction), "")
         action = np.array([[*STEPS.get(word, (0.0, 0.0, 0.0)), 0.0, 0.0, 0.0, 1.0]])
+        if "chunk" in observation.instruction:
+            action = np.repeat(action, CHUNK, axis=0)
         return Prediction(action=action, mode=Mode.DIFFUSION, fused=False, diffusion=action)
 
 
