@@ -84,6 +84,6 @@ def run(folder: Path, episodes: int = len(EPISODES), port: Optional[int] = None)
         return {"episodes": len(rows), "successes": sum(row["success"] for row in rows),
                 "limit_violations": int(answer.limit_violations), "violations_by_name": report["violations_by_name"],
                 "last_violation": report["last_violation"], "commands": int(answer.targets),
-                "policy": "checkpoints/tiny (front camera)", "views": 2, "stiffness": report["stiffness"],
+                "policy": "checkpoints/tiny", "views": 2, "views_used": 1, "stiffness": report["stiffness"],
                 "collision_force_n": report["upper_force"], **timing.result(), "counters": counters, "rows": rows,
                 "events": operator.events}
