@@ -16,13 +16,14 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         "convert", help="a released run or a base model into a checkpoint folder",
         description="Turns RUN into the checkpoint folder OUT. What RUN does not say has to be said here; nothing about "
-                    "the meaning of an action is assumed.")
+                    "the meaning of an action is assumed.",
+        epilog="docs/fidelity.md has the whole way from a released run to a dry run on the robot, for one arm and for two.")
     parser.add_argument("run", metavar="RUN", help="run folder with config.json, dataset_statistics.json and "
                         "checkpoints/*.pt; the .pt itself; or an OpenVLA folder of safetensors")
     parser.add_argument("out", metavar="OUT", help="folder to make; must not exist or be empty")
     model = parser.add_argument_group("the model")
     model.add_argument("--camera-order", required=True, help="names of the views, comma-separated, in the order of training "
-                       "(released: front, wrist, wrist_left)")
+                       "(released: front, wrist, wrist_left); the names are free, the policy configuration uses the same")
     model.add_argument("--final-norm", required=True, choices=("variance", "mean_square"),
                        help="norm of the final layer: variance is what the released pins execute, mean_square newer timm "
                        "or apex (docs/fidelity.md)")
@@ -33,8 +34,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     model.add_argument("--image-strategy", choices=("resize-naive", "letterbox", "resize-crop"),
                        help="default: resize-naive with DINOv2 and SigLIP, letterbox with CLIP, as released")
     meaning = parser.add_argument_group("the action convention (each needed, here or in the file)")
-    meaning.add_argument("--convention", type=Path, help="YAML or JSON with the keys of a policy configuration's "
-                         "`convention`, or a policy configuration; the options below come before it")
+    meaning.add_argument("--convention", type=Path, help="YAML or JSON: config/conventions/released_7dof.yaml, "
+                         "released_14dof.yaml, or a file of your own with the same keys, or a policy configuration that was "
+                         "written for this very model; the options below come before it")
     meaning.add_argument("--arms", help="comma-separated, in the order of the action vector (released: right,left)")
     meaning.add_argument("--translation", choices=("delta_base_frame",))
     meaning.add_argument("--rotation", choices=("absolute_euler_xyz", "delta_euler_xyz"))
@@ -46,7 +48,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     meaning.add_argument("--state-source", choices=("measured", "last_command"), help="what the model saw as the robot's "
                          "state (the released robot loop: last_command)")
     meaning.add_argument("--first-state", help="comma-separated; what a last_command model sees first")
-    use = parser.add_argument_group("defaults of prediction")
+    use = parser.add_argument_group("defaults of prediction (stored in OUT; to change them later, convert again)")
     use.add_argument("--ensemble-rule", choices=("mean", "released"), default="mean", help="mean: the paper, rotations on "
                      "SO(3); released: the script's rule and its Euler arithmetic")
     use.add_argument("--condition", choices=("denoised", "noise", "released"), default="denoised",

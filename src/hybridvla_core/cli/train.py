@@ -9,7 +9,7 @@ from pathlib import Path
 def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("train", help="train a checkpoint by a recipe on demonstration shards")
     parser.add_argument("--config", required=True, help="recipe, e.g. config/training/tiny.yaml")
-    parser.add_argument("--data", required=True, help="folder of .npz shards (hybridvla dataset)")
+    parser.add_argument("--data", required=True, help="folder of .npz shards, as python -m hybridvla_sim.datagen makes them")
     parser.add_argument("--work", required=True, help="folder for the log and the state to resume from")
     parser.add_argument("--out", required=True, help="checkpoint folder to write")
     parser.add_argument("--init", help="checkpoint folder to start from: its weights, architecture and statistics are kept "
