@@ -48,16 +48,14 @@ def run(args: argparse.Namespace) -> int:
     from hybridvla_core.benchmark.report import drawing, table
     from hybridvla_core.benchmark.run import run as measure
     from hybridvla_core.errors import ConfigurationError
+    from hybridvla_core.policy.device_memory import explained
 
     if args.rounds < 1 or args.threads < 1:
         raise ConfigurationError("--rounds and --threads must be at least 1")
     torch.set_num_threads(args.threads)
-    try:
-        subject = _subject(args)
+    subject = _subject(args)
+    with explained(subject.config, args.dtype, args.device):
         result = measure(subject, args.rounds, _passes(args, subject), args.compare)
-    except torch.cuda.OutOfMemoryError as error:
-        raise ConfigurationError("the GPU has too little memory for this; use --dtype bfloat16, fewer --views, or a "
-                                 "smaller preset") from error
     print(table(result))
     write_json(args.json, result)
     if args.plot:
@@ -70,6 +68,7 @@ def _subject(args: argparse.Namespace) -> Any:
 
     from hybridvla_core.benchmark.subject import of_policy, with_random_weights
     from hybridvla_core.errors import ConfigurationError
+    from hybridvla_core.policy.device_memory import explained
 
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigurationError("there is no GPU that torch can use here; use --device cpu, or `hybridvla doctor`")
@@ -78,7 +77,8 @@ def _subject(args: argparse.Namespace) -> Any:
 
         changes = {"views": args.views, "action_dim": args.action_dim}
         config = preset(args.preset, **{key: value for key, value in changes.items() if value})
-        return with_random_weights(args.preset, config, args.dtype, args.device, args.steps, args.graphs, args.ride_steps)
+        with explained(config, args.dtype, args.device):
+            return with_random_weights(args.preset, config, args.dtype, args.device, args.steps, args.graphs, args.ride_steps)
     from hybridvla_core.policy.predictor import Policy
 
     folder = args.checkpoint or str(Path(__file__).resolve().parents[3] / "checkpoints" / "tiny")

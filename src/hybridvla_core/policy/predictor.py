@@ -11,9 +11,9 @@ from hybridvla_core.checkpoints.format import Checkpoint, read_checkpoint, read_
 from hybridvla_core.contracts import Mode, Observation, Prediction
 from hybridvla_core.conventions import DOF_PER_ARM, ActionConvention
 from hybridvla_core.errors import ConfigurationError, DeviceError, ObservationError
-from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.policy.assemble import Assembler
+from hybridvla_core.policy.device_memory import explained, out_of_memory, ran_out
 from hybridvla_core.policy.drafts import FirstDraft, Gate
 from hybridvla_core.policy.dual_path import DualPath, Inputs
 from hybridvla_core.policy.engine import Engine, draw_more_noise, draw_noise
@@ -72,7 +72,7 @@ class Policy:
         if dtype not in DTYPES:
             raise ConfigurationError(f"dtype {dtype!r}; use one of {', '.join(DTYPES)}")
         checkpoint = read_checkpoint(Path(folder))
-        try:
+        with explained(checkpoint.config.model, dtype, device):
             with torch.device("meta"):
                 model = HybridVLA(checkpoint.config.model)
             model = model.to(dtype=DTYPES[dtype]).to_empty(device=device)
@@ -80,8 +80,6 @@ class Policy:
             if device == "cpu" and checkpoint.config.model.decoder.hidden <= 512:
                 model.vision_backbone.use_fused_attention(False)
             return cls(checkpoint, model, mode, all_tokens, noise_samples, graphs, ride_steps)
-        except torch.cuda.OutOfMemoryError as error:
-            raise DeviceError(out_of_memory(checkpoint.config.model, dtype, device)) from error
 
     @property
     def convention(self) -> ActionConvention:
@@ -131,17 +129,17 @@ class Policy:
             result = self.path.run(inputs, diffusion=not autoregressive, decode=chosen != Mode.DIFFUSION,
                                    all_tokens=self.all_tokens or autoregressive, lap=clock.lap)
             times = clock.per(len(observations))
-        except RuntimeError as error:  # what torch raises for a lost GPU and for memory, by itself or as a subclass
+        except (RuntimeError, MemoryError) as error:  # RuntimeError: torch's for a lost GPU and for memory, or a subclass
             raise self._explained(error) from error
         return [self._assembler.prediction(result, i, chosen, seed, times) for i in range(len(observations))]
 
-    def _explained(self, error: RuntimeError) -> Exception:
-        """A failure of the GPU as a sentence; anything else is a fault of ours and stays what it is."""
+    def _explained(self, error: Exception) -> Exception:
+        """Refused memory or a failure of the GPU as a sentence; anything else is a fault of ours and stays what it is."""
+        if ran_out(error):
+            dtype = next(name for name, value in DTYPES.items() if value == self.engine.dtype)
+            return DeviceError(out_of_memory(self.config.model, dtype, str(self.device)))
         if self.device.type != "cuda":
             return error
-        dtype = next(name for name, value in DTYPES.items() if value == self.engine.dtype)
-        if isinstance(error, torch.cuda.OutOfMemoryError):
-            return DeviceError(out_of_memory(self.config.model, dtype, str(self.device)))
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return DeviceError(f"{self.device} failed during a prediction ({first}); restart the policy, and look at the "
                            "driver's log if it happens again")
@@ -211,16 +209,6 @@ class Policy:
                 del self._prefix_ids[next(iter(self._prefix_ids))]
             self._prefix_ids[instruction] = ids
         return self._prefix_ids[instruction]
-
-
-def out_of_memory(config: ModelConfig, dtype: str, device: str) -> str:
-    """What to say when the weights and buffers of a model do not fit a device."""
-    with torch.device("meta"):
-        count = sum(parameter.numel() for parameter in HybridVLA(config).parameters())
-    size = count * (2 if dtype == "bfloat16" else 4) / 2 ** 30
-    advice = "use dtype bfloat16" if dtype == "float32" else "lower noise_samples, set graphs to off"
-    return (f"{device} has too little memory for this checkpoint ({count / 1e9:.2f} billion parameters, {size:.1f} GiB in "
-            f"{dtype}); {advice}, or free the device of other programs")
 
 
 def _mode(name: Union[str, Mode]) -> Mode:
