@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Every figure of docs/performance.md on this machine, into out/bench. Leave the machine alone meanwhile.
+# The timings of docs/performance.md on this machine, into out/bench (passes are counted by `hybridvla bench passes`).
+# Leave the machine alone meanwhile.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

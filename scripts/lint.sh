@@ -32,6 +32,7 @@ check ruff ruff check --quiet --output-format=concise .
 check "python 3.8 syntax and library" vermin --quiet --target=3.8- --no-tips --violations --backport dataclasses \
   --backport typing --eval-annotations "${PYTHON[@]}"
 check rooms python scripts/check_rooms.py
+check "names in documents" python scripts/check_docs.py
 check shellcheck shellcheck --external-sources "${SHELL_FILES[@]}"
 check yamllint yamllint --strict "${YAML[@]}"
 check codespell codespell "${TEXT[@]}"
