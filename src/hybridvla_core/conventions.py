@@ -1,6 +1,7 @@
 """The one place where actions become poses and poses become states and labels.
 
-Labels, the state input, replay and the policy node share these functions, so they cannot drift apart (design 5).
+Labels, the state input, replay and the policy node share these functions, so they cannot drift apart. docs/fidelity.md
+has the released conventions.
 """
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class Demo:
 
 
 def run(folder: Path, port: Optional[int], checkpoint: str) -> Dict[str, Any]:
-    """All episodes; returns the summary (design, "Results for machines")."""
+    """All episodes; returns the summary in out/demo."""
     from hybridvla_ros.demo_page import write_page
 
     folder.mkdir(parents=True, exist_ok=True)

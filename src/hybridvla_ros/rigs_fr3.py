@@ -60,7 +60,7 @@ def episode(operator: Fr3Operator, seed: int, instruction: str, reflex: bool) ->
 
 
 def run(folder: Path, episodes: int = len(EPISODES), port: Optional[int] = None) -> Dict[str, Any]:
-    """The part `fr3` of `make rigs`' summary (design, "Results for machines"); logs in `folder`."""
+    """The part `fr3` of `make rigs`' summary in out/rigs; logs in `folder`."""
     import rospy
 
     with Graph(folder / "logs", port) as graph:

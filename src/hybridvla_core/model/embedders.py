@@ -1,4 +1,4 @@
-"""The small networks between numbers and embeddings, with the released names (golden conventions, "Small modules")."""
+"""The small networks between numbers and embeddings, with the released names (docs/fidelity.md)."""
 from __future__ import annotations
 
 import math

@@ -1,4 +1,4 @@
-"""Action values and token ids: 256 bins at the end of the vocabulary (golden conventions, "AR path")."""
+"""Action values and token ids: 256 bins at the end of the vocabulary (docs/fidelity.md)."""
 from __future__ import annotations
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Configuration of the policy node: which checkpoint, which cameras, which convention, which times.
 
 The action convention is written out here and in the checkpoint; `check_fit` (policy/fit.py) refuses a
-difference, so that neither side can silently reinterpret the other (design 5).
+difference, so that neither side can silently reinterpret the other (docs/fidelity.md).
 """
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class PolicyConfig:
         return "blocking" if self.is_keyframe else "asynchronous"
 
     def valid_for(self, chunk: int) -> float:
-        """Seconds a proposal of `chunk` steps stays valid from receipt (design 5)."""
+        """Seconds a proposal of `chunk` steps stays valid from receipt: its own time and a margin; a keyframe, its timeout."""
         if self.is_keyframe:
             return self.keyframe_timeout_s
         return chunk * self.convention.action_period_s + self.valid_for_margin_s

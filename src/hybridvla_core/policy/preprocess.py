@@ -1,4 +1,4 @@
-"""Camera images to pixels, exactly as in training: PIL bicubic on uint8 (golden conventions, "Strategies")."""
+"""Camera images to pixels, exactly as in training: PIL bicubic on uint8 (docs/fidelity.md)."""
 from __future__ import annotations
 
 from typing import Dict, Sequence, Tuple, Union

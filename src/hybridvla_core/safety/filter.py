@@ -1,7 +1,7 @@
 """The safety filter: proposals in, commands out, nothing in between that could move a robot past its limits.
 
 `now` is monotonic seconds, given by the caller, so that the same code runs at 200 Hz in a node, in lockstep with a
-simulation, and in tests. Design sections 5 and 6; `docs/safety.md` names the test behind each promise.
+simulation, and in tests. `docs/safety.md` names the test behind each promise.
 """
 from __future__ import annotations
 
