@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hybridvla_core.contracts import Pose
@@ -16,7 +15,7 @@ class CommandMemory:
 
     def __init__(self, arms: Sequence[str]) -> None:
         self._arms = tuple(arms)
-        self._openings: OrderedDict[Tuple[int, int], Dict[str, float]] = OrderedDict()
+        self._openings: Dict[Tuple[int, int], Dict[str, float]] = {}
         self.clear()
 
     def clear(self) -> None:
@@ -27,7 +26,7 @@ class CommandMemory:
         """The gripper commands of a proposal, 0 closed to 1 open, in case it is executed."""
         self._openings[(epoch, sequence)] = dict(openings)
         while len(self._openings) > REMEMBERED:
-            self._openings.popitem(last=False)
+            del self._openings[next(iter(self._openings))]
 
     def commanded(self, poses: Mapping[str, Pose], stamp: float, epoch: int, sequence: int, active: bool) -> None:
         """From the filter's status: the poses it commands at `stamp`, s, the proposal executed last (epoch 0: none since
