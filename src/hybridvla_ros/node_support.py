@@ -31,8 +31,10 @@ def require_parameter(name: str) -> str:
 
 
 def number_parameter(name: str, default: float) -> float:
-    """A private parameter that must be a number."""
+    """A private parameter that must be a number; unset or empty, as a launch argument without a value: the default."""
     value = rospy.get_param("~" + name, default)
+    if isinstance(value, str) and not value.strip():
+        value = default
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise HybridVLAError(f"parameter ~{name} is {value!r}; set it to a number")
     return float(value)
