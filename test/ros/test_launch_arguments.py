@@ -1,0 +1,49 @@
+"""What a launch file hands on: read by roslaunch itself, without a master."""
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import rospy
+import yaml
+
+from hybridvla_core.configuration import load_file
+from hybridvla_core.safety.config import RobotConfig
+from hybridvla_ros import node_support
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Without a robot: the stand-in's files in place of the driver's.
+STAND_IN = ("rig:=stand_in",)
+RIGS = {"fr3.launch": STAND_IN, "agilex.launch": STAND_IN, "sim.launch": ()}
+
+
+def parameters(launch, *arguments):
+    """What roslaunch would set on the parameter server."""
+    done = subprocess.run(["roslaunch", "--dump-params", str(ROOT / "launch" / launch), *arguments], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, encoding="utf-8", timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return yaml.safe_load(done.stdout)
+
+
+def scale_in_use(monkeypatch, given):
+    """What the filter makes of its parameters, as safety_node.main does."""
+    monkeypatch.setattr(rospy, "get_param",
+                        lambda name, default: given.get(name.replace("~", "/safety_filter_node/"), default))
+    config = load_file(RobotConfig, ROOT / given["/safety_filter_node/robot_config"])
+    return node_support.number_parameter("speed_scale", config.speed_scale), config.speed_scale
+
+
+@pytest.mark.parametrize("launch, configured", [("fr3.launch", 0.5), ("agilex.launch", 0.5), ("sim.launch", 1.0)])
+def test_without_an_argument_the_robot_configuration_sets_the_speed(monkeypatch, launch, configured):
+    given = parameters(launch, *RIGS[launch])
+    assert scale_in_use(monkeypatch, given) == (configured, configured)
+    given = parameters(launch, *RIGS[launch], "speed_scale:=0.25")
+    assert scale_in_use(monkeypatch, given) == (0.25, configured)
+
+
+def test_another_value_in_the_file_is_the_one_in_use(monkeypatch, tmp_path):
+    text = (ROOT / "config/robots/fr3.yaml").read_text()
+    (tmp_path / "slow.yaml").write_text(text.replace("speed_scale: 0.5", "speed_scale: 0.2"))
+    given = parameters("fr3.launch", *STAND_IN, f"robot_config:={tmp_path}/slow.yaml")
+    assert scale_in_use(monkeypatch, given) == (0.2, 0.2)
