@@ -1,6 +1,7 @@
 """What a launch file hands on: read by roslaunch itself, without a master."""
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import yaml
 from hybridvla_core.configuration import load_file
 from hybridvla_core.safety.config import RobotConfig
 from hybridvla_ros import node_support
+from hybridvla_ros.graph import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Without a robot: the stand-in's files in place of the driver's.
@@ -47,3 +49,23 @@ def test_another_value_in_the_file_is_the_one_in_use(monkeypatch, tmp_path):
     (tmp_path / "slow.yaml").write_text(text.replace("speed_scale: 0.5", "speed_scale: 0.2"))
     given = parameters("fr3.launch", *STAND_IN, f"robot_config:={tmp_path}/slow.yaml")
     assert scale_in_use(monkeypatch, given) == (0.2, 0.2)
+
+
+@pytest.mark.parametrize("launch", ["fr3.launch", "agilex.launch"])
+def test_device_and_button_of_the_deadman_reach_its_node(launch):
+    given = parameters(launch, *STAND_IN, "deadman:=pedal", "deadman_device:=/dev/input/by-id/pedal", "deadman_button:=48")
+    assert given["/deadman_node/source"] == "pedal" and given["/deadman_node/button"] == 48
+    assert given["/deadman_node/device"] == "/dev/input/by-id/pedal"
+    given = parameters(launch, *STAND_IN, "deadman:=gamepad", "deadman_device:=/dev/input/js1")
+    assert given["/joy/dev"] == "/dev/input/js1" and given["/deadman_node/button"] == -1
+
+
+def test_a_pedal_without_a_device_ends_the_launch_with_its_sentence(tmp_path):
+    """An arm that can never move must not look as if it could."""
+    port = free_port()
+    done = subprocess.run(["roslaunch", "-p", str(port), str(ROOT / "launch/deadman.launch"), "source:=pedal"],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", timeout=90, check=False,
+                          env={**os.environ, "ROS_MASTER_URI": f"http://127.0.0.1:{port}", "ROS_IP": "127.0.0.1",
+                               "ROS_HOME": str(tmp_path), "ROS_LOG_DIR": str(tmp_path / "log")})
+    assert "name the pedal's file under /dev/input/by-id" in done.stdout
+    assert "REQUIRED process" in done.stdout and "deadman_node" in done.stdout
