@@ -17,13 +17,19 @@ from hybridvla_ros.graph import free_port
 ROOT = Path(__file__).resolve().parents[2]
 #: Without a robot: the stand-in's files in place of the driver's.
 STAND_IN = ("rig:=stand_in",)
+CONTROL = """<launch>
+  <arg name="robot_ip"/> <arg name="robot"/> <arg name="arm_id"/> <arg name="load_gripper"/>
+  <param name="/seen/load_gripper" value="$(arg load_gripper)"/>
+</launch>"""
 RIGS = {"fr3.launch": STAND_IN, "agilex.launch": STAND_IN, "sim.launch": ()}
 
 
-def parameters(launch, *arguments):
-    """What roslaunch would set on the parameter server."""
+def parameters(launch, *arguments, packages=None):
+    """What roslaunch would set on the parameter server; `packages`: a folder of more ROS packages, first on the path."""
+    path = ":".join(part for part in (packages and str(packages), os.environ.get("ROS_PACKAGE_PATH")) if part)
     done = subprocess.run(["roslaunch", "--dump-params", str(ROOT / "launch" / launch), *arguments], stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, encoding="utf-8", timeout=60, check=False)
+                          stderr=subprocess.PIPE, encoding="utf-8", timeout=60, check=False,
+                          env={**os.environ, "ROS_PACKAGE_PATH": path})
     assert done.returncode == 0, done.stderr
     return yaml.safe_load(done.stdout)
 
@@ -69,3 +75,17 @@ def test_a_pedal_without_a_device_ends_the_launch_with_its_sentence(tmp_path):
                                "ROS_HOME": str(tmp_path), "ROS_LOG_DIR": str(tmp_path / "log")})
     assert "name the pedal's file under /dev/input/by-id" in done.stdout
     assert "REQUIRED process" in done.stdout and "deadman_node" in done.stdout
+
+
+def test_the_drivers_gripper_can_be_left_out(tmp_path):
+    """fr3_real.launch needs the driver's packages; what reaches franka_control.launch is read from a stand-in of them."""
+    for package, files in {"franka_control": {"launch/franka_control.launch": CONTROL},
+                           "franka_example_controllers": {"config/franka_example_controllers.yaml": "{}"}}.items():
+        for name, text in {**files, "package.xml": f"<package format='2'><name>{package}</name></package>"}.items():
+            path = tmp_path / package / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    real = ("robot_ip:=172.16.0.2", "policy:=false")
+    assert parameters("fr3.launch", *real, packages=tmp_path)["/seen/load_gripper"] is True
+    assert parameters("fr3.launch", *real, "load_gripper:=false", packages=tmp_path)["/seen/load_gripper"] is False
+    assert parameters("fr3.launch", *STAND_IN, "load_gripper:=false")
