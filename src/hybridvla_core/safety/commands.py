@@ -10,6 +10,7 @@ from hybridvla_core.safety import rotations
 from hybridvla_core.safety.gripper import GripperSequencer
 from hybridvla_core.safety.measured_arms import MeasuredArms
 from hybridvla_core.safety.motion import Motion
+from hybridvla_core.safety.outgoing import Outgoing
 from hybridvla_core.safety.status import ArmCommand
 
 
@@ -18,6 +19,7 @@ class Commands:
 
     def __init__(self, motion: Motion, arms: MeasuredArms, grippers: Sequence[GripperSequencer]) -> None:
         self._motion = motion
+        self._outgoing, self._begun = Outgoing(arms.config), 0
         self._arms = arms
         self._grippers = grippers
         self.quaternions: List[np.ndarray] = [rotations.to_quaternion(matrix) for matrix in motion.rotations]
@@ -35,4 +37,11 @@ class Commands:
             publish = publishes(arm.name)
             commands.append(ArmCommand(arm.name, Pose(motion.positions[index].copy(), quaternion),
                                        motion.joints[index].copy(), opening if publish else None, publish))
+        self._look(commands)
         return tuple(commands)
+
+    def _look(self, commands: Sequence[ArmCommand]) -> None:
+        counters = self._arms.counters
+        begun, before = counters.of("reseeds") + counters.of("reposes"), self._begun
+        self._begun = begun
+        counters.add("target_violations", self._outgoing.violations(commands, begun != before, self._motion.relaxed))

@@ -57,6 +57,9 @@ class Counters:
     def add(self, name: str, amount: int = 1) -> None:
         self._values[name] = self._values.get(name, 0) + amount
 
+    def of(self, name: str) -> int:
+        return self._values.get(name, 0)
+
     def snapshot(self) -> Dict[str, int]:
         return dict(self._values)
 
