@@ -17,7 +17,7 @@ from hybridvla.msg import ActionProposal, PolicyHeartbeat, SafetyStatus
 from hybridvla.srv import SetInstruction, SetInstructionResponse
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Observation, PolicyState
-from hybridvla_core.errors import ObservationError
+from hybridvla_core.errors import ConfigurationError, ObservationError
 from hybridvla_core.policy.cameras import CameraRig
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.proposer import Proposer, check_fit
@@ -190,11 +190,17 @@ class Warming:
         self._over.set()
 
 
-def load_policy(config: PolicyConfig, checkpoint: str = "") -> Any:
-    """The checkpoint a configuration names, or another folder."""
+def load_policy(config: PolicyConfig, robot: RobotConfig, checkpoint: str = "") -> Any:
+    """The checkpoint a configuration names, or another folder. A misfit is refused before the weights are read."""
+    from hybridvla_core.checkpoints.format import read_config
     from hybridvla_core.policy.predictor import Policy
 
-    folder = package_path(checkpoint or config.checkpoint)
+    named = checkpoint or config.checkpoint
+    if not named:
+        raise ConfigurationError("no checkpoint is named; launch with checkpoint:=FOLDER, or write the folder into the policy "
+                                 "configuration")
+    folder = package_path(named)
+    check_fit(read_config(folder), config, robot)
     return Policy.from_checkpoint(folder, mode=config.mode, device=config.device, dtype=config.dtype,
                                   all_tokens=config.all_tokens, noise_samples=config.noise_samples, graphs=config.graphs)
 
@@ -209,7 +215,7 @@ def main(policy: Optional[Any] = None) -> None:
         config = config.with_cameras(load_file(CameraRig, package_path(cameras)))
     robot = load_file(RobotConfig, package_path(require_parameter("robot_config")))
     warming = Warming()
-    node = PolicyNode(policy or load_policy(config, str(rospy.get_param("~checkpoint", "")).strip()), config, robot)
+    node = PolicyNode(policy or load_policy(config, robot, str(rospy.get_param("~checkpoint", "")).strip()), config, robot)
     warming.end()
     instruction = str(rospy.get_param("~instruction", "")).strip()
     if instruction:

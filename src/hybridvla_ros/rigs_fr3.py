@@ -67,7 +67,7 @@ def run(folder: Path, episodes: int = len(EPISODES), port: Optional[int] = None)
         # As on two computers: driver and filter in one launch, the policy in another.
         graph.launch("fr3.launch", "rig:=stand_in", "speed_scale:=1.0", "policy:=false")
         graph.wait_for_master()
-        graph.launch("fr3.launch", "robot:=false")
+        graph.launch("fr3.launch", "rig:=stand_in", "robot:=false")
         rospy.init_node("hybridvla_rigs", anonymous=True, disable_signals=True)
         from hybridvla_ros.rigs_timing import StampToTarget
 

@@ -89,3 +89,10 @@ def test_the_drivers_gripper_can_be_left_out(tmp_path):
     assert parameters("fr3.launch", *real, packages=tmp_path)["/seen/load_gripper"] is True
     assert parameters("fr3.launch", *real, "load_gripper:=false", packages=tmp_path)["/seen/load_gripper"] is False
     assert parameters("fr3.launch", *STAND_IN, "load_gripper:=false")
+
+
+def test_the_real_fr3_has_a_policy_of_its_own():
+    key = "/policy_node/policy_config"
+    assert parameters("fr3.launch", "robot:=false")[key] == "config/policies/fr3.yaml"
+    assert parameters("fr3.launch", *STAND_IN)[key] == "config/policies/tiny.yaml"
+    assert parameters("fr3.launch", "robot:=false", "policy_config:=mine.yaml")[key] == "mine.yaml"

@@ -113,17 +113,34 @@ def _names(folder: Path) -> Tuple[str, ...]:
     return (*weights, *((INDEX,) if weights != [WEIGHTS] else ()), CONFIG, STATISTICS, TOKENIZER)
 
 
+def read_config(folder: Path) -> CheckpointConfig:
+    """The small `config.json` alone, unverified: for a question that need not wait for gigabytes of weights to be hashed.
+
+    Raises CheckpointError naming the file.
+    """
+    folder = Path(folder)
+    _check_present(folder, CONFIG)
+    try:
+        return from_mapping(CheckpointConfig, read_mapping(folder / CONFIG), str(folder / CONFIG))
+    except ConfigurationError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _check_present(folder: Path, *names: str) -> None:
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such checkpoint folder; check the path")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(f"{folder}: {', '.join(missing)} missing; copy the whole checkpoint folder again")
+
+
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Read and verify everything but the weights' values.
 
     Raises CheckpointError naming the file for anything missing, altered, truncated, unknown or contradictory.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such checkpoint folder; check the path")
-    missing = [name for name in (CONFIG, STATISTICS, TOKENIZER, MANIFEST) if not (folder / name).is_file()]
-    if missing:
-        raise CheckpointError(f"{folder}: {', '.join(missing)} missing; copy the whole checkpoint folder again")
+    _check_present(folder, CONFIG, STATISTICS, TOKENIZER, MANIFEST)
     try:
         manifest = read_manifest(folder)
         check_files(folder, manifest, _names(folder))

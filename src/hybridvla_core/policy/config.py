@@ -21,7 +21,7 @@ MODES = tuple(mode.name.lower() for mode in Mode)
 class PolicyConfig:
     """What `policy_node` and `hybridvla evaluate` need to know beside the checkpoint.
 
-    checkpoint: folder, relative to the package's root or absolute. device, dtype: torch names (`cpu`, `cuda`;
+    checkpoint: folder, relative to the package's root or absolute; empty: named at launch. device, dtype: torch names (`cpu`, `cuda`;
     `float32`, `bfloat16`). cameras: in the checkpoint's order. mode: `ensemble`, `diffusion` or `autoregressive`.
     seed: of the model's noise (with the observation's stamp). frames: base frame of each arm, in
     `convention.arms` order. prediction_rate_hz: upper bound. max_observation_age_s: age of the oldest image above
@@ -63,8 +63,6 @@ class PolicyConfig:
     reduced_jpeg: bool = False
 
     def __post_init__(self) -> None:
-        if not self.checkpoint:
-            raise ConfigurationError("checkpoint is empty; name the checkpoint's folder")
         if self.mode not in MODES:
             raise ConfigurationError(f"mode is {self.mode!r}; use one of {', '.join(MODES)}")
         if not 0 <= self.seed < 2 ** 63:

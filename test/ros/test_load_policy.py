@@ -1,0 +1,70 @@
+"""Which checkpoint a policy node loads, and what it refuses before it has read gigabytes of weights."""
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from hybridvla_core.configuration import load_file
+from hybridvla_core.conventions import ActionConvention
+from hybridvla_core.errors import CheckpointError, ConfigurationError
+from hybridvla_core.policy.cameras import CameraRig
+from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.policy.fit import misfits
+from hybridvla_core.safety.config import RobotConfig
+from hybridvla_ros.policy_node import load_policy
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / "checkpoints/tiny"
+
+
+def config(name):
+    return load_file(PolicyConfig, ROOT / f"config/policies/{name}.yaml")
+
+
+def robot(name):
+    return load_file(RobotConfig, ROOT / f"config/robots/{name}.yaml")
+
+
+@pytest.fixture
+def weightless(tmp_path):
+    """The tiny checkpoint, its weights lost on the way."""
+    for path in TINY.iterdir():
+        if path.suffix != ".safetensors":
+            shutil.copy(str(path), str(tmp_path / path.name))
+    return tmp_path
+
+
+def test_the_real_rigs_policy_fits_a_released_checkpoint_its_robot_and_its_cameras():
+    released = SimpleNamespace(cameras=("front", "wrist"),
+                               convention=load_file(ActionConvention, ROOT / "config/conventions/released_7dof.yaml"))
+    policy, rig = config("fr3"), load_file(CameraRig, ROOT / "config/cameras/fr3_realsense.yaml")
+    assert misfits(released, policy, robot("fr3")) == []
+    assert policy.cameras == rig.cameras and (policy.device, policy.dtype) == ("cuda", "bfloat16")
+    assert (policy.max_observation_age_s, policy.max_camera_spread_s) == (rig.max_age_s, rig.max_spread_s)
+
+
+def test_a_misfit_is_refused_without_the_weights(weightless):
+    with pytest.raises(ConfigurationError, match=r"cameras \['front'\].*has delta_base 'measured'.*has state_source 'measured'"):
+        load_policy(config("fr3"), robot("fr3"), str(weightless))
+    with pytest.raises(ConfigurationError, match="moves the arms"):
+        load_policy(config("tiny"), robot("sim_dual"), str(weightless))
+    with pytest.raises(CheckpointError, match="model.safetensors"):
+        load_policy(config("tiny"), robot("sim_fr3"), str(weightless))     # fits, and only then are the weights missed
+
+
+def test_a_checkpoint_has_to_be_named(tmp_path):
+    with pytest.raises(ConfigurationError, match="no checkpoint is named; launch with checkpoint:=FOLDER"):
+        load_policy(config("fr3"), robot("fr3"))
+    with pytest.raises(CheckpointError, match="no such checkpoint folder"):
+        load_policy(config("fr3"), robot("fr3"), "...")
+    with pytest.raises(CheckpointError, match="config.json missing"):
+        load_policy(config("fr3"), robot("fr3"), str(tmp_path))
+
+
+def test_the_launch_argument_takes_the_place_of_none_in_the_file():
+    named = replace(config("tiny"), checkpoint="")
+    assert load_policy(named, robot("sim_fr3"), "checkpoints/tiny").cameras == ("front",)
