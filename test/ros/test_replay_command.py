@@ -1,0 +1,75 @@
+"""`hybridvla replay` as it is typed: which moments are asked for, and a second checkpoint on the report page."""
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import replay_bag
+from replay_bag import ROOT
+
+from hybridvla_core.cli.__main__ import main
+from hybridvla_core.configuration import load_file
+from hybridvla_core.contracts import Mode, Prediction
+from hybridvla_core.evaluation.replay.filtering import FilterPool
+from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_ros.replay import job as replay_job
+
+JUDGED, OTHER = str(ROOT / "checkpoints/tiny"), "/elsewhere/other_checkpoint"
+IMAGES = 40           # ten a second for four
+
+
+class Constant:
+    """A policy without a model: always the same step."""
+
+    cameras, manifest_sha256, config = ("front",), "0" * 64, None
+
+    def __init__(self, step):
+        self.convention = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml").convention
+        self._action = np.array([[*step, 0.0, 0.0, 0.0, 1.0]])
+
+    def predict_batch(self, observations, mode=None, seed=0):
+        return [Prediction(self._action, Mode.DIFFUSION, False, diffusion=self._action) for _ in observations]
+
+    def predict(self, observation, mode=None, seed=0):
+        return self.predict_batch([observation])[0]
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory):
+    return replay_bag.write(tmp_path_factory.mktemp("bags") / "motion.bag", replay_bag.Motion(4.0))
+
+
+@pytest.fixture
+def replay(monkeypatch, bag, tmp_path, capsys):
+    """Runs the verb with two constant policies for the two folders; returns its result for machines and the page."""
+    policies = {JUDGED: (0.0, 0.0, 0.0), OTHER: (0.2, 0.0, 0.0)}
+    monkeypatch.setattr(replay_job.Replay, "_policy", lambda self, folder: Constant(policies[str(folder)]))
+    monkeypatch.setattr(replay_job, "FilterPool", lambda robot, run_s: FilterPool(robot, run_s, processes=0))
+    out, page = tmp_path / "out.json", tmp_path / "out.html"
+
+    def run(*arguments):
+        status = main(["replay", str(bag), "--checkpoint", JUDGED, "--no-senses", "--json", str(out), "--report", str(page),
+                       *arguments])
+        return (status, json.loads(out.read_text()), page.read_text()) if out.exists() else (status, capsys.readouterr().err)
+    return run
+
+
+def test_every_frame_asks_at_every_image_and_a_rate_at_some(replay):
+    every, some = replay("--every-frame")[1]["frames"], replay("--rate", "2")[1]["frames"]
+    assert IMAGES - 2 <= every <= IMAGES and 8 <= some <= 10
+
+
+def test_two_ways_of_choosing_moments_exclude_each_other(replay):
+    status, said = replay("--every-frame", "--rate", "2")
+    assert status == 1 and "exclude each other" in said
+
+
+def test_a_compared_checkpoint_stands_beside_the_judged_one_and_is_not_judged(replay):
+    status, alone, plain = replay("--rate", "2")
+    again, both, page = replay("--rate", "2", "--compare", OTHER)
+    assert (status, alone["verdict"], alone["reasons"]) == (again, both["verdict"], both["reasons"])
+    assert both["errors"] == alone["errors"] and "compared" not in alone
+    assert both["compared"]["errors"]["median_m"] > both["errors"]["median_m"] + 0.05
+    assert "blue: the compared checkpoint" in page and "other_checkpoint" in page
+    assert "blue" not in plain and "other_checkpoint" not in plain
