@@ -23,6 +23,9 @@ usage: scripts/setup.sh [--without-policy]
 
   --without-policy  Noetic only: the robot computer. Installs what the safety filter and the robot adapters need
                     and leaves out the model (no torch).
+
+DRIVER_WORKSPACE names the devel or install folder of the workspace in which franka_ros or Piper_ros were built from
+source; this clone is then built upon it. Keep it set: without it the next set-up builds without the drivers.
 TEXT
 }
 
@@ -44,6 +47,7 @@ if command -v flock >/dev/null && ! flock --nonblock 9; then
   flock 9
 fi
 
+find_driver_workspace
 find_ros
 find_missing_packages
 find_python

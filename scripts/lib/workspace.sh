@@ -1,9 +1,31 @@
 # shellcheck shell=bash
 # The catkin devel space: messages, services, reconfigure parameters, and nodes that use .venv's interpreter.
 
+# Stops here where DRIVER_WORKSPACE names no workspace; makes its path absolute.
+find_driver_workspace() {
+  [ -n "${DRIVER_WORKSPACE:-}" ] || return 0
+  [ -f "$DRIVER_WORKSPACE/setup.bash" ] ||
+    fail "DRIVER_WORKSPACE is $DRIVER_WORKSPACE, which has no setup.bash; name the devel or install folder of the drivers'" \
+      "workspace, or unset it"
+  DRIVER_WORKSPACE="$(cd "$DRIVER_WORKSPACE" && pwd)"
+}
+
+# What this clone is built upon. Each setup.bash begins a chain of its own, the drivers' with the Noetic they were built on.
+source_underlay() {
+  set +u
+  if [ "$PLATFORM" = noetic ]; then
+    # shellcheck disable=SC1091  # part of ROS
+    source "$NOETIC/setup.bash"
+  fi
+  if [ -n "${DRIVER_WORKSPACE:-}" ]; then
+    # shellcheck disable=SC1091  # the lab's
+    source "$DRIVER_WORKSPACE/setup.bash"
+  fi
+}
+
 # Message packages of robot drivers that this machine lacks; a stand-in under test/ has the same MD5 sums.
-standins() {
-  local path name found
+standins() (
+  source_underlay
   for path in "$ROOT"/test/standin_msgs/*/package.xml; do
     [ -e "$path" ] || continue
     name="$(basename "$(dirname "$path")")"
@@ -12,7 +34,7 @@ standins() {
       "" | "$ROOT"/*) echo "$name" ;;
     esac
   done
-}
+)
 
 configure_and_build() {
   cmake -S "$1" -B "$2" "-DPYTHON_EXECUTABLE=$VENV/bin/python3" "-DCATKIN_DEVEL_PREFIX=$ROOT/devel" \
@@ -20,26 +42,27 @@ configure_and_build() {
 }
 
 build_workspace() {
-  local wanted inputs=() path
+  local wanted built inputs=() path
   for path in CMakeLists.txt package.xml setup.py msg srv cfg nodes test/standin_msgs; do
     [ ! -e "$ROOT/$path" ] || inputs+=("$ROOT/$path")
   done
-  wanted="$(hash_of "${inputs[@]}") $(standins | tr '\n' ' ')"
-  if [ -f "$ROOT/devel/setup.bash" ] && [ "$(cat "$ROOT/build/.stamp" 2>/dev/null)" = "$wanted" ]; then
+  wanted="$(hash_of "${inputs[@]}") $(standins | tr '\n' ' ')${DRIVER_WORKSPACE:-}"
+  built="$(cat "$ROOT/build/.stamp" 2>/dev/null || true)"
+  if [ -f "$ROOT/devel/setup.bash" ] && [ "$built" = "$wanted" ]; then
     return 0
   fi
   say "building the devel space"
+  # A stand-in that is not wanted any more would hide the driver's messages.
+  if [ -n "$built" ] && [ "${built#* }" != "${wanted#* }" ]; then
+    rm -rf "$ROOT/build" "$ROOT/devel"
+  fi
   if [ -f "$ROOT/build/CMakeCache.txt" ] &&
     ! grep -q "^CMAKE_HOME_DIRECTORY:INTERNAL=$ROOT$" "$ROOT/build/CMakeCache.txt"; then
     rm -rf "$ROOT/build" "$ROOT/devel"
   fi
   mkdir -p "$ROOT/build"
   if ! (
-    if [ "$PLATFORM" = noetic ]; then
-      set +u
-      # shellcheck disable=SC1091  # part of ROS
-      source "$NOETIC/setup.bash"
-    fi
+    source_underlay
     export PATH="$VENV/bin:$PATH"
     configure_and_build "$ROOT" "$ROOT/build" &&
       for path in $(standins); do

@@ -32,6 +32,12 @@ for kind in ("msg", "srv"):
             found[kind + "/" + name] = [cls._md5sum, request._full_text]
 print(json.dumps(found))
 """
+# Where the drivers' messages come from in the environment that the nodes run in.
+_DRIVERS = """
+import importlib.util, json, sys
+found = {name: importlib.util.find_spec(name) for name in sys.argv[1:]}
+print(json.dumps({name: list(spec.submodule_search_locations)[0] if spec else "" for name, spec in found.items()}))
+"""
 # A crash inside a graphics driver must not take the doctor with it.
 _RENDERING = """
 import mujoco
@@ -67,8 +73,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line a check and what to do about it; 1 when any is a failure."""
-    checks: List[Callable[[], Finding]] = [check_python, check_packages, check_ros, check_devel_space, check_gpu,
-                                           check_rendering]
+    checks: List[Callable[[], Finding]] = [check_python, check_packages, check_ros, check_devel_space, check_drivers,
+                                           check_gpu, check_rendering]
     findings = [_say(check()) for check in checks]
     folders = args.checkpoint or sorted(path.parent for path in (ROOT / "checkpoints").glob("*/MANIFEST.json"))
     findings += [_say(check_checkpoint(folder)) for folder in folders]
@@ -167,6 +173,26 @@ def _definitions() -> Iterator[Tuple[str, str]]:
             yield f"{kind}/{path.stem}", path.read_text(encoding="utf-8")
 
 
+def check_drivers() -> Finding:
+    """Which messages of the robots' drivers the nodes use: the drivers' own, or the stand-ins built here."""
+    if not (ROOT / "devel" / "setup.bash").is_file():
+        return Finding("drivers", WARNING, "their messages cannot be looked for without the devel space", "run `make setup`")
+    status, output = _python(_DRIVERS, "franka_msgs", "piper_msgs", runner=str(ROOT / "scripts" / "with_env.sh"))
+    if status != 0:
+        return Finding("drivers", WARNING, f"their messages cannot be looked for ({output})", "run `make setup`")
+    places: Dict[str, str] = json.loads(output)
+    missing = [name for name, place in places.items() if not place]
+    stand_ins = [name for name, place in places.items() if place.startswith(f"{ROOT / 'devel'}{os.sep}")]
+    text = "; ".join(f"{name} missing" if not place else f"{name} stand-in" if name in stand_ins else f"{name} from {place}"
+                     for name, place in places.items())
+    if missing:
+        return Finding("drivers", WARNING, text, "run `make setup`")
+    if os.environ.get("DRIVER_WORKSPACE") and len(stand_ins) == len(places):
+        return Finding("drivers", WARNING, text, f"neither comes from DRIVER_WORKSPACE, {os.environ['DRIVER_WORKSPACE']}: "
+                       "run `make setup` with it set, and look whether it holds them")
+    return Finding("drivers", OK, text)
+
+
 def check_gpu() -> Finding:
     """An accelerator for the policy. The safety filter never needs one."""
     if importlib.util.find_spec("torch") is None:
@@ -206,12 +232,12 @@ def check_checkpoint(folder: Path) -> Finding:
     return Finding(name, OK, f"{folder} intact, manifest {digest[:12]}")
 
 
-def _python(code: str, *arguments: str, **environment: str) -> Tuple[int, str]:
-    """Exit status, and standard output or the last line of an error, of `code` in a new interpreter."""
+def _python(code: str, *arguments: str, runner: str = "", **environment: str) -> Tuple[int, str]:
+    """Exit status, and standard output or the last line of an error, of `code` in a new interpreter, started by `runner`."""
     try:
-        done = subprocess.run([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              encoding="utf-8", errors="replace", env={**os.environ, **environment}, timeout=120,
-                              check=False)
+        command = [*([runner] if runner else []), sys.executable, "-c", code, *arguments]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+                              errors="replace", env={**os.environ, **environment}, timeout=120, check=False)
     except subprocess.TimeoutExpired:
         return 124, "no answer within 120 s"
     if done.returncode == 0:

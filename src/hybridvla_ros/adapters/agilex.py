@@ -41,8 +41,8 @@ def piper_messages() -> Any:
     try:
         import piper_msgs.msg as messages
     except ImportError as error:
-        raise ConfigurationError("the driver's messages (piper_msgs) are not installed; source the workspace of Piper_ros "
-                                 "before this one") from error
+        raise ConfigurationError("the driver's messages (piper_msgs) are not installed; set DRIVER_WORKSPACE to the devel "
+                                 "folder of Piper_ros's workspace and run `make setup`") from error
     return messages
 
 

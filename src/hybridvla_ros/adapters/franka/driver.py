@@ -23,8 +23,8 @@ def messages() -> None:
         import franka_gripper.msg  # noqa: F401
         import franka_msgs.msg  # noqa: F401
     except ImportError as error:
-        raise ConfigurationError(f"the driver's messages are not installed ({error.name}); source the workspace of "
-                                 "franka_ros before this one") from error
+        raise ConfigurationError(f"the driver's messages are not installed ({error.name}); set DRIVER_WORKSPACE to the "
+                                 "devel folder of franka_ros's workspace and run `make setup`") from error
 
 
 class DriverError(HybridVLAError):

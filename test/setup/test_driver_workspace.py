@@ -1,0 +1,80 @@
+"""DRIVER_WORKSPACE: a workspace of the lab's with the drivers, built from source, below this clone."""
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hybridvla_core.cli import doctor
+
+ROOT = Path(__file__).resolve().parents[2]
+WITH_ENV = str(ROOT / "scripts" / "with_env.sh")
+STANDINS = """
+ROOT="$1" PLATFORM=debian12
+source "$ROOT/scripts/lib/common.sh"
+source "$ROOT/scripts/lib/workspace.sh"
+find_driver_workspace
+standins
+"""
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    """What catkin leaves of a workspace with piper_msgs, as far as it matters here."""
+    package, module = tmp_path / "src/piper_msgs", tmp_path / "devel/lib/lab_messages"
+    for folder in (package, module):
+        folder.mkdir(parents=True)
+    (package / "package.xml").write_text("<package format='2'><name>piper_msgs</name><version>1.0.0</version></package>")
+    (module / "__init__.py").write_text("")
+    (tmp_path / "devel/setup.bash").write_text(
+        f'export ROS_PACKAGE_PATH="{tmp_path}/src" PYTHONPATH="{module.parent}:/usr/lib/python3/dist-packages" CHAINED=yes\n')
+    return tmp_path / "devel"
+
+
+def run(command, **environment):
+    inherited = {key: value for key, value in os.environ.items() if key not in ("ROS_PACKAGE_PATH", "PYTHONPATH")}
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", timeout=60, check=False,
+                          env={**inherited, **environment})
+
+
+def test_the_drivers_messages_need_no_stand_in(workspace):
+    without = run(["bash", "-euc", STANDINS, "bash", str(ROOT)]).stdout.split()
+    if "piper_msgs" not in without:
+        pytest.skip("this machine has piper_msgs")
+    found = run(["bash", "-euc", STANDINS, "bash", str(ROOT)], DRIVER_WORKSPACE=str(workspace))
+    assert found.stdout.split() == [name for name in without if name != "piper_msgs"], found.stderr
+
+
+def test_a_command_runs_in_the_drivers_environment_and_ours(workspace):
+    code = "import os, hybridvla.msg, lab_messages; print(os.environ['CHAINED'], hybridvla.__file__)"
+    done = run([WITH_ENV, sys.executable, "-c", code], DRIVER_WORKSPACE=str(workspace))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"yes {ROOT}")
+
+
+@pytest.mark.parametrize("command", [[WITH_ENV, "true"], ["bash", "-euc", STANDINS, "bash", str(ROOT)]])
+def test_a_workspace_that_is_none_is_named(tmp_path, command):
+    done = run(command, DRIVER_WORKSPACE=str(tmp_path))
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert f"DRIVER_WORKSPACE is {tmp_path}, which has no setup.bash" in done.stderr
+
+
+@pytest.mark.parametrize("places, workspace_set, status, words", [
+    ({"franka_msgs": "DEVEL/franka_msgs", "piper_msgs": "/lab/piper_msgs"}, True, doctor.OK,
+     "franka_msgs stand-in; piper_msgs from /lab/piper_msgs"),
+    ({"franka_msgs": "DEVEL/franka_msgs", "piper_msgs": "DEVEL/piper_msgs"}, False, doctor.OK, "piper_msgs stand-in"),
+    ({"franka_msgs": "DEVEL/franka_msgs", "piper_msgs": "DEVEL/piper_msgs"}, True, doctor.WARNING, "stand-in"),
+    ({"franka_msgs": "", "piper_msgs": "/lab/piper_msgs"}, True, doctor.WARNING, "franka_msgs missing")])
+def test_doctor_says_which_messages_are_used(monkeypatch, places, workspace_set, status, words):
+    found = {name: place.replace("DEVEL", str(doctor.ROOT / "devel/lib")) for name, place in places.items()}
+    monkeypatch.setattr(doctor, "_python", lambda *_arguments, **_environment: (0, json.dumps(found)))
+    if workspace_set:
+        monkeypatch.setenv("DRIVER_WORKSPACE", "/lab/devel")
+    else:
+        monkeypatch.delenv("DRIVER_WORKSPACE", raising=False)
+    finding = doctor.check_drivers()
+    assert finding.status == status and words in finding.found
