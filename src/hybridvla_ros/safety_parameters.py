@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 from typing import Any, Callable, Dict
 
+import rospy
 from dynamic_reconfigure.server import Server
 
 from hybridvla.cfg import SafetyConfig
@@ -23,6 +24,8 @@ class SafetyParameters(Server):
         self._apply, self._refused = apply, refused
         self._held: Dict[str, Any] = {"speed_scale": speed_scale, "dry_run": dry_run}
         self._begun = False
+        # The server compares what is set with its bounds: an empty argument of the launch file is no number.
+        rospy.set_param("~speed_scale", speed_scale)
         super().__init__(SafetyConfig, self._change)
         self._begun = True
 
