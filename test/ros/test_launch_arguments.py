@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,33 @@ def test_another_value_in_the_file_is_the_one_in_use(monkeypatch, tmp_path):
     assert scale_in_use(monkeypatch, given) == (0.2, 0.2)
 
 
+@pytest.fixture
+def private(tmp_path):
+    """The environment of a graph of its own, and its port."""
+    port = free_port()
+    return {**os.environ, "ROS_MASTER_URI": f"http://127.0.0.1:{port}", "ROS_IP": "127.0.0.1", "ROS_HOME": str(tmp_path),
+            "ROS_LOG_DIR": str(tmp_path / "log")}, str(port)
+
+
+def test_the_running_filter_has_the_speed_of_its_file(private, tmp_path):
+    environment, port = private
+    text = (ROOT / "config/robots/sim_fr3.yaml").read_text()
+    (tmp_path / "slow.yaml").write_text(text.replace("speed_scale: 1.0", "speed_scale: 0.2"))
+    with open(str(tmp_path / "launch.log"), "w") as log:
+        process = subprocess.Popen(["roslaunch", "-p", port, str(ROOT / "launch/safety.launch"),
+                                    f"robot_config:={tmp_path}/slow.yaml"], stdout=log, stderr=log, env=environment)
+    try:
+        said, deadline = "", time.monotonic() + 60.0
+        while not said and time.monotonic() < deadline:      # the master comes first
+            said = subprocess.run(["rostopic", "echo", "-n", "1", "/hybridvla/safety/status/speed_scale"], env=environment,
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8", timeout=60,
+                                  check=False).stdout
+        assert said and abs(float(said.split()[0]) - 0.2) < 1e-6, (tmp_path / "launch.log").read_text()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
 @pytest.mark.parametrize("launch", ["fr3.launch", "agilex.launch"])
 def test_device_and_button_of_the_deadman_reach_its_node(launch):
     given = parameters(launch, *STAND_IN, "deadman:=pedal", "deadman_device:=/dev/input/by-id/pedal", "deadman_button:=48")
@@ -66,13 +95,11 @@ def test_device_and_button_of_the_deadman_reach_its_node(launch):
     assert given["/joy/dev"] == "/dev/input/js1" and given["/deadman_node/button"] == -1
 
 
-def test_a_pedal_without_a_device_ends_the_launch_with_its_sentence(tmp_path):
+def test_a_pedal_without_a_device_ends_the_launch_with_its_sentence(private):
     """An arm that can never move must not look as if it could."""
-    port = free_port()
-    done = subprocess.run(["roslaunch", "-p", str(port), str(ROOT / "launch/deadman.launch"), "source:=pedal"],
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", timeout=90, check=False,
-                          env={**os.environ, "ROS_MASTER_URI": f"http://127.0.0.1:{port}", "ROS_IP": "127.0.0.1",
-                               "ROS_HOME": str(tmp_path), "ROS_LOG_DIR": str(tmp_path / "log")})
+    environment, port = private
+    done = subprocess.run(["roslaunch", "-p", port, str(ROOT / "launch/deadman.launch"), "source:=pedal"], env=environment,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", timeout=90, check=False)
     assert "name the pedal's file under /dev/input/by-id" in done.stdout
     assert "REQUIRED process" in done.stdout and "deadman_node" in done.stdout
 
