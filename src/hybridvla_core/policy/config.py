@@ -21,8 +21,8 @@ MODES = tuple(mode.name.lower() for mode in Mode)
 class PolicyConfig:
     """What `policy_node` and `hybridvla evaluate` need to know beside the checkpoint.
 
-    checkpoint: folder, relative to the package's root or absolute; empty: named at launch. device, dtype: torch names (`cpu`, `cuda`;
-    `float32`, `bfloat16`). cameras: in the checkpoint's order. mode: `ensemble`, `diffusion` or `autoregressive`.
+    checkpoint: folder, relative to the package's root or absolute; empty: named at launch. device, dtype: torch names (`cpu`,
+    `cuda`; `float32`, `bfloat16`). cameras: in the checkpoint's order. mode: `ensemble`, `diffusion` or `autoregressive`.
     seed: of the model's noise (with the observation's stamp). frames: base frame of each arm, in
     `convention.arms` order. prediction_rate_hz: upper bound. max_observation_age_s: age of the oldest image above
     which nothing is predicted. max_camera_spread_s: newest minus oldest image of one observation.
