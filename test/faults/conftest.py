@@ -234,4 +234,7 @@ def bench(tmp_path_factory):
     with Graph(tmp_path_factory.mktemp("faults")) as graph:
         graph.master = graph.start(["rosmaster", "--core", "-p", str(graph.port)], "master.log")
         graph.wait_for_master()
+        import rospy
+
         yield FaultBench(graph)
+        rospy.signal_shutdown("the tests are over")      # before the master is gone, which the graph watch would report

@@ -29,9 +29,11 @@ class Source:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def _beat(self):
+        from hybridvla_ros.node_support import publish_unless_ending
+
         while self.alive and not self._rospy.is_shutdown():
             if not self.silent:
-                self._beats.publish(self._conversions.heartbeat_message(
+                publish_unless_ending(self._beats, self._conversions.heartbeat_message(
                     Heartbeat(self._epoch, self._sequence, 1, PolicyState.WAITING)))
             time.sleep(0.1)
 
