@@ -66,6 +66,11 @@ class ActionConvention:
     def action_dim(self) -> int:
         return DOF_PER_ARM * len(self.arms)
 
+    @property
+    def uses_commands(self) -> bool:
+        """Whether base or state are what was commanded last."""
+        return self.delta_base == "commanded" or self.state_source == "last_command"
+
     def opening(self, gripper_value: float) -> float:
         """A gripper value of the model as an opening, 0 closed to 1 open."""
         return float(gripper_value if self.gripper_sense == "one_is_open" else 1.0 - gripper_value)

@@ -104,10 +104,12 @@ def _phase(instruction: str, seconds: float) -> Dict[str, Any]:
     answer = rospy.ServiceProxy("/hybridvla/policy/set_instruction", SetInstruction)(instruction, False)
     if not answer.success:
         raise HybridVLAError(f"the instruction was refused: {answer.message}")
-    while not activate(True).success:
+    answer = activate(True)
+    while not answer.success:
         if time.monotonic() > deadline:
-            raise HybridVLAError(f"the filter cannot be activated: {activate(True).message}")
+            raise HybridVLAError(f"the filter cannot be activated: {answer.message}")
         time.sleep(0.2)
+        answer = activate(True)
     time.sleep(2.0)
     before = _early_ticks()
     with StampToTarget() as timing:

@@ -114,6 +114,8 @@ class Proposer:
 
     def on_commands(self, poses: Mapping[str, Pose], stamp: float, epoch: int, sequence: int, active: bool) -> None:
         """From the filter: see `CommandMemory.commanded`."""
+        if not self.convention.uses_commands:
+            return
         with self._lock:
             self.commands.commanded(poses, stamp, epoch, sequence, active)
 

@@ -7,19 +7,22 @@ import numpy as np
 
 from hybridvla_core.contracts import GripperState, Pose
 from hybridvla_core.safety import rotations
+from hybridvla_core.safety.config import RobotConfig
 from hybridvla_core.safety.gripper import GripperSequencer
 from hybridvla_core.safety.measured_arms import MeasuredArms
 from hybridvla_core.safety.motion import Motion
 from hybridvla_core.safety.outgoing import Outgoing
+from hybridvla_core.safety.reporting import Counters
 from hybridvla_core.safety.status import ArmCommand
 
 
 class Commands:
     """`quaternions`: (4,) xyzw of every arm as last commanded."""
 
-    def __init__(self, motion: Motion, arms: MeasuredArms, grippers: Sequence[GripperSequencer]) -> None:
+    def __init__(self, config: RobotConfig, motion: Motion, arms: MeasuredArms, grippers: Sequence[GripperSequencer],
+                 counters: Counters) -> None:
         self._motion = motion
-        self._outgoing, self._begun = Outgoing(arms.config), 0
+        self._outgoing, self._begun, self._counters = Outgoing(config), 0, counters
         self._arms = arms
         self._grippers = grippers
         self.quaternions: List[np.ndarray] = [rotations.to_quaternion(matrix) for matrix in motion.rotations]
@@ -41,7 +44,7 @@ class Commands:
         return tuple(commands)
 
     def _look(self, commands: Sequence[ArmCommand]) -> None:
-        counters = self._arms.counters
-        begun, before = counters.of("reseeds") + counters.of("reposes"), self._begun
-        self._begun = begun
-        counters.add("target_violations", self._outgoing.violations(commands, begun != before, self._motion.relaxed))
+        # By the counts and not by the motion itself: one that begins anew unannounced is a jump.
+        before, self._begun = self._begun, self._counters.of("reseeds") + self._counters.of("reposes")
+        self._counters.add("target_violations",
+                           self._outgoing.violations(commands, self._begun != before, self._motion.relaxed))

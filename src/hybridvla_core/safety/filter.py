@@ -44,7 +44,7 @@ class SafetyFilter:
         self._watchdogs = Watchdogs(config, self._gate, self._arms, self._counters, ClockWatch(simulated_time))
         self._execution = Execution(config, self._motion, self._arms)
         self._machine = StateMachine(config, self._motion, self._arms, self._execution, self._counters)
-        self._commands = Commands(self._motion, self._arms, self._execution.grippers)
+        self._commands = Commands(config, self._motion, self._arms, self._execution.grippers, self._counters)
         self._report = StatusReport(config, self._motion, self._arms, self._execution)
         self._notice = ("", -math.inf)
         self._tick_at: Optional[float] = None

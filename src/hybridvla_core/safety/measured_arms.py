@@ -17,12 +17,11 @@ PAIRING_S = 0.1        # before that, pose and joints may be this much apart in 
 
 
 class MeasuredArms:
-    """All arms in the configuration's order. `joints` (A, dof) rad, `positions` (A, 3) m, `matrices` (A, 3, 3). `counters`:
-    where violations are counted."""
+    """All arms in the configuration's order. `joints` (A, dof) rad, `positions` (A, 3) m, `matrices` (A, 3, 3)."""
 
     def __init__(self, config: RobotConfig, counters: Counters) -> None:
-        self.config = config
-        self.counters = counters
+        self._config = config
+        self._counters = counters
         self._arms: Sequence[MeasuredArm] = [MeasuredArm(arm) for arm in config.arms]
         self._breached = False
         self._unsettled_at = float("-inf")
@@ -78,7 +77,7 @@ class MeasuredArms:
             if reason:
                 reasons |= reason
                 detail = detail or f"{arm.name}: {text}"
-        self.counters.add("measured_violations", int(breached and not self._breached))
+        self._counters.add("measured_violations", int(breached and not self._breached))
         self._breached = breached
         return reasons, detail
 
@@ -103,7 +102,7 @@ class MeasuredArms:
 
     def _fault(self, arm: MeasuredArm, now: float, judge_change: bool = True) -> Tuple[Reason, str]:
         age = arm.age(now)
-        if not age <= self.config.watchdogs.joint_state_s:
+        if not age <= self._config.watchdogs.joint_state_s:
             since = f"no usable joint states for {age:.2f} s" if math.isfinite(age) else ""
             return Reason.JOINT_STATE, f"{'; '.join(text for text in (since, arm.fault) if text)}; check the driver"
         if arm.doubtful(now):
@@ -119,9 +118,9 @@ class MeasuredArms:
         apart = arm.tool_mismatch()
         if apart is None:
             return ""
-        limits, slack = self.config.arm(arm.name).cartesian_limits, PAIRING_S if moving else 0.0
-        if (apart[0] <= self.config.tcp_tolerance_m + slack * limits.speed_m_s
-                and apart[1] <= self.config.tcp_tolerance_rad + slack * limits.rotation_speed_rad_s):
+        limits, slack = self._config.arm(arm.name).cartesian_limits, PAIRING_S if moving else 0.0
+        if (apart[0] <= self._config.tcp_tolerance_m + slack * limits.speed_m_s
+                and apart[1] <= self._config.tcp_tolerance_rad + slack * limits.rotation_speed_rad_s):
             return ""
         return (f"the driver's tool pose differs from ours by {apart[0] * 1e3:.1f} mm and "
                 f"{math.degrees(apart[1]):.2f} degrees; check the tool in config/robots")

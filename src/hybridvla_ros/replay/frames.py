@@ -81,7 +81,7 @@ class FrameSource:
     def __iter__(self) -> Iterator[Frame]:
         topics = self._found.topics
         wanted = [*topics.images, *topics.joints]
-        if self._config.convention.delta_base == "commanded" or self._config.convention.state_source == "last_command":
+        if self._config.convention.uses_commands:
             wanted += [topics.proposals, topics.status]
         for topic, raw, when, path in self._found.read(wanted):
             self._now = max(self._now, when)

@@ -196,13 +196,12 @@ class FrankaAdapter:
         for command in commands:
             if not command.publish or self.fault:
                 self._joints_before = None
+            elif self.config.door == "cartesian":
+                message = conversions.pose_message(command.pose, self.arm.base_frame, stamp)
+                self.poses.publish(message)
+                self._echo.publish(message)
             else:
-                if self.config.door == "cartesian":
-                    message = conversions.pose_message(command.pose, self.arm.base_frame, stamp)
-                    self.poses.publish(message)
-                    self._echo.publish(message)
-                else:
-                    self._send_joints(command, stamp)
+                self._send_joints(command, stamp)
             if command.gripper is not None and self.gripper is not None:
                 self.gripper.command(command.gripper)
 
