@@ -23,6 +23,8 @@ from hybridvla_ros.adapters.franka.start_path import StartPath
 from hybridvla_ros.node_support import publish_unless_ending
 
 FOLLOW_S = 0.02          # between targets that follow a led arm
+STILL_RAD_S = 0.02       # slower than this, an arm stands
+STOP_S = 1.0             # an arm that was told to stop on its way to the start has stopped
 SETTLE_S = 1.2           # six time constants of the controller's stiffness filter
 ARRIVED_RAD, LATE_S = 0.02, 4.0
 LOCK_S = 12.0
@@ -154,8 +156,7 @@ class Chores:
         while True:
             time.sleep(0.02)
             away = float(np.abs(np.array(adapter.state.q) - points[-1]).max())
-            still = float(np.abs(np.array(adapter.state.dq)).max()) < 0.02
-            if away < ARRIVED_RAD and still:
+            if away < ARRIVED_RAD and self._still():
                 return ""
             problem = (self._operator.forbids() or adapter.fault or reading.mode_problem(adapter.state, commanded=True))
             if time.monotonic() - adapter.heard > SILENT_S:
@@ -164,7 +165,17 @@ class Chores:
                 problem = f"the arm is still {away:.2f} rad away"
             if problem:
                 adapter.trajectories.publish(JointTrajectory())
+                self._rest()
                 return problem
+
+    def _still(self) -> bool:
+        return float(np.abs(np.array(self._adapter.state.dq)).max()) < STILL_RAD_S
+
+    def _rest(self) -> None:
+        """Until the arm has stopped: a controller that starts on a moving arm latches a pose the arm has already left."""
+        deadline = time.monotonic() + STOP_S
+        while not self._still() and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     # A person's hand -----------------------------------------------------------------------------------------------
 
