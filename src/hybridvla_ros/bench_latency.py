@@ -21,8 +21,9 @@ import yaml
 from hybridvla_core.configuration import read_mapping
 from hybridvla_core.contracts import Mode, Prediction
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.paths import ROOT
 from hybridvla_ros.graph import Graph
-from hybridvla_ros.node_support import PACKAGE_ROOT, run_node
+from hybridvla_ros.node_support import run_node
 from hybridvla_ros.stand_ins.still_camera import start_still_cameras
 
 VIEWS = ("front", "wrist", "left")
@@ -34,7 +35,7 @@ POLICY, ROBOT = "config/policies/tiny.yaml", "config/robots/sim_fr3.yaml"
 
 def policy_config() -> Dict[str, Any]:
     """The shipped policy's configuration with three views and one action a frame."""
-    config = dict(read_mapping(PACKAGE_ROOT / POLICY))
+    config = dict(read_mapping(ROOT / POLICY))
     config["cameras"] = [{"view": view, "image_topic": f"/bench/{view}", "width_px": WIDTH, "height_px": HEIGHT}
                          for view in VIEWS]
     config["convention"] = dict(config["convention"], action_period_s=1.0 / FPS)

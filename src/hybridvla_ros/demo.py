@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.paths import ROOT
 from hybridvla_ros.graph import Graph
-from hybridvla_ros.node_support import PACKAGE_ROOT
 
 BAG_TOPICS = ["/joint_states", "/camera_front/color/image_raw/compressed", "/camera_wrist/color/image_raw/compressed",
               "/camera_front/color/camera_info", "/cartesian_impedance_example_controller/equilibrium_pose",
@@ -167,9 +167,9 @@ def summarise(results: List[Dict[str, Any]], report: Any, recorded: Any) -> Dict
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", default=str(PACKAGE_ROOT / "out" / "demo"))
+    parser.add_argument("--out", default=str(ROOT / "out" / "demo"))
     parser.add_argument("--port", type=int, help="of the private ROS master; a free one when left out")
-    parser.add_argument("--checkpoint", default=str(PACKAGE_ROOT / "checkpoints" / "tiny"))
+    parser.add_argument("--checkpoint", default=str(ROOT / "checkpoints" / "tiny"))
     arguments = parser.parse_args()
     folder = Path(arguments.out)
     try:

@@ -10,16 +10,15 @@ import rospy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.paths import ROOT
 from hybridvla_ros.graph_watch import GraphWatch
 from hybridvla_ros.memory import keep_freed_memory
-
-PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
 def package_path(path: str) -> Path:
     """A path from a parameter or configuration: absolute, or relative to the package's root."""
     given = Path(path).expanduser()
-    return given if given.is_absolute() else PACKAGE_ROOT / given
+    return given if given.is_absolute() else ROOT / given
 
 
 def require_parameter(name: str) -> str:

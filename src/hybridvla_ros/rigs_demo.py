@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_ros.node_support import PACKAGE_ROOT
+from hybridvla_core.paths import ROOT
 from hybridvla_ros.rigs_page import write_page
 
 #: Key of the summary -> module.
@@ -55,7 +55,7 @@ def good(part: Dict[str, Any]) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make rigs", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", default=str(PACKAGE_ROOT / "out" / "rigs"))
+    parser.add_argument("--out", default=str(ROOT / "out" / "rigs"))
     parser.add_argument("--only", choices=sorted(RIGS), help="one rig")
     parser.add_argument("--episodes", type=int, help="of each rig")
     parser.add_argument("--part", help=argparse.SUPPRESS)

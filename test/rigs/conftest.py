@@ -130,8 +130,8 @@ def master(tmp_path_factory):
 @pytest.fixture(scope="session")
 def agilex(master):
     """A function: launches agilex.launch with the stand-in and arguments, and ends it again."""
+    from hybridvla_core.paths import ROOT
     from hybridvla_core.safety.config import load_robot
-    from hybridvla_ros.node_support import PACKAGE_ROOT
 
     @contextlib.contextmanager
     def launch(*arguments, robot="agilex"):
@@ -139,7 +139,7 @@ def agilex(master):
                                 *arguments)
         rig = None
         try:
-            rig = Rig(master, load_robot(PACKAGE_ROOT / "config" / "robots" / f"{robot}.yaml"))
+            rig = Rig(master, load_robot(ROOT / "config" / "robots" / f"{robot}.yaml"))
             yield rig
         finally:
             if rig is not None:

@@ -13,13 +13,13 @@ class Bench:
         import rospy
         from geometry_msgs.msg import PoseStamped
 
+        from hybridvla_core.paths import ROOT
         from hybridvla_core.safety.config import load_robot
-        from hybridvla_ros.node_support import PACKAGE_ROOT
         from hybridvla_ros.rigs_fr3 import Fr3Operator
 
         self.graph, self.targets = graph, []
         self.operator = Fr3Operator()
-        self.arm = load_robot(PACKAGE_ROOT / "config" / "robots" / "fr3.yaml").arms[0]
+        self.arm = load_robot(ROOT / "config" / "robots" / "fr3.yaml").arms[0]
         self.source = source_class([self.arm])
         rospy.Subscriber("/hybridvla/safety/arm/target", PoseStamped, self.targets.append, queue_size=50)
 

@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 from hybridvla_core.cli import bench_filter, bench_images, bench_passes, bench_staleness
 from hybridvla_core.cli.output import write_json
+from hybridvla_core.paths import ROOT
 
 PARTS = {"filter": bench_filter, "passes": bench_passes, "images": bench_images, "staleness": bench_staleness}
 
@@ -81,7 +82,7 @@ def _subject(args: argparse.Namespace) -> Any:
             return with_random_weights(args.preset, config, args.dtype, args.device, args.steps, args.graphs, args.ride_steps)
     from hybridvla_core.policy.predictor import Policy
 
-    folder = args.checkpoint or str(Path(__file__).resolve().parents[3] / "checkpoints" / "tiny")
+    folder = args.checkpoint or str(ROOT / "checkpoints" / "tiny")
     policy = Policy.from_checkpoint(folder, device=args.device, dtype=args.dtype)
     return of_policy(Path(folder).name, policy, args.graphs, args.ride_steps)
 

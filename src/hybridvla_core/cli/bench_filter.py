@@ -5,6 +5,7 @@ import argparse
 from pathlib import Path
 
 from hybridvla_core.cli.output import write_json
+from hybridvla_core.paths import ROOT
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -22,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
 
     path = Path(args.robot)
     if not path.suffix:
-        path = Path(__file__).resolve().parents[3] / "config" / "robots" / f"{args.robot}.yaml"
+        path = ROOT / "config" / "robots" / f"{args.robot}.yaml"
     result = measure(load_robot(path), args.ticks, args.seed)
     for clock in ("tick_ms", "wall_ms"):
         values = result[clock]

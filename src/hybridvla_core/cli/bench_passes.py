@@ -2,12 +2,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any, Dict, Mapping
 
 from hybridvla_core.cli.output import write_json
+from hybridvla_core.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 #: What this command measured with the shipped checkpoint.
 MEASURED = ROOT / "config" / "benchmark" / "passes.json"
 

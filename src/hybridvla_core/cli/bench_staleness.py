@@ -2,11 +2,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from hybridvla_core.cli.output import write_json
-
-ROOT = Path(__file__).resolve().parents[3]
+from hybridvla_core.paths import ROOT
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:

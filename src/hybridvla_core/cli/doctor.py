@@ -15,8 +15,8 @@ from typing import Callable, Dict, Iterator, List, Tuple
 
 from hybridvla_core.cli.output import write_json
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 OK, WARNING, FAILURE = "ok", "warning", "failure"
 
 # Runs in a process of its own, with the devel space in front: prints what the built messages were made from.

@@ -8,8 +8,8 @@ from typing import Any, Dict
 
 from hybridvla_core.cli.output import write_json
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 MODES = ("ensemble", "diffusion", "autoregressive")
 
 

@@ -21,8 +21,8 @@ import rosbag
 import rospy
 
 from hybridvla_core.cli.output import write_json
+from hybridvla_core.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 VIEWS = ("/camera_front/color/image_raw/compressed", "/camera_wrist/color/image_raw/compressed")
 JOINTS, TOLD = "/joint_states", "/hybridvla/policy/instruction"
 BEGIN, IMAGE_HZ = 1_700_000_000.0, 30.0

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridvla_core.errors import HybridVLAError
-
-ROOT = Path(__file__).resolve().parents[3]
+from hybridvla_core.paths import ROOT
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:

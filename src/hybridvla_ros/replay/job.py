@@ -17,6 +17,7 @@ from hybridvla_core.evaluation.replay.settings import ReplaySettings
 from hybridvla_core.evaluation.replay.truth import Recording, TruthFinder
 from hybridvla_core.evaluation.replay.verdict import FAIL, Check, as_data, judge_policy, judge_recording, reasons, verdict
 from hybridvla_core.evaluation.statistics import percentiles
+from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import check_fit
 from hybridvla_core.safety.config import RobotConfig
@@ -26,7 +27,6 @@ from hybridvla_ros.replay.result import Contender, Result, Sample, observing_dat
 from hybridvla_ros.replay.scan import Scanned, Scanner, read_proposal
 from hybridvla_ros.replay.topics import TopicMap, resolve
 
-ROOT = Path(__file__).resolve().parents[3]
 FILM_FRAMES = 24
 
 
