@@ -16,10 +16,10 @@ setup: ## install system packages and .venv, build the devel space
 	@scripts/setup.sh
 
 demo: setup ## simulated FR3, policy and filter over ROS, headless; results in out/demo
-	@$(RUN) python -m hybridvla_ros.demo
+	@$(RUN) python -m hybridvla_ros.demos.demo
 
 rigs: setup ## both rigs without hardware, through their launch files; results in out/rigs
-	@$(RUN) python -m hybridvla_ros.rigs_demo
+	@$(RUN) python -m hybridvla_ros.demos.rigs
 
 test: setup ## unit tests, parity, and ROS tests with a real master
 	@$(RUN) scripts/test.sh
@@ -28,7 +28,7 @@ fuzz: setup ## adversarial proposals against the filter (FUZZ_N ticks, FUZZ_SEED
 	@$(RUN) python test/fuzz/run.py --ticks $(FUZZ_N) --seed $(FUZZ_SEED)
 
 soak: setup ## rate and longest gap of the filter beside rig and policy (SOAK_S a scheduler); out/soak/summary.json
-	@$(RUN) python -m hybridvla_ros.soak --seconds $(SOAK_S)
+	@$(RUN) python -m hybridvla_ros.benchmarks.soak --seconds $(SOAK_S)
 
 test38: setup ## what the robot computer runs, under Python 3.8 where one is found
 	@scripts/test38.sh

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hybridvla_sim.rig import Rig
-from hybridvla_sim.tasks import sample_scene
+from hybridvla_sim.fr3.rig import Rig
+from hybridvla_sim.tasks.blocks.task import sample_scene
 
 SEED, BLOCK = 5, 0
 ABOVE_M = 0.16

@@ -20,14 +20,14 @@ from hybridvla_core.contracts import Observation, PolicyState
 from hybridvla_core.errors import ConfigurationError, ObservationError
 from hybridvla_core.policy.cameras import CameraRig
 from hybridvla_core.policy.config import PolicyConfig
-from hybridvla_core.policy.proposer import Proposer, check_fit
-from hybridvla_core.safety.config import RobotConfig
-from hybridvla_ros import conversions
-from hybridvla_ros.arm_feed import ArmFeed
-from hybridvla_ros.camera_feed import CameraFeed
-from hybridvla_ros.images import to_rgb
-from hybridvla_ros.node_support import Diagnostics, package_path, publish_unless_ending, require_parameter
-from hybridvla_ros.pacing import SWITCH_S
+from hybridvla_core.policy.proposing.proposer import Proposer, check_fit
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_ros.messages import conversions
+from hybridvla_ros.messages.images import to_rgb
+from hybridvla_ros.observation.arm_feed import ArmFeed
+from hybridvla_ros.observation.camera_feed import CameraFeed
+from hybridvla_ros.runtime.node_support import Diagnostics, package_path, publish_unless_ending, require_parameter
+from hybridvla_ros.runtime.pacing import SWITCH_S
 
 HEARTBEAT_S = 0.1
 #: How often a prediction that is not due is asked for, and how long news are waited for at most, s.

@@ -16,14 +16,22 @@ from hybridvla.msg import ActionProposal, PolicyHeartbeat, SafetyStatus
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import ArmState
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.safety.config import RobotConfig
+from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_core.safety.status import Reason, State
-from hybridvla_ros import adapters, conversions
-from hybridvla_ros.graph_watch import GraphWatch
-from hybridvla_ros.node_support import Diagnostics, UnfailingLog, node_ending, number_parameter, package_path, require_parameter
-from hybridvla_ros.operator_view import Operator
-from hybridvla_ros.pacing import Pace, use_scheduler
+from hybridvla_ros import adapters
+from hybridvla_ros.filter_handle import Operator
+from hybridvla_ros.messages import conversions
+from hybridvla_ros.runtime.graph_watch import GraphWatch
+from hybridvla_ros.runtime.node_support import (
+    Diagnostics,
+    UnfailingLog,
+    node_ending,
+    number_parameter,
+    package_path,
+    require_parameter,
+)
+from hybridvla_ros.runtime.pacing import Pace, use_scheduler
 from hybridvla_ros.safety_parameters import SafetyParameters
 
 LEVELS = {State.ACTIVE: DiagnosticStatus.OK, State.INACTIVE: DiagnosticStatus.OK, State.HOLDING: DiagnosticStatus.WARN,

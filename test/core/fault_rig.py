@@ -8,7 +8,7 @@ import numpy as np
 from safety_rig import ROBOTS, Rig
 
 from hybridvla_core.contracts import Pose
-from hybridvla_core.safety.rotations import to_quaternion
+from hybridvla_core.geometry.rotations import to_quaternion
 from hybridvla_core.safety.status import State
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fuzz"))

@@ -18,8 +18,8 @@ import time_optimal  # noqa: E402
 from safety_rig import Rig  # noqa: E402
 from scipy.spatial.transform import Rotation  # noqa: E402
 
+from hybridvla_core.robots.kinematics import ArmKinematics, BatchKinematics  # noqa: E402
 from hybridvla_core.safety import limits  # noqa: E402
-from hybridvla_core.safety.kinematics import ArmKinematics, BatchKinematics  # noqa: E402
 from hybridvla_core.safety.limits.limit import Trajectory  # noqa: E402
 
 ERROR_M, ERROR_RAD = 1e-3, np.radians(0.2)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from hybridvla_core.contracts import ArmState, ArmTarget, DeltaBase, GripperState, Heartbeat, Kind, PolicyState, Pose, Proposal
-from hybridvla_core.safety.config import load_robot
+from hybridvla_core.geometry.rotations import to_quaternion
+from hybridvla_core.robots.config import load_robot
+from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_core.safety.filter import SafetyFilter
-from hybridvla_core.safety.kinematics import ArmKinematics
-from hybridvla_core.safety.rotations import to_quaternion
 
 ROBOTS = Path(__file__).resolve().parents[2] / "config" / "robots"
 DOWN = np.array([1.0, 0.0, 0.0, 0.0])

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from hybridvla_cli.__main__ import main
 from hybridvla_core.benchmark.modes import Passes
-from hybridvla_core.cli.__main__ import main
+from hybridvla_core.benchmark.passes import summarise
 from hybridvla_core.errors import ObservationError
-from hybridvla_core.evaluation.passes import summarise
-from hybridvla_core.policy.preprocess import PreparedImage, decode_reduced, to_pixels
+from hybridvla_core.transforms.images import PreparedImage, decode_reduced, to_pixels
 
 OTHER = """
 import torch
@@ -72,7 +72,7 @@ def test_differences_count_apart_where_rounding_decides():
 def test_a_prepared_image_gives_the_same_pixels_and_a_reduced_jpeg_nearly():
     import cv2
 
-    from hybridvla_core.cli.bench_images import picture
+    from hybridvla_cli.bench_parts.images import picture
     from hybridvla_core.model.presets import preset
 
     towers, image = preset("tiny").towers, picture(640, 480, 1)

@@ -10,7 +10,7 @@ from hybridvla_core.errors import ConfigurationError, ObservationError
 from hybridvla_core.policy.cameras import CameraRig, CameraSource
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import check_fit
-from hybridvla_core.safety.config import RobotConfig
+from hybridvla_core.robots.config import RobotConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 RIGS = sorted((ROOT / "config/cameras").glob("*.yaml"))

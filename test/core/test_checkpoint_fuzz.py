@@ -21,12 +21,12 @@ from hybridvla_core.checkpoints.convert import _write_weights
 from hybridvla_core.checkpoints.format import CheckpointConfig, save_checkpoint, write_manifest
 from hybridvla_core.checkpoints.stream import plan_shards
 from hybridvla_core.contracts import Observation
-from hybridvla_core.conventions import ActionConvention
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.model.hybridvla import HybridVLA
-from hybridvla_core.model.tiny_tokenizer import build_tiny_tokenizer
-from hybridvla_core.policy.ensemble import EnsembleConfig
+from hybridvla_core.policy.inference.ensemble import EnsembleConfig
 from hybridvla_core.policy.predictor import Policy
+from hybridvla_core.training.tiny.tokenizer import build_tiny_tokenizer
+from hybridvla_core.transforms.conventions import ActionConvention
 
 DAMAGES, EDITS = 260, 300
 JSON_FILES = ("config.json", "dataset_statistics.json", "tokenizer.json", "MANIFEST.json")

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 from small_models import CONVENTION, changed, convert_arguments, dims_of, modules_of, released_run
 
+from hybridvla_cli.__main__ import main
 from hybridvla_core.checkpoints.format import read_checkpoint
 from hybridvla_core.checkpoints.released import load_released
-from hybridvla_core.cli.__main__ import main
 from hybridvla_core.contracts import Observation
 from hybridvla_core.errors import CheckpointError
 from hybridvla_core.policy.predictor import Policy

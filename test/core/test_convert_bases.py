@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_models import CONVENTION, SCALE, changed, convert_arguments, llama_tokenizer, released_run
 
+from hybridvla_cli.__main__ import main
 from hybridvla_core.checkpoints.format import read_checkpoint
 from hybridvla_core.checkpoints.openvla import RENAMES
-from hybridvla_core.cli.__main__ import main
 from hybridvla_core.errors import CheckpointError
 from hybridvla_core.policy.predictor import Policy
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from test_policy_and_checkpoint import observation, write
 
-from hybridvla_core.cli.__main__ import main
+from hybridvla_cli.__main__ import main
 from hybridvla_core.errors import DeviceError
 from hybridvla_core.policy.predictor import Policy
 

@@ -10,12 +10,12 @@ from recorded_ops import NoWaiting, PlainIndexing, RecordedBackend
 
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.presets import dino, llama, preset, siglip
-from hybridvla_core.policy.drafts import FirstDraft, Gate
-from hybridvla_core.policy.dual_path import DualPath, Inputs
-from hybridvla_core.policy.engine import Engine
-from hybridvla_core.policy.ensemble import EnsembleConfig
-from hybridvla_core.policy.graphs import GraphStages
-from hybridvla_core.policy.stages import EagerStages
+from hybridvla_core.policy.inference.drafts import FirstDraft, Gate
+from hybridvla_core.policy.inference.dual_path import DualPath, Inputs
+from hybridvla_core.policy.inference.ensemble import EnsembleConfig
+from hybridvla_core.policy.inference.graphs import GraphStages
+from hybridvla_core.policy.inference.plain import Engine
+from hybridvla_core.policy.inference.stages import EagerStages
 
 STEPS, WINDOW = 4, 3
 GPU = "cuda:0"

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from hybridvla_ros.episodes import EpisodeError, EpisodeLog, read_events
+from hybridvla_ros.recording.episodes import EpisodeError, EpisodeLog, read_events
 
 
 @pytest.fixture

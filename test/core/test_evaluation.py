@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hybridvla_core.cli.__main__ import main
+from hybridvla_cli.__main__ import main
 from hybridvla_core.contracts import Mode, Prediction
-from hybridvla_core.evaluation.statistics import calibration, correlation, wilson
 from hybridvla_core.evaluation.suite import Suite, draw_specs, load_configs, summarise
+from hybridvla_core.report.statistics import calibration, correlation, wilson
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,8 +25,8 @@ class ScriptedPolicy:
         self.convention = convention
 
     def predict(self, observation, mode=None, seed=0):
-        from hybridvla_sim.experts import expert_action
-        from hybridvla_sim.tasks import parse_instruction
+        from hybridvla_sim.tasks.blocks.expert import expert_action
+        from hybridvla_sim.tasks.blocks.task import parse_instruction
 
         world = self.rig.world_state()
         action = expert_action(world, *parse_instruction(observation.instruction))

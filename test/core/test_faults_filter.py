@@ -9,7 +9,7 @@ from safety_rig import ROBOTS
 
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.safety.filter import SafetyFilter
-from hybridvla_core.safety.solver import StepSolver
+from hybridvla_core.safety.motion.solver import StepSolver
 from hybridvla_core.safety.status import Reason, State
 
 

@@ -12,8 +12,8 @@ from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Mode, Observation, Pose, Prediction
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.policy.config import PolicyConfig
-from hybridvla_core.policy.pacing import Pacing
-from hybridvla_core.policy.proposals import Inference, make_proposal
+from hybridvla_core.policy.proposing.pacing import Pacing
+from hybridvla_core.policy.proposing.proposals import Inference, make_proposal
 
 BASE = load_file(PolicyConfig, Path(__file__).resolve().parents[2] / "config" / "policies" / "tiny.yaml")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hybridvla_core.cli.__main__ import main
+from hybridvla_cli.__main__ import main
 from hybridvla_core.evaluation.parity.table import Archive, Table
 
 GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", Path(__file__).resolve().parents[3] / "shared" / "golden")) / "public"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hybridvla_core.evaluation.passes import collect, compare
+from hybridvla_core.benchmark.passes import collect, compare
 from hybridvla_core.evaluation.suite import load_configs
 from hybridvla_core.policy.predictor import Policy
 

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
+from hybridvla_cli.__main__ import main
 from hybridvla_core.checkpoints.format import CheckpointConfig, read_checkpoint, save_checkpoint, write_manifest
-from hybridvla_core.cli.__main__ import main
 from hybridvla_core.contracts import Mode, Observation
-from hybridvla_core.conventions import ActionConvention
 from hybridvla_core.errors import CheckpointError, ConfigurationError, DeviceError, ObservationError
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.presets import llama, preset
-from hybridvla_core.model.tiny_tokenizer import build_tiny_tokenizer
-from hybridvla_core.policy.ensemble import EnsembleConfig, disagreement, fuse
-from hybridvla_core.policy.normalize import Normaliser
+from hybridvla_core.model.schedule import DiffusionSchedule
+from hybridvla_core.policy.inference.ensemble import EnsembleConfig, disagreement, fuse
 from hybridvla_core.policy.predictor import Policy
-from hybridvla_core.policy.preprocess import fit
-from hybridvla_core.policy.schedule import DiffusionSchedule
+from hybridvla_core.training.tiny.tokenizer import build_tiny_tokenizer
+from hybridvla_core.transforms.conventions import ActionConvention
+from hybridvla_core.transforms.images import fit
+from hybridvla_core.transforms.normalise import Normaliser
 
 CONVENTION = ActionConvention(
     arms=("arm",), translation="delta_base_frame", rotation="absolute_euler_xyz", rotation_reference_xyzw=(1.0, 0, 0, 0),

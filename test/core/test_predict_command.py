@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from test_policy_and_checkpoint import write
 
-from hybridvla_core.cli.__main__ import main
+from hybridvla_cli.__main__ import main
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import ArmState, Kind, Mode, PolicyState, Pose, Prediction
 from hybridvla_core.errors import ConfigurationError, ObservationError
 from hybridvla_core.policy.config import PolicyConfig
-from hybridvla_core.policy.proposer import Proposer, check_fit
-from hybridvla_core.safety.config import RobotConfig
+from hybridvla_core.policy.proposing.proposer import Proposer, check_fit
+from hybridvla_core.robots.config import RobotConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = {"front": np.zeros((256, 256, 3), dtype=np.uint8)}

@@ -11,9 +11,9 @@ from realsense_bench import SoftCamera, Streaming
 
 from hybridvla_core.configuration import from_mapping
 from hybridvla_core.errors import ConfigurationError
-from hybridvla_ros import realsense_sdk as sdk
-from hybridvla_ros.realsense_camera import CameraState, RealsenseCamera
-from hybridvla_ros.realsense_config import DeviceConfig, RealsenseConfig
+from hybridvla_ros.realsense import sdk
+from hybridvla_ros.realsense.camera import CameraState, RealsenseCamera
+from hybridvla_ros.realsense.config import DeviceConfig, RealsenseConfig
 
 FRONT = {"name": "camera_front", "serial": "111"}
 TIMES = {"frame_timeout_s": 0.3, "reset_interval_s": 0.3, "reset_timeout_s": 0.5, "start_timeout_s": 0.05}

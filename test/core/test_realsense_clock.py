@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hybridvla_ros.realsense_clock import FrameClock
+from hybridvla_ros.realsense.clock import FrameClock
 
 
 def test_host_times_are_taken_as_they_are_and_impossible_ones_are_not_believed():

@@ -11,13 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from hybridvla_core.cli.convert import _convention
+from hybridvla_cli.convert import _convention
 from hybridvla_core.configuration import load_file
-from hybridvla_core.conventions import ActionConvention
 from hybridvla_core.policy.cameras import CameraRig
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import check_fit
-from hybridvla_core.safety.config import RobotConfig
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.transforms.conventions import ActionConvention
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", ROOT.parent / "shared" / "golden")) / "public"

@@ -9,14 +9,15 @@ import pytest
 
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import ArmTarget, DeltaBase, Mode, Observation, Pose, Prediction, Proposal
-from hybridvla_core.evaluation.replay import junit, senses
+from hybridvla_core.evaluation.replay import senses
 from hybridvla_core.evaluation.replay.filtering import FilterCheck, FilterJob
+from hybridvla_core.evaluation.replay.report import junit
 from hybridvla_core.evaluation.replay.rows import Frame
 from hybridvla_core.evaluation.replay.settings import ReplaySettings
 from hybridvla_core.evaluation.replay.verdict import Check, judge_senses, reasons, verdict
 from hybridvla_core.policy.config import PolicyConfig
-from hybridvla_core.policy.proposals import Inference
-from hybridvla_core.safety.config import load_robot
+from hybridvla_core.policy.proposing.proposals import Inference
+from hybridvla_core.robots.config import load_robot
 
 ROOT = Path(__file__).resolve().parents[2]
 ROBOT = load_robot(ROOT / "config/robots/sim_fr3.yaml")

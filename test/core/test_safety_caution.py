@@ -6,7 +6,7 @@ import pytest
 from safety_rig import ROBOTS, Rig
 
 from hybridvla_core.contracts import Mode, Prediction
-from hybridvla_core.safety.config import CautionConfig, load_robot
+from hybridvla_core.robots.config import CautionConfig, load_robot
 
 RULES = CautionConfig(enabled=True, distance_m=0.03, angle_rad=0.3, confidence=0.5, scale=0.4)
 NAN = float("nan")

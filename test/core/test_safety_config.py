@@ -7,7 +7,7 @@ import yaml
 
 from hybridvla_core.configuration import from_mapping, read_mapping
 from hybridvla_core.errors import ConfigurationError
-from hybridvla_core.safety.config import RobotConfig, load_robot
+from hybridvla_core.robots.config import RobotConfig, load_robot
 from hybridvla_ros import adapters
 
 ROBOTS = Path(__file__).resolve().parents[2] / "config" / "robots"

@@ -8,7 +8,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from safety_rig import Rig
 
-from hybridvla_core.safety.homing import Homing
+from hybridvla_core.safety.execution.homing import Homing
 from hybridvla_core.safety.status import State
 
 AWAY = {"right": np.array([-0.4, 1.6, -1.3, 0.2, 0.7, 0.3]), "left": np.array([0.3, 1.5, -1.4, -0.1, 0.8, 0.0])}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from hybridvla_core.safety.config import load_robot
-from hybridvla_core.safety.kinematics import ArmKinematics
-from hybridvla_core.safety.last_check import ArmCheck, LastCheck
-from hybridvla_core.safety.limit_config import Plane
+from hybridvla_core.robots.config import load_robot
+from hybridvla_core.robots.kinematics import ArmKinematics
+from hybridvla_core.robots.limits import Plane
+from hybridvla_core.safety.motion.last_check import ArmCheck, LastCheck
 
 ROBOTS = Path(__file__).resolve().parents[2] / "config" / "robots"
 ROBOT = load_robot(ROBOTS / "sim_fr3.yaml")

@@ -8,9 +8,9 @@ from safety_rig import Rig
 
 from hybridvla_core.contracts import GripperState
 from hybridvla_core.errors import ConfigurationError
-from hybridvla_core.safety.config import load_robot
-from hybridvla_core.safety.gripper import GripperSequencer
-from hybridvla_core.safety.limits.gripper import GripperLimit
+from hybridvla_core.robots.config import load_robot
+from hybridvla_core.safety.execution.gripper import GripperSequencer
+from hybridvla_core.safety.execution.gripper_stream import GripperLimit
 
 ROBOTS = Path(__file__).resolve().parents[2] / "config" / "robots"
 ROBOT = load_robot(ROBOTS / "agilex.yaml")

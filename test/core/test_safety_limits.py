@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hybridvla_core.safety import limits, rotations
-from hybridvla_core.safety.braking import Braking
-from hybridvla_core.safety.config import load_robot
-from hybridvla_core.safety.kinematics import ArmKinematics, BatchKinematics
+from hybridvla_core.geometry import rotations
+from hybridvla_core.robots.config import load_robot
+from hybridvla_core.robots.kinematics import ArmKinematics, BatchKinematics
+from hybridvla_core.safety import limits
 from hybridvla_core.safety.limits.capsules import segment_distance
 from hybridvla_core.safety.limits.joint_motion import velocity_bounds
 from hybridvla_core.safety.limits.limit import Trajectory
 from hybridvla_core.safety.limits.singularity import smallest_singular_values
-from hybridvla_core.safety.solver import StepSolver
+from hybridvla_core.safety.motion.braking import Braking
+from hybridvla_core.safety.motion.solver import StepSolver
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fuzz"))
 from checker import ArmLimits

@@ -8,13 +8,13 @@ import pytest
 from safety_rig import Rig
 from scipy.spatial.transform import Rotation
 
-from hybridvla_core.safety.config import load_robot
-from hybridvla_core.safety.kinematics import ArmKinematics
-from hybridvla_core.safety.limit_config import Plane
-from hybridvla_core.safety.limits.leash import Leash
-from hybridvla_core.safety.motion import Motion
-from hybridvla_core.safety.plan import Plan
-from hybridvla_core.safety.pursuit import Goal
+from hybridvla_core.robots.config import load_robot
+from hybridvla_core.robots.kinematics import ArmKinematics
+from hybridvla_core.robots.limits import Plane
+from hybridvla_core.safety.execution.leash import Leash
+from hybridvla_core.safety.execution.plan import Plan
+from hybridvla_core.safety.motion.motion import Motion
+from hybridvla_core.safety.motion.pursuit import Goal
 from hybridvla_core.safety.status import Reason
 
 ROBOTS = Path(__file__).resolve().parents[2] / "config" / "robots"

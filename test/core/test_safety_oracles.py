@@ -7,12 +7,12 @@ import pinocchio as pin
 import pytest
 from scipy.spatial.transform import Rotation
 
+from hybridvla_core.robots.config import load_robot
+from hybridvla_core.robots.kinematics import ArmKinematics, BatchKinematics
 from hybridvla_core.safety import limits
-from hybridvla_core.safety.config import load_robot
-from hybridvla_core.safety.kinematics import ArmKinematics, BatchKinematics
 from hybridvla_core.safety.limits.limit import Trajectory
-from hybridvla_core.safety.pursuit import PLAN
-from hybridvla_core.safety.solver import StepSolver
+from hybridvla_core.safety.motion.pursuit import PLAN
+from hybridvla_core.safety.motion.solver import StepSolver
 
 ROBOTS = Path(__file__).resolve().parents[2] / "config" / "robots"
 

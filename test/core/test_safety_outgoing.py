@@ -6,13 +6,13 @@ import pytest
 from safety_rig import ROBOTS, Rig
 
 from hybridvla_core.contracts import Pose
-from hybridvla_core.safety import plan
-from hybridvla_core.safety.config import load_robot
-from hybridvla_core.safety.last_check import ArmCheck
-from hybridvla_core.safety.limit_config import Plane
+from hybridvla_core.robots.config import load_robot
+from hybridvla_core.robots.limits import Plane
+from hybridvla_core.safety.execution import plan
 from hybridvla_core.safety.limits.workspace import WorkspaceLimit
-from hybridvla_core.safety.motion import Motion
-from hybridvla_core.safety.outgoing import Outgoing
+from hybridvla_core.safety.motion.last_check import ArmCheck
+from hybridvla_core.safety.motion.motion import Motion
+from hybridvla_core.safety.outputs.audit import Outgoing
 from hybridvla_core.safety.status import ArmCommand, State
 
 CONFIG = load_robot(ROBOTS / "sim_fr3.yaml")

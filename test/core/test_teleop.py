@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from hybridvla_core.configuration import from_mapping, load_file, read_mapping
 from hybridvla_core.contracts import Pose
 from hybridvla_core.errors import ConfigurationError
-from hybridvla_ros.teleop import Teleop, TeleopConfig
+from hybridvla_ros.console.teleop import Teleop, TeleopConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "config/teleop/spacemouse.yaml"

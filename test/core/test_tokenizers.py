@@ -9,7 +9,7 @@ from small_models import codegen_tokenizer, dims_of, llama_tokenizer
 from hybridvla_core.checkpoints.dims import config_from_dims
 from hybridvla_core.checkpoints.tokenizer import check_tokenizer
 from hybridvla_core.errors import CheckpointError, ObservationError
-from hybridvla_core.policy.sequence import PromptEncoder
+from hybridvla_core.transforms.prompt import PromptEncoder
 
 FAMILIES = {"llama": llama_tokenizer, "phi": codegen_tokenizer}
 

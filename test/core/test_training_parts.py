@@ -10,7 +10,7 @@ from hybridvla_core.data.statistics import Statistics
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.training import losses
 from hybridvla_core.training.layout import Layout
-from hybridvla_core.training.targets import coverage, patch_targets
+from hybridvla_core.training.tiny.targets import coverage, patch_targets
 
 LAYOUT = Layout(patches=4, text=3, labels=2, copies=2, chunk=1, action=7)
 

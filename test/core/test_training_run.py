@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from hybridvla_core.checkpoints.format import TOKENIZER, read_checkpoint, write_manifest
 from hybridvla_core.checkpoints.weights import WEIGHTS
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_sim.datagen import write_shard
+from hybridvla_sim.tasks.blocks.demonstrations import write_shard
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,7 +38,7 @@ def recipe(folder, **changes):
 
 def test_a_run_writes_a_checkpoint_and_fine_tuning_keeps_its_statistics(data, tmp_path):
     from hybridvla_core.policy.predictor import Policy
-    from hybridvla_core.training.run import train
+    from hybridvla_core.training.tiny.run import train
 
     first, second = tmp_path / "first", tmp_path / "second"
     train(recipe(tmp_path), data, tmp_path / "work", first, 1, tmp_path / "summary.json")
@@ -56,7 +56,7 @@ def test_a_run_writes_a_checkpoint_and_fine_tuning_keeps_its_statistics(data, tm
 
 
 def test_training_without_data_says_what_to_do(tmp_path):
-    from hybridvla_core.training.run import train
+    from hybridvla_core.training.tiny.run import train
 
     with pytest.raises(HybridVLAError, match="no .npz shards"):
         train(recipe(tmp_path), tmp_path, tmp_path / "work", tmp_path / "out", 1, None)
@@ -66,7 +66,7 @@ def test_training_without_data_says_what_to_do(tmp_path):
 
 def stop_before(monkeypatch, step):
     """The policy stage is interrupted once, before that step, as Ctrl-C would; every step before it is saved."""
-    from hybridvla_core.training.recipe import Recipe
+    from hybridvla_core.training.tiny.recipe import Recipe
 
     losses = Recipe.policy_losses
 
@@ -79,7 +79,7 @@ def stop_before(monkeypatch, step):
 
 
 def train_in(folder, config, data):
-    from hybridvla_core.training.run import train
+    from hybridvla_core.training.tiny.run import train
 
     result = train(config, data, folder / "work", folder / "out", 1, None)
     return result["samples"], load_file(folder / "out" / WEIGHTS)
@@ -168,7 +168,7 @@ def base(folder, change=lambda config: None, tokenizer=None):
     (lambda c: c.update(image_strategy="letterbox"), "image_strategy is 'letterbox' there"),
 ])
 def test_a_base_that_means_something_else_is_refused(data, tmp_path, change, words):
-    from hybridvla_core.training.run import train
+    from hybridvla_core.training.tiny.run import train
 
     with pytest.raises(HybridVLAError, match=words):
         train(recipe(tmp_path), data, tmp_path / "work", tmp_path / "out", 1, None, base(tmp_path / "base", change))
@@ -183,7 +183,7 @@ def swapped(tokenizer):
 
 def test_fine_tuning_keeps_the_tokenizer_of_its_base(data, tmp_path):
     from hybridvla_core.checkpoints.tokenizer import load_tokenizer
-    from hybridvla_core.training.run import train
+    from hybridvla_core.training.tiny.run import train
 
     start = base(tmp_path / "base", tokenizer=swapped)
     train(recipe(tmp_path), data, tmp_path / "work", tmp_path / "out", 1, None, start)
@@ -192,7 +192,7 @@ def test_fine_tuning_keeps_the_tokenizer_of_its_base(data, tmp_path):
 
 
 def test_a_base_that_lacks_a_word_of_the_instructions_is_refused(data, tmp_path):
-    from hybridvla_core.training.run import train
+    from hybridvla_core.training.tiny.run import train
 
     def forgets(tokenizer):
         tokenizer["model"]["vocab"].pop("red")

@@ -27,9 +27,9 @@ class FaultBench:
         from std_srvs.srv import SetBool, Trigger
 
         from hybridvla.msg import ActionProposal, PolicyHeartbeat, SafetyStatus
-        from hybridvla_core.safety.config import load_robot
-        from hybridvla_core.safety.kinematics import ArmKinematics
-        from hybridvla_ros.graph_watch import GraphWatch
+        from hybridvla_core.robots.config import load_robot
+        from hybridvla_core.robots.kinematics import ArmKinematics
+        from hybridvla_ros.runtime.graph_watch import GraphWatch
         from hybridvla_sim.monitor import LimitMonitor, MonitorLimits
 
         self.graph, self.filter = graph, None
@@ -89,7 +89,7 @@ class FaultBench:
 
     def beat(self, **changes):
         from hybridvla_core.contracts import Heartbeat, PolicyState
-        from hybridvla_ros.conversions import heartbeat_message
+        from hybridvla_ros.messages.conversions import heartbeat_message
 
         return heartbeat_message(Heartbeat(**{**dict(epoch=self.epoch, last_sequence=self.sequence, instruction_sequence=1,
                                                      state=PolicyState.INFERRING), **changes}))
@@ -97,7 +97,7 @@ class FaultBench:
     def proposal(self, **changes):
         """A far target, to the left and to the right in turn."""
         from hybridvla_core.contracts import ArmTarget, DeltaBase, Pose, Proposal
-        from hybridvla_ros.conversions import proposal_message
+        from hybridvla_ros.messages.conversions import proposal_message
 
         self.sequence += 1
         pose = Pose(np.array(TARGETS[self.turn % 2]), np.array([1.0, 0.0, 0.0, 0.0]))
@@ -229,7 +229,7 @@ def gives(status, reason, words):
 
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory):
-    from hybridvla_ros.graph import Graph
+    from hybridvla_ros.runtime.private_graph import Graph
 
     with Graph(tmp_path_factory.mktemp("faults")) as graph:
         graph.master = graph.start(["rosmaster", "--core", "-p", str(graph.port)], "master.log")

@@ -13,7 +13,7 @@ from conftest import TARGETS
 
 from hybridvla.msg import ActionProposal, PolicyHeartbeat
 from hybridvla_core.contracts import ArmTarget, DeltaBase, Heartbeat, PolicyState, Pose, Proposal
-from hybridvla_ros.conversions import heartbeat_message, proposal_message
+from hybridvla_ros.messages.conversions import heartbeat_message, proposal_message
 
 
 def main():

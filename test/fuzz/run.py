@@ -26,7 +26,7 @@ from adversary import SHORT, Adversary  # noqa: E402
 from checker import Checker  # noqa: E402
 
 from hybridvla_core.configuration import from_mapping  # noqa: E402
-from hybridvla_core.safety.config import RobotConfig  # noqa: E402
+from hybridvla_core.robots.config import RobotConfig  # noqa: E402
 from hybridvla_core.safety.status import State  # noqa: E402
 
 TICKS = 2000          # of a chunk in which every tick brings something new

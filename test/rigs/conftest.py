@@ -19,7 +19,7 @@ class Source:
         import rospy
 
         from hybridvla.msg import ActionProposal, PolicyHeartbeat
-        from hybridvla_ros import conversions
+        from hybridvla_ros.messages import conversions
 
         self._rospy, self._conversions, self._arms = rospy, conversions, arms
         self.alive, self.silent = True, False
@@ -29,7 +29,7 @@ class Source:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def _beat(self):
-        from hybridvla_ros.node_support import publish_unless_ending
+        from hybridvla_ros.runtime.node_support import publish_unless_ending
 
         while self.alive and not self._rospy.is_shutdown():
             if not self.silent:
@@ -63,7 +63,7 @@ class Rig:
     """An operator, a policy's place, and what went to the drivers."""
 
     def __init__(self, graph, robot):
-        from hybridvla_ros.rigs_agilex import AgilexOperator
+        from hybridvla_ros.demos.rigs_agilex import AgilexOperator
 
         self.graph, self.robot = graph, robot
         self.operator = AgilexOperator()
@@ -118,7 +118,7 @@ def master(tmp_path_factory):
     """A master of its own, that outlives what is launched on it."""
     import rospy
 
-    from hybridvla_ros.graph import Graph
+    from hybridvla_ros.runtime.private_graph import Graph
 
     with Graph(tmp_path_factory.mktemp("graph")) as graph:
         graph.start(["roscore", "-p", str(graph.port)], "roscore.log")
@@ -131,7 +131,7 @@ def master(tmp_path_factory):
 def agilex(master):
     """A function: launches agilex.launch with the stand-in and arguments, and ends it again."""
     from hybridvla_core.paths import ROOT
-    from hybridvla_core.safety.config import load_robot
+    from hybridvla_core.robots.config import load_robot
 
     @contextlib.contextmanager
     def launch(*arguments, robot="agilex"):

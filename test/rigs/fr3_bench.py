@@ -14,8 +14,8 @@ class Bench:
         from geometry_msgs.msg import PoseStamped
 
         from hybridvla_core.paths import ROOT
-        from hybridvla_core.safety.config import load_robot
-        from hybridvla_ros.rigs_fr3 import Fr3Operator
+        from hybridvla_core.robots.config import load_robot
+        from hybridvla_ros.demos.rigs_fr3 import Fr3Operator
 
         self.graph, self.targets = graph, []
         self.operator = Fr3Operator()

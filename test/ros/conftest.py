@@ -87,7 +87,7 @@ class Bench:
 
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory):
-    from hybridvla_ros.graph import Graph
+    from hybridvla_ros.runtime.private_graph import Graph
 
     with Graph(tmp_path_factory.mktemp("graph")) as graph:
         graph.launch("sim.launch", "policy:=false", "require_policy:=true", "image_hz:=10.0")

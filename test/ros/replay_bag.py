@@ -45,9 +45,9 @@ class RecordingRig:
 @functools.lru_cache(maxsize=1)
 def episode():
     """The shipped checkpoint does one task; returns the recording rig. Driven once for all tests."""
-    from hybridvla_core.cli.evaluate import load_policy
+    from hybridvla_cli.evaluate import load_policy
     from hybridvla_core.evaluation.suite import Suite, load_configs
-    from hybridvla_sim.tasks import parse_instruction, sample_scene
+    from hybridvla_sim.tasks.blocks.task import parse_instruction, sample_scene
 
     config, robot = load_configs(ROOT / "config/policies/tiny.yaml", ROOT / "config/robots/sim_fr3.yaml", "ensemble")
     suite = Suite(load_policy(str(ROOT / "checkpoints/tiny"), "ensemble"), config, robot)
@@ -79,7 +79,7 @@ class Motion:
 
 def write(path, recording, front=FRONT + "/compressed", change=None, instructions=((0.0, INSTRUCTION),), info=True):
     """change: (topic, time s, message, stamp s) -> (message, stamp) or None for a message that is not there."""
-    from hybridvla_sim.rig import FINGER_NAMES, JOINT_NAMES
+    from hybridvla_sim.fr3.rig import FINGER_NAMES, JOINT_NAMES
 
     events = [(when, JOINTS, JointState(name=[*JOINT_NAMES, *FINGER_NAMES], position=list(values)))
               for when, values in recording.joints]

@@ -11,8 +11,8 @@ import pyrealsense2 as rs
 import rospy
 from std_srvs.srv import SetBool, SetBoolResponse
 
-from hybridvla_ros.node_support import run_node
-from hybridvla_ros.realsense_node import serve
+from hybridvla_ros.realsense.node import serve
+from hybridvla_ros.runtime.node_support import run_node
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "core"))
 from realsense_bench import SoftCamera

@@ -9,13 +9,13 @@ from scipy.spatial.transform import Rotation
 
 from hybridvla_core.contracts import Pose
 from hybridvla_core.errors import ConfigurationError
-from hybridvla_core.safety.config import load_robot
-from hybridvla_core.safety.kinematics import ArmKinematics
-from hybridvla_core.safety.rotations import to_quaternion
+from hybridvla_core.geometry.rotations import to_quaternion
+from hybridvla_core.robots.config import load_robot
+from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_core.safety.status import ArmCommand
-from hybridvla_ros.adapters import agilex_status
-from hybridvla_ros.adapters.agilex_command import ArmStream, tool_pose
-from hybridvla_ros.adapters.agilex_probe import FIRMWARES, SAMPLES, EndPose, UnitProbe
+from hybridvla_ros.adapters.agilex import status as agilex_status
+from hybridvla_ros.adapters.agilex.command import ArmStream, tool_pose
+from hybridvla_ros.adapters.agilex.probe import FIRMWARES, SAMPLES, EndPose, UnitProbe
 
 ROBOTS = Path(__file__).resolve().parents[2] / "config" / "robots"
 CONFIG = load_robot(ROBOTS / "agilex.yaml")

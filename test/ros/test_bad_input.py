@@ -14,8 +14,8 @@ import rosgraph
 import rospy
 from sensor_msgs.msg import Image
 
-from hybridvla_ros.graph import free_port
-from hybridvla_ros.images import from_rgb
+from hybridvla_ros.messages.images import from_rgb
+from hybridvla_ros.runtime.private_graph import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 ROBOT, POLICY = "_robot_config:=config/robots/sim_fr3.yaml", "_policy_config:=config/policies/tiny.yaml"

@@ -13,9 +13,9 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.policy.cameras import CameraSource
-from hybridvla_core.policy.preprocess import PreparedImage
-from hybridvla_ros import camera_feed
-from hybridvla_ros.camera_feed import CameraFeed, Frame
+from hybridvla_core.transforms.images import PreparedImage
+from hybridvla_ros.observation import camera_feed
+from hybridvla_ros.observation.camera_feed import CameraFeed, Frame
 from hybridvla_ros.policy_node import PolicyNode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "core"))

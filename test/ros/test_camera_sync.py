@@ -9,9 +9,9 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from hybridvla_core.policy.cameras import CameraSource
-from hybridvla_ros.camera_health import CameraHealth
-from hybridvla_ros.camera_identity import CameraIdentity, same_serial
-from hybridvla_ros.sync import CameraSync
+from hybridvla_ros.observation.camera_health import CameraHealth
+from hybridvla_ros.observation.camera_identity import CameraIdentity, same_serial
+from hybridvla_ros.observation.camera_sync import CameraSync
 
 PERIOD = 1.0 / 30.0
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridvla_ros.episode_keys import KeyReader, loop
+from hybridvla_ros.console.episode_keys import KeyReader, loop
 
 ROOT = Path(__file__).resolve().parents[2]
 

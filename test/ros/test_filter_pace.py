@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from hybridvla_ros import pacing
+from hybridvla_ros.runtime import pacing
 
 PERIOD = 0.005
 

@@ -14,15 +14,15 @@ from franka_msgs.msg import FrankaState
 
 from hybridvla_core.contracts import GripperState
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
-from hybridvla_core.safety.config import load_robot
-from hybridvla_core.safety.kinematics import ArmKinematics
+from hybridvla_core.robots.config import load_robot
+from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_ros.adapters.franka import reading, start_up
 from hybridvla_ros.adapters.franka.gripper import GripperWorker
 from hybridvla_ros.adapters.franka.start_path import StartPath
-from hybridvla_ros.deadman_node import JoyButton, PedalKeys
-from hybridvla_ros.stand_ins.franka_robot import TriggerRate
-from hybridvla_sim.franka import Drive, FrankaDrive
-from hybridvla_sim.rig import Rig
+from hybridvla_ros.console.deadman_node import JoyButton, PedalKeys
+from hybridvla_ros.stand_ins.franka.robot import TriggerRate
+from hybridvla_sim.fr3.drive import Drive, FrankaDrive
+from hybridvla_sim.fr3.rig import Rig
 
 ROOT = Path(__file__).resolve().parents[2]
 

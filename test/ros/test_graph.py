@@ -214,7 +214,7 @@ def test_the_filter_node_imports_no_torch():
 
 
 def test_a_used_port_is_refused_in_one_sentence(bench):
-    from hybridvla_ros.graph import refuse_used_port
+    from hybridvla_ros.runtime.private_graph import refuse_used_port
 
     with pytest.raises(HybridVLAError, match="already used"):
         refuse_used_port(bench.graph.port)
@@ -232,7 +232,7 @@ def test_rostest_file(tmp_path):
     import os
     from pathlib import Path
 
-    from hybridvla_ros.graph import free_port
+    from hybridvla_ros.runtime.private_graph import free_port
 
     environment = dict(os.environ, ROS_MASTER_URI=f"http://127.0.0.1:{free_port()}", ROS_HOME=str(tmp_path))
     done = subprocess.run(["rostest", str(Path(__file__).parents[1] / "safety_filter.test")], env=environment,

@@ -10,7 +10,7 @@ from PIL import Image as Picture
 from sensor_msgs.msg import CompressedImage, Image
 
 from hybridvla_core.errors import ObservationError
-from hybridvla_ros.images import stored_as_rgb, to_rgb
+from hybridvla_ros.messages.images import stored_as_rgb, to_rgb
 
 HEIGHT, WIDTH = 6, 8
 RANDOM = np.random.default_rng(5).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)

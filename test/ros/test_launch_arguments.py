@@ -12,9 +12,9 @@ import rospy
 import yaml
 
 from hybridvla_core.configuration import load_file
-from hybridvla_core.safety.config import RobotConfig
-from hybridvla_ros import node_support
-from hybridvla_ros.graph import free_port
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_ros.runtime import node_support
+from hybridvla_ros.runtime.private_graph import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Without a robot: the stand-in's files in place of the driver's.

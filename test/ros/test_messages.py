@@ -13,10 +13,10 @@ from hybridvla.msg import ActionProposal, PolicyHeartbeat, SafetyStatus
 from hybridvla_core import contracts
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.safety.status import Reason, State
-from hybridvla_ros import conversions
-from hybridvla_ros.arm_reader import ArmReader
-from hybridvla_ros.images import from_rgb, to_jpeg, to_rgb
-from hybridvla_ros.sync import CameraSync
+from hybridvla_ros.messages import conversions
+from hybridvla_ros.messages.arm_reader import ArmReader
+from hybridvla_ros.messages.images import from_rgb, to_jpeg, to_rgb
+from hybridvla_ros.observation.camera_sync import CameraSync
 
 
 def wire(message):

@@ -8,7 +8,7 @@ import pytest
 import rospy
 from std_msgs.msg import String
 
-from hybridvla_ros.node_support import node_ending, publish_unless_ending
+from hybridvla_ros.runtime.node_support import node_ending, publish_unless_ending
 
 # rospy runs these hooks in the order they came in, so this one finds the topics closed.
 ENDING_NODE = """

@@ -16,10 +16,10 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
-from hybridvla_ros.images import to_rgb
-from hybridvla_ros.realsense_camera import CameraState
-from hybridvla_ros.realsense_config import DeviceConfig, RealsenseConfig
-from hybridvla_ros.realsense_node import RealsenseNode
+from hybridvla_ros.messages.images import to_rgb
+from hybridvla_ros.realsense.camera import CameraState
+from hybridvla_ros.realsense.config import DeviceConfig, RealsenseConfig
+from hybridvla_ros.realsense.node import RealsenseNode
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "core"))

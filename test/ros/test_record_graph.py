@@ -20,7 +20,7 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from hybridvla.msg import ActionProposal, EpisodeEvent
-from hybridvla_ros.images import to_rgb
+from hybridvla_ros.messages.images import to_rgb
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTRUCTION = "put the red block on the green pad"

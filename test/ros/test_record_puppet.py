@@ -15,7 +15,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, JointState
 from std_srvs.srv import Trigger
 
 from hybridvla.srv import SetInstruction
-from hybridvla_ros.images import to_jpeg
+from hybridvla_ros.messages.images import to_jpeg
 
 ROOT = Path(__file__).resolve().parents[2]
 

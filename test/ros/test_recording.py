@@ -17,11 +17,11 @@ from std_msgs.msg import String
 from hybridvla_core.checkpoints.manifest import sha256
 from hybridvla_core.configuration import from_mapping, load_file
 from hybridvla_core.errors import ConfigurationError
-from hybridvla_ros import recording as module
-from hybridvla_ros.bag_writer import BagWriter, RawMessage, begins_with_header
-from hybridvla_ros.recorder_node import snapshot
-from hybridvla_ros.recording import Recording, RecordingError, recover
-from hybridvla_ros.recording_config import RecordingConfig
+from hybridvla_ros.recording import recording as module
+from hybridvla_ros.recording.bag_writer import BagWriter, RawMessage, begins_with_header
+from hybridvla_ros.recording.config import RecordingConfig
+from hybridvla_ros.recording.recorder_node import snapshot
+from hybridvla_ros.recording.recording import Recording, RecordingError, recover
 
 ROOT = Path(__file__).resolve().parents[2]
 PLENTY = 10 ** 15

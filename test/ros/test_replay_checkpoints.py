@@ -9,7 +9,7 @@ import pytest
 import replay_bag
 from replay_bag import INSTRUCTION, ROOT, options
 
-from hybridvla_core.cli.__main__ import main
+from hybridvla_cli.__main__ import main
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_ros.replay import job as replay_job
 
@@ -81,7 +81,7 @@ def test_a_checkpoint_that_cannot_tell_words_apart_is_named_as_deaf(bag, tmp_pat
     from safetensors.torch import load_file, save_file
 
     from hybridvla_core.checkpoints.format import write_manifest
-    from hybridvla_core.policy.sequence import PromptEncoder
+    from hybridvla_core.transforms.prompt import PromptEncoder
 
     folder = tmp_path / "deaf"
     shutil.copytree(str(TINY), str(folder))

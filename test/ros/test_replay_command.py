@@ -8,7 +8,7 @@ import pytest
 import replay_bag
 from replay_bag import ROOT
 
-from hybridvla_core.cli.__main__ import main
+from hybridvla_cli.__main__ import main
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Mode, Prediction
 from hybridvla_core.evaluation.replay.filtering import FilterPool

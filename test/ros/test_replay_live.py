@@ -90,7 +90,7 @@ def short(tmp_path_factory):
 @pytest.fixture
 def graph(tmp_path):
     """A master of its own; the environment of the other tests comes back afterwards."""
-    from hybridvla_ros.graph import Graph
+    from hybridvla_ros.runtime.private_graph import Graph
 
     before = dict(os.environ)
     with Graph(tmp_path / "graph") as graph:

@@ -16,8 +16,8 @@ from std_msgs.msg import String
 
 from hybridvla_core.configuration import from_mapping, load_file, read_mapping
 from hybridvla_core.policy.config import PolicyConfig
-from hybridvla_core.safety.config import RobotConfig
-from hybridvla_core.safety.kinematics import ArmKinematics
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_ros.replay import job as replay_job
 
 SECONDS, JOINTS_S, IMAGES_S = 8.0, 0.02, 0.1
@@ -65,8 +65,8 @@ def policy(tmp_path_factory):
     from hybridvla_core.checkpoints.format import CheckpointConfig, save_checkpoint
     from hybridvla_core.model.hybridvla import HybridVLA
     from hybridvla_core.model.presets import llama, preset
-    from hybridvla_core.model.tiny_tokenizer import build_tiny_tokenizer
-    from hybridvla_core.policy.ensemble import EnsembleConfig
+    from hybridvla_core.policy.inference.ensemble import EnsembleConfig
+    from hybridvla_core.training.tiny.tokenizer import build_tiny_tokenizer
 
     folder = tmp_path_factory.mktemp("policy")
     data = {**read_mapping(ROOT / "config/policies/agilex.yaml"), "device": "cpu", "dtype": "float32",

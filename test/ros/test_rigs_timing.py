@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import rospy
 
-from hybridvla_ros.rigs_timing import StampToTarget
+from hybridvla_ros.benchmarks.stamp_to_target import StampToTarget
 
 
 def message(sequence, at, age=0.0, stages=()):

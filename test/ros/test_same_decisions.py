@@ -10,11 +10,11 @@ import pytest
 import rospy
 from sensor_msgs.msg import Image, JointState
 
-from hybridvla_core.cli.evaluate import load_policy
+from hybridvla_cli.evaluate import load_policy
 from hybridvla_core.evaluation.suite import Suite, load_configs
-from hybridvla_core.policy.proposer import Proposer
-from hybridvla_ros.arm_feed import ArmFeed
-from hybridvla_ros.images import to_rgb
+from hybridvla_core.policy.proposing.proposer import Proposer
+from hybridvla_ros.messages.images import to_rgb
+from hybridvla_ros.observation.arm_feed import ArmFeed
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENE, INSTRUCTION = 3_000_007, "put the red block on the green pad"
@@ -117,7 +117,7 @@ def test_every_decision_of_an_episode_over_ros_is_made_in_process_too(rig, confi
 
 def begins_alike(policy, configs, first):
     """The same scene and noise in `hybridvla evaluate`'s own loop: the same first keyframe."""
-    from hybridvla_sim.tasks import sample_scene
+    from hybridvla_sim.tasks.blocks.task import sample_scene
 
     class SameNoise:
         asked = False

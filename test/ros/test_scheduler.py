@@ -7,7 +7,7 @@ import os
 import pytest
 
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_ros.pacing import PRIORITY, use_scheduler
+from hybridvla_ros.runtime.pacing import PRIORITY, use_scheduler
 
 
 @pytest.fixture

@@ -8,17 +8,17 @@ import types
 
 import pytest
 
+from hybridvla_cli import __main__ as command_line
+from hybridvla_cli import doctor
 from hybridvla_core import errors
-from hybridvla_core.cli import __main__ as command_line
-from hybridvla_core.cli import doctor
-from hybridvla_core.cli.output import write_json
+from hybridvla_core.files import write_json
 
 
 @pytest.fixture
 def verb(monkeypatch):
     """Makes `hybridvla doctor` run a function of ours."""
     def install(run):
-        module = types.ModuleType("hybridvla_core.cli.doctor")
+        module = types.ModuleType("hybridvla_cli.doctor")
         module.add_parser = lambda subparsers: subparsers.add_parser("doctor")
         module.run = run
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -26,7 +26,7 @@ def verb(monkeypatch):
 
 
 def test_help_lists_what_is_there_and_imports_nothing_heavy():
-    code = ("import sys; from hybridvla_core.cli.__main__ import main\n"
+    code = ("import sys; from hybridvla_cli.__main__ import main\n"
             "try: main(['--help'])\n"
             "except SystemExit: print(sorted(m for m in ('torch', 'numpy', 'mujoco') if m in sys.modules))")
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, encoding="utf-8", check=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridvla_core.cli import doctor
+from hybridvla_cli import doctor
 
 ROOT = Path(__file__).resolve().parents[2]
 WITH_ENV = str(ROOT / "scripts" / "with_env.sh")

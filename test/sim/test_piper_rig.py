@@ -7,14 +7,14 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.safety.config import load_robot
-from hybridvla_core.safety.kinematics import ArmKinematics
+from hybridvla_core.robots.config import load_robot
+from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_sim.monitor import MonitorLimits
-from hybridvla_sim.piper_arm import CAN_CONTROL, MDEG, MOVE_J, MOVE_P, NORMAL, OVER_LIMIT, STANDBY
-from hybridvla_sim.piper_expert import next_keyframe, tools_in_shared_frame
-from hybridvla_sim.piper_monitor import JointMonitor, JointMonitorLimits
-from hybridvla_sim.piper_rig import PiperRig
-from hybridvla_sim.piper_scene import ARMS, BASE_Y, FLANGE_M, MAX_WIDTH, RANGES, TIP_M
+from hybridvla_sim.piper.arm import CAN_CONTROL, MDEG, MOVE_J, MOVE_P, NORMAL, OVER_LIMIT, STANDBY
+from hybridvla_sim.piper.monitor import JointMonitor, JointMonitorLimits
+from hybridvla_sim.piper.rig import PiperRig
+from hybridvla_sim.piper.scene import ARMS, BASE_Y, FLANGE_M, MAX_WIDTH, RANGES, TIP_M
+from hybridvla_sim.tasks.tray.expert import next_keyframe, tools_in_shared_frame
 
 ROBOT = load_robot(Path(__file__).resolve().parents[2] / "config" / "robots" / "agilex.yaml")
 START = {arm.name: np.array(arm.start_joints_rad) for arm in ROBOT.arms}

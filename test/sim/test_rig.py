@@ -10,15 +10,15 @@ import pytest
 import yaml
 
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_sim.datagen import label_row, write_rows
-from hybridvla_sim.experts import GRASP, HOVER, PHASES, PLACE, WorldState, expert_action, expert_labels
-from hybridvla_sim.kinematic import record_policy_episodes
+from hybridvla_sim.fr3.rig import Rig, RigConfig
 from hybridvla_sim.monitor import LimitMonitor, MonitorLimits
-from hybridvla_sim.rig import Rig, RigConfig
-from hybridvla_sim.rollout import episode
-from hybridvla_sim.sampler import sample_state
-from hybridvla_sim.studio import Studio
-from hybridvla_sim.tasks import BLOCK_SPACING, instruction, instructions, parse_instruction, sample_scene
+from hybridvla_sim.tasks.blocks.demonstrations import label_row, write_rows
+from hybridvla_sim.tasks.blocks.expert import GRASP, HOVER, PHASES, PLACE, WorldState, expert_action, expert_labels
+from hybridvla_sim.tasks.blocks.kinematic_world import record_policy_episodes
+from hybridvla_sim.tasks.blocks.pictures import Studio
+from hybridvla_sim.tasks.blocks.rollout import episode
+from hybridvla_sim.tasks.blocks.sampler import sample_state
+from hybridvla_sim.tasks.blocks.task import BLOCK_SPACING, instruction, instructions, parse_instruction, sample_scene
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = np.array([[0.40, -0.15, 0.0225], [0.40, 0.0, 0.0225], [0.45, 0.15, 0.0225], [0.50, -0.05, 0.0225]])

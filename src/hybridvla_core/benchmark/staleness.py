@@ -12,7 +12,7 @@ import numpy as np
 
 from hybridvla_core.contracts import ArmState, Mode, Pose, Prediction, Proposal
 from hybridvla_core.policy.config import PolicyConfig
-from hybridvla_core.policy.proposer import Proposer
+from hybridvla_core.policy.proposing.proposer import Proposer
 
 TICK_S, WARM_UP_S, EPOCH = 0.005, 5.0, 1
 

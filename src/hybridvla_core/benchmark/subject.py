@@ -10,13 +10,13 @@ import torch
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.hybridvla import HybridVLA
-from hybridvla_core.policy.drafts import FirstDraft, Gate
-from hybridvla_core.policy.dual_path import DualPath, Inputs
-from hybridvla_core.policy.engine import Engine
-from hybridvla_core.policy.ensemble import EnsembleConfig
+from hybridvla_core.policy.inference.drafts import FirstDraft, Gate
+from hybridvla_core.policy.inference.dual_path import DualPath, Inputs
+from hybridvla_core.policy.inference.ensemble import EnsembleConfig
+from hybridvla_core.policy.inference.plain import Engine
+from hybridvla_core.policy.inference.stages import choose_stages
 from hybridvla_core.policy.predictor import DTYPES, Policy
-from hybridvla_core.policy.preprocess import to_pixels
-from hybridvla_core.policy.stages import choose_stages
+from hybridvla_core.transforms.images import to_pixels
 
 #: A prompt of a usual length, and camera images as they come.
 TEXT_IDS, IMAGE_SIZE = 20, (480, 640)

@@ -19,12 +19,12 @@ from hybridvla_core.checkpoints.stream import plan_shards, stored_bytes, write_s
 from hybridvla_core.checkpoints.tokenizer import check_tokenizer
 from hybridvla_core.checkpoints.weights import INDEX, shard_name
 from hybridvla_core.configuration import read_mapping
-from hybridvla_core.conventions import ActionConvention
 from hybridvla_core.errors import CheckpointError, ConfigurationError
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.hybridvla import HybridVLA
-from hybridvla_core.policy.ensemble import EnsembleConfig
-from hybridvla_core.policy.normalize import Normaliser
+from hybridvla_core.policy.inference.ensemble import EnsembleConfig
+from hybridvla_core.transforms.conventions import ActionConvention
+from hybridvla_core.transforms.normalise import Normaliser
 
 GIB = 1 << 30
 

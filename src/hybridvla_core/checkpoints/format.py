@@ -24,13 +24,13 @@ from hybridvla_core.checkpoints.stream import write_shard
 from hybridvla_core.checkpoints.tokenizer import check_tokenizer
 from hybridvla_core.checkpoints.weights import INDEX, WEIGHTS, load_into, weight_files
 from hybridvla_core.configuration import from_mapping, read_mapping
-from hybridvla_core.conventions import ActionConvention
 from hybridvla_core.errors import CheckpointError, ConfigurationError
 from hybridvla_core.model.config import ModelConfig
-from hybridvla_core.policy.ensemble import EnsembleConfig
-from hybridvla_core.policy.normalize import Normaliser
-from hybridvla_core.policy.preprocess import STRATEGIES
-from hybridvla_core.policy.schedule import DiffusionSchedule
+from hybridvla_core.model.schedule import DiffusionSchedule
+from hybridvla_core.policy.inference.ensemble import EnsembleConfig
+from hybridvla_core.transforms.conventions import ActionConvention
+from hybridvla_core.transforms.images import STRATEGIES
+from hybridvla_core.transforms.normalise import Normaliser
 
 CONFIG, STATISTICS, TOKENIZER = "config.json", "dataset_statistics.json", "tokenizer.json"
 CONDITIONS = ("denoised", "noise", "released")

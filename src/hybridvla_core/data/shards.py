@@ -1,6 +1,7 @@
 """Demonstration shards of the simulated rig: state-sampled images with the expert's label for every instruction.
 
-A shard is an uncompressed `.npz` written by `hybridvla_sim.datagen` or by rollouts of a policy under training (DAgger).
+A shard is an uncompressed `.npz` written by `hybridvla_sim.tasks.blocks.demonstrations` or by rollouts of a policy under
+training (DAgger).
 """
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class ShardSet:
 
     def __init__(self, paths: Sequence[Union[str, Path]]) -> None:
         if not paths:
-            raise HybridVLAError("no data shards given; write some with `python -m hybridvla_sim.datagen` first")
+            raise HybridVLAError("no data shards given; write some with"
+                                 " `python -m hybridvla_sim.tasks.blocks.demonstrations` first")
         self._parts: List[Dict[str, np.ndarray]] = []
         self.offsets = [0]
         for path in paths:
@@ -39,7 +41,8 @@ class ShardSet:
     def from_folder(cls, folder: Union[str, Path]) -> ShardSet:
         paths = sorted(Path(folder).glob("*.npz"))
         if not paths:
-            raise HybridVLAError(f"{folder}: no .npz shards; write some with `python -m hybridvla_sim.datagen`")
+            raise HybridVLAError(f"{folder}: no .npz shards; write some with"
+                                 " `python -m hybridvla_sim.tasks.blocks.demonstrations`")
         return cls(paths)
 
     def append(self, path: Union[str, Path]) -> None:

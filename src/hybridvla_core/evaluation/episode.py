@@ -13,8 +13,8 @@ import numpy as np
 from hybridvla_core.contracts import Prediction
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.policy.config import PolicyConfig
-from hybridvla_core.policy.proposer import Proposer
-from hybridvla_core.safety.config import RobotConfig
+from hybridvla_core.policy.proposing.proposer import Proposer
+from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_core.safety.status import Reason, State
 
@@ -48,7 +48,7 @@ class EpisodeResult:
 
 
 class EpisodeRunner:
-    """Runs episodes on one rig. `rig`: `hybridvla_sim.rig.Rig` or anything like it, already reset by the caller.
+    """Runs episodes on one rig. `rig`: `hybridvla_sim.fr3.rig.Rig` or anything like it, already reset by the caller.
 
     latency: simulated time between observation and proposal, s. observe: called with the rig before each prediction;
     what it returns is kept with the decision (the expert's label, for metrics).

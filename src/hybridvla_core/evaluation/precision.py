@@ -5,7 +5,7 @@ from typing import Any, Dict, Optional
 
 import numpy as np
 
-from hybridvla_core.policy.ensemble import disagreement
+from hybridvla_core.policy.inference.ensemble import disagreement
 
 
 def action_difference(first: np.ndarray, second: np.ndarray) -> Dict[str, float]:

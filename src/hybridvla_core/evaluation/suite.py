@@ -12,9 +12,9 @@ import numpy as np
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Mode
 from hybridvla_core.evaluation.episode import Decision, EpisodeRunner
-from hybridvla_core.evaluation.statistics import calibration, correlation, percentiles, rate, wilson
 from hybridvla_core.policy.config import PolicyConfig
-from hybridvla_core.safety.config import RobotConfig
+from hybridvla_core.report.statistics import calibration, correlation, percentiles, rate, wilson
+from hybridvla_core.robots.config import RobotConfig
 
 LARGEST_TRAINING_SEED = 1_000_000
 #: When an instruction is switched: anywhere in the time an episode usually takes, s.
@@ -48,8 +48,8 @@ def draw_specs(seed: int, episodes: int, switched: bool) -> List[EpisodeSpec]:
 
 def make_rig(robot: RobotConfig) -> Any:
     """A rig whose monitor counts against the robot's limits, read here and not through the filter."""
+    from hybridvla_sim.fr3.rig import Rig, RigConfig
     from hybridvla_sim.monitor import MonitorLimits
-    from hybridvla_sim.rig import Rig, RigConfig
 
     arm = robot.arms[0]
     return Rig(RigConfig(limits=MonitorLimits(
@@ -59,8 +59,8 @@ def make_rig(robot: RobotConfig) -> Any:
 
 def label(rig: Any, instruction: str) -> Dict[str, Any]:
     """The expert's action for the true state: what the prediction is compared with."""
-    from hybridvla_sim.experts import expert_action
-    from hybridvla_sim.tasks import parse_instruction
+    from hybridvla_sim.tasks.blocks.expert import expert_action
+    from hybridvla_sim.tasks.blocks.task import parse_instruction
 
     world = rig.world_state()
     action = expert_action(world, *parse_instruction(instruction))
@@ -76,7 +76,7 @@ class Suite:
 
     def run(self, spec: EpisodeSpec) -> Dict[str, Any]:
         """One episode as plain data."""
-        from hybridvla_sim.tasks import instruction, parse_instruction, sample_scene
+        from hybridvla_sim.tasks.blocks.task import instruction, parse_instruction, sample_scene
 
         before = self.rig.monitor.violations
         self.rig.reset(sample_scene(np.random.default_rng(spec.seed)))

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Tuple
 
 from hybridvla_core.contracts import Mode
-from hybridvla_core.conventions import ActionConvention
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.policy.cameras import MAX_AGE_S, MAX_SPREAD_S, CameraRig, CameraSource, check_cameras
+from hybridvla_core.transforms.conventions import ActionConvention
 
 EXECUTIONS = ("auto", "blocking", "asynchronous", "overlap")
 MODES = tuple(mode.name.lower() for mode in Mode)

@@ -4,9 +4,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, List
 
-from hybridvla_core.conventions import ActionConvention
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.transforms.conventions import ActionConvention
 
 
 def check_fit(policy: Any, config: PolicyConfig, robot: Any) -> None:

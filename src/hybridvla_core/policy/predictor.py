@@ -9,18 +9,18 @@ import torch
 
 from hybridvla_core.checkpoints.format import Checkpoint, read_checkpoint, read_weights
 from hybridvla_core.contracts import Mode, Observation, Prediction
-from hybridvla_core.conventions import DOF_PER_ARM, ActionConvention
 from hybridvla_core.errors import ConfigurationError, DeviceError, ObservationError
 from hybridvla_core.model.hybridvla import HybridVLA
-from hybridvla_core.policy.assemble import Assembler
-from hybridvla_core.policy.device_memory import explained, out_of_memory, ran_out
-from hybridvla_core.policy.drafts import FirstDraft, Gate
-from hybridvla_core.policy.dual_path import DualPath, Inputs
-from hybridvla_core.policy.engine import Engine, draw_more_noise, draw_noise
-from hybridvla_core.policy.normalize import Normaliser
-from hybridvla_core.policy.preprocess import PreparedImage, decode_reduced, to_pixels
-from hybridvla_core.policy.sequence import PromptEncoder
-from hybridvla_core.policy.stages import StageClock, choose_stages
+from hybridvla_core.policy.inference.assemble import Assembler
+from hybridvla_core.policy.inference.device_memory import explained, out_of_memory, ran_out
+from hybridvla_core.policy.inference.drafts import FirstDraft, Gate
+from hybridvla_core.policy.inference.dual_path import DualPath, Inputs
+from hybridvla_core.policy.inference.plain import Engine, draw_more_noise, draw_noise
+from hybridvla_core.policy.inference.stages import StageClock, choose_stages
+from hybridvla_core.transforms.conventions import DOF_PER_ARM, ActionConvention
+from hybridvla_core.transforms.images import PreparedImage, decode_reduced, to_pixels
+from hybridvla_core.transforms.normalise import Normaliser
+from hybridvla_core.transforms.prompt import PromptEncoder
 
 MODES = {"ensemble": Mode.ENSEMBLE, "diffusion": Mode.DIFFUSION, "autoregressive": Mode.AUTOREGRESSIVE}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

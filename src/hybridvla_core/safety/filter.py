@@ -13,18 +13,18 @@ import numpy as np
 
 from hybridvla_core.contracts import ArmState, Heartbeat, Kind, Proposal
 from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety import reporting
-from hybridvla_core.safety.acceptance import Gate
-from hybridvla_core.safety.clock_watch import ClockWatch
-from hybridvla_core.safety.commands import Commands
-from hybridvla_core.safety.config import RobotConfig
-from hybridvla_core.safety.execution import Execution
+from hybridvla_core.safety.execution.execution import Execution
+from hybridvla_core.safety.inputs.acceptance import Gate
+from hybridvla_core.safety.inputs.clock_watch import ClockWatch
+from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
+from hybridvla_core.safety.inputs.watchdogs import Watchdogs
 from hybridvla_core.safety.machine import StateMachine
-from hybridvla_core.safety.measured_arms import MeasuredArms
-from hybridvla_core.safety.motion import Motion
+from hybridvla_core.safety.motion.motion import Motion
+from hybridvla_core.safety.outputs.commands import Commands
+from hybridvla_core.safety.outputs.status_report import StatusReport
 from hybridvla_core.safety.status import Acceptance, FilterOutput, Reason, State
-from hybridvla_core.safety.status_report import StatusReport
-from hybridvla_core.safety.watchdogs import Watchdogs
 
 EARLY = 0.4          # share of a tick before which a further tick changes nothing
 NOTICE_S = 1.0       # a refused parameter is shown in the status for this long

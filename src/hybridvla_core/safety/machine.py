@@ -4,12 +4,12 @@ from __future__ import annotations
 import math
 from typing import Optional, Set, Tuple
 
-from hybridvla_core.safety.config import RobotConfig
-from hybridvla_core.safety.execution import ENDING, Execution
-from hybridvla_core.safety.homing import Homing
-from hybridvla_core.safety.measured_arms import MeasuredArms
-from hybridvla_core.safety.motion import Motion
-from hybridvla_core.safety.reentry import Reentry, worst_violation
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.safety.execution.execution import ENDING, Execution
+from hybridvla_core.safety.execution.homing import Homing
+from hybridvla_core.safety.execution.reentry import Reentry, worst_violation
+from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
+from hybridvla_core.safety.motion.motion import Motion
 from hybridvla_core.safety.reporting import Counters
 from hybridvla_core.safety.status import Reason, State
 

@@ -5,7 +5,7 @@ from typing import Any, Callable, Dict, Tuple
 
 from hybridvla_core.contracts import ArmState
 from hybridvla_core.errors import ConfigurationError
-from hybridvla_core.safety.config import RobotConfig
+from hybridvla_core.robots.config import RobotConfig
 
 #: Entries of `arms[].topics` without which a driver's adapter cannot work; of several in a row, one is enough.
 NEEDED: Dict[str, Tuple[Tuple[str, ...], ...]] = {
@@ -42,7 +42,7 @@ def make(config: RobotConfig, on_state: Callable[[ArmState], None], operator: An
 
         return FrankaAdapter(config, on_state, operator)
     if config.driver in ("agilex_joint", "agilex_pos_cmd"):
-        from hybridvla_ros.adapters.agilex import AgilexAdapter
+        from hybridvla_ros.adapters.agilex.adapter import AgilexAdapter
 
         return AgilexAdapter(config, on_state, operator)
     raise ConfigurationError(f"robot {config.name}: there is no adapter for driver {config.driver!r} in this version")

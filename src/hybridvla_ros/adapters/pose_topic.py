@@ -11,10 +11,10 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64
 
 from hybridvla_core.contracts import ArmState
-from hybridvla_core.safety.config import RobotConfig
+from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.status import ArmCommand
-from hybridvla_ros import conversions
-from hybridvla_ros.arm_reader import ArmReader
+from hybridvla_ros.messages import conversions
+from hybridvla_ros.messages.arm_reader import ArmReader
 from hybridvla_ros.policy_arms import fingers_of
 
 

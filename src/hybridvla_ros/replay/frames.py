@@ -10,14 +10,14 @@ from typing import Any, Deque, Dict, Iterator, List, Optional, Tuple
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.evaluation.replay.rows import DECISION, PERIOD, Frame, RecordedProposal
 from hybridvla_core.policy.config import PolicyConfig
-from hybridvla_core.policy.proposer import Proposer
-from hybridvla_core.safety.config import RobotConfig
-from hybridvla_ros import conversions
-from hybridvla_ros.arm_feed import ArmFeed
-from hybridvla_ros.images import to_rgb
+from hybridvla_core.policy.proposing.proposer import Proposer
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_ros.messages import conversions
+from hybridvla_ros.messages.images import to_rgb
+from hybridvla_ros.observation.arm_feed import ArmFeed
+from hybridvla_ros.observation.camera_sync import CameraSync, ImageSet
 from hybridvla_ros.replay import bags
 from hybridvla_ros.replay.scan import Scanned
-from hybridvla_ros.sync import CameraSync, ImageSet
 
 SAME_STAMP_NS = 1000        # a proposal's stamp went through a float of seconds
 KEEP = 64                   # images a view, for observations of recorded proposals

@@ -16,11 +16,11 @@ from hybridvla_core.evaluation.replay.rows import RecordedProposal
 from hybridvla_core.evaluation.replay.settings import ReplaySettings
 from hybridvla_core.evaluation.replay.truth import Recording, TruthFinder
 from hybridvla_core.evaluation.replay.verdict import FAIL, Check, as_data, judge_policy, judge_recording, reasons, verdict
-from hybridvla_core.evaluation.statistics import percentiles
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import check_fit
-from hybridvla_core.safety.config import RobotConfig
+from hybridvla_core.report.statistics import percentiles
+from hybridvla_core.robots.config import RobotConfig
 from hybridvla_ros.replay import bags
 from hybridvla_ros.replay.frames import FrameSource, Observing
 from hybridvla_ros.replay.result import Contender, Result, Sample, observing_data

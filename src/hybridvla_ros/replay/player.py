@@ -20,11 +20,11 @@ from hybridvla.srv import SetInstruction
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError, ObservationError
 from hybridvla_core.policy.config import PolicyConfig
-from hybridvla_core.safety.config import RobotConfig
-from hybridvla_ros.images import from_rgb, to_rgb
-from hybridvla_ros.node_support import number_parameter, package_path, require_parameter
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_ros.messages.images import from_rgb, to_rgb
 from hybridvla_ros.replay import bags
 from hybridvla_ros.replay.topics import TopicMap, Topics, resolve
+from hybridvla_ros.runtime.node_support import number_parameter, package_path, require_parameter
 
 RECORDED = ("/hybridvla/policy/proposal", "/hybridvla/policy/heartbeat", "/hybridvla/policy/instruction",
             "/hybridvla/safety/status", "/diagnostics")

@@ -12,7 +12,7 @@ import numpy as np
 from hybridvla_core.evaluation.replay import senses as senses_of
 from hybridvla_core.evaluation.replay import summary as summary_of
 from hybridvla_core.evaluation.replay.evaluator import Evaluator
-from hybridvla_core.evaluation.replay.film import Projection
+from hybridvla_core.evaluation.replay.report.film import Projection
 from hybridvla_core.evaluation.replay.rows import Frame
 from hybridvla_core.evaluation.replay.verdict import Check
 from hybridvla_ros.replay.frames import Observing

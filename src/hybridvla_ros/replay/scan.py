@@ -15,8 +15,8 @@ from hybridvla_core.evaluation.replay.settings import ReplaySettings
 from hybridvla_core.evaluation.replay.track import Track
 from hybridvla_core.evaluation.replay.truth import Recording
 from hybridvla_core.policy.config import PolicyConfig
-from hybridvla_core.safety.config import RobotConfig
-from hybridvla_ros.arm_feed import ArmFeed
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_ros.observation.arm_feed import ArmFeed
 from hybridvla_ros.replay import bags
 from hybridvla_ros.replay.topics import Topics
 

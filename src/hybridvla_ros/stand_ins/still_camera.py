@@ -17,9 +17,9 @@ import numpy as np
 import rospy
 from sensor_msgs.msg import Image
 
-from hybridvla_ros.graph import Graph
-from hybridvla_ros.images import from_rgb
-from hybridvla_ros.node_support import run_node
+from hybridvla_ros.messages.images import from_rgb
+from hybridvla_ros.runtime.node_support import run_node
+from hybridvla_ros.runtime.private_graph import Graph
 
 
 class Still(Image):

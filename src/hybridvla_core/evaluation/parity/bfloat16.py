@@ -10,8 +10,8 @@ import torch
 from hybridvla_core.evaluation.parity.table import Archive, Table
 from hybridvla_core.evaluation.precision import action_difference, sentence
 from hybridvla_core.model.hybridvla import HybridVLA
-from hybridvla_core.policy.engine import Engine
-from hybridvla_core.policy.normalize import Scale
+from hybridvla_core.policy.inference.plain import Engine
+from hybridvla_core.transforms.normalise import Scale
 
 
 class Bfloat16Report:

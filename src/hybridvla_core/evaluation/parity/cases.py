@@ -12,10 +12,10 @@ from hybridvla_core.evaluation.parity.bfloat16 import Bfloat16Report
 from hybridvla_core.evaluation.parity.table import COARSE, EXACT, FINE, Archive, Table
 from hybridvla_core.model.decoder import KVCache
 from hybridvla_core.model.hybridvla import HybridVLA
-from hybridvla_core.policy.engine import Engine, Prefix
-from hybridvla_core.policy.normalize import Normaliser
-from hybridvla_core.policy.preprocess import to_pixels
-from hybridvla_core.policy.sequence import PromptEncoder
+from hybridvla_core.policy.inference.plain import Engine, Prefix
+from hybridvla_core.transforms.images import to_pixels
+from hybridvla_core.transforms.normalise import Normaliser
+from hybridvla_core.transforms.prompt import PromptEncoder
 
 VIEWS = ("front_image", "wrist_image", "wrist_left_image")
 #: Recorded for documentation: the released cached branch is wrong for chunks, bfloat16 is informational.

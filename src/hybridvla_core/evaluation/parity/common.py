@@ -11,11 +11,11 @@ from hybridvla_core.evaluation.parity.table import COARSE, EXACT, FINE, Archive,
 from hybridvla_core.model import presets
 from hybridvla_core.model.config import TowerConfig
 from hybridvla_core.model.embedders import FinalNorm, timestep_features
+from hybridvla_core.model.schedule import DiffusionSchedule
 from hybridvla_core.model.tokens import ActionTokens
-from hybridvla_core.policy.ensemble import EnsembleConfig, fuse
-from hybridvla_core.policy.normalize import Normaliser
-from hybridvla_core.policy.preprocess import fit, normalise_pixels
-from hybridvla_core.policy.schedule import DiffusionSchedule
+from hybridvla_core.policy.inference.ensemble import EnsembleConfig, fuse
+from hybridvla_core.transforms.images import fit, normalise_pixels
+from hybridvla_core.transforms.normalise import Normaliser
 
 
 def check_pixels(archive: Archive, description: Mapping[str, Any], images: Mapping[str, np.ndarray], table: Table) -> None:

@@ -12,7 +12,7 @@ from hybridvla_core.evaluation.parity import common
 from hybridvla_core.evaluation.parity.cases import CaseCheck
 from hybridvla_core.evaluation.parity.table import Archive, Table
 from hybridvla_core.evaluation.parity.train import TrainCheck
-from hybridvla_core.policy.sequence import PromptEncoder
+from hybridvla_core.transforms.prompt import PromptEncoder
 
 COMMON = ("images", "preprocess", "diffusion", "action_tokens")
 

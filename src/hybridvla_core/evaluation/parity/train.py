@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.parity.table import COARSE, EXACT, FINE, Archive, Table
 from hybridvla_core.model.hybridvla import HybridVLA
+from hybridvla_core.model.schedule import DiffusionSchedule
 from hybridvla_core.model.tokens import ActionTokens
-from hybridvla_core.policy.preprocess import to_pixels
-from hybridvla_core.policy.schedule import DiffusionSchedule
+from hybridvla_core.transforms.images import to_pixels
 
 IGNORED = -100
 VIEWS = ("front", "wrist", "wrist_left")

@@ -10,14 +10,14 @@ import numpy as np
 
 from hybridvla_core.contracts import Prediction, Proposal
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.evaluation.replay import film
 from hybridvla_core.evaluation.replay.filtering import FilterJob, FilterPool
+from hybridvla_core.evaluation.replay.report import film
 from hybridvla_core.evaluation.replay.rows import Frame, Row
 from hybridvla_core.evaluation.replay.settings import ReplaySettings
 from hybridvla_core.evaluation.replay.truth import Truth, TruthFinder, angle, distance
 from hybridvla_core.policy.config import PolicyConfig
-from hybridvla_core.policy.proposals import make_proposal
-from hybridvla_core.safety.config import RobotConfig
+from hybridvla_core.policy.proposing.proposals import make_proposal
+from hybridvla_core.robots.config import RobotConfig
 
 SAME_MOMENT_S = 0.5      # worst moments closer together than this show the same thing
 MOST_WAITING = 64        # filter jobs under way; more would let memory grow with the recording
@@ -106,7 +106,7 @@ class Evaluator:
         """(A,) whether the recorded value lies in the decoded bin or within the checkpoint's confidence window of it."""
         if prediction.token_confidence is None or prediction.autoregressive is None or self._window is None:
             return None
-        from hybridvla_core.conventions import target_to_action
+        from hybridvla_core.transforms.conventions import target_to_action
 
         convention, scale = self.config.convention, self.policy.normaliser.action
         wanted = np.concatenate([target_to_action(convention, arm.pose, 0.0 if arm.closed else 1.0, base)

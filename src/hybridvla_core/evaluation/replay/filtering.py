@@ -9,7 +9,7 @@ from typing import Dict, List, Optional, Tuple
 import numpy as np
 
 from hybridvla_core.contracts import ArmState, GripperState, Heartbeat, PolicyState, Proposal
-from hybridvla_core.safety.config import RobotConfig
+from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_core.safety.status import FilterOutput
 

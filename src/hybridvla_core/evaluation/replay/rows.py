@@ -8,7 +8,7 @@ import numpy as np
 
 from hybridvla_core.contracts import ArmTarget, Pose
 from hybridvla_core.evaluation.replay.truth import Truth
-from hybridvla_core.policy.proposals import Inference
+from hybridvla_core.policy.proposing.proposals import Inference
 
 PERIOD, DECISION = "period", "decision"
 

@@ -16,7 +16,7 @@ from hybridvla_core.evaluation.replay.rows import Frame
 from hybridvla_core.evaluation.replay.settings import SenseSettings
 from hybridvla_core.evaluation.replay.truth import angle, distance
 from hybridvla_core.policy.config import PolicyConfig
-from hybridvla_core.policy.proposals import targets_of
+from hybridvla_core.policy.proposing.proposals import targets_of
 
 
 @dataclass(frozen=True)

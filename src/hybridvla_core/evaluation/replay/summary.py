@@ -11,7 +11,7 @@ from hybridvla_core.evaluation.replay.evaluator import by
 from hybridvla_core.evaluation.replay.filtering import FilterTally
 from hybridvla_core.evaluation.replay.rows import DECISION, Row, compared
 from hybridvla_core.evaluation.replay.settings import ReplaySettings
-from hybridvla_core.evaluation.statistics import calibration, percentiles, rate
+from hybridvla_core.report.statistics import calibration, percentiles, rate
 
 AXES = "xyz"
 FAR_M = 0.03         # a gain is taken from displacements above this

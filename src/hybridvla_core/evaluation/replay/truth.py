@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import List, Optional, Sequence, Tuple
 
 from hybridvla_core.contracts import Pose
-from hybridvla_core.conventions import ActionConvention
 from hybridvla_core.evaluation.replay.settings import MotionSettings
 from hybridvla_core.evaluation.replay.track import Track
+from hybridvla_core.transforms.conventions import ActionConvention
 
 GRIP_WAIT_S = 1.0                    # a gripper that changes so long after an arrival belongs to it
 REST_AT_S = 0.2                      # so long after a rest has begun an impedance arm has settled

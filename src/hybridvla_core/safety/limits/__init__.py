@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Tuple
 
-from hybridvla_core.safety.config import RobotConfig
+from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.limits.cartesian_speed import CartesianAccelerationLimit, CartesianSpeedLimit
 from hybridvla_core.safety.limits.inter_arm import InterArmLimit
 from hybridvla_core.safety.limits.joint_motion import JointAccelerationLimit, JointVelocityLimit

@@ -5,9 +5,9 @@ from typing import List
 
 import numpy as np
 
-from hybridvla_core.safety.config import ArmConfig
-from hybridvla_core.safety.kinematics import Frames
-from hybridvla_core.safety.limit_config import Capsule
+from hybridvla_core.robots.config import ArmConfig
+from hybridvla_core.robots.kinematics import Frames
+from hybridvla_core.robots.limits import Capsule
 from hybridvla_core.safety.limits.limit import Trajectory
 
 STRIDE = 6      # every how many ticks of a braking trajectory distances are measured

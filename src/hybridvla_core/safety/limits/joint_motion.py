@@ -6,8 +6,8 @@ from typing import Sequence, Tuple
 
 import numpy as np
 
-from hybridvla_core.safety.config import ArmConfig
-from hybridvla_core.safety.limit_config import PositionDependentVelocity
+from hybridvla_core.robots.config import ArmConfig
+from hybridvla_core.robots.limits import PositionDependentVelocity
 from hybridvla_core.safety.limits.limit import Limit, Trajectory
 
 SLACK = 1e-4   # share of a rate limit kept free for rounding

@@ -11,7 +11,7 @@ from typing import List, Tuple
 
 import numpy as np
 
-from hybridvla_core.safety.kinematics import BatchKinematics, Frames
+from hybridvla_core.robots.kinematics import BatchKinematics, Frames
 from hybridvla_core.safety.status import Reason
 
 

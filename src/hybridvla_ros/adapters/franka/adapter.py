@@ -16,19 +16,19 @@ from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from hybridvla_core.contracts import ArmState
-from hybridvla_core.safety import rotations
-from hybridvla_core.safety.config import RobotConfig
-from hybridvla_core.safety.kinematics import ArmKinematics
+from hybridvla_core.geometry import rotations
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_core.safety.status import ArmCommand
-from hybridvla_ros import conversions
 from hybridvla_ros.adapters.franka import driver as driver_module
 from hybridvla_ros.adapters.franka import reading
-from hybridvla_ros.adapters.franka.chores import Chores
 from hybridvla_ros.adapters.franka.gripper import FrankaHand, GripperWorker
+from hybridvla_ros.adapters.franka.services import Chores
 from hybridvla_ros.adapters.franka.start_up import StartUp
-from hybridvla_ros.arm_reader import ArmReader
-from hybridvla_ros.node_support import Diagnostics
+from hybridvla_ros.messages import conversions
+from hybridvla_ros.messages.arm_reader import ArmReader
 from hybridvla_ros.policy_arms import fingers_of
+from hybridvla_ros.runtime.node_support import Diagnostics
 
 STATE_SILENT_S = 0.1     # after it, joint states alone speak for the arm
 FOREIGN_S = 1.0          # a foreign command is remembered that long

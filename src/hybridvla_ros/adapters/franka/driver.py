@@ -9,7 +9,7 @@ from dynamic_reconfigure import DynamicReconfigureException
 from dynamic_reconfigure.client import Client
 
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
-from hybridvla_core.safety.franka_config import FrankaConfig
+from hybridvla_core.robots.franka import FrankaConfig
 
 SERVICE_S = 3.0
 RECOVERY_S = 15.0

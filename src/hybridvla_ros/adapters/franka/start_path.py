@@ -6,8 +6,8 @@ from typing import List, Tuple
 import numpy as np
 
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.safety.config import RobotConfig
-from hybridvla_core.safety.motion import Motion
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.safety.motion.motion import Motion
 
 LOOK_RAD = 0.02          # of the fastest joint, between two looks
 PEAK = 1.5               # highest over mean speed of a cubic from rest to rest

@@ -1,0 +1,106 @@
+"""`hybridvla bench`: timings of inference, stage by stage; with a part, of other things."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, Optional
+
+from hybridvla_cli.bench_parts import (
+    filter as bench_filter,
+)
+from hybridvla_cli.bench_parts import (
+    images as bench_images,
+)
+from hybridvla_cli.bench_parts import (
+    passes as bench_passes,
+)
+from hybridvla_cli.bench_parts import (
+    staleness as bench_staleness,
+)
+from hybridvla_core.files import write_json
+from hybridvla_core.paths import ROOT
+
+PARTS = {"filter": bench_filter, "passes": bench_passes, "images": bench_images, "staleness": bench_staleness}
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser(
+        "bench", help="time inference, stage by stage; or the part named",
+        description="Times a prediction's modes interleaved in one run: diffusion alone, both paths in few passes, both by "
+                    "plain decoding, diffusion without a cache.")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--checkpoint", help="folder of a checkpoint; its own pass counts are measured by `bench passes`")
+    what.add_argument("--preset", help="an architecture with random weights, e.g. small-100m or hybridvla-7b")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--views", type=int, help="images of one observation (presets; default 1)")
+    parser.add_argument("--action-dim", type=int, choices=(7, 14), help="14: two arms (presets; default 7)")
+    parser.add_argument("--steps", type=int, default=4, help="denoising steps (presets)")
+    parser.add_argument("--rounds", type=int, default=25, help="timings of each mode, after two unmeasured ones")
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU")
+    parser.add_argument("--graphs", default="auto", choices=("auto", "on", "off"), help="CUDA graphs")
+    parser.add_argument("--ride-steps", type=int, help="denoising steps that carry a draft along")
+    parser.add_argument("--passes", default=str(bench_passes.MEASURED), metavar="FILE",
+                        help="result of `bench passes`, from which pass counts of random weights are drawn")
+    parser.add_argument("--compare", metavar="FILE.py:NAME", help="time another implementation on the same inputs: NAME "
+                        "is called with weights, configuration and inputs and returns a callable that predicts once")
+    parser.add_argument("--json", help="write the result for machines")
+    parser.add_argument("--plot", metavar="FILE.svg", help="write a drawing of the stages")
+    parts = parser.add_subparsers(dest="part", metavar="part")
+    for part in PARTS.values():
+        part.add_parser(parts)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.part:
+        return PARTS[args.part].run(args)
+    import torch
+
+    from hybridvla_core.benchmark.report import drawing, table
+    from hybridvla_core.benchmark.run import run as measure
+    from hybridvla_core.errors import ConfigurationError
+    from hybridvla_core.policy.inference.device_memory import explained
+
+    if args.rounds < 1 or args.threads < 1:
+        raise ConfigurationError("--rounds and --threads must be at least 1")
+    torch.set_num_threads(args.threads)
+    subject = _subject(args)
+    with explained(subject.config, args.dtype, args.device):
+        result = measure(subject, args.rounds, _passes(args, subject), args.compare)
+    print(table(result))
+    write_json(args.json, result)
+    if args.plot:
+        Path(args.plot).write_text(drawing(result), encoding="utf-8")
+    return 0
+
+
+def _subject(args: argparse.Namespace) -> Any:
+    import torch
+
+    from hybridvla_core.benchmark.subject import of_policy, with_random_weights
+    from hybridvla_core.errors import ConfigurationError
+    from hybridvla_core.policy.inference.device_memory import explained
+
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigurationError("there is no GPU that torch can use here; use --device cpu, or `hybridvla doctor`")
+    if args.preset:
+        from hybridvla_core.model.presets import preset
+
+        changes = {"views": args.views, "action_dim": args.action_dim}
+        config = preset(args.preset, **{key: value for key, value in changes.items() if value})
+        with explained(config, args.dtype, args.device):
+            return with_random_weights(args.preset, config, args.dtype, args.device, args.steps, args.graphs, args.ride_steps)
+    from hybridvla_core.policy.predictor import Policy
+
+    folder = args.checkpoint or str(ROOT / "checkpoints" / "tiny")
+    policy = Policy.from_checkpoint(folder, device=args.device, dtype=args.dtype)
+    return of_policy(Path(folder).name, policy, args.graphs, args.ride_steps)
+
+
+def _passes(args: argparse.Namespace, subject: Any) -> Optional[Any]:
+    """Pass counts to draw. A picture of noise is no observation of a checkpoint's, so its counts are drawn as well."""
+    from hybridvla_core.benchmark.modes import Passes
+    from hybridvla_core.configuration import read_mapping
+
+    return Passes(bench_passes.counts_for(read_mapping(Path(args.passes)), subject.path.ride_steps, args.passes))

@@ -1,0 +1,72 @@
+"""`hybridvla bench passes`: decoding passes over episodes of the simulated rig, against plain greedy decoding."""
+from __future__ import annotations
+
+import argparse
+from typing import Any, Dict, Mapping
+
+from hybridvla_core.files import write_json
+from hybridvla_core.paths import ROOT
+
+#: What this command measured with the shipped checkpoint.
+MEASURED = ROOT / "config" / "benchmark" / "passes.json"
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser("passes", help="count decoding passes over episodes of the simulated rig")
+    parser.add_argument("--checkpoint", default=str(ROOT / "checkpoints" / "tiny"))
+    parser.add_argument("--episodes", type=int, default=40, help="episodes whose observations are decoded")
+    parser.add_argument("--seed", type=int, default=2000001, help="of the first episode, as in `evaluate`")
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=("float32", "bfloat16"))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", help="write the distributions for machines")
+    return parser
+
+
+def counts_for(measured: Mapping[str, Any], ride_steps: int, where: str) -> Dict[str, int]:
+    """The distribution of early-ending decoding for drafts that travelled with `ride_steps` denoising steps, or the
+    nearest measured number of them."""
+    from hybridvla_core.errors import ConfigurationError
+
+    try:
+        by_rides = measured["float32"]["ride_steps"]
+        nearest = min(by_rides, key=lambda key: abs(int(key) - ride_steps))
+        return by_rides[nearest]["all"]["counts"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"{where}: not a result of `hybridvla bench passes`; make it with --json") from error
+
+
+def run(args: argparse.Namespace) -> int:
+    import torch
+
+    from hybridvla_core.benchmark.passes import collect, compare, greedy, reduced_jpeg_effect
+    from hybridvla_core.evaluation.suite import load_configs
+    from hybridvla_core.policy.predictor import Policy
+
+    torch.set_num_threads(args.threads)
+    config, robot = load_configs(ROOT / "config" / "policies" / "tiny.yaml", ROOT / "config" / "robots" / "sim_fr3.yaml",
+                                 "ensemble")
+    observations = collect(Policy.from_checkpoint(args.checkpoint), config, robot, args.seed, args.episodes)
+    result: Dict[str, Any] = {"checkpoint_sha256": "", "episodes": args.episodes, "seed": args.seed,
+                              "observations": len(observations)}
+    for dtype in args.dtypes:
+        rides = {}
+        everything = Policy.from_checkpoint(args.checkpoint, dtype=dtype, all_tokens=True)
+        decoded = [greedy(everything, observation) for observation in observations]
+        steps = everything.config.ddim_steps
+        for ride_steps in range(1, steps) if dtype == "float32" else (steps - 1,):
+            policy = Policy.from_checkpoint(args.checkpoint, dtype=dtype, all_tokens=False, ride_steps=ride_steps)
+            rides[str(ride_steps)] = compare(policy, observations, decoded=decoded)
+            result["checkpoint_sha256"] = policy.manifest_sha256
+            _print(f"{dtype}, draft along {ride_steps} step(s)", rides[str(ride_steps)])
+        result[dtype] = {"ride_steps": rides, "all_tokens": compare(everything, observations, decoded=decoded)}
+        _print(f"{dtype}, all tokens", result[dtype]["all_tokens"])
+    result["reduced_jpeg"] = reduced_jpeg_effect(Policy.from_checkpoint(args.checkpoint), observations[:60])
+    print(f"target moved by reduced decoding of JPEGs: {result['reduced_jpeg']}")
+    write_json(args.json, result)
+    return 0
+
+
+def _print(title: str, row: Mapping[str, Any]) -> None:
+    parts = [f"{name} {row[name]['mean']} {row[name]['counts']}" for name in ("all", "fused", "unfused")]
+    print(f"{title}: passes {'; '.join(parts)}; more than greedy {row['more_than_greedy']}; differences "
+          f"{row['differences']}")

@@ -1,0 +1,147 @@
+"""`hybridvla convert`: a released run, or an OpenVLA or Prismatic base, into a checkpoint folder."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.files import write_json
+
+FLAGS = {"rotation_reference_xyzw": "rotation_reference", "action_period_s": "action_period"}
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser(
+        "convert", help="a released run or a base model into a checkpoint folder",
+        description="Turns RUN into the checkpoint folder OUT. What RUN does not say has to be said here; nothing about "
+                    "the meaning of an action is assumed.",
+        epilog="docs/fidelity.md has the whole way from a released run to a dry run on the robot, for one arm and for two.")
+    parser.add_argument("run", metavar="RUN", help="run folder with config.json, dataset_statistics.json and "
+                        "checkpoints/*.pt; the .pt itself; or an OpenVLA folder of safetensors")
+    parser.add_argument("out", metavar="OUT", help="folder to make; must not exist or be empty")
+    model = parser.add_argument_group("the model")
+    model.add_argument("--camera-order", required=True, help="names of the views, comma-separated, in the order of training "
+                       "(released: front, wrist, wrist_left); the names are free, the policy configuration uses the same")
+    model.add_argument("--final-norm", required=True, choices=("variance", "mean_square"),
+                       help="norm of the final layer: variance is what the released pins execute, mean_square newer timm "
+                       "or apex (docs/fidelity.md)")
+    model.add_argument("--dims", type=Path, help="JSON with every dimension, where the registry name does not give them")
+    model.add_argument("--tokenizer", type=Path, help="the language model's tokenizer.json, or its folder; needed where RUN "
+                       "has none")
+    model.add_argument("--statistics-key", help="data set that normalises; needed where there are several")
+    model.add_argument("--image-strategy", choices=("resize-naive", "letterbox", "resize-crop"),
+                       help="default: resize-naive with DINOv2 and SigLIP, letterbox with CLIP, as released")
+    meaning = parser.add_argument_group("the action convention (each needed, here or in the file)")
+    meaning.add_argument("--convention", type=Path, help="YAML or JSON: config/conventions/released_7dof.yaml, "
+                         "released_14dof.yaml, or a file of your own with the same keys, or a policy configuration that was "
+                         "written for this very model; the options below come before it")
+    meaning.add_argument("--arms", help="comma-separated, in the order of the action vector (released: right,left)")
+    meaning.add_argument("--translation", choices=("delta_base_frame",))
+    meaning.add_argument("--rotation", choices=("absolute_euler_xyz", "delta_euler_xyz"))
+    meaning.add_argument("--rotation-reference", help="x,y,z,w that Euler angles are relative to")
+    meaning.add_argument("--gripper-sense", choices=("one_is_open", "one_is_closed"))
+    meaning.add_argument("--delta-base", choices=("commanded", "measured"), help="pose a delta adds to (the released robot "
+                         "loop: commanded)")
+    meaning.add_argument("--action-period", type=float, help="s; 0 for keyframes")
+    meaning.add_argument("--state-source", choices=("measured", "last_command"), help="what the model saw as the robot's "
+                         "state (the released robot loop: last_command)")
+    meaning.add_argument("--first-state", help="comma-separated; what a last_command model sees first")
+    use = parser.add_argument_group("defaults of prediction (stored in OUT; to change them later, convert again)")
+    use.add_argument("--ensemble-rule", choices=("mean", "released"), default="mean", help="mean: the paper, rotations on "
+                     "SO(3); released: the script's rule and its Euler arithmetic")
+    use.add_argument("--condition", choices=("denoised", "noise", "released"), default="denoised",
+                     help="what the tokens follow (default: the denoised action, the paper)")
+    use.add_argument("--ddim-steps", type=int, default=4)
+    store = parser.add_argument_group("storage")
+    store.add_argument("--dtype", choices=DTYPES, help="default: as in RUN")
+    store.add_argument("--shard-gib", type=float, default=4.0, help="largest weight file (default 4)")
+    store.add_argument("--head-seed", type=int, default=0, help="of the heads that a base lacks; they need training")
+    parser.add_argument("--json", help="write the result for machines")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    if not 0.001 <= args.shard_gib <= 1024:
+        raise ConfigurationError(f"--shard-gib {args.shard_gib}; use 0.001 to 1024")
+    convention = _convention(args)
+    import torch
+    from tqdm import tqdm
+
+    from hybridvla_core.checkpoints.convert import GIB, Choices, convert
+    from hybridvla_core.checkpoints.sources import open_source
+
+    choices = Choices(
+        cameras=_names(args.camera_order, "--camera-order"), convention=convention, final_norm=args.final_norm,
+        ensemble=_ensemble(args.ensemble_rule), condition=args.condition, ddim_steps=args.ddim_steps,
+        image_strategy=args.image_strategy, statistics_key=args.statistics_key, dims=args.dims, tokenizer=args.tokenizer,
+        dtype=getattr(torch, args.dtype) if args.dtype else None, shard_bytes=int(args.shard_gib * GIB),
+        seed=args.head_seed)
+    source = open_source(Path(args.run))
+    bars: List[Any] = []
+
+    def progress(count: int, total: int) -> None:
+        if not bars:
+            bars.append(tqdm(total=total, unit="B", unit_scale=True, desc="convert", miniters=1, mininterval=0.2))
+        bars[0].update(count)
+
+    try:
+        digest = convert(source, Path(args.out), choices, progress)
+    finally:
+        for bar in bars:
+            bar.close()
+    print(f"{args.out}: {source.kind} checkpoint, manifest {digest}")
+    if source.untrained:
+        print(f"{', '.join(source.untrained)} hold random weights: this folder is a start for training and predicts nothing")
+    write_json(args.json, {"folder": str(args.out), "kind": source.kind, "manifest_sha256": digest,
+                           "untrained": list(source.untrained)})
+    return 0
+
+
+def _convention(args: argparse.Namespace) -> Any:
+    """The options over the file; every key that neither gives is named at once."""
+    from hybridvla_core.configuration import from_mapping, read_mapping
+    from hybridvla_core.transforms.conventions import ActionConvention
+
+    keys: Dict[str, Any] = {}
+    if args.convention is not None:
+        found = read_mapping(args.convention)
+        keys = dict(found.get("convention", found))
+    given = {"arms": _split(args.arms), "translation": args.translation, "rotation": args.rotation,
+             "rotation_reference_xyzw": _numbers(args.rotation_reference, "--rotation-reference"),
+             "gripper_sense": args.gripper_sense, "delta_base": args.delta_base, "action_period_s": args.action_period,
+             "state_source": args.state_source, "first_state": _numbers(args.first_state, "--first-state")}
+    keys.update({key: value for key, value in given.items() if value is not None})
+    missing = [key for key in given if key not in keys and key != "first_state"]
+    if missing:
+        flags = ", ".join("--" + FLAGS.get(key, key).replace("_", "-") for key in missing)
+        raise ConfigurationError(f"the source does not say what its actions mean: {', '.join(missing)}; give {flags}, or "
+                                 "--convention FILE")
+    return from_mapping(ActionConvention, keys, str(args.convention or "the options"))
+
+
+def _ensemble(rule: str) -> Any:
+    from hybridvla_core.policy.inference.ensemble import EnsembleConfig
+
+    if rule == "released":
+        return EnsembleConfig("released", 5.8, 0, "euler", "mean_above_half")
+    return EnsembleConfig("mean", 0.96, 0, "so3", "diffusion")
+
+
+def _split(text: Optional[str]) -> Optional[List[str]]:
+    return None if text is None else [part.strip() for part in text.split(",")]
+
+
+def _names(text: str, option: str) -> tuple:
+    names = tuple(_split(text) or ())
+    if not 1 <= len(names) <= 3 or not all(names) or len(set(names)) != len(names):
+        raise ConfigurationError(f"{option} {text!r}: name 1 to 3 different views, separated by commas")
+    return names
+
+
+def _numbers(text: Optional[str], option: str) -> Optional[List[float]]:
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigurationError(f"{option} {text!r}: {error}; give numbers separated by commas") from error

@@ -1,0 +1,246 @@
+"""`hybridvla doctor`: what this installation has, what it lacks, and what to do about it; one line a check."""
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Tuple
+
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.files import write_json
+from hybridvla_core.paths import ROOT
+
+OK, WARNING, FAILURE = "ok", "warning", "failure"
+
+# Runs in a process of its own, with the devel space in front: prints what the built messages were made from.
+_MESSAGES = """
+import importlib, json, sys
+sys.path.insert(0, sys.argv[1])
+found = {}
+for kind in ("msg", "srv"):
+    module = importlib.import_module("hybridvla." + kind)
+    for name, cls in vars(module).items():
+        if hasattr(cls, "_md5sum") and (kind == "msg" or hasattr(cls, "_request_class")):
+            request = getattr(cls, "_request_class", cls)
+            found[kind + "/" + name] = [cls._md5sum, request._full_text]
+print(json.dumps(found))
+"""
+# Where the drivers' messages come from in the environment that the nodes run in.
+_DRIVERS = """
+import importlib.util, json, sys
+found = {name: importlib.util.find_spec(name) for name in sys.argv[1:]}
+print(json.dumps({name: list(spec.submodule_search_locations)[0] if spec else "" for name, spec in found.items()}))
+"""
+# A crash inside a graphics driver must not take the doctor with it.
+_RENDERING = """
+import mujoco
+model = mujoco.MjModel.from_xml_string(
+    "<mujoco><worldbody><light pos='0 0 3'/><geom size='1'/></worldbody></mujoco>")
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+renderer = mujoco.Renderer(model, 32, 32)
+renderer.update_scene(data)
+assert renderer.render().max() > 0, "the picture is black"
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. `status` is ok, warning (works without it) or failure; `advice` is empty when ok."""
+
+    name: str
+    status: str
+    found: str
+    advice: str = ""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the `doctor` parser."""
+    parser = subparsers.add_parser(
+        "doctor", help="check this installation", description="Check this installation: Python, packages, ROS, the "
+        "devel space, GPU, rendering and checkpoints. Exits 1 when something that is needed is missing.")
+    parser.add_argument("--checkpoint", type=Path, action="append", metavar="FOLDER",
+                        help="also check this checkpoint folder; default: all in checkpoints/")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings for machines")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one line a check and what to do about it; 1 when any is a failure."""
+    checks: List[Callable[[], Finding]] = [check_python, check_packages, check_ros, check_devel_space, check_drivers,
+                                           check_gpu, check_rendering]
+    findings = [_say(check()) for check in checks]
+    folders = args.checkpoint or sorted(path.parent for path in (ROOT / "checkpoints").glob("*/MANIFEST.json"))
+    findings += [_say(check_checkpoint(folder)) for folder in folders]
+    healthy = all(finding.status != FAILURE for finding in findings)
+    write_json(args.json, {"healthy": healthy, "checks": [asdict(finding) for finding in findings]})
+    return 0 if healthy else 1
+
+
+def _say(finding: Finding) -> Finding:
+    print(f"{finding.status:<8} {finding.name:<11} {finding.found}")
+    if finding.advice:
+        print(f"{'':<20} -> {finding.advice}")
+    return finding
+
+
+def check_python() -> Finding:
+    """The interpreter: its version is one the locks are for, and it is the clone's own."""
+    version = "%d.%d.%d" % sys.version_info[:3]
+    if not (3, 8) <= sys.version_info[:2] <= (3, 12):
+        return Finding("python", FAILURE, f"{version} in {sys.prefix}", "use Python 3.8 to 3.12; `make setup` makes .venv")
+    if Path(sys.prefix).resolve() != (ROOT / ".venv").resolve():
+        return Finding("python", WARNING, f"{version} in {sys.prefix}, not in this clone's .venv",
+                       "run .venv/bin/hybridvla if this was not on purpose")
+    return Finding("python", OK, f"{version} in {sys.prefix}")
+
+
+def locked_packages() -> Dict[str, str]:
+    """Name -> version from the locks for this interpreter."""
+    rig = sys.version_info[:2] == (3, 8)
+    names = ["rig-core", "rig-sim", "rig-policy", "rig-torch", "rig-vision"] if rig else ["base", "torch", "vision", "sim"]
+    pins: Dict[str, str] = {}
+    for name in names:
+        path = ROOT / "requirements" / f"{name}.txt"
+        if not path.is_file():
+            raise HybridVLAError(f"{path} is missing; restore it from the repository")
+        pins.update(re.findall(r"^([\w.-]+)==(\S+)$", path.read_text(encoding="utf-8"), re.MULTILINE))
+    return pins
+
+
+def check_packages() -> Finding:
+    """Installed versions against the locks; a local build tag such as +cpu does not count."""
+    pins = locked_packages()
+    absent, different = [], []
+    for name, wanted in pins.items():
+        try:
+            found = importlib.metadata.version(name).split("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            absent.append(f"{name} {wanted}")
+            continue
+        if found != wanted:
+            different.append(f"{name} {found} instead of {wanted}")
+    if absent:
+        return Finding("packages", FAILURE, f"missing: {', '.join(absent)}", "run `make setup`")
+    if different:
+        return Finding("packages", WARNING, "; ".join(different), "run `make setup` to return to the tested versions")
+    return Finding("packages", OK, f"{len(pins)} as locked")
+
+
+def check_ros() -> Finding:
+    """ROS's Python modules are visible to this interpreter."""
+    if importlib.util.find_spec("rospy") is None:
+        return Finding("ros", FAILURE, "rospy cannot be imported by this interpreter",
+                       "run `make setup`; on Noetic first `source /opt/ros/noetic/setup.bash`")
+    distribution = os.environ.get("ROS_DISTRO") or "no ROS_DISTRO set"
+    try:
+        version = importlib.metadata.version("rospy")
+    except importlib.metadata.PackageNotFoundError:
+        version = "version unknown"
+    return Finding("ros", OK, f"rospy {version} ({distribution})")
+
+
+def check_devel_space() -> Finding:
+    """The built messages import and were made from the definitions in this clone."""
+    advice = "run `make setup`"
+    # dist-packages or site-packages: catkin's choice follows the system's Python.
+    built = sorted((ROOT / "devel" / "lib").glob("python3*/*-packages/hybridvla/msg"))
+    if not (ROOT / "devel" / "setup.bash").is_file() or not built:
+        return Finding("devel space", FAILURE, f"{ROOT / 'devel'} has not been built", advice)
+    status, output = _python(_MESSAGES, str(built[0].parents[1]))
+    if status != 0:
+        return Finding("devel space", FAILURE, f"the built messages cannot be imported ({output})", advice)
+    found: Dict[str, Tuple[str, str]] = json.loads(output)
+    stale = []
+    for name, text in _definitions():
+        request = text.split("\n---")[0] if name.startswith("srv/") else text
+        if name not in found or not found[name][1].strip().startswith(request.strip()):
+            stale.append(name)
+    if stale:
+        return Finding("devel space", FAILURE, f"built from other definitions: {', '.join(stale)}", advice)
+    return Finding("devel space", OK, f"{len(found)} messages and services, current")
+
+
+def _definitions() -> Iterator[Tuple[str, str]]:
+    for kind in ("msg", "srv"):
+        for path in sorted((ROOT / kind).glob(f"*.{kind}")):
+            yield f"{kind}/{path.stem}", path.read_text(encoding="utf-8")
+
+
+def check_drivers() -> Finding:
+    """Which messages of the robots' drivers the nodes use: the drivers' own, or the stand-ins built here."""
+    if not (ROOT / "devel" / "setup.bash").is_file():
+        return Finding("drivers", WARNING, "their messages cannot be looked for without the devel space", "run `make setup`")
+    status, output = _python(_DRIVERS, "franka_msgs", "piper_msgs", runner=str(ROOT / "scripts" / "with_env.sh"))
+    if status != 0:
+        return Finding("drivers", WARNING, f"their messages cannot be looked for ({output})", "run `make setup`")
+    places: Dict[str, str] = json.loads(output)
+    missing = [name for name, place in places.items() if not place]
+    stand_ins = [name for name, place in places.items() if place.startswith(f"{ROOT / 'devel'}{os.sep}")]
+    text = "; ".join(f"{name} missing" if not place else f"{name} stand-in" if name in stand_ins else f"{name} from {place}"
+                     for name, place in places.items())
+    if missing:
+        return Finding("drivers", WARNING, text, "run `make setup`")
+    if os.environ.get("DRIVER_WORKSPACE") and len(stand_ins) == len(places):
+        return Finding("drivers", WARNING, text, f"neither comes from DRIVER_WORKSPACE, {os.environ['DRIVER_WORKSPACE']}: "
+                       "run `make setup` with it set, and look whether it holds them")
+    return Finding("drivers", OK, text)
+
+
+def check_gpu() -> Finding:
+    """An accelerator for the policy. The safety filter never needs one."""
+    if importlib.util.find_spec("torch") is None:
+        return Finding("gpu", WARNING, "torch is not installed: this computer can run the safety filter, no policy",
+                       "on the policy computer run `make setup`")
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("gpu", WARNING, f"none usable by torch {torch.__version__}; the policy runs on the CPU",
+                       "the tiny checkpoint needs none; for 2.7B and 7B install a CUDA build and the NVIDIA driver")
+    names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+    return Finding("gpu", OK, f"{names} (torch {torch.__version__})")
+
+
+def check_rendering() -> Finding:
+    """MuJoCo can draw without a screen, by the backend MUJOCO_GL names or the first that works."""
+    wished = os.environ.get("MUJOCO_GL")
+    tried = []
+    for backend in [wished] if wished else ["egl", "osmesa"]:
+        status, output = _python(_RENDERING, MUJOCO_GL=backend)
+        if status == 0:
+            return Finding("rendering", OK, f"{backend} draws without a screen")
+        tried.append(f"{backend}: {output}")
+    return Finding("rendering", WARNING, "; ".join(tried),
+                   "the simulated cameras need it: install libegl1 or libosmesa6, or set MUJOCO_GL")
+
+
+def check_checkpoint(folder: Path) -> Finding:
+    """Every file of a checkpoint folder has the hash its manifest states."""
+    from hybridvla_core.checkpoints.format import read_checkpoint
+
+    name = "checkpoint"
+    try:
+        digest = read_checkpoint(folder).manifest_sha256
+    except HybridVLAError as error:
+        return Finding(name, FAILURE, str(error), "restore the folder from where it came")
+    return Finding(name, OK, f"{folder} intact, manifest {digest[:12]}")
+
+
+def _python(code: str, *arguments: str, runner: str = "", **environment: str) -> Tuple[int, str]:
+    """Exit status, and standard output or the last line of an error, of `code` in a new interpreter, started by `runner`."""
+    try:
+        command = [*([runner] if runner else []), sys.executable, "-c", code, *arguments]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+                              errors="replace", env={**os.environ, **environment}, timeout=120, check=False)
+    except subprocess.TimeoutExpired:
+        return 124, "no answer within 120 s"
+    if done.returncode == 0:
+        return 0, done.stdout
+    lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+    return done.returncode, lines[-1]

@@ -1,0 +1,102 @@
+"""`hybridvla predict`: one action from images, an instruction and a robot state."""
+from __future__ import annotations
+
+import argparse
+from typing import Any, Dict, List
+
+import numpy as np
+
+from hybridvla_core.errors import ObservationError
+from hybridvla_core.files import write_json
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser("predict", help="one action from images, an instruction and a robot state")
+    parser.add_argument("--checkpoint", required=True, help="checkpoint folder")
+    parser.add_argument("--image", required=True, action="append",
+                        help="image file; once for each view, in the checkpoint's camera order")
+    parser.add_argument("--instruction", required=True)
+    parser.add_argument("--state", required=True,
+                        help="comma-separated state of each arm: x,y,z (m), roll,pitch,yaw (rad), gripper "
+                             "(with a negative first number write --state=-0.1,...)")
+    parser.add_argument("--mode", choices=("ensemble", "diffusion", "autoregressive"), default="ensemble")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise")
+    parser.add_argument("--stamp-ns", type=int, default=0, help="observation stamp that the noise also depends on")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--compare-float32", action="store_true",
+                        help="predict again in float32 and report what --dtype changed, in mm and degrees")
+    parser.add_argument("--json", help="write the prediction for machines")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    state, images = _state(args.state), [_image(path) for path in args.image]
+
+    from hybridvla_core.contracts import Observation
+    from hybridvla_core.policy.predictor import Policy
+
+    policy = Policy.from_checkpoint(args.checkpoint, mode=args.mode, device=args.device, dtype=args.dtype)
+    if len(images) != len(policy.cameras):
+        raise ObservationError(f"{len(images)} image(s) given, the checkpoint needs {len(policy.cameras)}: "
+                               f"{', '.join(policy.cameras)}, in this order")
+    observation = Observation(dict(zip(policy.cameras, images)), args.instruction, state, args.stamp_ns)
+    prediction = policy.predict(observation, seed=args.seed)
+    result = _result(policy, prediction, args)
+    names = ["dx", "dy", "dz", "roll", "pitch", "yaw", "gripper"] * len(policy.convention.arms)
+    for row in result["action"]:
+        print("  ".join(f"{name} {value:+.4f}" for name, value in zip(names, row)))
+    if prediction.token_confidence is not None:
+        print(f"mean confidence {prediction.mean_confidence:.3f}; {'fused' if prediction.fused else 'not fused'}")
+    if args.compare_float32:
+        del policy  # never two models at once
+        exact = Policy.from_checkpoint(args.checkpoint, mode=args.mode, device=args.device).predict(observation, seed=args.seed)
+        result["against_float32"] = _compare(exact, prediction)
+    write_json(args.json, result)
+    return 0
+
+
+def _compare(exact: Any, prediction: Any) -> Any:
+    from hybridvla_core.evaluation.precision import prediction_difference, sentence
+
+    differences = prediction_difference(exact, prediction)
+    for name, difference in differences.items():
+        if difference is not None:
+            print(sentence(f"against float32, {name}", difference))
+    return differences
+
+
+def _state(text: str) -> np.ndarray:
+    try:
+        return np.array([float(part) for part in text.replace(" ", "").split(",")])
+    except ValueError as error:
+        raise ObservationError(f"--state {text!r}: {error}; give numbers separated by commas") from error
+
+
+def _image(path: str) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise ObservationError(f"--image {path}: cannot be read as an image ({error}); check the file") from error
+
+
+def _result(policy: Any, prediction: Any, args: argparse.Namespace) -> Dict[str, Any]:
+    def rows(array: Any) -> Any:
+        return None if array is None else np.asarray(array).tolist()
+
+    stages: List[Any] = [{"name": name, "ms": round(ms, 3)} for name, ms in prediction.stage_ms.items()]
+    return {"action": rows(prediction.action), "mode": args.mode, "fused": prediction.fused,
+            "diffusion": rows(prediction.diffusion), "autoregressive": rows(prediction.autoregressive),
+            "token_confidence": rows(prediction.token_confidence),
+            "mean_confidence": None if prediction.token_confidence is None else prediction.mean_confidence,
+            "path_distance_m": _number(prediction.path_distance), "path_angle_rad": _number(prediction.path_angle),
+            "instruction": args.instruction, "seed": args.seed, "stamp_ns": args.stamp_ns,
+            "checkpoint_sha256": policy.manifest_sha256, "arms": list(policy.convention.arms),
+            "cameras": list(policy.cameras), "stages": stages}
+
+
+def _number(value: float) -> Any:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,29 @@
+"""`hybridvla train`: run a training recipe on data shards and write a checkpoint."""
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser("train", help="train a checkpoint by a recipe on demonstration shards")
+    parser.add_argument("--config", required=True, help="recipe, e.g. config/training/tiny.yaml")
+    parser.add_argument("--data", required=True, help="folder of .npz shards, as"
+                                                    " python -m hybridvla_sim.tasks.blocks.demonstrations makes them")
+    parser.add_argument("--work", required=True, help="folder for the log and the state to resume from")
+    parser.add_argument("--out", required=True, help="checkpoint folder to write")
+    parser.add_argument("--init", help="checkpoint folder to start from: its weights, architecture and statistics are kept "
+                                       "(fine-tuning; the auxiliary heads start anew)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--json", help="write a summary for machines")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    from hybridvla_core.training.tiny.run import train
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    train(Path(args.config), Path(args.data), Path(args.work), Path(args.out), args.threads,
+          Path(args.json) if args.json else None, Path(args.init) if args.init else None)
+    return 0

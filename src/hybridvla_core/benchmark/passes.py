@@ -1,0 +1,122 @@
+"""How many passes decoding takes over episodes of the simulated rig, and whether plain greedy decoding would have given
+the same."""
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any, Dict, List, Optional, Sequence
+
+import numpy as np
+import torch
+
+from hybridvla_core.contracts import Mode, Observation
+from hybridvla_core.policy.inference.drafts import Gate
+from hybridvla_core.policy.predictor import Policy
+
+#: Closer than this, rounding may decide: two logits of one position; a mean confidence and the gate.
+LOGIT_MARGIN, GATE_MARGIN = 1e-3, 1e-4
+
+
+class Recorder:
+    """A policy that keeps the observations it was asked about."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy, self.observations = policy, []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._policy, name)
+
+    def predict(self, observation: Observation, **arguments: Any) -> Any:
+        self.observations.append(observation)
+        return self._policy.predict(observation, **arguments)
+
+
+def collect(policy: Policy, config: Any, robot: Any, seed: int, episodes: int) -> List[Observation]:
+    """The observations of a suite's episodes, as `hybridvla evaluate` would run them."""
+    from hybridvla_core.evaluation.suite import Suite, draw_specs
+
+    recorder = Recorder(policy)
+    suite = Suite(recorder, config, robot)
+    for spec in draw_specs(seed, episodes, switched=False):
+        suite.run(spec)
+    suite.rig.close()
+    return recorder.observations
+
+
+@torch.inference_mode()
+def greedy(policy: Policy, observation: Observation, seed: int = 0) -> Dict[str, Any]:
+    """Plain decoding of one observation: ids (A,), confidence (A,), the smallest margin between the two best logits."""
+    inputs = policy._inputs([observation], seed)
+    engine = policy.engine
+    prefix = engine.prefix(engine.encode(inputs.pixels), inputs.text, inputs.state)
+    x = engine.denoise(prefix, inputs.noise[:, 0], policy.config.ddim_steps)
+    condition = inputs.condition or (x.clamp(-1.0, 1.0), torch.zeros(1, dtype=torch.long, device=x.device))
+    decoded = engine.decode(prefix, *condition, window=policy.config.ensemble.confidence_window_bins, keep_logits=True)
+    best = torch.stack(decoded.logits, dim=1)[0].topk(2, dim=-1).values
+    return {"ids": decoded.ids[0].tolist(), "confidence": decoded.confidence[0].float().cpu().numpy(),
+            "margin": float((best[:, 0] - best[:, 1]).min()), "denoised": x[0].cpu().numpy()}
+
+
+def compare(policy: Policy, observations: Sequence[Observation], seed: int = 0,
+            decoded: Optional[Sequence[Dict[str, Any]]] = None) -> Dict[str, Any]:
+    """Every observation by few passes and plainly. decoded: what `greedy` gave for each; None: it is asked here."""
+    gate = Gate(policy.config.ensemble, policy.config.model.action_dim)
+    rows = []
+    decoded = [greedy(policy, observation, seed) for observation in observations] if decoded is None else decoded
+    for observation, plain in zip(observations, decoded):
+        fast = policy.predict(observation, mode=Mode.ENSEMBLE, seed=seed)
+        exact = int(np.isfinite(fast.token_confidence).sum())
+        fused = policy.config.ensemble.passes(plain["confidence"])
+        values = policy.engine.tokens.decode(torch.tensor(plain["ids"])).numpy()[None]
+        expected = policy.normaliser.action.unnormalise(values, policy.grippers)[0, :exact]
+        threshold = policy.config.ensemble.theta
+        score = plain["confidence"][:6].sum() if policy.config.ensemble.rule == "released" else plain["confidence"].mean()
+        rows.append({
+            "passes": fast.passes, "fused": fused, "exact": exact, "decision_differs": fused != fast.fused,
+            "tokens_differ": not np.allclose(fast.autoregressive[0, :exact], expected, atol=1e-9),
+            "close": plain["margin"] < LOGIT_MARGIN or abs(float(score) - threshold) < GATE_MARGIN,
+            "greedy_passes": greedy_passes(gate, plain["confidence"])})
+    return summarise(rows, policy.config.model.action_dim)
+
+
+def greedy_passes(gate: Gate, confidence: np.ndarray) -> int:
+    """Passes of plain decoding that ends early by the same rule."""
+    return next((n for n in range(1, len(confidence)) if not gate.reachable(confidence, n)), len(confidence))
+
+
+def summarise(rows: Sequence[Dict[str, Any]], action_dim: int) -> Dict[str, Any]:
+    """Distributions of passes, all together and apart, and what differed."""
+    parts = {"all": rows, "fused": [r for r in rows if r["fused"]], "unfused": [r for r in rows if not r["fused"]]}
+    clear = [r for r in rows if not r["close"]]
+    return {
+        **{name: {"predictions": len(part), **distribution([r["passes"] for r in part])} for name, part in parts.items()},
+        "greedy": {"plain": action_dim, "with_early_end": distribution([r["greedy_passes"] for r in rows])["mean"]},
+        "most_passes": max((r["passes"] for r in rows), default=0),
+        "more_than_greedy": sum(r["passes"] > action_dim for r in rows),
+        "too_close_to_call": len(rows) - len(clear),
+        "differences": {"tokens": sum(r["tokens_differ"] for r in rows), "decisions": sum(r["decision_differs"] for r in rows),
+                        "tokens_beyond_margin": sum(r["tokens_differ"] for r in clear),
+                        "decisions_beyond_margin": sum(r["decision_differs"] for r in clear)}}
+
+
+def distribution(passes: Sequence[int]) -> Dict[str, Any]:
+    """Mean and histogram of pass counts."""
+    counts = Counter(passes)
+    return {"mean": round(float(np.mean(passes)), 4) if passes else None,
+            "counts": {str(n): counts[n] for n in sorted(counts)}}
+
+
+def reduced_jpeg_effect(policy: Policy, observations: Sequence[Observation]) -> Dict[str, float]:
+    """How far the first action's target moves, mm, when JPEGs are decoded at a fraction of their size."""
+    import cv2
+
+    distances = []
+    for observation in observations:
+        jpegs = {view: cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+                 for view, image in observation.images.items()}
+        full = {view: np.ascontiguousarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1])
+                for view, data in jpegs.items()}
+        reduced = {view: policy.prepare_jpeg(data, view) for view, data in jpegs.items()}
+        first, second = (policy.predict(replace(observation, images=images)).action[0, :3] for images in (full, reduced))
+        distances.append(float(np.linalg.norm(first - second)) * 1e3)
+    return {"median_mm": round(float(np.median(distances)), 2), "p99_mm": round(float(np.percentile(distances, 99)), 2)}

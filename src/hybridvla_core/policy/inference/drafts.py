@@ -1,0 +1,113 @@
+"""Drafts of the action tokens, what a pass over a draft proves, and when no further token can matter.
+
+A pass over the draft d_1 .. d_(A-1) gives the greedy token behind every position (g_1 .. g_A). g_1 is exact; g_(j+1) is
+exact if d_1 .. d_j are exact and were fed, so the exact prefix ends at the first difference. g is the next draft (Jacobi
+iteration; Song et al. 2021, "Accelerating Feedforward Computation via Parallel Nonlinear Equation Solving"; Santilli et
+al. 2023 for decoding). Every pass proves at least one more token, so there are never more passes than greedy ones.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional, Sequence
+
+import numpy as np
+import torch
+
+from hybridvla_core.model.tokens import ActionTokens
+from hybridvla_core.policy.inference.ensemble import EnsembleConfig
+from hybridvla_core.transforms.normalise import Scale
+
+#: Rounding of a sum of confidences; the gate is called unreachable only beyond it.
+ROUNDING = 1e-5
+#: Range of a channel that counts as constant, in its own units, and what counts as close to 0.
+NEARLY_CONSTANT, NEAR_ZERO = 1e-3, 0.02
+
+
+@dataclass
+class Examined:
+    """What one pass gave: greedy ids (B, A), their confidence (B, A), and how many of them are exact (B,)."""
+
+    ids: torch.Tensor
+    confidence: torch.Tensor
+    exact: torch.Tensor
+
+
+def confidence_of(logits: torch.Tensor, chosen: torch.Tensor, window: int, tokens: ActionTokens) -> torch.Tensor:
+    """Probability over the whole vocabulary (..., rows) of the chosen token (...), or of the action tokens within
+    `window` bins of it."""
+    if window == 0:
+        return torch.exp(logits.gather(-1, chosen[..., None])[..., 0] - logits.logsumexp(dim=-1))
+    # Only 2 * window + 1 entries are needed; the softmax over the vocabulary is never written out.
+    near = chosen[..., None] + torch.arange(-window, window + 1, device=logits.device)
+    counted = ((near >= tokens.first) & (near < tokens.end)) | (near == chosen[..., None])
+    values = logits.gather(-1, near.clamp(0, logits.shape[-1] - 1)).masked_fill(~counted, float("-inf"))
+    return torch.exp(values.logsumexp(dim=-1) - logits.logsumexp(dim=-1))
+
+
+def examine(logits: torch.Tensor, fed: torch.Tensor, window: int, tokens: ActionTokens) -> Examined:
+    """logits (B, n, rows) float32 of the last n positions; fed (B, n - 1): the draft tokens between them, whose
+    predecessors are all exact."""
+    ids = logits.argmax(dim=-1)
+    matches = (ids[:, :-1] == fed).long().cumprod(dim=1).sum(dim=1)
+    return Examined(ids, confidence_of(logits, ids, window, tokens), matches + 1)
+
+
+def merge(before: Examined, after: Examined, start: int) -> Examined:
+    """A pass over positions start .. A-1 behind an earlier one: what was exact stays, the rest is replaced."""
+    place = torch.arange(before.ids.shape[1], device=before.ids.device)
+    keep = place[None, :] < before.exact[:, None]
+    ids, confidence = before.ids.clone(), before.confidence.clone()
+    ids[:, start:], confidence[:, start:] = after.ids, after.confidence
+    return Examined(torch.where(keep, before.ids, ids), torch.where(keep, before.confidence, confidence),
+                    torch.maximum(before.exact, start + after.exact))
+
+
+class Gate:
+    """Whether the ensemble rule can still be met when only the first `exact` confidences are known."""
+
+    def __init__(self, config: EnsembleConfig, action_dim: int) -> None:
+        self.config, self.action_dim = config, action_dim
+
+    def reachable(self, confidence: np.ndarray, exact: int) -> bool:
+        """confidence (A,). Unknown confidences are taken as 1, the most they can be."""
+        counted = min(6, self.action_dim) if self.config.rule == "released" else self.action_dim
+        known = min(exact, counted)
+        best = float(np.sum(confidence[:known], dtype=np.float64)) + counted - known
+        needed = self.config.theta if self.config.rule == "released" else self.config.theta * self.action_dim
+        return best > needed - ROUNDING
+
+
+class FirstDraft:
+    """Tokens for a denoised action, before any pass has seen it.
+
+    Grippers are 0 or 1 in the labels, so theirs is snapped to one of the two; a channel whose 1st and 99th percentile
+    (nearly) agree in the training data is drafted at that value, and one that the statistics leave unscaled at 0 when it
+    is close to it (a rotation that never changes).
+    """
+
+    def __init__(self, tokens: ActionTokens, scale: Optional[Scale], grippers: Sequence[int], device="cpu") -> None:
+        self.first, self.end, self.bins = tokens.first, tokens.end, tokens.bins
+        self.edges = torch.linspace(-1.0, 1.0, self.bins, device=device)
+        dims = 0 if scale is None else len(scale.q01)
+        self._gripper = torch.zeros(dims, dtype=torch.bool, device=device)
+        self._unscaled = self._gripper.clone()
+        usual = torch.full((dims,), float("nan"))
+        for channel in range(dims):
+            if channel in grippers:
+                self._gripper[channel] = True
+            elif not scale.mask[channel]:
+                self._unscaled[channel] = True
+                if scale.q99[channel] - scale.q01[channel] < NEARLY_CONSTANT:
+                    usual[channel] = float(scale.q01[channel] + scale.q99[channel]) / 2
+        self._usual = usual.to(device)
+        self._constant = ~torch.isnan(self._usual)
+
+    def __call__(self, action: torch.Tensor) -> torch.Tensor:
+        """Normalised actions (B, A) as ids (B, A), on their own device."""
+        value = action.float().clamp(-1.0, 1.0)
+        if len(self._gripper):
+            value = torch.where(self._gripper, (value >= 0.5).float(), value)
+            value = torch.where(self._unscaled & (value.abs() < NEAR_ZERO), torch.zeros_like(value), value)
+            value = torch.where(self._constant, self._usual, value)
+        ids = self.end - torch.bucketize(value.contiguous(), self.edges, right=True)
+        return ids.clamp(self.first, self.end - 1)

@@ -1,0 +1,272 @@
+"""Both paths in few passes: drafts that ride along with the denoising steps, passes that verify them, and an early end.
+
+The result is that of `Engine` (plain greedy decoding) up to rounding; only the number of passes differs.
+
+- Condition `denoised`: during the last DDIM steps (at most 2 .. n: there is no estimate before) a branch travels in the
+  same pass, conditioned on the current estimate of x0, so that Jacobi iterations of the draft cost rows and no pass.
+  After the last step the branch, now conditioned on the denoised action, is passed until all tokens are exact or the gate
+  cannot open any more.
+- Conditions `noise` and `released`: the branch does not depend on the denoised action, so it is verified in every pass
+  from the first step on.
+
+Within a stage nothing asks the device for a number; a verifying pass ends with one transfer, because whether another one
+is needed is a decision.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable, Dict, Optional, Tuple
+
+import numpy as np
+import torch
+
+from hybridvla_core.policy.inference.drafts import Examined, FirstDraft, Gate, examine, merge
+from hybridvla_core.policy.inference.plain import Engine
+from hybridvla_core.policy.inference.stages import EagerStages
+from hybridvla_core.policy.inference.workspace import PassPlan, Shape, Workspace
+
+#: Workspaces kept; the least recently used one goes.
+KEPT_SHAPES = 4
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """pixels: tower kind -> (B, V, 3, S, S). text (B, T) ids from after BOS to BOD, padded at the end where lengths (B,)
+    of the whole prefix say so, else None. state (B, A) normalised. noise (B, S, K, A). condition x (B, K, A) and timestep
+    (B,) of `noise` and `released`, else None."""
+
+    pixels: Dict[str, torch.Tensor]
+    text: torch.Tensor
+    state: torch.Tensor
+    noise: torch.Tensor
+    lengths: Optional[torch.Tensor] = None
+    condition: Optional[Tuple[torch.Tensor, torch.Tensor]] = None
+
+
+@dataclass
+class Result:
+    """On the host. denoised (B, S, K, A) float32 or None; ids, confidence (B, A) or None, of which the first `exact` (B,)
+    count; passes (B,): passes after the last denoising step (without one: all)."""
+
+    denoised: Optional[np.ndarray] = None
+    ids: Optional[np.ndarray] = None
+    confidence: Optional[np.ndarray] = None
+    exact: Optional[np.ndarray] = None
+    passes: Optional[np.ndarray] = None
+
+
+@dataclass
+class Branch:
+    """The decoding rows under way: x (B, K, A) and timestep embedding (B, 1, H) they are conditioned on, the draft."""
+
+    x: torch.Tensor
+    time: torch.Tensor
+    examined: Examined
+
+
+class DualPath:
+    """Runs predictions of one checkpoint.
+
+    gate, window: the ensemble rule and its confidence window. first_draft: tokens for an action no pass has seen.
+    stages: how a stage is run (policy/stages.py): directly, or as a CUDA graph. ride_steps: with how many denoising steps
+    a draft travels; None: all but the first, or one where rows cost time.
+    """
+
+    def __init__(self, engine: Engine, steps: int, gate: Gate, first_draft: FirstDraft, window: int,
+                 stages: Optional[EagerStages] = None, ride_steps: Optional[int] = None) -> None:
+        self.engine, self.model, self.config = engine, engine.model, engine.config
+        self.gate, self.first_draft, self.window = gate, first_draft, window
+        self.stages = stages or EagerStages()
+        self.steps, self.spaced = steps, engine.schedule.ddim(steps)
+        self.device = self.model.llm.lm_head.weight.device
+        if ride_steps is None:
+            ride_steps = 1 if self._rows_cost_time() else steps - 1
+        self.ride_steps = min(max(ride_steps, 0), steps - 1)
+        self._spaces: Dict[Shape, Workspace] = {}
+        with torch.no_grad():
+            times = torch.tensor([*self.spaced.timesteps.tolist(), 0], device=self.device)
+            self._times = self.model.embed_timestep(times)  # (n + 1, H); the last is the branch's t = 0
+            sequence = self.config.sequence
+            self._markers = self.model.embed_tokens(
+                torch.tensor([[sequence.eod, *sequence.after_eod]], device=self.device))
+            self._bos = self.model.embed_tokens(torch.tensor([[sequence.bos]], device=self.device))
+
+    # One prediction ------------------------------------------------------------------------------------------------
+
+    def run(self, inputs: Inputs, diffusion: bool = True, decode: bool = True, all_tokens: bool = True,
+            lap: Callable[[str], None] = lambda stage: None) -> Result:
+        """All stages. diffusion, decode: which paths are wanted (a denoised condition needs diffusion anyway).
+        all_tokens: decode on even when the gate cannot open any more. lap: called at the end of each stage."""
+        stages, batch = self.stages, inputs.state.shape[0]
+        length = 2 + self.config.views * self.config.patches + inputs.text.shape[1]
+        space = self.space(Shape(batch, length, inputs.noise.shape[1], inputs.lengths is not None))
+        stages.begin((space.shape, diffusion, decode))
+        patches = stages.call("vision", self.engine.encode, inputs.pixels)
+        lap("vision")
+        stages.call("prefix", lambda *tensors: self.prefix(space, *tensors), patches, inputs.text, inputs.state,
+                    inputs.lengths)
+        lap("prefix")
+        early = decode and inputs.condition is not None
+        x, branch = None, None
+        if diffusion or (decode and not early):
+            with_branch = early or decode
+            x, branch = stages.call("denoise", lambda noise, condition: self.denoise(
+                space, noise, with_branch, condition), inputs.noise, inputs.condition)
+            lap("denoise")
+        elif early:
+            branch = stages.call("branch", lambda condition: self.open_branch(condition), inputs.condition)
+        result = Result()
+        if decode:
+            self._finish(space, x, branch, early, early and x is not None, all_tokens, result)
+        if x is not None and result.denoised is None:
+            result.denoised = x.float().cpu().numpy()
+        lap("decode")
+        return result
+
+    def space(self, shape: Shape) -> Workspace:
+        """The buffers of a shape, made at its first use."""
+        found = self._spaces.pop(shape, None)
+        if found is None:
+            found = Workspace(self.config, shape, self.engine.dtype, self.device)
+            while len(self._spaces) >= KEPT_SHAPES:
+                oldest = next(iter(self._spaces))
+                del self._spaces[oldest]
+                self.stages.forget(oldest)
+        self._spaces[shape] = found
+        return found
+
+    # Stages: tensors in, tensors out, no number leaves the device ---------------------------------------------------
+
+    def prefix(self, space: Workspace, patches: torch.Tensor, text: torch.Tensor, state: torch.Tensor,
+               lengths: Optional[torch.Tensor] = None) -> Tuple[PassPlan, ...]:
+        """Keys and values of BOS ... state. A shorter text has its state right behind its BOD, then unused rows. Returns
+        the plans of the passes behind it, so that whoever records this keeps their tensors."""
+        words = self.model.embed_tokens(text)
+        embedded = self.model.embed_state(state)[:, None].to(words.dtype)
+        rows = torch.cat([self._bos.expand(len(text), -1, -1), patches, words, embedded], dim=1)
+        if lengths is not None:
+            space.set_lengths(lengths)
+            last = torch.arange(rows.shape[1], device=rows.device)[None, :, None] == lengths[:, None, None] - 1
+            rows = torch.where(last, embedded, rows)
+        self._pass(space, space.prefix_plan, rows)
+        return space.denoise_plan, space.ride_plan, space.branch_plan
+
+    def denoise(self, space: Workspace, noise: torch.Tensor, with_branch: bool,
+                condition: Optional[Tuple[torch.Tensor, torch.Tensor]] = None):
+        """DDIM from noise (B, S, K, A); returns x and the branch as it stands after the last step."""
+        x, branch = noise.float(), None
+        if condition is not None and with_branch:
+            branch = self.open_branch(condition)
+        for index in reversed(range(self.steps)):
+            eps, branch = self._step(space, index, x, branch, verify=condition is not None)
+            x0, x = self.spaced.step(index, x, eps)
+            if with_branch and condition is None and index <= self.ride_steps:
+                branch = self._follow(x0[:, 0], branch)
+        return x, branch
+
+    def open_branch(self, condition: Tuple[torch.Tensor, torch.Tensor]) -> Branch:
+        """A branch on given (x, timestep), from a flat draft."""
+        x, timestep = condition
+        flat = self.first_draft(torch.zeros(len(x), self.config.action_dim, device=x.device))
+        return Branch(x, self.model.embed_timestep(timestep)[:, None], _unproven(flat))
+
+    def verify(self, space: Workspace, branch: Branch, start: int = 0) -> Branch:
+        """One pass of the branch's rows; from `start` on: the first `start` tokens are exact and in the cache."""
+        head, rows = self._branch_rows(branch, start)
+        hidden = self._pass(space, space.branch_plan.rows(head) if head else space.branch_plan, rows)
+        return self._prove(branch, hidden[:, -(self.config.action_dim - start):], start)
+
+    def _rows_cost_time(self) -> bool:
+        """On a CPU in float32 a pass is soon bound by arithmetic and not by reading the weights."""
+        head = self.model.llm.lm_head
+        return head.weight.device.type == "cpu" and head.weight.dtype == torch.float32 and head.in_features > 512
+
+    # Parts of stages -----------------------------------------------------------------------------------------------
+
+    def _step(self, space: Workspace, index: int, x: torch.Tensor, branch: Optional[Branch], verify: bool):
+        """eps (B, S, K, A) of one denoising pass, and the branch one Jacobi iteration further if it travels along."""
+        batch, samples, chunk, dims = x.shape
+        time = self._times[index].expand(batch, samples, 1, -1)
+        rows = torch.cat([time, self.model.embed_action(x)], dim=2).flatten(1, 2)
+        if branch is None:
+            hidden = self._pass(space, space.denoise_plan, rows)
+        else:
+            hidden = self._pass(space, space.ride_plan, torch.cat([rows, self._branch_rows(branch, 0)[1]], dim=1))
+            tail = hidden[:, -dims:]
+            branch = self._prove(branch, tail, 0) if verify else self._redraft(branch, tail)
+        own = hidden[:, :space.denoise_rows].unflatten(1, (samples, 1 + chunk))[:, :, 1:]
+        return self.model.noise_prediction(own).float(), branch
+
+    def _follow(self, x0: torch.Tensor, branch: Optional[Branch]) -> Branch:
+        """The branch on a new estimate of the denoised action (B, K, A), with the draft it has."""
+        x = x0.clamp(-1.0, 1.0)
+        ids = self.first_draft(x[:, 0]) if branch is None else branch.examined.ids
+        return Branch(x, self._times[-1].expand(len(x), 1, -1), _unproven(ids))
+
+    def _redraft(self, branch: Branch, hidden: torch.Tensor) -> Branch:
+        """A draft may be any token, so the 256 action rows of the head are enough."""
+        tokens, head = self.engine.tokens, self.model.llm.lm_head
+        bias = None if head.bias is None else head.bias[tokens.first:tokens.end]
+        logits = torch.nn.functional.linear(hidden, head.weight[tokens.first:tokens.end], bias)
+        return Branch(branch.x, branch.time, _unproven(logits.argmax(dim=-1) + tokens.first))
+
+    def _prove(self, branch: Branch, hidden: torch.Tensor, start: int) -> Branch:
+        logits = self.model.llm.logits(hidden).float()
+        after = examine(logits, branch.examined.ids[:, start:-1], self.window, self.engine.tokens)
+        return Branch(branch.x, branch.time, merge(branch.examined, after, start))
+
+    def _branch_rows(self, branch: Branch, start: int) -> Tuple[int, torch.Tensor]:
+        """Number of rows left out and the embeddings of the rest. start 0: all; start e: a_e .. a_(A-1)."""
+        drafted = self.model.embed_tokens(branch.examined.ids[:, max(start - 1, 0):-1])
+        if start:
+            return 1 + self.config.chunk + self._markers.shape[1] + start - 1, drafted
+        batch = len(branch.x)
+        parts = [branch.time, self.model.embed_action(branch.x), self._markers.expand(batch, -1, -1), drafted]
+        return 0, torch.cat([part.to(drafted.dtype) for part in parts], dim=1)
+
+    def _pass(self, space: Workspace, plan: PassPlan, rows: torch.Tensor) -> torch.Tensor:
+        return self.model.llm.run(rows.to(self.engine.dtype), plan.rotary, plan.bias, space.cache, plan.write_at)
+
+    # Decisions -----------------------------------------------------------------------------------------------------
+
+    def _finish(self, space: Workspace, x: Optional[torch.Tensor], branch: Branch, early: bool, examined: bool,
+                all_tokens: bool, result: Result) -> None:
+        """Verifying passes until every row of the batch has what it needs. examined: the branch has already been
+        verified on the way, so that the first look costs no pass."""
+        batch, dims = len(branch.x), self.config.action_dim
+        passes, done = np.zeros(batch, dtype=np.int64), np.zeros(batch, dtype=bool)
+        start = 0
+        while True:
+            if not examined:
+                if start and self.stages.dynamic_rows:
+                    branch = self.verify(space, branch, start)
+                else:
+                    branch = self.stages.call("verify", lambda b: self.verify(space, b), branch)
+                passes += ~done
+            examined = False
+            packed = [branch.examined.ids.double(), branch.examined.confidence.double(),
+                      branch.examined.exact[:, None].double()]
+            if x is not None and result.denoised is None:
+                packed.append(x.flatten(1).double())
+            host = torch.cat(packed, dim=1).cpu().numpy()  # the one transfer of a decision
+            ids, confidence, exact = host[:, :dims], host[:, dims:2 * dims], host[:, 2 * dims].astype(np.int64)
+            if x is not None and result.denoised is None:
+                result.denoised = host[:, 2 * dims + 1:].reshape(x.shape).astype(np.float32)
+            done |= self.settled(ids, confidence, exact, passes, all_tokens)
+            if done.all():
+                break
+            start = min(int(exact[~done].min()), dims - 1)
+        result.ids, result.confidence, result.exact, result.passes = ids.astype(np.int64), confidence, exact, passes
+
+    def settled(self, ids: np.ndarray, confidence: np.ndarray, exact: np.ndarray, passes: np.ndarray,
+                all_tokens: bool) -> np.ndarray:
+        """Which rows need no further pass, after `passes` (B,) of them."""
+        done = exact >= self.config.action_dim
+        if not all_tokens:
+            done |= np.array([not self.gate.reachable(row, int(known)) for row, known in zip(confidence, exact)])
+        return done
+
+
+def _unproven(ids: torch.Tensor) -> Examined:
+    return Examined(ids, torch.zeros(ids.shape, dtype=torch.float32, device=ids.device),
+                    torch.zeros(len(ids), dtype=torch.long, device=ids.device))

@@ -1,0 +1,103 @@
+"""The stages of a prediction as CUDA graphs: captured at the first prediction of a shape, replayed afterwards.
+
+A graph repeats kernels on fixed addresses, so inputs are copied into the buffers that were there at capture, outputs
+appear in the same ones every time, and texts are filled up to a multiple of `TEXT_STEP` ids, so that few shapes occur. All
+graphs share one memory pool.
+"""
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Callable, Dict, Hashable, List, Tuple
+
+import torch
+
+from hybridvla_core.policy.inference.stages import EagerStages
+
+TEXT_STEP = 16
+WARM_UP = 2
+
+
+class CudaBackend:
+    """Recording and replaying, by torch. Another backend stands in for it in tests."""
+
+    def __init__(self) -> None:
+        self._pool = None
+
+    def capture(self, call: Callable[[], Any]) -> Tuple[Callable[[], None], Any]:
+        """Returns (replay, what `call` returned while it was recorded)."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            # Libraries choose kernels and allocate their own memory at the first call, which cannot be recorded.
+            for _ in range(WARM_UP):
+                call()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            outputs = call()
+        self._pool = self._pool or graph.pool()
+        return graph.replay, outputs
+
+
+class GraphStages(EagerStages):
+    """Replays stages. A verifying pass always takes all rows: on a GPU rows are free and shapes are not."""
+
+    dynamic_rows = False
+
+    def __init__(self, backend: Any = None) -> None:
+        self._backend = backend or CudaBackend()
+        self._captured: Dict[Hashable, Captured] = {}
+        self._key: Hashable = None
+
+    def text_width(self, longest: int) -> int:
+        return -(-longest // TEXT_STEP) * TEXT_STEP
+
+    def begin(self, key: Hashable) -> None:
+        self._key = key
+
+    def call(self, name: str, stage: Callable[..., Any], *inputs: Any) -> Any:
+        key = (self._key, name)
+        if key not in self._captured:
+            self._captured[key] = Captured(self._backend, stage, inputs)
+        return self._captured[key](inputs)
+
+    def forget(self, shape: Hashable) -> None:
+        self._captured = {key: graph for key, graph in self._captured.items() if key[0][0] != shape}
+
+
+class Captured:
+    """One stage, recorded on buffers of its own. The stage may change what it was given (the cache), not only its
+    outputs; the inputs are overwritten by the next call, so outputs that feed a later call are copied there."""
+
+    def __init__(self, backend: Any, stage: Callable[..., Any], inputs: Any) -> None:
+        self._inputs = map_tensors(inputs, torch.clone)
+        self._replay, self._outputs = backend.capture(lambda: stage(*self._inputs))
+
+    def __call__(self, inputs: Any) -> Any:
+        for buffer, given in zip(tensors_of(self._inputs), tensors_of(inputs)):
+            if buffer.shape != given.shape:
+                raise ValueError(f"a captured stage takes {tuple(buffer.shape)}, not {tuple(given.shape)}")
+            buffer.copy_(given, non_blocking=True)
+        self._replay()
+        return self._outputs
+
+
+def map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """The same nest of tuples, dictionaries and dataclasses with other tensors."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, (tuple, list)):
+        return type(value)(map_tensors(item, change) for item in value)
+    if isinstance(value, dict):
+        return {key: map_tensors(item, change) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.replace(value, **{field.name: map_tensors(getattr(value, field.name), change)
+                                             for field in dataclasses.fields(value)})
+    return value
+
+
+def tensors_of(value: Any) -> List[torch.Tensor]:
+    """The tensors of a nest, always in the same order."""
+    found: List[torch.Tensor] = []
+    map_tensors(value, lambda tensor: found.append(tensor) or tensor)
+    return found

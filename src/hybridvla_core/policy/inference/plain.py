@@ -1,0 +1,141 @@
+"""The two paths on one cached prefix, stage by stage and plainly: a vision pass, a prefix pass, denoising steps, then one
+decoding pass a token.
+
+Nothing before the timestep token is computed twice. The prefix's keys and values stay in the cache; each denoising step
+writes [t, x] over the last one's, and decoding continues after EOD. `DualPath` (policy/dual_path.py) gives the same
+results in fewer passes; this is what it is measured against.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Dict, List, Optional, Tuple
+
+import numpy as np
+import torch
+
+from hybridvla_core.model.decoder import KVCache
+from hybridvla_core.model.hybridvla import HybridVLA
+from hybridvla_core.model.schedule import DiffusionSchedule
+from hybridvla_core.model.tokens import ActionTokens
+from hybridvla_core.policy.inference.drafts import confidence_of
+
+
+@dataclass
+class Prefix:
+    """Keys and values of BOS ... state, and how many slots they fill."""
+
+    cache: KVCache
+    length: int
+
+
+@dataclass
+class Decoded:
+    """ids (B, A); values (B, A) bin centres; confidence (B, A), see `confidence_of`;
+    logits (B, A, vocabulary) when asked for."""
+
+    ids: torch.Tensor
+    values: torch.Tensor
+    confidence: torch.Tensor
+    logits: List[torch.Tensor] = field(default_factory=list)
+
+
+class Engine:
+    """Inference over a model in eval mode; all methods expect to run under `torch.inference_mode`."""
+
+    def __init__(self, model: HybridVLA) -> None:
+        self.model = model
+        self.config = model.config
+        self.tokens = ActionTokens(model.config)
+        self.schedule = DiffusionSchedule()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.llm.lm_head.weight.dtype
+
+    def encode(self, pixels: Dict[str, torch.Tensor]) -> torch.Tensor:
+        """pixels: tower kind -> (B, V, 3, S, S). Returns image embeddings (B, V * P, H)."""
+        return self.model.encode_images({kind: views.to(self.dtype) for kind, views in pixels.items()})
+
+    def prefix(self, patches: torch.Tensor, text: torch.Tensor, state: torch.Tensor) -> Prefix:
+        """patches (B, N, H); text (B, T) ids from after BOS to BOD; state (B, A) normalised."""
+        batch = patches.shape[0]
+        bos = self.model.embed_tokens(torch.full((batch, 1), self.config.sequence.bos, device=text.device))
+        embeddings = torch.cat([bos, patches, self.model.embed_tokens(text), self.model.embed_state(state)[:, None]], 1)
+        length = embeddings.shape[1]
+        room = 1 + self.config.chunk + 1 + len(self.config.sequence.after_eod) + self.config.action_dim
+        cache = KVCache(self.config.decoder, batch, length + room, self.dtype, text.device)
+        slots = torch.arange(length, device=text.device)
+        self.model.llm(embeddings, slots, cache=cache, write_at=slots)
+        return Prefix(cache, length)
+
+    def noise_prediction(self, prefix: Prefix, x: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """eps (B, K, A) float32 for noisy actions x (B, K, A) at original timesteps (B,)."""
+        hidden = self._tail(prefix, x, timestep)
+        return self.model.noise_prediction(hidden[:, 1:1 + x.shape[1]]).float()
+
+    def denoise(self, prefix: Prefix, noise: torch.Tensor, steps: int,
+                trace: Optional[List[Dict[str, torch.Tensor]]] = None) -> torch.Tensor:
+        """DDIM from noise (B, K, A) with eta = 0; x stays float32. Returns the normalised action, not clipped."""
+        spaced = self.schedule.ddim(steps)
+        x = noise.float()
+        for index in reversed(range(steps)):
+            timestep = torch.full((x.shape[0],), int(spaced.timesteps[index]), device=x.device)
+            eps = self.noise_prediction(prefix, x, timestep)
+            x0, following = spaced.step(index, x, eps)
+            if trace is not None:
+                trace.append({"x_in": x, "eps": eps, "pred_x0": x0, "x_out": following, "timestep": timestep})
+            x = following
+        return x
+
+    def decode(self, prefix: Prefix, x: torch.Tensor, timestep: torch.Tensor, window: int = 0,
+               keep_logits: bool = False) -> Decoded:
+        """Greedy decoding of A tokens over the whole vocabulary after [t, x, EOD], x (B, K, A), timestep (B,)."""
+        batch = x.shape[0]
+        marker = torch.tensor([self.config.sequence.eod, *self.config.sequence.after_eod], device=x.device)
+        hidden = self._tail(prefix, x, timestep, self.model.embed_tokens(marker).expand(batch, -1, -1))[:, -1]
+        slot = prefix.length + 1 + x.shape[1] + len(marker)
+        ids, confidence, kept = [], [], []
+        for index in range(self.config.action_dim):
+            logits = self.model.llm.logits(hidden).float()
+            chosen = logits.argmax(dim=-1)
+            ids.append(chosen)
+            confidence.append(confidence_of(logits, chosen, window, self.tokens))
+            if keep_logits:
+                kept.append(logits)
+            if index + 1 < self.config.action_dim:
+                at = torch.tensor([slot + index], device=x.device)
+                hidden = self.model.llm(self.model.embed_tokens(chosen)[:, None], at, cache=prefix.cache,
+                                        write_at=at)[:, -1]
+        tokens = torch.stack(ids, dim=1)
+        return Decoded(tokens, self.tokens.decode(tokens.cpu()), torch.stack(confidence, dim=1), kept)
+
+    def _tail(self, prefix: Prefix, x: torch.Tensor, timestep: torch.Tensor,
+              after: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """Hidden states (B, 1 + K + ..., H) of [t, x_1 .. x_K, after] behind the prefix."""
+        parts = [self.model.embed_timestep(timestep)[:, None], self.model.embed_action(x)]
+        if after is not None:
+            parts.append(after)
+        embeddings = torch.cat([part.to(self.dtype) for part in parts], dim=1)
+        slots = prefix.length + torch.arange(embeddings.shape[1], device=x.device)
+        return self.model.llm(embeddings, slots, cache=prefix.cache, write_at=slots)
+
+
+def draw_noise(seed: int, stamp_ns: int, chunk: int, action_dim: int) -> Tuple[torch.Tensor, torch.Tensor, int]:
+    """Everything random in one prediction, from (seed, observation stamp) alone: the diffusion noise (K, A), a second
+    noise (K, A) for `released` and `noise` conditions, and a timestep in 0 .. 99.
+
+    Philox is counter-based and the same on every platform, so that a prediction can be repeated anywhere.
+    """
+    generator = np.random.Generator(np.random.Philox(key=[seed & 0xFFFFFFFFFFFFFFFF, stamp_ns & 0xFFFFFFFFFFFFFFFF]))
+    first = generator.standard_normal((chunk, action_dim)).astype(np.float32)
+    second = generator.standard_normal((chunk, action_dim)).astype(np.float32)
+    return torch.from_numpy(first), torch.from_numpy(second), int(generator.integers(0, 100))
+
+
+def draw_more_noise(seed: int, stamp_ns: int, samples: int, chunk: int, action_dim: int) -> torch.Tensor:
+    """(samples, K, A) further noises of the same (seed, stamp), from another part of the generator's sequence."""
+    if not samples:
+        return torch.zeros(0, chunk, action_dim)
+    bits = np.random.Philox(key=[seed & 0xFFFFFFFFFFFFFFFF, stamp_ns & 0xFFFFFFFFFFFFFFFF], counter=[0, 0, 0, 1])
+    drawn = np.random.Generator(bits).standard_normal((samples, chunk, action_dim))
+    return torch.from_numpy(drawn.astype(np.float32))

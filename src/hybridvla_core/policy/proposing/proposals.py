@@ -1,0 +1,65 @@
+"""A prediction becomes a proposal: absolute targets from deltas, by one function that node, evaluation and replay share."""
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Tuple
+
+import numpy as np
+
+from hybridvla_core.contracts import ArmTarget, DeltaBase, Kind, Observation, Pose, Prediction, Proposal
+from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.transforms.conventions import action_to_targets
+
+DELTA_BASES = {"commanded": DeltaBase.COMMANDED, "measured": DeltaBase.MEASURED}
+
+
+@dataclass(frozen=True)
+class Inference:
+    """One inference under way. `bases`: (pose, stamp it held at) per arm, in the convention's order."""
+
+    observation: Observation
+    instruction_sequence: int
+    stamp: float
+    camera_spread: float
+    bases: Tuple[Tuple[Pose, float], ...]
+    epoch: int = 0
+
+
+def targets_of(config: PolicyConfig, inference: Inference, prediction: Prediction) -> Tuple[ArmTarget, ...]:
+    """K x arms targets, step-major; openings clipped to [0, 1]."""
+    action = np.atleast_2d(prediction.action)
+    steps = action_to_targets(config.convention, action, [pose for pose, _ in inference.bases])
+    delta_base = DELTA_BASES[config.convention.delta_base]
+    targets, bases = [], list(inference.bases)
+    for step in steps:
+        for arm, (name, frame) in enumerate(zip(config.convention.arms, config.frames)):
+            pose, opening = step[arm]
+            base, held = bases[arm]
+            targets.append(ArmTarget(name=name, frame=frame, base=base, base_stamp=held, target=pose,
+                                     delta_base=delta_base, gripper=min(max(opening, 0.0), 1.0)))
+            bases[arm] = (pose, held)
+    return tuple(targets)
+
+
+def make_proposal(config: PolicyConfig, policy: Any, inference: Inference, prediction: Prediction, epoch: int,
+                  sequence: int, observation_age: float) -> Proposal:
+    """The proposal of one inference. policy: has `manifest_sha256`. observation_age: s, at publishing.
+
+    Unless the arm stood still meanwhile (blocking execution), steps of a chunk whose time was over before it could leave
+    are left out: the first one sent is the one due now.
+    """
+    targets = targets_of(config, inference, prediction)
+    arms, chunk = len(config.convention.arms), len(targets) // len(config.convention.arms)
+    blocking = config.is_keyframe or config.execution_way == "blocking"
+    late = 0 if blocking else min(int(observation_age / config.convention.action_period_s), chunk - 1)
+    if late:
+        targets, chunk = targets[late * arms:], chunk - late
+        rows = {name: getattr(prediction, name)[late:] for name in ("action", "diffusion")
+                if getattr(prediction, name) is not None and len(getattr(prediction, name)) > late}
+        prediction = replace(prediction, **rows)
+    return Proposal(stamp=inference.stamp, epoch=epoch, sequence=sequence,
+                    instruction_sequence=inference.instruction_sequence, instruction=inference.observation.instruction,
+                    valid_for=config.valid_for(chunk), targets=targets, kind=Kind.ACTION,
+                    action_period=config.convention.action_period_s, observation_age=observation_age,
+                    camera_spread=inference.camera_spread, chunk=chunk, checkpoint_sha256=policy.manifest_sha256,
+                    prediction=prediction, stamp_ns=inference.observation.stamp_ns)

@@ -1,0 +1,68 @@
+"""What a Franka arm driven by franka_ros needs to be told, beside limits and tool. Frozen and checked."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Tuple
+
+from hybridvla_core.robots.limits import require
+
+Vector = Tuple[float, ...]
+#: Most the example controller's dynamic_reconfigure takes: N/m, N m/rad, N m/rad.
+MOST_STIFFNESS = (400.0, 30.0, 100.0)
+HEADROOM = 1.25     # collision thresholds above the push the leash allows
+
+
+@dataclass(frozen=True)
+class FrankaConfig:
+    """Section `franka` of a robot configuration.
+
+    *_controller: names in the controller manager. *_stiffness: of the Cartesian impedance controller; the translational
+    one must be the leash's. collision_torque_nm (7,), collision_force_n (6,): thresholds of a reflex; contact_share of
+    them is the contact flag. min_state_hz: slowest `franka_states` accepted, by the robot's own clock. tool_center_m:
+    the tool's centre of mass from the flange; with tool.mass_kg what set_load tells the robot beyond what Desk knows.
+    start_speed_rad_s: fastest joint on the way to the start. opens_at_start: the gripper opens before that motion, so
+    whatever it holds falls. trajectory_ahead_s: time to each target on the joint door. grasp_epsilon_m: how far from
+    closed a grasp may end and still count (the width of the widest object). slip_m: closing that much further after a
+    grasp means the object slipped out.
+    """
+
+    impedance_controller: str
+    trajectory_controller: str
+    translational_stiffness_n_m: float
+    rotational_stiffness_nm_rad: float
+    nullspace_stiffness_nm_rad: float
+    collision_torque_nm: Vector
+    collision_force_n: Vector
+    contact_share: float
+    min_state_hz: float
+    tool_center_m: Vector
+    start_speed_rad_s: float
+    opens_at_start: bool
+    trajectory_ahead_s: float
+    grasp_epsilon_m: float
+    slip_m: float
+
+    def __post_init__(self) -> None:
+        values = (self.translational_stiffness_n_m, self.rotational_stiffness_nm_rad, self.nullspace_stiffness_nm_rad)
+        for value, most in zip(values, MOST_STIFFNESS):
+            require(0.0 < value <= most, f"franka: a stiffness of {value} is outside 0 to {most}, what the controller takes")
+        require(len(self.collision_torque_nm) == 7 and min(self.collision_torque_nm) > 0.0,
+                "franka: collision_torque_nm needs seven positive numbers")
+        require(len(self.collision_force_n) == 6 and min(self.collision_force_n) > 0.0,
+                "franka: collision_force_n needs six positive numbers")
+        require(0.0 < self.contact_share < 1.0, "franka: contact_share must lie between 0 and 1")
+        require(20.0 <= self.min_state_hz <= 1000.0, "franka: min_state_hz must lie between 20 and 1000")
+        require(len(self.tool_center_m) == 3, "franka: tool_center_m needs three numbers")
+        require(0.0 < self.start_speed_rad_s <= 1.0, "franka: start_speed_rad_s must lie between 0 and 1")
+        require(0.005 <= self.trajectory_ahead_s <= 0.5, "franka: trajectory_ahead_s must lie between 0.005 and 0.5")
+        require(self.grasp_epsilon_m > 0.0 and self.slip_m > 0.0, "franka: grasp_epsilon_m and slip_m must be positive")
+
+    def check_arm(self, arm: Any) -> None:
+        """Raises ConfigurationError where stiffness, leash and collision thresholds do not fit each other."""
+        leash = arm.leash
+        require(abs(leash.stiffness_n_m - self.translational_stiffness_n_m) < 1e-6,
+                f"arm {arm.name}: leash.stiffness_n_m is {leash.stiffness_n_m}, franka.translational_stiffness_n_m "
+                f"{self.translational_stiffness_n_m}; they are the same spring")
+        require(min(self.collision_force_n[:3]) >= HEADROOM * leash.max_force_n,
+                f"arm {arm.name}: leash.max_force_n {leash.max_force_n} pushes up to the reflex at "
+                f"{min(self.collision_force_n[:3])} N; raise franka.collision_force_n or lower the leash")

@@ -1,0 +1,82 @@
+"""Gripper commands: only on change, with hysteresis, one at a time, each with a deadline, never faster than allowed."""
+from __future__ import annotations
+
+from typing import Optional
+
+from hybridvla_core.contracts import GripperState
+from hybridvla_core.robots.config import GripperConfig
+from hybridvla_core.safety.execution.gripper_stream import GripperLimit
+
+
+class GripperSequencer:
+    """One gripper. Openings run from 0 closed to 1 open; times are monotonic seconds."""
+
+    def __init__(self, config: GripperConfig, dt: float) -> None:
+        self._config = config
+        self._stream = GripperLimit(config, dt)
+        self.command: Optional[float] = None
+        self._wanted: Optional[float] = None
+        self._since = float("-inf")
+        self._busy = False
+        self.failed = False
+
+    @property
+    def busy(self) -> bool:
+        """A command has been sent and has neither ended nor run out of time."""
+        return self._busy or self._wanted is not None and self.command != self._wanted
+
+    @property
+    def moving(self) -> bool:
+        """A streamed opening is on its way."""
+        return self._stream.moving
+
+    def restart(self, measured: float) -> None:
+        """Forget; the gripper stands at `measured` (NaN: unknown). A binary gripper's first command goes out whatever it
+        is: the opening does not tell one that holds something wide from one that is open."""
+        known = measured == measured
+        self.command = measured if known and not self._config.binary else None
+        self._stream.restart(self.command)
+        self._wanted, self._busy, self.failed = None, False, False
+
+    def want(self, opening: float) -> None:
+        """Ask for an opening; ignored where hysteresis or deadband say it is the present one."""
+        opening = min(max(opening, 0.0), 1.0)
+        if self._config.binary:
+            opening = self._decide(opening)
+        elif self.command is not None and abs(opening - self.command) < self._config.deadband:
+            return
+        self._wanted = opening
+
+    def cancel(self) -> None:
+        """Drop what was asked for and not sent yet."""
+        self._wanted = None
+
+    def tick(self, now: float, state: GripperState) -> Optional[float]:
+        """The command due now, or None."""
+        if self._busy:
+            waited = now - self._since
+            if waited >= self._config.deadline_s:
+                self._busy, self.failed = False, state in (GripperState.MOVING, GripperState.FAILED)
+            elif waited >= self._config.minimum_wait_s and state in (GripperState.DONE, GripperState.FAILED):
+                self._busy, self.failed = False, state == GripperState.FAILED
+        if self._wanted == self.command:
+            self._wanted = None
+        if self._wanted is None and not self._stream.moving:
+            return None
+        if self._config.binary or self.command is None:
+            if self._busy:
+                return None
+            self.command = self._wanted
+            if not self._config.binary:
+                self._stream.restart(self.command)
+        else:
+            self.command = self._stream.advance(self._wanted)
+        self._busy, self._since, self.failed = True, now, False
+        return self.command
+
+    def _decide(self, opening: float) -> float:
+        if opening <= self._config.close_below:
+            return 0.0
+        if opening >= self._config.open_above or self.command is None:
+            return 1.0 if opening >= 0.5 or opening >= self._config.open_above else 0.0
+        return self.command

@@ -1,0 +1,108 @@
+"""One accepted proposal on its way: which row is due, where it leads, and whether it has been carried out."""
+from __future__ import annotations
+
+from typing import Optional
+
+import numpy as np
+
+from hybridvla_core.contracts import Proposal
+from hybridvla_core.geometry import rotations
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.safety.motion.pursuit import Goal
+
+WALL_M = 5e-4     # goals stay this far inside the box, so that rounding never decides
+
+
+class Plan:
+    """Rows of a proposal as goals; K x arms, executed in order. Times are monotonic seconds."""
+
+    def __init__(self, proposal: Proposal, config: RobotConfig, now: float) -> None:
+        count = len(config.arms)
+        self.proposal = proposal
+        self.received = now
+        self.row = 0
+        self.rows = proposal.chunk
+        self.arrived_at: Optional[float] = None
+        self.done = False
+        self.gripper_sent = False
+        self._config = config
+        targets = proposal.targets
+        self._positions = np.array([t.target.position for t in targets], dtype=float).reshape(self.rows, count, 3)
+        self._matrices = np.array([rotations.to_matrix(t.target.quaternion) for t in targets]).reshape(
+            self.rows, count, 3, 3)
+        self.openings = np.array([t.gripper for t in targets], dtype=float).reshape(self.rows, count)
+        self._lower = np.array([arm.workspace.lower_m for arm in config.arms]) + WALL_M
+        self._upper = np.array([arm.workspace.upper_m for arm in config.arms]) - WALL_M
+        self._goal: Optional[Goal] = None
+        self.clipped = False
+
+    @property
+    def keyframe(self) -> bool:
+        return self.proposal.action_period == 0.0
+
+    @property
+    def last_row(self) -> bool:
+        return self.row == self.rows - 1
+
+    def expired(self, now: float) -> bool:
+        return now - self.received > self.proposal.valid_for
+
+    def advance(self, now: float) -> bool:
+        """Dense rows follow the clock. True when a new row begins."""
+        if self.keyframe:
+            return False
+        row = min(int((now - self.received) / self.proposal.action_period), self.rows - 1)
+        return self._begin(row) if row > self.row else False
+
+    def next_row(self) -> bool:
+        """Keyframe rows follow each other on arrival. False when this was the last."""
+        return not self.last_row and self._begin(self.row + 1)
+
+    def goal(self, now: float, positions: np.ndarray, matrices: np.ndarray) -> Goal:
+        """The row's goal inside the box, seen from where the arms are commanded: positions (A, 3), matrices."""
+        if self._goal is None:
+            self._goal = self._inside(positions, matrices)
+        if self.keyframe:
+            return self._goal
+        left = (self.row + 1) * self.proposal.action_period - (now - self.received)
+        return Goal(self._goal.positions, self._goal.rotations, max(left, 1e-3))
+
+    def _begin(self, row: int) -> bool:
+        self.row, self._goal, self.arrived_at, self.gripper_sent = row, None, None, False
+        return True
+
+    def _inside(self, positions: np.ndarray, matrices: np.ndarray) -> Goal:
+        wanted, turned = self._positions[self.row].copy(), self._matrices[self.row].copy()
+        limited = np.clip(wanted, self._lower, self._upper)
+        for index, arm in enumerate(self._config.arms):
+            for plane in arm.workspace.planes:
+                depth = plane.offset_m + WALL_M - float(np.dot(plane.normal, limited[index]))
+                limited[index] += max(0.0, depth) * np.array(plane.normal)
+        if np.array_equal(limited, wanted):
+            return Goal(wanted, turned)
+        self.clipped = True
+        if self._config.on_limit == "slide":
+            return Goal(limited, turned)
+        share = self._share(positions, wanted)
+        for index in range(len(wanted)):
+            wanted[index] = positions[index] + share * (wanted[index] - positions[index])
+            turn = rotations.log(turned[index] @ matrices[index].T)
+            turned[index] = rotations.exp(share * turn) @ matrices[index]
+        return Goal(wanted, turned)
+
+    def _share(self, positions: np.ndarray, wanted: np.ndarray) -> float:
+        """The part of the straight way, common to all arms, that stays inside box and planes."""
+        way = wanted - positions
+        room = [1.0]
+        for bound, sign in ((self._lower, -1.0), (self._upper, 1.0)):
+            outward = sign * way
+            blocked = sign * (wanted - bound) > 0.0
+            room += (np.maximum(sign * (bound - positions), 0.0)[blocked]
+                     / np.maximum(outward[blocked], 1e-12)).tolist()
+        for index, arm in enumerate(self._config.arms):
+            for plane in arm.workspace.planes:
+                inward = float(np.dot(plane.normal, way[index]))
+                here = float(np.dot(plane.normal, positions[index])) - plane.offset_m - WALL_M
+                if here + inward < 0.0:
+                    room.append(max(here, 0.0) / max(-inward, 1e-12))
+        return max(0.0, min(room))

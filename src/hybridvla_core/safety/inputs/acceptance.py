@@ -1,0 +1,176 @@
+"""Which proposals and heartbeats count: one publisher, one epoch, numbers that grow, values that are poses.
+
+A newer epoch is adopted only at rest; another publisher only at rest and once the present one is silent. While two
+publishers speak nothing moves: nobody can know which of them is meant.
+"""
+from __future__ import annotations
+
+import math
+from typing import Optional, Set, Tuple
+
+import numpy as np
+
+from hybridvla_core.contracts import Heartbeat, Kind, PolicyState, Pose, Proposal
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.safety.status import Reason
+
+UNIT_TOLERANCE = 1e-2      # of a quaternion's length; within it, it is normalised
+FARTHEST_M = 100.0         # a coordinate beyond it is a mistake, not a target
+SECOND_S = 0.3             # a second publisher counts as speaking for this long
+SHOWN_S = 0.5              # a refusal is shown in the status for this long
+
+Verdict = Tuple[Reason, str]
+ACCEPTED: Verdict = (Reason.NONE, "")
+
+
+class Gate:
+    """Remembers the locked publisher and epoch, and the highest numbers seen."""
+
+    def __init__(self, config: RobotConfig) -> None:
+        self._config = config
+        self._names = tuple(arm.name for arm in config.arms)
+        self._frames = {arm.name: arm.base_frame for arm in config.arms}
+        self._retired: Set[int] = set()
+        self.publisher: Optional[str] = None
+        self.epoch: Optional[int] = None
+        self.sequence = 0
+        self.instruction_sequence = 0
+        self.policy_state = PolicyState.WAITING
+        self.policy_message = ""
+        self.refusal: Tuple[Reason, str, float] = (Reason.NONE, "", -math.inf)
+        self._stamp = -math.inf
+        self._stamp_seen = (-math.inf, 0.0)      # when the present stamp first came, and its age then
+        self._heard: Optional[float] = None
+        self._second: Tuple[str, float] = ("", -math.inf)
+
+    def second_publisher(self, now: float) -> str:
+        """Who speaks beside the one in charge, or an empty string."""
+        return self._second[0] if 0.0 <= now - self._second[1] <= SECOND_S else ""
+
+    def shown(self, now: float) -> Tuple[Reason, str]:
+        """The last refusal, while it is recent."""
+        reason, text, at = self.refusal
+        return (reason, text) if 0.0 <= now - at <= SHOWN_S else (Reason.NONE, "")
+
+    def forget_stamp(self) -> None:
+        """A clock was set: stamps may begin anew. Sequences still keep the order."""
+        self._stamp = -math.inf
+
+    def heartbeat_lost(self, now: float) -> bool:
+        return self._heard is None or now - self._heard > self._config.watchdogs.heartbeat_s
+
+    def on_heartbeat(self, beat: Heartbeat, now: float, publisher: str, at_rest: bool) -> Verdict:
+        """Counts as a sign of life only from the locked publisher and epoch."""
+        verdict = self._belongs(beat.epoch, now, publisher, at_rest)
+        if verdict is ACCEPTED:
+            self._heard = now
+            self.policy_state, self.policy_message = beat.state, beat.message
+            self.instruction_sequence = max(self.instruction_sequence, beat.instruction_sequence)
+        return verdict
+
+    def on_proposal(self, proposal: Proposal, now: float, publisher: str, at_rest: bool) -> Verdict:
+        """Reason.NONE when the proposal may be executed; otherwise the flag and a sentence."""
+        verdict = self._judge(proposal, now, publisher, at_rest)
+        if verdict is not ACCEPTED:
+            self.refusal = (*verdict, now)
+        return verdict
+
+    def _judge(self, proposal: Proposal, now: float, publisher: str, at_rest: bool) -> Verdict:
+        verdict = self._stranger(now, publisher, at_rest)
+        if verdict is not ACCEPTED:
+            return verdict
+        reason = self._well_formed(proposal)
+        if reason:
+            return Reason.PROPOSAL_INVALID, reason
+        verdict = self._belongs(proposal.epoch, now, publisher, at_rest)
+        if verdict is not ACCEPTED:
+            return verdict
+        if proposal.sequence <= self.sequence:
+            return Reason.PROPOSAL_ORDER, f"sequence {proposal.sequence} is not above {self.sequence}"
+        if proposal.stamp < self._stamp:
+            return Reason.PROPOSAL_ORDER, (f"stamp {proposal.stamp:.6f} lies before the last, {self._stamp:.6f}; if its "
+                                           "clock was set back, restart the policy")
+        if proposal.instruction_sequence < self.instruction_sequence:
+            return Reason.PROPOSAL_ORDER, (f"instruction {proposal.instruction_sequence} was replaced by "
+                                           f"{self.instruction_sequence}")
+        age = proposal.observation_age
+        if proposal.stamp == self._stamp:       # a camera that stands still: the age is ours, not the sender's word
+            age = max(age, self._stamp_seen[1] + now - self._stamp_seen[0])
+        if age > self._config.proposals.max_observation_age_s:
+            return Reason.PROPOSAL_STALE, f"its observation was {age:.2f} s old"
+        if proposal.stamp != self._stamp:
+            self._stamp_seen = (now, proposal.observation_age)
+        self.sequence, self._stamp = proposal.sequence, proposal.stamp
+        self.instruction_sequence = proposal.instruction_sequence
+        return ACCEPTED
+
+    def _stranger(self, now: float, publisher: str, at_rest: bool) -> Verdict:
+        if self.publisher is None or publisher == self.publisher or (self.heartbeat_lost(now) and at_rest):
+            return ACCEPTED
+        text = f"{publisher!r} speaks while {self.publisher!r} is in charge"
+        self._second = (text, now)
+        return Reason.SECOND_PUBLISHER, text
+
+    def _belongs(self, epoch: int, now: float, publisher: str, at_rest: bool) -> Verdict:
+        if epoch in self._retired:
+            return Reason.PROPOSAL_ORDER, f"epoch {epoch} has been replaced"
+        verdict = self._stranger(now, publisher, at_rest)
+        if verdict is not ACCEPTED:
+            return verdict
+        if epoch == self.epoch and publisher == self.publisher:
+            return ACCEPTED
+        if not at_rest:
+            return Reason.PROPOSAL_ORDER, f"epoch {epoch} is new and is accepted only at rest"
+        if self.epoch is not None and epoch != self.epoch:
+            self._retired.add(self.epoch)
+            self._heard = None
+        if epoch != self.epoch:
+            self.sequence, self.instruction_sequence, self._stamp = 0, 0, -math.inf
+        self.epoch, self.publisher = epoch, publisher
+        return ACCEPTED
+
+    def _well_formed(self, proposal: Proposal) -> str:
+        bounds = self._config.proposals
+        if proposal.epoch <= 0 or proposal.sequence <= 0:
+            return "epoch and sequence start at 1"
+        if not all(math.isfinite(x) for x in (proposal.stamp, proposal.valid_for, proposal.action_period,
+                                              proposal.observation_age)):
+            return "a time is not a number"
+        if proposal.observation_age < 0.0:
+            return "the observation lies in the future"
+        if not 0.0 < proposal.valid_for <= bounds.max_valid_for_s:
+            return f"valid_for is {proposal.valid_for:.3g} s; between 0 and {bounds.max_valid_for_s:g} s is allowed"
+        if proposal.kind == Kind.HOLD:
+            return ""
+        if proposal.kind != Kind.ACTION:
+            return f"kind {proposal.kind} is unknown"
+        if not 0.0 <= proposal.action_period <= 10.0:
+            return f"action_period is {proposal.action_period:.3g} s; 0 to 10 s is allowed"
+        if not 1 <= proposal.chunk <= bounds.max_chunk:
+            return f"chunk is {proposal.chunk}; 1 to {bounds.max_chunk} is allowed"
+        names = tuple(target.name for target in proposal.targets)
+        if names != self._names * proposal.chunk:
+            return f"targets are for {list(names)[:4]}; {list(self._names)} are needed, {proposal.chunk} times"
+        for target in proposal.targets:
+            if target.frame.lstrip("/") != self._frames[target.name]:
+                return f"{target.name}: frame {target.frame!r} is not {self._frames[target.name]!r}"
+            reason = not_a_pose(target.target)
+            if reason:
+                return f"{target.name}: {reason}"
+            if not -0.5 <= target.gripper <= 1.5:
+                return f"{target.name}: gripper {target.gripper} is not an opening between 0 and 1"
+        return ""
+
+
+def not_a_pose(pose: Pose) -> str:
+    """Why this is no pose, or an empty string."""
+    position, quaternion = np.asarray(pose.position), np.asarray(pose.quaternion)
+    if position.shape != (3,) or quaternion.shape != (4,):
+        return "a pose needs three numbers and a quaternion of four"
+    if not (np.isfinite(position).all() and np.isfinite(quaternion).all()):
+        return "a pose is not finite"
+    if np.abs(position).max() > FARTHEST_M:
+        return f"position {position.tolist()} is out of this world"
+    if np.abs(quaternion).max() > 2.0 or abs(math.sqrt(float(quaternion @ quaternion)) - 1.0) > UNIT_TOLERANCE:
+        return f"quaternion {quaternion.tolist()} is not of unit length"
+    return ""

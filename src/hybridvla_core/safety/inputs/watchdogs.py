@@ -1,0 +1,85 @@
+"""Everything that ends motion from outside or from ourselves, looked at once a tick on monotonic time."""
+from __future__ import annotations
+
+import math
+from typing import Dict, Optional, Tuple
+
+from hybridvla_core.contracts import PolicyState
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.safety.inputs.acceptance import Gate
+from hybridvla_core.safety.inputs.clock_watch import ClockWatch
+from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
+from hybridvla_core.safety.reporting import Counters
+from hybridvla_core.safety.status import Reason
+
+DRAIN_S = 0.15       # after a gap of our own, what the policy said meanwhile comes out of the queues for this long
+
+
+class Watchdogs:
+    """Reasons to hold, with a sentence on the first."""
+
+    def __init__(self, config: RobotConfig, gate: Gate, arms: MeasuredArms, counters: Counters, clock: ClockWatch) -> None:
+        self._config = config
+        self._gate = gate
+        self._arms = arms
+        self._counters = counters
+        self._clock = clock
+        self._deadman_at = -math.inf
+        self._tick_at: Optional[float] = None
+        self._deaf_until = -math.inf
+        self._outside: Dict[Reason, str] = {}
+
+    def on_deadman(self, pressed: bool, now: float) -> None:
+        self._deadman_at = now if pressed else -math.inf
+
+    def deadman_missing(self, now: float) -> bool:
+        """Required, and released or silent."""
+        return self._config.deadman_required and not 0.0 <= now - self._deadman_at <= self._config.watchdogs.deadman_s
+
+    def hold_for(self, reason: Reason, text: str) -> None:
+        """Something outside the filter ends motion until it is called again without a text."""
+        if text:
+            self._outside[reason] = text
+        else:
+            self._outside.pop(reason, None)
+
+    def paused(self, now: float) -> bool:
+        """We stood still, so that what arrives now may have been said long ago."""
+        late = self._tick_at is not None and now - self._tick_at > self._config.watchdogs.clock_gap_s
+        return late or now < self._deaf_until
+
+    def look(self, now: float, clock: Optional[float], judge_measured: bool, resting: bool) -> Tuple[Reason, str]:
+        """clock: ROS time, s, where there is one. judge_measured: measured values count against their limits; resting:
+        the command rests."""
+        reasons, detail = self._arms.look(now, judge_measured, resting)
+        problem = self._gap(now) or (self._clock.look(clock, now) if clock is not None else "")
+        if problem:
+            reasons |= Reason.CLOCK_JUMP
+            detail = detail or f"{problem}; waiting for a new proposal"
+            self._gate.forget_stamp()
+        for reason, text in self._outside.items():
+            reasons |= reason
+            detail = detail or text
+        if self.deadman_missing(now):
+            reasons |= Reason.DEADMAN
+        if self._gate.heartbeat_lost(now):
+            reasons |= Reason.HEARTBEAT_LOST
+        elif self._gate.policy_state == PolicyState.FAULT:
+            reasons |= Reason.HEARTBEAT_LOST
+            detail = detail or f"the policy reports a fault: {self._gate.policy_message}"
+        second = self._gate.second_publisher(now)
+        if second:
+            reasons |= Reason.SECOND_PUBLISHER
+            detail = detail or f"{second}; stop one of them"
+        return reasons, detail
+
+    def _gap(self, now: float) -> str:
+        gap = 0.0 if self._tick_at is None else now - self._tick_at
+        self._tick_at = now
+        longest = self._config.watchdogs.clock_gap_s
+        if gap < 0.0 or gap > min(longest, 1.5 * self._config.dt):
+            self._counters.add("overruns")
+        if 0.0 <= gap <= longest:
+            return ""
+        self._deaf_until = now + DRAIN_S
+        return f"the filter was paused for {gap:.2f} s" if gap > 0.0 else "the filter's clock went back"

@@ -1,0 +1,101 @@
+"""Constrained differential inverse kinematics: one small quadratic programme for each arm and tick.
+
+minimise |J dq - s x|^2 (task) + slack (1 - s)^2 + damping |dq - posture|^2
+subject to joint bounds on dq (velocity, acceleration, and what can still be braked before a position limit, in
+discrete time) and 0 <= s <= 1: where a bound binds, the step shrinks and keeps its direction.
+"""
+from __future__ import annotations
+
+from typing import Optional, Tuple
+
+import daqp
+import eigenpy
+import numpy as np
+
+from hybridvla_core.robots.config import ArmConfig
+from hybridvla_core.safety.motion.pursuit import PLAN
+
+ROTATION_WEIGHT = 0.3      # m for each rad: how an orientation error compares with a position error
+DAMPING = 1e-6
+DETOUR_DAMPING = 1e-4      # where bounds bind: shrink the step rather than swing the elbow far around them
+SLACK = 1e-2
+LOAD = 0.9                 # of them, for the tool's own acceleration; curved joint paths take up the rest
+RATE_SHARE = 0.97          # of velocity and acceleration limits; the rest is left to the judgement of the whole motion
+
+
+class StepSolver:
+    """The joint step of one arm."""
+
+    def __init__(self, arm: ArmConfig, dt: float) -> None:
+        limits = arm.joint_limits
+        self._dt = dt
+        self._lower = np.array(limits.lower_rad) + limits.margin_rad
+        self._upper = np.array(limits.upper_rad) - limits.margin_rad
+        self._velocity = RATE_SHARE * np.array(limits.velocity_rad_s)
+        self._acceleration = RATE_SHARE * np.array(limits.acceleration_rad_s2)
+        dof = arm.dof
+        self._weights = np.array([1.0, 1.0, 1.0] + [ROTATION_WEIGHT] * 3)
+        self._identity = DAMPING * np.eye(dof)
+        self._detour = DETOUR_DAMPING * np.eye(dof)
+        self._hessian = np.zeros((dof + 1, dof + 1))
+        self._gradient = np.zeros(dof + 1)
+        self._rows = np.zeros((0, dof + 1))
+        self._bounds_upper, self._bounds_lower = np.ones(dof + 1), np.zeros(dof + 1)
+        self._sense = np.zeros(dof + 1, dtype=np.int32)
+
+    def bounds(self, q: np.ndarray, last_step: np.ndarray, braking_s: float) -> Tuple[np.ndarray, np.ndarray]:
+        """Lower and upper joint step (dof,) rad of this tick.
+
+        braking_s: how long the present braking takes. A joint that covers `room` while braking linearly from v needs
+        v (dt + braking_s / 2) <= room, and at its own deceleration v^2 / (2 a) + 1.5 v dt <= room.
+        """
+        dt, a = self._dt, PLAN * self._acceleration
+        change = self._acceleration * dt * dt
+        up, down = np.maximum(self._upper - q, 0.0), np.maximum(q - self._lower, 0.0)
+        coast = dt / (1.5 * dt + 0.5 * braking_s)
+        up = np.minimum(up * coast, a * dt * (np.sqrt(2.25 * dt * dt + 2.0 * up / a) - 1.5 * dt))
+        down = np.minimum(down * coast, a * dt * (np.sqrt(2.25 * dt * dt + 2.0 * down / a) - 1.5 * dt))
+        upper = np.minimum(np.minimum(self._velocity * dt, up), last_step + change)
+        lower = np.maximum(np.maximum(-self._velocity * dt, -down), last_step - change)
+        # Where braking bounds ask for more than the acceleration allows, the acceleration has its way.
+        upper = np.maximum(upper, np.minimum(last_step - change, self._velocity * dt))
+        lower = np.minimum(lower, np.maximum(last_step + change, -self._velocity * dt))
+        return np.minimum(lower, upper), upper
+
+    def loads(self, jacobian: np.ndarray) -> np.ndarray:
+        """(dof, 6): share of each joint's acceleration limit for each m/s^2 and rad/s^2 of the tool."""
+        square = jacobian @ jacobian.T + DAMPING * np.eye(6)
+        return eigenpy.LDLT(square).solve(jacobian).T / (LOAD * self._acceleration[:, None])
+
+    def step(self, jacobian: np.ndarray, displacement: np.ndarray, drift: np.ndarray, posture: np.ndarray,
+             lower: np.ndarray, upper: np.ndarray) -> Tuple[Optional[np.ndarray], float, np.ndarray]:
+        """Joint step (dof,) rad for the tool displacement (6,) m over rad, the share of it that was kept, and the bend
+        (dof,) rad/s^2 that cancels the tool's `drift` (6,).
+
+        The step is None when the solver failed.
+        """
+        weighted = self._weights[:, None] * jacobian
+        target = self._weights * displacement
+        normal = weighted.T @ weighted + self._identity
+        pull = DAMPING * posture
+        right = weighted.T @ np.stack((target, -self._weights * drift), axis=1)
+        right[:, 0] += pull
+        both = eigenpy.LDLT(normal).solve(right)     # LAPACK would start threads for a matrix this small
+        free, bend = both[:, 0], both[:, 1]
+        if (free <= upper).all() and (free >= lower).all():
+            return free, 1.0, bend
+        size = float(np.sqrt(target @ target)) or 1.0
+        unit = target / size
+        dof = len(free)
+        self._hessian[:dof, :dof] = normal + self._detour
+        self._hessian[:dof, dof] = self._hessian[dof, :dof] = -(weighted.T @ unit)
+        self._hessian[dof, dof] = 1.0 + SLACK
+        self._gradient[:dof] = -pull * (1.0 + DETOUR_DAMPING / DAMPING)
+        self._gradient[dof] = -SLACK * size
+        self._bounds_lower[:dof], self._bounds_upper[:dof] = lower, upper
+        self._bounds_lower[dof], self._bounds_upper[dof] = 0.0, size
+        solution, _, flag, _ = daqp.solve(self._hessian, self._gradient, self._rows, self._bounds_upper,
+                                          self._bounds_lower, self._sense)
+        if flag < 1 or not np.all(np.isfinite(solution)):
+            return None, 0.0, bend
+        return np.clip(solution[:dof], lower, upper), float(solution[dof]) / size, bend

@@ -1,0 +1,50 @@
+"""What goes to the arms this tick: poses with quaternions of one sign, joints, gripper openings when due."""
+from __future__ import annotations
+
+from typing import Callable, List, Sequence, Tuple
+
+import numpy as np
+
+from hybridvla_core.contracts import GripperState, Pose
+from hybridvla_core.geometry import rotations
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.safety.execution.gripper import GripperSequencer
+from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
+from hybridvla_core.safety.motion.motion import Motion
+from hybridvla_core.safety.outputs.audit import Outgoing
+from hybridvla_core.safety.reporting import Counters
+from hybridvla_core.safety.status import ArmCommand
+
+
+class Commands:
+    """`quaternions`: (4,) xyzw of every arm as last commanded."""
+
+    def __init__(self, config: RobotConfig, motion: Motion, arms: MeasuredArms, grippers: Sequence[GripperSequencer],
+                 counters: Counters) -> None:
+        self._motion = motion
+        self._outgoing, self._begun, self._counters = Outgoing(config), 0, counters
+        self._arms = arms
+        self._grippers = grippers
+        self.quaternions: List[np.ndarray] = [rotations.to_quaternion(matrix) for matrix in motion.rotations]
+
+    def make(self, now: float, publishes: Callable[[str], bool]) -> Tuple[ArmCommand, ...]:
+        """publishes: whether the arm of a name may be sent anything."""
+        motion = self._motion
+        commands: List[ArmCommand] = []
+        for index, (arm, gripper) in enumerate(zip(self._arms, self._grippers)):
+            quaternion = rotations.to_quaternion(motion.rotations[index])
+            if float(quaternion @ self.quaternions[index]) < 0.0:
+                quaternion = -quaternion
+            self.quaternions[index] = quaternion
+            opening = gripper.tick(now, arm.state.gripper_state if arm.state is not None else GripperState.UNKNOWN)
+            publish = publishes(arm.name)
+            commands.append(ArmCommand(arm.name, Pose(motion.positions[index].copy(), quaternion),
+                                       motion.joints[index].copy(), opening if publish else None, publish))
+        self._look(commands)
+        return tuple(commands)
+
+    def _look(self, commands: Sequence[ArmCommand]) -> None:
+        # By the counts and not by the motion itself: one that begins anew unannounced is a jump.
+        before, self._begun = self._begun, self._counters.of("reseeds") + self._counters.of("reposes")
+        self._counters.add("target_violations",
+                           self._outgoing.violations(commands, self._begun != before, self._motion.relaxed))

@@ -1,0 +1,44 @@
+"""A model under training as a policy over a batch of worlds."""
+from __future__ import annotations
+
+from typing import Any, Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from hybridvla_core.checkpoints.format import CheckpointConfig
+from hybridvla_core.model.hybridvla import HybridVLA
+from hybridvla_core.policy.inference.plain import Engine
+from hybridvla_core.transforms.images import to_pixels
+from hybridvla_core.transforms.normalise import Normaliser
+from hybridvla_core.transforms.prompt import PromptEncoder
+
+
+def batch_policy(model: HybridVLA, config: CheckpointConfig, statistics: Mapping[str, Any], tokenizer: Tokenizer,
+                 texts: Sequence[str], seed: int) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """images (B, S, S, 3), states (B, A), instructions (B,) -> actions (B, A).
+
+    Every other row is acted by the tokens instead of by diffusion, so that the states of both paths are met.
+    """
+    engine = Engine(model.eval())
+    normaliser = Normaliser.from_json(statistics, config.statistics_key, config.model.action_dim, "training")
+    prompts = PromptEncoder(tokenizer, config.model.sequence)
+    ids = torch.tensor([prompts.prefix_ids(text) for text in texts])
+    generator = torch.Generator().manual_seed(seed)
+    grippers = tuple(range(6, config.model.action_dim, 7))
+
+    @torch.inference_mode()
+    def act(images: np.ndarray, states: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        rows = [to_pixels([image], config.cameras, config.model.towers, config.image_strategy) for image in images]
+        pixels = {kind: torch.stack([row[kind] for row in rows]) for kind in rows[0]}
+        state = torch.from_numpy(normaliser.state.normalise(states)).float()
+        prefix = engine.prefix(engine.encode(pixels), ids[torch.as_tensor(chosen)], state)
+        noise = torch.randn(len(images), config.model.chunk, config.model.action_dim, generator=generator)
+        denoised = engine.denoise(prefix, noise, config.ddim_steps)
+        decoded = engine.decode(prefix, denoised.clamp(-1, 1), torch.zeros(len(images), dtype=torch.long))
+        actions = denoised[:, 0].double().numpy()
+        actions[1::2] = decoded.values.numpy()[1::2]
+        return normaliser.action.unnormalise(actions, grippers)
+
+    return act

@@ -1,0 +1,93 @@
+"""A released command as an AgileX driver reads it. Nothing here decides whether an arm moves."""
+from __future__ import annotations
+
+import math
+from typing import Any, Optional
+
+import numpy as np
+import rospy
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import JointState
+
+from hybridvla_core.contracts import Pose
+from hybridvla_core.robots.config import ArmConfig, RobotConfig
+from hybridvla_core.safety.status import ArmCommand
+from hybridvla_ros.adapters.agilex.probe import SCALES
+
+KEPT = 0.05      # openings nearer than this to the one when the stream ended: nobody has moved the gripper since
+
+
+class ArmStream:
+    """One arm's commands: joints and gripper in one message, the gripper held at its last command in between."""
+
+    def __init__(self, arm: ArmConfig, config: RobotConfig) -> None:
+        self._arm, self._config = arm, config.agilex
+        self._every = max(1, int(round(config.tick_hz / config.agilex.command_hz)))
+        self._closed, self._open = arm.gripper.readings or (0.0, arm.gripper.max_width_m)
+        self._count = 0
+        self._measured = self._command = self._ended_at = math.nan
+        self._pos_sent_at = -math.inf
+        self.joints = np.full(arm.dof, np.nan)
+
+    def measured(self, opening: float) -> None:
+        """The gripper's measured opening, 0 closed to 1 open."""
+        self._measured = opening
+
+    def begin(self) -> None:
+        """A stream begins. A gripper that nobody moved since the last one keeps its command, so that what it holds stays
+        held; any other starts from where it is."""
+        self._count = 0
+        if not abs(self._measured - self._ended_at) <= KEPT:
+            self._command = self._measured
+
+    def joint_message(self, command: ArmCommand, stamp: float) -> Optional[JointState]:
+        """Seven positions in the driver's order, every `tick_hz / command_hz` ticks.
+
+        It reads position[0..6] whatever the names; velocity[6] is a speed in percent and effort[6] the gripper's torque
+        for the drivers that look at them.
+        """
+        self._take(command)
+        self._count += 1
+        if (self._count - 1) % self._every:
+            return None
+        self.joints = command.joint_positions
+        message = JointState(name=[*self._arm.joint_names, self._arm.topics["finger_joints"]])
+        message.header.stamp = rospy.Time.from_sec(stamp)
+        message.position = [*(float(q) for q in command.joint_positions), self.reading]
+        message.velocity = [0.0] * 6 + [float(self._config.speed_percent)]
+        message.effort = [0.0] * 6 + [self._config.gripper_effort_nm]
+        return message
+
+    def pos_cmd(self, command: ArmCommand, units: str, now: float, kind: Any) -> Any:
+        """The flange's pose in the units that the driver was found to speak, at `pos_cmd_hz`; None in between."""
+        self._take(command)
+        if now - self._pos_sent_at < 1.0 / self._config.pos_cmd_hz:
+            return None
+        self._pos_sent_at = now
+        self.joints = command.joint_positions
+        metre, radian = SCALES[units]
+        turn = Rotation.from_quat(command.pose.quaternion) * Rotation.from_quat(self._arm.tool.quaternion_xyzw).inv()
+        flange = np.asarray(command.pose.position) - turn.apply(self._arm.tool.position_m)
+        x, y, z = (float(value) / metre for value in flange)
+        roll, pitch, yaw = (float(value) / radian for value in turn.as_euler("xyz"))
+        return kind(x=x, y=y, z=z, roll=roll, pitch=pitch, yaw=yaw, gripper=self.reading)
+
+    @property
+    def reading(self) -> float:
+        """The gripper's command in the driver's units. Clamped here: the driver compares metres with micrometres."""
+        opening = self._command if not math.isnan(self._command) else self._measured
+        opening = 0.0 if math.isnan(opening) else min(max(opening, 0.0), 1.0)
+        return self._closed + opening * (self._open - self._closed)
+
+    def _take(self, command: ArmCommand) -> None:
+        if command.gripper is not None:
+            self._command = command.gripper
+        self._ended_at = self._measured
+
+
+def tool_pose(message: Any, arm: ArmConfig, units: str) -> Pose:
+    """The tool centre point that a PosCmd asks for, in the arm's base frame."""
+    metre, radian = SCALES[units]
+    turn = Rotation.from_euler("xyz", radian * np.array([message.roll, message.pitch, message.yaw]))
+    position = metre * np.array([message.x, message.y, message.z]) + turn.apply(arm.tool.position_m)
+    return Pose(position, (turn * Rotation.from_quat(arm.tool.quaternion_xyzw)).as_quat())

@@ -1,0 +1,124 @@
+"""What the demo sees: predictions, filter ticks, and a video with the instruction and the confidence drawn in."""
+from __future__ import annotations
+
+import base64
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List
+
+import numpy as np
+import rospy
+from PIL import Image as Picture
+from PIL import ImageDraw, ImageFont
+from sensor_msgs.msg import CompressedImage
+
+from hybridvla.msg import ActionProposal, SafetyStatus
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_ros.messages.images import to_rgb
+
+FPS, SIZE, BAR = 10, 384, 84
+STATES = ("INACTIVE", "ACTIVE", "HOLDING", "STOPPED", "RECOVERING")
+
+
+@dataclass
+class Recorded:
+    """predictions: one row each; tick_ms: the filter's CPU time; stills: JPEG data URIs with captions."""
+
+    predictions: List[Dict[str, Any]] = field(default_factory=list)
+    tick_ms: List[float] = field(default_factory=list)
+    interventions: Dict[str, int] = field(default_factory=dict)
+    stills: List[Dict[str, str]] = field(default_factory=list)
+
+
+class Recorder:
+    """Subscribes to images, proposals and status; writes `demo.mp4` while the demo runs."""
+
+    def __init__(self, folder: Path) -> None:
+        import imageio_ffmpeg
+
+        self.instruction = ""
+        self._data, self._episode, self._started = Recorded(), 0, time.monotonic()
+        self._views: Dict[str, np.ndarray] = {}
+        self._confidence, self._fused, self._state = float("nan"), False, "INACTIVE"
+        self._font = ImageFont.load_default()
+        self._writer = imageio_ffmpeg.write_frames(str(folder / "demo.mp4"), (2 * SIZE, SIZE + BAR), fps=FPS,
+                                                   macro_block_size=4, quality=6, ffmpeg_log_level="error")
+        self._writer.send(None)
+        self._still_due = False
+        for view in ("front", "wrist"):
+            rospy.Subscriber(f"/camera_{view}/color/image_raw/compressed", CompressedImage, self._on_image,
+                             callback_args=view, queue_size=1, buff_size=2 ** 22)
+        rospy.Subscriber("/hybridvla/policy/proposal", ActionProposal, self._on_proposal, queue_size=10)
+        rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, self._on_status, queue_size=10)
+        self._timer = rospy.Timer(rospy.Duration(1.0 / FPS), self._frame)
+
+    def wait(self, timeout: float = 30.0) -> None:
+        """Until both cameras have been seen."""
+        deadline = time.monotonic() + timeout
+        while len(self._views) < 2:
+            if time.monotonic() > deadline:
+                raise HybridVLAError("the rig's cameras publish nothing; see logs/launch.log beside the summary")
+            time.sleep(0.1)
+
+    def episode(self, number: int) -> None:
+        self._episode, self._still_due = number, True
+
+    def close(self) -> Recorded:
+        self._timer.shutdown()
+        time.sleep(0.3)
+        self._writer.close()
+        return self._data
+
+    def _on_image(self, message: CompressedImage, view: str) -> None:
+        self._views[view] = to_rgb(message, view)
+
+    def _on_proposal(self, message: ActionProposal) -> None:
+        if message.kind != ActionProposal.ACTION:
+            return
+        self._confidence, self._fused = message.mean_confidence, message.fused
+        self._data.predictions.append({
+            "t": round(time.monotonic() - self._started, 2), "episode": self._episode, "ms": float(sum(message.stage_ms)),
+            "fused": bool(message.fused), "confidence": float(message.mean_confidence),
+            "distance": float(message.path_distance)})
+        if self._still_due and len(self._views) == 2:
+            self._still_due = False
+            self._data.stills.append({"caption": f"episode {self._episode}: {self.instruction}", "image": self._uri()})
+
+    def _on_status(self, message: SafetyStatus) -> None:
+        self._state = STATES[message.state]
+        self._data.tick_ms.append(float(message.tick_cpu_ms))
+        self._data.interventions = {name: int(count) for name, count in zip(message.counter_names, message.counters)}
+
+    def _uri(self) -> str:
+        import io
+
+        buffer = io.BytesIO()
+        self._compose().save(buffer, "JPEG", quality=80)
+        return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+    def _compose(self) -> Picture.Image:
+        canvas = Picture.new("RGB", (2 * SIZE, SIZE + BAR), (24, 26, 30))
+        for index, view in enumerate(("front", "wrist")):
+            canvas.paste(Picture.fromarray(self._views[view]).resize((SIZE, SIZE), Picture.BICUBIC), (index * SIZE, BAR))
+        draw = ImageDraw.Draw(canvas)
+        self._text(draw, (10, 6), f"episode {self._episode}: {self.instruction}", 2)
+        confidence = "confidence -" if np.isnan(self._confidence) else f"confidence {self._confidence:.2f}"
+        self._text(draw, (10, 38), f"{confidence}  {'fused' if self._fused else 'diffusion'}  filter {self._state}", 2)
+        if not np.isnan(self._confidence):
+            draw.rectangle((10, 70, 10 + 300, 78), outline=(120, 120, 120))
+            draw.rectangle((10, 70, 10 + int(300 * self._confidence), 78),
+                           fill=(80, 190, 110) if self._fused else (210, 160, 60))
+        return canvas
+
+    def _text(self, draw: ImageDraw.ImageDraw, at, text: str, scale: int) -> None:
+        """The default bitmap font, enlarged: no font file is needed."""
+        box = self._font.getbbox(text)
+        mask = Picture.new("L", (box[2] + 2, box[3] + 2))
+        ImageDraw.Draw(mask).text((0, 0), text, fill=255, font=self._font)
+        mask = mask.resize((mask.width * scale, mask.height * scale))
+        draw.bitmap(at, mask, fill=(235, 235, 235))
+
+    def _frame(self, _event: Any) -> None:
+        if len(self._views) == 2 and self._episode:
+            self._writer.send(np.ascontiguousarray(self._compose()))

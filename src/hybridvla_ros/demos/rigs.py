@@ -1,0 +1,82 @@
+"""`make rigs`: both rigs without hardware, through their real launch files. Results in out/rigs: summary.json, index.html.
+
+Each rig is a module with `run(folder, ...) -> dict` (its part of the summary) and runs in a process of its own.
+"""
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.paths import ROOT
+from hybridvla_ros.demos.rigs_page import write_page
+
+#: Key of the summary -> module.
+RIGS = {"fr3": "hybridvla_ros.demos.rigs_fr3", "agilex": "hybridvla_ros.demos.rigs_agilex"}
+
+
+def run_one(name: str, folder: Path, episodes: Optional[int]) -> Dict[str, Any]:
+    """In this process: one rig, its part of the summary."""
+    module = importlib.import_module(RIGS[name])
+    return module.run(folder, **({"episodes": episodes} if episodes else {}))
+
+
+def run(names: List[str], folder: Path, episodes: Optional[int]) -> Dict[str, Any]:
+    """Every rig in turn; a rig that fails to run is reported with its error and no success."""
+    summary: Dict[str, Any] = {}
+    for name in names:
+        began = time.monotonic()
+        part = folder / name / "part.json"
+        command = [sys.executable, "-m", "hybridvla_ros.demos.rigs", "--only", name, "--out", str(folder), "--part", str(part)]
+        done = subprocess.run(command + (["--episodes", str(episodes)] if episodes else []), check=False)
+        if done.returncode == 0 and part.exists():
+            summary[name] = json.loads(part.read_text(encoding="utf-8"))
+        else:
+            summary[name] = {"episodes": 0, "successes": 0, "limit_violations": 0, "error": f"exit status {done.returncode}"}
+        summary[name]["wall_s"] = round(time.monotonic() - began, 1)
+        print(f"{name}: {summary[name]['successes']}/{summary[name]['episodes']} episodes successful, "
+              f"{summary[name]['limit_violations']} limit violations", flush=True)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_page(folder, summary)
+    return summary
+
+
+def good(part: Dict[str, Any]) -> bool:
+    """Episodes were run, at most one of them failed, and no target broke a limit."""
+    return part["episodes"] > 0 and part["successes"] >= max(1, part["episodes"] - 1) and part["limit_violations"] == 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make rigs", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", default=str(ROOT / "out" / "rigs"))
+    parser.add_argument("--only", choices=sorted(RIGS), help="one rig")
+    parser.add_argument("--episodes", type=int, help="of each rig")
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    folder = Path(arguments.out)
+    try:
+        if arguments.part:
+            Path(arguments.part).parent.mkdir(parents=True, exist_ok=True)
+            part = run_one(arguments.only, folder / arguments.only, arguments.episodes)
+            Path(arguments.part).write_text(json.dumps(part) + "\n", encoding="utf-8")
+            return 0
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        summary = run([arguments.only] if arguments.only else list(RIGS), folder, arguments.episodes)
+    except HybridVLAError as error:
+        print(f"rigs: {error}", file=sys.stderr)
+        return 1
+    print(f"look at {folder / 'index.html'}")
+    return 0 if all(good(part) for part in summary.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""Joint states of all arms into measured poses, for whoever needs them: the policy node and the replay of bags."""
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Callable, Dict, List
+
+import numpy as np
+
+from hybridvla_core.contracts import ArmState, Pose
+from hybridvla_core.geometry import rotations
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.robots.kinematics import ArmKinematics
+from hybridvla_ros.messages.arm_reader import ArmReader
+from hybridvla_ros.policy_arms import fingers_of
+
+
+class ArmFeed:
+    """`on_state(state, stamp)` gets every usable state, its pose from our own kinematics; stamp: the driver's, s."""
+
+    def __init__(self, robot: RobotConfig, on_state: Callable[[ArmState, float], None]) -> None:
+        self._on_state = on_state
+        self._readers = {arm.name: ArmReader(arm.name, arm.joint_names, fingers_of(arm)) for arm in robot.arms}
+        self._kinematics = {arm.name: ArmKinematics(arm) for arm in robot.arms}
+        #: Topic -> the arms it speaks of; two arms may call their joints alike.
+        self.topics: Dict[str, List[str]] = {}
+        for arm in robot.arms:
+            for role in ("joint_states", "gripper_joint_states"):    # the gripper's own topic, where it has one
+                if arm.topics.get(role) and arm.name not in self.topics.get(arm.topics[role], []):
+                    self.topics.setdefault(arm.topics[role], []).append(arm.name)
+
+    def on_joints(self, message: Any, arms: List[str], now: float) -> None:
+        """A `sensor_msgs/JointState` about the named arms; now: s, on any clock that goes on evenly."""
+        stamp = message.header.stamp.to_sec()
+        for name in arms:
+            reader = self._readers[name]
+            state = reader.joints(message.name, message.position, message.velocity, now)
+            if state is None or tuple(state.joint_names) != reader.joint_names:
+                continue
+            if not np.isfinite(state.joint_positions).all():
+                continue  # the filter names it and holds; here it is only not used as a base
+            position, matrix = self._kinematics[name].pose(state.joint_positions)
+            self._on_state(replace(state, pose=Pose(position, rotations.to_quaternion(matrix))), stamp)

@@ -1,0 +1,104 @@
+"""The cameras of the policy node: subscriptions, sync, identity, and what diagnostics say of them."""
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
+
+import rospy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from sensor_msgs.msg import CompressedImage, Image
+
+from hybridvla_core.errors import ObservationError
+from hybridvla_core.policy.cameras import CameraSource
+from hybridvla_ros.messages.images import to_rgb
+from hybridvla_ros.observation.camera_identity import CameraIdentity
+from hybridvla_ros.observation.camera_sync import CameraSync, ImageSet
+from hybridvla_ros.runtime.node_support import Diagnostics
+
+#: rospy reads at most this much of a socket at once; with its default a queue of one holds old images (ros_comm 536).
+BUFFER_BYTES = 2 ** 24
+#: A stamp this far ahead of the clock cannot be right, s; well synchronised computers differ by less.
+AHEAD_S = 0.02
+
+
+Convert = Callable[[Any, str], Any]
+
+
+class Frame:
+    """One image message. `early`: it is converted when it is made, by the thread that received it; what is wrong with it
+    is said when it is used."""
+
+    def __init__(self, message: Any, view: str, convert: Convert = to_rgb, early: bool = False) -> None:
+        self._message, self._convert, self._made, self._error = message, convert, None, None
+        if early:
+            try:
+                self._made = convert(message, view)
+            except ObservationError as error:
+                self._error = error
+
+    def image(self, view: str) -> Any:
+        """(h, w, 3) uint8 RGB, or what `convert` made of the message; raises ObservationError naming the camera."""
+        if self._error is not None:
+            raise self._error
+        return self._convert(self._message, view) if self._made is None else self._made
+
+
+class CameraFeed:
+    """Subscribes on construction. `latest` gives the frames that belong together, or who is missing.
+
+    convert: (message, view) -> what the policy needs of it; early: as frames arrive, and not when they are used.
+    """
+
+    def __init__(self, cameras: Sequence[CameraSource], max_spread: float, max_age: float,
+                 convert: Convert = to_rgb, early: bool = False) -> None:
+        self._convert, self._early = convert, early
+        self.sync = CameraSync([camera.view for camera in cameras], max_spread, max_age)
+        self._identity = CameraIdentity(cameras, lambda name: rospy.get_param(name, None))
+        self._before: Dict[str, Tuple[int, int]] = {}
+        for camera in cameras:
+            rospy.Subscriber(camera.image_topic, CompressedImage if camera.compressed else Image, self._on_image,
+                             callback_args=camera.view, queue_size=1, buff_size=BUFFER_BYTES, tcp_nodelay=True)
+        if self._identity.wants_diagnostics:
+            rospy.Subscriber("/diagnostics", DiagnosticArray, self._identity.on_diagnostics, queue_size=20)
+        self._diagnostics = Diagnostics("cameras", self.report)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _on_image(self, message: Any, view: str) -> None:
+        received = rospy.Time.now().to_nsec()
+        frame = Frame(message, view, self._convert, self._early)
+        self.sync.add(view, message.header.stamp.to_nsec(), frame, message.header.seq, received)
+
+    def _watch(self) -> None:
+        while not rospy.is_shutdown():
+            try:
+                self._identity.poll()
+            except (OSError, rospy.ROSException) as error:
+                rospy.logwarn_throttle(10.0, "the serial numbers of the cameras cannot be read: %s", error)
+            time.sleep(0.2)
+
+    def latest(self) -> Tuple[Optional[ImageSet], str]:
+        """The newest usable set, or None and a sentence naming the camera and what is wrong."""
+        found, problem = self.sync.latest(rospy.Time.now().to_sec())
+        # Who is silent comes first: a driver that is gone does not state its serial number either.
+        problem = problem or self._identity.problem()
+        return (None, problem) if problem else (found, "")
+
+    def report(self) -> Tuple[int, str, Dict[str, object]]:
+        """Diagnostics: ERROR while no set can be made, WARN when frames were lost since the last report."""
+        found, problem = self.latest()
+        values: Dict[str, object] = {"spread_s": round(found.spread, 4)} if found else {}
+        warnings = []
+        for view, health in self.sync.health.items():
+            values.update({f"{view} {key}": value for key, value in health.values().items()})
+            dropped, lost = self._before.get(view, (health.dropped, health.lost))
+            if health.dropped > dropped or health.lost > lost:
+                warnings.append(f"camera {view}: {health.dropped - dropped} frames dropped by the driver, "
+                                f"{health.lost - lost} messages lost on the way")
+            if health.lag_s < -AHEAD_S:
+                warnings.append(f"camera {view}: its stamps are {-health.lag_s:.3f} s ahead of this computer's clock")
+            self._before[view] = (health.dropped, health.lost)
+        if problem:
+            return DiagnosticStatus.ERROR, problem, values
+        return (DiagnosticStatus.WARN, "; ".join(warnings), values) if warnings else (
+            DiagnosticStatus.OK, "all views arrive", values)

@@ -1,0 +1,130 @@
+"""Observation sync: the newest set of images whose stamps lie close together, and who is missing when there is none."""
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Deque, Dict, Mapping, Optional, Sequence, Tuple
+
+from hybridvla_ros.observation.camera_health import CameraHealth
+
+Entry = Tuple[int, Any]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """One message a view. stamp_ns: of the oldest; spread: newest minus oldest, s."""
+
+    messages: Mapping[str, Any]
+    stamp_ns: int
+    spread: float
+
+
+class CameraSync:
+    """Keeps the last messages of each view. Stamps are the drivers'; `now` is the clock they are compared with.
+
+    max_spread, max_age: s. health: by view, see camera_health.py. Thread safe.
+    """
+
+    def __init__(self, views: Sequence[str], max_spread: float, max_age: float, depth: int = 10) -> None:
+        self.views, self.max_spread, self.max_age = tuple(views), max_spread, max_age
+        self._queues: Dict[str, Deque[Entry]] = {view: deque(maxlen=depth) for view in views}
+        self.health: Dict[str, CameraHealth] = {view: CameraHealth() for view in views}
+        self._changed = threading.Condition()
+        self._news = 0
+
+    @property
+    def received(self) -> Dict[str, int]:
+        """Messages so far, by view."""
+        return {view: health.received for view, health in self.health.items()}
+
+    def add(self, view: str, stamp_ns: int, message: Any, sequence: Optional[int] = None,
+            arrival_ns: Optional[int] = None) -> None:
+        """A new message; one that goes back in time (a looping bag, a restarted driver) empties the view first.
+
+        sequence: the publisher's number, to count what the network lost. arrival_ns: when it came, on the clock of
+        `now`; with it a camera with a wrong clock is told from a silent one.
+        """
+        with self._changed:
+            queue = self._queues[view]
+            self.health[view].add(stamp_ns, sequence, arrival_ns)
+            if queue and stamp_ns < queue[-1][0]:
+                queue.clear()
+            queue.append((stamp_ns, message))
+            self._news += 1
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Something else has come that whoever waits may need, such as an arm's state."""
+        with self._changed:
+            self._news += 1
+            self._changed.notify_all()
+
+    def clear(self) -> None:
+        """Forget all images: the clock was set back."""
+        with self._changed:
+            for queue in self._queues.values():
+                queue.clear()
+
+    @property
+    def news(self) -> int:
+        """Grows with every message and every `wake`; taken before looking at what is there, `wait` misses nothing."""
+        return self._news
+
+    def wait(self, timeout: float, news: Optional[int] = None) -> bool:
+        """Block until something has come (since `news`, or from now on), at most `timeout` s; whether it has."""
+        with self._changed:
+            before = self._news if news is None else news
+            return self._changed.wait_for(lambda: self._news != before, timeout)
+
+    def latest(self, now: float) -> Tuple[Optional[ImageSet], str]:
+        """The newest usable set, or None and a sentence naming the camera and what is wrong."""
+        with self._changed:
+            problem = self._stale(now)
+            if problem:
+                return None, problem
+            chosen = self._nearest(min(queue[-1][0] for queue in self._queues.values()))
+            if _spread(chosen) > self.max_spread:
+                chosen = self._tightest(now) or chosen
+            spread = _spread(chosen)
+            if spread > self.max_spread:
+                newest, oldest = (pick(chosen, key=lambda view: chosen[view][0]) for pick in (max, min))
+                return None, (f"the cameras' images are {spread:.3f} s apart (limit {self.max_spread} s), camera {oldest} "
+                              f"behind camera {newest}; check their rates and clocks")
+            stamp = min(entry[0] for entry in chosen.values())
+            return ImageSet({view: entry[1] for view, entry in chosen.items()}, stamp, spread), ""
+
+    def _nearest(self, stamp_ns: int) -> Dict[str, Entry]:
+        return {view: min(queue, key=lambda entry: abs(entry[0] - stamp_ns)) for view, queue in self._queues.items()}
+
+    def _tightest(self, now: float) -> Optional[Dict[str, Entry]]:
+        """The newest set within the spread around any recent message: free-running cameras may pair up better there."""
+        recent = sorted({entry[0] for queue in self._queues.values() for entry in queue
+                         if now - entry[0] * 1e-9 <= self.max_age}, reverse=True)
+        for stamp in recent:
+            chosen = self._nearest(stamp)
+            young = all(now - entry[0] * 1e-9 <= self.max_age for entry in chosen.values())
+            if young and _spread(chosen) <= self.max_spread:
+                return chosen
+        return None
+
+    def _stale(self, now: float) -> str:
+        for view, queue in self._queues.items():
+            if not queue:
+                return f"camera {view}: no frame yet; check that it publishes"
+            if not queue[-1][0]:
+                return f"camera {view}: its frames carry no stamp; have its driver stamp them"
+            age = now - queue[-1][0] * 1e-9
+            if age > self.max_age:
+                if self.health[view].silent_s(now) <= self.max_age:
+                    return (f"camera {view}: frames arrive, but their stamps are {age:.1f} s behind this computer's "
+                            "clock; synchronise the clocks or check the driver's time")
+                return f"camera {view}: no frame for {age:.1f} s"
+            if age < -self.max_age:
+                return f"camera {view}: its stamps are {-age:.1f} s ahead of this computer's clock; synchronise the clocks"
+        return ""
+
+
+def _spread(chosen: Mapping[str, Entry]) -> float:
+    stamps = [entry[0] for entry in chosen.values()]
+    return (max(stamps) - min(stamps)) * 1e-9

@@ -1,0 +1,199 @@
+"""What is asked of pyrealsense2: devices by serial number, the colour sensor, its options. Imported only when used.
+
+Checked against pyrealsense2 2.54.2.5684, the last that knows the L515. Every refusal is one sentence.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple
+
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_ros.realsense.config import DeviceConfig
+
+INSTALL = "pip install --no-deps -r requirements/rig-cameras.txt"
+
+
+class CameraError(HybridVLAError):
+    """A camera cannot be used as configured."""
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """What a connected camera says of itself; empty where it says nothing."""
+
+    serial: str
+    name: str
+    usb: str
+    firmware: str
+    handle: Any
+
+    @property
+    def text(self) -> str:
+        usb = f", USB {self.usb}" if self.usb else ""
+        return f"{self.serial} ({self.name or 'unknown model'}{usb}{', firmware ' + self.firmware if self.firmware else ''})"
+
+
+def load_sdk() -> Any:
+    """The module pyrealsense2. Raises CameraError saying how to get it."""
+    try:
+        import pyrealsense2
+    except ImportError as error:
+        raise CameraError(f"pyrealsense2 cannot be imported ({error}); install it with `{INSTALL}` and libusb-1.0-0") from error
+    return pyrealsense2
+
+
+def connected(rs: Any, context: Any) -> List[DeviceInfo]:
+    """All cameras on the bus. One that vanishes while it is asked is left out."""
+    found = []
+    try:
+        handles = list(context.query_devices())
+    except RuntimeError:
+        return []
+    for handle in handles:
+        try:
+            values = {key: handle.get_info(getattr(rs.camera_info, info)) if handle.supports(getattr(rs.camera_info, info))
+                      else "" for key, info in (("serial", "serial_number"), ("name", "name"),
+                                                ("usb", "usb_type_descriptor"), ("firmware", "firmware_version"))}
+        except RuntimeError:
+            continue
+        # The SDK may put a line of its own before the name.
+        values["name"] = values["name"].strip().splitlines()[-1] if values["name"].strip() else ""
+        found.append(DeviceInfo(handle=handle, **values))
+    return found
+
+
+def find(rs: Any, context: Any, config: DeviceConfig) -> Optional[DeviceInfo]:
+    """The camera with the configured serial number, or None while it is not there.
+
+    Raises CameraError when two have that number or when it hangs on USB 2.
+    """
+    matching = [device for device in connected(rs, context) if device.serial == config.serial]
+    if not matching:
+        return None
+    if len(matching) > 1:
+        raise CameraError(f"{config.label}: {len(matching)} connected cameras have this serial number; unplug the wrong one")
+    if matching[0].usb.startswith("2") and not config.allow_usb2:
+        raise CameraError(f"{config.label}: connected by USB {matching[0].usb}, which loses frames; use a USB 3 port and "
+                          "cable, or set allow_usb2")
+    return matching[0]
+
+
+def sdk_version() -> str:
+    """Version of the installed pyrealsense2; empty if it is no installed package."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("pyrealsense2")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def not_found(rs: Any, context: Any, config: DeviceConfig) -> str:
+    """The sentence about a camera that is not there: what is, and the usual reason."""
+    others = [device.text for device in connected(rs, context)]
+    seen = f"connected are {'; '.join(others)}" if others else "no RealSense camera is connected"
+    version = sdk_version()
+    l515 = "" if not version or _release(version) < (2, 55) else (
+        f"; pyrealsense2 {version} does not know the L515, 2.54.2 is the last that does")
+    return f"{config.label} is not connected: {seen}{l515}. Check cable, port and serial number"
+
+
+def colour_sensor(rs: Any, device: DeviceInfo, config: DeviceConfig) -> Tuple[Any, Any]:
+    """(sensor, profile) of the configured colour stream in rgb8. Raises CameraError listing what there is."""
+    modes = set()
+    for sensor in device.handle.query_sensors():
+        for profile in sensor.get_stream_profiles():
+            if profile.stream_type() != rs.stream.color or profile.format() != rs.format.rgb8:
+                continue
+            video = profile.as_video_stream_profile()
+            mode = (video.width(), video.height(), video.fps())
+            if mode == (config.width_px, config.height_px, config.fps):
+                return sensor, video
+            modes.add(mode)
+    offered = ", ".join("{}x{}@{}".format(*mode) for mode in sorted(modes)) or "no colour stream"
+    raise CameraError(f"{config.label}: no colour stream of {config.width_px}x{config.height_px}@{config.fps}; it offers "
+                      f"{offered}" + ("" if modes or not device.usb.startswith("2") else " over USB 2"))
+
+
+def configure(rs: Any, device: DeviceInfo, sensor: Any, config: DeviceConfig) -> None:
+    """Time base, exposure, gain and white balance. Raises CameraError for what the camera does not accept."""
+    for each in device.handle.query_sensors():
+        # Off by default on the L515, whose stamps then drift away (realsense-ros 1902, librealsense 12970).
+        if each.supports(rs.option.global_time_enabled):
+            each.set_option(rs.option.global_time_enabled, 1.0)
+    if sensor.supports(rs.option.auto_exposure_priority):
+        # Otherwise the camera lowers its rate in the dark.
+        sensor.set_option(rs.option.auto_exposure_priority, 0.0)
+    fixed = config.exposure_100us is not None or config.gain is not None
+    _choose(rs, sensor, config, "enable_auto_exposure", not fixed)
+    _set(rs, sensor, config, "exposure", "exposure_100us", config.exposure_100us)
+    _set(rs, sensor, config, "gain", "gain", config.gain)
+    _choose(rs, sensor, config, "enable_auto_white_balance", config.white_balance_k is None)
+    _set(rs, sensor, config, "white_balance", "white_balance_k", config.white_balance_k)
+
+
+def lock(rs: Any, sensor: Any, frame: Any) -> Dict[str, float]:
+    """Freeze what automatic exposure and white balance have chosen; returns the values by configuration key.
+
+    The frame's metadata says what was used; the option alone may still hold the last fixed value.
+    """
+    values: Dict[str, float] = {}
+    for automatic, option, metadata, key in (
+            ("enable_auto_exposure", "exposure", "actual_exposure", "exposure_100us"),
+            ("enable_auto_exposure", "gain", "gain_level", "gain"),
+            ("enable_auto_white_balance", "white_balance", "white_balance", "white_balance_k")):
+        option_id, metadata_id = getattr(rs.option, option), getattr(rs.frame_metadata_value, metadata)
+        if not sensor.supports(option_id):
+            continue
+        value = float(sensor.get_option(option_id))
+        if frame is not None and frame.supports_frame_metadata(metadata_id):
+            # A colour sensor's metadata holds the same control as the option, in its unit (librealsense ds5-color.cpp).
+            allowed = sensor.get_option_range(option_id)
+            value = min(max(float(frame.get_frame_metadata(metadata_id)), allowed.min), allowed.max)
+        if sensor.supports(getattr(rs.option, automatic)):
+            sensor.set_option(getattr(rs.option, automatic), 0.0)
+        sensor.set_option(option_id, value)
+        values[key] = value
+    return values
+
+
+def restore(rs: Any, sensor: Any, values: Dict[str, float]) -> None:
+    """Set what `lock` returned again, after a camera was reset or plugged in anew."""
+    for key, option, automatic in (("exposure_100us", "exposure", "enable_auto_exposure"),
+                                   ("gain", "gain", "enable_auto_exposure"),
+                                   ("white_balance_k", "white_balance", "enable_auto_white_balance")):
+        if key in values:
+            if sensor.supports(getattr(rs.option, automatic)):
+                sensor.set_option(getattr(rs.option, automatic), 0.0)
+            sensor.set_option(getattr(rs.option, option), values[key])
+
+
+def _choose(rs: Any, sensor: Any, config: DeviceConfig, option: str, on: bool) -> None:
+    option_id = getattr(rs.option, option)
+    if sensor.supports(option_id):
+        try:
+            sensor.set_option(option_id, float(on))
+        except RuntimeError as error:
+            raise CameraError(f"{config.label}: {option} cannot be set ({error})") from error
+
+
+def _set(rs: Any, sensor: Any, config: DeviceConfig, option: str, key: str, value: Optional[float]) -> None:
+    if value is None:
+        return
+    option_id = getattr(rs.option, option)
+    if not sensor.supports(option_id):
+        raise CameraError(f"{config.label}: it has no setting for {key}; leave the key out")
+    allowed = sensor.get_option_range(option_id)
+    if not allowed.min <= value <= allowed.max:
+        raise CameraError(f"{config.label}: {key} is {value:g}; this camera takes {allowed.min:g} to {allowed.max:g}")
+    try:
+        sensor.set_option(option_id, float(value))
+        now = float(sensor.get_option(option_id))
+    except RuntimeError as error:
+        raise CameraError(f"{config.label}: {key} cannot be set ({error})") from error
+    if abs(now - value) > max(allowed.step, 1e-6):
+        raise CameraError(f"{config.label}: {key} was set to {value:g}, but the camera keeps {now:g}")
+
+
+def _release(version: str) -> Tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())

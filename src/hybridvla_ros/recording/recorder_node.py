@@ -1,0 +1,218 @@
+"""Demonstrations into bags: `/hybridvla/record/{start,stop,success,failure,discard}`, or driven by the episode labels.
+
+A bag holds the configured topics, the latched ones from before the start, and `/hybridvla/recording/snapshot`: the text
+of the configurations and of the calibration. See recording.py for what makes a bag complete.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import rospy
+from diagnostic_msgs.msg import DiagnosticStatus
+from std_msgs.msg import String
+from std_srvs.srv import Trigger, TriggerResponse
+
+from hybridvla.msg import EpisodeEvent
+from hybridvla_core.configuration import load_file
+from hybridvla_core.errors import ConfigurationError, HybridVLAError
+from hybridvla_ros.recording.config import RecordingConfig
+from hybridvla_ros.recording.episode_node import EVENT_TOPIC
+from hybridvla_ros.recording.recording import Recording, RecordingError, free_bytes, recover
+from hybridvla_ros.recording.topics import TopicEars
+from hybridvla_ros.runtime.node_support import Diagnostics, package_path, require_parameter
+
+SNAPSHOT_TOPIC = "/hybridvla/recording/snapshot"
+FINISHED_TOPIC = "/hybridvla/recording/finished"
+#: An event older than this is the latched one of an episode that began before this node, s.
+FRESH_S = 2.0
+WATCH_S = 0.5
+TELEOPERATIONS = ("spacemouse", "puppet", "none")
+
+
+class RecorderNode:
+    """files: whose text goes into the snapshot. All state changes under one lock."""
+
+    def __init__(self, config: RecordingConfig, files: List[Path], teleoperation: str, follow: bool) -> None:
+        self._config, self._folder = config, package_path(config.folder)
+        self._snapshot = snapshot(files, teleoperation)
+        self._instruction = ""
+        self._recording: Optional[Recording] = None
+        self._trouble = ""
+        self._done: Dict[str, int] = dict.fromkeys(("complete", "broken", "discarded"), 0)
+        self._lock = threading.RLock()
+        for name in recover(self._folder):
+            rospy.logwarn("recording %s was left unfinished and is marked as broken", name)
+        self._ears = TopicEars(config)
+        self._snapshots = rospy.Publisher(SNAPSHOT_TOPIC, String, queue_size=1, latch=True)
+        self._finished = rospy.Publisher(FINISHED_TOPIC, String, queue_size=5, latch=True)
+        self._snapshots.publish(String(self._snapshot))
+        # All subscribers of a topic in one process get what the first asked for, so these too take raw bytes.
+        rospy.Subscriber("/hybridvla/policy/instruction", rospy.AnyMsg, self._on_instruction, queue_size=10)
+        if follow:
+            rospy.Subscriber(EVENT_TOPIC, rospy.AnyMsg, self._on_event, queue_size=10)
+        for name, act in (("start", lambda: self.start()), ("stop", lambda: self.finish(None)),
+                          ("success", lambda: self.finish("success")), ("failure", lambda: self.finish("failure")),
+                          ("discard", lambda: self.discard())):
+            rospy.Service(f"/hybridvla/record/{name}", Trigger, self._service(act))
+        self._diagnostics = Diagnostics("recording", self._report)
+        threading.Thread(target=self._watch, daemon=True).start()
+        rospy.on_shutdown(self._shut_down)
+        rospy.loginfo("recordings go to %s, %.1f GB are free", self._folder, free_bytes_or_zero(self._folder) / 1e9)
+
+    # What can be asked -----------------------------------------------------------------------------------------------
+
+    def start(self, name: str = "") -> str:
+        """Begin a recording; what to say about it. Raises RecordingError."""
+        with self._lock:
+            if self._recording is not None:
+                raise RecordingError(f"{self._recording.name} is being recorded; stop or discard it first")
+            fought = self._ears.fought_over()
+            if fought:
+                raise RecordingError(fought)
+            silent = self._ears.wait(self._config.start_timeout_s)
+            if silent:
+                raise RecordingError(f"nothing arrives on {', '.join(silent)}; start its node, or take it out of the "
+                                     "recording's topics")
+            now = rospy.Time.now().to_nsec()
+            name = name or time.strftime("%Y%m%dT%H%M%S", time.gmtime())      # UTC, as the names of episodes
+            recording = Recording(self._folder, name, self._config, now)
+            recording.instructions = [self._instruction] if self._instruction else []
+            recording.writer.put_message(SNAPSHOT_TOPIC, String(self._snapshot), now)
+            self._ears.attach(recording.put, now)
+            self._recording, self._trouble = recording, ""
+            return f"recording {recording.name}"
+
+    def finish(self, label: Optional[str], cut_short: str = "") -> str:
+        """End the recording; what to say about it. Raises RecordingError when there is none, or when it is broken."""
+        with self._lock:
+            recording, self._recording = self._running(), None
+            self._ears.detach()
+            sidecar = recording.finish(label, rospy.Time.now().to_nsec(), cut_short)
+            self._done["complete" if sidecar["complete"] else "broken"] += 1
+            self._finished.publish(String(json.dumps(sidecar)))
+            if not sidecar["complete"]:
+                self._trouble = f"recording {recording.name} is broken: {'; '.join(sidecar['problems'])}"
+                raise RecordingError(self._trouble)
+            return f"{sidecar['bag']} is complete: {sidecar['duration_s']:.1f} s, {label or 'no label'}"
+
+    def discard(self) -> str:
+        """End and delete the recording."""
+        with self._lock:
+            recording, self._recording = self._running(), None
+            self._ears.detach()
+            recording.discard()
+            self._done["discarded"] += 1
+            return f"recording {recording.name} was discarded"
+
+    def _running(self) -> Recording:
+        if self._recording is None:
+            raise RecordingError("nothing is being recorded; call start first")
+        return self._recording
+
+    # Wiring ----------------------------------------------------------------------------------------------------------
+
+    def _service(self, act: Callable[[], str]) -> Callable[[Any], TriggerResponse]:
+        def answer(_request: Any) -> TriggerResponse:
+            return TriggerResponse(*self._try(act))
+        return answer
+
+    def _try(self, act: Callable[[], str]) -> Tuple[bool, str]:
+        try:
+            message = act()
+        except (HybridVLAError, OSError) as error:
+            rospy.logerr("%s", error)
+            return False, str(error)
+        rospy.loginfo("%s", message)
+        return True, message
+
+    def _on_instruction(self, raw: rospy.AnyMsg) -> None:
+        message = String().deserialize(raw._buff)
+        with self._lock:
+            self._instruction = message.data
+            if self._recording is not None and message.data and self._recording.instructions[-1:] != [message.data]:
+                self._recording.instructions.append(message.data)
+
+    def _on_event(self, raw: rospy.AnyMsg) -> None:
+        message = EpisodeEvent().deserialize(raw._buff)
+        if abs((rospy.Time.now() - message.header.stamp).to_sec()) > FRESH_S:
+            return
+        if message.event == EpisodeEvent.START:
+            done, problem = self._try(lambda: self.start(message.id))
+            if not done:
+                self._trouble = f"episode {message.number} is not recorded: {problem}"
+            return
+        with self._lock:
+            if self._recording is None:
+                return
+        label = {EpisodeEvent.SUCCESS: "success", EpisodeEvent.FAILURE: "failure"}.get(message.event)
+        if message.event == EpisodeEvent.DISCARD:
+            self._try(self.discard)
+        elif label:
+            self._try(lambda: self.finish(label))
+        else:
+            self._try(lambda: self.finish(None, "the episode was aborted"))
+
+    def _watch(self) -> None:
+        while not rospy.is_shutdown():
+            time.sleep(WATCH_S)
+            with self._lock:
+                reason = self._recording.must_end(rospy.Time.now().to_nsec()) if self._recording is not None else ""
+                if reason and not rospy.is_shutdown():
+                    self._try(lambda reason=reason: self.finish(None, reason))
+
+    def _shut_down(self) -> None:
+        with self._lock:
+            if self._recording is not None:
+                self._try(lambda: self.finish(None, "the recorder was shut down"))
+
+    def _report(self) -> Tuple[int, str, Dict[str, object]]:
+        recording, free = self._recording, free_bytes_or_zero(self._folder)
+        silent = self._ears.silent(self._config.start_timeout_s)
+        values: Dict[str, object] = {"free_gb": round(free / 1e9, 1), **self._done, "silent": ", ".join(silent)}
+        if recording is not None:
+            counts = list(recording.writer.counts.values())
+            values.update(messages=sum(count.written for count in counts), dropped=sum(count.dropped for count in counts),
+                          missed=sum(count.missed for count in counts))
+        if self._trouble:
+            return DiagnosticStatus.ERROR, self._trouble, values
+        if free < self._config.start_free_gb * 1e9:
+            return DiagnosticStatus.WARN, f"only {free / 1e9:.1f} GB are free: no recording can start", values
+        return DiagnosticStatus.OK, f"recording {recording.name}" if recording is not None else "ready", values
+
+
+def snapshot(files: List[Path], teleoperation: str) -> str:
+    """JSON: the text and hash of every file. Raises ConfigurationError naming one that cannot be read."""
+    entries = {}
+    for path in files:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(f"{path}: cannot be read ({error.strerror}); a recording without it could not be "
+                                     "explained later") from error
+        entries[path.name] = {"sha256": hashlib.sha256(data).hexdigest(), "text": data.decode("utf-8", errors="replace")}
+    return json.dumps({"format": 1, "teleoperation": teleoperation, "files": entries})
+
+
+def free_bytes_or_zero(folder: Path) -> int:
+    try:
+        return free_bytes(folder)
+    except OSError:
+        return 0
+
+
+def main() -> None:
+    path = package_path(require_parameter("config"))
+    config = load_file(RecordingConfig, path)
+    named = [str(rospy.get_param(f"~{key}", "")).strip() for key in ("robot_config", "policy_config", "cameras",
+                                                                     "teleop_config", "calibration")]
+    files = [path, *(package_path(name) for name in (*named, *config.snapshot_files) if name)]
+    teleoperation = str(rospy.get_param("~teleoperation", "none")).strip()
+    if teleoperation not in TELEOPERATIONS:
+        raise ConfigurationError(f"teleop is {teleoperation!r}; use one of {', '.join(TELEOPERATIONS)}")
+    RecorderNode(config, files, teleoperation, bool(rospy.get_param("~follow_episodes", True)))
+    rospy.spin()

@@ -1,0 +1,217 @@
+"""One recording as a file: started on enough disk, closed with an index and a sidecar, complete or marked broken.
+
+`NAME.bag.active` while it is written; `NAME.bag` when it is complete, `NAME.broken.bag` when something is missing, and
+beside either `NAME.json` with the label, counts and gaps by topic, duration, hash, and every reason. No rospy.
+"""
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional
+
+import rosbag
+
+from hybridvla_core.checkpoints.manifest import sha256
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_ros.recording.bag_writer import BagWriter, RawMessage
+from hybridvla_ros.recording.config import RecordingConfig
+
+ACTIVE, BROKEN = ".bag.active", ".broken.bag"
+GB = 1e9
+FORMAT = 1
+
+
+class RecordingError(HybridVLAError):
+    """A recording cannot start, or what an earlier one left cannot be marked."""
+
+
+def free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(str(folder)).free
+
+
+class Recording:
+    """From start to finish. now_ns: receive time of the start, on the clock of the messages' stamps."""
+
+    def __init__(self, folder: Path, name: str, config: RecordingConfig, now_ns: int,
+                 free: Callable[[Path], int] = free_bytes) -> None:
+        check_disk(folder, config, free)
+        self.name, self.folder, self._config, self._free = name, folder, config, free
+        self._path, self._sidecar = folder / (name + ACTIVE), folder / (name + ".json")
+        self.begin_ns = now_ns
+        self.instructions: List[str] = []
+        if any((folder / (name + end)).exists() for end in (ACTIVE, ".bag", BROKEN, ".json")):
+            raise RecordingError(f"{folder / name} exists already; recordings are never overwritten")
+        try:
+            self._writer = BagWriter(str(self._path), config.compression, int(config.queue_mb * 1e6))
+        except (OSError, rosbag.ROSBagException) as error:
+            raise RecordingError(f"{self._path} cannot be written ({error})") from error
+
+    @property
+    def writer(self) -> BagWriter:
+        return self._writer
+
+    def put(self, message: RawMessage) -> None:
+        self._writer.put(message)
+
+    def must_end(self, now_ns: int) -> str:
+        """Why the recording has to be closed now, or an empty string."""
+        try:
+            free = self._free(self.folder)
+        except OSError as error:
+            return f"the disk of {self.folder} does not answer any more ({error.strerror})"
+        if free < self._config.stop_free_gb * GB:
+            return f"only {free / GB:.1f} GB are left on the disk of {self.folder} (limit {self._config.stop_free_gb:g} GB)"
+        if self._writer.error:
+            return self._writer.error
+        if (now_ns - self.begin_ns) * 1e-9 > self._config.max_duration_s:
+            return f"it is longer than max_duration_s, {self._config.max_duration_s:g} s"
+        return ""
+
+    def finish(self, label: Optional[str], now_ns: int, cut_short: str = "", extra: Optional[Dict[str, Any]] = None
+               ) -> Dict[str, Any]:
+        """Close, check by reading again, name, and write the sidecar, which is returned.
+
+        label: `success`, `failure`, or None for one nobody judged. cut_short: why it was ended by no hand.
+        """
+        error = self._writer.close()
+        problems = [f"closed early: {cut_short}"] if cut_short else []
+        problems += [error] if error else []
+        problems += self._gaps(now_ns) + verify(self._path, {topic: count.written for topic, count in
+                                                             self._writer.counts.items()})
+        final = self.folder / (self.name + (BROKEN if problems else ".bag"))
+        sidecar: Dict[str, Any] = {
+            "format": FORMAT, "bag": final.name, "complete": not problems, "problems": problems, "label": label,
+            "instructions": self.instructions, "start": self.begin_ns * 1e-9,
+            "duration_s": round((now_ns - self.begin_ns) * 1e-9, 3), "topics": self._topics(now_ns)}
+        sidecar.update(extra or {})
+        try:
+            sync_file(self._path)
+            sidecar.update(bytes=self._path.stat().st_size, sha256=sha256(self._path))
+            # The sidecar first: the name NAME.bag means complete, so it is given last.
+            write_sidecar(self._sidecar, sidecar)
+            os.replace(str(self._path), str(final))
+        except OSError as error_:
+            sidecar.update(bag=self.name + BROKEN, complete=False,
+                           problems=problems + [f"naming the bag or its sidecar failed ({error_})"])
+            self._mark_broken(sidecar)
+        return sidecar
+
+    def _mark_broken(self, sidecar: Dict[str, Any]) -> None:
+        """As far as a failing disk allows; what stays `.bag.active` is marked at the next start."""
+        broken = self.folder / (self.name + BROKEN)
+        for act in (lambda: os.replace(str(self._path), str(broken)), lambda: remove(self._sidecar),
+                    lambda: write_sidecar(self._sidecar, sidecar)):
+            with contextlib.suppress(OSError):
+                act()
+
+    def discard(self) -> None:
+        """Close and delete."""
+        self._writer.close()
+        self._path.unlink()
+
+    def _gaps(self, now_ns: int) -> List[str]:
+        found = []
+        for topic in self._config.topics:
+            count = self._writer.counts.get(topic.name)
+            if count is None or not count.written:
+                if topic.required:
+                    found.append(f"{topic.name}: no message")
+                continue
+            if count.dropped:
+                found.append(f"{topic.name}: {count.dropped} messages dropped because the disk did not keep up")
+            if topic.required and count.missed > self._config.max_drop_share * (count.written + count.missed):
+                found.append(f"{topic.name}: {count.missed} messages never arrived")
+            if topic.max_gap_s is None:
+                continue
+            before, after = (count.first_ns - self.begin_ns) * 1e-9, (now_ns - count.last_ns) * 1e-9
+            for gap, where in ((count.longest_gap_s, f"{count.longest_gap_at_s:.2f} s after the first message"),
+                               (before, "at the beginning"), (after, "at the end")):
+                if topic.required and gap > topic.max_gap_s:
+                    found.append(f"{topic.name}: silent for {gap:.2f} s {where} (limit {topic.max_gap_s:g} s)")
+        return found
+
+    def _topics(self, now_ns: int) -> Dict[str, Any]:
+        found = {}
+        for name, count in sorted(self._writer.counts.items()):
+            entry = {key: value for key, value in asdict(count).items() if not key.startswith("_")}
+            span = (count.last_ns - count.first_ns) * 1e-9
+            entry.update(rate_hz=round((count.written - 1) / span, 2) if span > 0 else 0.0,
+                         longest_gap_s=round(count.longest_gap_s, 4), longest_gap_at_s=round(count.longest_gap_at_s, 3))
+            entry.pop("first_ns"), entry.pop("last_ns")
+            found[name] = entry
+        return found
+
+
+def check_disk(folder: Path, config: RecordingConfig, free: Callable[[Path], int] = free_bytes) -> None:
+    """Raises RecordingError when the folder cannot be used or its disk is nearly full."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        left = free(folder)
+    except OSError as error:
+        raise RecordingError(f"{folder} cannot be used ({error.strerror}); check folder and rights") from error
+    if not os.access(str(folder), os.W_OK):
+        raise RecordingError(f"{folder} cannot be written; check its rights")
+    if left < config.start_free_gb * GB:
+        raise RecordingError(f"only {left / GB:.1f} GB are free on the disk of {folder}, {config.start_free_gb:g} GB are "
+                             "needed to start; make room or choose another folder")
+
+
+def verify(path: Path, written: Dict[str, int]) -> List[str]:
+    """What is missing in the bag as a reader finds it, against what was written."""
+    try:
+        with rosbag.Bag(str(path), "r") as bag:
+            found = {name: info.message_count for name, info in bag.get_type_and_topic_info().topics.items()}
+    except (OSError, rosbag.ROSBagException) as error:
+        return [f"the bag cannot be read again ({error})"]
+    return [f"{topic}: {count} messages were written, {found.get(topic, 0)} are in the bag"
+            for topic, count in sorted(written.items()) if found.get(topic, 0) != count]
+
+
+def recover(folder: Path) -> List[str]:
+    """Mark what a recorder that died left behind as broken; returns the names. The data stays as it is: `rosbag reindex`
+    on a copy makes it readable. Raises RecordingError when the folder does not let them be marked."""
+    found = []
+    try:
+        for path in sorted(folder.glob(f"*{ACTIVE}")) if folder.is_dir() else ():
+            name = path.name[:-len(ACTIVE)]
+            # The name last: a mark that fails half-way is made again at the next start.
+            write_sidecar(folder / (name + ".json"), {
+                "format": FORMAT, "bag": name + BROKEN, "complete": False, "label": None,
+                "problems": ["the recorder ended before it could write the index; `rosbag reindex` a copy to read it"]})
+            os.replace(str(path), str(folder / (name + BROKEN)))
+            found.append(name)
+    except OSError as error:
+        raise RecordingError(f"{folder} holds unfinished recordings that cannot be marked as broken ({error.strerror}); "
+                             "check disk and rights, or choose another folder") from error
+    return found
+
+
+def sync_file(path: Path) -> None:
+    """Have the file on the disk before it is called complete."""
+    with open(path, "rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def write_sidecar(path: Path, content: Dict[str, Any]) -> None:
+    """JSON, whole or not at all."""
+    partial = path.with_suffix(".json.partial")
+    try:
+        with open(partial, "w", encoding="utf-8") as stream:
+            json.dump(content, stream, indent=1)
+            stream.write("\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(str(partial), str(path))
+    except OSError:
+        remove(partial)
+        raise
+
+
+def remove(path: Path) -> None:
+    """Delete a file that may be absent."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()

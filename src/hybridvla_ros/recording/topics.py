@@ -1,0 +1,91 @@
+"""The recorder's ears: every configured topic as raw bytes, who was heard when, and who else publishes."""
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from typing import Any, Callable, Dict, List, Optional
+from urllib.parse import urlparse
+
+import rosgraph
+import rospy
+
+from hybridvla_ros.recording.bag_writer import RawMessage
+from hybridvla_ros.recording.config import RecordingConfig, TopicConfig
+
+BUFFER_BYTES = 2 ** 24
+
+
+class TopicEars:
+    """`sink` gets every message while it is set. The last message of a latched topic is kept for the next recording."""
+
+    def __init__(self, config: RecordingConfig) -> None:
+        self._topics = config.topics
+        self._heard: Dict[str, float] = {}
+        self._latched: Dict[str, RawMessage] = {}
+        self._sink: Optional[Callable[[RawMessage], None]] = None
+        self._lock = threading.Lock()
+        for topic in config.topics:
+            # No queue: what rospy reads is handed over in order; a publisher that drops leaves a gap in its numbers.
+            rospy.Subscriber(topic.name, rospy.AnyMsg, self._on_message, callback_args=topic.name, buff_size=BUFFER_BYTES,
+                             tcp_nodelay=True)
+
+    def _on_message(self, message: Any, topic: str) -> None:
+        header = {str(key): str(value) for key, value in message._connection_header.items()}
+        raw = RawMessage(topic, message._buff, header, rospy.Time.now().to_nsec())
+        with self._lock:
+            self._heard[topic] = time.monotonic()
+            if header.get("latching") == "1":
+                self._latched[topic] = raw
+            if self._sink is not None:
+                self._sink(raw)
+
+    def attach(self, sink: Callable[[RawMessage], None], now_ns: int) -> None:
+        """From now on every message goes to `sink`; first the latched ones, as of now."""
+        with self._lock:
+            for raw in self._latched.values():
+                sink(raw._replace(stamp_ns=now_ns))
+            self._sink = sink
+
+    def detach(self) -> None:
+        with self._lock:
+            self._sink = None
+
+    def silent(self, seconds: float) -> List[str]:
+        """Required topics not heard for so long; a latched one counts as heard for ever."""
+        now = time.monotonic()
+        with self._lock:
+            return [topic.name for topic in self._topics if topic.required and topic.name not in self._latched
+                    and now - self._heard.get(topic.name, -1e9) > seconds]
+
+    def wait(self, seconds: float) -> List[str]:
+        """Block until all required topics speak, at most so long; those that do not."""
+        deadline = time.monotonic() + seconds
+        while self.silent(seconds) and time.monotonic() < deadline and not rospy.is_shutdown():
+            time.sleep(0.05)
+        return self.silent(seconds)
+
+    def fought_over(self) -> str:
+        """A topic that only one node may publish and several do, as a sentence; empty when there is none."""
+        watched: List[TopicConfig] = [topic for topic in self._topics if topic.only_publisher]
+        if not watched:
+            return ""
+        master = rosgraph.Master(rospy.get_name())
+        publishers = dict(master.getSystemState()[0])
+        for topic in watched:
+            nodes = sorted(set(publishers.get(topic.name, ())))
+            if len(nodes) > 1:
+                nodes = [node for node in nodes if answers(master, node)]
+            if len(nodes) > 1:
+                return f"{topic.name} is published by {' and '.join(nodes)}; stop all but one"
+        return ""
+
+
+def answers(master: rosgraph.Master, node: str) -> bool:
+    """Whether a node lives: a killed one stays in the master's list."""
+    try:
+        address = urlparse(master.lookupNode(node))
+        with socket.create_connection((address.hostname, address.port), timeout=1.0):
+            return True
+    except (OSError, rosgraph.MasterException):
+        return False

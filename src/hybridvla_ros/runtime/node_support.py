@@ -1,0 +1,121 @@
+"""What all nodes share: parameters, files, diagnostics, publishing to the end, and errors that end a node in one sentence."""
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Tuple
+
+import rospy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.paths import ROOT
+from hybridvla_ros.runtime.graph_watch import GraphWatch
+from hybridvla_ros.runtime.memory import keep_freed_memory
+
+
+def package_path(path: str) -> Path:
+    """A path from a parameter or configuration: absolute, or relative to the package's root."""
+    given = Path(path).expanduser()
+    return given if given.is_absolute() else ROOT / given
+
+
+def require_parameter(name: str) -> str:
+    """A private string parameter that must be set."""
+    value = str(rospy.get_param("~" + name, "")).strip()
+    if not value:
+        raise HybridVLAError(f"parameter ~{name} is not set; start the node through its launch file or set it")
+    return value
+
+
+def number_parameter(name: str, default: float) -> float:
+    """A private parameter that must be a number; unset or empty, as a launch argument without a value: the default."""
+    value = rospy.get_param("~" + name, default)
+    if isinstance(value, str) and not value.strip():
+        value = default
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise HybridVLAError(f"parameter ~{name} is {value!r}; set it to a number")
+    return float(value)
+
+
+class UnfailingLog:
+    """A full disk or a closed terminal loses log lines, and nothing else. `lost` counts them."""
+
+    def __init__(self) -> None:
+        self.lost = 0
+        logging.raiseExceptions = False        # else every lost line becomes a traceback on the same full disk
+        for logger in (logging.getLogger(), logging.getLogger("rosout")):
+            for handler in logger.handlers:
+                handler.emit = self._guarded(handler.emit)        # type: ignore[method-assign]
+                handler.handleError = self._count                 # type: ignore[method-assign]
+
+    def _count(self, _record: object) -> None:
+        self.lost += 1
+
+    def _guarded(self, emit: Callable[[logging.LogRecord], None]) -> Callable[[logging.LogRecord], None]:
+        def guarded(record: logging.LogRecord) -> None:
+            try:
+                emit(record)
+            except OSError:
+                self.lost += 1
+        return guarded
+
+
+def run_node(name: str, main: Callable[[], None], before: Callable[[], None] = lambda: None,
+             stays_known: bool = False) -> None:
+    """Initialise, run, and turn an explained error into one line and exit status 1.
+
+    before: what must hold before this node takes its name; a name taken twice ends the node that had it. stays_known: a
+    master that was restarted hears of this node again.
+    """
+    try:
+        before()
+    except HybridVLAError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(1)
+    keep_freed_memory()
+    rospy.init_node(name)
+    if stays_known:
+        GraphWatch()
+    try:
+        main()
+    except HybridVLAError as error:
+        rospy.logfatal("%s: %s", rospy.get_name(), error)
+        sys.exit(1)
+    except rospy.ROSInterruptException:
+        rospy.loginfo("%s: shutting down", rospy.get_name())
+
+
+def node_ending() -> bool:
+    """Whether the node's end has begun. rospy.is_shutdown() says so only after the topics have been closed."""
+    return rospy.core.is_shutdown_requested() or rospy.is_shutdown()
+
+
+def publish_unless_ending(publisher: rospy.Publisher, message: Any) -> bool:
+    """For threads that publish until the node ends: False, and no error, when the end has closed the topic."""
+    try:
+        publisher.publish(message)
+    except rospy.ROSException:
+        if not node_ending():
+            raise
+        return False
+    return True
+
+
+class Diagnostics:
+    """One `/diagnostics` entry a second (REP-107); `report` gives (level, message, values)."""
+
+    def __init__(self, subsystem: str, report: Callable[[], Tuple[int, str, Dict[str, object]]]) -> None:
+        self._name = f"{rospy.get_name().lstrip('/')}: {subsystem}"
+        self._report = report
+        self._publisher = rospy.Publisher("/diagnostics", DiagnosticArray, queue_size=2)
+        # A looping bag sets simulated time back; without `reset` that would end the timer.
+        self._timer = rospy.Timer(rospy.Duration(1.0), self._publish, reset=True)
+
+    def _publish(self, _event) -> None:
+        level, message, values = self._report()
+        entries: List[KeyValue] = [KeyValue(str(key), str(value)) for key, value in values.items()]
+        array = DiagnosticArray(status=[DiagnosticStatus(level=level, name=self._name, message=message, values=entries)])
+        array.header.stamp = rospy.Time.now()
+        publish_unless_ending(self._publisher, array)

@@ -1,0 +1,211 @@
+"""The robot behind the stand-in's topics: physics in real time, modes, reflex, recovery, controllers. No ROS messages."""
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import Any, Dict, List, Sequence, Set
+
+import numpy as np
+
+from hybridvla_sim.fr3.drive import Drive, FrankaDrive, contact_force
+from hybridvla_sim.fr3.rig import MAX_WIDTH, Rig, RigConfig
+from hybridvla_sim.monitor import MonitorLimits
+from hybridvla_sim.tasks.blocks.task import sample_scene
+
+OTHER, IDLE, MOVE, GUIDING, REFLEX, USER_STOPPED, RECOVERY = range(7)
+CONTROL_PERIOD = 0.001
+CONTROLLERS: Dict[str, Drive] = {
+    "cartesian_impedance_example_controller": Drive.IMPEDANCE,
+    "position_joint_trajectory_controller": Drive.TRAJECTORY,
+    "effort_joint_trajectory_controller": Drive.TRAJECTORY}
+FORCE_SHARE = 0.06      # low-pass of the external force each slice
+BUSY = "libfranka: command not possible in the current mode"
+
+
+class TriggerRate:
+    """When the state controller publishes: strictly later than a period after the last time, on the 1 ms grid, with the
+    clock set anew each time, so that what comes out is slower than what was asked for (franka_hw trigger_rate.cpp)."""
+
+    def __init__(self, rate: float) -> None:
+        self._period, self._last = 1.0 / rate, 0.0
+
+    def due(self, before: float, now: float) -> bool:
+        first = max(int(np.floor((self._last + self._period) / CONTROL_PERIOD + 1e-6)) + 1,
+                    int(round(before / CONTROL_PERIOD)) + 1)
+        if first * CONTROL_PERIOD > now + 1e-9:
+            return False
+        self._last = first * CONTROL_PERIOD
+        return True
+
+
+class FrankaRobot:
+    """One lock around everything; `step` lets time pass."""
+
+    def __init__(self, limits: MonitorLimits, seed: int) -> None:
+        self.lock = threading.RLock()
+        self.drive: Any = None
+        self.rig = Rig(RigConfig(limits=limits, gripper_speed=0.1), self._make_drive)
+        model = self.rig.model
+        arm = {model.body(f"fr3_link{i}").id for i in range(8)} | {model.body(name).id for name in (
+            "hand", "left_finger", "right_finger")}
+        self._arm_bodies = frozenset(arm)
+        self.seed, self.mode, self.time = seed, IDLE, 0.0
+        self.loaded: Set[str] = {"franka_state_controller"}
+        self.running: Set[str] = {"franka_state_controller"}
+        self.force, self.upper_force = np.zeros(3), np.array([20.0, 20.0, 20.0])
+        self.current_errors: List[str] = []
+        self.last_errors: List[str] = []
+        self._faulty = False       # franka_hw's own flag: controllers have no effect until a recovery
+        self.gripper_stuck = False
+        self.state_silent = False  # franka_states ends, joint_states go on
+        self.reset(seed)
+
+    def _make_drive(self, model: Any, data: Any, index: Any, _config: Any) -> FrankaDrive:
+        """The same drive for the rig's life; a new scene only makes it latch where the arm is."""
+        if self.drive is None:
+            self.drive = FrankaDrive(model, data, index)
+        self.drive.start()
+        return self.drive
+
+    # Time ----------------------------------------------------------------------------------------------------------
+
+    def reset(self, seed: int) -> None:
+        with self.lock:
+            self.rig.reset(sample_scene(np.random.default_rng(seed)))
+            self.seed, self.force = seed, np.zeros(3)
+
+    def step(self, seconds: float) -> None:
+        """Physics, then what the robot's own safety makes of it."""
+        with self.lock:
+            self.rig.step(seconds)
+            self.time += seconds
+            pull = contact_force(self.rig.model, self.rig.data, self._arm_bodies) + self.drive.hand_force
+            self.force = self.force + FORCE_SHARE * (pull - self.force)
+            if self.mode == MOVE and (np.abs(self.force) > self.upper_force).any():
+                self.fail("cartesian_reflex")
+
+    @property
+    def broken(self) -> bool:
+        return self.drive.broken
+
+    # Modes ---------------------------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Mode and drive that follow from errors and running controllers."""
+        moving = [name for name in self.running if name in CONTROLLERS]
+        if self.mode in (REFLEX, USER_STOPPED, GUIDING):
+            return
+        if moving and not self._faulty:
+            self.mode = MOVE
+            self.drive.switch(CONTROLLERS[moving[0]])
+        else:
+            self.mode = IDLE
+            self.drive.switch(Drive.BRAKE)
+
+    def fail(self, error: str) -> None:
+        """A reflex: the arm brakes, the node lives on, controllers stay `running` without effect."""
+        with self.lock:
+            self.mode, self._faulty = REFLEX, True
+            self.current_errors, self.last_errors = [error], [error]
+            self.drive.switch(Drive.BRAKE)
+
+    def user_stop(self, pressed: bool) -> None:
+        """Released, the state looks normal again, though a recovery is still needed."""
+        with self.lock:
+            if pressed:
+                self.mode, self._faulty = USER_STOPPED, True
+                self.drive.switch(Drive.BRAKE)
+            elif self.mode == USER_STOPPED:
+                self.mode = IDLE
+
+    def guide(self, on: bool) -> None:
+        """Hand guiding by the buttons at the arm: it floats, and motion of controllers ends."""
+        with self.lock:
+            if on:
+                self.mode, self._faulty = GUIDING, True
+                self.drive.switch(Drive.FREE)
+            elif self.mode == GUIDING:
+                self.mode = IDLE
+                self.drive.switch(Drive.BRAKE)
+
+    def recover(self) -> str:
+        """Automatic error recovery; afterwards running controllers are started again. Returns an error or ''."""
+        with self.lock:
+            if self.mode in (USER_STOPPED, GUIDING):
+                return BUSY
+            self.mode, self._faulty, self.current_errors = IDLE, False, []
+            self.force = np.zeros(3)
+            self._settle()
+            return ""
+
+    # Controllers ---------------------------------------------------------------------------------------------------
+
+    def load(self, name: str, typed: bool) -> bool:
+        with self.lock:
+            if name in self.loaded or not typed or name not in CONTROLLERS:
+                return False
+            self.loaded.add(name)
+            return True
+
+    def unload(self, name: str) -> bool:
+        with self.lock:
+            if name not in self.loaded or name in self.running:
+                return False
+            self.loaded.discard(name)
+            return True
+
+    def switch(self, start: Sequence[str], stop: Sequence[str], strict: bool) -> bool:
+        """One claim on the joints at a time; STRICT refuses the whole request, BEST_EFFORT does what it can."""
+        with self.lock:
+            bad_stop = [name for name in stop if name not in self.running]
+            bad_start = [name for name in start if name not in self.loaded]
+            if strict and (bad_stop or bad_start):
+                return False
+            after = (self.running - set(stop)) | {name for name in start if name in self.loaded}
+            if sum(name in CONTROLLERS for name in after) > 1:
+                return False
+            changed = {name for name in after ^ self.running if name in CONTROLLERS} or set(start) & set(CONTROLLERS)
+            self.running = after
+            if changed:
+                self._settle()
+            return True
+
+    @property
+    def commanding(self) -> bool:
+        return any(name in CONTROLLERS for name in self.running) and not self._faulty
+
+    def configure(self, change: Any) -> str:
+        """Settings of the robot: refused while a controller commands it."""
+        with self.lock:
+            if self.commanding or self.mode not in (IDLE, REFLEX):
+                return BUSY
+            change()
+            return ""
+
+    # Gripper and things --------------------------------------------------------------------------------------------
+
+    @property
+    def width(self) -> float:
+        return float(self.rig.finger_positions.sum())
+
+    def drive_gripper(self, width: float, speed: float) -> None:
+        with self.lock:
+            if not self.gripper_stuck:
+                self.rig.config = replace(self.rig.config, gripper_speed=float(np.clip(speed, 0.01, 0.2)))
+                if width > 0.0:  # the drive begins where the fingers are, not where it pressed towards in a grasp
+                    self.rig.rest_fingers()
+                self.rig.command_gripper(width / MAX_WIDTH)
+
+    def drop_held(self) -> bool:
+        """What is between the fingers slips out and lies on the table."""
+        from hybridvla_sim.fr3.scene import place_block
+        from hybridvla_sim.tasks.blocks.expert import held_block
+        from hybridvla_sim.tasks.blocks.task import BLOCK_EDGE
+
+        with self.lock:
+            held = held_block(self.rig.world_state())
+            if held is None or held < 0:
+                return False
+            place = self.rig.block_position(held)
+            place_block(self.rig.data, self.rig.index, held, [place[0] - 0.12, place[1], BLOCK_EDGE / 2], 0.0)
+            return True

@@ -1,0 +1,175 @@
+"""The vendor's Piper driver (start_ms_piper.launch) for one arm, as seen from ROS.
+
+It publishes state at 200 Hz, reads `position[0..6]` of a joint command whatever the names, rounds to 0.001 degrees, checks
+nothing, drops commands silently unless enabled, closes the gripper when it enables, and switches the motors off, so that
+the arm falls, when `/enable_flag` is false. Facts: docs/rigs.md. Left out: its log line for every command, and the
+services that go to zero.
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, List
+
+import numpy as np
+import rospy
+from geometry_msgs.msg import Pose, PoseStamped
+from piper_msgs.msg import PiperStatusMsg, PosCmd
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool
+
+from hybridvla_core.robots.config import ArmConfig
+from hybridvla_ros.runtime.node_support import node_ending
+from hybridvla_sim.piper.arm import MOVE_J, MOVE_P
+from hybridvla_sim.piper.rig import PiperRig
+from hybridvla_sim.piper.scene import MAX_WIDTH
+
+READ, WRITE = 0.017444, 57324.840764        # rad for a degree, 0.001 degrees for a radian: the driver's own constants
+MOTOR_CLOSED, MOTOR_OPEN = -0.339, 3.5578   # gripper readings of the ARX layer under the same topics
+UNITS, GRIPPERS = ("new", "old"), ("m", "motor")
+
+
+@dataclass(frozen=True)
+class DriverConfig:
+    """control: mode 1, takes commands; otherwise mode 0, where the driver itself publishes on the command topic. units:
+    `new` (m, rad) or `old` (a driver of 2024: mm and degrees in PosCmd, a Pose with a wrong quaternion). gripper: `m` or
+    `motor`."""
+
+    control: bool = True
+    auto_enable: bool = True
+    units: str = "new"
+    gripper: str = "m"
+
+
+class PiperDriver:
+    """One driver process's worth of topics. `die` takes them all away, `start` brings them back."""
+
+    def __init__(self, rig: PiperRig, lock: Any, arm: ArmConfig, enable_topic: str, config: DriverConfig) -> None:
+        self._rig, self._arm, self._lock, self._config = rig, rig.arms[arm.name], lock, config
+        self._name, self._topics, self._enable_topic = arm.name, arm.topics, enable_topic
+        self._ears: List[Any] = []
+        self._mouths: List[Any] = []
+        self._enabled = False
+        self.alive = False
+        self.start()
+
+    # Life ------------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        if self.alive:
+            return
+        topics, options = self._topics, {"queue_size": 1, "tcp_nodelay": True}
+        self._joints = rospy.Publisher(topics["joint_states"], JointState, **options)
+        self._poses = rospy.Publisher(topics["pose"], PoseStamped if self._config.units == "new" else Pose, **options)
+        self._states = rospy.Publisher(topics["robot_state"], PiperStatusMsg, **options)
+        self._mouths = [self._joints, self._poses, self._states]
+        if self._config.units == "new":
+            self._eulers = rospy.Publisher(topics["pose_euler"], PosCmd, **options)
+            self._mouths.append(self._eulers)
+        if self._config.control:
+            self._ears = [rospy.Subscriber(topics["command"], JointState, self._on_joints, **options),
+                          rospy.Subscriber(topics["pose_command"], PosCmd, self._on_pose, **options),
+                          rospy.Subscriber(self._enable_topic, Bool, self._on_enable, **options)]
+        else:
+            self._leader = rospy.Publisher(topics["command"], JointState, **options)
+            self._mouths.append(self._leader)
+        self.alive = True
+        if self._config.control and self._config.auto_enable:
+            self._on_enable(Bool(True))
+
+    def die(self) -> None:
+        """The process is gone; the arm holds its last target, as the firmware does."""
+        self.alive = False
+        for end in self._mouths + self._ears:
+            end.unregister()
+        self._mouths, self._ears = [], []
+
+    # Commands --------------------------------------------------------------------------------------------------------
+
+    def _on_enable(self, message: Bool) -> None:
+        with self._lock:
+            self._arm.enable(message.data)
+            self._enabled = message.data
+            if message.data:
+                self._arm.gripper_ctrl(0)
+
+    def _on_joints(self, message: JointState) -> None:
+        stamp, joints = message.header.stamp.to_sec(), np.array(message.position[:6])
+        counts = [round(message.position[joint] * WRITE) for joint in range(6)]
+        width = self._micrometres(message.position[6])
+        with self._lock:
+            self._rig.judge(self._name, stamp, joints)
+            if self._enabled:
+                self._arm.motion_ctrl(MOVE_J, 100.0)
+                self._arm.joint_ctrl(counts)
+                self._arm.gripper_ctrl(min(max(width, 0), 80000))
+
+    def _on_pose(self, message: PosCmd) -> None:
+        if self._config.units == "new":
+            counts = [round(value * 1000) * 1000 for value in (message.x, message.y, message.z)]      # whole millimetres
+            angles = [round(math.degrees(value) * 1000) for value in (message.roll, message.pitch, message.yaw)]
+        else:
+            counts = [round(value * 1000) for value in (message.x, message.y, message.z)]
+            angles = [round(value * 1000) for value in (message.roll, message.pitch, message.yaw)]
+        with self._lock:
+            if self._enabled:
+                self._arm.motion_ctrl(MOVE_P, 50.0)
+                self._arm.end_pose_ctrl(counts, angles)
+                self._arm.gripper_ctrl(max(self._micrometres(message.gripper), 0))
+
+    def _micrometres(self, value: float) -> int:
+        if self._config.gripper == "motor":
+            value = (value - MOTOR_CLOSED) / (MOTOR_OPEN - MOTOR_CLOSED) * MAX_WIDTH
+        return round(value * 1000 * 1000)
+
+    # State -----------------------------------------------------------------------------------------------------------
+
+    def publish(self) -> None:
+        """One turn of the driver's 200 Hz loop."""
+        if not self.alive:
+            return
+        try:
+            self._publish()
+        except rospy.ROSException:
+            if self.alive and not node_ending():     # otherwise it, or the node, died in the middle of its turn
+                raise
+
+    def _publish(self) -> None:
+        with self._lock:
+            joints, speeds, gripper = self._arm.joints, self._arm.speeds, self._arm.gripper
+            pose = self._arm.end_pose if self._poses.get_num_connections() or self._heard("_eulers") else None
+            state = PiperStatusMsg(ctrl_mode=self._arm.ctrl_mode, arm_status=self._arm.fault or self._arm.status,
+                                   mode_feedback=self._arm.move)
+        width = gripper / 1000000
+        if self._config.gripper == "motor":
+            width = MOTOR_CLOSED + width / MAX_WIDTH * (MOTOR_OPEN - MOTOR_CLOSED)
+        message = JointState(name=[f"joint{joint}" for joint in range(7)])
+        message.header.stamp = rospy.Time.now()
+        message.position = [*(joints / 1000 * READ).tolist(), width]
+        message.velocity = [*speeds.tolist(), 0.0]
+        message.effort = [0.0] * 7
+        self._joints.publish(message)
+        self._states.publish(state)
+        if not self._config.control:
+            self._leader.publish(message)
+        if pose is not None:
+            self._publish_pose(pose, width, message.header.stamp)
+
+    def _heard(self, name: str) -> bool:
+        return hasattr(self, name) and getattr(self, name).get_num_connections() > 0
+
+    def _publish_pose(self, pose: np.ndarray, width: float, stamp: rospy.Time) -> None:
+        metres, degrees = pose[:3] / 1000000, pose[3:] / 1000
+        message = Pose()
+        message.position.x, message.position.y, message.position.z = metres.tolist()
+        radians = np.radians(degrees) if self._config.units == "new" else degrees     # the old driver's mistake
+        turn = message.orientation
+        turn.x, turn.y, turn.z, turn.w = Rotation.from_euler("xyz", radians).as_quat()
+        if self._config.units == "old":
+            self._poses.publish(message)
+            return
+        stamped = PoseStamped(pose=message)
+        stamped.header.stamp = stamp
+        self._poses.publish(stamped)
+        self._eulers.publish(PosCmd(*metres.tolist(), *radians.tolist(), width, 0, 0))

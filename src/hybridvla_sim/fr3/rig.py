@@ -1,0 +1,216 @@
+"""The simulated rig: what a robot, its gripper and two cameras look like from outside."""
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from typing import Callable, Dict, Optional
+
+import mujoco
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from hybridvla_core.contracts import ArmState, GripperState, Pose
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_sim.fr3.impedance import ImpedanceConfig, ImpedanceController
+from hybridvla_sim.fr3.scene import IMAGE_SIZE, START_JOINTS, SceneIndex, build_model, place_block, tool_pose
+from hybridvla_sim.monitor import LimitMonitor, MonitorLimits
+from hybridvla_sim.tasks.blocks.expert import WorldState, fold, held_block
+from hybridvla_sim.tasks.blocks.task import BLOCK_EDGE, SUCCESS_RADIUS, SceneState
+
+CAMERAS = ("front", "wrist")
+JOINT_NAMES = tuple(f"fr3_joint{i}" for i in range(1, 8))
+FINGER_NAMES = ("fr3_finger_joint1", "fr3_finger_joint2")
+MAX_WIDTH = 0.08  # m
+
+
+@dataclass(frozen=True)
+class RigConfig:
+    """limits: what the rig's own monitor counts against (None counts only what is not a pose at all).
+
+    gripper_speed: opening width, m/s. start_speed: rad/s of the fastest joint on the way back to the start.
+    """
+
+    impedance: ImpedanceConfig = field(default_factory=ImpedanceConfig)
+    limits: Optional[MonitorLimits] = None
+    gripper_speed: float = 0.2
+    start_speed: float = 0.6
+
+
+class Rig:
+    """One arm at the table. Time passes only in `step`; everything is a function of the scene and the commands."""
+
+    def __init__(self, config: RigConfig = RigConfig(),
+                 make_controller: Callable[..., ImpedanceController] = ImpedanceController) -> None:
+        self.config, self._make_controller = config, make_controller
+        self.model = build_model()
+        self.data = mujoco.MjData(self.model)
+        self.index = SceneIndex(self.model)
+        self.monitor = LimitMonitor(config.limits)
+        self._renderer: Optional[mujoco.Renderer] = None
+        self._debt = 0.0
+        self._pads = np.zeros((4, 2))
+        self._place_robot()
+
+    # Scene and time ------------------------------------------------------------------------------------------------
+
+    def reset(self, scene: SceneState) -> None:
+        """A new scene, the arm at its start pose, the gripper open. The monitor's counts go on."""
+        mujoco.mj_resetData(self.model, self.data)
+        for block in range(4):
+            place_block(self.data, self.index, block, [*scene.block_xy[block], BLOCK_EDGE / 2 - 0.0005],
+                        float(scene.block_yaw[block]))
+            self.model.geom_pos[self.index.pad_geoms[block], :2] = scene.pad_xy[block]
+        self._pads = np.array(scene.pad_xy)
+        self._place_robot()
+        self.monitor.restart()
+
+    def _place_robot(self) -> None:
+        self.data.qpos[self.index.arm_qpos] = START_JOINTS
+        self.data.qpos[self.index.finger_qpos] = MAX_WIDTH / 2
+        self.data.qvel[:] = 0.0
+        mujoco.mj_forward(self.model, self.data)
+        self._finger = self._finger_goal = MAX_WIDTH / 2
+        self.data.ctrl[:] = self._finger
+        self._closing_since = None
+        self.controller = self._make_controller(self.model, self.data, self.index, self.config.impedance)
+        self._returning: Optional[np.ndarray] = None
+        self._debt = 0.0
+
+    def copy_state(self, other: Rig) -> None:
+        """Take over another rig's positions, for rendering."""
+        self.data.qpos[:] = other.data.qpos
+        self.model.geom_pos[self.index.pad_geoms] = other.model.geom_pos[other.index.pad_geoms]
+        mujoco.mj_forward(self.model, self.data)
+
+    @property
+    def time(self) -> float:
+        """Simulated time since `reset`, s."""
+        return float(self.data.time)
+
+    def step(self, seconds: float) -> None:
+        """Let time pass, in whole physics steps; what is left over is made up by the next call."""
+        self._debt += seconds
+        timestep = self.model.opt.timestep
+        while self._debt > timestep / 2:
+            self._debt -= timestep
+            self._move_gripper(timestep)
+            torque = self._return_torque(timestep) if self._returning is not None else self.controller.torque()
+            self.data.qfrc_applied[self.index.arm_dofs] = torque
+            mujoco.mj_step(self.model, self.data)
+
+    # Commands ------------------------------------------------------------------------------------------------------
+
+    def set_equilibrium_pose(self, position: np.ndarray, quaternion_xyzw: np.ndarray,
+                             sent_at: Optional[float] = None) -> None:
+        """A target of the impedance controller, m and xyzw in the base frame. The monitor sees every one; a target
+        that is no pose at all would throw a real arm about: here it is counted and dropped. sent_at: the sender's
+        clock, s, by which the monitor judges speeds; simulated time when None."""
+        when = self.time if sent_at is None else sent_at
+        if self.monitor.target(when, position, quaternion_xyzw) and self._returning is None:
+            self.controller.set_target(position, quaternion_xyzw)
+
+    def command_gripper(self, opening: float) -> None:
+        """0 closes (and holds with some 30 N), 1 opens; the fingers take their time."""
+        if not np.isfinite(opening):
+            raise HybridVLAError(f"gripper: the opening {opening} is not a number in [0, 1]")
+        self._finger_goal = float(np.clip(opening, 0.0, 1.0)) * MAX_WIDTH / 2
+
+    def rest_fingers(self) -> None:
+        """The next gripper command starts from where the fingers are."""
+        self._finger = float(self.data.qpos[self.index.finger_qpos].mean())
+
+    def go_to_start(self) -> None:
+        """Begin a slow joint motion back to the start; `at_start` turns true when it is there."""
+        self._returning = self.data.qpos[self.index.arm_qpos].copy()
+        self.monitor.restart()
+
+    @property
+    def at_start(self) -> bool:
+        joints = self.data.qpos[self.index.arm_qpos]
+        return self._returning is None and bool(np.abs(joints - START_JOINTS).max() < 0.02)
+
+    def _move_gripper(self, timestep: float) -> None:
+        reach = self.config.gripper_speed / 2 * timestep
+        self._finger += float(np.clip(self._finger_goal - self._finger, -reach, reach))
+        self.data.ctrl[0] = self._finger
+
+    def _return_torque(self, timestep: float) -> np.ndarray:
+        """Joint impedance towards a reference that walks to the start; hands back to the pose controller there."""
+        way = START_JOINTS - self._returning
+        self._returning += way * min(1.0, self.config.start_speed * timestep / max(np.abs(way).max(), 1e-9))
+        joints, speed = self.data.qpos[self.index.arm_qpos], self.data.qvel[self.index.arm_dofs]
+        gains = np.array([600.0, 600.0, 600.0, 600.0, 250.0, 150.0, 50.0])
+        torque = gains * (self._returning - joints) - 2.0 * np.sqrt(gains) * speed
+        if np.abs(way).max() < 1e-9 and np.abs(START_JOINTS - joints).max() < 0.015:
+            self._returning = None
+            self.controller.start()
+        return torque + self.data.qfrc_bias[self.index.arm_dofs]
+
+    # State ---------------------------------------------------------------------------------------------------------
+
+    def arm_state(self) -> ArmState:
+        """Joints, tool pose and gripper as a driver would report them."""
+        position, rotation = tool_pose(self.model, self.data, self.index)
+        moving = abs(self._finger - self._finger_goal) > 1e-4
+        return ArmState(
+            name="arm", joint_names=JOINT_NAMES, joint_positions=self.data.qpos[self.index.arm_qpos].copy(),
+            joint_velocities=self.data.qvel[self.index.arm_dofs].copy(),
+            pose=Pose(position.copy(), Rotation.from_matrix(rotation).as_quat()), gripper=self.opening,
+            gripper_state=GripperState.MOVING if moving else GripperState.DONE, robot_mode=2,
+            ready=self._returning is None, message="" if self._returning is None else "moving to the start pose")
+
+    @property
+    def opening(self) -> float:
+        """Measured opening, 0 closed to 1 open."""
+        return float(np.clip(self.data.qpos[self.index.finger_qpos].sum() / MAX_WIDTH, 0.0, 1.0))
+
+    @property
+    def finger_positions(self) -> np.ndarray:
+        """(2,) m."""
+        return self.data.qpos[self.index.finger_qpos].copy()
+
+    def block_position(self, block: int) -> np.ndarray:
+        address = self.index.block_qpos[block]
+        return self.data.qpos[address:address + 3].copy()
+
+    def world_state(self) -> WorldState:
+        """The true state, for experts and judges; no policy sees it."""
+        position, rotation = tool_pose(self.model, self.data, self.index)
+        yaws = []
+        for address in self.index.block_qpos:
+            w, x, y, z = self.data.qpos[address + 3:address + 7]
+            yaws.append(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
+        return WorldState(tool=position.copy(), yaw=float(np.arctan2(rotation[1, 0], rotation[0, 0])),
+                          opening=self.opening, block_pos=np.stack([self.block_position(i) for i in range(4)]),
+                          block_yaw=fold(np.array(yaws)), pad_xy=self._pads.copy())
+
+    def success(self, block: int, pad: int) -> bool:
+        """The block lies on the pad (centre within 45 mm), flat on the table and let go."""
+        position = self.block_position(block)
+        on_pad = np.linalg.norm(position[:2] - self._pads[pad]) < SUCCESS_RADIUS
+        return bool(on_pad and position[2] < 0.04 and held_block(self.world_state()) != block and self.opening > 0.7)
+
+    # Cameras -------------------------------------------------------------------------------------------------------
+
+    def render(self, camera: str) -> np.ndarray:
+        """An image (256, 256, 3) uint8 RGB."""
+        if camera not in CAMERAS:
+            raise HybridVLAError(f"the simulated rig has no camera {camera!r}; use one of {', '.join(CAMERAS)}")
+        if self._renderer is None:
+            self._renderer = mujoco.Renderer(self.model, IMAGE_SIZE, IMAGE_SIZE)
+            weakref.finalize(self, self._renderer.close)  # while the interpreter still stands, whoever forgets it
+        self._renderer.update_scene(self.data, camera)
+        return self._renderer.render()
+
+    def camera_info(self, camera: str) -> Dict[str, float]:
+        """Pinhole intrinsics: width, height, fx, fy, cx, cy in pixels."""
+        fovy = float(self.model.camera(camera).fovy[0])
+        focal = IMAGE_SIZE / 2 / np.tan(np.radians(fovy) / 2)
+        return {"width": IMAGE_SIZE, "height": IMAGE_SIZE, "fx": focal, "fy": focal, "cx": IMAGE_SIZE / 2,
+                "cy": IMAGE_SIZE / 2}
+
+    def close(self) -> None:
+        """Free the renderer."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None

@@ -1,0 +1,81 @@
+"""Write demonstration shards: pictures of sampled world states with the expert's label for every instruction.
+
+    python -m hybridvla_sim.tasks.blocks.demonstrations --out data/shards --count 24000 --seed 1
+"""
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+import numpy as np
+from tqdm import tqdm
+
+from hybridvla_sim.tasks.blocks.expert import WorldState, expert_labels, held_block
+from hybridvla_sim.tasks.blocks.pictures import Studio
+from hybridvla_sim.tasks.blocks.sampler import MIXTURES, sample_state
+
+LARGEST_SEED = 1_000_000
+Row = Dict[str, np.ndarray]
+
+
+def label_row(state: WorldState, image: np.ndarray, classes: np.ndarray) -> Row:
+    """One sample: see `hybridvla_core.data.shards.FIELDS`; state: x, y, z (m), roll, pitch, yaw (rad), opening."""
+    targets, phases = expert_labels(state)
+    numbers = np.concatenate([state.tool, [0.0, 0.0, state.yaw, state.opening]]).astype(np.float32)
+    return {"images": image, "seg": classes, "block_pos": state.block_pos.astype(np.float32),
+            "block_yaw": state.block_yaw.astype(np.float32), "pad_pos": state.pad_xy.astype(np.float32), "state": numbers,
+            "target": targets, "phase": phases, "held": np.int8(held_block(state))}
+
+
+def write_rows(path: Path, rows: List[Row]) -> None:
+    """Stack rows into an uncompressed `.npz`, by rename, so that a shard is whole or absent."""
+    partial = path.with_name(path.name + ".part.npz")
+    np.savez(str(partial), **{name: np.stack([row[name] for row in rows]) for name in rows[0]})
+    os.replace(str(partial), str(path))
+
+
+def write_shard(path: Path, seed: int, count: int, mixture: str) -> None:
+    rng, studio, rows = np.random.default_rng(seed), Studio(), []
+    while len(rows) < count:
+        state = sample_state(rng, mixture)
+        if state is None:
+            continue
+        studio.randomise(rng)
+        if studio.pose(state):
+            rows.append(label_row(state, *studio.shoot()))
+    studio.close()
+    write_rows(path, rows)
+
+
+def _job(job: Tuple[Path, int, int, str]) -> Path:
+    if not job[0].exists():
+        write_shard(*job)
+    return job[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--count", type=int, default=24000, help="samples in all")
+    parser.add_argument("--seed", type=int, default=1, help="of the first shard; the next ones count on")
+    parser.add_argument("--per-shard", type=int, default=500)
+    parser.add_argument("--mixture", choices=sorted(MIXTURES), default="base")
+    parser.add_argument("--processes", type=int, default=2)
+    arguments = parser.parse_args()
+    shards = -(-arguments.count // arguments.per_shard)
+    if arguments.seed < 0 or arguments.seed + shards > LARGEST_SEED:
+        parser.error(f"training seeds lie in [0, {LARGEST_SEED}]; larger ones belong to evaluation")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    jobs = [(arguments.out / f"{arguments.mixture}-{seed:06d}.npz", seed, arguments.per_shard, arguments.mixture)
+            for seed in range(arguments.seed, arguments.seed + shards)]
+    with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool, \
+            tqdm(total=shards * arguments.per_shard, unit="image") as bar:
+        for _path in pool.imap_unordered(_job, jobs):
+            bar.update(arguments.per_shard)
+
+
+if __name__ == "__main__":
+    main()
