@@ -220,7 +220,7 @@ def test_memory_stays_below_the_largest_shard(tmp_path):
     program = """
 import sys, threading, time
 sys.path.insert(0, sys.argv[1])
-from hybridvla_core.cli.__main__ import main
+from hybridvla_cli.__main__ import main
 def anonymous():
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("RssAnon:"))
 split = sys.argv.index("--then")

@@ -23,7 +23,7 @@ LIMITED = """
 import resource, sys
 import hybridvla_core.policy.predictor
 import hybridvla_core.benchmark.run
-from hybridvla_core.cli.__main__ import main
+from hybridvla_cli.__main__ import main
 used = int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmSize"))) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + 2 ** 30, used + 2 ** 30))
 sys.exit(main(["bench", "--preset", "hybridvla-7b", "--dtype", "bfloat16", "--rounds", "1", "--threads", "1"]))
