@@ -11,8 +11,8 @@ cd "$ROOT" || exit 1
 # shellcheck source=scripts/lib/common.sh
 source "$ROOT/scripts/lib/common.sh"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-readonly TESTS=(test/core/test_decoder_oracle.py test/core/test_model.py test/core/test_tokenizers.py
-  test/core/test_convert.py test/core/test_convert_bases.py test/core/test_policy_and_checkpoint.py)
+readonly TESTS=(test/core/model/test_decoder_oracle.py test/core/model/test_model.py test/core/transforms/test_tokenizers.py
+  test/core/checkpoints/test_convert.py test/core/checkpoints/test_convert_bases.py test/core/checkpoints/test_policy_and_checkpoint.py)
 
 pip_in() {
   local folder="$1"

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from test_policy_and_checkpoint import write
+from small_policy import write
 
 from hybridvla_cli.__main__ import main
 

@@ -7,13 +7,12 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+from hybridvla_core.paths import ROOT
+
 TARGETS = ([0.5, 0.3, 0.25], [0.5, -0.3, 0.25])
 
 

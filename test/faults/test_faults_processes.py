@@ -9,16 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import rospy
 
 from hybridvla.msg import ActionProposal, PolicyHeartbeat, SafetyStatus
-
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+from hybridvla_core.paths import ROOT
 
 
 def test_a_filter_killed_in_motion_comes_back_without_a_jump(bench):
@@ -105,7 +102,7 @@ def test_another_publisher_on_the_command_topic_stops_the_arm(bench):
 def test_a_policy_process_that_is_suspended_joined_by_another_and_killed(bench):
     bench.epoch = 0
     bench.activated()
-    with bench.process([sys.executable, str(HERE / "talker.py")], "talker.log") as talker:
+    with bench.process([sys.executable, str(ROOT / "test/support/talker.py")], "talker.log") as talker:
         bench.until(lambda: bench.state("ACTIVE"), "motion on the word of the process")
         bench.signal(signal.SIGSTOP, talker)
         bench.until(lambda: bench.because("HEARTBEAT_LOST"), "the loss of the suspended policy")

@@ -15,8 +15,9 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "src"), str(Path(__file__).resolve().parent)]
+from hybridvla_core.paths import ROOT
+
+sys.path.insert(0, str(ROOT / "test" / "support"))  # run as a script, without pytest
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 

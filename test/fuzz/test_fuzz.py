@@ -4,24 +4,20 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "core"))
 import run
 from checker import Checker
 from geometry import apart, apart_many, matrix, rotation_vectors
 from safety_rig import DOWN, ROBOTS, Rig
+from scipy.spatial.transform import Rotation
 
+from hybridvla_core.paths import ROOT
 from hybridvla_core.safety.limits.capsules import segment_distance
 
-HERE = Path(__file__).resolve().parent
+SUPPORT = ROOT / "test" / "support"
 RAMP_TICKS = 300        # after activation the filter may take its time to reach full speed
 
 
@@ -43,9 +39,9 @@ def test_proposals_carried_to_their_end(robot, chunk):
 
 def test_checker_shares_nothing_with_the_package():
     for file in ("checker.py", "geometry.py"):
-        names = {alias.name for node in ast.walk(ast.parse((HERE / file).read_text(encoding="utf-8")))
+        names = {alias.name for node in ast.walk(ast.parse((SUPPORT / file).read_text(encoding="utf-8")))
                  if isinstance(node, ast.Import) for alias in node.names}
-        names |= {node.module for node in ast.walk(ast.parse((HERE / file).read_text(encoding="utf-8")))
+        names |= {node.module for node in ast.walk(ast.parse((SUPPORT / file).read_text(encoding="utf-8")))
                   if isinstance(node, ast.ImportFrom)}
         assert names <= {"__future__", "math", "pathlib", "typing", "numpy", "yaml", "geometry"}
 

@@ -5,11 +5,10 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
+from hybridvla_core.paths import ROOT
 
 
 class Bench:
@@ -44,7 +43,7 @@ class Bench:
         import rospy
 
         self.policy = self.graph.start(
-            [sys.executable, str(HERE / "fake_policy_node.py"), "_robot_config:=config/robots/sim_fr3.yaml",
+            [sys.executable, str(ROOT / "test/support/fake_policy_node.py"), "_robot_config:=config/robots/sim_fr3.yaml",
              f"_policy_config:={config}"], "policy.log")
         self.heartbeat = None
         self.until(lambda: self.heartbeat is not None, "a heartbeat", 40)

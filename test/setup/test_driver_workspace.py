@@ -5,13 +5,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from hybridvla_cli import doctor
+from hybridvla_core.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 WITH_ENV = str(ROOT / "scripts" / "with_env.sh")
 STANDINS = """
 ROOT="$1" PLATFORM=debian12

@@ -4,11 +4,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from hybridvla_core.paths import ROOT
+
 DEBIAN = 'ID=debian\nVERSION_ID="12"\n'
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from hybridvla_core.paths import ROOT
+
 SUMS = {
     "franka_msgs.msg:FrankaState": "431567d5df6caf4e4dd7385f25cb71ee",
     "franka_msgs.msg:Errors": "082e9a670c96d8bc64b53e32777458e7",

@@ -1,12 +1,12 @@
 """The dual-arm rig without ROS: the arms' kinematics and firmware, the rig's own count, the tray and who carries it."""
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import load_robot
 from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_sim.monitor import MonitorLimits
@@ -16,7 +16,7 @@ from hybridvla_sim.piper.rig import PiperRig
 from hybridvla_sim.piper.scene import ARMS, BASE_Y, FLANGE_M, MAX_WIDTH, RANGES, TIP_M
 from hybridvla_sim.tasks.tray.expert import next_keyframe, tools_in_shared_frame
 
-ROBOT = load_robot(Path(__file__).resolve().parents[2] / "config" / "robots" / "agilex.yaml")
+ROBOT = load_robot(ROOT / "config" / "robots" / "agilex.yaml")
 START = {arm.name: np.array(arm.start_joints_rad) for arm in ROBOT.arms}
 
 

@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.paths import ROOT
 from hybridvla_sim.fr3.rig import Rig, RigConfig
 from hybridvla_sim.monitor import LimitMonitor, MonitorLimits
 from hybridvla_sim.tasks.blocks.demonstrations import label_row, write_rows
@@ -20,7 +20,6 @@ from hybridvla_sim.tasks.blocks.rollout import episode
 from hybridvla_sim.tasks.blocks.sampler import sample_state
 from hybridvla_sim.tasks.blocks.task import BLOCK_SPACING, instruction, instructions, parse_instruction, sample_scene
 
-ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = np.array([[0.40, -0.15, 0.0225], [0.40, 0.0, 0.0225], [0.45, 0.15, 0.0225], [0.50, -0.05, 0.0225]])
 PADS = np.array([[0.63, -0.21], [0.63, -0.07], [0.63, 0.07], [0.63, 0.21]])
 WORLD = WorldState(np.array([0.3, 0.0, 0.48]), 0.0, 1.0, BLOCKS, np.array([0.3, 0.0, 0.0, 0.0]), PADS)

@@ -1,18 +1,13 @@
 """The rig of the filter's tests with a judge that shares nothing with the filter, for tests of faults."""
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
+from checker import Checker
 from safety_rig import ROBOTS, Rig
 
 from hybridvla_core.contracts import Pose
 from hybridvla_core.geometry.rotations import to_quaternion
 from hybridvla_core.safety.status import State
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fuzz"))
-from checker import Checker
 
 FAR = {1: [[0.5, 0.3, 0.2]], 2: [[0.45, 0.25, 0.35], [0.45, -0.25, 0.35]]}     # reached in more than a second
 

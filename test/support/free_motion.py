@@ -1,6 +1,6 @@
 """How near free motion through the filter comes to the time-optimal motion on the same path. Simulated time.
 
-    python test/core/free_motion.py --robot sim_fr3 --moves 200 --json out/free_motion.json
+    python test/support/free_motion.py --robot sim_fr3 --moves 200 --json out/free_motion.json
 """
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ import json
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "src"), str(Path(__file__).resolve().parent)]
+import numpy as np
+import time_optimal
+from safety_rig import Rig
+from scipy.spatial.transform import Rotation
 
-import numpy as np  # noqa: E402
-import time_optimal  # noqa: E402
-from safety_rig import Rig  # noqa: E402
-from scipy.spatial.transform import Rotation  # noqa: E402
-
-from hybridvla_core.robots.kinematics import ArmKinematics, BatchKinematics  # noqa: E402
-from hybridvla_core.safety import limits  # noqa: E402
-from hybridvla_core.safety.limits.limit import Trajectory  # noqa: E402
+from hybridvla_core.robots.kinematics import ArmKinematics, BatchKinematics
+from hybridvla_core.safety import limits
+from hybridvla_core.safety.limits.limit import Trajectory
 
 ERROR_M, ERROR_RAD = 1e-3, np.radians(0.2)
 SHORTEST_M = 0.05

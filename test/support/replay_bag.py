@@ -3,7 +3,6 @@ or a made-up motion that costs nothing."""
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,7 +11,8 @@ import rospy
 from sensor_msgs.msg import CameraInfo, CompressedImage, JointState
 from std_msgs.msg import String
 
-ROOT = Path(__file__).resolve().parents[2]
+from hybridvla_core.paths import ROOT
+
 SCENE, BEGIN = 3_000_005, 1_700_000_000.0
 INSTRUCTION = "put the yellow block on the yellow pad"
 FRONT, JOINTS, TOLD = "/camera_front/color/image_raw", "/joint_states", "/hybridvla/policy/instruction"

@@ -2,17 +2,17 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 
 from hybridvla_core.contracts import ArmState, ArmTarget, DeltaBase, GripperState, Heartbeat, Kind, PolicyState, Pose, Proposal
 from hybridvla_core.geometry.rotations import to_quaternion
+from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import load_robot
 from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_core.safety.filter import SafetyFilter
 
-ROBOTS = Path(__file__).resolve().parents[2] / "config" / "robots"
+ROBOTS = ROOT / "config" / "robots"
 DOWN = np.array([1.0, 0.0, 0.0, 0.0])
 
 

@@ -2,20 +2,16 @@
 from __future__ import annotations
 
 import gc
-import sys
 import threading
 import time
-from pathlib import Path
 
 import pyrealsense2 as rs
 import rospy
+from realsense_bench import SoftCamera
 from std_srvs.srv import SetBool, SetBoolResponse
 
 from hybridvla_ros.realsense.node import serve
 from hybridvla_ros.runtime.node_support import run_node
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "core"))
-from realsense_bench import SoftCamera
 
 
 class Bus:

@@ -1,14 +1,10 @@
 """A policy as a process of its own, to be stopped and killed: heartbeats at 20 Hz and a far target twice a second."""
 from __future__ import annotations
 
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import rospy
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 from conftest import TARGETS
 
 from hybridvla.msg import ActionProposal, PolicyHeartbeat

@@ -14,9 +14,9 @@ from scipy.spatial.transform import Rotation
 # toppra imports matplotlib for a plotting helper that is never called here.
 for _name in ("matplotlib", "matplotlib.pyplot"):
     sys.modules.setdefault(_name, types.ModuleType(_name))
-import toppra  # noqa: E402
-import toppra.algorithm as algorithm  # noqa: E402
-import toppra.constraint as constraint  # noqa: E402
+import toppra  # noqa: E402  # after the stand-in for matplotlib
+import toppra.algorithm as algorithm  # noqa: E402  # after the stand-in for matplotlib
+import toppra.constraint as constraint  # noqa: E402  # after the stand-in for matplotlib
 
 logging.getLogger("toppra").setLevel(logging.ERROR)
 KNOTS = 40

@@ -1,16 +1,13 @@
 """The shipped checkpoint in the rig: few passes, and the tokens and decisions of plain greedy decoding."""
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
 from hybridvla_core.benchmark.passes import collect, compare
 from hybridvla_core.evaluation.suite import load_configs
+from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.predictor import Policy
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_trained_model_decodes_as_plain_greedy_decoding_in_few_passes():

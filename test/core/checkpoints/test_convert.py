@@ -18,10 +18,10 @@ from hybridvla_core.checkpoints.format import read_checkpoint
 from hybridvla_core.checkpoints.released import load_released
 from hybridvla_core.contracts import Observation
 from hybridvla_core.errors import CheckpointError
+from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.predictor import Policy
 
-GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", Path(__file__).resolve().parents[3] / "shared" / "golden")) / "public"
-ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", ROOT.parent / "shared" / "golden")) / "public"
 
 
 @pytest.fixture

@@ -8,43 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from small_policy import ENSEMBLE, SCALE, write
 
 from hybridvla_cli.__main__ import main
-from hybridvla_core.checkpoints.format import CheckpointConfig, read_checkpoint, save_checkpoint, write_manifest
+from hybridvla_core.checkpoints.format import read_checkpoint, write_manifest
 from hybridvla_core.contracts import Mode, Observation
 from hybridvla_core.errors import CheckpointError, ConfigurationError, DeviceError, ObservationError
-from hybridvla_core.model.hybridvla import HybridVLA
-from hybridvla_core.model.presets import llama, preset
 from hybridvla_core.model.schedule import DiffusionSchedule
-from hybridvla_core.policy.inference.ensemble import EnsembleConfig, disagreement, fuse
+from hybridvla_core.policy.inference.ensemble import disagreement, fuse
 from hybridvla_core.policy.predictor import Policy
-from hybridvla_core.training.tiny.tokenizer import build_tiny_tokenizer
-from hybridvla_core.transforms.conventions import ActionConvention
 from hybridvla_core.transforms.images import fit
 from hybridvla_core.transforms.normalise import Normaliser
-
-CONVENTION = ActionConvention(
-    arms=("arm",), translation="delta_base_frame", rotation="absolute_euler_xyz", rotation_reference_xyzw=(1.0, 0, 0, 0),
-    gripper_sense="one_is_open", delta_base="measured", action_period_s=0.0, state_source="measured")
-ENSEMBLE = EnsembleConfig("mean", 0.96, 0, "so3", "diffusion")
-SCALE = {"q01": [-1.0] * 6 + [0.0], "q99": [1.0] * 6 + [1.0], "mask": [True] * 6 + [False]}
-STATISTICS = {"set": {"action": SCALE, "proprio": SCALE}}
-
-
-def small_model():
-    config = preset("tiny")
-    return replace(config, decoder=llama(64, 2, 2, 96, 832), projector=(64, 64, 64))
-
-
-def write(folder, **changes):
-    torch.manual_seed(3)
-    model = HybridVLA(small_model()).initialise(0.2)
-    config = CheckpointConfig(
-        format=1, model=small_model(), convention=CONVENTION, cameras=("front",), image_strategy="resize-naive",
-        ensemble=ENSEMBLE, ddim_steps=4, autoregressive_condition="denoised", statistics_key="set")
-    save_checkpoint(folder, model.state_dict(), replace(config, **changes), STATISTICS,
-                    build_tiny_tokenizer().to_str(), {"made": "by a test"}, torch.float16)
-    return folder
 
 
 @pytest.fixture

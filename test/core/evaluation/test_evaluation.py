@@ -1,17 +1,14 @@
 """Episodes in process with a scripted policy: the real proposer, filter and rig."""
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from hybridvla_cli.__main__ import main
 from hybridvla_core.contracts import Mode, Prediction
 from hybridvla_core.evaluation.suite import Suite, draw_specs, load_configs, summarise
+from hybridvla_core.paths import ROOT
 from hybridvla_core.report.statistics import calibration, correlation, wilson
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class ScriptedPolicy:

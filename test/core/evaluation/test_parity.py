@@ -11,8 +11,9 @@ import pytest
 
 from hybridvla_cli.__main__ import main
 from hybridvla_core.evaluation.parity.table import Archive, Table
+from hybridvla_core.paths import ROOT
 
-GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", Path(__file__).resolve().parents[3] / "shared" / "golden")) / "public"
+GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", ROOT.parent / "shared" / "golden")) / "public"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no recorded fixtures at {GOLDEN}")
 
 #: File, array, what is added to it, and the row that has to notice.

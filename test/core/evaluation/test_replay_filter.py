@@ -1,7 +1,6 @@
 """Proposals through the filter from recorded joints; whether a policy looks and listens; the verdict."""
 from __future__ import annotations
 
-from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,11 +14,11 @@ from hybridvla_core.evaluation.replay.report import junit
 from hybridvla_core.evaluation.replay.rows import Frame
 from hybridvla_core.evaluation.replay.settings import ReplaySettings
 from hybridvla_core.evaluation.replay.verdict import Check, judge_senses, reasons, verdict
+from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.proposing.proposals import Inference
 from hybridvla_core.robots.config import load_robot
 
-ROOT = Path(__file__).resolve().parents[2]
 ROBOT = load_robot(ROOT / "config/robots/sim_fr3.yaml")
 SETTINGS = load_file(ReplaySettings, ROOT / "config/replay/thresholds.yaml")
 CONFIG = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml")

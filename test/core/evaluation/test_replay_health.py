@@ -1,13 +1,12 @@
 """Streams of a recording: what died, jumped or changed its names, and when."""
 from __future__ import annotations
 
-from pathlib import Path
-
 from hybridvla_core.configuration import load_file
 from hybridvla_core.evaluation.replay.health import NameWatch, StreamHealth
 from hybridvla_core.evaluation.replay.settings import ReplaySettings
+from hybridvla_core.paths import ROOT
 
-RULES = load_file(ReplaySettings, Path(__file__).resolve().parents[2] / "config/replay/thresholds.yaml").streams
+RULES = load_file(ReplaySettings, ROOT / "config/replay/thresholds.yaml").streams
 NAMES = ("joint1", "joint2")
 
 

@@ -1,8 +1,6 @@
 """Recorded motion into keyframes: rests, grasps, phases, and what cannot be compared."""
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,9 +9,9 @@ from hybridvla_core.contracts import Pose
 from hybridvla_core.evaluation.replay.settings import ReplaySettings
 from hybridvla_core.evaluation.replay.track import Track
 from hybridvla_core.evaluation.replay.truth import Recording, TruthFinder
+from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 
-ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = load_file(ReplaySettings, ROOT / "config/replay/thresholds.yaml")
 CONVENTION = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml").convention
 DOWN = np.array([1.0, 0.0, 0.0, 0.0])

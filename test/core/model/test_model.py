@@ -18,9 +18,10 @@ from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.presets import preset, preset_names
 from hybridvla_core.model.timm_import import vision_transformer
 from hybridvla_core.model.tokens import ActionTokens
+from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.inference.plain import Engine, draw_noise
 
-GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", Path(__file__).resolve().parents[3] / "shared" / "golden")) / "public"
+GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", ROOT.parent / "shared" / "golden")) / "public"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no recorded fixtures at {GOLDEN}")
 
 

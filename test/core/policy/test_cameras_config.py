@@ -1,18 +1,16 @@
 """Camera configurations: what is refused, the shipped files, and a policy moved to another rig's cameras."""
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from hybridvla_core.configuration import from_mapping, load_file
 from hybridvla_core.errors import ConfigurationError, ObservationError
+from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.cameras import CameraRig, CameraSource
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import check_fit
 from hybridvla_core.robots.config import RobotConfig
 
-ROOT = Path(__file__).resolve().parents[2]
 RIGS = sorted((ROOT / "config/cameras").glob("*.yaml"))
 FRONT = {"view": "front", "image_topic": "/f"}
 

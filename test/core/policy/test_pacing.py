@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +10,12 @@ from hybridvla_core.benchmark.staleness import Setting, Simulation
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Mode, Observation, Pose, Prediction
 from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.proposing.pacing import Pacing
 from hybridvla_core.policy.proposing.proposals import Inference, make_proposal
 
-BASE = load_file(PolicyConfig, Path(__file__).resolve().parents[2] / "config" / "policies" / "tiny.yaml")
+BASE = load_file(PolicyConfig, ROOT / "config" / "policies" / "tiny.yaml")
 
 
 def dense(execution, period=0.05):

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +9,11 @@ import pytest
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import ArmState, Kind, Mode, PolicyState, Pose, Prediction
 from hybridvla_core.errors import ConfigurationError, ObservationError
+from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.proposing.proposer import Proposer, check_fit
 from hybridvla_core.robots.config import RobotConfig
 
-ROOT = Path(__file__).resolve().parents[2]
 IMAGES = {"front": np.zeros((256, 256, 3), dtype=np.uint8)}
 
 

@@ -1,16 +1,16 @@
 """Robot files: read whole, refused by name."""
 import copy
-from pathlib import Path
 
 import pytest
 import yaml
 
 from hybridvla_core.configuration import from_mapping, read_mapping
 from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import RobotConfig, load_robot
 from hybridvla_ros import adapters
 
-ROBOTS = Path(__file__).resolve().parents[2] / "config" / "robots"
+ROBOTS = ROOT / "config" / "robots"
 
 
 @pytest.mark.parametrize("path", sorted(ROBOTS.glob("*.yaml")), ids=lambda path: path.stem)

@@ -1,11 +1,7 @@
 """The way to the start joints: slow, clear, looked at before the first step; joint rigs with one clock for both arms."""
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 from safety_rig import Rig
 
 from hybridvla_core.safety.execution.homing import Homing

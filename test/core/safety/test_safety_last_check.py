@@ -1,17 +1,17 @@
 """The last check objects to every kind of bad step, by name, and to nothing else."""
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import load_robot
 from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_core.robots.limits import Plane
 from hybridvla_core.safety.motion.last_check import ArmCheck, LastCheck
 
-ROBOTS = Path(__file__).resolve().parents[2] / "config" / "robots"
+ROBOTS = ROOT / "config" / "robots"
 ROBOT = load_robot(ROBOTS / "sim_fr3.yaml")
 ARM, DT = ROBOT.arms[0], ROBOT.dt
 KINEMATICS = ArmKinematics(ARM)

@@ -1,6 +1,5 @@
 """A streamed opening: range, speed and acceleration on every step, whatever is asked for."""
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,11 +7,12 @@ from safety_rig import Rig
 
 from hybridvla_core.contracts import GripperState
 from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import load_robot
 from hybridvla_core.safety.execution.gripper import GripperSequencer
 from hybridvla_core.safety.execution.gripper_stream import GripperLimit
 
-ROBOTS = Path(__file__).resolve().parents[2] / "config" / "robots"
+ROBOTS = ROOT / "config" / "robots"
 ROBOT = load_robot(ROBOTS / "agilex.yaml")
 GRIPPER, DT = ROBOT.arms[0].gripper, ROBOT.dt
 SPEED = GRIPPER.speed_m_s / GRIPPER.max_width_m * DT

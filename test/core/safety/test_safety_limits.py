@@ -1,12 +1,12 @@
 """Each limit by itself: positive inside, negative outside, by the amount; kinematics against an independent table."""
 import dataclasses
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from checker import ArmLimits
 
 from hybridvla_core.geometry import rotations
+from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import load_robot
 from hybridvla_core.robots.kinematics import ArmKinematics, BatchKinematics
 from hybridvla_core.safety import limits
@@ -17,10 +17,7 @@ from hybridvla_core.safety.limits.singularity import smallest_singular_values
 from hybridvla_core.safety.motion.braking import Braking
 from hybridvla_core.safety.motion.solver import StepSolver
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fuzz"))
-from checker import ArmLimits
-
-ROBOTS = Path(__file__).resolve().parents[2] / "config" / "robots"
+ROBOTS = ROOT / "config" / "robots"
 ROBOT = load_robot(ROBOTS / "sim_fr3.yaml")
 ARM = ROBOT.arms[0]
 START = np.array(ARM.start_joints_rad)

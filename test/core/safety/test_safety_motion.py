@@ -1,13 +1,13 @@
 """The commanded trajectory: from every moment a stop inside all limits, and what happens when something fails."""
 import copy
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
 from safety_rig import Rig
 from scipy.spatial.transform import Rotation
 
+from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import load_robot
 from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_core.robots.limits import Plane
@@ -17,7 +17,7 @@ from hybridvla_core.safety.motion.motion import Motion
 from hybridvla_core.safety.motion.pursuit import Goal
 from hybridvla_core.safety.status import Reason
 
-ROBOTS = Path(__file__).resolve().parents[2] / "config" / "robots"
+ROBOTS = ROOT / "config" / "robots"
 ROBOT = load_robot(ROBOTS / "sim_fr3.yaml")
 DUAL = load_robot(ROBOTS / "sim_dual.yaml")
 ARM = ROBOT.arms[0]

@@ -1,5 +1,4 @@
 """The filter's own geometry against libraries that know nothing of it: Pinocchio's and hpp-fcl's."""
-from pathlib import Path
 
 import hppfcl
 import numpy as np
@@ -7,6 +6,7 @@ import pinocchio as pin
 import pytest
 from scipy.spatial.transform import Rotation
 
+from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import load_robot
 from hybridvla_core.robots.kinematics import ArmKinematics, BatchKinematics
 from hybridvla_core.safety import limits
@@ -14,7 +14,7 @@ from hybridvla_core.safety.limits.limit import Trajectory
 from hybridvla_core.safety.motion.pursuit import PLAN
 from hybridvla_core.safety.motion.solver import StepSolver
 
-ROBOTS = Path(__file__).resolve().parents[2] / "config" / "robots"
+ROBOTS = ROOT / "config" / "robots"
 
 # frankaemika/docs control_parameters.rst, written as a URDF: the joint frames of the table by roll, pitch, yaw. Its
 # position limits are those of another system image, to show that nobody reads them.
@@ -66,7 +66,7 @@ def test_position_limits_are_those_of_the_file_where_a_urdf_differs(shift, joint
 
 def test_nothing_of_the_package_reads_a_robot_description():
     """No URDF, SDF, SRDF or MJCF is opened by the filter or its configuration."""
-    folder = Path(__file__).resolve().parents[2] / "src" / "hybridvla_core" / "safety"
+    folder = ROOT / "src" / "hybridvla_core" / "safety"
     for file in folder.rglob("*.py"):
         text = file.read_text(encoding="utf-8").lower()
         for word in ("buildmodelfrom", ".urdf", ".sdf", ".srdf", ".mjcf", ".xml", "robot_description"):

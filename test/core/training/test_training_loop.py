@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +11,11 @@ from torch import nn
 
 from hybridvla_core.configuration import from_mapping
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
+from hybridvla_core.paths import ROOT
 from hybridvla_core.training import trainer as loop
 from hybridvla_core.training.config import StageConfig, TrainingConfig
 
-VALUES = yaml.safe_load((Path(__file__).resolve().parents[2] / "config/training/tiny.yaml").read_text())
+VALUES = yaml.safe_load((ROOT / "config/training/tiny.yaml").read_text())
 STAGE = StageConfig(steps=6, images=1, labels=1, learning_rate=0.1)
 
 

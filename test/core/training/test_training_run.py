@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +12,8 @@ from safetensors.torch import load_file
 from hybridvla_core.checkpoints.format import TOKENIZER, read_checkpoint, write_manifest
 from hybridvla_core.checkpoints.weights import WEIGHTS
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.paths import ROOT
 from hybridvla_sim.tasks.blocks.demonstrations import write_shard
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

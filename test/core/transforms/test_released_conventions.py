@@ -13,13 +13,13 @@ import pytest
 
 from hybridvla_cli.convert import _convention
 from hybridvla_core.configuration import load_file
+from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.cameras import CameraRig
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import check_fit
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.transforms.conventions import ActionConvention
 
-ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", ROOT.parent / "shared" / "golden")) / "public"
 SHARED = {"translation": "delta_base_frame", "rotation": "absolute_euler_xyz", "rotation_reference_xyzw": (0.0, 0.0, 0.0, 1.0),
           "gripper_sense": "one_is_open", "delta_base": "commanded", "action_period_s": 0.0, "state_source": "last_command"}

@@ -1,7 +1,6 @@
 """AgileX without a graph: messages, the start-up probe of units, what a status means, and the form of a command."""
 import dataclasses
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from scipy.spatial.transform import Rotation
 from hybridvla_core.contracts import Pose
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.geometry.rotations import to_quaternion
+from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import load_robot
 from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_core.safety.status import ArmCommand
@@ -17,7 +17,7 @@ from hybridvla_ros.adapters.agilex import status as agilex_status
 from hybridvla_ros.adapters.agilex.command import ArmStream, tool_pose
 from hybridvla_ros.adapters.agilex.probe import FIRMWARES, SAMPLES, EndPose, UnitProbe
 
-ROBOTS = Path(__file__).resolve().parents[2] / "config" / "robots"
+ROBOTS = ROOT / "config" / "robots"
 CONFIG = load_robot(ROBOTS / "agilex.yaml")
 ARM = CONFIG.arms[0]
 JOINTS = np.array([0.3, 1.4, -1.1, 0.2, 0.8, -0.4])

@@ -5,7 +5,6 @@ import struct
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +13,7 @@ from franka_msgs.msg import FrankaState
 
 from hybridvla_core.contracts import GripperState
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
+from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import load_robot
 from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_ros.adapters.franka import reading, start_up
@@ -23,8 +23,6 @@ from hybridvla_ros.console.deadman_node import JoyButton, PedalKeys
 from hybridvla_ros.stand_ins.franka.robot import TriggerRate
 from hybridvla_sim.fr3.drive import Drive, FrankaDrive
 from hybridvla_sim.fr3.rig import Rig
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

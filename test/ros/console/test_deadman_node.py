@@ -4,14 +4,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import rospy
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
-NODE = Path(__file__).resolve().parents[2] / "nodes" / "deadman_node"
+from hybridvla_core.paths import ROOT
+
+NODE = ROOT / "nodes" / "deadman_node"
 
 
 @pytest.fixture

@@ -6,13 +6,11 @@ import pty
 import subprocess
 import sys
 import termios
-from pathlib import Path
 
 import pytest
 
+from hybridvla_core.paths import ROOT
 from hybridvla_ros.console.episode_keys import KeyReader, loop
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +10,9 @@ from scipy.spatial.transform import Rotation
 from hybridvla_core.configuration import from_mapping, load_file, read_mapping
 from hybridvla_core.contracts import Pose
 from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.paths import ROOT
 from hybridvla_ros.console.teleop import Teleop, TeleopConfig
 
-ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "config/teleop/spacemouse.yaml"
 DOWN = np.array([1.0, 0.0, 0.0, 0.0])
 HELD, BOTH, NONE = (1, 0), (1, 1), (0, 0)

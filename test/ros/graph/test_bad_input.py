@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +13,10 @@ import rosgraph
 import rospy
 from sensor_msgs.msg import Image
 
+from hybridvla_core.paths import ROOT
 from hybridvla_ros.messages.images import from_rgb
 from hybridvla_ros.runtime.private_graph import free_port
 
-ROOT = Path(__file__).resolve().parents[2]
 ROBOT, POLICY = "_robot_config:=config/robots/sim_fr3.yaml", "_policy_config:=config/policies/tiny.yaml"
 
 
@@ -44,7 +43,7 @@ def camera(rig):
     """The fake policy on a camera that shows nothing yet; the filter active."""
     rig.kill_policy()
     rig.policy = rig.graph.start(
-        [sys.executable, str(Path(__file__).with_name("fake_policy_node.py")), ROBOT, POLICY,
+        [sys.executable, str(ROOT / "test/support/fake_policy_node.py"), ROBOT, POLICY,
          f"/camera_front/color/image_raw:={Camera.topic}"], "policy.log")
     rig.heartbeat = None
     rig.until(lambda: rig.heartbeat is not None, "a heartbeat", 40)
@@ -148,7 +147,7 @@ def test_another_camera_than_the_configured_one_is_named_and_nothing_is_predicte
     path = a_rig(tmp_path, serial="AY1", serial_parameter="/test_camera/camera/serial_number")
     rospy.set_param("/test_camera/camera/serial_number", "AY2")
     rig.kill_policy()
-    rig.policy = rig.graph.start([sys.executable, str(Path(__file__).with_name("fake_policy_node.py")), ROBOT, POLICY,
+    rig.policy = rig.graph.start([sys.executable, str(ROOT / "test/support/fake_policy_node.py"), ROBOT, POLICY,
                                   f"_cameras:={path}"], "policy.log")
     try:
         rig.heartbeat = None

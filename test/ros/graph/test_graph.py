@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.paths import ROOT
 
 
 def count(rig, name):
@@ -230,12 +231,11 @@ def test_a_second_filter_refuses_to_start(bench):
 def test_rostest_file(tmp_path):
     """The same as `rostest hybridvla safety_filter.test`, with its own master."""
     import os
-    from pathlib import Path
 
     from hybridvla_ros.runtime.private_graph import free_port
 
     environment = dict(os.environ, ROS_MASTER_URI=f"http://127.0.0.1:{free_port()}", ROS_HOME=str(tmp_path))
-    done = subprocess.run(["rostest", str(Path(__file__).parents[1] / "safety_filter.test")], env=environment,
+    done = subprocess.run(["rostest", str(ROOT / "test/safety_filter.test")], env=environment,
                           capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "TESTS: 3" in done.stdout

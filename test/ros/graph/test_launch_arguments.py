@@ -5,18 +5,17 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 import rospy
 import yaml
 
 from hybridvla_core.configuration import load_file
+from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_ros.runtime import node_support
 from hybridvla_ros.runtime.private_graph import free_port
 
-ROOT = Path(__file__).resolve().parents[2]
 #: Without a robot: the stand-in's files in place of the driver's.
 STAND_IN = ("rig:=stand_in",)
 CONTROL = """<launch>

@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import CheckpointError, ConfigurationError
+from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.cameras import CameraRig
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import misfits
@@ -17,7 +17,6 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.transforms.conventions import ActionConvention
 from hybridvla_ros.policy_node import load_policy
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "checkpoints/tiny"
 
 

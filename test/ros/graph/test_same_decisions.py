@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +11,11 @@ from sensor_msgs.msg import Image, JointState
 
 from hybridvla_cli.evaluate import load_policy
 from hybridvla_core.evaluation.suite import Suite, load_configs
+from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.proposing.proposer import Proposer
 from hybridvla_ros.messages.images import to_rgb
 from hybridvla_ros.observation.arm_feed import ArmFeed
 
-ROOT = Path(__file__).resolve().parents[2]
 SCENE, INSTRUCTION = 3_000_007, "put the red block on the green pad"
 #: Two pictures of one scene over ROS and in process differ by the last tremble of an arm at rest.
 FIRST_TOLERANCE_M = 0.01

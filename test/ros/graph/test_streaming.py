@@ -1,14 +1,14 @@
 """Dense actions in the live graph: predicted while the last ones are executed, just before a chunk ends, or after it."""
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import yaml
 
+from hybridvla_core.paths import ROOT
+
 PERIOD, CHUNK = 0.1, 4
-TINY = Path(__file__).resolve().parents[2] / "config" / "policies" / "tiny.yaml"
+TINY = ROOT / "config" / "policies" / "tiny.yaml"
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Frames prepared as they arrive: the same prediction as without, and what is wrong with one is said when it is used."""
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -18,7 +16,6 @@ from hybridvla_ros.observation import camera_feed
 from hybridvla_ros.observation.camera_feed import CameraFeed, Frame
 from hybridvla_ros.policy_node import PolicyNode
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "core"))
 SMOOTH = cv2.resize(np.random.default_rng(2).integers(0, 256, (6, 8, 3), dtype=np.uint8), (640, 480),
                     interpolation=cv2.INTER_LINEAR)
 NOW = 1000.0

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from collections import deque
-from pathlib import Path
 
 import numpy as np
 import pyrealsense2 as rs
@@ -13,19 +12,16 @@ import pytest
 import rospy
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from realsense_bench import SoftCamera, Streaming
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
+from hybridvla_core.paths import ROOT
 from hybridvla_ros.messages.images import to_rgb
 from hybridvla_ros.realsense.camera import CameraState
 from hybridvla_ros.realsense.config import DeviceConfig, RealsenseConfig
 from hybridvla_ros.realsense.node import RealsenseNode
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "core"))
-from realsense_bench import SoftCamera, Streaming  # noqa: E402  # the path comes first
-
-ROOT = HERE.parents[1]
 NAMES = {"camera_a": "111", "camera_b": "222"}
 
 
@@ -65,7 +61,7 @@ def cameras(bench, tmp_path_factory):
     config.write_text(yaml.safe_dump({
         "devices": [{"name": name, "serial": ""} for name in NAMES], "frame_timeout_s": 0.5, "reset_timeout_s": 1.0,
         "reset_interval_s": 60.0}))
-    node = bench.graph.start([sys.executable, str(HERE / "soft_camera_node.py"), f"_config:={config}",
+    node = bench.graph.start([sys.executable, str(ROOT / "test/support/soft_camera_node.py"), f"_config:={config}",
                               "_serials:=camera_a=111,camera_b=222"], "realsense.log")
     watch = Watch()
     try:

@@ -6,7 +6,6 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +19,9 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from hybridvla.msg import ActionProposal, EpisodeEvent
+from hybridvla_core.paths import ROOT
 from hybridvla_ros.messages.images import to_rgb
 
-ROOT = Path(__file__).resolve().parents[2]
 INSTRUCTION = "put the red block on the green pad"
 
 

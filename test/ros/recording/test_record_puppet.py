@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +14,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, JointState
 from std_srvs.srv import Trigger
 
 from hybridvla.srv import SetInstruction
+from hybridvla_core.paths import ROOT
 from hybridvla_ros.messages.images import to_jpeg
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class Driver:

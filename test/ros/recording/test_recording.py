@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import threading
-from pathlib import Path
 
 import pytest
 import rosbag
@@ -17,13 +16,13 @@ from std_msgs.msg import String
 from hybridvla_core.checkpoints.manifest import sha256
 from hybridvla_core.configuration import from_mapping, load_file
 from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.paths import ROOT
 from hybridvla_ros.recording import recording as module
 from hybridvla_ros.recording.bag_writer import BagWriter, RawMessage, begins_with_header
 from hybridvla_ros.recording.config import RecordingConfig
 from hybridvla_ros.recording.recorder_node import snapshot
 from hybridvla_ros.recording.recording import Recording, RecordingError, recover
 
-ROOT = Path(__file__).resolve().parents[2]
 PLENTY = 10 ** 15
 BEGIN = 1_000_000_000_000
 
