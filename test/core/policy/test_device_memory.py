@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_policy_and_checkpoint import observation, write
+from small_policy import observation, write
 
 from hybridvla_cli.__main__ import main
 from hybridvla_core.errors import DeviceError

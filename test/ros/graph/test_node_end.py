@@ -14,7 +14,7 @@ from hybridvla_ros.runtime.node_support import node_ending, publish_unless_endin
 ENDING_NODE = """
 import rospy
 from std_msgs.msg import String
-from hybridvla_ros.node_support import publish_unless_ending
+from hybridvla_ros.runtime.node_support import publish_unless_ending
 rospy.init_node("ending", disable_signals=True)
 publisher = rospy.Publisher("/ending", String, queue_size=1)
 def late(_reason):

@@ -23,7 +23,7 @@ NOW = 1000.0
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory):
-    from test_policy_and_checkpoint import write
+    from small_policy import write
 
     from hybridvla_core.policy.predictor import Policy
 
@@ -68,7 +68,7 @@ def used(feed, message):
 
 
 def predicted(policy, image):
-    from test_policy_and_checkpoint import observation
+    from small_policy import observation
 
     return policy.predict(observation(images={"front": image}))
 
