@@ -3,9 +3,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from hybridvla_core.checkpoints.format import CheckpointConfig, save_checkpoint
+from hybridvla_core.contracts import Observation
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.presets import llama, preset
 from hybridvla_core.policy.inference.ensemble import EnsembleConfig
@@ -34,3 +36,9 @@ def write(folder, **changes):
     save_checkpoint(folder, model.state_dict(), replace(config, **changes), STATISTICS,
                     build_tiny_tokenizer().to_str(), {"made": "by a test"}, torch.float16)
     return folder
+
+
+def observation(stamp=7, **changes):
+    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    values = dict(images={"front": image}, instruction="put the red block on the green pad", state=np.zeros(7), stamp_ns=stamp)
+    return Observation(**{**values, **changes})

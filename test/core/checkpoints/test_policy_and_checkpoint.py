@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_policy import ENSEMBLE, SCALE, write
+from small_policy import ENSEMBLE, SCALE, observation, write
 
 from hybridvla_cli.__main__ import main
 from hybridvla_core.checkpoints.format import read_checkpoint, write_manifest
-from hybridvla_core.contracts import Mode, Observation
+from hybridvla_core.contracts import Mode
 from hybridvla_core.errors import CheckpointError, ConfigurationError, DeviceError, ObservationError
 from hybridvla_core.model.schedule import DiffusionSchedule
 from hybridvla_core.policy.inference.ensemble import disagreement, fuse
@@ -24,12 +24,6 @@ from hybridvla_core.transforms.normalise import Normaliser
 @pytest.fixture
 def folder(tmp_path):
     return write(tmp_path / "checkpoint")
-
-
-def observation(stamp=7, **changes):
-    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
-    values = dict(images={"front": image}, instruction="put the red block on the green pad", state=np.zeros(7), stamp_ns=stamp)
-    return Observation(**{**values, **changes})
 
 
 def test_a_prediction_can_be_repeated_and_modes_differ(folder):
