@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any, Mapping, Type, TypeVar, Union
+from typing import Any, Mapping, Tuple, Type, TypeVar, Union
 
 import dacite
 import yaml
@@ -12,6 +12,32 @@ import yaml
 from hybridvla_core.errors import ConfigurationError
 
 T = TypeVar("T")
+Vector = Tuple[float, ...]
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises ConfigurationError(message) unless the condition holds."""
+    if not condition:
+        raise ConfigurationError(message)
+
+
+def require_tables(where: str, tables: Mapping[str, Vector], entries: int) -> None:
+    """Raises ConfigurationError unless every named table has that many finite numbers."""
+    for key, values in tables.items():
+        require(len(values) == entries, f"{where}: {key} has {len(values)} entries and needs {entries}")
+        require(all(math.isfinite(value) for value in values), f"{where}: {key} needs finite numbers")
+
+
+def in_range(key: str, value: float, low: float, high: float) -> None:
+    """Raises ConfigurationError naming the key unless low <= value <= high.
+
+    Args:
+        key: name of the value in the message, with its section, as `franka: min_state_hz`.
+        value: the number that was read; NaN is outside every range.
+        low: smallest allowed value.
+        high: largest allowed value.
+    """
+    require(low <= value <= high, f"{key} must lie between {low:g} and {high:g}, and is {value:g}")
 
 
 def from_mapping(cls: Type[T], data: Mapping[str, Any], where: str) -> T:

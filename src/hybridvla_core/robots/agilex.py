@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hybridvla_core.robots.limits import require
+from hybridvla_core.configuration import require
 
 UNITS = ("m_rad", "mm_deg")
 

@@ -4,141 +4,19 @@ Limits come from here alone; those of a URDF or MJCF are never read. Units are i
 """
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Optional, Tuple, Union
 
-import numpy as np
-
-from hybridvla_core.configuration import load_file
+from hybridvla_core.configuration import load_file, require
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.robots.agilex import AgilexConfig
+from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.robots.franka import FrankaConfig
-from hybridvla_core.robots.limits import (
-    CartesianLimits,
-    CollisionConfig,
-    JointLimits,
-    LeashConfig,
-    SingularityConfig,
-    Workspace,
-    require,
-    require_tables,
-)
 
-Vector = Tuple[float, ...]
 DOORS = ("cartesian", "joint")
 DRIVER_DOORS = {"agilex_joint": "joint", "agilex_pos_cmd": "cartesian"}
 ON_LIMIT = ("scale", "slide")
-
-
-@dataclass(frozen=True)
-class Kinematics:
-    """Denavit-Hartenberg table after Craig (modified): joint i = RotX(alpha) TransX(a) RotZ(theta) TransZ(d)."""
-
-    a_m: Vector
-    d_m: Vector
-    alpha_rad: Vector
-    theta_offset_rad: Vector
-    flange_m: float
-
-    def __post_init__(self) -> None:
-        require(len(self.a_m) > 0, "kinematics: a_m needs one number for each joint")
-        require_tables("kinematics", {key: getattr(self, key) for key in ("a_m", "d_m", "alpha_rad", "theta_offset_rad")},
-                       len(self.a_m))
-        require(math.isfinite(self.flange_m), "kinematics: flange_m needs a finite number")
-
-
-@dataclass(frozen=True)
-class Tool:
-    """The tool centre point seen from the flange, and the load. position_m (3,), quaternion_xyzw (4,)."""
-
-    frame: str
-    position_m: Vector
-    quaternion_xyzw: Vector
-    mass_kg: float
-
-    def __post_init__(self) -> None:
-        _check_pose("tool", self.position_m, self.quaternion_xyzw)
-        require(self.mass_kg >= 0.0, "tool: mass_kg must not be negative")
-
-
-@dataclass(frozen=True)
-class Mount:
-    """Where the arm's base stands in the frame all arms share."""
-
-    position_m: Vector
-    quaternion_xyzw: Vector
-
-    def __post_init__(self) -> None:
-        _check_pose("mount", self.position_m, self.quaternion_xyzw)
-
-
-@dataclass(frozen=True)
-class GripperConfig:
-    """Opening is 0 closed to 1 open = width / max_width_m.
-
-    binary: commands are 0 or 1, decided with hysteresis (below close_below it closes, above open_above it opens).
-    Otherwise a new command goes out when it differs by `deadband`. speed_m_s and acceleration_m_s2 bound the width's
-    motion where openings are streamed.
-    readings: what the driver reports (and takes) closed and open, in its own units; without it 0 and max_width_m.
-    """
-
-    max_width_m: float
-    binary: bool
-    close_below: float
-    open_above: float
-    deadband: float
-    speed_m_s: float
-    acceleration_m_s2: float
-    force_n: float
-    minimum_wait_s: float
-    deadline_s: float
-    readings: Optional[Tuple[float, float]] = None
-
-    def __post_init__(self) -> None:
-        require(self.max_width_m > 0.0, "gripper: max_width_m must be positive")
-        require(self.readings is None or abs(self.readings[1] - self.readings[0]) > 1e-3,
-                "gripper: readings must differ between closed and open")
-        require(0.0 < self.close_below < self.open_above < 1.0, "gripper: 0 < close_below < open_above < 1 is needed")
-        require(0.0 < self.deadband < 1.0, "gripper: deadband must lie between 0 and 1")
-        require(min(self.speed_m_s, self.acceleration_m_s2, self.force_n) > 0.0,
-                "gripper: speed_m_s, acceleration_m_s2 and force_n must be positive")
-        require(0.0 <= self.minimum_wait_s < self.deadline_s, "gripper: minimum_wait_s must be below deadline_s")
-
-
-@dataclass(frozen=True)
-class ArmConfig:
-    """One arm. `topics`: what the ROS adapter reads and writes, by role; the core does not look at them."""
-
-    name: str
-    base_frame: str
-    joint_names: Tuple[str, ...]
-    start_joints_rad: Vector
-    kinematics: Kinematics
-    tool: Tool
-    mount: Mount
-    joint_limits: JointLimits
-    cartesian_limits: CartesianLimits
-    workspace: Workspace
-    singularity: SingularityConfig
-    collision: CollisionConfig
-    leash: LeashConfig
-    gripper: GripperConfig
-    topics: Dict[str, str]
-
-    def __post_init__(self) -> None:
-        dof = len(self.joint_names)
-        require(len(set(self.joint_names)) == dof, f"arm {self.name}: joint_names must differ")
-        for key, size in (("kinematics", len(self.kinematics.a_m)), ("start_joints_rad", len(self.start_joints_rad)),
-                          ("joint_limits", len(self.joint_limits.lower_rad))):
-            require(size == dof, f"arm {self.name}: {key} has {size} entries for {dof} joints")
-        require(all(0 <= capsule.link <= dof for capsule in self.collision.capsules),
-                f"arm {self.name}: a capsule names a link outside 0..{dof}")
-
-    @property
-    def dof(self) -> int:
-        return len(self.joint_names)
 
 
 @dataclass(frozen=True)
@@ -268,9 +146,3 @@ class RobotConfig:
 def load_robot(path: Union[str, Path]) -> RobotConfig:
     """Read `config/robots/<name>.yaml`. Raises ConfigurationError naming the key that does not fit."""
     return load_file(RobotConfig, path)
-
-
-def _check_pose(where: str, position: Vector, quaternion: Vector) -> None:
-    require(len(position) == 3 and all(math.isfinite(x) for x in position), f"{where}: position_m needs three numbers")
-    require(len(quaternion) == 4 and abs(np.linalg.norm(quaternion) - 1.0) < 1e-6,
-            f"{where}: quaternion_xyzw must be a unit quaternion of four numbers")

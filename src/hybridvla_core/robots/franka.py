@@ -2,11 +2,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Tuple
+from typing import Any
 
-from hybridvla_core.robots.limits import require
+from hybridvla_core.configuration import Vector, require
 
-Vector = Tuple[float, ...]
 #: Most the example controller's dynamic_reconfigure takes: N/m, N m/rad, N m/rad.
 MOST_STIFFNESS = (400.0, 30.0, 100.0)
 HEADROOM = 1.25     # collision thresholds above the push the leash allows

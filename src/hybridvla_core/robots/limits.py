@@ -3,24 +3,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Dict, Optional, Tuple
+from typing import Optional, Tuple
 
-from hybridvla_core.errors import ConfigurationError
-
-Vector = Tuple[float, ...]
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise ConfigurationError(message) unless the condition holds."""
-    if not condition:
-        raise ConfigurationError(message)
-
-
-def require_tables(where: str, tables: Dict[str, Vector], entries: int) -> None:
-    """Every named table has that many finite numbers."""
-    for key, values in tables.items():
-        require(len(values) == entries, f"{where}: {key} has {len(values)} entries and needs {entries}")
-        require(all(math.isfinite(value) for value in values), f"{where}: {key} needs finite numbers")
+from hybridvla_core.configuration import Vector, require, require_tables
 
 
 @dataclass(frozen=True)

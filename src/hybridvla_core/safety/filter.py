@@ -14,9 +14,9 @@ import numpy as np
 from hybridvla_core.contracts import ArmState, Heartbeat, Kind, Proposal
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.robots.config import RobotConfig
-from hybridvla_core.safety import reporting
+from hybridvla_core.safety.counters import Counters
 from hybridvla_core.safety.execution.execution import Execution
-from hybridvla_core.safety.inputs.acceptance import Gate
+from hybridvla_core.safety.inputs.acceptance import ProposalGate
 from hybridvla_core.safety.inputs.clock_watch import ClockWatch
 from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
 from hybridvla_core.safety.inputs.watchdogs import Watchdogs
@@ -24,7 +24,7 @@ from hybridvla_core.safety.machine import StateMachine
 from hybridvla_core.safety.motion.motion import Motion
 from hybridvla_core.safety.outputs.commands import Commands
 from hybridvla_core.safety.outputs.status_report import StatusReport
-from hybridvla_core.safety.status import Acceptance, FilterOutput, Reason, State
+from hybridvla_core.safety.status import Acceptance, FilterOutput, Reason, State, flag_names
 
 EARLY = 0.4          # share of a tick before which a further tick changes nothing
 NOTICE_S = 1.0       # a refused parameter is shown in the status for this long
@@ -37,9 +37,9 @@ class SafetyFilter:
         self.config = config
         self._dry_run = dry_run
         self._speed_scale = config.speed_scale
-        self._counters = reporting.Counters()
+        self._counters = Counters()
         self._motion = Motion(config)
-        self._gate = Gate(config)
+        self._gate = ProposalGate(config)
         self._arms = MeasuredArms(config, self._counters)
         self._watchdogs = Watchdogs(config, self._gate, self._arms, self._counters, ClockWatch(simulated_time))
         self._execution = Execution(config, self._motion, self._arms)
@@ -213,4 +213,4 @@ class SafetyFilter:
             self._counters.add("reposes", int(self._motion.repose(measured)))
 
     def _count_rejection(self, reason: Reason) -> None:
-        self._counters.add(f"rejected/{reporting.flag_names(reason).lower()}")
+        self._counters.add(f"rejected/{flag_names(reason).lower()}")

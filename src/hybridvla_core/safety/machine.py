@@ -5,12 +5,12 @@ import math
 from typing import Optional, Set, Tuple
 
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.safety.counters import Counters
 from hybridvla_core.safety.execution.execution import ENDING, Execution
 from hybridvla_core.safety.execution.homing import Homing
 from hybridvla_core.safety.execution.reentry import Reentry, worst_violation
 from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
 from hybridvla_core.safety.motion.motion import Motion
-from hybridvla_core.safety.reporting import Counters
 from hybridvla_core.safety.status import Reason, State
 
 RAMP_BEGIN = 0.1      # share of the speed at the beginning of a ramp

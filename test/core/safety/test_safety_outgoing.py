@@ -12,7 +12,7 @@ from hybridvla_core.safety.execution import plan
 from hybridvla_core.safety.limits.workspace import WorkspaceLimit
 from hybridvla_core.safety.motion.last_check import ArmCheck
 from hybridvla_core.safety.motion.motion import Motion
-from hybridvla_core.safety.outputs.audit import Outgoing
+from hybridvla_core.safety.outputs.audit import CommandAudit
 from hybridvla_core.safety.status import ArmCommand, State
 
 CONFIG = load_robot(ROBOTS / "sim_fr3.yaml")
@@ -110,22 +110,22 @@ EDGE = ARM.joint_limits.upper_rad[6] - ARM.joint_limits.margin_rad
 def test_box_plane_and_joints(bad, good):
     workspace = dataclasses.replace(ARM.workspace, planes=(Plane("wall", (0.0, -1.0, 0.0), -0.2),))
     config = dataclasses.replace(CONFIG, arms=(dataclasses.replace(ARM, workspace=workspace),))
-    assert Outgoing(config).violations(bad, anew=False, relaxed=False) == 1
-    assert Outgoing(config).violations(good, anew=False, relaxed=False) == 0
+    assert CommandAudit(config).violations(bad, anew=False, relaxed=False) == 1
+    assert CommandAudit(config).violations(good, anew=False, relaxed=False) == 0
     hidden = [dataclasses.replace(bad[0], publish=False)]
-    assert Outgoing(config).violations(hidden, anew=False, relaxed=False) == 0
+    assert CommandAudit(config).violations(hidden, anew=False, relaxed=False) == 0
 
 
 @pytest.mark.parametrize("anew, relaxed, share, expected", [
     (False, False, 1.01, 1), (False, False, -1.01, 1), (False, False, 1.0, 0), (True, False, 1.01, 0), (False, True, 1.01, 1)])
 def test_steps(anew, relaxed, share, expected):
-    look = Outgoing(CONFIG)
+    look = CommandAudit(CONFIG)
     assert look.violations(command(), anew=True, relaxed=False) == 0
     assert look.violations(command(joints=step(3, share)), anew, relaxed) == expected
 
 
 def test_re_entering_leaves_positions_alone_and_silence_ends_the_comparison_of_steps():
-    look = Outgoing(CONFIG)
+    look = CommandAudit(CONFIG)
     assert look.violations(command((0.9, 0.0, 0.3)), anew=False, relaxed=True) == 0
     look.violations(command(publish=False), anew=False, relaxed=False)
     assert look.violations(command(joints=step(3, 5.0)), anew=False, relaxed=False) == 0

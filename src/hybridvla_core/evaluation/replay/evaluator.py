@@ -14,7 +14,8 @@ from hybridvla_core.evaluation.replay.filtering import FilterJob, FilterPool
 from hybridvla_core.evaluation.replay.report import film
 from hybridvla_core.evaluation.replay.rows import Frame, Row
 from hybridvla_core.evaluation.replay.settings import ReplaySettings
-from hybridvla_core.evaluation.replay.truth import Truth, TruthFinder, angle, distance
+from hybridvla_core.evaluation.replay.truth import Truth, TruthFinder
+from hybridvla_core.geometry.poses import angle, distance
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.proposing.proposals import make_proposal
 from hybridvla_core.robots.config import RobotConfig

@@ -14,7 +14,7 @@ from hybridvla_core.contracts import Observation
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.evaluation.replay.rows import Frame
 from hybridvla_core.evaluation.replay.settings import SenseSettings
-from hybridvla_core.evaluation.replay.truth import angle, distance
+from hybridvla_core.geometry.poses import angle, distance
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.proposing.proposals import targets_of
 

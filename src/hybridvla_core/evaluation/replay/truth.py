@@ -9,6 +9,7 @@ from typing import List, Optional, Sequence, Tuple
 from hybridvla_core.contracts import Pose
 from hybridvla_core.evaluation.replay.settings import MotionSettings
 from hybridvla_core.evaluation.replay.track import Track
+from hybridvla_core.geometry.poses import angle, distance
 from hybridvla_core.transforms.conventions import ActionConvention
 
 GRIP_WAIT_S = 1.0                    # a gripper that changes so long after an arrival belongs to it
@@ -144,15 +145,3 @@ def _common(tracks: Sequence[Track]) -> List[Tuple[float, float]]:
     for track in tracks[1:]:
         spans = [(max(a, c), min(b, d)) for a, b in spans for c, d in track.rests if max(a, c) < min(b, d)]
     return spans
-
-
-def distance(first: Pose, second: Pose) -> float:
-    """m"""
-    return float(sum((float(a) - float(b)) ** 2 for a, b in zip(first.position, second.position)) ** 0.5)
-
-
-def angle(first: Pose, second: Pose) -> float:
-    """rad on SO(3)"""
-    from scipy.spatial.transform import Rotation
-
-    return float((Rotation.from_quat(first.quaternion).inv() * Rotation.from_quat(second.quaternion)).magnitude())

@@ -6,11 +6,9 @@ import math
 from collections import deque
 from typing import Deque, Tuple
 
-import numpy as np
-from scipy.spatial.transform import Rotation, Slerp
-
 from hybridvla_core.contracts import Pose
 from hybridvla_core.errors import ObservationError
+from hybridvla_core.geometry.poses import between
 
 
 class PoseHistory:
@@ -53,18 +51,12 @@ class PoseHistory:
             (t0, pose0, opening0), (t1, pose1, opening1) = entries[after - 1], entries[after]
             if t1 - t0 <= 2.0 * max_gap_s:
                 share = (stamp - t0) / (t1 - t0)
-                return _between(pose0, pose1, share), _blend(opening0, opening1, share), stamp
+                return between(pose0, pose1, share), _blend(opening0, opening1, share), stamp
         nearest = min(entries[max(after - 1, 0):after + 1], key=lambda entry: abs(entry[0] - stamp))
         if abs(nearest[0] - stamp) > max_gap_s:
             raise ObservationError(f"arm {self._name}: the nearest pose is {abs(nearest[0] - stamp):.2f} s away from the "
                                    f"images (limit {max_gap_s} s); check that the stamps share one clock")
         return nearest[1], nearest[2], nearest[0]
-
-
-def _between(first: Pose, second: Pose, share: float) -> Pose:
-    position = (1.0 - share) * np.asarray(first.position, float) + share * np.asarray(second.position, float)
-    turn = Slerp([0.0, 1.0], Rotation.from_quat([first.quaternion, second.quaternion]))(share)
-    return Pose(position, turn.as_quat())
 
 
 def _blend(first: float, second: float, share: float) -> float:

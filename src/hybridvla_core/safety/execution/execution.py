@@ -6,7 +6,7 @@ from typing import Optional, Tuple
 import numpy as np
 
 from hybridvla_core.contracts import Proposal
-from hybridvla_core.geometry import rotations
+from hybridvla_core.geometry import poses
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.execution.gripper import GripperSequencer
 from hybridvla_core.safety.execution.leash import Leash
@@ -144,7 +144,7 @@ class Execution:
         for index, arm in enumerate(self._arms):
             if np.linalg.norm(arm.position - goal.positions[index]) > rules.measured_position_m:
                 return False
-            if np.linalg.norm(rotations.log(goal.rotations[index] @ arm.matrix.T)) > rules.measured_rotation_rad:
+            if poses.turn(goal.rotations[index], arm.matrix) > rules.measured_rotation_rad:
                 return False
         return True
 
@@ -158,8 +158,8 @@ class Execution:
                 self.detail = f"{arm.name}: the arm does not follow its command; free it"
                 return True
             if turn_room[index] < 0.0:
-                ahead = np.linalg.norm(rotations.log(goal.rotations[index] @ matrices[index].T))
-                here = np.linalg.norm(rotations.log(motion.rotations[index] @ matrices[index].T))
+                ahead = poses.turn(goal.rotations[index], matrices[index])
+                here = poses.turn(motion.rotations[index], matrices[index])
                 if ahead >= here:
                     self.detail = f"{arm.name}: the tool does not turn with its command"
                     return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Optional
 
 from hybridvla_core.contracts import GripperState
-from hybridvla_core.robots.config import GripperConfig
+from hybridvla_core.robots.arm import GripperConfig
 from hybridvla_core.safety.execution.gripper_stream import GripperLimit
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from typing import Optional
 
-from hybridvla_core.robots.config import GripperConfig
+from hybridvla_core.robots.arm import GripperConfig
 
 
 class GripperLimit:

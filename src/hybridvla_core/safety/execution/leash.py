@@ -9,8 +9,8 @@ from typing import Sequence, Tuple
 
 import numpy as np
 
-from hybridvla_core.geometry import rotations
-from hybridvla_core.robots.config import ArmConfig
+from hybridvla_core.geometry import poses, rotations
+from hybridvla_core.robots.arm import ArmConfig
 
 
 class Leash:
@@ -33,7 +33,7 @@ class Leash:
     def margins(self, positions: np.ndarray, matrices: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """Room (A,) m and (A,) rad before the measured positions (A, 3) and matrices (A, 3, 3) reach the bound."""
         away = np.sqrt(((positions - self._positions) ** 2).sum(axis=1))
-        turned = np.array([np.linalg.norm(rotations.log(a @ b.T)) for a, b in zip(matrices, self._matrices)])
+        turned = np.array([poses.turn(a, b) for a, b in zip(matrices, self._matrices)])
         return self.distance - away, self.angle - turned
 
     def pulls_away(self, index: int, commanded: np.ndarray, measured: np.ndarray, towards: np.ndarray) -> bool:

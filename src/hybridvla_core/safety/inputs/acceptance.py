@@ -23,7 +23,7 @@ Verdict = Tuple[Reason, str]
 ACCEPTED: Verdict = (Reason.NONE, "")
 
 
-class Gate:
+class ProposalGate:
     """Remembers the locked publisher and epoch, and the highest numbers seen."""
 
     def __init__(self, config: RobotConfig) -> None:

@@ -8,8 +8,8 @@ from typing import List, Optional, Tuple
 import numpy as np
 
 from hybridvla_core.contracts import ArmState
-from hybridvla_core.geometry import rotations
-from hybridvla_core.robots.config import ArmConfig
+from hybridvla_core.geometry import poses, rotations
+from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.robots.kinematics import ArmKinematics
 
 JUMP_SHARE = 3.0       # times the joint's speed limit between two reports ...
@@ -111,7 +111,7 @@ class MeasuredArm:
         """Distance m and angle rad between the driver's own tool pose and ours; None when it reports none."""
         if self.state is None or self.state.pose is None:
             return None
-        angle = np.linalg.norm(rotations.log(rotations.to_matrix(self.state.pose.quaternion) @ self.matrix.T))
+        angle = poses.turn(rotations.to_matrix(self.state.pose.quaternion), self.matrix)
         return float(np.linalg.norm(self.state.pose.position - self.position)), float(angle)
 
     def _take(self, state: ArmState, now: float) -> str:

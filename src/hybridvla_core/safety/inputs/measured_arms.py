@@ -8,8 +8,8 @@ import numpy as np
 
 from hybridvla_core.contracts import ArmState
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.safety.counters import Counters
 from hybridvla_core.safety.inputs.measured_arm import MeasuredArm
-from hybridvla_core.safety.reporting import Counters
 from hybridvla_core.safety.status import Reason
 
 SETTLED_S = 0.5        # command and arm at rest this long: the driver's tool pose must agree with ours as at activation

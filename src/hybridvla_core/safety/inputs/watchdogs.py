@@ -6,10 +6,10 @@ from typing import Dict, Optional, Tuple
 
 from hybridvla_core.contracts import PolicyState
 from hybridvla_core.robots.config import RobotConfig
-from hybridvla_core.safety.inputs.acceptance import Gate
+from hybridvla_core.safety.counters import Counters
+from hybridvla_core.safety.inputs.acceptance import ProposalGate
 from hybridvla_core.safety.inputs.clock_watch import ClockWatch
 from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
-from hybridvla_core.safety.reporting import Counters
 from hybridvla_core.safety.status import Reason
 
 DRAIN_S = 0.15       # after a gap of our own, what the policy said meanwhile comes out of the queues for this long
@@ -18,7 +18,8 @@ DRAIN_S = 0.15       # after a gap of our own, what the policy said meanwhile co
 class Watchdogs:
     """Reasons to hold, with a sentence on the first."""
 
-    def __init__(self, config: RobotConfig, gate: Gate, arms: MeasuredArms, counters: Counters, clock: ClockWatch) -> None:
+    def __init__(self, config: RobotConfig, gate: ProposalGate, arms: MeasuredArms, counters: Counters,
+                 clock: ClockWatch) -> None:
         self._config = config
         self._gate = gate
         self._arms = arms

@@ -5,7 +5,7 @@ from typing import List
 
 import numpy as np
 
-from hybridvla_core.robots.config import ArmConfig
+from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.robots.kinematics import Frames
 from hybridvla_core.robots.limits import Capsule
 from hybridvla_core.safety.limits.limit import Trajectory

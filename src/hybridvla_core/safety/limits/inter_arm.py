@@ -7,7 +7,7 @@ from typing import Sequence
 import numpy as np
 
 from hybridvla_core.geometry import rotations
-from hybridvla_core.robots.config import ArmConfig
+from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.safety.limits.capsules import ArmCapsules, Clearance, reach, segment_distance
 from hybridvla_core.safety.limits.limit import Limit, Trajectory
 from hybridvla_core.safety.status import Reason

@@ -6,7 +6,7 @@ from typing import Sequence, Tuple
 
 import numpy as np
 
-from hybridvla_core.robots.config import ArmConfig
+from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.robots.limits import PositionDependentVelocity
 from hybridvla_core.safety.limits.limit import Limit, Trajectory
 

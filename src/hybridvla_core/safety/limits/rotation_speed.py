@@ -9,7 +9,7 @@ from typing import Sequence, Tuple
 
 import numpy as np
 
-from hybridvla_core.robots.config import ArmConfig
+from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.safety.limits.joint_motion import SLACK
 from hybridvla_core.safety.limits.limit import Limit, Trajectory
 

@@ -5,7 +5,7 @@ from typing import List, Sequence
 
 import numpy as np
 
-from hybridvla_core.robots.config import ArmConfig
+from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.safety.limits.capsules import Clearance, reach
 from hybridvla_core.safety.limits.limit import Limit, Trajectory
 from hybridvla_core.safety.status import Reason

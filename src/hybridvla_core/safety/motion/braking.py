@@ -6,7 +6,7 @@ from typing import Optional, Sequence
 
 import numpy as np
 
-from hybridvla_core.robots.config import ArmConfig
+from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.safety.motion.pursuit import PLAN
 
 MOST = 0.97        # share of a joint's acceleration limit that stopping and bending may use together

@@ -10,7 +10,8 @@ from typing import List, Sequence, Tuple
 
 import numpy as np
 
-from hybridvla_core.robots.config import ArmConfig, RobotConfig
+from hybridvla_core.robots.arm import ArmConfig
+from hybridvla_core.robots.config import RobotConfig
 
 TOLERANCE = 1e-6
 Step = Tuple[List[float], List[List[float]], List[float]]      # position (3,), tool axes 3 x (3,), joints (dof,)

@@ -12,7 +12,7 @@ import daqp
 import eigenpy
 import numpy as np
 
-from hybridvla_core.robots.config import ArmConfig
+from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.safety.motion.pursuit import PLAN
 
 ROTATION_WEIGHT = 0.3      # m for each rad: how an orientation error compares with a position error

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Dict, Sequence, Tuple
 
-from hybridvla_core.robots.config import ArmConfig, RobotConfig
+from hybridvla_core.robots.arm import ArmConfig
+from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.status import ArmCommand
 
 ROUNDING = 1e-6        # m, rad
 
 
-class Outgoing:
+class CommandAudit:
     """Remembers the joints last handed out to each arm."""
 
     def __init__(self, config: RobotConfig) -> None:

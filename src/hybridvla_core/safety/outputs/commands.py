@@ -8,11 +8,11 @@ import numpy as np
 from hybridvla_core.contracts import GripperState, Pose
 from hybridvla_core.geometry import rotations
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.safety.counters import Counters
 from hybridvla_core.safety.execution.gripper import GripperSequencer
 from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
 from hybridvla_core.safety.motion.motion import Motion
-from hybridvla_core.safety.outputs.audit import Outgoing
-from hybridvla_core.safety.reporting import Counters
+from hybridvla_core.safety.outputs.audit import CommandAudit
 from hybridvla_core.safety.status import ArmCommand
 
 
@@ -22,7 +22,7 @@ class Commands:
     def __init__(self, config: RobotConfig, motion: Motion, arms: MeasuredArms, grippers: Sequence[GripperSequencer],
                  counters: Counters) -> None:
         self._motion = motion
-        self._outgoing, self._begun, self._counters = Outgoing(config), 0, counters
+        self._outgoing, self._begun, self._counters = CommandAudit(config), 0, counters
         self._arms = arms
         self._grippers = grippers
         self.quaternions: List[np.ndarray] = [rotations.to_quaternion(matrix) for matrix in motion.rotations]

@@ -10,12 +10,12 @@ import numpy as np
 from hybridvla_core.contracts import GripperState, Pose
 from hybridvla_core.geometry import rotations
 from hybridvla_core.robots.config import RobotConfig
-from hybridvla_core.safety import reporting
+from hybridvla_core.safety.counters import Counters
 from hybridvla_core.safety.execution.execution import Execution
 from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
 from hybridvla_core.safety.machine import StateMachine
 from hybridvla_core.safety.motion.motion import Motion
-from hybridvla_core.safety.status import ArmSafety, LimitMargin, SafetyStatus
+from hybridvla_core.safety.status import ArmSafety, LimitMargin, SafetyStatus, status_sentence
 
 
 class StatusReport:
@@ -30,7 +30,7 @@ class StatusReport:
         self._margins: Tuple[LimitMargin, ...] = ()
         self._last: Optional[SafetyStatus] = None
 
-    def make(self, now: float, machine: StateMachine, dry_run: bool, speed_scale: float, counters: reporting.Counters,
+    def make(self, now: float, machine: StateMachine, dry_run: bool, speed_scale: float, counters: Counters,
              began: Tuple[float, float], quaternions: List[np.ndarray]) -> Tuple[SafetyStatus, bool]:
         """The status, and whether something in it changed. began: wall and thread CPU clock at the tick's begin."""
         last, executed, plan = self._last, self._execution.executed, self._execution.plan
@@ -43,7 +43,7 @@ class StatusReport:
         self._at = now
         received = plan.received if plan is not None else math.nan
         self._last = SafetyStatus(
-            state, reasons, reporting.sentence(state, reasons, sentence), dry_run, speed_scale, self._execution.applied,
+            state, reasons, status_sentence(state, reasons, sentence), dry_run, speed_scale, self._execution.applied,
             executed.epoch if executed else 0, executed.sequence if executed else 0,
             executed.instruction_sequence if executed else 0, now - received,
             now - received + executed.observation_age if executed else math.nan,

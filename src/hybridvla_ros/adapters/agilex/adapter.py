@@ -21,7 +21,8 @@ from std_srvs.srv import Trigger, TriggerResponse
 
 from hybridvla_core.contracts import ArmState
 from hybridvla_core.errors import ConfigurationError
-from hybridvla_core.robots.config import ArmConfig, RobotConfig
+from hybridvla_core.robots.arm import ArmConfig
+from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.status import ArmCommand, State
 from hybridvla_ros.adapters.agilex import status as agilex_status
 from hybridvla_ros.adapters.agilex.command import ArmStream, tool_pose

@@ -10,7 +10,8 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import JointState
 
 from hybridvla_core.contracts import Pose
-from hybridvla_core.robots.config import ArmConfig, RobotConfig
+from hybridvla_core.robots.arm import ArmConfig
+from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.status import ArmCommand
 from hybridvla_ros.adapters.agilex.probe import SCALES
 

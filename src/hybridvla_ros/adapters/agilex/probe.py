@@ -13,8 +13,9 @@ from typing import Dict, Optional, Sequence, Tuple
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from hybridvla_core.geometry import rotations
-from hybridvla_core.robots.config import ArmConfig, RobotConfig
+from hybridvla_core.geometry import poses
+from hybridvla_core.robots.arm import ArmConfig
+from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.kinematics import ArmKinematics
 
 #: Unit name -> m and rad for one of the driver's.
@@ -131,7 +132,7 @@ class UnitProbe:
             theirs = Rotation.from_quat(pose.quaternion).as_matrix()
         else:
             return math.inf
-        return float(np.linalg.norm(rotations.log(theirs @ arm.pose(self._joints)[1].T)))
+        return poses.turn(theirs, arm.pose(self._joints)[1])
 
     def _misfit(self, pose: EndPose) -> str:
         for firmware, arm in self._others.items():

@@ -16,7 +16,7 @@ from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from hybridvla_core.contracts import ArmState
-from hybridvla_core.geometry import rotations
+from hybridvla_core.geometry import poses, rotations
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_core.safety.status import ArmCommand
@@ -177,7 +177,7 @@ class FrankaAdapter:
         theirs = reading.pose(self.state.O_T_EE)
         position, turn = self._kinematics.pose(np.array(self.state.q))
         return (float(np.linalg.norm(theirs.position - position)),
-                float(np.linalg.norm(rotations.log(rotations.to_matrix(theirs.quaternion) @ turn.T))))
+                poses.turn(rotations.to_matrix(theirs.quaternion), turn))
 
     def wait_for_mode(self, mode: int, seconds: float) -> str:
         """Until the robot is in a mode; a sentence when it does not get there."""

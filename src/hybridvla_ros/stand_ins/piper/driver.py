@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 
-from hybridvla_core.robots.config import ArmConfig
+from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_ros.runtime.node_support import node_ending
 from hybridvla_sim.piper.arm import MOVE_J, MOVE_P
 from hybridvla_sim.piper.rig import PiperRig

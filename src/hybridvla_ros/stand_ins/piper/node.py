@@ -19,7 +19,8 @@ from std_msgs.msg import Bool, String
 from hybridvla.srv import ResetScene, ResetSceneResponse, RigReport, RigReportResponse
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.robots.config import ArmConfig, RobotConfig
+from hybridvla_core.robots.arm import ArmConfig
+from hybridvla_core.robots.config import RobotConfig
 from hybridvla_ros.messages.images import from_rgb
 from hybridvla_ros.runtime.node_support import number_parameter, package_path, require_parameter
 from hybridvla_ros.stand_ins.piper.driver import GRIPPERS, UNITS, DriverConfig, PiperDriver
