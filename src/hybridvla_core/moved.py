@@ -61,6 +61,7 @@ MOVED: Dict[str, str] = {
     "hybridvla_core.safety.plan": "hybridvla_core.safety.execution.plan",
     "hybridvla_core.safety.pursuit": "hybridvla_core.safety.motion.pursuit",
     "hybridvla_core.safety.reentry": "hybridvla_core.safety.execution.reentry",
+    "hybridvla_core.safety.reporting": "hybridvla_core.safety.status",
     "hybridvla_core.safety.rotations": "hybridvla_core.geometry.rotations",
     "hybridvla_core.safety.solver": "hybridvla_core.safety.motion.solver",
     "hybridvla_core.safety.status_report": "hybridvla_core.safety.outputs.status_report",
