@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safety_rig import Rig
 
-from hybridvla_core.safety.execution.homing import Homing
+from hybridvla_core.safety.execution.way_to_start import WayToStart
 from hybridvla_core.safety.status import State
 
 AWAY = {"right": np.array([-0.4, 1.6, -1.3, 0.2, 0.7, 0.3]), "left": np.array([0.3, 1.5, -1.4, -0.1, 0.8, 0.0])}
@@ -92,22 +92,23 @@ def test_a_way_that_is_not_free_is_refused_before_the_first_step():
     bench = rig(AWAY)
     motion = bench.filter._motion
     motion.seed(np.stack([AWAY["right"], AWAY["left"]]))
-    way = Homing(bench.config, motion)
-    assert not way.blocked and way._hindrance(motion.joints, way._start) == ""
-    low = way._start.copy()
+    way = WayToStart(bench.config, motion)
+    assert way.hindrance(motion.joints, way.start) == ""
+    low = way.start.copy()
     low[:, 1] = 2.9                                    # both tools through the table
-    assert "would be broken by" in way._hindrance(motion.joints, low)
-    way._start = low
-    assert way._choose() == [] and "not free" in way.blocked
+    assert "would be broken by" in way.hindrance(motion.joints, low)
+    way.start = low
+    legs, hindrance = way.choose(motion.joints)
+    assert legs == [] and "would be broken by" in hindrance
 
 
 def test_where_the_straight_way_is_not_free_the_arms_are_drawn_in_first():
     """Low and turned outwards, with a wall of workspace on the straight way: in and up first, then the turn."""
     bench = rig(AWAY)
-    way = Homing(bench.config, bench.filter._motion)
-    straight = way._hindrance
-    way._hindrance = lambda begin, end: "straight" if np.ptp((end - begin)[:, 0]) and np.ptp((end - begin)[:, 1:]) else ""
+    way = WayToStart(bench.config, bench.filter._motion)
+    straight = way.hindrance
+    way.hindrance = lambda begin, end: "straight" if np.ptp((end - begin)[:, 0]) and np.ptp((end - begin)[:, 1:]) else ""
     bench.filter._motion.seed(np.stack([AWAY["right"], AWAY["left"]]))
-    legs = way._choose()
+    legs, _ = way.choose(bench.filter._motion.joints)
     assert len(legs) == 2 and straight(bench.filter._motion.joints, legs[0]) == "" and straight(*legs) == ""
     np.testing.assert_array_equal(legs[0][:, 0], [AWAY["right"][0], AWAY["left"][0]])

@@ -13,17 +13,15 @@ import numpy as np
 
 from hybridvla_core.geometry import rotations
 from hybridvla_core.robots.config import RobotConfig
-from hybridvla_core.robots.kinematics import ArmKinematics, BatchKinematics
-from hybridvla_core.safety import limits as limit_files
-from hybridvla_core.safety.limits.limit import Limit, Trajectory
-from hybridvla_core.safety.motion.braking import Braking
+from hybridvla_core.robots.kinematics import ArmKinematics
+from hybridvla_core.safety.limits.limit import Limit
+from hybridvla_core.safety.motion.judge import MotionJudge
 from hybridvla_core.safety.motion.last_check import LastCheck
 from hybridvla_core.safety.motion.pursuit import Goal, Pursuit
 from hybridvla_core.safety.motion.solver import RATE_SHARE, StepSolver
 from hybridvla_core.safety.status import Reason
 
 ATTEMPTS = (1.0, 0.5, 0.2)        # how much of the wanted step is mixed into the braking step, in turn
-ROUNDING = 1e-9                   # of a positional margin, m or rad
 ARRIVED = (2e-6, 2e-5)            # m and rad from the goal: braking ends the motion
 LOOK_TICKS = 10                   # between looks for a singularity that is not near
 POSTURE_RATE = 2.0                # 1/s, towards the posture within the null space
@@ -31,33 +29,37 @@ POSTURE_SPEED = 0.3               # rad/s of the fastest joint, at most
 
 
 class Motion:
-    """Joints (A, dof) rad and tool poses as commanded; every step is checked before it is taken."""
+    """The trajectory as commanded; every step is checked before it is taken. Arrays handed out cannot be written.
+
+    Attributes:
+        joints: (A, dof) rad as commanded last.
+        positions: (A, 3) m, of the tools in their arms' base frames.
+        rotations: (A, 3, 3), of the tools.
+        twist: (A, 6) m/s over rad/s of the last tick.
+        acceleration: (A, 6) m/s^2 over rad/s^2 of the last tick.
+        factor: share of the speeds that limits in the way have left over, in (0, 1].
+        limited: names of the limits that shaped the last step.
+        reasons: flags of these limits.
+    """
 
     def __init__(self, config: RobotConfig) -> None:
         self._config = config
         self._dt = config.dt
         self._arms = [ArmKinematics(arm) for arm in config.arms]
-        self._batch = BatchKinematics(config.arms)
         self._solvers = [StepSolver(arm, config.dt) for arm in config.arms]
         self._pursuit = Pursuit(config)
-        self._brakes = Braking(config.arms, config.dt)
+        self._judge = MotionJudge(config, self._arms)
         self._last_check = LastCheck(config)
         self._joint_speed = RATE_SHARE * np.array([arm.joint_limits.velocity_rad_s for arm in config.arms])
-        self.limits: Tuple[Limit, ...] = limit_files.build(config)
         self.limited: Set[str] = set()
         self.reasons = Reason.NONE
         self.factor = 1.0
-        self.relaxed = False
-        count, dof = len(config.arms), config.arms[0].dof
-        self.joints = np.zeros((count, dof))
-        self.positions = np.zeros((count, 3))
-        self.rotations = np.tile(np.eye(3), (count, 1, 1))
         self.seed(np.array([arm.start_joints_rad for arm in config.arms]))
 
     def seed(self, joints: np.ndarray) -> None:
         """Start again, at rest, from joints (A, dof) rad."""
-        self.joints = np.array(joints, dtype=float)
-        self._previous = self.joints.copy()
+        self.joints = _frozen(np.array(joints, dtype=float))
+        self._previous = self.joints
         self._place()
         self.twist = np.zeros((len(self._arms), 6))
         self.acceleration = np.zeros_like(self.twist)
@@ -66,6 +68,19 @@ class Motion:
         self.factor = 1.0
         self._dexterity, self._look = np.full(len(self._arms), np.inf), np.zeros(len(self._arms), dtype=int)
         self._last_check.restart(self.positions, self.rotations, self.joints)
+
+    @property
+    def limits(self) -> Tuple[Limit, ...]:
+        return self._judge.limits
+
+    @property
+    def relaxed(self) -> bool:
+        """Positional limits that are broken already need only not be broken further."""
+        return self._judge.relaxed
+
+    @relaxed.setter
+    def relaxed(self, relaxed: bool) -> None:
+        self._judge.relaxed = relaxed
 
     @property
     def at_rest(self) -> bool:
@@ -78,12 +93,9 @@ class Motion:
 
     def margins(self, joints: Optional[np.ndarray] = None) -> List[Tuple[Limit, np.ndarray]]:
         """Margins of every limit, at the last steps or, at rest, at joints (A, dof)."""
-        if joints is None:
-            window = np.stack((2.0 * self._previous - self.joints, self._previous, self.joints), axis=1)
-        else:
-            window = np.repeat(np.asarray(joints, dtype=float)[:, None, :], 3, axis=1)
-        trajectory = Trajectory(window, self._dt, self._batch)
-        return [(limit, limit.margins(trajectory)) for limit in self.limits]
+        if joints is not None:
+            return self._judge.margins_at(joints)
+        return self._judge.margins(np.stack((2.0 * self._previous - self.joints, self._previous, self.joints), axis=1))
 
     def error(self, goal: Goal) -> np.ndarray:
         """(A, 6): goal minus command, m over rotation vector in the base frame."""
@@ -117,7 +129,7 @@ class Motion:
         braked = self._braking[:, 0] if self._braking.shape[1] else self.joints
         for attempt in ATTEMPTS:
             candidate = braked + attempt * (wanted - braked)
-            broken, path = self._judge(candidate, bend)
+            broken, path = self._judge.first_broken(self._previous, self.joints, candidate, bend)
             if broken is None:
                 self.factor = min(1.0, self.factor * 1.02 + 0.001) if attempt == 1.0 else self.factor
                 if self._take(candidate, path):
@@ -159,11 +171,9 @@ class Motion:
                 joints[index] += jacobian.T @ eigenpy.LDLT(jacobian @ jacobian.T + 1e-9 * np.eye(6)).solve(error)
             else:
                 return False
-        window = Trajectory(np.repeat(joints[:, None, :], 3, axis=1), self._dt, self._batch)
-        if not self.at_rest or any(limit.positional and limit.margins(window).min(initial=1.0) < 0.0
-                                   for limit in self.limits):
+        if not self.at_rest or not self._judge.inside(joints):
             return False
-        self.joints, self._previous = joints, joints.copy()
+        self.joints = self._previous = _frozen(joints)
         self._last_check.restart(self.positions, self.rotations, joints)
         return True
 
@@ -175,7 +185,7 @@ class Motion:
         jacobians = [arm.jacobian(q) for arm, q in zip(self._arms, self.joints)]
         loads = np.stack([solver.loads(jacobian) for solver, jacobian in zip(self._solvers, jacobians)])
         twist = self._pursuit.next_twist(error, self.twist, self.acceleration, scale, seconds, loads)
-        braking_s = dt * max(self._braking.shape[1], self._brakes.ticks(twist, last / dt))
+        braking_s = dt * max(self._braking.shape[1], self._judge.braking_ticks(twist, last / dt))
         wanted, bends = np.empty_like(self.joints), np.zeros_like(self.joints)
         share = 1.0
         for _ in range(2):
@@ -238,32 +248,6 @@ class Motion:
         lean = POSTURE_RATE * (posture[index] - q)
         return lean * (min(1.0, POSTURE_SPEED / max(1e-9, float(np.abs(lean).max()))) * moving * self._dt)
 
-    def _judge(self, candidate: np.ndarray, bend: np.ndarray) -> Tuple[Optional[Limit], np.ndarray]:
-        """The first limit broken by the candidate (A, dof) or by the braking after it, and that braking."""
-        velocity = (candidate - self.joints) / self._dt
-        twist = np.stack([arm.jacobian(q) @ v for arm, q, v in zip(self._arms, self.joints, velocity)])
-        path = self._brakes.path(self.joints, candidate, bend, self._brakes.ticks(twist, velocity, bend))
-        joints = np.concatenate((self._previous[:, None], self.joints[:, None], candidate[:, None], path), axis=1)
-        trajectory = Trajectory(joints, self._dt, self._batch)
-        for limit in self.limits:
-            if not self._keeps(limit, trajectory):
-                return limit, path
-        return None, path
-
-    def _keeps(self, limit: Limit, trajectory: Trajectory) -> bool:
-        if limit.certainly_kept(trajectory):
-            return True
-        margins = limit.margins(trajectory)
-        if (margins >= (-ROUNDING if limit.positional else 0.0)).all():
-            return True
-        if not (limit.positional and (self.relaxed or limit.may_lead_out)):
-            return False
-        return bool((margins + np.maximum(0.0, -self._present(limit)) >= -ROUNDING).all())
-
-    def _present(self, limit: Limit) -> np.ndarray:
-        window = np.repeat(self.joints[:, None, :], 3, axis=1)
-        return limit.margins(Trajectory(window, self._dt, self._batch))
-
     def _arrived(self, error: np.ndarray) -> bool:
         close = np.abs(error[:, :3]).max() < ARRIVED[0] and np.abs(error[:, 3:]).max() < ARRIVED[1]
         return bool(close and np.abs(self.twist).max() < 1e-3)
@@ -288,12 +272,18 @@ class Motion:
             twist[index, 3:] = rotations.log(matrices[index] @ self.rotations[index].T) / self._dt
         self.acceleration = (twist - self.twist) / self._dt
         self.twist = twist
-        self._previous, self.joints, self._braking = self.joints, joints, braking
-        self.positions, self.rotations = positions, matrices
+        self._previous, self.joints, self._braking = self.joints, _frozen(joints.copy()), braking
+        self.positions, self.rotations = _frozen(positions), _frozen(matrices)
         self._last_check.sent(positions, matrices, joints)
         return True
 
     def _place(self) -> None:
         poses = self.pose_of(self.joints)
-        self.positions = np.stack([position for position, _ in poses])
-        self.rotations = np.stack([matrix for _, matrix in poses])
+        self.positions = _frozen(np.stack([position for position, _ in poses]))
+        self.rotations = _frozen(np.stack([matrix for _, matrix in poses]))
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    """What is handed out is read and never written."""
+    array.setflags(write=False)
+    return array

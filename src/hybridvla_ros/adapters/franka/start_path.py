@@ -7,9 +7,10 @@ import numpy as np
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.robots.config import RobotConfig
-from hybridvla_core.safety.motion.motion import Motion
+from hybridvla_core.robots.kinematics import ArmKinematics
+from hybridvla_core.safety.execution.way_to_start import worsening
+from hybridvla_core.safety.motion.judge import MotionJudge
 
-LOOK_RAD = 0.02          # of the fastest joint, between two looks
 PEAK = 1.5               # highest over mean speed of a cubic from rest to rest
 ACCELERATION_RAD_S2 = 1.0
 LIFT_JOINTS = (1, 3, 5)  # shoulder, elbow, wrist: they raise the tool before anything swings sideways
@@ -19,7 +20,7 @@ class StartPath:
     """Ways that keep, or at least never worsen, every positional limit of the filter (links, table, box, joints)."""
 
     def __init__(self, config: RobotConfig) -> None:
-        self._config, self._motion = config, Motion(config)
+        self._judge = MotionJudge(config, [ArmKinematics(arm) for arm in config.arms])
         self.goal = np.array(config.arms[0].start_joints_rad)
 
     def plan(self, joints: np.ndarray, speed: float) -> Tuple[np.ndarray, np.ndarray]:
@@ -32,27 +33,11 @@ class StartPath:
             lifted[joint] = self.goal[joint]
         problem = ""
         for points in ([self.goal], [lifted, self.goal]):
-            found = self._obstacle(joints, points)
+            found = worsening(self._judge, joints[None, :], [point[None, :] for point in points])
             if not found:
                 return self._timed(joints, points, speed)
             problem = problem or found
         raise HybridVLAError(f"no free way to the start: {problem}; move the arm by hand or with reenter first")
-
-    def _obstacle(self, joints: np.ndarray, points: List[np.ndarray]) -> str:
-        allowed = self._margins(joints)
-        here = joints
-        for point in points:
-            count = max(2, int(np.ceil(np.abs(point - here).max() / LOOK_RAD)))
-            for share in np.linspace(0.0, 1.0, count):
-                for name, margin in self._margins(here + share * (point - here)).items():
-                    if margin < min(0.0, allowed[name]) - 1e-6:
-                        return f"{name} would be broken by {-margin:.3f}"
-            here = point
-        return ""
-
-    def _margins(self, joints: np.ndarray) -> dict:
-        return {name: float(value) for limit, values in self._motion.margins(joints[None, :]) if limit.positional
-                for name, value in zip(limit.names, values)}
 
     @staticmethod
     def _timed(joints: np.ndarray, points: List[np.ndarray], speed: float) -> Tuple[np.ndarray, np.ndarray]:
