@@ -7,7 +7,7 @@ from typing import Dict, Optional, Tuple
 
 import numpy as np
 
-from hybridvla_core.configuration import Vector, require, require_tables
+from hybridvla_core.configuration import Vector, in_range, require, require_tables
 from hybridvla_core.robots.limits import (
     CartesianLimits,
     CollisionConfig,
@@ -16,6 +16,10 @@ from hybridvla_core.robots.limits import (
     SingularityConfig,
     Workspace,
 )
+
+LONGEST_M = 3.0            # of a link: millimetres read as metres are further
+FARTHEST_M = 20.0          # of a mount from the common frame
+TWO_TURNS_RAD = 4.0 * math.pi      # degrees read as radians are further
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,12 @@ class Kinematics:
         require(len(self.a_m) > 0, "kinematics: a_m needs one number for each joint")
         require_tables("kinematics", {key: getattr(self, key) for key in ("a_m", "d_m", "alpha_rad", "theta_offset_rad")},
                        len(self.a_m))
-        require(math.isfinite(self.flange_m), "kinematics: flange_m needs a finite number")
+        in_range("kinematics: flange_m", self.flange_m, -LONGEST_M, LONGEST_M)
+        for key, values, most in (("a_m", self.a_m, LONGEST_M), ("d_m", self.d_m, LONGEST_M),
+                                  ("alpha_rad", self.alpha_rad, TWO_TURNS_RAD),
+                                  ("theta_offset_rad", self.theta_offset_rad, TWO_TURNS_RAD)):
+            for value in values:
+                in_range(f"kinematics: {key}", value, -most, most)
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ class Tool:
 
     def __post_init__(self) -> None:
         _check_pose("tool", self.position_m, self.quaternion_xyzw)
-        require(self.mass_kg >= 0.0, "tool: mass_kg must not be negative")
+        in_range("tool: mass_kg", self.mass_kg, 0.0, 50.0)
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,7 @@ class GripperConfig:
 
     def __post_init__(self) -> None:
         require(self.max_width_m > 0.0, "gripper: max_width_m must be positive")
+        in_range("gripper: max_width_m", self.max_width_m, 0.0, 0.5)
         require(self.readings is None or abs(self.readings[1] - self.readings[0]) > 1e-3,
                 "gripper: readings must differ between closed and open")
         require(0.0 < self.close_below < self.open_above < 1.0, "gripper: 0 < close_below < open_above < 1 is needed")
@@ -119,6 +129,8 @@ class ArmConfig:
         for key, size in (("kinematics", len(self.kinematics.a_m)), ("start_joints_rad", len(self.start_joints_rad)),
                           ("joint_limits", len(self.joint_limits.lower_rad))):
             require(size == dof, f"arm {self.name}: {key} has {size} entries for {dof} joints")
+        for value in self.start_joints_rad:
+            in_range(f"arm {self.name}: start_joints_rad", value, -TWO_TURNS_RAD, TWO_TURNS_RAD)
         require(all(0 <= capsule.link <= dof for capsule in self.collision.capsules),
                 f"arm {self.name}: a capsule names a link outside 0..{dof}")
 
@@ -129,5 +141,7 @@ class ArmConfig:
 
 def _check_pose(where: str, position: Vector, quaternion: Vector) -> None:
     require(len(position) == 3 and all(math.isfinite(x) for x in position), f"{where}: position_m needs three numbers")
+    for value in position:
+        in_range(f"{where}: position_m", value, -FARTHEST_M, FARTHEST_M)
     require(len(quaternion) == 4 and abs(np.linalg.norm(quaternion) - 1.0) < 1e-6,
             f"{where}: quaternion_xyzw must be a unit quaternion of four numbers")

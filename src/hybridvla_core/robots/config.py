@@ -13,6 +13,7 @@ from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.robots.agilex import AgilexConfig
 from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.robots.franka import FrankaConfig
+from hybridvla_core.robots.topics import check_topics
 
 DOORS = ("cartesian", "joint")
 DRIVER_DOORS = {"agilex_joint": "joint", "agilex_pos_cmd": "cartesian"}
@@ -115,6 +116,7 @@ class RobotConfig:
         require(self.on_limit in ON_LIMIT, f"on_limit is {self.on_limit!r}; use one of {', '.join(ON_LIMIT)}")
         names = [arm.name for arm in self.arms]
         require(bool(names) and len(set(names)) == len(names), f"arms must be named once each, found {names}")
+        check_topics(self.topics, self.arms)
         require(20.0 <= self.tick_hz <= 1000.0, "tick_hz must lie between 20 and 1000")
         require(0.0 < self.status_hz <= self.tick_hz, "status_hz must lie between 0 and tick_hz")
         require(0.0 < self.speed_scale <= 1.0, "speed_scale must lie in (0, 1]")

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
-from hybridvla_core.configuration import Vector, require, require_tables
+from hybridvla_core.configuration import Vector, in_range, require, require_tables
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,12 @@ class JointLimits:
                                                                            "acceleration_rad_s2")}, dof)
         if self.position_dependent is not None:
             require_tables("joint_limits: position_dependent", dict(vars(self.position_dependent)), dof)
-        require(self.margin_rad >= 0.0, "joint_limits: margin_rad must not be negative")
+        in_range("joint_limits: margin_rad", self.margin_rad, 0.0, 0.5)
+        for key in ("lower_rad", "upper_rad"):
+            for value in getattr(self, key):
+                require(abs(value) <= 13.0, f"joint_limits: {key} has {value:g}, more than two turns; use radians")
+        for value in self.velocity_rad_s:
+            in_range("joint_limits: velocity_rad_s", value, 0.0, 30.0)
         for joint, (lower, upper) in enumerate(zip(self.lower_rad, self.upper_rad), start=1):
             require(upper - lower > 2.0 * self.margin_rad, f"joint_limits: joint {joint} has no room between its limits")
         require(min(self.velocity_rad_s) > 0.0 and min(self.acceleration_rad_s2) > 0.0,
@@ -96,6 +101,8 @@ class Workspace:
         require(len(self.lower_m) == 3 and len(self.upper_m) == 3, "workspace: lower_m and upper_m need three numbers")
         require(all(upper - lower > 0.01 for lower, upper in zip(self.lower_m, self.upper_m)),
                 "workspace: upper_m must exceed lower_m by more than 10 mm on every axis")
+        for value in (*self.lower_m, *self.upper_m):
+            in_range("workspace: lower_m and upper_m", value, -20.0, 20.0)
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,9 @@ class Capsule:
     def __post_init__(self) -> None:
         require(len(self.start_m) == 3 and len(self.end_m) == 3, f"capsule {self.name}: start_m, end_m need 3 numbers")
         require(self.radius_m > 0.0, f"capsule {self.name}: radius_m must be positive")
+        in_range(f"capsule {self.name}: radius_m", self.radius_m, 0.0, 0.5)
+        for value in (*self.start_m, *self.end_m):
+            in_range(f"capsule {self.name}: start_m and end_m", value, -3.0, 3.0)
 
 
 @dataclass(frozen=True)
@@ -141,7 +151,8 @@ class CollisionConfig:
         require(len(set(names)) == len(names), "collision: capsule names must differ")
         for name in [name for pair in self.pairs for name in pair] + list(self.above_table):
             require(name in names, f"collision: there is no capsule {name!r}")
-        require(self.margin_m >= 0.0, "collision: margin_m must not be negative")
+        in_range("collision: margin_m", self.margin_m, 0.0, 0.5)
+        in_range("collision: table_z_m", self.table_z_m, -20.0, 20.0)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Robot files: read whole, refused by name."""
 import copy
+import re
 
 import pytest
 import yaml
@@ -83,6 +84,54 @@ def test_a_topic_that_the_driver_needs_is_named_with_its_arm(robot, roles):
     words = f"arm {arm['name']} has no topics.{' or topics.'.join(roles)}, which driver {data['driver']} needs"
     with pytest.raises(ConfigurationError, match=words):
         adapters.make(from_mapping(RobotConfig, data, "robot.yaml"), print)
+
+
+def agilex(change):
+    data = copy.deepcopy(dict(read_mapping(ROBOTS / "agilex.yaml")))
+    change(data, *data["arms"])
+    return from_mapping(RobotConfig, data, "robot.yaml")
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda d, right, left: left["topics"].update(gripper_comand="/x"),
+     "arm left: topics: there is no role gripper_comand; did you mean gripper_command?"),
+    (lambda d, right, left: d["topics"].update(deadmann="/x"), "topics: there is no role deadmann; did you mean deadman?"),
+    (lambda d, right, left: left["topics"].update(command=right["topics"]["command"]),
+     "arm right: topics.command and arm left: topics.command are both /master/joint_right; give each its own"),
+    (lambda d, right, left: left["topics"].update(joint_states=right["topics"]["joint_states"]),
+     "arm right: topics.joint_states and arm left: topics.joint_states are both /puppet/joint_right"),
+    (lambda d, right, left: left["topics"].update(robot_state=right["topics"]["robot_state"]),
+     "arm right: topics.robot_state and arm left: topics.robot_state are both"),
+    (lambda d, right, left: left["topics"].update(command=left["topics"]["joint_states"]),
+     "arm left: topics.joint_states and arm left: topics.command are both /puppet/joint_left"),
+    (lambda d, right, left: right.update(joint_names=[f"joint{i}" for i in range(1, 7)]),
+     "arm right: topics.finger_joints names joint6, which is a joint of the arm"),
+    (lambda d, right, left: left["topics"].update(joint_states="/puppet/joint_left "),
+     "arm left: topics.joint_states is '/puppet/joint_left '"),
+    (lambda d, right, left: left["topics"].update(pose=d["topics"]["status"]),
+     "topics.status and arm left: topics.pose are both"),
+    (lambda d, right, left: right["gripper"].update(max_width_m=70.0),
+     "gripper: max_width_m must lie between 0 and 0.5, and is 70"),
+    (lambda d, right, left: right["joint_limits"].update(lower_rad=[-150.0] * 6),
+     "lower_rad has -150, more than two turns; use radians"),
+    (lambda d, right, left: right["tool"].update(position_m=[0.0, 0.0, 140.0]),
+     "tool: position_m must lie between -20 and 20, and is 140"),
+    (lambda d, right, left: right["kinematics"].update(a_m=[0.0, 0.0, 285.03, -21.98, 0.0, 0.0]),
+     "kinematics: a_m must lie between"),
+    (lambda d, right, left: right["collision"]["capsules"][0].update(radius_m=45.0),
+     "capsule base: radius_m must lie between 0 and 0.5"),
+])
+def test_slips_of_copy_and_paste_between_arms_are_named(change, words):
+    with pytest.raises(ConfigurationError, match=re.escape(words)):
+        agilex(change)
+
+
+def test_arms_whose_joints_have_names_of_their_own_may_share_one_topic_of_joint_states():
+    def one_topic(data, right, left):
+        right["joint_names"] = [f"right_joint{i}" for i in range(6)]
+        left["topics"]["joint_states"] = right["topics"]["joint_states"]
+
+    assert len(agilex(one_topic).arms) == 2
 
 
 @pytest.mark.parametrize("path", sorted(ROBOTS.glob("*.yaml")), ids=lambda path: path.stem)

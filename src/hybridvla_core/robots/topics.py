@@ -1,0 +1,84 @@
+"""Which roles a topic may have in a robot's configuration, and which topics may not meet.
+
+A role that nobody reads, or a topic that stands in two places, is a slip of the pen that a robot pays for: a gripper that
+never moves, or an arm that answers the other one's commands.
+"""
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Dict, Iterable, List, Mapping, Sequence, Tuple
+
+from hybridvla_core.configuration import require
+from hybridvla_core.robots.arm import ArmConfig
+
+#: Roles of `topics` that all arms share; `*go_to_start` are services.
+ROBOT_ROLES = ("proposal", "heartbeat", "deadman", "status", "go_to_start", "robot_go_to_start", "enable")
+#: What an arm's driver listens to.
+COMMAND_ROLES = ("command", "pose_command", "trajectory", "gripper_command", "gripper_move", "gripper_grasp")
+#: What an arm's driver says; joint states name their joints and may be shared.
+NAMED_STATE_ROLES = ("joint_states", "gripper_joint_states")
+STATE_ROLES = (*NAMED_STATE_ROLES, "robot_state", "pose", "pose_euler")
+#: Joint names, not a topic.
+NAME_ROLES = ("finger_joints",)
+ARM_ROLES = (*STATE_ROLES, *COMMAND_ROLES, *NAME_ROLES)
+
+_ROS_NAME = re.compile(r"[/~]?[A-Za-z][A-Za-z0-9_]*(/[A-Za-z0-9_]+)*")
+
+
+def finger_names(arm: ArmConfig) -> Tuple[str, ...]:
+    """Returns the names of the gripper's joints in the driver's joint states; empty where there are none."""
+    return tuple(name.strip() for name in arm.topics.get("finger_joints", "").split(",") if name.strip())
+
+
+def check_topics(robot_topics: Mapping[str, str], arms: Sequence[ArmConfig]) -> None:
+    """Checks the roles and topics of a robot.
+
+    Args:
+        robot_topics: topics that all arms share, by role.
+        arms: the arms with their own topics.
+
+    Raises:
+        ConfigurationError: naming the arm and the role, for an unknown role, a name that is none, a topic in two places,
+            or a finger joint that is an arm joint.
+    """
+    _check_section("topics", robot_topics, ROBOT_ROLES)
+    places: Dict[str, List[Tuple[str, str, str]]] = {}
+    for role, topic in robot_topics.items():
+        if topic and role != "enable":
+            places.setdefault(topic, []).append(("", role, f"topics.{role}"))
+    for arm in arms:
+        _check_section(f"arm {arm.name}: topics", arm.topics, ARM_ROLES, not_topics=NAME_ROLES)
+        shared = [name for name in finger_names(arm) if name in arm.joint_names]
+        require(not shared, f"arm {arm.name}: topics.finger_joints names {', '.join(shared)}, which is a joint of the arm; "
+                            "name the gripper's own joint")
+        for role, topic in arm.topics.items():
+            if topic and role not in NAME_ROLES:
+                places.setdefault(topic, []).append((arm.name, role, f"arm {arm.name}: topics.{role}"))
+    for topic, users in places.items():
+        for index, first in enumerate(users):
+            for second in users[index + 1:]:
+                require(_may_share(first, second, arms), f"{first[2]} and {second[2]} are both {topic}; give each its own")
+
+
+def _may_share(first: Tuple[str, str, str], second: Tuple[str, str, str], arms: Sequence[ArmConfig]) -> bool:
+    """Joint states carry names: they may come over one topic as long as no name stands for two joints."""
+    if first[1] not in NAMED_STATE_ROLES or second[1] not in NAMED_STATE_ROLES:
+        return False
+    by_name = {arm.name: arm for arm in arms}
+    one, two = (_names(by_name[arm], role) for arm, role, _ in (first, second))
+    return not set(one) & set(two)
+
+
+def _names(arm: ArmConfig, role: str) -> Tuple[str, ...]:
+    return arm.joint_names if role == "joint_states" else finger_names(arm)
+
+
+def _check_section(where: str, topics: Mapping[str, str], roles: Iterable[str], not_topics: Sequence[str] = ()) -> None:
+    known = tuple(roles)
+    for role, topic in topics.items():
+        near = difflib.get_close_matches(role, known, n=1)
+        advice = f"did you mean {near[0]}?" if near else f"use {', '.join(known)}"
+        require(role in known, f"{where}: there is no role {role}; {advice}")
+        require(role in not_topics or not topic or _ROS_NAME.fullmatch(topic) is not None,
+                f"{where}.{role} is {topic!r}, which is not a ROS name; remove blanks and other signs")
