@@ -26,13 +26,16 @@ mapfile -t SHELL_FILES < <(
 )
 mapfile -t YAML < <(files '*.yaml' '*.yml' .yamllint)
 mapfile -t DOCKER < <(files 'docker/*Dockerfile*')
-mapfile -t TEXT < <(files '*.py' '*.md' '*.sh' '*.yaml' '*.msg' '*.srv' '*.launch' Makefile 'requirements/*')
+mapfile -t TEXT < <(files '*.py' '*.md' '*.sh' '*.yaml' '*.msg' '*.srv' '*.launch' Makefile 'requirements/**/*.txt')
 
 check ruff ruff check --quiet --output-format=concise .
 check "python 3.8 syntax and library" vermin --quiet --target=3.8- --no-tips --violations --backport dataclasses \
   --backport typing --eval-annotations "${PYTHON[@]}"
-check rooms python scripts/check_rooms.py
-check "names in documents" python scripts/check_docs.py
+check rooms python scripts/checks/rooms.py
+check layers env PYTHONPATH=src lint-imports --no-logo pyproject.toml
+check "types of hybridvla_core" mypy
+check "Any in signatures" python scripts/checks/untyped.py
+check "names in documents" python scripts/checks/docs.py
 check shellcheck shellcheck --external-sources "${SHELL_FILES[@]}"
 check yamllint yamllint --strict "${YAML[@]}"
 check codespell codespell "${TEXT[@]}"

@@ -25,7 +25,7 @@ pip_in() {
 make_environment() {
   local folder="$ROOT/.matrix/$1" python="$2" with="$3" wanted lock arguments=()
   shift 3
-  wanted="$(hash_of scripts/stub_cuda.py ${with:+"$with"} "$@") $python"
+  wanted="$(hash_of scripts/tools/stub_cuda.py ${with:+"$with"} "$@") $python"
   if [ "$(cat "$folder/.stamp" 2>/dev/null)" = "$wanted" ] && "$folder/bin/python" -c '' 2>/dev/null; then
     return 0
   fi
@@ -37,7 +37,7 @@ make_environment() {
   if [ -n "$with" ]; then
     pip_in "$folder" -r "$with" || return 1
   fi
-  "$folder/bin/python" scripts/stub_cuda.py "$(site_of "$folder")" || return 1
+  "$folder/bin/python" scripts/tools/stub_cuda.py "$(site_of "$folder")" || return 1
   printf '%s\n' "$ROOT/src" >"$(site_of "$folder")/hybridvla.pth"
   printf '%s\n' "$wanted" >"$folder/.stamp"
 }
@@ -77,13 +77,13 @@ if [[ "$WANTED" == *" oldest "* ]]; then
     echo "matrix: no Python 3.8 here (PYTHON38 can name one); the row oldest is left out"
   else
     # One environment comes from the network, the other may come from the disk.
-    make_environment oldest "$PYTHON" "" requirements/rig-core.txt requirements/rig-policy.txt requirements/rig-test.txt \
-      requirements/rig-vision.txt requirements/rig-torch.txt >.matrix/oldest.setup 2>&1 &
+    make_environment oldest "$PYTHON" "" requirements/noetic/core.txt requirements/noetic/policy.txt requirements/noetic/test.txt \
+      requirements/noetic/vision.txt requirements/noetic/torch.txt >.matrix/oldest.setup 2>&1 &
     OLDEST=$!
   fi
 fi
 if [[ "$WANTED" == *" newest "* ]]; then
-  if make_environment newest "${PYTHON_NEWEST:-/usr/bin/python3}" requirements/matrix-newest.txt requirements/matrix-newest-torch.txt; then
+  if make_environment newest "${PYTHON_NEWEST:-/usr/bin/python3}" requirements/matrix/newest.txt requirements/matrix/newest-torch.txt; then
     row newest .matrix/newest/bin/python
   else
     STATUS=1

@@ -16,7 +16,7 @@ if [ -z "$PYTHON" ]; then
   exit 0
 fi
 
-LOCKS=("$ROOT"/requirements/rig-{core,sim,test,cameras}.txt)
+LOCKS=("$ROOT"/requirements/noetic/{core,sim,test,cameras}.txt)
 WANTED="$(hash_of "${LOCKS[@]}")"
 if [ "$(cat "$VENV/.stamp" 2>/dev/null)" != "$WANTED" ] || ! "$VENV/bin/python" -c '' 2>/dev/null; then
   echo "test38: making .venv38 with $PYTHON and the rig's locks"

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Dict, Iterator, List, Set
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("test", "src", "config", "launch", "scripts", "docs", "requirements", "docker", "checkpoints", "nodes", "msg", "srv")
 PATH = re.compile(r"(?<![\w./-])(?:" + "|".join(FOLDERS) + r")/[\w./*{},-]*[\w*}]")
 QUALIFIED = re.compile(r"(?<![\w./-])((?:test/)?[\w/]*test_\w+\.py)::(test_\w+)")

@@ -38,15 +38,15 @@ refuse_other_python() {
 find_outdated_locks() {
   local lock
   if [ "$PLATFORM" = noetic ]; then
-    PINNED_LOCKS=(rig-core rig-sim rig-test)
+    PINNED_LOCKS=(noetic/core noetic/sim noetic/test)
     TORCH_LOCK=""
     if [ "$WITH_POLICY" -eq 1 ]; then
-      PINNED_LOCKS+=(rig-policy rig-vision)
-      TORCH_LOCK=rig-torch
+      PINNED_LOCKS+=(noetic/policy noetic/vision)
+      TORCH_LOCK=noetic/torch
     fi
   else
-    PINNED_LOCKS=(base vision sim test lint)
-    TORCH_LOCK=torch
+    PINNED_LOCKS=(debian12/{base,vision,sim,test,lint})
+    TORCH_LOCK=debian12/torch
   fi
   OUTDATED_LOCKS=()
   for lock in "${PINNED_LOCKS[@]}" ${TORCH_LOCK:+"$TORCH_LOCK"}; do
@@ -60,7 +60,7 @@ find_outdated_locks() {
 stamp_of() { cat "$VENV/.stamps/$1" 2>/dev/null || true; }
 
 stamp() {
-  mkdir -p "$VENV/.stamps"
+  mkdir -p "$VENV/.stamps/${1%/*}"
   hash_of "$ROOT/requirements/$1.txt" >"$VENV/.stamps/$1"
 }
 

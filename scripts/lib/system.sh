@@ -13,18 +13,18 @@ find_ros() {
   if [ -f "$NOETIC/setup.bash" ]; then
     PLATFORM=noetic
     SYSTEM="ROS Noetic in $NOETIC"
-    PACKAGE_LIST="$ROOT/requirements/apt-noetic.txt"
+    PACKAGE_LIST="$ROOT/requirements/noetic/apt.txt"
   elif [ "${ROS_DISTRO:-}" = noetic ]; then
     fail "ROS_DISTRO is noetic but $NOETIC/setup.bash is missing; set NOETIC_PREFIX to where Noetic is installed"
   elif [ "$id" = debian ] && [ "$version" = 12 ]; then
     PLATFORM=debian12
     SYSTEM="Debian 12 with its own ROS 1 packages"
-    PACKAGE_LIST="$ROOT/requirements/apt-debian12.txt"
+    PACKAGE_LIST="$ROOT/requirements/debian12/apt.txt"
   elif [ "$id" = ubuntu ] && [ "$version" = 20.04 ]; then
     fail "this is Ubuntu 20.04 without ROS; install ros-noetic-ros-base as the ROS wiki says, then run this again"
   else
     fail "this is $id $version, which has no ROS 1 packages that were tried; needed are Debian 12 with the packages in" \
-      "requirements/apt-debian12.txt, or ROS Noetic with those in requirements/apt-noetic.txt (docs/install.md)"
+      "requirements/debian12/apt.txt, or ROS Noetic with those in requirements/noetic/apt.txt (docs/install.md)"
   fi
 }
 

@@ -1,6 +1,6 @@
 """Draws docs/images/rig.png, the picture of the README: what the simulated rig's two cameras see above a block.
 
-    scripts/with_env.sh python scripts/picture.py
+    scripts/with_env.sh python scripts/tools/picture.py
 """
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def main() -> None:
         rig.step(0.02)
     views = [np.kron(rig.render(camera), np.ones((2, 2, 1), np.uint8)) for camera in ("front", "wrist")]
     gap = np.full((views[0].shape[0], 8, 3), 255, np.uint8)
-    path = Path(__file__).resolve().parents[1] / "docs" / "images" / "rig.png"
+    path = Path(__file__).resolve().parents[2] / "docs" / "images" / "rig.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate([views[0], gap, views[1]], axis=1)).save(str(path), optimize=True)
     print(path)

@@ -104,10 +104,11 @@ def check_python() -> Finding:
 def locked_packages() -> Dict[str, str]:
     """Name -> version from the locks for this interpreter."""
     rig = sys.version_info[:2] == (3, 8)
-    names = ["rig-core", "rig-sim", "rig-policy", "rig-torch", "rig-vision"] if rig else ["base", "torch", "vision", "sim"]
+    folder = ROOT / "requirements" / ("noetic" if rig else "debian12")
+    names = ["core", "sim", "policy", "torch", "vision"] if rig else ["base", "torch", "vision", "sim"]
     pins: Dict[str, str] = {}
     for name in names:
-        path = ROOT / "requirements" / f"{name}.txt"
+        path = folder / f"{name}.txt"
         if not path.is_file():
             raise HybridVLAError(f"{path} is missing; restore it from the repository")
         pins.update(re.findall(r"^([\w.-]+)==(\S+)$", path.read_text(encoding="utf-8"), re.MULTILINE))

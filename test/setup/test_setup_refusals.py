@@ -56,7 +56,7 @@ def test_names_only_what_is_missing(clone):
 
 
 @pytest.mark.parametrize("os_release, words", [
-    ("ID=fedora\nVERSION_ID=41\n", ["fedora 41", "Debian 12", "apt-debian12.txt"]),
+    ("ID=fedora\nVERSION_ID=41\n", ["fedora 41", "Debian 12", "debian12/apt.txt"]),
     ('ID=debian\nVERSION_ID="13"\n', ["debian 13"]),
     ('ID=ubuntu\nVERSION_ID="20.04"\n', ["Ubuntu 20.04 without ROS", "ros-noetic-ros-base"]),
 ])
@@ -82,7 +82,7 @@ def test_noetic_on_another_python_is_refused(clone):
                              stdout=subprocess.PIPE, encoding="utf-8", check=True).stdout.strip()
     if version == "3.8":
         pytest.skip("this system's Python is the one Noetic wants")
-    packages = (ROOT / "requirements" / "apt-noetic.txt").read_text().split("\n")
+    packages = (ROOT / "requirements" / "noetic" / "apt.txt").read_text().split("\n")
     (clone / "bin" / "dpkg-query").write_text(
         "#!/bin/sh\n" + "\n".join(f"echo 'installed {name}'" for name in packages if name and name[0] != "#"))
     done = run_setup(clone)

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_ros.realsense.config import DeviceConfig
 
-INSTALL = "pip install --no-deps -r requirements/rig-cameras.txt"
+INSTALL = "pip install --no-deps -r requirements/noetic/cameras.txt"
 
 
 class CameraError(HybridVLAError):

@@ -132,7 +132,7 @@ def test_a_camera_somebody_else_uses_is_named(context, soft, monkeypatch):
 
 def test_without_the_sdk_the_way_to_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyrealsense2", None)
-    with pytest.raises(sdk.CameraError, match=r"rig-cameras\.txt"):
+    with pytest.raises(sdk.CameraError, match=r"noetic/cameras\.txt"):
         sdk.load_sdk()
 
 

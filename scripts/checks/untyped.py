@@ -1,0 +1,51 @@
+"""Counts parameters and results of src that are `Any`. Each stands where the world really is untyped.
+
+`Optional[Any]`, and sequences of nothing but Any, count as well; objects of JSON (`Dict[str, Any]`) say what they are and do not.
+
+usage: untyped.py [--list]      names each place
+"""
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+from typing import Iterator, List, Optional
+
+# May only become smaller.
+MOST = 269
+
+
+def annotations(tree: ast.AST) -> Iterator[Optional[ast.expr]]:
+    """Annotations of all parameters and results."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            arguments = node.args
+            for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]:
+                yield argument.annotation if argument else None
+            yield node.returns
+
+
+def untyped(annotation: Optional[ast.expr]) -> bool:
+    """Any, or a wrapper of nothing but Any."""
+    if isinstance(annotation, ast.Subscript):
+        held = annotation.slice
+        if type(held).__name__ == "Index":  # Python 3.8
+            held = held.value  # type: ignore[attr-defined]
+        parts = held.elts if isinstance(held, ast.Tuple) else [held]
+        return all(untyped(part) or isinstance(part, ast.Constant) for part in parts) and any(untyped(part) for part in parts)
+    return isinstance(annotation, ast.Name) and annotation.id == "Any"
+
+
+def main(arguments: List[str]) -> int:
+    """Print the count, and each place where asked or where there are too many; 1 when there are too many."""
+    places = [f"{path}:{annotation.lineno}" for path in sorted(Path("src").rglob("*.py"))
+              for annotation in annotations(ast.parse(path.read_text(encoding="utf-8"), str(path)))
+              if annotation is not None and untyped(annotation)]
+    if "--list" in arguments or len(places) > MOST:
+        print("\n".join(places))
+    print(f"{len(places)} parameters and results are Any; at most {MOST} may be")
+    return 1 if len(places) > MOST else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
