@@ -122,7 +122,7 @@ def _convention(args: argparse.Namespace) -> Any:
 
 
 def _ensemble(rule: str) -> Any:
-    from hybridvla_core.policy.inference.ensemble import EnsembleConfig
+    from hybridvla_core.checkpoints.config import EnsembleConfig
 
     if rule == "released":
         return EnsembleConfig("released", 5.8, 0, "euler", "mean_above_half")

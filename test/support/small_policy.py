@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from hybridvla_core.checkpoints.format import CheckpointConfig, save_checkpoint
+from hybridvla_core.checkpoints.config import CheckpointConfig, EnsembleConfig
+from hybridvla_core.checkpoints.format import save_checkpoint
 from hybridvla_core.contracts import Observation
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.presets import llama, preset
-from hybridvla_core.policy.inference.ensemble import EnsembleConfig
 from hybridvla_core.training.tiny.tokenizer import build_tiny_tokenizer
 from hybridvla_core.transforms.conventions import ActionConvention
 

@@ -14,7 +14,7 @@ from hybridvla_core.benchmark.modes import Modes, Passes, summary
 from hybridvla_core.benchmark.roofline import measure_device, roofline
 from hybridvla_core.benchmark.subject import Subject
 from hybridvla_core.errors import ConfigurationError
-from hybridvla_core.policy.inference.stages import StageClock
+from hybridvla_core.policy.inference.stage_clock import StageClock
 
 WARM_UP = 2
 

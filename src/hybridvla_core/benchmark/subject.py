@@ -7,14 +7,14 @@ from typing import Any, Dict, Optional, Sequence
 import numpy as np
 import torch
 
+from hybridvla_core.checkpoints.config import EnsembleConfig
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.policy.inference.drafts import FirstDraft, Gate
 from hybridvla_core.policy.inference.dual_path import DualPath, Inputs
-from hybridvla_core.policy.inference.ensemble import EnsembleConfig
+from hybridvla_core.policy.inference.graphs import choose_stages
 from hybridvla_core.policy.inference.plain import Engine
-from hybridvla_core.policy.inference.stages import choose_stages
 from hybridvla_core.policy.predictor import DTYPES, Policy
 from hybridvla_core.transforms.images import to_pixels
 

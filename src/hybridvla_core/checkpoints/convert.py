@@ -10,9 +10,10 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 import torch
 
 from hybridvla_core import __version__
+from hybridvla_core.checkpoints.config import FORMAT, CheckpointConfig, EnsembleConfig
 from hybridvla_core.checkpoints.dims import config_from_dims, config_from_name
-from hybridvla_core.checkpoints.format import CONFIG, FORMAT, STATISTICS, TOKENIZER, CheckpointConfig, write_parts
-from hybridvla_core.checkpoints.manifest import sha256, write_json, write_manifest_of
+from hybridvla_core.checkpoints.format import CONFIG, STATISTICS, TOKENIZER, write_parts
+from hybridvla_core.checkpoints.manifest import write_json, write_manifest_of
 from hybridvla_core.checkpoints.released import HEADS, check_names, used_tensors
 from hybridvla_core.checkpoints.sources import Source
 from hybridvla_core.checkpoints.stream import plan_shards, stored_bytes, write_shard
@@ -20,9 +21,9 @@ from hybridvla_core.checkpoints.tokenizer import check_tokenizer
 from hybridvla_core.checkpoints.weights import INDEX, shard_name
 from hybridvla_core.configuration import read_mapping
 from hybridvla_core.errors import CheckpointError, ConfigurationError
+from hybridvla_core.files import sha256
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.hybridvla import HybridVLA
-from hybridvla_core.policy.inference.ensemble import EnsembleConfig
 from hybridvla_core.transforms.conventions import ActionConvention
 from hybridvla_core.transforms.normalise import Normaliser
 

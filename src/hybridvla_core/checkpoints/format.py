@@ -11,63 +11,17 @@ from typing import Any, Mapping, Optional, Tuple
 
 import torch
 
-from hybridvla_core.checkpoints.manifest import (
-    FORMAT,
-    MANIFEST,
-    check_files,
-    read_manifest,
-    sha256,
-    write_json,
-    write_manifest_of,
-)
+from hybridvla_core.checkpoints.config import CheckpointConfig
+from hybridvla_core.checkpoints.manifest import MANIFEST, check_files, read_manifest, write_json, write_manifest_of
 from hybridvla_core.checkpoints.stream import write_shard
 from hybridvla_core.checkpoints.tokenizer import check_tokenizer
 from hybridvla_core.checkpoints.weights import INDEX, WEIGHTS, load_into, weight_files
 from hybridvla_core.configuration import from_mapping, read_mapping
 from hybridvla_core.errors import CheckpointError, ConfigurationError
-from hybridvla_core.model.config import ModelConfig
-from hybridvla_core.model.schedule import DiffusionSchedule
-from hybridvla_core.policy.inference.ensemble import EnsembleConfig
-from hybridvla_core.transforms.conventions import ActionConvention
-from hybridvla_core.transforms.images import STRATEGIES
+from hybridvla_core.files import sha256
 from hybridvla_core.transforms.normalise import Normaliser
 
 CONFIG, STATISTICS, TOKENIZER = "config.json", "dataset_statistics.json", "tokenizer.json"
-CONDITIONS = ("denoised", "noise", "released")
-
-
-@dataclass(frozen=True)
-class CheckpointConfig:
-    """`config.json`. cameras: view names in the order the model was trained with. statistics_key: which data set of
-    `dataset_statistics.json` normalises. ddim_steps: denoising steps of a prediction (the paper: 4). untrained: modules
-    with random weights, as in a converted base; such a folder is for training and predicts nothing."""
-
-    format: int
-    model: ModelConfig
-    convention: ActionConvention
-    cameras: Tuple[str, ...]
-    image_strategy: str
-    ensemble: EnsembleConfig
-    ddim_steps: int
-    autoregressive_condition: str
-    statistics_key: str
-    untrained: Tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.format != FORMAT:
-            raise ConfigurationError(f"checkpoint format {self.format}; this version reads {FORMAT}")
-        if len(self.cameras) != self.model.views or len(set(self.cameras)) != len(self.cameras):
-            raise ConfigurationError(f"cameras {list(self.cameras)} do not name each of {self.model.views} view(s) once")
-        if self.convention.action_dim != self.model.action_dim:
-            raise ConfigurationError(f"the convention's arms {list(self.convention.arms)} need "
-                                     f"{self.convention.action_dim} action dimensions, the model has "
-                                     f"{self.model.action_dim}")
-        if self.image_strategy not in STRATEGIES:
-            raise ConfigurationError(f"image_strategy {self.image_strategy!r}; use one of {', '.join(STRATEGIES)}")
-        if self.autoregressive_condition not in CONDITIONS:
-            raise ConfigurationError(f"autoregressive_condition {self.autoregressive_condition!r}; use one of "
-                                     f"{', '.join(CONDITIONS)}")
-        DiffusionSchedule().ddim_timesteps(self.ddim_steps)
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,13 @@ import json
 from pathlib import Path
 from typing import Any, Dict, Iterable, Mapping, Optional, Tuple
 
+from hybridvla_core.checkpoints.config import FORMAT
 from hybridvla_core.configuration import read_mapping
 from hybridvla_core.errors import CheckpointError
+from hybridvla_core.files import sha256
 
 MANIFEST = "MANIFEST.json"
-FORMAT = 1
 Entry = Tuple[str, int]
-
-
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

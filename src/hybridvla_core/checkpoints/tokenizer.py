@@ -4,24 +4,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Union
 
-from tokenizers import Tokenizer
-
 from hybridvla_core.errors import CheckpointError
 from hybridvla_core.model.config import ModelConfig
+from hybridvla_core.transforms.prompt import load_tokenizer
 
 #: How a lone blank is spelt: SentencePiece, byte-level BPE, plain.
 BLANKS = ("\u2581", "\u0120", " ")
-
-
-def load_tokenizer(path: Union[str, Path]) -> Tokenizer:
-    """Raises CheckpointError for a file that is none."""
-    try:
-        return Tokenizer.from_file(str(path))
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # a bare Exception for every fault, and the library's own panics
-        raise CheckpointError(f"{path}: not a readable tokenizer ({error}); it must be the tokenizer.json of the "
-                              "checkpoint's language model") from error
 
 
 def check_tokenizer(path: Union[str, Path], config: ModelConfig) -> None:

@@ -15,8 +15,10 @@ from hybridvla_core.policy.inference.assemble import Assembler
 from hybridvla_core.policy.inference.device_memory import explained, out_of_memory, ran_out
 from hybridvla_core.policy.inference.drafts import FirstDraft, Gate
 from hybridvla_core.policy.inference.dual_path import DualPath, Inputs
-from hybridvla_core.policy.inference.plain import Engine, draw_more_noise, draw_noise
-from hybridvla_core.policy.inference.stages import StageClock, choose_stages
+from hybridvla_core.policy.inference.graphs import choose_stages
+from hybridvla_core.policy.inference.noise import draw_more_noise, draw_noise
+from hybridvla_core.policy.inference.plain import Engine
+from hybridvla_core.policy.inference.stage_clock import StageClock
 from hybridvla_core.transforms.conventions import DOF_PER_ARM, ActionConvention
 from hybridvla_core.transforms.images import PreparedImage, decode_reduced, to_pixels
 from hybridvla_core.transforms.normalise import Normaliser

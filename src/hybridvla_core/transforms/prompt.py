@@ -6,7 +6,7 @@ from typing import List, Optional, Union
 
 from tokenizers import Tokenizer
 
-from hybridvla_core.errors import ObservationError
+from hybridvla_core.errors import CheckpointError, ObservationError
 from hybridvla_core.model.config import SequenceConfig
 
 
@@ -19,8 +19,6 @@ class PromptEncoder:
 
     @classmethod
     def from_file(cls, path: Union[str, Path], config: SequenceConfig) -> PromptEncoder:
-        from hybridvla_core.checkpoints.tokenizer import load_tokenizer
-
         return cls(load_tokenizer(path), config)
 
     def prompt(self, instruction: str) -> str:
@@ -46,3 +44,14 @@ class PromptEncoder:
         """All ids of a prompt as the released code builds them: BOS ... BOD, and EOD with its separator."""
         tail = [self.config.eod, *self.config.after_eod] if autoregressive else []
         return [self.config.bos] + self.prefix_ids(instruction) + tail
+
+
+def load_tokenizer(path: Union[str, Path]) -> Tokenizer:
+    """Raises CheckpointError for a file that is none."""
+    try:
+        return Tokenizer.from_file(str(path))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a bare Exception for every fault, and the library's own panics
+        raise CheckpointError(f"{path}: not a readable tokenizer ({error}); it must be the tokenizer.json of the "
+                              "checkpoint's language model") from error

@@ -15,8 +15,8 @@ from typing import Any, Callable, Dict, List, Optional
 
 import rosbag
 
-from hybridvla_core.checkpoints.manifest import sha256
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.files import sha256
 from hybridvla_ros.recording.bag_writer import BagWriter, RawMessage
 from hybridvla_ros.recording.config import RecordingConfig
 

@@ -17,13 +17,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_models import SCALE, tiniest
 
+from hybridvla_core.checkpoints.config import CheckpointConfig, EnsembleConfig
 from hybridvla_core.checkpoints.convert import _write_weights
-from hybridvla_core.checkpoints.format import CheckpointConfig, save_checkpoint, write_manifest
+from hybridvla_core.checkpoints.format import save_checkpoint, write_manifest
 from hybridvla_core.checkpoints.stream import plan_shards
 from hybridvla_core.contracts import Observation
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.model.hybridvla import HybridVLA
-from hybridvla_core.policy.inference.ensemble import EnsembleConfig
 from hybridvla_core.policy.predictor import Policy
 from hybridvla_core.training.tiny.tokenizer import build_tiny_tokenizer
 from hybridvla_core.transforms.conventions import ActionConvention

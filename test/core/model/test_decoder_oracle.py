@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from hybridvla_core.model.config import DecoderConfig
-from hybridvla_core.model.decoder import Decoder, KVCache
+from hybridvla_core.model.decoder import Decoder
+from hybridvla_core.model.layers import KVCache
 from hybridvla_core.model.timm_import import vision_transformer
 
 SHAPES = {

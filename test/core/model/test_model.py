@@ -13,13 +13,15 @@ import torch
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
 from hybridvla_core.evaluation.parity.run import check_folder
 from hybridvla_core.model.config import DecoderConfig
-from hybridvla_core.model.decoder import Decoder, KVCache
+from hybridvla_core.model.decoder import Decoder
 from hybridvla_core.model.hybridvla import HybridVLA
+from hybridvla_core.model.layers import KVCache
 from hybridvla_core.model.presets import preset, preset_names
 from hybridvla_core.model.timm_import import vision_transformer
 from hybridvla_core.model.tokens import ActionTokens
 from hybridvla_core.paths import ROOT
-from hybridvla_core.policy.inference.plain import Engine, draw_noise
+from hybridvla_core.policy.inference.noise import draw_noise
+from hybridvla_core.policy.inference.plain import Engine
 
 GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", ROOT.parent / "shared" / "golden")) / "public"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no recorded fixtures at {GOLDEN}")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from recorded_ops import NoWaiting, PlainIndexing, RecordedBackend
 
+from hybridvla_core.checkpoints.config import EnsembleConfig
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.presets import dino, llama, preset, siglip
 from hybridvla_core.policy.inference.drafts import FirstDraft, Gate
 from hybridvla_core.policy.inference.dual_path import DualPath, Inputs
-from hybridvla_core.policy.inference.ensemble import EnsembleConfig
 from hybridvla_core.policy.inference.graphs import GraphStages
 from hybridvla_core.policy.inference.plain import Engine
 from hybridvla_core.policy.inference.stages import EagerStages

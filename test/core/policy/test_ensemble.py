@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from hybridvla_core.checkpoints.config import EnsembleConfig
 from hybridvla_core.errors import ConfigurationError
-from hybridvla_core.policy.inference.ensemble import EnsembleConfig, disagreement, fuse
+from hybridvla_core.policy.inference.ensemble import disagreement, fuse
 
 PAPER = EnsembleConfig("mean", 0.96, 0, "so3", "diffusion")
 RELEASED = EnsembleConfig("released", 5.8, 0, "euler", "mean_above_half")

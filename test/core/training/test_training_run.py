@@ -180,8 +180,8 @@ def swapped(tokenizer):
 
 
 def test_fine_tuning_keeps_the_tokenizer_of_its_base(data, tmp_path):
-    from hybridvla_core.checkpoints.tokenizer import load_tokenizer
     from hybridvla_core.training.tiny.run import train
+    from hybridvla_core.transforms.prompt import load_tokenizer
 
     start = base(tmp_path / "base", tokenizer=swapped)
     train(recipe(tmp_path), data, tmp_path / "work", tmp_path / "out", 1, None, start)

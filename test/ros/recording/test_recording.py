@@ -13,9 +13,9 @@ import rospy
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
-from hybridvla_core.checkpoints.manifest import sha256
 from hybridvla_core.configuration import from_mapping, load_file
 from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.files import sha256
 from hybridvla_core.paths import ROOT
 from hybridvla_ros.recording import recording as module
 from hybridvla_ros.recording.bag_writer import BagWriter, RawMessage, begins_with_header

@@ -62,10 +62,10 @@ def write_bag(path, change=lambda topic, now: True):
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory):
     """A checkpoint with random weights for both arms and three views, and its policy configuration."""
-    from hybridvla_core.checkpoints.format import CheckpointConfig, save_checkpoint
+    from hybridvla_core.checkpoints.config import CheckpointConfig, EnsembleConfig
+    from hybridvla_core.checkpoints.format import save_checkpoint
     from hybridvla_core.model.hybridvla import HybridVLA
     from hybridvla_core.model.presets import llama, preset
-    from hybridvla_core.policy.inference.ensemble import EnsembleConfig
     from hybridvla_core.training.tiny.tokenizer import build_tiny_tokenizer
 
     folder = tmp_path_factory.mktemp("policy")

@@ -10,8 +10,8 @@ import torch
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.parity.bfloat16 import Bfloat16Report
 from hybridvla_core.evaluation.parity.table import COARSE, EXACT, FINE, Archive, Table
-from hybridvla_core.model.decoder import KVCache
 from hybridvla_core.model.hybridvla import HybridVLA
+from hybridvla_core.model.layers import KVCache
 from hybridvla_core.policy.inference.plain import Engine, Prefix
 from hybridvla_core.transforms.images import to_pixels
 from hybridvla_core.transforms.normalise import Normaliser

@@ -7,13 +7,14 @@ from typing import Any, List, Mapping
 import numpy as np
 import torch
 
+from hybridvla_core.checkpoints.config import EnsembleConfig
 from hybridvla_core.evaluation.parity.table import COARSE, EXACT, FINE, Archive, Table
 from hybridvla_core.model import presets
 from hybridvla_core.model.config import TowerConfig
 from hybridvla_core.model.embedders import FinalNorm, timestep_features
 from hybridvla_core.model.schedule import DiffusionSchedule
 from hybridvla_core.model.tokens import ActionTokens
-from hybridvla_core.policy.inference.ensemble import EnsembleConfig, fuse
+from hybridvla_core.policy.inference.ensemble import fuse
 from hybridvla_core.transforms.images import fit, normalise_pixels
 from hybridvla_core.transforms.normalise import Normaliser
 

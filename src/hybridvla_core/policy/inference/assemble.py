@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
+from hybridvla_core.checkpoints.config import EnsembleConfig
 from hybridvla_core.contracts import Mode, Prediction
 from hybridvla_core.model.tokens import ActionTokens
 from hybridvla_core.policy.inference.dual_path import Result
-from hybridvla_core.policy.inference.ensemble import EnsembleConfig, disagreement, fuse
+from hybridvla_core.policy.inference.ensemble import disagreement, fuse
 from hybridvla_core.transforms.conventions import DOF_PER_ARM
 from hybridvla_core.transforms.normalise import Scale
 

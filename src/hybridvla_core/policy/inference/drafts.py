@@ -13,8 +13,8 @@ from typing import Optional, Sequence
 import numpy as np
 import torch
 
+from hybridvla_core.checkpoints.config import EnsembleConfig
 from hybridvla_core.model.tokens import ActionTokens
-from hybridvla_core.policy.inference.ensemble import EnsembleConfig
 from hybridvla_core.transforms.normalise import Scale
 
 #: Rounding of a sum of confidences; the gate is called unreachable only beyond it.

@@ -1,48 +1,13 @@
 """Fusing the two paths (paper, section 3.3) and measuring how far they disagree."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Tuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.checkpoints.config import EnsembleConfig
 from hybridvla_core.transforms.conventions import DOF_PER_ARM
-
-RULES = ("mean", "released")
-ROTATION_MEANS = ("so3", "euler")
-GRIPPER_RULES = ("diffusion", "mean_above_half")
-
-
-@dataclass(frozen=True)
-class EnsembleConfig:
-    """When and how the paths are averaged.
-
-    rule: `mean`: the mean confidence of all tokens exceeds theta (paper); `released`: the sum of the first arm's first
-    six exceeds 5.8, deciding for both arms. confidence_window_bins: a token's confidence is the probability within this
-    many bins of the decoded one; 0 is the paper. rotation_mean: on SO(3), or of Euler angles as released (wrong at the
-    wrap-around). gripper: where the paths differ, `diffusion` decides, or `mean_above_half` as released (then 0).
-    """
-
-    rule: str
-    theta: float
-    confidence_window_bins: int
-    rotation_mean: str
-    gripper: str
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("rule", RULES), ("rotation_mean", ROTATION_MEANS), ("gripper", GRIPPER_RULES)):
-            if getattr(self, name) not in allowed:
-                raise ConfigurationError(f"ensemble: {name} is {getattr(self, name)!r}; use one of {', '.join(allowed)}")
-        if not 0.0 < self.theta <= 6.0 or self.confidence_window_bins < 0:
-            raise ConfigurationError("ensemble: theta must be positive and confidence_window_bins not negative")
-
-    def passes(self, confidence: np.ndarray) -> bool:
-        """Whether the gate opens for token confidences (A,)."""
-        if self.rule == "released":
-            return float(np.sum(confidence[:6])) > self.theta
-        return float(np.mean(confidence)) > self.theta
 
 
 def fuse(diffusion: np.ndarray, autoregressive: np.ndarray, config: EnsembleConfig) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Hashable, List, Tuple
 
 import torch
 
+from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.policy.inference.stages import EagerStages
 
 TEXT_STEP = 16
@@ -101,3 +102,14 @@ def tensors_of(value: Any) -> List[torch.Tensor]:
     found: List[torch.Tensor] = []
     map_tensors(value, lambda tensor: found.append(tensor) or tensor)
     return found
+
+
+def choose_stages(graphs: str, device: torch.device) -> EagerStages:
+    """`auto`: CUDA graphs on a GPU and direct calls elsewhere; `on` refuses other devices; `off`: direct calls."""
+    if graphs not in ("auto", "on", "off"):
+        raise ConfigurationError(f"graphs is {graphs!r}; use auto, on or off")
+    if graphs == "on" and device.type != "cuda":
+        raise ConfigurationError(f"graphs is on, but the device is {device.type}; CUDA graphs need a GPU, use auto or off")
+    if graphs == "off" or device.type != "cuda":
+        return EagerStages()
+    return GraphStages()

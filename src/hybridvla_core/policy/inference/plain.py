@@ -8,13 +8,12 @@ results in fewer passes; this is what it is measured against.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional
 
-import numpy as np
 import torch
 
-from hybridvla_core.model.decoder import KVCache
 from hybridvla_core.model.hybridvla import HybridVLA
+from hybridvla_core.model.layers import KVCache
 from hybridvla_core.model.schedule import DiffusionSchedule
 from hybridvla_core.model.tokens import ActionTokens
 from hybridvla_core.policy.inference.drafts import confidence_of
@@ -118,24 +117,3 @@ class Engine:
         embeddings = torch.cat([part.to(self.dtype) for part in parts], dim=1)
         slots = prefix.length + torch.arange(embeddings.shape[1], device=x.device)
         return self.model.llm(embeddings, slots, cache=prefix.cache, write_at=slots)
-
-
-def draw_noise(seed: int, stamp_ns: int, chunk: int, action_dim: int) -> Tuple[torch.Tensor, torch.Tensor, int]:
-    """Everything random in one prediction, from (seed, observation stamp) alone: the diffusion noise (K, A), a second
-    noise (K, A) for `released` and `noise` conditions, and a timestep in 0 .. 99.
-
-    Philox is counter-based and the same on every platform, so that a prediction can be repeated anywhere.
-    """
-    generator = np.random.Generator(np.random.Philox(key=[seed & 0xFFFFFFFFFFFFFFFF, stamp_ns & 0xFFFFFFFFFFFFFFFF]))
-    first = generator.standard_normal((chunk, action_dim)).astype(np.float32)
-    second = generator.standard_normal((chunk, action_dim)).astype(np.float32)
-    return torch.from_numpy(first), torch.from_numpy(second), int(generator.integers(0, 100))
-
-
-def draw_more_noise(seed: int, stamp_ns: int, samples: int, chunk: int, action_dim: int) -> torch.Tensor:
-    """(samples, K, A) further noises of the same (seed, stamp), from another part of the generator's sequence."""
-    if not samples:
-        return torch.zeros(0, chunk, action_dim)
-    bits = np.random.Philox(key=[seed & 0xFFFFFFFFFFFFFFFF, stamp_ns & 0xFFFFFFFFFFFFFFFF], counter=[0, 0, 0, 1])
-    drawn = np.random.Generator(bits).standard_normal((samples, chunk, action_dim))
-    return torch.from_numpy(drawn.astype(np.float32))

@@ -13,7 +13,7 @@ from typing import Optional, Tuple
 import torch
 
 from hybridvla_core.model.config import ModelConfig
-from hybridvla_core.model.decoder import KVCache, Rotary, mask_bias
+from hybridvla_core.model.layers import KVCache, Rotary, mask_bias
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from hybridvla_core.checkpoints.format import CheckpointConfig
+from hybridvla_core.checkpoints.config import CheckpointConfig
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.policy.inference.plain import Engine
 from hybridvla_core.transforms.images import to_pixels

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from hybridvla_core.checkpoints.format import Checkpoint, CheckpointConfig, read_checkpoint, read_weights, save_checkpoint
-from hybridvla_core.checkpoints.tokenizer import load_tokenizer
+from hybridvla_core.checkpoints.config import CheckpointConfig, EnsembleConfig
+from hybridvla_core.checkpoints.format import Checkpoint, read_checkpoint, read_weights, save_checkpoint
 from hybridvla_core.configuration import load_file
 from hybridvla_core.data.shards import ShardSet
 from hybridvla_core.data.statistics import Statistics
@@ -20,7 +20,6 @@ from hybridvla_core.errors import CheckpointError, ConfigurationError, HybridVLA
 from hybridvla_core.files import write_json
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.presets import preset
-from hybridvla_core.policy.inference.ensemble import EnsembleConfig
 from hybridvla_core.training.config import TrainingConfig
 from hybridvla_core.training.tiny.batches import BatchSource, instruction_ids
 from hybridvla_core.training.tiny.heads import AuxiliaryHeads
@@ -29,7 +28,7 @@ from hybridvla_core.training.tiny.rollouts import batch_policy
 from hybridvla_core.training.tiny.tokenizer import build_tiny_tokenizer
 from hybridvla_core.training.trainer import Trainer
 from hybridvla_core.transforms.conventions import ActionConvention
-from hybridvla_core.transforms.prompt import PromptEncoder
+from hybridvla_core.transforms.prompt import PromptEncoder, load_tokenizer
 
 LOGGER = logging.getLogger(__name__)
 

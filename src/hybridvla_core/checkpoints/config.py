@@ -1,0 +1,83 @@
+"""What a checkpoint says about itself (`config.json`), as frozen self-checking dataclasses."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Tuple
+
+import numpy as np
+
+from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.model.config import ModelConfig
+from hybridvla_core.model.schedule import DiffusionSchedule
+from hybridvla_core.transforms.conventions import ActionConvention
+from hybridvla_core.transforms.images import STRATEGIES
+
+FORMAT = 1
+RULES = ("mean", "released")
+ROTATION_MEANS = ("so3", "euler")
+GRIPPER_RULES = ("diffusion", "mean_above_half")
+CONDITIONS = ("denoised", "noise", "released")
+
+
+@dataclass(frozen=True)
+class EnsembleConfig:
+    """When and how the paths are averaged.
+
+    rule: `mean`: the mean confidence of all tokens exceeds theta (paper); `released`: the sum of the first arm's first
+    six exceeds 5.8, deciding for both arms. confidence_window_bins: a token's confidence is the probability within this
+    many bins of the decoded one; 0 is the paper. rotation_mean: on SO(3), or of Euler angles as released (wrong at the
+    wrap-around). gripper: where the paths differ, `diffusion` decides, or `mean_above_half` as released (then 0).
+    """
+
+    rule: str
+    theta: float
+    confidence_window_bins: int
+    rotation_mean: str
+    gripper: str
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("rule", RULES), ("rotation_mean", ROTATION_MEANS), ("gripper", GRIPPER_RULES)):
+            if getattr(self, name) not in allowed:
+                raise ConfigurationError(f"ensemble: {name} is {getattr(self, name)!r}; use one of {', '.join(allowed)}")
+        if not 0.0 < self.theta <= 6.0 or self.confidence_window_bins < 0:
+            raise ConfigurationError("ensemble: theta must be positive and confidence_window_bins not negative")
+
+    def passes(self, confidence: np.ndarray) -> bool:
+        """Whether the gate opens for token confidences (A,)."""
+        if self.rule == "released":
+            return float(np.sum(confidence[:6])) > self.theta
+        return float(np.mean(confidence)) > self.theta
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """`config.json`. cameras: view names in the order the model was trained with. statistics_key: which data set of
+    `dataset_statistics.json` normalises. ddim_steps: denoising steps of a prediction (the paper: 4). untrained: modules
+    with random weights, as in a converted base; such a folder is for training and predicts nothing."""
+
+    format: int
+    model: ModelConfig
+    convention: ActionConvention
+    cameras: Tuple[str, ...]
+    image_strategy: str
+    ensemble: EnsembleConfig
+    ddim_steps: int
+    autoregressive_condition: str
+    statistics_key: str
+    untrained: Tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise ConfigurationError(f"checkpoint format {self.format}; this version reads {FORMAT}")
+        if len(self.cameras) != self.model.views or len(set(self.cameras)) != len(self.cameras):
+            raise ConfigurationError(f"cameras {list(self.cameras)} do not name each of {self.model.views} view(s) once")
+        if self.convention.action_dim != self.model.action_dim:
+            raise ConfigurationError(f"the convention's arms {list(self.convention.arms)} need "
+                                     f"{self.convention.action_dim} action dimensions, the model has "
+                                     f"{self.model.action_dim}")
+        if self.image_strategy not in STRATEGIES:
+            raise ConfigurationError(f"image_strategy {self.image_strategy!r}; use one of {', '.join(STRATEGIES)}")
+        if self.autoregressive_condition not in CONDITIONS:
+            raise ConfigurationError(f"autoregressive_condition {self.autoregressive_condition!r}; use one of "
+                                     f"{', '.join(CONDITIONS)}")
+        DiffusionSchedule().ddim_timesteps(self.ddim_steps)

@@ -1,0 +1,45 @@
+"""Linear layers side by side as one, for inference."""
+from __future__ import annotations
+
+from typing import Sequence
+
+import torch
+from torch import nn
+
+from hybridvla_core.model.few_rows import linear
+
+
+def join(layers: Sequence[nn.Linear]) -> nn.Linear:
+    """The layers side by side as one; their parameters become views of its weight and bias."""
+    outputs = [layer.out_features for layer in layers]
+    whole = nn.Linear(layers[0].in_features, sum(outputs), bias=layers[0].bias is not None, device="meta")
+    for name in ("weight", "bias") if layers[0].bias is not None else ("weight",):
+        joined = torch.cat([getattr(layer, name).detach() for layer in layers])
+        setattr(whole, name, nn.Parameter(joined, requires_grad=False))
+        for layer, part in zip(layers, joined.split(outputs)):
+            getattr(layer, name).data = part
+    return whole
+
+
+class Joinable(nn.Module):
+    """A module some of whose linear layers can be joined for inference (`joined`: their names).
+
+    The joined layer is no submodule, so that parameter names stay; moving the module to another device or type takes it
+    apart again, and with gradients enabled the parts are used.
+    """
+
+    joined: Sequence[str] = ()
+
+    def fuse(self) -> None:
+        object.__setattr__(self, "whole", join([getattr(self, name) for name in self.joined]))
+
+    def _apply(self, fn, *args, **kwargs):
+        object.__setattr__(self, "whole", None)
+        return super()._apply(fn, *args, **kwargs)
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        """The layers' outputs side by side."""
+        whole = getattr(self, "whole", None)
+        if whole is not None and not torch.is_grad_enabled():
+            return linear(whole, x)
+        return torch.cat([getattr(self, name)(x) for name in self.joined], dim=-1)

@@ -1,0 +1,72 @@
+"""What the blocks of a decoder are made of: cache, masks, norm and rotary positions."""
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from hybridvla_core.model.config import DecoderConfig
+
+
+class KVCache:
+    """Keys and values of every layer, preallocated: (layers, batch, kv_heads, length, head_dim) each."""
+
+    def __init__(self, config: DecoderConfig, batch: int, length: int, dtype: torch.dtype, device="cpu") -> None:
+        shape = (config.layers, batch, config.kv_heads, length, config.head_dim)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+
+    @property
+    def length(self) -> int:
+        return self.keys.shape[3]
+
+
+def mask_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """0 where a query may attend, minus infinity elsewhere."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
+
+
+def causal_bias(length: int, like: torch.Tensor) -> torch.Tensor:
+    return torch.full((length, length), float("-inf"), dtype=like.dtype, device=like.device).triu_(1)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm in float32 with a gain."""
+
+    def __init__(self, hidden: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(hidden))
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * wide.to(x.dtype)
+
+
+class Rotary:
+    """Cosines and sines of rotary position embeddings, always float32, for one set of positions."""
+
+    def __init__(self, config: DecoderConfig, positions: torch.Tensor, dtype: torch.dtype) -> None:
+        index = torch.arange(0, config.rotary_dim, 2, dtype=torch.float32, device=positions.device)
+        frequency = config.rope_theta ** (-index / config.rotary_dim)
+        angle = positions.float()[..., None] * frequency
+        angle = torch.cat([angle, angle], dim=-1)
+        if angle.dim() == 3:
+            angle = angle[:, None]  # a row for each sample, shared by the heads
+        self.cos, self.sin, self.width = angle.cos().to(dtype), angle.sin().to(dtype), config.rotary_dim
+
+    def select(self, index: torch.Tensor) -> Rotary:
+        """Rows of a table over positions 0, 1, 2, ... for other positions: index (S,) or (B, S)."""
+        chosen = object.__new__(Rotary)
+        chosen.cos, chosen.sin, chosen.width = self.cos[index], self.sin[index], self.width
+        if index.dim() == 2:
+            chosen.cos, chosen.sin = chosen.cos[:, None], chosen.sin[:, None]
+        return chosen
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Rotate the first `rotary_dim` channels of (B, heads, S, head_dim)."""
+        turned, rest = (x, None) if self.width == x.shape[-1] else (x[..., :self.width], x[..., self.width:])
+        half = self.width // 2
+        swapped = torch.cat([-turned[..., half:], turned[..., :half]], dim=-1)
+        turned = turned * self.cos + swapped * self.sin
+        return turned if rest is None else torch.cat([turned, rest], dim=-1)
