@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from hybridvla_core.contracts import Mode, Observation
-from hybridvla_core.policy.inference.drafts import Gate
+from hybridvla_core.policy.inference.drafts import ConfidenceGate
 from hybridvla_core.policy.predictor import Policy
 
 #: Closer than this, rounding may decide: two logits of one position; a mean confidence and the gate.
@@ -60,7 +60,7 @@ def greedy(policy: Policy, observation: Observation, seed: int = 0) -> Dict[str,
 def compare(policy: Policy, observations: Sequence[Observation], seed: int = 0,
             decoded: Optional[Sequence[Dict[str, Any]]] = None) -> Dict[str, Any]:
     """Every observation by few passes and plainly. decoded: what `greedy` gave for each; None: it is asked here."""
-    gate = Gate(policy.config.ensemble, policy.config.model.action_dim)
+    gate = ConfidenceGate(policy.config.ensemble, policy.config.model.action_dim)
     rows = []
     decoded = [greedy(policy, observation, seed) for observation in observations] if decoded is None else decoded
     for observation, plain in zip(observations, decoded):
@@ -79,7 +79,7 @@ def compare(policy: Policy, observations: Sequence[Observation], seed: int = 0,
     return summarise(rows, policy.config.model.action_dim)
 
 
-def greedy_passes(gate: Gate, confidence: np.ndarray) -> int:
+def greedy_passes(gate: ConfidenceGate, confidence: np.ndarray) -> int:
     """Passes of plain decoding that ends early by the same rule."""
     return next((n for n in range(1, len(confidence)) if not gate.reachable(confidence, n)), len(confidence))
 

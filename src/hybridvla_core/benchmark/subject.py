@@ -11,10 +11,10 @@ from hybridvla_core.checkpoints.config import EnsembleConfig
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.hybridvla import HybridVLA
-from hybridvla_core.policy.inference.drafts import FirstDraft, Gate
-from hybridvla_core.policy.inference.dual_path import DualPath, Inputs
+from hybridvla_core.policy.inference.drafts import ConfidenceGate, FirstDraft
+from hybridvla_core.policy.inference.dual_path import DualPath, PredictionInputs
 from hybridvla_core.policy.inference.graphs import choose_stages
-from hybridvla_core.policy.inference.plain import Engine
+from hybridvla_core.policy.inference.plain import PlainDecoding
 from hybridvla_core.policy.predictor import DTYPES, Policy
 from hybridvla_core.transforms.images import to_pixels
 
@@ -60,13 +60,13 @@ class Subject:
         made = to_pixels(list(self.images.values()), list(self.images), self.config.towers, self.strategy)
         return {kind: value[None].to(self.device, non_blocking=True) for kind, value in made.items()}
 
-    def inputs(self, pixels: Dict[str, torch.Tensor]) -> Inputs:
+    def inputs(self, pixels: Dict[str, torch.Tensor]) -> PredictionInputs:
         width = self.path.stages.text_width(self.text.shape[1])
         text, lengths = self.text, None
         if width != text.shape[1]:
             lengths = torch.tensor([2 + self.config.views * self.config.patches + text.shape[1]], device=self.device)
             text = torch.nn.functional.pad(text, (0, width - text.shape[1]), value=self.config.sequence.pad)
-        return Inputs(pixels, text, self.state, self.noise, lengths)
+        return PredictionInputs(pixels, text, self.state, self.noise, lengths)
 
 
 def with_random_weights(name: str, config: ModelConfig, dtype: str, device: str, steps: int, graphs: str,
@@ -82,7 +82,7 @@ def with_random_weights(name: str, config: ModelConfig, dtype: str, device: str,
         for tensor in model.parameters():
             tensor.normal_(std=0.02) if tensor.dim() > 1 else tensor.fill_(1.0)
     model.llm.fuse()
-    return _subject(name, config, Engine(model), EnsembleConfig("mean", 0.96, 0, "so3", "diffusion"), steps,
+    return _subject(name, config, PlainDecoding(model), EnsembleConfig("mean", 0.96, 0, "so3", "diffusion"), steps,
                     "resize-naive", graphs, ride_steps, None, [f"view{i}" for i in range(config.views)], True)
 
 
@@ -95,12 +95,12 @@ def of_policy(name: str, policy: Policy, graphs: str, ride_steps: Optional[int] 
     return subject
 
 
-def _subject(name: str, config: ModelConfig, engine: Engine, ensemble: EnsembleConfig, steps: int, strategy: str,
+def _subject(name: str, config: ModelConfig, engine: PlainDecoding, ensemble: EnsembleConfig, steps: int, strategy: str,
              graphs: str, ride_steps: Optional[int], policy: Any, views: Sequence[str], random_weights: bool) -> Subject:
     device = engine.model.llm.lm_head.weight.device
     scale = None if policy is None else policy.normaliser.action
     draft = FirstDraft(engine.tokens, scale, tuple(range(6, config.action_dim, 7)) if scale else (), device)
-    path = GivenPasses(engine, steps, Gate(ensemble, config.action_dim), draft, ensemble.confidence_window_bins,
+    path = GivenPasses(engine, steps, ConfidenceGate(ensemble, config.action_dim), draft, ensemble.confidence_window_bins,
                        choose_stages(graphs, device), ride_steps)
     rng = np.random.default_rng(0)
     images = {view: rng.integers(0, 255, (*IMAGE_SIZE, 3), dtype=np.uint8) for view in views}

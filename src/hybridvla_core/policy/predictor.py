@@ -13,11 +13,11 @@ from hybridvla_core.errors import ConfigurationError, DeviceError, ObservationEr
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.policy.inference.assemble import Assembler
 from hybridvla_core.policy.inference.device_memory import explained, out_of_memory, ran_out
-from hybridvla_core.policy.inference.drafts import FirstDraft, Gate
-from hybridvla_core.policy.inference.dual_path import DualPath, Inputs
+from hybridvla_core.policy.inference.drafts import ConfidenceGate, FirstDraft
+from hybridvla_core.policy.inference.dual_path import DualPath, PredictionInputs
 from hybridvla_core.policy.inference.graphs import choose_stages
 from hybridvla_core.policy.inference.noise import draw_more_noise, draw_noise
-from hybridvla_core.policy.inference.plain import Engine
+from hybridvla_core.policy.inference.plain import PlainDecoding
 from hybridvla_core.policy.inference.stage_clock import StageClock
 from hybridvla_core.transforms.conventions import DOF_PER_ARM, ActionConvention
 from hybridvla_core.transforms.images import PreparedImage, decode_reduced, to_pixels
@@ -48,7 +48,7 @@ class Policy:
         self.checkpoint, self.config = checkpoint, checkpoint.config
         self.model = model.eval()
         self.model.llm.fuse()
-        self.engine = Engine(self.model)
+        self.engine = PlainDecoding(self.model)
         self.mode = _mode(mode)
         self.all_tokens, self.noise_samples = all_tokens, noise_samples
         self.prompts = PromptEncoder.from_file(checkpoint.tokenizer_file, self.config.model.sequence)
@@ -59,7 +59,7 @@ class Policy:
         self.grippers = tuple(range(6, self.config.model.action_dim, DOF_PER_ARM))
         ensemble, dims = self.config.ensemble, self.config.model.action_dim
         self.path = DualPath(
-            self.engine, self.config.ddim_steps, Gate(ensemble, dims),
+            self.engine, self.config.ddim_steps, ConfidenceGate(ensemble, dims),
             FirstDraft(self.engine.tokens, self.normaliser.action, self.grippers, self.device),
             ensemble.confidence_window_bins, choose_stages(graphs, self.device), ride_steps)
         self._assembler = Assembler(ensemble, self.normaliser.action, self.grippers, self.engine.tokens)
@@ -146,7 +146,7 @@ class Policy:
         return DeviceError(f"{self.device} failed during a prediction ({first}); restart the policy, and look at the "
                            "driver's log if it happens again")
 
-    def _inputs(self, observations: Sequence[Observation], seed: int) -> Inputs:
+    def _inputs(self, observations: Sequence[Observation], seed: int) -> PredictionInputs:
         """Everything the model reads, on the device."""
         chunk, dims = self.config.model.chunk, self.config.model.action_dim
         draws = [draw_noise(seed, o.stamp_ns, chunk, dims) for o in observations]
@@ -160,7 +160,7 @@ class Policy:
             steps = [draw[2] if released else self.engine.schedule.steps - 1 for draw in draws]
             condition = (self._upload(torch.stack([draw[1] for draw in draws])), self._upload(torch.tensor(steps)))
         text, lengths = self._padded(texts)
-        return Inputs(self._pixels(observations), self._upload(text), self._upload(torch.from_numpy(state).float()),
+        return PredictionInputs(self._pixels(observations), self._upload(text), self._upload(torch.from_numpy(state).float()),
                       self._upload(torch.stack(noise)), None if lengths is None else self._upload(lengths), condition)
 
     def _padded(self, texts: Sequence[List[int]]) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:

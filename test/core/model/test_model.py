@@ -21,7 +21,7 @@ from hybridvla_core.model.timm_import import vision_transformer
 from hybridvla_core.model.tokens import ActionTokens
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.inference.noise import draw_noise
-from hybridvla_core.policy.inference.plain import Engine
+from hybridvla_core.policy.inference.plain import PlainDecoding
 
 GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", ROOT.parent / "shared" / "golden")) / "public"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no recorded fixtures at {GOLDEN}")
@@ -98,7 +98,7 @@ def test_action_tokens_round_trip_at_bin_centres():
 def test_both_paths_run_for_chunks_views_and_two_arms(chunk, views, dof):
     torch.manual_seed(0)
     config = preset("tiny", chunk=chunk, views=views, action_dim=dof)
-    engine = Engine(HybridVLA(config).initialise().eval())
+    engine = PlainDecoding(HybridVLA(config).initialise().eval())
     pixels = {tower.kind: torch.rand(2, views, 3, 128, 128) for tower in config.towers}
     with torch.inference_mode():
         prefix = engine.prefix(engine.encode(pixels), torch.randint(3, 40, (2, 9)), torch.zeros(2, dof))

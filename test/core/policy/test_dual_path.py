@@ -11,10 +11,10 @@ from recorded_ops import NoWaiting, PlainIndexing, RecordedBackend
 from hybridvla_core.checkpoints.config import EnsembleConfig
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.presets import dino, llama, preset, siglip
-from hybridvla_core.policy.inference.drafts import FirstDraft, Gate
-from hybridvla_core.policy.inference.dual_path import DualPath, Inputs
+from hybridvla_core.policy.inference.drafts import ConfidenceGate, FirstDraft
+from hybridvla_core.policy.inference.dual_path import DualPath, PredictionInputs
 from hybridvla_core.policy.inference.graphs import GraphStages
-from hybridvla_core.policy.inference.plain import Engine
+from hybridvla_core.policy.inference.plain import PlainDecoding
 from hybridvla_core.policy.inference.stages import EagerStages
 
 STEPS, WINDOW = 4, 3
@@ -37,8 +37,8 @@ def build(config, seed, spread=0.3, rule="mean", theta=0.5, stages=None, **optio
         if name.endswith(("o_proj.weight", "down_proj.weight", "dense.weight", "fc2.weight")):
             torch.nn.init.normal_(parameter, std=0.08)  # tokens must depend on those before them
     model.llm.fuse()
-    engine = Engine(model)
-    gate = Gate(EnsembleConfig(rule, theta, WINDOW, "so3", "diffusion"), config.action_dim)
+    engine = PlainDecoding(model)
+    gate = ConfidenceGate(EnsembleConfig(rule, theta, WINDOW, "so3", "diffusion"), config.action_dim)
     return DualPath(engine, STEPS, gate, FirstDraft(engine.tokens, None, ()), WINDOW, stages, **options)
 
 
@@ -46,7 +46,7 @@ def draw(config, batch=1, samples=1, condition="denoised", words=9):
     x = torch.randn(batch, config.chunk, config.action_dim)
     given = {"denoised": None, "noise": (x, torch.full((batch,), 99)), "released": (x, torch.randint(0, 100, (batch,)))}
     pixels = {tower.kind: torch.randn(batch, config.views, 3, 32, 32) for tower in config.towers}
-    return Inputs(pixels, torch.randint(3, 500, (batch, words)), torch.rand(batch, config.action_dim) * 2 - 1,
+    return PredictionInputs(pixels, torch.randint(3, 500, (batch, words)), torch.rand(batch, config.action_dim) * 2 - 1,
                   torch.randn(batch, samples, config.chunk, config.action_dim), None, given[condition])
 
 
@@ -112,13 +112,13 @@ def test_batches_samples_and_padding_change_nothing():
     noise = torch.randn(3, 5, 1, 7)
     noise[:, 0] = single.noise[:, 0]
     around = 2 + config.patches
-    many = Inputs(widened, text, single.state.expand(3, -1), noise, torch.tensor([around + 9, around + 9, around + 13]))
+    many = PredictionInputs(widened, text, single.state.expand(3, -1), noise, torch.tensor([around + 9, around + 9, around + 13]))
     result = path.run(many)
     for row in (0, 1):
         assert np.allclose(result.denoised[row, 0], expected.denoised[0, 0], atol=1e-5)
         assert np.array_equal(result.ids[row], expected.ids[0])
         assert np.allclose(result.confidence[row], expected.confidence[0], atol=1e-5)
-    other = path.run(Inputs({k: v[2:] for k, v in widened.items()}, text[2:], many.state[2:], noise[2:, :1]))
+    other = path.run(PredictionInputs({k: v[2:] for k, v in widened.items()}, text[2:], many.state[2:], noise[2:, :1]))
     assert np.allclose(result.denoised[2, 0], other.denoised[0, 0], atol=1e-5)
     assert not np.allclose(result.denoised[0, 1], result.denoised[0, 2], atol=1e-3)
 
@@ -160,14 +160,14 @@ def test_no_stage_waits_for_the_device(condition):
                     empty = torch.empty(parameter.shape, dtype=parameter.dtype, device=GPU)
                     module._parameters[name] = torch.nn.Parameter(empty, requires_grad=False)
         model.llm.fuse()
-        engine = Engine(model)
-        gate = Gate(EnsembleConfig("mean", 0.96, WINDOW, "so3", "diffusion"), 7)
+        engine = PlainDecoding(model)
+        gate = ConfidenceGate(EnsembleConfig("mean", 0.96, WINDOW, "so3", "diffusion"), 7)
         path = DualPath(engine, STEPS, gate, FirstDraft(engine.tokens, None, (), GPU), WINDOW)
         inputs = draw(config, condition=condition)
         moved = [t.to(GPU) for t in (inputs.text, inputs.state, inputs.noise)]
         given = None if inputs.condition is None else tuple(t.to(GPU) for t in inputs.condition)
         lengths = torch.full((1,), 2 + config.patches + 7, device=GPU)
-        inputs = Inputs({k: v.to(GPU) for k, v in inputs.pixels.items()}, *moved, lengths, given)
+        inputs = PredictionInputs({k: v.to(GPU) for k, v in inputs.pixels.items()}, *moved, lengths, given)
         with NoWaiting() as guard, pytest.raises(AssertionError, match="moves data|reads a number"):
             path.run(inputs)
         # The first thing that waits is the transfer of the decision, after the verifying pass (the early conditions: the
@@ -182,9 +182,9 @@ def test_no_stage_waits_for_the_device(condition):
 
 
 def test_the_gate_counts_unknown_confidences_as_one():
-    mean = Gate(EnsembleConfig("mean", 0.9, 0, "so3", "diffusion"), 7)
+    mean = ConfidenceGate(EnsembleConfig("mean", 0.9, 0, "so3", "diffusion"), 7)
     assert mean.reachable(np.array([0.31] + [0.0] * 6), 1) and not mean.reachable(np.array([0.29] + [1.0] * 6), 1)
-    released = Gate(EnsembleConfig("released", 5.8, 0, "euler", "mean_above_half"), 14)
+    released = ConfidenceGate(EnsembleConfig("released", 5.8, 0, "euler", "mean_above_half"), 14)
     known = np.array([1.0] * 6 + [0.0] * 8)
     assert released.reachable(known, 14), "tokens after the sixth do not count"
     assert not released.reachable(np.array([0.7] + [1.0] * 13), 3)

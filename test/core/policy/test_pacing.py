@@ -12,7 +12,7 @@ from hybridvla_core.contracts import Mode, Observation, Pose, Prediction
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
-from hybridvla_core.policy.proposing.pacing import Pacing
+from hybridvla_core.policy.proposing.pacing import PredictionPacing
 from hybridvla_core.policy.proposing.proposals import Inference, make_proposal
 
 BASE = load_file(PolicyConfig, ROOT / "config" / "policies" / "tiny.yaml")
@@ -31,7 +31,7 @@ def test_auto_blocks_for_keyframes_and_runs_on_for_dense_actions():
 
 
 def test_blocking_waits_for_the_end_of_a_chunk_and_overlap_starts_early_enough():
-    blocking, overlap = Pacing(dense("blocking")), Pacing(dense("overlap"))
+    blocking, overlap = PredictionPacing(dense("blocking")), PredictionPacing(dense("overlap"))
     for pacing in (blocking, overlap):
         pacing.sent(1, 10.0, 100.0, 8, 0.15)
     assert blocking.waiting(10.39) and not blocking.waiting(10.4) and blocking.reached_at == pytest.approx(100.4)
@@ -40,7 +40,7 @@ def test_blocking_waits_for_the_end_of_a_chunk_and_overlap_starts_early_enough()
 
 
 def test_asynchronous_execution_waits_for_nothing_even_with_keyframes():
-    pacing = Pacing(replace(BASE, execution="asynchronous"))
+    pacing = PredictionPacing(replace(BASE, execution="asynchronous"))
     pacing.sent(1, 10.0, 10.0, 1, 0.1)
     assert not pacing.waiting(10.0)
 

@@ -10,7 +10,7 @@ import torch
 from hybridvla_core.evaluation.parity.table import Archive, Table
 from hybridvla_core.evaluation.precision import action_difference, sentence
 from hybridvla_core.model.hybridvla import HybridVLA
-from hybridvla_core.policy.inference.plain import Engine
+from hybridvla_core.policy.inference.plain import PlainDecoding
 from hybridvla_core.transforms.normalise import Scale
 
 
@@ -18,7 +18,7 @@ class Bfloat16Report:
     """Our model in bfloat16 beside the recorded float32 results; the DDIM state stays float32 in both."""
 
     def __init__(self, model: HybridVLA) -> None:
-        self.engine = Engine(copy.deepcopy(model).to(torch.bfloat16))
+        self.engine = PlainDecoding(copy.deepcopy(model).to(torch.bfloat16))
 
     def add(self, archive: Archive, pixels: Mapping[str, torch.Tensor], text: torch.Tensor, state: torch.Tensor,
             steps: int, scale: Scale, table: Table) -> None:

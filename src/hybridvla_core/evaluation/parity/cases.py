@@ -12,7 +12,7 @@ from hybridvla_core.evaluation.parity.bfloat16 import Bfloat16Report
 from hybridvla_core.evaluation.parity.table import COARSE, EXACT, FINE, Archive, Table
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.layers import KVCache
-from hybridvla_core.policy.inference.plain import Engine, Prefix
+from hybridvla_core.policy.inference.plain import PlainDecoding, Prefix
 from hybridvla_core.transforms.images import to_pixels
 from hybridvla_core.transforms.normalise import Normaliser
 from hybridvla_core.transforms.prompt import PromptEncoder
@@ -39,7 +39,7 @@ class CaseCheck:
             raise HybridVLAError(f"{archive.path}: views {unknown or 'none'}; the released model knows {', '.join(VIEWS)}")
         views = [name for name in VIEWS if name in case["views"]]
         config = replace(self.model.config, views=len(views))
-        self.engine, self.archive, self.config = Engine(self.model), archive, config
+        self.engine, self.archive, self.config = PlainDecoding(self.model), archive, config
         self.normaliser = Normaliser.from_json(self.statistics, case["unnorm_key"], config.action_dim, "statistics")
         self.grippers = tuple(range(6, config.action_dim, 7))
         self._ids(case)

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from hybridvla_core.checkpoints.config import EnsembleConfig
 from hybridvla_core.contracts import Mode, Prediction
 from hybridvla_core.model.tokens import ActionTokens
-from hybridvla_core.policy.inference.dual_path import Result
+from hybridvla_core.policy.inference.dual_path import PredictionResult
 from hybridvla_core.policy.inference.ensemble import disagreement, fuse
 from hybridvla_core.transforms.conventions import DOF_PER_ARM
 from hybridvla_core.transforms.normalise import Scale
@@ -24,7 +24,7 @@ class Assembler:
     def __init__(self, ensemble: EnsembleConfig, scale: Scale, grippers: Sequence[int], tokens: ActionTokens) -> None:
         self.ensemble, self.scale, self.grippers, self.tokens = ensemble, scale, tuple(grippers), tokens
 
-    def prediction(self, result: Result, index: int, mode: Mode, seed: int, stage_ms: Dict[str, float]) -> Prediction:
+    def prediction(self, result: PredictionResult, index: int, mode: Mode, seed: int, stage_ms: Dict[str, float]) -> Prediction:
         """The prediction of one row of the batch."""
         diffusion = autoregressive = confidence = None
         mean, distance, angle, complete = NAN, NAN, NAN, True
@@ -52,7 +52,7 @@ class Assembler:
             passes=0 if result.passes is None else int(result.passes[index]), noise_samples=samples,
             spread_distance=spread[0], spread_angle=spread[1])
 
-    def _decoded(self, result: Result, index: int) -> Tuple[np.ndarray, np.ndarray, bool]:
+    def _decoded(self, result: PredictionResult, index: int) -> Tuple[np.ndarray, np.ndarray, bool]:
         """The tokens' action (1, A) and confidence (A,), NaN after the last exact one."""
         # Tokens describe one action; the diffusion path alone gives the rest of a chunk.
         exact = int(result.exact[index])

@@ -62,7 +62,7 @@ def merge(before: Examined, after: Examined, start: int) -> Examined:
                     torch.maximum(before.exact, start + after.exact))
 
 
-class Gate:
+class ConfidenceGate:
     """Whether the ensemble rule can still be met when only the first `exact` confidences are known."""
 
     def __init__(self, config: EnsembleConfig, action_dim: int) -> None:

@@ -1,6 +1,6 @@
 """Both paths in few passes: drafts that ride along with the denoising steps, passes that verify them, and an early end.
 
-The result is that of `Engine` (plain greedy decoding) up to rounding; only the number of passes differs.
+The result is that of `PlainDecoding` (plain greedy decoding) up to rounding; only the number of passes differs.
 
 - Condition `denoised`: during the last DDIM steps (at most 2 .. n: there is no estimate before) a branch travels in the
   same pass, conditioned on the current estimate of x0, so that Jacobi iterations of the draft cost rows and no pass.
@@ -20,8 +20,8 @@ from typing import Callable, Dict, Optional, Tuple
 import numpy as np
 import torch
 
-from hybridvla_core.policy.inference.drafts import Examined, FirstDraft, Gate, examine, merge
-from hybridvla_core.policy.inference.plain import Engine
+from hybridvla_core.policy.inference.drafts import ConfidenceGate, Examined, FirstDraft, examine, merge
+from hybridvla_core.policy.inference.plain import PlainDecoding
 from hybridvla_core.policy.inference.stages import EagerStages
 from hybridvla_core.policy.inference.workspace import PassPlan, Shape, Workspace
 
@@ -30,7 +30,7 @@ KEPT_SHAPES = 4
 
 
 @dataclass(frozen=True)
-class Inputs:
+class PredictionInputs:
     """pixels: tower kind -> (B, V, 3, S, S). text (B, T) ids from after BOS to BOD, padded at the end where lengths (B,)
     of the whole prefix say so, else None. state (B, A) normalised. noise (B, S, K, A). condition x (B, K, A) and timestep
     (B,) of `noise` and `released`, else None."""
@@ -44,7 +44,7 @@ class Inputs:
 
 
 @dataclass
-class Result:
+class PredictionResult:
     """On the host. denoised (B, S, K, A) float32 or None; ids, confidence (B, A) or None, of which the first `exact` (B,)
     count; passes (B,): passes after the last denoising step (without one: all)."""
 
@@ -56,7 +56,7 @@ class Result:
 
 
 @dataclass
-class Branch:
+class TokenBranch:
     """The decoding rows under way: x (B, K, A) and timestep embedding (B, 1, H) they are conditioned on, the draft."""
 
     x: torch.Tensor
@@ -72,7 +72,7 @@ class DualPath:
     a draft travels; None: all but the first, or one where rows cost time.
     """
 
-    def __init__(self, engine: Engine, steps: int, gate: Gate, first_draft: FirstDraft, window: int,
+    def __init__(self, engine: PlainDecoding, steps: int, gate: ConfidenceGate, first_draft: FirstDraft, window: int,
                  stages: Optional[EagerStages] = None, ride_steps: Optional[int] = None) -> None:
         self.engine, self.model, self.config = engine, engine.model, engine.config
         self.gate, self.first_draft, self.window = gate, first_draft, window
@@ -93,8 +93,8 @@ class DualPath:
 
     # One prediction ------------------------------------------------------------------------------------------------
 
-    def run(self, inputs: Inputs, diffusion: bool = True, decode: bool = True, all_tokens: bool = True,
-            lap: Callable[[str], None] = lambda stage: None) -> Result:
+    def run(self, inputs: PredictionInputs, diffusion: bool = True, decode: bool = True, all_tokens: bool = True,
+            lap: Callable[[str], None] = lambda stage: None) -> PredictionResult:
         """All stages. diffusion, decode: which paths are wanted (a denoised condition needs diffusion anyway).
         all_tokens: decode on even when the gate cannot open any more. lap: called at the end of each stage."""
         stages, batch = self.stages, inputs.state.shape[0]
@@ -115,7 +115,7 @@ class DualPath:
             lap("denoise")
         elif early:
             branch = stages.call("branch", lambda condition: self.open_branch(condition), inputs.condition)
-        result = Result()
+        result = PredictionResult()
         if decode:
             self._finish(space, x, branch, early, early and x is not None, all_tokens, result)
         if x is not None and result.denoised is None:
@@ -164,13 +164,13 @@ class DualPath:
                 branch = self._follow(x0[:, 0], branch)
         return x, branch
 
-    def open_branch(self, condition: Tuple[torch.Tensor, torch.Tensor]) -> Branch:
+    def open_branch(self, condition: Tuple[torch.Tensor, torch.Tensor]) -> TokenBranch:
         """A branch on given (x, timestep), from a flat draft."""
         x, timestep = condition
         flat = self.first_draft(torch.zeros(len(x), self.config.action_dim, device=x.device))
-        return Branch(x, self.model.embed_timestep(timestep)[:, None], _unproven(flat))
+        return TokenBranch(x, self.model.embed_timestep(timestep)[:, None], _unproven(flat))
 
-    def verify(self, space: Workspace, branch: Branch, start: int = 0) -> Branch:
+    def verify(self, space: Workspace, branch: TokenBranch, start: int = 0) -> TokenBranch:
         """One pass of the branch's rows; from `start` on: the first `start` tokens are exact and in the cache."""
         head, rows = self._branch_rows(branch, start)
         hidden = self._pass(space, space.branch_plan.rows(head) if head else space.branch_plan, rows)
@@ -183,7 +183,7 @@ class DualPath:
 
     # Parts of stages -----------------------------------------------------------------------------------------------
 
-    def _step(self, space: Workspace, index: int, x: torch.Tensor, branch: Optional[Branch], verify: bool):
+    def _step(self, space: Workspace, index: int, x: torch.Tensor, branch: Optional[TokenBranch], verify: bool):
         """eps (B, S, K, A) of one denoising pass, and the branch one Jacobi iteration further if it travels along."""
         batch, samples, chunk, dims = x.shape
         time = self._times[index].expand(batch, samples, 1, -1)
@@ -197,25 +197,25 @@ class DualPath:
         own = hidden[:, :space.denoise_rows].unflatten(1, (samples, 1 + chunk))[:, :, 1:]
         return self.model.noise_prediction(own).float(), branch
 
-    def _follow(self, x0: torch.Tensor, branch: Optional[Branch]) -> Branch:
+    def _follow(self, x0: torch.Tensor, branch: Optional[TokenBranch]) -> TokenBranch:
         """The branch on a new estimate of the denoised action (B, K, A), with the draft it has."""
         x = x0.clamp(-1.0, 1.0)
         ids = self.first_draft(x[:, 0]) if branch is None else branch.examined.ids
-        return Branch(x, self._times[-1].expand(len(x), 1, -1), _unproven(ids))
+        return TokenBranch(x, self._times[-1].expand(len(x), 1, -1), _unproven(ids))
 
-    def _redraft(self, branch: Branch, hidden: torch.Tensor) -> Branch:
+    def _redraft(self, branch: TokenBranch, hidden: torch.Tensor) -> TokenBranch:
         """A draft may be any token, so the 256 action rows of the head are enough."""
         tokens, head = self.engine.tokens, self.model.llm.lm_head
         bias = None if head.bias is None else head.bias[tokens.first:tokens.end]
         logits = torch.nn.functional.linear(hidden, head.weight[tokens.first:tokens.end], bias)
-        return Branch(branch.x, branch.time, _unproven(logits.argmax(dim=-1) + tokens.first))
+        return TokenBranch(branch.x, branch.time, _unproven(logits.argmax(dim=-1) + tokens.first))
 
-    def _prove(self, branch: Branch, hidden: torch.Tensor, start: int) -> Branch:
+    def _prove(self, branch: TokenBranch, hidden: torch.Tensor, start: int) -> TokenBranch:
         logits = self.model.llm.logits(hidden).float()
         after = examine(logits, branch.examined.ids[:, start:-1], self.window, self.engine.tokens)
-        return Branch(branch.x, branch.time, merge(branch.examined, after, start))
+        return TokenBranch(branch.x, branch.time, merge(branch.examined, after, start))
 
-    def _branch_rows(self, branch: Branch, start: int) -> Tuple[int, torch.Tensor]:
+    def _branch_rows(self, branch: TokenBranch, start: int) -> Tuple[int, torch.Tensor]:
         """Number of rows left out and the embeddings of the rest. start 0: all; start e: a_e .. a_(A-1)."""
         drafted = self.model.embed_tokens(branch.examined.ids[:, max(start - 1, 0):-1])
         if start:
@@ -229,8 +229,8 @@ class DualPath:
 
     # Decisions -----------------------------------------------------------------------------------------------------
 
-    def _finish(self, space: Workspace, x: Optional[torch.Tensor], branch: Branch, early: bool, examined: bool,
-                all_tokens: bool, result: Result) -> None:
+    def _finish(self, space: Workspace, x: Optional[torch.Tensor], branch: TokenBranch, early: bool, examined: bool,
+                all_tokens: bool, result: PredictionResult) -> None:
         """Verifying passes until every row of the batch has what it needs. examined: the branch has already been
         verified on the way, so that the first look costs no pass."""
         batch, dims = len(branch.x), self.config.action_dim

@@ -38,7 +38,7 @@ class Decoded:
     logits: List[torch.Tensor] = field(default_factory=list)
 
 
-class Engine:
+class PlainDecoding:
     """Inference over a model in eval mode; all methods expect to run under `torch.inference_mode`."""
 
     def __init__(self, model: HybridVLA) -> None:

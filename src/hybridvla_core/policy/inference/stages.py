@@ -1,4 +1,4 @@
-"""How the stages of a prediction are run and timed. Here: directly. As CUDA graphs: policy/graphs.py."""
+"""How the stages of a prediction are run. Here: directly. As CUDA graphs: graphs.py."""
 from __future__ import annotations
 
 from typing import Any, Callable, Hashable

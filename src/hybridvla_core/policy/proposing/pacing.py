@@ -11,7 +11,7 @@ from hybridvla_core.policy.config import PolicyConfig
 REMEMBERED, DELIVERY_S = 20, 0.02
 
 
-class Pacing:
+class PredictionPacing:
     """The three ways of `PolicyConfig.execution`.
 
     blocking: a keyframe is waited for until the filter reports it reached (or its timeout), a chunk until its time is

@@ -29,7 +29,7 @@ from hybridvla_core.errors import ObservationError
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import check_fit, misfits
 from hybridvla_core.policy.proposing.command_memory import CommandMemory
-from hybridvla_core.policy.proposing.pacing import Pacing
+from hybridvla_core.policy.proposing.pacing import PredictionPacing
 from hybridvla_core.policy.proposing.pose_history import PoseHistory
 from hybridvla_core.policy.proposing.proposals import Inference, make_proposal
 from hybridvla_core.transforms.conventions import state_vector
@@ -71,7 +71,7 @@ class Proposer:
         self._instruction = ""
         self._instruction_sequence = 0
         self._sequence = 0
-        self._pacing = Pacing(config)
+        self._pacing = PredictionPacing(config)
         self._last_begin = -math.inf
         self._state, self._state_since = PolicyState.WAITING, monotonic()
         self._progress = monotonic()

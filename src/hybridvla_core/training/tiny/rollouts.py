@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from hybridvla_core.checkpoints.config import CheckpointConfig
 from hybridvla_core.model.hybridvla import HybridVLA
-from hybridvla_core.policy.inference.plain import Engine
+from hybridvla_core.policy.inference.plain import PlainDecoding
 from hybridvla_core.transforms.images import to_pixels
 from hybridvla_core.transforms.normalise import Normaliser
 from hybridvla_core.transforms.prompt import PromptEncoder
@@ -21,7 +21,7 @@ def batch_policy(model: HybridVLA, config: CheckpointConfig, statistics: Mapping
 
     Every other row is acted by the tokens instead of by diffusion, so that the states of both paths are met.
     """
-    engine = Engine(model.eval())
+    engine = PlainDecoding(model.eval())
     normaliser = Normaliser.from_json(statistics, config.statistics_key, config.model.action_dim, "training")
     prompts = PromptEncoder(tokenizer, config.model.sequence)
     ids = torch.tensor([prompts.prefix_ids(text) for text in texts])
