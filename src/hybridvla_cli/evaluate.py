@@ -6,17 +6,16 @@ import functools
 from pathlib import Path
 from typing import Any, Dict
 
+from hybridvla_core.contracts import Mode
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
-
-MODES = ("ensemble", "diffusion", "autoregressive")
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("evaluate", help="run episodes in the simulated rig, without ROS")
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder")
-    parser.add_argument("--mode", choices=MODES, default="ensemble")
+    parser.add_argument("--mode", choices=Mode.names(), default="ensemble")
     parser.add_argument("--episodes", type=int, default=100, help="plain episodes")
     parser.add_argument("--switch-episodes", type=int, default=0, help="further ones, instruction switched in the middle")
     parser.add_argument("--seed", type=int, default=2_000_001, help="episode i draws everything from seed + i")

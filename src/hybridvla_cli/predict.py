@@ -6,6 +6,7 @@ from typing import Any, Dict, List
 
 import numpy as np
 
+from hybridvla_core.contracts import Mode
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.files import write_json
 
@@ -19,7 +20,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--state", required=True,
                         help="comma-separated state of each arm: x,y,z (m), roll,pitch,yaw (rad), gripper "
                              "(with a negative first number write --state=-0.1,...)")
-    parser.add_argument("--mode", choices=("ensemble", "diffusion", "autoregressive"), default="ensemble")
+    parser.add_argument("--mode", choices=Mode.names(), default="ensemble")
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument("--stamp-ns", type=int, default=0, help="observation stamp that the noise also depends on")
     parser.add_argument("--device", default="cpu")

@@ -11,6 +11,8 @@ from typing import Dict, Mapping, Optional, Tuple
 
 import numpy as np
 
+from hybridvla_core.errors import ConfigurationError
+
 
 class Kind(enum.IntEnum):
     ACTION = 0
@@ -21,6 +23,22 @@ class Mode(enum.IntEnum):
     ENSEMBLE = 0
     DIFFUSION = 1
     AUTOREGRESSIVE = 2
+
+    @classmethod
+    def named(cls, text: str) -> Mode:
+        """Returns the mode that configuration files and options call `text`.
+
+        Raises:
+            ConfigurationError: for another word.
+        """
+        if text not in cls.names():
+            raise ConfigurationError(f"mode is {text!r}; use one of {', '.join(cls.names())}")
+        return cls[text.upper()]
+
+    @classmethod
+    def names(cls) -> Tuple[str, ...]:
+        """Returns the words of all modes."""
+        return tuple(mode.name.lower() for mode in cls)
 
 
 class DeltaBase(enum.IntEnum):

@@ -20,6 +20,7 @@ from hybridvla_core.contracts import Observation, PolicyState
 from hybridvla_core.errors import ConfigurationError, ObservationError
 from hybridvla_core.policy.cameras import CameraRig
 from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.policy.interface import PolicyInterface
 from hybridvla_core.policy.proposing.proposer import Proposer, check_fit
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_ros.messages import conversions
@@ -37,9 +38,9 @@ CLOCK_BACK_S = 0.5
 
 
 class PolicyNode:
-    """Wires a `Proposer` to topics. `policy`: anything with the interface of `Policy` (policy/predictor.py)."""
+    """Wires a `Proposer` to topics. `policy`: what predicts (policy/interface.py)."""
 
-    def __init__(self, policy: Any, config: PolicyConfig, robot: RobotConfig) -> None:
+    def __init__(self, policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig) -> None:
         check_fit(policy, config, robot)
         self.config, self.robot, self.policy = config, robot, policy
         self._proposals = rospy.Publisher("/hybridvla/policy/proposal", ActionProposal, queue_size=4, tcp_nodelay=True)
@@ -159,7 +160,7 @@ class PolicyNode:
         image = to_rgb(message, view)
         return self.policy.prepare(image, view) if self.config.prepare_on_arrival else image
 
-    def _warm_up(self, policy: Any) -> None:
+    def _warm_up(self, policy: PolicyInterface) -> None:
         """The first prediction allocates; do it before any robot waits for it."""
         images = {camera.view: np.zeros((camera.height_px or 256, camera.width_px or 256, 3), dtype=np.uint8)
                   for camera in self.config.cameras}
@@ -190,7 +191,7 @@ class Warming:
         self._over.set()
 
 
-def load_policy(config: PolicyConfig, robot: RobotConfig, checkpoint: str = "") -> Any:
+def load_policy(config: PolicyConfig, robot: RobotConfig, checkpoint: str = "") -> PolicyInterface:
     """The checkpoint a configuration names, or another folder. A misfit is refused before the weights are read."""
     from hybridvla_core.checkpoints.format import read_config
     from hybridvla_core.policy.predictor import Policy
@@ -205,7 +206,7 @@ def load_policy(config: PolicyConfig, robot: RobotConfig, checkpoint: str = "") 
                                   all_tokens=config.all_tokens, noise_samples=config.noise_samples, graphs=config.graphs)
 
 
-def main(policy: Optional[Any] = None) -> None:
+def main(policy: Optional[PolicyInterface] = None) -> None:
     config = load_file(PolicyConfig, package_path(require_parameter("policy_config")))
     mode = str(rospy.get_param("~mode", "")).strip()
     if mode:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from hybridvla_core.benchmark.subject import Subject
+from hybridvla_core.model.sequence import denoising_rows, embed_bos, prefix_rows
 
 Lap = Callable[[str], None]
 
@@ -75,13 +76,11 @@ class Modes:
         model, engine = path.model, path.engine
         patches = engine.encode(pixels)
         lap("vision")
-        words = model.embed_tokens(subject.text)
-        state = model.embed_state(subject.state)[:, None]
-        bos = model.embed_tokens(torch.full((1, 1), subject.config.sequence.bos, device=subject.device))
-        before = torch.cat([bos, patches, words, state.to(words.dtype)], dim=1)
+        before = prefix_rows(embed_bos(model, subject.device), patches, model.embed_tokens(subject.text),
+                             model.embed_state(subject.state))
         x = subject.noise[:, 0].float()
         for index in reversed(range(path.steps)):
-            tail = torch.cat([path._times[index].expand(1, 1, -1), model.embed_action(x)], dim=1)
+            tail = denoising_rows(path._times[index].expand(1, -1), model.embed_action(x))
             whole = torch.cat([before, tail.to(before.dtype)], dim=1)
             hidden = model.llm(whole, torch.arange(whole.shape[1], device=subject.device))
             x = path.spaced.step(index, x, model.noise_prediction(hidden[:, -x.shape[1]:]).float())[1]

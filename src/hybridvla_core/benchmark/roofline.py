@@ -11,6 +11,7 @@ from typing import Any, Dict
 import torch
 
 from hybridvla_core.benchmark.subject import Subject
+from hybridvla_core.model.sequence import prefix_length
 
 
 def measure_device(dtype: torch.dtype, device: torch.device, repeats: int = 5) -> Dict[str, float]:
@@ -43,7 +44,7 @@ def stage_work(subject: Subject, passes: float) -> Dict[str, Dict[str, float]]:
     count = {name: sum(p.numel() for p in module.parameters()) for name, module in (
         ("vision", model.vision_backbone), ("projector", model.projector), ("layers", model.llm.model.layers),
         ("head", model.llm.lm_head))}
-    patches, length = config.views * config.patches, 2 + config.views * config.patches + subject.text.shape[1]
+    patches, length = config.views * config.patches, prefix_length(config, subject.text.shape[1])
     rows, branch = 1 + config.chunk, 2 + config.chunk + len(config.sequence.after_eod) + config.action_dim - 1
     cache = 2 * decoder.layers * decoder.kv_heads * decoder.head_dim * length * size
 

@@ -11,6 +11,7 @@ from hybridvla_core.checkpoints.config import EnsembleConfig
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.hybridvla import HybridVLA
+from hybridvla_core.model.sequence import prefix_length
 from hybridvla_core.policy.inference.drafts import ConfidenceGate, FirstDraft
 from hybridvla_core.policy.inference.dual_path import DualPath, PredictionInputs
 from hybridvla_core.policy.inference.graphs import choose_stages
@@ -64,7 +65,7 @@ class Subject:
         width = self.path.stages.text_width(self.text.shape[1])
         text, lengths = self.text, None
         if width != text.shape[1]:
-            lengths = torch.tensor([2 + self.config.views * self.config.patches + text.shape[1]], device=self.device)
+            lengths = torch.tensor([prefix_length(self.config, text.shape[1])], device=self.device)
             text = torch.nn.functional.pad(text, (0, width - text.shape[1]), value=self.config.sequence.pad)
         return PredictionInputs(pixels, text, self.state, self.noise, lengths)
 

@@ -13,6 +13,7 @@ import numpy as np
 from hybridvla_core.contracts import Prediction
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.policy.interface import PolicyInterface
 from hybridvla_core.policy.proposing.proposer import Proposer
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
@@ -54,7 +55,7 @@ class EpisodeRunner:
     what it returns is kept with the decision (the expert's label, for metrics).
     """
 
-    def __init__(self, policy: Any, config: PolicyConfig, robot: RobotConfig, rig: Any, latency: float = 0.1,
+    def __init__(self, policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig, rig: Any, latency: float = 0.1,
                  observe: Optional[Callable[[Any, str], Any]] = None) -> None:
         self.policy, self.config, self.robot, self.rig = policy, config, robot, rig
         self.latency, self.observe = latency, observe

@@ -10,9 +10,9 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from hybridvla_core.configuration import load_file
-from hybridvla_core.contracts import Mode
 from hybridvla_core.evaluation.episode import Decision, EpisodeRunner
 from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.policy.interface import PolicyInterface
 from hybridvla_core.report.statistics import calibration, correlation, percentiles, rate, wilson
 from hybridvla_core.robots.config import RobotConfig
 
@@ -70,7 +70,7 @@ def label(rig: Any, instruction: str) -> Dict[str, Any]:
 class Suite:
     """Runs specs with one policy on one rig."""
 
-    def __init__(self, policy: Any, config: PolicyConfig, robot: RobotConfig) -> None:
+    def __init__(self, policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig) -> None:
         self.rig = make_rig(robot)
         self.runner = EpisodeRunner(policy, config, robot, self.rig, observe=label)
 
@@ -174,5 +174,5 @@ def run_suite(policy_factory: Callable[[], Any], config: PolicyConfig, robot: Ro
 
 
 def load_configs(policy_file: Path, robot_file: Path, mode: str) -> Tuple[PolicyConfig, RobotConfig]:
-    config = replace(load_file(PolicyConfig, policy_file), mode=Mode[mode.upper()].name.lower())
+    config = replace(load_file(PolicyConfig, policy_file), mode=mode)
     return config, load_file(RobotConfig, robot_file)

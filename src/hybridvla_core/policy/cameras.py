@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
+from hybridvla_core.configuration import in_range
 from hybridvla_core.errors import ConfigurationError, ObservationError
 
 MAX_CAMERAS = 3
@@ -70,8 +71,8 @@ class CameraRig:
         check_cameras(self.cameras)
         for key, high in (("max_age_s", MAX_AGE_S), ("max_spread_s", MAX_SPREAD_S)):
             value = getattr(self, key)
-            if value is not None and not 1e-3 <= value <= high:
-                raise ConfigurationError(f"{key} is {value}; use a value from 0.001 to {high:g}")
+            if value is not None:
+                in_range(key, value, 1e-3, high)
 
 
 def check_cameras(cameras: Tuple[CameraSource, ...]) -> None:

@@ -1,6 +1,6 @@
 """Configuration of the policy node: which checkpoint, which cameras, which convention, which times.
 
-The action convention is written out here and in the checkpoint; `check_fit` (policy/fit.py) refuses a
+The action convention is written out here and in the checkpoint; `check_fit` (fit.py) refuses a
 difference, so that neither side can silently reinterpret the other (docs/fidelity.md).
 """
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Tuple
 
+from hybridvla_core.configuration import in_range
 from hybridvla_core.contracts import Mode
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.policy.cameras import MAX_AGE_S, MAX_SPREAD_S, CameraRig, CameraSource, check_cameras
 from hybridvla_core.transforms.conventions import ActionConvention
 
 EXECUTIONS = ("auto", "blocking", "asynchronous", "overlap")
-MODES = tuple(mode.name.lower() for mode in Mode)
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,7 @@ class PolicyConfig:
     reduced_jpeg: bool = False
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ConfigurationError(f"mode is {self.mode!r}; use one of {', '.join(MODES)}")
+        Mode.named(self.mode)
         if not 0 <= self.seed < 2 ** 63:
             raise ConfigurationError(f"seed is {self.seed}; use a whole number from 0 below 2^63")
         check_cameras(self.cameras)
@@ -76,12 +75,12 @@ class PolicyConfig:
         if self.execution == "overlap" and self.is_keyframe:
             raise ConfigurationError("execution is 'overlap', but keyframes (action_period_s 0) have no end in time; use "
                                      "'blocking' or 'asynchronous'")
-        _check_range("noise_samples", self.noise_samples, 1, 64)
-        _check_range("prediction_rate_hz", self.prediction_rate_hz, 0.1, 100.0)
+        in_range("noise_samples", self.noise_samples, 1, 64)
+        in_range("prediction_rate_hz", self.prediction_rate_hz, 0.1, 100.0)
         for key, high in (("max_observation_age_s", MAX_AGE_S), ("max_camera_spread_s", MAX_SPREAD_S), ("max_state_gap_s", 1.0),
                           ("keyframe_timeout_s", 60.0), ("acceptance_timeout_s", 60.0), ("valid_for_margin_s", 1.0),
                           ("inference_timeout_s", 600.0)):
-            _check_range(key, getattr(self, key), 1e-3, high)
+            in_range(key, getattr(self, key), 1e-3, high)
 
     def with_cameras(self, rig: CameraRig) -> PolicyConfig:
         """The same policy on the cameras of another rig; the views must still be the checkpoint's."""
@@ -90,7 +89,7 @@ class PolicyConfig:
 
     @property
     def inference_mode(self) -> Mode:
-        return Mode[self.mode.upper()]
+        return Mode.named(self.mode)
 
     @property
     def is_keyframe(self) -> bool:
@@ -108,8 +107,3 @@ class PolicyConfig:
         if self.is_keyframe:
             return self.keyframe_timeout_s
         return chunk * self.convention.action_period_s + self.valid_for_margin_s
-
-
-def _check_range(key: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigurationError(f"{key} is {value}; use a value from {low:g} to {high:g}")

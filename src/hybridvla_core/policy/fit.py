@@ -2,17 +2,22 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, List
+from typing import List
 
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.policy.interface import PolicyInterface
+from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.transforms.conventions import ActionConvention
 
 
-def check_fit(policy: Any, config: PolicyConfig, robot: Any) -> None:
+def check_fit(policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig) -> None:
     """Refuse a combination in which a number would change its meaning on the way from the model to the robot.
 
-    policy: has `cameras` and `convention` (policy/predictor.py). robot: a `RobotConfig` (safety/config.py).
+    Args:
+        policy: what will predict.
+        config: what its node was told.
+        robot: what will move.
 
     Raises:
         ConfigurationError: one sentence for each difference.
@@ -22,12 +27,12 @@ def check_fit(policy: Any, config: PolicyConfig, robot: Any) -> None:
         raise ConfigurationError(" ".join(f"{problem}." for problem in problems))
 
 
-def misfits(policy: Any, config: PolicyConfig, robot: Any) -> List[str]:
+def misfits(policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig) -> List[str]:
     """The differences, one sentence each without its full stop; empty when everything fits."""
     return _cameras(policy, config) + _convention(policy.convention, config) + _robot(config, robot)
 
 
-def _cameras(policy: Any, config: PolicyConfig) -> List[str]:
+def _cameras(policy: PolicyInterface, config: PolicyConfig) -> List[str]:
     wanted, offered = list(policy.cameras), [camera.view for camera in config.cameras]
     if wanted == offered:
         return []
@@ -45,7 +50,7 @@ def _convention(trained: ActionConvention, config: PolicyConfig) -> List[str]:
     return problems
 
 
-def _robot(config: PolicyConfig, robot: Any) -> List[str]:
+def _robot(config: PolicyConfig, robot: RobotConfig) -> List[str]:
     arms = {arm.name: arm for arm in robot.arms}
     problems = []
     if set(arms) != set(config.convention.arms):
@@ -62,5 +67,5 @@ def _robot(config: PolicyConfig, robot: Any) -> List[str]:
     return problems
 
 
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
     return repr(list(value)) if isinstance(value, tuple) else repr(value)

@@ -11,6 +11,7 @@ from hybridvla_core.checkpoints.format import Checkpoint, read_checkpoint, read_
 from hybridvla_core.contracts import Mode, Observation, Prediction
 from hybridvla_core.errors import ConfigurationError, DeviceError, ObservationError
 from hybridvla_core.model.hybridvla import HybridVLA
+from hybridvla_core.model.sequence import prefix_length
 from hybridvla_core.policy.inference.assemble import Assembler
 from hybridvla_core.policy.inference.device_memory import explained, out_of_memory, ran_out
 from hybridvla_core.policy.inference.drafts import ConfidenceGate, FirstDraft
@@ -24,7 +25,6 @@ from hybridvla_core.transforms.images import PreparedImage, decode_reduced, to_p
 from hybridvla_core.transforms.normalise import Normaliser
 from hybridvla_core.transforms.prompt import PromptEncoder
 
-MODES = {"ensemble": Mode.ENSEMBLE, "diffusion": Mode.DIFFUSION, "autoregressive": Mode.AUTOREGRESSIVE}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MOST_SAMPLES = 64
 #: Longest prompt, and how many are remembered as ids.
@@ -170,8 +170,7 @@ class Policy:
         if width == min(map(len, texts)):
             return torch.tensor(list(texts)), None
         rows = [text + [self.config.model.sequence.pad] * (width - len(text)) for text in texts]
-        around = 2 + self.config.model.views * self.config.model.patches
-        return torch.tensor(rows), torch.tensor([around + len(text) for text in texts])
+        return torch.tensor(rows), torch.tensor([prefix_length(self.config.model, len(text)) for text in texts])
 
     def _upload(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.device.type != "cuda":
@@ -214,8 +213,4 @@ class Policy:
 
 
 def _mode(name: Union[str, Mode]) -> Mode:
-    if isinstance(name, Mode):
-        return name
-    if name not in MODES:
-        raise ConfigurationError(f"mode {name!r}; use one of {', '.join(MODES)}")
-    return MODES[name]
+    return name if isinstance(name, Mode) else Mode.named(name)

@@ -10,6 +10,7 @@ from typing import Any, Deque, Dict, Iterator, List, Optional, Tuple
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.evaluation.replay.rows import DECISION, PERIOD, Frame, RecordedProposal
 from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.policy.interface import PolicyInterface
 from hybridvla_core.policy.proposing.proposer import Proposer
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_ros.messages import conversions
@@ -61,7 +62,7 @@ class FrameSource:
     decisions: recorded proposals to observe for, too. everything: also while nobody followed the policy's instruction.
     """
 
-    def __init__(self, found: Scanned, policy: Any, config: PolicyConfig, robot: RobotConfig, rate: float,
+    def __init__(self, found: Scanned, policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig, rate: float,
                  decisions: List[RecordedProposal], everything: bool = False) -> None:
         self._found, self._config, self._everything = found, config, everything
         self._now = found.begin

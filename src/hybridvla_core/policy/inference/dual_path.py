@@ -20,6 +20,15 @@ from typing import Callable, Dict, Optional, Tuple
 import numpy as np
 import torch
 
+from hybridvla_core.model.sequence import (
+    branch_length,
+    decoding_rows,
+    denoising_rows,
+    embed_bos,
+    embed_markers,
+    prefix_length,
+    prefix_rows,
+)
 from hybridvla_core.policy.inference.drafts import ConfidenceGate, Examined, FirstDraft, examine, merge
 from hybridvla_core.policy.inference.plain import PlainDecoding
 from hybridvla_core.policy.inference.stages import EagerStages
@@ -57,7 +66,7 @@ class PredictionResult:
 
 @dataclass
 class TokenBranch:
-    """The decoding rows under way: x (B, K, A) and timestep embedding (B, 1, H) they are conditioned on, the draft."""
+    """The decoding rows under way: x (B, K, A) and timestep embedding (B, H) they are conditioned on, the draft."""
 
     x: torch.Tensor
     time: torch.Tensor
@@ -68,7 +77,7 @@ class DualPath:
     """Runs predictions of one checkpoint.
 
     gate, window: the ensemble rule and its confidence window. first_draft: tokens for an action no pass has seen.
-    stages: how a stage is run (policy/stages.py): directly, or as a CUDA graph. ride_steps: with how many denoising steps
+    stages: how a stage is run (stages.py): directly, or as a CUDA graph. ride_steps: with how many denoising steps
     a draft travels; None: all but the first, or one where rows cost time.
     """
 
@@ -86,10 +95,7 @@ class DualPath:
         with torch.no_grad():
             times = torch.tensor([*self.spaced.timesteps.tolist(), 0], device=self.device)
             self._times = self.model.embed_timestep(times)  # (n + 1, H); the last is the branch's t = 0
-            sequence = self.config.sequence
-            self._markers = self.model.embed_tokens(
-                torch.tensor([[sequence.eod, *sequence.after_eod]], device=self.device))
-            self._bos = self.model.embed_tokens(torch.tensor([[sequence.bos]], device=self.device))
+            self._markers, self._bos = embed_markers(self.model, self.device), embed_bos(self.model, self.device)
 
     # One prediction ------------------------------------------------------------------------------------------------
 
@@ -98,7 +104,7 @@ class DualPath:
         """All stages. diffusion, decode: which paths are wanted (a denoised condition needs diffusion anyway).
         all_tokens: decode on even when the gate cannot open any more. lap: called at the end of each stage."""
         stages, batch = self.stages, inputs.state.shape[0]
-        length = 2 + self.config.views * self.config.patches + inputs.text.shape[1]
+        length = prefix_length(self.config, inputs.text.shape[1])
         space = self.space(Shape(batch, length, inputs.noise.shape[1], inputs.lengths is not None))
         stages.begin((space.shape, diffusion, decode))
         patches = stages.call("vision", self.engine.encode, inputs.pixels)
@@ -141,13 +147,12 @@ class DualPath:
                lengths: Optional[torch.Tensor] = None) -> Tuple[PassPlan, ...]:
         """Keys and values of BOS ... state. A shorter text has its state right behind its BOD, then unused rows. Returns
         the plans of the passes behind it, so that whoever records this keeps their tensors."""
-        words = self.model.embed_tokens(text)
-        embedded = self.model.embed_state(state)[:, None].to(words.dtype)
-        rows = torch.cat([self._bos.expand(len(text), -1, -1), patches, words, embedded], dim=1)
+        embedded = self.model.embed_state(state)
+        rows = prefix_rows(self._bos, patches, self.model.embed_tokens(text), embedded)
         if lengths is not None:
             space.set_lengths(lengths)
             last = torch.arange(rows.shape[1], device=rows.device)[None, :, None] == lengths[:, None, None] - 1
-            rows = torch.where(last, embedded, rows)
+            rows = torch.where(last, embedded[:, None].to(rows.dtype), rows)
         self._pass(space, space.prefix_plan, rows)
         return space.denoise_plan, space.ride_plan, space.branch_plan
 
@@ -168,7 +173,7 @@ class DualPath:
         """A branch on given (x, timestep), from a flat draft."""
         x, timestep = condition
         flat = self.first_draft(torch.zeros(len(x), self.config.action_dim, device=x.device))
-        return TokenBranch(x, self.model.embed_timestep(timestep)[:, None], _unproven(flat))
+        return TokenBranch(x, self.model.embed_timestep(timestep), _unproven(flat))
 
     def verify(self, space: Workspace, branch: TokenBranch, start: int = 0) -> TokenBranch:
         """One pass of the branch's rows; from `start` on: the first `start` tokens are exact and in the cache."""
@@ -186,8 +191,8 @@ class DualPath:
     def _step(self, space: Workspace, index: int, x: torch.Tensor, branch: Optional[TokenBranch], verify: bool):
         """eps (B, S, K, A) of one denoising pass, and the branch one Jacobi iteration further if it travels along."""
         batch, samples, chunk, dims = x.shape
-        time = self._times[index].expand(batch, samples, 1, -1)
-        rows = torch.cat([time, self.model.embed_action(x)], dim=2).flatten(1, 2)
+        time = self._times[index].expand(batch, samples, -1)
+        rows = denoising_rows(time, self.model.embed_action(x)).flatten(1, 2)
         if branch is None:
             hidden = self._pass(space, space.denoise_plan, rows)
         else:
@@ -201,7 +206,7 @@ class DualPath:
         """The branch on a new estimate of the denoised action (B, K, A), with the draft it has."""
         x = x0.clamp(-1.0, 1.0)
         ids = self.first_draft(x[:, 0]) if branch is None else branch.examined.ids
-        return TokenBranch(x, self._times[-1].expand(len(x), 1, -1), _unproven(ids))
+        return TokenBranch(x, self._times[-1].expand(len(x), -1), _unproven(ids))
 
     def _redraft(self, branch: TokenBranch, hidden: torch.Tensor) -> TokenBranch:
         """A draft may be any token, so the 256 action rows of the head are enough."""
@@ -219,10 +224,8 @@ class DualPath:
         """Number of rows left out and the embeddings of the rest. start 0: all; start e: a_e .. a_(A-1)."""
         drafted = self.model.embed_tokens(branch.examined.ids[:, max(start - 1, 0):-1])
         if start:
-            return 1 + self.config.chunk + self._markers.shape[1] + start - 1, drafted
-        batch = len(branch.x)
-        parts = [branch.time, self.model.embed_action(branch.x), self._markers.expand(batch, -1, -1), drafted]
-        return 0, torch.cat([part.to(drafted.dtype) for part in parts], dim=1)
+            return branch_length(self.config) + start - 1, drafted
+        return 0, decoding_rows(denoising_rows(branch.time, self.model.embed_action(branch.x)), self._markers, drafted)
 
     def _pass(self, space: Workspace, plan: PassPlan, rows: torch.Tensor) -> torch.Tensor:
         return self.model.llm.run(rows.to(self.engine.dtype), plan.rotary, plan.bias, space.cache, plan.write_at)

@@ -2,7 +2,7 @@
 decoding pass a token.
 
 Nothing before the timestep token is computed twice. The prefix's keys and values stay in the cache; each denoising step
-writes [t, x] over the last one's, and decoding continues after EOD. `DualPath` (policy/dual_path.py) gives the same
+writes [t, x] over the last one's, and decoding continues after EOD. `DualPath` (dual_path.py) gives the same
 results in fewer passes; this is what it is measured against.
 """
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.layers import KVCache
 from hybridvla_core.model.schedule import DiffusionSchedule
+from hybridvla_core.model.sequence import branch_length, decoding_rows, denoising_rows, embed_bos, embed_markers, prefix_rows
 from hybridvla_core.model.tokens import ActionTokens
 from hybridvla_core.policy.inference.drafts import confidence_of
 
@@ -57,11 +58,10 @@ class PlainDecoding:
 
     def prefix(self, patches: torch.Tensor, text: torch.Tensor, state: torch.Tensor) -> Prefix:
         """patches (B, N, H); text (B, T) ids from after BOS to BOD; state (B, A) normalised."""
-        batch = patches.shape[0]
-        bos = self.model.embed_tokens(torch.full((batch, 1), self.config.sequence.bos, device=text.device))
-        embeddings = torch.cat([bos, patches, self.model.embed_tokens(text), self.model.embed_state(state)[:, None]], 1)
-        length = embeddings.shape[1]
-        room = 1 + self.config.chunk + 1 + len(self.config.sequence.after_eod) + self.config.action_dim
+        embeddings = prefix_rows(embed_bos(self.model, text.device), patches, self.model.embed_tokens(text),
+                                 self.model.embed_state(state))
+        batch, length = embeddings.shape[:2]
+        room = branch_length(self.config) + self.config.action_dim
         cache = KVCache(self.config.decoder, batch, length + room, self.dtype, text.device)
         slots = torch.arange(length, device=text.device)
         self.model.llm(embeddings, slots, cache=cache, write_at=slots)
@@ -89,10 +89,9 @@ class PlainDecoding:
     def decode(self, prefix: Prefix, x: torch.Tensor, timestep: torch.Tensor, window: int = 0,
                keep_logits: bool = False) -> Decoded:
         """Greedy decoding of A tokens over the whole vocabulary after [t, x, EOD], x (B, K, A), timestep (B,)."""
-        batch = x.shape[0]
-        marker = torch.tensor([self.config.sequence.eod, *self.config.sequence.after_eod], device=x.device)
-        hidden = self._tail(prefix, x, timestep, self.model.embed_tokens(marker).expand(batch, -1, -1))[:, -1]
-        slot = prefix.length + 1 + x.shape[1] + len(marker)
+        markers = embed_markers(self.model, x.device)
+        hidden = self._tail(prefix, x, timestep, markers)[:, -1]
+        slot = prefix.length + 1 + x.shape[1] + markers.shape[1]
         ids, confidence, kept = [], [], []
         for index in range(self.config.action_dim):
             logits = self.model.llm.logits(hidden).float()
@@ -109,11 +108,9 @@ class PlainDecoding:
         return Decoded(tokens, self.tokens.decode(tokens.cpu()), torch.stack(confidence, dim=1), kept)
 
     def _tail(self, prefix: Prefix, x: torch.Tensor, timestep: torch.Tensor,
-              after: Optional[torch.Tensor] = None) -> torch.Tensor:
-        """Hidden states (B, 1 + K + ..., H) of [t, x_1 .. x_K, after] behind the prefix."""
-        parts = [self.model.embed_timestep(timestep)[:, None], self.model.embed_action(x)]
-        if after is not None:
-            parts.append(after)
-        embeddings = torch.cat([part.to(self.dtype) for part in parts], dim=1)
+              markers: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """Hidden states (B, 1 + K + ..., H) of [t, x_1 .. x_K, markers] behind the prefix."""
+        rows = denoising_rows(self.model.embed_timestep(timestep), self.model.embed_action(x))
+        embeddings = (rows if markers is None else decoding_rows(rows, markers)).to(self.dtype)
         slots = prefix.length + torch.arange(embeddings.shape[1], device=x.device)
         return self.model.llm(embeddings, slots, cache=prefix.cache, write_at=slots)

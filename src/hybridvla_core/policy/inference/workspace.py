@@ -14,6 +14,7 @@ import torch
 
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.layers import KVCache, Rotary, mask_bias
+from hybridvla_core.model.sequence import branch_length
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,9 @@ class Workspace:
 
     def __init__(self, config: ModelConfig, shape: Shape, dtype: torch.dtype, device: torch.device) -> None:
         self.shape, self.device, self.dtype = shape, device, dtype
-        self.markers = 1 + len(config.sequence.after_eod)
         self.group = 1 + config.chunk
         self.denoise_rows = shape.samples * self.group
-        self.branch_rows = self.group + self.markers + config.action_dim - 1
+        self.branch_rows = branch_length(config) + config.action_dim - 1
         first, second = shape.prefix, shape.prefix + self.denoise_rows
         total = second + self.branch_rows
         self.cache = KVCache(config.decoder, shape.batch, total, dtype, device)

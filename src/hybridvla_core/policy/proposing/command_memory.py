@@ -5,7 +5,7 @@ import math
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hybridvla_core.contracts import Pose
-from hybridvla_core.policy.proposing.pose_history import PoseHistory
+from hybridvla_core.policy.proposing.pose_history import Held, PoseHistory
 
 REMEMBERED = 32         # proposals whose gripper commands are kept
 
@@ -39,7 +39,7 @@ class CommandMemory:
             if name in self._histories:
                 self._histories[name].add(stamp, pose, openings.get(name, math.nan))
 
-    def at(self, stamp: float) -> List[Optional[Tuple[Pose, float, float]]]:
+    def at(self, stamp: float) -> List[Optional[Held]]:
         """By arm (pose, opening or NaN, stamp it held at), or None before its first command. A command holds until the
         next one."""
         return [history.at(stamp, math.inf) if len(history) else None for history in self._histories.values()]

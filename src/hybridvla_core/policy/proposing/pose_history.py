@@ -10,6 +10,9 @@ from hybridvla_core.contracts import Pose
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.geometry.poses import between
 
+#: Pose, gripper opening (0 closed to 1 open, NaN if unknown) and the stamp they held at, s.
+Held = Tuple[Pose, float, float]
+
 
 class PoseHistory:
     """Poses and gripper openings of one arm over the last `length_s` seconds of the stamps' clock."""
@@ -35,7 +38,7 @@ class PoseHistory:
         while stamp - self._entries[0][0] > self._length_s:
             self._entries.popleft()
 
-    def at(self, stamp: float, max_gap_s: float) -> Tuple[Pose, float, float]:
+    def at(self, stamp: float, max_gap_s: float) -> Held:
         """Pose, opening (0 closed to 1 open) and the stamp they held at, interpolated at `stamp`.
 
         Beyond either end the nearest reading is used, if it lies within `max_gap_s`.

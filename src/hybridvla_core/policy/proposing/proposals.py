@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Tuple
+from typing import Tuple
 
 import numpy as np
 
 from hybridvla_core.contracts import ArmTarget, DeltaBase, Kind, Observation, Pose, Prediction, Proposal
 from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.policy.interface import PolicyInterface
 from hybridvla_core.transforms.conventions import action_to_targets
 
 DELTA_BASES = {"commanded": DeltaBase.COMMANDED, "measured": DeltaBase.MEASURED}
@@ -41,7 +42,7 @@ def targets_of(config: PolicyConfig, inference: Inference, prediction: Predictio
     return tuple(targets)
 
 
-def make_proposal(config: PolicyConfig, policy: Any, inference: Inference, prediction: Prediction, epoch: int,
+def make_proposal(config: PolicyConfig, policy: PolicyInterface, inference: Inference, prediction: Prediction, epoch: int,
                   sequence: int, observation_age: float) -> Proposal:
     """The proposal of one inference. policy: has `manifest_sha256`. observation_age: s, at publishing.
 

@@ -11,7 +11,7 @@ import math
 import secrets
 import threading
 import time
-from typing import Any, Callable, List, Mapping, NamedTuple, Optional
+from typing import Callable, List, Mapping, NamedTuple, Optional
 
 import numpy as np
 
@@ -28,9 +28,10 @@ from hybridvla_core.contracts import (
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import check_fit, misfits
+from hybridvla_core.policy.interface import PolicyInterface
 from hybridvla_core.policy.proposing.command_memory import CommandMemory
 from hybridvla_core.policy.proposing.pacing import PredictionPacing
-from hybridvla_core.policy.proposing.pose_history import PoseHistory
+from hybridvla_core.policy.proposing.pose_history import Held, PoseHistory
 from hybridvla_core.policy.proposing.proposals import Inference, make_proposal
 from hybridvla_core.transforms.conventions import state_vector
 
@@ -49,13 +50,17 @@ class InstructionAnswer(NamedTuple):
 class Proposer:
     """Turns observations into proposals for the safety filter.
 
-    policy: a `Policy` (policy/predictor.py): `predict(observation, mode=, seed=)`, `convention`, `cameras`,
-    `manifest_sha256`. publish, publish_heartbeat: called with a `Proposal` or `Heartbeat`, never concurrently; they
-    must not call back. epoch: random unless given. clock: the clock of image and arm state stamps, s; monotonic: for
-    timeouts, s.
+    Args:
+        policy: what predicts.
+        config: cameras, convention, rates and limits of an observation.
+        epoch: number of this run of the policy; random unless given.
+        publish: called with each `Proposal`, never concurrently with itself or `publish_heartbeat`; must not call back.
+        publish_heartbeat: the same with each `Heartbeat`.
+        clock: the clock of image and arm state stamps, s.
+        monotonic: the clock of timeouts, s.
     """
 
-    def __init__(self, policy: Any, config: PolicyConfig, epoch: Optional[int] = None,
+    def __init__(self, policy: PolicyInterface, config: PolicyConfig, epoch: Optional[int] = None,
                  publish: Callable[[Proposal], None] = lambda proposal: None,
                  publish_heartbeat: Callable[[Heartbeat], None] = lambda heartbeat: None,
                  clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -261,7 +266,7 @@ class Proposer:
             raise ObservationError(f"the images are {spread:.3f} s apart (limit {self.config.max_camera_spread_s} s); "
                                    "synchronise the cameras")
 
-    def _state_input(self, measured: List[Any], commanded: List[Any]) -> np.ndarray:
+    def _state_input(self, measured: List[Held], commanded: List[Optional[Held]]) -> np.ndarray:
         source = measured
         if self.convention.state_source == "last_command":
             if any(entry is None for entry in commanded) and self.convention.first_state is not None:

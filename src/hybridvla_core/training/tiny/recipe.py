@@ -12,6 +12,7 @@ import torch
 
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.schedule import DiffusionSchedule
+from hybridvla_core.model.sequence import denoising_rows, training_rows
 from hybridvla_core.model.tokens import ActionTokens
 from hybridvla_core.training.config import TrainingConfig
 from hybridvla_core.training.layout import Layout
@@ -115,23 +116,16 @@ class Recipe:
 
     def _forward(self, layout: Layout, batch: Batch, patches: torch.Tensor, branches: List[torch.Tensor]):
         """One pass over the block-masked sequence; returns hidden (N, S, H) and attention logits by layer."""
-        model, sequence = self.model, self.model.config.sequence
-        images, labels = batch.text.shape[:2]
-        bos = model.embed_tokens(torch.tensor([sequence.bos])).expand(images, 1, -1)
-        bod = model.embed_tokens(torch.tensor([sequence.bod])).expand(images, labels, 1, -1)
-        state = model.embed_state(batch.state)[:, None, None].expand(-1, labels, -1, -1)
-        block = torch.cat([model.embed_tokens(batch.text), bod, state.to(bod.dtype)]
-                          + [branch.to(bod.dtype) for branch in branches], dim=2)
-        embeddings = torch.cat([bos, patches.to(bos.dtype), block.flatten(1, 2)], dim=1)
+        embeddings = training_rows(self.model, patches, batch.text, batch.state, branches)
         probe: Dict[int, torch.Tensor] = dict.fromkeys(self.config.loss.attention_layers)
-        hidden = model.llm(embeddings, layout.positions(), layout.mask(), attention_probe=probe)
+        hidden = self.model.llm(embeddings, layout.positions(), layout.mask(), attention_probe=probe)
         return hidden, probe
 
     def _branch(self, x: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         """Embeddings (N, L, C * (1 + K), H) of [t, x] for x (N, L, C, K, A) and timestep (N, L, C)."""
         embedded = self.model.embed_action(x.flatten(0, 2)).unflatten(0, x.shape[:3])
         time = self.model.embed_timestep(timestep.flatten()).unflatten(0, timestep.shape)
-        return torch.cat([time[:, :, :, None], embedded], dim=3).flatten(2, 3)
+        return denoising_rows(time, embedded).flatten(2, 3)
 
     def _token_branch(self, x: torch.Tensor, timestep: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Embeddings (N, L, 1 + K + 1 + A, H) of [t, x, EOD, a_1 .. a_A]."""

@@ -25,7 +25,7 @@ CONVENTION = ActionConvention(
 
 
 class TrayPolicy:
-    """The interface of `Policy` (policy/predictor.py). Any instruction that is not the task means: stay."""
+    """A policy by its members (policy/interface.py). Any instruction that is not the task means: stay."""
 
     cameras = ("front", "right", "left")
     manifest_sha256 = "0" * 64
