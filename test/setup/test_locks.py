@@ -1,0 +1,52 @@
+"""What pyproject.toml wants is pinned for both interpreters, within the bounds it states, and nothing is pinned twice apart."""
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+from packaging.requirements import Requirement
+
+from hybridvla_core.paths import ROOT
+
+tomllib = pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli")
+WANTED = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+LOCKS = {"debian12": ("base", "torch", "vision", "sim", "test"),
+         "noetic": ("core", "policy", "torch", "vision", "sim", "cameras", "test")}
+
+
+def name_of(text):
+    return re.sub(r"[-_.]+", "-", text).lower()
+
+
+def pins(folder, locks):
+    """Package -> versions that the locks of an interpreter name."""
+    found = {}
+    for lock in locks:
+        text = (ROOT / "requirements" / folder / f"{lock}.txt").read_text(encoding="utf-8")
+        for name, version in re.findall(r"^([\w.-]+)==(\S+)$", text, re.MULTILINE):
+            found.setdefault(name_of(name), set()).add(version)
+    return found
+
+
+@pytest.mark.parametrize("folder", sorted(LOCKS))
+@pytest.mark.parametrize("group", sorted(WANTED))
+def test_what_is_wanted_is_pinned_within_its_bounds(folder, group):
+    pinned = pins(folder, LOCKS[folder])
+    for wanted in map(Requirement, WANTED[group]):
+        versions = pinned.get(name_of(wanted.name))
+        assert versions, f"{wanted} is in no lock of requirements/{folder}"
+        assert all(wanted.specifier.contains(version) for version in versions), f"{wanted}: {versions}"
+
+
+@pytest.mark.parametrize("folder", sorted(LOCKS))
+def test_the_locks_of_one_interpreter_agree(folder):
+    apart = {name: versions for name, versions in pins(folder, LOCKS[folder]).items() if len(versions) > 1}
+    assert apart == {}
+
+
+def test_every_line_of_a_lock_is_a_pin():
+    for folder, locks in LOCKS.items():
+        for lock in locks:
+            for line in (ROOT / "requirements" / folder / f"{lock}.txt").read_text(encoding="utf-8").splitlines():
+                assert not line or line.startswith("#") or re.fullmatch(r"[\w.-]+==\S+", line), f"{folder}/{lock}: {line}"
