@@ -44,7 +44,7 @@ if [ "${#DOCKER[@]}" -gt 0 ]; then
 fi
 if [ -f package.xml ]; then
   check catkin_lint catkin_lint --offline --quiet -W2 --strict --ignore uninstalled_script \
-    --ignore unsorted_list --ignore package_path_name .
+    --ignore unsorted_list --ignore package_path_name --ignore literal_project_name .
 fi
 
 if [ "${#FAILED[@]}" -gt 0 ]; then

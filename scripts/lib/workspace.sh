@@ -43,7 +43,7 @@ configure_and_build() {
 
 build_workspace() {
   local wanted built inputs=() path
-  for path in CMakeLists.txt package.xml setup.py msg srv cfg nodes test/standin_msgs; do
+  for path in CMakeLists.txt cmake package.xml setup.py msg srv cfg nodes test/standin_msgs; do
     [ ! -e "$ROOT/$path" ] || inputs+=("$ROOT/$path")
   done
   wanted="$(hash_of "${inputs[@]}") $(standins | tr '\n' ' ')${DRIVER_WORKSPACE:-}"

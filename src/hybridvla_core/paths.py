@@ -1,7 +1,25 @@
-"""Where this package's files lie: the clone's root, from which configuration and checkpoints are named."""
+"""Where this package's files lie: the root from which configuration, checkpoints and launch files are named."""
 from __future__ import annotations
 
 from pathlib import Path
 
-#: The root of the clone: the folder that holds `src`, `config` and `checkpoints`.
-ROOT = Path(__file__).resolve().parents[2]
+#: Below the root in a clone and in the share folder of an installed package alike.
+_MARKER = Path("config") / "robots"
+
+
+def root_of(module: Path) -> Path:
+    """Returns the folder that holds `config` and `checkpoints`, for a file of this package.
+
+    In a clone, and in a workspace that has the clone below its `src`, that is the folder above `src`. In an install space it is
+    `share/hybridvla` beside the `lib` that holds the module.
+
+    Args:
+        module: path of a file in `hybridvla_core`.
+    """
+    clone = module.parents[2]
+    spaces = [parent / "share" / "hybridvla" for parent in module.parents]
+    return next((folder for folder in [clone, *spaces] if (folder / _MARKER).is_dir()), clone)
+
+
+#: The root of the clone, or the package's share folder in an install space.
+ROOT = root_of(Path(__file__).resolve())

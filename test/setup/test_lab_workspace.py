@@ -1,0 +1,88 @@
+"""The package below `src` of a lab's own workspace: catkin_make builds and installs it, and its install space runs by itself."""
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hybridvla_core.paths import ROOT, root_of
+
+PARTS = ("CMakeLists.txt", "package.xml", "setup.py", "pyproject.toml", "cfg", "checkpoints", "cmake", "config", "launch", "msg",
+         "nodes", "src", "srv")
+NOETIC = Path(os.environ.get("NOETIC_PREFIX", "/opt/ros/noetic")) / "setup.sh"
+
+
+def shell(workspace, command, port=None):
+    """Starts a command as somebody does who has sourced nothing of this clone."""
+    environment = {"HOME": str(workspace), "PATH": "/usr/local/bin:/usr/bin:/bin", "OMP_NUM_THREADS": "1",
+                   "ROS_LANG_DISABLE": "gencpp:geneus:genlisp:gennodejs", "ROS_IP": "127.0.0.1", "ROS_MASTER_URI": f"http://127.0.0.1:{port}"}
+    underlay = f". {NOETIC} && " if NOETIC.is_file() else ""
+    return subprocess.Popen(["bash", "-c", underlay + command], cwd=str(workspace), env=environment, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, encoding="utf-8", start_new_session=True)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """A workspace with the clone below src, built and installed."""
+    folder = tmp_path_factory.mktemp("lab") / "ws"
+    clone = folder / "src" / "hybridvla"
+    clone.mkdir(parents=True)
+    for part in PARTS:
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        copy(str(ROOT / part), str(clone / part))
+    building = shell(folder, f"catkin_make install -Dhybridvla_PYTHON={sys.executable} -DCATKIN_ENABLE_TESTING=OFF")
+    output, _ = building.communicate(timeout=600)
+    assert building.returncode == 0, output[-3000:]
+    return folder
+
+
+@pytest.fixture
+def graph(workspace):
+    """sim.launch with its policy, from the install space; a function that runs a command there."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launch = shell(workspace, f". install/setup.sh && exec roslaunch -p {port} hybridvla sim.launch", port)
+
+    def run(command):
+        process = shell(workspace, f". install/setup.sh && {command}", port)
+        output, _ = process.communicate(timeout=60)
+        return output
+    try:
+        yield run
+    finally:
+        os.killpg(launch.pid, signal.SIGINT)
+        try:
+            launch.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(launch.pid, signal.SIGKILL)
+            launch.communicate()
+
+
+def test_installed_nodes_find_their_configuration_checkpoint_and_interpreter(workspace, graph):
+    deadline, answer = time.monotonic() + 120.0, ""
+    while "success: True" not in answer:        # refused until the policy has loaded its checkpoint
+        assert time.monotonic() < deadline, answer
+        time.sleep(0.5)
+        answer = graph('rosservice call /hybridvla/safety/activate "data: true"')
+    commands = [Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in graph(
+        "pgrep -f install/lib/hybridvla/").split() if Path(f"/proc/{pid}").exists()]
+    nodes = workspace / "install" / "lib" / "hybridvla"
+    for name in ("policy_node", "safety_filter_node", "sim_rig_node"):
+        running = [command for command in commands if str(nodes / name).encode() in command]
+        assert running and running[0][0] == sys.executable.encode()
+
+
+def test_the_root_is_found_in_each_kind_of_space(workspace):
+    installed = workspace / "install" / "share" / "hybridvla"
+    module = next((workspace / "install" / "lib").glob("python3*/*-packages/hybridvla_core/paths.py"))
+    assert root_of(module) == installed
+    assert root_of(workspace / "src" / "hybridvla" / "src" / "hybridvla_core" / "paths.py") == workspace / "src" / "hybridvla"
+    assert root_of(ROOT / "src" / "hybridvla_core" / "paths.py") == ROOT
