@@ -108,7 +108,7 @@ install_entry_points() {
   site="$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')"
   printf '%s\n' "$ROOT/src" >"$site/hybridvla.pth"
   # The guard is for worker processes, which import this file.
-  printf '#!%s\nimport sys\n\nfrom hybridvla_cli.__main__ import main\n\nif __name__ == "__main__":\n    sys.exit(main())\n' \
+  printf '#!%s\nfrom hybridvla_cli.__main__ import entry\n\nif __name__ == "__main__":\n    entry()\n' \
     "$VENV/bin/python" >"$VENV/bin/hybridvla"
   chmod +x "$VENV/bin/hybridvla"
 }

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, NoReturn, Optional, Sequence
 
+from hybridvla_cli.failures import sentence
 from hybridvla_core import __version__
-from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.paths import ROOT
 
 VERBS: Dict[str, str] = {
     "predict": "one action from an image, an instruction and a state",
@@ -30,6 +33,10 @@ VERBS: Dict[str, str] = {
 }
 
 
+#: Verbs that read bags with our own messages, which lie in the devel space.
+WITH_ROS = ("dataset", "replay")
+
+
 def available_verbs() -> List[str]:
     """The verbs whose module is part of this installation, in the order of `VERBS`."""
     folder = Path(__file__).resolve().parent
@@ -37,12 +44,13 @@ def available_verbs() -> List[str]:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run one verb. Returns 0, the verb's own status, 1 for an explained error, 2 for wrong usage, 130 for Ctrl-C."""
+    """Run one verb. Returns 0, the verb's own status, 1 for an error, told in one sentence, 2 for wrong usage, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    parsed: List[argparse.Namespace] = []
     try:
-        return _dispatch(arguments)
+        return _dispatch(arguments, parsed)
     except KeyboardInterrupt:
         print("hybridvla: interrupted", file=sys.stderr)
         return 130
@@ -50,14 +58,38 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         # The reader of a pipe has left; the interpreter would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (HybridVLAError, OSError, ModuleNotFoundError) as error:
+    except Exception as error:  # whatever a library raises reaches the user as one sentence
         if debug:
             raise
-        print(f"hybridvla: {_sentence(error)}", file=sys.stderr)
+        print(f"hybridvla: {sentence(error, parsed[0] if parsed else None)}", file=sys.stderr)
         return 1
 
 
-def _dispatch(arguments: List[str]) -> int:
+def entry() -> NoReturn:
+    """What the command `hybridvla` runs: `main`, with the devel space where a verb needs it, and an orderly end by signals."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:      # nohup's choice stands
+            signal.signal(number, _end)
+    _enter_environment(sys.argv[1:])
+    sys.exit(main())
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    """Ends the verb as Ctrl-C does, so that what it was writing is cleared away."""
+    sys.exit(128 + number)
+
+
+def _enter_environment(arguments: Sequence[str]) -> None:
+    """Starts this command again in the clone's environment where the verb needs its messages and nothing was sourced."""
+    runner = ROOT / "scripts" / "with_env.sh"
+    if (any(verb in arguments[:2] for verb in WITH_ROS) and importlib.util.find_spec("hybridvla") is None
+            and runner.is_file() and "HYBRIDVLA_ENTERED" not in os.environ):
+        os.environ["HYBRIDVLA_ENTERED"] = "1"
+        os.execv(str(runner), [str(runner), sys.executable, "-m", "hybridvla_cli", *arguments])
+
+
+def _dispatch(arguments: List[str], parsed: List[argparse.Namespace]) -> int:
+    """Runs the verb. parsed: receives its options, for the sentence about an error."""
     verbs = available_verbs()
     if not arguments or arguments[0] not in verbs:
         # Help, version and mistyped verbs: argparse answers all of them and exits.
@@ -67,7 +99,8 @@ def _dispatch(arguments: List[str]) -> int:
     module = importlib.import_module(f"hybridvla_cli.{verb}")
     parser = argparse.ArgumentParser(prog="hybridvla")
     module.add_parser(parser.add_subparsers(dest="verb", required=True, metavar="verb"))
-    status = module.run(parser.parse_args(arguments))
+    parsed.append(parser.parse_args(arguments))
+    status = module.run(parsed[0])
     return 0 if status is None else int(status)
 
 
@@ -85,13 +118,5 @@ def _top_parser(verbs: List[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _sentence(error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError):
-        return f"the Python package {error.name} is not installed here; run `make setup`, or `hybridvla doctor`"
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}; check the path and its permissions"
-    return " ".join(str(error).split())
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -13,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Tuple
 
+from hybridvla_cli.failures import sentence
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
@@ -32,6 +34,25 @@ for kind in ("msg", "srv"):
             found[kind + "/" + name] = [cls._md5sum, request._full_text]
 print(json.dumps(found))
 """
+# Runs in a process of its own, because a package made for another numpy may crash: prints a name before each attempt.
+_IMPORTS = """
+import importlib, sys
+for name in sys.argv[1:]:
+    print("try", name, flush=True)
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        print("absent" if error.name == name else "bad", name, error, flush=True)
+    except Exception as error:
+        print("bad", name, type(error).__name__ + ":", " ".join(str(error).split())[:120], flush=True)
+    else:
+        print("good", name, flush=True)
+import numpy
+print("numpy", numpy.__version__, numpy.__file__)
+"""
+#: Compiled packages, as they are imported.
+_COMPILED = ("numpy", "scipy.spatial", "pinocchio", "daqp", "cv2", "PIL.Image", "yaml", "torch", "tokenizers", "safetensors",
+             "mujoco")
 # Where the drivers' messages come from in the environment that the nodes run in.
 _DRIVERS = """
 import importlib.util, json, sys
@@ -73,14 +94,23 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line a check and what to do about it; 1 when any is a failure."""
-    checks: List[Callable[[], Finding]] = [check_python, check_packages, check_ros, check_devel_space, check_drivers,
-                                           check_gpu, check_rendering]
-    findings = [_say(check()) for check in checks]
+    checks: List[Callable[[], Finding]] = [check_python, check_packages, check_imports, check_ros, check_devel_space,
+                                           check_drivers, check_gpu, check_rendering]
     folders = args.checkpoint or sorted(path.parent for path in (ROOT / "checkpoints").glob("*/MANIFEST.json"))
-    findings += [_say(check_checkpoint(folder)) for folder in folders]
+    checks += [functools.partial(check_checkpoint, folder) for folder in folders]
+    findings = [_say(_done(check)) for check in checks]
     healthy = all(finding.status != FAILURE for finding in findings)
     write_json(args.json, {"healthy": healthy, "checks": [asdict(finding) for finding in findings]})
     return 0 if healthy else 1
+
+
+def _done(check: Callable[[], Finding]) -> Finding:
+    """A check's finding; what keeps a check from being made is one as well, and the others go on."""
+    try:
+        return check()
+    except Exception as error:  # noqa: BLE001  # an environment to be explained may raise anything
+        name = getattr(check, "func", check).__name__.replace("check_", "").replace("_", " ")
+        return Finding(name, FAILURE, f"cannot be checked: {sentence(error)}", "cure the failures above first")
 
 
 def _say(finding: Finding) -> Finding:
@@ -132,6 +162,23 @@ def check_packages() -> Finding:
     if different:
         return Finding("packages", WARNING, "; ".join(different), "run `make setup` to return to the tested versions")
     return Finding("packages", OK, f"{len(pins)} as locked")
+
+
+def check_imports() -> Finding:
+    """Every compiled package that is there can be imported beside the others."""
+    status, output = _python(_IMPORTS, *_COMPILED)
+    lines = [line.split(" ", 2) for line in output.splitlines()]
+    bad = [f"{words[1]} ({words[2] if len(words) > 2 else 'no reason given'})" for words in lines if words[0] == "bad"]
+    if status != 0:
+        tried = [words[1] for words in lines if words[0] == "try"]
+        bad.append(f"{tried[-1] if tried else 'python'} (ended the interpreter, status {status})")
+    if not bad:
+        return Finding("imports", OK, f"{sum(words[0] == 'good' for words in lines)} compiled packages work together")
+    place = next((words[2] for words in lines if words[0] == "numpy" and len(words) > 2), "")
+    advice = "run `make setup`; `rm -rf .venv` first where that does not help"
+    if place and Path(sys.prefix) not in Path(place).parents:
+        advice = f"numpy comes from {place}, not from {sys.prefix}: unset PYTHONPATH, or run `make setup`"
+    return Finding("imports", FAILURE, "unusable: " + "; ".join(bad), advice)
 
 
 def check_ros() -> Finding:
@@ -241,7 +288,7 @@ def _python(code: str, *arguments: str, runner: str = "", **environment: str) ->
                               errors="replace", env={**os.environ, **environment}, timeout=120, check=False)
     except subprocess.TimeoutExpired:
         return 124, "no answer within 120 s"
-    if done.returncode == 0:
-        return 0, done.stdout
+    if done.returncode == 0 or code is _IMPORTS:
+        return done.returncode, done.stdout
     lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
     return done.returncode, lines[-1]

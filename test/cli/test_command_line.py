@@ -1,7 +1,9 @@
 """`hybridvla`: which verbs there are, how errors read, and what `doctor` finds."""
 from __future__ import annotations
 
+import argparse
 import json
+import signal
 import subprocess
 import sys
 import types
@@ -9,9 +11,10 @@ import types
 import pytest
 
 from hybridvla_cli import __main__ as command_line
-from hybridvla_cli import doctor
+from hybridvla_cli import doctor, failures
 from hybridvla_core import errors
 from hybridvla_core.files import write_json
+from hybridvla_core.paths import ROOT
 
 
 @pytest.fixture
@@ -68,10 +71,83 @@ def test_a_file_that_cannot_be_written_is_one_sentence(verb, capsys, tmp_path):
     assert str(tmp_path / "file") in capsys.readouterr().err
 
 
-def test_a_bug_keeps_its_traceback(verb):
-    verb(lambda args: [][0])
-    with pytest.raises(IndexError):
-        command_line.main(["doctor"])
+def test_what_a_library_raises_is_one_sentence_that_names_the_option(monkeypatch, capsys, tmp_path):
+    """Not every error is foreseen; --debug shows where it came from."""
+    def add_parser(subparsers):
+        parser = subparsers.add_parser("doctor")
+        parser.add_argument("--image")
+
+    def run(args):
+        def decode(name):
+            raise ValueError("Decompressed Data\nToo Large")
+        decode(args.image)
+    module = types.ModuleType("hybridvla_cli.doctor")
+    module.add_parser, module.run = add_parser, run
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    picture = str(tmp_path / "long.png")
+    assert command_line.main(["doctor", "--image", picture]) == 1
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and f"Decompressed Data Too Large at --image {picture}" in said and "--debug" in said
+    with pytest.raises(ValueError, match="Too Large"):
+        command_line.main(["doctor", "--image", picture, "--debug"])
+
+
+def test_a_file_below_a_folder_that_was_given_is_named(tmp_path):
+    shard = tmp_path / "shard.npz"
+    shard.write_bytes(b"not a zip")
+
+    def read(path):
+        raise RuntimeError("bad zip")
+    try:
+        folder = str(tmp_path)  # found among the local variables, as a reader's would be
+        read(str(shard))
+    except RuntimeError as error:
+        said = failures.sentence(error, argparse.Namespace(data=folder))
+    assert f"--data {tmp_path} ({shard})" in said
+
+
+@pytest.mark.parametrize("error, words", [
+    (ValueError("numpy.dtype size changed, may indicate binary incompatibility"), ["another numpy", "hybridvla doctor"]),
+    (ImportError("libcudart.so.12: cannot open shared object file"), ["libcudart.so.12", "hybridvla doctor"]),
+    (MemoryError(), ["not enough memory"]), (KeyError("norm_stats"), ["norm_stats", "KeyError", "--debug"]),
+    (ValueError("x" * 5000), [" ..."])])
+def test_errors_of_the_environment_say_what_to_do(error, words):
+    said = failures.sentence(error)
+    assert all(word in said for word in words) and len(said) < 600 and "\n" not in said
+
+
+def test_a_verb_that_is_told_to_end_clears_away_what_it_was_writing(tmp_path):
+    """SIGTERM and SIGHUP end a verb as Ctrl-C does."""
+    code = ("import sys, time, types; from hybridvla_cli import __main__ as command_line\n"
+            "module = types.ModuleType('hybridvla_cli.doctor')\n"
+            "module.add_parser = lambda subparsers: subparsers.add_parser('doctor')\n"
+            "def run(args):\n"
+            "    try: print('writing', flush=True); time.sleep(60)\n"
+            "    finally: print('cleared', flush=True)\n"
+            "module.run = run; sys.modules[module.__name__] = module\n"
+            "sys.argv[1:] = ['doctor']; command_line.entry()")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, encoding="utf-8") as process:
+            assert process.stdout.readline() == "writing\n"
+            process.send_signal(number)
+            assert process.communicate(timeout=60)[0] == "cleared\n"
+        assert process.returncode == 128 + number
+
+
+def test_replay_enters_the_clone_s_environment_by_itself():
+    """Nothing sourced: the messages are found in the clone's devel space."""
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [str(ROOT / ".venv" / "bin" / "hybridvla"), "replay", str(ROOT / "no.bag"), "--checkpoint", "checkpoints/tiny"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", env=environment,
+                          check=False)
+    assert done.returncode == 1 and "no.bag" in done.stdout
+    assert "not installed" not in done.stdout and "Traceback" not in done.stdout
+
+
+def test_options_after_with_env_are_the_command_s():
+    done = subprocess.run([str(ROOT / "scripts" / "with_env.sh"), "printf", "%s ", "--help", "--local"], stdout=subprocess.PIPE,
+                          encoding="utf-8", check=True)
+    assert done.stdout == "--help --local "
 
 
 def test_interrupting_is_quiet(verb, capsys):
@@ -92,7 +168,7 @@ def test_doctor_tells_another_version_and_a_missing_package(monkeypatch, tmp_pat
 
 
 def test_doctor_reports_for_machines(monkeypatch, tmp_path, capsys):
-    for name in ("check_python", "check_packages", "check_ros", "check_gpu", "check_rendering"):
+    for name in ("check_python", "check_packages", "check_imports", "check_ros", "check_gpu", "check_rendering"):
         monkeypatch.setattr(doctor, name, lambda name=name: doctor.Finding(name, doctor.OK, "fine"))
     monkeypatch.setattr(doctor, "ROOT", tmp_path)
     assert command_line.main(["doctor", "--json", str(tmp_path / "deep" / "out.json")]) == 1
@@ -100,3 +176,20 @@ def test_doctor_reports_for_machines(monkeypatch, tmp_path, capsys):
     assert report["healthy"] is False
     assert [check["name"] for check in report["checks"] if check["status"] == "failure"] == ["devel space"]
     assert "make setup" in capsys.readouterr().out
+
+
+def test_doctor_names_a_package_that_cannot_be_imported_and_goes_on(monkeypatch, tmp_path, capsys):
+    """A package made for another numpy, and a check that itself fails, are findings; every other check is made."""
+    (tmp_path / "daqp.py").write_text("raise ValueError('numpy.dtype size changed')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(doctor, "_COMPILED", ("numpy", "daqp"))
+
+    def fails():
+        raise ValueError("numpy.dtype size changed")
+    monkeypatch.setattr(doctor, "check_gpu", fails)
+    for name in ("check_python", "check_packages", "check_ros", "check_devel_space", "check_drivers", "check_rendering"):
+        monkeypatch.setattr(doctor, name, lambda name=name: doctor.Finding(name, doctor.OK, "fine"))
+    assert command_line.main(["doctor", "--checkpoint", str(ROOT / "checkpoints" / "tiny")]) == 1
+    said = capsys.readouterr().out
+    assert "unusable: daqp (ValueError: numpy.dtype size changed)" in said
+    assert "cannot be checked: a compiled package was made for another numpy" in said and "checkpoint" in said.splitlines()[-1]
