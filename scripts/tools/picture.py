@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from hybridvla_sim.fr3.rig import Rig
-from hybridvla_sim.tasks.blocks.task import sample_scene
+from hybridvla_sim.tasks.blocks.world import TASK
 
 SEED, BLOCK = 5, 0
 ABOVE_M = 0.16
@@ -19,10 +19,10 @@ TOOL_DOWN = np.array([1.0, 0.0, 0.0, 0.0])
 
 def main() -> None:
     """Move the tool above the red block and put both views side by side."""
-    rig = Rig()
-    rig.reset(sample_scene(np.random.default_rng(SEED)))
+    rig = Rig(TASK)
+    rig.reset(np.random.default_rng(SEED))
     start = rig.arm_state().pose.position
-    target = rig.block_position(BLOCK) + np.array([0.0, 0.0, ABOVE_M])
+    target = rig.world.block_position(BLOCK) + np.array([0.0, 0.0, ABOVE_M])
     for share in np.linspace(0.0, 1.0, 200):
         rig.set_equilibrium_pose(start + share * (target - start), TOOL_DOWN)
         rig.step(0.02)

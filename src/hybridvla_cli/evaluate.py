@@ -15,6 +15,7 @@ from hybridvla_core.paths import ROOT
 def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("evaluate", help="run episodes in the simulated rig, without ROS")
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder")
+    parser.add_argument("--task", default="blocks", help="task of the simulated rig")
     parser.add_argument("--mode", choices=Mode.names(), default="ensemble")
     parser.add_argument("--episodes", type=int, default=100, help="plain episodes")
     parser.add_argument("--switch-episodes", type=int, default=0, help="further ones, instruction switched in the middle")
@@ -38,8 +39,10 @@ def load_policy(folder: str, mode: str) -> Any:
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED, draw_specs, load_configs, run_suite, summarise
+    from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED, load_configs, summarise
     from hybridvla_core.policy.fit import check_fit
+    from hybridvla_sim import tasks
+    from hybridvla_sim.suite import run_suite
 
     if args.seed <= LARGEST_TRAINING_SEED:
         raise HybridVLAError(f"--seed {args.seed}: seeds up to {LARGEST_TRAINING_SEED} belong to training; use a larger one")
@@ -48,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     config, robot = load_configs(Path(args.policy_config), Path(args.robot_config), args.mode)
     factory = functools.partial(load_policy, args.checkpoint, args.mode)
     check_fit(factory(), config, robot)
+    task = tasks.load(args.task, rig="fr3")
     result: Dict[str, Any] = {"checkpoint": str(args.checkpoint)}
     for name, count, switched in (("plain", args.episodes, False), ("switched", args.switch_episodes, True)):
         if not count:
@@ -60,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
                 bar.set_postfix_str(f"{wins[0]}/{wins[1]} successful")
                 bar.update(1)
 
-            episodes = run_suite(factory, config, robot, draw_specs(args.seed, count, switched), args.processes, progress)
+            episodes = run_suite(factory, config, robot, task, task.draw(args.seed, count, switched), args.processes,
+                                 progress)
         summary = summarise(episodes, args.mode, args.seed)
         print(f"{name}: {summary['successes']}/{summary['episodes']} successful, 95 % interval "
               f"{summary['interval'][0]:.3f} to {summary['interval'][1]:.3f}; fused {summary['fused_share']:.2f}; "

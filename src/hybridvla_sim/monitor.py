@@ -6,6 +6,8 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Deque, Optional, Sequence, Tuple
 
+from hybridvla_core.robots.arm import ArmConfig
+
 
 @dataclass(frozen=True)
 class MonitorLimits:
@@ -22,6 +24,13 @@ class MonitorLimits:
     period: float = 0.005
     window: float = 0.1
     tolerance: float = 0.03
+
+    @classmethod
+    def of(cls, arm: ArmConfig, period: float = 0.005) -> MonitorLimits:
+        """Returns the numbers of a robot's configuration, read here and not through the filter. period: s."""
+        return cls(workspace_min=tuple(arm.workspace.lower_m), workspace_max=tuple(arm.workspace.upper_m),
+                   speed=arm.cartesian_limits.speed_m_s, rotation_speed=arm.cartesian_limits.rotation_speed_rad_s,
+                   period=period)
 
 
 class LimitMonitor:

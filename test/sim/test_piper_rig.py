@@ -15,6 +15,8 @@ from hybridvla_sim.piper.monitor import JointMonitor, JointMonitorLimits
 from hybridvla_sim.piper.rig import PiperRig
 from hybridvla_sim.piper.scene import ARMS, BASE_Y, FLANGE_M, MAX_WIDTH, RANGES, TIP_M
 from hybridvla_sim.tasks.tray.expert import next_keyframe, tools_in_shared_frame
+from hybridvla_sim.tasks.tray.task import INSTRUCTION
+from hybridvla_sim.tasks.tray.world import TASK
 
 ROBOT = load_robot(ROOT / "config" / "robots" / "agilex.yaml")
 START = {arm.name: np.array(arm.start_joints_rad) for arm in ROBOT.arms}
@@ -22,14 +24,14 @@ START = {arm.name: np.array(arm.start_joints_rad) for arm in ROBOT.arms}
 
 @pytest.fixture(scope="module")
 def shared():
-    rig = PiperRig()
+    rig = PiperRig(TASK)
     yield rig
     rig.close()
 
 
 @pytest.fixture
 def rig(shared):
-    shared.reset(1, START)
+    shared.reset(np.random.default_rng(1), START)
     return shared
 
 
@@ -153,11 +155,11 @@ def tools(rig):
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_both_hands_carry_the_tray_to_the_mark(shared, seed):
-    shared.reset(seed, START)
-    assert not shared.success()
+    shared.reset(np.random.default_rng(seed), START)
+    assert not shared.world.success(INSTRUCTION)
     for _ in range(16):
         wishes = {}
-        for name, hand in next_keyframe(shared.tray_state(), tools(shared)).items():
+        for name, hand in next_keyframe(shared.world.state(), tools(shared)).items():
             arm = shared.arms[name]
             arm.motion_ctrl(MOVE_P, 10)
             flange = hand.position - hand.rotation.apply([0.0, 0.0, TIP_M])
@@ -168,9 +170,9 @@ def test_both_hands_carry_the_tray_to_the_mark(shared, seed):
         for name, opening in wishes.items():
             shared.arms[name].gripper_ctrl(round(opening * MAX_WIDTH * 1e6))
         shared.step(0.9)
-        if shared.success():
+        if shared.world.success(INSTRUCTION):
             return
-    pytest.fail(f"the tray is at {shared.tray_state().position}")
+    pytest.fail(f"the tray is at {shared.world.state().position}")
 
 
 def test_three_cameras_see_the_scene(rig):

@@ -15,10 +15,11 @@ from hybridvla_sim.monitor import LimitMonitor, MonitorLimits
 from hybridvla_sim.tasks.blocks.demonstrations import label_row, write_rows
 from hybridvla_sim.tasks.blocks.expert import GRASP, HOVER, PHASES, PLACE, WorldState, expert_action, expert_labels
 from hybridvla_sim.tasks.blocks.kinematic_world import record_policy_episodes
-from hybridvla_sim.tasks.blocks.pictures import Studio
+from hybridvla_sim.tasks.blocks.pictures import SceneCamera
 from hybridvla_sim.tasks.blocks.rollout import episode
 from hybridvla_sim.tasks.blocks.sampler import sample_state
 from hybridvla_sim.tasks.blocks.task import BLOCK_SPACING, instruction, instructions, parse_instruction, sample_scene
+from hybridvla_sim.tasks.blocks.world import TASK
 
 BLOCKS = np.array([[0.40, -0.15, 0.0225], [0.40, 0.0, 0.0225], [0.45, 0.15, 0.0225], [0.50, -0.05, 0.0225]])
 PADS = np.array([[0.63, -0.21], [0.63, -0.07], [0.63, 0.07], [0.63, 0.21]])
@@ -27,7 +28,7 @@ WORLD = WorldState(np.array([0.3, 0.0, 0.48]), 0.0, 1.0, BLOCKS, np.array([0.3, 
 
 @pytest.fixture(scope="module")
 def rig():
-    rig = Rig()
+    rig = Rig(TASK)
     yield rig
     rig.close()
 
@@ -84,7 +85,7 @@ def test_labels_agree_with_the_expert():
 
 
 def test_the_rig_settles_where_it_is_told(rig):
-    rig.reset(scene(1))
+    rig.reset(np.random.default_rng(1))
     target, quaternion = np.array([0.45, 0.1, 0.25]), np.array([math.cos(0.2), math.sin(0.2), 0.0, 0.0])
     start = rig.arm_state().pose.position
     for tick in range(200):
@@ -99,7 +100,7 @@ def test_the_rig_settles_where_it_is_told(rig):
 def test_time_passes_only_in_steps_and_alike(rig):
     finals = []
     for _ in range(2):
-        rig.reset(scene(2))
+        rig.reset(np.random.default_rng(2))
         rig.set_equilibrium_pose([0.4, 0.0, 0.4], [1.0, 0.0, 0.0, 0.0])
         for _ in range(40):
             rig.step(0.005)
@@ -109,7 +110,7 @@ def test_time_passes_only_in_steps_and_alike(rig):
 
 
 def test_the_way_back_is_slow_and_ends_at_the_start(rig):
-    rig.reset(scene(3))
+    rig.reset(np.random.default_rng(3))
     rig.set_equilibrium_pose([0.5, 0.2, 0.2], [1.0, 0.0, 0.0, 0.0])
     rig.step(2.0)
     rig.go_to_start()
@@ -128,7 +129,7 @@ def test_the_expert_succeeds_in_the_rig(rig, seed, switch_at):
 
 
 def test_cameras_show_all_colours(rig):
-    rig.reset(scene(4))
+    rig.reset(np.random.default_rng(4))
     image = rig.render("front").astype(int)
     assert image.shape == (256, 256, 3)
     red, green, blue = image[..., 0], image[..., 1], image[..., 2]
@@ -182,7 +183,7 @@ def test_the_monitor_sees_a_crowd_of_small_steps():
 
 
 def test_targets_that_are_no_poses_do_not_reach_the_controller(rig):
-    rig.reset(scene(6))
+    rig.reset(np.random.default_rng(6))
     before = rig.controller.target_position.copy()
     rig.set_equilibrium_pose([math.nan, 0, 0], DOWN)
     assert np.array_equal(rig.controller.target_position, before)
@@ -199,29 +200,29 @@ def test_limits_come_from_the_configuration_and_differ_from_the_model(rig):
 def test_pictures_for_training_equal_the_rigs_own(rig):
     from PIL import Image
 
-    rig.reset(scene(7))
-    studio = Studio()
-    studio.pose(rig.world_state())
-    studio.data.qpos[studio.index.arm_qpos] = rig.data.qpos[rig.index.arm_qpos]
+    rig.reset(np.random.default_rng(7))
+    camera = SceneCamera()
+    camera.pose(rig.world.state())
+    camera.data.qpos[camera.index.arm_qpos] = rig.data.qpos[rig.index.arm_qpos]
     import mujoco
 
-    mujoco.mj_forward(studio.model, studio.data)
+    mujoco.mj_forward(camera.model, camera.data)
     seen = np.asarray(Image.fromarray(rig.render("front")).resize((128, 128), Image.BICUBIC)).astype(int)
-    assert np.abs(studio.picture().astype(int) - seen).mean() < 0.5
-    assert set(range(1, 9)) <= set(np.unique(studio.classes()))
-    studio.close()
+    assert np.abs(camera.picture().astype(int) - seen).mean() < 0.5
+    assert set(range(1, 9)) <= set(np.unique(camera.classes()))
+    camera.close()
 
 
 def test_shards_hold_what_training_reads(tmp_path):
     from hybridvla_core.data.shards import ShardSet
 
-    rng, studio, rows = np.random.default_rng(0), Studio(), []
+    rng, camera, rows = np.random.default_rng(0), SceneCamera(), []
     while len(rows) < 3:
         state = sample_state(rng)
-        if state is not None and studio.pose(state):
-            studio.randomise(rng)
-            rows.append(label_row(state, *studio.shoot()))
-    studio.close()
+        if state is not None and camera.pose(state):
+            camera.randomise(rng)
+            rows.append(label_row(state, *camera.pair()))
+    camera.close()
     write_rows(tmp_path / "a.npz", rows)
     assert len(ShardSet.from_folder(tmp_path)) == 3
 
@@ -232,7 +233,7 @@ def test_the_expert_succeeds_in_the_fast_world_too():
 
 
 def test_a_rig_with_limits_counts_them():
-    rig = Rig(RigConfig(limits=LIMITS))
-    rig.reset(scene(8))
+    rig = Rig(TASK, RigConfig(limits=LIMITS))
+    rig.reset(np.random.default_rng(8))
     rig.set_equilibrium_pose([0.9, 0.0, 0.3], DOWN)
     assert rig.monitor.violations == 1

@@ -46,15 +46,16 @@ class RecordingRig:
 def episode():
     """The shipped checkpoint does one task; returns the recording rig. Driven once for all tests."""
     from hybridvla_cli.evaluate import load_policy
-    from hybridvla_core.evaluation.suite import Suite, load_configs
-    from hybridvla_sim.tasks.blocks.task import parse_instruction, sample_scene
+    from hybridvla_core.evaluation.suite import load_configs
+    from hybridvla_sim.suite import Suite
+    from hybridvla_sim.tasks import load
 
     config, robot = load_configs(ROOT / "config/policies/tiny.yaml", ROOT / "config/robots/sim_fr3.yaml", "ensemble")
-    suite = Suite(load_policy(str(ROOT / "checkpoints/tiny"), "ensemble"), config, robot)
-    suite.rig.reset(sample_scene(np.random.default_rng(SCENE)))
+    suite = Suite(load_policy(str(ROOT / "checkpoints/tiny"), "ensemble"), config, robot, load("blocks"))
+    suite.rig.reset(np.random.default_rng(SCENE))
     recording = RecordingRig(suite.rig)
     suite.runner.rig = recording
-    result = suite.runner.run(INSTRUCTION, lambda rig, text: rig.success(*parse_instruction(text)))
+    result = suite.runner.run(INSTRUCTION, lambda rig, text: rig.world.success(text))
     suite.rig.close()
     assert result.success
     return recording

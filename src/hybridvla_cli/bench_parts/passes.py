@@ -2,10 +2,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Dict, Mapping
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping
 
 from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
+
+if TYPE_CHECKING:
+    from hybridvla_core.contracts import Observation
+    from hybridvla_core.policy.config import PolicyConfig
+    from hybridvla_core.policy.predictor import Policy
+    from hybridvla_core.robots.config import RobotConfig
 
 #: What this command measured with the shipped checkpoint.
 MEASURED = ROOT / "config" / "benchmark" / "passes.json"
@@ -14,12 +20,27 @@ MEASURED = ROOT / "config" / "benchmark" / "passes.json"
 def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("passes", help="count decoding passes over episodes of the simulated rig")
     parser.add_argument("--checkpoint", default=str(ROOT / "checkpoints" / "tiny"))
+    parser.add_argument("--task", default="blocks", help="task of the simulated rig")
     parser.add_argument("--episodes", type=int, default=40, help="episodes whose observations are decoded")
     parser.add_argument("--seed", type=int, default=2000001, help="of the first episode, as in `evaluate`")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=("float32", "bfloat16"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", help="write the distributions for machines")
     return parser
+
+
+def collect(policy: Policy, config: PolicyConfig, robot: RobotConfig, task: str, seed: int, episodes: int) -> List[Observation]:
+    """Returns the observations of a suite's episodes, as `hybridvla evaluate` would run them."""
+    from hybridvla_core.benchmark.passes import ObservationKeeper
+    from hybridvla_sim import tasks
+    from hybridvla_sim.suite import Suite
+
+    keeper = ObservationKeeper(policy)
+    suite = Suite(keeper, config, robot, tasks.load(task, rig="fr3"))
+    for spec in suite.task.draw(seed, episodes, switched=False):
+        suite.run(spec)
+    suite.rig.close()
+    return keeper.observations
 
 
 def counts_for(measured: Mapping[str, Any], ride_steps: int, where: str) -> Dict[str, int]:
@@ -38,14 +59,14 @@ def counts_for(measured: Mapping[str, Any], ride_steps: int, where: str) -> Dict
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from hybridvla_core.benchmark.passes import collect, compare, greedy, reduced_jpeg_effect
+    from hybridvla_core.benchmark.passes import compare, greedy, reduced_jpeg_effect
     from hybridvla_core.evaluation.suite import load_configs
     from hybridvla_core.policy.predictor import Policy
 
     torch.set_num_threads(args.threads)
     config, robot = load_configs(ROOT / "config" / "policies" / "tiny.yaml", ROOT / "config" / "robots" / "sim_fr3.yaml",
                                  "ensemble")
-    observations = collect(Policy.from_checkpoint(args.checkpoint), config, robot, args.seed, args.episodes)
+    observations = collect(Policy.from_checkpoint(args.checkpoint), config, robot, args.task, args.seed, args.episodes)
     result: Dict[str, Any] = {"checkpoint_sha256": "", "episodes": args.episodes, "seed": args.seed,
                               "observations": len(observations)}
     for dtype in args.dtypes:

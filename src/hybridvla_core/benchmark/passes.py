@@ -17,11 +17,16 @@ from hybridvla_core.policy.predictor import Policy
 LOGIT_MARGIN, GATE_MARGIN = 1e-3, 1e-4
 
 
-class Recorder:
-    """A policy that keeps the observations it was asked about."""
+class ObservationKeeper:
+    """A policy that keeps the observations it was asked about.
+
+    Attributes:
+        observations: In the order they came.
+    """
 
     def __init__(self, policy: Policy) -> None:
-        self._policy, self.observations = policy, []
+        self._policy = policy
+        self.observations: List[Observation] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._policy, name)
@@ -29,18 +34,6 @@ class Recorder:
     def predict(self, observation: Observation, **arguments: Any) -> Any:
         self.observations.append(observation)
         return self._policy.predict(observation, **arguments)
-
-
-def collect(policy: Policy, config: Any, robot: Any, seed: int, episodes: int) -> List[Observation]:
-    """The observations of a suite's episodes, as `hybridvla evaluate` would run them."""
-    from hybridvla_core.evaluation.suite import Suite, draw_specs
-
-    recorder = Recorder(policy)
-    suite = Suite(recorder, config, robot)
-    for spec in draw_specs(seed, episodes, switched=False):
-        suite.run(spec)
-    suite.rig.close()
-    return recorder.observations
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, Optional
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_ros.demos.rigs_operator import RigOperator
 from hybridvla_ros.runtime.private_graph import Graph
-from hybridvla_sim.piper.rig import TASK
+from hybridvla_sim.tasks.tray.task import INSTRUCTION
 
 EPISODE_TIMEOUT_S = 90.0
 TIMING_S = 20.0
@@ -41,11 +41,11 @@ class AgilexOperator(RigOperator):
 def episode(operator: AgilexOperator, seed: int) -> Dict[str, Any]:
     """One tray carried, or not; the rig judges."""
     operator.start(seed)
-    operator.instruct(TASK, False)
+    operator.instruct(INSTRUCTION, False)
     began, done = time.monotonic(), 0
     while time.monotonic() - began < EPISODE_TIMEOUT_S and done < 3:
         time.sleep(0.25)
-        done = done + 1 if operator.report(TASK).task_done else 0
+        done = done + 1 if operator.report(INSTRUCTION).task_done else 0
     seconds = round(time.monotonic() - began, 1)
     operator.instruct("stay", False)
     operator.activate(False)

@@ -19,22 +19,22 @@ from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_ros.runtime.node_support import number_parameter, package_path, publish_unless_ending, require_parameter
 from hybridvla_ros.stand_ins.sim_cameras import SceneCameras
+from hybridvla_sim import tasks
 from hybridvla_sim.fr3.rig import FINGER_NAMES, JOINT_NAMES, Rig, RigConfig
 from hybridvla_sim.monitor import MonitorLimits
-from hybridvla_sim.tasks.blocks.task import parse_instruction, sample_scene
+from hybridvla_sim.task import Task
 
 GO_TO_START_TIMEOUT_S = 20.0
+#: What lies on the table when the parameter ~task does not say.
+DEFAULT_TASK = "blocks"
 
 
 class SimRigNode:
     """Physics in one thread at real time; rendering in another, on a copy of the state."""
 
-    def __init__(self, robot: RobotConfig, seed: int, image_hz: float, state_hz: float) -> None:
+    def __init__(self, robot: RobotConfig, task: Task[Rig], seed: int, image_hz: float, state_hz: float) -> None:
         arm = robot.arms[0]
-        limits = MonitorLimits(
-            workspace_min=tuple(arm.workspace.lower_m), workspace_max=tuple(arm.workspace.upper_m),
-            speed=arm.cartesian_limits.speed_m_s, rotation_speed=arm.cartesian_limits.rotation_speed_rad_s)
-        self.rig = Rig(RigConfig(limits=limits))
+        self.rig = Rig(task, RigConfig(limits=MonitorLimits.of(arm)))
         self._lock = threading.Lock()
         self._step = 1.0 / state_hz
         self._cameras = SceneCameras(self.rig, self._lock, image_hz)
@@ -51,7 +51,7 @@ class SimRigNode:
     def reset(self, seed: int) -> None:
         """The scene drawn from `seed`, the arm at its start pose."""
         with self._lock:
-            self.rig.reset(sample_scene(np.random.default_rng(seed)))
+            self.rig.reset(np.random.default_rng(seed))
             self.seed = seed
 
     def _on_target(self, message: PoseStamped) -> None:
@@ -88,14 +88,14 @@ class SimRigNode:
     def _report(self, request: Any) -> RigReportResponse:
         """See RigReport.srv. The scene's true state is for judges and scripted experts; no policy sees it."""
         with self._lock:
-            monitor, world = self.rig.monitor, self.rig.world_state()
+            monitor, world = self.rig.monitor, self.rig.world
             report = {"seed": self.seed, "time": self.rig.time, "violations_by_name": dict(monitor.counts),
                       "last_violation": monitor.last_violation,
-                      "world": {key: np.asarray(value).tolist() for key, value in vars(world).items()}}
+                      "world": world.report()}
             answer = RigReportResponse(True, "", False, monitor.targets, monitor.violations, json.dumps(report))
             if request.instruction:
                 try:
-                    answer.task_done = self.rig.success(*parse_instruction(request.instruction))
+                    answer.task_done = world.success(request.instruction)
                 except HybridVLAError as error:
                     answer.success, answer.message = False, str(error)
         return answer
@@ -146,4 +146,5 @@ def main() -> None:
     seed = number_parameter("seed", 1)
     if seed < 0 or seed != int(seed):
         raise HybridVLAError(f"parameter ~seed is {seed:g}; use a whole number from 0 on")
-    SimRigNode(robot, int(seed), image_hz, state_hz).spin()
+    task = tasks.load(rospy.get_param("~task", DEFAULT_TASK), rig="fr3")
+    SimRigNode(robot, task, int(seed), image_hz, state_hz).spin()

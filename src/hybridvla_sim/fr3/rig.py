@@ -1,4 +1,4 @@
-"""The simulated rig: what a robot, its gripper and two cameras look like from outside."""
+"""The simulated FR3 rig: what a robot, its gripper and two cameras look like from outside. What lies on the table is a task's."""
 from __future__ import annotations
 
 import weakref
@@ -12,10 +12,9 @@ from scipy.spatial.transform import Rotation
 from hybridvla_core.contracts import ArmState, GripperState, Pose
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_sim.fr3.impedance import ImpedanceConfig, ImpedanceController
-from hybridvla_sim.fr3.scene import IMAGE_SIZE, START_JOINTS, SceneIndex, build_model, place_block, tool_pose
+from hybridvla_sim.fr3.scene import IMAGE_SIZE, START_JOINTS, SceneIndex, build_model, tool_pose
 from hybridvla_sim.monitor import LimitMonitor, MonitorLimits
-from hybridvla_sim.tasks.blocks.expert import WorldState, fold, held_block
-from hybridvla_sim.tasks.blocks.task import BLOCK_EDGE, SUCCESS_RADIUS, SceneState
+from hybridvla_sim.task import Task
 
 CAMERAS = ("front", "wrist")
 JOINT_NAMES = tuple(f"fr3_joint{i}" for i in range(1, 8))
@@ -37,30 +36,31 @@ class RigConfig:
 
 
 class Rig:
-    """One arm at the table. Time passes only in `step`; everything is a function of the scene and the commands."""
+    """One arm at the table. Time passes only in `step`; everything is a function of the scene and the commands.
 
-    def __init__(self, config: RigConfig = RigConfig(),
+    Attributes:
+        task: What furnishes the table.
+        world: The task's objects in this rig.
+    """
+
+    def __init__(self, task: Task[Rig], config: RigConfig = RigConfig(),
                  make_controller: Callable[..., ImpedanceController] = ImpedanceController) -> None:
-        self.config, self._make_controller = config, make_controller
-        self.model = build_model()
+        self.task, self.config, self._make_controller = task, config, make_controller
+        self.model = build_model(task.furnish)
         self.data = mujoco.MjData(self.model)
         self.index = SceneIndex(self.model)
         self.monitor = LimitMonitor(config.limits)
         self._renderer: Optional[mujoco.Renderer] = None
         self._debt = 0.0
-        self._pads = np.zeros((4, 2))
+        self.world = task.world(self)
         self._place_robot()
 
     # Scene and time ------------------------------------------------------------------------------------------------
 
-    def reset(self, scene: SceneState) -> None:
-        """A new scene, the arm at its start pose, the gripper open. The monitor's counts go on."""
+    def reset(self, rng: np.random.Generator) -> None:
+        """Draws a new scene of the task, with the arm at its start pose and the gripper open. The monitor's counts go on."""
         mujoco.mj_resetData(self.model, self.data)
-        for block in range(4):
-            place_block(self.data, self.index, block, [*scene.block_xy[block], BLOCK_EDGE / 2 - 0.0005],
-                        float(scene.block_yaw[block]))
-            self.model.geom_pos[self.index.pad_geoms[block], :2] = scene.pad_xy[block]
-        self._pads = np.array(scene.pad_xy)
+        self.world.reset(rng)
         self._place_robot()
         self.monitor.restart()
 
@@ -79,7 +79,7 @@ class Rig:
     def copy_state(self, other: Rig) -> None:
         """Take over another rig's positions, for rendering."""
         self.data.qpos[:] = other.data.qpos
-        self.model.geom_pos[self.index.pad_geoms] = other.model.geom_pos[other.index.pad_geoms]
+        self.world.copy_state(other.world)
         mujoco.mj_forward(self.model, self.data)
 
     @property
@@ -168,27 +168,6 @@ class Rig:
     def finger_positions(self) -> np.ndarray:
         """(2,) m."""
         return self.data.qpos[self.index.finger_qpos].copy()
-
-    def block_position(self, block: int) -> np.ndarray:
-        address = self.index.block_qpos[block]
-        return self.data.qpos[address:address + 3].copy()
-
-    def world_state(self) -> WorldState:
-        """The true state, for experts and judges; no policy sees it."""
-        position, rotation = tool_pose(self.model, self.data, self.index)
-        yaws = []
-        for address in self.index.block_qpos:
-            w, x, y, z = self.data.qpos[address + 3:address + 7]
-            yaws.append(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
-        return WorldState(tool=position.copy(), yaw=float(np.arctan2(rotation[1, 0], rotation[0, 0])),
-                          opening=self.opening, block_pos=np.stack([self.block_position(i) for i in range(4)]),
-                          block_yaw=fold(np.array(yaws)), pad_xy=self._pads.copy())
-
-    def success(self, block: int, pad: int) -> bool:
-        """The block lies on the pad (centre within 45 mm), flat on the table and let go."""
-        position = self.block_position(block)
-        on_pad = np.linalg.norm(position[:2] - self._pads[pad]) < SUCCESS_RADIUS
-        return bool(on_pad and position[2] < 0.04 and held_block(self.world_state()) != block and self.opening > 0.7)
 
     # Cameras -------------------------------------------------------------------------------------------------------
 

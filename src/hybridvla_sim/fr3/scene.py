@@ -1,16 +1,14 @@
-"""The MuJoCo scene: an FR3 at a table with four blocks, four pads, a front and a wrist camera."""
+"""The MuJoCo scene: an FR3 at a table, a front and a wrist camera; a task furnishes the table."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Callable, Sequence, Tuple
 
 import mujoco
 import numpy as np
 
-from hybridvla_sim.tasks.blocks.task import BLOCK_EDGE, COLOURS, PAD_RADIUS
-
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-RGB = {"red": (0.85, 0.12, 0.1), "green": (0.1, 0.62, 0.2), "blue": (0.12, 0.25, 0.85), "yellow": (0.95, 0.8, 0.1)}
 TABLE_RGB = (0.72, 0.72, 0.70)
 ROBOT_RGB, PAD_TIP_RGB = (0.92, 0.92, 0.93), (0.25, 0.25, 0.25)
 IMAGE_SIZE = 256
@@ -23,43 +21,30 @@ TOOL_OFFSET = 0.1034
 TIMESTEP = 0.0025
 
 
-def build_model() -> mujoco.MjModel:
-    """The compiled scene; object poses are set by the caller."""
+def build_model(furnish: Callable[[ET.Element], None]) -> mujoco.MjModel:
+    """Compiles the scene. furnish: adds a task's objects to the MJCF's top element."""
     root = ET.parse(str(ASSETS / "fr3.xml")).getroot()
     root.find("compiler").set("meshdir", str(ASSETS / "meshes"))
     root.find("option").set("timestep", str(TIMESTEP))
     for geom in root.iter("geom"):
         if geom.get("class") == "collision":
             geom.set("group", "0")
-            geom.set("rgba", _rgba(ROBOT_RGB))
+            geom.set("rgba", rgba(ROBOT_RGB))
         elif geom.get("class", "").startswith("fingertip"):
             geom.set("group", "0")
-            geom.set("rgba", _rgba(PAD_TIP_RGB))
+            geom.set("rgba", rgba(PAD_TIP_RGB))
     world = root.find("worldbody")
     ET.SubElement(world, "geom", name="table", type="box", size="0.6 0.8 0.02", pos="0.45 0 -0.0205",
-                  rgba=_rgba(TABLE_RGB))
+                  rgba=rgba(TABLE_RGB))
     ET.SubElement(world, "light", name="sun", directional="true", pos="0.5 0 2", dir="-0.2 0.1 -1",
                   diffuse=".7 .7 .7", ambient=".35 .35 .35", castshadow="false")
-    for index, colour in enumerate(COLOURS):
-        _add_objects(world, index, colour)
+    furnish(root)
     _add_cameras(root, world)
     visual = ET.SubElement(root, "visual")
     ET.SubElement(visual, "global", offwidth=str(IMAGE_SIZE), offheight=str(IMAGE_SIZE))
     ET.SubElement(visual, "headlight", ambient=".25 .25 .25", diffuse=".2 .2 .2", specular="0 0 0")
     ET.SubElement(visual, "quality", shadowsize="0")
     return mujoco.MjModel.from_xml_string(ET.tostring(root, encoding="unicode"))
-
-
-def _add_objects(world: ET.Element, index: int, colour: str) -> None:
-    rgb = np.array(RGB[colour])
-    pale = np.clip(rgb * 0.75 + 0.18, 0.0, 1.0)  # a block on the pad of its own colour stays visible
-    ET.SubElement(world, "geom", name=f"pad_{colour}", type="cylinder", size=f"{PAD_RADIUS} 0.001", pos="0.6 0 0.001",
-                  contype="0", conaffinity="0", rgba=_rgba(pale))
-    half = BLOCK_EDGE / 2
-    body = ET.SubElement(world, "body", name=f"block_{colour}", pos=f"0.4 {0.1 * index} {half}")
-    ET.SubElement(body, "freejoint", name=f"block_{colour}")
-    ET.SubElement(body, "geom", name=f"block_{colour}", type="box", size=f"{half} {half} {half}", mass="0.06",
-                  friction="1.2 0.02 0.0002", solref="0.006 1", solimp="0.97 0.995 0.0005", rgba=_rgba(rgb))
 
 
 def _add_cameras(root: ET.Element, world: ET.Element) -> None:
@@ -75,7 +60,8 @@ def _add_cameras(root: ET.Element, world: ET.Element) -> None:
     ET.SubElement(hand, "camera", name="wrist", pos="0.06 0 0.02", xyaxes="0 1 0 1 0 0", fovy=f"{WRIST_FOVY_DEG:g}")
 
 
-def _rgba(rgb) -> str:
+def rgba(rgb: Sequence[float]) -> str:
+    """Returns MJCF's text of an opaque colour."""
     return " ".join(f"{float(value):g}" for value in (*rgb, 1.0))
 
 
@@ -87,23 +73,11 @@ class SceneIndex:
         self.arm_qpos = [model.jnt_qposadr[model.joint(f"fr3_joint{i}").id] for i in range(1, 8)]
         self.arm_dofs = [model.jnt_dofadr[model.joint(f"fr3_joint{i}").id] for i in range(1, 8)]
         self.finger_qpos = [model.jnt_qposadr[model.joint(f"finger_joint{i}").id] for i in (1, 2)]
-        self.block_qpos = [model.jnt_qposadr[model.joint(f"block_{c}").id] for c in COLOURS]
-        self.block_dofs = [model.jnt_dofadr[model.joint(f"block_{c}").id] for c in COLOURS]
-        self.block_geoms = [model.geom(f"block_{c}").id for c in COLOURS]
-        self.pad_geoms = [model.geom(f"pad_{c}").id for c in COLOURS]
         self.table = model.geom("table").id
         self.front = model.camera("front").id
 
 
-def tool_pose(model: mujoco.MjModel, data: mujoco.MjData, index: SceneIndex):
-    """Position (3,) and rotation matrix (3, 3) of the tool centre point in the base frame."""
+def tool_pose(model: mujoco.MjModel, data: mujoco.MjData, index: SceneIndex) -> Tuple[np.ndarray, np.ndarray]:
+    """Returns position (3,) and rotation matrix (3, 3) of the tool centre point in the base frame."""
     rotation = data.xmat[index.hand].reshape(3, 3)
     return data.xpos[index.hand] + TOOL_OFFSET * rotation[:, 2], rotation
-
-
-def place_block(data: mujoco.MjData, index: SceneIndex, block: int, position: np.ndarray, yaw: float) -> None:
-    """Put a block at rest at a position (3,) m, turned by yaw rad."""
-    address, dof = index.block_qpos[block], index.block_dofs[block]
-    data.qpos[address:address + 3] = position
-    data.qpos[address + 3:address + 7] = [np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
-    data.qvel[dof:dof + 6] = 0.0

@@ -6,6 +6,7 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Deque, Optional, Sequence, Tuple
 
+from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_sim.monitor import LimitMonitor, MonitorLimits
 
 
@@ -17,6 +18,14 @@ class JointMonitorLimits:
     upper: Tuple[float, ...]
     velocity: Tuple[float, ...]
     tool: MonitorLimits
+
+    @classmethod
+    def of(cls, arm: ArmConfig, tick_hz: float) -> JointMonitorLimits:
+        """Returns the numbers of a robot's configuration, read here and not through the filter. tick_hz: rate of commands."""
+        margin = arm.joint_limits.margin_rad
+        return cls(lower=tuple(low + margin for low in arm.joint_limits.lower_rad),
+                   upper=tuple(high - margin for high in arm.joint_limits.upper_rad),
+                   velocity=tuple(arm.joint_limits.velocity_rad_s), tool=MonitorLimits.of(arm, 1.0 / tick_hz))
 
 
 class JointMonitor:

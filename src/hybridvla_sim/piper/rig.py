@@ -1,41 +1,34 @@
-"""The dual-arm rig: two Pipers, a tray that takes both hands, a block in it, three cameras. Time passes only in `step`."""
+"""The dual-arm rig: two Pipers and three cameras; what lies on the table is a task's. Time passes only in `step`."""
 from __future__ import annotations
 
 import weakref
 from collections import Counter
-from dataclasses import dataclass
-from typing import Dict, Optional, Tuple
+from typing import Dict, Optional
 
 import mujoco
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_sim.piper.arm import PiperArm
 from hybridvla_sim.piper.monitor import JointMonitor, JointMonitorLimits
 from hybridvla_sim.piper.scene import ARMS, CAMERAS, FLANGE_M, MAX_WIDTH, TIP_M, build_model
-
-GOAL_XY = (0.40, 0.0)            # m, middle of the marked place
-GOAL_RADIUS = 0.03               # m
-TRAY_REST_Z = 0.005
-TASK = "carry the tray to the green mark with both hands"
-
-
-@dataclass(frozen=True)
-class TrayState:
-    """The true state of what lies on the table, in the frame both arms share. yaw: rad."""
-
-    position: np.ndarray
-    yaw: float
-    block: np.ndarray
-    openings: Tuple[float, ...]
+from hybridvla_sim.task import Task
 
 
 class PiperRig:
-    """limits: what each arm's monitor counts against; width, height: pixels of an image."""
+    """Two arms at the table.
 
-    def __init__(self, limits: Optional[Dict[str, JointMonitorLimits]] = None, width: int = 320, height: int = 240) -> None:
-        self.model = build_model(width, height)
+    Args:
+        task: What furnishes the table; its objects in this rig are `world`.
+        limits: What each arm's monitor counts against, by arm.
+        width: Of an image, pixels.
+        height: Of an image, pixels.
+    """
+
+    def __init__(self, task: Task[PiperRig], limits: Optional[Dict[str, JointMonitorLimits]] = None, width: int = 320,
+                 height: int = 240) -> None:
+        self.task = task
+        self.model = build_model(task.furnish, width, height)
         self.data = mujoco.MjData(self.model)
         self.arms = {name: PiperArm(self.model, self.data, name) for name in ARMS}
         self.monitors = {name: JointMonitor((limits or {}).get(name)) for name in ARMS}
@@ -48,15 +41,12 @@ class PiperRig:
         self._size = (width, height)
         self._renderer: Optional[mujoco.Renderer] = None
         self._debt = 0.0
+        self.world = task.world(self)
 
-    def reset(self, seed: int, start: Dict[str, np.ndarray]) -> None:
-        """The tray somewhere near the arms, which stand at `start` joints (6,) rad with open grippers."""
-        rng = np.random.default_rng(seed)
+    def reset(self, rng: np.random.Generator, start: Dict[str, np.ndarray]) -> None:
+        """Draws a new scene of the task; the arms stand at `start` joints (6,) rad with open grippers."""
         mujoco.mj_resetData(self.model, self.data)
-        x, y, yaw = 0.25 + rng.uniform(-0.02, 0.03), rng.uniform(-0.02, 0.02), rng.uniform(-0.08, 0.08)
-        turn = (np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2))
-        self.data.joint("tray").qpos[:] = (x, y, TRAY_REST_Z, *turn)
-        self.data.joint("block").qpos[:] = (x + rng.uniform(-0.015, 0.015), y + rng.uniform(-0.06, 0.06), 0.0265, *turn)
+        self.world.reset(rng)
         for name, arm in self.arms.items():
             arm.place(start[name], MAX_WIDTH)
             self.monitors[name].restart()
@@ -108,30 +98,12 @@ class PiperRig:
             self.contacts[name] += 1
         self._touching = frozenset(touching)
 
-    # The scene ------------------------------------------------------------------------------------------------------
-
-    def tray_state(self) -> TrayState:
-        pose = self.data.joint("tray").qpos
-        w, x, y, z = pose[3:7]
-        yaw = float(np.arctan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z)))
-        openings = tuple(min(max(arm.gripper * 1e-6 / MAX_WIDTH, 0.0), 1.0) for arm in self.arms.values())
-        return TrayState(pose[:3].copy(), yaw, self.data.joint("block").qpos[:3].copy(), openings)
-
-    def success(self) -> bool:
-        """The tray lies flat on the mark, both hands have let go, and the block is still in it."""
-        state = self.tray_state()
-        w, x, y, z = self.data.joint("tray").qpos[3:7]
-        upright = Rotation.from_quat((x, y, z, w)).as_matrix()[2, 2] > 0.995
-        offset = Rotation.from_euler("z", -state.yaw).apply(state.block - state.position)
-        inside = abs(offset[0]) < 0.05 and abs(offset[1]) < 0.15 and 0.0 < offset[2] < 0.05
-        return bool(np.linalg.norm(state.position[:2] - GOAL_XY) < GOAL_RADIUS and state.position[2] < 0.012 and upright
-                    and inside and min(state.openings) > 0.8)
-
     # Cameras --------------------------------------------------------------------------------------------------------
 
     def copy_state(self, other: PiperRig) -> None:
         """Take over another rig's positions, for rendering."""
         self.data.qpos[:] = other.data.qpos
+        self.world.copy_state(other.world)
         mujoco.mj_forward(self.model, self.data)
 
     def render(self, camera: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The MuJoCo scene of a dual-arm rig: two Piper arms at a table, a tray for both hands with a block in it, three cameras.
+"""The MuJoCo scene of a dual-arm rig: two Piper arms at a table, three cameras; a task furnishes the table.
 
 The arms are built from their Denavit-Hartenberg table (Craig) with plain shapes; no mesh is needed. The table repeats the
 numbers of `config/robots/agilex.yaml` on purpose: a test compares the two, and the limits of the filter come from there.
@@ -6,7 +6,7 @@ numbers of `config/robots/agilex.yaml` on purpose: a test compares the two, and 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from typing import Dict, List, Sequence, Tuple
+from typing import Callable, Dict, List, Sequence, Tuple
 
 import mujoco
 import numpy as np
@@ -26,9 +26,6 @@ MAX_WIDTH = 0.07                                    # m
 STIFFNESS = np.array([1500.0, 2000.0, 1500.0, 400.0, 400.0, 200.0])      # N m/rad
 DAMPING = np.array([60.0, 80.0, 60.0, 12.0, 12.0, 6.0])                  # N m s/rad, of the servo
 TIMESTEP = 0.0025
-HANDLE_Y = 0.13                                     # m from the tray's middle
-HANDLE_Z = 0.045                                    # m, height of the middle of a handle of a tray at rest
-GOAL_RGB, TRAY_RGB, BLOCK_RGB = "0.1 0.62 0.2 0.6", "0.85 0.55 0.12 1", "0.12 0.25 0.85 1"
 LINKS: Dict[int, Tuple[float, Sequence[Tuple[str, str]]]] = {
     # link: mass kg, shapes as (size, fromto) of capsules in the link's frame, inside the capsules of agilex.yaml
     1: (0.7, (("0.04", "0 0 -0.05 0 0 0"),)),
@@ -40,8 +37,8 @@ LINKS: Dict[int, Tuple[float, Sequence[Tuple[str, str]]]] = {
 }
 
 
-def build_model(width: int = 640, height: int = 480) -> mujoco.MjModel:
-    """The compiled scene; images are at most (height, width) pixels."""
+def build_model(furnish: Callable[[ET.Element], None], width: int = 640, height: int = 480) -> mujoco.MjModel:
+    """Compiles the scene; images are at most (height, width) pixels. furnish: adds a task's objects to the top element."""
     root = ET.Element("mujoco", model="two_pipers")
     ET.SubElement(root, "compiler", angle="radian", autolimits="true")
     ET.SubElement(root, "option", timestep=f"{TIMESTEP}", integrator="implicitfast", cone="elliptic", impratio="5")
@@ -53,14 +50,12 @@ def build_model(width: int = 640, height: int = 480) -> mujoco.MjModel:
     ET.SubElement(world, "light", directional="true", dir="-0.2 0.1 -1", diffuse=".6 .6 .6", castshadow="false")
     ET.SubElement(world, "geom", name="table", type="box", size="0.5 0.7 0.02", pos="0.3 0 -0.02", rgba=".72 .72 .70 1",
                   contype="1", conaffinity="7", friction="0.8 0.02 0.0002")
-    ET.SubElement(world, "geom", name="goal", type="box", size="0.06 0.17 0.0005", pos="0.4 0 0.0005", rgba=GOAL_RGB,
-                  contype="0", conaffinity="0")
     ET.SubElement(world, "camera", name="front", pos="1.0 0 0.75", xyaxes=_looking((1.0, 0.0, 0.75), (0.25, 0.0, 0.05)),
                   fovy="55")
     actuators = ET.SubElement(root, "actuator")
     for arm in ARMS:
         _add_arm(world, actuators, arm)
-    _add_tray(world)
+    furnish(root)
     return mujoco.MjModel.from_xml_string(ET.tostring(root, encoding="unicode"))
 
 
@@ -102,22 +97,6 @@ def _add_gripper(link: ET.Element, actuators: ET.Element, arm: str, bits: Dict[s
                       solimp="0.95 0.99 0.0005", **bits)
         ET.SubElement(actuators, "general", name=f"{arm}_finger_{side}", joint=f"{arm}_finger_{side}", gainprm="1200",
                       biastype="affine", biasprm="0 -1200 -40", forcerange="-25 25")
-
-
-def _add_tray(world: ET.Element) -> None:
-    tray = ET.SubElement(world, "body", name="tray", pos="0.28 0 0.006")
-    ET.SubElement(tray, "freejoint", name="tray")
-    shape = {"type": "box", "rgba": TRAY_RGB, "contype": "1", "conaffinity": "7", "friction": "1.5 0.02 0.0002",
-             "solref": "0.006 1", "solimp": "0.95 0.99 0.0005"}
-    ET.SubElement(tray, "geom", name="tray", size="0.05 0.15 0.005", mass="0.15", **shape)
-    for sign in (1, -1):
-        ET.SubElement(tray, "geom", size="0.02 0.006 0.03", pos=f"0 {sign * HANDLE_Y} 0.035", mass="0.03", **shape)
-        ET.SubElement(tray, "geom", size="0.003 0.15 0.008", pos=f"{sign * 0.047} 0 0.013", mass="0.01", **shape)
-        ET.SubElement(tray, "geom", size="0.05 0.003 0.008", pos=f"0 {sign * 0.147} 0.013", mass="0.01", **shape)
-    block = ET.SubElement(world, "body", name="block", pos="0.28 0 0.03")
-    ET.SubElement(block, "freejoint", name="block")
-    ET.SubElement(block, "geom", type="box", size="0.015 0.015 0.015", mass="0.03", rgba=BLOCK_RGB, contype="1",
-                  conaffinity="7", friction="1.0 0.02 0.0002")
 
 
 def _looking(position: Sequence[float], target: Sequence[float]) -> str:

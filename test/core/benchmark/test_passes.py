@@ -4,7 +4,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hybridvla_core.benchmark.passes import collect, compare
+from hybridvla_cli.bench_parts.passes import collect
+from hybridvla_core.benchmark.passes import compare
 from hybridvla_core.evaluation.suite import load_configs
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.predictor import Policy
@@ -15,7 +16,7 @@ def test_a_trained_model_decodes_as_plain_greedy_decoding_in_few_passes():
     config, robot = load_configs(ROOT / "config" / "policies" / "tiny.yaml", ROOT / "config" / "robots" / "sim_fr3.yaml",
                                  "ensemble")
     quick = Policy.from_checkpoint(ROOT / "checkpoints" / "tiny", all_tokens=False)
-    observations = collect(quick, config, robot, seed=2000001, episodes=2)
+    observations = collect(quick, config, robot, "blocks", seed=2000001, episodes=2)
     assert len(observations) >= 8
     for policy in (quick, Policy.from_checkpoint(ROOT / "checkpoints" / "tiny")):
         result = compare(policy, observations)

@@ -23,6 +23,7 @@ from hybridvla_ros.console.deadman_node import JoyButton, PedalKeys
 from hybridvla_ros.stand_ins.franka.robot import TriggerRate
 from hybridvla_sim.fr3.drive import Drive, FrankaDrive
 from hybridvla_sim.fr3.rig import Rig
+from hybridvla_sim.tasks import load
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +287,7 @@ def drive():
         made.append(made[0] if made else FrankaDrive(model, data, index))
         made[0].start()
         return made[0]
-    rig = Rig(make_controller=make)
+    rig = Rig(load("blocks"), make_controller=make)
     made[0].switch(Drive.IMPEDANCE)
     return rig, made[0]
 

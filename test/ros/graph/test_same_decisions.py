@@ -10,7 +10,7 @@ import rospy
 from sensor_msgs.msg import Image, JointState
 
 from hybridvla_cli.evaluate import load_policy
-from hybridvla_core.evaluation.suite import Suite, load_configs
+from hybridvla_core.evaluation.suite import load_configs
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.proposing.proposer import Proposer
 from hybridvla_ros.messages.images import to_rgb
@@ -116,7 +116,8 @@ def test_every_decision_of_an_episode_over_ros_is_made_in_process_too(rig, confi
 
 def begins_alike(policy, configs, first):
     """The same scene and noise in `hybridvla evaluate`'s own loop: the same first keyframe."""
-    from hybridvla_sim.tasks.blocks.task import sample_scene
+    from hybridvla_sim.suite import Suite
+    from hybridvla_sim.tasks import load
 
     class SameNoise:
         asked = False
@@ -129,8 +130,8 @@ def begins_alike(policy, configs, first):
             return policy.predict(replace(observation, stamp_ns=first.header.stamp.to_nsec()), **options)
 
     noise = SameNoise()
-    suite = Suite(noise, *configs)
-    suite.rig.reset(sample_scene(np.random.default_rng(SCENE)))
+    suite = Suite(noise, *configs, load("blocks"))
+    suite.rig.reset(np.random.default_rng(SCENE))
     result = suite.runner.run(INSTRUCTION, lambda rig, text: noise.asked)     # the first decision is enough
     suite.rig.close()
     point = first.targets[0].target.pose.position

@@ -11,7 +11,6 @@ from std_srvs.srv import SetBool, SetBoolResponse, Trigger, TriggerResponse
 from hybridvla.srv import ResetScene, ResetSceneResponse, RigReport, RigReportResponse
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_ros.stand_ins.franka.robot import FrankaRobot
-from hybridvla_sim.tasks.blocks.task import parse_instruction
 
 HAND_N = 12.0          # a person's push, along +y
 DESK_SHIFT_M = 0.02    # by which the end-effector frame is changed in Desk
@@ -58,17 +57,17 @@ class Faults:
         """See RigReport.srv; the scene's true state is for judges only."""
         robot = self._robot
         with robot.lock:
-            monitor, world = robot.rig.monitor, robot.rig.world_state()
+            monitor, world = robot.rig.monitor, robot.rig.world
             report = {"seed": robot.seed, "time": robot.time, "mode": robot.mode, "running": sorted(robot.running),
                       "force": robot.force.tolist(), "upper_force": robot.upper_force.tolist(), "load": robot.drive.load[0],
                       "stiffness": robot.drive.stiffness.tolist(), "joints": robot.drive.joints.tolist(),
                       "equilibrium": robot.drive.target_position.tolist(), "violations_by_name": dict(monitor.counts),
                       "last_violation": monitor.last_violation,
-                      "world": {key: np.asarray(value).tolist() for key, value in vars(world).items()}}
+                      "world": world.report()}
             answer = RigReportResponse(True, "", False, monitor.targets, monitor.violations, json.dumps(report))
             if request.instruction:
                 try:
-                    answer.task_done = robot.rig.success(*parse_instruction(request.instruction))
+                    answer.task_done = world.success(request.instruction)
                 except HybridVLAError as error:
                     answer.success, answer.message = False, str(error)
         return answer

@@ -24,12 +24,17 @@ from hybridvla_ros.stand_ins.franka.gripper import Gripper
 from hybridvla_ros.stand_ins.franka.robot import FrankaRobot, TriggerRate
 from hybridvla_ros.stand_ins.franka.services import Services
 from hybridvla_ros.stand_ins.sim_cameras import SceneCameras
+from hybridvla_sim import tasks
 from hybridvla_sim.fr3.drive import F_T_NE
+from hybridvla_sim.fr3.rig import Rig
 from hybridvla_sim.monitor import MonitorLimits
+from hybridvla_sim.task import Task
 
 STEP_S = 0.005
 DEFAULT_PUBLISH_RATE = 30.0     # Hz, franka_control/config/default_controllers.yaml
 MERGED_HZ = 30.0                # of /joint_states, joint_state_publisher's rate in franka_control.launch
+#: What lies on the table when the parameter ~task does not say.
+DEFAULT_TASK = "blocks"
 ARM_MASS_EE = 0.73              # kg, the Franka Hand
 
 
@@ -41,12 +46,9 @@ def columns(matrix: np.ndarray) -> List[float]:
 class FrankaStandIn:
     """Physics in real time in one thread; a slow machine makes slow time, not jumps."""
 
-    def __init__(self, config: RobotConfig, arm_id: str, seed: int, image_hz: float) -> None:
+    def __init__(self, config: RobotConfig, task: Task[Rig], arm_id: str, seed: int, image_hz: float) -> None:
         arm = config.arms[0]
-        limits = MonitorLimits(
-            workspace_min=tuple(arm.workspace.lower_m), workspace_max=tuple(arm.workspace.upper_m),
-            speed=arm.cartesian_limits.speed_m_s, rotation_speed=arm.cartesian_limits.rotation_speed_rad_s)
-        self.robot = FrankaRobot(limits, seed)
+        self.robot = FrankaRobot(task, MonitorLimits.of(arm), seed)
         self.names = [f"{arm_id}_joint{i}" for i in range(1, 8)]
         self._fingers = [f"{arm_id}_finger_joint{i}" for i in (1, 2)]
         self._k_frame = f"{arm_id}_K"
@@ -168,4 +170,5 @@ def main() -> None:
     image_hz, seed = number_parameter("image_hz", 10.0), number_parameter("seed", 1)
     if not 0.1 <= image_hz <= 60.0 or seed < 0 or seed != int(seed):
         raise HybridVLAError("parameters ~image_hz (0.1 to 60) and ~seed (a whole number from 0 on) do not fit")
-    FrankaStandIn(config, str(rospy.get_param("~arm_id", "fr3")), int(seed), image_hz).spin()
+    task = tasks.load(rospy.get_param("~task", DEFAULT_TASK), rig="fr3")
+    FrankaStandIn(config, task, str(rospy.get_param("~arm_id", "fr3")), int(seed), image_hz).spin()

@@ -10,7 +10,7 @@ import numpy as np
 from hybridvla_sim.fr3.drive import Drive, FrankaDrive, contact_force
 from hybridvla_sim.fr3.rig import MAX_WIDTH, Rig, RigConfig
 from hybridvla_sim.monitor import MonitorLimits
-from hybridvla_sim.tasks.blocks.task import sample_scene
+from hybridvla_sim.task import Task
 
 OTHER, IDLE, MOVE, GUIDING, REFLEX, USER_STOPPED, RECOVERY = range(7)
 CONTROL_PERIOD = 0.001
@@ -41,10 +41,10 @@ class TriggerRate:
 class FrankaRobot:
     """One lock around everything; `step` lets time pass."""
 
-    def __init__(self, limits: MonitorLimits, seed: int) -> None:
+    def __init__(self, task: Task[Rig], limits: MonitorLimits, seed: int) -> None:
         self.lock = threading.RLock()
         self.drive: Any = None
-        self.rig = Rig(RigConfig(limits=limits, gripper_speed=0.1), self._make_drive)
+        self.rig = Rig(task, RigConfig(limits=limits, gripper_speed=0.1), self._make_drive)
         model = self.rig.model
         arm = {model.body(f"fr3_link{i}").id for i in range(8)} | {model.body(name).id for name in (
             "hand", "left_finger", "right_finger")}
@@ -71,7 +71,7 @@ class FrankaRobot:
 
     def reset(self, seed: int) -> None:
         with self.lock:
-            self.rig.reset(sample_scene(np.random.default_rng(seed)))
+            self.rig.reset(np.random.default_rng(seed))
             self.seed, self.force = seed, np.zeros(3)
 
     def step(self, seconds: float) -> None:
@@ -198,14 +198,5 @@ class FrankaRobot:
 
     def drop_held(self) -> bool:
         """What is between the fingers slips out and lies on the table."""
-        from hybridvla_sim.fr3.scene import place_block
-        from hybridvla_sim.tasks.blocks.expert import held_block
-        from hybridvla_sim.tasks.blocks.task import BLOCK_EDGE
-
         with self.lock:
-            held = held_block(self.rig.world_state())
-            if held is None or held < 0:
-                return False
-            place = self.rig.block_position(held)
-            place_block(self.rig.data, self.rig.index, held, [place[0] - 0.12, place[1], BLOCK_EDGE / 2], 0.0)
-            return True
+            return self.rig.world.drop_held()

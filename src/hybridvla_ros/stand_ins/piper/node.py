@@ -19,30 +19,21 @@ from std_msgs.msg import Bool, String
 from hybridvla.srv import ResetScene, ResetSceneResponse, RigReport, RigReportResponse
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_ros.messages.images import from_rgb
 from hybridvla_ros.runtime.node_support import number_parameter, package_path, require_parameter
 from hybridvla_ros.stand_ins.piper.driver import GRIPPERS, UNITS, DriverConfig, PiperDriver
-from hybridvla_sim.monitor import MonitorLimits
+from hybridvla_sim import tasks
 from hybridvla_sim.piper.arm import TEACH
 from hybridvla_sim.piper.monitor import JointMonitorLimits
 from hybridvla_sim.piper.rig import PiperRig
 from hybridvla_sim.piper.scene import CAMERAS
+from hybridvla_sim.task import Task
 
 STEP_S = 0.005
+#: What lies on the table when the parameter ~task does not say.
+DEFAULT_TASK = "tray"
 CAMERA_NAMES = {"front": "camera_f", "right": "camera_r", "left": "camera_l"}     # as on a Cobot Magic
-
-
-def limits_of(arm: ArmConfig, tick_hz: float) -> JointMonitorLimits:
-    """What the rig's own count judges commands by: the numbers of the robot configuration, by none of the filter's code."""
-    margin = arm.joint_limits.margin_rad
-    tool = MonitorLimits(workspace_min=tuple(arm.workspace.lower_m), workspace_max=tuple(arm.workspace.upper_m),
-                         speed=arm.cartesian_limits.speed_m_s, rotation_speed=arm.cartesian_limits.rotation_speed_rad_s,
-                         period=1.0 / tick_hz)
-    return JointMonitorLimits(lower=tuple(low + margin for low in arm.joint_limits.lower_rad),
-                              upper=tuple(high - margin for high in arm.joint_limits.upper_rad),
-                              velocity=tuple(arm.joint_limits.velocity_rad_s), tool=tool)
 
 
 @dataclass(frozen=True)
@@ -61,10 +52,11 @@ class CameraOptions:
 class PiperRigNode:
     """Physics and both drivers' loops in one thread at real time; rendering in another, on a copy of the state."""
 
-    def __init__(self, robot: RobotConfig, driver: DriverConfig, seed: int, cameras: CameraOptions, start: str) -> None:
-        limits = {arm.name: limits_of(arm, robot.agilex.command_hz) for arm in robot.arms}
+    def __init__(self, robot: RobotConfig, task: Task[PiperRig], driver: DriverConfig, seed: int, cameras: CameraOptions,
+                 start: str) -> None:
+        limits = {arm.name: JointMonitorLimits.of(arm, robot.agilex.command_hz) for arm in robot.arms}
         size = (cameras.width, cameras.height)
-        self._rig, self._picture = PiperRig(limits, *size), PiperRig(None, *size)
+        self._rig, self._picture = PiperRig(task, limits, *size), PiperRig(task, None, *size)
         self._lock = threading.Lock()
         self._size = size
         self._image_period = 1.0 / cameras.hz if cameras.hz > 0.0 else 0.0
@@ -85,7 +77,7 @@ class PiperRigNode:
 
     def reset(self, seed: int) -> None:
         with self._lock:
-            self._rig.reset(seed, self._start)
+            self._rig.reset(np.random.default_rng(seed), self._start)
             self._seed = seed
 
     def _on_flag(self, message: Bool) -> None:
@@ -123,7 +115,7 @@ class PiperRigNode:
     def _report(self, request: Any) -> RigReportResponse:
         """See RigReport.srv. The scene's true state is for judges and scripted policies."""
         with self._lock:
-            rig, state = self._rig, self._rig.tray_state()
+            rig = self._rig
             violations = rig.violations
             commands = sum(monitor.commands for monitor in rig.monitors.values())
             report = {"seed": self._seed, "time": rig.time, "violations_by_name": dict(violations),
@@ -131,10 +123,14 @@ class PiperRigNode:
                       "disabled_by_flag": self._disabled_by_flag,
                       "enabled": {name: bool(arm.enabled) for name, arm in rig.arms.items()},
                       "joints": {name: (arm.joints / 1000).tolist() for name, arm in rig.arms.items()},
-                      "tray": {"position": state.position.tolist(), "yaw": state.yaw, "block": state.block.tolist(),
-                               "openings": list(state.openings)}}
-            done = bool(request.instruction) and rig.success()
-        return RigReportResponse(True, "", done, commands, sum(violations.values()), json.dumps(report))
+                      rig.task.name: rig.world.report()}
+            answer = RigReportResponse(True, "", False, commands, sum(violations.values()), json.dumps(report))
+            if request.instruction:
+                try:
+                    answer.task_done = rig.world.success(request.instruction)
+                except HybridVLAError as error:
+                    answer.success, answer.message = False, str(error)
+        return answer
 
     # Loops ---------------------------------------------------------------------------------------------------------
 
@@ -198,4 +194,6 @@ def main() -> None:
                           units=choice("units", "new", UNITS), gripper=choice("gripper", "m", GRIPPERS))
     cameras = CameraOptions(number_parameter("image_hz", 10.0), int(number_parameter("image_width", 320)),
                             int(number_parameter("image_height", 240)))
-    PiperRigNode(robot, driver, int(number_parameter("seed", 1)), cameras, choice("start", "start", ("start", "zero"))).spin()
+    task = tasks.load(rospy.get_param("~task", DEFAULT_TASK), rig="piper")
+    PiperRigNode(robot, task, driver, int(number_parameter("seed", 1)), cameras,
+                 choice("start", "start", ("start", "zero"))).spin()

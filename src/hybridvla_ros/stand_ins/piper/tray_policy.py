@@ -15,8 +15,8 @@ import rospy
 from hybridvla.srv import RigReport
 from hybridvla_core.contracts import Mode, Prediction
 from hybridvla_core.transforms.conventions import ActionConvention
-from hybridvla_sim.piper.rig import TASK, TrayState
 from hybridvla_sim.tasks.tray.expert import REACH, next_keyframe, tools_in_shared_frame
+from hybridvla_sim.tasks.tray.task import INSTRUCTION, TrayState
 
 CONVENTION = ActionConvention(
     arms=("right", "left"), translation="delta_base_frame", rotation="absolute_euler_xyz",
@@ -41,7 +41,7 @@ class TrayPolicy:
         action = np.zeros((1, 14))
         action[0, 3:6], action[0, 10:13] = state[0, 3:6], state[1, 3:6]
         action[0, 6], action[0, 13] = state[0, 6], state[1, 6]
-        if observation.instruction == TASK:
+        if observation.instruction == INSTRUCTION:
             tray = json.loads(self._report("").report)["tray"]
             scene = TrayState(np.array(tray["position"]), tray["yaw"], np.array(tray["block"]), tuple(tray["openings"]))
             tools = tools_in_shared_frame({arm: state[i, :3] for i, arm in enumerate(CONVENTION.arms)})

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hybridvla_sim.tasks.blocks.expert import WorldState, expert_labels, held_block
-from hybridvla_sim.tasks.blocks.pictures import Studio
+from hybridvla_sim.tasks.blocks.pictures import SceneCamera
 from hybridvla_sim.tasks.blocks.sampler import MIXTURES, sample_state
 
 LARGEST_SEED = 1_000_000
@@ -38,15 +38,15 @@ def write_rows(path: Path, rows: List[Row]) -> None:
 
 
 def write_shard(path: Path, seed: int, count: int, mixture: str) -> None:
-    rng, studio, rows = np.random.default_rng(seed), Studio(), []
+    rng, camera, rows = np.random.default_rng(seed), SceneCamera(), []
     while len(rows) < count:
         state = sample_state(rng, mixture)
         if state is None:
             continue
-        studio.randomise(rng)
-        if studio.pose(state):
-            rows.append(label_row(state, *studio.shoot()))
-    studio.close()
+        camera.randomise(rng)
+        if camera.pose(state):
+            rows.append(label_row(state, *camera.pair()))
+    camera.close()
     write_rows(path, rows)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from hybridvla_sim.tasks.blocks.demonstrations import Row, label_row, write_rows
 from hybridvla_sim.tasks.blocks.expert import WorldState, fold
-from hybridvla_sim.tasks.blocks.pictures import Studio
+from hybridvla_sim.tasks.blocks.pictures import SceneCamera
 from hybridvla_sim.tasks.blocks.sampler import HELD_OPENING, REST, START
 from hybridvla_sim.tasks.blocks.task import SUCCESS_RADIUS, sample_scene
 
@@ -111,7 +111,7 @@ def record_policy_episodes(policy: Optional[BatchPolicy], seed: int, episodes: i
 
     Returns the share of successful episodes, and of those whose instruction was switched in between.
     """
-    rng, studio, rows = np.random.default_rng(seed), Studio(), []
+    rng, camera, rows = np.random.default_rng(seed), SceneCamera(), []
     worlds = [KinematicWorld(np.random.default_rng([seed, index])) for index in range(episodes)]
     goals = rng.integers(0, 16, episodes)
     switch_at = np.where(rng.random(episodes) < switch_share, rng.integers(1, 6, episodes), -1)
@@ -126,9 +126,9 @@ def record_policy_episodes(policy: Optional[BatchPolicy], seed: int, episodes: i
                 block, pad = divmod(int(goals[index]), 4)
                 goals[index] = (block + 1 + rng.integers(3)) % 4 * 4 + (pad + 1 + rng.integers(3)) % 4
             if randomise:
-                studio.randomise(rng)
-            studio.pose(worlds[index].state)
-            batch.append(label_row(worlds[index].state, *studio.shoot()))
+                camera.randomise(rng)
+            camera.pose(worlds[index].state)
+            batch.append(label_row(worlds[index].state, *camera.pair()))
         rows += batch
         chosen = goals[active]
         if policy is None:
@@ -139,7 +139,7 @@ def record_policy_episodes(policy: Optional[BatchPolicy], seed: int, episodes: i
         for index, action in zip(active, actions):
             worlds[index].execute(action)
             finished[index] = step >= switch_at[index] and worlds[index].done(*divmod(int(goals[index]), 4))
-    studio.close()
+    camera.close()
     if path is not None:
         write_rows(path, rows)
     switched = switch_at >= 0

@@ -8,13 +8,14 @@ import numpy as np
 from PIL import Image
 
 from hybridvla_sim.fr3.posing import solve_ik
-from hybridvla_sim.fr3.scene import IMAGE_SIZE, SceneIndex, build_model, place_block
+from hybridvla_sim.fr3.scene import IMAGE_SIZE, SceneIndex, build_model
 from hybridvla_sim.tasks.blocks.expert import WorldState
+from hybridvla_sim.tasks.blocks.scene import BlockIndex, furnish, place_block
 
 ROBOT_CLASS, SEG_STRIDE = 9, 8
 
 
-class Studio:
+class SceneCamera:
     """Poses the scene and renders the front camera at the size a model trains on.
 
     size: pixels of the picture handed out; it is rendered larger and reduced by PIL's bicubic filter, as a policy does.
@@ -22,15 +23,15 @@ class Studio:
 
     def __init__(self, size: int = 128) -> None:
         self.size = size
-        self.model = build_model()
+        self.model = build_model(furnish)
         self.data = mujoco.MjData(self.model)
-        self.index = SceneIndex(self.model)
+        self.index, self.objects = SceneIndex(self.model), BlockIndex(self.model)
         self._renderer = mujoco.Renderer(self.model, IMAGE_SIZE, IMAGE_SIZE)
         self._classes = np.full(self.model.ngeom + 1, ROBOT_CLASS, dtype=np.uint8)
         self._classes[self.index.table] = self._classes[-1] = 0  # the last entry is the background
         for colour in range(4):
-            self._classes[self.index.block_geoms[colour]] = 1 + colour
-            self._classes[self.index.pad_geoms[colour]] = 5 + colour
+            self._classes[self.objects.block_geoms[colour]] = 1 + colour
+            self._classes[self.objects.pad_geoms[colour]] = 5 + colour
         self._colours = self.model.geom_rgba.copy()
         self._camera = self.model.cam_pos[self.index.front].copy(), self.model.cam_quat[self.index.front].copy()
         self._light = (self.model.light_dir.copy(), self.model.light_diffuse.copy(), self.model.light_ambient.copy())
@@ -40,8 +41,8 @@ class Studio:
         reached = solve_ik(self.model, self.data, self.index, state.tool, state.yaw)
         self.data.qpos[self.index.finger_qpos] = state.opening * 0.04
         for block in range(4):
-            place_block(self.data, self.index, block, state.block_pos[block], float(state.block_yaw[block]))
-            self.model.geom_pos[self.index.pad_geoms[block], :2] = state.pad_xy[block]
+            place_block(self.data, self.objects, block, state.block_pos[block], float(state.block_yaw[block]))
+            self.model.geom_pos[self.objects.pad_geoms[block], :2] = state.pad_xy[block]
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)
@@ -51,7 +52,7 @@ class Studio:
         """Light, table tone, object tones, and a little camera motion (2 mm, 0.07 degrees)."""
         model, index = self.model, self.index
         tones = np.ones((model.ngeom, 3))
-        objects = index.block_geoms + index.pad_geoms
+        objects = self.objects.block_geoms + self.objects.pad_geoms
         tones[objects] = rng.uniform(0.9, 1.1, (len(objects), 3))
         tones[index.table] = rng.uniform(0.75, 1.1) * rng.uniform(0.95, 1.05, 3)
         model.geom_rgba[:, :3] = np.clip(self._colours[:, :3] * tones, 0.0, 1.0)
@@ -79,7 +80,8 @@ class Studio:
         half = SEG_STRIDE // 2
         return self._classes[geoms[half::SEG_STRIDE, half::SEG_STRIDE]]
 
-    def shoot(self) -> Tuple[np.ndarray, np.ndarray]:
+    def pair(self) -> Tuple[np.ndarray, np.ndarray]:
+        """Returns picture and classes of the same scene."""
         return self.picture(), self.classes()
 
     def close(self) -> None:

@@ -14,14 +14,15 @@ from scipy.spatial.transform import Rotation, Slerp
 from hybridvla_core.contracts import Pose
 from hybridvla_sim.fr3.rig import Rig
 from hybridvla_sim.tasks.blocks.expert import expert_action
-from hybridvla_sim.tasks.blocks.task import sample_scene
+from hybridvla_sim.tasks.blocks.task import instruction
+from hybridvla_sim.tasks.blocks.world import TASK
 
 SPEED, TURN_SPEED, TICK = 0.25, 1.0, 0.005  # m/s, rad/s, s
 Chooser = Callable[[Rig, int, int], Tuple[Pose, float]]
 
 
 def ask_expert(rig: Rig, block: int, pad: int) -> Tuple[Pose, float]:
-    action = expert_action(rig.world_state(), block, pad)
+    action = expert_action(rig.world.state(), block, pad)
     return action.pose, action.opening
 
 
@@ -46,15 +47,15 @@ def episode(rig: Rig, seed: int, choose: Chooser = ask_expert, keyframes: int = 
             ) -> Tuple[bool, int]:
     """One episode of scene and instruction `seed`; with `switch_at`, both words change at that keyframe."""
     rng = np.random.default_rng(seed)
-    rig.reset(sample_scene(rng))
+    rig.reset(rng)
     block, pad = int(rng.integers(4)), int(rng.integers(4))
     for index in range(keyframes + (switch_at or 0)):
         if index == switch_at:
             block, pad = (block + 1 + int(rng.integers(3))) % 4, (pad + 1 + int(rng.integers(3))) % 4
-        elif rig.success(block, pad) and (switch_at is None or index > switch_at):
+        elif rig.world.success(instruction(block, pad)) and (switch_at is None or index > switch_at):
             return True, index
         execute(rig, *choose(rig, block, pad))
-    return rig.success(block, pad), keyframes
+    return rig.world.success(instruction(block, pad)), keyframes
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--switch", action="store_true", help="switch the instruction in mid-episode")
     arguments = parser.parse_args()
-    rig, wins, simulated, started = Rig(), 0, 0.0, time.monotonic()
+    rig, wins, simulated, started = Rig(TASK), 0, 0.0, time.monotonic()
     for index in range(arguments.episodes):
         switch_at = 1 + index % 4 if arguments.switch else None
         success, keyframes = episode(rig, arguments.seed + index, switch_at=switch_at)

@@ -10,8 +10,9 @@ from typing import Dict
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from hybridvla_sim.piper.rig import GOAL_XY, TRAY_REST_Z, TrayState
-from hybridvla_sim.piper.scene import ARMS, BASE_Y, HANDLE_Y
+from hybridvla_sim.piper.scene import ARMS, BASE_Y
+from hybridvla_sim.tasks.tray.scene import HANDLE_Y
+from hybridvla_sim.tasks.tray.task import GOAL_XY, TRAY_REST_Z, TrayState
 
 #: Tool axes of a hand that reaches forwards and down by 30 degrees from the vertical.
 REACH = Rotation.from_euler("y", 150.0, degrees=True)
@@ -22,11 +23,19 @@ NEAR = 0.012
 
 @dataclass(frozen=True)
 class Hand:
-    """Tool position (3,) in the arm's base frame, tool rotation, opening 0 closed to 1 open."""
+    """Where one hand should be.
+
+    Attributes:
+        position: (3,) of the tool centre point in the arm's base frame, m.
+        rotation: Of the tool.
+        opening: 0 closed to 1 open.
+        yaw: By which `REACH` is turned about the base frame's z axis, rad.
+    """
 
     position: np.ndarray
     rotation: Rotation
     opening: float
+    yaw: float
 
 
 def next_keyframe(state: TrayState, tools: Dict[str, np.ndarray]) -> Dict[str, Hand]:
@@ -60,8 +69,9 @@ def _grip(state: TrayState, arm: str) -> np.ndarray:
 
 
 def _hands(state: TrayState, positions: Dict[str, np.ndarray], opening: float, yaw: float = float("nan")) -> Dict[str, Hand]:
-    turn = Rotation.from_euler("z", state.yaw if np.isnan(yaw) else yaw) * REACH
-    return {arm: Hand(position - [0.0, BASE_Y[arm], 0.0], turn, opening) for arm, position in positions.items()}
+    yaw = state.yaw if np.isnan(yaw) else yaw
+    turn = Rotation.from_euler("z", yaw) * REACH
+    return {arm: Hand(position - [0.0, BASE_Y[arm], 0.0], turn, opening, yaw) for arm, position in positions.items()}
 
 
 def _moved(state: TrayState, grips: Dict[str, np.ndarray], shift: np.ndarray, turn: float) -> Dict[str, Hand]:

@@ -1,0 +1,107 @@
+"""The blocks task in the FR3 rig: what lies where, when it is done, what the expert does."""
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from typing import List, Tuple
+
+import numpy as np
+
+from hybridvla_sim.fr3.rig import Rig
+from hybridvla_sim.fr3.scene import tool_pose
+from hybridvla_sim.task import EpisodeSpec, ExpertLabel, Task, World
+from hybridvla_sim.tasks.blocks.episodes import draw_specs
+from hybridvla_sim.tasks.blocks.expert import WorldState, expert_action, fold, held_block
+from hybridvla_sim.tasks.blocks.scene import BlockIndex, furnish, place_block
+from hybridvla_sim.tasks.blocks.task import BLOCK_EDGE, SUCCESS_RADIUS, instructions, parse_instruction, sample_scene
+
+#: How far a block that slipped out of the fingers lies from them, m.
+SLIP_M = 0.12
+
+
+class BlocksWorld(World[Rig]):
+    """Four blocks and four pads, one of each colour."""
+
+    def __init__(self, rig: Rig) -> None:
+        super().__init__(rig)
+        self.index = BlockIndex(rig.model)
+        self._pads = np.zeros((4, 2))
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Draws blocks and pads (`task.sample_scene`) and puts them there."""
+        scene = sample_scene(rng)
+        for block in range(4):
+            place_block(self.rig.data, self.index, block, np.array([*scene.block_xy[block], BLOCK_EDGE / 2 - 0.0005]),
+                        float(scene.block_yaw[block]))
+            self.rig.model.geom_pos[self.index.pad_geoms[block], :2] = scene.pad_xy[block]
+        self._pads = np.array(scene.pad_xy)
+
+    def copy_state(self, other: World[Rig]) -> None:
+        """Takes over where the pads are."""
+        self.rig.model.geom_pos[self.index.pad_geoms] = other.rig.model.geom_pos[self.index.pad_geoms]
+
+    def block_position(self, block: int) -> np.ndarray:
+        """Returns the centre (3,) of a block, m, by colour index."""
+        address = self.index.block_qpos[block]
+        position: np.ndarray = self.rig.data.qpos[address:address + 3].copy()
+        return position
+
+    def state(self) -> WorldState:
+        """Returns the true state of tool, blocks and pads."""
+        rig = self.rig
+        position, rotation = tool_pose(rig.model, rig.data, rig.index)
+        yaws = []
+        for address in self.index.block_qpos:
+            w, x, y, z = rig.data.qpos[address + 3:address + 7]
+            yaws.append(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
+        return WorldState(tool=position.copy(), yaw=float(np.arctan2(rotation[1, 0], rotation[0, 0])),
+                          opening=rig.opening, block_pos=np.stack([self.block_position(i) for i in range(4)]),
+                          block_yaw=fold(np.array(yaws)), pad_xy=self._pads.copy())
+
+    def success(self, instruction: str) -> bool:
+        """Tells whether the block lies on the pad (centre within 45 mm), flat on the table and let go."""
+        block, pad = parse_instruction(instruction)
+        position = self.block_position(block)
+        on_pad = np.linalg.norm(position[:2] - self._pads[pad]) < SUCCESS_RADIUS
+        return bool(on_pad and position[2] < 0.04 and held_block(self.state()) != block and self.rig.opening > 0.7)
+
+    def expert(self, instruction: str) -> ExpertLabel:
+        """Returns the next keyframe of the Markov expert."""
+        state = self.state()
+        action = expert_action(state, *parse_instruction(instruction))
+        return ExpertLabel(action.phase, (action.position - state.tool)[None], np.array([action.yaw]),
+                           np.array([action.opening]), yaw_period=np.pi / 2)
+
+    def drop_held(self) -> bool:
+        """Lays the held block on the table, `SLIP_M` nearer to the base."""
+        held = held_block(self.state())
+        if held < 0:
+            return False
+        place = self.block_position(held)
+        place_block(self.rig.data, self.index, held, np.array([place[0] - SLIP_M, place[1], BLOCK_EDGE / 2]), 0.0)
+        return True
+
+
+class BlocksTask(Task[Rig]):
+    """Put the named block on the named pad."""
+
+    name = "blocks"
+    rig = "fr3"
+
+    def furnish(self, root: ET.Element) -> None:
+        """Adds blocks and pads."""
+        furnish(root)
+
+    def world(self, rig: Rig) -> BlocksWorld:
+        """Finds blocks and pads in a furnished rig."""
+        return BlocksWorld(rig)
+
+    def instructions(self) -> Tuple[str, ...]:
+        """Returns all sixteen sentences, in the order block * 4 + pad."""
+        return instructions()
+
+    def draw(self, seed: int, episodes: int, switched: bool) -> List[EpisodeSpec]:
+        """Draws scenes and instructions; a switch changes block and pad."""
+        return draw_specs(seed, episodes, switched)
+
+
+TASK = BlocksTask()

@@ -1,0 +1,96 @@
+"""The tray task in the dual-arm rig: what lies where, when it is done, what the expert does."""
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from typing import Any, Dict, List, Tuple
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_sim.piper.rig import PiperRig
+from hybridvla_sim.piper.scene import ARMS, FLANGE_M, MAX_WIDTH, TIP_M
+from hybridvla_sim.task import EpisodeSpec, ExpertLabel, Task, World
+from hybridvla_sim.tasks.tray.expert import next_keyframe, tools_in_shared_frame
+from hybridvla_sim.tasks.tray.scene import furnish
+from hybridvla_sim.tasks.tray.task import GOAL_RADIUS, GOAL_XY, INSTRUCTION, TRAY_REST_Z, TrayState
+
+
+class TrayWorld(World[PiperRig]):
+    """A tray with a handle for each hand and a block in it."""
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Puts the tray somewhere near the arms, and the block somewhere in it."""
+        data = self.rig.data
+        x, y, yaw = 0.25 + rng.uniform(-0.02, 0.03), rng.uniform(-0.02, 0.02), rng.uniform(-0.08, 0.08)
+        turn = (np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2))
+        data.joint("tray").qpos[:] = (x, y, TRAY_REST_Z, *turn)
+        data.joint("block").qpos[:] = (x + rng.uniform(-0.015, 0.015), y + rng.uniform(-0.06, 0.06), 0.0265, *turn)
+
+    def state(self) -> TrayState:
+        """Returns the true state of tray, block and grippers."""
+        pose = self.rig.data.joint("tray").qpos
+        w, x, y, z = pose[3:7]
+        yaw = float(np.arctan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z)))
+        openings = tuple(min(max(arm.gripper * 1e-6 / MAX_WIDTH, 0.0), 1.0) for arm in self.rig.arms.values())
+        return TrayState(pose[:3].copy(), yaw, self.rig.data.joint("block").qpos[:3].copy(), openings)
+
+    def success(self, instruction: str) -> bool:
+        """Tells whether the tray lies flat on the mark, both hands have let go, and the block is still in it."""
+        _check(instruction)
+        state = self.state()
+        w, x, y, z = self.rig.data.joint("tray").qpos[3:7]
+        upright = Rotation.from_quat((x, y, z, w)).as_matrix()[2, 2] > 0.995
+        offset = Rotation.from_euler("z", -state.yaw).apply(state.block - state.position)
+        inside = abs(offset[0]) < 0.05 and abs(offset[1]) < 0.15 and 0.0 < offset[2] < 0.05
+        return bool(np.linalg.norm(state.position[:2] - GOAL_XY) < GOAL_RADIUS and state.position[2] < 0.012 and upright
+                    and inside and min(state.openings) > 0.8)
+
+    def expert(self, instruction: str) -> ExpertLabel:
+        """Returns the next pair of keyframes; its yaw is the tray's, by which both hands are turned."""
+        _check(instruction)
+        state = self.state()
+        tools = {name: np.asarray(arm.tool_at(self.rig.data.qpos[arm.index.qpos], FLANGE_M + TIP_M)[0])
+                 for name, arm in self.rig.arms.items()}
+        hands = next_keyframe(state, tools_in_shared_frame(tools))
+        return ExpertLabel("keyframe", np.stack([hands[name].position - tools[name] for name in ARMS]),
+                           np.array([hands[name].yaw for name in ARMS]), np.array([hands[name].opening for name in ARMS]))
+
+    def report(self) -> Dict[str, Any]:
+        """Returns the true state as plain data."""
+        state = self.state()
+        return {"position": state.position.tolist(), "yaw": state.yaw, "block": state.block.tolist(),
+                "openings": list(state.openings)}
+
+
+class TrayTask(Task[PiperRig]):
+    """Carry the tray to the mark."""
+
+    name = "tray"
+    rig = "piper"
+
+    def furnish(self, root: ET.Element) -> None:
+        """Adds tray, block and mark."""
+        furnish(root)
+
+    def world(self, rig: PiperRig) -> TrayWorld:
+        """Finds tray and block in a furnished rig."""
+        return TrayWorld(rig)
+
+    def instructions(self) -> Tuple[str, ...]:
+        """Returns the one sentence."""
+        return (INSTRUCTION,)
+
+    def draw(self, seed: int, episodes: int, switched: bool) -> List[EpisodeSpec]:
+        """Draws scenes; there is nothing to switch to."""
+        if switched:
+            self.refuse_switch()
+        return [EpisodeSpec(seed + index, INSTRUCTION) for index in range(episodes)]
+
+
+def _check(instruction: str) -> None:
+    if instruction != INSTRUCTION:
+        raise HybridVLAError(f"the dual-arm rig cannot judge {instruction!r}; say {INSTRUCTION!r}")
+
+
+TASK = TrayTask()
