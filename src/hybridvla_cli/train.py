@@ -22,8 +22,13 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     from hybridvla_core.training.tiny.run import train
+    from hybridvla_core.training.tiny.world import TrainingWorld
+    from hybridvla_sim.tasks.blocks.expert import PHASES
+    from hybridvla_sim.tasks.blocks.kinematic_world import record_policy_episodes
+    from hybridvla_sim.tasks.blocks.task import instructions
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    world = TrainingWorld(PHASES, instructions(), record_policy_episodes)
     train(Path(args.config), Path(args.data), Path(args.work), Path(args.out), args.threads,
-          Path(args.json) if args.json else None, Path(args.init) if args.init else None)
+          Path(args.json) if args.json else None, world, Path(args.init) if args.init else None)
     return 0

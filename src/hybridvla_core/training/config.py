@@ -1,4 +1,4 @@
-"""The training recipe as one self-checking configuration (`config/training/*.yaml`)."""
+"""Parts of training recipes as self-checking configurations (`config/training/*.yaml`)."""
 from __future__ import annotations
 
 import math
@@ -84,36 +84,21 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
-class DaggerConfig:
-    """Rollouts of the policy under training, labelled by the expert: when (share of the policy stage), how many, for how
-    many keyframes, and in what share of them the instruction is switched. share: of the draws that come from them."""
+class LoopConfig:
+    """What the loop around the stages needs: optimiser, schedule, moving average, saving.
 
-    at: Tuple[float, ...]
-    episodes: int
-    keyframes: int
-    switch_share: float
-    share: float
+    Attributes:
+        seed: Of everything drawn, in [0, 10^6].
+        weight_decay: Of AdamW.
+        betas: Of AdamW.
+        gradient_clip: Largest norm of a gradient.
+        ema: Decay of the moving average of the weights.
+        bfloat16: Runs the forward pass in bfloat16.
+        warmup_steps: Over which the learning rate grows from 0.
+        save_every_s: Time between two saved states, s.
+    """
 
-    def __post_init__(self) -> None:
-        if any(not 0 < x < 1 for x in self.at) or not 0 <= self.share < 1:
-            raise ConfigurationError("dagger: `at` and `share` must lie in (0, 1)")
-        if self.episodes < 1 or self.keyframes < 1 or not 0 <= self.switch_share <= 1:
-            raise ConfigurationError("dagger: episodes and keyframes must be positive and switch_share lie in [0, 1]")
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Preset, stages (tower, grounding, policy), losses, sampling weights by phase, optimiser, bookkeeping."""
-
-    preset: str
     seed: int
-    tower: StageConfig
-    grounding: StageConfig
-    policy: StageConfig
-    loss: HybridLossConfig
-    augment: AugmentConfig
-    dagger: DaggerConfig
-    phase_weights: Tuple[float, ...]
     weight_decay: float
     betas: Tuple[float, ...]
     gradient_clip: float
@@ -134,5 +119,3 @@ class TrainingConfig:
         for name in ("weight_decay", "warmup_steps", "save_every_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; use 0 or more")
-        if not self.phase_weights or not all(0 < weight < math.inf for weight in self.phase_weights):
-            raise ConfigurationError("phase_weights needs a positive number for each phase")

@@ -15,7 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.training.config import StageConfig, TrainingConfig
+from hybridvla_core.training.config import LoopConfig, StageConfig
 
 LOGGER = logging.getLogger(__name__)
 Losses = Dict[str, torch.Tensor]
@@ -48,7 +48,7 @@ class Trainer:
     and learns from; None where a state of an older version does not say.
     """
 
-    def __init__(self, model: nn.Module, heads: nn.Module, config: TrainingConfig, folder: Path,
+    def __init__(self, model: nn.Module, heads: nn.Module, config: LoopConfig, folder: Path,
                  generators: Mapping[str, Generator], origin: str) -> None:
         self.model, self.heads, self.config, self.folder = model, heads, config, folder
         self.generators, self.origin = generators, origin

@@ -13,7 +13,8 @@ from hybridvla_core.configuration import from_mapping
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
 from hybridvla_core.paths import ROOT
 from hybridvla_core.training import trainer as loop
-from hybridvla_core.training.config import StageConfig, TrainingConfig
+from hybridvla_core.training.config import StageConfig
+from hybridvla_core.training.tiny.config import TrainingConfig
 
 VALUES = yaml.safe_load((ROOT / "config/training/tiny.yaml").read_text())
 STAGE = StageConfig(steps=6, images=1, labels=1, learning_rate=0.1)

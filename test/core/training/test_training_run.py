@@ -13,7 +13,13 @@ from hybridvla_core.checkpoints.format import TOKENIZER, read_checkpoint, write_
 from hybridvla_core.checkpoints.weights import WEIGHTS
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
+from hybridvla_core.training.tiny.world import TrainingWorld
 from hybridvla_sim.tasks.blocks.demonstrations import write_shard
+from hybridvla_sim.tasks.blocks.expert import PHASES
+from hybridvla_sim.tasks.blocks.kinematic_world import record_policy_episodes
+from hybridvla_sim.tasks.blocks.task import instructions
+
+WORLD = TrainingWorld(PHASES, instructions(), record_policy_episodes)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +45,10 @@ def test_a_run_writes_a_checkpoint_and_fine_tuning_keeps_its_statistics(data, tm
     from hybridvla_core.training.tiny.run import train
 
     first, second = tmp_path / "first", tmp_path / "second"
-    train(recipe(tmp_path), data, tmp_path / "work", first, 1, tmp_path / "summary.json")
+    train(recipe(tmp_path), data, tmp_path / "work", first, 1, tmp_path / "summary.json", WORLD)
     assert json.loads((tmp_path / "summary.json").read_text())["manifest_sha256"] == read_checkpoint(first).manifest_sha256
     assert (tmp_path / "work/rollouts-0.npz").exists()
-    train(recipe(tmp_path, seed=8), data, tmp_path / "tune", second, 1, None, init=ROOT / "checkpoints/tiny")
+    train(recipe(tmp_path, seed=8), data, tmp_path / "tune", second, 1, None, WORLD, init=ROOT / "checkpoints/tiny")
     shipped, tuned = read_checkpoint(ROOT / "checkpoints/tiny"), read_checkpoint(second)
     key = shipped.config.statistics_key
     assert tuned.config == shipped.config
@@ -57,7 +63,7 @@ def test_training_without_data_says_what_to_do(tmp_path):
     from hybridvla_core.training.tiny.run import train
 
     with pytest.raises(HybridVLAError, match="no .npz shards"):
-        train(recipe(tmp_path), tmp_path, tmp_path / "work", tmp_path / "out", 1, None)
+        train(recipe(tmp_path), tmp_path, tmp_path / "work", tmp_path / "out", 1, None, WORLD)
 
 
 # Resuming ------------------------------------------------------------------------------------------------------------
@@ -79,7 +85,7 @@ def stop_before(monkeypatch, step):
 def train_in(folder, config, data):
     from hybridvla_core.training.tiny.run import train
 
-    result = train(config, data, folder / "work", folder / "out", 1, None)
+    result = train(config, data, folder / "work", folder / "out", 1, None, WORLD)
     return result["samples"], load_file(folder / "out" / WEIGHTS)
 
 
@@ -169,7 +175,7 @@ def test_a_base_that_means_something_else_is_refused(data, tmp_path, change, wor
     from hybridvla_core.training.tiny.run import train
 
     with pytest.raises(HybridVLAError, match=words):
-        train(recipe(tmp_path), data, tmp_path / "work", tmp_path / "out", 1, None, base(tmp_path / "base", change))
+        train(recipe(tmp_path), data, tmp_path / "work", tmp_path / "out", 1, None, WORLD, base(tmp_path / "base", change))
     assert not (tmp_path / "work").exists()
 
 
@@ -184,7 +190,7 @@ def test_fine_tuning_keeps_the_tokenizer_of_its_base(data, tmp_path):
     from hybridvla_core.transforms.prompt import load_tokenizer
 
     start = base(tmp_path / "base", tokenizer=swapped)
-    train(recipe(tmp_path), data, tmp_path / "work", tmp_path / "out", 1, None, start)
+    train(recipe(tmp_path), data, tmp_path / "work", tmp_path / "out", 1, None, WORLD, start)
     theirs, ours = (load_tokenizer(folder / TOKENIZER).get_vocab() for folder in (start, tmp_path / "out"))
     assert ours == theirs
 
@@ -197,5 +203,5 @@ def test_a_base_that_lacks_a_word_of_the_instructions_is_refused(data, tmp_path)
         return json.dumps(tokenizer)
 
     with pytest.raises(HybridVLAError, match="tokenizer.json: 'put the red .* is not one known token a word"):
-        train(recipe(tmp_path), data, tmp_path / "work", tmp_path / "out", 1, None,
+        train(recipe(tmp_path), data, tmp_path / "work", tmp_path / "out", 1, None, WORLD,
               base(tmp_path / "base", tokenizer=forgets))

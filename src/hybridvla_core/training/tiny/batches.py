@@ -10,7 +10,7 @@ import torch
 from hybridvla_core.data.shards import ShardSet
 from hybridvla_core.data.statistics import Statistics
 from hybridvla_core.training.augment import augment_images, augment_state
-from hybridvla_core.training.config import TrainingConfig
+from hybridvla_core.training.tiny.config import TrainingConfig
 from hybridvla_core.training.tiny.targets import named_objects, patch_targets
 
 

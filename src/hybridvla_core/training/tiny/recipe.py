@@ -14,7 +14,6 @@ from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.schedule import DiffusionSchedule
 from hybridvla_core.model.sequence import denoising_rows, training_rows
 from hybridvla_core.model.tokens import ActionTokens
-from hybridvla_core.training.config import TrainingConfig
 from hybridvla_core.training.layout import Layout
 from hybridvla_core.training.losses import (
     attention_loss,
@@ -25,6 +24,7 @@ from hybridvla_core.training.losses import (
     token_loss,
 )
 from hybridvla_core.training.tiny.batches import Batch, BatchSource
+from hybridvla_core.training.tiny.config import TrainingConfig
 from hybridvla_core.training.tiny.heads import AuxiliaryHeads
 from hybridvla_core.training.trainer import Losses, Trainer
 from hybridvla_core.transforms.images import normalise_pixels

@@ -1,22 +1,27 @@
 """A model under training as a policy over a batch of worlds."""
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, Sequence
+import math
+from typing import Any, Dict, Mapping, Sequence
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 
 from hybridvla_core.checkpoints.config import CheckpointConfig
+from hybridvla_core.data.shards import ShardSet
+from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.policy.inference.plain import PlainDecoding
+from hybridvla_core.training.tiny.world import BatchPolicy
+from hybridvla_core.training.trainer import Trainer
 from hybridvla_core.transforms.images import to_pixels
 from hybridvla_core.transforms.normalise import Normaliser
 from hybridvla_core.transforms.prompt import PromptEncoder
 
 
 def batch_policy(model: HybridVLA, config: CheckpointConfig, statistics: Mapping[str, Any], tokenizer: Tokenizer,
-                 texts: Sequence[str], seed: int) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+                 texts: Sequence[str], seed: int) -> BatchPolicy:
     """images (B, S, S, 3), states (B, A), instructions (B,) -> actions (B, A).
 
     Every other row is acted by the tokens instead of by diffusion, so that the states of both paths are met.
@@ -42,3 +47,21 @@ def batch_policy(model: HybridVLA, config: CheckpointConfig, statistics: Mapping
         return normaliser.action.unnormalise(actions, grippers)
 
     return act
+
+
+def rollouts_file(index: int) -> str:
+    """Returns the name of a run's shard of rollouts."""
+    return f"rollouts-{index}.npz"
+
+
+def take_up_rollouts(trainer: Trainer, shards: ShardSet, due: Dict[int, int]) -> None:
+    """Adds the rollouts that the run had made when its state was written, and no later ones: these are made again."""
+    if trainer.rollouts is None:
+        passed = math.inf if "policy" in trainer.done else trainer.step if trainer.stage == "policy" else 0
+        trainer.rollouts = [rollouts_file(index) for step, index in sorted(due.items()) if 0 < step <= passed]
+    for name in trainer.rollouts:
+        path = trainer.folder / name
+        if not path.exists():
+            raise HybridVLAError(f"{path} is missing, and the run has learnt from it; put it back, or give another --work "
+                                 "folder")
+        shards.append(path)
