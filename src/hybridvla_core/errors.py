@@ -22,3 +22,7 @@ class ObservationError(HybridVLAError):
 
 class DeviceError(HybridVLAError):
     """The GPU failed or has too little memory."""
+
+
+class DataError(HybridVLAError):
+    """A data set, an episode or a record cannot be used."""

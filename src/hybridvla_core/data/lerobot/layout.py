@@ -1,0 +1,136 @@
+"""Names and templates of LeRobotDataset v3, and what a data set of ours says beside them."""
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from hybridvla_core.errors import DataError
+
+VERSION, OLD_VERSION = "v3.0", "v2.1"
+IMAGE_PREFIX = "observation.images."
+STATE, ACTION = "observation.state", "action"
+SUCCESS, CORRECTION, GROUNDING = "success", "correction", "grounding"
+INFO, STATS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
+EPISODES = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+OURS = "meta/hybridvla.json"                    # what LeRobot has no place for; other readers ignore it
+STATISTICS = "meta/dataset_statistics.json"     # as a checkpoint folder holds it
+DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+CHUNK_FILES = 1000
+NEXT_POSE, NEXT_KEYFRAME = "next_pose", "next_keyframe"
+SUCCESS_VALUES = {-1: None, 0: False, 1: True}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a data set holds; the same for all of its episodes.
+
+    Attributes:
+        name: key of its statistics.
+        fps: frames a second.
+        views: view -> (height, width) px, in the policy's order.
+        state_names: one name a channel of the state.
+        action_names: one name a channel of an action.
+        grippers: channels of an action that are decided, not measured.
+        labels: `next_pose` (rows of consecutive frames make a chunk) or `next_keyframe` (each row leads to the next
+            keyframe, so that no chunk can be made of consecutive rows).
+        robot: name of the robot.
+        convention: the action convention, key by key; None where the source states none.
+        grounded: whether frames carry grounding.
+    """
+
+    name: str
+    fps: float
+    views: Mapping[str, Tuple[int, int]]
+    state_names: Tuple[str, ...]
+    action_names: Tuple[str, ...]
+    grippers: Tuple[int, ...] = ()
+    labels: str = NEXT_POSE
+    robot: str = "unknown"
+    convention: Optional[Mapping[str, Any]] = None
+    grounded: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.views or not self.state_names or not self.action_names:
+            raise DataError("a data set needs a name, a view at least, and names of state and action channels")
+        if not 0.0 < self.fps <= 1000.0:
+            raise DataError(f"data set {self.name}: fps is {self.fps}; use a rate above 0")
+        if self.labels not in (NEXT_POSE, NEXT_KEYFRAME):
+            raise DataError(f"data set {self.name}: labels is {self.labels!r}; use {NEXT_POSE} or {NEXT_KEYFRAME}")
+        if any(not 0 <= channel < len(self.action_names) for channel in self.grippers):
+            raise DataError(f"data set {self.name}: a gripper channel lies outside the {len(self.action_names)} of an action")
+
+    def features(self) -> Dict[str, Any]:
+        """The `features` of info.json."""
+        result: Dict[str, Any] = {}
+        for view, (height, width) in self.views.items():
+            result[IMAGE_PREFIX + view] = {
+                "dtype": "video", "shape": [height, width, 3], "names": ["height", "width", "channels"],
+                "info": {"video.height": height, "video.width": width, "video.codec": "h264",
+                         "video.pix_fmt": pixel_format(height, width), "video.is_depth_map": False,
+                         "video.fps": self.fps, "video.channels": 3, "has_audio": False}}
+        result[STATE] = {"dtype": "float32", "shape": [len(self.state_names)], "names": list(self.state_names)}
+        result[ACTION] = {"dtype": "float32", "shape": [len(self.action_names)], "names": list(self.action_names)}
+        result[SUCCESS] = {"dtype": "int64", "shape": [1], "names": None}
+        result[CORRECTION] = {"dtype": "bool", "shape": [1], "names": None}
+        if self.grounded:
+            result[GROUNDING] = {"dtype": "string", "shape": [1], "names": None}
+        result["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
+        for name in ("frame_index", "episode_index", "index", "task_index"):
+            result[name] = {"dtype": "int64", "shape": [1], "names": None}
+        return result
+
+    def same_kind(self, other: Description) -> str:
+        """Why rows of `other` cannot stand beside ours; empty when they can."""
+        for key in ("fps", "state_names", "action_names", "grippers", "labels", "convention"):
+            if getattr(self, key) != getattr(other, key):
+                return f"{key} is {getattr(other, key)} there and {getattr(self, key)} here"
+        if list(self.views.items()) != list(other.views.items()):
+            return f"views are {dict(other.views)} there and {dict(self.views)} here (their order counts)"
+        return ""
+
+
+@dataclass
+class Provenance:
+    """What `meta/hybridvla.json` holds beside the description.
+
+    Attributes:
+        episodes: one mapping an episode: source, success, corrections, notes.
+        flagged: what was left out or is doubtful: episode (its source), reason, kept.
+    """
+
+    episodes: List[Dict[str, Any]] = field(default_factory=list)
+    flagged: List[Dict[str, Any]] = field(default_factory=list)
+
+    def flag(self, episode: str, reason: str, kept: bool) -> None:
+        """Notes what is wrong with an episode."""
+        self.flagged.append({"episode": episode, "reason": reason, "kept": kept})
+
+
+def pixel_format(height: int, width: int) -> str:
+    """Half the colour resolution where the size allows it."""
+    return "yuv420p" if height % 2 == 0 and width % 2 == 0 else "yuv444p"
+
+
+def place(index: int) -> Tuple[int, int]:
+    """(chunk, file) of the n-th file."""
+    return divmod(index, CHUNK_FILES)
+
+
+def read_json(path: Path, what: str) -> Dict[str, Any]:
+    """A JSON file of a data set.
+
+    Raises:
+        DataError: when it is absent, cannot be read, or holds no mapping.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: {what} cannot be read ({error.strerror}); this is no whole data set") from error
+    except ValueError as error:
+        raise DataError(f"{path}: {what} is damaged ({error}); make the data set again") from error
+    if not isinstance(data, dict):
+        raise DataError(f"{path}: {what} holds {type(data).__name__} and no mapping")
+    return data

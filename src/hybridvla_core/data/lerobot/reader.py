@@ -1,0 +1,248 @@
+"""Random access to a LeRobotDataset v3 or v2.1; memory holds the numbers of a few episodes and no picture."""
+from __future__ import annotations
+
+import bisect
+import io
+import json
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from hybridvla_core.data.lerobot import episodes as of_episodes
+from hybridvla_core.data.lerobot import layout
+from hybridvla_core.data.lerobot.layout import Description
+from hybridvla_core.data.lerobot.statistics import Column
+from hybridvla_core.data.lerobot.video import VideoShelf
+from hybridvla_core.data.sample import GroundedObject, Sample, chunk_of
+from hybridvla_core.errors import DataError
+
+KEPT_EPISODES = 16
+NUMBERS = (layout.STATE, layout.ACTION, layout.SUCCESS, layout.CORRECTION, layout.GROUNDING, "task_index", "timestamp")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One episode's numbers. state (N, S), action (N, A), tasks (N,), success (N,) -1 unknown, correction (N,)."""
+
+    state: np.ndarray
+    action: np.ndarray
+    tasks: np.ndarray
+    success: np.ndarray
+    correction: np.ndarray
+    timestamps: np.ndarray
+    grounding: Optional[List[str]]
+    pictures: Mapping[str, List[bytes]]
+
+
+class LeRobotDataset:
+    """A data set in a folder, opened without reading any frame.
+
+    Args:
+        folder: holds `meta/info.json`.
+
+    Raises:
+        DataError: for a folder that is no whole data set, or of another version.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if ".partial-" in folder.resolve().name:
+            raise DataError(f"{folder}: was not finished; write it again")
+        self.info = layout.read_json(folder / layout.INFO, "the description")
+        version = self.info.get("codebase_version")
+        try:
+            reads = {layout.VERSION: of_episodes.of_v3, layout.OLD_VERSION: of_episodes.of_v21}[str(version)]
+        except KeyError:
+            raise DataError(f"{folder}: is a LeRobotDataset {version}; {layout.VERSION} and {layout.OLD_VERSION} are "
+                            "read") from None
+        try:
+            self.episodes, self.tasks = reads(folder, self.info)
+            self.fps = float(self.info["fps"])
+        except (KeyError, TypeError, IndexError, ValueError) as error:
+            raise DataError(f"{folder}: its tables do not fit its description ({type(error).__name__}: {error})") from error
+        self._check_counts()
+        self.ours = layout.read_json(folder / layout.OURS, "our notes") if (folder / layout.OURS).is_file() else {}
+        self.description = self._describe()
+        self._starts = [episode.first for episode in self.episodes]
+        self._rows: OrderedDict[int, Rows] = OrderedDict()
+        self._videos = VideoShelf()
+
+    def __len__(self) -> int:
+        """Frames."""
+        return int(self.info["total_frames"])
+
+    def close(self) -> None:
+        """Closes the videos."""
+        self._videos.close()
+
+    def locate(self, index: int) -> Tuple[int, int]:
+        """(position in `episodes`, frame of it) of a frame of the data set."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)}")
+        position = bisect.bisect_right(self._starts, index) - 1
+        return position, index - self._starts[position]
+
+    def sample(self, index: int, chunk: int = 1) -> Sample:
+        """One moment.
+
+        Args:
+            index: frame of the data set.
+            chunk: K; above 1 only where consecutive rows follow each other.
+
+        Raises:
+            DataError: naming episode and frame, for a damaged file or numbers that cannot be used.
+        """
+        if chunk > 1 and self.description.labels == layout.NEXT_KEYFRAME:
+            raise DataError(f"{self.folder}: every row leads to the next keyframe, so rows cannot be put one behind the other "
+                            "to a chunk; use chunk 1, or write the data set with keyframes or dense actions")
+        position, frame = self.locate(index)
+        rows, episode = self.rows(position), self.episodes[position]
+        actions, padding = chunk_of(rows.action, frame, chunk)
+        return Sample(self._images(position, frame, rows), rows.state[frame], actions, padding,
+                      self._instruction(int(rows.tasks[frame]), episode.number), episode.number, frame,
+                      layout.SUCCESS_VALUES.get(int(rows.success[frame])), bool(rows.correction[frame]),
+                      _grounding(rows.grounding[frame]) if rows.grounding else ())
+
+    def rows(self, position: int) -> Rows:
+        """The numbers of one episode; the last few are kept."""
+        if position not in self._rows:
+            self._rows[position] = self._read(position)
+            if len(self._rows) > KEPT_EPISODES:
+                self._rows.popitem(last=False)
+        self._rows.move_to_end(position)
+        return self._rows[position]
+
+    def column(self, key: str, scratch: Path) -> np.ndarray:
+        """All rows of `observation.state` or `action`, (N, A) float32, memory-mapped in the folder `scratch`."""
+        column = Column(scratch / key, len(self._names(key)))
+        for position in range(len(self.episodes)):
+            rows = self._read(position)
+            column.append(rows.state if key == layout.STATE else rows.action)
+        return column.values()
+
+    def _instruction(self, task: int, episode: int) -> str:
+        if task not in self.tasks:
+            raise DataError(f"{self.folder}: episode {episode} names task {task}, which the data set has not")
+        return self.tasks[task]
+
+    def _images(self, position: int, frame: int, rows: Rows) -> Dict[str, np.ndarray]:
+        episode = self.episodes[position]
+        where = f"{self.folder}: episode {episode.number}, frame {frame}"
+        found: Dict[str, np.ndarray] = {}
+        for view in self.description.views:
+            key = layout.IMAGE_PREFIX + view
+            if key in rows.pictures:
+                found[view] = np.asarray(Image.open(io.BytesIO(rows.pictures[key][frame])).convert("RGB"))
+            else:
+                path, begin = episode.videos[key]
+                found[view] = self._videos.frame(path, begin + float(rows.timestamps[frame]), self.fps, where)
+            if found[view].shape[:2] != tuple(self.description.views[view]):
+                raise DataError(f"{where}: view {view} is {found[view].shape[:2]}, the description says "
+                                f"{self.description.views[view]}")
+        return found
+
+    def _read(self, position: int) -> Rows:
+        episode = self.episodes[position]
+        where = f"{self.folder}: episode {episode.number}"
+        try:
+            source = pq.ParquetFile(str(episode.data))
+            pictures = [key for key, feature in self.info["features"].items() if feature["dtype"] == "image"]
+            names = [name for name in (*NUMBERS, *pictures, "episode_index") if name in source.schema_arrow.names]
+            table = pa.concat_tables([source.read_row_group(group, columns=names)
+                                      for group in self._groups(source, episode.number)])
+            mine = np.flatnonzero(table["episode_index"].to_numpy() == episode.number)
+            table = table.slice(int(mine[0]), len(mine)) if len(mine) else table.slice(0, 0)
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise DataError(f"{where}: {episode.data} cannot be read ({' '.join(str(error).split())[:200]}); the file is "
+                            "damaged or absent") from error
+        if table.num_rows != episode.length:
+            raise DataError(f"{where}: has {table.num_rows} rows in {episode.data} and {episode.length} by its description")
+        length = table.num_rows
+        return Rows(
+            self._matrix(table, layout.STATE, where), self._matrix(table, layout.ACTION, where), table["task_index"].to_numpy(),
+            table[layout.SUCCESS].to_numpy() if layout.SUCCESS in names else np.full(length, -1),
+            table[layout.CORRECTION].to_numpy() if layout.CORRECTION in names else np.zeros(length, dtype=bool),
+            table["timestamp"].to_numpy(), table[layout.GROUNDING].to_pylist() if layout.GROUNDING in names else None,
+            {key: [entry["bytes"] for entry in table[key].to_pylist()] for key in pictures})
+
+    @staticmethod
+    def _groups(source: pq.ParquetFile, number: int) -> List[int]:
+        """Row groups that may hold an episode, by their least and greatest episode."""
+        column = source.schema_arrow.names.index("episode_index")
+        chosen = []
+        for group in range(source.num_row_groups):
+            meta = source.metadata.row_group(group)
+            leaf = next(meta.column(i) for i in range(meta.num_columns) if meta.column(i).path_in_schema == "episode_index")
+            bounds = leaf.statistics
+            if column < 0 or bounds is None or not bounds.has_min_max or bounds.min <= number <= bounds.max:
+                chosen.append(group)
+        return chosen or list(range(source.num_row_groups))
+
+    def _matrix(self, table: pa.Table, key: str, where: str) -> np.ndarray:
+        width = len(self._names(key))
+        column = table[key].combine_chunks()
+        if isinstance(column, pa.ChunkedArray):
+            column = pa.concat_arrays(column.chunks)
+        flat = column.flatten().to_numpy(zero_copy_only=False) if hasattr(column, "flatten") else column.to_numpy()
+        if flat.size != table.num_rows * width:
+            raise DataError(f"{where}: {key} has {flat.size} numbers in {table.num_rows} rows; {width} a row are described")
+        return np.asarray(flat, dtype=np.float32).reshape(-1, width)
+
+    def _names(self, key: str) -> Tuple[str, ...]:
+        return self.description.state_names if key == layout.STATE else self.description.action_names
+
+    def _check_counts(self) -> None:
+        frames = sum(episode.length for episode in self.episodes)
+        for key, found in (("total_frames", frames), ("total_episodes", len(self.episodes))):
+            if self.info.get(key) != found:
+                raise DataError(f"{self.folder}: {key} is {self.info.get(key)} by its description and {found} by its episodes; "
+                                "it was not finished or was changed by hand")
+
+    def _describe(self) -> Description:
+        if "description" in self.ours:
+            given = dict(self.ours["description"])
+            for key in ("state_names", "action_names", "grippers"):
+                given[key] = tuple(given[key])
+            given["views"] = {view: tuple(size) for view, size in given["views"].items()}
+            try:
+                return Description(**given)
+            except TypeError as error:
+                raise DataError(f"{self.folder / layout.OURS}: does not fit this version ({error})") from error
+        features = self.info["features"]
+        pictures = {key: feature for key, feature in features.items() if feature["dtype"] in ("video", "image")}
+        for key in (layout.STATE, layout.ACTION):
+            if key not in features:
+                raise DataError(f"{self.folder}: has no {key}; features are {', '.join(features)}")
+        if not pictures:
+            raise DataError(f"{self.folder}: has no pictures; features are {', '.join(features)}")
+        strange = [key for key in pictures if not key.startswith(layout.IMAGE_PREFIX)]
+        if strange:
+            raise DataError(f"{self.folder}: pictures named {', '.join(strange)}; only {layout.IMAGE_PREFIX}VIEW is read")
+        views = {key[len(layout.IMAGE_PREFIX):]: _size(feature) for key, feature in pictures.items()}
+        return Description(self.folder.resolve().name, self.fps, views, _names(features[layout.STATE]),
+                           _names(features[layout.ACTION]), robot=str(self.info.get("robot_type") or "unknown"))
+
+
+def _names(feature: Mapping[str, Any]) -> Tuple[str, ...]:
+    names = feature.get("names")
+    if isinstance(names, dict):       # v2.1 groups them: {"motors": [...]}
+        names = [name for group in names.values() for name in group]
+    width = int(np.prod(feature["shape"]))
+    return tuple(map(str, names)) if names and len(names) == width else tuple(f"{i}" for i in range(width))
+
+
+def _size(feature: Mapping[str, Any]) -> Tuple[int, int]:
+    shape, names = list(feature["shape"]), feature.get("names")
+    if shape[0] == 3 and shape[-1] != 3 or names and str(names[0]).startswith("channel"):
+        shape = [*shape[1:], shape[0]]
+    return int(shape[0]), int(shape[1])
+
+
+def _grounding(line: str) -> Tuple[GroundedObject, ...]:
+    return tuple(GroundedObject.from_json(item) for item in json.loads(line))

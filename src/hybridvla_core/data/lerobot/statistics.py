@@ -1,0 +1,123 @@
+"""Exact statistics: `numpy.quantile` over memory-mapped columns, one set a data set, never the mean of parts."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Sequence, Tuple
+
+import numpy as np
+
+from hybridvla_core.errors import DataError
+
+QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
+COPY_ROWS = 65536
+
+
+class Column:
+    """Rows (N, A) float32 on disk; grows by `append` and is read memory-mapped."""
+
+    def __init__(self, path: Path, width: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self._width, self._rows = path, width, 0
+        self._stream = open(path, "wb")  # noqa: SIM115 - closed by `values`
+
+    def append(self, rows: np.ndarray) -> None:
+        """rows: (n, A)."""
+        rows = np.ascontiguousarray(rows, dtype=np.float32)
+        if rows.ndim != 2 or rows.shape[1] != self._width:
+            raise DataError(f"rows of shape {rows.shape} do not fit a column of width {self._width}")
+        self._stream.write(rows.tobytes())
+        self._rows += len(rows)
+
+    def values(self) -> np.ndarray:
+        """(N, A), memory-mapped; nothing can be appended afterwards."""
+        self._stream.close()
+        if not self._rows:
+            return np.zeros((0, self._width), dtype=np.float32)
+        return np.memmap(self._path, dtype=np.float32, mode="r", shape=(self._rows, self._width))
+
+
+def of_columns(values: np.ndarray) -> Dict[str, List[float]]:
+    """LeRobot's statistics of (N, A) values, channel by channel so that one channel at a time is in memory.
+
+    `constant` says which channels never change: min equals max, exactly.
+    """
+    if not len(values):
+        raise DataError("statistics of no frame at all cannot be had")
+    result: Dict[str, List[Any]] = {key: [] for key in ("min", "max", "mean", "std", *QUANTILES, "constant")}
+    for channel in range(values.shape[1]):
+        column = np.array(values[:, channel], dtype=np.float64)
+        low, high = float(column.min()), float(column.max())
+        result["min"].append(low)
+        result["max"].append(high)
+        result["mean"].append(float(column.mean()))
+        result["std"].append(float(column.std()))
+        for key, value in zip(QUANTILES, np.quantile(column, list(QUANTILES.values()))):
+            result[key].append(float(value))
+        result["constant"].append(low == high)
+    return {**result, "count": [len(values)]}
+
+
+def for_checkpoint(action: Dict[str, Any], state: Dict[str, Any], grippers: Sequence[int], episodes: int) -> Dict[str, Any]:
+    """One data set's entry of `dataset_statistics.json`; grippers are not scaled (mask false)."""
+    entry: Dict[str, Any] = {}
+    for name, statistics in (("action", action), ("proprio", state)):
+        width = len(statistics["min"])
+        entry[name] = {key: statistics[key] for key in ("mean", "std", "max", "min", "q01", "q99", "constant")}
+        entry[name]["mask"] = [not (channel in grippers and width == len(action["min"])) for channel in range(width)]
+    return {**entry, "num_transitions": action["count"][0], "num_trajectories": episodes}
+
+
+class ImageHistogram:
+    """Counts the values of sampled pictures, so that their statistics are exact over what was sampled."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros((3, 256), dtype=np.int64)
+        self._pictures = 0
+
+    def add(self, image: np.ndarray) -> None:
+        """image: (h, w, 3) uint8."""
+        for channel in range(3):
+            self._counts[channel] += np.bincount(image[:, :, channel].ravel(), minlength=256)
+        self._pictures += 1
+
+    def statistics(self) -> Dict[str, Any]:
+        """LeRobot's form: (3, 1, 1) nested lists of values in [0, 1]."""
+        if not self._pictures:
+            raise DataError("statistics of no picture at all cannot be had")
+        levels = np.arange(256) / 255.0
+        total = self._counts.sum(axis=1)
+        mean = (self._counts @ levels) / total
+        std = np.sqrt(np.maximum((self._counts @ levels ** 2) / total - mean ** 2, 0.0))
+        cumulated = np.cumsum(self._counts, axis=1) / total[:, None]
+        result: Dict[str, Any] = {"mean": mean, "std": std,
+                                  "min": [levels[np.flatnonzero(row)[0]] for row in self._counts],
+                                  "max": [levels[np.flatnonzero(row)[-1]] for row in self._counts]}
+        for key, share in QUANTILES.items():
+            result[key] = [levels[int(np.searchsorted(row, share))] for row in cumulated]
+        nested = {key: [[[float(value)]] for value in values] for key, values in result.items()}
+        return {**nested, "count": [self._pictures]}
+
+
+def outside(values: np.ndarray, entry: Dict[str, Any]) -> List[Tuple[int, float]]:
+    """Channels of (N, A) values that a statistics entry does not fit: (channel, share outside q01 to q99).
+
+    By construction two of a hundred lie outside; more than ten, or a range four times too wide, is another data set's.
+    """
+    low, high = np.asarray(entry["q01"], dtype=float), np.asarray(entry["q99"], dtype=float)
+    if low.shape != (values.shape[1],) or high.shape != low.shape:
+        raise DataError(f"the statistics have {low.size} channels, the data set {values.shape[1]}")
+    mask = entry.get("mask", [True] * len(low))
+    wrong = []
+    for channel in range(values.shape[1]):
+        column = np.array(values[:, channel], dtype=np.float64)
+        slack = 1e-6 + 1e-6 * abs(high[channel])
+        share = float(np.mean((column < low[channel] - slack) | (column > high[channel] + slack)))
+        spread = float(np.subtract(*np.quantile(column, [0.99, 0.01])))
+        if mask[channel] and (share > 0.10 or high[channel] - low[channel] > 4.0 * spread + 1e-3):
+            wrong.append((channel, share))
+    return wrong
+
+
+def blocks(count: int) -> Iterable[Tuple[int, int]]:
+    """[begin, end) of parts of a long column."""
+    return ((begin, min(begin + COPY_ROWS, count)) for begin in range(0, count, COPY_ROWS))

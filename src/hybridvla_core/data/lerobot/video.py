@@ -1,0 +1,106 @@
+"""Frames of one view into an H.264 file and back. A keyframe every second frame keeps random access cheap."""
+from __future__ import annotations
+
+from collections import OrderedDict
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from hybridvla_core.data.lerobot.layout import pixel_format
+from hybridvla_core.errors import DataError
+
+KEYFRAME_DISTANCE = 2
+QUALITY = "20"              # x264's constant rate factor: about 40 dB
+OPEN_FILES = 8
+BROKEN = (av.error.FFmpegError, OSError, ValueError, EOFError)
+
+
+class VideoWriter:
+    """Writes one file; `close` must be called, and only then is it whole."""
+
+    def __init__(self, path: Path, height: int, width: int, fps: float) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self._shape = path, (height, width, 3)
+        self._container = av.open(str(path), "w")
+        rate = Fraction(fps).limit_denominator(1000)
+        self._stream: Any = self._container.add_stream("libx264", rate=rate, options={
+            "g": str(KEYFRAME_DISTANCE), "bf": "0", "crf": QUALITY, "preset": "veryfast"})
+        self._stream.width, self._stream.height = width, height
+        self._stream.pix_fmt = pixel_format(height, width)
+        self._stream.thread_count = 1
+
+    def add(self, image: np.ndarray) -> None:
+        """image: (height, width, 3) uint8 RGB."""
+        if image.shape != self._shape or image.dtype != np.uint8:
+            raise DataError(f"{self._path.name}: an image is {image.dtype} {image.shape}, the video {self._shape} uint8")
+        for packet in self._stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")):
+            self._container.mux(packet)
+
+    def close(self) -> None:
+        """Writes what is still in the encoder, and the index."""
+        try:
+            for packet in self._stream.encode():
+                self._container.mux(packet)
+        finally:
+            self._container.close()
+
+
+class VideoShelf:
+    """Reads single frames; keeps the last few files open."""
+
+    def __init__(self, most: int = OPEN_FILES) -> None:
+        self._open: OrderedDict[Path, Any] = OrderedDict()
+        self._most = most
+
+    def frame(self, path: Path, timestamp: float, fps: float, where: str) -> np.ndarray:
+        """The frame that stands at `timestamp`.
+
+        Args:
+            path: the video file.
+            timestamp: s from the file's begin.
+            fps: of the data set; the frame may lie half a period off.
+            where: episode and frame, for messages.
+
+        Returns:
+            (height, width, 3) uint8 RGB.
+
+        Raises:
+            DataError: for a file that is absent, damaged or too short.
+        """
+        try:
+            container = self._container(path)
+            stream = container.streams.video[0]
+            container.seek(max(0, int(round(timestamp / stream.time_base))), stream=stream, backward=True, any_frame=False)
+            for found in container.decode(stream):
+                if found.time is not None and found.time >= timestamp - 0.5 / fps:
+                    if found.time > timestamp + 0.5 / fps:
+                        break
+                    return np.asarray(found.to_ndarray(format="rgb24"))
+        except BROKEN as error:
+            self._forget(path)
+            raise DataError(f"{where}: {path} cannot be decoded ({' '.join(str(error).split())}); the video is damaged or "
+                            "absent, make the data set again") from error
+        raise DataError(f"{where}: {path} holds no frame at {timestamp:.3f} s; the video is shorter than its episode")
+
+    def close(self) -> None:
+        """Closes every file."""
+        for path in list(self._open):
+            self._forget(path)
+
+    def _container(self, path: Path) -> Any:
+        if path in self._open:
+            self._open.move_to_end(path)
+            return self._open[path]
+        self._open[path] = container = av.open(str(path))
+        container.streams.video[0].thread_count = 1
+        if len(self._open) > self._most:
+            self._forget(next(iter(self._open)))
+        return container
+
+    def _forget(self, path: Path) -> None:
+        container = self._open.pop(path, None)
+        if container is not None:
+            container.close()

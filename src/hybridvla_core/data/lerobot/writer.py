@@ -1,0 +1,294 @@
+"""Writes LeRobotDataset v3: into a folder beside the wanted one, which takes its name when everything is there."""
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hybridvla_core.data.lerobot import layout, tables
+from hybridvla_core.data.lerobot.layout import Description, Provenance
+from hybridvla_core.data.lerobot.statistics import Column, ImageHistogram, for_checkpoint, of_columns
+from hybridvla_core.data.lerobot.video import VideoWriter
+from hybridvla_core.data.sample import GroundedObject
+from hybridvla_core.errors import DataError
+
+TRAIN, VALIDATION = SPLITS = ("train", "validation")
+SAMPLED_PICTURES = 32       # of an episode and view, for the pictures' statistics
+
+
+class DatasetWriter:
+    """Takes one episode after the other; nothing bears the wanted name before `finish`.
+
+    An episode that is not ended, or is dropped, leaves nothing behind. Leaving the `with` block without `finish` removes
+    everything that was written.
+    """
+
+    def __init__(self, target: Path, description: Description) -> None:
+        self.target, self.description, self.provenance = target, description, Provenance()
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise DataError(f"{target}: exists and is not empty; choose another folder, nothing is overwritten")
+        self._folder = target.resolve().parent / f".{target.resolve().name}.partial-{os.getpid()}"
+        with _explained(target):
+            self._folder.mkdir(parents=True)
+        self._tasks: Dict[str, int] = {}
+        self._rows: List[Dict[str, Any]] = []
+        self._splits: List[str] = []
+        self._pictures = {view: ImageHistogram() for view in description.views}
+        self._columns = {key: Column(self._folder / f".columns/{key}", len(names)) for key, names in
+                         ((layout.STATE, description.state_names), (layout.ACTION, description.action_names))}
+        self._schema = tables.data_schema(description)
+        self._parquet: Optional[pq.ParquetWriter] = None
+        self._frames = 0
+        self._finished = False
+
+    def __enter__(self) -> DatasetWriter:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if not self._finished:
+            if self._parquet is not None:
+                try:
+                    self._parquet.close()
+                except OSError:      # the disk is full: the file is removed next
+                    self._parquet = None
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def episodes(self) -> int:
+        return len(self._rows)
+
+    @property
+    def frames(self) -> int:
+        return self._frames
+
+    @contextmanager
+    def episode(self, source: str, success: Optional[bool] = None, split: str = TRAIN) -> Iterator[EpisodeWriter]:
+        """One episode; it counts when the block ends without an exception, and leaves nothing otherwise.
+
+        Args:
+            source: where it comes from, for people: a bag, a record.
+            success: its label, None where nobody said.
+            split: `train` or `validation`; all of the first come before the second.
+
+        Raises:
+            DataError: for an episode without frames, a wrong order of splits, or a disk that takes no more.
+        """
+        if split not in SPLITS:
+            raise DataError(f"split {split!r} is unknown; use {' or '.join(SPLITS)}")
+        if self._splits and SPLITS.index(split) < SPLITS.index(self._splits[-1]):
+            raise DataError("episodes to train from come before those to validate with")
+        with _explained(self.target):
+            writer = EpisodeWriter(self._folder, self.description, len(self._rows))
+            try:
+                yield writer
+                writer.close()
+                if not writer.length:
+                    raise DataError(f"{source}: no frame of it can be used")
+                self._keep(writer, source, success, split)
+            except BaseException:
+                writer.drop()
+                raise
+
+    def finish(self) -> Path:
+        """Writes tables and statistics and gives the folder its name.
+
+        Raises:
+            DataError: when there is no episode, or the folder cannot take its name; then it stays where the message says.
+        """
+        if not self._rows or self._parquet is None:
+            raise DataError(f"{self.target}: no episode can be used, so no data set is written")
+        with _explained(self.target):
+            self._parquet.close()
+            self._write_meta()
+            shutil.rmtree(self._folder / ".columns")
+            _sync(self._folder)
+            self._finished = True
+            try:
+                os.replace(self._folder, self.target)
+            except OSError as error:
+                raise DataError(f"{self.target}: the finished data set cannot take this name ({error.strerror}); it is "
+                                f"whole and lies in {self._folder}: move it yourself") from error
+        return self.target
+
+    def _keep(self, episode: EpisodeWriter, source: str, success: Optional[bool], split: str) -> None:
+        number, length = len(self._rows), episode.length
+        for text in episode.instructions:
+            self._tasks.setdefault(text, len(self._tasks))
+        tasks = np.array([self._tasks[text] for text in episode.instructions])
+        table = tables.data_table(self._schema, episode, number, self._frames, tasks, success, self.description.fps)
+        if self._parquet is None:
+            path = self._folder / layout.DATA.format(chunk_index=0, file_index=0)
+            path.parent.mkdir(parents=True)
+            self._parquet = pq.ParquetWriter(str(path), self._schema)
+        self._parquet.write_table(table, row_group_size=length)
+        state, action = np.stack(episode.states), np.stack(episode.actions)
+        self._columns[layout.STATE].append(state)
+        self._columns[layout.ACTION].append(action)
+        parts = {layout.STATE: of_columns(state), layout.ACTION: of_columns(action)}
+        for view, pictures in episode.pictures.items():
+            histogram = ImageHistogram()
+            for picture in pictures:
+                histogram.add(picture)
+                self._pictures[view].add(picture)
+            parts[layout.IMAGE_PREFIX + view] = histogram.statistics()
+        self._rows.append(tables.episode_row(self.description, number, list(dict.fromkeys(episode.instructions)), length,
+                                             self._frames, parts))
+        self.provenance.episodes.append({"source": source, "success": success, "split": split,
+                                         "corrections": int(sum(episode.corrections))})
+        self._splits.append(split)
+        self._frames += length
+
+    def _write_meta(self) -> None:
+        values = {key: column.values() for key, column in self._columns.items()}
+        whole = {key: of_columns(column) for key, column in values.items()}
+        stats: Dict[str, Any] = {layout.IMAGE_PREFIX + view: found.statistics() for view, found in self._pictures.items()}
+        stats.update({key: {name: value for name, value in entry.items() if name != "constant"}
+                      for key, entry in whole.items()})
+        tables.write_episodes(self._folder, self._rows)
+        tables.write_tasks(self._folder, list(self._tasks))
+        _write_json(self._folder / layout.STATS, stats)
+        _write_json(self._folder / layout.STATISTICS, {self.description.name: for_checkpoint(
+            whole[layout.ACTION], whole[layout.STATE], self.description.grippers, len(self._rows))})
+        _write_json(self._folder / layout.OURS, {"description": asdict(self.description),
+                                                 **asdict(self.provenance)})
+        train = self._splits.count(TRAIN)
+        splits = {name: f"{begin}:{end}" for name, begin, end in
+                  ((TRAIN, 0, train), (VALIDATION, train, len(self._rows))) if end > begin}
+        # Last: a folder without info.json is no data set for any reader.
+        _write_json(self._folder / layout.INFO, {
+            "codebase_version": layout.VERSION, "robot_type": self.description.robot, "total_episodes": len(self._rows),
+            "total_frames": self._frames, "total_tasks": len(self._tasks), "chunks_size": layout.CHUNK_FILES,
+            "data_files_size_in_mb": 100, "video_files_size_in_mb": 200,
+            "fps": int(self.description.fps) if float(self.description.fps).is_integer() else self.description.fps,
+            "splits": splits, "data_path": layout.DATA, "video_path": layout.VIDEO,
+            "features": self.description.features()})
+
+
+class EpisodeWriter:
+    """Frames of one episode: pictures go to disk at once, numbers when the episode ends."""
+
+    def __init__(self, folder: Path, description: Description, number: int) -> None:
+        chunk, file = layout.place(number)
+        self._description = description
+        self._paths = {view: folder / layout.VIDEO.format(video_key=layout.IMAGE_PREFIX + view, chunk_index=chunk,
+                                                          file_index=file) for view in description.views}
+        self._videos: Dict[str, VideoWriter] = {}
+        self.states: List[np.ndarray] = []
+        self.actions: List[np.ndarray] = []
+        self.instructions: List[str] = []
+        self.corrections: List[bool] = []
+        self.groundings: List[str] = []
+        self.pictures: Dict[str, List[np.ndarray]] = {view: [] for view in description.views}
+        self._every = 1
+
+    @property
+    def length(self) -> int:
+        return len(self.states)
+
+    def add(self, images: Dict[str, np.ndarray], state: np.ndarray, action: np.ndarray, instruction: str,
+            correction: bool = False, grounding: Sequence[GroundedObject] = ()) -> None:
+        """One frame.
+
+        Args:
+            images: view -> (h, w, 3) uint8 RGB, all views of the description.
+            state: (S,) physical units.
+            action: (A,) physical units, leads from this frame on.
+            instruction: what was to be done.
+            correction: whether a person had taken over.
+            grounding: the named objects, where known.
+
+        Raises:
+            DataError: for a shape or number that does not fit, naming the frame.
+        """
+        frame, wanted = f"frame {self.length}", self._description
+        for name, values, names in (("state", state, wanted.state_names), ("action", action, wanted.action_names)):
+            if np.shape(values) != (len(names),):
+                raise DataError(f"{frame}: the {name} has shape {np.shape(values)}, the data set {len(names)} channels")
+            if not np.isfinite(values).all():
+                raise DataError(f"{frame}: the {name} holds a number that is not finite")
+        if not instruction.strip():
+            raise DataError(f"{frame}: no instruction; say what the robot was doing")
+        if set(images) != set(wanted.views):
+            raise DataError(f"{frame}: views are {', '.join(images) or 'none'}, the data set has {', '.join(wanted.views)}")
+        for view, image in images.items():
+            if image.shape != (*wanted.views[view], 3):
+                raise DataError(f"{frame}: view {view} is {image.shape}, the data set has {(*wanted.views[view], 3)}")
+            if view not in self._videos:
+                self._videos[view] = VideoWriter(self._paths[view], *wanted.views[view], wanted.fps)
+            self._videos[view].add(image)
+            self._sample(view, image)
+        self.states.append(np.asarray(state, dtype=np.float32))
+        self.actions.append(np.asarray(action, dtype=np.float32))
+        self.instructions.append(" ".join(instruction.split()))
+        self.corrections.append(bool(correction))
+        self.groundings.append(json.dumps([item.as_json() for item in grounding]))
+
+    def _sample(self, view: str, image: np.ndarray) -> None:
+        kept = self.pictures[view]
+        if self.length % self._every == 0:
+            kept.append(image.copy())
+        if len(kept) > SAMPLED_PICTURES:      # every second one goes, so that memory stays flat however long it lasts
+            for pictures in self.pictures.values():
+                del pictures[1::2]
+            self._every *= 2
+
+    def close(self) -> None:
+        """Ends the videos."""
+        videos, self._videos = list(self._videos.values()), {}
+        for video in videos:
+            video.close()
+
+    def drop(self) -> None:
+        """Removes what is on disk."""
+        try:
+            self.close()
+        except OSError:              # what cannot be ended is removed all the same
+            self._videos = {}
+        for path in self._paths.values():
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    """A disk that takes no more, as one sentence."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+        raise DataError(f"{target}: " + ("the disk is full; free space and start again, nothing half-written is kept" if full
+                        else f"cannot be written ({' '.join(str(error).split())})")) from error
+
+
+def _write_json(path: Path, data: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def _sync(folder: Path) -> None:
+    """Forces every file to the disk: a rename must not overtake what it names."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def split_of(count: int, share: float, seed: int) -> Tuple[List[int], List[int]]:
+    """Numbers of the episodes to train from and to validate with, drawn by `seed`; each in rising order."""
+    held = int(round(count * share)) if count > 1 else 0
+    held = min(max(held, 1 if share > 0.0 and count > 1 else 0), max(count - 1, 0))
+    order = np.random.default_rng(seed).permutation(count)
+    return sorted(int(i) for i in order[held:]), sorted(int(i) for i in order[:held])
