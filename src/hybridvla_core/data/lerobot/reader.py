@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import bisect
+import collections
 import io
 import json
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, OrderedDict, Tuple
 
 import numpy as np
 import pyarrow as pa
@@ -70,7 +70,7 @@ class LeRobotDataset:
         self.ours = layout.read_json(folder / layout.OURS, "our notes") if (folder / layout.OURS).is_file() else {}
         self.description = self._describe()
         self._starts = [episode.first for episode in self.episodes]
-        self._rows: OrderedDict[int, Rows] = OrderedDict()
+        self._rows: OrderedDict[int, Rows] = collections.OrderedDict()
         self._videos = VideoShelf()
 
     def __len__(self) -> int:

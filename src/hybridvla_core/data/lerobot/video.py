@@ -1,10 +1,10 @@
 """Frames of one view into an H.264 file and back. A keyframe every second frame keeps random access cheap."""
 from __future__ import annotations
 
-from collections import OrderedDict
+import collections
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, OrderedDict
 
 import av
 import numpy as np
@@ -52,7 +52,7 @@ class VideoShelf:
     """Reads single frames; keeps the last few files open."""
 
     def __init__(self, most: int = OPEN_FILES) -> None:
-        self._open: OrderedDict[Path, Any] = OrderedDict()
+        self._open: OrderedDict[Path, Any] = collections.OrderedDict()
         self._most = most
 
     def frame(self, path: Path, timestamp: float, fps: float, where: str) -> np.ndarray:
