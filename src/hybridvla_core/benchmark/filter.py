@@ -9,6 +9,7 @@ import numpy as np
 from hybridvla_core.contracts import ArmState, ArmTarget, DeltaBase, Heartbeat, PolicyState, Pose, Proposal
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.geometry import rotations
+from hybridvla_core.report.statistics import quantiles
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
 
@@ -59,5 +60,4 @@ def _proposal(config: RobotConfig, rng: np.random.Generator, turns, now: float, 
 
 
 def _percentiles(seconds: np.ndarray) -> Dict[str, float]:
-    median, p99, p99_9 = np.percentile(seconds * 1e3, [50.0, 99.0, 99.9])
-    return {"median": float(median), "p99": float(p99), "p99_9": float(p99_9), "max": float(seconds.max() * 1e3)}
+    return quantiles(seconds * 1e3, {"median": 50.0, "p99": 99.0, "p99_9": 99.9, "max": 100.0})

@@ -8,6 +8,7 @@ import torch
 
 from hybridvla_core.benchmark.subject import Subject
 from hybridvla_core.model.sequence import denoising_rows, embed_bos, prefix_rows
+from hybridvla_core.report.statistics import quantiles
 
 Lap = Callable[[str], None]
 
@@ -90,6 +91,5 @@ class Modes:
 
 
 def summary(values: Sequence[float]) -> Dict[str, float]:
-    """Median, tenth and 99th percentile."""
-    low, middle, high = np.percentile(np.asarray(values, dtype=float), [10, 50, 99])
-    return {"median_ms": round(float(middle), 3), "p10_ms": round(float(low), 3), "p99_ms": round(float(high), 3)}
+    """Returns median, tenth and 99th percentile."""
+    return quantiles(values, {"median_ms": 50.0, "p10_ms": 10.0, "p99_ms": 99.0}, 3)

@@ -12,6 +12,7 @@ import torch
 from hybridvla_core.contracts import Mode, Observation
 from hybridvla_core.policy.inference.drafts import ConfidenceGate
 from hybridvla_core.policy.predictor import Policy
+from hybridvla_core.report.statistics import quantiles
 
 #: Closer than this, rounding may decide: two logits of one position; a mean confidence and the gate.
 LOGIT_MARGIN, GATE_MARGIN = 1e-3, 1e-4
@@ -112,4 +113,4 @@ def reduced_jpeg_effect(policy: Policy, observations: Sequence[Observation]) -> 
         reduced = {view: policy.prepare_jpeg(data, view) for view, data in jpegs.items()}
         first, second = (policy.predict(replace(observation, images=images)).action[0, :3] for images in (full, reduced))
         distances.append(float(np.linalg.norm(first - second)) * 1e3)
-    return {"median_mm": round(float(np.median(distances)), 2), "p99_mm": round(float(np.percentile(distances, 99)), 2)}
+    return quantiles(distances, {"median_mm": 50.0, "p99_mm": 99.0}, 2)

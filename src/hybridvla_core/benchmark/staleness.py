@@ -13,6 +13,7 @@ import numpy as np
 from hybridvla_core.contracts import ArmState, Mode, Pose, Prediction, Proposal
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.proposing.proposer import Proposer
+from hybridvla_core.report.statistics import percentiles
 
 TICK_S, WARM_UP_S, EPOCH = 0.005, 5.0, 1
 
@@ -123,10 +124,7 @@ class Simulation:
 
     def _result(self) -> Dict[str, Any]:
         def spread(values: List[float]) -> Dict[str, float]:
-            if not values:
-                return {"median": 0.0, "p99": 0.0}
-            return {"median": round(float(np.median(values)) * 1e3, 1),
-                    "p99": round(float(np.percentile(values, 99)) * 1e3, 1)}
+            return percentiles([1e3 * value for value in values], 1)
 
         return {"execution": self.config.execution_way, "chunk": self.setting.chunk, "period_s": self.setting.period_s,
                 "latency_ms": round(self.setting.latency_s * 1e3, 1), "observation_age_at_publishing_ms": spread(self.published),

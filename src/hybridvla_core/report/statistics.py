@@ -1,14 +1,14 @@
 """Intervals and summaries of episodes."""
 from __future__ import annotations
 
-from typing import Any, Dict, List, Sequence
+from typing import Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 from scipy.stats import binomtest
 
 
 def wilson(successes: int, episodes: int) -> List[float]:
-    """The Wilson interval of a success rate at 95 %; [0, 1] without episodes."""
+    """Returns the Wilson interval of a success rate at 95 %; [0, 1] without episodes."""
     if episodes == 0:
         return [0.0, 1.0]
     interval = binomtest(successes, episodes).proportion_ci(confidence_level=0.95, method="wilson")
@@ -16,31 +16,52 @@ def wilson(successes: int, episodes: int) -> List[float]:
 
 
 def rate(successes: int, episodes: int) -> float:
+    """Returns a share, rounded; 0 without episodes."""
     return round(successes / episodes, 4) if episodes else 0.0
 
 
 def correlation(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> float:
-    """Pearson correlation of two lists of error vectors, all coordinates together; NaN with fewer than three."""
+    """Returns the Pearson correlation of two lists of error vectors, all coordinates together; NaN with fewer than three."""
     a, b = np.concatenate(first) if len(first) else np.zeros(0), np.concatenate(second) if len(second) else np.zeros(0)
     if a.size < 3 or a.std() < 1e-12 or b.std() < 1e-12:
         return float("nan")
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def calibration(confidence: Sequence[float], error: Sequence[float]) -> Dict[str, Any]:
-    """Median error (mm) of the more and the less confident half."""
+def calibration(confidence: Sequence[float], error: Sequence[float]) -> Dict[str, Optional[float]]:
+    """Returns the median error (mm) of the more and of the less confident half; nothing of fewer than two.
+
+    Args:
+        confidence: Told confidence of each prediction.
+        error: Its error, m.
+    """
     if len(confidence) < 2:
         return {}
-    confidence, error = np.asarray(confidence), np.asarray(error)
-    middle = np.median(confidence)
-    high, low = error[confidence >= middle], error[confidence < middle]
+    told, errors = np.asarray(confidence), np.asarray(error)
+    middle = np.median(told)
+    high, low = errors[told >= middle], errors[told < middle]
     return {"median_confidence": round(float(middle), 4),
             "confident_half_median_mm": round(float(np.median(high)) * 1e3, 2),
             "other_half_median_mm": round(float(np.median(low)) * 1e3, 2) if low.size else None}
 
 
-def percentiles(values: Sequence[float]) -> Dict[str, float]:
-    """Median and p99."""
+def quantiles(values: Sequence[float], percents: Mapping[str, float], digits: Optional[int] = None) -> Dict[str, float]:
+    """Returns quantiles by name.
+
+    Args:
+        values: Any numbers.
+        percents: Percent of each name, e.g. {"median": 50.0, "p99": 99.0}; between two values it is interpolated.
+        digits: Decimals to round to; None: not rounded.
+
+    Returns:
+        The quantile of each name; 0 without values.
+    """
     if not len(values):
-        return {"median": 0.0, "p99": 0.0}
-    return {"median": round(float(np.median(values)), 3), "p99": round(float(np.percentile(values, 99)), 3)}
+        return dict.fromkeys(percents, 0.0)
+    found = [float(value) for value in np.percentile(np.asarray(values, dtype=float), list(percents.values()))]
+    return {name: value if digits is None else round(value, digits) for name, value in zip(percents, found)}
+
+
+def percentiles(values: Sequence[float], digits: int = 3) -> Dict[str, float]:
+    """Returns median and p99, rounded; 0 without values."""
+    return quantiles(values, {"median": 50.0, "p99": 99.0}, digits)

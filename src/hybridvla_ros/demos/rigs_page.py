@@ -1,56 +1,47 @@
 """The page of `make rigs`: what each rig did, one self-contained HTML file."""
 from __future__ import annotations
 
-import html
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, Mapping
 
-from hybridvla_ros.demos.demo_page import STYLE
+from hybridvla_core.report.page import render
 
 TITLES = {"fr3": "Franka Research 3 (stand-in for franka_ros)", "agilex": "AgileX dual arm (stand-in for the Piper driver)"}
+TEMPLATE = """{% extends "base.html" %}
+{% from "parts.html" import table %}
+{% block title %}HybridVLA rigs{% endblock %}
+{% block body %}
+<h1>HybridVLA on both rigs, without hardware</h1>
+{% for rig in rigs %}
+<h2>{{ rig.title }}: {{ rig.successes }} of {{ rig.episodes }} episodes successful</h2>
+{% if rig.error %}
+<p class="fail">{{ rig.error }}; see its logs beside this page</p>
+{% else %}
+{{ table(rig.head, rig.rows, numbers=false) }}
+{{ table([], rig.numbers, numbers=false) }}
+{% if rig.events %}
+<details><summary>What happened, {{ rig.events | length }} lines</summary>
+{{ table([], rig.events, numbers=false) }}
+</details>
+{% endif %}
+{% endif %}
+{% endfor %}
+{% endblock %}
+"""
 
 
-def write_page(folder: Path, summary: Dict[str, Any]) -> None:
-    """Write `index.html` beside `summary.json`."""
-    body = "".join(_rig(name, part) for name, part in summary.items())
-    page = ("<!doctype html><html lang=en><meta charset=utf-8><title>HybridVLA rigs</title>"
-            f"<style>{STYLE}</style><body><h1>HybridVLA on both rigs, without hardware</h1>{body}</body></html>\n")
+def write_page(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Writes `index.html` beside `summary.json`."""
+    page = render(TEMPLATE, {"rigs": [_rig(name, part) for name, part in summary.items()]})
     (folder / "index.html").write_text(page, encoding="utf-8")
 
 
-def _rig(name: str, part: Dict[str, Any]) -> str:
-    text = f"<h2>{html.escape(TITLES.get(name, name))}: {part['successes']} of {part['episodes']} episodes successful</h2>"
-    if "error" in part:
-        return text + f'<p class="no">{html.escape(part["error"])}; see its logs beside this page</p>'
+def _rig(name: str, part: Mapping[str, Any]) -> Dict[str, object]:
     rows = part.get("rows", [])
+    head = list(rows[0]) if rows else []
     numbers = {key: value for key, value in part.items() if key not in ("rows", "events", "counters")}
     numbers.update({f"filter: {key}": value for key, value in part.get("counters", {}).items() if value})
-    return text + _table(rows) + _numbers(numbers) + _events(part.get("events", []))
-
-
-def _table(rows: List[Dict[str, Any]]) -> str:
-    if not rows:
-        return ""
-    keys = list(rows[0])
-    cells = ["<tr>" + "".join(f"<td>{_value(row.get(key))}" for key in keys) for row in rows]
-    return "<table><tr>" + "".join(f"<th>{html.escape(key)}" for key in keys) + "".join(cells) + "</table>"
-
-
-def _numbers(numbers: Dict[str, Any]) -> str:
-    cells = "".join(f"<tr><td>{html.escape(str(key))}<td>{_value(value)}" for key, value in numbers.items())
-    return f'<table class="numbers">{cells}</table>'
-
-
-def _events(events: List[Any]) -> str:
-    if not events:
-        return ""
-    cells = "".join(f"<tr><td>{seconds:.2f} s<td>{html.escape(text)}" for seconds, text in events)
-    return f"<details><summary>What happened, {len(events)} lines</summary><table>{cells}</table></details>"
-
-
-def _value(value: Any) -> str:
-    if value is True or value is False:
-        return '<span class="ok">yes</span>' if value else '<span class="no">no</span>'
-    if isinstance(value, dict):
-        return html.escape(", ".join(f"{key} {entry}" for key, entry in value.items()) or "none")
-    return html.escape(str(value))
+    return {"title": TITLES.get(name, name), "successes": part["successes"], "episodes": part["episodes"],
+            "error": part.get("error", ""), "head": head, "rows": [[row.get(key) for key in head] for row in rows],
+            "numbers": list(numbers.items()),
+            "events": [(f"{seconds:.2f} s", text) for seconds, text in part.get("events", [])]}
