@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 RUN := scripts/with_env.sh
 
-.PHONY: help setup demo rigs test fuzz soak test38 lint matrix clean bench
+.PHONY: help setup demo rigs test fuzz soak test38 lint matrix clean bench field
 
 FUZZ_N ?= 20000
 FUZZ_SEED ?= 1
@@ -38,6 +38,9 @@ bench: setup ## time inference: the shipped checkpoint, small-100m in float32 an
 
 matrix: setup ## the model's tests with the oldest and the newest torch and transformers, in .matrix/
 	@$(RUN) scripts/matrix.sh
+
+field: setup ## field cases, where their folder is at hand (HYBRIDVLA_FIELD_CASES), with a table; FIELD="--only WORD" chooses
+	@$(RUN) python test/field/run.py $(FIELD)
 
 lint: setup ## style, spelling, shell, YAML, Docker, catkin, Python 3.8 and room checks
 	@$(RUN) scripts/lint.sh
