@@ -1,6 +1,6 @@
 """A stand-in for franka_control, franka_gripper and their controllers: same names, types and habits, over a MuJoCo arm.
 
-What it does as the drivers do: `docs/rigs.md`, section "FR3". Faults are put in by the `/stand_in/*` services.
+What it does as the drivers do: `docs/rig_fr3.md`. Faults are put in by the `/stand_in/*` services.
 """
 from __future__ import annotations
 

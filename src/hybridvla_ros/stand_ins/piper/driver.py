@@ -2,7 +2,7 @@
 
 It publishes state at 200 Hz, reads `position[0..6]` of a joint command whatever the names, rounds to 0.001 degrees, checks
 nothing, drops commands silently unless enabled, closes the gripper when it enables, and switches the motors off, so that
-the arm falls, when `/enable_flag` is false. Facts: docs/rigs.md. Left out: its log line for every command, and the
+the arm falls, when `/enable_flag` is false. Facts: docs/rig_agilex.md. Left out: its log line for every command, and the
 services that go to zero.
 """
 from __future__ import annotations
