@@ -35,8 +35,9 @@ def test_an_output_is_judged_by_words_and_numbers(field):
 
 def test_names_that_have_moved_are_replaced_in_the_copy(field, tmp_path):
     (tmp_path / "from").mkdir()
-    (tmp_path / "from" / "case.py").write_text("from hybridvla_core.safety.config import load_robot\nimport hybridvla_ros.images\n"
-                                               "from hybridvla_core.safety.filter import SafetyFilter\n")
+    (tmp_path / "from" / "case.py").write_text(
+        "from hybridvla_core.safety.config import load_robot\nimport hybridvla_ros.images\n"
+        "from hybridvla_core.safety.filter import SafetyFilter\n")
     text = (field.adapted(tmp_path / "from", tmp_path) / "case.py").read_text()
     assert text == ("from hybridvla_core.robots.config import load_robot\nimport hybridvla_ros.messages.images\n"
                     "from hybridvla_core.safety.filter import SafetyFilter\n")
