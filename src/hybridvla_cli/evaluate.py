@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any, Dict
 
+from hybridvla_cli.threads import sleep_while_waiting
 from hybridvla_core.contracts import Mode
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import write_json
@@ -37,6 +38,7 @@ def load_policy(folder: str, mode: str) -> Any:
 
 
 def run(args: argparse.Namespace) -> int:
+    sleep_while_waiting()
     from tqdm import tqdm
 
     from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED, load_configs, summarise
@@ -48,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
         raise HybridVLAError(f"--seed {args.seed}: seeds up to {LARGEST_TRAINING_SEED} belong to training; use a larger one")
     if args.episodes < 0 or args.switch_episodes < 0 or args.episodes + args.switch_episodes == 0:
         raise HybridVLAError("--episodes and --switch-episodes must not be negative, nor both zero")
+    if args.processes < 1:
+        raise HybridVLAError(f"--processes {args.processes}: give at least 1")
     config, robot = load_configs(Path(args.policy_config), Path(args.robot_config), args.mode)
     factory = functools.partial(load_policy, args.checkpoint, args.mode)
     check_fit(factory(), config, robot)

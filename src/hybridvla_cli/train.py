@@ -5,6 +5,9 @@ import argparse
 import logging
 from pathlib import Path
 
+from hybridvla_cli.threads import sleep_while_waiting
+from hybridvla_core.errors import HybridVLAError
+
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("train", help="train a checkpoint by a recipe on demonstration shards")
@@ -21,6 +24,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
+    sleep_while_waiting()
+    if args.threads < 1:
+        raise HybridVLAError(f"--threads {args.threads}: give at least 1")
     from hybridvla_core.training.tiny.run import train
     from hybridvla_core.training.tiny.world import TrainingWorld
     from hybridvla_sim.tasks.blocks.expert import PHASES

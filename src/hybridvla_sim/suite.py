@@ -1,12 +1,18 @@
 """Runs suites of episodes of a task with one policy: in this process, or in several."""
 from __future__ import annotations
 
+import contextlib
 import math
 import multiprocessing
-from typing import Any, Callable, Dict, List, Optional, Sequence
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.episode import Decision, EpisodeRunner
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.interface import PolicyInterface
@@ -76,18 +82,55 @@ def _run_one(spec: EpisodeSpec) -> Dict[str, Any]:
 def run_suite(policy_factory: PolicyFactory, config: PolicyConfig, robot: RobotConfig, task: Task[Rig],
               specs: Sequence[EpisodeSpec], processes: int,
               progress: Callable[[Dict[str, Any]], None]) -> List[Dict[str, Any]]:
-    """Runs all specs and returns them in their order; `progress` sees each episode as it ends."""
-    results: List[Dict[str, Any]] = []
+    """Runs all specs and returns them in their order; `progress` sees each episode as it ends.
+
+    Raises:
+        HybridVLAError: A worker process ended without a result; that is no failure of the policy.
+    """
     if processes <= 1:
-        suite = Suite(policy_factory(), config, robot, task)
-        for spec in specs:
-            results.append(suite.run(spec))
-            progress(results[-1])
-        suite.rig.close()
+        suite, results = Suite(policy_factory(), config, robot, task), []
+        try:
+            for spec in specs:
+                results.append(suite.run(spec))
+                progress(results[-1])
+        finally:
+            suite.rig.close()
         return results
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(processes, _start_worker, (policy_factory, config, robot, task.name)) as pool:
-        for result in pool.imap(_run_one, specs):
-            results.append(result)
+    return list(_in_processes(processes, (policy_factory, config, robot, task.name), specs, progress))
+
+
+def _in_processes(processes: int, worker: Tuple[PolicyFactory, PolicyConfig, RobotConfig, str], specs: Sequence[EpisodeSpec],
+                  progress: Callable[[Dict[str, Any]], None]) -> Iterator[Dict[str, Any]]:
+    """Yields the results in the order of the specs. However it ends, no worker is left behind."""
+    others = set(multiprocessing.active_children())
+    executor = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_worker, worker)
+    done = 0
+    try:
+        with _workers_ignore_interrupts():
+            futures = [executor.submit(_run_one, spec) for spec in specs]
+        for future in futures:
+            result = future.result()
+            done += 1
             progress(result)
-    return results
+            yield result
+    except BrokenProcessPool as error:
+        raise HybridVLAError(f"a worker process ended without a result after {done} of {len(specs)} episodes (killed, or out of "
+                             "memory?); use a smaller --processes") from error
+    finally:
+        if done < len(specs):
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+        executor.shutdown()
+
+
+@contextlib.contextmanager
+def _workers_ignore_interrupts() -> Iterator[None]:
+    """Processes that start meanwhile inherit that Ctrl-C is ignored: this process hears it, and ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
