@@ -16,7 +16,7 @@ from std_msgs.msg import String
 from hybridvla.msg import ActionProposal, PolicyHeartbeat, SafetyStatus
 from hybridvla.srv import SetInstruction, SetInstructionResponse
 from hybridvla_core.configuration import load_file
-from hybridvla_core.contracts import Observation, PolicyState
+from hybridvla_core.contracts import Heartbeat, Observation, PolicyState, Proposal
 from hybridvla_core.errors import ConfigurationError, ObservationError
 from hybridvla_core.policy.cameras import CameraRig
 from hybridvla_core.policy.config import PolicyConfig
@@ -28,7 +28,9 @@ from hybridvla_ros.messages.images import to_rgb
 from hybridvla_ros.observation.arm_feed import ArmFeed
 from hybridvla_ros.observation.camera_feed import CameraFeed
 from hybridvla_ros.runtime.node_support import Diagnostics, package_path, publish_unless_ending, require_parameter
+from hybridvla_ros.runtime.overload import Overload
 from hybridvla_ros.runtime.pacing import SWITCH_S
+from hybridvla_ros.runtime.threads import use_threads
 
 HEARTBEAT_S = 0.1
 #: How often a prediction that is not due is asked for, and how long news are waited for at most, s.
@@ -48,6 +50,7 @@ class PolicyNode:
         self._instructions = rospy.Publisher("/hybridvla/policy/instruction", String, queue_size=1, latch=True)
         self.proposer = Proposer(policy, config, publish=self._publish_proposal, publish_heartbeat=self._publish_heartbeat,
                                  clock=lambda: rospy.Time.now().to_sec())
+        self._overload = Overload()
         self._used: Tuple[int, int] = (0, 0)  # stamp, ns, and instruction of the last prediction
         self._arms = ArmFeed(robot, self.proposer.on_arm_state)
         self._clock_seen = 0.0
@@ -86,10 +89,13 @@ class PolicyNode:
 
     # Outputs -------------------------------------------------------------------------------------------------------
 
-    def _publish_proposal(self, proposal: Any) -> None:
+    def _publish_proposal(self, proposal: Proposal) -> None:
         publish_unless_ending(self._proposals, conversions.proposal_message(proposal))
 
-    def _publish_heartbeat(self, heartbeat: Any) -> None:
+    def _publish_heartbeat(self, heartbeat: Heartbeat) -> None:
+        overload = self._overload.now() if heartbeat.state != PolicyState.WAITING else self._overload.problem
+        if overload and overload not in heartbeat.message:
+            heartbeat = replace(heartbeat, message="; ".join(filter(None, (heartbeat.message, overload))))
         publish_unless_ending(self._heartbeats, conversions.heartbeat_message(heartbeat))
 
     def _beat(self) -> None:
@@ -101,10 +107,10 @@ class PolicyNode:
     def _report(self) -> Tuple[int, str, Dict[str, object]]:
         heartbeat = self.proposer.heartbeat()
         level = DiagnosticStatus.ERROR if heartbeat.state == PolicyState.FAULT else (
-            DiagnosticStatus.WARN if self._problem else DiagnosticStatus.OK)
+            DiagnosticStatus.WARN if self._problem or self._overload.problem else DiagnosticStatus.OK)
         values = {"sequence": heartbeat.last_sequence, "discarded": self.proposer.discarded,
                   "instruction": self.proposer.instruction}
-        return level, self._problem or heartbeat.message or "predicting", values
+        return level, self._problem or self._overload.problem or heartbeat.message or "predicting", values
 
     # The loop ------------------------------------------------------------------------------------------------------
 
@@ -147,8 +153,12 @@ class PolicyNode:
             return ""
         try:
             images = {view: frame.image(view) for view, frame in found.messages.items()}
+            self._overload.begin()
             self.proposer.step(images, found.stamp_ns, found.spread)
+            self._overload.end()
             self._used = moment
+            if self._overload.problem:
+                rospy.logwarn_throttle(5.0, "%s", self._overload.problem)
         except ObservationError as error:
             return str(error)
         return ""
@@ -215,6 +225,8 @@ def main(policy: Optional[PolicyInterface] = None) -> None:
     if cameras:
         config = config.with_cameras(load_file(CameraRig, package_path(cameras)))
     robot = load_file(RobotConfig, package_path(require_parameter("robot_config")))
+    threads = use_threads(config.threads)
+    rospy.loginfo("the policy calculates with %d thread%s of the processor", threads, "" if threads == 1 else "s")
     warming = Warming()
     node = PolicyNode(policy or load_policy(config, robot, str(rospy.get_param("~checkpoint", "")).strip()), config, robot)
     warming.end()

@@ -37,6 +37,7 @@ class PolicyConfig:
     noise_samples: noises denoised side by side; the first acts, their spread is published. graphs: CUDA graphs, `auto`,
     `on` or `off`. prepare_on_arrival: decode and resize every frame when it comes, and not when it is used.
     reduced_jpeg: decode compressed images at a fraction of their size, which is faster and not quite the same pixels.
+    threads: that torch calculates with on the processor; 0: what OMP_NUM_THREADS says, otherwise all processors but one.
     """
 
     checkpoint: str
@@ -61,6 +62,7 @@ class PolicyConfig:
     graphs: str = "auto"
     prepare_on_arrival: bool = False
     reduced_jpeg: bool = False
+    threads: int = 0
 
     def __post_init__(self) -> None:
         Mode.named(self.mode)
@@ -76,6 +78,7 @@ class PolicyConfig:
             raise ConfigurationError("execution is 'overlap', but keyframes (action_period_s 0) have no end in time; use "
                                      "'blocking' or 'asynchronous'")
         in_range("noise_samples", self.noise_samples, 1, 64)
+        in_range("threads", self.threads, 0, 256)
         in_range("prediction_rate_hz", self.prediction_rate_hz, 0.1, 100.0)
         for key, high in (("max_observation_age_s", MAX_AGE_S), ("max_camera_spread_s", MAX_SPREAD_S), ("max_state_gap_s", 1.0),
                           ("keyframe_timeout_s", 60.0), ("acceptance_timeout_s", 60.0), ("valid_for_margin_s", 1.0),

@@ -38,7 +38,8 @@ class Graph:
         folder.mkdir(parents=True, exist_ok=True)
         self.environment: Dict[str, str] = {
             "ROS_MASTER_URI": f"http://127.0.0.1:{self.port}", "ROS_IP": "127.0.0.1", "ROS_HOME": str(folder / "ros"),
-            "ROS_LOG_DIR": str(folder / "ros" / "log"), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+            "ROS_LOG_DIR": str(folder / "ros" / "log"), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
         os.environ.pop("ROS_HOSTNAME", None)
         os.environ.update(self.environment)
         self._processes: List[subprocess.Popen] = []
