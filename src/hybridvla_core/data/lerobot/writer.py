@@ -25,6 +25,10 @@ TRAIN, VALIDATION = SPLITS = ("train", "validation")
 SAMPLED_PICTURES = 32       # of an episode and view, for the pictures' statistics
 
 
+class WriteError(DataError):
+    """The disk takes no more, or refuses; no episode can be written any more."""
+
+
 class DatasetWriter:
     """Takes one episode after the other; nothing bears the wanted name before `finish`.
 
@@ -115,7 +119,7 @@ class DatasetWriter:
             try:
                 os.replace(self._folder, self.target)
             except OSError as error:
-                raise DataError(f"{self.target}: the finished data set cannot take this name ({error.strerror}); it is "
+                raise WriteError(f"{self.target}: the finished data set cannot take this name ({error.strerror}); it is "
                                 f"whole and lies in {self._folder}: move it yourself") from error
         return self.target
 
@@ -259,14 +263,13 @@ class EpisodeWriter:
 
 @contextmanager
 def _explained(target: Path) -> Iterator[None]:
-    """A disk that takes no more, as one sentence."""
     try:
         yield
     except DataError:
         raise
     except (OSError, pa.ArrowException) as error:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-        raise DataError(f"{target}: " + ("the disk is full; free space and start again, nothing half-written is kept" if full
+        raise WriteError(f"{target}: " + ("the disk is full; free space and start again, nothing half-written is kept" if full
                         else f"cannot be written ({' '.join(str(error).split())})")) from error
 
 

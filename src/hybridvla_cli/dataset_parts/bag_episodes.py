@@ -1,0 +1,112 @@
+"""The episodes of a recorded bag: from where to where, how they were labelled, and when a person had taken over."""
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Tuple
+
+from hybridvla_core.errors import DataError
+from hybridvla_ros.replay import bags
+from hybridvla_ros.replay.scan import ACTION_KIND, Scanned
+
+EVENT_TOPIC = "/hybridvla/episode/event"
+START, SUCCESS, FAILURE, DISCARD, ABORTED = range(5)
+NAMES = {SUCCESS: "success", FAILURE: "failure", DISCARD: "discard", ABORTED: "aborted"}
+
+
+@dataclass(frozen=True)
+class BagEpisode:
+    """begin, end: s of the stamps; label: success, failure, discard, aborted, or empty where nobody said."""
+
+    name: str
+    begin: float
+    end: float
+    label: str
+
+    @property
+    def success(self) -> Optional[bool]:
+        return {"success": True, "failure": False}.get(self.label)
+
+
+@dataclass
+class Told:
+    """What a bag says beside motion and images. takeovers: [begin, end] s in which a person corrected a policy."""
+
+    episodes: List[BagEpisode] = field(default_factory=list)
+    takeovers: List[Tuple[float, float]] = field(default_factory=list)
+
+    def corrected(self, stamp: float) -> bool:
+        """Whether a person had taken over at `stamp`, s."""
+        return any(begin <= stamp <= end for begin, end in self.takeovers)
+
+
+def read(found: Scanned) -> Told:
+    """Labels and takeovers of one recording.
+
+    A recording without labels is one episode, labelled as its sidecar says.
+
+    Raises:
+        DataError: for a recording that was marked broken when it was made.
+    """
+    sidecar = _sidecar(found)
+    if sidecar.get("complete") is False:
+        problems = "; ".join(map(str, sidecar.get("problems", []))) or "no reason given"
+        raise DataError(f"the recorder marked it broken: {problems}")
+    events: List[Tuple[float, int, str]] = []
+    proposals: List[Tuple[float, bool]] = []
+    for topic, raw, _, path in found.read([EVENT_TOPIC, found.topics.proposals]):
+        message = bags.message(raw, topic, path)
+        if topic == EVENT_TOPIC:
+            events.append((message.header.stamp.to_sec(), int(message.event), str(message.id)))
+        elif message.kind == ACTION_KIND:
+            proposals.append((message.header.stamp.to_sec(), bool(message.checkpoint_sha256)))
+    return Told(_episodes(found, events, str(sidecar.get("label") or "")), _takeovers(proposals))
+
+
+def _episodes(found: Scanned, events: List[Tuple[float, int, str]], label: str) -> List[BagEpisode]:
+    episodes: List[BagEpisode] = []
+    begin: Optional[float] = None
+    for stamp, event, _ in events:
+        if event == START:
+            begin = stamp
+        elif begin is not None:
+            episodes.append(BagEpisode(f"{found.name} #{len(episodes) + 1}", begin, stamp, NAMES.get(event, "")))
+            begin = None
+    if begin is not None:
+        episodes.append(BagEpisode(f"{found.name} #{len(episodes) + 1}", begin, math.inf, label))
+    if not episodes:
+        return [BagEpisode(found.name, -math.inf, math.inf, label)]
+    return [BagEpisode(found.name, *_span(episodes[0]))] if len(episodes) == 1 else episodes
+
+
+def _span(episode: BagEpisode) -> Tuple[float, float, str]:
+    return episode.begin, episode.end, episode.label
+
+
+def _takeovers(proposals: List[Tuple[float, bool]]) -> List[Tuple[float, float]]:
+    """Spans from a proposal without a checkpoint, after one with, to the next one with."""
+    spans: List[Tuple[float, float]] = []
+    begin, by_policy = math.nan, False
+    for stamp, policy in proposals:
+        if policy:
+            if math.isfinite(begin):
+                spans.append((begin, stamp))
+            begin, by_policy = math.nan, True
+        elif by_policy and not math.isfinite(begin):
+            begin = stamp
+    return spans + ([(begin, math.inf)] if math.isfinite(begin) else [])
+
+
+def _sidecar(found: Scanned) -> Dict[str, Any]:
+    path = found.files[0].path
+    if path.name.endswith(".broken.bag"):
+        path = path.with_name(path.name[: -len(".broken.bag")] + ".bag")
+    sidecar = path.with_suffix(".json")
+    if not sidecar.is_file():
+        return {"complete": False, "problems": ["its sidecar is missing"]} if ".broken." in found.files[0].path.name else {}
+    try:
+        data = json.loads(sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{sidecar}: cannot be read ({error})") from error
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,261 @@
+"""`hybridvla dataset from-bags`: recorded bags into a data set, by the sync and the conventions of the live node."""
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
+
+import numpy as np
+
+from hybridvla_cli.dataset_parts import bag_episodes, checks
+from hybridvla_cli.dataset_parts.labels import DenseLabels, KeyframeLabels
+from hybridvla_core.configuration import load_file
+from hybridvla_core.contracts import Mode, Observation, Prediction
+from hybridvla_core.data.lerobot import layout
+from hybridvla_core.data.lerobot.layout import NEXT_KEYFRAME, NEXT_POSE, Description
+from hybridvla_core.data.lerobot.writer import TRAIN, VALIDATION, DatasetWriter, WriteError, split_of
+from hybridvla_core.errors import DataError, HybridVLAError
+from hybridvla_core.evaluation.replay.rows import Frame
+from hybridvla_core.evaluation.replay.settings import ReplaySettings
+from hybridvla_core.evaluation.replay.truth import Recording
+from hybridvla_core.paths import ROOT
+from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.transforms.conventions import DOF_PER_ARM, ActionConvention
+from hybridvla_ros.replay import bags
+from hybridvla_ros.replay.frames import FrameSource
+from hybridvla_ros.replay.scan import Scanned, Scanner
+from hybridvla_ros.replay.topics import TopicMap, resolve
+
+CHANNELS = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+KEYFRAME_FPS = 1.0      # keyframes have no rate; the videos need one
+
+
+@dataclass(frozen=True)
+class Options:
+    """As the command line gives them. rate: rows a second where every frame is one, Hz; None: the policy's."""
+
+    bags: Tuple[str, ...]
+    output: Path
+    policy_config: Path
+    robot_config: Path
+    topics: Optional[Path] = None
+    instruction: str = ""
+    rate: Optional[float] = None
+    keyframes_only: bool = False
+    everything: bool = False
+    keep_failures: bool = False
+    validation: float = 0.1
+    seed: int = 0
+    like: Optional[Path] = None
+    scratch: Optional[Path] = None
+
+
+class NoPolicy:
+    """Stands where the live node has its model: the convention is all that observations need of one."""
+
+    manifest_sha256 = ""
+
+    def __init__(self, config: PolicyConfig) -> None:
+        self.convention: ActionConvention = config.convention
+        self.cameras = tuple(camera.view for camera in config.cameras)
+
+    def predict(self, observation: Observation, mode: Union[str, Mode, None] = None, seed: int = 0) -> Prediction:
+        """Raises: nothing is predicted while a data set is made."""
+        raise DataError("no prediction is made while a data set is written")
+
+
+@dataclass
+class Plan:
+    """One recording that will be used: its episodes, and the first images."""
+
+    found: Scanned
+    told: bag_episodes.Told
+    images: Dict[str, np.ndarray]
+
+
+class FromBags:
+    """Everything that can be wrong is found before the first picture is written, except damage inside a bag."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.config = load_file(PolicyConfig, options.policy_config)
+        self.robot = load_file(RobotConfig, options.robot_config)
+        self.settings = load_file(ReplaySettings, ROOT / "config/replay/thresholds.yaml")
+        default = ROOT / "config/replay" / f"{self.robot.name}.yaml"
+        chosen = options.topics or (default if default.is_file() else None)
+        self.map = load_file(TopicMap, chosen) if chosen else TopicMap()
+        period = self.config.convention.action_period_s
+        if period > 0.0 and (options.keyframes_only or options.rate is not None):
+            raise HybridVLAError(f"the policy's actions take {period:g} s each, which is the rate of the rows; leave --rate and "
+                                 "--keyframes out")
+        self.rate = 1.0 / period if period > 0.0 else (options.rate or self.config.prediction_rate_hz)
+        self._flags: List[Tuple[str, str, bool]] = []
+
+    def run(self) -> Dict[str, Any]:
+        """Writes the data set; returns the summary.
+
+        Raises:
+            HybridVLAError: when no episode can be used, or the disk takes no more.
+        """
+        from tqdm import tqdm
+
+        with bags.BagShelf(self.options.scratch) as shelf:
+            plans = self._plan(shelf)
+            wanted = self._choose(plans)
+            if not wanted:
+                raise DataError(f"{self.options.output}: no episode can be used: " + "; ".join(
+                    f"{episode}: {reason}" for episode, reason, _ in self._flags[:5]))
+            train, _ = split_of(len(wanted), self.options.validation, self.options.seed)
+            parts = {key: TRAIN if number in set(train) else VALIDATION for number, key in enumerate(wanted)}
+            with DatasetWriter(self.options.output, self._description(plans[0])) as out:
+                total = sum(plan.found.duration for plan in plans) * (2 if VALIDATION in parts.values() else 1)
+                with tqdm(total=round(total, 1), unit="s", desc="from-bags", leave=False) as bar:
+                    for split in (TRAIN, VALIDATION):
+                        for number, plan in enumerate(plans):
+                            mine = [index for (who, index), part in parts.items() if who == number and part == split]
+                            if mine:
+                                self._write(out, plan, mine, split)
+                            bar.update(min(plan.found.duration, max(bar.total - bar.n, 0.0)))
+                for flag in self._flags:
+                    out.provenance.flag(*flag)
+                out.finish()
+                return self._summary(out)
+
+    # First pass ----------------------------------------------------------------------------------------------------
+
+    def _plan(self, shelf: bags.BagShelf) -> List[Plan]:
+        opened: List[bags.BagFile] = []
+        for path in bags.expand(self.options.bags):
+            try:
+                opened.append(shelf.open(path))
+            except bags.BagError as error:
+                self._flag(path.name, error)
+        scanner = Scanner(self.config, self.robot, self.settings, self.options.instruction)
+        plans: List[Plan] = []
+        for files in bags.recordings(opened):
+            name = files[0].path.name if len(files) == 1 else f"{files[0].path.name} and {len(files) - 1} more"
+            try:
+                topics = resolve(self.config, self.robot, self.map, {
+                    topic: kind for part in files for topic, kind in part.topics.items()}, str(files[0].path))
+                found = scanner.scan(name, files, topics)
+                told = bag_episodes.read(found)
+                checks.refuse_unfit(found, self.robot)
+                plans.append(Plan(found, told, self._first_images(found)))
+            except HybridVLAError as error:
+                self._flag(name, error)
+        signatures = [checks.signature(plan.images) for plan in plans]
+        swapped = checks.swapped_views(signatures, self._reference())
+        for number, reason in swapped.items():
+            self._flags.append((plans[number].found.name, reason, False))
+        return [plan for number, plan in enumerate(plans) if number not in swapped]
+
+    def _first_images(self, found: Scanned) -> Dict[str, np.ndarray]:
+        source = self._source(found)
+        for frame in source:
+            return dict(frame.inference.observation.images)
+        problems = "; ".join(source.observing.problems) or "the filter followed nobody's instruction (--everything takes all)"
+        raise DataError(f"no observation can be made of it: {problems}")
+
+    def _reference(self) -> Dict[str, np.ndarray]:
+        """What the views of another data set show."""
+        if self.options.like is None:
+            return {}
+        from hybridvla_core.data.lerobot.reader import LeRobotDataset
+
+        other = LeRobotDataset(self.options.like)
+        views = [camera.view for camera in self.config.cameras]
+        if list(other.description.views) != views:
+            raise DataError(f"{self.options.like}: its views are {', '.join(other.description.views)}, the policy's "
+                            f"{', '.join(views)}")
+        firsts = [checks.signature(other.sample(episode.first).images) for episode in other.episodes[:32]]
+        other.close()
+        return {view: np.median([each[view] for each in firsts], axis=0) for view in views}
+
+    def _choose(self, plans: List[Plan]) -> List[Tuple[int, int]]:
+        """(plan, episode) of what will be written."""
+        wanted = []
+        for number, plan in enumerate(plans):
+            for index, episode in enumerate(plan.told.episodes):
+                if episode.label in ("discard", "aborted"):
+                    self._flags.append((episode.name, f"labelled {episode.label}", False))
+                elif episode.label == "failure" and not self.options.keep_failures:
+                    self._flags.append((episode.name, "labelled failure (--keep-failures takes it)", False))
+                else:
+                    wanted.append((number, index))
+            for doubt in checks.doubts(plan.found):
+                self._flags.append((plan.found.name, doubt, True))
+        return wanted
+
+    # Second pass ---------------------------------------------------------------------------------------------------
+
+    def _write(self, out: DatasetWriter, plan: Plan, mine: List[int], split: str) -> None:
+        frames = iter(self._source(plan.found))
+        try:
+            for index, group in itertools.groupby(frames, key=lambda frame: _episode_of(plan, frame)):
+                if index in mine:
+                    self._episode(out, plan, plan.told.episodes[index], group, split)
+        except bags.BagError as error:
+            self._flag(plan.found.name, error)
+
+    def _episode(self, out: DatasetWriter, plan: Plan, episode: bag_episodes.BagEpisode, frames: Iterator[Frame],
+                 split: str) -> None:
+        labels = self._labels(plan.found)
+        try:
+            with out.episode(episode.name, episode.success, split) as writer:
+                for frame in frames:
+                    action, seen = labels.of(frame), frame.inference.observation
+                    if action is not None:
+                        writer.add(dict(seen.images), seen.state, action, seen.instruction,
+                                   plan.told.corrected(seen.stamp_ns * 1e-9))
+        except bags.BagError as error:
+            self._flag(episode.name, error)
+        except WriteError:
+            raise
+        except DataError as error:
+            self._flag(episode.name, error)
+
+    def _labels(self, found: Scanned) -> Union[DenseLabels, KeyframeLabels]:
+        convention = self.config.convention
+        recording = found.recording
+        if convention.delta_base == "commanded" and found.commands:
+            recording = Recording(found.commands, recording.instructions, recording.engaged)
+        if convention.action_period_s > 0.0:
+            return DenseLabels(recording, convention)
+        return KeyframeLabels(recording, convention, self.settings.motion, every=not self.options.keyframes_only)
+
+    def _source(self, found: Scanned) -> FrameSource:
+        return FrameSource(found, NoPolicy(self.config), self.config, self.robot, self.rate, [], self.options.everything)
+
+    def _description(self, plan: Plan) -> Description:
+        convention = self.config.convention
+        names = tuple(f"{arm}_{channel}" for arm in convention.arms for channel in CHANNELS)
+        dense, keys = convention.action_period_s > 0.0, self.options.keyframes_only
+        views = {camera.view: plan.images[camera.view].shape[:2] for camera in self.config.cameras}
+        return Description(self.options.output.resolve().name, KEYFRAME_FPS if keys else round(self.rate, 6), views, names, names,
+                           tuple(DOF_PER_ARM * arm + 6 for arm in range(len(convention.arms))),
+                           NEXT_POSE if dense or keys else NEXT_KEYFRAME, self.robot.name,
+                           json.loads(json.dumps(asdict(convention))))
+
+    def _flag(self, episode: str, error: Exception) -> None:
+        self._flags.append((episode, " ".join(str(error).split()), False))
+
+    def _summary(self, out: DatasetWriter) -> Dict[str, Any]:
+        kept = out.provenance.episodes
+        return {"dataset": str(self.options.output), "episodes": out.episodes, "frames": out.frames,
+                "validation_episodes": sum(entry["split"] == VALIDATION for entry in kept),
+                "success": sum(entry["success"] is True for entry in kept),
+                "corrections": sum(entry["corrections"] for entry in kept), "labels": out.description.labels,
+                "flagged": out.provenance.flagged, "statistics": layout.STATISTICS}
+
+
+def _episode_of(plan: Plan, frame: Frame) -> int:
+    """Which episode a frame belongs to; -1 between two."""
+    stamp = frame.inference.observation.stamp_ns * 1e-9
+    for index, episode in enumerate(plan.told.episodes):
+        if (episode.begin if math.isfinite(episode.begin) else -math.inf) <= stamp <= episode.end:
+            return index
+    return -1

@@ -1,0 +1,139 @@
+"""`hybridvla dataset inspect | stats | merge | export`."""
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+import numpy as np
+
+from hybridvla_core.data.lerobot import layout
+from hybridvla_core.data.lerobot.reader import LeRobotDataset
+from hybridvla_core.data.lerobot.statistics import for_checkpoint, of_columns, outside
+from hybridvla_core.data.lerobot.writer import SPLITS, TRAIN, VALIDATION, DatasetWriter, WriteError
+from hybridvla_core.errors import DataError
+
+
+def inspect(folder: Path, decode: bool) -> Dict[str, Any]:
+    """What a data set holds and what is wrong with it.
+
+    Args:
+        folder: the data set.
+        decode: decode the first and last frame of every video, too.
+    """
+    data = LeRobotDataset(folder)
+    problems: List[Dict[str, Any]] = []
+    for position, episode in enumerate(data.episodes):
+        try:
+            rows = data.rows(position)
+            if not (np.isfinite(rows.state).all() and np.isfinite(rows.action).all()):
+                raise DataError(f"{folder}: episode {episode.number} holds numbers that are not finite")
+            if decode:
+                for index in {episode.first, episode.first + episode.length - 1}:
+                    data.sample(index)
+        except DataError as error:
+            problems.append({"episode": episode.number, "reason": str(error)})
+    data.close()
+    described = data.description
+    return {"dataset": str(folder), "version": data.info["codebase_version"], "robot": described.robot, "fps": data.fps,
+            "episodes": len(data.episodes), "frames": len(data), "views": {v: list(s) for v, s in described.views.items()},
+            "labels": described.labels, "state": list(described.state_names), "action": list(described.action_names),
+            "instructions": sorted(data.tasks.values()), "splits": data.info.get("splits", {}),
+            "flagged": data.ours.get("flagged", []), "problems": problems}
+
+
+def statistics(folder: Path) -> Dict[str, Any]:
+    """`dataset_statistics.json` of a data set, computed from every frame."""
+    data = LeRobotDataset(folder)
+    with tempfile.TemporaryDirectory(prefix="hybridvla_columns_") as scratch:
+        found = {key: of_columns(data.column(key, Path(scratch))) for key in (layout.ACTION, layout.STATE)}
+    data.close()
+    return {data.description.name: for_checkpoint(found[layout.ACTION], found[layout.STATE], data.description.grippers,
+                                                  len(data.episodes))}
+
+
+def check_against(folder: Path, file: Path) -> None:
+    """Raises DataError when the statistics in `file` are not this data set's, naming the channels."""
+    given = layout.read_json(file, "the statistics")
+    data = LeRobotDataset(folder)
+    key = data.description.name if data.description.name in given else next(iter(given), "")
+    entry = given.get(key)
+    if not isinstance(entry, dict) or not {"action", "proprio"} <= set(entry):
+        raise DataError(f"{file}: holds no 'action' and 'proprio' of a data set")
+    with tempfile.TemporaryDirectory(prefix="hybridvla_columns_") as scratch:
+        for name, column in (("action", layout.ACTION), ("proprio", layout.STATE)):
+            wrong = outside(data.column(column, Path(scratch)), entry[name])
+            if wrong:
+                channels = ", ".join(f"{channel} ({100 * share:.0f} % outside)" for channel, share in wrong)
+                raise DataError(f"{file}: the statistics ({key}) are another data set's: {name} channels {channels}; compute "
+                                "them with `hybridvla dataset stats`")
+
+
+def copy(sources: Sequence[Path], target: Path, split: Optional[str] = None, plain: bool = False) -> Dict[str, Any]:
+    """Writes the episodes of one or more data sets into a new one; statistics are computed anew.
+
+    Args:
+        sources: data sets of one kind.
+        target: new folder.
+        split: only the episodes of this split.
+        plain: leave out what other trainers do not know (our flags stay out of the way).
+
+    Raises:
+        DataError: when the sets do not fit each other, naming what differs.
+    """
+    from tqdm import tqdm
+
+    sets = [LeRobotDataset(source) for source in sources]
+    first = sets[0].description
+    for data in sets[1:]:
+        why = first.same_kind(data.description)
+        if why:
+            raise DataError(f"{data.folder} and {sets[0].folder} cannot be one data set: {why}")
+    description = replace(first, name=target.resolve().name, grounded=first.grounded and not plain)
+    with DatasetWriter(target, description) as out, tqdm(total=sum(map(len, sets)), unit="frames", leave=False) as bar:
+        for part in SPLITS if split is None else (split,):
+            for data in sets:
+                for position in _positions(data, part):
+                    _copy_episode(data, position, out, part, bar)
+        for data in sets:
+            out.provenance.flagged += data.ours.get("flagged", [])
+            data.close()
+        out.finish()
+        return {"dataset": str(target), "episodes": out.episodes, "frames": out.frames, "flagged": out.provenance.flagged}
+
+
+def _positions(data: LeRobotDataset, part: str) -> List[int]:
+    held = str(data.info.get("splits", {}).get(VALIDATION, "0:0")).split(":")
+    validation = set(range(int(held[0]), int(held[1])))
+    return [i for i in range(len(data.episodes)) if (i in validation) == (part != TRAIN)]
+
+
+def _copy_episode(data: LeRobotDataset, position: int, out: DatasetWriter, part: str, bar: Any) -> None:
+    episode, notes = data.episodes[position], data.ours.get("episodes", [])
+    source = notes[position]["source"] if position < len(notes) else f"{data.folder.name} episode {episode.number}"
+    try:
+        success = layout.SUCCESS_VALUES.get(int(data.rows(position).success[0]))
+        with out.episode(source, success, part) as writer:
+            for index in range(episode.first, episode.first + episode.length):
+                sample = data.sample(index)
+                writer.add(dict(sample.images), sample.state, sample.actions[0], sample.instruction, sample.correction,
+                           sample.grounding)
+                bar.update(1)
+    except WriteError:
+        raise
+    except DataError as error:
+        out.provenance.flag(source, str(error), False)
+
+
+def as_text(result: Dict[str, Any]) -> str:
+    """A result for people."""
+    lines = []
+    for key, value in result.items():
+        if key in ("flagged", "problems"):
+            lines.append(f"{key}: {len(value)}")
+            lines += [f"  {entry['episode']}: {entry['reason']}{' (kept)' if entry.get('kept') else ''}" for entry in value]
+        else:
+            lines.append(f"{key}: {json.dumps(value) if isinstance(value, (dict, list)) else value}")
+    return "\n".join(lines)

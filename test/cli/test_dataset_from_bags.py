@@ -1,0 +1,178 @@
+"""`hybridvla dataset` on bags as a robot records them, and on broken ones: what becomes a row, what is flagged and why."""
+from __future__ import annotations
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import replay_bag
+import rosbag
+import rospy
+import yaml
+from replay_bag import BEGIN, FRONT, INSTRUCTION, JOINTS, ROOT
+from sensor_msgs.msg import CompressedImage
+
+from hybridvla.msg import ActionProposal, EpisodeEvent
+from hybridvla_cli.__main__ import main
+from hybridvla_core.configuration import load_file
+from hybridvla_core.data.lerobot import layout
+from hybridvla_core.data.lerobot.reader import LeRobotDataset
+from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.transforms.conventions import action_to_targets, euler_to_rotation
+
+
+@pytest.fixture(scope="module")
+def motion():
+    return replay_bag.Motion(6.0)
+
+
+@pytest.fixture
+def result(tmp_path):
+    """Runs the verb and returns (exit status, summary, data set or None)."""
+    def call(*bags, policy=None, options=()):
+        out, summary = tmp_path / "set", tmp_path / "summary.json"
+        arguments = ["dataset", "from-bags", *map(str, bags), "-o", str(out), "--json", str(summary), "--validation", "0"]
+        if policy is not None:
+            arguments += ["--policy-config", str(policy)]
+        status = main([*arguments, *options])
+        said = json.loads(summary.read_text()) if summary.exists() else None
+        return status, said, LeRobotDataset(out) if out.exists() else None
+    return call
+
+
+def policy_file(tmp_path, second_view=False, **convention):
+    data = yaml.safe_load((ROOT / "config/policies/tiny.yaml").read_text())
+    data["convention"].update(convention)
+    if second_view:
+        data["cameras"].append({**data["cameras"][0], "view": "wrist", "image_topic": "/camera_wrist/color/image_raw",
+                                "camera_info_topic": None})
+    path = tmp_path / "policy.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def add(path, topic, messages):
+    with rosbag.Bag(str(path), "a") as bag:
+        for stamp, message in messages:
+            message.header.stamp = rospy.Time.from_sec(BEGIN + stamp)
+            bag.write(topic, message, rospy.Time.from_sec(BEGIN + stamp + 0.001))
+
+
+def test_every_frame_leads_to_the_next_keyframe(result, motion, tmp_path):
+    status, summary, data = result(replay_bag.write(tmp_path / "a.bag", motion), options=["--report", str(tmp_path / "p.html")])
+    assert status == 0 and summary["episodes"] == 1 and data.description.labels == layout.NEXT_KEYFRAME
+    convention = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml").convention
+    rows = data.rows(0)
+    assert len(rows.state) > 20
+    # The arm swings its base between 0 and 0.4 rad: every label leads to one of the two ends, wherever the row stands.
+    ends = np.array([row[:3] + action[:3] for row, action in zip(rows.state, rows.action)])
+    angles = np.arctan2(ends[:, 1], ends[:, 0])
+    assert np.minimum(np.abs(angles), np.abs(angles - 0.4)).max() < 0.05 and set(np.round(rows.action[:, 6])) == {0.0, 1.0}
+    assert data.sample(0).instruction == INSTRUCTION and data.sample(0).success is None
+    assert json.loads(json.dumps(data.description.convention))["delta_base"] == convention.delta_base
+    page = (tmp_path / "p.html").read_text()
+    assert page.index("Flagged") < page.index("Statistics") < page.index("data:image/jpeg")
+
+
+def test_dense_actions_add_up_to_the_recorded_motion(result, motion, tmp_path):
+    policy = policy_file(tmp_path, action_period_s=0.1)
+    status, _, data = result(replay_bag.write(tmp_path / "a.bag", motion), policy=policy)
+    assert status == 0 and data.description.labels == layout.NEXT_POSE and data.fps == 10.0
+    sample, rows = data.sample(0, chunk=8), data.rows(0)
+    convention = load_file(PolicyConfig, policy).convention
+    from hybridvla_core.contracts import Pose
+    base = Pose(rows.state[0][:3], euler_to_rotation(convention, rows.state[0][3:6], None).as_quat())
+    reached = [step[0][0].position for step in action_to_targets(convention, sample.actions, [base])]
+    np.testing.assert_allclose(reached, rows.state[1:9, :3], atol=2e-3)
+
+
+def test_keyframes_alone_make_chunks(result, motion, tmp_path):
+    _, _, data = result(replay_bag.write(tmp_path / "a.bag", motion), options=["--keyframes"])
+    sample = data.sample(0, chunk=2)
+    assert 2 <= len(data) < 8 and not sample.padding.any()
+    np.testing.assert_allclose(sample.state[:3] + sample.actions[0, :3], data.sample(1).state[:3], atol=0.02)
+
+
+def test_labels_split_a_bag_and_takeovers_are_marked(result, motion, tmp_path):
+    bag = replay_bag.write(tmp_path / "a.bag", motion)
+    events = ((0.1, EpisodeEvent.START), (2.4, EpisodeEvent.SUCCESS), (2.5, EpisodeEvent.START), (3.0, EpisodeEvent.DISCARD),
+              (3.1, EpisodeEvent.START), (5.0, EpisodeEvent.FAILURE))
+    add(bag, "/hybridvla/episode/event", [(at, EpisodeEvent(event=event)) for at, event in events])
+    add(bag, "/hybridvla/policy/proposal", [(at, ActionProposal(checkpoint_sha256=sha)) for at, sha in (
+        (0.2, "a" * 64), (1.0, "a" * 64), (1.1, ""), (1.3, ""), (9.0, "a" * 64))])
+    _, summary, data = result(bag)
+    assert summary["episodes"] == 1 and summary["success"] == 1
+    reasons = {entry["episode"]: entry["reason"] for entry in summary["flagged"]}
+    assert "discard" in reasons["a.bag #2"] and "failure" in reasons["a.bag #3"]
+    corrections = [data.sample(i).correction for i in range(len(data))]
+    assert not corrections[0] and corrections[-1] and sorted(corrections) == corrections
+
+
+def change_joints(factor):
+    def change(topic, when, message, stamp):
+        if topic == JOINTS:
+            message.position = [value * factor for value in message.position]
+        return message, stamp
+    return change
+
+
+def still(topic, when, message, stamp):
+    if topic == JOINTS:
+        message.position = [0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785, 0.04, 0.04]
+    return message, stamp
+
+
+def test_bad_episodes_are_flagged_by_name_and_the_rest_goes_on(result, motion, tmp_path):
+    good = replay_bag.write(tmp_path / "good.bag", motion)
+    replay_bag.write(tmp_path / "degrees.bag", motion, change=change_joints(180 / np.pi))
+    replay_bag.write(tmp_path / "nan.bag", motion, change=change_joints(float("nan")))
+    replay_bag.write(tmp_path / "still.bag", motion, change=still)
+    replay_bag.write(tmp_path / "silent.bag", motion, instructions=())
+    replay_bag.write(tmp_path / "blind.bag", motion, change=lambda topic, when, message, stamp: None if FRONT in topic
+                     else (message, stamp))
+    whole = good.read_bytes()
+    (tmp_path / "cut.bag").write_bytes(whole[:len(whole) * 2 // 3])
+    (tmp_path / "text.bag").write_text("not a bag at all")
+    shutil.copy(good, tmp_path / "late.broken.bag")
+    (tmp_path / "late.json").write_text(json.dumps({"complete": False, "problems": ["the disk did not keep up"]}))
+    _, summary, data = result(tmp_path)
+    wrong = {entry["episode"]: entry["reason"] for entry in summary["flagged"] if not entry["kept"]}
+    for name, reason in (("degrees.bag", "other units"), ("nan.bag", ""), ("still.bag", "nothing moves"),
+                         ("silent.bag", "no instruction"), ("blind.bag", "no images of view front"),
+                         ("text.bag", "not a ROS 1 bag"),
+                         ("late.broken.bag", "the disk did not keep up")):
+        assert reason in wrong.pop(name), (name, reason)
+    assert not wrong and summary["episodes"] == len(data.episodes) == 2
+    assert any(entry["episode"] == "cut.bag" and "truncated" in entry["reason"] for entry in summary["flagged"])
+    assert main(["dataset", "inspect", str(data.folder)]) == 0
+
+
+def test_swapped_cameras_and_a_gripper_that_never_moves_are_flagged(result, motion, tmp_path):
+    policy = policy_file(tmp_path, second_view=True)
+    rng = np.random.default_rng(3)
+    pictures = [np.clip(rng.normal(mean, 10, (256, 256, 3)), 0, 255).astype(np.uint8) for mean in (60, 190)]
+    encoded = [cv2.imencode(".jpg", picture)[1].tobytes() for picture in pictures]
+
+    def hold(topic, when, message, stamp):
+        if topic == JOINTS:
+            message.position = [*message.position[:-2], 0.04, 0.04]
+        return None if FRONT in topic else (message, stamp)
+
+    for number in range(4):
+        bag = replay_bag.write(tmp_path / f"{number}.bag", motion, change=hold)
+        for topic, data in zip((FRONT, "/camera_wrist/color/image_raw"), encoded[::-1] if number == 2 else encoded):
+            add(bag, topic + "/compressed", [(at, CompressedImage(format="jpeg", data=data)) for at in np.arange(0.2, 5.8, 0.1)])
+    _, summary, data = result(tmp_path, policy=policy)
+    assert summary["episodes"] == 3 and list(data.description.views) == ["front", "wrist"]
+    said = [(entry["episode"], entry["reason"], entry["kept"]) for entry in summary["flagged"]]
+    assert any(name == "2.bag" and "cameras are swapped" in reason and not kept for name, reason, kept in said)
+    assert sum("never moves" in reason and kept for _, reason, kept in said) == 3
+
+
+def test_nothing_usable_writes_nothing(tmp_path, capsys):
+    (tmp_path / "text.bag").write_text("not a bag")
+    assert main(["dataset", "from-bags", str(tmp_path / "text.bag"), "-o", str(tmp_path / "set")]) == 1
+    assert "no episode can be used" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["text.bag"]
