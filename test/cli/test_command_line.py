@@ -40,7 +40,7 @@ def test_help_lists_what_is_there_and_imports_nothing_heavy():
 
 @pytest.mark.parametrize("name", command_line.available_verbs())
 def test_every_verb_has_help_and_json(name, capsys):
-    words = [name, "filter"] if name == "bench" else [name]  # bench has parts, each with its own options
+    words = [name, *{"bench": ["filter"], "dataset": ["inspect"]}.get(name, [])]  # parts have options of their own
     with pytest.raises(SystemExit) as exit_info:
         command_line.main([*words, "--help"])
     assert exit_info.value.code == 0
