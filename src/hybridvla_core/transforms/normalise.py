@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -11,11 +11,31 @@ from hybridvla_core.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Scale:
-    """q01, q99 (A,) and mask (A,) of one quantity."""
+    """q01, q99 (A,) in physical units and mask (A,) of one quantity: channels outside the mask pass unchanged."""
 
     q01: np.ndarray
     q99: np.ndarray
     mask: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray, unmasked: Tuple[int, ...], tail: float = 0.2) -> Scale:
+        """Returns the scale of data.
+
+        Args:
+            values: (N, A) in physical units.
+            unmasked: channels that are not scaled.
+            tail: per cent of the values that are cut on each side.
+
+        Raises:
+            ValueError: for a masked-in channel that never varies: it has no scale.
+        """
+        mask = np.ones(values.shape[-1], dtype=bool)
+        mask[list(unmasked)] = False
+        q01, q99 = np.percentile(values, [tail, 100.0 - tail], axis=0)
+        q01, q99 = np.where(mask, q01, 0.0), np.where(mask, q99, 1.0)
+        if np.any((q99 - q01 < 1e-4) & mask):
+            raise ValueError(f"channels {np.flatnonzero((q99 - q01 < 1e-4) & mask).tolist()} never vary; unmask them")
+        return cls(q01, q99, mask)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], dimensions: int, where: str) -> Scale:
@@ -45,8 +65,12 @@ class Scale:
                                   "scale: set its mask to false or correct the statistics")
         return cls(q01, q99, mask)
 
+    def as_json(self) -> Dict[str, List[Any]]:
+        """Returns the entry of a `dataset_statistics.json`."""
+        return {"q01": self.q01.tolist(), "q99": self.q99.tolist(), "mask": self.mask.tolist()}
+
     def normalise(self, values: np.ndarray) -> np.ndarray:
-        """Physical (..., A) to normalised; the robot state is then clipped to [-1, 1] in every channel."""
+        """Returns physical values (..., A) as the model's, clipped to [-1, 1] in every channel."""
         values = np.asarray(values, dtype=np.float64)
         scaled = 2.0 * (values - self.q01) / (self.q99 - self.q01 + 1e-8) - 1.0
         return np.clip(np.where(self.mask, scaled, values), -1.0, 1.0)

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from hybridvla_core.data.shards import ShardSet
-from hybridvla_core.data.statistics import Statistics
 from hybridvla_core.training.augment import augment_images, augment_state
 from hybridvla_core.training.tiny.config import TrainingConfig
 from hybridvla_core.training.tiny.targets import named_objects, patch_targets
+from hybridvla_core.transforms.normalise import Scale
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class BatchSource:
     text: (16, T) token ids of the sixteen instructions. grid: patches along one side of the image.
     """
 
-    def __init__(self, shards: ShardSet, config: TrainingConfig, action: Statistics, state: Statistics,
+    def __init__(self, shards: ShardSet, config: TrainingConfig, action: Scale, state: Scale,
                  text: torch.Tensor, grid: int) -> None:
         self.shards, self.config, self.text, self.grid = shards, config, text, grid
-        self.action_statistics, self.state_statistics = action, state
+        self.action_scale, self.state_scale = action, state
         self.first_part = len(shards)
         self.rng = np.random.default_rng(config.seed)
         self.generator = torch.Generator().manual_seed(config.seed)
@@ -54,8 +54,8 @@ class BatchSource:
         return Batch(
             pixels=augment_images(torch.from_numpy(samples["images"]), self.config.augment, self.generator),
             text=self.text[torch.from_numpy(chosen)],
-            state=torch.from_numpy(self.state_statistics.normalise(state).clip(-1, 1)).float(),
-            action=torch.from_numpy(self.action_statistics.normalise(action).clip(-1, 1)).float(),
+            state=torch.from_numpy(self.state_scale.normalise(state)).float(),
+            action=torch.from_numpy(self.action_scale.normalise(action)).float(),
             phase=torch.from_numpy(samples["phase"][rows, chosen].astype(np.int64)),
             patches=patch_targets(samples, self.grid), named=named_objects(samples, chosen, self.grid))
 

@@ -7,14 +7,14 @@ from typing import Any, List, Optional, Sequence, Tuple
 import numpy as np
 from tokenizers import Tokenizer
 
-from hybridvla_core.checkpoints.format import Checkpoint, read_checkpoint, read_weights
+from hybridvla_core.checkpoints.format import STATISTICS, Checkpoint, read_checkpoint, read_weights
 from hybridvla_core.data.shards import ShardSet
-from hybridvla_core.data.statistics import Statistics
 from hybridvla_core.errors import CheckpointError, ObservationError
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.presets import preset
 from hybridvla_core.training.tiny.config import TrainingConfig
 from hybridvla_core.transforms.conventions import ActionConvention
+from hybridvla_core.transforms.normalise import Normaliser, Scale
 from hybridvla_core.transforms.prompt import PromptEncoder
 
 #: What the labels of the simulated rig mean; written into the checkpoint and checked by the rig.
@@ -29,16 +29,17 @@ UNSCALED = (3, 4, 6)
 STATISTICS_KEY = "sim_fr3_blocks"
 
 
-def start(config: TrainingConfig, shards: ShardSet, base: Optional[Checkpoint]) -> Tuple[HybridVLA, Statistics, Statistics]:
+def start(config: TrainingConfig, shards: ShardSet, base: Optional[Checkpoint]) -> Tuple[HybridVLA, Scale, Scale]:
     """Returns the model before its first step, and the statistics of actions and states."""
     if base is None:
         return (HybridVLA(preset(config.preset)).initialise(),
-                *(Statistics.of(values.reshape(-1, values.shape[-1]).astype(np.float64), UNSCALED)
+                *(Scale.of(values.reshape(-1, values.shape[-1]).astype(np.float64), UNSCALED)
                   for values in (shards.column("target"), shards.column("state"))))
     model = HybridVLA(base.config.model)
     read_weights(base, model)
-    entry = base.statistics[base.config.statistics_key]
-    return model, Statistics.from_json(entry["action"]), Statistics.from_json(entry["proprio"])
+    scales = Normaliser.from_json(base.statistics, base.config.statistics_key, base.config.model.action_dim,
+                                  str(base.folder / STATISTICS))
+    return model, scales.action, scales.state
 
 
 def read_base(folder: Path) -> Checkpoint:
