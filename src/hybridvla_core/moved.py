@@ -13,6 +13,7 @@ from typing import Dict, Optional, Sequence
 MOVED: Dict[str, str] = {
     "hybridvla_core.cli": "hybridvla_cli",
     "hybridvla_core.conventions": "hybridvla_core.transforms.conventions",
+    "hybridvla_core.data.statistics": "hybridvla_core.transforms.normalise",
     "hybridvla_core.evaluation.passes": "hybridvla_core.benchmark.passes",
     "hybridvla_core.evaluation.replay.film": "hybridvla_core.evaluation.replay.report.film",
     "hybridvla_core.evaluation.replay.junit": "hybridvla_core.evaluation.replay.report.junit",

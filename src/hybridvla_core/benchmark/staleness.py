@@ -6,12 +6,13 @@ stand-in filter that executes a chunk row by row from its receipt, or a keyframe
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple, cast
 
 import numpy as np
 
 from hybridvla_core.contracts import ArmState, Mode, Pose, Prediction, Proposal
 from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.policy.interface import PolicyInterface
 from hybridvla_core.policy.proposing.proposer import Proposer
 from hybridvla_core.report.statistics import percentiles
 
@@ -47,8 +48,8 @@ class Simulation:
                              state_source="measured")
         self.config = replace(base, convention=convention, execution=setting.execution, prediction_rate_hz=100.0)
         self.setting, self.now, self._rng = setting, 1.0, np.random.default_rng(seed)
-        self.proposer = Proposer(_Stand(), self.config, epoch=EPOCH, publish=self._receive, clock=lambda: self.now,
-                                 monotonic=lambda: self.now)
+        self.proposer = Proposer(cast(PolicyInterface, _Stand()), self.config, epoch=EPOCH, publish=self._receive,
+                                 clock=lambda: self.now, monotonic=lambda: self.now)
         self._pending: Optional[Tuple[float, Any]] = None
         self._executing: Optional[Tuple[float, Proposal]] = None
         self._frame, self._used, self._next_frame = -1.0, -1.0, self.now

@@ -1,7 +1,7 @@
 """Linear layers side by side as one, for inference."""
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Callable, Sequence
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ def join(layers: Sequence[nn.Linear]) -> nn.Linear:
     for name in ("weight", "bias") if layers[0].bias is not None else ("weight",):
         joined = torch.cat([getattr(layer, name).detach() for layer in layers])
         setattr(whole, name, nn.Parameter(joined, requires_grad=False))
-        for layer, part in zip(layers, joined.split(outputs)):
+        for layer, part in zip(layers, torch.split(joined, outputs)):
             getattr(layer, name).data = part
     return whole
 
@@ -33,9 +33,9 @@ class Joinable(nn.Module):
     def fuse(self) -> None:
         object.__setattr__(self, "whole", join([getattr(self, name) for name in self.joined]))
 
-    def _apply(self, fn, *args, **kwargs):
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Joinable:
         object.__setattr__(self, "whole", None)
-        return super()._apply(fn, *args, **kwargs)
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call,no-any-return]
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
         """The layers' outputs side by side."""

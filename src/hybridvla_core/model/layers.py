@@ -1,6 +1,8 @@
 """What the blocks of a decoder are made of: cache, masks, norm and rotary positions."""
 from __future__ import annotations
 
+from typing import Union
+
 import torch
 from torch import nn
 
@@ -10,7 +12,8 @@ from hybridvla_core.model.config import DecoderConfig
 class KVCache:
     """Keys and values of every layer, preallocated: (layers, batch, kv_heads, length, head_dim) each."""
 
-    def __init__(self, config: DecoderConfig, batch: int, length: int, dtype: torch.dtype, device="cpu") -> None:
+    def __init__(self, config: DecoderConfig, batch: int, length: int, dtype: torch.dtype,
+                 device: Union[str, torch.device] = "cpu") -> None:
         shape = (config.layers, batch, config.kv_heads, length, config.head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)

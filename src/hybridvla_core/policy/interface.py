@@ -5,7 +5,7 @@ of them derives from anything here.
 """
 from __future__ import annotations
 
-from typing import Optional, Protocol, Sequence, Tuple, Union, runtime_checkable
+from typing import List, Optional, Protocol, Sequence, Tuple, Union, runtime_checkable
 
 import numpy as np
 
@@ -39,6 +39,14 @@ class PolicyInterface(Protocol):
         Raises:
             ObservationError: for a view, state or instruction that cannot be used.
         """
+
+
+class BatchPolicy(PolicyInterface, Protocol):
+    """A policy that also predicts many observations in one pass."""
+
+    def predict_batch(self, observations: Sequence[Observation], mode: Union[str, Mode, None] = None, seed: int = 0
+                      ) -> List[Prediction]:
+        """Returns one prediction for each observation; their instructions may differ in length."""
 
 
 class ReadyImage(Protocol):

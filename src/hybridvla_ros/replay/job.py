@@ -19,7 +19,7 @@ from hybridvla_core.evaluation.replay.verdict import FAIL, Check, as_data, judge
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import check_fit
-from hybridvla_core.policy.interface import PolicyInterface
+from hybridvla_core.policy.interface import BatchPolicy
 from hybridvla_core.report.statistics import percentiles
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_ros.replay import bags
@@ -99,7 +99,7 @@ class Replay:
         check_fit(policy, self.config, self.robot)
         return policy
 
-    def _evaluator(self, policy: PolicyInterface, pool: FilterPool, scanned: List[Scanned]) -> Evaluator:
+    def _evaluator(self, policy: BatchPolicy, pool: FilterPool, scanned: List[Scanned]) -> Evaluator:
         total = sum(found.duration for found in scanned)
         return Evaluator(policy, self.config, self.robot, self.settings, pool, self.options.batch,
                          film_every_s=max(total / FILM_FRAMES, 0.5))

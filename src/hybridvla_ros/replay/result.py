@@ -15,7 +15,7 @@ from hybridvla_core.evaluation.replay.evaluator import Evaluator
 from hybridvla_core.evaluation.replay.report.film import Projection
 from hybridvla_core.evaluation.replay.rows import Frame
 from hybridvla_core.evaluation.replay.verdict import Check
-from hybridvla_core.policy.interface import PolicyInterface
+from hybridvla_core.policy.interface import BatchPolicy
 from hybridvla_ros.replay.frames import Observing
 from hybridvla_ros.replay.scan import Scanned
 
@@ -25,7 +25,7 @@ class Contender:
     """One checkpoint's share of a run."""
 
     folder: str
-    policy: PolicyInterface
+    policy: BatchPolicy
     evaluator: Evaluator
     senses: Optional[senses_of.SenseResult] = None
 

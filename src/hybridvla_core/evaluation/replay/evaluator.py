@@ -17,7 +17,7 @@ from hybridvla_core.evaluation.replay.settings import ReplaySettings
 from hybridvla_core.evaluation.replay.truth import Truth, TruthFinder
 from hybridvla_core.geometry.poses import angle, distance
 from hybridvla_core.policy.config import PolicyConfig
-from hybridvla_core.policy.interface import PolicyInterface
+from hybridvla_core.policy.interface import BatchPolicy
 from hybridvla_core.policy.proposing.proposals import make_proposal
 from hybridvla_core.robots.config import RobotConfig
 
@@ -32,7 +32,7 @@ class Evaluator:
     worst: how many pictures of the worst moments are kept; film_every_s: spacing of the filmstrip, s of the recording.
     """
 
-    def __init__(self, policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig, settings: ReplaySettings,
+    def __init__(self, policy: BatchPolicy, config: PolicyConfig, robot: RobotConfig, settings: ReplaySettings,
                  pool: FilterPool, batch: int = 16, worst: int = 12, film_every_s: float = 10.0) -> None:
         self.policy, self.config, self.robot, self.settings = policy, config, robot, settings
         self.rows: List[Row] = []

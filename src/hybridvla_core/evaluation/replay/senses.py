@@ -16,7 +16,7 @@ from hybridvla_core.evaluation.replay.rows import Frame
 from hybridvla_core.evaluation.replay.settings import SenseSettings
 from hybridvla_core.geometry.poses import angle, distance
 from hybridvla_core.policy.config import PolicyConfig
-from hybridvla_core.policy.interface import PolicyInterface
+from hybridvla_core.policy.interface import BatchPolicy
 from hybridvla_core.policy.proposing.proposals import targets_of
 
 
@@ -35,7 +35,7 @@ class SenseResult:
 class SenseCheck:
     """other_instructions: what else could have been asked for, in the recording's own words."""
 
-    def __init__(self, policy: PolicyInterface, config: PolicyConfig, settings: SenseSettings,
+    def __init__(self, policy: BatchPolicy, config: PolicyConfig, settings: SenseSettings,
                  other_instructions: Sequence[str]) -> None:
         self._policy, self._config, self._settings = policy, config, settings
         self._others = list(other_instructions)

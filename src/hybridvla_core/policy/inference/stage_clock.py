@@ -27,9 +27,9 @@ class StageClock:
     def _mark(self) -> Any:
         if not self._events:
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
     def _between(self, before: Any, after: Any) -> float:
-        return before.elapsed_time(after) if self._events else (after - before) * 1e3
+        return float(before.elapsed_time(after) if self._events else (after - before) * 1e3)
