@@ -11,8 +11,8 @@ cd "$ROOT" || exit 1
 # shellcheck source=scripts/lib/common.sh
 source "$ROOT/scripts/lib/common.sh"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-readonly TESTS=(test/core/model/test_decoder_oracle.py test/core/model/test_model.py test/core/transforms/test_tokenizers.py
-  test/core/checkpoints/test_convert.py test/core/checkpoints/test_convert_bases.py test/core/checkpoints/test_policy_and_checkpoint.py)
+mapfile -t TESTS < <(grep -rl --include='test_*.py' 'pytest\.mark\.versions' test | LC_ALL=C sort)
+readonly TESTS
 
 pip_in() {
   local folder="$1"
@@ -56,7 +56,7 @@ STATUS=0
 # row NAME PYTHON: runs the tests and keeps a line for the table.
 row() {
   local name="$1" python="$2" started=$SECONDS log="$ROOT/.matrix/$1.log" result columns
-  if "$python" -m pytest -q -p no:cacheprovider "${TESTS[@]}" >"$log" 2>&1; then
+  if "$python" -m pytest -q -m versions -p no:cacheprovider "${TESTS[@]}" >"$log" 2>&1; then
     result=passed
   else
     STATUS=1

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# make test: pytest for what needs no ROS, then the ROS tests, each with its own master on a free loopback port.
+# make test: pytest for what needs no ROS master, then what is marked `ros`, each with its own master on a free loopback port.
 # Called by scripts/with_env.sh. Arguments go to pytest in place of the test folders.
 set -uo pipefail
 
@@ -12,14 +12,21 @@ STATUS=0
 if [ "$#" -gt 0 ]; then
   exec python -m pytest "$@"
 fi
-python -m pytest test --ignore=test/ros --ignore=test/rigs --ignore=test/faults -n auto --dist worksteal --durations=5 || STATUS=1
+# HYBRIDVLA_COVERAGE=1 measures which lines of src the tests' own processes run; nodes are processes of their own and not counted.
+COVER=()
+if [ -n "${HYBRIDVLA_COVERAGE:-}" ]; then
+  rm -f .coverage
+  COVER=(--cov=src --cov-append --cov-report=)
+fi
+python -m pytest test -m "not ros" -n auto --dist worksteal --durations=5 "${COVER[@]}" || STATUS=1
 for folder in test/ros test/faults; do      # a process each: rospy knows one master a process
-  if [ -d "$folder" ]; then
-    python -m pytest "$folder" --durations=5 || STATUS=1
-  fi
+  python -m pytest "$folder" -m ros --durations=5 "${COVER[@]}" || STATUS=1
 done
-# Each file of the rigs has masters and launch files of its own, and rospy knows one master a process.
+# Each file of the rigs has masters and launch files of its own.
 for file in test/rigs/test_*.py; do
-  [ ! -e "$file" ] || python -m pytest "$file" --durations=5 || STATUS=1
+  python -m pytest "$file" --durations=5 "${COVER[@]}" || STATUS=1
 done
+if [ -n "${HYBRIDVLA_COVERAGE:-}" ]; then
+  python -m coverage report --sort=cover | tail -n 40 || STATUS=1
+fi
 exit "$STATUS"

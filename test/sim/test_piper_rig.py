@@ -18,6 +18,8 @@ from hybridvla_sim.tasks.tray.expert import next_keyframe, tools_in_shared_frame
 from hybridvla_sim.tasks.tray.task import INSTRUCTION
 from hybridvla_sim.tasks.tray.world import TASK
 
+pytestmark = pytest.mark.robot_computer
+
 ROBOT = load_robot(ROOT / "config" / "robots" / "agilex.yaml")
 START = {arm.name: np.array(arm.start_joints_rad) for arm in ROBOT.arms}
 

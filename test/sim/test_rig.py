@@ -21,6 +21,8 @@ from hybridvla_sim.tasks.blocks.sampler import sample_state
 from hybridvla_sim.tasks.blocks.task import BLOCK_SPACING, instruction, instructions, parse_instruction, sample_scene
 from hybridvla_sim.tasks.blocks.world import TASK
 
+pytestmark = pytest.mark.robot_computer
+
 BLOCKS = np.array([[0.40, -0.15, 0.0225], [0.40, 0.0, 0.0225], [0.45, 0.15, 0.0225], [0.50, -0.05, 0.0225]])
 PADS = np.array([[0.63, -0.21], [0.63, -0.07], [0.63, 0.07], [0.63, 0.21]])
 WORLD = WorldState(np.array([0.3, 0.0, 0.48]), 0.0, 1.0, BLOCKS, np.array([0.3, 0.0, 0.0, 0.0]), PADS)

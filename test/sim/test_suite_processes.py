@@ -16,6 +16,8 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_sim import tasks
 from hybridvla_sim.suite import run_suite
 
+pytestmark = pytest.mark.robot_computer
+
 #: `evaluate` with the policy replaced by one that never answers, so that no episode ends.
 STUCK = """
 import sys, time

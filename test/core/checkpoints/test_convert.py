@@ -21,6 +21,8 @@ from hybridvla_core.errors import CheckpointError
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.predictor import Policy
 
+pytestmark = pytest.mark.versions
+
 GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", ROOT.parent / "shared" / "golden")) / "public"
 
 

@@ -14,6 +14,8 @@ from hybridvla_core.checkpoints.openvla import RENAMES
 from hybridvla_core.errors import CheckpointError
 from hybridvla_core.policy.predictor import Policy
 
+pytestmark = pytest.mark.versions
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -20,6 +20,8 @@ from hybridvla_core.policy.predictor import Policy
 from hybridvla_core.transforms.images import fit
 from hybridvla_core.transforms.normalise import Normaliser
 
+pytestmark = pytest.mark.versions
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -11,6 +11,8 @@ from hybridvla_core.model.decoder import Decoder
 from hybridvla_core.model.layers import KVCache
 from hybridvla_core.model.timm_import import vision_transformer
 
+pytestmark = pytest.mark.versions
+
 SHAPES = {
     "llama": DecoderConfig("llama", 64, 3, 4, 4, 96, 120, 1e-5, 10000.0, 16),
     "llama, grouped": DecoderConfig("llama", 96, 2, 6, 2, 128, 120, 1e-6, 500000.0, 16),

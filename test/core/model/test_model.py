@@ -23,6 +23,8 @@ from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.inference.noise import draw_noise
 from hybridvla_core.policy.inference.plain import PlainDecoding
 
+pytestmark = pytest.mark.versions
+
 GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", ROOT.parent / "shared" / "golden")) / "public"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no recorded fixtures at {GOLDEN}")
 

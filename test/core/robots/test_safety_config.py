@@ -11,6 +11,8 @@ from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import RobotConfig, load_robot
 from hybridvla_ros import adapters
 
+pytestmark = pytest.mark.robot_computer
+
 ROBOTS = ROOT / "config" / "robots"
 
 

@@ -5,6 +5,8 @@ from safety_rig import DOWN, Rig
 
 from hybridvla_core.contracts import ArmTarget, DeltaBase, Pose
 
+pytestmark = pytest.mark.robot_computer
+
 
 @pytest.mark.parametrize("spoil, words", [
     (dict(epoch=0), "start at 1"),

@@ -8,6 +8,8 @@ from safety_rig import ROBOTS, Rig
 from hybridvla_core.contracts import Mode, Prediction
 from hybridvla_core.robots.config import CautionConfig, load_robot
 
+pytestmark = pytest.mark.robot_computer
+
 RULES = CautionConfig(enabled=True, distance_m=0.03, angle_rad=0.3, confidence=0.5, scale=0.4)
 NAN = float("nan")
 DOUBTFUL = [dict(path_distance=0.031), dict(path_angle=0.31), dict(mean_confidence=0.49),

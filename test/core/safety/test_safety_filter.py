@@ -9,6 +9,8 @@ from hybridvla_core.contracts import Pose
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.safety.status import Reason, State
 
+pytestmark = pytest.mark.robot_computer
+
 
 def at_target(output):
     return output.status.at_target

@@ -7,6 +7,8 @@ from safety_rig import Rig
 from hybridvla_core.safety.execution.way_to_start import WayToStart
 from hybridvla_core.safety.status import State
 
+pytestmark = pytest.mark.robot_computer
+
 AWAY = {"right": np.array([-0.4, 1.6, -1.3, 0.2, 0.7, 0.3]), "left": np.array([0.3, 1.5, -1.4, -0.1, 0.8, 0.0])}
 
 

@@ -11,6 +11,8 @@ from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_core.robots.limits import Plane
 from hybridvla_core.safety.motion.last_check import ArmCheck, LastCheck
 
+pytestmark = pytest.mark.robot_computer
+
 ROBOTS = ROOT / "config" / "robots"
 ROBOT = load_robot(ROBOTS / "sim_fr3.yaml")
 ARM, DT = ROBOT.arms[0], ROBOT.dt

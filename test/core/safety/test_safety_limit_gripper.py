@@ -12,6 +12,8 @@ from hybridvla_core.robots.config import load_robot
 from hybridvla_core.safety.execution.gripper import GripperSequencer
 from hybridvla_core.safety.execution.gripper_stream import GripperLimit
 
+pytestmark = pytest.mark.robot_computer
+
 ROBOTS = ROOT / "config" / "robots"
 ROBOT = load_robot(ROBOTS / "agilex.yaml")
 GRIPPER, DT = ROBOT.arms[0].gripper, ROBOT.dt

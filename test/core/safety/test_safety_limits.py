@@ -17,6 +17,8 @@ from hybridvla_core.safety.limits.singularity import smallest_singular_values
 from hybridvla_core.safety.motion.braking import Braking
 from hybridvla_core.safety.motion.solver import StepSolver
 
+pytestmark = pytest.mark.robot_computer
+
 ROBOTS = ROOT / "config" / "robots"
 ROBOT = load_robot(ROBOTS / "sim_fr3.yaml")
 ARM = ROBOT.arms[0]

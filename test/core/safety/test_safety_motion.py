@@ -17,6 +17,8 @@ from hybridvla_core.safety.motion.motion import Motion
 from hybridvla_core.safety.motion.pursuit import Goal
 from hybridvla_core.safety.status import Reason
 
+pytestmark = pytest.mark.robot_computer
+
 ROBOTS = ROOT / "config" / "robots"
 ROBOT = load_robot(ROBOTS / "sim_fr3.yaml")
 DUAL = load_robot(ROBOTS / "sim_dual.yaml")

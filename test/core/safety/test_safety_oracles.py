@@ -14,6 +14,8 @@ from hybridvla_core.safety.limits.limit import Trajectory
 from hybridvla_core.safety.motion.pursuit import PLAN
 from hybridvla_core.safety.motion.solver import StepSolver
 
+pytestmark = pytest.mark.robot_computer
+
 ROBOTS = ROOT / "config" / "robots"
 
 # frankaemika/docs control_parameters.rst, written as a URDF: the joint frames of the table by roll, pitch, yaw. Its

@@ -15,6 +15,8 @@ from hybridvla_core.safety.motion.motion import Motion
 from hybridvla_core.safety.outputs.audit import CommandAudit
 from hybridvla_core.safety.status import ArmCommand, State
 
+pytestmark = pytest.mark.robot_computer
+
 CONFIG = load_robot(ROBOTS / "sim_fr3.yaml")
 ARM = CONFIG.arms[0]
 START = np.array(ARM.start_joints_rad)

@@ -7,6 +7,8 @@ from safety_rig import Rig
 
 from hybridvla_core.safety.status import Reason, State
 
+pytestmark = pytest.mark.robot_computer
+
 
 def moving(robot="sim_fr3", change=None, target=(0.5, 0.2, 0.3)):
     rig = Rig(robot, change=change).start()

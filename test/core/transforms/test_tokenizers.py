@@ -11,6 +11,8 @@ from hybridvla_core.checkpoints.tokenizer import check_tokenizer
 from hybridvla_core.errors import CheckpointError, ObservationError
 from hybridvla_core.transforms.prompt import PromptEncoder
 
+pytestmark = pytest.mark.versions
+
 FAMILIES = {"llama": llama_tokenizer, "phi": codegen_tokenizer}
 
 

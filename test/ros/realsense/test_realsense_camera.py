@@ -15,6 +15,8 @@ from hybridvla_ros.realsense import sdk
 from hybridvla_ros.realsense.camera import CameraState, RealsenseCamera
 from hybridvla_ros.realsense.config import DeviceConfig, RealsenseConfig
 
+pytestmark = pytest.mark.robot_computer
+
 FRONT = {"name": "camera_front", "serial": "111"}
 TIMES = {"frame_timeout_s": 0.3, "reset_interval_s": 0.3, "reset_timeout_s": 0.5, "start_timeout_s": 0.05}
 

@@ -2,8 +2,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from hybridvla_ros.realsense.clock import FrameClock
+
+pytestmark = pytest.mark.robot_computer
 
 
 def test_host_times_are_taken_as_they_are_and_impossible_ones_are_not_believed():

@@ -1,0 +1,13 @@
+"""Which tests run where: a test that works on a ROS master, by whatever fixture, is marked `ros`."""
+from __future__ import annotations
+
+import pytest
+
+#: Fixtures that bring a master to the test's process, which can know only one.
+MASTERS = {"bench", "master"}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if MASTERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.ros)
