@@ -1,7 +1,6 @@
 """The safety filter node: a fixed rate on monotonic time around `SafetyFilter`. Imports neither torch nor a model."""
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from typing import Any, Dict, Tuple
@@ -15,13 +14,13 @@ from std_srvs.srv import SetBool, SetBoolResponse, Trigger, TriggerResponse
 from hybridvla.msg import ActionProposal, PolicyHeartbeat, SafetyStatus
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import ArmState
-from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_core.safety.status import Reason, State
 from hybridvla_ros import adapters
 from hybridvla_ros.filter_handle import Operator
 from hybridvla_ros.messages import conversions
+from hybridvla_ros.runtime.already_running import ASKS, refuse_if_running
 from hybridvla_ros.runtime.graph_watch import GraphWatch
 from hybridvla_ros.runtime.node_support import (
     Diagnostics,
@@ -210,26 +209,12 @@ class SafetyNode:
 
 
 def refuse_second_filter() -> None:
-    """Raises HybridVLAError when another node already offers the filter's services."""
+    """Raises HybridVLAError when another node offers the filter's services, or may offer them."""
     try:
-        owner = rosgraph.Master("/safety_filter_start").lookupService("/hybridvla/safety/activate")
-    except rosgraph.MasterException:
-        return
-    except OSError:
-        return          # no master yet: init_node waits for one, and the question is asked again then
-    if not _answers(owner):
-        return          # left behind by a filter that was killed
-    raise HybridVLAError(f"another safety filter is running ({owner}); stop it before starting this one")
-
-
-def _answers(uri: str) -> bool:
-    """Whether something still listens at rosrpc://host:port."""
-    host, _, port = uri.rpartition("//")[2].rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=1.0):
-            return True
-    except OSError:
-        return False
+        owner = rosgraph.Master(ASKS).lookupService("/hybridvla/safety/activate")
+    except (rosgraph.MasterException, OSError):
+        return          # nobody does, or there is no master yet: init_node waits for one, and the question is asked again then
+    refuse_if_running("another safety filter", owner)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
+from hybridvla_ros.runtime.already_running import own_name, refuse_taken_name
 from hybridvla_ros.runtime.graph_watch import GraphWatch
 from hybridvla_ros.runtime.memory import keep_freed_memory
 
@@ -66,11 +67,12 @@ def run_node(name: str, main: Callable[[], None], before: Callable[[], None] = l
              stays_known: bool = False) -> None:
     """Initialise, run, and turn an explained error into one line and exit status 1.
 
-    before: what must hold before this node takes its name; a name taken twice ends the node that had it. stays_known: a
-    master that was restarted hears of this node again.
+    before: what must hold before this node takes its name; a name taken twice ends the node that had it, so a name that is in
+    use, or may be, is refused. stays_known: a master that was restarted hears of this node again.
     """
     try:
         before()
+        refuse_taken_name(own_name(name))
     except HybridVLAError as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(1)
