@@ -30,6 +30,7 @@ from hybridvla_ros.observation.camera_feed import CameraFeed
 from hybridvla_ros.runtime.node_support import Diagnostics, package_path, publish_unless_ending, require_parameter
 from hybridvla_ros.runtime.overload import Overload
 from hybridvla_ros.runtime.pacing import SWITCH_S
+from hybridvla_ros.runtime.ros_clock import clock_problem
 from hybridvla_ros.runtime.threads import use_threads
 
 HEARTBEAT_S = 0.1
@@ -145,7 +146,7 @@ class PolicyNode:
         news = self.feed.sync.news
         found, problem = self.feed.latest()
         if found is None:
-            return problem
+            return clock_problem() or problem
         moment = (found.stamp_ns, self.proposer.instruction_sequence)
         stamp = found.stamp_ns * 1e-9
         if moment == self._used or not (self.proposer.wants(stamp) and self.proposer.covers(stamp)):

@@ -23,6 +23,7 @@ from hybridvla_ros.realsense.camera import CameraState, ColourFrame, RealsenseCa
 from hybridvla_ros.realsense.config import DeviceConfig, RealsenseConfig
 from hybridvla_ros.realsense.sdk import connected, load_sdk
 from hybridvla_ros.runtime.node_support import package_path, publish_unless_ending, require_parameter, run_node
+from hybridvla_ros.runtime.ros_clock import Rate
 
 #: Distortion models of the SDK that are OpenCV's (k1, k2, p1, p2, k3).
 PLUMB_BOB = ("brown_conrady", "inverse_brown_conrady", "modified_brown_conrady", "none")
@@ -57,7 +58,7 @@ class RealsenseNode:
             self._threads.append(threading.Thread(target=self._run, args=(camera,), daemon=True))
             self._threads[-1].start()
         self._diagnostics = rospy.Publisher("/diagnostics", DiagnosticArray, queue_size=2)
-        self._timer = rospy.Timer(rospy.Duration(1.0), self._report)
+        self._reports = Rate(1.0, self._report)
 
     @staticmethod
     def _clock_ns() -> int:
@@ -94,16 +95,16 @@ class RealsenseNode:
                 return TriggerResponse(False, camera.message)
             camera.locked = {}
             camera.request("lock")
-            deadline = rospy.Time.now() + rospy.Duration(LOCK_TIMEOUT_S)
-            while not camera.locked and rospy.Time.now() < deadline and not rospy.is_shutdown():
-                rospy.sleep(0.02)
+            deadline = time.monotonic() + LOCK_TIMEOUT_S
+            while not camera.locked and time.monotonic() < deadline and not rospy.is_shutdown():
+                time.sleep(0.02)
             if not camera.locked:
                 return TriggerResponse(False, f"{camera.config.label} has no exposure or white balance that can be fixed")
             values = ", ".join(f"{key}: {value:g}" for key, value in camera.locked.items())
             return TriggerResponse(True, f"fixed until the node ends; write into the configuration to keep it: {values}")
         return call
 
-    def _report(self, _event: Any) -> None:
+    def _report(self) -> None:
         array = DiagnosticArray()
         array.header.stamp = rospy.Time.now()
         for camera in self.cameras:
@@ -116,6 +117,7 @@ class RealsenseNode:
 
     def _close(self) -> None:
         """rospy calls this before is_shutdown() is true: a camera closed under its thread would be found and opened again."""
+        self._reports.end()
         for camera in self.cameras:
             camera.ended.set()
         deadline = time.monotonic() + END_TIMEOUT_S

@@ -14,6 +14,7 @@ from hybridvla_core.paths import ROOT
 from hybridvla_ros.runtime.already_running import own_name, refuse_taken_name
 from hybridvla_ros.runtime.graph_watch import GraphWatch
 from hybridvla_ros.runtime.memory import keep_freed_memory
+from hybridvla_ros.runtime.ros_clock import Rate, clock_problem, watch_clock
 
 
 def package_path(path: str) -> Path:
@@ -78,6 +79,7 @@ def run_node(name: str, main: Callable[[], None], before: Callable[[], None] = l
         sys.exit(1)
     keep_freed_memory()
     rospy.init_node(name)
+    watch_clock()
     if stays_known:
         GraphWatch()
     try:
@@ -106,17 +108,24 @@ def publish_unless_ending(publisher: rospy.Publisher, message: Any) -> bool:
 
 
 class Diagnostics:
-    """One `/diagnostics` entry a second (REP-107); `report` gives (level, message, values)."""
+    """One `/diagnostics` entry a second (REP-107), also while simulated time stands still, which it then names.
+
+    Args:
+        subsystem: What is reported on; the entry is called `node: subsystem`.
+        report: Returns level, message and values.
+    """
 
     def __init__(self, subsystem: str, report: Callable[[], Tuple[int, str, Dict[str, object]]]) -> None:
         self._name = f"{rospy.get_name().lstrip('/')}: {subsystem}"
         self._report = report
         self._publisher = rospy.Publisher("/diagnostics", DiagnosticArray, queue_size=2)
-        # A looping bag sets simulated time back; without `reset` that would end the timer.
-        self._timer = rospy.Timer(rospy.Duration(1.0), self._publish, reset=True)
+        self._reports = Rate(1.0, self._publish)
 
-    def _publish(self, _event) -> None:
+    def _publish(self) -> None:
         level, message, values = self._report()
+        stopped = clock_problem()
+        if stopped and stopped not in message:
+            level, message = max(level, DiagnosticStatus.WARN), f"{stopped}; {message}" if message else stopped
         entries: List[KeyValue] = [KeyValue(str(key), str(value)) for key, value in values.items()]
         array = DiagnosticArray(status=[DiagnosticStatus(level=level, name=self._name, message=message, values=entries)])
         array.header.stamp = rospy.Time.now()

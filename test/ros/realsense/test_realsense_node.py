@@ -123,16 +123,13 @@ def test_a_node_that_ends_leaves_the_cameras_closed(bench):
     context = rs.context()
     soft = SoftCamera("333").plug(context)
     node = RealsenseNode(rs, context, RealsenseConfig(devices=(DeviceConfig("camera_z", "333"),)))
-    try:
-        with Streaming(soft):
-            bench.until(lambda: node.cameras[0].counters["frames"] > 2, "frames")
-            node._close()
-            assert not any(thread.is_alive() for thread in node._threads)
-            time.sleep(1.0)
-        camera = node.cameras[0]
-        assert camera.state is CameraState.SEARCHING and camera.message == "closed" and camera.counters["reconnects"] == 0
-    finally:
-        node._timer.shutdown()
+    with Streaming(soft):
+        bench.until(lambda: node.cameras[0].counters["frames"] > 2, "frames")
+        node._close()
+        assert not any(thread.is_alive() for thread in node._threads)
+        time.sleep(1.0)
+    camera = node.cameras[0]
+    assert camera.state is CameraState.SEARCHING and camera.message == "closed" and camera.counters["reconnects"] == 0
 
 
 def run_node(*arguments):

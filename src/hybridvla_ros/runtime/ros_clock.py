@@ -1,0 +1,105 @@
+"""ROS time that stands still: `/use_sim_time` is set, and nobody publishes `/clock`; and work at a rate of wall time."""
+from __future__ import annotations
+
+import threading
+import time
+from typing import Callable
+
+import rospy
+
+#: How often a node looks at ROS time, and for how long that may stand still before it is named, s.
+PERIOD_S, STILL_S = 0.5, 3.0
+
+
+class StoppedClock:
+    """Judges ROS time at each look.
+
+    Args:
+        simulated: Whether this node takes its time from `/clock`.
+        ros_now: ROS time, s.
+        wall: Time that goes on evenly, s.
+    """
+
+    def __init__(self, simulated: Callable[[], bool] = lambda: not rospy.rostime.is_wallclock(),
+                 ros_now: Callable[[], float] = lambda: rospy.Time.now().to_sec(),
+                 wall: Callable[[], float] = time.monotonic) -> None:
+        self._simulated, self._ros_now, self._wall = simulated, ros_now, wall
+        self._last, self._changed_at = -1.0, wall()
+        self._lock = threading.Lock()
+        self._problem = ""
+
+    def look(self) -> str:
+        """Returns a sentence while ROS time stands still, or an empty string."""
+        with self._lock:
+            if not self._simulated():
+                self._problem = ""
+                return ""
+            stamp, now = self._ros_now(), self._wall()
+            if stamp != self._last:
+                self._last, self._changed_at = stamp, now
+            still = now - self._changed_at
+            if still < STILL_S:
+                self._problem = ""
+            elif stamp:
+                self._problem = (f"/use_sim_time is true and /clock has stood still for {still:.0f} s, so that time stands still "
+                                 "for this node: what publishes /clock is paused or gone")
+            else:
+                self._problem = ("/use_sim_time is true and nothing comes on /clock, so that time stands still for this node; "
+                                 "start what publishes /clock, or, if an earlier session left the parameter: rosparam set "
+                                 "/use_sim_time false, and start the nodes again")
+            return self._problem
+
+    @property
+    def problem(self) -> str:
+        """Returns what the last look found."""
+        return self._problem
+
+
+#: One for each process, as rospy's time is.
+_CLOCK = StoppedClock()
+
+
+def clock_problem() -> str:
+    """Returns why ROS time means nothing in this process now, or an empty string. Needs `watch_clock`."""
+    return _CLOCK.problem
+
+
+def watch_clock() -> None:
+    """Names a clock that stands still in this node's log, once for each time that it does."""
+    named = [False]
+
+    def look() -> None:
+        problem = _CLOCK.look()
+        if problem and not named[0]:
+            rospy.logerr("%s: %s", rospy.get_name(), problem)
+        elif named[0] and not problem:
+            rospy.logwarn("%s: /clock goes on", rospy.get_name())
+        named[0] = bool(problem)
+    Rate(PERIOD_S, look)
+
+
+class Rate:
+    """Calls at a rate of the computer's own clock until the node ends: a timer of rospy stands still with `/clock`.
+
+    An error of the call is logged and does not end the rate.
+
+    Args:
+        seconds: Between two calls.
+        call: What is called, on a thread of its own.
+    """
+
+    def __init__(self, seconds: float, call: Callable[[], None]) -> None:
+        self._seconds, self._call = seconds, call
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def end(self) -> None:
+        """Ends the calls; one that runs is not waited for."""
+        self._ended.set()
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._seconds) and not rospy.core.is_shutdown_requested():
+            try:
+                self._call()
+            except Exception as error:  # noqa: BLE001  # it is said, and the next call may do better
+                rospy.logerr("%s: %s: %s", rospy.get_name(), type(error).__name__, error)
