@@ -1,0 +1,83 @@
+"""`hybridvla dataset inspect | stats | merge | export` on small data sets."""
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from hybridvla_cli.__main__ import main
+from hybridvla_core.data.lerobot import layout
+from hybridvla_core.data.lerobot.layout import Description
+from hybridvla_core.data.lerobot.reader import LeRobotDataset
+from hybridvla_core.data.lerobot.writer import TRAIN, VALIDATION, DatasetWriter
+
+NAMES = tuple(f"c{i}" for i in range(7))
+VIEWS = {"front": (32, 48)}
+
+
+def write(folder, shift=0.0, splits=(TRAIN, TRAIN, VALIDATION), views=VIEWS, seed=1):
+    rng = np.random.default_rng(seed)
+    with DatasetWriter(folder, Description(folder.name, 10.0, views, NAMES, NAMES, grippers=(6,))) as out:
+        for number, split in enumerate(splits):
+            with out.episode(f"{folder.name} {number}", success=True, split=split) as episode:
+                for _ in range(30):
+                    images = {view: np.full((*size, 3), 80 + number, np.uint8) for view, size in views.items()}
+                    episode.add(images, rng.normal(size=7) + shift, rng.normal(size=7) + shift, f"do {number}")
+        out.finish()
+    return folder
+
+
+def numbers(folder, key):
+    data = LeRobotDataset(folder)
+    return np.concatenate([getattr(data.rows(i), key) for i in range(len(data.episodes))]).astype(np.float64)
+
+
+def test_merged_statistics_are_those_of_all_frames_and_never_averaged(tmp_path):
+    one, two = write(tmp_path / "one"), write(tmp_path / "two", shift=5.0, splits=(TRAIN,), seed=2)
+    assert main(["dataset", "merge", str(one), str(two), "-o", str(tmp_path / "both")]) == 0
+    entry = json.loads((tmp_path / "both" / layout.STATISTICS).read_text())["both"]["action"]
+    together = np.concatenate([numbers(one, "action"), numbers(two, "action")])
+    np.testing.assert_array_equal(entry["q99"], np.quantile(together, 0.99, axis=0))
+    data = LeRobotDataset(tmp_path / "both")
+    assert len(data) == 120 and data.info["splits"] == {"train": "0:3", "validation": "3:4"}
+    assert abs(int(data.sample(0).images["front"].mean()) - 80) < 4 and data.sample(119).instruction == "do 2"
+
+
+def test_sets_of_another_kind_are_not_merged(tmp_path, capsys):
+    one, two = write(tmp_path / "one"), write(tmp_path / "two", views={"wrist": (32, 48)})
+    assert main(["dataset", "merge", str(one), str(two), "-o", str(tmp_path / "both")]) == 1
+    assert "views are" in capsys.readouterr().err and not (tmp_path / "both").exists()
+
+
+def test_a_damaged_episode_is_left_out_of_a_merge_by_name(tmp_path):
+    one, summary = write(tmp_path / "one"), tmp_path / "s.json"
+    sorted((one / "videos").rglob("*.mp4"))[1].write_bytes(b"\0" * 999)
+    assert main(["dataset", "inspect", str(one), "--json", str(summary)]) == 1
+    assert [entry["episode"] for entry in json.loads(summary.read_text())["problems"]] == [1]
+    assert main(["dataset", "merge", str(one), "-o", str(tmp_path / "rest"), "--json", str(summary)]) == 0
+    said = json.loads(summary.read_text())
+    assert said["episodes"] == 2 and said["flagged"][0]["episode"] == "one 1"
+
+
+def test_statistics_of_another_set_are_refused(tmp_path, capsys):
+    one, two, file = write(tmp_path / "one"), write(tmp_path / "two", shift=0.8, seed=4), tmp_path / "statistics.json"
+    assert main(["dataset", "stats", str(one), "-o", str(file)]) == 0
+    assert json.loads(file.read_text()) == json.loads((one / layout.STATISTICS).read_text())
+    assert main(["dataset", "stats", str(one), "--against", str(file)]) == 0
+    assert main(["dataset", "stats", str(two), "--against", str(file)]) == 1
+    assert "another data set's" in capsys.readouterr().err
+
+
+def test_one_split_is_exported(tmp_path):
+    one = write(tmp_path / "one")
+    assert main(["dataset", "export", str(one), "--split", "validation", "-o", str(tmp_path / "held")]) == 0
+    data = LeRobotDataset(tmp_path / "held")
+    assert len(data) == 30 and data.sample(0).instruction == "do 2"
+
+
+@pytest.mark.parametrize("word", ["nowhere", "empty"])
+def test_what_is_no_data_set_is_one_sentence(tmp_path, capsys, word):
+    (tmp_path / "empty").mkdir()
+    assert main(["dataset", "inspect", str(tmp_path / word)]) == 1
+    assert "no whole data set" in capsys.readouterr().err
