@@ -15,6 +15,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
                                    description="Makes, inspects, merges and exports data sets on disk (LeRobotDataset v3).")
     actions = parser.add_subparsers(dest="action", required=True, metavar="action")
     _from_bags(actions)
+    rlds = _action(actions, "from-rlds", "turn an Open X-Embodiment set (RLDS) into a data set")
+    rlds.add_argument("folder", metavar="DIR", help="folder of one version: features.json and .tfrecord files")
+    rlds.add_argument("-o", "--output", required=True, metavar="DIR", help="new folder")
+    rlds.add_argument("--standard", metavar="FILE", help="description of the set; the one in config/rlds if left out")
+    rlds.add_argument("--report", help="write one HTML page: flagged episodes first, film strips, plots, statistics")
     inspect = _action(actions, "inspect", "say what a data set holds and what is wrong with it")
     inspect.add_argument("dataset", metavar="DIR")
     inspect.add_argument("--no-videos", action="store_true", help="do not decode the ends of the videos")
@@ -63,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
     from hybridvla_cli.dataset_parts.manage import as_text
     from hybridvla_core.files import write_json
 
-    result = {"from-bags": _run_from_bags, "inspect": _run_inspect, "stats": _run_stats, "merge": _run_merge,
+    result = {"from-bags": _run_from_bags, "from-rlds": _run_from_rlds,
+              "inspect": _run_inspect, "stats": _run_stats, "merge": _run_merge,
               "export": _run_export}[args.action](args)
     write_json(args.json, result)
     print(as_text(result) if args.action != "stats" else json.dumps(result, indent=2))
@@ -87,6 +93,18 @@ def _run_from_bags(args: argparse.Namespace) -> Dict[str, Any]:
         path(args.scratch))).run()
     _report(args.report, Path(args.output))
     return result
+
+
+def _run_from_rlds(args: argparse.Namespace) -> Dict[str, Any]:
+    from tqdm import tqdm
+
+    from hybridvla_core.data.rlds.convert import convert
+
+    with tqdm(unit="episodes", desc="from-rlds", leave=False) as bar:
+        out = convert(Path(args.folder), Path(args.output), Path(args.standard) if args.standard else None,
+                      lambda _name: bar.update(1) and None)
+    _report(args.report, Path(args.output))
+    return {"dataset": args.output, "episodes": out.episodes, "frames": out.frames, "flagged": out.provenance.flagged}
 
 
 def _run_inspect(args: argparse.Namespace) -> Dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Open X-Embodiment sets (RLDS in TFRecord files), read once and written as LeRobotDataset; no TensorFlow."""

@@ -1,0 +1,132 @@
+"""A folder of RLDS files into a LeRobotDataset; damaged records are flagged, the others go on."""
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from hybridvla_core.data.lerobot import layout
+from hybridvla_core.data.lerobot.layout import Description, Provenance
+from hybridvla_core.data.lerobot.writer import TRAIN, VALIDATION, DatasetWriter, WriteError
+from hybridvla_core.data.rlds.records import RecordError, Values, features_of, records
+from hybridvla_core.data.rlds.standard import NAMES, RldsStandard, standard_for, standardise
+from hybridvla_core.errors import DataError
+
+SPLITS = {"train": TRAIN, "val": VALIDATION, "validation": VALIDATION, "test": VALIDATION}
+
+
+def convert(folder: Path, target: Path, standard_file: Optional[Path] = None,
+            told: Callable[[str], None] = lambda text: None) -> DatasetWriter:
+    """Reads every record of `folder` and writes `target`.
+
+    Args:
+        folder: holds `features.json` and `NAME-SPLIT.tfrecord-*` files.
+        target: new folder.
+        standard_file: description of the set; the one in config/rlds otherwise.
+        told: hears of every episode, for a progress bar.
+
+    Returns:
+        The writer that has finished; it knows counts and flags.
+
+    Raises:
+        DataError: for a folder without records, an unknown set, or when no episode can be used.
+    """
+    files = _files(folder)
+    standard = standard_for(files[0][0], standard_file)
+    flagged, out = Provenance(), None
+    try:
+        for split in (TRAIN, VALIDATION):
+            for _, part, path in files:
+                if SPLITS.get(part, TRAIN) != split:
+                    continue
+                for number, record in records(path):
+                    name = f"{path.name} #{number}"
+                    told(name)
+                    try:
+                        if isinstance(record, RecordError):
+                            raise record
+                        steps, images, texts = _steps(standard, features_of(record))
+                        if out is None:
+                            out = DatasetWriter(target, _description(standard, target, images))
+                        _write(out, standard, name, split, steps, images, texts)
+                    except WriteError:
+                        raise
+                    except DataError as error:
+                        flagged.flag(name, str(error), False)
+        if out is None:
+            raise DataError(f"{folder}: no episode can be used: " + "; ".join(entry["reason"] for entry in flagged.flagged[:3]))
+        out.provenance.flagged += flagged.flagged
+        out.finish()
+        return out
+    finally:
+        if out is not None:
+            out.__exit__(None, None, None)
+
+
+def _files(folder: Path) -> List[Tuple[str, str, Path]]:
+    """(set, split, file) of the record files."""
+    found = []
+    for path in sorted(folder.glob("*.tfrecord*")):
+        name, _, part = path.name.split(".tfrecord")[0].rpartition("-")
+        if name:
+            found.append((name, part, path))
+    if not found:
+        raise DataError(f"{folder}: holds no NAME-SPLIT.tfrecord files; give the folder of one version of a set (…/1.0.0)")
+    if not (folder / "features.json").is_file():
+        raise DataError(f"{folder}: features.json is missing; this is no whole RLDS set")
+    if len({name for name, _, _ in found}) > 1:
+        raise DataError(f"{folder}: holds several sets: {', '.join(sorted({name for name, _, _ in found}))}")
+    return found
+
+
+def _steps(standard: RldsStandard, found: Dict[str, Values]) -> Tuple[Dict[str, np.ndarray], Dict[str, List[bytes]], List[str]]:
+    """(numbers by key (N, channels), encoded images by view, texts), without the steps that are skipped."""
+    def get(key: str) -> Any:
+        if f"steps/{key}" not in found:
+            raise DataError(f"steps/{key} is missing; it has {', '.join(sorted(found))[:300]}")
+        return found[f"steps/{key}"]
+
+    images = {view: get(key) for view, key in standard.views.items()}
+    lengths = {len(pictures) for pictures in images.values()}
+    if len(lengths) != 1 or not min(lengths) > standard.skip_first + 1:
+        raise DataError(f"its views have {sorted(lengths)} images; one number, above {standard.skip_first + 1}, is needed")
+    length, skip = lengths.pop(), standard.skip_first
+    parts = (standard.translation, standard.rotation, standard.gripper, standard.state_translation, standard.state_rotation,
+             standard.state_gripper)
+    steps = {}
+    for key in {part.key for part in parts}:
+        flat = np.asarray(get(key), dtype=np.float64)
+        if flat.size % length:
+            raise DataError(f"steps/{key} has {flat.size} numbers for {length} steps")
+        steps[key] = flat.reshape(length, -1)[skip:]
+    texts = [" ".join(text.decode("utf-8", errors="replace").split()) for text in get(standard.instruction)][skip:]
+    if len(texts) != length - skip:
+        raise DataError(f"steps/{standard.instruction} has {len(texts) + skip} texts for {length} steps")
+    return steps, {view: pictures[skip:] for view, pictures in images.items()}, texts
+
+
+def _description(standard: RldsStandard, target: Path, images: Dict[str, List[bytes]]) -> Description:
+    firsts = {view: _decode(pictures[0], view) for view, pictures in images.items()}
+    views = {view: (first.shape[0], first.shape[1]) for view, first in firsts.items()}
+    convention = {"translation": "delta_base_frame", "rotation": "delta_euler_xyz", "gripper_sense": "one_is_open",
+                  "delta_base": "measured", "action_period_s": 1.0 / standard.fps, "state_source": "measured"}
+    return Description(target.resolve().name, standard.fps, views, NAMES, NAMES, (6,), layout.NEXT_POSE,
+                       standard.dataset, convention)
+
+
+def _write(out: DatasetWriter, standard: RldsStandard, name: str, split: str, steps: Dict[str, np.ndarray],
+           images: Dict[str, List[bytes]], texts: List[str]) -> None:
+    state, action = standardise(standard, steps)
+    with out.episode(name, None, split) as episode:
+        for i in range(len(state)):
+            episode.add({view: _decode(pictures[i], view) for view, pictures in images.items()}, state[i], action[i], texts[i])
+
+
+def _decode(data: bytes, view: str) -> np.ndarray:
+    try:
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    except (UnidentifiedImageError, OSError, ValueError) as error:
+        raise DataError(f"an image of view {view} cannot be decoded ({error})") from error
