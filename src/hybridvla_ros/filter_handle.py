@@ -1,8 +1,8 @@
-"""The filter as an adapter's slower work sees it: may something move, make it stop, let it go on."""
+"""The filter as slower work of an adapter uses it: asks whether something may move, makes it stop, lets it go on."""
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Tuple
+from typing import Any, Callable, ContextManager, Tuple
 
 from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_core.safety.status import State
@@ -11,22 +11,24 @@ PATIENCE_S = 3.0
 HOMING_S = 90.0
 
 
-class Operator:
+class FilterHandle:
     """Calls may block; never from the control thread. lock: the one that serialises the filter's calls."""
 
-    def __init__(self, safety: SafetyFilter, lock: Any) -> None:
+    def __init__(self, safety: SafetyFilter, lock: ContextManager[Any]) -> None:
         self._filter, self._lock = safety, lock
 
     @property
     def state(self) -> State:
+        """Returns the filter's state."""
         return self._filter.state
 
     @property
     def dry_run(self) -> bool:
+        """Tells whether the filter computes everything and commands nothing."""
         return self._filter.dry_run
 
     def deactivate(self) -> str:
-        """Brake and make inactive; a sentence when that is not what the filter is after a while."""
+        """Brakes and makes the filter inactive; returns a sentence when it is not so after a while."""
         with self._lock:
             self._filter.activate(False, time.monotonic())
         deadline = time.monotonic() + PATIENCE_S
@@ -35,11 +37,11 @@ class Operator:
         return "" if self.state == State.INACTIVE else f"the filter is {self.state.name}; call resume first"
 
     def activate(self) -> Tuple[bool, str]:
-        """Once the arms rest."""
+        """Activates the filter once the arms rest."""
         return self.patiently(lambda now: self._filter.activate(True, now))
 
     def patiently(self, call: Callable[[float], Tuple[bool, str]]) -> Tuple[bool, str]:
-        """A call that needs resting arms: they may still be settling after what moved them."""
+        """Repeats a call that needs resting arms while they still settle after what moved them."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
             with self._lock:
@@ -51,7 +53,7 @@ class Operator:
             time.sleep(0.05)
 
     def forbids(self) -> str:
-        """Why nothing may move by other hands than the filter's now, or an empty string."""
+        """Says why nothing but the filter may move the arms now; empty when it may."""
         if self.dry_run:
             return "this is a dry run: nothing is commanded"
         if self.state != State.INACTIVE:
@@ -61,7 +63,7 @@ class Operator:
         return ""
 
     def go_to_start(self) -> Tuple[bool, str]:
-        """The filter's own slow way to the start joints, for a robot that is commanded by joints; returns at its end."""
+        """Moves by the filter's own slow way to the start joints, for a robot commanded by joints; returns at its end."""
         if self.dry_run:
             return False, "this is a dry run: nothing is commanded"
         done, message = self.patiently(self._filter.go_to_start)

@@ -18,7 +18,7 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_core.safety.status import Reason, State
 from hybridvla_ros import adapters
-from hybridvla_ros.filter_handle import Operator
+from hybridvla_ros.filter_handle import FilterHandle
 from hybridvla_ros.messages import conversions
 from hybridvla_ros.runtime.already_running import ASKS, refuse_if_running
 from hybridvla_ros.runtime.graph_watch import GraphWatch
@@ -54,8 +54,8 @@ class SafetyNode:
         self._policy_heard, self._policy_says = float("-inf"), ""
         self._require_policy = bool(rospy.get_param("~require_policy", True))
         self._pace = Pace(config.tick_hz)
-        self.operator = Operator(self.filter, self._lock)
-        self.adapter = adapters.make(config, self._on_state, self.operator)
+        self.handle = FilterHandle(self.filter, self._lock)
+        self.adapter = adapters.make(config, self._on_state, self.handle)
         rospy.Subscriber(config.topics.get("proposal", "/hybridvla/policy/proposal"), ActionProposal, self._on_proposal,
                          queue_size=10, tcp_nodelay=True)
         rospy.Subscriber(config.topics.get("heartbeat", "/hybridvla/policy/heartbeat"), PolicyHeartbeat,
@@ -126,13 +126,13 @@ class SafetyNode:
         if missing:
             rospy.loginfo("activate refused: %s", missing)
             return SetBoolResponse(False, missing)
-        done, message = self.operator.patiently(lambda now: self.filter.activate(request.data, now))
+        done, message = self.handle.patiently(lambda now: self.filter.activate(request.data, now))
         rospy.loginfo("activate %s: %s", request.data, message)
         return SetBoolResponse(done, message)
 
     def _trigger(self, name: str):
         def call(_request: Any) -> TriggerResponse:
-            done, message = self.operator.patiently(getattr(self.filter, name))
+            done, message = self.handle.patiently(getattr(self.filter, name))
             rospy.loginfo("%s: %s", name, message)
             return TriggerResponse(done, message)
         return call
@@ -140,14 +140,14 @@ class SafetyNode:
     def _go_to_start(self, _request: Any) -> TriggerResponse:
         """Deactivate, let the robot's own slow motion run, and leave the filter inactive."""
         topic = self.config.topics.get("robot_go_to_start", "")
-        move = getattr(self.adapter, "go_to_start", None)
-        if not topic and move is None:
+        own = self.adapter.has_way_to_start
+        if not topic and not own:
             return TriggerResponse(False, f"robot {self.config.name} names no topics.robot_go_to_start")
-        problem = self.operator.deactivate()
+        problem = self.handle.deactivate()
         if problem:
             return TriggerResponse(False, problem)
-        if move is not None:
-            return TriggerResponse(*move())
+        if own:
+            return TriggerResponse(*self.adapter.go_to_start())
         try:
             answer = rospy.ServiceProxy(topic, Trigger)()
         except rospy.ServiceException as error:

@@ -1,11 +1,12 @@
 """Robot adapters: one file a robot. `make` chooses by the configuration's `driver`."""
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Tuple
+from typing import Dict, Tuple
 
-from hybridvla_core.contracts import ArmState
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_ros.adapters.adapter import OnState, RobotAdapter
+from hybridvla_ros.filter_handle import FilterHandle
 
 #: Entries of `arms[].topics` without which a driver's adapter cannot work; of several in a row, one is enough.
 NEEDED: Dict[str, Tuple[Tuple[str, ...], ...]] = {
@@ -19,7 +20,11 @@ WITH = {"franka_ros": {"gripper_move": ("gripper_grasp", "gripper_joint_states")
 
 
 def check_topics(config: RobotConfig) -> None:
-    """Raises ConfigurationError naming the arm and the entry of `topics` that the robot's driver needs and lacks."""
+    """Checks that the robot has the topics its driver needs.
+
+    Raises:
+        ConfigurationError: Names the arm and the entry of `topics` that is missing.
+    """
     for arm in config.arms:
         extra = [(role,) for first, roles in WITH.get(config.driver, {}).items() if arm.topics.get(first) for role in roles]
         for roles in (*NEEDED.get(config.driver, ()), *extra):
@@ -28,10 +33,17 @@ def check_topics(config: RobotConfig) -> None:
                                          f"which driver {config.driver} needs; add it")
 
 
-def make(config: RobotConfig, on_state: Callable[[ArmState], None], operator: Any = None):
-    """The adapter of a robot; `on_state` is called with every state it reads. operator: the filter as slower work of an
-    adapter sees it (`operator_view.Operator`). Raises ConfigurationError for a driver without an adapter and for a missing
-    topic."""
+def make(config: RobotConfig, on_state: OnState, safety: FilterHandle) -> RobotAdapter:
+    """Makes the adapter of a robot.
+
+    Args:
+        config: The robot; its `driver` chooses.
+        on_state: Called with every state the adapter reads.
+        safety: The filter as slower work of an adapter uses it.
+
+    Raises:
+        ConfigurationError: There is no adapter for the driver, or a topic is missing.
+    """
     check_topics(config)
     if config.driver == "franka_cartesian":
         from hybridvla_ros.adapters.pose_topic import PoseTopicAdapter
@@ -40,9 +52,9 @@ def make(config: RobotConfig, on_state: Callable[[ArmState], None], operator: An
     if config.driver == "franka_ros":
         from hybridvla_ros.adapters.franka.adapter import FrankaAdapter
 
-        return FrankaAdapter(config, on_state, operator)
+        return FrankaAdapter(config, on_state, safety)
     if config.driver in ("agilex_joint", "agilex_pos_cmd"):
         from hybridvla_ros.adapters.agilex.adapter import AgilexAdapter
 
-        return AgilexAdapter(config, on_state, operator)
+        return AgilexAdapter(config, on_state, safety)
     raise ConfigurationError(f"robot {config.name}: there is no adapter for driver {config.driver!r} in this version")

@@ -20,8 +20,7 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_ros.console.instruction_source import InstructionSource
 from hybridvla_ros.console.teleop import Teleop, TeleopConfig
 from hybridvla_ros.messages import conversions
-from hybridvla_ros.messages.arm_reader import ArmReader
-from hybridvla_ros.policy_arms import fingers_of
+from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of
 from hybridvla_ros.runtime.node_support import Diagnostics, package_path, require_parameter
 
 DEADMAN_S, HEARTBEAT_S, MARGIN_S = 0.02, 0.1, 0.1

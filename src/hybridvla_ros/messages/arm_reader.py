@@ -7,6 +7,8 @@ from typing import Dict, Optional, Sequence, Tuple
 import numpy as np
 
 from hybridvla_core.contracts import ArmState, GripperState, Pose
+from hybridvla_core.robots.arm import ArmConfig
+from hybridvla_core.robots.topics import finger_names
 
 
 class ArmReader:
@@ -50,3 +52,9 @@ class ArmReader:
         if math.isnan(self.opening):
             return GripperState.UNKNOWN
         return GripperState.MOVING if now < self._moving_until else GripperState.DONE
+
+
+def fingers_of(arm: ArmConfig) -> Tuple[Tuple[str, ...], float, float]:
+    """Returns the finger joints, and the sum of their positions when closed and when open, from the arm's configuration."""
+    closed, opened = arm.gripper.readings or (0.0, arm.gripper.max_width_m)
+    return finger_names(arm), closed, opened

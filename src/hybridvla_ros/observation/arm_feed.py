@@ -10,8 +10,7 @@ from hybridvla_core.contracts import ArmState, Pose
 from hybridvla_core.geometry import rotations
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.kinematics import ArmKinematics
-from hybridvla_ros.messages.arm_reader import ArmReader
-from hybridvla_ros.policy_arms import fingers_of
+from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of
 
 
 class ArmFeed:

@@ -9,7 +9,7 @@ import numpy as np
 from hybridvla_core.errors import ConfigurationError, ObservationError
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
-from hybridvla_ros.policy_arms import fingers_of
+from hybridvla_ros.messages.arm_reader import fingers_of
 
 IMAGE_TYPES = ("sensor_msgs/Image", "sensor_msgs/CompressedImage")
 EXPECTED = {"joints": "sensor_msgs/JointState", "instruction": "std_msgs/String",

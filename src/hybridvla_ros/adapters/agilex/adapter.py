@@ -1,7 +1,7 @@
 """AgileX arms with the vendor's Piper driver: joint streams, or `PosCmd` where the configuration says so.
 
 The driver checks neither limits nor speed and has no watchdog; all of that is the filter's. Here: both arms' states, what
-their status means, the start-up probe of units (`agilex_probe.py`), and commands in the driver's own form. `/enable_flag`
+their status means, the start-up probe of units (`probe.py`), and commands in the driver's own form. `/enable_flag`
 is only ever sent true: false switches the motors off and the arms fall.
 """
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 import rospy
@@ -24,12 +24,13 @@ from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.status import ArmCommand, State
+from hybridvla_ros.adapters.adapter import OnState, RobotAdapter, joint_echo, pose_echo
 from hybridvla_ros.adapters.agilex import status as agilex_status
 from hybridvla_ros.adapters.agilex.command import ArmStream, tool_pose
 from hybridvla_ros.adapters.agilex.probe import EndPose, UnitProbe
+from hybridvla_ros.filter_handle import FilterHandle
 from hybridvla_ros.messages import conversions
-from hybridvla_ros.messages.arm_reader import ArmReader
-from hybridvla_ros.policy_arms import fingers_of
+from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of
 
 STATUS_AGE_S = 0.5
 RETURN_S = 1.0           # after a silence of its joints, so long a driver has to say how the arm is
@@ -50,7 +51,7 @@ def piper_messages() -> Any:
 class AgilexArm:
     """One arm: its topics, its state, its stream. Callbacks run in several threads; the lock covers what they share."""
 
-    def __init__(self, arm: ArmConfig, config: RobotConfig, on_state: Callable[[ArmState], None]) -> None:
+    def __init__(self, arm: ArmConfig, config: RobotConfig, on_state: OnState) -> None:
         messages = piper_messages()
         self.arm, self._config, self._on_state = arm, config.agilex, on_state
         self.joint_door = config.door == "joint"
@@ -65,13 +66,11 @@ class AgilexArm:
         self.command_topic = arm.topics["command" if self.joint_door else "pose_command"]
         kind = JointState if self.joint_door else messages.PosCmd
         self._commands = rospy.Publisher(self.command_topic, kind, queue_size=1, tcp_nodelay=True)
-        echo = "joint_target" if self.joint_door else "target"
-        self._echo = rospy.Publisher(f"/hybridvla/safety/{arm.name}/{echo}", JointState if self.joint_door else PoseStamped,
-                                     queue_size=1)
+        self._echo = joint_echo(arm.name) if self.joint_door else pose_echo(arm.name)
         rospy.Subscriber(arm.topics["joint_states"], JointState, self._on_joints, queue_size=10, tcp_nodelay=True)
         rospy.Subscriber(arm.topics["robot_state"], messages.PiperStatusMsg, self._on_status, queue_size=1, tcp_nodelay=True)
         # Drivers differ in the type of their end pose: whatever comes is read by its own name.
-        self._ears = [rospy.Subscriber(arm.topics[role], rospy.AnyMsg, self._on_pose, queue_size=1, tcp_nodelay=True)
+        self._pose_subscribers = [rospy.Subscriber(arm.topics[role], rospy.AnyMsg, self._on_pose, queue_size=1, tcp_nodelay=True)
                       for role in ("pose_euler", "pose") if arm.topics.get(role)]
 
     # Inputs --------------------------------------------------------------------------------------------------------
@@ -190,36 +189,42 @@ class AgilexArm:
         return time.monotonic() - self._sent_at < PAUSE_S
 
 
-class AgilexAdapter:
-    """Both arms. Nothing is published that the filter did not release."""
+class AgilexAdapter(RobotAdapter):
+    """Both arms. Nothing is published that the filter did not release.
 
-    def __init__(self, config: RobotConfig, on_state: Callable[[ArmState], None], operator: Any = None) -> None:
-        self._operator, self._joint_door = operator, config.door == "joint"
+    Args:
+        config: The robot.
+        on_state: Called with every state of each arm.
+        safety: The filter, for the way to the start and for `enable`.
+    """
+
+    advice = "stop it, or, if it is the driver, start it in control mode (mode:=1)"
+    has_way_to_start = True
+
+    def __init__(self, config: RobotConfig, on_state: OnState, safety: FilterHandle) -> None:
+        super().__init__(config, on_state)
+        self._safety, self._joint_door = safety, config.door == "joint"
         self._arms: Dict[str, AgilexArm] = {arm.name: AgilexArm(arm, config, on_state) for arm in config.arms}
         self._enable_topic = config.topics.get("enable", "/enable_flag")
         self._enable = rospy.Publisher(self._enable_topic, Bool, queue_size=1)
         rospy.Subscriber(self._enable_topic, Bool, self._on_enable_flag, queue_size=5)
         rospy.Service("/hybridvla/robot/enable", Trigger, self._on_enable)
 
+    @property
+    def command_topics(self) -> List[str]:
+        """Returns the command topic of each arm."""
+        return [arm.command_topic for arm in self._arms.values()]
+
     def send(self, commands: Sequence[ArmCommand], stamp: float) -> None:
+        """Publishes what the filter released this tick, in the driver's form and at its pace."""
         for command in commands:
             self._arms[command.name].send(command, stamp)
 
     def go_to_start(self) -> Tuple[bool, str]:
-        """Slowly to the start joints, every step past the filter's limits; the gripper stays as it is."""
+        """Moves slowly to the start joints, every step within the filter's limits; the gripper stays as it is."""
         if not self._joint_door:
             return False, "PosCmd leads the tool and not the joints: go to the start with command:=joint"
-        return self._operator.go_to_start()
-
-    def other_publishers(self, system_state: List[Any]) -> str:
-        """Who else publishes on our command topics, from the master's list; an empty string when nobody does."""
-        mine, topics = rospy.get_name(), [arm.command_topic for arm in self._arms.values()]
-        for topic, nodes in system_state[0]:
-            others = [node for node in nodes if node != mine]
-            if topic in topics and others:
-                return (f"{topic} is also published by {', '.join(others)}; stop it, or, if it is the driver, start it in "
-                        "control mode (mode:=1)")
-        return ""
+        return self._safety.go_to_start()
 
     def _on_enable_flag(self, message: Bool) -> None:
         for arm in self._arms.values():
@@ -227,7 +232,7 @@ class AgilexAdapter:
 
     def _on_enable(self, _request: Any) -> TriggerResponse:
         """Motors on, for every arm. The driver closes the grippers at that; nothing here ever switches motors off."""
-        stopped = self._operator is not None and self._operator.state == State.STOPPED
+        stopped = self._safety.state == State.STOPPED
         if any(arm.commanded for arm in self._arms.values()) and not stopped:
             return TriggerResponse(False, "the arms are being commanded; deactivate the filter first")
         # One of the listeners is this adapter itself.

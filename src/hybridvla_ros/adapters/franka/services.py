@@ -1,13 +1,12 @@
 """What is done to the arm besides following the filter: recovery, the way to the start, a person's hand, a new payload.
 
-Each is a service, holds the adapter's lock while it lasts, and tells the filter that the arm takes no commands.
+Each is a service, holds the arm while it lasts, and tells the filter that the arm takes no commands.
 """
 from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager
-from typing import Any, Iterator, Sequence, Tuple
+from typing import Callable, ContextManager, Sequence, Tuple
 
 import numpy as np
 import rospy
@@ -18,7 +17,11 @@ from hybridvla.srv import SetPayload, SetPayloadResponse
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.safety.status import State
 from hybridvla_ros.adapters.franka import reading
+from hybridvla_ros.adapters.franka.arm import FrankaArm
+from hybridvla_ros.adapters.franka.command_watch import CommandWatch
 from hybridvla_ros.adapters.franka.start_path import StartPath
+from hybridvla_ros.adapters.franka.start_up import StartUp
+from hybridvla_ros.filter_handle import FilterHandle
 from hybridvla_ros.messages import conversions
 from hybridvla_ros.runtime.node_support import publish_unless_ending
 
@@ -27,17 +30,23 @@ STILL_RAD_S = 0.02       # slower than this, an arm stands
 STOP_S = 1.0             # an arm that was told to stop on its way to the start has stopped
 SETTLE_S = 1.2           # six time constants of the controller's stiffness filter
 ARRIVED_RAD, LATE_S = 0.02, 4.0
-LOCK_S = 12.0
 SILENT_S = 0.2
 HEAVIEST_KG = 3.0        # payload of a Research 3
 
 
-class Chores:
-    """adapter: the arm's `FrankaAdapter`; operator: the filter's `Operator`."""
+class ArmServices:
+    """The services below `/hybridvla/robot`.
 
-    def __init__(self, adapter: Any, operator: Any) -> None:
-        self._adapter, self._operator = adapter, operator
-        self._path = StartPath(adapter.config)
+    Args:
+        arm: What they act on.
+        start_up: Whether our controller is meant to run.
+        watch: Whether another node commanded the arm.
+        safety: The filter, which has to be out of the way.
+    """
+
+    def __init__(self, arm: FrankaArm, start_up: StartUp, watch: CommandWatch, safety: FilterHandle) -> None:
+        self._arm, self._start_up, self._watch, self._safety = arm, start_up, watch, safety
+        self._path = StartPath(arm.config)
         self._led = threading.Event()
         rospy.Service("/hybridvla/robot/recover", Trigger, lambda _request: TriggerResponse(*self._safely(self._recover)))
         rospy.Service("/hybridvla/robot/takeover", SetBool,
@@ -46,10 +55,10 @@ class Chores:
             *self._safely(lambda: self._payload(request.mass_kg, request.center_m))))
 
     def go_to_start(self) -> Tuple[bool, str]:
-        """Slow joint motion to the start, looked at against the limits first. The filter is inactive already."""
+        """Moves the joints slowly to the start, by a way looked at against the limits first. The filter is inactive already."""
         return self._safely(self._go_to_start)
 
-    def _safely(self, work: Any) -> Tuple[bool, str]:
+    def _safely(self, work: Callable[[], str]) -> Tuple[bool, str]:
         try:
             message = work()
         except HybridVLAError as error:
@@ -58,33 +67,19 @@ class Chores:
         rospy.loginfo("%s", message)
         return True, message
 
-    @contextmanager
-    def _alone(self, what: str) -> Iterator[None]:
-        """Nobody else touches controllers meanwhile, and the filter refuses to move the arm."""
-        adapter = self._adapter
-        if adapter.state is None:
-            raise HybridVLAError(f"nothing on {adapter.arm.topics['robot_state']} yet; start the driver")
-        if not adapter.hands_off.acquire(timeout=LOCK_S):
-            raise HybridVLAError(f"{adapter.busy or adapter.start_up.says or 'the arm is being worked on'}; try again")
-        adapter.busy = what
-        adapter.report()
-        try:
-            yield
-        finally:
-            adapter.busy = ""
-            adapter.hands_off.release()
-            adapter.report()
+    def _alone(self, what: str) -> ContextManager[None]:
+        return self._arm.alone(what, lambda: self._start_up.says)
 
     def _refuse_unless_ready(self) -> None:
-        problem = self._operator.forbids() or self._adapter.problem()
+        problem = self._safety.forbids() or self._arm.problem()
         if problem:
             raise HybridVLAError(problem)
 
     def _restart(self) -> None:
         """Our controller starts anew and latches the present pose."""
-        adapter = self._adapter
-        adapter.driver.switch(start=[adapter.controller])
-        problem = adapter.wait_for_mode(reading.MOVE, 3.0)
+        robot = self._arm
+        robot.driver.switch(start=[robot.controller])
+        problem = robot.wait_for_mode(reading.MOVE, 3.0)
         if problem:
             raise HybridVLAError(problem)
 
@@ -92,87 +87,87 @@ class Chores:
 
     def _recover(self) -> str:
         """Nothing is published (the filter is stopped), controllers stop, recovery, controllers start and latch."""
-        adapter, state = self._adapter, self._operator.state
-        if self._operator.dry_run:
+        robot, state = self._arm, self._safety.state
+        if self._safety.dry_run:
             raise HybridVLAError("this is a dry run: nothing is commanded")
         if state not in (State.STOPPED, State.INACTIVE):
             raise HybridVLAError(f"the filter is {state.name}: there is nothing to recover from")
         with self._alone("error recovery"):
-            mode = adapter.state.robot_mode
+            mode = robot.state.robot_mode
             if mode in (reading.USER_STOPPED, reading.GUIDING):
                 raise HybridVLAError(f"robot mode {reading.MODES[mode]}: {reading.ADVICE[mode]}")
-            adapter.driver.switch(stop=[adapter.franka.impedance_controller, adapter.franka.trajectory_controller])
-            adapter.driver.recover()
-            problem = adapter.wait_for_mode(reading.IDLE, 5.0)
+            robot.driver.switch(stop=[robot.franka.impedance_controller, robot.franka.trajectory_controller])
+            robot.driver.recover()
+            problem = robot.wait_for_mode(reading.IDLE, 5.0)
             if problem:
                 raise HybridVLAError(f"after the recovery: {problem}")
-            if adapter.start_up.done:
+            if self._start_up.done:
                 self._restart()
         return f"recovered, the arm holds where it is; call {'resume' if state == State.STOPPED else 'activate'}"
 
     # The way to the start ------------------------------------------------------------------------------------------
 
     def _go_to_start(self) -> str:
-        adapter, franka = self._adapter, self._adapter.franka
+        robot, franka = self._arm, self._arm.franka
         self._refuse_unless_ready()
         with self._alone("moving to the start pose"):
-            self._path.plan(np.array(adapter.state.q), franka.start_speed_rad_s)   # before anything is let go of
-            if franka.opens_at_start and adapter.gripper is not None and not self._open_gripper():
-                raise HybridVLAError(f"the gripper did not open: {adapter.gripper.message or 'no answer in time'}")
-            times, points = self._path.plan(np.array(adapter.state.q), franka.start_speed_rad_s)
-            adapter.driver.load(franka.trajectory_controller)
-            adapter.driver.switch(start=[franka.trajectory_controller], stop=[franka.impedance_controller])
+            self._path.plan(np.array(robot.state.q), franka.start_speed_rad_s)   # before anything is let go of
+            if franka.opens_at_start and robot.gripper is not None and not self._open_gripper():
+                raise HybridVLAError(f"the gripper did not open: {robot.gripper.message or 'no answer in time'}")
+            times, points = self._path.plan(np.array(robot.state.q), franka.start_speed_rad_s)
+            robot.driver.load(franka.trajectory_controller)
+            robot.driver.switch(start=[franka.trajectory_controller], stop=[franka.impedance_controller])
             try:
-                problem = adapter.wait_for_mode(reading.MOVE, 3.0) or self._drive(times, points)
+                problem = robot.wait_for_mode(reading.MOVE, 3.0) or self._drive(times, points)
             finally:
-                if adapter.controller != franka.trajectory_controller:
-                    adapter.driver.switch(start=[adapter.controller], stop=[franka.trajectory_controller])
+                if robot.controller != franka.trajectory_controller:
+                    robot.driver.switch(start=[robot.controller], stop=[franka.trajectory_controller])
             if problem:
                 raise HybridVLAError(f"stopped on the way to the start: {problem}")
-            problem = adapter.wait_for_mode(reading.MOVE, 3.0)
+            problem = robot.wait_for_mode(reading.MOVE, 3.0)
             if problem:
                 raise HybridVLAError(problem)
         return "at the start pose"
 
     def _open_gripper(self) -> bool:
-        gripper = self._adapter.gripper
-        if gripper.width > 0.95 * self._adapter.arm.gripper.max_width_m:
+        gripper = self._arm.gripper
+        if gripper.width > 0.95 * self._arm.arm.gripper.max_width_m:
             return True
         gripper.command(1.0)
-        return gripper.wait(self._adapter.arm.gripper.deadline_s + 1.0)
+        return gripper.wait(self._arm.arm.gripper.deadline_s + 1.0)
 
     def _drive(self, times: np.ndarray, points: np.ndarray) -> str:
-        """Send the trajectory and watch it; whatever goes wrong, an empty one stops the arm where it is."""
-        adapter, names = self._adapter, list(self._adapter.arm.joint_names)
+        """Sends the trajectory and watches it; whatever goes wrong, an empty one stops the arm where it is."""
+        robot, names = self._arm, list(self._arm.arm.joint_names)
         deadline = time.monotonic() + 3.0
-        while adapter.trajectories.get_num_connections() == 0:
+        while robot.trajectories.get_num_connections() == 0:
             if time.monotonic() > deadline:
-                return f"nobody listens on {adapter.arm.topics['trajectory']}"
+                return f"nobody listens on {robot.arm.topics['trajectory']}"
             time.sleep(0.02)
-        adapter.trajectories.publish(JointTrajectory(joint_names=names, points=[
+        robot.trajectories.publish(JointTrajectory(joint_names=names, points=[
             JointTrajectoryPoint(positions=point.tolist(), velocities=[0.0] * len(point),
                                  time_from_start=rospy.Duration(float(moment))) for moment, point in zip(times, points)]))
         deadline = time.monotonic() + 2.0 * float(times[-1]) + LATE_S
         while True:
             time.sleep(0.02)
-            away = float(np.abs(np.array(adapter.state.q) - points[-1]).max())
+            away = float(np.abs(np.array(robot.state.q) - points[-1]).max())
             if away < ARRIVED_RAD and self._still():
                 return ""
-            problem = (self._operator.forbids() or adapter.fault or reading.mode_problem(adapter.state, commanded=True))
-            if time.monotonic() - adapter.heard > SILENT_S:
-                problem = f"nothing on {adapter.arm.topics['robot_state']} any more"
+            problem = (self._safety.forbids() or self._watch.fault or reading.mode_problem(robot.state, commanded=True))
+            if time.monotonic() - robot.heard > SILENT_S:
+                problem = f"nothing on {robot.arm.topics['robot_state']} any more"
             if not problem and time.monotonic() > deadline:
                 problem = f"the arm is still {away:.2f} rad away"
             if problem:
-                adapter.trajectories.publish(JointTrajectory())
+                robot.trajectories.publish(JointTrajectory())
                 self._rest()
                 return problem
 
     def _still(self) -> bool:
-        return float(np.abs(np.array(self._adapter.state.dq)).max()) < STILL_RAD_S
+        return float(np.abs(np.array(self._arm.state.dq)).max()) < STILL_RAD_S
 
     def _rest(self) -> None:
-        """Until the arm has stopped: a controller that starts on a moving arm latches a pose the arm has already left."""
+        """Waits until the arm has stopped: a controller that starts on a moving arm latches a pose the arm has already left."""
         deadline = time.monotonic() + STOP_S
         while not self._still() and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -180,13 +175,13 @@ class Chores:
     # A person's hand -----------------------------------------------------------------------------------------------
 
     def _take(self) -> str:
-        """No stiffness, and targets that follow the measured pose: the arm floats, and nothing pulls at the end."""
-        adapter = self._adapter
+        """Takes the stiffness away; targets follow the measured pose: the arm floats, and nothing pulls at the end."""
+        robot = self._arm
         if self._led.is_set():
             return "a person leads the arm already"
-        if adapter.config.door != "cartesian":
+        if robot.config.door != "cartesian":
             raise HybridVLAError("the joint door has no stiffness to take away; use the guiding buttons at the arm")
-        problem = self._operator.deactivate()
+        problem = self._safety.deactivate()
         if problem:
             raise HybridVLAError(problem)
         self._refuse_unless_ready()
@@ -194,7 +189,7 @@ class Chores:
             self._led.set()
             threading.Thread(target=self._follow, daemon=True).start()
             try:
-                adapter.driver.soft()
+                robot.driver.soft()
             except HybridVLAError:
                 self._led.clear()
                 raise
@@ -202,53 +197,52 @@ class Chores:
 
     def _give_back(self) -> str:
         """Stiffness comes back while the target still follows; then it stays where it is."""
-        adapter = self._adapter
+        robot = self._arm
         if not self._led.is_set():
             raise HybridVLAError("nobody leads the arm")
         with self._alone("the arm becomes stiff"):
-            adapter.driver.stiff()
+            robot.driver.stiff()
             time.sleep(SETTLE_S)
             self._led.clear()
             time.sleep(3 * FOLLOW_S)
         return "the arm holds where it is; call activate"
 
     def _follow(self) -> None:
-        adapter = self._adapter
-        while self._led.is_set() and not rospy.is_shutdown():
-            adapter.leading = True
-            pose = reading.pose(adapter.state.O_T_EE)
-            message = conversions.pose_message(pose, adapter.arm.base_frame, rospy.Time.now().to_sec())
-            publish_unless_ending(adapter.poses, message)
-            time.sleep(FOLLOW_S)
-        adapter.leading = False
+        robot = self._arm
+        with robot.led():
+            while self._led.is_set() and not rospy.is_shutdown():
+                pose = reading.pose(robot.state.O_T_EE)
+                message = conversions.pose_message(pose, robot.arm.base_frame, rospy.Time.now().to_sec())
+                publish_unless_ending(robot.poses, message)
+                time.sleep(FOLLOW_S)
 
     # Payload -------------------------------------------------------------------------------------------------------
 
     def _payload(self, mass_kg: float, center_m: Sequence[float]) -> str:
-        """Tell the robot what it carries: it takes that only without a controller, so the arm is held by its brakes for
+        """Tells the robot what it carries: it takes that only without a controller, so the arm is held by its brakes for
         a moment. An active filter becomes active again afterwards, seeded where the arm is."""
-        adapter, arm = self._adapter, self._adapter.arm
+        robot, arm = self._arm, self._arm.arm
         if not 0.0 <= mass_kg <= HEAVIEST_KG or not np.isfinite(center_m).all():
             raise HybridVLAError(f"a payload of {mass_kg} kg is outside 0 to {HEAVIEST_KG:.0f} kg, or its centre is no number")
-        was_active = self._operator.state in (State.ACTIVE, State.HOLDING)
-        problem = self._operator.deactivate() or ("this is a dry run" if self._operator.dry_run else adapter.problem())
+        was_active = self._safety.state in (State.ACTIVE, State.HOLDING)
+        problem = self._safety.deactivate() or ("this is a dry run" if self._safety.dry_run else robot.problem())
         if problem:
             raise HybridVLAError(problem)
         with self._alone("the payload is being changed"):
-            tool = max(0.0, arm.tool.mass_kg - adapter.state.m_ee)
+            tool = max(0.0, arm.tool.mass_kg - robot.state.m_ee)
             total = tool + mass_kg
-            center = (tool * np.array(adapter.franka.tool_center_m) + mass_kg * np.array(center_m)) / total if total else (
+            center = (tool * np.array(robot.franka.tool_center_m) + mass_kg * np.array(center_m)) / total if total else (
                 np.zeros(3))
-            adapter.driver.switch(stop=[adapter.controller])
+            robot.driver.switch(stop=[robot.controller])
             try:
-                problem = adapter.wait_for_mode(reading.IDLE, 3.0)
+                problem = robot.wait_for_mode(reading.IDLE, 3.0)
                 if problem:
                     raise HybridVLAError(problem)
-                adapter.driver.set_load(total, center.tolist())
+                robot.driver.set_load(total, center.tolist())
             finally:
                 self._restart()
         if was_active:
-            done, message = self._operator.activate()
+            done, message = self._safety.activate()
             if not done:
                 raise HybridVLAError(f"the payload is {mass_kg:.2f} kg, but the filter stays inactive: {message}")
         return f"the payload is {mass_kg:.2f} kg"

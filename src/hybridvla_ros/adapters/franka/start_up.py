@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Callable, List, Tuple
+from typing import Callable, List, Tuple
 
 import rosgraph
 import rospy
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_ros.adapters.franka import reading
+from hybridvla_ros.adapters.franka.arm import FrankaArm
 
 RETRY_S = 1.0
 FRESH_S = 1.0
@@ -23,19 +24,32 @@ LOAD_KG = 0.02
 
 
 class StartUp:
-    """adapter: what it looks at (see `FrankaAdapter`). dry_run: only the steps that change nothing."""
+    """Runs the steps in a thread of its own until they have passed, and again when asked to.
 
-    def __init__(self, adapter: Any, dry_run: bool) -> None:
-        self._adapter, self.dry_run = adapter, dry_run
+    Args:
+        arm: What it looks at and starts.
+        foreign: Names who else commands the arm, or says nothing.
+        dry_run: Only the steps that change nothing.
+
+    Attributes:
+        done: All steps have passed.
+        problem: Why not.
+    """
+
+    def __init__(self, arm: FrankaArm, foreign: Callable[[], str], dry_run: bool) -> None:
+        self._arm, self._foreign, self.dry_run = arm, foreign, dry_run
         self.done = False
         self.problem = "start-up has not begun"
         self._again = threading.Event()
         self._step = ("", 0.0)     # the check under way, and since when
+
+    def begin(self) -> None:
+        """Begins with the first step."""
         threading.Thread(target=self._loop, daemon=True).start()
 
     @property
     def says(self) -> str:
-        """Why the arm takes no commands, or an empty string. A driver that hangs in a call is named, too."""
+        """Says why the arm takes no commands, or an empty string. A driver that hangs in a call is named, too."""
         name, since = self._step
         waited = time.monotonic() - since
         if name and waited > HUNG_S:
@@ -43,24 +57,24 @@ class StartUp:
         return self.problem
 
     def restart(self, why: str) -> None:
-        """Begin anew; until it has passed the arm takes no commands."""
+        """Begins anew; until it has passed the arm takes no commands."""
         self.done, self.problem = False, why
         self._again.set()
 
     def follow(self, dry_run: bool) -> None:
-        """Begin anew when the filter's dry run begins or ends."""
+        """Begins anew when the filter's dry run begins or ends."""
         if dry_run != self.dry_run:
             self.dry_run = dry_run
             self.restart("start-up begins anew: the dry run was switched")
 
     def steps(self) -> List[Tuple[str, Callable[[], str]]]:
-        """Name and check of each, in order; a check returns a sentence when it fails."""
+        """Returns name and check of each, in order; a check returns a sentence when it fails."""
         look = [("driver", self._driver), ("arm_id", self._arm_id), ("state rate", self._rate), ("robot mode", self._mode),
                 ("publishers", self._publishers)]
         end = [("tool pose", self._tool_pose), ("gripper", self._gripper)]
         if self.dry_run:
             return [*look, ("tool frame", self._tool_frame), *end]
-        door = self._adapter.config.door
+        door = self._arm.config.door
         return [*look, ("controllers stopped", self._stop_controllers), ("tool frame", self._tool_frame),
                 ("load", self._load), ("collision thresholds", self._collision), ("controller loaded", self._load_controller),
                 *([("stiffness", self._stiffness)] if door == "cartesian" else []),
@@ -85,7 +99,7 @@ class StartUp:
     def _run(self) -> str:
         steps = self.steps()
         for number, (name, check) in enumerate(steps, 1):
-            with self._adapter.hands_off:
+            with self._arm.hands_off:
                 self._step = (f"start-up, step {number} of {len(steps)}, {name}", time.monotonic())
                 try:
                     problem = check()
@@ -99,25 +113,25 @@ class StartUp:
     # The steps -----------------------------------------------------------------------------------------------------
 
     def _driver(self) -> str:
-        state_topic = self._adapter.arm.topics["robot_state"]
-        if time.monotonic() - self._adapter.heard > FRESH_S:
+        state_topic = self._arm.arm.topics["robot_state"]
+        if time.monotonic() - self._arm.heard > FRESH_S:
             return f"nothing on {state_topic}; start franka_control (robot_ip, robot:=fr3) and unlock the joints in Desk"
-        if time.monotonic() - self._adapter.joints_heard > FRESH_S:
-            return f"nothing on {self._adapter.arm.topics['joint_states']}; is franka_state_controller running?"
+        if time.monotonic() - self._arm.joints_heard > FRESH_S:
+            return f"nothing on {self._arm.arm.topics['joint_states']}; is franka_state_controller running?"
         return ""
 
     def _arm_id(self) -> str:
-        wanted, found = self._adapter.arm.joint_names, self._adapter.joint_names
+        wanted, found = self._arm.arm.joint_names, self._arm.joint_names
         if set(wanted) <= set(found):
             return ""
         return (f"joint states name {found[0] if found else 'nothing'}, configured is {wanted[0]}; launch the driver with the "
                 "arm_id of the robot's configuration, or change joint_names and base_frame there")
 
     def _rate(self) -> str:
-        franka, deadline = self._adapter.franka, time.monotonic() + 10.0
-        while not self._adapter.rate.hz > 0.0 and time.monotonic() < deadline:
+        franka, deadline = self._arm.franka, time.monotonic() + 10.0
+        while not self._arm.rate.hz > 0.0 and time.monotonic() < deadline:
             time.sleep(0.05)
-        hz = self._adapter.rate.hz
+        hz = self._arm.rate.hz
         if hz >= RATE_SHARE * franka.min_state_hz:
             return ""
         return (f"states come at {hz:.0f} Hz, {franka.min_state_hz:.0f} are needed; set "
@@ -125,58 +139,58 @@ class StartUp:
                 "what is set)")
 
     def _mode(self) -> str:
-        return reading.mode_problem(self._adapter.state, commanded=False)
+        return reading.mode_problem(self._arm.state, commanded=False)
 
     def _publishers(self) -> str:
-        return self._adapter.foreign()
+        return self._foreign()
 
     def _stop_controllers(self) -> str:
-        states = self._adapter.driver.controllers()
-        ours = (self._adapter.franka.impedance_controller, self._adapter.franka.trajectory_controller)
+        states = self._arm.driver.controllers()
+        ours = (self._arm.franka.impedance_controller, self._arm.franka.trajectory_controller)
         others = [name for name, state in states.items()
                   if state == "running" and name not in ours and name != "franka_state_controller"]
         if others:
             return f"controller {others[0]} is running and not ours; stop it"
         if "franka_state_controller" not in states:
             return "franka_state_controller is not loaded; start the driver with its own launch file"
-        self._adapter.driver.switch(stop=ours)
+        self._arm.driver.switch(stop=ours)
         return ""
 
     def _tool_frame(self) -> str:
-        config = self._adapter.config
-        return reading.tool_problem(self._adapter.state, self._adapter.arm, config.tcp_tolerance_m, config.tcp_tolerance_rad)
+        config = self._arm.config
+        return reading.tool_problem(self._arm.state, self._arm.arm, config.tcp_tolerance_m, config.tcp_tolerance_rad)
 
     def _load(self) -> str:
-        state, arm = self._adapter.state, self._adapter.arm
+        state, arm = self._arm.state, self._arm.arm
         if state.m_ee > arm.tool.mass_kg + LOAD_KG:
             return (f"Desk has the end effector at {state.m_ee:.2f} kg, tool.mass_kg is {arm.tool.mass_kg:.2f}; make them "
                     "agree")
-        self._adapter.driver.set_load(max(0.0, arm.tool.mass_kg - state.m_ee), self._adapter.franka.tool_center_m)
+        self._arm.driver.set_load(max(0.0, arm.tool.mass_kg - state.m_ee), self._arm.franka.tool_center_m)
         return ""
 
     def _collision(self) -> str:
-        self._adapter.driver.set_collision()
+        self._arm.driver.set_collision()
         return ""
 
     def _load_controller(self) -> str:
-        self._adapter.driver.load(self._adapter.controller)
+        self._arm.driver.load(self._arm.controller)
         return ""
 
     def _stiffness(self) -> str:
-        self._adapter.driver.stiff()
+        self._arm.driver.stiff()
         return ""
 
     def _start_controller(self) -> str:
-        self._adapter.driver.switch(start=[self._adapter.controller])
-        return self._adapter.wait_for_mode(reading.MOVE, MODE_S)
+        self._arm.driver.switch(start=[self._arm.controller])
+        return self._arm.wait_for_mode(reading.MOVE, MODE_S)
 
     def _tool_pose(self) -> str:
-        distance, angle = self._adapter.pose_error()
-        config = self._adapter.config
+        distance, angle = self._arm.pose_error()
+        config = self._arm.config
         if distance <= config.tcp_tolerance_m and angle <= config.tcp_tolerance_rad:
             return ""
         return (f"the driver's tool pose differs from ours by {distance * 1e3:.1f} mm and {angle:.4f} rad; check kinematics "
                 "and tool in the robot's configuration")
 
     def _gripper(self) -> str:
-        return self._adapter.hand.reachable(2.0) if self._adapter.hand is not None else ""
+        return self._arm.hand.reachable(2.0) if self._arm.hand is not None else ""

@@ -1,0 +1,79 @@
+"""What a robot adapter is: the contract between the filter's node and a robot's driver."""
+from __future__ import annotations
+
+import abc
+from typing import Callable, ClassVar, List, Sequence, Tuple
+
+import rospy
+from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import JointState
+
+from hybridvla_core.contracts import ArmState
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.safety.status import ArmCommand
+
+#: Takes every state an adapter reads.
+OnState = Callable[[ArmState], None]
+#: The master's list: publishers, subscribers and services, each as (name, nodes).
+SystemState = Sequence[Sequence[Tuple[str, Sequence[str]]]]
+
+
+class RobotAdapter(abc.ABC):
+    """One robot's driver as the filter's node uses it.
+
+    A new robot is one subclass, its driver's name in `adapters.make`, and a file in `config/robots`. A subclass reads states
+    in callbacks and hands each to `on_state`; it publishes nothing that the filter did not release.
+
+    Args:
+        config: The robot.
+        on_state: Called with every state the adapter reads.
+    """
+
+    #: What to do about another publisher on a command topic, after its name.
+    advice: ClassVar[str] = "stop it"
+    #: Whether `go_to_start` is a way of the adapter's own.
+    has_way_to_start: ClassVar[bool] = False
+
+    def __init__(self, config: RobotConfig, on_state: OnState) -> None:
+        self.config, self.on_state = config, on_state
+
+    @property
+    @abc.abstractmethod
+    def command_topics(self) -> List[str]:
+        """Returns the topics on which commands go out; nobody else may publish there."""
+
+    @abc.abstractmethod
+    def send(self, commands: Sequence[ArmCommand], stamp: float) -> None:
+        """Publishes what the filter released this tick.
+
+        Args:
+            commands: One for each arm.
+            stamp: When the tick began, s; not when the message got out.
+        """
+
+    def go_to_start(self) -> Tuple[bool, str]:
+        """Moves slowly to the start pose and returns at the end: whether it got there, and a sentence.
+
+        The filter is inactive when this is called. Only called where `has_way_to_start`; other robots name a service,
+        `topics.robot_go_to_start`.
+        """
+        raise TypeError(f"{type(self).__name__} has no way to the start of its own")
+
+    def other_publishers(self, system_state: SystemState) -> str:
+        """Names who else publishes on a command topic, from the master's list; empty when nobody does."""
+        mine, topics = rospy.get_name(), self.command_topics
+        for topic, nodes in system_state[0]:
+            others = [node for node in nodes if node != mine]
+            if topic in topics and others:
+                return f"{topic} is also published by {', '.join(others)}; {self.advice}"
+        return ""
+
+
+def pose_echo(arm: str) -> rospy.Publisher:
+    """Returns the publisher of exactly the poses that are sent to an arm's controller."""
+    return rospy.Publisher(f"/hybridvla/safety/{arm}/target", PoseStamped, queue_size=1)
+
+
+def joint_echo(arm: str) -> rospy.Publisher:
+    """Returns the publisher of exactly the joint commands that are sent to an arm's controller."""
+    return rospy.Publisher(f"/hybridvla/safety/{arm}/joint_target", JointState, queue_size=1)

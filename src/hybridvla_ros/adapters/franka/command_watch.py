@@ -1,0 +1,103 @@
+"""Who else commands the arm: found by their messages and by the master's list."""
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import rosgraph
+import rospy
+
+from hybridvla_ros.adapters.adapter import SystemState
+from hybridvla_ros.adapters.franka import driver as driver_module
+from hybridvla_ros.adapters.franka.arm import FrankaArm
+from hybridvla_ros.adapters.franka.start_up import StartUp
+
+FOREIGN_S = 1.0          # a foreign command is remembered that long
+WATCH_S = 1.0            # between looks whether our controller still runs
+
+
+class CommandWatch:
+    """Stops our controller when another node commands the arm, and sees when the controller is lost.
+
+    Args:
+        arm: The arm.
+        start_up: Begun anew after a controller was stopped or lost.
+
+    Attributes:
+        fault: Another node commanded the arm; latched until it is gone.
+        announced: Another node has announced to publish on our command topic.
+    """
+
+    def __init__(self, arm: FrankaArm, start_up: StartUp) -> None:
+        self._arm, self._start_up = arm, start_up
+        self.fault = self.announced = self._foreign_name = ""
+        self._foreign_at = float("-inf")
+
+    def begin(self) -> None:
+        """Begins to listen and to look."""
+        rospy.Subscriber(self._arm.command_topic, rospy.AnyMsg, self._on_command, queue_size=20, tcp_nodelay=True)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _on_command(self, message: Any) -> None:
+        sender = message._connection_header.get("callerid", "")
+        if sender == rospy.get_name():
+            return
+        self._foreign_name, self._foreign_at = sender, time.monotonic()
+        if not self.fault and self._start_up.done and not self._start_up.dry_run:
+            self.fault = f"{sender} also commands the arm on {self._arm.command_topic}; the controller was stopped: end that node"
+            rospy.logerr("%s", self.fault)
+            self._arm.report()
+            threading.Thread(target=self._disarm, daemon=True).start()
+
+    def _disarm(self) -> None:
+        """Stops our controller: two nodes must not pull at one target. The robot then holds by itself."""
+        with self._arm.hands_off:
+            try:
+                self._arm.driver.switch(stop=[self._arm.controller])
+            except driver_module.DriverError as error:
+                rospy.logerr("%s", error)
+        self._start_up.restart("the controller was stopped because another node commanded the arm")
+        while not rospy.is_shutdown():
+            time.sleep(0.2)
+            try:
+                if not self.foreign():
+                    break
+            except (OSError, rosgraph.MasterException) as error:
+                rospy.logwarn_throttle(5.0, "the master does not answer (%s)", error)
+        self.fault = ""
+
+    def foreign(self) -> str:
+        """Names who else publishes on our command topic, or did within the last second."""
+        if time.monotonic() - self._foreign_at < FOREIGN_S:
+            return f"{self._foreign_name} publishes on {self._arm.command_topic}; end it (the interactive marker, say)"
+        return self.announcements(rosgraph.Master(rospy.get_name()).getSystemState())
+
+    def announcements(self, system_state: SystemState) -> str:
+        """Names who else has announced to publish on our command topic, from the master's list.
+
+        Until that is gone the arm takes no commands.
+        """
+        self.announced = ""
+        for topic, nodes in system_state[0]:
+            others = [node for node in nodes if node != rospy.get_name()]
+            if topic == self._arm.command_topic and others:
+                self.announced = f"{topic} is also published by {', '.join(others)}; stop it"
+        return self.announced
+
+    def _watch(self) -> None:
+        """Looks whether our controller runs: the manager says `running` in errors too, so it finds those stopped or lost."""
+        while not rospy.is_shutdown():
+            time.sleep(WATCH_S)
+            if not self._start_up.done or self._start_up.dry_run or self._arm.busy:
+                continue
+            if not self._arm.hands_off.acquire(blocking=False):
+                continue
+            try:
+                running = self._arm.driver.controllers().get(self._arm.controller) == "running"
+                if not running and not self._arm.busy:
+                    self._start_up.restart(f"controller {self._arm.controller} does not run any more")
+            except driver_module.DriverError as error:
+                rospy.logwarn_throttle(5.0, "%s", error)
+            finally:
+                self._arm.hands_off.release()
