@@ -19,7 +19,7 @@ from hybridvla_core.data.lerobot.layout import NEXT_KEYFRAME, NEXT_POSE, Descrip
 from hybridvla_core.data.lerobot.writer import TRAIN, VALIDATION, DatasetWriter, WriteError, split_of
 from hybridvla_core.errors import DataError, HybridVLAError
 from hybridvla_core.evaluation.replay.rows import Frame
-from hybridvla_core.evaluation.replay.settings import ReplaySettings
+from hybridvla_core.evaluation.replay.settings import ReplayConfig
 from hybridvla_core.evaluation.replay.truth import Recording
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
@@ -84,7 +84,7 @@ class FromBags:
         self.options = options
         self.config = load_file(PolicyConfig, options.policy_config)
         self.robot = load_file(RobotConfig, options.robot_config)
-        self.settings = load_file(ReplaySettings, ROOT / "config/replay/thresholds.yaml")
+        self.settings = load_file(ReplayConfig, ROOT / "config/replay/thresholds.yaml")
         default = ROOT / "config/replay" / f"{self.robot.name}.yaml"
         chosen = options.topics or (default if default.is_file() else None)
         self.map = load_file(TopicMap, chosen) if chosen else TopicMap()

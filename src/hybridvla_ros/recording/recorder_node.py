@@ -23,7 +23,7 @@ from hybridvla_core.errors import ConfigurationError, HybridVLAError
 from hybridvla_ros.recording.config import RecordingConfig
 from hybridvla_ros.recording.episode_node import EVENT_TOPIC
 from hybridvla_ros.recording.recording import Recording, RecordingError, free_bytes, recover
-from hybridvla_ros.recording.topics import TopicEars
+from hybridvla_ros.recording.topics import TopicSubscriptions
 from hybridvla_ros.runtime.node_support import Diagnostics, package_path, require_parameter
 
 SNAPSHOT_TOPIC = "/hybridvla/recording/snapshot"
@@ -47,7 +47,7 @@ class RecorderNode:
         self._lock = threading.RLock()
         for name in recover(self._folder):
             rospy.logwarn("recording %s was left unfinished and is marked as broken", name)
-        self._ears = TopicEars(config)
+        self._subscriptions = TopicSubscriptions(config)
         self._snapshots = rospy.Publisher(SNAPSHOT_TOPIC, String, queue_size=1, latch=True)
         self._finished = rospy.Publisher(FINISHED_TOPIC, String, queue_size=5, latch=True)
         self._snapshots.publish(String(self._snapshot))
@@ -71,10 +71,10 @@ class RecorderNode:
         with self._lock:
             if self._recording is not None:
                 raise RecordingError(f"{self._recording.name} is being recorded; stop or discard it first")
-            fought = self._ears.fought_over()
+            fought = self._subscriptions.fought_over()
             if fought:
                 raise RecordingError(fought)
-            silent = self._ears.wait(self._config.start_timeout_s)
+            silent = self._subscriptions.wait(self._config.start_timeout_s)
             if silent:
                 raise RecordingError(f"nothing arrives on {', '.join(silent)}; start its node, or take it out of the "
                                      "recording's topics")
@@ -83,7 +83,7 @@ class RecorderNode:
             recording = Recording(self._folder, name, self._config, now)
             recording.instructions = [self._instruction] if self._instruction else []
             recording.writer.put_message(SNAPSHOT_TOPIC, String(self._snapshot), now)
-            self._ears.attach(recording.put, now)
+            self._subscriptions.attach(recording.put, now)
             self._recording, self._trouble = recording, ""
             return f"recording {recording.name}"
 
@@ -91,7 +91,7 @@ class RecorderNode:
         """End the recording; what to say about it. Raises RecordingError when there is none, or when it is broken."""
         with self._lock:
             recording, self._recording = self._running(), None
-            self._ears.detach()
+            self._subscriptions.detach()
             sidecar = recording.finish(label, rospy.Time.now().to_nsec(), cut_short)
             self._done["complete" if sidecar["complete"] else "broken"] += 1
             self._finished.publish(String(json.dumps(sidecar)))
@@ -104,7 +104,7 @@ class RecorderNode:
         """End and delete the recording."""
         with self._lock:
             recording, self._recording = self._running(), None
-            self._ears.detach()
+            self._subscriptions.detach()
             recording.discard()
             self._done["discarded"] += 1
             return f"recording {recording.name} was discarded"
@@ -172,7 +172,7 @@ class RecorderNode:
 
     def _report(self) -> Tuple[int, str, Dict[str, object]]:
         recording, free = self._recording, free_bytes_or_zero(self._folder)
-        silent = self._ears.silent(self._config.start_timeout_s)
+        silent = self._subscriptions.silent(self._config.start_timeout_s)
         values: Dict[str, object] = {"free_gb": round(free / 1e9, 1), **self._done, "silent": ", ".join(silent)}
         if recording is not None:
             counts = list(recording.writer.counts.values())

@@ -1,4 +1,4 @@
-"""The recorder's ears: every configured topic as raw bytes, who was heard when, and who else publishes."""
+"""What the recorder hears: every configured topic as raw bytes, who was heard when, and who else publishes."""
 from __future__ import annotations
 
 import socket
@@ -16,7 +16,7 @@ from hybridvla_ros.recording.config import RecordingConfig, TopicConfig
 BUFFER_BYTES = 2 ** 24
 
 
-class TopicEars:
+class TopicSubscriptions:
     """`sink` gets every message while it is set. The last message of a latched topic is kept for the next recording."""
 
     def __init__(self, config: RecordingConfig) -> None:

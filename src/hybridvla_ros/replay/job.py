@@ -8,12 +8,12 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.evaluation.replay import senses as senses_of
+from hybridvla_core.evaluation.replay import sensitivity
 from hybridvla_core.evaluation.replay import summary as summary_of
 from hybridvla_core.evaluation.replay.evaluator import Evaluator
 from hybridvla_core.evaluation.replay.filtering import FilterPool
 from hybridvla_core.evaluation.replay.rows import RecordedProposal
-from hybridvla_core.evaluation.replay.settings import ReplaySettings
+from hybridvla_core.evaluation.replay.settings import ReplayConfig
 from hybridvla_core.evaluation.replay.truth import Recording, TruthFinder
 from hybridvla_core.evaluation.replay.verdict import FAIL, Check, as_data, judge_policy, judge_recording, reasons, verdict
 from hybridvla_core.paths import ROOT
@@ -61,7 +61,7 @@ class Replay:
         config = load_file(PolicyConfig, options.policy_config)
         self.config = replace(config, mode=options.mode) if options.mode else config
         self.robot = load_file(RobotConfig, options.robot_config)
-        self.settings = load_file(ReplaySettings, options.thresholds)
+        self.settings = load_file(ReplayConfig, options.thresholds)
         default = ROOT / "config/replay" / f"{self.robot.name}.yaml"
         chosen = options.topics or (default if default.is_file() else None)
         self.map = load_file(TopicMap, chosen) if chosen else TopicMap()
@@ -175,7 +175,7 @@ class Replay:
             others += [text for _, text in found.recording.instructions if text not in others]
         for contender in contenders:
             if sample.frames:
-                contender.senses = senses_of.SenseCheck(contender.policy, self.config, self.settings.senses, others).run(
+                contender.senses = sensitivity.SensitivityCheck(contender.policy, self.config, self.settings.senses, others).run(
                     sample.frames)
         return observed
 
@@ -212,7 +212,7 @@ class Replay:
     def _judge(self, contender: Contender) -> Tuple[Dict[str, Any], List[Check]]:
         rows = contender.evaluator.rows
         summary = summary_of.summarise(rows, self.config.convention.arms, self.settings)
-        sensed = senses_of.summarise(contender.senses, self.settings.senses)
+        sensed = sensitivity.summarise(contender.senses, self.settings.senses)
         latency = percentiles(contender.senses.single_ms) if contender.senses is not None else {}
         summary.update({"checkpoint": contender.folder, "checkpoint_sha256": contender.policy.manifest_sha256,
                         "mode": self.config.mode, "senses": sensed, "latency_ms": latency})

@@ -9,10 +9,10 @@ from typing import Any, Deque, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from hybridvla_core.evaluation.replay import senses as senses_of
+from hybridvla_core.evaluation.replay import sensitivity
 from hybridvla_core.evaluation.replay import summary as summary_of
 from hybridvla_core.evaluation.replay.evaluator import Evaluator
-from hybridvla_core.evaluation.replay.report.film import Projection
+from hybridvla_core.evaluation.replay.report.filmstrip import Projection
 from hybridvla_core.evaluation.replay.rows import Frame
 from hybridvla_core.evaluation.replay.verdict import Check
 from hybridvla_core.policy.interface import BatchPolicy
@@ -27,7 +27,7 @@ class Contender:
     folder: str
     policy: BatchPolicy
     evaluator: Evaluator
-    senses: Optional[senses_of.SenseResult] = None
+    senses: Optional[sensitivity.SensitivityResult] = None
 
 
 @dataclass

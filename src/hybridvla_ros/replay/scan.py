@@ -11,7 +11,7 @@ from hybridvla_core.contracts import Pose
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.evaluation.replay.health import NameWatch, StreamHealth
 from hybridvla_core.evaluation.replay.rows import RecordedProposal
-from hybridvla_core.evaluation.replay.settings import ReplaySettings
+from hybridvla_core.evaluation.replay.settings import ReplayConfig
 from hybridvla_core.evaluation.replay.track import Track
 from hybridvla_core.evaluation.replay.truth import Recording
 from hybridvla_core.policy.config import PolicyConfig
@@ -52,7 +52,7 @@ class Scanned:
 class Scanner:
     """`policy`, `robot`: configurations. instruction: instead of the recorded ones."""
 
-    def __init__(self, policy: PolicyConfig, robot: RobotConfig, settings: ReplaySettings, instruction: str = "") -> None:
+    def __init__(self, policy: PolicyConfig, robot: RobotConfig, settings: ReplayConfig, instruction: str = "") -> None:
         self._policy, self._robot, self._settings, self._instruction = policy, robot, settings, instruction
 
     def scan(self, name: str, files: Sequence[bags.BagFile], topics: Topics) -> Scanned:

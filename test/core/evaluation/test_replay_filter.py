@@ -8,11 +8,11 @@ import pytest
 
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import ArmTarget, DeltaBase, Mode, Observation, Pose, Prediction, Proposal
-from hybridvla_core.evaluation.replay import senses
+from hybridvla_core.evaluation.replay import sensitivity
 from hybridvla_core.evaluation.replay.filtering import FilterCheck, FilterJob
 from hybridvla_core.evaluation.replay.report import junit
 from hybridvla_core.evaluation.replay.rows import Frame
-from hybridvla_core.evaluation.replay.settings import ReplaySettings
+from hybridvla_core.evaluation.replay.settings import ReplayConfig
 from hybridvla_core.evaluation.replay.verdict import Check, judge_senses, reasons, verdict
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
@@ -20,7 +20,7 @@ from hybridvla_core.policy.proposing.proposals import Inference
 from hybridvla_core.robots.config import load_robot
 
 ROBOT = load_robot(ROOT / "config/robots/sim_fr3.yaml")
-SETTINGS = load_file(ReplaySettings, ROOT / "config/replay/thresholds.yaml")
+SETTINGS = load_file(ReplayConfig, ROOT / "config/replay/thresholds.yaml")
 CONFIG = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml")
 START = np.array(ROBOT.arms[0].start_joints_rad)
 DOWN = np.array([1.0, 0.0, 0.0, 0.0])
@@ -92,8 +92,8 @@ def sensed(policy, others=("take that", "and then this")):
         image = np.full((8, 8, 3), 20 + 35 * k, dtype=np.uint8)
         observation = Observation({"front": image}, "do it now", np.full(7, 0.1 * k), 1000 + k)
         frames.append(Frame(float(k), Inference(observation, 1, float(k), 0.0, ((HOME, float(k)),)), ((START, 1.0),)))
-    result = senses.SenseCheck(policy, CONFIG, SETTINGS.senses, others).run(frames)
-    return senses.summarise(result, SETTINGS.senses)
+    result = sensitivity.SensitivityCheck(policy, CONFIG, SETTINGS.senses, others).run(frames)
+    return sensitivity.summarise(result, SETTINGS.senses)
 
 
 def test_a_policy_that_looks_and_listens_passes():

@@ -3,10 +3,10 @@ from __future__ import annotations
 
 from hybridvla_core.configuration import load_file
 from hybridvla_core.evaluation.replay.health import NameWatch, StreamHealth
-from hybridvla_core.evaluation.replay.settings import ReplaySettings
+from hybridvla_core.evaluation.replay.settings import ReplayConfig
 from hybridvla_core.paths import ROOT
 
-RULES = load_file(ReplaySettings, ROOT / "config/replay/thresholds.yaml").streams
+RULES = load_file(ReplayConfig, ROOT / "config/replay/thresholds.yaml").streams
 NAMES = ("joint1", "joint2")
 
 

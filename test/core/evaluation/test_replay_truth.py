@@ -6,13 +6,13 @@ import pytest
 
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Pose
-from hybridvla_core.evaluation.replay.settings import ReplaySettings
+from hybridvla_core.evaluation.replay.settings import ReplayConfig
 from hybridvla_core.evaluation.replay.track import Track
 from hybridvla_core.evaluation.replay.truth import Recording, TruthFinder
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 
-SETTINGS = load_file(ReplaySettings, ROOT / "config/replay/thresholds.yaml")
+SETTINGS = load_file(ReplayConfig, ROOT / "config/replay/thresholds.yaml")
 CONVENTION = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml").convention
 DOWN = np.array([1.0, 0.0, 0.0, 0.0])
 

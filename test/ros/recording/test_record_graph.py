@@ -58,14 +58,14 @@ class Studio:
         self.rig, self.folder, self.events, self.deadman, self.finished = rig, folder, [], None, None
         self.mouse = SpaceMouse()
         self.written = 0
-        self._ears = [
+        self._subscriptions = [
             rospy.Subscriber("/hybridvla/episode/event", EpisodeEvent, self.events.append),
             rospy.Subscriber("/diagnostics", DiagnosticArray, self.on_diagnostics),
             rospy.Subscriber("/hybridvla/safety/deadman", Bool, lambda message: setattr(self, "deadman", message.data))]
 
     def close(self):
         self.mouse.close()
-        for ear in self._ears:
+        for ear in self._subscriptions:
             ear.unregister()
 
     def on_diagnostics(self, message):

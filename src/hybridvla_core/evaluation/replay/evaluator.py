@@ -1,19 +1,18 @@
 """Frames into rows: predictions in batches, proposals through the filter, errors against what the robot did next."""
 from __future__ import annotations
 
-import heapq
 import itertools
 from concurrent.futures import BrokenExecutor, Future
-from typing import Dict, List, Optional, Sequence, Set, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from hybridvla_core.contracts import Prediction, Proposal
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.replay.filtering import FilterJob, FilterPool
-from hybridvla_core.evaluation.replay.report import film
+from hybridvla_core.evaluation.replay.gallery import Gallery
 from hybridvla_core.evaluation.replay.rows import Frame, Row
-from hybridvla_core.evaluation.replay.settings import ReplaySettings
+from hybridvla_core.evaluation.replay.settings import ReplayConfig
 from hybridvla_core.evaluation.replay.truth import Truth, TruthFinder
 from hybridvla_core.geometry.poses import angle, distance
 from hybridvla_core.policy.config import PolicyConfig
@@ -21,7 +20,6 @@ from hybridvla_core.policy.interface import BatchPolicy
 from hybridvla_core.policy.proposing.proposals import make_proposal
 from hybridvla_core.robots.config import RobotConfig
 
-SAME_MOMENT_S = 0.5      # worst moments closer together than this show the same thing
 MOST_WAITING = 64        # filter jobs under way; more would let memory grow with the recording
 STATE_SLACK = 0.02       # of a channel's range: a state this far outside still counts as inside
 
@@ -32,16 +30,14 @@ class Evaluator:
     worst: how many pictures of the worst moments are kept; film_every_s: spacing of the filmstrip, s of the recording.
     """
 
-    def __init__(self, policy: BatchPolicy, config: PolicyConfig, robot: RobotConfig, settings: ReplaySettings,
+    def __init__(self, policy: BatchPolicy, config: PolicyConfig, robot: RobotConfig, settings: ReplayConfig,
                  pool: FilterPool, batch: int = 16, worst: int = 12, film_every_s: float = 10.0) -> None:
         self.policy, self.config, self.robot, self.settings = policy, config, robot, settings
         self.rows: List[Row] = []
-        self._pool, self._batch, self._worst_count, self._film_every = pool, max(1, batch), worst, film_every_s
+        self._pool, self._batch = pool, max(1, batch)
+        self._gallery = Gallery(worst, film_every_s, settings.senses.radius_m, settings.senses.gripper_m)
         self._frames: List[Frame] = []
         self._waiting: List[Tuple[Row, Future]] = []
-        self._worst: List[Tuple[float, int, Row]] = []
-        self._film_at = -np.inf
-        self._film: Set[int] = set()
         self._last_full: Optional[Proposal] = None
         self._full_at = -np.inf
         self._recording, self._finder = -1, None
@@ -51,7 +47,8 @@ class Evaluator:
     def begin(self, recording: int, finder: TruthFinder) -> None:
         """The frames that follow belong to another recording."""
         self.flush()
-        self._recording, self._finder, self._film_at, self._last_full = recording, finder, -np.inf, None
+        self._recording, self._finder, self._last_full = recording, finder, None
+        self._gallery.begin()
 
     def add(self, frame: Frame) -> None:
         self._frames.append(frame)
@@ -95,7 +92,7 @@ class Evaluator:
             row.reproduction = action_distance(frame.recorded.action, np.atleast_2d(prediction.action))
         self.rows.append(row)
         self._filter(row, frame, proposal)
-        self._keep_pictures(row, frame)
+        self._gallery.add(row, frame)
 
     def _compare(self, row: Row, truth: Truth, prediction: Prediction) -> None:
         row.error = np.array([np.asarray(target.target.position) - arm.pose.position
@@ -156,40 +153,10 @@ class Evaluator:
                 raise HybridVLAError("the process that runs the safety filter beside the model has ended; was it killed, or "
                                      "is the memory used up?") from error
 
-    # Pictures ------------------------------------------------------------------------------------------------------
-
-    def _keep_pictures(self, row: Row, frame: Frame) -> None:
-        """JPEGs of the filmstrip and of the worst moments so far; those that are overtaken are dropped."""
-        images = frame.inference.observation.images
-        if frame.time - self._film_at >= self._film_every:
-            self._film_at = frame.time
-            self._film.add(row.index)
-            row.pictures = film.thumbnails(images)
-        bad = row.badness(self.settings.senses.radius_m, self.settings.senses.gripper_m)
-        if bad <= 0.0 or not self._worst_count:
-            return
-        near = next((entry for entry in self._worst if entry[2].recording == row.recording
-                     and abs(entry[2].time - row.time) < SAME_MOMENT_S), None)
-        if near is not None:
-            if near[0] >= bad:
-                return
-            self._worst.remove(near)
-            heapq.heapify(self._worst)
-            self._forget(near[2])
-        if len(self._worst) < self._worst_count or bad > self._worst[0][0]:
-            row.pictures = row.pictures or film.thumbnails(images)
-            heapq.heappush(self._worst, (bad, row.index, row))
-        if len(self._worst) > self._worst_count:
-            self._forget(heapq.heappop(self._worst)[2])
-
-    def _forget(self, row: Row) -> None:
-        if row.index not in self._film:
-            row.pictures = {}
-
     @property
     def worst(self) -> List[Row]:
-        """The worst moments, the worst first."""
-        return [row for _, _, row in sorted(self._worst, key=lambda entry: -entry[0])]
+        """Returns the worst moments, the worst first."""
+        return self._gallery.worst
 
 
 def action_distance(first: np.ndarray, second: np.ndarray) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from hybridvla_core.contracts import Observation
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.evaluation.replay.rows import Frame
-from hybridvla_core.evaluation.replay.settings import SenseSettings
+from hybridvla_core.evaluation.replay.settings import SensitivityConfig
 from hybridvla_core.geometry.poses import angle, distance
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.interface import BatchPolicy
@@ -21,7 +21,7 @@ from hybridvla_core.policy.proposing.proposals import targets_of
 
 
 @dataclass(frozen=True)
-class SenseResult:
+class SensitivityResult:
     """moves: sense -> how far the target moves, m, one number a moment (the largest of its variants). spread: between
     noise seeds. single_ms: wall time of single predictions. batch_difference: m, a batch against one at a time."""
 
@@ -32,15 +32,15 @@ class SenseResult:
     batch_difference: float
 
 
-class SenseCheck:
+class SensitivityCheck:
     """other_instructions: what else could have been asked for, in the recording's own words."""
 
-    def __init__(self, policy: BatchPolicy, config: PolicyConfig, settings: SenseSettings,
+    def __init__(self, policy: BatchPolicy, config: PolicyConfig, settings: SensitivityConfig,
                  other_instructions: Sequence[str]) -> None:
         self._policy, self._config, self._settings = policy, config, settings
         self._others = list(other_instructions)
 
-    def run(self, frames: Sequence[Frame]) -> SenseResult:
+    def run(self, frames: Sequence[Frame]) -> SensitivityResult:
         """frames: spread over the recordings; their images are changed one at a time."""
         spread: List[float] = []
         moves: Dict[str, List[float]] = {}
@@ -65,7 +65,7 @@ class SenseCheck:
         if len(frames) and not any(name == "instruction" for name in moves):
             skipped.setdefault("instruction", "the recordings hold one instruction only; give others with "
                                               "--other-instruction")
-        return SenseResult(spread, moves, skipped, single_ms, difference)
+        return SensitivityResult(spread, moves, skipped, single_ms, difference)
 
     def _moved(self, frame: Frame, target: Any, observations: Sequence[Observation], seed: int) -> List[float]:
         """How far the first step's targets lie from `target`, m, for each observation of this moment."""
@@ -113,7 +113,7 @@ def _with(observation: Observation, view: str, image: np.ndarray) -> Observation
     return replace(observation, images={**observation.images, view: image})
 
 
-def summarise(result: Optional[SenseResult], settings: SenseSettings) -> Dict[str, Any]:
+def summarise(result: Optional[SensitivityResult], settings: SensitivityConfig) -> Dict[str, Any]:
     """For machines: each sense's median movement, its ratio to the spread between seeds, and whether it is used."""
     if result is None or not result.spread:
         return {}

@@ -118,7 +118,7 @@ class LatencySettings:
 
 
 @dataclass(frozen=True)
-class SenseSettings:
+class SensitivityConfig:
     """Does it look and listen? On `frames` moments: how far the target moves under another instruction or without a
     camera, over how far it moves between `seeds` noise seeds. Rotations count radius_m per radian, a changed gripper
     gripper_m. A sense is used when its movement exceeds both min_ratio times the spread and min_move_m."""
@@ -139,7 +139,7 @@ class SenseSettings:
 
 
 @dataclass(frozen=True)
-class ReplaySettings:
+class ReplayConfig:
     """The whole file; a null threshold is reported and not judged."""
 
     motion: MotionSettings
@@ -148,4 +148,4 @@ class ReplaySettings:
     paths: PathSettings
     filter: FilterSettings
     latency: LatencySettings
-    senses: SenseSettings
+    senses: SensitivityConfig

@@ -10,7 +10,7 @@ import numpy as np
 from hybridvla_core.evaluation.replay.evaluator import by
 from hybridvla_core.evaluation.replay.filtering import FilterTally
 from hybridvla_core.evaluation.replay.rows import DECISION, Row, compared
-from hybridvla_core.evaluation.replay.settings import ReplaySettings
+from hybridvla_core.evaluation.replay.settings import ReplayConfig
 from hybridvla_core.report.statistics import calibration, percentiles, rate
 
 AXES = "xyz"
@@ -19,7 +19,7 @@ ENOUGH = 8           # fewer of them give no gain
 CONFIDENCE_BINS = 10
 
 
-def summarise(rows: Sequence[Row], arms: Sequence[str], settings: ReplaySettings) -> Dict[str, Any]:
+def summarise(rows: Sequence[Row], arms: Sequence[str], settings: ReplayConfig) -> Dict[str, Any]:
     """Everything about the predictions of one policy; plain data."""
     judged = compared(list(rows))
     return {

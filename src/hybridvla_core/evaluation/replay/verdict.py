@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from hybridvla_core.evaluation.replay.settings import ReplaySettings
+from hybridvla_core.evaluation.replay.settings import ReplayConfig
 
 PASS, FAIL, SKIPPED = "pass", "fail", "skipped"
 
@@ -55,7 +55,7 @@ class _Judge:
 
 
 def judge_policy(summary: Mapping[str, Any], senses: Mapping[str, Any], latency: Mapping[str, float],
-                 settings: ReplaySettings) -> List[Check]:
+                 settings: ReplayConfig) -> List[Check]:
     """Checks about the checkpoint over all recordings."""
     judge, rules, errors = _Judge(), settings.errors, summary["errors"]
     judge.at_least("errors", "compared", errors["compared"], rules.min_compared, "the number of comparable frames",
@@ -98,7 +98,7 @@ def judge_policy(summary: Mapping[str, Any], senses: Mapping[str, Any], latency:
     return judge.checks + judge_senses(senses, settings)
 
 
-def _paths(judge: _Judge, summary: Mapping[str, Any], settings: ReplaySettings) -> None:
+def _paths(judge: _Judge, summary: Mapping[str, Any], settings: ReplayConfig) -> None:
     rules, found = settings.paths, summary["paths"]
     advice = "the two heads contradict each other: look at when"
     judge.at_least("paths", "fused", summary["fused_share"] if found else None, rules.min_fused_share,
@@ -109,7 +109,7 @@ def _paths(judge: _Judge, summary: Mapping[str, Any], settings: ReplaySettings) 
                   "the 90 % angle between the two paths, rad,", advice)
 
 
-def _filter(judge: _Judge, summary: Mapping[str, Any], settings: ReplaySettings) -> None:
+def _filter(judge: _Judge, summary: Mapping[str, Any], settings: ReplayConfig) -> None:
     rules, found = settings.filter, summary["filter"]
     example = next(iter(found["examples"].values()), "")
     advice = f"for example {example}" if example else "see the table of interventions"
@@ -122,7 +122,7 @@ def _filter(judge: _Judge, summary: Mapping[str, Any], settings: ReplaySettings)
                   "the share of targets outside the workspace", advice)
 
 
-def judge_senses(senses: Mapping[str, Any], settings: ReplaySettings) -> List[Check]:
+def judge_senses(senses: Mapping[str, Any], settings: ReplayConfig) -> List[Check]:
     """Deaf to the instruction, blind to a camera, numb to the state."""
     checks = []
     if not senses:
@@ -147,7 +147,7 @@ def judge_senses(senses: Mapping[str, Any], settings: ReplaySettings) -> List[Ch
 
 
 def judge_recording(name: str, streams: Mapping[str, Mapping[str, Any]], observing: Mapping[str, Any],
-                    settings: ReplaySettings) -> List[Check]:
+                    settings: ReplayConfig) -> List[Check]:
     """Checks about one recording. observing: due, missed, problems, spread_p99_s."""
     checks: List[Check] = []
     for stream, found in streams.items():

@@ -48,7 +48,7 @@ class PiperDriver:
     def __init__(self, rig: PiperRig, lock: Any, arm: ArmConfig, enable_topic: str, config: DriverConfig) -> None:
         self._rig, self._arm, self._lock, self._config = rig, rig.arms[arm.name], lock, config
         self._name, self._topics, self._enable_topic = arm.name, arm.topics, enable_topic
-        self._ears: List[Any] = []
+        self._subscriptions: List[Any] = []
         self._mouths: List[Any] = []
         self._enabled = False
         self.alive = False
@@ -68,7 +68,7 @@ class PiperDriver:
             self._eulers = rospy.Publisher(topics["pose_euler"], PosCmd, **options)
             self._mouths.append(self._eulers)
         if self._config.control:
-            self._ears = [rospy.Subscriber(topics["command"], JointState, self._on_joints, **options),
+            self._subscriptions = [rospy.Subscriber(topics["command"], JointState, self._on_joints, **options),
                           rospy.Subscriber(topics["pose_command"], PosCmd, self._on_pose, **options),
                           rospy.Subscriber(self._enable_topic, Bool, self._on_enable, **options)]
         else:
@@ -81,9 +81,9 @@ class PiperDriver:
     def die(self) -> None:
         """The process is gone; the arm holds its last target, as the firmware does."""
         self.alive = False
-        for end in self._mouths + self._ears:
+        for end in self._mouths + self._subscriptions:
             end.unregister()
-        self._mouths, self._ears = [], []
+        self._mouths, self._subscriptions = [], []
 
     # Commands --------------------------------------------------------------------------------------------------------
 

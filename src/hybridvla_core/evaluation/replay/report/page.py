@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 
 from markupsafe import Markup
 
-from hybridvla_core.evaluation.replay.report import film, plots
+from hybridvla_core.evaluation.replay.report import filmstrip, plots
 from hybridvla_core.evaluation.replay.rows import Row
 from hybridvla_core.evaluation.replay.verdict import FAIL, SKIPPED, Check
 from hybridvla_core.report.page import mark, render
@@ -117,7 +117,7 @@ def _other(data: Mapping[str, Any], row: Row) -> Optional[Row]:
 
 def _moment(data: Mapping[str, Any], row: Row) -> Moment:
     recording, other = data["recordings"][row.recording], _other(data, row)
-    pictures = [(view, film.draw(row, view, recording["tracks"], recording["projections"].get(view), other))
+    pictures = [(view, filmstrip.draw(row, view, recording["tracks"], recording["projections"].get(view), other))
                 for view in row.pictures]
     if row.error is None:
         told: str = f"not compared: {row.why}"
