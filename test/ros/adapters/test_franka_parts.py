@@ -117,6 +117,7 @@ def test_start_up_names_the_step_that_fails_and_the_one_that_hangs(monkeypatch):
     monkeypatch.setattr(start_up, "RETRY_S", 0.02)
     monkeypatch.setattr(start_up, "HUNG_S", 0.2)
     steps = Steps(SimpleNamespace(hands_off=threading.Lock()), foreign=lambda: "", dry_run=False)
+    steps.begin()
     until(lambda: steps.says == "start-up, step 2 of 3, bad: the wrong tool")
     trouble[0] = ""
     until(lambda: "step 3 of 3, slow: no answer for" in steps.says)
