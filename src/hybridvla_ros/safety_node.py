@@ -31,6 +31,7 @@ from hybridvla_ros.runtime.node_support import (
     require_parameter,
 )
 from hybridvla_ros.runtime.pacing import Pace, use_scheduler
+from hybridvla_ros.runtime.transition_log import TransitionLog
 from hybridvla_ros.safety_parameters import SafetyParameters
 
 LEVELS = {State.ACTIVE: DiagnosticStatus.OK, State.INACTIVE: DiagnosticStatus.OK, State.HOLDING: DiagnosticStatus.WARN,
@@ -44,6 +45,7 @@ class SafetyNode:
     def __init__(self, config: RobotConfig, dry_run: bool, scheduler: str = "fifo") -> None:
         refuse_second_filter()
         self._log = UnfailingLog()
+        self._transitions = TransitionLog()
         self.config = config
         self._scheduler = scheduler
         self.filter = SafetyFilter(config, dry_run, bool(rospy.get_param("/use_sim_time", False)))
@@ -170,7 +172,8 @@ class SafetyNode:
 
     def _on_intruder(self, text: str) -> None:
         with self._lock:
-            self.filter.stop(time.monotonic(), Reason.CONTROLLER, text)
+            if not self.filter.dry_run:      # a dry run commands nothing, so nobody commands beside it
+                self.filter.stop(time.monotonic(), Reason.CONTROLLER, text)
 
     # The loop ------------------------------------------------------------------------------------------------------
 
@@ -189,6 +192,7 @@ class SafetyNode:
             try:
                 self.adapter.send(output.arms, stamp)
                 self._last = output.status
+                self._transitions.note(output.status)
                 if output.status_changed or pace.ticks % every == 0:
                     self._status.publish(conversions.status_message(output.status, self._frames))
             except rospy.ROSException:
@@ -204,7 +208,8 @@ class SafetyNode:
                                      "log_lines_lost": self._log.lost,
                                      **{f"count/{name}": count for name, count in status.counters.items()}}
         if self._graph.problem:
-            return DiagnosticStatus.ERROR, self._graph.problem, values
+            level = DiagnosticStatus.WARN if self.filter.dry_run else DiagnosticStatus.ERROR
+            return level, self._graph.problem, values
         return LEVELS[status.state], status.message, values
 
 

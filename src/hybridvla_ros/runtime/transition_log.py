@@ -1,0 +1,31 @@
+"""One line of the log for each change of the filter's state, written beside the loop: a slow disk delays no tick."""
+from __future__ import annotations
+
+import queue
+import threading
+from typing import Optional, Tuple
+
+import rospy
+
+from hybridvla_core.safety.status import SafetyStatus, State
+
+
+class TransitionLog:
+    """Writes `ACTIVE -> HOLDING: why` whenever the state of a status differs from that of the one before."""
+
+    def __init__(self) -> None:
+        self._state: Optional[State] = None
+        self._lines: queue.SimpleQueue[Tuple[State, str]] = queue.SimpleQueue()
+        threading.Thread(target=self._write, daemon=True).start()
+
+    def note(self, status: SafetyStatus) -> None:
+        """Takes the status of a tick; returns at once."""
+        before, self._state = self._state, status.state
+        if before is not None and before != status.state:
+            self._lines.put((status.state, f"{before.name} -> {status.state.name}: {status.message}"))
+
+    def _write(self) -> None:
+        while True:
+            state, line = self._lines.get()
+            write = {State.STOPPED: rospy.logerr, State.HOLDING: rospy.logwarn}.get(state, rospy.loginfo)
+            write("%s", line)
