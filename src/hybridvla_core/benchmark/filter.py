@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Dict
+from typing import Any, Dict, Sequence
 
 import numpy as np
 
@@ -49,7 +49,7 @@ def measure(config: RobotConfig, ticks: int, seed: int) -> Dict[str, Any]:
             "wall_ms": _percentiles(wall)}
 
 
-def _proposal(config: RobotConfig, rng: np.random.Generator, turns, now: float, sequence: int) -> Proposal:
+def _proposal(config: RobotConfig, rng: np.random.Generator, turns: Sequence[np.ndarray], now: float, sequence: int) -> Proposal:
     targets = []
     for arm, turn in zip(config.arms, turns):
         low, high = np.array(arm.workspace.lower_m), np.array(arm.workspace.upper_m)

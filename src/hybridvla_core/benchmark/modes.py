@@ -1,7 +1,7 @@
 """The modes that are timed side by side, each as one call that reports the end of its stages."""
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 import torch
@@ -30,7 +30,8 @@ class Passes:
         """`count` numbers whose frequencies are the distribution's as nearly as whole numbers allow, shuffled."""
         edges = np.round(np.cumsum(self.weights) * count).astype(int)
         repeated = np.repeat(self.values, np.diff(np.concatenate([[0], edges])))
-        return self._rng.permutation(repeated).tolist()
+        shuffled: List[int] = self._rng.permutation(repeated).tolist()
+        return shuffled
 
 
 class Modes:
@@ -42,24 +43,27 @@ class Modes:
         self.names = ("diffusion", "full", "full_plain", "diffusion_no_cache")
 
     @torch.inference_mode()
-    def run(self, name: str, passes: Any, lap: Lap) -> Dict[str, Any]:
+    def run(self, name: str, passes: Optional[int], lap: Lap) -> Dict[str, int]:
+        """Makes one prediction; returns its number of passes where it decodes."""
         subject = self.subject
         pixels = subject.pixels()
         lap("preprocess")
-        return getattr(self, f"_{name}")(pixels, passes, lap)
+        mode: Callable[[Dict[str, torch.Tensor], Optional[int], Lap], Dict[str, int]] = getattr(self, f"_{name}")
+        return mode(pixels, passes, lap)
 
-    def _diffusion(self, pixels, passes, lap):
+    def _diffusion(self, pixels: Dict[str, torch.Tensor], passes: Optional[int], lap: Lap) -> Dict[str, int]:
         self.subject.path.run(self.subject.inputs(pixels), decode=False, lap=lap)
         return {}
 
-    def _full(self, pixels, passes, lap):
+    def _full(self, pixels: Dict[str, torch.Tensor], passes: Optional[int], lap: Lap) -> Dict[str, int]:
         path = self.subject.path
         path.passes_given = passes
         result = path.run(self.subject.inputs(pixels), all_tokens=False, lap=lap)
         path.passes_given = None
+        assert result.passes is not None, "tokens were decoded"
         return {"passes": int(result.passes[0])}
 
-    def _full_plain(self, pixels, passes, lap):
+    def _full_plain(self, pixels: Dict[str, torch.Tensor], passes: Optional[int], lap: Lap) -> Dict[str, int]:
         subject, engine = self.subject, self.subject.path.engine
         patches = engine.encode(pixels)
         lap("vision")
@@ -72,7 +76,7 @@ class Modes:
         lap("decode")
         return {"passes": subject.config.action_dim}
 
-    def _diffusion_no_cache(self, pixels, passes, lap):
+    def _diffusion_no_cache(self, pixels: Dict[str, torch.Tensor], passes: Optional[int], lap: Lap) -> Dict[str, int]:
         subject, path = self.subject, self.subject.path
         model, engine = path.model, path.engine
         patches = engine.encode(pixels)

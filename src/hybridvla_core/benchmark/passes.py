@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 import torch
 
-from hybridvla_core.contracts import Mode, Observation
+from hybridvla_core.contracts import Mode, Observation, Prediction
 from hybridvla_core.policy.inference.drafts import ConfidenceGate
 from hybridvla_core.policy.predictor import Policy
 from hybridvla_core.report.statistics import quantiles
@@ -32,7 +32,8 @@ class ObservationKeeper:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._policy, name)
 
-    def predict(self, observation: Observation, **arguments: Any) -> Any:
+    def predict(self, observation: Observation, **arguments: Any) -> Prediction:
+        """Keeps the observation and asks the policy."""
         self.observations.append(observation)
         return self._policy.predict(observation, **arguments)
 
@@ -59,6 +60,7 @@ def compare(policy: Policy, observations: Sequence[Observation], seed: int = 0,
     decoded = [greedy(policy, observation, seed) for observation in observations] if decoded is None else decoded
     for observation, plain in zip(observations, decoded):
         fast = policy.predict(observation, mode=Mode.ENSEMBLE, seed=seed)
+        assert fast.token_confidence is not None and fast.autoregressive is not None, "tokens were decoded"
         exact = int(np.isfinite(fast.token_confidence).sum())
         fused = policy.config.ensemble.passes(plain["confidence"])
         values = policy.engine.tokens.decode(torch.tensor(plain["ids"])).numpy()[None]
@@ -111,6 +113,7 @@ def reduced_jpeg_effect(policy: Policy, observations: Sequence[Observation]) -> 
         full = {view: np.ascontiguousarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1])
                 for view, data in jpegs.items()}
         reduced = {view: policy.prepare_jpeg(data, view) for view, data in jpegs.items()}
-        first, second = (policy.predict(replace(observation, images=images)).action[0, :3] for images in (full, reduced))
+        versions: Sequence[Mapping[str, Any]] = (full, reduced)     # arrays, and what stands in for them
+        first, second = (policy.predict(replace(observation, images=images)).action[0, :3] for images in versions)
         distances.append(float(np.linalg.norm(first - second)) * 1e3)
     return quantiles(distances, {"median_mm": 50.0, "p99_mm": 99.0}, 2)

@@ -6,7 +6,7 @@ A stage takes at least the time to read its weights (and the cache) once a pass,
 from __future__ import annotations
 
 import time
-from typing import Any, Dict
+from typing import Any, Callable, Dict, Union
 
 import torch
 
@@ -25,7 +25,7 @@ def measure_device(dtype: torch.dtype, device: torch.device, repeats: int = 5) -
             "matrix_tflop_s": round(2 * side ** 3 / product / 1e12, 4)}
 
 
-def _best(call: Any, device: torch.device, repeats: int) -> float:
+def _best(call: Callable[[], object], device: torch.device, repeats: int) -> float:
     times = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -70,10 +70,11 @@ def roofline(subject: Subject, device: Dict[str, float], stages: Dict[str, Dict[
     for name, work in stage_work(subject, passes).items():
         reading = work["bytes"] / device["bandwidth_gb_s"] / 1e6
         computing = work["flops"] / device["matrix_tflop_s"] / 1e9
-        entry = {"bound_ms": round(max(reading, computing), 3), "by": "bandwidth" if reading > computing else "arithmetic",
+        bound = round(max(reading, computing), 3)
+        entry: Dict[str, Union[float, str]] = {"bound_ms": bound, "by": "bandwidth" if reading > computing else "arithmetic",
                  "megabytes": round(work["bytes"] / 1e6, 1), "gflop": round(work["flops"] / 1e9, 3)}
         if name in stages:
             entry["measured_ms"] = stages[name]["median_ms"]
-            entry["times_bound"] = round(stages[name]["median_ms"] / entry["bound_ms"], 2)
+            entry["times_bound"] = round(stages[name]["median_ms"] / bound, 2)
         result[name] = entry
     return result

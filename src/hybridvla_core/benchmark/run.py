@@ -1,35 +1,45 @@
 """One run: warm up, then rounds in which every mode is timed once, in turning order, so that drift meets all alike."""
 from __future__ import annotations
 
+import functools
 import importlib.util
 import platform
 import resource
 import statistics
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import torch
 
-from hybridvla_core.benchmark.modes import Modes, Passes, summary
+from hybridvla_core.benchmark.modes import Lap, Modes, Passes, summary
 from hybridvla_core.benchmark.roofline import measure_device, roofline
 from hybridvla_core.benchmark.subject import Subject
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.policy.inference.stage_clock import StageClock
 
 WARM_UP = 2
+Call = Callable[[Lap, Optional[int]], Dict[str, int]]
+Times = Dict[str, List[float]]
 
 
-def load_callable(source: str) -> Callable[[Dict[str, Any]], Any]:
+def _call(modes: Modes, name: str, lap: Lap, passes: Optional[int]) -> Dict[str, int]:
+    return modes.run(name, passes, lap)
+
+
+def load_callable(source: str) -> Callable[[Dict[str, Any]], Callable[[], object]]:
     """`FILE.py:name`: called once with the description of the subject, returns a callable that makes one prediction."""
     file, _, name = source.partition(":")
     if not name or not Path(file).is_file():
         raise ConfigurationError(f"--compare {source}: use FILE.py:NAME with an existing file")
     spec = importlib.util.spec_from_file_location("compared", file)
+    if spec is None or spec.loader is None:
+        raise ConfigurationError(f"--compare {source}: {file} is no Python file; use FILE.py:NAME")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not callable(getattr(module, name, None)):
         raise ConfigurationError(f"--compare {source}: {file} has no callable {name}")
-    return getattr(module, name)
+    found: Callable[[Dict[str, Any]], Callable[[], object]] = getattr(module, name)
+    return found
 
 
 def description(subject: Subject) -> Dict[str, Any]:
@@ -43,14 +53,16 @@ def run(subject: Subject, rounds: int, passes: Optional[Passes], compare: Option
         progress: Callable[[int], None] = lambda done: None) -> Dict[str, Any]:
     """The result for machines. passes: for random weights; a checkpoint's own otherwise."""
     modes = Modes(subject)
-    calls = {name: (lambda lap, count, name=name: modes.run(name, count, lap)) for name in modes.names}
+    calls: Dict[str, Call] = {name: functools.partial(_call, modes, name) for name in modes.names}
     if compare:
         other = load_callable(compare)(description(subject))
 
-        def compared(lap, count):
+        def compared(lap: Lap, count: Optional[int]) -> Dict[str, int]:
             other()
+            return {}
+
         calls["compared"] = compared
-    drawn = passes.rounds(rounds) if passes else [None] * rounds
+    drawn: Sequence[Optional[int]] = passes.rounds(rounds) if passes else [None] * rounds
     times: Dict[str, List[float]] = {name: [] for name in calls}
     stages: Dict[str, Dict[str, List[float]]] = {name: {} for name in calls}
     counts: List[int] = []
@@ -75,9 +87,11 @@ def run(subject: Subject, rounds: int, passes: Optional[Passes], compare: Option
     return _result(subject, times, stages, counts, device, passes)
 
 
-def _result(subject: Subject, times, stages, counts: List[int], device: Dict[str, float], passes: Optional[Passes]):
-    modes = {name: {**summary(values), "stages": {stage: summary(laps) for stage, laps in stages[name].items()}}
-             for name, values in times.items()}
+def _result(subject: Subject, times: Times, stages: Dict[str, Times], counts: List[int], device: Dict[str, float],
+            passes: Optional[Passes]) -> Dict[str, Any]:
+    modes: Dict[str, Dict[str, Any]] = {
+        name: {**summary(values), "stages": {stage: summary(laps) for stage, laps in stages[name].items()}}
+        for name, values in times.items()}
     for name, values in times.items():
         modes[name]["fastest_ms"] = round(min(values), 3)
     median = {name: mode["median_ms"] for name, mode in modes.items()}
@@ -117,7 +131,7 @@ def _result(subject: Subject, times, stages, counts: List[int], device: Dict[str
 
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return str(torch.cuda.get_device_name(device))
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, Optional, Sequence
+from typing import Dict, Optional, Sequence
 
 import numpy as np
 import torch
@@ -28,10 +28,12 @@ class GivenPasses(DualPath):
 
     passes_given: Optional[int] = None
 
-    def settled(self, ids, confidence, exact, passes, all_tokens):
+    def settled(self, ids: np.ndarray, confidence: np.ndarray, exact: np.ndarray, passes: np.ndarray, all_tokens: bool
+                ) -> np.ndarray:
         if self.passes_given is None:
             return super().settled(ids, confidence, exact, passes, all_tokens)
-        return passes >= self.passes_given
+        ended: np.ndarray = passes >= self.passes_given
+        return ended
 
 
 @dataclass
@@ -40,7 +42,7 @@ class Subject:
 
     name: str
     config: ModelConfig
-    path: DualPath
+    path: GivenPasses
     strategy: str
     images: Dict[str, np.ndarray]
     text: torch.Tensor
@@ -97,7 +99,8 @@ def of_policy(name: str, policy: Policy, graphs: str, ride_steps: Optional[int] 
 
 
 def _subject(name: str, config: ModelConfig, engine: PlainDecoding, ensemble: EnsembleConfig, steps: int, strategy: str,
-             graphs: str, ride_steps: Optional[int], policy: Any, views: Sequence[str], random_weights: bool) -> Subject:
+             graphs: str, ride_steps: Optional[int], policy: Optional[Policy], views: Sequence[str], random_weights: bool
+             ) -> Subject:
     device = engine.model.llm.lm_head.weight.device
     scale = None if policy is None else policy.normaliser.action
     draft = FirstDraft(engine.tokens, scale, tuple(range(6, config.action_dim, 7)) if scale else (), device)

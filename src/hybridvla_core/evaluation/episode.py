@@ -6,14 +6,15 @@ computed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Generic, List, Mapping, Optional, Protocol, Tuple, TypeVar
 
 import numpy as np
 
-from hybridvla_core.contracts import Prediction
+from hybridvla_core.contracts import ArmState, Prediction, Proposal
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.interface import PolicyInterface
+from hybridvla_core.policy.proposing.proposals import Inference
 from hybridvla_core.policy.proposing.proposer import Proposer
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
@@ -48,20 +49,47 @@ class EpisodeResult:
     states: List[str] = field(default_factory=list)
 
 
-class EpisodeRunner:
+class SimulatedRig(Protocol):
+    """What a runner asks of a rig with one arm."""
+
+    @property
+    def time(self) -> float:
+        """Simulated time, s."""
+
+    def arm_state(self) -> ArmState:
+        """Returns what the arm's driver would report."""
+
+    def set_equilibrium_pose(self, position: np.ndarray, quaternion_xyzw: np.ndarray) -> object:
+        """Sends a target: (3,) m and a quaternion, base frame."""
+
+    def command_gripper(self, opening: float) -> object:
+        """Sends an opening, 0 closed to 1 open."""
+
+    def render(self, camera: str) -> np.ndarray:
+        """Returns an image (h, w, 3) uint8 RGB."""
+
+    def step(self, seconds: float) -> object:
+        """Lets time pass."""
+
+
+RigT = TypeVar("RigT", bound=SimulatedRig)
+Pending = Tuple[float, Inference, Prediction, Any]
+
+
+class EpisodeRunner(Generic[RigT]):
     """Runs episodes on one rig. `rig`: `hybridvla_sim.fr3.rig.Rig` or anything like it, already reset by the caller.
 
     latency: simulated time between observation and proposal, s. observe: called with the rig before each prediction;
     what it returns is kept with the decision (the expert's label, for metrics).
     """
 
-    def __init__(self, policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig, rig: Any, latency: float = 0.1,
-                 observe: Optional[Callable[[Any, str], Any]] = None) -> None:
+    def __init__(self, policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig, rig: RigT, latency: float = 0.1,
+                 observe: Optional[Callable[[RigT, str], object]] = None) -> None:
         self.policy, self.config, self.robot, self.rig = policy, config, robot, rig
         self.latency, self.observe = latency, observe
 
-    def run(self, instruction: str, finished: Callable[[Any, str], bool], max_keyframes: int = 12,
-            max_time: float = 60.0, switch: Optional[Any] = None) -> EpisodeResult:
+    def run(self, instruction: str, finished: Callable[[RigT, str], bool], max_keyframes: int = 12,
+            max_time: float = 60.0, switch: Optional[Tuple[float, str]] = None) -> EpisodeResult:
         """Until `finished(rig, instruction)` has held for a moment, or the keyframes or the time are used up.
 
         switch: (simulated time, second instruction); the episode then counts for the second one.
@@ -69,7 +97,11 @@ class EpisodeRunner:
         clock = _Clock(self.rig)
         result = EpisodeResult(False, 0.0)
         safety = SafetyFilter(self.robot)
-        proposer = Proposer(self.policy, self.config, epoch=1, publish=lambda p: safety.on_proposal(p, clock.now),
+
+        def publish(proposal: Proposal) -> None:
+            safety.on_proposal(proposal, clock.now)
+
+        proposer = Proposer(self.policy, self.config, epoch=1, publish=publish,
                             publish_heartbeat=lambda h: safety.on_heartbeat(h, clock.now), clock=lambda: clock.now,
                             monotonic=lambda: clock.now)
         self._feed(safety, proposer, clock)
@@ -108,7 +140,7 @@ class EpisodeRunner:
 class _Clock:
     """Simulated time, from 1 s on: a stamp of zero means "unset" to ROS."""
 
-    def __init__(self, rig: Any) -> None:
+    def __init__(self, rig: SimulatedRig) -> None:
         self._rig, self.start = rig, 1.0 + rig.time
 
     @property
@@ -116,14 +148,15 @@ class _Clock:
         return 1.0 + self._rig.time
 
 
-class _Loop:
+class _Loop(Generic[RigT]):
     """One filter tick after the other, with a prediction started and delivered when they are due."""
 
-    def __init__(self, runner: EpisodeRunner, clock: _Clock, safety: SafetyFilter, proposer: Proposer,
+    def __init__(self, runner: EpisodeRunner[RigT], clock: _Clock, safety: SafetyFilter, proposer: Proposer,
                  result: EpisodeResult) -> None:
         self.runner, self.clock, self.safety, self.proposer, self.result = runner, clock, safety, proposer, result
-        self.count, self.counters = 0, {}
-        self._pending: Any = None
+        self.count = 0
+        self.counters: Mapping[str, int] = {}
+        self._pending: Optional[Pending] = None
         self._state_at = self._beat_at = -1.0
 
     def tick(self) -> None:

@@ -1,10 +1,11 @@
 """What a shorter number format changes, in millimetres and degrees."""
 from __future__ import annotations
 
-from typing import Any, Dict, Optional
+from typing import Dict, Optional
 
 import numpy as np
 
+from hybridvla_core.contracts import Prediction
 from hybridvla_core.policy.inference.ensemble import disagreement
 
 
@@ -18,7 +19,7 @@ def action_difference(first: np.ndarray, second: np.ndarray) -> Dict[str, float]
             "rotation_deg": float(np.degrees(max(angle for _, angle in pairs))), "gripper": float(grippers.max())}
 
 
-def prediction_difference(first: Any, second: Any) -> Dict[str, Optional[Dict[str, float]]]:
+def prediction_difference(first: Prediction, second: Prediction) -> Dict[str, Optional[Dict[str, float]]]:
     """The same for the parts of two `Prediction`s; None where a path did not run to its end in both."""
     result: Dict[str, Optional[Dict[str, float]]] = {}
     for name in ("action", "diffusion", "autoregressive"):

@@ -1,10 +1,13 @@
 """Intervals and summaries of episodes."""
 from __future__ import annotations
 
-from typing import Dict, List, Mapping, Optional, Sequence
+from typing import Dict, List, Mapping, Optional, Sequence, Union
 
 import numpy as np
 from scipy.stats import binomtest
+
+#: Numbers of any length, as a list or as an array.
+Numbers = Union[Sequence[float], np.ndarray]
 
 
 def wilson(successes: int, episodes: int) -> List[float]:
@@ -45,7 +48,7 @@ def calibration(confidence: Sequence[float], error: Sequence[float]) -> Dict[str
             "other_half_median_mm": round(float(np.median(low)) * 1e3, 2) if low.size else None}
 
 
-def quantiles(values: Sequence[float], percents: Mapping[str, float], digits: Optional[int] = None) -> Dict[str, float]:
+def quantiles(values: Numbers, percents: Mapping[str, float], digits: Optional[int] = None) -> Dict[str, float]:
     """Returns quantiles by name.
 
     Args:
@@ -62,6 +65,6 @@ def quantiles(values: Sequence[float], percents: Mapping[str, float], digits: Op
     return {name: value if digits is None else round(value, digits) for name, value in zip(percents, found)}
 
 
-def percentiles(values: Sequence[float], digits: int = 3) -> Dict[str, float]:
+def percentiles(values: Numbers, digits: int = 3) -> Dict[str, float]:
     """Returns median and p99, rounded; 0 without values."""
     return quantiles(values, {"median": 50.0, "p99": 99.0}, digits)

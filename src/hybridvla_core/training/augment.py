@@ -17,7 +17,7 @@ def augment_images(images: torch.Tensor, config: AugmentConfig, generator: torch
     pixels = images.permute(0, 3, 1, 2).float() / 255.0
     count = pixels.shape[0]
 
-    def spread(size, amount):
+    def spread(size: Tuple[int, ...], amount: float) -> torch.Tensor:
         return 1.0 + amount * (2.0 * torch.rand(size, generator=generator) - 1.0)
 
     mean = pixels.mean(dim=(1, 2, 3), keepdim=True)
@@ -25,7 +25,8 @@ def augment_images(images: torch.Tensor, config: AugmentConfig, generator: torch
     pixels = pixels * spread((count, 1, 1, 1), config.brightness) * spread((count, 3, 1, 1), config.channel_gain)
     if config.pixel_noise:
         pixels = pixels + config.pixel_noise * torch.randn(pixels.shape, generator=generator)
-    return pixels.clamp_(0.0, 1.0)
+    clamped: torch.Tensor = pixels.clamp_(0.0, 1.0)
+    return clamped
 
 
 def augment_state(state: np.ndarray, action: np.ndarray, config: AugmentConfig,

@@ -74,12 +74,13 @@ class Trainer:
         if self.stage != name:
             self.stage, self.step, self._optimizer_state = name, 0, None
         optimizer = torch.optim.AdamW([{"params": group["params"], "scale": group["scale"]} for group in groups],
-                                      lr=stage.learning_rate, betas=tuple(self.config.betas),
+                                      lr=stage.learning_rate, betas=(self.config.betas[0], self.config.betas[1]),
                                       weight_decay=self.config.weight_decay)
         if self._optimizer_state is not None:
             optimizer.load_state_dict(self._optimizer_state)
         parameters = [p for group in groups for p in group["params"]]
-        self._counted, smoothed = time.monotonic(), {}
+        self._counted = time.monotonic()
+        smoothed: Dict[str, float] = {}
         with tqdm(total=stage.steps, initial=self.step, desc=name, mininterval=2.0) as bar:
             while self.step < stage.steps:
                 share = self.step / stage.steps
@@ -87,11 +88,12 @@ class Trainer:
                     group["lr"] = stage.learning_rate * group["scale"] * self._rate(self.step, share)
                 with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.config.bfloat16):
                     terms = losses(self.step, share)
-                total = sum(terms.values())
+                values = list(terms.values())
+                total = sum(values[1:], values[0])
                 if not torch.isfinite(total):
                     raise self._diverged("loss", terms)
                 optimizer.zero_grad(set_to_none=True)
-                total.backward()
+                total.backward()  # type: ignore[no-untyped-call]
                 if not torch.isfinite(nn.utils.clip_grad_norm_(parameters, self.config.gradient_clip)):
                     raise self._diverged("gradient", terms)
                 optimizer.step()
@@ -129,7 +131,7 @@ class Trainer:
         with open(self.folder / "log.jsonl", "a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
 
-    def save(self, optimizer) -> None:
+    def save(self, optimizer: Optional[torch.optim.Optimizer]) -> None:
         """Write `state.pt` atomically."""
         self._count()
         state = {"model": self.model.state_dict(), "heads": self.heads.state_dict(), "average": self.average.values,
@@ -184,7 +186,10 @@ def _state_of(generator: Generator) -> Union[torch.Tensor, str]:
 
 
 def _set_state(generator: Generator, state: Union[torch.Tensor, str]) -> None:
-    if isinstance(generator, torch.Generator):
+    if isinstance(generator, torch.Generator) and isinstance(state, torch.Tensor):
         generator.set_state(state)
-    else:
+    elif isinstance(generator, np.random.Generator) and isinstance(state, str):
         generator.bit_generator.state = json.loads(state)
+    else:
+        raise HybridVLAError(f"the state of a {type(generator).__name__} is kept as {type(state).__name__}; give another --work "
+                             "folder")

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, Sequence
+from typing import Callable, Dict, Sequence
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ class BatchSource:
         return np.argpartition(-keys, count - 1, axis=1)[:, :count] if count < phase.shape[1] else np.argsort(-keys, 1)
 
 
-def instruction_ids(encode, instructions: Sequence[str]) -> torch.Tensor:
+def instruction_ids(encode: Callable[[str], Sequence[int]], instructions: Sequence[str]) -> torch.Tensor:
     """Token ids (len, T) of instructions that must all be equally long."""
     ids = [list(encode(text)) for text in instructions]
     if len({len(row) for row in ids}) != 1:

@@ -17,18 +17,21 @@ def coverage(seg: np.ndarray, grid: int) -> np.ndarray:
     count, height, width = seg.shape
     cells = seg.reshape(count, grid, height // grid, grid, width // grid).transpose(0, 1, 3, 2, 4)
     cells = cells.reshape(count, grid * grid, -1)
-    return np.stack([(cells == index + 1).mean(-1) for index in range(OBJECTS)], axis=1).astype(np.float32)
+    shares: np.ndarray = np.stack([(cells == index + 1).mean(-1) for index in range(OBJECTS)], axis=1).astype(np.float32)
+    return shares
 
 
 def object_positions(block_pos: np.ndarray, pad_pos: np.ndarray) -> np.ndarray:
     """(N, OBJECTS, 3) normalised positions of blocks and pads (pads lie on the table, z = 0)."""
     pads = np.concatenate([pad_pos, np.zeros_like(pad_pos[..., :1])], axis=-1)
-    return ((np.concatenate([block_pos, pads], axis=1) - CENTRE) / SCALE).astype(np.float32)
+    places: np.ndarray = ((np.concatenate([block_pos, pads], axis=1) - CENTRE) / SCALE).astype(np.float32)
+    return places
 
 
 def block_turn(block_yaw: np.ndarray) -> np.ndarray:
     """A cube looks the same every quarter turn: yaw (N, 4) rad -> (N, 4, 2) cosine and sine of four times the angle."""
-    return np.stack([np.cos(4 * block_yaw), np.sin(4 * block_yaw)], axis=-1).astype(np.float32)
+    turns: np.ndarray = np.stack([np.cos(4 * block_yaw), np.sin(4 * block_yaw)], axis=-1).astype(np.float32)
+    return turns
 
 
 def patch_targets(samples: Dict[str, np.ndarray], grid: int) -> Dict[str, torch.Tensor]:
