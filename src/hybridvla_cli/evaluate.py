@@ -6,11 +6,11 @@ import functools
 from pathlib import Path
 from typing import Any, Dict
 
-from hybridvla_cli.threads import sleep_while_waiting
 from hybridvla_core.contracts import Mode
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
+from hybridvla_ros.runtime.threads import wait_quietly
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -38,7 +38,7 @@ def load_policy(folder: str, mode: str) -> Any:
 
 
 def run(args: argparse.Namespace) -> int:
-    sleep_while_waiting()
+    wait_quietly()
     from tqdm import tqdm
 
     from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED, load_configs, summarise

@@ -5,8 +5,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from hybridvla_cli.threads import sleep_while_waiting
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_ros.runtime.threads import wait_quietly
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -24,7 +24,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    sleep_while_waiting()
+    wait_quietly()
     if args.threads < 1:
         raise HybridVLAError(f"--threads {args.threads}: give at least 1")
     from hybridvla_core.training.tiny.run import train

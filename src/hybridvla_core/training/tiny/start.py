@@ -32,9 +32,9 @@ STATISTICS_KEY = "sim_fr3_blocks"
 def start(config: TrainingConfig, shards: ShardSet, base: Optional[Checkpoint]) -> Tuple[HybridVLA, Scale, Scale]:
     """Returns the model before its first step, and the statistics of actions and states."""
     if base is None:
-        return (HybridVLA(preset(config.preset)).initialise(),
-                *(Scale.of(values.reshape(-1, values.shape[-1]).astype(np.float64), UNSCALED)
-                  for values in (shards.column("target"), shards.column("state"))))
+        action, state = (Scale.of(values.reshape(-1, values.shape[-1]).astype(np.float64), UNSCALED)
+                         for values in (shards.column("target"), shards.column("state")))
+        return HybridVLA(preset(config.preset)).initialise(), action, state
     model = HybridVLA(base.config.model)
     read_weights(base, model)
     scales = Normaliser.from_json(base.statistics, base.config.statistics_key, base.config.model.action_dim,
