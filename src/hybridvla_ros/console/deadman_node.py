@@ -1,13 +1,14 @@
-"""The dead-man switch as the filter wants it: a Bool at 50 Hz that is true only while a button is held and its device
-speaks. SpaceMouse (spacenav_node) and gamepad (joy_node) come as sensor_msgs/Joy; a foot pedal is read from its device."""
+"""The dead-man switch as the filter wants it: a Bool at 50 Hz that is true only while a button is held and its device is there
+and speaks. SpaceMouse (spacenav_node) and gamepad (joy_node) come as sensor_msgs/Joy; a foot pedal is read from its device."""
 from __future__ import annotations
 
+import glob
 import os
 import select
 import struct
 import threading
 import time
-from typing import Callable
+from typing import Callable, Iterable, Tuple, Union
 
 import rospy
 from sensor_msgs.msg import Joy
@@ -20,26 +21,64 @@ PUBLISH_HZ = 50.0
 SILENCE_S = 0.25                 # of a Joy topic: released
 TOPICS = {"spacemouse": "/spacenav/joy", "gamepad": "/joy"}
 BUTTONS = {"spacemouse": 0, "gamepad": 4, "pedal": -1}     # left button; left shoulder button; any key of the pedal
+#: Where the devices' files are, unless named. joy_node reads the first gamepad.
+DEVICES = {"spacemouse": "/dev/input/by-id/*3Dconnexion*", "gamepad": "/dev/input/js0"}
+#: A held button is to be pressed anew after that long without any other sign of life of its device, s: a radio receiver stays
+#: plugged in while its gamepad is out of range.
+RENEW_S = 30.0
 #: struct input_event of the Linux kernel: seconds, microseconds, type, code, value.
 EVENT = struct.Struct("llHHi")
 KEY_EVENT = 1
 
 
+def present(pattern: str) -> bool:
+    """Returns whether the device's file is there. pattern: its path, or one with wildcards, of which one match is enough."""
+    return any(True for _ in glob.iglob(pattern))
+
+
 class JoyButton:
-    """Held while the button is 1 and messages keep coming: a device that is gone releases it."""
+    """Held while the button is 1, messages keep coming, the device is there, and it gives signs of life.
 
-    def __init__(self, button: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._button, self._clock = button, clock
+    spacenav_node and joy_node repeat their last message for ever, whether the device is still there or not. So the device is
+    looked at: once it is gone, and where nothing of it has changed for `renew_s`, the button is released until pressed anew.
+
+    Args:
+        button: index in `sensor_msgs/Joy`.
+        device: the file of the device, see `present`.
+        renew_s: time in s after which a button held without any other change of buttons or axes counts as released; 0: never.
+    """
+
+    def __init__(self, button: int, device: str, renew_s: float = 0.0, clock: Callable[[], float] = time.monotonic,
+                 is_present: Callable[[str], bool] = present) -> None:
+        self._button, self._device, self._renew_s = button, device, renew_s
+        self._clock, self._is_present = clock, is_present
         self._pressed, self._at = False, float("-inf")
+        self._last: Tuple[Tuple[int, ...], Tuple[float, ...]] = ((), ())
+        self._changed_at = float("-inf")
+        #: Why a button that is said to be held does not count, or an empty string. Until it is seen released.
+        self.problem = ""
 
-    def update(self, buttons: object) -> None:
-        values = list(buttons)
-        self._pressed = self._button < len(values) and values[self._button] == 1
-        self._at = self._clock()
+    def update(self, buttons: Iterable[int], axes: Iterable[float] = ()) -> None:
+        """Takes a message."""
+        now, values = self._clock(), (tuple(buttons), tuple(axes))
+        if values != self._last:
+            self._last, self._changed_at = values, now
+        self._pressed = self._button < len(values[0]) and values[0][self._button] == 1
+        self._at = now
+        if not self._pressed and self._is_present(self._device):
+            self.problem = ""
 
     @property
     def held(self) -> bool:
-        return self._pressed and self._clock() - self._at < SILENCE_S
+        """Whether the button counts as held now."""
+        now = self._clock()
+        if not self._is_present(self._device):
+            self.problem = (f"the device {self._device} is not there: plug it in and press the button anew; if it has another "
+                            "file, name it by device:=")
+        elif self._pressed and self._renew_s and now - self._changed_at > self._renew_s:
+            self.problem = (f"nothing of the device has changed for {self._renew_s:.0f} s, so that it may be out of reach: "
+                            "release the button and press it anew")
+        return self._pressed and not self.problem and now - self._at < SILENCE_S
 
 
 class PedalKeys:
@@ -98,17 +137,32 @@ def main() -> None:
         raise HybridVLAError(f"parameter ~source is {source!r}; use one of {', '.join(BUTTONS)}")
     button = int(number_parameter("button", -1))
     button = BUTTONS[source] if button < 0 else button
+    device = str(rospy.get_param("~device", "")).strip()
     if source == "pedal":
-        device = str(rospy.get_param("~device", "")).strip()
         if not device:
             raise HybridVLAError("parameter ~device is not set; name the pedal's file under /dev/input/by-id")
-        switch = PedalKeys(button)
-        threading.Thread(target=read_pedal, args=(device, switch), daemon=True).start()
-    else:
-        switch = JoyButton(button)
-        rospy.Subscriber(TOPICS[source], Joy, lambda message: switch.update(message.buttons), queue_size=1, tcp_nodelay=True)
+        pedal = PedalKeys(button)
+        threading.Thread(target=read_pedal, args=(device, pedal), daemon=True).start()
+        publish(source, button, pedal)
+        return
+    renew_s = number_parameter("renew_s", RENEW_S)
+    if not 0.0 <= renew_s <= 3600.0:
+        raise HybridVLAError(f"parameter ~renew_s is {renew_s}; use 0 (never) to 3600 s")
+    switch = JoyButton(button, device or DEVICES[source], renew_s)
+    rospy.Subscriber(TOPICS[source], Joy, lambda message: switch.update(message.buttons, message.axes), queue_size=1,
+                     tcp_nodelay=True)
+    publish(source, button, switch)
+
+
+def publish(source: str, button: int, switch: Union[JoyButton, PedalKeys]) -> None:
+    """Publishes whether the switch is held, until the node ends."""
     publisher = rospy.Publisher("/hybridvla/safety/deadman", Bool, queue_size=1, tcp_nodelay=True)
     rospy.loginfo("dead-man switch: %s, button %d", source, button)
+    said = ""
     while not rospy.is_shutdown():
         publisher.publish(Bool(switch.held))
+        problem = getattr(switch, "problem", "")
+        if problem and problem != said:
+            rospy.logwarn("dead-man switch: %s", problem)
+        said = problem
         time.sleep(1.0 / PUBLISH_HZ)

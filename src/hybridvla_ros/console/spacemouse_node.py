@@ -17,6 +17,7 @@ from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import ArmTarget, DeltaBase, Heartbeat, Kind, PolicyState, Proposal
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_ros.console.deadman_node import DEVICES, RENEW_S, JoyButton
 from hybridvla_ros.console.instruction_source import InstructionSource
 from hybridvla_ros.console.teleop import Teleop, TeleopConfig
 from hybridvla_ros.messages import conversions
@@ -29,11 +30,12 @@ DEADMAN_S, HEARTBEAT_S, MARGIN_S = 0.02, 0.1, 0.1
 class SpaceMouseNode:
     """Everything published by one thread at 50 Hz, so that proposals, holds and the deadman keep their order."""
 
-    def __init__(self, config: TeleopConfig, robot: RobotConfig) -> None:
+    def __init__(self, config: TeleopConfig, robot: RobotConfig, device: str = DEVICES["spacemouse"]) -> None:
         if len(robot.arms) != 1:
             raise ConfigurationError(f"robot {robot.name} has {len(robot.arms)} arms; a SpaceMouse moves one")
         self._config, self._arm = config, robot.arms[0]
         self.teleop = Teleop(config)
+        self._switch = JoyButton(config.deadman_button, device, RENEW_S)
         self._lock = threading.RLock()
         self._epoch, self._sequence = secrets.randbits(63) | 1, 0
         self._reader = ArmReader(self._arm.name, self._arm.joint_names, fingers_of(self._arm))
@@ -60,7 +62,10 @@ class SpaceMouseNode:
 
     def _on_buttons(self, message: Joy) -> None:
         with self._lock:
-            self.teleop.on_buttons(message.buttons, time.monotonic())
+            self._switch.update(message.buttons, message.axes)
+            # spacenav_node repeats the buttons of a device that is gone.
+            doubted = not self._switch.held and self._switch.problem
+            self.teleop.on_buttons(() if doubted else message.buttons, time.monotonic())
 
     def _on_status(self, message: SafetyStatus) -> None:
         for arm in message.arms:
@@ -123,11 +128,14 @@ class SpaceMouseNode:
 
     def _report(self) -> Tuple[int, str, Dict[str, object]]:
         level = DiagnosticStatus.OK if not self._problem or "deadman" in self._problem else DiagnosticStatus.WARN
-        return level, self._problem or "following the SpaceMouse", {"sequence": self._sequence,
+        if self._switch.problem:
+            level = DiagnosticStatus.WARN
+        return level, self._switch.problem or self._problem or "following the SpaceMouse", {"sequence": self._sequence,
                                                                     "instruction": self._instruction.text}
 
 
 def main() -> None:
     config = load_file(TeleopConfig, package_path(require_parameter("teleop_config")))
     robot = load_file(RobotConfig, package_path(require_parameter("robot_config")))
-    SpaceMouseNode(config, robot).spin()
+    device = str(rospy.get_param("~device", "")).strip() or DEVICES["spacemouse"]
+    SpaceMouseNode(config, robot, device).spin()

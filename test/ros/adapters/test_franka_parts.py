@@ -244,7 +244,7 @@ def test_a_way_through_the_table_is_refused_by_name(robot):
 
 def test_a_button_counts_only_while_its_device_speaks():
     now = [0.0]
-    button = JoyButton(1, clock=lambda: now[0])
+    button = JoyButton(1, "device", clock=lambda: now[0], is_present=lambda _device: True)
     button.update([0, 1])
     assert button.held
     now[0] = 0.3

@@ -11,13 +11,23 @@ from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
 from hybridvla_core.paths import ROOT
+from hybridvla_ros.console.deadman_node import JoyButton
 
 NODE = ROOT / "nodes" / "deadman_node"
 
 
 @pytest.fixture
-def deadman(bench):
+def device(tmp_path):
+    """The gamepad's file."""
+    file = tmp_path / "js0"
+    file.touch()
+    return file
+
+
+@pytest.fixture
+def deadman(bench, device):
     process = bench.graph.start([sys.executable, str(NODE), "__name:=deadman_test", "_source:=gamepad", "_button:=4",
+                                 f"_device:={device}", "_renew_s:=0",
                                  "/hybridvla/safety/deadman:=/deadman_test/held"], "deadman.log")
     heard = []
     ear = rospy.Subscriber("/deadman_test/held", Bool, heard.append, queue_size=10)
@@ -49,8 +59,46 @@ def test_held_while_pressed_and_released_by_the_button_or_by_silence(deadman):
     pad.unregister()
 
 
+def test_an_unplugged_device_is_released_although_its_last_message_is_repeated(deadman, device):
+    pad = rospy.Publisher("/joy", Joy, queue_size=1)
+    pressed = [True]
+    timer = rospy.Timer(rospy.Duration(0.02), lambda _event: pad.publish(Joy(buttons=[0, 0, 0, 0, int(pressed[0])])))
+    said(deadman, True)
+    device.unlink()                  # joy_node goes on to say that the button is held
+    said(deadman, False)
+    device.touch()
+    deadman.clear()
+    time.sleep(1.0)
+    assert deadman and not any(message.data for message in deadman)      # plugged in again: not before it is pressed anew
+    pressed[0] = False
+    time.sleep(0.5)
+    pressed[0] = True
+    said(deadman, True)
+    timer.shutdown()
+    pad.unregister()
+
+
+def test_a_device_that_gives_no_sign_of_life_is_released_until_pressed_anew():
+    now = [0.0]
+    switch = JoyButton(0, "device", 30.0, lambda: now[0], lambda _device: True)
+
+    def hold(seconds, buttons=(1, 0), axes=lambda: (0.0,)):
+        held = []
+        for _ in range(int(seconds * 10)):
+            now[0] += 0.1
+            switch.update(buttons, axes())
+            held.append(switch.held)
+        return held
+
+    assert all(hold(29.0)) and not any(hold(5.0)[2:-1][15:])
+    assert "press it anew" in switch.problem and not any(hold(5.0, axes=lambda: (now[0],)))     # a stick moves: not enough
+    assert not any(hold(0.2, (0, 0)))
+    assert all(hold(100.0, axes=lambda: (now[0],)))          # its sticks move
+
+
 @pytest.mark.parametrize("arguments, words", [(["_source:=wheel"], "wheel"), (["_source:=pedal"], "~device"),
-                                              (["_source:=gamepad", "_button:=left"], "button")])
+                                              (["_source:=gamepad", "_button:=left"], "button"),
+                                              (["_source:=gamepad", "_renew_s:=-1"], "renew_s")])
 def test_a_wrong_parameter_is_named(bench, arguments, words):
     done = subprocess.run([sys.executable, str(NODE), f"__name:=refused_{time.monotonic_ns()}", *arguments],
                           capture_output=True, text=True, timeout=60, check=False)

@@ -107,7 +107,7 @@ def studio(bench, tmp_path_factory):
     calibration = path.with_name("calibration.yaml")
     calibration.write_text("front: {position_m: [1.0, 0.0, 0.5]}\n")
     launch = bench.graph.launch(
-        "record.launch", f"config:={path}", "spacenav:=false",
+        "record.launch", f"config:={path}", "spacenav:=false", f"spacemouse_device:={path}",      # any file that is there
         "robot_config:=config/robots/sim_fr3.yaml", f"calibration:={calibration}",
         f"instruction:={INSTRUCTION}", f"labels:={folder / 'episodes.jsonl'}")
     made = Studio(bench, folder)
