@@ -40,7 +40,7 @@ class Demo:
         from std_srvs.srv import SetBool, Trigger
 
         from hybridvla.srv import ResetScene, RigReport, SetInstruction
-        from hybridvla_ros.demos.demo_record import Recorder
+        from hybridvla_ros.demos.demo_record import DemoObserver
 
         rospy.init_node("hybridvla_demo", anonymous=True, disable_signals=True)
         for name in ("/hybridvla/policy/set_instruction", "/hybridvla/safety/activate", "/sim_rig/report"):
@@ -50,8 +50,8 @@ class Demo:
         self._to_start = rospy.ServiceProxy("/hybridvla/robot/go_to_start", Trigger)
         self._report = rospy.ServiceProxy("/sim_rig/report", RigReport)
         self._scene = rospy.ServiceProxy("/sim_rig/reset_scene", ResetScene)
-        self.recorder = Recorder(folder)
-        self.recorder.wait()
+        self.observer = DemoObserver(folder)
+        self.observer.wait()
 
     def report(self, instruction: str = "") -> Any:
         """The rig's own `RigReport`; with an instruction, `task_done` says whether it is fulfilled."""
@@ -75,7 +75,7 @@ class Demo:
         answer = self._set_instruction(instruction, False)
         if not answer.success:
             raise HybridVLAError(f"set_instruction: {answer.message}")
-        self.recorder.instruction = instruction
+        self.observer.instruction = instruction
 
     def episode(self, instruction: str, second: Optional[str]) -> Dict[str, Any]:
         """One episode; success is judged by the rig, for the second instruction where there is one."""
@@ -119,13 +119,13 @@ def run(folder: Path, port: Optional[int], checkpoint: str) -> Dict[str, Any]:
         for index, (seed, instruction, second) in enumerate(EPISODES):
             demo.prepare(seed, fresh=seed != seed_before)
             seed_before = seed
-            demo.recorder.episode(index + 1)
+            demo.observer.episode(index + 1)
             results.append(dict(demo.episode(instruction, second), scene_seed=seed))
             row = results[-1]
             print(f"episode {index + 1}/{len(EPISODES)}: {'success' if row['success'] else 'FAILURE'} in "
                   f"{row['seconds']} s: {instruction}{' -> ' + second if second else ''}", flush=True)
         report = demo.report()
-        recorded = demo.recorder.close()
+        recorded = demo.observer.close()
         graph.end(bag)
     summary = summarise(results, report, recorded)
     summary["seconds"] = round(time.monotonic() - started, 1)

@@ -15,10 +15,10 @@ from sensor_msgs.msg import CompressedImage
 
 from hybridvla.msg import ActionProposal, SafetyStatus
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.safety.status import State
 from hybridvla_ros.messages.images import to_rgb
 
 FPS, SIZE, BAR = 10, 384, 84
-STATES = ("INACTIVE", "ACTIVE", "HOLDING", "STOPPED", "RECOVERING")
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Recorded:
     stills: List[Dict[str, str]] = field(default_factory=list)
 
 
-class Recorder:
+class DemoObserver:
     """Subscribes to images, proposals and status; writes `demo.mp4` while the demo runs."""
 
     def __init__(self, folder: Path) -> None:
@@ -86,7 +86,7 @@ class Recorder:
             self._data.stills.append({"caption": f"episode {self._episode}: {self.instruction}", "image": self._uri()})
 
     def _on_status(self, message: SafetyStatus) -> None:
-        self._state = STATES[message.state]
+        self._state = State(message.state).name
         self._data.tick_ms.append(float(message.tick_cpu_ms))
         self._data.interventions = {name: int(count) for name, count in zip(message.counter_names, message.counters)}
 

@@ -7,9 +7,9 @@ import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.safety.status import State
 
 DEADMAN_S = 0.03
-STATES = ("INACTIVE", "ACTIVE", "HOLDING", "STOPPED", "RECOVERING")
 
 
 class RigOperator:
@@ -56,7 +56,7 @@ class RigOperator:
             time.sleep(DEADMAN_S)
 
     def _on_status(self, message: Any) -> None:
-        said = f"{STATES[message.state]}: {message.message}"
+        said = f"{State(message.state).name}: {message.message}"
         if said != self._said:
             self._said = said
             self.note(said)
@@ -67,7 +67,7 @@ class RigOperator:
         self.events.append((round(time.monotonic() - self._began, 2), text))
 
     def state(self, *names: str) -> bool:
-        return self.status is not None and STATES[self.status.state] in names
+        return self.status is not None and State(self.status.state).name in names
 
     def until(self, condition: Callable[[], Any], what: str, timeout: float = 30.0) -> None:
         """Raises HybridVLAError when the condition does not come true."""
