@@ -25,8 +25,8 @@ from hybridvla_core.paths import ROOT
 DEFAULT = ROOT.parent / "shared" / "field-cases"
 PASSED, FAILED, SKIPPED = "as expected", "NOT AS EXPECTED", "skipped"
 TEXTS = (".py", ".sh", ".yaml")
-#: What ended without a module of its own, and folders of tests that helpers have left.
-ENDED = {"hybridvla_ros.policy_arms": "hybridvla_ros.messages.arm_reader", "/test/core\"": "/test/support\""}
+#: A folder of tests that its helpers have left.
+ENDED = {"/test/core\"": "/test/support\""}
 
 
 def adapted(source: Path, folder: Path) -> Path:
