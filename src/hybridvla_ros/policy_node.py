@@ -121,11 +121,12 @@ class PolicyNode:
         rospy.loginfo("policy READY: %s, cameras %s", self.config.mode, ", ".join(self.feed.sync.views))
         while not rospy.is_shutdown():
             self._watch_clock()
-            if not self.proposer.due():
+            doubt = self._arms.problem(time.monotonic())
+            if not doubt and not self.proposer.due():
                 self._problem = ""
                 time.sleep(IDLE_S)
                 continue
-            self._problem = self._predict()
+            self._problem = doubt or self._predict()
             if self._problem:
                 self.proposer.report(self._problem)
                 rospy.logwarn_throttle(5.0, self._problem)

@@ -14,7 +14,7 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.status import ArmCommand
 from hybridvla_ros.adapters.adapter import OnState, RobotAdapter, pose_echo
 from hybridvla_ros.messages import conversions
-from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of
+from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of, source_of
 
 
 class PoseTopicAdapter(RobotAdapter):
@@ -23,6 +23,7 @@ class PoseTopicAdapter(RobotAdapter):
     def __init__(self, config: RobotConfig, on_state: OnState) -> None:
         super().__init__(config, on_state)
         self._readers = {arm.name: ArmReader(arm.name, arm.joint_names, fingers_of(arm)) for arm in config.arms}
+        self._heard = False
         self._frames = {arm.name: arm.base_frame for arm in config.arms}
         self._poses: Dict[str, rospy.Publisher] = {}
         self._echoes: Dict[str, rospy.Publisher] = {}
@@ -41,10 +42,17 @@ class PoseTopicAdapter(RobotAdapter):
         return [arm.topics["command"] for arm in self.config.arms]
 
     def _on_joints(self, message: JointState) -> None:
+        now = time.monotonic()
         for reader in self._readers.values():
-            state = reader.joints(message.name, message.position, message.velocity, time.monotonic())
+            state = reader.joints(message.name, message.position, message.velocity, now, source_of(message))
             if state is not None:
-                self.on_state(replace(state, stamp=message.header.stamp.to_sec()))
+                problem = reader.problem(now)
+                self.on_state(replace(state, ready=not problem, message=problem, stamp=message.header.stamp.to_sec()))
+                self._heard = True
+        if not self._heard:
+            wanted = ", ".join(joint for arm in self.config.arms for joint in arm.joint_names)
+            rospy.logwarn_throttle(5.0, "joint states come that name %s; configured are %s", ", ".join(message.name) or "none",
+                                   wanted)
 
     def send(self, commands: Sequence[ArmCommand], stamp: float) -> None:
         """Publishes what the filter released this tick. stamp: when the tick began, s; not when the message got out."""

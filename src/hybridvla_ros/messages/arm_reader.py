@@ -10,6 +10,42 @@ from hybridvla_core.contracts import ArmState, GripperState, Pose
 from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.robots.topics import finger_names
 
+#: A publisher that has been silent for longer has ended, s.
+SILENT_S = 2.0
+
+
+def source_of(message: object) -> str:
+    """Returns the name of the node that sent a message; empty where it is not known, as for one from a bag."""
+    header: Optional[Dict[str, str]] = getattr(message, "_connection_header", None)
+    return (header or {}).get("callerid", "")
+
+
+class OneSource:
+    """Takes what one node publishes, and nothing of a second one: the values of two are never mixed.
+
+    Args:
+        what: What is published, for the sentence.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._owner = self._other = ""
+        self._owner_at = self._other_at = -math.inf
+
+    def takes(self, source: str, now: float) -> bool:
+        """Tells whether a message of this node counts. source: its name, empty where it is not known. now: s."""
+        if not source or source == self._owner or now - self._owner_at > SILENT_S:
+            self._owner, self._owner_at = source, now
+            return True
+        self._other, self._other_at = source, now
+        return False
+
+    def problem(self, now: float) -> str:
+        """Names both publishers while there are two; an empty string otherwise."""
+        if now - self._other_at > SILENT_S or self._other == self._owner:
+            return ""
+        return f"{self._what} are published by {self._owner} and by {self._other}; end one of them"
+
 
 class ArmReader:
     """Assembles one arm's state from whatever its driver publishes.
@@ -24,11 +60,37 @@ class ArmReader:
         self.pose: Optional[Pose] = None
         self.opening = math.nan
         self._last_opening, self._moving_until = math.nan, 0.0
+        self._sources = OneSource("joint states"), OneSource("the gripper's joint states")
+        self._twice = ""
 
-    def joints(self, names: Sequence[str], positions: Sequence[float], velocities: Sequence[float], now: float
-               ) -> Optional[ArmState]:
-        """A JointState's content; None when it holds none of this arm's joints (the gripper's own message, say)."""
+    def problem(self, now: float) -> str:
+        """Says why the last joint states cannot be relied on, or an empty string. now: s, on the clock of `joints`."""
+        return next(filter(None, (source.problem(now) for source in self._sources)), self._twice)
+
+    def joints(self, names: Sequence[str], positions: Sequence[float], velocities: Sequence[float], now: float,
+               source: str = "") -> Optional[ArmState]:
+        """Reads a JointState's content.
+
+        Args:
+            names: Of the joints.
+            positions: rad or, of fingers, in the driver's units.
+            velocities: As many as positions, or none.
+            now: When it came, s, on any clock that goes on evenly.
+            source: The node that sent it; empty where it is not known.
+
+        Returns:
+            The state, or None when the message holds none of this arm's joints (the gripper's own message, say) or comes from
+            a second publisher of them. A joint that is named twice has no value.
+        """
         index: Dict[str, int] = {joint: i for i, joint in enumerate(names)}
+        if len(index) < len(names):
+            return self._doubled(names, now, source)
+        mine = any(joint in index for joint in self.joint_names)
+        if mine and not self._sources[0].takes(source, now):
+            return None
+        if not mine and any(finger in index for finger in self._fingers) and not self._sources[1].takes(source, now):
+            return None
+        self._twice = "" if mine else self._twice
         if all(finger in index and index[finger] < len(positions) for finger in self._fingers) and self._fingers:
             reading = sum(positions[index[finger]] for finger in self._fingers)
             self._gripper((reading - self._closed) / (self._open - self._closed), now)
@@ -42,6 +104,15 @@ class ArmReader:
             speeds = np.array([velocities[index[joint]] for joint in found])
         return ArmState(name=self.name, joint_names=tuple(found), joint_positions=values, joint_velocities=speeds,
                         pose=self.pose, gripper=self.opening, gripper_state=self._gripper_state(now))
+
+    def _doubled(self, names: Sequence[str], now: float, source: str) -> Optional[ArmState]:
+        """Answers a message that names a joint twice: which value is meant nobody knows."""
+        twice = [joint for joint in (*self.joint_names, *self._fingers) if list(names).count(joint) > 1]
+        if not twice or not self._sources[0].takes(source, now):
+            return None
+        self._twice = f"joint {', '.join(twice)} stands twice in one joint state; check who publishes them"
+        return ArmState(name=self.name, joint_names=self.joint_names, joint_positions=np.full(len(self.joint_names), math.nan),
+                        joint_velocities=None, pose=self.pose, gripper=self.opening, gripper_state=self._gripper_state(now))
 
     def _gripper(self, opening: float, now: float) -> None:
         self.opening = min(max(opening, 0.0), 1.0)

@@ -10,7 +10,7 @@ from hybridvla_core.contracts import ArmState, Pose
 from hybridvla_core.geometry import rotations
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.kinematics import ArmKinematics
-from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of
+from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of, source_of
 
 
 class ArmFeed:
@@ -27,12 +27,17 @@ class ArmFeed:
                 if arm.topics.get(role) and arm.name not in self.topics.get(arm.topics[role], []):
                     self.topics.setdefault(arm.topics[role], []).append(arm.name)
 
+    def problem(self, now: float) -> str:
+        """Says why the joint states cannot be relied on, or an empty string. now: s, on the clock of `on_joints`."""
+        problems = ((name, reader.problem(now)) for name, reader in self._readers.items())
+        return next((f"arm {name}: {problem}" for name, problem in problems if problem), "")
+
     def on_joints(self, message: Any, arms: List[str], now: float) -> None:
         """A `sensor_msgs/JointState` about the named arms; now: s, on any clock that goes on evenly."""
         stamp = message.header.stamp.to_sec()
         for name in arms:
             reader = self._readers[name]
-            state = reader.joints(message.name, message.position, message.velocity, now)
+            state = reader.joints(message.name, message.position, message.velocity, now, source_of(message))
             if state is None or tuple(state.joint_names) != reader.joint_names:
                 continue
             if not np.isfinite(state.joint_positions).all():

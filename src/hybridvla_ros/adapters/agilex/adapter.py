@@ -30,7 +30,7 @@ from hybridvla_ros.adapters.agilex.command import ArmStream, tool_pose
 from hybridvla_ros.adapters.agilex.probe import EndPose, UnitProbe
 from hybridvla_ros.filter_handle import FilterHandle
 from hybridvla_ros.messages import conversions
-from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of
+from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of, source_of
 
 STATUS_AGE_S = 0.5
 RETURN_S = 1.0           # after a silence of its joints, so long a driver has to say how the arm is
@@ -104,7 +104,9 @@ class AgilexArm:
 
     def _on_joints(self, message: JointState) -> None:
         now = time.monotonic()
-        state = self._reader.joints(message.name, message.position, message.velocity, now)
+        state = self._reader.joints(message.name, message.position, message.velocity, now, source_of(message))
+        if state is None and self._reader.problem(now):
+            return                       # of a second publisher; the next state of the first one says so
         if state is None:
             names = ", ".join(message.name) or "none"
             rospy.logwarn_throttle(5.0, "%s: joint states name %s, configured are %s", self.arm.name, names,
@@ -128,6 +130,8 @@ class AgilexArm:
 
     def _problem(self, state: ArmState, now: float) -> str:
         """Why this arm takes no commands, or an empty string."""
+        if self._reader.problem(now):
+            return self._reader.problem(now)
         if now - self._status_at > STATUS_AGE_S:
             return f"no arm status on {self.arm.topics['robot_state']}; check the driver"
         recent = now - self._sent_at < PAUSE_S

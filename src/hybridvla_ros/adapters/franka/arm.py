@@ -23,7 +23,7 @@ from hybridvla_ros.adapters.adapter import OnState
 from hybridvla_ros.adapters.franka import driver as driver_module
 from hybridvla_ros.adapters.franka import reading
 from hybridvla_ros.adapters.franka.gripper import FrankaHand, GripperWorker
-from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of
+from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of, source_of
 
 STATE_SILENT_S = 0.1     # after it, joint states alone speak for the arm
 LOCK_S = 12.0
@@ -109,13 +109,13 @@ class FrankaArm:
         self.joints_heard, self.joint_names = time.monotonic(), tuple(message.name)
         if time.monotonic() - self.heard < STATE_SILENT_S:
             return
-        found = self._reader.joints(message.name, message.position, message.velocity, time.monotonic())
+        found = self._reader.joints(message.name, message.position, message.velocity, time.monotonic(), source_of(message))
         if found is not None:
             self._last = replace(found, pose=None, stamp=message.header.stamp.to_sec())
             self.report()
 
     def _on_fingers(self, message: JointState) -> None:
-        self._reader.joints(message.name, message.position, message.velocity, time.monotonic())
+        self._reader.joints(message.name, message.position, message.velocity, time.monotonic(), source_of(message))
         self.gripper.measured(self._reader.opening * self.arm.gripper.max_width_m)
 
     def _on_compliance(self, message: Config) -> None:
@@ -138,7 +138,7 @@ class FrankaArm:
         """Says why the arm takes no commands, or an empty string. The filter refuses or stops with this sentence."""
         if time.monotonic() - self.heard > STATE_SILENT_S:
             return f"nothing on {self.arm.topics['robot_state']}: the robot's mode is unknown; check the driver"
-        return self._question()
+        return self._reader.problem(time.monotonic()) or self._question()
 
     def taken(self) -> str:
         """Says what is being done to the arm, or an empty string."""
