@@ -15,6 +15,7 @@ from typing import Any, Dict, List, Optional
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
+from hybridvla_ros.runtime.leftovers import leave_on_signals
 from hybridvla_ros.runtime.private_graph import Graph
 
 BAG_TOPICS = ["/joint_states", "/camera_front/color/image_raw/compressed", "/camera_wrist/color/image_raw/compressed",
@@ -172,6 +173,7 @@ def main() -> int:
     parser.add_argument("--checkpoint", default=str(ROOT / "checkpoints" / "tiny"))
     arguments = parser.parse_args()
     folder = Path(arguments.out)
+    leave_on_signals()
     try:
         from hybridvla_core.checkpoints.format import read_checkpoint
 
@@ -182,6 +184,9 @@ def main() -> int:
     except HybridVLAError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("demo: interrupted; everything it had started was ended", file=sys.stderr)
+        return 130
     if summary["limit_violations"]:
         print(f"limits broken: {summary['violations_by_name']}, the last one {summary['last_violation']}", file=sys.stderr)
     print(f"{summary['successes']}/{summary['episodes']} episodes successful, {summary['limit_violations']} limit "

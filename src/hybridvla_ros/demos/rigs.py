@@ -5,9 +5,11 @@ Each rig is a module with `run(folder, ...) -> dict` (its part of the summary) a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +19,9 @@ from typing import Any, Dict, List, Optional
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
 from hybridvla_ros.demos.rigs_page import write_page
+from hybridvla_ros.runtime.leftovers import descendants, end_all, leave_on_signals
+
+END_S = 60.0     # for a rig that is told to end
 
 #: Key of the summary -> module.
 RIGS = {"fr3": "hybridvla_ros.demos.rigs_fr3", "agilex": "hybridvla_ros.demos.rigs_agilex"}
@@ -35,11 +40,20 @@ def run(names: List[str], folder: Path, episodes: Optional[int]) -> Dict[str, An
         began = time.monotonic()
         part = folder / name / "part.json"
         command = [sys.executable, "-m", "hybridvla_ros.demos.rigs", "--only", name, "--out", str(folder), "--part", str(part)]
-        done = subprocess.run(command + (["--episodes", str(episodes)] if episodes else []), check=False)
-        if done.returncode == 0 and part.exists():
+        process = subprocess.Popen(command + (["--episodes", str(episodes)] if episodes else []))
+        try:
+            status = process.wait()
+        finally:
+            started = descendants(process.pid)
+            if process.poll() is None:          # we are ending: the rig ends its own graph, which takes a while
+                process.send_signal(signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(END_S)
+            end_all(started | {process.pid} if process.poll() is None else started)
+        if status == 0 and part.exists():
             summary[name] = json.loads(part.read_text(encoding="utf-8"))
         else:
-            summary[name] = {"episodes": 0, "successes": 0, "limit_violations": 0, "error": f"exit status {done.returncode}"}
+            summary[name] = {"episodes": 0, "successes": 0, "limit_violations": 0, "error": f"exit status {status}"}
         summary[name]["wall_s"] = round(time.monotonic() - began, 1)
         print(f"{name}: {summary[name]['successes']}/{summary[name]['episodes']} episodes successful, "
               f"{summary[name]['limit_violations']} limit violations", flush=True)
@@ -61,6 +75,7 @@ def main() -> int:
     parser.add_argument("--part", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     folder = Path(arguments.out)
+    leave_on_signals()
     try:
         if arguments.part:
             Path(arguments.part).parent.mkdir(parents=True, exist_ok=True)
@@ -74,6 +89,9 @@ def main() -> int:
     except HybridVLAError as error:
         print(f"rigs: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("rigs: interrupted; everything they had started was ended", file=sys.stderr)
+        return 130
     print(f"look at {folder / 'index.html'}")
     return 0 if all(good(part) for part in summary.values()) else 1
 

@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_ros.runtime.leftovers import descendants, end_all, marked
+
+#: Environment variable that every process of a graph has.
+MARK = "HYBRIDVLA_GRAPH"
 
 
 def free_port() -> int:
@@ -36,7 +40,9 @@ class Graph:
         self.port = port or free_port()
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        self._mark = f"{os.getpid()}-{time.monotonic_ns()}"
         self.environment: Dict[str, str] = {
+            MARK: self._mark,
             "ROS_MASTER_URI": f"http://127.0.0.1:{self.port}", "ROS_IP": "127.0.0.1", "ROS_HOME": str(folder / "ros"),
             "ROS_LOG_DIR": str(folder / "ros" / "log"), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
@@ -61,8 +67,9 @@ class Graph:
         """`roslaunch hybridvla ...` with this graph's master."""
         return self.start(["roslaunch", "-p", str(self.port), "hybridvla", *arguments], "launch.log")
 
-    def end(self, process: subprocess.Popen, patience: float = 10.0) -> None:
-        """Interrupt a process as Ctrl-C does, and insist if it does not listen."""
+    def end(self, process: subprocess.Popen, patience: float = 20.0) -> None:
+        """Interrupt a process as Ctrl-C does, and insist if it does not listen. What it has started ends with it."""
+        started = descendants(process.pid)
         for number, wait in ((signal.SIGINT, patience), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
             if process.poll() is None:
                 try:
@@ -70,11 +77,14 @@ class Graph:
                     process.wait(wait)
                 except (ProcessLookupError, subprocess.TimeoutExpired):
                     continue
+        end_all(started)
 
     def stop(self) -> None:
+        """Ends every process of the graph, also those whose parent was killed or died."""
         for process in reversed(self._processes):
             self.end(process)
         self._processes.clear()
+        end_all(marked(MARK, self._mark))
 
     def log_tail(self, log: str = "launch.log", lines: int = 12) -> str:
         path = self.folder / log
