@@ -13,8 +13,6 @@ import pytest
 
 from hybridvla_core.paths import ROOT
 
-TARGETS = ([0.5, 0.3, 0.25], [0.5, -0.3, 0.25])
-
 
 class FaultBench:
     """Joint states at 100 Hz, heartbeats at 20 Hz, proposals on demand; every target goes past the rig's monitor."""
@@ -95,6 +93,8 @@ class FaultBench:
 
     def proposal(self, **changes):
         """A far target, to the left and to the right in turn."""
+        from talker import TARGETS
+
         from hybridvla_core.contracts import ArmTarget, DeltaBase, Pose, Proposal
         from hybridvla_ros.messages.conversions import proposal_message
 

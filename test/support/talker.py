@@ -5,11 +5,13 @@ import time
 
 import numpy as np
 import rospy
-from conftest import TARGETS
 
 from hybridvla.msg import ActionProposal, PolicyHeartbeat
 from hybridvla_core.contracts import ArmTarget, DeltaBase, Heartbeat, PolicyState, Pose, Proposal
 from hybridvla_ros.messages.conversions import heartbeat_message, proposal_message
+
+#: Two far tool positions that a talking policy asks for in turn, m, in the arm's base frame.
+TARGETS = ([0.5, 0.3, 0.25], [0.5, -0.3, 0.25])
 
 
 def main():
