@@ -130,7 +130,8 @@ class ArmTarget:
 class Proposal:
     """What the policy wants, why, and from which moment (`hybridvla/ActionProposal`). Targets are step-major, K x arms.
 
-    stamp_ns: the observation's stamp to the nanosecond, which with the seed repeats the noise; 0 where there was none.
+    stamp_ns: the observation's stamp to the nanosecond, which with the noise seed repeats the noise; 0 where there was none.
+    seed: the filter's seed (`SafetyStatus.seed`) under which the observation was made; 0 where the sender does not say.
     """
 
     stamp: float
@@ -148,6 +149,7 @@ class Proposal:
     checkpoint_sha256: str = ""
     prediction: Optional[Prediction] = None
     stamp_ns: int = 0
+    seed: int = 0
 
 
 @dataclass(frozen=True)

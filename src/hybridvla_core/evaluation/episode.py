@@ -18,7 +18,7 @@ from hybridvla_core.policy.proposing.proposals import Inference
 from hybridvla_core.policy.proposing.proposer import Proposer
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
-from hybridvla_core.safety.status import Reason, State
+from hybridvla_core.safety.status import State, waits
 
 HEARTBEAT_S = 0.1
 STATE_S = 0.01
@@ -180,10 +180,10 @@ class _Loop(Generic[RigT]):
         self.result.tick_ms.append(status.tick_cpu_ms)
         if not self.result.states or self.result.states[-1] != State(status.state).name:
             self.result.states.append(State(status.state).name)
-        waiting = status.state == State.HOLDING and status.reasons == Reason.PROPOSAL_STALE
+        waiting = waits(status.state, status.reasons)
         self.proposer.on_execution(status.epoch, status.sequence, status.at_target, waiting)
         self.proposer.on_commands({command.name: command.pose for command in output.arms}, now, status.epoch, status.sequence,
-                                  status.state != State.INACTIVE)
+                                  status.state != State.INACTIVE, status.seed)
         runner.rig.step(runner.robot.dt)
 
     def _infer(self, now: float) -> None:

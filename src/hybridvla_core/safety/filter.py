@@ -17,6 +17,7 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.counters import Counters
 from hybridvla_core.safety.execution.execution import Execution
 from hybridvla_core.safety.inputs.acceptance import ProposalGate
+from hybridvla_core.safety.inputs.bases import Bases
 from hybridvla_core.safety.inputs.clock_watch import ClockWatch
 from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
 from hybridvla_core.safety.inputs.watchdogs import Watchdogs
@@ -40,12 +41,13 @@ class SafetyFilter:
         self._counters = Counters()
         self._motion = Motion(config)
         self._gate = ProposalGate(config)
-        self._arms = MeasuredArms(config, self._counters)
+        self._arms = MeasuredArms(config, self._counters, watch_delay=not simulated_time)
         self._watchdogs = Watchdogs(config, self._gate, self._arms, self._counters, ClockWatch(simulated_time))
         self._execution = Execution(config, self._motion, self._arms)
         self._machine = StateMachine(config, self._motion, self._arms, self._execution, self._counters)
         self._commands = Commands(config, self._motion, self._arms, self._execution.grippers, self._counters)
         self._report = StatusReport(config, self._motion, self._arms, self._execution)
+        self._bases = Bases(config)
         self._notice = ("", -math.inf)
         self._tick_at: Optional[float] = None
         self._output: Optional[FilterOutput] = None
@@ -98,7 +100,12 @@ class SafetyFilter:
         if self._watchdogs.paused(now):
             self._count_rejection(Reason.PROPOSAL_STALE)
             return Acceptance(False, "it waited while the filter stood still")
+        self._gate.seeded(self._machine.seed, self._machine.seeded_at)
         reason, text = self._gate.on_proposal(proposal, now, publisher, self.at_rest)
+        if not reason and proposal.seed and proposal.kind == Kind.ACTION:
+            reason, text = self._bases.far(proposal, self._execution.asked)
+            if reason:
+                self._gate.refuse(reason, text, now)
         if reason:
             self._count_rejection(reason)
             if reason == Reason.PROPOSAL_INVALID:     # a policy that makes no sense is not followed any further
@@ -151,7 +158,12 @@ class SafetyFilter:
 
     def activate(self, active: bool, now: float) -> Tuple[bool, str]:
         """Seed from the measured pose and allow motion, or bring the arms to rest and forbid it."""
-        return self._machine.activate(now, self._dry_run) if active else self._machine.deactivate()
+        if not active:
+            return self._machine.deactivate()
+        done, text = self._machine.activate(now, self._dry_run)
+        if done and self.deadman_missing(now):
+            text = f"{text}, but holding: press the dead-man"
+        return done, text
 
     def stop(self, now: float, reason: Reason = Reason.OPERATOR, detail: str = "") -> Tuple[bool, str]:
         """Decelerate and hold until `resume`. reason, detail: who or what stops, for the status."""
@@ -179,14 +191,15 @@ class SafetyFilter:
     def tick(self, now: float, clock: Optional[float] = None) -> FilterOutput:
         """One step of the commanded trajectory and the status. Call at `config.tick_hz`. clock: ROS time, s, if any."""
         began = time.perf_counter(), time.thread_time()
-        if self._output is not None and 0.0 <= now - self._tick_at < EARLY * self.config.dt:
-            return self._output
+        if self._output is not None and self._tick_at is not None and 0.0 <= now - self._tick_at < EARLY * self.config.dt:
+            return self._output.again()
         self._tick_at = now
         reasons, detail = self._watch(now, clock)
         try:
             moved = self._machine.advance(now, reasons, detail, self._speed_scale, self._dry_run)
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, np.linalg.LinAlgError) as error:
             moved = self._machine.fail(error)
+        self._note_bases(now)
         sends = moved and not self._dry_run
         commands = self._commands.make(now, lambda name: sends and self._machine.publishes(name))
         status, changed = self._report.make(now, self._machine, self._dry_run, self._speed_scale, self._counters, began,
@@ -196,7 +209,7 @@ class SafetyFilter:
 
     def _watch(self, now: float, clock: Optional[float]) -> Tuple[Reason, str]:
         """What ends motion this tick or was refused lately, and a sentence on it."""
-        judged = self.state in (State.ACTIVE, State.HOLDING) and not self._dry_run
+        judged = self._machine.may_move and not self._dry_run
         reasons, detail = self._watchdogs.look(now, clock, judged, self.at_rest)
         if self._execution.expired(now):
             self._execution.drop()
@@ -211,6 +224,12 @@ class SafetyFilter:
         measured = self._arms.joints
         if np.isfinite(measured).all() and np.abs(measured - self._motion.joints).max() > 1e-3:
             self._counters.add("reposes", int(self._motion.repose(measured)))
+
+    def _note_bases(self, now: float) -> None:
+        if self._machine.follows:
+            self._bases.see(self._motion.positions, now)
+        else:
+            self._bases.forget()
 
     def _count_rejection(self, reason: Reason) -> None:
         self._counters.add(f"rejected/{flag_names(reason).lower()}")

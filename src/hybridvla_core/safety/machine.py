@@ -2,19 +2,26 @@
 from __future__ import annotations
 
 import math
-from typing import Optional, Set, Tuple
+from typing import Set, Tuple
+
+import numpy as np
 
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.counters import Counters
 from hybridvla_core.safety.execution.execution import ENDING, Execution
-from hybridvla_core.safety.execution.homing import Homing
-from hybridvla_core.safety.execution.reentry import Reentry, worst_violation
+from hybridvla_core.safety.execution.leading import ON_THE_WAY, Leading
+from hybridvla_core.safety.execution.reentry import worst_violation
 from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
+from hybridvla_core.safety.inputs.whereabouts import Whereabouts
 from hybridvla_core.safety.motion.motion import Motion
 from hybridvla_core.safety.status import Reason, State
 
 RAMP_BEGIN = 0.1      # share of the speed at the beginning of a ramp
 STOPPING = Reason.ROBOT_MODE | Reason.CONTROLLER
+#: What is said while inactive, because `activate` would refuse or nothing would move after it.
+WOULD_REFUSE = (Reason.JOINT_STATE | Reason.ROBOT_MODE | Reason.CONTROLLER | Reason.DEADMAN | Reason.HEARTBEAT_LOST
+                | Reason.TCP_MISMATCH | Reason.CLOCK_JUMP)
+STOPPED_LOOK_S = 0.45  # after a stop: an arm held by then is not pushed on; one that is moved by hand later is not followed
 Answer = Tuple[bool, str]
 
 
@@ -28,12 +35,15 @@ class StateMachine:
         self._arms = arms
         self._execution = execution
         self._counters = counters
-        self._reentry: Optional[Reentry] = None
-        self._homing: Optional[Homing] = None
-        self.homed = False
-        self._was_inactive = True
+        self._leading = Leading(config, motion, arms, execution)
+        self._was_inactive = True          # nothing was commanded when the arms were stopped
+        self._activated = False            # `activate` led here; nothing else leads to following the policy
         self._errored: Set[str] = set()
-        self._ramp_at = -math.inf
+        self._where = Whereabouts(config, motion, arms, execution.near_command)
+        self._note: Tuple[Reason, str] = (Reason.NONE, "")      # how the last motion ended, while inactive
+        self.seed, self.seeded_at = 0, -math.inf
+        self._ramp_at = self._stopped_at = -math.inf
+        self._draws = False                # what held an arm when it was stopped is not pushed on
         self._seeded = False
         self._limited_before: frozenset = frozenset()
         self.deactivating = False
@@ -47,6 +57,11 @@ class StateMachine:
         return self.state in (State.ACTIVE, State.HOLDING) and not self.deactivating
 
     @property
+    def homed(self) -> bool:
+        """The last way to the start joints was gone to its end."""
+        return self._leading.homed
+
+    @property
     def may_move(self) -> bool:
         return self.state in (State.ACTIVE, State.HOLDING, State.RECOVERING)
 
@@ -54,20 +69,23 @@ class StateMachine:
         """Commands go out: not before the first seed, not while inactive, not to an arm that reported an error."""
         if not self._seeded or self.state == State.INACTIVE or name in self._errored:
             return False
+        if self._where.unheard(name) and self._motion.at_rest:
+            return False
         return self.state != State.STOPPED or not self._was_inactive
-
-    # ---- operator ----------------------------------------------------------------------------------------------
 
     def activate(self, now: float, dry_run: bool = False) -> Answer:
         """Seed from the measured pose and allow motion; a dry run may begin while others move the arms."""
         if self.state == State.STOPPED:
             return False, "stopped: call resume first"
+        if self.state == State.RECOVERING:
+            return False, "the arms are being led: wait until they are inactive again, or call stop"
         if self.state != State.INACTIVE:
             return (False, "braking: wait until inactive") if self.deactivating else (True, "already active")
         problem = self._arms.not_ready(now, others_move=dry_run) or self._tool_problem()
         if problem:
             return False, problem
-        self._seed()
+        self._seed(now, keep=self._seeded and self._where.undisturbed)
+        self._activated = True
         return self._begin("active", now)
 
     def deactivate(self) -> Answer:
@@ -88,8 +106,11 @@ class StateMachine:
         """Decelerate and hold until `resume`."""
         self._execution.drop()
         if self.state != State.STOPPED:
+            self._stopped_at, self._draws = math.inf, False
             self._counters.add("stops")
             self._was_inactive = self.state == State.INACTIVE
+            if self.state in (State.INACTIVE, State.RECOVERING):
+                self._activated = False
             self.set(State.STOPPED, reason, detail)
         else:
             self.set(State.STOPPED, self.reasons | reason, detail or self.detail)
@@ -101,15 +122,15 @@ class StateMachine:
             return False, "not stopped"
         if not self._motion.at_rest:
             return False, "still braking: try again"
-        if self._was_inactive or self.deactivating:
+        if self._was_inactive or self.deactivating or not self._activated:
             self._to_inactive()
             return True, "inactive"
         problem = self._arms.not_ready(now)
         if problem:
             return False, problem
-        self._motion.relaxed, self._reentry, self._homing = False, None, None
+        self._leading.end()
         if self.reasons & STOPPING or self._errored or not self._execution.near_command():
-            self._seed()
+            self._seed(now)
         return self._begin("holding until the next proposal", now)
 
     def reenter(self, now: float) -> Answer:
@@ -120,7 +141,7 @@ class StateMachine:
         outside = worst_violation(self._motion)
         if not outside:
             return False, "every arm is inside its limits: call activate"
-        self._reentry = Reentry(self._config, self._motion)
+        self._leading.reenter()
         self.set(State.RECOVERING, Reason.OUTSIDE_AT_START, outside)
         return True, f"re-entering: {outside}"
 
@@ -130,12 +151,11 @@ class StateMachine:
         if problem:
             return False, problem
         outside = worst_violation(self._motion)
-        homing = None if outside else Homing(self._config, self._motion)
-        if homing is None or homing.blocked:
-            return False, f"{outside}; call reenter" if homing is None else homing.blocked
-        self._homing, self.homed = homing, False
-        self.set(State.RECOVERING, Reason.NONE, "on the way to the start joints")
-        return True, "on the way to the start joints"
+        problem = f"{outside}; call reenter" if outside else self._leading.go_to_start()
+        if problem:
+            return False, problem
+        self.set(State.RECOVERING, Reason.NONE, ON_THE_WAY)
+        return True, ON_THE_WAY
 
     def _no_way(self, now: float) -> str:
         """Why the arms may not be led slowly now; an empty string, and seeded, when they may."""
@@ -143,15 +163,14 @@ class StateMachine:
             return "only while inactive"
         problem = self._arms.not_ready(now) or self._tool_problem()
         if not problem:
-            self._seed()
+            self._seed(now)
         return problem
 
     def _begin(self, answer: str, now: float) -> Answer:
         """Hold, ready to follow at growing speed, unless an arm stands outside a limit."""
         outside = worst_violation(self._motion)
         if outside:
-            self._to_inactive()
-            self.set(State.INACTIVE, Reason.OUTSIDE_AT_START, f"{outside}; call reenter")
+            self._to_inactive(Reason.OUTSIDE_AT_START, f"{outside}; call reenter")
             return False, f"{outside}; call reenter"
         self._ramp_at = now
         self.set(State.HOLDING, Reason.PROPOSAL_STALE, "")
@@ -162,30 +181,34 @@ class StateMachine:
         span = self._config.ramp_s
         return 1.0 if span <= 0.0 else min(1.0, RAMP_BEGIN + (1.0 - RAMP_BEGIN) * max(0.0, now - self._ramp_at) / span)
 
-    # ---- the tick ----------------------------------------------------------------------------------------------
-
     def advance(self, now: float, reasons: Reason, detail: str, scale: float, dry_run: bool) -> bool:
         """Move state and trajectory by one tick. reasons: what the watchdogs saw. False when nothing may be sent."""
         motion = self._motion
+        self._watch_silence(dry_run)
+        if self.state == State.STOPPED and math.isinf(self._stopped_at):
+            self._stopped_at = now
         if self.state != State.INACTIVE and reasons & STOPPING:
             self._errored.update(self._arms.errored())
             if self.state != State.STOPPED:
                 self.stop(reasons & STOPPING, f"{detail}; see to it, then call resume")
             elif reasons & STOPPING & ~self.reasons:
                 self.set(State.STOPPED, self.reasons | reasons & STOPPING, detail)
-        if self.state in (State.INACTIVE, State.STOPPED):
-            moved = motion.step(None)
-            self._execution.advance()
+        if self.state == State.INACTIVE:
+            self._look_inactive(now, reasons, detail)
+            return motion.step(None)
+        if self.state == State.STOPPED:
+            if now - self._stopped_at < STOPPED_LOOK_S:
+                self._draws = self._execution.guard.held and not self._errored
+            moved = self._execution.rest(scale) if self._draws and not (dry_run or self._was_inactive) else motion.step(None)
+            self._execution.advance(now, dry_run)
             return moved
-        if self.state == State.RECOVERING and self._homing is not None:
-            moved = self._home_step(reasons, detail)
-        elif self.state == State.RECOVERING:
-            moved = self._reenter_step(now, reasons, detail)
+        if self.state == State.RECOVERING:
+            moved = self._led_step(reasons, detail)
         else:
             if reasons & ENDING:
                 self._execution.drop()
             moved = self._follow(now, reasons, detail, scale * self._ramp(now), dry_run)
-        self._execution.advance()
+        self._execution.advance(now, dry_run)
         if self.deactivating and motion.at_rest:
             self._to_inactive()
         return moved
@@ -196,52 +219,46 @@ class StateMachine:
         self.state, self.reasons, self.detail = state, reasons, detail
 
     def _follow(self, now: float, reasons: Reason, detail: str, scale: float, dry_run: bool) -> bool:
+        ended = detail if reasons & ENDING else ""
         moved, reasons = self._execution.step(now, reasons, scale, dry_run)
         self._count_limits()
         if not moved:
             self._counters.add("last_check_refusals")
-        holding = self._execution.plan is None or bool(reasons & Reason.LEASH)
+        holding = self._execution.plan is None or bool(reasons & Reason.LEASH) or self._execution.stands
         if self.deactivating:
             reasons |= Reason.OPERATOR
-        self.set(State.HOLDING if holding else State.ACTIVE, reasons, self._execution.detail or detail)
+        self.set(State.HOLDING if holding else State.ACTIVE, reasons,
+                 ended or self._execution.detail or detail)
         return moved
 
-    def _reenter_step(self, now: float, reasons: Reason, detail: str) -> bool:
-        blocked = reasons & (Reason.JOINT_STATE | Reason.DEADMAN | Reason.CLOCK_JUMP | Reason.OPERATOR)
-        if blocked or self.deactivating:
-            moved = self._motion.step(None)
-            if blocked:
-                self.set(State.RECOVERING, Reason.OUTSIDE_AT_START | blocked, detail)
-            return moved
-        moved = self._reentry.step(self._config.reenter_scale)
+    def _led_step(self, reasons: Reason, detail: str) -> bool:
+        led = self._leading.step(reasons, detail, self.deactivating)
         self._count_limits()
-        if self._reentry.finished:
-            self._reentry, self._motion.relaxed = None, False
-            self._begin("", now)
-        elif self._reentry.stuck:
-            left = worst_violation(self._motion)
-            self._to_inactive()
-            self.set(State.INACTIVE, Reason.OUTSIDE_AT_START, f"no way back inside was found, {left}; move the arm by hand")
-        else:
-            self.set(State.RECOVERING, Reason.OUTSIDE_AT_START, worst_violation(self._motion) or self.detail)
-        return moved
+        if led.ended:
+            self._to_inactive(led.reasons, led.detail)
+        elif not self.deactivating:
+            self.set(State.RECOVERING, led.reasons, led.detail or self.detail)
+        return led.moved
 
-    def _home_step(self, reasons: Reason, detail: str) -> bool:
-        waits = reasons & (Reason.JOINT_STATE | Reason.DEADMAN | Reason.CLOCK_JUMP | Reason.MEASURED_LIMIT
-                           | Reason.OPERATOR)
-        if waits or self.deactivating:
-            self.set(State.RECOVERING, waits, detail)
-            return self._motion.step(None)
-        moved = self._homing.step(self._config.reenter_scale)
-        self._count_limits()
-        if self._homing.finished or self._homing.stuck:
-            self.homed = self._homing.finished
-            self._to_inactive()
-            if not self.homed:
-                self.set(State.INACTIVE, Reason.COLLISION, "something came in the way to the start joints")
-        else:
-            self.set(State.RECOVERING, Reason.NONE, "on the way to the start joints")
-        return moved
+    def _watch_silence(self, dry_run: bool) -> None:
+        """An arm that has moved while it was silent gets nothing more until the motion begins anew where it is."""
+        if self.state == State.INACTIVE or dry_run:
+            self._where.silent.clear()
+            return
+        for name in self._where.lost():
+            self._errored.add(name)
+            self.stop(Reason.JOINT_STATE, f"{name}: the arm is not where it was when its joint states fell silent; see to it, "
+                                          "then call resume")
+
+    def _look_inactive(self, now: float, reasons: Reason, detail: str) -> None:
+        """What would refuse `activate`, and how the last motion ended."""
+        flags = reasons & (WOULD_REFUSE | Reason.CONFIGURATION)
+        self._where.look(disturbed=bool(flags & (Reason.JOINT_STATE | STOPPING)))
+        noted, text = self._note
+        if noted & Reason.OUTSIDE_AT_START and not flags & Reason.JOINT_STATE and np.isfinite(
+                self._arms.joints).all() and not worst_violation(self._motion, self._arms.joints):
+            self._note = noted, text = Reason.NONE, ""
+        self.set(State.INACTIVE, flags | noted, text or detail)
 
     def fail(self, error: Exception) -> bool:
         """The step broke down: stop for good, on the braking that is stored."""
@@ -249,17 +266,21 @@ class StateMachine:
         self.stop(Reason.SOLVER, f"the step failed ({type(error).__name__}: {error}); report it, then call resume")
         return self._motion.step(None)
 
-    # ---- small things ------------------------------------------------------------------------------------------
-
-    def _to_inactive(self) -> None:
+    def _to_inactive(self, reason: Reason = Reason.NONE, detail: str = "") -> None:
+        self._where.keep(self.state in (State.ACTIVE, State.HOLDING) and not self._errored)
         self._execution.drop()
-        self.deactivating, self._reentry, self._homing = False, None, None
-        self._motion.relaxed = False
-        self.set(State.INACTIVE, Reason.NONE, "")
+        self.deactivating, self._activated = False, False
+        self._leading.end()
+        self._note = reason, detail
+        self.set(State.INACTIVE, reason, detail)
 
-    def _seed(self) -> None:
-        self._motion.seed(self._arms.joints)
+    def _seed(self, now: float, keep: bool = False) -> None:
+        """The motion begins anew at rest: at the measured joints, or at the last command (keep)."""
+        self._motion.seed(self._motion.joints if keep else self._arms.joints)
         self._execution.seeded()
+        self.seed, self.seeded_at = self.seed + 1, now
+        self._note = Reason.NONE, ""
+        self._where.forget()
         self._arms.accept_controllers()
         self._errored.clear()
         self._counters.add("reseeds")

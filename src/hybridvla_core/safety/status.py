@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Dict, Optional, Tuple
 
 import numpy as np
@@ -43,6 +43,8 @@ class Reason(enum.IntFlag):
     CONFIGURATION = 1 << 20
     TICK_OVERRUN = 1 << 21
     TCP_MISMATCH = 1 << 22
+    WORKSPACE = 1 << 23
+    JOINT_LIMIT = 1 << 24
 
 
 SENTENCES = {
@@ -69,6 +71,8 @@ SENTENCES = {
     Reason.CONFIGURATION: "a run-time parameter was refused",
     Reason.TICK_OVERRUN: "ticks come late; check the computer's load",
     Reason.TCP_MISMATCH: "the driver's tool pose disagrees with ours; check the tool in config/robots",
+    Reason.WORKSPACE: "the target lies outside the workspace; the arm goes only as far as allowed",
+    Reason.JOINT_LIMIT: "a joint limit stands in the way; choose another target",
 }
 
 HEADINGS = {
@@ -92,6 +96,16 @@ def flag_names(reasons: Reason) -> str:
     return "|".join(flag.name for flag in Reason if flag and reasons & flag)
 
 
+#: Why arms stand still before a target that they were given.
+STANDSTILL = (Reason.WORKSPACE | Reason.JOINT_LIMIT | Reason.COLLISION | Reason.SINGULARITY | Reason.OTHER_ARM
+              | Reason.SOLVER)
+
+
+def waits(state: State, reasons: Reason) -> bool:
+    """Returns whether nothing but another proposal is needed for motion to go on."""
+    return state == State.HOLDING and bool(reasons) and not reasons & ~(Reason.PROPOSAL_STALE | STANDSTILL)
+
+
 @dataclass(frozen=True)
 class LimitMargin:
     """name as `right/joint_4/position` or `workspace/z_min`; margin >= 0 inside; active: it shaped the last motion."""
@@ -104,7 +118,21 @@ class LimitMargin:
 
 @dataclass(frozen=True)
 class ArmSafety:
-    """One arm in the status. target: the pose sent; position_error m and rotation_error rad: goal against target."""
+    """One arm in the status.
+
+    Attributes:
+        target: the pose sent.
+        measured: the pose of the measured joints.
+        position_error: m, goal against the pose sent.
+        rotation_error: rad, the same.
+        at_target: what was asked has been carried out, the gripper included.
+        gripper_state: as the driver reports it.
+        robot_mode: the driver's own value.
+        joint_state_age: s, since receipt and by the growth of (arrival - stamp).
+        push_n: N that the spring between command and arm amounts to; NaN on a joint door and without a measured pose.
+        asked: the pose that the proposal asked for; None without one.
+        mended: the goal is not what was asked: it was brought inside the workspace.
+    """
 
     name: str
     target: Optional[Pose]
@@ -115,6 +143,9 @@ class ArmSafety:
     gripper_state: GripperState
     robot_mode: int
     joint_state_age: float
+    push_n: float = float("nan")
+    asked: Optional[Pose] = None
+    mended: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,6 +166,7 @@ class SafetyStatus:
     arms: Tuple[ArmSafety, ...] = ()
     margins: Tuple[LimitMargin, ...] = ()
     counters: Dict[str, int] = field(default_factory=dict)
+    seed: int = 0
 
     @property
     def at_target(self) -> bool:
@@ -174,3 +206,7 @@ class FilterOutput:
     arms: Tuple[ArmCommand, ...]
     status: SafetyStatus
     status_changed: bool
+
+    def again(self) -> FilterOutput:
+        """Returns what an early tick hands out: the same poses, no gripper command a second time, no new status."""
+        return FilterOutput(tuple(replace(arm, gripper=None) for arm in self.arms), self.status, False)

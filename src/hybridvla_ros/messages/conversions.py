@@ -41,7 +41,7 @@ def proposal_message(proposal: contracts.Proposal) -> ActionProposal:
     message = ActionProposal()
     message.header.stamp = (rospy.Time(*divmod(proposal.stamp_ns, 10 ** 9)) if proposal.stamp_ns
                             else stamp(proposal.stamp))
-    for name in ("epoch", "sequence", "instruction_sequence", "instruction", "checkpoint_sha256", "chunk"):
+    for name in ("epoch", "sequence", "instruction_sequence", "instruction", "checkpoint_sha256", "chunk", "seed"):
         setattr(message, name, getattr(proposal, name))
     message.kind = int(proposal.kind)
     for name in ("observation_age", "camera_spread", "action_period", "valid_for"):
@@ -102,7 +102,7 @@ def proposal_contract(message: ActionProposal) -> contracts.Proposal:
         instruction=message.instruction, valid_for=message.valid_for.to_sec(), targets=targets, kind=contracts.Kind(message.kind),
         action_period=message.action_period.to_sec(), observation_age=message.observation_age.to_sec(),
         camera_spread=message.camera_spread.to_sec(), chunk=int(message.chunk),
-        checkpoint_sha256=message.checkpoint_sha256, prediction=prediction)
+        checkpoint_sha256=message.checkpoint_sha256, prediction=prediction, seed=int(message.seed))
 
 
 def heartbeat_message(heartbeat: contracts.Heartbeat) -> PolicyHeartbeat:
@@ -124,7 +124,7 @@ def heartbeat_contract(message: PolicyHeartbeat) -> contracts.Heartbeat:
 def status_message(status: safety.SafetyStatus, frames: Dict[str, str]) -> SafetyStatus:
     now = rospy.Time.now()
     message = SafetyStatus(
-        state=int(status.state), reasons=int(status.reasons), message=status.message, dry_run=status.dry_run,
+        state=int(status.state), reasons=int(status.reasons), message=status.message, dry_run=status.dry_run, seed=status.seed,
         speed_scale=status.speed_scale, applied_scale=status.applied_scale, epoch=status.epoch,
         sequence=status.sequence, instruction_sequence=status.instruction_sequence,
         proposal_age=duration(status.proposal_age), observation_age=duration(status.observation_age),
@@ -138,19 +138,21 @@ def status_message(status: safety.SafetyStatus, frames: Dict[str, str]) -> Safet
             name=arm.name, target=pose_message(arm.target, frame, now.to_sec()),
             measured=pose_message(arm.measured, frame, now.to_sec()), position_error=arm.position_error,
             rotation_error=arm.rotation_error, at_target=arm.at_target, gripper_state=int(arm.gripper_state),
-            robot_mode=arm.robot_mode, joint_state_age=duration(arm.joint_state_age)))
+            robot_mode=arm.robot_mode, joint_state_age=duration(arm.joint_state_age), push_n=arm.push_n,
+            asked=pose_message(arm.asked, frame, now.to_sec() if arm.asked is not None else 0.0), mended=arm.mended))
     return message
 
 
-def commands(message: SafetyStatus) -> Tuple[Dict[str, contracts.Pose], float, int, int, bool]:
-    """(pose by arm, stamp s, epoch, sequence, whether the filter commands) of a status, as `Proposer.on_commands` takes it."""
+def commands(message: SafetyStatus) -> Tuple[Dict[str, contracts.Pose], float, int, int, bool, int]:
+    """(pose by arm, stamp s, epoch, sequence, whether the filter commands, seed) of a status, as `Proposer.on_commands`
+    takes it."""
     poses = {arm.name: pose_contract(arm.target) for arm in message.arms}
     return (poses, message.header.stamp.to_sec(), int(message.epoch), int(message.sequence),
-            message.state != SafetyStatus.INACTIVE)
+            message.state != SafetyStatus.INACTIVE, int(message.seed))
 
 
 def execution(message: SafetyStatus) -> Tuple[int, int, bool, bool]:
     """(epoch, sequence, whether every arm has carried it out, whether the filter waits for a proposal) of a status."""
     at_target = bool(message.arms) and message.sequence > 0 and all(arm.at_target for arm in message.arms)
-    waiting = message.state == SafetyStatus.HOLDING and message.reasons == SafetyStatus.PROPOSAL_STALE
+    waiting = safety.waits(safety.State(message.state), safety.Reason(message.reasons))
     return int(message.epoch), int(message.sequence), at_target, waiting

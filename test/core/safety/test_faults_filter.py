@@ -211,7 +211,8 @@ def test_reenter_is_slow_and_can_be_ended(end):
         rig.assert_held(Reason.OPERATOR, State.STOPPED)
         assert not rig.filter.reenter(rig.now)[0]
         done, answer = rig.filter.resume(rig.now)
-        assert not done and "reenter" in answer and rig.filter.state == State.INACTIVE
+        assert done and answer == "inactive" and rig.filter.state == State.INACTIVE
+        assert "reenter" in rig.filter.activate(True, rig.now)[1]
     elif end == "deactivate":
         rig.filter.activate(False, rig.now)
         rig.assert_held(state=State.INACTIVE)
@@ -227,7 +228,7 @@ def test_reenter_is_slow_and_can_be_ended(end):
         rig.tick()
         assert np.linalg.norm(rig.pose().position - before) < 1e-3
         assert rig.output.status.reasons & Reason.CLOCK_JUMP
-        rig.run_until(lambda output: rig.filter.state == State.HOLDING, 20.0)
+        rig.run_until(lambda output: rig.filter.state == State.INACTIVE, 20.0)
         rig.tick(100)
     rig.assert_no_violation()
 

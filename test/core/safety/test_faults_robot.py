@@ -44,6 +44,7 @@ def test_joints_that_stay_where_they_jumped_to_are_not_pulled_back_by_force():
     rig.follows = False
     rig.tick(120)
     rig.set_off()
+    rig.tick(400)                                      # drawn back to within the bound of the push, and then at rest
     rig.assert_held(Reason.LEASH)
     assert rig.filter.resume(rig.now) == (False, "not stopped")
 
@@ -225,7 +226,7 @@ def test_a_blocked_arm_is_not_wound_up_and_goes_on_when_free():
     rig.follows = False
     rig.tick(300)
     away = np.linalg.norm(rig.pose().position - rig.measured_pose("arm").position)
-    assert away < rig.config.arms[0].leash.distance_m + 0.35 * 0.2 + 0.06
+    assert away <= rig.config.arms[0].leash.distance_m
     rig.assert_held(Reason.LEASH)
     rig.follows = True
     rig.run_until(lambda output: output.status.at_target)

@@ -137,5 +137,5 @@ def test_a_start_outside_is_named_until_the_way_back_is_done():
     assert rig.filter.reenter(rig.now)[0]
     status = rig.tick(10).status
     assert status.state == State.RECOVERING and status.reasons & Reason.OUTSIDE_AT_START
-    rig.run_until(lambda output: rig.filter.state == State.HOLDING, 20.0)
+    rig.run_until(lambda output: rig.filter.state == State.INACTIVE, 20.0)
     assert not rig.tick(10).status.reasons & Reason.OUTSIDE_AT_START

@@ -24,6 +24,7 @@ class Inference:
     camera_spread: float
     bases: Tuple[Tuple[Pose, float], ...]
     epoch: int = 0
+    seed: int = 0
 
 
 def targets_of(config: PolicyConfig, inference: Inference, prediction: Prediction) -> Tuple[ArmTarget, ...]:
@@ -63,4 +64,4 @@ def make_proposal(config: PolicyConfig, policy: PolicyInterface, inference: Infe
                     valid_for=config.valid_for(chunk), targets=targets, kind=Kind.ACTION,
                     action_period=config.convention.action_period_s, observation_age=observation_age,
                     camera_spread=inference.camera_spread, chunk=chunk, checkpoint_sha256=policy.manifest_sha256,
-                    prediction=prediction, stamp_ns=inference.observation.stamp_ns)
+                    prediction=prediction, stamp_ns=inference.observation.stamp_ns, seed=inference.seed)

@@ -11,7 +11,7 @@ import math
 import secrets
 import threading
 import time
-from typing import Callable, List, Mapping, NamedTuple, Optional
+from typing import Callable, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -78,6 +78,7 @@ class Proposer:
         self._sequence = 0
         self._pacing = PredictionPacing(config)
         self._last_begin = -math.inf
+        self._seeds: List[Tuple[float, int]] = [(-math.inf, 0)]      # the filter's last two, and since when
         self._state, self._state_since = PolicyState.WAITING, monotonic()
         self._progress = monotonic()
         self._message = "no instruction yet; call set_instruction"
@@ -117,8 +118,12 @@ class Proposer:
             with self._lock:
                 self._measured[state.name].add(stamp, state.pose, state.gripper)
 
-    def on_commands(self, poses: Mapping[str, Pose], stamp: float, epoch: int, sequence: int, active: bool) -> None:
-        """From the filter: see `CommandMemory.commanded`."""
+    def on_commands(self, poses: Mapping[str, Pose], stamp: float, epoch: int, sequence: int, active: bool,
+                    seed: int = 0) -> None:
+        """From the filter: see `CommandMemory.commanded`. seed: the filter's, which proposals carry back to it."""
+        with self._lock:
+            if seed != self._seeds[-1][1]:
+                self._seeds = [self._seeds[-1], (self._clock(), seed)]
         if not self.convention.uses_commands:
             return
         with self._lock:
@@ -189,8 +194,10 @@ class Proposer:
                                       state=self._state_input(measured, commanded))
             self._last_begin = now
             self._enter(PolicyState.INFERRING, now, "")
+            # An observation from before a re-seed belongs to the seed before: its proposal is refused.
+            seed = next((number for since, number in reversed(self._seeds) if since <= stamp), self._seeds[0][1])
             return Inference(observation, self._instruction_sequence, stamp, float(camera_spread),
-                             tuple((pose, held) for pose, _, held in bases), self.epoch)
+                             tuple((pose, held) for pose, _, held in bases), self.epoch, seed)
 
     def predict(self, inference: Inference) -> Prediction:
         """Run the model, without the lock. Errors of the model pass through."""

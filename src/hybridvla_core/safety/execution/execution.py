@@ -1,6 +1,7 @@
 """Carrying out what was accepted: goal after goal, the leash, the grippers, and when a target counts as reached."""
 from __future__ import annotations
 
+import math
 from typing import Optional, Tuple
 
 import numpy as np
@@ -8,9 +9,10 @@ import numpy as np
 from hybridvla_core.contracts import Proposal
 from hybridvla_core.geometry import poses
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.safety.execution.force_guard import ForceGuard
 from hybridvla_core.safety.execution.gripper import GripperSequencer
-from hybridvla_core.safety.execution.leash import Leash
 from hybridvla_core.safety.execution.plan import Plan
+from hybridvla_core.safety.execution.standstill import Standstill
 from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
 from hybridvla_core.safety.motion.motion import Motion
 from hybridvla_core.safety.motion.pursuit import Goal
@@ -20,6 +22,7 @@ from hybridvla_core.safety.status import Reason
 ENDING = (Reason.HEARTBEAT_LOST | Reason.JOINT_STATE | Reason.ROBOT_MODE | Reason.CLOCK_JUMP | Reason.DEADMAN
           | Reason.MEASURED_LIMIT | Reason.LAST_CHECK | Reason.OPERATOR | Reason.SECOND_PUBLISHER | Reason.TCP_MISMATCH
           | Reason.CONTROLLER)
+SETTLED = 2.0      # times the measured tolerances that an arm which has come to rest may be away from its target
 
 
 class Execution:
@@ -29,8 +32,8 @@ class Execution:
         self._config = config
         self._motion = motion
         self._arms = arms
-        self._leash = Leash(config.arms, config.dt)
-        self._leash.restart(motion.positions, motion.rotations)
+        self.guard = ForceGuard(config, motion, arms)
+        self._standstill = Standstill(config, motion)
         self._posture = np.array([arm.start_joints_rad for arm in config.arms])
         self.grippers = [GripperSequencer(arm.gripper, config.dt) for arm in config.arms]
         self.plan: Optional[Plan] = None
@@ -39,14 +42,24 @@ class Execution:
         self.detail = ""
 
     @property
+    def stands(self) -> bool:
+        """A target was given, something is in the way, and the arms stand still before it."""
+        return self.plan is not None and self._standstill.standing
+
+    @property
+    def asked(self) -> Optional[Goal]:
+        """The target that is being carried out, as it was asked for."""
+        return self.plan.asked if self.plan is not None else None
+
+    @property
     def done(self) -> bool:
         return self.plan is not None and self.plan.done
 
     def seeded(self) -> None:
         """The motion has begun anew at rest from the measured arms."""
-        self._leash.restart(self._motion.positions, self._motion.rotations)
+        self.guard.restart()
         for gripper, arm in zip(self.grippers, self._arms):
-            gripper.restart(arm.state.gripper)
+            gripper.restart(arm.state.gripper if arm.state is not None else math.nan)
         self.drop()
         self.executed = None
 
@@ -77,93 +90,99 @@ class Execution:
 
     def step(self, now: float, reasons: Reason, scale: float, dry_run: bool) -> Tuple[bool, Reason]:
         """One tick towards the plan's goal at `scale` of the speeds. Whether it may be sent, and the reasons in all."""
-        motion, plan, goal = self._motion, self.plan, None
+        motion, plan = self._motion, self.plan
+        goal = drawn = None
         self.detail = ""
         if plan is not None:
             if plan.advance(now):
                 self._want(plan)
             goal = self.goal(now)
-            if not dry_run and self._leashed(goal):
-                reasons |= Reason.LEASH
-                goal = None
         elif not reasons & ENDING:
             reasons |= Reason.PROPOSAL_STALE
+        if not dry_run and self.guard.held and (goal is None or not self.guard.allows(goal)):
+            reasons |= Reason.LEASH
+            self.detail = self.guard.detail
+            drawn, goal = self.guard.goal(None if self._config.coupled else goal), None
         self.applied = scale * self._caution()
-        moved = motion.step(goal, self.applied, self._posture)
+        moved = motion.step(goal or drawn, self.applied, self._posture)
         self.applied *= motion.factor
         reasons |= motion.reasons
         if not moved:
             self.drop()
         if plan is not None and self.plan is plan:
-            self._settle(plan, goal, now, dry_run)
+            reasons |= self._settle(plan, goal, now, dry_run)
         if any(gripper.failed for gripper in self.grippers):
             reasons |= Reason.GRIPPER
         return moved, reasons
 
-    def advance(self) -> None:
-        """The lag of an unhindered arm behind the command; once a tick."""
-        self._leash.advance(self._motion.positions, self._motion.rotations)
+    def rest(self, scale: float) -> bool:
+        """One tick to rest and, where an arm does not follow, back until the push is within its bound."""
+        return self._motion.step(self.guard.goal(), scale)
 
-    def near_command(self) -> bool:
-        """The measured arms are within the leash of what was commanded."""
-        room, turn = self._leash.margins(self._arms.positions, self._arms.matrices)
-        return bool((room > 0.0).all() and (turn > 0.0).all())
+    def advance(self, now: float, dry_run: bool) -> None:
+        """Looks how the arms follow; once a tick."""
+        if dry_run:
+            self.guard.restart()
+        else:
+            self.guard.look(now)
+
+    def near_command(self, index: Optional[int] = None) -> bool:
+        """The measured arms, or one of them, are within the leash of what was commanded."""
+        room, turn = self.guard.leash.margins(self._arms.positions, self._arms.matrices)
+        chosen = slice(None) if index is None else slice(index, index + 1)
+        return bool((room[chosen] > 0.0).all() and (turn[chosen] > 0.0).all())
 
     def _want(self, plan: Plan) -> None:
         for index, gripper in enumerate(self.grippers):
             gripper.want(plan.openings[plan.row, index])
 
-    def _settle(self, plan: Plan, goal: Optional[Goal], now: float, dry_run: bool) -> None:
-        """Keyframes: arrival, then the gripper, then done. Dense rows: done when the last one has been reached."""
+    def _settle(self, plan: Plan, goal: Optional[Goal], now: float, dry_run: bool) -> Reason:
+        """Keyframes: arrival at what was asked, then the gripper, then done. Dense rows: done when the last one has been
+        reached. Returns what stands in the way where the arms stand still before that."""
         if goal is None or plan.done:
-            return
-        rules, error = self._config.at_target, self._motion.error(goal)
-        near = (np.abs(error[:, :3]).max() < 2.0 * rules.position_m
-                and np.linalg.norm(error[:, :3], axis=1).max() <= rules.position_m
+            self._standstill.restart()
+            return Reason.NONE
+        rules, error = self._config.at_target, self._motion.error(plan.asked)
+        near = (np.linalg.norm(error[:, :3], axis=1).max() <= rules.position_m
                 and np.linalg.norm(error[:, 3:], axis=1).max() <= rules.rotation_rad)
         if not near:
             plan.arrived_at = None
-            return
+            stands, text = self._standstill.look(plan)
+            self.detail = text or self.detail
+            return stands
+        self._standstill.restart()
         if plan.arrived_at is None:
             plan.arrived_at = now
-        if not (dry_run or self._measured_near(goal) or now - plan.arrived_at >= rules.settle_s):
-            return
+        settled = now - plan.arrived_at >= rules.settle_s
+        if not (dry_run or self._measured_near(plan.asked) or settled and self._measured_near(plan.asked, SETTLED)):
+            if settled:
+                self.detail = self._short(plan.asked)
+            return Reason.LEASH if settled else Reason.NONE
         if plan.keyframe and not plan.gripper_sent:
             plan.gripper_sent = True
             self._want(plan)
-            return
+            return Reason.NONE
         if any(gripper.busy for gripper in self.grippers):
-            return
+            return Reason.NONE
         if plan.last_row:
             plan.done = True
         elif plan.keyframe:
             plan.next_row()
+        return Reason.NONE
 
-    def _measured_near(self, goal: Goal) -> bool:
+    def _short(self, asked: Goal) -> str:
+        away, name = max((float(np.linalg.norm(arm.position - asked.positions[index])), arm.name)
+                         for index, arm in enumerate(self._arms))
+        return f"{name}: the arm stands {away * 1e3:.0f} mm from its target; free it, or tell the robot its payload"
+
+    def _measured_near(self, goal: Goal, times: float = 1.0) -> bool:
         rules = self._config.at_target
         for index, arm in enumerate(self._arms):
-            if np.linalg.norm(arm.position - goal.positions[index]) > rules.measured_position_m:
+            if np.linalg.norm(arm.position - goal.positions[index]) > times * rules.measured_position_m:
                 return False
-            if poses.turn(goal.rotations[index], arm.matrix) > rules.measured_rotation_rad:
+            if poses.turn(goal.rotations[index], arm.matrix) > times * rules.measured_rotation_rad:
                 return False
         return True
-
-    def _leashed(self, goal: Goal) -> bool:
-        """The bound is reached and the goal leads further away from where the arm is."""
-        measured, matrices, motion = self._arms.positions, self._arms.matrices, self._motion
-        room, turn_room = self._leash.margins(measured, matrices)
-        for index, arm in enumerate(self._config.arms):
-            way = goal.positions[index] - motion.positions[index]
-            if room[index] < 0.0 and self._leash.pulls_away(index, motion.positions[index], measured[index], way):
-                self.detail = f"{arm.name}: the arm does not follow its command; free it"
-                return True
-            if turn_room[index] < 0.0:
-                ahead = poses.turn(goal.rotations[index], matrices[index])
-                here = poses.turn(motion.rotations[index], matrices[index])
-                if ahead >= here:
-                    self.detail = f"{arm.name}: the tool does not turn with its command"
-                    return True
-        return False
 
     def _caution(self) -> float:
         rules = self._config.caution

@@ -18,6 +18,7 @@ class GripperSequencer:
         self._wanted: Optional[float] = None
         self._since = float("-inf")
         self._busy = False
+        self._decided: Optional[float] = None
         self.failed = False
 
     @property
@@ -34,6 +35,8 @@ class GripperSequencer:
         """Forget; the gripper stands at `measured` (NaN: unknown). A binary gripper's first command goes out whatever it
         is: the opening does not tell one that holds something wide from one that is open."""
         known = measured == measured
+        if self._config.binary and self.command is not None:
+            self._decided = self.command           # hysteresis remembers what was decided, a re-seed or not
         self.command = measured if known and not self._config.binary else None
         self._stream.restart(self.command)
         self._wanted, self._busy, self.failed = None, False, False
@@ -77,6 +80,7 @@ class GripperSequencer:
     def _decide(self, opening: float) -> float:
         if opening <= self._config.close_below:
             return 0.0
-        if opening >= self._config.open_above or self.command is None:
+        last = self.command if self.command is not None else self._decided
+        if opening >= self._config.open_above or last is None:
             return 1.0 if opening >= 0.5 or opening >= self._config.open_above else 0.0
-        return self.command
+        return last

@@ -11,6 +11,7 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.motion.pursuit import Goal
 
 WALL_M = 5e-4     # goals stay this far inside the box, so that rounding never decides
+TOUCH_M = 5e-3    # a target that is no further outside is moved onto the wall, whatever `on_limit` says: nothing freezes
 
 
 class Plan:
@@ -34,11 +35,16 @@ class Plan:
         self._lower = np.array([arm.workspace.lower_m for arm in config.arms]) + WALL_M
         self._upper = np.array([arm.workspace.upper_m for arm in config.arms]) - WALL_M
         self._goal: Optional[Goal] = None
-        self.clipped = False
+        self.outside = np.zeros(count)      # m, by which the row's targets lie outside box and planes
 
     @property
     def keyframe(self) -> bool:
         return self.proposal.action_period == 0.0
+
+    @property
+    def asked(self) -> Goal:
+        """What the row asks for, inside the workspace or not."""
+        return Goal(self._positions[self.row], self._matrices[self.row])
 
     @property
     def last_row(self) -> bool:
@@ -72,37 +78,37 @@ class Plan:
         return True
 
     def _inside(self, positions: np.ndarray, matrices: np.ndarray) -> Goal:
-        wanted, turned = self._positions[self.row].copy(), self._matrices[self.row].copy()
-        limited = np.clip(wanted, self._lower, self._upper)
+        asked, turned = self._positions[self.row], self._matrices[self.row].copy()
+        limited = np.clip(asked, self._lower, self._upper)
         for index, arm in enumerate(self._config.arms):
             for plane in arm.workspace.planes:
                 depth = plane.offset_m + WALL_M - float(np.dot(plane.normal, limited[index]))
                 limited[index] += max(0.0, depth) * np.array(plane.normal)
-        if np.array_equal(limited, wanted):
-            return Goal(wanted, turned)
-        self.clipped = True
-        if self._config.on_limit == "slide":
+        outside = np.linalg.norm(limited - asked, axis=1)
+        self.outside = outside
+        if self._config.on_limit == "slide" or not (outside > TOUCH_M).any():
             return Goal(limited, turned)
-        share = self._share(positions, wanted)
-        for index in range(len(wanted)):
-            wanted[index] = positions[index] + share * (wanted[index] - positions[index])
-            turn = rotations.log(turned[index] @ matrices[index].T)
-            turned[index] = rotations.exp(share * turn) @ matrices[index]
-        return Goal(wanted, turned)
+        count = len(limited)
+        for group in [range(count)] if self._config.coupled else [[index] for index in range(count)]:
+            share = min(self._share(index, positions[index], asked[index]) if outside[index] > TOUCH_M else 1.0
+                        for index in group)
+            for index in group:
+                end = asked[index] if outside[index] > TOUCH_M else limited[index]
+                limited[index] = positions[index] + share * (end - positions[index])
+                turn = rotations.log(turned[index] @ matrices[index].T)
+                turned[index] = rotations.exp(share * turn) @ matrices[index]
+        return Goal(limited, turned)
 
-    def _share(self, positions: np.ndarray, wanted: np.ndarray) -> float:
-        """The part of the straight way, common to all arms, that stays inside box and planes."""
-        way = wanted - positions
+    def _share(self, index: int, here: np.ndarray, wanted: np.ndarray) -> float:
+        """The part of an arm's straight way (3,) that stays inside box and planes."""
+        way = wanted - here
         room = [1.0]
-        for bound, sign in ((self._lower, -1.0), (self._upper, 1.0)):
-            outward = sign * way
+        for bound, sign in ((self._lower[index], -1.0), (self._upper[index], 1.0)):
             blocked = sign * (wanted - bound) > 0.0
-            room += (np.maximum(sign * (bound - positions), 0.0)[blocked]
-                     / np.maximum(outward[blocked], 1e-12)).tolist()
-        for index, arm in enumerate(self._config.arms):
-            for plane in arm.workspace.planes:
-                inward = float(np.dot(plane.normal, way[index]))
-                here = float(np.dot(plane.normal, positions[index])) - plane.offset_m - WALL_M
-                if here + inward < 0.0:
-                    room.append(max(here, 0.0) / max(-inward, 1e-12))
+            room += (np.maximum(sign * (bound - here), 0.0)[blocked] / np.maximum(sign * way, 1e-12)[blocked]).tolist()
+        for plane in self._config.arms[index].workspace.planes:
+            inward = float(np.dot(plane.normal, way))
+            height = float(np.dot(plane.normal, here)) - plane.offset_m - WALL_M
+            if height + inward < 0.0:
+                room.append(max(height, 0.0) / max(-inward, 1e-12))
         return max(0.0, min(room))

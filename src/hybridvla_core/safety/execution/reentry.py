@@ -78,10 +78,11 @@ class Reentry:
         return inside
 
 
-def worst_violation(motion: Motion) -> str:
-    """The worst positional limit broken at the commanded joints, with its amount, or an empty string."""
+def worst_violation(motion: Motion, joints: Optional[np.ndarray] = None) -> str:
+    """Returns the worst positional limit broken at joints (A, dof) rad, without them at the commanded ones, with its amount;
+    or an empty string."""
     worst, text = 0.0, ""
-    for limit, margins in motion.margins(motion.joints):
+    for limit, margins in motion.margins(motion.joints if joints is None else joints):
         if limit.positional and not limit.may_lead_out and margins.size and margins.min() < worst - 1e-9:
             index = int(np.argmin(margins))
             worst = float(margins[index])

@@ -16,7 +16,9 @@ from hybridvla_core.safety.status import Reason
 
 UNIT_TOLERANCE = 1e-2      # of a quaternion's length; within it, it is normalised
 FARTHEST_M = 100.0         # a coordinate beyond it is a mistake, not a target
-SECOND_S = 0.3             # a second publisher counts as speaking for this long
+SECOND_S = 0.3             # a second publisher counts as speaking for this long ...
+AGAIN_S = 3.0              # ... and one that has spoken within the last so long, for so long: motion stops once, not in turns
+SHORTEST_PERIOD_S = 1e-3   # of an action
 SHOWN_S = 0.5              # a refusal is shown in the status for this long
 
 Verdict = Tuple[Reason, str]
@@ -41,11 +43,13 @@ class ProposalGate:
         self._stamp = -math.inf
         self._stamp_seen = (-math.inf, 0.0)      # when the present stamp first came, and its age then
         self._heard: Optional[float] = None
-        self._second: Tuple[str, float] = ("", -math.inf)
+        self._seed, self._seeded_at = 0, -math.inf
+        self._second: Tuple[str, float, float] = ("", -math.inf, SECOND_S)      # who, when, and for how long it counts
 
     def second_publisher(self, now: float) -> str:
         """Who speaks beside the one in charge, or an empty string."""
-        return self._second[0] if 0.0 <= now - self._second[1] <= SECOND_S else ""
+        text, at, lasts = self._second
+        return text if 0.0 <= now - at <= lasts else ""
 
     def shown(self, now: float) -> Tuple[Reason, str]:
         """The last refusal, while it is recent."""
@@ -55,6 +59,10 @@ class ProposalGate:
     def forget_stamp(self) -> None:
         """A clock was set: stamps may begin anew. Sequences still keep the order."""
         self._stamp = -math.inf
+
+    def seeded(self, seed: int, at: float) -> None:
+        """The motion began anew: what was proposed for the seed before is refused from now on."""
+        self._seed, self._seeded_at = seed, at
 
     def heartbeat_lost(self, now: float) -> bool:
         return self._heard is None or now - self._heard > self._config.watchdogs.heartbeat_s
@@ -72,8 +80,12 @@ class ProposalGate:
         """Reason.NONE when the proposal may be executed; otherwise the flag and a sentence."""
         verdict = self._judge(proposal, now, publisher, at_rest)
         if verdict is not ACCEPTED:
-            self.refusal = (*verdict, now)
+            self.refuse(*verdict, now)
         return verdict
+
+    def refuse(self, reason: Reason, text: str, now: float) -> None:
+        """A proposal is not carried out; the status says so for a while."""
+        self.refusal = (reason, text, now)
 
     def _judge(self, proposal: Proposal, now: float, publisher: str, at_rest: bool) -> Verdict:
         verdict = self._stranger(now, publisher, at_rest)
@@ -98,6 +110,12 @@ class ProposalGate:
             age = max(age, self._stamp_seen[1] + now - self._stamp_seen[0])
         if age > self._config.proposals.max_observation_age_s:
             return Reason.PROPOSAL_STALE, f"its observation was {age:.2f} s old"
+        if proposal.kind == Kind.ACTION:
+            if proposal.seed not in (0, self._seed):
+                return Reason.PROPOSAL_STALE, (f"it was made under seed {proposal.seed}, and the arms were seeded anew since "
+                                               f"({self._seed})")
+            if not proposal.seed and now - proposal.observation_age < self._seeded_at:
+                return Reason.PROPOSAL_STALE, "its observation is from before the arms were seeded anew"
         if proposal.stamp != self._stamp:
             self._stamp_seen = (now, proposal.observation_age)
         self.sequence, self._stamp = proposal.sequence, proposal.stamp
@@ -108,7 +126,8 @@ class ProposalGate:
         if self.publisher is None or publisher == self.publisher or (self.heartbeat_lost(now) and at_rest):
             return ACCEPTED
         text = f"{publisher!r} speaks while {self.publisher!r} is in charge"
-        self._second = (text, now)
+        again = SECOND_S < now - self._second[1] <= AGAIN_S or (self._second[2] == AGAIN_S and self.second_publisher(now))
+        self._second = (text, now, AGAIN_S if again else SECOND_S)
         return Reason.SECOND_PUBLISHER, text
 
     def _belongs(self, epoch: int, now: float, publisher: str, at_rest: bool) -> Verdict:
@@ -144,8 +163,8 @@ class ProposalGate:
             return ""
         if proposal.kind != Kind.ACTION:
             return f"kind {proposal.kind} is unknown"
-        if not 0.0 <= proposal.action_period <= 10.0:
-            return f"action_period is {proposal.action_period:.3g} s; 0 to 10 s is allowed"
+        if proposal.action_period and not SHORTEST_PERIOD_S <= proposal.action_period <= 10.0:
+            return f"action_period is {proposal.action_period:.3g} s; 0, or {SHORTEST_PERIOD_S:g} to 10 s is allowed"
         if not 1 <= proposal.chunk <= bounds.max_chunk:
             return f"chunk is {proposal.chunk}; 1 to {bounds.max_chunk} is allowed"
         names = tuple(target.name for target in proposal.targets)

@@ -22,13 +22,16 @@ SET_AHEAD_S = 1.0      # a stamp that gains more than this on our own clock is a
 REST_RAD = 0.003       # movement of any joint within REST_S that counts as moving
 REST_S = 0.1
 REST_RAD_S = 0.05      # reported joint speed that counts as moving
+IMPOSSIBLE_RAD = 1.0   # so far outside its range no joint can be: another unit, or another joint
+DRIFT = 1e-3           # s a second by which the driver's clock may run slower than ours
 
 
 class MeasuredArm:
     """The latest good report of one arm; times are monotonic seconds."""
 
-    def __init__(self, arm: ArmConfig) -> None:
+    def __init__(self, arm: ArmConfig, watch_delay: bool = True) -> None:
         self._arm = arm
+        self._watch_delay = watch_delay
         self.name = arm.name
         self._kinematics = ArmKinematics(arm)
         self._lower = np.array(arm.joint_limits.lower_rad)
@@ -42,6 +45,7 @@ class MeasuredArm:
         self.controller = ""
         self._received = self._doubt_until = self._moved_at = float("-inf")
         self._stamp = math.nan
+        self._delay, self._least_delay = math.nan, math.inf      # arrival minus stamp, now and at least
         self._anchor, self._anchor_at = np.full(arm.dof, np.nan), float("-inf")
         self._order: Tuple[Tuple[str, ...], List[int]] = ((), [])
 
@@ -68,7 +72,14 @@ class MeasuredArm:
                                  controller_ready=state.controller_ready)
 
     def age(self, now: float) -> float:
-        return now - self._received
+        """Returns how old the last report is, s: since receipt, and by how much later than usual it came by its stamp."""
+        return now - self._received + self.lateness
+
+    @property
+    def lateness(self) -> float:
+        """By how much (arrival - stamp) has grown, s; needs no common clock. NaN stamps are never late."""
+        late = self._delay - self._least_delay
+        return late if self._watch_delay and late > 0.0 else 0.0
 
     def doubtful(self, now: float) -> str:
         """Why the last reports are not to be trusted yet, or an empty string."""
@@ -133,11 +144,18 @@ class MeasuredArm:
         if math.isnan(stamp):
             return "", True
         last, self._stamp = self._stamp, stamp
+        if math.isnan(last) or stamp > last:
+            delay = now - stamp
+            gone = 0.0 if math.isnan(self._delay) else max(0.0, now - self._received)
+            set_back = math.isnan(last) or stamp - last > gone + SET_AHEAD_S
+            self._least_delay = delay if set_back else min(delay, self._least_delay + DRIFT * gone)
+            self._delay = delay
         if math.isnan(last) or stamp > last and stamp - last <= now - self._received + SET_AHEAD_S:
             return "", True
         if stamp > last:
             return f"the driver's clock was set ahead by {stamp - last:.1f} s", True
         if stamp < last - SET_BACK_S:
+            self._delay = self._least_delay = now - stamp
             return f"the driver's clock was set back by {last - stamp:.1f} s", True
         self._stamp = last
         if now - self._received > DOUBT_S:
@@ -158,6 +176,12 @@ class MeasuredArm:
         values = np.asarray(state.joint_positions, dtype=float)
         if values.shape != (len(names),):
             return f"joint states carry {values.size} positions for {len(names)} names"
-        if not np.isfinite(values[self._order[1]]).all():
+        joints = values[self._order[1]]
+        if not np.isfinite(joints).all():
             return "a joint position is not a number"
+        beyond = np.maximum(self._lower - joints, joints - self._upper)
+        worst = int(np.argmax(beyond))
+        if beyond[worst] > IMPOSSIBLE_RAD:
+            return (f"joint {worst + 1} reads {joints[worst]:.4g} rad, {beyond[worst]:.3g} rad outside its range, where no arm "
+                    "can be; does the driver report degrees, or another joint?")
         return ""

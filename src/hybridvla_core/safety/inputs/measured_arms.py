@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from typing import Iterator, Sequence, Tuple
+from typing import Iterator, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from hybridvla_core.contracts import ArmState
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.counters import Counters
 from hybridvla_core.safety.inputs.measured_arm import MeasuredArm
+from hybridvla_core.safety.inputs.measured_limits import MeasuredLimits
 from hybridvla_core.safety.status import Reason
 
 SETTLED_S = 0.5        # command and arm at rest this long: the driver's tool pose must agree with ours as at activation
@@ -19,10 +20,13 @@ PAIRING_S = 0.1        # before that, pose and joints may be this much apart in 
 class MeasuredArms:
     """All arms in the configuration's order. `joints` (A, dof) rad, `positions` (A, 3) m, `matrices` (A, 3, 3)."""
 
-    def __init__(self, config: RobotConfig, counters: Counters) -> None:
+    def __init__(self, config: RobotConfig, counters: Counters, watch_delay: bool = True) -> None:
+        """watch_delay: stamps run with our own clock, so that reports that come ever later are noticed."""
         self._config = config
         self._counters = counters
-        self._arms: Sequence[MeasuredArm] = [MeasuredArm(arm) for arm in config.arms]
+        self._arms: Sequence[MeasuredArm] = [MeasuredArm(arm, watch_delay) for arm in config.arms]
+        self.limits = MeasuredLimits(config)
+        self.unknown: Set[str] = set()      # arms without usable joint states at the last look
         self._breached = False
         self._unsettled_at = float("-inf")
         self.names = tuple(arm.name for arm in config.arms)
@@ -50,6 +54,11 @@ class MeasuredArms:
                 return f"{state.name}: {fault}; check the driver" if fault else ""
         return f"there is no arm {state.name!r}; check the driver"
 
+    def heard(self, index: int, now: float) -> bool:
+        """Returns whether it is known where an arm is."""
+        arm = self._arms[index]
+        return arm.state is not None and not arm.doubtful(now) and arm.age(now) <= self._config.watchdogs.joint_state_s
+
     def errored(self) -> Tuple[str, ...]:
         """Arms that take no commands: their robot reports an error, or their controller does not run."""
         return tuple(arm.name for arm in self._arms
@@ -63,12 +72,13 @@ class MeasuredArms:
         """What is wrong with the reports at `now`. judge: whether measured values count against limits and tool pose;
         resting: whether the command rests."""
         reasons, detail, breached = Reason.NONE, "", False
+        self.unknown.clear()
         if not resting or any(arm.moving(now) for arm in self._arms):
             self._unsettled_at = now
         for arm in self._arms:
             reason, text = self._fault(arm, now)
             if not reason and judge:
-                text = arm.outside()
+                text = "" if self.limits.relaxed else arm.outside()
                 reason = Reason.MEASURED_LIMIT if text else Reason.NONE
                 breached = breached or bool(text)
                 if not text:
@@ -77,6 +87,11 @@ class MeasuredArms:
             if reason:
                 reasons |= reason
                 detail = detail or f"{arm.name}: {text}"
+            if not arm.age(now) <= self._config.watchdogs.joint_state_s:
+                self.unknown.add(arm.name)
+        if judge and not reasons & Reason.JOINT_STATE and not breached:
+            reason, text = self.limits.breach(self.joints)
+            reasons, detail, breached = reasons | reason, detail or text, bool(reason)
         self._counters.add("measured_violations", int(breached and not self._breached))
         self._breached = breached
         return reasons, detail
@@ -104,9 +119,13 @@ class MeasuredArms:
         age = arm.age(now)
         if not age <= self._config.watchdogs.joint_state_s:
             since = f"no usable joint states for {age:.2f} s" if math.isfinite(age) else ""
+            if arm.lateness > self._config.watchdogs.joint_state_s:
+                since = f"joint states come {arm.lateness:.2f} s later than they did, by their own stamps"
             return Reason.JOINT_STATE, f"{'; '.join(text for text in (since, arm.fault) if text)}; check the driver"
         if arm.doubtful(now):
             return Reason.JOINT_STATE, f"{arm.doubtful(now)}; check the driver"
+        if arm.state is None:
+            return Reason.JOINT_STATE, "no joint states yet; check the driver"
         if not arm.state.ready:
             return Reason.ROBOT_MODE, arm.state.message or "the robot does not accept commands"
         problem = arm.controller_problem()

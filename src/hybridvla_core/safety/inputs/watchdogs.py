@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import math
-from typing import Dict, Optional, Tuple
+from collections import deque
+from typing import Deque, Dict, Optional, Tuple
 
 from hybridvla_core.contracts import PolicyState
 from hybridvla_core.robots.config import RobotConfig
@@ -12,6 +13,8 @@ from hybridvla_core.safety.inputs.clock_watch import ClockWatch
 from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
 from hybridvla_core.safety.status import Reason
 
+OVERRUNS = 10        # so many late ticks ...
+OVERRUN_S = 1.0      # ... within so long are said in the status
 DRAIN_S = 0.15       # after a gap of our own, what the policy said meanwhile comes out of the queues for this long
 
 
@@ -29,6 +32,7 @@ class Watchdogs:
         self._tick_at: Optional[float] = None
         self._deaf_until = -math.inf
         self._outside: Dict[Reason, str] = {}
+        self._late: Deque[float] = deque(maxlen=OVERRUNS)
 
     def on_deadman(self, pressed: bool, now: float) -> None:
         self._deadman_at = now if pressed else -math.inf
@@ -61,6 +65,8 @@ class Watchdogs:
         for reason, text in self._outside.items():
             reasons |= reason
             detail = detail or text
+        if len(self._late) == OVERRUNS and 0.0 <= now - self._late[0] <= OVERRUN_S:
+            reasons |= Reason.TICK_OVERRUN
         if self.deadman_missing(now):
             reasons |= Reason.DEADMAN
         if self._gate.heartbeat_lost(now):
@@ -80,6 +86,7 @@ class Watchdogs:
         longest = self._config.watchdogs.clock_gap_s
         if gap < 0.0 or gap > min(longest, 1.5 * self._config.dt):
             self._counters.add("overruns")
+            self._late.append(now)
         if 0.0 <= gap <= longest:
             return ""
         self._deaf_until = now + DRAIN_S

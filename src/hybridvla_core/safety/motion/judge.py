@@ -20,6 +20,7 @@ class MotionJudge:
     Attributes:
         limits: every limit of the robot, cheap ones first.
         relaxed: while True, a positional limit that is broken already need only not be broken further.
+        forgiven: joints (A, dof) rad; while relaxed, what they break may be broken as far.
     """
 
     def __init__(self, config: RobotConfig, arms: Sequence[ArmKinematics]) -> None:
@@ -29,6 +30,7 @@ class MotionJudge:
         self._brakes = Braking(config.arms, config.dt)
         self.limits: Tuple[Limit, ...] = limit_files.build(config)
         self.relaxed = False
+        self.forgiven: Optional[np.ndarray] = None
 
     def braking_ticks(self, twist: np.ndarray, velocity: np.ndarray) -> int:
         """Returns how many ticks the arms need to come to rest from twist (A, 6) and joint velocity (A, dof)."""
@@ -80,6 +82,8 @@ class MotionJudge:
         if not (limit.positional and (self.relaxed or limit.may_lead_out)):
             return False
         present = limit.margins(Trajectory(_resting(joints), self._dt, self._batch))
+        if self.forgiven is not None:
+            present = np.minimum(present, limit.margins(Trajectory(_resting(self.forgiven), self._dt, self._batch)))
         return bool((margins + np.maximum(0.0, -present) >= -ROUNDING).all())
 
 

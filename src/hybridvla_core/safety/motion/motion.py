@@ -82,6 +82,10 @@ class Motion:
     def relaxed(self, relaxed: bool) -> None:
         self._judge.relaxed = relaxed
 
+    def forgive(self, joints: Optional[np.ndarray]) -> None:
+        """While relaxed, what joints (A, dof) rad break already may be broken too; None: only what the command breaks."""
+        self._judge.forgiven = joints
+
     @property
     def at_rest(self) -> bool:
         """Nothing moves and nothing is left to brake."""

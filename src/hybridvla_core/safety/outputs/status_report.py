@@ -37,7 +37,7 @@ class StatusReport:
         state, reasons, sentence = machine.state, machine.reasons, machine.detail
         changed = (last is None or last.state != state or last.reasons != reasons
                    or last.sequence != (executed.sequence if executed else 0)
-                   or last.at_target != self._execution.done)
+                   or last.at_target != self._execution.done or last.seed != machine.seed)
         if not changed and 0.0 <= now - self._at < self._period:
             return last, False
         self._at = now
@@ -48,21 +48,25 @@ class StatusReport:
             executed.instruction_sequence if executed else 0, now - received,
             now - received + executed.observation_age if executed else math.nan,
             (time.thread_time() - began[1]) * 1e3, (time.perf_counter() - began[0]) * 1e3,
-            self._arm_reports(now, quaternions), self._margins_now(now), counters.snapshot())
+            self._arm_reports(now, quaternions), self._margins_now(now), counters.snapshot(),
+            machine.seed)
         return self._last, changed
 
     def _arm_reports(self, now: float, quaternions: List[np.ndarray]) -> Tuple[ArmSafety, ...]:
-        goal = self._execution.goal(now)
+        goal, plan = self._execution.goal(now), self._execution.plan
         error = self._motion.error(goal) if goal is not None else np.full((len(quaternions), 6), np.nan)
+        asked = plan.asked if plan is not None else None
         reports = []
         for index, arm in enumerate(self._arms):
             known = arm.state is not None
             measured = Pose(arm.position, rotations.to_quaternion(arm.matrix)) if known else None
+            wanted = Pose(asked.positions[index], rotations.to_quaternion(asked.rotations[index])) if asked is not None else None
             reports.append(ArmSafety(
                 arm.name, Pose(self._motion.positions[index].copy(), quaternions[index]), measured,
                 float(np.linalg.norm(error[index, :3])), float(np.linalg.norm(error[index, 3:])), self._execution.done,
                 arm.state.gripper_state if known else GripperState.UNKNOWN, arm.state.robot_mode if known else 0,
-                arm.age(now)))
+                arm.age(now), self._execution.guard.push(index) if known else math.nan, wanted,
+                plan is not None and bool(plan.outside[index] > 0.0)))
         return tuple(reports)
 
     def _margins_now(self, now: float) -> Tuple[LimitMargin, ...]:
@@ -71,4 +75,5 @@ class StatusReport:
             self._margins = tuple(LimitMargin(name, float(value), limit.unit, limit.name in self._motion.limited)
                                   for limit, values in self._motion.margins()
                                   for name, value in zip(limit.names, values))
+            self._margins += tuple(self._arms.limits.margins(self._arms.joints))
         return self._margins

@@ -1,0 +1,90 @@
+"""Arms that are led slowly, by the filter itself: back inside their limits, or to their start joints."""
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.safety.execution.execution import Execution
+from hybridvla_core.safety.execution.homing import Homing
+from hybridvla_core.safety.execution.reentry import Reentry, worst_violation
+from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
+from hybridvla_core.safety.motion.motion import Motion
+from hybridvla_core.safety.status import Reason
+
+WAITS = (Reason.JOINT_STATE | Reason.DEADMAN | Reason.CLOCK_JUMP | Reason.MEASURED_LIMIT | Reason.OPERATOR)
+ON_THE_WAY = "on the way to the start joints"
+
+
+class Led(NamedTuple):
+    """One tick. ended: the way is over, and the filter is to be inactive, with these flags and this sentence."""
+
+    moved: bool
+    ended: bool
+    reasons: Reason
+    detail: str
+
+
+class Leading:
+    """At most one way at a time. `homed`: the last way to the start joints was gone to its end."""
+
+    def __init__(self, config: RobotConfig, motion: Motion, arms: MeasuredArms, execution: Execution) -> None:
+        self._config, self._motion, self._arms, self._execution = config, motion, arms, execution
+        self._reentry: Optional[Reentry] = None
+        self._homing: Optional[Homing] = None
+        self.homed = False
+
+    def reenter(self) -> None:
+        """Begins the way back inside; what is broken now may stay broken, but no further."""
+        self._reentry = Reentry(self._config, self._motion)
+        self._arms.limits.relax(self._arms.joints)
+
+    def go_to_start(self) -> str:
+        """Begins the way to the start joints; returns what is in the way, or an empty string."""
+        homing = Homing(self._config, self._motion)
+        if not homing.blocked:
+            self._homing, self.homed = homing, False
+        return homing.blocked
+
+    def end(self) -> None:
+        self._reentry = self._homing = None
+        self._motion.relaxed = False
+        self._arms.limits.relax(None)
+
+    def step(self, reasons: Reason, detail: str, braking: bool) -> Led:
+        """Makes one tick. reasons, detail: what the watchdogs saw; braking: the operator ends it."""
+        shown = Reason.OUTSIDE_AT_START if self._reentry is not None else Reason.NONE
+        waits = reasons & WAITS
+        if waits or braking:
+            return Led(self._motion.step(None), False, shown | waits, detail)
+        if self._execution.guard.held:
+            return Led(self._draw_back(), False, shown | Reason.LEASH, self._execution.guard.detail)
+        if self._reentry is not None:
+            return self._reentry_step(self._reentry)
+        return self._homing_step(self._homing) if self._homing is not None else Led(True, True, Reason.NONE, "")
+
+    def _reentry_step(self, reentry: Reentry) -> Led:
+        moved = reentry.step(self._config.reenter_scale)
+        if reentry.finished:
+            return Led(moved, True, Reason.NONE, "the arms are inside their limits")
+        left = worst_violation(self._motion)
+        if reentry.stuck:
+            return Led(moved, True, Reason.OUTSIDE_AT_START, f"no way back inside was found, {left}; move the arm by hand")
+        return Led(moved, False, Reason.OUTSIDE_AT_START, left)
+
+    def _homing_step(self, homing: Homing) -> Led:
+        moved = homing.step(self._config.reenter_scale)
+        self.homed = homing.finished
+        if homing.finished:
+            return Led(moved, True, Reason.NONE, "")
+        if homing.stuck:
+            return Led(moved, True, Reason.COLLISION, "something came in the way to the start joints")
+        return Led(moved, False, Reason.NONE, ON_THE_WAY)
+
+    def _draw_back(self) -> bool:
+        """An arm does not follow: back towards where it is, until what holds it is gone."""
+        self._motion.relaxed = True        # the arm itself is there already: going back to it makes nothing worse
+        self._motion.forgive(self._arms.joints)
+        moved = self._motion.step_joints(self._execution.guard.joints(), self._config.reenter_scale)
+        self._motion.relaxed = self._reentry is not None
+        self._motion.forgive(None)
+        return moved
