@@ -237,7 +237,7 @@ class StateMachine:
         if led.ended:
             self._to_inactive(led.reasons, led.detail)
         elif not self.deactivating:
-            self.set(State.RECOVERING, led.reasons, led.detail or self.detail)
+            self.set(State.RECOVERING, led.reasons, led.detail)
         return led.moved
 
     def _watch_silence(self, dry_run: bool) -> None:

@@ -265,7 +265,7 @@ def test_a_load_that_pulls_the_arm_beyond_the_leash_is_named_and_up_stays_allowe
     rig = Rig("fr3", change=lambda config: dataclasses.replace(config, deadman_required=False)).start()
     rig.tick(60)
     rig.follows = False
-    sag = np.array([0.0, 0.14, 0.0, 0.0, 0.0, 0.0, 0.0])
+    sag = np.array([0.0, 0.17, 0.0, 0.0, 0.0, 0.0, 0.0])
     start = rig.joints["arm"].copy()
     for k in range(60):
         rig.joints["arm"] = start + sag * (k + 1) / 60
