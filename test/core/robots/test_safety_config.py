@@ -85,7 +85,7 @@ def test_a_topic_that_the_driver_needs_is_named_with_its_arm(robot, roles):
         arm["topics"].pop(role)
     words = f"arm {arm['name']} has no topics.{' or topics.'.join(roles)}, which driver {data['driver']} needs"
     with pytest.raises(ConfigurationError, match=words):
-        adapters.make(from_mapping(RobotConfig, data, "robot.yaml"), print)
+        adapters.check_topics(from_mapping(RobotConfig, data, "robot.yaml"))
 
 
 def agilex(change):
