@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from typing import Optional, Tuple
+from typing import Optional
 
 import rospy
 
@@ -15,7 +15,7 @@ class TransitionLog:
 
     def __init__(self) -> None:
         self._state: Optional[State] = None
-        self._lines: queue.SimpleQueue[Tuple[State, str]] = queue.SimpleQueue()
+        self._lines: queue.SimpleQueue = queue.SimpleQueue()       # of (State, sentence)
         threading.Thread(target=self._write, daemon=True).start()
 
     def note(self, status: SafetyStatus) -> None:

@@ -48,7 +48,7 @@ def examine(logits: torch.Tensor, fed: torch.Tensor, window: int, tokens: Action
     """logits (B, n, rows) float32 of the last n positions; fed (B, n - 1): the draft tokens between them, whose
     predecessors are all exact."""
     ids = logits.argmax(dim=-1)
-    matches = (ids[:, :-1] == fed).long().cumprod(dim=1).sum(dim=1)
+    matches = (ids[:, :-1] == fed).to(torch.int64).cumprod(dim=1).sum(dim=1)
     return Examined(ids, confidence_of(logits, ids, window, tokens), matches + 1)
 
 
