@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from hybridvla_core.paths import ROOT
+from hybridvla_ros.runtime.patience import patience
 
 
 class FaultBench:
@@ -109,6 +110,7 @@ class FaultBench:
     # What tests do -------------------------------------------------------------------------------------------------
 
     def until(self, condition, what, timeout=30.0):
+        timeout = round(patience(timeout), 1)
         deadline = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < deadline, (f"{what} did not come within {timeout} s; "

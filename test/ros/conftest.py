@@ -9,6 +9,7 @@ import time
 import pytest
 
 from hybridvla_core.paths import ROOT
+from hybridvla_ros.runtime.patience import patience
 
 
 class Bench:
@@ -56,6 +57,7 @@ class Bench:
             self.policy = None
 
     def until(self, condition, what, timeout=15.0):
+        timeout = round(patience(timeout), 1)
         deadline = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < deadline, f"{what} did not come within {timeout} s; {self.status and self.status.message}"

@@ -16,6 +16,7 @@ from typing import Any, Dict, List, Optional
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
 from hybridvla_ros.runtime.leftovers import leave_on_signals
+from hybridvla_ros.runtime.patience import patience
 from hybridvla_ros.runtime.private_graph import Graph
 
 BAG_TOPICS = ["/joint_states", "/camera_front/color/image_raw/compressed", "/camera_wrist/color/image_raw/compressed",
@@ -45,7 +46,7 @@ class Demo:
 
         rospy.init_node("hybridvla_demo", anonymous=True, disable_signals=True)
         for name in ("/hybridvla/policy/set_instruction", "/hybridvla/safety/activate", "/sim_rig/report"):
-            rospy.wait_for_service(name, timeout=60.0)
+            rospy.wait_for_service(name, timeout=patience(60.0))
         self._set_instruction = rospy.ServiceProxy("/hybridvla/policy/set_instruction", SetInstruction)
         self._activate = rospy.ServiceProxy("/hybridvla/safety/activate", SetBool)
         self._to_start = rospy.ServiceProxy("/hybridvla/robot/go_to_start", Trigger)
@@ -86,7 +87,7 @@ class Demo:
             raise HybridVLAError(f"activate: {answer.message}")
         started, success, held = time.monotonic(), False, 0
         switched: Optional[float] = None
-        while time.monotonic() - started < EPISODE_TIMEOUT_S:
+        while time.monotonic() - started < patience(EPISODE_TIMEOUT_S):
             time.sleep(0.1)
             elapsed = time.monotonic() - started
             if second and switched is None:

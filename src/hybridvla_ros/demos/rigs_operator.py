@@ -8,6 +8,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.safety.status import State
+from hybridvla_ros.runtime.patience import patience
 
 DEADMAN_S = 0.03
 
@@ -71,6 +72,7 @@ class RigOperator:
 
     def until(self, condition: Callable[[], Any], what: str, timeout: float = 30.0) -> None:
         """Raises HybridVLAError when the condition does not come true."""
+        timeout = patience(timeout)
         deadline = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > deadline:

@@ -12,6 +12,7 @@ from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_ros.runtime.overload import Overload, waited_s
+from hybridvla_ros.runtime.patience import patience
 from hybridvla_ros.runtime.threads import processors, use_threads
 
 
@@ -74,3 +75,10 @@ def test_the_kernels_counters_of_this_process_are_read():
     if not os.path.exists("/proc/self/schedstat"):
         pytest.skip("this kernel does not count it")
     assert str(os.getpid()) in waited_s() and all(seconds >= 0.0 for seconds in waited_s().values())
+
+
+@pytest.mark.parametrize("load, processors_, factor", [(0.3, 2, 1.0), (5.0, 2, 2.5), (500.0, 2, 6.0)])
+def test_time_limits_grow_with_the_load_within_a_bound(monkeypatch, load, processors_, factor):
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(os, "cpu_count", lambda: processors_)
+    assert patience(10.0) == pytest.approx(10.0 * factor)
