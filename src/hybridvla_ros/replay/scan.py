@@ -16,11 +16,12 @@ from hybridvla_core.evaluation.replay.track import Track
 from hybridvla_core.evaluation.replay.truth import Recording
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.safety.status import State
 from hybridvla_ros.observation.arm_feed import ArmFeed
 from hybridvla_ros.replay import bags
 from hybridvla_ros.replay.topics import Topics
 
-FOLLOWING = (1, 2)          # SafetyStatus: ACTIVE, HOLDING
+FOLLOWING = (State.ACTIVE, State.HOLDING)
 STATUS_GAP_S = 1.0          # a longer silence of the status ends an engaged span
 ACTION_KIND = 0
 
