@@ -31,6 +31,20 @@ def finger_names(arm: ArmConfig) -> Tuple[str, ...]:
     return tuple(name.strip() for name in arm.topics.get("finger_joints", "").split(",") if name.strip())
 
 
+def joint_topics(arms: Sequence[ArmConfig]) -> Dict[str, Tuple[str, ...]]:
+    """Returns the topics of joint states with the arms each speaks of: an arm's own, and its gripper's where it has one.
+
+    Live nodes, replay and the player of recordings all read these; two arms may share a topic.
+    """
+    found: Dict[str, Tuple[str, ...]] = {}
+    for arm in arms:
+        for role in NAMED_STATE_ROLES:
+            topic = arm.topics.get(role)
+            if topic and arm.name not in found.get(topic, ()):
+                found[topic] = (*found.get(topic, ()), arm.name)
+    return found
+
+
 def check_topics(robot_topics: Mapping[str, str], arms: Sequence[ArmConfig]) -> None:
     """Checks the roles and topics of a robot.
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, Sequence, Tuple
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from hybridvla_core.contracts import ArmState, Pose
 from hybridvla_core.geometry import rotations
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.kinematics import ArmKinematics
+from hybridvla_core.robots.topics import joint_topics
 from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of, source_of
 
 
@@ -21,18 +22,14 @@ class ArmFeed:
         self._readers = {arm.name: ArmReader(arm.name, arm.joint_names, fingers_of(arm)) for arm in robot.arms}
         self._kinematics = {arm.name: ArmKinematics(arm) for arm in robot.arms}
         #: Topic -> the arms it speaks of; two arms may call their joints alike.
-        self.topics: Dict[str, List[str]] = {}
-        for arm in robot.arms:
-            for role in ("joint_states", "gripper_joint_states"):    # the gripper's own topic, where it has one
-                if arm.topics.get(role) and arm.name not in self.topics.get(arm.topics[role], []):
-                    self.topics.setdefault(arm.topics[role], []).append(arm.name)
+        self.topics: Dict[str, Tuple[str, ...]] = joint_topics(robot.arms)
 
     def problem(self, now: float) -> str:
         """Says why the joint states cannot be relied on, or an empty string. now: s, on the clock of `on_joints`."""
         problems = ((name, reader.problem(now)) for name, reader in self._readers.items())
         return next((f"arm {name}: {problem}" for name, problem in problems if problem), "")
 
-    def on_joints(self, message: Any, arms: List[str], now: float) -> None:
+    def on_joints(self, message: Any, arms: Sequence[str], now: float) -> None:
         """A `sensor_msgs/JointState` about the named arms; now: s, on any clock that goes on evenly."""
         stamp = message.header.stamp.to_sec()
         for name in arms:

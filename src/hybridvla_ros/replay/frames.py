@@ -81,7 +81,7 @@ class FrameSource:
 
     def __iter__(self) -> Iterator[Frame]:
         topics = self._found.topics
-        wanted = [*topics.images, *topics.joints]
+        wanted = [*topics.images, *topics.joints, *topics.grippers]
         if self._config.convention.uses_commands:
             wanted += [topics.proposals, topics.status]
         for topic, raw, when, path in self._found.read(wanted):
@@ -106,12 +106,12 @@ class FrameSource:
                 if kept and stamp < kept[-1][0]:
                     kept.clear()
                 kept.append((stamp, image))
-        elif topic in topics.joints:
-            message = bags.message(raw, topic, path)
-            for arm in topics.joints[topic]:
+        elif topic in topics.joints or topic in topics.grippers:
+            message, arms = bags.message(raw, topic, path), topics.joints.get(topic) or topics.grippers[topic]
+            for arm in arms:
                 renames = topics.names.get(arm, {})
                 message.name = [renames.get(name, name) for name in message.name]
-            self._feed.on_joints(message, topics.joints[topic], when)
+            self._feed.on_joints(message, arms, when)
         elif topic == topics.proposals:
             proposal = bags.message(raw, topic, path)
             self.proposer.commands.proposed(proposal.epoch, proposal.sequence,

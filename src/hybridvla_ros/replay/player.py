@@ -69,6 +69,7 @@ def plan(topics: Topics, policy: PolicyConfig, robot: RobotConfig, found: Dict[s
             raise HybridVLAError(f"{topic}: joints are renamed or spread over topics by the topic map, which only `hybridvla "
                                  "replay` does; give the robot's configuration the bag's names for playing it live")
         remaps += [f"{topic}:={other}" for other in ours if other != topic]
+    played += topics.grippers
     return Feed(tuple(played), tuple(remaps), tuple(decoded))
 
 

@@ -73,7 +73,8 @@ class Scanner:
         feed = ArmFeed(self._robot, lambda state, stamp: tracks[state.name].add(
             stamp, state.pose, state.gripper, state.joint_positions))
         reader = _Reader(found, feed, watches, {arm: Track(arm, 0) for arm in order})
-        for topic, raw, when, path in found.read([*topics.images, *topics.camera_info, *topics.joints, topics.instruction,
+        for topic, raw, when, path in found.read([*topics.images, *topics.camera_info, *topics.joints, *topics.grippers,
+                                                  topics.instruction,
                                                   topics.proposals, topics.status]):
             reader.take(topic, raw, when, path)
         self._finish(found, reader)
@@ -124,6 +125,9 @@ class _Reader:
                 found.streams[f"camera {view}"].add(time, stamp)
         elif topic in topics.joints:
             self._joints(topics.joints[topic], bags.message(raw, topic, path), when, time)
+        elif topic in topics.grippers:
+            self._feed.on_joints(self._renamed(bags.message(raw, topic, path), topics.grippers[topic]), topics.grippers[topic],
+                                 when)
         elif topic in topics.camera_info:
             for view in topics.camera_info[topic]:
                 if view not in found.infos:
@@ -139,10 +143,14 @@ class _Reader:
         elif topic == topics.status:
             self._status(bags.message(raw, topic, path), when)
 
-    def _joints(self, arms: List[str], message: Any, when: float, time: float) -> None:
+    def _renamed(self, message: Any, arms: List[str]) -> Any:
         for arm in arms:
-            renames = self._renames[arm]
-            message.name = [renames.get(name, name) for name in message.name]
+            message.name = [self._renames[arm].get(name, name) for name in message.name]
+        return message
+
+    def _joints(self, arms: List[str], message: Any, when: float, time: float) -> None:
+        self._renamed(message, arms)
+        for arm in arms:
             if self._watches[arm].add(time, message.name):
                 self._found.streams[f"joints {arm}"].add(time, message.header.stamp.to_sec())
         self._feed.on_joints(message, arms, when)

@@ -9,6 +9,7 @@ import numpy as np
 from hybridvla_core.errors import ConfigurationError, ObservationError
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.robots.topics import joint_topics
 from hybridvla_ros.messages.arm_reader import fingers_of
 
 IMAGE_TYPES = ("sensor_msgs/Image", "sensor_msgs/CompressedImage")
@@ -57,11 +58,25 @@ class TopicMap:
 
 @dataclass(frozen=True)
 class Topics:
-    """What will be read. images, camera_info: topic -> views; joints: topic -> arms; names: bag's name -> ours."""
+    """What will be read.
+
+    Attributes:
+        images: Topic to the views it shows.
+        camera_info: Topic to its views.
+        joints: Topic of joint states to the arms it speaks of.
+        grippers: Topic of a gripper's own joint states to its arm, where they come apart from the arm's.
+        names: By arm, the recording's joint name to ours.
+        instruction: Topic; empty where the recording has none. So are the next two.
+        proposals: Topic of recorded proposals.
+        status: Topic of the filter's status.
+        camera_poses: By view.
+        notes: What a reader of the result should know.
+    """
 
     images: Dict[str, List[str]]
     camera_info: Dict[str, List[str]]
     joints: Dict[str, List[str]]
+    grippers: Dict[str, List[str]]
     names: Dict[str, Dict[str, str]]
     instruction: str
     proposals: str
@@ -97,12 +112,29 @@ def resolve(policy: PolicyConfig, robot: RobotConfig, given: TopicMap, found: Ma
         topic = given.joint_states.get(arm.name, arm.topics["joint_states"])
         _need(topic, EXPECTED["joints"], f"the joint states of arm {arm.name}", "joint_states", found, where)
         joints.setdefault(topic, []).append(arm.name)
+    grippers = _gripper_topics(robot, given, joints, found, notes)
     names = {arm.name: _renamed(arm, given) for arm in robot.arms}
     instruction = _optional(given.instruction or "/hybridvla/policy/instruction", "instruction", found, notes)
     proposals = _optional(given.proposals or robot.topics.get("proposal", "/hybridvla/policy/proposal"), "proposals", found,
                           notes)
     status = _optional(given.status or robot.topics.get("status", "/hybridvla/safety/status"), "status", found, notes)
-    return Topics(images, infos, joints, names, instruction, proposals, status, given.camera_poses, tuple(notes))
+    return Topics(images, infos, joints, grippers, names, instruction, proposals, status, given.camera_poses, tuple(notes))
+
+
+def _gripper_topics(robot: RobotConfig, given: TopicMap, joints: Mapping[str, List[str]], found: Mapping[str, str],
+                    notes: List[str]) -> Dict[str, List[str]]:
+    """The grippers' own topics, as the live nodes read them; one that is missing is noted, not needed."""
+    grippers: Dict[str, List[str]] = {}
+    for topic, arms in joint_topics(robot.arms).items():
+        own = [arm for arm in arms if robot.arm(arm).topics.get("gripper_joint_states") == topic]
+        if topic in joints or not own or any(arm in given.joint_states for arm in own):
+            continue
+        if found.get(topic) == EXPECTED["joints"]:
+            grippers[topic] = own
+        else:
+            notes.append(f"the gripper of arm {', '.join(own)} is unknown: {topic} is not in the bag"
+                         if topic not in found else f"{topic} holds {found[topic]} and not {EXPECTED['joints']}; it is not read")
+    return grippers
 
 
 def _image_topic(view: str, topic: str, found: Mapping[str, str], where: str, notes: List[str]) -> str:
