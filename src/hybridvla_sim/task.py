@@ -70,7 +70,7 @@ class World(abc.ABC, Generic[RigT]):
         """Draws a scene and puts every object there, at rest."""
 
     @abc.abstractmethod
-    def state(self) -> Any:
+    def state(self) -> object:
         """Returns the true state, a dataclass of the task; no policy sees it."""
 
     @abc.abstractmethod

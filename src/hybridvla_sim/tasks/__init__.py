@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any, Tuple
+from typing import Tuple
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_sim.task import Task
@@ -14,7 +14,7 @@ def names() -> Tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in Path(__file__).resolve().parent.glob("*/task.py")))
 
 
-def load(name: str, rig: str = "") -> Task[Any]:
+def load(name: str, rig: str = "") -> Task:
     """Returns a task by its folder's name.
 
     Args:
@@ -26,7 +26,7 @@ def load(name: str, rig: str = "") -> Task[Any]:
     """
     if name not in names():
         raise HybridVLAError(f"there is no task {name!r}; the tasks are {', '.join(names())}")
-    task: Task[Any] = importlib.import_module(f"hybridvla_sim.tasks.{name}.world").TASK
+    task: Task = importlib.import_module(f"hybridvla_sim.tasks.{name}.world").TASK
     if rig and task.rig != rig:
         raise HybridVLAError(f"task {name!r} is for the {task.rig} rig, and this is the {rig} rig; choose another task")
     return task

@@ -15,16 +15,7 @@ from typing import Callable, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from hybridvla_core.contracts import (
-    ArmState,
-    Heartbeat,
-    Kind,
-    Observation,
-    PolicyState,
-    Pose,
-    Prediction,
-    Proposal,
-)
+from hybridvla_core.contracts import ArmState, Heartbeat, Kind, Observation, PolicyState, Pose, Prediction, Proposal
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import check_fit, misfits
