@@ -53,6 +53,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
                      "SO(3); released: the script's rule and its Euler arithmetic")
     use.add_argument("--condition", choices=("denoised", "noise", "released"), default="denoised",
                      help="what the tokens follow (default: the denoised action, the paper)")
+    use.add_argument("--constant-channel", choices=("zero", "released"), default="zero", help="what the model sees of a "
+                     "state channel that never moved in the data: zero, as in training, or what the released loop computes")
     use.add_argument("--ddim-steps", type=int, default=4)
     store = parser.add_argument_group("storage")
     store.add_argument("--dtype", choices=DTYPES, help="default: as in RUN")
@@ -69,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from hybridvla_core.checkpoints.convert import GIB, Choices, convert
+    from hybridvla_core.checkpoints.convert import GIB, Choices, convert, remarks
     from hybridvla_core.checkpoints.sources import open_source
 
     choices = Choices(
@@ -77,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         ensemble=_ensemble(args.ensemble_rule), condition=args.condition, ddim_steps=args.ddim_steps,
         image_strategy=args.image_strategy, statistics_key=args.statistics_key, dims=args.dims, tokenizer=args.tokenizer,
         dtype=getattr(torch, args.dtype) if args.dtype else None, shard_bytes=int(args.shard_gib * GIB),
-        seed=args.head_seed)
+        seed=args.head_seed, constant_channel=args.constant_channel)
     source = open_source(Path(args.run))
     bars: List[Any] = []
 
@@ -92,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
         for bar in bars:
             bar.close()
     print(f"{args.out}: {source.kind} checkpoint, manifest {digest}")
+    for remark in remarks(source, choices):
+        print(f"note: {remark}")
     if source.untrained:
         print(f"{', '.join(source.untrained)} hold random weights: this folder is a start for training and predicts nothing")
     write_json(args.json, {"folder": str(args.out), "kind": source.kind, "manifest_sha256": digest,

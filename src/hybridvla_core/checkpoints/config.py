@@ -11,6 +11,7 @@ from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.schedule import DiffusionSchedule
 from hybridvla_core.transforms.conventions import ActionConvention
 from hybridvla_core.transforms.images import STRATEGIES
+from hybridvla_core.transforms.normalise import CONSTANT_CHANNELS
 
 FORMAT = 1
 RULES = ("mean", "released")
@@ -53,7 +54,9 @@ class EnsembleConfig:
 class CheckpointConfig:
     """`config.json`. cameras: view names in the order the model was trained with. statistics_key: which data set of
     `dataset_statistics.json` normalises. ddim_steps: denoising steps of a prediction (the paper: 4). untrained: modules
-    with random weights, as in a converted base; such a folder is for training and predicts nothing."""
+    with random weights, as in a converted base; such a folder is for training and predicts nothing.
+    constant_channel: what the model sees of a state channel that never moved in the data: `zero`, as in training, or what
+    the `released` loop computes."""
 
     format: int
     model: ModelConfig
@@ -65,6 +68,7 @@ class CheckpointConfig:
     autoregressive_condition: str
     statistics_key: str
     untrained: Tuple[str, ...] = ()
+    constant_channel: str = "zero"
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -80,4 +84,6 @@ class CheckpointConfig:
         if self.autoregressive_condition not in CONDITIONS:
             raise ConfigurationError(f"autoregressive_condition {self.autoregressive_condition!r}; use one of "
                                      f"{', '.join(CONDITIONS)}")
+        if self.constant_channel not in CONSTANT_CHANNELS:
+            raise ConfigurationError(f"constant_channel {self.constant_channel!r}; use one of {', '.join(CONSTANT_CHANNELS)}")
         DiffusionSchedule().ddim_timesteps(self.ddim_steps)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
+import numpy as np
 import torch
 
 from hybridvla_core import __version__
@@ -24,7 +25,7 @@ from hybridvla_core.errors import CheckpointError, ConfigurationError
 from hybridvla_core.files import sha256
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.hybridvla import HybridVLA
-from hybridvla_core.transforms.conventions import ActionConvention
+from hybridvla_core.transforms.conventions import DOF_PER_ARM, ActionConvention
 from hybridvla_core.transforms.normalise import Normaliser
 
 GIB = 1 << 30
@@ -48,6 +49,7 @@ class Choices:
     dtype: Optional[torch.dtype] = None
     shard_bytes: int = 4 * GIB
     seed: int = 0
+    constant_channel: str = "zero"
 
 
 def model_config(source: Source, choices: Choices) -> ModelConfig:
@@ -86,7 +88,7 @@ def convert(source: Source, out: Path, choices: Choices, progress: Callable[[int
     config = CheckpointConfig(
         format=FORMAT, model=model, convention=choices.convention, cameras=choices.cameras, image_strategy=strategy,
         ensemble=choices.ensemble, ddim_steps=choices.ddim_steps, autoregressive_condition=choices.condition,
-        statistics_key=key, untrained=source.untrained)
+        statistics_key=key, untrained=source.untrained, constant_channel=choices.constant_channel)
     shards = plan_shards(tensors, choices.dtype, choices.shard_bytes)
     total = sum(stored_bytes(tensor, choices.dtype) for tensor in tensors.values())
     partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
@@ -129,6 +131,30 @@ def complete(source: Source, model: ModelConfig, choices: Choices) -> Dict[str, 
         else:
             tensors[name] = torch.zeros(shape) if name.endswith("bias") else torch.randn(shape, generator=generator) * 0.02
     return {name: tensors[name] for name in expected}
+
+
+def remarks(source: Source, choices: Choices) -> List[str]:
+    """Returns what a person should know of the source's statistics, a sentence each."""
+    if source.untrained or source.statistics is None:
+        return []
+    key = choices.statistics_key or next(iter(source.statistics))
+    dims, entry = choices.convention.action_dim, source.statistics[key]
+    scales = Normaliser.from_json(source.statistics, key, dims, str(source.folder / STATISTICS))
+    grippers = [channel for channel in range(dims) if channel % DOF_PER_ARM == DOF_PER_ARM - 1]
+    found = []
+    if "mask" not in entry["action"]:
+        found.append("the statistics have no mask, so every action channel counts as scaled; grippers are decided as 0 or 1 "
+                     "all the same")
+    constant = [channel for channel in np.flatnonzero(scales.action.constant).tolist() if channel not in grippers]
+    if constant:
+        values = ", ".join(f"{scales.action.q01[channel]:g}" for channel in constant)
+        found.append(f"action channel {constant} never moves in the data: its action is always {values}")
+    if not scales.state.recorded:
+        found.append(f"the robot state was never recorded in {key}: the model sees no state")
+    elif scales.state.constant.any():
+        found.append(f"state channel {np.flatnonzero(scales.state.constant).tolist()} never moves in the data "
+                     f"(--constant-channel {choices.constant_channel})")
+    return found
 
 
 def _write_weights(folder: Path, tensors: Mapping[str, torch.Tensor], shards: List[List[str]],

@@ -54,7 +54,8 @@ class Policy:
         self.prompts = PromptEncoder.from_file(checkpoint.tokenizer_file, self.config.model.sequence)
         self.normaliser = Normaliser.from_json(checkpoint.statistics, self.config.statistics_key,
                                                self.config.model.action_dim,
-                                               str(checkpoint.folder / "dataset_statistics.json"))
+                                               str(checkpoint.folder / "dataset_statistics.json"),
+                                               self.config.constant_channel)
         self.device = next(model.parameters()).device
         self.grippers = tuple(range(6, self.config.model.action_dim, DOF_PER_ARM))
         ensemble, dims = self.config.ensemble, self.config.model.action_dim

@@ -1,21 +1,38 @@
-"""Between physical units and the model's [-1, 1], with the released arithmetic."""
+"""Between physical units and the model's [-1, 1], with the released arithmetic.
+
+Two rules go beyond it (docs/fidelity.md). A channel that never moved in the data (q01 = q99) is constant: its action is that
+constant whatever the model says, and its state is 0, as in training, or -1, as the released loop computes
+(`constant_channel`). A gripper's action is a decision, 0 or 1, and is never scaled.
+"""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from hybridvla_core.errors import CheckpointError
 
+#: Smallest range, in the channel's own units, that is a range and no rounding; what `Scale.of` takes for one.
+LEAST_RANGE, LEAST_RANGE_OF_DATA = 1e-8, 1e-4
+CONSTANT_CHANNELS = ("zero", "released")
+
 
 @dataclass(frozen=True)
 class Scale:
-    """q01, q99 (A,) in physical units and mask (A,) of one quantity: channels outside the mask pass unchanged."""
+    """q01, q99 (A,) in physical units and mask (A,) of one quantity: channels outside the mask pass unchanged.
+
+    Attributes:
+        q01: first percentile.
+        q99: 99th percentile.
+        mask: which channels are scaled.
+        constant_channel: what the model sees of a constant channel: `zero`, or what the `released` loop computes.
+    """
 
     q01: np.ndarray
     q99: np.ndarray
     mask: np.ndarray
+    constant_channel: str = "zero"
 
     @classmethod
     def of(cls, values: np.ndarray, unmasked: Tuple[int, ...], tail: float = 0.2) -> Scale:
@@ -26,21 +43,22 @@ class Scale:
             unmasked: channels that are not scaled.
             tail: per cent of the values that are cut on each side.
 
-        Raises:
-            ValueError: for a masked-in channel that never varies: it has no scale.
+        A channel that hardly varies becomes a constant one.
         """
         mask = np.ones(values.shape[-1], dtype=bool)
         mask[list(unmasked)] = False
         q01, q99 = np.percentile(values, [tail, 100.0 - tail], axis=0)
         q01, q99 = np.where(mask, q01, 0.0), np.where(mask, q99, 1.0)
-        if np.any((q99 - q01 < 1e-4) & mask):
-            raise ValueError(f"channels {np.flatnonzero((q99 - q01 < 1e-4) & mask).tolist()} never vary; unmask them")
-        return cls(q01, q99, mask)
+        middle = np.where(q99 - q01 < LEAST_RANGE_OF_DATA, (q01 + q99) / 2.0, np.nan)
+        return cls(np.where(np.isnan(middle), q01, middle), np.where(np.isnan(middle), q99, middle), mask)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], dimensions: int, where: str) -> Scale:
-        """Raises CheckpointError for a missing key, another number of dimensions, or a masked-in channel without
-        range, naming each."""
+    def from_json(cls, data: Mapping[str, Any], dimensions: int, where: str, constant_channel: str = "zero") -> Scale:
+        """Returns the scale of an entry of a `dataset_statistics.json`; without a mask all channels are scaled.
+
+        Raises:
+            CheckpointError: for a missing key, another number of dimensions, or q99 below q01, naming each.
+        """
         if not isinstance(data, Mapping):
             raise CheckpointError(f"{where}: expected q01, q99 and mask, found {type(data).__name__}")
         for key in ("q01", "q99"):
@@ -59,11 +77,21 @@ class Scale:
                 raise CheckpointError(f"{where}: {key} has {array.size} numbers, the model has {dimensions} dimensions")
         if not (np.isfinite(q01).all() and np.isfinite(q99).all()):
             raise CheckpointError(f"{where}: q01 or q99 is not finite")
-        flat = np.flatnonzero(mask & (q99 - q01 < 1e-9))
-        if flat.size:
-            raise CheckpointError(f"{where}: q99 is not above q01 in channel {flat.tolist()}; such a channel has no "
-                                  "scale: set its mask to false or correct the statistics")
-        return cls(q01, q99, mask)
+        turned = np.flatnonzero(q99 < q01)
+        if turned.size:
+            raise CheckpointError(f"{where}: q99 is below q01 in channel {turned.tolist()}; the statistics are damaged, copy "
+                                  "them from the training run again")
+        return cls(q01, q99, mask, constant_channel)
+
+    @property
+    def constant(self) -> np.ndarray:
+        """Which channels (A,) never moved in the data."""
+        return np.asarray(self.q99 - self.q01 <= LEAST_RANGE)
+
+    @property
+    def recorded(self) -> bool:
+        """False where no channel ever moved: the quantity was never recorded."""
+        return not bool(self.constant.all())
 
     def as_json(self) -> Dict[str, List[Any]]:
         """Returns the entry of a `dataset_statistics.json`."""
@@ -72,15 +100,27 @@ class Scale:
     def normalise(self, values: np.ndarray) -> np.ndarray:
         """Returns physical values (..., A) as the model's, clipped to [-1, 1] in every channel."""
         values = np.asarray(values, dtype=np.float64)
-        scaled = 2.0 * (values - self.q01) / (self.q99 - self.q01 + 1e-8) - 1.0
-        return np.clip(np.where(self.mask, scaled, values), -1.0, 1.0)
+        return np.clip(self._scaled(values), -1.0, 1.0)
+
+    def clipped(self, values: np.ndarray) -> List[int]:
+        """Returns the channels of physical values (A,) that lie outside what the model can be shown."""
+        return np.flatnonzero(np.abs(self._scaled(np.asarray(values, dtype=np.float64))) > 1.0 + 1e-6).tolist()
+
+    def _scaled(self, values: np.ndarray) -> np.ndarray:
+        scaled = np.where(self.mask, 2.0 * (values - self.q01) / (self.q99 - self.q01 + 1e-8) - 1.0, values)
+        if self.constant_channel == "released":
+            return scaled
+        return np.where(self.constant & (self.mask | (not self.recorded)), 0.0, scaled)
 
     def unnormalise(self, values: np.ndarray, grippers: Sequence[int]) -> np.ndarray:
-        """Normalised (..., A) to physical: clip, decide the grippers at 0.5, then scale where masked in."""
+        """Returns the model's values (..., A) in physical units: clipped, scaled where masked in, constant where the data
+        was; grippers decided at 0.5 as 0 or 1."""
         values = np.clip(np.asarray(values, dtype=np.float64), -1.0, 1.0)
+        result = np.where(self.mask, 0.5 * (values + 1.0) * (self.q99 - self.q01) + self.q01, values)
+        result = np.where(self.constant, self.q01, result)
         for channel in grippers:
-            values[..., channel] = np.where(values[..., channel] < 0.5, 0.0, 1.0)
-        return np.where(self.mask, 0.5 * (values + 1.0) * (self.q99 - self.q01) + self.q01, values)
+            result[..., channel] = np.where(values[..., channel] < 0.5, 0.0, 1.0)
+        return result
 
 
 @dataclass(frozen=True)
@@ -91,16 +131,37 @@ class Normaliser:
     state: Scale
 
     @classmethod
-    def from_json(cls, statistics: Mapping[str, Any], key: Optional[str], dimensions: int, where: str) -> Normaliser:
-        """`statistics`: a `dataset_statistics.json`; `key`: which data set, or None if there is only one."""
+    def from_json(cls, statistics: Mapping[str, Any], key: Optional[str], dimensions: int, where: str,
+                  constant_channel: str = "zero") -> Normaliser:
+        """Returns the scales of one data set.
+
+        Args:
+            statistics: a `dataset_statistics.json`.
+            key: which data set, or None if there is only one.
+            dimensions: of actions and states, A.
+            where: names the file in messages.
+            constant_channel: see `Scale`.
+
+        Raises:
+            CheckpointError: naming what is missing or does not fit.
+        """
         if key is None:
             if len(statistics) != 1:
-                raise CheckpointError(f"{where}: holds {', '.join(sorted(statistics)) or 'no data set'}; say which one "
+                raise CheckpointError(f"{where}: holds {_few(statistics) or 'no data set'}; say which one "
                                       "normalises the actions")
             key = next(iter(statistics))
         if key not in statistics:
-            raise CheckpointError(f"{where}: no data set {key!r}; it holds {', '.join(sorted(statistics))}")
+            raise CheckpointError(f"{where}: no data set {key!r}; it holds {_few(statistics)}")
         entry = statistics[key]
         if not isinstance(entry, Mapping) or not {"action", "proprio"} <= set(entry):
-            raise CheckpointError(f"{where}: data set {key!r} needs 'action' and 'proprio'")
-        return cls(*(Scale.from_json(entry[name], dimensions, f"{where}: {key}: {name}") for name in ("action", "proprio")))
+            found = f"it has {_few(entry)}" if isinstance(entry, Mapping) else f"it is {type(entry).__name__}"
+            raise CheckpointError(f"{where}: data set {key!r} needs 'action' and 'proprio', and {found}; give the statistics "
+                                  "in the released layout, {NAME: {action: {q01, q99, mask}, proprio: {...}}}")
+        return cls(*(Scale.from_json(entry[name], dimensions, f"{where}: {key}: {name}", constant_channel)
+                     for name in ("action", "proprio")))
+
+
+def _few(names: Iterable[object], most: int = 8) -> str:
+    """Returns the names in order, never more than a line of them."""
+    listed = sorted(str(name) for name in names)
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

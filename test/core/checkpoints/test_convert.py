@@ -192,7 +192,7 @@ def test_dimensions_come_from_the_registry_name_or_a_file(folder, tmp_path, caps
 
 
 @pytest.mark.parametrize("change, words", [
-    (lambda s: s["rlbench"]["action"]["q99"].__setitem__(2, -1.0), ("channel [2]",)),
+    (lambda s: s["rlbench"]["action"]["q99"].__setitem__(2, -1.5), ("channel [2]",)),
     (lambda s: s["rlbench"]["proprio"]["q01"].pop(), ("6 numbers", "7 dimensions")),
     (lambda s: s.update(other=s["rlbench"]), ("say which one",)),
     (lambda s: s["rlbench"].pop("proprio"), ("'proprio'",))])

@@ -17,6 +17,7 @@ from hybridvla_core.errors import CheckpointError, ConfigurationError, DeviceErr
 from hybridvla_core.model.schedule import DiffusionSchedule
 from hybridvla_core.policy.inference.ensemble import disagreement, fuse
 from hybridvla_core.policy.predictor import Policy
+from hybridvla_core.transforms.conventions import ActionConvention
 from hybridvla_core.transforms.images import fit
 from hybridvla_core.transforms.normalise import Normaliser
 
@@ -138,10 +139,38 @@ def test_gripper_and_gate_rules():
     assert released.passes(np.array([0.97] * 6 + [0.0] * 8)) and not released.passes(np.array([0.96] * 14))
 
 
-def test_a_closed_gripper_without_a_mask_is_the_released_quirk():
+@pytest.mark.parametrize("sense", ["one_is_open", "one_is_closed"])
+@pytest.mark.parametrize("said, decided", [(-1.0, 0.0), (0.4, 0.0), (0.6, 1.0), (1.0, 1.0)])
+def test_a_gripper_is_decided_and_never_scaled(sense, said, decided):
     statistics = {"set": {"action": {"q01": [0.0] * 7, "q99": [1.0] * 7}, "proprio": SCALE}}
     normaliser = Normaliser.from_json(statistics, None, 7, "test")
-    assert normaliser.action.unnormalise(np.full(7, -1.0), (6,))[6] == 0.5
+    value = normaliser.action.unnormalise(np.full(7, said), (6,))[6]
+    assert value == decided
+    opening = ActionConvention(("arm",), "delta_base_frame", "absolute_euler_xyz", (0.0, 0.0, 0.0, 1.0), sense, "commanded", 0.0,
+                               "measured").opening(value)
+    assert opening == (decided if sense == "one_is_open" else 1.0 - decided)
+
+
+@pytest.mark.parametrize("mask", [True, False])
+def test_a_channel_that_never_moved_is_commanded_as_it_was(mask):
+    entry = {"q01": [-1.0, 0.25] + [0.0] * 5, "q99": [1.0, 0.25] + [1.0] * 5, "mask": [True, mask] + [True] * 4 + [False]}
+    scale = Normaliser.from_json({"set": {"action": entry, "proprio": SCALE}}, None, 7, "test").action
+    for said in (-1.0, 0.3, 1.0):
+        assert scale.unnormalise(np.full(7, said), (6,))[1] == 0.25
+
+
+def test_the_state_of_a_constant_channel_follows_the_rule():
+    entry = {"q01": [0.5] + [-1.0] * 6, "q99": [0.5] + [1.0] * 6, "mask": [True] * 7}
+    states = [Normaliser.from_json({"set": {"action": SCALE, "proprio": entry}}, None, 7, "test", rule).state
+              for rule in ("zero", "released")]
+    assert [state.normalise(np.full(7, 0.5))[0] for state in states] == [0.0, -1.0]
+    assert states[0].clipped(np.array([7.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0])) == [1]
+
+
+def test_a_state_that_was_never_recorded_is_shown_as_zeros():
+    entry = {"q01": [0.0] * 7, "q99": [0.0] * 7, "mask": [True] * 6 + [False]}
+    state = Normaliser.from_json({"set": {"action": SCALE, "proprio": entry}}, None, 7, "test").state
+    assert not state.recorded and not state.normalise(np.ones(7)).any()
 
 
 def test_impossible_step_counts_are_refused_with_the_possible_ones():

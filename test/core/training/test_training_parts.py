@@ -91,11 +91,13 @@ def test_patch_targets_name_the_object_that_fills_the_patch():
     assert torch.allclose(targets["position"][0, 3, 1], torch.tensor(0.5 / 0.15))
 
 
-def test_statistics_refuse_a_channel_without_scale():
+def test_a_channel_that_never_varies_is_constant():
     values = np.random.default_rng(0).normal(size=(100, 3))
     values[:, 1] = 0.25
-    with pytest.raises(ValueError, match="1"):
-        Scale.of(values, unmasked=())
+    constant = Scale.of(values, unmasked=())
+    assert constant.constant.tolist() == [False, True, False]
+    assert not constant.normalise(values)[:, 1].any()
+    assert np.all(constant.unnormalise(np.array([[-1.0] * 3, [1.0] * 3]), ())[:, 1] == 0.25)
     scale = Scale.of(values, unmasked=(1,))
     assert np.allclose(scale.normalise(values)[:, 1], 0.25)
     cut = np.mean(np.abs(scale.normalise(values)[:, 0]) == 1.0)

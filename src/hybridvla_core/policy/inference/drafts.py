@@ -80,7 +80,8 @@ class ConfidenceGate:
 class FirstDraft:
     """Tokens for a denoised action, before any pass has seen it.
 
-    Grippers are 0 or 1 in the labels, so theirs is snapped to one of the two; a channel whose 1st and 99th percentile
+    Grippers are 0 or 1 in the labels (-1 or 1 where scaled), so theirs is snapped to one of the two;
+    a channel whose 1st and 99th percentile
     (nearly) agree in the training data is drafted at that value, and one that the statistics leave unscaled at 0 when it
     is close to it (a rotation that never changes).
     """
@@ -91,10 +92,12 @@ class FirstDraft:
         dims = 0 if scale is None else len(scale.q01)
         self._gripper = torch.zeros(dims, dtype=torch.bool, device=device)
         self._unscaled = self._gripper.clone()
+        self._closed = torch.zeros(dims, device=device)     # a gripper's 0 as the model was shown it
         usual = torch.full((dims,), float("nan"))
         for channel in range(dims):
             if channel in grippers:
                 self._gripper[channel] = True
+                self._closed[channel] = -1.0 if scale.mask[channel] else 0.0
             elif not scale.mask[channel]:
                 self._unscaled[channel] = True
                 if scale.q99[channel] - scale.q01[channel] < NEARLY_CONSTANT:
@@ -106,7 +109,7 @@ class FirstDraft:
         """Normalised actions (B, A) as ids (B, A), on their own device."""
         value = action.float().clamp(-1.0, 1.0)
         if len(self._gripper):
-            value = torch.where(self._gripper, (value >= 0.5).float(), value)
+            value = torch.where(self._gripper, torch.where(value >= 0.5, 1.0, self._closed), value)
             value = torch.where(self._unscaled & (value.abs() < NEAR_ZERO), torch.zeros_like(value), value)
             value = torch.where(self._constant, self._usual, value)
         ids = self.end - torch.bucketize(value.contiguous(), self.edges, right=True)
