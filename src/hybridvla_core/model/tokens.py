@@ -20,6 +20,10 @@ class ActionTokens:
         """The lowest action id; ids first .. first + bins - 1 are actions."""
         return self.end - self.bins
 
+    def valid(self, ids: torch.Tensor) -> torch.Tensor:
+        """Returns which ids (...) are actions at all; a model may choose any token of its vocabulary."""
+        return (ids >= self.first) & (ids < self.end)
+
     def encode(self, values: torch.Tensor) -> torch.Tensor:
         """Values (...) to ids (...): end - digitize(clip(v, -1, 1))."""
         clipped = values.detach().to(torch.float64).clamp(-1.0, 1.0).contiguous()

@@ -90,7 +90,7 @@ def remade(folder, name, change):
 
 
 @pytest.mark.parametrize("name, change, message", [
-    ("dataset_statistics.json", lambda d: d["set"]["action"]["q99"].__setitem__(0, -1.0), "channel .0."),
+    ("dataset_statistics.json", lambda d: d["set"]["action"]["q99"].__setitem__(0, -1.5), "channel .0."),
     ("dataset_statistics.json", lambda d: d["set"]["action"].pop("q01"), "q01 is missing"),
     ("dataset_statistics.json", lambda d: d["set"]["proprio"]["q01"].append(0.0), "dimensions"),
     ("dataset_statistics.json", lambda d: d.update(other=d.pop("set")), "no data set 'set'"),

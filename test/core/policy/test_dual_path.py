@@ -9,13 +9,17 @@ import torch
 from recorded_ops import NoWaiting, PlainIndexing, RecordedBackend
 
 from hybridvla_core.checkpoints.config import EnsembleConfig
+from hybridvla_core.contracts import Mode
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.presets import dino, llama, preset, siglip
-from hybridvla_core.policy.inference.drafts import ConfidenceGate, FirstDraft
-from hybridvla_core.policy.inference.dual_path import DualPath, PredictionInputs
+from hybridvla_core.model.tokens import ActionTokens
+from hybridvla_core.policy.inference.assemble import Assembler
+from hybridvla_core.policy.inference.drafts import ConfidenceGate, FirstDraft, examine
+from hybridvla_core.policy.inference.dual_path import DualPath, PredictionInputs, PredictionResult
 from hybridvla_core.policy.inference.graphs import GraphStages
 from hybridvla_core.policy.inference.plain import PlainDecoding
 from hybridvla_core.policy.inference.stages import EagerStages
+from hybridvla_core.transforms.normalise import Scale
 
 STEPS, WINDOW = 4, 3
 GPU = "cuda:0"
@@ -57,7 +61,7 @@ def plain(path, inputs):
     condition = inputs.condition or (x.clamp(-1, 1), torch.zeros(len(x), dtype=torch.long))
     decoded = engine.decode(prefix, *condition, window=WINDOW, keep_logits=True)
     best = torch.stack(decoded.logits, 1).topk(2, -1).values
-    return x.numpy(), decoded.ids.numpy(), decoded.confidence.numpy(), (best[..., 0] - best[..., 1]).amin(-1).numpy()
+    return x.numpy(), decoded.ids.numpy(), decoded.trusted.numpy(), (best[..., 0] - best[..., 1]).amin(-1).numpy()
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
@@ -96,7 +100,7 @@ def test_an_early_end_never_changes_the_decision(rule, theta):
         assert np.array_equal(result.ids[0, :exact], ids[0, :exact]) or margin[0] < 1e-4
         if exact < 7:
             early += 1
-            assert not path.gate.config.passes(confidence[0])
+            assert not (path.gate.config.passes(confidence[0]) and (confidence[0] > 0).all())
     assert early or theta in (0.3, 1.5)
 
 
@@ -185,10 +189,29 @@ def test_the_gate_counts_unknown_confidences_as_one():
     mean = ConfidenceGate(EnsembleConfig("mean", 0.9, 0, "so3", "diffusion"), 7)
     assert mean.reachable(np.array([0.31] + [0.0] * 6), 1) and not mean.reachable(np.array([0.29] + [1.0] * 6), 1)
     released = ConfidenceGate(EnsembleConfig("released", 5.8, 0, "euler", "mean_above_half"), 14)
-    known = np.array([1.0] * 6 + [0.0] * 8)
+    known = np.array([1.0] * 6 + [1e-3] * 8)
     assert released.reachable(known, 14), "tokens after the sixth do not count"
     assert not released.reachable(np.array([0.7] + [1.0] * 13), 3)
 
 
 def test_eager_stages_leave_texts_as_long_as_they_are():
     assert EagerStages().text_width(17) == 17 and GraphStages(RecordedBackend()).text_width(17) == 32
+
+
+def test_a_token_that_is_no_action_never_counts_as_confident():
+    config = small_config(action_dim=14)
+    tokens = ActionTokens(config)
+    for window in (0, WINDOW):
+        logits = torch.full((1, 14, config.decoder.vocab_rows), -30.0)
+        ids = torch.full((14,), tokens.first + 100)
+        ids[9] = tokens.first - 1       # a word, chosen with certainty, on the second arm
+        logits[0, torch.arange(14), ids] = 30.0
+        examined = examine(logits, ids[None, :-1], window, tokens)
+        assert examined.confidence[0, 9] == 0.0 and examined.confidence[0, 8] > 0.99
+        gate = ConfidenceGate(EnsembleConfig("released", 5.8, window, "euler", "mean_above_half"), 14)
+        assert gate.reachable(examined.confidence[0].numpy(), 9) and not gate.reachable(examined.confidence[0].numpy(), 10)
+        scale = Scale(np.full(14, -1.0), np.full(14, 1.0), np.ones(14, dtype=bool))
+        result = PredictionResult(np.zeros((1, 1, 1, 14), np.float32), ids[None].numpy(), examined.confidence.numpy(),
+                                  np.array([14]), np.array([1]))
+        prediction = Assembler(gate.config, scale, (6, 13), tokens).prediction(result, 0, Mode.ENSEMBLE, 0, {})
+        assert not prediction.fused and prediction.token_confidence[9] == 0.0

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, List, Mapping
+from typing import Any, List, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from hybridvla_core.model.schedule import DiffusionSchedule
 from hybridvla_core.model.tokens import ActionTokens
 from hybridvla_core.policy.inference.ensemble import fuse
 from hybridvla_core.transforms.images import fit, normalise_pixels
-from hybridvla_core.transforms.normalise import Normaliser
+from hybridvla_core.transforms.normalise import Normaliser, Scale
 
 
 def check_pixels(archive: Archive, description: Mapping[str, Any], images: Mapping[str, np.ndarray], table: Table) -> None:
@@ -123,13 +123,24 @@ def check_normalisation(recorded: List[Mapping[str, Any]], table: Table) -> None
         grippers = tuple(range(6, dof, 7))
         normaliser = Normaliser.from_json({"set": row["stats"]}, "set", dof, "unnormalize.json")
         sample = np.array(row["diff_normalized_sample"], dtype=np.float64).reshape(-1, dof)
-        table.compare("diffusion action, un-normalised", normaliser.action.unnormalise(sample, grippers),
+        table.compare("diffusion action, un-normalised", _released_units(normaliser.action, sample, grippers),
                       np.array(row["diff_action"]).reshape(-1, dof), FINE)
         values = tokens.decode(torch.tensor(row["ar_token_ids"])).numpy()
-        table.compare("autoregressive action, un-normalised", normaliser.action.unnormalise(values, grippers),
+        table.compare("autoregressive action, un-normalised", _released_units(normaliser.action, values, grippers),
                       np.array(row["ar_action"]), 1e-6)
         table.compare("state, normalised", normaliser.state.normalise(np.array(row["robot_state"])),
                       np.array(row["proprio_normalized"]).reshape(-1), FINE)
+
+
+def _released_units(scale: Scale, values: np.ndarray, grippers: Sequence[int]) -> np.ndarray:
+    """Returns our un-normalised action (..., A) with the released quirk that we leave out (docs/fidelity.md): statistics
+    without a mask also scale the decided gripper, so that closed becomes 0.5."""
+    action = scale.unnormalise(values, grippers)
+    for channel in grippers:
+        if scale.mask[channel]:
+            span = scale.q99[channel] - scale.q01[channel]
+            action[..., channel] = 0.5 * (action[..., channel] + 1.0) * span + scale.q01[channel]
+    return action
 
 
 def check_fusion(recorded: List[Mapping[str, Any]], table: Table) -> None:

@@ -41,7 +41,8 @@ class Assembler:
         fused, action = False, diffusion if diffusion is not None else autoregressive
         if diffusion is not None and autoregressive is not None and complete:
             distance, angle = disagreement(diffusion[0], autoregressive[0])
-            fused = self.ensemble.passes(confidence)
+            # A token that is no action has confidence 0, whichever of them the rule counts.
+            fused = bool((confidence > 0.0).all()) and self.ensemble.passes(confidence)
             if fused:
                 action = diffusion.copy()
                 action[0] = fuse(diffusion[0], autoregressive[0], self.ensemble)

@@ -44,12 +44,17 @@ def confidence_of(logits: torch.Tensor, chosen: torch.Tensor, window: int, token
     return torch.exp(values.logsumexp(dim=-1) - logits.logsumexp(dim=-1))
 
 
+def trusted(confidence: torch.Tensor, ids: torch.Tensor, tokens: ActionTokens) -> torch.Tensor:
+    """Returns the confidence with 0 for every token outside the action range: it decodes to no action that was meant."""
+    return torch.where(tokens.valid(ids), confidence, torch.zeros_like(confidence))
+
+
 def examine(logits: torch.Tensor, fed: torch.Tensor, window: int, tokens: ActionTokens) -> Examined:
     """logits (B, n, rows) float32 of the last n positions; fed (B, n - 1): the draft tokens between them, whose
     predecessors are all exact."""
     ids = logits.argmax(dim=-1)
     matches = (ids[:, :-1] == fed).to(torch.int64).cumprod(dim=1).sum(dim=1)
-    return Examined(ids, confidence_of(logits, ids, window, tokens), matches + 1)
+    return Examined(ids, trusted(confidence_of(logits, ids, window, tokens), ids, tokens), matches + 1)
 
 
 def merge(before: Examined, after: Examined, start: int) -> Examined:
@@ -69,7 +74,9 @@ class ConfidenceGate:
         self.config, self.action_dim = config, action_dim
 
     def reachable(self, confidence: np.ndarray, exact: int) -> bool:
-        """confidence (A,). Unknown confidences are taken as 1, the most they can be."""
+        """confidence (A,), 0 for a token that is no action. Unknown ones are taken as 1, the most they can be."""
+        if np.any(confidence[:exact] <= 0.0):
+            return False
         counted = min(6, self.action_dim) if self.config.rule == "released" else self.action_dim
         known = min(exact, counted)
         best = float(np.sum(confidence[:known], dtype=np.float64)) + counted - known

@@ -17,7 +17,7 @@ from hybridvla_core.model.layers import KVCache
 from hybridvla_core.model.schedule import DiffusionSchedule
 from hybridvla_core.model.sequence import branch_length, decoding_rows, denoising_rows, embed_bos, embed_markers, prefix_rows
 from hybridvla_core.model.tokens import ActionTokens
-from hybridvla_core.policy.inference.drafts import confidence_of
+from hybridvla_core.policy.inference.drafts import confidence_of, trusted
 
 
 @dataclass
@@ -30,12 +30,13 @@ class Prefix:
 
 @dataclass
 class Decoded:
-    """ids (B, A); values (B, A) bin centres; confidence (B, A), see `confidence_of`;
-    logits (B, A, vocabulary) when asked for."""
+    """ids (B, A); values (B, A) bin centres; confidence (B, A), see `confidence_of`; trusted (B, A): the same with 0 for
+    tokens that are no actions; logits (B, A, vocabulary) when asked for."""
 
     ids: torch.Tensor
     values: torch.Tensor
     confidence: torch.Tensor
+    trusted: torch.Tensor
     logits: List[torch.Tensor] = field(default_factory=list)
 
 
@@ -105,7 +106,8 @@ class PlainDecoding:
                 hidden = self.model.llm(self.model.embed_tokens(chosen)[:, None], at, cache=prefix.cache,
                                         write_at=at)[:, -1]
         tokens = torch.stack(ids, dim=1)
-        return Decoded(tokens, self.tokens.decode(tokens.cpu()), torch.stack(confidence, dim=1), kept)
+        certainty = torch.stack(confidence, dim=1)
+        return Decoded(tokens, self.tokens.decode(tokens.cpu()), certainty, trusted(certainty, tokens, self.tokens), kept)
 
     def _tail(self, prefix: Prefix, x: torch.Tensor, timestep: torch.Tensor,
               markers: Optional[torch.Tensor] = None) -> torch.Tensor:
