@@ -49,7 +49,7 @@ def write(folder, name, examples, split="train"):
 def taco(seed=0):
     rng = np.random.default_rng(seed)
     action, state = rng.normal(size=(STEPS, 7)) * 0.01, rng.normal(size=(STEPS, 15))
-    action[:, 6] = [1, 1, -1, -1, -1, 1]
+    action[:, 6], state[:, 6] = [1, 1, -1, -1, -1, 1], rng.uniform(0.0, 0.08, STEPS)
     data = serialised(action__rel_actions_world=action, observation__robot_obs=state,
                       observation__rgb_static=[png(10 * i) for i in range(STEPS)],
                       observation__rgb_gripper=[png(9 * i) for i in range(STEPS)],
@@ -69,15 +69,15 @@ def test_the_checksum_is_that_of_the_standard():
     assert masked_crc(b"123456789") == (((0xE3069283 >> 15) | (0xE3069283 << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def test_taco_play_becomes_deltas_and_a_gripper_of_one_open(tmp_path):
-    example, action, state = taco()
+def test_taco_play_becomes_measured_movement_and_a_gripper_of_one_open(tmp_path):
+    example, _, state = taco()
     data, rows = converted(tmp_path, "taco_play", [example, taco(1)[0]])
-    np.testing.assert_allclose(rows.action[:, :6], action[:, :6], atol=1e-6)
-    assert rows.action[:, 6].tolist() == [1, 1, 0, 0, 0, 1]
-    np.testing.assert_allclose(rows.state[:, :6], state[:, :6], atol=1e-6)
-    np.testing.assert_allclose(rows.state[:, 6], state[:, 7], atol=1e-6)
+    np.testing.assert_allclose(rows.action[:, :3], np.diff(state[:, :3], axis=0), atol=1e-6)
+    assert rows.action[:, 6].tolist() == [1, 1, 0, 0, 0]
+    np.testing.assert_allclose(rows.state[:, :6], state[:-1, :6], atol=1e-6)
+    np.testing.assert_allclose(rows.state[:, 6], state[:-1, 6] / 0.08, atol=1e-5)
     sample = data.sample(3, chunk=4)
-    assert sample.instruction == "open the drawer" and sample.padding.tolist() == [False] * 3 + [True]
+    assert sample.instruction == "open the drawer" and sample.padding.tolist() == [False] * 2 + [True] * 2
     assert list(sample.images) == ["primary", "wrist"] and abs(int(sample.images["primary"].mean()) - 30) < 4
     assert len(data.episodes) == 2 and data.fps == 15.0
 

@@ -47,6 +47,7 @@ class RldsStandard:
         state_translation, state_rotation, state_gripper: of the measured state.
         state_rotation_kind: `euler_xyz` (3 channels) or `quaternion_xyzw` (4).
         state_gripper_closed: the state's gripper channel grows as it closes.
+        state_gripper_range: its value at the other end from 0, as 0.08 for a width in m.
         skip_first: steps at the begin that hold no demonstration.
         reached_labels: take the measured movement to the next step as the action, and drop the last step.
     """
@@ -64,6 +65,7 @@ class RldsStandard:
     state_gripper: Part
     state_rotation_kind: str
     state_gripper_closed: bool
+    state_gripper_range: float = 1.0
     skip_first: int = 0
     reached_labels: bool = False
 
@@ -71,6 +73,7 @@ class RldsStandard:
         require(self.gripper_action in GRIPPERS, f"gripper_action: use one of {', '.join(GRIPPERS)}")
         require(self.state_rotation_kind in ROTATIONS, f"state_rotation_kind: use one of {', '.join(ROTATIONS)}")
         require(self.skip_first >= 0 and self.fps > 0 and bool(self.views), "skip_first >= 0, fps > 0 and a view are needed")
+        require(self.state_gripper_range > 0.0, "state_gripper_range must be above 0")
         angles = 3 if self.state_rotation_kind == "euler_xyz" else 4
         for name, part, width in (("translation", self.translation, 3), ("rotation", self.rotation, 3),
                                   ("gripper", self.gripper, 1), ("state_translation", self.state_translation, 3),
@@ -130,14 +133,18 @@ def standardise(standard: RldsStandard, steps: Dict[str, np.ndarray]) -> Tuple[n
         values = steps[part.key]
         if values.shape[1] < part.end:
             raise DataError(f"{part.key} has {values.shape[1]} channels, the description takes {part.begin} to {part.end}")
-        return np.asarray(values[:, part.begin:part.end], dtype=np.float64)
+        chosen = np.asarray(values[:, part.begin:part.end], dtype=np.float64)
+        broken = np.flatnonzero(~np.isfinite(chosen).all(axis=1))
+        if broken.size:
+            raise DataError(f"{part.key} holds a number that is not finite, first in step {broken[0]}")
+        return chosen
 
     turn = take(standard.state_rotation)
     if standard.state_rotation_kind == "quaternion_xyzw":
         if (np.abs(np.linalg.norm(turn, axis=1) - 1.0) > 0.05).any():
             raise DataError(f"{standard.state_rotation.key}: holds no unit quaternions")
         turn = Rotation.from_quat(turn).as_euler("xyz")
-    grip = take(standard.state_gripper)
+    grip = np.clip(take(standard.state_gripper) / standard.state_gripper_range, 0.0, 1.0)
     opening = 1.0 - grip if standard.state_gripper_closed else grip
     state = np.concatenate([take(standard.state_translation), turn, opening], axis=1)
     grip = grippers(take(standard.gripper)[:, 0], standard.gripper_action)[:, None]
