@@ -4,7 +4,7 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 from PIL import Image
@@ -12,44 +12,45 @@ from PIL import Image
 from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.reader import LeRobotDataset
 from hybridvla_core.errors import DataError
+from hybridvla_core.report.page import mark, render
 
 SHOWN, PICTURES, PICTURE_PX = 40, 8, 110
 WIDTH, HEIGHT = 460, 110
 COLOURS = ("#c8452f", "#3a6fd8", "#2e9e5b", "#b8860b", "#7a4fb5", "#1f8f99", "#444")
 
-TEMPLATE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{{ name }}</title><style>
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 62em; padding: 0 1em; color: #222 }
-table { border-collapse: collapse } td, th { padding: .15em .7em; text-align: right; border-bottom: 1px solid #ddd }
-td:first-child, th:first-child { text-align: left } .bad { color: #a11 } .doubt { color: #a60 }
-.strip img { margin: 0 2px 2px 0; border-radius: 2px } svg { background: #f6f6f4; margin-right: 8px } small { color: #666 }
-</style><h1>{{ name }}</h1>
+TEMPLATE = """{% extends "base.html" %}{% from "parts.html" import table %}
+{% block title %}{{ name }}{% endblock %}
+{% block body %}
+<h1>{{ name }}</h1>
 <p>{{ episodes }} episodes, {{ frames }} frames at {{ fps }} Hz, robot {{ robot }}, labels {{ labels }}.
 Views in their order: {{ views|join(", ") }}.</p>
 <h2>Flagged</h2>
-{% if flagged %}<table><tr><th>episode</th><th>what</th><th></th></tr>{% for entry in flagged %}
-<tr class="{{ 'doubt' if entry.kept else 'bad' }}"><td>{{ entry.episode }}</td><td style="text-align:left">{{ entry.reason }}</td>
-<td>{{ "kept" if entry.kept else "left out" }}</td></tr>{% endfor %}</table>{% else %}<p>Nothing.</p>{% endif %}
+{% if flagged %}{{ table(["episode", "what", ""], flagged, numbers=false) }}{% else %}<p>Nothing.</p>{% endif %}
 <h2>Statistics</h2>
-{% for title, rows in tables %}<h3>{{ title }}</h3><table><tr><th>channel</th>
-{% for key in keys %}<th>{{ key }}</th>{% endfor %}<th></th></tr>{% for row in rows %}<tr><td>{{ row.name }}</td>
-{% for value in row.numbers %}<td>{{ "%.4g"|format(value) }}</td>{% endfor %}<td>{{ row.note }}</td></tr>{% endfor %}</table>
-{% endfor %}
+{% for title, rows in tables %}<h3>{{ title }}</h3>{{ table(["channel", "min", "q01", "q99", "max", ""], rows) }}{% endfor %}
 <h2>Episodes</h2>{% if episodes > shown|length %}<p>The first {{ shown|length }}, flagged ones before the others.</p>{% endif %}
-{% for one in shown %}<h3>{{ one.number }}: {{ one.source }}</h3><p>{{ one.text }}
-<small>{{ one.length }} frames; success {{ one.success }}; {{ one.corrections }} of them corrections</small></p>
-{% if one.problem %}<p class="bad">{{ one.problem }}</p>{% endif %}
-{% for view, strip in one.strips.items() %}<div class="strip"><small>{{ view }}</small><br>
-{% for picture in strip %}<img src="{{ picture }}" alt="{{ view }}">{% endfor %}</div>{% endfor %}
-{% for title, lines in one.plots %}<svg width="{{ width }}" height="{{ height }}"><text x="6" y="14" font-size="12">{{ title }}
-</text>{% for colour, label, points in lines %}<polyline points="{{ points }}" fill="none" stroke="{{ colour }}"
-stroke-width="1.3"><title>{{ label }}</title></polyline>{% endfor %}</svg>{% endfor %}
-{% endfor %}</html>"""
+{% for one in shown %}
+<h3>{{ one.number }}: {{ one.source }}</h3>
+<p>{{ one.text }}; {{ one.length }} frames; success {{ one.success | show }}; {{ one.corrections }} of them corrections</p>
+{% if one.problem %}<p class="fail">{{ one.problem }}</p>{% endif %}
+{% for view, strip in one.strips.items() %}
+<p>{{ view }}<br>{% for picture in strip %}<img src="{{ picture }}" alt="{{ view }}"> {% endfor %}</p>
+{% endfor %}
+{% for title, lines in one.plots %}
+<svg style="width:49%" viewBox="0 0 {{ width }} {{ height }}"><rect width="{{ width }}" height="{{ height }}" class="field"/>
+<text x="6" y="14">{{ title }}</text>
+{% for colour, label, points in lines %}
+<polyline points="{{ points }}" fill="none" stroke="{{ colour }}" stroke-width="1.3"><title>{{ label }}</title></polyline>
+{% endfor %}
+</svg>
+{% endfor %}
+{% endfor %}
+{% endblock %}
+"""
 
 
 def document(folder: Path) -> str:
     """The page of a data set on disk."""
-    import jinja2
-
     data = LeRobotDataset(folder)
     described = data.description
     notes: List[Dict[str, Any]] = data.ours.get("episodes", [])
@@ -60,14 +61,13 @@ def document(folder: Path) -> str:
         i >= len(notes) or str(notes[i]["source"]).split(" #")[0] not in doubtful and notes[i]["source"] not in doubtful, i))
     shown = [_episode(data, position, notes[position] if position < len(notes) else {}, entry) for position in order[:SHOWN]]
     data.close()
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(TEMPLATE).render(
+    return render(TEMPLATE, dict(
         name=described.name, episodes=len(data.episodes), frames=len(data), fps=f"{data.fps:g}", robot=described.robot,
-        labels=described.labels.replace("_", " "), views=list(described.views), flagged=flagged,
-        keys=("min", "q01", "q99", "max"),
+        labels=described.labels.replace("_", " "), views=list(described.views), shown=shown, width=WIDTH, height=HEIGHT,
+        flagged=[(item["episode"], item["reason"], mark("skipped", "kept") if item["kept"] else mark("fail", "left out"))
+                 for item in flagged],
         tables=[(title, _table(entry[key], names)) for title, key, names in (
-            ("action", "action", described.action_names), ("state", "proprio", described.state_names))] if entry else [],
-        shown=shown, width=WIDTH, height=HEIGHT)
+            ("action", "action", described.action_names), ("state", "proprio", described.state_names))] if entry else []))
 
 
 def _entry(folder: Path, name: str) -> Dict[str, Any]:
@@ -75,9 +75,9 @@ def _entry(folder: Path, name: str) -> Dict[str, Any]:
     return dict(layout.read_json(path, "the statistics").get(name, {})) if path.is_file() else {}
 
 
-def _table(entry: Dict[str, Any], names: Sequence[str]) -> List[Dict[str, Any]]:
-    return [{"name": name, "numbers": [entry[key][i] for key in ("min", "q01", "q99", "max")],
-             "note": ("constant" if entry["constant"][i] else "") + ("" if entry["mask"][i] else " not scaled")}
+def _table(entry: Dict[str, Any], names: Sequence[str]) -> List[Tuple[object, ...]]:
+    return [(name, *(float(entry[key][i]) for key in ("min", "q01", "q99", "max")),
+             ("constant" if entry["constant"][i] else "") + ("" if entry["mask"][i] else " not scaled"))
             for i, name in enumerate(names)]
 
 

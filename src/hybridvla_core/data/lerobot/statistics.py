@@ -2,14 +2,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
 from hybridvla_core.errors import DataError
 
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
-COPY_ROWS = 65536
+LEAST_RANGE = 1e-8      # as transforms/normalise.py: a smaller range between q01 and q99 is none
 
 
 class Column:
@@ -39,7 +39,7 @@ class Column:
 def of_columns(values: np.ndarray) -> Dict[str, List[float]]:
     """LeRobot's statistics of (N, A) values, channel by channel so that one channel at a time is in memory.
 
-    `constant` says which channels never change: min equals max, exactly.
+    `constant` says which channels have no range: q99 is not above q01 by more than LEAST_RANGE.
     """
     if not len(values):
         raise DataError("statistics of no frame at all cannot be had")
@@ -53,7 +53,7 @@ def of_columns(values: np.ndarray) -> Dict[str, List[float]]:
         result["std"].append(float(column.std()))
         for key, value in zip(QUANTILES, np.quantile(column, list(QUANTILES.values()))):
             result[key].append(float(value))
-        result["constant"].append(low == high)
+        result["constant"].append(result["q99"][-1] - result["q01"][-1] <= LEAST_RANGE)
     return {**result, "count": [len(values)]}
 
 
@@ -116,8 +116,3 @@ def outside(values: np.ndarray, entry: Dict[str, Any]) -> List[Tuple[int, float]
         if mask[channel] and (share > 0.10 or high[channel] - low[channel] > 4.0 * spread + 1e-3):
             wrong.append((channel, share))
     return wrong
-
-
-def blocks(count: int) -> Iterable[Tuple[int, int]]:
-    """[begin, end) of parts of a long column."""
-    return ((begin, min(begin + COPY_ROWS, count)) for begin in range(0, count, COPY_ROWS))
