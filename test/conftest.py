@@ -1,10 +1,17 @@
 """Which tests run where: a test that works on a ROS master, by whatever fixture, is marked `ros`."""
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 #: Fixtures that bring a master to the test's process, which can know only one.
 MASTERS = {"bench", "master"}
+
+
+def pytest_configure():
+    # A shell starts background jobs with SIGINT ignored, and processes that tests start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):

@@ -42,7 +42,7 @@ def test_arms_at_their_power_up_pose_are_led_inside(agilex):
         message = refusal(rig, "reenter")
         assert "joint" in message and "rad" in message
         assert rig.reenter().success
-        rig.until(lambda: rig.state("HOLDING"), "the way back inside", 60)
+        rig.until(lambda: rig.state("INACTIVE") and "the arms are inside" in rig.status.message, "the way back inside", 60)
         assert rig.rig()["violations_by_name"].keys() <= {f"{arm}/joint_{joint}_position" for arm in ("right", "left")
                                                            for joint in (2, 3)}
         rig.activate(False)
