@@ -16,7 +16,7 @@ from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import ArmState
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
-from hybridvla_core.safety.status import Reason, State
+from hybridvla_core.safety.status import FilterOutput, Reason, State
 from hybridvla_ros import adapters
 from hybridvla_ros.filter_handle import FilterHandle
 from hybridvla_ros.messages import conversions
@@ -185,10 +185,7 @@ class SafetyNode:
         every, pace = max(1, int(self.config.tick_hz / self.config.status_hz)), self._pace
         pace.begin()
         while not rospy.is_shutdown():
-            now, stamp = pace.tick(), rospy.Time.now().to_sec()
-            with self._lock:
-                pace.calm()
-                output = self.filter.tick(now, stamp)
+            output, stamp = self.tick()
             try:
                 self.adapter.send(output.arms, stamp)
                 self._last = output.status
@@ -199,6 +196,17 @@ class SafetyNode:
                 if not node_ending():     # topics close before the loop hears of the end
                     raise
             pace.wait()
+
+    def tick(self) -> Tuple[FilterOutput, float]:
+        """Runs one tick of the filter; returns its output and ROS time, s.
+
+        Both times are taken under the lock: whatever was handed over before it, the dead-man's word for one, is then older
+        than the tick, and not from a future that the filter has to doubt.
+        """
+        with self._lock:
+            now, stamp = self._pace.tick(), rospy.Time.now().to_sec()
+            self._pace.calm()
+            return self.filter.tick(now, stamp), stamp
 
     def _report(self) -> Tuple[int, str, Dict[str, object]]:
         status = self._last
