@@ -61,12 +61,23 @@ class RobotAdapter(abc.ABC):
 
     def other_publishers(self, system_state: SystemState) -> str:
         """Names who else publishes on a command topic, from the master's list; empty when nobody does."""
-        mine, topics = rospy.get_name(), self.command_topics
-        for topic, nodes in system_state[0]:
-            others = [node for node in nodes if node != mine]
-            if topic in topics and others:
-                return f"{topic} is also published by {', '.join(others)}; {self.advice}"
-        return ""
+        return publishers_beside_us(self.command_topics, system_state, self.advice)
+
+
+def publishers_beside_us(topics: Sequence[str], system_state: SystemState, advice: str) -> str:
+    """Names the other nodes that publish on one of `topics`, and what to do; empty when there are none.
+
+    Args:
+        topics: On which only this node may publish.
+        system_state: The master's list.
+        advice: What to do about them.
+    """
+    mine = rospy.get_name()
+    for topic, nodes in system_state[0]:
+        others = [node for node in nodes if node != mine]
+        if topic in topics and others:
+            return f"{topic} is also published by {', '.join(others)}; {advice}"
+    return ""
 
 
 def pose_echo(arm: str) -> rospy.Publisher:

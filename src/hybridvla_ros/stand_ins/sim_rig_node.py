@@ -18,6 +18,7 @@ from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_ros.runtime.node_support import number_parameter, package_path, publish_unless_ending, require_parameter
+from hybridvla_ros.stand_ins.judging import judge
 from hybridvla_ros.stand_ins.sim_cameras import SceneCameras
 from hybridvla_sim import tasks
 from hybridvla_sim.fr3.rig import FINGER_NAMES, JOINT_NAMES, Rig, RigConfig
@@ -93,12 +94,7 @@ class SimRigNode:
                       "last_violation": monitor.last_violation,
                       "world": world.report()}
             answer = RigReportResponse(True, "", False, monitor.targets, monitor.violations, json.dumps(report))
-            if request.instruction:
-                try:
-                    answer.task_done = world.success(request.instruction)
-                except HybridVLAError as error:
-                    answer.success, answer.message = False, str(error)
-        return answer
+            return judge(answer, world, request.instruction)
 
     # Loops ---------------------------------------------------------------------------------------------------------
 

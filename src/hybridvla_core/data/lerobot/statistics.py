@@ -7,9 +7,9 @@ from typing import Any, Dict, List, Sequence, Tuple
 import numpy as np
 
 from hybridvla_core.errors import DataError
+from hybridvla_core.transforms.normalise import LEAST_RANGE
 
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
-LEAST_RANGE = 1e-8      # as transforms/normalise.py: a smaller range between q01 and q99 is none
 
 
 class Column:

@@ -8,7 +8,7 @@ from typing import Any
 import rosgraph
 import rospy
 
-from hybridvla_ros.adapters.adapter import SystemState
+from hybridvla_ros.adapters.adapter import SystemState, publishers_beside_us
 from hybridvla_ros.adapters.franka import driver as driver_module
 from hybridvla_ros.adapters.franka.arm import FrankaArm
 from hybridvla_ros.adapters.franka.start_up import StartUp
@@ -78,11 +78,7 @@ class CommandWatch:
 
         Until that is gone the arm takes no commands.
         """
-        self.announced = ""
-        for topic, nodes in system_state[0]:
-            others = [node for node in nodes if node != rospy.get_name()]
-            if topic == self._arm.command_topic and others:
-                self.announced = f"{topic} is also published by {', '.join(others)}; stop it"
+        self.announced = publishers_beside_us([self._arm.command_topic], system_state, "stop it")
         return self.announced
 
     def _watch(self) -> None:

@@ -9,8 +9,8 @@ import rospy
 from std_srvs.srv import SetBool, SetBoolResponse, Trigger, TriggerResponse
 
 from hybridvla.srv import ResetScene, ResetSceneResponse, RigReport, RigReportResponse
-from hybridvla_core.errors import HybridVLAError
 from hybridvla_ros.stand_ins.franka.robot import FrankaRobot
+from hybridvla_ros.stand_ins.judging import judge
 
 HAND_N = 12.0          # a person's push, along +y
 DESK_SHIFT_M = 0.02    # by which the end-effector frame is changed in Desk
@@ -65,9 +65,4 @@ class Faults:
                       "last_violation": monitor.last_violation,
                       "world": world.report()}
             answer = RigReportResponse(True, "", False, monitor.targets, monitor.violations, json.dumps(report))
-            if request.instruction:
-                try:
-                    answer.task_done = world.success(request.instruction)
-                except HybridVLAError as error:
-                    answer.success, answer.message = False, str(error)
-        return answer
+            return judge(answer, world, request.instruction)

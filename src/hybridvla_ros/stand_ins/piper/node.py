@@ -22,6 +22,7 @@ from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_ros.messages.images import from_rgb
 from hybridvla_ros.runtime.node_support import number_parameter, package_path, require_parameter
+from hybridvla_ros.stand_ins.judging import judge
 from hybridvla_ros.stand_ins.piper.driver import GRIPPERS, UNITS, DriverConfig, PiperDriver
 from hybridvla_sim import tasks
 from hybridvla_sim.piper.arm import TEACH
@@ -125,12 +126,7 @@ class PiperRigNode:
                       "joints": {name: (arm.joints / 1000).tolist() for name, arm in rig.arms.items()},
                       rig.task.name: rig.world.report()}
             answer = RigReportResponse(True, "", False, commands, sum(violations.values()), json.dumps(report))
-            if request.instruction:
-                try:
-                    answer.task_done = rig.world.success(request.instruction)
-                except HybridVLAError as error:
-                    answer.success, answer.message = False, str(error)
-        return answer
+            return judge(answer, rig.world, request.instruction)
 
     # Loops ---------------------------------------------------------------------------------------------------------
 
