@@ -51,8 +51,7 @@ def test_a_dry_run_checks_and_computes_and_changes_nothing(launch):
         rig.answered(rig.activate, True, what="activate")
         rig.until(lambda: rig.state("HOLDING", "ACTIVE") and np.isfinite(rig.commanded).all(), "a status once active")
         before = rig.commanded
-        rig.go([0.45, 0.10, 0.25])
-        rig.until(lambda: np.linalg.norm(rig.commanded - before) > 0.05, "a computed motion")
+        rig.pursue([0.45, 0.10, 0.25], 1.0, lambda: np.linalg.norm(rig.commanded - before) > 0.05, "a computed motion")
         report = rig.rig()
         assert not rig.targets and report["running"] == ["franka_state_controller"]
         assert report["stiffness"] == [200.0, 10.0, 0.5] and report["upper_force"] == [20.0, 20.0, 20.0]
