@@ -121,9 +121,7 @@ class Checker:
             return
         if self._fresh and measured is not None:
             for command in published:
-                away = np.abs(np.asarray(command.joint_positions) - measured[command.name])
-                first = np.array(self.arms[command.name].arm["joint_limits"]["acceleration_rad_s2"]) * self.dt ** 2
-                self._at_least("seed", np.array([(SEED + first - away).min()]), [self.ticks], command.name)
+                self._at_least("seed", np.array([self._begins(command, measured[command.name])]), [self.ticks], command.name)
         self._rows.append((self.ticks, self._fresh, self._reposed, relaxed))
         for command in published:
             self._sent[command.name].append((np.array(command.pose.position, dtype=float),
@@ -132,6 +130,19 @@ class Checker:
         self._fresh = self._reposed = False
         if len(self._rows) >= BATCH:
             self._judge()
+
+    def _begins(self, command, measured: np.ndarray) -> float:
+        """How well a fresh start begins, rad: where the arm was measured, or on the last command, if the arm rests within
+        the leash of that one (it sags there, and shall not be lowered by every start)."""
+        arm, joints = self.arms[command.name], np.asarray(command.joint_positions)
+        room = SEED + np.array(arm.arm["joint_limits"]["acceleration_rad_s2"]) * self.dt ** 2
+        margin = float((room - np.abs(joints - measured)).min())
+        leash, sent = arm.arm.get("leash"), self._sent[command.name]
+        if margin < 0.0 and leash and sent:
+            sag = np.linalg.norm(arm.frames(sent[-1][2])[-1][:3, 3] - arm.frames(measured)[-1][:3, 3])
+            if sag <= leash["max_force_n"] / leash["stiffness_n_m"]:
+                margin = max(margin, float((room - np.abs(joints - sent[-1][2])).min()))
+        return margin
 
     # ---- judgement -------------------------------------------------------------------------------------------------
 

@@ -1,12 +1,14 @@
 """Robot adapters: one file a robot. `make` chooses by the configuration's `driver`."""
 from __future__ import annotations
 
-from typing import Dict, Tuple
+from typing import TYPE_CHECKING, Dict, Tuple
 
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.robots.config import RobotConfig
-from hybridvla_ros.adapters.adapter import OnState, RobotAdapter
-from hybridvla_ros.filter_handle import FilterHandle
+
+if TYPE_CHECKING:       # checking a robot's topics needs no ROS
+    from hybridvla_ros.adapters.adapter import OnState, RobotAdapter
+    from hybridvla_ros.filter_handle import FilterHandle
 
 #: Entries of `arms[].topics` without which a driver's adapter cannot work; of several in a row, one is enough.
 NEEDED: Dict[str, Tuple[Tuple[str, ...], ...]] = {
