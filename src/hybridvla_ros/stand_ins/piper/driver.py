@@ -8,6 +8,7 @@ services that go to zero.
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import dataclass
 from typing import Any, List
 
@@ -51,6 +52,7 @@ class PiperDriver:
         self._subscriptions: List[Any] = []
         self._mouths: List[Any] = []
         self._enabled = False
+        self._turn = threading.Lock()      # its topics do not go while a turn of its loop publishes on them
         self.alive = False
         self.start()
 
@@ -80,7 +82,8 @@ class PiperDriver:
 
     def die(self) -> None:
         """The process is gone; the arm holds its last target, as the firmware does."""
-        self.alive = False
+        with self._turn:
+            self.alive = False
         for end in self._mouths + self._subscriptions:
             end.unregister()
         self._mouths, self._subscriptions = [], []
@@ -127,13 +130,14 @@ class PiperDriver:
 
     def publish(self) -> None:
         """One turn of the driver's 200 Hz loop."""
-        if not self.alive:
-            return
-        try:
-            self._publish()
-        except rospy.ROSException:
-            if self.alive and not node_ending():     # otherwise it, or the node, died in the middle of its turn
-                raise
+        with self._turn:
+            if not self.alive:
+                return
+            try:
+                self._publish()
+            except rospy.ROSException:
+                if not node_ending():
+                    raise
 
     def _publish(self) -> None:
         with self._lock:
