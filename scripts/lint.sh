@@ -33,7 +33,7 @@ check "python 3.8 syntax and library" vermin --quiet --target=3.8- --no-tips --v
   --backport typing --eval-annotations "${PYTHON[@]}"
 check rooms python scripts/checks/rooms.py
 check layers env PYTHONPATH=src lint-imports --no-logo pyproject.toml
-check "types of hybridvla_core" mypy
+check "types of hybridvla_core and hybridvla_cli" mypy
 check "Any in signatures" python scripts/checks/untyped.py
 check "names in documents" python scripts/checks/docs.py
 check shellcheck shellcheck --external-sources "${SHELL_FILES[@]}"

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, Optional
+from typing import TYPE_CHECKING
 
 from hybridvla_cli.bench_parts import (
     filter as bench_filter,
@@ -17,13 +17,18 @@ from hybridvla_cli.bench_parts import (
 from hybridvla_cli.bench_parts import (
     staleness as bench_staleness,
 )
+from hybridvla_cli.parsers import Subparsers
 from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
+
+if TYPE_CHECKING:
+    from hybridvla_core.benchmark.modes import Passes
+    from hybridvla_core.benchmark.subject import Subject
 
 PARTS = {"filter": bench_filter, "passes": bench_passes, "images": bench_images, "staleness": bench_staleness}
 
 
-def add_parser(subparsers) -> argparse.ArgumentParser:
+def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         "bench", help="time inference, stage by stage; or the part named",
         description="Times a prediction's modes interleaved in one run: diffusion alone, both paths in few passes, both by "
@@ -75,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _subject(args: argparse.Namespace) -> Any:
+def _subject(args: argparse.Namespace) -> Subject:
     import torch
 
     from hybridvla_core.benchmark.subject import of_policy, with_random_weights
@@ -98,7 +103,7 @@ def _subject(args: argparse.Namespace) -> Any:
     return of_policy(Path(folder).name, policy, args.graphs, args.ride_steps)
 
 
-def _passes(args: argparse.Namespace, subject: Any) -> Optional[Any]:
+def _passes(args: argparse.Namespace, subject: Subject) -> Passes:
     """Pass counts to draw. A picture of noise is no observation of a checkpoint's, so its counts are drawn as well."""
     from hybridvla_core.benchmark.modes import Passes
     from hybridvla_core.configuration import read_mapping

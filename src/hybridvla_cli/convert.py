@@ -3,16 +3,21 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
+from hybridvla_cli.parsers import Subparsers
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.files import write_json
+
+if TYPE_CHECKING:
+    from hybridvla_core.checkpoints.config import EnsembleConfig
+    from hybridvla_core.transforms.conventions import ActionConvention
 
 FLAGS = {"rotation_reference_xyzw": "rotation_reference", "action_period_s": "action_period"}
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def add_parser(subparsers) -> argparse.ArgumentParser:
+def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         "convert", help="a released run or a base model into a checkpoint folder",
         description="Turns RUN into the checkpoint folder OUT. What RUN does not say has to be said here; nothing about "
@@ -103,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _convention(args: argparse.Namespace) -> Any:
+def _convention(args: argparse.Namespace) -> ActionConvention:
     """The options over the file; every key that neither gives is named at once."""
     from hybridvla_core.configuration import from_mapping, read_mapping
     from hybridvla_core.transforms.conventions import ActionConvention
@@ -125,7 +130,7 @@ def _convention(args: argparse.Namespace) -> Any:
     return from_mapping(ActionConvention, keys, str(args.convention or "the options"))
 
 
-def _ensemble(rule: str) -> Any:
+def _ensemble(rule: str) -> EnsembleConfig:
     from hybridvla_core.checkpoints.config import EnsembleConfig
 
     if rule == "released":

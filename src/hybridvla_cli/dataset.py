@@ -4,13 +4,14 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
+from hybridvla_cli.parsers import Subparsers
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("dataset", help="make, inspect and convert data sets",
                                    description="Makes, inspects, merges and exports data sets on disk (LeRobotDataset v3).")
     actions = parser.add_subparsers(dest="action", required=True, metavar="action")
@@ -38,13 +39,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
+def _action(actions: Subparsers, name: str, text: str) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     parser.add_argument("--json", metavar="FILE", help="write the result for machines")
     return parser
 
 
-def _from_bags(actions: Any) -> None:
+def _from_bags(actions: Subparsers) -> None:
     parser = _action(actions, "from-bags", "turn recorded bags into a data set, by the sync and conventions of the live node")
     parser.add_argument("bags", nargs="+", metavar="BAG", help="bag files, or folders of them")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="new folder")
@@ -84,7 +85,7 @@ def _run_from_bags(args: argparse.Namespace) -> Dict[str, Any]:
     if args.rate is not None and not 0.01 <= args.rate <= 200.0:
         raise HybridVLAError(f"--rate {args.rate}: use a rate from 0.01 to 200 Hz")
 
-    def path(value: Any) -> Any:
+    def path(value: Optional[str]) -> Optional[Path]:
         return Path(value) if value else None
 
     result = FromBags(Options(
@@ -101,8 +102,11 @@ def _run_from_rlds(args: argparse.Namespace) -> Dict[str, Any]:
     from hybridvla_core.data.rlds.convert import convert
 
     with tqdm(unit="episodes", desc="from-rlds", leave=False) as bar:
+        def told(_name: str) -> None:
+            bar.update(1)
+
         out = convert(Path(args.folder), Path(args.output), Path(args.standard) if args.standard else None,
-                      lambda _name: bar.update(1) and None)
+                      told)
     _report(args.report, Path(args.output))
     return {"dataset": args.output, "episodes": out.episodes, "frames": out.frames, "flagged": out.provenance.flagged}
 
@@ -138,7 +142,7 @@ def _run_export(args: argparse.Namespace) -> Dict[str, Any]:
     return copy([Path(args.dataset)], Path(args.output), split=args.split, plain=True)
 
 
-def _report(file: Any, folder: Path) -> None:
+def _report(file: Optional[str], folder: Path) -> None:
     if file:
         from hybridvla_cli.dataset_parts.page import document
         from hybridvla_core.files import write_text

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Tuple
 
 from hybridvla_cli.failures import sentence
+from hybridvla_cli.parsers import Subparsers
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
@@ -82,7 +83,7 @@ class Finding:
     advice: str = ""
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the `doctor` parser."""
     parser = subparsers.add_parser(
         "doctor", help="check this installation", description="Check this installation: Python, packages, ROS, the "

@@ -4,16 +4,22 @@ from __future__ import annotations
 import argparse
 import functools
 from pathlib import Path
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Any, Dict, List
 
+from hybridvla_cli.parsers import Subparsers
 from hybridvla_core.contracts import Mode
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
 from hybridvla_ros.runtime.threads import wait_quietly
 
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
-def add_parser(subparsers) -> argparse.ArgumentParser:
+    from hybridvla_core.policy.predictor import Policy
+
+
+def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("evaluate", help="run episodes in the simulated rig, without ROS")
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder")
     parser.add_argument("--task", default="blocks", help="task of the simulated rig")
@@ -28,7 +34,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     return parser
 
 
-def load_policy(folder: str, mode: str) -> Any:
+def load_policy(folder: str, mode: str) -> Policy:
     import torch
 
     from hybridvla_core.policy.predictor import Policy
@@ -62,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
             continue
         wins = [0, 0]
         with tqdm(total=count, desc=f"{args.mode}, {name}") as bar:
-            def progress(episode: Dict[str, Any], wins=wins, bar=bar) -> None:
+            def progress(episode: Dict[str, Any], wins: List[int] = wins, bar: tqdm = bar) -> None:
                 wins[0] += episode["success"]
                 wins[1] += 1
                 bar.set_postfix_str(f"{wins[0]}/{wins[1]} successful")

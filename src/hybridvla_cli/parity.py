@@ -4,10 +4,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hybridvla_cli.parsers import Subparsers
 from hybridvla_core.files import write_json
 
 
-def add_parser(subparsers) -> argparse.ArgumentParser:
+def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("parity", help="compare with recorded outputs of the released implementation")
     parser.add_argument("folder", help="folder of fixtures: dims.json, run/, case*.npz, train.npz, with common/ beside it")
     parser.add_argument("--tokenizer", type=Path, help="the language model's tokenizer.json: compares our own encoding of "

@@ -2,16 +2,21 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Dict, List
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 import numpy as np
 
+from hybridvla_cli.parsers import Subparsers
 from hybridvla_core.contracts import Mode
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.files import write_json
 
+if TYPE_CHECKING:
+    from hybridvla_core.contracts import Prediction
+    from hybridvla_core.policy.predictor import Policy
 
-def add_parser(subparsers) -> argparse.ArgumentParser:
+
+def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("predict", help="one action from images, an instruction and a robot state")
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder")
     parser.add_argument("--image", required=True, action="append",
@@ -57,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _compare(exact: Any, prediction: Any) -> Any:
+def _compare(exact: Prediction, prediction: Prediction) -> Dict[str, Optional[Dict[str, float]]]:
     from hybridvla_core.evaluation.precision import prediction_difference, sentence
 
     differences = prediction_difference(exact, prediction)
@@ -84,8 +89,8 @@ def _image(path: str) -> np.ndarray:
         raise ObservationError(f"--image {path}: cannot be read as an image ({error}); check the file") from error
 
 
-def _result(policy: Any, prediction: Any, args: argparse.Namespace) -> Dict[str, Any]:
-    def rows(array: Any) -> Any:
+def _result(policy: Policy, prediction: Prediction, args: argparse.Namespace) -> Dict[str, Any]:
+    def rows(array: Optional[np.ndarray]) -> Optional[List[Any]]:
         return None if array is None else np.asarray(array).tolist()
 
     stages: List[Any] = [{"name": name, "ms": round(ms, 3)} for name, ms in prediction.stage_ms.items()]
@@ -99,5 +104,5 @@ def _result(policy: Any, prediction: Any, args: argparse.Namespace) -> Dict[str,
             "cameras": list(policy.cameras), "stages": stages}
 
 
-def _number(value: float) -> Any:
+def _number(value: float) -> Optional[float]:
     return None if np.isnan(value) else float(value)

@@ -4,13 +4,18 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from hybridvla_cli.parsers import Subparsers
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
 
+if TYPE_CHECKING:
+    from hybridvla_ros.replay.job import Options
+    from hybridvla_ros.replay.result import Result
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+
+def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         "replay", help="run a policy and the filter over recorded bags",
         description="Checks a checkpoint on recorded bags with the code that drives the robot. Exit status 0: every check "
@@ -44,10 +49,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    from hybridvla_ros.replay.job import Options, Replay
+    from hybridvla_ros.replay.job import Replay
 
-    options = _options(args, Options)
-    result = Replay(options).run()
+    result = Replay(_options(args)).run()
     _write(args, result)
     for line in result.notes:
         print(f"note: {line}")
@@ -61,7 +65,9 @@ def run(args: argparse.Namespace) -> int:
     return 0 if result.summary["verdict"] == "pass" else 1
 
 
-def _options(args: argparse.Namespace, options: Any) -> Any:
+def _options(args: argparse.Namespace) -> Options:
+    from hybridvla_ros.replay.job import Options
+
     if args.rate is not None and not 0.01 <= args.rate <= 200.0:
         raise HybridVLAError(f"--rate {args.rate}: use a rate from 0.01 to 200 Hz")
     if args.batch < 1:
@@ -73,7 +79,7 @@ def _options(args: argparse.Namespace, options: Any) -> Any:
         path = getattr(args, name)
         if path and Path(path).suffix == ".bag":
             raise HybridVLAError(f"--{name} {path}: that is a bag's name; choose another one")
-    return options(bags=tuple(args.bags), checkpoint=args.checkpoint, compare=args.compare,
+    return Options(bags=tuple(args.bags), checkpoint=args.checkpoint, compare=args.compare,
                    policy_config=Path(args.policy_config), robot_config=Path(args.robot_config),
                    thresholds=Path(args.thresholds), topics=Path(args.topics) if args.topics else None, mode=args.mode,
                    instruction=args.instruction, other_instructions=tuple(args.other_instruction), rate=rate,
@@ -82,7 +88,7 @@ def _options(args: argparse.Namespace, options: Any) -> Any:
                    scratch=Path(args.scratch) if args.scratch else None)
 
 
-def _write(args: argparse.Namespace, result: Any) -> None:
+def _write(args: argparse.Namespace, result: Result) -> None:
     from hybridvla_core.evaluation.replay.report import junit, page
     from hybridvla_core.files import write_json, write_text
 

@@ -5,11 +5,12 @@ import argparse
 import logging
 from pathlib import Path
 
+from hybridvla_cli.parsers import Subparsers
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_ros.runtime.threads import wait_quietly
 
 
-def add_parser(subparsers) -> argparse.ArgumentParser:
+def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("train", help="train a checkpoint by a recipe on demonstration shards")
     parser.add_argument("--config", required=True, help="recipe, e.g. config/training/tiny.yaml")
     parser.add_argument("--data", required=True, help="folder of .npz shards, as"

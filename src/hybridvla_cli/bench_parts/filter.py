@@ -4,11 +4,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hybridvla_cli.parsers import Subparsers
 from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
 
 
-def add_parser(subparsers) -> argparse.ArgumentParser:
+def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("filter", help="time the safety filter's tick")
     parser.add_argument("--robot", default="sim_fr3", help="file of config/robots, by name or path")
     parser.add_argument("--ticks", type=int, default=20000, help="ticks to time, after 200 unmeasured ones")

@@ -3,12 +3,17 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Any, Dict
 
+from hybridvla_cli.parsers import Subparsers
 from hybridvla_core.files import write_json
 
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
 
-def add_parser(subparsers) -> argparse.ArgumentParser:
+
+def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("images", help="time the pre-processing of camera images")
     parser.add_argument("--views", type=int, default=3)
     parser.add_argument("--width", type=int, default=640)
@@ -35,14 +40,14 @@ def run(args: argparse.Namespace) -> int:
     names = [f"view{i}" for i in range(args.views)]
     jpegs = [cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1] for image in images]
 
-    def exact() -> Any:
+    def exact() -> Dict[str, torch.Tensor]:
         return to_pixels(images, names, config.towers, "resize-naive")
 
-    def jpeg_exact() -> Any:
+    def jpeg_exact() -> Dict[str, torch.Tensor]:
         decoded = [np.ascontiguousarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[:, :, ::-1]) for jpeg in jpegs]
         return to_pixels(decoded, names, config.towers, "resize-naive")
 
-    def jpeg_reduced() -> Any:
+    def jpeg_reduced() -> Dict[str, torch.Tensor]:
         least = max(tower.image_size for tower in config.towers)
         return to_pixels([decode_reduced(jpeg, least, "view")[0] for jpeg in jpegs], names, config.towers, "resize-naive")
 
@@ -63,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def picture(width: int, height: int, seed: int) -> Any:
+def picture(width: int, height: int, seed: int) -> np.ndarray:
     """A smooth scene with some texture; noise alone would be an unlikely JPEG."""
     import numpy as np
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping
 
+from hybridvla_cli.parsers import Subparsers
 from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 MEASURED = ROOT / "config" / "benchmark" / "passes.json"
 
 
-def add_parser(subparsers) -> argparse.ArgumentParser:
+def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("passes", help="count decoding passes over episodes of the simulated rig")
     parser.add_argument("--checkpoint", default=str(ROOT / "checkpoints" / "tiny"))
     parser.add_argument("--task", default="blocks", help="task of the simulated rig")

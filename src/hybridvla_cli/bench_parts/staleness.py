@@ -3,11 +3,12 @@ from __future__ import annotations
 
 import argparse
 
+from hybridvla_cli.parsers import Subparsers
 from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
 
 
-def add_parser(subparsers) -> argparse.ArgumentParser:
+def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("staleness", help="age of executed commands by way of execution, in simulated time")
     parser.add_argument("--latency-ms", type=float, default=150.0, help="of a prediction")
     parser.add_argument("--duration", type=float, default=60.0, help="simulated seconds for each case")

@@ -56,7 +56,7 @@ def doubts(found: Scanned) -> List[str]:
 
 def signature(images: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
     """View -> (THUMB, THUMB, 3) means, by which the views of two recordings are told apart."""
-    return {view: np.asarray(Image.fromarray(image).resize((THUMB, THUMB), Image.BOX), dtype=np.float64)
+    return {view: np.asarray(Image.fromarray(image).resize((THUMB, THUMB), Image.Resampling.BOX), dtype=np.float64)
             for view, image in images.items()}
 
 

@@ -112,14 +112,14 @@ class FromBags:
             train, _ = split_of(len(wanted), self.options.validation, self.options.seed)
             parts = {key: TRAIN if number in set(train) else VALIDATION for number, key in enumerate(wanted)}
             with DatasetWriter(self.options.output, self._description(plans[0])) as out:
-                total = sum(plan.found.duration for plan in plans) * (2 if VALIDATION in parts.values() else 1)
-                with tqdm(total=round(total, 1), unit="s", desc="from-bags", leave=False) as bar:
+                total = round(sum(plan.found.duration for plan in plans) * (2 if VALIDATION in parts.values() else 1), 1)
+                with tqdm(total=total, unit="s", desc="from-bags", leave=False) as bar:
                     for split in (TRAIN, VALIDATION):
                         for number, plan in enumerate(plans):
                             mine = [index for (who, index), part in parts.items() if who == number and part == split]
                             if mine:
                                 self._write(out, plan, mine, split)
-                            bar.update(min(plan.found.duration, max(bar.total - bar.n, 0.0)))
+                            bar.update(min(plan.found.duration, max(total - bar.n, 0.0)))
                 for flag in self._flags:
                     out.provenance.flag(*flag)
                 out.finish()
@@ -234,7 +234,8 @@ class FromBags:
         convention = self.config.convention
         names = tuple(f"{arm}_{channel}" for arm in convention.arms for channel in CHANNELS)
         dense, keys = convention.action_period_s > 0.0, self.options.keyframes_only
-        views = {camera.view: plan.images[camera.view].shape[:2] for camera in self.config.cameras}
+        shapes = {camera.view: plan.images[camera.view].shape for camera in self.config.cameras}
+        views = {view: (shape[0], shape[1]) for view, shape in shapes.items()}
         return Description(self.options.output.resolve().name, KEYFRAME_FPS if keys else round(self.rate, 6), views, names, names,
                            tuple(DOF_PER_ARM * arm + 6 for arm in range(len(convention.arms))),
                            NEXT_POSE if dense or keys else NEXT_KEYFRAME, self.robot.name,

@@ -5,7 +5,7 @@ import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from hybridvla_core.data.lerobot.reader import LeRobotDataset
 from hybridvla_core.data.lerobot.statistics import for_checkpoint, of_columns, outside
 from hybridvla_core.data.lerobot.writer import SPLITS, TRAIN, VALIDATION, DatasetWriter, WriteError
 from hybridvla_core.errors import DataError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 def inspect(folder: Path, decode: bool) -> Dict[str, Any]:
@@ -110,7 +113,7 @@ def _positions(data: LeRobotDataset, part: str) -> List[int]:
     return [i for i in range(len(data.episodes)) if (i in validation) == (part != TRAIN)]
 
 
-def _copy_episode(data: LeRobotDataset, position: int, out: DatasetWriter, part: str, bar: Any) -> None:
+def _copy_episode(data: LeRobotDataset, position: int, out: DatasetWriter, part: str, bar: tqdm) -> None:
     episode, notes = data.episodes[position], data.ours.get("episodes", [])
     source = notes[position]["source"] if position < len(notes) else f"{data.folder.name} episode {episode.number}"
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image
@@ -102,7 +102,8 @@ def _episode(data: LeRobotDataset, position: int, note: Dict[str, Any], entry: D
     return result
 
 
-def _lines(values: np.ndarray, names: Sequence[str], entry: Any) -> List[Any]:
+def _lines(values: np.ndarray, names: Sequence[str], entry: Optional[Mapping[str, Sequence[float]]]
+           ) -> List[Tuple[str, str, str]]:
     """Each channel between its least and greatest value of the data set."""
     lines = []
     for channel, name in enumerate(names):
@@ -117,7 +118,7 @@ def _lines(values: np.ndarray, names: Sequence[str], entry: Any) -> List[Any]:
 
 def _picture(image: np.ndarray) -> str:
     picture = Image.fromarray(image)
-    picture.thumbnail((PICTURE_PX, PICTURE_PX), Image.BILINEAR)
+    picture.thumbnail((PICTURE_PX, PICTURE_PX), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=75)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

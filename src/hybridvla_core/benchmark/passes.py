@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Union
 
 import numpy as np
 import torch
@@ -13,6 +13,10 @@ from hybridvla_core.contracts import Mode, Observation, Prediction
 from hybridvla_core.policy.inference.drafts import ConfidenceGate
 from hybridvla_core.policy.predictor import Policy
 from hybridvla_core.report.statistics import quantiles
+
+if TYPE_CHECKING:
+    from hybridvla_core.policy.interface import PolicyInterface
+    from hybridvla_core.transforms.conventions import ActionConvention
 
 #: Closer than this, rounding may decide: two logits of one position; a mean confidence and the gate.
 LOGIT_MARGIN, GATE_MARGIN = 1e-3, 1e-4
@@ -25,17 +29,29 @@ class ObservationKeeper:
         observations: In the order they came.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: PolicyInterface) -> None:
         self._policy = policy
         self.observations: List[Observation] = []
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._policy, name)
+    @property
+    def convention(self) -> ActionConvention:
+        """The policy's."""
+        return self._policy.convention
 
-    def predict(self, observation: Observation, **arguments: Any) -> Prediction:
+    @property
+    def cameras(self) -> Sequence[str]:
+        """The policy's."""
+        return self._policy.cameras
+
+    @property
+    def manifest_sha256(self) -> str:
+        """The policy's."""
+        return self._policy.manifest_sha256
+
+    def predict(self, observation: Observation, mode: Union[str, Mode, None] = None, seed: int = 0) -> Prediction:
         """Keeps the observation and asks the policy."""
         self.observations.append(observation)
-        return self._policy.predict(observation, **arguments)
+        return self._policy.predict(observation, mode=mode, seed=seed)
 
 
 @torch.inference_mode()
