@@ -89,12 +89,12 @@ def read_mapping(path: Union[str, Path]) -> Mapping[str, Any]:
 class _NumberError(dacite.DaciteFieldError):
     """No finite number where a field wants one. dacite adds the field's path on its way up."""
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: object) -> None:
         super().__init__()
         self.value = value
 
 
-def _to_float(value: Any) -> float:
+def _to_float(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise _NumberError(value)
     number = float(value)

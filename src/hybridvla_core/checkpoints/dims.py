@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Optional
 
 from hybridvla_core.errors import CheckpointError, ConfigurationError
 from hybridvla_core.model import presets
@@ -14,7 +14,7 @@ PIXELS = {"dino": (presets.DINO_MEAN, presets.DINO_STD), "siglip": (presets.HALF
           "clip": (presets.CLIP_MEAN, presets.CLIP_STD)}
 
 
-def config_from_name(name: Any, views: int, chunk: int, action_dim: int, final_norm: str) -> ModelConfig:
+def config_from_name(name: Optional[str], views: int, chunk: int, action_dim: int, final_norm: str) -> ModelConfig:
     """The preset of a registry name; raises CheckpointError for a name we do not know."""
     if name not in REGISTRY:
         raise CheckpointError(f"the dimensions of {name!r} are not known (known: {', '.join(REGISTRY)}); give them with "

@@ -62,13 +62,16 @@ def open_source(run: Path) -> Source:
     registry = vla.get("base_vlm") if isinstance(vla, Mapping) else None
     if registry is None and isinstance(model, Mapping):
         registry = model.get("model_id")
-    return Source(folder, kind, [weights], tensors, registry, _whole(config, "action_dim", None, folder),
+    action_dim = None if config.get("action_dim") is None else _whole(config, "action_dim", 0, folder)
+    return Source(folder, kind, [weights], tensors, registry, action_dim,
                   1 + _whole(config, "future_action_window_size", 0, folder), _whole(config, "need_to_sub", 0, folder),
                   statistics)
 
 
-def _whole(config: Mapping[str, Any], key: str, absent: Any, folder: Path) -> Any:
+def _whole(config: Mapping[str, Any], key: str, absent: int, folder: Path) -> int:
     value = config.get(key, absent)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+    if value is None:
+        return absent
+    if isinstance(value, bool) or not isinstance(value, int):
         raise CheckpointError(f"{folder / CONFIG}: {key} is {value!r}; it must be a whole number")
     return value

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Dict, List, Mapping, Tuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -68,7 +68,7 @@ class Weights:
     def __enter__(self) -> Weights:
         return self
 
-    def __exit__(self, *details: Any) -> None:
+    def __exit__(self, *details: object) -> None:
         self._archives, self._where = [], {}
 
     def shapes(self) -> Dict[str, Tuple[int, ...]]:

@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hybridvla_core.configuration import Vector, require
+
+if TYPE_CHECKING:
+    from hybridvla_core.robots.arm import ArmConfig
 
 #: Most the example controller's dynamic_reconfigure takes: N/m, N m/rad, N m/rad.
 MOST_STIFFNESS = (400.0, 30.0, 100.0)
@@ -56,7 +59,7 @@ class FrankaConfig:
         require(0.005 <= self.trajectory_ahead_s <= 0.5, "franka: trajectory_ahead_s must lie between 0.005 and 0.5")
         require(self.grasp_epsilon_m > 0.0 and self.slip_m > 0.0, "franka: grasp_epsilon_m and slip_m must be positive")
 
-    def check_arm(self, arm: Any) -> None:
+    def check_arm(self, arm: ArmConfig) -> None:
         """Raises ConfigurationError where stiffness, leash and collision thresholds do not fit each other."""
         leash = arm.leash
         require(abs(leash.stiffness_n_m - self.translational_stiffness_n_m) < 1e-6,

@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -73,7 +73,7 @@ def of_v21(folder: Path, info: Mapping[str, Any]) -> Tuple[List[Episode], Dict[i
     return episodes, {int(row["task_index"]): str(row["task"]) for row in _lines(folder / "meta/tasks.jsonl")}
 
 
-def read_table(path: Path, columns: Any) -> pa.Table:
+def read_table(path: Path, columns: Optional[List[str]]) -> pa.Table:
     """A parquet file.
 
     Raises:

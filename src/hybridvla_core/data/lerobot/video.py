@@ -4,13 +4,16 @@ from __future__ import annotations
 import collections
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, OrderedDict
+from typing import TYPE_CHECKING, Any, OrderedDict
 
 import av
 import numpy as np
 
 from hybridvla_core.data.lerobot.layout import pixel_format
 from hybridvla_core.errors import DataError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
 
 KEYFRAME_DISTANCE = 2
 QUALITY = "20"              # x264's constant rate factor: about 40 dB
@@ -52,7 +55,7 @@ class VideoShelf:
     """Reads single frames; keeps the last few files open."""
 
     def __init__(self, most: int = OPEN_FILES) -> None:
-        self._open: OrderedDict[Path, Any] = collections.OrderedDict()
+        self._open: OrderedDict[Path, InputContainer] = collections.OrderedDict()
         self._most = most
 
     def frame(self, path: Path, timestamp: float, fps: float, where: str) -> np.ndarray:
@@ -73,6 +76,8 @@ class VideoShelf:
         try:
             container = self._container(path)
             stream = container.streams.video[0]
+            if not stream.time_base:
+                raise DataError(f"{where}: {path} has no time base; make the data set again")
             container.seek(max(0, int(round(timestamp / stream.time_base))), stream=stream, backward=True, any_frame=False)
             for found in container.decode(stream):
                 if found.time is not None and found.time >= timestamp - 0.5 / fps:
@@ -90,7 +95,7 @@ class VideoShelf:
         for path in list(self._open):
             self._forget(path)
 
-    def _container(self, path: Path) -> Any:
+    def _container(self, path: Path) -> InputContainer:
         if path in self._open:
             self._open.move_to_end(path)
             return self._open[path]

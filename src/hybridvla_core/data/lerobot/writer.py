@@ -273,7 +273,7 @@ def _explained(target: Path) -> Iterator[None]:
                         else f"cannot be written ({' '.join(str(error).split())})")) from error
 
 
-def _write_json(path: Path, data: Any) -> None:
+def _write_json(path: Path, data: Dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 

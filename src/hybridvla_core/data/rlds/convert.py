@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -84,12 +84,18 @@ def _files(folder: Path) -> List[Tuple[str, str, Path]]:
 
 def _steps(standard: RldsStandard, found: Dict[str, Values]) -> Tuple[Dict[str, np.ndarray], Dict[str, List[bytes]], List[str]]:
     """(numbers by key (N, channels), encoded images by view, texts), without the steps that are skipped."""
-    def get(key: str) -> Any:
+    def get(key: str) -> Values:
         if f"steps/{key}" not in found:
             raise DataError(f"steps/{key} is missing; it has {', '.join(sorted(found))[:300]}")
         return found[f"steps/{key}"]
 
-    images = {view: get(key) for view, key in standard.views.items()}
+    def encoded(key: str) -> List[bytes]:
+        values = get(key)
+        if isinstance(values, np.ndarray):
+            raise DataError(f"steps/{key} holds numbers; images and texts are wanted there")
+        return values
+
+    images = {view: encoded(key) for view, key in standard.views.items()}
     lengths = {len(pictures) for pictures in images.values()}
     if len(lengths) != 1 or not min(lengths) > standard.skip_first + 1:
         raise DataError(f"its views have {sorted(lengths)} images; one number, above {standard.skip_first + 1}, is needed")
@@ -102,7 +108,7 @@ def _steps(standard: RldsStandard, found: Dict[str, Values]) -> Tuple[Dict[str, 
         if flat.size % length:
             raise DataError(f"steps/{key} has {flat.size} numbers for {length} steps")
         steps[key] = flat.reshape(length, -1)[skip:]
-    texts = [" ".join(text.decode("utf-8", errors="replace").split()) for text in get(standard.instruction)][skip:]
+    texts = [" ".join(text.decode("utf-8", errors="replace").split()) for text in encoded(standard.instruction)][skip:]
     if len(texts) != length - skip:
         raise DataError(f"steps/{standard.instruction} has {len(texts) + skip} texts for {length} steps")
     return steps, {view: pictures[skip:] for view, pictures in images.items()}, texts

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set
 
 from hybridvla_core.checkpoints.released import load_released
 from hybridvla_core.configuration import read_mapping
@@ -13,6 +13,11 @@ from hybridvla_core.evaluation.parity.cases import CaseCheck
 from hybridvla_core.evaluation.parity.table import Archive, Table
 from hybridvla_core.evaluation.parity.train import TrainCheck
 from hybridvla_core.transforms.prompt import PromptEncoder
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hybridvla_core.model.config import SequenceConfig
 
 COMMON = ("images", "preprocess", "diffusion", "action_tokens")
 
@@ -56,12 +61,12 @@ def _check(folder: Path, shared: Path, tokenizer: Optional[Path]) -> Table:
     return table
 
 
-def _check_files(folder: Path, known: Any, table: Table) -> None:
+def _check_files(folder: Path, known: Set[str], table: Table) -> None:
     """An archive that nothing looks at counts as not compared."""
     table.uncompared += [f"{path.name}: the whole file" for path in sorted(folder.glob("*.npz")) if path.stem not in known]
 
 
-def _check_common(shared: Path, images: Any, table: Table) -> None:
+def _check_common(shared: Path, images: Dict[str, np.ndarray], table: Table) -> None:
     common.check_pixels(Archive(shared / "preprocess.npz"), read_mapping(shared / "preprocess.json"), images, table)
     common.check_diffusion(Archive(shared / "diffusion.npz"), read_mapping(shared / "diffusion.json"), table)
     common.check_action_tokens(Archive(shared / "action_tokens.npz"), read_mapping(shared / "action_tokens.json"), table)
@@ -69,7 +74,8 @@ def _check_common(shared: Path, images: Any, table: Table) -> None:
     common.check_fusion(_json(shared / "fusion.json"), table)
 
 
-def _check_prompts(rows: Any, family: str, sequence: Any, encoder: Optional[PromptEncoder], table: Table) -> None:
+def _check_prompts(rows: List[Dict[str, Any]], family: str, sequence: SequenceConfig,
+                   encoder: Optional[PromptEncoder], table: Table) -> None:
     for row in rows:
         recorded: Dict[str, Any] = row[family]
         diffusion = list(recorded["base_ids"]) + [*sequence.before_bod, sequence.bod]

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from array import array
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterable, List, Optional, Sequence
 
 import numpy as np
 
@@ -70,14 +70,14 @@ class StreamHealth:
 class NameWatch:
     """Joint names of one arm: says when the names it needs stop coming and others come in their place."""
 
-    def __init__(self, arm: str, wanted: Any, health: StreamHealth) -> None:
+    def __init__(self, arm: str, wanted: Iterable[str], health: StreamHealth) -> None:
         self._arm, self._wanted, self._health = arm, frozenset(wanted), health
         self._last_good: Optional[float] = None
         self._other: Optional[tuple] = None
         self._reported = False
         self._ordinary: set = set()
 
-    def add(self, time: float, names: Any) -> bool:
+    def add(self, time: float, names: Sequence[str]) -> bool:
         """Whether the message holds all of the arm's joints."""
         found = frozenset(names)
         if self._wanted <= found:

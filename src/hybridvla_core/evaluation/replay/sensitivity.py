@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
-from hybridvla_core.contracts import Observation
+from hybridvla_core.contracts import ArmTarget, Observation
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.evaluation.replay.rows import Frame
 from hybridvla_core.evaluation.replay.settings import SensitivityConfig
@@ -67,7 +67,7 @@ class SensitivityCheck:
                                               "--other-instruction")
         return SensitivityResult(spread, moves, skipped, single_ms, difference)
 
-    def _moved(self, frame: Frame, target: Any, observations: Sequence[Observation], seed: int) -> List[float]:
+    def _moved(self, frame: Frame, target: Sequence[ArmTarget], observations: Sequence[Observation], seed: int) -> List[float]:
         """How far the first step's targets lie from `target`, m, for each observation of this moment."""
         predictions = self._policy.predict_batch(observations, mode=self._config.inference_mode, seed=seed)
         arms = len(self._config.convention.arms)

@@ -7,7 +7,7 @@ graphs share one memory pool.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable, Dict, Hashable, List, Tuple
+from typing import Callable, Dict, Generic, Hashable, List, Optional, Protocol, Tuple, TypeVar
 
 import torch
 
@@ -17,6 +17,15 @@ from hybridvla_core.policy.inference.stages import EagerStages
 TEXT_STEP = 16
 WARM_UP = 2
 
+T = TypeVar("T")
+
+
+class Backend(Protocol):
+    """What records a call and repeats it."""
+
+    def capture(self, call: Callable[[], T]) -> Tuple[Callable[[], None], T]:
+        """Returns (replay, what `call` returned while it was recorded)."""
+
 
 class CudaBackend:
     """Recording and replaying, by torch. Another backend stands in for it in tests."""
@@ -24,7 +33,7 @@ class CudaBackend:
     def __init__(self) -> None:
         self._pool = None
 
-    def capture(self, call: Callable[[], Any]) -> Tuple[Callable[[], None], Any]:
+    def capture(self, call: Callable[[], T]) -> Tuple[Callable[[], None], T]:
         """Returns (replay, what `call` returned while it was recorded)."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -45,7 +54,7 @@ class GraphStages(EagerStages):
 
     dynamic_rows = False
 
-    def __init__(self, backend: Any = None) -> None:
+    def __init__(self, backend: Optional[Backend] = None) -> None:
         self._backend = backend or CudaBackend()
         self._captured: Dict[Hashable, Captured] = {}
         self._key: Hashable = None
@@ -56,7 +65,7 @@ class GraphStages(EagerStages):
     def begin(self, key: Hashable) -> None:
         self._key = key
 
-    def call(self, name: str, stage: Callable[..., Any], *inputs: Any) -> Any:
+    def call(self, name: str, stage: Callable[..., T], *inputs: object) -> T:
         key = (self._key, name)
         if key not in self._captured:
             self._captured[key] = Captured(self._backend, stage, inputs)
@@ -66,15 +75,15 @@ class GraphStages(EagerStages):
         self._captured = {key: graph for key, graph in self._captured.items() if key[0][0] != shape}
 
 
-class Captured:
+class Captured(Generic[T]):
     """One stage, recorded on buffers of its own. The stage may change what it was given (the cache), not only its
     outputs; the inputs are overwritten by the next call, so outputs that feed a later call are copied there."""
 
-    def __init__(self, backend: Any, stage: Callable[..., Any], inputs: Any) -> None:
+    def __init__(self, backend: Backend, stage: Callable[..., T], inputs: Tuple[object, ...]) -> None:
         self._inputs = map_tensors(inputs, torch.clone)
         self._replay, self._outputs = backend.capture(lambda: stage(*self._inputs))
 
-    def __call__(self, inputs: Any) -> Any:
+    def __call__(self, inputs: Tuple[object, ...]) -> T:
         for buffer, given in zip(tensors_of(self._inputs), tensors_of(inputs)):
             if buffer.shape != given.shape:
                 raise ValueError(f"a captured stage takes {tuple(buffer.shape)}, not {tuple(given.shape)}")
@@ -83,21 +92,21 @@ class Captured:
         return self._outputs
 
 
-def map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+def map_tensors(value: T, change: Callable[[torch.Tensor], torch.Tensor]) -> T:
     """The same nest of tuples, dictionaries and dataclasses with other tensors."""
     if isinstance(value, torch.Tensor):
-        return change(value)
+        return change(value)  # type: ignore[return-value]      # T is Tensor here
     if isinstance(value, (tuple, list)):
         return type(value)(map_tensors(item, change) for item in value)
     if isinstance(value, dict):
-        return {key: map_tensors(item, change) for key, item in value.items()}
+        return {key: map_tensors(item, change) for key, item in value.items()}  # type: ignore[return-value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.replace(value, **{field.name: map_tensors(getattr(value, field.name), change)
                                              for field in dataclasses.fields(value)})
     return value
 
 
-def tensors_of(value: Any) -> List[torch.Tensor]:
+def tensors_of(value: object) -> List[torch.Tensor]:
     """The tensors of a nest, always in the same order."""
     found: List[torch.Tensor] = []
     map_tensors(value, lambda tensor: found.append(tensor) or tensor)

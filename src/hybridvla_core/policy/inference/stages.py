@@ -1,7 +1,9 @@
 """How the stages of a prediction are run. Here: directly. As CUDA graphs: graphs.py."""
 from __future__ import annotations
 
-from typing import Any, Callable, Hashable
+from typing import Callable, Hashable, TypeVar
+
+T = TypeVar("T")
 
 
 class EagerStages:
@@ -16,7 +18,8 @@ class EagerStages:
     def begin(self, key: Hashable) -> None:
         """A prediction of this shape and mode starts."""
 
-    def call(self, name: str, stage: Callable[..., Any], *inputs: Any) -> Any:
+    def call(self, name: str, stage: Callable[..., T], *inputs: object) -> T:
+        """Returns what the stage makes of the inputs."""
         return stage(*inputs)
 
     def forget(self, shape: Hashable) -> None:

@@ -60,7 +60,7 @@ def read_base(folder: Path) -> Checkpoint:
     return base
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else repr(value)
 
 
