@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, ContextManager, Tuple
+from typing import Callable, ContextManager, Tuple
 
 from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_core.safety.status import State
@@ -14,7 +14,7 @@ HOMING_S = 90.0
 class FilterHandle:
     """Calls may block; never from the control thread. lock: the one that serialises the filter's calls."""
 
-    def __init__(self, safety: SafetyFilter, lock: ContextManager[Any]) -> None:
+    def __init__(self, safety: SafetyFilter, lock: ContextManager[bool]) -> None:
         self._filter, self._lock = safety, lock
 
     @property

@@ -11,11 +11,10 @@ from sensor_msgs.msg import JointState
 from hybridvla_core.contracts import ArmState
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.status import ArmCommand
+from hybridvla_ros.runtime.graph_watch import SystemState
 
 #: Takes every state an adapter reads.
 OnState = Callable[[ArmState], None]
-#: The master's list: publishers, subscribers and services, each as (name, nodes).
-SystemState = Sequence[Sequence[Tuple[str, Sequence[str]]]]
 
 
 class RobotAdapter(abc.ABC):

@@ -13,13 +13,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Union
 
 import numpy as np
 import yaml
 
 from hybridvla_core.configuration import read_mapping
-from hybridvla_core.contracts import Mode, Prediction
+from hybridvla_core.contracts import Mode, Observation, Prediction
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
 from hybridvla_ros.runtime.node_support import run_node
@@ -54,7 +54,7 @@ class NoTime:
 
         self.convention = from_mapping(PolicyConfig, policy_config(), "bench").convention
 
-    def predict(self, observation: Any, mode: Any = None, seed: int = 0) -> Prediction:
+    def predict(self, observation: Observation, mode: Union[str, Mode, None] = None, seed: int = 0) -> Prediction:
         action = np.zeros((1, 7))
         action[0, 3:] = observation.state[3:]
         if observation.instruction == "move":

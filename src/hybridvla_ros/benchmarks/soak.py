@@ -9,11 +9,16 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Any, Dict
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_ros.runtime.pacing import SCHEDULERS
 from hybridvla_ros.runtime.private_graph import Graph
+
+if TYPE_CHECKING:
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    from hybridvla.msg import ActionProposal
 
 INSTRUCTIONS = ("put the red block on the green pad", "put the blue block on the yellow pad")
 SWITCH_S = 15.0
@@ -42,12 +47,12 @@ class Soak:
         self._activate = rospy.ServiceProxy("/hybridvla/safety/activate", SetBool)
         self._report = rospy.ServiceProxy("/sim_rig/report", RigReport)
 
-    def _on_diagnostics(self, message: Any) -> None:
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for entry in message.status:
             if entry.name == "safety_filter_node: filter":
                 self.filter = {item.key: item.value for item in entry.values}
 
-    def _on_proposal(self, _message: Any) -> None:
+    def _on_proposal(self, _message: ActionProposal) -> None:
         self.proposals += 1
 
     def run(self, seconds: float) -> Dict[str, Any]:

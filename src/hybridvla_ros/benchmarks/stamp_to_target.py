@@ -41,7 +41,7 @@ class StampToTarget:
         for subscriber in self._subscribers:
             subscriber.unregister()
 
-    def on_proposal(self, message: Any) -> None:
+    def on_proposal(self, message: ActionProposal) -> None:
         key = (message.epoch, message.sequence)
         made = _Proposal(message.header.stamp.to_sec(), float(sum(message.stage_ms)), message.observation_age.to_sec() * 1e3)
         with self._lock:
@@ -50,7 +50,7 @@ class StampToTarget:
             else:
                 self._waiting[key] = made
 
-    def on_status(self, message: Any) -> None:
+    def on_status(self, message: SafetyStatus) -> None:
         key = (message.epoch, message.sequence)
         with self._lock:
             if not message.epoch or key == self._done:

@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Callable, Optional
+from typing import Callable, Optional
 
 import rospy
 from std_msgs.msg import String
 
-from hybridvla.srv import SetInstruction, SetInstructionResponse
+from hybridvla.srv import SetInstruction, SetInstructionRequest, SetInstructionResponse
 
 
 class InstructionSource:
@@ -35,7 +35,7 @@ class InstructionSource:
             self._publisher.publish(String(text))
         return True
 
-    def _serve(self, request: Any) -> SetInstructionResponse:
+    def _serve(self, request: SetInstructionRequest) -> SetInstructionResponse:
         previous = self.text
         if not self.set(request.instruction):
             return SetInstructionResponse(False, "the instruction is empty; say what to do", previous, self.sequence,

@@ -11,13 +11,17 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
 from hybridvla_ros.runtime.leftovers import leave_on_signals
 from hybridvla_ros.runtime.patience import patience
 from hybridvla_ros.runtime.private_graph import Graph
+
+if TYPE_CHECKING:
+    from hybridvla.srv import RigReportResponse
+    from hybridvla_ros.demos.demo_record import Recorded
 
 BAG_TOPICS = ["/joint_states", "/camera_front/color/image_raw/compressed", "/camera_wrist/color/image_raw/compressed",
               "/camera_front/color/camera_info", "/cartesian_impedance_example_controller/equilibrium_pose",
@@ -55,7 +59,7 @@ class Demo:
         self.observer = DemoObserver(folder)
         self.observer.wait()
 
-    def report(self, instruction: str = "") -> Any:
+    def report(self, instruction: str = "") -> RigReportResponse:
         """The rig's own `RigReport`; with an instruction, `task_done` says whether it is fulfilled."""
         answer = self._report(instruction)
         if not answer.success:
@@ -112,10 +116,10 @@ def run(folder: Path, port: Optional[int], checkpoint: str) -> Dict[str, Any]:
     started = time.monotonic()
     with Graph(folder / "logs", port) as graph:
         print(f"ROS master on 127.0.0.1:{graph.port}; starting the simulated rig, the policy and the filter")
-        launch = graph.launch("sim.launch", f"checkpoint:={checkpoint}", f"seed:={EPISODES[0][0]}")
+        graph.launch("sim.launch", f"checkpoint:={checkpoint}", f"seed:={EPISODES[0][0]}")
         graph.wait_for_master()
         bag = graph.start(["rosbag", "record", "-O", str(folder / "demo.bag"), "--lz4", *BAG_TOPICS], "rosbag.log")
-        demo = _connect(graph, launch, folder)
+        demo = _connect(graph, folder)
         results: List[Dict[str, Any]] = []
         seed_before = EPISODES[0][0]
         for index, (seed, instruction, second) in enumerate(EPISODES):
@@ -136,7 +140,7 @@ def run(folder: Path, port: Optional[int], checkpoint: str) -> Dict[str, Any]:
     return summary
 
 
-def _connect(graph: Graph, launch: Any, folder: Path) -> Demo:
+def _connect(graph: Graph, folder: Path) -> Demo:
     import rospy
 
     try:
@@ -146,7 +150,7 @@ def _connect(graph: Graph, launch: Any, folder: Path) -> Demo:
         raise HybridVLAError(f"the nodes did not come up ({error}); the end of their log:\n{detail}") from error
 
 
-def summarise(results: List[Dict[str, Any]], report: Any, recorded: Any) -> Dict[str, Any]:
+def summarise(results: List[Dict[str, Any]], report: RigReportResponse, recorded: Recorded) -> Dict[str, Any]:
     from hybridvla_core.report.statistics import percentiles
 
     tasks: Dict[str, Dict[str, int]] = {}

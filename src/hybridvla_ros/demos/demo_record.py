@@ -5,7 +5,7 @@ import base64
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 import rospy
@@ -100,7 +100,8 @@ class DemoObserver:
     def _compose(self) -> Picture.Image:
         canvas = Picture.new("RGB", (2 * SIZE, SIZE + BAR), (24, 26, 30))
         for index, view in enumerate(("front", "wrist")):
-            canvas.paste(Picture.fromarray(self._views[view]).resize((SIZE, SIZE), Picture.BICUBIC), (index * SIZE, BAR))
+            picture = Picture.fromarray(self._views[view]).resize((SIZE, SIZE), Picture.Resampling.BICUBIC)
+            canvas.paste(picture, (index * SIZE, BAR))
         draw = ImageDraw.Draw(canvas)
         self._text(draw, (10, 6), f"episode {self._episode}: {self.instruction}", 2)
         confidence = "confidence -" if np.isnan(self._confidence) else f"confidence {self._confidence:.2f}"
@@ -111,14 +112,14 @@ class DemoObserver:
                            fill=(80, 190, 110) if self._fused else (210, 160, 60))
         return canvas
 
-    def _text(self, draw: ImageDraw.ImageDraw, at, text: str, scale: int) -> None:
+    def _text(self, draw: ImageDraw.ImageDraw, at: Tuple[int, int], text: str, scale: int) -> None:
         """The default bitmap font, enlarged: no font file is needed."""
         box = self._font.getbbox(text)
-        mask = Picture.new("L", (box[2] + 2, box[3] + 2))
+        mask = Picture.new("L", (int(box[2]) + 2, int(box[3]) + 2))
         ImageDraw.Draw(mask).text((0, 0), text, fill=255, font=self._font)
         mask = mask.resize((mask.width * scale, mask.height * scale))
         draw.bitmap(at, mask, fill=(235, 235, 235))
 
-    def _frame(self, _event: Any) -> None:
+    def _frame(self, _event: rospy.timer.TimerEvent) -> None:
         if len(self._views) == 2 and self._episode:
             self._writer.send(np.ascontiguousarray(self._compose()))

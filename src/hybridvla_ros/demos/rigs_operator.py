@@ -4,13 +4,23 @@ from __future__ import annotations
 import json
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Protocol, Tuple
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.safety.status import State
 from hybridvla_ros.runtime.patience import patience
 
+if TYPE_CHECKING:
+    from hybridvla.msg import PolicyHeartbeat, SafetyStatus
+
 DEADMAN_S = 0.03
+
+
+class Answer(Protocol):
+    """What every service here answers."""
+
+    success: bool
+    message: str
 
 
 class RigOperator:
@@ -26,8 +36,8 @@ class RigOperator:
 
         self._rospy, self._bool = rospy, Bool
         self.pressed = self._alive = True
-        self.status: Any = None
-        self.heartbeat: Any = None
+        self.status: Optional[SafetyStatus] = None
+        self.heartbeat: Optional[PolicyHeartbeat] = None
         self.events: List[Tuple[float, str]] = []
         self._began, self._said = time.monotonic(), ""
         self._deadman = rospy.Publisher("/hybridvla/safety/deadman", Bool, queue_size=1)
@@ -39,8 +49,10 @@ class RigOperator:
         self.report = rospy.ServiceProxy(f"{stand_in}/report", RigReport)
         self.scene = rospy.ServiceProxy(f"{stand_in}/reset_scene", ResetScene)
         self.instruct = rospy.ServiceProxy("/hybridvla/policy/set_instruction", SetInstruction)
-        for name in ("safety/stop", "safety/resume", "safety/reenter", "robot/go_to_start"):
-            setattr(self, name.split("/")[1], rospy.ServiceProxy(f"/hybridvla/{name}", Trigger))
+        self.stop = rospy.ServiceProxy("/hybridvla/safety/stop", Trigger)
+        self.resume = rospy.ServiceProxy("/hybridvla/safety/resume", Trigger)
+        self.reenter = rospy.ServiceProxy("/hybridvla/safety/reenter", Trigger)
+        self.go_to_start = rospy.ServiceProxy("/hybridvla/robot/go_to_start", Trigger)
         threading.Thread(target=self._press, daemon=True).start()
 
     def close(self) -> None:
@@ -56,7 +68,7 @@ class RigOperator:
                 return      # shutting down between the look and the call
             time.sleep(DEADMAN_S)
 
-    def _on_status(self, message: Any) -> None:
+    def _on_status(self, message: SafetyStatus) -> None:
         said = f"{State(message.state).name}: {message.message}"
         if said != self._said:
             self._said = said
@@ -84,7 +96,7 @@ class RigOperator:
         """The rig's own report."""
         return json.loads(self.report("").report)
 
-    def answered(self, service: Callable[..., Any], *arguments: Any, what: str, timeout: float = 40.0) -> None:
+    def answered(self, service: Callable[..., Answer], *arguments: object, what: str, timeout: float = 40.0) -> None:
         """Call until it succeeds; what it says meanwhile is noted."""
         answers: List[str] = [""]
 

@@ -9,13 +9,17 @@ import enum
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Optional, Tuple
+from types import ModuleType
+from typing import TYPE_CHECKING, Callable, Dict, Optional, Tuple
 
 import numpy as np
 
 from hybridvla_ros.realsense import sdk
 from hybridvla_ros.realsense.clock import FrameClock
 from hybridvla_ros.realsense.config import DeviceConfig, RealsenseConfig
+
+if TYPE_CHECKING:
+    import pyrealsense2
 
 #: Between two looks at the bus, which take some 10 ms each, s.
 SEARCH_PERIOD_S = 0.3
@@ -48,19 +52,19 @@ class RealsenseCamera:
     timeouts, s.
     """
 
-    def __init__(self, rs: Any, context: Any, config: DeviceConfig, times: RealsenseConfig,
+    def __init__(self, rs: ModuleType, context: pyrealsense2.context, config: DeviceConfig, times: RealsenseConfig,
                  on_frame: Callable[[DeviceConfig, ColourFrame], None], clock_ns: Callable[[], int] = time.time_ns,
                  monotonic: Callable[[], float] = time.monotonic) -> None:
         self.config, self.state, self.message = config, CameraState.SEARCHING, "not looked for yet"
         self.counters: Dict[str, int] = dict.fromkeys(("frames", "dropped", "restarts", "resets", "reconnects"), 0)
-        self.intrinsics: Optional[Any] = None
+        self.intrinsics: Optional[pyrealsense2.intrinsics] = None
         self.device: Optional[sdk.DeviceInfo] = None
         self.clock = FrameClock(times.max_lag_s)
         self._rs, self._context, self._times, self._on_frame = rs, context, times, on_frame
         self._clock_ns, self._monotonic = clock_ns, monotonic
-        self._sensor: Optional[Any] = None
-        self._queue: Optional[Any] = None
-        self._last_frame: Optional[Any] = None
+        self._sensor: Optional[pyrealsense2.sensor] = None
+        self._queue: Optional[pyrealsense2.frame_queue] = None
+        self._last_frame: Optional[pyrealsense2.frame] = None
         self._last_number = 0
         self._heard = self._reset_at = -1e9
         self._silences = 0

@@ -9,12 +9,13 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence
 
 import rospy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_srvs.srv import Trigger, TriggerResponse
+from std_srvs.srv import Trigger, TriggerRequest, TriggerResponse
 
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
@@ -24,6 +25,9 @@ from hybridvla_ros.realsense.config import DeviceConfig, RealsenseConfig
 from hybridvla_ros.realsense.sdk import connected, load_sdk
 from hybridvla_ros.runtime.node_support import package_path, publish_unless_ending, require_parameter, run_node
 from hybridvla_ros.runtime.ros_clock import Rate
+
+if TYPE_CHECKING:
+    import pyrealsense2
 
 #: Distortion models of the SDK that are OpenCV's (k1, k2, p1, p2, k3).
 PLUMB_BOB = ("brown_conrady", "inverse_brown_conrady", "modified_brown_conrady", "none")
@@ -35,7 +39,7 @@ END_TIMEOUT_S = 3.0
 class RealsenseNode:
     """One thread a camera. Raises CameraError when a camera cannot be used as configured."""
 
-    def __init__(self, rs: Any, context: Any, config: RealsenseConfig) -> None:
+    def __init__(self, rs: ModuleType, context: pyrealsense2.context, config: RealsenseConfig) -> None:
         refuse_simulated_time()
         self._publishers: Dict[str, Dict[str, rospy.Publisher]] = {}
         self.cameras = [RealsenseCamera(rs, context, device, config, self._publish, self._clock_ns)
@@ -81,16 +85,16 @@ class RealsenseNode:
         intrinsics = next(camera.intrinsics for camera in self.cameras if camera.config is device)
         publish_unless_ending(publishers["info"], camera_info(intrinsics, stamp, where))
 
-    def _reset(self, camera: RealsenseCamera) -> Callable[[Any], TriggerResponse]:
-        def call(_request: Any) -> TriggerResponse:
+    def _reset(self, camera: RealsenseCamera) -> Callable[[TriggerRequest], TriggerResponse]:
+        def call(_request: TriggerRequest) -> TriggerResponse:
             if camera.state is not CameraState.STREAMING:
                 return TriggerResponse(False, camera.message)
             camera.request("reset")
             return TriggerResponse(True, f"{camera.config.label} is being reset; it is away for some seconds")
         return call
 
-    def _lock(self, camera: RealsenseCamera) -> Callable[[Any], TriggerResponse]:
-        def call(_request: Any) -> TriggerResponse:
+    def _lock(self, camera: RealsenseCamera) -> Callable[[TriggerRequest], TriggerResponse]:
+        def call(_request: TriggerRequest) -> TriggerResponse:
             if camera.state is not CameraState.STREAMING:
                 return TriggerResponse(False, camera.message)
             camera.locked = {}
@@ -135,7 +139,7 @@ def refuse_simulated_time() -> None:
         raise HybridVLAError("/use_sim_time is true, and real cameras need real time; rosparam set /use_sim_time false")
 
 
-def camera_info(intrinsics: Any, stamp: Any, frame: str) -> CameraInfo:
+def camera_info(intrinsics: pyrealsense2.intrinsics, stamp: rospy.Time, frame: str) -> CameraInfo:
     """The SDK's intrinsics as a message, rectification and projection as for a single camera."""
     model = str(intrinsics.model).rsplit(".", 1)[-1]
     info = CameraInfo(width=intrinsics.width, height=intrinsics.height, D=[float(value) for value in intrinsics.coeffs],
@@ -156,7 +160,7 @@ def list_cameras() -> int:
     return 0 if devices else 1
 
 
-def serve(rs: Optional[Any] = None, context: Optional[Any] = None) -> None:
+def serve(rs: Optional[ModuleType] = None, context: Optional[pyrealsense2.context] = None) -> None:
     """The node behind its parameters ~config and ~serials. rs, context: given by tests."""
     config = load_file(RealsenseConfig, package_path(require_parameter("config")))
     config = config.with_serials(str(rospy.get_param("~serials", "")))

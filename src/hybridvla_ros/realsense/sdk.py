@@ -5,10 +5,14 @@ Checked against pyrealsense2 2.54.2.5684, the last that knows the L515. Every re
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from types import ModuleType
+from typing import TYPE_CHECKING, Dict, List, Optional, Tuple
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_ros.realsense.config import DeviceConfig
+
+if TYPE_CHECKING:
+    import pyrealsense2
 
 INSTALL = "pip install --no-deps -r requirements/noetic/cameras.txt"
 
@@ -25,7 +29,7 @@ class DeviceInfo:
     name: str
     usb: str
     firmware: str
-    handle: Any
+    handle: pyrealsense2.device
 
     @property
     def text(self) -> str:
@@ -33,7 +37,7 @@ class DeviceInfo:
         return f"{self.serial} ({self.name or 'unknown model'}{usb}{', firmware ' + self.firmware if self.firmware else ''})"
 
 
-def load_sdk() -> Any:
+def load_sdk() -> ModuleType:
     """The module pyrealsense2. Raises CameraError saying how to get it."""
     try:
         import pyrealsense2
@@ -42,7 +46,7 @@ def load_sdk() -> Any:
     return pyrealsense2
 
 
-def connected(rs: Any, context: Any) -> List[DeviceInfo]:
+def connected(rs: ModuleType, context: pyrealsense2.context) -> List[DeviceInfo]:
     """All cameras on the bus. One that vanishes while it is asked is left out."""
     found = []
     try:
@@ -62,7 +66,7 @@ def connected(rs: Any, context: Any) -> List[DeviceInfo]:
     return found
 
 
-def find(rs: Any, context: Any, config: DeviceConfig) -> Optional[DeviceInfo]:
+def find(rs: ModuleType, context: pyrealsense2.context, config: DeviceConfig) -> Optional[DeviceInfo]:
     """The camera with the configured serial number, or None while it is not there.
 
     Raises CameraError when two have that number or when it hangs on USB 2.
@@ -88,7 +92,7 @@ def sdk_version() -> str:
         return ""
 
 
-def not_found(rs: Any, context: Any, config: DeviceConfig) -> str:
+def not_found(rs: ModuleType, context: pyrealsense2.context, config: DeviceConfig) -> str:
     """The sentence about a camera that is not there: what is, and the usual reason."""
     others = [device.text for device in connected(rs, context)]
     seen = f"connected are {'; '.join(others)}" if others else "no RealSense camera is connected"
@@ -98,7 +102,8 @@ def not_found(rs: Any, context: Any, config: DeviceConfig) -> str:
     return f"{config.label} is not connected: {seen}{l515}. Check cable, port and serial number"
 
 
-def colour_sensor(rs: Any, device: DeviceInfo, config: DeviceConfig) -> Tuple[Any, Any]:
+def colour_sensor(rs: ModuleType, device: DeviceInfo, config: DeviceConfig
+                  ) -> Tuple[pyrealsense2.sensor, pyrealsense2.video_stream_profile]:
     """(sensor, profile) of the configured colour stream in rgb8. Raises CameraError listing what there is."""
     modes = set()
     for sensor in device.handle.query_sensors():
@@ -115,7 +120,7 @@ def colour_sensor(rs: Any, device: DeviceInfo, config: DeviceConfig) -> Tuple[An
                       f"{offered}" + ("" if modes or not device.usb.startswith("2") else " over USB 2"))
 
 
-def configure(rs: Any, device: DeviceInfo, sensor: Any, config: DeviceConfig) -> None:
+def configure(rs: ModuleType, device: DeviceInfo, sensor: pyrealsense2.sensor, config: DeviceConfig) -> None:
     """Time base, exposure, gain and white balance. Raises CameraError for what the camera does not accept."""
     for each in device.handle.query_sensors():
         # Off by default on the L515, whose stamps then drift away (realsense-ros 1902, librealsense 12970).
@@ -132,7 +137,7 @@ def configure(rs: Any, device: DeviceInfo, sensor: Any, config: DeviceConfig) ->
     _set(rs, sensor, config, "white_balance", "white_balance_k", config.white_balance_k)
 
 
-def lock(rs: Any, sensor: Any, frame: Any) -> Dict[str, float]:
+def lock(rs: ModuleType, sensor: pyrealsense2.sensor, frame: Optional[pyrealsense2.frame]) -> Dict[str, float]:
     """Freeze what automatic exposure and white balance have chosen; returns the values by configuration key.
 
     The frame's metadata says what was used; the option alone may still hold the last fixed value.
@@ -157,7 +162,7 @@ def lock(rs: Any, sensor: Any, frame: Any) -> Dict[str, float]:
     return values
 
 
-def restore(rs: Any, sensor: Any, values: Dict[str, float]) -> None:
+def restore(rs: ModuleType, sensor: pyrealsense2.sensor, values: Dict[str, float]) -> None:
     """Set what `lock` returned again, after a camera was reset or plugged in anew."""
     for key, option, automatic in (("exposure_100us", "exposure", "enable_auto_exposure"),
                                    ("gain", "gain", "enable_auto_exposure"),
@@ -168,7 +173,7 @@ def restore(rs: Any, sensor: Any, values: Dict[str, float]) -> None:
             sensor.set_option(getattr(rs.option, option), values[key])
 
 
-def _choose(rs: Any, sensor: Any, config: DeviceConfig, option: str, on: bool) -> None:
+def _choose(rs: ModuleType, sensor: pyrealsense2.sensor, config: DeviceConfig, option: str, on: bool) -> None:
     option_id = getattr(rs.option, option)
     if sensor.supports(option_id):
         try:
@@ -177,7 +182,8 @@ def _choose(rs: Any, sensor: Any, config: DeviceConfig, option: str, on: bool) -
             raise CameraError(f"{config.label}: {option} cannot be set ({error})") from error
 
 
-def _set(rs: Any, sensor: Any, config: DeviceConfig, option: str, key: str, value: Optional[float]) -> None:
+def _set(rs: ModuleType, sensor: pyrealsense2.sensor, config: DeviceConfig, option: str, key: str,
+         value: Optional[float]) -> None:
     if value is None:
         return
     option_id = getattr(rs.option, option)

@@ -99,7 +99,7 @@ class BagWriter:
             self._waiting += len(message.data)
             self._changed.notify_all()
 
-    def put_message(self, topic: str, message: Any, stamp_ns: int, latched: bool = True) -> None:
+    def put_message(self, topic: str, message: genpy.Message, stamp_ns: int, latched: bool = True) -> None:
         """A message of ours, marked as latched for players."""
         import io
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any, Callable, Dict, Tuple
+from typing import Callable, Dict, Tuple
 
 import rospy
 from diagnostic_msgs.msg import DiagnosticStatus
 from std_msgs.msg import String
-from std_srvs.srv import Trigger, TriggerResponse
+from std_srvs.srv import Trigger, TriggerRequest, TriggerResponse
 
 from hybridvla.msg import EpisodeEvent as EpisodeMessage
 from hybridvla_ros.messages.conversions import duration, stamp
@@ -51,8 +51,8 @@ class EpisodeNode:
         with self._lock:
             self._log.set_instruction(message.data)
 
-    def _call(self, act: Callable[[float], EpisodeEvent]) -> Callable[[Any], TriggerResponse]:
-        def answer(_request: Any) -> TriggerResponse:
+    def _call(self, act: Callable[[float], EpisodeEvent]) -> Callable[[TriggerRequest], TriggerResponse]:
+        def answer(_request: TriggerRequest) -> TriggerResponse:
             with self._lock:
                 try:
                     event = act(self._now())

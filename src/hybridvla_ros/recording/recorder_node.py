@@ -10,12 +10,12 @@ import json
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
 import rospy
 from diagnostic_msgs.msg import DiagnosticStatus
 from std_msgs.msg import String
-from std_srvs.srv import Trigger, TriggerResponse
+from std_srvs.srv import Trigger, TriggerRequest, TriggerResponse
 
 from hybridvla.msg import EpisodeEvent
 from hybridvla_core.configuration import load_file
@@ -116,8 +116,8 @@ class RecorderNode:
 
     # Wiring ----------------------------------------------------------------------------------------------------------
 
-    def _service(self, act: Callable[[], str]) -> Callable[[Any], TriggerResponse]:
-        def answer(_request: Any) -> TriggerResponse:
+    def _service(self, act: Callable[[], str]) -> Callable[[TriggerRequest], TriggerResponse]:
+        def answer(_request: TriggerRequest) -> TriggerResponse:
             return TriggerResponse(*self._try(act))
         return answer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional
 from urllib.parse import urlparse
 
 import rosgraph
@@ -30,7 +30,7 @@ class TopicSubscriptions:
             rospy.Subscriber(topic.name, rospy.AnyMsg, self._on_message, callback_args=topic.name, buff_size=BUFFER_BYTES,
                              tcp_nodelay=True)
 
-    def _on_message(self, message: Any, topic: str) -> None:
+    def _on_message(self, message: rospy.AnyMsg, topic: str) -> None:
         header = {str(key): str(value) for key, value in message._connection_header.items()}
         raw = RawMessage(topic, message._buff, header, rospy.Time.now().to_nsec())
         with self._lock:

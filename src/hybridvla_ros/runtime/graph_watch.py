@@ -7,7 +7,7 @@ import threading
 import time
 import xml.parsers.expat
 import xmlrpc.client
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Tuple, Union
 
 import rosgraph
 import rospy
@@ -20,6 +20,31 @@ LOST_AFTER = 2       # questions in a row without an answer
 #: Also of something that is no master and answers on its port.
 ERRORS = (OSError, ValueError, xmlrpc.client.Error, http.client.HTTPException, xml.parsers.expat.ExpatError)
 
+#: A topic and the nodes that publish it.
+PublishersOf = Tuple[str, Sequence[str]]
+#: The master's list: publishers, subscribers and services, each as (name, nodes).
+SystemState = Sequence[Sequence[PublishersOf]]
+
+
+
+class Master(Protocol):
+    """What is asked of the master; every answer begins with a code, 1 when it is good, and a sentence."""
+
+    def getSystemState(self, caller: str) -> Tuple[int, str, SystemState]:
+        """Returns who publishes, subscribes and serves."""
+
+    def lookupNode(self, caller: str, node: str) -> Tuple[int, str, str]:
+        """Returns the address of a node."""
+
+    def registerPublisher(self, caller: str, topic: str, kind: str, uri: str) -> Tuple[int, str, List[str]]:
+        """Returns the subscribers' addresses."""
+
+    def registerSubscriber(self, caller: str, topic: str, kind: str, uri: str) -> Tuple[int, str, List[str]]:
+        """Returns the publishers' addresses."""
+
+    def registerService(self, caller: str, service: str, service_uri: str, uri: str) -> Tuple[int, str, int]:
+        """Makes a service known."""
+
 
 class GraphWatch:
     """Asks the master on a thread of its own, so that a master which hangs delays nothing.
@@ -29,7 +54,7 @@ class GraphWatch:
     register again. A connection that broke is made again: rospy 1.15 gives it up for good after a reset.
     """
 
-    def __init__(self, intruders: Callable[[List[Any]], str] = lambda state: "",
+    def __init__(self, intruders: Callable[[SystemState], str] = lambda state: "",
                  on_lost: Callable[[str], None] = lambda text: None,
                  on_intruder: Callable[[str], None] = lambda text: None) -> None:
         self._intruders, self._on_lost, self._on_intruder = intruders, on_lost, on_intruder
@@ -51,7 +76,7 @@ class GraphWatch:
                     self._on_lost(self.problem)
 
     def _look(self) -> None:
-        master = _proxy(rosgraph.get_master_uri())
+        master: Master = _proxy(rosgraph.get_master_uri())
         code, _, state = master.getSystemState(self._name)
         if code != 1:
             return
@@ -70,11 +95,11 @@ class GraphWatch:
             self._mending = threading.Thread(target=self._mend, args=(state[0],), daemon=True)
             self._mending.start()
 
-    def _mend(self, published: List[Any]) -> None:
+    def _mend(self, published: Sequence[PublishersOf]) -> None:
         with contextlib.suppress(*ERRORS):      # the next look says what is wrong with the master
             self._reconnect(_proxy(rosgraph.get_master_uri()), published)
 
-    def _reconnect(self, master: Any, published: List[Any]) -> None:
+    def _reconnect(self, master: Master, published: Sequence[PublishersOf]) -> None:
         """Make up for connections to living publishers that are gone. Only to those whose node answers at once: rospy
         would otherwise wait for it in a thread for ever."""
         topics = get_topic_manager()
@@ -99,7 +124,7 @@ class GraphWatch:
             rospy.logerr("%s", problem)
         self.problem = problem
 
-    def _register(self, master: Any) -> None:
+    def _register(self, master: Master) -> None:
         """Everything we offer and want, told to a master that has forgotten it."""
         slave, name = _proxy(self._uri), self._name
         for topic, kind in get_topic_manager().get_publications():
@@ -116,12 +141,13 @@ class GraphWatch:
 class _Impatient(xmlrpc.client.Transport):
     """A peer that accepts and then says nothing is as good as gone."""
 
-    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+    def make_connection(self, host: Union[str, Tuple[str, Dict[str, str]]]) -> http.client.HTTPConnection:
         connection = super().make_connection(host)
         connection.timeout = TIMEOUT_S
         return connection
 
 
 def _proxy(uri: str) -> Any:
+    """Returns a node or the master, over XML-RPC: what it answers has no types."""
     return xmlrpc.client.ServerProxy(uri, transport=_Impatient())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Callable, Dict, List, Tuple
 
 import rospy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -96,7 +96,7 @@ def node_ending() -> bool:
     return rospy.core.is_shutdown_requested() or rospy.is_shutdown()
 
 
-def publish_unless_ending(publisher: rospy.Publisher, message: Any) -> bool:
+def publish_unless_ending(publisher: rospy.Publisher, message: rospy.Message) -> bool:
     """For threads that publish until the node ends: False, and no error, when the end has closed the topic."""
     try:
         publisher.publish(message)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
+from typing import ContextManager, Set
 
 import rospy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -16,9 +16,9 @@ from hybridvla_sim.fr3.rig import CAMERAS, Rig
 class SceneCameras:
     """Renders copies of a rig's state, so that the physics need not wait. `lock` guards the rig's state."""
 
-    def __init__(self, rig: Rig, lock: Any, image_hz: float) -> None:
+    def __init__(self, rig: Rig, lock: ContextManager[bool], image_hz: float) -> None:
         self._rig, self._picture, self._lock, self._period = rig, Rig(rig.task), lock, 1.0 / image_hz
-        self.dead: set = set()  # views that publish nothing, for tests
+        self.dead: Set[str] = set()  # views that publish nothing, for tests
         self._images = {name: rospy.Publisher(f"/camera_{name}/color/image_raw", Image, queue_size=1) for name in CAMERAS}
         self._jpegs = {name: rospy.Publisher(f"/camera_{name}/color/image_raw/compressed", CompressedImage, queue_size=1)
                        for name in CAMERAS}

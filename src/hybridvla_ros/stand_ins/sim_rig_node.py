@@ -4,17 +4,24 @@ from __future__ import annotations
 import json
 import threading
 import time
-from typing import Any
 
 import numpy as np
 import rospy
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64
-from std_srvs.srv import Trigger, TriggerResponse
+from std_srvs.srv import Trigger, TriggerRequest, TriggerResponse
 
-from hybridvla.srv import ResetScene, ResetSceneResponse, RigReport, RigReportResponse
+from hybridvla.srv import (
+    ResetScene,
+    ResetSceneRequest,
+    ResetSceneResponse,
+    RigReport,
+    RigReportRequest,
+    RigReportResponse,
+)
 from hybridvla_core.configuration import load_file
+from hybridvla_core.contracts import ArmState
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_ros.runtime.node_support import number_parameter, package_path, publish_unless_ending, require_parameter
@@ -69,13 +76,13 @@ class SimRigNode:
         except HybridVLAError as error:
             rospy.logwarn("%s", error)
 
-    def _reset_scene(self, request: Any) -> ResetSceneResponse:
+    def _reset_scene(self, request: ResetSceneRequest) -> ResetSceneResponse:
         if request.seed < 0:
             return ResetSceneResponse(False, f"the seed is {request.seed}; use 0 or more")
         self.reset(request.seed)
         return ResetSceneResponse(True, f"scene {request.seed}, arm at its start pose")
 
-    def _go_to_start(self, _request: Any) -> TriggerResponse:
+    def _go_to_start(self, _request: TriggerRequest) -> TriggerResponse:
         with self._lock:
             self.rig.command_gripper(1.0)
             self.rig.go_to_start()
@@ -86,7 +93,7 @@ class SimRigNode:
             time.sleep(0.05)
         return TriggerResponse(True, "at the start pose")
 
-    def _report(self, request: Any) -> RigReportResponse:
+    def _report(self, request: RigReportRequest) -> RigReportResponse:
         """See RigReport.srv. The scene's true state is for judges and scripted experts; no policy sees it."""
         with self._lock:
             monitor, world = self.rig.monitor, self.rig.world
@@ -116,7 +123,7 @@ class SimRigNode:
             else:
                 following = time.monotonic()  # a slow machine makes slow time, not jumps
 
-    def _publish_state(self, state: Any, fingers: np.ndarray) -> None:
+    def _publish_state(self, state: ArmState, fingers: np.ndarray) -> None:
         now = rospy.Time.now()
         message = JointState(name=list(JOINT_NAMES + FINGER_NAMES),
                              position=[*state.joint_positions.tolist(), *fingers.tolist()],

@@ -11,7 +11,7 @@ import io
 import struct
 import sys
 import time
-from typing import Any, List
+from typing import IO, List
 
 import numpy as np
 import rospy
@@ -33,7 +33,7 @@ class Still(Image):
         from_rgb(np.zeros((height, width, 3), np.uint8), rospy.Time(1), "still").serialize(whole)
         self.ready = whole.getvalue()[struct.calcsize("<III"):]
 
-    def serialize(self, buff: Any) -> None:
+    def serialize(self, buff: IO[bytes]) -> None:
         buff.write(struct.pack("<III", self.header.seq, self.header.stamp.secs, self.header.stamp.nsecs))
         buff.write(self.ready)
 

@@ -11,7 +11,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.status import ArmCommand
-from hybridvla_ros.adapters.adapter import OnState, RobotAdapter, SystemState, joint_echo, pose_echo
+from hybridvla_ros.adapters.adapter import OnState, RobotAdapter, joint_echo, pose_echo
 from hybridvla_ros.adapters.franka import reading
 from hybridvla_ros.adapters.franka.arm import FrankaArm
 from hybridvla_ros.adapters.franka.command_watch import CommandWatch
@@ -19,6 +19,7 @@ from hybridvla_ros.adapters.franka.services import ArmServices
 from hybridvla_ros.adapters.franka.start_up import StartUp
 from hybridvla_ros.filter_handle import FilterHandle
 from hybridvla_ros.messages import conversions
+from hybridvla_ros.runtime.graph_watch import SystemState
 from hybridvla_ros.runtime.node_support import Diagnostics
 
 SEEDED = 1.05            # of a joint's fastest: a larger step is no motion, the filter has begun anew elsewhere

@@ -8,10 +8,11 @@ from typing import Any
 import rosgraph
 import rospy
 
-from hybridvla_ros.adapters.adapter import SystemState, publishers_beside_us
+from hybridvla_ros.adapters.adapter import publishers_beside_us
 from hybridvla_ros.adapters.franka import driver as driver_module
 from hybridvla_ros.adapters.franka.arm import FrankaArm
 from hybridvla_ros.adapters.franka.start_up import StartUp
+from hybridvla_ros.runtime.graph_watch import SystemState
 
 FOREIGN_S = 1.0          # a foreign command is remembered that long
 WATCH_S = 1.0            # between looks whether our controller still runs

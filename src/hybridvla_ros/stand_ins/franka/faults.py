@@ -2,13 +2,20 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Callable
+from typing import Callable, Optional
 
 import numpy as np
 import rospy
-from std_srvs.srv import SetBool, SetBoolResponse, Trigger, TriggerResponse
+from std_srvs.srv import SetBool, SetBoolRequest, SetBoolResponse, Trigger, TriggerRequest, TriggerResponse
 
-from hybridvla.srv import ResetScene, ResetSceneResponse, RigReport, RigReportResponse
+from hybridvla.srv import (
+    ResetScene,
+    ResetSceneRequest,
+    ResetSceneResponse,
+    RigReport,
+    RigReportRequest,
+    RigReportResponse,
+)
 from hybridvla_ros.stand_ins.franka.robot import FrankaRobot
 from hybridvla_ros.stand_ins.judging import judge
 
@@ -30,14 +37,14 @@ class Faults:
         rospy.Service("/stand_in/reset_scene", ResetScene, self._reset)
         rospy.Service("/stand_in/report", RigReport, self._report)
 
-    def _trigger(self, name: str, act: Callable[[], Any]) -> None:
-        def call(_request: Any) -> TriggerResponse:
+    def _trigger(self, name: str, act: Callable[[], Optional[bool]]) -> None:
+        def call(_request: TriggerRequest) -> TriggerResponse:
             done = act()
             return TriggerResponse(done is not False, "" if done is not False else "nothing to do")
         rospy.Service(f"/stand_in/{name}", Trigger, call)
 
-    def _switch(self, name: str, act: Callable[[bool], Any]) -> None:
-        def call(request: Any) -> SetBoolResponse:
+    def _switch(self, name: str, act: Callable[[bool], None]) -> None:
+        def call(request: SetBoolRequest) -> SetBoolResponse:
             act(request.data)
             return SetBoolResponse(True, "")
         rospy.Service(f"/stand_in/{name}", SetBool, call)
@@ -47,13 +54,13 @@ class Faults:
             self._robot.drive.ne_t_ee = np.eye(4)
             self._robot.drive.ne_t_ee[2, 3] = DESK_SHIFT_M * on
 
-    def _reset(self, request: Any) -> ResetSceneResponse:
+    def _reset(self, request: ResetSceneRequest) -> ResetSceneResponse:
         if request.seed < 0:
             return ResetSceneResponse(False, f"the seed is {request.seed}; use 0 or more")
         self._robot.reset(request.seed)
         return ResetSceneResponse(True, f"scene {request.seed}, arm at its start pose")
 
-    def _report(self, request: Any) -> RigReportResponse:
+    def _report(self, request: RigReportRequest) -> RigReportResponse:
         """See RigReport.srv; the scene's true state is for judges only."""
         robot = self._robot
         with robot.lock:

@@ -2,18 +2,23 @@
 from __future__ import annotations
 
 import time
-from typing import Any, List
+from typing import Callable, List, Type, TypeVar
 
 import actionlib
+import genpy
 import rospy
 from franka_gripper.msg import (
     GraspAction,
+    GraspGoal,
     GraspResult,
     HomingAction,
+    HomingGoal,
     HomingResult,
     MoveAction,
+    MoveGoal,
     MoveResult,
     StopAction,
+    StopGoal,
     StopResult,
 )
 from sensor_msgs.msg import JointState
@@ -25,6 +30,9 @@ from hybridvla_sim.fr3.rig import MAX_WIDTH
 PUBLISH_HZ, READ_EVERY = 30.0, 3     # published at 30 Hz, read from the gripper at 10 Hz
 STILL_S, STILL_M = 0.15, 0.0005
 
+GoalT = TypeVar("GoalT", bound=genpy.Message)
+Execute = Callable[[actionlib.SimpleActionServer, GoalT], None]
+
 
 class Gripper:
     def __init__(self, robot: FrankaRobot, fingers: List[str]) -> None:
@@ -34,9 +42,9 @@ class Gripper:
         self._servers = [self._serve("move", MoveAction, self._move), self._serve("grasp", GraspAction, self._grasp),
                          self._serve("homing", HomingAction, self._homing), self._serve("stop", StopAction, self._stop)]
 
-    def _serve(self, name: str, kind: Any, execute: Any) -> actionlib.SimpleActionServer:
+    def _serve(self, name: str, kind: Type[genpy.Message], execute: Execute[GoalT]) -> actionlib.SimpleActionServer:
         """The callback gets the server with the goal, to answer through it."""
-        server = actionlib.SimpleActionServer(f"/franka_gripper/{name}", kind, auto_start=False,
+        server: actionlib.SimpleActionServer = actionlib.SimpleActionServer(f"/franka_gripper/{name}", kind, auto_start=False,
                                               execute_cb=lambda goal: execute(server, goal))
         server.start()
         return server
@@ -65,7 +73,7 @@ class Gripper:
                 return True
         return False
 
-    def _move(self, server: Any, goal: Any) -> None:
+    def _move(self, server: actionlib.SimpleActionServer, goal: MoveGoal) -> None:
         if not 0.0 <= goal.width <= MAX_WIDTH + 1e-6 or goal.speed <= 0.0:
             server.set_aborted(MoveResult(False, "libfranka gripper: Command failed!"))
             return
@@ -75,7 +83,7 @@ class Gripper:
         good = abs(self._robot.width - goal.width) < 0.004
         (server.set_succeeded if good else server.set_aborted)(MoveResult(good, "" if good else "Command failed!"))
 
-    def _grasp(self, server: Any, goal: Any) -> None:
+    def _grasp(self, server: actionlib.SimpleActionServer, goal: GraspGoal) -> None:
         if goal.speed <= 0.0 or goal.force <= 0.0:
             server.set_aborted(GraspResult(False, "libfranka gripper: Command failed!"))
             return
@@ -85,13 +93,13 @@ class Gripper:
         good = goal.width - goal.epsilon.inner < self._robot.width < goal.width + goal.epsilon.outer
         (server.set_succeeded if good else server.set_aborted)(GraspResult(good, "" if good else "Command failed!"))
 
-    def _homing(self, server: Any, _goal: Any) -> None:
+    def _homing(self, server: actionlib.SimpleActionServer, _goal: HomingGoal) -> None:
         for width in (0.0, MAX_WIDTH):
             self._robot.drive_gripper(width, 0.1)
             if not self._wait_still():
                 return
         server.set_succeeded(HomingResult(True, ""))
 
-    def _stop(self, server: Any, _goal: Any) -> None:
+    def _stop(self, server: actionlib.SimpleActionServer, _goal: StopGoal) -> None:
         """Answers at once; whether what runs ends is another matter, as users report."""
         server.set_succeeded(StopResult(True, ""))

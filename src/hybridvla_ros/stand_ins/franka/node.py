@@ -149,7 +149,8 @@ class FrankaStandIn:
             wrench.wrench.force.x, wrench.wrench.force.y, wrench.wrench.force.z = state.K_F_ext_hat_K[:3]
             self._f_ext.publish(wrench)
 
-    def _joint_state(self, publisher: rospy.Publisher, joints: Any, speeds: Any, torque: Any, now: rospy.Time) -> None:
+    def _joint_state(self, publisher: rospy.Publisher, joints: List[float], speeds: List[float], torque: List[float],
+                     now: rospy.Time) -> None:
         message = JointState(name=self.names, position=joints, velocity=speeds, effort=torque)
         message.header.stamp = now
         publisher.publish(message)

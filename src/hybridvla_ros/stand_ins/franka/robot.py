@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import Any, Dict, List, Sequence, Set
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Set
 
 import numpy as np
 
@@ -11,6 +11,12 @@ from hybridvla_sim.fr3.drive import Drive, FrankaDrive, contact_force
 from hybridvla_sim.fr3.rig import MAX_WIDTH, Rig, RigConfig
 from hybridvla_sim.monitor import MonitorLimits
 from hybridvla_sim.task import Task
+
+if TYPE_CHECKING:
+    import mujoco
+
+    from hybridvla_sim.fr3.impedance import ImpedanceConfig
+    from hybridvla_sim.fr3.scene import SceneIndex
 
 OTHER, IDLE, MOVE, GUIDING, REFLEX, USER_STOPPED, RECOVERY = range(7)
 CONTROL_PERIOD = 0.001
@@ -60,7 +66,8 @@ class FrankaRobot:
         self.state_silent = False  # franka_states ends, joint_states go on
         self.reset(seed)
 
-    def _make_drive(self, model: Any, data: Any, index: Any, _config: Any) -> FrankaDrive:
+    def _make_drive(self, model: mujoco.MjModel, data: mujoco.MjData, index: SceneIndex, _config: ImpedanceConfig
+                    ) -> FrankaDrive:
         """The same drive for the rig's life; a new scene only makes it latch where the arm is."""
         if self.drive is None:
             self.drive = FrankaDrive(model, data, index)
@@ -174,7 +181,7 @@ class FrankaRobot:
     def commanding(self) -> bool:
         return any(name in CONTROLLERS for name in self.running) and not self._faulty
 
-    def configure(self, change: Any) -> str:
+    def configure(self, change: Callable[[], None]) -> str:
         """Settings of the robot: refused while a controller commands it."""
         with self.lock:
             if self.commanding or self.mode not in (IDLE, REFLEX):

@@ -4,7 +4,7 @@ from __future__ import annotations
 import copy
 import time
 from types import SimpleNamespace
-from typing import Any
+from typing import Dict, Optional
 
 import actionlib
 import numpy as np
@@ -12,8 +12,10 @@ import rospy
 from controller_manager_msgs.msg import ControllerState
 from controller_manager_msgs.srv import (
     ListControllers,
+    ListControllersRequest,
     ListControllersResponse,
     LoadController,
+    LoadControllerRequest,
     LoadControllerResponse,
     SwitchController,
     SwitchControllerRequest,
@@ -22,13 +24,16 @@ from controller_manager_msgs.srv import (
     UnloadControllerResponse,
 )
 from dynamic_reconfigure.server import Server
-from franka_msgs.msg import ErrorRecoveryAction, ErrorRecoveryResult
+from franka_msgs.msg import ErrorRecoveryAction, ErrorRecoveryGoal, ErrorRecoveryResult
 from franka_msgs.srv import (
     SetEEFrame,
+    SetEEFrameRequest,
     SetEEFrameResponse,
     SetFullCollisionBehavior,
+    SetFullCollisionBehaviorRequest,
     SetFullCollisionBehaviorResponse,
     SetLoad,
+    SetLoadRequest,
     SetLoadResponse,
 )
 
@@ -60,7 +65,7 @@ def compliance_type() -> SimpleNamespace:
 class Services:
     def __init__(self, robot: FrankaRobot) -> None:
         self._robot = robot
-        self._reconfigure: Any = None
+        self._reconfigure: Optional[Server] = None
         rospy.Service("/controller_manager/list_controllers", ListControllers, self._list)
         rospy.Service("/controller_manager/load_controller", LoadController, self._load)
         rospy.Service("/controller_manager/unload_controller", UnloadController,
@@ -73,13 +78,13 @@ class Services:
                                                       execute_cb=self._recover, auto_start=False)
         self._recovery.start()
 
-    def _list(self, _request: Any) -> ListControllersResponse:
+    def _list(self, _request: ListControllersRequest) -> ListControllersResponse:
         with self._robot.lock:
             return ListControllersResponse([
                 ControllerState(name=name, state="running" if name in self._robot.running else "initialized",
                                 type=str(rospy.get_param(f"/{name}/type", ""))) for name in sorted(self._robot.loaded)])
 
-    def _load(self, request: Any) -> LoadControllerResponse:
+    def _load(self, request: LoadControllerRequest) -> LoadControllerResponse:
         done = self._robot.load(request.name, rospy.has_param(f"/{request.name}/type"))
         if not done:
             rospy.logerr("Could not load controller '%s': loaded already, or its type was not specified", request.name)
@@ -88,34 +93,34 @@ class Services:
                                        f"/{IMPEDANCE}/dynamic_reconfigure_compliance_param_node")
         return LoadControllerResponse(done)
 
-    def _switch(self, request: Any) -> SwitchControllerResponse:
+    def _switch(self, request: SwitchControllerRequest) -> SwitchControllerResponse:
         strict = request.strictness == SwitchControllerRequest.STRICT
         return SwitchControllerResponse(self._robot.switch(request.start_controllers, request.stop_controllers, strict))
 
-    def _on_compliance(self, config: Any, _level: int) -> Any:
+    def _on_compliance(self, config: Dict[str, float], _level: int) -> Dict[str, float]:
         with self._robot.lock:
             self._robot.drive.stiffness = np.array([config[name] for name, _, _ in COMPLIANCE])
         return config
 
-    def _set_load(self, request: Any) -> SetLoadResponse:
+    def _set_load(self, request: SetLoadRequest) -> SetLoadResponse:
         def change() -> None:
             self._robot.drive.load = (request.mass, np.array(request.F_x_center_load))
         error = self._robot.configure(change)
         return SetLoadResponse(not error, error)
 
-    def _set_ee(self, request: Any) -> SetEEFrameResponse:
+    def _set_ee(self, request: SetEEFrameRequest) -> SetEEFrameResponse:
         def change() -> None:
             self._robot.drive.ne_t_ee = np.array(request.NE_T_EE).reshape(4, 4).T
         error = self._robot.configure(change)
         return SetEEFrameResponse(not error, error)
 
-    def _set_collision(self, request: Any) -> SetFullCollisionBehaviorResponse:
+    def _set_collision(self, request: SetFullCollisionBehaviorRequest) -> SetFullCollisionBehaviorResponse:
         def change() -> None:
             self._robot.upper_force = np.array(request.upper_force_thresholds_nominal[:3])
         error = self._robot.configure(change)
         return SetFullCollisionBehaviorResponse(not error, error)
 
-    def _recover(self, _goal: Any) -> None:
+    def _recover(self, _goal: ErrorRecoveryGoal) -> None:
         time.sleep(RECOVERY_S)
         error = self._robot.recover()
         if error:

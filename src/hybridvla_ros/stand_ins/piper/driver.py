@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass
-from typing import Any, List
+from typing import ContextManager, List
 
 import numpy as np
 import rospy
@@ -46,11 +46,12 @@ class DriverConfig:
 class PiperDriver:
     """One driver process's worth of topics. `die` takes them all away, `start` brings them back."""
 
-    def __init__(self, rig: PiperRig, lock: Any, arm: ArmConfig, enable_topic: str, config: DriverConfig) -> None:
+    def __init__(self, rig: PiperRig, lock: ContextManager[bool], arm: ArmConfig, enable_topic: str,
+                 config: DriverConfig) -> None:
         self._rig, self._arm, self._lock, self._config = rig, rig.arms[arm.name], lock, config
         self._name, self._topics, self._enable_topic = arm.name, arm.topics, enable_topic
-        self._subscriptions: List[Any] = []
-        self._mouths: List[Any] = []
+        self._subscriptions: List[rospy.Subscriber] = []
+        self._mouths: List[rospy.Publisher] = []
         self._enabled = False
         self._turn = threading.Lock()      # its topics do not go while a turn of its loop publishes on them
         self.alive = False

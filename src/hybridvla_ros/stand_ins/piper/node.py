@@ -9,14 +9,21 @@ import json
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Dict
+from typing import Any, Dict, Sequence
 
 import numpy as np
 import rospy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Bool, String
 
-from hybridvla.srv import ResetScene, ResetSceneResponse, RigReport, RigReportResponse
+from hybridvla.srv import (
+    ResetScene,
+    ResetSceneRequest,
+    ResetSceneResponse,
+    RigReport,
+    RigReportRequest,
+    RigReportResponse,
+)
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.robots.config import RobotConfig
@@ -107,13 +114,13 @@ class PiperRigNode:
             elif what == "status":
                 arm.fault = int(words[2])
 
-    def _reset_scene(self, request: Any) -> ResetSceneResponse:
+    def _reset_scene(self, request: ResetSceneRequest) -> ResetSceneResponse:
         if request.seed < 0:
             return ResetSceneResponse(False, f"the seed is {request.seed}; use 0 or more")
         self.reset(request.seed)
         return ResetSceneResponse(True, f"scene {request.seed}, both arms at their start poses")
 
-    def _report(self, request: Any) -> RigReportResponse:
+    def _report(self, request: RigReportRequest) -> RigReportResponse:
         """See RigReport.srv. The scene's true state is for judges and scripted policies."""
         with self._lock:
             rig = self._rig
@@ -175,7 +182,7 @@ class PiperRigNode:
         return message
 
 
-def choice(name: str, default: str, allowed: Any) -> str:
+def choice(name: str, default: str, allowed: Sequence[str]) -> str:
     value = str(rospy.get_param("~" + name, default))
     if value not in allowed:
         raise HybridVLAError(f"parameter ~{name} is {value!r}; use one of {', '.join(allowed)}")

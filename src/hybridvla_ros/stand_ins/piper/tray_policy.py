@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import Union
 
 import numpy as np
 import rospy
 
 from hybridvla.srv import RigReport
-from hybridvla_core.contracts import Mode, Prediction
+from hybridvla_core.contracts import Mode, Observation, Prediction
 from hybridvla_core.transforms.conventions import ActionConvention
 from hybridvla_sim.tasks.tray.expert import REACH, next_keyframe, tools_in_shared_frame
 from hybridvla_sim.tasks.tray.task import INSTRUCTION, TrayState
@@ -35,7 +35,7 @@ class TrayPolicy:
         rospy.wait_for_service("/piper_rig/report", timeout=60.0)
         self._report = rospy.ServiceProxy("/piper_rig/report", RigReport, persistent=True)
 
-    def predict(self, observation: Any, mode: Any = None, seed: int = 0) -> Prediction:
+    def predict(self, observation: Observation, mode: Union[str, Mode, None] = None, seed: int = 0) -> Prediction:
         began = time.perf_counter()
         state = np.asarray(observation.state, dtype=float).reshape(2, 7)
         action = np.zeros((1, 14))
