@@ -17,7 +17,7 @@ from hybridvla.msg import ActionProposal, PolicyHeartbeat, SafetyStatus
 from hybridvla.srv import SetInstruction, SetInstructionResponse
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Heartbeat, Observation, PolicyState, Proposal
-from hybridvla_core.errors import ConfigurationError, ObservationError
+from hybridvla_core.errors import ConfigurationError, HybridVLAError, ObservationError
 from hybridvla_core.policy.cameras import CameraRig
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.interface import PolicyInterface
@@ -32,10 +32,14 @@ from hybridvla_ros.runtime.overload import Overload
 from hybridvla_ros.runtime.pacing import SWITCH_S
 from hybridvla_ros.runtime.ros_clock import clock_problem
 from hybridvla_ros.runtime.threads import use_threads
+from hybridvla_ros.runtime.workers import FAULTS, Rate, described, start_worker
 
 HEARTBEAT_S = 0.1
 #: How often a prediction that is not due is asked for, and how long news are waited for at most, s.
 IDLE_S, WAIT_S = 0.002, 0.05
+#: Before a prediction that failed is tried again, s.
+FAILED_S = 0.5
+PREDICTING = "predicting"
 #: Time that goes back by more was set back on purpose; less is a correction by NTP.
 CLOCK_BACK_S = 0.5
 
@@ -60,8 +64,7 @@ class PolicyNode:
         self._subscribe()
         rospy.Service("/hybridvla/policy/set_instruction", SetInstruction, self._set_instruction)
         self._diagnostics = Diagnostics("inference", self._report)
-        self._pulse = threading.Thread(target=self._beat, daemon=True)
-        self._pulse.start()
+        self._pulse = Rate(HEARTBEAT_S, self.proposer.send_heartbeat, "the heartbeat")
 
     # Inputs --------------------------------------------------------------------------------------------------------
 
@@ -95,15 +98,10 @@ class PolicyNode:
 
     def _publish_heartbeat(self, heartbeat: Heartbeat) -> None:
         overload = self._overload.now() if heartbeat.state != PolicyState.WAITING else self._overload.problem
-        if overload and overload not in heartbeat.message:
-            heartbeat = replace(heartbeat, message="; ".join(filter(None, (heartbeat.message, overload))))
+        more = [text for text in (overload, FAULTS.problem) if text and text not in heartbeat.message]
+        if more:
+            heartbeat = replace(heartbeat, message="; ".join(filter(None, (heartbeat.message, *more))))
         publish_unless_ending(self._heartbeats, conversions.heartbeat_message(heartbeat))
-
-    def _beat(self) -> None:
-        """10 Hz; what it says is the inference loop's own progress, FAULT once that has stood still too long."""
-        while not rospy.is_shutdown():
-            self.proposer.send_heartbeat()
-            time.sleep(HEARTBEAT_S)
 
     def _report(self) -> Tuple[int, str, Dict[str, object]]:
         heartbeat = self.proposer.heartbeat()
@@ -126,11 +124,25 @@ class PolicyNode:
                 self._problem = ""
                 time.sleep(IDLE_S)
                 continue
-            self._problem = doubt or self._predict()
+            self._problem = doubt or self._try_to_predict()
             if self._problem:
                 self.proposer.report(self._problem)
                 rospy.logwarn_throttle(5.0, self._problem)
                 self.feed.sync.wait(0.02)
+
+    def _try_to_predict(self) -> str:
+        """Does what `_predict` does; an error that nobody foresaw is a fault until a prediction succeeds."""
+        try:
+            problem = self._predict()
+        except HybridVLAError:
+            raise                   # foreseen: it ends the node in one sentence
+        except Exception as error:  # noqa: BLE001  # the graphics card's memory, say: named, and tried again
+            problem = f"the prediction fails: {described(error)}"
+            FAULTS.add(PREDICTING, problem)
+            time.sleep(FAILED_S)
+            return problem
+        FAULTS.clear(PREDICTING)
+        return problem
 
     def _watch_clock(self) -> None:
         """Simulated time that goes back (a bag that loops, a seek) would leave images and stamps from the future."""
@@ -189,7 +201,7 @@ class Warming:
     def __init__(self) -> None:
         self._publisher = rospy.Publisher("/hybridvla/policy/heartbeat", PolicyHeartbeat, queue_size=1)
         self._over = threading.Event()
-        threading.Thread(target=self._beat, daemon=True).start()
+        start_worker("saying that the policy loads", self._beat)
 
     def _beat(self) -> None:
         while not self._over.wait(HEARTBEAT_S):

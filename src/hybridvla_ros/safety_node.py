@@ -32,11 +32,14 @@ from hybridvla_ros.runtime.node_support import (
 )
 from hybridvla_ros.runtime.pacing import Pace, use_scheduler
 from hybridvla_ros.runtime.transition_log import TransitionLog
+from hybridvla_ros.runtime.workers import FAULTS
 from hybridvla_ros.safety_parameters import SafetyParameters
 
 LEVELS = {State.ACTIVE: DiagnosticStatus.OK, State.INACTIVE: DiagnosticStatus.OK, State.HOLDING: DiagnosticStatus.WARN,
           State.RECOVERING: DiagnosticStatus.WARN, State.STOPPED: DiagnosticStatus.ERROR}
 POLICY_PATIENCE_S = 0.4
+#: Apart from what the loss of the master holds for.
+FAULT = Reason.OPERATOR | Reason.CONFIGURATION
 
 
 class SafetyNode:
@@ -67,6 +70,7 @@ class SafetyNode:
         self._parameters = SafetyParameters(config.speed_scale, dry_run, self._on_parameters, self._on_refused)
         self._diagnostics = Diagnostics("filter", self._report)
         self._graph = GraphWatch(self.adapter.other_publishers, self._on_master, self._on_intruder)
+        FAULTS.listen(self._on_fault)
 
     # Inputs --------------------------------------------------------------------------------------------------------
 
@@ -169,6 +173,11 @@ class SafetyNode:
     def _on_master(self, text: str) -> None:
         with self._lock:
             self.filter.hold_for(Reason.OPERATOR, text)
+
+    def _on_fault(self, text: str) -> None:
+        """A thread of this node does not do its work: what it watches, nobody watches."""
+        with self._lock:
+            self.filter.hold_for(FAULT, text)
 
     def _on_intruder(self, text: str) -> None:
         with self._lock:

@@ -6,7 +6,6 @@ import glob
 import os
 import select
 import struct
-import threading
 import time
 from typing import Callable, Iterable, Tuple, Union
 
@@ -16,6 +15,7 @@ from std_msgs.msg import Bool
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_ros.runtime.node_support import number_parameter
+from hybridvla_ros.runtime.workers import start_worker
 
 PUBLISH_HZ = 50.0
 SILENCE_S = 0.25                 # of a Joy topic: released
@@ -142,7 +142,7 @@ def main() -> None:
         if not device:
             raise HybridVLAError("parameter ~device is not set; name the pedal's file under /dev/input/by-id")
         pedal = PedalKeys(button)
-        threading.Thread(target=read_pedal, args=(device, pedal), daemon=True).start()
+        start_worker("reading the pedal", read_pedal, device, pedal)
         publish(source, button, pedal)
         return
     renew_s = number_parameter("renew_s", RENEW_S)

@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Protocol, Tuple
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.safety.status import State
 from hybridvla_ros.runtime.patience import patience
+from hybridvla_ros.runtime.workers import start_worker
 
 if TYPE_CHECKING:
     from hybridvla.msg import PolicyHeartbeat, SafetyStatus
@@ -53,7 +53,7 @@ class RigOperator:
         self.resume = rospy.ServiceProxy("/hybridvla/safety/resume", Trigger)
         self.reenter = rospy.ServiceProxy("/hybridvla/safety/reenter", Trigger)
         self.go_to_start = rospy.ServiceProxy("/hybridvla/robot/go_to_start", Trigger)
-        threading.Thread(target=self._press, daemon=True).start()
+        start_worker("pressing the dead-man switch", self._press)
 
     def close(self) -> None:
         """Let go of the deadman."""

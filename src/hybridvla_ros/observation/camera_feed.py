@@ -1,8 +1,6 @@
 """The cameras of the policy node: subscriptions, sync, identity, and what diagnostics say of them."""
 from __future__ import annotations
 
-import threading
-import time
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import rospy
@@ -15,11 +13,13 @@ from hybridvla_ros.messages.images import to_rgb
 from hybridvla_ros.observation.camera_identity import CameraIdentity
 from hybridvla_ros.observation.camera_sync import CameraSync, ImageSet
 from hybridvla_ros.runtime.node_support import Diagnostics
+from hybridvla_ros.runtime.workers import Rate
 
 #: rospy reads at most this much of a socket at once; with its default a queue of one holds old images (ros_comm 536).
 BUFFER_BYTES = 2 ** 24
 #: A stamp this far ahead of the clock cannot be right, s; well synchronised computers differ by less.
 AHEAD_S = 0.02
+LOOK_S = 0.2
 
 
 Convert = Callable[[Any, str], Any]
@@ -62,7 +62,7 @@ class CameraFeed:
         if self._identity.wants_diagnostics:
             rospy.Subscriber("/diagnostics", DiagnosticArray, self._identity.on_diagnostics, queue_size=20)
         self._diagnostics = Diagnostics("cameras", self.report)
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._looks = Rate(LOOK_S, self._watch, "reading the cameras' serial numbers")
 
     def _on_image(self, message: Any, view: str) -> None:
         received = rospy.Time.now().to_nsec()
@@ -70,12 +70,10 @@ class CameraFeed:
         self.sync.add(view, message.header.stamp.to_nsec(), frame, message.header.seq, received)
 
     def _watch(self) -> None:
-        while not rospy.is_shutdown():
-            try:
-                self._identity.poll()
-            except (OSError, rospy.ROSException) as error:
-                rospy.logwarn_throttle(10.0, "the serial numbers of the cameras cannot be read: %s", error)
-            time.sleep(0.2)
+        try:
+            self._identity.poll()
+        except (OSError, rospy.ROSException) as error:
+            rospy.logwarn_throttle(10.0, "the serial numbers of the cameras cannot be read: %s", error)
 
     def latest(self) -> Tuple[Optional[ImageSet], str]:
         """The newest usable set, or None and a sentence naming the camera and what is wrong."""

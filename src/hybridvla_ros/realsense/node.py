@@ -24,7 +24,7 @@ from hybridvla_ros.realsense.camera import CameraState, ColourFrame, RealsenseCa
 from hybridvla_ros.realsense.config import DeviceConfig, RealsenseConfig
 from hybridvla_ros.realsense.sdk import connected, load_sdk
 from hybridvla_ros.runtime.node_support import package_path, publish_unless_ending, require_parameter, run_node
-from hybridvla_ros.runtime.ros_clock import Rate
+from hybridvla_ros.runtime.workers import FAULTS, Rate, start_worker
 
 if TYPE_CHECKING:
     import pyrealsense2
@@ -59,10 +59,9 @@ class RealsenseNode:
             root = f"/{camera.config.name}/realsense_camera"
             rospy.Service(f"{root}/reset", Trigger, self._reset(camera))
             rospy.Service(f"{root}/lock_exposure", Trigger, self._lock(camera))
-            self._threads.append(threading.Thread(target=self._run, args=(camera,), daemon=True))
-            self._threads[-1].start()
+            self._threads.append(start_worker(f"reading {camera.config.label}", self._run, camera))
         self._diagnostics = rospy.Publisher("/diagnostics", DiagnosticArray, queue_size=2)
-        self._reports = Rate(1.0, self._report)
+        self._reports = Rate(1.0, self._report, "reporting on the cameras")
 
     @staticmethod
     def _clock_ns() -> int:
@@ -113,6 +112,7 @@ class RealsenseNode:
         array.header.stamp = rospy.Time.now()
         for camera in self.cameras:
             fresh, message, values = camera.status()
+            fresh, message = fresh and not FAULTS.problem, "; ".join(filter(None, (FAULTS.problem, message)))
             array.status.append(DiagnosticStatus(
                 level=DiagnosticStatus.OK if fresh else DiagnosticStatus.ERROR, message=message,
                 name=f"{rospy.get_name().lstrip('/')}: {camera.config.name}", hardware_id=camera.config.serial,

@@ -1,14 +1,16 @@
-"""Messages into a bag from a thread of its own, with every loss counted. rosbag's API, no rospy."""
+"""Messages into a bag from a thread of its own, with every loss counted. rosbag's API, no node."""
 from __future__ import annotations
 
 import struct
 import threading
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Deque, Dict, NamedTuple, Optional
+from typing import Any, Deque, Dict, NamedTuple, Optional, Tuple
 
 import genpy
 import rosbag
+
+from hybridvla_ros.runtime.workers import described, start_worker
 
 #: Beyond this a jump of the sequence number is a restarted publisher, not loss.
 MAX_SEQUENCE_JUMP = 1000
@@ -16,7 +18,7 @@ GIVE_UP_S = 120.0
 
 
 class RawMessage(NamedTuple):
-    """A message as it came over the wire. header: the connection's (type, md5sum, message_definition, ...)."""
+    """A message as it came over the wire. header: the connection's (type, md5sum, message_definition, callerid, ...)."""
 
     topic: str
     data: bytes
@@ -26,20 +28,25 @@ class RawMessage(NamedTuple):
 
 @dataclass
 class TopicCount:
-    """written; dropped: not written because the disk did not keep up; missed: gone before they reached us, by the
-    sequence numbers of one publisher; longest_gap_s and its place after the recording's first message, s."""
+    """seen: taken from the network; written: in the bag; dropped: not written because the disk did not keep up; unwritable:
+    not written because of `problem`; missed: gone before they reached us, by the sequence numbers of one publisher;
+    longest_gap_s and its place after the recording's first message, s."""
 
     type: str = ""
+    seen: int = 0
     written: int = 0
     dropped: int = 0
+    unwritable: int = 0
     missed: int = 0
     first_ns: int = 0
     last_ns: int = 0
     longest_gap_s: float = 0.0
     longest_gap_at_s: float = 0.0
+    problem: str = ""
     _sequences: Dict[str, int] = field(default_factory=dict)
 
     def saw(self, message: RawMessage, begin_ns: int) -> None:
+        self.seen += 1
         if self.last_ns:
             gap = (message.stamp_ns - self.last_ns) * 1e-9
             if gap > self.longest_gap_s:
@@ -55,6 +62,14 @@ class TopicCount:
             self.missed += jump - 1 if 1 < jump < MAX_SEQUENCE_JUMP else 0
             self._sequences[caller] = sequence
 
+    @property
+    def lost(self) -> str:
+        """Says what was seen and is not in the bag, and why; empty when nothing is."""
+        texts = [f"{self.dropped} messages dropped because the disk did not keep up"] if self.dropped else []
+        texts += [f"{self.unwritable} messages cannot be written: {self.problem}"] if self.unwritable else []
+        rest = self.seen - self.written - self.dropped - self.unwritable
+        return "; ".join(texts + ([f"{rest} of {self.seen} messages were seen and not written"] if rest else []))
+
 
 def begins_with_header(header: Dict[str, str]) -> bool:
     """Whether a message's first field is a std_msgs/Header, by its definition."""
@@ -65,8 +80,14 @@ def begins_with_header(header: Dict[str, str]) -> bool:
     return False
 
 
+class Unwritable(Exception):
+    """A message of which the bag could not say what it is."""
+
+
 class BagWriter:
     """`put` never blocks; `close` waits until everything is on the disk. error: why writing ended early, or empty.
+
+    Each publisher of a topic has a connection of its own in the bag, with its name.
 
     limit_bytes: of messages waiting for the disk.
     """
@@ -78,11 +99,11 @@ class BagWriter:
         self._bag = rosbag.Bag(path, "w", compression=compression)
         self._limit, self._waiting = limit_bytes, 0
         self._queue: Deque[RawMessage] = deque()
-        self._types: Dict[str, Any] = {}
+        self._definitions: Dict[Tuple[str, str], str] = {}      # by type and MD5 sum
+        self._connections: Dict[Tuple[str, str, str], Any] = {}
         self._changed = threading.Condition()
         self._closing = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._thread = start_worker("writing the bag", self._run)
 
     def put(self, message: RawMessage) -> None:
         """Queue a message, or count it as dropped."""
@@ -130,31 +151,66 @@ class BagWriter:
                 if not self._queue:
                     return
                 message = self._queue.popleft()
-            try:
-                self._write(message)
-            except (OSError, ValueError, rosbag.ROSBagException) as error:
-                self.error = f"writing failed ({error})"
-            with self._changed:
-                self._waiting -= len(message.data)
-                count = self.counts[message.topic]
-                if self.error:
-                    count.dropped += 1 + sum(1 for _ in self._queue if _.topic == message.topic)
-                    for other in {entry.topic for entry in self._queue} - {message.topic}:
-                        self.counts[other].dropped += sum(1 for entry in self._queue if entry.topic == other)
-                    self._queue.clear()
-                    self._waiting = 0
-                else:
-                    count.written += 1
+            self._take(message)
+
+    def _take(self, message: RawMessage) -> None:
+        """Writes one message and counts what became of it."""
+        unwritable = ""
+        try:
+            self._write(message)
+        except Unwritable as error:
+            unwritable = str(error)
+        except (OSError, ValueError, rosbag.ROSBagException) as error:
+            self.error = f"writing failed ({error})"
+        except Exception as error:  # noqa: BLE001  # whatever it is, the recording ends by it and says so
+            self.error = f"writing failed on {message.topic} ({described(error)})"
+        with self._changed:
+            self._waiting -= len(message.data)
+            count = self.counts[message.topic]
+            if self.error:
+                count.dropped += 1
+                for waiting in self._queue:
+                    self.counts[waiting.topic].dropped += 1
+                self._queue.clear()
+                self._waiting = 0
+            elif unwritable:
+                count.unwritable, count.problem = count.unwritable + 1, unwritable
+            else:
+                count.written += 1
 
     def _write(self, message: RawMessage) -> None:
         header = message.header
-        kind = self._types.get(header["type"])
-        if kind is None:
-            kind = self._types[header["type"]] = type("Raw", (), {"_md5sum": header["md5sum"],
-                                                                  "_full_text": header["message_definition"]})
-        connection = {key: header[key] for key in ("type", "md5sum", "message_definition", "latching", "callerid")
-                      if key in header}
-        connection["topic"] = message.topic
+        definition = self._definition(message)
+        kind = type("Raw", (), {"_md5sum": header["md5sum"], "_full_text": definition})
+        connection = {key: header[key] for key in ("type", "md5sum", "latching", "callerid") if key in header}
+        connection.update(topic=message.topic, message_definition=definition)
+        # rosbag knows one connection a topic, the last: it is given the publisher's, or none, and then makes one.
+        publisher, last = (message.topic, header.get("callerid", ""), header["md5sum"]), self._bag._topic_connections
+        last.pop(message.topic, None)
+        if publisher in self._connections:
+            last[message.topic] = self._connections[publisher]
         self._bag.write(message.topic, (header["type"], message.data, header["md5sum"], kind),
                         genpy.Time(message.stamp_ns // 10 ** 9, message.stamp_ns % 10 ** 9), raw=True,
                         connection_header=connection)
+        self._connections[publisher] = last[message.topic]
+
+    def _definition(self, message: RawMessage) -> str:
+        """The text of the message's type: the publisher's, or, where it sends none, the installed one of the same MD5 sum.
+
+        Raises Unwritable where neither is there: a bag without it could be read by nobody.
+        """
+        header, who = message.header, message.header.get("callerid", "") or "its publisher"
+        missing = [key for key in ("type", "md5sum") if not header.get(key)]
+        if missing:
+            raise Unwritable(f"{who} does not say their {' and '.join(missing)}")
+        key = (header["type"], header["md5sum"])
+        if key not in self._definitions:
+            text = header.get("message_definition", "")
+            if not text:
+                known = genpy.message.get_message_class(header["type"]) if header["type"].count("/") == 1 else None
+                text = known._full_text if known is not None and known._md5sum == header["md5sum"] else ""
+            if not text:
+                raise Unwritable(f"{who} sends {header['type']} without its definition, and the one of this MD5 sum is not "
+                                 "installed here; install its package on this computer")
+            self._definitions[key] = text
+        return self._definitions[key]

@@ -25,6 +25,7 @@ from hybridvla_ros.recording.episode_node import EVENT_TOPIC
 from hybridvla_ros.recording.recording import Recording, RecordingError, free_bytes, recover
 from hybridvla_ros.recording.topics import TopicSubscriptions
 from hybridvla_ros.runtime.node_support import Diagnostics, package_path, require_parameter
+from hybridvla_ros.runtime.workers import Rate, described
 
 SNAPSHOT_TOPIC = "/hybridvla/recording/snapshot"
 FINISHED_TOPIC = "/hybridvla/recording/finished"
@@ -60,7 +61,7 @@ class RecorderNode:
                           ("discard", lambda: self.discard())):
             rospy.Service(f"/hybridvla/record/{name}", Trigger, self._service(act))
         self._diagnostics = Diagnostics("recording", self._report)
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._looks = Rate(WATCH_S, self._watch, "watching the recording")
         rospy.on_shutdown(self._shut_down)
         rospy.loginfo("recordings go to %s, %.1f GB are free", self._folder, free_bytes_or_zero(self._folder) / 1e9)
 
@@ -124,9 +125,10 @@ class RecorderNode:
     def _try(self, act: Callable[[], str]) -> Tuple[bool, str]:
         try:
             message = act()
-        except (HybridVLAError, OSError) as error:
-            rospy.logerr("%s", error)
-            return False, str(error)
+        except Exception as error:  # noqa: BLE001  # foreseen or not, whoever asked is told
+            text = str(error) if isinstance(error, (HybridVLAError, OSError)) else f"it failed unforeseen ({described(error)})"
+            rospy.logerr("%s", text)
+            return False, text
         rospy.loginfo("%s", message)
         return True, message
 
@@ -158,12 +160,10 @@ class RecorderNode:
             self._try(lambda: self.finish(None, "the episode was aborted"))
 
     def _watch(self) -> None:
-        while not rospy.is_shutdown():
-            time.sleep(WATCH_S)
-            with self._lock:
-                reason = self._recording.must_end(rospy.Time.now().to_nsec()) if self._recording is not None else ""
-                if reason and not rospy.is_shutdown():
-                    self._try(lambda reason=reason: self.finish(None, reason))
+        with self._lock:
+            reason = self._recording.must_end(rospy.Time.now().to_nsec()) if self._recording is not None else ""
+            if reason and not rospy.is_shutdown():
+                self._try(lambda: self.finish(None, reason))
 
     def _shut_down(self) -> None:
         with self._lock:
@@ -178,8 +178,10 @@ class RecorderNode:
             counts = list(recording.writer.counts.values())
             values.update(messages=sum(count.written for count in counts), dropped=sum(count.dropped for count in counts),
                           missed=sum(count.missed for count in counts))
-        if self._trouble:
-            return DiagnosticStatus.ERROR, self._trouble, values
+        unwritable = next((f"{name}: {count.problem}" for name, count in sorted(recording.writer.counts.items())
+                           if count.problem), "") if recording is not None else ""
+        if self._trouble or unwritable:
+            return DiagnosticStatus.ERROR, self._trouble or unwritable, values
         if free < self._config.start_free_gb * 1e9:
             return DiagnosticStatus.WARN, f"only {free / 1e9:.1f} GB are free: no recording can start", values
         return DiagnosticStatus.OK, f"recording {recording.name}" if recording is not None else "ready", values

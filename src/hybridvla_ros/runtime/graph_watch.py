@@ -4,7 +4,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import threading
-import time
 import xml.parsers.expat
 import xmlrpc.client
 from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Tuple, Union
@@ -12,6 +11,8 @@ from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Tupl
 import rosgraph
 import rospy
 from rospy.impl.registration import get_service_manager, get_topic_manager
+
+from hybridvla_ros.runtime.workers import Rate, start_worker
 
 PERIOD_S = 0.5
 TIMEOUT_S = 1.0
@@ -62,18 +63,16 @@ class GraphWatch:
         self._failures = self._count = 0
         self._mending: Optional[threading.Thread] = None
         self.problem = ""
-        threading.Thread(target=self._run, daemon=True).start()
+        self._looks = Rate(PERIOD_S, self._run, "watching the graph")
 
     def _run(self) -> None:
-        while not rospy.is_shutdown():
-            time.sleep(PERIOD_S)
-            try:
-                self._look()
-            except ERRORS as error:
-                self._failures += 1
-                if self._failures == LOST_AFTER:
-                    self._say(f"the ROS master does not answer ({error}), so that nobody could stop the arms; start it again")
-                    self._on_lost(self.problem)
+        try:
+            self._look()
+        except ERRORS as error:
+            self._failures += 1
+            if self._failures == LOST_AFTER:
+                self._say(f"the ROS master does not answer ({error}), so that nobody could stop the arms; start it again")
+                self._on_lost(self.problem)
 
     def _look(self) -> None:
         master: Master = _proxy(rosgraph.get_master_uri())
@@ -92,8 +91,7 @@ class GraphWatch:
         self._count += 1
         if self._count % RECONNECT_EVERY == 0 and not (self._mending and self._mending.is_alive()):
             # Beside the looks: every computer that is gone takes TIMEOUT_S.
-            self._mending = threading.Thread(target=self._mend, args=(state[0],), daemon=True)
-            self._mending.start()
+            self._mending = start_worker("mending connections", self._mend, state[0])
 
     def _mend(self, published: Sequence[PublishersOf]) -> None:
         with contextlib.suppress(*ERRORS):      # the next look says what is wrong with the master

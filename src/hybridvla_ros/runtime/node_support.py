@@ -14,7 +14,8 @@ from hybridvla_core.paths import ROOT
 from hybridvla_ros.runtime.already_running import own_name, refuse_taken_name
 from hybridvla_ros.runtime.graph_watch import GraphWatch
 from hybridvla_ros.runtime.memory import keep_freed_memory
-from hybridvla_ros.runtime.ros_clock import Rate, clock_problem, watch_clock
+from hybridvla_ros.runtime.ros_clock import clock_problem, watch_clock
+from hybridvla_ros.runtime.workers import FAULTS, Rate, described
 
 
 def package_path(path: str) -> Path:
@@ -119,13 +120,16 @@ class Diagnostics:
         self._name = f"{rospy.get_name().lstrip('/')}: {subsystem}"
         self._report = report
         self._publisher = rospy.Publisher("/diagnostics", DiagnosticArray, queue_size=2)
-        self._reports = Rate(1.0, self._publish)
+        self._reports = Rate(1.0, self._publish, f"reporting on {subsystem}")
 
     def _publish(self) -> None:
-        level, message, values = self._report()
-        stopped = clock_problem()
-        if stopped and stopped not in message:
-            level, message = max(level, DiagnosticStatus.WARN), f"{stopped}; {message}" if message else stopped
+        try:
+            level, message, values = self._report()
+        except Exception as error:  # noqa: BLE001  # an entry that stays away says less than one with the error
+            level, message, values = DiagnosticStatus.ERROR, f"the report fails: {described(error)}", {}
+        for problem, least in ((clock_problem(), DiagnosticStatus.WARN), (FAULTS.problem, DiagnosticStatus.ERROR)):
+            if problem and problem not in message:
+                level, message = max(level, least), f"{problem}; {message}" if message else problem
         entries: List[KeyValue] = [KeyValue(str(key), str(value)) for key, value in values.items()]
         array = DiagnosticArray(status=[DiagnosticStatus(level=level, name=self._name, message=message, values=entries)])
         array.header.stamp = rospy.Time.now()

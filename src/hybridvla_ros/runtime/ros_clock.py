@@ -1,4 +1,4 @@
-"""ROS time that stands still: `/use_sim_time` is set, and nobody publishes `/clock`; and work at a rate of wall time."""
+"""ROS time that stands still: `/use_sim_time` is set, and nobody publishes `/clock`."""
 from __future__ import annotations
 
 import threading
@@ -6,6 +6,8 @@ import time
 from typing import Callable
 
 import rospy
+
+from hybridvla_ros.runtime.workers import Rate
 
 #: How often a node looks at ROS time, and for how long that may stand still before it is named, s.
 PERIOD_S, STILL_S = 0.5, 3.0
@@ -75,31 +77,4 @@ def watch_clock() -> None:
         elif named[0] and not problem:
             rospy.logwarn("%s: /clock goes on", rospy.get_name())
         named[0] = bool(problem)
-    Rate(PERIOD_S, look)
-
-
-class Rate:
-    """Calls at a rate of the computer's own clock until the node ends: a timer of rospy stands still with `/clock`.
-
-    An error of the call is logged and does not end the rate.
-
-    Args:
-        seconds: Between two calls.
-        call: What is called, on a thread of its own.
-    """
-
-    def __init__(self, seconds: float, call: Callable[[], None]) -> None:
-        self._seconds, self._call = seconds, call
-        self._ended = threading.Event()
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def end(self) -> None:
-        """Ends the calls; one that runs is not waited for."""
-        self._ended.set()
-
-    def _run(self) -> None:
-        while not self._ended.wait(self._seconds) and not rospy.core.is_shutdown_requested():
-            try:
-                self._call()
-            except Exception as error:  # noqa: BLE001  # it is said, and the next call may do better
-                rospy.logerr("%s: %s: %s", rospy.get_name(), type(error).__name__, error)
+    Rate(PERIOD_S, look, "watching ROS time")

@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import queue
-import threading
 from typing import Optional
 
 import rospy
 
 from hybridvla_core.safety.status import SafetyStatus, State
+from hybridvla_ros.runtime.workers import start_worker
 
 
 class TransitionLog:
@@ -16,7 +16,7 @@ class TransitionLog:
     def __init__(self) -> None:
         self._state: Optional[State] = None
         self._lines: queue.SimpleQueue = queue.SimpleQueue()       # of (State, sentence)
-        threading.Thread(target=self._write, daemon=True).start()
+        start_worker("writing the log of transitions", self._write)
 
     def note(self, status: SafetyStatus) -> None:
         """Takes the status of a tick; returns at once."""

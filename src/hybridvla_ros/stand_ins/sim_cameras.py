@@ -1,7 +1,6 @@
 """Cameras of a simulated scene as image topics: raw, JPEG where somebody listens, and camera_info."""
 from __future__ import annotations
 
-import threading
 import time
 from typing import ContextManager, Set
 
@@ -10,6 +9,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from hybridvla_ros.messages.images import from_rgb, to_jpeg
 from hybridvla_ros.runtime.node_support import publish_unless_ending
+from hybridvla_ros.runtime.workers import start_worker
 from hybridvla_sim.fr3.rig import CAMERAS, Rig
 
 
@@ -27,7 +27,7 @@ class SceneCameras:
 
     def start(self) -> None:
         """Render in a thread of its own."""
-        threading.Thread(target=self.spin, daemon=True).start()
+        start_worker("the cameras", self.spin)
 
     def spin(self) -> None:
         """Render until shutdown; OpenGL contexts belong to the thread that made them."""

@@ -25,6 +25,7 @@ from hybridvla_core.contracts import ArmState
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_ros.runtime.node_support import number_parameter, package_path, publish_unless_ending, require_parameter
+from hybridvla_ros.runtime.workers import start_worker
 from hybridvla_ros.stand_ins.judging import judge
 from hybridvla_ros.stand_ins.sim_cameras import SceneCameras
 from hybridvla_sim import tasks
@@ -106,7 +107,7 @@ class SimRigNode:
     # Loops ---------------------------------------------------------------------------------------------------------
 
     def spin(self) -> None:
-        threading.Thread(target=self._physics, daemon=True).start()
+        start_worker("the physics", self._physics)
         self._cameras.spin()
 
     def _physics(self) -> None:

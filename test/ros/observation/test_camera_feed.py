@@ -38,7 +38,7 @@ def feed(monkeypatch, policy):
     """Makes the feed of a policy node with the options given, without a master: what the node converts is what it is."""
     monkeypatch.setattr(camera_feed.rospy, "Subscriber", lambda *_, **__: None)
     monkeypatch.setattr(camera_feed, "Diagnostics", lambda *_: None)
-    monkeypatch.setattr(camera_feed.threading, "Thread", lambda **_: SimpleNamespace(start=lambda: None))
+    monkeypatch.setattr(camera_feed, "Rate", lambda *_: None)
     monkeypatch.setattr(camera_feed.rospy.Time, "now", lambda: rospy.Time.from_sec(NOW))
 
     def make(early=False, reduced=False):

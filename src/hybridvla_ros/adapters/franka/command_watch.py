@@ -1,7 +1,6 @@
 """Who else commands the arm: found by their messages and by the master's list."""
 from __future__ import annotations
 
-import threading
 import time
 from typing import Any
 
@@ -13,6 +12,7 @@ from hybridvla_ros.adapters.franka import driver as driver_module
 from hybridvla_ros.adapters.franka.arm import FrankaArm
 from hybridvla_ros.adapters.franka.start_up import StartUp
 from hybridvla_ros.runtime.graph_watch import SystemState
+from hybridvla_ros.runtime.workers import start_worker
 
 FOREIGN_S = 1.0          # a foreign command is remembered that long
 WATCH_S = 1.0            # between looks whether our controller still runs
@@ -38,7 +38,7 @@ class CommandWatch:
     def begin(self) -> None:
         """Begins to listen and to look."""
         rospy.Subscriber(self._arm.command_topic, rospy.AnyMsg, self._on_command, queue_size=20, tcp_nodelay=True)
-        threading.Thread(target=self._watch, daemon=True).start()
+        start_worker("watching our controller", self._watch)
 
     def _on_command(self, message: Any) -> None:
         sender = message._connection_header.get("callerid", "")
@@ -49,7 +49,7 @@ class CommandWatch:
             self.fault = f"{sender} also commands the arm on {self._arm.command_topic}; the controller was stopped: end that node"
             rospy.logerr("%s", self.fault)
             self._arm.report()
-            threading.Thread(target=self._disarm, daemon=True).start()
+            start_worker("stopping our controller", self._disarm)
 
     def _disarm(self) -> None:
         """Stops our controller: two nodes must not pull at one target. The robot then holds by itself."""

@@ -11,6 +11,7 @@ import time
 from typing import Any, Callable, Optional, Tuple
 
 from hybridvla_core.contracts import GripperState
+from hybridvla_ros.runtime.workers import start_worker
 
 STOP_S = 1.0         # patience with the stop action, which users report as unreliable
 RETRY_S = 0.2
@@ -32,7 +33,7 @@ class GripperWorker:
         self.width = math.nan
         self.slips = self.timeouts = 0
         self._ended = False
-        threading.Thread(target=self._loop, daemon=True).start()
+        start_worker("commanding the gripper", self._loop)
 
     # From other threads --------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from hybridvla_ros.adapters.franka.start_up import StartUp
 from hybridvla_ros.filter_handle import FilterHandle
 from hybridvla_ros.messages import conversions
 from hybridvla_ros.runtime.node_support import publish_unless_ending
+from hybridvla_ros.runtime.workers import start_worker
 
 FOLLOW_S = 0.02          # between targets that follow a led arm
 STILL_RAD_S = 0.02       # slower than this, an arm stands
@@ -187,7 +188,7 @@ class ArmServices:
         self._refuse_unless_ready()
         with self._alone("a person takes the arm"):
             self._led.set()
-            threading.Thread(target=self._follow, daemon=True).start()
+            start_worker("following the hand that leads the arm", self._follow)
             try:
                 robot.driver.soft()
             except HybridVLAError:

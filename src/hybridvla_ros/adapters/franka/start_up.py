@@ -14,6 +14,7 @@ import rospy
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_ros.adapters.franka import reading
 from hybridvla_ros.adapters.franka.arm import FrankaArm
+from hybridvla_ros.runtime.workers import start_worker
 
 RETRY_S = 1.0
 FRESH_S = 1.0
@@ -45,7 +46,7 @@ class StartUp:
 
     def begin(self) -> None:
         """Begins with the first step."""
-        threading.Thread(target=self._loop, daemon=True).start()
+        start_worker("the start-up of the arm", self._loop)
 
     @property
     def says(self) -> str:

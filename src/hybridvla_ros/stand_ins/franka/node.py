@@ -4,7 +4,6 @@ What it does as the drivers do: `docs/rig_fr3.md`. Faults are put in by the `/st
 """
 from __future__ import annotations
 
-import threading
 import time
 from typing import Any, List
 
@@ -19,6 +18,7 @@ from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_ros.runtime.node_support import number_parameter, package_path, require_parameter
+from hybridvla_ros.runtime.workers import start_worker
 from hybridvla_ros.stand_ins.franka.faults import Faults
 from hybridvla_ros.stand_ins.franka.gripper import Gripper
 from hybridvla_ros.stand_ins.franka.robot import FrankaRobot, TriggerRate
@@ -103,7 +103,7 @@ class FrankaStandIn:
 
     def spin(self) -> None:
         self._cameras.start()
-        threading.Thread(target=self.gripper.read_loop, daemon=True).start()
+        start_worker("the gripper's readings", self.gripper.read_loop)
         following = time.monotonic()
         while not rospy.is_shutdown():
             before = self.robot.time

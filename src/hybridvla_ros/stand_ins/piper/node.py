@@ -29,6 +29,7 @@ from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_ros.messages.images import from_rgb
 from hybridvla_ros.runtime.node_support import number_parameter, package_path, require_parameter
+from hybridvla_ros.runtime.workers import start_worker
 from hybridvla_ros.stand_ins.judging import judge
 from hybridvla_ros.stand_ins.piper.driver import GRIPPERS, UNITS, DriverConfig, PiperDriver
 from hybridvla_sim import tasks
@@ -138,7 +139,7 @@ class PiperRigNode:
     # Loops ---------------------------------------------------------------------------------------------------------
 
     def spin(self) -> None:
-        threading.Thread(target=self._physics, daemon=True).start()
+        start_worker("the physics", self._physics)
         if self._image_period:
             self._render_loop()
         else:
