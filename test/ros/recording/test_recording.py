@@ -1,7 +1,6 @@
 """Bags: everything written is there again, every loss is counted, and a bag is complete or says why not."""
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -10,55 +9,19 @@ import threading
 import pytest
 import rosbag
 import rospy
+from recordings import BEGIN, PLENTY, config, files, finish, joints, raw, record
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
-from hybridvla_core.configuration import from_mapping, load_file
+from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.files import sha256
 from hybridvla_core.paths import ROOT
 from hybridvla_ros.recording import recording as module
-from hybridvla_ros.recording.bag_writer import BagWriter, RawMessage, begins_with_header
+from hybridvla_ros.recording.bag_writer import BagWriter, begins_with_header
 from hybridvla_ros.recording.config import RecordingConfig
 from hybridvla_ros.recording.recorder_node import snapshot
 from hybridvla_ros.recording.recording import Recording, RecordingError, recover
-
-PLENTY = 10 ** 15
-BEGIN = 1_000_000_000_000
-
-
-def config(folder="x", **changes):
-    topics = [{"name": "/joints", "max_gap_s": 0.2}, {"name": "/note", "required": False}]
-    return from_mapping(RecordingConfig, dict({"folder": folder, "topics": topics}, **changes), "recording")
-
-
-def raw(topic, message, seconds, sequence=0, caller="/driver"):
-    if hasattr(message, "header"):
-        message.header.seq = sequence
-    buffer = io.BytesIO()
-    message.serialize(buffer)
-    return RawMessage(topic, buffer.getvalue(), {
-        "type": message._type, "md5sum": message._md5sum, "message_definition": message._full_text, "callerid": caller,
-        "latching": "0"}, BEGIN + int(seconds * 1e9))
-
-
-def joints(seconds, sequence=0):
-    return raw("/joints", JointState(name=["a"], position=[seconds]), seconds, sequence)
-
-
-def record(folder, name="one", count=20, period=0.05, free=PLENTY, **changes):
-    made = Recording(folder, name, config(**changes), BEGIN, lambda _folder: free)
-    for index in range(count):
-        made.put(joints(index * period, index))
-    return made
-
-
-def finish(made, seconds=1.0, label="success", **more):
-    return made.finish(label, BEGIN + int(seconds * 1e9), **more)
-
-
-def files(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_complete_bag_has_every_message_an_index_a_hash_and_a_sidecar(tmp_path):
@@ -291,63 +254,3 @@ def test_a_message_stamp_is_kept_to_the_nanosecond(tmp_path):
     finish(made)
     with rosbag.Bag(str(tmp_path / "ns.broken.bag")) as bag:
         assert [stamp for _, _, stamp in bag.read_messages()] == [rospy.Time(1_700_000_000, 123_456_789)]
-
-
-def without_definition(message, kind=None):
-    header = {key: value for key, value in message.header.items() if key != "message_definition"}
-    return message._replace(header=dict(header, **({"type": kind, "md5sum": "0" * 32} if kind else {})))
-
-
-def test_a_publisher_that_sends_no_definition_is_recorded_by_the_installed_one(tmp_path):
-    made = record(tmp_path, count=0)
-    for index in range(20):
-        made.put(without_definition(joints(index * 0.05, index)))
-    assert finish(made)["complete"]
-    with rosbag.Bag(str(tmp_path / "one.bag")) as bag:
-        assert [message.name for _, message, _ in bag.read_messages("/joints")] == [["a"]] * 20
-
-
-def test_a_type_that_nobody_defines_breaks_the_bag_by_name_and_the_other_topics_are_whole(tmp_path):
-    made = record(tmp_path)
-    for index in range(3):
-        made.put(without_definition(raw("/note", String("x"), 0.3 * index, caller="/bridge"), "lab_msgs/Own"))
-    made.put(joints(1.0, 20))
-    sidecar = finish(made)
-    assert not sidecar["complete"] and sidecar["topics"]["/note"]["seen"] == 3
-    problem, = sidecar["problems"]
-    assert problem.startswith("/note: 3 messages cannot be written: /bridge sends lab_msgs/Own without its definition")
-    assert sidecar["topics"]["/joints"]["written"] == 21
-
-
-def test_an_error_nobody_foresaw_ends_the_recording_by_name_and_nothing_seen_is_called_complete(tmp_path, monkeypatch):
-    write = BagWriter._write
-
-    def fail(self, message):
-        if message.stamp_ns >= BEGIN + 5 * 10 ** 8:
-            raise KeyError("conn")
-        write(self, message)
-    monkeypatch.setattr(BagWriter, "_write", fail)
-    made = record(tmp_path)
-    while not made.writer.error:
-        assert made.writer._thread.is_alive()
-    assert made.must_end(BEGIN + 10 ** 9) == "writing failed on /joints (KeyError: 'conn')"
-    sidecar = finish(made)
-    assert not sidecar["complete"] and sidecar["topics"]["/joints"]["written"] == 10
-    assert "/joints: 10 messages dropped because the disk did not keep up" in sidecar["problems"]
-
-
-def test_what_was_seen_and_not_written_breaks_the_bag_however_it_came_about(tmp_path, monkeypatch):
-    monkeypatch.setattr(BagWriter, "_take", lambda self, message: None)
-    sidecar = finish(record(tmp_path))
-    assert not sidecar["complete"] and "/joints: 20 of 20 messages were seen and not written" in sidecar["problems"]
-
-
-def test_publishers_of_one_topic_keep_their_names_in_the_bag(tmp_path):
-    made = record(tmp_path, count=0)
-    for index in range(20):
-        made.put(raw("/joints", JointState(name=["a"]), index * 0.05, index // 2, f"/driver_{index % 2}"))
-    assert finish(made)["complete"]
-    with rosbag.Bag(str(tmp_path / "one.bag")) as bag:
-        found = [message.connection_header["callerid"] for message in bag.read_messages(return_connection_header=True)]
-        assert bag.get_message_count("/joints") == 20
-    assert [str(name, "utf-8") if isinstance(name, bytes) else name for name in found] == ["/driver_0", "/driver_1"] * 10

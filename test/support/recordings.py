@@ -1,0 +1,48 @@
+"""Recordings for the tests of the recorder: messages as they come over the wire, into bags in a folder of the test."""
+from __future__ import annotations
+
+import io
+
+from sensor_msgs.msg import JointState
+
+from hybridvla_core.configuration import from_mapping
+from hybridvla_ros.recording.bag_writer import RawMessage
+from hybridvla_ros.recording.config import RecordingConfig
+from hybridvla_ros.recording.recording import Recording
+
+PLENTY = 10 ** 15
+BEGIN = 1_000_000_000_000
+
+
+def config(folder="x", **changes):
+    topics = [{"name": "/joints", "max_gap_s": 0.2}, {"name": "/note", "required": False}]
+    return from_mapping(RecordingConfig, dict({"folder": folder, "topics": topics}, **changes), "recording")
+
+
+def raw(topic, message, seconds, sequence=0, caller="/driver"):
+    if hasattr(message, "header"):
+        message.header.seq = sequence
+    buffer = io.BytesIO()
+    message.serialize(buffer)
+    return RawMessage(topic, buffer.getvalue(), {
+        "type": message._type, "md5sum": message._md5sum, "message_definition": message._full_text, "callerid": caller,
+        "latching": "0"}, BEGIN + int(seconds * 1e9))
+
+
+def joints(seconds, sequence=0):
+    return raw("/joints", JointState(name=["a"], position=[seconds]), seconds, sequence)
+
+
+def record(folder, name="one", count=20, period=0.05, free=PLENTY, **changes):
+    made = Recording(folder, name, config(**changes), BEGIN, lambda _folder: free)
+    for index in range(count):
+        made.put(joints(index * period, index))
+    return made
+
+
+def finish(made, seconds=1.0, label="success", **more):
+    return made.finish(label, BEGIN + int(seconds * 1e9), **more)
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
