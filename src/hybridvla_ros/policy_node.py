@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 import rospy
@@ -14,19 +14,20 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
 from hybridvla.msg import ActionProposal, PolicyHeartbeat, SafetyStatus
-from hybridvla.srv import SetInstruction, SetInstructionResponse
+from hybridvla.srv import SetInstruction, SetInstructionRequest, SetInstructionResponse
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Heartbeat, Observation, PolicyState, Proposal
 from hybridvla_core.errors import ConfigurationError, HybridVLAError, ObservationError
 from hybridvla_core.policy.cameras import CameraRig
 from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.policy.fit import image_preparer
 from hybridvla_core.policy.interface import PolicyInterface
 from hybridvla_core.policy.proposing.proposer import Proposer, check_fit
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_ros.messages import conversions
 from hybridvla_ros.messages.images import to_rgb
 from hybridvla_ros.observation.arm_feed import ArmFeed
-from hybridvla_ros.observation.camera_feed import CameraFeed
+from hybridvla_ros.observation.camera_feed import CameraFeed, ImageMessage, Pixels
 from hybridvla_ros.runtime.node_support import Diagnostics, package_path, publish_unless_ending, require_parameter
 from hybridvla_ros.runtime.overload import Overload
 from hybridvla_ros.runtime.pacing import SWITCH_S
@@ -50,6 +51,7 @@ class PolicyNode:
     def __init__(self, policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig) -> None:
         check_fit(policy, config, robot)
         self.config, self.robot, self.policy = config, robot, policy
+        self._preparer = image_preparer(policy, config)
         self._proposals = rospy.Publisher("/hybridvla/policy/proposal", ActionProposal, queue_size=4, tcp_nodelay=True)
         self._heartbeats = rospy.Publisher("/hybridvla/policy/heartbeat", PolicyHeartbeat, queue_size=4, tcp_nodelay=True)
         self._instructions = rospy.Publisher("/hybridvla/policy/instruction", String, queue_size=1, latch=True)
@@ -83,7 +85,7 @@ class PolicyNode:
         self.proposer.on_execution(*conversions.execution(message))
         self.proposer.on_commands(*conversions.commands(message))
 
-    def _set_instruction(self, request: Any) -> SetInstructionResponse:
+    def _set_instruction(self, request: SetInstructionRequest) -> SetInstructionResponse:
         answer = self.proposer.set_instruction(request.instruction, request.hold)
         if answer.success:
             self._instructions.publish(String(self.proposer.instruction))
@@ -177,12 +179,12 @@ class PolicyNode:
             return str(error)
         return ""
 
-    def _convert(self, message: Any, view: str) -> Any:
+    def _convert(self, message: ImageMessage, view: str) -> Pixels:
         """What the model needs of a message; resized already where that is to be done early."""
-        if self.config.reduced_jpeg and "jpeg" in getattr(message, "format", ""):
-            return self.policy.prepare_jpeg(message.data, view)
+        if self._preparer is not None and self.config.reduced_jpeg and "jpeg" in getattr(message, "format", ""):
+            return self._preparer.prepare_jpeg(message.data, view)
         image = to_rgb(message, view)
-        return self.policy.prepare(image, view) if self.config.prepare_on_arrival else image
+        return self._preparer.prepare(image, view) if self._preparer is not None and self.config.prepare_on_arrival else image
 
     def _warm_up(self, policy: PolicyInterface) -> None:
         """The first prediction allocates; do it before any robot waits for it."""

@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Dict, Tuple
+from typing import Any, Callable, Dict, Tuple
 
 import rosgraph
 import rospy
 from diagnostic_msgs.msg import DiagnosticStatus
 from std_msgs.msg import Bool
-from std_srvs.srv import SetBool, SetBoolResponse, Trigger, TriggerResponse
+from std_srvs.srv import SetBool, SetBoolRequest, SetBoolResponse, Trigger, TriggerRequest, TriggerResponse
 
 from hybridvla.msg import ActionProposal, PolicyHeartbeat, SafetyStatus
 from hybridvla_core.configuration import load_file
@@ -123,7 +123,7 @@ class SafetyNode:
             return "no policy is running (no heartbeat); start it first"
         return f"the policy is not READY: {self._policy_says}" if self._policy_says else ""
 
-    def _activate(self, request: Any) -> SetBoolResponse:
+    def _activate(self, request: SetBoolRequest) -> SetBoolResponse:
         deadline = time.monotonic() + POLICY_PATIENCE_S    # a heartbeat may just be on its way
         missing = self._policy_missing() if request.data else ""
         while missing and time.monotonic() < deadline:
@@ -136,14 +136,14 @@ class SafetyNode:
         rospy.loginfo("activate %s: %s", request.data, message)
         return SetBoolResponse(done, message)
 
-    def _trigger(self, name: str):
-        def call(_request: Any) -> TriggerResponse:
+    def _trigger(self, name: str) -> Callable[[TriggerRequest], TriggerResponse]:
+        def call(_request: TriggerRequest) -> TriggerResponse:
             done, message = self.handle.patiently(getattr(self.filter, name))
             rospy.loginfo("%s: %s", name, message)
             return TriggerResponse(done, message)
         return call
 
-    def _go_to_start(self, _request: Any) -> TriggerResponse:
+    def _go_to_start(self, _request: TriggerRequest) -> TriggerResponse:
         """Deactivate, let the robot's own slow motion run, and leave the filter inactive."""
         topic = self.config.topics.get("robot_go_to_start", "")
         own = self.adapter.has_way_to_start

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Dict
+from typing import Callable, Dict, Union
 
 import rospy
 from dynamic_reconfigure.server import Server
@@ -11,6 +11,8 @@ from hybridvla.cfg import SafetyConfig
 from hybridvla_core.errors import ConfigurationError
 
 LEAST_SCALE = 0.01
+#: What dynamic_reconfigure's parameters hold.
+Value = Union[bool, int, float, str]
 
 
 class SafetyParameters(Server):
@@ -22,26 +24,26 @@ class SafetyParameters(Server):
     def __init__(self, speed_scale: float, dry_run: bool, apply: Callable[[float, bool], None],
                  refused: Callable[[str], None]) -> None:
         self._apply, self._refused = apply, refused
-        self._held: Dict[str, Any] = {"speed_scale": speed_scale, "dry_run": dry_run}
+        self._held: Dict[str, Value] = {"speed_scale": speed_scale, "dry_run": dry_run}
         self._begun = False
         # The server compares what is set with its bounds: an empty argument of the launch file is no number.
         rospy.set_param("~speed_scale", speed_scale)
         super().__init__(SafetyConfig, self._change)
         self._begun = True
 
-    def update_configuration(self, changes: Dict[str, Any]) -> Any:
+    def update_configuration(self, changes: Dict[str, Value]) -> Dict[str, Value]:
         wanted = {**self._held, **{key: changes[key] for key in self._held if key in changes}}
-        scale = wanted["speed_scale"]
+        scale = float(wanted["speed_scale"])
         try:
             if not (math.isfinite(scale) and LEAST_SCALE <= scale <= 1.0):
                 raise ConfigurationError(f"speed_scale is {scale}; use a number from {LEAST_SCALE} to 1")
-            self._apply(float(scale), bool(wanted["dry_run"]))
+            self._apply(scale, bool(wanted["dry_run"]))
             self._held = wanted
         except ConfigurationError as error:
             self._refused(f"a parameter was refused: {error}")
         return super().update_configuration(dict(self._held))
 
-    def _change(self, values: Any, _level: int) -> Any:
+    def _change(self, values: Dict[str, Value], _level: int) -> Dict[str, Value]:
         # The first call carries the server's defaults; what the launch file said stands.
         for key, value in self._held.items():
             values[key] = value

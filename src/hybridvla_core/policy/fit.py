@@ -2,16 +2,28 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import List
+from typing import List, Optional, Protocol, Sequence
 
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.policy.config import PolicyConfig
-from hybridvla_core.policy.interface import PolicyInterface
+from hybridvla_core.policy.interface import PolicyInterface, PreparesImages
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.transforms.conventions import ActionConvention
 
 
-def check_fit(policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig) -> None:
+class Trained(Protocol):
+    """What a policy, or the description of its checkpoint, says of itself."""
+
+    @property
+    def convention(self) -> ActionConvention:
+        """What the numbers of its actions and states mean."""
+
+    @property
+    def cameras(self) -> Sequence[str]:
+        """View names, in the order of the training."""
+
+
+def check_fit(policy: Trained, config: PolicyConfig, robot: RobotConfig) -> None:
     """Refuse a combination in which a number would change its meaning on the way from the model to the robot.
 
     Args:
@@ -27,12 +39,26 @@ def check_fit(policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig)
         raise ConfigurationError(" ".join(f"{problem}." for problem in problems))
 
 
-def misfits(policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig) -> List[str]:
+def image_preparer(policy: PolicyInterface, config: PolicyConfig) -> Optional[PreparesImages]:
+    """Returns what resizes images when they arrive; None where the configuration does not ask for it.
+
+    Raises:
+        ConfigurationError: It asks, and this policy cannot do it.
+    """
+    if not (config.prepare_on_arrival or config.reduced_jpeg):
+        return None
+    if isinstance(policy, PreparesImages):
+        return policy
+    raise ConfigurationError(f"{type(policy).__name__} cannot prepare images when they arrive; leave prepare_on_arrival and "
+                             "reduced_jpeg out of the policy's configuration")
+
+
+def misfits(policy: Trained, config: PolicyConfig, robot: RobotConfig) -> List[str]:
     """The differences, one sentence each without its full stop; empty when everything fits."""
     return _cameras(policy, config) + _convention(policy.convention, config) + _robot(config, robot)
 
 
-def _cameras(policy: PolicyInterface, config: PolicyConfig) -> List[str]:
+def _cameras(policy: Trained, config: PolicyConfig) -> List[str]:
     wanted, offered = list(policy.cameras), [camera.view for camera in config.cameras]
     if wanted == offered:
         return []

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Callable, Dict, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Sequence, Tuple
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_core.robots.topics import joint_topics
 from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of, source_of
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import JointState
 
 
 class ArmFeed:
@@ -29,7 +32,7 @@ class ArmFeed:
         problems = ((name, reader.problem(now)) for name, reader in self._readers.items())
         return next((f"arm {name}: {problem}" for name, problem in problems if problem), "")
 
-    def on_joints(self, message: Any, arms: Sequence[str], now: float) -> None:
+    def on_joints(self, message: JointState, arms: Sequence[str], now: float) -> None:
         """A `sensor_msgs/JointState` about the named arms; now: s, on any clock that goes on evenly."""
         stamp = message.header.stamp.to_sec()
         for name in arms:

@@ -1,14 +1,16 @@
 """The cameras of the policy node: subscriptions, sync, identity, and what diagnostics say of them."""
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Optional, Sequence, Tuple
+from typing import Callable, Dict, Optional, Sequence, Tuple, Union
 
+import numpy as np
 import rospy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import CompressedImage, Image
 
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.policy.cameras import CameraSource
+from hybridvla_core.policy.interface import ReadyImage
 from hybridvla_ros.messages.images import to_rgb
 from hybridvla_ros.observation.camera_identity import CameraIdentity
 from hybridvla_ros.observation.camera_sync import CameraSync, ImageSet
@@ -21,23 +23,27 @@ BUFFER_BYTES = 2 ** 24
 AHEAD_S = 0.02
 LOOK_S = 0.2
 
+#: An image message, and what the policy gets of it: (h, w, 3) uint8 RGB, or one that it has prepared.
+ImageMessage = Union[Image, CompressedImage]
+Pixels = Union[np.ndarray, ReadyImage]
+Convert = Callable[[ImageMessage, str], Pixels]
 
-Convert = Callable[[Any, str], Any]
 
-
-class Frame:
+class CameraImage:
     """One image message. `early`: it is converted when it is made, by the thread that received it; what is wrong with it
     is said when it is used."""
 
-    def __init__(self, message: Any, view: str, convert: Convert = to_rgb, early: bool = False) -> None:
-        self._message, self._convert, self._made, self._error = message, convert, None, None
+    def __init__(self, message: ImageMessage, view: str, convert: Convert = to_rgb, early: bool = False) -> None:
+        self._message, self._convert = message, convert
+        self._made: Optional[Pixels] = None
+        self._error: Optional[ObservationError] = None
         if early:
             try:
                 self._made = convert(message, view)
             except ObservationError as error:
                 self._error = error
 
-    def image(self, view: str) -> Any:
+    def image(self, view: str) -> Pixels:
         """(h, w, 3) uint8 RGB, or what `convert` made of the message; raises ObservationError naming the camera."""
         if self._error is not None:
             raise self._error
@@ -53,7 +59,7 @@ class CameraFeed:
     def __init__(self, cameras: Sequence[CameraSource], max_spread: float, max_age: float,
                  convert: Convert = to_rgb, early: bool = False) -> None:
         self._convert, self._early = convert, early
-        self.sync = CameraSync([camera.view for camera in cameras], max_spread, max_age)
+        self.sync: CameraSync[CameraImage] = CameraSync([camera.view for camera in cameras], max_spread, max_age)
         self._identity = CameraIdentity(cameras, lambda name: rospy.get_param(name, None))
         self._before: Dict[str, Tuple[int, int]] = {}
         for camera in cameras:
@@ -64,9 +70,9 @@ class CameraFeed:
         self._diagnostics = Diagnostics("cameras", self.report)
         self._looks = Rate(LOOK_S, self._watch, "reading the cameras' serial numbers")
 
-    def _on_image(self, message: Any, view: str) -> None:
+    def _on_image(self, message: ImageMessage, view: str) -> None:
         received = rospy.Time.now().to_nsec()
-        frame = Frame(message, view, self._convert, self._early)
+        frame = CameraImage(message, view, self._convert, self._early)
         self.sync.add(view, message.header.stamp.to_nsec(), frame, message.header.seq, received)
 
     def _watch(self) -> None:
@@ -75,7 +81,7 @@ class CameraFeed:
         except (OSError, rospy.ROSException) as error:
             rospy.logwarn_throttle(10.0, "the serial numbers of the cameras cannot be read: %s", error)
 
-    def latest(self) -> Tuple[Optional[ImageSet], str]:
+    def latest(self) -> Tuple[Optional[ImageSet[CameraImage]], str]:
         """The newest usable set, or None and a sentence naming the camera and what is wrong."""
         found, problem = self.sync.latest(rospy.Time.now().to_sec())
         # Who is silent comes first: a driver that is gone does not state its serial number either.

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Callable, Dict, Sequence
+from typing import TYPE_CHECKING, Callable, Dict, Sequence
 
 from hybridvla_core.policy.cameras import CameraSource
+
+if TYPE_CHECKING:
+    from diagnostic_msgs.msg import DiagnosticArray
 
 #: How often a parameter is read again while its number does not fit, and while it does, s.
 RETRY_S, RECHECK_S = 1.0, 10.0
@@ -23,7 +26,7 @@ class CameraIdentity:
     `problem`, which the inference loop calls.
     """
 
-    def __init__(self, cameras: Sequence[CameraSource], get_parameter: Callable[[str], Any],
+    def __init__(self, cameras: Sequence[CameraSource], get_parameter: Callable[[str], object],
                  monotonic: Callable[[], float] = time.monotonic) -> None:
         self._cameras = [camera for camera in cameras if camera.serial]
         self._get, self._monotonic = get_parameter, monotonic
@@ -49,7 +52,7 @@ class CameraIdentity:
             if value not in (None, ""):
                 self._hear(camera, str(value))
 
-    def on_diagnostics(self, message: Any) -> None:
+    def on_diagnostics(self, message: DiagnosticArray) -> None:
         """A diagnostic_msgs/DiagnosticArray."""
         for status in message.status:
             for camera in self._cameras:

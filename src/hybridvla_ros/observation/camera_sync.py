@@ -4,23 +4,25 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Deque, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Deque, Dict, Generic, Mapping, Optional, Sequence, Tuple, TypeVar
 
 from hybridvla_ros.observation.camera_health import CameraHealth
 
-Entry = Tuple[int, Any]
+MessageT = TypeVar("MessageT")
+#: Stamp, ns, and what came with it.
+Entry = Tuple[int, MessageT]
 
 
 @dataclass(frozen=True)
-class ImageSet:
+class ImageSet(Generic[MessageT]):
     """One message a view. stamp_ns: of the oldest; spread: newest minus oldest, s."""
 
-    messages: Mapping[str, Any]
+    messages: Mapping[str, MessageT]
     stamp_ns: int
     spread: float
 
 
-class CameraSync:
+class CameraSync(Generic[MessageT]):
     """Keeps the last messages of each view. Stamps are the drivers'; `now` is the clock they are compared with.
 
     max_spread, max_age: s. health: by view, see camera_health.py. Thread safe.
@@ -28,7 +30,7 @@ class CameraSync:
 
     def __init__(self, views: Sequence[str], max_spread: float, max_age: float, depth: int = 10) -> None:
         self.views, self.max_spread, self.max_age = tuple(views), max_spread, max_age
-        self._queues: Dict[str, Deque[Entry]] = {view: deque(maxlen=depth) for view in views}
+        self._queues: Dict[str, Deque[Entry[MessageT]]] = {view: deque(maxlen=depth) for view in views}
         self.health: Dict[str, CameraHealth] = {view: CameraHealth() for view in views}
         self._changed = threading.Condition()
         self._news = 0
@@ -38,7 +40,7 @@ class CameraSync:
         """Messages so far, by view."""
         return {view: health.received for view, health in self.health.items()}
 
-    def add(self, view: str, stamp_ns: int, message: Any, sequence: Optional[int] = None,
+    def add(self, view: str, stamp_ns: int, message: MessageT, sequence: Optional[int] = None,
             arrival_ns: Optional[int] = None) -> None:
         """A new message; one that goes back in time (a looping bag, a restarted driver) empties the view first.
 
@@ -77,7 +79,7 @@ class CameraSync:
             before = self._news if news is None else news
             return self._changed.wait_for(lambda: self._news != before, timeout)
 
-    def latest(self, now: float) -> Tuple[Optional[ImageSet], str]:
+    def latest(self, now: float) -> Tuple[Optional[ImageSet[MessageT]], str]:
         """The newest usable set, or None and a sentence naming the camera and what is wrong."""
         with self._changed:
             problem = self._stale(now)
@@ -94,10 +96,10 @@ class CameraSync:
             stamp = min(entry[0] for entry in chosen.values())
             return ImageSet({view: entry[1] for view, entry in chosen.items()}, stamp, spread), ""
 
-    def _nearest(self, stamp_ns: int) -> Dict[str, Entry]:
+    def _nearest(self, stamp_ns: int) -> Dict[str, Entry[MessageT]]:
         return {view: min(queue, key=lambda entry: abs(entry[0] - stamp_ns)) for view, queue in self._queues.items()}
 
-    def _tightest(self, now: float) -> Optional[Dict[str, Entry]]:
+    def _tightest(self, now: float) -> Optional[Dict[str, Entry[MessageT]]]:
         """The newest set within the spread around any recent message: free-running cameras may pair up better there."""
         recent = sorted({entry[0] for queue in self._queues.values() for entry in queue
                          if now - entry[0] * 1e-9 <= self.max_age}, reverse=True)
@@ -125,6 +127,6 @@ class CameraSync:
         return ""
 
 
-def _spread(chosen: Mapping[str, Entry]) -> float:
+def _spread(chosen: Mapping[str, Entry[MessageT]]) -> float:
     stamps = [entry[0] for entry in chosen.values()]
     return (max(stamps) - min(stamps)) * 1e-9

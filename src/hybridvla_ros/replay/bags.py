@@ -7,8 +7,9 @@ import struct
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Type
 
+import genpy
 import rosbag
 from genpy import DeserializationError
 from genpy.dynamic import MsgGenerationException
@@ -18,6 +19,9 @@ from hybridvla_core.errors import HybridVLAError
 MAGIC = b"#ROSBAG V"
 SPLIT_GAP_S = 5.0       # files of one split recording follow each other this closely
 BROKEN = (rosbag.ROSBagException, struct.error, EOFError, ValueError, KeyError, IndexError, AttributeError)
+
+#: A message as it lies in a bag: type, bytes, digest of the definition, place, and the class that reads it.
+Raw = Tuple[str, bytes, str, Tuple[int, int], Type[genpy.Message]]
 
 
 class BagError(HybridVLAError):
@@ -29,7 +33,7 @@ class BagFile:
     """An open bag. topics: topic -> type; begin, end: s of recording; notes: what was done to read it."""
 
     path: Path
-    bag: Any
+    bag: rosbag.Bag
     topics: Dict[str, str]
     begin: float
     end: float
@@ -38,7 +42,7 @@ class BagFile:
     def close(self) -> None:
         self.bag.close()
 
-    def read(self, topics: Sequence[str]) -> Iterator[Tuple[str, Any, float]]:
+    def read(self, topics: Sequence[str]) -> Iterator[Tuple[str, Raw, float]]:
         """(topic, raw message, time of recording s) in the order of recording; raises BagError for a broken chunk."""
         wanted = [topic for topic in topics if topic in self.topics]
         if not wanted:
@@ -57,7 +61,8 @@ class BagShelf:
     """Opens bags; damaged ones as re-indexed copies in a scratch folder that leaves with the shelf."""
 
     def __init__(self, scratch: Optional[Path] = None) -> None:
-        self._parent, self._folder = scratch, None
+        self._parent = scratch
+        self._folder: Optional[Path] = None
         self._open: List[BagFile] = []
 
     def __enter__(self) -> BagShelf:
@@ -92,7 +97,7 @@ class BagShelf:
             bag = self._reindexed(path, notes, str(error))
         return self._checked(path, bag, notes)
 
-    def _checked(self, path: Path, bag: Any, notes: List[str]) -> BagFile:
+    def _checked(self, path: Path, bag: rosbag.Bag, notes: List[str]) -> BagFile:
         try:
             if not bag.get_message_count():
                 bag.close()
@@ -106,7 +111,7 @@ class BagShelf:
         self._open.append(opened)
         return opened
 
-    def _reindexed(self, path: Path, notes: List[str], why: str = "") -> Any:
+    def _reindexed(self, path: Path, notes: List[str], why: str = "") -> rosbag.Bag:
         """A copy with a new index; the original is only read."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="hybridvla_replay_", dir=str(self._parent) if self._parent else None))
@@ -163,7 +168,7 @@ def _stem(path: Path) -> Tuple[str, Optional[int]]:
     return (str(path.parent / match.group(1)), int(match.group(2))) if match else (str(path), None)
 
 
-def message(raw: Any, topic: str, path: Path) -> Any:
+def message(raw: Raw, topic: str, path: Path) -> genpy.Message:
     """Deserialise a raw message; raises BagError naming the topic."""
     kind, data, _, _, cls = raw
     try:
@@ -172,7 +177,7 @@ def message(raw: Any, topic: str, path: Path) -> Any:
         raise BagError(f"{path}: a message on {topic} ({kind}) cannot be decoded ({_line(error)})") from error
 
 
-def header_stamp(raw: Any) -> int:
+def header_stamp(raw: Raw) -> int:
     """ns; of a message whose first field is a header, without decoding the rest."""
     _, seconds, nanoseconds = struct.unpack_from("<III", raw[1])
     return seconds * 1_000_000_000 + nanoseconds

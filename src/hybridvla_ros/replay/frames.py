@@ -5,7 +5,10 @@ import itertools
 import re
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Deque, Dict, Iterator, List, Optional, Tuple
+
+import numpy as np
 
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.evaluation.replay.rows import DECISION, PERIOD, Frame, RecordedProposal
@@ -29,11 +32,11 @@ LATE_S = 1.0                # a recorded observation that is not there so long a
 class RawImage:
     """A message not decoded yet: most are never used."""
 
-    raw: Any
+    raw: bags.Raw
     topic: str
-    path: Any
+    path: Path
 
-    def pixels(self, view: str) -> Any:
+    def pixels(self, view: str) -> np.ndarray:
         return to_rgb(bags.message(self.raw, self.topic, self.path), view)
 
 
@@ -73,7 +76,7 @@ class FrameSource:
         self._decisions: Deque[RecordedProposal] = deque(sorted(decisions, key=lambda proposal: proposal.stamp_ns))
         self.proposer = Proposer(policy, config, epoch=1, clock=lambda: self._now, monotonic=lambda: self._now)
         views = [camera.view for camera in config.cameras]
-        self.sync = CameraSync(views, config.max_camera_spread_s, config.max_observation_age_s)
+        self.sync: CameraSync[RawImage] = CameraSync(views, config.max_camera_spread_s, config.max_observation_age_s)
         self._kept: Dict[str, Deque[Tuple[int, RawImage]]] = {view: deque(maxlen=KEEP) for view in views}
         self._feed = ArmFeed(robot, self.proposer.on_arm_state)
         self._tracks = found.recording.tracks
@@ -95,7 +98,7 @@ class FrameSource:
                 yield frame
         self.observing.unmatched += len(self._decisions)
 
-    def _take(self, topic: str, raw: Any, when: float, path: Any) -> None:
+    def _take(self, topic: str, raw: bags.Raw, when: float, path: Path) -> None:
         topics = self._found.topics
         if topic in topics.images:
             stamp = bags.header_stamp(raw)
@@ -158,7 +161,7 @@ class FrameSource:
             if frame is not None:
                 yield frame
 
-    def _pick(self, proposal: RecordedProposal) -> Optional[ImageSet]:
+    def _pick(self, proposal: RecordedProposal) -> Optional[ImageSet[RawImage]]:
         """The images whose oldest stamp and spread are the proposal's."""
         begin, end = proposal.stamp_ns, proposal.stamp_ns + int(proposal.spread * 1e9)
         choices = [[entry for entry in queue if begin - SAME_STAMP_NS <= entry[0] <= end + SAME_STAMP_NS]
@@ -173,7 +176,7 @@ class FrameSource:
         return ImageSet({view: entry[1] for view, entry in zip(self._kept, best)}, min(stamps),
                         (max(stamps) - min(stamps)) * 1e-9)
 
-    def _frame(self, images: ImageSet, kind: str, recorded: Optional[RecordedProposal]) -> Optional[Frame]:
+    def _frame(self, images: ImageSet[RawImage], kind: str, recorded: Optional[RecordedProposal]) -> Optional[Frame]:
         time = self._now - self._found.begin
         try:
             pixels = {view: image.pixels(view) for view, image in images.messages.items()}

@@ -85,7 +85,7 @@ class Replay:
             pool.close()
         return self._result(contenders, scanned, unread, observed, time.monotonic() - started)
 
-    def _policy(self, folder: str) -> Any:
+    def _policy(self, folder: str) -> BatchPolicy:
         import os
 
         import torch

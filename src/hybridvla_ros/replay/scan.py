@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -20,6 +20,13 @@ from hybridvla_core.safety.status import State
 from hybridvla_ros.observation.arm_feed import ArmFeed
 from hybridvla_ros.replay import bags
 from hybridvla_ros.replay.topics import Topics
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sensor_msgs.msg import JointState
+
+    from hybridvla.msg import ActionProposal, SafetyStatus
 
 FOLLOWING = (State.ACTIVE, State.HOLDING)
 STATUS_GAP_S = 1.0          # a longer silence of the status ends an engaged span
@@ -43,7 +50,7 @@ class Scanned:
     commands: List[Track] = field(default_factory=list)
     notes: List[str] = field(default_factory=list)
 
-    def read(self, topics: Sequence[str]) -> Any:
+    def read(self, topics: Sequence[str]) -> Iterator[Tuple[str, bags.Raw, float, Path]]:
         """(topic, raw message, time of recording s, path) of all files, one after the other."""
         for opened in self.files:
             for topic, raw, when in opened.read(topics):
@@ -116,7 +123,7 @@ class _Reader:
         self._status_at = -math.inf
         self._renames = {arm: found.topics.names.get(arm, {}) for arm in watches}
 
-    def take(self, topic: str, raw: Any, when: float, path: Any) -> None:
+    def take(self, topic: str, raw: bags.Raw, when: float, path: Path) -> None:
         found, topics = self._found, self._found.topics
         time = when - found.begin
         if topic in topics.images:
@@ -143,19 +150,19 @@ class _Reader:
         elif topic == topics.status:
             self._status(bags.message(raw, topic, path), when)
 
-    def _renamed(self, message: Any, arms: List[str]) -> Any:
+    def _renamed(self, message: JointState, arms: List[str]) -> JointState:
         for arm in arms:
             message.name = [self._renames[arm].get(name, name) for name in message.name]
         return message
 
-    def _joints(self, arms: List[str], message: Any, when: float, time: float) -> None:
+    def _joints(self, arms: List[str], message: JointState, when: float, time: float) -> None:
         self._renamed(message, arms)
         for arm in arms:
             if self._watches[arm].add(time, message.name):
                 self._found.streams[f"joints {arm}"].add(time, message.header.stamp.to_sec())
         self._feed.on_joints(message, arms, when)
 
-    def _status(self, message: Any, when: float) -> None:
+    def _status(self, message: SafetyStatus, when: float) -> None:
         # A dry run moves nothing: whoever moved the robot then followed the instruction by other means.
         self.saw_status = self.saw_status or not message.dry_run
         following = message.state in FOLLOWING and not message.dry_run
@@ -180,7 +187,7 @@ class _Reader:
         return self._spans
 
 
-def read_proposal(message: Any) -> Optional[RecordedProposal]:
+def read_proposal(message: ActionProposal) -> Optional[RecordedProposal]:
     """A recorded `ActionProposal`; None for one that holds the arms or is not well formed."""
     if message.kind != ACTION_KIND or not message.action or not message.action_dim \
             or len(message.action) % message.action_dim:

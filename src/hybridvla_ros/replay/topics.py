@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.topics import joint_topics
 from hybridvla_ros.messages.arm_reader import fingers_of
+
+if TYPE_CHECKING:
+    from hybridvla_core.robots.arm import ArmConfig
 
 IMAGE_TYPES = ("sensor_msgs/Image", "sensor_msgs/CompressedImage")
 EXPECTED = {"joints": "sensor_msgs/JointState", "instruction": "std_msgs/String",
@@ -171,7 +174,7 @@ def _optional(topic: str, key: str, found: Mapping[str, str], notes: List[str]) 
     return ""
 
 
-def _renamed(arm: Any, given: TopicMap) -> Dict[str, str]:
+def _renamed(arm: ArmConfig, given: TopicMap) -> Dict[str, str]:
     names: Dict[str, str] = {}
     if arm.name in given.joint_names:
         names.update(_pairs(arm.name, given.joint_names[arm.name], arm.joint_names, "joint_names"))
@@ -180,7 +183,7 @@ def _renamed(arm: Any, given: TopicMap) -> Dict[str, str]:
     return names
 
 
-def _pairs(arm: str, theirs: Tuple[str, ...], ours: Any, key: str) -> Dict[str, str]:
+def _pairs(arm: str, theirs: Tuple[str, ...], ours: Sequence[str], key: str) -> Dict[str, str]:
     if len(theirs) != len(ours):
         raise ConfigurationError(f"the topic map gives {len(theirs)} {key} for arm {arm}, the robot has {len(ours)}")
     return dict(zip(theirs, ours))

@@ -11,6 +11,7 @@ from hybridvla_core.contracts import ArmState, Kind, Mode, PolicyState, Pose, Pr
 from hybridvla_core.errors import ConfigurationError, ObservationError
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.policy.fit import image_preparer
 from hybridvla_core.policy.proposing.proposer import Proposer, check_fit
 from hybridvla_core.robots.config import RobotConfig
 
@@ -164,6 +165,14 @@ def test_what_does_not_fit_is_refused(desk):
     desk.policy.cameras = ("front", "wrist")
     with pytest.raises(ConfigurationError, match="cameras"):
         check_fit(desk.policy, desk.config, desk.robot)
+
+
+
+@pytest.mark.parametrize("key", ["prepare_on_arrival", "reduced_jpeg"])
+def test_a_policy_that_cannot_prepare_images_is_refused_before_the_first_of_them(desk, key):
+    assert image_preparer(desk.policy, desk.config) is None
+    with pytest.raises(ConfigurationError, match="Still cannot prepare images"):
+        image_preparer(desk.policy, replace(desk.config, **{key: True}))
 
 
 def test_an_observation_waits_for_arm_states_up_to_its_stamp_but_not_for_ever(desk):

@@ -11,9 +11,10 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.policy.cameras import CameraSource
+from hybridvla_core.policy.fit import image_preparer
 from hybridvla_core.transforms.images import PreparedImage
 from hybridvla_ros.observation import camera_feed
-from hybridvla_ros.observation.camera_feed import CameraFeed, Frame
+from hybridvla_ros.observation.camera_feed import CameraFeed, CameraImage
 from hybridvla_ros.policy_node import PolicyNode
 
 SMOOTH = cv2.resize(np.random.default_rng(2).integers(0, 256, (6, 8, 3), dtype=np.uint8), (640, 480),
@@ -42,7 +43,8 @@ def feed(monkeypatch, policy):
     monkeypatch.setattr(camera_feed.rospy.Time, "now", lambda: rospy.Time.from_sec(NOW))
 
     def make(early=False, reduced=False):
-        node = SimpleNamespace(policy=policy, config=SimpleNamespace(prepare_on_arrival=early, reduced_jpeg=reduced))
+        config = SimpleNamespace(prepare_on_arrival=early, reduced_jpeg=reduced)
+        node = SimpleNamespace(policy=policy, config=config, _preparer=image_preparer(policy, config))
         return CameraFeed([CameraSource("front", "/front")], 0.03, 0.5,
                           lambda message, view: PolicyNode._convert(node, message, view), early)
     return make
@@ -114,6 +116,6 @@ def test_a_frame_is_converted_early_once_or_when_it_is_used(early):
     def convert(message, view):
         calls.append(view)
         return message
-    frame = Frame("picture", "front", convert, early)
+    frame = CameraImage("picture", "front", convert, early)
     assert calls == (["front"] if early else [])
     assert frame.image("front") == "picture" and calls == ["front"]

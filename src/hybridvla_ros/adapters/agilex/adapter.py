@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
-from typing import Any, Dict, List, Sequence, Tuple
+from types import ModuleType
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import rospy
@@ -17,7 +18,7 @@ from geometry_msgs.msg import Pose as PoseMessage
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
-from std_srvs.srv import Trigger, TriggerResponse
+from std_srvs.srv import Trigger, TriggerRequest, TriggerResponse
 
 from hybridvla_core.contracts import ArmState
 from hybridvla_core.errors import ConfigurationError
@@ -38,7 +39,7 @@ STREAMING_S = 0.5        # after that long a stream the driver has switched the 
 PAUSE_S = 0.1            # silence of ours that ends a stream
 
 
-def piper_messages() -> Any:
+def piper_messages() -> ModuleType:
     """The message package of the driver. Raises ConfigurationError where it is not installed."""
     try:
         import piper_msgs.msg as messages
@@ -60,7 +61,7 @@ class AgilexArm:
         self._fingers = fingers_of(arm)[0]
         self._probe = UnitProbe(arm, config)
         self._stream = ArmStream(arm, config)
-        self._status: Any = None
+        self._status: Optional[agilex_status.PiperStatus] = None
         self._disabled, self._controlled = "", False
         self._status_at = self._joints_at = self._back_at = self._sent_at = self._began_at = self._astray_at = float("-inf")
         self.command_topic = arm.topics["command" if self.joint_door else "pose_command"]
@@ -75,14 +76,14 @@ class AgilexArm:
 
     # Inputs --------------------------------------------------------------------------------------------------------
 
-    def _on_status(self, message: Any) -> None:
+    def _on_status(self, message: agilex_status.PiperStatus) -> None:
         self._status, self._status_at = message, time.monotonic()
 
     def on_enable_flag(self, enabled: bool) -> None:
         """Somebody switched the motors on or off; what was seen as off stays so until it is switched on."""
         self._disabled = "" if enabled else "the motors were switched off by /enable_flag; call /hybridvla/robot/enable"
 
-    def _on_pose(self, message: Any) -> None:
+    def _on_pose(self, message: rospy.AnyMsg) -> None:
         if self._probe.done:
             return
         kind = message._connection_header.get("type", "")
@@ -234,7 +235,7 @@ class AgilexAdapter(RobotAdapter):
         for arm in self._arms.values():
             arm.on_enable_flag(message.data)
 
-    def _on_enable(self, _request: Any) -> TriggerResponse:
+    def _on_enable(self, _request: TriggerRequest) -> TriggerResponse:
         """Motors on, for every arm. The driver closes the grippers at that; nothing here ever switches motors off."""
         stopped = self._safety.state == State.STOPPED
         if any(arm.commanded for arm in self._arms.values()) and not stopped:

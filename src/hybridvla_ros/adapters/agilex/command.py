@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Optional
+from typing import Callable, Optional, Protocol
 
 import numpy as np
 import rospy
@@ -16,6 +16,19 @@ from hybridvla_core.safety.status import ArmCommand
 from hybridvla_ros.adapters.agilex.probe import SCALES
 
 KEPT = 0.05      # openings nearer than this to the one when the stream ended: nobody has moved the gripper since
+
+
+
+class PosCmd(Protocol):
+    """The fields of a `piper_msgs/PosCmd`: the flange's pose and the gripper, in the driver's units."""
+
+    x: float
+    y: float
+    z: float
+    roll: float
+    pitch: float
+    yaw: float
+    gripper: float
 
 
 class ArmStream:
@@ -59,7 +72,7 @@ class ArmStream:
         message.effort = [0.0] * 6 + [self._config.gripper_effort_nm]
         return message
 
-    def pos_cmd(self, command: ArmCommand, units: str, now: float, kind: Any) -> Any:
+    def pos_cmd(self, command: ArmCommand, units: str, now: float, kind: Callable[..., PosCmd]) -> Optional[PosCmd]:
         """The flange's pose in the units that the driver was found to speak, at `pos_cmd_hz`; None in between."""
         self._take(command)
         if now - self._pos_sent_at < 1.0 / self._config.pos_cmd_hz:
@@ -86,7 +99,7 @@ class ArmStream:
         self._ended_at = self._measured
 
 
-def tool_pose(message: Any, arm: ArmConfig, units: str) -> Pose:
+def tool_pose(message: PosCmd, arm: ArmConfig, units: str) -> Pose:
     """The tool centre point that a PosCmd asks for, in the arm's base frame."""
     metre, radian = SCALES[units]
     turn = Rotation.from_euler("xyz", radian * np.array([message.roll, message.pitch, message.yaw]))

@@ -1,7 +1,15 @@
 """What an AgileX arm's status means for us. Field meanings: piper_sdk, arm_feedback_status.py."""
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
+
+
+class PiperStatus(Protocol):
+    """What is read of a `piper_msgs/PiperStatusMsg`, besides `communication_status_joint_1` to `_6`."""
+
+    ctrl_mode: int
+    arm_status: int
+
 
 CAN_CONTROL, STANDBY = 1, 0
 MODES = {2: "in teach mode", 3: "under Ethernet control", 4: "under wifi control", 5: "under remote control",
@@ -19,7 +27,7 @@ ADVICE = {1: "release it, then reset the arm", 6: "call /hybridvla/robot/enable"
 DISABLED = "the arm went to standby while it was commanded: it has been disabled; call /hybridvla/robot/enable"
 
 
-def problem(status: Any) -> str:
+def problem(status: PiperStatus) -> str:
     """Why the arm does not take commands, or an empty string. status: piper_msgs/PiperStatusMsg."""
     if status.arm_status:
         text = FAULTS.get(status.arm_status, f"status {status.arm_status}")

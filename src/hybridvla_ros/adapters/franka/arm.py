@@ -5,7 +5,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Callable, Iterator, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Iterator, Optional, Tuple
 
 import numpy as np
 import rospy
@@ -24,6 +24,9 @@ from hybridvla_ros.adapters.franka import driver as driver_module
 from hybridvla_ros.adapters.franka import reading
 from hybridvla_ros.adapters.franka.gripper import FrankaHand, GripperWorker
 from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of, source_of
+
+if TYPE_CHECKING:
+    from franka_msgs.msg import FrankaState
 
 STATE_SILENT_S = 0.1     # after it, joint states alone speak for the arm
 LOCK_S = 12.0
@@ -60,7 +63,7 @@ class FrankaArm:
         self.controller = (self.franka.impedance_controller if config.door == "cartesian"
                            else self.franka.trajectory_controller)
         self.hands_off = threading.Lock()
-        self.state: Any = None
+        self.state: Optional[FrankaState] = None
         self.heard = self.joints_heard = float("-inf")
         self.joint_names: Tuple[str, ...] = ()
         self.rate = reading.RateMeter()
@@ -96,7 +99,7 @@ class FrankaArm:
         node = f"/{self.franka.impedance_controller}/dynamic_reconfigure_compliance_param_node"
         rospy.Subscriber(f"{node}/parameter_updates", Config, self._on_compliance, queue_size=2)
 
-    def _on_franka(self, message: Any) -> None:
+    def _on_franka(self, message: FrankaState) -> None:
         self.state, self.heard = message, time.monotonic()
         self.rate.add(message.time)
         self._last = ArmState(

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import rosgraph
 import rospy
@@ -40,7 +39,7 @@ class CommandWatch:
         rospy.Subscriber(self._arm.command_topic, rospy.AnyMsg, self._on_command, queue_size=20, tcp_nodelay=True)
         start_worker("watching our controller", self._watch)
 
-    def _on_command(self, message: Any) -> None:
+    def _on_command(self, message: rospy.AnyMsg) -> None:
         sender = message._connection_header.get("callerid", "")
         if sender == rospy.get_name():
             return

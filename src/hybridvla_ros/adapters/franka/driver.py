@@ -1,9 +1,10 @@
 """franka_control's and the controller manager's services, error recovery and stiffness, each with a sentence on failure."""
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, Sequence
+from typing import Dict, Iterable, Sequence
 
 import actionlib
+import genpy
 import rospy
 from dynamic_reconfigure import DynamicReconfigureException
 from dynamic_reconfigure.client import Client
@@ -38,7 +39,7 @@ class FrankaDriver:
         messages()
         self._franka = franka
 
-    def _call(self, service: str, kind: Any, **fields: Any) -> Any:
+    def _call(self, service: str, kind: type, **fields: object) -> genpy.Message:
         try:
             rospy.wait_for_service(service, SERVICE_S)
             return rospy.ServiceProxy(service, kind)(**fields)
@@ -80,7 +81,7 @@ class FrankaDriver:
 
     # The robot -----------------------------------------------------------------------------------------------------
 
-    def _configure(self, service: str, kind: Any, **fields: Any) -> None:
+    def _configure(self, service: str, kind: type, **fields: object) -> None:
         answer = self._call(f"{CONTROL}/{service}", kind, **fields)
         if not answer.success:
             raise DriverError(f"{CONTROL}/{service} was refused: {answer.error}; it works only while no controller moves the arm")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, Optional, Protocol, Tuple
 
 from hybridvla_core.contracts import GripperState
 from hybridvla_ros.runtime.workers import start_worker
@@ -20,10 +20,27 @@ BELOW_MAX_M = 0.0005
 CLOSED_M = 0.004     # nothing thinner counts as held
 
 
-class GripperWorker:
-    """connect: returns a `Hand` (see `FrankaHand`); called in the worker's thread. clock: monotonic seconds."""
 
-    def __init__(self, hand: Any, deadline_s: float, slip_m: float, clock: Callable[[], float] = time.monotonic) -> None:
+class Hand(Protocol):
+    """A gripper that carries out one goal at a time."""
+
+    def send(self, opening: float) -> str:
+        """Begins a goal, 0 closed to 1 open; returns a sentence when it could not."""
+
+    def finished(self) -> bool:
+        """Tells whether the goal has ended."""
+
+    def problem(self) -> str:
+        """Says why the goal that ended was not reached; empty when it was."""
+
+    def stop(self, seconds: float) -> None:
+        """Asks it to stop and waits at most so long, s; no more than a request."""
+
+
+class GripperWorker:
+    """hand: what it works with; only its own thread calls it. clock: monotonic seconds."""
+
+    def __init__(self, hand: Hand, deadline_s: float, slip_m: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._hand, self._deadline, self._slip, self._clock = hand, deadline_s, slip_m, clock
         self._wake = threading.Condition()
         self._wanted: Optional[float] = None

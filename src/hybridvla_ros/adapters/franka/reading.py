@@ -1,7 +1,7 @@
 """What a `FrankaState` means. No ROS here: any object with the message's fields will do."""
 from __future__ import annotations
 
-from typing import Any, List, Tuple
+from typing import List, Protocol, Sequence, Tuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -17,23 +17,39 @@ ADVICE = {REFLEX: "clear the cause, then call /hybridvla/robot/recover",
           RECOVERY: "wait until the recovery has ended", OTHER: "look at Desk"}
 
 
-def matrix(columns: Any) -> np.ndarray:
+
+class Flags(Protocol):
+    """A `franka_msgs/Errors`: one flag a field."""
+
+    __slots__: Sequence[str]
+
+
+class RobotState(Protocol):
+    """What is read of a `franka_msgs/FrankaState`."""
+
+    robot_mode: int
+    current_errors: Flags
+    last_motion_errors: Flags
+    F_T_EE: Sequence[float]
+
+
+def matrix(columns: Sequence[float]) -> np.ndarray:
     """A 4 x 4 matrix from franka_ros' column-major sixteen numbers."""
     return np.reshape(np.asarray(columns, dtype=float), (4, 4)).T
 
 
-def pose(columns: Any) -> Pose:
+def pose(columns: Sequence[float]) -> Pose:
     """Position and quaternion of a column-major pose; the rotation is made orthonormal."""
     values = matrix(columns)
     return Pose(values[:3, 3].copy(), Rotation.from_matrix(values[:3, :3]).as_quat())
 
 
-def errors(flags: Any) -> List[str]:
+def errors(flags: Flags) -> List[str]:
     """Names of the flags that are set in a `franka_msgs/Errors`."""
     return [name for name in flags.__slots__ if getattr(flags, name) is True]
 
 
-def mode_problem(state: Any, commanded: bool) -> str:
+def mode_problem(state: RobotState, commanded: bool) -> str:
     """Why the robot takes no commands, or an empty string. Errors do not latch in `current_errors`, so the mode decides
     and the cause is read from `last_motion_errors`. commanded: a controller of ours should be moving it."""
     mode = int(state.robot_mode)
@@ -46,14 +62,14 @@ def mode_problem(state: Any, commanded: bool) -> str:
     return f"robot mode {name}{' (' + ', '.join(cause) + ')' if cause else ''}: {ADVICE.get(mode, 'look at Desk')}"
 
 
-def tool_error(state: Any, arm: ArmConfig) -> Tuple[float, float]:
+def tool_error(state: RobotState, arm: ArmConfig) -> Tuple[float, float]:
     """Distance m and angle rad between the driver's end-effector frame (F_T_EE) and the configured tool."""
     theirs = matrix(state.F_T_EE)
     turn = Rotation.from_matrix(theirs[:3, :3]) * Rotation.from_quat(arm.tool.quaternion_xyzw).inv()
     return float(np.linalg.norm(theirs[:3, 3] - np.array(arm.tool.position_m))), float(turn.magnitude())
 
 
-def tool_problem(state: Any, arm: ArmConfig, tolerance_m: float, tolerance_rad: float) -> str:
+def tool_problem(state: RobotState, arm: ArmConfig, tolerance_m: float, tolerance_rad: float) -> str:
     """A sentence when the end-effector frame is not the configured tool."""
     distance, angle = tool_error(state, arm)
     if distance <= tolerance_m and angle <= tolerance_rad:
