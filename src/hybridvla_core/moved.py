@@ -1,4 +1,4 @@
-"""Old names of modules that have moved: importing one says where its contents are now. Kept for one release.
+"""Old names of modules and classes: importing one says what it is called and where it is now. Kept for one release.
 
 The finder stands at the end of `sys.meta_path`, so it is asked only for names that nothing else has found.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 from importlib.abc import MetaPathFinder
 from types import ModuleType
-from typing import Dict, Optional, Sequence
+from typing import Callable, Dict, NoReturn, Optional, Sequence
 
 #: Old name -> the module that holds its contents now. Some old names are folders today.
 MOVED: Dict[str, str] = {
@@ -153,6 +153,28 @@ MOVED: Dict[str, str] = {
     "hybridvla_sim.studio": "hybridvla_sim.tasks.blocks.pictures",
     "hybridvla_sim.tasks": "hybridvla_sim.tasks.blocks.task",
 }
+
+
+#: Module -> old name of something in it -> today's.
+RENAMED: Dict[str, Dict[str, str]] = {
+    "hybridvla_core.evaluation.replay.settings": {
+        f"{name}Settings": f"{name}Config" for name in ("Motion", "Stream", "Error", "Path", "Filter", "Latency")},
+    "hybridvla_core.evaluation.replay.truth": {"Recording": "RecordedMotion"},
+    "hybridvla_ros.observation.camera_feed": {"Frame": "CameraImage"},
+}
+
+
+def old_names(module: str) -> Callable[[str], NoReturn]:
+    """Returns what a module takes as its `__getattr__`, so that an old name is answered with today's.
+
+    Args:
+        module: Its full name.
+    """
+    def answer(name: str) -> NoReturn:
+        if name in RENAMED[module]:
+            raise ImportError(f"{module}.{name} is called {RENAMED[module][name]} now", name=module)
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    return answer
 
 
 class MovedFinder(MetaPathFinder):

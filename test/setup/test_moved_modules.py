@@ -37,6 +37,14 @@ def test_a_name_of_a_module_that_is_a_folder_today_is_answered_too():
     assert motion.Motion
 
 
+@pytest.mark.parametrize("module, old, new", [(module, old, new) for module, names in moved.RENAMED.items()
+                                              for old, new in names.items()])
+def test_an_old_name_of_a_class_is_answered_with_the_new_one(module, old, new):
+    with pytest.raises(ImportError, match=rf"{module}.{old} is called {new} now"):
+        exec(f"from {module} import {old}")
+    assert getattr(importlib.import_module(module), new)
+
+
 @pytest.mark.parametrize("package", ["hybridvla_core", "hybridvla_ros", "hybridvla_sim"])
 def test_any_package_of_ours_brings_the_answers(package):
     code = f"import {package}, sys; print(sum(type(f).__name__ == 'MovedFinder' for f in sys.meta_path))"

@@ -20,7 +20,7 @@ from hybridvla_core.data.lerobot.writer import TRAIN, VALIDATION, DatasetWriter,
 from hybridvla_core.errors import DataError, HybridVLAError
 from hybridvla_core.evaluation.replay.rows import Frame
 from hybridvla_core.evaluation.replay.settings import ReplayConfig
-from hybridvla_core.evaluation.replay.truth import Recording
+from hybridvla_core.evaluation.replay.truth import RecordedMotion
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
@@ -222,7 +222,7 @@ class FromBags:
         convention = self.config.convention
         recording = found.recording
         if convention.delta_base == "commanded" and found.commands:
-            recording = Recording(found.commands, recording.instructions, recording.engaged)
+            recording = RecordedMotion(found.commands, recording.instructions, recording.engaged)
         if convention.action_period_s > 0.0:
             return DenseLabels(recording, convention)
         return KeyframeLabels(recording, convention, self.settings.motion, every=not self.options.keyframes_only)

@@ -9,8 +9,8 @@ import numpy as np
 from hybridvla_core.data.lerobot.layout import NEXT_KEYFRAME, NEXT_POSE
 from hybridvla_core.errors import DataError
 from hybridvla_core.evaluation.replay.rows import Frame
-from hybridvla_core.evaluation.replay.settings import MotionSettings
-from hybridvla_core.evaluation.replay.truth import Recording, TruthFinder
+from hybridvla_core.evaluation.replay.settings import MotionConfig
+from hybridvla_core.evaluation.replay.truth import RecordedMotion, TruthFinder
 from hybridvla_core.transforms.conventions import ActionConvention, target_to_action
 
 LONGEST_GAP = 1.8       # periods between two rows; more would make one action of two
@@ -26,7 +26,7 @@ class DenseLabels:
 
     kind = NEXT_POSE
 
-    def __init__(self, recording: Recording, convention: ActionConvention) -> None:
+    def __init__(self, recording: RecordedMotion, convention: ActionConvention) -> None:
         self._tracks, self._convention = recording.tracks, convention
         self._last = -math.inf
 
@@ -52,7 +52,7 @@ class KeyframeLabels:
         every: every frame is a row; otherwise only the frames at which a keyframe has been reached.
     """
 
-    def __init__(self, recording: Recording, convention: ActionConvention, motion: MotionSettings, every: bool) -> None:
+    def __init__(self, recording: RecordedMotion, convention: ActionConvention, motion: MotionConfig, every: bool) -> None:
         self._finder = TruthFinder(recording, convention, motion)
         self._convention, self._every, self._next = convention, every, -math.inf
         self.kind = NEXT_KEYFRAME if every else NEXT_POSE

@@ -9,6 +9,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import CompressedImage, Image
 
 from hybridvla_core.errors import ObservationError
+from hybridvla_core.moved import old_names
 from hybridvla_core.policy.cameras import CameraSource
 from hybridvla_core.policy.interface import ReadyImage
 from hybridvla_ros.messages.images import to_rgb
@@ -106,3 +107,6 @@ class CameraFeed:
             return DiagnosticStatus.ERROR, problem, values
         return (DiagnosticStatus.WARN, "; ".join(warnings), values) if warnings else (
             DiagnosticStatus.OK, "all views arrive", values)
+
+
+__getattr__ = old_names(__name__)

@@ -14,7 +14,7 @@ from hybridvla_core.evaluation.replay.evaluator import Evaluator
 from hybridvla_core.evaluation.replay.filtering import FilterPool
 from hybridvla_core.evaluation.replay.rows import RecordedProposal
 from hybridvla_core.evaluation.replay.settings import ReplayConfig
-from hybridvla_core.evaluation.replay.truth import Recording, TruthFinder
+from hybridvla_core.evaluation.replay.truth import RecordedMotion, TruthFinder
 from hybridvla_core.evaluation.replay.verdict import FAIL, Check, as_data, judge_policy, judge_recording, reasons, verdict
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
@@ -219,8 +219,8 @@ class Replay:
         return summary, judge_policy(summary, sensed, latency, self.settings)
 
 
-def _truth_of(found: Scanned, config: PolicyConfig) -> Recording:
+def _truth_of(found: Scanned, config: PolicyConfig) -> RecordedMotion:
     """Measured motion; for a policy whose deltas add to the last command, what was commanded where the bag tells."""
     if config.convention.delta_base == "commanded" and found.commands:
-        return Recording(found.commands, found.recording.instructions, found.recording.engaged)
+        return RecordedMotion(found.commands, found.recording.instructions, found.recording.engaged)
     return found.recording

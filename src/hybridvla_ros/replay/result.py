@@ -16,6 +16,7 @@ from hybridvla_core.evaluation.replay.report.filmstrip import Projection
 from hybridvla_core.evaluation.replay.rows import Frame
 from hybridvla_core.evaluation.replay.verdict import Check
 from hybridvla_core.policy.interface import BatchPolicy
+from hybridvla_core.report.statistics import quantiles
 from hybridvla_ros.replay.frames import Observing
 from hybridvla_ros.replay.scan import Scanned
 
@@ -89,7 +90,7 @@ def observing_data(observing: Observing) -> Dict[str, Any]:
     return {"due": observing.due, "missed": observing.missed, "unmatched_proposals": observing.unmatched,
             "problems": {f"{text} (first at {observing.first[text]:.2f} s)": count
                          for text, count in observing.problems.most_common()},
-            "spread_p99_s": round(float(np.percentile(spreads, 99)), 5) if len(spreads) else None}
+            "spread_p99_s": quantiles(spreads, {"p99": 99.0}, 5)["p99"] if spreads else None}
 
 
 def projections(found: Scanned) -> Dict[str, Projection]:

@@ -13,7 +13,7 @@ from hybridvla_core.evaluation.replay.health import NameWatch, StreamHealth
 from hybridvla_core.evaluation.replay.rows import RecordedProposal
 from hybridvla_core.evaluation.replay.settings import ReplayConfig
 from hybridvla_core.evaluation.replay.track import Track
-from hybridvla_core.evaluation.replay.truth import Recording
+from hybridvla_core.evaluation.replay.truth import RecordedMotion
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.status import State
@@ -43,7 +43,7 @@ class Scanned:
     topics: Topics
     begin: float
     duration: float
-    recording: Recording
+    recording: RecordedMotion
     streams: Dict[str, StreamHealth]
     proposals: List[RecordedProposal] = field(default_factory=list)
     infos: Dict[str, Tuple[float, ...]] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Scanner:
         streams.update({f"joints {arm}": StreamHealth(f"joints of arm {arm}", rules.joints_max_gap_s,
                                                       rules.joints_min_rate_hz, rules) for arm in tracks})
         order = list(self._policy.convention.arms)
-        found = Scanned(name, files, topics, begin, duration, Recording([tracks[arm] for arm in order]), streams,
+        found = Scanned(name, files, topics, begin, duration, RecordedMotion([tracks[arm] for arm in order]), streams,
                         notes=[f"{opened.path.name}: {note}" for opened in files for note in opened.notes] + list(topics.notes))
         watches = {arm.name: NameWatch(arm.name, arm.joint_names, streams[f"joints {arm.name}"])
                    for arm in self._robot.arms}

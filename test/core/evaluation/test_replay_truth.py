@@ -8,7 +8,7 @@ from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Pose
 from hybridvla_core.evaluation.replay.settings import ReplayConfig
 from hybridvla_core.evaluation.replay.track import Track
-from hybridvla_core.evaluation.replay.truth import Recording, TruthFinder
+from hybridvla_core.evaluation.replay.truth import RecordedMotion, TruthFinder
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 
@@ -39,7 +39,7 @@ GRIPS = ((2.3, 0.55), (5.3, 1.0))
 
 @pytest.fixture
 def finder():
-    recording = Recording([track(MOTION, GRIPS)], [(0.0, "do it")])
+    recording = RecordedMotion([track(MOTION, GRIPS)], [(0.0, "do it")])
     return TruthFinder(recording, CONVENTION, SETTINGS.motion)
 
 
@@ -61,9 +61,9 @@ def test_at_rest_before_the_grasp_the_grasp_is_still_to_come_and_after_it_the_ne
 def test_what_cannot_be_compared_says_why(finder):
     assert "gripper is on its way" in finder.find(2.35)[1]
     assert "nothing more" in finder.find(6.5)[1]
-    recording = Recording([track(MOTION, GRIPS)], [(0.0, "do it"), (1.5, "do that")])
+    recording = RecordedMotion([track(MOTION, GRIPS)], [(0.0, "do it"), (1.5, "do that")])
     assert "ended before" in TruthFinder(recording, CONVENTION, SETTINGS.motion).find(1.2)[1]
-    recording = Recording([track(MOTION, GRIPS)], [(0.0, "do it")], engaged=[(3.0, 6.0)])
+    recording = RecordedMotion([track(MOTION, GRIPS)], [(0.0, "do it")], engaged=[(3.0, 6.0)])
     assert "did not follow" in TruthFinder(recording, CONVENTION, SETTINGS.motion).find(1.2)[1]
 
 
@@ -71,7 +71,7 @@ def test_dense_actions_are_compared_one_period_later():
     from dataclasses import replace
 
     dense = replace(CONVENTION, action_period_s=0.5)
-    truth, _ = TruthFinder(Recording([track(MOTION)], [(0.0, "do it")]), dense, SETTINGS.motion).find(1.2)
+    truth, _ = TruthFinder(RecordedMotion([track(MOTION)], [(0.0, "do it")]), dense, SETTINGS.motion).find(1.2)
     assert truth.at == pytest.approx(1.7) and truth.arms[0].pose.position[0] == pytest.approx(0.44, abs=0.005)
 
 

@@ -6,7 +6,7 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence
 
 import numpy as np
 
-from hybridvla_core.evaluation.replay.settings import StreamSettings
+from hybridvla_core.evaluation.replay.settings import StreamConfig
 
 MOST_EVENTS = 12     # of one kind; the rest is counted
 
@@ -14,7 +14,7 @@ MOST_EVENTS = 12     # of one kind; the rest is counted
 class StreamHealth:
     """One camera or joint stream, fed with every message. Times: s since the recording's begin; stamps: s."""
 
-    def __init__(self, name: str, max_gap: Optional[float], min_rate: Optional[float], settings: StreamSettings) -> None:
+    def __init__(self, name: str, max_gap: Optional[float], min_rate: Optional[float], settings: StreamConfig) -> None:
         self.name, self._max_gap, self._min_rate, self._settings = name, max_gap, min_rate, settings
         self.count = 0
         self._intervals = array("f")

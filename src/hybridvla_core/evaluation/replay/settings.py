@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Optional
 
 from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.moved import old_names
 
 
 def _positive(section: str, config: object, optional: bool = True) -> None:
@@ -15,7 +16,7 @@ def _positive(section: str, config: object, optional: bool = True) -> None:
 
 
 @dataclass(frozen=True)
-class MotionSettings:
+class MotionConfig:
     """How the recorded motion is read.
 
     A keyframe is where the arms come to rest (slower than rest_* for rest_s) or where a gripper changes by more than
@@ -38,7 +39,7 @@ class MotionSettings:
 
 
 @dataclass(frozen=True)
-class StreamSettings:
+class StreamConfig:
     """Cameras and joint states. max_stamp_step_s: a stamp may move this much against the time of recording."""
 
     camera_min_rate_hz: Optional[float]
@@ -54,7 +55,7 @@ class StreamSettings:
 
 
 @dataclass(frozen=True)
-class ErrorSettings:
+class ErrorConfig:
     """Predicted against recorded targets. gain: predicted over recorded displacement along an axis, about 1."""
 
     min_compared: int
@@ -75,7 +76,7 @@ class ErrorSettings:
 
 
 @dataclass(frozen=True)
-class PathSettings:
+class PathConfig:
     """The ensemble: how much of it is fused and how far its paths lie apart. Not judged with one path."""
 
     min_fused_share: Optional[float]
@@ -87,7 +88,7 @@ class PathSettings:
 
 
 @dataclass(frozen=True)
-class FilterSettings:
+class FilterConfig:
     """run_s: how long each proposal is executed by the filter; one whose target moved by new_target_* runs to its end,
     at most one in full_every_s of recorded time (a new instruction always does).
 
@@ -107,7 +108,7 @@ class FilterSettings:
 
 
 @dataclass(frozen=True)
-class LatencySettings:
+class LatencyConfig:
     """Of one prediction at a time on this machine, ms; null unless the machine is the robot's."""
 
     max_median_ms: Optional[float]
@@ -142,10 +143,13 @@ class SensitivityConfig:
 class ReplayConfig:
     """The whole file; a null threshold is reported and not judged."""
 
-    motion: MotionSettings
-    streams: StreamSettings
-    errors: ErrorSettings
-    paths: PathSettings
-    filter: FilterSettings
-    latency: LatencySettings
+    motion: MotionConfig
+    streams: StreamConfig
+    errors: ErrorConfig
+    paths: PathConfig
+    filter: FilterConfig
+    latency: LatencyConfig
     senses: SensitivityConfig
+
+
+__getattr__ = old_names(__name__)

@@ -11,7 +11,7 @@ from hybridvla_core.evaluation.replay.evaluator import by
 from hybridvla_core.evaluation.replay.filtering import FilterTally
 from hybridvla_core.evaluation.replay.rows import DECISION, Row, compared
 from hybridvla_core.evaluation.replay.settings import ReplayConfig
-from hybridvla_core.report.statistics import calibration, percentiles, rate
+from hybridvla_core.report.statistics import calibration, percentiles, quantiles, rate
 
 AXES = "xyz"
 FAR_M = 0.03         # a gain is taken from displacements above this
@@ -49,9 +49,8 @@ def errors(judged: Sequence[Row], frames: int, arms: Sequence[str], rows: Sequen
 
 
 def _block(rows: Sequence[Row]) -> Dict[str, Any]:
-    distances, angles = np.array([row.distance for row in rows]), np.array([row.angle for row in rows])
-    return {"frames": len(rows), "median_m": _round(np.median(distances)), "p90_m": _round(np.percentile(distances, 90)),
-            "median_rad": _round(np.median(angles)), "p90_rad": _round(np.percentile(angles, 90)),
+    distances, angles = [row.distance for row in rows], [row.angle for row in rows]
+    return {"frames": len(rows), **_middle_and_p90(distances, "m"), **_middle_and_p90(angles, "rad"),
             "gripper_agreement": rate(sum(bool(row.gripper_ok) for row in rows), len(rows))}
 
 
@@ -71,8 +70,7 @@ def paths(rows: Sequence[Row]) -> Dict[str, Any]:
     if not both:
         return {}
     distances, angles = [row.path_distance for row in both], [row.path_angle for row in both]
-    return {"frames": len(both), "median_m": _round(np.median(distances)), "p90_m": _round(np.percentile(distances, 90)),
-            "median_rad": _round(np.median(angles)), "p90_rad": _round(np.percentile(angles, 90))}
+    return {"frames": len(both), **_middle_and_p90(distances, "m"), **_middle_and_p90(angles, "rad")}
 
 
 def confidence(judged: Sequence[Row]) -> Dict[str, Any]:
@@ -113,8 +111,8 @@ def reproduction(rows: Sequence[Row]) -> Dict[str, Any]:
     decisions = sum(row.kind == DECISION for row in rows)
     if not known:
         return {"recorded_proposals": decisions, "of_this_checkpoint": 0}
-    return {"recorded_proposals": decisions, "of_this_checkpoint": len(known), "median_m": _round(np.median(known), 6),
-            "p90_m": _round(np.percentile(known, 90), 6), "max_m": float(np.max(known))}
+    return {"recorded_proposals": decisions, "of_this_checkpoint": len(known), **_middle_and_p90(known, "m", 6),
+            "max_m": float(np.max(known))}
 
 
 def series(rows: Sequence[Row]) -> List[Dict[str, Any]]:
@@ -130,6 +128,10 @@ def series(rows: Sequence[Row]) -> List[Dict[str, Any]]:
 
 def _number(value: float) -> Optional[float]:
     return None if math.isnan(value) else round(float(value), 5)
+
+
+def _middle_and_p90(values: Sequence[float], unit: str, digits: int = 5) -> Dict[str, float]:
+    return quantiles(values, {f"median_{unit}": 50.0, f"p90_{unit}": 90.0}, digits)
 
 
 def _round(value: float, digits: int = 5) -> float:

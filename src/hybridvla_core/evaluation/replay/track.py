@@ -9,7 +9,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
 from hybridvla_core.contracts import Pose
-from hybridvla_core.evaluation.replay.settings import MotionSettings
+from hybridvla_core.evaluation.replay.settings import MotionConfig
 
 SMOOTH_S = 0.04      # speeds are taken over twice this time
 SETTLED = 0.004      # a gripper that moves less than this of its opening in SETTLED_S has arrived
@@ -51,7 +51,7 @@ class Track:
     def __len__(self) -> int:
         return len(self._raw) // (9 + self.dof) or len(self.times)
 
-    def finish(self, settings: MotionSettings) -> None:
+    def finish(self, settings: MotionConfig) -> None:
         """Turn the readings into arrays and find rests and changes of the gripper."""
         table = np.frombuffer(self._raw, dtype=float).reshape(-1, 9 + self.dof)
         self.times, self.positions, self.quaternions = table[:, 0], table[:, 1:4], table[:, 4:8]
@@ -98,7 +98,7 @@ class Track:
                 break
         return None
 
-    def _find_rests(self, settings: MotionSettings) -> List[Tuple[float, float]]:
+    def _find_rests(self, settings: MotionConfig) -> List[Tuple[float, float]]:
         times = self.times
         if len(times) < 3:
             return [(float(times[0]), float(times[-1]))] if len(times) else []

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import List, Optional, Sequence, Tuple
 
 from hybridvla_core.contracts import Pose
-from hybridvla_core.evaluation.replay.settings import MotionSettings
+from hybridvla_core.evaluation.replay.settings import MotionConfig
 from hybridvla_core.evaluation.replay.track import Track
 from hybridvla_core.geometry.poses import angle, distance
+from hybridvla_core.moved import old_names
 from hybridvla_core.transforms.conventions import ActionConvention
 
 GRIP_WAIT_S = 1.0                    # a gripper that changes so long after an arrival belongs to it
@@ -35,7 +36,7 @@ class Truth:
 
 
 @dataclass
-class Recording:
+class RecordedMotion:
     """Tracks of the arms in the convention's order, instructions as (since s, text), and engaged spans.
 
     engaged: while the robot followed its instruction, or None where the recording does not say; then it always did.
@@ -68,7 +69,7 @@ class Recording:
 class TruthFinder:
     """For observation stamps of one recording. Raises nothing: what cannot be compared comes with a reason."""
 
-    def __init__(self, recording: Recording, convention: ActionConvention, settings: MotionSettings) -> None:
+    def __init__(self, recording: RecordedMotion, convention: ActionConvention, settings: MotionConfig) -> None:
         self._recording, self._tracks, self._settings = recording, recording.tracks, settings
         self._period = convention.action_period_s
         self._rests = _common(self._tracks)
@@ -145,3 +146,6 @@ def _common(tracks: Sequence[Track]) -> List[Tuple[float, float]]:
     for track in tracks[1:]:
         spans = [(max(a, c), min(b, d)) for a, b in spans for c, d in track.rests if max(a, c) < min(b, d)]
     return spans
+
+
+__getattr__ = old_names(__name__)
