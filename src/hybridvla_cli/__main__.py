@@ -28,6 +28,7 @@ VERBS: Dict[str, str] = {
     "evaluate": "run episodes in the simulated rig, without ROS",
     "ablate": "train and evaluate with one ingredient left out at a time",
     "dataset": "make, inspect and convert data sets",
+    "serve": "a checkpoint for clients on other computers",
     "replay": "run a policy and the filter over a recorded bag",
     "doctor": "check this installation and say what to do about what is missing",
 }

@@ -26,3 +26,7 @@ class DeviceError(HybridVLAError):
 
 class DataError(HybridVLAError):
     """A data set, an episode or a record cannot be used."""
+
+
+class WireError(HybridVLAError):
+    """What came over a connection is not what it should be."""

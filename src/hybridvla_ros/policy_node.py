@@ -218,7 +218,11 @@ class Warming:
 
 
 def load_policy(config: PolicyConfig, robot: RobotConfig, checkpoint: str = "") -> PolicyInterface:
-    """The checkpoint a configuration names, or another folder. A misfit is refused before the weights are read."""
+    """The checkpoint a configuration names, or another folder; or the server that has one. A misfit is refused before the weights are read."""
+    if config.backend == "remote":
+        from hybridvla_core.policy.remote.client import connected
+
+        return connected(config.remote)
     from hybridvla_core.checkpoints.format import read_config
     from hybridvla_core.policy.predictor import Policy
 
@@ -240,6 +244,9 @@ def main(policy: Optional[PolicyInterface] = None) -> None:
     cameras = str(rospy.get_param("~cameras", "")).strip()
     if cameras:
         config = config.with_cameras(load_file(CameraRig, package_path(cameras)))
+    server = str(rospy.get_param("~server", "")).strip()
+    if server:
+        config = config.on_server(server)
     robot = load_file(RobotConfig, package_path(require_parameter("robot_config")))
     threads = use_threads(config.threads)
     rospy.loginfo("the policy calculates with %d thread%s of the processor", threads, "" if threads == 1 else "s")

@@ -6,14 +6,16 @@ difference, so that neither side can silently reinterpret the other (docs/fideli
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Tuple
+from typing import Optional, Tuple
 
-from hybridvla_core.configuration import in_range
+from hybridvla_core.configuration import in_range, require
 from hybridvla_core.contracts import Mode
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.policy.cameras import MAX_AGE_S, MAX_SPREAD_S, CameraRig, CameraSource, check_cameras
+from hybridvla_core.policy.remote.settings import RemoteSource
 from hybridvla_core.transforms.conventions import ActionConvention
 
+BACKENDS = ("local", "remote")
 EXECUTIONS = ("auto", "blocking", "asynchronous", "overlap")
 
 
@@ -38,6 +40,7 @@ class PolicyConfig:
     `on` or `off`. prepare_on_arrival: decode and resize every frame when it comes, and not when it is used.
     reduced_jpeg: decode compressed images at a fraction of their size, which is faster and not quite the same pixels.
     threads: that torch calculates with on the processor; 0: what OMP_NUM_THREADS says, otherwise all processors but one.
+    backend: `local` loads the checkpoint here, `remote` asks the server named in `remote`.
     """
 
     checkpoint: str
@@ -63,6 +66,8 @@ class PolicyConfig:
     prepare_on_arrival: bool = False
     reduced_jpeg: bool = False
     threads: int = 0
+    backend: str = "local"
+    remote: Optional[RemoteSource] = None
 
     def __post_init__(self) -> None:
         Mode.named(self.mode)
@@ -77,6 +82,9 @@ class PolicyConfig:
         if self.execution == "overlap" and self.is_keyframe:
             raise ConfigurationError("execution is 'overlap', but keyframes (action_period_s 0) have no end in time; use "
                                      "'blocking' or 'asynchronous'")
+        require(self.backend in BACKENDS, f"backend is {self.backend!r}; use one of {', '.join(BACKENDS)}")
+        require(self.backend == "local" or not (self.prepare_on_arrival or self.reduced_jpeg),
+                "backend is 'remote', whose server prepares the images; set prepare_on_arrival and reduced_jpeg to false")
         in_range("noise_samples", self.noise_samples, 1, 64)
         in_range("threads", self.threads, 0, 256)
         in_range("prediction_rate_hz", self.prediction_rate_hz, 0.1, 100.0)
@@ -89,6 +97,11 @@ class PolicyConfig:
         """The same policy on the cameras of another rig; the views must still be the checkpoint's."""
         return replace(self, cameras=rig.cameras, max_observation_age_s=rig.max_age_s or self.max_observation_age_s,
                        max_camera_spread_s=rig.max_spread_s or self.max_camera_spread_s)
+
+    def on_server(self, url: str) -> PolicyConfig:
+        """The same policy, predicting at a server; key, certificate and times as in `remote`, where there is one."""
+        remote = replace(self.remote, url=url) if self.remote is not None else RemoteSource(url)
+        return replace(self, backend="remote", remote=remote)
 
     @property
     def inference_mode(self) -> Mode:

@@ -64,3 +64,11 @@ class PreparesImages(Protocol):
 
     def prepare_jpeg(self, data: bytes, view: str, encoding: Optional[str] = None) -> ReadyImage:
         """Returns the same of compressed bytes, decoded at a fraction of their size where the codec can."""
+
+
+@runtime_checkable
+class HasLink(Protocol):
+    """What a policy behind a connection offers besides."""
+
+    def link_problem(self) -> str:
+        """Returns why nothing can be asked of it now, empty while it lives; the heartbeat says FAULT with these words."""

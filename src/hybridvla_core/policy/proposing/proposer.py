@@ -19,7 +19,7 @@ from hybridvla_core.contracts import ArmState, Heartbeat, Kind, Observation, Pol
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import check_fit, misfits
-from hybridvla_core.policy.interface import PolicyInterface
+from hybridvla_core.policy.interface import HasLink, PolicyInterface
 from hybridvla_core.policy.proposing.command_memory import CommandMemory
 from hybridvla_core.policy.proposing.pacing import PredictionPacing
 from hybridvla_core.policy.proposing.pose_history import Held, PoseHistory
@@ -284,6 +284,9 @@ class Proposer:
         if silent > self.config.inference_timeout_s:
             state, since = PolicyState.FAULT, self._progress
             message = f"the inference loop made no progress for {silent:.1f} s"
+        lost = self.policy.link_problem() if isinstance(self.policy, HasLink) else ""
+        if lost:
+            state, message = PolicyState.FAULT, f"the remote policy: {lost}"
         return Heartbeat(epoch=self.epoch, last_sequence=self._sequence,
                          instruction_sequence=self._instruction_sequence, state=state, in_state=now - since,
                          message=message)

@@ -1,0 +1,65 @@
+"""`hybridvla serve`: a checkpoint for policy nodes on other computers, and for clients that speak the openpi wire."""
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from hybridvla_core.configuration import load_file
+from hybridvla_core.contracts import Mode, Observation
+from hybridvla_core.paths import ROOT
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "serve", help="a checkpoint for clients on other computers",
+        description="Loads a checkpoint and answers clients of the openpi wire (WebSocket, msgpack) until Ctrl-C: a policy node "
+                    "with backend: remote, or any openpi client. docs/remote.md has the whole set-up.")
+    parser.add_argument("--checkpoint", required=True, metavar="DIR", help="checkpoint folder")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--mode", choices=Mode.names(), default="ensemble", help="where a client does not choose")
+    parser.add_argument("--bind", default="127.0.0.1", metavar="ADDRESS", help="to listen at (this computer alone)")
+    parser.add_argument("--port", type=int, default=8000, help="0: any free one, which is printed")
+    parser.add_argument("--key-file", type=Path, metavar="FILE", help="holds the key that clients must show")
+    parser.add_argument("--tls-certificate", type=Path, metavar="FILE", help="PEM; clients check it")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key")
+    parser.add_argument("--insecure-lan", action="store_true", help="other computers may connect without TLS")
+    parser.add_argument("--dialect", metavar="FILE", help="keys and meanings of other clients, as config/remote/libero.yaml")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    from hybridvla_core.policy.remote.dialect import OwnDialect, PoseDialect
+    from hybridvla_core.policy.remote.server import PolicyServer, ServerSettings
+    from hybridvla_core.policy.remote.settings import read_key
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    settings = ServerSettings(args.bind, args.port, read_key(args.key_file) if args.key_file else "", args.tls_certificate,
+                              args.tls_key, args.insecure_lan)
+    dialect = load_file(PoseDialect, _dialect_file(args.dialect)) if args.dialect else OwnDialect()
+
+    from hybridvla_core.policy.predictor import Policy
+
+    policy = Policy.from_checkpoint(args.checkpoint, mode=args.mode, device=args.device, dtype=args.dtype)
+    view = np.zeros((256, 256, 3), dtype=np.uint8)
+    for _ in range(2):      # the first prediction allocates, before any client waits for one
+        policy.predict(Observation({name: view for name in policy.cameras}, "put the red block on the green pad",
+                                   np.zeros(policy.convention.action_dim), 0))
+    server = PolicyServer(policy, dialect, settings)
+    host, port = server.address
+    print(f"serving {args.checkpoint} (views {', '.join(policy.cameras)}) at {'wss' if args.tls_certificate else 'ws'}://{host}:{port}; "
+          "Ctrl-C ends it", flush=True)
+    try:
+        server.serve_forever()
+    finally:
+        server.close()
+    return 0
+
+
+def _dialect_file(given: str) -> Path:
+    """As given, or relative to the package."""
+    path = Path(given).expanduser()
+    return path if path.is_file() or path.is_absolute() else ROOT / path

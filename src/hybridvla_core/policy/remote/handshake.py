@@ -1,0 +1,57 @@
+"""What a server says of its policy when a client connects, and whether that is what the client was told to expect."""
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Tuple
+
+from hybridvla_core.configuration import from_mapping, require
+from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.policy.interface import PolicyInterface
+from hybridvla_core.transforms.conventions import ActionConvention
+
+PROTOCOL = "hybridvla/1"
+#: Key of the metadata that says which protocol the rest of it follows; a plain openpi server has none.
+KEY = "protocol"
+
+
+@dataclass(frozen=True)
+class Handshake:
+    """The metadata frame. cameras: views in the checkpoint's order. convention: with action period and gripper sense.
+    answers_pings: the server answers a ping while it predicts, so that a silence means that it hangs."""
+
+    checkpoint_sha256: str
+    cameras: Tuple[str, ...]
+    convention: ActionConvention
+    protocol: str = PROTOCOL
+    answers_pings: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.protocol == PROTOCOL, f"protocol is {self.protocol!r}, and {PROTOCOL!r} is spoken here; use the same "
+                                           "release on both computers")
+        require(bool(self.cameras) and all(self.cameras), "cameras is empty; a policy sees at least one view")
+
+    @classmethod
+    def of(cls, policy: PolicyInterface) -> Handshake:
+        return cls(policy.manifest_sha256, tuple(policy.cameras), policy.convention)
+
+    @classmethod
+    def read(cls, metadata: Mapping[Any, Any], where: str) -> Handshake:
+        """Raises ConfigurationError for metadata of another protocol, or with a key that is missing or wrong."""
+        if KEY not in metadata:
+            raise ConfigurationError(f"{where} does not say what its policy's numbers mean (no {KEY!r} in its metadata); name a "
+                                     "dialect in the policy configuration, or run `hybridvla serve` there")
+        return from_mapping(cls, {str(key): value for key, value in metadata.items()}, f"metadata of {where}")
+
+    def metadata(self) -> Dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def differences(self, other: Handshake) -> List[str]:
+        """What `other` says differently, a clause each."""
+        found = [f"{name} {getattr(self, name)!r} became {getattr(other, name)!r}"
+                 for name in ("checkpoint_sha256", "cameras") if getattr(self, name) != getattr(other, name)]
+        for field in dataclasses.fields(ActionConvention):
+            there, here = getattr(other.convention, field.name), getattr(self.convention, field.name)
+            if there != here:
+                found.append(f"{field.name} {here!r} became {there!r}")
+        return found

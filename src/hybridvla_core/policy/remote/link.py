@@ -1,0 +1,149 @@
+"""One connection to a policy server: handshake, requests with a deadline, pings that tell a living server from a hung one."""
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import threading
+import time
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.protocol import State
+from websockets.sync.client import ClientConnection, connect
+
+from hybridvla_core.errors import ConfigurationError, WireError
+from hybridvla_core.policy.remote.settings import RemoteSource, read_key
+from hybridvla_core.policy.remote.wire import MAX_FRAME, pack, unpack
+
+PING_S = 0.05
+#: Longest wait for a connection and its metadata, and longest part of a server's own words that is repeated, characters.
+OPEN_S, WORDS = 5.0, 300
+
+
+class LinkError(WireError):
+    """The connection cannot be made or is of no more use; another one may be."""
+
+
+class Link:
+    """An open connection. Raises LinkError where there is none to be had; `metadata` is what the server said first.
+
+    answers_pings: see `Handshake`; set by who has read the metadata. Requests come from one thread at a time.
+    """
+
+    def __init__(self, source: RemoteSource, root: Path) -> None:
+        self._source, self.answers_pings = source, False
+        self._problem = ""
+        self._socket = self._connect(root)
+        # A server that no longer reads would block a sender for ever, who holds what pings need as well.
+        seconds, rest = divmod(source.deadline_s, 1.0)
+        self._socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), int(rest * 1e6)))
+        self.heard = time.monotonic()
+        try:
+            self.metadata = self._receive(OPEN_S, "its metadata")
+        except WireError:
+            self.close("no metadata came")
+            raise
+        threading.Thread(target=self._ping, name="policy link", daemon=True).start()
+
+    def _connect(self, root: Path) -> ClientConnection:
+        source = self._source
+        headers = {"Authorization": f"Api-Key {read_key(root / Path(source.key_file).expanduser())}"} if source.key_file else {}
+        context = _context(source, root)
+        try:
+            return connect(source.url, additional_headers=headers, ssl=context, open_timeout=OPEN_S, close_timeout=0.5,
+                           max_size=MAX_FRAME, compression=None)
+        except InvalidStatus as error:
+            status = error.response.status_code
+            advice = "check remote.key_file" if status in (401, 403) else "is it a policy server?"
+            raise LinkError(f"{source.url} refuses the connection with status {status}; {advice}") from error
+        except ssl.SSLError as error:
+            raise LinkError(f"{source.url}: the encryption failed ({str(error)[:WORDS]}); check remote.certificate") from error
+        except (OSError, InvalidHandshake, ConnectionClosed, EOFError) as error:
+            raise LinkError(f"{source.url} cannot be reached ({str(error)[:WORDS] or type(error).__name__}); is `hybridvla serve` "
+                            "running there?") from error
+
+    def request(self, message: Dict[str, Any]) -> Dict[Any, Any]:
+        """One question, one answer.
+
+        Raises:
+            LinkError: no answer in time, or the connection ended; it is closed.
+            WireError: the server's own refusal, or an answer that cannot be read.
+        """
+        frame = pack(message)
+        if self._problem:
+            raise LinkError(self._problem)
+        try:
+            self._socket.send(frame)
+        except ConnectionClosed as error:
+            raise self._broken(f"the connection to {self._source.url} ended ({_why(error)})") from error
+        return self._receive(self._source.deadline_s, "an answer")
+
+    def _receive(self, wait: float, what: str) -> Dict[Any, Any]:
+        url = self._source.url
+        try:
+            frame = self._socket.recv(timeout=wait)
+        except TimeoutError as error:
+            raise self._broken(f"{url} sent no more than silence for {wait:g} s where {what} was due; it hangs or is too "
+                               "slow") from error
+        except ConnectionClosed as error:
+            raise self._broken(f"the connection to {url} ended ({_why(error)})") from error
+        if isinstance(frame, str):
+            last = (frame.strip().splitlines() or ["nothing"])[-1]      # a plain openpi server sends its traceback
+            raise WireError(f"{url} says: {last[:WORDS]}")
+        try:
+            return unpack(frame)
+        except WireError as error:
+            raise self._broken(f"{url}: {error}") from error
+
+    def problem(self) -> str:
+        """Why no motion can be asked of this link now; empty while it lives."""
+        if self._problem:
+            return self._problem
+        silent = time.monotonic() - self.heard
+        if self.answers_pings and silent > self._source.link_timeout_s:
+            return f"{self._source.url} has been silent for {silent:.1f} s"
+        return ""
+
+    @property
+    def ended(self) -> bool:
+        return bool(self._problem)
+
+    def close(self, why: str = "closed") -> None:
+        self._broken(why)
+
+    def _broken(self, why: str) -> LinkError:
+        if not self._problem:
+            self._problem = why
+            threading.Thread(target=self._socket.close, daemon=True).start()    # waits for the other end, which may be dead
+        return LinkError(self._problem)
+
+    def _ping(self) -> None:
+        """Notes when the other end was heard last, and that the connection is gone, also while nobody asks anything."""
+        try:
+            pong = self._socket.ping()
+            while not self._problem:
+                if pong.wait(PING_S):
+                    self.heard = time.monotonic()
+                    time.sleep(PING_S)
+                    pong = self._socket.ping()
+                elif self._socket.protocol.state is not State.OPEN:
+                    self._broken(f"the connection to {self._source.url} ended")
+                elif time.monotonic() - self.heard > self._source.deadline_s + OPEN_S:
+                    self._broken(f"{self._source.url} has been silent for {self._source.deadline_s + OPEN_S:g} s")
+        except (ConnectionClosed, OSError) as error:
+            self._broken(f"the connection to {self._source.url} ended ({_why(error)})")
+
+
+def _context(source: RemoteSource, root: Path) -> Optional[ssl.SSLContext]:
+    if not source.encrypted:
+        return None
+    try:
+        return ssl.create_default_context(cafile=str(root / Path(source.certificate).expanduser()) if source.certificate else None)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"remote: certificate {source.certificate} cannot be read ({error}); copy the server's") from error
+
+
+def _why(error: BaseException) -> str:
+    return str(error).strip()[:WORDS] or type(error).__name__

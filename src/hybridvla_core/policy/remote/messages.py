@@ -1,0 +1,91 @@
+"""What a request asks and a reply answers, read from maps of the wire with nothing taken on trust."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Dict, Mapping, Optional
+
+import numpy as np
+
+from hybridvla_core.contracts import Mode, Observation, Prediction
+from hybridvla_core.errors import WireError
+from hybridvla_core.transforms.conventions import ActionConvention
+
+#: Longest chunk of actions, and longest instruction, that is taken.
+MAX_CHUNK, MAX_PROMPT = 256, 4096
+NUMBERS = ("mean_confidence", "path_distance", "path_angle", "spread_distance", "spread_angle")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One observation to predict from."""
+
+    observation: Observation
+    mode: Optional[Mode]
+    seed: int
+
+
+def array_of(message: Mapping[Any, Any], key: str, kind: type, axes: int) -> np.ndarray:
+    """The array at `key`; kind: np.uint8 means exactly that, float any number.
+
+    Raises:
+        WireError: missing, no array, of another type or number of axes.
+    """
+    value = message.get(key)
+    if value is None:
+        raise WireError(f"{key} is missing; the message has {', '.join(sorted(str(name) for name in message))[:200] or 'nothing'}")
+    if not isinstance(value, np.ndarray) or value.ndim != axes:
+        raise WireError(f"{key} must be an array of {axes} axes")
+    if kind is np.uint8 and value.dtype != np.uint8:
+        raise WireError(f"{key} has elements of type {value.dtype}; send uint8")
+    return value if kind is np.uint8 else value.astype(np.float64)
+
+
+def text_of(message: Mapping[Any, Any], key: str) -> str:
+    """The text at `key`, or WireError."""
+    value = message.get(key)
+    if not isinstance(value, str) or len(value) > MAX_PROMPT:
+        raise WireError(f"{key} must be a text of at most {MAX_PROMPT} characters")
+    return value
+
+
+def reply_of(prediction: Prediction, stamp_ns: int) -> Dict[str, Any]:
+    """The map that carries a prediction; plain openpi clients read its `actions`."""
+    return {"actions": np.atleast_2d(prediction.action), "stamp_ns": stamp_ns, "mode": int(prediction.mode),
+            "fused": bool(prediction.fused), "diffusion": prediction.diffusion, "autoregressive": prediction.autoregressive,
+            "ar_complete": bool(prediction.ar_complete), "token_confidence": prediction.token_confidence,
+            "noise_seed": int(prediction.noise_seed), "passes": int(prediction.passes),
+            "noise_samples": int(prediction.noise_samples),
+            "stage_ms": {str(name): float(ms) for name, ms in prediction.stage_ms.items()},
+            **{name: float(getattr(prediction, name)) for name in NUMBERS}}
+
+
+def prediction_of(message: Mapping[Any, Any], convention: ActionConvention) -> Prediction:
+    """The prediction a reply carries.
+
+    Raises:
+        WireError: for actions that are missing, not finite or not of this convention, and for fields of the wrong kind.
+    """
+    action = array_of(message, "actions", float, 2)
+    if not 1 <= action.shape[0] <= MAX_CHUNK or action.shape[1] != convention.action_dim:
+        raise WireError(f"the server answered actions of shape {action.shape}; (1 to {MAX_CHUNK}, {convention.action_dim}) is what the "
+                        f"arms {', '.join(convention.arms)} need")
+    if not np.isfinite(action).all():
+        raise WireError("the server answered actions that are not finite")
+    mode = message.get("mode", int(Mode.DIFFUSION))
+    if mode not in list(Mode):
+        raise WireError(f"the server answered the mode {mode!r}, which there is not")
+    paths = {name: array_of(message, name, float, 2) for name in ("diffusion", "autoregressive") if message.get(name) is not None}
+    confidence = message.get("token_confidence")
+    stages = message.get("stage_ms", {})
+    numbers = {name: message.get(name, math.nan) for name in NUMBERS}
+    counts = {name: message.get(name, default) for name, default in (("noise_seed", 0), ("passes", 0), ("noise_samples", 1))}
+    if (any(path.shape != action.shape for path in paths.values()) or not isinstance(stages, dict)
+            or not all(isinstance(value, (int, float)) for value in (*numbers.values(), *stages.values()))
+            or any(type(value) is not int or not 0 <= value < 2 ** 63 for value in counts.values())):
+        raise WireError("the server answered what it says of its prediction in another form than was agreed")
+    return Prediction(
+        action=action, mode=Mode(mode), fused=bool(message.get("fused", False)), diffusion=paths.get("diffusion"),
+        autoregressive=paths.get("autoregressive"), ar_complete=bool(message.get("ar_complete", True)),
+        token_confidence=None if confidence is None else array_of(message, "token_confidence", float, 1),
+        stage_ms={str(name): float(ms) for name, ms in stages.items()}, **numbers, **counts)

@@ -1,0 +1,142 @@
+"""`PolicyServer`: one policy for clients of the openpi wire."""
+from __future__ import annotations
+
+import hmac
+import http
+import logging
+import ssl
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Optional, Tuple
+
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request as HttpRequest
+from websockets.http11 import Response
+from websockets.sync.server import Server, ServerConnection, serve
+
+from hybridvla_core.configuration import in_range, require
+from hybridvla_core.errors import ConfigurationError, HybridVLAError
+from hybridvla_core.policy.interface import PolicyInterface
+from hybridvla_core.policy.remote.dialect import Dialect
+from hybridvla_core.policy.remote.handshake import Handshake
+from hybridvla_core.policy.remote.settings import LOOPBACK, SHORTEST_KEY
+from hybridvla_core.policy.remote.wire import MAX_FRAME, pack, unpack
+
+LOG = logging.getLogger(__name__)
+HEALTH = "/healthz"
+OPEN_S = 5.0
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Where a server listens. key: what clients have to show; empty only on this computer. certificate, private_key: files for
+    TLS. insecure_lan: another computer may connect without TLS. most_clients: connections at one time."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    key: str = ""
+    certificate: Optional[Path] = None
+    private_key: Optional[Path] = None
+    insecure_lan: bool = False
+    most_clients: int = 4
+
+    def __post_init__(self) -> None:
+        in_range("port", self.port, 0, 65535)
+        in_range("most_clients", self.most_clients, 1, 64)
+        require((self.certificate is None) == (self.private_key is None), "TLS needs both a certificate and its private key")
+        if self.host not in LOOPBACK:
+            require(len(self.key) >= SHORTEST_KEY, f"{self.host} lets other computers connect; name a key file that they have to show")
+            require(self.certificate is not None or self.insecure_lan,
+                    f"{self.host} lets other computers connect; name a TLS certificate and its key, or say --insecure-lan where "
+                    "only your two computers are on that network")
+
+    def context(self) -> Optional[ssl.SSLContext]:
+        if self.certificate is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(str(self.certificate), str(self.private_key))
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(f"certificate {self.certificate} with key {self.private_key} cannot be used ({error})") from error
+        return context
+
+
+class PolicyServer:
+    """Listens from its making on; `serve_forever` answers until `close`. One prediction at a time.
+
+    Raises:
+        ConfigurationError: the dialect has no place for the policy's numbers, or the address cannot be had.
+    """
+
+    def __init__(self, policy: PolicyInterface, dialect: Dialect, settings: ServerSettings) -> None:
+        dialect.check(policy)
+        self._policy, self._dialect, self._settings = policy, dialect, settings
+        self._predicting = threading.Lock()
+        self._clients = threading.BoundedSemaphore(settings.most_clients)
+        self._metadata = pack(Handshake.of(policy).metadata())
+        self._served = 0
+        try:
+            self._server: Server = serve(self._converse, settings.host, settings.port, ssl=settings.context(), origins=[None],
+                                         process_request=self._admit, open_timeout=OPEN_S, close_timeout=1.0, max_size=MAX_FRAME,
+                                         compression=None, logger=logging.getLogger("websockets.server"))
+        except OSError as error:
+            raise ConfigurationError(f"{settings.host}:{settings.port} cannot be listened at ({error}); is a server running there "
+                                     "already?") from error
+
+    @property
+    def address(self) -> Tuple[str, int]:
+        name = self._server.socket.getsockname()
+        return str(name[0]), int(name[1])
+
+    def serve_forever(self) -> None:
+        self._server.serve_forever()
+
+    def close(self) -> None:
+        self._server.shutdown()
+
+    def _admit(self, connection: ServerConnection, request: HttpRequest) -> Optional[Response]:
+        """None lets the handshake go on. Health tells no more than that we live."""
+        if request.path == HEALTH:
+            return connection.respond(http.HTTPStatus.OK, "OK\n")
+        if self._settings.key:
+            shown = request.headers.get("Authorization") or ""
+            if not hmac.compare_digest(shown.encode("utf-8", "replace"), f"Api-Key {self._settings.key}".encode()):
+                return connection.respond(http.HTTPStatus.UNAUTHORIZED, "show the key: Authorization: Api-Key ...\n")
+        return None
+
+    def _converse(self, connection: ServerConnection) -> None:
+        if not self._clients.acquire(blocking=False):
+            connection.close(1013, "too many clients")
+            return
+        try:
+            connection.send(self._metadata)
+            before_ms = 0.0
+            for frame in connection:
+                began = time.monotonic()
+                connection.send(self._answer(frame, before_ms))
+                before_ms = 1e3 * (time.monotonic() - began)
+        except ConnectionClosed:
+            pass    # a client may leave at any time
+        finally:
+            self._clients.release()
+
+    def _answer(self, frame: object, before_ms: float) -> Any:
+        """The frame that answers one: bytes, or a text that says what is wrong, which openpi clients raise."""
+        try:
+            require(isinstance(frame, bytes), "a text came where a msgpack frame is wanted")
+            request = self._dialect.read_request(unpack(frame), self._policy)  # type: ignore[arg-type]
+            with self._predicting:
+                began = time.monotonic()
+                prediction = self._policy.predict(request.observation, mode=request.mode, seed=request.seed)
+                took_ms = 1e3 * (time.monotonic() - began)
+            answer: Dict[str, Any] = dict(self._dialect.reply(prediction, self._policy, request.observation.stamp_ns))
+            answer["server_timing"] = {"infer_ms": took_ms, "prev_total_ms": before_ms}
+            return pack(answer)
+        except HybridVLAError as error:
+            return str(error)
+        except Exception:  # what went wrong inside is for our own log; a client learns that it did
+            LOG.exception("a prediction failed")
+            return "the prediction failed; look at the server's log"

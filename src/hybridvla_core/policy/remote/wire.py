@@ -1,0 +1,85 @@
+"""Frames of the openpi wire: msgpack maps in which an array is `{b"__ndarray__", b"data", b"dtype", b"shape"}`.
+
+Nothing is unpickled: only plain numbers, texts, lists, maps and arrays of the types below come out, and an array's bytes must
+be as many as its shape says before any memory is taken for it.
+"""
+from __future__ import annotations
+
+import math
+from typing import Any, Dict, Mapping
+
+import msgpack
+import numpy as np
+
+from hybridvla_core.errors import WireError
+
+#: Element types that may travel, as numpy writes them.
+DTYPES = ("|b1", "|u1", "|i1", "<u2", "<i2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8")
+#: Longest frame that is read, bytes; most axes of an array; most entries of a map or list; longest text.
+MAX_FRAME, MAX_AXES, MAX_ENTRIES, MAX_TEXT = 32 << 20, 5, 4096, 64 << 10
+
+
+def pack(message: Mapping[str, Any]) -> bytes:
+    """Returns the frame of a map whose values may be numpy arrays.
+
+    Raises:
+        WireError: for a value that has no place on the wire.
+    """
+    try:
+        return bytes(msgpack.packb(message, default=_pack_array))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise WireError(f"a message cannot be sent ({error}); send numbers, texts, lists, maps and arrays") from error
+
+
+def unpack(frame: bytes) -> Dict[Any, Any]:
+    """Returns the map of a frame; its arrays are read-only views of the frame's bytes.
+
+    Raises:
+        WireError: for anything else, in one sentence.
+    """
+    if len(frame) > MAX_FRAME:
+        raise WireError(f"a frame of {len(frame)} bytes came, at most {MAX_FRAME} are read; send smaller images")
+    try:
+        message = msgpack.unpackb(frame, object_hook=_unpack_array, raw=False, strict_map_key=True, max_str_len=MAX_TEXT,
+                                  max_bin_len=MAX_FRAME, max_array_len=MAX_ENTRIES, max_map_len=MAX_ENTRIES, max_ext_len=0)
+    except WireError:
+        raise
+    except (msgpack.UnpackException, ValueError, TypeError, RecursionError) as error:
+        raise WireError(f"a frame is not msgpack as openpi writes it ({type(error).__name__}: {str(error)[:80]}); check that both "
+                        "ends speak the same protocol") from error
+    if not isinstance(message, dict):
+        raise WireError(f"a frame holds a {type(message).__name__}, and a map is wanted; check that both ends speak the same "
+                        "protocol")
+    return message
+
+
+def _pack_array(value: object) -> Dict[bytes, Any]:
+    """What msgpack cannot write itself."""
+    if isinstance(value, np.ndarray):
+        if value.dtype.str not in DTYPES:
+            raise TypeError(f"an array of {value.dtype.str}")
+        return {b"__ndarray__": True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}
+    if isinstance(value, np.generic) and value.dtype.str in DTYPES:
+        return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
+    raise TypeError(f"a {type(value).__name__}")
+
+
+def _unpack_array(entry: Dict[Any, Any]) -> Any:
+    if b"__npgeneric__" in entry:
+        value = entry.get(b"data")
+        if not isinstance(value, (bool, int, float)):
+            raise WireError(f"a number came as a {type(value).__name__}")
+        return value
+    if b"__ndarray__" not in entry:
+        return entry
+    name, shape, data = entry.get(b"dtype"), entry.get(b"shape"), entry.get(b"data")
+    if not isinstance(name, str) or name not in DTYPES:
+        raise WireError(f"an array has the element type {str(name)[:20]!r}; allowed are {', '.join(DTYPES)}")
+    if (not isinstance(shape, (list, tuple)) or len(shape) > MAX_AXES or not isinstance(data, bytes)
+            or any(type(extent) is not int or extent < 0 for extent in shape)):
+        raise WireError(f"an array's shape or bytes are not what they should be (shape {str(shape)[:40]})")
+    dtype = np.dtype(name)
+    if math.prod(shape) * dtype.itemsize != len(data):
+        raise WireError(f"an array of shape {tuple(shape)} and type {name} came with {len(data)} bytes, and needs "
+                        f"{math.prod(shape) * dtype.itemsize}")
+    return np.frombuffer(data, dtype=dtype).reshape(shape)

@@ -1,0 +1,263 @@
+"""A policy behind a connection: the same numbers, and a server that is killed, hangs, is slow, lies, or is another one."""
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import statistics
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import remote_bench
+from remote_bench import Echo, observation
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from hybridvla_core.configuration import load_file
+from hybridvla_core.contracts import Mode, PolicyState
+from hybridvla_core.errors import ConfigurationError, ObservationError, WireError
+from hybridvla_core.paths import ROOT
+from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.policy.fit import misfits
+from hybridvla_core.policy.proposing.proposer import Proposer
+from hybridvla_core.policy.remote.client import RemotePolicy
+from hybridvla_core.policy.remote.dialect import OwnDialect, PoseDialect
+from hybridvla_core.policy.remote.server import PolicyServer, ServerSettings
+from hybridvla_core.policy.remote.settings import RemoteSource
+from hybridvla_core.policy.remote.wire import pack, unpack
+from hybridvla_core.robots.config import RobotConfig
+
+pytestmark = pytest.mark.robot_computer
+KEY = "k" * 24
+
+
+def client(port, **changes):
+    return RemotePolicy(RemoteSource(f"ws://127.0.0.1:{port}", **{"deadline_s": 0.4, "connect_timeout_s": 5.0, **changes}))
+
+
+def until(condition, seconds=5.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def answering():
+    """A function that starts a server in this process and returns its port."""
+    begun = []
+
+    def start(policy=None, dialect=None, **settings):
+        begun.append(PolicyServer(policy or Echo(), dialect or OwnDialect(), ServerSettings(port=0, **settings)))
+        threading.Thread(target=begun[-1].serve_forever, daemon=True).start()
+        return begun[-1].address[1]
+    yield start
+    for server in begun:
+        server.close()
+
+
+@pytest.fixture
+def asking():
+    """A function: `client`, closed at the end."""
+    made = []
+
+    def make(port, **changes):
+        made.append(client(port, **changes))
+        return made[-1]
+    yield make
+    for policy in made:
+        policy.close()
+
+
+def test_a_remote_prediction_is_the_local_one(answering, asking):
+    policy = asking(answering())
+    local = Echo().predict(observation(), Mode.DIFFUSION, seed=3)
+    remote = policy.predict(observation(), "diffusion", seed=3)
+    for name in ("action", "diffusion", "autoregressive", "token_confidence"):
+        assert np.array_equal(getattr(remote, name), getattr(local, name)), name
+    assert (remote.mode, remote.fused, remote.mean_confidence, remote.passes) == (Mode.DIFFUSION, True, 0.5, 3)
+    assert np.isnan(remote.path_distance) and remote.stage_ms["vision"] == 1.5 and remote.stage_ms["remote"] > 0
+    assert (policy.cameras, policy.convention, policy.manifest_sha256) == (Echo.cameras, Echo.convention, "a" * 64)
+
+
+def test_what_does_not_fit_the_policy_configuration_is_refused_by_name(answering, asking):
+    config = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml")
+    found = misfits(asking(answering()), replace(config, convention=replace(config.convention, gripper_sense="one_is_closed")),
+                    load_file(RobotConfig, ROOT / "config/robots/sim_fr3.yaml"))
+    assert any("cameras ['front', 'wrist'] in this order" in text for text in found)
+    assert any("has gripper_sense 'one_is_open'" in text for text in found)
+    with pytest.raises(ConfigurationError, match="serves checkpoint aaaaaaaaaaaa, and remote.checkpoint_sha256 asks for bbbbbbbbbbbb"):
+        client(answering(), checkpoint_sha256="b" * 64)
+
+
+def test_an_error_of_the_policy_is_a_sentence_without_a_traceback(answering, asking, caplog):
+    policy = asking(answering())
+    with caplog.at_level(logging.CRITICAL), pytest.raises(ObservationError) as refusal:
+        policy.predict(observation(instruction="crash"))
+    assert "the prediction failed; look at the server's log" in str(refusal.value)
+    assert "secret" not in str(refusal.value) and "Traceback" not in str(refusal.value)
+    assert policy.predict(observation()).fused and policy.link_problem() == ""
+
+
+def test_a_killed_server_is_noticed_at_once_and_its_return_as_well(asking):
+    with remote_bench.server() as (process, port):
+        policy = asking(port)
+        process.kill()
+        killed = time.monotonic()
+        until(lambda: policy.link_problem())
+        assert time.monotonic() - killed < 0.3
+        with pytest.raises(ObservationError, match="connection to ws://127.0.0.1"):
+            policy.predict(observation())
+    with remote_bench.server(port=port):
+        until(lambda: policy.link_problem() == "", 10)
+        assert policy.predict(observation()).fused
+
+
+def test_a_server_that_comes_back_as_another_policy_is_refused_by_name(asking):
+    with remote_bench.server() as (_, port):
+        policy = asking(port)
+    with remote_bench.server("swapped", port):
+        until(lambda: "another policy" in policy.link_problem(), 10)
+        assert "checkpoint_sha256 'aaa" in policy.link_problem()
+        assert "cameras ('front', 'wrist') became ('wrist', 'front')" in policy.link_problem()
+        with pytest.raises(ObservationError, match="serves another policy than before"):
+            policy.predict(observation())
+
+
+def test_a_server_that_hangs_is_a_fault_in_the_heartbeat_before_the_filters_patience_ends(asking):
+    config = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml")
+    with remote_bench.server() as (process, port):
+        policy = asking(port)
+        proposer = Proposer(policy, config)
+        time.sleep(0.3)
+        assert proposer.heartbeat().state == PolicyState.WAITING
+        os.kill(process.pid, signal.SIGSTOP)
+        stopped = time.monotonic()
+        until(lambda: proposer.heartbeat().state == PolicyState.FAULT)
+        assert time.monotonic() - stopped < 0.3 and "has been silent" in proposer.heartbeat().message
+        os.kill(process.pid, signal.SIGCONT)
+        until(lambda: proposer.heartbeat().state == PolicyState.WAITING)
+
+
+def test_a_server_that_hangs_while_it_is_asked_ends_the_question_at_its_deadline(asking):
+    big = replace(observation(), images={view: np.zeros((1500, 1500, 3), np.uint8) for view in Echo.cameras})
+    with remote_bench.server() as (process, port):
+        policy = asking(port)
+        os.kill(process.pid, signal.SIGSTOP)
+        for seen in (observation(), big):
+            began = time.monotonic()
+            with pytest.raises(ObservationError):
+                policy.predict(seen)
+            assert time.monotonic() - began < 1.5
+
+
+def test_a_slow_server_lives_but_its_late_answer_is_never_taken_for_the_next(asking):
+    with remote_bench.server("slow") as (_, port):
+        patient = asking(port, deadline_s=2.0)
+        assert patient.predict(observation(stamp=1)).fused      # pings are answered meanwhile
+        assert patient.link_problem() == ""
+        hasty = asking(port, deadline_s=0.3)
+        with pytest.raises(ObservationError, match="silence for 0.3 s where an answer was due"):
+            hasty.predict(observation(stamp=2))
+        until(lambda: hasty.link_problem() == "")               # a new connection, on which that answer cannot come
+        with pytest.raises(ObservationError, match="silence"):
+            hasty.predict(observation(stamp=3))
+
+
+@pytest.mark.parametrize("lie, said", [("nan", "not finite"), ("two_arms", r"shape \(1, 14\)"), ("nothing", "actions is missing"),
+                                       ("text", "must be an array"), ("late", "another observation than the one it was sent")])
+def test_a_lie_is_refused_by_name_and_the_connection_made_anew(asking, lie, said):
+    with remote_bench.server(lie) as (_, port):
+        policy = asking(port)
+        with pytest.raises(ObservationError, match=said):
+            policy.predict(observation())
+        until(lambda: policy.link_problem() == "")
+        with pytest.raises(ObservationError, match=said):       # heard on a new connection
+            policy.predict(observation())
+
+
+def test_a_server_without_our_metadata_needs_a_dialect(answering, asking, monkeypatch):
+    monkeypatch.setattr("hybridvla_core.policy.remote.handshake.Handshake.metadata", lambda self: {})
+    with pytest.raises(ConfigurationError, match="does not say what its policy's numbers mean"):
+        client(answering())
+
+
+def test_a_key_is_asked_for_and_health_needs_none(answering, asking, tmp_path):
+    port = answering(key=KEY)
+    for headers in ({}, {"Authorization": f"Api-Key {KEY}x"}, {"Authorization": KEY}, {"Authorization": "Api-Key ü"}):
+        with pytest.raises((InvalidStatus, UnicodeError)) as refusal:
+            connect(f"ws://127.0.0.1:{port}", additional_headers=headers)
+        assert not isinstance(refusal.value, InvalidStatus) or refusal.value.response.status_code == 401
+    with pytest.raises(WireError, match="status 401; check remote.key_file"):
+        client(port)
+    (tmp_path / "key").write_text(KEY)
+    (tmp_path / "key").chmod(0o600)
+    assert asking(port, key_file=str(tmp_path / "key")).predict(observation()).fused
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz") as answer:
+        assert answer.status == 200
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/")
+
+
+def test_a_web_page_may_not_connect(answering):
+    with pytest.raises(InvalidStatus) as refusal:
+        connect(f"ws://127.0.0.1:{answering()}", origin="http://evil.example")
+    assert refusal.value.response.status_code == 403
+
+
+def test_nonsense_is_answered_with_a_sentence_and_the_next_question_with_an_answer(answering):
+    with connect(f"ws://127.0.0.1:{answering()}", compression=None) as raw:
+        assert unpack(raw.recv())["protocol"] == "hybridvla/1"
+        good = OwnDialect().request(observation(), None, 0)
+        for frame in ("a text", b"\xc1", pack({}), pack({**good, "prompt": 5}), pack({**good, "seed": -1}),
+                      pack({**good, "mode": "guess"}), pack({**good, "observation/front": np.zeros((4, 4, 3), np.float32)})):
+            raw.send(frame)
+            answer = raw.recv(timeout=5)
+            assert isinstance(answer, str) and "Traceback" not in answer and len(answer) < 400
+        raw.send(pack(good))
+        answer = unpack(raw.recv(timeout=5))
+        assert answer["server_timing"]["infer_ms"] >= 0 and answer["actions"].shape == (1, 7)
+
+
+def test_more_clients_than_allowed_are_turned_away(answering):
+    port = answering(most_clients=1)
+    with connect(f"ws://127.0.0.1:{port}") as first:
+        first.recv(timeout=5)
+        with connect(f"ws://127.0.0.1:{port}") as second, pytest.raises(Exception, match="1013"):
+            second.recv(timeout=5)
+
+
+@pytest.mark.parametrize("settings, said", [
+    (dict(host="0.0.0.0"), "key file"), (dict(host="0.0.0.0", key=KEY), "TLS certificate and its key, or say --insecure-lan"),
+    (dict(key="x", host="::"), "key file"), (dict(port=-1), "port")])
+def test_other_computers_are_let_in_with_key_and_encryption_only(settings, said):
+    with pytest.raises(ConfigurationError, match=said):
+        ServerSettings(**settings)
+    assert ServerSettings(host="0.0.0.0", key=KEY, insecure_lan=True)
+
+
+def test_a_checkpoint_of_other_numbers_is_not_served_to_liberos_clients(answering):
+    with pytest.raises(ConfigurationError, match="serve a checkpoint that was trained with the dialect's convention"):
+        answering(dialect=load_file(PoseDialect, ROOT / "config/remote/libero.yaml"))
+
+
+def test_the_way_there_and_back_costs_little(answering, asking, record_property):
+    """Three views of 224 x 224: what a connection adds at the median, on this computer."""
+    class Three(Echo):
+        cameras = ("front", "wrist", "wrist_left")
+
+    seen = replace(observation(), images={view: np.zeros((224, 224, 3), np.uint8) for view in Three.cameras})
+    policy, took = asking(answering(Three())), []
+    for _ in range(60):
+        began = time.monotonic()
+        policy.predict(seen)
+        took.append(1e3 * (time.monotonic() - began))
+    record_property("round_trip_ms", json.dumps({"median": statistics.median(took), "max": max(took)}))
+    print(f"round trip: median {statistics.median(took):.2f} ms, longest {max(took):.2f} ms")
+    assert statistics.median(took) < 50.0     # 4 ms is wanted of an idle computer; tests run on busy ones
