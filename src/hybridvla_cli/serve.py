@@ -46,12 +46,12 @@ def run(args: argparse.Namespace) -> int:
     policy = Policy.from_checkpoint(args.checkpoint, mode=args.mode, device=args.device, dtype=args.dtype)
     view = np.zeros((256, 256, 3), dtype=np.uint8)
     for _ in range(2):      # the first prediction allocates, before any client waits for one
-        policy.predict(Observation({name: view for name in policy.cameras}, "put the red block on the green pad",
+        policy.predict(Observation(dict.fromkeys(policy.cameras, view), "put the red block on the green pad",
                                    np.zeros(policy.convention.action_dim), 0))
     server = PolicyServer(policy, dialect, settings)
     host, port = server.address
-    print(f"serving {args.checkpoint} (views {', '.join(policy.cameras)}) at {'wss' if args.tls_certificate else 'ws'}://{host}:{port}; "
-          "Ctrl-C ends it", flush=True)
+    address = f"{'wss' if args.tls_certificate else 'ws'}://{host}:{port}"
+    print(f"serving {args.checkpoint} (views {', '.join(policy.cameras)}) at {address}; Ctrl-C ends it", flush=True)
     try:
         server.serve_forever()
     finally:

@@ -218,7 +218,10 @@ class Warming:
 
 
 def load_policy(config: PolicyConfig, robot: RobotConfig, checkpoint: str = "") -> PolicyInterface:
-    """The checkpoint a configuration names, or another folder; or the server that has one. A misfit is refused before the weights are read."""
+    """The checkpoint a configuration names, or another folder; or the server that has one.
+
+    A misfit is refused before the weights are read.
+    """
     if config.backend == "remote":
         from hybridvla_core.policy.remote.client import connected
 

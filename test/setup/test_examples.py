@@ -32,6 +32,11 @@ def test_replay_as_a_library_judges_a_bag(tmp_path):
     assert "verdict" in said and "filter/workspace" in said and "lines, the first: {" in said
 
 
+def test_a_policy_of_ones_own_answers_by_the_wire():
+    said = run("own_policy.py", "--once")
+    assert "answering at ws://127.0.0.1:" in said and "move by [ 0.    0.   -0.02] m" in said
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
 def test_every_example_is_run_here(path):
     assert f'run("{path.name}"' in (ROOT / "test" / "setup" / "test_examples.py").read_text(encoding="utf-8")

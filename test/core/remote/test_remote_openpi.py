@@ -35,5 +35,6 @@ def test_an_unmodified_openpi_client_is_answered(openpi_client):
     answer = json.loads(asked.stdout.splitlines()[-1])
     assert np.allclose(answer["actions"], Echo().predict(observation()).action)
     assert answer["timing"] == ["infer_ms", "prev_total_ms"]
-    assert answer["metadata"]["cameras"] == ["front", "wrist"] and answer["metadata"]["convention"]["gripper_sense"] == "one_is_open"
+    assert answer["metadata"]["cameras"] == ["front", "wrist"]
+    assert answer["metadata"]["convention"]["gripper_sense"] == "one_is_open"
     assert "observation/front is missing" in answer["refused"] and "Traceback" not in answer["refused"].split("server:")[-1]

@@ -92,7 +92,7 @@ def test_what_does_not_fit_the_policy_configuration_is_refused_by_name(answering
                     load_file(RobotConfig, ROOT / "config/robots/sim_fr3.yaml"))
     assert any("cameras ['front', 'wrist'] in this order" in text for text in found)
     assert any("has gripper_sense 'one_is_open'" in text for text in found)
-    with pytest.raises(ConfigurationError, match="serves checkpoint aaaaaaaaaaaa, and remote.checkpoint_sha256 asks for bbbbbbbbbbbb"):
+    with pytest.raises(ConfigurationError, match="serves checkpoint aaaaaaaaaaaa, and remote.checkpoint_sha256 asks for bbbbbb"):
         client(answering(), checkpoint_sha256="b" * 64)
 
 
@@ -261,3 +261,12 @@ def test_the_way_there_and_back_costs_little(answering, asking, record_property)
     record_property("round_trip_ms", json.dumps({"median": statistics.median(took), "max": max(took)}))
     print(f"round trip: median {statistics.median(took):.2f} ms, longest {max(took):.2f} ms")
     assert statistics.median(took) < 50.0     # 4 ms is wanted of an idle computer; tests run on busy ones
+
+
+@pytest.mark.parametrize("verdict, arguments", [("key file", ["--bind", "0.0.0.0"]), ("cannot be read", ["--key-file", "/none"]),
+                                               ("droid is not spoken", ["--dialect", "config/remote/droid.yaml"])])
+def test_the_command_refuses_what_would_be_open_before_it_loads_anything(verdict, arguments, capsys):
+    from hybridvla_cli.__main__ import main
+
+    assert main(["serve", "--checkpoint", "/none", *arguments]) == 1
+    assert verdict in capsys.readouterr().err

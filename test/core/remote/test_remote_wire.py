@@ -1,6 +1,7 @@
 """Frames of the wire: what goes through unchanged, and what is refused in one sentence and never unpickled."""
 from __future__ import annotations
 
+import contextlib
 import pickle
 
 import msgpack
@@ -38,6 +39,7 @@ def test_arrays_come_back_as_they_were(dtype):
     (array(shape=(1,) * 6), "shape"), (array(shape="ab"), "shape"), (array(data="text"), "bytes"),
     (pickle.dumps({"a": 1}), "msgpack"), (msgpack.packb([1]), "a list"), (b"", "msgpack"), (b"\xc1", "msgpack"),
     (msgpack.packb({"a": msgpack.ExtType(4, b"x")}), "msgpack"), (msgpack.packb({1: 2}), "msgpack"),
+    (msgpack.packb({b"a": 2}), "map of names"),
     (msgpack.packb({"n": {b"__npgeneric__": True, b"data": [1]}}), "a list"), (msgpack.packb(list(range(5000))), "msgpack"),
     (b"\x81\xa1a" + b"\x91" * 3000, "msgpack"),
 ])
@@ -59,10 +61,8 @@ def test_what_has_no_place_on_the_wire_is_not_sent(value):
 
 @given(st.binary(max_size=200))
 def test_no_frame_raises_anything_but_its_refusal(frame):
-    try:
+    with contextlib.suppress(HybridVLAError):
         unpack(frame)
-    except HybridVLAError:
-        pass
 
 
 LIBERO = ROOT / "config/remote/libero.yaml"

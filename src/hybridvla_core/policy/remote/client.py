@@ -102,8 +102,8 @@ class RemotePolicy:
                 handshake = Handshake.read(link.metadata, self._source.url)
             wanted = self._source.checkpoint_sha256
             if wanted and handshake.checkpoint_sha256 != wanted:
-                raise ConfigurationError(f"{self._source.url} serves checkpoint {handshake.checkpoint_sha256[:12] or 'unknown'}, and "
-                                         f"remote.checkpoint_sha256 asks for {wanted[:12]}; serve that one, or change the key")
+                raise ConfigurationError(f"{self._source.url} serves checkpoint {handshake.checkpoint_sha256[:12] or 'unknown'}, "
+                                         f"and remote.checkpoint_sha256 asks for {wanted[:12]}; serve that one, or change this")
         except ConfigurationError:
             link.close("refused")
             raise
@@ -121,8 +121,8 @@ class RemotePolicy:
                 self._closed.wait(AGAIN_S)
                 continue
             changes = self._handshake.differences(handshake)
-            self._refused = (f"{self._source.url} serves another policy than before: {'; '.join(changes)}; start the policy node anew "
-                             "if that is meant") if changes else ""
+            self._refused = (f"{self._source.url} serves another policy than before: {'; '.join(changes)}; start the policy node "
+                             "anew if that is meant") if changes else ""
             self._link = link
 
 

@@ -12,7 +12,7 @@ from hybridvla_core.configuration import in_range, require
 from hybridvla_core.contracts import Mode, Observation, Prediction
 from hybridvla_core.errors import ConfigurationError, WireError
 from hybridvla_core.policy.interface import PolicyInterface
-from hybridvla_core.policy.remote.messages import Request, array_of, prediction_of, reply_of, text_of
+from hybridvla_core.policy.remote.messages import Request, array_of, prediction_of, reply_of, text_of, whole
 from hybridvla_core.transforms.conventions import ActionConvention
 
 ModeLike = Union[str, Mode, None]
@@ -32,12 +32,10 @@ class OwnDialect:
                 "observation/state": np.asarray(observation.state, dtype=np.float64), "prompt": observation.instruction,
                 "stamp_ns": int(observation.stamp_ns), "seed": int(seed), "mode": chosen}
 
-    def read_request(self, message: Mapping[Any, Any], policy: PolicyInterface) -> Request:
+    def read_request(self, message: Mapping[str, object], policy: PolicyInterface) -> Request:
         images = {view: array_of(message, f"observation/{view}", np.uint8, 3) for view in policy.cameras}
         mode = message.get("mode")
-        stamp, seed = message.get("stamp_ns", time.time_ns()), message.get("seed", 0)
-        if any(type(number) is not int or not 0 <= number < 2 ** 63 for number in (stamp, seed)):
-            raise WireError("stamp_ns and seed must be whole numbers from 0 below 2^63")
+        stamp, seed = whole(message, "stamp_ns", time.time_ns()), whole(message, "seed", 0)
         try:
             chosen = None if mode is None else Mode.named(str(mode))
         except ConfigurationError as error:
@@ -48,10 +46,10 @@ class OwnDialect:
     def reply(self, prediction: Prediction, policy: PolicyInterface, stamp_ns: int) -> Dict[str, Any]:
         return reply_of(prediction, stamp_ns)
 
-    def read_reply(self, message: Mapping[Any, Any], convention: ActionConvention, stamp_ns: int) -> Prediction:
+    def read_reply(self, message: Mapping[str, object], convention: ActionConvention, stamp_ns: int) -> Prediction:
         if message.get("stamp_ns") != stamp_ns:
-            raise WireError(f"the server answered another observation than the one it was sent (stamp {message.get('stamp_ns')!r} "
-                            f"instead of {stamp_ns})")
+            raise WireError("the server answered another observation than the one it was sent (stamp "
+                            f"{message.get('stamp_ns')!r} instead of {stamp_ns})")
         return prediction_of(message, convention)
 
 
@@ -93,12 +91,12 @@ class PoseDialect:
 
     def check(self, policy: PolicyInterface) -> None:
         if policy.convention != self.meaning:
-            raise ConfigurationError(f"dialect {self.name} means {self.meaning}, but the checkpoint has {policy.convention}; serve a "
-                                     "checkpoint that was trained with the dialect's convention")
+            raise ConfigurationError(f"dialect {self.name} means {self.meaning}, but the checkpoint has {policy.convention}; "
+                                     "serve a checkpoint that was trained with the dialect's convention")
         unknown = [view for view in policy.cameras if view not in self.images]
         if unknown:
-            raise ConfigurationError(f"dialect {self.name} has no key for the checkpoint's view {', '.join(unknown)}; add it to the "
-                                     "dialect's images")
+            raise ConfigurationError(f"dialect {self.name} has no key for the checkpoint's view {', '.join(unknown)}; add it to "
+                                     "the dialect's images")
 
     def request(self, observation: Observation, mode: ModeLike, seed: int) -> Dict[str, Any]:
         state = np.asarray(observation.state, dtype=float)
@@ -108,7 +106,7 @@ class PoseDialect:
         return {**{key: np.ascontiguousarray(observation.images[view]) for view, key in self.images.items()},
                 self.state: sent, self.prompt: observation.instruction}
 
-    def read_request(self, message: Mapping[Any, Any], policy: PolicyInterface) -> Request:
+    def read_request(self, message: Mapping[str, object], policy: PolicyInterface) -> Request:
         images = {view: array_of(message, self.images[view], np.uint8, 3) for view in policy.cameras}
         sent = array_of(message, self.state, float, 1)
         if sent.shape != (8,):
@@ -126,7 +124,7 @@ class PoseDialect:
         actions = np.concatenate([rows[:, :3] / self.unit_translation_m, turn, (1.0 - 2.0 * opening)[:, None]], axis=1)
         return {"actions": actions}
 
-    def read_reply(self, message: Mapping[Any, Any], convention: ActionConvention, stamp_ns: int) -> Prediction:
+    def read_reply(self, message: Mapping[str, object], convention: ActionConvention, stamp_ns: int) -> Prediction:
         sent = prediction_of(message, convention).action
         euler = Rotation.from_rotvec(sent[:, 3:6] * self.unit_rotation_rad).as_euler("xyz")
         gripper = [convention.gripper_value(min(max((1.0 - value) / 2.0, 0.0), 1.0)) for value in sent[:, 6]]

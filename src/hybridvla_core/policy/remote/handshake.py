@@ -36,7 +36,7 @@ class Handshake:
         return cls(policy.manifest_sha256, tuple(policy.cameras), policy.convention)
 
     @classmethod
-    def read(cls, metadata: Mapping[Any, Any], where: str) -> Handshake:
+    def read(cls, metadata: Mapping[str, object], where: str) -> Handshake:
         """Raises ConfigurationError for metadata of another protocol, or with a key that is missing or wrong."""
         if KEY not in metadata:
             raise ConfigurationError(f"{where} does not say what its policy's numbers mean (no {KEY!r} in its metadata); name a "

@@ -61,10 +61,10 @@ class Link:
         except ssl.SSLError as error:
             raise LinkError(f"{source.url}: the encryption failed ({str(error)[:WORDS]}); check remote.certificate") from error
         except (OSError, InvalidHandshake, ConnectionClosed, EOFError) as error:
-            raise LinkError(f"{source.url} cannot be reached ({str(error)[:WORDS] or type(error).__name__}); is `hybridvla serve` "
-                            "running there?") from error
+            raise LinkError(f"{source.url} cannot be reached ({str(error)[:WORDS] or type(error).__name__}); is `hybridvla "
+                            "serve` running there?") from error
 
-    def request(self, message: Dict[str, Any]) -> Dict[Any, Any]:
+    def request(self, message: Dict[str, Any]) -> Dict[str, object]:
         """One question, one answer.
 
         Raises:
@@ -80,7 +80,7 @@ class Link:
             raise self._broken(f"the connection to {self._source.url} ended ({_why(error)})") from error
         return self._receive(self._source.deadline_s, "an answer")
 
-    def _receive(self, wait: float, what: str) -> Dict[Any, Any]:
+    def _receive(self, wait: float, what: str) -> Dict[str, object]:
         url = self._source.url
         try:
             frame = self._socket.recv(timeout=wait)
@@ -140,9 +140,11 @@ def _context(source: RemoteSource, root: Path) -> Optional[ssl.SSLContext]:
     if not source.encrypted:
         return None
     try:
-        return ssl.create_default_context(cafile=str(root / Path(source.certificate).expanduser()) if source.certificate else None)
+        file = str(root / Path(source.certificate).expanduser()) if source.certificate else None
+        return ssl.create_default_context(cafile=file)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"remote: certificate {source.certificate} cannot be read ({error}); copy the server's") from error
+        raise ConfigurationError(f"remote: certificate {source.certificate} cannot be read ({error}); copy the "
+                                 "server's") from error
 
 
 def _why(error: BaseException) -> str:

@@ -25,7 +25,7 @@ class Request:
     seed: int
 
 
-def array_of(message: Mapping[Any, Any], key: str, kind: type, axes: int) -> np.ndarray:
+def array_of(message: Mapping[str, object], key: str, kind: type, axes: int) -> np.ndarray:
     """The array at `key`; kind: np.uint8 means exactly that, float any number.
 
     Raises:
@@ -33,7 +33,8 @@ def array_of(message: Mapping[Any, Any], key: str, kind: type, axes: int) -> np.
     """
     value = message.get(key)
     if value is None:
-        raise WireError(f"{key} is missing; the message has {', '.join(sorted(str(name) for name in message))[:200] or 'nothing'}")
+        there = ", ".join(sorted(message))[:200] or "nothing"
+        raise WireError(f"{key} is missing; the message has {there}")
     if not isinstance(value, np.ndarray) or value.ndim != axes:
         raise WireError(f"{key} must be an array of {axes} axes")
     if kind is np.uint8 and value.dtype != np.uint8:
@@ -41,12 +42,27 @@ def array_of(message: Mapping[Any, Any], key: str, kind: type, axes: int) -> np.
     return value if kind is np.uint8 else value.astype(np.float64)
 
 
-def text_of(message: Mapping[Any, Any], key: str) -> str:
+def text_of(message: Mapping[str, object], key: str) -> str:
     """The text at `key`, or WireError."""
     value = message.get(key)
     if not isinstance(value, str) or len(value) > MAX_PROMPT:
         raise WireError(f"{key} must be a text of at most {MAX_PROMPT} characters")
     return value
+
+
+def whole(message: Mapping[str, object], key: str, default: int) -> int:
+    """The whole number at `key`, from 0 below 2^63, or WireError; the default where there is none."""
+    value = message.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2 ** 63:
+        raise WireError(f"{key} must be a whole number from 0 below 2^63")
+    return value
+
+
+def number(value: object, name: str) -> float:
+    """A number as one, or WireError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise WireError(f"{name} must be a number")
+    return float(value)
 
 
 def reply_of(prediction: Prediction, stamp_ns: int) -> Dict[str, Any]:
@@ -60,7 +76,7 @@ def reply_of(prediction: Prediction, stamp_ns: int) -> Dict[str, Any]:
             **{name: float(getattr(prediction, name)) for name in NUMBERS}}
 
 
-def prediction_of(message: Mapping[Any, Any], convention: ActionConvention) -> Prediction:
+def prediction_of(message: Mapping[str, object], convention: ActionConvention) -> Prediction:
     """The prediction a reply carries.
 
     Raises:
@@ -68,24 +84,26 @@ def prediction_of(message: Mapping[Any, Any], convention: ActionConvention) -> P
     """
     action = array_of(message, "actions", float, 2)
     if not 1 <= action.shape[0] <= MAX_CHUNK or action.shape[1] != convention.action_dim:
-        raise WireError(f"the server answered actions of shape {action.shape}; (1 to {MAX_CHUNK}, {convention.action_dim}) is what the "
-                        f"arms {', '.join(convention.arms)} need")
+        raise WireError(f"the server answered actions of shape {action.shape}; (1 to {MAX_CHUNK}, {convention.action_dim}) is "
+                        f"what the arms {', '.join(convention.arms)} need")
     if not np.isfinite(action).all():
         raise WireError("the server answered actions that are not finite")
-    mode = message.get("mode", int(Mode.DIFFUSION))
+    mode = whole(message, "mode", int(Mode.DIFFUSION))
     if mode not in list(Mode):
-        raise WireError(f"the server answered the mode {mode!r}, which there is not")
+        raise WireError(f"the server answered the mode {mode}, which there is not")
     paths = {name: array_of(message, name, float, 2) for name in ("diffusion", "autoregressive") if message.get(name) is not None}
-    confidence = message.get("token_confidence")
+    if any(path.shape != action.shape for path in paths.values()):
+        raise WireError("the server answered paths of another shape than its actions")
+    confidence = None if message.get("token_confidence") is None else array_of(message, "token_confidence", float, 1)
     stages = message.get("stage_ms", {})
-    numbers = {name: message.get(name, math.nan) for name in NUMBERS}
-    counts = {name: message.get(name, default) for name, default in (("noise_seed", 0), ("passes", 0), ("noise_samples", 1))}
-    if (any(path.shape != action.shape for path in paths.values()) or not isinstance(stages, dict)
-            or not all(isinstance(value, (int, float)) for value in (*numbers.values(), *stages.values()))
-            or any(type(value) is not int or not 0 <= value < 2 ** 63 for value in counts.values())):
-        raise WireError("the server answered what it says of its prediction in another form than was agreed")
+    if not isinstance(stages, dict):
+        raise WireError("stage_ms must be a map")
+    said = {name: number(message.get(name, math.nan), name) for name in NUMBERS}
     return Prediction(
         action=action, mode=Mode(mode), fused=bool(message.get("fused", False)), diffusion=paths.get("diffusion"),
         autoregressive=paths.get("autoregressive"), ar_complete=bool(message.get("ar_complete", True)),
-        token_confidence=None if confidence is None else array_of(message, "token_confidence", float, 1),
-        stage_ms={str(name): float(ms) for name, ms in stages.items()}, **numbers, **counts)
+        token_confidence=confidence, stage_ms={str(name): number(ms, f"stage_ms of {name}") for name, ms in stages.items()},
+        noise_seed=whole(message, "noise_seed", 0), passes=whole(message, "passes", 0),
+        noise_samples=whole(message, "noise_samples", 1), mean_confidence=said["mean_confidence"],
+        path_distance=said["path_distance"], path_angle=said["path_angle"], spread_distance=said["spread_distance"],
+        spread_angle=said["spread_angle"])

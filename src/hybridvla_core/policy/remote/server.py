@@ -9,7 +9,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple, Union
 
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request as HttpRequest
@@ -47,7 +47,8 @@ class ServerSettings:
         in_range("most_clients", self.most_clients, 1, 64)
         require((self.certificate is None) == (self.private_key is None), "TLS needs both a certificate and its private key")
         if self.host not in LOOPBACK:
-            require(len(self.key) >= SHORTEST_KEY, f"{self.host} lets other computers connect; name a key file that they have to show")
+            require(len(self.key) >= SHORTEST_KEY,
+                    f"{self.host} lets other computers connect; name a key file that they have to show")
             require(self.certificate is not None or self.insecure_lan,
                     f"{self.host} lets other computers connect; name a TLS certificate and its key, or say --insecure-lan where "
                     "only your two computers are on that network")
@@ -60,7 +61,8 @@ class ServerSettings:
         try:
             context.load_cert_chain(str(self.certificate), str(self.private_key))
         except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(f"certificate {self.certificate} with key {self.private_key} cannot be used ({error})") from error
+            raise ConfigurationError(f"certificate {self.certificate} with key {self.private_key} cannot be used "
+                                     f"({error})") from error
         return context
 
 
@@ -83,8 +85,8 @@ class PolicyServer:
                                          process_request=self._admit, open_timeout=OPEN_S, close_timeout=1.0, max_size=MAX_FRAME,
                                          compression=None, logger=logging.getLogger("websockets.server"))
         except OSError as error:
-            raise ConfigurationError(f"{settings.host}:{settings.port} cannot be listened at ({error}); is a server running there "
-                                     "already?") from error
+            raise ConfigurationError(f"{settings.host}:{settings.port} cannot be listened at ({error}); is a server running "
+                                     "there already?") from error
 
     @property
     def address(self) -> Tuple[str, int]:
@@ -123,7 +125,7 @@ class PolicyServer:
         finally:
             self._clients.release()
 
-    def _answer(self, frame: object, before_ms: float) -> Any:
+    def _answer(self, frame: object, before_ms: float) -> Union[bytes, str]:
         """The frame that answers one: bytes, or a text that says what is wrong, which openpi clients raise."""
         try:
             require(isinstance(frame, bytes), "a text came where a msgpack frame is wanted")

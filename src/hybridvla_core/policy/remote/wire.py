@@ -31,7 +31,7 @@ def pack(message: Mapping[str, Any]) -> bytes:
         raise WireError(f"a message cannot be sent ({error}); send numbers, texts, lists, maps and arrays") from error
 
 
-def unpack(frame: bytes) -> Dict[Any, Any]:
+def unpack(frame: bytes) -> Dict[str, object]:
     """Returns the map of a frame; its arrays are read-only views of the frame's bytes.
 
     Raises:
@@ -45,11 +45,11 @@ def unpack(frame: bytes) -> Dict[Any, Any]:
     except WireError:
         raise
     except (msgpack.UnpackException, ValueError, TypeError, RecursionError) as error:
-        raise WireError(f"a frame is not msgpack as openpi writes it ({type(error).__name__}: {str(error)[:80]}); check that both "
-                        "ends speak the same protocol") from error
-    if not isinstance(message, dict):
-        raise WireError(f"a frame holds a {type(message).__name__}, and a map is wanted; check that both ends speak the same "
-                        "protocol")
+        raise WireError(f"a frame is not msgpack as openpi writes it ({type(error).__name__}: {str(error)[:80]}); check that "
+                        "both ends speak the same protocol") from error
+    if not isinstance(message, dict) or not all(isinstance(key, str) for key in message):
+        raise WireError(f"a frame holds a {type(message).__name__}, and a map of names is wanted; check that both ends speak the "
+                        "same protocol")
     return message
 
 
@@ -64,7 +64,7 @@ def _pack_array(value: object) -> Dict[bytes, Any]:
     raise TypeError(f"a {type(value).__name__}")
 
 
-def _unpack_array(entry: Dict[Any, Any]) -> Any:
+def _unpack_array(entry: Mapping[object, object]) -> object:
     if b"__npgeneric__" in entry:
         value = entry.get(b"data")
         if not isinstance(value, (bool, int, float)):
