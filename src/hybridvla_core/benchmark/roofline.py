@@ -53,14 +53,19 @@ def stage_work(subject: Subject, passes: float) -> Dict[str, Dict[str, float]]:
         return {"bytes": (count["layers"] + (count["head"] if head_rows else 0)) * size + cache,
                 "flops": 2 * n * count["layers"] + attention + 2 * head_rows * count["head"]}
 
+    def opening(n: int) -> Dict[str, float]:
+        """The prefix and the first denoising rows; the last block makes keys and values of the prefix, and no more."""
+        whole, kept = decoder_pass(n), decoder.hidden * (decoder.heads + 2 * decoder.kv_heads) * decoder.head_dim
+        return {"bytes": whole["bytes"], "flops": whole["flops"] - 2 * length * (count["layers"] / decoder.layers - kept)}
+
     towers = sum(4 * (t.depth - 1) * t.patches ** 2 * t.width for t in config.towers) * config.views
     rides = path.ride_steps
     plain, riding, proving = decoder_pass(rows), decoder_pass(rows + branch), decoder_pass(branch, config.action_dim)
     return {
         "vision": {"bytes": (count["vision"] + count["projector"]) * size,
                    "flops": 2 * patches * (count["vision"] + count["projector"]) + towers},
-        "prefix": decoder_pass(length),
-        "denoise": {k: plain[k] * (path.steps - rides) + riding[k] * rides for k in plain},
+        "prefix": opening(length + rows),
+        "denoise": {k: plain[k] * (path.steps - 1 - rides) + riding[k] * rides for k in plain},
         "decode": {k: proving[k] * passes for k in proving}}
 
 

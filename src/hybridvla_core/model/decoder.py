@@ -17,7 +17,7 @@ from torch import nn
 from hybridvla_core.model.config import DecoderConfig
 from hybridvla_core.model.few_rows import linear
 from hybridvla_core.model.joined import Joinable
-from hybridvla_core.model.layers import KVCache, RMSNorm, Rotary, causal_bias, mask_bias
+from hybridvla_core.model.layers import KVCache, LastRows, RMSNorm, Rotary, causal_bias, mask_bias
 
 
 class Attention(Joinable):
@@ -34,7 +34,7 @@ class Attention(Joinable):
         self.v_proj = nn.Linear(config.hidden, config.kv_heads * config.head_dim, bias=bias)
         self.add_module(output, nn.Linear(width, config.hidden, bias=bias))
 
-    def forward(self, x, rotary, bias, cache, layer, write_at, probe):
+    def forward(self, x, rotary, bias, cache, layer, write_at, probe, last=None):
         batch, length, _ = x.shape
         heads, kv_heads, dim = self.config.heads, self.config.kv_heads, self.config.head_dim
         split = self.project(x).view(batch, length, heads + 2 * kv_heads, dim).transpose(1, 2)
@@ -46,6 +46,8 @@ class Attention(Joinable):
             if bias is not None:
                 reach = bias.shape[-1]
                 key, value = cache.keys[layer, :, :, :reach], cache.values[layer, :, :, :reach]
+        if last is not None:
+            query, bias, length = query[:, :, -last.count:], last.bias, last.count
         if kv_heads != heads:
             key = key.repeat_interleave(heads // kv_heads, dim=1)
             value = value.repeat_interleave(heads // kv_heads, dim=1)
@@ -102,8 +104,9 @@ class LlamaBlock(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden, config.norm_eps)
         self.mlp = GatedMlp(config)
 
-    def forward(self, x, *attention):
-        x = x + self.self_attn(self.input_layernorm(x), *attention)
+    def forward(self, x, *attention, last=None):
+        mixed = self.self_attn(self.input_layernorm(x), *attention, last=last)
+        x = mixed + (x if last is None else x[:, -last.count:])
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -116,9 +119,12 @@ class PhiBlock(nn.Module):
         self.self_attn = Attention(config, bias=True, output="dense")
         self.mlp = PlainMlp(config)
 
-    def forward(self, x, *attention):
+    def forward(self, x, *attention, last=None):
         normed = self.input_layernorm(x)
-        return x + self.self_attn(normed, *attention) + self.mlp(normed)
+        mixed = self.self_attn(normed, *attention, last=last)
+        if last is not None:
+            x, normed = x[:, -last.count:], normed[:, -last.count:]
+        return x + mixed + self.mlp(normed)
 
 
 class DecoderStack(nn.Module):
@@ -170,18 +176,18 @@ class Decoder(nn.Module):
     def run(self, embeddings: torch.Tensor, rotary: Rotary, bias: Optional[torch.Tensor],
             cache: Optional[KVCache] = None, write_at: Union[torch.Tensor, slice, None] = None,
             attention_probe: Optional[Dict[int, torch.Tensor]] = None,
-            record: Optional[List[torch.Tensor]] = None) -> torch.Tensor:
+            record: Optional[List[torch.Tensor]] = None, last: Optional[LastRows] = None) -> torch.Tensor:
         """The same pass with everything prepared, which neither allocates masks nor asks the device for a number.
 
         rotary: of these rows' positions. bias: (.., S, T) in the embeddings' type, added to the attention logits over
         the cache's first T slots (without a cache: over the rows); None: causal over these rows alone. write_at: slots
-        of the new keys.
+        of the new keys. last: the rows that are wanted; None: all.
         """
-        x = embeddings
+        x, end = embeddings, len(self.model.layers) - 1
         for index, block in enumerate(self.model.layers):
             if record is not None:
                 record.append(x)
-            x = block(x, rotary, bias, cache, index, write_at, attention_probe)
+            x = block(x, rotary, bias, cache, index, write_at, attention_probe, last=last if index == end else None)
         norm = self.model.norm if self.config.family == "llama" else self.model.final_layernorm
         x = norm(x)
         if record is not None:

@@ -1,6 +1,7 @@
 """What the blocks of a decoder are made of: cache, masks, norm and rotary positions."""
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Union
 
 import torch
@@ -21,6 +22,15 @@ class KVCache:
     @property
     def length(self) -> int:
         return self.keys.shape[3]
+
+
+@dataclass(frozen=True)
+class LastRows:
+    """What is wanted of a pass: its last `count` rows, with their own part of the bias (.., count, T). The last block
+    then gives keys and values for the others, and nothing else."""
+
+    count: int
+    bias: torch.Tensor
 
 
 def mask_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -65,6 +75,15 @@ class Rotary:
         if index.dim() == 2:
             chosen.cos, chosen.sin = chosen.cos[:, None], chosen.sin[:, None]
         return chosen
+
+    def followed_by(self, other: Rotary) -> Rotary:
+        """These rows, then the other's; rows (S, D) stand before rows of every sample (B, 1, S, D), too."""
+        joined = object.__new__(Rotary)
+        joined.width = self.width
+        for name in ("cos", "sin"):
+            first, second = getattr(self, name), getattr(other, name)
+            setattr(joined, name, torch.cat([first.expand(*second.shape[:-2], -1, -1), second], dim=-2))
+        return joined
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Rotate the first `rotary_dim` channels of (B, heads, S, head_dim)."""

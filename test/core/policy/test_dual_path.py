@@ -151,6 +151,47 @@ def test_recorded_stages_repeat_and_equal_direct_calls(condition):
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
+@torch.inference_mode()
+def test_recordings_of_two_modes_keep_their_own_lengths(condition):
+    """Ends early (no verifying pass is recorded yet), then diffusion alone on a longer text, then all tokens."""
+    config = small_config()
+    eager = build(config, 5, theta=0.99)
+    graphed = DualPath(eager.engine, STEPS, eager.gate, eager.first_draft, WINDOW, GraphStages(RecordedBackend()))
+    modes = [(9, dict(all_tokens=False)), (12, dict(decode=False)), (9, dict()), (12, dict()), (9, dict(decode=False))]
+    for words, wanted in modes:
+        inputs = draw(config, condition=condition, words=words)
+        text = torch.cat([inputs.text, torch.full((1, 16 - words), 768)], dim=1)
+        result = graphed.run(replace(inputs, text=text, lengths=torch.tensor([2 + config.patches + words])), **wanted)
+        expected = eager.run(inputs, **wanted)
+        assert np.allclose(result.denoised, expected.denoised, atol=1e-5)
+        if expected.ids is not None:
+            exact = int(expected.exact[0])
+            assert np.array_equal(result.ids[0, :exact], expected.ids[0, :exact])
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("steps", [1, 4])
+@torch.inference_mode()
+def test_the_first_denoising_step_costs_no_pass_of_its_own(condition, steps):
+    path = build(small_config(), 2)
+    path = DualPath(path.engine, steps, path.gate, path.first_draft, WINDOW)
+    rows, run = [], path.model.llm.run
+    path.model.llm.run = lambda embeddings, *rest, **more: rows.append(embeddings.shape[1]) or run(embeddings, *rest, **more)
+    inputs = draw(path.config, condition=condition)
+    prefix = 2 + path.config.patches + 9
+    path.run(inputs, decode=False)
+    assert rows == [prefix + 2] + [2] * (steps - 1)
+    rows.clear()
+    result = path.run(inputs)
+    assert len(rows) == steps + result.passes[0]
+    branch = 0 if condition == "denoised" else 3 + 6
+    assert rows[0] == prefix + 2 + branch, "a branch that does not wait for the action rides in the prefix's pass as well"
+    rows.clear()
+    result = path.run(inputs, diffusion=False)
+    assert len(rows) == result.passes[0] + (steps if condition == "denoised" else 1)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
 def test_no_stage_waits_for_the_device(condition):
     """Fake CUDA tensors: no data crosses between devices and no number is read until a decision."""
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -179,8 +220,9 @@ def test_no_stage_waits_for_the_device(condition):
         assert guard.operations > 300
         space = next(iter(path._spaces.values()))
         with NoWaiting() as guard:
-            path.prefix(space, engine.encode(inputs.pixels), inputs.text, inputs.state, inputs.lengths)
-            x, branch = path.denoise(space, inputs.noise, True, given)
+            x, branch, _ = path.open(space, True, engine.encode(inputs.pixels), inputs.text, inputs.state, inputs.noise,
+                                     inputs.lengths, given)
+            x, branch = path.denoise(space, True, given is not None, x, branch)
             branch = path.verify(space, branch)
         assert branch.examined.ids.device.type == "cuda" and x.shape == (1, 1, 1, 7)
 

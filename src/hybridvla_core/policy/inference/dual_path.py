@@ -2,12 +2,13 @@
 
 The result is that of `PlainDecoding` (plain greedy decoding) up to rounding; only the number of passes differs.
 
+- The first denoising step needs nothing but noise, so its rows stand behind the prefix in the prefix's own pass.
 - Condition `denoised`: during the last DDIM steps (at most 2 .. n: there is no estimate before) a branch travels in the
   same pass, conditioned on the current estimate of x0, so that Jacobi iterations of the draft cost rows and no pass.
   After the last step the branch, now conditioned on the denoised action, is passed until all tokens are exact or the gate
   cannot open any more.
 - Conditions `noise` and `released`: the branch does not depend on the denoised action, so it is verified in every pass
-  from the first step on.
+  from the prefix pass on.
 
 Within a stage nothing asks the device for a number; a verifying pass ends with one transfer, because whether another one
 is needed is a decision.
@@ -55,7 +56,7 @@ class PredictionInputs:
 @dataclass
 class PredictionResult:
     """On the host. denoised (B, S, K, A) float32 or None; ids, confidence (B, A) or None, of which the first `exact` (B,)
-    count; passes (B,): passes after the last denoising step (without one: all)."""
+    count; passes (B,): passes after the last denoising step (without one: after the prefix)."""
 
     denoised: Optional[np.ndarray] = None
     ids: Optional[np.ndarray] = None
@@ -109,21 +110,20 @@ class DualPath:
         stages.begin((space.shape, diffusion, decode))
         patches = stages.call("vision", self.engine.encode, inputs.pixels)
         lap("vision")
-        stages.call("prefix", lambda *tensors: self.prefix(space, *tensors), patches, inputs.text, inputs.state,
-                    inputs.lengths)
+        early = inputs.condition is not None
+        # The plans are those of this very recording: another mode's would keep the lengths of its own last prediction.
+        x, branch, space.behind = stages.call("prefix", lambda *tensors: self.open(space, decode, *tensors), patches,
+                                              inputs.text, inputs.state, inputs.noise, inputs.lengths, inputs.condition)
         lap("prefix")
-        early = decode and inputs.condition is not None
-        x, branch = None, None
-        if diffusion or (decode and not early):
-            with_branch = early or decode
-            x, branch = stages.call("denoise", lambda noise, condition: self.denoise(
-                space, noise, with_branch, condition), inputs.noise, inputs.condition)
+        if diffusion or not early:
+            if self.steps > 1:
+                x, branch = stages.call("denoise", lambda *begun: self.denoise(space, decode, early, *begun), x, branch)
             lap("denoise")
-        elif early:
-            branch = stages.call("branch", lambda condition: self.open_branch(condition), inputs.condition)
+        else:
+            x = None
         result = PredictionResult()
         if decode:
-            self._finish(space, x, branch, early, early and x is not None, all_tokens, result)
+            self._finish(space, x, branch, early, all_tokens, result)
         if x is not None and result.denoised is None:
             result.denoised = x.float().cpu().numpy()
         lap("decode")
@@ -143,30 +143,29 @@ class DualPath:
 
     # Stages: tensors in, tensors out, no number leaves the device ---------------------------------------------------
 
-    def prefix(self, space: Workspace, patches: torch.Tensor, text: torch.Tensor, state: torch.Tensor,
-               lengths: Optional[torch.Tensor] = None) -> Tuple[PassPlan, ...]:
-        """Keys and values of BOS ... state. A shorter text has its state right behind its BOD, then unused rows. Returns
-        the plans of the passes behind it, so that whoever records this keeps their tensors."""
+    def open(self, space: Workspace, with_branch: bool, patches: torch.Tensor, text: torch.Tensor, state: torch.Tensor,
+             noise: torch.Tensor, lengths: Optional[torch.Tensor] = None,
+             condition: Optional[Tuple[torch.Tensor, torch.Tensor]] = None):
+        """One pass over BOS ... state and the first DDIM step from noise (B, S, K, A), with the branch if it depends on
+        neither. A shorter text has its state right behind its BOD, then unused rows.
+
+        Returns x and the branch after that step, and the plans of later passes, so that whoever records this keeps their
+        tensors."""
         embedded = self.model.embed_state(state)
         rows = prefix_rows(self._bos, patches, self.model.embed_tokens(text), embedded)
         if lengths is not None:
             space.set_lengths(lengths)
             last = torch.arange(rows.shape[1], device=rows.device)[None, :, None] == lengths[:, None, None] - 1
             rows = torch.where(last, embedded[:, None].to(rows.dtype), rows)
-        self._pass(space, space.prefix_plan, rows)
-        return space.denoise_plan, space.ride_plan, space.branch_plan
+        branch = self.open_branch(condition) if with_branch and condition is not None else None
+        x, branch = self._step(space, self.steps - 1, noise.float(), branch, with_branch, condition is not None, rows)
+        return x, branch, space.behind
 
-    def denoise(self, space: Workspace, noise: torch.Tensor, with_branch: bool,
-                condition: Optional[Tuple[torch.Tensor, torch.Tensor]] = None):
-        """DDIM from noise (B, S, K, A); returns x and the branch as it stands after the last step."""
-        x, branch = noise.float(), None
-        if condition is not None and with_branch:
-            branch = self.open_branch(condition)
-        for index in reversed(range(self.steps)):
-            eps, branch = self._step(space, index, x, branch, verify=condition is not None)
-            x0, x = self.spaced.step(index, x, eps)
-            if with_branch and condition is None and index <= self.ride_steps:
-                branch = self._follow(x0[:, 0], branch)
+    def denoise(self, space: Workspace, with_branch: bool, verify: bool, x: torch.Tensor, branch: Optional[TokenBranch]):
+        """The other DDIM steps from x (B, S, K, A); returns x and the branch as it stands after the last one. verify: what
+        the branch is conditioned on does not change with x."""
+        for index in reversed(range(self.steps - 1)):
+            x, branch = self._step(space, index, x, branch, with_branch, verify)
         return x, branch
 
     def open_branch(self, condition: Tuple[torch.Tensor, torch.Tensor]) -> TokenBranch:
@@ -178,7 +177,7 @@ class DualPath:
     def verify(self, space: Workspace, branch: TokenBranch, start: int = 0) -> TokenBranch:
         """One pass of the branch's rows; from `start` on: the first `start` tokens are exact and in the cache."""
         head, rows = self._branch_rows(branch, start)
-        hidden = self._pass(space, space.branch_plan.rows(head) if head else space.branch_plan, rows)
+        hidden = self._pass(space, space.behind.branch.rows(head) if head else space.behind.branch, rows)
         return self._prove(branch, hidden[:, -(self.config.action_dim - start):], start)
 
     def _rows_cost_time(self) -> bool:
@@ -188,19 +187,29 @@ class DualPath:
 
     # Parts of stages -----------------------------------------------------------------------------------------------
 
-    def _step(self, space: Workspace, index: int, x: torch.Tensor, branch: Optional[TokenBranch], verify: bool):
-        """eps (B, S, K, A) of one denoising pass, and the branch one Jacobi iteration further if it travels along."""
+    def _step(self, space: Workspace, index: int, x: torch.Tensor, branch: Optional[TokenBranch], with_branch: bool,
+              verify: bool, before: Optional[torch.Tensor] = None):
+        """x (B, S, K, A) after one denoising pass, and the branch: one Jacobi iteration further if it travels along, and
+        on the new estimate if it follows x. before: the prefix's rows, in the first pass."""
         batch, samples, chunk, dims = x.shape
         time = self._times[index].expand(batch, samples, -1)
-        rows = denoising_rows(time, self.model.embed_action(x)).flatten(1, 2)
-        if branch is None:
-            hidden = self._pass(space, space.denoise_plan, rows)
-        else:
-            hidden = self._pass(space, space.ride_plan, torch.cat([rows, self._branch_rows(branch, 0)[1]], dim=1))
+        rows = [denoising_rows(time, self.model.embed_action(x)).flatten(1, 2)]
+        plan = space.behind.denoise
+        if branch is not None:
+            rows.append(self._branch_rows(branch, 0)[1])
+            plan = space.behind.ride
+        if before is not None:
+            rows.insert(0, before)
+            plan = space.opening(branch is not None)
+        hidden = self._pass(space, plan, torch.cat([part.to(self.engine.dtype) for part in rows], dim=1))
+        if branch is not None:
             tail = hidden[:, -dims:]
             branch = self._prove(branch, tail, 0) if verify else self._redraft(branch, tail)
         own = hidden[:, :space.denoise_rows].unflatten(1, (samples, 1 + chunk))[:, :, 1:]
-        return self.model.noise_prediction(own).float(), branch
+        x0, x = self.spaced.step(index, x, self.model.noise_prediction(own).float())
+        if with_branch and not verify and index <= self.ride_steps:
+            branch = self._follow(x0[:, 0], branch)
+        return x, branch
 
     def _follow(self, x0: torch.Tensor, branch: Optional[TokenBranch]) -> TokenBranch:
         """The branch on a new estimate of the denoised action (B, K, A), with the draft it has."""
@@ -228,12 +237,13 @@ class DualPath:
         return 0, decoding_rows(denoising_rows(branch.time, self.model.embed_action(branch.x)), self._markers, drafted)
 
     def _pass(self, space: Workspace, plan: PassPlan, rows: torch.Tensor) -> torch.Tensor:
-        return self.model.llm.run(rows.to(self.engine.dtype), plan.rotary, plan.bias, space.cache, plan.write_at)
+        return self.model.llm.run(rows.to(self.engine.dtype), plan.rotary, plan.bias, space.cache, plan.write_at,
+                                  last=plan.last)
 
     # Decisions -----------------------------------------------------------------------------------------------------
 
-    def _finish(self, space: Workspace, x: Optional[torch.Tensor], branch: TokenBranch, early: bool, examined: bool,
-                all_tokens: bool, result: PredictionResult) -> None:
+    def _finish(self, space: Workspace, x: Optional[torch.Tensor], branch: TokenBranch, examined: bool, all_tokens: bool,
+                result: PredictionResult) -> None:
         """Verifying passes until every row of the batch has what it needs. examined: the branch has already been
         verified on the way, so that the first look costs no pass."""
         batch, dims = len(branch.x), self.config.action_dim

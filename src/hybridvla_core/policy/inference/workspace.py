@@ -8,13 +8,16 @@ row attends to.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Dict, Optional, Tuple
 
 import torch
 
 from hybridvla_core.model.config import ModelConfig
-from hybridvla_core.model.layers import KVCache, Rotary, mask_bias
+from hybridvla_core.model.layers import KVCache, LastRows, Rotary, mask_bias
 from hybridvla_core.model.sequence import branch_length
+
+#: Rows of a bias start at multiples of so many numbers, or a GPU's attention copies it in every layer.
+ALIGNED = 8
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,13 @@ class Shape:
 
 @dataclass
 class PassPlan:
-    """Rotary rows, mask bias (B or 1, 1, S, T) and the slots written by one kind of pass."""
+    """Rotary rows, mask bias (B or 1, 1, S, T; None: causal) and the slots written by one kind of pass. last: what is
+    wanted of a pass that is mostly prefix; None: every row."""
 
     rotary: Rotary
     bias: Optional[torch.Tensor]
     write_at: slice
+    last: Optional[LastRows] = None
 
     def rows(self, start: int) -> PassPlan:
         """The same pass without its first `start` rows, which an earlier pass has left in the cache."""
@@ -41,6 +46,15 @@ class PassPlan:
         rotary.cos, rotary.sin = self.rotary.cos[..., start:, :], self.rotary.sin[..., start:, :]
         rotary.width = self.rotary.width
         return PassPlan(rotary, self.bias[..., start:, :], slice(self.write_at.start + start, self.write_at.stop))
+
+
+@dataclass
+class LaterPlans:
+    """The passes behind a prefix: denoising rows, those with a branch, the branch alone."""
+
+    denoise: PassPlan
+    ride: PassPlan
+    branch: PassPlan
 
 
 class Workspace:
@@ -58,19 +72,29 @@ class Workspace:
         positions = torch.arange(total, device=device)
         self.table = Rotary(config.decoder, positions, dtype)
         self._offsets, self._open = self._structure(positions)
-        prefix_rotary = self.table.select(positions[:first])
-        self.prefix_plan = PassPlan(prefix_rotary, None, slice(0, first))
+        self.prefix_plan = PassPlan(self.table.select(positions[:first]), None, slice(0, first))
+        within = torch.ones(first, self._open.shape[1], dtype=torch.bool, device=device).tril_()
+        self._prefix_bias = mask_bias(within, dtype)[None, None]
+        self._opening: Dict[bool, PassPlan] = {}
         if not shape.padded:
             self._prepare(self._offsets + first, self._open)
 
     def set_lengths(self, lengths: torch.Tensor) -> None:
         """lengths (B,): how many prefix slots each row of the batch uses. Only for a padded shape."""
-        columns = torch.arange(self.slots[2], device=self.device)
+        columns = torch.arange(self._open.shape[1], device=self.device)
         used = (columns[None, :] < lengths[:, None]) | (columns[None, :] >= self.shape.prefix)
         self._prepare(lengths[:, None] + self._offsets[None, :], self._open[None] & used[:, None, :])
 
+    def opening(self, with_branch: bool) -> PassPlan:
+        """The pass over the prefix and, in the same go, the first denoising rows, with or without the branch behind them.
+        Only the rows behind the prefix are wanted of it."""
+        if with_branch not in self._opening:
+            self._opening[with_branch] = self._open_plan(self.behind.ride if with_branch else self.behind.denoise,
+                                                         causal=not with_branch)
+        return self._opening[with_branch]
+
     def _structure(self, positions: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Positions after the prefix (tail rows,) and who sees whom (tail rows, slots)."""
+        """Positions after the prefix (tail rows,) and who sees whom (tail rows, slots and unused ones)."""
         first, second, total = self.slots
         tail = positions[:total - first]
         denoising = tail < self.denoise_rows
@@ -78,17 +102,30 @@ class Workspace:
         offsets = torch.where(denoising, tail % self.group, tail - self.denoise_rows)
         same = (group[:, None] == group[None, :]) & (offsets[:, None] >= offsets[None, :])
         prefix = torch.ones(total - first, first, dtype=torch.bool, device=self.device)
-        return offsets, torch.cat([prefix, same], dim=1)
+        unused = torch.zeros(total - first, -total % ALIGNED, dtype=torch.bool, device=self.device)
+        return offsets, torch.cat([prefix, same, unused], dim=1)
 
     def _prepare(self, positions: torch.Tensor, mask: torch.Tensor) -> None:
         first, second, total = self.slots
         bias = mask_bias(mask, self.dtype)
-        bias = bias[None, None] if bias.dim() == 2 else bias[:, None]
+        self._tail_bias = bias[None, None] if bias.dim() == 2 else bias[:, None]
+        self._opening = {}
         split = self.denoise_rows
 
         def plan(rows: slice, reach: int, write_at: slice) -> PassPlan:
-            return PassPlan(self.table.select(positions[..., rows]), bias[:, :, rows, :reach], write_at)
+            return PassPlan(self.table.select(positions[..., rows]), self._tail_bias[:, :, rows, :reach], write_at)
 
-        self.denoise_plan = plan(slice(0, split), second, slice(first, second))
-        self.ride_plan = plan(slice(0, None), total, slice(first, total))
-        self.branch_plan = plan(slice(split, None), total, slice(second, total))
+        self.behind = LaterPlans(denoise=plan(slice(0, split), second, slice(first, second)),
+                                 ride=plan(slice(0, None), total, slice(first, total)),
+                                 branch=plan(slice(split, None), total, slice(second, total)))
+
+    def _open_plan(self, behind: PassPlan, causal: bool) -> PassPlan:
+        """The prefix's rows before those of `behind`. causal: a single denoising group follows, if anything does."""
+        assert behind.bias is not None, "rows behind a prefix are masked"
+        reach, rows = behind.write_at.stop, behind.bias.shape[2]
+        bias = None
+        if not causal or self.shape.padded or self.shape.samples > 1:
+            tail = self._tail_bias[:, :, :rows]
+            bias = torch.cat([self._prefix_bias.expand(len(tail), -1, -1, -1), tail], dim=2)[..., :reach]
+        rotary = self.prefix_plan.rotary.followed_by(behind.rotary)
+        return PassPlan(rotary, bias, slice(0, reach), LastRows(rows, behind.bias))
