@@ -40,6 +40,9 @@ LEVELS = {State.ACTIVE: DiagnosticStatus.OK, State.INACTIVE: DiagnosticStatus.OK
 POLICY_PATIENCE_S = 0.4
 #: Apart from what the loss of the master holds for.
 FAULT = Reason.OPERATOR | Reason.CONFIGURATION
+#: Said when a dry run begins and when it is activated.
+DRY = ("this is a dry run: everything is computed and nothing commanded; to let the robot move, launch with armed:=true "
+       "(or deactivate and set dry_run to false by dynamic_reconfigure)")
 
 
 class SafetyNode:
@@ -133,6 +136,8 @@ class SafetyNode:
             rospy.loginfo("activate refused: %s", missing)
             return SetBoolResponse(False, missing)
         done, message = self.handle.patiently(lambda now: self.filter.activate(request.data, now))
+        if done and request.data and self.filter.dry_run:
+            message = f"{message}; {DRY}"
         rospy.loginfo("activate %s: %s", request.data, message)
         return SetBoolResponse(done, message)
 
@@ -247,4 +252,6 @@ def main() -> None:
     door = str(rospy.get_param("~door", "")).strip() or config.door
     node = SafetyNode(replace(config, speed_scale=scale, door=door), bool(rospy.get_param("~dry_run", False)),
                       str(rospy.get_param("~scheduler", "fifo")))
+    if node.filter.dry_run:
+        rospy.logwarn("%s", DRY)
     node.spin()

@@ -49,6 +49,7 @@ def test_states_at_the_drivers_default_rate_are_too_slow(launch):
 def test_a_dry_run_checks_and_computes_and_changes_nothing(launch):
     with launch("dry_run:=true") as rig:
         rig.answered(rig.activate, True, what="activate")
+        assert "launch with armed:=true" in rig.activate(True).message
         rig.until(lambda: rig.state("HOLDING", "ACTIVE") and np.isfinite(rig.commanded).all(), "a status once active")
         before = rig.commanded
         rig.pursue([0.45, 0.10, 0.25], 1.0, lambda: np.linalg.norm(rig.commanded - before) > 0.05, "a computed motion")

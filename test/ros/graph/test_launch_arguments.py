@@ -58,6 +58,22 @@ def test_another_value_in_the_file_is_the_one_in_use(monkeypatch, tmp_path):
     assert scale_in_use(monkeypatch, given) == (0.2, 0.2)
 
 
+@pytest.mark.parametrize("launch, arguments, dry", [
+    ("fr3.launch", (), True), ("fr3.launch", ("armed:=true",), False), ("fr3.launch", ("armed:=true", "dry_run:=true"), True),
+    ("fr3.launch", STAND_IN, False), ("agilex.launch", (), True), ("agilex.launch", ("policy:=false",), True),
+    ("agilex.launch", ("armed:=true",), False), ("agilex.launch", STAND_IN, False), ("sim.launch", (), False)])
+def test_a_real_robot_is_commanded_only_when_armed(tmp_path, launch, arguments, dry):
+    for package, files in (("franka_control", {"launch/franka_control.launch": CONTROL}),
+                           ("franka_example_controllers", {"config/franka_example_controllers.yaml": "{}"})):
+        for name, text in files.items():
+            file = tmp_path / package / name
+            file.parent.mkdir(parents=True)
+            file.write_text(text)
+        (tmp_path / package / "package.xml").write_text(f"<package><name>{package}</name></package>")
+    given = parameters(launch, *arguments, *(("robot_ip:=172.16.0.2",) if launch == "fr3.launch" else ()), packages=tmp_path)
+    assert given["/safety_filter_node/dry_run"] is dry
+
+
 @pytest.fixture
 def private(tmp_path):
     """The environment of a graph of its own, and its port."""
