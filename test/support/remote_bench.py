@@ -1,6 +1,6 @@
 """A policy server in a process of its own, to be killed, stopped and lied by; run as a program it is that process.
 
-usage: remote_bench.py PORT BEHAVIOUR     (honest, slow, or a lie of LIES)
+usage: remote_bench.py PORT BEHAVIOUR     (honest, slow, swapped, creeping, or a lie of LIES)
 """
 from __future__ import annotations
 
@@ -49,6 +49,16 @@ class Swapped(Echo):
     cameras, manifest_sha256 = ("wrist", "front"), "b" * 64
 
 
+class Creeping(Echo):
+    """Moves the simulated rig's arm far to the left, by one slow keyframe."""
+
+    cameras = ("front",)
+
+    def predict(self, observation, mode=None, seed=0):
+        action = np.array([[0.0, 0.3, 0.0, *observation.state[3:6], 1.0]])
+        return Prediction(action=action, mode=Mode.DIFFUSION, fused=False, diffusion=action)
+
+
 LIES = {"nan": lambda reply: {**reply, "actions": reply["actions"] * np.nan},
         "two_arms": lambda reply: {**reply, "actions": np.tile(reply["actions"], 2)},
         "nothing": lambda reply: {key: value for key, value in reply.items() if key != "actions"},
@@ -84,7 +94,8 @@ def main(port, behaviour):
         def reply(self, prediction, policy, stamp_ns):
             return LIES[behaviour](super().reply(prediction, policy, stamp_ns))
 
-    policy = Swapped() if behaviour == "swapped" else Echo(SLOW_S if behaviour == "slow" else 0.0)
+    kinds = {"swapped": Swapped, "creeping": Creeping}
+    policy = kinds.get(behaviour, Echo)(SLOW_S if behaviour == "slow" else 0.0)
     answering = PolicyServer(policy, Liar() if behaviour in LIES else OwnDialect(), ServerSettings(port=port))
     print(answering.address[1], flush=True)
     answering.serve_forever()
