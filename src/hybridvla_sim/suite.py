@@ -13,10 +13,11 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 import numpy as np
 
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.evaluation.episode import Decision, EpisodeRunner
+from hybridvla_core.evaluation.episode import Decision, EpisodeRunner, Filter
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.interface import PolicyInterface
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_sim import tasks
 from hybridvla_sim.fr3.rig import Rig, RigConfig
 from hybridvla_sim.monitor import MonitorLimits
@@ -38,9 +39,10 @@ def label(rig: Rig, instruction: str) -> ExpertLabel:
 class Suite:
     """Runs specs of one task with one policy on one rig."""
 
-    def __init__(self, policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig, task: Task[Rig]) -> None:
+    def __init__(self, policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig, task: Task[Rig],
+                 make_safety: Callable[[RobotConfig], Filter] = SafetyFilter) -> None:
         self.task, self.rig = task, make_rig(task, robot)
-        self.runner = EpisodeRunner(policy, config, robot, self.rig, observe=label)
+        self.runner = EpisodeRunner(policy, config, robot, self.rig, observe=label, make_safety=make_safety)
 
     def run(self, spec: EpisodeSpec) -> Dict[str, Any]:
         """Runs one episode and returns it as plain data."""
@@ -51,7 +53,7 @@ class Suite:
         return {"seed": spec.seed, "task": spec.goal, "success": result.success,
                 "time": round(result.time, 2), "keyframes": len(result.decisions),
                 "violations": self.rig.monitor.violations - before, "counters": result.counters,
-                "tick_ms": result.tick_ms, "decisions": [_row(d) for d in result.decisions]}
+                "reasons": result.reasons, "tick_ms": result.tick_ms, "decisions": [_row(d) for d in result.decisions]}
 
 
 def _row(decision: Decision) -> Dict[str, Any]:

@@ -56,7 +56,7 @@ class CheckpointConfig:
     `dataset_statistics.json` normalises. ddim_steps: denoising steps of a prediction (the paper: 4). untrained: modules
     with random weights, as in a converted base; such a folder is for training and predicts nothing.
     constant_channel: what the model sees of a state channel that never moved in the data: `zero`, as in training, or what
-    the `released` loop computes."""
+    the `released` loop computes. ddim_spacing: which timesteps the denoising steps visit, as `released` or `even`."""
 
     format: int
     model: ModelConfig
@@ -69,6 +69,7 @@ class CheckpointConfig:
     statistics_key: str
     untrained: Tuple[str, ...] = ()
     constant_channel: str = "zero"
+    ddim_spacing: str = "released"
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -86,4 +87,4 @@ class CheckpointConfig:
                                      f"{', '.join(CONDITIONS)}")
         if self.constant_channel not in CONSTANT_CHANNELS:
             raise ConfigurationError(f"constant_channel {self.constant_channel!r}; use one of {', '.join(CONSTANT_CHANNELS)}")
-        DiffusionSchedule().ddim_timesteps(self.ddim_steps)
+        DiffusionSchedule(spacing=self.ddim_spacing).ddim_timesteps(self.ddim_steps)

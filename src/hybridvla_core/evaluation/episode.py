@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Generic, List, Mapping, Optional, Protoc
 
 import numpy as np
 
-from hybridvla_core.contracts import ArmState, Prediction, Proposal
+from hybridvla_core.contracts import ArmState, Heartbeat, Prediction, Proposal
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.interface import PolicyInterface
@@ -18,7 +18,7 @@ from hybridvla_core.policy.proposing.proposals import Inference
 from hybridvla_core.policy.proposing.proposer import Proposer
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
-from hybridvla_core.safety.status import State, waits
+from hybridvla_core.safety.status import FilterOutput, State, flag_names, waits
 
 HEARTBEAT_S = 0.1
 STATE_S = 0.01
@@ -39,7 +39,7 @@ class Decision:
 
 @dataclass
 class EpisodeResult:
-    """What happened. counters: the filter's; tick_ms: thread CPU time of its ticks."""
+    """What happened. counters: the filter's; tick_ms: thread CPU time of its ticks; reasons: ticks in which each one stood."""
 
     success: bool
     time: float
@@ -47,6 +47,26 @@ class EpisodeResult:
     counters: Dict[str, int] = field(default_factory=dict)
     tick_ms: List[float] = field(default_factory=list)
     states: List[str] = field(default_factory=list)
+    reasons: Dict[str, int] = field(default_factory=dict)
+
+
+class Filter(Protocol):
+    """What a runner asks of the safety filter, or of what stands in its place."""
+
+    def update_arm_state(self, state: ArmState, now: float) -> object:
+        """Takes what a driver reports."""
+
+    def on_proposal(self, proposal: Proposal, now: float) -> object:
+        """Takes a proposal of the policy."""
+
+    def on_heartbeat(self, heartbeat: Heartbeat, now: float) -> object:
+        """Takes a sign of life of the policy."""
+
+    def activate(self, active: bool, now: float) -> Tuple[bool, str]:
+        """Begins to follow proposals; returns whether, and why not."""
+
+    def tick(self, now: float) -> FilterOutput:
+        """Returns what goes to the arms now."""
 
 
 class SimulatedRig(Protocol):
@@ -79,14 +99,16 @@ Pending = Tuple[float, Inference, Prediction, Any]
 class EpisodeRunner(Generic[RigT]):
     """Runs episodes on one rig. `rig`: `hybridvla_sim.fr3.rig.Rig` or anything like it, already reset by the caller.
 
-    latency: simulated time between observation and proposal, s. observe: called with the rig before each prediction;
+    latency: simulated time between observation and proposal, s. make_safety: what stands between proposals and the rig.
+    observe: called with the rig before each prediction;
     what it returns is kept with the decision (the expert's label, for metrics).
     """
 
     def __init__(self, policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig, rig: RigT, latency: float = 0.1,
-                 observe: Optional[Callable[[RigT, str], object]] = None) -> None:
+                 observe: Optional[Callable[[RigT, str], object]] = None,
+                 make_safety: Callable[[RobotConfig], Filter] = SafetyFilter) -> None:
         self.policy, self.config, self.robot, self.rig = policy, config, robot, rig
-        self.latency, self.observe = latency, observe
+        self.latency, self.observe, self.make_safety = latency, observe, make_safety
 
     def run(self, instruction: str, finished: Callable[[RigT, str], bool], max_keyframes: int = 12,
             max_time: float = 60.0, switch: Optional[Tuple[float, str]] = None) -> EpisodeResult:
@@ -96,7 +118,7 @@ class EpisodeRunner(Generic[RigT]):
         """
         clock = _Clock(self.rig)
         result = EpisodeResult(False, 0.0)
-        safety = SafetyFilter(self.robot)
+        safety = self.make_safety(self.robot)
 
         def publish(proposal: Proposal) -> None:
             safety.on_proposal(proposal, clock.now)
@@ -131,7 +153,7 @@ class EpisodeRunner(Generic[RigT]):
         result.counters = dict(loop.counters)
         return result
 
-    def _feed(self, safety: SafetyFilter, proposer: Proposer, clock: _Clock) -> None:
+    def _feed(self, safety: Filter, proposer: Proposer, clock: _Clock) -> None:
         state = self.rig.arm_state()
         safety.update_arm_state(state, clock.now)
         proposer.on_arm_state(state, clock.now)
@@ -151,7 +173,7 @@ class _Clock:
 class _Loop(Generic[RigT]):
     """One filter tick after the other, with a prediction started and delivered when they are due."""
 
-    def __init__(self, runner: EpisodeRunner[RigT], clock: _Clock, safety: SafetyFilter, proposer: Proposer,
+    def __init__(self, runner: EpisodeRunner[RigT], clock: _Clock, safety: Filter, proposer: Proposer,
                  result: EpisodeResult) -> None:
         self.runner, self.clock, self.safety, self.proposer, self.result = runner, clock, safety, proposer, result
         self.count = 0
@@ -180,6 +202,8 @@ class _Loop(Generic[RigT]):
         self.result.tick_ms.append(status.tick_cpu_ms)
         if not self.result.states or self.result.states[-1] != State(status.state).name:
             self.result.states.append(State(status.state).name)
+        for reason in filter(None, flag_names(status.reasons).split("|")):
+            self.result.reasons[reason] = self.result.reasons.get(reason, 0) + 1
         waiting = waits(status.state, status.reasons)
         self.proposer.on_execution(status.epoch, status.sequence, status.at_target, waiting)
         self.proposer.on_commands({command.name: command.pose for command in output.arms}, now, status.epoch, status.sequence,

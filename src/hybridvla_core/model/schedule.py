@@ -9,6 +9,8 @@ import numpy as np
 from hybridvla_core.errors import ConfigurationError
 
 STEPS = 100
+#: Which timesteps DDIM visits: `released`, or as many as asked for, spread evenly (what 30 steps need).
+SPACINGS = ("released", "even")
 
 
 def squared_cosine_betas(steps: int = STEPS, largest: float = 0.999) -> np.ndarray:
@@ -19,10 +21,20 @@ def squared_cosine_betas(steps: int = STEPS, largest: float = 0.999) -> np.ndarr
 
 
 class DiffusionSchedule:
-    """Betas and cumulative products of alpha over the original timesteps 0 .. 99."""
+    """Betas and cumulative products of alpha over the original timesteps 0 .. 99.
 
-    def __init__(self, steps: int = STEPS) -> None:
-        self.steps = steps
+    Args:
+        steps: How many there are.
+        spacing: Which of them DDIM visits, one of `SPACINGS`.
+
+    Raises:
+        ConfigurationError: There is no such spacing.
+    """
+
+    def __init__(self, steps: int = STEPS, spacing: str = "released") -> None:
+        if spacing not in SPACINGS:
+            raise ConfigurationError(f"ddim_spacing {spacing!r}; use one of {', '.join(SPACINGS)}")
+        self.steps, self.spacing = steps, spacing
         self.betas = squared_cosine_betas(steps)
         self.alphas_cumprod = np.cumprod(1.0 - self.betas)
 
@@ -44,10 +56,20 @@ class DiffusionSchedule:
         return mean + float(np.exp(0.5 * self.posterior_log_variance_clipped[step])) * noise
 
     def ddim_timesteps(self, count: int) -> np.ndarray:
-        """The timesteps that `count` DDIM steps visit, ascending: 0, s, 2s, ... with the smallest stride that gives
-        exactly `count`; one step visits the middle. Other counts are impossible and refused."""
+        """Returns the timesteps that `count` DDIM steps visit, ascending; one step visits the middle.
+
+        Spacing `released`: 0, s, 2s, ... with the smallest stride that gives exactly `count`. Spacing `even`: from the first
+        to the last, as far apart as whole numbers allow.
+
+        Raises:
+            ConfigurationError: No stride gives this count, or there are not so many timesteps.
+        """
         if count == 1:
             return np.array([self.steps // 2])
+        if self.spacing == "even":
+            if not 1 <= count <= self.steps:
+                raise ConfigurationError(f"{count} DDIM steps; use 1 to {self.steps}")
+            return np.linspace(0, self.steps - 1, count).round().astype(int)
         for stride in range(1, self.steps):
             kept = np.arange(0, self.steps, stride)
             if len(kept) == count:

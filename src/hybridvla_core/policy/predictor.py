@@ -48,7 +48,7 @@ class Policy:
         self.checkpoint, self.config = checkpoint, checkpoint.config
         self.model = model.eval()
         self.model.llm.fuse()
-        self.engine = PlainDecoding(self.model)
+        self.engine = PlainDecoding(self.model, self.config.ddim_spacing)
         self.mode = _mode(mode)
         self.all_tokens, self.noise_samples = all_tokens, noise_samples
         self.prompts = PromptEncoder.from_file(checkpoint.tokenizer_file, self.config.model.sequence)
@@ -72,9 +72,14 @@ class Policy:
                         graphs: str = "auto", ride_steps: Optional[int] = None) -> Policy:
         """Load a checkpoint folder; raises CheckpointError, ConfigurationError or DeviceError (too little
         memory) with one sentence."""
+        return cls.of(read_checkpoint(Path(folder)), mode, device, dtype, all_tokens, noise_samples, graphs, ride_steps)
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, mode: str = "ensemble", device: str = "cpu", dtype: str = "float32",
+           all_tokens: bool = True, noise_samples: int = 1, graphs: str = "auto", ride_steps: Optional[int] = None) -> Policy:
+        """As `from_checkpoint`, of a folder that has been read; what it says of inference may have been altered since."""
         if dtype not in DTYPES:
             raise ConfigurationError(f"dtype {dtype!r}; use one of {', '.join(DTYPES)}")
-        checkpoint = read_checkpoint(Path(folder))
         with explained(checkpoint.config.model, dtype, device):
             with torch.device("meta"):
                 model = HybridVLA(checkpoint.config.model)

@@ -41,13 +41,18 @@ class Decoded:
 
 
 class PlainDecoding:
-    """Inference over a model in eval mode; all methods expect to run under `torch.inference_mode`."""
+    """Inference over a model in eval mode; all methods expect to run under `torch.inference_mode`.
 
-    def __init__(self, model: HybridVLA) -> None:
+    Args:
+        model: The model.
+        spacing: Of the denoising steps, one of `schedule.SPACINGS`.
+    """
+
+    def __init__(self, model: HybridVLA, spacing: str = "released") -> None:
         self.model = model
         self.config = model.config
         self.tokens = ActionTokens(model.config)
-        self.schedule = DiffusionSchedule()
+        self.schedule = DiffusionSchedule(spacing=spacing)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,0 +1,142 @@
+"""The paper's tables: which ways stand in each, the paper's own figures, and the orderings that it claims."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Dict, Optional, Tuple
+
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.evaluation.ablation.variant import ALWAYS, Variant
+
+GIVEN = "given"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of doing it.
+
+    Attributes:
+        label: Its name in the table.
+        variant: How the checkpoint is asked.
+        paper: The paper's success rate for it; None where it has none.
+        model: Which checkpoint: `given` by the user, or the name of an ablation model.
+        filtered: False without the safety filter.
+    """
+
+    label: str
+    variant: Variant
+    paper: Optional[float] = None
+    model: str = GIVEN
+    filtered: bool = True
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An ordering.
+
+    Attributes:
+        text: In words.
+        better: Label of the row that is better, or good enough.
+        others: Labels of the rows it is compared with.
+        margin: Where given, `better` only has to be no worse than each by more than this.
+    """
+
+    text: str
+    better: str
+    others: Tuple[str, ...]
+    margin: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        name: As the command line says it.
+        title: With its place in the paper.
+        rows: In the order in which they are printed.
+        claims: What the paper says of them.
+        about: What to know when reading it.
+    """
+
+    name: str
+    title: str
+    rows: Tuple[Row, ...]
+    claims: Tuple[Claim, ...] = ()
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        labels = [row.label for row in self.rows]
+        named = {label for claim in self.claims for label in (claim.better, *claim.others)}
+        if len(set(labels)) < len(labels) or named - set(labels):
+            raise HybridVLAError(f"table {self.name}: labels must differ, and claims must name them: {labels}, {sorted(named)}")
+
+
+def _modes() -> Table:
+    ensemble, diffusion, tokens = "ensemble", "diffusion", "autoregressive"
+    rows = (Row(ensemble, Variant("ensemble"), 0.74), Row(diffusion, Variant("diffusion"), 0.66),
+            Row(tokens, Variant("autoregressive"), 0.62))
+    claims = (Claim("the ensemble is better than either path", ensemble, (diffusion, tokens)),
+              Claim("diffusion is better than tokens", diffusion, (tokens,)))
+    return Table("modes", "Modes (Tables 2 and 7)", rows, claims,
+                 "The same weights, asked for both paths' average, for diffusion alone and for tokens alone.")
+
+
+def _threshold() -> Table:
+    paper = {"0.90": 0.66, "0.92": 0.64, "0.94": 0.70, "0.96": 0.74, "0.98": 0.69}
+    rows = tuple(Row(text, Variant("ensemble", theta=float(text)), value) for text, value in paper.items())
+    extra = (Row("averaged always", Variant("ensemble", theta=ALWAYS)),
+             Row("released rule, sum of six above 5.8", Variant("ensemble", rule="released", theta=5.8)),
+             Row("0.96, window of 0 bins", Variant("ensemble", theta=0.96, window=0)),
+             Row("0.96, window of 2 bins", Variant("ensemble", theta=0.96, window=2)))
+    claims = (Claim("a threshold of 0.96 is better than the others", "0.96", ("0.90", "0.92", "0.94", "0.98")),)
+    return Table("threshold", "Confidence threshold (Table 8)", rows + extra, claims,
+                 "The window is how many bins around the decoded one count as sure; otherwise it is the checkpoint's.")
+
+
+def _conditioning() -> Table:
+    rows = (Row("denoised action", Variant("autoregressive", condition="denoised")),
+            Row("noise", Variant("autoregressive", condition="noise")),
+            Row("as the released script runs", Variant("autoregressive", condition="released")))
+    claims = (Claim("tokens that follow the denoised action are better than tokens that follow noise", "denoised action",
+                    ("noise",)),)
+    return Table("conditioning", "What the tokens follow (section 3.3)", rows, claims,
+                 "The paper's text and the released script differ; both are here.")
+
+
+def _steps() -> Table:
+    counts = (2, 4, 8, 10, 20, 25)
+    rows = tuple(Row(f"{count} steps", Variant("diffusion", steps=count)) for count in counts)
+    rows += (Row("30 steps, spread evenly", Variant("diffusion", steps=30, spacing="even")),)
+    claims = (Claim("4 denoising steps are as good as 25 and as 30", "4 steps", ("25 steps", "30 steps, spread evenly"), 0.05),)
+    return Table("steps", "Denoising steps (Figure 4)", rows, claims,
+                 "30 steps do not divide 100 by the released spacing; they are spread evenly.")
+
+
+def _filter() -> Table:
+    rows = (Row("with the safety filter", Variant("ensemble")),
+            Row("without it", Variant("ensemble"), filtered=False))
+    claims = (Claim("the filter costs no success", "with the safety filter", ("without it",), 0.05),)
+    return Table("filter", "Failures, with and without the safety filter (appendix D)", rows, claims,
+                 "Without the filter every target goes to the controller at once, as a short script would send it. Violations "
+                 "are counted by the rig, against the robot's published limits.")
+
+
+TABLES: Dict[str, Table] = {table.name: table for table in (_modes(), _threshold(), _conditioning(), _steps(), _filter())}
+
+#: Table 2's other methods, as the paper gives them: mean success over the ten tasks.
+BASELINES: Tuple[Tuple[str, float], ...] = (
+    ("ManipLLM (7B)", 0.38), ("OpenVLA (7B)", 0.41), ("pi0 (2.6B)", 0.55), ("CogACT (7B)", 0.60),
+    ("HybridVLA-dif (7B)", 0.66), ("HybridVLA (2.7B)", 0.58), ("HybridVLA (7B)", 0.74))
+
+
+def chosen(name: str) -> Tuple[Table, ...]:
+    """Returns the table of a name, or all of them.
+
+    Raises:
+        HybridVLAError: There is no such table.
+    """
+    if name == "all":
+        return tuple(TABLES.values())
+    if name not in TABLES:
+        raise HybridVLAError(f"there is no table {name!r}; use one of {', '.join(TABLES)}, or all")
+    return (TABLES[name],)

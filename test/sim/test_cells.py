@@ -1,0 +1,69 @@
+"""Cells of an ablation in several processes: what dies is tried once more, then named; the rest goes on."""
+import contextlib
+import multiprocessing
+import threading
+import time
+
+import pytest
+
+from hybridvla_core.configuration import load_file
+from hybridvla_core.evaluation.ablation.cells import Cell
+from hybridvla_core.evaluation.ablation.variant import Variant
+from hybridvla_core.paths import ROOT
+from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_sim.cells import Bench, run_cells
+
+TINY = str(ROOT / "checkpoints" / "tiny")
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return Bench(load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml"),
+                 load_file(RobotConfig, ROOT / "config/robots/sim_fr3.yaml"))
+
+
+def cell(seed, **changes):
+    return Cell(**{**dict(checkpoint=TINY, manifest="m", variant=Variant("diffusion"), task="blocks", seed=seed, episodes=1),
+                   **changes})
+
+
+@contextlib.contextmanager
+def killing(first):
+    """Kills the first worker processes that appear."""
+    over, killed = threading.Event(), set()
+
+    def kill():
+        while not over.is_set() and len(killed) < first:
+            for process in multiprocessing.active_children():
+                if process.pid not in killed and len(killed) < first:
+                    killed.add(process.pid)
+                    process.kill()
+            time.sleep(0.05)
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_cell_whose_worker_dies_twice_is_named_and_counts_as_nothing(bench):
+    seen = []
+    with killing(3) as killed:
+        failed = run_cells([cell(2_000_001)], bench, 2, lambda *done: seen.append(done))
+    assert killed and seen == [] and list(failed) == [cell(2_000_001).key] and "died twice" in failed[cell(2_000_001).key]
+
+
+def test_the_same_cell_gives_the_same_outcome_and_a_refused_one_costs_nothing_else(bench):
+    cells = [cell(2_000_001), cell(2_000_002, task="juggling"), cell(2_000_001, filtered=False)]
+    runs = []
+    for _ in range(2):
+        seen = {}
+        failed = run_cells(cells, bench, 1, lambda one, outcome, seen=seen: seen.update({one.key: outcome}))
+        assert list(failed) == [cells[1].key] and "juggling" in failed[cells[1].key]
+        runs.append(seen)
+    assert runs[0] == runs[1] and set(runs[0]) == {cells[0].key, cells[2].key}
+    assert runs[0][cells[0].key].success == (True,) and runs[0][cells[0].key].violations == (0,)
+    assert runs[0][cells[2].key].violations[0] > 0            # what the filter prevents
