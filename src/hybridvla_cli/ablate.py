@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from hybridvla_core.checkpoints.format import read_checkpoint
     from hybridvla_core.evaluation.ablation import page
     from hybridvla_core.evaluation.ablation.cells import Cell, CellStore, Outcome
+    from hybridvla_core.evaluation.ablation.opening import open_policy
     from hybridvla_core.evaluation.ablation.results import table_result
     from hybridvla_core.evaluation.ablation.tables import Row, chosen
     from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED, load_configs
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
             bar.set_postfix_str(f"{cell.variant.mode}: {sum(outcome.success)}/{cell.episodes}")
             bar.update(cell.episodes)
 
-        failed = run_cells(missing, Bench(config, robot), args.processes, done)
+        failed = run_cells(missing, Bench(config, robot, open_policy), args.processes, done)
     result: Dict[str, Any] = {
         "meta": {"checkpoint_manifest": manifest, "tasks": tasks, "seed": args.seed, "episodes": episodes * repeats,
                  "sentence": f"Checkpoint `{Path(args.checkpoint).name}` on the simulated FR3, "

@@ -1,9 +1,10 @@
 """Runs the cells of an ablation, several at a time; a worker that dies costs its cell and nothing else."""
 from __future__ import annotations
 
+import contextlib
 import math
 import multiprocessing
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -32,10 +33,12 @@ class Bench:
     Attributes:
         config: Of the policy; its mode is the cell's.
         robot: Whose limits the filter keeps and the rig's monitor counts.
+        open_policy: Loads a cell's checkpoint; a function of a module, since workers get it by name.
     """
 
     config: PolicyConfig
     robot: RobotConfig
+    open_policy: Callable[[Cell], PolicyInterface]
 
 
 class CellRunner:
@@ -65,10 +68,7 @@ class CellRunner:
     def _policy(self, cell: Cell) -> PolicyInterface:
         wanted = cell.manifest, cell.variant
         if wanted not in self._policies:
-            import torch
-
-            torch.set_num_threads(1)
-            policy = cell.variant.policy(cell.checkpoint)
+            policy = self._bench.open_policy(cell)
             check_fit(policy, replace(self._bench.config, mode=cell.variant.mode), self._bench.robot)
             self._policies = {wanted: policy}
         return self._policies[wanted]
@@ -160,17 +160,14 @@ def _one_after_another(cells: Sequence[Cell], bench: Bench, done: Callable[[Cell
 def _until_broken(cells: List[Cell], bench: Bench, processes: int, done: Callable[[Cell, Outcome], None],
                   failed: Dict[str, str]) -> Tuple[List[Cell], List[Cell]]:
     """Returns the cells that were not begun and those that were under way when a worker died."""
-    waiting = list(cells)
-    running: Dict[Future[Outcome], Cell] = {}
+    waiting = list(cells[processes:])
     others = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin, (bench,))
     broken: List[Cell] = []
     finished_well = False
     try:
-        while (waiting or running) and not broken:
-            while waiting and len(running) < processes:
-                cell = waiting.pop(0)
-                running[executor.submit(_run, cell)] = cell
+        running = {executor.submit(_run, cell): cell for cell in cells[:processes]}
+        while running and not broken:
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 cell = running.pop(future)
@@ -180,6 +177,10 @@ def _until_broken(cells: List[Cell], bench: Bench, processes: int, done: Callabl
                     broken.append(cell)
                 except HybridVLAError as error:
                     failed[cell.key] = str(error)
+                if waiting and not broken:
+                    with contextlib.suppress(BrokenProcessPool):        # what runs beside it will say so
+                        running[executor.submit(_run, waiting[0])] = waiting[0]
+                        del waiting[0]
         finished_well = not broken
         return waiting, broken + list(running.values())
     finally:

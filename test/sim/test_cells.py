@@ -6,8 +6,10 @@ import time
 
 import pytest
 
+from hybridvla_core.checkpoints.format import read_checkpoint
 from hybridvla_core.configuration import load_file
 from hybridvla_core.evaluation.ablation.cells import Cell
+from hybridvla_core.evaluation.ablation.opening import open_policy
 from hybridvla_core.evaluation.ablation.variant import Variant
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
@@ -15,16 +17,17 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_sim.cells import Bench, run_cells
 
 TINY = str(ROOT / "checkpoints" / "tiny")
+MANIFEST = read_checkpoint(ROOT / "checkpoints" / "tiny").manifest_sha256
 
 
 @pytest.fixture(scope="module")
 def bench():
     return Bench(load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml"),
-                 load_file(RobotConfig, ROOT / "config/robots/sim_fr3.yaml"))
+                 load_file(RobotConfig, ROOT / "config/robots/sim_fr3.yaml"), open_policy)
 
 
 def cell(seed, **changes):
-    return Cell(**{**dict(checkpoint=TINY, manifest="m", variant=Variant("diffusion"), task="blocks", seed=seed, episodes=1),
+    return Cell(**{**dict(checkpoint=TINY, manifest=MANIFEST, variant=Variant("diffusion"), task="blocks", seed=seed, episodes=1),
                    **changes})
 
 

@@ -123,8 +123,11 @@ class EpisodeRunner(Generic[RigT]):
         def publish(proposal: Proposal) -> None:
             safety.on_proposal(proposal, clock.now)
 
+        def beat(heartbeat: Heartbeat) -> None:
+            safety.on_heartbeat(heartbeat, clock.now)
+
         proposer = Proposer(self.policy, self.config, epoch=1, publish=publish,
-                            publish_heartbeat=lambda h: safety.on_heartbeat(h, clock.now), clock=lambda: clock.now,
+                            publish_heartbeat=beat, clock=lambda: clock.now,
                             monotonic=lambda: clock.now)
         self._feed(safety, proposer, clock)
         safety.tick(clock.now)

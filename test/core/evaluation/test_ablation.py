@@ -11,9 +11,10 @@ from hybridvla_core.evaluation.ablation import page
 from hybridvla_core.evaluation.ablation.cells import Cell, CellStore, Outcome
 from hybridvla_core.evaluation.ablation.comparisons import FAILS, HOLDS, OPEN, compare, holm, is_better, is_no_worse
 from hybridvla_core.evaluation.ablation.failures import LIMIT_TICKS, LIMITS, OTHER, ROTATION, TWO_ARMS, classify
+from hybridvla_core.evaluation.ablation.opening import check_paths
 from hybridvla_core.evaluation.ablation.results import table_result
 from hybridvla_core.evaluation.ablation.tables import TABLES, Claim, Row, Table, chosen
-from hybridvla_core.evaluation.ablation.variant import Variant, check_paths
+from hybridvla_core.evaluation.ablation.variant import Variant
 from hybridvla_core.model.schedule import DiffusionSchedule
 from hybridvla_core.paths import ROOT
 
@@ -107,7 +108,7 @@ def test_tables_name_only_ways_that_the_shipped_checkpoint_can_be_asked_in():
             config = row.variant.altered(checkpoint.config)
             assert row.variant.theta is None or config.ensemble.theta == row.variant.theta
     with pytest.raises(HybridVLAError, match="threshold, "):
-        chosen("tresholds")
+        chosen("modus")
     with pytest.raises(HybridVLAError, match="must differ"):
         Table("x", "X", (Row("a", Variant()), Row("a", Variant("diffusion"))))
     assert {row.label for row in TABLES["steps"].rows} >= {"4 steps", "30 steps, spread evenly"}

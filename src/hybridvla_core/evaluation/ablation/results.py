@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hybridvla_core.evaluation.ablation.cells import Cell, Outcome
 from hybridvla_core.evaluation.ablation.comparisons import OPEN, Comparison, compare, is_better, is_no_worse
@@ -54,7 +54,7 @@ def _row(row: Row, run: Run) -> Dict[str, Any]:
             "cells_not_run": len(run) - len(done)}
 
 
-def _claim(claim: Claim, outcomes: Dict[str, Run]) -> Dict[str, Any]:
+def _claim(claim: Claim, outcomes: Mapping[str, Run]) -> Dict[str, Any]:
     found = {other: _paired(outcomes[claim.better], outcomes[other]) for other in claim.others}
     compared = [comparison for comparison in found.values() if comparison is not None]
     if len(compared) < len(claim.others):

@@ -2,20 +2,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Optional, TypeVar, Union
+from typing import TYPE_CHECKING, Optional, TypeVar
 
-from hybridvla_core.checkpoints.config import CheckpointConfig
 from hybridvla_core.contracts import Mode
-from hybridvla_core.errors import HybridVLAError
 
 if TYPE_CHECKING:
-    from hybridvla_core.checkpoints.format import Checkpoint
-    from hybridvla_core.policy.predictor import Policy
+    from hybridvla_core.checkpoints.config import CheckpointConfig
 
 Value = TypeVar("Value")
-#: The loss that trains each path, as a checkpoint's provenance names it.
-LOSS_OF = ("diffusion", "autoregressive")
 
 #: A threshold that every confidence passes.
 ALWAYS = 1e-6
@@ -58,35 +52,6 @@ class Variant:
         return replace(config, ensemble=ensemble, ddim_steps=_or(self.steps, config.ddim_steps),
                        ddim_spacing=_or(self.spacing, config.ddim_spacing),
                        autoregressive_condition=_or(self.condition, config.autoregressive_condition))
-
-    def policy(self, folder: Union[str, Path]) -> Policy:
-        """Loads a checkpoint that answers in this way: a `Policy`.
-
-        Args:
-            folder: The checkpoint.
-
-        Raises:
-            CheckpointError: The folder is no checkpoint.
-            HybridVLAError: The checkpoint lacks the path that is asked for.
-        """
-        from hybridvla_core.checkpoints.format import read_checkpoint
-        from hybridvla_core.policy.predictor import Policy
-
-        checkpoint = read_checkpoint(Path(folder))
-        check_paths(checkpoint, self.mode)
-        return Policy.of(replace(checkpoint, config=self.altered(checkpoint.config)), mode=self.mode)
-
-
-def check_paths(checkpoint: Checkpoint, mode: str) -> None:
-    """Raises HybridVLAError where the checkpoint's provenance says that a path was never trained that `mode` needs."""
-    losses = checkpoint.manifest.get("provenance", {}).get("losses")
-    if losses is None:
-        return
-    needed = {"ensemble": LOSS_OF, "diffusion": LOSS_OF[:1], "autoregressive": LOSS_OF[1:]}[mode]
-    missing = [loss for loss in needed if loss not in losses]
-    if missing:
-        raise HybridVLAError(f"{checkpoint.folder} was trained without the loss of {' and '.join(missing)}, so mode {mode} has "
-                             "nothing to answer with; evaluate its other mode")
 
 
 def _or(value: Optional[Value], otherwise: Value) -> Value:
