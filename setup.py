@@ -7,5 +7,5 @@ setup(
     description="HybridVLA vision-language-action control stack for ROS 1",
     packages=find_packages("src"),
     package_dir={"": "src"},
-    package_data={"hybridvla_sim": ["assets/*", "assets/meshes/*"]},
+    package_data={"hybridvla_ros": ["console/operator/page.*"], "hybridvla_sim": ["assets/*", "assets/meshes/*"]},
 )

@@ -30,12 +30,13 @@ VERBS: Dict[str, str] = {
     "dataset": "make, inspect and convert data sets",
     "serve": "a checkpoint for clients on other computers",
     "replay": "run a policy and the filter over a recorded bag",
+    "watch": "what the robot does and why, one line a change",
     "doctor": "check this installation and say what to do about what is missing",
 }
 
 
-#: Verbs that read bags with our own messages, which lie in the devel space.
-WITH_ROS = ("dataset", "replay")
+#: Verbs that read our own messages, which lie in the devel space.
+WITH_ROS = ("dataset", "replay", "watch")
 
 
 def available_verbs() -> List[str]:

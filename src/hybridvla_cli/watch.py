@@ -1,0 +1,18 @@
+"""`hybridvla watch`: what the robot does and why, in a terminal, one line a change."""
+from __future__ import annotations
+
+import argparse
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "watch", help="what the robot does and why, one line a change",
+        description="Listens to filter, policy and episodes, and prints a line whenever something changes, until Ctrl-C.")
+    parser.add_argument("--seconds", type=float, help="end after so long (default: Ctrl-C)")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    from hybridvla_ros.console.watch import watch
+
+    return watch(lambda line: print(line, flush=True), args.seconds)

@@ -1,0 +1,89 @@
+"""The ROS side of the page: topics into a `ConsoleState`, pictures as JPEG, buttons into service calls."""
+from __future__ import annotations
+
+import threading
+from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+
+import rospy
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+from std_srvs.srv import SetBool, Trigger
+
+from hybridvla.msg import ActionProposal, EpisodeEvent, PolicyHeartbeat, SafetyStatus
+from hybridvla.srv import SetInstruction
+from hybridvla_core.errors import ObservationError
+from hybridvla_core.policy.cameras import CameraSource
+from hybridvla_ros.console.operator.state import ConsoleState
+from hybridvla_ros.messages.images import to_jpeg, to_rgb
+
+SERVICE_S = 2.0
+TRIGGERS = {"stop": "/hybridvla/safety/stop", "resume": "/hybridvla/safety/resume", "reenter": "/hybridvla/safety/reenter",
+            "go_to_start": "/hybridvla/robot/go_to_start",
+            **{f"episode_{name}": f"/hybridvla/episode/{name}" for name in ("start", "success", "failure", "discard")}}
+Picture = Union[Image, CompressedImage]
+Answer = Tuple[bool, str]
+
+
+def listen(state: ConsoleState) -> List[rospy.Subscriber]:
+    """Subscribes a state to everything it is made of."""
+    return [rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, state.on_status, queue_size=5),
+            rospy.Subscriber("/hybridvla/policy/heartbeat", PolicyHeartbeat, state.on_heartbeat, queue_size=5),
+            rospy.Subscriber("/hybridvla/policy/proposal", ActionProposal, state.on_proposal, queue_size=5),
+            rospy.Subscriber("/hybridvla/policy/instruction", String, lambda message: state.on_instruction(message.data),
+                             queue_size=5),
+            rospy.Subscriber("/hybridvla/episode/event", EpisodeEvent, state.on_event, queue_size=5)]
+
+
+class Desk:
+    """What the page may see and do."""
+
+    def __init__(self, cameras: Tuple[CameraSource, ...]) -> None:
+        self.state = ConsoleState()
+        self.views = tuple(camera.view for camera in cameras)
+        self._images: Dict[str, Picture] = {}
+        self._lock = threading.Lock()
+        self._subscribers = listen(self.state) + [
+            rospy.Subscriber(camera.image_topic, CompressedImage if camera.compressed else Image, self._on_image(camera.view),
+                             queue_size=1, buff_size=1 << 24) for camera in cameras]
+
+    def snapshot(self) -> Dict[str, Any]:
+        return {**self.state.snapshot(), "views": list(self.views)}
+
+    def picture(self, view: str) -> Optional[bytes]:
+        """The newest image of a view as JPEG; None where there is none, or none that can be shown."""
+        with self._lock:
+            message = self._images.get(view)
+        if message is None:
+            return None
+        if isinstance(message, CompressedImage) and "jpeg" in message.format:
+            return bytes(message.data)
+        try:
+            return bytes(to_jpeg(to_rgb(message, view), rospy.Time(), "", 70).data)
+        except ObservationError:
+            return None
+
+    def act(self, name: str, text: str = "") -> Answer:
+        """Calls the service behind a button. Returns whether it was done, and what the service says."""
+        try:
+            if name in TRIGGERS:
+                answer = _ask(TRIGGERS[name], Trigger)()
+            elif name in ("activate", "deactivate"):
+                answer = _ask("/hybridvla/safety/activate", SetBool)(name == "activate")
+            elif name == "instruction":
+                answer = _ask("/hybridvla/policy/set_instruction", SetInstruction)(text, False)
+            else:
+                return False, f"there is no {name}"
+        except (rospy.ROSException, rospy.ServiceException) as error:
+            return False, f"the service does not answer ({error}); does its node run?"
+        return bool(answer.success), str(answer.message)
+
+    def _on_image(self, view: str) -> Callable[[Picture], None]:
+        def keep(message: Picture) -> None:
+            with self._lock:
+                self._images[view] = message
+        return keep
+
+
+def _ask(service: str, kind: type) -> rospy.ServiceProxy:
+    rospy.wait_for_service(service, timeout=SERVICE_S)
+    return rospy.ServiceProxy(service, kind)

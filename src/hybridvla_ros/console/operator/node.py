@@ -1,0 +1,55 @@
+"""`operator_page_node`: serves the page on this computer alone. For a look from elsewhere: `ssh -L 8765:127.0.0.1:8765 ROBOT`."""
+from __future__ import annotations
+
+import secrets
+import socket
+
+import rospy
+import uvicorn
+
+from hybridvla_core.configuration import load_file
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.policy.cameras import CameraRig
+from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_ros.console.operator.app import DeskInterface, application
+from hybridvla_ros.console.operator.desk import Desk
+from hybridvla_ros.runtime.node_support import number_parameter, package_path, require_parameter
+from hybridvla_ros.runtime.workers import start_worker
+
+
+class PageServer:
+    """The page in a thread of its own. port: 0 for any free one."""
+
+    def __init__(self, desk: DeskInterface, port: int, token: str) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise HybridVLAError(f"port {port} cannot be had ({error.strerror}); is another page running? Use port:=") from error
+        self._socket.listen(16)     # whoever reads the address may come before the page is up, and waits
+        self.port: int = self._socket.getsockname()[1]
+        self._server = uvicorn.Server(uvicorn.Config(
+            application(desk, token), log_level="error", access_log=False, lifespan="off", ws_max_size=1 << 16,
+            timeout_graceful_shutdown=1, server_header=False))
+
+    def run(self) -> None:
+        """Serves until `stop`."""
+        self._server.run(sockets=[self._socket])
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+
+
+def main() -> None:
+    config = load_file(PolicyConfig, package_path(require_parameter("policy_config")))
+    cameras = str(rospy.get_param("~cameras", "")).strip()
+    if cameras:
+        config = config.with_cameras(load_file(CameraRig, package_path(cameras)))
+    token = secrets.token_urlsafe(24)
+    server = PageServer(Desk(config.cameras), int(number_parameter("port", 8765)), token)
+    start_worker("the page", server.run)
+    # Printed and not logged: the token belongs into no file.
+    print(f"\noperator page: http://127.0.0.1:{server.port}/#{token}\n", flush=True)
+    rospy.on_shutdown(server.stop)
+    rospy.spin()

@@ -1,0 +1,89 @@
+"use strict";
+// The token stands behind # of the address: a browser sends that part to nobody.
+const token = location.hash.slice(1) || sessionStorage.getItem("token") || "";
+if (token) { sessionStorage.setItem("token", token); history.replaceState(null, "", "/"); }
+const $ = (id) => document.getElementById(id);
+let heard = 0;
+
+async function act(name, body) {
+  try {
+    const reply = await fetch("/do/" + name, {
+      method: "POST", headers: { "Authorization": "Bearer " + token }, body: body ? JSON.stringify(body) : undefined });
+    const answer = await reply.json();
+    $("answer").textContent = name + ": " + (answer.done ? "" : "REFUSED: ") + answer.message;
+  } catch (error) {
+    $("answer").textContent = name + ": no answer; use the robot's own switch";
+  }
+}
+
+// Not #stop: window.stop would stand before an element of that name.
+$("stop-button").addEventListener("click", () => act("stop"));
+for (const button of document.querySelectorAll("[data-do]")) {
+  button.addEventListener("click", () => act(button.dataset.do));
+}
+$("instruct").addEventListener("submit", (event) => {
+  event.preventDefault();
+  act("instruction", { text: $("text").value });
+});
+
+function rows(table, lines) {
+  table.replaceChildren(...lines.map((cells) => {
+    const row = document.createElement("tr");
+    row.replaceChildren(...cells.map((cell) => {
+      const element = document.createElement("td");
+      element.textContent = cell === null || cell === undefined ? "-" : String(cell);
+      return element;
+    }));
+    return row;
+  }));
+}
+
+function showViews(names) {
+  if ($("views").dataset.names === names.join()) { return; }
+  $("views").dataset.names = names.join();
+  $("views").replaceChildren(...names.map((name) => {
+    const figure = document.createElement("figure"), image = document.createElement("img"), text = document.createElement("figcaption");
+    image.alt = name;
+    text.textContent = name;
+    // One picture after the other: no more are asked for than can be shown.
+    const next = () => { image.src = "/view/" + encodeURIComponent(name) + "?" + Date.now(); };
+    image.addEventListener("load", () => setTimeout(next, 100));
+    image.addEventListener("error", () => setTimeout(next, 1000));
+    next();
+    figure.replaceChildren(image, text);
+    return figure;
+  }));
+}
+
+function show(now) {
+  const safety = now.safety, silent = safety.silent;
+  $("state").textContent = silent ? "NO STATUS" : safety.state + (safety.dry_run ? " (dry run)" : "");
+  $("state").className = silent ? "silent" : safety.state;
+  $("sentence").textContent = silent ? "the safety filter says nothing; does it run?" : safety.message;
+  $("instruction").textContent = now.instruction || "nothing";
+  $("policy").textContent = now.policy.silent ? "silent" : now.policy.state + (now.policy.message ? ": " + now.policy.message : "");
+  const last = now.proposal;
+  $("proposal").textContent = last.sequence === undefined ? "" : "proposal " + last.sequence + " by " + last.mode
+    + (last.fused ? ", both paths fused" : ", not fused") + ", confidence " + (last.confidence ?? "-")
+    + ", paths apart " + (last.path_distance_mm ?? "-") + " mm and " + (last.path_angle_deg ?? "-") + " degrees";
+  $("episode").textContent = now.episode.number === undefined ? "none" : now.episode.number + " (" + now.episode.event + ")";
+  rows($("arms"), (safety.arms || []).map((arm) => [arm.name, "at " + arm.measured.join(" "), "sent to " + arm.target.join(" "),
+    (arm.error_mm ?? "-") + " mm apart", "push " + (arm.push_n ?? "-") + " N", arm.mended ? "target mended" : ""]));
+  const margins = safety.margins || { commanded: [], measured: [] };
+  rows($("margins"), [...margins.commanded.map((entry) => ["commanded", entry.name, entry.margin + " " + entry.unit]),
+    ...margins.measured.map((entry) => ["measured", entry.name, entry.margin + " " + entry.unit])]);
+  $("interventions").replaceChildren(...now.interventions.map((entry) => {
+    const item = document.createElement("li");
+    item.textContent = entry.text + (entry.times > 1 ? " (" + entry.times + " times)" : "") + ", " + entry.ago_s + " s ago";
+    return item;
+  }));
+  showViews(now.views);
+}
+
+function connect() {
+  const socket = new WebSocket("ws://" + location.host + "/live");
+  socket.addEventListener("message", (event) => { heard = Date.now(); show(JSON.parse(event.data)); });
+  socket.addEventListener("close", () => setTimeout(connect, 500));
+}
+setInterval(() => { $("lost").hidden = Date.now() - heard < 1000; }, 200);
+connect();

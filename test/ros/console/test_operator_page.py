@@ -1,0 +1,133 @@
+"""The operator's page by HTTP and WebSocket, as a browser and as another site would use it."""
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+
+import pytest
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import connect
+
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_ros.console.operator.app import FREE, GUARDED
+from hybridvla_ros.console.operator.desk import TRIGGERS
+from hybridvla_ros.console.operator.node import PageServer
+
+TOKEN = "t" * 20
+
+
+class StandInDesk:
+    def __init__(self):
+        self.done = []
+
+    def snapshot(self):
+        return {"safety": {"state": "STOPPED" if ("stop", "") in self.done else "ACTIVE"}, "views": ["front"]}
+
+    def picture(self, view):
+        return b"jpeg" if view == "front" else None
+
+    def act(self, name, text=""):
+        self.done.append((name, text))
+        return True, f"{name} done"
+
+
+class Page:
+    def __init__(self):
+        self.desk = StandInDesk()
+        self.server = PageServer(self.desk, 0, TOKEN)
+        self.address = f"127.0.0.1:{self.server.port}"
+        self.thread = threading.Thread(target=self.server.run, daemon=True)
+        self.thread.start()
+        deadline = time.monotonic() + 10
+        while self.ask("GET", "/", missing_ok=True) is None:
+            assert time.monotonic() < deadline
+
+    def ask(self, method, path, body=None, missing_ok=False, **headers):
+        connection = http.client.HTTPConnection(self.address, timeout=5)
+        try:
+            connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+            answer = connection.getresponse()
+            return answer.status, answer.read(), dict(answer.getheaders())
+        except ConnectionRefusedError:
+            if missing_ok:
+                return None
+            raise
+        finally:
+            connection.close()
+
+
+@pytest.fixture
+def page():
+    page = Page()
+    yield page
+    page.server.stop()
+    page.thread.join(5)
+    assert not page.thread.is_alive()
+
+
+def test_the_page_its_files_and_its_pictures_come_with_headers_that_shut_others_out(page):
+    for path, words in (("/", b"STOP"), ("/page.js", b"stop-button"), ("/page.css", b"#stop-button"), ("/view/front", b"jpeg")):
+        status, body, headers = page.ask("GET", path)
+        assert status == 200 and words in body, path
+        assert "frame-ancestors 'none'" in headers["content-security-policy"] and headers["x-frame-options"] == "DENY"
+    for path in ("/view/none", "/app.py", "/..%2fapp.py", "/%2e%2e/app.py"):
+        assert page.ask("GET", path)[0] == 404, path
+
+
+def test_stop_needs_no_token_and_everything_that_moves_does(page):
+    assert page.ask("POST", "/do/stop")[0] == 200 and page.desk.done == [("stop", "")]
+    for name in GUARDED:
+        for headers in ({}, {"Authorization": f"Bearer {TOKEN}x"}, {"Authorization": TOKEN}):
+            assert page.ask("POST", f"/do/{name}", b'{"text": "go"}', **headers)[0] == 403, name
+    assert page.desk.done == [("stop", "")]
+    for name in GUARDED:
+        assert page.ask("POST", f"/do/{name}", b'{"text": "go"}', Authorization=f"Bearer {TOKEN}")[0] == 200, name
+    assert page.desk.done[1:] == [(name, "go" if name == "instruction" else "") for name in GUARDED]
+    assert page.ask("POST", "/do/explode", Authorization=f"Bearer {TOKEN}")[0] == 404
+    assert page.ask("GET", "/do/activate", Authorization=f"Bearer {TOKEN}")[0] == 405
+
+
+def test_every_button_has_a_service():
+    assert set(FREE + GUARDED) == set(TRIGGERS) | {"activate", "deactivate", "instruction"}
+
+
+@pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Host": "evil.example:80"}, {"Host": ""},
+                                     {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "http://127.0.0.1:1"}])
+def test_other_names_and_other_sites_are_refused(page, headers):
+    for method, path in (("GET", "/"), ("GET", "/view/front"), ("POST", "/do/stop"), ("POST", "/do/activate")):
+        assert page.ask(method, path, Authorization=f"Bearer {TOKEN}", **headers)[0] in (400, 403), path
+    assert page.desk.done == []
+    if headers.get("Origin"):
+        with pytest.raises(WebSocketException):
+            connect(f"ws://{page.address}/live", origin=headers["Origin"])
+
+
+def test_its_own_page_is_let_in(page):
+    own = {"Origin": f"http://{page.address}", "Host": page.address}
+    assert page.ask("POST", "/do/stop", **own)[0] == 200
+    local = f"localhost:{page.server.port}"
+    assert page.ask("POST", "/do/stop", Origin=f"http://{local}", Host=local)[0] == 200
+
+
+@pytest.mark.parametrize("body, said", [(b"no json", "no JSON"), (b'["a"]', "must be"), (b'{"text": 5}', "must be"),
+                                        (b" " * 9000, "too long")])
+def test_an_instruction_that_is_none_is_refused_in_words(page, body, said):
+    status, answer, _ = page.ask("POST", "/do/instruction", body, Authorization=f"Bearer {TOKEN}")
+    assert status == 400 and said in json.loads(answer)["message"] and page.desk.done == []
+
+
+def test_what_changes_is_seen_live_and_a_stop_within_half_a_second(page):
+    with connect(f"ws://{page.address}/live", origin=f"http://{page.address}") as live:
+        assert json.loads(live.recv(timeout=5))["safety"]["state"] == "ACTIVE"
+        pressed = time.monotonic()
+        page.ask("POST", "/do/stop")
+        while json.loads(live.recv(timeout=5))["safety"]["state"] != "STOPPED":
+            pass
+        assert time.monotonic() - pressed < 0.5
+
+
+def test_a_taken_port_is_named(page):
+    with pytest.raises(HybridVLAError, match="is another page running"):
+        PageServer(StandInDesk(), page.server.port, TOKEN)
