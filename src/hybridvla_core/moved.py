@@ -21,7 +21,7 @@ MOVED: Dict[str, str] = {
     "hybridvla_core.evaluation.replay.plots": "hybridvla_core.evaluation.replay.report.plots",
     "hybridvla_core.evaluation.replay.senses": "hybridvla_core.evaluation.replay.sensitivity",
     "hybridvla_core.evaluation.statistics": "hybridvla_core.report.statistics",
-    "hybridvla_core.model.tiny_tokenizer": "hybridvla_core.training.tiny.tokenizer",
+    "hybridvla_core.model.tiny_tokenizer": "hybridvla_core.training.tokenizer",
     "hybridvla_core.policy.assemble": "hybridvla_core.policy.inference.assemble",
     "hybridvla_core.policy.command_memory": "hybridvla_core.policy.proposing.command_memory",
     "hybridvla_core.policy.device_memory": "hybridvla_core.policy.inference.device_memory",

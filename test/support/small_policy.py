@@ -11,7 +11,7 @@ from hybridvla_core.checkpoints.format import save_checkpoint
 from hybridvla_core.contracts import Observation
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.presets import llama, preset
-from hybridvla_core.training.tiny.tokenizer import build_tiny_tokenizer
+from hybridvla_core.training.tokenizer import build_tiny_tokenizer
 from hybridvla_core.transforms.conventions import ActionConvention
 
 CONVENTION = ActionConvention(

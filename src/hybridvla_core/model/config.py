@@ -13,6 +13,7 @@ from hybridvla_core.errors import ConfigurationError
 TOWER_KINDS = ("dino", "siglip", "clip")
 FAMILIES = ("llama", "phi")
 FINAL_NORMS = ("variance", "mean_square")
+SEQUENCE_KINDS, STATE_FORMS = (1, 2, 3, 4), ("embedding", "words", "none")
 
 
 def _check_sizes(where: str, largest: int, **sizes: int) -> None:
@@ -99,7 +100,9 @@ class SequenceConfig:
 
     before_bod: ids between the prompt and BOD (released: 29871 or 220). after_eod: ids between EOD and the first
     action token (released Llama: 29871). action_vocab_end: Vt; action ids are Vt - bins .. Vt - 1. need_to_sub: shift
-    of the action ids, a released quirk. prompt: the text around {instruction}.
+    of the action ids, a released quirk. prompt: the text around {instruction}. kind: the sequence of the paper's table 1:
+    1 (noise before tokens, between markers), 2 (without markers), 3 (the state in words), 4 (tokens before noise). state:
+    how the robot state goes in: `embedding`, `words` (ids of its bins behind the text) or `none`.
     """
 
     bos: int
@@ -113,8 +116,13 @@ class SequenceConfig:
     need_to_sub: int
     prompt: str
     lowercase: bool
+    kind: int = 1
+    state: str = "embedding"
 
     def __post_init__(self) -> None:
+        if self.kind not in SEQUENCE_KINDS or self.state not in STATE_FORMS or (self.kind == 3) > (self.state == "words"):
+            raise ConfigurationError(f"sequence: kind {self.kind} with state {self.state!r}; use kind 1 to 4 and one of "
+                                     f"{', '.join(STATE_FORMS)}, words with kind 3")
         if "{instruction}" not in self.prompt:
             raise ConfigurationError("sequence: prompt must contain {instruction}")
         try:

@@ -13,6 +13,7 @@ from typing import Dict, List, Optional, Union
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from hybridvla_core.model.config import DecoderConfig
 from hybridvla_core.model.few_rows import linear
@@ -51,7 +52,7 @@ class Attention(Joinable):
         if kv_heads != heads:
             key = key.repeat_interleave(heads // kv_heads, dim=1)
             value = value.repeat_interleave(heads // kv_heads, dim=1)
-        if torch.is_grad_enabled() or probe is not None:
+        if probe is not None or torch.is_grad_enabled() and x.device.type == "cpu":
             mixed = self._explicit(query, key, value, bias, layer, probe)
         else:
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=bias is None)
@@ -147,6 +148,8 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
+        #: In training: computes a block's activations again in the backward pass instead of keeping them.
+        self.checkpointing = False
         self.model = DecoderStack(config)
         self.lm_head = nn.Linear(config.hidden, config.vocab_rows, bias=config.family == "phi")
 
@@ -184,10 +187,12 @@ class Decoder(nn.Module):
         of the new keys. last: the rows that are wanted; None: all.
         """
         x, end = embeddings, len(self.model.layers) - 1
+        again = self.checkpointing and torch.is_grad_enabled()
         for index, block in enumerate(self.model.layers):
             if record is not None:
                 record.append(x)
-            x = block(x, rotary, bias, cache, index, write_at, attention_probe, last=last if index == end else None)
+            arguments = (x, rotary, bias, cache, index, write_at, attention_probe, last if index == end else None)
+            x = checkpoint(block, *arguments, use_reentrant=False) if again else block(*arguments)
         norm = self.model.norm if self.config.family == "llama" else self.model.final_layernorm
         x = norm(x)
         if record is not None:

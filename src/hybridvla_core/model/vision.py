@@ -61,6 +61,11 @@ class VisionBackbone(nn.Module):
             features.append(x[:, PREFIX_TOKENS[kind]:])
         return torch.cat(features, dim=-1) if len(features) > 1 else features[0]
 
+    def tower(self, kind: str) -> nn.Module:
+        """The tower of a kind."""
+        tower: nn.Module = getattr(self, MODULE_NAMES[kind])
+        return tower
+
     def use_fused_attention(self, fused: bool) -> None:
         """timm's fused attention; plain matrix products are faster at tiny sizes on a CPU."""
         for kind in self.kinds:

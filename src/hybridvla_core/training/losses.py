@@ -64,21 +64,26 @@ def conditioning_action(action: torch.Tensor, abar_table: torch.Tensor, config: 
 
 
 def token_loss(logits: torch.Tensor, targets: torch.Tensor, first: int, bins: int, soften: float) -> torch.Tensor:
-    """Cross entropy over the whole vocabulary; with `soften` > 0 the target is a Gaussian over neighbouring bins.
+    """The mean of `token_losses`."""
+    return token_losses(logits, targets, first, bins, soften).mean()
+
+
+def token_losses(logits: torch.Tensor, targets: torch.Tensor, first: int, bins: int, soften: float) -> torch.Tensor:
+    """Cross entropy (M,) over the whole vocabulary; with `soften` > 0 the target is a Gaussian over neighbouring bins.
 
     logits: (M, V); targets: (M,) token ids; action ids are first .. first + bins - 1. Other ids (EOS) stay hard.
     """
     logits = logits.float()
     hard = F.cross_entropy(logits, targets, reduction="none")
     if soften <= 0.0:
-        return hard.mean()
+        return hard
     log_probability = F.log_softmax(logits, dim=-1)[:, first:first + bins]
     centre = (targets - first).float()
-    distance = torch.arange(bins)[None, :] - centre[:, None]
+    distance = torch.arange(bins, device=logits.device)[None, :] - centre[:, None]
     weight = torch.softmax(-0.5 * (distance / soften) ** 2, dim=-1)
     soft = -(weight * log_probability).sum(-1)
     is_action = (targets >= first) & (targets < first + bins)
-    return torch.where(is_action, soft, hard).mean()
+    return torch.where(is_action, soft, hard)
 
 
 def attention_loss(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

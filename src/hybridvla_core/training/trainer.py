@@ -29,12 +29,16 @@ class MovingAverage:
         self.decay = decay
         self.values = {name: value.detach().clone() for name, value in module.state_dict().items()}
 
-    @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        current = module.state_dict()
-        names = [name for name, value in self.values.items() if value.is_floating_point()]
-        torch._foreach_lerp_([self.values[name] for name in names], [current[name] for name in names], 1 - decay)
+        average_towards(self.values, module.state_dict(), self.decay, step)
+
+
+@torch.no_grad()
+def average_towards(average: Mapping[str, torch.Tensor], current: Mapping[str, torch.Tensor], decay: float, step: int) -> None:
+    """Moves an exponential moving average on, in place; early steps count more, so that the start is soon forgotten."""
+    decay = min(decay, (1 + step) / (10 + step))
+    names = [name for name, value in average.items() if value.is_floating_point()]
+    torch._foreach_lerp_([average[name] for name in names], [current[name].detach() for name in names], 1 - decay)
 
 
 class Trainer:

@@ -114,19 +114,20 @@ def _sizes(towers: Sequence[TowerConfig], strategy: str):
     tower's mean."""
     found = {}
     for tower in towers:
-        key = _key(tower, strategy)
+        key = picture_key(tower, strategy)
         found.setdefault(key, (key, tower.image_size, tower.mean))
     return list(found.values())
 
 
-def _key(tower: TowerConfig, strategy: str) -> tuple:
+def picture_key(tower: TowerConfig, strategy: str) -> tuple:
+    """Towers with the same key see the same fitted picture."""
     return (tower.image_size, tower.mean if strategy == "letterbox" else None)
 
 
 def normalise_pixels(pixels: torch.Tensor, tower: TowerConfig) -> torch.Tensor:
     """(..., 3, S, S) in [0, 1] to the tower's units, (p - mean) / std."""
-    mean = torch.tensor(tower.mean, dtype=pixels.dtype).view(3, 1, 1)
-    std = torch.tensor(tower.std, dtype=pixels.dtype).view(3, 1, 1)
+    mean = torch.tensor(tower.mean, dtype=pixels.dtype, device=pixels.device).view(3, 1, 1)
+    std = torch.tensor(tower.std, dtype=pixels.dtype, device=pixels.device).view(3, 1, 1)
     return (pixels - mean) / std
 
 
@@ -137,7 +138,7 @@ def to_pixels(images: Sequence[Union[np.ndarray, PreparedImage]], names: Sequenc
              for image, name in zip(images, names)]
     pixels, scaled = {}, {}
     for tower in towers:
-        key = _key(tower, strategy)
+        key = picture_key(tower, strategy)
         if key not in scaled:
             stacked = np.stack([view.fitted[key] for view in views])
             scaled[key] = torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255.0

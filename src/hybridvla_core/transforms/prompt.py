@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import List, Optional, Union
+from typing import List, Optional, Sequence, Tuple, Union
 
 from tokenizers import Tokenizer
 
@@ -35,6 +35,22 @@ class PromptEncoder:
         if unknown is not None and ids and all(i == unknown for i in ids):
             raise ObservationError(f"the model knows no word of {instruction!r}")
         return ids[1:] if ids and ids[0] == self.config.bos else ids
+
+    def words_of(self, instruction: str, spans: Sequence[Tuple[int, int]]) -> Optional[Tuple[int, int]]:
+        """Which of `text_ids` name something: [first, behind the last) of the ids within character ranges of the instruction.
+
+        None where no id lies within them.
+        """
+        prompt = self.prompt(instruction)
+        text = instruction.lower() if self.config.lowercase else instruction
+        start = prompt.find(text.rstrip())
+        if start < 0 or not spans:
+            return None
+        encoding = self.tokenizer.encode(prompt, add_special_tokens=False)
+        skipped = 1 if encoding.ids and encoding.ids[0] == self.config.bos else 0
+        inside = [index - skipped for index, (begin, end) in enumerate(encoding.offsets)
+                  if end > begin and any(begin < start + last and end > start + first for first, last in spans)]
+        return (inside[0], inside[-1] + 1) if inside else None
 
     def prefix_ids(self, instruction: str) -> List[int]:
         """Ids between the patches and the state: text, separator, BOD."""

@@ -25,7 +25,7 @@ from hybridvla_core.contracts import Observation
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.policy.predictor import Policy
-from hybridvla_core.training.tiny.tokenizer import build_tiny_tokenizer
+from hybridvla_core.training.tokenizer import build_tiny_tokenizer
 from hybridvla_core.transforms.conventions import ActionConvention
 
 DAMAGES, EDITS = 260, 300

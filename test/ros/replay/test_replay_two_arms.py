@@ -66,7 +66,7 @@ def policy(tmp_path_factory):
     from hybridvla_core.checkpoints.format import save_checkpoint
     from hybridvla_core.model.hybridvla import HybridVLA
     from hybridvla_core.model.presets import llama, preset
-    from hybridvla_core.training.tiny.tokenizer import build_tiny_tokenizer
+    from hybridvla_core.training.tokenizer import build_tiny_tokenizer
 
     folder = tmp_path_factory.mktemp("policy")
     data = {**read_mapping(ROOT / "config/policies/agilex.yaml"), "device": "cpu", "dtype": "float32",

@@ -45,13 +45,14 @@ class LeRobotDataset:
 
     Args:
         folder: holds `meta/info.json`.
+        kept_episodes: of how many episodes the numbers stay in memory.
 
     Raises:
         DataError: for a folder that is no whole data set, or of another version.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, kept_episodes: int = KEPT_EPISODES) -> None:
+        self.folder, self._kept = folder, kept_episodes
         if ".partial-" in folder.resolve().name:
             raise DataError(f"{folder}: was not finished; write it again")
         self.info = layout.read_json(folder / layout.INFO, "the description")
@@ -88,12 +89,29 @@ class LeRobotDataset:
         position = bisect.bisect_right(self._starts, index) - 1
         return position, index - self._starts[position]
 
-    def sample(self, index: int, chunk: int = 1) -> Sample:
+    def frames_of(self, split: str) -> range:
+        """Frames of a split that `info.json` names; of `train`, all where it names none, and of others none.
+
+        Raises:
+            DataError: for a split that is no range of episodes.
+        """
+        splits = self.info.get("splits") or {}
+        if split not in splits:
+            return range(len(self)) if split == "train" else range(0)
+        try:
+            begin, end = (int(part) for part in str(splits[split]).split(":"))
+            bounds = [*self._starts, len(self)]
+            return range(bounds[begin], bounds[end])
+        except (ValueError, IndexError) as error:
+            raise DataError(f"{self.folder}: split {split} is {splits[split]!r}; it must be BEGIN:END in episodes") from error
+
+    def sample(self, index: int, chunk: int = 1, images: Optional[Mapping[str, np.ndarray]] = None) -> Sample:
         """One moment.
 
         Args:
             index: frame of the data set.
             chunk: K; above 1 only where consecutive rows follow each other.
+            images: Its pictures, where the caller has them already; else they are decoded.
 
         Raises:
             DataError: naming episode and frame, for a damaged file or numbers that cannot be used.
@@ -104,7 +122,7 @@ class LeRobotDataset:
         position, frame = self.locate(index)
         rows, episode = self.rows(position), self.episodes[position]
         actions, padding = chunk_of(rows.action, frame, chunk)
-        return Sample(self._images(position, frame, rows), rows.state[frame], actions, padding,
+        return Sample(self._images(position, frame, rows) if images is None else images, rows.state[frame], actions, padding,
                       self._instruction(int(rows.tasks[frame]), episode.number), episode.number, frame,
                       layout.SUCCESS_VALUES.get(int(rows.success[frame])), bool(rows.correction[frame]),
                       _grounding(rows.grounding[frame]) if rows.grounding else ())
@@ -113,7 +131,7 @@ class LeRobotDataset:
         """The numbers of one episode; the last few are kept."""
         if position not in self._rows:
             self._rows[position] = self._read(position)
-            if len(self._rows) > KEPT_EPISODES:
+            if len(self._rows) > self._kept:
                 self._rows.popitem(last=False)
         self._rows.move_to_end(position)
         return self._rows[position]

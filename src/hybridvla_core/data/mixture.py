@@ -1,0 +1,92 @@
+"""Which data set a sample comes from: weights from a file, renormalised over what is present."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Dict, List, Mapping, Sequence, Tuple
+
+import numpy as np
+
+from hybridvla_core.configuration import load_file, require
+from hybridvla_core.errors import DataError
+
+
+@dataclass(frozen=True)
+class MixtureConfig:
+    """`config/mixtures/*.yaml`.
+
+    Attributes:
+        weights: Name of a data set -> its share of the draws, in any unit.
+        views: The view that is shown, for sets with several; the model's cameras where it is empty.
+        source: Where the weights come from, for people.
+    """
+
+    weights: Dict[str, float]
+    views: Tuple[str, ...] = ()
+    source: str = ""
+    aliases: Dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require(bool(self.weights), "a mixture names no data set")
+        wrong = sorted(name for name, weight in self.weights.items() if not 0 < weight < float("inf"))
+        require(not wrong, f"weights of {', '.join(wrong)} must be above 0; leave a set out instead")
+        unknown = sorted(set(self.aliases.values()) - set(self.weights))
+        require(not unknown, f"aliases lead to {', '.join(unknown)}, which have no weight")
+
+    def name_of(self, name: str) -> str:
+        """The name by which the mixture knows a set."""
+        return self.aliases.get(name, name)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Data sets and their shares of the draws, which sum to 1."""
+
+    names: Tuple[str, ...]
+    shares: Tuple[float, ...]
+
+    def table(self, absent: Sequence[str] = ()) -> str:
+        """The shares for people, and which sets of the file are not there."""
+        lines = [f"  {100 * share:6.2f} %  {name}" for name, share in zip(self.names, self.shares)]
+        return "\n".join([*lines, *([f"  not present: {', '.join(absent)}"] if absent else [])])
+
+    def draw(self, count: int, sizes: Sequence[int], rng: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:
+        """Data set (count,) and place within it (count,) of every draw, with replacement."""
+        sets = np.searchsorted(np.cumsum(self.shares)[:-1], rng.random(count), side="right")
+        places = (rng.random(count) * np.asarray(sizes)[sets]).astype(np.int64)
+        return sets, np.minimum(places, np.asarray(sizes)[sets] - 1)
+
+
+def read_mixture(path: Path) -> MixtureConfig:
+    """A file of weights.
+
+    Raises:
+        ConfigurationError: naming a key or a weight that does not fit.
+    """
+    return load_file(MixtureConfig, path)
+
+
+def mix(config: MixtureConfig, present: Sequence[str], where: str) -> Tuple[Mixture, List[str]]:
+    """The shares of the sets that are there, renormalised, and the names of those that are not.
+
+    Raises:
+        DataError: for a set that the mixture does not name, or one that is there twice.
+    """
+    names = [config.name_of(name) for name in present]
+    unknown = sorted(set(names) - set(config.weights))
+    if unknown:
+        raise DataError(f"{where}: names no weight for {', '.join(unknown)}; add one, or leave the data set out")
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        raise DataError(f"{where}: {', '.join(double)} is there more than once")
+    return _shares(dict(zip(present, (config.weights[name] for name in names)))), sorted(set(config.weights) - set(names))
+
+
+def by_size(sizes: Mapping[str, int]) -> Mixture:
+    """Every frame of every set as often as any other."""
+    return _shares({name: float(size) for name, size in sizes.items()})
+
+
+def _shares(weights: Mapping[str, float]) -> Mixture:
+    total = sum(weights.values())
+    return Mixture(tuple(weights), tuple(weight / total for weight in weights.values()))

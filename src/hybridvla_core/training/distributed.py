@@ -1,0 +1,118 @@
+"""One process or several: who this one is, sharded parameters (FSDP2), sums over all.
+
+Several are started by torchrun and need torch 2.6, where `fully_shard` is public; alone, nothing is sharded and any torch will do.
+"""
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Dict, Iterable, List, Mapping
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from hybridvla_core.errors import ConfigurationError
+
+LEAST_TORCH = (2, 6)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of a run.
+
+    Attributes:
+        rank: Number of this one.
+        world: How many there are.
+        device: Where this one computes.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @classmethod
+    def start(cls, device: str) -> Processes:
+        """Joins the processes that torchrun started; alone without it.
+
+        Args:
+            device: `cpu` or `cuda`.
+
+        Raises:
+            ConfigurationError: for several processes under a torch that cannot, or a GPU that is not there.
+        """
+        world, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+        if device != "cpu" and not torch.cuda.is_available():
+            raise ConfigurationError("there is no GPU that torch can use here; use --device cpu, or `hybridvla doctor`")
+        place = torch.device("cpu") if device == "cpu" else torch.device("cuda", local)
+        if place.type == "cuda":
+            torch.cuda.set_device(place)
+        if world > 1:
+            check_torch(torch.__version__)
+            if not dist.is_initialized():
+                dist.init_process_group("gloo" if place.type == "cpu" else "nccl")
+        return cls(int(os.environ.get("RANK", "0")), world, place)
+
+    @property
+    def first(self) -> bool:
+        """Whether this one writes files and speaks."""
+        return self.rank == 0
+
+    def stop(self) -> None:
+        """Leaves the others."""
+        if self.world > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.world > 1:
+            dist.barrier()
+
+    def rows(self, batch: int) -> slice:
+        """This process's rows of a step's batch."""
+        share = batch // self.world
+        return slice(self.rank * share, (self.rank + 1) * share)
+
+    def sums(self, values: Mapping[str, float]) -> Dict[str, float]:
+        """Each value summed over all processes, which must have the same names."""
+        if self.world == 1:
+            return dict(values)
+        names = sorted(values)
+        total = torch.tensor([values[name] for name in names], dtype=torch.float64).to(self.device)
+        dist.all_reduce(total)
+        return dict(zip(names, total.tolist()))
+
+    def shard(self, module: nn.Module, blocks: Iterable[nn.Module], bfloat16: bool) -> nn.Module:
+        """The module with its parameters spread over all processes, each of `blocks` gathered when it is run.
+
+        Gradients are averaged in float32.
+        """
+        module.to(self.device)
+        if self.world == 1:
+            return module
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if bfloat16 else None, reduce_dtype=torch.float32,
+                                      cast_forward_inputs=False)
+        for block in [*blocks, module]:
+            fully_shard(block, mp_policy=policy)
+        return module
+
+    def synchronise(self, module: nn.Module, needed: bool) -> None:
+        """Whether the next backward pass adds up gradients over processes."""
+        if self.world > 1:
+            module.set_requires_gradient_sync(needed)  # type: ignore[operator]
+
+
+def check_torch(version: str) -> None:
+    """Raises ConfigurationError where this torch cannot train on several processes."""
+    parts: List[int] = [int(part) for part in version.split("+")[0].split(".")[:2]]
+    if tuple(parts) < LEAST_TORCH:
+        raise ConfigurationError(f"torch {version} trains in a single process; several need torch 2.6 (Python 3.9) or newer. Start "
+                                 "`hybridvla train` without torchrun")
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A sharded tensor gathered from all processes, which must all call this; others as they are. Detached, on the CPU."""
+    gathered: Any = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return gathered.detach().cpu()

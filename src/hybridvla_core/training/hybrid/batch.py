@@ -1,0 +1,95 @@
+"""What goes through the model in one step of one process."""
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Dict, Iterator, Optional
+
+import torch
+
+from hybridvla_core.training.hybrid.draws import NoiseDraw
+
+
+@dataclass(frozen=True)
+class Mentions:
+    """M names of objects in the instructions of a batch; P patches of all views.
+
+    Attributes:
+        sample: (M,) row of the batch.
+        begin, end: (M,) first word id of the name in the text, and one behind its last.
+        patches: (M, P) bool, which patches show the object.
+        place: (M, 3) m; NaN where it is not known.
+    """
+
+    sample: torch.Tensor
+    begin: torch.Tensor
+    end: torch.Tensor
+    patches: torch.Tensor
+    place: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples; V views, T text, K chunk, A action dimensions.
+
+    Attributes:
+        pixels: Key of a fitted picture -> (B, V, S, S, 3) uint8.
+        augment: (B, V, n) numbers that `augment.py` applies; None for none.
+        text: (B, T) ids from after BOS to before the state, padded behind.
+        lengths: (B,) of the texts.
+        state: (B, A) normalised.
+        actions: (B, K, A) normalised.
+        padding: (B, K) bool; True rows carry no label.
+        tokens: (B, n) ids behind the noise: markers of the sequence are added by the objective.
+        targets: (B, n + 1) ids to be predicted: the tokens and what follows them.
+        noise: See `NoiseDraw`.
+        mentions: None where nothing is grounded.
+    """
+
+    pixels: Dict[Any, torch.Tensor]
+    augment: Optional[torch.Tensor]
+    text: torch.Tensor
+    lengths: torch.Tensor
+    state: torch.Tensor
+    actions: torch.Tensor
+    padding: torch.Tensor
+    tokens: torch.Tensor
+    targets: torch.Tensor
+    noise: NoiseDraw
+    mentions: Optional[Mentions] = None
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def to(self, device: torch.device) -> Batch:
+        """On a device; the copy does not wait where the memory is pinned."""
+        return _each(self, lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """In memory that the device can read by itself; called by the data loader."""
+        return _each(self, lambda tensor: tensor.pin_memory())
+
+    def parts(self, size: int) -> Iterator[Batch]:
+        """The batch in parts of at most `size` samples."""
+        for begin in range(0, len(self), size):
+            yield self._part(begin, min(begin + size, len(self)))
+
+    def _part(self, begin: int, end: int) -> Batch:
+        if (begin, end) == (0, len(self)):
+            return self
+        part: Batch = _each(replace(self, mentions=None), lambda tensor: tensor[begin:end])
+        if self.mentions is None:
+            return part
+        inside = (self.mentions.sample >= begin) & (self.mentions.sample < end)
+        mentions: Mentions = _each(self.mentions, lambda tensor: tensor[inside])
+        return replace(part, mentions=replace(mentions, sample=mentions.sample - begin))
+
+
+def _each(value: Any, change: Any) -> Any:
+    """Applies `change` to every tensor of a dataclass, of mappings and dataclasses in it too."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _each(item, change) for key, item in value.items()}
+    if value is None:
+        return None
+    return replace(value, **{field.name: _each(getattr(value, field.name), change) for field in fields(value)})

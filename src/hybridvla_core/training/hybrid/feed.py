@@ -1,0 +1,141 @@
+"""The batch of any step, by its number alone: which frames, their noise, and everything made of them."""
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from hybridvla_core.data.mixture import Mixture
+from hybridvla_core.data.sample import Sample
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.model.config import ModelConfig
+from hybridvla_core.model.tokens import ActionTokens
+from hybridvla_core.training.augment import draw_augmentation
+from hybridvla_core.training.hybrid import draws
+from hybridvla_core.training.hybrid.batch import Batch, Mentions
+from hybridvla_core.training.hybrid.config import TrainingConfig
+from hybridvla_core.training.hybrid.frames import Fitted, FrameSet
+from hybridvla_core.training.hybrid.rows import markers_behind_text, token_behind_actions
+from hybridvla_core.transforms.normalise import Normaliser
+from hybridvla_core.transforms.prompt import PromptEncoder
+
+Read = Tuple[Sample, Fitted, Normaliser]
+
+
+class Feed:
+    """Draws frames from the sets of a mixture and makes batches of them.
+
+    Args:
+        sets: In the mixture's order.
+        mixture: Their shares.
+        prompts: Instructions to ids.
+        model: Architecture.
+        config: Of the run.
+        rows: From a step's batch size, this process's rows of it.
+    """
+
+    def __init__(self, sets: Sequence[FrameSet], mixture: Mixture, prompts: PromptEncoder, model: ModelConfig,
+                 config: TrainingConfig, rows: Callable[[int], slice]) -> None:
+        self.sets, self.mixture, self.prompts, self.model, self.config, self.rows = sets, mixture, prompts, model, config, rows
+        self.tokens = ActionTokens(model)
+        self.noise = draws.Noise(config.objective, config.ddim_steps)
+        self._texts: Dict[str, List[int]] = {}
+
+    def training(self, stage: int, step: int, batch: int) -> Batch:
+        """The batch of a step of a stage, of `batch` samples over all processes; this process's rows of it.
+
+        Raises:
+            DataError: for a frame that cannot be read.
+        """
+        seed, rows = self.config.seed, self.rows(batch)
+        sizes = [len(frames.train) for frames in self.sets]
+        chosen, places = self.mixture.draw(batch, sizes, draws.generator(seed, draws.FRAMES, stage, step))
+        read: List[Read] = []
+        for index, place in zip(chosen[rows], places[rows]):
+            frames = self.sets[index]
+            read.append((*frames.read(frames.train[int(place)]), frames.scales))
+        augment = None
+        if self.config.augment != "none":
+            rng = draws.generator(seed, draws.AUGMENT, stage, step)
+            augment = torch.from_numpy(draw_augmentation(self.config.augment, (batch, self.model.views), rng)[rows])
+        return self._batch(read, augment, stage, step, batch, rows)
+
+    def validation(self, size: int) -> List[List[Tuple[int, int]]]:
+        """(data set, frame) of what is looked at, in batches of at most `size`; evenly spread over the validation split."""
+        every = [(index, frame) for index, frames in enumerate(self.sets) for frame in frames.validation]
+        wanted = min(self.config.validation_frames, len(every))
+        picked = [every[i * len(every) // wanted] for i in range(wanted)]
+        return [picked[begin:begin + size] for begin in range(0, wanted, size)]
+
+    def validation_batch(self, number: int, frames: Sequence[Tuple[int, int]]) -> Batch:
+        """A batch of the validation; its noise is the same each time."""
+        read = [(*self.sets[index].read(frame), self.sets[index].scales) for index, frame in frames]
+        return self._batch(read, None, draws.VALIDATION, number, len(read), slice(0, len(read)))
+
+    def _batch(self, read: Sequence[Read], augment: Optional[torch.Tensor], stage: int, step: int, batch: int, rows: slice) -> Batch:
+        samples = [sample for sample, _, _ in read]
+        state = np.stack([scales.state.normalise(sample.state) for sample, _, scales in read]).astype(np.float32)
+        actions = torch.from_numpy(np.stack([scales.action.normalise(sample.actions) for sample, _, scales in read]
+                                            ).astype(np.float32))
+        texts = [self._text(sample.instruction, row) for sample, row in zip(samples, state)]
+        lengths = torch.tensor([len(text) for text in texts])
+        text = torch.full((len(texts), int(lengths.max())), self.model.sequence.pad)
+        for row, ids in enumerate(texts):
+            text[row, :len(ids)] = torch.tensor(ids)
+        tokens = self.tokens.encode(actions[:, 0])
+        behind = torch.full_like(tokens[:, :1], token_behind_actions(self.model))
+        pixels = {key: torch.from_numpy(np.stack([fitted[key] for _, fitted, _ in read])) for key in read[0][1]}
+        return Batch(
+            pixels=pixels, augment=augment, text=text, lengths=lengths, state=torch.from_numpy(state), actions=actions,
+            padding=torch.from_numpy(np.stack([sample.padding for sample in samples])), tokens=tokens,
+            targets=torch.cat([tokens, behind], dim=1),
+            noise=self.noise.draw(self.config.seed, stage, step, batch, rows, actions),
+            mentions=self._mentions(samples) if self.config.grounding.used else None)
+
+    def _text(self, instruction: str, state: np.ndarray) -> List[int]:
+        """Ids from after BOS to before the state."""
+        if instruction not in self._texts:
+            self._texts[instruction] = self.prompts.text_ids(instruction)
+        words = self.tokens.encode(torch.from_numpy(state)).tolist() if self.model.sequence.state == "words" else []
+        return [*self._texts[instruction], *words, *markers_behind_text(self.model)]
+
+    def _mentions(self, samples: Sequence[Sample]) -> Mentions:
+        found = []
+        for row, sample in enumerate(samples):
+            for item in sample.grounding:
+                words = self.prompts.words_of(sample.instruction, item.spans)
+                if words is None:
+                    continue
+                shown = np.zeros(self.model.views * self.model.patches, dtype=bool)
+                for number, view in enumerate(sample.images):
+                    indices = np.asarray(item.patches.get(view, ()), dtype=np.int64)
+                    if number < self.model.views:
+                        shown[number * self.model.patches + indices[indices < self.model.patches]] = True
+                place = np.full(3, np.nan) if item.place is None else np.asarray(item.place)
+                found.append((row, *words, shown, place.astype(np.float32)))
+        columns = list(zip(*found)) if found else [[], [], [], np.zeros((0, self.model.views * self.model.patches), bool),
+                                                   np.zeros((0, 3), np.float32)]
+        numbers = [torch.tensor(list(column), dtype=torch.long) for column in columns[:3]]
+        return Mentions(*numbers, torch.from_numpy(np.array(columns[3])), torch.from_numpy(np.array(columns[4])))
+
+
+class _Steps(Dataset):  # type: ignore[misc,unused-ignore]
+    """Batches by step; what a worker cannot read comes back as the error itself, so that its message stays as it is."""
+
+    def __init__(self, feed: Feed, stage: int, batch: int) -> None:
+        self.feed, self.stage, self.batch = feed, stage, batch
+
+    def __getitem__(self, step: int) -> Union[Batch, HybridVLAError]:
+        try:
+            return self.feed.training(self.stage, step, self.batch)
+        except HybridVLAError as error:
+            return error
+
+
+def read_ahead(feed: Feed, stage: int, batch: int, first: int, last: int, workers: int, pinned: bool) -> Any:
+    """The batches of steps `first` to before `last`, made by `workers` processes while the model computes."""
+    ahead = {"prefetch_factor": 2} if workers else {}
+    return DataLoader(_Steps(feed, stage, batch), sampler=range(first, last), batch_size=None, num_workers=workers,
+                      pin_memory=pinned, **ahead)

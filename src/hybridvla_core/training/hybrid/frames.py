@@ -1,0 +1,128 @@
+"""Samples of data sets, their pictures fitted for the towers: decoded each time, or once into files that are mapped."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from hybridvla_core.data.lerobot import layout
+from hybridvla_core.data.lerobot.reader import LeRobotDataset
+from hybridvla_core.data.sample import Sample
+from hybridvla_core.errors import DataError
+from hybridvla_core.model.config import TowerConfig
+from hybridvla_core.transforms.images import PreparedImage
+from hybridvla_core.transforms.normalise import Normaliser
+
+#: Episodes whose numbers stay in memory: some kilobytes each.
+KEPT_EPISODES = 4096
+Fitted = Dict[Any, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How pictures are fitted: the model's views, in order, its towers and its strategy."""
+
+    views: Tuple[str, ...]
+    towers: Tuple[TowerConfig, ...]
+    strategy: str
+
+    def fit(self, images: Dict[str, np.ndarray]) -> Fitted:
+        """Key of a picture -> (V, S, S, 3) uint8."""
+        prepared = [PreparedImage(images[view], view, self.towers, self.strategy).fitted for view in self.views]
+        return {key: np.stack([views[key] for views in prepared]) for key in prepared[0]}
+
+    @property
+    def digest(self) -> str:
+        """Names what fitted pictures depend on."""
+        text = json.dumps([self.views, [vars(tower) for tower in self.towers], self.strategy], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class FrameSet:
+    """One data set as the trainer reads it.
+
+    Args:
+        dataset: Opened.
+        views: Its own names for the model's views, in the model's order.
+        pictures: How they are fitted.
+        scales: By which its numbers are normalised.
+        chunk: Actions of a sample.
+    """
+
+    def __init__(self, dataset: LeRobotDataset, views: Sequence[str], pictures: Pictures, scales: Normaliser, chunk: int) -> None:
+        self.dataset, self.pictures, self.scales, self.chunk = dataset, pictures, scales, chunk
+        self._views = tuple(views)
+        self._kept: Optional[Fitted] = None
+        self.train, self.validation = dataset.frames_of("train"), dataset.frames_of("validation")
+        if not len(self.train):
+            raise DataError(f"{dataset.folder}: has no frame to train from")
+
+    @property
+    def name(self) -> str:
+        return self.dataset.description.name
+
+    def read(self, frame: int) -> Tuple[Sample, Fitted]:
+        """A sample and its fitted pictures.
+
+        Raises:
+            DataError: naming episode and frame, for what cannot be read.
+        """
+        if self._kept is None:
+            sample = self.dataset.sample(frame, self.chunk)
+            return sample, self._fit(sample)
+        fitted = {key: values[frame] for key, values in self._kept.items()}
+        shown = next(iter(fitted.values()))
+        images = {view: shown[index] for index, view in enumerate(self._views)}
+        return self.dataset.sample(frame, self.chunk, images), fitted
+
+    def keep(self, folder: Path, progress: Callable[[int], object] = lambda count: None) -> None:
+        """Decodes every picture once, into `folder`, and reads from there afterwards; what is there already is taken.
+
+        Raises:
+            DataError: for what cannot be read, or a disk that takes no more.
+        """
+        stats = (self.dataset.folder / layout.INFO).read_bytes()
+        whole = folder / f"{self.name}-{self.pictures.digest}-{hashlib.sha256(stats).hexdigest()[:12]}"
+        if not whole.is_dir():
+            partial = folder / f".{whole.name}.partial-{os.getpid()}"
+            try:
+                self._decode(partial, progress)
+                os.replace(partial, whole)
+            except OSError as error:
+                raise DataError(f"{folder}: pictures cannot be kept there ({error.strerror}); make room, or write keep_frames: "
+                                "false") from error
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        names = json.loads((whole / "keys.json").read_text(encoding="utf-8"))
+        self._kept = {_tuples(key): np.load(whole / file, mmap_mode="r") for file, key in names}
+
+    def _decode(self, folder: Path, progress: Callable[[int], object]) -> None:
+        folder.mkdir(parents=True)
+        arrays: List[np.ndarray] = []
+        keys: List[Any] = []
+        for frame in range(len(self.dataset)):
+            fitted = self._fit(self.dataset.sample(frame))
+            if not keys:
+                keys = list(fitted)
+                arrays = [np.lib.format.open_memmap(folder / f"{index}.npy", "w+", np.uint8, (len(self.dataset), *fitted[key].shape))
+                          for index, key in enumerate(keys)]
+            for array, key in zip(arrays, keys):
+                array[frame] = fitted[key]
+            progress(1)
+        for array in arrays:
+            array.flush()  # type: ignore[attr-defined]
+        (folder / "keys.json").write_text(json.dumps([[f"{i}.npy", key] for i, key in enumerate(keys)]), encoding="utf-8")
+
+    def _fit(self, sample: Sample) -> Fitted:
+        return self.pictures.fit({ours: sample.images[theirs] for ours, theirs in zip(self.pictures.views, self._views)})
+
+
+def _tuples(value: Any) -> Any:
+    """Lists of a JSON file as the tuples that they were."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

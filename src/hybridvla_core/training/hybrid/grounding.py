@@ -1,0 +1,107 @@
+"""What grounding teaches: which patches a name means, where the object is, and what to do about it.
+
+A model from nothing does not learn from the hybrid objective alone that words name things in the picture; pretraining gives
+that to the paper's. The heads shape the features and are no part of a checkpoint.
+"""
+from __future__ import annotations
+
+from typing import Dict, FrozenSet, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hybridvla_core.training.hybrid import parts
+from hybridvla_core.training.hybrid.batch import Batch, Mentions
+from hybridvla_core.training.hybrid.config import GroundingConfig
+
+WIDTH = 64
+
+
+class GroundingHeads(nn.Module):
+    """Linear read-outs of tower features (width) and of hidden states (hidden); A actions."""
+
+    def __init__(self, config: GroundingConfig, width: int, hidden: int, actions: int) -> None:
+        super().__init__()
+        self.config = config
+        self.patch_name, self.word_name = nn.Linear(width, WIDTH), nn.Linear(hidden, WIDTH)
+        self.patch_place = nn.Linear(width, 3)
+        self.query, self.key = nn.Linear(hidden, WIDTH), nn.Linear(hidden, WIDTH)
+        self.place = nn.Linear(hidden, 3)
+        self.action = nn.Linear(hidden, actions)
+
+    def counts(self, batch: Batch, terms: FrozenSet[str]) -> Dict[str, float]:
+        """How many mentions, or samples, each wanted term is the mean of."""
+        mentions = batch.mentions
+        shown = 0.0 if mentions is None else float(mentions.patches.any(1).sum())
+        known = 0.0 if mentions is None else float(torch.isfinite(mentions.place).all(1).sum())
+        found = {parts.PATCHES: shown, parts.POINTING: shown, parts.PLACES: known, parts.STATE_ACTION: float(len(batch))}
+        return {name: count for name, count in found.items() if name in terms}
+
+    def patches(self, features: torch.Tensor, batch: Batch, embed: nn.Module) -> torch.Tensor:
+        """For each name that is shown: its patches against the others, by the name, and their place.
+
+        Args:
+            features: (B, P, width) of the towers.
+            batch: With mentions.
+            embed: Embeds ids.
+        """
+        mentions = batch.mentions
+        if mentions is None or not len(mentions.sample):
+            return 0.0 * features.float().sum() + 0.0 * self.patch_name.bias.sum()
+        seen, target = features.float()[mentions.sample], mentions.patches.float()
+        words = embed(batch.text[mentions.sample]).float()
+        name = self.word_name(_mean_between(words, mentions))
+        logits = torch.einsum("mpd,md->mp", self.patch_name(seen), name) * WIDTH ** -0.5
+        per_patch = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        # The few patches of an object weigh as much as all others.
+        inside, outside = target.sum(1), (1 - target).sum(1)
+        named = (per_patch * target).sum(1) / inside.clamp(min=1) + (per_patch * (1 - target)).sum(1) / outside.clamp(min=1)
+        place, known = self._places(mentions)
+        error = (self.patch_place(seen) - place[:, None]).abs().mean(-1)
+        placed = (error * target).sum(1) / inside.clamp(min=1) * known
+        return ((named + placed) * (inside > 0)).sum()
+
+    def words(self, words: torch.Tensor, patches: torch.Tensor, end: torch.Tensor, batch: Batch, terms: FrozenSet[str]
+              ) -> Dict[str, torch.Tensor]:
+        """The terms of hidden states.
+
+        Args:
+            words: (B, T, H) hidden states of the text.
+            patches: (B, P, H) embeddings of the patches.
+            end: (B, H) hidden state of the prefix's last row.
+            batch: With or without mentions.
+            terms: Those wanted.
+        """
+        found: Dict[str, torch.Tensor] = {}
+        nothing = 0.0 * end.float().sum()
+        mentions = batch.mentions
+        if mentions is not None and len(mentions.sample) and terms & {parts.POINTING, parts.PLACES}:
+            last = words[mentions.sample, mentions.end - 1].float()
+            target = mentions.patches.float()
+            shown = target.sum(1)
+            keys = self.key(patches.float())[mentions.sample]
+            scores = torch.einsum("mpd,md->mp", keys, self.query(last)) * WIDTH ** -0.5
+            pointing = -(target * F.log_softmax(scores, dim=-1)).sum(1) / shown.clamp(min=1)
+            place, known = self._places(mentions)
+            placed = F.smooth_l1_loss(self.place(last), place, beta=0.05, reduction="none").mean(-1) * known
+            found = {parts.POINTING: pointing.sum(), parts.PLACES: placed.sum()}
+        for name in (parts.POINTING, parts.PLACES):
+            found.setdefault(name, nothing)
+        action = F.smooth_l1_loss(self.action(end.float()), batch.actions[:, 0], beta=0.05, reduction="none")
+        found[parts.STATE_ACTION] = action.mean(-1).sum()
+        return {name: value for name, value in found.items() if name in terms}
+
+    def _places(self, mentions: Mentions) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Normalised places (M, 3), 0 where unknown, and which are known (M,)."""
+        centre = torch.tensor(self.config.centre, device=mentions.place.device)
+        known = torch.isfinite(mentions.place).all(1)
+        place = torch.where(known[:, None], (mentions.place - centre) / self.config.scale, torch.zeros_like(mentions.place))
+        return place, known.float()
+
+
+def _mean_between(words: torch.Tensor, mentions: Mentions) -> torch.Tensor:
+    """Mean of (M, T, H) over each mention's words."""
+    slots = torch.arange(words.shape[1], device=words.device)
+    inside = ((slots >= mentions.begin[:, None]) & (slots < mentions.end[:, None])).float()
+    return torch.einsum("mth,mt->mh", words, inside) / inside.sum(1, keepdim=True).clamp(min=1)

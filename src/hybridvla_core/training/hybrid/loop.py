@@ -1,0 +1,218 @@
+"""One stage, step by step: forward, backward, optimiser, average; log, state, validation, evaluation at their times."""
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass, replace
+from typing import Any, Callable, ContextManager, Dict, FrozenSet, Iterator, Mapping, Optional
+
+import torch
+from torch import nn
+
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.training.distributed import Processes
+from hybridvla_core.training.hybrid import parts, stages
+from hybridvla_core.training.hybrid.batch import Batch
+from hybridvla_core.training.hybrid.config import StageConfig, TrainingConfig
+from hybridvla_core.training.hybrid.feed import Feed, read_ahead
+from hybridvla_core.training.hybrid.objective import HybridObjective
+from hybridvla_core.training.hybrid.state import Progress, Store, moments_of
+from hybridvla_core.training.progress import Bar, RunLog
+from hybridvla_core.training.trainer import average_towards
+
+Values = Dict[str, float]
+VALIDATION_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the caller wants done at times.
+
+    Attributes:
+        evaluate: Called in all processes with the steps done and the objective, with the averaged weights in it; what it gives
+            goes into the log.
+        evaluate_every: Steps; 0 for never.
+    """
+
+    evaluate: Optional[Callable[[int, HybridObjective], Mapping[str, Any]]] = None
+    evaluate_every: int = 0
+
+
+def wanted_terms(config: TrainingConfig, stage: StageConfig) -> FrozenSet[str]:
+    """Terms that count in a stage: those with a weight, and of these the ones that it names."""
+    weighted = {name for name in parts.TERMS if weight_of(config, name) > 0}
+    chosen = weighted & set(stage.terms) if stage.terms else weighted
+    if not chosen:
+        raise HybridVLAError(f"stage {stage.name}: none of its terms {', '.join(stage.terms)} has a weight; give one in objective or "
+                             "grounding")
+    return frozenset(chosen)
+
+
+def weight_of(config: TrainingConfig, term: str) -> float:
+    """The weight of a term."""
+    return float(getattr(config.grounding if term in parts.GROUNDING else config.objective, term))
+
+
+class StageLoop:
+    """Runs one stage of a run.
+
+    Args:
+        objective: Sharded, its parameters frozen or not as the stage wants.
+        config: Of the run.
+        number: Of the stage.
+        feed: Of batches.
+        processes: Which one this is.
+        store: Of states.
+        log: On the first process.
+        hooks: Of the caller.
+    """
+
+    def __init__(self, objective: HybridObjective, config: TrainingConfig, number: int, feed: Feed, processes: Processes,
+                 store: Store, log: Optional[RunLog], hooks: Hooks) -> None:
+        self.objective, self.config, self.number, self.feed = objective, config, number, feed
+        self.processes, self.store, self.log, self.hooks = processes, store, log, hooks
+        self.stage = config.stages[number]
+        self.terms = wanted_terms(config, self.stage)
+        self.batch = config.batch_of(self.stage)
+        self.optimizer = torch.optim.AdamW(
+            stages.groups(objective, self.stage, config.optimizer.weight_decay), lr=self.stage.learning_rate,
+            betas=(config.optimizer.betas[0], config.optimizer.betas[1]))
+        self.average: Dict[str, torch.Tensor] = {}
+
+    def run(self, progress: Progress) -> Progress:
+        """From where `progress` is to the stage's end; returns where the next one begins.
+
+        Raises:
+            HybridVLAError: for a loss that is not finite, a frame that cannot be read, a disk that is full.
+        """
+        resumed = progress.total > 0
+        self._start(progress, resumed)
+        if progress.stage > self.number:
+            return progress
+        progress = replace(progress, trained=tuple(sorted({*progress.trained, *self._trained()})))
+        steps = self.stage.steps
+        loader = read_ahead(self.feed, self.number, self.batch, progress.step, steps, self.config.workers,
+                            self.processes.device.type == "cuda")
+        bar = Bar(self.stage.name, steps * self.batch, progress.step * self.batch, self.processes.first)
+        began, shown = time.monotonic(), {}
+        for batch in loader:
+            if isinstance(batch, HybridVLAError):
+                raise batch
+            values = self._step(batch, progress.step)
+            progress = replace(progress, step=progress.step + 1, total=progress.total + 1, samples=progress.samples + self.batch,
+                               seconds=progress.seconds + time.monotonic() - began)
+            began = time.monotonic()
+            shown = {key: 0.9 * shown.get(key, value) + 0.1 * value for key, value in values.items()}
+            bar.add(self.batch, shown)
+            self._at_times(progress, values)
+        bar.close()
+        progress = replace(progress, stage=self.number + 1, step=0, moments=())
+        self.store.save(progress, self.objective, self.average, None)
+        return progress
+
+    def validate(self) -> Values:
+        """Means of the terms over the validation split, with the averaged weights; empty where there is none."""
+        sums: Values = {}
+        counts: Values = {}
+        with self.averaged(), torch.no_grad(), self._precision():
+            for number, frames in enumerate(self.feed.validation(VALIDATION_BATCH)):
+                batch = self.feed.validation_batch(number, frames)
+                for key, count in self.objective.counts(batch, self.terms).items():
+                    counts[key] = counts.get(key, 0.0) + count
+                for key, value in self.objective(batch.to(self.processes.device), self.terms).items():
+                    sums[key] = sums.get(key, 0.0) + float(value)
+        return {key: value / max(counts[key], 1.0) for key, value in sums.items()}
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """With the averaged weights in the model."""
+        parameters = dict(self.objective.named_parameters())
+        own = {name: parameters[name].detach().clone() for name in self.average}
+        try:
+            _copy(parameters, self.average)
+            yield
+        finally:
+            _copy(parameters, own)
+
+    def _start(self, progress: Progress, resumed: bool) -> None:
+        parameters = dict(self.objective.named_parameters())
+        if self.config.ema:
+            self.average = {name: parameters[name].detach().clone() for name in progress.trained}
+        if resumed:
+            self.store.load(progress, self.objective, self.average, self.optimizer)
+        if self.config.ema:
+            self.average.update({name: parameters[name].detach().clone() for name in self._trained() if name not in self.average})
+
+    def _trained(self) -> Iterator[str]:
+        return (name for name, parameter in self.objective.named_parameters() if parameter.requires_grad)
+
+    def _step(self, batch: Batch, step: int) -> Values:
+        """One step of the optimiser; returns the means of the terms over the whole step."""
+        config = self.config
+        torch.manual_seed((config.seed * 1_000_003 + self.number * 10_007 + step) % (1 << 31))  # for the adapters' dropout
+        counts = self.processes.sums(self.objective.counts(batch, self.terms))
+        pieces = list(batch.parts(config.micro_batch or len(batch)))
+        sums = dict.fromkeys(sorted(counts), 0.0)
+        softening = config.objective.softening(step / max(1, self.stage.steps))
+        for index, piece in enumerate(pieces):
+            self.processes.synchronise(self.objective, index == len(pieces) - 1)
+            with self._precision():
+                terms = self.objective(piece.to(self.processes.device), self.terms, softening)
+            # Gradients are averaged over processes, sums are wanted.
+            total = sum(weight_of(config, key) * value / max(counts[key], 1.0) for key, value in terms.items())
+            (total * self.processes.world).backward()  # type: ignore[union-attr]
+            for key, value in terms.items():
+                sums[key] += float(value.detach())
+        sums = self.processes.sums(sums)
+        values = {key: sums[key] / max(counts[key], 1.0) for key in sums}
+        self._update(step, values)
+        return values
+
+    def _update(self, step: int, values: Values) -> None:
+        config = self.config
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        norm: Any = nn.utils.clip_grad_norm_(parameters, config.optimizer.gradient_clip)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        if not torch.isfinite(norm) or not all(value == value and abs(value) != float("inf") for value in values.values()):
+            shown = ", ".join(f"{key} {value:.3g}" for key, value in values.items())
+            raise HybridVLAError(f"stage {self.stage.name}: loss or gradient is not finite at step {step} ({shown}); lower its "
+                                 "learning_rate, or look for a bad data set. The state before it is kept")
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.stage.learning_rate * group["scale"] * config.optimizer.factor(step, self.stage.steps)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average:
+            current = dict(self.objective.named_parameters())
+            average_towards(self.average, {name: current[name] for name in self.average}, config.ema, step)
+
+    def _precision(self) -> ContextManager[Any]:
+        return torch.autocast(self.processes.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bfloat16")
+
+    def _at_times(self, progress: Progress, values: Values) -> None:
+        config, total = self.config, progress.total
+        row = {"stage": self.stage.name, "step": progress.step, "total": total, "samples": progress.samples}
+        rounded = {key: round(value, 6) for key, value in values.items()}
+        if total % config.log_every == 0 or progress.step == self.stage.steps:
+            rate = progress.samples / max(progress.seconds, 1e-9)
+            self._write({"kind": "train", **row, **rounded, "seconds": round(progress.seconds, 1), "samples_per_s": round(rate, 2)})
+        if config.validation_frames and (total % config.validate_every == 0 or progress.step == self.stage.steps):
+            found = self.validate()
+            if found:
+                self._write({"kind": "validation", **row, **{key: round(value, 6) for key, value in found.items()}})
+        if self.hooks.evaluate is not None and self.hooks.evaluate_every and total % self.hooks.evaluate_every == 0:
+            with self.averaged():
+                result = self.hooks.evaluate(total, self.objective)
+            self._write({"kind": "evaluation", **row, **result})
+        if total % config.save_every == 0 and progress.step < self.stage.steps:
+            progress = replace(progress, moments=moments_of(self.objective, self.optimizer))
+            self.store.save(progress, self.objective, self.average, self.optimizer)
+
+    def _write(self, row: Mapping[str, Any]) -> None:
+        if self.log is not None:
+            self.log.write(row)
+
+
+@torch.no_grad()
+def _copy(parameters: Mapping[str, nn.Parameter], values: Mapping[str, torch.Tensor]) -> None:
+    for name, value in values.items():
+        parameters[name].copy_(value)

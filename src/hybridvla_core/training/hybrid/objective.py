@@ -1,0 +1,152 @@
+"""The losses of a batch: L_dif + L_ce over one shared prefix (paper, section 3.2), and what grounding adds."""
+from __future__ import annotations
+
+from typing import Dict, FrozenSet, List, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hybridvla_core.model.hybridvla import HybridVLA
+from hybridvla_core.model.sequence import denoising_rows, embed_bos
+from hybridvla_core.model.tokens import ActionTokens
+from hybridvla_core.training.augment import apply_augmentation
+from hybridvla_core.training.hybrid import parts
+from hybridvla_core.training.hybrid.batch import Batch
+from hybridvla_core.training.hybrid.config import ObjectiveConfig
+from hybridvla_core.training.hybrid.grounding import GroundingHeads
+from hybridvla_core.training.hybrid.rows import Plan, markers_before_tokens, plan_of
+from hybridvla_core.training.losses import token_losses
+from hybridvla_core.transforms.images import normalise_pixels, picture_key
+
+Terms = Dict[str, torch.Tensor]
+
+
+class HybridObjective(nn.Module):
+    """A model with the heads of its training; `forward` gives the sum of each term over a batch, and `counts` by what such
+    sums are divided, so that parts of a step and processes can be added up."""
+
+    def __init__(self, model: HybridVLA, config: ObjectiveConfig, strategy: str, heads: Optional[GroundingHeads] = None
+                 ) -> None:
+        super().__init__()
+        self.model, self.heads = model, heads
+        self.objective, self.strategy = config, strategy
+        self.tokens = ActionTokens(model.config)
+
+    def counts(self, batch: Batch, terms: FrozenSet[str]) -> Dict[str, float]:
+        """How many numbers each term is the mean of."""
+        found: Dict[str, float] = {}
+        if parts.DIFFUSION in terms:
+            found[parts.DIFFUSION] = float((~batch.padding).sum()) * self.objective.repeats * batch.actions.shape[2]
+        if parts.TOKENS in terms:
+            found[parts.TOKENS] = float(batch.targets.numel() * self.plan(batch, terms).tokens_from(batch.lengths).shape[1])
+        if self.heads is not None:
+            found.update(self.heads.counts(batch, terms))
+        return found
+
+    def plan(self, batch: Batch, terms: FrozenSet[str]) -> Plan:
+        """The rows of a batch."""
+        return plan_of(self.model.config, batch.text.shape[1], self.objective.repeats, parts.DIFFUSION in terms,
+                       parts.TOKENS in terms, self.objective.token_condition == "own")
+
+    def forward(self, batch: Batch, terms: FrozenSet[str], softening: float = 0.0) -> Terms:
+        """The sum of each term.
+
+        Args:
+            batch: On the model's device.
+            terms: Those wanted.
+            softening: Width of softened token targets, bins.
+        """
+        features = self._features(batch)
+        found: Terms = {}
+        if parts.PATCHES in terms and self.heads is not None:
+            found[parts.PATCHES] = self.heads.patches(features, batch, self.model.llm.model.embed_tokens)
+        if terms <= {parts.PATCHES}:
+            return found
+        plan, patches = self.plan(batch, terms), self.model.project(features)
+        hidden = self.model.llm(self._rows(plan, batch, patches), plan.positions(batch.lengths), plan.mask(batch.lengths))
+        if parts.DIFFUSION in terms:
+            found[parts.DIFFUSION] = self._diffusion(hidden[:, plan.noise_at()], batch)
+        if parts.TOKENS in terms:
+            at = plan.tokens_from(batch.lengths)
+            rows = torch.arange(len(hidden), device=hidden.device)[:, None, None]
+            targets = batch.targets[:, None].expand(-1, at.shape[1], -1)
+            logits = self.model.llm.logits(hidden[rows, at].flatten(0, 2))
+            found[parts.TOKENS] = token_losses(logits, targets.flatten(), self.tokens.first, self.tokens.bins, softening).sum()
+        if self.heads is not None:
+            end = hidden[torch.arange(len(hidden), device=hidden.device), plan.prefix_end(batch.lengths)]
+            found.update(self.heads.words(hidden[:, plan.text_at:plan.text_at + plan.text], patches, end, batch, terms))
+        return found
+
+    def pixels(self, batch: Batch) -> Dict[str, torch.Tensor]:
+        """Tower kind -> (B, V, 3, S, S) normalised, augmented alike for all towers."""
+        ready: Dict[object, torch.Tensor] = {}
+        for key, pictures in batch.pixels.items():
+            pixels = pictures.permute(0, 1, 4, 2, 3).float() / 255.0
+            ready[key] = pixels if batch.augment is None else apply_augmentation(pixels, batch.augment)
+        towers = self.model.config.towers
+        return {tower.kind: normalise_pixels(ready[picture_key(tower, self.strategy)], tower) for tower in towers}
+
+    def _features(self, batch: Batch) -> torch.Tensor:
+        trained = any(parameter.requires_grad for parameter in self.model.vision_backbone.parameters())
+        with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
+            return self.model.vision_features(self.pixels(batch))
+
+    def _diffusion(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """hidden: (B, R, K, H)."""
+        error = self.model.noise_prediction(hidden).float() - batch.noise.target
+        if self.objective.x0_jitter:
+            error = error.clamp(-20.0, 20.0)   # a re-targeted noise grows without bound towards timestep 0
+        weighted = batch.noise.weight[..., None, None] * error.square()
+        return weighted.masked_fill(batch.padding[:, None, :, None], 0.0).sum()
+
+    def _rows(self, plan: Plan, batch: Batch, patches: torch.Tensor) -> torch.Tensor:
+        """All rows embedded, (B, S, H)."""
+        model, size = self.model, len(batch)
+        words = model.embed_tokens(batch.text)
+        rows = [embed_bos(model, words.device).expand(size, -1, -1), patches, words]
+        if plan.state:
+            rows.append(model.embed_state(batch.state)[:, None])
+        tokens = model.embed_tokens(batch.tokens) if plan.tokens or plan.prefix_tokens else None
+        if plan.prefix_tokens and tokens is not None:
+            rows.append(tokens)
+        tail = self._tail(plan, tokens)
+        if plan.copies:
+            noise = self._noise(batch.noise.noisy, batch.noise.timesteps)
+            lead = self._ids([model.config.sequence.bod] * plan.lead, words).expand(size, plan.copies, -1, -1)
+            behind = [part[:, None].expand(-1, plan.copies, -1, -1) for part in tail] if plan.copies_decode else []
+            rows.append(_joined([lead, noise, *behind], words, 2).flatten(1, 2))
+        if plan.own:
+            start: List[torch.Tensor] = []
+            if plan.noise:
+                start = [self._noise(batch.noise.condition[:, None], batch.noise.condition_timesteps[:, None])[:, 0]]
+            rows.append(_joined([*start, *tail], words, 1))
+        return _joined(rows, words, 1)
+
+    def _tail(self, plan: Plan, tokens: Optional[torch.Tensor]) -> List[torch.Tensor]:
+        if not plan.tokens or tokens is None:
+            return []
+        markers = self._ids(list(markers_before_tokens(self.model.config)), tokens)
+        return [markers.expand(len(tokens), -1, -1), tokens]
+
+    def _ids(self, ids: List[int], like: torch.Tensor) -> torch.Tensor:
+        return self.model.embed_tokens(torch.tensor([ids], dtype=torch.long, device=like.device))
+
+    def _noise(self, noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """[t, x_1 .. x_K] of (B, R, K, A) and (B, R), (B, R, 1 + K, H)."""
+        time = self.model.embed_timestep(timesteps.flatten()).unflatten(0, timesteps.shape)
+        return denoising_rows(time, self.model.embed_action(noisy))
+
+
+def _joined(rows: List[torch.Tensor], like: torch.Tensor, dim: int) -> torch.Tensor:
+    return torch.cat([row.to(like.dtype) for row in rows], dim=dim)
+
+
+def means(terms: Terms, counts: Dict[str, float]) -> Terms:
+    """Sums divided by what they are the sums of; a term of nothing is 0."""
+    return {name: value / max(counts[name], 1.0) for name, value in terms.items()}
+
+
+def smooth(error: torch.Tensor, beta: float) -> torch.Tensor:
+    """Huber's loss of an error, elementwise."""
+    return F.smooth_l1_loss(error, torch.zeros_like(error), beta=beta, reduction="none")

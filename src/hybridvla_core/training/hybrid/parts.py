@@ -1,0 +1,15 @@
+"""Names that a configuration may use."""
+from __future__ import annotations
+
+#: Terms of the loss.
+DIFFUSION, TOKENS = "diffusion", "tokens"
+PATCHES, POINTING, PLACES, STATE_ACTION = "patches", "pointing", "places", "state_action"
+GROUNDING = (PATCHES, POINTING, PLACES, STATE_ACTION)
+TERMS = (DIFFUSION, TOKENS, *GROUNDING)
+#: What a stage trains; the embedders of state, timestep and noise, the final layer and the heads always are.
+TRAINED = ("align", "finetune", "full", "last_layer", "sandwich", "towers")
+SCHEDULES = ("constant", "cosine")
+PRECISIONS = ("float32", "bfloat16")
+AUGMENTATIONS = ("none", "released", "photometric")
+STATISTICS = ("data", "init")
+EXPORTS = ("float16", "bfloat16", "float32")

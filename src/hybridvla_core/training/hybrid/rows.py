@@ -1,0 +1,179 @@
+"""The training sequence of a batch: one prefix a sample, shared by all noisy copies of its action under a block mask.
+
+    kind 1, 3   BOS patches text BOD state | t x EOD a_1 .. a_A | t x EOD a_1 .. a_A | ...
+    kind 2      BOS patches text state     | t x a_1 .. a_A     | ...
+    kind 4      BOS patches text state a_1 .. a_A | BOD t x     | ...
+
+Every branch sees the prefix and itself, at the positions it would have alone behind the prefix, so losses and gradients are
+those of one sequence for each copy (the released trainer runs vision and language that often). Texts of one batch differ in
+length; the rows between are seen by nobody, and positions do not count them.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import List, Tuple
+
+import torch
+
+from hybridvla_core.model.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of the parts, in rows.
+
+    Attributes:
+        patches: Of all views.
+        text: Longest text of the batch, markers of the prefix included.
+        state: 1 where the state is a row of its own.
+        prefix_tokens: Action tokens that stand in the prefix (kind 4).
+        copies: Noisy copies of the action.
+        lead: Markers before the timestep (kind 4).
+        noise: Timestep and chunk; 0 without diffusion.
+        markers: Between noise and tokens.
+        tokens: Action tokens of a branch.
+        copies_decode: Whether the tokens follow every copy.
+        own: Whether there is one branch more, for the tokens alone.
+    """
+
+    patches: int
+    text: int
+    state: int
+    prefix_tokens: int
+    copies: int
+    lead: int
+    noise: int
+    markers: int
+    tokens: int
+    copies_decode: bool
+    own: bool
+
+    @property
+    def text_at(self) -> int:
+        """First row of the text."""
+        return 1 + self.patches
+
+    @property
+    def prefix(self) -> int:
+        """Rows that all branches see."""
+        return self.text_at + self.text + self.state + self.prefix_tokens
+
+    @property
+    def decoding(self) -> int:
+        """Rows of a branch that ends in tokens."""
+        return self.lead + self.noise + self.markers + self.tokens
+
+    @property
+    def branches(self) -> Tuple[int, ...]:
+        """Rows of every branch."""
+        copy = self.decoding if self.copies_decode else self.lead + self.noise
+        return (copy,) * self.copies + ((self.decoding,) if self.own else ())
+
+    @property
+    def length(self) -> int:
+        return self.prefix + sum(self.branches)
+
+    def starts(self) -> List[int]:
+        """First row of every branch."""
+        return [self.prefix + sum(self.branches[:index]) for index in range(len(self.branches))]
+
+    def noise_at(self) -> torch.Tensor:
+        """Rows of x_1 .. x_K of every copy, (C, K)."""
+        first = torch.tensor(self.starts()[:self.copies])[:, None] + self.lead + 1
+        return first + torch.arange(self.noise - 1)[None]
+
+    def prefix_end(self, lengths: torch.Tensor) -> torch.Tensor:
+        """Row of the state, or of the last word, (B,); lengths: (B,) of the texts."""
+        if self.state:
+            return torch.full_like(lengths, self.text_at + self.text)
+        return self.text_at + lengths - 1
+
+    def tokens_from(self, lengths: torch.Tensor) -> torch.Tensor:
+        """Rows whose hidden states predict a_1 .. a_A and what follows them, (B, branches that decode, A + 1)."""
+        end = self.prefix_end(lengths)[:, None]
+        if self.prefix_tokens:
+            first = self.prefix - self.prefix_tokens
+            inside = first + torch.arange(self.prefix_tokens, device=lengths.device)
+            return torch.cat([end, inside.expand(len(end), -1)], dim=1)[:, None]
+        starts = self.starts()
+        decoding = (starts[:self.copies] if self.copies_decode else []) + (starts[self.copies:] if self.own else [])
+        rows = torch.tensor(decoding, device=lengths.device)[:, None] + self.decoding - self.tokens
+        rows = rows + torch.arange(-1, self.tokens, device=lengths.device)
+        rows = rows.expand(len(end), -1, -1)
+        if self.noise + self.markers:
+            return rows
+        return torch.cat([end[:, None].expand(-1, rows.shape[1], -1), rows[..., 1:]], dim=-1)
+
+    def positions(self, lengths: torch.Tensor) -> torch.Tensor:
+        """Position of every row as it counts at inference, (B, S), or (S,) where all texts are equally long."""
+        offsets = _offsets(self).to(lengths.device)
+        if bool((lengths == self.text).all()):
+            return offsets
+        behind = torch.arange(self.length, device=lengths.device) >= self.text_at + self.text
+        return offsets - behind * (self.text - lengths)[:, None]
+
+    def mask(self, lengths: torch.Tensor) -> torch.Tensor:
+        """True where a query (row) may attend to a key (column), (B or 1, 1, S, S)."""
+        fixed = _mask(self).to(lengths.device)[None, None]
+        if bool((lengths == self.text).all()):
+            return fixed
+        slots = torch.arange(self.length, device=lengths.device)
+        unused = (slots >= self.text_at + lengths[:, None]) & (slots < self.text_at + self.text)
+        # A row that nobody sees must see something itself to stay finite.
+        return fixed & ~unused[:, None, None] | torch.eye(self.length, dtype=torch.bool, device=lengths.device)
+
+
+@lru_cache(maxsize=32)
+def _offsets(plan: Plan) -> torch.Tensor:
+    prefix = torch.arange(plan.prefix)
+    return torch.cat([prefix] + [plan.prefix + torch.arange(rows) for rows in plan.branches])
+
+
+@lru_cache(maxsize=32)
+def _mask(plan: Plan) -> torch.Tensor:
+    branch = torch.full((plan.length,), -1)
+    for index, (start, rows) in enumerate(zip(plan.starts(), plan.branches)):
+        branch[start:start + rows] = index
+    causal = torch.ones(plan.length, plan.length, dtype=torch.bool).tril()
+    return causal & ((branch[None, :] == branch[:, None]) | (branch[None, :] == -1))
+
+
+def markers_behind_text(config: ModelConfig) -> Tuple[int, ...]:
+    """Ids between the words and the state."""
+    sequence = config.sequence
+    return (*sequence.before_bod, *((sequence.bod,) if sequence.kind in (1, 3) else ()))
+
+
+def markers_before_tokens(config: ModelConfig) -> Tuple[int, ...]:
+    """Ids between the noise, or the prefix, and the first action token of a branch."""
+    sequence = config.sequence
+    return (sequence.eod, *sequence.after_eod) if sequence.kind in (1, 3) else ()
+
+
+def token_behind_actions(config: ModelConfig) -> int:
+    """What the last action token is followed by: the end, or in kind 4 the begin of the noise."""
+    return config.sequence.bod if config.sequence.kind == 4 else config.sequence.eos
+
+
+def plan_of(config: ModelConfig, text: int, copies: int, diffusion: bool, tokens: bool, own: bool) -> Plan:
+    """The plan of a batch.
+
+    Args:
+        config: Architecture; its sequence decides.
+        text: Longest text.
+        copies: Noisy copies of each action.
+        diffusion: Whether there is noise at all.
+        tokens: Whether there are action tokens.
+        own: Whether the tokens follow a condition of their own instead of every copy.
+    """
+    sequence, actions = config.sequence, config.action_dim
+    in_prefix = tokens and sequence.kind == 4
+    behind = tokens and not in_prefix
+    alone = behind and (own or not diffusion)
+    return Plan(
+        patches=config.views * config.patches, text=text, state=int(sequence.state == "embedding"),
+        prefix_tokens=actions if in_prefix else 0, copies=copies if diffusion else 0,
+        lead=int(sequence.kind == 4 and diffusion), noise=1 + config.chunk if diffusion else 0,
+        markers=len(markers_before_tokens(config)) if behind else 0, tokens=actions if behind else 0,
+        copies_decode=behind and not alone, own=alone)

@@ -1,0 +1,229 @@
+"""A run from files to a checkpoint: what `hybridvla train` calls."""
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+
+import torch
+
+from hybridvla_core.checkpoints.weights import load_into, weight_files
+from hybridvla_core.data.lerobot import layout
+from hybridvla_core.data.mixture import Mixture, MixtureConfig, by_size, mix
+from hybridvla_core.errors import ConfigurationError, HybridVLAError
+from hybridvla_core.files import sha256
+from hybridvla_core.model.hybridvla import HybridVLA
+from hybridvla_core.training.distributed import Processes
+from hybridvla_core.training.hybrid.config import TrainingConfig
+from hybridvla_core.training.hybrid.export import export, gather
+from hybridvla_core.training.hybrid.feed import Feed
+from hybridvla_core.training.hybrid.grounding import GroundingHeads
+from hybridvla_core.training.hybrid.loop import Hooks, StageLoop
+from hybridvla_core.training.hybrid.objective import HybridObjective
+from hybridvla_core.training.hybrid.stages import choose_parameters
+from hybridvla_core.training.hybrid.start import Start, prepare
+from hybridvla_core.training.hybrid.state import Progress, Store
+from hybridvla_core.training.lora import add_adapters
+from hybridvla_core.training.progress import Bar, RunLog
+from hybridvla_core.transforms.prompt import PromptEncoder
+
+LOGGER = logging.getLogger(__name__)
+#: What may change between two parts of one run: it changes no number of it.
+FREE = ("workers", "keep_frames", "log_every", "save_every", "validate_every", "validation_frames", "export")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks for.
+
+    Attributes:
+        config: The recipe.
+        data: Folders of data sets.
+        work: Folder of log and state; a run that finds its state there goes on.
+        out: Checkpoint folder to write.
+        init: Checkpoint folder to start from.
+        mixture: Weights of the data sets; all frames alike without it.
+        device: `cpu` or `cuda`.
+        threads: Of the CPU, for each process.
+        tensorboard: Whether TensorBoard's files are written too.
+        evaluate: Evaluates a checkpoint folder; what it gives goes into the log.
+        evaluate_every: Steps between two evaluations; 0 for never.
+    """
+
+    config: TrainingConfig
+    data: Tuple[Path, ...]
+    work: Path
+    out: Path
+    init: Optional[Path] = None
+    mixture: Optional[MixtureConfig] = None
+    device: str = "cpu"
+    threads: int = 2
+    tensorboard: bool = False
+    evaluate: Optional[Callable[[Path], Mapping[str, Any]]] = None
+    evaluate_every: int = 0
+
+
+def train(request: Request) -> Dict[str, Any]:
+    """Runs all stages and writes the checkpoint; started again with the same `work` folder it goes on as the same run.
+
+    Raises:
+        HybridVLAError: naming what does not fit, cannot be read, or ran into a number that is not finite.
+    """
+    torch.set_num_threads(request.threads)
+    processes = Processes.start(request.device)
+    try:
+        return _train(request, processes)
+    finally:
+        processes.stop()
+
+
+def _train(request: Request, processes: Processes) -> Dict[str, Any]:
+    config = request.config
+    for stage in config.stages:
+        if config.batch_of(stage) % processes.world:
+            raise ConfigurationError(f"stage {stage.name}: {config.batch_of(stage)} samples a step cannot be shared by {processes.world} "
+                                     "processes alike; choose a multiple")
+    start = prepare(config, request.data, request.init, () if request.mixture is None else request.mixture.views)
+    mixture = _mixture(request, start, processes)
+    if config.keep_frames:
+        _keep(start, request.work / "pictures", processes)
+    prompts = PromptEncoder(start.tokenizer, start.model.sequence)
+    _warn_of_words(start)
+    feed = Feed(start.sets, mixture, prompts, start.model, config, processes.rows)
+    store = Store(request.work / "state", processes)
+    origin = _origin(request, start)
+    progress = store.last() or Progress(0, 0, 0, 0.0, 0, (), (), origin)
+    _check_origin(progress.origin, origin, request.work)
+    if progress.total and processes.first:
+        LOGGER.info("going on behind step %d (stage %d, step %d)", progress.total, progress.stage, progress.step)
+    log = RunLog(request.work, progress.total, request.tensorboard) if processes.first else None
+    hooks = _hooks(request, start, processes)
+    # A finished run builds its last stage again, to export what its last state holds.
+    for number in range(min(progress.stage, len(config.stages) - 1), len(config.stages)):
+        objective = _build(config, start, number, processes)
+        loop = StageLoop(objective, config, number, feed, processes, store, log, hooks)
+        progress = loop.run(progress)
+    with loop.averaged():
+        tensors = gather(objective, processes, start)
+    result: Dict[str, Any] = {"checkpoint": str(request.out), "steps": progress.total, "samples": progress.samples,
+                              "seconds": round(progress.seconds, 1)}
+    if processes.first:
+        result["manifest_sha256"] = export(request.out, tensors, config, start, _provenance(request, start, progress))
+    processes.wait()
+    return result
+
+
+def _build(config: TrainingConfig, start: Start, number: int, processes: Processes) -> HybridObjective:
+    """The objective of a stage as it was before the first step of the run, spread over the processes."""
+    torch.manual_seed(config.seed)
+    model = HybridVLA(start.model)
+    if start.base is None:
+        model.initialise()
+    else:
+        load_into(model, start.base.folder, weight_files(start.base.folder))
+    decoder = start.model.decoder
+    if processes.device.type == "cpu" and decoder.hidden <= 512:
+        model.vision_backbone.use_fused_attention(False)
+    model.llm.checkpointing = config.gradient_checkpointing
+    if config.lora is not None:
+        add_adapters(model.llm, config.lora, config.seed)
+    torch.manual_seed(config.seed + 1)
+    heads = None
+    if config.grounding.used:
+        heads = GroundingHeads(config.grounding, start.model.vision_width, decoder.hidden, start.model.action_dim)
+    objective = HybridObjective(model, config.objective, start.checkpoint.image_strategy, heads)
+    choose_parameters(objective, config.stages[number], decoder.layers, config.lora is not None)
+    towers = [block for name in model.vision_backbone.kinds for block in model.vision_backbone.tower(name).blocks]
+    processes.shard(objective, [*towers, *model.llm.model.layers], config.precision == "bfloat16")
+    return objective.train()
+
+
+def _mixture(request: Request, start: Start, processes: Processes) -> Mixture:
+    sizes = {frames.name: len(frames.train) for frames in start.sets}
+    if request.mixture is None:
+        return by_size(sizes)
+    mixture, absent = mix(request.mixture, list(sizes), "the mixture")
+    if processes.first:
+        LOGGER.info("shares of the draws (%s):\n%s", request.mixture.source or "as given", mixture.table(absent))
+    return mixture
+
+
+def _keep(start: Start, folder: Path, processes: Processes) -> None:
+    """Decodes all pictures, on the first process; the others read what it wrote."""
+    for turn in (True, False):
+        if processes.first == turn:
+            for frames in start.sets:
+                bar = Bar(f"pictures of {frames.name}", len(frames.dataset), 0, turn)
+                frames.keep(folder, lambda count, bar=bar: bar.add(count, {}))  # type: ignore[misc]
+                bar.close()
+        processes.wait()
+
+
+def _warn_of_words(start: Start) -> None:
+    unknown = start.tokenizer.token_to_id("<unk>")
+    texts = sorted({text for frames in start.sets for text in frames.dataset.tasks.values()})
+    strange = sorted({word for text in texts for word in text.split()
+                      if unknown is not None and unknown in start.tokenizer.encode(word, add_special_tokens=False).ids})
+    if strange:
+        LOGGER.warning("the tokenizer does not know %s: the model cannot tell them apart", ", ".join(strange[:12]))
+
+
+def _origin(request: Request, start: Start) -> Dict[str, Any]:
+    """What decides every number of a run, part by part."""
+    config = dataclasses.asdict(request.config)
+    return {"configuration": {key: _plain(value) for key, value in config.items() if key not in FREE},
+            "checkpoint": None if start.base is None else start.base.manifest_sha256,
+            "data": {frames.name: sha256(frames.dataset.folder / layout.INFO) for frames in start.sets},
+            "mixture": None if request.mixture is None else _plain(dataclasses.asdict(request.mixture))}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _check_origin(before: Mapping[str, Any], now: Mapping[str, Any], work: Path) -> None:
+    for part, value in now.items():
+        if before.get(part) != value:
+            keys = [key for key in value if before.get(part, {}).get(key) != value[key]] if isinstance(value, dict) and \
+                isinstance(before.get(part), dict) else []
+            detail = f" ({', '.join(keys)})" if keys else ""
+            raise HybridVLAError(f"{work}: the run in it was begun with another {part}{detail}; give another --work folder, or what it "
+                                 "was begun with")
+
+
+def _provenance(request: Request, start: Start, progress: Progress) -> Dict[str, Any]:
+    found: Dict[str, Any] = {"trained_by": "hybridvla train", "seed": request.config.seed, "steps": progress.total,
+                             "samples": progress.samples, "seconds": round(progress.seconds),
+                             "data": {frames.name: len(frames.train) for frames in start.sets}}
+    if start.base is not None:
+        found["init"] = start.base.manifest_sha256
+    return found
+
+
+def _hooks(request: Request, start: Start, processes: Processes) -> Hooks:
+    if request.evaluate is None:
+        return Hooks()
+    evaluation = request.evaluate
+
+    def evaluate(total: int, objective: HybridObjective) -> Mapping[str, Any]:
+        tensors = gather(objective, processes, start)
+        result: Mapping[str, Any] = {}
+        if processes.first:
+            folder = request.work / "evaluations" / f"step-{total:09d}"
+            export(folder, tensors, request.config, start, {"trained_by": "hybridvla train", "steps": total})
+            result = evaluation(folder)
+        processes.wait()
+        return result
+
+    return Hooks(evaluate, request.evaluate_every)
+
+
+def with_steps(config: TrainingConfig, steps: int) -> TrainingConfig:
+    """The same recipe with its last stage as long as given."""
+    *others, last = config.stages
+    return replace(config, stages=(*others, replace(last, steps=steps)))

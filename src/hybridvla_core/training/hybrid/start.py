@@ -1,0 +1,198 @@
+"""What a run starts from: data sets that fit together, a new model or a checkpoint, and what its numbers mean."""
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from hybridvla_core.checkpoints.config import FORMAT, CheckpointConfig, EnsembleConfig
+from hybridvla_core.checkpoints.format import STATISTICS, Checkpoint, read_checkpoint
+from hybridvla_core.checkpoints.tokenizer import check_tokenizer
+from hybridvla_core.configuration import from_mapping, read_mapping
+from hybridvla_core.data.lerobot import layout
+from hybridvla_core.data.lerobot.reader import LeRobotDataset
+from hybridvla_core.data.lerobot.statistics import for_checkpoint, of_columns
+from hybridvla_core.errors import ConfigurationError, DataError
+from hybridvla_core.model.config import ModelConfig
+from hybridvla_core.model.presets import preset
+from hybridvla_core.training.hybrid.config import TrainingConfig
+from hybridvla_core.training.hybrid.frames import KEPT_EPISODES, FrameSet, Pictures
+from hybridvla_core.training.tokenizer import build_tiny_tokenizer
+from hybridvla_core.transforms.conventions import ActionConvention
+from hybridvla_core.transforms.normalise import Normaliser
+from hybridvla_core.transforms.prompt import load_tokenizer
+
+#: Data with relative rotations need not say of what; one arm has this name.
+UNSAID = {"arms": ["arm"], "rotation_reference_xyzw": [0.0, 0.0, 0.0, 1.0]}
+#: What must be the same in data that are trained on together, and in a checkpoint that goes on.
+MEANING = ("arms", "translation", "rotation", "rotation_reference_xyzw", "gripper_sense")
+#: Least share of numbers that the statistics of a checkpoint must cover.
+COVERED = 0.9
+
+
+@dataclass(frozen=True)
+class Start:
+    """Everything that a run needs before its first step.
+
+    Attributes:
+        base: The checkpoint of `--init`, if any.
+        checkpoint: What the exported one will say about itself.
+        statistics: Of every data set, by name; what is exported.
+        tokenizer: Of the language model.
+        sets: The data.
+    """
+
+    base: Optional[Checkpoint]
+    checkpoint: CheckpointConfig
+    statistics: Mapping[str, Any]
+    tokenizer: Tokenizer
+    sets: Tuple[FrameSet, ...]
+
+    @property
+    def model(self) -> ModelConfig:
+        return self.checkpoint.model
+
+
+def prepare(config: TrainingConfig, data: Sequence[Path], init: Optional[Path], views: Sequence[str] = ()) -> Start:
+    """Opens data sets and checkpoint and makes sure that they fit together.
+
+    Args:
+        config: Of the run.
+        data: Folders of data sets.
+        init: Folder of the checkpoint to start from.
+        views: What else the first camera may be called in a set (mixtures of many).
+
+    Raises:
+        HybridVLAError: naming what does not fit.
+    """
+    if not data:
+        raise DataError("no data set is given; make one with `hybridvla dataset`, and name its folder with --data")
+    if (init is None) == (not config.preset):
+        raise ConfigurationError("a run starts either from a preset of its configuration or from --init CHECKPOINT; give one of them")
+    datasets = [LeRobotDataset(folder, KEPT_EPISODES) for folder in data]
+    names = [dataset.description.name for dataset in datasets]
+    if len(set(names)) != len(names):
+        raise DataError(f"data sets are named {', '.join(names)}; give each a name of its own")
+    base = None if init is None else read_checkpoint(init)
+    conventions = [_convention(dataset, base) for dataset in datasets]
+    for dataset, convention in zip(datasets[1:], conventions[1:]):
+        _same(convention, conventions[0], f"{dataset.folder}", f"{datasets[0].folder}")
+    cameras = config.cameras or (base.config.cameras if base is not None else tuple(datasets[0].description.views))
+    own = [_views(dataset, cameras, views) for dataset in datasets]
+    model = _model(config, base, conventions[0], len(cameras))
+    statistics = {dataset.description.name: _statistics(dataset) for dataset in datasets}
+    scales = [Normaliser.from_json(statistics, name, model.action_dim, str(dataset.folder))
+              for name, dataset in zip(names, datasets)]
+    key = names[0]
+    if base is not None and config.statistics == "init":
+        _same(conventions[0], base.config.convention, str(datasets[0].folder), str(base.folder))
+        key = base.config.statistics_key
+        statistics = dict(base.statistics)
+        of_base = Normaliser.from_json(statistics, key, model.action_dim, str(base.folder / STATISTICS), base.config.constant_channel)
+        for dataset in datasets:
+            _check_covered(dataset, of_base, base.folder)
+        scales = [of_base] * len(datasets)
+    checkpoint = _checkpoint(config, base, model, conventions[0], cameras, key)
+    pictures = Pictures(cameras, model.towers, checkpoint.image_strategy)
+    sets = tuple(FrameSet(dataset, names_here, pictures, scale, config.chunk)
+                 for dataset, names_here, scale in zip(datasets, own, scales))
+    for frames in sets:
+        frames.read(frames.train[0])
+    return Start(base, checkpoint, statistics, _tokenizer(config, base, model), sets)
+
+
+def _convention(dataset: LeRobotDataset, base: Optional[Checkpoint]) -> ActionConvention:
+    said = dataset.description.convention
+    if said is None:
+        if base is None or base.config.untrained:
+            raise DataError(f"{dataset.folder}: does not say what its actions mean; write their convention into {layout.OURS}, or "
+                            "start from a checkpoint whose actions mean the same")
+        return base.config.convention
+    filled = {**UNSAID, **said} if said.get("rotation") == "delta_euler_xyz" else dict(said)
+    convention = from_mapping(ActionConvention, filled, f"{dataset.folder / layout.OURS}: convention")
+    if len(dataset.description.action_names) != convention.action_dim:
+        raise DataError(f"{dataset.folder}: {len(dataset.description.action_names)} action channels for {len(convention.arms)} "
+                        f"arm(s); {convention.action_dim} are needed")
+    return convention
+
+
+def _same(ours: ActionConvention, theirs: ActionConvention, here: str, there: str) -> None:
+    for key in MEANING:
+        if getattr(ours, key) != getattr(theirs, key):
+            raise DataError(f"{here}: {key} is {getattr(ours, key)!r} and {getattr(theirs, key)!r} in {there}; train them apart")
+
+
+def _views(dataset: LeRobotDataset, cameras: Sequence[str], others: Sequence[str]) -> Tuple[str, ...]:
+    """The set's own names of the cameras."""
+    there = dataset.description.views
+    found: List[str] = []
+    for camera in cameras:
+        names = [name for name in ((camera, *others) if len(cameras) == 1 else (camera,)) if name in there]
+        if not names:
+            raise DataError(f"{dataset.folder}: has no view {camera}; it has {', '.join(there)}. Name the cameras in the configuration, "
+                            "in the model's order")
+        found.append(names[0])
+    return tuple(found)
+
+
+def _model(config: TrainingConfig, base: Optional[Checkpoint], convention: ActionConvention, views: int) -> ModelConfig:
+    if base is None:
+        model = preset(config.preset)
+    else:
+        model = base.config.model
+        if model.action_dim != convention.action_dim:
+            raise DataError(f"{base.folder}: has {model.action_dim} action channels, the data {convention.action_dim}")
+        before = (model.sequence.kind, model.sequence.state)
+        if before != (config.sequence, config.state) and not base.config.untrained:
+            raise ConfigurationError(f"{base.folder}: was trained with sequence {before[0]} and its state as {before[1]}; write the same")
+    sequence = replace(model.sequence, kind=config.sequence, state=config.state)
+    return replace(model, views=views, chunk=config.chunk, action_dim=convention.action_dim, sequence=sequence)
+
+
+def _checkpoint(config: TrainingConfig, base: Optional[Checkpoint], model: ModelConfig, convention: ActionConvention,
+                cameras: Tuple[str, ...], key: str) -> CheckpointConfig:
+    if base is not None:
+        return replace(base.config, model=model, convention=convention, cameras=cameras, statistics_key=key, untrained=())
+    return CheckpointConfig(
+        format=FORMAT, model=model, convention=convention, cameras=cameras, image_strategy=config.image_strategy,
+        ensemble=EnsembleConfig("mean", 0.96, config.confidence_window_bins, "so3", "diffusion"), ddim_steps=config.ddim_steps,
+        autoregressive_condition="denoised", statistics_key=key)
+
+
+def _statistics(dataset: LeRobotDataset) -> Dict[str, Any]:
+    """The set's entry of a `dataset_statistics.json`; computed where it has none."""
+    name, path = dataset.description.name, dataset.folder / layout.STATISTICS
+    if path.is_file():
+        entries = read_mapping(path)
+        return dict(entries[name] if name in entries else next(iter(entries.values())))
+    with tempfile.TemporaryDirectory() as scratch:
+        state, action = (of_columns(dataset.column(key, Path(scratch))) for key in (layout.STATE, layout.ACTION))
+    return for_checkpoint(action, state, dataset.description.grippers, len(dataset.episodes))
+
+
+def _check_covered(dataset: LeRobotDataset, scales: Normaliser, where: Path) -> None:
+    """Refuses statistics of another robot or place: too many numbers would be clipped."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for key, scale in ((layout.STATE, scales.state), (layout.ACTION, scales.action)):
+            values = np.asarray(dataset.column(key, Path(scratch)), dtype=np.float64)
+            slack = 0.05 * (scale.q99 - scale.q01) + 1e-6
+            inside = ((values >= scale.q01 - slack) & (values <= scale.q99 + slack)).mean(axis=0)
+            wrong = [f"{channel} ({inside[channel]:.0%})" for channel in np.flatnonzero(scale.mask & (inside < COVERED))]
+            if wrong:
+                raise DataError(f"{dataset.folder}: {key} lies outside the statistics of {where} in channel {', '.join(wrong)} inside; write "
+                                "statistics: data, so that the model learns their range")
+
+
+def _tokenizer(config: TrainingConfig, base: Optional[Checkpoint], model: ModelConfig) -> Tokenizer:
+    if base is not None:
+        return load_tokenizer(base.tokenizer_file)
+    if config.tokenizer:
+        check_tokenizer(config.tokenizer, model)
+        return load_tokenizer(config.tokenizer)
+    if config.preset != "tiny":
+        raise ConfigurationError(f"preset {config.preset} needs the language model's tokenizer.json; name it as tokenizer")
+    return build_tiny_tokenizer()

@@ -1,0 +1,82 @@
+"""Low-rank adapters by peft, put into the model before its layers are joined and folded into its weights on export."""
+from __future__ import annotations
+
+from typing import Any, Dict, Mapping
+
+import torch
+from torch import nn
+
+from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.model.timm_import import vision_transformer
+from hybridvla_core.training.hybrid.config import LoraConfig
+
+ADAPTER = "default"
+
+
+def add_adapters(llm: nn.Module, config: LoraConfig, seed: int) -> None:
+    """Puts adapters around the language model's layers that the configuration names; the same ones for the same seed.
+
+    Raises:
+        ConfigurationError: where peft is not installed, or for a name that no layer has.
+    """
+    peft = _peft()
+    if config.quantise:
+        _quantise(llm, config)
+    torch.manual_seed(seed)
+    ends = {name.rsplit(".", 1)[-1] for name, module in llm.named_modules() if isinstance(module, nn.Linear)}
+    targets = [name for name in config.targets if name in ends]
+    if not targets:
+        raise ConfigurationError(f"lora: no layer is named {', '.join(config.targets)}; there are {', '.join(sorted(ends))}")
+    settings = peft.LoraConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets)
+    peft.inject_adapter_in_model(settings, llm, adapter_name=ADAPTER)
+
+
+def merged(llm: nn.Module, tensors: Mapping[str, torch.Tensor], prefix: str) -> Dict[str, torch.Tensor]:
+    """Tensors of a model with adapters as those of one without: the adapters' product is added to the weights.
+
+    Args:
+        llm: The language model with its adapters.
+        tensors: Gathered parameters of the whole model, by name.
+        prefix: Of the language model's names in them.
+    """
+    layers = {f"{prefix}{name}.": module for name, module in llm.named_modules() if hasattr(module, "get_delta_weight")}
+    result: Dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        if ".lora_" in name:
+            continue
+        layer = next((layer for layer in layers if name.startswith(layer)), None)
+        if layer is None:
+            result[name] = tensor
+            continue
+        plain = name.replace(".base_layer.", ".")
+        if plain.endswith(".weight"):
+            down, up = (tensors[f"{layer}lora_{side}.{ADAPTER}.weight"].float() for side in "AB")
+            tensor = tensor + (layers[layer].scaling[ADAPTER] * (up @ down)).to(tensor.dtype)
+        result[plain] = tensor
+    return result
+
+
+def _quantise(llm: nn.Module, config: LoraConfig) -> None:
+    """Stores the weights that get an adapter in 4 bits (Dettmers et al. 2023)."""
+    try:
+        import bitsandbytes as bnb
+    except ImportError as error:
+        raise ConfigurationError(f"lora: quantise needs the package bitsandbytes ({error}); install hybridvla[qlora], on a computer "
+                                 "with a GPU") from error
+    for module in list(llm.modules()):
+        for name, layer in list(module.named_children()):
+            if isinstance(layer, nn.Linear) and name in config.targets:
+                small = bnb.nn.Linear4bit(layer.in_features, layer.out_features, bias=layer.bias is not None,
+                                          compute_dtype=torch.bfloat16, quant_type="nf4")
+                small.weight = bnb.nn.Params4bit(layer.weight.detach().contiguous(), requires_grad=False, quant_type="nf4")
+                small.bias = layer.bias
+                setattr(module, name, small)
+
+
+def _peft() -> Any:
+    vision_transformer()    # declares what torchvision misses beside a CPU torch, which peft imports too
+    try:
+        import peft
+    except ImportError as error:
+        raise ConfigurationError(f"lora needs the package peft ({error}); install hybridvla[train]") from error
+    return peft
