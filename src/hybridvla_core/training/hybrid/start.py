@@ -193,6 +193,6 @@ def _tokenizer(config: TrainingConfig, base: Optional[Checkpoint], model: ModelC
     if config.tokenizer:
         check_tokenizer(config.tokenizer, model)
         return load_tokenizer(config.tokenizer)
-    if config.preset != "tiny":
+    if not config.preset.startswith("tin"):
         raise ConfigurationError(f"preset {config.preset} needs the language model's tokenizer.json; name it as tokenizer")
     return build_tiny_tokenizer()

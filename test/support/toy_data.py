@@ -1,0 +1,67 @@
+"""A small data set on disk, with pictures that tell the action, for tests that train."""
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from hybridvla_core.data.lerobot.layout import Description
+from hybridvla_core.data.lerobot.writer import DatasetWriter
+from hybridvla_core.data.sample import GroundedObject
+from hybridvla_core.training.hybrid.config import TrainingConfig
+from hybridvla_core.configuration import from_mapping
+from small_models import tiniest
+from small_policy import CONVENTION
+
+NAMES = tuple(f"c{i}" for i in range(7))
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 230)}
+
+
+def describe(**changes):
+    values = dict(name="toy", fps=10.0, views={"front": (32, 32)}, state_names=NAMES, action_names=NAMES, grippers=(6,),
+                  labels="next_pose", robot="toy", convention=dataclasses.asdict(CONVENTION), grounded=True)
+    return Description(**{**values, **changes})
+
+
+def write(folder, episodes=4, frames=6, seed=0, patches=4, **changes):
+    """Episodes in which a coloured square says where to go; the last one is to validate with."""
+    description = describe(**changes)
+    rng = np.random.default_rng(seed)
+    with DatasetWriter(folder, description) as out:
+        for number in range(episodes):
+            with out.episode(f"episode {number}", True, "validation" if number == episodes - 1 else "train") as episode:
+                for _ in range(frames):
+                    colour = list(COLOURS)[int(rng.integers(3))]
+                    corner = int(rng.integers(4))
+                    image = np.full((32, 32, 3), 90, np.uint8)
+                    top, left = 16 * (corner // 2), 16 * (corner % 2)
+                    image[top:top + 16, left:left + 16] = COLOURS[colour]
+                    place = np.array([0.4 + 0.2 * (corner // 2), -0.1 + 0.2 * (corner % 2), 0.05])
+                    state = rng.uniform(-0.5, 0.5, 7)
+                    action = np.concatenate([place - [0.5, 0.0, 0.0], rng.uniform(-0.02, 0.02, 3), [corner % 2]])
+                    text = f"put the {colour} block on the pad"
+                    begin = text.index(colour)
+                    named = GroundedObject(((begin, begin + len(colour) + 6),), {"front": np.array([corner % patches])}, place)
+                    images = {view: np.ascontiguousarray(np.broadcast_to(image[:1, :1], (*size, 3)) if size != (32, 32) else image)
+                              for view, size in description.views.items()}
+                    episode.add(images, state, action, text, grounding=[named] if description.grounded else [])
+        out.finish()
+    return folder
+
+
+def config(**changes):
+    """A recipe of a few steps on the smallest model."""
+    values = dict(recipe="hybrid", preset="tiniest", seed=3, batch=8, workers=0, ema=0.9, save_every=2, validate_every=4, log_every=1,
+                  validation_frames=6, objective=dict(repeats=2),
+                  stages=[dict(name="act", steps=6, train="full", learning_rate=1e-3)])
+    return from_mapping(TrainingConfig, {**values, **changes}, "a test")
+
+
+def add_preset(monkeypatch=None):
+    """Makes `tiniest` a preset."""
+    from hybridvla_core.model import presets
+
+    if monkeypatch is None:
+        presets.PRESETS["tiniest"] = tiniest
+    else:
+        monkeypatch.setitem(presets.PRESETS, "tiniest", tiniest)
