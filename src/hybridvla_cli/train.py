@@ -1,4 +1,4 @@
-"""`hybridvla train`: run a training recipe on data shards and write a checkpoint."""
+"""`hybridvla train`: run a training recipe on data and write a checkpoint."""
 from __future__ import annotations
 
 import argparse
@@ -7,35 +7,48 @@ from pathlib import Path
 
 from hybridvla_cli.parsers import Subparsers
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.paths import ROOT
 from hybridvla_ros.runtime.threads import wait_quietly
+
+FINE_TUNING = ROOT / "config/training/finetune.yaml"
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser("train", help="train a checkpoint by a recipe on demonstration shards")
-    parser.add_argument("--config", required=True, help="recipe, e.g. config/training/tiny.yaml")
-    parser.add_argument("--data", required=True, help="folder of .npz shards, as"
-                                                    " python -m hybridvla_sim.tasks.blocks.demonstrations makes them")
-    parser.add_argument("--work", required=True, help="folder for the log and the state to resume from")
-    parser.add_argument("--out", required=True, help="checkpoint folder to write")
-    parser.add_argument("--init", help="checkpoint folder to start from: its weights, architecture and statistics are kept "
-                                       "(fine-tuning; the auxiliary heads start anew)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser = subparsers.add_parser(
+        "train", help="train a checkpoint by a recipe",
+        description="Runs a recipe on data sets and writes a checkpoint. Started again with the same --work folder it goes on as "
+                    "the same run. On several processes: torchrun --nproc-per-node N -m hybridvla_cli train ...")
+    parser.add_argument("--config", help="recipe, e.g. config/training/tiny_smoke.yaml; with --init the one of fine-tuning if left out")
+    parser.add_argument("--data", nargs="+", default=[], metavar="DIR",
+                        help="folders of data sets that `hybridvla dataset` made (the recipe of checkpoints/tiny: one folder of .npz "
+                             "shards)")
+    parser.add_argument("--init", metavar="DIR", help="checkpoint folder to start from")
+    parser.add_argument("--mixture", metavar="FILE", help="weights of the data sets, e.g. config/mixtures/oxe_35.yaml")
+    parser.add_argument("--work", metavar="DIR", help="folder for the log and the state to go on from (out/train/RECIPE)")
+    parser.add_argument("--out", metavar="DIR", help="checkpoint folder to write (WORK/checkpoint)")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of each process")
+    parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard's files beside log.jsonl")
+    parser.add_argument("--evaluate-every", type=int, default=0, metavar="STEPS", help="run episodes in the simulated rig so often")
+    parser.add_argument("--evaluate-episodes", type=int, default=20, metavar="N", help="how many")
+    parser.add_argument("--task", default="blocks", help="task of the simulated rig that is evaluated")
     parser.add_argument("--json", help="write a summary for machines")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     wait_quietly()
-    if args.threads < 1:
-        raise HybridVLAError(f"--threads {args.threads}: give at least 1")
-    from hybridvla_core.training.tiny.run import train
-    from hybridvla_core.training.tiny.world import TrainingWorld
-    from hybridvla_sim.tasks.blocks.expert import PHASES
-    from hybridvla_sim.tasks.blocks.kinematic_world import record_policy_episodes
-    from hybridvla_sim.tasks.blocks.task import instructions
+    if args.threads < 1 or args.evaluate_every < 0 or args.evaluate_episodes < 1:
+        raise HybridVLAError("--threads and --evaluate-episodes must be at least 1, --evaluate-every not negative")
+    if args.config is None and args.init is None:
+        raise HybridVLAError("give a recipe with --config, or a checkpoint to fine-tune with --init")
+    from hybridvla_cli.train_parts import general, tiny
+    from hybridvla_core.configuration import read_mapping
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    world = TrainingWorld(PHASES, instructions(), record_policy_episodes)
-    train(Path(args.config), Path(args.data), Path(args.work), Path(args.out), args.threads,
-          Path(args.json) if args.json else None, world, Path(args.init) if args.init else None)
+    config = Path(args.config) if args.config else FINE_TUNING
+    work = Path(args.work) if args.work else Path("out/train") / config.stem
+    out = Path(args.out) if args.out else work / "checkpoint"
+    part = general if "recipe" in read_mapping(config) else tiny
+    part.run(args, config, work, out)
     return 0

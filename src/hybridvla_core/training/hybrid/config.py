@@ -181,6 +181,21 @@ class LoraConfig:
 
 
 @dataclass(frozen=True)
+class DemonstrationConfig:
+    """Data that are made in the simulated rig where none are given: a task, frames, instructions of each picture, a seed."""
+
+    task: str
+    frames: int
+    labels: int = 1
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        in_range("demonstrations: frames", self.frames, 1, 10 ** 7)
+        in_range("demonstrations: labels", self.labels, 1, 1000)
+        in_range("demonstrations: seed", self.seed, 0, 1_000_000)
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """The whole run.
 
@@ -209,6 +224,7 @@ class TrainingConfig:
         validation_frames: How many frames of the validation split are looked at.
         ddim_steps, confidence_window_bins: Of the exported checkpoint.
         export: Type of its weights: `float16`, `bfloat16` or `float32`.
+        demonstrations: Data to be made where none are given.
     """
 
     recipe: str
@@ -241,6 +257,7 @@ class TrainingConfig:
     ddim_steps: int = 4
     confidence_window_bins: int = 0
     export: str = "float16"
+    demonstrations: Optional[DemonstrationConfig] = None
 
     def __post_init__(self) -> None:
         require(self.recipe == RECIPE, f"recipe is {self.recipe!r}; this trainer runs {RECIPE}")

@@ -31,7 +31,7 @@ from hybridvla_core.transforms.prompt import PromptEncoder
 
 LOGGER = logging.getLogger(__name__)
 #: What may change between two parts of one run: it changes no number of it.
-FREE = ("workers", "keep_frames", "log_every", "save_every", "validate_every", "validation_frames", "export")
+FREE = ("workers", "keep_frames", "log_every", "save_every", "validate_every", "validation_frames", "export", "demonstrations")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from hybridvla_core.data.lerobot.reader import LeRobotDataset
 from hybridvla_core.data.lerobot.statistics import for_checkpoint, of_columns
 from hybridvla_core.errors import ConfigurationError, DataError
 from hybridvla_core.model.config import ModelConfig
-from hybridvla_core.model.presets import preset
+from hybridvla_core.model.presets import TINY_SEQUENCE, preset
 from hybridvla_core.training.hybrid.config import TrainingConfig
 from hybridvla_core.training.hybrid.frames import KEPT_EPISODES, FrameSet, Pictures
 from hybridvla_core.training.tokenizer import build_tiny_tokenizer
@@ -193,6 +193,6 @@ def _tokenizer(config: TrainingConfig, base: Optional[Checkpoint], model: ModelC
     if config.tokenizer:
         check_tokenizer(config.tokenizer, model)
         return load_tokenizer(config.tokenizer)
-    if not config.preset.startswith("tin"):
+    if replace(model.sequence, kind=1, state="embedding") != TINY_SEQUENCE:
         raise ConfigurationError(f"preset {config.preset} needs the language model's tokenizer.json; name it as tokenizer")
     return build_tiny_tokenizer()

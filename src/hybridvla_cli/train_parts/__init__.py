@@ -1,0 +1,1 @@
+"""What `hybridvla train` hands to each trainer."""

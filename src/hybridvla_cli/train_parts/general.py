@@ -1,0 +1,78 @@
+"""The general recipe: data sets, mixture, evaluation in the simulated rig."""
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib
+import os
+from pathlib import Path
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+
+from hybridvla_core.configuration import load_file
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.files import write_json
+from hybridvla_core.paths import ROOT
+from hybridvla_core.training.hybrid.config import DemonstrationConfig, TrainingConfig
+
+ROBOT, POLICY = ROOT / "config/robots/sim_fr3.yaml", ROOT / "config/policies/tiny.yaml"
+SEED = 2_000_001
+
+
+def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> None:
+    """Runs it."""
+    from hybridvla_core.data.mixture import read_mixture
+    from hybridvla_core.training.hybrid.run import Request, train
+
+    config = load_file(TrainingConfig, config_file)
+    data = tuple(Path(folder) for folder in args.data) or _demonstrations(config.demonstrations, work)
+    result = train(Request(
+        config=config, data=data, work=work, out=out, init=Path(args.init) if args.init else None,
+        mixture=read_mixture(Path(args.mixture)) if args.mixture else None, device=args.device, threads=args.threads,
+        tensorboard=args.tensorboard, evaluate=_evaluation(args), evaluate_every=args.evaluate_every))
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{result['checkpoint']}: {result['steps']} steps, {result['samples']} samples, {result['seconds']:.0f} s")
+        write_json(args.json, result)
+
+
+def _demonstrations(wanted: Optional[DemonstrationConfig], work: Path) -> Tuple[Path, ...]:
+    """A data set made in the simulated rig, where the recipe names one and there is none yet."""
+    if wanted is None:
+        raise HybridVLAError("no data set is given; name its folder with --data")
+    from tqdm import tqdm
+
+    from hybridvla_sim import tasks
+
+    if wanted.task not in tasks.names():
+        raise HybridVLAError(f"demonstrations: there is no task {wanted.task!r}; the tasks are {', '.join(tasks.names())}")
+    folder = work / "data" / wanted.task
+    if not folder.is_dir():
+        try:
+            maker = importlib.import_module(f"hybridvla_sim.tasks.{wanted.task}.dataset")
+        except ModuleNotFoundError as error:
+            raise HybridVLAError(f"demonstrations: task {wanted.task} makes no data set by itself; name one with --data") from error
+        with tqdm(total=wanted.frames, desc="demonstrations", unit=" pictures") as bar:
+            maker.write_dataset(folder, wanted.frames, wanted.seed, wanted.labels, bar.update)
+    return (folder,)
+
+
+def _evaluation(args: argparse.Namespace) -> Optional[Callable[[Path], Mapping[str, Any]]]:
+    """Episodes in the simulated rig with the weights of the moment."""
+    if not args.evaluate_every:
+        return None
+    from hybridvla_cli.evaluate import load_policy
+    from hybridvla_core.contracts import Mode
+    from hybridvla_core.evaluation.suite import load_configs, summarise
+    from hybridvla_sim import tasks
+    from hybridvla_sim.suite import run_suite
+
+    task = tasks.load(args.task, rig="fr3")
+
+    def evaluate(folder: Path) -> Dict[str, Any]:
+        mode = Mode.ENSEMBLE.value
+        config, robot = load_configs(POLICY, ROBOT, mode)
+        episodes = run_suite(functools.partial(load_policy, str(folder), mode), config, robot, task,
+                             task.draw(SEED, args.evaluate_episodes, False), 1, lambda episode: None)
+        found = summarise(episodes, mode, SEED)
+        return {key: found[key] for key in ("successes", "episodes", "interval", "fused_share", "limit_violations")}
+
+    return evaluate

@@ -1,0 +1,27 @@
+"""The recipe of `checkpoints/tiny`, on shards."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hybridvla_core.errors import HybridVLAError
+
+
+def run(args: argparse.Namespace, config: Path, work: Path, out: Path) -> None:
+    """Runs it.
+
+    Raises:
+        HybridVLAError: for a folder of shards that is missing, or what only the general recipe knows.
+    """
+    if len(args.data) != 1 or args.mixture or args.device != "cpu":
+        raise HybridVLAError(f"{config}: this recipe needs --data with one folder of .npz shards, a CPU, and no --mixture; write some "
+                             "with `python -m hybridvla_sim.tasks.blocks.demonstrations`")
+    from hybridvla_core.training.tiny.run import train
+    from hybridvla_core.training.tiny.world import TrainingWorld
+    from hybridvla_sim.tasks.blocks.expert import PHASES
+    from hybridvla_sim.tasks.blocks.kinematic_world import record_policy_episodes
+    from hybridvla_sim.tasks.blocks.task import instructions
+
+    world = TrainingWorld(PHASES, instructions(), record_policy_episodes)
+    train(config, Path(args.data[0]), work, out, args.threads, Path(args.json) if args.json else None, world,
+          Path(args.init) if args.init else None)

@@ -1,0 +1,84 @@
+"""A data set of sampled world states: a picture, an instruction, the expert's next keyframe, and where the named things are."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable, List, Tuple
+
+import numpy as np
+
+from hybridvla_core.data.lerobot.layout import NEXT_KEYFRAME, Description
+from hybridvla_core.data.lerobot.writer import TRAIN, VALIDATION, DatasetWriter
+from hybridvla_core.data.sample import GroundedObject
+from hybridvla_sim.tasks.blocks.demonstrations import Row, label_row
+from hybridvla_sim.tasks.blocks.pictures import SceneCamera
+from hybridvla_sim.tasks.blocks.sampler import sample_state
+from hybridvla_sim.tasks.blocks.task import instruction, instructions
+
+SIZE, GRID = 128, 8
+#: Share of a patch that a thing covers at least where the patch shows it.
+SHOWN = 0.12
+#: States have nothing to do with each other; so many of them are kept as one episode.
+EPISODE = 50
+NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+#: What the expert's labels mean.
+CONVENTION = {"arms": ["arm"], "translation": "delta_base_frame", "rotation": "absolute_euler_xyz",
+              "rotation_reference_xyzw": [1.0, 0.0, 0.0, 0.0], "gripper_sense": "one_is_open", "delta_base": "measured",
+              "action_period_s": 0.0, "state_source": "measured"}
+
+
+def write_dataset(folder: Path, frames: int, seed: int, labels: int = 1, progress: Callable[[int], object] = lambda count: None) -> Path:
+    """Writes a data set; a tenth of its episodes is to validate with.
+
+    Args:
+        folder: New.
+        frames: Pictures with an instruction.
+        seed: Of all of it.
+        labels: Instructions of each picture, one after the other.
+        progress: Called with the frames written.
+    """
+    rng, camera = np.random.default_rng(seed), SceneCamera(SIZE)
+    episodes = max(2, -(-frames // EPISODE))
+    held = max(1, episodes // 10)
+    description = Description(folder.resolve().name, 10.0, {"front": (SIZE, SIZE)}, NAMES, NAMES, (6,), NEXT_KEYFRAME, "sim_fr3",
+                              CONVENTION, grounded=True)
+    try:
+        with DatasetWriter(folder, description) as out:
+            for number in range(episodes):
+                split = VALIDATION if number >= episodes - held else TRAIN
+                with out.episode(f"sampled states, seed {seed}, part {number}", None, split) as episode:
+                    for row, label in _rows(rng, camera, -(-frames // episodes), labels):
+                        text = instruction(*divmod(label, 4))
+                        episode.add({"front": row["images"]}, row["state"], row["target"][label], text, grounding=_named(row, text, label))
+                        progress(1)
+            out.finish()
+    finally:
+        camera.close()
+    return folder
+
+
+def _rows(rng: np.random.Generator, camera: SceneCamera, count: int, labels: int) -> List[Tuple[Row, int]]:
+    found: List[Tuple[Row, int]] = []
+    while len(found) < count:
+        state = sample_state(rng)
+        if state is None:
+            continue
+        camera.randomise(rng)
+        if camera.pose(state):
+            row = label_row(state, *camera.pair())
+            chosen = rng.permutation(len(instructions()))[:labels]
+            found += [(row, int(label)) for label in chosen]
+    return found[:count]
+
+
+def _named(row: Row, text: str, label: int) -> List[GroundedObject]:
+    """The named block and the named pad."""
+    block, pad = divmod(label, 4)
+    classes = row["seg"]
+    cells = classes.reshape(GRID, classes.shape[0] // GRID, GRID, classes.shape[1] // GRID)
+    found = []
+    for word, number, place in (("block", 1 + block, row["block_pos"][block]), ("pad", 5 + pad, np.append(row["pad_pos"][pad], 0.0))):
+        end = text.index(f" {word}") + 1 + len(word)
+        begin = text.rindex("the ", 0, end)
+        covered = (cells == number).mean(axis=(1, 3)).ravel()
+        found.append(GroundedObject(((begin, end),), {"front": np.flatnonzero(covered >= SHOWN)}, place))
+    return found
