@@ -18,10 +18,11 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
         "train", help="train a checkpoint by a recipe",
         description="Runs a recipe on data sets and writes a checkpoint. Started again with the same --work folder it goes on as "
                     "the same run. On several processes: torchrun --nproc-per-node N -m hybridvla_cli train ...")
-    parser.add_argument("--config", help="recipe, e.g. config/training/tiny_smoke.yaml; with --init the one of fine-tuning if left out")
+    parser.add_argument("--config", help="recipe, e.g. config/training/tiny_smoke.yaml; with --init the one of fine-tuning if "
+                                         "left out")
     parser.add_argument("--data", nargs="+", default=[], metavar="DIR",
-                        help="folders of data sets that `hybridvla dataset` made (the recipe of checkpoints/tiny: one folder of .npz "
-                             "shards)")
+                        help="folders of data sets that `hybridvla dataset` made (the recipe of checkpoints/tiny: one folder of "
+                             ".npz shards)")
     parser.add_argument("--init", metavar="DIR", help="checkpoint folder to start from")
     parser.add_argument("--mixture", metavar="FILE", help="weights of the data sets, e.g. config/mixtures/oxe_35.yaml")
     parser.add_argument("--work", metavar="DIR", help="folder for the log and the state to go on from (out/train/RECIPE)")
@@ -29,7 +30,8 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of each process")
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard's files beside log.jsonl")
-    parser.add_argument("--evaluate-every", type=int, default=0, metavar="STEPS", help="run episodes in the simulated rig so often")
+    parser.add_argument("--evaluate-every", type=int, default=0, metavar="STEPS", help="run episodes in the simulated rig so "
+                                                                                             "often")
     parser.add_argument("--evaluate-episodes", type=int, default=20, metavar="N", help="how many")
     parser.add_argument("--task", default="blocks", help="task of the simulated rig that is evaluated")
     parser.add_argument("--json", help="write a summary for machines")

@@ -4,14 +4,14 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from small_models import tiniest
+from small_policy import CONVENTION
 
+from hybridvla_core.configuration import from_mapping
 from hybridvla_core.data.lerobot.layout import Description
 from hybridvla_core.data.lerobot.writer import DatasetWriter
 from hybridvla_core.data.sample import GroundedObject
 from hybridvla_core.training.hybrid.config import TrainingConfig
-from hybridvla_core.configuration import from_mapping
-from small_models import tiniest
-from small_policy import CONVENTION
 
 NAMES = tuple(f"c{i}" for i in range(7))
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 230)}
@@ -42,7 +42,8 @@ def write(folder, episodes=4, frames=6, seed=0, patches=4, **changes):
                     text = f"put the {colour} block on the pad"
                     begin = text.index(colour)
                     named = GroundedObject(((begin, begin + len(colour) + 6),), {"front": np.array([corner % patches])}, place)
-                    images = {view: np.ascontiguousarray(np.broadcast_to(image[:1, :1], (*size, 3)) if size != (32, 32) else image)
+                    images = {view: np.ascontiguousarray(np.broadcast_to(image[:1, :1], (*size, 3)) if size != (32, 32)
+                                                        else image)
                               for view, size in description.views.items()}
                     episode.add(images, state, action, text, grounding=[named] if description.grounded else [])
         out.finish()
@@ -51,8 +52,8 @@ def write(folder, episodes=4, frames=6, seed=0, patches=4, **changes):
 
 def config(**changes):
     """A recipe of a few steps on the smallest model."""
-    values = dict(recipe="hybrid", preset="tiniest", seed=3, batch=8, workers=0, ema=0.9, save_every=2, validate_every=4, log_every=1,
-                  validation_frames=6, objective=dict(repeats=2),
+    values = dict(recipe="hybrid", preset="tiniest", seed=3, batch=8, workers=0, ema=0.9, save_every=2, validate_every=4,
+                  log_every=1, validation_frames=6, objective=dict(repeats=2),
                   stages=[dict(name="act", steps=6, train="full", learning_rate=1e-3)])
     return from_mapping(TrainingConfig, {**values, **changes}, "a test")
 

@@ -49,7 +49,8 @@ def _demonstrations(wanted: Optional[DemonstrationConfig], work: Path) -> Tuple[
         try:
             maker = importlib.import_module(f"hybridvla_sim.tasks.{wanted.task}.dataset")
         except ModuleNotFoundError as error:
-            raise HybridVLAError(f"demonstrations: task {wanted.task} makes no data set by itself; name one with --data") from error
+            raise HybridVLAError(f"demonstrations: task {wanted.task} makes no data set by itself; name one with "
+                                 "--data") from error
         with tqdm(total=wanted.frames, desc="demonstrations", unit=" pictures") as bar:
             maker.write_dataset(folder, wanted.frames, wanted.seed, wanted.labels, bar.update)
     return (folder,)
@@ -68,7 +69,7 @@ def _evaluation(args: argparse.Namespace) -> Optional[Callable[[Path], Mapping[s
     task = tasks.load(args.task, rig="fr3")
 
     def evaluate(folder: Path) -> Dict[str, Any]:
-        mode = Mode.ENSEMBLE.value
+        mode = Mode.ENSEMBLE.name.lower()
         config, robot = load_configs(POLICY, ROBOT, mode)
         episodes = run_suite(functools.partial(load_policy, str(folder), mode), config, robot, task,
                              task.draw(SEED, args.evaluate_episodes, False), 1, lambda episode: None)

@@ -191,8 +191,9 @@ class Decoder(nn.Module):
         for index, block in enumerate(self.model.layers):
             if record is not None:
                 record.append(x)
-            arguments = (x, rotary, bias, cache, index, write_at, attention_probe, last if index == end else None)
-            x = checkpoint(block, *arguments, use_reentrant=False) if again else block(*arguments)
+            arguments = (x, rotary, bias, cache, index, write_at, attention_probe)
+            x = (checkpoint(block, *arguments, use_reentrant=False) if again
+                 else block(*arguments, last=last if index == end else None))
         norm = self.model.norm if self.config.family == "llama" else self.model.final_layernorm
         x = norm(x)
         if record is not None:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Dict, Tuple
+from typing import Dict, List, Tuple
 
 import torch
 from torch import nn
@@ -61,10 +61,9 @@ class VisionBackbone(nn.Module):
             features.append(x[:, PREFIX_TOKENS[kind]:])
         return torch.cat(features, dim=-1) if len(features) > 1 else features[0]
 
-    def tower(self, kind: str) -> nn.Module:
-        """The tower of a kind."""
-        tower: nn.Module = getattr(self, MODULE_NAMES[kind])
-        return tower
+    def blocks(self) -> List[nn.Module]:
+        """The blocks of all towers."""
+        return [block for kind in self.kinds for block in getattr(self, MODULE_NAMES[kind]).blocks]
 
     def use_fused_attention(self, fused: bool) -> None:
         """timm's fused attention; plain matrix products are faster at tiny sizes on a CPU."""

@@ -1,6 +1,6 @@
 """One process or several: who this one is, sharded parameters (FSDP2), sums over all.
 
-Several are started by torchrun and need torch 2.6, where `fully_shard` is public; alone, nothing is sharded and any torch will do.
+Several are started by torchrun and need torch 2.6, where `fully_shard` is public; alone, nothing is sharded and any torch does.
 """
 from __future__ import annotations
 
@@ -103,16 +103,23 @@ class Processes:
         if self.world > 1:
             module.set_requires_gradient_sync(needed)  # type: ignore[operator]
 
+    def settle(self, module: nn.Module) -> None:
+        """After forward passes without a backward one: every process keeps only its part of the parameters again."""
+        if self.world > 1:
+            for part in module.modules():
+                if hasattr(part, "reshard"):
+                    part.reshard()
+
 
 def check_torch(version: str) -> None:
     """Raises ConfigurationError where this torch cannot train on several processes."""
     parts: List[int] = [int(part) for part in version.split("+")[0].split(".")[:2]]
     if tuple(parts) < LEAST_TORCH:
-        raise ConfigurationError(f"torch {version} trains in a single process; several need torch 2.6 (Python 3.9) or newer. Start "
-                                 "`hybridvla train` without torchrun")
+        raise ConfigurationError(f"torch {version} trains in a single process; several need torch 2.6 (Python 3.9) or newer. "
+                                 "Start `hybridvla train` without torchrun")
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A sharded tensor gathered from all processes, which must all call this; others as they are. Detached, on the CPU."""
+    """A sharded tensor gathered from all processes, which must all call this; others as they are. Detached, on the CPU; no copy where none is needed."""
     gathered: Any = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return gathered.detach().cpu()

@@ -1,7 +1,8 @@
 """Low-rank adapters by peft, put into the model before its layers are joined and folded into its weights on export."""
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping
+from types import ModuleType
+from typing import Dict, Mapping
 
 import torch
 from torch import nn
@@ -61,8 +62,8 @@ def _quantise(llm: nn.Module, config: LoraConfig) -> None:
     try:
         import bitsandbytes as bnb
     except ImportError as error:
-        raise ConfigurationError(f"lora: quantise needs the package bitsandbytes ({error}); install hybridvla[qlora], on a computer "
-                                 "with a GPU") from error
+        raise ConfigurationError(f"lora: quantise needs the package bitsandbytes ({error}); install hybridvla[qlora], on a "
+                                 "computer with a GPU") from error
     for module in list(llm.modules()):
         for name, layer in list(module.named_children()):
             if isinstance(layer, nn.Linear) and name in config.targets:
@@ -73,8 +74,9 @@ def _quantise(llm: nn.Module, config: LoraConfig) -> None:
                 setattr(module, name, small)
 
 
-def _peft() -> Any:
-    vision_transformer()    # declares what torchvision misses beside a CPU torch, which peft imports too
+def _peft() -> ModuleType:
+    # peft imports torchvision, too; this declares what it misses beside a CPU torch.
+    vision_transformer()  # type: ignore[no-untyped-call]
     try:
         import peft
     except ImportError as error:

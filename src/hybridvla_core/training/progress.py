@@ -4,11 +4,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping
 
 from tqdm import tqdm
 
 from hybridvla_core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 LOG = "log.jsonl"
 
@@ -22,7 +25,7 @@ class RunLog:
     def __init__(self, folder: Path, total: int, tensorboard: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / LOG
-        self._writer: Optional[Any] = _tensorboard(folder, total) if tensorboard else None
+        self._writer = _tensorboard(folder, total) if tensorboard else None
         kept = [line for line in _lines(self.path) if json.loads(line)["total"] <= total]
         partial = self.path.with_name(f".{LOG}.part")
         partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
@@ -71,10 +74,10 @@ def _lines(path: Path) -> List[str]:
     return whole
 
 
-def _tensorboard(folder: Path, total: int) -> Any:
+def _tensorboard(folder: Path, total: int) -> SummaryWriter:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigurationError(f"--tensorboard needs the package tensorboard ({error}); install hybridvla[train], or leave it "
                                  "out: log.jsonl is always written") from error
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=total + 1)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=total + 1)  # type: ignore[no-untyped-call,unused-ignore]

@@ -60,7 +60,8 @@ class Recorded:
         for row, part in enumerate(texts):
             text[row, :len(part)] = part
         targets = torch.stack(targets)
-        noise = self.noise(stage, repeats, actions) if stage else Noise(ObjectiveConfig(), 4).draw(0, 0, 0, 2, slice(0, 2), actions)
+        noise = (self.noise(stage, repeats, actions) if stage
+                 else Noise(ObjectiveConfig(), 4).draw(0, 0, 0, 2, slice(0, 2), actions))
         return Batch(self.pixels(views), None, text, lengths, torch.from_numpy(self.arrays[f"{views}/proprio"])[:, 0], actions,
                      torch.zeros(2, 1, dtype=torch.bool), targets[:, :-1], targets, noise)
 
@@ -101,7 +102,8 @@ def test_losses_and_gradients_are_the_released_ones(recorded, stage, parts):
     views, kind, repeats = stage.split("/")
     repeats = int(repeats[1:])
     train = {"finetune": "finetune", "full-finetune": "full"}[kind]
-    found = losses(recorded, views, train, recorded.batch(views, stage, repeats), frozenset({"diffusion", "tokens"}), repeats, parts=parts)
+    found = losses(recorded, views, train, recorded.batch(views, stage, repeats), frozenset({"diffusion", "tokens"}), repeats,
+                   parts=parts)
     for name, key in (("diffusion", "loss_diffusion"), ("tokens", "loss_ce")):
         assert found[name] == pytest.approx(float(recorded.arrays[f"{stage}/{key}"]), abs=1e-4)
     parameters = dict(recorded.model.named_parameters())

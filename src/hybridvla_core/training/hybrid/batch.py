@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Optional, TypeVar
 
 import torch
 
 from hybridvla_core.training.hybrid.draws import NoiseDraw
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,13 @@ class Batch:
         return replace(part, mentions=replace(mentions, sample=mentions.sample - begin))
 
 
-def _each(value: Any, change: Any) -> Any:
+def _each(value: T, change: Callable[[torch.Tensor], torch.Tensor]) -> T:
     """Applies `change` to every tensor of a dataclass, of mappings and dataclasses in it too."""
     if isinstance(value, torch.Tensor):
-        return change(value)
+        return change(value)  # type: ignore[return-value]
     if isinstance(value, dict):
-        return {key: _each(item, change) for key, item in value.items()}
+        return {key: _each(item, change) for key, item in value.items()}  # type: ignore[return-value]
     if value is None:
-        return None
-    return replace(value, **{field.name: _each(getattr(value, field.name), change) for field in fields(value)})
+        return value
+    changed = {field.name: _each(getattr(value, field.name), change) for field in fields(value)}  # type: ignore[arg-type]
+    return replace(value, **changed)  # type: ignore[type-var]

@@ -50,7 +50,8 @@ class ObjectiveConfig:
             in_range(f"objective: {name}", getattr(self, name), 0.0, 1e3)
         require(self.diffusion > 0 or self.tokens > 0, "objective: diffusion and tokens are both 0; nothing would be learned")
         in_range("objective: repeats", self.repeats, 1, 64)
-        require(self.token_condition in ("copy", "own"), f"objective: token_condition is {self.token_condition!r}; use copy or own")
+        require(self.token_condition in ("copy", "own"),
+                f"objective: token_condition is {self.token_condition!r}; use copy or own")
         for name in ("inference_share", "condition_zero", "soften_until"):
             in_range(f"objective: {name}", getattr(self, name), 0.0, 1.0)
         in_range("objective: weight_max", self.weight_max, 1.0, 1e3)
@@ -136,6 +137,7 @@ class OptimizerConfig:
 
     Attributes:
         betas: Of AdamW.
+        epsilon: Of AdamW; where gradients are rounding alone, a larger one keeps their sign from deciding a step.
         weight_decay: Of matrices; vectors and biases have none.
         gradient_clip: Largest norm of a gradient.
         schedule: `constant`, or `cosine` to 2 % of the rate at the stage's end.
@@ -143,6 +145,7 @@ class OptimizerConfig:
     """
 
     betas: Vector = (0.9, 0.999)
+    epsilon: float = 1e-8
     weight_decay: float = 0.0
     gradient_clip: float = 1.0
     schedule: str = "constant"
@@ -150,6 +153,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         require(len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas), "optimizer: betas are two numbers in [0, 1)")
+        in_range("optimizer: epsilon", self.epsilon, 1e-12, 1.0)
         in_range("optimizer: weight_decay", self.weight_decay, 0.0, 1.0)
         in_range("optimizer: gradient_clip", self.gradient_clip, 1e-6, 1e6)
         in_range("optimizer: warmup_steps", self.warmup_steps, 0, 10 ** 7)
@@ -170,7 +174,8 @@ class LoraConfig:
     rank: int
     alpha: float = 16.0
     dropout: float = 0.0
-    targets: Tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "dense", "gate_proj", "up_proj", "down_proj", "fc1", "fc2")
+    targets: Tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "dense", "gate_proj", "up_proj", "down_proj", "fc1",
+                                "fc2")
     quantise: bool = False
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Tuple
+from typing import Optional, Tuple
 
 import numpy as np
 import torch
@@ -87,7 +87,7 @@ class Noise:
         weight = ((1 - self.abar[t]) / self.abar[t]).clamp(1.0, config.weight_max)
         return NoiseDraw(t, noisy, target, weight, condition, condition_t)
 
-    def noisy(self, actions: torch.Tensor, timesteps: torch.Tensor, noise: torch.Tensor, offset: torch.Tensor = torch.zeros(())
+    def noisy(self, actions: torch.Tensor, timesteps: torch.Tensor, noise: torch.Tensor, offset: Optional[torch.Tensor] = None
               ) -> Tuple[torch.Tensor, torch.Tensor]:
         """x_t = sqrt(abar) (a + d) + sqrt(1 - abar) n, and the noise that leads back to a.
 
@@ -99,8 +99,10 @@ class Noise:
         """
         abar = self.abar[timesteps][..., None, None]
         clean = actions[:, None]
+        if offset is None:
+            return abar.sqrt() * clean + (1 - abar).sqrt() * noise, noise
         x = abar.sqrt() * (clean + offset) + (1 - abar).sqrt() * noise
-        return x, noise if offset.dim() == 0 else (x - abar.sqrt() * clean) / (1 - abar).sqrt()
+        return x, (x - abar.sqrt() * clean) / (1 - abar).sqrt()
 
     def _condition(self, seed: int, stage: int, step: int, batch: int, rows: slice, actions: torch.Tensor
                    ) -> Tuple[torch.Tensor, torch.Tensor]:

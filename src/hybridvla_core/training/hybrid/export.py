@@ -44,7 +44,7 @@ def _unquantised(tensors: Dict[str, torch.Tensor], start: Start) -> Dict[str, to
 
 def export(folder: Path, tensors: Mapping[str, torch.Tensor], config: TrainingConfig, start: Start, provenance: Mapping[str, Any]
            ) -> str:
-    """Writes the checkpoint under another name and renames it, so that what bears the name is whole; returns its manifest's sha256."""
+    """Writes the checkpoint under another name first, so that what bears the name is whole; returns the manifest's sha256."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     digest = save_checkpoint(partial, tensors, start.checkpoint, start.statistics, start.tokenizer.to_str(), provenance,

@@ -1,7 +1,7 @@
 """The batch of any step, by its number alone: which frames, their noise, and everything made of them."""
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -13,10 +13,10 @@ from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.tokens import ActionTokens
 from hybridvla_core.training.augment import draw_augmentation
+from hybridvla_core.training.frames import Fitted, FrameSet
 from hybridvla_core.training.hybrid import draws
 from hybridvla_core.training.hybrid.batch import Batch, Mentions
 from hybridvla_core.training.hybrid.config import TrainingConfig
-from hybridvla_core.training.hybrid.frames import Fitted, FrameSet
 from hybridvla_core.training.hybrid.rows import markers_behind_text, token_behind_actions
 from hybridvla_core.transforms.normalise import Normaliser
 from hybridvla_core.transforms.prompt import PromptEncoder
@@ -74,7 +74,8 @@ class Feed:
         read = [(*self.sets[index].read(frame), self.sets[index].scales) for index, frame in frames]
         return self._batch(read, None, draws.VALIDATION, number, len(read), slice(0, len(read)))
 
-    def _batch(self, read: Sequence[Read], augment: Optional[torch.Tensor], stage: int, step: int, batch: int, rows: slice) -> Batch:
+    def _batch(self, read: Sequence[Read], augment: Optional[torch.Tensor], stage: int, step: int, batch: int, rows: slice
+               ) -> Batch:
         samples = [sample for sample, _, _ in read]
         state = np.stack([scales.state.normalise(sample.state) for sample, _, scales in read]).astype(np.float32)
         actions = torch.from_numpy(np.stack([scales.action.normalise(sample.actions) for sample, _, scales in read]
@@ -102,7 +103,7 @@ class Feed:
         return [*self._texts[instruction], *words, *markers_behind_text(self.model)]
 
     def _mentions(self, samples: Sequence[Sample]) -> Mentions:
-        found = []
+        found: List[Tuple[np.ndarray, np.ndarray, Tuple[int, int, int]]] = []
         for row, sample in enumerate(samples):
             for item in sample.grounding:
                 words = self.prompts.words_of(sample.instruction, item.spans)
@@ -114,11 +115,11 @@ class Feed:
                     if number < self.model.views:
                         shown[number * self.model.patches + indices[indices < self.model.patches]] = True
                 place = np.full(3, np.nan) if item.place is None else np.asarray(item.place)
-                found.append((row, *words, shown, place.astype(np.float32)))
-        columns = list(zip(*found)) if found else [[], [], [], np.zeros((0, self.model.views * self.model.patches), bool),
-                                                   np.zeros((0, 3), np.float32)]
-        numbers = [torch.tensor(list(column), dtype=torch.long) for column in columns[:3]]
-        return Mentions(*numbers, torch.from_numpy(np.array(columns[3])), torch.from_numpy(np.array(columns[4])))
+                found.append((shown, place, (row, *words)))
+        numbers = torch.tensor([words for _, _, words in found], dtype=torch.long).reshape(-1, 3)
+        patches = np.array([shown for shown, _, _ in found], dtype=bool).reshape(-1, self.model.views * self.model.patches)
+        places = np.array([place for _, place, _ in found], dtype=np.float32).reshape(-1, 3)
+        return Mentions(numbers[:, 0], numbers[:, 1], numbers[:, 2], torch.from_numpy(patches), torch.from_numpy(places))
 
 
 class _Steps(Dataset):  # type: ignore[misc,unused-ignore]
@@ -134,8 +135,8 @@ class _Steps(Dataset):  # type: ignore[misc,unused-ignore]
             return error
 
 
-def read_ahead(feed: Feed, stage: int, batch: int, first: int, last: int, workers: int, pinned: bool) -> Any:
+def read_ahead(feed: Feed, stage: int, batch: int, first: int, last: int, workers: int, pinned: bool
+               ) -> Iterable[Union[Batch, HybridVLAError]]:
     """The batches of steps `first` to before `last`, made by `workers` processes while the model computes."""
-    ahead = {"prefetch_factor": 2} if workers else {}
     return DataLoader(_Steps(feed, stage, batch), sampler=range(first, last), batch_size=None, num_workers=workers,
-                      pin_memory=pinned, **ahead)
+                      pin_memory=pinned, prefetch_factor=2 if workers else None)

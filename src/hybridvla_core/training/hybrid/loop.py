@@ -4,7 +4,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Callable, ContextManager, Dict, FrozenSet, Iterator, Mapping, Optional
+from typing import Any, Callable, Dict, FrozenSet, Iterator, Mapping, Optional
 
 import torch
 from torch import nn
@@ -43,8 +43,8 @@ def wanted_terms(config: TrainingConfig, stage: StageConfig) -> FrozenSet[str]:
     weighted = {name for name in parts.TERMS if weight_of(config, name) > 0}
     chosen = weighted & set(stage.terms) if stage.terms else weighted
     if not chosen:
-        raise HybridVLAError(f"stage {stage.name}: none of its terms {', '.join(stage.terms)} has a weight; give one in objective or "
-                             "grounding")
+        raise HybridVLAError(f"stage {stage.name}: none of its terms {', '.join(stage.terms)} has a weight; give one in "
+                             "objective or grounding")
     return frozenset(chosen)
 
 
@@ -76,7 +76,7 @@ class StageLoop:
         self.batch = config.batch_of(self.stage)
         self.optimizer = torch.optim.AdamW(
             stages.groups(objective, self.stage, config.optimizer.weight_decay), lr=self.stage.learning_rate,
-            betas=(config.optimizer.betas[0], config.optimizer.betas[1]))
+            betas=(config.optimizer.betas[0], config.optimizer.betas[1]), eps=config.optimizer.epsilon)
         self.average: Dict[str, torch.Tensor] = {}
 
     def run(self, progress: Progress) -> Progress:
@@ -94,7 +94,8 @@ class StageLoop:
         loader = read_ahead(self.feed, self.number, self.batch, progress.step, steps, self.config.workers,
                             self.processes.device.type == "cuda")
         bar = Bar(self.stage.name, steps * self.batch, progress.step * self.batch, self.processes.first)
-        began, shown = time.monotonic(), {}
+        began = time.monotonic()
+        shown: Values = {}
         for batch in loader:
             if isinstance(batch, HybridVLAError):
                 raise batch
@@ -121,6 +122,7 @@ class StageLoop:
                     counts[key] = counts.get(key, 0.0) + count
                 for key, value in self.objective(batch.to(self.processes.device), self.terms).items():
                     sums[key] = sums.get(key, 0.0) + float(value)
+            self.processes.settle(self.objective)
         return {key: value / max(counts[key], 1.0) for key, value in sums.items()}
 
     @contextlib.contextmanager
@@ -160,7 +162,7 @@ class StageLoop:
                 terms = self.objective(piece.to(self.processes.device), self.terms, softening)
             # Gradients are averaged over processes, sums are wanted.
             total = sum(weight_of(config, key) * value / max(counts[key], 1.0) for key, value in terms.items())
-            (total * self.processes.world).backward()  # type: ignore[union-attr]
+            (total * self.processes.world).backward()
             for key, value in terms.items():
                 sums[key] += float(value.detach())
         sums = self.processes.sums(sums)
@@ -185,7 +187,7 @@ class StageLoop:
             current = dict(self.objective.named_parameters())
             average_towards(self.average, {name: current[name] for name in self.average}, config.ema, step)
 
-    def _precision(self) -> ContextManager[Any]:
+    def _precision(self) -> torch.autocast:
         return torch.autocast(self.processes.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
     def _at_times(self, progress: Progress, values: Values) -> None:
@@ -194,7 +196,8 @@ class StageLoop:
         rounded = {key: round(value, 6) for key, value in values.items()}
         if total % config.log_every == 0 or progress.step == self.stage.steps:
             rate = progress.samples / max(progress.seconds, 1e-9)
-            self._write({"kind": "train", **row, **rounded, "seconds": round(progress.seconds, 1), "samples_per_s": round(rate, 2)})
+            self._write({"kind": "train", **row, **rounded, "seconds": round(progress.seconds, 1),
+                         "samples_per_s": round(rate, 2)})
         if config.validation_frames and (total % config.validate_every == 0 or progress.step == self.stage.steps):
             found = self.validate()
             if found:

@@ -134,7 +134,7 @@ class HybridObjective(nn.Module):
 
     def _noise(self, noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """[t, x_1 .. x_K] of (B, R, K, A) and (B, R), (B, R, 1 + K, H)."""
-        time = self.model.embed_timestep(timesteps.flatten()).unflatten(0, timesteps.shape)
+        time = self.model.embed_timestep(timesteps.flatten()).reshape(*timesteps.shape, -1)
         return denoising_rows(time, self.model.embed_action(noisy))
 
 

@@ -83,8 +83,8 @@ def _train(request: Request, processes: Processes) -> Dict[str, Any]:
     config = request.config
     for stage in config.stages:
         if config.batch_of(stage) % processes.world:
-            raise ConfigurationError(f"stage {stage.name}: {config.batch_of(stage)} samples a step cannot be shared by {processes.world} "
-                                     "processes alike; choose a multiple")
+            raise ConfigurationError(f"stage {stage.name}: {config.batch_of(stage)} samples a step cannot be shared by "
+                                     f"{processes.world} processes alike; choose a multiple")
     start = prepare(config, request.data, request.init, () if request.mixture is None else request.mixture.views)
     mixture = _mixture(request, start, processes)
     if config.keep_frames:
@@ -105,12 +105,12 @@ def _train(request: Request, processes: Processes) -> Dict[str, Any]:
         objective = _build(config, start, number, processes)
         loop = StageLoop(objective, config, number, feed, processes, store, log, hooks)
         progress = loop.run(progress)
-    with loop.averaged():
-        tensors = gather(objective, processes, start)
     result: Dict[str, Any] = {"checkpoint": str(request.out), "steps": progress.total, "samples": progress.samples,
                               "seconds": round(progress.seconds, 1)}
-    if processes.first:
-        result["manifest_sha256"] = export(request.out, tensors, config, start, _provenance(request, start, progress))
+    with loop.averaged():
+        tensors = gather(objective, processes, start)
+        if processes.first:
+            result["manifest_sha256"] = export(request.out, tensors, config, start, _provenance(request, start, progress))
     processes.wait()
     return result
 
@@ -135,8 +135,7 @@ def _build(config: TrainingConfig, start: Start, number: int, processes: Process
         heads = GroundingHeads(config.grounding, start.model.vision_width, decoder.hidden, start.model.action_dim)
     objective = HybridObjective(model, config.objective, start.checkpoint.image_strategy, heads)
     choose_parameters(objective, config.stages[number], decoder.layers, config.lora is not None)
-    towers = [block for name in model.vision_backbone.kinds for block in model.vision_backbone.tower(name).blocks]
-    processes.shard(objective, [*towers, *model.llm.model.layers], config.precision == "bfloat16")
+    processes.shard(objective, [*model.vision_backbone.blocks(), *model.llm.model.layers], config.precision == "bfloat16")
     return objective.train()
 
 
@@ -179,7 +178,7 @@ def _origin(request: Request, start: Start) -> Dict[str, Any]:
             "mixture": None if request.mixture is None else _plain(dataclasses.asdict(request.mixture))}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """As JSON gives it back."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
@@ -192,8 +191,8 @@ def _check_origin(before: Mapping[str, Any], now: Mapping[str, Any], work: Path)
             keys = [key for key in value if before.get(part, {}).get(key) != value[key]] if isinstance(value, dict) and \
                 isinstance(before.get(part), dict) else []
             detail = f" ({', '.join(keys)})" if keys else ""
-            raise HybridVLAError(f"{work}: the run in it was begun with another {part}{detail}; give another --work folder, or what it "
-                                 "was begun with")
+            raise HybridVLAError(f"{work}: the run in it was begun with another {part}{detail}; give another --work folder, or "
+                                 "what it was begun with")
 
 
 def _provenance(request: Request, start: Start, progress: Progress) -> Dict[str, Any]:

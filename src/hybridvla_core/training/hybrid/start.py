@@ -19,8 +19,8 @@ from hybridvla_core.data.lerobot.statistics import for_checkpoint, of_columns
 from hybridvla_core.errors import ConfigurationError, DataError
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.presets import TINY_SEQUENCE, preset
+from hybridvla_core.training.frames import KEPT_EPISODES, FrameSet, Pictures
 from hybridvla_core.training.hybrid.config import TrainingConfig
-from hybridvla_core.training.hybrid.frames import KEPT_EPISODES, FrameSet, Pictures
 from hybridvla_core.training.tokenizer import build_tiny_tokenizer
 from hybridvla_core.transforms.conventions import ActionConvention
 from hybridvla_core.transforms.normalise import Normaliser
@@ -72,7 +72,8 @@ def prepare(config: TrainingConfig, data: Sequence[Path], init: Optional[Path], 
     if not data:
         raise DataError("no data set is given; make one with `hybridvla dataset`, and name its folder with --data")
     if (init is None) == (not config.preset):
-        raise ConfigurationError("a run starts either from a preset of its configuration or from --init CHECKPOINT; give one of them")
+        raise ConfigurationError("a run starts either from a preset of its configuration or from --init CHECKPOINT; give one of "
+                                 "them")
     datasets = [LeRobotDataset(folder, KEPT_EPISODES) for folder in data]
     names = [dataset.description.name for dataset in datasets]
     if len(set(names)) != len(names):
@@ -92,7 +93,8 @@ def prepare(config: TrainingConfig, data: Sequence[Path], init: Optional[Path], 
         _same(conventions[0], base.config.convention, str(datasets[0].folder), str(base.folder))
         key = base.config.statistics_key
         statistics = dict(base.statistics)
-        of_base = Normaliser.from_json(statistics, key, model.action_dim, str(base.folder / STATISTICS), base.config.constant_channel)
+        of_base = Normaliser.from_json(statistics, key, model.action_dim, str(base.folder / STATISTICS),
+                                        base.config.constant_channel)
         for dataset in datasets:
             _check_covered(dataset, of_base, base.folder)
         scales = [of_base] * len(datasets)
@@ -109,8 +111,8 @@ def _convention(dataset: LeRobotDataset, base: Optional[Checkpoint]) -> ActionCo
     said = dataset.description.convention
     if said is None:
         if base is None or base.config.untrained:
-            raise DataError(f"{dataset.folder}: does not say what its actions mean; write their convention into {layout.OURS}, or "
-                            "start from a checkpoint whose actions mean the same")
+            raise DataError(f"{dataset.folder}: does not say what its actions mean; write their convention into {layout.OURS}, "
+                            "or start from a checkpoint whose actions mean the same")
         return base.config.convention
     filled = {**UNSAID, **said} if said.get("rotation") == "delta_euler_xyz" else dict(said)
     convention = from_mapping(ActionConvention, filled, f"{dataset.folder / layout.OURS}: convention")
@@ -133,8 +135,8 @@ def _views(dataset: LeRobotDataset, cameras: Sequence[str], others: Sequence[str
     for camera in cameras:
         names = [name for name in ((camera, *others) if len(cameras) == 1 else (camera,)) if name in there]
         if not names:
-            raise DataError(f"{dataset.folder}: has no view {camera}; it has {', '.join(there)}. Name the cameras in the configuration, "
-                            "in the model's order")
+            raise DataError(f"{dataset.folder}: has no view {camera}; it has {', '.join(there)}. Name the cameras in the "
+                            "configuration, in the model's order")
         found.append(names[0])
     return tuple(found)
 
@@ -148,7 +150,8 @@ def _model(config: TrainingConfig, base: Optional[Checkpoint], convention: Actio
             raise DataError(f"{base.folder}: has {model.action_dim} action channels, the data {convention.action_dim}")
         before = (model.sequence.kind, model.sequence.state)
         if before != (config.sequence, config.state) and not base.config.untrained:
-            raise ConfigurationError(f"{base.folder}: was trained with sequence {before[0]} and its state as {before[1]}; write the same")
+            raise ConfigurationError(f"{base.folder}: was trained with sequence {before[0]} and its state as {before[1]}; write the "
+                                     "same")
     sequence = replace(model.sequence, kind=config.sequence, state=config.state)
     return replace(model, views=views, chunk=config.chunk, action_dim=convention.action_dim, sequence=sequence)
 
@@ -183,8 +186,8 @@ def _check_covered(dataset: LeRobotDataset, scales: Normaliser, where: Path) -> 
             inside = ((values >= scale.q01 - slack) & (values <= scale.q99 + slack)).mean(axis=0)
             wrong = [f"{channel} ({inside[channel]:.0%})" for channel in np.flatnonzero(scale.mask & (inside < COVERED))]
             if wrong:
-                raise DataError(f"{dataset.folder}: {key} lies outside the statistics of {where} in channel {', '.join(wrong)} inside; write "
-                                "statistics: data, so that the model learns their range")
+                raise DataError(f"{dataset.folder}: {key} lies outside the statistics of {where} in channel {', '.join(wrong)} inside; "
+                                "write statistics: data, so that the model learns their range")
 
 
 def _tokenizer(config: TrainingConfig, base: Optional[Checkpoint], model: ModelConfig) -> Tokenizer:

@@ -1,8 +1,8 @@
 """What a run goes on from: parameters that were trained, their average, the optimiser's moments, and how far it was.
 
 A step is one folder of torch.distributed.checkpoint, written beside its name and renamed when all of it is on the disk: whenever
-the process dies, the last whole step is there. The folder can be read by another number of processes. It holds a pickle of torch's
-own, so it is for the run that wrote it and never leaves the work folder.
+the process dies, the last whole step is there. The folder can be read by another number of processes. It holds a pickle of
+torch's own, so it is for the run that wrote it and never leaves the work folder.
 """
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import shutil
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.state_dict_loader import load as read_step
+from torch.distributed.checkpoint.state_dict_saver import save as write_step
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.training.distributed import Processes
@@ -91,7 +92,7 @@ class Store:
             shutil.rmtree(partial, ignore_errors=True)
         self.processes.wait()
         try:
-            _quietly(dcp.save, self._tensors(progress, module, average, optimizer), partial)
+            _quietly(write_step, self._tensors(progress, module, average, optimizer), partial)
             if self.processes.first:
                 (partial / META).write_text(json.dumps(asdict(progress)), encoding="utf-8")
                 _sync(partial)
@@ -100,8 +101,8 @@ class Store:
                 for old in self._steps()[:-KEPT]:
                     shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
-            raise HybridVLAError(f"{self.folder}: the state cannot be saved ({error.strerror}); make room and start again: the last "
-                                 "whole step is there") from error
+            raise HybridVLAError(f"{self.folder}: the state cannot be saved ({error.strerror}); make room and start again: the "
+                                 "last whole step is there") from error
         self.processes.wait()
 
     def load(self, progress: Progress, module: nn.Module, average: Dict[str, torch.Tensor],
@@ -114,10 +115,10 @@ class Store:
         folder = self._steps()[-1]
         state = self._tensors(progress, module, average, optimizer, fresh=True)
         try:
-            _quietly(dcp.load, state, folder)
+            _quietly(read_step, state, folder)
         except Exception as error:  # torch answers a torn or foreign folder with whatever its parts stumble over
-            raise HybridVLAError(f"{folder}: not a state of this recipe's model ({str(error).splitlines()[0]}); give another --work "
-                                 "folder, or what the run was begun with") from error
+            raise HybridVLAError(f"{folder}: not a state of this recipe's model ({str(error).splitlines()[0]}); give another "
+                                 "--work folder, or what the run was begun with") from error
         parameters = dict(module.named_parameters())
         if optimizer is not None:
             for name in progress.moments:
@@ -149,7 +150,7 @@ def moments_of(module: nn.Module, optimizer: torch.optim.Optimizer) -> Tuple[str
     return tuple(name for name, parameter in module.named_parameters() if optimizer.state.get(parameter))
 
 
-def _quietly(call: Any, state: Dict[str, Any], folder: Path) -> None:
+def _quietly(call: Callable[..., object], state: Dict[str, Any], folder: Path) -> None:
     """Alone, torch warns that it is alone."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -28,8 +28,8 @@ from hybridvla_core.training.tiny.start import (
     read_base,
     start,
 )
-from hybridvla_core.training.tokenizer import build_tiny_tokenizer
 from hybridvla_core.training.tiny.world import TrainingWorld
+from hybridvla_core.training.tokenizer import build_tiny_tokenizer
 from hybridvla_core.training.trainer import Trainer
 from hybridvla_core.transforms.prompt import PromptEncoder, load_tokenizer
 

@@ -26,7 +26,8 @@ CONVENTION = {"arms": ["arm"], "translation": "delta_base_frame", "rotation": "a
               "action_period_s": 0.0, "state_source": "measured"}
 
 
-def write_dataset(folder: Path, frames: int, seed: int, labels: int = 1, progress: Callable[[int], object] = lambda count: None) -> Path:
+def write_dataset(folder: Path, frames: int, seed: int, labels: int = 1,
+                  progress: Callable[[int], object] = lambda count: None) -> Path:
     """Writes a data set; a tenth of its episodes is to validate with.
 
     Args:
@@ -48,7 +49,8 @@ def write_dataset(folder: Path, frames: int, seed: int, labels: int = 1, progres
                 with out.episode(f"sampled states, seed {seed}, part {number}", None, split) as episode:
                     for row, label in _rows(rng, camera, -(-frames // episodes), labels):
                         text = instruction(*divmod(label, 4))
-                        episode.add({"front": row["images"]}, row["state"], row["target"][label], text, grounding=_named(row, text, label))
+                        episode.add({"front": row["images"]}, row["state"], row["target"][label], text,
+                                    grounding=_named(row, text, label))
                         progress(1)
             out.finish()
     finally:
@@ -76,7 +78,8 @@ def _named(row: Row, text: str, label: int) -> List[GroundedObject]:
     classes = row["seg"]
     cells = classes.reshape(GRID, classes.shape[0] // GRID, GRID, classes.shape[1] // GRID)
     found = []
-    for word, number, place in (("block", 1 + block, row["block_pos"][block]), ("pad", 5 + pad, np.append(row["pad_pos"][pad], 0.0))):
+    for word, number, place in (("block", 1 + block, row["block_pos"][block]),
+                                ("pad", 5 + pad, np.append(row["pad_pos"][pad], 0.0))):
         end = text.index(f" {word}") + 1 + len(word)
         begin = text.rindex("the ", 0, end)
         covered = (cells == number).mean(axis=(1, 3)).ravel()

@@ -104,25 +104,31 @@ class FrameSet:
 
     def _decode(self, folder: Path, progress: Callable[[int], object]) -> None:
         folder.mkdir(parents=True)
-        arrays: List[np.ndarray] = []
+        arrays: List[np.memmap] = []
         keys: List[Any] = []
         for frame in range(len(self.dataset)):
             fitted = self._fit(self.dataset.sample(frame))
             if not keys:
                 keys = list(fitted)
-                arrays = [np.lib.format.open_memmap(folder / f"{index}.npy", "w+", np.uint8, (len(self.dataset), *fitted[key].shape))
+                arrays = [_mapped(folder / f"{index}.npy", (len(self.dataset), *fitted[key].shape))
                           for index, key in enumerate(keys)]
             for array, key in zip(arrays, keys):
                 array[frame] = fitted[key]
             progress(1)
         for array in arrays:
-            array.flush()  # type: ignore[attr-defined]
+            array.flush()
         (folder / "keys.json").write_text(json.dumps([[f"{i}.npy", key] for i, key in enumerate(keys)]), encoding="utf-8")
 
     def _fit(self, sample: Sample) -> Fitted:
         return self.pictures.fit({ours: sample.images[theirs] for ours, theirs in zip(self.pictures.views, self._views)})
 
 
-def _tuples(value: Any) -> Any:
+def _mapped(path: Path, shape: Tuple[int, ...]) -> np.memmap:
+    """A new file of numpy's format, written through memory."""
+    array: np.memmap = np.lib.format.open_memmap(str(path), "w+", np.uint8, shape)  # type: ignore[no-untyped-call]
+    return array
+
+
+def _tuples(value: object) -> object:
     """Lists of a JSON file as the tuples that they were."""
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

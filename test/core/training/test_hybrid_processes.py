@@ -1,0 +1,81 @@
+"""Several processes are one: the same run on two, and one that goes on on another number of them."""
+from __future__ import annotations
+
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import toy_data
+import torch
+from test_hybrid_run import program, rows, weights
+
+from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.training.distributed import Processes, check_torch
+
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+several = pytest.mark.skipif(tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) < (2, 6),
+                             reason="needs fully_shard")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return toy_data.write(tmp_path_factory.mktemp("data") / "toy")
+
+
+@pytest.fixture(scope="module")
+def alone(data, tmp_path_factory):
+    return run(tmp_path_factory.mktemp("alone"), data)
+
+
+def run(folder, data, launcher=()):
+    # AdamW turns the rounding of a gradient that is all rounding into a whole step; a larger epsilon does not.
+    process = program(folder, data, launcher, epsilon=1e-4)
+    said = process.communicate(timeout=400)[0].decode()
+    assert process.returncode == 0, said
+    return folder
+
+
+def assert_close(one, other):
+    """Weights and losses to 1e-6."""
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        np.testing.assert_allclose(theirs[name].float(), tensor.float(), atol=1e-6, rtol=0, err_msg=name)
+    for a, b in zip(rows(one), rows(other)):
+        assert a.keys() == b.keys() and a["total"] == b["total"]
+        for key, value in a.items():
+            if isinstance(value, float):
+                assert b[key] == pytest.approx(value, abs=2e-6, rel=1e-6), (a["total"], key)
+
+
+@several
+def test_two_processes_do_what_one_does_and_go_on_as_one(data, alone, tmp_path):
+    two = run(tmp_path, data, TWO)
+    assert_close(alone, two)
+    # From the last but one state of two processes, one goes on.
+    states = sorted((two / "work/state").glob("step-*"))
+    shutil.rmtree(states[-1])
+    shutil.rmtree(two / "out")
+    assert_close(alone, run(two, data))
+
+
+@several
+def test_one_process_goes_on_as_two(data, alone, tmp_path):
+    shutil.copytree(alone / "work", tmp_path / "work")
+    shutil.rmtree(sorted((tmp_path / "work/state").glob("step-*"))[-1])
+    assert_close(alone, run(tmp_path, data, TWO))
+
+
+@pytest.mark.parametrize("version, fits", [("2.4.1", False), ("2.5.1+cpu", False), ("2.6.0", True), ("2.13.0+cpu", True)])
+def test_a_torch_that_cannot_share_says_so(version, fits):
+    if fits:
+        check_torch(version)
+    else:
+        with pytest.raises(ConfigurationError, match="single process; several need torch 2.6"):
+            check_torch(version)
+
+
+def test_processes_take_their_rows():
+    one, other = (Processes(rank, 2, torch.device("cpu")) for rank in range(2))
+    assert (one.rows(8), other.rows(8)) == (slice(0, 4), slice(4, 8))

@@ -1,0 +1,196 @@
+"""A run of the general recipe from a data set to a checkpoint: it goes on as the same run, and what it writes is taken."""
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy_data
+from safetensors.torch import load_file
+
+from hybridvla_core.checkpoints.format import read_checkpoint
+from hybridvla_core.checkpoints.weights import WEIGHTS
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.paths import ROOT
+from hybridvla_core.training.hybrid.run import Request, train
+
+GROUNDED = dict(patches=0.3, pointing=0.3, places=0.3, state_action=0.3)
+STAGES = [dict(name="see", steps=3, train="towers", learning_rate=1e-3, terms=["patches"]),
+          dict(name="act", steps=6, train="full", learning_rate=1e-3, tower_rate=0.5)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return toy_data.write(tmp_path_factory.mktemp("data") / "toy")
+
+
+@pytest.fixture(autouse=True)
+def smallest(monkeypatch):
+    toy_data.add_preset(monkeypatch)
+
+
+def go(folder, data, **changes):
+    config = changes.pop("config", None) or toy_data.config(grounding=GROUNDED, stages=STAGES, augment="released", export="float32")
+    return train(Request(config, (data,), folder / "work", folder / "out", threads=1, **changes))
+
+
+def rows(folder):
+    """The log without what a clock says."""
+    found = [json.loads(line) for line in (folder / "work/log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in ("seconds", "samples_per_s")} for row in found]
+
+
+def weights(folder):
+    return load_file(str(folder / "out" / WEIGHTS))
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert bool((tensor == other[name]).all()), name
+
+
+@pytest.fixture(scope="module")
+def unbroken(data, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        toy_data.add_preset(patch)
+        folder = tmp_path_factory.mktemp("unbroken")
+        go(folder, data)
+    return folder
+
+
+def test_the_loss_falls_and_the_checkpoint_predicts(data, tmp_path):
+    from small_policy import observation
+
+    from hybridvla_core.policy.predictor import Policy
+
+    config = toy_data.config(stages=[dict(name="act", steps=40, train="full", learning_rate=5e-3)], batch=16)
+    result = go(tmp_path, data, config=config)
+    trained = [row for row in rows(tmp_path) if row["kind"] == "train"]
+    assert np.mean([row["tokens"] for row in trained[-3:]]) < 0.7 * trained[0]["tokens"]
+    checkpoint = read_checkpoint(tmp_path / "out")
+    assert checkpoint.manifest_sha256 == result["manifest_sha256"] and checkpoint.config.cameras == ("front",)
+    assert checkpoint.config.convention == toy_data.CONVENTION and set(checkpoint.statistics) == {"toy"}
+    assert Policy.from_checkpoint(tmp_path / "out").predict(observation()).action.shape == (1, 7)
+    assert {row["kind"] for row in rows(tmp_path)} == {"train", "validation"}
+
+
+@pytest.mark.parametrize("at", [2, 3, 7])
+def test_a_run_that_dies_goes_on_as_the_same_run(data, tmp_path, monkeypatch, unbroken, at):
+    from hybridvla_core.training.hybrid.loop import StageLoop
+
+    whole, steps = StageLoop._step, [0]
+
+    def dies(self, batch, step):
+        if steps[0] == at:
+            raise KeyboardInterrupt
+        steps[0] += 1
+        return whole(self, batch, step)
+
+    monkeypatch.setattr(StageLoop, "_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, data)
+    monkeypatch.setattr(StageLoop, "_step", whole)
+    go(tmp_path, data)
+    assert_same(weights(tmp_path), weights(unbroken))
+    assert rows(tmp_path) == rows(unbroken)
+
+
+def test_a_finished_run_writes_its_checkpoint_again(data, tmp_path, unbroken):
+    go(tmp_path, data)
+    (tmp_path / "out" / WEIGHTS).unlink()
+    go(tmp_path, data)
+    assert_same(weights(tmp_path), weights(unbroken))
+
+
+PROGRAM = """
+import sys, toy_data
+from pathlib import Path
+from hybridvla_core.training.hybrid.run import Request, train
+toy_data.add_preset()
+folder, data = Path(sys.argv[1]), Path(sys.argv[2])
+import test_hybrid_run as test
+config = toy_data.config(grounding=test.GROUNDED, stages=test.STAGES, augment="released", export="float32",
+                         optimizer=dict(epsilon=float(sys.argv[3])))
+train(Request(config, (data,), folder / "work", folder / "out", threads=1))
+"""
+
+
+def program(folder, data, launcher=(), epsilon=1e-8):
+    path = folder / "program.py"
+    path.write_text(PROGRAM)
+    places = [ROOT / "src", ROOT / "test/support", Path(__file__).parent]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places)), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*(launcher or [sys.executable]), str(path), str(folder), str(data), str(epsilon)], env=environment,
+                            start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def test_a_killed_process_goes_on_as_the_same_run(data, tmp_path, unbroken):
+    first = program(tmp_path, data)
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "work/state").glob("step-*4-*")) and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    second = program(tmp_path, data)
+    said = second.communicate(timeout=300)[0].decode()
+    assert second.returncode == 0, said
+    assert_same(weights(tmp_path), weights(unbroken))
+    assert rows(tmp_path) == rows(unbroken)
+
+
+def test_parts_of_a_batch_are_the_batch(data, tmp_path):
+    stages = [dict(name="act", steps=3, train="full", learning_rate=1e-3)]
+    for name, part in (("whole", 0), ("parts", 3)):
+        go(tmp_path / name, data, config=toy_data.config(stages=stages, grounding=GROUNDED, micro_batch=part, export="float32"))
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    for name, tensor in one.items():
+        np.testing.assert_allclose(other[name], tensor, atol=2e-5, err_msg=name)
+
+
+def test_recomputed_activations_and_kept_pictures_change_nothing(data, tmp_path, unbroken):
+    config = toy_data.config(grounding=GROUNDED, stages=STAGES, augment="released", export="float32",
+                             gradient_checkpointing=True, keep_frames=True,
+                             workers=1)
+    go(tmp_path, data, config=config)
+    for name, tensor in weights(unbroken).items():
+        np.testing.assert_allclose(weights(tmp_path)[name].float(), tensor.float(), atol=1e-6, err_msg=name)
+    assert list((tmp_path / "work/pictures").glob("toy-*/0.npy"))
+
+
+@pytest.mark.parametrize("changes, words", [
+    (dict(seed=4), "seed"),
+    (dict(objective=dict(repeats=3)), "objective"),
+])
+def test_a_work_folder_of_another_run_is_refused(data, tmp_path, unbroken, changes, words):
+    import shutil
+
+    shutil.copytree(unbroken / "work", tmp_path / "work")
+    config = toy_data.config(**{**dict(grounding=GROUNDED, stages=STAGES, augment="released"), **changes})
+    with pytest.raises(HybridVLAError, match=f"another configuration .*{words}.*give another --work"):
+        go(tmp_path, data, config=config)
+
+
+def test_a_loss_that_is_not_finite_is_one_sentence_and_the_state_before_it_is_kept(data, tmp_path, monkeypatch):
+    from hybridvla_core.training.hybrid.objective import HybridObjective
+
+    whole, calls = HybridObjective._diffusion, [0]
+
+    def grows(self, hidden, batch):
+        calls[0] += 1
+        return whole(self, hidden, batch) * (float("inf") if calls[0] == 6 else 1.0)
+
+    monkeypatch.setattr(HybridObjective, "_diffusion", grows)
+    config = toy_data.config(validation_frames=0)
+    with pytest.raises(HybridVLAError, match="stage act: loss or gradient is not finite at step 5 .* lower its learning_rate"):
+        go(tmp_path, data, config=config)
+    assert [path.name for path in (tmp_path / "work/state").glob("step-*")][-1:] and max(
+        row["total"] for row in rows(tmp_path)) == 5
+    monkeypatch.setattr(HybridObjective, "_diffusion", whole)
+    assert go(tmp_path, data, config=config)["steps"] == 6
