@@ -191,9 +191,8 @@ class Decoder(nn.Module):
         for index, block in enumerate(self.model.layers):
             if record is not None:
                 record.append(x)
-            arguments = (x, rotary, bias, cache, index, write_at, attention_probe)
-            x = (checkpoint(block, *arguments, use_reentrant=False) if again
-                 else block(*arguments, last=last if index == end else None))
+            arguments, wanted = (x, rotary, bias, cache, index, write_at, attention_probe), last if index == end else None
+            x = checkpoint(block, *arguments, last=wanted, use_reentrant=False) if again else block(*arguments, last=wanted)
         norm = self.model.norm if self.config.family == "llama" else self.model.final_layernorm
         x = norm(x)
         if record is not None:

@@ -106,8 +106,10 @@ class Processes:
     def settle(self, module: nn.Module) -> None:
         """After forward passes without a backward one: every process keeps only its part of the parameters again."""
         if self.world > 1:
+            from torch.distributed.fsdp import FSDPModule
+
             for part in module.modules():
-                if hasattr(part, "reshard"):
+                if isinstance(part, FSDPModule):
                     part.reshard()
 
 
@@ -120,6 +122,6 @@ def check_torch(version: str) -> None:
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A sharded tensor gathered from all processes, which must all call this; others as they are. Detached, on the CPU; no copy where none is needed."""
+    """A sharded tensor gathered from all processes, which must all call this; others as they are. Detached, on the CPU."""
     gathered: Any = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return gathered.detach().cpu()

@@ -6,8 +6,8 @@ import sys
 
 import numpy as np
 import pytest
-import toy_data
 import torch
+import toy_data
 from test_hybrid_run import program, rows, weights
 
 from hybridvla_core.errors import ConfigurationError

@@ -36,7 +36,8 @@ def smallest(monkeypatch):
 
 
 def go(folder, data, **changes):
-    config = changes.pop("config", None) or toy_data.config(grounding=GROUNDED, stages=STAGES, augment="released", export="float32")
+    config = changes.pop("config", None) or toy_data.config(grounding=GROUNDED, stages=STAGES, augment="released",
+                                                             export="float32")
     return train(Request(config, (data,), folder / "work", folder / "out", threads=1, **changes))
 
 

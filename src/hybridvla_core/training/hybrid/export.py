@@ -29,8 +29,7 @@ def gather(objective: HybridObjective, processes: Processes, start: Start) -> Di
                 found[name[len(MODEL):]] = gathered
     if not processes.first or not any(".lora_" in name for name in found):
         return found
-    found = merged(objective.model.llm, _unquantised(found, start), LANGUAGE)
-    return found
+    return merged(objective.model.llm, _unquantised(found, start), LANGUAGE)
 
 
 def _unquantised(tensors: Dict[str, torch.Tensor], start: Start) -> Dict[str, torch.Tensor]:

@@ -150,8 +150,8 @@ def _model(config: TrainingConfig, base: Optional[Checkpoint], convention: Actio
             raise DataError(f"{base.folder}: has {model.action_dim} action channels, the data {convention.action_dim}")
         before = (model.sequence.kind, model.sequence.state)
         if before != (config.sequence, config.state) and not base.config.untrained:
-            raise ConfigurationError(f"{base.folder}: was trained with sequence {before[0]} and its state as {before[1]}; write the "
-                                     "same")
+            raise ConfigurationError(f"{base.folder}: was trained with sequence {before[0]} and its state as {before[1]}; write "
+                                     "the same")
     sequence = replace(model.sequence, kind=config.sequence, state=config.state)
     return replace(model, views=views, chunk=config.chunk, action_dim=convention.action_dim, sequence=sequence)
 
@@ -186,8 +186,8 @@ def _check_covered(dataset: LeRobotDataset, scales: Normaliser, where: Path) -> 
             inside = ((values >= scale.q01 - slack) & (values <= scale.q99 + slack)).mean(axis=0)
             wrong = [f"{channel} ({inside[channel]:.0%})" for channel in np.flatnonzero(scale.mask & (inside < COVERED))]
             if wrong:
-                raise DataError(f"{dataset.folder}: {key} lies outside the statistics of {where} in channel {', '.join(wrong)} inside; "
-                                "write statistics: data, so that the model learns their range")
+                raise DataError(f"{dataset.folder}: {key} lies outside the statistics of {where} in channel {', '.join(wrong)} "
+                                "inside; write statistics: data, so that the model learns their range")
 
 
 def _tokenizer(config: TrainingConfig, base: Optional[Checkpoint], model: ModelConfig) -> Tokenizer:

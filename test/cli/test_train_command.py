@@ -1,0 +1,78 @@
+"""`hybridvla train`: from nothing to a checkpoint by one command, fine-tuning of it by another, and what is refused."""
+from __future__ import annotations
+
+import json
+
+import pytest
+import toy_data
+import yaml
+
+from hybridvla_cli.__main__ import main
+from hybridvla_core.checkpoints.format import read_checkpoint
+from hybridvla_core.data.lerobot.reader import LeRobotDataset
+from hybridvla_core.paths import ROOT
+
+CONFIGS = sorted((ROOT / "config/training").glob("*.yaml"))
+
+
+def recipe(folder, name="tiny_smoke", **changes):
+    values = yaml.safe_load((ROOT / f"config/training/{name}.yaml").read_text())
+    path = folder / f"{name}_short.yaml"
+    path.write_text(yaml.safe_dump({**values, **changes}))
+    return str(path)
+
+
+def test_one_command_makes_data_trains_and_writes_a_checkpoint_that_another_goes_on_from(tmp_path):
+    stages = [dict(name="see", train="towers", steps=1, learning_rate=1e-3, terms=["patches"]),
+              dict(name="act", train="full", steps=2, learning_rate=1e-3)]
+    config = recipe(tmp_path, batch=4, stages=stages, demonstrations=dict(task="blocks", frames=20, labels=2, seed=3),
+                    validation_frames=2)
+    first = tmp_path / "first"
+    assert main(["train", "--config", config, "--work", str(first), "--json", str(tmp_path / "result.json")]) == 0
+    made = LeRobotDataset(first / "data/blocks")
+    named = made.sample(0).grounding
+    assert len(named) == 2 and made.sample(0).instruction[slice(*named[0].spans[0])].endswith("block")
+    assert any(len(made.sample(i).grounding[0].patches["front"]) for i in range(len(made)))
+    checkpoint = read_checkpoint(first / "checkpoint")
+    assert json.loads((tmp_path / "result.json").read_text())["manifest_sha256"] == checkpoint.manifest_sha256
+    config = recipe(tmp_path, "finetune", batch=4, workers=0, stages=[dict(stages[1], name="tune")])
+    assert main(["train", "--config", config, "--init", str(first / "checkpoint"), "--data", str(first / "data/blocks"),
+                 "--work", str(tmp_path / "second"), "--out", str(tmp_path / "tuned")]) == 0
+    tuned = read_checkpoint(tmp_path / "tuned")
+    assert tuned.manifest["provenance"]["init"] == checkpoint.manifest_sha256 and tuned.statistics == checkpoint.statistics
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
+def test_every_recipe_can_be_read(path):
+    from hybridvla_core.configuration import load_file, read_mapping
+    from hybridvla_core.training.hybrid.config import TrainingConfig
+    from hybridvla_core.training.tiny.config import TrainingConfig as TinyConfig
+
+    load_file(TrainingConfig if "recipe" in read_mapping(path) else TinyConfig, path)
+
+
+@pytest.mark.parametrize("arguments, words", [
+    ([], "give a recipe with --config, or a checkpoint to fine-tune with --init"),
+    (["--config", str(ROOT / "config/training/finetune.yaml")], "no data set is given; name its folder with --data"),
+    (["--config", str(ROOT / "config/training/tiny_smoke.yaml"), "--data", "/nowhere"], "/nowhere/meta/info.json"),
+    (["--config", str(ROOT / "config/training/finetune.yaml"), "--data", "SET"], "a preset of its configuration or from --init"),
+    (["--init", str(ROOT / "checkpoints/tiny"), "--data", "SET", "SET"], "give each a name of its own"),
+    (["--init", str(ROOT / "checkpoints/tiny"), "--data", "SET"], "outside the statistics of .*write statistics: data"),
+    (["--init", str(ROOT / "checkpoints/tiny"), "--data", "WRIST"], "has no view front; it has wrist"),
+    (["--init", str(ROOT / "checkpoints/tiny"), "--data", "CLOSED"], "gripper_sense is 'one_is_closed' and 'one_is_open'"),
+    (["--config", str(ROOT / "config/training/tiny_smoke.yaml"), "--data", "SILENT"], "does not say what its actions mean"),
+    (["--config", str(ROOT / "config/training/tiny_smoke.yaml"), "--data", "SET", "--mixture",
+      str(ROOT / "config/mixtures/oxe_35.yaml")], "names no weight for toy"),
+    (["--config", str(ROOT / "config/training/tiny.yaml"), "--data", "SET", "SET"], "one folder of .npz shards"),
+])
+def test_what_does_not_fit_is_one_sentence(tmp_path, capsys, arguments, words):
+    import re
+
+    makes = {"SET": {}, "WRIST": dict(views={"wrist": (32, 32)}), "SILENT": dict(convention=None),
+             "CLOSED": dict(convention={**toy_data.describe().convention, "gripper_sense": "one_is_closed"})}
+    for name in set(arguments) & set(makes):
+        toy_data.write(tmp_path / name, **makes[name])
+    given = [str(tmp_path / argument) if argument in makes else argument for argument in arguments]
+    assert main(["train", *given, "--work", str(tmp_path / "work")]) == 1
+    assert re.search(words, capsys.readouterr().err), words
+    assert not (tmp_path / "work/checkpoint").exists()
