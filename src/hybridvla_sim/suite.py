@@ -8,72 +8,91 @@ import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.evaluation.episode import Decision, EpisodeRunner, Filter
+from hybridvla_core.evaluation.episode import Decision, EpisodeRunner, Filter, SimulatedRig
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.interface import PolicyInterface
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_sim import tasks
+from hybridvla_sim.experts import Blind, ExpertPolicy
 from hybridvla_sim.fr3.rig import Rig, RigConfig
 from hybridvla_sim.monitor import MonitorLimits
+from hybridvla_sim.piper.monitor import JointMonitorLimits
+from hybridvla_sim.piper.rig import PiperRig
 from hybridvla_sim.task import EpisodeSpec, ExpertLabel, Task
 
 PolicyFactory = Callable[[], PolicyInterface]
 
 
-def make_rig(task: Task[Rig], robot: RobotConfig) -> Rig:
+AnyRig = Union[Rig, PiperRig]
+
+
+def make_rig(task: Task[AnyRig], robot: RobotConfig) -> AnyRig:
     """Returns a rig whose monitor counts against the robot's limits, read here and not through the filter."""
+    if task.rig == "piper":
+        return PiperRig(task, {arm.name: JointMonitorLimits.of(arm, robot.tick_hz) for arm in robot.arms},
+                        start={arm.name: np.array(arm.start_joints_rad) for arm in robot.arms})
     return Rig(task, RigConfig(limits=MonitorLimits.of(robot.arms[0])))
 
 
-def label(rig: Rig, instruction: str) -> ExpertLabel:
+def label(rig: AnyRig, instruction: str) -> ExpertLabel:
     """Returns the expert's action for the true state: what a prediction is compared with."""
-    return rig.world.expert(instruction)
+    found: ExpertLabel = rig.world.expert(instruction)
+    return found
 
 
 class Suite:
     """Runs specs of one task with one policy on one rig."""
 
-    def __init__(self, policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig, task: Task[Rig],
+    def __init__(self, policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig, task: Task[AnyRig],
                  make_safety: Callable[[RobotConfig], Filter] = SafetyFilter) -> None:
         self.task, self.rig = task, make_rig(task, robot)
-        self.runner = EpisodeRunner(policy, config, robot, self.rig, observe=label, make_safety=make_safety)
+        shown: SimulatedRig = self.rig
+        if isinstance(policy, ExpertPolicy):
+            policy.attach(self.rig)
+            shown = Blind(self.rig, {camera.view: (camera.height_px or 8, camera.width_px or 8) for camera in config.cameras})
+        self.runner = EpisodeRunner(policy, config, robot, shown, observe=label, make_safety=make_safety)
 
     def run(self, spec: EpisodeSpec) -> Dict[str, Any]:
         """Runs one episode and returns it as plain data."""
-        before = self.rig.monitor.violations
+        before = self.rig.broken
         self.rig.reset(np.random.default_rng(spec.seed))
         switch = None if spec.second is None else (spec.switch_at, spec.second)
-        result = self.runner.run(spec.instruction, lambda rig, text: rig.world.success(text), switch=switch)
+        result = self.runner.run(spec.instruction, lambda rig, text: rig.world.success(text), self.task.max_keyframes,
+                                 self.task.max_time, switch=switch)
         return {"seed": spec.seed, "task": spec.goal, "success": result.success,
                 "time": round(result.time, 2), "keyframes": len(result.decisions),
-                "violations": self.rig.monitor.violations - before, "counters": result.counters,
+                "violations": self.rig.broken - before, "counters": result.counters,
                 "reasons": result.reasons, "tick_ms": result.tick_ms, "decisions": [_row(d) for d in result.decisions]}
 
 
 def _row(decision: Decision) -> Dict[str, Any]:
+    """Returns a decision as plain data; of two arms, the one that errs by more."""
     prediction, truth = decision.prediction, decision.observer
+    arms = prediction.action[0].reshape(-1, 7)
+    worst = int(np.linalg.norm(arms[:, :3] - truth.delta, axis=1).argmax())
     row = {"phase": truth.phase, "fused": prediction.fused, "confidence": prediction.mean_confidence,
            "ms": sum(prediction.stage_ms.values()), "distance": prediction.path_distance,
-           "gripper_right": bool((prediction.action[0, 6] > 0.5) == (truth.opening[0] > 0.5))}
+           "gripper_right": bool(((arms[:, 6] > 0.5) == (truth.opening > 0.5)).all())}
     for name, action in (("error", prediction.action), ("diffusion", prediction.diffusion),
                          ("autoregressive", prediction.autoregressive)):
-        row[name] = None if action is None else (action[0, :3] - truth.delta[0]).tolist()
-    row["yaw_error"] = abs(math.remainder(float(prediction.action[0, 5]) - float(truth.yaw[0]), truth.yaw_period))
+        row[name] = None if action is None else (action[0].reshape(-1, 7)[worst, :3] - truth.delta[worst]).tolist()
+    row["yaw_error"] = abs(math.remainder(float(arms[worst, 5]) - float(truth.yaw[worst]), truth.yaw_period))
     return row
 
 
 _SUITE: Optional[Suite] = None
 
 
-def _start_worker(policy_factory: PolicyFactory, config: PolicyConfig, robot: RobotConfig, task: str) -> None:
+def _start_worker(policy_factory: PolicyFactory, config: PolicyConfig, robot: RobotConfig, task: str, variation: str) -> None:
     global _SUITE
-    _SUITE = Suite(policy_factory(), config, robot, tasks.load(task))
+    found = tasks.load(task)
+    _SUITE = Suite(policy_factory(), config, robot, found.varied(variation) if variation else found)
 
 
 def _run_one(spec: EpisodeSpec) -> Dict[str, Any]:
@@ -81,7 +100,7 @@ def _run_one(spec: EpisodeSpec) -> Dict[str, Any]:
     return _SUITE.run(spec)
 
 
-def run_suite(policy_factory: PolicyFactory, config: PolicyConfig, robot: RobotConfig, task: Task[Rig],
+def run_suite(policy_factory: PolicyFactory, config: PolicyConfig, robot: RobotConfig, task: Task[AnyRig],
               specs: Sequence[EpisodeSpec], processes: int,
               progress: Callable[[Dict[str, Any]], None]) -> List[Dict[str, Any]]:
     """Runs all specs and returns them in their order; `progress` sees each episode as it ends.
@@ -98,10 +117,10 @@ def run_suite(policy_factory: PolicyFactory, config: PolicyConfig, robot: RobotC
         finally:
             suite.rig.close()
         return results
-    return list(_in_processes(processes, (policy_factory, config, robot, task.name), specs, progress))
+    return list(_in_processes(processes, (policy_factory, config, robot, task.name, task.variation), specs, progress))
 
 
-def _in_processes(processes: int, worker: Tuple[PolicyFactory, PolicyConfig, RobotConfig, str], specs: Sequence[EpisodeSpec],
+def _in_processes(processes: int, worker: Tuple[PolicyFactory, PolicyConfig, RobotConfig, str, str], specs: Sequence[EpisodeSpec],
                   progress: Callable[[Dict[str, Any]], None]) -> Iterator[Dict[str, Any]]:
     """Yields the results in the order of the specs. However it ends, no worker is left behind."""
     others = set(multiprocessing.active_children())

@@ -47,6 +47,7 @@ class ExpertLabel:
         yaw: (arms,) rotation about the base frame's z axis that the tool should have, rad.
         opening: (arms,) gripper after arrival, 0 closed to 1 open.
         yaw_period: A turn by this looks and works the same, rad.
+        tilt: (arms, 2) roll and pitch of the tool relative to one that points down (fixed axes), rad; None: it points down.
     """
 
     phase: str
@@ -54,6 +55,12 @@ class ExpertLabel:
     yaw: np.ndarray
     opening: np.ndarray
     yaw_period: float = 2.0 * np.pi
+    tilt: Optional[np.ndarray] = None
+
+    def actions(self) -> np.ndarray:
+        """Returns (arms, 7): delta m, roll, pitch, yaw rad, opening: an action in the convention of `config/policies`."""
+        tilt = np.zeros((len(self.yaw), 2)) if self.tilt is None else self.tilt
+        return np.column_stack([self.delta, tilt, self.yaw, self.opening])
 
 
 RigT = TypeVar("RigT")
@@ -97,6 +104,10 @@ class World(abc.ABC, Generic[RigT]):
         """Lets what is between the fingers slip out onto the table; False where nothing is held."""
         return False
 
+    def passed(self, seconds: float) -> None:
+        """Hears that time has passed, for what no engine of rigid bodies computes (water that pours, dirt that is wiped off)."""
+        del seconds
+
     def report(self) -> Dict[str, Any]:
         """Returns the true state as plain data, by field."""
         return {key: np.asarray(value).tolist() for key, value in vars(self.state()).items()}
@@ -109,6 +120,11 @@ class Task(abc.ABC, Generic[RigT]):
     name: str
     #: The robot configuration's kind of rig: `fr3` or `piper`.
     rig: str
+    #: Keyframes and simulated time (s) after which an episode has failed.
+    max_keyframes: int = 12
+    max_time: float = 60.0
+    #: How its scenes deviate from those of every demonstration; empty: not at all.
+    variation: str = ""
 
     @abc.abstractmethod
     def furnish(self, root: ET.Element) -> None:
@@ -129,6 +145,14 @@ class Task(abc.ABC, Generic[RigT]):
         Raises:
             HybridVLAError: The task has nothing to switch to.
         """
+
+    def varied(self, variation: str) -> Task[RigT]:
+        """Returns the task with scenes that deviate from those of every demonstration in a named way.
+
+        Raises:
+            HybridVLAError: The task has no such variation.
+        """
+        raise HybridVLAError(f"task {self.name!r} has no variation {variation!r}; leave --variation out")
 
     def refuse_switch(self) -> None:
         """Says that this task knows one goal only."""

@@ -6,7 +6,7 @@ computed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Generic, List, Mapping, Optional, Protocol, Tuple, TypeVar
+from typing import Any, Callable, Dict, Generic, List, Mapping, Optional, Protocol, Sequence, Tuple, TypeVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from hybridvla_core.policy.proposing.proposals import Inference
 from hybridvla_core.policy.proposing.proposer import Proposer
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
-from hybridvla_core.safety.status import FilterOutput, State, flag_names, waits
+from hybridvla_core.safety.status import ArmCommand, FilterOutput, State, flag_names, waits
 
 HEARTBEAT_S = 0.1
 STATE_S = 0.01
@@ -62,6 +62,9 @@ class Filter(Protocol):
     def on_heartbeat(self, heartbeat: Heartbeat, now: float) -> object:
         """Takes a sign of life of the policy."""
 
+    def on_deadman(self, pressed: bool, now: float) -> object:
+        """Takes the dead-man switch."""
+
     def activate(self, active: bool, now: float) -> Tuple[bool, str]:
         """Begins to follow proposals; returns whether, and why not."""
 
@@ -70,20 +73,17 @@ class Filter(Protocol):
 
 
 class SimulatedRig(Protocol):
-    """What a runner asks of a rig with one arm."""
+    """What a runner asks of a rig with one arm or two."""
 
     @property
     def time(self) -> float:
         """Simulated time, s."""
 
-    def arm_state(self) -> ArmState:
-        """Returns what the arm's driver would report."""
+    def arm_states(self) -> Sequence[ArmState]:
+        """Returns what each arm's driver would report."""
 
-    def set_equilibrium_pose(self, position: np.ndarray, quaternion_xyzw: np.ndarray) -> object:
-        """Sends a target: (3,) m and a quaternion, base frame."""
-
-    def command_gripper(self, opening: float) -> object:
-        """Sends an opening, 0 closed to 1 open."""
+    def send(self, command: ArmCommand) -> object:
+        """Sends what the filter has for one arm."""
 
     def render(self, camera: str) -> np.ndarray:
         """Returns an image (h, w, 3) uint8 RGB."""
@@ -132,6 +132,8 @@ class EpisodeRunner(Generic[RigT]):
         self._feed(safety, proposer, clock)
         safety.tick(clock.now)
         proposer.send_heartbeat()
+        if self.robot.deadman_required:
+            safety.on_deadman(True, clock.now)
         done, message = safety.activate(True, clock.now)
         if not done:
             raise HybridVLAError(f"the filter does not activate in the rig: {message}")
@@ -157,9 +159,9 @@ class EpisodeRunner(Generic[RigT]):
         return result
 
     def _feed(self, safety: Filter, proposer: Proposer, clock: _Clock) -> None:
-        state = self.rig.arm_state()
-        safety.update_arm_state(state, clock.now)
-        proposer.on_arm_state(state, clock.now)
+        for state in self.rig.arm_states():
+            safety.update_arm_state(state, clock.now)
+            proposer.on_arm_state(state, clock.now)
 
 
 class _Clock:
@@ -193,13 +195,12 @@ class _Loop(Generic[RigT]):
         if now - self._beat_at >= HEARTBEAT_S - 1e-9:
             self._beat_at = now
             self.proposer.send_heartbeat()
+            if runner.robot.deadman_required:     # held down throughout, as whoever stands beside a rig does
+                self.safety.on_deadman(True, now)
         self._infer(now)
         output = self.safety.tick(now)
         for command in output.arms:
-            if command.publish:
-                runner.rig.set_equilibrium_pose(command.pose.position, command.pose.quaternion)
-            if command.gripper is not None:
-                runner.rig.command_gripper(command.gripper)
+            runner.rig.send(command)
         status = output.status
         self.counters = status.counters
         self.result.tick_ms.append(status.tick_cpu_ms)

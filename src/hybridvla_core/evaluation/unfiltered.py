@@ -37,6 +37,9 @@ class Unfiltered:
     def on_heartbeat(self, heartbeat: Heartbeat, now: float) -> None:
         """Nobody listens."""
 
+    def on_deadman(self, pressed: bool, now: float) -> None:
+        """Nobody listens."""
+
     def activate(self, active: bool, now: float) -> Tuple[bool, str]:
         return True, ""
 

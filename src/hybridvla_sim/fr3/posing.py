@@ -13,10 +13,18 @@ def solve_ik(model: mujoco.MjModel, data: mujoco.MjData, index: SceneIndex, posi
 
     Starts from the start joints. Returns False when 0.5 mm and 2 mrad are not reached.
     """
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    return solve_pose(model, data, index, position, np.array([[cos, sin, 0.0], [sin, -cos, 0.0], [0.0, 0.0, -1.0]]), iterations)
+
+
+def solve_pose(model: mujoco.MjModel, data: mujoco.MjData, index: SceneIndex, position: np.ndarray, goal: np.ndarray,
+               iterations: int = 60) -> bool:
+    """Set the arm's joints so that the tool is at `position` (3,) m with the rotation matrix `goal` (3, 3).
+
+    Starts from the start joints. Returns False when 0.5 mm and 2 mrad are not reached.
+    """
     data.qpos[index.arm_qpos] = START_JOINTS
     jacobian_p, jacobian_r = np.zeros((3, model.nv)), np.zeros((3, model.nv))
-    cos, sin = np.cos(yaw), np.sin(yaw)
-    goal = np.array([[cos, sin, 0.0], [sin, -cos, 0.0], [0.0, 0.0, -1.0]])
     for _ in range(iterations):
         mujoco.mj_kinematics(model, data)
         mujoco.mj_comPos(model, data)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, field
-from typing import Callable, Dict, Optional
+from typing import Callable, Dict, Optional, Tuple
 
 import mujoco
 import numpy as np
@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from hybridvla_core.contracts import ArmState, GripperState, Pose
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.safety.status import ArmCommand
 from hybridvla_sim.fr3.impedance import ImpedanceConfig, ImpedanceController
 from hybridvla_sim.fr3.scene import IMAGE_SIZE, START_JOINTS, SceneIndex, build_model, tool_pose
 from hybridvla_sim.monitor import LimitMonitor, MonitorLimits
@@ -97,6 +98,12 @@ class Rig:
             torque = self._return_torque(timestep) if self._returning is not None else self.controller.torque()
             self.data.qfrc_applied[self.index.arm_dofs] = torque
             mujoco.mj_step(self.model, self.data)
+            self.world.passed(timestep)
+
+    @property
+    def broken(self) -> int:
+        """Targets so far that broke a limit."""
+        return self.monitor.violations
 
     # Commands ------------------------------------------------------------------------------------------------------
 
@@ -114,6 +121,13 @@ class Rig:
         if not np.isfinite(opening):
             raise HybridVLAError(f"gripper: the opening {opening} is not a number in [0, 1]")
         self._finger_goal = float(np.clip(opening, 0.0, 1.0)) * MAX_WIDTH / 2
+
+    def send(self, command: ArmCommand) -> None:
+        """Obeys the filter, as the adapter of the real arm would have the controllers do."""
+        if command.publish:
+            self.set_equilibrium_pose(command.pose.position, command.pose.quaternion)
+        if command.gripper is not None:
+            self.command_gripper(command.gripper)
 
     def rest_fingers(self) -> None:
         """The next gripper command starts from where the fingers are."""
@@ -158,6 +172,10 @@ class Rig:
             pose=Pose(position.copy(), Rotation.from_matrix(rotation).as_quat()), gripper=self.opening,
             gripper_state=GripperState.MOVING if moving else GripperState.DONE, robot_mode=2,
             ready=self._returning is None, message="" if self._returning is None else "moving to the start pose")
+
+    def arm_states(self) -> Tuple[ArmState, ...]:
+        """Returns the one arm's state."""
+        return (self.arm_state(),)
 
     @property
     def opening(self) -> float:

@@ -3,16 +3,20 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from typing import Dict, Optional
+from typing import Dict, Optional, Tuple
 
 import mujoco
 import numpy as np
 
+from hybridvla_core.contracts import ArmState, Pose
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_sim.piper.arm import PiperArm
+from hybridvla_core.safety.status import ArmCommand
+from hybridvla_sim.piper.arm import MDEG, MOVE_J, PiperArm
 from hybridvla_sim.piper.monitor import JointMonitor, JointMonitorLimits
 from hybridvla_sim.piper.scene import ARMS, CAMERAS, FLANGE_M, MAX_WIDTH, TIP_M, build_model
 from hybridvla_sim.task import Task
+
+JOINT_NAMES = tuple(f"joint{number}" for number in range(6))
 
 
 class PiperRig:
@@ -23,11 +27,12 @@ class PiperRig:
         limits: What each arm's monitor counts against, by arm.
         width: Of an image, pixels.
         height: Of an image, pixels.
+        start: Joints (6,) rad by arm where `reset` puts them, unless it is told otherwise.
     """
 
     def __init__(self, task: Task[PiperRig], limits: Optional[Dict[str, JointMonitorLimits]] = None, width: int = 320,
-                 height: int = 240) -> None:
-        self.task = task
+                 height: int = 240, start: Optional[Dict[str, np.ndarray]] = None) -> None:
+        self.task, self._start = task, start or {name: np.zeros(6) for name in ARMS}
         self.model = build_model(task.furnish, width, height)
         self.data = mujoco.MjData(self.model)
         self.arms = {name: PiperArm(self.model, self.data, name) for name in ARMS}
@@ -43,8 +48,9 @@ class PiperRig:
         self._debt = 0.0
         self.world = task.world(self)
 
-    def reset(self, rng: np.random.Generator, start: Dict[str, np.ndarray]) -> None:
+    def reset(self, rng: np.random.Generator, start: Optional[Dict[str, np.ndarray]] = None) -> None:
         """Draws a new scene of the task; the arms stand at `start` joints (6,) rad with open grippers."""
+        start = self._start if start is None else start
         mujoco.mj_resetData(self.model, self.data)
         self.world.reset(rng)
         for name, arm in self.arms.items():
@@ -66,7 +72,27 @@ class PiperRig:
             for arm in self.arms.values():
                 arm.step(timestep)
             mujoco.mj_step(self.model, self.data)
+            self.world.passed(timestep)
         self._count_contacts()
+
+    def arm_states(self) -> Tuple[ArmState, ...]:
+        """Returns what each arm's adapter would make of its driver's reports."""
+        states = []
+        for name, arm in self.arms.items():
+            joints = self.data.qpos[arm.index.qpos].copy()
+            states.append(ArmState(
+                name=name, joint_names=JOINT_NAMES, joint_positions=joints, joint_velocities=arm.speeds,
+                pose=Pose(*arm.tool_at(joints, FLANGE_M + TIP_M)), gripper=min(max(arm.gripper * 1e-6 / MAX_WIDTH, 0.0), 1.0)))
+        return tuple(states)
+
+    def send(self, command: ArmCommand) -> None:
+        """Obeys the filter, as the adapter of the real arms would have their driver do: joints, and the gripper's opening."""
+        arm = self.arms[command.name]
+        if command.publish and self.judge(command.name, self.time, command.joint_positions):
+            arm.motion_ctrl(MOVE_J, 100.0)
+            arm.joint_ctrl(np.round(command.joint_positions / MDEG).astype(int).tolist())
+        if command.gripper is not None:
+            arm.gripper_ctrl(int(round(command.gripper * MAX_WIDTH * 1e6)))
 
     def judge(self, name: str, stamp: float, joints: np.ndarray) -> bool:
         """Show a joint command to the arm's monitor. False when it is no command at all."""
@@ -76,6 +102,11 @@ class PiperRig:
             return False
         monitor.command(stamp, joints, *self.arms[name].tool_at(joints, FLANGE_M + TIP_M))
         return True
+
+    @property
+    def broken(self) -> int:
+        """Commands and touches so far that no filter should have let through."""
+        return sum(self.violations.values())
 
     @property
     def violations(self) -> Counter:

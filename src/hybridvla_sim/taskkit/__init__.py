@@ -1,0 +1,1 @@
+"""What tasks share: shapes, phrases, looks, and the moves of their experts."""

@@ -1,0 +1,204 @@
+"""What tasks of the suite share: drawing a scene with its looks, the true state, phrases, who holds what."""
+from __future__ import annotations
+
+import abc
+import copy
+from typing import Any, Dict, Generic, List, Mapping, Optional, Sequence, Tuple, TypeVar
+
+import mujoco
+import numpy as np
+
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_sim.task import EpisodeSpec, Task, World
+from hybridvla_sim.taskkit.looks import HEIGHT_M, PALETTE, SIZES, UNSEEN, UNSEEN_SIZES, VARIATIONS, Looks, apply, snapshot
+from hybridvla_sim.taskkit.phrases import Phrases
+
+RigT = TypeVar("RigT", bound=Any)
+SWITCH_AT_S = 4.0
+SLIP_M = 0.12
+HIDDEN_Z = -0.1           # m, under the table's top
+
+
+class SuiteWorld(World[RigT], Generic[RigT]):
+    """A scene with named bodies, hinges and points.
+
+    Attributes:
+        painted: bodies that take a colour from the palette.
+        resized: bodies that are drawn in different sizes, as one.
+        memory: attributes that belong to the state beside the engine's.
+        ground: height of what things stand on, m: 0, or that of the plinth in the variation `height`.
+        scale: of the resized bodies in this scene.
+    """
+
+    painted: Tuple[str, ...] = ()
+    resized: Tuple[str, ...] = ()
+    memory: Tuple[str, ...] = ()
+
+    def __init__(self, rig: RigT) -> None:
+        super().__init__(rig)
+        self.model: mujoco.MjModel = rig.model
+        self.data: mujoco.MjData = rig.data
+        self.looks = Looks(self.model)
+        self.ground, self.scale = 0.0, 1.0
+        self.loose = [self.model.joint(index).name for index in range(self.model.njnt)
+                      if self.model.jnt_type[index] == mujoco.mjtJoint.mjJNT_FREE]
+        self._rest: Dict[str, np.ndarray] = {}
+
+    @property
+    def phrases(self) -> Phrases:
+        """What can be asked for."""
+        found: Phrases = self.rig.task.phrases
+        return found
+
+    # The contract -------------------------------------------------------------------------------------------------
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Draws colours, sizes and poses, with the task's variation."""
+        variation = self.rig.task.variation
+        self.looks.restore()
+        palette = UNSEEN if variation == "object" else PALETTE
+        for body, number in zip(self.painted, rng.permutation(len(palette))):
+            self.looks.paint(body, np.asarray(palette[number]) * rng.uniform(0.92, 1.06))
+        self.scale = float(rng.uniform(*(UNSEEN_SIZES if variation == "object" else SIZES)))
+        for body in self.resized:
+            self.looks.resize(body, self.scale)
+        if variation:
+            self.looks.unusual(variation, rng)
+        self.ground = HEIGHT_M if variation == "height" else 0.0
+        self.model.body_pos[self.model.body("plinth").id, 2] = self.ground or HIDDEN_Z
+        self.data.qvel[:] = 0.0
+        self.place(rng)
+        self._rest = {name: self.data.joint(name).qpos.copy() for name in self.loose}
+        mujoco.mj_forward(self.model, self.data)
+
+    def success(self, instruction: str) -> bool:
+        """Tells whether what a sentence asks for is done."""
+        return bool(self.done(self.phrases.goal(instruction)))
+
+    def copy_state(self, other: World[RigT]) -> None:
+        """Takes over colours, sizes and what stands where."""
+        apply(self.model, snapshot(other.rig.model))
+
+    def report(self) -> Dict[str, Any]:
+        """Returns where things are, m, how far hinges are open, rad, and what each sentence makes of it."""
+        things = {name: self.where(name).tolist() for name in self.phrases.things}
+        return {"things": things, "hinges": {name: self.angle(name) for name in self.hinges()},
+                "done": {goal: bool(self.done(goal)) for goal in self.phrases.goals}}
+
+    # A task's own -------------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def place(self, rng: np.random.Generator) -> None:
+        """Draws where things are and puts them there, at rest."""
+
+    @abc.abstractmethod
+    def done(self, goal: str) -> bool:
+        """Tells whether a goal of the phrases is reached."""
+
+    # Putting and asking -------------------------------------------------------------------------------------------
+
+    def stand(self, body: str, xy: Sequence[float], yaw: float, z: float = 0.0) -> None:
+        """Puts a body that stands still at a place (2,) m, turned by yaw rad, z m above what things stand on."""
+        number = self.model.body(body).id
+        self.model.body_pos[number] = (xy[0], xy[1], self.ground + z)
+        self.model.body_quat[number] = (np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2))
+
+    def lay(self, name: str, xy: Sequence[float], z: float, yaw: float = 0.0) -> None:
+        """Puts a loose body at rest at a place (2,) m, z m above what things stand on, turned by yaw rad."""
+        self.data.joint(name).qpos[:] = (xy[0], xy[1], self.ground + z, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2))
+
+    def open(self, hinge: str, angle: float) -> None:
+        """Opens a hinge, rad."""
+        self.data.joint(hinge).qpos[0] = angle
+
+    def angle(self, hinge: str) -> float:
+        """Returns how far a hinge is open, rad."""
+        return float(self.data.joint(hinge).qpos[0])
+
+    def hinges(self) -> List[str]:
+        """Returns the names of the hinges that are no arm's."""
+        return [self.model.joint(index).name for index in range(self.model.njnt)
+                if self.model.joint(index).name == self.model.body(self.model.jnt_bodyid[index]).name
+                and self.model.jnt_type[index] == mujoco.mjtJoint.mjJNT_HINGE]
+
+    def point(self, site: str) -> np.ndarray:
+        """Returns where a marked point is, (3,) m in the shared frame."""
+        found: np.ndarray = self.data.site(site).xpos.copy()
+        return found
+
+    def axes(self, body: str) -> np.ndarray:
+        """Returns the rotation matrix (3, 3) of a body."""
+        found: np.ndarray = self.data.body(body).xmat.reshape(3, 3).copy()
+        return found
+
+    def heading(self, body: str) -> float:
+        """Returns the turn of a body about the vertical, rad."""
+        axes = self.axes(body)
+        return float(np.arctan2(axes[1, 0], axes[0, 0]))
+
+    def inside(self, position: np.ndarray, body: str, low: Sequence[float], high: Sequence[float]) -> bool:
+        """Tells whether a position lies between two corners (3,) m in a body's frame."""
+        local = self.axes(body).T @ (position - self.data.body(body).xpos)
+        return bool((local > np.asarray(low)).all() and (local < np.asarray(high)).all())
+
+    def where(self, thing: str) -> np.ndarray:
+        """Returns where a thing of the phrases is, (3,) m in the shared frame."""
+        found = self.phrases.things[thing]
+        if found.site:
+            return self.point(found.site)
+        position: np.ndarray = self.data.body(found.body).xpos.copy()
+        return position
+
+    def nearest_loose(self, position: np.ndarray, reach: float) -> Optional[str]:
+        """Returns the loose body that has a shape within reach of a position, m; None where there is none."""
+        best, name = reach, None
+        for joint in self.loose:
+            geoms = np.flatnonzero(self.model.geom_bodyid == self.model.body(joint).id)
+            distance = float(np.linalg.norm(self.data.geom_xpos[geoms] - position, axis=1).min())
+            if distance < best:
+                best, name = distance, joint
+        return name
+
+    def slip(self, name: str) -> None:
+        """Lays a loose body back on the table as it stood at first, `SLIP_M` nearer to the base than it is."""
+        joint, rest = self.data.joint(name), self._rest[name]
+        joint.qpos[:] = (joint.qpos[0] - SLIP_M, joint.qpos[1], rest[2], *rest[3:])
+        joint.qvel[:] = 0.0
+
+
+TaskT = TypeVar("TaskT", bound="SuiteTask")
+
+
+class SuiteTask(Task[RigT], Generic[RigT]):
+    """A task of the suite: phrases, furniture, a world.
+
+    Attributes:
+        phrases: what can be asked for.
+    """
+
+    phrases: Phrases
+
+    def instructions(self) -> Tuple[str, ...]:
+        """Returns every sentence, goal by goal."""
+        return self.phrases.sentences()
+
+    def draw(self, seed: int, episodes: int, switched: bool) -> List[EpisodeSpec]:
+        """Draws scenes and sentences; a switch asks for another goal, where the task has more than one."""
+        goals: Mapping[str, Tuple[str, ...]] = self.phrases.goals
+        if switched and len(goals) < 2:
+            self.refuse_switch()
+        specs = []
+        for number in range(seed, seed + episodes):
+            rng = np.random.default_rng([number, 7])
+            order = [list(goals)[index] for index in rng.permutation(len(goals))]
+            said = [goals[goal][int(rng.integers(len(goals[goal])))] for goal in order[:2]]
+            specs.append(EpisodeSpec(number, said[0], SWITCH_AT_S, said[1]) if switched else EpisodeSpec(number, said[0]))
+        return specs
+
+    def varied(self: TaskT, variation: str) -> TaskT:
+        """Returns the task with a variation: an unseen object, background, height, or light."""
+        if variation not in VARIATIONS:
+            raise HybridVLAError(f"task {self.name!r} has no variation {variation!r}; use one of {', '.join(VARIATIONS)}")
+        found = copy.copy(self)
+        found.variation = variation
+        return found

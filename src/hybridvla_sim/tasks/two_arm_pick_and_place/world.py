@@ -1,0 +1,71 @@
+"""Two-arm pick and place: where things lie, when it is done, what the expert does."""
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from typing import Mapping
+
+import numpy as np
+
+from hybridvla_sim.piper.rig import PiperRig
+from hybridvla_sim.piper.scene import ARMS
+from hybridvla_sim.taskkit.dual import DualArmTask, DualArmWorld, Hands, width_of
+from hybridvla_sim.taskkit.moves import Grip, Keyframe, Tool, carry, fetch, holds, retreat
+from hybridvla_sim.tasks.two_arm_pick_and_place.task import BLOCK, PHRASES, build
+
+NEAR_PLATE, TRAVEL, SIDE = 0.03, 0.15, {"right": -1.0, "left": 1.0}
+GRIP_UP = 0.006                  # m above the block's middle: the hand keeps clear of the table
+
+
+class PickWorld(DualArmWorld):
+    """A block and a plate for each hand."""
+
+    painted = ("block_right", "block_left", "plate_right", "plate_left")
+
+    def place(self, rng: np.random.Generator) -> None:
+        """Puts a block near each arm, turned as it comes, and a plate beyond it."""
+        for arm in ARMS:
+            side = SIDE[arm]
+            self.lay(f"block_{arm}", (rng.uniform(0.24, 0.30), side * rng.uniform(0.17, 0.32)), BLOCK[2], rng.uniform(-0.6, 0.6))
+            self.stand(f"plate_{arm}", (rng.uniform(0.38, 0.43), side * rng.uniform(0.16, 0.26)), 0.0)
+
+    def on_plate(self, arm: str) -> bool:
+        """Tells whether the block of an arm lies flat on its plate."""
+        block, plate = self.data.body(f"block_{arm}").xpos, self.data.body(f"plate_{arm}").xpos
+        return bool(np.linalg.norm((block - plate)[:2]) < NEAR_PLATE and block[2] - self.ground < BLOCK[2] + 0.01)
+
+    def done(self, goal: str) -> bool:
+        """Both blocks lie on their plates, let go."""
+        return all(self.on_plate(arm) for arm in ARMS) and self.free()
+
+    def next(self, tools: Mapping[str, Tool], goal: str) -> Hands:
+        """Lets each hand do its part."""
+        return {arm: self.one(arm, tools[arm]) for arm in ARMS}
+
+    def one(self, arm: str, tool: Tool) -> Keyframe:
+        """Takes the block across its narrow side, lays it on the plate."""
+        block, plate = self.data.body(f"block_{arm}").xpos.copy(), self.data.body(f"plate_{arm}").xpos
+        grip = Grip(block + [0.0, 0.0, GRIP_UP], self.heading(f"block_{arm}"), width_of(2 * BLOCK[1]), hover=0.08)
+        if holds(tool, grip):
+            place = np.array([plate[0], plate[1], self.ground + BLOCK[2] + 0.003 + (tool.position - block)[2]])
+            return carry(tool, place, 0.0, TRAVEL + self.ground, period=np.pi)
+        if self.on_plate(arm):
+            return retreat(tool, TRAVEL)
+        return fetch(tool, grip)
+
+
+class PickTask(DualArmTask):
+    """Lay both blocks on their plates."""
+
+    name = "two_arm_pick_and_place"
+    phrases = PHRASES
+
+    def build(self, root: ET.Element) -> None:
+        """Adds blocks and plates."""
+        build(root)
+
+    def world(self, rig: PiperRig) -> PickWorld:
+        """Finds blocks and plates."""
+        return PickWorld(rig)
+
+
+TASK = PickTask()
