@@ -55,7 +55,8 @@ def test_the_expert_does_it_through_the_filter(name):
     assert not any(key.startswith("rejected") for key in result["counters"])
 
 
-@pytest.mark.parametrize("name, late", [("hold_and_wipe", False), ("lift_ball_and_place", True), ("two_arm_pick_and_place", False)])
+@pytest.mark.parametrize("name, late", [("hold_and_wipe", False), ("lift_ball_and_place", True),
+                                        ("two_arm_pick_and_place", False)])
 def test_it_fails_when_the_left_arm_is_late_or_stays(name, late):
     result, _ = run(name, LeftArm(late), 9)
     assert not result["success"]

@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ET
 from hybridvla_sim.taskkit.phrases import Phrases, Thing
 from hybridvla_sim.taskkit.shapes import GRIPPY, box, fixed, loose, mark, worldbody
 
-#: Half edges of the phone; the trough of the base is a little wider, so that a phone across it lies on the rails. m.
-PHONE, TROUGH, RAIL, BASE_Z = (0.062, 0.026, 0.011), 0.033, 0.012, 0.02
+#: Half edges of the phone; the groove of the base is a little wider, so that a phone across it lies on the rails. m.
+PHONE, GROOVE, RAIL, BASE_Z = (0.062, 0.026, 0.011), 0.033, 0.012, 0.02
 PHRASES = Phrases("phone_on_base", {"base": (
     "put the phone on the base", "put the phone on the charging base", "place the phone on its base", "hang up the phone",
     "grasp the phone and put it on the base", "set the phone down on the stand")}, {
@@ -19,7 +19,7 @@ def build(root: ET.Element) -> None:
     base = fixed(worldbody(root), "phone_base")
     box(base, (0.055, 0.05, BASE_Z / 2), (0.0, 0.0, BASE_Z / 2))
     for sign in (1, -1):
-        box(base, (0.055, 0.004, RAIL / 2), (0.0, sign * (TROUGH + 0.004), BASE_Z + RAIL / 2), (0.75, 0.75, 0.75))
+        box(base, (0.055, 0.004, RAIL / 2), (0.0, sign * (GROOVE + 0.004), BASE_Z + RAIL / 2), (0.75, 0.75, 0.75))
     mark(base, "cradle", (0.0, 0.0, BASE_Z))
     phone = loose(root, "phone")
     box(phone, PHONE, mass=0.08, **GRIPPY)
