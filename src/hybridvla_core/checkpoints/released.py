@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Dict, Mapping, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Mapping, Tuple
 
 import torch
 
@@ -14,6 +14,9 @@ from hybridvla_core.configuration import read_mapping
 from hybridvla_core.errors import CheckpointError
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.vision import MODULE_NAMES
+
+if TYPE_CHECKING:
+    from hybridvla_core.model.hybridvla import HybridVLA
 
 #: Released module -> prefix in our model; `llm_backbone` already says `llm.`.
 BASE_PREFIXES = {"vision_backbone": "vision_backbone.", "llm_backbone": "", "projector": "projector."}
@@ -81,7 +84,7 @@ def check_names(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torc
 
 
 def load_released(run: Path, dims_file: Path, views: int = 1, chunk: int = 1, final_norm: str = "variance"
-                  ) -> Tuple[torch.nn.Module, Dict[str, Any]]:
+                  ) -> Tuple[HybridVLA, Dict[str, Any]]:
     """A released run as our float32 model in eval mode, with its `dataset_statistics.json`."""
     from hybridvla_core.checkpoints.dims import config_from_dims
     from hybridvla_core.model.hybridvla import HybridVLA

@@ -85,8 +85,8 @@ def write_shard(path: Path, tensors: Mapping[str, torch.Tensor], dtype: Optional
                     where = "it holds" if not all_finite(piece) else f"as {stored_type(tensor, dtype)} it would hold"
                     raise CheckpointError(f"{name}: {where} values that are not finite; the source is damaged, or needs "
                                           "a wider --dtype")
-                block = memoryview(converted.contiguous().view(torch.uint8).numpy())
-                out.write(block)
-                digest.update(block)
-                progress(len(block))
+                values = converted.contiguous().view(torch.uint8).numpy()
+                out.write(values.data)
+                digest.update(values.data)
+                progress(values.nbytes)
     return digest.hexdigest(), 8 + len(text) + offset

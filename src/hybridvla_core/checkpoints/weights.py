@@ -53,7 +53,9 @@ class Weights:
     """All tensors of a folder's safetensors files, by name; values stay on disk until they are read."""
 
     def __init__(self, folder: Path, files: List[str]) -> None:
-        self.folder, self._archives, self._where = folder, [], {}
+        self.folder = folder
+        self._archives: List[safe_open] = []
+        self._where: Dict[str, Tuple[safe_open, str]] = {}
         for name in files:
             try:
                 archive = safe_open(str(folder / name), framework="pt")

@@ -8,7 +8,7 @@ inference. The parameters keep their names and become views of the joined matrix
 """
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Union
+from typing import Any, Dict, List, Optional, Union
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,9 @@ from hybridvla_core.model.config import DecoderConfig
 from hybridvla_core.model.few_rows import linear
 from hybridvla_core.model.joined import Joinable
 from hybridvla_core.model.layers import KVCache, LastRows, RMSNorm, Rotary, causal_bias, mask_bias
+
+#: Layer -> its attention logits (B, heads, S, T); None before a pass.
+Probe = Dict[int, Optional[torch.Tensor]]
 
 
 class Attention(Joinable):
@@ -35,7 +38,9 @@ class Attention(Joinable):
         self.v_proj = nn.Linear(config.hidden, config.kv_heads * config.head_dim, bias=bias)
         self.add_module(output, nn.Linear(width, config.hidden, bias=bias))
 
-    def forward(self, x, rotary, bias, cache, layer, write_at, probe, last=None):
+    def forward(self, x: torch.Tensor, rotary: Rotary, bias: Optional[torch.Tensor], cache: Optional[KVCache], layer: int,
+                write_at: Union[torch.Tensor, slice, None], probe: Optional[Probe], last: Optional[LastRows] = None
+                ) -> torch.Tensor:
         batch, length, _ = x.shape
         heads, kv_heads, dim = self.config.heads, self.config.kv_heads, self.config.head_dim
         split = self.project(x).view(batch, length, heads + 2 * kv_heads, dim).transpose(1, 2)
@@ -58,7 +63,8 @@ class Attention(Joinable):
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=bias is None)
         return linear(getattr(self, self.output), mixed.transpose(1, 2).reshape(batch, length, heads * dim))
 
-    def _explicit(self, query, key, value, bias, layer, probe):
+    def _explicit(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: Optional[torch.Tensor], layer: int,
+                  probe: Optional[Probe]) -> torch.Tensor:
         """With the logits at hand; at small sizes on a CPU also the faster one to train."""
         scores = query @ key.transpose(-1, -2) * self.config.head_dim ** -0.5
         scores = scores + (causal_bias(query.shape[2], query) if bias is None else bias)
@@ -105,7 +111,7 @@ class LlamaBlock(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden, config.norm_eps)
         self.mlp = GatedMlp(config)
 
-    def forward(self, x, *attention, last=None):
+    def forward(self, x: torch.Tensor, *attention: Any, last: Optional[LastRows] = None) -> torch.Tensor:
         mixed = self.self_attn(self.input_layernorm(x), *attention, last=last)
         x = mixed + (x if last is None else x[:, -last.count:])
         return x + self.mlp(self.post_attention_layernorm(x))
@@ -120,7 +126,7 @@ class PhiBlock(nn.Module):
         self.self_attn = Attention(config, bias=True, output="dense")
         self.mlp = PlainMlp(config)
 
-    def forward(self, x, *attention, last=None):
+    def forward(self, x: torch.Tensor, *attention: Any, last: Optional[LastRows] = None) -> torch.Tensor:
         normed = self.input_layernorm(x)
         mixed = self.self_attn(normed, *attention, last=last)
         if last is not None:
@@ -155,7 +161,7 @@ class Decoder(nn.Module):
 
     def forward(self, embeddings: torch.Tensor, positions: torch.Tensor, mask: Optional[torch.Tensor] = None,
                 cache: Optional[KVCache] = None, write_at: Optional[torch.Tensor] = None,
-                attention_probe: Optional[Dict[int, torch.Tensor]] = None,
+                attention_probe: Optional[Probe] = None,
                 record: Optional[List[torch.Tensor]] = None) -> torch.Tensor:
         """One pass.
 
@@ -169,7 +175,7 @@ class Decoder(nn.Module):
         length = embeddings.shape[1]
         if cache is not None and write_at is None:
             raise ValueError("a cache needs write_at, the slots of the new keys")
-        if mask is None and cache is not None:
+        if mask is None and cache is not None and write_at is not None:
             total = int(write_at[-1]) + 1
             mask = torch.arange(total, device=embeddings.device)[None, :] <= write_at[:, None]
         bias = causal_bias(length, embeddings) if mask is None else mask_bias(mask, embeddings.dtype)
@@ -178,7 +184,7 @@ class Decoder(nn.Module):
 
     def run(self, embeddings: torch.Tensor, rotary: Rotary, bias: Optional[torch.Tensor],
             cache: Optional[KVCache] = None, write_at: Union[torch.Tensor, slice, None] = None,
-            attention_probe: Optional[Dict[int, torch.Tensor]] = None,
+            attention_probe: Optional[Probe] = None,
             record: Optional[List[torch.Tensor]] = None, last: Optional[LastRows] = None) -> torch.Tensor:
         """The same pass with everything prepared, which neither allocates masks nor asks the device for a number.
 

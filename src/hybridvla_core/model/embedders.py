@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from typing import Sequence
+from typing import List, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +51,7 @@ class TimestepEmbedder(nn.Module):
 
     def forward(self, timestep: torch.Tensor) -> torch.Tensor:
         """(N,) -> (N, H)."""
-        return self.mlp(timestep_features(timestep).to(self.mlp[0].weight.dtype))
+        return self.mlp(timestep_features(timestep).to(next(self.mlp.parameters()).dtype))
 
 
 class FinalNorm(nn.Module):
@@ -86,7 +86,7 @@ class Projector(nn.Module):
 
     def __init__(self, inputs: int, widths: Sequence[int]) -> None:
         super().__init__()
-        layers = []
+        layers: List[nn.Module] = []
         for index, width in enumerate(widths):
             layers += [nn.GELU()] if index else []
             layers.append(nn.Linear(inputs, width))

@@ -35,7 +35,7 @@ class Joinable(nn.Module):
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Joinable:
         object.__setattr__(self, "whole", None)
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call,no-any-return]
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
         """The layers' outputs side by side."""

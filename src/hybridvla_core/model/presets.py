@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Callable, Dict, Tuple
+from typing import Any, Callable, Dict, Tuple
 
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.model.config import DecoderConfig, ModelConfig, SequenceConfig, TowerConfig
@@ -73,7 +73,7 @@ PRESETS: Dict[str, Callable[[], ModelConfig]] = {
     "hybridvla-7b": hybridvla_7b, "hybridvla-2.7b": hybridvla_2_7b, "small-100m": small_100m, "tiny": tiny}
 
 
-def preset(name: str, **changes) -> ModelConfig:
+def preset(name: str, **changes: Any) -> ModelConfig:
     """A preset by name, with fields changed (`views=3`, `action_dim=14`, `chunk=4`, ...)."""
     if name not in PRESETS:
         raise ConfigurationError(f"no preset {name!r}; use one of {', '.join(PRESETS)}")

@@ -2,15 +2,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Tuple
+from typing import TYPE_CHECKING, Tuple, TypeVar
 
 import numpy as np
 
 from hybridvla_core.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    import torch
+
 STEPS = 100
 #: Which timesteps DDIM visits: `released`, or as many as asked for, spread evenly (what 30 steps need).
 SPACINGS = ("released", "even")
+
+#: The arithmetic is the same for both.
+ArrayT = TypeVar("ArrayT", np.ndarray, "torch.Tensor")
 
 
 def squared_cosine_betas(steps: int = STEPS, largest: float = 0.999) -> np.ndarray:
@@ -46,7 +52,7 @@ class DiffusionSchedule:
         self.posterior_mean_coef1 = self.betas * np.sqrt(self.alphas_cumprod_prev) / right
         self.posterior_mean_coef2 = left * np.sqrt(1.0 - self.betas) / right
 
-    def ancestral_step(self, step: int, x, eps, noise):
+    def ancestral_step(self, step: int, x: ArrayT, eps: ArrayT, noise: ArrayT) -> ArrayT:
         """One DDPM step with the fixed small variance (Ho et al. 2020, algorithm 2); no noise at step 0."""
         abar = float(self.alphas_cumprod[step])
         x0 = x * abar ** -0.5 - eps * (1.0 / abar - 1.0) ** 0.5
@@ -102,7 +108,7 @@ class SpacedSchedule:
     def __len__(self) -> int:
         return len(self.timesteps)
 
-    def step(self, index: int, x, eps):
+    def step(self, index: int, x: ArrayT, eps: ArrayT) -> Tuple[ArrayT, ArrayT]:
         """One DDIM step, eta = 0, x0 not clipped: returns (predicted x0, x at the previous timestep)."""
         abar, previous = float(self.alphas_cumprod[index]), float(self.alphas_cumprod_prev[index])
         x0 = x * abar ** -0.5 - eps * (1.0 / abar - 1.0) ** 0.5

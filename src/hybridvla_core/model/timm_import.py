@@ -9,13 +9,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
 _LIBRARY = None
 
 
-def vision_transformer():
+def vision_transformer() -> ModuleType:
     """The module `timm.models.vision_transformer`, imported with the schemas in place."""
     global _LIBRARY
     if _LIBRARY is None and not _has_operator() and not _compiled_part_loads():

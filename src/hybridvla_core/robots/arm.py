@@ -143,5 +143,5 @@ def _check_pose(where: str, position: Vector, quaternion: Vector) -> None:
     require(len(position) == 3 and all(math.isfinite(x) for x in position), f"{where}: position_m needs three numbers")
     for value in position:
         in_range(f"{where}: position_m", value, -FARTHEST_M, FARTHEST_M)
-    require(len(quaternion) == 4 and abs(np.linalg.norm(quaternion) - 1.0) < 1e-6,
+    require(len(quaternion) == 4 and abs(float(np.linalg.norm(quaternion)) - 1.0) < 1e-6,
             f"{where}: quaternion_xyzw must be a unit quaternion of four numbers")

@@ -128,8 +128,9 @@ class RobotConfig:
                 f"driver {self.driver} needs a section agilex")
         require((self.franka is not None) == (self.driver == "franka_ros"),
                 "driver franka_ros, and no other, needs a section franka")
-        for arm in self.arms if self.franka is not None else ():
-            self.franka.check_arm(arm)
+        if self.franka is not None:
+            for arm in self.arms:
+                self.franka.check_arm(arm)
         require(self.door == DRIVER_DOORS.get(self.driver, self.door),
                 f"driver {self.driver} is commanded through door {DRIVER_DOORS.get(self.driver)}")
         require(self.watchdogs.clock_gap_s > 2.0 / self.tick_hz, "watchdogs: clock_gap_s must exceed two ticks")

@@ -93,7 +93,7 @@ def status_sentence(state: State, reasons: Reason, detail: str) -> str:
 
 def flag_names(reasons: Reason) -> str:
     """PROPOSAL_STALE|DEADMAN"""
-    return "|".join(flag.name for flag in Reason if flag and reasons & flag)
+    return "|".join(str(flag.name) for flag in Reason if flag and reasons & flag)
 
 
 #: Why arms stand still before a target that they were given.

@@ -97,7 +97,7 @@ class Trainer:
                 if not torch.isfinite(total):
                     raise self._diverged("loss", terms)
                 optimizer.zero_grad(set_to_none=True)
-                total.backward()  # type: ignore[no-untyped-call]
+                total.backward()
                 if not torch.isfinite(nn.utils.clip_grad_norm_(parameters, self.config.gradient_clip)):
                     raise self._diverged("gradient", terms)
                 optimizer.step()

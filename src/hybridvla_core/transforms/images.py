@@ -1,7 +1,7 @@
 """Camera images to pixels, exactly as in training: PIL bicubic on uint8 (docs/fidelity.md)."""
 from __future__ import annotations
 
-from typing import Dict, Sequence, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -10,6 +10,8 @@ from PIL import Image
 from hybridvla_core.errors import ConfigurationError, ObservationError
 from hybridvla_core.model.config import TowerConfig
 
+#: What pictures of one image differ in: the size, and under letterbox the mean.
+Key = Tuple[int, Optional[Tuple[float, ...]]]
 STRATEGIES = ("resize-naive", "letterbox", "resize-crop")
 
 
@@ -47,10 +49,10 @@ def _resize(picture: Image.Image, width: int, height: int) -> Image.Image:
     before_width, before_height = picture.size
     shrink_first = width > before_width and height < before_height
     between = (before_width, height) if shrink_first else (width, before_height)
-    return picture.resize(between, Image.BICUBIC).resize((width, height), Image.BICUBIC)
+    return picture.resize(between, Image.Resampling.BICUBIC).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _pad_to_square(picture: Image.Image, colour) -> Image.Image:
+def _pad_to_square(picture: Image.Image, colour: Tuple[int, ...]) -> Image.Image:
     width, height = picture.size
     side = max(width, height)
     canvas = Image.new("RGB", (side + (side - width) % 2, side + (side - height) % 2), colour)
@@ -109,17 +111,17 @@ class PreparedImage:
         self.fitted = {key: fit(image, size, strategy, mean) for key, size, mean in _sizes(towers, strategy)}
 
 
-def _sizes(towers: Sequence[TowerConfig], strategy: str):
+def _sizes(towers: Sequence[TowerConfig], strategy: str) -> List[Tuple[Key, int, Tuple[float, ...]]]:
     """(key, size, mean) of every different picture; towers that resize alike share one, as only letterbox depends on the
     tower's mean."""
-    found = {}
+    found: Dict[Key, Tuple[Key, int, Tuple[float, ...]]] = {}
     for tower in towers:
         key = picture_key(tower, strategy)
         found.setdefault(key, (key, tower.image_size, tower.mean))
     return list(found.values())
 
 
-def picture_key(tower: TowerConfig, strategy: str) -> tuple:
+def picture_key(tower: TowerConfig, strategy: str) -> Key:
     """Towers with the same key see the same fitted picture."""
     return (tower.image_size, tower.mean if strategy == "letterbox" else None)
 

@@ -30,6 +30,8 @@ class PromptEncoder:
         """Ids of the prompt without BOS; raises ObservationError for an instruction that says nothing."""
         if not instruction.replace("<image>", "").strip():
             raise ObservationError("the instruction is empty; say what the robot should do")
+        if self.tokenizer is None:
+            raise TypeError("an encoder without a tokenizer only builds prompts")
         ids = self.tokenizer.encode(self.prompt(instruction), add_special_tokens=False).ids
         unknown = self.tokenizer.token_to_id("<unk>")
         if unknown is not None and ids and all(i == unknown for i in ids):

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Dict, List, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from hybridvla_core.policy.inference.plain import PlainDecoding, Prefix
 from hybridvla_core.transforms.images import to_pixels
 from hybridvla_core.transforms.normalise import Normaliser
 from hybridvla_core.transforms.prompt import PromptEncoder
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 VIEWS = ("front_image", "wrist_image", "wrist_left_image")
 #: Recorded for documentation: the released cached branch is wrong for chunks, bfloat16 is informational.
@@ -149,7 +152,7 @@ class CaseCheck:
         compare("DDIM sample", sample[0], archive["diff/normalized_sample"], FINE)
         compare("diffusion action", self._physical(sample[0]), archive["diff/actions"], FINE)
 
-    def _physical(self, normalised) -> np.ndarray:
+    def _physical(self, normalised: ArrayLike) -> np.ndarray:
         return self.normaliser.action.unnormalise(np.asarray(normalised, dtype=np.float64), self.grippers)
 
     def _probes(self, prefix: Prefix, patches: torch.Tensor, text: torch.Tensor) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Set, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Sequence, Set, Tuple
 
 import numpy as np
 
 from hybridvla_core.errors import HybridVLAError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 #: Suggested tolerances for float32 (README beside the fixtures).
 EXACT, FINE, COARSE = 0.0, 1e-4, 1e-3
@@ -81,7 +84,7 @@ class Table:
         self.notes: List[str] = []
         self.reports: Dict[str, Any] = {}
 
-    def compare(self, quantity: str, actual, expected, tolerance: float) -> None:
+    def compare(self, quantity: str, actual: ArrayLike, expected: ArrayLike, tolerance: float) -> None:
         """Largest absolute difference; other shapes, or NaN on one side only, count as infinitely far."""
         actual, expected = np.asarray(actual), np.asarray(expected)
         if actual.shape != expected.shape:
@@ -107,7 +110,7 @@ class Table:
                 self.uncompared.append(f"{archive.path.name}: {name} is {array.dtype} {array.shape}, described as {dtype} "
                                        f"{tuple(shape)}")
 
-    def leave(self, archive: Archive, informational=()) -> None:
+    def leave(self, archive: Archive, informational: Sequence[str] = ()) -> None:
         """Note what the archive holds that nothing was compared with; names that fit `informational` are excused."""
         self.uncompared += [f"{archive.path.name}: {name}" for name in archive.unread()
                             if not any(re.fullmatch(pattern, name) for pattern in informational)]

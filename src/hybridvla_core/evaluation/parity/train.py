@@ -1,7 +1,7 @@
 """Training fixtures: one collated batch through the released sequence, its losses and gradients."""
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ class TrainCheck:
             features = self.model.vision_features(self._pixels(views, description))
         return self.model.project(features)
 
-    def _text(self, views: str, repeat: int = 1):
+    def _text(self, views: str, repeat: int = 1) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         archive = self.archive
         ids, mask = (torch.from_numpy(archive[f"{views}/{name}"]).repeat(repeat, 1)
                      for name in ("input_ids", "attention_mask"))
@@ -72,7 +72,8 @@ class TrainCheck:
             self.table.compare("action labels", actions, ours, EXACT)
         return labels
 
-    def _fuse(self, patches, ids, mask, inserted):
+    def _fuse(self, patches: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, inserted: Optional[torch.Tensor]
+              ) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor, List[int]]:
         """BOS, patches, text up to BOD, inserted embeddings, the rest; with its attention mask and where text went."""
         embedded = self.model.embed_tokens(ids)
         sequence = self.model.config.sequence
@@ -98,8 +99,8 @@ class TrainCheck:
 
     def _stage(self, stage: str, description: Mapping[str, Any]) -> None:
         archive, compare = self.archive, self.table.compare
-        views, kind, repeat = stage.split("/")
-        repeat = int(repeat[1:])
+        views, kind, repeated = stage.split("/")
+        repeat = int(repeated[1:])
         self.model.zero_grad(set_to_none=True)
         patches = self._patches(views, description, frozen=kind == "finetune").repeat(repeat, 1, 1)
         ids, labels, mask = self._text(views, repeat)
@@ -129,7 +130,7 @@ class TrainCheck:
         self._gradients(stage)
         self._gradient_norms(description.get(f"{stage}/grad_l2_norm_per_module", {}))
 
-    def _cross_entropy(self, stage: str, hidden, labels, places) -> torch.Tensor:
+    def _cross_entropy(self, stage: str, hidden: torch.Tensor, labels: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         archive, compare = self.archive, self.table.compare
         rows, columns = (labels != IGNORED).nonzero(as_tuple=True)
         at = places[rows, columns]

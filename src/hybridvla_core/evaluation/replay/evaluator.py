@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import itertools
 from concurrent.futures import BrokenExecutor, Future
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, List, Optional, Protocol, Sequence, Tuple, runtime_checkable
 
 import numpy as np
 
@@ -20,8 +20,26 @@ from hybridvla_core.policy.interface import BatchPolicy
 from hybridvla_core.policy.proposing.proposals import make_proposal
 from hybridvla_core.robots.config import RobotConfig
 
+if TYPE_CHECKING:
+    from hybridvla_core.checkpoints.config import CheckpointConfig
+    from hybridvla_core.transforms.normalise import Normaliser
+
 MOST_WAITING = 64        # filter jobs under way; more would let memory grow with the recording
 STATE_SLACK = 0.02       # of a channel's range: a state this far outside still counts as inside
+
+
+
+@runtime_checkable
+class ModelPolicy(Protocol):
+    """What a policy with a checkpoint says besides; scripted and recorded ones do not."""
+
+    @property
+    def config(self) -> CheckpointConfig:
+        """The checkpoint's own configuration."""
+
+    @property
+    def normaliser(self) -> Normaliser:
+        """Between its numbers and physical units."""
 
 
 class Evaluator:
@@ -40,8 +58,9 @@ class Evaluator:
         self._waiting: List[Tuple[Row, Future]] = []
         self._last_full: Optional[Proposal] = None
         self._full_at = -np.inf
-        self._recording, self._finder = -1, None
-        self._window = getattr(policy, "config", None) and policy.config.ensemble.confidence_window_bins
+        self._recording = -1
+        self._finder: Optional[TruthFinder] = None
+        self._model: Optional[ModelPolicy] = policy if isinstance(policy, ModelPolicy) else None
         self._order = [config.convention.arms.index(arm.name) for arm in robot.arms]
 
     def begin(self, recording: int, finder: TruthFinder) -> None:
@@ -78,6 +97,7 @@ class Evaluator:
         proposal = make_proposal(self.config, self.policy, frame.inference, prediction, 1, len(self.rows) + 1, 0.0)
         arms = len(self.config.convention.arms)
         observation = frame.inference.observation
+        assert self._finder is not None, "begin comes first"
         truth, why = self._finder.find(frame.inference.stamp)
         row = Row(len(self.rows), self._recording, frame.time, observation.stamp_ns, observation.instruction, frame.kind,
                   tuple(pose for pose, _ in frame.inference.bases), proposal.targets[:arms], truth, why,
@@ -103,21 +123,21 @@ class Evaluator:
 
     def _hits(self, row: Row, truth: Truth, prediction: Prediction) -> Optional[np.ndarray]:
         """(A,) whether the recorded value lies in the decoded bin or within the checkpoint's confidence window of it."""
-        if prediction.token_confidence is None or prediction.autoregressive is None or self._window is None:
+        if prediction.token_confidence is None or prediction.autoregressive is None or self._model is None:
             return None
         from hybridvla_core.transforms.conventions import target_to_action
 
-        convention, scale = self.config.convention, self.policy.normaliser.action
+        convention, scale = self.config.convention, self._model.normaliser.action
         wanted = np.concatenate([target_to_action(convention, arm.pose, 0.0 if arm.closed else 1.0, base)
                                  for arm, base in zip(truth.arms, row.bases)])
-        reach = (self._window + 0.5) * 2.0 / self.policy.config.model.bins
+        checkpoint = self._model.config
+        reach = (checkpoint.ensemble.confidence_window_bins + 0.5) * 2.0 / checkpoint.model.bins
         return np.abs(scale.normalise(wanted) - scale.normalise(prediction.autoregressive[0])) <= reach
 
     def _state_outside(self, state: np.ndarray) -> bool:
-        normaliser = getattr(self.policy, "normaliser", None)
-        if normaliser is None:
+        if self._model is None:
             return False
-        scale = normaliser.state
+        scale = self._model.normaliser.state
         slack = STATE_SLACK * (scale.q99 - scale.q01)
         return bool(((state < scale.q01 - slack) | (state > scale.q99 + slack))[scale.mask].any())
 

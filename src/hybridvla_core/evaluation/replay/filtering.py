@@ -149,16 +149,17 @@ class FilterPool:
     """Checks in one process beside the model's. processes 0: in this one, at once."""
 
     def __init__(self, robot: RobotConfig, run_s: float, processes: int = 1) -> None:
-        self._local = FilterCheck(robot, run_s) if processes == 0 else None
+        self._local: Optional[FilterCheck] = FilterCheck(robot, run_s) if processes == 0 else None
         self._pool = None if processes == 0 else ProcessPoolExecutor(
             processes, multiprocessing.get_context("spawn"), _start, (robot, run_s))
 
     def submit(self, job: FilterJob) -> Future:
-        if self._pool is not None:
-            return self._pool.submit(_check, job)
-        done: Future = Future()
-        done.set_result(self._local.check(job))
-        return done
+        if self._local is not None:
+            done: Future = Future()
+            done.set_result(self._local.check(job))
+            return done
+        assert self._pool is not None, "either is there"
+        return self._pool.submit(_check, job)
 
     def close(self) -> None:
         if self._pool is not None:
@@ -174,4 +175,5 @@ def _start(robot: RobotConfig, run_s: float) -> None:
 
 
 def _check(job: FilterJob) -> FilterResult:
+    assert _CHECK is not None, "the pool starts every process with one"
     return _CHECK.check(job)

@@ -1,18 +1,17 @@
 """What a recording and a checkpoint must reach, read from `config/replay/thresholds.yaml`. Units are in the keys."""
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Optional
 
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.moved import old_names
 
 
-def _positive(section: str, config: object, optional: bool = True) -> None:
-    for field in fields(config):
-        value = getattr(config, field.name)
+def _positive(section: str, config: object) -> None:
+    for name, value in vars(config).items():
         if isinstance(value, (int, float)) and not isinstance(value, bool) and not value >= 0.0:
-            raise ConfigurationError(f"{section}: {field.name} is {value}; use 0 or more, or null to leave it out")
+            raise ConfigurationError(f"{section}: {name} is {value}; use 0 or more, or null to leave it out")
 
 
 @dataclass(frozen=True)

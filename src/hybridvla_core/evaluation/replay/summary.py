@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, SupportsFloat
 
 import numpy as np
 
@@ -59,6 +59,7 @@ def gain(rows: Sequence[Row], arm: int, axis: int) -> Optional[float]:
     ratios = []
     for row in rows:
         base = row.bases[arm].position[axis]
+        assert row.truth is not None, "only compared rows come here"
         wanted = row.truth.arms[arm].pose.position[axis] - base
         if abs(wanted) > FAR_M:
             ratios.append((row.targets[arm].target.position[axis] - base) / wanted)
@@ -78,12 +79,13 @@ def confidence(judged: Sequence[Row]) -> Dict[str, Any]:
     seen = [row for row in judged if not math.isnan(row.confidence)]
     if not seen:
         return {}
-    result = {"mean": _round(np.mean([row.confidence for row in seen])),
+    result: Dict[str, Any] = {"mean": _round(np.mean([row.confidence for row in seen])),
               **calibration([row.confidence for row in seen], [row.distance for row in seen])}
-    known = [row for row in seen if row.hits is not None and np.isfinite(row.token_confidence).all()]
+    known = [(row.token_confidence, row.hits) for row in seen
+             if row.hits is not None and row.token_confidence is not None and np.isfinite(row.token_confidence).all()]
     if known:
-        told = np.concatenate([row.token_confidence for row in known])
-        right = np.concatenate([row.hits for row in known]).astype(float)
+        told = np.concatenate([confidence for confidence, _ in known])
+        right = np.concatenate([hits for _, hits in known]).astype(float)
         bins = np.minimum((told * CONFIDENCE_BINS).astype(int), CONFIDENCE_BINS - 1)
         table = [{"told": _round(told[bins == b].mean()), "right": _round(right[bins == b].mean()),
                   "tokens": int((bins == b).sum())} for b in range(CONFIDENCE_BINS) if (bins == b).any()]
@@ -134,5 +136,5 @@ def _middle_and_p90(values: Sequence[float], unit: str, digits: int = 5) -> Dict
     return quantiles(values, {f"median_{unit}": 50.0, f"p90_{unit}": 90.0}, digits)
 
 
-def _round(value: float, digits: int = 5) -> float:
+def _round(value: SupportsFloat, digits: int = 5) -> float:
     return round(float(value), digits)

@@ -46,7 +46,8 @@ class _Judge:
         self._judge(group, name, value, limit, None if value is None or limit is None else value >= limit,
                     f"{what} is {_show(value)}, at least {_show(limit)} is asked for; {advice}", what)
 
-    def _judge(self, group, name, value, limit, fine: Optional[bool], text: str, what: str) -> None:
+    def _judge(self, group: str, name: str, value: Optional[float], limit: Optional[float], fine: Optional[bool], text: str,
+               what: str) -> None:
         if fine is None:
             text = f"{what}: {_show(value)}, not judged" if value is not None else f"{what}: nothing to judge"
         outcome = SKIPPED if fine is None else (PASS if fine else FAIL)

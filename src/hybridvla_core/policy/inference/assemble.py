@@ -31,6 +31,7 @@ class Assembler:
         samples = 1 if result.denoised is None else result.denoised.shape[1]
         spread = (NAN, NAN)
         if mode != Mode.AUTOREGRESSIVE:
+            assert result.denoised is not None, "every mode but the tokens' alone denoises"
             actions = self.scale.unnormalise(result.denoised[index], self.grippers)
             diffusion = actions[0]
             spread = scatter(actions)
@@ -47,6 +48,7 @@ class Assembler:
             if fused:
                 action = diffusion.copy()
                 action[0] = fuse(diffusion[0], autoregressive[0], self.ensemble)
+        assert action is not None, "one path has run"
         return Prediction(
             action=action, mode=mode, fused=fused, diffusion=diffusion, autoregressive=autoregressive,
             ar_complete=complete, token_confidence=confidence, mean_confidence=mean, path_distance=distance,
@@ -56,6 +58,7 @@ class Assembler:
 
     def _decoded(self, result: PredictionResult, index: int) -> Tuple[np.ndarray, np.ndarray, bool]:
         """The tokens' action (1, A) and confidence (A,), NaN after the last exact one."""
+        assert result.ids is not None and result.confidence is not None and result.exact is not None, "they come together"
         # Tokens describe one action; the diffusion path alone gives the rest of a chunk.
         exact = int(result.exact[index])
         values = self.tokens.decode(torch.from_numpy(result.ids[index])).numpy()[None]

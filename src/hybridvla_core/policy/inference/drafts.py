@@ -8,7 +8,7 @@ al. 2023 for decoding). Every pass proves at least one more token, so there are 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Sequence
+from typing import Optional, Sequence, Union
 
 import numpy as np
 import torch
@@ -93,7 +93,8 @@ class FirstDraft:
     is close to it (a rotation that never changes).
     """
 
-    def __init__(self, tokens: ActionTokens, scale: Optional[Scale], grippers: Sequence[int], device="cpu") -> None:
+    def __init__(self, tokens: ActionTokens, scale: Optional[Scale], grippers: Sequence[int],
+                 device: Union[str, torch.device] = "cpu") -> None:
         self.first, self.end, self.bins = tokens.first, tokens.end, tokens.bins
         self.edges = torch.linspace(-1.0, 1.0, self.bins, device=device)
         dims = 0 if scale is None else len(scale.q01)
@@ -102,6 +103,7 @@ class FirstDraft:
         self._closed = torch.zeros(dims, device=device)     # a gripper's 0 as the model was shown it
         usual = torch.full((dims,), float("nan"))
         for channel in range(dims):
+            assert scale is not None, "without a scale there are no channels"
             if channel in grippers:
                 self._gripper[channel] = True
                 self._closed[channel] = -1.0 if scale.mask[channel] else 0.0

@@ -33,7 +33,7 @@ from hybridvla_core.model.sequence import (
 from hybridvla_core.policy.inference.drafts import ConfidenceGate, Examined, FirstDraft, examine, merge
 from hybridvla_core.policy.inference.plain import PlainDecoding
 from hybridvla_core.policy.inference.stages import EagerStages
-from hybridvla_core.policy.inference.workspace import PassPlan, Shape, Workspace
+from hybridvla_core.policy.inference.workspace import LaterPlans, PassPlan, Shape, Workspace
 
 #: Workspaces kept; the least recently used one goes.
 KEPT_SHAPES = 4
@@ -112,6 +112,7 @@ class DualPath:
         lap("vision")
         early = inputs.condition is not None
         # The plans are those of this very recording: another mode's would keep the lengths of its own last prediction.
+        x: Optional[torch.Tensor]
         x, branch, space.behind = stages.call("prefix", lambda *tensors: self.open(space, decode, *tensors), patches,
                                               inputs.text, inputs.state, inputs.noise, inputs.lengths, inputs.condition)
         lap("prefix")
@@ -123,6 +124,7 @@ class DualPath:
             x = None
         result = PredictionResult()
         if decode:
+            assert branch is not None, "a prediction with tokens opens one"
             self._finish(space, x, branch, early, all_tokens, result)
         if x is not None and result.denoised is None:
             result.denoised = x.float().cpu().numpy()
@@ -145,7 +147,8 @@ class DualPath:
 
     def open(self, space: Workspace, with_branch: bool, patches: torch.Tensor, text: torch.Tensor, state: torch.Tensor,
              noise: torch.Tensor, lengths: Optional[torch.Tensor] = None,
-             condition: Optional[Tuple[torch.Tensor, torch.Tensor]] = None):
+             condition: Optional[Tuple[torch.Tensor, torch.Tensor]] = None
+             ) -> Tuple[torch.Tensor, Optional[TokenBranch], LaterPlans]:
         """One pass over BOS ... state and the first DDIM step from noise (B, S, K, A), with the branch if it depends on
         neither. A shorter text has its state right behind its BOD, then unused rows.
 
@@ -161,7 +164,8 @@ class DualPath:
         x, branch = self._step(space, self.steps - 1, noise.float(), branch, with_branch, condition is not None, rows)
         return x, branch, space.behind
 
-    def denoise(self, space: Workspace, with_branch: bool, verify: bool, x: torch.Tensor, branch: Optional[TokenBranch]):
+    def denoise(self, space: Workspace, with_branch: bool, verify: bool, x: torch.Tensor, branch: Optional[TokenBranch]
+                ) -> Tuple[torch.Tensor, Optional[TokenBranch]]:
         """The other DDIM steps from x (B, S, K, A); returns x and the branch as it stands after the last one. verify: what
         the branch is conditioned on does not change with x."""
         for index in reversed(range(self.steps - 1)):
@@ -188,7 +192,8 @@ class DualPath:
     # Parts of stages -----------------------------------------------------------------------------------------------
 
     def _step(self, space: Workspace, index: int, x: torch.Tensor, branch: Optional[TokenBranch], with_branch: bool,
-              verify: bool, before: Optional[torch.Tensor] = None):
+              verify: bool, before: Optional[torch.Tensor] = None
+              ) -> Tuple[torch.Tensor, Optional[TokenBranch]]:
         """x (B, S, K, A) after one denoising pass, and the branch: one Jacobi iteration further if it travels along, and
         on the new estimate if it follows x. before: the prefix's rows, in the first pass."""
         batch, samples, chunk, dims = x.shape

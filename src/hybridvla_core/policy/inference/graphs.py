@@ -7,7 +7,7 @@ graphs share one memory pool.
 from __future__ import annotations
 
 import dataclasses
-from typing import Callable, Dict, Generic, Hashable, List, Optional, Protocol, Tuple, TypeVar
+from typing import Any, Callable, Dict, Generic, Hashable, List, Optional, Protocol, Tuple, TypeVar
 
 import torch
 
@@ -31,7 +31,7 @@ class CudaBackend:
     """Recording and replaying, by torch. Another backend stands in for it in tests."""
 
     def __init__(self) -> None:
-        self._pool = None
+        self._pool: Optional[torch.cuda._POOL_HANDLE] = None
 
     def capture(self, call: Callable[[], T]) -> Tuple[Callable[[], None], T]:
         """Returns (replay, what `call` returned while it was recorded)."""
@@ -56,7 +56,7 @@ class GraphStages(EagerStages):
 
     def __init__(self, backend: Optional[Backend] = None) -> None:
         self._backend = backend or CudaBackend()
-        self._captured: Dict[Hashable, Captured] = {}
+        self._captured: Dict[Tuple[Hashable, str], Captured[Any]] = {}
         self._key: Hashable = None
 
     def text_width(self, longest: int) -> int:
@@ -72,7 +72,8 @@ class GraphStages(EagerStages):
         return self._captured[key](inputs)
 
     def forget(self, shape: Hashable) -> None:
-        self._captured = {key: graph for key, graph in self._captured.items() if key[0][0] != shape}
+        self._captured = {key: graph for key, graph in self._captured.items()
+                          if not (isinstance(key[0], tuple) and key[0][0] == shape)}
 
 
 class Captured(Generic[T]):
@@ -109,7 +110,12 @@ def map_tensors(value: T, change: Callable[[torch.Tensor], torch.Tensor]) -> T:
 def tensors_of(value: object) -> List[torch.Tensor]:
     """The tensors of a nest, always in the same order."""
     found: List[torch.Tensor] = []
-    map_tensors(value, lambda tensor: found.append(tensor) or tensor)
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(value, keep)
     return found
 
 

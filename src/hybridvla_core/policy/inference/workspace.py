@@ -45,7 +45,8 @@ class PassPlan:
         rotary = object.__new__(Rotary)
         rotary.cos, rotary.sin = self.rotary.cos[..., start:, :], self.rotary.sin[..., start:, :]
         rotary.width = self.rotary.width
-        return PassPlan(rotary, self.bias[..., start:, :], slice(self.write_at.start + start, self.write_at.stop))
+        bias = None if self.bias is None else self.bias[..., start:, :]
+        return PassPlan(rotary, bias, slice(self.write_at.start + start, self.write_at.stop))
 
 
 @dataclass

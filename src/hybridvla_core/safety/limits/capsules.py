@@ -1,7 +1,7 @@
 """Capsules around links: their segments at every sample, and distances between many of them at once."""
 from __future__ import annotations
 
-from typing import List
+from typing import Dict, List, Tuple
 
 import numpy as np
 
@@ -37,8 +37,9 @@ class ArmCapsules:
         self._parts = [(capsule.link, np.array(capsule.start_m), np.array(capsule.end_m))
                        for capsule in arm.collision.capsules]
 
-    def segments(self, links: List[Frames], samples: np.ndarray):
-        starts, ends, seen = [], [], {}
+    def segments(self, links: List[Frames], samples: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        starts, ends = [], []
+        seen: Dict[int, Frames] = {}
         for link, start, end in self._parts:
             if link not in seen:
                 frame = links[link]
@@ -72,7 +73,7 @@ class Clearance:
         ahead = trajectory.joints[:, trajectory.SENT:] - self._joints[:, None]
         return bool((self._reach @ np.abs(ahead).max(axis=1).ravel() < self._rooms).all())
 
-    def samples(self, trajectory: Trajectory):
+    def samples(self, trajectory: Trajectory) -> Tuple[np.ndarray, np.ndarray]:
         """Which samples to measure, and the largest way (A,) m of any point from the nearest of them."""
         count = trajectory.joints.shape[1]
         picks = np.unique(np.append(np.arange(trajectory.SENT, count, STRIDE), count - 1))

@@ -18,7 +18,7 @@ class InterArmLimit(Limit):
 
     def __init__(self, arms: Sequence[ArmConfig], margin_m: float) -> None:
         self._capsules = [ArmCapsules(arm, index) for index, arm in enumerate(arms)]
-        self._mounts = [(np.array(arm.mount.position_m), rotations.to_matrix(arm.mount.quaternion_xyzw))
+        self._mounts = [(np.array(arm.mount.position_m), rotations.to_matrix(np.array(arm.mount.quaternion_xyzw)))
                         for arm in arms]
         self._couples = list(combinations(range(len(arms)), 2))
         self._margin = margin_m

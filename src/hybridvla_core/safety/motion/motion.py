@@ -54,6 +54,8 @@ class Motion:
         self.limited: Set[str] = set()
         self.reasons = Reason.NONE
         self.factor = 1.0
+        self.positions: np.ndarray
+        self.rotations: np.ndarray
         self.seed(np.array([arm.start_joints_rad for arm in config.arms]))
 
     def seed(self, joints: np.ndarray) -> None:

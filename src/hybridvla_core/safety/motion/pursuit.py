@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Optional, Sequence
+from typing import Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -60,7 +60,8 @@ class Pursuit:
         """The largest share of the speed limits in use at twist (A, 6)."""
         return float((_norms(twist) / self._speed).max())
 
-    def _group(self, error, twist, acceleration, scale, seconds, limits, loads) -> np.ndarray:
+    def _group(self, error: np.ndarray, twist: np.ndarray, acceleration: np.ndarray, scale: float, seconds: float,
+               limits: Tuple[np.ndarray, np.ndarray, np.ndarray], loads: Optional[np.ndarray]) -> np.ndarray:
         speed_limit, acceleration_limit, jerk_limit = limits
 
         def load(change: np.ndarray) -> float:

@@ -38,7 +38,7 @@ class StatusReport:
         changed = (last is None or last.state != state or last.reasons != reasons
                    or last.sequence != (executed.sequence if executed else 0)
                    or last.at_target != self._execution.done or last.seed != machine.seed)
-        if not changed and 0.0 <= now - self._at < self._period:
+        if last is not None and not changed and 0.0 <= now - self._at < self._period:
             return last, False
         self._at = now
         received = plan.received if plan is not None else math.nan
@@ -58,13 +58,14 @@ class StatusReport:
         asked = plan.asked if plan is not None else None
         reports = []
         for index, arm in enumerate(self._arms):
-            known = arm.state is not None
+            state = arm.state
+            known = state is not None
             measured = Pose(arm.position, rotations.to_quaternion(arm.matrix)) if known else None
             wanted = Pose(asked.positions[index], rotations.to_quaternion(asked.rotations[index])) if asked is not None else None
             reports.append(ArmSafety(
                 arm.name, Pose(self._motion.positions[index].copy(), quaternions[index]), measured,
                 float(np.linalg.norm(error[index, :3])), float(np.linalg.norm(error[index, 3:])), self._execution.done,
-                arm.state.gripper_state if known else GripperState.UNKNOWN, arm.state.robot_mode if known else 0,
+                state.gripper_state if state is not None else GripperState.UNKNOWN, state.robot_mode if state is not None else 0,
                 arm.age(now), self._execution.guard.push(index) if known else math.nan, wanted,
                 plan is not None and bool(plan.outside[index] > 0.0)))
         return tuple(reports)

@@ -6,10 +6,13 @@ hybrid objective, L = L_dif + L_ce, with the auxiliary terms kept on.
 """
 from __future__ import annotations
 
-from typing import Callable, Dict, List
+import functools
+from typing import Any, Callable, Dict, Iterable, List, Sequence, Tuple
 
 import torch
+from torch import nn
 
+from hybridvla_core.model.decoder import Probe
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.schedule import DiffusionSchedule
 from hybridvla_core.model.sequence import denoising_rows, training_rows
@@ -114,10 +117,11 @@ class Recipe:
         pixels = {tower.kind: normalise_pixels(batch.pixels, tower)[:, None] for tower in towers}
         return self.model.vision_features(pixels)
 
-    def _forward(self, layout: Layout, batch: Batch, patches: torch.Tensor, branches: List[torch.Tensor]):
+    def _forward(self, layout: Layout, batch: Batch, patches: torch.Tensor, branches: List[torch.Tensor]
+                 ) -> Tuple[torch.Tensor, Probe]:
         """One pass over the block-masked sequence; returns hidden (N, S, H) and attention logits by layer."""
         embeddings = training_rows(self.model, patches, batch.text, batch.state, branches)
-        probe: Dict[int, torch.Tensor] = dict.fromkeys(self.config.loss.attention_layers)
+        probe: Probe = dict.fromkeys(self.config.loss.attention_layers)
         hidden = self.model.llm(embeddings, layout.positions(), layout.mask(), attention_probe=probe)
         return hidden, probe
 
@@ -133,7 +137,7 @@ class Recipe:
         eod = torch.full_like(ids[..., :1], self.model.config.sequence.eod)
         return torch.cat([start, self.model.embed_tokens(torch.cat([eod, ids], dim=-1))], dim=2)
 
-    def _action_tokens(self, action: torch.Tensor):
+    def _action_tokens(self, action: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
         """Token ids (N, L, A) of normalised actions, and the targets (N, L, A + 1) with EOS at the end."""
         ids = self.tokens.encode(action)
         eos = torch.full_like(ids[..., :1], self.model.config.sequence.eos)
@@ -144,7 +148,7 @@ class Recipe:
         """Hidden states (N, L, block, H) of the labels."""
         return hidden[:, layout.prefix:].unflatten(1, (layout.labels, layout.block))
 
-    def _auxiliary(self, layout: Layout, batch: Batch, hidden: torch.Tensor, scores: Dict[int, torch.Tensor]) -> Losses:
+    def _auxiliary(self, layout: Layout, batch: Batch, hidden: torch.Tensor, scores: Probe) -> Losses:
         loss = self.config.loss
         blocks = self._blocks(layout, hidden)
         nouns = [blocks[:, :, at] for at in NOUNS]
@@ -155,11 +159,11 @@ class Recipe:
             terms["state_" + key] = loss.state_weight * value
         queries = (layout.prefix + layout.block * torch.arange(layout.labels)[:, None] + torch.tensor(NOUNS)).flatten()
         attention = [attention_loss(values[:, :loss.attention_heads, queries], batch.named["attention"])
-                     for values in scores.values()]
-        terms["attention"] = loss.attention_weight * sum(attention) / len(attention)
+                     for values in scores.values() if values is not None]
+        terms["attention"] = loss.attention_weight * functools.reduce(torch.add, attention) / len(attention)
         return terms
 
 
-def groups(pairs) -> List[Dict]:
+def groups(pairs: Iterable[Tuple[Sequence[nn.Parameter], float]]) -> List[Dict[str, Any]]:
     """Parameter groups for `Trainer.run` from (parameters, factor on the learning rate)."""
     return [{"params": params, "scale": scale} for params, scale in pairs]

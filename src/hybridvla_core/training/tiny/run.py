@@ -30,7 +30,7 @@ from hybridvla_core.training.tiny.start import (
 )
 from hybridvla_core.training.tiny.world import TrainingWorld
 from hybridvla_core.training.tokenizer import build_tiny_tokenizer
-from hybridvla_core.training.trainer import Trainer
+from hybridvla_core.training.trainer import Generator, Trainer
 from hybridvla_core.transforms.prompt import PromptEncoder, load_tokenizer
 
 LOGGER = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def train(config_file: Path, data: Path, work: Path, out: Path, threads: int, su
     source = BatchSource(shards, config, action, state, instruction_ids(prompts.text_ids, world.instructions), grid)
     recipe = Recipe(model, heads, source, config)
     due = {int(share * config.policy.steps): index for index, share in enumerate(config.dagger.at)}
-    generators = {"batches": source.rng, "images": source.generator, "noise": recipe.generator}
+    generators: Dict[str, Generator] = {"batches": source.rng, "images": source.generator, "noise": recipe.generator}
     origin = f"preset {config.preset}" if base is None else f"checkpoint {base.manifest_sha256[:12]}"
     trainer = Trainer(model, heads, config, work, generators, f"{origin} with seed {config.seed}")
     take_up_rollouts(trainer, shards, due)
@@ -96,6 +96,7 @@ def train(config_file: Path, data: Path, work: Path, out: Path, threads: int, su
         result = world.record_episodes(policy, 500 + due[step], config.dagger.episodes, path,
                                         config.dagger.keyframes, config.dagger.switch_share)
         shards.append(path)
+        assert trainer.rollouts is not None, "take_up_rollouts has seen to it"
         trainer.rollouts.append(path.name)
         LOGGER.info("step %d: rollouts %.2f successful, %.2f of the switched ones", step, result["success"], result["switched"])
 

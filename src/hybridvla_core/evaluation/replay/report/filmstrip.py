@@ -13,6 +13,10 @@ from scipy.spatial.transform import Rotation
 from hybridvla_core.evaluation.replay.rows import Row
 from hybridvla_core.evaluation.replay.track import Track
 
+Colour = Tuple[int, int, int]
+#: Points (3,) m in the base frame, and a colour.
+Line = Tuple[List[np.ndarray], Colour]
+
 SIZE = 224                  # px, longest side of a kept picture
 QUALITY = 78
 REAL, PREDICTED, BASE = (46, 190, 110), (235, 80, 60), (255, 255, 255)
@@ -44,7 +48,7 @@ def thumbnails(images: Mapping[str, np.ndarray]) -> Dict[str, bytes]:
     result = {}
     for view, image in images.items():
         picture = Image.fromarray(image)
-        picture.thumbnail((SIZE, SIZE), Image.BILINEAR)
+        picture.thumbnail((SIZE, SIZE), Image.Resampling.BILINEAR)
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=QUALITY)
         result[view] = buffer.getvalue()
@@ -70,9 +74,9 @@ def draw(row: Row, view: str, tracks: Sequence[Track], projection: Optional[Proj
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _lines(row: Row, tracks: Sequence[Track], other: Optional[Row]) -> List[Tuple[List[np.ndarray], Tuple[int, int, int]]]:
+def _lines(row: Row, tracks: Sequence[Track], other: Optional[Row]) -> List[Line]:
     """What to draw: points in the base frame and a colour; the recorded ways first."""
-    lines = []
+    lines: List[Line] = []
     if row.truth is not None:
         begin = row.stamp_ns * 1e-9
         for track in tracks:
@@ -87,7 +91,8 @@ def _lines(row: Row, tracks: Sequence[Track], other: Optional[Row]) -> List[Tupl
     return lines
 
 
-def _polyline(canvas: ImageDraw.ImageDraw, pixels: Sequence[Optional[Tuple[float, float]]], colour, width: int) -> None:
+def _polyline(canvas: ImageDraw.ImageDraw, pixels: Sequence[Optional[Tuple[float, float]]], colour: Colour,
+              width: int) -> None:
     seen = [pixel for pixel in pixels if pixel is not None]
     if len(seen) > 1:
         canvas.line(seen, fill=colour, width=width)
@@ -96,7 +101,8 @@ def _polyline(canvas: ImageDraw.ImageDraw, pixels: Sequence[Optional[Tuple[float
         canvas.ellipse((x - 3, y - 3, x + 3, y + 3), outline=colour, width=2)
 
 
-def _inset(canvas: ImageDraw.ImageDraw, size: Tuple[int, int], lines, axes: Tuple[int, int], title: str, place: int) -> None:
+def _inset(canvas: ImageDraw.ImageDraw, size: Tuple[int, int], lines: Sequence[Line], axes: Tuple[int, int], title: str,
+           place: int) -> None:
     """A small plan of the motion under the picture: seen from above (x up, y left) or from the side (x right, z up)."""
     points = np.array([point for line, _ in lines for point in line])
     left = MARGIN if place == 0 else size[0] - INSET - MARGIN
