@@ -82,8 +82,7 @@ class PolicyNode:
         self.feed.sync.wake()            # an observation may have waited for the state that covers it
 
     def _on_status(self, message: SafetyStatus) -> None:
-        self.proposer.on_execution(*conversions.execution(message))
-        self.proposer.on_commands(*conversions.commands(message))
+        self.proposer.on_status(conversions.status_contract(message))
 
     def _set_instruction(self, request: SetInstructionRequest) -> SetInstructionResponse:
         answer = self.proposer.set_instruction(request.instruction, request.hold)

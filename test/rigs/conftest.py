@@ -53,8 +53,7 @@ class Source:
 
     def again(self, status):
         """Propose the last target once more when the filter dropped it in a passing hold, as a policy would; False."""
-        _, sequence, at_target, waiting = self._conversions.execution(status)
-        if waiting and not at_target and sequence == self._sequence:
+        if status.waiting and not status.at_target and status.sequence == self._sequence:
             self.propose(*self._last)
         return False
 
@@ -75,13 +74,11 @@ class Rig:
     def measured(self, name):
         """Tool position (3,) m of an arm, by the filter's reading of its joints."""
         arm = next(arm for arm in self.status.arms if arm.name == name)
-        point = arm.measured.pose.position
-        return np.array([point.x, point.y, point.z])
+        return np.asarray(arm.measured.position)
 
     def pose(self, name):
         arm = next(arm for arm in self.status.arms if arm.name == name)
-        turn = arm.target.pose.orientation
-        return self.measured(name), np.array([turn.x, turn.y, turn.z, turn.w])
+        return self.measured(name), np.asarray(arm.target.quaternion)
 
     def shift(self, by, opening=1.0):
         """Propose that both tools move `by` (3,) m from where they are; returns the poses asked for."""

@@ -28,13 +28,11 @@ class Bench:
 
     @property
     def measured(self):
-        point = self.status.arms[0].measured.pose.position
-        return np.array([point.x, point.y, point.z])
+        return np.asarray(self.status.arms[0].measured.position)
 
     @property
     def commanded(self):
-        point = self.status.arms[0].target.pose.position
-        return np.array([point.x, point.y, point.z])
+        return np.asarray(self.status.arms[0].target.position)
 
     def go(self, position, opening=1.0):
         """Propose the tool at a position, pointing down."""

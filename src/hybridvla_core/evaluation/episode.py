@@ -18,7 +18,7 @@ from hybridvla_core.policy.proposing.proposals import Inference
 from hybridvla_core.policy.proposing.proposer import Proposer
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
-from hybridvla_core.safety.status import ArmCommand, FilterOutput, State, flag_names, waits
+from hybridvla_core.safety.status import ArmCommand, FilterOutput, State, flag_names
 
 HEARTBEAT_S = 0.1
 STATE_S = 0.01
@@ -208,8 +208,7 @@ class _Loop(Generic[RigT]):
             self.result.states.append(State(status.state).name)
         for reason in filter(None, flag_names(status.reasons).split("|")):
             self.result.reasons[reason] = self.result.reasons.get(reason, 0) + 1
-        waiting = waits(status.state, status.reasons)
-        self.proposer.on_execution(status.epoch, status.sequence, status.at_target, waiting)
+        self.proposer.on_execution(status.epoch, status.sequence, status.at_target, status.waiting)
         self.proposer.on_commands({command.name: command.pose for command in output.arms}, now, status.epoch, status.sequence,
                                   status.state != State.INACTIVE, status.seed)
         runner.rig.step(runner.robot.dt)

@@ -150,6 +150,29 @@ class ArmSafety:
 
 @dataclass(frozen=True)
 class SafetyStatus:
+    """What the filter says of itself.
+
+    Attributes:
+        state: What it does.
+        reasons: Why it does not follow, or what is wrong.
+        message: One sentence.
+        dry_run: Everything is computed and nothing commanded.
+        speed_scale: As configured, in (0, 1].
+        applied_scale: This tick's, in [0, 1].
+        epoch: Of the proposal being executed; 0 without one.
+        sequence: The same proposal's.
+        instruction_sequence: The same proposal's.
+        proposal_age: s since it was received; NaN without one.
+        observation_age: s since the observation behind it; NaN without one.
+        tick_cpu_ms: Of the control thread, ms.
+        tick_wall_ms: Of the tick, ms.
+        arms: In the robot's order.
+        margins: How far the limits are.
+        counters: Since the start, by name.
+        seed: Grows with every re-seed; 0 before the first.
+        stamp: When it was sent, s; NaN inside the filter.
+    """
+
     state: State
     reasons: Reason
     message: str
@@ -167,11 +190,22 @@ class SafetyStatus:
     margins: Tuple[LimitMargin, ...] = ()
     counters: Dict[str, int] = field(default_factory=dict)
     seed: int = 0
+    stamp: float = float("nan")
 
     @property
     def at_target(self) -> bool:
         """Every arm has carried out the proposal `sequence`, its gripper included."""
         return bool(self.arms) and self.sequence > 0 and all(arm.at_target for arm in self.arms)
+
+    @property
+    def waiting(self) -> bool:
+        """Nothing but another proposal is needed for motion to go on."""
+        return waits(self.state, self.reasons)
+
+    @property
+    def commanded(self) -> Dict[str, Pose]:
+        """The pose sent to each arm, by its name."""
+        return {arm.name: arm.target for arm in self.arms if arm.target is not None}
 
 
 @dataclass(frozen=True)

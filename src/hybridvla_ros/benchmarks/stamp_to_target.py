@@ -8,6 +8,7 @@ import rospy
 
 from hybridvla.msg import ActionProposal, SafetyStatus
 from hybridvla_core.report.statistics import percentiles
+from hybridvla_ros.messages import conversions
 
 
 class _Proposal(NamedTuple):
@@ -51,11 +52,12 @@ class StampToTarget:
                 self._waiting[key] = made
 
     def on_status(self, message: SafetyStatus) -> None:
-        key = (message.epoch, message.sequence)
+        status = conversions.status_contract(message)
+        key = (status.epoch, status.sequence)
         with self._lock:
-            if not message.epoch or key == self._done:
+            if not status.epoch or key == self._done:
                 return
-            self._done, at = key, message.header.stamp.to_sec()
+            self._done, at = key, status.stamp
             if key in self._waiting:
                 self._executed.append((self._waiting.pop(key), at))
             else:

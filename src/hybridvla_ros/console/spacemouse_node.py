@@ -68,10 +68,10 @@ class SpaceMouseNode:
             self.teleop.on_buttons(() if doubted else message.buttons, time.monotonic())
 
     def _on_status(self, message: SafetyStatus) -> None:
-        for arm in message.arms:
-            if arm.name == self._arm.name:
-                with self._lock:
-                    self.teleop.on_commanded(conversions.pose_contract(arm.target), time.monotonic())
+        pose = conversions.status_contract(message).commanded.get(self._arm.name)
+        if pose is not None:
+            with self._lock:
+                self.teleop.on_commanded(pose, time.monotonic())
 
     def _on_proposal(self, message: ActionProposal) -> None:
         """What a policy before us last did with the gripper."""

@@ -15,7 +15,7 @@ from sensor_msgs.msg import CompressedImage
 
 from hybridvla.msg import ActionProposal, SafetyStatus
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.safety.status import State
+from hybridvla_ros.messages import conversions
 from hybridvla_ros.messages.images import to_rgb
 
 FPS, SIZE, BAR = 10, 384, 84
@@ -86,9 +86,10 @@ class DemoObserver:
             self._data.stills.append({"caption": f"episode {self._episode}: {self.instruction}", "image": self._uri()})
 
     def _on_status(self, message: SafetyStatus) -> None:
-        self._state = State(message.state).name
-        self._data.tick_ms.append(float(message.tick_cpu_ms))
-        self._data.interventions = {name: int(count) for name, count in zip(message.counter_names, message.counters)}
+        status = conversions.status_contract(message)
+        self._state = status.state.name
+        self._data.tick_ms.append(status.tick_cpu_ms)
+        self._data.interventions = dict(status.counters)
 
     def _uri(self) -> str:
         import io

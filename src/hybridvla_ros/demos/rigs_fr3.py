@@ -80,7 +80,7 @@ def run(folder: Path, episodes: int = len(EPISODES), port: Optional[int] = None)
         with StampToTarget() as timing:
             rows = [episode(operator, *what) for what in EPISODES[:episodes]]
         answer, report = operator.report(""), operator.rig()
-        counters = dict(zip(operator.status.counter_names, operator.status.counters))
+        counters = operator.status.counters if operator.status is not None else {}
         return {"episodes": len(rows), "successes": sum(row["success"] for row in rows),
                 "limit_violations": int(answer.limit_violations), "violations_by_name": report["violations_by_name"],
                 "last_violation": report["last_violation"], "commands": int(answer.targets),

@@ -6,12 +6,13 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Protocol, Tuple
 
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.safety.status import State
+from hybridvla_core.safety.status import SafetyStatus
 from hybridvla_ros.runtime.patience import patience
 from hybridvla_ros.runtime.workers import start_worker
 
 if TYPE_CHECKING:
-    from hybridvla.msg import PolicyHeartbeat, SafetyStatus
+    from hybridvla.msg import PolicyHeartbeat
+    from hybridvla.msg import SafetyStatus as SafetyStatusMessage
 
 DEADMAN_S = 0.03
 
@@ -31,17 +32,19 @@ class RigOperator:
         from std_msgs.msg import Bool
         from std_srvs.srv import SetBool, Trigger
 
-        from hybridvla.msg import PolicyHeartbeat, SafetyStatus
+        from hybridvla.msg import PolicyHeartbeat
+        from hybridvla.msg import SafetyStatus as SafetyStatusMessage
         from hybridvla.srv import ResetScene, RigReport, SetInstruction
+        from hybridvla_ros.messages.conversions import status_contract
 
-        self._rospy, self._bool = rospy, Bool
+        self._rospy, self._bool, self._read = rospy, Bool, status_contract
         self.pressed = self._alive = True
         self.status: Optional[SafetyStatus] = None
         self.heartbeat: Optional[PolicyHeartbeat] = None
         self.events: List[Tuple[float, str]] = []
         self._began, self._said = time.monotonic(), ""
         self._deadman = rospy.Publisher("/hybridvla/safety/deadman", Bool, queue_size=1)
-        rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, self._on_status, queue_size=50)
+        rospy.Subscriber("/hybridvla/safety/status", SafetyStatusMessage, self._on_status, queue_size=50)
         rospy.Subscriber("/hybridvla/policy/heartbeat", PolicyHeartbeat, lambda m: setattr(self, "heartbeat", m))
         for name in ("/hybridvla/safety/activate", f"{stand_in}/report"):
             rospy.wait_for_service(name, timeout=60.0)
@@ -68,19 +71,20 @@ class RigOperator:
                 return      # shutting down between the look and the call
             time.sleep(DEADMAN_S)
 
-    def _on_status(self, message: SafetyStatus) -> None:
-        said = f"{State(message.state).name}: {message.message}"
+    def _on_status(self, message: SafetyStatusMessage) -> None:
+        status = self._read(message)
+        said = f"{status.state.name}: {status.message}"
         if said != self._said:
             self._said = said
             self.note(said)
-        self.status = message
+        self.status = status
 
     def note(self, text: str) -> None:
         """A line of what happened, s since the start."""
         self.events.append((round(time.monotonic() - self._began, 2), text))
 
     def state(self, *names: str) -> bool:
-        return self.status is not None and State(self.status.state).name in names
+        return self.status is not None and self.status.state.name in names
 
     def until(self, condition: Callable[[], Any], what: str, timeout: float = 30.0) -> None:
         """Raises HybridVLAError when the condition does not come true."""

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from typing import Dict, Iterable, Optional, Tuple
+from typing import Dict, Iterable, Optional
 
 import numpy as np
 import rospy
@@ -20,6 +20,12 @@ def stamp(seconds: float) -> rospy.Time:
 def duration(seconds: float) -> rospy.Duration:
     """NaN and anything beyond a message's range become -1 s, which no age can be."""
     return rospy.Duration.from_sec(seconds if math.isfinite(seconds) and abs(seconds) < 2e9 else -1.0)
+
+
+def seconds(age: rospy.Duration) -> float:
+    """Returns s; NaN for what `duration` makes of one that is not known."""
+    value = age.to_sec()
+    return value if value != -1.0 else math.nan
 
 
 def pose_message(pose: Optional[contracts.Pose], frame: str, when: float) -> PoseStamped:
@@ -143,16 +149,30 @@ def status_message(status: safety.SafetyStatus, frames: Dict[str, str]) -> Safet
     return message
 
 
-def commands(message: SafetyStatus) -> Tuple[Dict[str, contracts.Pose], float, int, int, bool, int]:
-    """(pose by arm, stamp s, epoch, sequence, whether the filter commands, seed) of a status, as `Proposer.on_commands`
-    takes it."""
-    poses = {arm.name: pose_contract(arm.target) for arm in message.arms}
-    return (poses, message.header.stamp.to_sec(), int(message.epoch), int(message.sequence),
-            message.state != SafetyStatus.INACTIVE, int(message.seed))
+def status_contract(message: SafetyStatus) -> safety.SafetyStatus:
+    """Returns a status as the filter made it, with the time at which it was sent.
+
+    Raises:
+        ValueError: For an enumeration value that does not exist.
+    """
+    return safety.SafetyStatus(
+        state=safety.State(message.state), reasons=safety.Reason(message.reasons), message=message.message,
+        dry_run=message.dry_run, speed_scale=message.speed_scale, applied_scale=message.applied_scale, epoch=int(message.epoch),
+        sequence=int(message.sequence), instruction_sequence=int(message.instruction_sequence),
+        proposal_age=seconds(message.proposal_age), observation_age=seconds(message.observation_age),
+        tick_cpu_ms=message.tick_cpu_ms, tick_wall_ms=message.tick_wall_ms,
+        arms=tuple(safety.ArmSafety(
+            name=arm.name, target=_sent_pose(arm.target), measured=_sent_pose(arm.measured), position_error=arm.position_error,
+            rotation_error=arm.rotation_error, at_target=arm.at_target,
+            gripper_state=contracts.GripperState(arm.gripper_state), robot_mode=int(arm.robot_mode),
+            joint_state_age=seconds(arm.joint_state_age), push_n=arm.push_n, asked=_sent_pose(arm.asked), mended=arm.mended)
+            for arm in message.arms),
+        margins=tuple(safety.LimitMargin(m.name, m.margin, m.unit, m.active) for m in message.margins),
+        counters={name: int(count) for name, count in zip(message.counter_names, message.counters)},
+        seed=int(message.seed), stamp=message.header.stamp.to_sec())
 
 
-def execution(message: SafetyStatus) -> Tuple[int, int, bool, bool]:
-    """(epoch, sequence, whether every arm has carried it out, whether the filter waits for a proposal) of a status."""
-    at_target = bool(message.arms) and message.sequence > 0 and all(arm.at_target for arm in message.arms)
-    waiting = safety.waits(safety.State(message.state), safety.Reason(message.reasons))
-    return int(message.epoch), int(message.sequence), at_target, waiting
+def _sent_pose(message: PoseStamped) -> Optional[contracts.Pose]:
+    """A pose of a status; None where all of it is zeros, which stand for no pose."""
+    pose = pose_contract(message)
+    return pose if pose.quaternion.any() else None

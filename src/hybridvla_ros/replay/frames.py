@@ -16,6 +16,7 @@ from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.interface import PolicyInterface
 from hybridvla_core.policy.proposing.proposer import Proposer
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.safety.status import State
 from hybridvla_ros.messages import conversions
 from hybridvla_ros.messages.images import to_rgb
 from hybridvla_ros.observation.arm_feed import ArmFeed
@@ -120,7 +121,9 @@ class FrameSource:
             self.proposer.commands.proposed(proposal.epoch, proposal.sequence,
                                             {target.name: target.gripper for target in proposal.targets})
         else:
-            self.proposer.on_commands(*conversions.commands(bags.message(raw, topic, path)))
+            status = conversions.status_contract(bags.message(raw, topic, path))
+            self.proposer.on_commands(status.commanded, status.stamp, status.epoch, status.sequence,
+                                      status.state != State.INACTIVE, status.seed)
 
     def _periodic(self) -> Optional[Frame]:
         """As the live loop: when a prediction is due, from the newest set, once the arms' states reach up to it."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Dict, Iterator, List, Mapping, Optional, Seque
 
 import numpy as np
 
-from hybridvla_core.contracts import Pose
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.evaluation.replay.health import NameWatch, StreamHealth
 from hybridvla_core.evaluation.replay.rows import RecordedProposal
@@ -16,7 +15,8 @@ from hybridvla_core.evaluation.replay.track import Track
 from hybridvla_core.evaluation.replay.truth import RecordedMotion
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
-from hybridvla_core.safety.status import State
+from hybridvla_core.safety.status import SafetyStatus, State
+from hybridvla_ros.messages import conversions
 from hybridvla_ros.observation.arm_feed import ArmFeed
 from hybridvla_ros.replay import bags
 from hybridvla_ros.replay.topics import Topics
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sensor_msgs.msg import JointState
 
-    from hybridvla.msg import ActionProposal, SafetyStatus
+    from hybridvla.msg import ActionProposal
 
 FOLLOWING = (State.ACTIVE, State.HOLDING)
 STATUS_GAP_S = 1.0          # a longer silence of the status ends an engaged span
@@ -148,7 +148,7 @@ class _Reader:
             proposal = read_proposal(bags.message(raw, topic, path))
             found.proposals += [proposal] if proposal is not None else []
         elif topic == topics.status:
-            self._status(bags.message(raw, topic, path), when)
+            self._status(conversions.status_contract(bags.message(raw, topic, path)), when)
 
     def _renamed(self, message: JointState, arms: List[str]) -> JointState:
         for arm in arms:
@@ -162,22 +162,19 @@ class _Reader:
                 self._found.streams[f"joints {arm}"].add(time, message.header.stamp.to_sec())
         self._feed.on_joints(message, arms, when)
 
-    def _status(self, message: SafetyStatus, when: float) -> None:
+    def _status(self, status: SafetyStatus, when: float) -> None:
         # A dry run moves nothing: whoever moved the robot then followed the instruction by other means.
-        self.saw_status = self.saw_status or not message.dry_run
-        following = message.state in FOLLOWING and not message.dry_run
+        self.saw_status = self.saw_status or not status.dry_run
+        following = status.state in FOLLOWING and not status.dry_run
         if self._following is not None and (not following or when - self._status_at > STATUS_GAP_S):
             self._spans.append((self._following, self._status_at))
             self._following = None
         if following and self._following is None:
             self._following = when
         self._status_at = when
-        for arm in message.arms:
-            if arm.name in self.commands:
-                point, turn = arm.target.pose.position, arm.target.pose.orientation
-                pose = Pose(np.array([point.x, point.y, point.z]), np.array([turn.x, turn.y, turn.z, turn.w]))
-                if abs(float(np.linalg.norm(pose.quaternion)) - 1.0) < 1e-3:
-                    self.commands[arm.name].add(arm.target.header.stamp.to_sec(), pose, math.nan, np.zeros(0))
+        for arm, pose in status.commanded.items():
+            if arm in self.commands and abs(float(np.linalg.norm(pose.quaternion)) - 1.0) < 1e-3:
+                self.commands[arm].add(status.stamp, pose, math.nan, np.zeros(0))
 
     def engaged(self) -> List[Tuple[float, float]]:
         """Spans in which the filter moved or held the arms on the policy's word, s of recording."""

@@ -1,6 +1,7 @@
 """Messages to contracts and back, images by their own encoding, and the choice of images that belong together."""
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 
@@ -12,6 +13,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from hybridvla.msg import ActionProposal, PolicyHeartbeat, SafetyStatus
 from hybridvla_core import contracts
 from hybridvla_core.errors import ObservationError
+from hybridvla_core.safety import status as safety
 from hybridvla_core.safety.status import Reason, State
 from hybridvla_ros.messages import conversions
 from hybridvla_ros.messages.arm_reader import ArmReader
@@ -57,6 +59,47 @@ def test_a_proposal_survives_the_wire():
     np.testing.assert_array_equal(got.targets[0].target.position, sent.targets[0].target.position)
     assert got.targets[0].base_stamp == 99.5 and got.targets[0].frame == "fr3_link0"
     assert got.targets[1].delta_base == contracts.DeltaBase.MEASURED and got.targets[1].gripper == 0.25
+
+
+
+def a_status(**changes):
+    here = contracts.Pose(np.array([0.4, 0.1, 0.2]), np.array([1.0, 0.0, 0.0, 0.0]))
+    moved = safety.ArmSafety("left", here, here, 0.25, 0.5, True, contracts.GripperState.MOVING, 4, 0.125, 2.5, here, True)
+    silent = safety.ArmSafety("right", here, None, math.nan, math.nan, False, contracts.GripperState.UNKNOWN, 0, math.nan)
+    values = dict(state=State.HOLDING, reasons=Reason.WORKSPACE | Reason.DEADMAN, message="held", dry_run=True, speed_scale=0.5,
+                  applied_scale=0.25, epoch=2 ** 63 - 1, sequence=7, instruction_sequence=3, proposal_age=1.5,
+                  observation_age=math.nan, tick_cpu_ms=0.75, tick_wall_ms=1.25, arms=(moved, silent),
+                  margins=(safety.LimitMargin("workspace/z_min", 0.5, "m", True),), counters={"accepted": 3, "holds": 1}, seed=9)
+    return safety.SafetyStatus(**dict(values, **changes))
+
+
+def plain(value):
+    """Comparable: arrays as lists, NaN as a word."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if dataclasses.is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return "nan" if isinstance(value, float) and math.isnan(value) else value
+
+
+def test_every_field_of_a_status_survives_the_wire(monkeypatch):
+    monkeypatch.setattr(conversions.rospy.Time, "now", lambda: conversions.rospy.Time(100, 250_000_000))
+    sent = a_status()
+    got = conversions.status_contract(wire(conversions.status_message(sent, {"left": "base", "right": "base"})))
+    assert plain(got) == plain(dataclasses.replace(sent, stamp=100.25))
+    assert got.commanded.keys() == {"left", "right"} and got.at_target == sent.at_target and got.waiting == sent.waiting
+
+
+def test_a_status_that_knows_nothing_and_one_of_a_state_that_does_not_exist(monkeypatch):
+    monkeypatch.setattr(conversions.rospy.Time, "now", lambda: conversions.rospy.Time(100))
+    message = conversions.status_message(safety.SafetyStatus(State.INACTIVE, Reason.NONE, "", False, 1.0, 0.0), {})
+    got = conversions.status_contract(wire(message))
+    assert not got.arms and not got.at_target and not got.commanded and math.isnan(got.proposal_age)
+    message.state = 9
+    with pytest.raises(ValueError, match="9"):
+        conversions.status_contract(message)
 
 
 def test_a_hold_has_no_targets_and_no_numbers():

@@ -24,6 +24,7 @@ from hybridvla_core.policy.proposing.command_memory import CommandMemory
 from hybridvla_core.policy.proposing.pacing import PredictionPacing
 from hybridvla_core.policy.proposing.pose_history import Held, PoseHistory
 from hybridvla_core.policy.proposing.proposals import Inference, make_proposal
+from hybridvla_core.safety.status import SafetyStatus, State
 from hybridvla_core.transforms.conventions import state_vector
 
 __all__ = ["InstructionAnswer", "Inference", "Proposer", "check_fit", "misfits"]
@@ -108,6 +109,12 @@ class Proposer:
         if state.name in self._measured and state.pose is not None:
             with self._lock:
                 self._measured[state.name].add(stamp, state.pose, state.gripper)
+
+    def on_status(self, status: SafetyStatus) -> None:
+        """From the filter: what it executes and what it has sent to the arms."""
+        self.on_execution(status.epoch, status.sequence, status.at_target, status.waiting)
+        self.on_commands(status.commanded, status.stamp, status.epoch, status.sequence, status.state != State.INACTIVE,
+                         status.seed)
 
     def on_commands(self, poses: Mapping[str, Pose], stamp: float, epoch: int, sequence: int, active: bool,
                     seed: int = 0) -> None:
