@@ -80,3 +80,9 @@ def test_a_snapshot_is_json_with_the_nearest_limits_and_no_nan(told):
     assert shown["safety"]["arms"][0]["push_n"] is None and shown["safety"]["arms"][0]["error_mm"] == 1.5
     assert shown["proposal"] == {"sequence": 4, "mode": "ensemble", "fused": True, "confidence": None, "path_distance_mm": 12.3,
                                  "path_angle_deg": 0.0, "age_ms": 0}
+
+
+def test_a_pose_that_is_not_known_is_none_and_not_the_origin(told):
+    told.status()
+    arm = told.state.snapshot()["safety"]["arms"][0]
+    assert arm["measured"] is None and arm["target"] is None

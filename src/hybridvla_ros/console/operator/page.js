@@ -67,7 +67,7 @@ function show(now) {
     + (last.fused ? ", both paths fused" : ", not fused") + ", confidence " + (last.confidence ?? "-")
     + ", paths apart " + (last.path_distance_mm ?? "-") + " mm and " + (last.path_angle_deg ?? "-") + " degrees";
   $("episode").textContent = now.episode.number === undefined ? "none" : now.episode.number + " (" + now.episode.event + ")";
-  rows($("arms"), (safety.arms || []).map((arm) => [arm.name, "at " + arm.measured.join(" "), "sent to " + arm.target.join(" "),
+  rows($("arms"), (safety.arms || []).map((arm) => [arm.name, "at " + (arm.measured ?? ["-"]).join(" "), "sent to " + (arm.target ?? ["-"]).join(" "),
     (arm.error_mm ?? "-") + " mm apart", "push " + (arm.push_n ?? "-") + " N", arm.mended ? "target mended" : ""]));
   const margins = safety.margins || { commanded: [], measured: [] };
   rows($("margins"), [...margins.commanded.map((entry) => ["commanded", entry.name, entry.margin + " " + entry.unit]),

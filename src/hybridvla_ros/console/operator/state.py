@@ -7,11 +7,11 @@ import time
 from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Tuple
 
-from geometry_msgs.msg import PoseStamped
+from hybridvla.msg import ActionProposal, EpisodeEvent, PolicyHeartbeat, SafetyStatus
+from hybridvla_core.contracts import Pose
+from hybridvla_core.safety import status as safety
+from hybridvla_ros.messages.conversions import status_contract
 
-from hybridvla.msg import ActionProposal, ArmSafety, EpisodeEvent, LimitMargin, PolicyHeartbeat, SafetyStatus
-
-STATES = {getattr(SafetyStatus, name): name for name in ("INACTIVE", "ACTIVE", "HOLDING", "STOPPED", "RECOVERING")}
 POLICY = {getattr(PolicyHeartbeat, name): name for name in ("WAITING", "INFERRING", "FAULT")}
 MODES = {getattr(ActionProposal, name): name.lower() for name in ("ENSEMBLE", "DIFFUSION", "AUTOREGRESSIVE")}
 EVENTS = ("start", "success", "failure", "discard", "aborted")
@@ -47,16 +47,17 @@ class ConsoleState:
 
     def on_status(self, message: SafetyStatus) -> None:
         with self._lock:
-            state = STATES.get(message.state, str(message.state))
+            status = status_contract(message)
+            state = status.state.name
             self._note("status")
-            self._safety = {"state": state, "message": message.message, "dry_run": message.dry_run,
-                            "speed_scale": finite(message.applied_scale, 3), "arms": [_arm(arm) for arm in message.arms],
-                            "margins": _margins(message)}
-            dry = " (dry run: nothing is commanded)" if message.dry_run else ""
+            self._safety = {"state": state, "message": status.message, "dry_run": status.dry_run,
+                            "speed_scale": finite(status.applied_scale, 3), "arms": [_arm(arm) for arm in status.arms],
+                            "margins": _margins(status)}
+            dry = " (dry run: nothing is commanded)" if status.dry_run else ""
             heading = f"{state.lower()}: "      # most sentences begin with the state again
-            text = message.message[len(heading):] if message.message.startswith(heading) else message.message
+            text = status.message[len(heading):] if status.message.startswith(heading) else status.message
             self._tell("robot", f"{state}{dry}: {text}")
-            self._count(dict(zip(message.counter_names, message.counters)))
+            self._count(status.counters)
 
     def on_heartbeat(self, message: PolicyHeartbeat) -> None:
         with self._lock:
@@ -132,19 +133,19 @@ class ConsoleState:
                 self._say(f"{'filter':<12} {name}")
 
 
-def _arm(arm: ArmSafety) -> Dict[str, Any]:
-    def place(stamped: PoseStamped) -> List[Optional[float]]:
-        return [finite(value, 4) for value in (stamped.pose.position.x, stamped.pose.position.y, stamped.pose.position.z)]
+def _arm(arm: safety.ArmSafety) -> Dict[str, Any]:
+    def place(pose: Optional[Pose]) -> Optional[List[Optional[float]]]:
+        return None if pose is None else [finite(value, 4) for value in pose.position]
 
     return {"name": arm.name, "target": place(arm.target), "measured": place(arm.measured), "asked": place(arm.asked),
             "mended": arm.mended, "error_mm": finite(1e3 * arm.position_error, 1), "push_n": finite(arm.push_n, 1),
             "at_target": arm.at_target}
 
 
-def _margins(message: SafetyStatus) -> Dict[str, List[Dict[str, Any]]]:
+def _margins(status: safety.SafetyStatus) -> Dict[str, List[Dict[str, Any]]]:
     """The smallest margin of each unit, of what is commanded and of what is measured."""
-    found: Dict[Tuple[str, str], LimitMargin] = {}
-    for entry in message.margins:
+    found: Dict[Tuple[str, str], safety.LimitMargin] = {}
+    for entry in status.margins:
         whose = "measured" if entry.name.startswith("measured/") else "commanded"
         key = (whose, entry.unit)
         if math.isfinite(entry.margin) and (key not in found or entry.margin < found[key].margin):
