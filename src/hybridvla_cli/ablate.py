@@ -5,7 +5,7 @@ import argparse
 from pathlib import Path
 from typing import Any, Dict, List
 
-from hybridvla_cli.parsers import Subparsers
+from hybridvla_cli import Subparsers
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT

@@ -5,6 +5,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hybridvla_cli import Subparsers
 from hybridvla_cli.bench_parts import (
     filter as bench_filter,
 )
@@ -17,7 +18,6 @@ from hybridvla_cli.bench_parts import (
 from hybridvla_cli.bench_parts import (
     staleness as bench_staleness,
 )
-from hybridvla_cli.parsers import Subparsers
 from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
 

@@ -5,7 +5,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
-from hybridvla_cli.parsers import Subparsers
+from hybridvla_cli import Subparsers
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.files import write_json
 

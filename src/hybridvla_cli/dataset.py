@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from hybridvla_cli.parsers import Subparsers
+from hybridvla_cli import Subparsers
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
 

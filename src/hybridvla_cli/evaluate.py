@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List
 
-from hybridvla_cli.parsers import Subparsers
+from hybridvla_cli import Subparsers
 from hybridvla_core.contracts import Mode
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import write_json

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from hybridvla_cli import Subparsers
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Mode, Observation
 from hybridvla_core.paths import ROOT
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "serve", help="a checkpoint for clients on other computers",
         description="Loads a checkpoint and answers clients of the openpi wire (WebSocket, msgpack) until Ctrl-C: a policy node "

@@ -5,7 +5,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from hybridvla_cli.parsers import Subparsers
+from hybridvla_cli import Subparsers
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
 from hybridvla_ros.runtime.threads import wait_quietly

@@ -3,8 +3,10 @@ from __future__ import annotations
 
 import argparse
 
+from hybridvla_cli import Subparsers
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+
+def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "watch", help="what the robot does and why, one line a change",
         description="Listens to filter, policy and episodes, and prints a line whenever something changes, until Ctrl-C.")

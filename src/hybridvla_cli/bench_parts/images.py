@@ -5,7 +5,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any, Dict
 
-from hybridvla_cli.parsers import Subparsers
+from hybridvla_cli import Subparsers
 from hybridvla_core.files import write_json
 
 if TYPE_CHECKING:

@@ -76,7 +76,7 @@ def _quantise(llm: nn.Module, config: LoraConfig) -> None:
 
 def _peft() -> ModuleType:
     # peft imports torchvision, too; this declares what it misses beside a CPU torch.
-    vision_transformer()  # type: ignore[no-untyped-call]
+    vision_transformer()
     try:
         import peft
     except ImportError as error:

@@ -30,10 +30,9 @@ class PromptEncoder:
         """Ids of the prompt without BOS; raises ObservationError for an instruction that says nothing."""
         if not instruction.replace("<image>", "").strip():
             raise ObservationError("the instruction is empty; say what the robot should do")
-        if self.tokenizer is None:
-            raise TypeError("an encoder without a tokenizer only builds prompts")
-        ids = self.tokenizer.encode(self.prompt(instruction), add_special_tokens=False).ids
-        unknown = self.tokenizer.token_to_id("<unk>")
+        tokenizer = self._known()
+        ids = tokenizer.encode(self.prompt(instruction), add_special_tokens=False).ids
+        unknown = tokenizer.token_to_id("<unk>")
         if unknown is not None and ids and all(i == unknown for i in ids):
             raise ObservationError(f"the model knows no word of {instruction!r}")
         return ids[1:] if ids and ids[0] == self.config.bos else ids
@@ -48,11 +47,16 @@ class PromptEncoder:
         start = prompt.find(text.rstrip())
         if start < 0 or not spans:
             return None
-        encoding = self.tokenizer.encode(prompt, add_special_tokens=False)
+        encoding = self._known().encode(prompt, add_special_tokens=False)
         skipped = 1 if encoding.ids and encoding.ids[0] == self.config.bos else 0
         inside = [index - skipped for index, (begin, end) in enumerate(encoding.offsets)
                   if end > begin and any(begin < start + last and end > start + first for first, last in spans)]
         return (inside[0], inside[-1] + 1) if inside else None
+
+    def _known(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise TypeError("an encoder without a tokenizer only builds prompts")
+        return self.tokenizer
 
     def prefix_ids(self, instruction: str) -> List[int]:
         """Ids between the patches and the state: text, separator, BOD."""

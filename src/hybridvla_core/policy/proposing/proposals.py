@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Tuple
+from typing import NamedTuple, Tuple
 
 import numpy as np
 
@@ -25,6 +25,15 @@ class Inference:
     bases: Tuple[Tuple[Pose, float], ...]
     epoch: int = 0
     seed: int = 0
+
+
+class InstructionAnswer(NamedTuple):
+    """What `set_instruction` answers; `instruction_sequence` is the first valid one."""
+
+    success: bool
+    message: str
+    previous: str
+    instruction_sequence: int
 
 
 def targets_of(config: PolicyConfig, inference: Inference, prediction: Prediction) -> Tuple[ArmTarget, ...]:

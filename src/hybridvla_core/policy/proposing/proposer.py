@@ -11,7 +11,7 @@ import math
 import secrets
 import threading
 import time
-from typing import Callable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, List, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -23,20 +23,11 @@ from hybridvla_core.policy.interface import HasLink, PolicyInterface
 from hybridvla_core.policy.proposing.command_memory import CommandMemory
 from hybridvla_core.policy.proposing.pacing import PredictionPacing
 from hybridvla_core.policy.proposing.pose_history import Held, PoseHistory
-from hybridvla_core.policy.proposing.proposals import Inference, make_proposal
+from hybridvla_core.policy.proposing.proposals import Inference, InstructionAnswer, make_proposal
 from hybridvla_core.safety.status import SafetyStatus, State
 from hybridvla_core.transforms.conventions import state_vector
 
 __all__ = ["InstructionAnswer", "Inference", "Proposer", "check_fit", "misfits"]
-
-
-class InstructionAnswer(NamedTuple):
-    """What `set_instruction` answers; `instruction_sequence` is the first valid one."""
-
-    success: bool
-    message: str
-    previous: str
-    instruction_sequence: int
 
 
 class Proposer:
