@@ -6,6 +6,7 @@ import importlib.util
 import platform
 import resource
 import statistics
+import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
@@ -64,6 +65,7 @@ def run(subject: Subject, rounds: int, passes: Optional[Passes], compare: Option
         calls["compared"] = compared
     drawn: Sequence[Optional[int]] = passes.rounds(rounds) if passes else [None] * rounds
     times: Dict[str, List[float]] = {name: [] for name in calls}
+    worked: Times = {name: [] for name in calls}
     stages: Dict[str, Dict[str, List[float]]] = {name: {} for name in calls}
     counts: List[int] = []
     device = measure_device(subject.dtype, subject.device)
@@ -71,23 +73,32 @@ def run(subject: Subject, rounds: int, passes: Optional[Passes], compare: Option
     for turn in range(-WARM_UP, rounds):
         for shift in range(len(names)):
             name = names[(turn + shift) % len(names)]
-            clock = StageClock(subject.device)
+            work, clock = time.process_time(), StageClock(subject.device)
             extra = calls[name](clock.lap, drawn[max(turn, 0)])
             clock.lap("end")
             laps = clock.per(1)
             if turn < 0:
                 continue
             times[name].append(sum(laps.values()))
+            worked[name].append((time.process_time() - work) * 1e3)
             for stage, value in laps.items():
                 if stage != "end":
                     stages[name].setdefault(stage, []).append(value)
             if name == "full":
                 counts.append(extra["passes"])
         progress(turn + 1)
-    return _result(subject, times, stages, counts, device, passes)
+    return _result(subject, times, worked, stages, counts, device, passes)
 
 
-def _result(subject: Subject, times: Times, stages: Dict[str, Times], counts: List[int], device: Dict[str, float],
+def _over_diffusion(times: Times, counts: List[int], usual: Callable[[Sequence[float]], float]) -> float:
+    """Full over diffusion: over the pass counts the mean of the usual time at each count, because a plain median would not
+    see the rarer counts."""
+    by_count = {n: [t for t, c in zip(times["full"], counts) if c == n] for n in set(counts)}
+    full = sum(usual(values) * len(values) for values in by_count.values()) / len(counts)
+    return full / usual(times["diffusion"])
+
+
+def _result(subject: Subject, times: Times, worked: Times, stages: Dict[str, Times], counts: List[int], device: Dict[str, float],
             passes: Optional[Passes]) -> Dict[str, Any]:
     modes: Dict[str, Dict[str, Any]] = {
         name: {**summary(values), "stages": {stage: summary(laps) for stage, laps in stages[name].items()}}
@@ -95,18 +106,21 @@ def _result(subject: Subject, times: Times, stages: Dict[str, Times], counts: Li
     for name, values in times.items():
         modes[name]["fastest_ms"] = round(min(values), 3)
     median = {name: mode["median_ms"] for name, mode in modes.items()}
-    by_count = {n: [t for t, c in zip(times["full"], counts) if c == n] for n in set(counts)}
-    # The mean over pass counts of the medians at each count: a plain median would not see the rarer counts.
-    full = sum(statistics.median(values) * len(values) for values in by_count.values()) / len(counts)
-    modes["full"]["mean_of_medians_ms"] = round(full, 3)
-    ratios = {"full_over_diffusion": round(full / median["diffusion"], 4),
+    over = _over_diffusion(times, counts, statistics.median)
+    modes["full"]["mean_of_medians_ms"] = round(over * statistics.median(times["diffusion"]), 3)
+    ratios = {"full_over_diffusion": round(over, 4),
               "kv_cache_speedup": round(median["diffusion_no_cache"] / median["diffusion"], 4),
               "plain_over_full": round(median["full_plain"] / median["full"], 4)}
-    # On a machine that does other things as well, the fastest of many is nearest to what the work itself takes.
+    # On a machine that does other things as well, the fastest of many and the processor's own time are nearest to the work.
     least = {name: min(values) for name, values in times.items()}
-    fastest = sum(min(values) * len(values) for values in by_count.values()) / len(counts)
-    ratios["full_over_diffusion_of_fastest"] = round(fastest / least["diffusion"], 4)
+    ratios["full_over_diffusion_of_fastest"] = round(_over_diffusion(times, counts, min), 4)
     ratios["kv_cache_speedup_of_fastest"] = round(least["diffusion_no_cache"] / least["diffusion"], 4)
+    if subject.device.type == "cpu":
+        for name, values in worked.items():
+            modes[name]["processor_ms"] = round(statistics.median(values), 3)
+        ratios["full_over_diffusion_of_processor"] = round(_over_diffusion(worked, counts, statistics.median), 4)
+        ratios["kv_cache_speedup_of_processor"] = round(
+            modes["diffusion_no_cache"]["processor_ms"] / modes["diffusion"]["processor_ms"], 4)
     if "compared" in median:
         ratios["compared_over_full"] = round(median["compared"] / median["full"], 4)
     path = subject.path

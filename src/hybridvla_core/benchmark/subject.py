@@ -84,7 +84,7 @@ def with_random_weights(name: str, config: ModelConfig, dtype: str, device: str,
     with torch.no_grad():
         for tensor in model.parameters():
             tensor.normal_(std=0.02) if tensor.dim() > 1 else tensor.fill_(1.0)
-    model.llm.fuse()
+    model.llm.fuse().pack()
     return _subject(name, config, PlainDecoding(model), EnsembleConfig("mean", 0.96, 0, "so3", "diffusion"), steps,
                     "resize-naive", graphs, ride_steps, None, [f"view{i}" for i in range(config.views)], True)
 

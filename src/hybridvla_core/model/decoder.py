@@ -8,7 +8,7 @@ inference. The parameters keep their names and become views of the joined matrix
 """
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Callable, Dict, List, Optional, Set, Union
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from hybridvla_core.model.config import DecoderConfig
 from hybridvla_core.model.few_rows import linear
 from hybridvla_core.model.joined import Joinable
 from hybridvla_core.model.layers import KVCache, LastRows, RMSNorm, Rotary, causal_bias, mask_bias
+from hybridvla_core.model.packed import pack, unpack
 
 #: Layer -> its attention logits (B, heads, S, T); None before a pass.
 Probe = Dict[int, Optional[torch.Tensor]]
@@ -211,6 +212,34 @@ class Decoder(nn.Module):
             if isinstance(module, Joinable):
                 module.fuse()
         return self
+
+    def pack(self) -> bool:
+        """Keep the matrices in the order in which a CPU reads them, too; see `packed.pack`. For weights that do not change
+        any more: moving or loading them drops the copies."""
+        return pack(self._products())
+
+    def _products(self) -> List[nn.Linear]:
+        """The linear layers that inference multiplies by: joined ones in place of their parts."""
+        found: List[nn.Linear] = []
+        parts: Set[int] = set()
+        for module in self.modules():
+            if isinstance(module, Joinable) and getattr(module, "whole", None) is not None:
+                whole = module.whole
+                assert isinstance(whole, nn.Linear), "joined layers are one layer"
+                found.append(whole)
+                parts.update(id(getattr(module, name)) for name in module.joined)
+        for module in self.modules():
+            if type(module) is nn.Linear and id(module) not in parts:
+                found.append(module)
+        return found
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Decoder:
+        unpack(self._products())
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *arguments: object, **more: object) -> None:
+        unpack(self._products())
+        super()._load_from_state_dict(*arguments, **more)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Vocabulary logits (..., vocab_rows) of the given hidden states (..., H)."""

@@ -47,7 +47,7 @@ class Policy:
             raise ConfigurationError(f"noise_samples is {noise_samples}; use 1 to {MOST_SAMPLES}")
         self.checkpoint, self.config = checkpoint, checkpoint.config
         self.model = model.eval()
-        self.model.llm.fuse()
+        self.model.llm.fuse().pack()
         self.engine = PlainDecoding(self.model, self.config.ddim_spacing)
         self.mode = _mode(mode)
         self.all_tokens, self.noise_samples = all_tokens, noise_samples

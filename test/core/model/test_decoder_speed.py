@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from hybridvla_core.model import packed
 from hybridvla_core.model.config import DecoderConfig
 from hybridvla_core.model.decoder import Decoder
 from hybridvla_core.model.few_rows import linear
@@ -43,3 +44,43 @@ def test_joining_changes_no_result_no_name_and_holds_nothing_twice(family):
     decoder.float().fuse()
     decoder(x, at).sum().backward()
     assert attention.q_proj.weight.grad is not None and float(attention.q_proj.weight.grad.abs().sum()) > 0
+
+
+def a_decoder():
+    torch.manual_seed(0)
+    return Decoder(DecoderConfig("llama", 64, 2, 4, 2, 96, 120, 1e-5, 10000.0, 16)).eval().fuse()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 5, 9, 40])
+@torch.inference_mode()
+def test_packed_weights_change_no_result(rows):
+    decoder, x, at = a_decoder(), torch.randn(1, rows, 64), torch.arange(rows)
+    before = decoder.logits(decoder(x, at))
+    assert decoder.pack() or not torch.backends.mkldnn.is_available()
+    assert torch.allclose(decoder.logits(decoder(x, at)), before, atol=1e-5)
+
+
+def test_packed_copies_go_when_weights_are_loaded_moved_trained_or_too_large(monkeypatch):
+    decoder, x, at = a_decoder(), torch.randn(1, 9, 64), torch.arange(9)
+    decoder.pack()
+    with torch.no_grad():
+        before = decoder(x, at)
+        decoder.load_state_dict({name: value * 0.5 for name, value in decoder.state_dict().items()})
+        loaded = decoder(x, at)
+        assert not torch.allclose(loaded, before, atol=1e-3), "the copies of the old weights are gone"
+        decoder.pack()
+        assert torch.allclose(decoder.double()(x.double(), at).float(), loaded, atol=1e-4)
+        assert not decoder.pack(), "only float32"
+    decoder.float().fuse().pack()
+    decoder(x, at).sum().backward()
+    assert float(decoder.model.layers[0].mlp.down_proj.weight.grad.abs().sum()) > 0, "gradients reach the parameters"
+    monkeypatch.setattr(packed, "MOST_PACKED", 1000)
+    assert not a_decoder().pack()
+
+
+def test_operators_that_are_missing_or_wrong_leave_the_plain_product(monkeypatch):
+    decoder, x, at = a_decoder(), torch.randn(1, 9, 64), torch.arange(9)
+    with torch.no_grad():
+        before = decoder(x, at)
+        monkeypatch.setattr(packed, "_packed", lambda layer: None)
+        assert not decoder.pack() and torch.equal(decoder(x, at), before)

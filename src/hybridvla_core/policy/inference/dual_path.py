@@ -79,7 +79,7 @@ class DualPath:
 
     gate, window: the ensemble rule and its confidence window. first_draft: tokens for an action no pass has seen.
     stages: how a stage is run (stages.py): directly, or as a CUDA graph. ride_steps: with how many denoising steps
-    a draft travels; None: all but the first, or one where rows cost time.
+    a draft travels; None: all but the first on a GPU, fewer where rows cost time.
     """
 
     def __init__(self, engine: PlainDecoding, steps: int, gate: ConfidenceGate, first_draft: FirstDraft, window: int,
@@ -90,7 +90,7 @@ class DualPath:
         self.steps, self.spaced = steps, engine.schedule.ddim(steps)
         self.device = self.model.llm.lm_head.weight.device
         if ride_steps is None:
-            ride_steps = 1 if self._rows_cost_time() else steps - 1
+            ride_steps = self._usual_rides()
         self.ride_steps = min(max(ride_steps, 0), steps - 1)
         self._spaces: Dict[Shape, Workspace] = {}
         with torch.no_grad():
@@ -184,10 +184,13 @@ class DualPath:
         hidden = self._pass(space, space.behind.branch.rows(head) if head else space.behind.branch, rows)
         return self._prove(branch, hidden[:, -(self.config.action_dim - start):], start)
 
-    def _rows_cost_time(self) -> bool:
-        """On a CPU in float32 a pass is soon bound by arithmetic and not by reading the weights."""
+    def _usual_rides(self) -> int:
+        """On a CPU in float32 a pass is soon bound by arithmetic and not by reading the weights: a draft along the last two
+        steps is as good as along three, and for a large model the second one costs more than it saves."""
         head = self.model.llm.lm_head
-        return head.weight.device.type == "cpu" and head.weight.dtype == torch.float32 and head.in_features > 512
+        if head.weight.device.type != "cpu" or head.weight.dtype != torch.float32:
+            return self.steps - 1
+        return 1 if head.in_features > 512 else 2
 
     # Parts of stages -----------------------------------------------------------------------------------------------
 
