@@ -1,7 +1,6 @@
-"""The FR3's parts without a graph: readings, gripper worker, way to the start, dead-man switches, the stand-in's habits."""
+"""The FR3's parts without a graph: readings, start-up, gripper worker, way to the start."""
 from __future__ import annotations
 
-import struct
 import threading
 import time
 from dataclasses import replace
@@ -19,11 +18,6 @@ from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_ros.adapters.franka import reading, start_up
 from hybridvla_ros.adapters.franka.gripper import GripperWorker
 from hybridvla_ros.adapters.franka.start_path import StartPath
-from hybridvla_ros.console.deadman_node import JoyButton, PedalKeys
-from hybridvla_ros.stand_ins.franka.robot import TriggerRate
-from hybridvla_sim.fr3.drive import Drive, FrankaDrive
-from hybridvla_sim.fr3.rig import Rig
-from hybridvla_sim.tasks import load
 
 
 @pytest.fixture(scope="module")
@@ -237,80 +231,3 @@ def test_a_way_through_the_table_is_refused_by_name(robot):
     raised = np.array(arm.start_joints_rad) + [0.0, -0.2, 0.0, 0.5, 0.0, 0.3, 0.0]
     with pytest.raises(HybridVLAError, match="table"):
         path.plan(raised, 0.3)
-
-
-# Dead-man switches -------------------------------------------------------------------------------------------------
-
-
-def test_a_button_counts_only_while_its_device_speaks():
-    now = [0.0]
-    button = JoyButton(1, "device", clock=lambda: now[0], is_present=lambda _device: True)
-    button.update([0, 1])
-    assert button.held
-    now[0] = 0.3
-    assert not button.held
-    button.update([1, 0])
-    assert not button.held
-    button.update([])
-    assert not button.held
-
-
-def test_a_pedal_is_held_while_its_key_is_down_and_released_when_unplugged():
-    def event(kind, code, value):
-        return struct.pack("llHHi", 0, 0, kind, code, value)
-    keys = PedalKeys(48)
-    keys.feed(event(1, 30, 1) + event(4, 4, 458756))
-    assert not keys.held
-    keys.feed(event(1, 48, 1) + event(1, 48, 2))
-    assert keys.held
-    keys.feed(event(1, 48, 0))
-    assert not keys.held
-    keys.feed(event(1, 48, 1))
-    keys.lost()
-    assert not keys.held
-
-
-# The stand-in's habits ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("asked, given", [(30.0, 29.4), (200.0, 167.0), (300.0, 250.0)])
-def test_states_come_slower_than_asked_for(asked, given):
-    trigger = TriggerRate(asked)
-    count = sum(trigger.due(number * 1e-3, (number + 1) * 1e-3) for number in range(10_000))
-    assert count / 10.0 == pytest.approx(given, rel=0.02)
-
-
-@pytest.fixture
-def drive():
-    made = []
-
-    def make(model, data, index, _config):
-        made.append(made[0] if made else FrankaDrive(model, data, index))
-        made[0].start()
-        return made[0]
-    rig = Rig(load("blocks"), make_controller=make)
-    made[0].switch(Drive.IMPEDANCE)
-    return rig, made[0]
-
-
-def test_the_target_is_followed_with_the_controllers_lag(drive):
-    rig, arm = drive
-    begin = arm.target_position.copy()
-    arm.set_target(begin + [0.0, 0.05, 0.0], arm.target_rotation.as_quat())
-    rig.step(0.2)
-    assert (arm._position - begin)[1] / 0.05 == pytest.approx(1.0 - 0.995 ** 200, abs=0.01)
-
-
-def test_a_target_that_is_no_number_breaks_the_driver(drive):
-    _, arm = drive
-    arm.set_target([float("nan"), 0.0, 0.5], [1.0, 0.0, 0.0, 0.0])
-    assert arm.broken
-
-
-def test_torques_rise_by_one_newton_metre_a_millisecond_at_most(drive):
-    rig, arm = drive
-    arm.stiffness = np.array([400.0, 30.0, 0.5])
-    arm.set_target(arm.target_position + [0.0, 0.0, 3.0], arm.target_rotation.as_quat())
-    before = arm._torque.copy()
-    rig.step(float(rig.model.opt.timestep))
-    assert np.abs(arm._torque - before).max() <= rig.model.opt.timestep * 1e3 + 1e-9

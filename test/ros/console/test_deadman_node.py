@@ -1,6 +1,7 @@
-"""The dead-man node over ROS: held, released, silent, and nonsense in its parameters."""
+"""The dead-man node: its switches by themselves; over ROS held, released, silent, and nonsense in its parameters."""
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
 from hybridvla_core.paths import ROOT
-from hybridvla_ros.console.deadman_node import JoyButton
+from hybridvla_ros.console.deadman_node import JoyButton, PedalKeys
 
 NODE = ROOT / "nodes" / "deadman_node"
 
@@ -103,3 +104,31 @@ def test_a_wrong_parameter_is_named(bench, arguments, words):
     done = subprocess.run([sys.executable, str(NODE), f"__name:=refused_{time.monotonic_ns()}", *arguments],
                           capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1 and words in done.stdout + done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_button_counts_only_while_its_device_speaks():
+    now = [0.0]
+    button = JoyButton(1, "device", clock=lambda: now[0], is_present=lambda _device: True)
+    button.update([0, 1])
+    assert button.held
+    now[0] = 0.3
+    assert not button.held
+    button.update([1, 0])
+    assert not button.held
+    button.update([])
+    assert not button.held
+
+
+def test_a_pedal_is_held_while_its_key_is_down_and_released_when_unplugged():
+    def event(kind, code, value):
+        return struct.pack("llHHi", 0, 0, kind, code, value)
+    keys = PedalKeys(48)
+    keys.feed(event(1, 30, 1) + event(4, 4, 458756))
+    assert not keys.held
+    keys.feed(event(1, 48, 1) + event(1, 48, 2))
+    assert keys.held
+    keys.feed(event(1, 48, 0))
+    assert not keys.held
+    keys.feed(event(1, 48, 1))
+    keys.lost()
+    assert not keys.held
