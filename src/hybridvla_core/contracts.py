@@ -61,7 +61,12 @@ class GripperState(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Pose:
-    """Position (3,) in m and unit quaternion (4,) xyzw, of the tool centre point in the arm's base frame."""
+    """The tool centre point in an arm's base frame.
+
+    Attributes:
+        position: (3,) m.
+        quaternion: (4,) unit quaternion, xyzw.
+    """
 
     position: np.ndarray
     quaternion: np.ndarray
@@ -71,8 +76,11 @@ class Pose:
 class Observation:
     """One moment as the model sees it.
 
-    images: view name -> (height, width, 3) uint8 RGB. state: (A,) physical units, in the checkpoint's state convention.
-    stamp_ns: stamp of the oldest image used, ns; with the seed it determines the noise.
+    Attributes:
+        images: View name -> (height, width, 3) uint8 RGB.
+        instruction: What to do, as a person says it.
+        state: (A,) physical units, in the checkpoint's state convention.
+        stamp_ns: Of the oldest image used, ns; with the seed it determines the noise.
     """
 
     images: Mapping[str, np.ndarray]
@@ -85,14 +93,26 @@ class Observation:
 class Prediction:
     """What the model made of one observation; K = chunk, A = action dimensions (7 or 14).
 
-    Actions are (K, A) un-normalised (m, rad, gripper); a path that did not run is None. token_confidence: (A,) in
-    [0, 1]. path_distance (m) and path_angle (rad on SO(3)): disagreement of the two paths, largest over arms, NaN with
-    one path.
+    Actions are not normalised: m, rad, gripper.
 
-    ar_complete: False where decoding ended early because the gate could no longer open: the rest of `autoregressive` and
-    `token_confidence` is NaN, and so is the disagreement; `mean_confidence` is then the most it can still be. passes: of
-    the decoder after the last denoising step. noise_samples: noises denoised side by side; spread_distance (m) and
-    spread_angle (rad): how far their actions scatter, NaN with one.
+    Attributes:
+        action: (K, A) what is to be done.
+        mode: Which path acts.
+        fused: The two paths were averaged.
+        diffusion: (K, A); None where that path did not run.
+        autoregressive: (1, A); None where that path did not run.
+        ar_complete: False where decoding ended early because the gate could no longer open: the rest of `autoregressive` and
+            `token_confidence` is NaN, and so is the disagreement; `mean_confidence` is then the most it can still be.
+        token_confidence: (A,) in [0, 1].
+        mean_confidence: Over the tokens.
+        path_distance: Disagreement of the two paths, m, largest over the arms; NaN with one path.
+        path_angle: The same on SO(3), rad.
+        noise_seed: With the stamp it determines the noise.
+        stage_ms: Time of each stage, ms.
+        passes: Of the decoder after the last denoising step.
+        noise_samples: Noises denoised side by side.
+        spread_distance: How far their actions scatter, m; NaN with one.
+        spread_angle: The same, rad.
     """
 
     action: np.ndarray
@@ -115,7 +135,17 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ArmTarget:
-    """One arm's absolute target for one step of a chunk. `gripper`: 0 closed to 1 open. `frame`: the arm's base frame."""
+    """One arm's absolute target for one step of a chunk.
+
+    Attributes:
+        name: Of the arm.
+        frame: The arm's base frame.
+        base: The pose that the action is relative to.
+        base_stamp: When it held, s.
+        target: Where the tool should go.
+        delta_base: Which pose `base` is.
+        gripper: 0 closed to 1 open.
+    """
 
     name: str
     frame: str
@@ -128,10 +158,25 @@ class ArmTarget:
 
 @dataclass(frozen=True)
 class Proposal:
-    """What the policy wants, why, and from which moment (`hybridvla/ActionProposal`). Targets are step-major, K x arms.
+    """What the policy wants, why, and from which moment (`hybridvla/ActionProposal`).
 
-    stamp_ns: the observation's stamp to the nanosecond, which with the noise seed repeats the noise; 0 where there was none.
-    seed: the filter's seed (`SafetyStatus.seed`) under which the observation was made; 0 where the sender does not say.
+    Attributes:
+        stamp: Of the observation, s.
+        epoch: One run of the policy.
+        sequence: Grows by one with each proposal of it.
+        instruction_sequence: Which instruction it follows.
+        instruction: Its text.
+        valid_for: How long it may be executed, s from its receipt.
+        targets: Step-major, K x arms.
+        kind: Action or hold.
+        action_period: Time of a step, s; 0 for keyframes.
+        observation_age: Of the observation when this was made, s.
+        camera_spread: Between its oldest and newest image, s.
+        chunk: K.
+        checkpoint_sha256: Of the checkpoint's manifest.
+        prediction: What it was made of.
+        stamp_ns: The observation's stamp to the nanosecond, which with the noise seed repeats the noise; 0 without one.
+        seed: The filter's (`SafetyStatus.seed`) under which the observation was made; 0 where the sender does not say.
     """
 
     stamp: float
@@ -154,7 +199,17 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Driven by the inference loop's own progress (`hybridvla/PolicyHeartbeat`). ready: loaded and warm."""
+    """Driven by the inference loop's own progress (`hybridvla/PolicyHeartbeat`).
+
+    Attributes:
+        epoch: One run of the policy.
+        last_sequence: Of its last proposal.
+        instruction_sequence: Which instruction it follows.
+        state: What the loop does.
+        in_state: Since when, s.
+        message: One sentence.
+        ready: The policy is loaded and warm.
+    """
 
     epoch: int
     last_sequence: int
@@ -169,12 +224,21 @@ class Heartbeat:
 class ArmState:
     """What a robot adapter read from one arm's driver.
 
-    joint_names and joint_positions (n,) rad in the driver's order; joint_velocities (n,) rad/s or None; pose: the
-    driver's own tool pose or None; gripper: measured opening, 0 closed to 1 open, NaN if unknown; robot_mode: the
-    driver's own value; ready: the adapter's reading of it (False in reflex, user stop, guiding, ...); message: why not.
-    stamp: seconds of the driver's clock, NaN where its message carries none; 0 is a fault, and reports whose stamp
-    stands still are not new. controller: who takes our commands and how (its name, its stiffness), in the adapter's
-    words: a change stops the arms; controller_ready: False while it does not run.
+    Attributes:
+        name: Of the arm.
+        joint_names: In the driver's order.
+        joint_positions: (n,) rad, in that order.
+        joint_velocities: (n,) rad/s; None where the driver does not say.
+        pose: The driver's own tool pose; None where it does not say.
+        gripper: Measured opening, 0 closed to 1 open; NaN if unknown.
+        gripper_state: As the driver reports it.
+        robot_mode: The driver's own value.
+        ready: The adapter's reading of it: False in reflex, user stop, guiding, ...
+        message: Why the arm is not ready.
+        stamp: Of the driver's clock, s; NaN where its message carries none. 0 is a fault, and reports whose stamp stands still
+            are not new.
+        controller: Who takes our commands and how (its name, its stiffness), in the adapter's words: a change stops the arms.
+        controller_ready: False while it does not run.
     """
 
     name: str

@@ -24,10 +24,13 @@ CONDITIONS = ("denoised", "noise", "released")
 class EnsembleConfig:
     """When and how the paths are averaged.
 
-    rule: `mean`: the mean confidence of all tokens exceeds theta (paper); `released`: the sum of the first arm's first
-    six exceeds 5.8, deciding for both arms. confidence_window_bins: a token's confidence is the probability within this
-    many bins of the decoded one; 0 is the paper. rotation_mean: on SO(3), or of Euler angles as released (wrong at the
-    wrap-around). gripper: where the paths differ, `diffusion` decides, or `mean_above_half` as released (then 0).
+    Attributes:
+        rule: `mean`: the mean confidence of all tokens exceeds theta (paper); `released`: the sum of the first arm's first six
+            exceeds 5.8, deciding for both arms.
+        theta: The threshold.
+        confidence_window_bins: A token's confidence is the probability within this many bins of the decoded one; 0 is the paper.
+        rotation_mean: On SO(3), or of Euler angles as released (wrong at the wrap-around).
+        gripper: Where the paths differ, `diffusion` decides, or `mean_above_half` as released (then 0).
     """
 
     rule: str
@@ -52,11 +55,23 @@ class EnsembleConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """`config.json`. cameras: view names in the order the model was trained with. statistics_key: which data set of
-    `dataset_statistics.json` normalises. ddim_steps: denoising steps of a prediction (the paper: 4). untrained: modules
-    with random weights, as in a converted base; such a folder is for training and predicts nothing.
-    constant_channel: what the model sees of a state channel that never moved in the data: `zero`, as in training, or what
-    the `released` loop computes. ddim_spacing: which timesteps the denoising steps visit, as `released` or `even`."""
+    """A checkpoint's `config.json`.
+
+    Attributes:
+        format: Of the folder.
+        model: Its architecture.
+        convention: What the numbers of actions and states mean.
+        cameras: View names in the order the model was trained with.
+        image_strategy: How images are brought to the towers' sizes.
+        ensemble: When and how the paths are averaged.
+        ddim_steps: Denoising steps of a prediction (the paper: 4).
+        autoregressive_condition: What the tokens are conditioned on.
+        statistics_key: Which data set of `dataset_statistics.json` normalises.
+        untrained: Modules with random weights, as in a converted base; such a folder is for training and predicts nothing.
+        constant_channel: What the model sees of a state channel that never moved in the data: `zero`, as in training, or what the
+            `released` loop computes.
+        ddim_spacing: Which timesteps the denoising steps visit, `released` or `even`.
+    """
 
     format: int
     model: ModelConfig

@@ -28,8 +28,17 @@ def _check_sizes(where: str, largest: int, **sizes: int) -> None:
 class TowerConfig:
     """One vision transformer; features come from block `depth - 2`, before the final norm, without prefix tokens.
 
-    kind: dino (class and 4 register tokens without positions, LayerScale), siglip (patches only), clip (class token,
-    norm before the blocks, quick GELU, no patch bias). mean, std: per RGB channel of pixels in [0, 1].
+    Attributes:
+        kind: dino (class and 4 register tokens without positions, LayerScale), siglip (patches only), clip (class token, norm
+            before the blocks, quick GELU, no patch bias).
+        image_size: Side of its images, px.
+        patch_size: Side of a patch, px.
+        width: Of its hidden states.
+        depth: Blocks.
+        heads: Of attention.
+        mlp_width: Of the MLP's hidden layer.
+        mean: (3,) per RGB channel of pixels in [0, 1].
+        std: (3,) the same.
     """
 
     kind: str
@@ -63,7 +72,20 @@ class TowerConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The language model. `rotary_dim` is the rotated part of a head (all of it for Llama, int(0.4 * head) for Phi-2)."""
+    """The language model.
+
+    Attributes:
+        family: llama or phi.
+        hidden: Width of its hidden states.
+        layers: Blocks.
+        heads: Of attention.
+        kv_heads: Of keys and values.
+        intermediate: Of the MLP's hidden layer.
+        vocab_rows: Rows of the embedding.
+        norm_eps: Of its norms.
+        rope_theta: Base of the rotary frequencies.
+        rotary_dim: The rotated part of a head (all of it for Llama, int(0.4 * head) for Phi-2).
+    """
 
     family: str
     hidden: int
@@ -96,13 +118,23 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class SequenceConfig:
-    """Token ids and separators of the type-1 sequence (paper, section 3.2 and table 1).
+    """Token ids and separators of the sequence (paper, section 3.2 and table 1).
 
-    before_bod: ids between the prompt and BOD (released: 29871 or 220). after_eod: ids between EOD and the first
-    action token (released Llama: 29871). action_vocab_end: Vt; action ids are Vt - bins .. Vt - 1. need_to_sub: shift
-    of the action ids, a released quirk. prompt: the text around {instruction}. kind: the sequence of the paper's table 1:
-    1 (noise before tokens, between markers), 2 (without markers), 3 (the state in words), 4 (tokens before noise). state:
-    how the robot state goes in: `embedding`, `words` (ids of its bins behind the text) or `none`.
+    Attributes:
+        bos: Begin of the sequence.
+        eos: Its end.
+        pad: Fills up.
+        bod: Begin of diffusion.
+        eod: End of diffusion.
+        before_bod: Ids between the prompt and BOD (released: 29871 or 220).
+        after_eod: Ids between EOD and the first action token (released Llama: 29871).
+        action_vocab_end: Vt; action ids are Vt - bins .. Vt - 1.
+        need_to_sub: Shift of the action ids, a released quirk.
+        prompt: The text around {instruction}.
+        lowercase: The instruction is written small.
+        kind: The sequence of table 1: 1 (noise before tokens, between markers), 2 (without markers), 3 (the state in words),
+            4 (tokens before noise).
+        state: How the robot state goes in: `embedding`, `words` (ids of its bins behind the text) or `none`.
     """
 
     bos: int
@@ -133,10 +165,20 @@ class SequenceConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The whole model. projector: output widths of its linear layers; the last equals the decoder's hidden width.
+    """The whole model.
 
-    tower_norm, projector_norm: LayerNorm after the towers and after the projector (off in released models).
-    views: how many images one observation has. chunk: actions predicted at once (K).
+    Attributes:
+        towers: Vision transformers that see the same number of patches.
+        tower_norm: LayerNorm after the towers (off in released models).
+        projector: Output widths of its linear layers; the last equals the decoder's hidden width.
+        projector_norm: LayerNorm after the projector (off in released models).
+        decoder: The language model.
+        sequence: Token ids and separators.
+        action_dim: 7 or 14.
+        chunk: Actions predicted at once (K).
+        views: Images of one observation.
+        bins: Of an action channel's tokens.
+        final_norm: How the last norm computes: `variance` or `mean_square`.
     """
 
     towers: Tuple[TowerConfig, ...]

@@ -14,13 +14,19 @@ MAX_AGE_S, MAX_SPREAD_S = 10.0, 1.0
 
 @dataclass(frozen=True)
 class CameraSource:
-    """One view of the model. `view`: its name in the checkpoint; `camera_info_topic` may be left out.
+    """One view of the model.
 
-    width_px, height_px: the size its images must have, so that another stream of the camera is not taken for the one
-    of the training data; None accepts any.
-    serial: the camera's serial number, checked against what its driver says, so that two cameras cannot be exchanged;
-    None checks nothing. serial_parameter: ROS parameter in which the driver keeps it. serial_diagnostics: beginning of
-    the names of the driver's diagnostics, whose hardware_id is the serial number.
+    Attributes:
+        view: Its name in the checkpoint.
+        image_topic: Of its images.
+        camera_info_topic: May be left out.
+        width_px: Width that its images must have, so that another stream of the camera is not taken for the one of the training
+            data; None accepts any.
+        height_px: The same for the height.
+        serial: The camera's serial number, checked against what its driver says, so that two cameras cannot be exchanged; None
+            checks nothing.
+        serial_parameter: ROS parameter in which the driver keeps it.
+        serial_diagnostics: Beginning of the names of the driver's diagnostics, whose hardware_id is the serial number.
     """
 
     view: str
@@ -60,7 +66,10 @@ class CameraSource:
 class CameraRig:
     """`config/cameras/*.yaml`: the cameras of one rig, in place of those a policy's configuration names.
 
-    max_age_s, max_spread_s: of the observations; None keeps the policy's.
+    Attributes:
+        cameras: 1 to 3 different views.
+        max_age_s: Of an observation's oldest image, s; None keeps the policy's.
+        max_spread_s: Between its newest and oldest image, s; None keeps the policy's.
     """
 
     cameras: Tuple[CameraSource, ...]

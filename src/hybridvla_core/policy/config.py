@@ -23,24 +23,35 @@ EXECUTIONS = ("auto", "blocking", "asynchronous", "overlap")
 class PolicyConfig:
     """What `policy_node` and `hybridvla evaluate` need to know beside the checkpoint.
 
-    checkpoint: folder, relative to the package's root or absolute; empty: named at launch. device, dtype: torch names (`cpu`,
-    `cuda`; `float32`, `bfloat16`). cameras: in the checkpoint's order. mode: `ensemble`, `diffusion` or `autoregressive`.
-    seed: of the model's noise (with the observation's stamp). frames: base frame of each arm, in
-    `convention.arms` order. prediction_rate_hz: upper bound. max_observation_age_s: age of the oldest image above
-    which nothing is predicted. max_camera_spread_s: newest minus oldest image of one observation.
-    max_state_gap_s: largest distance in time between the images and the nearest arm state.
-    keyframe_timeout_s: how long a keyframe may take; acceptance_timeout_s: how long the filter may take to report
-    that it executes a proposal, before the policy predicts anew. valid_for_margin_s: added to the action period of
-    dense actions. inference_timeout_s: an inference loop without progress for longer is reported as FAULT.
-
-    execution: `blocking` predicts when the last action has been carried out, `asynchronous` while it is (the newest
-    observation wins), `overlap` so early that the next chunk arrives when the last one ends; `auto` is blocking for
-    keyframes and asynchronous for dense actions. all_tokens: decode on when the confidence gate can no longer open.
-    noise_samples: noises denoised side by side; the first acts, their spread is published. graphs: CUDA graphs, `auto`,
-    `on` or `off`. prepare_on_arrival: decode and resize every frame when it comes, and not when it is used.
-    reduced_jpeg: decode compressed images at a fraction of their size, which is faster and not quite the same pixels.
-    threads: that torch calculates with on the processor; 0: what OMP_NUM_THREADS says, otherwise all processors but one.
-    backend: `local` loads the checkpoint here, `remote` asks the server named in `remote`.
+    Attributes:
+        checkpoint: Folder, relative to the package's root or absolute; empty: named at launch.
+        device: torch's name: `cpu`, `cuda`.
+        dtype: torch's name: `float32`, `bfloat16`.
+        mode: `ensemble`, `diffusion` or `autoregressive`.
+        seed: Of the model's noise (with the observation's stamp).
+        cameras: In the checkpoint's order.
+        convention: What the numbers of actions and states mean.
+        frames: Base frame of each arm, in the order of `convention.arms`.
+        prediction_rate_hz: Upper bound, Hz.
+        max_observation_age_s: Age of the oldest image above which nothing is predicted, s.
+        max_camera_spread_s: Newest minus oldest image of one observation, s.
+        max_state_gap_s: Largest distance in time between the images and the nearest arm state, s.
+        keyframe_timeout_s: How long a keyframe may take, s.
+        acceptance_timeout_s: How long the filter may take to report that it executes a proposal, before the policy predicts
+            anew, s.
+        valid_for_margin_s: Added to the action period of dense actions, s.
+        inference_timeout_s: An inference loop without progress for longer is reported as FAULT, s.
+        execution: `blocking` predicts when the last action has been carried out, `asynchronous` while it is (the newest
+            observation wins), `overlap` so early that the next chunk arrives when the last one ends; `auto` is blocking for
+            keyframes and asynchronous for dense actions.
+        all_tokens: Decode on when the confidence gate can no longer open.
+        noise_samples: Noises denoised side by side; the first acts, their spread is published.
+        graphs: CUDA graphs: `auto`, `on` or `off`.
+        prepare_on_arrival: Decode and resize every frame when it comes, and not when it is used.
+        reduced_jpeg: Decode compressed images at a fraction of their size, which is faster and not quite the same pixels.
+        threads: That torch calculates with on the processor; 0: what OMP_NUM_THREADS says, otherwise all processors but one.
+        backend: `local` loads the checkpoint here, `remote` asks the server named in `remote`.
+        remote: That server.
     """
 
     checkpoint: str

@@ -12,12 +12,15 @@ UNITS = ("m_rad", "mm_deg")
 class AgilexConfig:
     """Section `agilex` of a robot configuration.
 
-    command_hz: how often joints are streamed, at most the filter's tick rate. pos_cmd_hz: the same for `PosCmd`, each of
-    which the driver plans from point to point. speed_percent: velocity[6] of a joint command; the two-arm driver ignores
-    it, later single-arm ones take it as speed. gripper_effort_nm: effort[6], 0.5 to 3.
-    pos_cmd_units: `probe` (decided at start by the driver's own end pose), `m_rad`, or `mm_deg` (drivers of 2024).
-    follow_rad, follow_s: a joint further from its command for longer means that the arm does not follow: disabled,
-    blocked, or taken over by its teach button.
+    Attributes:
+        command_hz: How often joints are streamed, at most the filter's tick rate.
+        pos_cmd_hz: The same for `PosCmd`, each of which the driver plans from point to point.
+        speed_percent: velocity[6] of a joint command; the two-arm driver ignores it, later single-arm ones take it as speed.
+        gripper_effort_nm: effort[6], 0.5 to 3 N m.
+        pos_cmd_units: `probe` (decided at start by the driver's own end pose), `m_rad`, or `mm_deg` (drivers of 2024).
+        follow_rad: A joint further from its command means that the arm does not follow (disabled, blocked, or taken over by its
+            teach button), rad.
+        follow_s: For that long, s.
     """
 
     command_hz: float

@@ -24,7 +24,15 @@ TWO_TURNS_RAD = 4.0 * math.pi      # degrees read as radians are further
 
 @dataclass(frozen=True)
 class Kinematics:
-    """Denavit-Hartenberg table after Craig (modified): joint i = RotX(alpha) TransX(a) RotZ(theta) TransZ(d)."""
+    """Denavit-Hartenberg table after Craig (modified): joint i = RotX(alpha) TransX(a) RotZ(theta) TransZ(d).
+
+    Attributes:
+        a_m: (dof,) m.
+        d_m: (dof,) m.
+        alpha_rad: (dof,) rad.
+        theta_offset_rad: (dof,) added to the joint's position, rad.
+        flange_m: From the last joint's frame to the flange along its z, m.
+    """
 
     a_m: Vector
     d_m: Vector
@@ -46,7 +54,14 @@ class Kinematics:
 
 @dataclass(frozen=True)
 class Tool:
-    """The tool centre point seen from the flange, and the load. position_m (3,), quaternion_xyzw (4,)."""
+    """The tool centre point seen from the flange, and the load.
+
+    Attributes:
+        frame: Its name.
+        position_m: (3,) m.
+        quaternion_xyzw: (4,) unit quaternion.
+        mass_kg: Of what the robot carries beyond its end effector, kg.
+    """
 
     frame: str
     position_m: Vector
@@ -60,7 +75,12 @@ class Tool:
 
 @dataclass(frozen=True)
 class Mount:
-    """Where the arm's base stands in the frame all arms share."""
+    """Where the arm's base stands in the frame that all arms share.
+
+    Attributes:
+        position_m: (3,) m.
+        quaternion_xyzw: (4,) unit quaternion.
+    """
 
     position_m: Vector
     quaternion_xyzw: Vector
@@ -71,12 +91,20 @@ class Mount:
 
 @dataclass(frozen=True)
 class GripperConfig:
-    """Opening is 0 closed to 1 open = width / max_width_m.
+    """A gripper; its opening is 0 closed to 1 open = width / max_width_m.
 
-    binary: commands are 0 or 1, decided with hysteresis (below close_below it closes, above open_above it opens).
-    Otherwise a new command goes out when it differs by `deadband`. speed_m_s and acceleration_m_s2 bound the width's
-    motion where openings are streamed.
-    readings: what the driver reports (and takes) closed and open, in its own units; without it 0 and max_width_m.
+    Attributes:
+        max_width_m: Fully open, m.
+        binary: Commands are 0 or 1, decided with hysteresis; otherwise a new one goes out when it differs by `deadband`.
+        close_below: Opening below which a binary gripper closes.
+        open_above: Opening above which it opens.
+        deadband: Least difference of a new opening.
+        speed_m_s: Of the width where openings are streamed, m/s.
+        acceleration_m_s2: The same, m/s^2.
+        force_n: Of a grasp, N.
+        minimum_wait_s: So long a command is under way at least, s.
+        deadline_s: After that long it has failed, s.
+        readings: What the driver reports (and takes) closed and open, in its own units; without it 0 and max_width_m.
     """
 
     max_width_m: float
@@ -105,7 +133,25 @@ class GripperConfig:
 
 @dataclass(frozen=True)
 class ArmConfig:
-    """One arm. `topics`: what the ROS adapter reads and writes, by role; the core does not look at them."""
+    """One arm.
+
+    Attributes:
+        name: Unique among the arms.
+        base_frame: Frame of all its poses.
+        joint_names: (dof,) from the base outwards, as the driver calls them.
+        start_joints_rad: (dof,) rad.
+        kinematics: Of its joints.
+        tool: At its flange.
+        mount: Where its base stands.
+        joint_limits: Of its joints.
+        cartesian_limits: Of its tool centre point.
+        workspace: Where its tool centre point may be.
+        singularity: How near it may come to one.
+        collision: Its own shape.
+        leash: How far commands may run ahead of it.
+        gripper: At its tool.
+        topics: What the ROS adapter reads and writes, by role; the core does not look at them.
+    """
 
     name: str
     base_frame: str

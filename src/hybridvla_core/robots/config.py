@@ -22,7 +22,14 @@ ON_LIMIT = ("scale", "slide")
 
 @dataclass(frozen=True)
 class Watchdogs:
-    """Silences that end motion; monotonic seconds."""
+    """Silences that end motion, monotonic s.
+
+    Attributes:
+        heartbeat_s: Of the policy.
+        joint_state_s: Of an arm's driver.
+        deadman_s: Of the dead-man switch.
+        clock_gap_s: Between two ticks of the filter.
+    """
 
     heartbeat_s: float
     joint_state_s: float
@@ -36,7 +43,13 @@ class Watchdogs:
 
 @dataclass(frozen=True)
 class ProposalBounds:
-    """What a proposal may claim."""
+    """What a proposal may claim.
+
+    Attributes:
+        max_observation_age_s: Age of its observation, s.
+        max_valid_for_s: How long it may be executed, s.
+        max_chunk: Steps.
+    """
 
     max_observation_age_s: float
     max_valid_for_s: float
@@ -49,8 +62,15 @@ class ProposalBounds:
 
 @dataclass(frozen=True)
 class AtTarget:
-    """When a keyframe counts as reached: the commanded pose within `*_m`, `*_rad`, and the measured one within
-    `measured_*` or after `settle_s`."""
+    """When a keyframe counts as reached: the commanded pose is near, and the measured one is or `settle_s` have passed.
+
+    Attributes:
+        position_m: Commanded, m.
+        rotation_rad: Commanded, rad.
+        measured_position_m: Measured, m.
+        measured_rotation_rad: Measured, rad.
+        settle_s: After which the measured pose does not matter, s.
+    """
 
     position_m: float
     rotation_rad: float
@@ -65,7 +85,15 @@ class AtTarget:
 
 @dataclass(frozen=True)
 class CautionConfig:
-    """Optional slowing where the two paths disagree or the mean confidence is low; off by default."""
+    """Optional slowing where the two paths disagree or the mean confidence is low; off by default.
+
+    Attributes:
+        enabled: Whether it acts.
+        distance_m: Disagreement above which it slows, m.
+        angle_rad: The same, rad.
+        confidence: Mean confidence below which it slows.
+        scale: Of the speed then, in (0, 1].
+    """
 
     enabled: bool
     distance_m: float
@@ -83,8 +111,30 @@ class CautionConfig:
 class RobotConfig:
     """Everything the filter knows about a robot.
 
-    door: `cartesian` (poses to an impedance controller) or `joint` (joint targets). coupled: both arms on one time
-    scale. driver: name of the ROS adapter. topics: ROS names shared by all arms, by role. agilex, franka: of such drivers only.
+    Attributes:
+        name: Of the robot.
+        driver: Name of the ROS adapter.
+        door: `cartesian` (poses to an impedance controller) or `joint` (joint targets).
+        arms: One or more.
+        coupled: All arms keep one time scale.
+        inter_arm_margin_m: Kept between capsules of two arms, m.
+        tick_hz: Rate of the filter.
+        status_hz: Rate of its status without changes.
+        speed_scale: Of all speeds, in (0, 1].
+        on_limit: What a target outside the workspace becomes: `scale` keeps the line to it, `slide` follows the wall.
+        reenter_scale: Of the speeds on the way back inside the limits.
+        ramp_s: In which speeds rise after activation, s.
+        deadman_required: Motion needs a held dead-man switch.
+        tcp_tolerance_m: Between the driver's tool pose and our own, m.
+        tcp_tolerance_rad: The same, rad.
+        watchdogs: Silences that end motion.
+        proposals: What a proposal may claim.
+        at_target: When a keyframe counts as reached.
+        caution: Optional slowing.
+        topics: ROS names shared by all arms, by role.
+        agilex: Of such drivers only.
+        franka: Of such drivers only.
+        source: Where the numbers are from, in words.
     """
 
     name: str

@@ -18,14 +18,23 @@ HEADROOM = 1.25     # collision thresholds above the push the leash allows
 class FrankaConfig:
     """Section `franka` of a robot configuration.
 
-    *_controller: names in the controller manager. *_stiffness: of the Cartesian impedance controller; the translational
-    one must be the leash's. collision_torque_nm (7,), collision_force_n (6,): thresholds of a reflex; contact_share of
-    them is the contact flag. min_state_hz: slowest `franka_states` accepted, by the robot's own clock. tool_center_m:
-    the tool's centre of mass from the flange; with tool.mass_kg what set_load tells the robot beyond what Desk knows.
-    start_speed_rad_s: fastest joint on the way to the start. opens_at_start: the gripper opens before that motion, so
-    whatever it holds falls. trajectory_ahead_s: time to each target on the joint door. grasp_epsilon_m: how far from
-    closed a grasp may end and still count (the width of the widest object). slip_m: closing that much further after a
-    grasp means the object slipped out.
+    Attributes:
+        impedance_controller: Its name in the controller manager.
+        trajectory_controller: The same.
+        translational_stiffness_n_m: Of the Cartesian impedance controller, N/m; must be the leash's.
+        rotational_stiffness_nm_rad: The same, N m/rad.
+        nullspace_stiffness_nm_rad: The same, N m/rad.
+        collision_torque_nm: (7,) thresholds of a reflex, N m.
+        collision_force_n: (6,) thresholds of a reflex, N and N m.
+        contact_share: Of these, at which the contact flag is set.
+        min_state_hz: Slowest `franka_states` accepted, by the robot's own clock.
+        tool_center_m: (3,) the tool's centre of mass from the flange, m; with tool.mass_kg what set_load tells the robot beyond
+            what Desk knows.
+        start_speed_rad_s: Fastest joint on the way to the start, rad/s.
+        opens_at_start: The gripper opens before that motion, so whatever it holds falls.
+        trajectory_ahead_s: Time to each target on the joint door, s.
+        grasp_epsilon_m: How far from closed a grasp may end and still count (the width of the widest object), m.
+        slip_m: Closing that much further after a grasp means that the object slipped out, m.
     """
 
     impedance_controller: str

@@ -13,6 +13,13 @@ class PositionDependentVelocity:
     """libfranka's joint speed bound that shrinks towards the stops (`rate_limiting.h`, FR3).
 
     upper(q) = min(V, max(0, -o + sqrt(max(0, c (L_upper - q))))) - 1e-3, lower mirrored with (L_lower + q).
+
+    Attributes:
+        velocity_rad_s: (dof,) V, rad/s.
+        offset_rad_s: (dof,) o, rad/s.
+        gain_rad_s2: (dof,) c, rad/s^2.
+        upper_rad: (dof,) L_upper, rad.
+        lower_rad: (dof,) L_lower, rad.
     """
 
     velocity_rad_s: Vector
@@ -31,7 +38,16 @@ class PositionDependentVelocity:
 
 @dataclass(frozen=True)
 class JointLimits:
-    """(dof,) each. `margin_rad` is kept from both position limits."""
+    """Limits of the joints.
+
+    Attributes:
+        lower_rad: (dof,) rad.
+        upper_rad: (dof,) rad.
+        margin_rad: Kept from both, rad.
+        velocity_rad_s: (dof,) rad/s.
+        acceleration_rad_s2: (dof,) rad/s^2.
+        position_dependent: A further speed bound that shrinks towards the stops.
+    """
 
     lower_rad: Vector
     upper_rad: Vector
@@ -61,7 +77,16 @@ class JointLimits:
 
 @dataclass(frozen=True)
 class CartesianLimits:
-    """Of the tool centre point."""
+    """Limits of the tool centre point.
+
+    Attributes:
+        speed_m_s: m/s.
+        acceleration_m_s2: m/s^2.
+        jerk_m_s3: m/s^3.
+        rotation_speed_rad_s: rad/s.
+        rotation_acceleration_rad_s2: rad/s^2.
+        rotation_jerk_rad_s3: rad/s^3.
+    """
 
     speed_m_s: float
     acceleration_m_s2: float
@@ -78,7 +103,13 @@ class CartesianLimits:
 
 @dataclass(frozen=True)
 class Plane:
-    """The tool centre point keeps normal . p >= offset_m (base frame, unit normal)."""
+    """The tool centre point keeps normal . p >= offset_m.
+
+    Attributes:
+        name: Unique in the workspace.
+        normal: (3,) unit vector, base frame.
+        offset_m: From the base's origin, m.
+    """
 
     name: str
     normal: Vector
@@ -91,7 +122,13 @@ class Plane:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Box for the tool centre point in the arm's base frame, and further planes."""
+    """Box for the tool centre point in the arm's base frame, and further planes.
+
+    Attributes:
+        lower_m: (3,) m.
+        upper_m: (3,) m.
+        planes: May be empty.
+    """
 
     lower_m: Vector
     upper_m: Vector
@@ -107,8 +144,12 @@ class Workspace:
 
 @dataclass(frozen=True)
 class SingularityConfig:
-    """Smallest singular value of the tool Jacobian (m and rad as they are): slows below `slow_below`, and below
-    `stop_below` only motion that leads out is allowed."""
+    """Bounds of the smallest singular value of the tool Jacobian (m and rad as they are).
+
+    Attributes:
+        slow_below: Motion slows below it.
+        stop_below: Below it only motion that leads out is allowed.
+    """
 
     slow_below: float
     stop_below: float
@@ -119,7 +160,15 @@ class SingularityConfig:
 
 @dataclass(frozen=True)
 class Capsule:
-    """A segment with a radius, fixed to the frame after joint `link` (0 = base)."""
+    """A segment with a radius, fixed to the frame after a joint.
+
+    Attributes:
+        name: Unique in the arm.
+        link: Number of the joint before it; 0 is the base.
+        start_m: (3,) in that frame, m.
+        end_m: (3,) in that frame, m.
+        radius_m: m.
+    """
 
     name: str
     link: int
@@ -137,8 +186,15 @@ class Capsule:
 
 @dataclass(frozen=True)
 class CollisionConfig:
-    """Capsules around the links; `pairs` of names kept `margin_m` apart; those in `above_table` kept `margin_m`
-    above the plane z = table_z_m of the base frame."""
+    """An arm's own shape, as capsules around its links.
+
+    Attributes:
+        capsules: All of them.
+        pairs: Names of those kept `margin_m` apart.
+        margin_m: m.
+        above_table: Names of those kept `margin_m` above the table.
+        table_z_m: Height of its plane in the base frame, m.
+    """
 
     capsules: Tuple[Capsule, ...]
     pairs: Tuple[Tuple[str, str], ...]
@@ -159,7 +215,11 @@ class CollisionConfig:
 class LeashConfig:
     """Bound between the pose that an unhindered arm would have by now and the measured one.
 
-    distance = max_force_n / stiffness_n_m. `lag_s`: time constant of the controller behind the filter.
+    Attributes:
+        stiffness_n_m: Of the controller behind the filter, N/m.
+        max_force_n: What the spring between the two may push, N.
+        rotation_rad: The bound of the rotation, rad.
+        lag_s: Time constant of the controller behind the filter, s.
     """
 
     stiffness_n_m: float

@@ -108,7 +108,14 @@ def waits(state: State, reasons: Reason) -> bool:
 
 @dataclass(frozen=True)
 class LimitMargin:
-    """name as `right/joint_4/position` or `workspace/z_min`; margin >= 0 inside; active: it shaped the last motion."""
+    """How far one limit is.
+
+    Attributes:
+        name: As `right/joint_4/position` or `workspace/z_min`.
+        margin: >= 0 inside.
+        unit: Of the margin.
+        active: It shaped the last motion.
+    """
 
     name: str
     margin: float
@@ -210,9 +217,12 @@ class SafetyStatus:
 
 @dataclass(frozen=True)
 class Acceptance:
-    """The answer to one proposal; `reason` is empty when it was accepted.
+    """The answer to one proposal.
 
-    at_once: it begins a motion from rest of all arms and grippers, so that the next tick may be brought forward.
+    Attributes:
+        accepted: Whether it is executed.
+        reason: Why not; empty when it was accepted.
+        at_once: It begins a motion from rest of all arms and grippers, so that the next tick may be brought forward.
     """
 
     accepted: bool
@@ -224,8 +234,12 @@ class Acceptance:
 class ArmCommand:
     """What goes to one arm this tick.
 
-    pose: tool pose in the arm's base frame. joint_positions (dof,) rad: the joint solution behind it. gripper: an
-    opening only when a new command is due. publish False: nothing may be sent.
+    Attributes:
+        name: Of the arm.
+        pose: Tool pose in the arm's base frame.
+        joint_positions: (dof,) the joint solution behind it, rad.
+        gripper: An opening, only when a new command is due.
+        publish: False: nothing may be sent.
     """
 
     name: str
@@ -237,6 +251,14 @@ class ArmCommand:
 
 @dataclass(frozen=True)
 class FilterOutput:
+    """What one tick hands out.
+
+    Attributes:
+        arms: One command for each arm.
+        status: What the filter says of itself.
+        status_changed: Something in it did.
+    """
+
     arms: Tuple[ArmCommand, ...]
     status: SafetyStatus
     status_changed: bool

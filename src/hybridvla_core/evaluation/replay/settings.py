@@ -18,9 +18,16 @@ def _positive(section: str, config: object) -> None:
 class MotionConfig:
     """How the recorded motion is read.
 
-    A keyframe is where the arms come to rest (slower than rest_* for rest_s) or where a gripper changes by more than
-    gripper_change of its opening; one nearer than near_* has been reached. Nothing is compared that lies more than
-    horizon_s ahead.
+    A keyframe is where the arms come to rest or where a gripper changes; one that is near has been reached.
+
+    Attributes:
+        rest_speed_m_s: Slower is at rest, m/s.
+        rest_speed_rad_s: And slower than this, rad/s.
+        rest_s: For so long, s.
+        near_m: Nearer is there, m.
+        near_rad: And nearer than this, rad.
+        gripper_change: Of the opening; more is a grasp or a release.
+        horizon_s: Nothing further ahead is compared, s.
     """
 
     rest_speed_m_s: float
@@ -39,7 +46,17 @@ class MotionConfig:
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """Cameras and joint states. max_stamp_step_s: a stamp may move this much against the time of recording."""
+    """Cameras and joint states. A bound that is None is reported and not judged.
+
+    Attributes:
+        camera_min_rate_hz: Hz.
+        camera_max_gap_s: Longest silence, s.
+        joints_min_rate_hz: Hz.
+        joints_max_gap_s: Longest silence, s.
+        max_stamp_step_s: A stamp may move this much against the time of recording, s.
+        max_spread_p99_s: Newest minus oldest image of an observation, s.
+        max_unobserved_share: Of the predictions that were due and had nothing to look at.
+    """
 
     camera_min_rate_hz: Optional[float]
     camera_max_gap_s: Optional[float]
@@ -55,7 +72,22 @@ class StreamConfig:
 
 @dataclass(frozen=True)
 class ErrorConfig:
-    """Predicted against recorded targets. gain: predicted over recorded displacement along an axis, about 1."""
+    """Predicted against recorded targets. A bound that is None is reported and not judged.
+
+    Attributes:
+        min_compared: Fewer comparable frames prove nothing.
+        max_median_m: Median distance, m.
+        max_p90_m: 90 % distance, m.
+        max_decisions_median_m: The median where the recorded policy decided, m.
+        max_median_rad: Median angle, rad.
+        min_gripper_agreement: Share of frames with the gripper alike.
+        min_gain: Predicted over recorded displacement along an axis, about 1.
+        max_gain: The same.
+        max_bias_m: Median difference along an axis, m.
+        max_calibration_error: Expected, of the tokens' confidences.
+        max_reproduction_m: 90 % distance to the proposals that this very checkpoint made while recording, m.
+        max_state_outside_share: Recorded states outside the range of the checkpoint's statistics.
+    """
 
     min_compared: int
     max_median_m: Optional[float]
@@ -76,7 +108,13 @@ class ErrorConfig:
 
 @dataclass(frozen=True)
 class PathConfig:
-    """The ensemble: how much of it is fused and how far its paths lie apart. Not judged with one path."""
+    """The ensemble; not judged with one path. A bound that is None is reported and not judged.
+
+    Attributes:
+        min_fused_share: Of the predictions.
+        max_distance_p90_m: Between the paths, m.
+        max_angle_p90_rad: The same, rad.
+    """
 
     min_fused_share: Optional[float]
     max_distance_p90_m: Optional[float]
@@ -88,10 +126,16 @@ class PathConfig:
 
 @dataclass(frozen=True)
 class FilterConfig:
-    """run_s: how long each proposal is executed by the filter; one whose target moved by new_target_* runs to its end,
-    at most one in full_every_s of recorded time (a new instruction always does).
+    """Proposals through the safety filter. Shares are of the proposals checked.
 
-    Shares are of the proposals checked: refused at once; not carried out to the end; target cut to the workspace.
+    Attributes:
+        run_s: How long each is executed, s; one with a new target runs to its end.
+        full_every_s: At most one such in that much recorded time, s; a new instruction always does.
+        new_target_m: A target that moved so far is new, m.
+        new_target_rad: Or so far, rad.
+        max_refused_share: Refused at once.
+        max_unreached_share: Not carried out to the end.
+        max_clipped_share: With a target that was cut to the workspace.
     """
 
     run_s: float
@@ -108,7 +152,12 @@ class FilterConfig:
 
 @dataclass(frozen=True)
 class LatencyConfig:
-    """Of one prediction at a time on this machine, ms; null unless the machine is the robot's."""
+    """Of one prediction at a time on this machine; None unless the machine is the robot's.
+
+    Attributes:
+        max_median_ms: Median, ms.
+        max_p99_ms: 99 %, ms.
+    """
 
     max_median_ms: Optional[float]
     max_p99_ms: Optional[float]
@@ -119,9 +168,21 @@ class LatencyConfig:
 
 @dataclass(frozen=True)
 class SensitivityConfig:
-    """Does it look and listen? On `frames` moments: how far the target moves under another instruction or without a
-    camera, over how far it moves between `seeds` noise seeds. Rotations count radius_m per radian, a changed gripper
-    gripper_m. A sense is used when its movement exceeds both min_ratio times the spread and min_move_m."""
+    """Does it look and listen?
+
+    How far the target moves under another instruction or without a camera, over how far it moves between noise seeds. A sense is
+    used when its movement exceeds both min_ratio times that spread and min_move_m.
+
+    Attributes:
+        frames: Moments at which it is asked.
+        seeds: Of the noise.
+        instructions: Other ones, at most.
+        radius_m: A radian counts as much as this distance, m.
+        gripper_m: A changed gripper counts as much as this, m.
+        min_ratio: None: reported and not judged.
+        min_move_m: m.
+        require_state: The robot state must be used, too.
+    """
 
     frames: int
     seeds: int
@@ -140,7 +201,17 @@ class SensitivityConfig:
 
 @dataclass(frozen=True)
 class ReplayConfig:
-    """The whole file; a null threshold is reported and not judged."""
+    """The whole file; a bound that is null is reported and not judged.
+
+    Attributes:
+        motion: How the recorded motion is read.
+        streams: Cameras and joint states.
+        errors: Predicted against recorded targets.
+        paths: The ensemble.
+        filter: Proposals through the safety filter.
+        latency: Times of predictions.
+        senses: Whether the policy looks and listens.
+    """
 
     motion: MotionConfig
     streams: StreamConfig
