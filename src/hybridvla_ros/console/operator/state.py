@@ -30,11 +30,12 @@ def finite(value: float, digits: int) -> Optional[float]:
 class ConsoleState:
     """Everything the page shows and the lines tell. The callbacks may come from any thread.
 
-    say: called with one line for every change; never concurrently.
+    say: called with one line for every change; never concurrently. intervened: the same with the name of an intervention.
     """
 
-    def __init__(self, say: Callable[[str], None] = lambda line: None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._say, self._clock, self._lock = say, clock, threading.RLock()
+    def __init__(self, say: Callable[[str], None] = lambda line: None, clock: Callable[[], float] = time.monotonic,
+                 intervened: Callable[[str], None] = lambda name: None) -> None:
+        self._say, self._clock, self._intervened, self._lock = say, clock, intervened, threading.RLock()
         self._heard: Dict[str, float] = {}
         self._safety: Dict[str, Any] = {}
         self._policy: Dict[str, Any] = {}
@@ -131,6 +132,7 @@ class ConsoleState:
             else:
                 self._interventions.append({"text": name, "times": more, "at": now})
                 self._say(f"{'filter':<12} {name}")
+                self._intervened(name)
 
 
 def _arm(arm: safety.ArmSafety) -> Dict[str, Any]:

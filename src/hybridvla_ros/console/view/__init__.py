@@ -1,0 +1,1 @@
+"""Markers for RViz: exactly what the filter judges, without a robot description."""
