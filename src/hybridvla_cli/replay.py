@@ -38,6 +38,8 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--proposals-from", metavar="BAG", help="take the recorded proposals from this bag")
     parser.add_argument("--everything", action="store_true",
                         help="predict also while the recorded filter was not following the policy")
+    parser.add_argument("--stamps", choices=("header", "recording"), default="header",
+                        help="recording: take the time of recording for the stamps, where those are missing or of another time")
     parser.add_argument("--batch", type=int, default=16, help="observations predicted together; 1: one at a time")
     parser.add_argument("--no-senses", action="store_true", help="leave out whether the policy looks and listens")
     parser.add_argument("--scratch", help="folder for re-indexed copies of damaged bags")
@@ -85,7 +87,7 @@ def _options(args: argparse.Namespace) -> Options:
                    instruction=args.instruction, other_instructions=tuple(args.other_instruction), rate=rate,
                    proposals_from=Path(args.proposals_from) if args.proposals_from else None,
                    everything=args.everything, batch=args.batch, senses=not args.no_senses,
-                   scratch=Path(args.scratch) if args.scratch else None)
+                   scratch=Path(args.scratch) if args.scratch else None, stamps=args.stamps)
 
 
 def _write(args: argparse.Namespace, result: Result) -> None:

@@ -158,7 +158,7 @@ MOVED: Dict[str, str] = {
 #: Module -> old name of something in it -> today's.
 RENAMED: Dict[str, Dict[str, str]] = {
     "hybridvla_core.evaluation.replay.settings": {
-        f"{name}Settings": f"{name}Config" for name in ("Motion", "Stream", "Error", "Path", "Filter", "Latency")},
+        f"{name}Settings": f"{name}Config" for name in ("Motion", "Stream", "Error", "Path", "Filter", "Latency", "Replay")},
     "hybridvla_core.evaluation.replay.truth": {"Recording": "RecordedMotion"},
     "hybridvla_ros.observation.camera_feed": {"Frame": "CameraImage"},
 }

@@ -28,6 +28,7 @@ from hybridvla_ros.messages import conversions
 from hybridvla_ros.messages.images import to_rgb
 from hybridvla_ros.observation.arm_feed import ArmFeed
 from hybridvla_ros.observation.camera_feed import CameraFeed, ImageMessage, Pixels
+from hybridvla_ros.observation.covered import CoveredImages
 from hybridvla_ros.runtime.node_support import Diagnostics, package_path, publish_unless_ending, require_parameter
 from hybridvla_ros.runtime.overload import Overload
 from hybridvla_ros.runtime.pacing import SWITCH_S
@@ -61,7 +62,7 @@ class PolicyNode:
         self._used: Tuple[int, int] = (0, 0)  # stamp, ns, and instruction of the last prediction
         self._arms = ArmFeed(robot, self.proposer.on_arm_state)
         self._clock_seen = 0.0
-        self._problem = "warming up"
+        self._problem, self._remark = "warming up", ""
         self._warm_up(policy)
         self._subscribe()
         rospy.Service("/hybridvla/policy/set_instruction", SetInstruction, self._set_instruction)
@@ -73,6 +74,7 @@ class PolicyNode:
     def _subscribe(self) -> None:
         self.feed = CameraFeed(self.config.cameras, self.config.max_camera_spread_s, self.config.max_observation_age_s,
                                self._convert, self.config.prepare_on_arrival)
+        self._covered = CoveredImages(self.feed.sync, self.proposer)
         for topic, names in self._arms.topics.items():
             rospy.Subscriber(topic, JointState, self._on_joints, callback_args=names, queue_size=10, tcp_nodelay=True)
         rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, self._on_status, queue_size=5, tcp_nodelay=True)
@@ -99,7 +101,7 @@ class PolicyNode:
 
     def _publish_heartbeat(self, heartbeat: Heartbeat) -> None:
         overload = self._overload.now() if heartbeat.state != PolicyState.WAITING else self._overload.problem
-        more = [text for text in (overload, FAULTS.problem) if text and text not in heartbeat.message]
+        more = [text for text in (overload, self._remark, FAULTS.problem) if text and text not in heartbeat.message]
         if more:
             heartbeat = replace(heartbeat, message="; ".join(filter(None, (heartbeat.message, *more))))
         publish_unless_ending(self._heartbeats, conversions.heartbeat_message(heartbeat))
@@ -107,10 +109,10 @@ class PolicyNode:
     def _report(self) -> Tuple[int, str, Dict[str, object]]:
         heartbeat = self.proposer.heartbeat()
         level = DiagnosticStatus.ERROR if heartbeat.state == PolicyState.FAULT else (
-            DiagnosticStatus.WARN if self._problem or self._overload.problem else DiagnosticStatus.OK)
+            DiagnosticStatus.WARN if self._problem or self._overload.problem or self._remark else DiagnosticStatus.OK)
         values = {"sequence": heartbeat.last_sequence, "discarded": self.proposer.discarded,
                   "instruction": self.proposer.instruction}
-        return level, self._problem or self._overload.problem or heartbeat.message or "predicting", values
+        return level, self._problem or self._overload.problem or self._remark or heartbeat.message or "predicting", values
 
     # The loop ------------------------------------------------------------------------------------------------------
 
@@ -160,10 +162,14 @@ class PolicyNode:
         news = self.feed.sync.news
         found, problem = self.feed.latest()
         if found is None:
+            self._remark = ""
             return clock_problem() or problem
-        moment = (found.stamp_ns, self.proposer.instruction_sequence)
-        stamp = found.stamp_ns * 1e-9
-        if moment == self._used or not (self.proposer.wants(stamp) and self.proposer.covers(stamp)):
+        found = self._covered.choose(found, rospy.Time.now().to_sec())
+        self._remark = self._covered.remark
+        if self._remark:
+            rospy.logwarn_throttle(10.0, "%s", self._remark)
+        moment = (found.stamp_ns, self.proposer.instruction_sequence) if found is not None else self._used
+        if found is None or moment == self._used or not self.proposer.wants(found.stamp_ns * 1e-9):
             self.feed.sync.wait(WAIT_S, news)
             return ""
         try:

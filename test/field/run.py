@@ -25,8 +25,8 @@ from hybridvla_core.paths import ROOT
 DEFAULT = ROOT.parent / "shared" / "field-cases"
 PASSED, FAILED, SKIPPED = "as expected", "NOT AS EXPECTED", "skipped"
 TEXTS = (".py", ".sh", ".yaml")
-#: A folder of tests that its helpers have left.
-ENDED = {"/test/core\"": "/test/support\""}
+#: A folder of tests that its helpers have left, and a name that is another one today.
+ENDED = {"/test/core\"": "/test/support\"", "ReplaySettings": "ReplayConfig"}
 
 
 def adapted(source: Path, folder: Path) -> Path:

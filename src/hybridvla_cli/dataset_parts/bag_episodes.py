@@ -55,7 +55,7 @@ def read(found: Scanned) -> Told:
         raise DataError(f"the recorder marked it broken: {problems}")
     events: List[Tuple[float, int, str]] = []
     proposals: List[Tuple[float, bool]] = []
-    for topic, raw, _, path in found.read([EVENT_TOPIC, found.topics.proposals]):
+    for topic, raw, _, path, _ in found.read([EVENT_TOPIC, found.topics.proposals]):
         message = bags.message(raw, topic, path)
         if topic == EVENT_TOPIC:
             events.append((message.header.stamp.to_sec(), int(message.event), str(message.id)))

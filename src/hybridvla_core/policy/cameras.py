@@ -26,7 +26,8 @@ class CameraSource:
         serial: The camera's serial number, checked against what its driver says, so that two cameras cannot be exchanged; None
             checks nothing.
         serial_parameter: ROS parameter in which the driver keeps it.
-        serial_diagnostics: Beginning of the names of the driver's diagnostics, whose hardware_id is the serial number.
+        serial_diagnostics: Name of the driver's diagnostics, or its beginning, with or without a namespace, whose hardware_id is
+            the serial number.
     """
 
     view: str

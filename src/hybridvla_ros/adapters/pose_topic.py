@@ -23,7 +23,6 @@ class PoseTopicAdapter(RobotAdapter):
     def __init__(self, config: RobotConfig, on_state: OnState) -> None:
         super().__init__(config, on_state)
         self._readers = {arm.name: ArmReader(arm.name, arm.joint_names, fingers_of(arm)) for arm in config.arms}
-        self._heard = False
         self._frames = {arm.name: arm.base_frame for arm in config.arms}
         self._poses: Dict[str, rospy.Publisher] = {}
         self._echoes: Dict[str, rospy.Publisher] = {}
@@ -46,13 +45,8 @@ class PoseTopicAdapter(RobotAdapter):
         for reader in self._readers.values():
             state = reader.joints(message.name, message.position, message.velocity, now, source_of(message))
             if state is not None:
-                problem = reader.problem(now)
+                problem = reader.doubt(now)
                 self.on_state(replace(state, ready=not problem, message=problem, stamp=message.header.stamp.to_sec()))
-                self._heard = True
-        if not self._heard:
-            wanted = ", ".join(joint for arm in self.config.arms for joint in arm.joint_names)
-            rospy.logwarn_throttle(5.0, "joint states come that name %s; configured are %s", ", ".join(message.name) or "none",
-                                   wanted)
 
     def send(self, commands: Sequence[ArmCommand], stamp: float) -> None:
         """Publishes what the filter released this tick. stamp: when the tick began, s; not when the message got out."""

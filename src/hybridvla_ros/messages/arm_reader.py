@@ -12,6 +12,10 @@ from hybridvla_core.robots.topics import finger_names
 
 #: A publisher that has been silent for longer has ended, s.
 SILENT_S = 2.0
+#: A gripper may read this much beyond closed and open, as a share of the way between: more is another unit, or another joint.
+GRIPPER_SLACK = 0.5
+#: Names of one message that a sentence gives at most.
+MOST_NAMES = 9
 
 
 def source_of(message: object) -> str:
@@ -61,11 +65,20 @@ class ArmReader:
         self.opening = math.nan
         self._last_opening, self._moving_until = math.nan, 0.0
         self._sources = OneSource("joint states"), OneSource("the gripper's joint states")
-        self._twice = ""
+        self._twice = self._strange = ""
+        self._found = False
+        #: Says how the gripper's last reading cannot be one of this gripper, or an empty string.
+        self.gripper_problem = ""
+        #: Whether the last message came from a second publisher.
+        self.foreign = False
 
     def problem(self, now: float) -> str:
         """Says why the last joint states cannot be relied on, or an empty string. now: s, on the clock of `joints`."""
-        return next(filter(None, (source.problem(now) for source in self._sources)), self._twice)
+        return next(filter(None, (source.problem(now) for source in self._sources)), self._twice or self._strange)
+
+    def doubt(self, now: float) -> str:
+        """Says what `problem` says, or what is wrong with the gripper's reading, or an empty string."""
+        return self.problem(now) or self.gripper_problem
 
     def joints(self, names: Sequence[str], positions: Sequence[float], velocities: Sequence[float], now: float,
                source: str = "") -> Optional[ArmState]:
@@ -80,15 +93,17 @@ class ArmReader:
 
         Returns:
             The state, or None when the message holds none of this arm's joints (the gripper's own message, say) or comes from
-            a second publisher of them. A joint that is named twice has no value.
+            a second publisher of them. A joint that is named twice has no value. As long as none of the arm's joints has come,
+            a message of other names is handed on as it is: whoever judges it says which names are missing.
         """
+        self.foreign = False
         index: Dict[str, int] = {joint: i for i, joint in enumerate(names)}
         if len(index) < len(names):
             return self._doubled(names, now, source)
         mine = any(joint in index for joint in self.joint_names)
-        if mine and not self._sources[0].takes(source, now):
-            return None
-        if not mine and any(finger in index for finger in self._fingers) and not self._sources[1].takes(source, now):
+        fingers = not mine and any(finger in index for finger in self._fingers)
+        if (mine or fingers) and not self._sources[0 if mine else 1].takes(source, now):
+            self.foreign = True
             return None
         self._twice = "" if mine else self._twice
         if all(finger in index and index[finger] < len(positions) for finger in self._fingers) and self._fingers:
@@ -96,25 +111,44 @@ class ArmReader:
             self._gripper((reading - self._closed) / (self._open - self._closed), now)
         found = [joint for joint in self.joint_names if joint in index]
         if not found:
-            return None
+            return None if fingers or self._found else self._other_names(names, positions)
+        self._found, self._strange = True, ""
         # What is missing or short goes on as it is: the filter names it and holds.
         values = np.array([positions[index[joint]] if index[joint] < len(positions) else math.nan for joint in found])
         speeds = None
         if len(velocities) == len(names):
             speeds = np.array([velocities[index[joint]] for joint in found])
         return ArmState(name=self.name, joint_names=tuple(found), joint_positions=values, joint_velocities=speeds,
-                        pose=self.pose, gripper=self.opening, gripper_state=self._gripper_state(now))
+                        pose=self.pose, gripper=self.opening, gripper_state=self._gripper_state(now),
+                        ready=not self.doubt(now), message=self.doubt(now))
+
+    def _other_names(self, names: Sequence[str], positions: Sequence[float]) -> ArmState:
+        """Hands on a message that names none of the arm's joints."""
+        self._strange = (f"joint states come that name {listed(names)}, and none of {listed(self.joint_names)}; set the names "
+                         "in the robot's configuration, or check the driver's arm_id")
+        return ArmState(name=self.name, joint_names=tuple(names), joint_positions=np.array(positions, dtype=float),
+                        joint_velocities=None, pose=self.pose, gripper=self.opening, ready=False, message=self._strange)
 
     def _doubled(self, names: Sequence[str], now: float, source: str) -> Optional[ArmState]:
         """Answers a message that names a joint twice: which value is meant nobody knows."""
         twice = [joint for joint in (*self.joint_names, *self._fingers) if list(names).count(joint) > 1]
         if not twice or not self._sources[0].takes(source, now):
+            self.foreign = bool(twice)
             return None
         self._twice = f"joint {', '.join(twice)} stands twice in one joint state; check who publishes them"
         return ArmState(name=self.name, joint_names=self.joint_names, joint_positions=np.full(len(self.joint_names), math.nan),
                         joint_velocities=None, pose=self.pose, gripper=self.opening, gripper_state=self._gripper_state(now))
 
     def _gripper(self, opening: float, now: float) -> None:
+        if not -GRIPPER_SLACK <= opening <= 1.0 + GRIPPER_SLACK and not math.isnan(opening):
+            reading = self._closed + opening * (self._open - self._closed)
+            self.gripper_problem = (
+                f"the gripper reads {reading:.4g} ({' + '.join(self._fingers)}), configured are {self._closed:g} closed and "
+                f"{self._open:g} open; does the driver report other units, or another joint? set gripper.max_width_m or "
+                "gripper.readings to what it reports")
+            self.opening = math.nan
+            return
+        self.gripper_problem = ""
         self.opening = min(max(opening, 0.0), 1.0)
         if not abs(self.opening - self._last_opening) < 0.004:
             self._last_opening, self._moving_until = self.opening, now + 0.1
@@ -123,6 +157,12 @@ class ArmReader:
         if math.isnan(self.opening):
             return GripperState.UNKNOWN
         return GripperState.MOVING if now < self._moving_until else GripperState.DONE
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns names for a sentence, not too many of them."""
+    more = f", ... ({len(names)} in all)" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more if names else "nothing"
 
 
 def fingers_of(arm: ArmConfig) -> Tuple[Tuple[str, ...], float, float]:

@@ -29,8 +29,16 @@ class ArmFeed:
 
     def problem(self, now: float) -> str:
         """Says why the joint states cannot be relied on, or an empty string. now: s, on the clock of `on_joints`."""
-        problems = ((name, reader.problem(now)) for name, reader in self._readers.items())
+        problems = ((name, self.doubt(name, now)) for name in self._readers)
         return next((f"arm {name}: {problem}" for name, problem in problems if problem), "")
+
+    def doubt(self, arm: str, now: float) -> str:
+        """Says of one arm what `problem` says of all, without its name."""
+        return self._readers[arm].doubt(now)
+
+    def foreign(self, arm: str) -> bool:
+        """Tells whether the last message about an arm came from a second publisher."""
+        return self._readers[arm].foreign
 
     def on_joints(self, message: JointState, arms: Sequence[str], now: float) -> None:
         """A `sensor_msgs/JointState` about the named arms; now: s, on any clock that goes on evenly."""

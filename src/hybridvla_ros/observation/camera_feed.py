@@ -13,6 +13,7 @@ from hybridvla_core.moved import old_names
 from hybridvla_core.policy.cameras import CameraSource
 from hybridvla_core.policy.interface import ReadyImage
 from hybridvla_ros.messages.images import to_rgb
+from hybridvla_ros.observation.camera_health import AHEAD_S
 from hybridvla_ros.observation.camera_identity import CameraIdentity
 from hybridvla_ros.observation.camera_sync import CameraSync, ImageSet
 from hybridvla_ros.runtime.node_support import Diagnostics
@@ -20,8 +21,6 @@ from hybridvla_ros.runtime.workers import Rate
 
 #: rospy reads at most this much of a socket at once; with its default a queue of one holds old images (ros_comm 536).
 BUFFER_BYTES = 2 ** 24
-#: A stamp this far ahead of the clock cannot be right, s; well synchronised computers differ by less.
-AHEAD_S = 0.02
 LOOK_S = 0.2
 
 #: An image message, and what the policy gets of it: (h, w, 3) uint8 RGB, or one that it has prepared.

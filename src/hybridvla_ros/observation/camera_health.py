@@ -10,6 +10,8 @@ from typing import Deque, Dict, Optional
 WINDOW = 15
 #: A pause longer than this many usual intervals is counted as lost frames.
 LATE = 1.5
+#: A stamp this far ahead of the clock cannot be right, s; well synchronised computers differ by less.
+AHEAD_S = 0.02
 #: A pause longer than this counts as an outage of its own, s.
 OUTAGE_S = 1.0
 #: A jump of the sequence number beyond this is a restarted publisher, not loss.

@@ -6,6 +6,7 @@ diagnostics, astra_camera and OrbbecSDK_ROS1 in a parameter.
 """
 from __future__ import annotations
 
+import re
 import threading
 import time
 from typing import TYPE_CHECKING, Callable, Dict, Sequence
@@ -32,6 +33,7 @@ class CameraIdentity:
         self._get, self._monotonic = get_parameter, monotonic
         self._said: Dict[str, str] = {}
         self._asked: Dict[str, float] = {}
+        self._ranks: Dict[str, int] = {}        # of the best entry of the diagnostics that was heard, by view
         self._lock = threading.Lock()
 
     @property
@@ -56,8 +58,9 @@ class CameraIdentity:
         """A diagnostic_msgs/DiagnosticArray."""
         for status in message.status:
             for camera in self._cameras:
-                if camera.serial_diagnostics and status.hardware_id and status.name.lstrip("/").startswith(
-                        camera.serial_diagnostics.lstrip("/")):
+                rank = match(status.name, camera.serial_diagnostics or "", camera.image_topic) if status.hardware_id else 0
+                if rank and rank >= self._ranks.get(camera.view, 0):
+                    self._ranks[camera.view] = rank
                     self._hear(camera, status.hardware_id)
 
     def problem(self) -> str:
@@ -84,6 +87,30 @@ class CameraIdentity:
     def _fits(self, camera: CameraSource) -> bool:
         with self._lock:
             return same_serial(self._said.get(camera.view, ""), camera.serial or "")
+
+
+def match(name: str, wanted: str, image_topic: str) -> int:
+    """How well an entry of the diagnostics is the one that is meant: 0 for another one.
+
+    `wanted` is a whole name, or one without its namespace, or the beginning of one. What follows a colon in it is whole:
+    `node: camera` is not the beginning of `node: camera_front`, `camera/manager` is that of `camera/manager_color: rate`.
+
+    Args:
+        name: Of the entry.
+        wanted: As configured.
+        image_topic: Of the camera; of two namespaces, the topic's own is meant.
+    """
+    name, wanted = name.strip("/ "), wanted.strip("/ ")
+    if not wanted:
+        return 0
+    rest = "[:/ ].*" if ":" in wanted else "[:/ _].*"
+    found = re.fullmatch(rf"(?:(?P<space>[^: ]+)/)?{re.escape(wanted)}(?P<rest>{rest})?", name)
+    if found is None:
+        return 0
+    space = found.group("space")
+    if space is None:
+        return 4 if found.group("rest") is None else 3
+    return 2 if image_topic.strip("/").startswith(f"{space}/") else 1
 
 
 def same_serial(first: str, second: str) -> bool:

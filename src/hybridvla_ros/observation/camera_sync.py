@@ -11,6 +11,12 @@ from hybridvla_ros.observation.camera_health import CameraHealth
 MessageT = TypeVar("MessageT")
 #: Stamp, ns, and what came with it.
 Entry = Tuple[int, MessageT]
+#: The messages of each view, in the order of their stamps.
+Queues = Mapping[str, Sequence[Entry[MessageT]]]
+#: Of a fast camera's frames those of this time are kept, ns: with its clock ahead, only older ones meet the arms' states ...
+KEEP_NS = 500_000_000
+#: ... and no more than this of any.
+MOST = 40
 
 
 @dataclass(frozen=True)
@@ -25,12 +31,14 @@ class ImageSet(Generic[MessageT]):
 class CameraSync(Generic[MessageT]):
     """Keeps the last messages of each view. Stamps are the drivers'; `now` is the clock they are compared with.
 
-    max_spread, max_age: s. health: by view, see camera_health.py. Thread safe.
+    max_spread, max_age: s. depth: messages kept of each view at least; more of a fast one, KEEP_S of it. health: by view, see
+    camera_health.py. Thread safe.
     """
 
     def __init__(self, views: Sequence[str], max_spread: float, max_age: float, depth: int = 10) -> None:
         self.views, self.max_spread, self.max_age = tuple(views), max_spread, max_age
-        self._queues: Dict[str, Deque[Entry[MessageT]]] = {view: deque(maxlen=depth) for view in views}
+        self._queues: Dict[str, Deque[Entry[MessageT]]] = {view: deque(maxlen=MOST) for view in views}
+        self._depth = depth
         self.health: Dict[str, CameraHealth] = {view: CameraHealth() for view in views}
         self._changed = threading.Condition()
         self._news = 0
@@ -53,8 +61,16 @@ class CameraSync(Generic[MessageT]):
             if queue and stamp_ns < queue[-1][0]:
                 queue.clear()
             queue.append((stamp_ns, message))
+            while len(queue) > self._depth and stamp_ns - queue[0][0] > KEEP_NS:
+                queue.popleft()
             self._news += 1
             self._changed.notify_all()
+
+    @property
+    def period_s(self) -> float:
+        """The usual time between two frames of the fastest view, s; 0 before it is known."""
+        with self._changed:
+            return min((health.period_s for health in self.health.values() if health.period_s), default=0.0)
 
     def wake(self) -> None:
         """Something else has come that whoever waits may need, such as an arm's state."""
@@ -79,15 +95,23 @@ class CameraSync(Generic[MessageT]):
             before = self._news if news is None else news
             return self._changed.wait_for(lambda: self._news != before, timeout)
 
-    def latest(self, now: float) -> Tuple[Optional[ImageSet[MessageT]], str]:
-        """The newest usable set, or None and a sentence naming the camera and what is wrong."""
+    def latest(self, now: float, until_ns: Optional[int] = None) -> Tuple[Optional[ImageSet[MessageT]], str]:
+        """The newest usable set, or None and a sentence naming the camera and what is wrong.
+
+        until_ns: of images stamped no later than this; the sentence is empty where a view has none.
+        """
         with self._changed:
             problem = self._stale(now)
             if problem:
                 return None, problem
-            chosen = self._nearest(min(queue[-1][0] for queue in self._queues.values()))
+            queues: Queues[MessageT] = self._queues
+            if until_ns is not None:
+                queues = {view: [entry for entry in queue if entry[0] <= until_ns] for view, queue in queues.items()}
+                if not all(queues.values()):
+                    return None, ""
+            chosen = _nearest(queues, min(queue[-1][0] for queue in queues.values()))
             if _spread(chosen) > self.max_spread:
-                chosen = self._tightest(now) or chosen
+                chosen = self._tightest(queues, now) or chosen
             spread = _spread(chosen)
             if spread > self.max_spread:
                 newest, oldest = (pick(chosen, key=lambda view: chosen[view][0]) for pick in (max, min))
@@ -96,15 +120,12 @@ class CameraSync(Generic[MessageT]):
             stamp = min(entry[0] for entry in chosen.values())
             return ImageSet({view: entry[1] for view, entry in chosen.items()}, stamp, spread), ""
 
-    def _nearest(self, stamp_ns: int) -> Dict[str, Entry[MessageT]]:
-        return {view: min(queue, key=lambda entry: abs(entry[0] - stamp_ns)) for view, queue in self._queues.items()}
-
-    def _tightest(self, now: float) -> Optional[Dict[str, Entry[MessageT]]]:
+    def _tightest(self, queues: Queues[MessageT], now: float) -> Optional[Dict[str, Entry[MessageT]]]:
         """The newest set within the spread around any recent message: free-running cameras may pair up better there."""
-        recent = sorted({entry[0] for queue in self._queues.values() for entry in queue
+        recent = sorted({entry[0] for queue in queues.values() for entry in queue
                          if now - entry[0] * 1e-9 <= self.max_age}, reverse=True)
         for stamp in recent:
-            chosen = self._nearest(stamp)
+            chosen = _nearest(queues, stamp)
             young = all(now - entry[0] * 1e-9 <= self.max_age for entry in chosen.values())
             if young and _spread(chosen) <= self.max_spread:
                 return chosen
@@ -125,6 +146,10 @@ class CameraSync(Generic[MessageT]):
             if age < -self.max_age:
                 return f"camera {view}: its stamps are {-age:.1f} s ahead of this computer's clock; synchronise the clocks"
         return ""
+
+
+def _nearest(queues: Queues[MessageT], stamp_ns: int) -> Dict[str, Entry[MessageT]]:
+    return {view: min(queue, key=lambda entry: abs(entry[0] - stamp_ns)) for view, queue in queues.items()}
 
 
 def _spread(chosen: Mapping[str, Entry[MessageT]]) -> float:

@@ -201,8 +201,9 @@ def snapshot(files: List[Path], teleoperation: str) -> str:
 
 
 def free_bytes_or_zero(folder: Path) -> int:
+    """What is free on the folder's disk, or will be: a folder that is not there yet is made at the first start."""
     try:
-        return free_bytes(folder)
+        return free_bytes(next((place for place in (folder, *folder.parents) if place.exists()), folder))
     except OSError:
         return 0
 

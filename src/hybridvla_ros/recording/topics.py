@@ -1,17 +1,16 @@
 """What the recorder hears: every configured topic as raw bytes, who was heard when, and who else publishes."""
 from __future__ import annotations
 
-import socket
 import threading
 import time
-from typing import Callable, Dict, List, Optional
-from urllib.parse import urlparse
+from typing import Callable, Dict, List, Optional, Tuple
 
 import rosgraph
 import rospy
 
 from hybridvla_ros.recording.bag_writer import RawMessage
 from hybridvla_ros.recording.config import RecordingConfig, TopicConfig
+from hybridvla_ros.runtime.already_running import reached
 
 BUFFER_BYTES = 2 ** 24
 
@@ -22,7 +21,7 @@ class TopicSubscriptions:
     def __init__(self, config: RecordingConfig) -> None:
         self._topics = config.topics
         self._heard: Dict[str, float] = {}
-        self._latched: Dict[str, RawMessage] = {}
+        self._latched: Dict[Tuple[str, str], RawMessage] = {}       # by topic and publisher
         self._sink: Optional[Callable[[RawMessage], None]] = None
         self._lock = threading.Lock()
         for topic in config.topics:
@@ -36,7 +35,7 @@ class TopicSubscriptions:
         with self._lock:
             self._heard[topic] = time.monotonic()
             if header.get("latching") == "1":
-                self._latched[topic] = raw
+                self._latched[topic, header.get("callerid", "")] = raw
             if self._sink is not None:
                 self._sink(raw)
 
@@ -55,7 +54,8 @@ class TopicSubscriptions:
         """Required topics not heard for so long; a latched one counts as heard for ever."""
         now = time.monotonic()
         with self._lock:
-            return [topic.name for topic in self._topics if topic.required and topic.name not in self._latched
+            latched = {topic for topic, _ in self._latched}
+            return [topic.name for topic in self._topics if topic.required and topic.name not in latched
                     and now - self._heard.get(topic.name, -1e9) > seconds]
 
     def wait(self, seconds: float) -> List[str]:
@@ -82,10 +82,10 @@ class TopicSubscriptions:
 
 
 def answers(master: rosgraph.Master, node: str) -> bool:
-    """Whether a node lives: a killed one stays in the master's list."""
+    """Whether a node lives, or may live: a killed one stays in the master's list, and one whose computer cannot be reached from
+    here is not gone for that."""
     try:
-        address = urlparse(master.lookupNode(node))
-        with socket.create_connection((address.hostname, address.port), timeout=1.0):
-            return True
+        uri = master.lookupNode(node)
     except (OSError, rosgraph.MasterException):
         return False
+    return reached(uri) != "gone"

@@ -7,7 +7,7 @@ import struct
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Type
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Type, Union
 
 import genpy
 import rosbag
@@ -18,6 +18,11 @@ from hybridvla_core.errors import HybridVLAError
 
 MAGIC = b"#ROSBAG V"
 SPLIT_GAP_S = 5.0       # files of one split recording follow each other this closely
+NO_TIME_S = 1.0         # a time of recording at which time did not run yet (simulated time begins at 0) ...
+JUMP_S = 10.0           # ... if what follows was recorded this much later
+#: What `rosbag record` puts between the given name and the number of a part, if anything.
+DATE = r"\d{4}-\d\d-\d\d-\d\d-\d\d-\d\d"
+BACKUP = ".orig.bag"    # what `rosbag reindex` keeps of a bag beside it
 BROKEN = (rosbag.ROSBagException, struct.error, EOFError, ValueError, KeyError, IndexError, AttributeError)
 
 #: A message as it lies in a bag: type, bytes, digest of the definition, place, and the class that reads it.
@@ -28,9 +33,23 @@ class BagError(HybridVLAError):
     """A bag that cannot be used; the sentence begins with its name."""
 
 
+class Recorded(NamedTuple):
+    """A message as it was recorded. when: time of recording, s; publisher: the
+    node that sent it, empty where the bag does not say."""
+
+    topic: str
+    raw: Raw
+    when: float
+    path: Path
+    publisher: str
+
+
 @dataclass
 class BagFile:
-    """An open bag. topics: topic -> type; begin, end: s of recording; notes: what was done to read it."""
+    """An open bag. topics: topic -> type; begin, end: s of recording; notes: what was done to read it.
+
+    Messages that were recorded before time ran count as recorded at the begin.
+    """
 
     path: Path
     bag: rosbag.Bag
@@ -42,14 +61,14 @@ class BagFile:
     def close(self) -> None:
         self.bag.close()
 
-    def read(self, topics: Sequence[str]) -> Iterator[Tuple[str, Raw, float]]:
-        """(topic, raw message, time of recording s) in the order of recording; raises BagError for a broken chunk."""
+    def read(self, topics: Sequence[str]) -> Iterator[Recorded]:
+        """In the order of recording; raises BagError for a broken chunk."""
         wanted = [topic for topic in topics if topic in self.topics]
         if not wanted:
             return
         try:
-            for topic, raw, when in self.bag.read_messages(topics=wanted, raw=True):
-                yield topic, raw, when.to_sec()
+            for topic, raw, when, header in self.bag.read_messages(topics=wanted, raw=True, return_connection_header=True):
+                yield Recorded(topic, raw, max(when.to_sec(), self.begin), self.path, _text(header.get("callerid", "")))
         except MsgGenerationException as error:
             raise BagError(f"{self.path}: a message type of the bag cannot be built ({_line(error)}); leave its topic out "
                            "with a topic map") from error
@@ -103,8 +122,12 @@ class BagShelf:
                 bag.close()
                 raise BagError(f"{path}: the bag holds no message; record it again")
             info = bag.get_type_and_topic_info().topics
-            opened = BagFile(path, bag, {topic: entry.msg_type for topic, entry in info.items()}, bag.get_start_time(),
-                             bag.get_end_time(), notes)
+            begin, early = _begin(bag)
+            if early:
+                notes.append(f"{early} message{'s' if early > 1 else ''} recorded before time ran (at {bag.get_start_time():.3g} "
+                             "s): taken as recorded at the begin")
+            types = {topic: entry.msg_type for topic, entry in info.items()}
+            opened = BagFile(path, bag, types, begin, bag.get_end_time(), notes)
         except BROKEN as error:
             bag.close()
             raise BagError(f"{path}: its index cannot be read ({_line(error)}); the file is damaged") from error
@@ -135,8 +158,30 @@ class BagShelf:
         return repaired
 
 
-def expand(paths: Sequence[str]) -> List[Path]:
-    """Files and folders as given; a folder stands for the bags in it, also unfinished ones."""
+def _begin(bag: rosbag.Bag) -> Tuple[float, int]:
+    """When recording began, s, and how many messages bear a time from before it: a node with simulated time, which waits for
+    its clock, records what is latched at 0."""
+    begin = last = bag.get_start_time()
+    early = 0
+    if begin <= NO_TIME_S:
+        for _, _, when in bag.read_messages(raw=True):
+            if when.to_sec() > NO_TIME_S:
+                return (when.to_sec(), early) if when.to_sec() - last > JUMP_S else (begin, 0)
+            last, early = when.to_sec(), early + 1
+    return begin, 0
+
+
+def _text(value: Union[str, bytes]) -> str:
+    """A field of a connection's header, which is read as bytes."""
+    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def expand(paths: Sequence[str], notes: Optional[List[str]] = None) -> List[Path]:
+    """Files and folders as given; a folder stands for the bags in it, also unfinished ones.
+
+    The backup that `rosbag reindex` leaves beside a bag is left out where that bag is there too. notes: gets a sentence on
+    each.
+    """
     result: List[Path] = []
     for given in paths:
         path = Path(given).expanduser()
@@ -147,25 +192,37 @@ def expand(paths: Sequence[str]) -> List[Path]:
             result += found
         else:
             result.append(path)
-    return result
+    given = {path.resolve() for path in result}
+    backups = [path for path in result if path.name.endswith(BACKUP)
+               and path.with_name(path.name[:-len(BACKUP)] + ".bag").resolve() in given]
+    if notes is not None:
+        notes += [f"{path.name}: left out; it is what `rosbag reindex` kept of {path.name[:-len(BACKUP)]}.bag"
+                  for path in backups]
+    return [path for path in result if path not in backups]
 
 
 def recordings(files: Sequence[BagFile]) -> List[List[BagFile]]:
-    """Files of a split recording (`name_0.bag`, `name_1.bag`, ...) that follow each other become one."""
+    """Files of a split recording that follow each other become one: `name_0.bag`, `name_1.bag`, ..., also with the time at
+    which each was begun in the name, as `rosbag record --split` has it."""
     groups: List[List[BagFile]] = []
     for bag in sorted(files, key=lambda item: (_stem(item.path)[0], item.begin)):
-        last = groups[-1] if groups else None
-        if last is not None and _stem(bag.path)[1] is not None and _stem(last[-1].path)[0] == _stem(bag.path)[0] \
-                and -0.5 <= bag.begin - last[-1].end <= SPLIT_GAP_S:
-            last.append(bag)
+        last = groups[-1][-1] if groups else None
+        if last is not None and _follows(_stem(last.path), _stem(bag.path)) and -0.5 <= bag.begin - last.end <= SPLIT_GAP_S:
+            groups[-1].append(bag)
         else:
             groups.append([bag])
     return groups
 
 
+def _follows(first: Tuple[str, Optional[int]], second: Tuple[str, Optional[int]]) -> bool:
+    """Whether the second is the next part of the same recording, by their names."""
+    return first[0] == second[0] and first[1] is not None and second[1] == first[1] + 1
+
+
 def _stem(path: Path) -> Tuple[str, Optional[int]]:
-    match = re.fullmatch(r"(.*)_(\d+)\.bag(?:\.active)?", path.name)
-    return (str(path.parent / match.group(1)), int(match.group(2))) if match else (str(path), None)
+    """What the parts of one recording share, and the number of the part."""
+    match = re.fullmatch(rf"(.*?)(_?{DATE})?_(\d+)\.bag(?:\.active)?", path.name)
+    return (str(path.parent / f"{match.group(1)}_"), int(match.group(3))) if match else (str(path), None)
 
 
 def message(raw: Raw, topic: str, path: Path) -> genpy.Message:
@@ -175,6 +232,18 @@ def message(raw: Raw, topic: str, path: Path) -> genpy.Message:
         return cls().deserialize(data)
     except (DeserializationError, struct.error, UnicodeDecodeError) as error:
         raise BagError(f"{path}: a message on {topic} ({kind}) cannot be decoded ({_line(error)})") from error
+
+
+def text(raw: Raw, topic: str, path: Path) -> str:
+    """The text of a std_msgs/String, with single blanks; raises BagError for one that is not UTF-8: read with signs replaced
+    it would be another instruction."""
+    data = bytes(raw[1][4:])        # after its length
+    try:
+        return " ".join(data.decode("utf-8").split())
+    except UnicodeDecodeError as error:
+        found = data[error.start:error.start + 4].hex(" ")
+        raise BagError(f"{path}: the text on {topic} is not UTF-8 (byte {error.start}: {found}; GBK or Latin-1, perhaps); say "
+                       "what it is with --instruction") from error
 
 
 def header_stamp(raw: Raw) -> int:

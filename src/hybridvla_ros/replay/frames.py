@@ -19,13 +19,16 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.status import State
 from hybridvla_ros.messages import conversions
 from hybridvla_ros.messages.images import to_rgb
-from hybridvla_ros.observation.arm_feed import ArmFeed
 from hybridvla_ros.observation.camera_sync import CameraSync, ImageSet
+from hybridvla_ros.observation.covered import CoveredImages
 from hybridvla_ros.replay import bags
+from hybridvla_ros.replay.joints import RecordedArms
 from hybridvla_ros.replay.scan import Scanned
 
 SAME_STAMP_NS = 1000        # a proposal's stamp went through a float of seconds
 KEEP = 64                   # images a view, for observations of recorded proposals
+WAITED_S = 0.5            # for states that reach up to the images, before that counts as an observation missed
+NEVER_COVERED = "the arms' states do not reach up to the images by their stamps; check the clocks"
 LATE_S = 1.0                # a recorded observation that is not there so long after its stamp will not come
 
 
@@ -44,7 +47,7 @@ class RawImage:
 @dataclass
 class Observing:
     """How often an observation was due, how often there was none, and why; unmatched: recorded proposals whose images
-    are not in the bag."""
+    are not in the bag; remark: why images are older than they say, as it was said first."""
 
     due: int = 0
     missed: int = 0
@@ -52,6 +55,7 @@ class Observing:
     first: Dict[str, float] = field(default_factory=dict)
     spreads: List[float] = field(default_factory=list)
     unmatched: int = 0
+    remark: str = ""
 
     def miss(self, problem: str, time: float) -> None:
         self.missed += 1
@@ -79,7 +83,9 @@ class FrameSource:
         views = [camera.view for camera in config.cameras]
         self.sync: CameraSync[RawImage] = CameraSync(views, config.max_camera_spread_s, config.max_observation_age_s)
         self._kept: Dict[str, Deque[Tuple[int, RawImage]]] = {view: deque(maxlen=KEEP) for view in views}
-        self._feed = ArmFeed(robot, self.proposer.on_arm_state)
+        self._covered = CoveredImages(self.sync, self.proposer)
+        self._waiting_since = float("inf")
+        self._arms = RecordedArms(robot, found.topics, self.proposer.on_arm_state)
         self._tracks = found.recording.tracks
         self._instructions = deque(found.recording.instructions)
 
@@ -88,18 +94,19 @@ class FrameSource:
         wanted = [*topics.images, *topics.joints, *topics.grippers]
         if self._config.convention.uses_commands:
             wanted += [topics.proposals, topics.status]
-        for topic, raw, when, path in self._found.read(wanted):
-            self._now = max(self._now, when)
-            while self._instructions and self._instructions[0][0] <= when:
+        for record in self._found.read(wanted):
+            self._now = max(self._now, record.when)
+            while self._instructions and self._instructions[0][0] <= record.when:
                 self.proposer.set_instruction(self._instructions.popleft()[1])
-            self._take(topic, raw, when, path)
+            self._take(record)
             yield from self._recorded()
             frame = self._periodic() if self._period is not None else None
             if frame is not None:
                 yield frame
         self.observing.unmatched += len(self._decisions)
 
-    def _take(self, topic: str, raw: bags.Raw, when: float, path: Path) -> None:
+    def _take(self, record: bags.Recorded) -> None:
+        topic, raw, when, path, publisher = record
         topics = self._found.topics
         if topic in topics.images:
             stamp = bags.header_stamp(raw)
@@ -111,11 +118,7 @@ class FrameSource:
                     kept.clear()
                 kept.append((stamp, image))
         elif topic in topics.joints or topic in topics.grippers:
-            message, arms = bags.message(raw, topic, path), topics.joints.get(topic) or topics.grippers[topic]
-            for arm in arms:
-                renames = topics.names.get(arm, {})
-                message.name = [renames.get(name, name) for name in message.name]
-            self._feed.on_joints(message, arms, when)
+            self._arms.take(topic, bags.message(raw, topic, path), when, publisher)
         elif topic == topics.proposals:
             proposal = bags.message(raw, topic, path)
             self.proposer.commands.proposed(proposal.epoch, proposal.sequence,
@@ -131,12 +134,17 @@ class FrameSource:
             return None
         if not self._everything and self._found.recording.span(self._now) is None:
             return None
-        images, problem = self.sync.latest(self._now)
-        if images is not None:
-            if images.stamp_ns == self._used:
+        newest, problem = self.sync.latest(self._now)
+        images = self._covered.choose(newest, self._now) if newest is not None else None
+        self.observing.remark = self.observing.remark or self._covered.remark
+        if images is not None and images.stamp_ns == self._used:
+            return None
+        if newest is not None and images is None:
+            self._waiting_since = min(self._waiting_since, self._now)
+            if self._now - self._waiting_since < WAITED_S:
                 return None
-            if not self.proposer.covers(images.stamp_ns * 1e-9):
-                return None
+            problem = self._covered.remark or NEVER_COVERED
+        self._waiting_since = float("inf")
         self.observing.due += 1
         self._due_at = max(self._due_at + self._period, self._now - self._period) if self._period else -float("inf")
         if images is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
@@ -12,7 +12,7 @@ from hybridvla_core.evaluation.replay import sensitivity
 from hybridvla_core.evaluation.replay import summary as summary_of
 from hybridvla_core.evaluation.replay.evaluator import Evaluator
 from hybridvla_core.evaluation.replay.filtering import FilterPool
-from hybridvla_core.evaluation.replay.rows import RecordedProposal
+from hybridvla_core.evaluation.replay.rows import Frame, RecordedProposal
 from hybridvla_core.evaluation.replay.settings import ReplayConfig
 from hybridvla_core.evaluation.replay.truth import RecordedMotion, TruthFinder
 from hybridvla_core.evaluation.replay.verdict import FAIL, Check, as_data, judge_policy, judge_recording, reasons, verdict
@@ -22,7 +22,7 @@ from hybridvla_core.policy.fit import check_fit
 from hybridvla_core.policy.interface import BatchPolicy
 from hybridvla_core.report.statistics import percentiles
 from hybridvla_core.robots.config import RobotConfig
-from hybridvla_ros.replay import bags
+from hybridvla_ros.replay import bags, reading
 from hybridvla_ros.replay.frames import FrameSource, Observing
 from hybridvla_ros.replay.result import Contender, Result, Sample, observing_data
 from hybridvla_ros.replay.scan import Scanned, Scanner, read_proposal
@@ -51,6 +51,7 @@ class Options:
     batch: int
     senses: bool
     scratch: Optional[Path]
+    stamps: str = reading.HEADER
 
 
 class Replay:
@@ -109,12 +110,12 @@ class Replay:
     def _scan(self, shelf: bags.BagShelf) -> Tuple[List[Scanned], List[str]]:
         """First pass; a bag that cannot be used is named, and the others go on."""
         opened, unread = [], []
-        for path in bags.expand(self.options.bags):
+        for path in bags.expand(self.options.bags, self.notes):
             try:
                 opened.append(shelf.open(path))
-            except bags.BagError as error:
-                unread.append(str(error))
-        scanner = Scanner(self.config, self.robot, self.settings, self.options.instruction)
+            except Exception as error:  # noqa: BLE001  # one bad bag, however bad, never ends the run
+                unread.append(_sentence(str(path), error))
+        scanner = Scanner(self.config, self.robot, self.settings, self.options.instruction, self.options.stamps)
         scanned: List[Scanned] = []
         for files in bags.recordings(opened):
             name = files[0].path.name if len(files) == 1 else f"{files[0].path.name} and {len(files) - 1} more"
@@ -123,8 +124,8 @@ class Replay:
                 topics = resolve(self.config, self.robot, self.map, found, str(files[0].path))
                 scanned.append(scanner.scan(name, files, topics))
                 self.notes += [f"{name}: {note}" for note in scanned[-1].notes]
-            except HybridVLAError as error:
-                unread.append(str(error))
+            except Exception as error:  # noqa: BLE001  # as above
+                unread.append(_sentence(name, error))
         if not scanned:
             raise HybridVLAError("; ".join(unread) if unread else "no bag was given")
         if self.options.proposals_from is not None:
@@ -136,12 +137,15 @@ class Replay:
         other = shelf.open(self.options.proposals_from)
         topic = self.map.proposals or "/hybridvla/policy/proposal"
         found: List[RecordedProposal] = []
-        for _, raw, _ in other.read([topic]):
-            proposal = read_proposal(bags.message(raw, topic, other.path))
+        left_out = reading.LeftOut()
+        for record in reading.read([other], scanned[0].topics, [topic], left_out=left_out):
+            proposal = read_proposal(bags.message(record.raw, topic, other.path))
             if proposal is not None:
                 found.append(proposal)
+        self.notes += left_out.notes()
         if not found:
-            raise HybridVLAError(f"{other.path}: no proposal on {topic}; record the live node's proposals first")
+            older = f" ({'; '.join(left_out.notes())})" if left_out.older else ""
+            raise HybridVLAError(f"{other.path}: no proposal on {topic}{older}; record the live node's proposals first")
         for recording in scanned:
             recording.proposals = found
 
@@ -159,17 +163,15 @@ class Replay:
                 truth = _truth_of(found, self.config)
                 for contender in contenders:
                     contender.evaluator.begin(number, TruthFinder(truth, self.config.convention, self.settings.motion))
-                try:
-                    for frame in source:
-                        sample.offer(number, frame)
-                        for contender in contenders:
-                            contender.evaluator.add(frame)
-                        bar.update(max(0.0, round(sum(f.duration for f in scanned[:number]) + frame.time - bar.n, 2)))
-                except bags.BagError as error:
-                    unread.append(str(error))
+                for frame in _readable(source, found.name, unread):
+                    sample.offer(number, frame)
+                    for contender in contenders:
+                        contender.evaluator.add(frame)
+                    bar.update(max(0.0, round(sum(f.duration for f in scanned[:number]) + frame.time - bar.n, 2)))
                 for contender in contenders:
                     contender.evaluator.flush()
                 observed.append(source.observing)
+                self.notes += [f"{found.name}: {source.observing.remark}"] if source.observing.remark else []
         others = list(self.options.other_instructions)
         for found in scanned:
             others += [text for _, text in found.recording.instructions if text not in others]
@@ -217,6 +219,27 @@ class Replay:
         summary.update({"checkpoint": contender.folder, "checkpoint_sha256": contender.policy.manifest_sha256,
                         "mode": self.config.mode, "senses": sensed, "latency_ms": latency})
         return summary, judge_policy(summary, sensed, latency, self.settings)
+
+
+def _sentence(name: str, error: Exception) -> str:
+    """What is wrong with a bag; an error that nobody foresaw with its kind and the bag's name."""
+    if isinstance(error, HybridVLAError):
+        return str(error)
+    return f"{name}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:160]}); the file may be damaged"
+
+
+def _readable(source: FrameSource, name: str, unread: List[str]) -> Iterator[Frame]:
+    """The frames of a recording up to its end, or to where it cannot be read any more, which `unread` then gets."""
+    frames = iter(source)
+    while True:
+        try:
+            frame = next(frames, None)
+        except Exception as error:  # noqa: BLE001  # the other bags go on
+            unread.append(_sentence(name, error))
+            return
+        if frame is None:
+            return
+        yield frame
 
 
 def _truth_of(found: Scanned, config: PolicyConfig) -> RecordedMotion:

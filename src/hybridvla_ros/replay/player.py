@@ -106,8 +106,9 @@ class Player:
             topics = resolve(self._policy, self._robot, topic_map, found, str(self._bags[0]))
             self._length = max(bag.end for bag in opened) - min(bag.begin for bag in opened)
             for bag in opened:
-                for topic, raw, when in bag.read([topics.instruction]) if topics.instruction else ():
-                    self._instructions.append((when, " ".join(bags.message(raw, topic, bag.path).data.split())))
+                # With an instruction given, the recorded ones need not even be text.
+                for record in bag.read([topics.instruction]) if topics.instruction and not self._told else ():
+                    self._instructions.append((record.when, bags.text(record.raw, record.topic, bag.path)))
         if not self._told and not self._instructions:
             raise HybridVLAError(f"{self._bags[0]}: holds no instruction; give one with instruction:=")
         return plan(topics, self._policy, self._robot, found)

@@ -17,14 +17,12 @@ from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.status import SafetyStatus, State
 from hybridvla_ros.messages import conversions
-from hybridvla_ros.observation.arm_feed import ArmFeed
-from hybridvla_ros.replay import bags
+from hybridvla_ros.replay import bags, reading
+from hybridvla_ros.replay.joints import RecordedArms
 from hybridvla_ros.replay.topics import Topics
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
-    from sensor_msgs.msg import JointState
 
     from hybridvla.msg import ActionProposal
 
@@ -36,7 +34,8 @@ ACTION_KIND = 0
 @dataclass
 class Scanned:
     """One recording after the first pass. begin: s of the first message; duration: s; infos: view -> (fx, fy, cx, cy,
-    width); commands: tracks of what was sent to the arms, where the status tells."""
+    width); commands: tracks of what was sent to the arms, where the status tells; stamps: whose count (reading.STAMPS);
+    left_out: what the first pass did not hand on."""
 
     name: str
     files: Sequence[bags.BagFile]
@@ -49,19 +48,21 @@ class Scanned:
     infos: Dict[str, Tuple[float, ...]] = field(default_factory=dict)
     commands: List[Track] = field(default_factory=list)
     notes: List[str] = field(default_factory=list)
+    stamps: str = reading.HEADER
+    left_out: reading.LeftOut = field(default_factory=reading.LeftOut)
 
-    def read(self, topics: Sequence[str]) -> Iterator[Tuple[str, bags.Raw, float, Path]]:
-        """(topic, raw message, time of recording s, path) of all files, one after the other."""
-        for opened in self.files:
-            for topic, raw, when in opened.read(topics):
-                yield topic, raw, when, opened.path
+    def read(self, wanted: Sequence[str]) -> Iterator[bags.Recorded]:
+        """The messages of all files, one after the other, as every pass reads them."""
+        return reading.read(self.files, self.topics, wanted, self.stamps, self.left_out)
 
 
 class Scanner:
-    """`policy`, `robot`: configurations. instruction: instead of the recorded ones."""
+    """`policy`, `robot`: configurations. instruction: instead of the recorded ones. stamps: whose count (reading.STAMPS)."""
 
-    def __init__(self, policy: PolicyConfig, robot: RobotConfig, settings: ReplayConfig, instruction: str = "") -> None:
+    def __init__(self, policy: PolicyConfig, robot: RobotConfig, settings: ReplayConfig, instruction: str = "",
+                 stamps: str = reading.HEADER) -> None:
         self._policy, self._robot, self._settings, self._instruction = policy, robot, settings, instruction
+        self._stamps = stamps
 
     def scan(self, name: str, files: Sequence[bags.BagFile], topics: Topics) -> Scanned:
         """Raises BagError for damage and ObservationError for a recording without any instruction."""
@@ -74,21 +75,31 @@ class Scanner:
                                                       rules.joints_min_rate_hz, rules) for arm in tracks})
         order = list(self._policy.convention.arms)
         found = Scanned(name, files, topics, begin, duration, RecordedMotion([tracks[arm] for arm in order]), streams,
-                        notes=[f"{opened.path.name}: {note}" for opened in files for note in opened.notes] + list(topics.notes))
+                        notes=[f"{opened.path.name}: {note}" for opened in files for note in opened.notes] + list(topics.notes),
+                        stamps=self._stamps)
         watches = {arm.name: NameWatch(arm.name, arm.joint_names, streams[f"joints {arm.name}"])
                    for arm in self._robot.arms}
-        feed = ArmFeed(self._robot, lambda state, stamp: tracks[state.name].add(
+        arms = RecordedArms(self._robot, topics, lambda state, stamp: tracks[state.name].add(
             stamp, state.pose, state.gripper, state.joint_positions))
-        reader = _Reader(found, feed, watches, {arm: Track(arm, 0) for arm in order})
-        for topic, raw, when, path in found.read([*topics.images, *topics.camera_info, *topics.joints, *topics.grippers,
-                                                  topics.instruction,
-                                                  topics.proposals, topics.status]):
-            reader.take(topic, raw, when, path)
+        reader = _Reader(found, arms, watches, {arm: Track(arm, 0) for arm in order}, bool(self._instruction))
+        for record in found.read([*topics.images, *topics.camera_info, *topics.joints, *topics.grippers, topics.instruction,
+                                  topics.proposals, topics.status]):
+            reader.take(record)
         self._finish(found, reader)
         return found
 
     def _finish(self, found: Scanned, reader: _Reader) -> None:
         motion = self._settings.motion
+        found.notes += found.left_out.notes()
+        for topic, (when, text) in found.left_out.foreign.items():
+            for view in found.topics.images.get(topic, ()):
+                found.streams[f"camera {view}"].event("publishers", when - found.begin, f"camera {view}: {text}; one is read")
+        for arm, problems in reader.arms.problems(found.begin).items():
+            for kind, text in problems.items():
+                found.streams[f"joints {arm}"].event(kind, 0.0, text)
+        if self._stamps == reading.RECORDING and found.proposals:
+            found.notes.append("the recorded proposals are left out: they name their images by the stamps that do not count here")
+            found.proposals = []
         for stream in found.streams.values():
             stream.finish(found.duration)
         if self._instruction:
@@ -99,7 +110,7 @@ class Scanner:
         for track in found.recording.tracks:
             if len(track) < 3:
                 raise ObservationError(f"{found.name}: the bag holds fewer than three usable joint states of arm "
-                                       f"{track.name}; check the joint names against the robot's configuration")
+                                       f"{track.name}: {reader.arms.unusable(track.name)}")
             track.finish(motion)
             if track.dropped:
                 found.notes.append(f"{track.dropped} joint states of arm {track.name} go back in time and are left out")
@@ -115,15 +126,16 @@ class Scanner:
 class _Reader:
     """Takes one message after the other."""
 
-    def __init__(self, found: Scanned, feed: ArmFeed, watches: Mapping[str, NameWatch], commands: Dict[str, Track]) -> None:
-        self._found, self._feed, self._watches, self.commands = found, feed, watches, commands
+    def __init__(self, found: Scanned, arms: RecordedArms, watches: Mapping[str, NameWatch], commands: Dict[str, Track],
+                 told: bool) -> None:
+        self._found, self.arms, self._watches, self.commands, self._told = found, arms, watches, commands, told
         self.saw_status = False
         self._spans: List[Tuple[float, float]] = []
         self._following: Optional[float] = None
         self._status_at = -math.inf
-        self._renames = {arm: found.topics.names.get(arm, {}) for arm in watches}
 
-    def take(self, topic: str, raw: bags.Raw, when: float, path: Path) -> None:
+    def take(self, record: bags.Recorded) -> None:
+        topic, raw, when, path, publisher = record
         found, topics = self._found, self._found.topics
         time = when - found.begin
         if topic in topics.images:
@@ -131,17 +143,19 @@ class _Reader:
             for view in topics.images[topic]:
                 found.streams[f"camera {view}"].add(time, stamp)
         elif topic in topics.joints:
-            self._joints(topics.joints[topic], bags.message(raw, topic, path), when, time)
+            message = bags.message(raw, topic, path)
+            for arm, names in self.arms.take(topic, message, when, publisher).items():
+                if self._watches[arm].add(time, names):
+                    found.streams[f"joints {arm}"].add(time, message.header.stamp.to_sec())
         elif topic in topics.grippers:
-            self._feed.on_joints(self._renamed(bags.message(raw, topic, path), topics.grippers[topic]), topics.grippers[topic],
-                                 when)
+            self.arms.take(topic, bags.message(raw, topic, path), when, publisher)
         elif topic in topics.camera_info:
             for view in topics.camera_info[topic]:
                 if view not in found.infos:
                     info = bags.message(raw, topic, path)
                     found.infos[view] = (info.K[0], info.K[4], info.K[2], info.K[5], float(info.width))
         elif topic == topics.instruction:
-            text = " ".join(bags.message(raw, topic, path).data.split())
+            text = "" if self._told else bags.text(raw, topic, path)
             if text and (not found.recording.instructions or found.recording.instructions[-1][1] != text):
                 found.recording.instructions.append((when, text))
         elif topic == topics.proposals:
@@ -149,18 +163,6 @@ class _Reader:
             found.proposals += [proposal] if proposal is not None else []
         elif topic == topics.status:
             self._status(conversions.status_contract(bags.message(raw, topic, path)), when)
-
-    def _renamed(self, message: JointState, arms: List[str]) -> JointState:
-        for arm in arms:
-            message.name = [self._renames[arm].get(name, name) for name in message.name]
-        return message
-
-    def _joints(self, arms: List[str], message: JointState, when: float, time: float) -> None:
-        self._renamed(message, arms)
-        for arm in arms:
-            if self._watches[arm].add(time, message.name):
-                self._found.streams[f"joints {arm}"].add(time, message.header.stamp.to_sec())
-        self._feed.on_joints(message, arms, when)
 
     def _status(self, status: SafetyStatus, when: float) -> None:
         # A dry run moves nothing: whoever moved the robot then followed the instruction by other means.

@@ -6,18 +6,19 @@ import http.client
 import threading
 import xml.parsers.expat
 import xmlrpc.client
-from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple, Union
 
 import rosgraph
 import rospy
 from rospy.impl.registration import get_service_manager, get_topic_manager
 
-from hybridvla_ros.runtime.workers import Rate, start_worker
+from hybridvla_ros.runtime.workers import FAULTS, Rate, start_worker
 
 PERIOD_S = 0.5
 TIMEOUT_S = 1.0
 RECONNECT_EVERY = 4  # looks
 LOST_AFTER = 2       # questions in a row without an answer
+TYPES, ANY = "topic types", "*"
 #: Also of something that is no master and answers on its port.
 ERRORS = (OSError, ValueError, xmlrpc.client.Error, http.client.HTTPException, xml.parsers.expat.ExpatError)
 
@@ -25,7 +26,8 @@ ERRORS = (OSError, ValueError, xmlrpc.client.Error, http.client.HTTPException, x
 PublishersOf = Tuple[str, Sequence[str]]
 #: The master's list: publishers, subscribers and services, each as (name, nodes).
 SystemState = Sequence[Sequence[PublishersOf]]
-
+#: What a node takes: topic, type, and how many publishers it has a connection to.
+Taken = Tuple[str, str, int]
 
 
 class Master(Protocol):
@@ -33,6 +35,9 @@ class Master(Protocol):
 
     def getSystemState(self, caller: str) -> Tuple[int, str, SystemState]:
         """Returns who publishes, subscribes and serves."""
+
+    def getTopicTypes(self, caller: str) -> Tuple[int, str, List[Tuple[str, str]]]:
+        """Returns the type of each topic, as its last publisher has it."""
 
     def lookupNode(self, caller: str, node: str) -> Tuple[int, str, str]:
         """Returns the address of a node."""
@@ -45,6 +50,21 @@ class Master(Protocol):
 
     def registerService(self, caller: str, service: str, service_uri: str, uri: str) -> Tuple[int, str, int]:
         """Makes a service known."""
+
+
+def wrong_types(types: Mapping[str, str], published: Sequence[PublishersOf], taken: Sequence[Taken]) -> str:
+    """Names the topics that carry another type than the one taken, and both types; empty when there are none.
+
+    Args:
+        types: By topic, as the master has them.
+        published: By whom.
+        taken: By this node. A topic with a connection is well: what the master says of it may be out of date.
+    """
+    nodes = dict(published)
+    return "; ".join(
+        f"{topic} carries {types[topic]}, published by {', '.join(nodes[topic])}, and this node takes {kind}: name a topic of "
+        "that type in the configuration" for topic, kind, connected in taken
+        if not connected and nodes.get(topic) and types.get(topic, kind) not in (kind, ANY) and kind != ANY)
 
 
 class GraphWatch:
@@ -89,9 +109,23 @@ class GraphWatch:
             self._on_intruder(problem)      # at every look: `resume` does not outlast an intruder
         self._say(problem)
         self._count += 1
+        if self._count % RECONNECT_EVERY == 0:
+            self._compare_types(master, state[0])
         if self._count % RECONNECT_EVERY == 0 and not (self._mending and self._mending.is_alive()):
             # Beside the looks: every computer that is gone takes TIMEOUT_S.
             self._mending = start_worker("mending connections", self._mend, state[0])
+
+    def _compare_types(self, master: Master, published: Sequence[PublishersOf]) -> None:
+        """A topic of another type is a fault: rospy says so in the publisher's log only, and nothing ever arrives."""
+        topics = get_topic_manager()
+        connections = {topic: topics.get_subscriber_impl(topic) for topic, _ in topics.get_subscriptions()}
+        taken = [(topic, kind, connections[topic].get_num_connections() if connections[topic] is not None else 0)
+                 for topic, kind in topics.get_subscriptions()]
+        text = wrong_types(dict(master.getTopicTypes(self._name)[2]), published, taken)
+        if text:
+            FAULTS.add(TYPES, text)
+        else:
+            FAULTS.clear(TYPES)
 
     def _mend(self, published: Sequence[PublishersOf]) -> None:
         with contextlib.suppress(*ERRORS):      # the next look says what is wrong with the master

@@ -204,6 +204,27 @@ def test_a_driver_that_states_its_number_in_its_diagnostics_is_heard():
     assert identity.problem() == ""
 
 
+@pytest.mark.parametrize("name, serial", [
+    ("realsense_camera_node: camera_front", "123"), ("robot1/realsense_camera_node: camera_front", "123"),
+    ("/robot1/realsense_camera_node: camera_front", "123"), ("realsense_camera_node: camera", None),
+    ("realsense_camera_node: camera_front_2", None), ("my_realsense_camera_node: camera_front", None)])
+def test_a_camera_node_in_a_namespace_fits_and_a_longer_name_is_another_camera(name, serial):
+    identity = CameraIdentity((CameraSource("front", "/robot1/camera_front/color/image_raw", serial="123",
+                                            serial_diagnostics="realsense_camera_node: camera_front"),), {}.get)
+    identity.on_diagnostics(DiagnosticArray(status=[DiagnosticStatus(name=name, hardware_id="123")]))
+    assert (identity.problem() == "") is (serial is not None)
+
+
+def test_of_two_namespaces_the_one_of_the_cameras_topic_is_meant():
+    identity = CameraIdentity((CameraSource("front", "/robot1/camera_front/color/image_raw", serial="123",
+                                            serial_diagnostics="realsense_camera_node: camera_front"),), {}.get)
+    entries = [DiagnosticStatus(name=f"/robot{number}/realsense_camera_node: camera_front", hardware_id=serial)
+               for number, serial in ((1, "123"), (2, "999"))]
+    for order in (entries, entries[::-1]):
+        identity.on_diagnostics(DiagnosticArray(status=order))
+        assert identity.problem() == ""
+
+
 @pytest.mark.parametrize("first, second, same", [
     ("0123", "123", True), ("_f0221", "F0221", True), (" 12 ", "12", True), ("12", "21", False), ("", "12", False)])
 def test_what_parameters_do_to_serial_numbers_is_forgiven(first, second, same):

@@ -4,52 +4,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import replay_bag
 import rosbag
-from replay_bag import FRONT, INSTRUCTION, JOINTS, ROOT, options
+from replay_bag import FRONT, INSTRUCTION, JOINTS, ROOT
+from still_policy import replay, without_a_model
 
-from hybridvla_core.configuration import load_file
-from hybridvla_core.contracts import Mode, Prediction
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.evaluation.replay.filtering import FilterPool
-from hybridvla_core.policy.config import PolicyConfig
-from hybridvla_core.policy.fit import check_fit
-from hybridvla_ros.replay import job as replay_job
 
 OTHER = "put the red block on the green pad"
 
 
-class Still:
-    """A policy without a model: stay where you are, open."""
-
-    cameras, manifest_sha256, config = ("front",), "0" * 64, None
-
-    def __init__(self):
-        self.convention = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml").convention
-
-    def predict(self, observation, mode=None, seed=0):
-        action = np.array([[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]])
-        return Prediction(action=action, mode=Mode.DIFFUSION, fused=False, diffusion=action)
-
-    def predict_batch(self, observations, mode=None, seed=0):
-        return [self.predict(observation, mode, seed) for observation in observations]
-
-
 @pytest.fixture(autouse=True)
-def without_a_model(monkeypatch):
+def no_model(monkeypatch):
     """Nothing here depends on what is predicted; the filter's checks have a test of their own."""
-    def still(self, folder):
-        check_fit(Still(), self.config, self.robot)
-        return Still()
-
-    monkeypatch.setattr(replay_job.Replay, "_policy", still)
-    monkeypatch.setattr(replay_job, "FilterPool", lambda robot, run_s: FilterPool(robot, run_s, processes=0))
-
-
-def replay(*bags, **changes):
-    return replay_job.Replay(options(*bags, **changes)).run()
+    without_a_model(monkeypatch)
 
 
 @pytest.fixture(scope="module")

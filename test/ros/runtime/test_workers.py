@@ -115,7 +115,7 @@ def test_a_fault_stands_in_the_heartbeat_of_the_policy(faults, monkeypatch):
     sent = []
     monkeypatch.setattr(policy_node, "publish_unless_ending", lambda _publisher, message: sent.append(message))
     monkeypatch.setattr(policy_node.conversions, "heartbeat_message", lambda heartbeat: heartbeat)
-    node = SimpleNamespace(_overload=SimpleNamespace(now=lambda: "", problem=""), _heartbeats=None)
+    node = SimpleNamespace(_overload=SimpleNamespace(now=lambda: "", problem=""), _remark="", _heartbeats=None)
     faults.add("x", "watching the graph fails: KeyError: 'a'")
     PolicyNode._publish_heartbeat(node, Heartbeat(1, 0, 0, PolicyState.INFERRING, 0.0, ""))
     assert sent[0].message == "watching the graph fails: KeyError: 'a'"

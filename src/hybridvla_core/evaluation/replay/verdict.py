@@ -59,8 +59,9 @@ def judge_policy(summary: Mapping[str, Any], senses: Mapping[str, Any], latency:
                  settings: ReplayConfig) -> List[Check]:
     """Checks about the checkpoint over all recordings."""
     judge, rules, errors = _Judge(), settings.errors, summary["errors"]
-    judge.at_least("errors", "compared", errors["compared"], rules.min_compared, "the number of comparable frames",
-                   "record more motion, or check that the instruction and the robot's state are in the bag")
+    advice = "record more motion, or check that the instruction and the robot's state are in the bag" if summary["frames"] else (
+        "nothing was predicted at all: see why the recordings gave no observation")
+    judge.at_least("errors", "compared", errors["compared"], rules.min_compared, "the number of comparable frames", advice)
     look = "look at the worst moments in the report"
     for name, key, limit, what in (
             ("median", "median_m", rules.max_median_m, "the median distance to where the robot went, m,"),
@@ -163,6 +164,8 @@ def judge_recording(name: str, streams: Mapping[str, Mapping[str, Any]], observi
     judge.at_most("recording", f"{name}: spread", observing.get("spread_p99_s"), rules.max_spread_p99_s,
                   f"{name}: the spread of the cameras' stamps (99 %), s,", "synchronise the cameras")
     worst = next(iter(observing["problems"]), "")
+    if "stamp" in worst or "clock" in worst:
+        worst += "; stamps that mean nothing any more, as in a bag recorded anew, are replaced by --stamps recording"
     share = observing["missed"] / observing["due"] if observing["due"] else None
     judge.at_most("recording", f"{name}: observations", None if share is None else round(share, 4),
                   rules.max_unobserved_share, f"{name}: the share of predictions without an observation",

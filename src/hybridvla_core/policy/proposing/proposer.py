@@ -1,9 +1,8 @@
 """The logic of the policy node without ROS: from observations and an instruction to proposals.
 
-One inference thread calls `due`, `begin`, `Policy.predict`, `finish` (or `step`, which does all of it); other threads
-call `set_instruction`, `on_arm_state`, `on_commands`, `on_execution` and `heartbeat`. Everything published passes
-through the two callbacks under one lock, so proposals leave in the order of their sequence numbers and none for an
-old instruction leaves after `set_instruction` has returned.
+One inference thread calls `due`, `begin`, `Policy.predict`, `finish` (or `step`, which does all of it); other threads call
+`set_instruction`, `on_arm_state`, `on_commands`, `on_execution` and `heartbeat`. Everything published passes through the two
+callbacks under one lock: proposals leave in order, and none for an old instruction after `set_instruction` has returned.
 """
 from __future__ import annotations
 
@@ -141,11 +140,15 @@ class Proposer:
         return stamp >= self._pacing.reached_at or self._clock() < self._pacing.reached_at
 
     def covers(self, stamp: float) -> bool:
-        """Whether every arm's measured states reach up to `stamp`, s, or are not going to: what an observation of that
-        stamp sees then depends on the data alone and no longer on which message came first."""
+        """Whether every arm's measured states reach up to `stamp`, s, or are not going to: what an observation of that stamp sees
+        then depends on the data alone and no longer on which message came first."""
+        return self.covered_until >= stamp or self._clock() - stamp > self.config.max_state_gap_s
+
+    @property
+    def covered_until(self) -> float:
+        """The stamp that every arm's measured states reach up to, s; -inf while one has none."""
         with self._lock:
-            return (all(history.newest >= stamp for history in self._measured.values())
-                    or self._clock() - stamp > self.config.max_state_gap_s)
+            return min(history.newest for history in self._measured.values())
 
     def start_over(self) -> None:
         """The clock of the stamps was set back (a bag plays again): forget the past and begin a new epoch, because the

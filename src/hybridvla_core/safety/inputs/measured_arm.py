@@ -23,6 +23,7 @@ REST_RAD = 0.003       # movement of any joint within REST_S that counts as movi
 REST_S = 0.1
 REST_RAD_S = 0.05      # reported joint speed that counts as moving
 IMPOSSIBLE_RAD = 1.0   # so far outside its range no joint can be: another unit, or another joint
+MOST_NAMES = 9         # that a sentence gives
 DRIFT = 1e-3           # s a second by which the driver's clock may run slower than ours
 
 
@@ -166,10 +167,11 @@ class MeasuredArm:
         if state.stamp == 0.0 or math.isinf(state.stamp):
             return "joint states carry no stamp"
         names = tuple(state.joint_names)
-        if names != self._order[0]:
+        if names != self._order[0] or not names:
             missing = [name for name in self._arm.joint_names if name not in names]
             if missing:
-                return f"joint {missing[0]} is missing in the joint states"
+                named = f"{', '.join(names[:MOST_NAMES])}{', ...' if len(names) > MOST_NAMES else ''}" if names else "nothing"
+                return f"joint {missing[0]} is missing in the joint states, which name {named}"
             if len(set(names)) != len(names):
                 return "a joint is named twice in the joint states"
             self._order = (names, [names.index(name) for name in self._arm.joint_names])

@@ -106,12 +106,10 @@ class AgilexArm:
     def _on_joints(self, message: JointState) -> None:
         now = time.monotonic()
         state = self._reader.joints(message.name, message.position, message.velocity, now, source_of(message))
-        if state is None and self._reader.problem(now):
-            return                       # of a second publisher; the next state of the first one says so
         if state is None:
-            names = ", ".join(message.name) or "none"
-            rospy.logwarn_throttle(5.0, "%s: joint states name %s, configured are %s", self.arm.name, names,
-                                   ", ".join(self.arm.joint_names))
+            return                       # of a second publisher; the next state of the first one says so
+        if not set(state.joint_names) & set(self.arm.joint_names):
+            self._on_state(replace(state, stamp=message.header.stamp.to_sec()))      # other names: the filter says which
             return
         with self._lock:
             readings = [message.position[message.name.index(finger)] for finger in self._fingers

@@ -141,7 +141,7 @@ class FrankaArm:
         """Says why the arm takes no commands, or an empty string. The filter refuses or stops with this sentence."""
         if time.monotonic() - self.heard > STATE_SILENT_S:
             return f"nothing on {self.arm.topics['robot_state']}: the robot's mode is unknown; check the driver"
-        return self._reader.problem(time.monotonic()) or self._question()
+        return self._reader.doubt(time.monotonic()) or self._question()
 
     def taken(self) -> str:
         """Says what is being done to the arm, or an empty string."""

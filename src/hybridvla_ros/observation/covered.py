@@ -1,0 +1,52 @@
+"""Which images an observation is made of: the newest set that the arms' states reach up to, and why that is not the newest."""
+from __future__ import annotations
+
+from typing import Generic, Optional, Tuple
+
+from hybridvla_core.policy.proposing.proposer import Proposer
+from hybridvla_ros.observation.camera_health import AHEAD_S
+from hybridvla_ros.observation.camera_sync import CameraSync, ImageSet, MessageT
+
+#: Images this far ahead of the arms' states, s, are waited for: states of the same moment are on their way. At most half the
+#: time between two images, or the next ones would always be there first.
+WAIT_S = 0.02
+#: States this far behind the images are more than those of the same moment on their way, s.
+BEHIND_S = 0.04
+
+
+class CoveredImages(Generic[MessageT]):
+    """The choice of the live node and of replay, so that both observe the same.
+
+    Where stamps of images are ahead of those of the arms (a camera's clock, or the robot's), the newest images always wait for
+    states. Older ones, which states have reached, are used then; `remark` says why.
+    """
+
+    def __init__(self, sync: CameraSync[MessageT], proposer: Proposer) -> None:
+        self._sync, self._proposer = sync, proposer
+        #: Why images are older than they say, or others than the newest are used; or an empty string.
+        self.remark = ""
+
+    def choose(self, newest: ImageSet[MessageT], now: float) -> Optional[ImageSet[MessageT]]:
+        """Returns the set to observe; None while there is none that states have reached. now: s, on the clock of the stamps."""
+        stamp, reached = newest.stamp_ns * 1e-9, self._proposer.covered_until
+        lead = stamp - reached
+        covered = self._proposer.covers(stamp)
+        if not covered and lead <= min(WAIT_S, 0.5 * self._sync.period_s or WAIT_S):
+            return None
+        view, ahead = self._ahead()
+        if view:
+            self.remark = (f"camera {view}: its stamps are {ahead:.3f} s ahead of this computer's clock, so that its images are "
+                           "older by that much than they say; synchronise the clocks")
+        else:
+            self.remark = "" if covered or lead <= BEHIND_S else (
+                f"the arms' states are {lead:.3f} s behind the images by their stamps, so that older images are used; check the "
+                "clocks, and the rate of the joint states")
+        if covered:
+            return newest
+        return self._sync.latest(now, until_ns=int(reached * 1e9))[0] if reached > 0.0 else None
+
+    def _ahead(self) -> Tuple[str, float]:
+        """The view whose stamps are farthest ahead of its arrivals, and by how much, s; an empty string where none is."""
+        leads = {view: -health.lag_s for view, health in self._sync.health.items()}
+        view = max(leads, key=lambda name: leads[name] if leads[name] == leads[name] else float("-inf"))
+        return (view, leads[view]) if leads[view] > AHEAD_S else ("", 0.0)

@@ -1,0 +1,66 @@
+"""The messages of a recording as each pass reads them: of this version of our own types, of one publisher, with stamps."""
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Dict, Iterator, List, Sequence, Set, Tuple
+
+from hybridvla.msg import ActionProposal, EpisodeEvent, SafetyStatus
+from hybridvla_ros.messages.arm_reader import OneSource
+from hybridvla_ros.replay import bags
+from hybridvla_ros.replay.topics import Topics
+
+#: Whose stamps count: the messages' own, or the time at which each was recorded.
+STAMPS = HEADER, RECORDING = "header", "recording"
+#: Our own types that replay and data sets read, with the definition that this package has of each.
+OURS = {kind._type: kind._md5sum for kind in (ActionProposal, EpisodeEvent, SafetyStatus)}
+#: Types whose first field is a header, of those that are read.
+STAMPED = {*OURS, "sensor_msgs/Image", "sensor_msgs/CompressedImage", "sensor_msgs/JointState", "sensor_msgs/CameraInfo"}
+
+
+@dataclass
+class LeftOut:
+    """What a pass did not hand on. older: messages of another version of a type of ours, by (file, topic, type, MD5 sum);
+    foreign: topic -> (time of recording s, sentence) of the first message of a second publisher."""
+
+    older: Dict[Tuple[str, str, str, str], int] = field(default_factory=dict)
+    foreign: Dict[str, Tuple[float, str]] = field(default_factory=dict)
+
+    def notes(self) -> List[str]:
+        """Returns a sentence for each topic of another version."""
+        return [f"{name}: {count} messages on {topic} are {kind} as another version of this package defines it (MD5 sum {md5}, "
+                f"here {OURS[kind]}); they are left out" for (name, topic, kind, md5), count in self.older.items()]
+
+
+def read(files: Sequence[bags.BagFile], topics: Topics, wanted: Sequence[str], stamps: str = HEADER,
+         left_out: LeftOut = LeftOut()) -> Iterator[bags.Recorded]:  # noqa: B008  # nobody reads that one
+    """Reads the files of a recording one after the other.
+
+    Args:
+        files: In the order of recording.
+        topics: What is what. Joint states are handed on whoever sent them: several nodes may share their topic, and who counts
+            is decided for each arm.
+        wanted: Topics to read.
+        stamps: See STAMPS.
+        left_out: Gets what is not handed on.
+    """
+    single: Set[str] = {*topics.images, *topics.camera_info, topics.proposals, topics.status}
+    sources = {topic: OneSource(topic) for topic in single}
+    for opened in files:
+        for record in opened.read(wanted):
+            topic, raw = record.topic, record.raw
+            if OURS.get(raw[0], raw[2]) != raw[2]:
+                key = (opened.path.name, topic, raw[0], raw[2])
+                left_out.older[key] = left_out.older.get(key, 0) + 1
+                continue
+            if topic in single and not sources[topic].takes(record.publisher, record.when):
+                left_out.foreign.setdefault(topic, (record.when, sources[topic].problem(record.when)))
+                continue
+            yield record if stamps == HEADER or raw[0] not in STAMPED else _restamped(record)
+
+
+def _restamped(record: bags.Recorded) -> bags.Recorded:
+    """The message with the time of recording as its stamp."""
+    kind, data, md5, place, cls = record.raw
+    seconds, nanoseconds = divmod(int(round(record.when * 1e9)), 1_000_000_000)
+    return record._replace(raw=(kind, data[:4] + struct.pack("<II", seconds, nanoseconds) + data[12:], md5, place, cls))
