@@ -22,8 +22,6 @@ from hybridvla_ros.replay.joints import RecordedArms
 from hybridvla_ros.replay.topics import Topics
 
 if TYPE_CHECKING:
-
-
     from hybridvla.msg import ActionProposal
 
 FOLLOWING = (State.ACTIVE, State.HOLDING)
