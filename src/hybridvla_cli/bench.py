@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 from hybridvla_cli import Subparsers
 from hybridvla_cli.bench_parts import (
+    certificate as bench_certificate,
+)
+from hybridvla_cli.bench_parts import (
     filter as bench_filter,
 )
 from hybridvla_cli.bench_parts import (
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
     from hybridvla_core.benchmark.modes import Passes
     from hybridvla_core.benchmark.subject import Subject
 
-PARTS = {"filter": bench_filter, "passes": bench_passes, "images": bench_images, "staleness": bench_staleness}
+PARTS = {"filter": bench_filter, "passes": bench_passes, "images": bench_images, "staleness": bench_staleness,
+         "certificate": bench_certificate}
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:

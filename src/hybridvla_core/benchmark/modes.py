@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from hybridvla_core.benchmark.subject import Subject
-from hybridvla_core.model.sequence import denoising_rows, embed_bos, prefix_rows
+from hybridvla_core.model.layers import Rotary
+from hybridvla_core.model.sequence import denoising_rows, prefix_rows
 from hybridvla_core.report.statistics import quantiles
 
 Lap = Callable[[str], None]
@@ -36,7 +37,8 @@ class Passes:
 
 class Modes:
     """diffusion: that path alone. full: both, in few passes. full_plain: both, one pass a token (greedy). autoregressive:
-    tokens alone. diffusion_no_cache: the whole sequence in every denoising step, on the same weights."""
+    tokens alone. diffusion_no_cache: the whole sequence in every denoising step, on the same weights. All but full_plain run
+    as the path's stages do: as graphs or directly."""
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
@@ -77,21 +79,27 @@ class Modes:
         return {"passes": subject.config.action_dim}
 
     def _diffusion_no_cache(self, pixels: Dict[str, torch.Tensor], passes: Optional[int], lap: Lap) -> Dict[str, int]:
+        """As a graph where the other modes are graphs."""
         subject, path = self.subject, self.subject.path
-        model, engine = path.model, path.engine
-        patches = engine.encode(pixels)
+        path.stages.begin(("no_cache",))
+        patches = path.stages.call("vision", path.engine.encode, pixels)
         lap("vision")
-        before = prefix_rows(embed_bos(model, subject.device), patches, model.embed_tokens(subject.text),
-                             model.embed_state(subject.state))
-        x = subject.noise[:, 0].float()
-        for index in reversed(range(path.steps)):
-            tail = denoising_rows(path._times[index].expand(1, -1), model.embed_action(x))
-            whole = torch.cat([before, tail.to(before.dtype)], dim=1)
-            hidden = model.llm(whole, torch.arange(whole.shape[1], device=subject.device))
-            x = path.spaced.step(index, x, model.noise_prediction(hidden[:, -x.shape[1]:]).float())[1]
-        x.cpu()
+        path.stages.call("denoise", self._whole_sequences, patches, subject.text, subject.state, subject.noise).cpu()
         lap("denoise")
         return {}
+
+    def _whole_sequences(self, patches: torch.Tensor, text: torch.Tensor, state: torch.Tensor, noise: torch.Tensor
+                         ) -> torch.Tensor:
+        path, model = self.subject.path, self.subject.path.model
+        before = prefix_rows(path._bos, patches, model.embed_tokens(text), model.embed_state(state))
+        x = noise[:, 0].float()
+        length = before.shape[1] + 1 + x.shape[1]
+        rotary = Rotary(path.config.decoder, torch.arange(length, device=x.device), before.dtype)
+        for index in reversed(range(path.steps)):
+            tail = denoising_rows(path._times[index].expand(1, -1), model.embed_action(x))
+            hidden = model.llm.run(torch.cat([before, tail.to(before.dtype)], dim=1), rotary, None)
+            x = path.spaced.step(index, x, model.noise_prediction(hidden[:, -x.shape[1]:]).float())[1]
+        return x
 
 
 def summary(values: Sequence[float]) -> Dict[str, float]:

@@ -22,8 +22,12 @@ def table(result: Dict[str, Any]) -> str:
                                                      for s in stages))
     lines.append("  ".join(f"{name} {value:.3f}" for name, value in result["ratios"].items()))
     lines.append(f"passes after the last denoising step {result['passes']['counts']}, mean {result['passes']['mean']}; "
-                 f"measured {result['roofline']['bandwidth_gb_s']} GB/s, {result['roofline']['matrix_tflop_s']} TFLOP/s; "
+                 f"measured {result['roofline']['bandwidth_gb_s']} GB/s reading, {result['roofline']['copy_gb_s']} copying, "
+                 f"{result['roofline']['matrix_tflop_s']} TFLOP/s; "
                  + ", ".join(f"{name} {value}" for name, value in result["memory"].items()))
+    for kind, counts in result["counts"].items():
+        lines.append(f"{kind} of a full prediction with one verifying pass: "
+                     + ", ".join(f"{stage} {count}" for stage, count in counts.items()))
     return "\n".join(lines)
 
 

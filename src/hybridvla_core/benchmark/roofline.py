@@ -15,13 +15,17 @@ from hybridvla_core.model.sequence import prefix_length
 
 
 def measure_device(dtype: torch.dtype, device: torch.device, repeats: int = 5) -> Dict[str, float]:
-    """bandwidth_gb_s: reading 512 MB that no cache holds in full. matrix_tflop_s: a square product in `dtype`."""
+    """bandwidth_gb_s: reading 512 MB that no cache holds in full. copy_gb_s: copying them, bytes read and
+    written. matrix_tflop_s: a square product in `dtype`."""
     numbers = torch.ones(2 ** 27, dtype=torch.float32, device=device)
     reading = _best(lambda: numbers.sum(), device, repeats)
+    target = torch.empty_like(numbers)
+    copying = _best(lambda: target.copy_(numbers), device, repeats)
     side = 8192 if device.type == "cuda" else 1536
     left = torch.randn(side, side, dtype=torch.float32, device=device).to(dtype)
     product = _best(lambda: left @ left, device, repeats)
     return {"bandwidth_gb_s": round(numbers.numel() * 4 / reading / 1e9, 2),
+            "copy_gb_s": round(2 * numbers.numel() * 4 / copying / 1e9, 2),
             "matrix_tflop_s": round(2 * side ** 3 / product / 1e12, 4)}
 
 
@@ -73,7 +77,7 @@ def roofline(subject: Subject, device: Dict[str, float], stages: Dict[str, Dict[
     """Each stage's bound beside its median, and how far it is from it."""
     result = {}
     for name, work in stage_work(subject, passes).items():
-        reading = work["bytes"] / device["bandwidth_gb_s"] / 1e6
+        reading = work["bytes"] / max(device["bandwidth_gb_s"], device["copy_gb_s"]) / 1e6
         computing = work["flops"] / device["matrix_tflop_s"] / 1e9
         bound = round(max(reading, computing), 3)
         entry: Dict[str, Union[float, str]] = {"bound_ms": bound, "by": "bandwidth" if reading > computing else "arithmetic",

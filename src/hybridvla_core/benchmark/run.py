@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import platform
 import resource
 import statistics
 import time
@@ -13,8 +12,9 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 import torch
 
 from hybridvla_core.benchmark.modes import Lap, Modes, Passes, summary
+from hybridvla_core.benchmark.operations import count_operations
 from hybridvla_core.benchmark.roofline import measure_device, roofline
-from hybridvla_core.benchmark.subject import Subject
+from hybridvla_core.benchmark.subject import Subject, device_name
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.policy.inference.stage_clock import StageClock
 
@@ -134,20 +134,11 @@ def _result(subject: Subject, times: Times, worked: Times, stages: Dict[str, Tim
         memory["process_peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, 1)
     mean_passes = sum(counts) / len(counts)
     return {
-        "subject": subject.name, "device": _device_name(subject.device), "dtype": str(subject.dtype).split(".")[-1],
+        "subject": subject.name, "counts": count_operations(subject),
+        "device": device_name(subject.device), "dtype": str(subject.dtype).split(".")[-1],
         "views": subject.config.views, "threads": torch.get_num_threads(), "rounds": len(counts),
         "parameters_m": round(sum(p.numel() for p in path.model.parameters()) / 1e6, 2), "ddim_steps": path.steps,
         "ride_steps": path.ride_steps, "modes": modes, "ratios": ratios, "memory": memory,
         "passes": {"mean": round(mean_passes, 4), "counts": {str(n): counts.count(n) for n in sorted(set(counts))},
                    "drawn_from_mean": None if passes is None else round(passes.mean, 4)},
         "roofline": {**device, "stages": roofline(subject, device, modes["full"]["stages"], mean_passes)}}
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -1,7 +1,9 @@
 """What is timed: a model with its buffers, from a checkpoint or with random weights, and one observation for it."""
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Dict, Optional, Sequence
 
 import numpy as np
@@ -114,3 +116,14 @@ def _subject(name: str, config: ModelConfig, engine: PlainDecoding, ensemble: En
                    torch.zeros(1, config.action_dim, device=device),
                    torch.from_numpy(rng.standard_normal((1, 1, config.chunk, config.action_dim))).float().to(device),
                    random_weights)
+
+
+def device_name(device: torch.device) -> str:
+    """The card, or the processor."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

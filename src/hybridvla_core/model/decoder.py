@@ -235,7 +235,7 @@ class Decoder(nn.Module):
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Decoder:
         unpack(self._products())
-        return super()._apply(fn, recurse)
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call,no-any-return,unused-ignore]
 
     def _load_from_state_dict(self, *arguments: object, **more: object) -> None:
         unpack(self._products())

@@ -41,7 +41,9 @@ def test_a_run_reports_modes_ratios_passes_and_roofline(tmp_path, capsys):
     assert set(result["modes"]["full"]["stages"]) == {"preprocess", "vision", "prefix", "denoise", "decode"}
     assert {"full_over_diffusion_of_processor", "full_over_diffusion", "kv_cache_speedup",
             "compared_over_full"} <= set(result["ratios"])
-    assert result["roofline"]["stages"]["prefix"]["gflop"] > 0
+    assert result["roofline"]["stages"]["prefix"]["gflop"] > 0 and result["roofline"]["copy_gb_s"] > 0
+    counts = result["counts"]["operations"]
+    assert set(counts) == {"vision", "prefix", "denoise", "decode", "all"} and counts["denoise"] > 2 * counts["decode"] > 100
     assert plot.read_text().startswith("<svg") and "full" in capsys.readouterr().out
 
 
@@ -88,3 +90,51 @@ def test_a_prepared_image_gives_the_same_pixels_and_a_reduced_jpeg_nearly():
         decode_reduced(b"no jpeg", 128, "front")
     near = to_pixels([reduced], ["front"], towers, "resize-naive")
     assert np.abs(near["siglip"] - plain["siglip"]).mean() < 0.05
+
+
+def test_a_no_cache_prediction_is_the_cached_one_and_runs_in_the_path_s_stages():
+    from hybridvla_core.benchmark.modes import Modes
+    from hybridvla_core.benchmark.subject import with_random_weights
+    from hybridvla_core.model.presets import preset
+
+    subject = with_random_weights("tiny", preset("tiny"), "float32", "cpu", 4, "off")
+    called, call = [], subject.path.stages.call
+
+    def kept(name, stage, *inputs):
+        called.append((name, call(name, stage, *inputs)))
+        return called[-1][1]
+
+    subject.path.stages.call = kept
+    Modes(subject).run("diffusion_no_cache", None, lambda stage: None)
+    with torch.inference_mode():
+        expected = subject.path.run(subject.inputs(subject.pixels()), decode=False).denoised
+    assert [name for name, _ in called[:2]] == ["vision", "denoise"]
+    assert np.allclose(called[1][1].numpy(), expected[:, 0], atol=1e-5)
+
+
+def test_a_certificate_says_where_and_that_few_passes_are_greedy_decoding(tmp_path, capsys):
+    file = tmp_path / "tiny.json"
+    assert main(["bench", "certificate", "--preset", "tiny", "--observations", "3", "--threads", "1", "--json", str(file)]) == 0
+    certificate = json.loads(file.read_text())
+    assert certificate["predictions"] == 3 and certificate["different_beyond_margins"] == 0
+    assert certificate["largest_difference"]["action"] < 1e-5 and certificate["greedy_passes"] == 7
+    assert certificate["machine"]["torch"] == torch.__version__ and certificate["machine"]["threads"] == 1
+    assert "3 predictions" in capsys.readouterr().out
+
+
+def test_a_certificate_of_a_path_that_decodes_otherwise_says_so():
+    from hybridvla_core.benchmark.certificate import certify, random_inputs
+    from hybridvla_core.benchmark.subject import with_random_weights
+    from hybridvla_core.model.presets import preset
+
+    subject = with_random_weights("tiny", preset("tiny"), "float32", "cpu", 4, "off")
+    verify = subject.path._prove
+
+    def wrong(branch, hidden, start):
+        proven = verify(branch, hidden, start)
+        proven.examined.ids[:, -1] += 1
+        return proven
+
+    subject.path._prove = wrong
+    result = certify(subject.path, random_inputs(subject, [1, 2]))
+    assert result["same_tokens"] == 0 and result["different_beyond_margins"] + result["too_close_to_call"] == 2

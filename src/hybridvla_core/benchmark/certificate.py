@@ -1,0 +1,94 @@
+"""A certificate: on this machine, with these versions, few passes gave what plain greedy decoding gives."""
+from __future__ import annotations
+
+import platform
+import subprocess
+from typing import Any, Dict, Iterable, Iterator, List
+
+import numpy as np
+import torch
+
+import hybridvla_core
+from hybridvla_core.benchmark.passes import GATE_MARGIN, LOGIT_MARGIN, distribution
+from hybridvla_core.benchmark.subject import Subject, device_name
+from hybridvla_core.model.sequence import prefix_length
+from hybridvla_core.policy.inference.dual_path import DualPath, PredictionInputs
+
+
+def machine(device: torch.device) -> Dict[str, Any]:
+    """Versions, the card and its driver, or the processor and its threads."""
+    found: Dict[str, Any] = {"device": device_name(device), "hybridvla": hybridvla_core.__version__,
+                             "python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
+    if device.type == "cuda":
+        found.update(cuda=torch.version.cuda, driver=_driver())
+    else:
+        found.update(threads=torch.get_num_threads(), capability=torch.backends.cpu.get_cpu_capability())
+    return found
+
+
+def _driver() -> str:
+    try:
+        asked = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True,
+                               text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return asked.stdout.strip().splitlines()[0] if asked.stdout.strip() else "unknown"
+
+
+def random_inputs(subject: Subject, seeds: Iterable[int]) -> Iterator[PredictionInputs]:
+    """Images, words, states and noise drawn from each seed, for a model with random weights."""
+    first = subject.inputs(subject.pixels())
+    for seed in seeds:
+        draw = torch.Generator().manual_seed(seed)
+
+        def normal(like: torch.Tensor, draw: torch.Generator = draw) -> torch.Tensor:
+            return torch.randn(like.shape, generator=draw).to(like.device, like.dtype)
+
+        text = first.text.clone()
+        count = subject.text.shape[1]
+        text[:, :count] = torch.randint(3, 500, (1, count), generator=draw).to(text.device)
+        yield PredictionInputs({kind: normal(views) for kind, views in first.pixels.items()}, text,
+                               normal(first.state).clamp(-1, 1), normal(first.noise), first.lengths)
+
+
+@torch.inference_mode()
+def certify(path: DualPath, observations: Iterable[PredictionInputs]) -> Dict[str, Any]:
+    """Every observation (batches of one) in few passes and by plain greedy decoding, all tokens.
+
+    Returns how many had the same tokens and the same decision of the gate, the largest differences (normalised action,
+    confidence), and what differed although rounding could not decide it: two best logits or a mean confidence closer than
+    the margins.
+    """
+    rows = [_compared(path, inputs) for inputs in observations]
+    clear = [row for row in rows if not row["close"]]
+    return {
+        "predictions": len(rows), "same_tokens": sum(row["tokens"] for row in rows),
+        "same_decisions": sum(row["decision"] for row in rows), "too_close_to_call": len(rows) - len(clear),
+        "margins": {"logits": LOGIT_MARGIN, "gate": GATE_MARGIN},
+        "different_beyond_margins": sum(not (row["tokens"] and row["decision"]) for row in clear),
+        "largest_difference": {"action": max(row["action"] for row in rows),
+                               "confidence": max((row["confidence"] for row in rows if row["tokens"]), default=None)},
+        "passes": distribution([row["passes"] for row in rows]), "greedy_passes": path.config.action_dim}
+
+
+def _compared(path: DualPath, inputs: PredictionInputs) -> Dict[str, Any]:
+    """One observation both ways."""
+    engine, rule = path.engine, path.gate.config
+    few = path.run(inputs)
+    assert few.denoised is not None and few.ids is not None and few.confidence is not None and few.passes is not None
+    text = inputs.text
+    if inputs.lengths is not None:      # a static shape: plain decoding takes the text alone
+        text = text[:, :int(inputs.lengths[0]) - prefix_length(path.config, 0)]
+    prefix = engine.prefix(engine.encode(inputs.pixels), text, inputs.state)
+    x = engine.denoise(prefix, inputs.noise[:, 0], path.steps)
+    condition = inputs.condition or (x.clamp(-1.0, 1.0), torch.zeros(1, dtype=torch.long, device=x.device))
+    plain = engine.decode(prefix, *condition, window=path.window, keep_logits=True)
+    best = torch.stack(plain.logits, dim=1)[0].topk(2, dim=-1).values
+    confidence = plain.trusted[0].float().cpu().numpy()
+    decisions: List[bool] = [bool((c > 0.0).all()) and rule.passes(c) for c in (confidence, few.confidence[0])]
+    score = confidence[:6].sum() if rule.rule == "released" else confidence.mean()
+    close = float((best[:, 0] - best[:, 1]).min()) < LOGIT_MARGIN or abs(float(score) - rule.theta) < GATE_MARGIN
+    return {"tokens": bool(np.array_equal(plain.ids[0].cpu().numpy(), few.ids[0])), "decision": decisions[0] == decisions[1],
+            "action": float(np.abs(x.float().cpu().numpy()[0] - few.denoised[0, 0]).max()),
+            "confidence": float(np.abs(confidence - few.confidence[0]).max()), "passes": int(few.passes[0]),
+            "close": close}
