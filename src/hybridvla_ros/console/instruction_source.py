@@ -4,10 +4,14 @@ from __future__ import annotations
 import threading
 from typing import Callable, Optional
 
+import rosgraph
 import rospy
 from std_msgs.msg import String
 
 from hybridvla.srv import SetInstruction, SetInstructionRequest, SetInstructionResponse
+from hybridvla_ros.runtime.already_running import ASKS, refuse_if_running
+
+SERVICE = "/hybridvla/policy/set_instruction"
 
 
 class InstructionSource:
@@ -17,13 +21,14 @@ class InstructionSource:
     """
 
     def __init__(self, on_switch: Optional[Callable[[], None]] = None) -> None:
+        refuse_second_source()
         self.text, self.sequence = "", 0
         self._on_switch, self._lock = on_switch, threading.Lock()
         self._publisher = rospy.Publisher("/hybridvla/policy/instruction", String, queue_size=1, latch=True)
         first = str(rospy.get_param("~instruction", "")).strip()
         if first:
             self.set(first)
-        rospy.Service("/hybridvla/policy/set_instruction", SetInstruction, self._serve)
+        rospy.Service(SERVICE, SetInstruction, self._serve)
 
     def set(self, text: str) -> bool:
         """Whether there was anything to set."""
@@ -43,6 +48,16 @@ class InstructionSource:
         if request.hold and self._on_switch is not None:
             self._on_switch()
         return SetInstructionResponse(True, "the instruction was set", previous, self.sequence, rospy.Time.now())
+
+
+def refuse_second_source() -> None:
+    """Raises HybridVLAError when another node takes instructions, or may: a second one would take the service away from it,
+    and at its end leave nobody."""
+    try:
+        owner = rosgraph.Master(ASKS).lookupService(SERVICE)
+    except (rosgraph.MasterException, OSError):
+        return
+    refuse_if_running("a node that takes instructions, a policy perhaps (record beside it with teleop:=none),", owner)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Labels while a policy runs: `/hybridvla/episode/{start,success,failure,discard}` and a latched topic of the events."""
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Callable, Dict, Tuple
@@ -11,11 +12,18 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger, TriggerRequest, TriggerResponse
 
 from hybridvla.msg import EpisodeEvent as EpisodeMessage
+from hybridvla_core.configuration import load_file
 from hybridvla_ros.messages.conversions import duration, stamp
+from hybridvla_ros.recording.config import RecordingConfig
 from hybridvla_ros.recording.episodes import EVENTS, LABELS, EpisodeError, EpisodeEvent, EpisodeLog
-from hybridvla_ros.runtime.node_support import Diagnostics, require_parameter
+from hybridvla_ros.runtime.node_support import Diagnostics, package_path, require_parameter
 
 EVENT_TOPIC = "/hybridvla/episode/event"
+#: A recorder that follows the episodes says here, as JSON, whether it records one: id, and problem, empty when it does.
+STARTED_TOPIC = "/hybridvla/recording/started"
+LABEL_FILE = "episodes.jsonl"
+#: How long a recorder may take to answer, s: it waits for silent topics first.
+ANSWER_S = 70.0
 
 
 def event_message(event: EpisodeEvent) -> EpisodeMessage:
@@ -26,17 +34,20 @@ def event_message(event: EpisodeEvent) -> EpisodeMessage:
 
 
 class EpisodeNode:
-    """Parameter ~file: the JSON lines."""
+    """Parameters ~file: the JSON lines; ~config: of the recording, in whose folder they are where ~file is empty."""
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
+        self._answers: Dict[str, str] = {}       # of the recorder, by episode: why it does not record it, or nothing
+        self._answered = threading.Condition()
         self._log = EpisodeLog(path, self._now())
         self._events = rospy.Publisher(EVENT_TOPIC, EpisodeMessage, queue_size=10, latch=True)
         if self._log.recovered is not None:
             rospy.logwarn("episode %d was left open and is kept as aborted", self._log.recovered.number)
             self._events.publish(event_message(self._log.recovered))
         rospy.Subscriber("/hybridvla/policy/instruction", String, self._on_instruction, queue_size=10)
-        rospy.Service("/hybridvla/episode/start", Trigger, self._call(self._log.start))
+        self._recorder = rospy.Subscriber(STARTED_TOPIC, String, self._on_started, queue_size=10)
+        rospy.Service("/hybridvla/episode/start", Trigger, self._start)
         for label in LABELS:
             rospy.Service(f"/hybridvla/episode/{label}", Trigger,
                           self._call(lambda now, label=label: self._log.label(label, now)))
@@ -50,6 +61,26 @@ class EpisodeNode:
     def _on_instruction(self, message: String) -> None:
         with self._lock:
             self._log.set_instruction(message.data)
+
+    def _on_started(self, message: String) -> None:
+        answer = json.loads(message.data)
+        with self._answered:
+            self._answers[answer["id"]] = answer["problem"]
+            self._answered.notify_all()
+
+    def _start(self, request: TriggerRequest) -> TriggerResponse:
+        """Begins an episode; where a recorder follows, one that it does not record is discarded at once."""
+        began = self._call(self._log.start)(request)
+        event = self._log.current
+        if not began.success or event is None or not self._recorder.get_num_connections():
+            return began
+        with self._answered:
+            self._answered.wait_for(lambda: event.id in self._answers or not self._recorder.get_num_connections(), ANSWER_S)
+            problem = self._answers.pop(event.id, "the recorder does not answer")
+        if not problem:
+            return began
+        self._call(lambda now: self._log.label("discard", now, f"not recorded: {problem}"))(request)
+        return TriggerResponse(False, f"episode {event.number} is not recorded and was discarded: {problem}")
 
     def _call(self, act: Callable[[float], EpisodeEvent]) -> Callable[[TriggerRequest], TriggerResponse]:
         def answer(_request: TriggerRequest) -> TriggerResponse:
@@ -72,5 +103,11 @@ class EpisodeNode:
 
 
 def main() -> None:
-    EpisodeNode(Path(require_parameter("file")).expanduser())
+    given = str(rospy.get_param("~file", "")).strip()
+    if given:
+        path = Path(given).expanduser()
+    else:
+        config = load_file(RecordingConfig, package_path(require_parameter("config")))
+        path = package_path(config.folder) / LABEL_FILE
+    EpisodeNode(path)
     rospy.spin()

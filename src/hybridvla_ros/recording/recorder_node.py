@@ -21,7 +21,7 @@ from hybridvla.msg import EpisodeEvent
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
 from hybridvla_ros.recording.config import RecordingConfig
-from hybridvla_ros.recording.episode_node import EVENT_TOPIC
+from hybridvla_ros.recording.episode_node import EVENT_TOPIC, STARTED_TOPIC
 from hybridvla_ros.recording.recording import Recording, RecordingError, free_bytes, recover
 from hybridvla_ros.recording.topics import TopicSubscriptions
 from hybridvla_ros.runtime.node_support import Diagnostics, package_path, require_parameter
@@ -55,6 +55,7 @@ class RecorderNode:
         # All subscribers of a topic in one process get what the first asked for, so these too take raw bytes.
         rospy.Subscriber("/hybridvla/policy/instruction", rospy.AnyMsg, self._on_instruction, queue_size=10)
         if follow:
+            self._started = rospy.Publisher(STARTED_TOPIC, String, queue_size=5)
             rospy.Subscriber(EVENT_TOPIC, rospy.AnyMsg, self._on_event, queue_size=10)
         for name, act in (("start", lambda: self.start()), ("stop", lambda: self.finish(None)),
                           ("success", lambda: self.finish("success")), ("failure", lambda: self.finish("failure")),
@@ -147,10 +148,11 @@ class RecorderNode:
             done, problem = self._try(lambda: self.start(message.id))
             if not done:
                 self._trouble = f"episode {message.number} is not recorded: {problem}"
+            self._started.publish(String(json.dumps({"id": message.id, "problem": "" if done else problem})))
             return
         with self._lock:
-            if self._recording is None:
-                return
+            if self._recording is None or self._recording.name != message.id:
+                return              # one that was started by hand is not ended by an episode that was refused for it
         label = {EpisodeEvent.SUCCESS: "success", EpisodeEvent.FAILURE: "failure"}.get(message.event)
         if message.event == EpisodeEvent.DISCARD:
             self._try(self.discard)

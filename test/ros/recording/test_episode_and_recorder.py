@@ -1,0 +1,147 @@
+"""Labels and recorder together: an episode that the recorder refuses is refused, and both write into one folder."""
+from __future__ import annotations
+
+import io
+import json
+import threading
+from types import SimpleNamespace
+
+import pytest
+import rospy
+import yaml
+from recordings import config
+from std_srvs.srv import TriggerRequest
+
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.paths import ROOT
+from hybridvla_ros.console import instruction_source
+from hybridvla_ros.console.instruction_source import InstructionSource
+from hybridvla_ros.recording import episode_node, recorder_node
+from hybridvla_ros.recording.episode_node import EpisodeNode
+from hybridvla_ros.recording.episodes import read_events
+from hybridvla_ros.recording.recorder_node import RecorderNode
+
+
+class Graph:
+    """Topics and services of one process: what is published reaches the callbacks on a thread of its own, as in rospy."""
+
+    def __init__(self):
+        self.ears, self.publishers, self.services = {}, {}, {}
+
+    def publisher(self, topic, *_, **__):
+        self.publishers[topic] = self.publishers.get(topic, 0) + 1
+        return SimpleNamespace(publish=lambda message: self.deliver(topic, message))
+
+    def deliver(self, topic, message):
+        for kind, ear in self.ears.get(topic, ()):
+            handed = message
+            if kind is rospy.AnyMsg:
+                buffer = io.BytesIO()
+                message.serialize(buffer)
+                handed = SimpleNamespace(_buff=buffer.getvalue(), _connection_header={})
+            threading.Thread(target=ear, args=(handed,), daemon=True).start()
+
+    def subscriber(self, topic, kind, ear, *_, **__):
+        self.ears.setdefault(topic, []).append((kind, ear))
+        return SimpleNamespace(get_num_connections=lambda: self.publishers.get(topic, 0))
+
+    def service(self, name, _kind, handler):
+        self.services[name] = handler
+
+    def call(self, name):
+        return self.services[f"/hybridvla/{name}"](TriggerRequest())
+
+
+@pytest.fixture
+def graph(monkeypatch):
+    made = Graph()
+    monkeypatch.setattr(rospy, "Publisher", made.publisher)
+    monkeypatch.setattr(rospy, "Subscriber", made.subscriber)
+    monkeypatch.setattr(rospy, "Service", made.service)
+    monkeypatch.setattr(rospy, "on_shutdown", lambda _hook: None)
+    monkeypatch.setattr(rospy.Time, "now", lambda: rospy.Time.from_sec(1000.0))
+    for module in (episode_node, recorder_node):
+        monkeypatch.setattr(module, "Diagnostics", lambda *_: None)
+    monkeypatch.setattr(recorder_node, "Rate", lambda *_: None)
+    monkeypatch.setattr(recorder_node, "TopicSubscriptions", lambda _config: SimpleNamespace(
+        fought_over=lambda: "", wait=lambda _seconds: made.silent, attach=lambda *_: None, detach=lambda: None))
+    made.silent = []
+    return made
+
+
+def nodes(graph, folder, follow=True, **changes):
+    RecorderNode(config(str(folder), start_free_gb=0.0, stop_free_gb=0.0, topics=[{"name": "/note", "required": False}],
+                        **changes), [], "none", follow)
+    EpisodeNode(folder / "episodes.jsonl")
+    return lambda: [event["event"] for event in read_events(folder / "episodes.jsonl")]
+
+
+def test_an_episode_that_the_recorder_refuses_is_refused_and_discarded(graph, tmp_path):
+    events = nodes(graph, tmp_path)
+    graph.silent = ["/joint_states"]
+    answer = graph.call("episode/start")
+    assert not answer.success
+    assert "episode 1 is not recorded and was discarded: nothing arrives on /joint_states" in answer.message
+    assert events() == ["start", "discard"]
+    graph.silent = []
+    assert graph.call("episode/start").success and list(tmp_path.glob("*.active"))
+    assert graph.call("episode/success").success
+    assert events()[2:] == ["start", "success"]
+
+
+def test_a_recording_started_by_hand_survives_the_episode_that_is_refused_for_it(graph, tmp_path):
+    nodes(graph, tmp_path)
+    assert graph.call("record/start").success
+    answer = graph.call("episode/start")
+    assert not answer.success and "is being recorded; stop or discard it first" in answer.message
+    assert list(tmp_path.glob("*.active")), "the discarded episode's event has ended the other recording"
+    assert graph.call("record/stop").success
+
+
+@pytest.mark.parametrize("recorder", ["none", "does not follow"])
+def test_without_a_recorder_that_follows_labels_are_kept_alone(graph, tmp_path, recorder):
+    if recorder == "none":
+        EpisodeNode(tmp_path / "episodes.jsonl")
+    else:
+        nodes(graph, tmp_path, follow=False)
+    graph.silent = ["/joint_states"]
+    assert graph.call("episode/start").success and graph.call("episode/success").success
+
+
+def test_a_recorder_that_does_not_answer_is_named(graph, tmp_path, monkeypatch):
+    monkeypatch.setattr(episode_node, "ANSWER_S", 0.05)
+    graph.publisher(episode_node.STARTED_TOPIC)
+    EpisodeNode(tmp_path / "episodes.jsonl")
+    answer = graph.call("episode/start")
+    assert not answer.success and "the recorder does not answer" in answer.message
+
+
+@pytest.mark.parametrize("labels", ["", "elsewhere.jsonl"])
+def test_labels_lie_beside_the_bags_unless_another_place_is_named(graph, tmp_path, monkeypatch, labels):
+    path = tmp_path / "recording.yaml"
+    path.write_text(yaml.safe_dump({"folder": str(tmp_path / "session"), "topics": [{"name": "/note"}]}))
+    given = {"~file": str(tmp_path / labels) if labels else "", "~config": str(path)}
+    monkeypatch.setattr(rospy, "get_param", lambda name, default="": given.get(name, default))
+    monkeypatch.setattr(rospy, "spin", lambda: None)
+    episode_node.main()
+    graph.call("episode/start")
+    found = [str(place.relative_to(tmp_path)) for place in tmp_path.rglob("*.jsonl")]
+    assert found == [labels or "session/episodes.jsonl"]
+    text = (ROOT / "launch/record.launch").read_text(encoding="utf-8")
+    assert '<arg name="labels" default=""' in text and text.count('<param name="config" value="$(arg config)"/>') == 2
+
+
+def test_instructions_are_not_taken_away_from_a_policy_that_runs(graph, monkeypatch):
+    import socket
+
+    with socket.socket() as policy:
+        policy.bind(("127.0.0.1", 0))
+        policy.listen()
+        master = SimpleNamespace(lookupService=lambda _name: f"rosrpc://127.0.0.1:{policy.getsockname()[1]}")
+        monkeypatch.setattr(instruction_source.rosgraph, "Master", lambda _name: master)
+        with pytest.raises(HybridVLAError, match="takes instructions.*teleop:=none.*is running already"):
+            InstructionSource()
+        assert graph.services == {}
+    monkeypatch.setattr(rospy, "get_param", lambda name, default="": default)
+    InstructionSource()             # of the one that has crashed only the entry is left
+    assert json.dumps(list(graph.services)) == '["/hybridvla/policy/set_instruction"]'
