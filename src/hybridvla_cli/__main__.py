@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Dict, List, NoReturn, Optional, Sequence
 
-from hybridvla_cli.failures import sentence
+from hybridvla_cli.shared.failures import sentence
 from hybridvla_core import __version__
 from hybridvla_core.paths import ROOT
 
@@ -25,6 +25,7 @@ VERBS: Dict[str, str] = {
     "convert": "turn a released .pt checkpoint into a checkpoint folder",
     "bench": "time inference, stage by stage, or the safety filter",
     "train": "train a checkpoint with the hybrid objective",
+    "demonstrate": "write a data set of demonstrations in the simulated rig",
     "evaluate": "run episodes in the simulated rig, without ROS",
     "ablate": "train and evaluate with one ingredient left out at a time",
     "dataset": "make, inspect and convert data sets",

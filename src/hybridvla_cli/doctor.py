@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Tuple
 
 from hybridvla_cli import Subparsers
-from hybridvla_cli.failures import sentence
+from hybridvla_cli.shared.failures import sentence
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT

@@ -10,26 +10,34 @@ from hybridvla_cli import Subparsers
 from hybridvla_core.contracts import Mode
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import write_json
-from hybridvla_core.paths import ROOT
 from hybridvla_ros.runtime.threads import wait_quietly
+from hybridvla_sim.rigs import RIGS, add_rig
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from hybridvla_core.policy.config import PolicyConfig
     from hybridvla_core.policy.predictor import Policy
+    from hybridvla_core.robots.config import RobotConfig
+    from hybridvla_sim.suite import PolicyFactory
+    from hybridvla_sim.task import Task
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("evaluate", help="run episodes in the simulated rig, without ROS")
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder")
-    parser.add_argument("--task", default="blocks", help="task of the simulated rig")
+    add_rig(parser)
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--task", default="blocks", help="one task of the rig")
+    chosen.add_argument("--tasks", nargs="+", help="several tasks, or all of the rig's; the result has one summary for each")
+    parser.add_argument("--variation", default="", help="scenes unlike the demonstrations': object, background, height or light")
     parser.add_argument("--mode", choices=Mode.names(), default="ensemble")
-    parser.add_argument("--episodes", type=int, default=100, help="plain episodes")
+    parser.add_argument("--episodes", type=int, default=100, help="plain episodes of each task")
     parser.add_argument("--switch-episodes", type=int, default=0, help="further ones, instruction switched in the middle")
     parser.add_argument("--seed", type=int, default=2_000_001, help="episode i draws everything from seed + i")
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--robot-config", default=str(ROOT / "config/robots/sim_fr3.yaml"))
-    parser.add_argument("--policy-config", default=str(ROOT / "config/policies/tiny.yaml"))
+    parser.add_argument("--robot-config", help="the rig's own when left out")
+    parser.add_argument("--policy-config", help="the rig's own, with the checkpoint's cameras, when left out")
     parser.add_argument("--json", help="write the result for machines")
     return parser
 
@@ -45,12 +53,10 @@ def load_policy(folder: str, mode: str) -> Policy:
 
 def run(args: argparse.Namespace) -> int:
     wait_quietly()
-    from tqdm import tqdm
-
-    from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED, load_configs, summarise
+    from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED, load_configs
+    from hybridvla_core.evaluation.trained import check_trained
     from hybridvla_core.policy.fit import check_fit
     from hybridvla_sim import tasks
-    from hybridvla_sim.suite import run_suite
 
     if args.seed <= LARGEST_TRAINING_SEED:
         raise HybridVLAError(f"--seed {args.seed}: seeds up to {LARGEST_TRAINING_SEED} belong to training; use a larger one")
@@ -58,16 +64,44 @@ def run(args: argparse.Namespace) -> int:
         raise HybridVLAError("--episodes and --switch-episodes must not be negative, nor both zero")
     if args.processes < 1:
         raise HybridVLAError(f"--processes {args.processes}: give at least 1")
-    config, robot = load_configs(Path(args.policy_config), Path(args.robot_config), args.mode)
+    rig = RIGS[args.rig]
+    names = tasks.chosen(args.tasks or [args.task], rig.kind)
+    chosen = [tasks.load(name).varied(args.variation) if args.variation else tasks.load(name) for name in names]
     factory = functools.partial(load_policy, args.checkpoint, args.mode)
-    check_fit(factory(), config, robot)
-    task = tasks.load(args.task, rig="fr3")
+    policy = factory()
+    for task in chosen:
+        check_trained(Path(args.checkpoint), task.name, task.instructions())
+    policy_file = Path(args.policy_config) if args.policy_config else rig.policy_for(policy.cameras)
+    config, robot = load_configs(policy_file, Path(args.robot_config or rig.robot), args.mode)
+    check_fit(policy, config, robot)
+    results = {task.name: _evaluate(args, factory, config, robot, task) for task in chosen}
     result: Dict[str, Any] = {"checkpoint": str(args.checkpoint)}
+    if args.variation:
+        result["variation"] = args.variation
+    if args.tasks:
+        rates = [found["success_rate"] for found in results.values()]
+        result.update({"tasks": results, "mean_success_rate": sum(rates) / len(rates)})
+        print(f"{len(rates)} tasks: mean success {result['mean_success_rate']:.3f}")
+    else:
+        result.update(results[names[0]])
+    write_json(args.json, result)
+    return 0
+
+
+def _evaluate(args: argparse.Namespace, factory: PolicyFactory, config: PolicyConfig, robot: RobotConfig, task: Task
+              ) -> Dict[str, Any]:
+    """Returns the summary of one task, that of switched episodes within it."""
+    from tqdm import tqdm
+
+    from hybridvla_core.evaluation.suite import summarise
+    from hybridvla_sim.suite import run_suite
+
+    result: Dict[str, Any] = {}
     for name, count, switched in (("plain", args.episodes, False), ("switched", args.switch_episodes, True)):
         if not count:
             continue
         wins = [0, 0]
-        with tqdm(total=count, desc=f"{args.mode}, {name}") as bar:
+        with tqdm(total=count, desc=f"{task.name}, {args.mode}, {name}") as bar:
             def progress(episode: Dict[str, Any], wins: List[int] = wins, bar: tqdm = bar) -> None:
                 wins[0] += episode["success"]
                 wins[1] += 1
@@ -77,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
             episodes = run_suite(factory, config, robot, task, task.draw(args.seed, count, switched), args.processes,
                                  progress)
         summary = summarise(episodes, args.mode, args.seed)
-        print(f"{name}: {summary['successes']}/{summary['episodes']} successful, 95 % interval "
+        print(f"{task.name}, {name}: {summary['successes']}/{summary['episodes']} successful, 95 % interval "
               f"{summary['interval'][0]:.3f} to {summary['interval'][1]:.3f}; fused {summary['fused_share']:.2f}; "
               f"limit violations {summary['limit_violations']}")
         if switched:
@@ -86,5 +120,4 @@ def run(args: argparse.Namespace) -> int:
             result.update(summary)
     if not args.episodes:
         result.update(result["switched"])
-    write_json(args.json, result)
-    return 0
+    return result

@@ -127,7 +127,7 @@ def _in_processes(processes: int, worker: Tuple[PolicyFactory, PolicyConfig, Rob
     executor = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_worker, worker)
     done = 0
     try:
-        with _workers_ignore_interrupts():
+        with workers_ignore_interrupts():
             futures = [executor.submit(_run_one, spec) for spec in specs]
         for future in futures:
             result = future.result()
@@ -145,7 +145,7 @@ def _in_processes(processes: int, worker: Tuple[PolicyFactory, PolicyConfig, Rob
 
 
 @contextlib.contextmanager
-def _workers_ignore_interrupts() -> Iterator[None]:
+def workers_ignore_interrupts() -> Iterator[None]:
     """Processes that start meanwhile inherit that Ctrl-C is ignored: this process hears it, and ends them."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -67,7 +67,13 @@ RigT = TypeVar("RigT")
 
 
 class World(abc.ABC, Generic[RigT]):
-    """A task's objects within one rig, and the true state that experts and judges see."""
+    """A task's objects within one rig, and the true state that experts and judges see.
+
+    Attributes:
+        memory: Names of attributes that belong to the state beside the engine's.
+    """
+
+    memory: Tuple[str, ...] = ()
 
     def __init__(self, rig: RigT) -> None:
         self.rig = rig
@@ -104,6 +110,10 @@ class World(abc.ABC, Generic[RigT]):
         """Lets what is between the fingers slip out onto the table; False where nothing is held."""
         return False
 
+    def carried(self) -> Optional[str]:
+        """Returns the loose body that both hands press between them, by its joint; None where there is none."""
+        return None
+
     def passed(self, seconds: float) -> None:
         """Hears that time has passed, for what no engine of rigid bodies computes (water that pours, dirt that is wiped off)."""
         del seconds
@@ -114,7 +124,7 @@ class World(abc.ABC, Generic[RigT]):
 
 
 class Task(abc.ABC, Generic[RigT]):
-    """One task. Instances hold no state of an episode."""
+    """One task. Instances hold no state of an episode. What its sentences name stands in `phrases`."""
 
     #: The folder's name.
     name: str

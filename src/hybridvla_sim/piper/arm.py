@@ -6,7 +6,7 @@ obeys whatever it is told while it is enabled, at the speed it is told, and fall
 from __future__ import annotations
 
 import math
-from typing import Sequence
+from typing import Optional, Sequence
 
 import mujoco
 import numpy as np
@@ -77,7 +77,7 @@ class PiperArm:
         if not self.enabled or self.taught:
             return
         position = 1e-6 * np.array(micrometres, dtype=float)
-        solution = self._solve(position, Rotation.from_euler("xyz", MDEG * np.array(millidegrees, dtype=float)))
+        solution = self.solve(position, Rotation.from_euler("xyz", MDEG * np.array(millidegrees, dtype=float)))
         self.status = NORMAL if solution is not None else NO_SOLUTION if np.linalg.norm(position) < 0.7 else OVER_LIMIT
         if solution is not None:
             self.target = solution
@@ -128,8 +128,8 @@ class PiperArm:
         self._width += min(max(self._wanted_width - self._width, -reach), reach)
         self._data.ctrl[self.index.finger_servos] = self._width / 2
 
-    def _solve(self, position: np.ndarray, rotation: Rotation) -> np.ndarray:
-        """Joints (6,) rad of a flange pose by damped least squares from where the arm is, or None."""
+    def solve(self, position: np.ndarray, rotation: Rotation) -> Optional[np.ndarray]:
+        """Joints (6,) rad of a flange pose in the base frame by damped least squares from where the arm is, or None."""
         model, data = self._model, self._scratch
         low, high = np.array(RANGES).T
         joints = self._data.qpos[self.index.qpos].copy()

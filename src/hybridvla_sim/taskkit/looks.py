@@ -34,18 +34,6 @@ class Looks:
         model.light_dir[:], model.light_diffuse[:], model.light_ambient[:] = self._light
         model.cam_pos[:], model.cam_quat[:] = self._cameras
 
-    def subtree(self, body: int) -> List[int]:
-        """Returns a body and all that hang on it."""
-        found = [body]
-        for index in range(body + 1, self.model.nbody):
-            if self.model.body_parentid[index] in found:
-                found.append(index)
-        return found
-
-    def geoms(self, body: str) -> np.ndarray:
-        """Returns the geoms of a body and of all that hang on it."""
-        return np.flatnonzero(np.isin(self.model.geom_bodyid, self.subtree(self.model.body(body).id)))
-
     def paint(self, body: str, rgb: Sequence[float]) -> None:
         """Gives a body a colour; each geom keeps its shade, which is the grey it was built with."""
         geoms = np.flatnonzero(self.model.geom_bodyid == self.model.body(body).id)
@@ -66,7 +54,7 @@ class Looks:
         Bounds of collision shapes stay those of the full size, so that no contact is missed. Masses stay.
         """
         model = self.model
-        bodies = self.subtree(model.body(body).id)
+        bodies = subtree(model, model.body(body).id)
         geoms = np.isin(model.geom_bodyid, bodies)
         model.geom_size[geoms], model.geom_pos[geoms] = factor * self._sizes[geoms], factor * self._geom_pos[geoms]
         sites = np.isin(model.site_bodyid, bodies)
@@ -100,6 +88,15 @@ class Looks:
             quaternion = self._cameras[1][camera].copy()
             mujoco.mju_quatIntegrate(quaternion, rng.normal(0, 0.0012, 3), 1.0)
             model.cam_quat[camera] = quaternion
+
+
+def subtree(model: mujoco.MjModel, body: int) -> List[int]:
+    """Returns a body and all that hang on it."""
+    found = [body]
+    for index in range(body + 1, model.nbody):
+        if model.body_parentid[index] in found:
+            found.append(index)
+    return found
 
 
 def snapshot(model: mujoco.MjModel) -> Dict[str, np.ndarray]:

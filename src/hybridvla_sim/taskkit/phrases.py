@@ -16,11 +16,13 @@ class Thing:
         nouns: the words by which it is called, longer ones first where one holds another.
         body: its body in the scene; pictures of it are those of this body and what hangs on it.
         site: a point of it, where its body's origin is not what is meant.
+        geom: its one shape, where it has no body of its own.
     """
 
     nouns: Tuple[str, ...]
-    body: str
+    body: str = ""
     site: str = ""
+    geom: str = ""
 
 
 class Phrases:

@@ -25,14 +25,12 @@ class SuiteWorld(World[RigT], Generic[RigT]):
     Attributes:
         painted: bodies that take a colour from the palette.
         resized: bodies that are drawn in different sizes, as one.
-        memory: attributes that belong to the state beside the engine's.
         ground: height of what things stand on, m: 0, or that of the plinth in the variation `height`.
         scale: of the resized bodies in this scene.
     """
 
     painted: Tuple[str, ...] = ()
     resized: Tuple[str, ...] = ()
-    memory: Tuple[str, ...] = ()
 
     def __init__(self, rig: RigT) -> None:
         super().__init__(rig)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Tuple
+from typing import Sequence, Tuple
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_sim.task import Task
@@ -12,6 +12,25 @@ from hybridvla_sim.task import Task
 def names() -> Tuple[str, ...]:
     """Returns the tasks of this installation, sorted."""
     return tuple(sorted(path.parent.name for path in Path(__file__).resolve().parent.glob("*/task.py")))
+
+
+def of_rig(rig: str) -> Tuple[str, ...]:
+    """Returns the tasks for a rig (`fr3` or `piper`), sorted."""
+    return tuple(name for name in names() if load(name).rig == rig)
+
+
+def chosen(wanted: Sequence[str], rig: str) -> Tuple[str, ...]:
+    """Returns tasks as an option names them: one after the other, or `all` of a rig.
+
+    Raises:
+        HybridVLAError: There is no such task, it is for another rig, or it is named twice.
+    """
+    found = of_rig(rig) if list(wanted) == ["all"] else tuple(wanted)
+    for name in found:
+        load(name, rig)
+        if found.count(name) > 1:
+            raise HybridVLAError(f"task {name!r} is named twice")
+    return found
 
 
 def load(name: str, rig: str = "") -> Task:

@@ -8,6 +8,7 @@ from typing import Tuple
 import numpy as np
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_sim.taskkit.phrases import Phrases, Thing
 
 COLOURS = ("red", "green", "blue", "yellow")
 #: Block edge, pad radius and how far from the pad's centre a placed block may lie, m.
@@ -50,6 +51,13 @@ def instruction(block: int, pad: int) -> str:
 def instructions() -> Tuple[str, ...]:
     """All sixteen, in the order block * 4 + pad."""
     return tuple(instruction(block, pad) for block in range(4) for pad in range(4))
+
+
+def phrases() -> Phrases:
+    """The same sentences with what they name, for demonstrations."""
+    things = {f"{colour} {kind}": Thing((f"{colour} {kind}",), geom=f"{kind}_{colour}") for colour in COLOURS
+              for kind in ("block", "pad")}
+    return Phrases("blocks", {text: (text,) for text in instructions()}, things)
 
 
 def parse_instruction(text: str) -> Tuple[int, int]:

@@ -12,7 +12,7 @@ from hybridvla_sim.task import EpisodeSpec, ExpertLabel, Task, World
 from hybridvla_sim.tasks.blocks.episodes import draw_specs
 from hybridvla_sim.tasks.blocks.expert import WorldState, expert_action, fold, held_block
 from hybridvla_sim.tasks.blocks.scene import BlockIndex, furnish, place_block
-from hybridvla_sim.tasks.blocks.task import BLOCK_EDGE, SUCCESS_RADIUS, instructions, parse_instruction, sample_scene
+from hybridvla_sim.tasks.blocks.task import BLOCK_EDGE, SUCCESS_RADIUS, instructions, parse_instruction, phrases, sample_scene
 
 #: How far a block that slipped out of the fingers lies from them, m.
 SLIP_M = 0.12
@@ -86,6 +86,7 @@ class BlocksTask(Task[Rig]):
 
     name = "blocks"
     rig = "fr3"
+    phrases = phrases()
 
     def furnish(self, root: ET.Element) -> None:
         """Adds blocks and pads."""

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from typing import Mapping, Tuple
+from typing import Mapping, Optional, Tuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -35,6 +35,12 @@ class BallWorld(DualArmWorld):
         """Tells whether the ball's middle is above that of the ring."""
         way = self.data.body("ball").xpos - self.data.body("ring").xpos
         return bool(np.linalg.norm(way[:2]) < NEAR_RING)
+
+    def carried(self) -> Optional[str]:
+        """Returns the ball while both hands press it."""
+        centre = self.data.body("ball").xpos
+        near = all(np.linalg.norm(tool.position - centre) < RADIUS + FINGER + 0.003 for tool in self.tools().values())
+        return "ball" if near else None
 
     def done(self, goal: str) -> bool:
         """The ball lies in the ring and no hand touches it."""

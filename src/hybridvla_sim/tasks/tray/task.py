@@ -6,10 +6,14 @@ from typing import Tuple
 
 import numpy as np
 
+from hybridvla_sim.taskkit.phrases import Phrases, Thing
+
 GOAL_XY = (0.40, 0.0)            # m, middle of the marked place
 GOAL_RADIUS = 0.03               # m
 TRAY_REST_Z = 0.005              # m
 INSTRUCTION = "carry the tray to the green mark with both hands"
+PHRASES = Phrases("tray", {"carried": (INSTRUCTION,)}, {"tray": Thing(("tray",), "tray"),
+                                                       "mark": Thing(("green mark",), geom="goal")})
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from hybridvla_sim.piper.scene import ARMS, FLANGE_M, MAX_WIDTH, TIP_M
 from hybridvla_sim.task import EpisodeSpec, ExpertLabel, Task, World
 from hybridvla_sim.tasks.tray.expert import next_keyframe, tools_in_shared_frame
 from hybridvla_sim.tasks.tray.scene import furnish
-from hybridvla_sim.tasks.tray.task import GOAL_RADIUS, GOAL_XY, INSTRUCTION, TRAY_REST_Z, TrayState
+from hybridvla_sim.tasks.tray.task import GOAL_RADIUS, GOAL_XY, INSTRUCTION, PHRASES, TRAY_REST_Z, TrayState
 
 
 class TrayWorld(World[PiperRig]):
@@ -68,6 +68,7 @@ class TrayTask(Task[PiperRig]):
 
     name = "tray"
     rig = "piper"
+    phrases = PHRASES
 
     def furnish(self, root: ET.Element) -> None:
         """Adds tray, block and mark."""

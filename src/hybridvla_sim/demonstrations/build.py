@@ -1,0 +1,191 @@
+"""Demonstrations of several tasks in several processes, into one data set; what was made before it was stopped is kept."""
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+from hybridvla_core.data.lerobot.layout import NEXT_KEYFRAME, Description
+from hybridvla_core.data.lerobot.writer import TRAIN, VALIDATION, DatasetWriter
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.transforms.conventions import DOF_PER_ARM, ActionConvention
+from hybridvla_sim.demonstrations.record import DRIVEN, SAMPLED, Recorder, Recording, Settings
+from hybridvla_sim.suite import workers_ignore_interrupts
+
+CHANNELS = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+FPS = 10.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be made.
+
+    Attributes:
+        tasks: Names.
+        count: Episodes of each.
+        seed: Of the first episode of each task; the next ones count on.
+        sampled: Share of the episodes that are sampled states.
+        validation: Share that is held out, the last of each task.
+        settings: See there.
+    """
+
+    tasks: Tuple[str, ...]
+    count: int
+    seed: int
+    sampled: float
+    validation: float
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        if not self.tasks or self.count < 1:
+            raise HybridVLAError("demonstrations: name a task at least, and a --count of at least 1")
+        if not 0 <= self.seed <= self.seed + self.count - 1 <= LARGEST_TRAINING_SEED:
+            raise HybridVLAError(f"--seed {self.seed}: seeds of demonstrations lie in 0 to {LARGEST_TRAINING_SEED}, all of "
+                                 "--count; larger ones belong to evaluation")
+        if not 0.0 <= self.sampled <= 1.0 or not 0.0 <= self.validation <= 0.5:
+            raise HybridVLAError("demonstrations: --sampled lies in 0 to 1 and --validation in 0 to 0.5")
+
+    def jobs(self) -> List[Job]:
+        """Returns all episodes, task by task: those to train from, then those to validate with."""
+        held = int(round(self.count * self.validation))
+        found = []
+        for split in (TRAIN, VALIDATION):
+            numbers = range(self.count - held) if split == TRAIN else range(self.count - held, self.count)
+            for task in self.tasks:
+                for number in numbers:
+                    # Evenly between the others, whatever the share.
+                    sampled = int((number + 1) * self.sampled) > int(number * self.sampled)
+                    found.append(Job(task, self.seed + number, SAMPLED if sampled else DRIVEN, split))
+        return found
+
+
+@dataclass(frozen=True)
+class Job:
+    """One episode."""
+
+    task: str
+    seed: int
+    kind: str
+    split: str
+
+    @property
+    def file(self) -> str:
+        """Name of its part."""
+        return f"{self.task}-{self.kind}-{self.seed:07d}.npz"
+
+
+def build(order: Order, folder: Path, convention: ActionConvention, robot: RobotConfig, processes: int = 1,
+          progress: Callable[[int], object] = lambda pictures: None) -> Path:
+    """Makes the data set.
+
+    Args:
+        order: What is to be made.
+        folder: New; beside it lie the parts until it is whole.
+        convention: Of state and action.
+        robot: Whose arms move.
+        processes: That work side by side; the result does not depend on it.
+        progress: Called with the pictures of each episode that was made.
+
+    Raises:
+        HybridVLAError: The folder exists, the parts are another order's, a worker died, or the order cannot be carried out.
+    """
+    if folder.exists():
+        raise HybridVLAError(f"{folder}: exists; choose another folder, nothing is overwritten")
+    parts = folder.resolve().parent / f".{folder.resolve().name}.parts"
+    _claim(parts, order, folder)
+    jobs = order.jobs()
+    missing = [job for job in jobs if not (parts / job.file).is_file()]
+    for pictures in _make(missing, parts, (order.settings, convention, robot), processes):
+        progress(pictures)
+    settings, arms = order.settings, convention.arms
+    names = CHANNELS if len(arms) == 1 else tuple(f"{arm}_{channel}" for arm in arms for channel in CHANNELS)
+    grippers = tuple(DOF_PER_ARM * arm + DOF_PER_ARM - 1 for arm in range(len(arms)))
+    description = Description(folder.resolve().name, FPS, dict.fromkeys(settings.views, (settings.size, settings.size)), names,
+                              names, grippers, NEXT_KEYFRAME, robot.name, json.loads(json.dumps(asdict(convention))),
+                              grounded=True)
+    with DatasetWriter(folder, description) as out:
+        for job in jobs:
+            recording = Recording.read(parts / job.file)
+            with out.episode(f"{job.task}, seed {job.seed}, {job.kind}", recording.success, job.split) as episode:
+                for number, text in enumerate(recording.texts):
+                    episode.add({view: pictures[number] for view, pictures in recording.images.items()}, recording.state[number],
+                                recording.action[number], text, grounding=recording.grounding[number])
+        out.finish()
+    shutil.rmtree(parts)
+    return folder
+
+
+def _claim(parts: Path, order: Order, folder: Path) -> None:
+    """Says whose parts these are, or finds that they are ours."""
+    said, wanted = parts / "order.json", json.dumps(asdict(order), sort_keys=True)
+    if said.is_file() and said.read_text(encoding="utf-8") != wanted:
+        raise HybridVLAError(f"{parts}: holds parts of another order of {folder.name}; repeat that one, or remove the folder")
+    parts.mkdir(parents=True, exist_ok=True)
+    said.write_text(wanted, encoding="utf-8")
+
+
+Worker = Tuple[Settings, ActionConvention, RobotConfig]
+_WORKER: Optional[Worker] = None
+_RECORDERS: Dict[str, Recorder] = {}
+
+
+def _start(worker: Worker) -> None:
+    global _WORKER
+    _WORKER = worker
+
+
+def _record(job: Job, parts: Path) -> int:
+    """Records one episode into its part and returns its pictures. The last task's rig is kept."""
+    assert _WORKER is not None, "a worker begins with _start"
+    settings, convention, robot = _WORKER
+    if job.task not in _RECORDERS:
+        for recorder in _RECORDERS.values():
+            recorder.close()
+        _RECORDERS.clear()
+        _RECORDERS[job.task] = Recorder(job.task, settings, convention, robot)
+    made = _RECORDERS[job.task].record(job.seed, job.kind)
+    made.write(parts / job.file)
+    return len(made.texts) * len(settings.views)
+
+
+def _make(jobs: Sequence[Job], parts: Path, worker: Worker, processes: int) -> Iterator[int]:
+    """Yields the pictures of each episode as it is made. However it ends, no worker is left behind."""
+    if processes <= 1 or len(jobs) <= 1:
+        _start(worker)
+        try:
+            for job in jobs:
+                yield _record(job, parts)
+        finally:
+            for recorder in _RECORDERS.values():
+                recorder.close()
+            _RECORDERS.clear()
+        return
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):     # small matrices: threads only wait for each other
+        os.environ.setdefault(name, "1")
+    others, done = set(multiprocessing.active_children()), 0
+    executor = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start, (worker,))
+    try:
+        with workers_ignore_interrupts():
+            futures = [executor.submit(_record, job, parts) for job in jobs]
+        for future in futures:
+            pictures = future.result()
+            done += 1
+            yield pictures
+    except BrokenProcessPool as error:
+        raise HybridVLAError(f"a worker process ended without a result after {done} of {len(jobs)} episodes (killed, or out of "
+                             "memory?); what was made is kept: start again, with a smaller --processes") from error
+    finally:
+        if done < len(jobs):
+            for process in set(multiprocessing.active_children()) - others:
+                with contextlib.suppress(OSError):
+                    process.terminate()
+        executor.shutdown()

@@ -1,0 +1,85 @@
+"""Pictures of a rig with where each named thing is in them, from the engine's own segmentation."""
+from __future__ import annotations
+
+import math
+from typing import Dict, List, Sequence
+
+import mujoco
+import numpy as np
+from PIL import Image
+
+from hybridvla_core.data.sample import GroundedObject
+from hybridvla_sim.suite import AnyRig
+from hybridvla_sim.taskkit.looks import subtree
+from hybridvla_sim.taskkit.phrases import Phrases, Thing
+
+#: Share of a patch that a thing covers at least where the patch shows it.
+SHOWN = 0.12
+PIXELS = 6      # of a patch in the segmentation, at least
+
+
+class GroundingCamera:
+    """Renders the views of a rig, reduced as a policy reduces them, and finds things in a grid of patches.
+
+    Args:
+        rig: Whose cameras they are.
+        phrases: What can be named.
+        views: Of the rig.
+        size: Of a picture, pixels.
+        grid: Patches in a row and in a column.
+    """
+
+    def __init__(self, rig: AnyRig, phrases: Phrases, views: Sequence[str], size: int, grid: int) -> None:
+        self.rig, self.phrases, self.views, self.size, self.grid = rig, phrases, tuple(views), size, grid
+        height, width = rig.render(self.views[0]).shape[:2]
+        common = math.gcd(height, width)
+        cell = height // common, width // common
+        times = -(-PIXELS // min(cell))
+        self._cell = cell[0] * times, cell[1] * times
+        self._segments = mujoco.Renderer(rig.model, grid * self._cell[0], grid * self._cell[1])
+        self._segments.enable_segmentation_rendering()
+        self._geoms = {name: _geoms(rig.model, thing) for name, thing in phrases.things.items()}
+
+    def pictures(self) -> Dict[str, np.ndarray]:
+        """Returns view -> (size, size, 3) uint8 RGB."""
+        return {view: np.asarray(Image.fromarray(self.rig.render(view)).resize((self.size, self.size), Image.BICUBIC))
+                for view in self.views}
+
+    def patches(self) -> Dict[str, Dict[str, np.ndarray]]:
+        """Returns view -> thing -> (P,) patches that show it, row by row."""
+        found: Dict[str, Dict[str, np.ndarray]] = {}
+        for view in self.views:
+            self._segments.update_scene(self.rig.data, view)
+            geoms = self._segments.render()[..., 0]
+            cells = geoms.reshape(self.grid, self._cell[0], self.grid, self._cell[1])
+            found[view] = {name: np.flatnonzero(np.isin(cells, mine).mean(axis=(1, 3)).ravel() >= SHOWN)
+                           for name, mine in self._geoms.items()}
+        return found
+
+    def grounding(self, text: str, patches: Dict[str, Dict[str, np.ndarray]]) -> List[GroundedObject]:
+        """Returns what a sentence names: where in the sentence, in the pictures, and in the shared frame."""
+        return [GroundedObject(spans, {view: patches[view][name] for view in self.views}, self.place(name))
+                for name, spans in self.phrases.named(text).items()]
+
+    def place(self, name: str) -> np.ndarray:
+        """Returns where a thing is, (3,) m in the frame of the scene."""
+        thing, data = self.phrases.things[name], self.rig.data
+        if thing.site:
+            found: np.ndarray = data.site(thing.site).xpos.copy()
+        elif thing.geom:
+            found = data.geom(thing.geom).xpos.copy()
+        else:
+            found = data.body(thing.body).xpos.copy()
+        return found
+
+    def close(self) -> None:
+        """Frees the renderer of segments; the rig keeps its own."""
+        self._segments.close()
+
+
+def _geoms(model: mujoco.MjModel, thing: Thing) -> np.ndarray:
+    if thing.geom:
+        return np.array([model.geom(thing.geom).id])
+    return np.flatnonzero(np.isin(model.geom_bodyid, subtree(model, model.body(thing.body).id)))
+
+

@@ -1,0 +1,176 @@
+"""One demonstration: a seed of a task becomes frames, each with pictures, state, the expert's action, words and grounding."""
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Dict, Iterator, List, Optional, Tuple
+
+import numpy as np
+
+from hybridvla_core.data.sample import GroundedObject
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.transforms.conventions import ActionConvention
+from hybridvla_sim import tasks
+from hybridvla_sim.demonstrations.camera import GroundingCamera
+from hybridvla_sim.demonstrations.drive import drive, state_of
+from hybridvla_sim.demonstrations.sampling import Snapshot, states
+from hybridvla_sim.experts import expert_action
+from hybridvla_sim.suite import AnyRig, make_rig
+from hybridvla_sim.taskkit.looks import Looks
+from hybridvla_sim.taskkit.phrases import Phrases
+
+NOISE_M = 0.006          # of where a noisy drive goes
+DRIVEN, SAMPLED = KINDS = ("driven", "sampled")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all demonstrations of a data set share.
+
+    Attributes:
+        rig: `fr3` or `piper`.
+        views: Of the rig, in the policy's order.
+        size: Of a picture, pixels.
+        grid: Patches in a row of the encoder.
+        states: Sampled states of an episode.
+        labels: Sentences of each picture, where a scene allows several goals.
+    """
+
+    rig: str
+    views: Tuple[str, ...]
+    size: int = 128
+    grid: int = 8
+    states: int = 30
+    labels: int = 2
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("size", 32, 1024), ("grid", 1, 64), ("states", 1, 1000), ("labels", 1, 16)):
+            if not low <= getattr(self, name) <= high:
+                raise HybridVLAError(f"--{name} {getattr(self, name)}: use {low} to {high}")
+
+
+@dataclass
+class Recording:
+    """The frames of one episode.
+
+    Attributes:
+        images: view -> pictures, one a frame.
+        state, action: (7 * arms,) each.
+        texts: What was asked for.
+        grounding: What the sentence names.
+        success: Whether a driven one was done; None for sampled states.
+    """
+
+    images: Dict[str, List[np.ndarray]]
+    state: List[np.ndarray] = field(default_factory=list)
+    action: List[np.ndarray] = field(default_factory=list)
+    texts: List[str] = field(default_factory=list)
+    grounding: List[List[GroundedObject]] = field(default_factory=list)
+    success: Optional[bool] = None
+
+    def write(self, path: Path) -> None:
+        """Writes it by rename, so that a file is whole or absent."""
+        words = json.dumps({"texts": self.texts, "success": self.success,
+                            "grounding": [[item.as_json() for item in items] for items in self.grounding]})
+        partial = path.with_name(path.name + ".part.npz")
+        np.savez_compressed(str(partial), state=np.stack(self.state), action=np.stack(self.action), words=np.array(words),
+                            **{f"view_{view}": np.stack(pictures) for view, pictures in self.images.items()})
+        os.replace(str(partial), str(path))
+
+    @classmethod
+    def read(cls, path: Path) -> Recording:
+        """The inverse of `write`."""
+        with np.load(str(path), allow_pickle=False) as found:
+            words = json.loads(str(found["words"]))
+            images = {key[len("view_"):]: list(found[key]) for key in found.files if key.startswith("view_")}
+            return cls(images, list(found["state"]), list(found["action"]), words["texts"],
+                       [[GroundedObject.from_json(item) for item in items] for items in words["grounding"]], words["success"])
+
+
+class Recorder:
+    """Records demonstrations of one task in one rig.
+
+    Args:
+        name: Of the task.
+        settings: Of the data set.
+        convention: Of state and action.
+        robot: Where the arms begin, and their limits.
+
+    Raises:
+        HybridVLAError: The task is unknown, for another rig, or its scenes cannot be drawn.
+    """
+
+    def __init__(self, name: str, settings: Settings, convention: ActionConvention, robot: RobotConfig) -> None:
+        self.task, self.settings, self.convention = tasks.load(name, rig=settings.rig), settings, convention
+        self.phrases: Phrases = self.task.phrases
+        self.rig: AnyRig = make_rig(self.task, robot)
+        self.looks = Looks(self.rig.model)
+        try:
+            self.camera = GroundingCamera(self.rig, self.phrases, settings.views, settings.size, settings.grid)
+        except Exception as error:       # whatever an OpenGL library says
+            raise HybridVLAError(f"task {name}: its scene cannot be drawn ({' '.join(str(error).split())}); set MUJOCO_GL to egl "
+                                 "or osmesa, and see `hybridvla doctor`") from error
+
+    def record(self, seed: int, kind: str) -> Recording:
+        """Records one episode.
+
+        Args:
+            seed: Draws everything.
+            kind: `driven` or `sampled`.
+        """
+        rng = np.random.default_rng([seed, KINDS.index(kind), 11])
+        self.rig.reset(np.random.default_rng([seed, KINDS.index(kind)]))
+        self.looks.randomise(rng)
+        made = Recording({view: [] for view in self.settings.views})
+        goal = list(self.phrases.goals)[int(rng.integers(len(self.phrases.goals)))]
+        if kind == DRIVEN:
+            self._driven(made, goal, rng)
+        else:
+            self._sampled(made, goal, rng)
+        return made
+
+    def _driven(self, made: Recording, goal: str, rng: np.random.Generator) -> None:
+        text = self._say(goal, rng)
+        noise = NOISE_M if rng.random() < 0.5 else 0.0
+        made.success = False
+        for event in drive(self.rig, self.convention, text, self.task.max_keyframes, rng, noise):
+            self._look(made, [text])
+            made.success = event == "done"
+
+    def _sampled(self, made: Recording, goal: str, rng: np.random.Generator) -> None:
+        text = self._say(goal, rng)
+        kept: List[Snapshot] = []
+        for event in drive(self.rig, self.convention, text, self.task.max_keyframes, rng, NOISE_M if rng.random() < 0.3 else 0.0):
+            if event != "way":
+                kept.append(Snapshot.of(self.rig))
+        for _ in states(self.rig, self.convention, text, kept, self.settings.states, rng):
+            self._look(made, list(self._sentences(goal, rng)))
+
+    def _sentences(self, goal: str, rng: np.random.Generator) -> Iterator[str]:
+        """The goal that was driven at, and others."""
+        others = [other for other in self.phrases.goals if other != goal]
+        chosen = [goal, *(others[index] for index in rng.permutation(len(others)))]
+        for wanted in chosen[:self.settings.labels]:
+            yield self._say(wanted, rng)
+
+    def _say(self, goal: str, rng: np.random.Generator) -> str:
+        sentences = self.phrases.goals[goal]
+        return sentences[int(rng.integers(len(sentences)))]
+
+    def _look(self, made: Recording, texts: List[str]) -> None:
+        pictures, patches, state = self.camera.pictures(), self.camera.patches(), state_of(self.rig, self.convention)
+        for text in texts:
+            for view, picture in pictures.items():
+                made.images[view].append(picture)
+            made.state.append(state.astype(np.float32))
+            made.action.append(expert_action(self.rig, text)[0].astype(np.float32))
+            made.texts.append(text)
+            made.grounding.append(self.camera.grounding(text, patches))
+
+    def close(self) -> None:
+        """Frees the renderers."""
+        self.camera.close()
+        self.rig.close()
