@@ -108,7 +108,7 @@ def _dispatch(arguments: List[str], parsed: List[argparse.Namespace]) -> int:
 
 
 def _top_parser(verbs: List[str]) -> argparse.ArgumentParser:
-    listing = "\n".join(f"  {verb:<10}{VERBS[verb]}" for verb in verbs)
+    listing = "\n".join(f"  {verb:<12}{VERBS[verb]}" for verb in verbs)
     parser = argparse.ArgumentParser(
         prog="hybridvla",
         usage="hybridvla [-h] [--version] [--debug] verb ...",

@@ -5,6 +5,7 @@ import argparse
 from pathlib import Path
 
 from hybridvla_cli import Subparsers
+from hybridvla_core.files import write_json
 from hybridvla_ros.runtime.threads import wait_quietly
 from hybridvla_sim.rigs import RIGS, add_rig
 
@@ -24,6 +25,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, default=128, help="of a picture, pixels")
     parser.add_argument("--grid", type=int, default=8, help="patches in a row of the encoder, for grounding")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--json", help="write what was made for machines")
     return parser
 
 
@@ -55,5 +57,7 @@ def run(args: argparse.Namespace) -> int:
             bar.update(1)
 
         folder = build(order, args.out, config.convention, robot, args.processes, progress)
+    write_json(args.json, {"dataset": str(folder), "tasks": list(order.tasks), "episodes": len(order.jobs()),
+                           "pictures": pictures})
     print(f"{folder}: {len(order.jobs())} episodes of {len(order.tasks)} tasks")
     return 0

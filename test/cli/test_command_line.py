@@ -11,7 +11,8 @@ import types
 import pytest
 
 from hybridvla_cli import __main__ as command_line
-from hybridvla_cli import doctor, failures
+from hybridvla_cli import doctor
+from hybridvla_cli.shared import failures
 from hybridvla_core import errors
 from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
