@@ -10,17 +10,17 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Tuple
 
 from hybridvla_cli import Subparsers
+from hybridvla_cli.doctor_parts import computer
+from hybridvla_cli.doctor_parts.findings import FAILURE, OK, WARNING, Finding
 from hybridvla_cli.shared.failures import sentence
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
-
-OK, WARNING, FAILURE = "ok", "warning", "failure"
 
 # Runs in a process of its own, with the devel space in front: prints what the built messages were made from.
 _MESSAGES = """
@@ -73,23 +73,19 @@ assert renderer.render().max() > 0, "the picture is black"
 """
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report. `status` is ok, warning (works without it) or failure; `advice` is empty when ok."""
-
-    name: str
-    status: str
-    found: str
-    advice: str = ""
-
-
 def add_parser(subparsers: Subparsers) -> None:
     """Add the `doctor` parser."""
     parser = subparsers.add_parser(
-        "doctor", help="check this installation", description="Check this installation: Python, packages, ROS, the "
-        "devel space, GPU, rendering and checkpoints. Exits 1 when something that is needed is missing.")
+        "doctor", help="check this installation", description="Check this installation and computer: Python, packages, ROS, "
+        "the devel space, GPU, rendering, checkpoints, names and addresses, clock, disk, load; with --robot the running graph as "
+        "well. Each finding says what, why it matters, and the command that mends it. Exits 1 when something needed is missing.")
     parser.add_argument("--checkpoint", type=Path, action="append", metavar="FOLDER",
                         help="also check this checkpoint folder; default: all in checkpoints/")
+    parser.add_argument("--robot", type=Path, metavar="FILE",
+                        help="robot configuration: also look at the running graph, and whether everything fits this robot")
+    parser.add_argument("--policy-config", type=Path, metavar="FILE",
+                        help="policy configuration, with --robot; default: the one of the same name, or tiny.yaml")
+    parser.add_argument("--cameras", type=Path, metavar="FILE", help="the rig's cameras, with --robot")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings for machines")
 
 
@@ -99,7 +95,13 @@ def run(args: argparse.Namespace) -> int:
                                            check_drivers, check_gpu, check_rendering]
     folders = args.checkpoint or sorted(path.parent for path in (ROOT / "checkpoints").glob("*/MANIFEST.json"))
     checks += [functools.partial(check_checkpoint, folder) for folder in folders]
+    checks = [*checks[:5], *computer.CHECKS, *checks[5:]]
     findings = [_say(_done(check)) for check in checks]
+    if args.robot is not None:
+        from hybridvla_cli.doctor_parts.robot import findings_of
+
+        findings += [_say(finding)
+                     for finding in findings_of(args.robot, args.policy_config, args.cameras, args.checkpoint or ())]
     healthy = all(finding.status != FAILURE for finding in findings)
     write_json(args.json, {"healthy": healthy, "checks": [asdict(finding) for finding in findings]})
     return 0 if healthy else 1

@@ -1,0 +1,23 @@
+"""One line of the doctor's report."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+OK, WARNING, FAILURE = "ok", "warning", "failure"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        name: Of the check.
+        status: ok, warning (works without it) or failure.
+        found: What is there and, unless all is well, why it matters.
+        advice: The command that mends it; empty when ok.
+    """
+
+    name: str
+    status: str
+    found: str
+    advice: str = ""

@@ -1,0 +1,99 @@
+"""Looks at the graph for a few seconds; prints the facts as JSON. A process of its own, in the environment of the nodes.
+
+usage: gather.py FILE.json     with the topics to listen to, and the parameters to read
+"""
+from __future__ import annotations
+
+import io
+import json
+import socket
+import sys
+import time
+import xmlrpc.client
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, Tuple
+from urllib.parse import urlsplit
+
+import rosgraph
+import roslib.message
+import rospy
+
+from hybridvla_cli.doctor_parts.graph import Facts, Stream
+
+LISTEN_S, ANSWER_S = 3.0, 1.0
+STATUS = "/hybridvla/safety/status"
+
+
+def gather(topics: List[str], parameters: List[str]) -> Facts:
+    """What is on the master that the environment names."""
+    if not rosgraph.is_master_online():
+        return Facts(master=rosgraph.get_master_uri(), online=False)
+    master = rosgraph.Master("/hybridvla_doctor")
+    publishers, subscribers, _ = master.getSystemState()
+    types = dict(master.getTopicTypes())
+    nodes = {node for entries in (publishers, subscribers) for _, names in entries for node in names}
+    rospy.init_node("hybridvla_doctor", anonymous=True, disable_signals=True, disable_rostime=True)
+    heard = _listen([topic for topic in topics if topic in types], types)
+    values = {name: str(master.getParam(name)) for name in parameters if master.hasParam(name)}
+    simulated = bool(master.hasParam("/use_sim_time") and master.getParam("/use_sim_time"))
+    status = heard.pop(STATUS, ([], 1.0))[0]
+    return Facts(master=rosgraph.get_master_uri(), simulated=simulated,
+                 publishers={topic: tuple(names) for topic, names in publishers},
+                 subscribers={topic: tuple(names) for topic, names in subscribers},
+                 unreachable=_unreachable(master, nodes), parameters=values, status=status[-1][1].message if status else "",
+                 streams={topic: _stream(messages, seconds) for topic, (messages, seconds) in heard.items()})
+
+
+def _listen(topics: List[str], types: Dict[str, str]) -> Dict[str, Tuple[List[Tuple[float, Any]], float]]:
+    heard: Dict[str, List[Tuple[float, Any]]] = {}
+    subscribers = []
+    for topic in topics:
+        cls = roslib.message.get_message_class(types[topic])
+        if cls is not None:
+            heard[topic] = []
+            subscribers.append(rospy.Subscriber(topic, cls, _keep(heard[topic]), buff_size=1 << 24))
+    time.sleep(LISTEN_S)
+    for subscriber in subscribers:
+        subscriber.unregister()
+    return {topic: (messages, LISTEN_S) for topic, messages in heard.items()}
+
+
+def _keep(heard: List[Tuple[float, Any]]) -> Callable[[rospy.Message], None]:
+    return lambda message: heard.append((time.time(), message))
+
+
+def _stream(messages: List[Tuple[float, Any]], seconds: float) -> Stream:
+    if not messages:
+        return Stream(seconds=seconds)
+    came, last = messages[-1]
+    header = getattr(last, "header", None)
+    age = came - header.stamp.to_sec() if header is not None and header.stamp.to_sec() > 0.0 else None
+    data = io.BytesIO()
+    last.serialize(data)
+    return Stream(len(messages), seconds, age, tuple(getattr(last, "name", ())), getattr(last, "width", 0),
+                  getattr(last, "height", 0), data.tell())
+
+
+def _unreachable(master: rosgraph.Master, nodes: Iterable[str]) -> Dict[str, str]:
+    found = {}
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(ANSWER_S)
+    try:
+        for node in sorted(nodes):
+            try:
+                address = master.lookupNode(node)
+            except rosgraph.MasterException:
+                continue
+            try:
+                xmlrpc.client.ServerProxy(address).getPid("/hybridvla_doctor")
+            except (OSError, xmlrpc.client.Error):
+                found[node] = urlsplit(address).netloc
+    finally:
+        socket.setdefaulttimeout(before)
+    return found
+
+
+if __name__ == "__main__":
+    wanted = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    print(json.dumps(asdict(gather(wanted["topics"], wanted["parameters"]))))

@@ -1,0 +1,176 @@
+"""The running graph, judged from facts: what `gather` saw on the master in a few seconds."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Dict, Iterator, List, Optional, Tuple
+
+from hybridvla_cli.doctor_parts.findings import FAILURE, OK, WARNING, Finding
+from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.robots.topics import joint_topics
+
+#: Largest difference of two clocks, and of an image's stamp from now, s; slowest stream of images, Hz.
+CLOCKS_S, SLOWEST_HZ = 0.1, 4.0
+ALONE = ("/hybridvla/policy/proposal", "/hybridvla/policy/heartbeat", "/hybridvla/safety/deadman")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What came on one topic.
+
+    Attributes:
+        count: Of messages.
+        seconds: For how long somebody listened.
+        age_s: Of the newest stamp when it came; None without a stamp.
+        names: Of joints, of a joint state.
+        width: Of an image, pixels; 0 for what is none.
+        height: The same.
+        bytes: Of one message.
+    """
+
+    count: int = 0
+    seconds: float = 1.0
+    age_s: Optional[float] = None
+    names: Tuple[str, ...] = ()
+    width: int = 0
+    height: int = 0
+    bytes: int = 0
+
+    @property
+    def rate(self) -> float:
+        return self.count / self.seconds
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What there is on a master.
+
+    Attributes:
+        master: Its address.
+        online: Whether it answers.
+        simulated: `/use_sim_time`.
+        publishers: Topic to nodes.
+        subscribers: The same.
+        unreachable: Nodes that do not answer at the address the master has of them, to that address.
+        streams: Topic to what came.
+        parameters: Of the cameras' serial numbers, to their values.
+        status: The filter's sentence; empty where none came.
+    """
+
+    master: str = ""
+    online: bool = True
+    simulated: bool = False
+    publishers: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
+    subscribers: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
+    unreachable: Dict[str, str] = field(default_factory=dict)
+    streams: Dict[str, Stream] = field(default_factory=dict)
+    parameters: Dict[str, str] = field(default_factory=dict)
+    status: str = ""
+
+
+def judge(facts: Facts, robot: RobotConfig, config: PolicyConfig) -> List[Finding]:
+    """The findings of a graph; one, where nothing runs."""
+    if not facts.online:
+        return [Finding("graph", WARNING, f"no ROS master answers at {facts.master}: nothing runs, so nothing of it can be "
+                                          "judged",
+                        "start a launch file, or correct ROS_MASTER_URI, and ask again")]
+    found = [*_time(facts), *_nodes(facts), *_joints(facts, robot), *_cameras(facts, config), *_commands(facts, robot)]
+    if not found:
+        found.append(Finding("graph", OK, f"{len(facts.publishers)} topics on {facts.master}, {len(facts.streams)} listened to"))
+    if facts.status:
+        found.append(Finding("filter", OK, facts.status))
+    return found
+
+
+def _time(facts: Facts) -> Iterator[Finding]:
+    if facts.simulated and not facts.publishers.get("/clock"):
+        yield Finding("sim time", FAILURE, "/use_sim_time is true and nobody publishes /clock: time stands still for every node",
+                      "rosparam set /use_sim_time false, and start the nodes again")
+    for topic, stream in facts.streams.items():
+        if facts.simulated or stream.age_s is None or not stream.count:
+            continue
+        if stream.age_s < -CLOCKS_S:
+            yield Finding("clocks", FAILURE, f"{topic} comes {-stream.age_s:.2f} s from the future: the clocks of two "
+                                             "computers differ, "
+                          "and images and joint states do not meet", "sudo apt install chrony on both, one as the other's server")
+        elif stream.age_s > 5.0 * CLOCKS_S:
+            yield Finding("clocks", FAILURE, f"{topic} is {stream.age_s:.2f} s old when it comes: a clock differs, or the "
+                                             "network or "
+                          "driver holds it back", "chronyc tracking on both computers; then `rostopic delay` on the topic")
+
+
+def _nodes(facts: Facts) -> Iterator[Finding]:
+    for node, address in facts.unreachable.items():
+        yield Finding("nodes", FAILURE, f"{node} is not reached at {address}, where the master says it is: its topics are "
+                                        "listed and "
+                      "nothing comes", "set ROS_IP on its computer and start it again; if it is dead, `rosnode cleanup`")
+
+
+def _joints(facts: Facts, robot: RobotConfig) -> Iterator[Finding]:
+    arms = {arm.name: arm for arm in robot.arms}
+    for topic, names in joint_topics(robot.arms).items():
+        nodes = facts.publishers.get(topic, ())
+        wanted = [joint for name in names for joint in arms[name].joint_names if arms[name].topics.get("joint_states") == topic]
+        if not wanted:
+            continue
+        stream = facts.streams.get(topic, Stream())
+        if not nodes:
+            yield Finding("joints", FAILURE, f"nobody publishes {topic}: the filter stays inactive", "start the robot's driver")
+        elif not stream.count:
+            yield Finding("joints", FAILURE, f"nothing comes on {topic} from "
+                                             f"{', '.join(nodes)}", "start the robot's driver again")
+        elif not set(wanted) <= set(stream.names):
+            missing = [joint for joint in wanted if joint not in stream.names]
+            yield Finding("joints", FAILURE, f"{topic} has the joints {', '.join(stream.names[:3])}, ..., and robot "
+                                             f"{robot.name} is "
+                          f"configured with {', '.join(missing[:3])}, ...", "launch with the arm_id of the robot's configuration")
+        if len(nodes) > 1 and len(names) == 1:
+            yield Finding("joints", FAILURE, f"{', '.join(nodes)} all publish {topic}: two would be mixed, and the filter stops",
+                          f"end one of them: rosnode kill {nodes[-1]}")
+
+
+def _cameras(facts: Facts, config: PolicyConfig) -> Iterator[Finding]:
+    said = {camera.view: facts.parameters.get(camera.serial_parameter or "", "") for camera in config.cameras}
+    for camera in config.cameras:
+        nodes = facts.publishers.get(camera.image_topic, ())
+        stream = facts.streams.get(camera.image_topic, Stream())
+        serial = said[camera.view]
+        if not nodes:
+            yield Finding("cameras", FAILURE, f"nobody publishes {camera.image_topic}, view {camera.view}: the policy waits",
+                          "start the cameras' driver")
+        elif not stream.count:
+            yield Finding("cameras", FAILURE, f"nothing comes on {camera.image_topic}, view {camera.view}, from "
+                                              f"{', '.join(nodes)}",
+                          "plug the camera in anew, into a USB 3 socket of its own, and start its driver again")
+        elif stream.rate < SLOWEST_HZ:
+            yield Finding("cameras", WARNING, f"view {camera.view} comes {stream.rate:.1f} times a second with "
+                          f"{stream.rate * stream.bytes / 1e6:.0f} MB/s: the policy acts on old pictures",
+                          f"name {camera.image_topic}/compressed in the camera configuration, or use a faster network")
+        if stream.width and (camera.width_px or stream.width, camera.height_px or stream.height) != (stream.width, stream.height):
+            yield Finding("cameras", FAILURE, f"view {camera.view} is {stream.width}x{stream.height} and {camera.width_px}x"
+                          f"{camera.height_px} is configured: every image is "
+                          "refused", "choose the stream of the training data in the "
+                          "driver's launch file")
+        if camera.serial and serial and serial.lstrip("_0") != camera.serial.lstrip("_0"):
+            owner = [other.view for other in config.cameras if other.serial and other.serial.lstrip("_0") == serial.lstrip("_0")]
+            yield Finding("cameras", FAILURE, f"behind view {camera.view} is the camera {serial}" + (
+                f", which is view {owner[0]}'s: the two are exchanged" if owner else f", and {camera.serial} is configured"),
+                "correct the serial numbers in the driver's launch file")
+
+
+def _commands(facts: Facts, robot: RobotConfig) -> Iterator[Finding]:
+    for topic in ALONE:
+        nodes = facts.publishers.get(topic, ())
+        if len(nodes) > 1:
+            yield Finding("commands", FAILURE, f"{', '.join(nodes)} all publish {topic}: the filter stops, or obeys neither",
+                          f"end one of them: rosnode kill {nodes[-1]}")
+    for arm in robot.arms:
+        for role in ("command", "pose_command", "trajectory"):
+            topic = arm.topics.get(role, "")
+            others = [node for node in facts.publishers.get(topic, ()) if node != "/safety_filter_node"]
+            if topic and others:
+                yield Finding("commands", FAILURE, f"{', '.join(others)} commands arm {arm.name} on {topic}, past the filter",
+                              f"rosnode kill {others[0]}")
+            elif topic and facts.publishers.get(topic) and not facts.subscribers.get(topic):
+                yield Finding("commands", FAILURE, f"nobody listens to {topic}: arm {arm.name} will not move",
+                              "start the robot's controller: `rosservice call /controller_manager/list_controllers`")

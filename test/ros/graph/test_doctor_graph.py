@@ -1,0 +1,34 @@
+"""`hybridvla doctor --robot` beside a running rig: no fault where there is none, and planted ones by name."""
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from hybridvla_core.paths import ROOT
+
+
+def findings(tmp_path, robot):
+    out = tmp_path / "doctor.json"
+    subprocess.run([sys.executable, "-m", "hybridvla_cli", "doctor", "--robot", str(robot), "--json", str(out)],
+                   cwd=str(ROOT / "src"), stdout=subprocess.DEVNULL, check=False, timeout=300)
+    checks = json.loads(out.read_text())["checks"]
+    first = [check["name"] for check in checks].index("checkpoint")
+    return {check["name"]: check for check in checks[first + 1:]}
+
+
+def test_a_running_rig_is_healthy_and_a_wrong_arm_id_and_left_over_time_are_named(rig, tmp_path):
+    import rospy
+
+    found = findings(tmp_path, ROOT / "config/robots/sim_fr3.yaml")
+    assert found["filter"]["found"].startswith("inactive") and not [
+        check for check in found.values() if check["status"] == "failure"], found
+    other = tmp_path / "other.yaml"
+    other.write_text((ROOT / "config/robots/sim_fr3.yaml").read_text().replace("fr3_joint", "panda_joint"))
+    rospy.set_param("/use_sim_time", True)
+    try:
+        found = findings(tmp_path, other)
+    finally:
+        rospy.set_param("/use_sim_time", False)
+    assert "launch with the arm_id" in found["joints"]["advice"]
+    assert "rosparam set /use_sim_time false" in found["sim time"]["advice"]
