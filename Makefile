@@ -3,11 +3,12 @@
 SHELL := /bin/bash
 RUN := scripts/with_env.sh
 
-.PHONY: help setup demo rigs test fuzz soak test38 lint matrix clean bench field
+.PHONY: help setup demo tasks rigs test fuzz soak test38 lint matrix clean bench field
 
 FUZZ_N ?= 20000
 FUZZ_SEED ?= 1
 SOAK_S ?= 600
+TASKS_N ?= 20
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -17,6 +18,9 @@ setup: ## install system packages and .venv, build the devel space
 
 demo: setup ## simulated FR3, policy and filter over ROS, headless; results in out/demo
 	@$(RUN) python -m hybridvla_ros.demos.demo
+
+tasks: setup ## contact sheet of the simulated tasks with their experts' success (TASKS_N episodes each, resumable); out/tasks
+	@$(RUN) python -m hybridvla_sim.sheet --episodes $(TASKS_N)
 
 rigs: setup ## both rigs without hardware, through their launch files; results in out/rigs
 	@$(RUN) python -m hybridvla_ros.demos.rigs

@@ -1,18 +1,11 @@
 """Runs suites of episodes of a task with one policy: in this process, or in several."""
 from __future__ import annotations
 
-import contextlib
 import math
-import multiprocessing
-import signal
-import threading
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 
-from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.episode import Decision, EpisodeRunner, Filter, SimulatedRig
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.interface import PolicyInterface
@@ -24,6 +17,7 @@ from hybridvla_sim.fr3.rig import Rig, RigConfig
 from hybridvla_sim.monitor import MonitorLimits
 from hybridvla_sim.piper.monitor import JointMonitorLimits
 from hybridvla_sim.piper.rig import PiperRig
+from hybridvla_sim.pool import in_processes
 from hybridvla_sim.task import EpisodeSpec, ExpertLabel, Task
 
 PolicyFactory = Callable[[], PolicyInterface]
@@ -117,41 +111,9 @@ def run_suite(policy_factory: PolicyFactory, config: PolicyConfig, robot: RobotC
         finally:
             suite.rig.close()
         return results
-    return list(_in_processes(processes, (policy_factory, config, robot, task.name, task.variation), specs, progress))
-
-
-def _in_processes(processes: int, worker: Tuple[PolicyFactory, PolicyConfig, RobotConfig, str, str], specs: Sequence[EpisodeSpec],
-                  progress: Callable[[Dict[str, Any]], None]) -> Iterator[Dict[str, Any]]:
-    """Yields the results in the order of the specs. However it ends, no worker is left behind."""
-    others = set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_worker, worker)
-    done = 0
-    try:
-        with workers_ignore_interrupts():
-            futures = [executor.submit(_run_one, spec) for spec in specs]
-        for future in futures:
-            result = future.result()
-            done += 1
-            progress(result)
-            yield result
-    except BrokenProcessPool as error:
-        raise HybridVLAError(f"a worker process ended without a result after {done} of {len(specs)} episodes (killed, or out of "
-                             "memory?); use a smaller --processes") from error
-    finally:
-        if done < len(specs):
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()
-        executor.shutdown()
-
-
-@contextlib.contextmanager
-def workers_ignore_interrupts() -> Iterator[None]:
-    """Processes that start meanwhile inherit that Ctrl-C is ignored: this process hears it, and ends them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    results = []
+    worker = (policy_factory, config, robot, task.name, task.variation)
+    for result in in_processes(_run_one, specs, processes, _start_worker, worker, "use a smaller --processes"):
+        progress(result)
+        results.append(result)
+    return results

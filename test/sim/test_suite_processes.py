@@ -20,14 +20,16 @@ pytestmark = pytest.mark.robot_computer
 
 #: `evaluate` with the policy replaced by one that never answers, so that no episode ends.
 STUCK = """
-import sys, time
+import sys, time, types
 from hybridvla_cli import evaluate
+from hybridvla_core.evaluation import trained
 from hybridvla_core.policy import fit
 def wait(folder, mode):
     print("loaded", flush=True)
     if {worker}:
         time.sleep(600)
-evaluate.load_policy, fit.check_fit = wait, lambda *_: None
+    return types.SimpleNamespace(cameras=("front",))
+evaluate.load_policy, fit.check_fit, trained.check_trained = wait, lambda *_: None, lambda *_: None
 if __name__ == "__main__":
     from hybridvla_cli.__main__ import entry
     sys.argv = ["hybridvla", "evaluate", "--checkpoint", "none", "--processes", "2", "--episodes", "4"]

@@ -1,13 +1,9 @@
 """Demonstrations of several tasks in several processes, into one data set; what was made before it was stopped is kept."""
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
-import multiprocessing
-import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
@@ -19,7 +15,7 @@ from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.transforms.conventions import DOF_PER_ARM, ActionConvention
 from hybridvla_sim.demonstrations.record import DRIVEN, SAMPLED, Recorder, Recording, Settings
-from hybridvla_sim.suite import workers_ignore_interrupts
+from hybridvla_sim.pool import in_processes
 
 CHANNELS = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 FPS = 10.0
@@ -169,23 +165,5 @@ def _make(jobs: Sequence[Job], parts: Path, worker: Worker, processes: int) -> I
                 recorder.close()
             _RECORDERS.clear()
         return
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):     # small matrices: threads only wait for each other
-        os.environ.setdefault(name, "1")
-    others, done = set(multiprocessing.active_children()), 0
-    executor = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start, (worker,))
-    try:
-        with workers_ignore_interrupts():
-            futures = [executor.submit(_record, job, parts) for job in jobs]
-        for future in futures:
-            pictures = future.result()
-            done += 1
-            yield pictures
-    except BrokenProcessPool as error:
-        raise HybridVLAError(f"a worker process ended without a result after {done} of {len(jobs)} episodes (killed, or out of "
-                             "memory?); what was made is kept: start again, with a smaller --processes") from error
-    finally:
-        if done < len(jobs):
-            for process in set(multiprocessing.active_children()) - others:
-                with contextlib.suppress(OSError):
-                    process.terminate()
-        executor.shutdown()
+    yield from in_processes(functools.partial(_record, parts=parts), jobs, processes, _start, (worker,),
+                            "what was made is kept: start again, with a smaller --processes")

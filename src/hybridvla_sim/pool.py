@@ -1,0 +1,66 @@
+"""Work spread over processes: a worker that dies is named, and however it ends no process is left behind."""
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Callable, Iterator, Sequence, Tuple, TypeVar
+
+from hybridvla_core.errors import HybridVLAError
+
+JobT = TypeVar("JobT")
+ResultT = TypeVar("ResultT")
+
+
+def in_processes(function: Callable[[JobT], ResultT], jobs: Sequence[JobT], processes: int, start: Callable[..., object],
+                 arguments: Tuple[object, ...], advice: str) -> Iterator[ResultT]:
+    """Yields the results of jobs in their order.
+
+    Args:
+        function: Does one job; a function of a module, since workers get it by name.
+        jobs: What is to be done.
+        processes: That work side by side.
+        start: Begins a worker.
+        arguments: Of `start`.
+        advice: What to do when a worker died, for the message.
+
+    Raises:
+        HybridVLAError: A worker process ended without a result.
+    """
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):     # small matrices: threads only wait for each other
+        os.environ.setdefault(name, "1")
+    others = set(multiprocessing.active_children())
+    executor = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), start, arguments)
+    done = 0
+    try:
+        with workers_ignore_interrupts():
+            futures = [executor.submit(function, job) for job in jobs]
+        for future in futures:
+            result = future.result()
+            done += 1
+            yield result
+    except BrokenProcessPool as error:
+        raise HybridVLAError(f"a worker process ended without a result after {done} of {len(jobs)} episodes (killed, or out of "
+                             f"memory?); {advice}") from error
+    finally:
+        if done < len(jobs):
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+        executor.shutdown()
+
+
+@contextlib.contextmanager
+def workers_ignore_interrupts() -> Iterator[None]:
+    """Processes that start meanwhile inherit that Ctrl-C is ignored: this process hears it, and ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
