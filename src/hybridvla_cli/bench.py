@@ -85,14 +85,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _subject(args: argparse.Namespace) -> Subject:
-    import torch
-
     from hybridvla_core.benchmark.subject import of_policy, with_random_weights
-    from hybridvla_core.errors import ConfigurationError
-    from hybridvla_core.policy.inference.device_memory import explained
+    from hybridvla_core.policy.inference.device_memory import check_device, explained
 
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigurationError("there is no GPU that torch can use here; use --device cpu, or `hybridvla doctor`")
+    check_device(args.device)
     if args.preset:
         from hybridvla_core.model.presets import preset
 

@@ -37,7 +37,10 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
                        "has none")
     model.add_argument("--statistics-key", help="data set that normalises; needed where there are several")
     model.add_argument("--image-strategy", choices=("resize-naive", "letterbox", "resize-crop"),
-                       help="default: resize-naive with DINOv2 and SigLIP, letterbox with CLIP, as released")
+                       help="default: what RUN says; else resize-naive with DINOv2 and SigLIP, letterbox with CLIP, as "
+                       "released. Another one than RUN says is refused")
+    model.add_argument("--entry", help="name of the dictionary in the .pt that holds the weights, e.g. averaged ones; default: "
+                       "model, as released, or what other savers call it")
     meaning = parser.add_argument_group("the action convention (each needed, here or in the file)")
     meaning.add_argument("--convention", type=Path, help="YAML or JSON: config/conventions/released_7dof.yaml, "
                          "released_14dof.yaml, or a file of your own with the same keys, or a policy configuration that was "
@@ -85,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         image_strategy=args.image_strategy, statistics_key=args.statistics_key, dims=args.dims, tokenizer=args.tokenizer,
         dtype=getattr(torch, args.dtype) if args.dtype else None, shard_bytes=int(args.shard_gib * GIB),
         seed=args.head_seed, constant_channel=args.constant_channel)
-    source = open_source(Path(args.run))
+    source = open_source(Path(args.run), args.entry)
     bars: List[Any] = []
 
     def progress(count: int, total: int) -> None:
@@ -99,12 +102,13 @@ def run(args: argparse.Namespace) -> int:
         for bar in bars:
             bar.close()
     print(f"{args.out}: {source.kind} checkpoint, manifest {digest}")
-    for remark in remarks(source, choices):
-        print(f"note: {remark}")
+    notes = remarks(source, choices)
+    for note in notes:
+        print(f"note: {note}")
     if source.untrained:
         print(f"{', '.join(source.untrained)} hold random weights: this folder is a start for training and predicts nothing")
     write_json(args.json, {"folder": str(args.out), "kind": source.kind, "manifest_sha256": digest,
-                           "untrained": list(source.untrained)})
+                           "untrained": list(source.untrained), "notes": notes})
     return 0
 
 

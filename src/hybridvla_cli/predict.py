@@ -2,18 +2,22 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 import numpy as np
 
 from hybridvla_cli import Subparsers
 from hybridvla_core.contracts import Mode
-from hybridvla_core.errors import ObservationError
+from hybridvla_core.errors import ObservationError, few
 from hybridvla_core.files import write_json
+from hybridvla_core.transforms.conventions import DOF_PER_ARM
 
 if TYPE_CHECKING:
     from hybridvla_core.contracts import Prediction
     from hybridvla_core.policy.predictor import Policy
+
+CHANNELS = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
@@ -37,7 +41,9 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    state, images = _state(args.state), [_image(path) for path in args.image]
+    from hybridvla_core.transforms.pictures import read_file
+
+    state, images = _state(args.state), [read_file(path, f"--image {path}") for path in args.image]
 
     from hybridvla_core.contracts import Observation
     from hybridvla_core.policy.predictor import Policy
@@ -48,18 +54,34 @@ def run(args: argparse.Namespace) -> int:
                                f"{', '.join(policy.cameras)}, in this order")
     observation = Observation(dict(zip(policy.cameras, images)), args.instruction, state, args.stamp_ns)
     prediction = policy.predict(observation, seed=args.seed)
-    result = _result(policy, prediction, args)
-    names = ["dx", "dy", "dz", "roll", "pitch", "yaw", "gripper"] * len(policy.convention.arms)
+    notes = _notes(policy, args.instruction, state)
+    result = {**_result(policy, prediction, args), "notes": notes}
+    names = ["dx", "dy", "dz", *CHANNELS[3:]] * len(policy.convention.arms)
     for row in result["action"]:
         print("  ".join(f"{name} {value:+.4f}" for name, value in zip(names, row)))
     if prediction.token_confidence is not None:
         print(f"mean confidence {prediction.mean_confidence:.3f}; {'fused' if prediction.fused else 'not fused'}")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     if args.compare_float32:
         del policy  # never two models at once
         exact = Policy.from_checkpoint(args.checkpoint, mode=args.mode, device=args.device).predict(observation, seed=args.seed)
         result["against_float32"] = _compare(exact, prediction)
     write_json(args.json, result)
     return 0
+
+
+def _notes(policy: Policy, instruction: str, state: np.ndarray) -> List[str]:
+    """What the model did not see of the input, a sentence each."""
+    notes = []
+    words, channels = policy.unknown_words(instruction), policy.clipped(state)
+    if words:
+        notes.append(f"the model does not know {few(words)}; say it in other words")
+    if channels:
+        told = [f"{CHANNELS[channel % DOF_PER_ARM]} of {policy.convention.arms[channel // DOF_PER_ARM]} ({state[channel]:g})"
+                for channel in channels]
+        notes.append(f"outside the training data, and seen at its edge: {few(told, 14)}; check units, frame and gripper sense")
+    return notes
 
 
 def _compare(exact: Prediction, prediction: Prediction) -> Dict[str, Optional[Dict[str, float]]]:
@@ -77,16 +99,6 @@ def _state(text: str) -> np.ndarray:
         return np.array([float(part) for part in text.replace(" ", "").split(",")])
     except ValueError as error:
         raise ObservationError(f"--state {text!r}: {error}; give numbers separated by commas") from error
-
-
-def _image(path: str) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise ObservationError(f"--image {path}: cannot be read as an image ({error}); check the file") from error
 
 
 def _result(policy: Policy, prediction: Prediction, args: argparse.Namespace) -> Dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any, Mapping, Tuple, Type, TypeVar, Union
 import dacite
 import yaml
 
-from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.errors import ConfigurationError, few
+from hybridvla_core.files import refuse_pointer
 
 T = TypeVar("T")
 Vector = Tuple[float, ...]
@@ -56,7 +57,7 @@ def from_mapping(cls: Type[T], data: Mapping[str, Any], where: str) -> T:
     try:
         return dacite.from_dict(cls, dict(data), config)
     except dacite.UnexpectedDataError as error:
-        keys = ", ".join(sorted(str(key) for key in error.keys))
+        keys = few(error.keys, 8)
         raise ConfigurationError(f"{where}: unknown key {keys}; remove it or correct its spelling") from error
     except dacite.MissingValueError as error:
         raise ConfigurationError(f"{where}: missing key {error.field_path}; add it") from error
@@ -74,6 +75,7 @@ def load_file(cls: Type[T], path: Union[str, Path]) -> T:
 def read_mapping(path: Union[str, Path]) -> Mapping[str, Any]:
     """Parse a YAML (`.yaml`, `.yml`) or JSON file whose top level is a mapping."""
     path = Path(path)
+    refuse_pointer(path)
     try:
         text = path.read_text(encoding="utf-8")
         data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)

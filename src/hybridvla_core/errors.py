@@ -2,6 +2,9 @@
 
 A message names what is wrong, where, and what to do next. Command-line verbs and nodes print it without a traceback.
 """
+from __future__ import annotations
+
+from typing import Iterable
 
 
 class HybridVLAError(Exception):
@@ -30,3 +33,10 @@ class DataError(HybridVLAError):
 
 class WireError(HybridVLAError):
     """What came over a connection is not what it should be."""
+
+
+def few(names: Iterable[object], most: int = 4) -> str:
+    """Returns the names in order for a message, never more than a line of them; `none` where there are none."""
+    listed = sorted(str(name) for name in names)
+    short = [name if len(name) <= 120 else name[:117] + "..." for name in listed[:most]]
+    return (", ".join(short) or "none") + (f" and {len(listed) - most} more" if len(listed) > most else "")

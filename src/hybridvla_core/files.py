@@ -1,4 +1,4 @@
-"""How verbs write results for machines."""
+"""How verbs write results for machines, and what a file on disk is."""
 from __future__ import annotations
 
 import hashlib
@@ -6,6 +6,11 @@ import json
 import os
 from pathlib import Path
 from typing import Any, Mapping, Optional, Union
+
+from hybridvla_core.errors import HybridVLAError
+
+#: First bytes of what Git leaves in a clone made without Git LFS.
+_POINTER = b"version https://git-lfs"
 
 
 def write_json(path: Optional[Union[str, Path]], result: Mapping[str, Any]) -> None:
@@ -33,3 +38,19 @@ def sha256(path: Path) -> str:
         for block in iter(lambda: stream.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def refuse_pointer(path: Union[str, Path]) -> None:
+    """Does nothing for a file that is what its name says, or is not there.
+
+    Raises:
+        HybridVLAError: for the pointer that Git LFS leaves in a large file's place.
+    """
+    try:
+        with open(path, "rb") as stream:
+            pointer = stream.read(len(_POINTER)) == _POINTER
+    except OSError:
+        return
+    if pointer:
+        raise HybridVLAError(f"{path}: a Git LFS pointer and not the file itself; run `git lfs pull` in its repository, or "
+                             "download the file again")

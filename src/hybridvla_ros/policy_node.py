@@ -90,7 +90,7 @@ class PolicyNode:
         answer = self.proposer.set_instruction(request.instruction, request.hold)
         if answer.success:
             self._instructions.publish(String(self.proposer.instruction))
-            rospy.loginfo("instruction: %s", self.proposer.instruction)
+            rospy.loginfo("instruction: %s (%s)", self.proposer.instruction, answer.message)
         return SetInstructionResponse(answer.success, answer.message, answer.previous, answer.instruction_sequence,
                                       rospy.Time.now())
 
@@ -187,7 +187,7 @@ class PolicyNode:
     def _convert(self, message: ImageMessage, view: str) -> Pixels:
         """What the model needs of a message; resized already where that is to be done early."""
         if self._preparer is not None and self.config.reduced_jpeg and "jpeg" in getattr(message, "format", ""):
-            return self._preparer.prepare_jpeg(message.data, view)
+            return self._preparer.prepare_jpeg(message.data, view, message.format)
         image = to_rgb(message, view)
         return self._preparer.prepare(image, view) if self._preparer is not None and self.config.prepare_on_arrival else image
 

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small_policy import write
 
@@ -42,3 +43,30 @@ def test_float32_against_itself_is_nothing_and_a_path_that_did_not_run_is_left_o
     result = predict("--mode", "diffusion", "--compare-float32")["against_float32"]
     assert result["diffusion"] == {"position_mm": 0.0, "rotation_deg": 0.0, "gripper": 0.0}
     assert result["autoregressive"] is None and "autoregressive" not in capsys.readouterr().out
+
+
+def test_what_the_model_did_not_see_is_said(predict, capsys):
+    result = predict("--mode", "diffusion", "--instruction", "Put the zorble on the pad", "--state", "0,1.5,0,0,-3,0,1")
+    said = capsys.readouterr().err
+    assert "note: the model does not know zorble" in said
+    assert "note: outside the training data" in said and "pitch of arm (-3), y of arm (1.5)" in said
+    assert len(result["notes"]) == 2
+    assert predict("--mode", "diffusion", "--instruction", "put the red block on the green pad")["notes"] == []
+
+
+def test_another_device_another_picture_or_a_mark_is_one_sentence(tmp_path, capsys):
+    folder, picture = write(tmp_path / "checkpoint"), tmp_path / "front.png"
+    Image.new("RGB", (64, 48)).save(str(picture))
+    usual = {"--checkpoint": str(folder), "--image": str(picture), "--instruction": "go", "--state": "0,0,0,0,0,0,0"}
+    missing = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    for option, value, words in (
+            ("--device", f"cuda:{missing}", "--device cpu"), ("--device", "gpu", "'gpu'"), ("--device", "cuda:x", "'cuda:x'"),
+            ("--device", "meta", "'meta'"), ("--device", "", "''"), ("--image", str(tmp_path / "none.png"), "none.png"),
+            ("--image", str(folder / "config.json"), "config.json"), ("--state", "a,b", "--state"),
+            ("--state", "1", "robot state"), ("--state", "nan,0,0,0,0,0,0", "not finite"),
+            ("--instruction", "go \udce9", "UTF-8"), ("--instruction", " ", "empty"),
+            ("--checkpoint", str(tmp_path / "x"), "x: no such")):
+        arguments = [part for key, text in {**usual, option: value}.items() for part in (f"{key}={text}",)]
+        assert main(["predict", *arguments]) == 1, (option, value)
+        said = capsys.readouterr().err.strip()
+        assert said.startswith("hybridvla: ") and "\n" not in said and words in said, (option, value, said)

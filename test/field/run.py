@@ -25,8 +25,16 @@ from hybridvla_core.paths import ROOT
 DEFAULT = ROOT.parent / "shared" / "field-cases"
 PASSED, FAILED, SKIPPED = "as expected", "NOT AS EXPECTED", "skipped"
 TEXTS = (".py", ".sh", ".yaml")
-#: A folder of tests that its helpers have left, and a name that is another one today.
-ENDED = {"/test/core\"": "/test/support\"", "ReplaySettings": "ReplayConfig"}
+#: What the scripts call that is elsewhere, has another name now, or is called with more: helpers of tests, the reader of picture
+#: files, the format of a message beside its bytes.
+ENDED = {
+    "/test/core\"": "/test/support\"",
+    "ReplaySettings": "ReplayConfig",
+    "policy.prepare_jpeg(data, \"front\")": "policy.prepare_jpeg(data, \"front\", form)",
+    "from hybridvla_core.cli.predict import _image; a=_image('$D/$f'); print(":
+        "import sys\nfrom hybridvla_core.errors import ObservationError\n"
+        "from hybridvla_core.transforms.pictures import read_file\n"
+        "try: a = read_file('$D/$f', '$f')\nexcept ObservationError as error: sys.exit(str(error))\nprint("}
 
 
 def adapted(source: Path, folder: Path) -> Path:

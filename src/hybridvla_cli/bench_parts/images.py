@@ -26,12 +26,12 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     import cv2
-    import numpy as np
     import torch
 
     from hybridvla_core.benchmark.modes import summary
     from hybridvla_core.model.presets import preset
-    from hybridvla_core.transforms.images import decode_reduced, to_pixels
+    from hybridvla_core.transforms.images import to_pixels
+    from hybridvla_core.transforms.pictures import decode, decode_reduced
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         return to_pixels(images, names, config.towers, "resize-naive")
 
     def jpeg_exact() -> Dict[str, torch.Tensor]:
-        decoded = [np.ascontiguousarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[:, :, ::-1]) for jpeg in jpegs]
+        decoded = [decode(jpeg, "view") for jpeg in jpegs]
         return to_pixels(decoded, names, config.towers, "resize-naive")
 
     def jpeg_reduced() -> Dict[str, torch.Tensor]:

@@ -13,6 +13,7 @@ from hybridvla_core.contracts import Mode, Observation, Prediction
 from hybridvla_core.policy.inference.drafts import ConfidenceGate
 from hybridvla_core.policy.predictor import Policy
 from hybridvla_core.report.statistics import quantiles
+from hybridvla_core.transforms.pictures import decode
 
 if TYPE_CHECKING:
     from hybridvla_core.policy.interface import PolicyInterface
@@ -126,8 +127,7 @@ def reduced_jpeg_effect(policy: Policy, observations: Sequence[Observation]) -> 
     for observation in observations:
         jpegs = {view: cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
                  for view, image in observation.images.items()}
-        full = {view: np.ascontiguousarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1])
-                for view, data in jpegs.items()}
+        full = {view: decode(data, f"view {view}") for view, data in jpegs.items()}
         reduced = {view: policy.prepare_jpeg(data, view) for view, data in jpegs.items()}
         versions: Sequence[Mapping[str, Any]] = (full, reduced)     # arrays, and what stands in for them
         first, second = (policy.predict(replace(observation, images=images)).action[0, :3] for images in versions)

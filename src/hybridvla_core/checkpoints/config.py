@@ -17,6 +17,7 @@ FORMAT = 1
 RULES = ("mean", "released")
 ROTATION_MEANS = ("so3", "euler")
 GRIPPER_RULES = ("diffusion", "mean_above_half")
+PATHS = ("diffusion", "autoregressive")
 CONDITIONS = ("denoised", "noise", "released")
 
 
@@ -71,6 +72,7 @@ class CheckpointConfig:
         constant_channel: What the model sees of a state channel that never moved in the data: `zero`, as in training, or what the
             `released` loop computes.
         ddim_spacing: Which timesteps the denoising steps visit, `released` or `even`.
+        trained: Which of the two paths learned anything; no mode that needs the other one predicts.
     """
 
     format: int
@@ -85,6 +87,7 @@ class CheckpointConfig:
     untrained: Tuple[str, ...] = ()
     constant_channel: str = "zero"
     ddim_spacing: str = "released"
+    trained: Tuple[str, ...] = PATHS
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -102,4 +105,6 @@ class CheckpointConfig:
                                      f"{', '.join(CONDITIONS)}")
         if self.constant_channel not in CONSTANT_CHANNELS:
             raise ConfigurationError(f"constant_channel {self.constant_channel!r}; use one of {', '.join(CONSTANT_CHANNELS)}")
+        if not self.trained or not set(self.trained) <= set(PATHS) or "diffusion" not in self.trained:
+            raise ConfigurationError(f"trained is {list(self.trained)}; use diffusion, or both of {', '.join(PATHS)}")
         DiffusionSchedule(spacing=self.ddim_spacing).ddim_timesteps(self.ddim_steps)

@@ -13,6 +13,7 @@ import torch
 from hybridvla_core import __version__
 from hybridvla_core.checkpoints.config import FORMAT, CheckpointConfig, EnsembleConfig
 from hybridvla_core.checkpoints.dims import config_from_dims, config_from_name
+from hybridvla_core.checkpoints.foreign.declared import check_declared
 from hybridvla_core.checkpoints.format import CONFIG, STATISTICS, TOKENIZER, write_parts
 from hybridvla_core.checkpoints.manifest import write_json, write_manifest_of
 from hybridvla_core.checkpoints.released import HEADS, check_names, used_tensors
@@ -21,7 +22,7 @@ from hybridvla_core.checkpoints.stream import plan_shards, stored_bytes, write_s
 from hybridvla_core.checkpoints.tokenizer import check_tokenizer
 from hybridvla_core.checkpoints.weights import INDEX, shard_name
 from hybridvla_core.configuration import read_mapping
-from hybridvla_core.errors import CheckpointError, ConfigurationError
+from hybridvla_core.errors import CheckpointError, ConfigurationError, few
 from hybridvla_core.files import sha256
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.hybridvla import HybridVLA
@@ -84,11 +85,12 @@ def convert(source: Source, out: Path, choices: Choices, progress: Callable[[int
     tensors = complete(source, model, choices)
     statistics, key = _statistics(source, choices, model)
     tokenizer = _tokenizer(source, choices, model)
-    strategy = choices.image_strategy or ("letterbox" if model.towers[0].kind == "clip" else "resize-naive")
+    strategy = check_declared(source.declared, model, choices.image_strategy, str(source.folder / CONFIG))
     config = CheckpointConfig(
         format=FORMAT, model=model, convention=choices.convention, cameras=choices.cameras, image_strategy=strategy,
         ensemble=choices.ensemble, ddim_steps=choices.ddim_steps, autoregressive_condition=choices.condition,
-        statistics_key=key, untrained=source.untrained, constant_channel=choices.constant_channel)
+        statistics_key=key, untrained=source.untrained, constant_channel=choices.constant_channel,
+        trained=source.declared.paths)
     shards = plan_shards(tensors, choices.dtype, choices.shard_bytes)
     total = sum(stored_bytes(tensor, choices.dtype) for tensor in tensors.values())
     partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
@@ -134,7 +136,17 @@ def complete(source: Source, model: ModelConfig, choices: Choices) -> Dict[str, 
 
 
 def remarks(source: Source, choices: Choices) -> List[str]:
-    """Returns what a person should know of the source's statistics, a sentence each."""
+    """Returns what a person should know of the source, a sentence each."""
+    found = [f"not used: {text}" for text in source.beside]
+    if source.declared.unused:
+        found.append(f"not used of {source.folder / CONFIG}: {few(source.declared.unused, 8)}")
+    if "autoregressive" not in source.declared.paths:
+        found.append(f"{source.folder / CONFIG} says that the tokens were not trained (action_tokenizer_exist, ar_diff_loss): "
+                     "only mode diffusion predicts")
+    return found + _remarks_on_statistics(source, choices)
+
+
+def _remarks_on_statistics(source: Source, choices: Choices) -> List[str]:
     if source.untrained or source.statistics is None:
         return []
     key = choices.statistics_key or next(iter(source.statistics))
@@ -200,4 +212,5 @@ def _provenance(source: Source, choices: Choices) -> Dict[str, Any]:
             "sources": {path.name: sha256(path) for path in source.files},
             "final_norm": choices.final_norm, "camera_order": list(choices.cameras),
             "state_source": choices.convention.state_source,
-            "head_seed": choices.seed if source.untrained else None}
+            "head_seed": choices.seed if source.untrained else None,
+            "not_used": [*source.beside, *source.declared.unused]}

@@ -8,8 +8,8 @@ from typing import Any, Dict, Iterable, Mapping, Optional, Tuple
 
 from hybridvla_core.checkpoints.config import FORMAT
 from hybridvla_core.configuration import read_mapping
-from hybridvla_core.errors import CheckpointError
-from hybridvla_core.files import sha256
+from hybridvla_core.errors import CheckpointError, few
+from hybridvla_core.files import refuse_pointer, sha256
 
 MANIFEST = "MANIFEST.json"
 Entry = Tuple[str, int]
@@ -37,7 +37,7 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
     manifest = dict(read_mapping(path))
     digest = manifest.pop("digest", None)
     if set(manifest) != {"format", "files", "provenance"} or not isinstance(manifest["files"], Mapping):
-        raise CheckpointError(f"{path}: needs exactly format, files and provenance, found {', '.join(sorted(manifest))}; "
+        raise CheckpointError(f"{path}: needs exactly format, files and provenance, found {few(manifest)}; "
                               "copy the folder again")
     if manifest["format"] != FORMAT:
         raise CheckpointError(f"{path}: format {manifest['format']!r}; this version reads {FORMAT}")
@@ -52,7 +52,7 @@ def check_files(folder: Path, manifest: Mapping[str, Any], required: Iterable[st
     files = manifest["files"]
     unlisted = [name for name in required if name not in files]
     if unlisted:
-        raise CheckpointError(f"{folder / MANIFEST}: does not list {', '.join(unlisted)}; copy the folder again")
+        raise CheckpointError(f"{folder / MANIFEST}: does not list {few(unlisted)}; copy the folder again")
     for name, entry in files.items():
         if Path(name).name != name or name in ("", "..", MANIFEST):
             raise CheckpointError(f"{folder / MANIFEST}: lists {name!r}, which is no file of this folder; copy it again")
@@ -60,10 +60,11 @@ def check_files(folder: Path, manifest: Mapping[str, Any], required: Iterable[st
             raise CheckpointError(f"{folder / MANIFEST}: the entry of {name} needs sha256 and bytes; copy the folder again")
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
-        raise CheckpointError(f"{folder}: {', '.join(missing)} missing; copy the whole checkpoint folder again")
+        raise CheckpointError(f"{folder}: {few(missing)} missing; copy the whole checkpoint folder again")
     for name, entry in files.items():
         size = (folder / name).stat().st_size
         if size != entry["bytes"]:
+            refuse_pointer(folder / name)
             raise CheckpointError(f"{folder / name}: {size} bytes, the manifest says {entry['bytes']}; the file is "
                                   "truncated or altered, copy it again")
         if sha256(folder / name) != entry["sha256"]:

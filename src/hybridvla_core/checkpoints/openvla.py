@@ -7,6 +7,7 @@ from typing import Any, Dict, Mapping
 
 import torch
 
+from hybridvla_core.checkpoints.foreign.savers import bare_name, refuse_unfinished
 from hybridvla_core.checkpoints.weights import Weights, weight_files
 from hybridvla_core.errors import CheckpointError
 
@@ -38,12 +39,13 @@ def read_openvla(run: Path) -> Dict[str, torch.Tensor]:
     """All tensors of the folder under our names, mapped from its files."""
     tensors = {}
     weights = Weights(run, weight_files(run))
+    refuse_unfinished(list(weights.shapes()), str(run))
     for name in weights.shapes():
         tensor = weights.tensor(name)
         if not tensor.is_floating_point():
             raise CheckpointError(f"{weights.file_of(name)}: {name} is stored as {tensor.dtype}; weights must be "
                                   "floating-point numbers")
-        tensors[rename(name)] = tensor
+        tensors[rename(bare_name(name))] = tensor
     return tensors
 
 

@@ -31,6 +31,9 @@ def check_archive(path: Path) -> None:
                 raise CheckpointError(f"{path}: holds {len(pickles)} pickles instead of one data.pkl; this is not a "
                                       "checkpoint that torch.save wrote")
             foreign = sorted(imports(archive.read(pickles[0])) - ALLOWED)
+            if foreign and all(name.startswith("torch.distributed") for name in foreign):
+                raise CheckpointError(f"{path}: holds one process' part of a model that FSDP sharded ({foreign[0]}); save the "
+                                      "full state dict (FullStateDictConfig) and convert that")
             if foreign:
                 raise CheckpointError(f"{path}: its pickle would run {', '.join(foreign[:4])}; a checkpoint holds only "
                                       "tensors. Do not load this file, and ask its source for the plain weights")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Mapping, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Tuple
 
 import torch
 
+from hybridvla_core.checkpoints.foreign.savers import Saved, module_problem, read_modules
 from hybridvla_core.checkpoints.pickle_scan import check_archive
 from hybridvla_core.checkpoints.weights import misfit
 from hybridvla_core.configuration import read_mapping
-from hybridvla_core.errors import CheckpointError
+from hybridvla_core.errors import CheckpointError, few
+from hybridvla_core.files import refuse_pointer
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.vision import MODULE_NAMES
 
@@ -31,39 +33,38 @@ def find_weights(run: Path) -> Path:
         return run
     found = sorted((run / "checkpoints").glob("*.pt"))
     if len(found) != 1:
-        raise CheckpointError(f"{run / 'checkpoints'}: expected one .pt file, found {len(found)}; leave only the one to "
-                              "read, or name it instead of the folder")
+        names = f" ({few(path.name for path in found)})" if found else ""
+        raise CheckpointError(f"{run / 'checkpoints'}: expected one .pt file, found {len(found)}{names}; leave only the one "
+                              "to read, or name it instead of the folder")
     return found[0]
 
 
 def read_released(path: Path) -> Dict[str, torch.Tensor]:
-    """All tensors of a `.pt` under our names, mapped from the file; nothing in it is executed.
+    """The tensors of `read_saved`."""
+    return read_saved(path)[0]
 
-    A HybridVLA run has all seven modules, a Prismatic base the first three of them.
+
+def read_saved(path: Path, entry: Optional[str] = None) -> Tuple[Dict[str, torch.Tensor], Saved]:
+    """All tensors of a `.pt` under our names, mapped from the file, and what the file held; nothing in it is executed.
+
+    A HybridVLA run has all seven modules, a Prismatic base the first three of them. entry: name of the dictionary with
+    the weights; None looks for the usual ones.
 
     Raises CheckpointError for a file that is not whole, holds anything but tensors, or other modules.
     """
+    refuse_pointer(path)
     check_archive(path)
     try:
         content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises many types here; all mean that the file is not usable
         raise CheckpointError(f"{path}: not a readable checkpoint of tensors ({type(error).__name__}); "
                               "copy it again, and do not trust a file that needs unpickling") from error
-    modules = content.get("model") if isinstance(content, Mapping) else None
-    if not isinstance(modules, Mapping):
-        raise CheckpointError(f"{path}: no 'model' entry; this is neither a HybridVLA nor a Prismatic checkpoint")
-    expected = PREFIXES if set(modules) & set(HEAD_PREFIXES) else BASE_PREFIXES
-    unknown, missing = sorted(map(str, set(modules) - set(PREFIXES))), sorted(set(expected) - set(modules))
-    if unknown or missing:
-        raise CheckpointError(f"{path}: modules missing: {', '.join(missing) or 'none'}; unknown: "
-                              f"{', '.join(unknown) or 'none'}; it must hold {', '.join(expected)}")
-    tensors = {}
-    for module, named in modules.items():
-        for name, tensor in named.items() if isinstance(named, Mapping) else [("", None)]:
-            if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
-                raise CheckpointError(f"{path}: {module} {name} is no tensor of floating-point numbers")
-            tensors[PREFIXES[module] + name] = tensor
-    return tensors
+    saved = read_modules(content, PREFIXES, str(path), entry)
+    expected = PREFIXES if set(saved.modules) & set(HEAD_PREFIXES) else BASE_PREFIXES
+    problem = module_problem(saved.modules, expected, PREFIXES)
+    if problem:
+        raise CheckpointError(f"{path}: {problem}")
+    return {PREFIXES[module] + name: tensor for module, named in saved.modules.items() for name, tensor in named.items()}, saved
 
 
 def used_tensors(tensors: Mapping[str, torch.Tensor], config: ModelConfig) -> Dict[str, torch.Tensor]:

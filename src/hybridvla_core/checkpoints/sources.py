@@ -3,21 +3,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import torch
 
+from hybridvla_core.checkpoints.foreign.declared import Declared, read_declared
+from hybridvla_core.checkpoints.foreign.layouts import released_layout
+from hybridvla_core.checkpoints.foreign.savers import HEADS_OF_OTHERS
 from hybridvla_core.checkpoints.format import CONFIG, STATISTICS
 from hybridvla_core.checkpoints.openvla import is_openvla, read_openvla, registry_name
-from hybridvla_core.checkpoints.released import HEADS, find_weights, read_released
+from hybridvla_core.checkpoints.released import HEADS, find_weights, read_saved
 from hybridvla_core.checkpoints.weights import weight_files
 from hybridvla_core.configuration import read_mapping
-from hybridvla_core.errors import CheckpointError
+from hybridvla_core.errors import CheckpointError, few
 
 
 @dataclass(frozen=True)
 class Source:
-    """A source, its tensors still on disk. kind: `released`, `prismatic` or `openvla`; untrained: modules it lacks."""
+    """A source, its tensors still on disk. kind: `released`, `prismatic` or `openvla`; untrained: modules it lacks.
+    declared: what its configuration says; beside: what stands next to the weights and is not used."""
 
     folder: Path
     kind: str
@@ -28,6 +32,8 @@ class Source:
     chunk: int
     need_to_sub: int
     statistics: Optional[Mapping[str, Any]]
+    declared: Declared = Declared()
+    beside: Tuple[str, ...] = ()
 
     @property
     def untrained(self) -> tuple:
@@ -38,40 +44,65 @@ class Source:
         return str(self.files[0] if len(self.files) == 1 else self.folder)
 
 
-def open_source(run: Path) -> Source:
+def open_source(run: Path, entry: Optional[str] = None) -> Source:
     """Recognise and open RUN: a run folder, the `.pt` inside one, or an OpenVLA folder.
 
-    Raises CheckpointError for anything else.
+    Args:
+        run: folder or file.
+        entry: name of the dictionary in a `.pt` that holds the weights; None looks for the usual ones.
+
+    Raises:
+        CheckpointError: for anything else, and for what the configuration says and this model is not.
     """
     if not run.exists():
         raise CheckpointError(f"{run}: no such file or folder; check the path")
-    folder = run if run.is_dir() else run.parent.parent
-    if not (folder / CONFIG).is_file():
-        raise CheckpointError(f"{folder}: config.json missing; give a run folder with config.json and checkpoints/*.pt, or "
-                              "an OpenVLA folder")
-    config = read_mapping(folder / CONFIG)
+    folder = run if run.is_dir() else run.absolute().parent.parent
+    config = _config(folder)
+    declared = read_declared(config, str(folder / CONFIG))
     path = folder / STATISTICS
     statistics = read_mapping(path) if path.is_file() else config.get("norm_stats")
+    if isinstance(statistics, Mapping):
+        statistics = released_layout(statistics, str(path if path.is_file() else folder / CONFIG))
     if is_openvla(run, config):
         files = [folder / name for name in weight_files(folder)]
-        return Source(folder, "openvla", files, read_openvla(folder), registry_name(config), None, 1, 0, statistics)
+        return Source(folder, "openvla", files, read_openvla(folder), registry_name(config), None, 1, 0, statistics, declared,
+                      _others_heads(folder))
+    if run.is_dir() and any(run.glob("*.bin")) and not (run / "checkpoints").is_dir():
+        raise CheckpointError(f"{run}: {few(path.name for path in run.glob('*.bin'))}: pickled weights are not read from such a "
+                              "folder; save the model as safetensors (safe_serialization=True) and convert that")
     weights = find_weights(run)
-    tensors = read_released(weights)
+    tensors, saved = read_saved(weights, entry)
     kind = "released" if any(name.startswith("x_embedder.") for name in tensors) else "prismatic"
     vla, model = config.get("vla"), config.get("model")
     registry = vla.get("base_vlm") if isinstance(vla, Mapping) else None
     if registry is None and isinstance(model, Mapping):
         registry = model.get("model_id")
+    beside = tuple(f"{weights.name}: averaged weights in {name} (--entry {name} would take them)" for name in saved.averaged)
     action_dim = None if config.get("action_dim") is None else _whole(config, "action_dim", 0, folder)
     return Source(folder, kind, [weights], tensors, registry, action_dim,
                   1 + _whole(config, "future_action_window_size", 0, folder), _whole(config, "need_to_sub", 0, folder),
-                  statistics)
+                  statistics, declared, beside + _others_heads(folder))
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+    """The source's `config.json`."""
+    if (folder / "adapter_config.json").is_file():
+        raise CheckpointError(f"{folder}: holds LoRA adapters (adapter_config.json); merge it first (with peft: "
+                              "merge_and_unload), save the whole model and convert that")
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{folder}: config.json missing; give a run folder with config.json and checkpoints/*.pt, or "
+                              "an OpenVLA folder")
+    return read_mapping(folder / CONFIG)
+
+
+def _others_heads(folder: Path) -> Tuple[str, ...]:
+    """Files of OpenVLA-OFT's own heads, which lie beside the base."""
+    names = [path.name for path in sorted(folder.glob("*--*.pt")) if path.name.split("--")[0] in HEADS_OF_OTHERS]
+    return (f"{few(names)}: heads of OpenVLA-OFT, of another architecture",) if names else ()
 
 
 def _whole(config: Mapping[str, Any], key: str, absent: int, folder: Path) -> int:
     value = config.get(key, absent)
-    if value is None:
-        return absent
     if isinstance(value, bool) or not isinstance(value, int):
         raise CheckpointError(f"{folder / CONFIG}: {key} is {value!r}; it must be a whole number")
     return value

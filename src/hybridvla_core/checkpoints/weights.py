@@ -9,7 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from hybridvla_core.checkpoints.stream import PIECE, all_finite, pieces
-from hybridvla_core.errors import CheckpointError
+from hybridvla_core.errors import CheckpointError, few
+from hybridvla_core.files import refuse_pointer
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -34,7 +35,7 @@ def weight_files(folder: Path) -> List[str]:
     names = sorted(set(read_index(index).values()))
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise CheckpointError(f"{folder}: {', '.join(missing)} missing; copy the whole checkpoint folder again")
+        raise CheckpointError(f"{folder}: {few(missing)} missing; copy the whole checkpoint folder again")
     return names
 
 
@@ -57,6 +58,7 @@ class Weights:
         self._archives: List[safe_open] = []
         self._where: Dict[str, Tuple[safe_open, str]] = {}
         for name in files:
+            refuse_pointer(folder / name)
             try:
                 archive = safe_open(str(folder / name), framework="pt")
             except (SafetensorError, OSError, ValueError) as error:
@@ -96,7 +98,7 @@ def misfit(found: Mapping[str, Tuple[int, ...]], expected: Mapping[str, Tuple[in
     for title, names in (("missing", sorted(set(expected) - set(found))), ("surplus", sorted(set(found) - set(expected))),
                          ("wrong shape", wrong)):
         if names:
-            parts.append(f"{title}: {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}")
+            parts.append(f"{title}: {few(names)}")
     return "; ".join(parts)
 
 

@@ -1,12 +1,12 @@
-"""Do checkpoint, policy configuration and robot configuration mean the same things?"""
+"""Do checkpoint, policy configuration, robot configuration and instruction mean the same things?"""
 from __future__ import annotations
 
 import dataclasses
-from typing import List, Optional, Protocol, Sequence
+from typing import List, Optional, Protocol, Sequence, Tuple
 
-from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.errors import ConfigurationError, ObservationError, few
 from hybridvla_core.policy.config import PolicyConfig
-from hybridvla_core.policy.interface import PolicyInterface, PreparesImages
+from hybridvla_core.policy.interface import PolicyInterface, PreparesImages, ReadsInstructions
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.transforms.conventions import ActionConvention
 
@@ -56,6 +56,19 @@ def image_preparer(policy: PolicyInterface, config: PolicyConfig) -> Optional[Pr
 def misfits(policy: Trained, config: PolicyConfig, robot: RobotConfig) -> List[str]:
     """The differences, one sentence each without its full stop; empty when everything fits."""
     return _cameras(policy, config) + _convention(policy.convention, config) + _robot(config, robot)
+
+
+def judged_instruction(policy: PolicyInterface, text: str) -> Tuple[str, str]:
+    """Returns why an instruction cannot be used, and what is to be remarked on one that can; both empty for a plain one."""
+    if not text:
+        return "the instruction is empty; say what to do", ""
+    if not isinstance(policy, ReadsInstructions):
+        return "", ""
+    try:
+        words = policy.unknown_words(text)
+    except ObservationError as error:
+        return str(error), ""
+    return "", f"; the model does not know {few(words)}: say it in other words" if words else ""
 
 
 def _cameras(policy: Trained, config: PolicyConfig) -> List[str]:

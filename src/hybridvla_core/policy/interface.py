@@ -56,6 +56,18 @@ class ReadyImage(Protocol):
 
 
 @runtime_checkable
+class ReadsInstructions(Protocol):
+    """What a policy may offer besides: to say what it makes of an instruction before it predicts by it."""
+
+    def unknown_words(self, instruction: str) -> List[str]:
+        """Returns the words that mean nothing to it, in order.
+
+        Raises:
+            ObservationError: for an instruction that cannot be used at all.
+        """
+
+
+@runtime_checkable
 class PreparesImages(Protocol):
     """What a policy may offer besides: the part of the pre-processing that needs one image alone, done when it arrives."""
 
@@ -63,7 +75,13 @@ class PreparesImages(Protocol):
         """Returns an (h, w, 3) uint8 RGB image at the sizes of the vision towers."""
 
     def prepare_jpeg(self, data: bytes, view: str, encoding: Optional[str] = None) -> ReadyImage:
-        """Returns the same of compressed bytes, decoded at a fraction of their size where the codec can."""
+        """Returns the same of a compressed message's bytes, decoded at a fraction of their size where the codec can.
+
+        Args:
+            data: the message's bytes.
+            view: which one.
+            encoding: the message's format.
+        """
 
 
 @runtime_checkable

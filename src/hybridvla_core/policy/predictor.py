@@ -13,7 +13,7 @@ from hybridvla_core.errors import ConfigurationError, DeviceError, ObservationEr
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.sequence import prefix_length
 from hybridvla_core.policy.inference.assemble import Assembler
-from hybridvla_core.policy.inference.device_memory import explained, out_of_memory, ran_out
+from hybridvla_core.policy.inference.device_memory import check_device, explained, out_of_memory, ran_out
 from hybridvla_core.policy.inference.drafts import ConfidenceGate, FirstDraft
 from hybridvla_core.policy.inference.dual_path import DualPath, PredictionInputs
 from hybridvla_core.policy.inference.graphs import choose_stages
@@ -21,8 +21,9 @@ from hybridvla_core.policy.inference.noise import draw_more_noise, draw_noise
 from hybridvla_core.policy.inference.plain import PlainDecoding
 from hybridvla_core.policy.inference.stage_clock import StageClock
 from hybridvla_core.transforms.conventions import DOF_PER_ARM, ActionConvention
-from hybridvla_core.transforms.images import PreparedImage, decode_reduced, to_pixels
+from hybridvla_core.transforms.images import PreparedImage, to_pixels
 from hybridvla_core.transforms.normalise import Normaliser
+from hybridvla_core.transforms.pictures import decode_reduced
 from hybridvla_core.transforms.prompt import PromptEncoder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -72,6 +73,7 @@ class Policy:
                         graphs: str = "auto", ride_steps: Optional[int] = None) -> Policy:
         """Load a checkpoint folder; raises CheckpointError, ConfigurationError or DeviceError (too little
         memory) with one sentence."""
+        check_device(device)
         return cls.of(read_checkpoint(Path(folder)), mode, device, dtype, all_tokens, noise_samples, graphs, ride_steps)
 
     @classmethod
@@ -80,6 +82,7 @@ class Policy:
         """As `from_checkpoint`, of a folder that has been read; what it says of inference may have been altered since."""
         if dtype not in DTYPES:
             raise ConfigurationError(f"dtype {dtype!r}; use one of {', '.join(DTYPES)}")
+        check_device(device)
         with explained(checkpoint.config.model, dtype, device):
             with torch.device("meta"):
                 model = HybridVLA(checkpoint.config.model)
@@ -106,13 +109,23 @@ class Policy:
         `Observation` in the image's place."""
         return PreparedImage(image, view, self.config.model.towers, self.config.image_strategy)
 
-    def prepare_jpeg(self, data: bytes, view: str) -> PreparedImage:
-        """The same of a JPEG, decoded at a fraction of its size: faster, and not quite the same pixels."""
+    def prepare_jpeg(self, data: bytes, view: str, encoding: Optional[str] = None) -> PreparedImage:
+        """The same of a compressed message, a JPEG decoded at a fraction of its size: faster, and not quite the same pixels.
+        encoding: the message's format, which says whether red and blue are exchanged."""
         towers = self.config.model.towers
-        image, shape = decode_reduced(data, max(tower.image_size for tower in towers), view)
+        image, shape = decode_reduced(data, max(tower.image_size for tower in towers), f"camera {view}", encoding or "")
         prepared = PreparedImage(image, view, towers, self.config.image_strategy)
         prepared.shape = shape
         return prepared
+
+    def unknown_words(self, instruction: str) -> List[str]:
+        """The words of an instruction that the model has no id for; raises ObservationError for one that cannot be used."""
+        self._read(instruction)
+        return self.prompts.unknown_words(instruction)
+
+    def clipped(self, state: np.ndarray) -> List[int]:
+        """The channels of a state (A,) in physical units that lie outside the data, and that the model sees at its edge."""
+        return self.normaliser.state.clipped(state)
 
     def predict(self, observation: Observation, mode: Union[str, Mode, None] = None, seed: int = 0) -> Prediction:
         """One action chunk. The noise comes from (seed, observation.stamp_ns), so a prediction can be repeated.
@@ -128,7 +141,7 @@ class Policy:
 
     @torch.inference_mode()
     def _predict(self, observations: Sequence[Observation], mode: Union[str, Mode, None], seed: int) -> List[Prediction]:
-        chosen = self.mode if mode is None else _mode(mode)
+        chosen = self._trained(self.mode if mode is None else _mode(mode))
         clock = StageClock(self.device)
         inputs = self._inputs(observations, seed)
         clock.lap("preprocess")
@@ -140,6 +153,13 @@ class Policy:
         except (RuntimeError, MemoryError) as error:  # RuntimeError: torch's for a lost GPU and for memory, or a subclass
             raise self._explained(error) from error
         return [self._assembler.prediction(result, i, chosen, seed, times) for i in range(len(observations))]
+
+    def _trained(self, mode: Mode) -> Mode:
+        """The mode, if its paths learned anything; raises ConfigurationError."""
+        if mode != Mode.DIFFUSION and "autoregressive" not in self.config.trained:
+            raise ConfigurationError(f"{self.checkpoint.folder}: its tokens were never trained, as its source said, so mode "
+                                     f"{mode.name.lower()} cannot be used; use mode diffusion")
+        return mode
 
     def _explained(self, error: Exception) -> Exception:
         """Refused memory or a failure of the GPU as a sentence; anything else is a fault of ours and stays what it is."""
@@ -209,13 +229,17 @@ class Policy:
 
     def _text(self, instruction: str) -> List[int]:
         if instruction not in self._prefix_ids:
-            ids = self.prompts.prefix_ids(instruction)
-            if len(ids) > MOST_TEXT_IDS:
-                raise ObservationError(f"the instruction takes {len(ids)} tokens of at most {MOST_TEXT_IDS}; say it shorter")
+            ids = self._read(instruction)
             while len(self._prefix_ids) >= KEPT_TEXTS:
                 del self._prefix_ids[next(iter(self._prefix_ids))]
             self._prefix_ids[instruction] = ids
         return self._prefix_ids[instruction]
+
+    def _read(self, instruction: str) -> List[int]:
+        ids = self.prompts.prefix_ids(instruction)
+        if len(ids) > MOST_TEXT_IDS:
+            raise ObservationError(f"the instruction takes {len(ids)} tokens of at most {MOST_TEXT_IDS}; say it shorter")
+        return ids
 
 
 def _mode(name: Union[str, Mode]) -> Mode:

@@ -76,32 +76,6 @@ def _crop(picture: Image.Image, size: int) -> Image.Image:
     return picture.crop((left, top, left + size, top + size))
 
 
-def decode_reduced(data: Union[bytes, np.ndarray], least: int, name: str) -> Tuple[np.ndarray, Tuple[int, int, int]]:
-    """A JPEG as RGB (h, w, 3) uint8, decoded at 1/2, 1/4 or 1/8 of its size as long as no side falls below `least`, and
-    its full shape. Faster and not the same pixels as decoding in full: an option, never a default."""
-    import cv2
-
-    try:
-        height, width = _jpeg_size(bytes(data))
-        factor = next((f for f in (8, 4, 2) if min(height, width) >= least * f), 1)
-        flag = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
-                8: cv2.IMREAD_REDUCED_COLOR_8}[factor]
-        decoded = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flag)
-    except OSError:
-        decoded = None
-    if decoded is None:
-        raise ObservationError(f"camera {name}: a compressed image cannot be decoded; check its compression")
-    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), (height, width, 3)
-
-
-def _jpeg_size(data: bytes) -> Tuple[int, int]:
-    """(height, width) from the header alone."""
-    import io
-
-    with Image.open(io.BytesIO(data)) as picture:
-        return picture.size[1], picture.size[0]
-
-
 class PreparedImage:
     """A view resized for every tower as soon as it arrived; stands in for the image in an `Observation`."""
 

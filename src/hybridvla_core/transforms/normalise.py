@@ -7,11 +7,11 @@ constant whatever the model says, and its state is 0, as in training, or -1, as 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from hybridvla_core.errors import CheckpointError
+from hybridvla_core.errors import CheckpointError, few
 
 #: Smallest range, in the channel's own units, that is a range and no rounding; what `Scale.of` takes for one.
 LEAST_RANGE, LEAST_RANGE_OF_DATA = 1e-8, 1e-4
@@ -147,21 +147,15 @@ class Normaliser:
         """
         if key is None:
             if len(statistics) != 1:
-                raise CheckpointError(f"{where}: holds {_few(statistics) or 'no data set'}; say which one "
+                raise CheckpointError(f"{where}: holds {few(statistics, 8) if statistics else 'no data set'}; say which one "
                                       "normalises the actions")
             key = next(iter(statistics))
         if key not in statistics:
-            raise CheckpointError(f"{where}: no data set {key!r}; it holds {_few(statistics)}")
+            raise CheckpointError(f"{where}: no data set {key!r}; it holds {few(statistics, 8)}")
         entry = statistics[key]
         if not isinstance(entry, Mapping) or not {"action", "proprio"} <= set(entry):
-            found = f"it has {_few(entry)}" if isinstance(entry, Mapping) else f"it is {type(entry).__name__}"
+            found = f"it has {few(entry, 8)}" if isinstance(entry, Mapping) else f"it is {type(entry).__name__}"
             raise CheckpointError(f"{where}: data set {key!r} needs 'action' and 'proprio', and {found}; give the statistics "
                                   "in the released layout, {NAME: {action: {q01, q99, mask}, proprio: {...}}}")
         return cls(*(Scale.from_json(entry[name], dimensions, f"{where}: {key}: {name}", constant_channel)
                      for name in ("action", "proprio")))
-
-
-def _few(names: Iterable[object], most: int = 8) -> str:
-    """Returns the names in order, never more than a line of them."""
-    listed = sorted(str(name) for name in names)
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

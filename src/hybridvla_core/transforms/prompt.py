@@ -4,9 +4,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import List, Optional, Sequence, Tuple, Union
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
-from hybridvla_core.errors import CheckpointError, ObservationError
+from hybridvla_core.errors import CheckpointError, ObservationError, few
+from hybridvla_core.files import refuse_pointer
 from hybridvla_core.model.config import SequenceConfig
 
 
@@ -16,6 +17,8 @@ class PromptEncoder:
 
     def __init__(self, tokenizer: Optional[Tokenizer], config: SequenceConfig) -> None:
         self.tokenizer, self.config = tokenizer, config
+        added = tokenizer.get_added_tokens_decoder().values() if tokenizer is not None else ()
+        self._marks = sorted({token.content for token in added if token.special})
 
     @classmethod
     def from_file(cls, path: Union[str, Path], config: SequenceConfig) -> PromptEncoder:
@@ -23,18 +26,26 @@ class PromptEncoder:
 
     def prompt(self, instruction: str) -> str:
         """The released text around the instruction: blanks at its ends stay, `<image>` goes, the right end is stripped."""
-        text = instruction.lower() if self.config.lowercase else instruction
-        return self.config.prompt.format(instruction=text.replace("<image>", "")).rstrip()
+        return self.config.prompt.format(instruction=self._said(instruction)).rstrip()
 
     def text_ids(self, instruction: str) -> List[int]:
-        """Ids of the prompt without BOS; raises ObservationError for an instruction that says nothing."""
-        if not instruction.replace("<image>", "").strip():
+        """Ids of the prompt without BOS.
+
+        Raises:
+            ObservationError: for an instruction that says nothing, that the model knows no word of, or that holds one of the
+                tokenizer's special tokens, which would be read as a mark and not as text.
+        """
+        said = self._said(instruction)
+        if not said.strip():
             raise ObservationError("the instruction is empty; say what the robot should do")
-        tokenizer = self._known()
-        ids = tokenizer.encode(self.prompt(instruction), add_special_tokens=False).ids
-        unknown = tokenizer.token_to_id("<unk>")
+        marks = [mark for mark in self._marks if mark in said]
+        if marks:
+            raise ObservationError(f"the instruction holds {few(marks)}, which the model reads as a mark and not as text; leave "
+                                   "it out")
+        ids = self._ids(instruction)
+        unknown = self._known().token_to_id("<unk>")
         if unknown is not None and ids and all(i == unknown for i in ids):
-            raise ObservationError(f"the model knows no word of {instruction!r}")
+            raise ObservationError(f"the model knows no word of {instruction[:200]!r}")
         return ids[1:] if ids and ids[0] == self.config.bos else ids
 
     def words_of(self, instruction: str, spans: Sequence[Tuple[int, int]]) -> Optional[Tuple[int, int]]:
@@ -47,7 +58,7 @@ class PromptEncoder:
         start = prompt.find(text.rstrip())
         if start < 0 or not spans:
             return None
-        encoding = self._known().encode(prompt, add_special_tokens=False)
+        encoding = encoded(self._known(), prompt)
         skipped = 1 if encoding.ids and encoding.ids[0] == self.config.bos else 0
         inside = [index - skipped for index, (begin, end) in enumerate(encoding.offsets)
                   if end > begin and any(begin < start + last and end > start + first for first, last in spans)]
@@ -57,6 +68,25 @@ class PromptEncoder:
         if self.tokenizer is None:
             raise TypeError("an encoder without a tokenizer only builds prompts")
         return self.tokenizer
+
+    def unknown_words(self, instruction: str) -> List[str]:
+        """Returns the parts of the prompt that the tokenizer has no id for, each once, in order."""
+        unknown = self._known().token_to_id("<unk>")
+        text = self.prompt(instruction)
+        found = encoded(self._known(), text)
+        words = [text[start:end] for token, (start, end) in zip(found.ids, found.offsets) if token == unknown]
+        return list(dict.fromkeys(words))
+
+    def _said(self, instruction: str) -> str:
+        """The instruction as it stands in the prompt."""
+        try:
+            instruction.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ObservationError(f"the instruction {ascii(instruction)[:200]} is not valid text; give it in UTF-8") from error
+        return (instruction.lower() if self.config.lowercase else instruction).replace("<image>", "")
+
+    def _ids(self, instruction: str) -> List[int]:
+        return list(encoded(self._known(), self.prompt(instruction)).ids)
 
     def prefix_ids(self, instruction: str) -> List[int]:
         """Ids between the patches and the state: text, separator, BOD."""
@@ -68,12 +98,33 @@ class PromptEncoder:
         return [self.config.bos] + self.prefix_ids(instruction) + tail
 
 
-def load_tokenizer(path: Union[str, Path]) -> Tokenizer:
-    """Raises CheckpointError for a file that is none."""
+def encoded(tokenizer: Tokenizer, text: str) -> Encoding:
+    """Returns the text's ids with their places; raises ObservationError where the library cannot read it."""
     try:
-        return Tokenizer.from_file(str(path))
+        return tokenizer.encode(text, add_special_tokens=False)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library panics at some settings of a file
+        raise ObservationError(f"the tokenizer cannot read {text[:200]!r} ({error}); check its file") from error
+
+
+def load_tokenizer(path: Union[str, Path]) -> Tokenizer:
+    """Returns the tokenizer of a file without the settings that files carry from their last use: cut-off, filling up, and
+    merges that are left out at random would change ids.
+
+    Raises:
+        CheckpointError: for a file that is none.
+    """
+    refuse_pointer(path)
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a bare Exception for every fault, and the library's own panics
         raise CheckpointError(f"{path}: not a readable tokenizer ({error}); it must be the tokenizer.json of the "
                               "checkpoint's language model") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if getattr(tokenizer.model, "dropout", None) is not None:
+        tokenizer.model.dropout = None
+    return tokenizer

@@ -11,7 +11,8 @@ from hybridvla_cli.__main__ import main
 from hybridvla_core.benchmark.modes import Passes
 from hybridvla_core.benchmark.passes import summarise
 from hybridvla_core.errors import ObservationError
-from hybridvla_core.transforms.images import PreparedImage, decode_reduced, to_pixels
+from hybridvla_core.transforms.images import PreparedImage, to_pixels
+from hybridvla_core.transforms.pictures import decode_reduced
 
 OTHER = """
 import torch
@@ -87,7 +88,7 @@ def test_a_prepared_image_gives_the_same_pixels_and_a_reduced_jpeg_nearly():
     assert reduced.shape == (240, 320, 3) and shape == (480, 640, 3)
     assert decode_reduced(jpeg, 241, "front")[0].shape == (480, 640, 3), "never below the size that is needed"
     with pytest.raises(ObservationError, match="camera front"):
-        decode_reduced(b"no jpeg", 128, "front")
+        decode_reduced(b"no jpeg", 128, "camera front")
     near = to_pixels([reduced], ["front"], towers, "resize-naive")
     assert np.abs(near["siglip"] - plain["siglip"]).mean() < 0.05
 

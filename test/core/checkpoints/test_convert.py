@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from known_tokenizers import known_llama, known_phi
 from safetensors.torch import load_file
 from small_models import CONVENTION, changed, convert_arguments, dims_of, modules_of, released_run
 
@@ -253,15 +254,8 @@ print("PEAK", peak[0] - before, status)
     ("phi_7dof", "front,wrist,wrist_left", "arm")])
 def test_recorded_runs_convert_and_predict(tmp_path, variant, cameras, arms):
     """With a stand-in for the tokenizer, which does not come with the fixtures."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
     source = GOLDEN / variant
-    fused = not variant.startswith("phi")
-    words = {"<unk>": 0, "<s>": 1, "\u2581": 29871} if fused else {"<unk>": 0, "<|endoftext|>": 50256, "\u0120": 220}
-    words.update({word: 900 + i for i, word in enumerate("In : What action should the robot take to lid ? Out".split())})
-    tokenizer = Tokenizer(models.WordLevel(words, "<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (known_phi() if variant.startswith("phi") else known_llama()).save(str(tmp_path / "tokenizer.json"))
     out = tmp_path / "out"
     assert main(["convert", str(source / "run"), str(out), "--camera-order", cameras, "--arms", arms, "--final-norm", "variance",
                  "--dims", str(source / "dims.json"), "--tokenizer", str(tmp_path), *CONVENTION]) == 0

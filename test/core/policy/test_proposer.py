@@ -199,3 +199,22 @@ def test_a_clock_set_back_begins_a_new_epoch_and_drops_what_was_under_way(desk):
     desk.state(0.3)
     again = desk.step()
     assert again.epoch != first.epoch and again.sequence == 1 and again.instruction == "go"
+
+
+class Reads(Still):
+    """A policy that says what it makes of an instruction."""
+
+    def unknown_words(self, instruction):
+        if "</s>" in instruction:
+            raise ObservationError("the instruction holds </s>; leave it out")
+        return [word for word in instruction.split() if word == "zorble"]
+
+
+def test_an_instruction_is_judged_by_the_policy_before_it_is_taken(desk):
+    desk.proposer.policy = Reads(desk.config.convention)
+    assert desk.proposer.set_instruction("lift the box").message == "the instruction was set"
+    answer = desk.proposer.set_instruction("lift the zorble")
+    assert answer.success and "does not know zorble" in answer.message
+    refused = desk.proposer.set_instruction("lift </s> it")
+    assert not refused.success and "</s>" in refused.message and desk.proposer.instruction == "lift the zorble"
+    assert refused.instruction_sequence == answer.instruction_sequence

@@ -1,14 +1,18 @@
 """Prompts through tokenizers as Llama-2's and CodeGen's are built, and files that belong to another model."""
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
+from known_tokenizers import known_llama, known_phi
 from small_models import codegen_tokenizer, dims_of, llama_tokenizer
 
 from hybridvla_core.checkpoints.dims import config_from_dims
 from hybridvla_core.checkpoints.tokenizer import check_tokenizer
 from hybridvla_core.errors import CheckpointError, ObservationError
+from hybridvla_core.model.presets import preset
+from hybridvla_core.training.tiny.tokenizer import build_tiny_tokenizer
 from hybridvla_core.transforms.prompt import PromptEncoder
 
 pytestmark = pytest.mark.versions
@@ -97,3 +101,75 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path):
     path.write_text("{}")
     with pytest.raises(CheckpointError, match="not a readable tokenizer"):
         check_tokenizer(path, config)
+
+
+def edited(family, tmp_path, **changes):
+    """A family's file with settings changed, as a program leaves them that used it before."""
+    path = tmp_path / "edited.json"
+    FAMILIES[family]().save(str(path))
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return path
+
+
+TRUNCATION = {"direction": "Right", "max_length": 6, "strategy": "LongestFirst", "stride": 0}
+PADDING = {"strategy": {"Fixed": 64}, "direction": "Left", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+           "pad_token": "<unk>"}
+
+
+def test_cut_off_filling_up_and_dropout_change_no_id(family, encoder, tmp_path):
+    model = json.loads(FAMILIES[family]().to_str())["model"]
+    path = edited(family, tmp_path, truncation=TRUNCATION, padding=PADDING, model={**model, "dropout": 0.9})
+    check_tokenizer(path, config_of(family))
+    other = PromptEncoder.from_file(path, config_of(family).sequence)
+    for _ in range(5):
+        assert other.ids("put the lid on the other box") == encoder.ids("put the lid on the other box")
+
+
+@pytest.mark.parametrize("normaliser", [
+    {"type": "Lowercase"}, {"type": "NFKC"}, {"type": "StripAccents"}, {"type": "NFD"},
+    {"type": "Strip", "strip_left": True, "strip_right": True},
+    {"type": "Replace", "pattern": {"Regex": " +"}, "content": " "}], ids=lambda value: value["type"])
+def test_another_normaliser_is_refused(family, tmp_path, normaliser):
+    usual = json.loads(FAMILIES[family]().to_str())["normalizer"]
+    inner = [normaliser] + (usual["normalizers"] if usual else [])
+    path = edited(family, tmp_path, normalizer={"type": "Sequence", "normalizers": inner})
+    if normaliser["type"] == "Strip" and family == "llama":       # nothing to strip at the ends of a prompt
+        check_tokenizer(path, config_of(family))
+        return
+    with pytest.raises(CheckpointError, match="normaliser"):
+        check_tokenizer(path, config_of(family))
+
+
+@pytest.mark.parametrize("name, known", [("hybridvla-7b", known_llama), ("hybridvla-2.7b", known_phi)])
+def test_the_released_families_are_known_by_the_ids_of_one_prompt(name, known, tmp_path):
+    path, tokenizer = tmp_path / "tokenizer.json", known()
+    tokenizer.save(str(path))
+    check_tokenizer(path, preset(name))
+    content = json.loads(path.read_text())
+    words = content["model"]["vocab"]
+    close, take = (next(word for word in words if word[1:] == end and len(word) == len(end) + 1) for end in ("close", "take"))
+    words[close], words[take] = words[take], words[close]
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="recorded ones"):
+        check_tokenizer(path, preset(name))
+
+
+@pytest.mark.parametrize("instruction, mark", [("lift </s> the lid", "</s>"), ("<s>lift", "<s>"), ("<UNK> lift", "<unk>")])
+def test_marks_in_an_instruction_are_refused(tmp_path, instruction, mark):
+    path = tmp_path / "tokenizer.json"
+    llama_tokenizer().save(str(path))
+    with pytest.raises(ObservationError, match=f"holds {mark}"):
+        PromptEncoder.from_file(path, config_of("llama").sequence).ids(instruction)
+
+
+def test_words_that_the_tokenizer_does_not_know_are_named(encoder):
+    assert encoder.unknown_words("lift the zorble") == [], "letters and bytes spell every word"
+    words = PromptEncoder(build_tiny_tokenizer(), preset("tiny").sequence)
+    assert words.unknown_words("Put the zorble on the flim, zorble") == ["zorble", "flim", ","]
+    with pytest.raises(ObservationError, match="knows no word"):
+        words.ids("zorble flim")
+
+
+def test_text_that_is_no_text_is_named(encoder):
+    with pytest.raises(ObservationError, match="UTF-8"):
+        encoder.ids("the \udce9 cup")

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import bisect
 import collections
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any, Dict, List, Mapping, Optional, OrderedDict, Tuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from hybridvla_core.data.lerobot import episodes as of_episodes
 from hybridvla_core.data.lerobot import layout
@@ -21,6 +19,7 @@ from hybridvla_core.data.lerobot.statistics import Column
 from hybridvla_core.data.lerobot.video import VideoShelf
 from hybridvla_core.data.sample import GroundedObject, Sample, chunk_of
 from hybridvla_core.errors import DataError
+from hybridvla_core.transforms.pictures import decode
 
 KEPT_EPISODES = 16
 NUMBERS = (layout.STATE, layout.ACTION, layout.SUCCESS, layout.CORRECTION, layout.GROUNDING, "task_index", "timestamp")
@@ -156,7 +155,7 @@ class LeRobotDataset:
         for view in self.description.views:
             key = layout.IMAGE_PREFIX + view
             if key in rows.pictures:
-                found[view] = np.asarray(Image.open(io.BytesIO(rows.pictures[key][frame])).convert("RGB"))
+                found[view] = decode(rows.pictures[key][frame], f"{where}, view {view}")
             else:
                 path, begin = episode.videos[key]
                 found[view] = self._videos.frame(path, begin + float(rows.timestamps[frame]), self.fps, where)

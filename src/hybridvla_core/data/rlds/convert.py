@@ -1,19 +1,18 @@
 """A folder of RLDS files into a LeRobotDataset; damaged records are flagged, the others go on."""
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Tuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.layout import Description, Provenance
 from hybridvla_core.data.lerobot.writer import TRAIN, VALIDATION, DatasetWriter, WriteError
 from hybridvla_core.data.rlds.records import RecordError, Values, features_of, records
 from hybridvla_core.data.rlds.standard import NAMES, RldsStandard, standard_for, standardise
-from hybridvla_core.errors import DataError
+from hybridvla_core.errors import DataError, ObservationError
+from hybridvla_core.transforms.pictures import decode
 
 SPLITS = {"train": TRAIN, "val": VALIDATION, "validation": VALIDATION, "test": VALIDATION}
 
@@ -133,6 +132,6 @@ def _write(out: DatasetWriter, standard: RldsStandard, name: str, split: str, st
 
 def _decode(data: bytes, view: str) -> np.ndarray:
     try:
-        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise DataError(f"an image of view {view} cannot be decoded ({error})") from error
+        return decode(data, f"view {view}")
+    except ObservationError as error:
+        raise DataError(str(error)) from error

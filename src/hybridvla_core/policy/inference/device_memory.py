@@ -1,4 +1,4 @@
-"""Too little memory, on a GPU or on the CPU, as one sentence that names what to lower."""
+"""A device that is not there, and too little memory on one that is, as one sentence that names what to change."""
 from __future__ import annotations
 
 import traceback
@@ -7,12 +7,34 @@ from typing import Iterator
 
 import torch
 
-from hybridvla_core.errors import DeviceError
+from hybridvla_core.errors import ConfigurationError, DeviceError
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.hybridvla import HybridVLA
 
 #: What torch says in a plain RuntimeError when the CPU's allocator gets nothing.
 CPU_WORDS = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory", "Cannot allocate memory", "std::bad_alloc")
+
+
+def check_device(name: str) -> None:
+    """Does nothing for a device that can be used here.
+
+    Args:
+        name: `cpu`, `cuda` or `cuda:1`, as options and policy configurations say it.
+
+    Raises:
+        ConfigurationError: for another name, and for a GPU that torch does not find.
+    """
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or name.endswith(":"):
+        raise ConfigurationError(f"device {name!r}: use cpu, cuda, or cuda:1 for the second GPU")
+    if kind == "cpu":
+        return
+    if not torch.cuda.is_available():
+        raise ConfigurationError(f"device {name!r}: there is no GPU that torch can use here; use --device cpu (device: cpu in a "
+                                 "policy configuration), or ask `hybridvla doctor`")
+    count = torch.cuda.device_count()
+    if number and int(number) >= count:
+        raise ConfigurationError(f"device {name!r}: torch finds {count} GPU(s) here, counted from cuda:0; use one of them")
 
 
 def ran_out(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from hybridvla_core.contracts import ArmState, Heartbeat, Kind, Observation, PolicyState, Pose, Prediction, Proposal
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.policy.config import PolicyConfig
-from hybridvla_core.policy.fit import check_fit, misfits
+from hybridvla_core.policy.fit import check_fit, judged_instruction, misfits
 from hybridvla_core.policy.interface import HasLink, PolicyInterface
 from hybridvla_core.policy.proposing.command_memory import CommandMemory
 from hybridvla_core.policy.proposing.pacing import PredictionPacing
@@ -71,14 +71,15 @@ class Proposer:
     def set_instruction(self, text: str, hold: bool = False) -> InstructionAnswer:
         """Switch the task. The filter drops the old target: by a HOLD proposal if `hold`, else by a heartbeat.
 
-        An empty instruction is refused and changes nothing. Instruction sequences start at 1.
+        An instruction that is empty or that the policy cannot use is refused and changes nothing. Instruction sequences start
+        at 1.
         """
         text = " ".join(str(text).split())
+        refusal, remark = judged_instruction(self.policy, text)
         with self._lock:
             previous = self._instruction
-            if not text:
-                return InstructionAnswer(False, "the instruction is empty; say what to do", previous,
-                                         self._instruction_sequence)
+            if refusal:
+                return InstructionAnswer(False, refusal, previous, self._instruction_sequence)
             self._instruction = text
             self._instruction_sequence += 1
             self._pacing.release()
@@ -91,7 +92,7 @@ class Proposer:
                                        valid_for=self.config.valid_for(1), targets=(), kind=Kind.HOLD,
                                        checkpoint_sha256=self.policy.manifest_sha256))
             self._publish_heartbeat(self._heartbeat())
-            return InstructionAnswer(True, "the instruction was switched" if previous else "the instruction was set",
+            return InstructionAnswer(True, ("the instruction was switched" if previous else "the instruction was set") + remark,
                                      previous, self._instruction_sequence)
 
     def on_arm_state(self, state: ArmState, stamp: float) -> None:
