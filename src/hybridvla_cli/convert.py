@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
@@ -81,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
     from hybridvla_core.checkpoints.convert import GIB, Choices, convert, remarks
     from hybridvla_core.checkpoints.sources import open_source
+    from hybridvla_core.checkpoints.target import Target
 
     choices = Choices(
         cameras=_names(args.camera_order, "--camera-order"), convention=convention, final_norm=args.final_norm,
@@ -88,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
         image_strategy=args.image_strategy, statistics_key=args.statistics_key, dims=args.dims, tokenizer=args.tokenizer,
         dtype=getattr(torch, args.dtype) if args.dtype else None, shard_bytes=int(args.shard_gib * GIB),
         seed=args.head_seed, constant_channel=args.constant_channel)
+    for leftover in Target(Path(args.out)).leftovers():
+        print(f"note: {leftover}", file=sys.stderr)
     source = open_source(Path(args.run), args.entry)
     bars: List[Any] = []
 

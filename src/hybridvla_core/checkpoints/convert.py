@@ -1,8 +1,6 @@
 """`.pt` and OpenVLA sources into our checkpoint folder, with constant memory."""
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
@@ -19,6 +17,7 @@ from hybridvla_core.checkpoints.manifest import write_json, write_manifest_of
 from hybridvla_core.checkpoints.released import HEADS, check_names, used_tensors
 from hybridvla_core.checkpoints.sources import Source
 from hybridvla_core.checkpoints.stream import plan_shards, stored_bytes, write_shard
+from hybridvla_core.checkpoints.target import GIB, Target
 from hybridvla_core.checkpoints.tokenizer import check_tokenizer
 from hybridvla_core.checkpoints.weights import INDEX, shard_name
 from hybridvla_core.configuration import read_mapping
@@ -28,8 +27,6 @@ from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.transforms.conventions import DOF_PER_ARM, ActionConvention
 from hybridvla_core.transforms.normalise import Normaliser
-
-GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -75,12 +72,12 @@ def convert(source: Source, out: Path, choices: Choices, progress: Callable[[int
             ) -> str:
     """Write the folder `out`; returns its manifest's sha256. `progress` gets bytes written now, and all bytes to write.
 
-    Everything is checked before the first byte is written, and the folder gets its name when it is complete.
+    Everything is checked before the first byte is written; the folder gets its name when it is complete, and is kept, under
+    another name, should it not get it.
 
     Raises CheckpointError or ConfigurationError naming what does not fit.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointError(f"{out}: already there; choose another name, or remove it first")
+    target = Target(out)
     model = model_config(source, choices)
     tensors = complete(source, model, choices)
     statistics, key = _statistics(source, choices, model)
@@ -93,23 +90,13 @@ def convert(source: Source, out: Path, choices: Choices, progress: Callable[[int
         trained=source.declared.paths)
     shards = plan_shards(tensors, choices.dtype, choices.shard_bytes)
     total = sum(stored_bytes(tensor, choices.dtype) for tensor in tensors.values())
-    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
-        free = shutil.disk_usage(str(partial)).free
-        if free < total * 1.01:
-            raise CheckpointError(f"{out.parent}: {total / GIB:.1f} GiB to write, {free / GIB:.1f} GiB free; make room or "
-                                  "choose another disk")
+    with target.writing() as partial:
+        target.room_for(total)
         write_parts(partial, config, statistics, tokenizer)
         known = _write_weights(partial, tensors, shards, choices.dtype, lambda count: progress(count, total))
         names = [*known, *((INDEX,) if len(shards) > 1 else ()), CONFIG, STATISTICS, TOKENIZER]
         digest = write_manifest_of(partial, names, _provenance(source, choices), known)
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    target.finish()
     return digest
 
 
