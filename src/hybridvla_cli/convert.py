@@ -80,9 +80,9 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from hybridvla_core.checkpoints.convert import GIB, Choices, convert, remarks
+    from hybridvla_core.checkpoints.convert import Choices, convert, remarks
     from hybridvla_core.checkpoints.sources import open_source
-    from hybridvla_core.checkpoints.target import Target
+    from hybridvla_core.checkpoints.target import GIB, Target
 
     choices = Choices(
         cameras=_names(args.camera_order, "--camera-order"), convention=convention, final_norm=args.final_norm,

@@ -12,7 +12,7 @@ from hybridvla_core.checkpoints.dims import config_from_dims
 from hybridvla_core.checkpoints.tokenizer import check_tokenizer
 from hybridvla_core.errors import CheckpointError, ObservationError
 from hybridvla_core.model.presets import preset
-from hybridvla_core.training.tiny.tokenizer import build_tiny_tokenizer
+from hybridvla_core.training.tokenizer import build_tiny_tokenizer
 from hybridvla_core.transforms.prompt import PromptEncoder
 
 pytestmark = pytest.mark.versions
