@@ -113,7 +113,7 @@ class Teleop:
         for what, at, topic in (("twist", self._twist_at, self._config.twist_topic),
                                 ("buttons", self._buttons_at, self._config.buttons_topic)):
             if now - at > self._config.input_timeout_s:
-                return f"no {what} on {topic}; is the SpaceMouse connected and spacenav_node running?"
+                return f"no {what} on {topic}; is the device connected, and spacenav_node or keyboard_teleop running?"
         if self._start(now) is None:
             return "the filter has not said where the arm is commanded to be; activate it"
         if math.isnan(self.opening):

@@ -32,7 +32,7 @@ FINISHED_TOPIC = "/hybridvla/recording/finished"
 #: An event older than this is the latched one of an episode that began before this node, s.
 FRESH_S = 2.0
 WATCH_S = 0.5
-TELEOPERATIONS = ("spacemouse", "puppet", "none")
+TELEOPERATIONS = ("spacemouse", "keyboard", "puppet", "none")
 
 
 class RecorderNode:
