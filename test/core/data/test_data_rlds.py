@@ -134,10 +134,12 @@ def test_an_episode_that_does_not_fit_is_flagged_by_reason(tmp_path):
     example = example_pb2.Example()
     example.ParseFromString(nan)
     example.features.feature["steps/observation/robot_obs"].float_list.value[20] = float("nan")
-    write(tmp_path / "rlds", "taco_play", [missing, example.SerializeToString(), taco(1)[0]])
+    numbers = serialised(observation__rgb_static=np.zeros(STEPS), observation__rgb_gripper=[png(1)] * STEPS)
+    write(tmp_path / "rlds", "taco_play", [missing, example.SerializeToString(), taco(1)[0], numbers])
     out = convert(tmp_path / "rlds", tmp_path / "set")
     reasons = [entry["reason"] for entry in out.provenance.flagged]
     assert out.episodes == 1 and "is missing" in reasons[0] and "not finite" in reasons[1]
+    assert "steps/observation/rgb_static holds numbers" in reasons[2]
 
 
 def test_unknown_sets_are_refused_by_name(tmp_path):

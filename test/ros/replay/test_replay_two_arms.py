@@ -72,6 +72,10 @@ def policy(tmp_path_factory):
     data = {**read_mapping(ROOT / "config/policies/agilex.yaml"), "device": "cpu", "dtype": "float32",
             "checkpoint": str(folder / "checkpoint")}
     (folder / "policy.yaml").write_text(yaml.safe_dump(data))
+    # Random weights want to go elsewhere every time: few of these ways are run to their end.
+    thresholds = dict(read_mapping(ROOT / "config/replay/thresholds.yaml"))
+    thresholds["filter"] = {**thresholds["filter"], "full_every_s": 100.0}
+    (folder / "thresholds.yaml").write_text(yaml.safe_dump(thresholds))
     config = from_mapping(PolicyConfig, data, "agilex")
     torch.manual_seed(1)
     model = replace(preset("tiny"), views=3, action_dim=14, decoder=llama(64, 2, 2, 96, 832), projector=(64, 64, 64))
@@ -86,7 +90,8 @@ def policy(tmp_path_factory):
 
 def judged(bag, folder, **changes):
     return replay_job.Replay(options(bag, checkpoint=str(folder / "checkpoint"), policy_config=folder / "policy.yaml",
-                                     robot_config=ROBOT, other_instructions=("stay",), **changes)).run()
+                                     robot_config=ROBOT, thresholds=folder / "thresholds.yaml", other_instructions=("stay",),
+                                     **changes)).run()
 
 
 def test_both_arms_and_all_views_reach_the_policy_in_its_own_order(policy, tmp_path):
@@ -108,6 +113,7 @@ def test_both_arms_and_all_views_reach_the_policy_in_its_own_order(policy, tmp_p
 
 @pytest.mark.parametrize("topic, words", [(TOPICS["left"], "camera left"), ("/puppet/joint_left", "arm left")])
 def test_one_of_three_views_or_one_of_two_arms_that_dies_is_named(policy, tmp_path, topic, words):
-    result = judged(write_bag(tmp_path / "dies.bag", lambda name, now: name != topic or now < 4.0), policy)
+    result = judged(write_bag(tmp_path / "dies.bag", lambda name, now: name != topic or now < 4.0), policy,
+                    rate=0.5)      # what is missing shows in the streams; predictions take most of the time
     reasons = [text for text in result.summary["reasons"] if words in text]
     assert result.summary["verdict"] == "fail" and reasons and any("4." in text or "3.9" in text for text in reasons)
