@@ -31,8 +31,24 @@ from hybridvla_core.transforms.normalise import Normaliser
 
 @dataclass(frozen=True)
 class Choices:
-    """What no source says, and how to store it. cameras: in the order of training. statistics_key: None if the source
-    has one data set. dtype: None keeps the source's. shard_bytes: upper bound of one file's tensors."""
+    """What no source says, and how to store it.
+
+    Attributes:
+        cameras: View names in the order of training.
+        convention: What the numbers mean.
+        final_norm: How the last norm computes.
+        ensemble: When and how the paths are averaged.
+        condition: What the tokens are conditioned on.
+        ddim_steps: Denoising steps.
+        image_strategy: None: the source's.
+        statistics_key: None if the source has one data set.
+        dims: File of the dimensions; None: by the source's name.
+        tokenizer: File; None: the source's.
+        dtype: None keeps the source's.
+        shard_bytes: Upper bound of one file's tensors.
+        seed: Of modules that the source lacks.
+        constant_channel: What the model sees of a state channel that never moved.
+    """
 
     cameras: Tuple[str, ...]
     convention: ActionConvention

@@ -26,7 +26,15 @@ CONFIG, STATISTICS, TOKENIZER = "config.json", "dataset_statistics.json", "token
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder that was read and found whole. manifest_sha256: of the manifest file, which names all the others."""
+    """A folder that was read and found whole.
+
+    Attributes:
+        folder: Where it is.
+        config: What it says of itself.
+        statistics: Of its data sets, by key.
+        manifest: Digests of all files.
+        manifest_sha256: Of the manifest file, which names all the others.
+    """
 
     folder: Path
     config: CheckpointConfig

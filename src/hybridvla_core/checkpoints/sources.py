@@ -20,8 +20,21 @@ from hybridvla_core.errors import CheckpointError, few
 
 @dataclass(frozen=True)
 class Source:
-    """A source, its tensors still on disk. kind: `released`, `prismatic` or `openvla`; untrained: modules it lacks.
-    declared: what its configuration says; beside: what stands next to the weights and is not used."""
+    """A source, its tensors still on disk.
+
+    Attributes:
+        folder: Of the run.
+        kind: `released`, `prismatic` or `openvla`.
+        files: Of its weights.
+        tensors: By our names.
+        registry: Name of its architecture; None where it does not say.
+        action_dim: None where it does not say.
+        chunk: Actions predicted at once.
+        need_to_sub: Shift of the action ids.
+        statistics: Of its data sets; None without.
+        declared: What its configuration says.
+        beside: What stands next to the weights and is not used.
+    """
 
     folder: Path
     kind: str

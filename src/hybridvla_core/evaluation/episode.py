@@ -27,7 +27,16 @@ SETTLE_S = 0.2
 
 @dataclass
 class Decision:
-    """One prediction as it was made: simulated time, instruction, prediction, and (3,) target of the first arm, m."""
+    """One prediction as it was made.
+
+    Attributes:
+        time: Simulated, s.
+        instruction: It followed.
+        prediction: The whole of it.
+        target: (3,) of the first arm, m.
+        opening: Of the first arm.
+        observer: What the caller wanted to remember of the moment.
+    """
 
     time: float
     instruction: str
@@ -39,7 +48,17 @@ class Decision:
 
 @dataclass
 class EpisodeResult:
-    """What happened. counters: the filter's; tick_ms: thread CPU time of its ticks; reasons: ticks in which each one stood."""
+    """What happened in an episode.
+
+    Attributes:
+        success: The task was done.
+        time: Simulated, s.
+        decisions: In their order.
+        counters: The filter's.
+        tick_ms: Thread CPU time of its ticks, ms.
+        states: Of the filter, each change.
+        reasons: Ticks in which each one stood.
+    """
 
     success: bool
     time: float

@@ -10,7 +10,15 @@ from hybridvla_core.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One stage: steps, images a step, labels (instructions) an image, peak learning rate (cosine to 2 %)."""
+    """One stage of training.
+
+    Attributes:
+        steps: How many.
+        images: A step.
+        labels: Instructions an image.
+        learning_rate: Peak; cosine to 2 %.
+        tower_rate: Factor on it for the vision towers.
+    """
 
     steps: int
     images: int
@@ -29,12 +37,23 @@ class StageConfig:
 class HybridLossConfig:
     """Noise, tokens and auxiliary terms of the hybrid objective (paper, section 3.2, L = L_dif + L_ce).
 
-    noise_copies: noisy actions a label (the released R). inference_share: share of timesteps drawn from those DDIM
-    visits. x0_jitter: half the copies start from an action off by this much (normalised units), with the noise
-    re-targeted at the true one. weight_max: bound of the weight (1 - abar) / abar, which is at least 1. condition_zero:
-    share of autoregressive branches that see timestep 0 and an action off by condition_sigma (log-uniform), the rest
-    see an ordinary noisy action. soften_from, soften_to (bins): width of the softened cross entropy over the first
-    soften_until of the run; hard labels after it. attention_layers, attention_heads: where attention is supervised.
+    Attributes:
+        noise_copies: Noisy actions a label (the released R).
+        inference_share: Share of timesteps drawn from those DDIM visits.
+        x0_jitter: Half the copies start from an action off by this much (normalised units), with the noise re-targeted at the
+            true one.
+        weight_max: Bound of the weight (1 - abar) / abar, which is at least 1.
+        condition_zero: Share of autoregressive branches that see timestep 0 and an action off by condition_sigma; the rest see an
+            ordinary noisy action.
+        condition_sigma: Least and greatest, log-uniform.
+        soften_from: Width of the softened cross entropy at the begin, bins.
+        soften_to: At its end, bins.
+        soften_until: Share of the run after which labels are hard.
+        attention_layers: Where attention is supervised.
+        attention_heads: How many of each.
+        attention_weight: Of that term.
+        grounding_weight: Of the grounding term.
+        state_weight: Of the state term.
     """
 
     noise_copies: int
@@ -64,7 +83,17 @@ class HybridLossConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Image and state augmentation: photometric strength (0 = off), shifts in pixels, state noise (m, rad, opening)."""
+    """Image and state augmentation; 0 is off.
+
+    Attributes:
+        brightness: Photometric strength.
+        contrast: The same.
+        channel_gain: The same.
+        pixel_noise: The same.
+        state_position_m: Noise of the state, m.
+        state_angle_rad: The same, rad.
+        state_gripper: The same, of the opening.
+    """
 
     brightness: float
     contrast: float

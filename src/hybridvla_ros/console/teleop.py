@@ -21,12 +21,21 @@ STATUS_TIMEOUT_S = 0.5
 
 @dataclass(frozen=True)
 class TeleopConfig:
-    """twist_topic, buttons_topic: geometry_msgs/Twist in -1 to 1 and sensor_msgs/Joy (spacenav_node's).
+    """A person's six-axis input as motion of the tool.
 
-    rate_hz: of the proposals. linear_m_s, angular_rad_s: speeds at full deflection. deadzone: deflection below which an
-    axis counts as at rest. view_yaw_rad: how the operator stands, turned about the base's z axis: 0 looks along +x,
-    pi faces the robot. deadman_button, gripper_button: indices. input_timeout_s: silence of the device that counts as
-    a released button. lead_m, lead_rad: how far a target may run ahead of the commanded pose.
+    Attributes:
+        twist_topic: geometry_msgs/Twist in -1 to 1 (spacenav_node's).
+        buttons_topic: sensor_msgs/Joy.
+        deadman_button: Index.
+        gripper_button: Index.
+        linear_m_s: Speed at full deflection, m/s.
+        angular_rad_s: Speed at full deflection, rad/s.
+        view_yaw_rad: How the operator stands, turned about the base's z axis: 0 looks along +x, pi faces the robot, rad.
+        rate_hz: Of the proposals, Hz.
+        deadzone: Deflection below which an axis counts as at rest.
+        input_timeout_s: Silence of the device that counts as a released button, s.
+        lead_m: How far a target may run ahead of the commanded pose, m.
+        lead_rad: The same, rad.
     """
 
     twist_topic: str

@@ -21,7 +21,13 @@ MOST = 40
 
 @dataclass(frozen=True)
 class ImageSet(Generic[MessageT]):
-    """One message a view. stamp_ns: of the oldest; spread: newest minus oldest, s."""
+    """One message a view.
+
+    Attributes:
+        messages: By view.
+        stamp_ns: Of the oldest, ns.
+        spread: Newest minus oldest, s.
+    """
 
     messages: Mapping[str, MessageT]
     stamp_ns: int

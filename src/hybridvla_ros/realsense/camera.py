@@ -38,7 +38,13 @@ class CameraState(enum.Enum):
 
 @dataclass(frozen=True)
 class ColourFrame:
-    """pixels: (h, w, 3) uint8 RGB, a copy. stamp_ns: this computer's clock. number: the camera's frame counter."""
+    """One picture.
+
+    Attributes:
+        pixels: (h, w, 3) uint8 RGB, a copy.
+        stamp_ns: This computer's clock, ns.
+        number: The camera's frame counter.
+    """
 
     pixels: np.ndarray
     stamp_ns: int

@@ -9,13 +9,19 @@ from hybridvla_core.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """One camera. `name` is the namespace of its topics.
+    """One camera. Fixed exposure, gain and white balance are what makes the same scene look the same tomorrow.
 
-    serial: as printed on it and as `realsense_camera_node --list` shows it. width_px, height_px, fps: the colour stream.
-    exposure_100us, gain, white_balance_k: fixed values, None leaves that to the camera; fixed ones are what makes the
-    same scene look the same tomorrow. exposure_100us counts 100 us (the unit of UVC colour sensors), white_balance_k
-    kelvin. allow_usb2: stream over USB 2 all the same. jpeg_quality: of the `compressed` topic, which is encoded only
-    while somebody listens.
+    Attributes:
+        name: The namespace of its topics.
+        serial: As printed on it and as `realsense_camera_node --list` shows it.
+        width_px: Of the colour stream, px.
+        height_px: The same, px.
+        fps: The same, Hz.
+        exposure_100us: In 100 us (the unit of UVC colour sensors); None leaves it to the camera.
+        gain: None leaves it to the camera.
+        white_balance_k: Kelvin; None leaves it to the camera.
+        allow_usb2: Stream over USB 2 all the same.
+        jpeg_quality: Of the `compressed` topic, which is encoded only while somebody listens.
     """
 
     name: str
@@ -47,10 +53,16 @@ class DeviceConfig:
 
 @dataclass(frozen=True)
 class RealsenseConfig:
-    """Times in s. frame_timeout_s: silence after which a stream is restarted; at a second one in a row the camera is
-    reset, at most once in reset_interval_s. reset_timeout_s: how long a reset camera may take to come back before it
-    counts as unplugged. start_timeout_s: how long cameras may take to be found at start. max_lag_s: a stamp older than
-    this at arrival, or in the future, is not believed and the arrival is used (realsense_clock.py)."""
+    """The cameras of a computer.
+
+    Attributes:
+        devices: One or more.
+        frame_timeout_s: Silence after which a stream is restarted, s; at a second one in a row the camera is reset.
+        reset_interval_s: At most one reset in that time, s.
+        reset_timeout_s: How long a reset camera may take to come back before it counts as unplugged, s.
+        start_timeout_s: How long cameras may take to be found at start, s.
+        max_lag_s: A stamp older than this at arrival, or in the future, is not believed and the arrival is used (clock.py), s.
+    """
 
     devices: Tuple[DeviceConfig, ...]
     frame_timeout_s: float = 1.0

@@ -23,7 +23,15 @@ class CameraError(HybridVLAError):
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """What a connected camera says of itself; empty where it says nothing."""
+    """What a connected camera says of itself; empty where it says nothing.
+
+    Attributes:
+        serial: Its number.
+        name: Of the model.
+        usb: Version of the bus.
+        firmware: Version.
+        handle: The SDK's.
+    """
 
     serial: str
     name: str

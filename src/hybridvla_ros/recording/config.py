@@ -11,8 +11,14 @@ COMPRESSIONS = ("none", "lz4", "bz2")
 
 @dataclass(frozen=True)
 class TopicConfig:
-    """One recorded topic. required: without it no recording starts, and a silence above max_gap_s, s, breaks the bag.
-    only_publisher: refuse to start while several nodes publish it (a command topic two programs fight for)."""
+    """One recorded topic.
+
+    Attributes:
+        name: With its leading slash.
+        required: Without it no recording starts, and a silence above max_gap_s breaks the bag.
+        max_gap_s: s.
+        only_publisher: Refuse to start while several nodes publish it (a command topic two programs fight for).
+    """
 
     name: str
     required: bool = True
@@ -28,12 +34,19 @@ class TopicConfig:
 
 @dataclass(frozen=True)
 class RecordingConfig:
-    """folder: absolute, ~ or relative to the package. snapshot_files: configurations and calibration whose text goes
-    into every bag, so that it explains itself. compression: of the bag's chunks; JPEG topics gain nothing from it.
-    queue_mb: messages waiting for the disk; beyond it they are dropped and counted, and the bag is broken.
-    start_free_gb: free disk below which no recording starts; stop_free_gb: below which a running one is closed.
-    start_timeout_s: how long required topics may stay silent at start. max_duration_s: a recording is closed then.
-    max_drop_share: lost frames of a topic, by its sequence numbers, above which the bag is broken.
+    """What the recorder records, and where.
+
+    Attributes:
+        folder: Absolute, ~ or relative to the package.
+        topics: What is recorded.
+        snapshot_files: Configurations and calibration whose text goes into every bag, so that it explains itself.
+        compression: Of the bag's chunks; JPEG topics gain nothing from it.
+        queue_mb: Messages waiting for the disk, MB; beyond it they are dropped and counted, and the bag is broken.
+        start_free_gb: Free disk below which no recording starts, GB.
+        stop_free_gb: Free disk below which a running one is closed, GB.
+        start_timeout_s: How long required topics may stay silent at start, s.
+        max_duration_s: A recording is closed then, s.
+        max_drop_share: Lost frames of a topic, by its sequence numbers, above which the bag is broken.
     """
 
     folder: str

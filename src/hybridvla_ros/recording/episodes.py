@@ -23,7 +23,17 @@ class EpisodeError(HybridVLAError):
 
 @dataclass(frozen=True)
 class EpisodeEvent:
-    """number: from 1, increasing over restarts. stamp, elapsed_s: s of the caller's clock; elapsed since the start."""
+    """What happened to an episode.
+
+    Attributes:
+        number: From 1, increasing over restarts.
+        id: Unique.
+        event: start, success, failure, discard or aborted.
+        stamp: s of the caller's clock.
+        elapsed_s: Since the start, s.
+        instructions: Those of the episode.
+        note: Anything else.
+    """
 
     number: int
     id: str

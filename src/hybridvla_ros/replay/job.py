@@ -33,7 +33,27 @@ FILM_FRAMES = 24
 
 @dataclass(frozen=True)
 class Options:
-    """As the command line gives them. rate: Hz of recording, None for the policy's own, 0 for recorded proposals only."""
+    """As the command line gives them.
+
+    Attributes:
+        bags: Files, or folders of them.
+        checkpoint: Folder of the one to be judged.
+        compare: Folder of another one, shown beside it.
+        policy_config: File.
+        robot_config: File.
+        thresholds: File of what must be reached.
+        topics: Topic map file; None: the robot's, where there is one.
+        mode: Which path acts; None: as configured.
+        instruction: Instead of the recorded ones; empty: those.
+        other_instructions: Further ones to ask whether the policy listens.
+        rate: Predictions a second of recording, Hz; None: the policy's own; 0: for recorded proposals only.
+        proposals_from: Bag that holds the recorded proposals.
+        everything: Also while the filter was not following.
+        batch: Observations predicted together.
+        senses: Ask whether the policy looks and listens.
+        scratch: Folder for re-indexed copies.
+        stamps: Where the time of a message is read.
+    """
 
     bags: Tuple[str, ...]
     checkpoint: str

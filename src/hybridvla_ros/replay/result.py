@@ -23,7 +23,14 @@ from hybridvla_ros.replay.scan import Scanned
 
 @dataclass
 class Contender:
-    """One checkpoint's share of a run."""
+    """One checkpoint's share of a run.
+
+    Attributes:
+        folder: Of the checkpoint.
+        policy: What predicts.
+        evaluator: Its predictions, compared.
+        senses: Whether it looks and listens; None where that was not asked.
+    """
 
     folder: str
     policy: BatchPolicy
@@ -33,7 +40,16 @@ class Contender:
 
 @dataclass
 class Result:
-    """summary: for machines; checks: the judged checkpoint's; unread: one sentence for each bag left out."""
+    """What a run found.
+
+    Attributes:
+        summary: For machines.
+        checks: Of the judged checkpoint.
+        unread: One sentence for each bag left out.
+        notes: What a reader should know.
+        contenders: The judged checkpoint, then the other.
+        scanned: The recordings.
+    """
 
     summary: Dict[str, Any]
     checks: List[Check]
@@ -55,7 +71,13 @@ class Result:
 
 @dataclass
 class Sample:
-    """A few frames spread evenly over the time the robots followed their instructions."""
+    """A few frames spread evenly over the time the robots followed their instructions.
+
+    Attributes:
+        scanned: The recordings.
+        count: Frames wanted.
+        frames: Those that were found.
+    """
 
     scanned: List[Scanned]
     count: int

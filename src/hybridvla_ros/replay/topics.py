@@ -23,8 +23,17 @@ EXPECTED = {"joints": "sensor_msgs/JointState", "instruction": "std_msgs/String"
 
 @dataclass(frozen=True)
 class CameraPose:
-    """Where a fixed camera stands: its optical frame (z forward, x right, y down) in `frame`, the first arm's base, and
-    its pinhole, where the bag has no camera info: focal lengths and centre in pixels of a width_px wide image."""
+    """Where a fixed camera stands, and its pinhole where the bag has no camera info.
+
+    Attributes:
+        position_m: (3,) of its optical frame in the first arm's base, m.
+        quaternion_xyzw: (4,) of the same; z forward, x right, y down.
+        fx_px: Focal length of a width_px wide image, px.
+        fy_px: The same.
+        cx_px: Centre, px.
+        cy_px: The same.
+        width_px: Of the image that these belong to, px.
+    """
 
     position_m: Tuple[float, ...]
     quaternion_xyzw: Tuple[float, ...]
@@ -42,10 +51,18 @@ class CameraPose:
 
 @dataclass(frozen=True)
 class TopicMap:
-    """A topic map file. Everything may be left out; keys of the first two are views, of the next two arms.
+    """A topic map file. Everything may be left out.
 
-    joint_names: the bag's names of an arm's joints, in the order of the robot's configuration; finger_names likewise.
-    camera_poses: by view, to draw motion into pictures.
+    Attributes:
+        images: View -> topic.
+        camera_info: View -> topic.
+        joint_states: Arm -> topic.
+        joint_names: Arm -> the bag's names of its joints, in the order of the robot's configuration.
+        finger_names: Arm -> the bag's names of its finger joints.
+        instruction: Topic.
+        proposals: Topic.
+        status: Topic.
+        camera_poses: By view, to draw motion into pictures.
     """
 
     images: Dict[str, str] = field(default_factory=dict)

@@ -22,7 +22,13 @@ REFUSED, LIMITED = "refused/", "limited/"
 
 @dataclass(frozen=True)
 class FilterJob:
-    """arms: joints (dof,) rad and opening of each arm of the robot, in its order. full: run until carried out."""
+    """One proposal to be checked.
+
+    Attributes:
+        proposal: What is asked of the filter.
+        arms: Joints (dof,) rad and opening of each arm of the robot, in its order.
+        full: Run until it is carried out.
+    """
 
     proposal: Proposal
     arms: Tuple[Tuple[np.ndarray, float], ...]
@@ -31,8 +37,16 @@ class FilterJob:
 
 @dataclass(frozen=True)
 class FilterResult:
-    """refused: why it was not taken; interventions: names as in the filter's counters; reached: None in a short run;
-    clipped: a target outside the workspace; message: the filter's last sentence where it did not get there."""
+    """What the filter did with it.
+
+    Attributes:
+        refused: Why it was not taken.
+        interventions: Names as in the filter's counters.
+        reached: None in a short run.
+        clipped: A target lies outside the workspace.
+        message: The filter's last sentence where it did not get there.
+        full: It was run until carried out.
+    """
 
     refused: str = ""
     interventions: Tuple[str, ...] = ()

@@ -15,7 +15,17 @@ PERIOD, DECISION = "period", "decision"
 
 @dataclass(frozen=True)
 class RecordedProposal:
-    """A proposal found in a recording. stamp_ns: of its observation; spread: s; action (K, A); ms: of its stages."""
+    """A proposal found in a recording.
+
+    Attributes:
+        stamp_ns: Of its observation, ns.
+        spread: Newest minus oldest image, s.
+        instruction: It followed.
+        checkpoint_sha256: That made it.
+        action: (K, A).
+        ms: Of its stages, ms.
+        age: Of its observation when it was made, s.
+    """
 
     stamp_ns: int
     spread: float
@@ -28,9 +38,14 @@ class RecordedProposal:
 
 @dataclass(frozen=True)
 class Frame:
-    """One observation to predict from. time: s since the recording's begin; joints: (dof,) rad and opening of each arm.
+    """One observation to predict from.
 
-    recorded: the proposal that the recording holds for this very observation. kind: PERIOD or DECISION.
+    Attributes:
+        time: Since the recording's begin, s.
+        inference: The observation and the bases of its targets.
+        joints: (dof,) rad and opening of each arm.
+        recorded: The proposal that the recording holds for this very observation.
+        kind: PERIOD or DECISION.
     """
 
     time: float
@@ -42,8 +57,34 @@ class Frame:
 
 @dataclass
 class Row:
-    """Result of one frame. error: (arms, 3) m, predicted minus recorded target in the base frames; angle: rad, largest
-    over the arms; bases, targets, truth: for drawing; hits: (A,) whether each token was right."""
+    """Result of one frame.
+
+    Attributes:
+        index: Among all rows.
+        recording: Number of the recording.
+        time: Since its begin, s.
+        stamp_ns: Of the observation, ns.
+        instruction: It was asked for.
+        kind: Of the frame.
+        bases: Of the targets, one for each arm.
+        targets: Of the first step, one for each arm.
+        truth: What the recording did; None where that is not known.
+        why: Why nothing is compared.
+        error: (arms, 3) predicted minus recorded target in the base frames, m.
+        angle: Between them, largest over the arms, rad.
+        gripper_ok: Every gripper agrees.
+        fused: The paths were averaged.
+        confidence: Mean of the tokens.
+        token_confidence: (A,).
+        hits: (A,) whether each token was right.
+        path_distance: Between the paths, m.
+        path_angle: The same, rad.
+        spread: Newest minus oldest image, s.
+        state_outside: The state lies outside the range of the statistics.
+        reproduction: Distance to the recorded proposal of this very checkpoint, m.
+        filter: What the safety filter did with the proposal.
+        pictures: JPEG by view, of chosen moments.
+    """
 
     index: int
     recording: int

@@ -22,8 +22,15 @@ from hybridvla_core.policy.proposing.proposals import targets_of
 
 @dataclass(frozen=True)
 class SensitivityResult:
-    """moves: sense -> how far the target moves, m, one number a moment (the largest of its variants). spread: between
-    noise seeds. single_ms: wall time of single predictions. batch_difference: m, a batch against one at a time."""
+    """How far the target moves when something is taken away.
+
+    Attributes:
+        spread: Between noise seeds, m, one number a moment.
+        moves: Sense -> the largest of its variants, m, one number a moment.
+        skipped: Sense -> why it was not asked.
+        single_ms: Wall time of single predictions, ms.
+        batch_difference: A batch against one at a time, m.
+    """
 
     spread: Sequence[float]
     moves: Dict[str, List[float]]

@@ -19,10 +19,19 @@ STEP_BACK_S = 1e-6
 
 @dataclass
 class Track:
-    """Readings in the order of their stamps; a reading that goes back in time is dropped and counted.
+    """Readings in the order of their stamps; one that goes back in time is dropped and counted.
 
-    After `finish`: times (N,) s, positions (N, 3) m, quaternions (N, 4) xyzw, openings (N,) in [0, 1] or NaN, joints
-    (N, dof) rad; rests: [begin, end] s; grips: (begin, end, closed after) of each change of the gripper.
+    Attributes:
+        name: Of the arm.
+        dof: Of its joints.
+        times: (N,) s, after `finish` as all that follows.
+        positions: (N, 3) m.
+        quaternions: (N, 4) xyzw.
+        openings: (N,) in [0, 1] or NaN.
+        joints: (N, dof) rad.
+        rests: [begin, end] of each, s.
+        grips: (begin, end, closed after) of each change of the gripper.
+        dropped: Readings that went back in time.
     """
 
     name: str

@@ -20,7 +20,12 @@ PHASES = ("approach", "grasp", "carry", "release")
 
 @dataclass(frozen=True)
 class ArmTruth:
-    """One arm's recorded target: pose in its base frame, and whether its gripper was closed then."""
+    """One arm's recorded target.
+
+    Attributes:
+        pose: In its base frame.
+        closed: Its gripper was closed then.
+    """
 
     pose: Pose
     closed: bool
@@ -28,7 +33,13 @@ class ArmTruth:
 
 @dataclass(frozen=True)
 class Truth:
-    """at: recorded time of the target, s. phase: of the first arm that does something."""
+    """What the recording did next.
+
+    Attributes:
+        at: Recorded time of the target, s.
+        arms: One for each arm.
+        phase: Of the first arm that does something.
+    """
 
     at: float
     arms: Tuple[ArmTruth, ...]
@@ -37,9 +48,13 @@ class Truth:
 
 @dataclass
 class RecordedMotion:
-    """Tracks of the arms in the convention's order, instructions as (since s, text), and engaged spans.
+    """What the arms did in a recording, and what was asked for.
 
-    engaged: while the robot followed its instruction, or None where the recording does not say; then it always did.
+    Attributes:
+        tracks: Of the arms, in the convention's order.
+        instructions: As (since s, text).
+        engaged: [begin, end] s while the robot followed its instruction; None where the recording does not say: then it always
+            did.
     """
 
     tracks: List[Track]

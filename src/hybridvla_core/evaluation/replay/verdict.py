@@ -11,7 +11,16 @@ PASS, FAIL, SKIPPED = "pass", "fail", "skipped"
 
 @dataclass(frozen=True)
 class Check:
-    """outcome: pass, fail or skipped (no threshold, or nothing to judge). text: one sentence."""
+    """One thing that was judged.
+
+    Attributes:
+        group: It belongs to.
+        name: Unique in the group.
+        outcome: pass, fail or skipped (no threshold, or nothing to judge).
+        text: One sentence.
+        value: Found.
+        limit: Asked for.
+    """
 
     group: str
     name: str

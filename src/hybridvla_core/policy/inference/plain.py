@@ -22,7 +22,12 @@ from hybridvla_core.policy.inference.drafts import confidence_of, trusted
 
 @dataclass
 class Prefix:
-    """Keys and values of BOS ... state, and how many slots they fill."""
+    """The part of the sequence that all passes share.
+
+    Attributes:
+        cache: Keys and values of BOS ... state.
+        length: Slots that they fill.
+    """
 
     cache: KVCache
     length: int
@@ -30,8 +35,15 @@ class Prefix:
 
 @dataclass
 class Decoded:
-    """ids (B, A); values (B, A) bin centres; confidence (B, A), see `confidence_of`; trusted (B, A): the same with 0 for
-    tokens that are no actions; logits (B, A, vocabulary) when asked for."""
+    """Tokens, decoded one a pass.
+
+    Attributes:
+        ids: (B, A).
+        values: (B, A) bin centres.
+        confidence: (B, A), see `confidence_of`.
+        trusted: (B, A) the same with 0 for tokens that are no actions.
+        logits: (B, A, vocabulary) when asked for.
+    """
 
     ids: torch.Tensor
     values: torch.Tensor

@@ -16,7 +16,17 @@ DELTA_BASES = {"commanded": DeltaBase.COMMANDED, "measured": DeltaBase.MEASURED}
 
 @dataclass(frozen=True)
 class Inference:
-    """One inference under way. `bases`: (pose, stamp it held at) per arm, in the convention's order."""
+    """One inference under way.
+
+    Attributes:
+        observation: To predict from.
+        instruction_sequence: Of its instruction.
+        stamp: Of the observation, s.
+        camera_spread: Newest minus oldest image, s.
+        bases: (pose, stamp it held at) of each arm, in the convention's order.
+        epoch: Of the policy's run.
+        seed: The filter's, under which the observation was made.
+    """
 
     observation: Observation
     instruction_sequence: int
@@ -28,7 +38,14 @@ class Inference:
 
 
 class InstructionAnswer(NamedTuple):
-    """What `set_instruction` answers; `instruction_sequence` is the first valid one."""
+    """What `set_instruction` answers.
+
+    Attributes:
+        success: Whether there was anything to set.
+        message: One sentence.
+        previous: The instruction before.
+        instruction_sequence: The first valid one.
+    """
 
     success: bool
     message: str

@@ -59,7 +59,13 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Margins:
-    """names (k,) and values (k,): >= 0 inside, in `unit`."""
+    """How far a limit is, at each of its places.
+
+    Attributes:
+        names: (k,).
+        values: (k,) >= 0 inside.
+        unit: Of the values.
+    """
 
     names: Tuple[str, ...]
     values: np.ndarray

@@ -22,7 +22,13 @@ BITES = 4.0           # ticks over which the last stretch before a deadline is s
 
 @dataclass(frozen=True)
 class Goal:
-    """positions (A, 3) m, rotations (A, 3, 3), in the arms' base frames; seconds: time to arrive, 0 = at once."""
+    """Where the arms should go.
+
+    Attributes:
+        positions: (A, 3) in the arms' base frames, m.
+        rotations: (A, 3, 3) in the same.
+        seconds: Time to arrive, s; 0: at once.
+    """
 
     positions: np.ndarray
     rotations: np.ndarray
