@@ -18,7 +18,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("-o", "--out", required=True, type=Path, help="folder of the data set; must be new")
     parser.add_argument("--seed", type=int, default=1, help="of the first episode of each task; the next ones count on")
     parser.add_argument("--sampled", type=float, default=0.7, help="share of the episodes that are sampled states")
-    parser.add_argument("--states", type=int, default=30, help="sampled states of an episode")
+    parser.add_argument("--states", type=int, default=60, help="sampled states of an episode")
     parser.add_argument("--labels", type=int, default=2, help="sentences of each sampled picture, where it has several goals")
     parser.add_argument("--validation", type=float, default=0.1, help="share of the episodes that is held out")
     parser.add_argument("--views", nargs="+", help="cameras in the policy's order; all of the rig's when left out")

@@ -44,7 +44,7 @@ class Settings:
     views: Tuple[str, ...]
     size: int = 128
     grid: int = 8
-    states: int = 30
+    states: int = 60
     labels: int = 2
 
     def __post_init__(self) -> None:
