@@ -149,6 +149,29 @@ def test_bad_episodes_are_flagged_by_name_and_the_rest_goes_on(result, motion, t
     assert main(["dataset", "inspect", str(data.folder)]) == 0
 
 
+def test_labels_of_another_version_and_unforeseen_errors_are_flagged_and_the_rest_goes_on(result, motion, tmp_path, monkeypatch):
+    from hybridvla_ros.replay.scan import Scanner
+
+    names = ("a_older.bag", "b_odd.bag", "c_good.bag")
+    bags = [replay_bag.write(tmp_path / name, motion) for name in names]
+    earlier = type("Earlier", (), {"_md5sum": "0" * 32, "_full_text": "uint8 event\n"})
+    with rosbag.Bag(str(bags[0]), "a") as bag:
+        bag.write("/hybridvla/episode/event", (EpisodeEvent._type, b"\x01", "0" * 32, earlier), rospy.Time.from_sec(BEGIN + 1),
+                  raw=True)
+    scan = Scanner.scan
+
+    def fail(self, name, files, topics):
+        if name == "b_odd.bag":
+            raise AttributeError("no such field")
+        return scan(self, name, files, topics)
+    monkeypatch.setattr(Scanner, "scan", fail)
+    status, summary, _ = result(*bags)
+    reasons = {entry["episode"]: entry["reason"] for entry in summary["flagged"]}
+    assert summary["episodes"] == 1
+    assert "labels cannot be read" in reasons["a_older.bag"] and "MD5" in reasons["a_older.bag"]
+    assert reasons["b_odd.bag"] == "cannot be read (AttributeError: no such field)"
+
+
 def test_swapped_cameras_and_a_gripper_that_never_moves_are_flagged(result, motion, tmp_path):
     policy = policy_file(tmp_path, second_view=True)
     rng = np.random.default_rng(3)

@@ -61,6 +61,9 @@ def read(found: Scanned) -> Told:
             events.append((message.header.stamp.to_sec(), int(message.event), str(message.id)))
         elif message.kind == ACTION_KIND:
             proposals.append((message.header.stamp.to_sec(), bool(message.checkpoint_sha256)))
+    older = [note for note in found.left_out.notes() if EVENT_TOPIC in note]
+    if older:
+        raise DataError(f"its labels cannot be read: {older[0]}")
     return Told(_episodes(found, events, str(sidecar.get("label") or "")), _takeovers(proposals))
 
 

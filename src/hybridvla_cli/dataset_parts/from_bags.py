@@ -132,7 +132,7 @@ class FromBags:
         for path in bags.expand(self.options.bags):
             try:
                 opened.append(shelf.open(path))
-            except bags.BagError as error:
+            except Exception as error:  # noqa: BLE001  # one bad bag, however bad, never ends the run
                 self._flag(path.name, error)
         scanner = Scanner(self.config, self.robot, self.settings, self.options.instruction)
         plans: List[Plan] = []
@@ -145,7 +145,7 @@ class FromBags:
                 told = bag_episodes.read(found)
                 checks.refuse_unfit(found, self.robot)
                 plans.append(Plan(found, told, self._first_images(found)))
-            except HybridVLAError as error:
+            except Exception as error:  # noqa: BLE001  # as above
                 self._flag(name, error)
         signatures = [checks.signature(plan.images) for plan in plans]
         swapped = checks.swapped_views(signatures, self._reference())
@@ -242,7 +242,8 @@ class FromBags:
                            json.loads(json.dumps(asdict(convention))))
 
     def _flag(self, episode: str, error: Exception) -> None:
-        self._flags.append((episode, " ".join(str(error).split()), False))
+        text = str(error) if isinstance(error, HybridVLAError) else f"cannot be read ({type(error).__name__}: {error})"
+        self._flags.append((episode, " ".join(text.split()), False))
 
     def _summary(self, out: DatasetWriter) -> Dict[str, Any]:
         kept = out.provenance.episodes

@@ -176,11 +176,18 @@ def _text(value: Union[str, bytes]) -> str:
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def expand(paths: Sequence[str], notes: Optional[List[str]] = None) -> List[Path]:
+def expand(paths: Sequence[str], notes: Optional[List[str]] = None, unread: Optional[List[str]] = None) -> List[Path]:
     """Files and folders as given; a folder stands for the bags in it, also unfinished ones.
 
-    The backup that `rosbag reindex` leaves beside a bag is left out where that bag is there too. notes: gets a sentence on
-    each.
+    The backup that `rosbag reindex` leaves beside a bag is left out where that bag is there too.
+
+    Args:
+        paths: As given.
+        notes: Gets a sentence on each backup.
+        unread: Gets a sentence on each folder without a bag.
+
+    Raises:
+        BagError: Such a folder, where `unread` is not given.
     """
     result: List[Path] = []
     for given in paths:
@@ -188,7 +195,10 @@ def expand(paths: Sequence[str], notes: Optional[List[str]] = None) -> List[Path
         if path.is_dir():
             found = sorted([*path.glob("*.bag"), *path.glob("*.bag.active")])
             if not found:
-                raise BagError(f"{path}: no .bag file in this folder")
+                problem = f"{path}: no .bag file in this folder"
+                if unread is None:
+                    raise BagError(problem)
+                unread.append(problem)
             result += found
         else:
             result.append(path)

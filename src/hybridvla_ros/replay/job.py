@@ -129,8 +129,9 @@ class Replay:
 
     def _scan(self, shelf: bags.BagShelf) -> Tuple[List[Scanned], List[str]]:
         """First pass; a bag that cannot be used is named, and the others go on."""
-        opened, unread = [], []
-        for path in bags.expand(self.options.bags, self.notes):
+        opened: List[bags.BagFile] = []
+        unread: List[str] = []
+        for path in bags.expand(self.options.bags, self.notes, unread):
             try:
                 opened.append(shelf.open(path))
             except Exception as error:  # noqa: BLE001  # one bad bag, however bad, never ends the run

@@ -81,6 +81,7 @@ def run_node(name: str, main: Callable[[], None], before: Callable[[], None] = l
     keep_freed_memory()
     rospy.init_node(name)
     watch_clock()
+    tell_faults()
     if stays_known:
         GraphWatch()
     try:
@@ -106,6 +107,24 @@ def publish_unless_ending(publisher: rospy.Publisher, message: rospy.Message) ->
             raise
         return False
     return True
+
+
+def tell_faults() -> None:
+    """Has the faults of this node's threads in `/diagnostics`, also those of a node that reports nothing there otherwise."""
+    publishers: List[rospy.Publisher] = []
+
+    def tell() -> None:
+        problem = FAULTS.problem
+        if not problem and not publishers:
+            return
+        if not publishers:
+            publishers.append(rospy.Publisher("/diagnostics", DiagnosticArray, queue_size=2))
+        level = DiagnosticStatus.ERROR if problem else DiagnosticStatus.OK
+        array = DiagnosticArray(status=[DiagnosticStatus(level=level, name=f"{rospy.get_name().lstrip('/')}: threads",
+                                                         message=problem or "all threads work")])
+        array.header.stamp = rospy.Time.now()
+        publish_unless_ending(publishers[0], array)
+    Rate(1.0, tell, "telling faults")
 
 
 class Diagnostics:

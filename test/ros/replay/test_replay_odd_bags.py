@@ -78,6 +78,13 @@ def test_a_bag_that_fails_in_a_way_nobody_foresaw_does_not_end_the_run(bag, tmp_
     assert result.summary["frames"] > 5 and result.summary["verdict"] == "fail"
 
 
+def test_a_folder_without_bags_does_not_end_the_run(bag, tmp_path):
+    result = replay(tmp_path, bag, rate=2.0)
+    assert result.unread == [f"{tmp_path}: no .bag file in this folder"] and result.summary["frames"] > 5
+    with pytest.raises(HybridVLAError, match="no .bag file in this folder"):
+        replay(tmp_path)
+
+
 def test_a_bag_that_fails_in_the_second_pass_keeps_its_frames_and_the_others_go_on(bag, tmp_path, monkeypatch):
     shutil.copy(str(bag), str(tmp_path / "a_bad.bag"))
     shutil.copy(str(bag), str(tmp_path / "b_good.bag"))

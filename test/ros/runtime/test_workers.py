@@ -105,6 +105,21 @@ def test_a_fault_stands_in_the_diagnostics_of_the_node(faults, entries):
     assert after.level == 2 and after.message == "reading the pedal has ended: OSError: gone; all views arrive"
 
 
+def test_a_node_that_reports_nothing_else_has_its_faults_in_the_diagnostics(faults, entries, monkeypatch):
+    calls = []
+    monkeypatch.setattr(node_support, "Rate", lambda _seconds, call, _name: calls.append(call))
+    node_support.tell_faults()
+    calls[0]()
+    assert entries == []
+    faults.add("x", "reading the pedal has ended: OSError: gone")
+    calls[0]()
+    faults.clear("x")
+    calls[0]()
+    assert [(entry.status[0].level, entry.status[0].message) for entry in entries] == [
+        (2, "reading the pedal has ended: OSError: gone"), (0, "all threads work")]
+    assert entries[0].status[0].name.endswith(": threads")
+
+
 def test_a_report_that_fails_is_published_as_an_error(entries):
     Diagnostics("cameras", lambda: fail("rate"))._publish()
     status = entries[0].status[0]

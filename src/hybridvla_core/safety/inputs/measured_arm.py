@@ -184,6 +184,6 @@ class MeasuredArm:
         beyond = np.maximum(self._lower - joints, joints - self._upper)
         worst = int(np.argmax(beyond))
         if beyond[worst] > IMPOSSIBLE_RAD:
-            return (f"joint {worst + 1} reads {joints[worst]:.4g} rad, {beyond[worst]:.3g} rad outside its range, where no arm "
-                    "can be; does the driver report degrees, or another joint?")
+            return (f"joint {worst + 1} reads {joints[worst]:.4g}, where no arm can be: its range is {self._lower[worst]:.4g} to "
+                    f"{self._upper[worst]:.4g} rad; does the driver report degrees, or another joint?")
         return ""
