@@ -11,10 +11,19 @@ from hybridvla_core.robots.arm import ArmConfig
 
 @dataclass(frozen=True)
 class MonitorLimits:
-    """workspace_min, workspace_max: (3,) m in the base frame; speed m/s and rotation_speed rad/s of the targets.
+    """What targets are judged by.
 
-    period: time between targets, s. One step is judged by the longer of its real time and this, because a sender's
-    clock jitters; over `window` s the real time counts, with one period of grace. tolerance: relative, for rounding.
+    One step is judged by the longer of its real time and `period`, because a sender's clock jitters; over `window` the real time
+    counts, with one period of grace.
+
+    Attributes:
+        workspace_min: (3,) in the base frame, m.
+        workspace_max: (3,) in the base frame, m.
+        speed: Of the targets, m/s.
+        rotation_speed: Of the targets, rad/s.
+        period: Time between targets, s.
+        window: s.
+        tolerance: Relative, for rounding.
     """
 
     workspace_min: Tuple[float, ...]

@@ -17,7 +17,14 @@ NAMES = {SUCCESS: "success", FAILURE: "failure", DISCARD: "discard", ABORTED: "a
 
 @dataclass(frozen=True)
 class BagEpisode:
-    """begin, end: s of the stamps; label: success, failure, discard, aborted, or empty where nobody said."""
+    """An episode as the labels in a bag tell it.
+
+    Attributes:
+        name: Of the bag and its number.
+        begin: s of the stamps.
+        end: s of the stamps.
+        label: success, failure, discard, aborted, or empty where nobody said.
+    """
 
     name: str
     begin: float
@@ -31,7 +38,12 @@ class BagEpisode:
 
 @dataclass
 class Told:
-    """What a bag says beside motion and images. takeovers: [begin, end] s in which a person corrected a policy."""
+    """What a bag says beside motion and images.
+
+    Attributes:
+        episodes: In their order.
+        takeovers: [begin, end] in which a person corrected a policy, s.
+    """
 
     episodes: List[BagEpisode] = field(default_factory=list)
     takeovers: List[Tuple[float, float]] = field(default_factory=list)

@@ -36,7 +36,24 @@ KEYFRAME_FPS = 1.0      # keyframes have no rate; the videos need one
 
 @dataclass(frozen=True)
 class Options:
-    """As the command line gives them. rate: rows a second where every frame is one, Hz; None: the policy's."""
+    """As the command line gives them.
+
+    Attributes:
+        bags: Files, or folders of them.
+        output: New folder.
+        policy_config: File: cameras, convention and rates.
+        robot_config: File.
+        topics: Topic map file.
+        instruction: Instead of the recorded ones.
+        rate: Rows a second where every frame is one, Hz; None: the policy's.
+        keyframes_only: Only the keyframes themselves are rows.
+        everything: Also while the filter was not following anybody.
+        keep_failures: Use episodes labelled as failures, too.
+        validation: Share of the episodes, held out.
+        seed: Draws these.
+        like: Data set whose camera order must be kept.
+        scratch: Folder for re-indexed copies of damaged bags.
+    """
 
     bags: Tuple[str, ...]
     output: Path
@@ -70,7 +87,13 @@ class NoPolicy:
 
 @dataclass
 class Plan:
-    """One recording that will be used: its episodes, and the first images."""
+    """One recording that will be used.
+
+    Attributes:
+        found: After the first pass.
+        told: Its episodes and takeovers.
+        images: The first of each view.
+    """
 
     found: Scanned
     told: bag_episodes.Told

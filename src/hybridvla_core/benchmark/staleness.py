@@ -21,8 +21,18 @@ TICK_S, WARM_UP_S, EPOCH = 0.005, 5.0, 1
 
 @dataclass(frozen=True)
 class Setting:
-    """latency_s: of a prediction; jitter: its relative scatter. camera_rate_hz, camera_delay_s: of frames. period_s: of a
-    row of a chunk, 0: keyframes, each reached after keyframe_s."""
+    """One situation.
+
+    Attributes:
+        execution: Of the policy's configuration.
+        latency_s: Of a prediction, s.
+        chunk: Rows of a prediction.
+        period_s: Of a row, s; 0: keyframes.
+        jitter: Relative scatter of the latency.
+        camera_rate_hz: Of frames, Hz.
+        camera_delay_s: Of frames, s.
+        keyframe_s: After which a keyframe is reached, s.
+    """
 
     execution: str
     latency_s: float

@@ -18,7 +18,16 @@ import torch
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes: patches P of all views, text T, labels L, noise copies C, chunk K, action tokens A."""
+    """Sizes of a training sequence.
+
+    Attributes:
+        patches: Of all views.
+        text: Ids of the prompt.
+        labels: An image.
+        copies: Noisy actions a label.
+        chunk: Actions.
+        action: Tokens of one action.
+    """
 
     patches: int
     text: int

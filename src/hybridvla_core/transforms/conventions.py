@@ -26,15 +26,18 @@ STATE_SOURCES = ("measured", "last_command")
 class ActionConvention:
     """What the numbers of an action and of the robot state mean. Nothing here has a default that a robot could obey.
 
-    arms: names in the order of the action vector (the released 14-DoF model: right, left).
-    translation: `delta_base_frame`: metres along the axes of the arm's base frame, added to the base pose.
-    rotation: `absolute_euler_xyz`: fixed-axis roll, pitch, yaw (R = Rz Ry Rx) of the tool relative to
-        `rotation_reference_xyzw` (R_tool = R_euler R_reference); `delta_euler_xyz`: the same angles turn the base pose
-        about the base frame's axes.
-    gripper_sense: what a gripper value of 1 means in the action and in the state.
-    delta_base: the pose a delta is added to: the last `commanded` target or the `measured` pose at the stamp.
-    action_period_s: time an action was meant to take; 0 is a keyframe, executed until reached.
-    state_source: `measured` or `last_command`; `first_state` is what a `last_command` policy sees first.
+    Attributes:
+        arms: Names in the order of the action vector (the released 14-DoF model: right, left).
+        translation: `delta_base_frame`: metres along the axes of the arm's base frame, added to the base pose.
+        rotation: `absolute_euler_xyz`: fixed-axis roll, pitch, yaw (R = Rz Ry Rx) of the tool relative to
+            `rotation_reference_xyzw` (R_tool = R_euler R_reference); `delta_euler_xyz`: the same angles turn the base pose
+            about the base frame's axes.
+        rotation_reference_xyzw: (4,) unit quaternion.
+        gripper_sense: What a gripper value of 1 means in the action and in the state.
+        delta_base: The pose a delta is added to: the last `commanded` target or the `measured` pose at the stamp.
+        action_period_s: Time an action was meant to take, s; 0 is a keyframe, executed until reached.
+        state_source: `measured` or `last_command`.
+        first_state: What a `last_command` policy sees first.
     """
 
     arms: Tuple[str, ...]

@@ -20,9 +20,18 @@ MAX_SEQUENCE_JUMP = 1000
 
 @dataclass
 class CameraHealth:
-    """Counters of one view since start. dropped: frames missing between two stamps at the usual rate; lost: messages
-    missing between two sequence numbers, so the network's or this node's loss; duplicates: a stamp sent twice;
-    went_back: a stamp before the one before it; unstamped: stamp zero; outages: pauses above OUTAGE_S."""
+    """Counters of one view since the start.
+
+    Attributes:
+        received: Frames.
+        dropped: Frames missing between two stamps at the usual rate.
+        lost: Messages missing between two sequence numbers, so the network's or this node's loss.
+        duplicates: A stamp sent twice.
+        went_back: A stamp before the one before it.
+        unstamped: Stamp zero.
+        outages: Pauses above OUTAGE_S.
+        longest_gap_s: s.
+    """
 
     received: int = 0
     dropped: int = 0

@@ -28,9 +28,22 @@ class RawMessage(NamedTuple):
 
 @dataclass
 class TopicCount:
-    """seen: taken from the network; written: in the bag; dropped: not written because the disk did not keep up; unwritable:
-    not written because of `problem`; missed: gone before they reached us, by the sequence numbers of one publisher;
-    longest_gap_s and its place after the recording's first message, s."""
+    """What became of a topic's messages.
+
+    Attributes:
+        type: Of the messages.
+        seen: Taken from the network.
+        written: In the bag.
+        dropped: Not written because the disk did not keep up.
+        unwritable: Not written because of `problem`.
+        missed: Gone before they reached us, by the sequence numbers of one publisher.
+        first_ns: When the first came, ns.
+        last_ns: When the last came, ns.
+        longest_gap_s: Between two of them, s.
+        longest_gap_at_s: Where it begins, after the recording's first message, s.
+        problem: Why messages could not be written.
+        _sequences: The last number of each publisher.
+    """
 
     type: str = ""
     seen: int = 0

@@ -46,9 +46,15 @@ class Recorded(NamedTuple):
 
 @dataclass
 class BagFile:
-    """An open bag. topics: topic -> type; begin, end: s of recording; notes: what was done to read it.
+    """An open bag. Messages that were recorded before time ran count as recorded at the begin.
 
-    Messages that were recorded before time ran count as recorded at the begin.
+    Attributes:
+        path: Of the file.
+        bag: Its reader.
+        topics: Topic -> type.
+        begin: Of the recording, s.
+        end: Of the recording, s.
+        notes: What was done to read it.
     """
 
     path: Path

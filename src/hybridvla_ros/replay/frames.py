@@ -34,7 +34,13 @@ LATE_S = 1.0                # a recorded observation that is not there so long a
 
 @dataclass(frozen=True)
 class RawImage:
-    """A message not decoded yet: most are never used."""
+    """A message not decoded yet: most are never used.
+
+    Attributes:
+        raw: As it lies in the bag.
+        topic: It was on.
+        path: Of the bag.
+    """
 
     raw: bags.Raw
     topic: str
@@ -46,8 +52,17 @@ class RawImage:
 
 @dataclass
 class Observing:
-    """How often an observation was due, how often there was none, and why; unmatched: recorded proposals whose images
-    are not in the bag; remark: why images are older than they say, as it was said first."""
+    """How often an observation was due, how often there was none, and why.
+
+    Attributes:
+        due: Observations asked for.
+        missed: Those that there were not.
+        problems: Sentence -> how often.
+        first: Sentence -> when first, s.
+        spreads: Newest minus oldest image of each, s.
+        unmatched: Recorded proposals whose images are not in the bag.
+        remark: Why images are older than they say, as it was said first.
+    """
 
     due: int = 0
     missed: int = 0

@@ -31,9 +31,23 @@ ACTION_KIND = 0
 
 @dataclass
 class Scanned:
-    """One recording after the first pass. begin: s of the first message; duration: s; infos: view -> (fx, fy, cx, cy,
-    width); commands: tracks of what was sent to the arms, where the status tells; stamps: whose count (reading.STAMPS);
-    left_out: what the first pass did not hand on."""
+    """One recording after the first pass.
+
+    Attributes:
+        name: Of the recording.
+        files: In their order.
+        topics: What is read.
+        begin: Of the first message, s.
+        duration: s.
+        recording: What the arms did, and what was asked for.
+        streams: How cameras and joint states came, by name.
+        proposals: Those that were recorded.
+        infos: View -> (fx, fy, cx, cy, width), px.
+        commands: Tracks of what was sent to the arms, where the status tells.
+        notes: What a reader should know.
+        stamps: Whose count (reading.STAMPS).
+        left_out: What the first pass did not hand on.
+    """
 
     name: str
     files: Sequence[bags.BagFile]

@@ -16,10 +16,16 @@ from hybridvla_sim.fr3.scene import SceneIndex, tool_pose
 
 @dataclass(frozen=True)
 class ImpedanceConfig:
-    """Gains. Stiffer and quicker than franka_ros' defaults (200 N/m, 10 N m/rad, 0.005 each ms), so that a keyframe is
-    reached within millimetres; both are explicit here.
+    """Gains, stiffer and quicker than franka_ros' defaults (200 N/m, 10 N m/rad, 0.005 each ms), so that a keyframe is reached
+    within millimetres.
 
-    target_filter: share of the way to the target each millisecond. torque_slew: N m each millisecond.
+    Attributes:
+        translational_stiffness: N/m.
+        rotational_stiffness: N m/rad.
+        nullspace_stiffness: N m/rad.
+        target_filter: Share of the way to the target each millisecond.
+        torque_slew: N m each millisecond.
+        torque_limits: (7,) N m.
     """
 
     translational_stiffness: float = 2000.0  # N/m

@@ -25,9 +25,13 @@ MAX_WIDTH = 0.08  # m
 
 @dataclass(frozen=True)
 class RigConfig:
-    """limits: what the rig's own monitor counts against (None counts only what is not a pose at all).
+    """The rig's own numbers.
 
-    gripper_speed: opening width, m/s. start_speed: rad/s of the fastest joint on the way back to the start.
+    Attributes:
+        impedance: Gains of its controller.
+        limits: What its monitor counts against; None counts only what is not a pose at all.
+        gripper_speed: Of the opening's width, m/s.
+        start_speed: Of the fastest joint on the way back to the start, rad/s.
     """
 
     impedance: ImpedanceConfig = field(default_factory=ImpedanceConfig)

@@ -12,7 +12,14 @@ from hybridvla_sim.monitor import LimitMonitor, MonitorLimits
 
 @dataclass(frozen=True)
 class JointMonitorLimits:
-    """lower, upper (dof,) rad and velocity (dof,) rad/s of the commands; tool: of the pose they lead to."""
+    """What commands of joints are judged by.
+
+    Attributes:
+        lower: (dof,) rad.
+        upper: (dof,) rad.
+        velocity: (dof,) rad/s.
+        tool: Of the pose that they lead to.
+    """
 
     lower: Tuple[float, ...]
     upper: Tuple[float, ...]

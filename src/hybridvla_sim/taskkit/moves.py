@@ -19,7 +19,13 @@ NEAR_M, NEAR_RAD = 0.015, 0.12
 
 @dataclass(frozen=True)
 class Tool:
-    """Where a hand is. position (3,) m, rotation of the tool relative to one that points down, opening 0 to 1."""
+    """Where a hand is.
+
+    Attributes:
+        position: (3,) m.
+        rotation: Of the tool relative to one that points down.
+        opening: 0 closed to 1 open.
+    """
 
     position: np.ndarray
     rotation: Rotation
@@ -33,7 +39,14 @@ class Tool:
 
 @dataclass(frozen=True)
 class Keyframe:
-    """Where a hand should go: phase, position (3,) m, angles (3,) rad, opening after arrival."""
+    """Where a hand should go.
+
+    Attributes:
+        phase: Name of the step.
+        position: (3,) m.
+        angles: (3,) rad.
+        opening: After arrival, 0 closed to 1 open.
+    """
 
     phase: str
     position: np.ndarray

@@ -27,7 +27,18 @@ NUMBERS = (layout.STATE, layout.ACTION, layout.SUCCESS, layout.CORRECTION, layou
 
 @dataclass(frozen=True)
 class Rows:
-    """One episode's numbers. state (N, S), action (N, A), tasks (N,), success (N,) -1 unknown, correction (N,)."""
+    """One episode's numbers; N rows, S state and A action channels.
+
+    Attributes:
+        state: (N, S).
+        action: (N, A).
+        tasks: (N,) numbers of the instructions.
+        success: (N,); -1: unknown.
+        correction: (N,) a person was correcting a policy.
+        timestamps: (N,) s.
+        grounding: Where things are in the pictures, one text a row; None without.
+        pictures: View -> encoded images, where they lie beside the numbers.
+    """
 
     state: np.ndarray
     action: np.ndarray

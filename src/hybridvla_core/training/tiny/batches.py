@@ -16,8 +16,17 @@ from hybridvla_core.transforms.normalise import Scale
 
 @dataclass(frozen=True)
 class Batch:
-    """N images with L labels each. pixels (N, 3, H, W) in [0, 1]; text (N, L, T) ids; state (N, A) and action
-    (N, L, A) normalised; phase (N, L); patches and named: targets of the auxiliary losses."""
+    """N images with L labels each.
+
+    Attributes:
+        pixels: (N, 3, H, W) in [0, 1].
+        text: (N, L, T) ids.
+        state: (N, A) normalised.
+        action: (N, L, A) normalised.
+        phase: (N, L).
+        patches: Targets of the auxiliary losses, by patch.
+        named: Targets of the auxiliary losses, by name.
+    """
 
     pixels: torch.Tensor
     text: torch.Tensor

@@ -11,8 +11,15 @@ from hybridvla_core.training.config import AugmentConfig, HybridLossConfig, Loop
 
 @dataclass(frozen=True)
 class DaggerConfig:
-    """Rollouts of the policy under training, labelled by the expert: when (share of the policy stage), how many, for how
-    many keyframes, and in what share of them the instruction is switched. share: of the draws that come from them."""
+    """Rollouts of the policy under training, labelled by the expert.
+
+    Attributes:
+        at: When: shares of the policy stage.
+        episodes: How many each time.
+        keyframes: Of each.
+        switch_share: In what share of them the instruction is switched.
+        share: Of the draws that come from them.
+    """
 
     at: Tuple[float, ...]
     episodes: int

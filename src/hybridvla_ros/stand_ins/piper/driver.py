@@ -33,9 +33,14 @@ UNITS, GRIPPERS = ("new", "old"), ("m", "motor")
 
 @dataclass(frozen=True)
 class DriverConfig:
-    """control: mode 1, takes commands; otherwise mode 0, where the driver itself publishes on the command topic. units:
-    `new` (m, rad) or `old` (a driver of 2024: mm and degrees in PosCmd, a Pose with a wrong quaternion). gripper: `m` or
-    `motor`."""
+    """How the driver was started.
+
+    Attributes:
+        control: Mode 1, takes commands; otherwise mode 0, where the driver itself publishes on the command topic.
+        auto_enable: Motors on at the start.
+        units: `new` (m, rad) or `old` (a driver of 2024: mm and degrees in PosCmd, a Pose with a wrong quaternion).
+        gripper: Its readings: `m` or `motor`.
+    """
 
     control: bool = True
     auto_enable: bool = True

@@ -47,7 +47,13 @@ CAMERA_NAMES = {"front": "camera_f", "right": "camera_r", "left": "camera_l"}   
 
 @dataclass(frozen=True)
 class CameraOptions:
-    """hz 0: no cameras."""
+    """How the cameras send.
+
+    Attributes:
+        hz: 0: no cameras.
+        width: px.
+        height: px.
+    """
 
     hz: float = 10.0
     width: int = 320

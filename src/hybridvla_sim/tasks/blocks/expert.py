@@ -26,8 +26,16 @@ PHASES = ("pregrasp", "grasp", "lift", "above", "release", "retreat", "reopen", 
 
 @dataclass(frozen=True)
 class WorldState:
-    """What the expert sees. tool (3,) m, yaw rad (about the base frame's z, tool pointing down), opening 0 to 1;
-    block_pos (4, 3) m, block_yaw (4,) rad, pad_xy (4, 2) m."""
+    """What the expert sees.
+
+    Attributes:
+        tool: (3,) m.
+        yaw: About the base frame's z, tool pointing down, rad.
+        opening: 0 closed to 1 open.
+        block_pos: (4, 3) m.
+        block_yaw: (4,) rad.
+        pad_xy: (4, 2) m.
+    """
 
     tool: np.ndarray
     yaw: float
@@ -39,7 +47,14 @@ class WorldState:
 
 @dataclass(frozen=True)
 class ExpertAction:
-    """A keyframe: position (3,) m, yaw rad, opening commanded after arrival, and the phase's name."""
+    """A keyframe.
+
+    Attributes:
+        position: (3,) m.
+        yaw: rad.
+        opening: Commanded after arrival, 0 closed to 1 open.
+        phase: Name of the step.
+    """
 
     position: np.ndarray
     yaw: float

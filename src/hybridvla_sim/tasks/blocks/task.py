@@ -24,7 +24,13 @@ _PATTERN = re.compile(r"put the (\w+) block on the (\w+) pad")
 
 @dataclass(frozen=True)
 class SceneState:
-    """Where things lie at the start, indexed by colour: block_xy (4, 2) m, block_yaw (4,) rad, pad_xy (4, 2) m."""
+    """Where things lie at the start, indexed by colour.
+
+    Attributes:
+        block_xy: (4, 2) m.
+        block_yaw: (4,) rad.
+        pad_xy: (4, 2) m.
+    """
 
     block_xy: np.ndarray
     block_yaw: np.ndarray
