@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 RUN := scripts/with_env.sh
 
-.PHONY: help setup demo tasks rigs test fuzz soak test38 lint matrix clean bench field
+.PHONY: help setup demo tasks rigs test fuzz soak test38 lint matrix clean bench field docs
 
 FUZZ_N ?= 20000
 FUZZ_SEED ?= 1
@@ -48,6 +48,9 @@ field: setup ## field cases, where their folder is at hand (HYBRIDVLA_FIELD_CASE
 
 lint: setup ## style, spelling, shell, YAML, Docker, catkin, Python 3.8 and room checks
 	@$(RUN) scripts/lint.sh
+
+docs: setup ## the documents and the reference of the code as pages, in out/docs
+	@scripts/docs.sh
 
 clean: ## remove what was built and generated, but not .venv
 	rm -rf build devel out

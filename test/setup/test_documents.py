@@ -1,0 +1,137 @@
+"""Every command that a document shows is one: its program's own parser takes it, its launch file has its arguments, its node is
+there. What the documents' commands do is tested where each of them is."""
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from hybridvla_core.paths import ROOT
+
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+#: A value that the reader has to put in.
+BLANK = re.compile(r"\.\.\.|<\w+>")
+COMMAND = re.compile(r"(?<![\w/.-])(?:(?:\S*/)?hybridvla|roslaunch|rosrun|rosservice|make)\s+\S+")
+
+
+def blocks(text):
+    """Lines of fenced and of indented blocks, with continued ones joined."""
+    fenced, lines, before = False, [], ""
+    for line in text.splitlines():
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+            continue
+        indented = line.startswith("    ") and (before == "" or bool(lines and lines[-1] == before.strip()))
+        before = line
+        if fenced or indented:
+            lines.append(line.strip())
+    return "\n".join(lines).replace("\\\n", " ").splitlines()
+
+
+def commands(path):
+    """Commands of a document's blocks, without environment, output and remarks."""
+    for line in blocks(path.read_text(encoding="utf-8")):
+        for part in re.split(r"&&|;", line):
+            found = COMMAND.search(part)
+            if found and not re.search(r"[^\s\w=\"'$./:~-]", part[:found.start()]):
+                try:
+                    words = shlex.split(part[found.start():], comments=True)
+                except ValueError:
+                    continue
+                # `[--option F]` may be left out, and is one all the same.
+                yield [part for word in words if word != "&" for part in (word.split() if "[" in word else [word])]
+
+
+SHOWN = [(path.name, words) for path in DOCUMENTS if path.is_file() for words in commands(path)]
+
+
+def shown(*programs):
+    found = [(name, words) for name, words in SHOWN if os.path.basename(words[0]) in programs]
+    return pytest.mark.parametrize("document, words", found, ids=[f"{name}-{number}" for number, (name, _) in enumerate(found)])
+
+
+def test_there_are_commands_to_look_at():
+    programs = [os.path.basename(words[0]) for _, words in SHOWN]
+    for program, least in (("hybridvla", 25), ("roslaunch", 25), ("make", 5), ("rosservice", 5), ("rosrun", 1)):
+        assert programs.count(program) >= least, program
+
+
+class Taken(Exception):
+    """An argument that argparse refuses."""
+
+
+@shown("hybridvla")
+def test_a_verb_takes_its_options(document, words, monkeypatch):
+    from hybridvla_cli.__main__ import available_verbs
+
+    def refuse(self, message):
+        raise Taken(message)
+    if words[1].startswith(("-", "VERB", "<")) or BLANK.fullmatch(words[1]):
+        return
+    assert words[1] in available_verbs(), words
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"hybridvla_cli.{words[1]}").add_parser(parser.add_subparsers(dest="verb"))
+    monkeypatch.setattr(argparse.ArgumentParser, "error", refuse)
+    arguments = [word.strip("[]") for word in words[1:] if not word.startswith((">", "|"))]
+    try:
+        parser.parse_args(arguments)
+    except Taken as refusal:
+        blank = any(BLANK.search(word) for word in arguments)
+        unknown = re.sub(r"unrecognized arguments:|\.\.\.|\s", "", str(refusal)) if "unrecognized" in str(refusal) else ""
+        assert blank and not unknown, f"{document}: {' '.join(words)}: {refusal}"
+    except SystemExit as end:
+        assert end.code == 0, words         # --help
+
+
+@shown("roslaunch")
+def test_a_launch_file_has_the_arguments(document, words):
+    rest = [word for word in words[1:] if not word.startswith("-")]
+    if rest[0] != "hybridvla":
+        return      # a driver's own
+    path = ROOT / "launch" / rest[1]
+    assert path.is_file(), f"{document}: {rest[1]}"
+    known = {argument.get("name") for argument in ElementTree.parse(str(path)).getroot().findall("arg")}
+    for word in rest[2:]:
+        name, given, _ = word.partition(":=")
+        assert not given or name in known, f"{document}: {rest[1]} has no {name}"
+
+
+@shown("rosrun")
+def test_a_node_is_there(document, words):
+    if words[1] == "hybridvla":
+        assert os.access(str(ROOT / "nodes" / words[2]), os.X_OK), f"{document}: {words[2]}"
+
+
+@shown("make")
+def test_a_target_is_there(document, words):
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {word for word in words[1:] if re.fullmatch(r"[a-z]\w*", word)} <= targets, f"{document}: {words}"
+
+
+@shown("rosservice")
+def test_a_service_is_offered_by_some_node_of_ours(document, words):
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src/hybridvla_ros").rglob("*.py"))
+    name = next(word for word in words[1:] if word.startswith("/"))
+    if name.startswith(("/hybridvla/", "/sim_rig/", "/stand_in/", "/piper_rig/")):
+        room, last = name.rsplit("/", 1)
+        assert name in sources or (room + "/" in sources and re.search(rf"[\"'/]{last}[\"']", sources)), f"{document}: {name}"
+
+
+def test_the_pages_are_built_with_the_reference_of_the_code():
+    """Left out where the generator cannot be installed."""
+    script = str(ROOT / "scripts/docs.sh")
+    made = subprocess.run([script, "--only-install"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8",
+                          timeout=400)
+    if made.returncode:
+        pytest.skip(f"mkdocs cannot be installed here: {made.stdout[-200:]}")
+    built = subprocess.run([script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", timeout=400)
+    assert built.returncode == 0, built.stdout[-2000:]
+    reference = (ROOT / "out/docs/reference/policy/index.html").read_text(encoding="utf-8")
+    assert "One observation in, one prediction out." in reference and "manifest_sha256" in reference
+    assert (ROOT / "out/docs/first-day/index.html").is_file()
