@@ -61,7 +61,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         # The reader of a pipe has left; the interpreter would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except Exception as error:  # whatever a library raises reaches the user as one sentence
+    except (SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # whatever a library raises, a panic in Rust too, reaches the user as one sentence
         if debug:
             raise
         print(f"hybridvla: {sentence(error, parsed[0] if parsed else None)}", file=sys.stderr)

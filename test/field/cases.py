@@ -29,7 +29,7 @@ class Case:
     private: bool = False
 
 
-def _model(name: str, wanted: Tuple[str, ...] = (), refused: Tuple[str, ...] = (), numbers=(), seconds: float = 180.0) -> Case:
+def _model(name: str, wanted: Tuple[str, ...] = (), refused: Tuple[str, ...] = (), numbers=(), seconds: float = 600.0) -> Case:
     return Case(f"model/{name}", "bash run.sh", wanted, refused, tuple(numbers), seconds)
 
 
@@ -53,9 +53,10 @@ MODEL = (
     _model("doctor_numpy2", (r"rc=1", r"unusable: ", r"== predict\nhybridvla: .*doctor"), (r"(?m)^ValueError",)),
     _model("input_tracebacks", (r"200-megapixel PNG\nhybridvla: ", r"3 MiB comment\nhybridvla: ", r"Latin-1 bytes\nhybridvla: ",
                                 r"null\nhybridvla: "), (r"(?m)^\S*(Error|Exception): ",)),
-    _model("killed", (r"SIGTERM rc=", r"SIGHUP rc="), (r"OUT\.partial",), seconds=600.0),
-    _model("other_savers", (r"lora_not_merged\n\[.*[Mm]erge",), numbers=((r"\[(\d+) characters\]", 1, 1200),)),
-    _model("out_link", (r"left in the folder: [1-9]|hybridvla: .*mine7",)),
+    _model("killed", (r"SIGTERM rc=143", r"SIGHUP rc=129"), (r"OUT\.partial",), seconds=900.0),
+    _model("other_savers", (r"lora_not_merged\n\[.*[Mm]erge", r"frozen_vision_left_out\n\[.*frozen", r"ema_beside_model\n\[.*ema"),
+           (r"(flat|ddp_module_prefix|checkpoint_wrapped)\n\[.*hybridvla: ",), numbers=((r"\[(\d+) characters\]", 1, 1200),)),
+    _model("out_link", (r"left in the folder: [5-9]", r"needs root\)\n(.*\n)*?([5-9]|skipped)\n"), (r"hybridvla: ",)),
     _model("png_16bit", (r"(?s)== grey8\.png\n(dx [^\n]*)\n.*== grey16\.png\n\1\n", r"== grey_float\.tiff\n(hybridvla: |dx )"),
            (r"mean 255\.0 min 255",)),
     _model("reduced_jpeg_colours", numbers=((r"(\d+) mm apart", 0, 5),)),

@@ -70,7 +70,7 @@ def open_source(run: Path, entry: Optional[str] = None) -> Source:
     if not run.exists():
         raise CheckpointError(f"{run}: no such file or folder; check the path")
     folder = run if run.is_dir() else run.absolute().parent.parent
-    config = _config(folder)
+    config = _config(folder, run)
     declared = read_declared(config, str(folder / CONFIG))
     path = folder / STATISTICS
     statistics = read_mapping(path) if path.is_file() else config.get("norm_stats")
@@ -97,13 +97,14 @@ def open_source(run: Path, entry: Optional[str] = None) -> Source:
                   statistics, declared, beside + _others_heads(folder))
 
 
-def _config(folder: Path) -> Mapping[str, Any]:
+def _config(folder: Path, run: Path) -> Mapping[str, Any]:
     """The source's `config.json`."""
     if (folder / "adapter_config.json").is_file():
         raise CheckpointError(f"{folder}: holds LoRA adapters (adapter_config.json); merge it first (with peft: "
                               "merge_and_unload), save the whole model and convert that")
     if not (folder / CONFIG).is_file():
-        raise CheckpointError(f"{folder}: config.json missing; give a run folder with config.json and checkpoints/*.pt, or "
+        place = folder if run.is_dir() else f"{run}: two folders above it, {folder}"
+        raise CheckpointError(f"{place}: config.json missing; give a run folder with config.json and checkpoints/*.pt, or "
                               "an OpenVLA folder")
     return read_mapping(folder / CONFIG)
 

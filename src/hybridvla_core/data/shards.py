@@ -5,12 +5,15 @@ training (DAgger).
 """
 from __future__ import annotations
 
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Dict, Iterable, List, Sequence, Union
 
 import numpy as np
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.files import refuse_pointer
 
 #: array -> trailing shape without the sample axis; None = any size.
 FIELDS = {
@@ -23,6 +26,8 @@ FIELDS = {
     "target": (16, None),  # expert's action for instruction block*4+pad, action convention of the checkpoint
     "phase": (16,),  # expert's phase index
 }
+#: array -> kinds of numbers it may hold, as numpy names them; all others may be floating-point numbers too.
+KINDS = {"images": "u", "seg": "iu", "phase": "iu"}
 
 
 class ShardSet:
@@ -46,17 +51,17 @@ class ShardSet:
         return cls(paths)
 
     def append(self, path: Union[str, Path]) -> None:
-        """Add one shard; raises HybridVLAError naming a missing array or a wrong shape."""
-        with np.load(str(path)) as archive:
-            part = {}
-            for name, shape in FIELDS.items():
-                if name not in archive:
-                    raise HybridVLAError(f"{path}: array {name!r} is missing; write the shard again")
-                array = archive[name]
-                if array.ndim != len(shape) + 1 or any(want is not None and want != have
-                                                       for want, have in zip(shape, array.shape[1:])):
-                    raise HybridVLAError(f"{path}: array {name!r} has shape {array.shape}, expected (N, {shape})")
-                part[name] = array
+        """Add one shard.
+
+        Raises:
+            HybridVLAError: naming the file, for one that is not whole, and for an array that is missing, of another shape or
+                type than it should be, or of another length than the others.
+        """
+        refuse_pointer(path)
+        try:
+            part = _arrays(path)
+        except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+            raise HybridVLAError(f"{path}: not a whole shard ({type(error).__name__}: {error}); write it again") from error
         self._parts.append(part)
         self.offsets.append(self.offsets[-1] + len(part["state"]))
 
@@ -72,3 +77,28 @@ class ShardSet:
         part_of = np.searchsorted(self.offsets, indices, side="right") - 1
         rows = indices - np.asarray(self.offsets)[part_of]
         return {name: np.stack([self._parts[p][name][r] for p, r in zip(part_of, rows)]) for name in names}
+
+
+def _arrays(path: Union[str, Path]) -> Dict[str, np.ndarray]:
+    """The arrays of a shard's file, held against FIELDS and each other."""
+    part: Dict[str, np.ndarray] = {}
+    with np.load(str(path)) as archive:
+        for name, shape in FIELDS.items():
+            if name not in archive:
+                raise HybridVLAError(f"{path}: array {name!r} is missing; write the shard again")
+            array = archive[name]
+            if array.ndim != len(shape) + 1 or any(want is not None and want != have
+                                                   for want, have in zip(shape, array.shape[1:])):
+                raise HybridVLAError(f"{path}: array {name!r} has shape {array.shape}, expected (N, {shape})")
+            kinds = KINDS.get(name, "fiu")
+            if array.dtype.kind not in kinds or (name == "images" and array.dtype != np.uint8):
+                raise HybridVLAError(f"{path}: array {name!r} is {array.dtype}; images are uint8 from 0 to 255, classes and "
+                                     "phases whole numbers, all others numbers")
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise HybridVLAError(f"{path}: array {name!r} holds values that are not finite; write the shard again")
+            part[name] = array
+    lengths = {name: len(array) for name, array in part.items()}
+    if len(set(lengths.values())) != 1:
+        told = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise HybridVLAError(f"{path}: its arrays have different lengths ({told}); write the shard again")
+    return part
