@@ -36,8 +36,8 @@ def test_arrays_that_are_something_else_are_named(tmp_path, changes, words):
 
 
 @pytest.mark.parametrize("content", [
-    lambda whole: b"", lambda whole: whole[:3000], lambda whole: whole[:200] + b"\xff" * 9 + whole[209:], lambda whole: b"PK\x03\x04",
-    lambda whole: b"\x93NUMPY\x01\x00", lambda whole: b"version https://git-lfs.github.com/spec/v1\n"])
+    lambda whole: b"", lambda whole: whole[:3000], lambda whole: whole[:200] + b"\xff" * 9 + whole[209:],
+    lambda whole: b"PK\x03\x04", lambda whole: b"\x93NUMPY\x01\x00", lambda whole: b"version https://git-lfs.github.com/spec/v1\n"])
 def test_files_that_are_not_whole_are_named(tmp_path, content):
     path = saved(tmp_path / "a.npz")
     path.write_bytes(content(path.read_bytes()))
