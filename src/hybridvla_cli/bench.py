@@ -48,6 +48,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=25, help="timings of each mode, after two unmeasured ones")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU")
     parser.add_argument("--graphs", default="auto", choices=("auto", "on", "off"), help="CUDA graphs")
+    parser.add_argument("--compile", default="off", choices=("off", "auto"), help="blocks through torch.compile")
     parser.add_argument("--ride-steps", type=int, help="denoising steps that carry a draft along")
     parser.add_argument("--passes", default=str(bench_passes.MEASURED), metavar="FILE",
                         help="result of `bench passes`, from which pass counts of random weights are drawn")
@@ -95,11 +96,12 @@ def _subject(args: argparse.Namespace) -> Subject:
         changes = {"views": args.views, "action_dim": args.action_dim}
         config = preset(args.preset, **{key: value for key, value in changes.items() if value})
         with explained(config, args.dtype, args.device):
-            return with_random_weights(args.preset, config, args.dtype, args.device, args.steps, args.graphs, args.ride_steps)
+            return with_random_weights(args.preset, config, args.dtype, args.device, args.steps, args.graphs, args.ride_steps,
+                                       compile=args.compile)
     from hybridvla_core.policy.predictor import Policy
 
     folder = args.checkpoint or str(ROOT / "checkpoints" / "tiny")
-    policy = Policy.from_checkpoint(folder, device=args.device, dtype=args.dtype)
+    policy = Policy.from_checkpoint(folder, device=args.device, dtype=args.dtype, compile=args.compile)
     return of_policy(Path(folder).name, policy, args.graphs, args.ride_steps)
 
 

@@ -30,7 +30,7 @@ class CountedStages(EagerStages):
 
     def __init__(self, inner: EagerStages, kernels: bool) -> None:
         self._inner, self._kernels = inner, kernels
-        self.dynamic_rows = inner.dynamic_rows
+        self.dynamic_rows, self.batch_sizes = inner.dynamic_rows, inner.batch_sizes
         self.counts: Dict[str, int] = {}
 
     def text_width(self, longest: int) -> int:

@@ -123,7 +123,7 @@ def _result(subject: Subject, times: Times, worked: Times, stages: Dict[str, Tim
             modes["diffusion_no_cache"]["processor_ms"] / modes["diffusion"]["processor_ms"], 4)
     if "compared" in median:
         ratios["compared_over_full"] = round(median["compared"] / median["full"], 4)
-    path = subject.path
+    path, compiled = subject.path, subject.path.model.llm.compiled
     weights = sum(p.numel() * p.element_size() for p in path.model.parameters())
     cache = sum(2 * space.cache.keys.numel() * space.cache.keys.element_size() for space in path._spaces.values())
     memory = {"weights_mb": round(weights / 1e6, 1), "cache_mb": round(cache / 1e6, 2)}
@@ -138,7 +138,8 @@ def _result(subject: Subject, times: Times, worked: Times, stages: Dict[str, Tim
         "device": device_name(subject.device), "dtype": str(subject.dtype).split(".")[-1],
         "views": subject.config.views, "threads": torch.get_num_threads(), "rounds": len(counts),
         "parameters_m": round(sum(p.numel() for p in path.model.parameters()) / 1e6, 2), "ddim_steps": path.steps,
-        "ride_steps": path.ride_steps, "modes": modes, "ratios": ratios, "memory": memory,
+        "ride_steps": path.ride_steps, "compiled": compiled is not None and compiled.failed is None,
+        "modes": modes, "ratios": ratios, "memory": memory,
         "passes": {"mean": round(mean_passes, 4), "counts": {str(n): counts.count(n) for n in sorted(set(counts))},
                    "drawn_from_mean": None if passes is None else round(passes.mean, 4)},
         "roofline": {**device, "stages": roofline(subject, device, modes["full"]["stages"], mean_passes)}}

@@ -11,6 +11,7 @@ import torch
 
 from hybridvla_core.checkpoints.config import EnsembleConfig
 from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.model.compiled import choose_compiled
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.sequence import prefix_length
@@ -75,7 +76,7 @@ class Subject:
 
 
 def with_random_weights(name: str, config: ModelConfig, dtype: str, device: str, steps: int, graphs: str,
-                        ride_steps: Optional[int] = None, seed: int = 0) -> Subject:
+                        ride_steps: Optional[int] = None, seed: int = 0, compile: str = "off") -> Subject:
     """An architecture whose weights are drawn; on a GPU they are drawn there."""
     if dtype not in DTYPES:
         raise ConfigurationError(f"dtype {dtype!r}; use one of {', '.join(DTYPES)}")
@@ -87,6 +88,7 @@ def with_random_weights(name: str, config: ModelConfig, dtype: str, device: str,
         for tensor in model.parameters():
             tensor.normal_(std=0.02) if tensor.dim() > 1 else tensor.fill_(1.0)
     model.llm.fuse().pack()
+    model.compile_blocks(choose_compiled(compile))
     return _subject(name, config, PlainDecoding(model), EnsembleConfig("mean", 0.96, 0, "so3", "diffusion"), steps,
                     "resize-naive", graphs, ride_steps, None, [f"view{i}" for i in range(config.views)], True)
 

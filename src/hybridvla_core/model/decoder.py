@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from hybridvla_core.model.compiled import CompiledBlocks
 from hybridvla_core.model.config import DecoderConfig
-from hybridvla_core.model.few_rows import linear
+from hybridvla_core.model.few_rows import linear, pack, unpack
 from hybridvla_core.model.joined import Joinable
 from hybridvla_core.model.layers import KVCache, LastRows, RMSNorm, Rotary, causal_bias, mask_bias
-from hybridvla_core.model.packed import pack, unpack
 
 #: Layer -> its attention logits (B, heads, S, T); None before a pass.
 Probe = Dict[int, Optional[torch.Tensor]]
@@ -158,6 +158,7 @@ class Decoder(nn.Module):
         #: In training: computes a block's activations again in the backward pass instead of keeping them.
         self.checkpointing = False
         self.model = DecoderStack(config)
+        self.compiled: Optional[CompiledBlocks] = None
         self.lm_head = nn.Linear(config.hidden, config.vocab_rows, bias=config.family == "phi")
 
     def forward(self, embeddings: torch.Tensor, positions: torch.Tensor, mask: Optional[torch.Tensor] = None,
@@ -199,6 +200,9 @@ class Decoder(nn.Module):
             if record is not None:
                 record.append(x)
             arguments, wanted = (x, rotary, bias, cache, index, write_at, attention_probe), last if index == end else None
+            if self.compiled is not None and isinstance(write_at, slice) and cache is not None and not torch.is_grad_enabled():
+                x = self.compiled.decoder(block, x, rotary, bias, cache, index, write_at, wanted)
+                continue
             x = checkpoint(block, *arguments, last=wanted, use_reentrant=False) if again else block(*arguments, last=wanted)
         norm = self.model.norm if self.config.family == "llama" else self.model.final_layernorm
         x = norm(x)
@@ -214,7 +218,7 @@ class Decoder(nn.Module):
         return self
 
     def pack(self) -> bool:
-        """Keep the matrices in the order in which a CPU reads them, too; see `packed.pack`. For weights that do not change
+        """Keep the matrices in the order in which a CPU reads them, too; see `few_rows.pack`. For weights that do not change
         any more: moving or loading them drops the copies."""
         return pack(self._products())
 

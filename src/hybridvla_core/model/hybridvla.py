@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import math
-from typing import Dict
+from typing import Dict, Optional
 
 import torch
 from torch import nn
 
+from hybridvla_core.model.compiled import CompiledBlocks
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.decoder import Decoder
 from hybridvla_core.model.embedders import FinalLayer, Projector, TimestepEmbedder, VectorEmbedder
@@ -64,6 +65,12 @@ class HybridVLA(nn.Module):
     def noise_prediction(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states at the x positions (..., K, H) as predicted noise (..., K, A)."""
         return self.final_layer(hidden)
+
+    def compile_blocks(self, compiled: Optional[CompiledBlocks]) -> None:
+        """Run decoder and towers through compiled blocks (None: as written); on a GPU the towers beside each other too."""
+        self.llm.compiled = self.vision_backbone.compiled = compiled
+        on_gpu = self.llm.lm_head.weight.device.type == "cuda"
+        self.vision_backbone.side_by_side = compiled is not None and on_gpu and len(self.vision_backbone.kinds) == 2
 
     @torch.no_grad()
     def initialise(self, std: float = 0.04) -> HybridVLA:

@@ -77,6 +77,13 @@ class Rotary:
         sign = torch.where(torch.arange(config.rotary_dim, device=positions.device) < config.rotary_dim // 2, -1.0, 1.0)
         self.cos, self.sin, self.width = angle.cos().to(dtype), (angle.sin() * sign).to(dtype), config.rotary_dim
 
+    @classmethod
+    def of(cls, cos: torch.Tensor, sin: torch.Tensor, width: int) -> Rotary:
+        """Rows that are there already."""
+        made = object.__new__(cls)
+        made.cos, made.sin, made.width = cos, sin, width
+        return made
+
     def select(self, index: torch.Tensor) -> Rotary:
         """Rows of a table over positions 0, 1, 2, ... for other positions: index (S,) or (B, S)."""
         chosen = object.__new__(Rotary)

@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import torch
 from torch import nn
 
+from hybridvla_core.model.compiled import CompiledBlocks
 from hybridvla_core.model.config import TowerConfig
 from hybridvla_core.model.timm_import import vision_transformer
 
@@ -47,19 +48,37 @@ class VisionBackbone(nn.Module):
     def __init__(self, towers: Tuple[TowerConfig, ...]) -> None:
         super().__init__()
         self.kinds = tuple(tower.kind for tower in towers)
+        #: Compiled blocks, and towers beside each other on two streams of a GPU; off unless asked for.
+        self.compiled: Optional[CompiledBlocks] = None
+        self.side_by_side = False
+        self._beside: Optional[torch.cuda.Stream] = None
         for config in towers:
             self.add_module(MODULE_NAMES[config.kind], build_tower(config))
 
     def forward(self, pixels: Dict[str, torch.Tensor]) -> torch.Tensor:
         """pixels: tower kind -> (N, 3, S, S) normalised. Returns (N, P, sum of widths)."""
-        features = []
-        for kind in self.kinds:
-            tower = getattr(self, MODULE_NAMES[kind])
-            x = tower.norm_pre(tower._pos_embed(tower.patch_embed(pixels[kind])))
-            for block in tower.blocks:
-                x = block(x)
-            features.append(x[:, PREFIX_TOKENS[kind]:])
-        return torch.cat(features, dim=-1) if len(features) > 1 else features[0]
+        if len(self.kinds) == 1:
+            return self._features(self.kinds[0], pixels)
+        if not self.side_by_side:
+            return torch.cat([self._features(kind, pixels) for kind in self.kinds], dim=-1)
+        # The towers read nothing of each other. Inside a graph the fork and the join become edges.
+        self._beside = self._beside or torch.cuda.Stream()
+        here = torch.cuda.current_stream()
+        self._beside.wait_stream(here)
+        with torch.cuda.stream(self._beside):
+            second = self._features(self.kinds[1], pixels)
+        first = self._features(self.kinds[0], pixels)
+        here.wait_stream(self._beside)
+        second.record_stream(here)
+        return torch.cat([first, second], dim=-1)
+
+    def _features(self, kind: str, pixels: Dict[str, torch.Tensor]) -> torch.Tensor:
+        """One tower's features (N, P, width)."""
+        tower = getattr(self, MODULE_NAMES[kind])
+        x: torch.Tensor = tower.norm_pre(tower._pos_embed(tower.patch_embed(pixels[kind])))
+        for block in tower.blocks:
+            x = block(x) if self.compiled is None or torch.is_grad_enabled() else self.compiled.tower(block, x)
+        return x[:, PREFIX_TOKENS[kind]:]
 
     def blocks(self) -> List[nn.Module]:
         """The blocks of all towers."""

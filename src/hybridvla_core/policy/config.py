@@ -47,6 +47,7 @@ class PolicyConfig:
         all_tokens: Decode on when the confidence gate can no longer open.
         noise_samples: Noises denoised side by side; the first acts, their spread is published.
         graphs: CUDA graphs: `auto`, `on` or `off`.
+        compile: Blocks through torch.compile: `auto` (where that works; said once where not) or `off`.
         prepare_on_arrival: Decode and resize every frame when it comes, and not when it is used.
         reduced_jpeg: Decode compressed images at a fraction of their size, which is faster and not quite the same pixels.
         threads: That torch calculates with on the processor; 0: what OMP_NUM_THREADS says, otherwise all processors but one.
@@ -74,6 +75,7 @@ class PolicyConfig:
     all_tokens: bool = False
     noise_samples: int = 1
     graphs: str = "auto"
+    compile: str = "off"
     prepare_on_arrival: bool = False
     reduced_jpeg: bool = False
     threads: int = 0
@@ -96,6 +98,8 @@ class PolicyConfig:
         require(self.backend in BACKENDS, f"backend is {self.backend!r}; use one of {', '.join(BACKENDS)}")
         require(self.backend == "local" or not (self.prepare_on_arrival or self.reduced_jpeg),
                 "backend is 'remote', whose server prepares the images; set prepare_on_arrival and reduced_jpeg to false")
+        if self.compile not in ("off", "auto"):
+            raise ConfigurationError(f"compile is {self.compile!r}; use off or auto")
         in_range("noise_samples", self.noise_samples, 1, 64)
         in_range("threads", self.threads, 0, 256)
         in_range("prediction_rate_hz", self.prediction_rate_hz, 0.1, 100.0)

@@ -10,6 +10,7 @@ import torch
 from hybridvla_core.checkpoints.format import Checkpoint, read_checkpoint, read_weights
 from hybridvla_core.contracts import Mode, Observation, Prediction
 from hybridvla_core.errors import ConfigurationError, DeviceError, ObservationError
+from hybridvla_core.model.compiled import choose_compiled
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.sequence import prefix_length
 from hybridvla_core.policy.inference.assemble import Assembler
@@ -40,15 +41,18 @@ class Policy:
     looked at; without it a prediction may end sooner (`Prediction.ar_complete` is then False), with the same action.
     noise_samples: how many noises are denoised side by side on one prefix; the first one acts, and the spread of them
     all is reported. graphs: `auto` (CUDA graphs on a GPU), `on` or `off`. ride_steps: see `DualPath`.
+    compile: `auto` runs the blocks through torch.compile, where that works (`model/compiled.py`).
     """
 
     def __init__(self, checkpoint: Checkpoint, model: HybridVLA, mode: str = "ensemble", all_tokens: bool = True,
-                 noise_samples: int = 1, graphs: str = "auto", ride_steps: Optional[int] = None) -> None:
+                 noise_samples: int = 1, graphs: str = "auto", ride_steps: Optional[int] = None, compile: str = "off"
+                 ) -> None:
         if not 1 <= noise_samples <= MOST_SAMPLES:
             raise ConfigurationError(f"noise_samples is {noise_samples}; use 1 to {MOST_SAMPLES}")
         self.checkpoint, self.config = checkpoint, checkpoint.config
         self.model = model.eval()
         self.model.llm.fuse().pack()
+        self.model.compile_blocks(choose_compiled(compile))
         self.engine = PlainDecoding(self.model, self.config.ddim_spacing)
         self.mode = _mode(mode)
         self.all_tokens, self.noise_samples = all_tokens, noise_samples
@@ -70,15 +74,16 @@ class Policy:
     @classmethod
     def from_checkpoint(cls, folder: Union[str, Path], mode: str = "ensemble", device: str = "cpu",
                         dtype: str = "float32", all_tokens: bool = True, noise_samples: int = 1,
-                        graphs: str = "auto", ride_steps: Optional[int] = None) -> Policy:
+                        graphs: str = "auto", ride_steps: Optional[int] = None, compile: str = "off") -> Policy:
         """Load a checkpoint folder; raises CheckpointError, ConfigurationError or DeviceError (too little
         memory) with one sentence."""
         check_device(device)
-        return cls.of(read_checkpoint(Path(folder)), mode, device, dtype, all_tokens, noise_samples, graphs, ride_steps)
+        return cls.of(read_checkpoint(Path(folder)), mode, device, dtype, all_tokens, noise_samples, graphs, ride_steps, compile)
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, mode: str = "ensemble", device: str = "cpu", dtype: str = "float32",
-           all_tokens: bool = True, noise_samples: int = 1, graphs: str = "auto", ride_steps: Optional[int] = None) -> Policy:
+           all_tokens: bool = True, noise_samples: int = 1, graphs: str = "auto", ride_steps: Optional[int] = None,
+           compile: str = "off") -> Policy:
         """As `from_checkpoint`, of a folder that has been read; what it says of inference may have been altered since."""
         if dtype not in DTYPES:
             raise ConfigurationError(f"dtype {dtype!r}; use one of {', '.join(DTYPES)}")
@@ -90,7 +95,7 @@ class Policy:
             read_weights(checkpoint, model)
             if device == "cpu" and checkpoint.config.model.decoder.hidden <= 512:
                 model.vision_backbone.use_fused_attention(False)
-            return cls(checkpoint, model, mode, all_tokens, noise_samples, graphs, ride_steps)
+            return cls(checkpoint, model, mode, all_tokens, noise_samples, graphs, ride_steps, compile)
 
     @property
     def convention(self) -> ActionConvention:
@@ -136,8 +141,13 @@ class Policy:
 
     def predict_batch(self, observations: Sequence[Observation], mode: Union[str, Mode, None] = None, seed: int = 0
                       ) -> List[Prediction]:
-        """As `predict` for many observations, whose instructions may differ in length; all share the passes."""
-        return self._predict(observations, mode, seed) if observations else []
+        """As `predict` for many observations, whose instructions may differ in length; all share the passes. With graphs
+        they run in a few sizes, filled up with the last one, whose surplus predictions are dropped."""
+        predictions: List[Prediction] = []
+        for count, size in self.path.stages.batches(len(observations)) if observations else ():
+            part = list(observations[len(predictions):len(predictions) + count])
+            predictions += self._predict(part + part[-1:] * (size - count), mode, seed)[:count]
+        return predictions
 
     @torch.inference_mode()
     def _predict(self, observations: Sequence[Observation], mode: Union[str, Mode, None], seed: int) -> List[Prediction]:

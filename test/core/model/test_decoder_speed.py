@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from hybridvla_core.model import packed
+from hybridvla_core.model import few_rows
 from hybridvla_core.model.config import DecoderConfig
 from hybridvla_core.model.decoder import Decoder
 from hybridvla_core.model.few_rows import linear
@@ -74,7 +74,7 @@ def test_packed_copies_go_when_weights_are_loaded_moved_trained_or_too_large(mon
     decoder.float().fuse().pack()
     decoder(x, at).sum().backward()
     assert float(decoder.model.layers[0].mlp.down_proj.weight.grad.abs().sum()) > 0, "gradients reach the parameters"
-    monkeypatch.setattr(packed, "MOST_PACKED", 1000)
+    monkeypatch.setattr(few_rows, "MOST_PACKED", 1000)
     assert not a_decoder().pack()
 
 
@@ -82,5 +82,5 @@ def test_operators_that_are_missing_or_wrong_leave_the_plain_product(monkeypatch
     decoder, x, at = a_decoder(), torch.randn(1, 9, 64), torch.arange(9)
     with torch.no_grad():
         before = decoder(x, at)
-        monkeypatch.setattr(packed, "_packed", lambda layer: None)
+        monkeypatch.setattr(few_rows, "_packed", lambda layer: None)
         assert not decoder.pack() and torch.equal(decoder(x, at), before)

@@ -53,6 +53,7 @@ class GraphStages(EagerStages):
     """Replays stages. A verifying pass always takes all rows: on a GPU rows are free and shapes are not."""
 
     dynamic_rows = False
+    batch_sizes = (1, 4, 16)
 
     def __init__(self, backend: Optional[Backend] = None) -> None:
         self._backend = backend or CudaBackend()

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# All figures that docs/performance.md wants of a GPU, in one table: scripts/gpu_report.sh [OUT]. Needs the Python packages of
+# the model (requirements/*/core.txt; numpy, scipy, pillow, timm, safetensors, tokenizers beside torch), no network and no ROS.
+# GPU_REPORT_SECONDS bounds the whole (480); what no longer fits is named.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+OUT="${1:-out/gpu}"
+ROUNDS="${BENCH_ROUNDS:-20}"
+LIMIT="${GPU_REPORT_SECONDS:-480}"
+DEVICE="${GPU_REPORT_DEVICE:-cuda}"
+PRESET="${GPU_REPORT_PRESET:-hybridvla-7b}"
+PYTHON="${PYTHON:-python3}"
+export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"
+
+case "$ROUNDS$LIMIT" in
+  *[!0-9]*)
+    echo "gpu_report: BENCH_ROUNDS and GPU_REPORT_SECONDS are whole numbers" >&2
+    exit 1
+    ;;
+esac
+"$PYTHON" - "$DEVICE" <<'PY'
+import importlib.util
+import sys
+
+needed = ("torch", "numpy", "scipy", "PIL", "cv2", "timm", "safetensors", "tokenizers", "yaml")
+missing = [name for name in needed if importlib.util.find_spec(name) is None]
+if missing:
+    sys.exit(f"gpu_report: {', '.join(missing)} missing for {sys.executable}; install them, or name another Python by PYTHON=")
+import torch
+
+if sys.argv[1] == "cuda" and not torch.cuda.is_available():
+    sys.exit("gpu_report: torch sees no GPU here (no card, no driver, a driver older than torch's toolkit, or torch for the "
+             "processor); `hybridvla doctor` says more")
+PY
+mkdir -p "$OUT"
+rm -f "$OUT"/*.json
+SECONDS=0
+
+# part NAME ARGUMENTS...: one bench, if there is time left for it.
+part() {
+  local name="$1" left=$((LIMIT - SECONDS))
+  shift
+  if [ "$left" -lt 15 ]; then
+    echo "gpu_report: no time left for $name" | tee -a "$OUT/left_out.txt"
+    return
+  fi
+  timeout "$left" "$PYTHON" -m hybridvla_cli bench "$@" --device "$DEVICE" --json "$OUT/$name.json" >"$OUT/$name.log" 2>&1 ||
+    { echo "gpu_report: $name failed or ran out of time: $(tail -n 1 "$OUT/$name.log")" | tee -a "$OUT/left_out.txt"; }
+}
+
+rm -f "$OUT/left_out.txt"
+timed=(--preset "$PRESET" --dtype bfloat16 --rounds "$ROUNDS")
+part graphs "${timed[@]}"
+part certificate certificate --preset tiny --observations 40
+part compiled "${timed[@]}" --compile auto
+part two_arms_three_views "${timed[@]}" --views 3 --action-dim 14
+part eager "${timed[@]}" --graphs off
+part certificate_bfloat16 certificate --preset "$PRESET" --dtype bfloat16 --observations 10
+
+"$PYTHON" - "$OUT" <<'PY'
+import json
+import pathlib
+import sys
+
+folder = pathlib.Path(sys.argv[1])
+stages = ("preprocess", "vision", "prefix", "denoise", "decode")
+lines = ["| ms, medians | " + " | ".join(stages) + " | full, mean over passes | diffusion | ratio | cache's gain | kernels or "
+         "operations | memory over weights and cache |", "|---" * 12 + "|"]
+device = ""
+for name in ("graphs", "compiled", "two_arms_three_views", "eager"):
+    file = folder / f"{name}.json"
+    if not file.is_file():
+        continue
+    result = json.loads(file.read_text())
+    full, diffusion = result["modes"]["full"], result["modes"]["diffusion"]
+    counts = result["counts"].get("kernels", result["counts"]["operations"])
+    device = (f"{result['device']}, {result['subject']}, {result['dtype']}; {result['roofline']['bandwidth_gb_s']} GB/s reading, "
+              f"{result['roofline']['copy_gb_s']} copying, {result['roofline']['matrix_tflop_s']} TFLOP/s")
+    row = [f"{full['stages'][s]['median_ms']:.2f}" if s in full["stages"] else "" for s in stages]
+    row += [f"{full['mean_of_medians_ms']:.2f}", f"{diffusion['median_ms']:.2f}",
+            f"{result['ratios']['full_over_diffusion']:.3f}", f"{result['ratios']['kv_cache_speedup']:.2f}", str(counts["all"]),
+            str(result["memory"].get("peak_over_weights_and_cache", ""))]
+    lines.append(f"| {name}{'' if name != 'compiled' or result['compiled'] else ' (failed: as written)'} | {' | '.join(row)} |")
+for name in ("certificate", "certificate_bfloat16"):
+    file = folder / f"{name}.json"
+    if file.is_file():
+        found = json.loads(file.read_text())
+        lines.append(f"\n{name}: {found['same_tokens']} of {found['predictions']} with the same tokens, {found['same_decisions']} "
+                     f"with the same decision, {found['different_beyond_margins']} different beyond the margins")
+(folder / "table.md").write_text("\n".join([device, "", *lines]) + "\n")
+print((folder / "table.md").read_text())
+PY
+echo "gpu_report: $SECONDS s; table and results in $OUT"
+[ ! -e "$OUT/left_out.txt" ]
