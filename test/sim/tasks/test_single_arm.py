@@ -52,6 +52,7 @@ def test_the_expert_does_it_through_the_filter(suite):
     assert result["success"], [row["phase"] for row in result["decisions"]]
     assert result["violations"] == 0
     assert not any(name.startswith("rejected") for name in result["counters"])
+    assert result["counters"]["holds"] == 0, "no hand comes down on what it should come down beside"
 
 
 def test_nothing_is_done_before_anything_happens(suite):

@@ -39,7 +39,7 @@ class ToiletWorld(SingleArmWorld):
             return retreat(tool, HIGH)
         yaw = fold(self.heading("toilet") + np.pi / 2, np.pi)
         radius = float(np.linalg.norm(self.point("seat_edge") - swing.hinge)) - 0.022
-        push = Push(radius, THICK + FINGER, lambda angle: (0.0, 0.0, yaw), step=0.5, opening=1.0, high=HIGH, beside=0.002)
+        push = Push(radius, THICK + FINGER, lambda angle: (0.0, 0.0, yaw), step=0.5, opening=1.0, high=HIGH, beside=0.012)
         behind = -ASIDE * swing.shut
         wanted = shut(replace(tool, position=tool.position + behind), swing, push)
         return replace(wanted, position=wanted.position - behind)
