@@ -20,7 +20,7 @@ from torch import nn
 from hybridvla_core.training.hybrid.config import StageConfig
 
 _TOWERS = re.compile(r"model\.(vision_backbone|tower_norm)\.")
-_PROJECTOR = re.compile(r"model\.(projector|projector_norm|tower_norm)\.")
+_PROJECTOR = re.compile(r"model\.(projector|projector_norm)\.")
 _LANGUAGE = re.compile(r"model\.llm\.")
 _ADAPTER = re.compile(r"\.lora_")
 WITH_TOWERS, WITH_PROJECTOR = ("full", "sandwich", "towers"), ("align", "finetune", "full", "sandwich")
