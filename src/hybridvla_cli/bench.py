@@ -21,6 +21,9 @@ from hybridvla_cli.bench_parts import (
 from hybridvla_cli.bench_parts import (
     staleness as bench_staleness,
 )
+from hybridvla_cli.bench_parts import (
+    train as bench_train,
+)
 from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from hybridvla_core.benchmark.subject import Subject
 
 PARTS = {"filter": bench_filter, "passes": bench_passes, "images": bench_images, "staleness": bench_staleness,
-         "certificate": bench_certificate}
+         "certificate": bench_certificate, "train": bench_train}
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
