@@ -45,7 +45,7 @@ find_outdated_locks() {
       TORCH_LOCK=noetic/torch
     fi
   else
-    PINNED_LOCKS=(debian12/{base,vision,sim,test,lint})
+    PINNED_LOCKS=(debian12/{base,vision,sim,train,test,lint})
     TORCH_LOCK=debian12/torch
   fi
   OUTDATED_LOCKS=()

@@ -11,8 +11,8 @@ from hybridvla_core.paths import ROOT
 
 tomllib = pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli")
 WANTED = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-LOCKS = {"debian12": ("base", "torch", "vision", "sim", "test"),
-         "noetic": ("core", "policy", "torch", "vision", "sim", "cameras", "test")}
+LOCKS = {"debian12": ("base", "torch", "vision", "sim", "train", "test"),
+         "noetic": ("core", "policy", "torch", "vision", "sim", "cameras", "train", "test")}
 
 
 def name_of(text):

@@ -62,7 +62,7 @@ def _quantise(llm: nn.Module, config: LoraConfig) -> None:
     try:
         import bitsandbytes as bnb
     except ImportError as error:
-        raise ConfigurationError(f"lora: quantise needs the package bitsandbytes ({error}); install hybridvla[qlora], on a "
+        raise ConfigurationError(f"lora: quantise needs the package bitsandbytes ({error}); pip install bitsandbytes, on a "
                                  "computer with a GPU") from error
     for module in list(llm.modules()):
         for name, layer in list(module.named_children()):

@@ -1,0 +1,69 @@
+"""Adapters: nothing changes before the first step, only they are trained, and on export they are part of the weights."""
+from __future__ import annotations
+
+import pytest
+import toy_data
+import torch
+from safetensors.torch import load_file
+from small_models import tiniest
+
+from hybridvla_core.checkpoints.weights import WEIGHTS
+from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.model.hybridvla import HybridVLA
+from hybridvla_core.training import lora
+from hybridvla_core.training.hybrid.config import LoraConfig
+from hybridvla_core.training.hybrid.run import Request, train
+
+STAGES = [dict(name="act", steps=4, train="finetune", learning_rate=1e-2)]
+
+
+@pytest.fixture(autouse=True)
+def smallest(monkeypatch):
+    toy_data.add_preset(monkeypatch)
+    try:
+        lora._peft()
+    except ConfigurationError as error:
+        pytest.skip(str(error))
+
+
+def forward(model, rows):
+    with torch.no_grad():
+        return model.llm(rows, torch.arange(rows.shape[1]))
+
+
+def test_adapters_change_nothing_at_first_and_are_folded_in_exactly():
+    torch.manual_seed(0)
+    model = HybridVLA(tiniest()).initialise(0.2)
+    rows = torch.randn(2, 40, 16)
+    before = forward(model, rows)
+    lora.add_adapters(model.llm, LoraConfig(rank=4, alpha=8.0), seed=1)
+    assert torch.equal(forward(model, rows), before)
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    changed = forward(model, rows)
+    assert not torch.allclose(changed, before, atol=1e-3)
+    plain = HybridVLA(tiniest())
+    plain.load_state_dict(lora.merged(model.llm, dict(model.named_parameters()), "llm."))
+    torch.testing.assert_close(forward(plain, rows), changed, atol=1e-5, rtol=0)
+
+
+def test_a_run_with_adapters_leaves_the_other_weights_and_writes_a_plain_checkpoint(tmp_path):
+    from hybridvla_core.policy.predictor import Policy
+
+    data = toy_data.write(tmp_path / "toy")
+    for name, steps in (("before", 0), ("after", 4)):
+        config = toy_data.config(stages=[dict(STAGES[0], steps=steps)], lora=dict(rank=2), export="float32")
+        train(Request(config, (data,), tmp_path / name / "work", tmp_path / name / "out", threads=1))
+    before, after = (load_file(str(tmp_path / name / "out" / WEIGHTS)) for name in ("before", "after"))
+    assert before.keys() == after.keys() == HybridVLA(tiniest()).state_dict().keys()
+    moved = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert "llm.model.layers.0.self_attn.q_proj.weight" in moved and "x_embedder.mlp.fc1.weight" in moved
+    assert not any(name.startswith("vision_backbone") for name in moved)
+    assert "llm.lm_head.weight" not in moved and "llm.model.embed_tokens.weight" not in moved
+    assert Policy.from_checkpoint(tmp_path / "after/out").cameras == ("front",)
+
+
+def test_a_layer_that_is_not_there_is_named():
+    with pytest.raises(ConfigurationError, match="no layer is named nothing; there are .*q_proj"):
+        lora.add_adapters(HybridVLA(tiniest()).llm, LoraConfig(rank=2, targets=("nothing",)), 0)
