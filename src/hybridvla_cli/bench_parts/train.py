@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import argparse
 
-from hybridvla_cli.parsers import Subparsers
+from hybridvla_cli import Subparsers
 from hybridvla_core.files import write_json
 
 

@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import pytest
-import toy_data
 import torch
+import toy_data
 from safetensors.torch import load_file
 from small_models import tiniest
 

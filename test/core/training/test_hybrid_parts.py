@@ -133,7 +133,7 @@ def test_tokens_with_a_condition_of_their_own_are_decoded_once_behind_it():
     _, plain, _ = setting()
     plain.model.load_state_dict(model.state_dict())
     released = plain(replace(batch, noise=copies), BOTH)["tokens"] / 3
-    assert float(objective(batch, BOTH)["tokens"].detach()) == pytest.approx(float(released.detach()), abs=1e-5)
+    assert float(objective(batch, BOTH)["tokens"].detach()) == pytest.approx(float(released.detach()), rel=1e-5)
 
 
 def test_the_noise_of_a_step_is_the_same_for_any_share_of_it():

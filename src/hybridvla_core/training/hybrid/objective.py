@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hybridvla_core.model.hybridvla import HybridVLA
+from hybridvla_core.model.layers import LastRows, Rotary, mask_bias
 from hybridvla_core.model.sequence import denoising_rows, embed_bos
 from hybridvla_core.model.tokens import ActionTokens
 from hybridvla_core.training.augment import apply_augmentation
@@ -64,18 +65,19 @@ class HybridObjective(nn.Module):
         if terms <= {parts.PATCHES}:
             return found
         plan, patches = self.plan(batch, terms), self.model.project(features)
-        hidden = self.model.llm(self._rows(plan, batch, patches), plan.positions(batch.lengths), plan.mask(batch.lengths))
+        hidden = self._hidden(plan, batch, self._rows(plan, batch, patches))
+        skipped = plan.text_at
         if parts.DIFFUSION in terms:
-            found[parts.DIFFUSION] = self._diffusion(hidden[:, plan.noise_at()], batch)
+            found[parts.DIFFUSION] = self._diffusion(hidden[:, plan.noise_at() - skipped], batch)
         if parts.TOKENS in terms:
-            at = plan.tokens_from(batch.lengths)
+            at = plan.tokens_from(batch.lengths) - skipped
             rows = torch.arange(len(hidden), device=hidden.device)[:, None, None]
             targets = batch.targets[:, None].expand(-1, at.shape[1], -1)
             logits = self.model.llm.logits(hidden[rows, at].flatten(0, 2))
             found[parts.TOKENS] = token_losses(logits, targets.flatten(), self.tokens.first, self.tokens.bins, softening).sum()
         if self.heads is not None:
-            end = hidden[torch.arange(len(hidden), device=hidden.device), plan.prefix_end(batch.lengths)]
-            found.update(self.heads.words(hidden[:, plan.text_at:plan.text_at + plan.text], patches, end, batch, terms))
+            end = hidden[torch.arange(len(hidden), device=hidden.device), plan.prefix_end(batch.lengths) - skipped]
+            found.update(self.heads.words(hidden[:, :plan.text], patches, end, batch, terms))
         return found
 
     def pixels(self, batch: Batch) -> Dict[str, torch.Tensor]:
@@ -91,6 +93,12 @@ class HybridObjective(nn.Module):
         trained = any(parameter.requires_grad for parameter in self.model.vision_backbone.parameters())
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
             return self.model.vision_features(self.pixels(batch))
+
+    def _hidden(self, plan: Plan, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
+        """Hidden states of the rows behind the patches, (B, S - text_at, H); nothing is asked of the others."""
+        bias = mask_bias(plan.mask(batch.lengths), rows.dtype)
+        rotary = Rotary(self.model.config.decoder, plan.positions(batch.lengths), rows.dtype)
+        return self.model.llm.run(rows, rotary, bias, last=LastRows(plan.length - plan.text_at, bias[..., plan.text_at:, :]))
 
     def _diffusion(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
         """hidden: (B, R, K, H)."""
