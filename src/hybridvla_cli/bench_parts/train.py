@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Callable, Dict
 
 from hybridvla_cli import Subparsers
 from hybridvla_core.files import write_json
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError("there is no GPU that torch can use here; use --device cpu, or `hybridvla doctor`")
     torch.set_num_threads(args.threads)
-    others = {}
+    others: Dict[str, Callable[..., Callable[[], object]]] = {}
     if args.compare:
         others["compared"] = released if args.compare == "released" else load_callable(args.compare)
     rate = measure_device(getattr(torch, args.dtype), torch.device(args.device))["matrix_tflop_s"]

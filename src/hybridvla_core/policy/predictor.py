@@ -9,7 +9,7 @@ import torch
 
 from hybridvla_core.checkpoints.format import Checkpoint, read_checkpoint, read_weights
 from hybridvla_core.contracts import Mode, Observation, Prediction
-from hybridvla_core.errors import ConfigurationError, DeviceError, ObservationError
+from hybridvla_core.errors import CheckpointError, ConfigurationError, DeviceError, ObservationError
 from hybridvla_core.model.compiled import choose_compiled
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.sequence import prefix_length
@@ -50,6 +50,10 @@ class Policy:
         if not 1 <= noise_samples <= MOST_SAMPLES:
             raise ConfigurationError(f"noise_samples is {noise_samples}; use 1 to {MOST_SAMPLES}")
         self.checkpoint, self.config = checkpoint, checkpoint.config
+        sequence = self.config.model.sequence
+        if (sequence.kind, sequence.state) != (1, "embedding"):
+            raise CheckpointError(f"{checkpoint.folder}: was trained with sequence {sequence.kind} of the paper's table 1 and its "
+                                  f"state as {sequence.state}; only sequence 1 with the state as embedding predicts")
         self.model = model.eval()
         self.model.llm.fuse().pack()
         self.model.compile_blocks(choose_compiled(compile))

@@ -53,7 +53,7 @@ class ReleasedStep:
         device = next(iter(pixels.values())).device
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
             loss = self._loss({kind: value.repeat(self.repeats, 1, 1, 1, 1) for kind, value in pixels.items()}, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return float(loss.detach())
 
     def _loss(self, pixels: Dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:

@@ -69,7 +69,7 @@ class Step:
     def gradients(self) -> None:
         """Forward and backward."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.loss().backward()  # type: ignore[no-untyped-call]
+        self.loss().backward()
 
     def update(self) -> None:
         """The optimiser's part."""

@@ -195,3 +195,53 @@ def test_a_loss_that_is_not_finite_is_one_sentence_and_the_state_before_it_is_ke
         row["total"] for row in rows(tmp_path)) == 5
     monkeypatch.setattr(HybridObjective, "_diffusion", whole)
     assert go(tmp_path, data, config=config)["steps"] == 6
+
+
+@pytest.mark.parametrize("changes, words", [
+    (dict(sequence=4), "sequence 4 of the paper's table 1 .* only sequence 1"),
+    (dict(sequence=3, state="words"), "its state as words"),
+    (dict(state="none"), "its state as none"),
+    (dict(objective=dict(diffusion=0.0)), "final_layer, t_embedder, x_embedder hold random weights"),
+])
+def test_what_cannot_predict_yet_is_trained_and_says_so(data, tmp_path, changes, words):
+    from hybridvla_core.policy.predictor import Policy
+
+    go(tmp_path, data, config=toy_data.config(**{**changes, "stages": [dict(name="act", steps=1, train="full")]}))
+    with pytest.raises(HybridVLAError, match=words):
+        Policy.from_checkpoint(tmp_path / "out")
+
+
+def test_a_chunk_is_trained_and_predicted(data, tmp_path):
+    from small_policy import observation
+
+    from hybridvla_core.policy.predictor import Policy
+
+    go(tmp_path, data, config=toy_data.config(chunk=4, objective=dict(tokens=0.0), stages=[dict(name="act", steps=2, train="full")]))
+    policy = Policy.from_checkpoint(tmp_path / "out", mode="diffusion")
+    assert policy.predict(observation()).action.shape == (4, 7)
+    assert read_checkpoint(tmp_path / "out").config.trained == ("diffusion",)
+
+
+def test_tensorboard_reads_what_was_logged(data, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    go(tmp_path, data, tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "work/tensorboard"))
+    events.Reload()
+    wanted = [row["tokens"] for row in rows(tmp_path) if row["kind"] == "train" and "tokens" in row]
+    assert [event.value for event in events.Scalars("train/tokens")] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_episodes_of_the_weights_of_the_moment_are_logged(data, tmp_path):
+    seen = []
+
+    def evaluate(folder):
+        seen.append(load_file(str(folder / WEIGHTS)))
+        return {"successes": len(seen), "episodes": 5}
+
+    config = toy_data.config(grounding=GROUNDED, stages=STAGES, export="float32")
+    go(tmp_path, data, config=config, evaluate=evaluate, evaluate_every=3)
+    found = [row for row in rows(tmp_path) if row["kind"] == "evaluation"]
+    assert [(row["total"], row["successes"]) for row in found] == [(3, 1), (6, 2), (9, 3)]
+    assert_same(seen[-1], weights(tmp_path))

@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 from tokenizers import Tokenizer
 
-from hybridvla_core.checkpoints.config import FORMAT, CheckpointConfig, EnsembleConfig
+from hybridvla_core.checkpoints.config import FORMAT, PATHS, CheckpointConfig, EnsembleConfig
 from hybridvla_core.checkpoints.format import STATISTICS, Checkpoint, read_checkpoint
 from hybridvla_core.checkpoints.tokenizer import check_tokenizer
 from hybridvla_core.configuration import from_mapping, read_mapping
@@ -30,6 +30,8 @@ from hybridvla_core.transforms.prompt import load_tokenizer
 UNSAID = {"arms": ["arm"], "rotation_reference_xyzw": [0.0, 0.0, 0.0, 1.0]}
 #: What must be the same in data that are trained on together, and in a checkpoint that goes on.
 MEANING = ("arms", "translation", "rotation", "rotation_reference_xyzw", "gripper_sense")
+#: What L_ce alone leaves as it was drawn.
+UNTRAINED_BY_TOKENS = ("final_layer", "t_embedder", "x_embedder")
 #: Least share of numbers that the statistics of a checkpoint must cover.
 COVERED = 0.9
 
@@ -158,12 +160,17 @@ def _model(config: TrainingConfig, base: Optional[Checkpoint], convention: Actio
 
 def _checkpoint(config: TrainingConfig, base: Optional[Checkpoint], model: ModelConfig, convention: ActionConvention,
                 cameras: Tuple[str, ...], key: str) -> CheckpointConfig:
+    objective = config.objective
+    # Without noise in the sequence nothing can be denoised, and at inference the tokens stand behind noise.
+    untrained = () if objective.diffusion else UNTRAINED_BY_TOKENS
+    trained = PATHS if objective.tokens else PATHS[:1]
     if base is not None:
-        return replace(base.config, model=model, convention=convention, cameras=cameras, statistics_key=key, untrained=())
+        return replace(base.config, model=model, convention=convention, cameras=cameras, statistics_key=key, untrained=untrained,
+                       trained=trained)
     return CheckpointConfig(
         format=FORMAT, model=model, convention=convention, cameras=cameras, image_strategy=config.image_strategy,
         ensemble=EnsembleConfig("mean", 0.96, config.confidence_window_bins, "so3", "diffusion"), ddim_steps=config.ddim_steps,
-        autoregressive_condition="denoised", statistics_key=key)
+        autoregressive_condition="denoised", statistics_key=key, untrained=untrained, trained=trained)
 
 
 def _statistics(dataset: LeRobotDataset) -> Dict[str, Any]:
