@@ -52,8 +52,8 @@ class Policy:
         self.checkpoint, self.config = checkpoint, checkpoint.config
         sequence = self.config.model.sequence
         if (sequence.kind, sequence.state) != (1, "embedding"):
-            raise CheckpointError(f"{checkpoint.folder}: was trained with sequence {sequence.kind} of the paper's table 1 and its "
-                                  f"state as {sequence.state}; only sequence 1 with the state as embedding predicts")
+            raise CheckpointError(f"{checkpoint.folder}: was trained with sequence {sequence.kind} of the paper's table 1 and "
+                                  f"its state as {sequence.state}; only sequence 1 with the state as embedding predicts")
         self.model = model.eval()
         self.model.llm.fuse().pack()
         self.model.compile_blocks(choose_compiled(compile))

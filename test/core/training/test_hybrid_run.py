@@ -216,7 +216,8 @@ def test_a_chunk_is_trained_and_predicted(data, tmp_path):
 
     from hybridvla_core.policy.predictor import Policy
 
-    go(tmp_path, data, config=toy_data.config(chunk=4, objective=dict(tokens=0.0), stages=[dict(name="act", steps=2, train="full")]))
+    stages = [dict(name="act", steps=2, train="full")]
+    go(tmp_path, data, config=toy_data.config(chunk=4, objective=dict(tokens=0.0), stages=stages))
     policy = Policy.from_checkpoint(tmp_path / "out", mode="diffusion")
     assert policy.predict(observation()).action.shape == (4, 7)
     assert read_checkpoint(tmp_path / "out").config.trained == ("diffusion",)
