@@ -20,6 +20,8 @@ SEED = 2_000_001
 
 def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> None:
     """Runs it."""
+    from hybridvla_core.checkpoints.format import read_checkpoint
+    from hybridvla_core.checkpoints.released_layout import write_released
     from hybridvla_core.data.mixture import read_mixture
     from hybridvla_core.training.hybrid.run import Request, train
 
@@ -31,6 +33,8 @@ def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> N
         tensorboard=args.tensorboard, evaluate=_evaluation(args), evaluate_every=args.evaluate_every))
     if os.environ.get("RANK", "0") == "0":
         print(f"{result['checkpoint']}: {result['steps']} steps, {result['samples']} samples, {result['seconds']:.0f} s")
+        if args.released:
+            print(write_released(read_checkpoint(out), Path(args.released)))
         write_json(args.json, result)
 
 

@@ -1,0 +1,83 @@
+"""A checkpoint folder back into the released layout (`config.json`, `dataset_statistics.json`, `checkpoints/*.pt`)."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Dict, Mapping
+
+import torch
+
+from hybridvla_core.checkpoints.dims import REGISTRY
+from hybridvla_core.checkpoints.format import Checkpoint
+from hybridvla_core.checkpoints.manifest import write_json
+from hybridvla_core.checkpoints.released import PREFIXES
+from hybridvla_core.checkpoints.weights import Weights, weight_files
+from hybridvla_core.errors import CheckpointError
+from hybridvla_core.model.config import ModelConfig, TowerConfig
+from hybridvla_core.model.presets import preset
+from hybridvla_core.model.vision import MODULE_NAMES
+
+Tensors = Dict[str, torch.Tensor]
+
+
+def released_modules(tensors: Mapping[str, torch.Tensor], config: ModelConfig) -> Dict[str, Tensors]:
+    """Module -> name -> tensor, as released.
+
+    Released files also hold what no path uses: each tower's last block (here a copy of the one before), final norm and pooling
+    (here neutral), because their loader wants every name.
+
+    Raises:
+        CheckpointError: for a model with norms or a sequence that the released code does not know.
+    """
+    if config.tower_norm or config.projector_norm or (config.sequence.kind, config.sequence.state) != (1, "embedding"):
+        raise CheckpointError("the released layout has no norm behind towers or projector, and only sequence 1; this model has "
+                              "others")
+    ordered = sorted(PREFIXES.items(), key=lambda item: -len(item[1]))      # the language model's prefix is empty
+    modules: Dict[str, Tensors] = {module: {} for module in PREFIXES}
+    for name, tensor in tensors.items():
+        module = next(module for module, prefix in ordered if name.startswith(prefix))
+        modules[module][name[len(PREFIXES[module]):]] = tensor
+    for tower in config.towers:
+        modules["vision_backbone"].update(_unused(modules["vision_backbone"], tower))
+    return modules
+
+
+def _unused(named: Tensors, tower: TowerConfig) -> Tensors:
+    stem, width, mlp = f"{MODULE_NAMES[tower.kind]}.", tower.width, tower.mlp_width
+    before, last = f"{stem}blocks.{tower.depth - 2}.", f"{stem}blocks.{tower.depth - 1}."
+    found = {last + name[len(before):]: tensor.clone() for name, tensor in named.items() if name.startswith(before)}
+    like = next(iter(found.values()))
+    found[f"{stem}norm.weight"], found[f"{stem}norm.bias"] = like.new_ones(width), like.new_zeros(width)
+    if tower.kind == "siglip":
+        found[f"{stem}attn_pool.latent"] = like.new_zeros(1, 1, width)
+        for name, rows, columns in (("q", width, width), ("kv", 2 * width, width), ("proj", width, width),
+                                    ("mlp.fc1", mlp, width), ("mlp.fc2", width, mlp)):
+            found[f"{stem}attn_pool.{name}.weight"] = like.new_zeros(rows, columns)
+            found[f"{stem}attn_pool.{name}.bias"] = like.new_zeros(rows)
+        found[f"{stem}attn_pool.norm.weight"] = like.new_ones(width)
+        found[f"{stem}attn_pool.norm.bias"] = like.new_zeros(width)
+    return found
+
+
+def write_released(checkpoint: Checkpoint, out: Path) -> Path:
+    """Writes a run folder; returns its `.pt`. The tensors keep their stored type.
+
+    Raises:
+        CheckpointError: for a folder that is there already, or a model that the layout cannot hold.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out}: already there; choose another name, or remove it first")
+    config = checkpoint.config.model
+    with Weights(checkpoint.folder, weight_files(checkpoint.folder)) as weights:
+        modules = released_modules({name: weights.tensor(name) for name in weights.shapes()}, config)
+        path = out / "checkpoints" / "step-000000-epoch-00-loss=0.0000.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        own = {module: {name: tensor.clone() for name, tensor in named.items()} for module, named in modules.items()}
+        torch.save({"model": own}, str(path))
+    known = [name for name, ours in REGISTRY.items()
+             if preset(ours).decoder == config.decoder and preset(ours).towers == config.towers]
+    write_json(out / "config.json", {
+        "action_dim": config.action_dim, "future_action_window_size": config.chunk - 1, "past_action_window_size": 0,
+        "need_to_sub": config.sequence.need_to_sub, "use_diff": True, "ar_diff_loss": True, "action_tokenizer_exist": True,
+        "vla": {"base_vlm": known[0]} if known else {}})
+    write_json(out / "dataset_statistics.json", dict(checkpoint.statistics))
+    return path

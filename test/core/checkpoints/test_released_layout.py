@@ -1,0 +1,58 @@
+"""A checkpoint folder in the released layout: the released names, and the same weights when it is converted again."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import small_models
+import torch
+
+from hybridvla_cli.__main__ import main
+from hybridvla_core.checkpoints.format import read_checkpoint
+from hybridvla_core.checkpoints.released import find_weights, load_released
+from hybridvla_core.checkpoints.released_layout import released_modules, write_released
+from hybridvla_core.checkpoints.weights import Weights, weight_files
+from hybridvla_core.errors import CheckpointError
+
+GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", "/nowhere")) / "public"
+
+
+def tensors(folder):
+    with Weights(folder, weight_files(folder)) as weights:
+        return {name: weights.tensor(name).clone() for name in weights.shapes()}
+
+
+@pytest.mark.parametrize("family", ["llama", "phi"])
+def test_a_run_that_is_converted_there_and_back_is_the_same(tmp_path, family):
+    small_models.released_run(tmp_path, family)
+    assert main(small_models.convert_arguments(tmp_path, tmp_path / "ours")) == 0
+    back = tmp_path / "back"
+    path = write_released(read_checkpoint(tmp_path / "ours"), back / "run")
+    assert path == find_weights(back / "run")
+    for name in ("dims.json", "tokenizer.json"):
+        (back / name).write_bytes((tmp_path / name).read_bytes())
+    config = back / "run/config.json"
+    config.write_text((tmp_path / "run/config.json").read_text())     # a registry name stands for other dimensions
+    assert main(small_models.convert_arguments(back, tmp_path / "again")) == 0
+    one, other = tensors(tmp_path / "ours"), tensors(tmp_path / "again")
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    with pytest.raises(CheckpointError, match="already there"):
+        write_released(read_checkpoint(tmp_path / "ours"), back / "run")
+
+
+def test_a_model_that_the_released_code_cannot_hold_is_refused():
+    with pytest.raises(CheckpointError, match="no norm behind towers or projector"):
+        released_modules({}, small_models.tiniest())
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason="HYBRIDVLA_GOLDEN names no recorded fixtures")
+@pytest.mark.parametrize("variant", ["llama_7dof", "llama_14dof_gqa", "phi_7dof"])
+def test_names_and_shapes_are_the_released_ones(variant):
+    folder = GOLDEN / variant
+    model, _ = load_released(folder / "run", folder / "dims.json")
+    recorded = torch.load(str(find_weights(folder / "run")), weights_only=True)["model"]
+    ours = released_modules(model.state_dict(), model.config)
+    for module, named in recorded.items():
+        expected = {name: tuple(tensor.shape) for name, tensor in named.items() if not name.endswith("inv_freq")}
+        assert {name: tuple(tensor.shape) for name, tensor in ours[module].items()} == expected, module
