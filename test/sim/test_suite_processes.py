@@ -73,4 +73,5 @@ def test_counts_below_one_are_refused_by_their_option(arguments, capsys):
     from hybridvla_cli.__main__ import main
 
     assert main(arguments) == 1
-    assert "give at least 1" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert arguments[-2] in said and "at least 1" in said

@@ -77,6 +77,9 @@ if proposals[-1].epoch == first:
     sys.exit("time was set back without a new epoch")
 """
 
+#: Real time: nothing else may take the processors meanwhile.
+pytestmark = pytest.mark.ros
+
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory):
