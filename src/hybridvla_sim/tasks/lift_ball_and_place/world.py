@@ -28,8 +28,8 @@ class BallWorld(DualArmWorld):
 
     def place(self, rng: np.random.Generator) -> None:
         """Puts the ball between the arms and the ring beyond it."""
-        self.lay("ball", (rng.uniform(0.23, 0.28), rng.uniform(-0.03, 0.03)), RADIUS, rng.uniform(-np.pi, np.pi))
-        self.stand("ring", (rng.uniform(0.38, 0.42), rng.uniform(-0.03, 0.03)), 0.0)
+        self.lay("ball", (rng.uniform(0.23, 0.265), rng.uniform(-0.03, 0.03)), RADIUS, rng.uniform(-np.pi, np.pi))
+        self.stand("ring", (rng.uniform(0.395, 0.425), rng.uniform(-0.03, 0.03)), 0.0)
 
     def over_ring(self) -> bool:
         """Tells whether the ball's middle is above that of the ring."""
