@@ -6,6 +6,7 @@ The scripts were written for the module names of an earlier release: they run in
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -80,6 +81,9 @@ def run(case: Case, copy: Path, folder: Path) -> Tuple[str, str, str]:
             os.killpg(process.pid, signal.SIGKILL)
             said, _ = process.communicate()
             return FAILED, f"not done within {case.seconds:.0f} s", said
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)      # what the script has started and not ended
     found = reasons(case, said)
     return (FAILED, "; ".join(found), said) if found else (PASSED, "", said)
 

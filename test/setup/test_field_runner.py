@@ -5,6 +5,8 @@ import importlib.util
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +43,17 @@ def test_names_that_have_moved_are_replaced_in_the_copy(field, tmp_path):
     text = (field.adapted(tmp_path / "from", tmp_path) / "case.py").read_text()
     assert text == ("from hybridvla_core.robots.config import load_robot\nimport hybridvla_ros.messages.images\n"
                     "from hybridvla_core.safety.filter import SafetyFilter\n")
+
+
+def test_what_a_script_leaves_running_is_ended(field, tmp_path):
+    (tmp_path / "case").mkdir()
+    outcome, why, said = field.run(field.Case("case", "sleep 300 >/dev/null 2>&1 & echo $!"), tmp_path, tmp_path)
+    assert outcome == field.PASSED, why
+    left = Path(f"/proc/{int(said)}/cmdline")
+    deadline = time.monotonic() + 20.0
+    while left.exists() and left.read_bytes():        # one that has ended and was not waited for has no command line
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_without_the_folder_it_says_so_and_passes(tmp_path):
