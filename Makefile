@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 RUN := scripts/with_env.sh
 
-.PHONY: help setup demo tasks rigs test fuzz soak test38 lint matrix clean bench field docs
+.PHONY: help setup demo tasks rigs test fuzz soak test38 lint matrix clean bench field docs mutants
 
 FUZZ_N ?= 20000
 FUZZ_SEED ?= 1
@@ -30,6 +30,9 @@ test: setup ## unit tests, parity, and ROS tests with a real master
 
 fuzz: setup ## adversarial proposals against the filter (FUZZ_N ticks, FUZZ_SEED); out/fuzz/summary.json
 	@$(RUN) python test/fuzz/run.py --ticks $(FUZZ_N) --seed $(FUZZ_SEED)
+
+mutants: setup ## changes in safety/ that its fast tests do not notice; goes on where it was ended; MUTANTS="--sample 400 --seed 1"
+	@$(RUN) scripts/mutants.sh $(MUTANTS)
 
 soak: setup ## rate and longest gap of the filter beside rig and policy (SOAK_S a scheduler); out/soak/summary.json
 	@$(RUN) python -m hybridvla_ros.benchmarks.soak --seconds $(SOAK_S)

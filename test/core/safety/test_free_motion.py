@@ -10,6 +10,7 @@ from free_motion import ERROR_M, ERROR_RAD, SHORTEST_M, Course
 from time_optimal import seconds
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("robot, moves", [("sim_fr3", 10), ("sim_dual", 4), ("agilex", 3), ("fr3", 3)])
 def test_moves_take_at_most_a_quarter_longer_than_the_optimum(robot, moves):
     course = Course(robot, seed=3)

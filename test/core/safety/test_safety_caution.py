@@ -65,6 +65,7 @@ def test_it_is_off_in_every_shipped_robot(path):
     assert not load_robot(path).caution.enabled
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("changes", DOUBTFUL, ids=str)
 def test_off_changes_nothing(changes):
     off = load_robot(ROBOTS / "sim_fr3.yaml").caution

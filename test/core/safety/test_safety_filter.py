@@ -17,8 +17,7 @@ def at_target(output):
 
 
 def moving(rig):
-    positions = rig.commanded()[-2:]
-    return float(np.linalg.norm(positions[1] - positions[0]))
+    return float(np.linalg.norm(np.diff(rig.commanded()[-2:], axis=0)))
 
 
 def assert_holds(rig, reason, state=State.HOLDING):
@@ -86,14 +85,15 @@ def test_expired_proposal_holds():
     assert_holds(rig, Reason.PROPOSAL_STALE)
 
 
+@pytest.mark.long
 def test_joint_state_silence_holds_and_stop_latches():
     rig = Rig().start()
     rig.propose([0.5, 0.3, 0.2])
     rig.tick(60)
-    rig.silent.add("arm")
+    rig.silent = {"arm"}
     rig.tick(45)
     assert_holds(rig, Reason.JOINT_STATE)
-    rig.silent.clear()
+    rig.silent = set()
     rig.tick(5)
     rig.propose([0.5, 0.3, 0.2])
     rig.tick(40)

@@ -5,7 +5,7 @@ import pytest
 from safety_rig import Rig
 
 from hybridvla_core.safety.execution.way_to_start import WayToStart
-from hybridvla_core.safety.status import State
+from hybridvla_core.safety.status import Reason, State
 
 pytestmark = pytest.mark.robot_computer
 
@@ -62,6 +62,33 @@ def test_a_released_deadman_pauses_and_the_way_goes_on():
     assert bench.filter.state == State.RECOVERING and "deadman" in bench.output.status.message
     homing(bench)
     assert bench.filter.homed
+
+
+@pytest.mark.parametrize("joints, begin", [(AWAY, "go_to_start"), ({**AWAY, "left": np.array([0.3, 1.5, -1.4, -0.1, 0.8, 2.3])},
+                                                                   "reenter")])
+def test_while_nobody_could_call_stop_the_way_waits_and_then_goes_on(joints, begin):
+    """A lost master is told by `hold_for`, with the flag of an operator."""
+    bench = rig(joints)
+    ok, message = getattr(bench.filter, begin)(bench.now)
+    assert ok, message
+
+    def held(ticks):
+        for _ in range(ticks):
+            bench.filter.on_deadman(True, bench.now)
+            bench.tick()
+
+    held(100)
+    bench.filter.hold_for(Reason.OPERATOR, "the master is gone")
+    held(100)
+    rest = [command.joint_positions for command in bench.output.arms]
+    held(100)
+    status = bench.output.status
+    assert status.state == State.RECOVERING and status.reasons & Reason.OPERATOR and "the master is gone" in status.message
+    for command, joints in zip(bench.output.arms, rest):
+        np.testing.assert_array_equal(command.joint_positions, joints)
+    bench.filter.hold_for(Reason.OPERATOR, "")
+    held(60)
+    assert any(np.abs(command.joint_positions - joints).max() > 1e-3 for command, joints in zip(bench.output.arms, rest))
 
 
 def test_deactivate_and_stop_end_the_way():

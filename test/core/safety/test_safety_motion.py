@@ -47,6 +47,7 @@ def worst(motion):
     return min(margins.min() for _, margins in motion.margins() if margins.size)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way, turn", [([0.1, 0.6, -0.1], [0, 0, 0]), ([0.0, 0.0, -0.6], [0, 0, 0.5]),
                                        ([0.6, 0.0, 0.1], [0, 0, 0]), ([-0.3, 0.0, 0.0], [0, 1.0, 0])])
 def test_from_every_moment_the_stored_braking_stops_inside_every_limit(way, turn):
@@ -188,6 +189,7 @@ def test_beyond_a_plane_the_tool_ends_at_it(on_limit):
     assert 0.0 <= normal @ end - offset < 2e-3
 
 
+@pytest.mark.long
 def test_towards_a_singularity_it_slows_stops_and_comes_back():
     reach = dataclasses.replace(ARM.workspace, upper_m=(1.2, 0.45, 0.9))
     robot = dataclasses.replace(ROBOT, arms=(dataclasses.replace(ARM, workspace=reach),))

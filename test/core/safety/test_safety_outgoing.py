@@ -30,6 +30,7 @@ def command(position=(0.4, 0.0, 0.3), joints=START, publish=True):
     return [ArmCommand("arm", Pose(np.array(position), np.array([1.0, 0, 0, 0])), np.array(joints), None, publish)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("robot", ["sim_fr3", "sim_dual", "agilex"])
 def test_a_sound_filter_counts_nothing_towards_walls_between_arms_and_after_new_starts(robot):
     rig = Rig(robot, change=lambda config: dataclasses.replace(config, deadman_required=False)).start()
@@ -59,6 +60,7 @@ def test_the_way_back_inside_counts_nothing():
     assert count(rig) == 0
 
 
+@pytest.mark.long
 def test_a_filter_whose_box_is_broken_is_counted(monkeypatch):
     monkeypatch.setattr(plan, "WALL_M", -1.0)
     monkeypatch.setattr(WorkspaceLimit, "margins", lambda self, trajectory: np.ones(len(self.names)))

@@ -100,6 +100,7 @@ def test_within_the_tolerance_nothing_is_said():
     assert not rig.output.status.reasons & Reason.MEASURED_LIMIT and counted(rig) == 0
 
 
+@pytest.mark.long
 def test_links_and_the_table_are_named_as_a_collision():
     to_table = Rig(change=roomy).start()
     seen = reasons_on_the_way(to_table, [0.5, 0.0, -0.1])
@@ -111,6 +112,7 @@ def test_links_and_the_table_are_named_as_a_collision():
     assert counted(to_base, "limited/self_collision") > 0
 
 
+@pytest.mark.long
 def test_arms_that_would_meet_name_each_other():
     rig = Rig("sim_dual").start()
     seen = reasons_on_the_way(rig, [[0.5, 0.40, 0.3], [0.5, -0.40, 0.3]])
@@ -120,6 +122,7 @@ def test_arms_that_would_meet_name_each_other():
     assert not reasons_on_the_way(apart, [[0.5, -0.2, 0.3], [0.5, 0.2, 0.3]]) & (Reason.OTHER_ARM | Reason.COLLISION)
 
 
+@pytest.mark.long
 def test_the_way_into_a_singularity_is_named():
     rig = Rig(change=roomy).start()
     seen = reasons_on_the_way(rig, [1.1, 0.0, 0.5])

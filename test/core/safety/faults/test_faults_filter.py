@@ -13,6 +13,7 @@ from hybridvla_core.safety.motion.solver import StepSolver
 from hybridvla_core.safety.status import Reason, State
 
 
+@pytest.mark.long
 def test_killed_and_restarted_in_motion_the_arm_does_not_jump():
     rig = FaultRig().begin()
     last = rig.pose().position

@@ -57,6 +57,7 @@ def test_the_same_message_again_and_again_ends_when_its_validity_does():
     rig.assert_held(Reason.PROPOSAL_STALE)
 
 
+@pytest.mark.long
 def test_new_proposals_from_one_frozen_image_are_refused_once_it_is_old():
     rig = FaultRig().begin(ticks=1)
     frozen = rig.now
@@ -71,6 +72,7 @@ def test_new_proposals_from_one_frozen_image_are_refused_once_it_is_old():
     rig.assert_goes_on()
 
 
+@pytest.mark.long
 def test_identical_targets_lead_to_the_target_and_no_further():
     rig = FaultRig().begin(ticks=1)
     for _ in range(40):

@@ -221,6 +221,7 @@ def test_stiffness_or_controller_changed_in_motion(controller):
     rig.assert_goes_on()
 
 
+@pytest.mark.long
 def test_a_blocked_arm_is_not_wound_up_and_goes_on_when_free():
     rig = FaultRig().begin()
     rig.follows = False

@@ -26,6 +26,7 @@ def push(rig):
     return float(np.linalg.norm(away)) * rig.config.arms[0].leash.stiffness_n_m
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("robot", ["sim_fr3", "fr3"])
 def test_an_arm_that_is_held_is_pushed_with_no_more_than_the_bound_once_it_rests(robot):
     rig = blocked_on_the_way(robot, lag_s=0.2)
@@ -38,6 +39,7 @@ def test_an_arm_that_is_held_is_pushed_with_no_more_than_the_bound_once_it_rests
     assert push(rig) <= rig.config.arms[0].leash.max_force_n
 
 
+@pytest.mark.long
 def test_an_arm_that_is_held_on_its_way_back_inside_is_pushed_with_no_more_than_the_bound():
     rig = Rig("fr3", change=lambda config: dataclasses.replace(config, deadman_required=False))
     rig.joints["arm"] = np.array([1.25, 0.40, 0.0, -1.40, 0.0, 1.75, 0.785])
@@ -54,6 +56,7 @@ def test_push_is_not_a_number_on_a_joint_door():
     assert all(np.isnan(arm.push_n) for arm in rig.tick().status.arms)
 
 
+@pytest.mark.long
 def test_measured_arms_that_come_too_near_hold_and_their_margins_stand_in_the_status():
     rig = Rig("sim_dual", change=lambda config: dataclasses.replace(config, deadman_required=False))
     for name in rig.joints:
@@ -157,6 +160,7 @@ def test_only_activate_leads_to_following(how):
     assert rig.filter.state == State.INACTIVE and not rig.tick().arms[0].publish
 
 
+@pytest.mark.long
 def test_a_target_a_little_outside_freezes_neither_arm():
     rig = Rig("sim_dual", change=lambda config: dataclasses.replace(config, deadman_required=False)).start()
     rig.tick(20)
