@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import hashlib
 import json
-import random
 import subprocess
 import sys
 import threading
@@ -68,6 +68,11 @@ def mutants(only: str) -> List[Mutant]:
             if not only_wording(before, after):
                 found.append(Mutant(get_mutant_name(relative, name), relative, text(before), text(after)))
     return found
+
+
+def drawn(name: str, seed: int) -> str:
+    """By what mutants are drawn: the place in the sample depends on nothing but the name, so changes elsewhere keep it."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
 def only_wording(before: ast.AST, after: ast.AST) -> bool:
@@ -153,13 +158,17 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the sample")
     parser.add_argument("--only", default="", help="files of safety/ whose path has this word")
     parser.add_argument("--again", action="store_true", help="try those anew that survived, after tests have changed")
+    parser.add_argument("--tried", action="store_true", help="only those that have been tried before, whatever drew them")
     parser.add_argument("--report", action="store_true", help="only print what has been found")
     arguments = parser.parse_args()
     prepare()
     chosen = mutants(arguments.only)
     print(f"mutants: {len(chosen)} in all, wording of sentences left out", flush=True)
-    if arguments.sample and arguments.sample < len(chosen):
-        chosen = random.Random(arguments.seed).sample(chosen, arguments.sample)
+    if arguments.tried:
+        found = decided()
+        chosen = [mutant for mutant in chosen if mutant.name in found]
+    elif arguments.sample and arguments.sample < len(chosen):
+        chosen = sorted(chosen, key=lambda mutant: drawn(mutant.name, arguments.seed))[:arguments.sample]
         print(f"mutants: a sample of {len(chosen)}, seed {arguments.seed}", flush=True)
     found = decided()
     names = [mutant.name for mutant in chosen if mutant.name not in found

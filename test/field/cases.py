@@ -117,7 +117,7 @@ SAFETY = (
     _safety("r04_resume_activates", (r"state after reenter INACTIVE",), (r"resume [^\n]*\n?[^\n]*state HOLDING",
            r"moved \[?0\.[0-9]*[1-9]")),
     _safety("r04b_reenter_activates", (r"reenter: \(False|state after reenter: INACTIVE", r"moved 0\.0 m|proposal False")),
-    _safety("r05_measured_clearance", numbers=((r"measured_violations (\d+)", 1, 1e9),)),
+    _safety("r05_measured_clearance", numbers=((r"[23]\. .*measured_violations (\d+)", 1, 1e9),)),
     _safety("r06_driver_returns", (r"silent 20 s: .*published to right: False",), (r"after its return: [^\n]*published: True",)),
     _safety("r07_old_inference_after_resume", (r"accepted=False",), numbers=((r"went back ([\d.]+) mm", 0.0, 1.0),)),
     _safety("r08_stuck_says_moving", numbers=((r"without any reason shown: (\d+) of", 0, 0),)),
@@ -128,7 +128,9 @@ SAFETY = (
     _safety("r11_lagging_states", (r"activation problem: \(False",)),
     _safety("r12_reflex_of_one", (r"mm at the nearest",)),
     _safety("r13_parallel_at_margin", numbers=((r"(?:together to .y|both \w+|apart) moved \[([\d.]+)", 0.04, 0.2),)),
-    _safety("r14_reenter_fails", numbers=((r"led back (\d+) of \d+ poses", 1, 1e9),), arguments="fr3 1 40"),
+    # It calls HOLDING back inside; the way ends INACTIVE, so what counts is the sentence of each.
+    _safety("r14_reenter_fails", (r"led back \d+ of [1-9]\d* poses", r"the arms are inside their limits"),
+            (r"'(?:HOLDING|STOPPED|RECOVERING)'", r"no way back"), arguments="fr3 1 40"),
 )
 
 CASES = MODEL + ROBOT + SAFETY

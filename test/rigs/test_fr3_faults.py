@@ -46,7 +46,7 @@ def test_start_up_sets_the_robot_and_a_target_is_reached_within_every_limit(rig)
     report = rig.rig()
     assert IMPEDANCE in report["running"] and report["mode"] == 2
     assert report["stiffness"] == [400.0, 30.0, 5.0]
-    assert report["upper_force"] == [40.0, 40.0, 40.0]
+    assert report["upper_force"] == [70.0, 70.0, 70.0]
     rig.arrive([0.45, 0.10, 0.20], opening=0.0)
     assert np.linalg.norm(rig.measured - [0.45, 0.10, 0.20]) < 0.01
     rig.until(lambda: rig.rig()["world"]["opening"] < 0.05, "the gripper closed")

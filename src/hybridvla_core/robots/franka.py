@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 #: Most the example controller's dynamic_reconfigure takes: N/m, N m/rad, N m/rad.
 MOST_STIFFNESS = (400.0, 30.0, 100.0)
-HEADROOM = 1.25     # collision thresholds above the push the leash allows
+HEADROOM = 1.25     # collision thresholds above the push at rest that the leash allows
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,10 @@ class FrankaConfig:
         require(abs(leash.stiffness_n_m - self.translational_stiffness_n_m) < 1e-6,
                 f"arm {arm.name}: leash.stiffness_n_m is {leash.stiffness_n_m}, franka.translational_stiffness_n_m "
                 f"{self.translational_stiffness_n_m}; they are the same spring")
-        require(min(self.collision_force_n[:3]) >= HEADROOM * leash.max_force_n,
-                f"arm {arm.name}: leash.max_force_n {leash.max_force_n} pushes up to the reflex at "
-                f"{min(self.collision_force_n[:3])} N; raise franka.collision_force_n or lower the leash")
+        limits, reflex = arm.cartesian_limits, min(self.collision_force_n[:3])
+        # The speed can be scaled up while the filter runs: what counts is all of it.
+        reached = max(HEADROOM * leash.max_force_n, leash.reached_n(limits.speed_m_s, limits.acceleration_m_s2))
+        require(reflex >= reached,
+                f"arm {arm.name}: leash.max_force_n {leash.max_force_n} pushes up to the reflex at {reflex} N: an arm that is "
+                f"stopped at {limits.speed_m_s:g} m/s is pushed with {reached:.0f} N for a moment; raise "
+                "franka.collision_force_n, or lower the leash, its lag_s or the tool's speed_m_s")

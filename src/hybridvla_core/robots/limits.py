@@ -7,6 +7,8 @@ from typing import Optional, Tuple
 
 from hybridvla_core.configuration import Vector, in_range, require, require_tables
 
+BRAKING_SHARE = 0.8     # of the tool's acceleration limit, which the filter brakes with
+
 
 @dataclass(frozen=True)
 class PositionDependentVelocity:
@@ -235,3 +237,12 @@ class LeashConfig:
     @property
     def distance_m(self) -> float:
         return self.max_force_n / self.stiffness_n_m
+
+    def reached_n(self, speed_m_s: float, acceleration_m_s2: float) -> float:
+        """The push of a spring that something stops at a speed, N, before the command is drawn back to `max_force_n`.
+
+        By then the command is ahead of the arm by what it always runs ahead, by the distance that is noticed, and by the way
+        that it needs to come to rest.
+        """
+        braking = speed_m_s ** 2 / (2.0 * BRAKING_SHARE * acceleration_m_s2)
+        return self.stiffness_n_m * (self.distance_m + self.lag_s * speed_m_s + braking)

@@ -21,7 +21,6 @@ STOPPING = Reason.ROBOT_MODE | Reason.CONTROLLER
 #: What is said while inactive, because `activate` would refuse or nothing would move after it.
 WOULD_REFUSE = (Reason.JOINT_STATE | Reason.ROBOT_MODE | Reason.CONTROLLER | Reason.DEADMAN | Reason.HEARTBEAT_LOST
                 | Reason.TCP_MISMATCH | Reason.CLOCK_JUMP)
-STOPPED_LOOK_S = 0.45  # after a stop: an arm held by then is not pushed on; one that is moved by hand later is not followed
 Answer = Tuple[bool, str]
 
 
@@ -42,8 +41,7 @@ class StateMachine:
         self._where = Whereabouts(config, motion, arms, execution.near_command)
         self._note: Tuple[Reason, str] = (Reason.NONE, "")      # how the last motion ended, while inactive
         self.seed, self.seeded_at = 0, -math.inf
-        self._ramp_at = self._stopped_at = -math.inf
-        self._draws = False                # what held an arm when it was stopped is not pushed on
+        self._ramp_at = -math.inf
         self._seeded = False
         self._limited_before: frozenset = frozenset()
         self.deactivating = False
@@ -106,7 +104,6 @@ class StateMachine:
         """Decelerate and hold until `resume`."""
         self._execution.drop()
         if self.state != State.STOPPED:
-            self._stopped_at, self._draws = math.inf, False
             self._counters.add("stops")
             self._was_inactive = self.state == State.INACTIVE
             if self.state in (State.INACTIVE, State.RECOVERING):
@@ -185,8 +182,6 @@ class StateMachine:
         """Move state and trajectory by one tick. reasons: what the watchdogs saw. False when nothing may be sent."""
         motion = self._motion
         self._watch_silence(dry_run)
-        if self.state == State.STOPPED and math.isinf(self._stopped_at):
-            self._stopped_at = now
         if self.state != State.INACTIVE and reasons & STOPPING:
             self._errored.update(self._arms.errored())
             if self.state != State.STOPPED:
@@ -197,9 +192,8 @@ class StateMachine:
             self._look_inactive(now, reasons, detail)
             return motion.step(None)
         if self.state == State.STOPPED:
-            if now - self._stopped_at < STOPPED_LOOK_S:
-                self._draws = self._execution.guard.held and not self._errored
-            moved = self._execution.rest(scale) if self._draws and not (dry_run or self._was_inactive) else motion.step(None)
+            commands = not (dry_run or self._was_inactive or self._errored)
+            moved = self._execution.rest(scale) if commands else motion.step(None)     # whatever holds an arm is not pushed on
             self._execution.advance(now, dry_run)
             return moved
         if self.state == State.RECOVERING:

@@ -83,6 +83,9 @@ def test_stiffness_leash_and_collision_thresholds_must_fit(robot):
         replace(robot, franka=soft)
     with pytest.raises(ConfigurationError, match="up to the reflex"):
         replace(robot, franka=replace(robot.franka, collision_force_n=(20.0,) * 6))
+    with pytest.raises(ConfigurationError, match="stopped at 0.25 m/s is pushed with 66 N"):
+        replace(robot, franka=replace(robot.franka, collision_force_n=(65.0,) * 6))
+    replace(robot, franka=replace(robot.franka, collision_force_n=(66.0,) * 6))
     with pytest.raises(ConfigurationError, match="stiffness"):
         replace(robot.franka, translational_stiffness_n_m=2000.0)
 

@@ -103,8 +103,6 @@ class Execution:
             reasons |= Reason.LEASH
             self.detail = self.guard.detail
             drawn, goal = self.guard.goal(None if self._config.coupled else goal), None
-            if reasons & Reason.MEASURED_LIMIT:        # a breach holds: the command does not follow the arm outside
-                drawn = None
         self.applied = scale * self._caution()
         moved = motion.step(goal or drawn, self.applied, self._posture)
         self.applied *= motion.factor

@@ -74,7 +74,10 @@ class Clearance:
         return bool((self._reach @ np.abs(ahead).max(axis=1).ravel() < self._rooms).all())
 
     def samples(self, trajectory: Trajectory) -> Tuple[np.ndarray, np.ndarray]:
-        """Which samples to measure, and the largest way (A,) m of any point from the nearest of them."""
+        """Which samples to measure, and the largest way (A,) m of any point from the nearest of them.
+
+        Where that way leaves no room, every tick has to be measured: arms that move together beside each other come no nearer.
+        """
         count = trajectory.joints.shape[1]
         picks = np.unique(np.append(np.arange(trajectory.SENT, count, STRIDE), count - 1))
         if len(picks) == count - trajectory.SENT:

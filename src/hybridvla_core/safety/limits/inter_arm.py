@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Sequence
+from typing import List, Sequence, Tuple
 
 import numpy as np
 
@@ -37,18 +37,31 @@ class InterArmLimit(Limit):
     def margins(self, trajectory: Trajectory) -> np.ndarray:
         if not self._couples:
             return np.zeros(0)
+        now = trajectory.SENT - 1
         picks, between = self._clearance.samples(trajectory)
-        picks = np.concatenate(([trajectory.SENT - 1], picks))
-        world = []
-        for capsules, (position, matrix) in zip(self._capsules, self._mounts):
-            start, end = capsules.segments(trajectory.links, picks)
-            world.append((start @ matrix.T + position, end @ matrix.T + position))
+        world = self._world(trajectory, np.concatenate(([now], picks)))
+        every = None
         rooms, present = np.empty(len(self._couples)), np.empty(len(self._couples))
         for place, (a, b) in enumerate(self._couples):
             apart = self._capsules[a].radii[:, None] + self._capsules[b].radii[None, :] + self._margin
             away = segment_distance(world[a][0][:, :, None], world[a][1][:, :, None],
                                     world[b][0][:, None], world[b][1][:, None]) - apart
             present[place] = away[0].min()
-            rooms[place] = away[1:].min() - between[a] - between[b]
-        self._clearance.remember(trajectory.joints[:, trajectory.SENT - 1], present)
+            nearest = away[1:].min(axis=0) - between[a] - between[b]
+            first, second = np.nonzero(nearest < 0.0)
+            if len(first) and between.any():
+                every = every or self._world(trajectory, np.arange(trajectory.SENT, trajectory.joints.shape[1]))
+                exact = segment_distance(every[a][0][:, first], every[a][1][:, first], every[b][0][:, second],
+                                         every[b][1][:, second])
+                nearest[first, second] = exact.min(axis=0) - apart[first, second]
+            rooms[place] = nearest.min()
+        self._clearance.remember(trajectory.joints[:, now], present)
         return rooms
+
+    def _world(self, trajectory: Trajectory, picks: np.ndarray) -> List[Tuple[np.ndarray, np.ndarray]]:
+        """Starts and ends (samples, capsules, 3) of every arm's capsules in the frame that all mounts share."""
+        world = []
+        for capsules, (position, matrix) in zip(self._capsules, self._mounts):
+            start, end = capsules.segments(trajectory.links, picks)
+            world.append((start @ matrix.T + position, end @ matrix.T + position))
+        return world

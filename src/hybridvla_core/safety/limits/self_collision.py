@@ -42,6 +42,13 @@ class SelfCollisionLimit(Limit):
             start, end = capsules.segments(trajectory.links, picks)
             rooms = segment_distance(start[:, first], end[:, first], start[:, second], end[:, second]) - apart
             present.append(rooms[0])
-            parts.append(rooms[1:].min(axis=0) - between[index])
+            nearest = rooms[1:].min(axis=0) - between[index]
+            near = np.flatnonzero(nearest < 0.0)
+            if len(near) and between[index] > 0.0:
+                start, end = capsules.segments(trajectory.links, np.arange(trajectory.SENT, trajectory.joints.shape[1]))
+                one, other = first[near], second[near]
+                exact = segment_distance(start[:, one], end[:, one], start[:, other], end[:, other])
+                nearest[near] = exact.min(axis=0) - apart[near]
+            parts.append(nearest)
         self._clearance.remember(trajectory.joints[:, trajectory.SENT - 1], np.concatenate(present))
         return np.concatenate(parts)

@@ -1,0 +1,121 @@
+"""How hard an arm is pushed that something holds: at rest, on its way, stopped, and outside a limit."""
+import dataclasses
+
+import numpy as np
+import pytest
+from safety_rig import Rig
+
+from hybridvla_core.robots.limits import BRAKING_SHARE
+from hybridvla_core.safety.motion.pursuit import PLAN
+from hybridvla_core.safety.status import Reason, State
+
+
+def quick(config):
+    return dataclasses.replace(config, deadman_required=False, speed_scale=1.0)
+
+
+def blocked_on_the_way(robot="sim_fr3", **keys):
+    rig = Rig(robot, change=quick, **keys).start()
+    rig.tick(200)
+    goal = rig.pose().position + np.array([0.05, -0.3, -0.05])
+    rig.propose(goal)
+    rig.tick(120)
+    rig.follows = False
+    return rig
+
+
+def push(rig):
+    away = rig.pose().position - rig.measured_pose("arm").position
+    return float(np.linalg.norm(away)) * rig.config.arms[0].leash.stiffness_n_m
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("robot", ["sim_fr3", "fr3"])
+def test_an_arm_that_is_held_is_pushed_with_no_more_than_the_bound_once_it_rests(robot):
+    rig = blocked_on_the_way(robot, lag_s=0.2)
+    rig.tick(700)
+    status = rig.output.status
+    assert push(rig) <= rig.config.arms[0].leash.max_force_n
+    assert status.state == State.HOLDING and status.reasons & Reason.LEASH and "free it" in status.message
+    assert status.arms[0].push_n == pytest.approx(push(rig), abs=0.1)
+    rig.tick(3000)                                     # the proposal is long over: it holds no harder
+    assert push(rig) <= rig.config.arms[0].leash.max_force_n
+
+
+@pytest.mark.long
+@pytest.mark.long
+@pytest.mark.parametrize("robot, scale", [("fr3", 0.5), ("fr3", 1.0), ("sim_fr3", 1.0)])
+def test_an_arm_that_is_stopped_at_speed_is_pushed_for_a_moment_with_what_thresholds_are_checked_against(robot, scale):
+    """In the middle of the longest way, with a controller that lags as the leash says."""
+    rig = Rig(robot, change=lambda config: dataclasses.replace(config, deadman_required=False, speed_scale=scale), lag_s=0.3)
+    leash, limits = rig.config.arms[0].leash, rig.config.arms[0].cartesian_limits
+    rig.lag_s = leash.lag_s
+    rig.start().tick(250)
+    rig.propose([0.45, -0.35, 0.45])
+    rig.run_until(lambda output: rig.measured_pose("arm").position[1] < -0.3, 12.0)
+    rig.propose([0.45, 0.38, 0.45])
+    rig.run_until(lambda output: rig.measured_pose("arm").position[1] > 0.0, 12.0)
+    rig.follows = False
+    most = 0.0
+    for _ in range(300):
+        rig.tick()
+        most = max(most, push(rig))
+    reached = leash.reached_n(scale * limits.speed_m_s, limits.acceleration_m_s2)
+    assert 0.85 * reached < most <= reached
+    assert BRAKING_SHARE == PLAN, "what the filter brakes with"
+
+
+def test_an_arm_that_is_held_on_its_way_back_inside_is_pushed_with_no_more_than_the_bound():
+    rig = Rig("fr3", change=lambda config: dataclasses.replace(config, deadman_required=False))
+    rig.joints["arm"] = np.array([1.25, 0.40, 0.0, -1.40, 0.0, 1.75, 0.785])
+    rig.tick(60)
+    assert rig.filter.reenter(rig.now)[0]
+    rig.follows = False
+    rig.tick(1500)
+    assert rig.filter.state == State.RECOVERING and rig.output.status.reasons & Reason.LEASH
+    assert 5.0 < push(rig) <= 20.0
+
+
+def narrow(config):
+    """Joints end just beyond where the arm is when it is stopped on its way: a measured breach."""
+    arm = config.arms[0]
+    limits = dataclasses.replace(arm.joint_limits, upper_rad=(*arm.joint_limits.upper_rad[:6], 0.79))
+    return dataclasses.replace(config, deadman_required=False, speed_scale=1.0, arms=(dataclasses.replace(
+        arm, joint_limits=limits, start_joints_rad=(*arm.start_joints_rad[:6], 0.7)),))
+
+
+def test_an_arm_that_is_held_outside_a_limit_is_pushed_with_no_more_than_the_bound():
+    rig = Rig("fr3", change=narrow, lag_s=0.2).start()
+    rig.tick(250)
+    rig.propose(rig.pose().position + [0.05, -0.3, -0.05])
+    rig.tick(120)
+    rig.follows = False
+    rig.joints["arm"] = rig.joints["arm"] + np.array([0, 0, 0, 0, 0, 0, 0.83 - rig.joints["arm"][6]])
+    rig.tick(700)
+    status = rig.output.status
+    assert status.reasons & Reason.MEASURED_LIMIT and status.reasons & Reason.LEASH and status.state == State.HOLDING
+    assert push(rig) <= rig.config.arms[0].leash.max_force_n
+
+
+@pytest.mark.parametrize("held_at", [0, 60, 120, 400])
+def test_a_stopped_arm_is_pushed_with_no_more_than_the_bound_whenever_it_is_held(held_at):
+    """Held at once, while it comes to rest behind its command, or led away by a hand long after."""
+    rig = Rig("fr3", change=quick, lag_s=0.3).start()
+    rig.tick(250)
+    rig.propose(rig.pose().position + [0.05, -0.3, -0.05])
+    rig.tick(140)
+    rig.filter.stop(rig.now)
+    rig.tick(held_at)
+    rig.follows = False
+    if held_at:
+        for _ in range(100):
+            rig.joints["arm"] = rig.joints["arm"] + np.array([0.003, 0, 0, 0, 0, 0, 0])
+            rig.tick()
+    rig.tick(700)
+    assert rig.filter.state == State.STOPPED
+    assert push(rig) <= rig.config.arms[0].leash.max_force_n
+
+
+def test_push_is_not_a_number_on_a_joint_door():
+    rig = Rig("agilex", change=lambda config: dataclasses.replace(config, deadman_required=False)).start()
+    assert all(np.isnan(arm.push_n) for arm in rig.tick().status.arms)
