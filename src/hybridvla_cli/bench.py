@@ -19,6 +19,9 @@ from hybridvla_cli.bench_parts import (
     passes as bench_passes,
 )
 from hybridvla_cli.bench_parts import (
+    reenter as bench_reenter,
+)
+from hybridvla_cli.bench_parts import (
     staleness as bench_staleness,
 )
 from hybridvla_cli.bench_parts import (
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from hybridvla_core.benchmark.subject import Subject
 
 PARTS = {"filter": bench_filter, "passes": bench_passes, "images": bench_images, "staleness": bench_staleness,
-         "certificate": bench_certificate, "train": bench_train}
+         "certificate": bench_certificate, "train": bench_train, "reenter": bench_reenter}
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:

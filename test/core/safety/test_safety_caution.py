@@ -37,6 +37,7 @@ def fastest(positions):
     return np.linalg.norm(np.diff(positions, axis=0), axis=1).max() * 200.0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("changes", DOUBTFUL, ids=str)
 def test_doubt_slows(changes):
     plain, _ = way(RULES, prediction())
@@ -45,6 +46,7 @@ def test_doubt_slows(changes):
     assert 0.0 < scale <= RULES.scale
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("changes", SURE, ids=str)
 def test_without_doubt_it_is_as_fast_as_without_a_prediction(changes):
     np.testing.assert_array_equal(way(RULES, prediction(**changes))[0], way(RULES, None)[0])

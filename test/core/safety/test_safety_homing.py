@@ -49,6 +49,7 @@ def test_both_arms_go_slowly_to_their_start_and_the_filter_is_inactive_again():
     assert bench.output.status.counters["target_violations"] == 0
 
 
+@pytest.mark.long
 def test_a_released_deadman_pauses_and_the_way_goes_on():
     bench = rig(AWAY)
     assert bench.filter.go_to_start(bench.now)[0]

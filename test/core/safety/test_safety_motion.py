@@ -136,6 +136,7 @@ def test_speed_acceleration_and_jerk_of_the_tool_in_free_motion():
     assert jerk <= 1.05 * limits.jerk_m_s3         # 1.0 as planned; the curved joint space adds a little
 
 
+@pytest.mark.long
 def test_coupled_arms_share_one_clock_and_others_do_not():
     ways = [[0.0, 0.05, -0.05], [0.15, -0.15, -0.2]]
     for coupled in (True, False):
@@ -149,6 +150,7 @@ def test_coupled_arms_share_one_clock_and_others_do_not():
         np.testing.assert_allclose(way[-1], target.positions, atol=1e-5)
 
 
+@pytest.mark.long
 def test_what_stops_one_coupled_arm_stops_the_other():
     motion = Motion(DUAL)
     start, target = motion.positions.copy(), goal(motion, [0.1, 0.1, -0.1], [0.1, 0.6, -0.1])   # the left one: a wall
@@ -168,7 +170,7 @@ def test_coupled_arms_at_the_distance_they_keep_go_on_together_and_apart():
     for ways in (((0, 0.1, 0), (0, 0.1, 0)), ((0, -0.1, 0), (0, -0.1, 0)), ((0.1, 0, 0), (0.1, 0, 0)),
                  ((0, 0, 0.1), (0, 0, 0.1)), ((0, -0.05, 0), (0, 0.05, 0))):
         start, target = motion.positions.copy(), goal(motion, *ways)
-        run(motion, target, 260)
+        run(motion, target, 400)
         np.testing.assert_allclose(motion.positions - start, ways, atol=1e-3)
         assert worst(motion) >= -1e-9
 
@@ -182,6 +184,7 @@ def planned(robot, target):
     return start, rig.pose().position
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("on_limit", ["scale", "slide"])
 def test_beyond_the_box_scale_keeps_the_line_and_slide_follows_the_wall(on_limit):
     target = np.array([0.5, 0.7, 0.3])
@@ -219,6 +222,7 @@ def test_towards_a_singularity_it_slows_stops_and_comes_back():
     assert np.linalg.norm(back[-1] - start) < 1e-4                 # and is not stuck
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("index", [0, 1])
 def test_of_two_arms_each_is_slowed_on_its_way_into_a_singularity(index):
     roomy = [dataclasses.replace(arm, workspace=dataclasses.replace(

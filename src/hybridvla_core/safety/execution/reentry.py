@@ -1,23 +1,29 @@
 """The slow way back inside for arms that start outside a limit.
 
-Joints first, along a straight line in joint space to just inside their limits; then the tool to just inside its box;
-then, if links are still too close, towards the start joints. While it runs every positional limit is relaxed to its
-present violation, so no step can make any of them worse.
+Joints first, along a straight line in joint space to just inside their limits; then the tool to just inside its box. Where that
+does not lead inside, or links are too close, a way through joint space that was looked at in its whole length beforehand
+(`way_out.py`). While it runs every positional limit is relaxed to its present violation, on a way that was looked at to the one
+where that way begins, so that none of them gets worse.
 """
 from __future__ import annotations
 
-from typing import Optional
+from typing import List, Optional
 
 import numpy as np
 
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.safety.execution.way_out import Looking, WayOut
 from hybridvla_core.safety.motion.motion import Motion
 from hybridvla_core.safety.motion.pursuit import Goal
 
 INSIDE_RAD = 0.01
 INSIDE_M = 0.005
 CLEAR_M = 0.002        # further apart than links must be, so that a reading's rounding does not put them back outside
-STUCK_TICKS = 200      # without any motion while limits are still broken: there is no way
+SLOW_S = 1.0           # in so long ...
+SLOW_RAD = 0.1         # ... no joint moved by so much times the speed's scale: another way is looked for
+PIECES_HZ = 200        # of a way are looked at while one is looked for
+LOOKS = 6              # ways that are looked for before there is none
+THERE_RAD = 1e-4
 
 
 class Reentry:
@@ -29,45 +35,71 @@ class Reentry:
         self._upper = np.array([arm.joint_limits.upper_rad for arm in config.arms]) - margins
         self._box_lower = np.array([arm.workspace.lower_m for arm in config.arms]) + INSIDE_M
         self._box_upper = np.array([arm.workspace.upper_m for arm in config.arms]) - INSIDE_M
-        self._start = np.array([arm.start_joints_rad for arm in config.arms])
         self._planes = [arm.workspace.planes for arm in config.arms]
+        self._way_out = WayOut(config, motion)
         self._goal: Optional[Goal] = None
-        self._clearing = False
-        self._still = 0
+        self._legs: Optional[List[np.ndarray]] = None      # a way out that was found
+        self._looking: Optional[Looking] = None
+        self._from = motion.joints                         # where it was looked for
+        self._looked = 0                                   # how often one was looked for
+        self._window, self._pieces = max(2, round(SLOW_S / config.dt)), max(1, round(PIECES_HZ * config.dt))
+        self._ticks, self._mark = 0, motion.joints
+        self._waits = False                                # comes to rest, to look for another way
         self.finished = False
-
-    @property
-    def stuck(self) -> bool:
-        """Limits are still broken, and no step towards them is possible."""
-        return self._still >= STUCK_TICKS
+        self.stuck = False
 
     def step(self, scale: float) -> bool:
-        """One tick of the way back; `finished` becomes True at rest inside every limit."""
+        """One tick of the way back; `finished` becomes True at rest inside every limit, `stuck` where there is no way."""
         motion = self._motion
-        self._still = self._still + 1 if motion.at_rest else 0
-        broken = [limit for limit, margins in motion.margins(motion.joints)
-                  if limit.positional and not limit.may_lead_out and margins.size and margins.min() < -1e-9]
-        if not broken and self._clearing and self._close() and np.abs(motion.joints - self._start).max() > 1e-4:
-            return motion.step_joints(self._start, scale)
-        if not broken and motion.at_rest:
-            self.finished = True
+        self._ticks += 1
+        if self._ticks >= self._window:
+            self._waits = self._waits or bool(np.abs(motion.joints - self._mark).max() < SLOW_RAD * scale)
+            self._ticks, self._mark = 0, motion.joints
+        margins = {limit.name: values for limit, values in motion.margins(motion.joints)
+                   if limit.positional and not limit.may_lead_out and values.size}
+        broken = {name for name, values in margins.items() if values.min() < -1e-9}
+        close = any(values.min() < CLEAR_M for name, values in margins.items() if name not in ("joint_position", "workspace"))
+        if not broken and not (self._legs and close):
+            self.finished = motion.at_rest
             return motion.step(None)
-        names = {limit.name for limit in broken}
-        if "joint_position" in names:
+        if self._waits or self._looking is not None:
+            return self._look()
+        if self._legs is None and "joint_position" in broken:
             return motion.step_joints(np.clip(motion.joints, self._lower, self._upper), scale)
-        if "workspace" in names:
+        if self._legs is None and broken == {"workspace"}:
             if self._goal is None:
                 self._goal = Goal(self._inside(motion.positions), motion.rotations.copy())
             return motion.step(self._goal, scale)
-        if names:
-            self._clearing = True
-            return motion.step_joints(self._start, scale)
+        return self._go(scale) if self._legs is not None else self._look()
+
+    def _look(self) -> bool:
+        """Comes to rest, and looks for a way out from there: a few pieces a tick."""
+        motion = self._motion
+        if motion.at_rest:
+            if self._looking is None:
+                self._looked += 1
+                self._from, motion.factor = motion.joints, 1.0
+                self._looking = self._way_out.find(motion.joints, self._looked)
+            try:
+                for _ in range(self._pieces):
+                    next(self._looking)
+            except StopIteration as end:
+                self._legs, self._looking, self._waits = end.value, None, False
+                self.stuck = self._looked > LOOKS or self._looked > 2 and not self._legs
+            self._ticks, self._mark = 0, motion.joints
         return motion.step(None)
 
-    def _close(self) -> bool:
-        """Links that were too close are not yet clear of each other."""
-        return any(limit.positional and not limit.may_lead_out and limit.name not in ("joint_position", "workspace")
-                   and margins.size and margins.min() < CLEAR_M for limit, margins in self._motion.margins(self._motion.joints))
+    def _go(self, scale: float) -> bool:
+        motion = self._motion
+        while self._legs and np.abs(motion.joints - self._legs[0]).max() < THERE_RAD:
+            self._legs.pop(0)
+        if not self._legs:
+            self._legs = None          # gone to its end, or none was found: what is left is tried anew
+            return motion.step(None)
+        motion.forgive(self._from)         # no worse than where the way begins
+        moved = motion.step_joints(self._legs[0], scale)
+        motion.forgive(None)
+        return moved
 
     def _inside(self, positions: np.ndarray) -> np.ndarray:
         inside = np.clip(positions, self._box_lower, self._box_upper)

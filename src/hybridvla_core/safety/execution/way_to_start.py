@@ -34,7 +34,7 @@ class WayToStart:
             Joints (A, dof) to go to, one after the other, and an empty string; or no joints, and what is in the way.
         """
         first: Optional[str] = None
-        for legs in self._ways(here):
+        for legs in self.ways(here):
             hindrance, begin = "", here
             for leg in legs:
                 hindrance = hindrance or self.hindrance(begin, leg)
@@ -58,7 +58,8 @@ class WayToStart:
                     return f"{limit.names[int(np.argmin(margins))]} would be broken by {-float(margins.min()):.3f} {limit.unit}"
         return ""
 
-    def _ways(self, here: np.ndarray) -> Iterator[List[np.ndarray]]:
+    def ways(self, here: np.ndarray) -> Iterator[List[np.ndarray]]:
+        """Legs worth looking at from joints (A, dof) rad, the simplest first."""
         start = self.start
         yield [start]
         drawn = start.copy()

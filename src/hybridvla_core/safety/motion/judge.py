@@ -76,6 +76,8 @@ class MotionJudge:
     def _keeps(self, limit: Limit, trajectory: Trajectory, joints: np.ndarray) -> bool:
         if limit.certainly_kept(trajectory):
             return True
+        if self.relaxed and limit.may_lead_out:          # a measure of comfort is nothing that an arm is kept outside for
+            return True
         margins = limit.margins(trajectory)
         if (margins >= (-ROUNDING if limit.positional else 0.0)).all():
             return True

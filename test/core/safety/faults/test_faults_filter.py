@@ -125,6 +125,7 @@ def test_a_solver_that_fails_leaves_the_stored_braking(solution, monkeypatch):
     rig.assert_goes_on()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scale", [0.0, -1.0, 1.5, math.nan, math.inf, "fast", None, True])
 def test_an_illegal_parameter_at_run_time_changes_nothing_and_holds(scale):
     rig = FaultRig().begin()
@@ -271,6 +272,7 @@ def test_a_graph_that_is_split_holds_until_it_is_whole():
     rig.assert_goes_on()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("robot", ["sim_fr3", "sim_dual"])
 def test_speed_grows_after_activation_and_after_resume(robot):
     rig = FaultRig(robot).start()

@@ -113,6 +113,7 @@ def test_two_publishers_hold_the_arm_until_one_is_left(beats):
     rig.assert_goes_on()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("robot, count", [("sim_fr3", 0), ("sim_fr3", 2), ("sim_dual", 0), ("sim_dual", 1),
                                           ("sim_dual", 3)])
 def test_wrong_number_of_arms(robot, count):

@@ -1,0 +1,175 @@
+"""The way back inside: never worse on the way, found around what is in between, and said where there is none."""
+import dataclasses
+
+import numpy as np
+import pytest
+from safety_rig import Rig
+
+from hybridvla_core.benchmark import reenter as counted
+from hybridvla_core.paths import ROOT
+from hybridvla_core.robots.config import load_robot
+from hybridvla_core.robots.limits import Plane
+from hybridvla_core.safety.execution import reentry, way_out
+from hybridvla_core.safety.execution.reentry import Reentry, worst_violation
+from hybridvla_core.safety.motion.motion import Motion
+from hybridvla_core.safety.status import Reason, State
+
+pytestmark = pytest.mark.robot_computer
+
+ROBOTS = ROOT / "config" / "robots"
+
+
+def test_activation_outside_is_refused_and_reenter_leads_back():
+    rig = Rig()
+    rig.joints["arm"] = rig.joints["arm"] + np.array([0, 0, 0, 0, 0, 0, 2.22])
+    rig.tick(3)
+    ok, message = rig.filter.activate(True, rig.now)
+    assert not ok and "joint_7" in message
+    ok, message = rig.filter.reenter(rig.now)
+    assert ok, message
+    rig.run_until(lambda output: rig.filter.state == State.INACTIVE, 20.0)
+    before = np.array([output.arms[0].joint_positions[6] for output in rig.sent[3:]])
+    assert np.diff(before).max() <= 1e-12
+    assert rig.output.arms[0].joint_positions[6] < 3.0159 - 0.02
+
+
+def test_stop_during_reenter():
+    rig = Rig()
+    rig.joints["arm"] = rig.joints["arm"] + np.array([0, 0, 0, 0, 0, 0, 2.22])
+    rig.tick(3)
+    assert rig.filter.reenter(rig.now)[0]
+    rig.tick(40)
+    rig.filter.stop(rig.now)
+    rig.tick(80)
+    rest = rig.pose().position
+    rig.tick(60)
+    assert rig.filter.state == State.STOPPED and rig.output.status.reasons & Reason.OPERATOR
+    np.testing.assert_array_equal(rig.pose().position, rest)
+
+
+def led(config, joints, scale=0.2, seconds=60.0):
+    """A motion led back from joints (A, dof), the reentry, and every (A, dof) that was commanded."""
+    motion = Motion(config)
+    motion.seed(joints)
+    back, way = Reentry(config, motion), [np.array(joints)]
+    for _ in range(int(seconds / config.dt)):
+        assert back.step(scale)
+        way.append(motion.joints.copy())
+        if back.finished or back.stuck:
+            break
+    return motion, back, way
+
+
+def positional(motion, joints):
+    return {name: value for limit, values in motion.margins(joints) if limit.positional and not limit.may_lead_out
+            for name, value in zip(limit.names, values)}
+
+
+def slow_ticks(config, planes=None):
+    """50 Hz, so that a way takes fewer ticks; and planes of the first arm."""
+    arms = list(config.arms)
+    if planes is not None:
+        arms[0] = dataclasses.replace(arms[0], workspace=dataclasses.replace(arms[0].workspace, planes=planes))
+    return dataclasses.replace(config, tick_hz=50.0, status_hz=20.0, arms=tuple(arms))
+
+
+@pytest.mark.parametrize("robot, joints", [
+    ("fr3", [[1.25, 0.40, 0.0, -1.40, 0.0, 1.75, 0.785]]),                              # beside the box
+    ("sim_fr3", [[0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 3.005]]),                       # a joint beyond its margin
+    ("agilex", [[0.0, 0.1, -0.1, 0.0, 0.3, 0.0], [0.3, 1.5, -1.4, -0.1, 0.8, 2.15]]),   # nearly folded; turned too far
+])
+def test_the_way_back_ends_inside_and_nothing_gets_worse_on_it(robot, joints):
+    config = slow_ticks(load_robot(ROBOTS / f"{robot}.yaml"))
+    motion, back, way = led(config, np.array(joints))
+    assert back.finished and worst_violation(motion) == "" and motion.at_rest
+    begin = positional(motion, way[0])
+    assert min(begin.values()) < -1e-3
+    for place in way[::5]:
+        for name, margin in positional(motion, place).items():
+            assert margin >= min(0.0, begin[name]) - 1e-6, name
+
+
+def test_a_tool_beyond_a_plane_comes_back_straight_and_to_just_inside():
+    config = load_robot(ROBOTS / "sim_fr3.yaml")
+    normal = np.array([0.6, 0.0, -0.8])
+    start = Motion(config).positions[0]
+    offset = float(normal @ start) + 0.03
+    config = slow_ticks(config, (Plane("shelf", tuple(normal), offset),))
+    motion, back, way = led(config, np.array([config.arms[0].start_joints_rad]))
+    assert back.finished
+    end = motion.positions[0]
+    assert 0.0 <= normal @ end - offset < 0.006
+    assert np.linalg.norm(np.cross(end - start, normal)) < 2e-3, "along the plane's normal"
+
+
+@pytest.mark.long
+def test_where_there_is_no_way_the_end_says_so(monkeypatch):
+    monkeypatch.setattr(way_out, "PIECES", 3)
+    monkeypatch.setattr(reentry, "LOOKS", 1)
+    rig = Rig(change=lambda config: dataclasses.replace(slow_ticks(config, (Plane("far", (1.0, 0.0, 0.0), 2.0),)),
+                                                        reenter_scale=0.5))
+    rig.tick(30)
+    assert rig.filter.reenter(rig.now)[0]
+    rig.run_until(lambda output: rig.filter.state == State.INACTIVE, 60.0)
+    status = rig.output.status
+    assert status.reasons & Reason.OUTSIDE_AT_START and "no way back inside was found" in status.message
+    assert "move the arm by hand" in status.message and "far" in status.message
+
+
+def search(out, here, seed=0):
+    looking = out.find(here, seed)
+    pieces = 0
+    while True:
+        try:
+            next(looking)
+            pieces += 1
+        except StopIteration as end:
+            return end.value, pieces
+
+
+@pytest.fixture
+def out():
+    config = load_robot(ROBOTS / "sim_fr3.yaml")
+    return way_out.WayOut(config, Motion(config))
+
+
+def test_a_free_way_to_the_start_is_taken_as_it_is(out):
+    here = np.array([[0.3, 0.0, 0.0, -2.0, 0.0, 2.0, 0.785]])
+    legs, pieces = search(out, here)
+    np.testing.assert_array_equal(legs, [out.start])
+    assert pieces == 0
+
+
+def test_around_what_is_in_the_way_a_tree_finds_another(out):
+    """A wall at joint 1 between here and the start, except where the forearm is drawn in."""
+    here = np.array([[1.0, -0.785, 0.0, -1.6, 0.0, 1.571, 0.785]])
+
+    def margins(begin, end):
+        share = np.linspace(0.0, 1.0, 30)[:, None]
+        path = begin[0] + share * (end - begin)[0]
+        wall = np.where(np.abs(path[:, 0] - 0.5) < 0.1, -2.5 - path[:, 3], 1.0)     # joint 4 below -2.5 passes
+        yield Named("wall"), np.array([wall.min()])
+        yield Named("goal"), np.array([min(0.0, 0.2 - path[:, 0].max(), 0.2 - path[-1, 0])])     # inside lies beyond it
+
+    out._margins = margins
+    out._limits = []
+    legs, pieces = search(out, here, seed=1)
+    assert legs and pieces > 3
+    begin = here
+    for leg in legs:
+        assert next(margins(begin, leg))[1][0] >= -1e-9, "through the gap"
+        begin = leg
+    assert begin[0, 0] <= 0.2 + 1e-9 or np.allclose(begin, out.start)
+
+
+class Named:
+    def __init__(self, name):
+        self.name = name
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("robot, count, least", [("agilex", 5, 4), ("fr3", 6, 4)])
+def test_of_random_poses_most_come_back(robot, count, least):
+    result = counted.measure(load_robot(ROBOTS / f"{robot}.yaml"), count, 1)
+    assert result["poses"] == count and result["back"] >= least, counted.table([result])
+    assert len(result["failed"]) == count - result["back"]
