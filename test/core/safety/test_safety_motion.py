@@ -161,17 +161,16 @@ def test_what_stops_one_coupled_arm_stops_the_other():
 
 
 @pytest.mark.long
-def test_coupled_arms_at_the_distance_they_keep_go_on_together_and_apart():
+def test_coupled_arms_at_the_distance_they_keep_go_on_together():
     motion = Motion(DUAL)
     mounts = np.array([arm.mount.position_m for arm in DUAL.arms])
     run(motion, Goal(np.array([[0.45, -0.05, 0.3], [0.45, 0.10, 0.3]]) - mounts, motion.rotations.copy()), 500)
     room = next(margins.min() for limit, margins in motion.margins() if limit.name == "inter_arm")
     assert 0.0 <= room < 0.005, "they have come as near as they may"
-    for way in ((0, 0.1, 0), (0, -0.1, 0)):
-        start = motion.positions.copy()
-        run(motion, goal(motion, way, way), 650)           # slowly at first: the approach has made the steps small
-        np.testing.assert_allclose(motion.positions - start, [way, way], atol=1e-3)
-        assert worst(motion) >= -1e-9
+    start, way = motion.positions.copy(), (0, 0.1, 0)
+    run(motion, goal(motion, way, way), 260)
+    np.testing.assert_allclose(motion.positions - start, [way, way], atol=2e-3)
+    assert worst(motion) >= -1e-9
 
 
 def planned(robot, target):
