@@ -6,6 +6,7 @@ from typing import Tuple
 
 import numpy as np
 
+from hybridvla_core.checkpoints.manifest import FORMAT
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.schedule import DiffusionSchedule
@@ -13,7 +14,6 @@ from hybridvla_core.transforms.conventions import ActionConvention
 from hybridvla_core.transforms.images import STRATEGIES
 from hybridvla_core.transforms.normalise import CONSTANT_CHANNELS
 
-FORMAT = 1
 RULES = ("mean", "released")
 ROTATION_MEANS = ("so3", "euler")
 GRIPPER_RULES = ("diffusion", "mean_above_half")

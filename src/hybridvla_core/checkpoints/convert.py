@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from hybridvla_core import __version__
-from hybridvla_core.checkpoints.config import FORMAT, CheckpointConfig, EnsembleConfig
+from hybridvla_core.checkpoints.config import CheckpointConfig, EnsembleConfig
 from hybridvla_core.checkpoints.dims import config_from_dims, config_from_name
 from hybridvla_core.checkpoints.foreign.declared import check_declared
 from hybridvla_core.checkpoints.format import CONFIG, STATISTICS, TOKENIZER, write_parts
-from hybridvla_core.checkpoints.manifest import write_json, write_manifest_of
+from hybridvla_core.checkpoints.manifest import FORMAT, write_json, write_manifest_of
 from hybridvla_core.checkpoints.released import HEADS, check_names, used_tensors
 from hybridvla_core.checkpoints.sources import Source
 from hybridvla_core.checkpoints.stream import plan_shards, stored_bytes, write_shard

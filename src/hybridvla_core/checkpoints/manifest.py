@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any, Dict, Iterable, Mapping, Optional, Tuple
 
-from hybridvla_core.checkpoints.config import FORMAT
 from hybridvla_core.configuration import read_mapping
 from hybridvla_core.errors import CheckpointError, few
 from hybridvla_core.files import refuse_pointer, sha256
 
+#: Of the folder; this version reads no other.
+FORMAT = 1
 MANIFEST = "MANIFEST.json"
 Entry = Tuple[str, int]
 

@@ -125,11 +125,10 @@ def test_thirty_steps_are_spread_evenly_because_the_released_spacing_has_no_thir
 
 def test_a_checkpoint_without_one_path_is_refused_for_it_by_name():
     checkpoint = read_checkpoint(TINY)
-    manifest = {**checkpoint.manifest, "provenance": {"losses": ["autoregressive"]}}
-    alone = dataclasses.replace(checkpoint, manifest=manifest)
-    check_paths(alone, "autoregressive")
-    for mode in ("ensemble", "diffusion"):
-        with pytest.raises(HybridVLAError, match=f"diffusion, so mode {mode}"):
+    alone = dataclasses.replace(checkpoint, config=dataclasses.replace(checkpoint.config, trained=("diffusion",)))
+    check_paths(alone, "diffusion")
+    for mode in ("ensemble", "autoregressive"):
+        with pytest.raises(HybridVLAError, match=f"autoregressive, so mode {mode}"):
             check_paths(alone, mode)
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from hybridvla_core.checkpoints.config import PATHS
 from hybridvla_core.checkpoints.format import Checkpoint, read_checkpoint
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.ablation.cells import Cell
 from hybridvla_core.policy.predictor import Policy
-
-#: The loss that trains each path, as a checkpoint's provenance names it.
-LOSS_OF = ("diffusion", "autoregressive")
 
 
 def open_policy(cell: Cell) -> Policy:
@@ -31,12 +29,9 @@ def open_policy(cell: Cell) -> Policy:
 
 
 def check_paths(checkpoint: Checkpoint, mode: str) -> None:
-    """Raises HybridVLAError where the checkpoint's provenance says that a path was never trained that `mode` needs."""
-    losses = checkpoint.manifest.get("provenance", {}).get("losses")
-    if losses is None:
-        return
-    needed = {"ensemble": LOSS_OF, "diffusion": LOSS_OF[:1], "autoregressive": LOSS_OF[1:]}[mode]
-    missing = [loss for loss in needed if loss not in losses]
+    """Raises HybridVLAError where the checkpoint says that a path was never trained that `mode` needs."""
+    needed = {"ensemble": PATHS, "diffusion": PATHS[:1], "autoregressive": PATHS[1:]}[mode]
+    missing = [path for path in needed if path not in checkpoint.config.trained]
     if missing:
         raise HybridVLAError(f"{checkpoint.folder} was trained without the loss of {' and '.join(missing)}, so mode {mode} has "
                              "nothing to answer with; evaluate its other mode")

@@ -9,8 +9,9 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 from tokenizers import Tokenizer
 
-from hybridvla_core.checkpoints.config import FORMAT, PATHS, CheckpointConfig, EnsembleConfig
+from hybridvla_core.checkpoints.config import PATHS, CheckpointConfig, EnsembleConfig
 from hybridvla_core.checkpoints.format import STATISTICS, Checkpoint, read_checkpoint
+from hybridvla_core.checkpoints.manifest import FORMAT
 from hybridvla_core.checkpoints.tokenizer import check_tokenizer
 from hybridvla_core.configuration import from_mapping, read_mapping
 from hybridvla_core.data.lerobot import layout
