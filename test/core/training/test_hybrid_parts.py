@@ -95,7 +95,7 @@ def gradients(model, total):
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-@pytest.mark.parametrize("terms", [BOTH, {"tokens"}, {"diffusion"}], ids="+".join)
+@pytest.mark.parametrize("terms", [BOTH, {"tokens"}, {"diffusion"}], ids=lambda terms: "+".join(sorted(terms)))
 @pytest.mark.parametrize("kind, state, chunk", [(1, "embedding", 1), (1, "embedding", 3), (1, "none", 1), (2, "embedding", 1),
                                                 (2, "none", 1), (3, "words", 1), (4, "embedding", 1), (4, "none", 2)])
 def test_one_shared_prefix_gives_what_a_sequence_for_each_copy_gives(kind, state, chunk, terms):
