@@ -51,10 +51,15 @@ class Bench:
         rospy.wait_for_service("/hybridvla/policy/set_instruction", 20)
 
     def kill_policy(self):
+        """The policy's process ends; what it was told on its command line does not stay for the next one."""
+        import rospy
+
         if self.policy is not None:
             os.killpg(self.policy.pid, signal.SIGKILL)
             self.policy.wait(10)
             self.policy = None
+            if rospy.has_param("/policy_node"):
+                rospy.delete_param("/policy_node")
 
     def until(self, condition, what, timeout=15.0):
         timeout = round(patience(timeout), 1)
