@@ -117,7 +117,8 @@ class StateMachine:
         """The only way out of STOPPED: back to holding, or to inactive where it was inactive before."""
         if self.state != State.STOPPED:
             return False, "not stopped"
-        if not self._motion.at_rest:
+        # A command on its way back to an arm that was moved away ends here: the seed below is the arm's own pose.
+        if not self._motion.at_rest and self._execution.near_command():
             return False, "still braking: try again"
         if self._was_inactive or self.deactivating or not self._activated:
             self._to_inactive()
