@@ -55,9 +55,9 @@ def camera(rig):
 
 
 def test_a_camera_that_is_absent_broken_wrong_or_dying_is_named_and_the_arm_holds(rig, camera):
-    before = rig.position()
     rig.instruct("left", False)
     rig.until(lambda: "camera front: no frame yet" in rig.heartbeat.message, "the camera's name")
+    before = rig.position()                 # not earlier: a status of before the new scene may have been the last
     for what, words in (({"encoding": "16UC1"}, "camera front: encoding '16UC1'"), ({"size": 64}, "64x64")):
         deadline = time.monotonic() + 20
         while words not in rig.heartbeat.message:
