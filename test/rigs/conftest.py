@@ -93,6 +93,7 @@ class Rig:
         """Active, with a status that shows the arms where they are."""
         self.start()
         self.until(lambda: self.state("HOLDING") or self.state("ACTIVE"), "a status after activation")
+        time.sleep(0.05)        # what is proposed next was observed after the activation, not in its own milliseconds
 
 
 @pytest.fixture(scope="session")
