@@ -66,6 +66,7 @@ class ArmReader:
         self._last_opening, self._moving_until = math.nan, 0.0
         self._sources = OneSource("joint states"), OneSource("the gripper's joint states")
         self._twice = self._strange = ""
+        self._others: Tuple[str, ...] = ()
         self._found = False
         #: Says how the gripper's last reading cannot be one of this gripper, or an empty string.
         self.gripper_problem = ""
@@ -123,9 +124,11 @@ class ArmReader:
                         ready=not self.doubt(now), message=self.doubt(now))
 
     def _other_names(self, names: Sequence[str], positions: Sequence[float]) -> ArmState:
-        """Hands on a message that names none of the arm's joints."""
-        self._strange = (f"joint states come that name {listed(names)}, and none of {listed(self.joint_names)}; set the names "
-                         "in the robot's configuration, or check the driver's arm_id")
+        """Hands on a message that names none of the arm's joints. Of several kinds, the one with most names is told of."""
+        if len(names) >= len(self._others):
+            self._others = tuple(names)
+        self._strange = (f"joint states come that name {listed(self._others)}, and none of {listed(self.joint_names)}; set the "
+                         "names in the robot's configuration, or check the driver's arm_id")
         return ArmState(name=self.name, joint_names=tuple(names), joint_positions=np.array(positions, dtype=float),
                         joint_velocities=None, pose=self.pose, gripper=self.opening, ready=False, message=self._strange)
 
