@@ -52,6 +52,8 @@ def test_a_batch_equals_single_predictions(folder):
         assert np.allclose(single.diffusion, batched.diffusion, atol=1e-5)
 
 
+@pytest.mark.skipif(tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 5),
+                    reason="torch 2.4 fills no recorded inference tensor (version counter)")
 def test_batches_are_recorded_in_a_few_sizes_and_filled_up(folder):
     policy = Policy.from_checkpoint(folder)
     observations = [observation(stamp=i) for i in range(3)]
