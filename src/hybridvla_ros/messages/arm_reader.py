@@ -12,9 +12,8 @@ from hybridvla_core.robots.topics import finger_names
 
 #: A publisher that has been silent for longer has ended, s.
 SILENT_S = 2.0
-#: A gripper may read this much below closed and beyond open, as shares of the way between: more is another unit, or another
-#: joint. Fingers that are pressed apart read well beyond open.
-GRIPPER_BELOW, GRIPPER_BEYOND = 0.5, 1.0
+#: A gripper may read this much beyond closed and open, as a share of the way between: more is another unit, or another joint.
+GRIPPER_SLACK = 0.5
 #: Names of one message that a sentence gives at most.
 MOST_NAMES = 9
 
@@ -144,7 +143,7 @@ class ArmReader:
                         joint_velocities=None, pose=self.pose, gripper=self.opening, gripper_state=self._gripper_state(now))
 
     def _gripper(self, opening: float, now: float) -> None:
-        if not -GRIPPER_BELOW <= opening <= 1.0 + GRIPPER_BEYOND and not math.isnan(opening):
+        if not -GRIPPER_SLACK <= opening <= 1.0 + GRIPPER_SLACK and not math.isnan(opening):
             reading = self._closed + opening * (self._open - self._closed)
             self.gripper_problem = (
                 f"the gripper reads {reading:.4g} ({' + '.join(self._fingers)}), configured are {self._closed:g} closed and "

@@ -24,7 +24,7 @@ def reading(arm, reader, share):
 
 
 @pytest.mark.parametrize("robot", ["sim_fr3", "fr3", "agilex"])
-@pytest.mark.parametrize("share", [1000.0, 5.0, 2.1, -0.6, -1.0, -1000.0])
+@pytest.mark.parametrize("share", [1000.0, 5.0, 1.6, -0.6, -1.0, -1000.0])
 def test_a_gripper_in_other_units_is_named_on_every_robot(robot, share):
     for arm, reader in readers(robot):
         state = reading(arm, reader, share)

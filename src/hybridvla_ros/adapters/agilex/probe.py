@@ -23,7 +23,7 @@ SCALES: Dict[str, Tuple[float, float]] = {"m_rad": (1.0, 1.0), "mm_deg": (1e-3, 
 #: Theta offsets of joints 2 and 3, degrees, by firmware (piper_sdk, piper_fk.py).
 FIRMWARES = {"newer": (-172.22, -102.78), "older": (-174.22, -100.78)}
 SAMPLES = 10
-GRIPPER_SLACK = 0.6          # of the span between the closed and the open reading
+GRIPPER_SLACK = 0.5          # of the span between the closed and the open reading
 METRES_AT_MOST = 0.15        # no gripper of these arms opens this far
 
 
