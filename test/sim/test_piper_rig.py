@@ -41,6 +41,17 @@ def counts(joints):
     return np.round(np.asarray(joints) / MDEG).astype(int)
 
 
+def test_fingers_that_are_pressed_apart_stop_where_a_grippers_do(rig):
+    arm = rig.arms["right"]
+    rig.data.qfrc_applied[[rig.model.jnt_dofadr[rig.model.jnt_qposadr.tolist().index(q)] for q in arm.index.fingers]] = 60.0   # N
+    widest = 0.0
+    for _ in range(100):
+        rig.step(0.01)
+        widest = max(widest, arm.gripper * 1e-6)
+    rig.data.qfrc_applied[:] = 0.0
+    assert MAX_WIDTH < widest < MAX_WIDTH + 0.02
+
+
 # Kinematics ----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", ARMS)

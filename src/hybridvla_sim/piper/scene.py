@@ -22,6 +22,8 @@ THETA_OFFSET = tuple(np.radians((0.0, -172.22, -102.78, 0.0, 0.0, 0.0)))
 FLANGE_M, TIP_M = 0.091, 0.135                      # joint 6 to flange, flange to gripper tip
 #: The servos stop here; config/robots holds what the filter keeps.
 RANGES = ((-2.6179, 2.6179), (0.0, 3.14), (-2.967, 0.0), (-1.745, 1.745), (-1.22, 1.22), (-2.09439, 2.09439))
+#: A hard stop: what is lifted from within does not spread the fingers. Two timesteps are as hard as MuJoCo has it.
+FINGER_STOP = {"solreflimit": "0.005 1", "solimplimit": "0.99 0.999 0.0005"}
 MAX_WIDTH = 0.07                                    # m
 STIFFNESS = np.array([1500.0, 2000.0, 1500.0, 400.0, 400.0, 200.0])      # N m/rad
 DAMPING = np.array([60.0, 80.0, 60.0, 12.0, 12.0, 6.0])                  # N m s/rad, of the servo
@@ -91,7 +93,7 @@ def _add_gripper(link: ET.Element, actuators: ET.Element, arm: str, bits: Dict[s
     for side, sign in (("a", 1), ("b", -1)):
         finger = ET.SubElement(link, "body", name=f"{arm}_finger_{side}", pos=f"0 0 {FLANGE_M + TIP_M}", gravcomp="1")
         ET.SubElement(finger, "joint", name=f"{arm}_finger_{side}", type="slide", axis=f"0 {sign} 0", damping="8",
-                      range=f"0 {MAX_WIDTH / 2 + 0.002}", armature="0.02")
+                      range=f"0 {MAX_WIDTH / 2 + 0.002}", armature="0.02", **FINGER_STOP)
         ET.SubElement(finger, "geom", name=f"{arm}_finger_{side}", type="box", size="0.012 0.006 0.04",
                       pos=f"0 {sign * 0.006} -0.03", mass="0.03", rgba=".2 .2 .2 1", friction="2.0 0.05 0.001", solref="0.006 1",
                       solimp="0.95 0.99 0.0005", **bits)
