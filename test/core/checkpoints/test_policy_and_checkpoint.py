@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from recorded_ops import RecordedBackend
 from small_policy import ENSEMBLE, SCALE, observation, write
 
 from hybridvla_cli.__main__ import main
@@ -17,7 +16,6 @@ from hybridvla_core.contracts import Mode
 from hybridvla_core.errors import CheckpointError, ConfigurationError, DeviceError, ObservationError
 from hybridvla_core.model.schedule import DiffusionSchedule
 from hybridvla_core.policy.inference.ensemble import disagreement, fuse
-from hybridvla_core.policy.inference.graphs import GraphStages
 from hybridvla_core.policy.predictor import Policy
 from hybridvla_core.transforms.conventions import ActionConvention
 from hybridvla_core.transforms.images import fit
@@ -50,24 +48,6 @@ def test_a_batch_equals_single_predictions(folder):
                     enumerate(["pick up the red block", "put the red block on the green pad", "pick up the blue block"])]
     for single, batched in zip([policy.predict(o) for o in observations], policy.predict_batch(observations)):
         assert np.allclose(single.diffusion, batched.diffusion, atol=1e-5)
-
-
-@pytest.mark.skipif(tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 5),
-                    reason="torch 2.4 fills no recorded inference tensor (version counter)")
-def test_batches_are_recorded_in_a_few_sizes_and_filled_up(folder):
-    policy = Policy.from_checkpoint(folder)
-    observations = [observation(stamp=i) for i in range(3)]
-    expected = [policy.predict(o) for o in observations]
-    backend = RecordedBackend()
-    policy.path.stages = GraphStages(backend)
-    assert policy.path.stages.batches(23) == [(16, 16), (7, 16)] and policy.path.stages.batches(1) == [(1, 1)]
-    three = policy.predict_batch(observations)
-    captures = backend.captures
-    two = policy.predict_batch(observations[:2])
-    assert len(three) == 3 and len(two) == 2 and captures == backend.captures, "both run as four"
-    for single, batched in zip(expected + expected[:2], three + two):
-        assert np.allclose(single.diffusion, batched.diffusion, atol=1e-5)
-    assert policy.predict_batch([]) == []
 
 
 @pytest.mark.parametrize("condition", ["denoised", "noise", "released"])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from recorded_ops import NoWaiting, PlainIndexing, RecordedBackend
+from small_policy import observation, write
 
 from hybridvla_core.checkpoints.config import EnsembleConfig
 from hybridvla_core.contracts import Mode
@@ -19,6 +20,7 @@ from hybridvla_core.policy.inference.dual_path import DualPath, PredictionInputs
 from hybridvla_core.policy.inference.graphs import GraphStages
 from hybridvla_core.policy.inference.plain import PlainDecoding
 from hybridvla_core.policy.inference.stages import EagerStages
+from hybridvla_core.policy.predictor import Policy
 from hybridvla_core.transforms.normalise import Scale
 
 STEPS, WINDOW = 4, 3
@@ -234,6 +236,22 @@ def test_the_gate_counts_unknown_confidences_as_one():
     known = np.array([1.0] * 6 + [1e-3] * 8)
     assert released.reachable(known, 14), "tokens after the sixth do not count"
     assert not released.reachable(np.array([0.7] + [1.0] * 13), 3)
+
+
+def test_batches_are_recorded_in_a_few_sizes_and_filled_up(tmp_path):
+    policy = Policy.from_checkpoint(write(tmp_path / "checkpoint"))
+    observations = [observation(stamp=i) for i in range(3)]
+    expected = [policy.predict(o) for o in observations]
+    backend = RecordedBackend()
+    policy.path.stages = GraphStages(backend)
+    assert policy.path.stages.batches(23) == [(16, 16), (7, 16)] and policy.path.stages.batches(1) == [(1, 1)]
+    three = policy.predict_batch(observations)
+    captures = backend.captures
+    two = policy.predict_batch(observations[:2])
+    assert len(three) == 3 and len(two) == 2 and captures == backend.captures, "both run as four"
+    for single, batched in zip(expected + expected[:2], three + two):
+        assert np.allclose(single.diffusion, batched.diffusion, atol=1e-5)
+    assert policy.predict_batch([]) == []
 
 
 def test_eager_stages_leave_texts_as_long_as_they_are():

@@ -73,6 +73,7 @@ class Workspace:
         positions = torch.arange(total, device=device)
         self.table = Rotary(config.decoder, positions, dtype)
         self._offsets, self._open = self._structure(positions)
+        self._columns = torch.arange(self._open.shape[1], device=device)
         self.prefix_plan = PassPlan(self.table.select(positions[:first]), None, slice(0, first))
         within = torch.ones(first, self._open.shape[1], dtype=torch.bool, device=device).tril_()
         self._prefix_bias = mask_bias(within, dtype)[None, None]
@@ -82,8 +83,7 @@ class Workspace:
 
     def set_lengths(self, lengths: torch.Tensor) -> None:
         """lengths (B,): how many prefix slots each row of the batch uses. Only for a padded shape."""
-        columns = torch.arange(self._open.shape[1], device=self.device)
-        used = (columns[None, :] < lengths[:, None]) | (columns[None, :] >= self.shape.prefix)
+        used = (self._columns[None, :] < lengths[:, None]) | (self._columns[None, :] >= self.shape.prefix)
         self._prepare(lengths[:, None] + self._offsets[None, :], self._open[None] & used[:, None, :])
 
     def opening(self, with_branch: bool) -> PassPlan:
