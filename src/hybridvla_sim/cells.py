@@ -3,8 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import multiprocessing
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -23,6 +22,7 @@ from hybridvla_core.report.statistics import correlation
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_sim import tasks
+from hybridvla_sim.pool import workers, workers_ignore_interrupts
 from hybridvla_sim.suite import Suite
 
 
@@ -161,12 +161,10 @@ def _until_broken(cells: List[Cell], bench: Bench, processes: int, done: Callabl
                   failed: Dict[str, str]) -> Tuple[List[Cell], List[Cell]]:
     """Returns the cells that were not begun and those that were under way when a worker died."""
     waiting = list(cells[processes:])
-    others = set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin, (bench,))
     broken: List[Cell] = []
-    finished_well = False
-    try:
-        running = {executor.submit(_run, cell): cell for cell in cells[:processes]}
+    with workers(processes, _begin, (bench,)) as executor:
+        with workers_ignore_interrupts():
+            running = {executor.submit(_run, cell): cell for cell in cells[:processes]}
         while running and not broken:
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
@@ -181,10 +179,4 @@ def _until_broken(cells: List[Cell], bench: Bench, processes: int, done: Callabl
                     with contextlib.suppress(BrokenProcessPool):        # what runs beside it will say so
                         running[executor.submit(_run, waiting[0])] = waiting[0]
                         del waiting[0]
-        finished_well = not broken
-        return waiting, broken + list(running.values())
-    finally:
-        if not finished_well:       # Ctrl-C, a fault, a dead worker: nobody is left behind
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()
-        executor.shutdown()
+    return waiting, broken + list(running.values())

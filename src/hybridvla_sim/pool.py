@@ -31,25 +31,40 @@ def in_processes(function: Callable[[JobT], ResultT], jobs: Sequence[JobT], proc
     Raises:
         HybridVLAError: A worker process ended without a result.
     """
+    done = 0
+    try:
+        with workers(processes, start, arguments) as executor:
+            with workers_ignore_interrupts():
+                futures = [executor.submit(function, job) for job in jobs]
+            for future in futures:
+                result = future.result()
+                done += 1
+                yield result
+    except BrokenProcessPool as error:
+        raise HybridVLAError(f"a worker process ended without a result after {done} of {len(jobs)} episodes (killed, or out of "
+                             f"memory?); {advice}") from error
+
+
+@contextlib.contextmanager
+def workers(processes: int, start: Callable[..., object], arguments: Tuple[object, ...]) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes for as long as the block runs; none is left behind, and none is waited for where the block fails.
+
+    Args:
+        processes: That work side by side.
+        start: Begins a worker.
+        arguments: Of `start`.
+    """
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):     # small matrices: threads only wait for each other
         os.environ.setdefault(name, "1")
     others = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), start, arguments)
-    done = 0
     try:
-        with workers_ignore_interrupts():
-            futures = [executor.submit(function, job) for job in jobs]
-        for future in futures:
-            result = future.result()
-            done += 1
-            yield result
-    except BrokenProcessPool as error:
-        raise HybridVLAError(f"a worker process ended without a result after {done} of {len(jobs)} episodes (killed, or out of "
-                             f"memory?); {advice}") from error
+        yield executor
+    except BaseException:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
     finally:
-        if done < len(jobs):
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()
         executor.shutdown()
 
 
