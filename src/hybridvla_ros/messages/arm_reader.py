@@ -143,8 +143,8 @@ class ArmReader:
                         joint_velocities=None, pose=self.pose, gripper=self.opening, gripper_state=self._gripper_state(now))
 
     def _gripper(self, opening: float, now: float) -> None:
-        if not -GRIPPER_SLACK <= opening <= 1.0 + GRIPPER_SLACK and not math.isnan(opening):
-            reading = self._closed + opening * (self._open - self._closed)
+        reading = self._closed + opening * (self._open - self._closed)
+        if not fits_gripper(reading, self._closed, self._open) and not math.isnan(opening):
             self.gripper_problem = (
                 f"the gripper reads {reading:.4g} ({' + '.join(self._fingers)}), configured are {self._closed:g} closed and "
                 f"{self._open:g} open; does the driver report other units, or another joint? set gripper.max_width_m or "
@@ -160,6 +160,13 @@ class ArmReader:
         if math.isnan(self.opening):
             return GripperState.UNKNOWN
         return GripperState.MOVING if now < self._moving_until else GripperState.DONE
+
+
+def fits_gripper(reading: float, closed: float, opened: float) -> bool:
+    """Tells whether a gripper that reads `closed` and `opened` at its ends can read this; all in the driver's units."""
+    low, high = sorted((closed, opened))
+    slack = GRIPPER_SLACK * (high - low)
+    return low - slack <= reading <= high + slack
 
 
 def listed(names: Sequence[str]) -> str:

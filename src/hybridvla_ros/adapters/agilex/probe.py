@@ -17,13 +17,13 @@ from hybridvla_core.geometry import poses
 from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.kinematics import ArmKinematics
+from hybridvla_ros.messages.arm_reader import fits_gripper
 
 #: Unit name -> m and rad for one of the driver's.
 SCALES: Dict[str, Tuple[float, float]] = {"m_rad": (1.0, 1.0), "mm_deg": (1e-3, math.pi / 180.0)}
 #: Theta offsets of joints 2 and 3, degrees, by firmware (piper_sdk, piper_fk.py).
 FIRMWARES = {"newer": (-172.22, -102.78), "older": (-174.22, -100.78)}
 SAMPLES = 10
-GRIPPER_SLACK = 0.5          # of the span between the closed and the open reading
 METRES_AT_MOST = 0.15        # no gripper of these arms opens this far
 
 
@@ -69,13 +69,11 @@ class UnitProbe:
     def joints(self, positions: Sequence[float], gripper: float) -> None:
         """The arm's joints (dof,) rad and the gripper's reading in the driver's units."""
         self._joints = np.asarray(positions, dtype=float)
-        low, high = sorted((self._closed, self._open))
-        slack = GRIPPER_SLACK * (high - low)
         self.gripper_problem = self._metres
         if not math.isfinite(gripper):
             self.gripper_problem = f"{self.name}: the joint states carry no gripper; check the driver"
-        elif not low - slack <= gripper <= high + slack:
-            motor = high < METRES_AT_MOST < abs(gripper)
+        elif not fits_gripper(gripper, self._closed, self._open):
+            motor = max(self._closed, self._open) < METRES_AT_MOST < abs(gripper)
             self.gripper_problem = (
                 f"{self.name}: the gripper reads {gripper:.3f}, configured are {self._closed:g} closed and {self._open:g} "
                 f"open; {'the driver counts in motor units, ' if motor else ''}set gripper.readings to what it reports "
