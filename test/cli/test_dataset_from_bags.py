@@ -150,21 +150,12 @@ def test_bad_episodes_are_flagged_by_name_and_the_rest_goes_on(result, motion, t
 
 
 def test_labels_of_another_version_and_unforeseen_errors_are_flagged_and_the_rest_goes_on(result, motion, tmp_path, monkeypatch):
-    from hybridvla_ros.replay.scan import Scanner
-
     names = ("a_older.bag", "b_odd.bag", "c_good.bag")
     bags = [replay_bag.write(tmp_path / name, motion) for name in names]
-    earlier = type("Earlier", (), {"_md5sum": "0" * 32, "_full_text": "uint8 event\n"})
     with rosbag.Bag(str(bags[0]), "a") as bag:
-        bag.write("/hybridvla/episode/event", (EpisodeEvent._type, b"\x01", "0" * 32, earlier), rospy.Time.from_sec(BEGIN + 1),
+        bag.write("/hybridvla/episode/event", replay_bag.older(EpisodeEvent, "uint8 event\n"), rospy.Time.from_sec(BEGIN + 1),
                   raw=True)
-    scan = Scanner.scan
-
-    def fail(self, name, files, topics):
-        if name == "b_odd.bag":
-            raise AttributeError("no such field")
-        return scan(self, name, files, topics)
-    monkeypatch.setattr(Scanner, "scan", fail)
+    replay_bag.fail_to_scan(monkeypatch, "b_odd.bag", AttributeError("no such field"))
     status, summary, _ = result(*bags)
     reasons = {entry["episode"]: entry["reason"] for entry in summary["flagged"]}
     assert summary["episodes"] == 1

@@ -113,3 +113,22 @@ def options(*bags, **changes):
                   other_instructions=("put the red block on the green pad", "put the green block on the blue pad"),
                   rate=4.0, proposals_from=None, everything=False, batch=16, senses=False, scratch=None)
     return Options(**{**values, **changes})
+
+
+def older(kind, fields):
+    """A raw message of a type of ours as an earlier version had it, of one byte."""
+    earlier = type("Earlier", (), {"_md5sum": "0" * 32, "_full_text": fields})
+    return (kind._type, b"\x01", "0" * 32, earlier)
+
+
+def fail_to_scan(monkeypatch, name, error):
+    """Lets the reading of one bag end in an error that nobody foresaw."""
+    from hybridvla_ros.replay.scan import Scanner
+
+    scan = Scanner.scan
+
+    def fail(self, found, files, topics):
+        if found == name:
+            raise error
+        return scan(self, found, files, topics)
+    monkeypatch.setattr(Scanner, "scan", fail)

@@ -18,7 +18,6 @@ from still_policy import replay, without_a_model
 from hybridvla.msg import SafetyStatus
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_ros.replay.frames import FrameSource
-from hybridvla_ros.replay.scan import Scanner
 
 STATUS = "/hybridvla/safety/status"
 
@@ -47,15 +46,9 @@ def rewritten(source, target, change):
     return target
 
 
-def older(kind):
-    """A raw message of a type of ours as an earlier version had it."""
-    earlier = type("Earlier", (), {"_md5sum": "0" * 32, "_full_text": "uint8 state\n"})
-    return (kind._type, b"\x01", "0" * 32, earlier)
-
-
 def test_older_definitions_of_our_messages_are_left_out_in_one_sentence_and_the_rest_is_judged(bag, tmp_path):
     changed = rewritten(bag, tmp_path / "older.bag", lambda topic, message, when: [
-        (topic, message, when), *([(STATUS, older(SafetyStatus), when)] if topic == JOINTS else [])])
+        (topic, message, when), *([(STATUS, replay_bag.older(SafetyStatus, "uint8 state\n"), when)] if topic == JOINTS else [])])
     result = replay(changed, rate=2.0)
     note, = [text for text in result.notes if "MD5" in text]
     assert "older.bag" in note and STATUS in note and "hybridvla/SafetyStatus" in note and "250 messages" in note
@@ -65,13 +58,7 @@ def test_older_definitions_of_our_messages_are_left_out_in_one_sentence_and_the_
 def test_a_bag_that_fails_in_a_way_nobody_foresaw_does_not_end_the_run(bag, tmp_path, monkeypatch):
     shutil.copy(str(bag), str(tmp_path / "a_bad.bag"))
     shutil.copy(str(bag), str(tmp_path / "b_good.bag"))
-    scan = Scanner.scan
-
-    def fail(self, name, files, topics):
-        if name == "a_bad.bag":
-            raise AttributeError("'_x' object has no attribute 'y'")
-        return scan(self, name, files, topics)
-    monkeypatch.setattr(Scanner, "scan", fail)
+    replay_bag.fail_to_scan(monkeypatch, "a_bad.bag", AttributeError("'_x' object has no attribute 'y'"))
     result = replay(tmp_path, rate=2.0)
     text, = result.unread
     assert text.startswith("a_bad.bag: cannot be read (AttributeError: '_x' object has no attribute 'y')")

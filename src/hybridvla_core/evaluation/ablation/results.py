@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hybridvla_core.evaluation.ablation.cells import Cell, Outcome
-from hybridvla_core.evaluation.ablation.comparisons import OPEN, Comparison, compare, is_better, is_no_worse
+from hybridvla_core.evaluation.ablation.comparisons import FAILS, HOLDS, OPEN, Comparison, compare, is_better, is_no_worse
 from hybridvla_core.evaluation.ablation.tables import Claim, Row, Table
 from hybridvla_core.report.statistics import rate, wilson
 
@@ -63,7 +63,7 @@ def _claim(claim: Claim, outcomes: Mapping[str, Run]) -> Dict[str, Any]:
         verdict = is_better(compared)
     else:
         verdicts = {is_no_worse(comparison, claim.margin) for comparison in compared}
-        verdict = verdicts.pop() if len(verdicts) == 1 else (OPEN if OPEN in verdicts else sorted(verdicts)[0])
+        verdict = next(worst for worst in (OPEN, FAILS, HOLDS) if worst in verdicts)
     return {"text": claim.text, "verdict": verdict,
             "test": "exact McNemar test on the same episodes, Holm's correction, level 0.05" if claim.margin is None else
             f"95 % bootstrap interval of the difference on the same episodes, margin {claim.margin:g}",
