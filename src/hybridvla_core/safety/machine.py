@@ -71,6 +71,11 @@ class StateMachine:
             return False
         return self.state != State.STOPPED or not self._was_inactive
 
+    @property
+    def _braking(self) -> bool:
+        """Not at rest yet; a command on its way back to an arm that was moved away does not count: what follows ends it."""
+        return not self._motion.at_rest and self._execution.near_command()
+
     def activate(self, now: float, dry_run: bool = False) -> Answer:
         """Seed from the measured pose and allow motion; a dry run may begin while others move the arms."""
         if self.state == State.STOPPED:
@@ -89,7 +94,7 @@ class StateMachine:
     def deactivate(self) -> Answer:
         """Bring the arms to rest and forbid motion. STOPPED stays latched: from here on `resume` leads to inactive."""
         if self.state == State.STOPPED:
-            if not self._motion.at_rest:
+            if self._braking:
                 return False, "still braking: try again"
             self._was_inactive = True
             return True, "stopped, and nothing is commanded any more: resume leads to inactive"
@@ -117,8 +122,7 @@ class StateMachine:
         """The only way out of STOPPED: back to holding, or to inactive where it was inactive before."""
         if self.state != State.STOPPED:
             return False, "not stopped"
-        # A command on its way back to an arm that was moved away ends here: the seed below is the arm's own pose.
-        if not self._motion.at_rest and self._execution.near_command():
+        if self._braking:
             return False, "still braking: try again"
         if self._was_inactive or self.deactivating or not self._activated:
             self._to_inactive()

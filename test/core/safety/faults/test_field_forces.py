@@ -43,7 +43,6 @@ def test_an_arm_that_is_held_is_pushed_with_no_more_than_the_bound_once_it_rests
 
 
 @pytest.mark.long
-@pytest.mark.long
 @pytest.mark.parametrize("robot, scale", [("fr3", 0.5), ("fr3", 1.0), ("sim_fr3", 1.0)])
 def test_an_arm_that_is_stopped_at_speed_is_pushed_for_a_moment_with_what_thresholds_are_checked_against(robot, scale):
     """In the middle of the longest way, with a controller that lags as the leash says."""
@@ -119,3 +118,19 @@ def test_a_stopped_arm_is_pushed_with_no_more_than_the_bound_whenever_it_is_held
 def test_push_is_not_a_number_on_a_joint_door():
     rig = Rig("agilex", change=lambda config: dataclasses.replace(config, deadman_required=False)).start()
     assert all(np.isnan(arm.push_n) for arm in rig.tick().status.arms)
+
+
+@pytest.mark.parametrize("leave", ["resume", "deactivate"])
+def test_an_arm_moved_away_while_stopped_is_no_reason_to_stay_stopped(leave):
+    rig = blocked_on_the_way()
+    rig.filter.stop(rig.now)
+    rig.tick(200)
+    rig.joints["arm"] = rig.joints["arm"] + np.array([0.4, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])         # by hand
+    rig.tick(60)
+    done, message = rig.filter.resume(rig.now) if leave == "resume" else rig.filter.activate(False, rig.now)
+    assert done, message
+    output = rig.tick(20)
+    if leave == "deactivate":
+        assert not output.arms[0].publish and output.status.state == State.STOPPED
+    else:
+        assert np.abs(output.arms[0].joint_positions - rig.joints["arm"]).max() < 0.01           # begun at the arm's own pose
