@@ -168,4 +168,3 @@ def test_another_camera_than_the_configured_one_is_named_and_nothing_is_predicte
     finally:
         rig.kill_policy()
         rospy.delete_param("/test_camera")
-        rospy.delete_param("/policy_node/cameras")  # parameters outlive their node
