@@ -26,8 +26,8 @@ class PredictionPacing:
         self._since = self._length = 0.0
         self._reached = False
         self._durations: Deque[float] = deque(maxlen=REMEMBERED)
-        #: When the last keyframe was reached or the last chunk ends, on the clock of the stamps.
-        self.reached_at = -math.inf
+        # When the last keyframe was reached or the last chunk ends, and when that was known; on the clock of the stamps.
+        self._reached_at = self._known_at = -math.inf
 
     def sent(self, sequence: int, now: float, clock: float, chunk: int, duration: float) -> None:
         """A proposal of `chunk` steps left at `now`, monotonic s (`clock`: by the clock of the stamps), `duration` s after
@@ -37,7 +37,7 @@ class PredictionPacing:
         self._since, self._reached = now, False
         self._sequence = 0 if self._way == "asynchronous" else sequence
         if self._way == "blocking" and not self._config.is_keyframe:
-            self.reached_at = clock + self._length  # images from before show the arm on its way
+            self._reached_at, self._known_at = clock + self._length, clock
 
     def release(self) -> None:
         """Nothing is waited for any more: another instruction."""
@@ -46,7 +46,7 @@ class PredictionPacing:
     def start_over(self) -> None:
         """The clock of the stamps was set back: nothing is waited for, and no images are too old."""
         self.release()
-        self._reached, self.reached_at = False, -math.inf
+        self._reached, self._reached_at, self._known_at = False, -math.inf, -math.inf
 
     def on_execution(self, ours: bool, sequence: int, at_target: bool, waiting: bool, now: float, clock: float) -> None:
         """From the filter. ours: it executes a proposal of this policy's epoch."""
@@ -54,12 +54,17 @@ class PredictionPacing:
             return
         if ours and sequence == self._sequence:
             if at_target and not self._reached:
-                self._reached, self.reached_at = True, clock
+                self._reached, self._reached_at, self._known_at = True, clock, clock
             elif waiting and not at_target:
                 self._sequence = 0  # dropped in a hold that has ended: go on from here
         elif now - self._since > self._config.acceptance_timeout_s:
             # The filter executes something else or nothing: this keyframe was refused or dropped.
             self._sequence = 0
+
+    def shows_rest(self, stamp: float, clock: float) -> bool:
+        """Whether images of `stamp` are from after the last keyframe or chunk; those from before show the arm on its way.
+        A clock that was set back (a looping bag) does not block. Both on the clock of the stamps, s."""
+        return stamp >= self._reached_at or clock < self._known_at
 
     def waiting(self, now: float) -> str:
         """Why the next prediction has to wait; empty when it may start."""

@@ -138,7 +138,7 @@ class Proposer:
     def wants(self, stamp: float) -> bool:
         """Whether images of this stamp, s, show the arm after the last keyframe and not still on its way to it.
         A clock that was set back (a looping bag) does not block."""
-        return stamp >= self._pacing.reached_at or self._clock() < self._pacing.reached_at
+        return self._pacing.shows_rest(stamp, self._clock())
 
     def covers(self, stamp: float) -> bool:
         """Whether every arm's measured states reach up to `stamp`, s, or are not going to: what an observation of that stamp sees
