@@ -17,7 +17,7 @@ from hybridvla_core.paths import ROOT
 #: What people put in the place of a file.
 RUBBISH = {
     "nothing": None, "empty": b"", "bytes": bytes(range(256)) * 9, "text": b"hello", "list": b"[1, 2]\n", "null": b"null\n",
-    "deep": b"[" * 5000, "page": b"<!DOCTYPE html><html>Sign in</html>", "latin": "\u00e9: 1\n".encode("latin-1"),
+    "deep": b"[" * 100000, "page": b"<!DOCTYPE html><html>Sign in</html>", "latin": "\u00e9: 1\n".encode("latin-1"),
     "pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "zip": b"PK\x03\x04" + b"\0" * 60,
     "packed": gzip.compress(b"x" * 99), "other keys": json.dumps({"format": None, "model": [], "vla": 3, "arms": {}}).encode()}
 ENDINGS = {"--image": ".png", "BAG": ".bag", "--convention": ".yaml", "--policy-config": ".yaml", "--robot-config": ".yaml",

@@ -1,8 +1,6 @@
 """`hybridvla replay` on a bag of the AgileX rig: two arms, three views, one of them compressed, joints on two topics."""
 from __future__ import annotations
 
-from dataclasses import replace
-
 import cv2
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ import torch
 import yaml
 from replay_bag import BEGIN, ROOT, options
 from sensor_msgs.msg import CompressedImage, Image, JointState
+from small_models import tiniest
 from std_msgs.msg import String
 
 from hybridvla_core.configuration import from_mapping, load_file, read_mapping
@@ -24,11 +23,12 @@ SECONDS, JOINTS_S, IMAGES_S = 8.0, 0.02, 0.1
 TOPICS = {"front": "/camera_f/color/image_raw/compressed", "right": "/camera_r/color/image_raw",
           "left": "/camera_l/color/image_raw"}
 ROBOT = ROOT / "config/robots/agilex.yaml"
+START = {arm.name: arm.start_joints_rad for arm in load_file(RobotConfig, ROBOT).arms}
 
 
 def swing(arm, now):
     """Joints (6,) rad and opening: the right arm turns out and closes its gripper, the left one turns in a little."""
-    start = np.array(load_file(RobotConfig, ROBOT).arm(arm).start_joints_rad)
+    start = np.array(START[arm])
     share = np.interp(now % 4.0, [0.0, 1.5, 2.5, 3.5], [0.0, 1.0, 1.0, 0.0])
     start[0] += share * (-0.3 if arm == "right" else -0.1)
     return start, np.interp(now % 4.0, [1.7, 2.0, 3.6, 3.9], [1.0, 0.3, 0.3, 1.0]) if arm == "right" else 1.0
@@ -65,7 +65,6 @@ def policy(tmp_path_factory):
     from hybridvla_core.checkpoints.config import CheckpointConfig, EnsembleConfig
     from hybridvla_core.checkpoints.format import save_checkpoint
     from hybridvla_core.model.hybridvla import HybridVLA
-    from hybridvla_core.model.presets import llama, preset
     from hybridvla_core.training.tokenizer import build_tiny_tokenizer
 
     folder = tmp_path_factory.mktemp("policy")
@@ -78,7 +77,7 @@ def policy(tmp_path_factory):
     (folder / "thresholds.yaml").write_text(yaml.safe_dump(thresholds))
     config = from_mapping(PolicyConfig, data, "agilex")
     torch.manual_seed(1)
-    model = replace(preset("tiny"), views=3, action_dim=14, decoder=llama(64, 2, 2, 96, 832), projector=(64, 64, 64))
+    model = tiniest(views=3, action_dim=14)
     scale = {"q01": ([-1.0] * 6 + [0.0]) * 2, "q99": [1.0] * 14, "mask": ([True] * 6 + [False]) * 2}
     save_checkpoint(folder / "checkpoint", HybridVLA(model).initialise(0.2).state_dict(), CheckpointConfig(
         format=1, model=model, convention=config.convention, cameras=tuple(camera.view for camera in config.cameras),
