@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 RUN := scripts/with_env.sh
 
-.PHONY: help setup demo tasks rigs test fuzz soak test38 lint matrix clean bench field docs mutants
+.PHONY: help setup demo tasks rigs test fuzz soak test38 lint matrix clean bench field docs mutants field-training
 
 FUZZ_N ?= 20000
 FUZZ_SEED ?= 1
@@ -11,7 +11,7 @@ SOAK_S ?= 600
 TASKS_N ?= 20
 
 help: ## list the targets
-	@sed -n 's/^\([a-z0-9]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
 setup: ## install system packages and .venv, build the devel space
 	@scripts/setup.sh
@@ -48,6 +48,9 @@ matrix: setup ## the model's tests with the oldest and the newest torch and tran
 
 field: setup ## field cases, where their folder is at hand (HYBRIDVLA_FIELD_CASES), with a table; FIELD="--only WORD" chooses
 	@$(RUN) python test/field/run.py $(FIELD)
+
+field-training: setup ## 30 bags of an unseen scene over ROS, data set, fine-tuning, success before and after; out/field-training
+	@$(RUN) scripts/field_training.sh
 
 lint: setup ## style, spelling, shell, YAML, Docker, catkin, Python 3.8 and room checks
 	@$(RUN) scripts/lint.sh

@@ -55,6 +55,29 @@ def test_instructions_round_trip():
             parse_instruction(text)
 
 
+def test_the_variation_has_a_pad_of_a_new_colour_that_every_sentence_names():
+    varied = TASK.varied("colour")
+    texts = {f"put the {colour} block on the purple pad" for colour in ("red", "green", "blue", "yellow")}
+    assert set(varied.instructions()) == texts and TASK.variation == "" and len(TASK.instructions()) == 16
+    assert {spec.instruction for spec in varied.draw(2_000_001, 40, False)} == texts
+    switched = varied.draw(2_000_001, 10, True)
+    assert all(spec.second in texts and spec.second != spec.instruction for spec in switched)
+    rig, usual, text = Rig(varied), Rig(TASK), "put the green block on the purple pad"
+    pad = rig.world.index.pad_geoms[3]
+    assert not np.allclose(rig.model.geom_rgba[pad], usual.model.geom_rgba[pad])
+    rig.reset(np.random.default_rng(3))
+    usual.reset(np.random.default_rng(3))
+    np.testing.assert_array_equal(rig.data.qpos, usual.data.qpos)
+    label, known = rig.world.expert(text), usual.world.expert("put the green block on the yellow pad")
+    np.testing.assert_array_equal(label.delta, known.delta)
+    assert not rig.world.success(text)
+    for refused, world in ((text, usual.world), ("put the green block on the yellow pad", rig.world)):
+        with pytest.raises(HybridVLAError, match="cannot judge"):
+            world.success(refused)
+    with pytest.raises(HybridVLAError, match="no variation 'height'; use colour"):
+        TASK.varied("height")
+
+
 def held(block, tool, pad_block=None):
     position = BLOCKS.copy()
     position[block] = tool

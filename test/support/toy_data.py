@@ -58,6 +58,20 @@ def config(**changes):
     return from_mapping(TrainingConfig, {**values, **changes}, "a test")
 
 
+def feed(folder, recipe):
+    """What gives the batches of a recipe for the smallest model on a small data set in `folder`; `add_preset` first."""
+    from hybridvla_core.data.mixture import by_size
+    from hybridvla_core.training.hybrid.feed import Feed
+    from hybridvla_core.training.hybrid.start import prepare
+    from hybridvla_core.transforms.prompt import PromptEncoder
+
+    data = folder / "toy" if (folder / "toy").is_dir() else write(folder / "toy")
+    start = prepare(recipe, (data,), None)
+    mixture = by_size({frames.name: len(frames.train) for frames in start.sets})
+    return Feed(start.sets, mixture, PromptEncoder(start.tokenizer, start.model.sequence), start.model, recipe,
+                lambda batch: slice(0, batch))
+
+
 def add_preset(monkeypatch=None):
     """Makes `tiniest` a preset."""
     from hybridvla_core.model import presets

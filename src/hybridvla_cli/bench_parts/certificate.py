@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, Tuple
 
 from hybridvla_cli import Subparsers
+from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
 
@@ -57,20 +58,25 @@ def run(args: argparse.Namespace) -> int:
 def _checkpoint(args: argparse.Namespace, result: Dict[str, Any]) -> Tuple[DualPath, Iterator[PredictionInputs]]:
     from hybridvla_cli.bench_parts.passes import collect
     from hybridvla_core.evaluation.suite import load_configs
+    from hybridvla_core.policy.inference.dual_path import DualPath
     from hybridvla_core.policy.predictor import Policy
 
     policy = Policy.from_checkpoint(args.checkpoint, device=args.device, dtype=args.dtype, graphs=args.graphs)
+    path = policy.path
+    if not isinstance(path, DualPath):
+        raise HybridVLAError(f"{args.checkpoint}: its tokens stand before its noise (sequence 4), and are decoded one by one; "
+                             "there is no faster way to certify")
     config, robot = load_configs(ROOT / "config" / "policies" / "tiny.yaml", ROOT / "config" / "robots" / "sim_fr3.yaml",
                                  "ensemble")
     observations = collect(policy, config, robot, "blocks", args.seed, args.episodes)
     result.update(subject=Path(args.checkpoint).name, checkpoint_sha256=policy.manifest_sha256, episodes=args.episodes,
-                  ride_steps=policy.path.ride_steps)
+                  ride_steps=path.ride_steps)
 
     def inputs() -> Iterator[PredictionInputs]:
         for observation in observations:
             yield policy._inputs([observation], 0)
 
-    return policy.path, inputs()
+    return path, inputs()
 
 
 def _random(args: argparse.Namespace, result: Dict[str, Any]) -> Tuple[DualPath, Iterator[PredictionInputs]]:

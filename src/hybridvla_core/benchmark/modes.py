@@ -8,7 +8,7 @@ import torch
 
 from hybridvla_core.benchmark.subject import Subject
 from hybridvla_core.model.layers import Rotary
-from hybridvla_core.model.sequence import denoising_rows, prefix_rows
+from hybridvla_core.model.sequence import denoising_rows, embed_state_row, prefix_rows
 from hybridvla_core.report.statistics import quantiles
 
 Lap = Callable[[str], None]
@@ -91,7 +91,7 @@ class Modes:
     def _whole_sequences(self, patches: torch.Tensor, text: torch.Tensor, state: torch.Tensor, noise: torch.Tensor
                          ) -> torch.Tensor:
         path, model = self.subject.path, self.subject.path.model
-        before = prefix_rows(path._bos, patches, model.embed_tokens(text), model.embed_state(state))
+        before = prefix_rows(path._bos, patches, model.embed_tokens(text), embed_state_row(model, state))
         x = noise[:, 0].float()
         length = before.shape[1] + 1 + x.shape[1]
         rotary = Rotary(path.config.decoder, torch.arange(length, device=x.device), before.dtype)

@@ -162,6 +162,26 @@ class SequenceConfig:
         except (KeyError, IndexError, ValueError, AttributeError) as error:
             raise ConfigurationError(f"sequence: prompt {self.prompt!r} has another field than {{instruction}}") from error
 
+    @property
+    def behind_text(self) -> Tuple[int, ...]:
+        """Ids between the words and the state."""
+        return (*self.before_bod, *((self.bod,) if self.kind in (1, 3) else ()))
+
+    @property
+    def before_tokens(self) -> Tuple[int, ...]:
+        """Ids between the noise, or the prefix, and the first action token of a branch."""
+        return (self.eod, *self.after_eod) if self.kind in (1, 3) else ()
+
+    @property
+    def state_row(self) -> bool:
+        """Whether the state is a row of its own, the prefix's last."""
+        return self.state == "embedding"
+
+    @property
+    def answers_first(self) -> bool:
+        """Whether the tokens stand before the noise, in the prefix."""
+        return self.kind == 4
+
 
 @dataclass(frozen=True)
 class ModelConfig:

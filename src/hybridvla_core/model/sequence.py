@@ -2,6 +2,9 @@
 
     BOS, image patches, text ... BOD, state | [t, x_1 .. x_K] | [t, x_1 .. x_K, EOD, separators, a_1 .. a_A]
 
+Kind 2 of table 1 has no BOD, EOD and separators, kind 3 the state as words before BOD and no row of it, and kind 4 the tokens
+before the noise: BOS, patches, text, state, a_1 .. a_A | [BOD, t, x_1 .. x_K].
+
 The prefix is computed once. A denoising branch and a decoding branch stand behind it, at the same positions. B: batch, H: width
 of the decoder, A: action dimensions, K: chunk.
 """
@@ -16,13 +19,13 @@ from hybridvla_core.model.hybridvla import HybridVLA
 
 
 def prefix_length(config: ModelConfig, text: int) -> int:
-    """Returns the rows of a prefix whose text, from after BOS to BOD, has `text` ids."""
-    return 1 + config.views * config.patches + text + 1
+    """Returns the rows of a prefix whose text, from after BOS to before the state, has `text` ids."""
+    return 1 + config.views * config.patches + text + int(config.sequence.state_row)
 
 
 def branch_length(config: ModelConfig) -> int:
     """Returns the rows of [t, x_1 .. x_K, EOD, separators], which stand before the first action token."""
-    return 1 + config.chunk + 1 + len(config.sequence.after_eod)
+    return 1 + config.chunk + len(config.sequence.before_tokens)
 
 
 def embed_bos(model: HybridVLA, device: torch.device) -> torch.Tensor:
@@ -31,21 +34,26 @@ def embed_bos(model: HybridVLA, device: torch.device) -> torch.Tensor:
 
 
 def embed_markers(model: HybridVLA, device: torch.device) -> torch.Tensor:
-    """Returns EOD and the separators that follow it, (1, M, H)."""
-    sequence = model.config.sequence
-    return model.embed_tokens(torch.tensor([[sequence.eod, *sequence.after_eod]], device=device))
+    """Returns EOD and the separators that follow it, (1, M, H); M is 0 where there are none."""
+    ids = model.config.sequence.before_tokens
+    return model.embed_tokens(torch.tensor([ids], dtype=torch.long, device=device))
 
 
-def prefix_rows(bos: torch.Tensor, patches: torch.Tensor, words: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+def embed_state_row(model: HybridVLA, state: torch.Tensor) -> Optional[torch.Tensor]:
+    """Returns the row of a normalised state (B, A), (B, H); None where the sequence has no such row."""
+    return model.embed_state(state) if model.config.sequence.state_row else None
+
+
+def prefix_rows(bos: torch.Tensor, patches: torch.Tensor, words: torch.Tensor, state: Optional[torch.Tensor]) -> torch.Tensor:
     """Returns BOS, patches, text and state as (B, S, H) in the type of the words.
 
     Args:
         bos: (1, 1, H), from `embed_bos`.
         patches: (B, N, H) image embeddings, views in order.
         words: (B, T, H) embedded ids from after BOS to BOD.
-        state: (B, H) embedded robot state.
+        state: (B, H) embedded robot state; None for no row.
     """
-    rows = [bos.expand(len(words), -1, -1), patches, words, state[:, None]]
+    rows = [bos.expand(len(words), -1, -1), patches, words] + ([] if state is None else [state[:, None]])
     return torch.cat([row.to(words.dtype) for row in rows], dim=1)
 
 

@@ -9,10 +9,11 @@ import torch
 
 from hybridvla_core.checkpoints.format import Checkpoint, read_checkpoint, read_weights
 from hybridvla_core.contracts import Mode, Observation, Prediction
-from hybridvla_core.errors import CheckpointError, ConfigurationError, DeviceError, ObservationError
+from hybridvla_core.errors import ConfigurationError, DeviceError, ObservationError
 from hybridvla_core.model.compiled import choose_compiled
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.sequence import prefix_length
+from hybridvla_core.policy.inference.answer_first import AnswerFirst
 from hybridvla_core.policy.inference.assemble import Assembler
 from hybridvla_core.policy.inference.device_memory import check_device, explained, out_of_memory, ran_out
 from hybridvla_core.policy.inference.drafts import ConfidenceGate, FirstDraft
@@ -50,10 +51,6 @@ class Policy:
         if not 1 <= noise_samples <= MOST_SAMPLES:
             raise ConfigurationError(f"noise_samples is {noise_samples}; use 1 to {MOST_SAMPLES}")
         self.checkpoint, self.config = checkpoint, checkpoint.config
-        sequence = self.config.model.sequence
-        if (sequence.kind, sequence.state) != (1, "embedding"):
-            raise CheckpointError(f"{checkpoint.folder}: was trained with sequence {sequence.kind} of the paper's table 1 and "
-                                  f"its state as {sequence.state}; only sequence 1 with the state as embedding predicts")
         self.model = model.eval()
         self.model.llm.fuse().pack()
         self.model.compile_blocks(choose_compiled(compile))
@@ -68,10 +65,15 @@ class Policy:
         self.device = next(model.parameters()).device
         self.grippers = tuple(range(6, self.config.model.action_dim, DOF_PER_ARM))
         ensemble, dims = self.config.ensemble, self.config.model.action_dim
-        self.path = DualPath(
-            self.engine, self.config.ddim_steps, ConfidenceGate(ensemble, dims),
-            FirstDraft(self.engine.tokens, self.normaliser.action, self.grippers, self.device),
-            ensemble.confidence_window_bins, choose_stages(graphs, self.device), ride_steps)
+        self.path: Union[DualPath, AnswerFirst]
+        if self.config.model.sequence.answers_first:
+            self.path = AnswerFirst(self.engine, self.config.ddim_steps, ensemble.confidence_window_bins,
+                                    "autoregressive" in self.config.trained)
+        else:
+            self.path = DualPath(
+                self.engine, self.config.ddim_steps, ConfidenceGate(ensemble, dims),
+                FirstDraft(self.engine.tokens, self.normaliser.action, self.grippers, self.device),
+                ensemble.confidence_window_bins, choose_stages(graphs, self.device), ride_steps)
         self._assembler = Assembler(ensemble, self.normaliser.action, self.grippers, self.engine.tokens)
         self._prefix_ids: Dict[str, List[int]] = {}
 
@@ -192,8 +194,8 @@ class Policy:
         draws = [draw_noise(seed, o.stamp_ns, chunk, dims) for o in observations]
         noise = [torch.cat([draw[0][None], draw_more_noise(seed, o.stamp_ns, self.noise_samples - 1, chunk, dims)])
                  for draw, o in zip(draws, observations)]
-        texts = [self._text(o.instruction) for o in observations]
         state = np.stack([self._state(o) for o in observations])
+        texts = [self._text(o.instruction, row) for o, row in zip(observations, state)]
         condition = None
         if self.config.autoregressive_condition != "denoised":
             released = self.config.autoregressive_condition == "released"
@@ -241,7 +243,16 @@ class Policy:
             raise ObservationError(f"the robot state is not finite in channel {np.flatnonzero(~np.isfinite(state)).tolist()}")
         return self.normaliser.state.normalise(state)
 
-    def _text(self, instruction: str) -> List[int]:
+    def _text(self, instruction: str, state: np.ndarray) -> List[int]:
+        """Ids from after BOS to before the state, which is normalised (A,)."""
+        sequence = self.config.model.sequence
+        if sequence.state == "words":
+            words = self.engine.tokens.encode(torch.from_numpy(state).float()).tolist()
+            ids = self._known(instruction)
+            return [*ids[:len(ids) - len(sequence.behind_text)], *words, *sequence.behind_text]
+        return self._known(instruction)
+
+    def _known(self, instruction: str) -> List[int]:
         if instruction not in self._prefix_ids:
             ids = self._read(instruction)
             while len(self._prefix_ids) >= KEPT_TEXTS:

@@ -1,12 +1,14 @@
 """Augmentation of images and of the robot state, with labels kept true."""
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Tuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from hybridvla_core.configuration import in_range
 from hybridvla_core.training.config import AugmentConfig
 
 
@@ -43,6 +45,53 @@ def augment_state(state: np.ndarray, action: np.ndarray, config: AugmentConfig,
     state[:, 3:6] += config.state_angle_rad * rng.standard_normal((len(state), 3))
     state[:, 6] += config.state_gripper * rng.standard_normal(len(state))
     return state, action
+
+
+@dataclass(frozen=True)
+class StateNoiseConfig:
+    """Standard deviations of what is added to the reported state; the pose that an action leads to stays.
+
+    Attributes:
+        position_m: Of each coordinate.
+        angle_rad: Of each angle; needs absolute rotations.
+        gripper: Of the opening.
+    """
+
+    position_m: float = 0.0
+    angle_rad: float = 0.0
+    gripper: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("position_m", "angle_rad", "gripper"):
+            in_range(f"state_noise: {name}", getattr(self, name), 0.0, 1.0)
+
+    @property
+    def used(self) -> bool:
+        """Whether there is any."""
+        return max(self.position_m, self.angle_rad, self.gripper) > 0
+
+    def sizes(self, arms: int) -> Tuple[float, ...]:
+        """Standard deviation of each number of the state of so many arms."""
+        return (*(self.position_m,) * 3, *(self.angle_rad,) * 3, self.gripper) * arms
+
+
+def disturb(state: np.ndarray, actions: np.ndarray, shifts: np.ndarray, moves_base: bool) -> Tuple[np.ndarray, np.ndarray]:
+    """A state that is reported wrongly; where actions start from it, the first one still leads to the same place.
+
+    Args:
+        state: (A,) physical units, 7 numbers an arm.
+        actions: (K, A), translations relative: the first to the state, each other to the one before.
+        shifts: (A,) what is added to the state.
+        moves_base: Whether the first action starts from the reported pose.
+
+    Returns:
+        Copies of state and actions.
+    """
+    actions = actions.copy()
+    if moves_base:
+        for first in range(0, len(state), 7):
+            actions[0, first:first + 3] -= shifts[first:first + 3]
+    return state + shifts, actions
 
 
 #: Numbers that augment one picture: side of the crop, its place within what is left (0 to 1), added brightness, contrast,

@@ -88,9 +88,9 @@ class PromptEncoder:
     def _ids(self, instruction: str) -> List[int]:
         return list(encoded(self._known(), self.prompt(instruction)).ids)
 
-    def prefix_ids(self, instruction: str) -> List[int]:
-        """Ids between the patches and the state: text, separator, BOD."""
-        return self.text_ids(instruction) + list(self.config.before_bod) + [self.config.bod]
+    def prefix_ids(self, instruction: str, state: Sequence[int] = ()) -> List[int]:
+        """Ids between the patches and the state: text, the state where it goes in as words, separator, BOD."""
+        return [*self.text_ids(instruction), *state, *self.config.behind_text]
 
     def ids(self, instruction: str, autoregressive: bool = False) -> List[int]:
         """All ids of a prompt as the released code builds them: BOS ... BOD, and EOD with its separator."""

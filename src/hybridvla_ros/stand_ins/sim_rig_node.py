@@ -29,6 +29,7 @@ from hybridvla_ros.runtime.workers import start_worker
 from hybridvla_ros.stand_ins.judging import judge
 from hybridvla_ros.stand_ins.sim_cameras import SceneCameras
 from hybridvla_sim import tasks
+from hybridvla_sim.experts import expert_action
 from hybridvla_sim.fr3.rig import FINGER_NAMES, JOINT_NAMES, Rig, RigConfig
 from hybridvla_sim.monitor import MonitorLimits
 from hybridvla_sim.task import Task
@@ -101,8 +102,12 @@ class SimRigNode:
             report = {"seed": self.seed, "time": self.rig.time, "violations_by_name": dict(monitor.counts),
                       "last_violation": monitor.last_violation,
                       "world": world.report()}
-            answer = RigReportResponse(True, "", False, monitor.targets, monitor.violations, json.dumps(report))
-            return judge(answer, world, request.instruction)
+            answer = RigReportResponse(True, "", False, monitor.targets, monitor.violations, "")
+            answer = judge(answer, world, request.instruction)
+            if request.instruction and answer.success:
+                report["expert"] = expert_action(self.rig, request.instruction)[0].tolist()
+            answer.report = json.dumps(report)
+            return answer
 
     # Loops ---------------------------------------------------------------------------------------------------------
 
@@ -151,4 +156,5 @@ def main() -> None:
     if seed < 0 or seed != int(seed):
         raise HybridVLAError(f"parameter ~seed is {seed:g}; use a whole number from 0 on")
     task = tasks.load(rospy.get_param("~task", DEFAULT_TASK), rig="fr3")
-    SimRigNode(robot, task, int(seed), image_hz, state_hz).spin()
+    variation = str(rospy.get_param("~variation", "")).strip()
+    SimRigNode(robot, task.varied(variation) if variation else task, int(seed), image_hz, state_hz).spin()

@@ -27,6 +27,7 @@ from hybridvla_core.model.sequence import (
     denoising_rows,
     embed_bos,
     embed_markers,
+    embed_state_row,
     prefix_length,
     prefix_rows,
 )
@@ -41,9 +42,9 @@ KEPT_SHAPES = 4
 
 @dataclass(frozen=True)
 class PredictionInputs:
-    """pixels: tower kind -> (B, V, 3, S, S). text (B, T) ids from after BOS to BOD, padded at the end where lengths (B,)
-    of the whole prefix say so, else None. state (B, A) normalised. noise (B, S, K, A). condition x (B, K, A) and timestep
-    (B,) of `noise` and `released`, else None."""
+    """pixels: tower kind -> (B, V, 3, S, S). text (B, T) ids from after BOS to before the state, padded at the end where
+    lengths (B,) of the whole prefix say so, else None. state (B, A) normalised. noise (B, S, K, A). condition x (B, K, A) and
+    timestep (B,) of `noise` and `released`, else None."""
 
     pixels: Dict[str, torch.Tensor]
     text: torch.Tensor
@@ -154,12 +155,13 @@ class DualPath:
 
         Returns x and the branch after that step, and the plans of later passes, so that whoever records this keeps their
         tensors."""
-        embedded = self.model.embed_state(state)
+        embedded = embed_state_row(self.model, state)
         rows = prefix_rows(self._bos, patches, self.model.embed_tokens(text), embedded)
         if lengths is not None:
             space.set_lengths(lengths)
-            last = torch.arange(rows.shape[1], device=rows.device)[None, :, None] == lengths[:, None, None] - 1
-            rows = torch.where(last, embedded[:, None].to(rows.dtype), rows)
+            if embedded is not None:
+                last = torch.arange(rows.shape[1], device=rows.device)[None, :, None] == lengths[:, None, None] - 1
+                rows = torch.where(last, embedded[:, None].to(rows.dtype), rows)
         branch = self.open_branch(condition) if with_branch and condition is not None else None
         x, branch = self._step(space, self.steps - 1, noise.float(), branch, with_branch, condition is not None, rows)
         return x, branch, space.behind

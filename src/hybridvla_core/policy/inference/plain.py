@@ -15,7 +15,15 @@ import torch
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.layers import KVCache
 from hybridvla_core.model.schedule import DiffusionSchedule
-from hybridvla_core.model.sequence import branch_length, decoding_rows, denoising_rows, embed_bos, embed_markers, prefix_rows
+from hybridvla_core.model.sequence import (
+    branch_length,
+    decoding_rows,
+    denoising_rows,
+    embed_bos,
+    embed_markers,
+    embed_state_row,
+    prefix_rows,
+)
 from hybridvla_core.model.tokens import ActionTokens
 from hybridvla_core.policy.inference.drafts import confidence_of, trusted
 
@@ -75,9 +83,9 @@ class PlainDecoding:
         return self.model.encode_images({kind: views.to(self.dtype) for kind, views in pixels.items()})
 
     def prefix(self, patches: torch.Tensor, text: torch.Tensor, state: torch.Tensor) -> Prefix:
-        """patches (B, N, H); text (B, T) ids from after BOS to BOD; state (B, A) normalised."""
+        """patches (B, N, H); text (B, T) ids from after BOS to before the state; state (B, A) normalised."""
         embeddings = prefix_rows(embed_bos(self.model, text.device), patches, self.model.embed_tokens(text),
-                                 self.model.embed_state(state))
+                                 embed_state_row(self.model, state))
         batch, length = embeddings.shape[:2]
         room = branch_length(self.config) + self.config.action_dim
         cache = KVCache(self.config.decoder, batch, length + room, self.dtype, text.device)

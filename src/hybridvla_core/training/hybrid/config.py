@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Optional, Tuple
 
 from hybridvla_core.configuration import Vector, in_range, require
+from hybridvla_core.training.augment import StateNoiseConfig
 from hybridvla_core.training.hybrid.parts import AUGMENTATIONS, EXPORTS, PRECISIONS, SCHEDULES, STATISTICS, TERMS, TRAINED
 
 RECIPE = "hybrid"
@@ -222,7 +223,8 @@ class TrainingConfig:
         precision: `float32` or `bfloat16` (products in bfloat16, sums over processes and weights in float32).
         gradient_checkpointing: Computes a layer's activations again instead of keeping them.
         ema: Decay of the moving average of the weights, which is exported; 0 for none.
-        augment: `none`, `released` or `photometric`.
+        augment: Of pictures: `none`, `released` or `photometric`.
+        state_noise: Of reported states.
         workers: Processes that read samples ahead.
         keep_frames: Whether pictures are decoded once, into a folder that is mapped into memory.
         log_every, save_every, validate_every: Steps.
@@ -253,6 +255,7 @@ class TrainingConfig:
     gradient_checkpointing: bool = False
     ema: float = 0.0
     augment: str = "none"
+    state_noise: StateNoiseConfig = field(default_factory=StateNoiseConfig)
     workers: int = 1
     keep_frames: bool = False
     log_every: int = 10

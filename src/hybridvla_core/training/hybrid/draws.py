@@ -16,7 +16,7 @@ from hybridvla_core.model.schedule import DiffusionSchedule
 from hybridvla_core.training.hybrid.config import ObjectiveConfig
 
 #: Purposes, the second number of a counter.
-FRAMES, TIMESTEPS, NOISE, JITTER, CONDITION, AUGMENT = range(6)
+FRAMES, TIMESTEPS, NOISE, JITTER, CONDITION, AUGMENT, STATE = range(7)
 #: Stage number of what is drawn for the validation, the same at each of its times.
 VALIDATION = 1 << 40
 

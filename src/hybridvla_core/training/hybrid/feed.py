@@ -1,6 +1,7 @@
 """The batch of any step, by its number alone: which frames, their noise, and everything made of them."""
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -12,7 +13,7 @@ from hybridvla_core.data.sample import Sample
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.tokens import ActionTokens
-from hybridvla_core.training.augment import draw_augmentation
+from hybridvla_core.training.augment import disturb, draw_augmentation
 from hybridvla_core.training.frames import Fitted, FrameSet
 from hybridvla_core.training.hybrid import draws
 from hybridvla_core.training.hybrid.batch import Batch, Mentions
@@ -34,10 +35,12 @@ class Feed:
         model: Architecture.
         config: Of the run.
         rows: From a step's batch size, this process's rows of it.
+        measured: Whether an action starts from the state that is seen, and not from what was commanded.
     """
 
     def __init__(self, sets: Sequence[FrameSet], mixture: Mixture, prompts: PromptEncoder, model: ModelConfig,
-                 config: TrainingConfig, rows: Callable[[int], slice]) -> None:
+                 config: TrainingConfig, rows: Callable[[int], slice], measured: bool = True) -> None:
+        self.measured = measured
         self.sets, self.mixture, self.prompts, self.model, self.config, self.rows = sets, mixture, prompts, model, config, rows
         self.tokens = ActionTokens(model)
         self.noise = draws.Noise(config.objective, config.ddim_steps)
@@ -60,7 +63,19 @@ class Feed:
         if self.config.augment != "none":
             rng = draws.generator(seed, draws.AUGMENT, stage, step)
             augment = torch.from_numpy(draw_augmentation(self.config.augment, (batch, self.model.views), rng)[rows])
+        if self.config.state_noise.used:
+            read = self._disturbed(read, draws.generator(seed, draws.STATE, stage, step), batch, rows)
         return self._batch(read, augment, stage, step, batch, rows)
+
+    def _disturbed(self, read: Sequence[Read], rng: np.random.Generator, batch: int, rows: slice) -> List[Read]:
+        """The samples with noise on their states."""
+        dims = self.model.action_dim
+        shifts = (rng.standard_normal((batch, dims)) * self.config.state_noise.sizes(dims // 7))[rows]
+        found: List[Read] = []
+        for (sample, fitted, scales), shift in zip(read, shifts):
+            state, actions = disturb(sample.state, sample.actions, shift, self.measured)
+            found.append((replace(sample, state=state, actions=actions), fitted, scales))
+        return found
 
     def validation(self, size: int) -> List[List[Tuple[int, int]]]:
         """(data set, frame) of what is looked at, in batches of at most `size`; evenly spread over the validation split."""

@@ -141,14 +141,12 @@ def _mask(plan: Plan) -> torch.Tensor:
 
 def markers_behind_text(config: ModelConfig) -> Tuple[int, ...]:
     """Ids between the words and the state."""
-    sequence = config.sequence
-    return (*sequence.before_bod, *((sequence.bod,) if sequence.kind in (1, 3) else ()))
+    return config.sequence.behind_text
 
 
 def markers_before_tokens(config: ModelConfig) -> Tuple[int, ...]:
     """Ids between the noise, or the prefix, and the first action token of a branch."""
-    sequence = config.sequence
-    return (sequence.eod, *sequence.after_eod) if sequence.kind in (1, 3) else ()
+    return config.sequence.before_tokens
 
 
 def token_behind_actions(config: ModelConfig) -> int:
@@ -172,7 +170,7 @@ def plan_of(config: ModelConfig, text: int, copies: int, diffusion: bool, tokens
     behind = tokens and not in_prefix
     alone = behind and (own or not diffusion)
     return Plan(
-        patches=config.views * config.patches, text=text, state=int(sequence.state == "embedding"),
+        patches=config.views * config.patches, text=text, state=int(sequence.state_row),
         prefix_tokens=actions if in_prefix else 0, copies=copies if diffusion else 0,
         lead=int(sequence.kind == 4 and diffusion), noise=1 + config.chunk if diffusion else 0,
         markers=len(markers_before_tokens(config)) if behind else 0, tokens=actions if behind else 0,

@@ -95,7 +95,8 @@ def _train(request: Request, processes: Processes) -> Dict[str, Any]:
         _keep(start, request.work / "pictures", processes)
     prompts = PromptEncoder(start.tokenizer, start.model.sequence)
     _warn_of_words(start)
-    feed = Feed(start.sets, mixture, prompts, start.model, config, processes.rows)
+    convention = start.checkpoint.convention
+    feed = Feed(start.sets, mixture, prompts, start.model, config, processes.rows, convention.delta_base == "measured")
     store = Store(request.work / "state", processes)
     origin = _origin(request, start)
     progress = store.last() or Progress(0, 0, 0, 0.0, 0, (), (), origin)

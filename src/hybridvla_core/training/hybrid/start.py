@@ -85,6 +85,9 @@ def prepare(config: TrainingConfig, data: Sequence[Path], init: Optional[Path], 
     conventions = [_convention(dataset, base) for dataset in datasets]
     for dataset, convention in zip(datasets[1:], conventions[1:]):
         _same(convention, conventions[0], f"{dataset.folder}", f"{datasets[0].folder}")
+    if config.state_noise.angle_rad and conventions[0].rotation != "absolute_euler_xyz":
+        raise ConfigurationError(f"state_noise: angle_rad needs absolute rotations, and those of {datasets[0].folder} are "
+                                 "relative to the state; leave it out")
     cameras = config.cameras or (base.config.cameras if base is not None else tuple(datasets[0].description.views))
     own = [_views(dataset, cameras, views) for dataset in datasets]
     model = _model(config, base, conventions[0], len(cameras))

@@ -7,21 +7,22 @@ from typing import List
 import numpy as np
 
 from hybridvla_sim.task import EpisodeSpec
-from hybridvla_sim.tasks.blocks.task import instruction
+from hybridvla_sim.tasks.blocks.task import instruction, wanted_pads
 
 #: When an instruction is switched: anywhere in the time an episode usually takes, s.
 SWITCH_TIME = (0.5, 9.0)
 
 
-def draw_specs(seed: int, episodes: int, switched: bool) -> List[EpisodeSpec]:
-    """Draws episode i from seed + i. A switched one changes both words at a time drawn as well."""
-    specs = []
+def draw_specs(seed: int, episodes: int, switched: bool, variation: str = "") -> List[EpisodeSpec]:
+    """Draws episode i from seed + i. A switched one changes both words, where there are two pads, at a time drawn as well."""
+    specs, pads = [], wanted_pads(variation)
     for index in range(episodes):
         rng = np.random.default_rng([seed + index, 17])
-        block, pad = int(rng.integers(4)), int(rng.integers(4))
-        spec = EpisodeSpec(seed + index, instruction(block, pad))
+        block, pad = int(rng.integers(4)), int(rng.integers(4)) % len(pads)
+        spec = EpisodeSpec(seed + index, instruction(block, pads[pad], variation))
         if switched:
-            second = ((block + 1 + int(rng.integers(3))) % 4, (pad + 1 + int(rng.integers(3))) % 4)
-            spec = replace(spec, switch_at=float(rng.uniform(*SWITCH_TIME)), second=instruction(*second))
+            other, place = (block + 1 + int(rng.integers(3))) % 4, (pad + 1 + int(rng.integers(3))) % len(pads)
+            second = instruction(other, pads[place], variation)
+            spec = replace(spec, switch_at=float(rng.uniform(*SWITCH_TIME)), second=second)
         specs.append(spec)
     return specs

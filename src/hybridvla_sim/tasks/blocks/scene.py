@@ -7,22 +7,26 @@ import mujoco
 import numpy as np
 
 from hybridvla_sim.fr3.scene import rgba
-from hybridvla_sim.tasks.blocks.task import BLOCK_EDGE, COLOURS, PAD_RADIUS
+from hybridvla_sim.tasks.blocks.task import BLOCK_EDGE, COLOURS, PAD_RADIUS, pad_colours
 
-RGB = {"red": (0.85, 0.12, 0.1), "green": (0.1, 0.62, 0.2), "blue": (0.12, 0.25, 0.85), "yellow": (0.95, 0.8, 0.1)}
+RGB = {"red": (0.85, 0.12, 0.1), "green": (0.1, 0.62, 0.2), "blue": (0.12, 0.25, 0.85), "yellow": (0.95, 0.8, 0.1),
+       "purple": (0.5, 0.1, 0.62)}
 
 
-def furnish(root: ET.Element) -> None:
-    """Adds four blocks and four pads, one of each colour; their poses are set at reset."""
+def furnish(root: ET.Element, variation: str = "") -> None:
+    """Adds four blocks and four pads, one of each colour; their poses are set at reset.
+
+    Names of shapes are the usual colours' in every variation.
+    """
     world = root.find("worldbody")
     assert world is not None, "a scene has a worldbody"
-    for index, colour in enumerate(COLOURS):
-        _add_objects(world, index, colour)
+    for index, (colour, pad) in enumerate(zip(COLOURS, pad_colours(variation))):
+        _add_objects(world, index, colour, np.array(RGB[pad]))
 
 
-def _add_objects(world: ET.Element, index: int, colour: str) -> None:
+def _add_objects(world: ET.Element, index: int, colour: str, pad_rgb: np.ndarray) -> None:
     rgb = np.array(RGB[colour])
-    pale = np.clip(rgb * 0.75 + 0.18, 0.0, 1.0)  # a block on the pad of its own colour stays visible
+    pale = np.clip(pad_rgb * 0.75 + 0.18, 0.0, 1.0)  # a block on the pad of its own colour stays visible
     ET.SubElement(world, "geom", name=f"pad_{colour}", type="cylinder", size=f"{PAD_RADIUS} 0.001", pos="0.6 0 0.001",
                   contype="0", conaffinity="0", rgba=rgba(pale))
     half = BLOCK_EDGE / 2

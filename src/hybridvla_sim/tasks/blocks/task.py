@@ -19,6 +19,8 @@ SUCCESS_RADIUS = 0.045
 BLOCK_X, BLOCK_Y, BLOCK_SPACING = (0.34, 0.52), (-0.22, 0.22), 0.105
 PAD_X, PAD_SLOTS, PAD_JITTER = (0.61, 0.66), (-0.21, -0.07, 0.07, 0.21), 0.012
 MAX_YAW = 0.6
+#: The variation `colour`: the last pad is of a colour that no demonstration has, and every sentence asks for it.
+COLOUR, NEW_COLOUR = "colour", "purple"
 _PATTERN = re.compile(r"put the (\w+) block on the (\w+) pad")
 
 
@@ -49,27 +51,38 @@ def sample_scene(rng: np.random.Generator) -> SceneState:
     return SceneState(block_xy, rng.uniform(-MAX_YAW, MAX_YAW, 4), pad_xy)
 
 
-def instruction(block: int, pad: int) -> str:
+def pad_colours(variation: str = "") -> Tuple[str, ...]:
+    """Colours of the four pads, by index."""
+    return (*COLOURS[:3], NEW_COLOUR) if variation == COLOUR else COLOURS
+
+
+def instruction(block: int, pad: int, variation: str = "") -> str:
     """The sentence for a block and a pad, by colour index."""
-    return f"put the {COLOURS[block]} block on the {COLOURS[pad]} pad"
+    return f"put the {COLOURS[block]} block on the {pad_colours(variation)[pad]} pad"
 
 
-def instructions() -> Tuple[str, ...]:
-    """All sixteen, in the order block * 4 + pad."""
-    return tuple(instruction(block, pad) for block in range(4) for pad in range(4))
+def instructions(variation: str = "") -> Tuple[str, ...]:
+    """All sixteen, in the order block * 4 + pad; of the variation the four that name the new pad."""
+    return tuple(instruction(block, pad, variation) for block in range(4) for pad in wanted_pads(variation))
 
 
-def phrases() -> Phrases:
+def wanted_pads(variation: str = "") -> Tuple[int, ...]:
+    """Which pads sentences ask for."""
+    return (3,) if variation == COLOUR else (0, 1, 2, 3)
+
+
+def phrases(variation: str = "") -> Phrases:
     """The same sentences with what they name, for demonstrations."""
-    things = {f"{colour} {kind}": Thing((f"{colour} {kind}",), geom=f"{kind}_{colour}") for colour in COLOURS
-              for kind in ("block", "pad")}
-    return Phrases("blocks", {text: (text,) for text in instructions()}, things)
+    things = {f"{colour} block": Thing((f"{colour} block",), geom=f"block_{colour}") for colour in COLOURS}
+    things.update({f"{name} pad": Thing((f"{name} pad",), geom=f"pad_{colour}")
+                   for colour, name in zip(COLOURS, pad_colours(variation))})
+    return Phrases("blocks", {text: (text,) for text in instructions(variation)}, things)
 
 
-def parse_instruction(text: str) -> Tuple[int, int]:
+def parse_instruction(text: str, variation: str = "") -> Tuple[int, int]:
     """The (block, pad) of a sentence; raises HybridVLAError saying what the rig understands."""
-    match = _PATTERN.fullmatch(" ".join(text.lower().split()).rstrip("."))
-    if not match or any(colour not in COLOURS for colour in match.groups()):
+    match, pads = _PATTERN.fullmatch(" ".join(text.lower().split()).rstrip(".")), pad_colours(variation)
+    if not match or match.group(1) not in COLOURS or match.group(2) not in pads:
         raise HybridVLAError(f"the simulated rig cannot judge {text!r}; say \"put the COLOUR block on the COLOUR pad\" "
-                             f"with {', '.join(COLOURS)}")
-    return COLOURS.index(match.group(1)), COLOURS.index(match.group(2))
+                             f"with {', '.join(pads)}")
+    return COLOURS.index(match.group(1)), pads.index(match.group(2))

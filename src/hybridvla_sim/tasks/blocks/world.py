@@ -1,18 +1,28 @@
 """The blocks task in the FR3 rig: what lies where, when it is done, what the expert does."""
 from __future__ import annotations
 
+import copy
 import xml.etree.ElementTree as ET
 from typing import List, Tuple
 
 import numpy as np
 
+from hybridvla_core.errors import HybridVLAError
 from hybridvla_sim.fr3.rig import Rig
 from hybridvla_sim.fr3.scene import tool_pose
 from hybridvla_sim.task import EpisodeSpec, ExpertLabel, Task, World
 from hybridvla_sim.tasks.blocks.episodes import draw_specs
 from hybridvla_sim.tasks.blocks.expert import WorldState, expert_action, fold, held_block
 from hybridvla_sim.tasks.blocks.scene import BlockIndex, furnish, place_block
-from hybridvla_sim.tasks.blocks.task import BLOCK_EDGE, SUCCESS_RADIUS, instructions, parse_instruction, phrases, sample_scene
+from hybridvla_sim.tasks.blocks.task import (
+    BLOCK_EDGE,
+    COLOUR,
+    SUCCESS_RADIUS,
+    instructions,
+    parse_instruction,
+    phrases,
+    sample_scene,
+)
 
 #: How far a block that slipped out of the fingers lies from them, m.
 SLIP_M = 0.12
@@ -59,7 +69,7 @@ class BlocksWorld(World[Rig]):
 
     def success(self, instruction: str) -> bool:
         """Tells whether the block lies on the pad (centre within 45 mm), flat on the table and let go."""
-        block, pad = parse_instruction(instruction)
+        block, pad = parse_instruction(instruction, self.rig.task.variation)
         position = self.block_position(block)
         on_pad = np.linalg.norm(position[:2] - self._pads[pad]) < SUCCESS_RADIUS
         return bool(on_pad and position[2] < 0.04 and held_block(self.state()) != block and self.rig.opening > 0.7)
@@ -67,7 +77,7 @@ class BlocksWorld(World[Rig]):
     def expert(self, instruction: str) -> ExpertLabel:
         """Returns the next keyframe of the Markov expert."""
         state = self.state()
-        action = expert_action(state, *parse_instruction(instruction))
+        action = expert_action(state, *parse_instruction(instruction, self.rig.task.variation))
         return ExpertLabel(action.phase, (action.position - state.tool)[None], np.array([action.yaw]),
                            np.array([action.opening]), yaw_period=np.pi / 2)
 
@@ -90,19 +100,27 @@ class BlocksTask(Task[Rig]):
 
     def furnish(self, root: ET.Element) -> None:
         """Adds blocks and pads."""
-        furnish(root)
+        furnish(root, self.variation)
 
     def world(self, rig: Rig) -> BlocksWorld:
         """Finds blocks and pads in a furnished rig."""
         return BlocksWorld(rig)
 
     def instructions(self) -> Tuple[str, ...]:
-        """Returns all sixteen sentences, in the order block * 4 + pad."""
-        return instructions()
+        """Returns all sixteen sentences, in the order block * 4 + pad; of the variation `colour` its four."""
+        return instructions(self.variation)
 
     def draw(self, seed: int, episodes: int, switched: bool) -> List[EpisodeSpec]:
         """Draws scenes and instructions; a switch changes block and pad."""
-        return draw_specs(seed, episodes, switched)
+        return draw_specs(seed, episodes, switched, self.variation)
+
+    def varied(self, variation: str) -> BlocksTask:
+        """Returns the task with a pad of another colour, which every sentence names."""
+        if variation != COLOUR:
+            raise HybridVLAError(f"task {self.name!r} has no variation {variation!r}; use {COLOUR}")
+        found = copy.copy(self)
+        found.variation, found.phrases = variation, phrases(variation)
+        return found
 
 
 TASK = BlocksTask()

@@ -1,0 +1,203 @@
+"""Records demonstrations of a variation in the simulated rig, over ROS, as a lab does: the first step of `make field-training`.
+
+`sim.launch expert:=true` and `record.launch teleop:=none` run on a private graph; instructions, episodes and labels go through
+their services. The expert of the task stands where a lab has a person with a SpaceMouse. What is recorded already counts, so the
+same command goes on where it was ended.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from hybridvla_core.configuration import read_mapping
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.paths import ROOT
+from hybridvla_ros.runtime.leftovers import leave_on_signals
+from hybridvla_ros.runtime.patience import patience
+from hybridvla_ros.runtime.private_graph import Graph
+
+if TYPE_CHECKING:
+    from hybridvla.msg import SafetyStatus
+
+RECORDING = ROOT / "config/recording/sim_fr3.yaml"
+ROBOT, POLICY = "config/robots/sim_fr3.yaml", "config/policies/tiny.yaml"
+EPISODE_TIMEOUT_S = 60.0
+IMAGE_HZ = 5.0               # the expert needs no pictures; five a second are enough to learn from
+#: Looks in a row at which the task is done before the episode is called a success.
+DONE_LOOKS = 3
+MOST_FAILURES = 10
+#: JSON lines: scenes that were used, and what came of them.
+SCENES = "scenes.jsonl"
+
+
+class Operator:
+    """Who resets the scene, says what to do and labels what came of it; services alone."""
+
+    def __init__(self) -> None:
+        import rospy
+        from std_srvs.srv import SetBool, Trigger
+
+        from hybridvla.msg import SafetyStatus
+        from hybridvla.srv import ResetScene, RigReport, SetInstruction
+
+        rospy.init_node("field_record", anonymous=True, disable_signals=True)
+        wanted = {"/hybridvla/policy/set_instruction": SetInstruction, "/hybridvla/safety/activate": SetBool,
+                  "/sim_rig/reset_scene": ResetScene, "/sim_rig/report": RigReport, "/hybridvla/episode/start": Trigger,
+                  "/hybridvla/episode/success": Trigger, "/hybridvla/episode/failure": Trigger,
+                  "/hybridvla/episode/discard": Trigger, "/hybridvla/safety/resume": Trigger}
+        for name in wanted:
+            rospy.wait_for_service(name, timeout=patience(60.0))
+        self._services = {name: rospy.ServiceProxy(name, kind) for name, kind in wanted.items()}
+        self._stopped = False
+        rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, self._on_status, queue_size=1)
+
+    def _on_status(self, status: SafetyStatus) -> None:
+        self._stopped = status.state == status.STOPPED
+
+    def call(self, name: str, *arguments: object) -> bool:
+        """Calls a service and returns its `task_done`, where it has one; raises HybridVLAError with what it says when it refuses."""
+        answer = self._services[name](*arguments)
+        if not answer.success:
+            raise HybridVLAError(f"{name}: {answer.message}")
+        return bool(getattr(answer, "task_done", False))
+
+    def activate(self) -> None:
+        """Activates as soon as the filter is willing: right after a scene was set it still sees the old pose, and what stopped
+        it in the last episode has to be acknowledged."""
+        deadline = time.monotonic() + patience(10.0)
+        while True:
+            try:
+                self.call("/hybridvla/safety/activate", True)
+                return
+            except HybridVLAError:
+                if time.monotonic() > deadline:
+                    raise
+                self._services["/hybridvla/safety/resume"]()
+                time.sleep(0.2)
+
+    def episode(self, seed: int, text: str) -> str:
+        """Demonstrates once, recorded and labelled.
+
+        Returns:
+            The label: `success`, `failure` where the time is over, `discard` where the filter stopped (a busy computer).
+        """
+        self.call("/sim_rig/reset_scene", seed)
+        time.sleep(0.3)
+        self.call("/hybridvla/policy/set_instruction", text, False)
+        self.call("/hybridvla/episode/start")
+        label = "discard"
+        try:
+            self.activate()
+            label = self._watch(text)
+        finally:
+            self._services["/hybridvla/safety/activate"](False)
+            self.call(f"/hybridvla/episode/{label}")
+        return label
+
+    def _watch(self, text: str) -> str:
+        looks, deadline = 0, time.monotonic() + patience(EPISODE_TIMEOUT_S)
+        while time.monotonic() < deadline:
+            time.sleep(0.1)
+            looks = looks + 1 if self.call("/sim_rig/report", text) else 0
+            if looks >= DONE_LOOKS:
+                return "success"
+            if self._stopped:
+                return "discard"
+        return "failure"
+
+
+def recorded(bags: Path) -> int:
+    """How many complete bags of successful episodes there are."""
+    sidecars = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(bags.glob("*.json"))]
+    return sum(bool(sidecar.get("complete")) and sidecar.get("label") == "success" for sidecar in sidecars)
+
+
+def run(folder: Path, episodes: int, task: str, variation: str, seed: int) -> None:
+    """Records until so many episodes are there, one scene after the other, which are listed in `folder`.
+
+    Raises:
+        HybridVLAError: the nodes do not come up, refuse, or several episodes fail.
+    """
+    import rospy
+
+    from hybridvla_sim import tasks
+
+    found = tasks.load(task, rig="fr3")
+    specs = (found.varied(variation) if variation else found).draw(seed, 10 * episodes, False)
+    bags = folder / "bags"
+    bags.mkdir(parents=True, exist_ok=True)
+    config = folder / "recording.yaml"
+    settings = {**read_mapping(RECORDING), "folder": str(bags.resolve())}
+    config.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    with Graph(folder / "logs") as graph:
+        graph.launch("sim.launch", "expert:=true", f"task:={task}", f"variation:={variation}", f"seed:={seed}",
+                     f"image_hz:={IMAGE_HZ}")
+        graph.wait_for_master()
+        graph.start(["roslaunch", "-p", str(graph.port), "hybridvla", "record.launch", "teleop:=none",
+                     f"config:={config.resolve()}",
+                     f"robot_config:={ROBOT}", f"policy_config:={POLICY}"], "record.log")
+        try:
+            operator = Operator()
+        except rospy.ROSException as error:
+            raise HybridVLAError(f"the nodes did not come up ({error}); the end of their log:\n{graph.log_tail()}") from error
+        used, failures = first_scene(folder), 0
+        while recorded(bags) < episodes:
+            spec = specs[used]
+            before, began, used = recorded(bags), time.monotonic(), used + 1
+            label = operator.episode(spec.seed, spec.instruction)
+            wait_for(bags, before + (label == "success"))
+            failures += label != "success"
+            row = {"seed": spec.seed, "instruction": spec.instruction, "label": label,
+                   "seconds": round(time.monotonic() - began, 1)}
+            with open(folder / SCENES, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
+            print(f"{recorded(bags)}/{episodes} recorded: {spec.instruction}, {label} in {row['seconds']} s", flush=True)
+            if failures > MOST_FAILURES:
+                raise HybridVLAError(f"{failures} demonstrations were no success; look at {folder / 'logs'}")
+
+
+def first_scene(folder: Path) -> int:
+    """The first scene that was not used yet."""
+    path = folder / SCENES
+    return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0
+
+
+def wait_for(bags: Path, count: int) -> None:
+    """Waits until the recorder has closed the bag of the last episode; one that it finds broken does not count."""
+    deadline = time.monotonic() + patience(20.0)
+    while recorded(bags) < count or list(bags.glob("*.active")):
+        if time.monotonic() > deadline:
+            print(f"{bags}: the recorder did not close the last bag, or found it broken", file=sys.stderr)
+            return
+        time.sleep(0.1)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="field_record", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", required=True, type=Path, help="its folder bags holds the recordings")
+    parser.add_argument("--episodes", type=int, default=30)
+    parser.add_argument("--task", default="blocks")
+    parser.add_argument("--variation", default="colour")
+    parser.add_argument("--seed", type=int, default=4001, help="of the first scene; the next ones count on")
+    arguments = parser.parse_args()
+    leave_on_signals()
+    try:
+        run(arguments.out, arguments.episodes, arguments.task, arguments.variation, arguments.seed)
+    except HybridVLAError as error:
+        print(f"field_record: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("field_record: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    print(f"{recorded(arguments.out / 'bags')} bags in {arguments.out / 'bags'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""The expert of the simulated rig's task behind the real policy node: who demonstrates where nobody is at hand.
+
+It asks the rig what its expert would do, so it works for every task and variation of the single-arm rig. The images are waited
+for and synchronised as for a model, and not looked at.
+"""
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+import rospy
+
+from hybridvla.srv import RigReport
+from hybridvla_core.configuration import load_file
+from hybridvla_core.contracts import Mode, Observation, Prediction
+from hybridvla_core.errors import ObservationError
+from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_ros.runtime.node_support import package_path, require_parameter
+
+REPORT = "/sim_rig/report"
+
+
+class RemoteExpert:
+    """A policy by its members (policy/interface.py), with cameras and convention of a policy's configuration."""
+
+    manifest_sha256 = "0" * 64
+
+    def __init__(self, config: PolicyConfig) -> None:
+        self.convention, self.cameras = config.convention, tuple(camera.view for camera in config.cameras)
+        rospy.wait_for_service(REPORT, timeout=60.0)
+        self._report = rospy.ServiceProxy(REPORT, RigReport, persistent=True)
+
+    def predict(self, observation: Observation, mode: Union[str, Mode, None] = None, seed: int = 0) -> Prediction:
+        """Returns the expert's next keyframe.
+
+        Raises:
+            ObservationError: the task has no such instruction, or the rig does not answer.
+        """
+        del mode, seed
+        began = time.perf_counter()
+        try:
+            answer = self._report(observation.instruction)
+        except rospy.ServiceException as error:
+            raise ObservationError(f"{REPORT} does not answer ({error})") from error
+        if not answer.success:
+            raise ObservationError(answer.message)
+        action = np.asarray(json.loads(answer.report)["expert"], dtype=float)[None]
+        return Prediction(action=action, mode=Mode.DIFFUSION, fused=False, diffusion=action,
+                          stage_ms={"expert": (time.perf_counter() - began) * 1e3})
+
+
+def main() -> None:
+    from hybridvla_ros import policy_node
+
+    policy_node.main(RemoteExpert(load_file(PolicyConfig, Path(package_path(require_parameter("policy_config"))))))
