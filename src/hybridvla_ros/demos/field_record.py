@@ -61,7 +61,7 @@ class Operator:
         self._stopped = status.state == status.STOPPED
 
     def call(self, name: str, *arguments: object) -> bool:
-        """Calls a service and returns its `task_done`, where it has one; raises HybridVLAError with its answer when it refuses."""
+        """Calls a service and returns its `task_done`, where it has one; HybridVLAError says why it refuses."""
         answer = self._services[name](*arguments)
         if not answer.success:
             raise HybridVLAError(f"{name}: {answer.message}")
