@@ -54,8 +54,12 @@ timed=(--preset "$PRESET" --dtype bfloat16 --rounds "$ROUNDS")
 part graphs "${timed[@]}"
 part certificate certificate --preset tiny --observations 40
 part compiled "${timed[@]}" --compile auto
+part fp8 "${timed[@]}" --compile auto --precision fp8
 part two_arms_three_views "${timed[@]}" --views 3 --action-dim 14
 part eager "${timed[@]}" --graphs off
+part int8 "${timed[@]}" --compile auto --precision int8
+part int4 "${timed[@]}" --precision int4
+part precision --dtype bfloat16 --baseline float32 --precision-report full fp8 int8 int4
 part certificate_bfloat16 certificate --preset "$PRESET" --dtype bfloat16 --observations 10
 
 "$PYTHON" - "$OUT" <<'PY'
@@ -68,7 +72,8 @@ stages = ("preprocess", "vision", "prefix", "denoise", "decode")
 lines = ["| ms, medians | " + " | ".join(stages) + " | full, mean over passes | diffusion | ratio | cache's gain | kernels or "
          "operations | memory over weights and cache |", "|---" * 12 + "|"]
 device = ""
-for name in ("graphs", "compiled", "two_arms_three_views", "eager"):
+compiling = ("compiled", "fp8", "int8")
+for name in ("graphs", "compiled", "fp8", "int8", "int4", "two_arms_three_views", "eager"):
     file = folder / f"{name}.json"
     if not file.is_file():
         continue
@@ -81,13 +86,22 @@ for name in ("graphs", "compiled", "two_arms_three_views", "eager"):
     row += [f"{full['mean_of_medians_ms']:.2f}", f"{diffusion['median_ms']:.2f}",
             f"{result['ratios']['full_over_diffusion']:.3f}", f"{result['ratios']['kv_cache_speedup']:.2f}", str(counts["all"]),
             str(result["memory"].get("peak_over_weights_and_cache", ""))]
-    lines.append(f"| {name}{'' if name != 'compiled' or result['compiled'] else ' (failed: as written)'} | {' | '.join(row)} |")
+    lines.append(f"| {name}{'' if name not in compiling or result['compiled'] else ' (failed: as written)'} | {' | '.join(row)} |")
 for name in ("certificate", "certificate_bfloat16"):
     file = folder / f"{name}.json"
     if file.is_file():
         found = json.loads(file.read_text())
         lines.append(f"\n{name}: {found['same_tokens']} of {found['predictions']} with the same tokens, {found['same_decisions']} "
                      f"with the same decision, {found['different_beyond_margins']} different beyond the margins")
+file = folder / "precision.json"
+if file.is_file():
+    found = json.loads(file.read_text())
+    lines += [f"\n{found['checkpoint']}, {found['observations']} observations in {found['dtype']}, beside full weights in "
+              f"{found['baseline']['dtype']}", "| precision | mm: median | p99 | largest | degrees: largest | gates flip | tokens "
+              "that differ | bits a weight |", "|---" * 8 + "|"]
+    lines += [f"| {name} | {row['median_mm']:.3f} | {row['p99_mm']:.3f} | {row['largest_mm']:.3f} | {row['largest_degrees']:.4f} | "
+              f"{row['gates_flip']:.3f} | {row['tokens_differ']:.3f} | {row['bits']:.1f} |"
+              for name, row in found["precisions"].items()]
 (folder / "table.md").write_text("\n".join([device, "", *lines]) + "\n")
 print((folder / "table.md").read_text())
 PY

@@ -19,6 +19,9 @@ from hybridvla_cli.bench_parts import (
     passes as bench_passes,
 )
 from hybridvla_cli.bench_parts import (
+    precision as bench_precision,
+)
+from hybridvla_cli.bench_parts import (
     reenter as bench_reenter,
 )
 from hybridvla_cli.bench_parts import (
@@ -55,6 +58,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=2, help="of the CPU")
     parser.add_argument("--graphs", default="auto", choices=("auto", "on", "off"), help="CUDA graphs")
     parser.add_argument("--compile", default="off", choices=("off", "auto"), help="blocks through torch.compile")
+    bench_precision.add_arguments(parser)
     parser.add_argument("--ride-steps", type=int, help="denoising steps that carry a draft along")
     parser.add_argument("--passes", default=str(bench_passes.MEASURED), metavar="FILE",
                         help="result of `bench passes`, from which pass counts of random weights are drawn")
@@ -71,6 +75,8 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     if args.part:
         return PARTS[args.part].run(args)
+    if args.precision_report is not None:
+        return bench_precision.report(args)
     import torch
 
     from hybridvla_core.benchmark.report import drawing, table
@@ -80,6 +86,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.rounds < 1 or args.threads < 1:
         raise ConfigurationError("--rounds and --threads must be at least 1")
+    if args.compare and args.precision != "full":
+        raise ConfigurationError("--compare gives the other implementation our weights, which it could not read in fewer bits; "
+                                 "use --precision full")
     torch.set_num_threads(args.threads)
     subject = _subject(args)
     with explained(subject.config, args.dtype, args.device):
@@ -103,11 +112,11 @@ def _subject(args: argparse.Namespace) -> Subject:
         config = preset(args.preset, **{key: value for key, value in changes.items() if value})
         with explained(config, args.dtype, args.device):
             return with_random_weights(args.preset, config, args.dtype, args.device, args.steps, args.graphs, args.ride_steps,
-                                       compile=args.compile)
+                                       compile=args.compile, precision=args.precision)
     from hybridvla_core.policy.predictor import Policy
 
     folder = args.checkpoint or str(ROOT / "checkpoints" / "tiny")
-    policy = Policy.from_checkpoint(folder, device=args.device, dtype=args.dtype, compile=args.compile)
+    policy = Policy.from_checkpoint(folder, device=args.device, dtype=args.dtype, compile=args.compile, precision=args.precision)
     return of_policy(Path(folder).name, policy, args.graphs, args.ride_steps)
 
 

@@ -242,7 +242,7 @@ def load_policy(config: PolicyConfig, robot: RobotConfig, checkpoint: str = "") 
     check_fit(read_config(folder), config, robot)
     return Policy.from_checkpoint(folder, mode=config.mode, device=config.device, dtype=config.dtype,
                                   all_tokens=config.all_tokens, noise_samples=config.noise_samples, graphs=config.graphs,
-                                  compile=config.compile)
+                                  compile=config.compile, precision=config.precision)
 
 
 def main(policy: Optional[PolicyInterface] = None) -> None:

@@ -36,11 +36,11 @@ def run(args: argparse.Namespace) -> int:
 
     from hybridvla_core.benchmark.certificate import certify, machine
     from hybridvla_core.errors import ConfigurationError
+    from hybridvla_core.policy.inference.device_memory import check_device
 
     if min(args.episodes, args.observations, args.threads) < 1:
         raise ConfigurationError("--episodes, --observations and --threads must be at least 1")
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigurationError("there is no GPU that torch can use here; use --device cpu, or `hybridvla doctor`")
+    check_device(args.device)
     torch.set_num_threads(args.threads)
     result: Dict[str, Any] = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "machine": machine(torch.device(args.device)),
                               "dtype": args.dtype, "graphs": args.graphs, "seed": args.seed}

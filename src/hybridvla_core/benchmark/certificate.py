@@ -9,9 +9,8 @@ import numpy as np
 import torch
 
 import hybridvla_core
-from hybridvla_core.benchmark.passes import GATE_MARGIN, LOGIT_MARGIN, distribution
+from hybridvla_core.benchmark.passes import GATE_MARGIN, LOGIT_MARGIN, distribution, text_alone
 from hybridvla_core.benchmark.subject import Subject, device_name
-from hybridvla_core.model.sequence import prefix_length
 from hybridvla_core.policy.inference.dual_path import DualPath, PredictionInputs
 
 
@@ -76,10 +75,7 @@ def _compared(path: DualPath, inputs: PredictionInputs) -> Dict[str, Any]:
     engine, rule = path.engine, path.gate.config
     few = path.run(inputs)
     assert few.denoised is not None and few.ids is not None and few.confidence is not None and few.passes is not None
-    text = inputs.text
-    if inputs.lengths is not None:      # a static shape: plain decoding takes the text alone
-        text = text[:, :int(inputs.lengths[0]) - prefix_length(path.config, 0)]
-    prefix = engine.prefix(engine.encode(inputs.pixels), text, inputs.state)
+    prefix = engine.prefix(engine.encode(inputs.pixels), text_alone(inputs, path.config), inputs.state)
     x = engine.denoise(prefix, inputs.noise[:, 0], path.steps)
     condition = inputs.condition or (x.clamp(-1.0, 1.0), torch.zeros(1, dtype=torch.long, device=x.device))
     plain = engine.decode(prefix, *condition, window=path.window, keep_logits=True)

@@ -10,12 +10,15 @@ import numpy as np
 import torch
 
 from hybridvla_core.contracts import Mode, Observation, Prediction
+from hybridvla_core.model.sequence import prefix_length
 from hybridvla_core.policy.inference.drafts import ConfidenceGate
 from hybridvla_core.policy.predictor import Policy
 from hybridvla_core.report.statistics import quantiles
 from hybridvla_core.transforms.pictures import decode
 
 if TYPE_CHECKING:
+    from hybridvla_core.model.config import ModelConfig
+    from hybridvla_core.policy.inference.dual_path import PredictionInputs
     from hybridvla_core.policy.interface import PolicyInterface
     from hybridvla_core.transforms.conventions import ActionConvention
 
@@ -55,12 +58,19 @@ class ObservationKeeper:
         return self._policy.predict(observation, mode=mode, seed=seed)
 
 
+def text_alone(inputs: PredictionInputs, config: ModelConfig) -> torch.Tensor:
+    """The ids (1, T) of a batch of one without what fills them up to a static shape, which plain decoding would read."""
+    if inputs.lengths is None:
+        return inputs.text
+    return inputs.text[:, :int(inputs.lengths[0]) - prefix_length(config, 0)]
+
+
 @torch.inference_mode()
 def greedy(policy: Policy, observation: Observation, seed: int = 0) -> Dict[str, Any]:
     """Plain decoding of one observation: ids (A,), confidence (A,), the smallest margin between the two best logits."""
     inputs = policy._inputs([observation], seed)
     engine = policy.engine
-    prefix = engine.prefix(engine.encode(inputs.pixels), inputs.text, inputs.state)
+    prefix = engine.prefix(engine.encode(inputs.pixels), text_alone(inputs, policy.config.model), inputs.state)
     x = engine.denoise(prefix, inputs.noise[:, 0], policy.config.ddim_steps)
     condition = inputs.condition or (x.clamp(-1.0, 1.0), torch.zeros(1, dtype=torch.long, device=x.device))
     decoded = engine.decode(prefix, *condition, window=policy.config.ensemble.confidence_window_bins, keep_logits=True)

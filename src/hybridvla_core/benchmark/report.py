@@ -11,8 +11,8 @@ COLOURS = {"preprocess": "#8da0cb", "vision": "#66c2a5", "prefix": "#a6d854", "d
 def table(result: Dict[str, Any]) -> str:
     """Returns modes by stages, medians in ms, then ratios, passes and the roofline."""
     stages = list(COLOURS)
-    lines = [f"{result['subject']}: {result['parameters_m']} M parameters, {result['dtype']}, {result['views']} view(s), "
-             f"{result['device']}, {result['threads']} thread(s), {result['rounds']} rounds",
+    lines = [f"{result['subject']}: {result['parameters_m']} M parameters, {result['dtype']}, precision {result['precision']}, "
+             f"{result['views']} view(s), {result['device']}, {result['threads']} thread(s), {result['rounds']} rounds",
              f"{'ms, medians':22}" + "".join(f"{stage:>12}" for stage in stages) + f"{'total':>12}{'p10':>10}{'p99':>10}"]
     for name, mode in result["modes"].items():
         parts = [f"{mode['stages'][s]['median_ms']:12.2f}" if s in mode["stages"] else f"{'-':>12}" for s in stages]

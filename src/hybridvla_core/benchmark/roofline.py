@@ -12,6 +12,7 @@ import torch
 
 from hybridvla_core.benchmark.subject import Subject
 from hybridvla_core.model.sequence import prefix_length
+from hybridvla_core.model.shrunk.choose import size_of
 
 
 def measure_device(dtype: torch.dtype, device: torch.device, repeats: int = 5) -> Dict[str, float]:
@@ -45,16 +46,17 @@ def stage_work(subject: Subject, passes: float) -> Dict[str, Dict[str, float]]:
     config, path = subject.config, subject.path
     decoder, size = config.decoder, torch.tensor([], dtype=subject.dtype).element_size()
     model = path.model
-    count = {name: sum(p.numel() for p in module.parameters()) for name, module in (
+    sizes = {name: size_of(module) for name, module in (
         ("vision", model.vision_backbone), ("projector", model.projector), ("layers", model.llm.model.layers),
         ("head", model.llm.lm_head))}
+    count, held = {name: pair[0] for name, pair in sizes.items()}, {name: pair[1] for name, pair in sizes.items()}
     patches, length = config.views * config.patches, prefix_length(config, subject.text.shape[1])
     rows, branch = 1 + config.chunk, 2 + config.chunk + len(config.sequence.after_eod) + config.action_dim - 1
     cache = 2 * decoder.layers * decoder.kv_heads * decoder.head_dim * length * size
 
     def decoder_pass(n: int, head_rows: int = 0) -> Dict[str, float]:
         attention = 4 * decoder.layers * n * length * decoder.heads * decoder.head_dim
-        return {"bytes": (count["layers"] + (count["head"] if head_rows else 0)) * size + cache,
+        return {"bytes": held["layers"] + (held["head"] if head_rows else 0) + cache,
                 "flops": 2 * n * count["layers"] + attention + 2 * head_rows * count["head"]}
 
     def opening(n: int) -> Dict[str, float]:
@@ -66,7 +68,7 @@ def stage_work(subject: Subject, passes: float) -> Dict[str, Dict[str, float]]:
     rides = path.ride_steps
     plain, riding, proving = decoder_pass(rows), decoder_pass(rows + branch), decoder_pass(branch, config.action_dim)
     return {
-        "vision": {"bytes": (count["vision"] + count["projector"]) * size,
+        "vision": {"bytes": held["vision"] + held["projector"],
                    "flops": 2 * patches * (count["vision"] + count["projector"]) + towers},
         "prefix": opening(length + rows),
         "denoise": {k: plain[k] * (path.steps - 1 - rides) + riding[k] * rides for k in plain},

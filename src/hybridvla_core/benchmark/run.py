@@ -16,6 +16,7 @@ from hybridvla_core.benchmark.operations import count_operations
 from hybridvla_core.benchmark.roofline import measure_device, roofline
 from hybridvla_core.benchmark.subject import Subject, device_name
 from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.model.shrunk.choose import size_of
 from hybridvla_core.policy.inference.stage_clock import StageClock
 
 WARM_UP = 2
@@ -124,7 +125,7 @@ def _result(subject: Subject, times: Times, worked: Times, stages: Dict[str, Tim
     if "compared" in median:
         ratios["compared_over_full"] = round(median["compared"] / median["full"], 4)
     path, compiled = subject.path, subject.path.model.llm.compiled
-    weights = sum(p.numel() * p.element_size() for p in path.model.parameters())
+    numbers, weights = size_of(path.model)
     cache = sum(2 * space.cache.keys.numel() * space.cache.keys.element_size() for space in path._spaces.values())
     memory = {"weights_mb": round(weights / 1e6, 1), "cache_mb": round(cache / 1e6, 2)}
     if subject.device.type == "cuda":
@@ -137,7 +138,7 @@ def _result(subject: Subject, times: Times, worked: Times, stages: Dict[str, Tim
         "subject": subject.name, "counts": count_operations(subject),
         "device": device_name(subject.device), "dtype": str(subject.dtype).split(".")[-1],
         "views": subject.config.views, "threads": torch.get_num_threads(), "rounds": len(counts),
-        "parameters_m": round(sum(p.numel() for p in path.model.parameters()) / 1e6, 2), "ddim_steps": path.steps,
+        "parameters_m": round(numbers / 1e6, 2), "precision": subject.precision, "ddim_steps": path.steps,
         "ride_steps": path.ride_steps, "compiled": compiled is not None and compiled.failed is None,
         "modes": modes, "ratios": ratios, "memory": memory,
         "passes": {"mean": round(mean_passes, 4), "counts": {str(n): counts.count(n) for n in sorted(set(counts))},

@@ -11,10 +11,10 @@ import torch
 
 from hybridvla_core.checkpoints.config import EnsembleConfig
 from hybridvla_core.errors import ConfigurationError
-from hybridvla_core.model.compiled import choose_compiled
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.sequence import prefix_length
+from hybridvla_core.model.shrunk.choose import check_dtype, check_precision
 from hybridvla_core.policy.inference.drafts import ConfidenceGate, FirstDraft
 from hybridvla_core.policy.inference.dual_path import DualPath, PredictionInputs
 from hybridvla_core.policy.inference.graphs import choose_stages
@@ -52,6 +52,7 @@ class Subject:
     state: torch.Tensor
     noise: torch.Tensor
     random_weights: bool
+    precision: str = "full"
 
     @property
     def device(self) -> torch.device:
@@ -76,10 +77,13 @@ class Subject:
 
 
 def with_random_weights(name: str, config: ModelConfig, dtype: str, device: str, steps: int, graphs: str,
-                        ride_steps: Optional[int] = None, seed: int = 0, compile: str = "off") -> Subject:
+                        ride_steps: Optional[int] = None, seed: int = 0, compile: str = "off",
+                        precision: str = "full") -> Subject:
     """An architecture whose weights are drawn; on a GPU they are drawn there."""
     if dtype not in DTYPES:
         raise ConfigurationError(f"dtype {dtype!r}; use one of {', '.join(DTYPES)}")
+    check_dtype(dtype, device)
+    check_precision(precision, device, dtype)
     torch.manual_seed(seed)
     with torch.device("meta"):
         model = HybridVLA(config)
@@ -87,10 +91,11 @@ def with_random_weights(name: str, config: ModelConfig, dtype: str, device: str,
     with torch.no_grad():
         for tensor in model.parameters():
             tensor.normal_(std=0.02) if tensor.dim() > 1 else tensor.fill_(1.0)
-    model.llm.fuse().pack()
-    model.compile_blocks(choose_compiled(compile))
-    return _subject(name, config, PlainDecoding(model), EnsembleConfig("mean", 0.96, 0, "so3", "diffusion"), steps,
-                    "resize-naive", graphs, ride_steps, None, [f"view{i}" for i in range(config.views)], True)
+    model.for_inference(precision, compile)
+    subject = _subject(name, config, PlainDecoding(model), EnsembleConfig("mean", 0.96, 0, "so3", "diffusion"), steps,
+                       "resize-naive", graphs, ride_steps, None, [f"view{i}" for i in range(config.views)], True)
+    subject.precision = precision
+    return subject
 
 
 def of_policy(name: str, policy: Policy, graphs: str, ride_steps: Optional[int] = None) -> Subject:
@@ -98,7 +103,7 @@ def of_policy(name: str, policy: Policy, graphs: str, ride_steps: Optional[int] 
     config = policy.config
     subject = _subject(name, config.model, policy.engine, config.ensemble, config.ddim_steps, config.image_strategy, graphs,
                        ride_steps, policy, config.cameras, False)
-    subject.text = subject.text[:, :8].clamp(max=500)
+    subject.text, subject.precision = subject.text[:, :8].clamp(max=500), policy.precision
     return subject
 
 

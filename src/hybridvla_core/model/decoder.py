@@ -227,7 +227,7 @@ class Decoder(nn.Module):
         found: List[nn.Linear] = []
         parts: Set[int] = set()
         for module in self.modules():
-            if isinstance(module, Joinable) and getattr(module, "whole", None) is not None:
+            if isinstance(module, Joinable) and module.__dict__.get("whole") is not None:
                 whole = module.whole
                 assert isinstance(whole, nn.Linear), "joined layers are one layer"
                 found.append(whole)

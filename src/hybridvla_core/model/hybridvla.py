@@ -7,11 +7,12 @@ from typing import Dict, Optional
 import torch
 from torch import nn
 
-from hybridvla_core.model.compiled import CompiledBlocks
+from hybridvla_core.model.compiled import CompiledBlocks, choose_compiled
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.decoder import Decoder
 from hybridvla_core.model.embedders import FinalLayer, Projector, TimestepEmbedder, VectorEmbedder
-from hybridvla_core.model.vision import VisionBackbone
+from hybridvla_core.model.shrunk.choose import shrink
+from hybridvla_core.model.vision import SecondStream, VisionBackbone
 
 
 class HybridVLA(nn.Module):
@@ -66,11 +67,22 @@ class HybridVLA(nn.Module):
         """Hidden states at the x positions (..., K, H) as predicted noise (..., K, A)."""
         return self.final_layer(hidden)
 
+    def for_inference(self, precision: str = "full", compile: str = "off") -> HybridVLA:
+        """Prepares loaded weights where they stay: fewer, larger products, the decoder's blocks in `precision`
+        (`model/shrunk`), blocks through torch.compile where asked for; on a GPU the towers on two streams."""
+        self.llm.fuse()
+        if precision == "full":
+            self.llm.pack()
+        else:
+            shrink(self.llm, precision)
+        self.compile_blocks(choose_compiled(compile))
+        if self.llm.lm_head.weight.device.type == "cuda":
+            self.vision_backbone.beside = SecondStream()
+        return self
+
     def compile_blocks(self, compiled: Optional[CompiledBlocks]) -> None:
-        """Run decoder and towers through compiled blocks (None: as written); on a GPU the towers beside each other too."""
+        """Run decoder and towers through compiled blocks; None: as written."""
         self.llm.compiled = self.vision_backbone.compiled = compiled
-        on_gpu = self.llm.lm_head.weight.device.type == "cuda"
-        self.vision_backbone.side_by_side = compiled is not None and on_gpu and len(self.vision_backbone.kinds) == 2
 
     @torch.no_grad()
     def initialise(self, std: float = 0.04) -> HybridVLA:

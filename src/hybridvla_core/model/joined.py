@@ -33,13 +33,21 @@ class Joinable(nn.Module):
     def fuse(self) -> None:
         object.__setattr__(self, "whole", join([getattr(self, name) for name in self.joined]))
 
+    def replace_joined(self, make: Callable[[nn.Linear], nn.Module]) -> None:
+        """Another layer for the joined ones, for good: the parts and their weights are gone."""
+        whole = self.__dict__.pop("whole")
+        for name in self.joined:
+            delattr(self, name)
+        self.whole = make(whole)
+
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Joinable:
-        object.__setattr__(self, "whole", None)
+        if "whole" in self.__dict__:
+            object.__setattr__(self, "whole", None)
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
         """The layers' outputs side by side."""
         whole = getattr(self, "whole", None)
-        if whole is not None and not torch.is_grad_enabled():
+        if whole is not None and (not torch.is_grad_enabled() or "whole" in self._modules):
             return linear(whole, x)
         return torch.cat([getattr(self, name)(x) for name in self.joined], dim=-1)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
 import torch
 from torch import nn
@@ -42,16 +42,38 @@ def build_tower(config: TowerConfig) -> nn.Module:
     return tower
 
 
+class SecondStream:
+    """A GPU's stream beside the current one. Inside a graph the fork and the join become edges.
+
+    What runs here starts behind everything before the fork, and everything behind the join waits for it. So memory of one
+    stream is never handed out again while the other still reads it, as long as the caller holds its tensors until the join.
+    """
+
+    def __init__(self) -> None:
+        self._stream: Optional[torch.cuda.Stream] = None
+
+    def fork(self, call: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """Runs a call beside what follows; its result may be read behind `join`."""
+        self._stream = self._stream or torch.cuda.Stream()
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            return call()
+
+    def join(self) -> None:
+        """Lets the current stream wait for the call."""
+        assert self._stream is not None, "a fork comes first"
+        torch.cuda.current_stream().wait_stream(self._stream)
+
+
 class VisionBackbone(nn.Module):
     """All towers over the same views; features are concatenated on channels in the configuration's order."""
 
     def __init__(self, towers: Tuple[TowerConfig, ...]) -> None:
         super().__init__()
         self.kinds = tuple(tower.kind for tower in towers)
-        #: Compiled blocks, and towers beside each other on two streams of a GPU; off unless asked for.
+        #: Compiled blocks, off unless asked for; and a second stream of a GPU for the second tower.
         self.compiled: Optional[CompiledBlocks] = None
-        self.side_by_side = False
-        self._beside: Optional[torch.cuda.Stream] = None
+        self.beside: Optional[SecondStream] = None
         for config in towers:
             self.add_module(MODULE_NAMES[config.kind], build_tower(config))
 
@@ -59,17 +81,12 @@ class VisionBackbone(nn.Module):
         """pixels: tower kind -> (N, 3, S, S) normalised. Returns (N, P, sum of widths)."""
         if len(self.kinds) == 1:
             return self._features(self.kinds[0], pixels)
-        if not self.side_by_side:
+        if self.beside is None or len(self.kinds) != 2:
             return torch.cat([self._features(kind, pixels) for kind in self.kinds], dim=-1)
-        # The towers read nothing of each other. Inside a graph the fork and the join become edges.
-        self._beside = self._beside or torch.cuda.Stream()
-        here = torch.cuda.current_stream()
-        self._beside.wait_stream(here)
-        with torch.cuda.stream(self._beside):
-            second = self._features(self.kinds[1], pixels)
+        # The towers read nothing of each other.
+        second = self.beside.fork(lambda: self._features(self.kinds[1], pixels))
         first = self._features(self.kinds[0], pixels)
-        here.wait_stream(self._beside)
-        second.record_stream(here)
+        self.beside.join()
         return torch.cat([first, second], dim=-1)
 
     def _features(self, kind: str, pixels: Dict[str, torch.Tensor]) -> torch.Tensor:

@@ -16,6 +16,8 @@ from hybridvla_core.policy.remote.settings import RemoteSource
 from hybridvla_core.transforms.conventions import ActionConvention
 
 BACKENDS = ("local", "remote")
+#: The weights of the decoder's blocks: as `dtype` says, or in fewer bits.
+PRECISIONS = ("full", "fp8", "int8", "int4")
 EXECUTIONS = ("auto", "blocking", "asynchronous", "overlap")
 
 
@@ -48,6 +50,8 @@ class PolicyConfig:
         noise_samples: Noises denoised side by side; the first acts, their spread is published.
         graphs: CUDA graphs: `auto`, `on` or `off`.
         compile: Blocks through torch.compile: `auto` (where that works; said once where not) or `off`.
+        precision: `full`, or the weights of the decoder's blocks in fewer bits: `fp8`, `int8`, `int4`. Predictions then differ
+            (`hybridvla bench --precision-report`), which is said at start.
         prepare_on_arrival: Decode and resize every frame when it comes, and not when it is used.
         reduced_jpeg: Decode compressed images at a fraction of their size, which is faster and not quite the same pixels.
         threads: That torch calculates with on the processor; 0: what OMP_NUM_THREADS says, otherwise all processors but one.
@@ -76,6 +80,7 @@ class PolicyConfig:
     noise_samples: int = 1
     graphs: str = "auto"
     compile: str = "off"
+    precision: str = "full"
     prepare_on_arrival: bool = False
     reduced_jpeg: bool = False
     threads: int = 0
@@ -100,6 +105,9 @@ class PolicyConfig:
                 "backend is 'remote', whose server prepares the images; set prepare_on_arrival and reduced_jpeg to false")
         if self.compile not in ("off", "auto"):
             raise ConfigurationError(f"compile is {self.compile!r}; use off or auto")
+        require(self.precision in PRECISIONS, f"precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
+        require(self.backend == "local" or self.precision == "full",
+                "backend is 'remote', whose server has the weights; set precision to full")
         in_range("noise_samples", self.noise_samples, 1, 64)
         in_range("threads", self.threads, 0, 256)
         in_range("prediction_rate_hz", self.prediction_rate_hz, 0.1, 100.0)

@@ -10,9 +10,9 @@ import torch
 from hybridvla_core.checkpoints.format import Checkpoint, read_checkpoint, read_weights
 from hybridvla_core.contracts import Mode, Observation, Prediction
 from hybridvla_core.errors import ConfigurationError, DeviceError, ObservationError
-from hybridvla_core.model.compiled import choose_compiled
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.sequence import prefix_length
+from hybridvla_core.model.shrunk.choose import check_dtype, check_precision
 from hybridvla_core.policy.inference.answer_first import AnswerFirst
 from hybridvla_core.policy.inference.assemble import Assembler
 from hybridvla_core.policy.inference.device_memory import check_device, explained, out_of_memory, ran_out
@@ -42,18 +42,17 @@ class Policy:
     looked at; without it a prediction may end sooner (`Prediction.ar_complete` is then False), with the same action.
     noise_samples: how many noises are denoised side by side on one prefix; the first one acts, and the spread of them
     all is reported. graphs: `auto` (CUDA graphs on a GPU), `on` or `off`. ride_steps: see `DualPath`.
-    compile: `auto` runs the blocks through torch.compile, where that works (`model/compiled.py`).
+    compile: `auto` runs the blocks through torch.compile, where that works (`model/compiled.py`). precision: `full`, or the
+    weights of the decoder's blocks in fewer bits (`model/shrunk`), which changes predictions.
     """
 
     def __init__(self, checkpoint: Checkpoint, model: HybridVLA, mode: str = "ensemble", all_tokens: bool = True,
-                 noise_samples: int = 1, graphs: str = "auto", ride_steps: Optional[int] = None, compile: str = "off"
-                 ) -> None:
+                 noise_samples: int = 1, graphs: str = "auto", ride_steps: Optional[int] = None, compile: str = "off",
+                 precision: str = "full") -> None:
         if not 1 <= noise_samples <= MOST_SAMPLES:
             raise ConfigurationError(f"noise_samples is {noise_samples}; use 1 to {MOST_SAMPLES}")
         self.checkpoint, self.config = checkpoint, checkpoint.config
-        self.model = model.eval()
-        self.model.llm.fuse().pack()
-        self.model.compile_blocks(choose_compiled(compile))
+        self.model, self.precision = model.eval().for_inference(precision, compile), precision
         self.engine = PlainDecoding(self.model, self.config.ddim_spacing)
         self.mode = _mode(mode)
         self.all_tokens, self.noise_samples = all_tokens, noise_samples
@@ -80,20 +79,24 @@ class Policy:
     @classmethod
     def from_checkpoint(cls, folder: Union[str, Path], mode: str = "ensemble", device: str = "cpu",
                         dtype: str = "float32", all_tokens: bool = True, noise_samples: int = 1,
-                        graphs: str = "auto", ride_steps: Optional[int] = None, compile: str = "off") -> Policy:
+                        graphs: str = "auto", ride_steps: Optional[int] = None, compile: str = "off",
+                        precision: str = "full") -> Policy:
         """Load a checkpoint folder; raises CheckpointError, ConfigurationError or DeviceError (too little
         memory) with one sentence."""
         check_device(device)
-        return cls.of(read_checkpoint(Path(folder)), mode, device, dtype, all_tokens, noise_samples, graphs, ride_steps, compile)
+        return cls.of(read_checkpoint(Path(folder)), mode, device, dtype, all_tokens, noise_samples, graphs, ride_steps, compile,
+                      precision)
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, mode: str = "ensemble", device: str = "cpu", dtype: str = "float32",
            all_tokens: bool = True, noise_samples: int = 1, graphs: str = "auto", ride_steps: Optional[int] = None,
-           compile: str = "off") -> Policy:
+           compile: str = "off", precision: str = "full") -> Policy:
         """As `from_checkpoint`, of a folder that has been read; what it says of inference may have been altered since."""
         if dtype not in DTYPES:
             raise ConfigurationError(f"dtype {dtype!r}; use one of {', '.join(DTYPES)}")
         check_device(device)
+        check_dtype(dtype, device)
+        check_precision(precision, device, dtype)
         with explained(checkpoint.config.model, dtype, device):
             with torch.device("meta"):
                 model = HybridVLA(checkpoint.config.model)
@@ -101,7 +104,7 @@ class Policy:
             read_weights(checkpoint, model)
             if device == "cpu" and checkpoint.config.model.decoder.hidden <= 512:
                 model.vision_backbone.use_fused_attention(False)
-            return cls(checkpoint, model, mode, all_tokens, noise_samples, graphs, ride_steps, compile)
+            return cls(checkpoint, model, mode, all_tokens, noise_samples, graphs, ride_steps, compile, precision)
 
     @property
     def convention(self) -> ActionConvention:

@@ -3,11 +3,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from recorded_ops import RecordedBackend
+from small_policy import observation, write
 
 from hybridvla_cli.bench_parts.passes import collect
-from hybridvla_core.benchmark.passes import compare
+from hybridvla_core.benchmark.passes import compare, greedy
 from hybridvla_core.evaluation.suite import load_configs
 from hybridvla_core.paths import ROOT
+from hybridvla_core.policy.inference.graphs import GraphStages
 from hybridvla_core.policy.predictor import Policy
 
 
@@ -25,3 +28,13 @@ def test_a_trained_model_decodes_as_plain_greedy_decoding_in_few_passes():
     alone = [quick.predict(o) for o in observations[:4]]
     for single, batched in zip(alone, quick.predict_batch(observations[:4])):
         assert np.allclose(single.action, batched.action, atol=1e-5) and single.fused == batched.fused
+
+
+def test_plain_decoding_reads_the_text_alone_where_graphs_fill_it_up(tmp_path):
+    policy = Policy.from_checkpoint(write(tmp_path / "small"), all_tokens=True)
+    expected = greedy(policy, observation())
+    policy.path.stages = GraphStages(RecordedBackend())
+    found = greedy(policy, observation())
+    assert policy._inputs([observation()], 0).lengths is not None, "the text was filled up"
+    assert found["ids"] == expected["ids"] and np.allclose(found["denoised"], expected["denoised"], atol=1e-6)
+    assert compare(policy, [observation()])["differences"]["tokens_beyond_margin"] == 0

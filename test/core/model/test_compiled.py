@@ -95,6 +95,14 @@ def test_a_compiler_that_fails_is_said_once_and_the_model_runs_as_written(caplog
     assert "InvalidCxxCompiler" in caplog.text and "as written" in caplog.text and "more" not in caplog.text
 
 
+@pytest.mark.parametrize("missing", ["torch._inductor.config", "torch._dynamo.config"])
+def test_a_torch_without_inductor_is_said_and_the_model_runs_as_written(missing, monkeypatch, caplog, tmp_path):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with caplog.at_level(logging.WARNING):
+        assert choose_compiled("auto", tmp_path) is None
+    assert len(caplog.records) == 1 and "torch.compile is not to be had here" in caplog.text and "as written" in caplog.text
+
+
 def test_refused_memory_is_not_a_failed_compiler():
     def full(function):
         def call(*arguments):

@@ -12,7 +12,8 @@ from PIL import Image
 from small_policy import observation, write
 
 from hybridvla_cli.__main__ import main
-from hybridvla_core.errors import DeviceError
+from hybridvla_core.errors import ConfigurationError, DeviceError
+from hybridvla_core.policy.inference.device_memory import check_device
 from hybridvla_core.policy.predictor import Policy
 
 CPU_REFUSAL = ("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
@@ -76,6 +77,25 @@ def test_the_verbs_print_the_sentence(folder, monkeypatch, tmp_path, capsys):
         assert main(arguments) == 1
         said = capsys.readouterr().err
         assert said.count("\n") == 1 and "too little memory" in said and "use dtype bfloat16" in said
+
+
+@pytest.mark.parametrize("said, message", [
+    ("The NVIDIA driver on your system is too old (found version 11040)", "driver is older than torch's CUDA 12.8"),
+    ("CUDA driver version is insufficient for CUDA runtime version", "update the driver, or install a torch made for it"),
+    ("Found no NVIDIA driver on your system. Please check\nmore", r"\(Found no NVIDIA driver on your system. Please check\)"),
+    (None, "no card is visible")])
+def test_why_there_is_no_gpu_is_said(monkeypatch, said, message):
+    def init():
+        if said is not None:
+            raise RuntimeError(said)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    with pytest.raises(ConfigurationError, match=f"no GPU that torch can use here.*{message}.*use --device cpu"):
+        check_device("cuda")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(ConfigurationError, match="this torch is the one for processors"):
+        check_device("cuda:1")
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the process's size is read from /proc")

@@ -30,11 +30,26 @@ def check_device(name: str) -> None:
     if kind == "cpu":
         return
     if not torch.cuda.is_available():
-        raise ConfigurationError(f"device {name!r}: there is no GPU that torch can use here; use --device cpu (device: cpu in a "
-                                 "policy configuration), or ask `hybridvla doctor`")
+        raise ConfigurationError(f"device {name!r}: there is no GPU that torch can use here ({_why_no_gpu()}); use --device cpu "
+                                 "(device: cpu in a policy configuration), or ask `hybridvla doctor`")
     count = torch.cuda.device_count()
     if number and int(number) >= count:
         raise ConfigurationError(f"device {name!r}: torch finds {count} GPU(s) here, counted from cuda:0; use one of them")
+
+
+def _why_no_gpu() -> str:
+    """What torch says of it, shortened."""
+    if torch.version.cuda is None:
+        return "this torch is the one for processors"
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        said = str(error).strip()
+        if "too old" in said or "driver version is insufficient" in said:
+            return (f"the graphics driver is older than torch's CUDA {torch.version.cuda}; update the driver, or install a torch "
+                    "made for it")
+        return said.splitlines()[0].rstrip(".") if said else type(error).__name__
+    return "no card is visible"
 
 
 def ran_out(error: BaseException) -> bool:

@@ -7,12 +7,16 @@ graphs share one memory pool.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import Any, Callable, Dict, Generic, Hashable, List, Optional, Protocol, Tuple, TypeVar
 
 import torch
 
-from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.errors import ConfigurationError, DeviceError
+from hybridvla_core.policy.inference.device_memory import ran_out
 from hybridvla_core.policy.inference.stages import EagerStages
+
+log = logging.getLogger(__name__)
 
 TEXT_STEP = 16
 WARM_UP = 2
@@ -50,13 +54,18 @@ class CudaBackend:
 
 
 class GraphStages(EagerStages):
-    """Replays stages. A verifying pass always takes all rows: on a GPU rows are free and shapes are not."""
+    """Replays stages. A verifying pass always takes all rows: on a GPU rows are free and shapes are not.
+
+    A graph keeps memory of its own. Where there is too little for it, stages run directly from then on, which is said once;
+    required: that is refused instead.
+    """
 
     dynamic_rows = False
     batch_sizes = (1, 4, 16)
 
-    def __init__(self, backend: Optional[Backend] = None) -> None:
+    def __init__(self, backend: Optional[Backend] = None, required: bool = False) -> None:
         self._backend = backend or CudaBackend()
+        self._required, self.without_graphs = required, False
         self._captured: Dict[Tuple[Hashable, str], Captured[Any]] = {}
         self._key: Hashable = None
 
@@ -68,9 +77,29 @@ class GraphStages(EagerStages):
 
     def call(self, name: str, stage: Callable[..., T], *inputs: object) -> T:
         key = (self._key, name)
+        if self.without_graphs:
+            return stage(*inputs)
         if key not in self._captured:
-            self._captured[key] = Captured(self._backend, stage, inputs)
+            try:
+                self._captured[key] = Captured(self._backend, stage, inputs)
+            except (RuntimeError, MemoryError) as error:
+                self._give_up(error)
+                return stage(*inputs)
         return self._captured[key](inputs)
+
+    def _give_up(self, error: BaseException) -> None:
+        """No graphs any more, if memory was what was refused. A capture that ends early raises its own error about that."""
+        before = error.__cause__ or error.__context__
+        if not ran_out(error) and (before is None or not ran_out(before)):
+            raise error
+        if self._required:
+            raise DeviceError("there is too little memory for CUDA graphs, and graphs is on; set graphs to auto or off, use "
+                              "fewer views or noise_samples, or free the device of other programs") from error
+        log.warning("too little memory for CUDA graphs; predictions run without them, which is slower and gives the same")
+        self._captured.clear()
+        self.without_graphs = True
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def forget(self, shape: Hashable) -> None:
         self._captured = {key: graph for key, graph in self._captured.items()
@@ -128,4 +157,4 @@ def choose_stages(graphs: str, device: torch.device) -> EagerStages:
         raise ConfigurationError(f"graphs is on, but the device is {device.type}; CUDA graphs need a GPU, use auto or off")
     if graphs == "off" or device.type != "cuda":
         return EagerStages()
-    return GraphStages()
+    return GraphStages(required=graphs == "on")

@@ -1,0 +1,88 @@
+"""What weights in fewer bits change: actions, tokens and the gate's decisions on the same observations and noises."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
+
+import numpy as np
+
+from hybridvla_core.contracts import Mode, Observation, Prediction
+from hybridvla_core.errors import ObservationError
+from hybridvla_core.model.shrunk.choose import size_of
+from hybridvla_core.policy.inference.ensemble import disagreement
+from hybridvla_core.report.statistics import quantiles
+from hybridvla_core.transforms.conventions import DOF_PER_ARM
+
+if TYPE_CHECKING:
+    from hybridvla_core.policy.predictor import Policy
+
+#: Between 0 and 1; a gripper's command beyond it is another one.
+HALF = 0.5
+
+
+def predictions_of(policy: Policy, observations: Sequence[Observation], seed: int = 0) -> List[Prediction]:
+    """All tokens of every observation, one at a time; the diffusion path alone where the tokens were never trained.
+
+    Raises:
+        ObservationError: when there is no observation to compare on.
+    """
+    if not observations:
+        raise ObservationError("there is no observation to compare on; name more episodes, or a data set that has frames")
+    mode = Mode.ENSEMBLE if "autoregressive" in policy.config.trained else Mode.DIFFUSION
+    return [policy.predict(observation, mode=mode, seed=seed) for observation in observations]
+
+
+def decoder_size(policy: Policy) -> Dict[str, float]:
+    """Megabytes of the decoder's blocks, and bits a number of theirs."""
+    numbers, held = size_of(policy.model.llm.model.layers)
+    return {"blocks_mb": round(held / 1e6, 2), "bits": round(8 * held / numbers, 2)}
+
+
+def change(before: Sequence[Prediction], after: Sequence[Prediction]) -> Dict[str, Any]:
+    """How far the predictions lie apart, pair by pair.
+
+    Returns quantiles of distance (mm) and angle (degrees) of executed actions, the largest over steps and arms; of the
+    diffusion paths' the same; shares of predictions whose gripper command, gate or tokens differ, and of all tokens.
+    """
+    moved = np.array([_apart(one.action, other.action) for one, other in zip(before, after)])
+    drawn = [_apart(one.diffusion, other.diffusion) for one, other in zip(before, after)
+             if one.diffusion is not None and other.diffusion is not None]
+    grips = [_grips(one.action) != _grips(other.action) for one, other in zip(before, after)]
+    tokens = np.array([_tokens(one, other) for one, other in zip(before, after)])
+    found: Dict[str, Any] = {"predictions": len(before), **_quantiles("", moved), **_quantiles("diffusion_", np.array(drawn)),
+                             "grippers_differ": _share(grips),
+                             "gates_flip": _share([one.fused != other.fused for one, other in zip(before, after)]),
+                             "fused_before": _share([one.fused for one in before])}
+    if tokens.size:
+        found.update(tokens_differ=round(float(tokens.mean()), 4), with_another_token=_share(list(tokens.any(axis=1))),
+                     passes=round(float(np.mean([one.passes for one in after])), 3))
+    return found
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> Tuple[float, float]:
+    """(mm, degrees) between two chunks (K, A)."""
+    steps = [disagreement(*pair) for pair in zip(one, other)]
+    return max(step[0] for step in steps) * 1e3, float(np.degrees(max(step[1] for step in steps)))
+
+
+def _quantiles(prefix: str, moved: np.ndarray) -> Dict[str, float]:
+    """Of (N, 2) mm and degrees."""
+    found: Dict[str, float] = {}
+    for column, unit in enumerate(("mm", "degrees") if len(moved) else ()):
+        found.update(quantiles(list(moved[:, column]), {f"{prefix}median_{unit}": 50.0, f"{prefix}p99_{unit}": 99.0,
+                                                        f"{prefix}largest_{unit}": 100.0}, 4))
+    return found
+
+
+def _grips(action: np.ndarray) -> Tuple[bool, ...]:
+    return tuple((action[:, DOF_PER_ARM - 1::DOF_PER_ARM] > HALF).ravel().tolist())
+
+
+def _tokens(one: Prediction, other: Prediction) -> List[bool]:
+    """Which tokens differ, by the bins that they stand for."""
+    if one.autoregressive is None or other.autoregressive is None:
+        return []
+    return [not bool(same) for same in np.isclose(one.autoregressive[0], other.autoregressive[0], atol=1e-9)]
+
+
+def _share(values: Sequence[bool]) -> float:
+    return round(float(np.mean(values)), 4)
