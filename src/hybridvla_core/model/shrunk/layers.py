@@ -8,7 +8,7 @@ operator for it that was tried once on this device, that operator.
 """
 from __future__ import annotations
 
-from typing import Callable, Optional, Union
+from typing import Callable, Dict, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ E4M3_MAX, LEAST = 448.0, 1e-12
 #: How near an operator must come to the written form: bfloat16 rounds its sums.
 NEAR = 0.02
 
-Product = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Product = Callable[[torch.Tensor, torch.Tensor, int, torch.Tensor], torch.Tensor]
 
 
 class ShrunkLinear(nn.Module):
@@ -63,6 +63,9 @@ class ShrunkLinear(nn.Module):
 class Int8Linear(ShrunkLinear):
     """8-bit weights, inputs as they are."""
 
+    scale: torch.Tensor
+    weight8: torch.Tensor
+
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer)
         weight = layer.weight.detach()
@@ -88,7 +91,9 @@ class Int4Linear(ShrunkLinear):
     """4-bit weights, inputs as they are. Weight = (number - 8) * scale + middle."""
 
     #: Device -> (numbers (out, in) int32 to the operator's order, the product), as torch names them.
-    operators = {"cuda": ("_convert_weight_to_int4pack", "_weight_int4pack_mm")}
+    operators: Dict[str, Tuple[str, str]] = {"cuda": ("_convert_weight_to_int4pack", "_weight_int4pack_mm")}
+    scales: torch.Tensor
+    weight4: torch.Tensor
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer)
@@ -119,7 +124,7 @@ class Int4Linear(ShrunkLinear):
 
     def _packed(self, rows: torch.Tensor) -> torch.Tensor:
         assert self._multiply is not None, "it has been chosen"
-        return self._multiply(rows, self.weight4, self.group, self.scales)  # type: ignore[arg-type]
+        return self._multiply(rows, self.weight4, self.group, self.scales)
 
     def _choose_operator(self, fours: torch.Tensor) -> None:
         """The operator's copy takes the place of ours where it gives the same."""
@@ -144,6 +149,10 @@ class Int4Linear(ShrunkLinear):
 
 class Fp8Linear(ShrunkLinear):
     """Weights and inputs in e4m3. emulated: without an operator, by numbers that were e4m3 once."""
+
+    scale: torch.Tensor
+    weight8: torch.Tensor
+    one: torch.Tensor
 
     def __init__(self, layer: nn.Linear, emulated: bool) -> None:
         super().__init__(layer)
