@@ -223,9 +223,20 @@ class Warming:
 
 
 def load_policy(config: PolicyConfig, robot: RobotConfig, checkpoint: str = "") -> PolicyInterface:
-    """The checkpoint a configuration names, or another folder; or the server that has one.
+    """Loads the checkpoint a configuration names, or another folder; or connects to the server that has one.
 
     A misfit is refused before the weights are read.
+
+    Args:
+        config: Of the policy.
+        robot: That it must fit.
+        checkpoint: Folder instead of the configured one.
+
+    Returns:
+        The policy.
+
+    Raises:
+        ConfigurationError: No checkpoint is named, or it does not fit the configuration.
     """
     if config.backend == "remote":
         from hybridvla_core.policy.remote.client import connected

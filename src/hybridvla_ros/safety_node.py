@@ -212,10 +212,13 @@ class SafetyNode:
             pace.wait()
 
     def tick(self) -> Tuple[FilterOutput, float]:
-        """Runs one tick of the filter; returns its output and ROS time, s.
+        """Runs one tick of the filter.
 
         Both times are taken under the lock: whatever was handed over before it, the dead-man's word for one, is then older
         than the tick, and not from a future that the filter has to doubt.
+
+        Returns:
+            The filter's output and ROS time, s.
         """
         with self._lock:
             now, stamp = self._pace.tick(), rospy.Time.now().to_sec()

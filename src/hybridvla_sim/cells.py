@@ -56,6 +56,12 @@ class CellRunner:
     def run(self, cell: Cell) -> Outcome:
         """Runs a cell.
 
+        Args:
+            cell: Checkpoint, variant, task and seeds of its episodes.
+
+        Returns:
+            The outcome of its episodes, summed.
+
         Raises:
             HybridVLAError: The checkpoint does not fit the configuration, lacks the path, or the task is unknown.
         """

@@ -53,6 +53,9 @@ def workers(processes: int, start: Callable[..., object], arguments: Tuple[objec
         processes: That work side by side.
         start: Begins a worker.
         arguments: Of `start`.
+
+    Yields:
+        The processes, once for the whole block.
     """
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):     # small matrices: threads only wait for each other
         os.environ.setdefault(name, "1")

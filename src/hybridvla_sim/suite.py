@@ -97,7 +97,19 @@ def _run_one(spec: EpisodeSpec) -> Dict[str, Any]:
 def run_suite(policy_factory: PolicyFactory, config: PolicyConfig, robot: RobotConfig, task: Task[AnyRig],
               specs: Sequence[EpisodeSpec], processes: int,
               progress: Callable[[Dict[str, Any]], None]) -> List[Dict[str, Any]]:
-    """Runs all specs and returns them in their order; `progress` sees each episode as it ends.
+    """Runs all specs.
+
+    Args:
+        policy_factory: Makes the policy of each process.
+        config: Of the policy.
+        robot: Whose arms move.
+        task: What is to be done.
+        specs: One an episode.
+        processes: That work side by side; 1 or less runs all of it here.
+        progress: Called with each episode as it ends.
+
+    Returns:
+        The episodes in the order of the specs.
 
     Raises:
         HybridVLAError: A worker process ended without a result; that is no failure of the policy.

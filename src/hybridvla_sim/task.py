@@ -150,7 +150,15 @@ class Task(abc.ABC, Generic[RigT]):
 
     @abc.abstractmethod
     def draw(self, seed: int, episodes: int, switched: bool) -> List[EpisodeSpec]:
-        """Draws episodes: number i from `seed` + i. With `switched`, the instruction changes in mid-episode.
+        """Draws episodes: number i from `seed` + i.
+
+        Args:
+            seed: Of the first one.
+            episodes: How many.
+            switched: Let the instruction change in mid-episode.
+
+        Returns:
+            Their specs.
 
         Raises:
             HybridVLAError: The task has nothing to switch to.

@@ -45,8 +45,19 @@ def collect(policy: Policy, config: PolicyConfig, robot: RobotConfig, task: str,
 
 
 def counts_for(measured: Mapping[str, Any], ride_steps: int, where: str) -> Dict[str, int]:
-    """The distribution of early-ending decoding for drafts that travelled with `ride_steps` denoising steps, or the
-    nearest measured number of them."""
+    """Picks the distribution of early-ending decoding for the nearest number of denoising steps that was measured.
+
+    Args:
+        measured: Result of `hybridvla bench passes`.
+        ride_steps: Denoising steps with which the drafts travelled.
+        where: File of the result, for the message.
+
+    Returns:
+        How often each number of passes was needed, by that number.
+
+    Raises:
+        ConfigurationError: The file holds no such result.
+    """
     from hybridvla_core.errors import ConfigurationError
 
     try:

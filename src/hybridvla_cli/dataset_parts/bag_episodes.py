@@ -54,12 +54,18 @@ class Told:
 
 
 def read(found: Scanned) -> Told:
-    """Labels and takeovers of one recording.
+    """Reads labels and takeovers of one recording.
 
     A recording without labels is one episode, labelled as its sidecar says.
 
+    Args:
+        found: The recording, with its topics.
+
+    Returns:
+        Its episodes, and when a person took over.
+
     Raises:
-        DataError: for a recording that was marked broken when it was made.
+        DataError: It was marked broken when it was made, or its labels are of another version of their message.
     """
     sidecar = _sidecar(found)
     if sidecar.get("complete") is False:

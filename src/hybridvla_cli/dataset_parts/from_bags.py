@@ -119,10 +119,14 @@ class FromBags:
         self._flags: List[Tuple[str, str, bool]] = []
 
     def run(self) -> Dict[str, Any]:
-        """Writes the data set; returns the summary.
+        """Writes the data set.
+
+        Returns:
+            The summary: episodes, frames and flags.
 
         Raises:
-            HybridVLAError: when no episode can be used, or the disk takes no more.
+            DataError: No episode can be used.
+            HybridVLAError: The disk takes no more.
         """
         from tqdm import tqdm
 

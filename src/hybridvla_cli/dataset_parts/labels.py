@@ -31,10 +31,16 @@ class DenseLabels:
         self._last = -math.inf
 
     def of(self, frame: Frame) -> Optional[np.ndarray]:
-        """The (A,) action of a frame, None at the recording's end.
+        """Computes the action of a frame: the poses one action period after its images.
+
+        Args:
+            frame: Of the recording, in the order of time.
+
+        Returns:
+            (A,) in the convention's units; None at the end of the recording.
 
         Raises:
-            DataError: when images are missing between this frame and the one before.
+            DataError: Images are missing between this frame and the one before.
         """
         stamp, period = frame.inference.observation.stamp_ns * 1e-9, self._convention.action_period_s
         if math.isfinite(self._last) and stamp - self._last > LONGEST_GAP * period:

@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 
 
 def inspect(folder: Path, decode: bool) -> Dict[str, Any]:
-    """What a data set holds and what is wrong with it.
+    """Reads a data set and checks its episodes.
 
     Args:
-        folder: the data set.
-        decode: decode the first and last frame of every video, too.
+        folder: Of the data set.
+        decode: Decode the first and last frame of every video, too.
+
+    Returns:
+        What it holds, with `problems`: number and reason of each episode that cannot be used.
+
+    Raises:
+        DataError: The folder holds no data set. A fault of one episode is not raised but listed.
     """
     data = LeRobotDataset(folder)
     problems: List[Dict[str, Any]] = []
@@ -78,13 +84,16 @@ def copy(sources: Sequence[Path], target: Path, split: Optional[str] = None, pla
     """Writes the episodes of one or more data sets into a new one; statistics are computed anew.
 
     Args:
-        sources: data sets of one kind.
-        target: new folder.
-        split: only the episodes of this split.
-        plain: leave out what other trainers do not know (our flags stay out of the way).
+        sources: Data sets of one kind.
+        target: New folder.
+        split: Only the episodes of this split.
+        plain: Leave out what other trainers do not know (our flags stay out of the way).
+
+    Returns:
+        The folder, how many episodes and frames it holds, and the flagged ones.
 
     Raises:
-        DataError: when the sets do not fit each other, naming what differs.
+        DataError: The sets do not fit each other; the message names what differs.
     """
     from tqdm import tqdm
 

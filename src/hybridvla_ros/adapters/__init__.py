@@ -43,6 +43,9 @@ def make(config: RobotConfig, on_state: OnState, safety: FilterHandle) -> RobotA
         on_state: Called with every state the adapter reads.
         safety: The filter as slower work of an adapter uses it.
 
+    Returns:
+        The adapter, not started.
+
     Raises:
         ConfigurationError: There is no adapter for the driver, or a topic is missing.
     """

@@ -51,10 +51,16 @@ class RobotAdapter(abc.ABC):
         """
 
     def go_to_start(self) -> Tuple[bool, str]:
-        """Moves slowly to the start pose and returns at the end: whether it got there, and a sentence.
+        """Moves slowly to the start pose and returns at the end.
 
         The filter is inactive when this is called. Only called where `has_way_to_start`; other robots name a service,
         `topics.robot_go_to_start`.
+
+        Returns:
+            Whether it got there, and a sentence.
+
+        Raises:
+            TypeError: This robot has no way of its own.
         """
         raise TypeError(f"{type(self).__name__} has no way to the start of its own")
 
@@ -64,12 +70,15 @@ class RobotAdapter(abc.ABC):
 
 
 def publishers_beside_us(topics: Sequence[str], system_state: SystemState, advice: str) -> str:
-    """Names the other nodes that publish on one of `topics`, and what to do; empty when there are none.
+    """Names the other nodes that publish on one of `topics`, and what to do.
 
     Args:
         topics: On which only this node may publish.
         system_state: The master's list.
         advice: What to do about them.
+
+    Returns:
+        A sentence, empty when there are none.
     """
     mine = rospy.get_name()
     for topic, nodes in system_state[0]:

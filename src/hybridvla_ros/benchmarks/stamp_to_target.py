@@ -64,8 +64,12 @@ class StampToTarget:
                 self._early[key] = at
 
     def result(self) -> Dict[str, Any]:
-        """`stamp_to_target_ms` and, of that, `stamp_to_proposal_ms`, both beyond the model; with the model's own time and
-        the whole beside them."""
+        """Sums up the times so far, in ms.
+
+        Returns:
+            `stamp_to_target_ms` and, of that, `stamp_to_proposal_ms`, both beyond the model; the model's own time and the whole
+            beside them; how many were executed.
+        """
         with self._lock:
             executed = list(self._executed)
         whole = [(at - made.stamp) * 1e3 for made, at in executed]

@@ -23,7 +23,14 @@ FPS, SIZE, BAR = 10, 384, 84
 
 @dataclass
 class Recorded:
-    """predictions: one row each; tick_ms: the filter's CPU time; stills: JPEG data URIs with captions."""
+    """What a demo recorded.
+
+    Attributes:
+        predictions: One row each.
+        tick_ms: The filter's CPU time.
+        interventions: How often, by name.
+        stills: JPEG data URIs with captions.
+    """
 
     predictions: List[Dict[str, Any]] = field(default_factory=list)
     tick_ms: List[float] = field(default_factory=list)

@@ -53,10 +53,18 @@ def episode(operator: AgilexOperator, seed: int) -> Dict[str, Any]:
 
 
 def run(folder: Path, episodes: int = 3, port: Optional[int] = None) -> Dict[str, Any]:
-    """The part `agilex` of `make rigs`' summary in out/rigs; logs in `folder`.
+    """Runs the part `agilex` of `make rigs`.
 
     Two launches: the episodes, with rendered views; then, for the time from stamp to target, three cameras in processes
     of their own that send one 640x480 picture at 30 Hz, because a real rig has no renderer to take one of the two cores.
+
+    Args:
+        folder: For the logs.
+        episodes: How many.
+        port: Of the master; a free one when None.
+
+    Returns:
+        This part of the summary in out/rigs.
     """
     import rospy
 

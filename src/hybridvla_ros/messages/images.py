@@ -15,9 +15,17 @@ __all__ = ["DEEP", "ENCODINGS", "from_rgb", "stored_as_rgb", "to_jpeg", "to_rgb"
 
 
 def to_rgb(message: Union[Image, CompressedImage], name: str) -> np.ndarray:
-    """(height, width, 3) uint8 RGB of a raw or compressed image; raises ObservationError naming the camera.
+    """Decodes a raw or compressed image.
 
-    The array may share the message's memory and be read-only.
+    Args:
+        message: From the camera.
+        name: Of the camera, for the message of an error.
+
+    Returns:
+        (height, width, 3) uint8 RGB. It may share the message's memory and be read-only.
+
+    Raises:
+        ObservationError: The image cannot be decoded; the message names the camera.
     """
     if hasattr(message, "format"):
         return decode(message.data, f"camera {name}", message.format)

@@ -90,7 +90,7 @@ class CameraIdentity:
 
 
 def match(name: str, wanted: str, image_topic: str) -> int:
-    """How well an entry of the diagnostics is the one that is meant: 0 for another one.
+    """Judges how well an entry of the diagnostics is the one that is meant.
 
     `wanted` is a whole name, or one without its namespace, or the beginning of one. What follows a colon in it is whole:
     `node: camera` is not the beginning of `node: camera_front`, `camera/manager` is that of `camera/manager_color: rate`.
@@ -99,6 +99,9 @@ def match(name: str, wanted: str, image_topic: str) -> int:
         name: Of the entry.
         wanted: As configured.
         image_topic: Of the camera; of two namespaces, the topic's own is meant.
+
+    Returns:
+        0 for another one, up to 4 for the whole name.
     """
     name, wanted = name.strip("/ "), wanted.strip("/ ")
     if not wanted:

@@ -56,10 +56,14 @@ class CameraSync(Generic[MessageT]):
 
     def add(self, view: str, stamp_ns: int, message: MessageT, sequence: Optional[int] = None,
             arrival_ns: Optional[int] = None) -> None:
-        """A new message; one that goes back in time (a looping bag, a restarted driver) empties the view first.
+        """Takes a message; one that goes back in time (a looping bag, a restarted driver) empties the view first.
 
-        sequence: the publisher's number, to count what the network lost. arrival_ns: when it came, on the clock of
-        `now`; with it a camera with a wrong clock is told from a silent one.
+        Args:
+            view: Of the camera.
+            stamp_ns: Of the image.
+            message: The image.
+            sequence: The publisher's number, to count what the network lost.
+            arrival_ns: When it came, on the clock of `now`; with it a camera with a wrong clock is told from a silent one.
         """
         with self._changed:
             queue = self._queues[view]
@@ -102,9 +106,15 @@ class CameraSync(Generic[MessageT]):
             return self._changed.wait_for(lambda: self._news != before, timeout)
 
     def latest(self, now: float, until_ns: Optional[int] = None) -> Tuple[Optional[ImageSet[MessageT]], str]:
-        """The newest usable set, or None and a sentence naming the camera and what is wrong.
+        """Finds the newest usable set.
 
-        until_ns: of images stamped no later than this; the sentence is empty where a view has none.
+        Args:
+            now: ROS time, s.
+            until_ns: Of images stamped no later than this.
+
+        Returns:
+            The set and an empty sentence; or None and a sentence that names the camera and what is wrong. The sentence is empty
+            where a view has no image before `until_ns`.
         """
         with self._changed:
             problem = self._stale(now)

@@ -108,8 +108,11 @@ class RealsenseCamera:
             self.ended.wait(SEARCH_PERIOD_S)
 
     def start(self) -> None:
-        """Find and stream the camera now. Raises CameraError saying why it cannot be used; waits at most
-        start_timeout_s for it to appear."""
+        """Finds and streams the camera now. Waits at most start_timeout_s for it to appear.
+
+        Raises:
+            CameraError: Why it cannot be used.
+        """
         deadline = self._monotonic() + self._times.start_timeout_s
         while True:
             try:

@@ -27,11 +27,18 @@ class FrameClock:
         self.corrected = 0
 
     def stamp_ns(self, frame_ms: float, domain: str, arrival_ns: int) -> int:
-        """The stamp, ns. frame_ms: the SDK's timestamp; domain: `global_time`, `system_time` or `hardware_clock`;
-        arrival_ns: this computer's clock when the frame came.
+        """Computes the stamp of a frame.
 
         A hardware time is placed by the fastest transfer of the last seconds, so it is late by that transfer and free of
         the others' jitter. Stamps never go back by less than a jump of the clock.
+
+        Args:
+            frame_ms: The SDK's timestamp, ms.
+            domain: `global_time`, `system_time` or `hardware_clock`.
+            arrival_ns: This computer's clock when the frame came.
+
+        Returns:
+            Time on this computer's clock, ns.
         """
         arrival, time_s = arrival_ns * 1e-9, frame_ms * 1e-3
         if domain != "hardware_clock" and -FUTURE_S <= arrival - time_s <= self._max_lag_s:

@@ -85,9 +85,16 @@ class RealsenseConfig:
                 raise ConfigurationError(f"devices: the {what} {twice[0]} is given twice; every camera has its own")
 
     def with_serials(self, text: str) -> RealsenseConfig:
-        """The same with serial numbers of `name=serial,name=serial`, as a launch file gives them.
+        """Puts in serial numbers as a launch file gives them.
 
-        Raises ConfigurationError for an unknown name, and for a device that has no serial number then.
+        Args:
+            text: `name=serial,name=serial`.
+
+        Returns:
+            The same configuration with them.
+
+        Raises:
+            ConfigurationError: A name is unknown, or a device has no serial number then.
         """
         given: Dict[str, str] = {}
         for part in filter(None, (part.strip() for part in text.split(","))):

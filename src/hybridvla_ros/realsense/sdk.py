@@ -75,9 +75,18 @@ def connected(rs: ModuleType, context: pyrealsense2.context) -> List[DeviceInfo]
 
 
 def find(rs: ModuleType, context: pyrealsense2.context, config: DeviceConfig) -> Optional[DeviceInfo]:
-    """The camera with the configured serial number, or None while it is not there.
+    """Finds the camera with the configured serial number.
 
-    Raises CameraError when two have that number or when it hangs on USB 2.
+    Args:
+        rs: The SDK.
+        context: Its list of devices.
+        config: The camera that is wanted.
+
+    Returns:
+        The camera, None while it is not there.
+
+    Raises:
+        CameraError: Two have that number, or it hangs on USB 2.
     """
     matching = [device for device in connected(rs, context) if device.serial == config.serial]
     if not matching:
@@ -146,9 +155,17 @@ def configure(rs: ModuleType, device: DeviceInfo, sensor: pyrealsense2.sensor, c
 
 
 def lock(rs: ModuleType, sensor: pyrealsense2.sensor, frame: Optional[pyrealsense2.frame]) -> Dict[str, float]:
-    """Freeze what automatic exposure and white balance have chosen; returns the values by configuration key.
+    """Freezes what automatic exposure and white balance have chosen.
 
     The frame's metadata says what was used; the option alone may still hold the last fixed value.
+
+    Args:
+        rs: The SDK.
+        sensor: The colour sensor.
+        frame: Its last frame, where there is one.
+
+    Returns:
+        The values by configuration key, in its unit.
     """
     values: Dict[str, float] = {}
     for automatic, option, metadata, key in (

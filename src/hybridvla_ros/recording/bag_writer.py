@@ -18,7 +18,14 @@ GIVE_UP_S = 120.0
 
 
 class RawMessage(NamedTuple):
-    """A message as it came over the wire. header: the connection's (type, md5sum, message_definition, callerid, ...)."""
+    """A message as it came over the wire.
+
+    Attributes:
+        topic: It came on.
+        data: Its bytes, serialised.
+        header: The connection's (type, md5sum, message_definition, callerid, ...).
+        stamp_ns: When it came.
+    """
 
     topic: str
     data: bytes
@@ -208,9 +215,18 @@ class BagWriter:
         self._connections[publisher] = last[message.topic]
 
     def _definition(self, message: RawMessage) -> str:
-        """The text of the message's type: the publisher's, or, where it sends none, the installed one of the same MD5 sum.
+        """Finds the definition of a message's type.
 
-        Raises Unwritable where neither is there: a bag without it could be read by nobody.
+        It is the publisher's, or, where it sends none, the installed one of the same MD5 sum.
+
+        Args:
+            message: With the header of its connection.
+
+        Returns:
+            The text of the definition.
+
+        Raises:
+            Unwritable: Neither is there; a bag without it could be read by nobody.
         """
         header, who = message.header, message.header.get("callerid", "") or "its publisher"
         missing = [key for key in ("type", "md5sum") if not header.get(key)]

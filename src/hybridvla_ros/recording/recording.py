@@ -73,9 +73,16 @@ class Recording:
 
     def finish(self, label: Optional[str], now_ns: int, cut_short: str = "", extra: Optional[Dict[str, Any]] = None
                ) -> Dict[str, Any]:
-        """Close, check by reading again, name, and write the sidecar, which is returned.
+        """Closes the bag, checks it by reading it again, names it, and writes the sidecar.
 
-        label: `success`, `failure`, or None for one nobody judged. cut_short: why it was ended by no hand.
+        Args:
+            label: `success`, `failure`, or None for one nobody judged.
+            now_ns: ROS time, ns.
+            cut_short: Why it was ended by no hand.
+            extra: Further keys of the sidecar.
+
+        Returns:
+            The sidecar.
         """
         error = self._writer.close()
         problems = [f"closed early: {cut_short}"] if cut_short else []
@@ -171,8 +178,19 @@ def verify(path: Path, written: Dict[str, int]) -> List[str]:
 
 
 def recover(folder: Path) -> List[str]:
-    """Mark what a recorder that died left behind as broken; returns the names. The data stays as it is: `rosbag reindex`
-    on a copy makes it readable. Raises RecordingError when the folder does not let them be marked."""
+    """Marks what a recorder that died left behind as broken.
+
+    The data stays as it is: `rosbag reindex` on a copy makes it readable.
+
+    Args:
+        folder: Of the recordings.
+
+    Returns:
+        The names of those that were marked.
+
+    Raises:
+        RecordingError: The folder does not let them be marked.
+    """
     found = []
     try:
         for path in sorted(folder.glob(f"*{ACTIVE}")) if folder.is_dir() else ():

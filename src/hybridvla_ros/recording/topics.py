@@ -82,8 +82,17 @@ class TopicSubscriptions:
 
 
 def answers(master: rosgraph.Master, node: str) -> bool:
-    """Whether a node lives, or may live: a killed one stays in the master's list, and one whose computer cannot be reached from
-    here is not gone for that."""
+    """Tells whether a node lives, or may live.
+
+    A killed one stays in the master's list, and one whose computer cannot be reached from here is not gone for that.
+
+    Args:
+        master: Of the graph.
+        node: Its name.
+
+    Returns:
+        False where the master does not know it, or nothing listens at its address.
+    """
     try:
         uri = master.lookupNode(node)
     except (OSError, rosgraph.MasterException):

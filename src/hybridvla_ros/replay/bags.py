@@ -34,8 +34,15 @@ class BagError(HybridVLAError):
 
 
 class Recorded(NamedTuple):
-    """A message as it was recorded. when: time of recording, s; publisher: the
-    node that sent it, empty where the bag does not say."""
+    """A message as it was recorded.
+
+    Attributes:
+        topic: It was recorded on.
+        raw: As it lies in the bag.
+        when: Time of recording, s.
+        path: Of its bag.
+        publisher: The node that sent it, empty where the bag does not say.
+    """
 
     topic: str
     raw: Raw
@@ -165,8 +172,13 @@ class BagShelf:
 
 
 def _begin(bag: rosbag.Bag) -> Tuple[float, int]:
-    """When recording began, s, and how many messages bear a time from before it: a node with simulated time, which waits for
-    its clock, records what is latched at 0."""
+    """Finds when recording began.
+
+    A node with simulated time, which waits for its clock, records what is latched at 0.
+
+    Returns:
+        When it began, s, and how many messages bear a time from before it.
+    """
     begin = last = bag.get_start_time()
     early = 0
     if begin <= NO_TIME_S:
@@ -191,6 +203,9 @@ def expand(paths: Sequence[str], notes: Optional[List[str]] = None, unread: Opti
         paths: As given.
         notes: Gets a sentence on each backup.
         unread: Gets a sentence on each folder without a bag.
+
+    Returns:
+        The files.
 
     Raises:
         BagError: Such a folder, where `unread` is not given.
@@ -218,8 +233,14 @@ def expand(paths: Sequence[str], notes: Optional[List[str]] = None, unread: Opti
 
 
 def recordings(files: Sequence[BagFile]) -> List[List[BagFile]]:
-    """Files of a split recording that follow each other become one: `name_0.bag`, `name_1.bag`, ..., also with the time at
-    which each was begun in the name, as `rosbag record --split` has it."""
+    """Puts the files of a split recording, which follow each other, together.
+
+    They are `name_0.bag`, `name_1.bag`, ..., also with the time at which each was begun in the name, as
+    `rosbag record --split` has it.
+
+    Returns:
+        The files of each recording, in order.
+    """
     groups: List[List[BagFile]] = []
     for bag in sorted(files, key=lambda item: (_stem(item.path)[0], item.begin)):
         last = groups[-1][-1] if groups else None
@@ -251,8 +272,14 @@ def message(raw: Raw, topic: str, path: Path) -> genpy.Message:
 
 
 def text(raw: Raw, topic: str, path: Path) -> str:
-    """The text of a std_msgs/String, with single blanks; raises BagError for one that is not UTF-8: read with signs replaced
-    it would be another instruction."""
+    """Reads the text of a std_msgs/String, with single blanks.
+
+    Returns:
+        The text.
+
+    Raises:
+        BagError: It is not UTF-8; read with signs replaced it would be another instruction.
+    """
     data = bytes(raw[1][4:])        # after its length
     try:
         return " ".join(data.decode("utf-8").split())

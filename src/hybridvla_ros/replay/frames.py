@@ -221,8 +221,22 @@ class FrameSource:
         return Frame(time, inference, joints, recorded, kind)
 
     def _begin(self, pixels: Dict[str, Any], images: ImageSet, recorded: Optional[RecordedProposal]) -> Any:
-        """The live node's observation. A recorded decision may look back further than a live one: its age was judged
-        when it was made, so the clock stands where the images are."""
+        """Makes the live node's observation.
+
+        A recorded decision may look back further than a live one: its age was judged when it was made, so the clock stands where
+        the images are.
+
+        Args:
+            pixels: (height, width, 3) uint8 RGB of each view.
+            images: Their stamp and spread.
+            recorded: The decision that was recorded, where it is one.
+
+        Returns:
+            The observation, for inference.
+
+        Raises:
+            ObservationError: The proposer refuses it, as it would live.
+        """
         if recorded is None:
             return self.proposer.begin(pixels, images.stamp_ns, images.spread)
         now, told = self._now, self.proposer.instruction

@@ -24,9 +24,14 @@ RESUME_S = 0.5         # after a pause so long the arm may be anywhere
 class Heard:
     """What was heard of one arm in a recording.
 
-    count: messages with its joints; unstamped: those without a stamp; names: of the last message that had none of its joints;
-    doubts: each kind of sentence on what cannot be relied on, with the time of recording, s; jumps: states left out because
-    they jump, jump_rad the farthest, and when the first came, s of recording.
+    Attributes:
+        count: Messages with its joints.
+        unstamped: Those without a stamp.
+        names: Of the last message that had none of its joints.
+        doubts: Each kind of sentence on what cannot be relied on, with the time of recording, s.
+        jumps: States left out because they jump.
+        jump_rad: The farthest jump.
+        jumped_at: When the first came, s of recording.
     """
 
     count: int = 0

@@ -36,7 +36,13 @@ PLAYER, SIDE, SEEK = "replay_play", "/replay/images/", "/replay/seek"
 
 @dataclass(frozen=True)
 class Feed:
-    """What to play: topics of the bag, their new names, and compressed images to be published raw: topic -> raw one."""
+    """What to play.
+
+    Attributes:
+        topics: Of the bag.
+        remaps: Their new names.
+        decoded: Compressed images to be published raw: the topic and the raw one.
+    """
 
     topics: Tuple[str, ...]
     remaps: Tuple[str, ...]

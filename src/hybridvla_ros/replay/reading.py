@@ -43,6 +43,9 @@ def read(files: Sequence[bags.BagFile], topics: Topics, wanted: Sequence[str], s
         wanted: Topics to read.
         stamps: See STAMPS.
         left_out: Gets what is not handed on.
+
+    Yields:
+        The messages, in the order of recording in each file.
     """
     single: Set[str] = {*topics.images, *topics.camera_info, topics.proposals, topics.status}
     sources = {topic: OneSource(topic) for topic in single}

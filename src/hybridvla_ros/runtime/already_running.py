@@ -60,8 +60,16 @@ def reached(uri: str) -> str:
 
 
 def _surely(host: str) -> bool:
-    """Whether a refused connection comes from the computer that was meant. A name that leads to a loopback address is meant only
-    if it is this computer's: /etc/hosts may hold somebody else's."""
+    """Tells whether a refused connection comes from the computer that was meant.
+
+    A name that leads to a loopback address is meant only if it is this computer's: /etc/hosts may hold somebody else's.
+
+    Args:
+        host: Name or address.
+
+    Returns:
+        False also where the name leads nowhere.
+    """
     try:
         found = socket.gethostbyname(host)
     except OSError:

@@ -53,12 +53,15 @@ class Master(Protocol):
 
 
 def wrong_types(types: Mapping[str, str], published: Sequence[PublishersOf], taken: Sequence[Taken]) -> str:
-    """Names the topics that carry another type than the one taken, and both types; empty when there are none.
+    """Names the topics that carry another type than the one taken, and both types.
 
     Args:
         types: By topic, as the master has them.
         published: By whom.
         taken: By this node. A topic with a connection is well: what the master says of it may be out of date.
+
+    Returns:
+        One sentence each, empty when there are none.
     """
     nodes = dict(published)
     return "; ".join(

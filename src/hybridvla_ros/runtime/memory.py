@@ -9,12 +9,14 @@ MMAP_BYTES, TRIM_BYTES = 32 * 2 ** 20, 256 * 2 ** 20
 
 
 def keep_freed_memory() -> bool:
-    """Have malloc keep up to TRIM_BYTES of freed memory in each of its arenas, and not map blocks below MMAP_BYTES; whether
-    that was possible.
+    """Has malloc keep up to TRIM_BYTES of freed memory in each of its arenas, and not map blocks below MMAP_BYTES.
 
     By default glibc maps and unmaps every image anew, and each of its pages is cleared and faulted in again: for a raw
     640x480 image more time than its whole way through a socket takes. Other C libraries have no mallopt and stay as
     they are.
+
+    Returns:
+        Whether that was possible.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

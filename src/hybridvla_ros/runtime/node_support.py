@@ -67,10 +67,14 @@ class UnfailingLog:
 
 def run_node(name: str, main: Callable[[], None], before: Callable[[], None] = lambda: None,
              stays_known: bool = False) -> None:
-    """Initialise, run, and turn an explained error into one line and exit status 1.
+    """Initialises and runs a node, and turns an explained error into one line and exit status 1.
 
-    before: what must hold before this node takes its name; a name taken twice ends the node that had it, so a name that is in
-    use, or may be, is refused. stays_known: a master that was restarted hears of this node again.
+    Args:
+        name: Of the node.
+        main: Its work, until shutdown.
+        before: What must hold before this node takes its name; a name taken twice ends the node that had it, so a name that is
+            in use, or may be, is refused.
+        stays_known: A master that was restarted hears of this node again.
     """
     try:
         before()

@@ -11,8 +11,11 @@ SHARE, LEAST_S = 0.4, 0.1
 
 
 def waited_s() -> Dict[str, float]:
-    """Returns, by thread id, the time in s that each thread of this process was ready and waited for a processor. Empty where
-    the kernel does not count it."""
+    """Reads how long each thread of this process was ready and waited for a processor.
+
+    Returns:
+        Time in s by thread id; empty where the kernel does not count it.
+    """
     found: Dict[str, float] = {}
     with contextlib.suppress(OSError):
         for thread in os.listdir("/proc/self/task"):

@@ -65,6 +65,9 @@ def start_worker(name: str, work: Callable[..., None], *arguments: object) -> th
         name: What the thread does, as a fault names it ("reading the pedal").
         work: Runs in the thread. An error that leaves it ends the thread and is a fault until the node is started again.
         arguments: Of `work`.
+
+    Returns:
+        The thread, which runs.
     """
     def run() -> None:
         try:

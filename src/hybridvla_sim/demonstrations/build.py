@@ -66,7 +66,14 @@ class Order:
 
 @dataclass(frozen=True)
 class Job:
-    """One episode."""
+    """One episode.
+
+    Attributes:
+        task: Its name.
+        seed: Draws the episode.
+        kind: `driven` or `sampled`.
+        split: Of the data set, `train` or `validation`.
+    """
 
     task: str
     seed: int
@@ -90,6 +97,9 @@ def build(order: Order, folder: Path, convention: ActionConvention, robot: Robot
         robot: Whose arms move.
         processes: That work side by side; the result does not depend on it.
         progress: Called with the pictures of each episode that was made.
+
+    Returns:
+        The folder.
 
     Raises:
         HybridVLAError: The folder exists, the parts are another order's, a worker died, or the order cannot be carried out.

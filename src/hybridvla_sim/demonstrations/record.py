@@ -121,6 +121,9 @@ class Recorder:
         Args:
             seed: Draws everything.
             kind: `driven` or `sampled`.
+
+        Returns:
+            The pictures, states, actions and sentences; of a driven episode, also whether it succeeded.
         """
         drawn = [seed, KINDS.index(kind), zlib.crc32(self.task.name.encode())]     # no two tasks have the same colours and places
         rng = np.random.default_rng([*drawn, 11])

@@ -26,7 +26,13 @@ LOWEST_M = 0.006
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A state that can be taken up again: positions, what a scene changes in its model, what a world remembers."""
+    """A state that can be taken up again.
+
+    Attributes:
+        qpos: Positions, (nq,) of the model, m and rad.
+        contacts: What a scene changes in its model: `geom_contype` and `geom_conaffinity`, each (ngeom,).
+        memory: What the world remembers, by attribute.
+    """
 
     qpos: np.ndarray
     contacts: Tuple[np.ndarray, np.ndarray]
@@ -50,7 +56,7 @@ class Snapshot:
 
 def states(rig: AnyRig, convention: ActionConvention, text: str, snapshots: List[Snapshot], count: int, rng: np.random.Generator
            ) -> Iterator[int]:
-    """Puts the rig into one state after the other, and yields the number of each.
+    """Puts the rig into one state after the other.
 
     Args:
         rig: Furnished as when the snapshots were taken.
@@ -59,6 +65,9 @@ def states(rig: AnyRig, convention: ActionConvention, text: str, snapshots: List
         snapshots: States at rest before its keyframes.
         count: Of states.
         rng: Draws them.
+
+    Yields:
+        The number of each state, from 0, while the rig is in it; fewer than `count` where six times as many tries do not fit.
     """
     made, tries = 0, 0
     while made < count and tries < 6 * count:

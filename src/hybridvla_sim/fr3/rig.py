@@ -113,9 +113,15 @@ class Rig:
 
     def set_equilibrium_pose(self, position: np.ndarray, quaternion_xyzw: np.ndarray,
                              sent_at: Optional[float] = None) -> None:
-        """A target of the impedance controller, m and xyzw in the base frame. The monitor sees every one; a target
-        that is no pose at all would throw a real arm about: here it is counted and dropped. sent_at: the sender's
-        clock, s, by which the monitor judges speeds; simulated time when None."""
+        """Gives the impedance controller a target. The monitor sees every one.
+
+        A target that is no pose at all would throw a real arm about: here it is counted and dropped.
+
+        Args:
+            position: (3,) m, base frame.
+            quaternion_xyzw: (4,) base frame.
+            sent_at: The sender's clock, s, by which the monitor judges speeds; simulated time when None.
+        """
         when = self.time if sent_at is None else sent_at
         if self.monitor.target(when, position, quaternion_xyzw) and self._returning is None:
             self.controller.set_target(position, quaternion_xyzw)

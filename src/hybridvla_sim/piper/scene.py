@@ -130,9 +130,15 @@ class PiperIndex:
 
 
 def pose_of(data: mujoco.MjData, index: PiperIndex, beyond: float) -> Tuple[np.ndarray, np.ndarray]:
-    """Position (3,) m and rotation (3, 3) in the arm's base frame of a point `beyond` m along z of the last link.
+    """Computes the pose of a point along z of the last link. The bases stand unturned: their frames are the world's, shifted.
 
-    The bases stand unturned, so their frames differ from the world's by a shift.
+    Args:
+        data: Of the engine.
+        index: Where the arm is in it.
+        beyond: How far along z the point is, m.
+
+    Returns:
+        Position (3,) m and rotation (3, 3), both in the arm's base frame.
     """
     rotation = data.xmat[index.last].reshape(3, 3)
     return data.xpos[index.last] + beyond * rotation[:, 2] - data.xpos[index.base], rotation.copy()

@@ -136,6 +136,9 @@ def carry(tool: Tool, place: np.ndarray, yaw: float, travel: float, period: floa
         travel: height at which it goes there, m.
         period: a turn by this is as good.
         near: how far from straight above it may go down, m.
+
+    Returns:
+        The next keyframe: `release`, `lift` or `above`.
     """
     turn = tool.yaw + fold(yaw - tool.yaw, period)
     angles = (0.0, 0.0, turn if abs(turn) < 2.5 else yaw)

@@ -37,9 +37,21 @@ def loose(root: ET.Element, name: str, at: Sequence[float] = (0.5, 0.0, 0.1)) ->
 
 def hinged(parent: ET.Element, name: str, at: Sequence[float], axis: Sequence[float], largest: float,
            friction: float = 0.12, damping: float = 0.05) -> ET.Element:
-    """Adds a body on a hinge that turns from 0 (closed) to `largest` (open) and stays where it is left.
+    """Adds a body on a hinge that stays where it is left.
 
-    Its weight is carried (`gravcomp`) and dry friction holds it: a stiff hinge, as a laptop's. friction N m, damping N m s/rad.
+    Its weight is carried (`gravcomp`) and dry friction holds it: a stiff hinge, as a laptop's.
+
+    Args:
+        parent: Element of the body that carries it.
+        name: Of the body and of its joint.
+        at: (3,) place of the hinge, m, frame of the parent.
+        axis: (3,) of the hinge, frame of the parent.
+        largest: Angle when open, rad; 0 is closed.
+        friction: Dry friction, N m.
+        damping: N m s/rad.
+
+    Returns:
+        The element of the body.
     """
     body = ET.SubElement(parent, "body", name=name, pos=numbers(at), gravcomp="1")
     ET.SubElement(body, "joint", name=name, type="hinge", axis=numbers(axis), range=f"0 {largest:g}",

@@ -55,10 +55,17 @@ class ArmStream:
             self._command = self._measured
 
     def joint_message(self, command: ArmCommand, stamp: float) -> Optional[JointState]:
-        """Seven positions in the driver's order, every `tick_hz / command_hz` ticks.
+        """Makes the driver's message of a command, every `tick_hz / command_hz` ticks.
 
-        It reads position[0..6] whatever the names; velocity[6] is a speed in percent and effort[6] the gripper's torque
+        The driver reads position[0..6] whatever the names; velocity[6] is a speed in percent and effort[6] the gripper's torque
         for the drivers that look at them.
+
+        Args:
+            command: Joint positions, rad, and gripper.
+            stamp: ROS time, s.
+
+        Returns:
+            Seven positions in the driver's order, rad and then the gripper's reading; None on the ticks between.
         """
         self._take(command)
         self._count += 1

@@ -29,7 +29,13 @@ METRES_AT_MOST = 0.15        # no gripper of these arms opens this far
 
 @dataclass(frozen=True)
 class EndPose:
-    """An end pose as the driver sent it, in its own units. quaternion: of a Pose message; euler: of a PosCmd."""
+    """An end pose as the driver sent it, in its own units.
+
+    Attributes:
+        position: x, y, z.
+        quaternion: Of a Pose message, xyzw.
+        euler: Of a PosCmd, about x, y and z.
+    """
 
     position: Tuple[float, float, float]
     quaternion: Optional[Tuple[float, float, float, float]] = None
@@ -105,8 +111,18 @@ class UnitProbe:
         self.units, self.problem = units, ""
 
     def _from_pose(self, pose: EndPose, fits: Sequence[str]) -> Sequence[str]:
-        """The Pose of a driver of 2024 is in m with a quaternion made from degrees taken for radians; its PosCmd is in mm
-        and degrees. One with a right quaternion is newer, and takes m and rad."""
+        """Finds the units of a driver whose Pose fits no known ones.
+
+        The Pose of a driver of 2024 is in m with a quaternion made from degrees taken for radians; its PosCmd is in mm and
+        degrees. One with a right quaternion is newer, and takes m and rad.
+
+        Args:
+            pose: As the driver sent it, with a quaternion.
+            fits: Units that fit so far.
+
+        Returns:
+            `fits`, or `mm_deg` alone where none fits and the quaternion is a wrong one of that kind.
+        """
         if fits or not self._near(self._flange, pose, 1.0):
             return fits
         position, matrix = self._flange.pose(self._joints)

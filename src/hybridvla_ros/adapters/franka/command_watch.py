@@ -74,9 +74,13 @@ class CommandWatch:
         return self.announcements(rosgraph.Master(rospy.get_name()).getSystemState())
 
     def announcements(self, system_state: SystemState) -> str:
-        """Names who else has announced to publish on our command topic, from the master's list.
+        """Looks who else has announced to publish on our command topic. Until that is gone the arm takes no commands.
 
-        Until that is gone the arm takes no commands.
+        Args:
+            system_state: The master's list.
+
+        Returns:
+            A sentence that names them, empty when there are none.
         """
         self.announced = publishers_beside_us([self._arm.command_topic], system_state, "stop it")
         return self.announced

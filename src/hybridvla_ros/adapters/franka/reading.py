@@ -50,8 +50,17 @@ def errors(flags: Flags) -> List[str]:
 
 
 def mode_problem(state: RobotState, commanded: bool) -> str:
-    """Why the robot takes no commands, or an empty string. Errors do not latch in `current_errors`, so the mode decides
-    and the cause is read from `last_motion_errors`. commanded: a controller of ours should be moving it."""
+    """Says why the robot takes no commands.
+
+    Errors do not latch in `current_errors`, so the mode decides and the cause is read from `last_motion_errors`.
+
+    Args:
+        state: As the robot sent it.
+        commanded: A controller of ours should be moving it.
+
+    Returns:
+        A sentence, empty where the robot takes commands.
+    """
     mode = int(state.robot_mode)
     if mode == MOVE or mode == IDLE and not commanded:
         return ""

@@ -220,8 +220,21 @@ class ArmServices:
     # Payload -------------------------------------------------------------------------------------------------------
 
     def _payload(self, mass_kg: float, center_m: Sequence[float]) -> str:
-        """Tells the robot what it carries: it takes that only without a controller, so the arm is held by its brakes for
-        a moment. An active filter becomes active again afterwards, seeded where the arm is."""
+        """Tells the robot what it carries.
+
+        The robot takes that only without a controller, so the arm is held by its brakes for a moment. An active filter becomes
+        active again afterwards, seeded where the arm is.
+
+        Args:
+            mass_kg: Of what the hand holds.
+            center_m: (3,) its centre of mass, in the frame of the flange.
+
+        Returns:
+            A sentence with the new payload.
+
+        Raises:
+            HybridVLAError: It is too heavy or no number, the robot is not ready for it, or the filter stays inactive afterwards.
+        """
         robot, arm = self._arm, self._arm.arm
         if not 0.0 <= mass_kg <= HEAVIEST_KG or not np.isfinite(center_m).all():
             raise HybridVLAError(f"a payload of {mass_kg} kg is outside 0 to {HEAVIEST_KG:.0f} kg, or its centre is no number")

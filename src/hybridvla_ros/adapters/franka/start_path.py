@@ -24,9 +24,17 @@ class StartPath:
         self.goal = np.array(config.arms[0].start_joints_rad)
 
     def plan(self, joints: np.ndarray, speed: float) -> Tuple[np.ndarray, np.ndarray]:
-        """Times (n,) s and joints (n, dof) rad of the points, each reached at rest. speed: rad/s of the fastest joint.
+        """Plans the way to the start, straight or by lifting first.
 
-        Raises HybridVLAError naming the limit in the way.
+        Args:
+            joints: (dof,) where the arm is, rad.
+            speed: Of the fastest joint, rad/s.
+
+        Returns:
+            Times (n,) s and joints (n, dof) rad of the points, each reached at rest.
+
+        Raises:
+            HybridVLAError: No free way; the message names the limit.
         """
         lifted = joints.copy()
         for joint in LIFT_JOINTS:

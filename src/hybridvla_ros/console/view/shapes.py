@@ -18,7 +18,13 @@ LIFETIME_S = 1.0
 
 @dataclass(frozen=True)
 class Layer:
-    """Markers of one namespace in one frame. name: as `measured/arm`; frame: they are in; stamp: theirs."""
+    """Markers of one namespace in one frame.
+
+    Attributes:
+        name: As `measured/arm`.
+        frame: They are in.
+        stamp: Theirs.
+    """
 
     name: str
     frame: str

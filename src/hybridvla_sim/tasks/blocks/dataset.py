@@ -36,6 +36,9 @@ def write_dataset(folder: Path, frames: int, seed: int, labels: int = 1,
         seed: Of all of it.
         labels: Instructions of each picture, one after the other.
         progress: Called with the frames written.
+
+    Returns:
+        The folder.
     """
     rng, camera = np.random.default_rng(seed), SceneCamera(SIZE)
     episodes = max(2, -(-frames // EPISODE))

@@ -107,9 +107,19 @@ class KinematicWorld:
 
 def record_policy_episodes(policy: Optional[BatchPolicy], seed: int, episodes: int, path: Optional[Path], steps: int = 12,
                            switch_share: float = 0.3, randomise: bool = True) -> Dict[str, float]:
-    """Let `policy` (None: the expert) act in many worlds at once; label every state it meets and write a shard.
+    """Lets a policy act in many worlds at once and labels every state it meets.
 
-    Returns the share of successful episodes, and of those whose instruction was switched in between.
+    Args:
+        policy: Acts; None for the expert.
+        seed: Draws worlds, instructions and switches.
+        episodes: How many worlds.
+        path: Shard to be written; None for none.
+        steps: At most, of each episode.
+        switch_share: Share of the episodes whose instruction changes once, 0 to 1.
+        randomise: Draw the look of each picture anew.
+
+    Returns:
+        `success`, the share of successful episodes, and `switched`, that of those drawn to be switched; 0 to 1.
     """
     rng, camera, rows = np.random.default_rng(seed), SceneCamera(), []
     worlds = [KinematicWorld(np.random.default_rng([seed, index])) for index in range(episodes)]
