@@ -6,6 +6,7 @@ import bisect
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from hybridvla_core.errors import HybridVLAError, ObservationError
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_ros.messages.images import from_rgb, to_rgb
-from hybridvla_ros.replay import bags
+from hybridvla_ros.replay import bags, reading
 from hybridvla_ros.replay.topics import TopicMap, Topics, resolve
 from hybridvla_ros.runtime.node_support import number_parameter, package_path, require_parameter
 
@@ -93,8 +94,13 @@ class Player:
         self._out = Path(out).expanduser() if out else self._bags[0].with_name(self._bags[0].stem + "_replayed.bag")
         if self._out.resolve() in [path.resolve() for path in self._bags]:
             raise HybridVLAError(f"{self._out}: is the bag to be played; choose another name with out:=")
+        self._stamps = str(rospy.get_param("~stamps", reading.HEADER)).strip() or reading.HEADER
+        if self._stamps not in reading.STAMPS:
+            raise HybridVLAError(f"stamps is {self._stamps!r}; use one of {', '.join(reading.STAMPS)}")
         self._told = " ".join(str(rospy.get_param("~instruction", "")).split())
         self._instructions: List[Tuple[float, str]] = []
+        self._begin = 0.0              # s that what is played begins after the first message of the bags
+        self._copy: Optional[tempfile.TemporaryDirectory] = None
         self._feed = self._look(topic_map)
         self._children: List[subprocess.Popen] = []
         self._current, self._seen, self._active = "", 0.0, False
@@ -104,20 +110,28 @@ class Player:
         """Read what the bags hold before anything is started."""
         with bags.BagShelf() as shelf:
             opened = [shelf.open(path) for path in self._bags]
-            repaired = [bag.path.name for bag in opened if bag.notes]
-            if repaired:
-                raise HybridVLAError(f"{', '.join(repaired)}: was never closed or is truncated; run `rosbag reindex` on a copy "
-                                     "and play that")
+            repaired = [f"{bag.path.name}: {bag.notes[0]}" for bag in opened if bag.notes]
+            if repaired and self._stamps == reading.HEADER:
+                raise HybridVLAError(f"{repaired[0]}; run `rosbag reindex` on a copy and play that, or play with "
+                                     f"stamps:={reading.RECORDING}")
             found = {topic: kind for bag in opened for topic, kind in bag.topics.items()}
             topics = resolve(self._policy, self._robot, topic_map, found, str(self._bags[0]))
-            self._length = max(bag.end for bag in opened) - min(bag.begin for bag in opened)
+            begin = min(bag.begin for bag in opened)
+            self._length = max(bag.end for bag in opened) - begin
             for bag in opened:
                 # With an instruction given, the recorded ones need not even be text.
                 for record in bag.read([topics.instruction]) if topics.instruction and not self._told else ():
                     self._instructions.append((record.when, bags.text(record.raw, record.topic, bag.path)))
-        if not self._told and not self._instructions:
-            raise HybridVLAError(f"{self._bags[0]}: holds no instruction; give one with instruction:=")
-        return plan(topics, self._policy, self._robot, found)
+            if not self._told and not self._instructions:
+                raise HybridVLAError(f"{self._bags[0]}: holds no instruction; give one with instruction:=")
+            feed = plan(topics, self._policy, self._robot, found)
+            if self._stamps == reading.RECORDING:
+                self._copy = tempfile.TemporaryDirectory(prefix="hybridvla_replay_", dir=str(self._out.parent))
+                copy = Path(self._copy.name) / "restamped.bag"
+                rospy.loginfo("writing a copy with the time of recording for the stamps: %s", copy)
+                self._begin = reading.write_restamped(opened, feed.topics, copy) - begin
+                self._bags = [copy]
+        return feed
 
     def run(self) -> None:
         """Raises HybridVLAError when the nodes do not come up or the player fails."""
@@ -148,6 +162,8 @@ class Player:
                 raise HybridVLAError("rosbag play ended before it gave the time; see its words above")
         finally:
             self._stop()
+            if self._copy is not None:
+                self._copy.cleanup()
         rospy.loginfo("played; the proposals are in %s", self._out)
 
     def _on_seek(self, message: Float64) -> None:
@@ -160,6 +176,7 @@ class Player:
         rate = number_parameter("rate", 1.0)
         if not 0.01 <= rate <= 100.0 or start < 0.0:
             raise HybridVLAError(f"rate is {rate:g} and start {start:g}; use a rate from 0.01 to 100 and a start from 0 s on")
+        start = max(0.0, start - self._begin)
         options = ["--loop"] if rospy.get_param("~loop", False) else []
         options += ["--pause"] if rospy.get_param("~pause", False) else []
         return ["rosbag", "play", "--quiet", "--clock", "--hz", "200", "--rate", str(rate), "--start", str(start), *options,

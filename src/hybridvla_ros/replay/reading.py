@@ -3,9 +3,14 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Dict, Iterator, List, Sequence, Set, Tuple
 
+import genpy
+import rosbag
+
 from hybridvla.msg import ActionProposal, EpisodeEvent, SafetyStatus
+from hybridvla_core.errors import HybridVLAError
 from hybridvla_ros.messages.arm_reader import OneSource
 from hybridvla_ros.replay import bags
 from hybridvla_ros.replay.topics import Topics
@@ -59,11 +64,38 @@ def read(files: Sequence[bags.BagFile], topics: Topics, wanted: Sequence[str], s
             if topic in single and not sources[topic].takes(record.publisher, record.when):
                 left_out.foreign.setdefault(topic, (record.when, sources[topic].problem(record.when)))
                 continue
-            yield record if stamps == HEADER or raw[0] not in STAMPED else _restamped(record)
+            yield record if stamps == HEADER else _restamped(record)
+
+
+def write_restamped(files: Sequence[bags.BagFile], topics: Sequence[str], out: Path) -> float:
+    """Writes a bag of some topics whose messages bear the time of their recording as their stamp.
+
+    Args:
+        files: In the order of recording; also those that were repaired, or whose first messages were recorded at time 0.
+        topics: What the new bag holds.
+        out: The new bag.
+
+    Returns:
+        When its first message was recorded, s.
+
+    Raises:
+        HybridVLAError: It cannot be written.
+    """
+    try:
+        with rosbag.Bag(str(out), "w") as bag:
+            for opened in files:
+                for record in map(_restamped, opened.read(topics)):
+                    bag.write(record.topic, record.raw, genpy.Time.from_sec(record.when), raw=True)
+            return float(bag.get_start_time())
+    except OSError as error:
+        raise HybridVLAError(f"{out}: the bag with the time of recording for stamps cannot be written ({error.strerror}); it needs "
+                             "as much room as what is played, beside out:=") from error
 
 
 def _restamped(record: bags.Recorded) -> bags.Recorded:
-    """The message with the time of recording as its stamp."""
+    """The message with the time of recording as its stamp, where it has one."""
     kind, data, md5, place, cls = record.raw
+    if kind not in STAMPED:
+        return record
     seconds, nanoseconds = divmod(int(round(record.when * 1e9)), 1_000_000_000)
     return record._replace(raw=(kind, data[:4] + struct.pack("<II", seconds, nanoseconds) + data[12:], md5, place, cls))

@@ -5,9 +5,15 @@ import numpy as np
 import pytest
 from safety_rig import Rig
 
+from hybridvla_core.geometry import rotations
+from hybridvla_core.paths import ROOT
+from hybridvla_core.robots.config import load_robot
+from hybridvla_core.safety.execution.standstill import Standstill
 from hybridvla_core.safety.status import Reason, State
 
 pytestmark = pytest.mark.robot_computer
+
+ROBOTS = ROOT / "config" / "robots"
 
 
 def moving(robot="sim_fr3", change=None, target=(0.5, 0.2, 0.3)):
@@ -144,3 +150,92 @@ def test_a_start_outside_is_named_until_the_way_back_is_done():
     assert status.state == State.RECOVERING and status.reasons & Reason.OUTSIDE_AT_START
     rig.run_until(lambda output: rig.filter.state == State.INACTIVE, 20.0)
     assert not rig.tick(10).status.reasons & Reason.OUTSIDE_AT_START
+
+
+@pytest.mark.long
+def test_arms_that_only_creep_along_a_joint_limit_name_it():
+    """Public orientation and place of a target beyond what joint 4 can do: the tool turns on, ever more slowly."""
+    rig = Rig("fr3", change=lambda config: dataclasses.replace(config, speed_scale=1.0, ramp_s=0.0, deadman_required=False))
+    rig.start().tick(20)
+    rig.propose([0.5241, -0.0224, 0.4619], [-0.1229, -0.4767, -0.2467, -0.8347], valid_for=30.0)
+    rig.tick(600)
+    seen = [rig.tick().status for _ in range(200)][-1]
+    assert not seen.at_target and rig.pose().position[0] < 0.52
+    assert seen.reasons & Reason.JOINT_LIMIT and "arm/joint_4/position" in seen.message
+
+
+class Slowed:
+    """A motion along x and about z at given speeds, whose steps a limit shapes."""
+
+    def __init__(self, name="joint_step", share=1.0, at_rest=False):
+        self.positions, self.rotations, self.joints = np.zeros((1, 3)), np.eye(3)[None], np.zeros((1, 7))
+        self.name, self.share, self.at_rest, self.ticks = name, share, at_rest, 0
+        self.limits, self.limited = (Named("table", Reason.COLLISION), Named("workspace", Reason.NONE)), set()
+
+    def go(self, metres, radians=0.0):
+        self.ticks += 1
+        self.positions = self.positions + [metres, 0.0, 0.0]
+        self.rotations = rotations.exp(np.array([0.0, 0.0, radians])) @ self.rotations
+        self.limited = {self.name} if self.ticks % 10 < 10 * self.share else set()
+
+    def margins(self, joints):
+        return [(limit, np.array([limit.margin])) for limit in self.limits]
+
+
+class Named:
+    positional = True
+
+    def __init__(self, name, reason, margin=1.0):
+        self.name, self.reason, self.margin, self.names = name, reason, margin, (f"arm/{name}",)
+
+
+class Asked:
+    outside = np.zeros(1)
+
+
+def looked(motion, metres, radians=0.0, ticks=130, scale=1.0, plan=Asked):
+    """Flags and sentence after so many ticks of so much motion each; an FR3's limits at 200 Hz."""
+    still = Standstill(load_robot(ROBOTS / "fr3.yaml"), motion)
+    for _ in range(ticks):
+        motion.go(metres, radians)
+        found = still.look(plan, scale)
+    return found
+
+
+def per_tick(share):
+    limits = load_robot(ROBOTS / "fr3.yaml")
+    return share * limits.arms[0].cartesian_limits.speed_m_s * limits.dt, \
+        share * limits.arms[0].cartesian_limits.rotation_speed_rad_s * limits.dt
+
+
+@pytest.mark.parametrize("share, flags", [(0.09, Reason.JOINT_LIMIT), (0.11, Reason.NONE)])
+def test_slower_than_a_tenth_of_what_was_asked_is_a_creep(share, flags):
+    metres, radians = per_tick(share)
+    assert looked(Slowed(), metres)[0] == looked(Slowed(), 0.0, radians)[0] == flags
+    assert looked(Slowed(), 0.5 * metres, scale=0.5)[0] == flags, "of the speed that was asked for"
+    assert looked(Slowed(), metres, ticks=59)[0] == Reason.NONE, "not before a window is over"
+
+
+def test_a_creep_needs_a_limit_that_shapes_most_steps_and_the_sentence_names_it():
+    metres, _ = per_tick(0.05)
+    assert looked(Slowed(share=0.5), metres)[0] == Reason.NONE and looked(Slowed(share=0.6), metres)[0] == Reason.JOINT_LIMIT
+    assert looked(Slowed("table"), metres) == (Reason.COLLISION, "the arms hardly get on before the target at table; choose "
+                                                                 "another target")
+    near = Slowed("table")
+    near.limits = (Named("table", Reason.COLLISION, 0.0049), Named("elbow", Reason.COLLISION, 0.0051))
+    assert "at arm/table; " in looked(near, metres)[1]
+
+
+def test_standing_still_names_joints_workspace_and_links_each_by_its_flag():
+    for name, flag in (("joint_position", Reason.JOINT_LIMIT), ("joint_step", Reason.JOINT_LIMIT), ("table", Reason.COLLISION),
+                       ("workspace", Reason.WORKSPACE), ("unheard of", Reason.SOLVER)):
+        flags, text = looked(Slowed(name), 0.0, ticks=60)
+        assert flags == flag and text == f"the arms stand still before the target at {name}; choose another target"
+    assert looked(Slowed(share=0.0), 0.0)[0] == Reason.NONE, "nothing shaped a step, and it moves on"
+    assert looked(Slowed(share=0.0, at_rest=True), 0.0) == (
+        Reason.SOLVER, "the arms stand still before the target at no joint step; choose another target")
+    beyond = type("Beyond", (), {"outside": np.array([0.0009])})
+    assert looked(Slowed(), 0.01, plan=beyond) == (
+        Reason.WORKSPACE, "arm: the target lies 0.9 mm outside the workspace; ask for one inside")
+    beyond.outside = np.array([0.0008])
+    assert looked(Slowed(), 0.01, plan=beyond) == (Reason.NONE, "")

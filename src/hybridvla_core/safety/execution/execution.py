@@ -110,7 +110,7 @@ class Execution:
         if not moved:
             self.drop()
         if plan is not None and self.plan is plan:
-            reasons |= self._settle(plan, goal, now, dry_run)
+            reasons |= self._settle(plan, goal, now, dry_run, scale)
         if any(gripper.failed for gripper in self.grippers):
             reasons |= Reason.GRIPPER
         return moved, reasons
@@ -136,7 +136,7 @@ class Execution:
         for index, gripper in enumerate(self.grippers):
             gripper.want(plan.openings[plan.row, index])
 
-    def _settle(self, plan: Plan, goal: Optional[Goal], now: float, dry_run: bool) -> Reason:
+    def _settle(self, plan: Plan, goal: Optional[Goal], now: float, dry_run: bool, scale: float) -> Reason:
         """Keyframes: arrival at what was asked, then the gripper, then done. Dense rows: done when the last one has been
         reached. Returns what stands in the way where the arms stand still before that."""
         if goal is None or plan.done:
@@ -147,7 +147,7 @@ class Execution:
                 and np.linalg.norm(error[:, 3:], axis=1).max() <= rules.rotation_rad)
         if not near:
             plan.arrived_at = None
-            stands, text = self._standstill.look(plan)
+            stands, text = self._standstill.look(plan, scale)
             self.detail = text or self.detail
             return stands
         self._standstill.restart()

@@ -1,6 +1,8 @@
-"""Why a target is not reached: the arms stand still before it, and the limit that holds them is named."""
+"""Why a target is not reached: the arms stand still before it, or creep, and the limit that holds them is named."""
 from __future__ import annotations
 
+from collections import Counter
+from typing import Counter as Counts
 from typing import Set, Tuple
 
 import numpy as np
@@ -13,6 +15,7 @@ from hybridvla_core.safety.status import Reason
 
 STILL_S = 0.3              # moving less than this ...
 STILL_M, STILL_RAD = 3e-4, 1e-3     # ... for so long is standing still
+CREEP = 0.1                # share of the speeds asked for, below which arms that limits slow only creep
 REACHED_M = 8e-4           # a target this little outside the workspace is not called outside
 CLOSE = 5e-3               # m or rad: a limit with no more room is the one in the way
 #: Limits of the step that only say that joints could not do more.
@@ -25,9 +28,16 @@ class Standstill:
     def __init__(self, config: RobotConfig, motion: Motion) -> None:
         self._config, self._motion = config, motion
         self._ticks = max(2, round(STILL_S / config.dt))
+        limits = [arm.cartesian_limits for arm in config.arms]
+        self._speeds = np.array([(arm.speed_m_s, arm.rotation_speed_rad_s) for arm in limits])
         self.restart()
 
     def restart(self) -> None:
+        self._stand()
+        self._creep(Reason.NONE)
+
+    def _stand(self) -> None:
+        """Begins to look anew whether the arms stand still."""
         self._positions, self._rotations = self._motion.positions, self._motion.rotations
         self._still = 0
         self._outside = Reason.NONE
@@ -42,14 +52,16 @@ class Standstill:
     def _stopped(self) -> bool:
         return self._still >= self._ticks and (bool(self._limited) or self._motion.at_rest)
 
-    def look(self, plan: Plan) -> Tuple[Reason, str]:
-        """Returns flags and a sentence of what is in the way; neither while the arms move."""
+    def look(self, plan: Plan, scale: float) -> Tuple[Reason, str]:
+        """Returns flags and a sentence of what is in the way; neither while the arms move on at the speed asked for, which is
+        `scale` in (0, 1] of the limits."""
         motion = self._motion
         moved = np.abs(motion.positions - self._positions).max() > STILL_M or any(
             poses.turn(one, two) > STILL_RAD for one, two in zip(motion.rotations, self._rotations))
         if moved:
-            self.restart()
+            self._stand()
         self._still += 1
+        self._watch_creep(scale)
         self._limited |= motion.limited
         outside = int(np.argmax(plan.outside))
         self._outside = Reason.WORKSPACE if plan.outside[outside] > REACHED_M else Reason.NONE
@@ -58,24 +70,50 @@ class Standstill:
                     "workspace; ask for one inside")
             return Reason.WORKSPACE, text
         if not self._stopped:
-            return Reason.NONE, ""
+            return self._creeps, self._creep_text
         flags = self._flags()
-        self._text = self._text or self._sentence()
+        self._text = self._text or self._sentence("stand still", self._limited)
         return flags, self._text
 
-    def _flags(self) -> Reason:
+    def _creep(self, flags: Reason, text: str = "") -> None:
+        """Keeps what was found, and begins the next window."""
+        self._creeps, self._creep_text = flags, text
+        self._from = self._motion.positions, self._motion.rotations
+        self._window = 0
+        self._slowed: Counts[str] = Counter()
+
+    def _watch_creep(self, scale: float) -> None:
+        """Once a window: arms that hardly get on because limits shape most of their steps, without standing still."""
+        self._window += 1
+        self._slowed.update(self._motion.limited)
+        if self._window < self._ticks:
+            return
+        positions, rotations = self._from
+        far = [max(float(np.linalg.norm(now - before)) / speed, poses.turn(turned, turn) / turning)
+               for now, before, turned, turn, (speed, turning) in zip(
+                   self._motion.positions, positions, self._motion.rotations, rotations, self._speeds)]
+        slowing = {name for name, count in self._slowed.items() if 2 * count > self._window}
+        flags = self._named(slowing) if max(far) < CREEP * scale * self._window * self._config.dt else Reason.NONE
+        self._creep(flags, self._sentence("hardly get on", slowing) if flags else "")
+
+    def _named(self, limited: Set[str]) -> Reason:
+        """The flags of limits, by their names."""
         reasons = {limit.name: limit.reason for limit in self._motion.limits}
-        flags = self._outside
-        for name in self._limited:
+        flags = Reason.NONE
+        for name in limited:
             flags |= Reason.JOINT_LIMIT if name in JOINT_STEPS else reasons.get(name, Reason.NONE)
+        return flags
+
+    def _flags(self) -> Reason:
+        flags = self._outside | self._named(self._limited)
         if "workspace" in self._limited:
             flags |= Reason.WORKSPACE
         return flags or Reason.SOLVER
 
-    def _sentence(self) -> str:
+    def _sentence(self, how: str, limited: Set[str]) -> str:
         """Names what has hardly any room left, else what shaped the last steps."""
         close = [(float(margin), name) for limit, margins in self._motion.margins(self._motion.joints) if limit.positional
                  for margin, name in zip(margins, limit.names) if margin < CLOSE]
-        names = [name for _, name in sorted(close)[:3]] or sorted(self._limited)[:3]
+        names = [name for _, name in sorted(close)[:3]] or sorted(limited)[:3]
         what = ", ".join(names) or "no joint step"
-        return f"the arms stand still before the target at {what}; choose another target"
+        return f"the arms {how} before the target at {what}; choose another target"
