@@ -88,8 +88,8 @@ def write_restamped(files: Sequence[bags.BagFile], topics: Sequence[str], out: P
                     bag.write(record.topic, record.raw, genpy.Time.from_sec(record.when), raw=True)
             return float(bag.get_start_time())
     except OSError as error:
-        raise HybridVLAError(f"{out}: the bag with the time of recording for stamps cannot be written ({error.strerror}); it needs "
-                             "as much room as what is played, beside out:=") from error
+        raise HybridVLAError(f"{out}: the bag with the time of recording for stamps cannot be written ({error.strerror}); it "
+                             "needs as much room as what is played, beside out:=") from error
 
 
 def _restamped(record: bags.Recorded) -> bags.Recorded:

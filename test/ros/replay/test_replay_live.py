@@ -3,6 +3,7 @@ confuses nobody."""
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import replay_bag
 import rosbag
+import rospy
 from test_replay_checkpoints import replay
 
 #: Runs in a process of its own, because this one may already belong to another master.
@@ -139,9 +141,20 @@ def test_pausing_and_looping_confuse_neither_policy_nor_filter(short, graph, tmp
     watch(graph, WATCHER + PAUSES_AND_LOOPS)
 
 
-def test_seeking_forth_and_back_confuses_neither_policy_nor_filter(short, graph, tmp_path):
-    graph.launch("replay.launch", f"bag:={short}", f"out:={tmp_path / 'seek.bag'}", "loop:=true")
+def test_seeking_in_a_bag_without_stamps_confuses_neither_policy_nor_filter(short, graph, tmp_path):
+    """The stamps of the proposals are those of recording, and the copy that was played is gone afterwards."""
+    bare = tmp_path / "bare.bag"
+    with rosbag.Bag(str(short)) as whole, rosbag.Bag(str(bare), "w") as out:
+        for topic, message, when in whole.read_messages():
+            if hasattr(message, "header"):
+                message.header.stamp = rospy.Time(0)
+            out.write(topic, message, when)
+    launch = graph.launch("replay.launch", f"bag:={bare}", f"out:={tmp_path / 'seek.bag'}", "loop:=true", "stamps:=recording")
     watch(graph, WATCHER + SEEKS)
+    assert list(tmp_path.glob("hybridvla_replay_*/restamped.bag"))
+    launch.send_signal(signal.SIGINT)
+    wait(launch, graph, 60)
+    assert not list(tmp_path.glob("hybridvla_replay_*"))
 
 
 def test_a_bag_that_cannot_be_played_ends_the_launch_with_a_sentence(graph, tmp_path):

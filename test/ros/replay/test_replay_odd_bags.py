@@ -17,7 +17,9 @@ from still_policy import replay, without_a_model
 
 from hybridvla.msg import SafetyStatus
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_ros.replay.bags import BagShelf
 from hybridvla_ros.replay.frames import FrameSource
+from hybridvla_ros.replay.reading import write_restamped
 
 STATUS = "/hybridvla/safety/status"
 
@@ -213,6 +215,24 @@ def test_the_time_of_recording_replaces_stamps_that_mean_nothing(bag, tmp_path, 
         assert any("nothing was predicted at all" in text for text in result.summary["reasons"])
     result, good = replay(odd, rate=2.0, stamps="recording"), replay(bag, rate=2.0)
     assert abs(result.summary["frames"] - good.summary["frames"]) <= 1 and result.summary["errors"]["compared"] > 3
+
+
+def test_a_bag_to_be_played_gets_the_time_of_recording_for_its_stamps_and_nothing_else(bag, tmp_path):
+    bare = rewritten(bag, tmp_path / "bare.bag", lambda topic, message, when: [(topic, message, when)])
+    topics = [JOINTS, FRONT + "/compressed", TOLD]
+    with BagShelf() as shelf:
+        begin = write_restamped([shelf.open(bare)], topics, tmp_path / "played.bag")
+    with rosbag.Bag(str(bare)) as one, rosbag.Bag(str(tmp_path / "played.bag")) as other:
+        pairs = list(zip(one.read_messages(topics=topics), other.read_messages()))
+        assert len(pairs) == one.get_message_count(topics) == other.get_message_count() and begin == other.get_start_time()
+        for (topic, before, when), (played, after, played_when) in pairs:
+            assert topic == played and abs((when - played_when).to_sec()) < 1e-6
+            if hasattr(after, "header"):
+                assert abs((after.header.stamp - when).to_sec()) < 1e-6 and before.header.stamp != after.header.stamp
+                after.header.stamp = before.header.stamp
+            assert after == before
+    with pytest.raises(HybridVLAError, match="cannot be written.*room"), BagShelf() as shelf:
+        write_restamped([shelf.open(bare)], topics, tmp_path / "no folder" / "played.bag")
 
 
 def test_other_joint_names_are_said_with_those_that_are_wanted(recording, tmp_path):

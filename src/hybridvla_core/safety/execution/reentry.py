@@ -21,7 +21,7 @@ INSIDE_M = 0.005
 CLEAR_M = 0.002        # further apart than links must be, so that a reading's rounding does not put them back outside
 SLOW_S = 1.0           # in so long ...
 SLOW_RAD = 0.1         # ... no joint moved by so much times the speed's scale: another way is looked for
-PIECES_HZ = 200        # of a way are looked at while one is looked for
+PIECES_HZ = 400        # of a way are looked at while one is looked for
 LOOKS = 6              # ways that are looked for before there is none
 THERE_RAD = 1e-4
 
@@ -55,8 +55,7 @@ class Reentry:
         if self._ticks >= self._window:
             self._waits = self._waits or bool(np.abs(motion.joints - self._mark).max() < SLOW_RAD * scale)
             self._ticks, self._mark = 0, motion.joints
-        margins = {limit.name: values for limit, values in motion.margins(motion.joints)
-                   if limit.positional and not limit.may_lead_out and values.size}
+        margins = {limit.name: values for limit, values in motion.places(motion.joints) if values.size}
         broken = {name for name, values in margins.items() if values.min() < -1e-9}
         close = any(values.min() < CLEAR_M for name, values in margins.items() if name not in ("joint_position", "workspace"))
         if not broken and not (self._legs and close):
@@ -114,8 +113,8 @@ def worst_violation(motion: Motion, joints: Optional[np.ndarray] = None) -> str:
     """Returns the worst positional limit broken at joints (A, dof) rad, without them at the commanded ones, with its amount;
     or an empty string."""
     worst, text = 0.0, ""
-    for limit, margins in motion.margins(motion.joints if joints is None else joints):
-        if limit.positional and not limit.may_lead_out and margins.size and margins.min() < worst - 1e-9:
+    for limit, margins in motion.places(motion.joints if joints is None else joints):
+        if margins.size and margins.min() < worst - 1e-9:
             index = int(np.argmin(margins))
             worst = float(margins[index])
             text = f"{limit.names[index]} is outside by {-worst:.4f} {limit.unit}"

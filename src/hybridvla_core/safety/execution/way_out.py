@@ -1,8 +1,9 @@
 """A way through joint space, towards the start joints, that makes no broken limit worse, found before anything moves.
 
-Straight, or the first joint last, or one arm after the other, where one of these is free; else a tree of random straight pieces
-for each arm in turn (rapidly exploring, with a seed, so that the same pose gives the same way), until one ends inside or sees the
-start. Where none does within its pieces, the way that leads to where least is broken.
+Straight, or the first joint last, or one arm after the other, where one of these is free; else for each arm in turn two trees of
+random straight pieces (rapidly exploring, with a seed, so that the same pose gives the same way), from where it is and from its
+start joints, until they meet or the first ends inside. Where neither happens within their pieces, the way that leads to where
+least is broken.
 """
 from __future__ import annotations
 
@@ -17,15 +18,39 @@ from hybridvla_core.safety.limits.limit import Limit, Trajectory
 from hybridvla_core.safety.motion.motion import Motion
 
 SPACING_RAD = 0.04     # of the fastest joint, between two looks at a piece
-PIECE_RAD = 0.5        # longest piece of a tree, of its fastest joint
-SHORT_RAD = 0.1        # where that is not free
-PIECES = 400           # that are looked at for an arm
-TOWARDS = 0.3          # share of the pieces that lead straight to the start
+LENGTHS_RAD = (0.5, 0.1)           # of a piece's fastest joint; the next one where one is not free
+PIECES = 2000          # that are looked at for an arm, before those between the trees
+AROUND = 0.3           # share of the pieces that lead from a place that was found, often the best one, to one near by ...
+NEAR_RAD = (0.1, 0.02)             # ... so near: at a corner of the box few directions are free, and only for a little way
+TOWARDS = 0.3          # share of the others that lead straight to where the other tree begins
 BETTER = 0.01          # m or rad less that is broken: a way worth going where none leads inside
 WORSE = 1e-9           # m or rad that a broken limit may be broken further by rounding
 Legs = List[np.ndarray]
 #: Looks at one piece between two values, so that the caller can do so in its own time; ends with what was found.
 Looking = Generator[None, None, Optional[Legs]]
+
+
+class Tree:
+    """Places (dof,) rad of one arm, each but the first reached by a free piece from another."""
+
+    def __init__(self, root: np.ndarray) -> None:
+        self.places, self._parents = [root], [-1]
+
+    def add(self, place: np.ndarray, parent: int) -> int:
+        self.places.append(place)
+        self._parents.append(parent)
+        return len(self.places) - 1
+
+    def nearest(self, place: np.ndarray) -> int:
+        return int(np.argmin(np.abs(np.array(self.places) - place).max(axis=1)))
+
+    def back(self, node: int) -> Legs:
+        """The places from a node to the root."""
+        way: Legs = []
+        while node >= 0:
+            way.append(self.places[node])
+            node = self._parents[node]
+        return way
 
 
 class WayOut:
@@ -37,8 +62,9 @@ class WayOut:
         self._batch = BatchKinematics(config.arms)
         self._ways = WayToStart(config, motion)
         self.start = self._ways.start
-        self._lower = np.array([arm.joint_limits.lower_rad for arm in config.arms])
-        self._upper = np.array([arm.joint_limits.upper_rad for arm in config.arms])
+        margins = np.array([[arm.joint_limits.margin_rad] for arm in config.arms])
+        self._lower = np.array([arm.joint_limits.lower_rad for arm in config.arms]) + margins
+        self._upper = np.array([arm.joint_limits.upper_rad for arm in config.arms]) - margins
         self._allowed: Dict[str, np.ndarray] = {}
 
     def find(self, here: np.ndarray, seed: int = 0) -> Looking:
@@ -72,44 +98,55 @@ class WayOut:
         return legs
 
     def _tree(self, here: np.ndarray, arm: int, rng: np.random.Generator) -> Looking:
-        start = self.start[arm]
-        nodes, parents = [here[arm]], [-1]
+        """Two trees, one from where the arm is and one from its start joints, each led to what the other has found."""
+        ours, theirs = Tree(here[arm]), Tree(self.start[arm])
         least = self._broken(here) - BETTER, 0
-        for _ in range(PIECES):
-            wanted = start if rng.random() < TOWARDS else rng.uniform(self._lower[arm], self._upper[arm])
-            nearest = int(np.argmin(np.abs(np.array(nodes) - wanted).max(axis=1)))
-            way = wanted - nodes[nearest]
-            for most in (PIECE_RAD, SHORT_RAD):
-                yield
-                end = nodes[nearest] + way * min(1.0, most / max(float(np.abs(way).max()), 1e-9))
-                if self._free(_with(here, arm, nodes[nearest]), _with(here, arm, end)):
-                    break
+        for piece in range(PIECES):
+            growing, other = (theirs, ours) if piece % 2 else (ours, theirs)
+            node: Optional[int] = None
+            if rng.random() < AROUND:
+                best = growing is ours and rng.random() < 0.5
+                node = least[1] if best else int(rng.integers(len(growing.places)))
+                wanted = growing.places[node] + NEAR_RAD[piece // 2 % 2] * rng.uniform(-1.0, 1.0, self._lower.shape[1])
             else:
+                wanted = other.places[0] if rng.random() < TOWARDS else rng.uniform(self._lower[arm], self._upper[arm])
+            yield
+            new = self._grow(growing, here, arm, wanted, node)
+            if new is None:
                 continue
-            nodes.append(end)
-            parents.append(nearest)
-            places = _with(here, arm, end)
-            left = self._broken(places)
-            if left < least[0]:
-                least = left, len(nodes) - 1
-            if left == 0.0:
-                break
-            if self._free(places, _with(here, arm, start)):
-                nodes.append(start)
-                parents.append(len(nodes) - 2)
-                return self._back(here, arm, nodes, parents, len(nodes) - 1)
-        return self._back(here, arm, nodes, parents, least[1]) if least[1] else None
+            if growing is ours:
+                left = self._broken(_with(here, arm, ours.places[new]))
+                if left < least[0]:
+                    least = left, new
+                if left == 0.0:
+                    break
+            reached, meeting = other.nearest(growing.places[new]), growing.places[new]
+            while reached is not None and np.abs(other.places[reached] - meeting).max() > 0.0:
+                yield
+                reached = self._grow(other, here, arm, meeting, reached)
+            if reached is not None:
+                mine, far = (new, reached) if growing is ours else (reached, new)
+                return self._short(here, arm, ours.back(mine)[::-1] + theirs.back(far)[1:])
+        return self._short(here, arm, ours.back(least[1])[::-1]) if least[1] else None
+
+    def _grow(self, tree: Tree, here: np.ndarray, arm: int, wanted: np.ndarray, node: Optional[int] = None) -> Optional[int]:
+        """A free piece from a node of the tree, without one the nearest, towards wanted (dof,) rad; the new node, or None."""
+        node = tree.nearest(wanted) if node is None else node
+        way = wanted - tree.places[node]
+        far = float(np.abs(way).max())
+        for most in LENGTHS_RAD:
+            end = wanted if far <= most else tree.places[node] + way * (most / far)
+            if self._free(_with(here, arm, tree.places[node]), _with(here, arm, end)):
+                return tree.add(end, node)
+        return None
 
     def _broken(self, joints: np.ndarray) -> float:
         """By how much joints (A, dof) rad break limits, all of it together, m and rad alike; 0 inside."""
         return sum(float(np.maximum(-values - WORSE, 0.0).sum()) for _, values in self._margins(joints, joints))
 
-    def _back(self, here: np.ndarray, arm: int, nodes: Legs, parents: List[int], place: int) -> Legs:
-        """The pieces from the root to a node, those left out that a straight one replaces."""
-        places: Legs = []
-        while place >= 0:
-            places.insert(0, _with(here, arm, nodes[place]))
-            place = parents[place]
+    def _short(self, here: np.ndarray, arm: int, way: Legs) -> Legs:
+        """The places (dof,) of a way after its first, those left out that a straight piece replaces; (A, dof) each."""
+        places = [_with(here, arm, place) for place in way]
         legs: Legs = []
         begin = 0
         while begin < len(places) - 1:

@@ -68,6 +68,11 @@ class MotionJudge:
         """Returns every limit with its margins at rest at joints (A, dof)."""
         return self.margins(_resting(joints))
 
+    def places(self, joints: np.ndarray) -> List[Tuple[Limit, np.ndarray]]:
+        """Returns every limit on where joints (A, dof) are, with its margins; measures of comfort are none."""
+        trajectory = Trajectory(_resting(joints), self._dt, self._batch)
+        return [(limit, limit.margins(trajectory)) for limit in self.limits if limit.positional and not limit.may_lead_out]
+
     def inside(self, joints: np.ndarray) -> bool:
         """Returns whether joints (A, dof), at rest, keep every positional limit."""
         trajectory = Trajectory(_resting(joints), self._dt, self._batch)

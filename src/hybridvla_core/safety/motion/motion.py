@@ -103,6 +103,10 @@ class Motion:
             return self._judge.margins_at(joints)
         return self._judge.margins(np.stack((2.0 * self._previous - self.joints, self._previous, self.joints), axis=1))
 
+    def places(self, joints: np.ndarray) -> List[Tuple[Limit, np.ndarray]]:
+        """The limits on where joints (A, dof) rad are, with their margins; measures of comfort are none."""
+        return self._judge.places(joints)
+
     def error(self, goal: Goal) -> np.ndarray:
         """(A, 6): goal minus command, m over rotation vector in the base frame."""
         error = np.empty((len(self._arms), 6))
