@@ -120,7 +120,8 @@ class WayOut:
                     least = left, new
                 if left == 0.0:
                     break
-            reached, meeting = other.nearest(growing.places[new]), growing.places[new]
+            meeting = growing.places[new]
+            reached: Optional[int] = other.nearest(meeting)
             while reached is not None and np.abs(other.places[reached] - meeting).max() > 0.0:
                 yield
                 reached = self._grow(other, here, arm, meeting, reached)
