@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 RUN := scripts/with_env.sh
 
-.PHONY: help setup demo tasks rigs test fuzz soak test38 lint matrix clean bench field docs mutants field-training
+.PHONY: help setup demo tasks rigs test fuzz soak test38 lint matrix clean bench field docs mutants field-training images
 
 FUZZ_N ?= 20000
 FUZZ_SEED ?= 1
@@ -54,6 +54,9 @@ field-training: setup ## 30 bags of an unseen scene over ROS, data set, fine-tun
 
 lint: setup ## style, spelling, shell, YAML, Docker, catkin, Python 3.8 and room checks
 	@$(RUN) scripts/lint.sh
+
+images: setup ## go through the builds of the containers' images without a container (docs/containers.md)
+	@$(RUN) python scripts/checks/containers.py
 
 docs: setup ## the documents and the reference of the code as pages, in out/docs
 	@scripts/docs.sh

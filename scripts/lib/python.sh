@@ -44,6 +44,12 @@ find_outdated_locks() {
       PINNED_LOCKS+=(noetic/policy noetic/vision)
       TORCH_LOCK=noetic/torch
     fi
+  elif [ "$WITH_ROS" -eq 0 ]; then
+    PINNED_LOCKS=(debian12/{base,vision})
+    TORCH_LOCK=debian12/torch
+  elif [ "$WITH_POLICY" -eq 0 ]; then
+    PINNED_LOCKS=(debian12/{base,sim})
+    TORCH_LOCK=""
   else
     PINNED_LOCKS=(debian12/{base,vision,sim,train,test,lint})
     TORCH_LOCK=debian12/torch

@@ -26,6 +26,11 @@ find_ros() {
     fail "this is $id $version, which has no ROS 1 packages that were tried; needed are Debian 12 with the packages in" \
       "requirements/debian12/apt.txt, or ROS Noetic with those in requirements/noetic/apt.txt (docs/install.md)"
   fi
+  if [ "$WITH_ROS" -eq 0 ]; then
+    [ "$PLATFORM" = debian12 ] || fail "--without-ros is for Debian 12, and this has $SYSTEM; leave the option out"
+    SYSTEM="Debian 12 without ROS"
+    PACKAGE_LIST="$ROOT/requirements/debian12/apt-model.txt"
+  fi
 }
 
 # Sets MISSING_PACKAGES, an array.

@@ -94,3 +94,18 @@ def test_unknown_option(clone):
     done = run_setup(clone, arguments=["--fast"])
     assert done.returncode == 1
     assert "--fast" in done.stderr and "--help" in done.stderr
+
+
+@pytest.mark.parametrize("arguments, words", [(["--until", "tomorrow"], "packages or python"), (["--until"], "packages or python"),
+                                              (["--without-ros", "--without-policy"], "leave nothing to install")])
+def test_options_that_make_no_sense_are_refused(clone, arguments, words):
+    done = run_setup(clone, arguments=arguments)
+    assert done.returncode == 1 and words in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_computer_that_only_serves_a_model_needs_no_ros(clone):
+    done = run_setup(clone, arguments=["--without-ros", "--until", "packages"])
+    assert done.returncode == 1 and "python3-venv" in done.stderr and "ros" not in done.stderr.split("run:")[1]
+    assert "debian12/torch" in done.stdout and "debian12/sim" not in done.stdout
+    rig = run_setup(clone, arguments=["--without-policy"])
+    assert "debian12/sim" in rig.stdout and "torch" not in rig.stdout

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# apt-get update on an image of ROS Noetic, and the known remedy where the image is older than the key of its package source.
+#
+# Two keys sign Noetic's packages. Images made before June 2025 ask packages.ros.org, whose key ran out on 2025-06-01 and was
+# prolonged; later ones ask the final snapshot, whose key has run out before, too. A prolonged key is the same key: fetched by its
+# whole fingerprint, nobody can put another in its place.
+set -euo pipefail
+
+readonly KEYSERVER="${KEYSERVER:-hkps://keyserver.ubuntu.com}"
+readonly SOURCES="${SOURCES:-/etc/apt/sources.list.d}"
+readonly TRUSTED="${TRUSTED:-/etc/apt/trusted.gpg.d/ros.gpg}"
+readonly KNOWN=(C1CF6E31E6BADE8868B172B4F42ED6FBAB17C654 4B63CF8FDE49746E98FA01DDAD19BAB3CBF125EA)
+
+refuse() {
+  printf 'apt_update: %s\n' "$*" >&2
+  exit 1
+}
+
+# Fingerprints of known keys that an output of apt-get finds expired or missing.
+wanted_of() {
+  local fingerprint
+  for fingerprint in "${KNOWN[@]}"; do
+    if grep -Eq "(EXPKEYSIG|NO_PUBKEY|KEYEXPIRED)[^A-F0-9]*${fingerprint:24}" <<<"$1"; then
+      printf '%s\n' "$fingerprint"
+    fi
+  done
+}
+
+# apt-get ends with 0 where it goes on with an old list, so its words are read as well.
+update() { apt-get -o APT::Update::Error-Mode=any update 2>&1; }
+
+if said="$(update)" && [ -z "$(wanted_of "$said")" ]; then
+  exit 0
+fi
+mapfile -t WANTED < <(wanted_of "$said")
+[ "${#WANTED[@]}" -gt 0 ] || refuse "apt-get update failed, and not for one of ROS's two keys: $said"
+
+HOME_OF_KEYS="$(mktemp -d)"
+trap 'rm -rf "$HOME_OF_KEYS"' EXIT
+echo "apt_update: the key ${WANTED[*]} of this image has run out; fetching the prolonged one"
+gpg --batch --quiet --homedir "$HOME_OF_KEYS" --keyserver "$KEYSERVER" --recv-keys "${WANTED[@]}" ||
+  refuse "the key ${WANTED[*]} cannot be fetched from $KEYSERVER; put it in by hand (docs/containers.md)"
+# Into the keyrings that the sources name, else where apt looks for every source.
+mapfile -t RINGS < <(grep -rhoE '[Ss]igned-[Bb]y[=:] */[^] ]+' "$SOURCES" 2>/dev/null | sed -E 's/^[^=:]+[=:] *//' | sort -u)
+[ "${#RINGS[@]}" -gt 0 ] || RINGS=("$TRUSTED")
+for ring in "${RINGS[@]}"; do
+  gpg --batch --homedir "$HOME_OF_KEYS" --export "${WANTED[@]}" >"$ring"
+done
+said="$(update)" || refuse "apt-get update fails with the prolonged key, too: $said"
