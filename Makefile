@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 RUN := scripts/with_env.sh
 
-.PHONY: help setup demo tasks rigs test fuzz soak test38 lint matrix clean bench field docs mutants field-training images
+.PHONY: help setup demo tasks rigs test fuzz soak test38 lint matrix clean bench field docs mutants field-training images audit
 
 FUZZ_N ?= 20000
 FUZZ_SEED ?= 1
@@ -52,11 +52,14 @@ field: setup ## field cases, where their folder is at hand (HYBRIDVLA_FIELD_CASE
 field-training: setup ## 30 bags of an unseen scene over ROS, data set, fine-tuning, success before and after; out/field-training
 	@$(RUN) scripts/field_training.sh
 
-lint: setup ## style, spelling, shell, YAML, Docker, catkin, Python 3.8 and room checks
+lint: setup ## style, spelling, shell, YAML, Docker, catkin, Python 3.8 and room checks 3.8, secret
 	@$(RUN) scripts/lint.sh
 
 images: setup ## go through the builds of the containers' images without a container (docs/containers.md)
 	@$(RUN) python scripts/checks/containers.py
+
+audit: setup ## the locks against the package index's advisories, where it serves them
+	@scripts/audit.sh
 
 docs: setup ## the documents and the reference of the code as pages, in out/docs
 	@scripts/docs.sh

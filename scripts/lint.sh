@@ -36,6 +36,7 @@ check layers env PYTHONPATH=src lint-imports --no-logo pyproject.toml
 check "types of hybridvla_core and hybridvla_cli" mypy
 check "Any in signatures" python scripts/checks/untyped.py
 check "names in documents" python scripts/checks/docs.py
+check "keys and passwords" python scripts/checks/leaks.py
 check shellcheck shellcheck --external-sources "${SHELL_FILES[@]}"
 check yamllint yamllint --strict "${YAML[@]}"
 check codespell codespell "${TEXT[@]}"

@@ -51,7 +51,7 @@ find_outdated_locks() {
     PINNED_LOCKS=(debian12/{base,sim})
     TORCH_LOCK=""
   else
-    PINNED_LOCKS=(debian12/{base,vision,sim,train,test,lint})
+    PINNED_LOCKS=(debian12/{base,vision,sim,train,test,browser,lint})
     TORCH_LOCK=debian12/torch
   fi
   OUTDATED_LOCKS=()

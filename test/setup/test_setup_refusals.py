@@ -96,8 +96,9 @@ def test_unknown_option(clone):
     assert "--fast" in done.stderr and "--help" in done.stderr
 
 
-@pytest.mark.parametrize("arguments, words", [(["--until", "tomorrow"], "packages or python"), (["--until"], "packages or python"),
-                                              (["--without-ros", "--without-policy"], "leave nothing to install")])
+@pytest.mark.parametrize("arguments, words", [
+    (["--until", "tomorrow"], "packages or python"), (["--until"], "packages or python"),
+    (["--without-ros", "--without-policy"], "leave nothing to install")])
 def test_options_that_make_no_sense_are_refused(clone, arguments, words):
     done = run_setup(clone, arguments=arguments)
     assert done.returncode == 1 and words in done.stderr and len(done.stderr.splitlines()) == 1
