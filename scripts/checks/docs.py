@@ -17,7 +17,7 @@ PATH = re.compile(r"(?<![\w./-])(?:" + "|".join(FOLDERS) + r")/[\w./*{},-]*[\w*}
 QUALIFIED = re.compile(r"(?<![\w./-])((?:test/)?[\w/]*test_\w+\.py)::(test_\w+)")
 NAME = re.compile(r"(?<![\w/.])test_\w+(?!\w|\.py)")
 #: What a reader of the documents brings or makes on the way; not part of the tree.
-MADE = re.compile(r"config/policies/mine\w*\.yaml|checkpoints/mine\w*|checkpoints/agilex|checkpoints/\*\.pt")
+MADE = re.compile(r"config/policies/mine\w*\.yaml|checkpoints/mine\w*|checkpoints/agilex|checkpoints/\*\.pt|docker/\.env")
 
 
 def tests() -> Dict[str, Set[str]]:
