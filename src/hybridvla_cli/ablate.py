@@ -2,96 +2,126 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List
 
 from hybridvla_cli import Subparsers
+from hybridvla_cli.ablate_parts import measured
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
 from hybridvla_ros.runtime.threads import wait_quietly
 
 #: Episodes of a cell, and cells of a row and task: together what one row has of a task.
-QUICK, FULL = (20, 2), (20, 10)
+QUICK, FULL = (10, 3), (20, 10)
+CALIBRATION = "calibration"
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("ablate", help="make the paper's tables in the simulated rig; goes on where it was stopped")
     parser.add_argument("table", help="name of a table, or all (see docs/results.md)")
     parser.add_argument("--checkpoint", default=str(ROOT / "checkpoints/tiny"), help="checkpoint folder")
+    parser.add_argument("--policy", action="append", default=[], metavar="NAME=PLACE", help="a further column of the table of "
+                        "modes: another checkpoint, or ws://HOST:PORT of any policy (docs/remote.md); may be repeated")
     parser.add_argument("--tasks", default="blocks", help="tasks, separated by commas")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK[0] * QUICK[1]} episodes a row and task, not "
                         f"{FULL[0] * FULL[1]}")
+    parser.add_argument("--report", action="store_true", help="run nothing; write the pages from what was run before")
     parser.add_argument("--seed", type=int, default=2_000_001, help="of the first episode")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--robot-config", default=str(ROOT / "config/robots/sim_fr3.yaml"))
     parser.add_argument("--policy-config", default=str(ROOT / "config/policies/tiny.yaml"))
     parser.add_argument("-o", "--out", default="out/ablate", help="folder of the results and of the cells done so far")
+    parser.add_argument("--docs", metavar="DIR", help="write results.md, results.json and the drawings here, too")
     parser.add_argument("--json", help="write the result for machines here, too")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     wait_quietly()
-    from tqdm import tqdm
-
-    from hybridvla_core.checkpoints.format import read_checkpoint
+    from hybridvla_cli.ablate_parts.order import Order, Source, policies_named
+    from hybridvla_cli.ablate_parts.sweep import sweep
+    from hybridvla_core.benchmark.subject import processor_name
     from hybridvla_core.evaluation.ablation import page
-    from hybridvla_core.evaluation.ablation.cells import Cell, CellStore, Outcome
-    from hybridvla_core.evaluation.ablation.opening import open_policy
+    from hybridvla_core.evaluation.ablation.calibration import calibration_sheet
+    from hybridvla_core.evaluation.ablation.cells import CellStore
     from hybridvla_core.evaluation.ablation.results import table_result
-    from hybridvla_core.evaluation.ablation.tables import Row, chosen
-    from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED, load_configs
+    from hybridvla_core.evaluation.ablation.tables import GIVEN, TABLES, Table, chosen
+    from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED
     from hybridvla_sim import tasks as all_tasks
-    from hybridvla_sim.cells import Bench, run_cells
 
     if args.seed <= LARGEST_TRAINING_SEED:
         raise HybridVLAError(f"--seed {args.seed}: seeds up to {LARGEST_TRAINING_SEED} belong to training; use a larger one")
     if args.processes < 1:
         raise HybridVLAError(f"--processes {args.processes}: give at least 1")
-    tables, out = chosen(args.table), Path(args.out)
-    tasks = [all_tasks.load(name, rig="fr3").name for name in args.tasks.split(",") if name]
+    names = chosen(args.table, (CALIBRATION, *measured.NAMES))
+    tasks = [all_tasks.load(name, rig="fr3") for name in args.tasks.split(",") if name]
     if not tasks:
         raise HybridVLAError("--tasks names no task")
-    manifest = read_checkpoint(Path(args.checkpoint)).manifest_sha256
+    out, policies = Path(args.out), policies_named(args.policy)
+    sources = {GIVEN: Source.open(str(args.checkpoint)), **{name: Source.open(place) for name, place in policies.items()}}
     episodes, repeats = QUICK if args.quick else FULL
-
-    def cells_of(row: Row) -> List[Cell]:
-        return [Cell(str(args.checkpoint), manifest, row.variant, task, args.seed + repeat * episodes, episodes,
-                     filtered=row.filtered) for task in tasks for repeat in range(repeats)]
-
+    order = Order(sources, {task.name: task.instructions() for task in tasks}, args.seed, episodes, repeats)
+    tables = [_with_policies(TABLES[name], list(policies)) for name in names if name in TABLES]
+    first: List[Table] = [] if "modes" in names or CALIBRATION not in names else [
+        replace(TABLES["modes"], rows=TABLES["modes"].rows[:1], claims=())]
     store = CellStore(out / "cells")
-    every = {cell.key: cell for table in tables for row in table.rows for cell in cells_of(row)}
-    missing = store.missing(list(every.values()))
-    config, robot = load_configs(Path(args.policy_config), Path(args.robot_config), "ensemble")
-    with tqdm(total=len(every) * episodes, initial=(len(every) - len(missing)) * episodes, desc="episodes") as bar:
-        def done(cell: Cell, outcome: Outcome) -> None:
-            store.keep(cell, outcome)
-            bar.set_postfix_str(f"{cell.variant.mode}: {sum(outcome.success)}/{cell.episodes}")
-            bar.update(cell.episodes)
-
-        failed = run_cells(missing, Bench(config, robot, open_policy), args.processes, done)
+    cells = {cell.key: cell for table in [*tables, *first] for row in table.rows for cell in order.cells(row)}
+    failed = dict(order.refused)
+    if not args.report:
+        failed.update(sweep([cell for key, cell in cells.items() if key not in failed], store, args))
+    sheets, absent = measured.sheets(names, args, out, sources[GIVEN])
+    if CALIBRATION in names:
+        found = [store.find(cell) for cell in order.cells(TABLES["modes"].rows[0])]
+        done = [outcome for outcome in found if outcome is not None]
+        if done:
+            sheets.insert(0, calibration_sheet(done))
+    missing = {key: cell for key, cell in cells.items() if key not in failed and store.find(cell) is None}
     result: Dict[str, Any] = {
-        "meta": {"checkpoint_manifest": manifest, "tasks": tasks, "seed": args.seed, "episodes": episodes * repeats,
-                 "sentence": f"Checkpoint `{Path(args.checkpoint).name}` on the simulated FR3, "
-                             f"{'task' if len(tasks) == 1 else 'tasks'} {', '.join(tasks)}: {episodes * repeats} episodes for "
-                             f"each row and task, seeds from {args.seed}. The paper's figures are of its own ten tasks and of a "
-                             "model of 7 billion parameters; they stand beside ours for their order, not for their size.",
-                 "command": f"hybridvla ablate {args.table}{' --quick' if args.quick else ''} --checkpoint "
-                            f"{_shown(args.checkpoint)} --tasks {','.join(tasks)} --seed {args.seed}"},
-        "tables": [table_result(table, cells_of, store.find) for table in tables],
-        "not_run": [f"{every[key].task}, {every[key].variant.mode}, seed {every[key].seed}: {why}"
-                    for key, why in sorted(failed.items())]}
+        "meta": {"checkpoint_manifest": sources[GIVEN].manifest, "tasks": [task.name for task in tasks], "seed": args.seed,
+                 "episodes": episodes * repeats, "machine": processor_name(), "sentence": _sentence(args, episodes, repeats),
+                 "command": _command(args)},
+        "tables": [table_result(table, order.cells, store.find) for table in tables], "sheets": sheets,
+        "not_run": [f"{cells[key].task}, {cells[key].variant.mode}, seed {cells[key].seed}: {why}"
+                    for key, why in sorted(failed.items())] + absent
+        + ([f"{len(missing)} of {len(cells)} cells of episodes; the same command runs them"] if missing else [])}
     page.write(result, out)
+    if args.docs:
+        page.document(result, Path(args.docs))
     write_json(args.json, result)
-    for table in result["tables"]:
-        for claim in table["claims"]:
-            print(f"{table['title']}: {claim['text']}: {claim['verdict']}")
+    for part in [*result["tables"], *sheets]:
+        for claim in part["claims"]:
+            print(f"{part['title']}: {claim['text']}: {claim['verdict']}")
     print(f"look at {out / 'index.html'}")
     if failed:
-        raise HybridVLAError(f"{len(failed)} of {len(every)} cells were not run, the first because: "
+        raise HybridVLAError(f"{len(failed)} of {len(cells)} cells were not run, the first because: "
                              f"{next(iter(failed.values()))}; the same command runs them again")
     return 0
+
+
+def _with_policies(table: Any, policies: List[str]) -> Any:
+    """Returns the table of modes with a row for each further policy."""
+    from hybridvla_core.evaluation.ablation.tables import Row
+    from hybridvla_core.evaluation.ablation.variant import Variant
+
+    if table.name != "modes":
+        return table
+    return replace(table, rows=(*table.rows, *(Row(name, Variant("ensemble"), model=name) for name in policies)))
+
+
+def _sentence(args: argparse.Namespace, episodes: int, repeats: int) -> str:
+    names = [name for name in args.tasks.split(",") if name]
+    return (f"Checkpoint `{Path(args.checkpoint).name}` on the simulated FR3, {'task' if len(names) == 1 else 'tasks'} "
+            f"{', '.join(names)}: {episodes * repeats} episodes for each row and task ({repeats} runs of {episodes}), seeds from "
+            f"{args.seed}. The paper's figures are of its own ten tasks and of a model of 7 billion parameters; they stand "
+            "beside ours for their order, not for their size.")
+
+
+def _command(args: argparse.Namespace) -> str:
+    more = "".join(f" --policy {pair}" for pair in args.policy)
+    return (f"hybridvla ablate {args.table}{' --quick' if args.quick else ''} --checkpoint {_shown(args.checkpoint)} "
+            f"--tasks {args.tasks} --seed {args.seed}{more}")
 
 
 def _shown(folder: str) -> str:

@@ -51,7 +51,7 @@ class CellRunner:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
         self._policies: Dict[Tuple[str, Variant], PolicyInterface] = {}
-        self._suites: Dict[Tuple[str, bool], Suite] = {}
+        self._suites: Dict[Tuple[str, bool, str], Suite] = {}
 
     def run(self, cell: Cell) -> Outcome:
         """Runs a cell.
@@ -71,6 +71,12 @@ class CellRunner:
         episodes = [suite.run(spec) for spec in suite.task.draw(cell.seed, cell.episodes, cell.switched)]
         return summed(episodes)
 
+    def close(self) -> None:
+        """Lets go of the rigs."""
+        for suite in self._suites.values():
+            suite.rig.close()
+        self._suites = {}
+
     def _policy(self, cell: Cell) -> PolicyInterface:
         wanted = cell.manifest, cell.variant
         if wanted not in self._policies:
@@ -80,11 +86,11 @@ class CellRunner:
         return self._policies[wanted]
 
     def _suite(self, cell: Cell) -> Suite:
-        wanted = cell.task, cell.filtered
+        wanted = cell.task, cell.filtered, cell.variation
         if wanted not in self._suites:
-            for suite in self._suites.values():
-                suite.rig.close()
+            self.close()
             task = tasks.load(cell.task)
+            task = task.varied(cell.variation) if cell.variation else task
             safety = SafetyFilter if cell.filtered else Unfiltered
             self._suites = {wanted: Suite(self._policy(cell), self._bench.config, self._bench.robot, task, safety)}
         return self._suites[wanted]
@@ -107,6 +113,7 @@ def summed(episodes: Sequence[Mapping[str, Any]]) -> Outcome:
         failures={str(episode["seed"]): classify(episode["decisions"], episode["reasons"])
                   for episode in episodes if not episode["success"]},
         fused=sum(row["fused"] for row in rows) / len(rows) if rows else 0.0,
+        predictions=tuple(len(episode["decisions"]) for episode in episodes),
         confidence=tuple(None if math.isnan(row["confidence"]) else round(float(row["confidence"]), 5) for row in rows),
         errors_mm=tuple(round(float(np.linalg.norm(row["error"])) * 1e3, 3) for row in rows),
         correlation=None if math.isnan(apart) else round(apart, 4))
@@ -155,11 +162,14 @@ def run_cells(cells: Sequence[Cell], bench: Bench, processes: int, done: Callabl
 def _one_after_another(cells: Sequence[Cell], bench: Bench, done: Callable[[Cell, Outcome], None]) -> Dict[str, str]:
     runner = CellRunner(bench)
     failed: Dict[str, str] = {}
-    for cell in cells:
-        try:
-            done(cell, runner.run(cell))
-        except HybridVLAError as error:
-            failed[cell.key] = str(error)
+    try:
+        for cell in cells:
+            try:
+                done(cell, runner.run(cell))
+            except HybridVLAError as error:
+                failed[cell.key] = str(error)
+    finally:
+        runner.close()
     return failed
 
 

@@ -129,6 +129,11 @@ def device_name(device: torch.device) -> str:
     """The card, or the processor."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
+    return processor_name()
+
+
+def processor_name() -> str:
+    """What the operating system calls the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -15,6 +15,7 @@ from hybridvla_core.evaluation.ablation.opening import check_paths
 from hybridvla_core.evaluation.ablation.results import table_result
 from hybridvla_core.evaluation.ablation.tables import TABLES, Claim, Row, Table, chosen
 from hybridvla_core.evaluation.ablation.variant import Variant
+from hybridvla_core.evaluation.ablation.words import markdown
 from hybridvla_core.model.schedule import DiffusionSchedule
 from hybridvla_core.paths import ROOT
 
@@ -85,25 +86,25 @@ def test_what_was_not_run_is_no_failure(tmp_path):
     assert claim["verdict"] == OPEN and claim["compared"]["b"]["episodes"] == 4      # the pairs that both ran
     nothing = table_result(table, lambda row: cells[row.label], lambda one: None)
     assert nothing["rows"][0]["episodes"] == 0 and nothing["claims"][0]["compared"]["b"] is None
-    page.write({"meta": {"sentence": "s", "command": "c"}, "tables": [nothing], "not_run": ["why"]}, tmp_path)
-    assert "not run" in (tmp_path / "results" / "two.svg").read_text() and "why" in (tmp_path / "results.md").read_text()
+    page.write({"meta": {"sentence": "s", "command": "c", "machine": "m"}, "tables": [nothing], "not_run": ["why"]}, tmp_path)
+    assert "not run" in (tmp_path / "images" / "results-two.svg").read_text() and "why" in (tmp_path / "results.md").read_text()
 
 
 def test_results_in_words_say_the_numbers_of_the_json(tmp_path):
-    table = chosen("steps")[0]
+    table = TABLES["steps"]
     result = table_result(table, lambda row: [cell(variant=row.variant)], lambda one: outcome(True, False, True, True))
-    whole = {"meta": {"sentence": "s", "command": "c"}, "tables": [result], "not_run": []}
+    whole = {"meta": {"sentence": "s", "command": "c", "machine": "m"}, "tables": [result], "not_run": []}
     page.write(whole, tmp_path)
     read = json.loads((tmp_path / "results.json").read_text())
     text = (tmp_path / "results.md").read_text()
-    assert page.markdown(read) == text
+    assert markdown(read) == text
     for row in read["tables"][0]["rows"]:
         assert f"| {row['label']} | 0.750 | " in text
 
 
 def test_tables_name_only_ways_that_the_shipped_checkpoint_can_be_asked_in():
     checkpoint = read_checkpoint(TINY)
-    for table in chosen("all"):
+    for table in TABLES.values():
         for row in table.rows:
             config = row.variant.altered(checkpoint.config)
             assert row.variant.theta is None or config.ensemble.theta == row.variant.theta
@@ -126,10 +127,10 @@ def test_thirty_steps_are_spread_evenly_because_the_released_spacing_has_no_thir
 def test_a_checkpoint_without_one_path_is_refused_for_it_by_name():
     checkpoint = read_checkpoint(TINY)
     alone = dataclasses.replace(checkpoint, config=dataclasses.replace(checkpoint.config, trained=("diffusion",)))
-    check_paths(alone, "diffusion")
+    check_paths(alone.config, "folder", "diffusion")
     for mode in ("ensemble", "autoregressive"):
         with pytest.raises(HybridVLAError, match=f"autoregressive, so mode {mode}"):
-            check_paths(alone, mode)
+            check_paths(alone.config, "folder", mode)
 
 
 def test_failures_are_sorted_as_the_paper_sorts_them():

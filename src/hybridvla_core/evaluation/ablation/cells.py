@@ -12,7 +12,7 @@ from hybridvla_core.evaluation.ablation.variant import Variant
 from hybridvla_core.files import write_json
 
 #: Changes whenever an older result is not to be taken for one of today.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Cell:
         episodes: How many.
         switched: The instruction changes in mid-episode.
         filtered: False sends every target to the arm as it is, without the safety filter.
+        variation: How the scenes deviate from those of every demonstration; empty: not at all.
     """
 
     checkpoint: str
@@ -38,6 +39,7 @@ class Cell:
     episodes: int
     switched: bool = False
     filtered: bool = True
+    variation: str = ""
 
     def __post_init__(self) -> None:
         if self.episodes < 1:
@@ -61,6 +63,7 @@ class Outcome:
         interventions: The filter's, by name, over all episodes.
         failures: Class of each failed episode, by its seed (see `failures.py`).
         fused: Share of predictions whose paths were averaged.
+        predictions: How many, by episode.
         confidence: Of each prediction, the mean over its tokens; None where no token was decoded.
         errors_mm: Distance of each prediction from the expert's, mm.
         correlation: Of both paths' errors; None where only one path answered.
@@ -71,13 +74,15 @@ class Outcome:
     interventions: Mapping[str, int] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
     fused: float = 0.0
+    predictions: Tuple[int, ...] = ()
     confidence: Tuple[Optional[float], ...] = ()
     errors_mm: Tuple[float, ...] = ()
     correlation: Optional[float] = None
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Outcome:
-        lists = {name: tuple(content[name]) for name in ("success", "violations", "confidence", "errors_mm")}
+        lists = {name: tuple(content[name]) for name in ("success", "violations", "predictions", "confidence",
+                                                                 "errors_mm")}
         return cls(**{**content, **lists})
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
+import numpy as np
+
 from hybridvla_core.evaluation.ablation.cells import Cell, Outcome
 from hybridvla_core.evaluation.ablation.comparisons import FAILS, HOLDS, OPEN, Comparison, compare, is_better, is_no_worse
 from hybridvla_core.evaluation.ablation.tables import Claim, Row, Table
@@ -23,8 +25,13 @@ def table_result(table: Table, cells_of: CellsOf, find: Find) -> Dict[str, Any]:
         find: The outcome of a cell, None where it was not run.
     """
     outcomes = {row.label: [(cell, find(cell)) for cell in cells_of(row)] for row in table.rows}
-    return {"name": table.name, "title": table.title, "about": table.about,
-            "rows": [_row(row, outcomes[row.label]) for row in table.rows],
+    rows = [_row(row, outcomes[row.label]) for row in table.rows]
+    against = next((row for row in rows if row["label"] == table.reference), None)
+    for row in rows:
+        told = against is not None and row is not against and row["episodes"] and against["successes"]
+        row["change"] = round(row["rate"] / against["rate"] - 1.0, 4) if told and against is not None else None
+    return {"name": table.name, "title": table.title, "about": table.about, "rows": rows,
+            "elsewhere": [list(other) for other in table.elsewhere],
             "claims": [_claim(claim, outcomes) for claim in table.claims]}
 
 
@@ -42,8 +49,11 @@ def _row(row: Row, run: Run) -> Dict[str, Any]:
             failures[kind] = failures.get(kind, 0) + 1
     rates = [sum(outcome.success) / len(outcome.success) for _, outcome in done]
     mean = sum(rates) / len(rates) if rates else 0.0
+    errors = [error for _, outcome in done for error in outcome.errors_mm]
     correlations = [outcome.correlation for _, outcome in done if outcome.correlation is not None]
-    return {"label": row.label, "paper": row.paper, "model": row.model, "variant": asdict(row.variant),
+    return {"label": row.label, "paper": row.paper, "model": row.model, "variation": row.variation,
+            "variant": {key: value for key, value in asdict(row.variant).items() if value is not None},
+            "median_error_mm": round(float(np.median(errors)), 2) if errors else None,
             "episodes": len(wins), "successes": sum(wins), "rate": rate(sum(wins), len(wins)),
             "interval": wilson(sum(wins), len(wins)),
             "variance": round(sum((one - mean) ** 2 for one in rates) / len(rates), 5) if rates else None,
@@ -66,7 +76,7 @@ def _claim(claim: Claim, outcomes: Mapping[str, Run]) -> Dict[str, Any]:
         verdict = next(worst for worst in (OPEN, FAILS, HOLDS) if worst in verdicts)
     return {"text": claim.text, "verdict": verdict,
             "test": "exact McNemar test on the same episodes, Holm's correction, level 0.05" if claim.margin is None else
-            f"95 % bootstrap interval of the difference on the same episodes, margin {claim.margin:g}",
+            f"Newcombe's 95 % interval of the difference on the same episodes, margin {claim.margin:g}",
             "compared": {other: None if comparison is None else asdict(comparison) for other, comparison in found.items()}}
 
 

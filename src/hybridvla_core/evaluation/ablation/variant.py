@@ -53,6 +53,13 @@ class Variant:
                        ddim_spacing=_or(self.spacing, config.ddim_spacing),
                        autoregressive_condition=_or(self.condition, config.autoregressive_condition))
 
+    def settled(self, config: CheckpointConfig) -> Variant:
+        """Returns the same way with nothing left open, so that two names of one way share their episodes."""
+        found = self.altered(config)
+        gate = found.ensemble
+        return Variant(self.mode, gate.theta, gate.rule, gate.confidence_window_bins, found.autoregressive_condition,
+                       found.ddim_steps, found.ddim_spacing)
+
 
 def _or(value: Optional[Value], otherwise: Value) -> Value:
     return otherwise if value is None else value

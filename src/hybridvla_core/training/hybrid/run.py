@@ -32,8 +32,6 @@ from hybridvla_core.transforms.prompt import PromptEncoder
 LOGGER = logging.getLogger(__name__)
 #: So many sentences a checkpoint names that it was trained with; those of more are left out.
 MOST_INSTRUCTIONS = 1000
-#: Up to so many sentences a checkpoint names what it was trained with.
-MOST_SENTENCES = 1000
 #: What may change between two parts of one run: it changes no number of it.
 FREE = ("workers", "keep_frames", "log_every", "save_every", "validate_every", "validation_frames", "export", "demonstrations")
 
@@ -206,9 +204,6 @@ def _provenance(request: Request, start: Start, progress: Progress) -> Dict[str,
                              "data": {frames.name: len(frames.train) for frames in start.sets}}
     texts = sorted({text for frames in start.sets for text in frames.dataset.tasks.values()})
     if len(texts) <= MOST_INSTRUCTIONS:      # who evaluates it learns from them which tasks it was trained for
-        found["instructions"] = texts
-    texts = sorted({text for frames in start.sets for text in frames.dataset.tasks.values()})
-    if len(texts) <= MOST_SENTENCES:
         found["instructions"] = texts
     if start.base is not None:
         found["init"] = start.base.manifest_sha256

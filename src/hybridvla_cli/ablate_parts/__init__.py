@@ -1,0 +1,1 @@
+"""What `hybridvla ablate` does for each kind of table."""

@@ -1,0 +1,112 @@
+"""What is asked for: checkpoints by name, tasks, episodes; and the cells that follow from it."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+
+from hybridvla_core.checkpoints.config import CheckpointConfig
+from hybridvla_core.checkpoints.format import read_checkpoint
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.evaluation.ablation.cells import Cell
+from hybridvla_core.evaluation.ablation.opening import REMOTE, check_paths
+from hybridvla_core.evaluation.ablation.tables import GIVEN, Row
+from hybridvla_core.evaluation.trained import check_trained
+
+
+@dataclass(frozen=True)
+class Source:
+    """What answers: a checkpoint's folder, or the address of a policy.
+
+    Attributes:
+        place: Folder, or ws:// or wss:// with host and port.
+        manifest: sha256 of its manifest.
+        config: Of the checkpoint; None for a policy elsewhere.
+    """
+
+    place: str
+    manifest: str
+    config: Optional[CheckpointConfig]
+
+    @classmethod
+    def open(cls, place: str) -> Source:
+        """Reads what a source says of itself.
+
+        Raises:
+            HybridVLAError: It is no checkpoint, or nobody answers.
+        """
+        if place.startswith(REMOTE):
+            from hybridvla_core.policy.remote.client import RemotePolicy
+            from hybridvla_core.policy.remote.settings import RemoteSource
+
+            policy = RemotePolicy(RemoteSource(place, connect_timeout_s=10.0))
+            try:
+                return cls(place, policy.manifest_sha256, None)
+            finally:
+                policy.close()
+        found = read_checkpoint(Path(place))
+        return cls(place, found.manifest_sha256, found.config)
+
+
+@dataclass
+class Order:
+    """Which cells stand behind a row.
+
+    Attributes:
+        sources: By the name that rows give.
+        tasks: Name of each, with its sentences.
+        seed: Of the first episode.
+        episodes: Of a cell.
+        repeats: Cells of a row and task.
+        refused: Why a cell is not run, by its key.
+    """
+
+    sources: Mapping[str, Source]
+    tasks: Mapping[str, Tuple[str, ...]]
+    seed: int
+    episodes: int
+    repeats: int
+    refused: Dict[str, str] = field(default_factory=dict)
+
+    def cells(self, row: Row) -> List[Cell]:
+        """Returns the cells of a row, by task and repeat; none where its model is not there. One that cannot be run is noted."""
+        source = self.sources.get(row.model)
+        if source is None:
+            return []
+        variant = row.variant if source.config is None else row.variant.settled(source.config)
+        found = []
+        for task in self.tasks:
+            problem = self._problem(source, row, task)
+            for repeat in range(self.repeats):
+                cell = Cell(source.place, source.manifest, variant, task, self.seed + repeat * self.episodes, self.episodes,
+                            filtered=row.filtered, variation=row.variation)
+                found.append(cell)
+                if problem:
+                    self.refused[cell.key] = problem
+        return found
+
+    def _problem(self, source: Source, row: Row, task: str) -> str:
+        """Why this cannot be run; empty where it can."""
+        if source.config is None:
+            return ""
+        try:
+            check_paths(source.config, source.place, row.variant.mode)
+            check_trained(Path(source.place), task, self.tasks[task])
+        except HybridVLAError as error:
+            return str(error)
+        return ""
+
+
+def policies_named(pairs: Sequence[str]) -> Dict[str, str]:
+    """Returns places by name from NAME=PLACE.
+
+    Raises:
+        HybridVLAError: One is written otherwise, or a name stands twice.
+    """
+    found: Dict[str, str] = {}
+    for pair in pairs:
+        name, given, place = pair.partition("=")
+        if not given or not name or not place or name in found or name == GIVEN:
+            raise HybridVLAError(f"--policy {pair}: write NAME=CHECKPOINT or NAME=ws://HOST:PORT, each name once")
+        found[name] = place
+    return found
