@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Mapping
 
 from hybridvla_cli import Subparsers
 from hybridvla_cli.ablate_parts import measured
@@ -83,9 +83,8 @@ def run(args: argparse.Namespace) -> int:
                  "episodes": episodes * repeats, "machine": processor_name(), "sentence": _sentence(args, episodes, repeats),
                  "command": _command(args)},
         "tables": [table_result(table, order.cells, store.find) for table in tables], "sheets": sheets,
-        "not_run": [f"{cells[key].task}, {cells[key].variant.mode}, seed {cells[key].seed}: {why}"
-                    for key, why in sorted(failed.items())] + absent
-        + ([f"{len(missing)} of {len(cells)} cells of episodes; the same command runs them"] if missing else [])}
+        "not_run": [*_reasons(cells, failed), *absent,
+                    *([f"{len(missing)} of {len(cells)} runs of episodes; the same command runs them"] if missing else [])]}
     page.write(result, out)
     if args.docs:
         page.document(result, Path(args.docs))
@@ -98,6 +97,14 @@ def run(args: argparse.Namespace) -> int:
         raise HybridVLAError(f"{len(failed)} of {len(cells)} cells were not run, the first because: "
                              f"{next(iter(failed.values()))}; the same command runs them again")
     return 0
+
+
+def _reasons(cells: Mapping[str, Any], failed: Mapping[str, str]) -> List[str]:
+    """Returns each reason once, with what it kept from being run."""
+    found: Dict[str, List[str]] = {}
+    for key, why in failed.items():
+        found.setdefault(why, []).append(f"{cells[key].task} in mode {cells[key].variant.mode}, seed {cells[key].seed}")
+    return [f"{', '.join(sorted(what))}: {why}" for why, what in sorted(found.items())]
 
 
 def _with_policies(table: Any, policies: List[str]) -> Any:

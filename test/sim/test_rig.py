@@ -74,8 +74,8 @@ def test_the_variation_has_a_pad_of_a_new_colour_that_every_sentence_names():
     for refused, world in ((text, usual.world), ("put the green block on the yellow pad", rig.world)):
         with pytest.raises(HybridVLAError, match="cannot judge"):
             world.success(refused)
-    with pytest.raises(HybridVLAError, match="no variation 'height'; use colour"):
-        TASK.varied("height")
+    with pytest.raises(HybridVLAError, match="no variation 'weather'; use one of object, .*, colour"):
+        TASK.varied("weather")
 
 
 def held(block, tool, pad_block=None):

@@ -1,10 +1,16 @@
 """Colours, sizes and light of a scene: what differs from episode to episode, and what no training scene shows."""
 from __future__ import annotations
 
-from typing import Dict, List, Sequence
+import copy
+from typing import Any, Dict, List, Sequence, TypeVar
 
 import mujoco
 import numpy as np
+
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_sim.task import Task
+
+TaskT = TypeVar("TaskT", bound=Task[Any])
 
 #: Named deviations that no demonstration shows (`hybridvla evaluate --variation`).
 VARIATIONS = ("object", "background", "height", "light")
@@ -13,6 +19,25 @@ PALETTE = ((0.80, 0.18, 0.16), (0.16, 0.32, 0.78), (0.16, 0.60, 0.26), (0.90, 0.
 UNSEEN = ((0.95, 0.45, 0.70), (0.45, 0.28, 0.14), (0.66, 0.86, 0.20), (0.13, 0.14, 0.20))
 SIZES, UNSEEN_SIZES = (0.92, 1.0), (0.84, 0.88)
 HEIGHT_M = 0.025
+
+
+def varied(task: TaskT, variation: str, *own: str) -> TaskT:
+    """Returns a task with one of `VARIATIONS`.
+
+    Args:
+        task: Which one.
+        variation: Its name.
+        own: Names of what the task varies by itself, for the message.
+
+    Raises:
+        HybridVLAError: It is none of them.
+    """
+    if variation not in VARIATIONS:
+        raise HybridVLAError(f"task {task.name!r} has no variation {variation!r}; use one of "
+                             f"{', '.join((*VARIATIONS, *own))}")
+    found = copy.copy(task)
+    found.variation = variation
+    return found
 
 
 class Looks:

@@ -2,15 +2,13 @@
 from __future__ import annotations
 
 import abc
-import copy
 from typing import Any, Dict, Generic, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
 import mujoco
 import numpy as np
 
-from hybridvla_core.errors import HybridVLAError
 from hybridvla_sim.task import EpisodeSpec, Task, World
-from hybridvla_sim.taskkit.looks import HEIGHT_M, PALETTE, SIZES, UNSEEN, UNSEEN_SIZES, VARIATIONS, Looks, apply, snapshot
+from hybridvla_sim.taskkit.looks import HEIGHT_M, PALETTE, SIZES, UNSEEN, UNSEEN_SIZES, Looks, apply, snapshot, varied
 from hybridvla_sim.taskkit.phrases import Phrases
 
 RigT = TypeVar("RigT", bound=Any)
@@ -195,8 +193,4 @@ class SuiteTask(Task[RigT], Generic[RigT]):
 
     def varied(self: TaskT, variation: str) -> TaskT:
         """Returns the task with a variation: an unseen object, background, height, or light."""
-        if variation not in VARIATIONS:
-            raise HybridVLAError(f"task {self.name!r} has no variation {variation!r}; use one of {', '.join(VARIATIONS)}")
-        found = copy.copy(self)
-        found.variation = variation
-        return found
+        return varied(self, variation)

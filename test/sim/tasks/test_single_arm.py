@@ -115,8 +115,23 @@ def test_a_variation_changes_the_scene_as_it_says_and_the_expert_still_works(var
 def test_an_unknown_variation_is_named():
     with pytest.raises(HybridVLAError, match="no variation 'weather'; use one of object, background, height, light"):
         tasks.load("phone_on_base").varied("weather")
-    with pytest.raises(HybridVLAError, match="task 'blocks' has no variation 'light'"):
-        tasks.load("blocks").varied("light")
+    with pytest.raises(HybridVLAError, match="task 'blocks' has no variation 'weather'"):
+        tasks.load("blocks").varied("weather")
+
+
+@pytest.mark.parametrize("variation", VARIATIONS)
+def test_the_blocks_vary_too_and_their_expert_still_works(variation):
+    task = tasks.load("blocks").varied(variation)
+    suite = Suite(ExpertPolicy(CONFIG.convention, ["front"]), CONFIG, ROBOT, task)
+    model = suite.rig.model
+    before = {name: getattr(model, name).copy() for name in ("geom_type", "geom_rgba", "geom_pos", "light_diffuse")}
+    assert suite.run(task.draw(2_000_011, 1, switched=False)[0])["success"]
+    field = {"object": "geom_type", "background": "geom_rgba", "height": "geom_pos", "light": "light_diffuse"}[variation]
+    table = model.geom("table").id
+    changed = {name for name, value in before.items() if not np.array_equal(value, getattr(model, name))}
+    assert field in changed and changed <= {field, "geom_pos"}             # pads are always put somewhere
+    assert (model.geom_pos[table, 2] > before["geom_pos"][table, 2]) == (variation == "height")
+    suite.rig.close()
 
 
 def test_the_other_place_of_the_rack_is_asked_for_in_mid_episode():

@@ -5,12 +5,13 @@ import copy
 import xml.etree.ElementTree as ET
 from typing import List, Tuple
 
+import mujoco
 import numpy as np
 
-from hybridvla_core.errors import HybridVLAError
 from hybridvla_sim.fr3.rig import Rig
 from hybridvla_sim.fr3.scene import tool_pose
 from hybridvla_sim.task import EpisodeSpec, ExpertLabel, Task, World
+from hybridvla_sim.taskkit.looks import HEIGHT_M, VARIATIONS, Looks, apply, snapshot, varied
 from hybridvla_sim.tasks.blocks.episodes import draw_specs
 from hybridvla_sim.tasks.blocks.expert import WorldState, expert_action, fold, held_block
 from hybridvla_sim.tasks.blocks.scene import BlockIndex, furnish, place_block
@@ -29,25 +30,50 @@ SLIP_M = 0.12
 
 
 class BlocksWorld(World[Rig]):
-    """Four blocks and four pads, one of each colour."""
+    """Four blocks and four pads, one of each colour.
+
+    Attributes:
+        ground: Height of the table, m: 0, or more in the variation `height`.
+    """
 
     def __init__(self, rig: Rig) -> None:
         super().__init__(rig)
         self.index = BlockIndex(rig.model)
+        self.ground = 0.0
+        self._looks = Looks(rig.model)
+        self._flat = rig.model.geom_pos[:, 2].copy()
         self._pads = np.zeros((4, 2))
 
     def reset(self, rng: np.random.Generator) -> None:
-        """Draws blocks and pads (`task.sample_scene`) and puts them there."""
-        scene = sample_scene(rng)
+        """Draws blocks and pads (`task.sample_scene`) and puts them there, with the task's variation."""
+        scene, model = sample_scene(rng), self.rig.model
+        self._vary(rng)
         for block in range(4):
-            place_block(self.rig.data, self.index, block, np.array([*scene.block_xy[block], BLOCK_EDGE / 2 - 0.0005]),
-                        float(scene.block_yaw[block]))
-            self.rig.model.geom_pos[self.index.pad_geoms[block], :2] = scene.pad_xy[block]
+            place_block(self.rig.data, self.index, block,
+                        np.array([*scene.block_xy[block], BLOCK_EDGE / 2 - 0.0005 + self.ground]), float(scene.block_yaw[block]))
+            model.geom_pos[self.index.pad_geoms[block], :2] = scene.pad_xy[block]
         self._pads = np.array(scene.pad_xy)
 
+    def _vary(self, rng: np.random.Generator) -> None:
+        """Makes the scene as no demonstration has it: rods for cubes, another table, a higher one, another light."""
+        variation, model = self.rig.task.variation, self.rig.model
+        if variation not in VARIATIONS:
+            return
+        self._looks.restore()
+        self._looks.unusual(variation, rng)
+        if variation == "object":
+            model.geom_type[self.index.block_geoms] = mujoco.mjtGeom.mjGEOM_CYLINDER
+        self.ground = HEIGHT_M if variation == "height" else 0.0
+        raised = [self.rig.index.table, *self.index.pad_geoms]
+        model.geom_pos[raised, 2] = self._flat[raised] + self.ground
+
     def copy_state(self, other: World[Rig]) -> None:
-        """Takes over where the pads are."""
-        self.rig.model.geom_pos[self.index.pad_geoms] = other.rig.model.geom_pos[self.index.pad_geoms]
+        """Takes over where the pads are, and the variation."""
+        model, theirs = self.rig.model, other.rig.model
+        if other.rig.task.variation in VARIATIONS:
+            apply(model, snapshot(theirs))
+            model.geom_type[:] = theirs.geom_type
+        model.geom_pos[self.index.pad_geoms] = theirs.geom_pos[self.index.pad_geoms]
 
     def block_position(self, block: int) -> np.ndarray:
         """Returns the centre (3,) of a block, m, by colour index."""
@@ -56,15 +82,16 @@ class BlocksWorld(World[Rig]):
         return position
 
     def state(self) -> WorldState:
-        """Returns the true state of tool, blocks and pads."""
+        """Returns the true state of tool, blocks and pads; heights are those above the table."""
         rig = self.rig
         position, rotation = tool_pose(rig.model, rig.data, rig.index)
         yaws = []
         for address in self.index.block_qpos:
             w, x, y, z = rig.data.qpos[address + 3:address + 7]
             yaws.append(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
-        return WorldState(tool=position.copy(), yaw=float(np.arctan2(rotation[1, 0], rotation[0, 0])),
-                          opening=rig.opening, block_pos=np.stack([self.block_position(i) for i in range(4)]),
+        above = np.array([0.0, 0.0, self.ground])
+        return WorldState(tool=position - above, yaw=float(np.arctan2(rotation[1, 0], rotation[0, 0])),
+                          opening=rig.opening, block_pos=np.stack([self.block_position(i) - above for i in range(4)]),
                           block_yaw=fold(np.array(yaws)), pad_xy=self._pads.copy())
 
     def success(self, instruction: str) -> bool:
@@ -72,7 +99,7 @@ class BlocksWorld(World[Rig]):
         block, pad = parse_instruction(instruction, self.rig.task.variation)
         position = self.block_position(block)
         on_pad = np.linalg.norm(position[:2] - self._pads[pad]) < SUCCESS_RADIUS
-        return bool(on_pad and position[2] < 0.04 and held_block(self.state()) != block and self.rig.opening > 0.7)
+        return bool(on_pad and position[2] < 0.04 + self.ground and held_block(self.state()) != block and self.rig.opening > 0.7)
 
     def expert(self, instruction: str) -> ExpertLabel:
         """Returns the next keyframe of the Markov expert."""
@@ -87,7 +114,8 @@ class BlocksWorld(World[Rig]):
         if held < 0:
             return False
         place = self.block_position(held)
-        place_block(self.rig.data, self.index, held, np.array([place[0] - SLIP_M, place[1], BLOCK_EDGE / 2]), 0.0)
+        place_block(self.rig.data, self.index, held, np.array([place[0] - SLIP_M, place[1], BLOCK_EDGE / 2 + self.ground]),
+                    0.0)
         return True
 
 
@@ -115,9 +143,10 @@ class BlocksTask(Task[Rig]):
         return draw_specs(seed, episodes, switched, self.variation)
 
     def varied(self, variation: str) -> BlocksTask:
-        """Returns the task with a pad of another colour, which every sentence names."""
+        """Returns the task with rods for cubes, another table, a higher one, another light; or with a pad of another colour,
+        which every sentence names."""
         if variation != COLOUR:
-            raise HybridVLAError(f"task {self.name!r} has no variation {variation!r}; use {COLOUR}")
+            return varied(self, variation, COLOUR)
         found = copy.copy(self)
         found.variation, found.phrases = variation, phrases(variation)
         return found
