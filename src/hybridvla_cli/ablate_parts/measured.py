@@ -2,26 +2,38 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
+import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 from hybridvla_core.configuration import read_mapping
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import write_json
+from hybridvla_core.paths import ROOT
 
 if TYPE_CHECKING:
     from hybridvla_cli.ablate_parts.order import Source
+    from hybridvla_core.training.hybrid.config import TrainingConfig
 
 #: Rounds of the benchmark: in the quick form, and otherwise.
 ROUNDS = (15, 50)
 SPEED = "speed"
-NAMES = (SPEED,)
+TRAININGS_NAME = "trainings"
+NAMES = (SPEED, TRAININGS_NAME)
+RECIPE = ROOT / "config" / "training" / "ablation.yaml"
+#: Seeds of the trainings; the quick form takes the first, and a share of the steps.
+SEEDS, QUICK_SHARE = (1, 2, 3), 0.25
+LOGGER = logging.getLogger(__name__)
 
 
 def sheets(names: Sequence[str], args: argparse.Namespace, out: Path, given: Source) -> Tuple[List[Dict[str, Any]], List[str]]:
     """Returns the sheets asked for, and a sentence for each that was not run."""
-    makers: Dict[str, Callable[[argparse.Namespace, Path, Source], Dict[str, Any]]] = {SPEED: _speed}
+    makers: Dict[str, Callable[[argparse.Namespace, Path, Source], Dict[str, Any]]] = {
+        SPEED: _speed, TRAININGS_NAME: _trainings}
     found, absent = [], []
     for name in NAMES:
         if name not in names:
@@ -69,3 +81,42 @@ def _speed(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, Any]
         return run(subject, ROUNDS[0] if args.quick else ROUNDS[1], passes)
 
     return speed_sheet(kept(out / SPEED / f"{given.manifest[:20]}.json", args, measure))
+
+
+def _trainings(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, Any]:
+    """Trains what is not yet there; a training that cannot be run leaves its place empty."""
+    del given
+    from hybridvla_core.configuration import load_file
+    from hybridvla_core.evaluation.ablation.trainings import TRAININGS, changed, trainings_sheet
+    from hybridvla_core.training.hybrid.config import TrainingConfig
+
+    recipe, folder = load_file(TrainingConfig, RECIPE), out / TRAININGS_NAME
+    seeds = SEEDS[:1] if args.quick else SEEDS
+    share = QUICK_SHARE if args.quick else 1.0
+    found: Dict[Tuple[str, int], Any] = {}
+    for seed in seeds:
+        for training in TRAININGS:
+            config = changed(recipe, training.change, seed, share)
+            content = json.dumps(dataclasses.asdict(config), sort_keys=True)
+            path = folder / f"{hashlib.sha256(content.encode()).hexdigest()[:20]}.json"
+            try:
+                found[training.change, seed] = kept(path, args, functools.partial(_trained, config, path.with_suffix(""), folder))
+            except HybridVLAError as error:
+                LOGGER.warning("%s, seed %d: %s", training.name, seed, error)
+    if not found:
+        raise HybridVLAError("not run; `hybridvla ablate trainings" + (" --quick" if args.quick else "") + "` does it")
+    steps = sum(stage.steps for stage in changed(recipe, "nothing", seeds[0], share).stages)
+    made = 0 if recipe.demonstrations is None else recipe.demonstrations.frames
+    return trainings_sheet(found, seeds, f"{steps} steps of {recipe.batch} out of {made} pictures, {len(seeds)} seed(s)"
+                                         f"{', the quick form' if args.quick else ''}")
+
+
+def _trained(config: TrainingConfig, work: Path, folder: Path) -> Mapping[str, Any]:
+    """Trains, or goes on training, and returns the errors on held-out frames."""
+    from hybridvla_cli.train_parts.general import demonstrations
+    from hybridvla_core.evaluation.ablation.held_out import errors_mm
+    from hybridvla_core.training.hybrid.run import Request, train
+
+    data = demonstrations(config.demonstrations, folder)
+    train(Request(config=config, data=data, work=work, out=work / "checkpoint", threads=1))
+    return errors_mm(work / "checkpoint", config, data)

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> N
     from hybridvla_core.training.hybrid.run import Request, train
 
     config = load_file(TrainingConfig, config_file)
-    data = tuple(Path(folder) for folder in args.data) or _demonstrations(config.demonstrations, work)
+    data = tuple(Path(folder) for folder in args.data) or demonstrations(config.demonstrations, work)
     result = train(Request(
         config=config, data=data, work=work, out=out, init=Path(args.init) if args.init else None,
         mixture=read_mixture(Path(args.mixture)) if args.mixture else None, device=args.device, threads=args.threads,
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> N
         write_json(args.json, result)
 
 
-def _demonstrations(wanted: Optional[DemonstrationConfig], work: Path) -> Tuple[Path, ...]:
+def demonstrations(wanted: Optional[DemonstrationConfig], work: Path) -> Tuple[Path, ...]:
     """A data set made in the simulated rig, where the recipe names one and there is none yet."""
     if wanted is None:
         raise HybridVLAError("no data set is given; name its folder with --data")

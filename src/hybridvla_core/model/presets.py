@@ -69,8 +69,17 @@ def tiny() -> ModelConfig:
         sequence=TINY_SEQUENCE, action_dim=7, chunk=1, views=1, bins=256, final_norm="variance")
 
 
+def ablation() -> ModelConfig:
+    """The same classes with about 2 M parameters: many of them are trained to be compared."""
+    return ModelConfig(
+        towers=(dino(96, 3, 3, 384, 128, 16), siglip(96, 3, 3, 384, 128, 16)), tower_norm=True,
+        projector=(384, 144, 144), projector_norm=True, decoder=llama(144, 4, 4, 384, 832),
+        sequence=TINY_SEQUENCE, action_dim=7, chunk=1, views=1, bins=256, final_norm="variance")
+
+
 PRESETS: Dict[str, Callable[[], ModelConfig]] = {
-    "hybridvla-7b": hybridvla_7b, "hybridvla-2.7b": hybridvla_2_7b, "small-100m": small_100m, "tiny": tiny}
+    "hybridvla-7b": hybridvla_7b, "hybridvla-2.7b": hybridvla_2_7b, "small-100m": small_100m, "tiny": tiny,
+    "ablation": ablation}
 
 
 def preset(name: str, **changes: Any) -> ModelConfig:

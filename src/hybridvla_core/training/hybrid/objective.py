@@ -80,6 +80,10 @@ class HybridObjective(nn.Module):
             found.update(self.heads.words(hidden[:, :plan.text], patches, end, batch, terms))
         return found
 
+    def hidden(self, plan: Plan, batch: Batch) -> torch.Tensor:
+        """Hidden states of the rows of a plan behind the patches, (B, S - text_at, H)."""
+        return self._hidden(plan, batch, self._rows(plan, batch, self.model.project(self._features(batch))))
+
     def pixels(self, batch: Batch) -> Dict[str, torch.Tensor]:
         """Tower kind -> (B, V, 3, S, S) normalised, augmented alike for all towers."""
         ready: Dict[object, torch.Tensor] = {}
