@@ -7,6 +7,8 @@ import functools
 import hashlib
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
 ROUNDS = (15, 50)
 SPEED = "speed"
 TRAININGS_NAME = "trainings"
-NAMES = (SPEED, TRAININGS_NAME)
+RIGS = "rigs"
+NAMES = (SPEED, TRAININGS_NAME, RIGS)
+#: What is kept of a rig's part of the summary.
+KEPT = ("episodes", "successes", "limit_violations", "policy", "error")
 RECIPE = ROOT / "config" / "training" / "ablation.yaml"
 #: Seeds of the trainings; the quick form takes the first, and a share of the steps.
 SEEDS, QUICK_SHARE = (1, 2, 3), 0.25
@@ -33,7 +38,7 @@ LOGGER = logging.getLogger(__name__)
 def sheets(names: Sequence[str], args: argparse.Namespace, out: Path, given: Source) -> Tuple[List[Dict[str, Any]], List[str]]:
     """Returns the sheets asked for, and a sentence for each that was not run."""
     makers: Dict[str, Callable[[argparse.Namespace, Path, Source], Dict[str, Any]]] = {
-        SPEED: _speed, TRAININGS_NAME: _trainings}
+        SPEED: _speed, TRAININGS_NAME: _trainings, RIGS: _rigs}
     found, absent = [], []
     for name in NAMES:
         if name not in names:
@@ -102,7 +107,8 @@ def _trainings(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, 
             try:
                 found[training.change, seed] = kept(path, args, functools.partial(_trained, config, path.with_suffix(""), folder))
             except HybridVLAError as error:
-                LOGGER.warning("%s, seed %d: %s", training.name, seed, error)
+                if not args.report:
+                    LOGGER.warning("%s, seed %d: %s", training.name, seed, error)
     if not found:
         raise HybridVLAError("not run; `hybridvla ablate trainings" + (" --quick" if args.quick else "") + "` does it")
     steps = sum(stage.steps for stage in changed(recipe, "nothing", seeds[0], share).stages)
@@ -120,3 +126,21 @@ def _trained(config: TrainingConfig, work: Path, folder: Path) -> Mapping[str, A
     data = demonstrations(config.demonstrations, folder)
     train(Request(config=config, data=data, work=work, out=work / "checkpoint", threads=1))
     return errors_mm(work / "checkpoint", config, data)
+
+
+def _rigs(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, Any]:
+    del given
+    from hybridvla_core.evaluation.ablation.rigs import rigs_sheet
+
+    def measure() -> Mapping[str, Any]:
+        folder = out / RIGS / "graphs"
+        # It ends with 1 where an episode failed, too; what counts is whether it wrote its summary.
+        subprocess.run([sys.executable, "-m", "hybridvla_ros.demos.rigs", "--out", str(folder)], check=False)
+        if not (folder / "summary.json").is_file():
+            raise HybridVLAError("both rigs ended without a summary; `make rigs` shows why")
+        summary: Dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        if not any(part["episodes"] for part in summary.values()):
+            raise HybridVLAError(f"no rig was run to its end; look into {folder}, or run `make rigs`")
+        return {name: {key: part[key] for key in KEPT if key in part} for name, part in summary.items()}
+
+    return rigs_sheet(kept(out / RIGS / "summary.json", args, measure))

@@ -13,6 +13,9 @@ from hybridvla_core.evaluation.ablation.opening import REMOTE, check_paths
 from hybridvla_core.evaluation.ablation.tables import GIVEN, Row
 from hybridvla_core.evaluation.trained import check_trained
 
+#: How long a policy elsewhere is waited for, s.
+CONNECT_S = 10.0
+
 
 @dataclass(frozen=True)
 class Source:
@@ -39,7 +42,7 @@ class Source:
             from hybridvla_core.policy.remote.client import RemotePolicy
             from hybridvla_core.policy.remote.settings import RemoteSource
 
-            policy = RemotePolicy(RemoteSource(place, connect_timeout_s=10.0))
+            policy = RemotePolicy(RemoteSource(place, connect_timeout_s=CONNECT_S))
             try:
                 return cls(place, policy.manifest_sha256, None)
             finally:

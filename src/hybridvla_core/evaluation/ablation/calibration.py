@@ -31,7 +31,7 @@ def calibration_sheet(outcomes: Sequence[Outcome]) -> Dict[str, Any]:
         rows.append([name, len(part), median, round(near / len(part), 3), "{:.3f} to {:.3f}".format(*wilson(near, len(part)))])
         bars.append([name, median, f"{median:.1f} mm", None])
     remarks = []
-    if len(pairs) > 2:
+    if len(pairs) > 2 and np.ptp(pairs, axis=0).min() > 0:
         related = spearmanr(pairs[:, 0], pairs[:, 1])
         remarks.append(f"Rank correlation of confidence and error over {len(pairs)} predictions: {related.statistic:.2f}, "
                        f"p {related.pvalue:.2g} (Spearman; below 0: the more confident, the nearer).")

@@ -1,0 +1,107 @@
+"""`hybridvla ablate`: what is run, what is refused by name, what a sweep that was killed has left."""
+import dataclasses
+import json
+
+import pytest
+
+from hybridvla_cli.__main__ import main
+from hybridvla_cli.ablate_parts import order, sweep
+from hybridvla_cli.ablate_parts.order import Order, Source, policies_named
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.evaluation.ablation.cells import Outcome
+from hybridvla_core.evaluation.ablation.tables import TABLES
+from hybridvla_core.paths import ROOT
+
+TINY = Source.open(str(ROOT / "checkpoints" / "tiny"))
+SENTENCES = {"blocks": ("put the red block on the green pad",)}
+
+
+def outcome(cell):
+    """What a cell gives, by its own numbers, without an episode."""
+    won = tuple((cell.seed + number) % 3 > 0 or cell.variant.mode == "ensemble" for number in range(cell.episodes))
+    return Outcome(success=won, violations=(0,) * len(won), predictions=(2,) * len(won), confidence=(0.97, None) * len(won),
+                   errors_mm=(3.0, 5.0) * len(won), fused=0.25, correlation=0.8)
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """Cells that a sweep was asked for; `limit` of them are done before it dies."""
+    seen = []
+
+    def run_cells(cells, bench, processes, done):
+        for cell in cells:
+            if len(seen) == run_cells.limit:
+                raise OSError("killed")
+            seen.append(cell)
+            done(cell, outcome(cell))
+        return {}
+    run_cells.limit = None
+    monkeypatch.setattr(sweep, "run_cells", run_cells)
+    return seen, run_cells
+
+
+def test_a_sweep_that_was_killed_goes_on_and_gives_the_table_of_an_unbroken_one(tmp_path, ran):
+    seen, fake = ran
+    command = ["ablate", "modes", "--quick", "--out"]
+    fake.limit = 4
+    assert main([*command, str(tmp_path / "broken")]) == 1
+    assert main([*command, str(tmp_path / "broken"), "--report"]) == 0
+    half = json.loads((tmp_path / "broken" / "results.json").read_text())
+    assert sum(row["episodes"] for row in half["tables"][0]["rows"]) == 40
+    assert half["not_run"] == ["5 of 9 runs of episodes; the same command runs them"]
+    fake.limit = None
+    assert main([*command, str(tmp_path / "broken")]) == 0
+    assert len(seen) == len({cell.key for cell in seen}) == 9       # none twice
+    seen.clear()
+    assert main([*command, str(tmp_path / "whole")]) == 0
+    for name in ("results.json", "results.md", "index.html", "images/results-modes.svg"):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_all_tables_share_their_episodes_and_the_documents_say_the_same(tmp_path, ran):
+    seen, _ = ran
+    for name in ("threshold", "steps", "conditioning", "calibration"):
+        assert main(["ablate", name, "--quick", "-o", str(tmp_path / "out"), "--docs", str(tmp_path / "docs")]) == 0
+    variants = {cell.variant for cell in seen}
+    assert len(seen) == 3 * len(variants) == 3 * 19         # 0.96 is the checkpoint's own way, which `calibration` asks for again
+    text = (tmp_path / "docs" / "results.md").read_text()
+    assert "| 0.970 to 0.970 |" in text and "Holds here" in text
+    assert text == (tmp_path / "out" / "results.md").read_text()
+
+
+def test_a_task_that_the_checkpoint_was_not_trained_for_is_named_and_the_rest_goes_on(tmp_path, ran, capsys):
+    seen, _ = ran
+    assert main(["ablate", "filter", "--quick", "--tasks", "blocks,close_box", "-o", str(tmp_path), "--processes", "1"]) == 1
+    assert {cell.task for cell in seen} == {"blocks"} and "not trained for task close_box" in capsys.readouterr().err
+    result = json.loads((tmp_path / "results.json").read_text())
+    assert all(set(row["per_task"]) == {"blocks"} and row["episodes"] == 30 for row in result["tables"][0]["rows"])
+    assert len(result["not_run"]) == 1 and result["not_run"][0].startswith("close_box in mode ensemble, seed 2000001")
+
+
+def test_a_checkpoint_without_one_path_is_run_in_its_other_mode():
+    config = dataclasses.replace(TINY.config, trained=("diffusion",))
+    asked = Order({"given": dataclasses.replace(TINY, config=config)}, SENTENCES, 2_000_001, 2, 1)
+    cells = {row.label: asked.cells(row)[0] for row in TABLES["modes"].rows}
+    assert set(asked.refused) == {cells["ensemble"].key, cells["autoregressive"].key}
+    assert all("without the loss of autoregressive" in why for why in asked.refused.values())
+
+
+def test_a_further_policy_is_a_row_of_its_own(tmp_path, ran, monkeypatch):
+    seen, _ = ran
+    monkeypatch.setattr(order, "CONNECT_S", 0.2)
+    assert main(["ablate", "modes", "--quick", "--policy", f"mine={TINY.place}", "-o", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "results.json").read_text())["tables"][0]["rows"]
+    assert [row["label"] for row in rows] == ["ensemble", "diffusion", "autoregressive", "mine"]
+    assert rows[3]["successes"] == rows[0]["successes"] and len(seen) == 9       # the same way of the same checkpoint
+    for wrong in (["mine"], ["given=x"], ["a=x", "a=y"]):
+        with pytest.raises(HybridVLAError, match="write NAME=CHECKPOINT"):
+            policies_named(wrong)
+    assert main(["ablate", "modes", "--policy", "away=ws://127.0.0.1:9", "-o", str(tmp_path)]) == 1
+
+
+def test_an_unknown_table_and_a_seed_of_the_training_are_refused(tmp_path, capsys):
+    assert main(["ablate", "modus", "-o", str(tmp_path)]) == 1
+    assert "use one of modes, threshold, conditioning, steps, filter, generalization, calibration," in capsys.readouterr().err
+    assert main(["ablate", "modes", "--seed", "5", "-o", str(tmp_path)]) == 1
+    assert main(["ablate", "speed", "--report", "-o", str(tmp_path)]) == 0
+    assert "speed: not run; `hybridvla ablate speed` does it" in (tmp_path / "results.md").read_text()
