@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Mapping
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping
 
 from hybridvla_cli import Subparsers
 from hybridvla_cli.ablate_parts import measured
@@ -12,6 +12,9 @@ from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
 from hybridvla_ros.runtime.threads import wait_quietly
+
+if TYPE_CHECKING:
+    from hybridvla_core.evaluation.ablation.tables import Table
 
 #: Episodes of a cell, and cells of a row and task: together what one row has of a task.
 QUICK, FULL = (10, 3), (20, 10)
@@ -47,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from hybridvla_core.evaluation.ablation.calibration import calibration_sheet
     from hybridvla_core.evaluation.ablation.cells import CellStore
     from hybridvla_core.evaluation.ablation.results import table_result
-    from hybridvla_core.evaluation.ablation.tables import GIVEN, TABLES, Table, chosen
+    from hybridvla_core.evaluation.ablation.tables import GIVEN, TABLES, chosen
     from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED
     from hybridvla_sim import tasks as all_tasks
 
@@ -107,7 +110,7 @@ def _reasons(cells: Mapping[str, Any], failed: Mapping[str, str]) -> List[str]:
     return [f"{', '.join(sorted(what))}: {why}" for why, what in sorted(found.items())]
 
 
-def _with_policies(table: Any, policies: List[str]) -> Any:
+def _with_policies(table: Table, policies: List[str]) -> Table:
     """Returns the table of modes with a row for each further policy."""
     from hybridvla_core.evaluation.ablation.tables import Row
     from hybridvla_core.evaluation.ablation.variant import Variant

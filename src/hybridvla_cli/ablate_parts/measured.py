@@ -92,7 +92,7 @@ def _trainings(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, 
     """Trains what is not yet there; a training that cannot be run leaves its place empty."""
     del given
     from hybridvla_core.configuration import load_file
-    from hybridvla_core.evaluation.ablation.trainings import TRAININGS, changed, trainings_sheet
+    from hybridvla_core.training.ablation.trainings import TRAININGS, changed, trainings_sheet
     from hybridvla_core.training.hybrid.config import TrainingConfig
 
     recipe, folder = load_file(TrainingConfig, RECIPE), out / TRAININGS_NAME
@@ -120,7 +120,7 @@ def _trainings(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, 
 def _trained(config: TrainingConfig, work: Path, folder: Path) -> Mapping[str, Any]:
     """Trains, or goes on training, and returns the errors on held-out frames."""
     from hybridvla_cli.train_parts.general import demonstrations
-    from hybridvla_core.evaluation.ablation.held_out import errors_mm
+    from hybridvla_core.training.ablation.held_out import errors_mm
     from hybridvla_core.training.hybrid.run import Request, train
 
     data = demonstrations(config.demonstrations, folder)

@@ -9,7 +9,6 @@ from hybridvla_core.checkpoints.format import read_checkpoint
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
 from hybridvla_core.evaluation.ablation import page
 from hybridvla_core.evaluation.ablation.cells import Cell, CellStore, Outcome
-from hybridvla_core.evaluation.ablation.comparisons import FAILS, HOLDS, OPEN, compare, holm, is_better, is_no_worse
 from hybridvla_core.evaluation.ablation.failures import LIMIT_TICKS, LIMITS, OTHER, ROTATION, TWO_ARMS, classify
 from hybridvla_core.evaluation.ablation.opening import check_paths
 from hybridvla_core.evaluation.ablation.results import table_result
@@ -18,6 +17,7 @@ from hybridvla_core.evaluation.ablation.variant import Variant
 from hybridvla_core.evaluation.ablation.words import markdown
 from hybridvla_core.model.schedule import DiffusionSchedule
 from hybridvla_core.paths import ROOT
+from hybridvla_core.report.comparisons import FAILS, HOLDS, OPEN, compare, holm, is_better, is_no_worse
 
 TINY = ROOT / "checkpoints" / "tiny"
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from hybridvla_core.evaluation.ablation.cells import Outcome
-from hybridvla_core.evaluation.ablation.comparisons import FAILS, HOLDS, OPEN
+from hybridvla_core.report.comparisons import FAILS, HOLDS, OPEN
 from hybridvla_core.report.statistics import wilson
 
 #: Parts of equal size into which predictions are sorted by their confidence.

@@ -7,8 +7,8 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 
 from hybridvla_core.evaluation.ablation.cells import Cell, Outcome
-from hybridvla_core.evaluation.ablation.comparisons import FAILS, HOLDS, OPEN, Comparison, compare, is_better, is_no_worse
 from hybridvla_core.evaluation.ablation.tables import Claim, Row, Table
+from hybridvla_core.report.comparisons import FAILS, HOLDS, OPEN, Comparison, compare, is_better, is_no_worse
 from hybridvla_core.report.statistics import rate, wilson
 
 #: The cells of a row: by task, and by repeat of a task.

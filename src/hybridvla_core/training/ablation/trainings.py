@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 from scipy.stats import ttest_rel
 
-from hybridvla_core.evaluation.ablation.comparisons import FAILS, HOLDS, OPEN, holm
+from hybridvla_core.report.comparisons import FAILS, HOLDS, OPEN, holm
 from hybridvla_core.training.hybrid.config import GroundingConfig, TrainingConfig
 
 #: Fewer seeds than this tell nothing of a way to train.

@@ -8,13 +8,13 @@ import toy_data
 from small_models import tiniest
 
 from hybridvla_core.configuration import load_file
-from hybridvla_core.evaluation.ablation.comparisons import FAILS, HOLDS, OPEN
-from hybridvla_core.evaluation.ablation.held_out import errors_mm, predict
-from hybridvla_core.evaluation.ablation.trainings import CLAIMS, TRAININGS, changed, trainings_sheet
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.presets import preset
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.inference.plain import PlainDecoding
+from hybridvla_core.report.comparisons import FAILS, HOLDS, OPEN
+from hybridvla_core.training.ablation.held_out import errors_mm, predict
+from hybridvla_core.training.ablation.trainings import CLAIMS, TRAININGS, changed, trainings_sheet
 from hybridvla_core.training.hybrid.batch import Batch
 from hybridvla_core.training.hybrid.config import ObjectiveConfig, TrainingConfig
 from hybridvla_core.training.hybrid.draws import Noise
