@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hybridvla_core.evaluation.ablation.tables import Table
 
 #: Episodes of a cell, and cells of a row and task: together what one row has of a task.
-QUICK, FULL = (10, 3), (20, 10)
+QUICK, FULL = (5, 4), (20, 10)
 CALIBRATION = "calibration"
 
 

@@ -47,11 +47,11 @@ def test_a_sweep_that_was_killed_goes_on_and_gives_the_table_of_an_unbroken_one(
     assert main([*command, str(tmp_path / "broken")]) == 1
     assert main([*command, str(tmp_path / "broken"), "--report"]) == 0
     half = json.loads((tmp_path / "broken" / "results.json").read_text())
-    assert sum(row["episodes"] for row in half["tables"][0]["rows"]) == 40
-    assert half["not_run"] == ["5 of 9 runs of episodes; the same command runs them"]
+    assert sum(row["episodes"] for row in half["tables"][0]["rows"]) == 20
+    assert half["not_run"] == ["8 of 12 runs of episodes; the same command runs them"]
     fake.limit = None
     assert main([*command, str(tmp_path / "broken")]) == 0
-    assert len(seen) == len({cell.key for cell in seen}) == 9       # none twice
+    assert len(seen) == len({cell.key for cell in seen}) == 12       # none twice
     seen.clear()
     assert main([*command, str(tmp_path / "whole")]) == 0
     for name in ("results.json", "results.md", "index.html", "images/results-modes.svg"):
@@ -63,7 +63,7 @@ def test_all_tables_share_their_episodes_and_the_documents_say_the_same(tmp_path
     for name in ("threshold", "steps", "conditioning", "calibration"):
         assert main(["ablate", name, "--quick", "-o", str(tmp_path / "out"), "--docs", str(tmp_path / "docs")]) == 0
     variants = {cell.variant for cell in seen}
-    assert len(seen) == 3 * len(variants) == 3 * 19         # 0.96 is the checkpoint's own way, which `calibration` asks for again
+    assert len(seen) == 4 * len(variants) == 4 * 19         # 0.96 is the checkpoint's own way, which `calibration` asks for again
     text = (tmp_path / "docs" / "results.md").read_text()
     assert "| 0.970 to 0.970 |" in text and "Holds here" in text
     assert text == (tmp_path / "out" / "results.md").read_text()
@@ -74,7 +74,7 @@ def test_a_task_that_the_checkpoint_was_not_trained_for_is_named_and_the_rest_go
     assert main(["ablate", "filter", "--quick", "--tasks", "blocks,close_box", "-o", str(tmp_path), "--processes", "1"]) == 1
     assert {cell.task for cell in seen} == {"blocks"} and "not trained for task close_box" in capsys.readouterr().err
     result = json.loads((tmp_path / "results.json").read_text())
-    assert all(set(row["per_task"]) == {"blocks"} and row["episodes"] == 30 for row in result["tables"][0]["rows"])
+    assert all(set(row["per_task"]) == {"blocks"} and row["episodes"] == 20 for row in result["tables"][0]["rows"])
     assert len(result["not_run"]) == 1 and result["not_run"][0].startswith("close_box in mode ensemble, seed 2000001")
 
 
@@ -92,7 +92,7 @@ def test_a_further_policy_is_a_row_of_its_own(tmp_path, ran, monkeypatch):
     assert main(["ablate", "modes", "--quick", "--policy", f"mine={TINY.place}", "-o", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "results.json").read_text())["tables"][0]["rows"]
     assert [row["label"] for row in rows] == ["ensemble", "diffusion", "autoregressive", "mine"]
-    assert rows[3]["successes"] == rows[0]["successes"] and len(seen) == 9       # the same way of the same checkpoint
+    assert rows[3]["successes"] == rows[0]["successes"] and len(seen) == 12      # the same way of the same checkpoint
     for wrong in (["mine"], ["given=x"], ["a=x", "a=y"]):
         with pytest.raises(HybridVLAError, match="write NAME=CHECKPOINT"):
             policies_named(wrong)

@@ -1,7 +1,7 @@
 """How far a trained model's predictions lie from the labels of the validation split, for every sequence of the paper's table 1.
 
-The policy predicts with sequence 1 alone, on a cached prefix. Here whole sequences go through the model, as in training, with the
-answer filled in piece by piece: slow, and the same for all sequences.
+The policy predicts on a cached prefix, and with no model that was trained without noise (Ex4 of table 3). Here whole sequences go
+through the model, as in training, with the answer filled in piece by piece: slow, and the same for everything that trains.
 """
 from __future__ import annotations
 
