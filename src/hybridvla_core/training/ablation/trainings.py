@@ -106,7 +106,7 @@ def trainings_sheet(found: Mapping[Tuple[str, int], Errors], seeds: Sequence[int
             "unit": "median distance of a held-out target, mm",
             "about": f"A model of about 2 M parameters, {budget}. The measure is how far predicted targets lie from the labels "
                      "of held-out pictures, not success in episodes, which is what the paper's figures are. Sequences 2 to 4 are "
-                     "our reading of figure and text (docs/training.md). There is no pretraining here; the grounding stage stands "
+                     "our reading of figure and text (docs/training.md). There is no pretraining here; grounding stands "
                      "in its place. Ex0 averages both paths: see the tables above.",
             "head": ["", "seeds", "diffusion, mm", "tokens, mm", "paper: diffusion", "paper: tokens"], "rows": rows, "bars": bars,
             "remarks": [], "claims": [_judged(claim, found, seeds) for claim in CLAIMS]}
