@@ -75,5 +75,6 @@ class FilterHandle:
         if self.state == State.RECOVERING:
             self.deactivate()
             return False, f"the arms did not reach their start joints within {HOMING_S:.0f} s; is the deadman held?"
-        return (True, "at the start joints") if self._filter.homed else (
-            False, f"the way to the start joints ended early; the filter is {self.state.name}")
+        if self._filter.homed:
+            return True, "at the start joints"
+        return False, f"the way to the start joints ended early: {self._filter.detail or self.state.name}"

@@ -46,5 +46,5 @@ def test_arms_at_their_power_up_pose_are_led_inside(agilex):
         assert rig.rig()["violations_by_name"].keys() <= {f"{arm}/joint_{joint}_position" for arm in ("right", "left")
                                                            for joint in (2, 3)}
         rig.activate(False)
-        answer = rig.go_to_start()      # folded as they are, the straight way brings wrist and upper arm together
-        assert not answer.success and ("not free" in answer.message or "outside" in answer.message), answer.message
+        answer = rig.go_to_start()      # free or not by where the way inside ended; a way that is not free is named
+        assert answer.success or "not free" in answer.message, answer.message

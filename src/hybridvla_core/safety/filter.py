@@ -182,6 +182,11 @@ class SafetyFilter:
         return self._machine.go_to_start(now)
 
     @property
+    def detail(self) -> str:
+        """Why the state is what it is, in words, as in the status; may be empty."""
+        return self._machine.detail
+
+    @property
     def homed(self) -> bool:
         """The last way to the start joints was gone to its end."""
         return self._machine.homed

@@ -142,3 +142,15 @@ def test_where_the_straight_way_is_not_free_the_arms_are_drawn_in_first():
     legs, _ = way.choose(bench.filter._motion.joints)
     assert len(legs) == 2 and straight(bench.filter._motion.joints, legs[0]) == "" and straight(*legs) == ""
     np.testing.assert_array_equal(legs[0][:, 0], [AWAY["right"][0], AWAY["left"][0]])
+
+
+def test_a_singularity_is_not_in_the_way_of_arms_that_are_led_along_their_joints():
+    folded = np.array([0.0, 0.2, -0.4, 0.0, 0.3, 0.0])
+    bench = rig({"right": folded, "left": folded})
+    ok, message = bench.filter.go_to_start(bench.now)
+    assert ok, message
+    bench.filter.on_deadman(True, bench.now)
+    bench.tick(20)
+    assert min(margin.margin for margin in bench.output.status.margins if "singularity" in margin.name) < 0.0
+    homing(bench)
+    assert bench.filter.homed, bench.filter.detail

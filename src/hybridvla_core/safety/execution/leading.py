@@ -43,11 +43,13 @@ class Leading:
         homing = Homing(self._config, self._motion)
         if not homing.blocked:
             self._homing, self.homed = homing, False
+            self._motion.lead(True)
         return homing.blocked
 
     def end(self) -> None:
         self._reentry = self._homing = None
         self._motion.relaxed = False
+        self._motion.lead(False)
         self._arms.limits.relax(None)
 
     def step(self, reasons: Reason, detail: str, braking: bool) -> Led:

@@ -20,6 +20,7 @@ class MotionJudge:
     Attributes:
         limits: every limit of the robot, cheap ones first.
         relaxed: while True, a positional limit that is broken already need only not be broken further.
+        led: while True, the arms are led along joints: measures of comfort, of how well a tool can be led, do not count.
         forgiven: joints (A, dof) rad; while relaxed, what they break may be broken as far.
     """
 
@@ -29,7 +30,7 @@ class MotionJudge:
         self._batch = BatchKinematics(config.arms)
         self._brakes = Braking(config.arms, config.dt)
         self.limits: Tuple[Limit, ...] = limit_files.build(config)
-        self.relaxed = False
+        self.relaxed = self.led = False
         self.forgiven: Optional[np.ndarray] = None
 
     def braking_ticks(self, twist: np.ndarray, velocity: np.ndarray) -> int:
@@ -81,7 +82,7 @@ class MotionJudge:
     def _keeps(self, limit: Limit, trajectory: Trajectory, joints: np.ndarray) -> bool:
         if limit.certainly_kept(trajectory):
             return True
-        if self.relaxed and limit.may_lead_out:          # a measure of comfort is nothing that an arm is kept outside for
+        if limit.may_lead_out and (self.relaxed or self.led):
             return True
         margins = limit.margins(trajectory)
         if (margins >= (-ROUNDING if limit.positional else 0.0)).all():

@@ -84,6 +84,10 @@ class Motion:
     def relaxed(self, relaxed: bool) -> None:
         self._judge.relaxed = relaxed
 
+    def lead(self, led: bool) -> None:
+        """Begins or ends a way along joints, on which no singularity is in the way."""
+        self._judge.led = led
+
     def forgive(self, joints: Optional[np.ndarray]) -> None:
         """While relaxed, what joints (A, dof) rad break already may be broken too; None: only what the command breaks."""
         self._judge.forgiven = joints
