@@ -38,7 +38,8 @@ step record "$OUT/recorded" record
 step from-bags "$OUT/dataset" hybridvla dataset from-bags "$OUT/bags" --robot config/robots/sim_fr3.yaml \
   --policy-config config/policies/tiny.yaml -o "$OUT/dataset" --report "$OUT/dataset.html"
 step before "$OUT/before.json" evaluate "$INIT" "$OUT/before.json"
-step train "$OUT/checkpoint" hybridvla train --init "$INIT" --data "$OUT/dataset" --work "$OUT/work" --out "$OUT/checkpoint"
+step train "$OUT/checkpoint" hybridvla train --config config/training/small_finetune.yaml --init "$INIT" \
+  --data "$OUT/dataset" --work "$OUT/work" --out "$OUT/checkpoint"
 step after "$OUT/after.json" evaluate "$OUT/checkpoint" "$OUT/after.json"
 
 echo "field-training: seconds of each step are in $OUT/times.txt"

@@ -34,6 +34,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
                                                                                              "often")
     parser.add_argument("--evaluate-episodes", type=int, default=20, metavar="N", help="how many")
     parser.add_argument("--task", default="blocks", help="task of the simulated rig that is evaluated")
+    parser.add_argument("--variation", default="", help="of that task's scenes, as of `hybridvla evaluate`")
     parser.add_argument("--released", metavar="DIR", help="write the checkpoint in the released layout (.pt), too")
     parser.add_argument("--json", help="write a summary for machines")
     return parser

@@ -71,6 +71,8 @@ def _evaluation(args: argparse.Namespace) -> Optional[Callable[[Path], Mapping[s
     from hybridvla_sim.suite import run_suite
 
     task = tasks.load(args.task, rig="fr3")
+    if args.variation:
+        task = task.varied(args.variation)
 
     def evaluate(folder: Path) -> Dict[str, Any]:
         mode = Mode.ENSEMBLE.name.lower()
