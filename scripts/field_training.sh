@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # From recorded bags of a scene that a checkpoint has not seen to a checkpoint that works there: every step is a command of the
 # documents. A step whose result is there is left out, so the same command goes on where it was ended.
-#   FIELD_OUT (out/field-training)   FIELD_BAGS (30)   FIELD_VARIATION (colour)   FIELD_EPISODES (50, of each evaluation)
+#   FIELD_OUT (out/field-training)   FIELD_BAGS (30)   FIELD_VARIATION (colour)   FIELD_BEFORE (20) and FIELD_EPISODES (50):
+#   episodes of the evaluation before and after
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$ROOT"
 readonly OUT="${FIELD_OUT:-out/field-training}" BAGS="${FIELD_BAGS:-30}" VARIATION="${FIELD_VARIATION:-colour}"
-readonly EPISODES="${FIELD_EPISODES:-50}"
+readonly BEFORE="${FIELD_BEFORE:-20}" EPISODES="${FIELD_EPISODES:-50}"
 readonly INIT=checkpoints/tiny
 mkdir -p "$OUT"
 
@@ -30,17 +31,17 @@ record() {
   touch "$OUT/recorded"
 }
 
-evaluate() { # CHECKPOINT RESULT
-  hybridvla evaluate --checkpoint "$1" --variation "$VARIATION" --episodes "$EPISODES" --seed 2000001 --processes 2 --json "$2"
+evaluate() { # CHECKPOINT EPISODES RESULT
+  hybridvla evaluate --checkpoint "$1" --variation "$VARIATION" --episodes "$2" --seed 2000001 --processes 2 --json "$3"
 }
 
 step record "$OUT/recorded" record
 step from-bags "$OUT/dataset" hybridvla dataset from-bags "$OUT/bags" --robot config/robots/sim_fr3.yaml \
   --policy-config config/policies/tiny.yaml -o "$OUT/dataset" --report "$OUT/dataset.html"
-step before "$OUT/before.json" evaluate "$INIT" "$OUT/before.json"
+step before "$OUT/before.json" evaluate "$INIT" "$BEFORE" "$OUT/before.json"
 step train "$OUT/checkpoint" hybridvla train --config config/training/small_finetune.yaml --init "$INIT" \
   --data "$OUT/dataset" --work "$OUT/work" --out "$OUT/checkpoint"
-step after "$OUT/after.json" evaluate "$OUT/checkpoint" "$OUT/after.json"
+step after "$OUT/after.json" evaluate "$OUT/checkpoint" "$EPISODES" "$OUT/after.json"
 
 echo "field-training: seconds of each step are in $OUT/times.txt"
 python - "$OUT" <<'PYTHON'
