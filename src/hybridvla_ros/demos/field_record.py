@@ -149,17 +149,18 @@ def run(folder: Path, episodes: int, task: str, variation: str, seed: int) -> No
         used, failures = first_scene(folder), 0
         while recorded(bags) < episodes:
             spec = specs[used]
-            before, began, used = recorded(bags), time.monotonic(), used + 1
+            before, began, used = (recorded(bags), sidecars(bags)), time.monotonic(), used + 1
             label = operator.episode(spec.seed, spec.instruction)
-            wait_for(bags, before + (label == "success"))
-            failures += label != "success"
+            if label != "discard":
+                wait_for(bags, before[1] + 1)
+            failures += recorded(bags) == before[0]
             row = {"seed": spec.seed, "instruction": spec.instruction, "label": label,
                    "seconds": round(time.monotonic() - began, 1)}
             with open(folder / SCENES, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row) + "\n")
             print(f"{recorded(bags)}/{episodes} recorded: {spec.instruction}, {label} in {row['seconds']} s", flush=True)
             if failures > MOST_FAILURES:
-                raise HybridVLAError(f"{failures} demonstrations were no success; look at {folder / 'logs'}")
+                raise HybridVLAError(f"{failures} demonstrations failed, or their bags are broken; look at {folder / 'logs'}")
 
 
 def first_scene(folder: Path) -> int:
@@ -168,13 +169,21 @@ def first_scene(folder: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0
 
 
+def sidecars(bags: Path) -> int:
+    """How many bags were closed, complete or broken."""
+    return len(list(bags.glob("*.json")))
+
+
 def wait_for(bags: Path, count: int) -> None:
-    """Waits until the recorder has closed the bag of the last episode; one that it finds broken does not count."""
-    deadline = time.monotonic() + patience(20.0)
-    while recorded(bags) < count or list(bags.glob("*.active")):
+    """Waits until the recorder has closed so many bags.
+
+    Raises:
+        HybridVLAError: it does not.
+    """
+    deadline = time.monotonic() + patience(30.0)
+    while sidecars(bags) < count or list(bags.glob("*.active")):
         if time.monotonic() > deadline:
-            print(f"{bags}: the recorder did not close the last bag, or found it broken", file=sys.stderr)
-            return
+            raise HybridVLAError(f"{bags}: the recorder did not close the last bag")
         time.sleep(0.1)
 
 
