@@ -54,11 +54,11 @@ class Operator:
         for name in wanted:
             rospy.wait_for_service(name, timeout=patience(60.0))
         self._services = {name: rospy.ServiceProxy(name, kind) for name, kind in wanted.items()}
-        self._stopped = False
+        self._stopped, self._inactive = False, False
         rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, self._on_status, queue_size=1)
 
     def _on_status(self, status: SafetyStatus) -> None:
-        self._stopped = status.state == status.STOPPED
+        self._stopped, self._inactive = status.state == status.STOPPED, status.state == status.INACTIVE
 
     def call(self, name: str, *arguments: object) -> bool:
         """Calls a service and returns its `task_done`, where it has one; HybridVLAError says why it refuses."""
@@ -81,6 +81,22 @@ class Operator:
                 self._services["/hybridvla/safety/resume"]()
                 time.sleep(0.2)
 
+    def deactivate(self) -> None:
+        """Waits until nothing is commanded any more: a scene that is set while the arm still brakes would throw it about.
+
+        Raises:
+            HybridVLAError: the filter does not come to rest.
+        """
+        self._services["/hybridvla/safety/activate"](False)
+        deadline = time.monotonic() + patience(10.0)
+        while not self._inactive:
+            if time.monotonic() > deadline:
+                raise HybridVLAError("the filter did not become inactive")
+            if self._stopped:
+                self._services["/hybridvla/safety/resume"]()
+            time.sleep(0.05)
+        time.sleep(0.1)      # what was sent last has arrived
+
     def episode(self, seed: int, text: str) -> str:
         """Demonstrates once, recorded and labelled.
 
@@ -96,7 +112,7 @@ class Operator:
             self.activate()
             label = self._watch(text)
         finally:
-            self._services["/hybridvla/safety/activate"](False)
+            self.deactivate()
             self.call(f"/hybridvla/episode/{label}")
         return label
 
