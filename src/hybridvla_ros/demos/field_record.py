@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Tuple
 
 import yaml
 
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from hybridvla.msg import SafetyStatus
 
 RECORDING = ROOT / "config/recording/sim_fr3.yaml"
-ROBOT, POLICY = "config/robots/sim_fr3.yaml", "config/policies/tiny.yaml"
+ROBOT, POLICY = ROOT / "config/robots/sim_fr3.yaml", "config/policies/tiny.yaml"
+#: A simulation on a busy computer may stand still for so long, s; for a real robot the configured times hold.
+STANDSTILL_S = 1.0
 EPISODE_TIMEOUT_S = 60.0
 IMAGE_HZ = 5.0               # the expert needs no pictures; five a second are enough to learn from
 #: Looks in a row at which the task is done before the episode is called a success.
@@ -148,16 +150,13 @@ def run(folder: Path, episodes: int, task: str, variation: str, seed: int) -> No
     specs = (found.varied(variation) if variation else found).draw(seed, 10 * episodes, False)
     bags = folder / "bags"
     bags.mkdir(parents=True, exist_ok=True)
-    config = folder / "recording.yaml"
-    settings = {**read_mapping(RECORDING), "folder": str(bags.resolve())}
-    config.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    config, robot = _configurations(folder, bags)
     with Graph(folder / "logs") as graph:
         graph.launch("sim.launch", "expert:=true", f"task:={task}", f"variation:={variation}", f"seed:={seed}",
-                     f"image_hz:={IMAGE_HZ}")
+                     f"image_hz:={IMAGE_HZ}", f"robot_config:={robot}")
         graph.wait_for_master()
         graph.start(["roslaunch", "-p", str(graph.port), "hybridvla", "record.launch", "teleop:=none",
-                     f"config:={config.resolve()}",
-                     f"robot_config:={ROBOT}", f"policy_config:={POLICY}"], "record.log")
+                     f"config:={config}", f"robot_config:={robot}", f"policy_config:={POLICY}"], "record.log")
         try:
             operator = Operator()
         except rospy.ROSException as error:
@@ -177,6 +176,21 @@ def run(folder: Path, episodes: int, task: str, variation: str, seed: int) -> No
             print(f"{recorded(bags)}/{episodes} recorded: {spec.instruction}, {label} in {row['seconds']} s", flush=True)
             if failures > MOST_FAILURES:
                 raise HybridVLAError(f"{failures} demonstrations failed, or their bags are broken; look at {folder / 'logs'}")
+
+
+def _configurations(folder: Path, bags: Path) -> Tuple[Path, Path]:
+    """Those of recording and robot for a simulation that may stand still for a moment."""
+    recording, robot = dict(read_mapping(RECORDING)), dict(read_mapping(ROBOT))
+    recording["folder"] = str(bags.resolve())
+    recording["topics"] = [{**topic, "max_gap_s": max(topic["max_gap_s"], 2 * STANDSTILL_S)} if "max_gap_s" in topic else topic
+                           for topic in recording["topics"]]
+    robot["watchdogs"] = {**robot["watchdogs"], "heartbeat_s": STANDSTILL_S, "joint_state_s": STANDSTILL_S}
+    files = []
+    for name, values in (("recording", recording), ("robot", robot)):
+        path = (folder / f"{name}.yaml").resolve()
+        path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        files.append(path)
+    return files[0], files[1]
 
 
 def first_scene(folder: Path) -> int:
