@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 RECORDING = ROOT / "config/recording/sim_fr3.yaml"
 ROBOT, POLICY = ROOT / "config/robots/sim_fr3.yaml", "config/policies/tiny.yaml"
-#: A simulation on a busy computer may stand still for so long, s; for a real robot the configured times hold.
-STANDSTILL_S = 1.0
+#: A simulation on a busy computer may stand still for so long while it moves, and altogether in a bag, s: its time stands still
+#: with it. For a real robot the configured times hold.
+STANDSTILL_S, LONGEST_SILENCE_S = 1.0, 6.0
 EPISODE_TIMEOUT_S = 60.0
 IMAGE_HZ = 5.0               # the expert needs no pictures; five a second are enough to learn from
 #: Looks in a row at which the task is done before the episode is called a success.
@@ -182,7 +183,7 @@ def _configurations(folder: Path, bags: Path) -> Tuple[Path, Path]:
     """Those of recording and robot for a simulation that may stand still for a moment."""
     recording, robot = dict(read_mapping(RECORDING)), dict(read_mapping(ROBOT))
     recording["folder"] = str(bags.resolve())
-    recording["topics"] = [{**topic, "max_gap_s": max(topic["max_gap_s"], 2 * STANDSTILL_S)} if "max_gap_s" in topic else topic
+    recording["topics"] = [{**topic, "max_gap_s": max(topic["max_gap_s"], LONGEST_SILENCE_S)} if "max_gap_s" in topic else topic
                            for topic in recording["topics"]]
     robot["watchdogs"] = {**robot["watchdogs"], "heartbeat_s": STANDSTILL_S, "joint_state_s": STANDSTILL_S}
     files = []

@@ -29,7 +29,7 @@ def test_recording_and_robot_bear_a_simulation_that_stands_still(tmp_path):
     recording, robot = field_record._configurations(tmp_path, tmp_path / "bags")
     settings = load_file(RecordingConfig, recording)
     assert settings.folder == str(tmp_path / "bags")
-    assert min(topic.max_gap_s for topic in settings.topics if topic.max_gap_s) == 2 * field_record.STANDSTILL_S
+    assert min(topic.max_gap_s for topic in settings.topics if topic.max_gap_s) == field_record.LONGEST_SILENCE_S
     ours, shipped = load_file(RobotConfig, robot), load_file(RobotConfig, field_record.ROBOT)
     assert ours.watchdogs.joint_state_s == field_record.STANDSTILL_S and ours.arms == shipped.arms
 
