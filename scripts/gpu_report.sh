@@ -54,12 +54,12 @@ timed=(--preset "$PRESET" --dtype bfloat16 --rounds "$ROUNDS")
 part graphs "${timed[@]}"
 part certificate certificate --preset tiny --observations 40
 part compiled "${timed[@]}" --compile auto
+part precision --data config/benchmark/observations.npz --dtype bfloat16 --baseline float32 --precision-report full fp8 int8 int4
 part fp8 "${timed[@]}" --compile auto --precision fp8
 part two_arms_three_views "${timed[@]}" --views 3 --action-dim 14
 part eager "${timed[@]}" --graphs off
 part int8 "${timed[@]}" --compile auto --precision int8
 part int4 "${timed[@]}" --precision int4
-part precision --dtype bfloat16 --baseline float32 --precision-report full fp8 int8 int4
 part certificate_bfloat16 certificate --preset "$PRESET" --dtype bfloat16 --observations 10
 
 "$PYTHON" - "$OUT" <<'PY'

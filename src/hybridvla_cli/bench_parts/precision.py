@@ -29,8 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="no timing: what each precision changes of a checkpoint's predictions (mm, degrees, gates, tokens) "
                              "on the same observations; none named: those that can be had here, fp8 emulated on a CPU")
     parser.add_argument("--baseline", choices=("float32", "bfloat16"), help="type of the predictions compared with (--dtype)")
-    parser.add_argument("--data", metavar="FOLDER", help="data set that the report takes observations from, evenly; else "
-                        "episodes of the simulated rig")
+    parser.add_argument("--data", metavar="PATH", help="data set, or file of --keep-observations, that the report takes "
+                        "observations from, evenly; else episodes of the simulated rig")
+    parser.add_argument("--keep-observations", metavar="FILE.npz", help="write the observations of the report, for a computer "
+                        "without the rig")
     parser.add_argument("--observations", type=int, default=40, help="of the data set, or at most of the episodes")
     parser.add_argument("--episodes", type=int, default=6, help="of the simulated rig")
 
@@ -40,6 +42,7 @@ def report(args: argparse.Namespace) -> int:
     import torch
 
     from hybridvla_core.benchmark.certificate import machine
+    from hybridvla_core.benchmark.observations import keep
     from hybridvla_core.benchmark.precision import change, decoder_size, predictions_of
     from hybridvla_core.model.shrunk.choose import EMULATED, check_precision
     from hybridvla_core.policy.inference.device_memory import check_device
@@ -64,6 +67,8 @@ def report(args: argparse.Namespace) -> int:
 
     policy = opened("full", baseline)
     observations = _observations(args, policy)
+    if args.keep_observations:
+        keep(observations, Path(args.keep_observations))
     before = predictions_of(policy, observations)
     result: Dict[str, Any] = {
         "checkpoint": Path(folder).name, "checkpoint_sha256": policy.manifest_sha256, "dtype": args.dtype,
@@ -92,6 +97,10 @@ def table(result: Mapping[str, Any]) -> str:
 
 def _observations(args: argparse.Namespace, policy: Policy) -> List[Observation]:
     """Of the data set, or of episodes that the policy itself drives."""
+    if args.data and Path(args.data).suffix == ".npz":
+        from hybridvla_core.benchmark.observations import kept
+
+        return kept(Path(args.data))[:args.observations]
     if args.data:
         return _recorded(Path(args.data), policy, args.observations)
     from hybridvla_cli.bench_parts.passes import collect

@@ -11,8 +11,10 @@ from small_policy import observation, write
 
 from hybridvla_cli.__main__ import main
 from hybridvla_cli.bench_parts import precision as part
+from hybridvla_core.benchmark.observations import kept
 from hybridvla_core.benchmark.precision import change, predictions_of
-from hybridvla_core.errors import ObservationError
+from hybridvla_core.errors import DataError, ObservationError
+from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.predictor import Policy
 
 
@@ -58,6 +60,28 @@ def test_a_report_names_what_was_emulated_and_what_it_costs_in_memory(folder, tm
         row = result["precisions"][name]
         assert row["largest_mm"] > 0 and row["bits"] < most < result["baseline"]["bits"] == 32.0
     assert "| int4 |" in capsys.readouterr().out
+
+
+def test_observations_travel_in_one_file(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(part, "_observations", lambda args, policy: [observation(), observation(8, instruction="go")])
+    file, results = tmp_path / "observations.npz", []
+    arguments = ["bench", "--checkpoint", str(folder), "--threads", "1", "--json", str(tmp_path / "report.json")]
+    assert main([*arguments, "--precision-report", "full", "--keep-observations", str(file)]) == 0
+    monkeypatch.undo()
+    assert main([*arguments, "--data", str(file), "--precision-report", "full"]) == 0
+    results = json.loads((tmp_path / "report.json").read_text())
+    assert results["observations"] == 2 and results["precisions"]["full"]["largest_mm"] == 0.0
+    found = kept(file)
+    assert [one.instruction for one in found] == [observation().instruction, "go"] and found[1].stamp_ns == 8
+    assert found[0].images["front"].shape == observation().images["front"].shape
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(DataError, match="holds no observations"):
+        kept(file)
+
+
+def test_the_shipped_observations_are_the_shipped_checkpoint_s():
+    found = kept(ROOT / "config" / "benchmark" / "observations.npz")
+    assert len(found) >= 20 and all(set(one.images) == {"front"} and one.state.shape == (7,) for one in found)
 
 
 @pytest.mark.parametrize("arguments, message", [

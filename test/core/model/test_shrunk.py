@@ -118,7 +118,7 @@ def test_what_cannot_be_had_is_one_sentence(monkeypatch):
     monkeypatch.delattr(torch, "float8_e4m3fn")
     with pytest.raises(ConfigurationError, match="has no 8-bit floats; use torch 2.4"):
         check_precision(EMULATED, "cpu", "float32")
-    with pytest.raises(ConfigurationError, match="inputs divide by 32, this model has one with 40; use int8"):
+    with pytest.raises(ConfigurationError, match="inputs divide by 16, this model has one with 40; use int8"):
         Int4Linear(nn.Linear(40, 8))
 
 

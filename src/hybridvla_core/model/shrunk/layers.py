@@ -2,7 +2,7 @@
 operator for it that was tried once on this device, that operator.
 
 - int8: one scale an output channel, symmetric (as in LLM.int8, Dettmers et al. 2022, without its outliers).
-- int4: one scale and one middle for 32 to 128 inputs of a channel; two numbers a byte.
+- int4: one scale and one middle for 16 to 128 inputs of a channel; two numbers a byte.
 - fp8: e4m3 weights with a scale a channel, and inputs with a scale a row, chosen anew in every product (Micikevicius et al.
   2022). Emulated: the same roundings, multiplied in float32.
 """
@@ -19,7 +19,7 @@ from hybridvla_core.errors import ConfigurationError
 #: Up to so many rows a CPU's operator for 8 bits is faster than the written form (measured, bfloat16).
 FEW_ROWS = 16
 #: Inputs that share a scale of int4, the largest that divides the width.
-GROUPS = (128, 64, 32)
+GROUPS = (128, 64, 32, 16)
 #: Largest e4m3 number, and a scale for rows of zeros.
 E4M3_MAX, LEAST = 448.0, 1e-12
 #: How near an operator must come to the written form: bfloat16 rounds its sums.
