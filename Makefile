@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 RUN := scripts/with_env.sh
 
-.PHONY: help setup demo tasks rigs test fuzz soak test38 lint matrix clean bench field docs mutants field-training images audit
+.PHONY: help setup demo tasks rigs test fuzz soak test38 lint matrix clean bench field docs mutants field-training images audit rviz tour
 
 FUZZ_N ?= 20000
 FUZZ_SEED ?= 1
@@ -57,6 +57,12 @@ lint: setup ## style, spelling, shell, YAML, Docker, catkin, Python 3.8 and room
 
 images: setup ## go through the builds of the containers' images without a container (docs/containers.md)
 	@$(RUN) python scripts/checks/containers.py
+
+rviz: setup ## RViz loads the layouts and shows the arm, on a screen without a monitor (apt install rviz xvfb first)
+	@$(RUN) scripts/test.sh test/ros/view/test_rviz_picture.py
+
+tour: setup ## the pictures of docs/tour.md
+	@$(RUN) python scripts/tour.py
 
 audit: setup ## the locks against the package index's advisories, where it serves them
 	@scripts/audit.sh
