@@ -11,6 +11,7 @@ from hybridvla_cli import Subparsers
 from hybridvla_core.contracts import Mode
 from hybridvla_core.errors import ObservationError, few
 from hybridvla_core.files import write_json
+from hybridvla_core.policy.config import PRECISIONS
 from hybridvla_core.transforms.conventions import DOF_PER_ARM
 
 if TYPE_CHECKING:
@@ -34,8 +35,10 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--stamp-ns", type=int, default=0, help="observation stamp that the noise also depends on")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--precision", choices=PRECISIONS, default="full", help="of the decoder's weights; fewer bits change "
+                        "predictions")
     parser.add_argument("--compare-float32", action="store_true",
-                        help="predict again in float32 and report what --dtype changed, in mm and degrees")
+                        help="predict again in full float32 and report what --dtype and --precision changed, in mm and degrees")
     parser.add_argument("--json", help="write the prediction for machines")
     return parser
 
@@ -48,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     from hybridvla_core.contracts import Observation
     from hybridvla_core.policy.predictor import Policy
 
-    policy = Policy.from_checkpoint(args.checkpoint, mode=args.mode, device=args.device, dtype=args.dtype)
+    policy = Policy.from_checkpoint(args.checkpoint, mode=args.mode, device=args.device, dtype=args.dtype,
+                                    precision=args.precision)
     if len(images) != len(policy.cameras):
         raise ObservationError(f"{len(images)} image(s) given, the checkpoint needs {len(policy.cameras)}: "
                                f"{', '.join(policy.cameras)}, in this order")

@@ -11,6 +11,7 @@ from hybridvla_cli import Subparsers
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Mode, Observation
 from hybridvla_core.paths import ROOT
+from hybridvla_core.policy.config import PRECISIONS
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
@@ -21,6 +22,8 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", required=True, metavar="DIR", help="checkpoint folder")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--precision", choices=PRECISIONS, default="full", help="of the decoder's weights; fewer bits change "
+                        "predictions (`hybridvla bench --precision-report`)")
     parser.add_argument("--mode", choices=Mode.names(), default="ensemble", help="where a client does not choose")
     parser.add_argument("--bind", default="127.0.0.1", metavar="ADDRESS", help="to listen at (this computer alone)")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one, which is printed")
@@ -44,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
 
     from hybridvla_core.policy.predictor import Policy
 
-    policy = Policy.from_checkpoint(args.checkpoint, mode=args.mode, device=args.device, dtype=args.dtype)
+    policy = Policy.from_checkpoint(args.checkpoint, mode=args.mode, device=args.device, dtype=args.dtype,
+                                    precision=args.precision)
     view = np.zeros((256, 256, 3), dtype=np.uint8)
     for _ in range(2):      # the first prediction allocates, before any client waits for one
         policy.predict(Observation(dict.fromkeys(policy.cameras, view), "put the red block on the green pad",

@@ -39,6 +39,11 @@ def test_bfloat16_is_compared_with_float32(predict, capsys):
     assert 0.0 < short["against_float32"]["diffusion"]["position_mm"] < 100.0
 
 
+def test_weights_in_fewer_bits_are_compared_as_well(predict, capsys):
+    found = predict("--mode", "diffusion", "--precision", "int8", "--compare-float32")["against_float32"]
+    assert found["diffusion"]["position_mm"] > 0.0
+
+
 def test_float32_against_itself_is_nothing_and_a_path_that_did_not_run_is_left_out(predict, capsys):
     result = predict("--mode", "diffusion", "--compare-float32")["against_float32"]
     assert result["diffusion"] == {"position_mm": 0.0, "rotation_deg": 0.0, "gripper": 0.0}

@@ -116,7 +116,8 @@ class Replay:
         # One core belongs to the filter's process; with OMP_NUM_THREADS set, torch has been told already.
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
-        policy = Policy.from_checkpoint(folder, mode=self.config.mode, device=self.config.device, dtype=self.config.dtype)
+        policy = Policy.from_checkpoint(folder, mode=self.config.mode, device=self.config.device, dtype=self.config.dtype,
+                                        precision=self.config.precision)
         check_fit(policy, self.config, self.robot)
         return policy
 
