@@ -80,14 +80,22 @@ def run(args: argparse.Namespace) -> int:
         done = [outcome for outcome in found if outcome is not None]
         if done:
             sheets.insert(0, calibration_sheet(done))
-    missing = {key: cell for key, cell in cells.items() if key not in failed and store.find(cell) is None}
+    made = [table_result(table, order.cells, store.find) for table in tables]
+    # One row alone, which other tables share, compares nothing.
+    begun = [table for table in made if sum(row["episodes"] > 0 for row in table["rows"]) > 1]
+    shown = {table["name"] for table in begun}
+    missing = {cell.key for table in tables if table.name in shown for row in table.rows for cell in order.cells(row)
+               if cell.key not in failed and store.find(cell) is None}
     result: Dict[str, Any] = {
         "meta": {"checkpoint_manifest": sources[GIVEN].manifest, "tasks": [task.name for task in tasks], "seed": args.seed,
                  "episodes": episodes * repeats, "machine": processor_name(), "sentence": _sentence(args, episodes, repeats),
                  "command": _command(args)},
-        "tables": [table_result(table, order.cells, store.find) for table in tables], "sheets": sheets,
-        "not_run": [*_reasons(cells, failed), *absent,
-                    *([f"{len(missing)} of {len(cells)} runs of episodes; the same command runs them"] if missing else [])]}
+        "tables": begun, "sheets": sheets,
+        "unmade": [*({"title": table["title"], "name": table["name"], "why": "",
+                      "claims": [claim["text"] for claim in table["claims"]]} for table in made if table not in begun), *absent],
+        "not_run": [*_reasons(cells, failed),
+                    *([f"{len(missing)} runs of {episodes} episodes in the tables below; the same command runs them"]
+                      if missing else [])]}
     page.write(result, out)
     if args.docs:
         page.document(result, Path(args.docs))

@@ -48,7 +48,12 @@ def test_a_sweep_that_was_killed_goes_on_and_gives_the_table_of_an_unbroken_one(
     assert main([*command, str(tmp_path / "broken"), "--report"]) == 0
     half = json.loads((tmp_path / "broken" / "results.json").read_text())
     assert sum(row["episodes"] for row in half["tables"][0]["rows"]) == 20
-    assert half["not_run"] == ["8 of 12 runs of episodes; the same command runs them"]
+    assert half["not_run"] == ["8 runs of 5 episodes in the tables below; the same command runs them"]
+    assert main(["ablate", "all", "--quick", "--report", "--out", str(tmp_path / "broken")]) == 0
+    text = (tmp_path / "broken" / "results.md").read_text()
+    assert "- Denoising steps (Figure 4): `hybridvla ablate steps --quick`" in text and "## Denoising" not in text
+    assert "(Tables 1 and 3): `hybridvla ablate trainings --quick`" in text and "| robot state helps | **not run** |" in text
+    assert "| 4 denoising steps are as good as 25 and as 30 | **not run** |" in text
     fake.limit = None
     assert main([*command, str(tmp_path / "broken")]) == 0
     assert len(seen) == len({cell.key for cell in seen}) == 12       # none twice
@@ -104,4 +109,4 @@ def test_an_unknown_table_and_a_seed_of_the_training_are_refused(tmp_path, capsy
     assert "use one of modes, threshold, conditioning, steps, filter, generalization, calibration," in capsys.readouterr().err
     assert main(["ablate", "modes", "--seed", "5", "-o", str(tmp_path)]) == 1
     assert main(["ablate", "speed", "--report", "-o", str(tmp_path)]) == 0
-    assert "speed: not run; `hybridvla ablate speed` does it" in (tmp_path / "results.md").read_text()
+    assert "(Table 2, appendix B.2): `hybridvla ablate speed`\n" in (tmp_path / "results.md").read_text()

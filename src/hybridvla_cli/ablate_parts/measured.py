@@ -27,6 +27,8 @@ SPEED = "speed"
 TRAININGS_NAME = "trainings"
 RIGS = "rigs"
 NAMES = (SPEED, TRAININGS_NAME, RIGS)
+TITLES = {SPEED: "Speed: cache and drafts (Table 2, appendix B.2)", RIGS: "Both rigs over ROS (Table 5)",
+          TRAININGS_NAME: "Sequences and parts of the training (Tables 1 and 3)"}
 #: What is kept of a rig's part of the summary.
 KEPT = ("episodes", "successes", "limit_violations", "policy", "error")
 RECIPE = ROOT / "config" / "training" / "ablation.yaml"
@@ -35,8 +37,13 @@ SEEDS, QUICK_SHARE = (1, 2, 3), 0.25
 LOGGER = logging.getLogger(__name__)
 
 
-def sheets(names: Sequence[str], args: argparse.Namespace, out: Path, given: Source) -> Tuple[List[Dict[str, Any]], List[str]]:
-    """Returns the sheets asked for, and a sentence for each that was not run."""
+class NotRun(HybridVLAError):
+    """Nothing was run for this sheet, and nothing is to be run now."""
+
+
+def sheets(names: Sequence[str], args: argparse.Namespace, out: Path, given: Source
+           ) -> Tuple[List[Dict[str, Any]], List[Dict[str, Any]]]:
+    """Returns the sheets asked for; and of those that are not there `title`, `name`, `claims` and `why`, empty for not begun."""
     makers: Dict[str, Callable[[argparse.Namespace, Path, Source], Dict[str, Any]]] = {
         SPEED: _speed, TRAININGS_NAME: _trainings, RIGS: _rigs}
     found, absent = [], []
@@ -46,8 +53,18 @@ def sheets(names: Sequence[str], args: argparse.Namespace, out: Path, given: Sou
         try:
             found.append(makers[name](args, out, given))
         except HybridVLAError as error:
-            absent.append(f"{name}: {error}")
+            absent.append({"title": TITLES[name], "name": name, "claims": _claims(name),
+                           "why": "" if isinstance(error, NotRun) else str(error)})
     return found, absent
+
+
+def _claims(name: str) -> List[str]:
+    """What the paper says of a sheet, in words."""
+    if name != TRAININGS_NAME:
+        return []
+    from hybridvla_core.training.ablation.trainings import CLAIMS
+
+    return [claim.text for claim in CLAIMS]
 
 
 def kept(path: Path, args: argparse.Namespace, measure: Callable[[], Mapping[str, Any]]) -> Dict[str, Any]:
@@ -58,7 +75,7 @@ def kept(path: Path, args: argparse.Namespace, measure: Callable[[], Mapping[str
     """
     if not path.is_file():
         if args.report:
-            raise HybridVLAError(f"not run; `hybridvla ablate {path.parent.name}{' --quick' if args.quick else ''}` does it")
+            raise NotRun(f"{path} is not there, and --report runs nothing")
         write_json(path, measure())
     try:
         result: Dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -110,7 +127,9 @@ def _trainings(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, 
                 if not args.report:
                     LOGGER.warning("%s, seed %d: %s", training.name, seed, error)
     if not found:
-        raise HybridVLAError("not run; `hybridvla ablate trainings" + (" --quick" if args.quick else "") + "` does it")
+        if args.report:
+            raise NotRun("no training was run, and --report runs none")
+        raise HybridVLAError("no training could be run to its end; the messages above say why")
     steps = sum(stage.steps for stage in changed(recipe, "nothing", seeds[0], share).stages)
     made = 0 if recipe.demonstrations is None else recipe.demonstrations.frames
     return trainings_sheet(found, seeds, f"{steps} steps of {recipe.batch} out of {made} pictures, {len(seeds)} seed(s)"

@@ -68,7 +68,8 @@ def write(result: Mapping[str, Any], folder: Path) -> None:
     drawn = {**{table["name"]: drawing(table) for table in result["tables"]},
              **{sheet["name"]: bars(sheet) for sheet in result.get("sheets", []) if sheet.get("bars")}}
     parts = [{**part, "drawing": drawn[part["name"]].markup() if part["drawn"] else Markup("")} for part in parts_of(result)]
-    write_text(folder / "index.html", page.render(PAGE, {**result, "parts": parts}))
+    absent = [*(table["title"] for table in result.get("unmade", [])), *result["not_run"]]
+    write_text(folder / "index.html", page.render(PAGE, {**result, "not_run": absent, "parts": parts}))
 
 
 def document(result: Mapping[str, Any], folder: Path) -> None:

@@ -29,10 +29,13 @@ comes from the test that is named with it, on the same episodes for both sides. 
 | {{ claim.text }} | **{{ claim.verdict }}** |
 {% endfor %}
 {% endif %}
-{% if not_run %}
+{% if not_run or unmade %}
 
 Not run, and counted as nothing:
 
+{% for table in unmade %}
+- {{ table.title }}: `hybridvla ablate {{ table.name }}{{ meta.quick }}`{{ " (" + table.why + ")" if table.why }}
+{% endfor %}
 {% for text in not_run %}
 - {{ text }}
 {% endfor %}
@@ -68,8 +71,12 @@ def markdown(result: Mapping[str, Any]) -> str:
                               keep_trailing_newline=False)
     environment.filters.update(line=_line, pairs=_pairs)
     parts = parts_of(result)
+    unmade = result.get("unmade", [])
     claims = [claim for part in parts for claim in part["claims"]]
-    text = environment.from_string(MARKDOWN).render(meta=result["meta"], not_run=result["not_run"], parts=parts, claims=claims)
+    claims += [{"text": text, "verdict": "not run"} for table in unmade for text in table["claims"]]
+    meta = {**result["meta"], "quick": " --quick" if " --quick " in result["meta"]["command"] else ""}
+    text = environment.from_string(MARKDOWN).render(meta=meta, not_run=result["not_run"], unmade=unmade, parts=parts,
+                                                    claims=claims)
     lines: List[str] = []
     for line in (line.rstrip() for line in text.splitlines()):
         if line or (lines and lines[-1]):
