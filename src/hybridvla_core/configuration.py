@@ -46,14 +46,22 @@ def in_range(key: str, value: float, low: float, high: float) -> None:
 
 
 def from_mapping(cls: Type[T], data: Mapping[str, Any], where: str) -> T:
-    """Build the dataclass `cls` from `data`; `where` names the source in messages.
+    """Builds a dataclass from a mapping.
 
     Lists become tuples and integers become floats where the field says so. No number may be NaN or infinite: compared
     with a limit, a NaN passes every check. Range checks belong to `__post_init__` of the dataclass, which raises
     `ConfigurationError` or `ValueError`.
 
+    Args:
+        cls: The dataclass.
+        data: Its keys and values.
+        where: Names the source in messages.
+
+    Returns:
+        An instance of `cls`.
+
     Raises:
-        ConfigurationError: for an unknown key, a missing key, a wrong type or a value out of range.
+        ConfigurationError: A key is unknown or missing, a value has a wrong type or is out of range.
     """
     if not isinstance(data, Mapping):
         raise ConfigurationError(f"{where}: expected a mapping of keys to values, found {type(data).__name__}")

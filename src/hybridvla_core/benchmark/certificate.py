@@ -52,11 +52,16 @@ def random_inputs(subject: Subject, seeds: Iterable[int]) -> Iterator[Prediction
 
 @torch.inference_mode()
 def certify(path: DualPath, observations: Iterable[PredictionInputs]) -> Dict[str, Any]:
-    """Every observation (batches of one) in few passes and by plain greedy decoding, all tokens.
+    """Compares few passes with plain greedy decoding, all tokens, on every observation.
 
-    Returns how many had the same tokens and the same decision of the gate, the largest differences (normalised action,
-    confidence), and what differed although rounding could not decide it: two best logits or a mean confidence closer than
-    the margins.
+    Args:
+        path: Under test.
+        observations: Batches of one.
+
+    Returns:
+        How many had the same tokens and the same decision of the gate, the largest differences (normalised action,
+        confidence), and what differed although rounding could not decide it: two best logits or a mean confidence closer than
+        the margins.
     """
     rows = [_compared(path, inputs) for inputs in observations]
     clear = [row for row in rows if not row["close"]]

@@ -56,8 +56,15 @@ class CountedStages(EagerStages):
 
 @torch.inference_mode()
 def count_operations(subject: Subject) -> Dict[str, Dict[str, int]]:
-    """Operations of each stage of one full prediction with a single verifying pass, called directly; on a GPU its kernels
-    too, as it really runs (with graphs, where those are on)."""
+    """Counts operations of one full prediction with a single verifying pass.
+
+    Args:
+        subject: Whose prediction.
+
+    Returns:
+        `operations` of each stage, called directly, and their sum as `all`; on a GPU `kernels`, too, as it really runs (with
+        graphs, where those are on).
+    """
     path, inputs = subject.path, subject.inputs(subject.pixels())
     before, given = path.stages, path.passes_given
     path.passes_given = 1

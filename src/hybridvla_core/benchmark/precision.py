@@ -20,10 +20,18 @@ HALF = 0.5
 
 
 def predictions_of(policy: Policy, observations: Sequence[Observation], seed: int = 0) -> List[Prediction]:
-    """All tokens of every observation, one at a time; the diffusion path alone where the tokens were never trained.
+    """Predicts all tokens of every observation, one at a time; the diffusion path alone where the tokens were never trained.
+
+    Args:
+        policy: Predicts.
+        observations: In order.
+        seed: Of the noise.
+
+    Returns:
+        One prediction for each.
 
     Raises:
-        ObservationError: when there is no observation to compare on.
+        ObservationError: There is no observation to compare on.
     """
     if not observations:
         raise ObservationError("there is no observation to compare on; name more episodes, or a data set that has frames")
@@ -38,10 +46,15 @@ def decoder_size(policy: Policy) -> Dict[str, float]:
 
 
 def change(before: Sequence[Prediction], after: Sequence[Prediction]) -> Dict[str, Any]:
-    """How far the predictions lie apart, pair by pair.
+    """Computes how far the predictions lie apart, pair by pair.
 
-    Returns quantiles of distance (mm) and angle (degrees) of executed actions, the largest over steps and arms; of the
-    diffusion paths' the same; shares of predictions whose gripper command, gate or tokens differ, and of all tokens.
+    Args:
+        before: Predictions.
+        after: Those of the same observations.
+
+    Returns:
+        Quantiles of distance (mm) and angle (degrees) of executed actions, the largest over steps and arms; of the diffusion
+        paths' the same; shares of predictions whose gripper command, gate or tokens differ, and of all tokens.
     """
     moved = np.array([_apart(one.action, other.action) for one, other in zip(before, after)])
     drawn = [_apart(one.diffusion, other.diffusion) for one, other in zip(before, after)

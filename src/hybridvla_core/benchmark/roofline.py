@@ -16,8 +16,17 @@ from hybridvla_core.model.shrunk.choose import size_of
 
 
 def measure_device(dtype: torch.dtype, device: torch.device, repeats: int = 5) -> Dict[str, float]:
-    """bandwidth_gb_s: reading 512 MB that no cache holds in full. copy_gb_s: copying them, bytes read and
-    written. matrix_tflop_s: a square product in `dtype`."""
+    """Measures how fast a device reads, copies and multiplies.
+
+    Args:
+        dtype: Of the matrices.
+        device: Measured.
+        repeats: Of each measurement; the best counts.
+
+    Returns:
+        `bandwidth_gb_s`, reading 512 MB that no cache holds in full; `copy_gb_s`, copying them, bytes read and written;
+        `matrix_tflop_s`, a square product in `dtype`.
+    """
     numbers = torch.ones(2 ** 27, dtype=torch.float32, device=device)
     reading = _best(lambda: numbers.sum(), device, repeats)
     target = torch.empty_like(numbers)

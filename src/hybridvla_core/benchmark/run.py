@@ -92,8 +92,18 @@ def run(subject: Subject, rounds: int, passes: Optional[Passes], compare: Option
 
 
 def _over_diffusion(times: Times, counts: List[int], usual: Callable[[Sequence[float]], float]) -> float:
-    """Full over diffusion: over the pass counts the mean of the usual time at each count, because a plain median would not
-    see the rarer counts."""
+    """Divides the time of a full prediction by that of diffusion alone.
+
+    A plain median would not see the rarer counts of passes, so it takes the usual time at each count.
+
+    Args:
+        times: `full` and `diffusion`, one each round.
+        counts: Passes of each full prediction.
+        usual: The usual one of some times.
+
+    Returns:
+        The mean of the usual times of all full predictions, over the usual time of diffusion.
+    """
     by_count = {n: [t for t, c in zip(times["full"], counts) if c == n] for n in set(counts)}
     full = sum(usual(values) * len(values) for values in by_count.values()) / len(counts)
     return full / usual(times["diffusion"])

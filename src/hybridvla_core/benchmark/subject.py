@@ -41,7 +41,20 @@ class GivenPasses(DualPath):
 
 @dataclass
 class Subject:
-    """name and config say what it is; images, text, state: one observation; path: the implementation under test."""
+    """What is measured, and one observation for it.
+
+    Attributes:
+        name: Of the model.
+        config: Its architecture.
+        path: The implementation under test.
+        strategy: How images are fitted.
+        images: (height, width, 3) uint8 RGB, by view.
+        text: (1, T) ids of the prompt.
+        state: (1, A) normalised.
+        noise: Of the diffusion.
+        random_weights: Nothing was loaded.
+        precision: Of the decoder's blocks, one of `shrunk.choose.PRECISIONS`.
+    """
 
     name: str
     config: ModelConfig

@@ -86,12 +86,23 @@ def model_config(source: Source, choices: Choices) -> ModelConfig:
 
 def convert(source: Source, out: Path, choices: Choices, progress: Callable[[int, int], None] = lambda done, total: None
             ) -> str:
-    """Write the folder `out`; returns its manifest's sha256. `progress` gets bytes written now, and all bytes to write.
+    """Writes a checkpoint folder.
 
     Everything is checked before the first byte is written; the folder gets its name when it is complete, and is kept, under
     another name, should it not get it.
 
-    Raises CheckpointError or ConfigurationError naming what does not fit.
+    Args:
+        source: What is converted.
+        out: New folder.
+        choices: What the source does not say.
+        progress: Called with bytes written now, and all bytes to write.
+
+    Returns:
+        The sha256 of its manifest.
+
+    Raises:
+        CheckpointError: The source does not fit; the message names what.
+        ConfigurationError: A choice does not fit.
     """
     target = Target(out)
     model = model_config(source, choices)

@@ -23,10 +23,21 @@ def config_from_name(name: Optional[str], views: int, chunk: int, action_dim: in
 
 
 def config_from_dims(dims: Mapping[str, Any], views: int, chunk: int, final_norm: str, where: str = "dims") -> ModelConfig:
-    """The architecture from a file of dimensions: `vision`, `llm`, `projector`, `action_dim`, and where they differ from
-    the family's usual ones `special_tokens` and `need_to_sub` (docs/fidelity.md shows one).
+    """Builds the architecture from a file of dimensions, of which docs/fidelity.md shows one.
 
-    Raises CheckpointError naming a key that is missing or of the wrong kind.
+    Args:
+        dims: `vision`, `llm`, `projector`, `action_dim`, and where they differ from the family's usual ones
+            `special_tokens` and `need_to_sub`.
+        views: Cameras.
+        chunk: K.
+        final_norm: How the last norm computes: `variance` or `mean_square`.
+        where: Names the source in messages.
+
+    Returns:
+        The architecture.
+
+    Raises:
+        CheckpointError: A key is missing or of the wrong kind; the message names it.
     """
     try:
         return _config_from_dims(dims, views, chunk, final_norm)

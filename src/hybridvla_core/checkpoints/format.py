@@ -76,9 +76,16 @@ def _names(folder: Path) -> Tuple[str, ...]:
 
 
 def read_config(folder: Path) -> CheckpointConfig:
-    """The small `config.json` alone, unverified: for a question that need not wait for gigabytes of weights to be hashed.
+    """Reads the small `config.json` alone, unverified: for a question that need not wait for gigabytes of weights to be hashed.
 
-    Raises CheckpointError naming the file.
+    Args:
+        folder: Of the checkpoint.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        CheckpointError: The file is missing or does not fit.
     """
     folder = Path(folder)
     _check_present(folder, CONFIG)
@@ -97,9 +104,16 @@ def _check_present(folder: Path, *names: str) -> None:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read and verify everything but the weights' values.
+    """Reads and verifies everything but the weights' values.
 
-    Raises CheckpointError naming the file for anything missing, altered, truncated, unknown or contradictory.
+    Args:
+        folder: Of the checkpoint.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        CheckpointError: Something is missing, altered, truncated, unknown or contradictory; the message names the file.
     """
     folder = Path(folder)
     _check_present(folder, CONFIG, STATISTICS, TOKENIZER, MANIFEST)
@@ -117,9 +131,14 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 
 def read_weights(checkpoint: Checkpoint, model: torch.nn.Module) -> None:
-    """Copy the weights into `model` piece by piece; names and shapes must match exactly.
+    """Copies the weights into `model` piece by piece; names and shapes must match exactly.
 
-    Raises CheckpointError for that, for values that are not finite, and for a base whose heads were never trained.
+    Args:
+        checkpoint: Of the weights.
+        model: Gets them.
+
+    Raises:
+        CheckpointError: They do not match, values are not finite, or it is a base whose heads were never trained.
     """
     if checkpoint.config.untrained:
         raise CheckpointError(f"{checkpoint.folder}: {', '.join(checkpoint.config.untrained)} hold random weights, because "

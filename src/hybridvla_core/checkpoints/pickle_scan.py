@@ -22,8 +22,14 @@ MEMO = ("MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT")
 
 
 def check_archive(path: Path) -> None:
-    """Raises CheckpointError for a file that is not torch's archive, fails its checksums, or names anything but
-    tensors; reads it once, in blocks."""
+    """Makes sure that a file is torch's archive of nothing but tensors. Reads it once, in blocks.
+
+    Args:
+        path: Of the file.
+
+    Raises:
+        CheckpointError: It is no such archive, fails its checksums, or names anything but tensors.
+    """
     try:
         with zipfile.ZipFile(str(path)) as archive:
             pickles = [name for name in archive.namelist() if name.endswith(".pkl")]

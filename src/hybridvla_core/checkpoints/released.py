@@ -45,12 +45,19 @@ def read_released(path: Path) -> Dict[str, torch.Tensor]:
 
 
 def read_saved(path: Path, entry: Optional[str] = None) -> Tuple[Dict[str, torch.Tensor], Saved]:
-    """All tensors of a `.pt` under our names, mapped from the file, and what the file held; nothing in it is executed.
+    """Reads all tensors of a `.pt`, mapped from the file; nothing in it is executed.
 
-    A HybridVLA run has all seven modules, a Prismatic base the first three of them. entry: name of the dictionary with
-    the weights; None looks for the usual ones.
+    A HybridVLA run has all seven modules, a Prismatic base the first three of them.
 
-    Raises CheckpointError for a file that is not whole, holds anything but tensors, or other modules.
+    Args:
+        path: Of the file.
+        entry: Name of the dictionary with the weights; None looks for the usual ones.
+
+    Returns:
+        The tensors under our names, and what the file held.
+
+    Raises:
+        CheckpointError: The file is not whole, holds anything but tensors, or other modules.
     """
     refuse_pointer(path)
     check_archive(path)

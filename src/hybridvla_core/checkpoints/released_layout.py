@@ -20,13 +20,20 @@ Tensors = Dict[str, torch.Tensor]
 
 
 def released_modules(tensors: Mapping[str, torch.Tensor], config: ModelConfig) -> Dict[str, Tensors]:
-    """Module -> name -> tensor, as released.
+    """Sorts tensors into the modules of the released layout.
 
     Released files also hold what no path uses: each tower's last block (here a copy of the one before), final norm and pooling
     (here neutral), because their loader wants every name.
 
+    Args:
+        tensors: Under our names.
+        config: The architecture.
+
+    Returns:
+        Module -> name -> tensor, as released.
+
     Raises:
-        CheckpointError: for a model with norms or a sequence that the released code does not know.
+        CheckpointError: The model has norms or a sequence that the released code does not know.
     """
     if config.tower_norm or config.projector_norm or (config.sequence.kind, config.sequence.state) != (1, "embedding"):
         raise CheckpointError("the released layout has no norm behind towers or projector, and only sequence 1; this model has "
@@ -59,10 +66,17 @@ def _unused(named: Tensors, tower: TowerConfig) -> Tensors:
 
 
 def write_released(checkpoint: Checkpoint, out: Path) -> Path:
-    """Writes a run folder; returns its `.pt`. The tensors keep their stored type.
+    """Writes a run folder. The tensors keep their stored type.
+
+    Args:
+        checkpoint: What is written.
+        out: New folder.
+
+    Returns:
+        Its `.pt`.
 
     Raises:
-        CheckpointError: for a folder that is there already, or a model that the layout cannot hold.
+        CheckpointError: The folder is there already, or the layout cannot hold the model.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out}: already there; choose another name, or remove it first")

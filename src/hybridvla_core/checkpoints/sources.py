@@ -58,14 +58,17 @@ class Source:
 
 
 def open_source(run: Path, entry: Optional[str] = None) -> Source:
-    """Recognise and open RUN: a run folder, the `.pt` inside one, or an OpenVLA folder.
+    """Recognises and opens a run folder, the `.pt` inside one, or an OpenVLA folder.
 
     Args:
-        run: folder or file.
-        entry: name of the dictionary in a `.pt` that holds the weights; None looks for the usual ones.
+        run: Folder or file.
+        entry: Name of the dictionary in a `.pt` that holds the weights; None looks for the usual ones.
+
+    Returns:
+        Its tensors and what stands beside them.
 
     Raises:
-        CheckpointError: for anything else, and for what the configuration says and this model is not.
+        CheckpointError: It is anything else, or its configuration says something that this model is not.
     """
     if not run.exists():
         raise CheckpointError(f"{run}: no such file or folder; check the path")

@@ -60,9 +60,19 @@ def plan_shards(tensors: Mapping[str, torch.Tensor], dtype: Optional[torch.dtype
 
 def write_shard(path: Path, tensors: Mapping[str, torch.Tensor], dtype: Optional[torch.dtype],
                 progress: Callable[[int], None] = lambda count: None) -> Tuple[str, int]:
-    """Write one safetensors file; returns its sha256 and size in bytes.
+    """Writes one safetensors file.
 
-    Raises CheckpointError naming a tensor that holds values that are not finite, in its own or in the stored type.
+    Args:
+        path: Of the file.
+        tensors: By name, in the order of writing.
+        dtype: In which they are stored; None for their own.
+        progress: Called with the bytes written now.
+
+    Returns:
+        Its sha256 and size in bytes.
+
+    Raises:
+        CheckpointError: A tensor holds values that are not finite, in its own or in the stored type; the message names it.
     """
     header: Dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0

@@ -25,8 +25,16 @@ KNOWN_IDS = (
 
 
 def check_tokenizer(path: Union[str, Path], config: ModelConfig) -> None:
-    """Raises CheckpointError, with the id and both meanings, when the file's vocabulary is not the model's, or when it makes
-    other ids of a text than the model was trained with."""
+    """Makes sure that a tokenizer is the model's.
+
+    Args:
+        path: Of the file.
+        config: The architecture.
+
+    Raises:
+        CheckpointError: Its vocabulary is another one, which the message shows by an id and both meanings, or it makes other ids
+            of a text than the model was trained with.
+    """
     tokenizer, sequence = load_tokenizer(path), config.sequence
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if largest >= config.decoder.vocab_rows:
@@ -49,8 +57,13 @@ def check_tokenizer(path: Union[str, Path], config: ModelConfig) -> None:
 
 
 def _check_text(path: Union[str, Path], tokenizer: Tokenizer, sequence: SequenceConfig) -> None:
-    """The ids of a delicate text spell it; those of a known prompt are the recorded ones. A vocabulary of whole words has
-    no blank, and spells nothing."""
+    """Makes sure that the ids of a delicate text spell it, and that those of a known prompt are the recorded ones.
+
+    A vocabulary of whole words has no blank, and spells nothing.
+
+    Raises:
+        CheckpointError: They do not, or are others.
+    """
     if not sequence.before_bod:
         return
     blank = tokenizer.id_to_token(sequence.before_bod[0])

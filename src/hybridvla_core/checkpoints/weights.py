@@ -21,9 +21,16 @@ def shard_name(number: int, count: int) -> str:
 
 
 def weight_files(folder: Path) -> List[str]:
-    """The safetensors files of a folder: the single one, or those its index names.
+    """Lists the safetensors files of a folder: the single one, or those its index names.
 
-    Raises CheckpointError when there are none, both kinds, or an index that cannot be read.
+    Args:
+        folder: Of the checkpoint.
+
+    Returns:
+        Their names.
+
+    Raises:
+        CheckpointError: There are none, both kinds, or an index that cannot be read.
     """
     single, index = folder / WEIGHTS, folder / INDEX
     if single.is_file() and index.is_file():
@@ -103,9 +110,15 @@ def misfit(found: Mapping[str, Tuple[int, ...]], expected: Mapping[str, Tuple[in
 
 
 def load_into(model: torch.nn.Module, folder: Path, files: List[str]) -> None:
-    """Fill `model` in its own type, a piece at a time, so that at no time there are two copies of anything large.
+    """Fills a model in its own type, a piece at a time, so that at no time there are two copies of anything large.
 
-    Raises CheckpointError naming tensors that are missing, surplus, of the wrong shape, or not finite.
+    Args:
+        model: Gets the weights.
+        folder: Of the checkpoint.
+        files: Names of its safetensors files.
+
+    Raises:
+        CheckpointError: Tensors are missing, surplus, of the wrong shape, or not finite; the message names them.
     """
     parameters: Dict[str, torch.Tensor] = dict(model.state_dict(keep_vars=True))
     with Weights(folder, files) as weights, torch.no_grad():

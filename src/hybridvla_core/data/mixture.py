@@ -58,19 +58,33 @@ class Mixture:
 
 
 def read_mixture(path: Path) -> MixtureConfig:
-    """A file of weights.
+    """Reads a file of weights.
+
+    Args:
+        path: Of the file.
+
+    Returns:
+        The weights.
 
     Raises:
-        ConfigurationError: naming a key or a weight that does not fit.
+        ConfigurationError: A key or a weight does not fit; the message names it.
     """
     return load_file(MixtureConfig, path)
 
 
 def mix(config: MixtureConfig, present: Sequence[str], where: str) -> Tuple[Mixture, List[str]]:
-    """The shares of the sets that are there, renormalised, and the names of those that are not.
+    """Computes the shares of the sets that are there, renormalised.
+
+    Args:
+        config: The weights.
+        present: Names of the sets.
+        where: Names the weights in messages.
+
+    Returns:
+        The shares, and the names of the sets that are not there.
 
     Raises:
-        DataError: for a set that the mixture does not name, or one that is there twice.
+        DataError: The mixture does not name a set, or one is there twice.
     """
     names = [config.name_of(name) for name in present]
     unknown = sorted(set(names) - set(config.weights))

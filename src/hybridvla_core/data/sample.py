@@ -47,10 +47,16 @@ class GroundedObject:
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> GroundedObject:
-        """The inverse of `as_json`.
+        """Reads what `as_json` wrote.
+
+        Args:
+            data: The mapping.
+
+        Returns:
+            The object.
 
         Raises:
-            DataError: for a missing key or a value of another kind.
+            DataError: A key is missing, or a value is of another kind.
         """
         try:
             spans = tuple((int(begin), int(end)) for begin, end in data["spans"])  # type: ignore[attr-defined]
@@ -124,6 +130,9 @@ def chunk_of(actions: np.ndarray, start: int, length: int) -> Tuple[np.ndarray, 
 
     Returns:
         ((K, A), (K,) bool, True where padded).
+
+    Raises:
+        DataError: `start` is no row, or K is below 1.
     """
     if not 0 <= start < len(actions) or length < 1:
         raise DataError(f"a chunk of {length} from row {start} of an episode of {len(actions)} rows cannot be cut")

@@ -131,9 +131,20 @@ class EpisodeRunner(Generic[RigT]):
 
     def run(self, instruction: str, finished: Callable[[RigT, str], bool], max_keyframes: int = 12,
             max_time: float = 60.0, switch: Optional[Tuple[float, str]] = None) -> EpisodeResult:
-        """Until `finished(rig, instruction)` has held for a moment, or the keyframes or the time are used up.
+        """Runs until `finished(rig, instruction)` has held for a moment, or the keyframes or the time are used up.
 
-        switch: (simulated time, second instruction); the episode then counts for the second one.
+        Args:
+            instruction: The first one.
+            finished: Judges the rig.
+            max_keyframes: Decisions at most; after the switch as many again.
+            max_time: Simulated time at most, s.
+            switch: (simulated time, s, second instruction); the episode then counts for the second one.
+
+        Returns:
+            The result.
+
+        Raises:
+            HybridVLAError: The filter does not activate in the rig.
         """
         clock = _Clock(self.rig)
         result = EpisodeResult(False, 0.0)

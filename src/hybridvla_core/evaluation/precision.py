@@ -10,8 +10,15 @@ from hybridvla_core.policy.inference.ensemble import disagreement
 
 
 def action_difference(first: np.ndarray, second: np.ndarray) -> Dict[str, float]:
-    """Largest distance (mm), rotation (degrees, on SO(3)) and gripper difference between two actions (K, A) in physical
-    units, over the chunk and the arms."""
+    """Computes the largest differences between two actions, over the chunk and the arms.
+
+    Args:
+        first: (K, A) physical units.
+        second: (K, A) physical units.
+
+    Returns:
+        `position_mm`, `rotation_deg` (on SO(3)) and `gripper`.
+    """
     first, second = np.atleast_2d(first), np.atleast_2d(second)
     pairs = [disagreement(a, b) for a, b in zip(first, second)]
     grippers = np.abs(first[:, 6::7] - second[:, 6::7])

@@ -82,10 +82,17 @@ class CompiledBlocks:
 
 
 def choose_compiled(choice: str, cache_folder: Union[str, Path, None] = None) -> Optional[CompiledBlocks]:
-    """`off`: None; `auto`: blocks through torch.compile where that works.
+    """Chooses whether blocks go through torch.compile.
+
+    Args:
+        choice: `off` or `auto`.
+        cache_folder: For what was compiled; None for the usual one.
+
+    Returns:
+        None for `off`, and where this torch cannot compile.
 
     Raises:
-        ConfigurationError: for another choice.
+        ConfigurationError: There is no such choice.
     """
     if choice not in CHOICES:
         raise ConfigurationError(f"compile is {choice!r}; use one of {', '.join(CHOICES)}")
@@ -105,8 +112,14 @@ def choose_compiled(choice: str, cache_folder: Union[str, Path, None] = None) ->
 
 
 def usable_folder(folder: Union[str, Path, None] = None) -> Path:
-    """The folder for what was compiled: the one named, the environment's or the user's; a temporary one, said once, where it
-    cannot be written."""
+    """Finds the folder for what was compiled.
+
+    Args:
+        folder: The one wanted; None for the environment's or the user's.
+
+    Returns:
+        That folder; where it cannot be written, which is said once, a temporary one.
+    """
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hybridvla" / "compiled"
     wanted = Path(folder or os.environ.get(CACHE_VARIABLE) or default)
     try:

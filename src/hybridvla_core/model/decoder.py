@@ -165,14 +165,23 @@ class Decoder(nn.Module):
                 cache: Optional[KVCache] = None, write_at: Optional[torch.Tensor] = None,
                 attention_probe: Optional[Probe] = None,
                 record: Optional[List[torch.Tensor]] = None) -> torch.Tensor:
-        """One pass.
+        """Runs one pass.
 
-        embeddings: (B, S, H). positions: (S,) or (B, S). mask: True where a query may attend, broadcastable to
-        (B, heads, S, T); None is causal. cache with write_at (S,): where the new keys go; T counts the cache's slots
-        that the mask covers (without a mask: up to the last one written). attention_probe: {layer: None} is filled
-        with attention logits (B, heads, S, T). record: receives the hidden states before each block and at the end.
+        Args:
+            embeddings: (B, S, H).
+            positions: (S,) or (B, S).
+            mask: True where a query may attend, broadcastable to (B, heads, S, T); None is causal.
+            cache: Keys and values of earlier rows. T counts the slots of it that the mask covers (without a mask: up to the last
+                one written).
+            write_at: (S,) slots of the new keys.
+            attention_probe: {layer: None} is filled with attention logits (B, heads, S, T).
+            record: Receives the hidden states before each block and at the end.
 
-        Returns (B, S, H) after the final norm.
+        Returns:
+            (B, S, H) after the final norm.
+
+        Raises:
+            ValueError: A cache without `write_at`.
         """
         length = embeddings.shape[1]
         if cache is not None and write_at is None:
@@ -188,11 +197,21 @@ class Decoder(nn.Module):
             cache: Optional[KVCache] = None, write_at: Union[torch.Tensor, slice, None] = None,
             attention_probe: Optional[Probe] = None,
             record: Optional[List[torch.Tensor]] = None, last: Optional[LastRows] = None) -> torch.Tensor:
-        """The same pass with everything prepared, which neither allocates masks nor asks the device for a number.
+        """Runs the same pass with everything prepared. It neither allocates masks nor asks the device for a number.
 
-        rotary: of these rows' positions. bias: (.., S, T) in the embeddings' type, added to the attention logits over
-        the cache's first T slots (without a cache: over the rows); None: causal over these rows alone. write_at: slots
-        of the new keys. last: the rows that are wanted; None: all.
+        Args:
+            embeddings: (B, S, H).
+            rotary: Of these rows' positions.
+            bias: (.., S, T) in the embeddings' type, added to the attention logits over the cache's first T slots (without a
+                cache: over the rows); None: causal over these rows alone.
+            cache: Keys and values of earlier rows.
+            write_at: Slots of the new keys.
+            attention_probe: As in `forward`.
+            record: As in `forward`.
+            last: The rows that are wanted; None: all.
+
+        Returns:
+            Those rows, (B, .., H), after the final norm.
         """
         x, end = embeddings, len(self.model.layers) - 1
         again = self.checkpointing and torch.is_grad_enabled()
@@ -218,8 +237,13 @@ class Decoder(nn.Module):
         return self
 
     def pack(self) -> bool:
-        """Keep the matrices in the order in which a CPU reads them, too; see `few_rows.pack`. For weights that do not change
-        any more: moving or loading them drops the copies."""
+        """Keeps the matrices in the order in which a CPU reads them, too; see `few_rows.pack`.
+
+        For weights that do not change any more: moving or loading them drops the copies.
+
+        Returns:
+            Whether it did.
+        """
         return pack(self._products())
 
     def _products(self) -> List[nn.Linear]:

@@ -55,8 +55,14 @@ def linear(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
 
 
 def pack(layers: List[nn.Linear]) -> bool:
-    """Gives every layer a packed copy of its weight; returns whether it did: not on another device than the CPU, not in
-    another type than float32, not above `MOST_PACKED`, and not where torch has no oneDNN."""
+    """Gives every layer a packed copy of its weight.
+
+    Args:
+        layers: With float32 weights on a CPU.
+
+    Returns:
+        Whether it did: not on another device, not in another type, not above `MOST_PACKED`, and not where torch has no oneDNN.
+    """
     weights = [layer.weight for layer in layers]
     if any(w.device.type != "cpu" or w.dtype != torch.float32 for w in weights):
         return False

@@ -68,8 +68,15 @@ class HybridVLA(nn.Module):
         return self.final_layer(hidden)
 
     def for_inference(self, precision: str = "full", compile: str = "off") -> HybridVLA:
-        """Prepares loaded weights where they stay: fewer, larger products, the decoder's blocks in `precision`
-        (`model/shrunk`), blocks through torch.compile where asked for; on a GPU the towers on two streams."""
+        """Prepares loaded weights where they stay: fewer, larger products, and on a GPU the towers on two streams.
+
+        Args:
+            precision: Of the decoder's blocks (`model/shrunk`).
+            compile: Whether blocks go through torch.compile.
+
+        Returns:
+            The same model.
+        """
         self.llm.fuse()
         if precision == "full":
             self.llm.pack()

@@ -95,7 +95,13 @@ class DiffusionSchedule:
 
 @dataclass(frozen=True)
 class SpacedSchedule:
-    """Kept original timesteps (n,) ascending, their cumulative products and the previous ones."""
+    """The original timesteps that are kept.
+
+    Attributes:
+        timesteps: (n,) ascending.
+        alphas_cumprod: (n,) cumulative products of alpha at them.
+        alphas_cumprod_prev: (n,) those at the timestep before, 1 for the first.
+    """
 
     timesteps: np.ndarray
     alphas_cumprod: np.ndarray

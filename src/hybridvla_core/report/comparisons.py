@@ -41,6 +41,13 @@ class Comparison:
 def compare(first: Sequence[bool], second: Sequence[bool]) -> Comparison:
     """Compares two lists of outcomes, in which number i is the same episode.
 
+    Args:
+        first: Success by episode.
+        second: The same of the other.
+
+    Returns:
+        The difference of the shares with its interval, and how likely it is by chance.
+
     Raises:
         HybridVLAError: The lists differ in length, or are empty.
     """

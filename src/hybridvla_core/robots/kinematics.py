@@ -52,8 +52,13 @@ class ArmKinematics:
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames of A arms at m configurations. position (A, 3, m) m; xy (A, 3, m) complex: x axis + i y axis; z (A, 3, m).
-    All in the arms' own base frames."""
+    """Frames of A arms at m configurations, in the arms' own base frames.
+
+    Attributes:
+        position: (A, 3, m) m.
+        xy: (A, 3, m) complex: x axis + i y axis.
+        z: (A, 3, m) z axis.
+    """
 
     position: np.ndarray
     xy: np.ndarray

@@ -239,10 +239,17 @@ class LeashConfig:
         return self.max_force_n / self.stiffness_n_m
 
     def reached_n(self, speed_m_s: float, acceleration_m_s2: float) -> float:
-        """The push of a spring that something stops at a speed, N, before the command is drawn back to `max_force_n`.
+        """Computes the push of a spring that something stops, before the command is drawn back to `max_force_n`.
 
         By then the command is ahead of the arm by what it always runs ahead, by the distance that is noticed, and by the way
         that it needs to come to rest.
+
+        Args:
+            speed_m_s: Of the tool when it is stopped.
+            acceleration_m_s2: With which the command brakes.
+
+        Returns:
+            The force, N.
         """
         braking = speed_m_s ** 2 / (2.0 * BRAKING_SHARE * acceleration_m_s2)
         return self.stiffness_n_m * (self.distance_m + self.lag_s * speed_m_s + braking)

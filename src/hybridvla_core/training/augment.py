@@ -13,9 +13,15 @@ from hybridvla_core.training.config import AugmentConfig
 
 
 def augment_images(images: torch.Tensor, config: AugmentConfig, generator: torch.Generator) -> torch.Tensor:
-    """Random brightness, contrast, channel gain and pixel noise for each image.
+    """Draws brightness, contrast, channel gain and pixel noise for each image.
 
-    images: (N, H, W, 3) uint8. Returns (N, 3, H, W) float32 in [0, 1].
+    Args:
+        images: (N, H, W, 3) uint8.
+        config: How far each may go.
+        generator: Draws them.
+
+    Returns:
+        (N, 3, H, W) float32 in [0, 1].
     """
     pixels = images.permute(0, 3, 1, 2).float() / 255.0
     count = pixels.shape[0]
@@ -34,9 +40,16 @@ def augment_images(images: torch.Tensor, config: AugmentConfig, generator: torch
 
 def augment_state(state: np.ndarray, action: np.ndarray, config: AugmentConfig,
                   rng: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:
-    """Noise on the reported state; deltas stay true because the target does not move with the report.
+    """Adds noise to the reported state. Deltas stay true: the target does not move with the report.
 
-    state: (N, 7) and action: (N, L, 7), physical units, one arm, absolute rotations. Returns copies.
+    Args:
+        state: (N, 7) physical units, one arm, absolute rotations.
+        action: (N, L, 7), the same.
+        config: Standard deviations.
+        rng: Draws it.
+
+    Returns:
+        Copies of both.
     """
     state, action = state.copy(), action.copy()
     shift = config.state_position_m * rng.standard_normal((len(state), 3))
@@ -100,10 +113,18 @@ NEUTRAL = (1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0)
 
 
 def draw_augmentation(kind: str, shape: Tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Numbers (*shape, 10) of pictures.
+    """Draws how pictures are changed.
 
     `released`: a crop of 0.9 of the area, brightness 0.2, contrast and saturation 0.8 to 1.2, hue 0.05, as the released
     trainer's tf.image operations. `photometric`: contrast, brightness and gains, nothing moves.
+
+    Args:
+        kind: `released`, `photometric`; anything else changes nothing.
+        shape: Of the pictures.
+        rng: Draws it.
+
+    Returns:
+        (*shape, 10) float32, the numbers of each picture.
     """
     drawn = rng.random((*shape, len(NEUTRAL)))
     numbers = np.broadcast_to(np.array(NEUTRAL), drawn.shape).copy()

@@ -38,6 +38,9 @@ class Processes:
         Args:
             device: `cpu` or `cuda`.
 
+        Returns:
+            This process among all.
+
         Raises:
             ConfigurationError: for several processes under a torch that cannot, or a GPU that is not there.
         """
@@ -83,9 +86,15 @@ class Processes:
         return dict(zip(names, total.tolist()))
 
     def shard(self, module: nn.Module, blocks: Iterable[nn.Module], bfloat16: bool) -> nn.Module:
-        """The module with its parameters spread over all processes, each of `blocks` gathered when it is run.
+        """Spreads the parameters of a module over all processes. Gradients are averaged in float32.
 
-        Gradients are averaged in float32.
+        Args:
+            module: The whole model; moved to the device.
+            blocks: Parts of it, each gathered when it is run.
+            bfloat16: Gather parameters in that type.
+
+        Returns:
+            The same module.
         """
         module.to(self.device)
         if self.world == 1:

@@ -26,7 +26,13 @@ Fitted = Dict[Any, np.ndarray]
 
 @dataclass(frozen=True)
 class Pictures:
-    """How pictures are fitted: the model's views, in order, its towers and its strategy."""
+    """How pictures are fitted.
+
+    Attributes:
+        views: The model's, in order.
+        towers: Its vision towers.
+        strategy: How a picture becomes square.
+    """
 
     views: Tuple[str, ...]
     towers: Tuple[TowerConfig, ...]
@@ -68,10 +74,16 @@ class FrameSet:
         return self.dataset.description.name
 
     def read(self, frame: int) -> Tuple[Sample, Fitted]:
-        """A sample and its fitted pictures.
+        """Reads a frame.
+
+        Args:
+            frame: Of the data set.
+
+        Returns:
+            The sample and its fitted pictures.
 
         Raises:
-            DataError: naming episode and frame, for what cannot be read.
+            DataError: It cannot be read; the message names episode and frame.
         """
         if self._kept is None:
             sample = self.dataset.sample(frame, self.chunk)

@@ -1,17 +1,44 @@
 """Low-rank adapters by peft, put into the model before its layers are joined and folded into its weights on export."""
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Dict, Mapping
+from typing import Dict, Mapping, Tuple
 
 import torch
 from torch import nn
 
+from hybridvla_core.configuration import in_range, require
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.model.timm_import import vision_transformer
-from hybridvla_core.training.hybrid.config import LoraConfig
 
 ADAPTER = "default"
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters (Hu et al. 2022) on the language model.
+
+    Attributes:
+        rank: Of the product.
+        alpha: The product counts alpha / rank.
+        dropout: Share of its inputs, 0 to 1.
+        targets: Names of the layers that get one.
+        quantise: Store the frozen weights in 4 bits (QLoRA).
+    """
+
+    rank: int
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: Tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "dense", "gate_proj", "up_proj", "down_proj", "fc1",
+                                "fc2")
+    quantise: bool = False
+
+    def __post_init__(self) -> None:
+        in_range("lora: rank", self.rank, 1, 1024)
+        in_range("lora: alpha", self.alpha, 1e-3, 1e4)
+        in_range("lora: dropout", self.dropout, 0.0, 0.9)
+        require(bool(self.targets), "lora: targets names no layer")
 
 
 def add_adapters(llm: nn.Module, config: LoraConfig, seed: int) -> None:
@@ -33,12 +60,15 @@ def add_adapters(llm: nn.Module, config: LoraConfig, seed: int) -> None:
 
 
 def merged(llm: nn.Module, tensors: Mapping[str, torch.Tensor], prefix: str) -> Dict[str, torch.Tensor]:
-    """Tensors of a model with adapters as those of one without: the adapters' product is added to the weights.
+    """Adds the product of each adapter to its weight: tensors of a model with adapters become those of one without.
 
     Args:
         llm: The language model with its adapters.
         tensors: Gathered parameters of the whole model, by name.
         prefix: Of the language model's names in them.
+
+    Returns:
+        The tensors, by the names of a model without adapters.
     """
     layers = {f"{prefix}{name}.": module for name, module in llm.named_modules() if hasattr(module, "get_delta_weight")}
     result: Dict[str, torch.Tensor] = {}

@@ -20,10 +20,18 @@ def draw_timesteps(shape: Tuple[int, ...], visited: torch.Tensor, steps: int, sh
 
 def noisy_action(action: torch.Tensor, abar: torch.Tensor, jitter: float, generator: torch.Generator
                  ) -> Tuple[torch.Tensor, torch.Tensor]:
-    """x_t = sqrt(abar) (a + d) + sqrt(1 - abar) n and the noise that leads back to the true a.
+    """Computes x_t = sqrt(abar) (a + d) + sqrt(1 - abar) n and the noise that leads back to the true a.
 
-    action: (..., C, K, A) normalised; abar: (..., C). Half the copies carry d with standard deviation `jitter`: they
-    teach the network to repair an earlier estimate instead of trusting it. Returns (x_t, eps), shaped as `action`.
+    Half the copies carry an offset d: they teach the network to repair an earlier estimate instead of trusting it.
+
+    Args:
+        action: (..., C, K, A) normalised.
+        abar: (..., C).
+        jitter: Standard deviation of d.
+        generator: Draws noise and offset.
+
+    Returns:
+        (x_t, eps), shaped as `action`.
     """
     abar = abar[..., None, None]
     noise = torch.randn(action.shape, generator=generator)
@@ -35,9 +43,18 @@ def noisy_action(action: torch.Tensor, abar: torch.Tensor, jitter: float, genera
 
 def diffusion_loss(prediction: torch.Tensor, noise: torch.Tensor, abar: torch.Tensor, weight_max: float
                    ) -> torch.Tensor:
-    """Weighted mean squared error of the noise; weight (1 - abar) / abar within [1, weight_max] favours x0 accuracy.
+    """Computes the weighted mean squared error of the noise.
 
-    prediction, noise: (..., C, K, A); abar: (..., C).
+    The weight (1 - abar) / abar within [1, weight_max] favours x0 accuracy.
+
+    Args:
+        prediction: (..., C, K, A).
+        noise: (..., C, K, A).
+        abar: (..., C).
+        weight_max: Largest weight.
+
+    Returns:
+        A scalar.
     """
     weight = ((1 - abar) / abar).clamp(1.0, weight_max)[..., None, None]
     error = (prediction.float() - noise).clamp(-20.0, 20.0)
@@ -46,10 +63,19 @@ def diffusion_loss(prediction: torch.Tensor, noise: torch.Tensor, abar: torch.Te
 
 def conditioning_action(action: torch.Tensor, abar_table: torch.Tensor, config: HybridLossConfig,
                         generator: torch.Generator) -> Tuple[torch.Tensor, torch.Tensor]:
-    """What the autoregressive branch sees as x and t.
+    """Draws what the autoregressive branch sees as x and t.
 
-    action: (..., K, A). With share `condition_zero` a clean-looking action with log-uniform error and t = 0, as after
-    denoising; else an ordinary noisy action. Returns (x, t) with t: (...).
+    With share `condition_zero` it is a clean-looking action with log-uniform error and t = 0, as after denoising; else an
+    ordinary noisy action.
+
+    Args:
+        action: (..., K, A) normalised.
+        abar_table: (timesteps,).
+        config: Shares and errors.
+        generator: Draws them.
+
+    Returns:
+        (x, t): x shaped as `action`, t (...).
     """
     shape = action.shape[:-2]
     low, high = (math.log(value) for value in config.condition_sigma)
@@ -69,9 +95,19 @@ def token_loss(logits: torch.Tensor, targets: torch.Tensor, first: int, bins: in
 
 
 def token_losses(logits: torch.Tensor, targets: torch.Tensor, first: int, bins: int, soften: float) -> torch.Tensor:
-    """Cross entropy (M,) over the whole vocabulary; with `soften` > 0 the target is a Gaussian over neighbouring bins.
+    """Computes the cross entropy over the whole vocabulary.
 
-    logits: (M, V); targets: (M,) token ids; action ids are first .. first + bins - 1. Other ids (EOS) stay hard.
+    With `soften` > 0 the target is a Gaussian over neighbouring bins; other ids (EOS) stay hard.
+
+    Args:
+        logits: (M, V).
+        targets: (M,) token ids.
+        first: The first id of an action; the last one is first + bins - 1.
+        bins: How many ids of an action there are.
+        soften: Width of the Gaussian, bins.
+
+    Returns:
+        (M,) float32.
     """
     logits = logits.float()
     hard = F.cross_entropy(logits, targets, reduction="none")
@@ -87,10 +123,14 @@ def token_losses(logits: torch.Tensor, targets: torch.Tensor, first: int, bins: 
 
 
 def attention_loss(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of attention towards the patches that show the named object.
+    """Computes the cross entropy of attention towards the patches that show the named object.
 
-    scores: (N, heads, Q, S) logits of the noun tokens over the whole sequence, forbidden keys at -inf;
-    target: (N, Q, P) distribution over the patches (keys 1 .. P), all zero where the object is hidden.
+    Args:
+        scores: (N, heads, Q, S) logits of the noun tokens over the whole sequence, forbidden keys at -inf.
+        target: (N, Q, P) distribution over the patches (keys 1 .. P), all zero where the object is hidden.
+
+    Returns:
+        The mean over heads and visible objects, a scalar.
     """
     patches = target.shape[-1]
     log_attention = F.log_softmax(scores.float(), dim=-1)[..., 1:1 + patches]

@@ -31,7 +31,19 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True)
 class Setting:
-    """What is timed: an architecture with random weights, a batch, and what of it is trained."""
+    """What is timed: an architecture with random weights, a batch, and what of it is trained.
+
+    Attributes:
+        name: Of the architecture.
+        config: The architecture.
+        batch: Samples of a step.
+        repeats: Noisy copies of each action.
+        train: What is trained, as in a stage.
+        device: `cpu` or `cuda`.
+        bfloat16: Compute in that type.
+        checkpointing: Compute hidden states again instead of keeping them.
+        seed: Draws weights and batch.
+    """
 
     name: str
     config: ModelConfig
@@ -99,13 +111,16 @@ def random_batch(config: ModelConfig, size: int, repeats: int, seed: int) -> Bat
 
 
 def measure(setting: Setting, rounds: int, tflops: float, others: Mapping[str, Callable[[Step], Call]]) -> Dict[str, Any]:
-    """The result for machines.
+    """Times forward and backward, and the update, against other ways.
 
     Args:
         setting: What is timed.
         rounds: Timings of each, after one unmeasured.
         tflops: What the device reaches in a matrix product, 10^12 operations a second.
         others: Other ways of forward and backward, by name; made of our step, timed turn by turn with ours.
+
+    Returns:
+        The result for machines: the median times, s, rates, memory, MB, and each other way's time over ours.
     """
     step = Step(setting)
     made = {name: make(step) for name, make in others.items()}
@@ -161,13 +176,19 @@ def _memory(device: torch.device) -> float:
 
 
 def released(step: Step) -> Call:
-    """Forward and backward as the released trainer does them, on the same weights and the same batch.
+    """Prepares forward and backward as the released trainer does them, on the same weights and the same batch.
 
     The whole batch, pictures included, is tiled R times; the language model is Hugging Face's, and its logits are those of every
     row, of which the loss ignores all but the labels.
 
+    Args:
+        step: Ours.
+
+    Returns:
+        The call to be timed.
+
     Raises:
-        ConfigurationError: where transformers is not installed, or for another family than Llama.
+        ConfigurationError: transformers is not installed, or the family is another than Llama.
     """
     from hybridvla_core.training.released_step import ReleasedStep
 

@@ -67,11 +67,17 @@ class Trainer:
 
     def run(self, name: str, stage: StageConfig, groups: List[Dict], losses: Callable[[int, float], Losses],
             hooks: Callable[[int], None] = lambda step: None) -> None:
-        """Train `stage.steps` steps; `losses(step, share_done)` gives named, weighted terms that are summed.
+        """Trains the steps of a stage.
 
-        groups: parameter groups, each with `params` and `scale` (factor on the stage's learning rate).
+        Args:
+            name: Of the stage.
+            stage: Its steps and learning rate.
+            groups: Parameter groups, each with `params` and `scale` (factor on the stage's learning rate).
+            losses: Gives, for a step and the share of the stage that is done, named, weighted terms that are summed.
+            hooks: Called after each step with its number.
 
-        Raises HybridVLAError where the loss or its gradient is not finite; what is in the folder is from before that.
+        Raises:
+            HybridVLAError: The loss or its gradient is not finite; what is in the folder is from before that.
         """
         if name in self.done:
             return

@@ -93,10 +93,18 @@ def euler_to_rotation(convention: ActionConvention, euler: np.ndarray, base: Pos
 
 def action_to_targets(convention: ActionConvention, action: np.ndarray,
                       bases: Sequence[Pose]) -> Tuple[Tuple[Tuple[Pose, float], ...], ...]:
-    """Absolute targets of a chunk.
+    """Computes the absolute targets of a chunk. Deltas within a chunk add up: each step's base is the step before it.
 
-    action: (K, A) un-normalised; bases: one pose per arm, in `convention.arms` order. Deltas within a chunk add up:
-    each step's base is the step before it. Returns K steps of (pose, opening) per arm.
+    Args:
+        convention: Of the action.
+        action: (K, A) un-normalised.
+        bases: One pose per arm, in `convention.arms` order.
+
+    Returns:
+        K steps of (pose, opening) per arm.
+
+    Raises:
+        ConfigurationError: Numbers or bases are not as many as the arms need.
     """
     action = np.atleast_2d(np.asarray(action, dtype=float))
     if action.shape[1] != convention.action_dim or len(bases) != len(convention.arms):
@@ -126,9 +134,15 @@ def target_to_action(convention: ActionConvention, target: Pose, opening: float,
 
 
 def state_vector(convention: ActionConvention, poses: Sequence[Pose], openings: Sequence[float]) -> np.ndarray:
-    """The (A,) state input in physical units: for each arm x, y, z (m), roll, pitch, yaw (rad), gripper.
+    """Computes the state input. Angles are relative to `rotation_reference_xyzw`, whatever the action's rotation convention.
 
-    Angles are relative to `rotation_reference_xyzw`, whatever the action's rotation convention.
+    Args:
+        convention: Of the state.
+        poses: One per arm, base frame.
+        openings: One per arm, 0 closed to 1 open.
+
+    Returns:
+        (A,) in physical units: for each arm x, y, z (m), roll, pitch, yaw (rad), gripper.
     """
     reference = Rotation.from_quat(convention.rotation_reference_xyzw)
     parts = []

@@ -41,10 +41,13 @@ def fit(image: np.ndarray, size: int, strategy: str, fill: Sequence[float]) -> n
 
 
 def _resize(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """Bicubic, one axis after the other; horizontally first unless that would enlarge before the other axis shrinks.
+    """Resizes bicubically, one axis after the other; horizontally first unless that would enlarge before the other axis shrinks.
 
     Pillow rounds to bytes between the passes, so their order shows: this is the recorded one, while Pillow 10 and older
     always take the horizontal pass first. Fixing the order here gives the same bytes with all of them.
+
+    Returns:
+        The picture of that size.
     """
     before_width, before_height = picture.size
     shrink_first = width > before_width and height < before_height
@@ -86,8 +89,13 @@ class PreparedImage:
 
 
 def _sizes(towers: Sequence[TowerConfig], strategy: str) -> List[Tuple[Key, int, Tuple[float, ...]]]:
-    """(key, size, mean) of every different picture; towers that resize alike share one, as only letterbox depends on the
-    tower's mean."""
+    """Lists every different picture that the towers need.
+
+    Towers that resize alike share one, as only letterbox depends on the tower's mean.
+
+    Returns:
+        (key, size in pixels, mean) of each.
+    """
     found: Dict[Key, Tuple[Key, int, Tuple[float, ...]]] = {}
     for tower in towers:
         key = picture_key(tower, strategy)

@@ -25,11 +25,17 @@ _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2
 
 
 def stored_as_rgb(text: str) -> bool:
-    """Whether a CompressedImage's format says that red and blue were exchanged before encoding.
+    """Tells whether a CompressedImage's format says that red and blue were exchanged before encoding.
 
     compressed_image_transport writes `rgb8; jpeg compressed bgr8`: the part before the semicolon is the raw image's
     encoding, the last word is what the encoder was given, and encoders take BGR. Only a last word of `rgb..` means
     that RGB was handed over as if it were BGR. `jpeg` and `png` alone are ordinary files.
+
+    Args:
+        text: The format.
+
+    Returns:
+        True where they were exchanged.
     """
     return _parts(text)[1].startswith("rgb")
 
@@ -104,11 +110,21 @@ def _decoded(pixels: np.ndarray, flag: int) -> Union[np.ndarray, None]:
 
 
 def decode_reduced(data: Bytes, least: int, name: str, form: str = "") -> Tuple[np.ndarray, Tuple[int, int, int]]:
-    """A JPEG as RGB (h, w, 3) uint8, decoded at 1/2, 1/4 or 1/8 of its size as long as no side falls below `least`, and
-    its full shape. Faster and not the same pixels as `decode`: an option, never a default. Anything else is decoded in full.
+    """Decodes a JPEG at 1/2, 1/4 or 1/8 of its size as long as no side falls below `least`.
+
+    Faster and not the same pixels as `decode`: an option, never a default. Anything else is decoded in full.
+
+    Args:
+        data: The file.
+        least: Smallest side, pixels.
+        name: Whose image it is, for the message of an error.
+        form: Format of the message.
+
+    Returns:
+        RGB (h, w, 3) uint8 and the shape of the whole image.
 
     Raises:
-        ObservationError: as `decode`.
+        ObservationError: As `decode`.
     """
     source, target = _checked(form, name)
     pixels = np.frombuffer(data, dtype=np.uint8)

@@ -29,11 +29,17 @@ class PromptEncoder:
         return self.config.prompt.format(instruction=self._said(instruction)).rstrip()
 
     def text_ids(self, instruction: str) -> List[int]:
-        """Ids of the prompt without BOS.
+        """Encodes the prompt of an instruction.
+
+        Args:
+            instruction: As it was given.
+
+        Returns:
+            Ids of the prompt without BOS.
 
         Raises:
-            ObservationError: for an instruction that says nothing, that the model knows no word of, or that holds one of the
-                tokenizer's special tokens, which would be read as a mark and not as text.
+            ObservationError: The instruction says nothing, the model knows no word of it, or it holds one of the tokenizer's
+                special tokens, which would be read as a mark and not as text.
         """
         said = self._said(instruction)
         if not said.strip():
@@ -49,9 +55,14 @@ class PromptEncoder:
         return ids[1:] if ids and ids[0] == self.config.bos else ids
 
     def words_of(self, instruction: str, spans: Sequence[Tuple[int, int]]) -> Optional[Tuple[int, int]]:
-        """Which of `text_ids` name something: [first, behind the last) of the ids within character ranges of the instruction.
+        """Finds which of `text_ids` name something.
 
-        None where no id lies within them.
+        Args:
+            instruction: As it was given.
+            spans: [begin, end) ranges of its characters.
+
+        Returns:
+            [first, behind the last) of the ids within them; None where no id lies there.
         """
         prompt = self.prompt(instruction)
         text = instruction.lower() if self.config.lowercase else instruction
@@ -109,11 +120,20 @@ def encoded(tokenizer: Tokenizer, text: str) -> Encoding:
 
 
 def load_tokenizer(path: Union[str, Path]) -> Tokenizer:
-    """Returns the tokenizer of a file without the settings that files carry from their last use: cut-off, filling up, and
-    merges that are left out at random would change ids.
+    """Reads a tokenizer without the settings that files carry from their last use.
+
+    Cut-off, filling up, and merges that are left out at random would change ids.
+
+    Args:
+        path: Of the file.
+
+    Returns:
+        The tokenizer.
 
     Raises:
-        CheckpointError: for a file that is none.
+        CheckpointError: The file is none.
+        KeyboardInterrupt: As it came, while the file was read.
+        SystemExit: As it came, while the file was read.
     """
     refuse_pointer(path)
     try:

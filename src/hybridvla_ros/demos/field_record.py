@@ -71,8 +71,13 @@ class Operator:
         return bool(getattr(answer, "task_done", False))
 
     def activate(self) -> None:
-        """Activates as soon as the filter is willing: right after a scene was set it still sees the old pose, and what stopped
-        it in the last episode has to be acknowledged."""
+        """Activates as soon as the filter is willing.
+
+        Right after a scene was set it still sees the old pose, and what stopped it in the last episode has to be acknowledged.
+
+        Raises:
+            HybridVLAError: It is not willing for a while.
+        """
         deadline = time.monotonic() + patience(10.0)
         while True:
             try:

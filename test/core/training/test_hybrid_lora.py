@@ -11,7 +11,6 @@ from hybridvla_core.checkpoints.weights import WEIGHTS
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.training import lora
-from hybridvla_core.training.hybrid.config import LoraConfig
 from hybridvla_core.training.hybrid.run import Request, train
 
 STAGES = [dict(name="act", steps=4, train="finetune", learning_rate=1e-2)]
@@ -36,7 +35,7 @@ def test_adapters_change_nothing_at_first_and_are_folded_in_exactly():
     model = HybridVLA(tiniest()).initialise(0.2)
     rows = torch.randn(2, 40, 16)
     before = forward(model, rows)
-    lora.add_adapters(model.llm, LoraConfig(rank=4, alpha=8.0), seed=1)
+    lora.add_adapters(model.llm, lora.LoraConfig(rank=4, alpha=8.0), seed=1)
     assert torch.equal(forward(model, rows), before)
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
@@ -66,4 +65,4 @@ def test_a_run_with_adapters_leaves_the_other_weights_and_writes_a_plain_checkpo
 
 def test_a_layer_that_is_not_there_is_named():
     with pytest.raises(ConfigurationError, match="no layer is named nothing; there are .*q_proj"):
-        lora.add_adapters(HybridVLA(tiniest()).llm, LoraConfig(rank=2, targets=("nothing",)), 0)
+        lora.add_adapters(HybridVLA(tiniest()).llm, lora.LoraConfig(rank=2, targets=("nothing",)), 0)

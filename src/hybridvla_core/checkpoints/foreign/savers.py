@@ -28,8 +28,13 @@ DEPTH = 6
 
 @dataclass(frozen=True)
 class Saved:
-    """What a file holds. modules: module -> name -> tensor; entry: where they stood, empty for the top level; averaged:
-    entries with averaged weights beside them."""
+    """What a file holds.
+
+    Attributes:
+        modules: Module -> name -> tensor.
+        entry: Where they stood, empty for the top level.
+        averaged: Entries with averaged weights beside them.
+    """
 
     modules: Dict[str, Dict[str, torch.Tensor]]
     entry: str

@@ -74,10 +74,17 @@ def of_v21(folder: Path, info: Mapping[str, Any]) -> Tuple[List[Episode], Dict[i
 
 
 def read_table(path: Path, columns: Optional[List[str]]) -> pa.Table:
-    """A parquet file.
+    """Reads a parquet file.
+
+    Args:
+        path: Of the file.
+        columns: Those wanted; None for all.
+
+    Returns:
+        The table.
 
     Raises:
-        DataError: when it is absent, damaged, or lacks a column.
+        DataError: It is absent or damaged, or lacks a column.
     """
     try:
         return pq.read_table(str(path), columns=columns, partitioning=None)

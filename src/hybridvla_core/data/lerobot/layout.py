@@ -120,10 +120,17 @@ def place(index: int) -> Tuple[int, int]:
 
 
 def read_json(path: Path, what: str) -> Dict[str, Any]:
-    """A JSON file of a data set.
+    """Reads a JSON file of a data set.
+
+    Args:
+        path: Of the file.
+        what: Names it in messages.
+
+    Returns:
+        Its mapping.
 
     Raises:
-        DataError: when it is absent, cannot be read, or holds no mapping.
+        DataError: It is absent, cannot be read, or holds no mapping.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

@@ -100,10 +100,16 @@ class LeRobotDataset:
         return position, index - self._starts[position]
 
     def frames_of(self, split: str) -> range:
-        """Frames of a split that `info.json` names; of `train`, all where it names none, and of others none.
+        """Finds the frames of a split that `info.json` names.
+
+        Args:
+            split: Its name.
+
+        Returns:
+            Their numbers; of `train`, all where it names none, and of others none.
 
         Raises:
-            DataError: for a split that is no range of episodes.
+            DataError: The split is no range of episodes.
         """
         splits = self.info.get("splits") or {}
         if split not in splits:
@@ -116,15 +122,18 @@ class LeRobotDataset:
             raise DataError(f"{self.folder}: split {split} is {splits[split]!r}; it must be BEGIN:END in episodes") from error
 
     def sample(self, index: int, chunk: int = 1, images: Optional[Mapping[str, np.ndarray]] = None) -> Sample:
-        """One moment.
+        """Reads one moment.
 
         Args:
-            index: frame of the data set.
+            index: Frame of the data set.
             chunk: K; above 1 only where consecutive rows follow each other.
             images: Its pictures, where the caller has them already; else they are decoded.
 
+        Returns:
+            Pictures, state (A,), actions (K, A) and the instruction, physical units.
+
         Raises:
-            DataError: naming episode and frame, for a damaged file or numbers that cannot be used.
+            DataError: A file is damaged or a number cannot be used; the message names episode and frame.
         """
         if chunk > 1 and self.description.labels == layout.NEXT_KEYFRAME:
             raise DataError(f"{self.folder}: every row leads to the next keyframe, so rows cannot be put one behind the other "

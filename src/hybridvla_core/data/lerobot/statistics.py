@@ -37,9 +37,17 @@ class Column:
 
 
 def of_columns(values: np.ndarray) -> Dict[str, List[float]]:
-    """LeRobot's statistics of (N, A) values, channel by channel so that one channel at a time is in memory.
+    """Computes LeRobot's statistics, channel by channel so that one channel at a time is in memory.
 
-    `constant` says which channels have no range: q99 is not above q01 by more than LEAST_RANGE.
+    Args:
+        values: (N, A).
+
+    Returns:
+        Each figure as a list of A. `constant` says which channels have no range: q99 is not above q01 by more than
+        LEAST_RANGE.
+
+    Raises:
+        DataError: N is 0.
     """
     if not len(values):
         raise DataError("statistics of no frame at all cannot be had")
@@ -99,9 +107,19 @@ class ImageHistogram:
 
 
 def outside(values: np.ndarray, entry: Dict[str, Any]) -> List[Tuple[int, float]]:
-    """Channels of (N, A) values that a statistics entry does not fit: (channel, share outside q01 to q99).
+    """Finds channels that a statistics entry does not fit.
 
     By construction two of a hundred lie outside; more than ten, or a range four times too wide, is another data set's.
+
+    Args:
+        values: (N, A).
+        entry: With q01 and q99.
+
+    Returns:
+        (channel, share outside q01 to q99) of each.
+
+    Raises:
+        DataError: The entry has another number of channels.
     """
     low, high = np.asarray(entry["q01"], dtype=float), np.asarray(entry["q99"], dtype=float)
     if low.shape != (values.shape[1],) or high.shape != low.shape:

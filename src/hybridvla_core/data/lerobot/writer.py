@@ -76,15 +76,18 @@ class DatasetWriter:
 
     @contextmanager
     def episode(self, source: str, success: Optional[bool] = None, split: str = TRAIN) -> Iterator[EpisodeWriter]:
-        """One episode; it counts when the block ends without an exception, and leaves nothing otherwise.
+        """Writes one episode; it counts when the block ends without an exception, and leaves nothing otherwise.
 
         Args:
-            source: where it comes from, for people: a bag, a record.
-            success: its label, None where nobody said.
+            source: Where it comes from, for people: a bag, a record.
+            success: Its label, None where nobody said.
             split: `train` or `validation`; all of the first come before the second.
 
+        Yields:
+            What takes its frames.
+
         Raises:
-            DataError: for an episode without frames, a wrong order of splits, or a disk that takes no more.
+            DataError: It has no frames, the order of splits is wrong, or the disk takes no more.
         """
         if split not in SPLITS:
             raise DataError(f"split {split!r} is unknown; use {' or '.join(SPLITS)}")
@@ -105,8 +108,12 @@ class DatasetWriter:
     def finish(self) -> Path:
         """Writes tables and statistics and gives the folder its name.
 
+        Returns:
+            The folder.
+
         Raises:
-            DataError: when there is no episode, or the folder cannot take its name; then it stays where the message says.
+            DataError: There is no episode.
+            WriteError: The folder cannot take its name; it stays where the message says.
         """
         if not self._rows or self._parquet is None:
             raise DataError(f"{self.target}: no episode can be used, so no data set is written")

@@ -22,16 +22,17 @@ def convert(folder: Path, target: Path, standard_file: Optional[Path] = None,
     """Reads every record of `folder` and writes `target`.
 
     Args:
-        folder: holds `features.json` and `NAME-SPLIT.tfrecord-*` files.
-        target: new folder.
-        standard_file: description of the set; the one in config/rlds otherwise.
-        told: hears of every episode, for a progress bar.
+        folder: Holds `features.json` and `NAME-SPLIT.tfrecord-*` files.
+        target: New folder.
+        standard_file: Description of the set; the one in config/rlds otherwise.
+        told: Called with the name of every episode, for a progress bar.
 
     Returns:
         The writer that has finished; it knows counts and flags.
 
     Raises:
-        DataError: for a folder without records, an unknown set, or when no episode can be used.
+        DataError: The folder has no records, the set is unknown, or no episode can be used.
+        WriteError: The disk takes no more, or the folder cannot take its name.
     """
     files = _files(folder)
     standard = standard_for(files[0][0], standard_file)

@@ -31,9 +31,15 @@ def masked_crc(data: bytes) -> int:
 
 
 def records(path: Path) -> Iterator[Tuple[int, Union[bytes, RecordError]]]:
-    """(number, bytes or what is wrong with it) of each record; a damaged length ends the file.
+    """Reads the records of a file; a damaged length ends it.
 
     The reader that the tfrecord package brings checks no checksum and hands out a buffer that it uses again.
+
+    Args:
+        path: Of the file.
+
+    Yields:
+        (number, its bytes or what is wrong with it) of each record.
     """
     with open(path, "rb") as stream:
         number = 0
@@ -61,10 +67,16 @@ def records(path: Path) -> Iterator[Tuple[int, Union[bytes, RecordError]]]:
 
 
 def features_of(record: bytes) -> Dict[str, Values]:
-    """Feature -> flat numbers, or a list of bytes, of one serialised example.
+    """Decodes a serialised example.
+
+    Args:
+        record: Its bytes.
+
+    Returns:
+        Feature -> flat numbers, or a list of bytes.
 
     Raises:
-        DataError: for bytes that are no example.
+        DataError: The bytes are no example.
     """
     from google.protobuf.message import DecodeError
     from tfrecord import example_pb2

@@ -20,7 +20,13 @@ NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 
 @dataclass(frozen=True)
 class Part:
-    """Channels [begin, end) of a key of a step."""
+    """Channels of a key of a step.
+
+    Attributes:
+        key: Of the step.
+        begin: The first channel.
+        end: Behind the last one.
+    """
 
     key: str
     begin: int
@@ -88,10 +94,17 @@ def known() -> List[str]:
 
 
 def standard_for(dataset: str, file: Optional[Path] = None) -> RldsStandard:
-    """The description of a set.
+    """Reads the description of a set.
+
+    Args:
+        dataset: Its name.
+        file: The description; None for the one in config/rlds.
+
+    Returns:
+        The description.
 
     Raises:
-        DataError: for a set without one, naming those that have one.
+        DataError: There is none, and the message names those that are there; or it is another set's.
     """
     path = file or FOLDER / f"{dataset}.yaml"
     if not path.is_file():
@@ -123,11 +136,17 @@ def _fill(decided: np.ndarray, first: float) -> np.ndarray:
 
 
 def standardise(standard: RldsStandard, steps: Dict[str, np.ndarray]) -> Tuple[np.ndarray, np.ndarray]:
-    """(state (N, 7), action (N, 7)) of an episode: x, y, z (m), roll, pitch, yaw (rad), gripper (1 open).
+    """Computes state and action of an episode, each x, y, z (m), roll, pitch, yaw (rad), gripper (1 open).
 
     Args:
-        standard: of the set.
-        steps: key -> (N, channels).
+        standard: Of the set.
+        steps: Key -> (N, channels).
+
+    Returns:
+        State (N, 7) and action (N, 7); one row less where labels are made from the states reached.
+
+    Raises:
+        DataError: A key has too few channels, numbers that are not finite, or no unit quaternions.
     """
     def take(part: Part) -> np.ndarray:
         values = steps[part.key]

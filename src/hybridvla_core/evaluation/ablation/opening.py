@@ -17,6 +17,12 @@ REMOTE = ("ws://", "wss://")
 def open_policy(cell: Cell) -> PolicyInterface:
     """Loads a cell's checkpoint, which then answers in the cell's way, on one thread; or connects to a policy elsewhere.
 
+    Args:
+        cell: With folder, digest and variant.
+
+    Returns:
+        The policy.
+
     Raises:
         CheckpointError: The folder is no checkpoint.
         HybridVLAError: The checkpoint is not the cell's, or lacks the path that is asked for.

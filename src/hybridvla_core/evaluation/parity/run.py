@@ -23,10 +23,17 @@ COMMON = ("images", "preprocess", "diffusion", "action_tokens")
 
 
 def check_folder(folder: Path, tokenizer: Optional[Path] = None) -> Table:
-    """Run our model on a recorded variant; raises HybridVLAError if the folder is not one.
+    """Runs our model on a recorded variant.
 
-    folder: `dims.json`, `run/`, `case*.npz`, `cases.json`, `train.npz`, `train.json`, with `common/` beside it.
-    tokenizer: the language model's `tokenizer.json`, to compare our own encoding of every recorded prompt too.
+    Args:
+        folder: `dims.json`, `run/`, `case*.npz`, `cases.json`, `train.npz`, `train.json`, with `common/` beside it.
+        tokenizer: The language model's `tokenizer.json`, to compare our own encoding of every recorded prompt too.
+
+    Returns:
+        All comparisons.
+
+    Raises:
+        HybridVLAError: The folder holds no such recording.
     """
     shared = folder.resolve().parent / "common"
     for path in (folder / "dims.json", folder / "run", folder / "cases.json", shared):

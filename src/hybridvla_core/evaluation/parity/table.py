@@ -63,7 +63,13 @@ class Archive:
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison; it passes if the difference is finite and at most the tolerance."""
+    """One comparison; it passes if the difference is finite and at most the tolerance.
+
+    Attributes:
+        quantity: What is compared.
+        difference: The largest one.
+        tolerance: In the same unit.
+    """
 
     quantity: str
     difference: float

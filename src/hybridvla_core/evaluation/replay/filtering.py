@@ -58,7 +58,17 @@ class FilterResult:
 
 @dataclass
 class FilterTally:
-    """Counts over proposals, not over ticks."""
+    """Counts over proposals, not over ticks.
+
+    Attributes:
+        checked: Given to the filter.
+        full: Run until carried out.
+        refused: Not taken.
+        unreached: Of the full ones, not reached in their time.
+        clipped: With a target outside the workspace.
+        by_name: How often each limit or reason stood in the way, by its name.
+        example: Where it first did, and the filter's sentence.
+    """
 
     checked: int = 0
     full: int = 0

@@ -125,8 +125,11 @@ class Track:
 
 
 def _find_grips(times: np.ndarray, openings: np.ndarray, change: float) -> List[Tuple[float, float, bool]]:
-    """(begin, end, closed after) of each change by more than `change` from the widest or narrowest opening since the
-    last one. Begin and end: between them it was on its way."""
+    """Finds each change by more than `change` from the widest or narrowest opening since the last one.
+
+    Returns:
+        (begin, end, closed after) of each; between begin and end, s, it was on its way.
+    """
     grips: List[Tuple[float, float, bool]] = []
     known = np.flatnonzero(np.isfinite(openings))
     if not known.size:

@@ -113,9 +113,15 @@ class TruthFinder:
         return Truth(at, tuple(arms), self._phase(stamp, arms)), ""
 
     def _keyframe(self, stamp: float) -> Optional[float]:
-        """When the next keyframe was reached: the end of a motion, or the change of a gripper.
+        """Finds when the next keyframe was reached: the end of a motion, or the change of a gripper.
 
         One that the arm is as good as at is over, unless its gripper has still to move: then it is the one.
+
+        Args:
+            stamp: From when on, s.
+
+        Returns:
+            The time, s; None where none follows.
         """
         grip = min((grip[0] for track in self._tracks for grip in track.grips if grip[0] >= stamp), default=math.inf)
         if grip - stamp <= GRIP_WAIT_S and not self._moved(stamp, grip):

@@ -178,10 +178,13 @@ class Fp8Linear(ShrunkLinear):
         return product if form == "rows" else product * scale * self.scale
 
     def _choose_form(self, weight: torch.Tensor) -> str:
-        """`rows`: the operator takes a scale a row; `whole`: the scales are multiplied behind it.
+        """Finds out how the operator takes scales.
+
+        Returns:
+            `rows`: it takes a scale a row; `whole`: the scales are multiplied behind it.
 
         Raises:
-            ConfigurationError: where it takes neither.
+            ConfigurationError: It takes neither.
         """
         rows = torch.linspace(-1, 1, 16 * self.in_features, device=weight.device).view(16, -1)
         eights, scale = (rows * E4M3_MAX).to(torch.float8_e4m3fn), torch.full((16, 1), 1 / E4M3_MAX, device=weight.device)
@@ -195,8 +198,18 @@ class Fp8Linear(ShrunkLinear):
 
 def agree(call: Callable[[torch.Tensor], torch.Tensor], expected: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor
           ) -> bool:
-    """Whether an operator is there, runs, and gives nearly what is expected; they are torch's own for others, and versions
-    differ."""
+    """Tells whether an operator is there, runs, and gives nearly what is expected.
+
+    Operators that are not meant for others may differ between versions of torch.
+
+    Args:
+        call: The operator.
+        expected: Computes what it should give.
+        rows: Given to both.
+
+    Returns:
+        False also where it raises.
+    """
     try:
         found, wanted = call(rows).float(), expected(rows).float()
     except (RuntimeError, AttributeError, NotImplementedError, TypeError, ValueError):

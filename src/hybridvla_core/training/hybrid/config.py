@@ -8,6 +8,7 @@ from typing import Optional, Tuple
 from hybridvla_core.configuration import Vector, in_range, require
 from hybridvla_core.training.augment import StateNoiseConfig
 from hybridvla_core.training.hybrid.parts import AUGMENTATIONS, EXPORTS, PRECISIONS, SCHEDULES, STATISTICS, TERMS, TRAINED
+from hybridvla_core.training.lora import LoraConfig
 
 RECIPE = "hybrid"
 
@@ -169,26 +170,15 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
-class LoraConfig:
-    """Low-rank adapters (Hu et al. 2022) on the language model; `quantise` stores its frozen weights in 4 bits (QLoRA)."""
-
-    rank: int
-    alpha: float = 16.0
-    dropout: float = 0.0
-    targets: Tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "dense", "gate_proj", "up_proj", "down_proj", "fc1",
-                                "fc2")
-    quantise: bool = False
-
-    def __post_init__(self) -> None:
-        in_range("lora: rank", self.rank, 1, 1024)
-        in_range("lora: alpha", self.alpha, 1e-3, 1e4)
-        in_range("lora: dropout", self.dropout, 0.0, 0.9)
-        require(bool(self.targets), "lora: targets names no layer")
-
-
-@dataclass(frozen=True)
 class DemonstrationConfig:
-    """Data that are made in the simulated rig where none are given: a task, frames, instructions of each picture, a seed."""
+    """Data that are made in the simulated rig where none are given.
+
+    Attributes:
+        task: Its name.
+        frames: How many.
+        labels: Instructions of each picture.
+        seed: Draws them.
+    """
 
     task: str
     frames: int

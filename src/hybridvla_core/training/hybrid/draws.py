@@ -57,7 +57,7 @@ class Noise:
         self.visited = schedule.ddim_timesteps(ddim_steps)
 
     def draw(self, seed: int, stage: int, step: int, batch: int, rows: slice, actions: torch.Tensor) -> NoiseDraw:
-        """The noise of a step.
+        """Draws the noise of a step.
 
         Args:
             seed: Of the run.
@@ -66,6 +66,9 @@ class Noise:
             batch: Samples of the whole step.
             rows: Those of this process.
             actions: (b, K, A) of this process.
+
+        Returns:
+            The rows of this process; the same however many processes share the step.
         """
         config = self.config
         shape = (batch, config.repeats)
@@ -96,6 +99,9 @@ class Noise:
             timesteps: (B, R).
             noise: (B, R, K, A).
             offset: (B, R, K, A), an error of the action to be repaired.
+
+        Returns:
+            x_t and the noise, each (B, R, K, A).
         """
         abar = self.abar[timesteps][..., None, None]
         clean = actions[:, None]

@@ -47,10 +47,18 @@ class Feed:
         self._texts: Dict[str, List[int]] = {}
 
     def training(self, stage: int, step: int, batch: int) -> Batch:
-        """The batch of a step of a stage, of `batch` samples over all processes; this process's rows of it.
+        """Reads the batch of a step.
+
+        Args:
+            stage: Number of the stage.
+            step: Within it.
+            batch: Samples over all processes.
+
+        Returns:
+            This process's rows of it.
 
         Raises:
-            DataError: for a frame that cannot be read.
+            DataError: A frame cannot be read.
         """
         seed, rows = self.config.seed, self.rows(batch)
         sizes = [len(frames.train) for frames in self.sets]

@@ -39,12 +39,15 @@ class GroundingHeads(nn.Module):
         return {name: count for name, count in found.items() if name in terms}
 
     def patches(self, features: torch.Tensor, batch: Batch, embed: nn.Module) -> torch.Tensor:
-        """For each name that is shown: its patches against the others, by the name, and their place.
+        """Tells, for each name that is shown, its patches from the others, by the name, and their place.
 
         Args:
             features: (B, P, width) of the towers.
             batch: With mentions.
             embed: Embeds ids.
+
+        Returns:
+            The sum of the losses of all names, a scalar.
         """
         mentions = batch.mentions
         if mentions is None or not len(mentions.sample):
@@ -64,7 +67,7 @@ class GroundingHeads(nn.Module):
 
     def words(self, words: torch.Tensor, patches: torch.Tensor, end: torch.Tensor, batch: Batch, terms: FrozenSet[str]
               ) -> Dict[str, torch.Tensor]:
-        """The terms of hidden states.
+        """Computes the terms of hidden states.
 
         Args:
             words: (B, T, H) hidden states of the text.
@@ -72,6 +75,9 @@ class GroundingHeads(nn.Module):
             end: (B, H) hidden state of the prefix's last row.
             batch: With or without mentions.
             terms: Those wanted.
+
+        Returns:
+            The sum of each term, a scalar, by name.
         """
         found: Dict[str, torch.Tensor] = {}
         nothing = 0.0 * end.float().sum()

@@ -80,10 +80,16 @@ class StageLoop:
         self.average: Dict[str, torch.Tensor] = {}
 
     def run(self, progress: Progress) -> Progress:
-        """From where `progress` is to the stage's end; returns where the next one begins.
+        """Trains from where `progress` is to the stage's end.
+
+        Args:
+            progress: Of the whole run.
+
+        Returns:
+            Where the next stage begins.
 
         Raises:
-            HybridVLAError: for a loss that is not finite, a frame that cannot be read, a disk that is full.
+            HybridVLAError: A loss is not finite, a frame cannot be read, or the disk is full.
         """
         resumed = progress.total > 0
         self._start(progress, resumed)

@@ -51,12 +51,15 @@ class HybridObjective(nn.Module):
                        parts.TOKENS in terms, self.objective.token_condition == "own")
 
     def forward(self, batch: Batch, terms: FrozenSet[str], softening: float = 0.0) -> Terms:
-        """The sum of each term.
+        """Computes the terms of a batch.
 
         Args:
             batch: On the model's device.
             terms: Those wanted.
             softening: Width of softened token targets, bins.
+
+        Returns:
+            The sum of each term over the batch, a scalar, by name.
         """
         features = self._features(batch)
         found: Terms = {}

@@ -155,7 +155,7 @@ def token_behind_actions(config: ModelConfig) -> int:
 
 
 def plan_of(config: ModelConfig, text: int, copies: int, diffusion: bool, tokens: bool, own: bool) -> Plan:
-    """The plan of a batch.
+    """Plans the rows of a batch.
 
     Args:
         config: Architecture; its sequence decides.
@@ -164,6 +164,9 @@ def plan_of(config: ModelConfig, text: int, copies: int, diffusion: bool, tokens
         diffusion: Whether there is noise at all.
         tokens: Whether there are action tokens.
         own: Whether the tokens follow a condition of their own instead of every copy.
+
+    Returns:
+        How many rows of each kind there are, and which tokens follow what.
     """
     sequence, actions = config.sequence, config.action_dim
     in_prefix = tokens and sequence.kind == 4

@@ -70,8 +70,14 @@ class Request:
 def train(request: Request) -> Dict[str, Any]:
     """Runs all stages and writes the checkpoint; started again with the same `work` folder it goes on as the same run.
 
+    Args:
+        request: What is asked for.
+
+    Returns:
+        The result, for machines.
+
     Raises:
-        HybridVLAError: naming what does not fit, cannot be read, or ran into a number that is not finite.
+        HybridVLAError: Something does not fit, cannot be read, or ran into a number that is not finite; the message names it.
     """
     torch.set_num_threads(request.threads)
     processes = Processes.start(request.device)

@@ -28,13 +28,16 @@ WITH_LANGUAGE, WITH_LAST_LAYER = ("finetune", "full"), ("last_layer", "sandwich"
 
 
 def is_trained(train: str, name: str, layers: int, adapters: bool = False) -> bool:
-    """Whether a parameter of the objective is trained.
+    """Tells whether a parameter of the objective is trained.
 
     Args:
         train: Of the stage.
         name: Of the parameter.
         layers: Of the language model.
         adapters: Whether its own weights stay as they are.
+
+    Returns:
+        True for adapters and heads in every stage; towers, projector and language model as `train` says.
     """
     if _ADAPTER.search(name):
         return True

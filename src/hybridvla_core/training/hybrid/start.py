@@ -69,8 +69,13 @@ def prepare(config: TrainingConfig, data: Sequence[Path], init: Optional[Path], 
         init: Folder of the checkpoint to start from.
         views: What else the first camera may be called in a set (mixtures of many).
 
+    Returns:
+        What the run starts from.
+
     Raises:
-        HybridVLAError: naming what does not fit.
+        ConfigurationError: Neither a preset nor `init` is given, or both are.
+        DataError: There is no data set, or two have one name.
+        HybridVLAError: Something else does not fit; the message names it.
     """
     if not data:
         raise DataError("no data set is given; make one with `hybridvla dataset`, and name its folder with --data")

@@ -64,10 +64,13 @@ class Store:
         processes.wait()
 
     def last(self) -> Optional[Progress]:
-        """How far the last whole step is; None before the first.
+        """Reads how far the last whole step is.
+
+        Returns:
+            None before the first one.
 
         Raises:
-            HybridVLAError: for a folder that is none of ours.
+            HybridVLAError: The folder is none of ours.
         """
         steps = self._steps()
         if not steps:

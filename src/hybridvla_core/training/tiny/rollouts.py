@@ -22,9 +22,20 @@ from hybridvla_core.transforms.prompt import PromptEncoder
 
 def batch_policy(model: HybridVLA, config: CheckpointConfig, statistics: Mapping[str, Any], tokenizer: Tokenizer,
                  texts: Sequence[str], seed: int) -> BatchPolicy:
-    """images (B, S, S, 3), states (B, A), instructions (B,) -> actions (B, A).
+    """Makes a policy that acts in many worlds at once.
 
     Every other row is acted by the tokens instead of by diffusion, so that the states of both paths are met.
+
+    Args:
+        model: With the weights that act.
+        config: Of its checkpoint.
+        statistics: Of its data.
+        tokenizer: Of its language model.
+        texts: The instructions that are chosen from.
+        seed: Draws the noise.
+
+    Returns:
+        Images (B, S, S, 3), states (B, A) and numbers of instructions (B,) to actions (B, A), physical units.
     """
     engine = PlainDecoding(model.eval())
     normaliser = Normaliser.from_json(statistics, config.statistics_key, config.model.action_dim, "training")

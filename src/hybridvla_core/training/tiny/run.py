@@ -50,6 +50,9 @@ def train(config_file: Path, data: Path, work: Path, out: Path, threads: int, su
         world: What the recipe needs of the task the shards were made with.
         init: A checkpoint folder to fine-tune. Its statistics and its tokenizer stay, because they are what its numbers mean.
 
+    Returns:
+        The result for machines: folder and digest of the checkpoint, and where it comes from.
+
     Raises:
         ConfigurationError: The recipe does not fit the task.
         CheckpointError: `init` has actions or images that mean something else than the recipe's.

@@ -45,6 +45,12 @@ def start(config: TrainingConfig, shards: ShardSet, base: Optional[Checkpoint]) 
 def read_base(folder: Path) -> Checkpoint:
     """Reads the checkpoint to start from.
 
+    Args:
+        folder: Of the checkpoint.
+
+    Returns:
+        The checkpoint.
+
     Raises:
         CheckpointError: Its actions or images mean something else than the labels and images of the recipe.
     """

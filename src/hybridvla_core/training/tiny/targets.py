@@ -48,10 +48,16 @@ def patch_targets(samples: Dict[str, np.ndarray], grid: int) -> Dict[str, torch.
 
 
 def named_objects(samples: Dict[str, np.ndarray], labels: np.ndarray, grid: int) -> Dict[str, torch.Tensor]:
-    """For each chosen label (N, L), instruction block * 4 + pad: where the named block and pad are.
+    """Finds, for each chosen label, where the named block and pad are.
 
-    attention (N, L * 2, P): distribution over the patches showing the block, then the pad, of each label;
-    block (N, L, 5): position and turn; pad (N, L, 2): position.
+    Args:
+        samples: Of N pictures.
+        labels: (N, L) instructions, block * 4 + pad.
+        grid: Patches along one side of a picture.
+
+    Returns:
+        `attention` (N, L * 2, P): distribution over the patches showing the block, then the pad, of each label;
+        `block` (N, L, 5): position and turn; `pad` (N, L, 2): position.
     """
     cover = coverage(samples["seg"], grid)
     cover = np.where(cover >= 0.05, cover, 0.0)

@@ -27,7 +27,13 @@ INSET, MARGIN, MIN_SPAN_M = 96, 6, 0.10
 
 @dataclass(frozen=True)
 class Projection:
-    """A fixed camera: base frame to pixels. intrinsics: (fx, fy, cx, cy, width) in pixels of the original image."""
+    """A fixed camera: base frame to pixels.
+
+    Attributes:
+        position: (3,) of the camera, m, base frame.
+        quaternion: (4,) of the camera, xyzw, base frame.
+        intrinsics: (fx, fy, cx, cy, width) in pixels of the original image.
+    """
 
     position: np.ndarray
     quaternion: np.ndarray

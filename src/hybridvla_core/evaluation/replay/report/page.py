@@ -64,7 +64,15 @@ class Table(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """Pictures of a moment, (view, data URI), and what is said of it."""
+    """A moment on the page.
+
+    Attributes:
+        anchor: By which links find it.
+        pictures: (view, data URI).
+        where: In which recording, and when.
+        told: What is said of it.
+        instruction: That held then.
+    """
 
     anchor: str
     pictures: Sequence[Tuple[str, str]]
