@@ -12,7 +12,8 @@ from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
 
 if TYPE_CHECKING:
-    from hybridvla_core.policy.inference.dual_path import DualPath, PredictionInputs
+    from hybridvla_core.policy.inference.dual_path import DualPath
+    from hybridvla_core.policy.inference.tensors import PredictionInputs
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:

@@ -11,7 +11,8 @@ import torch
 import hybridvla_core
 from hybridvla_core.benchmark.passes import GATE_MARGIN, LOGIT_MARGIN, distribution, text_alone
 from hybridvla_core.benchmark.subject import Subject, device_name
-from hybridvla_core.policy.inference.dual_path import DualPath, PredictionInputs
+from hybridvla_core.policy.inference.dual_path import DualPath
+from hybridvla_core.policy.inference.tensors import PredictionInputs
 
 
 def machine(device: torch.device) -> Dict[str, Any]:

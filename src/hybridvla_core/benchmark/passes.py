@@ -18,7 +18,7 @@ from hybridvla_core.transforms.pictures import decode
 
 if TYPE_CHECKING:
     from hybridvla_core.model.config import ModelConfig
-    from hybridvla_core.policy.inference.dual_path import PredictionInputs
+    from hybridvla_core.policy.inference.tensors import PredictionInputs
     from hybridvla_core.policy.interface import PolicyInterface
     from hybridvla_core.transforms.conventions import ActionConvention
 

@@ -20,7 +20,12 @@ SCALE = 0.5            # of the speeds, so that a way takes few ticks; what is i
 
 
 def measure(config: RobotConfig, count: int, seed: int) -> Dict[str, Any]:
-    """Starts from `count` random poses outside a limit, with arms that follow exactly.
+    """Starts from random poses outside a limit, with arms that follow exactly.
+
+    Args:
+        config: Of the robot.
+        count: How many poses.
+        seed: Draws them.
 
     Returns:
         robot, poses, back, seconds (of computing), and `failed`: joints and the last sentence of each pose that stayed.

@@ -16,9 +16,10 @@ from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.sequence import prefix_length
 from hybridvla_core.model.shrunk.choose import check_dtype, check_precision
 from hybridvla_core.policy.inference.drafts import ConfidenceGate, FirstDraft
-from hybridvla_core.policy.inference.dual_path import DualPath, PredictionInputs
+from hybridvla_core.policy.inference.dual_path import DualPath
 from hybridvla_core.policy.inference.graphs import choose_stages
 from hybridvla_core.policy.inference.plain import PlainDecoding
+from hybridvla_core.policy.inference.tensors import PredictionInputs
 from hybridvla_core.policy.predictor import DTYPES, Policy
 from hybridvla_core.transforms.images import to_pixels
 

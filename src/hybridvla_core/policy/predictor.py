@@ -2,48 +2,54 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 
 from hybridvla_core.checkpoints.format import Checkpoint, read_checkpoint, read_weights
 from hybridvla_core.contracts import Mode, Observation, Prediction
-from hybridvla_core.errors import ConfigurationError, DeviceError, ObservationError
+from hybridvla_core.errors import ConfigurationError, DeviceError
 from hybridvla_core.model.hybridvla import HybridVLA
-from hybridvla_core.model.sequence import prefix_length
 from hybridvla_core.model.shrunk.choose import check_dtype, check_precision
 from hybridvla_core.policy.inference.answer_first import AnswerFirst
 from hybridvla_core.policy.inference.assemble import Assembler
 from hybridvla_core.policy.inference.device_memory import check_device, explained, out_of_memory, ran_out
 from hybridvla_core.policy.inference.drafts import ConfidenceGate, FirstDraft
-from hybridvla_core.policy.inference.dual_path import DualPath, PredictionInputs
+from hybridvla_core.policy.inference.dual_path import DualPath
 from hybridvla_core.policy.inference.graphs import choose_stages
-from hybridvla_core.policy.inference.noise import draw_more_noise, draw_noise
+from hybridvla_core.policy.inference.observations import ObservationReader
 from hybridvla_core.policy.inference.plain import PlainDecoding
 from hybridvla_core.policy.inference.stage_clock import StageClock
+from hybridvla_core.policy.inference.tensors import PredictionInputs
 from hybridvla_core.transforms.conventions import DOF_PER_ARM, ActionConvention
-from hybridvla_core.transforms.images import PreparedImage, to_pixels
+from hybridvla_core.transforms.images import PreparedImage
 from hybridvla_core.transforms.normalise import Normaliser
 from hybridvla_core.transforms.pictures import decode_reduced
 from hybridvla_core.transforms.prompt import PromptEncoder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MOST_SAMPLES = 64
-#: Longest prompt, and how many are remembered as ids.
-MOST_TEXT_IDS, KEPT_TEXTS = 256, 256
 
 
 class Policy:
-    """A checkpoint ready to predict. One prediction is one vision pass, one prefix pass, the denoising steps on the
-    cached prefix, and the passes that verify the tokens behind them (paper, section 3.3).
+    """A checkpoint ready to predict.
 
-    all_tokens: decode every token even when the confidence gate can no longer open, so that both paths' actions can be
-    looked at; without it a prediction may end sooner (`Prediction.ar_complete` is then False), with the same action.
-    noise_samples: how many noises are denoised side by side on one prefix; the first one acts, and the spread of them
-    all is reported. graphs: `auto` (CUDA graphs on a GPU), `on` or `off`. ride_steps: see `DualPath`.
-    compile: `auto` runs the blocks through torch.compile, where that works (`model/compiled.py`). precision: `full`, or the
-    weights of the decoder's blocks in fewer bits (`model/shrunk`), which changes predictions.
+    One prediction is one vision pass, one prefix pass, the denoising steps on the cached prefix, and the passes that verify the
+    tokens behind them (paper, section 3.3).
+
+    Args:
+        checkpoint: Verified.
+        model: With its weights, on the device that computes.
+        mode: `ensemble`, or the path that acts alone.
+        all_tokens: Decode every token even when the confidence gate can no longer open, so that both paths' actions can be
+            looked at; without it a prediction may end sooner (`Prediction.ar_complete` is then False), with the same action.
+        noise_samples: How many noises are denoised side by side on one prefix; the first one acts, and the spread of them all
+            is reported.
+        graphs: `auto` (CUDA graphs on a GPU), `on` or `off`.
+        ride_steps: See `DualPath`.
+        compile: `auto` runs the blocks through torch.compile, where that works (`model/compiled.py`).
+        precision: `full`, or the weights of the decoder's blocks in fewer bits (`model/shrunk`), which changes predictions.
     """
 
     def __init__(self, checkpoint: Checkpoint, model: HybridVLA, mode: str = "ensemble", all_tokens: bool = True,
@@ -74,15 +80,36 @@ class Policy:
                 FirstDraft(self.engine.tokens, self.normaliser.action, self.grippers, self.device),
                 ensemble.confidence_window_bins, choose_stages(graphs, self.device), ride_steps)
         self._assembler = Assembler(ensemble, self.normaliser.action, self.grippers, self.engine.tokens)
-        self._prefix_ids: Dict[str, List[int]] = {}
+        self._reader = ObservationReader(self.config, self.engine, self.normaliser, self.prompts, self.device, noise_samples,
+                                         lambda longest: self.path.stages.text_width(longest))
 
     @classmethod
     def from_checkpoint(cls, folder: Union[str, Path], mode: str = "ensemble", device: str = "cpu",
                         dtype: str = "float32", all_tokens: bool = True, noise_samples: int = 1,
                         graphs: str = "auto", ride_steps: Optional[int] = None, compile: str = "off",
                         precision: str = "full") -> Policy:
-        """Load a checkpoint folder; raises CheckpointError, ConfigurationError or DeviceError (too little
-        memory) with one sentence."""
+        """Loads a checkpoint folder.
+
+        Args:
+            folder: Of the checkpoint.
+            mode: See `Policy`.
+            device: `cpu` or `cuda`.
+            dtype: Of the computation, `float32` or `bfloat16`.
+            all_tokens: See `Policy`.
+            noise_samples: See `Policy`.
+            graphs: See `Policy`.
+            ride_steps: See `Policy`.
+            compile: See `Policy`.
+            precision: See `Policy`.
+
+        Returns:
+            The policy.
+
+        Raises:
+            CheckpointError: The folder is no whole checkpoint.
+            ConfigurationError: A choice does not fit.
+            DeviceError: The device is not there, or has too little memory.
+        """
         check_device(device)
         return cls.of(read_checkpoint(Path(folder)), mode, device, dtype, all_tokens, noise_samples, graphs, ride_steps, compile,
                       precision)
@@ -119,13 +146,30 @@ class Policy:
         return self.checkpoint.manifest_sha256
 
     def prepare(self, image: np.ndarray, view: str) -> PreparedImage:
-        """The part of the pre-processing that needs only one image, to be done when it arrives; the result goes into an
-        `Observation` in the image's place."""
+        """Begins the part of the pre-processing that needs only one image, to be done when it arrives.
+
+        Args:
+            image: (height, width, 3) uint8 RGB.
+            view: Of its camera.
+
+        Returns:
+            What goes into an `Observation` in the image's place.
+        """
         return PreparedImage(image, view, self.config.model.towers, self.config.image_strategy)
 
     def prepare_jpeg(self, data: bytes, view: str, encoding: Optional[str] = None) -> PreparedImage:
-        """The same of a compressed message, a JPEG decoded at a fraction of its size: faster, and not quite the same pixels.
-        encoding: the message's format, which says whether red and blue are exchanged."""
+        """Does the same with a compressed message: a JPEG is decoded at a fraction of its size.
+
+        That is faster, and gives not quite the same pixels.
+
+        Args:
+            data: The file.
+            view: Of its camera.
+            encoding: The message's format, which says whether red and blue are exchanged.
+
+        Returns:
+            What goes into an `Observation` in the image's place.
+        """
         towers = self.config.model.towers
         image, shape = decode_reduced(data, max(tower.image_size for tower in towers), f"camera {view}", encoding or "")
         prepared = PreparedImage(image, view, towers, self.config.image_strategy)
@@ -134,7 +178,7 @@ class Policy:
 
     def unknown_words(self, instruction: str) -> List[str]:
         """The words of an instruction that the model has no id for; raises ObservationError for one that cannot be used."""
-        self._read(instruction)
+        self._reader.ids_of(instruction)
         return self.prompts.unknown_words(instruction)
 
     def clipped(self, state: np.ndarray) -> List[int]:
@@ -142,16 +186,37 @@ class Policy:
         return self.normaliser.state.clipped(state)
 
     def predict(self, observation: Observation, mode: Union[str, Mode, None] = None, seed: int = 0) -> Prediction:
-        """One action chunk. The noise comes from (seed, observation.stamp_ns), so a prediction can be repeated.
+        """Predicts one action chunk.
 
-        Raises ObservationError naming the view, the state channel or the instruction that cannot be used.
+        The noise comes from (seed, observation.stamp_ns), so a prediction can be repeated.
+
+        Args:
+            observation: Images, state and instruction.
+            mode: Other than the policy's own.
+            seed: Of the noise.
+
+        Returns:
+            The action (K, A), physical units, and how it came about.
+
+        Raises:
+            ObservationError: A view, a state channel or the instruction cannot be used; the message names it.
         """
         return self._predict([observation], mode, seed)[0]
 
     def predict_batch(self, observations: Sequence[Observation], mode: Union[str, Mode, None] = None, seed: int = 0
                       ) -> List[Prediction]:
-        """As `predict` for many observations, whose instructions may differ in length; all share the passes. With graphs
-        they run in a few sizes, filled up with the last one, whose surplus predictions are dropped."""
+        """Does as `predict` for many observations, whose instructions may differ in length; all share the passes.
+
+        With graphs they run in a few sizes, filled up with the last one, whose surplus predictions are dropped.
+
+        Args:
+            observations: One a prediction.
+            mode: Other than the policy's own.
+            seed: Of the noise.
+
+        Returns:
+            The predictions, in order.
+        """
         predictions: List[Prediction] = []
         for count, size in self.path.stages.batches(len(observations)) if observations else ():
             part = list(observations[len(predictions):len(predictions) + count])
@@ -192,82 +257,7 @@ class Policy:
                            "driver's log if it happens again")
 
     def _inputs(self, observations: Sequence[Observation], seed: int) -> PredictionInputs:
-        """Everything the model reads, on the device."""
-        chunk, dims = self.config.model.chunk, self.config.model.action_dim
-        draws = [draw_noise(seed, o.stamp_ns, chunk, dims) for o in observations]
-        noise = [torch.cat([draw[0][None], draw_more_noise(seed, o.stamp_ns, self.noise_samples - 1, chunk, dims)])
-                 for draw, o in zip(draws, observations)]
-        state = np.stack([self._state(o) for o in observations])
-        texts = [self._text(o.instruction, row) for o, row in zip(observations, state)]
-        condition = None
-        if self.config.autoregressive_condition != "denoised":
-            released = self.config.autoregressive_condition == "released"
-            steps = [draw[2] if released else self.engine.schedule.steps - 1 for draw in draws]
-            condition = (self._upload(torch.stack([draw[1] for draw in draws])), self._upload(torch.tensor(steps)))
-        text, lengths = self._padded(texts)
-        return PredictionInputs(self._pixels(observations), self._upload(text), self._upload(torch.from_numpy(state).float()),
-                      self._upload(torch.stack(noise)), None if lengths is None else self._upload(lengths), condition)
-
-    def _padded(self, texts: Sequence[List[int]]) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
-        """Ids (B, T), and the prefixes' lengths (B,) where they differ or T is rounded up to a static shape."""
-        longest = max(map(len, texts))
-        width = self.path.stages.text_width(longest)
-        if width == min(map(len, texts)):
-            return torch.tensor(list(texts)), None
-        rows = [text + [self.config.model.sequence.pad] * (width - len(text)) for text in texts]
-        return torch.tensor(rows), torch.tensor([prefix_length(self.config.model, len(text)) for text in texts])
-
-    def _upload(self, tensor: torch.Tensor) -> torch.Tensor:
-        if self.device.type != "cuda":
-            return tensor.to(self.device)
-        return tensor.pin_memory().to(self.device, non_blocking=True)
-
-    def _pixels(self, observations: Sequence[Observation]) -> Dict[str, torch.Tensor]:
-        rows = []
-        for observation in observations:
-            surplus = sorted(set(observation.images) - set(self.cameras))
-            if surplus:
-                raise ObservationError(f"view {', '.join(surplus)} is unknown to the checkpoint, which was trained with "
-                                       f"{', '.join(self.cameras)}; leave it out")
-            missing = [name for name in self.cameras if name not in observation.images]
-            if missing:
-                raise ObservationError(f"view {', '.join(missing)} is missing; the checkpoint needs "
-                                       f"{', '.join(self.cameras)}")
-            rows.append(to_pixels([observation.images[name] for name in self.cameras], self.cameras,
-                                  self.config.model.towers, self.config.image_strategy))
-        return {kind: self._upload(torch.stack([row[kind] for row in rows])) for kind in rows[0]}
-
-    def _state(self, observation: Observation) -> np.ndarray:
-        state = np.asarray(observation.state, dtype=np.float64)
-        if state.shape != (self.config.model.action_dim,):
-            raise ObservationError(f"the robot state has shape {state.shape}, the checkpoint needs "
-                                   f"({self.config.model.action_dim},)")
-        if not np.isfinite(state).all():
-            raise ObservationError(f"the robot state is not finite in channel {np.flatnonzero(~np.isfinite(state)).tolist()}")
-        return self.normaliser.state.normalise(state)
-
-    def _text(self, instruction: str, state: np.ndarray) -> List[int]:
-        """Ids from after BOS to before the state, which is normalised (A,)."""
-        sequence = self.config.model.sequence
-        if sequence.state == "words":
-            words = self.engine.tokens.encode(torch.from_numpy(state).float()).tolist()
-            ids = self._known(instruction)
-            return [*ids[:len(ids) - len(sequence.behind_text)], *words, *sequence.behind_text]
-        return self._known(instruction)
-
-    def _known(self, instruction: str) -> List[int]:
-        if instruction not in self._prefix_ids:
-            ids = self._read(instruction)
-            while len(self._prefix_ids) >= KEPT_TEXTS:
-                del self._prefix_ids[next(iter(self._prefix_ids))]
-            self._prefix_ids[instruction] = ids
-        return self._prefix_ids[instruction]
-
-    def _read(self, instruction: str) -> List[int]:
-        ids = self.prompts.prefix_ids(instruction)
-        if len(ids) > MOST_TEXT_IDS:
-            raise ObservationError(f"the instruction takes {len(ids)} tokens of at most {MOST_TEXT_IDS}; say it shorter")
-        return ids
+        return self._reader.read(observations, seed)
 
 
 def _mode(name: Union[str, Mode]) -> Mode:

@@ -192,7 +192,13 @@ def bars(rows: Sequence[Tuple[str, float, str]]) -> Markup:
 
 
 class Stack(NamedTuple):
-    """One stacked bar: its name, its parts (name, length), the text behind it."""
+    """One stacked bar.
+
+    Attributes:
+        name: Of the bar.
+        parts: (name, length), in the unit of the axis.
+        text: Behind it.
+    """
 
     name: str
     parts: Sequence[Tuple[str, float]]

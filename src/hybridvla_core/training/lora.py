@@ -44,8 +44,13 @@ class LoraConfig:
 def add_adapters(llm: nn.Module, config: LoraConfig, seed: int) -> None:
     """Puts adapters around the language model's layers that the configuration names; the same ones for the same seed.
 
+    Args:
+        llm: The language model.
+        config: Of the adapters.
+        seed: Draws their weights.
+
     Raises:
-        ConfigurationError: where peft is not installed, or for a name that no layer has.
+        ConfigurationError: peft is not installed, or no layer has such a name.
     """
     peft = _peft()
     if config.quantise:

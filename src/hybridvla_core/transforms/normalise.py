@@ -113,8 +113,15 @@ class Scale:
         return np.where(self.constant & (self.mask | (not self.recorded)), 0.0, scaled)
 
     def unnormalise(self, values: np.ndarray, grippers: Sequence[int]) -> np.ndarray:
-        """Returns the model's values (..., A) in physical units: clipped, scaled where masked in, constant where the data
-        was; grippers decided at 0.5 as 0 or 1."""
+        """Scales the model's values back: clipped, scaled where masked in, constant where the data was.
+
+        Args:
+            values: (..., A) of the model.
+            grippers: Channels that are decided at 0.5 as 0 or 1.
+
+        Returns:
+            (..., A) in physical units.
+        """
         values = np.clip(np.asarray(values, dtype=np.float64), -1.0, 1.0)
         result = np.where(self.mask, 0.5 * (values + 1.0) * (self.q99 - self.q01) + self.q01, values)
         result = np.where(self.constant, self.q01, result)

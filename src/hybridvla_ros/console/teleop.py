@@ -105,8 +105,14 @@ class Teleop:
         self._commanded, self._commanded_at = pose if known else None, now
 
     def on_opening(self, opening: float, commanded: bool) -> None:
-        """An opening, 0 closed to 1 open. A measured one counts only until a commanded one is known: an object in the
-        fingers keeps them open, and taking that for the wish would let go of it."""
+        """Takes an opening. A measured one counts only until a commanded one is known.
+
+        An object in the fingers keeps them open, and taking that for the wish would let go of it.
+
+        Args:
+            opening: 0 closed to 1 open.
+            commanded: It was commanded, not measured.
+        """
         if not math.isnan(opening) and (commanded or math.isnan(self.opening)):
             self.opening = float(np.clip(opening, 0.0, 1.0))
 

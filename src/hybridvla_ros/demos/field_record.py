@@ -145,8 +145,15 @@ def recorded(bags: Path) -> int:
 def run(folder: Path, episodes: int, task: str, variation: str, seed: int) -> None:
     """Records until so many episodes are there, one scene after the other, which are listed in `folder`.
 
+    Args:
+        folder: Of the recordings.
+        episodes: How many.
+        task: Its name.
+        variation: Of its scenes; empty for none.
+        seed: Of the first scene.
+
     Raises:
-        HybridVLAError: the nodes do not come up, refuse, or several episodes fail.
+        HybridVLAError: The nodes do not come up, refuse, or several episodes fail.
     """
     import rospy
 

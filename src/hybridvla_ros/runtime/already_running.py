@@ -43,8 +43,15 @@ def refuse_if_running(what: str, uri: str) -> None:
 
 
 def reached(uri: str) -> str:
-    """Returns an empty string when something listens at `uri`; "gone" when its computer says that nothing does; otherwise the
-    reason why that cannot be known from here."""
+    """Tells whether something listens at an address.
+
+    Args:
+        uri: With host and port.
+
+    Returns:
+        An empty string when it does; "gone" when its computer says that nothing does; otherwise the reason why that cannot be
+        known from here.
+    """
     address = urlparse(uri)
     try:
         with socket.create_connection((address.hostname or "", address.port or 0), timeout=PATIENCE_S):

@@ -109,8 +109,13 @@ class FrankaDrive:
         return self._nan and self.drive == Drive.IMPEDANCE
 
     def set_trajectory(self, times: np.ndarray, positions: np.ndarray, velocities: Optional[np.ndarray]) -> None:
-        """times (n,) s from now, positions (n, 7) rad, velocities (n, 7) rad/s or None. Replaces what runs; no points:
-        stop where it is."""
+        """Replaces the trajectory that runs. Without points the arm stops where it is.
+
+        Args:
+            times: (n,) s from now.
+            positions: (n, 7) rad.
+            velocities: (n, 7) rad/s; None for those of straight pieces.
+        """
         if not len(times):
             self._trajectory, self._latched, self._latched_speed = None, self.joints, np.zeros(7)
             return

@@ -16,10 +16,11 @@ from hybridvla_core.model.presets import dino, llama, preset, siglip
 from hybridvla_core.model.tokens import ActionTokens
 from hybridvla_core.policy.inference.assemble import Assembler
 from hybridvla_core.policy.inference.drafts import ConfidenceGate, FirstDraft, examine
-from hybridvla_core.policy.inference.dual_path import DualPath, PredictionInputs, PredictionResult
+from hybridvla_core.policy.inference.dual_path import DualPath
 from hybridvla_core.policy.inference.graphs import GraphStages
 from hybridvla_core.policy.inference.plain import PlainDecoding
 from hybridvla_core.policy.inference.stages import EagerStages
+from hybridvla_core.policy.inference.tensors import PredictionInputs, PredictionResult
 from hybridvla_core.policy.predictor import Policy
 from hybridvla_core.transforms.normalise import Scale
 

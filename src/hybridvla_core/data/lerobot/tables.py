@@ -13,7 +13,7 @@ from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.layout import Description
 
 if TYPE_CHECKING:
-    from hybridvla_core.data.lerobot.writer import EpisodeWriter
+    from hybridvla_core.data.lerobot.episode_writer import EpisodeWriter
 
 INDICES = ("frame_index", "episode_index", "index", "task_index")
 

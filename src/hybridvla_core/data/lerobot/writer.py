@@ -8,21 +8,19 @@ import shutil
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hybridvla_core.data.lerobot import layout, tables
+from hybridvla_core.data.lerobot.episode_writer import EpisodeWriter
 from hybridvla_core.data.lerobot.layout import Description, Provenance
 from hybridvla_core.data.lerobot.statistics import Column, ImageHistogram, for_checkpoint, of_columns
-from hybridvla_core.data.lerobot.video import VideoWriter
-from hybridvla_core.data.sample import GroundedObject
 from hybridvla_core.errors import DataError
 
 TRAIN, VALIDATION = SPLITS = ("train", "validation")
-SAMPLED_PICTURES = 32       # of an episode and view, for the pictures' statistics
 
 
 class WriteError(DataError):
@@ -182,90 +180,6 @@ class DatasetWriter:
             "fps": int(self.description.fps) if float(self.description.fps).is_integer() else self.description.fps,
             "splits": splits, "data_path": layout.DATA, "video_path": layout.VIDEO,
             "features": self.description.features()})
-
-
-class EpisodeWriter:
-    """Frames of one episode: pictures go to disk at once, numbers when the episode ends."""
-
-    def __init__(self, folder: Path, description: Description, number: int) -> None:
-        chunk, file = layout.place(number)
-        self._description = description
-        self._paths = {view: folder / layout.VIDEO.format(video_key=layout.IMAGE_PREFIX + view, chunk_index=chunk,
-                                                          file_index=file) for view in description.views}
-        self._videos: Dict[str, VideoWriter] = {}
-        self.states: List[np.ndarray] = []
-        self.actions: List[np.ndarray] = []
-        self.instructions: List[str] = []
-        self.corrections: List[bool] = []
-        self.groundings: List[str] = []
-        self.pictures: Dict[str, List[np.ndarray]] = {view: [] for view in description.views}
-        self._every = 1
-
-    @property
-    def length(self) -> int:
-        return len(self.states)
-
-    def add(self, images: Dict[str, np.ndarray], state: np.ndarray, action: np.ndarray, instruction: str,
-            correction: bool = False, grounding: Sequence[GroundedObject] = ()) -> None:
-        """One frame.
-
-        Args:
-            images: view -> (h, w, 3) uint8 RGB, all views of the description.
-            state: (S,) physical units.
-            action: (A,) physical units, leads from this frame on.
-            instruction: what was to be done.
-            correction: whether a person had taken over.
-            grounding: the named objects, where known.
-
-        Raises:
-            DataError: for a shape or number that does not fit, naming the frame.
-        """
-        frame, wanted = f"frame {self.length}", self._description
-        for name, values, names in (("state", state, wanted.state_names), ("action", action, wanted.action_names)):
-            if np.shape(values) != (len(names),):
-                raise DataError(f"{frame}: the {name} has shape {np.shape(values)}, the data set {len(names)} channels")
-            if not np.isfinite(values).all():
-                raise DataError(f"{frame}: the {name} holds a number that is not finite")
-        if not instruction.strip():
-            raise DataError(f"{frame}: no instruction; say what the robot was doing")
-        if set(images) != set(wanted.views):
-            raise DataError(f"{frame}: views are {', '.join(images) or 'none'}, the data set has {', '.join(wanted.views)}")
-        for view, image in images.items():
-            if image.shape != (*wanted.views[view], 3):
-                raise DataError(f"{frame}: view {view} is {image.shape}, the data set has {(*wanted.views[view], 3)}")
-            if view not in self._videos:
-                self._videos[view] = VideoWriter(self._paths[view], *wanted.views[view], wanted.fps)
-            self._videos[view].add(image)
-            self._sample(view, image)
-        self.states.append(np.asarray(state, dtype=np.float32))
-        self.actions.append(np.asarray(action, dtype=np.float32))
-        self.instructions.append(" ".join(instruction.split()))
-        self.corrections.append(bool(correction))
-        self.groundings.append(json.dumps([item.as_json() for item in grounding]))
-
-    def _sample(self, view: str, image: np.ndarray) -> None:
-        kept = self.pictures[view]
-        if self.length % self._every == 0:
-            kept.append(image.copy())
-        if len(kept) > SAMPLED_PICTURES:      # every second one goes, so that memory stays flat however long it lasts
-            for pictures in self.pictures.values():
-                del pictures[1::2]
-            self._every *= 2
-
-    def close(self) -> None:
-        """Ends the videos."""
-        videos, self._videos = list(self._videos.values()), {}
-        for video in videos:
-            video.close()
-
-    def drop(self) -> None:
-        """Removes what is on disk."""
-        try:
-            self.close()
-        except OSError:              # what cannot be ended is removed all the same
-            self._videos = {}
-        for path in self._paths.values():
-            path.unlink(missing_ok=True)
 
 
 @contextmanager

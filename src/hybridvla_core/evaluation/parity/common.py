@@ -133,8 +133,18 @@ def check_normalisation(recorded: List[Mapping[str, Any]], table: Table) -> None
 
 
 def _released_units(scale: Scale, values: np.ndarray, grippers: Sequence[int]) -> np.ndarray:
-    """Returns our un-normalised action (..., A) with the released quirk that we leave out (docs/fidelity.md): statistics
-    without a mask also scale the decided gripper, so that closed becomes 0.5."""
+    """Un-normalises an action with the released quirk that we leave out (docs/fidelity.md).
+
+    Statistics without a mask also scale the decided gripper, so that closed becomes 0.5.
+
+    Args:
+        scale: Of actions.
+        values: (..., A) normalised.
+        grippers: Their channels.
+
+    Returns:
+        (..., A) in physical units.
+    """
     action = scale.unnormalise(values, grippers)
     for channel in grippers:
         if scale.mask[channel]:

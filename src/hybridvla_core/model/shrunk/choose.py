@@ -68,8 +68,14 @@ def check_dtype(dtype: str, device: str) -> None:
 
 @torch.no_grad()
 def shrink(decoder: Decoder, precision: str) -> None:
-    """Replaces the weights of a decoder's blocks, layer by layer, for inference; embeddings, norms and the output matrix
-    stay. Joined layers stay joined. That predictions differ is said."""
+    """Replaces the weights of a decoder's blocks, layer by layer, for inference; predictions then differ, which is said.
+
+    Embeddings, norms and the output matrix stay. Joined layers stay joined.
+
+    Args:
+        decoder: With its weights on the device.
+        precision: Of the new ones.
+    """
     for block in decoder.model.layers:
         for module in list(block.modules()):
             if isinstance(module, Joinable):

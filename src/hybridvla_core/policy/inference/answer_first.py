@@ -13,9 +13,9 @@ import torch
 from hybridvla_core.model.layers import KVCache
 from hybridvla_core.model.sequence import denoising_rows, embed_bos, embed_state_row, prefix_length, prefix_rows
 from hybridvla_core.policy.inference.drafts import confidence_of, trusted
-from hybridvla_core.policy.inference.dual_path import PredictionInputs, PredictionResult
 from hybridvla_core.policy.inference.plain import PlainDecoding
 from hybridvla_core.policy.inference.stages import EagerStages
+from hybridvla_core.policy.inference.tensors import PredictionInputs, PredictionResult
 
 
 class AnswerFirst:

@@ -10,8 +10,8 @@ from scipy.spatial.transform import Rotation
 from hybridvla_core.checkpoints.config import EnsembleConfig
 from hybridvla_core.contracts import Mode, Prediction
 from hybridvla_core.model.tokens import ActionTokens
-from hybridvla_core.policy.inference.dual_path import PredictionResult
 from hybridvla_core.policy.inference.ensemble import disagreement, fuse
+from hybridvla_core.policy.inference.tensors import PredictionResult
 from hybridvla_core.transforms.conventions import DOF_PER_ARM
 from hybridvla_core.transforms.normalise import Scale
 
@@ -68,8 +68,14 @@ class Assembler:
 
 
 def scatter(actions: np.ndarray) -> Tuple[float, float]:
-    """Root mean square distance (m) and angle (rad) of samples (S, K, A) from their mean, the largest over steps and
-    arms; NaN for one sample."""
+    """Computes how far samples lie apart.
+
+    Args:
+        actions: (S, K, A) physical units.
+
+    Returns:
+        Root mean square distance (m) and angle (rad) from their mean, the largest over steps and arms; NaN for one sample.
+    """
     count = len(actions)
     if count < 2:
         return NAN, NAN

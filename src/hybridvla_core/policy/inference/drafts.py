@@ -25,7 +25,13 @@ NEARLY_CONSTANT, NEAR_ZERO = 1e-3, 0.02
 
 @dataclass
 class Examined:
-    """What one pass gave: greedy ids (B, A), their confidence (B, A), and how many of them are exact (B,)."""
+    """What one pass gave.
+
+    Attributes:
+        ids: (B, A) greedy ids.
+        confidence: (B, A) of the ids.
+        exact: (B,) how many of them are exact.
+    """
 
     ids: torch.Tensor
     confidence: torch.Tensor
@@ -33,8 +39,17 @@ class Examined:
 
 
 def confidence_of(logits: torch.Tensor, chosen: torch.Tensor, window: int, tokens: ActionTokens) -> torch.Tensor:
-    """Probability over the whole vocabulary (..., rows) of the chosen token (...), or of the action tokens within
-    `window` bins of it."""
+    """Computes the probability of chosen tokens over the whole vocabulary.
+
+    Args:
+        logits: (..., rows).
+        chosen: (...) ids.
+        window: Bins; above 0, the action tokens within so many bins of the chosen one count, too.
+        tokens: Which ids are actions.
+
+    Returns:
+        (...), 0 to 1.
+    """
     if window == 0:
         return torch.exp(logits.gather(-1, chosen[..., None])[..., 0] - logits.logsumexp(dim=-1))
     # Only 2 * window + 1 entries are needed; the softmax over the vocabulary is never written out.
@@ -50,8 +65,17 @@ def trusted(confidence: torch.Tensor, ids: torch.Tensor, tokens: ActionTokens) -
 
 
 def examine(logits: torch.Tensor, fed: torch.Tensor, window: int, tokens: ActionTokens) -> Examined:
-    """logits (B, n, rows) float32 of the last n positions; fed (B, n - 1): the draft tokens between them, whose
-    predecessors are all exact."""
+    """Compares a draft with what the pass over it gave.
+
+    Args:
+        logits: (B, n, rows) float32 of the last n positions.
+        fed: (B, n - 1) the draft tokens between them, whose predecessors are all exact.
+        window: Of the confidence, bins.
+        tokens: Which ids are actions.
+
+    Returns:
+        Greedy ids and confidence of the n positions, and how many of them are exact.
+    """
     ids = logits.argmax(dim=-1)
     matches = (ids[:, :-1] == fed).to(torch.int64).cumprod(dim=1).sum(dim=1)
     return Examined(ids, trusted(confidence_of(logits, ids, window, tokens), ids, tokens), matches + 1)

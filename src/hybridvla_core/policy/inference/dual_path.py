@@ -15,7 +15,6 @@ is needed is a decision.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Callable, Dict, Optional, Tuple
 
 import numpy as np
@@ -34,53 +33,24 @@ from hybridvla_core.model.sequence import (
 from hybridvla_core.policy.inference.drafts import ConfidenceGate, Examined, FirstDraft, examine, merge
 from hybridvla_core.policy.inference.plain import PlainDecoding
 from hybridvla_core.policy.inference.stages import EagerStages
+from hybridvla_core.policy.inference.tensors import PredictionInputs, PredictionResult, TokenBranch
 from hybridvla_core.policy.inference.workspace import LaterPlans, PassPlan, Shape, Workspace
 
 #: Workspaces kept; the least recently used one goes.
 KEPT_SHAPES = 4
 
 
-@dataclass(frozen=True)
-class PredictionInputs:
-    """pixels: tower kind -> (B, V, 3, S, S). text (B, T) ids from after BOS to before the state, padded at the end where
-    lengths (B,) of the whole prefix say so, else None. state (B, A) normalised. noise (B, S, K, A). condition x (B, K, A) and
-    timestep (B,) of `noise` and `released`, else None."""
-
-    pixels: Dict[str, torch.Tensor]
-    text: torch.Tensor
-    state: torch.Tensor
-    noise: torch.Tensor
-    lengths: Optional[torch.Tensor] = None
-    condition: Optional[Tuple[torch.Tensor, torch.Tensor]] = None
-
-
-@dataclass
-class PredictionResult:
-    """On the host. denoised (B, S, K, A) float32 or None; ids, confidence (B, A) or None, of which the first `exact` (B,)
-    count; passes (B,): passes after the last denoising step (without one: after the prefix)."""
-
-    denoised: Optional[np.ndarray] = None
-    ids: Optional[np.ndarray] = None
-    confidence: Optional[np.ndarray] = None
-    exact: Optional[np.ndarray] = None
-    passes: Optional[np.ndarray] = None
-
-
-@dataclass
-class TokenBranch:
-    """The decoding rows under way: x (B, K, A) and timestep embedding (B, H) they are conditioned on, the draft."""
-
-    x: torch.Tensor
-    time: torch.Tensor
-    examined: Examined
-
-
 class DualPath:
     """Runs predictions of one checkpoint.
 
-    gate, window: the ensemble rule and its confidence window. first_draft: tokens for an action no pass has seen.
-    stages: how a stage is run (stages.py): directly, or as a CUDA graph. ride_steps: with how many denoising steps
-    a draft travels; None: all but the first on a GPU, fewer where rows cost time.
+    Args:
+        engine: The model and its stages, one by one.
+        steps: Of DDIM.
+        gate: The ensemble rule.
+        first_draft: Tokens for an action no pass has seen.
+        window: Of the confidence, bins.
+        stages: How a stage is run (stages.py): directly, or as a CUDA graph.
+        ride_steps: With how many denoising steps a draft travels; None: all but the first on a GPU, fewer where rows cost time.
     """
 
     def __init__(self, engine: PlainDecoding, steps: int, gate: ConfidenceGate, first_draft: FirstDraft, window: int,
@@ -103,8 +73,18 @@ class DualPath:
 
     def run(self, inputs: PredictionInputs, diffusion: bool = True, decode: bool = True, all_tokens: bool = True,
             lap: Callable[[str], None] = lambda stage: None) -> PredictionResult:
-        """All stages. diffusion, decode: which paths are wanted (a denoised condition needs diffusion anyway).
-        all_tokens: decode on even when the gate cannot open any more. lap: called at the end of each stage."""
+        """Runs all stages.
+
+        Args:
+            inputs: Of the prediction.
+            diffusion: Whether its path is wanted (a denoised condition needs diffusion anyway).
+            decode: Whether the path of the tokens is wanted.
+            all_tokens: Decode on even when the gate cannot open any more.
+            lap: Called at the end of each stage.
+
+        Returns:
+            The paths that are wanted.
+        """
         stages, batch = self.stages, inputs.state.shape[0]
         length = prefix_length(self.config, inputs.text.shape[1])
         space = self.space(Shape(batch, length, inputs.noise.shape[1], inputs.lengths is not None))
@@ -150,11 +130,13 @@ class DualPath:
              noise: torch.Tensor, lengths: Optional[torch.Tensor] = None,
              condition: Optional[Tuple[torch.Tensor, torch.Tensor]] = None
              ) -> Tuple[torch.Tensor, Optional[TokenBranch], LaterPlans]:
-        """One pass over BOS ... state and the first DDIM step from noise (B, S, K, A), with the branch if it depends on
-        neither. A shorter text has its state right behind its BOD, then unused rows.
+        """Runs one pass over BOS ... state and the first DDIM step, with the branch if it depends on neither.
 
-        Returns x and the branch after that step, and the plans of later passes, so that whoever records this keeps their
-        tensors."""
+        A shorter text has its state right behind its BOD, then unused rows. Shapes are those of `PredictionInputs`.
+
+        Returns:
+            x and the branch after that step, and the plans of later passes, so that whoever records this keeps their tensors.
+        """
         embedded = embed_state_row(self.model, state)
         rows = prefix_rows(self._bos, patches, self.model.embed_tokens(text), embedded)
         if lengths is not None:
@@ -168,8 +150,11 @@ class DualPath:
 
     def denoise(self, space: Workspace, with_branch: bool, verify: bool, x: torch.Tensor, branch: Optional[TokenBranch]
                 ) -> Tuple[torch.Tensor, Optional[TokenBranch]]:
-        """The other DDIM steps from x (B, S, K, A); returns x and the branch as it stands after the last one. verify: what
-        the branch is conditioned on does not change with x."""
+        """Runs the other DDIM steps from x (B, S, K, A). `verify`: what the branch is conditioned on does not change with x.
+
+        Returns:
+            x and the branch as it stands after the last step.
+        """
         for index in reversed(range(self.steps - 1)):
             x, branch = self._step(space, index, x, branch, with_branch, verify)
         return x, branch
@@ -187,8 +172,14 @@ class DualPath:
         return self._prove(branch, hidden[:, -(self.config.action_dim - start):], start)
 
     def _usual_rides(self) -> int:
-        """On a CPU in float32 a pass is soon bound by arithmetic and not by reading the weights: a draft along the last two
-        steps is as good as along three, and for a large model the second one costs more than it saves."""
+        """Chooses with how many denoising steps a draft travels.
+
+        On a CPU in float32 a pass is soon bound by arithmetic and not by reading the weights: a draft along the last two
+        steps is as good as along three, and for a large model the second one costs more than it saves.
+
+        Returns:
+            The number of steps.
+        """
         head = self.model.llm.lm_head
         if head.weight.device.type != "cpu" or head.weight.dtype != torch.float32:
             return self.steps - 1
@@ -199,8 +190,11 @@ class DualPath:
     def _step(self, space: Workspace, index: int, x: torch.Tensor, branch: Optional[TokenBranch], with_branch: bool,
               verify: bool, before: Optional[torch.Tensor] = None
               ) -> Tuple[torch.Tensor, Optional[TokenBranch]]:
-        """x (B, S, K, A) after one denoising pass, and the branch: one Jacobi iteration further if it travels along, and
-        on the new estimate if it follows x. before: the prefix's rows, in the first pass."""
+        """Runs one denoising pass on x (B, S, K, A). `before`: the prefix's rows, in the first pass.
+
+        Returns:
+            x, and the branch: one Jacobi iteration further if it travels along, and on the new estimate if it follows x.
+        """
         batch, samples, chunk, dims = x.shape
         time = self._times[index].expand(batch, samples, -1)
         rows = [denoising_rows(time, self.model.embed_action(x)).flatten(1, 2)]
@@ -254,8 +248,10 @@ class DualPath:
 
     def _finish(self, space: Workspace, x: Optional[torch.Tensor], branch: TokenBranch, examined: bool, all_tokens: bool,
                 result: PredictionResult) -> None:
-        """Verifying passes until every row of the batch has what it needs. examined: the branch has already been
-        verified on the way, so that the first look costs no pass."""
+        """Runs verifying passes until every row of the batch has what it needs.
+
+        A branch that was `examined`, verified on the way, costs no pass at the first look.
+        """
         batch, dims = len(branch.x), self.config.action_dim
         passes, done = np.zeros(batch, dtype=np.int64), np.zeros(batch, dtype=bool)
         start = 0

@@ -8,10 +8,18 @@ import torch
 
 
 def draw_noise(seed: int, stamp_ns: int, chunk: int, action_dim: int) -> Tuple[torch.Tensor, torch.Tensor, int]:
-    """Everything random in one prediction, from (seed, observation stamp) alone: the diffusion noise (K, A), a second
-    noise (K, A) for `released` and `noise` conditions, and a timestep in 0 .. 99.
+    """Draws everything random in one prediction.
 
     Philox is counter-based and the same on every platform, so that a prediction can be repeated anywhere.
+
+    Args:
+        seed: Of the policy.
+        stamp_ns: Of the observation.
+        chunk: K.
+        action_dim: A.
+
+    Returns:
+        The diffusion noise (K, A), a second noise (K, A) for `released` and `noise` conditions, and a timestep in 0 .. 99.
     """
     generator = np.random.Generator(np.random.Philox(key=[seed & 0xFFFFFFFFFFFFFFFF, stamp_ns & 0xFFFFFFFFFFFFFFFF]))
     first = generator.standard_normal((chunk, action_dim)).astype(np.float32)

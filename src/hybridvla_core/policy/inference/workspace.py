@@ -22,7 +22,14 @@ ALIGNED = 8
 
 @dataclass(frozen=True)
 class Shape:
-    """What fixes every tensor's size: batch, prefix slots, noise samples, and whether prefixes may be shorter."""
+    """What fixes every tensor's size.
+
+    Attributes:
+        batch: Of the prediction.
+        prefix: Slots of BOS ... state.
+        samples: Of the noise.
+        padded: Whether prefixes may be shorter than their slots.
+    """
 
     batch: int
     prefix: int
@@ -32,8 +39,14 @@ class Shape:
 
 @dataclass
 class PassPlan:
-    """Rotary rows, mask bias (B or 1, 1, S, T; None: causal) and the slots written by one kind of pass. last: what is
-    wanted of a pass that is mostly prefix; None: every row."""
+    """What one kind of pass needs beside its rows.
+
+    Attributes:
+        rotary: Of the rows' positions.
+        bias: Of the mask, (B or 1, 1, S, T); None: causal.
+        write_at: The slots that are written.
+        last: What is wanted of a pass that is mostly prefix; None: every row.
+    """
 
     rotary: Rotary
     bias: Optional[torch.Tensor]
@@ -51,7 +64,13 @@ class PassPlan:
 
 @dataclass
 class LaterPlans:
-    """The passes behind a prefix: denoising rows, those with a branch, the branch alone."""
+    """The passes behind a prefix.
+
+    Attributes:
+        denoise: Denoising rows.
+        ride: Denoising rows with a branch.
+        branch: The branch alone.
+    """
 
     denoise: PassPlan
     ride: PassPlan
@@ -87,8 +106,16 @@ class Workspace:
         self._prepare(lengths[:, None] + self._offsets[None, :], self._open[None] & used[:, None, :])
 
     def opening(self, with_branch: bool) -> PassPlan:
-        """The pass over the prefix and, in the same go, the first denoising rows, with or without the branch behind them.
-        Only the rows behind the prefix are wanted of it."""
+        """Plans the pass over the prefix and, in the same go, the first denoising rows.
+
+        Only the rows behind the prefix are wanted of it.
+
+        Args:
+            with_branch: The branch stands behind them.
+
+        Returns:
+            The plan, made at its first use.
+        """
         if with_branch not in self._opening:
             self._opening[with_branch] = self._open_plan(self.behind.ride if with_branch else self.behind.denoise,
                                                          causal=not with_branch)

@@ -29,8 +29,15 @@ class CommandMemory:
             del self._openings[next(iter(self._openings))]
 
     def commanded(self, poses: Mapping[str, Pose], stamp: float, epoch: int, sequence: int, active: bool) -> None:
-        """From the filter's status: the poses it commands at `stamp`, s, the proposal executed last (epoch 0: none since
-        the arms were seeded) and whether it commands at all."""
+        """Takes what the filter's status says.
+
+        Args:
+            poses: That it commands, by arm, base frame.
+            stamp: Of the status, s.
+            epoch: Of the proposal executed last; 0: none since the arms were seeded.
+            sequence: Of that proposal.
+            active: Whether the filter commands at all.
+        """
         if not active or not epoch:
             self.clear()
             return
@@ -40,6 +47,12 @@ class CommandMemory:
                 self._histories[name].add(stamp, pose, openings.get(name, math.nan))
 
     def at(self, stamp: float) -> List[Optional[Held]]:
-        """By arm (pose, opening or NaN, stamp it held at), or None before its first command. A command holds until the
-        next one."""
+        """Looks up the commands that held at a time. A command holds until the next one.
+
+        Args:
+            stamp: The time, s.
+
+        Returns:
+            By arm (pose, opening or NaN, stamp it held at), or None before its first command.
+        """
         return [history.at(stamp, math.inf) if len(history) else None for history in self._histories.values()]

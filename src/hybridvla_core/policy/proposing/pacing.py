@@ -30,8 +30,15 @@ class PredictionPacing:
         self._reached_at = self._known_at = -math.inf
 
     def sent(self, sequence: int, now: float, clock: float, chunk: int, duration: float) -> None:
-        """A proposal of `chunk` steps left at `now`, monotonic s (`clock`: by the clock of the stamps), `duration` s after
-        its prediction began."""
+        """Notes that a proposal has left.
+
+        Args:
+            sequence: Of the proposal.
+            now: When it left, monotonic, s.
+            clock: The same by the clock of the stamps, s.
+            chunk: Its steps.
+            duration: Since its prediction began, s.
+        """
         self._durations.append(duration)
         self._length = chunk * self._config.convention.action_period_s
         self._since, self._reached = now, False
@@ -62,8 +69,17 @@ class PredictionPacing:
             self._sequence = 0
 
     def shows_rest(self, stamp: float, clock: float) -> bool:
-        """Whether images of `stamp` are from after the last keyframe or chunk; those from before show the arm on its way.
-        A clock that was set back (a looping bag) does not block. Both on the clock of the stamps, s."""
+        """Tells whether images are from after the last keyframe or chunk; those from before show the arm on its way.
+
+        A clock that was set back (a looping bag) does not block.
+
+        Args:
+            stamp: Of the images, s.
+            clock: Now, on the same clock, s.
+
+        Returns:
+            True where they may be used.
+        """
         return stamp >= self._reached_at or clock < self._known_at
 
     def waiting(self, now: float) -> str:

@@ -39,12 +39,17 @@ class PoseHistory:
             self._entries.popleft()
 
     def at(self, stamp: float, max_gap_s: float) -> Held:
-        """Pose, opening (0 closed to 1 open) and the stamp they held at, interpolated at `stamp`.
+        """Interpolates the readings. Beyond either end the nearest reading is used, if it lies within `max_gap_s`.
 
-        Beyond either end the nearest reading is used, if it lies within `max_gap_s`.
+        Args:
+            stamp: The time that is wanted, s.
+            max_gap_s: How far a reading may be away.
+
+        Returns:
+            Pose, opening (0 closed to 1 open) and the stamp they held at, s.
 
         Raises:
-            ObservationError: without a reading close enough to `stamp`.
+            ObservationError: No reading is close enough.
         """
         if not self._entries:
             raise ObservationError(f"arm {self._name}: no pose has arrived; check its joint and robot state topics")

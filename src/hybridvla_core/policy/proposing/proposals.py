@@ -1,15 +1,18 @@
 """A prediction becomes a proposal: absolute targets from deltas, by one function that node, evaluation and replay share."""
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Tuple
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from hybridvla_core.contracts import ArmTarget, DeltaBase, Kind, Observation, Pose, Prediction, Proposal
+from hybridvla_core.errors import ObservationError
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.interface import PolicyInterface
-from hybridvla_core.transforms.conventions import action_to_targets
+from hybridvla_core.policy.proposing.pose_history import Held
+from hybridvla_core.transforms.conventions import ActionConvention, action_to_targets, state_vector
 
 DELTA_BASES = {"commanded": DeltaBase.COMMANDED, "measured": DeltaBase.MEASURED}
 
@@ -53,6 +56,32 @@ class InstructionAnswer(NamedTuple):
     instruction_sequence: int
 
 
+def state_input(convention: ActionConvention, measured: Sequence[Held], commanded: Sequence[Optional[Held]]) -> np.ndarray:
+    """Computes the state input of an observation, from the measured states or from the last commands.
+
+    Args:
+        convention: Says which of them, and where a policy starts that has no command yet.
+        measured: Of each arm, in the convention's order.
+        commanded: The same; None before an arm's first command.
+
+    Returns:
+        (A,) physical units.
+
+    Raises:
+        ObservationError: A gripper's opening is unknown.
+    """
+    source = measured
+    if convention.state_source == "last_command":
+        if any(entry is None for entry in commanded) and convention.first_state is not None:
+            return np.asarray(convention.first_state, dtype=float)
+        source = [there or here for there, here in zip(commanded, measured)]
+    openings = [opening if not math.isnan(opening) else measured[arm][1] for arm, (_, opening, _) in enumerate(source)]
+    for name, opening in zip(convention.arms, openings):
+        if math.isnan(opening):
+            raise ObservationError(f"arm {name}: the gripper's opening is unknown; check the gripper's state topic")
+    return state_vector(convention, [pose for pose, _, _ in source], openings)
+
+
 def targets_of(config: PolicyConfig, inference: Inference, prediction: Prediction) -> Tuple[ArmTarget, ...]:
     """K x arms targets, step-major; openings clipped to [0, 1]."""
     action = np.atleast_2d(prediction.action)
@@ -71,10 +100,22 @@ def targets_of(config: PolicyConfig, inference: Inference, prediction: Predictio
 
 def make_proposal(config: PolicyConfig, policy: PolicyInterface, inference: Inference, prediction: Prediction, epoch: int,
                   sequence: int, observation_age: float) -> Proposal:
-    """The proposal of one inference. policy: has `manifest_sha256`. observation_age: s, at publishing.
+    """Makes the proposal of one inference.
 
     Unless the arm stood still meanwhile (blocking execution), steps of a chunk whose time was over before it could leave
     are left out: the first one sent is the one due now.
+
+    Args:
+        config: Of the policy.
+        policy: Its digest goes along.
+        inference: The observation and its bases.
+        prediction: Made from it.
+        epoch: Of the policy's run.
+        sequence: Of the proposal.
+        observation_age: At publishing, s.
+
+    Returns:
+        The proposal.
     """
     targets = targets_of(config, inference, prediction)
     arms, chunk = len(config.convention.arms), len(targets) // len(config.convention.arms)

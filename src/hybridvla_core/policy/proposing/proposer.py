@@ -21,10 +21,9 @@ from hybridvla_core.policy.fit import check_fit, judged_instruction, misfits
 from hybridvla_core.policy.interface import HasLink, PolicyInterface
 from hybridvla_core.policy.proposing.command_memory import CommandMemory
 from hybridvla_core.policy.proposing.pacing import PredictionPacing
-from hybridvla_core.policy.proposing.pose_history import Held, PoseHistory
-from hybridvla_core.policy.proposing.proposals import Inference, InstructionAnswer, make_proposal
+from hybridvla_core.policy.proposing.pose_history import PoseHistory
+from hybridvla_core.policy.proposing.proposals import Inference, InstructionAnswer, make_proposal, state_input
 from hybridvla_core.safety.status import SafetyStatus, State
-from hybridvla_core.transforms.conventions import state_vector
 
 __all__ = ["InstructionAnswer", "Inference", "Proposer", "check_fit", "misfits"]
 
@@ -69,10 +68,12 @@ class Proposer:
     # Inputs ------------------------------------------------------------------------------------------------------
 
     def set_instruction(self, text: str, hold: bool = False) -> InstructionAnswer:
-        """Switch the task. The filter drops the old target: by a HOLD proposal if `hold`, else by a heartbeat.
+        """Switches the task. The filter drops the old target: by a HOLD proposal if `hold`, else by a heartbeat.
 
-        An instruction that is empty or that the policy cannot use is refused and changes nothing. Instruction sequences start
-        at 1.
+        An instruction that is empty or that the policy cannot use is refused and changes nothing. Sequences start at 1.
+
+        Returns:
+            Whether it was taken and why, the instruction before, and the sequence that counts now.
         """
         text = " ".join(str(text).split())
         refusal, remark = judged_instruction(self.policy, text)
@@ -136,13 +137,11 @@ class Proposer:
             return not waiting
 
     def wants(self, stamp: float) -> bool:
-        """Whether images of this stamp, s, show the arm after the last keyframe and not still on its way to it.
-        A clock that was set back (a looping bag) does not block."""
+        """Tells whether images of this stamp, s, show the arm at rest and not on its way; see `PredictionPacing.shows_rest`."""
         return self._pacing.shows_rest(stamp, self._clock())
 
     def covers(self, stamp: float) -> bool:
-        """Whether every arm's measured states reach up to `stamp`, s, or are not going to: what an observation of that stamp sees
-        then depends on the data alone and no longer on which message came first."""
+        """Tells whether states reach up to `stamp`, s, or never will: an observation of it then depends on the data alone."""
         return self.covered_until >= stamp or self._clock() - stamp > self.config.max_state_gap_s
 
     @property
@@ -168,10 +167,18 @@ class Proposer:
             self._enter(PolicyState.WAITING, self._progress, message)
 
     def begin(self, images: Mapping[str, np.ndarray], stamp_ns: int, camera_spread: float = 0.0) -> Inference:
-        """Fix the observation of the next inference. images: view -> (h, w, 3) uint8 RGB; stamp_ns: the oldest's.
+        """Fixes the observation of the next inference.
+
+        Args:
+            images: View -> (h, w, 3) uint8 RGB.
+            stamp_ns: The oldest image's.
+            camera_spread: Newest minus oldest image, s.
+
+        Returns:
+            The observation, and what its proposal needs.
 
         Raises:
-            ObservationError: no instruction; a view missing; images too old or too far apart; no arm state near them.
+            ObservationError: No instruction; a view missing; images too old or too far apart; no arm state near them.
         """
         with self._lock:
             now, stamp = self._monotonic(), stamp_ns * 1e-9
@@ -184,7 +191,7 @@ class Proposer:
             bases = measured if self.convention.delta_base == "measured" else [
                 there or here for there, here in zip(commanded, measured)]
             observation = Observation(images=images, instruction=self._instruction, stamp_ns=int(stamp_ns),
-                                      state=self._state_input(measured, commanded))
+                                      state=state_input(self.convention, measured, commanded))
             self._last_begin = now
             self._enter(PolicyState.INFERRING, now, "")
             # An observation from before a re-seed belongs to the seed before: its proposal is refused.
@@ -197,8 +204,11 @@ class Proposer:
         return self.policy.predict(inference.observation, mode=self.config.inference_mode, seed=self.config.seed)
 
     def finish(self, inference: Inference, prediction: Prediction) -> Optional[Proposal]:
-        """Publish the proposal, unless the instruction or the epoch has changed since `begin`: then None, and nothing
-        leaves."""
+        """Publishes the proposal, unless the instruction or the epoch has changed since `begin`.
+
+        Returns:
+            The proposal; None where nothing left.
+        """
         with self._lock:
             now = self._monotonic()
             self._progress = now
@@ -265,19 +275,6 @@ class Proposer:
         if spread > self.config.max_camera_spread_s:
             raise ObservationError(f"the images are {spread:.3f} s apart (limit {self.config.max_camera_spread_s} s); "
                                    "synchronise the cameras")
-
-    def _state_input(self, measured: List[Held], commanded: List[Optional[Held]]) -> np.ndarray:
-        source = measured
-        if self.convention.state_source == "last_command":
-            if any(entry is None for entry in commanded) and self.convention.first_state is not None:
-                return np.asarray(self.convention.first_state, dtype=float)
-            source = [there or here for there, here in zip(commanded, measured)]
-        openings = [opening if not math.isnan(opening) else measured[arm][1]
-                    for arm, (_, opening, _) in enumerate(source)]
-        for name, opening in zip(self.convention.arms, openings):
-            if math.isnan(opening):
-                raise ObservationError(f"arm {name}: the gripper's opening is unknown; check the gripper's state topic")
-        return state_vector(self.convention, [pose for pose, _, _ in source], openings)
 
     def _heartbeat(self) -> Heartbeat:
         now = self._monotonic()

@@ -55,10 +55,18 @@ class OwnDialect:
 
 @dataclass(frozen=True)
 class PoseDialect:
-    """One arm by normalised end-effector deltas, as LIBERO's clients speak. refused: why a dialect is not spoken at all.
+    """One arm by normalised end-effector deltas, as LIBERO's clients speak.
 
-    images: our view to its key, in order. unit_translation_m, unit_rotation_rad: what 1 in an action stands for.
-    finger_travel_m: position of an open finger. convention: of the policy at either end.
+    Attributes:
+        name: Of the dialect.
+        refused: Why it is not spoken at all.
+        images: Our view to its key, in order.
+        state: Its key.
+        prompt: Its key.
+        unit_translation_m: What 1 in an action stands for.
+        unit_rotation_rad: The same of a rotation.
+        finger_travel_m: Position of an open finger.
+        convention: Of the policy at either end.
     """
 
     name: str

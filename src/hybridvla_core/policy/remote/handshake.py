@@ -17,8 +17,15 @@ KEY = "protocol"
 
 @dataclass(frozen=True)
 class Handshake:
-    """The metadata frame. cameras: views in the checkpoint's order. convention: with action period and gripper sense.
-    answers_pings: the server answers a ping while it predicts, so that a silence means that it hangs."""
+    """The metadata frame.
+
+    Attributes:
+        checkpoint_sha256: Of the manifest.
+        cameras: Views in the checkpoint's order.
+        convention: With action period and gripper sense.
+        protocol: Its version.
+        answers_pings: The server answers a ping while it predicts, so that a silence means that it hangs.
+    """
 
     checkpoint_sha256: str
     cameras: Tuple[str, ...]

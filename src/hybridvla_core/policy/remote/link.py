@@ -65,11 +65,17 @@ class Link:
                             "serve` running there?") from error
 
     def request(self, message: Dict[str, Any]) -> Dict[str, object]:
-        """One question, one answer.
+        """Asks one question and waits for the answer.
+
+        Args:
+            message: The question.
+
+        Returns:
+            The answer.
 
         Raises:
-            LinkError: no answer in time, or the connection ended; it is closed.
-            WireError: the server's own refusal, or an answer that cannot be read.
+            LinkError: No answer in time, or the connection ended; it is closed.
+            WireError: The server's own refusal, or an answer that cannot be read.
         """
         frame = pack(message)
         if self._problem:

@@ -18,7 +18,13 @@ NUMBERS = ("mean_confidence", "path_distance", "path_angle", "spread_distance", 
 
 @dataclass(frozen=True)
 class Request:
-    """One observation to predict from."""
+    """One observation to predict from.
+
+    Attributes:
+        observation: Images, state, instruction and stamp.
+        mode: Other than the policy's own.
+        seed: Of the noise.
+    """
 
     observation: Observation
     mode: Optional[Mode]
@@ -26,10 +32,19 @@ class Request:
 
 
 def array_of(message: Mapping[str, object], key: str, kind: type, axes: int) -> np.ndarray:
-    """The array at `key`; kind: np.uint8 means exactly that, float any number.
+    """Reads an array of a message.
+
+    Args:
+        message: As it came.
+        key: Of the array.
+        kind: np.uint8 means exactly that, float any number.
+        axes: How many it has.
+
+    Returns:
+        The array, uint8 or float64.
 
     Raises:
-        WireError: missing, no array, of another type or number of axes.
+        WireError: It is missing, no array, or of another type or number of axes.
     """
     value = message.get(key)
     if value is None:
@@ -77,10 +92,17 @@ def reply_of(prediction: Prediction, stamp_ns: int) -> Dict[str, Any]:
 
 
 def prediction_of(message: Mapping[str, object], convention: ActionConvention) -> Prediction:
-    """The prediction a reply carries.
+    """Reads the prediction that a reply carries.
+
+    Args:
+        message: The reply.
+        convention: Of the policy.
+
+    Returns:
+        The prediction.
 
     Raises:
-        WireError: for actions that are missing, not finite or not of this convention, and for fields of the wrong kind.
+        WireError: Actions are missing, not finite or not of this convention, or a field is of the wrong kind.
     """
     action = array_of(message, "actions", float, 2)
     if not 1 <= action.shape[0] <= MAX_CHUNK or action.shape[1] != convention.action_dim:

@@ -31,8 +31,17 @@ OPEN_S = 5.0
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Where a server listens. key: what clients have to show; empty only on this computer. certificate, private_key: files for
-    TLS. insecure_lan: another computer may connect without TLS. most_clients: connections at one time."""
+    """Where a server listens.
+
+    Attributes:
+        host: Address.
+        port: Of TCP.
+        key: What clients have to show; empty only on this computer.
+        certificate: File for TLS.
+        private_key: File for TLS.
+        insecure_lan: Another computer may connect without TLS.
+        most_clients: Connections at one time.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8000

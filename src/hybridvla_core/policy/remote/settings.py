@@ -18,11 +18,16 @@ SHORTEST_KEY = 16
 class RemoteSource:
     """`remote:` of a policy configuration.
 
-    url: ws:// or wss:// with host and port. key_file: its first line is the key to show; relative to the package or absolute.
-    certificate: file of the server's own certificate, for wss without an authority. insecure_lan: ws:// to another computer is
-    meant: nobody else is on that network. dialect: file under config/remote for a server that is not ours; None: ours.
-    checkpoint_sha256: the only checkpoint that is accepted; None: any that fits. deadline_s: longest wait for an answer.
-    link_timeout_s: longest silence of the link before the arm is held. connect_timeout_s: for the first connection.
+    Attributes:
+        url: ws:// or wss:// with host and port.
+        key_file: Its first line is the key to show; relative to the package or absolute.
+        certificate: File of the server's own certificate, for wss without an authority.
+        insecure_lan: ws:// to another computer is meant: nobody else is on that network.
+        dialect: File under config/remote for a server that is not ours; None: ours.
+        checkpoint_sha256: The only checkpoint that is accepted; None: any that fits.
+        deadline_s: Longest wait for an answer.
+        link_timeout_s: Longest silence of the link before the arm is held.
+        connect_timeout_s: For the first connection.
     """
 
     url: str
@@ -56,10 +61,16 @@ class RemoteSource:
 
 
 def read_key(path: Path) -> str:
-    """The first line of a key file.
+    """Reads a key file.
+
+    Args:
+        path: Of the file.
+
+    Returns:
+        The key.
 
     Raises:
-        ConfigurationError: where it cannot be read, others than its owner can read it, or the key is too short.
+        ConfigurationError: It cannot be read, others than its owner can read it, or it holds no single key that is long enough.
     """
     try:
         mode = path.stat().st_mode

@@ -137,8 +137,11 @@ class Execution:
             gripper.want(plan.openings[plan.row, index])
 
     def _settle(self, plan: Plan, goal: Optional[Goal], now: float, dry_run: bool, scale: float) -> Reason:
-        """Keyframes: arrival at what was asked, then the gripper, then done. Dense rows: done when the last one has been
-        reached. Returns what stands in the way where the arms stand still before that."""
+        """Looks whether the row is carried out. Keyframes: arrival at what was asked, then the gripper. Dense rows: the last one.
+
+        Returns:
+            What stands in the way where the arms stand still before that.
+        """
         if goal is None or plan.done:
             self._standstill.restart()
             return Reason.NONE

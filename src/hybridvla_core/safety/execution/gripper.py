@@ -32,8 +32,13 @@ class GripperSequencer:
         return self._stream.moving
 
     def restart(self, measured: float) -> None:
-        """Forget; the gripper stands at `measured` (NaN: unknown). A binary gripper's first command goes out whatever it
-        is: the opening does not tell one that holds something wide from one that is open."""
+        """Forgets what was sent. A binary gripper's first command goes out whatever it is.
+
+        The opening does not tell one that holds something wide from one that is open.
+
+        Args:
+            measured: Where the gripper stands, 0 closed to 1 open; NaN: unknown.
+        """
         known = measured == measured
         if self._config.binary and self.command is not None:
             self._decided = self.command           # hysteresis remembers what was decided, a re-seed or not

@@ -29,10 +29,16 @@ class GripperLimit:
         self._step = 0.0
 
     def advance(self, wanted: Optional[float]) -> Optional[float]:
-        """The next opening on the way to `wanted`, or to rest when there is none.
+        """Moves one tick towards `wanted`, or to rest when there is none.
 
         Bounds in discrete time: a step v and those after it, each smaller by the change c, cover at most
         (v + c / 2)^2 / (2 c); v is the largest for which that fits into what is left.
+
+        Args:
+            wanted: Opening, 0 closed to 1 open.
+
+        Returns:
+            The next opening; None before the first one that was wanted.
         """
         if self.opening is None:
             if wanted is not None:

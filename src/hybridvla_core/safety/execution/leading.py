@@ -16,7 +16,14 @@ ON_THE_WAY = "on the way to the start joints"
 
 
 class Led(NamedTuple):
-    """One tick. ended: the way is over, and the filter is to be inactive, with these flags and this sentence."""
+    """One tick.
+
+    Attributes:
+        moved: The command has moved.
+        ended: The way is over, and the filter is to be inactive, with these flags and this sentence.
+        reasons: Flags of what stands in the way.
+        detail: A sentence on it.
+    """
 
     moved: bool
     ended: bool

@@ -110,8 +110,15 @@ class Reentry:
 
 
 def worst_violation(motion: Motion, joints: Optional[np.ndarray] = None) -> str:
-    """Returns the worst positional limit broken at joints (A, dof) rad, without them at the commanded ones, with its amount;
-    or an empty string."""
+    """Finds the worst positional limit that is broken.
+
+    Args:
+        motion: With its limits.
+        joints: (A, dof) rad; None for the commanded ones.
+
+    Returns:
+        Its name with the amount; an empty string where none is.
+    """
     worst, text = 0.0, ""
     for limit, margins in motion.places(motion.joints if joints is None else joints):
         if margins.size and margins.min() < worst - 1e-9:

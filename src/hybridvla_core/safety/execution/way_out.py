@@ -68,11 +68,17 @@ class WayOut:
         self._allowed: Dict[str, np.ndarray] = {}
 
     def find(self, here: np.ndarray, seed: int = 0) -> Looking:
-        """Ends with joints (A, dof) rad to go to one after the other from `here` (A, dof), or None.
+        """Looks for a way, a part of the search at each step of the iterator.
 
         Args:
-            here: joints at which limits may be broken; none of them is broken further on the way.
-            seed: of the trees; another one may find what this one does not.
+            here: (A, dof) rad, joints at which limits may be broken; none of them is broken further on the way.
+            seed: Of the trees; another one may find what this one does not.
+
+        Returns:
+            At the end, joints (A, dof) rad to go to one after the other from `here`, or None.
+
+        Yields:
+            Nothing, after each part.
         """
         self._allowed = {limit.name: np.minimum(values, 0.0) - WORSE for limit, values in self._margins(here, here)}
         for legs in self._ways.ways(here):

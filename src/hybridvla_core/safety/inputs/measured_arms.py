@@ -69,8 +69,16 @@ class MeasuredArms:
             arm.accept_controller()
 
     def look(self, now: float, judge: bool, resting: bool) -> Tuple[Reason, str]:
-        """What is wrong with the reports at `now`. judge: whether measured values count against limits and tool pose;
-        resting: whether the command rests."""
+        """Judges the reports of all arms.
+
+        Args:
+            now: Monotonic, s.
+            judge: Measured values count against limits and tool pose.
+            resting: The command rests.
+
+        Returns:
+            Flags of what is wrong, and a sentence on the first of it.
+        """
         reasons, detail, breached = Reason.NONE, "", False
         self.unknown.clear()
         if not resting or any(arm.moving(now) for arm in self._arms):
@@ -97,8 +105,15 @@ class MeasuredArms:
         return reasons, detail
 
     def not_ready(self, now: float, others_move: bool = False) -> str:
-        """Why no motion may begin, or an empty string. others_move: nothing will be commanded, so the arms may be moved by
-        others meanwhile."""
+        """Says why no motion may begin.
+
+        Args:
+            now: Monotonic, s.
+            others_move: Nothing will be commanded, so the arms may be moved by others meanwhile.
+
+        Returns:
+            A sentence, empty where one may.
+        """
         for arm in self._arms:
             reason, text = self._fault(arm, now, judge_change=False)
             if reason:

@@ -54,8 +54,17 @@ class Watchdogs:
         return late or now < self._deaf_until
 
     def look(self, now: float, clock: Optional[float], judge_measured: bool, resting: bool) -> Tuple[Reason, str]:
-        """clock: ROS time, s, where there is one. judge_measured: measured values count against their limits; resting:
-        the command rests."""
+        """Judges everything that has to arrive in time.
+
+        Args:
+            now: Monotonic, s.
+            clock: ROS time, s, where there is one.
+            judge_measured: Measured values count against their limits.
+            resting: The command rests.
+
+        Returns:
+            Flags of what is wrong, and a sentence on the first of it.
+        """
         reasons, detail = self._arms.look(now, judge_measured, resting)
         problem = self._gap(now) or (self._clock.look(clock, now) if clock is not None else "")
         if problem:

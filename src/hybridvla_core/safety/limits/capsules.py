@@ -14,9 +14,15 @@ STRIDE = 6      # every how many ticks of a braking trajectory distances are mea
 
 
 def reach(arm: ArmConfig, capsule: Capsule, beyond: int = 0) -> np.ndarray:
-    """(dof,) m: by how much a point of the capsule moves, at most, for each radian of each joint.
+    """Computes by how much a point of a capsule moves, at most, for each radian of each joint.
 
-    Joints up to `beyond` count nothing: seen from link `beyond` they do not move the capsule.
+    Args:
+        arm: With its table of joints.
+        capsule: On one of its links.
+        beyond: Joints up to this one count nothing: seen from link `beyond` they do not move the capsule.
+
+    Returns:
+        (dof,) m/rad.
     """
     table = arm.kinematics
     extent = max(float(np.linalg.norm(capsule.start_m)), float(np.linalg.norm(capsule.end_m)))
@@ -74,9 +80,16 @@ class Clearance:
         return bool((self._reach @ np.abs(ahead).max(axis=1).ravel() < self._rooms).all())
 
     def samples(self, trajectory: Trajectory) -> Tuple[np.ndarray, np.ndarray]:
-        """Which samples to measure, and the largest way (A,) m of any point from the nearest of them.
+        """Chooses which samples to measure.
 
-        Where that way leaves no room, every tick has to be measured: arms that move together beside each other come no nearer.
+        Where the way between them leaves no room, every tick has to be measured: arms that move together beside each other come
+        no nearer.
+
+        Args:
+            trajectory: Of all arms.
+
+        Returns:
+            Numbers of the samples, and the largest way (A,) m of any point from the nearest of them.
         """
         count = trajectory.joints.shape[1]
         picks = np.unique(np.append(np.arange(trajectory.SENT, count, STRIDE), count - 1))

@@ -61,9 +61,15 @@ class JointAccelerationLimit(Limit):
 
 
 def lowest_bound(arm: ArmConfig) -> float:
-    """The smallest position-dependent bound (rad/s) of any joint anywhere within the position limits.
+    """Finds the smallest position-dependent bound of any joint anywhere within the position limits.
 
     The bounds fall towards the stops, so the position limits themselves are the worst places.
+
+    Args:
+        arm: With its limits.
+
+    Returns:
+        The bound, rad/s; infinite where none depends on position.
     """
     limits = arm.joint_limits
     if limits.position_dependent is None:

@@ -25,9 +25,15 @@ class Braking:
         self._dt = dt
 
     def ticks(self, twist: np.ndarray, velocity: np.ndarray, bend: Optional[np.ndarray] = None) -> int:
-        """Ticks to come to rest from twist (A, 6) and joint velocity (A, dof).
+        """Counts the ticks that it takes to come to rest.
 
-        bend (A, dof) rad/s^2: where keeping the tool's path straight brakes a joint as well, less is left for stopping.
+        Args:
+            twist: (A, 6) m/s over rad/s.
+            velocity: (A, dof) rad/s.
+            bend: (A, dof) rad/s^2; where keeping the tool's path straight brakes a joint as well, less is left for stopping.
+
+        Returns:
+            At least 1.
         """
         joint = self._joint
         if bend is not None:
@@ -39,10 +45,17 @@ class Braking:
         return max(1, math.ceil(worst - 1e-9))
 
     def path(self, last: np.ndarray, following: np.ndarray, bend: np.ndarray, ticks: int) -> np.ndarray:
-        """Joints (A, ticks, dof) after `following`, slowing linearly to rest.
+        """Computes the way to rest, slowing linearly.
 
-        last, following (A, dof): the previous tick and the candidate. bend (A, dof) rad/s^2: joint acceleration that
-        keeps the tool's path straight at constant speed (paths through a null space aside).
+        Args:
+            last: (A, dof) rad, the previous tick.
+            following: (A, dof) rad, the candidate.
+            bend: (A, dof) rad/s^2, joint acceleration that keeps the tool's path straight at constant speed (paths through a null
+                space aside).
+            ticks: Until rest.
+
+        Returns:
+            Joints (A, ticks, dof) rad after `following`.
         """
         velocity = (following - last) / self._dt + 0.5 * self._dt * bend
         shares = 1.0 - np.arange(1, ticks + 1) / ticks

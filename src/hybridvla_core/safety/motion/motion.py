@@ -120,9 +120,12 @@ class Motion:
         return error
 
     def step(self, goal: Optional[Goal], scale: float = 1.0, posture: Optional[np.ndarray] = None) -> bool:
-        """One tick towards the goal, or to rest when there is none. False when nothing safe could be sent.
+        """Moves one tick towards the goal, at `scale` in (0, 1] of the speeds, or to rest when there is none.
 
-        scale in (0, 1] on the speeds; posture (A, dof) rad: joints the null space leans to.
+        The null space leans to `posture`, joints (A, dof) rad.
+
+        Returns:
+            False when nothing safe could be sent.
         """
         self.limited.clear()
         self.reasons = Reason.NONE
@@ -223,13 +226,11 @@ class Motion:
         return wanted, bends
 
     def _joint_scale(self, velocity: np.ndarray) -> float:
-        """Share of the tools' speed limits at which no joint gets too fast while the tools brake, for (A, dof) rad/s.
-
-        Looking ahead turns what would be a sudden shrinking of the step into slowing down in time.
-        """
+        """Share of the tools' speed limits at which no joint gets too fast while the tools brake, for (A, dof) rad/s."""
         rate = self._pursuit.rate(self.twist)
         if rate < 0.05:
             return 1.0
+        # Looking ahead turns what would be a sudden shrinking of the step into slowing down in time.
         ahead = velocity + self._bends * (0.5 * self._dt * self._braking.shape[1])
         fastest = float((np.maximum(np.abs(velocity), np.abs(ahead)) / self._joint_speed).max())
         return rate / max(fastest, rate)

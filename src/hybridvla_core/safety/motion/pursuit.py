@@ -49,11 +49,18 @@ class Pursuit:
 
     def next_twist(self, error: np.ndarray, twist: np.ndarray, acceleration: np.ndarray, scale: float,
                    seconds: float = 0.0, loads: Optional[np.ndarray] = None) -> np.ndarray:
-        """Twist (A, 6) m/s over rad/s of the next tick.
+        """Computes the twist of the next tick.
 
-        error (A, 6): goal minus pose, m over rotation vector; twist and acceleration (A, 6) of the last tick;
-        scale in (0, 1] on the speed; seconds until the goal is due, 0 = as fast as allowed; loads (A, dof, 6): shares
-        of the joints' acceleration limits that a tool acceleration takes up.
+        Args:
+            error: (A, 6) goal minus pose, m over rotation vector.
+            twist: (A, 6) m/s over rad/s of the last tick.
+            acceleration: (A, 6) m/s^2 over rad/s^2 of the last tick.
+            scale: In (0, 1], on the speed.
+            seconds: Until the goal is due; 0 for as fast as allowed.
+            loads: (A, dof, 6) shares of the joints' acceleration limits that a tool acceleration takes up.
+
+        Returns:
+            (A, 6) m/s over rad/s.
         """
         result = np.empty_like(error)
         for group in self._groups:

@@ -44,10 +44,18 @@ class StepSolver:
         self._sense = np.zeros(dof + 1, dtype=np.int32)
 
     def bounds(self, q: np.ndarray, last_step: np.ndarray, braking_s: float) -> Tuple[np.ndarray, np.ndarray]:
-        """Lower and upper joint step (dof,) rad of this tick.
+        """Computes the lower and upper joint step of this tick.
 
-        braking_s: how long the present braking takes. A joint that covers `room` while braking linearly from v needs
-        v (dt + braking_s / 2) <= room, and at its own deceleration v^2 / (2 a) + 1.5 v dt <= room.
+        A joint that covers `room` while braking linearly from v needs v (dt + braking_s / 2) <= room, and at its own deceleration
+        v^2 / (2 a) + 1.5 v dt <= room.
+
+        Args:
+            q: (dof,) rad, where the joints are.
+            last_step: (dof,) rad, of the last tick.
+            braking_s: How long the present braking takes.
+
+        Returns:
+            Lower and upper step, (dof,) rad each.
         """
         dt, a = self._dt, PLAN * self._acceleration
         change = self._acceleration * dt * dt
@@ -69,10 +77,19 @@ class StepSolver:
 
     def step(self, jacobian: np.ndarray, displacement: np.ndarray, drift: np.ndarray, posture: np.ndarray,
              lower: np.ndarray, upper: np.ndarray) -> Tuple[Optional[np.ndarray], float, np.ndarray]:
-        """Joint step (dof,) rad for the tool displacement (6,) m over rad, the share of it that was kept, and the bend
-        (dof,) rad/s^2 that cancels the tool's `drift` (6,).
+        """Solves for the joint step of a tool displacement.
 
-        The step is None when the solver failed.
+        Args:
+            jacobian: (6, dof) of the tool.
+            displacement: (6,) m over rad.
+            drift: (6,) m/s^2 over rad/s^2 of the tool at constant joint speeds.
+            posture: (dof,) rad, the step that the null space would like.
+            lower: (dof,) rad, the smallest step.
+            upper: (dof,) rad, the largest step.
+
+        Returns:
+            The step (dof,) rad, None when the solver failed; the share of the displacement that was kept; the bend (dof,) rad/s^2
+            that cancels the drift.
         """
         weighted = self._weights[:, None] * jacobian
         target = self._weights * displacement

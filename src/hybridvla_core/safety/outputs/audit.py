@@ -19,8 +19,16 @@ class CommandAudit:
         self._last: Dict[str, Sequence[float]] = {}
 
     def violations(self, commands: Sequence[ArmCommand], anew: bool, relaxed: bool) -> int:
-        """How many of the commands that are sent break the configuration. anew: the motion began again at rest since the
-        last tick; relaxed: re-entering, where arms are outside on purpose and only their steps are looked at."""
+        """Counts how many of the commands that are sent break the configuration.
+
+        Args:
+            commands: Of this tick.
+            anew: The motion began again at rest since the last tick.
+            relaxed: Re-entering, where arms are outside on purpose and only their steps are looked at.
+
+        Returns:
+            The number.
+        """
         count = 0
         for command in commands:
             if not command.publish:

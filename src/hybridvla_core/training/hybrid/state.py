@@ -86,8 +86,14 @@ class Store:
              optimizer: Optional[torch.optim.Optimizer]) -> None:
         """Writes a step; all processes call it.
 
+        Args:
+            progress: How far the run is.
+            module: The objective, with its weights.
+            average: Of the weights, by name.
+            optimizer: With its moments; None at a stage's end.
+
         Raises:
-            HybridVLAError: where the disk takes no more.
+            HybridVLAError: The disk takes no more.
         """
         name = NAME.format(progress.total) + f"-stage-{progress.stage}"
         partial, whole = self.folder / f".{name}", self.folder / name
@@ -110,10 +116,16 @@ class Store:
 
     def load(self, progress: Progress, module: nn.Module, average: Dict[str, torch.Tensor],
              optimizer: Optional[torch.optim.Optimizer]) -> None:
-        """Reads the last step into module, average and optimiser; all processes call it.
+        """Reads the last step; all processes call it.
+
+        Args:
+            progress: Of that step.
+            module: Gets the weights.
+            average: Gets the averaged ones.
+            optimizer: Gets the moments.
 
         Raises:
-            HybridVLAError: for a step that does not fit the model.
+            HybridVLAError: The step does not fit the model.
         """
         folder = self._steps()[-1]
         state = self._tensors(progress, module, average, optimizer, fresh=True)
