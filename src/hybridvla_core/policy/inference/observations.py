@@ -6,7 +6,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 import torch
 
-from hybridvla_core.checkpoints.format import CheckpointConfig
+from hybridvla_core.checkpoints.config import CheckpointConfig
 from hybridvla_core.contracts import Observation
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.model.sequence import prefix_length
