@@ -35,6 +35,12 @@ class Source:
     def open(cls, place: str) -> Source:
         """Reads what a source says of itself.
 
+        Args:
+            place: Folder of a checkpoint, or address of a server.
+
+        Returns:
+            The source; without a configuration where a server has it.
+
         Raises:
             HybridVLAError: It is no checkpoint, or nobody answers.
         """

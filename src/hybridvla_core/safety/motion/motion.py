@@ -120,13 +120,7 @@ class Motion:
         return error
 
     def step(self, goal: Optional[Goal], scale: float = 1.0, posture: Optional[np.ndarray] = None) -> bool:
-        """Moves one tick towards the goal, at `scale` in (0, 1] of the speeds, or to rest when there is none.
-
-        The null space leans to `posture`, joints (A, dof) rad.
-
-        Returns:
-            False when nothing safe could be sent.
-        """
+        """Moves a tick towards the goal at `scale` in (0, 1] of the speeds, or to rest; False when nothing safe could be sent."""
         self.limited.clear()
         self.reasons = Reason.NONE
         if goal is None or scale <= 0.0:
@@ -254,7 +248,7 @@ class Motion:
         return scale
 
     def _lean(self, index: int, q: np.ndarray, twist: np.ndarray, posture: Optional[np.ndarray]) -> np.ndarray:
-        """Joint step (dof,) that the null space would like: slow, and only as far as the tool moves anyway."""
+        """Joint step (dof,) towards `posture` (A, dof) rad for the null space: slow, and only as far as the tool moves anyway."""
         if posture is None:
             return np.zeros_like(q)
         limits = self._config.arms[index].cartesian_limits

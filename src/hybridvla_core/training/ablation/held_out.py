@@ -47,6 +47,9 @@ def predict(objective: HybridObjective, batch: Batch, diffusion: bool, tokens: b
         tokens: Whether that path was trained.
         steps: Of DDIM.
         seed: Of the noise.
+
+    Returns:
+        The action of each path, (B, A) normalised; None for one that was not trained.
     """
     kind = objective.model.config.sequence.kind
     batch = replace(batch, tokens=torch.full_like(batch.tokens, objective.tokens.first))

@@ -69,7 +69,14 @@ def changed(recipe: TrainingConfig, change: str, seed: int, share: float) -> Tra
 
 @dataclass(frozen=True)
 class Better:
-    """A claim: one training's error is smaller than others', on a path."""
+    """A claim: one training's error is smaller than others', on a path.
+
+    Attributes:
+        text: As the page says it.
+        better: Name of the training.
+        others: Names of those it is compared with.
+        paths: On which of them it counts.
+    """
 
     text: str
     better: str
