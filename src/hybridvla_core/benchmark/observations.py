@@ -28,11 +28,17 @@ def keep(observations: Sequence[Observation], file: Path) -> None:
 
 
 def kept(file: Path) -> List[Observation]:
-    """The observations of a file that `keep` wrote.
+    """Reads the observations of a file that `keep` wrote.
+
+    Args:
+        file: Of the observations.
+
+    Returns:
+        The observations, in order.
 
     Raises:
-        DataError: for another file.
-    """
+        DataError: It is another file.
+    """  # noqa: DOC501  # the ValueError is caught here
     try:
         with np.load(file, allow_pickle=False) as data:
             views, texts = [str(view) for view in data["views"]], [str(text) for text in data["instructions"]]
