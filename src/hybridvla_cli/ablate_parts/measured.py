@@ -68,10 +68,19 @@ def _claims(name: str) -> List[str]:
 
 
 def kept(path: Path, args: argparse.Namespace, measure: Callable[[], Mapping[str, Any]]) -> Dict[str, Any]:
-    """Returns what lies in a file; it is measured first where there is none.
+    """Reads what lies in a file; it is measured first where there is none.
+
+    Args:
+        path: Of the file.
+        args: Of the command; `report` runs nothing.
+        measure: Gives what the file is to hold.
+
+    Returns:
+        What the file holds.
 
     Raises:
-        HybridVLAError: There is none, and nothing is to be run; or the file is damaged.
+        NotRun: There is no file, and nothing is to be run.
+        HybridVLAError: The file is damaged.
     """
     if not path.is_file():
         if args.report:
