@@ -16,7 +16,7 @@ class Case:
     wanted: patterns that the output must have.
     refused: patterns that it must not have; a traceback never may stand in it.
     numbers: (pattern with one group, least, most): every match must lie between them, and there must be one.
-    seconds: longest time it may take.
+    seconds: longest time it may take on an idle computer.
     private: wants a network and mounts of its own, and so root.
     """
 

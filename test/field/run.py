@@ -22,6 +22,7 @@ from cases import CASES, Case
 
 from hybridvla_core.moved import MOVED
 from hybridvla_core.paths import ROOT
+from hybridvla_ros.runtime.patience import patience
 
 DEFAULT = ROOT.parent / "shared" / "field-cases"
 PASSED, FAILED, SKIPPED = "as expected", "NOT AS EXPECTED", "skipped"
@@ -75,12 +76,13 @@ def run(case: Case, copy: Path, folder: Path) -> Tuple[str, str, str]:
     with subprocess.Popen(command, cwd=str(place), env=environment(copy, folder), stdout=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
                           stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", start_new_session=True) as process:
+        limit = patience(case.seconds)
         try:
-            said, _ = process.communicate(timeout=case.seconds)
+            said, _ = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             said, _ = process.communicate()
-            return FAILED, f"not done within {case.seconds:.0f} s", said
+            return FAILED, f"not done within {limit:.0f} s", said
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)      # what the script has started and not ended

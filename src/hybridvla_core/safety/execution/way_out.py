@@ -21,7 +21,7 @@ SPACING_RAD = 0.04     # of the fastest joint, between two looks at a piece
 LENGTHS_RAD = (0.5, 0.1)           # of a piece's fastest joint; the next one where one is not free
 PIECES = 2000          # that are looked at for an arm, before those between the trees
 AROUND = 0.3           # share of the pieces that lead from a place that was found, often the best one, to one near by ...
-NEAR_RAD = (0.1, 0.02)             # ... so near: at a corner of the box few directions are free, and only for a little way
+NEAR_RAD = (0.5, 0.1, 0.02)        # ... so near: at a corner of the box few directions are free, and only for a little way
 TOWARDS = 0.3          # share of the others that lead straight to where the other tree begins
 BETTER = 0.01          # m or rad less that is broken: a way worth going where none leads inside
 WORSE = 1e-9           # m or rad that a broken limit may be broken further by rounding
@@ -113,7 +113,8 @@ class WayOut:
             if rng.random() < AROUND:
                 best = growing is ours and rng.random() < 0.5
                 node = least[1] if best else int(rng.integers(len(growing.places)))
-                wanted = growing.places[node] + NEAR_RAD[piece // 2 % 2] * rng.uniform(-1.0, 1.0, self._lower.shape[1])
+                few = rng.random(self._lower.shape[1]) < rng.random()       # one joint alone often is what makes nothing worse
+                wanted = growing.places[node] + NEAR_RAD[piece // 2 % len(NEAR_RAD)] * few * rng.uniform(-1.0, 1.0, few.shape)
             else:
                 wanted = other.places[0] if rng.random() < TOWARDS else rng.uniform(self._lower[arm], self._upper[arm])
             yield
