@@ -113,6 +113,8 @@ def main() -> int:
     if not (source / "README.md").is_file():
         print(f"field: {source} holds no field cases (HYBRIDVLA_FIELD_CASES can name their folder); nothing was run")
         return 0
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)      # under nohup, too, the cases get hang-ups as from a terminal
     rows = []
     with tempfile.TemporaryDirectory() as name:
         copy = adapted(source, Path(name))
