@@ -75,7 +75,7 @@ def conditioning_action(action: torch.Tensor, abar_table: torch.Tensor, config: 
         generator: Draws them.
 
     Returns:
-        (x, t): x shaped as `action`, t (...).
+        x, shaped as `action`, and t, (...).
     """
     shape = action.shape[:-2]
     low, high = (math.log(value) for value in config.condition_sigma)
