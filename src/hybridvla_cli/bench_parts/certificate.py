@@ -85,6 +85,7 @@ def _random(args: argparse.Namespace, result: Dict[str, Any]) -> Tuple[DualPath,
     from hybridvla_core.benchmark.subject import with_random_weights
     from hybridvla_core.model.presets import preset
 
-    subject = with_random_weights(args.preset, preset(args.preset), args.dtype, args.device, 4, args.graphs)
+    subject = with_random_weights(args.preset, preset(args.preset), args.dtype, args.device, 4, args.graphs,
+                                  tokens_are_actions=True)
     result.update(subject=args.preset, ride_steps=subject.path.ride_steps)
     return subject.path, random_inputs(subject, range(args.seed, args.seed + args.observations))

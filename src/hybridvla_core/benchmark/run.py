@@ -54,7 +54,9 @@ def description(subject: Subject) -> Dict[str, Any]:
 def run(subject: Subject, rounds: int, passes: Optional[Passes], compare: Optional[str] = None,
         progress: Callable[[int], None] = lambda done: None) -> Dict[str, Any]:
     """The result for machines. passes: for random weights; a checkpoint's own otherwise."""
-    modes = Modes(subject)
+    modes, loading = Modes(subject), 0
+    if subject.device.type == "cuda":
+        loading = torch.cuda.max_memory_allocated(subject.device)
     calls: Dict[str, Call] = {name: functools.partial(_call, modes, name) for name in modes.names}
     if compare:
         other = load_callable(compare)(description(subject))
@@ -70,6 +72,9 @@ def run(subject: Subject, rounds: int, passes: Optional[Passes], compare: Option
     stages: Dict[str, Dict[str, List[float]]] = {name: {} for name in calls}
     counts: List[int] = []
     device = measure_device(subject.dtype, subject.device)
+    if subject.device.type == "cuda":       # neither loading nor measuring the device is part of a prediction
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(subject.device)
     names = list(calls)
     for turn in range(-WARM_UP, rounds):
         for shift in range(len(names)):
@@ -88,7 +93,10 @@ def run(subject: Subject, rounds: int, passes: Optional[Passes], compare: Option
             if name == "full":
                 counts.append(extra["passes"])
         progress(turn + 1)
-    return _result(subject, times, worked, stages, counts, device, passes)
+    result = _result(subject, times, worked, stages, counts, device, passes)
+    if loading:
+        result["memory"]["loading_peak_mb"] = round(loading / 1e6, 1)
+    return result
 
 
 def _over_diffusion(times: Times, counts: List[int], usual: Callable[[Sequence[float]], float]) -> float:

@@ -15,6 +15,7 @@ from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.sequence import prefix_length
 from hybridvla_core.model.shrunk.choose import check_dtype, check_precision
+from hybridvla_core.model.tokens import ActionTokens
 from hybridvla_core.policy.inference.drafts import ConfidenceGate, FirstDraft
 from hybridvla_core.policy.inference.dual_path import DualPath
 from hybridvla_core.policy.inference.graphs import choose_stages
@@ -25,6 +26,8 @@ from hybridvla_core.transforms.images import to_pixels
 
 #: A prompt of a usual length, and camera images as they come.
 TEXT_IDS, IMAGE_SIZE = 20, (480, 640)
+#: How much wider the output rows of action tokens are drawn where tokens are to be actions.
+WIDER = 4.0
 
 
 class GivenPasses(DualPath):
@@ -92,8 +95,9 @@ class Subject:
 
 def with_random_weights(name: str, config: ModelConfig, dtype: str, device: str, steps: int, graphs: str,
                         ride_steps: Optional[int] = None, seed: int = 0, compile: str = "off",
-                        precision: str = "full") -> Subject:
-    """An architecture whose weights are drawn; on a GPU they are drawn there."""
+                        precision: str = "full", tokens_are_actions: bool = False) -> Subject:
+    """An architecture whose weights are drawn; on a GPU they are drawn there. tokens_are_actions: the output rows of action
+    tokens are drawn wider than the others, or decoding would hardly ever choose one."""
     if dtype not in DTYPES:
         raise ConfigurationError(f"dtype {dtype!r}; use one of {', '.join(DTYPES)}")
     check_dtype(dtype, device)
@@ -105,6 +109,9 @@ def with_random_weights(name: str, config: ModelConfig, dtype: str, device: str,
     with torch.no_grad():
         for tensor in model.parameters():
             tensor.normal_(std=0.02) if tensor.dim() > 1 else tensor.fill_(1.0)
+        if tokens_are_actions:
+            actions = ActionTokens(config)
+            model.llm.lm_head.weight[actions.first:actions.end] *= WIDER
     model.for_inference(precision, compile)
     subject = _subject(name, config, PlainDecoding(model), EnsembleConfig("mean", 0.96, 0, "so3", "diffusion"), steps,
                        "resize-naive", graphs, ride_steps, None, [f"view{i}" for i in range(config.views)], True)

@@ -119,6 +119,7 @@ def test_a_certificate_says_where_and_that_few_passes_are_greedy_decoding(tmp_pa
     certificate = json.loads(file.read_text())
     assert certificate["predictions"] == 3 and certificate["different_beyond_margins"] == 0
     assert certificate["largest_difference"]["action"] < 1e-5 and certificate["greedy_passes"] == 7
+    assert certificate["largest_difference"]["confidence"] > 0.0, "tokens that are no actions would have none at all"
     assert certificate["machine"]["torch"] == torch.__version__ and certificate["machine"]["threads"] == 1
     assert "3 predictions" in capsys.readouterr().out
 

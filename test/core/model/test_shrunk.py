@@ -9,12 +9,15 @@ import torch
 from small_policy import observation, write
 from torch import nn
 
+from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.presets import dino, llama, preset, siglip
 from hybridvla_core.model.shrunk.choose import EMULATED, PRECISIONS, check_dtype, check_precision, size_of
 from hybridvla_core.model.shrunk.layers import Fp8Linear, Int4Linear, Int8Linear, shrunk
+from hybridvla_core.paths import ROOT
 from hybridvla_core.policy import config as policy_config
+from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.inference.plain import PlainDecoding
 from hybridvla_core.policy.predictor import Policy
 
@@ -120,6 +123,15 @@ def test_what_cannot_be_had_is_one_sentence(monkeypatch):
         check_precision(EMULATED, "cpu", "float32")
     with pytest.raises(ConfigurationError, match="inputs divide by 16, this model has one with 40; use int8"):
         Int4Linear(nn.Linear(40, 8))
+
+
+def test_a_policy_configuration_names_a_precision_that_there_is_and_not_for_a_server():
+    config = load_file(PolicyConfig, ROOT / "config" / "policies" / "tiny.yaml")
+    assert config.precision == "full" and replace(config, precision="int4").precision == "int4"
+    with pytest.raises(ConfigurationError, match="precision is 'int2'; use one of full, fp8, int8, int4"):
+        replace(config, precision="int2")
+    with pytest.raises(ConfigurationError, match="whose server has the weights; set precision to full"):
+        replace(config, precision="int8").on_server("ws://localhost:8000")
 
 
 @pytest.mark.parametrize("family", ["llama", "phi"])
