@@ -96,8 +96,28 @@ class Subject:
 def with_random_weights(name: str, config: ModelConfig, dtype: str, device: str, steps: int, graphs: str,
                         ride_steps: Optional[int] = None, seed: int = 0, compile: str = "off",
                         precision: str = "full", tokens_are_actions: bool = False) -> Subject:
-    """An architecture whose weights are drawn; on a GPU they are drawn there. tokens_are_actions: the output rows of action
-    tokens are drawn wider than the others, or decoding would hardly ever choose one."""
+    """An architecture whose weights are drawn; on a GPU they are drawn there.
+
+    Args:
+        name: For reports.
+        config: The architecture.
+        dtype: `float32` or `bfloat16`.
+        device: torch's name of it.
+        steps: Of the denoising.
+        graphs: See `Policy`, as `ride_steps`, `compile` and `precision`.
+        ride_steps: With how many denoising steps a draft travels.
+        seed: Of the weights.
+        compile: Blocks through torch.compile.
+        precision: Of the decoder's blocks.
+        tokens_are_actions: The output rows of action tokens are drawn wider than the others, or decoding would hardly ever
+            choose one.
+
+    Returns:
+        The model with one observation.
+
+    Raises:
+        ConfigurationError: for a type or a precision that cannot be had.
+    """
     if dtype not in DTYPES:
         raise ConfigurationError(f"dtype {dtype!r}; use one of {', '.join(DTYPES)}")
     check_dtype(dtype, device)
