@@ -3,15 +3,19 @@ from __future__ import annotations
 
 import argparse
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List
 
 from hybridvla_cli import Subparsers
 from hybridvla_core.contracts import Mode
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.files import write_json
+from hybridvla_core.files import write_json, write_text
 from hybridvla_ros.runtime.threads import wait_quietly
 from hybridvla_sim.rigs import RIGS, add_rig
+
+#: Kinds of episodes.
+PLAIN, SWITCHED, LANGUAGE = "plain", "switched", "language"
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
     from hybridvla_core.policy.predictor import Policy
     from hybridvla_core.robots.config import RobotConfig
     from hybridvla_sim.suite import PolicyFactory
-    from hybridvla_sim.task import Task
+    from hybridvla_sim.task import EpisodeSpec, Task
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
@@ -34,11 +38,14 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--mode", choices=Mode.names(), default="ensemble")
     parser.add_argument("--episodes", type=int, default=100, help="plain episodes of each task")
     parser.add_argument("--switch-episodes", type=int, default=0, help="further ones, instruction switched in the middle")
+    parser.add_argument("--language-scenes", type=int, default=0,
+                        help="further scenes, each run twice: with one instruction and with one that asks for something else")
     parser.add_argument("--seed", type=int, default=2_000_001, help="episode i draws everything from seed + i")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--robot-config", help="the rig's own when left out")
     parser.add_argument("--policy-config", help="the rig's own, with the checkpoint's cameras, when left out")
     parser.add_argument("--json", help="write the result for machines")
+    parser.add_argument("--page", type=Path, help="write the result as a page: table, and a reliability diagram of each task")
     return parser
 
 
@@ -60,8 +67,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.seed <= LARGEST_TRAINING_SEED:
         raise HybridVLAError(f"--seed {args.seed}: seeds up to {LARGEST_TRAINING_SEED} belong to training; use a larger one")
-    if args.episodes < 0 or args.switch_episodes < 0 or args.episodes + args.switch_episodes == 0:
-        raise HybridVLAError("--episodes and --switch-episodes must not be negative, nor both zero")
+    counts = (args.episodes, args.switch_episodes, args.language_scenes)
+    if min(counts) < 0 or not any(counts):
+        raise HybridVLAError("--episodes, --switch-episodes and --language-scenes must not be negative, nor all zero")
     if args.processes < 1:
         raise HybridVLAError(f"--processes {args.processes}: give at least 1")
     rig = RIGS[args.rig]
@@ -74,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
     policy_file = Path(args.policy_config) if args.policy_config else rig.policy_for(policy.cameras)
     config, robot = load_configs(policy_file, Path(args.robot_config or rig.robot), args.mode)
     check_fit(policy, config, robot)
+    for task in chosen:
+        _kinds(args, task)       # what a task has no episodes of is refused before the first one
     results = {task.name: _evaluate(args, factory, config, robot, task) for task in chosen}
     result: Dict[str, Any] = {"checkpoint": str(args.checkpoint)}
     if args.variation:
@@ -85,6 +95,10 @@ def run(args: argparse.Namespace) -> int:
     else:
         result.update(results[names[0]])
     write_json(args.json, result)
+    if args.page:
+        from hybridvla_core.evaluation.suite_page import page
+
+        write_text(args.page, page(str(args.checkpoint), results))
     return 0
 
 
@@ -93,31 +107,43 @@ def _evaluate(args: argparse.Namespace, factory: PolicyFactory, config: PolicyCo
     """Returns the summary of one task, that of switched episodes within it."""
     from tqdm import tqdm
 
-    from hybridvla_core.evaluation.suite import summarise
+    from hybridvla_core.evaluation.suite import followed, summarise
     from hybridvla_sim.suite import run_suite
 
     result: Dict[str, Any] = {}
-    for name, count, switched in (("plain", args.episodes, False), ("switched", args.switch_episodes, True)):
-        if not count:
-            continue
+    for name, specs in _kinds(args, task).items():
         wins = [0, 0]
-        with tqdm(total=count, desc=f"{task.name}, {args.mode}, {name}") as bar:
+        with tqdm(total=len(specs), desc=f"{task.name}, {args.mode}, {name}") as bar:
             def progress(episode: Dict[str, Any], wins: List[int] = wins, bar: tqdm = bar) -> None:
                 wins[0] += episode["success"]
                 wins[1] += 1
                 bar.set_postfix_str(f"{wins[0]}/{wins[1]} successful")
                 bar.update(1)
 
-            episodes = run_suite(factory, config, robot, task, task.draw(args.seed, count, switched), args.processes,
-                                 progress)
+            episodes = run_suite(factory, config, robot, task, specs, args.processes, progress)
         summary = summarise(episodes, args.mode, args.seed)
         print(f"{task.name}, {name}: {summary['successes']}/{summary['episodes']} successful, 95 % interval "
               f"{summary['interval'][0]:.3f} to {summary['interval'][1]:.3f}; fused {summary['fused_share']:.2f}; "
               f"limit violations {summary['limit_violations']}")
-        if switched:
-            result["switched"] = summary
-        else:
+        if name == LANGUAGE:
+            summary.update(followed(episodes))
+            print(f"{task.name}, {name}: both instructions carried out in {summary['followed']} of {summary['scenes']} scenes")
+        if name != PLAIN:
+            result[name] = summary
+        if "episodes" not in result:       # the first kind speaks for the task
             result.update(summary)
-    if not args.episodes:
-        result.update(result["switched"])
     return result
+
+
+def _kinds(args: argparse.Namespace, task: Task) -> Dict[str, List[EpisodeSpec]]:
+    """Returns the episodes of each kind that is wanted. Scenes of `language` come twice, one instruction behind the other."""
+    found: Dict[str, List[EpisodeSpec]] = {}
+    if args.episodes:
+        found[PLAIN] = task.draw(args.seed, args.episodes, False)
+    if args.switch_episodes:
+        found[SWITCHED] = task.draw(args.seed, args.switch_episodes, True)
+    if args.language_scenes:
+        found[LANGUAGE] = [replace(spec, instruction=text, switch_at=None, second=None)
+                           for spec in task.draw(args.seed, args.language_scenes, True)
+                           for text in (spec.instruction, spec.second or "")]
+    return found

@@ -3,12 +3,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 from pathlib import Path
 
 from hybridvla_cli import Subparsers
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
 from hybridvla_ros.runtime.threads import wait_quietly
+from hybridvla_sim.rigs import add_rig
 
 FINE_TUNING = ROOT / "config/training/finetune.yaml"
 
@@ -35,6 +37,9 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--evaluate-episodes", type=int, default=20, metavar="N", help="how many")
     parser.add_argument("--task", default="blocks", help="task of the simulated rig that is evaluated")
     parser.add_argument("--variation", default="", help="of that task's scenes, as of `hybridvla evaluate`")
+    add_rig(parser)
+    parser.add_argument("--seconds", type=float, default=0.0, metavar="S",
+                        help="after so long save the state, write the checkpoint as it is then, and end; 0 for no limit")
     parser.add_argument("--released", metavar="DIR", help="write the checkpoint in the released layout (.pt), too")
     parser.add_argument("--json", help="write a summary for machines")
     return parser
@@ -42,8 +47,8 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     wait_quietly()
-    if args.threads < 1 or args.evaluate_every < 0 or args.evaluate_episodes < 1:
-        raise HybridVLAError("--threads and --evaluate-episodes must be at least 1, --evaluate-every not negative")
+    if args.threads < 1 or args.evaluate_every < 0 or args.evaluate_episodes < 1 or not 0 <= args.seconds < math.inf:
+        raise HybridVLAError("--threads and --evaluate-episodes must be at least 1, --evaluate-every and --seconds not negative")
     if args.config is None and args.init is None:
         raise HybridVLAError("give a recipe with --config, or a checkpoint to fine-tune with --init")
     from hybridvla_cli.train_parts import general, tiny

@@ -6,7 +6,9 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 
+from hybridvla_core.contracts import Prediction
 from hybridvla_core.evaluation.episode import Decision, EpisodeRunner, Filter, SimulatedRig
+from hybridvla_core.evaluation.reliability import hits
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.interface import PolicyInterface
 from hybridvla_core.robots.config import RobotConfig
@@ -45,7 +47,7 @@ class Suite:
 
     def __init__(self, policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig, task: Task[AnyRig],
                  make_safety: Callable[[RobotConfig], Filter] = SafetyFilter) -> None:
-        self.task, self.rig = task, make_rig(task, robot)
+        self.task, self.policy, self.rig = task, policy, make_rig(task, robot)
         shown: SimulatedRig = self.rig
         if isinstance(policy, ExpertPolicy):
             policy.attach(self.rig)
@@ -62,11 +64,12 @@ class Suite:
         return {"seed": spec.seed, "task": spec.goal, "success": result.success,
                 "time": round(result.time, 2), "keyframes": len(result.decisions),
                 "violations": self.rig.broken - before, "counters": result.counters,
-                "reasons": result.reasons, "tick_ms": result.tick_ms, "decisions": [_row(d) for d in result.decisions]}
+                "reasons": result.reasons, "tick_ms": result.tick_ms,
+                "decisions": [_row(d, self.policy) for d in result.decisions]}
 
 
-def _row(decision: Decision) -> Dict[str, Any]:
-    """Returns a decision as plain data; of two arms, the one that errs by more."""
+def _row(decision: Decision, policy: PolicyInterface) -> Dict[str, Any]:
+    """Returns a decision as plain data; of two arms, the one that errs by more, but the tokens of both."""
     prediction, truth = decision.prediction, decision.observer
     arms = prediction.action[0].reshape(-1, 7)
     worst = int(np.linalg.norm(arms[:, :3] - truth.delta, axis=1).argmax())
@@ -76,8 +79,24 @@ def _row(decision: Decision) -> Dict[str, Any]:
     for name, action in (("error", prediction.action), ("diffusion", prediction.diffusion),
                          ("autoregressive", prediction.autoregressive)):
         row[name] = None if action is None else (action[0].reshape(-1, 7)[worst, :3] - truth.delta[worst]).tolist()
+    right = hits(policy, _nearest(truth, prediction), prediction)
+    told = prediction.token_confidence
+    row["token_right"] = None if right is None else right.tolist()
+    row["token_confidence"] = None if right is None or told is None else told.tolist()
     row["yaw_error"] = abs(math.remainder(float(arms[worst, 5]) - float(truth.yaw[worst]), truth.yaw_period))
     return row
+
+
+def _nearest(truth: ExpertLabel, prediction: Prediction) -> np.ndarray:
+    """Returns the expert's action (A,), its angles those of the same rotation that are nearest to the decoded ones."""
+    wanted = truth.actions()
+    if prediction.autoregressive is not None:
+        decoded = prediction.autoregressive[0].reshape(wanted.shape)
+        for channel, period in ((3, 2.0 * math.pi), (4, 2.0 * math.pi), (5, truth.yaw_period)):
+            turns = np.round((decoded[:, channel] - wanted[:, channel]) / period)
+            wanted[:, channel] += period * np.nan_to_num(turns)
+    found: np.ndarray = wanted.ravel()
+    return found
 
 
 _SUITE: Optional[Suite] = None

@@ -175,4 +175,4 @@ class Task(abc.ABC, Generic[RigT]):
     def refuse_switch(self) -> None:
         """Says that this task knows one goal only."""
         raise HybridVLAError(f"task {self.name!r} has one instruction, so none can be switched in mid-episode; "
-                             "leave --switch-episodes out")
+                             "leave --switch-episodes and --language-scenes out")

@@ -1,13 +1,19 @@
 """`hybridvla evaluate` with several tasks: what cannot be evaluated is named, and is no failure of the policy."""
+import dataclasses
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hybridvla_cli import evaluate
 from hybridvla_cli.__main__ import main
+from hybridvla_core.checkpoints.format import read_checkpoint
 from hybridvla_core.checkpoints.manifest import write_manifest_of
+from hybridvla_core.evaluation.reliability import of_episodes
 from hybridvla_core.evaluation.suite import load_configs
 from hybridvla_core.paths import ROOT
+from hybridvla_core.transforms.normalise import Normaliser
 from hybridvla_sim import tasks
 from hybridvla_sim.experts import ExpertPolicy
 
@@ -15,22 +21,81 @@ CONFIG, _ = load_configs(ROOT / "config/policies/suite.yaml", ROOT / "config/rob
 TINY = str(ROOT / "checkpoints" / "tiny")
 
 
+class TellingPolicy(ExpertPolicy):
+    """The expert, and beside it tokens that say how sure they are: of every other prediction's x not, and it is 0.1 m off."""
+
+    def __init__(self):
+        super().__init__(CONFIG.convention, ("front", "wrist"))
+        checkpoint = read_checkpoint(Path(TINY))
+        self.config = checkpoint.config
+        self.normaliser = Normaliser.from_json(checkpoint.statistics, self.config.statistics_key, 7, TINY)
+        self.count = 0
+
+    def predict(self, observation, mode=None, seed=0):
+        found = super().predict(observation, mode, seed)
+        off = self.count % 2 == 1
+        self.count += 1
+        tokens = found.action + [0.1 * off, 0, 0, 0, 0, 2 * np.pi, 0]       # a whole turn is no error
+        return dataclasses.replace(found, autoregressive=tokens, token_confidence=np.array([0.15 if off else 0.95] + [0.95] * 6),
+                                   mean_confidence=0.8 if off else 0.95)
+
+
 @pytest.fixture
 def checkpoint(tmp_path, monkeypatch):
     """A checkpoint of two tasks whose policy is the tasks' own expert, with two cameras."""
     sentences = [text for name in ("close_fridge", "phone_on_base") for text in tasks.load(name).instructions()]
     write_manifest_of(tmp_path, (), {"instructions": sentences})
-    monkeypatch.setattr(evaluate, "load_policy", lambda folder, mode: ExpertPolicy(CONFIG.convention, ("front", "wrist")))
+    monkeypatch.setattr(evaluate, "load_policy", lambda folder, mode: TellingPolicy())
     return str(tmp_path)
 
 
-def test_several_tasks_have_a_summary_each_and_a_mean(checkpoint, tmp_path):
-    out = tmp_path / "result.json"
+def test_several_tasks_have_a_summary_each_and_their_confidence_is_held_against_what_was_right(checkpoint, tmp_path):
+    out, page = tmp_path / "result.json", tmp_path / "page.html"
     assert main(["evaluate", "--checkpoint", checkpoint, "--tasks", "close_fridge", "phone_on_base", "--episodes", "1", "--mode",
-                 "diffusion", "--json", str(out)]) == 0
+                 "diffusion", "--json", str(out), "--page", str(page)]) == 0
     found = json.loads(out.read_text())
     assert set(found["tasks"]) == {"close_fridge", "phone_on_base"} and found["mean_success_rate"] == 1.0
     assert all(summary["episodes"] == 1 and summary["limit_violations"] == 0 for summary in found["tasks"].values())
+    for summary in found["tasks"].values():
+        low, high = summary["reliability"]["tokens"]
+        assert low == {"told": 0.15, "right": 0.0, "tokens": summary["predictions"] // 2} and high["right"] == 1.0
+        assert low["tokens"] + high["tokens"] == 7 * summary["predictions"]
+        assert 0.05 < summary["reliability"]["expected_calibration_error"] < 0.08
+    assert page.read_text().count("told 0.15, right 0.00") == 2
+
+
+def test_the_halves_are_of_the_confidence_and_what_told_none_is_left_out():
+    nan = float("nan")
+    found = of_episodes([0.9, 0.2, nan, 0.8, 0.1, 0.5], [True, False, True, True, True, False])
+    assert found["confident_half"]["successes"] == 2 and found["confident_half"]["mean_confidence"] == 0.85
+    assert found["other_half"]["episodes"] == 2 and found["other_half"]["successes"] == 1
+    assert of_episodes([nan, 0.3], [True, True]) == {}
+
+
+def test_language_scenes_come_twice_with_goals_that_differ_and_both_must_be_done(tmp_path, monkeypatch):
+    from hybridvla_sim import suite
+
+    sentences = tasks.load("wine_at_rack").instructions()
+    write_manifest_of(tmp_path, (), {"instructions": sentences})
+    monkeypatch.setattr(evaluate, "load_policy", lambda folder, mode: TellingPolicy())
+    goal, ran = tasks.load("wine_at_rack").phrases.goal, []
+
+    def deaf(factory, config, robot, task, specs, processes, progress):
+        """Always fills the left place."""
+        ran.extend(specs)
+        return [{"seed": spec.seed, "task": spec.goal, "success": goal(spec.instruction) == "left" or spec.seed == 2_000_001,
+                 "time": 1.0, "keyframes": 1, "violations": 0, "counters": {}, "tick_ms": [], "decisions": []} for spec in specs]
+
+    monkeypatch.setattr(suite, "run_suite", deaf)
+    out = tmp_path / "result.json"
+    assert main(["evaluate", "--checkpoint", str(tmp_path), "--task", "wine_at_rack", "--episodes", "0",
+                 "--language-scenes", "20", "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert found["language"]["scenes"] == 20 and found["language"]["followed"] == 1 and found["episodes"] == 40
+    assert found["successes"] == sum(goal(spec.instruction) == "left" or spec.seed == 2_000_001 for spec in ran)
+    for first, second in zip(ran[::2], ran[1::2]):
+        assert first.seed == second.seed and goal(first.instruction) != goal(second.instruction)
+        assert first.second is None and first.switch_at is None
 
 
 def test_a_variation_is_named_in_the_result(checkpoint, tmp_path):
@@ -46,6 +111,8 @@ def test_a_variation_is_named_in_the_result(checkpoint, tmp_path):
     (["--tasks", "all"], "was not trained for task blocks"),
     (["--task", "fly"], "there is no task 'fly'; the tasks are blocks, close_box"),
     (["--task", "tray"], "task 'tray' is for the piper rig, and this is the fr3 rig"),
+    (["--task", "close_fridge", "--language-scenes", "1"], "has one instruction, so none can be switched"),
+    (["--task", "close_fridge", "--language-scenes", "-1"], "--language-scenes must not be negative"),
     (["--task", "close_fridge", "--variation", "weather"], "no variation 'weather'"),
     (["--task", "close_fridge", "--seed", "1000000"], "seeds up to 1000000 belong to training"),
     (["--rig", "agilex", "--tasks", "hold_and_wipe"], "was not trained for task hold_and_wipe")])

@@ -11,10 +11,9 @@ from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import write_json
-from hybridvla_core.paths import ROOT
 from hybridvla_core.training.hybrid.config import DemonstrationConfig, TrainingConfig
+from hybridvla_sim.rigs import RIGS
 
-ROBOT, POLICY = ROOT / "config/robots/sim_fr3.yaml", ROOT / "config/policies/tiny.yaml"
 SEED = 2_000_001
 
 
@@ -30,9 +29,10 @@ def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> N
     result = train(Request(
         config=config, data=data, work=work, out=out, init=Path(args.init) if args.init else None,
         mixture=read_mixture(Path(args.mixture)) if args.mixture else None, device=args.device, threads=args.threads,
-        tensorboard=args.tensorboard, evaluate=_evaluation(args), evaluate_every=args.evaluate_every))
+        tensorboard=args.tensorboard, evaluate=_evaluation(args), evaluate_every=args.evaluate_every, seconds=args.seconds))
     if os.environ.get("RANK", "0") == "0":
-        print(f"{result['checkpoint']}: {result['steps']} steps, {result['samples']} samples, {result['seconds']:.0f} s")
+        print(f"{result['checkpoint']}: {result['steps']} steps, {result['samples']} samples, {result['seconds']:.0f} s"
+              + ("" if result["finished"] else "; not the last one, the same command goes on"))
         if args.released:
             print(write_released(read_checkpoint(out), Path(args.released)))
         write_json(args.json, result)
@@ -70,14 +70,16 @@ def _evaluation(args: argparse.Namespace) -> Optional[Callable[[Path], Mapping[s
     from hybridvla_sim import tasks
     from hybridvla_sim.suite import run_suite
 
-    task = tasks.load(args.task, rig="fr3")
+    rig = RIGS[args.rig]
+    task = tasks.load(args.task, rig=rig.kind)
     if args.variation:
         task = task.varied(args.variation)
 
     def evaluate(folder: Path) -> Dict[str, Any]:
         mode = Mode.ENSEMBLE.name.lower()
-        config, robot = load_configs(POLICY, ROBOT, mode)
-        episodes = run_suite(functools.partial(load_policy, str(folder), mode), config, robot, task,
+        factory = functools.partial(load_policy, str(folder), mode)
+        config, robot = load_configs(rig.policy_for(factory().cameras), rig.robot, mode)
+        episodes = run_suite(factory, config, robot, task,
                              task.draw(SEED, args.evaluate_episodes, False), 1, lambda episode: None)
         found = summarise(episodes, mode, SEED)
         return {key: found[key] for key in ("successes", "episodes", "interval", "fused_share", "limit_violations")}

@@ -13,9 +13,9 @@ def run(args: argparse.Namespace, config: Path, work: Path, out: Path) -> None:
     Raises:
         HybridVLAError: for a folder of shards that is missing, or what only the general recipe knows.
     """
-    if len(args.data) != 1 or args.mixture or args.device != "cpu":
-        raise HybridVLAError(f"{config}: this recipe needs --data with one folder of .npz shards, a CPU, and no --mixture; write "
-                             "some with `python -m hybridvla_sim.tasks.blocks.demonstrations`")
+    if len(args.data) != 1 or args.mixture or args.device != "cpu" or args.seconds:
+        raise HybridVLAError(f"{config}: this recipe needs --data with one folder of .npz shards, a CPU, and no --mixture or "
+                             "--seconds; write some with `python -m hybridvla_sim.tasks.blocks.demonstrations`")
     from hybridvla_core.training.tiny.run import train
     from hybridvla_core.training.tiny.world import TrainingWorld
     from hybridvla_sim.tasks.blocks.expert import PHASES

@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 import numpy as np
 
 from hybridvla_core.configuration import load_file
+from hybridvla_core.evaluation.reliability import of_episodes, of_tokens
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.report.statistics import calibration, correlation, percentiles, rate, wilson
 from hybridvla_core.robots.config import RobotConfig
@@ -35,6 +36,7 @@ def summarise(episodes: Sequence[Dict[str, Any]], mode: str, seed: int) -> Dict[
     for row, norm in zip(rows, norms):
         by_phase[row["phase"]].append(norm)
     seen = [row for row in rows if not math.isnan(row["confidence"])]
+    decoded = [row for row in rows if row["token_right"] is not None]
     return {
         "episodes": len(episodes), "successes": wins, "success_rate": rate(wins, len(episodes)),
         "interval": wilson(wins, len(episodes)), "mode": mode, "seed": seed,
@@ -52,8 +54,31 @@ def summarise(episodes: Sequence[Dict[str, Any]], mode: str, seed: int) -> Dict[
         "mean_confidence": round(float(np.mean([row["confidence"] for row in seen])), 4) if seen else None,
         "calibration": calibration([row["confidence"] for row in seen],
                                    [float(np.linalg.norm(row["error"])) for row in seen]),
+        "reliability": {
+            **of_episodes([_mean([row["confidence"] for row in episode["decisions"]]) for episode in episodes],
+                          [episode["success"] for episode in episodes]),
+            **of_tokens(np.array([told for row in decoded for told in row["token_confidence"]]),
+                        np.array([right for row in decoded for right in row["token_right"]]))},
         "path_error_correlation": None if not both else round(correlation(
             [np.array(row["diffusion"]) for row in both], [np.array(row["autoregressive"]) for row in both]), 4)}
+
+
+def followed(episodes: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
+    """Returns in how many scenes both instructions were carried out, each in its own episode: the words decided.
+
+    Args:
+        episodes: Two of each scene, one behind the other, of instructions that ask for different things.
+    """
+    pairs = list(zip(episodes[::2], episodes[1::2]))
+    both = sum(first["success"] and second["success"] for first, second in pairs)
+    return {"scenes": len(pairs), "followed": both, "followed_rate": rate(both, len(pairs)),
+            "followed_interval": wilson(both, len(pairs))}
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of those that are finite; NaN of none."""
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else float("nan")
 
 
 def load_configs(policy_file: Path, robot_file: Path, mode: str) -> Tuple[PolicyConfig, RobotConfig]:

@@ -7,7 +7,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -15,12 +15,17 @@ from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.reader import LeRobotDataset
 from hybridvla_core.data.sample import Sample
 from hybridvla_core.errors import DataError
+from hybridvla_core.files import write_text
 from hybridvla_core.model.config import TowerConfig
 from hybridvla_core.transforms.images import PreparedImage
 from hybridvla_core.transforms.normalise import Normaliser
 
 #: Episodes whose numbers stay in memory: some kilobytes each.
 KEPT_EPISODES = 4096
+#: Pictures are on the disk behind so many frames.
+FLUSHED = 500
+#: Files beside kept pictures: which file holds what, and how many frames are whole.
+KEYS, DONE = "keys.json", "done"
 Fitted = Dict[Any, np.ndarray]
 
 
@@ -96,40 +101,47 @@ class FrameSet:
     def keep(self, folder: Path, progress: Callable[[int], object] = lambda count: None) -> None:
         """Decodes every picture once, into `folder`, and reads from there afterwards; what is there already is taken.
 
+        What was decoded before the process ended is kept, and gone on from.
+
         Raises:
             DataError: for what cannot be read, or a disk that takes no more.
         """
         stats = (self.dataset.folder / layout.INFO).read_bytes()
         whole = folder / f"{self.name}-{self.pictures.digest}-{hashlib.sha256(stats).hexdigest()[:12]}"
         if not whole.is_dir():
-            partial = folder / f".{whole.name}.partial-{os.getpid()}"
+            partial = folder / f".{whole.name}.partial"
             try:
                 self._decode(partial, progress)
                 os.replace(partial, whole)
-            except OSError as error:
+            except Exception as error:
+                shutil.rmtree(partial, ignore_errors=True)
+                if not isinstance(error, OSError):
+                    raise
                 raise DataError(f"{folder}: pictures cannot be kept there ({error.strerror}); make room, or write keep_frames: "
                                 "false") from error
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-        names = json.loads((whole / "keys.json").read_text(encoding="utf-8"))
+        names = json.loads((whole / KEYS).read_text(encoding="utf-8"))
         self._kept = {_tuples(key): np.load(whole / file, mmap_mode="r") for file, key in names}
 
     def _decode(self, folder: Path, progress: Callable[[int], object]) -> None:
-        folder.mkdir(parents=True)
-        arrays: List[np.memmap] = []
-        keys: List[Any] = []
-        for frame in range(len(self.dataset)):
+        first = self._fit(self.dataset.sample(0))
+        files = [folder / f"{index}.npy" for index in range(len(first))]
+        done = int((folder / DONE).read_text(encoding="utf-8")) if (folder / DONE).is_file() else 0
+        if not done:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            (folder / KEYS).write_text(json.dumps([[file.name, key] for file, key in zip(files, first)]), encoding="utf-8")
+        arrays = [np.load(file, mmap_mode="r+") if done else _mapped(file, (len(self.dataset), *pictures.shape))
+                  for file, pictures in zip(files, first.values())]
+        progress(done)
+        for frame in range(done, len(self.dataset)):
             fitted = self._fit(self.dataset.sample(frame))
-            if not keys:
-                keys = list(fitted)
-                arrays = [_mapped(folder / f"{index}.npy", (len(self.dataset), *fitted[key].shape))
-                          for index, key in enumerate(keys)]
-            for array, key in zip(arrays, keys):
-                array[frame] = fitted[key]
+            for array, pictures in zip(arrays, fitted.values()):
+                array[frame] = pictures
             progress(1)
-        for array in arrays:
-            array.flush()
-        (folder / "keys.json").write_text(json.dumps([[f"{i}.npy", key] for i, key in enumerate(keys)]), encoding="utf-8")
+            if (frame + 1) % FLUSHED == 0 or frame + 1 == len(self.dataset):
+                for array in arrays:
+                    array.flush()
+                write_text(folder / DONE, str(frame + 1))
 
     def _fit(self, sample: Sample) -> Fitted:
         return self.pictures.fit({ours: sample.images[theirs] for ours, theirs in zip(self.pictures.views, self._views)})

@@ -1,6 +1,8 @@
 """The tiny model's own tokenizer: whole words, lower case, at most 512 ids below the action ids."""
 from __future__ import annotations
 
+import json
+
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 #: Ids are positions in this list: append, never reorder, or trained checkpoints lose their words.
@@ -18,7 +20,9 @@ WORDS = (
     "apple banana pear peach lemon carrot potato tomato onion bread egg cheese water milk juice coffee tea sugar salt "
     "toy car duck bear ring peg hole tower line row column circle triangle rectangle cylinder cone robot arm arms hand "
     "gripper finger object objects thing things container toilet seat down dustpan broom wine glass plant plants dirt "
-    "frame hanger picture safe money screw nut bolt bulb screwdriver hammer tape string rope chain wheel gear"
+    "frame hanger picture safe money screw nut bolt bulb screwdriver hammer tape string rope chain wheel gear "
+    "shut pushing screen by unhang clean while stains holding together carry set charging use pieces brush flip leave hands "
+    "mark blocks them their plates get some watering slot belongs part"
 ).split()
 
 
@@ -30,3 +34,18 @@ def build_tiny_tokenizer() -> Tokenizer:
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return tokenizer
+
+
+def with_new_words(tokenizer: Tokenizer) -> Tokenizer:
+    """Gives a checkpoint of the tiny tokenizer the words that were appended since; its own keep their ids.
+
+    Args:
+        tokenizer: Of the checkpoint.
+
+    Returns:
+        The tiny tokenizer of today; any other tokenizer as it is.
+    """
+    today = build_tiny_tokenizer()
+    own, ours = (json.loads(item.to_str())["model"] for item in (tokenizer, today))
+    known = own.get("type") == ours["type"] and own["vocab"].items() <= ours["vocab"].items()
+    return today if known else tokenizer

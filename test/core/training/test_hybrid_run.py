@@ -146,6 +146,21 @@ def test_a_killed_process_goes_on_as_the_same_run(data, tmp_path, unbroken):
     assert rows(tmp_path) == rows(unbroken)
 
 
+def test_a_run_in_slices_is_the_same_run_and_each_slice_leaves_a_checkpoint(data, tmp_path, unbroken):
+    from hybridvla_core.policy.predictor import Policy
+
+    assert go(tmp_path, data, seconds=1e-9)["steps"] == 1
+    assert read_checkpoint(tmp_path / "out").manifest["provenance"]["unfinished"] is True
+    Policy.from_checkpoint(tmp_path / "out")
+    steps = [1]
+    while not (found := go(tmp_path, data, seconds=1e-9))["finished"]:
+        steps.append(found["steps"])
+    assert steps == [1, 2, 4, 5, 6, 7, 8] and found["steps"] == 9      # where a stage ends, the next one does a step
+    assert "unfinished" not in read_checkpoint(tmp_path / "out").manifest["provenance"]
+    assert_same(weights(tmp_path), weights(unbroken))
+    assert rows(tmp_path) == rows(unbroken)
+
+
 def test_parts_of_a_batch_are_the_batch(data, tmp_path):
     stages = [dict(name="act", steps=3, train="full", learning_rate=1e-3)]
     for name, part in (("whole", 0), ("parts", 3)):
@@ -163,6 +178,32 @@ def test_recomputed_activations_and_kept_pictures_change_nothing(data, tmp_path,
     for name, tensor in weights(unbroken).items():
         np.testing.assert_allclose(weights(tmp_path)[name].float(), tensor.float(), atol=1e-6, err_msg=name)
     assert list((tmp_path / "work/pictures").glob("toy-*/0.npy"))
+
+
+def test_pictures_that_were_decoded_before_the_process_ended_are_not_decoded_again(data, tmp_path, monkeypatch):
+    from hybridvla_core.training import frames
+
+    config = toy_data.config(stages=[dict(name="act", steps=1, train="full")], keep_frames=True)
+    go(tmp_path / "unbroken", data, config=config)
+    fit, seen = frames.FrameSet._fit, []
+
+    def ends(self, sample):
+        seen.append(sample)
+        if len(seen) == 12:
+            raise SystemExit
+        return fit(self, sample)
+
+    monkeypatch.setattr(frames, "FLUSHED", 4)
+    monkeypatch.setattr(frames.FrameSet, "_fit", ends)
+    with pytest.raises(SystemExit):
+        go(tmp_path / "ended", data, config=config)
+    done = int(next((tmp_path / "ended/work/pictures").glob(".toy-*.partial/done")).read_text())
+    seen.clear()
+    monkeypatch.setattr(frames.FrameSet, "_fit", lambda self, sample: seen.append(sample) or fit(self, sample))
+    go(tmp_path / "ended", data, config=config)
+    one, other = (next((tmp_path / name / "work/pictures").glob("toy-*/0.npy")) for name in ("unbroken", "ended"))
+    assert (np.load(one) == np.load(other)).all() and not list((tmp_path / "ended/work/pictures").glob(".toy*"))
+    assert done == 8 and len(seen) == len(np.load(one)) - done + 2, "the first one twice: for its shape, and to see that it reads"
 
 
 @pytest.mark.parametrize("changes, words", [

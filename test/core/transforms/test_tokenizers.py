@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 from known_tokenizers import known_llama, known_phi
 from small_models import codegen_tokenizer, dims_of, llama_tokenizer
+from tokenizers import Tokenizer
 
 from hybridvla_core.checkpoints.dims import config_from_dims
 from hybridvla_core.checkpoints.tokenizer import check_tokenizer
 from hybridvla_core.errors import CheckpointError, ObservationError
 from hybridvla_core.model.presets import preset
-from hybridvla_core.training.tokenizer import build_tiny_tokenizer
+from hybridvla_core.training.tokenizer import build_tiny_tokenizer, with_new_words
 from hybridvla_core.transforms.prompt import PromptEncoder
 
 pytestmark = pytest.mark.versions
@@ -168,6 +169,18 @@ def test_words_that_the_tokenizer_does_not_know_are_named(encoder):
     assert words.unknown_words("Put the zorble on the flim, zorble") == ["zorble", "flim", ","]
     with pytest.raises(ObservationError, match="knows no word"):
         words.ids("zorble flim")
+
+
+def test_a_checkpoint_with_fewer_of_the_tiny_words_learns_the_new_ones_and_no_other_tokenizer_changes():
+    today = json.loads(build_tiny_tokenizer().to_str())
+    earlier = json.loads(json.dumps(today))
+    earlier["model"]["vocab"] = dict(list(today["model"]["vocab"].items())[:100])
+    assert json.loads(with_new_words(Tokenizer.from_str(json.dumps(earlier))).to_str()) == today
+    earlier["model"]["vocab"]["zorble"] = 100          # its id is another word's today
+    foreign = Tokenizer.from_str(json.dumps(earlier))
+    assert with_new_words(foreign) is foreign
+    llama = llama_tokenizer()
+    assert with_new_words(llama) is llama
 
 
 def test_text_that_is_no_text_is_named(encoder):

@@ -145,6 +145,19 @@ def test_the_other_place_of_the_rack_is_asked_for_in_mid_episode():
         tasks.load("close_box").draw(2_000_001, 1, switched=True)
 
 
+def test_where_two_tasks_are_possible_the_sentence_decides():
+    task = tasks.load("fridge_or_phone")
+    suite = Suite(ExpertPolicy(CONFIG.convention, ["front"]), CONFIG, ROBOT, task)
+    spec = task.draw(2_000_001, 1, switched=True)[0]
+    assert {task.phrases.goal(text) for text in (spec.instruction, spec.second)} == {"fridge", "phone"}
+    suite.rig.reset(np.random.default_rng(spec.seed))
+    assert not any(suite.rig.world.success(text) for text in task.instructions())
+    for text, other in ((spec.instruction, spec.second), (spec.second, spec.instruction)):
+        assert suite.run(dataclasses.replace(spec, instruction=text, second=None, switch_at=None))["success"]
+        assert not suite.rig.world.success(other)
+    suite.rig.close()
+
+
 def test_water_leaves_only_a_tilted_can():
     suite = Suite(ExpertPolicy(CONFIG.convention, ["front"]), CONFIG, ROBOT, tasks.load("water_plants"))
     rig = suite.rig

@@ -3,12 +3,13 @@ from __future__ import annotations
 
 import itertools
 from concurrent.futures import BrokenExecutor, Future
-from typing import TYPE_CHECKING, Dict, List, Optional, Protocol, Sequence, Tuple, runtime_checkable
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from hybridvla_core.contracts import Prediction, Proposal
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.evaluation.reliability import ModelPolicy, hits
 from hybridvla_core.evaluation.replay.filtering import FilterJob, FilterPool
 from hybridvla_core.evaluation.replay.gallery import Gallery
 from hybridvla_core.evaluation.replay.rows import Frame, Row
@@ -20,26 +21,9 @@ from hybridvla_core.policy.interface import BatchPolicy
 from hybridvla_core.policy.proposing.proposals import make_proposal
 from hybridvla_core.robots.config import RobotConfig
 
-if TYPE_CHECKING:
-    from hybridvla_core.checkpoints.config import CheckpointConfig
-    from hybridvla_core.transforms.normalise import Normaliser
-
 MOST_WAITING = 64        # filter jobs under way; more would let memory grow with the recording
 STATE_SLACK = 0.02       # of a channel's range: a state this far outside still counts as inside
 
-
-
-@runtime_checkable
-class ModelPolicy(Protocol):
-    """What a policy with a checkpoint says besides; scripted and recorded ones do not."""
-
-    @property
-    def config(self) -> CheckpointConfig:
-        """The checkpoint's own configuration."""
-
-    @property
-    def normaliser(self) -> Normaliser:
-        """Between its numbers and physical units."""
 
 
 class Evaluator:
@@ -123,16 +107,13 @@ class Evaluator:
 
     def _hits(self, row: Row, truth: Truth, prediction: Prediction) -> Optional[np.ndarray]:
         """(A,) whether the recorded value lies in the decoded bin or within the checkpoint's confidence window of it."""
-        if prediction.token_confidence is None or prediction.autoregressive is None or self._model is None:
+        if self._model is None:
             return None
         from hybridvla_core.transforms.conventions import target_to_action
 
-        convention, scale = self.config.convention, self._model.normaliser.action
-        wanted = np.concatenate([target_to_action(convention, arm.pose, 0.0 if arm.closed else 1.0, base)
+        wanted = np.concatenate([target_to_action(self.config.convention, arm.pose, 0.0 if arm.closed else 1.0, base)
                                  for arm, base in zip(truth.arms, row.bases)])
-        checkpoint = self._model.config
-        reach = (checkpoint.ensemble.confidence_window_bins + 0.5) * 2.0 / checkpoint.model.bins
-        return np.abs(scale.normalise(wanted) - scale.normalise(prediction.autoregressive[0])) <= reach
+        return hits(self._model, wanted, prediction)
 
     def _state_outside(self, state: np.ndarray) -> bool:
         if self._model is None:

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Optional, Sequence, SupportsFloat
 
 import numpy as np
 
+from hybridvla_core.evaluation.reliability import of_tokens
 from hybridvla_core.evaluation.replay.evaluator import by
 from hybridvla_core.evaluation.replay.filtering import FilterTally
 from hybridvla_core.evaluation.replay.rows import DECISION, Row, compared
@@ -16,7 +17,6 @@ from hybridvla_core.report.statistics import calibration, percentiles, quantiles
 AXES = "xyz"
 FAR_M = 0.03         # a gain is taken from displacements above this
 ENOUGH = 8           # fewer of them give no gain
-CONFIDENCE_BINS = 10
 
 
 def summarise(rows: Sequence[Row], arms: Sequence[str], settings: ReplayConfig) -> Dict[str, Any]:
@@ -86,12 +86,7 @@ def confidence(judged: Sequence[Row]) -> Dict[str, Any]:
     if known:
         told = np.concatenate([confidence for confidence, _ in known])
         right = np.concatenate([hits for _, hits in known]).astype(float)
-        bins = np.minimum((told * CONFIDENCE_BINS).astype(int), CONFIDENCE_BINS - 1)
-        table = [{"told": _round(told[bins == b].mean()), "right": _round(right[bins == b].mean()),
-                  "tokens": int((bins == b).sum())} for b in range(CONFIDENCE_BINS) if (bins == b).any()]
-        result["tokens"] = table
-        result["expected_calibration_error"] = _round(
-            sum(row["tokens"] * abs(row["told"] - row["right"]) for row in table) / len(told))
+        result.update(of_tokens(told, right))
     return result
 
 

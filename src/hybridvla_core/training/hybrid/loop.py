@@ -32,10 +32,12 @@ class Hooks:
         evaluate: Called in all processes with the steps done and the objective, with the averaged weights in it; what it gives
             goes into the log.
         evaluate_every: Steps; 0 for never.
+        stop: Asked behind every step, on every process; where one says so, the state is saved and the run ends there.
     """
 
     evaluate: Optional[Callable[[int, HybridObjective], Mapping[str, Any]]] = None
     evaluate_every: int = 0
+    stop: Optional[Callable[[], bool]] = None
 
 
 def wanted_terms(config: TrainingConfig, stage: StageConfig) -> FrozenSet[str]:
@@ -86,7 +88,7 @@ class StageLoop:
             progress: Of the whole run.
 
         Returns:
-            Where the next stage begins.
+            Where the next stage begins, or where the run was stopped.
 
         Raises:
             HybridVLAError: A loss is not finite, a frame cannot be read, or the disk is full.
@@ -112,6 +114,10 @@ class StageLoop:
             shown = {key: 0.9 * shown.get(key, value) + 0.1 * value for key, value in values.items()}
             bar.add(self.batch, shown)
             self._at_times(progress, values)
+            if progress.step < steps and self._stopped():
+                bar.close()
+                self._save(progress)
+                return progress
         bar.close()
         progress = replace(progress, stage=self.number + 1, step=0, moments=())
         self.store.save(progress, self.objective, self.average, None)
@@ -213,8 +219,17 @@ class StageLoop:
                 result = self.hooks.evaluate(total, self.objective)
             self._write({"kind": "evaluation", **row, **result})
         if total % config.save_every == 0 and progress.step < self.stage.steps:
-            progress = replace(progress, moments=moments_of(self.objective, self.optimizer))
-            self.store.save(progress, self.objective, self.average, self.optimizer)
+            self._save(progress)
+
+    def _save(self, progress: Progress) -> None:
+        """Within a stage."""
+        progress = replace(progress, moments=moments_of(self.objective, self.optimizer))
+        self.store.save(progress, self.objective, self.average, self.optimizer)
+
+    def _stopped(self) -> bool:
+        """Whether a process wants to stop; all of them know."""
+        stop = self.hooks.stop
+        return stop is not None and self.processes.sums({"stop": float(stop())})["stop"] > 0
 
     def _write(self, row: Mapping[str, Any]) -> None:
         if self.log is not None:

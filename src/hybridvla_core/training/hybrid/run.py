@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
@@ -52,6 +53,7 @@ class Request:
         tensorboard: Whether TensorBoard's files are written too.
         evaluate: Evaluates a checkpoint folder; what it gives goes into the log.
         evaluate_every: Steps between two evaluations; 0 for never.
+        seconds: After so long the run saves its state, writes the checkpoint as it is then, and ends; 0 for no limit, s.
     """
 
     config: TrainingConfig
@@ -65,6 +67,7 @@ class Request:
     tensorboard: bool = False
     evaluate: Optional[Callable[[Path], Mapping[str, Any]]] = None
     evaluate_every: int = 0
+    seconds: float = 0.0
 
 
 def train(request: Request) -> Dict[str, Any]:
@@ -74,20 +77,21 @@ def train(request: Request) -> Dict[str, Any]:
         request: What is asked for.
 
     Returns:
-        The result, for machines.
+        The result, for machines; `finished` is False where `seconds` ended the run before its last step.
 
     Raises:
         HybridVLAError: Something does not fit, cannot be read, or ran into a number that is not finite; the message names it.
     """
+    deadline = time.monotonic() + request.seconds
     torch.set_num_threads(request.threads)
     processes = Processes.start(request.device)
     try:
-        return _train(request, processes)
+        return _train(request, processes, deadline)
     finally:
         processes.stop()
 
 
-def _train(request: Request, processes: Processes) -> Dict[str, Any]:
+def _train(request: Request, processes: Processes, deadline: float) -> Dict[str, Any]:
     config = request.config
     for stage in config.stages:
         if config.batch_of(stage) % processes.world:
@@ -108,14 +112,17 @@ def _train(request: Request, processes: Processes) -> Dict[str, Any]:
     if progress.total and processes.first:
         LOGGER.info("going on behind step %d (stage %d, step %d)", progress.total, progress.stage, progress.step)
     log = RunLog(request.work, progress.total, request.tensorboard) if processes.first else None
-    hooks = _hooks(request, start, processes)
+    hooks = replace(_hooks(request, start, processes),
+                    stop=(lambda: time.monotonic() >= deadline) if request.seconds else None)
     # A finished run builds its last stage again, to export what its last state holds.
     for number in range(min(progress.stage, len(config.stages) - 1), len(config.stages)):
         objective = _build(config, start, number, processes)
         loop = StageLoop(objective, config, number, feed, processes, store, log, hooks)
         progress = loop.run(progress)
+        if progress.stage <= number:
+            break
     result: Dict[str, Any] = {"checkpoint": str(request.out), "steps": progress.total, "samples": progress.samples,
-                              "seconds": round(progress.seconds, 1)}
+                              "seconds": round(progress.seconds, 1), "finished": progress.stage == len(config.stages)}
     with loop.averaged():
         tensors = gather(objective, processes, start)
         if processes.first:
@@ -208,6 +215,8 @@ def _provenance(request: Request, start: Start, progress: Progress) -> Dict[str,
     found: Dict[str, Any] = {"trained_by": "hybridvla train", "seed": request.config.seed, "steps": progress.total,
                              "samples": progress.samples, "seconds": round(progress.seconds),
                              "data": {frames.name: len(frames.train) for frames in start.sets}}
+    if progress.stage < len(request.config.stages):
+        found["unfinished"] = True
     texts = sorted({text for frames in start.sets for text in frames.dataset.tasks.values()})
     if len(texts) <= MOST_INSTRUCTIONS:      # who evaluates it learns from them which tasks it was trained for
         found["instructions"] = texts

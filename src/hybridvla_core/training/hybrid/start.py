@@ -22,7 +22,7 @@ from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.presets import TINY_SEQUENCE, preset
 from hybridvla_core.training.frames import KEPT_EPISODES, FrameSet, Pictures
 from hybridvla_core.training.hybrid.config import TrainingConfig
-from hybridvla_core.training.tokenizer import build_tiny_tokenizer
+from hybridvla_core.training.tokenizer import build_tiny_tokenizer, with_new_words
 from hybridvla_core.transforms.conventions import ActionConvention
 from hybridvla_core.transforms.normalise import Normaliser
 from hybridvla_core.transforms.prompt import load_tokenizer
@@ -208,7 +208,7 @@ def _check_covered(dataset: LeRobotDataset, scales: Normaliser, where: Path) -> 
 
 def _tokenizer(config: TrainingConfig, base: Optional[Checkpoint], model: ModelConfig) -> Tokenizer:
     if base is not None:
-        return load_tokenizer(base.tokenizer_file)
+        return with_new_words(load_tokenizer(base.tokenizer_file))
     if config.tokenizer:
         check_tokenizer(config.tokenizer, model)
         return load_tokenizer(config.tokenizer)

@@ -1,0 +1,181 @@
+#!/usr/bin/env bash
+# Makes data, trains and evaluates in slices: scripts/train_anywhere.sh suite|dual [OUT]. Each call works for at most
+# TRAIN_SECONDS (500) and goes on where the last one stopped; it ends with 0 when all is done and with 75 when there is more to do:
+#   until scripts/train_anywhere.sh suite; do [ $? -eq 75 ] || break; done
+# Needs Python with torch and numpy, and no network: missing packages come from a folder of wheels (TRAIN_WHEELS, wheels). Pictures
+# are drawn by EGL where there is one. With a GPU the recipe for it is taken. What is worth keeping lies in OUT/pack, in files of at
+# most 15 MiB: cat OUT/pack/result.tar.gz.* | tar xz
+# TRAIN_COUNT (episodes of each task), TRAIN_STATES, TRAIN_EPISODES, TRAIN_SEEDS, TRAIN_MODES, TRAIN_PROCESSES, TRAIN_RECIPE,
+# TRAIN_INIT (a checkpoint; none: -), TRAIN_DEVICE and PYTHON change what is done; keep them for all slices of a run.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+WHAT="${1:-}"
+case "$WHAT" in
+  suite) RIG=fr3 INIT="${TRAIN_INIT:-checkpoints/tiny}" ;;
+  dual) RIG=agilex INIT="${TRAIN_INIT:--}" ;;
+  *)
+    echo "train_anywhere: say suite or dual: scripts/train_anywhere.sh suite|dual [OUT]" >&2
+    exit 2
+    ;;
+esac
+OUT="${2:-out/anywhere/$WHAT}"
+PYTHON="${PYTHON:-python3}"
+LIMIT="${TRAIN_SECONDS:-500}"
+COUNT="${TRAIN_COUNT:-200}"
+STATES="${TRAIN_STATES:-24}"
+EPISODES="${TRAIN_EPISODES:-20}"
+SEEDS="${TRAIN_SEEDS:-2000001}"
+MODES="${TRAIN_MODES:-ensemble diffusion autoregressive}"
+PROCESSES="${TRAIN_PROCESSES:-$(nproc)}"
+WHEELS="${TRAIN_WHEELS:-wheels}"
+MORE=75        # sysexits.h: try again
+LEAST=20       # s; with less left nothing new is begun
+PART=15728640  # bytes of a file in OUT/pack
+
+case "$LIMIT$COUNT$STATES$EPISODES$PROCESSES${SEEDS// /}" in
+  *[!0-9]*)
+    echo "train_anywhere: TRAIN_SECONDS, _COUNT, _STATES, _EPISODES, _PROCESSES and _SEEDS are whole numbers" >&2
+    exit 2
+    ;;
+esac
+if [ "$LIMIT" -gt 540 ]; then
+  echo "train_anywhere: TRAIN_SECONDS is $LIMIT; a slice ends within 9 minutes, use at most 540" >&2
+  exit 2
+fi
+mkdir -p "$OUT"
+OUT="$(cd "$OUT" && pwd)"
+SECONDS=0
+
+left() { echo $((LIMIT - SECONDS)); }
+
+# more WHAT: ends this slice.
+more() {
+  pack
+  echo "train_anywhere: $1 after $SECONDS s; the same command goes on"
+  exit "$MORE"
+}
+
+# pack: what is worth keeping, in files that can be carried one by one.
+pack() {
+  local name there=()
+  for name in checkpoint evaluation train/log.jsonl train.json table.md recipe.yaml; do
+    [ ! -e "$OUT/$name" ] || there+=("$name")
+  done
+  [ "${#there[@]}" -gt 0 ] || return 0
+  rm -rf "$OUT/pack.partial"
+  mkdir "$OUT/pack.partial"
+  tar cz -C "$OUT" "${there[@]}" | split -b "$PART" -d - "$OUT/pack.partial/result.tar.gz."
+  (cd "$OUT/pack.partial" && sha256sum result.tar.gz.* >SHA256SUMS)
+  rm -rf "$OUT/pack"
+  mv "$OUT/pack.partial" "$OUT/pack"
+}
+
+# within NAME COMMAND...: runs it in what is left of the slice; ends the slice where it did not get to its end.
+within() {
+  local name="$1" status=0
+  shift
+  [ "$(left)" -ge "$LEAST" ] || more "no time for $name"
+  timeout --signal=TERM --kill-after=10 "$(left)" "$@" >>"$OUT/$name.log" 2>&1 || status=$?
+  case "$status" in
+    0) ;;
+    124 | 137 | 143) more "$name is not done" ;;
+    *)
+      echo "train_anywhere: $name failed: $(tail -n 1 "$OUT/$name.log")" >&2
+      exit 1
+      ;;
+  esac
+}
+
+export PYTHONPATH="$PWD/src:$OUT/site${PYTHONPATH:+:$PYTHONPATH}"
+if compgen -G "$WHEELS/*.whl" >/dev/null && [ ! -d "$OUT/site" ]; then
+  rm -rf "$OUT/site.partial"
+  within install "$PYTHON" -m pip install --quiet --no-index --no-deps --no-compile --target "$OUT/site.partial" "$WHEELS"/*.whl
+  mv "$OUT/site.partial" "$OUT/site"
+fi
+DEVICE="${TRAIN_DEVICE:-$("$PYTHON" - <<'PY'
+import importlib.util
+import sys
+
+needed = ("torch", "numpy", "scipy", "PIL", "cv2", "timm", "safetensors", "tokenizers", "yaml", "dacite", "tqdm", "pyarrow", "av",
+          "mujoco", "pinocchio", "daqp", "jinja2")
+missing = [name for name in needed if importlib.util.find_spec(name) is None]
+if missing:
+    sys.exit(f"train_anywhere: {', '.join(missing)} missing for {sys.executable}; put their wheels into the folder of "
+             "TRAIN_WHEELS (requirements/*/base.txt and sim.txt name them), or name another Python by PYTHON=")
+import torch
+
+print("cuda" if torch.cuda.is_available() else "cpu")
+PY
+)}"
+RECIPE="${TRAIN_RECIPE:-config/training/$WHAT$([ "$DEVICE" = cpu ] || echo _gpu).yaml}"
+cp "$RECIPE" "$OUT/recipe.yaml"
+if [ -z "${MUJOCO_GL:-}" ]; then
+  for MUJOCO_GL in egl osmesa; do
+    export MUJOCO_GL
+    "$PYTHON" -c 'import mujoco; mujoco.Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 8, 8)' 2>/dev/null && break
+    [ "$MUJOCO_GL" = egl ] || {
+      echo "train_anywhere: neither EGL nor OSMesa draws here; install libegl1 or libosmesa6" >&2
+      exit 1
+    }
+  done
+fi
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+
+if [ ! -d "$OUT/data" ]; then
+  within data "$PYTHON" -m hybridvla_cli demonstrate --rig "$RIG" --tasks all --count "$COUNT" --states "$STATES" --sampled 0.9 \
+    --validation 0.05 --processes "$PROCESSES" -o "$OUT/data"
+fi
+
+finished() { [ -f "$OUT/train.json" ] && grep -q '"finished": true' "$OUT/train.json"; }
+if ! finished; then
+  [ "$(left)" -ge "$((2 * LEAST))" ] || more "no time for training"
+  start=()
+  [ "$INIT" = - ] || start=(--init "$INIT")
+  threads=4
+  [ "$DEVICE" != cpu ] || threads="$(nproc)"
+  # What it leaves to itself is for saving the state and the checkpoint.
+  within train "$PYTHON" -m hybridvla_cli train --config "$RECIPE" "${start[@]}" --data "$OUT/data" --work "$OUT/train" \
+    --out "$OUT/checkpoint" --device "$DEVICE" --threads "$threads" \
+    --seconds "$(($(left) - LEAST))" --json "$OUT/train.json"
+  finished || more "training is not done"
+fi
+
+# One file for each task, mode and seed, so that a slice that ends loses one of them at most.
+mkdir -p "$OUT/evaluation"
+for task in $("$PYTHON" -c "from hybridvla_sim import tasks; from hybridvla_sim.rigs import RIGS
+print(*tasks.chosen(['all'], RIGS['$RIG'].kind))"); do
+  for mode in $MODES; do
+    for seed in $SEEDS; do
+      file="$OUT/evaluation/$task-$mode-$seed.json"
+      [ -f "$file" ] || within evaluate "$PYTHON" -m hybridvla_cli evaluate --rig "$RIG" --checkpoint "$OUT/checkpoint" \
+        --task "$task" --mode "$mode" --episodes "$EPISODES" --seed "$seed" --processes "$PROCESSES" --json "$file"
+    done
+  done
+done
+"$PYTHON" - "$OUT" <<'PY'
+import json
+import pathlib
+import sys
+
+from hybridvla_core.report.statistics import wilson
+
+out = pathlib.Path(sys.argv[1])
+counts = {}
+for file in sorted((out / "evaluation").glob("*.json")):
+    task, mode, _ = file.stem.rsplit("-", 2)
+    found = json.loads(file.read_text())
+    wins, episodes = counts.get((task, mode), (0, 0))
+    counts[task, mode] = wins + found["successes"], episodes + found["episodes"]
+lines = ["| task | mode | successes | episodes | rate | 95 % interval (Wilson) |", "|---" * 6 + "|"]
+for (task, mode), (wins, episodes) in counts.items():
+    low, high = wilson(wins, episodes)
+    lines.append(f"| {task} | {mode} | {wins} | {episodes} | {wins / episodes:.3f} | {low:.3f} to {high:.3f} |")
+for mode in sorted({mode for _, mode in counts}):
+    rates = [wins / episodes for (_, other), (wins, episodes) in counts.items() if other == mode]
+    lines.append(f"| mean of {len(rates)} | {mode} | | | {sum(rates) / len(rates):.3f} | |")
+(out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+print("\n".join(lines))
+PY
+pack
+echo "train_anywhere: done; what is worth keeping is in $OUT/pack"

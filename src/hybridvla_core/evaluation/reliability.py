@@ -1,0 +1,87 @@
+"""Whether a confidence means something: told against right, token by token, and the success of the more confident half."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Protocol, Sequence, runtime_checkable
+
+import numpy as np
+
+from hybridvla_core.contracts import Prediction
+from hybridvla_core.report.statistics import rate, wilson
+
+if TYPE_CHECKING:
+    from hybridvla_core.checkpoints.config import CheckpointConfig
+    from hybridvla_core.transforms.normalise import Normaliser
+
+#: Dots of a reliability diagram at most.
+BINS = 10
+
+
+@runtime_checkable
+class ModelPolicy(Protocol):
+    """What a policy with a checkpoint says besides; scripted and recorded ones do not."""
+
+    @property
+    def config(self) -> CheckpointConfig:
+        """The checkpoint's own configuration."""
+
+    @property
+    def normaliser(self) -> Normaliser:
+        """Between its numbers and physical units."""
+
+
+def hits(policy: object, wanted: np.ndarray, prediction: Prediction) -> Optional[np.ndarray]:
+    """Returns (A,) whether each token is right: the wanted value lies in its bin, or within the checkpoint's window of it.
+
+    Args:
+        policy: That predicted.
+        wanted: (A,) action, m, rad, gripper.
+        prediction: Of the policy.
+
+    Returns:
+        None where no tokens were decoded to their end, or the policy has no bins (it is no checkpoint of ours).
+    """
+    told, decoded = prediction.token_confidence, prediction.autoregressive
+    if not isinstance(policy, ModelPolicy) or told is None or decoded is None or not np.isfinite(told).all():
+        return None
+    scale, config = policy.normaliser.action, policy.config
+    reach = (config.ensemble.confidence_window_bins + 0.5) * 2.0 / config.model.bins
+    right: np.ndarray = np.abs(scale.normalise(wanted) - scale.normalise(decoded[0])) <= reach
+    return right
+
+
+def of_tokens(told: np.ndarray, right: np.ndarray) -> Dict[str, Any]:
+    """Returns the table of a reliability diagram, and the expected calibration error.
+
+    Args:
+        told: (N,) confidences in [0, 1].
+        right: (N,) whether each token was right.
+    """
+    if not len(told):
+        return {}
+    bins = np.minimum((told * BINS).astype(int), BINS - 1)
+    table: List[Dict[str, Any]] = [
+        {"told": round(float(told[bins == number].mean()), 5), "right": round(float(right[bins == number].mean()), 5),
+         "tokens": int((bins == number).sum())} for number in range(BINS) if (bins == number).any()]
+    error = sum(row["tokens"] * abs(row["told"] - row["right"]) for row in table) / len(told)
+    return {"tokens": table, "expected_calibration_error": round(float(error), 5)}
+
+
+def of_episodes(confidence: Sequence[float], success: Sequence[bool]) -> Dict[str, Any]:
+    """Returns how often the more confident half of the episodes succeeded, and how often the other one.
+
+    Args:
+        confidence: Mean over the predictions of each episode; episodes with NaN are left out.
+        success: Of each episode.
+    """
+    told, won = np.asarray(confidence, dtype=float), np.asarray(success, dtype=bool)
+    told, won = told[np.isfinite(told)], won[np.isfinite(told)]
+    if len(told) < 2:
+        return {}
+    order = np.argsort(-told, kind="stable")
+    half = len(told) // 2
+    found: Dict[str, Any] = {}
+    for name, chosen in (("confident_half", order[:half]), ("other_half", order[-half:])):
+        wins = int(won[chosen].sum())
+        found[name] = {"episodes": half, "successes": wins, "success_rate": rate(wins, half), "interval": wilson(wins, half),
+                       "mean_confidence": round(float(told[chosen].mean()), 4)}
+    return found
