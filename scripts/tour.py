@@ -67,6 +67,7 @@ def episode() -> None:
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> None:
     """Raises HybridVLAError when something does not come."""
+    print(f"waiting for {what}", flush=True)
     end = time.monotonic() + patience(seconds)
     while not condition():
         if time.monotonic() > end:
@@ -97,7 +98,8 @@ def page() -> None:
             view.screenshot(path=str(file))
             keep(name, Image.open(str(file)))
         until(lambda: view.locator("#views img").first.evaluate("image => image.naturalWidth") > 0, "a picture")
-        until(lambda: "READY" in view.locator("#policy").inner_text(), "a policy that is ready", 120)
+        policy = view.locator("#policy")
+        until(lambda: policy.inner_text().startswith(("WAITING", "INFERRING")), "a policy that is warm", 120)
         shot("tour_waiting.png")
         view.fill("#text", INSTRUCTION)
         view.click("#instruct button")
@@ -105,7 +107,7 @@ def page() -> None:
         def active() -> bool:
             if not state("INACTIVE"):
                 return True
-            view.get_by_role("button", name="Activate").click()
+            view.click("[data-do=activate]")
             time.sleep(1.0)
             return not state("INACTIVE")
         until(active, "activation")

@@ -200,3 +200,12 @@ def test_without_a_master_the_whole_command_says_so_and_judges_the_rest(tmp_path
     assert "no ROS master answers at http://127.0.0.1:1" in found["graph"]["found"]
     assert found["fit"]["status"] == found["statistics"]["status"] == OK
     assert "-> start a launch file" in capsys.readouterr().out
+
+
+def test_the_faults_of_a_first_day_are_all_planted_here():
+    """At least 25 faults, each of which the tests above find named with its cure."""
+    planted = {**GRAPH_FAULTS, **COMPUTER_FAULTS}
+    assert len(planted) >= 25
+    assert planted.keys() >= {
+        "wrong ROS_IP", "unresolvable ROS_HOSTNAME", "unresolvable master", "a second master", "swapped cameras", "missing group",
+        "a clock ahead", "a clock behind", "leftover sim time", "low disk", "wrong arm_id", "busy computer", "no real time"}
