@@ -3,14 +3,16 @@ import dataclasses
 import json
 
 import pytest
+import toy_data
 
 from hybridvla_cli.__main__ import main
-from hybridvla_cli.ablate_parts import order, sweep
+from hybridvla_cli.ablate_parts import measured, order, sweep
 from hybridvla_cli.ablate_parts.order import Order, Source, policies_named
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.ablation.cells import Outcome
 from hybridvla_core.evaluation.ablation.tables import TABLES
 from hybridvla_core.paths import ROOT
+from hybridvla_core.training.ablation import trainings
 
 TINY = Source.open(str(ROOT / "checkpoints" / "tiny"))
 SENTENCES = {"blocks": ("put the red block on the green pad",)}
@@ -110,3 +112,37 @@ def test_an_unknown_table_and_a_seed_of_the_training_are_refused(tmp_path, capsy
     assert main(["ablate", "modes", "--seed", "5", "-o", str(tmp_path)]) == 1
     assert main(["ablate", "speed", "--report", "-o", str(tmp_path)]) == 0
     assert "(Table 2, appendix B.2): `hybridvla ablate speed`\n" in (tmp_path / "results.md").read_text()
+
+
+RECIPE = """recipe: hybrid
+preset: tiniest
+demonstrations: {task: blocks, frames: 60, labels: 1, seed: 5}
+batch: 4
+objective: {repeats: 2}
+stages: [{name: act, train: full, steps: 4, learning_rate: 1.0e-3}]
+workers: 0
+validation_frames: 6
+"""
+
+
+def test_trainings_are_kept_one_by_one_and_one_that_fails_leaves_its_place_empty(tmp_path, monkeypatch, caplog):
+    toy_data.add_preset(monkeypatch)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    monkeypatch.setattr(measured, "RECIPE", tmp_path / "recipe.yaml")
+    monkeypatch.setattr(trainings, "TRAININGS", (trainings.TRAININGS[0], trainings.TRAININGS[3]))
+    command = ["ablate", "trainings", "--quick", "-o", str(tmp_path / "out")]
+    trained, whole = [], measured._trained
+
+    def second_fails(config, work, folder):
+        trained.append(config.sequence)
+        if config.sequence == 4:
+            raise HybridVLAError("the disk is full")
+        return whole(config, work, folder)
+    monkeypatch.setattr(measured, "_trained", second_fails)
+    assert main(command) == 0 and "the disk is full" in caplog.text
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["sheets"][0]["rows"]
+    assert [row[1] for row in rows] == [1, 0] and float(rows[0][2]) > 0 and rows[1][2:4] == ["", ""]
+    monkeypatch.setattr(measured, "_trained", lambda config, work, folder: trained.append(config.sequence) or whole(
+        config, work, folder))
+    assert main(command) == 0 and trained == [1, 4, 4]
+    assert all(row[1] == 1 for row in json.loads((tmp_path / "out" / "results.json").read_text())["sheets"][0]["rows"])
