@@ -64,8 +64,9 @@ class DiffusionSchedule:
     def ddim_timesteps(self, count: int) -> np.ndarray:
         """Returns the timesteps that `count` DDIM steps visit, ascending; one step visits the middle.
 
-        Spacing `released`: 0, s, 2s, ... with the smallest stride that gives exactly `count`. Spacing `even`: from the first
-        to the last, as far apart as whole numbers allow.
+        Spacing `released`: 0, s, 2s, ... with the smallest stride that gives exactly `count`. Spacing `even`: begins
+        at 0 as well, and each timestep stands for as many as whole numbers allow. Neither begins to denoise at the last timestep:
+        nothing is left of the action there, and the predicted noise is divided by 5e-4.
 
         Raises:
             ConfigurationError: No stride gives this count, or there are not so many timesteps.
@@ -75,7 +76,7 @@ class DiffusionSchedule:
         if self.spacing == "even":
             if not 1 <= count <= self.steps:
                 raise ConfigurationError(f"{count} DDIM steps; use 1 to {self.steps}")
-            return np.linspace(0, self.steps - 1, count).round().astype(int)
+            return np.arange(count) * self.steps // count
         for stride in range(1, self.steps):
             kept = np.arange(0, self.steps, stride)
             if len(kept) == count:
