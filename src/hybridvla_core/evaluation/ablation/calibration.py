@@ -28,7 +28,8 @@ def calibration_sheet(outcomes: Sequence[Outcome]) -> Dict[str, Any]:
         told, errors = part[:, 0], part[:, 1]
         name, median = f"{told.min():.3f} to {told.max():.3f}", round(float(np.median(errors)), 2)
         near = int((errors < NEAR_MM).sum())
-        rows.append([name, len(part), f"{median:.1f}", f"{near / len(part):.2f}", "{:.3f} to {:.3f}".format(*wilson(near, len(part)))])
+        rows.append([name, len(part), f"{median:.1f}", f"{near / len(part):.2f}",
+                     "{:.3f} to {:.3f}".format(*wilson(near, len(part)))])
         bars.append([name, median, f"{median:.1f} mm", None])
     remarks = []
     if len(pairs) > 2 and np.ptp(pairs, axis=0).min() > 0:
