@@ -78,7 +78,7 @@ def document(result: Mapping[str, Any], folder: Path) -> None:
     Raises:
         OSError: The folder cannot be written.
     """
-    write_text(folder / "results.json", json.dumps(result, indent=1, sort_keys=True) + "\n")
+    write_text(folder / "results.json", json.dumps(result, indent=1) + "\n")
     for table in result["tables"]:
         write_text(folder / "images" / f"results-{table['name']}.svg", drawing(table).document())
     for sheet in result.get("sheets", []):
