@@ -123,6 +123,11 @@ class ArmReader:
                         pose=self.pose, gripper=self.opening, gripper_state=self._gripper_state(now),
                         ready=not self.doubt(now), message=self.doubt(now))
 
+    def hand(self, names: Sequence[str], positions: Sequence[float], now: float, source: str = "") -> None:
+        """Reads a message of the gripper's own topic, which says nothing of the arm's joints; arguments as in `joints`."""
+        if any(finger in names for finger in self._fingers):
+            self.joints(names, positions, (), now, source)
+
     def _other_names(self, names: Sequence[str], positions: Sequence[float]) -> ArmState:
         """Hands on a message that names none of the arm's joints. Of several kinds, the one with most names is told of."""
         if len(names) >= len(self._others):

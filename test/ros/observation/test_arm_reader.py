@@ -65,3 +65,15 @@ def test_the_grippers_own_message_is_no_wrong_name():
     arm, reader = readers("fr3")[0]
     fingers = fingers_of(arm)[0]
     assert reader.joints(list(fingers), [0.04] * len(fingers), [], 1.0) is None and reader.doubt(1.0) == ""
+
+
+def test_the_topic_of_a_gripper_says_nothing_of_the_arms_joints():
+    """An arm under another arm_id is named by its joints, not by whichever of its topics speaks first."""
+    arm, reader = readers()[0]
+    reader.hand(["panda_finger_joint1", "panda_finger_joint2"], [0.02, 0.02], 1.0)
+    assert reader.doubt(1.0) == "" and np.isnan(reader.opening)
+    reader.joints(["panda_joint1", "panda_joint2"], [0.0, 0.0], [], 1.0)
+    assert "panda_joint1" in reader.doubt(1.0)
+    fingers, closed, opened = fingers_of(arm)
+    reader.hand(list(fingers), [(closed + opened) / 2 / len(fingers)] * len(fingers), 1.0)
+    assert reader.opening == pytest.approx(0.5)

@@ -118,7 +118,7 @@ class FrankaArm:
             self.report()
 
     def _on_fingers(self, message: JointState) -> None:
-        self._reader.joints(message.name, message.position, message.velocity, time.monotonic(), source_of(message))
+        self._reader.hand(message.name, message.position, time.monotonic(), source_of(message))
         self.gripper.measured(self._reader.opening * self.arm.gripper.max_width_m)
 
     def _on_compliance(self, message: Config) -> None:
