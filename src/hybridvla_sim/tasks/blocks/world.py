@@ -63,6 +63,8 @@ class BlocksWorld(World[Rig]):
         self._looks.unusual(variation, rng)
         if variation == "object":
             model.geom_type[self.index.block_geoms] = mujoco.mjtGeom.mjGEOM_CYLINDER
+            # A rod between flat fingers turns out of them on the one contact that older MuJoCo finds without this.
+            model.opt.enableflags |= int(mujoco.mjtEnableBit.mjENBL_MULTICCD)
         self.ground = HEIGHT_M if variation == "height" else 0.0
         raised = [self.rig.index.table, *self.index.pad_geoms]
         model.geom_pos[raised, 2] = self._flat[raised] + self.ground
