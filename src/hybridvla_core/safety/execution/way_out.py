@@ -58,7 +58,7 @@ class WayOut:
 
     def __init__(self, config: RobotConfig, motion: Motion) -> None:
         self._dt = config.dt
-        self._limits = [limit for limit in motion.limits if limit.positional and not limit.may_lead_out]
+        self._limits = [limit for limit in motion.limits if limit.of_place]
         self._batch = BatchKinematics(config.arms)
         self._ways = WayToStart(config, motion)
         self.start = self._ways.start

@@ -52,7 +52,7 @@ class WayToStart:
         path = np.concatenate((path[:, :1], path[:, :1], path), axis=1)
         trajectory = Trajectory(path, self._dt, self._batch)
         for limit in self._limits:
-            if limit.positional and not limit.may_lead_out:
+            if limit.of_place:
                 margins = limit.margins(trajectory)
                 if margins.size and margins.min() < -1e-9:
                     return f"{limit.names[int(np.argmin(margins))]} would be broken by {-float(margins.min()):.3f} {limit.unit}"

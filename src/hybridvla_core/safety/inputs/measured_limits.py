@@ -27,8 +27,7 @@ class MeasuredLimits:
     def __init__(self, config: RobotConfig) -> None:
         self._dt = config.dt
         self._batch = BatchKinematics(config.arms)
-        self._limits: Tuple[Limit, ...] = tuple(limit for limit in limit_files.build(config)
-                                                if limit.positional and not limit.may_lead_out)
+        self._limits: Tuple[Limit, ...] = tuple(limit for limit in limit_files.build(config) if limit.of_place)
         kept = max(arm.joint_limits.margin_rad for arm in config.arms)
         self._tolerances = {"joint_position": kept + OUTSIDE_RAD, "workspace": OUTSIDE_M}
         self._floor: Optional[Dict[str, float]] = None

@@ -87,6 +87,11 @@ class Limit:
 
     names: Tuple[str, ...] = ()
 
+    @property
+    def of_place(self) -> bool:
+        """Whether it says where the arms may be. A positional limit that may be led out of is a measure of comfort instead."""
+        return self.positional and not self.may_lead_out
+
     def margins(self, trajectory: Trajectory) -> np.ndarray:
         """(k,) smallest margin of each quantity in `names` over everything not yet sent; >= 0 inside."""
         raise NotImplementedError

@@ -72,7 +72,7 @@ class MotionJudge:
     def places(self, joints: np.ndarray) -> List[Tuple[Limit, np.ndarray]]:
         """Returns every limit on where joints (A, dof) are, with its margins; measures of comfort are none."""
         trajectory = Trajectory(_resting(joints), self._dt, self._batch)
-        return [(limit, limit.margins(trajectory)) for limit in self.limits if limit.positional and not limit.may_lead_out]
+        return [(limit, limit.margins(trajectory)) for limit in self.limits if limit.of_place]
 
     def inside(self, joints: np.ndarray) -> bool:
         """Returns whether joints (A, dof), at rest, keep every positional limit."""
