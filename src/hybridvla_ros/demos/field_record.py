@@ -11,13 +11,15 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Tuple
+from typing import TYPE_CHECKING, Optional, Tuple
 
 import yaml
 
 from hybridvla_core.configuration import read_mapping
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
+from hybridvla_core.safety.status import State
+from hybridvla_ros.messages.conversions import status_contract
 from hybridvla_ros.runtime.leftovers import leave_on_signals
 from hybridvla_ros.runtime.patience import patience
 from hybridvla_ros.runtime.private_graph import Graph
@@ -57,11 +59,11 @@ class Operator:
         for name in wanted:
             rospy.wait_for_service(name, timeout=patience(60.0))
         self._services = {name: rospy.ServiceProxy(name, kind) for name, kind in wanted.items()}
-        self._stopped, self._inactive = False, False
+        self._state: Optional[State] = None
         rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, self._on_status, queue_size=1)
 
     def _on_status(self, status: SafetyStatus) -> None:
-        self._stopped, self._inactive = status.state == status.STOPPED, status.state == status.INACTIVE
+        self._state = status_contract(status).state
 
     def call(self, name: str, *arguments: object) -> bool:
         """Calls a service and returns its `task_done`, where it has one; HybridVLAError says why it refuses."""
@@ -97,10 +99,10 @@ class Operator:
         """
         self._services["/hybridvla/safety/activate"](False)
         deadline = time.monotonic() + patience(10.0)
-        while not self._inactive:
+        while self._state != State.INACTIVE:
             if time.monotonic() > deadline:
                 raise HybridVLAError("the filter did not become inactive")
-            if self._stopped:
+            if self._state == State.STOPPED:
                 self._services["/hybridvla/safety/resume"]()
             time.sleep(0.05)
         time.sleep(0.1)      # what was sent last has arrived
@@ -131,7 +133,7 @@ class Operator:
             looks = looks + 1 if self.call("/sim_rig/report", text) else 0
             if looks >= DONE_LOOKS:
                 return "success"
-            if self._stopped:
+            if self._state == State.STOPPED:
                 return "discard"
         return "failure"
 
