@@ -4,7 +4,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
@@ -250,6 +250,8 @@ class FromBags:
         recording = found.recording
         if convention.delta_base == "commanded" and found.commands:
             recording = RecordedMotion(found.commands, recording.instructions, recording.engaged)
+        elif found.commands:
+            recording = replace(recording, sent=found.commands)
         if convention.action_period_s > 0.0:
             return DenseLabels(recording, convention)
         return KeyframeLabels(recording, convention, self.settings.motion, every=not self.options.keyframes_only)

@@ -87,3 +87,17 @@ def test_readings_that_go_back_in_time_are_left_out_and_counted():
         result.add(when, Pose(np.zeros(3), DOWN), 1.0, np.zeros(7))
     result.finish(SETTINGS.motion)
     assert result.dropped == 1 and list(result.times) == [0.0, 0.1, 0.2]
+
+
+def test_keyframes_are_where_a_compliant_arm_was_sent_and_not_where_it_swung(finder):
+    sent = track(((0.0, 0.3), (1.0, 0.3), (1.9, 0.5), (4.0, 0.5), (4.9, 0.3), (7.0, 0.3)), GRIPS)
+    # Overshoots, stands a moment at each turning point, and rests 2 cm beside where it was sent once it holds the load.
+    swung = track(((0.0, 0.3), (1.0, 0.3), (2.0, 0.52), (2.1, 0.52), (2.2, 0.49), (2.4, 0.49), (2.6, 0.48), (4.0, 0.48),
+                   (5.0, 0.29), (5.1, 0.29), (5.2, 0.3), (7.0, 0.3)), GRIPS)
+    both = TruthFinder(RecordedMotion([swung], [(0.0, "do it")], sent=[sent]), CONVENTION, SETTINGS.motion)
+    for stamp, place, closed in ((0.5, 0.5, True), (1.95, 0.5, True), (2.15, 0.5, True), (3.0, 0.3, False), (4.95, 0.3, False)):
+        truth, why = both.find(stamp)
+        assert why == "" and truth.arms[0].closed is closed, stamp
+        assert truth.arms[0].pose.position[0] == pytest.approx(place, abs=1e-6), stamp
+    alone = TruthFinder(RecordedMotion([swung], [(0.0, "do it")]), CONVENTION, SETTINGS.motion)
+    assert alone.find(0.5)[0].arms[0].pose.position[0] == pytest.approx(0.52, abs=2e-3)     # what it did, for want of better

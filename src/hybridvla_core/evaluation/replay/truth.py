@@ -55,11 +55,14 @@ class RecordedMotion:
         instructions: As (since s, text).
         engaged: [begin, end] s while the robot followed its instruction; None where the recording does not say: then it always
             did.
+        sent: Where the arms were sent, like `tracks`: keyframes are looked for in it, and are its poses. A compliant arm swings
+            about where it was sent and rests beside it. None: the measured motion is all there is.
     """
 
     tracks: List[Track]
     instructions: List[Tuple[float, str]] = field(default_factory=list)
     engaged: Optional[List[Tuple[float, float]]] = None
+    sent: Optional[List[Track]] = None
 
     def instruction(self, stamp: float) -> str:
         found = bisect.bisect_right([since for since, _ in self.instructions], stamp) - 1
@@ -87,8 +90,10 @@ class TruthFinder:
     def __init__(self, recording: RecordedMotion, convention: ActionConvention, settings: MotionConfig) -> None:
         self._recording, self._tracks, self._settings = recording, recording.tracks, settings
         self._period = convention.action_period_s
-        self._rests = _common(self._tracks)
-        self._starts = [begin for begin, _ in self._rests]
+        self._aims = recording.sent if recording.sent and self._period == 0.0 else recording.tracks
+        self._rests = _common(self._aims)
+        # What is sent arrives before the arm does: a rest that has begun is still ahead of it.
+        self._reached = [end if self._aims is recording.sent else begin for begin, end in self._rests]
 
     def find(self, stamp: float) -> Tuple[Optional[Truth], str]:
         """The target after `stamp`, s, or None and why there is none."""
@@ -105,8 +110,8 @@ class TruthFinder:
         if at - stamp > self._settings.horizon_s:
             return None, "the next recorded target is too far ahead"
         arms = []
-        for track in self._tracks:
-            pose = track.pose(at)
+        for track, aim in zip(self._tracks, self._aims):
+            pose = aim.pose(at)
             if pose is None:
                 return None, "the recording ends before the target"
             arms.append(ArmTruth(pose, track.closed(self._grip_end(track, at))))
@@ -126,21 +131,26 @@ class TruthFinder:
         grip = min((grip[0] for track in self._tracks for grip in track.grips if grip[0] >= stamp), default=math.inf)
         if grip - stamp <= GRIP_WAIT_S and not self._moved(stamp, grip):
             return grip
-        for index in range(bisect.bisect_right(self._starts, stamp), len(self._rests)):
+        for index in range(bisect.bisect_right(self._reached, stamp), len(self._rests)):
             begin, end = self._rests[index]
             if grip < begin:
                 return grip
-            at = min(end, begin + REST_AT_S)
+            if self._gripped(begin, stamp):
+                continue
+            at = max(stamp, min(end, begin + REST_AT_S))
             if self._moved(stamp, at):
                 return at
         return grip if math.isfinite(grip) else None
 
+    def _gripped(self, begin: float, stamp: float) -> bool:
+        """Whether a gripper has done its work since `begin`, s: then this rest is over, however far the arm is from it."""
+        return any(begin <= grip[0] and grip[1] <= stamp for track in self._tracks for grip in track.grips)
+
     def _moved(self, first: float, second: float) -> bool:
-        for track in self._tracks:
-            one, two = track.pose(first), track.pose(second)
-            if one is None or two is None:
-                continue
-            if distance(one, two) > self._settings.near_m or angle(one, two) > self._settings.near_rad:
+        """Whether what was aimed at at `second`, s, is elsewhere than the arms at `first`."""
+        for track, aim in zip(self._tracks, self._aims):
+            one, two = track.pose(first), aim.pose(second)
+            if one is not None and two is not None and self._apart(one, two):
                 return True
         return False
 
@@ -149,8 +159,16 @@ class TruthFinder:
         if self._period > 0.0:
             return at
         after = [grip[0] for grip in track.grips
-                 if at - REST_AT_S <= grip[0] <= at + GRIP_WAIT_S and not self._moved(at, grip[0])]
+                 if at - REST_AT_S <= grip[0] <= at + GRIP_WAIT_S and not self._left(at, grip[0])]
         return max([at, *after])
+
+    def _left(self, first: float, second: float) -> bool:
+        """Whether what is aimed at changes between two times, s."""
+        poses = [(aim.pose(first), aim.pose(second)) for aim in self._aims]
+        return any(one is not None and two is not None and self._apart(one, two) for one, two in poses)
+
+    def _apart(self, one: Pose, two: Pose) -> bool:
+        return distance(one, two) > self._settings.near_m or angle(one, two) > self._settings.near_rad
 
     def _phase(self, stamp: float, arms: Sequence[ArmTruth]) -> str:
         names = []
