@@ -4,7 +4,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
@@ -20,7 +20,6 @@ from hybridvla_core.data.lerobot.writer import TRAIN, VALIDATION, DatasetWriter,
 from hybridvla_core.errors import DataError, HybridVLAError
 from hybridvla_core.evaluation.replay.rows import Frame
 from hybridvla_core.evaluation.replay.settings import ReplayConfig
-from hybridvla_core.evaluation.replay.truth import RecordedMotion
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
@@ -247,11 +246,7 @@ class FromBags:
 
     def _labels(self, found: Scanned) -> Union[DenseLabels, KeyframeLabels]:
         convention = self.config.convention
-        recording = found.recording
-        if convention.delta_base == "commanded" and found.commands:
-            recording = RecordedMotion(found.commands, recording.instructions, recording.engaged)
-        elif found.commands:
-            recording = replace(recording, sent=found.commands)
+        recording = found.motion(convention)
         if convention.action_period_s > 0.0:
             return DenseLabels(recording, convention)
         return KeyframeLabels(recording, convention, self.settings.motion, every=not self.options.keyframes_only)

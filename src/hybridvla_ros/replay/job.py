@@ -14,7 +14,7 @@ from hybridvla_core.evaluation.replay.evaluator import Evaluator
 from hybridvla_core.evaluation.replay.filtering import FilterPool
 from hybridvla_core.evaluation.replay.rows import Frame, RecordedProposal
 from hybridvla_core.evaluation.replay.settings import ReplayConfig
-from hybridvla_core.evaluation.replay.truth import RecordedMotion, TruthFinder
+from hybridvla_core.evaluation.replay.truth import TruthFinder
 from hybridvla_core.evaluation.replay.verdict import FAIL, Check, as_data, judge_policy, judge_recording, reasons, verdict
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
@@ -182,7 +182,7 @@ class Replay:
             for number, found in enumerate(scanned):
                 source = FrameSource(found, contenders[0].policy, self.config, self.robot, rate, found.proposals,
                                      self.options.everything)
-                truth = _truth_of(found, self.config)
+                truth = found.motion(self.config.convention)
                 for contender in contenders:
                     contender.evaluator.begin(number, TruthFinder(truth, self.config.convention, self.settings.motion))
                 for frame in _readable(source, found.name, unread):
@@ -262,10 +262,3 @@ def _readable(source: FrameSource, name: str, unread: List[str]) -> Iterator[Fra
         if frame is None:
             return
         yield frame
-
-
-def _truth_of(found: Scanned, config: PolicyConfig) -> RecordedMotion:
-    """Measured motion; for a policy whose deltas add to the last command, what was commanded where the bag tells."""
-    if config.convention.delta_base == "commanded" and found.commands:
-        return RecordedMotion(found.commands, found.recording.instructions, found.recording.engaged)
-    return found.recording

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from hybridvla_core.evaluation.replay.truth import RecordedMotion
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.status import SafetyStatus, State
+from hybridvla_core.transforms.conventions import ActionConvention
 from hybridvla_ros.messages import conversions
 from hybridvla_ros.replay import bags, reading
 from hybridvla_ros.replay.joints import RecordedArms
@@ -66,6 +67,16 @@ class Scanned:
     def read(self, wanted: Sequence[str]) -> Iterator[bags.Recorded]:
         """The messages of all files, one after the other, as every pass reads them."""
         return reading.read(self.files, self.topics, wanted, self.stamps, self.left_out)
+
+    def motion(self, convention: ActionConvention) -> RecordedMotion:
+        """Returns the motion that actions of a convention are judged by and made from.
+
+        That is the measured one, with what was sent to the arms where the bag tells; for deltas on the last command, what was
+        sent alone.
+        """
+        if convention.delta_base == "commanded" and self.commands:
+            return RecordedMotion(self.commands, self.recording.instructions, self.recording.engaged)
+        return replace(self.recording, sent=self.commands or None)
 
 
 class Scanner:
