@@ -15,62 +15,16 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Tuple
 
 from hybridvla_cli import Subparsers
-from hybridvla_cli.doctor_parts import computer
+from hybridvla_cli.doctor_parts import computer, probes
 from hybridvla_cli.doctor_parts.findings import FAILURE, OK, WARNING, Finding
 from hybridvla_cli.shared.failures import sentence
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
 
-# Runs in a process of its own, with the devel space in front: prints what the built messages were made from.
-_MESSAGES = """
-import importlib, json, sys
-sys.path.insert(0, sys.argv[1])
-found = {}
-for kind in ("msg", "srv"):
-    module = importlib.import_module("hybridvla." + kind)
-    for name, cls in vars(module).items():
-        if hasattr(cls, "_md5sum") and (kind == "msg" or hasattr(cls, "_request_class")):
-            request = getattr(cls, "_request_class", cls)
-            found[kind + "/" + name] = [cls._md5sum, request._full_text]
-print(json.dumps(found))
-"""
-# Runs in a process of its own, because a package made for another numpy may crash: prints a name before each attempt.
-_IMPORTS = """
-import importlib, sys
-for name in sys.argv[1:]:
-    print("try", name, flush=True)
-    try:
-        importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        print("absent" if error.name == name else "bad", name, error, flush=True)
-    except Exception as error:
-        print("bad", name, type(error).__name__ + ":", " ".join(str(error).split())[:120], flush=True)
-    else:
-        print("good", name, flush=True)
-import numpy
-print("numpy", numpy.__version__, numpy.__file__)
-"""
 #: Compiled packages, as they are imported.
 _COMPILED = ("numpy", "scipy.spatial", "pinocchio", "daqp", "cv2", "PIL.Image", "yaml", "torch", "tokenizers", "safetensors",
              "mujoco")
-# Where the drivers' messages come from in the environment that the nodes run in.
-_DRIVERS = """
-import importlib.util, json, sys
-found = {name: importlib.util.find_spec(name) for name in sys.argv[1:]}
-print(json.dumps({name: list(spec.submodule_search_locations)[0] if spec else "" for name, spec in found.items()}))
-"""
-# A crash inside a graphics driver must not take the doctor with it.
-_RENDERING = """
-import mujoco
-model = mujoco.MjModel.from_xml_string(
-    "<mujoco><worldbody><light pos='0 0 3'/><geom size='1'/></worldbody></mujoco>")
-data = mujoco.MjData(model)
-mujoco.mj_forward(model, data)
-renderer = mujoco.Renderer(model, 32, 32)
-renderer.update_scene(data)
-assert renderer.render().max() > 0, "the picture is black"
-"""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -86,11 +40,17 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--policy-config", type=Path, metavar="FILE",
                         help="policy configuration, with --robot; default: the one of the same name, or tiny.yaml")
     parser.add_argument("--cameras", type=Path, metavar="FILE", help="the rig's cameras, with --robot")
+    parser.add_argument("--move-gripper", action="store_true", help="with --robot, while its driver runs and nothing else "
+                        "commands it: move the gripper a little, once you have agreed, and tell whether open is open; the arms "
+                        "stay")
+    parser.add_argument("--yes", action="store_true", help="with --move-gripper: do not ask, neither before nor after")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings for machines")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one line a check and what to do about it; 1 when any is a failure."""
+    """Print one line a check and what to do about it; 1 when any is a failure. Raises HybridVLAError for unfit options."""
+    if args.move_gripper and args.robot is None:
+        raise HybridVLAError("--move-gripper moves a robot: name it with --robot config/robots/NAME.yaml")
     checks: List[Callable[[], Finding]] = [check_python, check_packages, check_imports, check_ros, check_devel_space,
                                            check_drivers, check_gpu, check_rendering]
     folders = args.checkpoint or sorted(path.parent for path in (ROOT / "checkpoints").glob("*/MANIFEST.json"))
@@ -102,6 +62,10 @@ def run(args: argparse.Namespace) -> int:
 
         findings += [_say(finding)
                      for finding in findings_of(args.robot, args.policy_config, args.cameras, args.checkpoint or ())]
+    if args.move_gripper:
+        from hybridvla_cli.doctor_parts.robot import move_gripper
+
+        findings += [_say(finding) for finding in move_gripper(args.robot, args.yes)]
     healthy = all(finding.status != FAILURE for finding in findings)
     write_json(args.json, {"healthy": healthy, "checks": [asdict(finding) for finding in findings]})
     return 0 if healthy else 1
@@ -169,7 +133,7 @@ def check_packages() -> Finding:
 
 def check_imports() -> Finding:
     """Every compiled package that is there can be imported beside the others."""
-    status, output = _python(_IMPORTS, *_COMPILED)
+    status, output = _python(probes.IMPORTS, *_COMPILED)
     lines = [line.split(" ", 2) for line in output.splitlines()]
     bad = [f"{words[1]} ({words[2] if len(words) > 2 else 'no reason given'})" for words in lines if words[0] == "bad"]
     if status != 0:
@@ -204,7 +168,7 @@ def check_devel_space() -> Finding:
     built = sorted((ROOT / "devel" / "lib").glob("python3*/*-packages/hybridvla/msg"))
     if not (ROOT / "devel" / "setup.bash").is_file() or not built:
         return Finding("devel space", FAILURE, f"{ROOT / 'devel'} has not been built", advice)
-    status, output = _python(_MESSAGES, str(built[0].parents[1]))
+    status, output = _python(probes.MESSAGES, str(built[0].parents[1]))
     if status != 0:
         return Finding("devel space", FAILURE, f"the built messages cannot be imported ({output})", advice)
     found: Dict[str, Tuple[str, str]] = json.loads(output)
@@ -228,7 +192,7 @@ def check_drivers() -> Finding:
     """Which messages of the robots' drivers the nodes use: the drivers' own, or the stand-ins built here."""
     if not (ROOT / "devel" / "setup.bash").is_file():
         return Finding("drivers", WARNING, "their messages cannot be looked for without the devel space", "run `make setup`")
-    status, output = _python(_DRIVERS, "franka_msgs", "piper_msgs", runner=str(ROOT / "scripts" / "with_env.sh"))
+    status, output = _python(probes.DRIVERS, "franka_msgs", "piper_msgs", runner=str(ROOT / "scripts" / "with_env.sh"))
     if status != 0:
         return Finding("drivers", WARNING, f"their messages cannot be looked for ({output})", "run `make setup`")
     places: Dict[str, str] = json.loads(output)
@@ -263,7 +227,7 @@ def check_rendering() -> Finding:
     wished = os.environ.get("MUJOCO_GL")
     tried = []
     for backend in [wished] if wished else ["egl", "osmesa"]:
-        status, output = _python(_RENDERING, MUJOCO_GL=backend)
+        status, output = _python(probes.RENDERING, MUJOCO_GL=backend)
         if status == 0:
             return Finding("rendering", OK, f"{backend} draws without a screen")
         tried.append(f"{backend}: {output}")
@@ -291,7 +255,7 @@ def _python(code: str, *arguments: str, runner: str = "", **environment: str) ->
                               errors="replace", env={**os.environ, **environment}, timeout=120, check=False)
     except subprocess.TimeoutExpired:
         return 124, "no answer within 120 s"
-    if done.returncode == 0 or code is _IMPORTS:
+    if done.returncode == 0 or code is probes.IMPORTS:
         return done.returncode, done.stdout
     lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
     return done.returncode, lines[-1]

@@ -37,6 +37,13 @@ class Source:
                     Heartbeat(self._epoch, self._sequence, 1, PolicyState.WAITING)))
             time.sleep(0.1)
 
+    def leave(self):
+        """There is no policy any more, not even a silent one."""
+        self.alive = False
+        time.sleep(0.2)         # the last heartbeat is out
+        self._proposals.unregister()
+        self._beats.unregister()
+
     def propose(self, poses, opening=1.0):
         """poses: (position (3,), quaternion (4,)) by arm name; a keyframe, valid for 20 s."""
         deadline = time.monotonic() + 20.0

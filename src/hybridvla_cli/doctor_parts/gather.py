@@ -1,6 +1,7 @@
 """Looks at the graph for a few seconds; prints the facts as JSON. A process of its own, in the environment of the nodes.
 
-usage: gather.py FILE.json     with the topics to listen to, and the parameters to read
+usage: gather.py FILE.json     with the topics to listen to, the parameters to read, the topics of AgileX arms' status, and the
+                               impedance controller of a Franka driver, empty where the robot has none
 """
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import time
 import xmlrpc.client
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 from urllib.parse import urlsplit
 
 import rosgraph
@@ -20,13 +21,15 @@ import roslib.message
 import rospy
 
 from hybridvla_cli.doctor_parts.graph import Facts, Stream
+from hybridvla_ros.adapters.agilex import status as agilex_status
 
 LISTEN_S, ANSWER_S = 3.0, 1.0
-STATUS = "/hybridvla/safety/status"
+STATUS, LIST_CONTROLLERS = "/hybridvla/safety/status", "/controller_manager/list_controllers"
 
 
-def gather(topics: List[str], parameters: List[str]) -> Facts:
+def gather(topics: List[str], parameters: List[str], arms: List[str], impedance: str) -> Facts:
     """What is on the master that the environment names."""
+    compliance = f"/{impedance}/dynamic_reconfigure_compliance_param_node/parameter_updates" if impedance else ""
     if not rosgraph.is_master_online():
         return Facts(master=rosgraph.get_master_uri(), online=False)
     master = rosgraph.Master("/hybridvla_doctor")
@@ -34,15 +37,34 @@ def gather(topics: List[str], parameters: List[str]) -> Facts:
     types = dict(master.getTopicTypes())
     nodes = {node for entries in (publishers, subscribers) for _, names in entries for node in names}
     rospy.init_node("hybridvla_doctor", anonymous=True, disable_signals=True, disable_rostime=True)
-    heard = _listen([topic for topic in topics if topic in types], types)
+    heard = _listen([topic for topic in (*topics, *arms, compliance) if topic in types], types)
     values = {name: str(master.getParam(name)) for name in parameters if master.hasParam(name)}
     simulated = bool(master.hasParam("/use_sim_time") and master.getParam("/use_sim_time"))
     status = heard.pop(STATUS, ([], 1.0))[0]
+    settings = heard.pop(compliance, ([], 1.0))[0]
+    states = {topic: heard.pop(topic)[0] for topic in arms if topic in heard}
     return Facts(master=rosgraph.get_master_uri(), simulated=simulated,
                  publishers={topic: tuple(names) for topic, names in publishers},
                  subscribers={topic: tuple(names) for topic, names in subscribers},
                  unreachable=_unreachable(master, nodes), parameters=values, status=status[-1][1].message if status else "",
+                 dry_run=bool(status[-1][1].dry_run) if status else None,
+                 controllers=_controllers() if impedance else None,
+                 stiffness={entry.name: entry.value for entry in settings[-1][1].doubles} if settings else {},
+                 arms={topic: agilex_status.problem(messages[-1][1]) if messages else "its driver says nothing on "
+                       f"{topic}; start it again" for topic, messages in states.items()},
                  streams={topic: _stream(messages, seconds) for topic, (messages, seconds) in heard.items()})
+
+
+def _controllers() -> Optional[Dict[str, str]]:
+    """Name to state of the loaded controllers; None where nobody answers."""
+    try:
+        from controller_manager_msgs.srv import ListControllers
+
+        rospy.wait_for_service(LIST_CONTROLLERS, ANSWER_S)
+        answer = rospy.ServiceProxy(LIST_CONTROLLERS, ListControllers)()
+    except (ImportError, rospy.ROSException, rospy.ServiceException):
+        return None
+    return {entry.name: entry.state for entry in answer.controller}
 
 
 def _listen(topics: List[str], types: Dict[str, str]) -> Dict[str, Tuple[List[Tuple[float, Any]], float]]:
@@ -96,4 +118,4 @@ def _unreachable(master: rosgraph.Master, nodes: Iterable[str]) -> Dict[str, str
 
 if __name__ == "__main__":
     wanted = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    print(json.dumps(asdict(gather(wanted["topics"], wanted["parameters"]))))
+    print(json.dumps(asdict(gather(**wanted))))

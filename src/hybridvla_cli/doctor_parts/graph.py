@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Dict, Iterator, List, Optional, Tuple
 
+from hybridvla_cli.doctor_parts.drivers import driver_findings
 from hybridvla_cli.doctor_parts.findings import FAILURE, OK, WARNING, Finding
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
@@ -55,6 +56,10 @@ class Facts:
         streams: Topic to what came.
         parameters: Of the cameras' serial numbers, to their values.
         status: The filter's sentence; empty where none came.
+        dry_run: Whether the filter commands nothing; None where none runs.
+        controllers: Of a Franka driver's controller manager, name to state; None where it does not answer.
+        stiffness: Of its impedance controller as that announces it, name to N/m or N m/rad; empty while it is not loaded.
+        arms: Of an AgileX driver, topic of an arm's status to why that arm takes no commands; empty: it takes them.
     """
 
     master: str = ""
@@ -66,6 +71,10 @@ class Facts:
     streams: Dict[str, Stream] = field(default_factory=dict)
     parameters: Dict[str, str] = field(default_factory=dict)
     status: str = ""
+    dry_run: Optional[bool] = None
+    controllers: Optional[Dict[str, str]] = None
+    stiffness: Dict[str, float] = field(default_factory=dict)
+    arms: Dict[str, str] = field(default_factory=dict)
 
 
 def judge(facts: Facts, robot: RobotConfig, config: PolicyConfig) -> List[Finding]:
@@ -74,8 +83,9 @@ def judge(facts: Facts, robot: RobotConfig, config: PolicyConfig) -> List[Findin
         return [Finding("graph", WARNING, f"no ROS master answers at {facts.master}: nothing runs, so nothing of it can be "
                                           "judged",
                         "start a launch file, or correct ROS_MASTER_URI, and ask again")]
-    found = [*_time(facts), *_nodes(facts), *_joints(facts, robot), *_cameras(facts, config), *_commands(facts, robot)]
-    if not found:
+    found = [*_time(facts), *_nodes(facts), *_joints(facts, robot), *_cameras(facts, config), *_commands(facts, robot),
+             *driver_findings(facts, robot)]
+    if all(finding.status == OK for finding in found):
         found.append(Finding("graph", OK, f"{len(facts.publishers)} topics on {facts.master}, {len(facts.streams)} listened to"))
     if facts.status:
         found.append(Finding("filter", OK, facts.status))
@@ -168,7 +178,11 @@ def _commands(facts: Facts, robot: RobotConfig) -> Iterator[Finding]:
         for role in ("command", "pose_command", "trajectory"):
             topic = arm.topics.get(role, "")
             others = [node for node in facts.publishers.get(topic, ()) if node != "/safety_filter_node"]
-            if topic and others:
+            if topic and robot.agilex is not None and set(others) & set(facts.publishers.get(arm.topics["joint_states"], ())):
+                yield Finding("commands", FAILURE, f"{', '.join(others)} is the driver of arm {arm.name} and publishes {topic} "
+                              "itself: it is in mode 0, in which a leader arm is read and no command taken",
+                              "roslaunch piper start_ms_piper.launch mode:=1 auto_enable:=true, and unplug the leader arms")
+            elif topic and others:
                 yield Finding("commands", FAILURE, f"{', '.join(others)} commands arm {arm.name} on {topic}, past the filter",
                               f"rosnode kill {others[0]}")
             elif topic and facts.publishers.get(topic) and not facts.subscribers.get(topic):

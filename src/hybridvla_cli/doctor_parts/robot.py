@@ -1,4 +1,4 @@
-"""What `hybridvla doctor --robot` looks at besides: the graph, and whether checkpoint, policy and robot fit."""
+"""What `hybridvla doctor --robot` looks at besides: graph, checkpoint and policy against the robot, the gripper's sense."""
 from __future__ import annotations
 
 import json
@@ -7,10 +7,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Callable, Dict, Iterator, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Union
 
-from hybridvla_cli.doctor_parts.findings import FAILURE, Finding
+from hybridvla_cli.doctor_parts.findings import FAILURE, WARNING, Finding
 from hybridvla_cli.doctor_parts.graph import Facts, Stream, judge
+from hybridvla_cli.doctor_parts.gripper import Ask, Move, ask_first, ask_seen, sense_findings
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
@@ -52,24 +53,71 @@ def _fit(folder: Path, config: PolicyConfig, robot: RobotConfig) -> Iterator[Fin
 def look(robot: RobotConfig, config: PolicyConfig) -> Union[Facts, Finding]:
     """The facts of the graph, or why there are none."""
     images = [camera.image_topic for camera in config.cameras]
-    wanted = {"topics": [*joint_topics(robot.arms), *images, "/hybridvla/safety/status"],
+    agilex = [arm.topics["robot_state"] for arm in robot.arms] if robot.agilex is not None else []
+    wanted = {"arms": agilex, "impedance": robot.franka.impedance_controller if robot.franka is not None else "",
+              "topics": [*joint_topics(robot.arms), *images, "/hybridvla/safety/status"],
               "parameters": [camera.serial_parameter for camera in config.cameras if camera.serial_parameter]}
-    runner = [str(ROOT / "scripts" / "with_env.sh")] if (ROOT / "devel" / "setup.bash").is_file() else []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "wanted.json"
         file.write_text(json.dumps(wanted), encoding="utf-8")
-        try:
-            path = f"{ROOT / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-            command = [*runner, sys.executable, "-m", "hybridvla_cli.doctor_parts.gather", str(file)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", timeout=LONGEST_S,
-                                  check=False, env={**os.environ, "PYTHONPATH": path})
-        except subprocess.TimeoutExpired:
-            return Finding("graph", FAILURE, f"the graph did not answer within {LONGEST_S} "
-                                             "s", "is the master's computer reachable?")
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        return Finding("graph", FAILURE, f"the graph cannot be looked at ({said})", "cure the failures above first")
-    read = json.loads(done.stdout.splitlines()[-1])
+        read = _beside_the_nodes("gather", str(file))
+    if isinstance(read, Finding):
+        return read
     streams = {topic: Stream(**{**stream, "names": tuple(stream["names"])}) for topic, stream in read.pop("streams").items()}
     return Facts(**{**read, "streams": streams, **{key: {topic: tuple(nodes) for topic, nodes in read[key].items()}
                                                     for key in ("publishers", "subscribers")}})
+
+
+def move_gripper(robot_file: Path, yes: bool, ask: Ask = input) -> Iterator[Finding]:
+    """Moves the grippers a little once a person has agreed, and says whether open is open.
+
+    Args:
+        robot_file: The robot's configuration.
+        yes: Nobody is asked, before or after.
+        ask: Asks at the terminal.
+
+    Yields:
+        One finding an arm, or why nothing was moved.
+
+    Raises:
+        ConfigurationError: for a file that cannot be read.
+    """
+    robot = load_file(RobotConfig, robot_file)
+    found = _beside_the_nodes("move_gripper", str(robot_file.resolve()), "look")
+    if not isinstance(found, Finding) and not found["refused"][0]:
+        try:
+            agreed = yes or ask_first(_moves(found), robot, ask)
+        except EOFError:
+            agreed = False
+        if not agreed:
+            yield Finding("gripper", WARNING, "not moved: nobody typed yes", "ask again at a terminal, or give --yes")
+            return
+        found = _beside_the_nodes("move_gripper", str(robot_file.resolve()), "move")
+    if isinstance(found, Finding):
+        yield found
+    elif found["refused"][0]:
+        yield Finding("gripper", FAILURE, f"not moved: {found['refused'][0]}", found["refused"][1])
+    else:
+        moves = _moves(found)
+        yield from sense_findings(moves, robot, robot_file, {} if yes else ask_seen(moves, ask))
+
+
+def _moves(found: Dict[str, Any]) -> List[Move]:
+    return [Move(**move) for move in found["moves"]]
+
+
+def _beside_the_nodes(module: str, *arguments: str) -> Union[Dict[str, Any], Finding]:
+    """What a module of this folder prints as JSON, run in the nodes' environment, or why it does not."""
+    runner = [str(ROOT / "scripts" / "with_env.sh")] if (ROOT / "devel" / "setup.bash").is_file() else []
+    path = f"{ROOT / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    command = [*runner, sys.executable, "-m", f"hybridvla_cli.doctor_parts.{module}", *arguments]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", timeout=LONGEST_S,
+                              check=False, env={**os.environ, "PYTHONPATH": path})
+    except subprocess.TimeoutExpired:
+        return Finding("graph", FAILURE, f"the graph did not answer within {LONGEST_S} s", "is the master's computer reachable?")
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return Finding("graph", FAILURE, f"the graph cannot be looked at ({said})", "cure the failures above first")
+    found: Dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found

@@ -32,3 +32,16 @@ def test_a_running_rig_is_healthy_and_a_wrong_arm_id_and_left_over_time_are_name
         rospy.set_param("/use_sim_time", False)
     assert "launch with the arm_id" in found["joints"]["advice"]
     assert "rosparam set /use_sim_time false" in found["sim time"]["advice"]
+
+
+def test_a_gripper_configured_the_wrong_way_round_shows_at_its_first_move(rig, tmp_path):
+    from hybridvla_cli.doctor_parts.robot import move_gripper
+
+    file = tmp_path / "swapped.yaml"
+    text = (ROOT / "config/robots/sim_fr3.yaml").read_text()
+    file.write_text(text.replace("max_width_m: 0.08", "max_width_m: 0.08\n      readings: [0.08, 0.0]"))
+    finding, = move_gripper(file, True)
+    assert "its sense is the other way round" in finding.found and "gripper.readings: [0, 0.08]" in finding.advice
+    rig.begin()
+    finding, = move_gripper(file, True)
+    assert "not moved: the filter is" in finding.found and "activate" in finding.advice
