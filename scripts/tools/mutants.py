@@ -1,8 +1,8 @@
 """make mutants: changes the safety filter in one place at a time (mutmut), and counts which changes its fast tests notice.
 
-Works in out/mutants, where links stand for the folders of this clone. What has been tried is kept there, so that a run which
-was ended goes on; a function that has changed since is tried anew. Mutants that only change the wording of a sentence are
-left out: no test holds the filter to its spelling. `[tool.mutmut]` in pyproject.toml says what is changed and which tests run.
+What has been tried is kept in out/mutants, so that a run which was ended goes on; a function that has changed since is tried
+anew. Mutants that only change the wording of a sentence are left out: no test holds the filter to its spelling. What mutmut
+makes is tried by `mutant_trials.py` on the tests of test/core/safety that are not marked `long`.
 """
 from __future__ import annotations
 
@@ -11,42 +11,24 @@ import ast
 import difflib
 import hashlib
 import json
-import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Dict, Iterable, List, NamedTuple, Optional
+from typing import Dict, List
 
+import pytest
+from mutant_trials import ROOT, Mutant, Trials
 from mutmut.mutation.file_mutation import mutate_file_contents
-from mutmut.utils.format_utils import get_mutant_name
+from mutmut.utils.format_utils import get_mutant_name, orig_function_and_class_names_from_key
 
-ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / "out" / "mutants"
+TRIED = PLACE / "tried.json"
 SAFETY = Path("src/hybridvla_core/safety")
-LINKS = ("src", "test", "config", "pyproject.toml")
+TESTS = "test/core/safety"
 PROGRESS_S = 60.0
 ORIGINAL, MUTANT = "__mutmut_orig", "__mutmut_"
-#: pytest's exit statuses that mean a failed test, and mutmut's own for a mutant that ran out of time.
-NOTICED = {1: "killed", 3: "killed", -24: "timeout", 24: "timeout", 36: "timeout", 152: "timeout", 255: "timeout", -9: "timeout"}
-
-
-class Mutant(NamedTuple):
-    """One change. name: as mutmut calls it; before, after: the function's text without and with it."""
-
-    name: str
-    path: Path
-    before: str
-    after: str
-
-
-def prepare() -> None:
-    PLACE.mkdir(parents=True, exist_ok=True)
-    for name in LINKS:
-        link = PLACE / name
-        if not link.is_symlink():
-            link.symlink_to(ROOT / name)
+NOTICED = ("killed", "timeout")
 
 
 def mutants(only: str) -> List[Mutant]:
@@ -66,7 +48,10 @@ def mutants(only: str) -> List[Mutant]:
         for name in made.mutant_names:
             before, after = functions[name.rpartition(MUTANT)[0] + ORIGINAL], functions[name]
             if not only_wording(before, after):
-                found.append(Mutant(get_mutant_name(relative, name), relative, text(before), text(after)))
+                whole = get_mutant_name(relative, name)
+                function, owner = orig_function_and_class_names_from_key(whole)
+                module = ".".join(relative.with_suffix("").parts[1:]).replace(".__init__", "")
+                found.append(Mutant(whole, relative, module, owner or "", function, text(before), text(after)))
     return found
 
 
@@ -84,44 +69,30 @@ def only_wording(before: ast.AST, after: ast.AST) -> bool:
     return bool(texts) and all(isinstance(one.value, str) and " " in one.value for one, _ in texts)
 
 
-def decided() -> Dict[str, int]:
-    """Mutants that have been tried, with the exit status of the tests."""
-    found: Dict[str, int] = {}
-    for path in (PLACE / "mutants" / SAFETY).rglob("*.meta"):
-        statuses = json.loads(path.read_text(encoding="utf-8"))["exit_code_by_key"]
-        found.update((name, status) for name, status in statuses.items() if status is not None and status != 2)
-    return found
+def decided() -> Dict[str, str]:
+    """What became of mutants that have been tried, by their keys."""
+    return json.loads(TRIED.read_text(encoding="utf-8")) if TRIED.is_file() else {}
 
 
-def outcome(status: Optional[int]) -> str:
-    return "not tried" if status is None else NOTICED.get(status, "survived")
+def run(wanted: List[Mutant], share: int, most_s: float) -> int:
+    """Tries mutants, one at a time. Returns pytest's status. share: of them and those tried before; most_s: of tests on one."""
+    found, begun, said = decided(), time.monotonic(), [time.monotonic()]
+    count: Counter = Counter()
 
+    def decide(mutant: Mutant, fate: str, by: str) -> None:
+        found[mutant.key()] = fate
+        count[fate] += 1
+        TRIED.write_text(json.dumps(found, indent=0), encoding="utf-8")
+        if fate not in NOTICED:
+            print(f"\n{fate} ({by}): {mutant.name}\n    {difference(mutant)}", flush=True)
+        if time.monotonic() - said[0] > PROGRESS_S:
+            said[0] = time.monotonic()
+            print(f"mutants: {share - len(wanted) + sum(count.values())} of {share} tried, {dict(count)} of this run in "
+                  f"{said[0] - begun:.0f} s", flush=True)
 
-def watch(names: Iterable[str], stop: threading.Event) -> None:
-    """Says now and then how far a run has come."""
-    wanted, begun = set(names), time.monotonic()
-    before = len(wanted & decided().keys())
-    while not stop.wait(PROGRESS_S):
-        found = decided()
-        count = Counter(outcome(found.get(name)) for name in wanted)
-        tried = len(wanted) - count["not tried"]
-        print(f"mutants: {tried} of {len(wanted)} tried, {count['survived']} survived, "
-              f"{tried - before} in {time.monotonic() - begun:.0f} s", flush=True)
-
-
-def run(names: List[str]) -> int:
-    """Tries mutants, one at a time."""
-    stop = threading.Event()
-    watcher = threading.Thread(target=watch, args=(names, stop), daemon=True)
-    watcher.start()
-    with open(PLACE / "log.txt", "w", encoding="utf-8") as log:
-        done = subprocess.run([str(Path(sys.executable).parent / "mutmut"), "run", "--max-children", "1", *names],
-                              cwd=str(PLACE), stdout=log, stderr=subprocess.STDOUT, check=False)
-    stop.set()
-    watcher.join()
-    if done.returncode:
-        print((PLACE / "log.txt").read_text(encoding="utf-8")[-3000:])
-    return done.returncode
+    options = ["-q", "-s", "-p", "no:cacheprovider", "-m", "not long", "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"),
+               "--basetemp", str(PLACE / "tmp"), str(ROOT / TESTS)]
+    return int(pytest.main(options, plugins=[Trials(wanted, PLACE, SAFETY, decide, most_s)]))
 
 
 def difference(mutant: Mutant) -> str:
@@ -130,26 +101,36 @@ def difference(mutant: Mutant) -> str:
                         if line[0] in "+-" and not line.startswith(("+++", "---")) and MUTANT not in line)
 
 
+def interval(noticed: int, tried: int) -> str:
+    """Wilson's interval of a share, at 95 %."""
+    z = 1.96
+    middle = (noticed + z * z / 2) / (tried + z * z)
+    half = z / (tried + z * z) * (noticed * (tried - noticed) / tried + z * z / 4) ** 0.5
+    return f"{100 * (middle - half):.1f} to {100 * (middle + half):.1f} %"
+
+
 def report(chosen: List[Mutant]) -> float:
     """Prints the table and the survivors, and returns the share that was noticed."""
     found = decided()
     rows: Dict[str, Counter] = {}
     for mutant in chosen:
-        rows.setdefault(str(mutant.path.relative_to(SAFETY)), Counter())[outcome(found.get(mutant.name))] += 1
-    survivors = [mutant for mutant in chosen if outcome(found.get(mutant.name)) == "survived"]
-    for mutant in survivors:
-        print(f"\nsurvived: {mutant.name}\n    {difference(mutant)}")
-    print(f"\n{'file':34} {'tried':>6} {'killed':>7} {'timeout':>8} {'survived':>9} {'score':>7}")
+        fate = found.get(mutant.key(), "not tried")
+        rows.setdefault(str(mutant.path.relative_to(SAFETY)), Counter())[fate] += 1
+        if fate not in (*NOTICED, "not tried"):
+            print(f"\n{fate}: {mutant.name}\n    {difference(mutant)}")
+    print(f"\n{'file':34} {'tried':>6} {'killed':>7} {'timeout':>8} {'survived':>9} {'not reached':>12} {'score':>7}")
     total = sum(rows.values(), Counter())
     for name, count in [*sorted(rows.items()), ("all", total)]:
         tried = sum(count.values()) - count["not tried"]
         if tried:
-            print(f"{name:34} {tried:6} {count['killed']:7} {count['timeout']:8} {count['survived']:9} "
-                  f"{100.0 * (tried - count['survived']) / tried:6.1f} %")
+            print(f"{name:34} {tried:6} {count['killed']:7} {count['timeout']:8} {count['survived']:9} {count['not reached']:12} "
+                  f"{100.0 * sum(count[fate] for fate in NOTICED) / tried:6.1f} %")
     if total["not tried"]:
         print(f"{total['not tried']} have not been tried; the same command goes on with them")
-    tried = sum(total.values()) - total["not tried"]
-    return (tried - total["survived"]) / max(1, tried)
+    tried, noticed = sum(total.values()) - total["not tried"], sum(total[fate] for fate in NOTICED)
+    if tried:
+        print(f"{noticed} of {tried} were noticed: {100.0 * noticed / tried:.1f} % (95 %: {interval(noticed, tried)})")
+    return noticed / max(1, tried)
 
 
 def main() -> int:
@@ -159,21 +140,21 @@ def main() -> int:
     parser.add_argument("--only", default="", help="files of safety/ whose path has this word")
     parser.add_argument("--again", action="store_true", help="try those anew that survived, after tests have changed")
     parser.add_argument("--tried", action="store_true", help="only those that have been tried before, whatever drew them")
+    parser.add_argument("--most-s", type=float, default=0.0, help="seconds of tests that are tried on one change, the likeliest "
+                        "and cheapest first, by what they take without it; 0: all that reach it")
     parser.add_argument("--report", action="store_true", help="only print what has been found")
     arguments = parser.parse_args()
-    prepare()
+    PLACE.mkdir(parents=True, exist_ok=True)
     chosen = mutants(arguments.only)
     print(f"mutants: {len(chosen)} in all, wording of sentences left out", flush=True)
+    found = decided()
     if arguments.tried:
-        found = decided()
-        chosen = [mutant for mutant in chosen if mutant.name in found]
+        chosen = [mutant for mutant in chosen if mutant.key() in found]
     elif arguments.sample and arguments.sample < len(chosen):
         chosen = sorted(chosen, key=lambda mutant: drawn(mutant.name, arguments.seed))[:arguments.sample]
         print(f"mutants: a sample of {len(chosen)}, seed {arguments.seed}", flush=True)
-    found = decided()
-    names = [mutant.name for mutant in chosen if mutant.name not in found
-             or arguments.again and outcome(found[mutant.name]) == "survived"]
-    status = run(names) if names and not arguments.report else 0
+    wanted = [mutant for mutant in chosen if mutant.key() not in found or arguments.again and found[mutant.key()] not in NOTICED]
+    status = run(wanted, len(chosen), arguments.most_s) if wanted and not arguments.report else 0
     score = report(chosen)
     return status or (0 if score >= 0.9 else 1)
 

@@ -17,7 +17,7 @@ from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_core.safety.limits.limit import Limit
 from hybridvla_core.safety.motion.judge import MotionJudge
 from hybridvla_core.safety.motion.last_check import LastCheck
-from hybridvla_core.safety.motion.pursuit import Goal, Pursuit
+from hybridvla_core.safety.motion.pursuit import PLAN, Goal, Pursuit
 from hybridvla_core.safety.motion.solver import RATE_SHARE, StepSolver
 from hybridvla_core.safety.status import Reason
 
@@ -163,9 +163,10 @@ class Motion:
         if seconds < 1e-6:
             return self._brake()
         quickest = float((strength / np.maximum(np.abs(way) / seconds, 1e-9)).min())
-        velocity = way / seconds * min(1.0, (2.0 * quickest * seconds) ** 0.5, 0.2 * seconds / self._dt)
+        velocity = way / seconds * min(1.0, (2.0 * PLAN * quickest * seconds) ** 0.5, 0.2 * seconds / self._dt)
         present = (self.joints - self._previous) / self._dt
-        velocity = present + np.clip(velocity - present, -strength * self._dt, strength * self._dt)
+        change = velocity - present
+        velocity = present + change * min(1.0, float((strength * self._dt / np.maximum(np.abs(change), 1e-12)).min()))
         return self._attempt(self.joints + velocity * self._dt, np.zeros_like(self.joints))
 
     def repose(self, seed: np.ndarray) -> bool:
