@@ -15,6 +15,7 @@ import importlib
 import json
 import os
 import signal
+import sys
 import textwrap
 import time
 from collections import Counter
@@ -26,6 +27,8 @@ import coverage
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Where what tests import lies; a change of it in what these tests import makes them be looked at anew.
+OURS = (ROOT / "src", ROOT / "test" / "support")
 #: With a change, a test may take so many times the processor's time that it takes without, and so many seconds more.
 TIMES, MORE_S = 6.0, 3.0
 #: What a child process ends with: no test failed; one did; it could not be tried.
@@ -132,8 +135,9 @@ class Trials:
     def _note(self, items: List[pytest.Item]) -> None:
         kept = self._place / "reached.json"
         known = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
-        common = _digest([*(ROOT / "src/hybridvla_core").rglob("*.py"), *(ROOT / "config").rglob("*.yaml"),
-                          *(ROOT / "test/support").rglob("*.py")])
+        imported = {Path(module.__file__) for module in list(sys.modules.values()) if getattr(module, "__file__", None)}
+        ours = [path for path in imported if path.suffix == ".py" and any(place in path.parents for place in OURS)]
+        common = _digest([*ours, *(ROOT / "config").rglob("*.yaml")])
         begun, new = time.monotonic(), 0
         for item in items:
             stamp = common + _digest([Path(str(item.fspath))])
