@@ -22,10 +22,13 @@ from cases import CASES, Case
 
 from hybridvla_core.moved import MOVED
 from hybridvla_core.paths import ROOT
+from hybridvla_ros.runtime.leftovers import end_all, marked
 from hybridvla_ros.runtime.patience import patience
 
 DEFAULT = ROOT.parent / "shared" / "field-cases"
 PASSED, FAILED, SKIPPED = "as expected", "NOT AS EXPECTED", "skipped"
+#: In the environment of everything that a case starts.
+MARK = "HYBRIDVLA_FIELD_RUN"
 TEXTS = (".py", ".sh", ".yaml")
 #: What the scripts call that is elsewhere, has another name now, or is called with more: helpers of tests, the reader of picture
 #: files, the format of a message beside its bytes.
@@ -58,7 +61,7 @@ def adapted(source: Path, folder: Path) -> Path:
 def environment(copy: Path, folder: Path) -> Dict[str, str]:
     """As the cases' own env.sh want it."""
     here = {"ROOT": str(ROOT), "P": str(ROOT), "WORK": str(folder / "work"), "OMP_NUM_THREADS": "1", "ROS_IP": "127.0.0.1",
-            "CASES": str(copy / "robot"), "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}
+            "CASES": str(copy / "robot"), MARK: str(folder), "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}
     (folder / "work" / "out").mkdir(parents=True, exist_ok=True)
     return {**os.environ, **here}
 
@@ -86,6 +89,7 @@ def run(case: Case, copy: Path, folder: Path) -> Tuple[str, str, str]:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)      # what the script has started and not ended
+            end_all(marked(MARK, str(folder)))              # and what roslaunch gave a session of its own
     found = reasons(case, said)
     return (FAILED, "; ".join(found), said) if found else (PASSED, "", said)
 

@@ -45,9 +45,10 @@ def test_names_that_have_moved_are_replaced_in_the_copy(field, tmp_path):
                     "from hybridvla_core.safety.filter import SafetyFilter\n")
 
 
-def test_what_a_script_leaves_running_is_ended(field, tmp_path):
+@pytest.mark.parametrize("way", ["", "setsid "])           # roslaunch gives its nodes sessions of their own
+def test_what_a_script_leaves_running_is_ended(field, tmp_path, way):
     (tmp_path / "case").mkdir()
-    outcome, why, said = field.run(field.Case("case", "sleep 300 >/dev/null 2>&1 & echo $!"), tmp_path, tmp_path)
+    outcome, why, said = field.run(field.Case("case", f"{way}sleep 300 >/dev/null 2>&1 & echo $!"), tmp_path, tmp_path)
     assert outcome == field.PASSED, why
     left = Path(f"/proc/{int(said)}/cmdline")
     deadline = time.monotonic() + 20.0

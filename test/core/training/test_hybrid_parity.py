@@ -125,6 +125,7 @@ def test_losses_and_gradients_are_the_released_ones(recorded, stage, parts):
         assert squares ** 0.5 == pytest.approx(expected, abs=1e-4 * max(1.0, expected)), module
 
 
+@pytest.mark.versions
 def test_tokens_alone_are_the_released_ones(recorded):
     found = losses(recorded, "v1", "finetune", recorded.batch("v1"), frozenset({"tokens"}), 1, state="none")
     assert found["tokens"] == pytest.approx(float(recorded.arrays["v1/ar_only/loss_ce"]), abs=1e-4)

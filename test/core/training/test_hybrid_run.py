@@ -66,6 +66,7 @@ def unbroken(data, tmp_path_factory):
     return folder
 
 
+@pytest.mark.versions
 def test_the_loss_falls_and_the_checkpoint_predicts(data, tmp_path):
     from small_policy import observation
 
