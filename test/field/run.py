@@ -61,7 +61,8 @@ def adapted(source: Path, folder: Path) -> Path:
 def environment(copy: Path, folder: Path) -> Dict[str, str]:
     """As the cases' own env.sh want it."""
     here = {"ROOT": str(ROOT), "P": str(ROOT), "WORK": str(folder / "work"), "OMP_NUM_THREADS": "1", "ROS_IP": "127.0.0.1",
-            "CASES": str(copy / "robot"), MARK: str(folder), "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}
+            "CASES": str(copy / "robot"), MARK: str(folder),
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}
     (folder / "work" / "out").mkdir(parents=True, exist_ok=True)
     return {**os.environ, **here}
 
