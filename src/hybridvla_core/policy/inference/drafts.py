@@ -50,18 +50,18 @@ def confidence_of(logits: torch.Tensor, chosen: torch.Tensor, window: int, token
     Returns:
         (...), 0 to 1.
     """
+    # One operation over the vocabulary: logsumexp would be eight, which a small model's pass notices.
+    probability = logits.softmax(dim=-1)
     if window == 0:
-        return torch.exp(logits.gather(-1, chosen[..., None])[..., 0] - logits.logsumexp(dim=-1))
-    # Only 2 * window + 1 entries are needed; the softmax over the vocabulary is never written out.
+        return probability.gather(-1, chosen[..., None])[..., 0]
     near = chosen[..., None] + torch.arange(-window, window + 1, device=logits.device)
     counted = ((near >= tokens.first) & (near < tokens.end)) | (near == chosen[..., None])
-    values = logits.gather(-1, near.clamp(0, logits.shape[-1] - 1)).masked_fill(~counted, float("-inf"))
-    return torch.exp(values.logsumexp(dim=-1) - logits.logsumexp(dim=-1))
+    return (probability.gather(-1, near.clamp(0, logits.shape[-1] - 1)) * counted).sum(dim=-1)
 
 
 def trusted(confidence: torch.Tensor, ids: torch.Tensor, tokens: ActionTokens) -> torch.Tensor:
     """Returns the confidence with 0 for every token outside the action range: it decodes to no action that was meant."""
-    return torch.where(tokens.valid(ids), confidence, torch.zeros_like(confidence))
+    return torch.where(tokens.valid(ids), confidence, 0.0)
 
 
 def examine(logits: torch.Tensor, fed: torch.Tensor, window: int, tokens: ActionTokens) -> Examined:
@@ -77,7 +77,7 @@ def examine(logits: torch.Tensor, fed: torch.Tensor, window: int, tokens: Action
         Greedy ids and confidence of the n positions, and how many of them are exact.
     """
     ids = logits.argmax(dim=-1)
-    matches = (ids[:, :-1] == fed).to(torch.int64).cumprod(dim=1).sum(dim=1)
+    matches = (ids[:, :-1] == fed).cumprod(dim=1).sum(dim=1)
     return Examined(ids, trusted(confidence_of(logits, ids, window, tokens), ids, tokens), matches + 1)
 
 
@@ -85,8 +85,10 @@ def merge(before: Examined, after: Examined, start: int) -> Examined:
     """A pass over positions start .. A-1 behind an earlier one: what was exact stays, the rest is replaced."""
     place = torch.arange(before.ids.shape[1], device=before.ids.device)
     keep = place[None, :] < before.exact[:, None]
-    ids, confidence = before.ids.clone(), before.confidence.clone()
-    ids[:, start:], confidence[:, start:] = after.ids, after.confidence
+    ids, confidence = after.ids, after.confidence
+    if start:
+        ids, confidence = before.ids.clone(), before.confidence.clone()
+        ids[:, start:], confidence[:, start:] = after.ids, after.confidence
     return Examined(torch.where(keep, before.ids, ids), torch.where(keep, before.confidence, confidence),
                     torch.maximum(before.exact, start + after.exact))
 
