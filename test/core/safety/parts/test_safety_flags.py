@@ -176,7 +176,8 @@ def test_after_a_pause_what_waited_is_refused_for_a_moment_and_not_longer():
     gap = rig.config.watchdogs.clock_gap_s
     rig.tick()
     rig.now += gap + 0.05
-    assert rig.propose([0.5, 0.0, 0.3]).reason == "it waited while the filter stood still"
+    answer = rig.propose([0.5, 0.0, 0.3])
+    assert answer.accepted is False and answer.reason == "it waited while the filter stood still"
     rig.tick()
     assert f"the filter was paused for {gap + 0.05 + rig.config.dt:.2f} s" in rig.output.status.message
     resumed = rig.now
