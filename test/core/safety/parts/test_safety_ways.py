@@ -74,6 +74,20 @@ def test_a_piece_that_is_not_free_is_tried_shorter_and_never_longer_than_allowed
     assert Free(FR3, lambda begin, end: False).out._grow(tree, START, 0, near) is None
 
 
+@pytest.mark.parametrize("arm", [0, 1])
+def test_on_a_piece_of_one_arm_the_other_stays_where_it_is(arm):
+    seen = []
+    out = Free(DUAL, lambda begin, end: seen.append((begin, end)) or True).out
+    here = np.array([each.start_joints_rad for each in DUAL.arms]) + 0.1 * np.arange(14).reshape(2, 7)
+    tree = way_out.Tree(here[arm] + 0.02)
+    assert out._grow(tree, here, arm, here[arm] + 0.3) == 1
+    (begin, end), = seen
+    np.testing.assert_array_equal(begin[1 - arm], here[1 - arm])
+    np.testing.assert_array_equal(end[1 - arm], here[1 - arm])
+    np.testing.assert_allclose(begin[arm], here[arm] + 0.02)
+    np.testing.assert_allclose(end[arm], here[arm] + 0.3)
+
+
 def test_what_is_broken_is_counted_in_all_and_what_is_inside_not_at_all():
     limits, position = FR3.arms[0].joint_limits, Motion(FR3).positions[0]
     config = with_planes(FR3, Plane("behind", (1.0, 0.0, 0.0), float(position[0]) - 0.1),
