@@ -57,6 +57,7 @@ def test_places_that_a_straight_piece_replaces_are_left_out_of_a_way():
     assert [leg[1, 0] for leg in legs] == [1.0, 3.0]
     assert all(np.array_equal(leg[0], here[0]) for leg in legs), "the other arm stays"
     assert out._short(here, 1, way[:1]) == []
+    assert [leg[1, 0] for leg in out._short(here, 1, way[:2])] == [1.0], "a way of one piece is that piece"
 
 
 def test_a_piece_that_is_not_free_is_tried_shorter_and_never_longer_than_allowed():
