@@ -75,7 +75,7 @@ def _checkpoint(args: argparse.Namespace, result: Dict[str, Any]) -> Tuple[DualP
 
     def inputs() -> Iterator[PredictionInputs]:
         for observation in observations:
-            yield policy._inputs([observation], 0)
+            yield policy.inputs([observation], 0)
 
     return path, inputs()
 

@@ -68,7 +68,7 @@ def text_alone(inputs: PredictionInputs, config: ModelConfig) -> torch.Tensor:
 @torch.inference_mode()
 def greedy(policy: Policy, observation: Observation, seed: int = 0) -> Dict[str, Any]:
     """Plain decoding of one observation: ids (A,), confidence (A,), the smallest margin between the two best logits."""
-    inputs = policy._inputs([observation], seed)
+    inputs = policy.inputs([observation], seed)
     engine = policy.engine
     prefix = engine.prefix(engine.encode(inputs.pixels), text_alone(inputs, policy.config.model), inputs.state)
     x = engine.denoise(prefix, inputs.noise[:, 0], policy.config.ddim_steps)

@@ -227,7 +227,7 @@ class Policy:
     def _predict(self, observations: Sequence[Observation], mode: Union[str, Mode, None], seed: int) -> List[Prediction]:
         chosen = self._trained(self.mode if mode is None else _mode(mode))
         clock = StageClock(self.device)
-        inputs = self._inputs(observations, seed)
+        inputs = self.inputs(observations, seed)
         clock.lap("preprocess")
         autoregressive = chosen == Mode.AUTOREGRESSIVE
         try:
@@ -256,7 +256,16 @@ class Policy:
         return DeviceError(f"{self.device} failed during a prediction ({first}); restart the policy, and look at the "
                            "driver's log if it happens again")
 
-    def _inputs(self, observations: Sequence[Observation], seed: int) -> PredictionInputs:
+    def inputs(self, observations: Sequence[Observation], seed: int) -> PredictionInputs:
+        """Prepares what the model is given: pictures, words, state and noise, on its device.
+
+        Args:
+            observations: One a prediction.
+            seed: Of the noise.
+
+        Returns:
+            The tensors, as the first stage takes them.
+        """
         return self._reader.read(observations, seed)
 
 

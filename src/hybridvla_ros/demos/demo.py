@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
-from hybridvla_ros.runtime.leftovers import leave_on_signals
+from hybridvla_ros.demos.command import carry_out
 from hybridvla_ros.runtime.patience import patience
 from hybridvla_ros.runtime.private_graph import Graph
 
@@ -177,21 +177,17 @@ def main() -> int:
     parser.add_argument("--port", type=int, help="of the private ROS master; a free one when left out")
     parser.add_argument("--checkpoint", default=str(ROOT / "checkpoints" / "tiny"))
     arguments = parser.parse_args()
-    folder = Path(arguments.out)
-    leave_on_signals()
-    try:
-        from hybridvla_core.checkpoints.format import read_checkpoint
+    return carry_out("demo", lambda: demonstrate(Path(arguments.out), arguments.port, arguments.checkpoint))
 
-        read_checkpoint(Path(arguments.checkpoint))
-        if folder.exists():
-            shutil.rmtree(folder)
-        summary = run(folder, arguments.port, arguments.checkpoint)
-    except HybridVLAError as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("demo: interrupted; everything it had started was ended", file=sys.stderr)
-        return 130
+
+def demonstrate(folder: Path, port: Optional[int], checkpoint: str) -> int:
+    """Runs the demo anew and says what came of it; 0 where enough succeeded and no limit was broken."""
+    from hybridvla_core.checkpoints.format import read_checkpoint
+
+    read_checkpoint(Path(checkpoint))
+    if folder.exists():
+        shutil.rmtree(folder)
+    summary = run(folder, port, checkpoint)
     if summary["limit_violations"]:
         print(f"limits broken: {summary['violations_by_name']}, the last one {summary['last_violation']}", file=sys.stderr)
     print(f"{summary['successes']}/{summary['episodes']} episodes successful, {summary['limit_violations']} limit "

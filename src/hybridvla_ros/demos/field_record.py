@@ -19,8 +19,8 @@ from hybridvla_core.configuration import read_mapping
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
 from hybridvla_core.safety.status import State
+from hybridvla_ros.demos.command import carry_out
 from hybridvla_ros.messages.conversions import status_contract
-from hybridvla_ros.runtime.leftovers import leave_on_signals
 from hybridvla_ros.runtime.patience import patience
 from hybridvla_ros.runtime.private_graph import Graph
 
@@ -164,6 +164,8 @@ def run(folder: Path, episodes: int, task: str, variation: str, seed: int) -> No
     found = tasks.load(task, rig="fr3")
     specs = (found.varied(variation) if variation else found).draw(seed, 10 * episodes, False)
     bags = folder / "bags"
+    if recorded(bags) < episodes:
+        check_scenes(first_scene(folder), len(specs), folder, seed)
     bags.mkdir(parents=True, exist_ok=True)
     config, robot = _configurations(folder, bags)
     with Graph(folder / "logs") as graph:
@@ -178,6 +180,7 @@ def run(folder: Path, episodes: int, task: str, variation: str, seed: int) -> No
             raise HybridVLAError(f"the nodes did not come up ({error}); the end of their log:\n{graph.log_tail()}") from error
         used, failures = first_scene(folder), 0
         while recorded(bags) < episodes:
+            check_scenes(used, len(specs), folder, seed)
             spec = specs[used]
             before, began, used = (recorded(bags), sidecars(bags)), time.monotonic(), used + 1
             label = operator.episode(spec.seed, spec.instruction)
@@ -214,6 +217,14 @@ def first_scene(folder: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0
 
 
+def check_scenes(used: int, count: int, folder: Path, seed: int) -> None:
+    """Raises HybridVLAError once every scene was used."""
+    if used >= count:
+        raise HybridVLAError(f"all {count} scenes from seed {seed} on were used, and {recorded(folder / 'bags')} demonstrations "
+                             f"are recorded; go on with another --seed after removing {folder / SCENES}, or ask for fewer "
+                             "--episodes")
+
+
 def sidecars(bags: Path) -> int:
     """How many bags were closed, complete or broken."""
     return len(list(bags.glob("*.json")))
@@ -240,17 +251,13 @@ def main() -> int:
     parser.add_argument("--variation", default="colour")
     parser.add_argument("--seed", type=int, default=4001, help="of the first scene; the next ones count on")
     arguments = parser.parse_args()
-    leave_on_signals()
-    try:
+
+    def record() -> int:
         run(arguments.out, arguments.episodes, arguments.task, arguments.variation, arguments.seed)
-    except HybridVLAError as error:
-        print(f"field_record: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("field_record: interrupted; the same command goes on", file=sys.stderr)
-        return 130
-    print(f"{recorded(arguments.out / 'bags')} bags in {arguments.out / 'bags'}")
-    return 0
+        print(f"{recorded(arguments.out / 'bags')} bags in {arguments.out / 'bags'}")
+        return 0
+
+    return carry_out("field_record", record, "the same command goes on")
 
 
 if __name__ == "__main__":

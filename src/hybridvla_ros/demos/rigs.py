@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
+from hybridvla_ros.demos.command import carry_out
 from hybridvla_ros.demos.rigs_page import write_page
-from hybridvla_ros.runtime.leftovers import descendants, end_all, leave_on_signals
+from hybridvla_ros.runtime.leftovers import descendants, end_all
 
 END_S = 60.0     # for a rig that is told to end
 
@@ -75,23 +75,28 @@ def main() -> int:
     parser.add_argument("--part", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     folder = Path(arguments.out)
-    leave_on_signals()
-    try:
+
+    def work() -> int:
         if arguments.part:
-            Path(arguments.part).parent.mkdir(parents=True, exist_ok=True)
-            part = run_one(arguments.only, folder / arguments.only, arguments.episodes)
-            Path(arguments.part).write_text(json.dumps(part) + "\n", encoding="utf-8")
-            return 0
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-        summary = run([arguments.only] if arguments.only else list(RIGS), folder, arguments.episodes)
-    except HybridVLAError as error:
-        print(f"rigs: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("rigs: interrupted; everything they had started was ended", file=sys.stderr)
-        return 130
+            return write_part(Path(arguments.part), arguments.only, folder, arguments.episodes)
+        return show([arguments.only] if arguments.only else list(RIGS), folder, arguments.episodes)
+
+    return carry_out("rigs", work)
+
+
+def write_part(file: Path, name: str, folder: Path, episodes: Optional[int]) -> int:
+    """One rig in this process, its part of the summary into `file`; returns 0."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(run_one(name, folder / name, episodes)) + "\n", encoding="utf-8")
+    return 0
+
+
+def show(names: List[str], folder: Path, episodes: Optional[int]) -> int:
+    """Runs the rigs anew and writes the page; 0 where each did well."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    summary = run(names, folder, episodes)
     print(f"look at {folder / 'index.html'}")
     return 0 if all(good(part) for part in summary.values()) else 1
 

@@ -35,6 +35,6 @@ def test_plain_decoding_reads_the_text_alone_where_graphs_fill_it_up(tmp_path):
     expected = greedy(policy, observation())
     policy.path.stages = GraphStages(RecordedBackend())
     found = greedy(policy, observation())
-    assert policy._inputs([observation()], 0).lengths is not None, "the text was filled up"
+    assert policy.inputs([observation()], 0).lengths is not None, "the text was filled up"
     assert found["ids"] == expected["ids"] and np.allclose(found["denoised"], expected["denoised"], atol=1e-6)
     assert compare(policy, [observation()])["differences"]["tokens_beyond_margin"] == 0

@@ -51,7 +51,7 @@ def test_predictions_are_those_of_the_drawn_sequence(tmp_path, kind, state):
     model, engine = policy.model, policy.engine
     given = [small_policy.observation(stamp, instruction=text, state=np.full(7, 0.3 - 0.2 * stamp))
              for stamp, text in enumerate(TEXTS)]
-    inputs = policy._inputs(given, 0)
+    inputs = policy.inputs(given, 0)
     result = policy.path.run(inputs)
     assert result.ids.shape == (2, 7) and np.isfinite(result.denoised).all()
     for row in range(2):

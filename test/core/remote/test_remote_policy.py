@@ -205,6 +205,18 @@ def test_a_key_is_asked_for_and_health_needs_none(answering, asking, tmp_path):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/")
 
 
+def test_a_server_that_never_served_closes_at_once_and_serves_no_more():
+    server = PolicyServer(Echo(), OwnDialect(), ServerSettings(port=0))
+    port = server.address[1]
+    ending = threading.Thread(target=server.close, daemon=True)
+    ending.start()
+    ending.join(5.0)
+    assert not ending.is_alive()
+    server.serve_forever()                       # returns
+    again = PolicyServer(Echo(), OwnDialect(), ServerSettings(port=port))      # the address is free
+    again.close()
+
+
 def test_a_web_page_may_not_connect(answering):
     with pytest.raises(InvalidStatus) as refusal:
         connect(f"ws://127.0.0.1:{answering()}", origin="http://evil.example")

@@ -6,9 +6,11 @@ import os
 import subprocess
 
 from hybridvla_core.configuration import load_file
+from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import RobotConfig
-from hybridvla_ros.demos import field_record
+from hybridvla_ros.demos import command, field_record
+from hybridvla_ros.demos.command import carry_out
 from hybridvla_ros.recording.config import RecordingConfig
 
 
@@ -23,6 +25,30 @@ def test_a_run_goes_on_with_the_next_scene(tmp_path):
     assert field_record.first_scene(tmp_path) == 0
     (tmp_path / field_record.SCENES).write_text('{"seed": 4001}\n{"seed": 4002}\n')
     assert field_record.first_scene(tmp_path) == 2
+
+
+def test_scenes_that_are_all_used_end_it_with_a_sentence_before_anything_starts(tmp_path, monkeypatch, capsys):
+    (tmp_path / "bags").mkdir()
+    (tmp_path / field_record.SCENES).write_text('{"seed": 1}\n' * 10)
+    monkeypatch.setattr("sys.argv", ["field_record", "--out", str(tmp_path), "--episodes", "1"])
+    monkeypatch.setattr(field_record, "Graph", None)
+    monkeypatch.setattr(command, "leave_on_signals", lambda: None)
+    assert field_record.main() == 1
+    said = capsys.readouterr().err
+    assert "all 10 scenes from seed 4001 on were used, and 0 demonstrations are recorded" in said and "--seed" in said
+
+
+def test_the_demos_end_alike_with_a_sentence_and_a_status(monkeypatch, capsys):
+    monkeypatch.setattr(command, "leave_on_signals", lambda: None)
+
+    def raises(error):
+        raise error
+
+    assert carry_out("demo", lambda: 3) == 3 and capsys.readouterr().err == ""
+    assert carry_out("demo", lambda: raises(HybridVLAError("no port is free"))) == 1
+    assert capsys.readouterr().err == "demo: no port is free\n"
+    assert carry_out("rigs", lambda: raises(KeyboardInterrupt()), "go on") == 130
+    assert capsys.readouterr().err == "rigs: interrupted; go on\n"
 
 
 def test_recording_and_robot_bear_a_simulation_that_stands_still(tmp_path):

@@ -88,7 +88,7 @@ class PolicyServer:
         self._predicting = threading.Lock()
         self._clients = threading.BoundedSemaphore(settings.most_clients)
         self._metadata = pack(Handshake.of(policy).metadata())
-        self._served = 0
+        self._turn, self._serving, self._closed = threading.Lock(), False, False
         try:
             self._server: Server = serve(self._converse, settings.host, settings.port, ssl=settings.context(), origins=[None],
                                          process_request=self._admit, open_timeout=OPEN_S, close_timeout=1.0, max_size=MAX_FRAME,
@@ -103,10 +103,21 @@ class PolicyServer:
         return str(name[0]), int(name[1])
 
     def serve_forever(self) -> None:
+        """Answers until `close`; returns at once where that came first."""
+        with self._turn:
+            if self._closed:
+                return
+            self._serving = True
         self._server.serve_forever()
 
     def close(self) -> None:
-        self._server.shutdown()
+        """Ends the conversations and gives the address back, whether or not anything was served."""
+        with self._turn:
+            serving, self._closed = self._serving, True
+        if serving:
+            self._server.shutdown()
+        else:
+            self._server.socket.close()      # shutdown would wait for the end of what never began
 
     def _admit(self, connection: ServerConnection, request: HttpRequest) -> Optional[Response]:
         """None lets the handshake go on. Health tells no more than that we live."""

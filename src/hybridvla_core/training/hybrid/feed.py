@@ -1,8 +1,9 @@
 """The batch of any step, by its number alone: which frames, their noise, and everything made of them."""
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
-from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -156,6 +157,27 @@ class _Steps(Dataset):  # type: ignore[misc,unused-ignore]
             return self.feed.training(self.stage, step, self.batch)
         except HybridVLAError as error:
             return error
+
+
+@contextlib.contextmanager
+def deaths_named() -> Iterator[None]:
+    """Names a process of `read_ahead` that is killed, wherever in the work the news of it breaks in.
+
+    Yields:
+        To the work.
+
+    Raises:
+        HybridVLAError: one was killed, mostly by the system for want of memory.
+        RuntimeError: any other of the work.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise HybridVLAError(f"a process that reads training data was ended from outside ({str(error).splitlines()[0]}); the "
+                             "system does that for want of memory: end other programs or set `workers` lower in the recipe (0: "
+                             "none), and the same command goes on from the last saved state") from error
 
 
 def read_ahead(feed: Feed, stage: int, batch: int, first: int, last: int, workers: int, pinned: bool

@@ -14,7 +14,7 @@ from hybridvla_core.training.distributed import Processes
 from hybridvla_core.training.hybrid import parts, stages
 from hybridvla_core.training.hybrid.batch import Batch
 from hybridvla_core.training.hybrid.config import StageConfig, TrainingConfig
-from hybridvla_core.training.hybrid.feed import Feed, read_ahead
+from hybridvla_core.training.hybrid.feed import Feed, deaths_named, read_ahead
 from hybridvla_core.training.hybrid.objective import HybridObjective
 from hybridvla_core.training.hybrid.state import Progress, Store, moments_of
 from hybridvla_core.training.progress import Bar, RunLog
@@ -81,6 +81,7 @@ class StageLoop:
             betas=(config.optimizer.betas[0], config.optimizer.betas[1]), eps=config.optimizer.epsilon)
         self.average: Dict[str, torch.Tensor] = {}
 
+    @deaths_named()
     def run(self, progress: Progress) -> Progress:
         """Trains from where `progress` is to the stage's end.
 
@@ -91,7 +92,7 @@ class StageLoop:
             Where the next stage begins, or where the run was stopped.
 
         Raises:
-            HybridVLAError: A loss is not finite, a frame cannot be read, or the disk is full.
+            HybridVLAError: A loss is not finite, a frame cannot be read, a process that reads was killed, or the disk is full.
         """
         resumed = progress.total > 0
         self._start(progress, resumed)
