@@ -1,16 +1,18 @@
-"""Several processes are one: the same run on two, and one that goes on on another number of them."""
+"""Several processes are one: the same run on two, one that goes on on another number, and one whose reader is killed."""
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sys
 
 import numpy as np
 import pytest
 import torch
 import toy_data
-from test_hybrid_run import program, rows, weights
+from test_hybrid_run import STAGES, go, program, rows, weights
 
-from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.errors import ConfigurationError, HybridVLAError
 from hybridvla_core.training.distributed import Processes, check_torch
 
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -79,3 +81,13 @@ def test_a_torch_that_cannot_share_says_so(version, fits):
 def test_processes_take_their_rows():
     one, other = (Processes(rank, 2, torch.device("cpu")) for rank in range(2))
     assert (one.rows(8), other.rows(8)) == (slice(0, 4), slice(4, 8))
+
+
+def test_a_reading_process_that_is_killed_is_named_and_the_files_are_not_blamed(data, tmp_path, monkeypatch):
+    from hybridvla_core.training.hybrid.feed import Feed
+
+    toy_data.add_preset(monkeypatch)
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+    monkeypatch.setattr(Feed, "training", lambda *_: os.kill(os.getpid(), signal.SIGKILL))     # in the reading process
+    with pytest.raises(HybridVLAError, match="reads training data was ended from outside .*workers.*goes on from the last"):
+        go(tmp_path, data, config=toy_data.config(stages=STAGES[1:], workers=1))

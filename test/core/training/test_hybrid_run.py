@@ -104,15 +104,6 @@ def test_a_run_that_dies_goes_on_as_the_same_run(data, tmp_path, monkeypatch, un
     assert rows(tmp_path) == rows(unbroken)
 
 
-def test_a_reading_process_that_is_killed_is_named_and_the_files_are_not_blamed(data, tmp_path, monkeypatch):
-    from hybridvla_core.training.hybrid.feed import Feed
-
-    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
-    monkeypatch.setattr(Feed, "training", lambda *_: os.kill(os.getpid(), signal.SIGKILL))     # in the reading process
-    with pytest.raises(HybridVLAError, match="reads training data was ended from outside .*workers.*goes on from the last"):
-        go(tmp_path, data, config=toy_data.config(stages=STAGES[1:], workers=1))
-
-
 def test_a_finished_run_writes_its_checkpoint_again(data, tmp_path, unbroken):
     go(tmp_path, data)
     (tmp_path / "out" / WEIGHTS).unlink()
