@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
+from hybridvla_ros.demos import activation
 from hybridvla_ros.demos.command import carry_out
 from hybridvla_ros.runtime.patience import patience
 from hybridvla_ros.runtime.private_graph import Graph
@@ -36,6 +37,7 @@ EPISODES = ((3_000_001, "put the red block on the green pad", None),
             (3_000_005, "put the yellow block on the yellow pad", None))
 SWITCH_AFTER_S = 3.0
 EPISODE_TIMEOUT_S = 45.0
+MOST_STOPS = 3           # of an episode: a computer that is too busy now and then may go on, one that always is may not
 
 
 class Demo:
@@ -52,6 +54,7 @@ class Demo:
         for name in ("/hybridvla/policy/set_instruction", "/hybridvla/safety/activate", "/sim_rig/report"):
             rospy.wait_for_service(name, timeout=patience(60.0))
         self._set_instruction = rospy.ServiceProxy("/hybridvla/policy/set_instruction", SetInstruction)
+        self._resume = rospy.ServiceProxy("/hybridvla/safety/resume", Trigger)
         self._activate = rospy.ServiceProxy("/hybridvla/safety/activate", SetBool)
         self._to_start = rospy.ServiceProxy("/hybridvla/robot/go_to_start", Trigger)
         self._report = rospy.ServiceProxy("/sim_rig/report", RigReport)
@@ -68,9 +71,7 @@ class Demo:
 
     def prepare(self, seed: int, fresh: bool) -> None:
         """Back to the start pose, and a new scene if asked for; every episode begins with it."""
-        answer = self._to_start()
-        if not answer.success:
-            raise HybridVLAError(f"go_to_start: {answer.message}")
+        activation.when_willing("go_to_start", self._to_start, self._resume)
         if fresh:
             answer = self._scene(seed)
             if not answer.success:
@@ -84,16 +85,32 @@ class Demo:
         self.observer.instruction = instruction
 
     def episode(self, instruction: str, second: Optional[str]) -> Dict[str, Any]:
-        """One episode; success is judged by the rig, for the second instruction where there is one."""
+        """One episode; success is judged by the rig, for the second instruction where there is one.
+
+        Where the filter stops, its sentence is printed and kept, and the operator resumes, a few times.
+
+        Args:
+            instruction: At the beginning.
+            second: Given in the middle; None: the first one stays.
+
+        Returns:
+            The episode's row of the summary.
+
+        Raises:
+            HybridVLAError: A service refuses for good.
+        """
         self.instruct(instruction)
-        answer = self._activate(True)
-        if not answer.success:
-            raise HybridVLAError(f"activate: {answer.message}")
+        self._follow()
         started, success, held = time.monotonic(), False, 0
+        stops: List[str] = []
         switched: Optional[float] = None
         while time.monotonic() - started < patience(EPISODE_TIMEOUT_S):
             time.sleep(0.1)
             elapsed = time.monotonic() - started
+            if self.observer.stopped and len(stops) < MOST_STOPS:
+                stops.append(self.observer.stopped)
+                print(f"  the filter has stopped: {stops[-1]}; resuming", flush=True)
+                self._follow()
             if second and switched is None:
                 if elapsed > SWITCH_AFTER_S:
                     self.instruct(second)
@@ -105,7 +122,11 @@ class Demo:
                 break
         self._activate(False)
         return {"instruction": second or instruction, "first_instruction": instruction if second else None,
-                "success": success, "seconds": round(time.monotonic() - started, 1)}
+                "success": success, "stops": stops, "seconds": round(time.monotonic() - started, 1)}
+
+    def _follow(self) -> None:
+        activation.when_willing("activate", lambda: self._activate(True), self._resume)
+        self.observer.stopped = ""           # until a status says it anew
 
 
 def run(folder: Path, port: Optional[int], checkpoint: str) -> Dict[str, Any]:
@@ -122,16 +143,18 @@ def run(folder: Path, port: Optional[int], checkpoint: str) -> Dict[str, Any]:
         demo = _connect(graph, folder)
         results: List[Dict[str, Any]] = []
         seed_before = EPISODES[0][0]
-        for index, (seed, instruction, second) in enumerate(EPISODES):
-            demo.prepare(seed, fresh=seed != seed_before)
-            seed_before = seed
-            demo.observer.episode(index + 1)
-            results.append(dict(demo.episode(instruction, second), scene_seed=seed))
-            row = results[-1]
-            print(f"episode {index + 1}/{len(EPISODES)}: {'success' if row['success'] else 'FAILURE'} in "
-                  f"{row['seconds']} s: {instruction}{' -> ' + second if second else ''}", flush=True)
-        report = demo.report()
-        recorded = demo.observer.close()
+        try:
+            for index, (seed, instruction, second) in enumerate(EPISODES):
+                demo.prepare(seed, fresh=seed != seed_before)
+                seed_before = seed
+                demo.observer.episode(index + 1)
+                results.append(dict(demo.episode(instruction, second), scene_seed=seed))
+                row = results[-1]
+                print(f"episode {index + 1}/{len(EPISODES)}: {'success' if row['success'] else 'FAILURE'} in "
+                      f"{row['seconds']} s: {instruction}{' -> ' + second if second else ''}", flush=True)
+            report = demo.report()
+        finally:
+            recorded = demo.observer.close()
         graph.end(bag)
     summary = summarise(results, report, recorded)
     summary["seconds"] = round(time.monotonic() - started, 1)

@@ -45,6 +45,8 @@ def _episode(number: int, row: Mapping[str, Any]) -> Sequence[object]:
     if row["first_instruction"]:
         told = Markup("{} → <b>{}</b>").format(row["first_instruction"], told)
     result = mark("pass", "success") if row["success"] else mark("fail", "failure")
+    for sentence in row.get("stops", ()):
+        told = Markup("{}<br>the filter stopped and was resumed: {}").format(told, sentence)
     return number, told, result, f"{row['seconds']} s", row["scene_seed"]
 
 

@@ -15,6 +15,7 @@ from sensor_msgs.msg import CompressedImage
 
 from hybridvla.msg import ActionProposal, SafetyStatus
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.safety.status import State
 from hybridvla_ros.messages import conversions
 from hybridvla_ros.messages.images import to_rgb
 
@@ -39,12 +40,17 @@ class Recorded:
 
 
 class DemoObserver:
-    """Subscribes to images, proposals and status; writes `demo.mp4` while the demo runs."""
+    """Subscribes to images, proposals and status; writes `demo.mp4` while the demo runs.
+
+    Attributes:
+        instruction: Drawn into the video; the demo sets it.
+        stopped: The filter's sentence while it is STOPPED, else empty.
+    """
 
     def __init__(self, folder: Path) -> None:
         import imageio_ffmpeg
 
-        self.instruction = ""
+        self.instruction, self.stopped = "", ""
         self._data, self._episode, self._started = Recorded(), 0, time.monotonic()
         self._views: Dict[str, np.ndarray] = {}
         self._confidence, self._fused, self._state = float("nan"), False, "INACTIVE"
@@ -52,7 +58,7 @@ class DemoObserver:
         self._writer = imageio_ffmpeg.write_frames(str(folder / "demo.mp4"), (2 * SIZE, SIZE + BAR), fps=FPS,
                                                    macro_block_size=4, quality=6, ffmpeg_log_level="error")
         self._writer.send(None)
-        self._still_due = False
+        self._still_due, self._closed = False, False
         for view in ("front", "wrist"):
             rospy.Subscriber(f"/camera_{view}/color/image_raw/compressed", CompressedImage, self._on_image,
                              callback_args=view, queue_size=1, buff_size=2 ** 22)
@@ -72,9 +78,12 @@ class DemoObserver:
         self._episode, self._still_due = number, True
 
     def close(self) -> Recorded:
-        self._timer.shutdown()
-        time.sleep(0.3)
-        self._writer.close()
+        """Ends the video, whatever comes of the demo. Returns what was recorded."""
+        if not self._closed:
+            self._closed = True
+            self._timer.shutdown()
+            time.sleep(0.3)
+            self._writer.close()
         return self._data
 
     def _on_image(self, message: CompressedImage, view: str) -> None:
@@ -95,6 +104,7 @@ class DemoObserver:
     def _on_status(self, message: SafetyStatus) -> None:
         status = conversions.status_contract(message)
         self._state = status.state.name
+        self.stopped = status.message if status.state == State.STOPPED else ""
         self._data.tick_ms.append(status.tick_cpu_ms)
         self._data.interventions = dict(status.counters)
 
@@ -129,5 +139,5 @@ class DemoObserver:
         draw.bitmap(at, mask, fill=(235, 235, 235))
 
     def _frame(self, _event: rospy.timer.TimerEvent) -> None:
-        if len(self._views) == 2 and self._episode:
+        if len(self._views) == 2 and self._episode and not self._closed:
             self._writer.send(np.ascontiguousarray(self._compose()))

@@ -19,6 +19,7 @@ from hybridvla_core.configuration import read_mapping
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
 from hybridvla_core.safety.status import State
+from hybridvla_ros.demos import activation
 from hybridvla_ros.demos.command import carry_out
 from hybridvla_ros.messages.conversions import status_contract
 from hybridvla_ros.runtime.patience import patience
@@ -80,16 +81,8 @@ class Operator:
         Raises:
             HybridVLAError: It is not willing for a while.
         """
-        deadline = time.monotonic() + patience(10.0)
-        while True:
-            try:
-                self.call("/hybridvla/safety/activate", True)
-                return
-            except HybridVLAError:
-                if time.monotonic() > deadline:
-                    raise
-                self._services["/hybridvla/safety/resume"]()
-                time.sleep(0.2)
+        activation.when_willing("activate", lambda: self._services["/hybridvla/safety/activate"](True),
+                                self._services["/hybridvla/safety/resume"])
 
     def deactivate(self) -> None:
         """Waits until nothing is commanded any more: a scene that is set while the arm still brakes would throw it about.

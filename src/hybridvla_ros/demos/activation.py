@@ -1,0 +1,39 @@
+"""How the operator of a simulated rig gets the filter to do something, after a stop as well."""
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Callable, Union
+
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_ros.runtime.patience import patience
+
+if TYPE_CHECKING:
+    from std_srvs.srv import SetBoolResponse, TriggerResponse
+
+WILLING_S = 10.0
+
+
+def when_willing(name: str, ask: Callable[[], Union[SetBoolResponse, TriggerResponse]], resume: Callable[[], TriggerResponse],
+                 seconds: float = WILLING_S) -> None:
+    """Asks the filter until it is willing; what has stopped it is acknowledged.
+
+    Right after a scene was set it still sees the old pose, and a busy computer can have stopped it.
+
+    Args:
+        name: Of the service, for the sentence.
+        ask: Calls `activate` or `go_to_start`.
+        resume: Calls `resume`.
+        seconds: It may refuse for so long.
+
+    Raises:
+        HybridVLAError: It refuses for longer, with its own sentence.
+    """
+    deadline = time.monotonic() + patience(seconds)
+    while True:
+        answer = ask()
+        if answer.success:
+            return
+        if time.monotonic() > deadline:
+            raise HybridVLAError(f"{name}: {answer.message}")
+        resume()
+        time.sleep(0.2)
