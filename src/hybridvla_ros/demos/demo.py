@@ -109,7 +109,7 @@ class Demo:
             elapsed = time.monotonic() - started
             if self.observer.stopped and len(stops) < MOST_STOPS:
                 stops.append(self.observer.stopped)
-                print(f"  the filter has stopped: {stops[-1]}; resuming", flush=True)
+                print(f"  {stops[-1]}: done", flush=True)
                 self._follow()
             if second and switched is None:
                 if elapsed > SWITCH_AFTER_S:
