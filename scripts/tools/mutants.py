@@ -32,20 +32,30 @@ NOTICED = ("killed", "timeout")
 
 
 def mutants(only: str) -> List[Mutant]:
-    """Every change that mutmut would make in files whose path holds a word, wording of sentences left out."""
+    """Every change of files whose path holds a word; made once, and kept while the files stay as they are."""
+    paths, kept = sorted((ROOT / SAFETY).rglob("*.py")), PLACE / "all.json"
+    stamp = hashlib.sha256(b"".join(path.read_bytes() for path in (*paths, Path(__file__)))).hexdigest()
+    known = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    if known.get("stamp") != stamp:
+        known = {"stamp": stamp, "all": [[mutant.name, str(mutant.path), *mutant[2:]] for mutant in made(paths)]}
+        kept.write_text(json.dumps(known), encoding="utf-8")
+    found = [Mutant(name, Path(path), *rest) for name, path, *rest in known["all"]]
+    return [mutant for mutant in found if only in str(mutant.path)]
+
+
+def made(paths: List[Path]) -> List[Mutant]:
+    """Every change that mutmut would make in files, wording of sentences left out."""
     found = []
-    for path in sorted((ROOT / SAFETY).rglob("*.py")):
+    for path in paths:
         relative = path.relative_to(ROOT)
-        if only not in str(relative):
-            continue
-        made = mutate_file_contents(str(relative), path.read_text(encoding="utf-8"))
-        lines = made.code.splitlines()
+        changed = mutate_file_contents(str(relative), path.read_text(encoding="utf-8"))
+        lines = changed.code.splitlines()
 
         def text(node: ast.FunctionDef, lines: List[str] = lines) -> str:
             return "\n".join(lines[node.lineno - 1:node.end_lineno])
 
-        functions = {node.name: node for node in ast.walk(ast.parse(made.code)) if isinstance(node, ast.FunctionDef)}
-        for name in made.mutant_names:
+        functions = {node.name: node for node in ast.walk(ast.parse(changed.code)) if isinstance(node, ast.FunctionDef)}
+        for name in changed.mutant_names:
             before, after = functions[name.rpartition(MUTANT)[0] + ORIGINAL], functions[name]
             if not only_wording(before, after):
                 whole = get_mutant_name(relative, name)

@@ -189,3 +189,43 @@ def test_after_a_pause_what_waited_is_refused_for_a_moment_and_not_longer():
     rig.beat()
     assert rig.propose([0.5, 0.0, 0.3]).accepted
     assert np.isfinite(rig.output.arms[0].pose.position).all()
+
+
+def exact(config):
+    """Times that are sums of powers of two, so that a moment can be met exactly."""
+    return dataclasses.replace(config, deadman_required=True, tick_hz=128.0, status_hz=16.0, watchdogs=dataclasses.replace(
+        config.watchdogs, heartbeat_s=0.25, joint_state_s=0.5, deadman_s=0.125, clock_gap_s=0.0625))
+
+
+@pytest.mark.parametrize("after, shown", [
+    (0.125, Reason.NONE), (0.1328125, Reason.DEADMAN), (0.25, Reason.DEADMAN),
+    (0.2578125, Reason.DEADMAN | Reason.HEARTBEAT_LOST), (0.5, Reason.DEADMAN | Reason.HEARTBEAT_LOST),
+    (0.5078125, Reason.DEADMAN | Reason.HEARTBEAT_LOST | Reason.JOINT_STATE)])
+def test_each_time_is_over_after_its_very_last_moment(after, shown):
+    rig = Rig("sim_dual", change=exact)
+    rig.now = 64.0
+    rig.filter.on_deadman(True, rig.now)
+    rig.start()
+    last = rig.now
+    rig.filter.on_deadman(True, last)
+    rig.beat()
+    for index in range(2):
+        rig.filter.update_arm_state(rig.arm_state(rig.config.arms[index].name), last)
+    rig.silent, rig.beating = {arm.name for arm in rig.config.arms}, False
+    while rig.now < last + after:
+        rig.tick()
+    assert rig.now == last + after and rig.output.status.reasons & ~Reason.PROPOSAL_STALE == shown
+
+
+@pytest.mark.parametrize("gap, paused", [(0.0625, False), (0.0703125, True)])
+def test_a_gap_is_a_pause_after_its_very_last_moment(gap, paused):
+    rig = Rig("sim_dual", change=exact)
+    rig.now = 64.0
+    rig.filter.on_deadman(True, rig.now)
+    rig.start()
+    at = rig.tick()
+    rig.filter.on_deadman(True, rig.now)
+    rig.now += gap
+    assert rig.propose([[0.32, 0.0, 0.48]] * 2).accepted is not paused and at is not None
+    rig.now -= rig.config.dt
+    assert bool(rig.tick().status.reasons & Reason.CLOCK_JUMP) is paused
