@@ -14,13 +14,18 @@ import yaml
 from replay_bag import BEGIN, FRONT, INSTRUCTION, JOINTS, ROOT
 from sensor_msgs.msg import CompressedImage
 
-from hybridvla.msg import ActionProposal, EpisodeEvent
+from hybridvla.msg import ActionProposal, ArmSafety, EpisodeEvent, SafetyStatus
 from hybridvla_cli.__main__ import main
 from hybridvla_core.configuration import load_file
+from hybridvla_core.contracts import Pose
 from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.reader import LeRobotDataset
+from hybridvla_core.geometry import rotations
 from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_core.transforms.conventions import action_to_targets, euler_to_rotation
+from hybridvla_ros.messages.conversions import pose_message
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +81,39 @@ def test_every_frame_leads_to_the_next_keyframe(result, motion, tmp_path):
     assert page.index("Flagged") < page.index("Statistics") < page.index("data:image/jpeg")
 
 
+def statuses(motion, **changes):
+    """A filter's status at 20 Hz; what it sent, or would have sent, is 1 cm above where the arm was measured."""
+    arm = load_file(RobotConfig, ROOT / "config/robots/sim_fr3.yaml").arms[0]
+    kinematics, found = ArmKinematics(arm), []
+    for when, joints in motion.joints[::5]:
+        position, matrix = kinematics.pose(joints[:7])
+        tool = Pose(position + np.array([0.0, 0.0, 0.01]), rotations.to_quaternion(matrix))
+        sent = ArmSafety(name=arm.name, target=pose_message(tool, "fr3_link0", when))
+        found.append((when - BEGIN, SafetyStatus(arms=[sent], **changes)))
+    return found
+
+
+@pytest.mark.parametrize("status, options, above", [
+    (dict(state=SafetyStatus.ACTIVE), (), 0.01),
+    (dict(state=SafetyStatus.ACTIVE, dry_run=True), (), 0.0),             # computed, and not sent
+    (dict(state=SafetyStatus.ACTIVE), ("--everything",), 0.0),
+    (dict(state=SafetyStatus.INACTIVE), ("--everything",), 0.0)])         # led by hand
+def test_keyframes_are_what_was_sent_and_only_what_was_sent(result, motion, tmp_path, status, options, above):
+    bag = replay_bag.write(tmp_path / "a.bag", motion)
+    add(bag, "/hybridvla/safety/status", statuses(motion, **status))
+    ended, _, data = result(bag, options=options)
+    rows = data.rows(0)
+    assert ended == 0 and len(rows.state) > 20
+    # The arm swings its base and nothing else: its height never changes.
+    np.testing.assert_allclose(rows.state[:, 2] + rows.action[:, 2], rows.state[0, 2] + above, atol=1e-3)
+
+
 def test_dense_actions_add_up_to_the_recorded_motion(result, motion, tmp_path):
     policy = policy_file(tmp_path, action_period_s=0.1)
     status, _, data = result(replay_bag.write(tmp_path / "a.bag", motion), policy=policy)
     assert status == 0 and data.description.labels == layout.NEXT_POSE and data.fps == 10.0
     sample, rows = data.sample(0, chunk=8), data.rows(0)
     convention = load_file(PolicyConfig, policy).convention
-    from hybridvla_core.contracts import Pose
     base = Pose(rows.state[0][:3], euler_to_rotation(convention, rows.state[0][3:6], None).as_quat())
     reached = [step[0][0].position for step in action_to_targets(convention, sample.actions, [base])]
     np.testing.assert_allclose(reached, rows.state[1:9, :3], atol=2e-3)

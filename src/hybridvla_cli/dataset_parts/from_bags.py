@@ -4,7 +4,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
@@ -247,6 +247,8 @@ class FromBags:
     def _labels(self, found: Scanned) -> Union[DenseLabels, KeyframeLabels]:
         convention = self.config.convention
         recording = found.motion(convention)
+        if self.options.everything:        # what moved the arms while nobody was followed was not sent by the filter
+            recording = replace(found.recording, engaged=None)
         if convention.action_period_s > 0.0:
             return DenseLabels(recording, convention)
         return KeyframeLabels(recording, convention, self.settings.motion, every=not self.options.keyframes_only)

@@ -44,7 +44,7 @@ class Scanned:
         streams: How cameras and joint states came, by name.
         proposals: Those that were recorded.
         infos: View -> (fx, fy, cx, cy, width), px.
-        commands: Tracks of what was sent to the arms, where the status tells.
+        commands: Tracks of what was sent to the arms while the filter followed somebody, where the status tells.
         notes: What a reader should know.
         stamps: Whose count (reading.STAMPS).
         left_out: What the first pass did not hand on.
@@ -197,7 +197,8 @@ class _Reader:
         if following and self._following is None:
             self._following = when
         self._status_at = when
-        for arm, pose in status.commanded.items():
+        # What a dry run computes, or what stands in the status of a filter that nobody follows, was not sent to an arm.
+        for arm, pose in status.commanded.items() if following else ():
             if arm in self.commands and abs(float(np.linalg.norm(pose.quaternion)) - 1.0) < 1e-3:
                 self.commands[arm].add(status.stamp, pose, math.nan, np.zeros(0))
 
