@@ -105,7 +105,9 @@ def test_a_launch_file_has_the_arguments(document, words):
 @shown("rosrun")
 def test_a_node_is_there(document, words):
     if words[1] == "hybridvla":
-        assert os.access(str(ROOT / "nodes" / words[2]), os.X_OK), f"{document}: {words[2]}"
+        node = ROOT / "nodes" / words[2]
+        assert node.is_file() and f"nodes/{words[2]}" in (ROOT / "CMakeLists.txt").read_text(), f"{document}: {words[2]}"
+        assert not os.access(str(node), os.X_OK), f"{node} is executable beside catkin's own: rosrun would ask which one is meant"
 
 
 @shown("make")

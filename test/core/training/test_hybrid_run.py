@@ -36,14 +36,14 @@ def smallest(monkeypatch):
 
 
 def go(folder, data, **changes):
-    config = changes.pop("config", None) or toy_data.config(grounding=GROUNDED, stages=STAGES, augment="released",
-                                                             export="float32")
+    usual = dict(grounding=GROUNDED, stages=STAGES, augment="released", export="float32")
+    config = changes.pop("config", None) or toy_data.config(**usual)
     return train(Request(config, (data,), folder / "work", folder / "out", threads=1, **changes))
 
 
 def rows(folder):
     """The log without what a clock says."""
-    found = [json.loads(line) for line in (folder / "work/log.jsonl").read_text().splitlines()]
+    found = map(json.loads, (folder / "work/log.jsonl").read_text().splitlines())
     return [{key: value for key, value in row.items() if key not in ("seconds", "samples_per_s")} for row in found]
 
 
@@ -294,8 +294,7 @@ def test_episodes_of_the_weights_of_the_moment_are_logged(data, tmp_path):
         seen.append(load_file(str(folder / WEIGHTS)))
         return {"successes": len(seen), "episodes": 5}
 
-    config = toy_data.config(grounding=GROUNDED, stages=STAGES, export="float32")
-    go(tmp_path, data, config=config, evaluate=evaluate, evaluate_every=3)
+    go(tmp_path, data, config=toy_data.config(grounding=GROUNDED, stages=STAGES, export="float32"), evaluate=evaluate, evaluate_every=3)
     found = [row for row in rows(tmp_path) if row["kind"] == "evaluation"]
     assert [(row["total"], row["successes"]) for row in found] == [(3, 1), (6, 2), (9, 3)]
     assert_same(seen[-1], weights(tmp_path))

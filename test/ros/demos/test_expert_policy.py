@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 
@@ -14,7 +15,7 @@ def test_the_expert_drives_to_what_the_rig_says_and_refuses_what_the_task_does_n
     import rospy
 
     rig.kill_policy()
-    rig.policy = rig.graph.start([str(ROOT / "nodes/expert_policy"), "__name:=policy_node",
+    rig.policy = rig.graph.start([sys.executable, str(ROOT / "nodes/expert_policy"), "__name:=policy_node",
                                   "_robot_config:=config/robots/sim_fr3.yaml", "_policy_config:=config/policies/tiny.yaml"],
                                  "expert.log")
     rig.heartbeat = None
