@@ -283,18 +283,18 @@ def test_tensorboard_reads_what_was_logged(data, tmp_path):
     go(tmp_path, data, tensorboard=True)
     events = EventAccumulator(str(tmp_path / "work/tensorboard"))
     events.Reload()
-    wanted = [row["tokens"] for row in rows(tmp_path) if row["kind"] == "train" and "tokens" in row]
-    assert [event.value for event in events.Scalars("train/tokens")] == pytest.approx(wanted, abs=1e-5)
+    wanted = pytest.approx([row["tokens"] for row in rows(tmp_path) if row["kind"] == "train" and "tokens" in row], abs=1e-5)
+    assert [event.value for event in events.Scalars("train/tokens")] == wanted
 
 
 def test_episodes_of_the_weights_of_the_moment_are_logged(data, tmp_path):
     seen = []
-
     def evaluate(folder):
         seen.append(load_file(str(folder / WEIGHTS)))
         return {"successes": len(seen), "episodes": 5}
 
-    go(tmp_path, data, config=toy_data.config(grounding=GROUNDED, stages=STAGES, export="float32"), evaluate=evaluate, evaluate_every=3)
+    config = toy_data.config(grounding=GROUNDED, stages=STAGES, export="float32")
+    go(tmp_path, data, config=config, evaluate=evaluate, evaluate_every=3)
     found = [row for row in rows(tmp_path) if row["kind"] == "evaluation"]
     assert [(row["total"], row["successes"]) for row in found] == [(3, 1), (6, 2), (9, 3)]
     assert_same(seen[-1], weights(tmp_path))
