@@ -70,7 +70,7 @@ def test_installed_nodes_find_their_configuration_checkpoint_and_interpreter(wor
     deadline, answer = time.monotonic() + 120.0, ""
     while "success: True" not in answer:        # refused until the policy has loaded its checkpoint
         assert time.monotonic() < deadline, answer
-        time.sleep(0.5)
+        time.sleep(3.0)         # each question is a process that imports ROS, beside a policy that is loading
         answer = graph('rosservice call /hybridvla/safety/activate "data: true"')
     commands = [Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in graph(
         "pgrep -f install/lib/hybridvla/").split() if Path(f"/proc/{pid}").exists()]

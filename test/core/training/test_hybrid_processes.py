@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 import toy_data
-from test_hybrid_run import STAGES, go, program, rows, weights
+from test_hybrid_run import GROUNDED, STAGES, go, program, rows, weights
 
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
 from hybridvla_core.training.distributed import Processes, check_torch
 
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+EPSILON = 1e-4
 several = pytest.mark.skipif(tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) < (2, 6),
                              reason="needs fully_shard")
 
@@ -31,10 +32,17 @@ def alone(data, tmp_path_factory):
 
 
 def run(folder, data, launcher=()):
+    """One process is this one; it imports nothing anew."""
     # AdamW turns the rounding of a gradient that is all rounding into a whole step; a larger epsilon does not.
-    process = program(folder, data, launcher, epsilon=1e-4)
-    said = process.communicate(timeout=400)[0].decode()
-    assert process.returncode == 0, said
+    if launcher:
+        process = program(folder, data, launcher, epsilon=EPSILON)
+        said = process.communicate(timeout=400)[0].decode()
+        assert process.returncode == 0, said
+    else:
+        with pytest.MonkeyPatch.context() as patch:
+            toy_data.add_preset(patch)
+            go(folder, data, config=toy_data.config(grounding=GROUNDED, stages=STAGES, augment="released", export="float32",
+                                                    optimizer=dict(epsilon=EPSILON)))
     return folder
 
 
