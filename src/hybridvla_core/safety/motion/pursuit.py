@@ -1,8 +1,9 @@
 """The next tool velocity on the way to a goal: straight, smooth, as fast as the limits allow, at rest on arrival.
 
 Two cascaded square-root controllers (position to velocity, velocity to acceleration) that are linear near zero, so
-that speed, acceleration and jerk stay within their bounds and nothing overshoots. Translation and rotation of an arm,
-and both arms when coupled, share one clock and arrive together. Lengths are expressed in seconds at full speed.
+that speed, acceleration and jerk stay within their bounds and nothing overshoots at full scale (at a scale of 0.4 by 0.08 mm).
+Translation and rotation of an arm, and both arms when coupled, share one clock and arrive together. Lengths are expressed in
+seconds at full speed.
 """
 from __future__ import annotations
 

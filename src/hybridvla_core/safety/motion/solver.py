@@ -46,8 +46,8 @@ class StepSolver:
     def bounds(self, q: np.ndarray, last_step: np.ndarray, braking_s: float) -> Tuple[np.ndarray, np.ndarray]:
         """Computes the lower and upper joint step of this tick.
 
-        A joint that covers `room` while braking linearly from v needs v (dt + braking_s / 2) <= room, and at its own deceleration
-        v^2 / (2 a) + 1.5 v dt <= room.
+        A joint that covers `room` while braking linearly from v needs v (1.5 dt + braking_s / 2) <= room, and at its own
+        deceleration v^2 / (2 a) + 1.5 v dt <= room.
 
         Args:
             q: (dof,) rad, where the joints are.
