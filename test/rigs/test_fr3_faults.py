@@ -138,8 +138,7 @@ def test_a_gripper_goal_that_never_returns_fails_and_the_arm_still_obeys(rig):
 
     rig.start()
     rig.gripper_stuck(True)
-    rig.go(rig.measured, opening=0.0)
-    rig.until(lambda: rig.status.arms[0].gripper_state == ArmSafety.FAILED, "FAILED", 15)
+    rig.pursue(rig.measured, 0.0, lambda: rig.status.arms[0].gripper_state == ArmSafety.FAILED, "a gripper that has FAILED")
     rig.until(lambda: rig.status.arms[0].at_target or rig.state("HOLDING", "ACTIVE"), "a filter that goes on")
     rig.gripper_stuck(False)
     rig.arrive(rig.measured + [0.0, 0.0, -0.04])
