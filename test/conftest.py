@@ -12,6 +12,9 @@ MASTERS = {"bench", "master"}
 def pytest_configure():
     # A shell starts background jobs with SIGINT ignored, and processes that tests start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        # Under nohup they would inherit that, too. A handler that does nothing keeps this process, and is not inherited.
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_collection_modifyitems(items):
