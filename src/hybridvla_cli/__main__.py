@@ -75,6 +75,7 @@ def entry() -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:      # nohup's choice stands
             signal.signal(number, _end)
+    sys.unraisablehook = _of_no_half_made_bar
     _enter_environment(sys.argv[1:])
     sys.exit(main())
 
@@ -82,6 +83,12 @@ def entry() -> NoReturn:
 def _end(number: int, _frame: object) -> NoReturn:
     """Ends the verb as Ctrl-C does, so that what it was writing is cleared away."""
     sys.exit(128 + number)
+
+
+def _of_no_half_made_bar(told: sys.UnraisableHookArgs) -> None:
+    """Tells what an object could not raise at its end, except of a progress bar that a signal has kept from being made whole."""
+    if not (isinstance(told.exc_value, AttributeError) and getattr(told.object, "__module__", "").startswith("tqdm")):
+        sys.__unraisablehook__(told)
 
 
 def _enter_environment(arguments: Sequence[str]) -> None:

@@ -195,3 +195,20 @@ def test_doctor_names_a_package_that_cannot_be_imported_and_goes_on(monkeypatch,
     said = capsys.readouterr().out
     assert "unusable: daqp (ValueError: numpy.dtype size changed)" in said
     assert "cannot be checked: a compiled package was made for another numpy" in said and "checkpoint" in said.splitlines()[-1]
+
+
+def test_a_progress_bar_that_a_signal_kept_from_being_made_says_nothing(monkeypatch, capsys):
+    from tqdm import tqdm
+
+    from hybridvla_cli.__main__ import _of_no_half_made_bar
+
+    class Other:
+        def __del__(self):
+            raise AttributeError("of another thing")
+
+    monkeypatch.setattr(sys, "unraisablehook", _of_no_half_made_bar)
+    bar, other = tqdm.__new__(tqdm), Other()
+    bar.disable = False          # as far as an interrupted bar has come
+    del bar, other
+    said = capsys.readouterr().err
+    assert "of another thing" in said and "tqdm" not in said
