@@ -248,7 +248,7 @@ class FromBags:
         convention = self.config.convention
         recording = found.motion(convention)
         if self.options.everything:        # what moved the arms while nobody was followed was not sent by the filter
-            recording = replace(found.recording, engaged=None)
+            recording = replace(recording, engaged=None, sent=None)
         if convention.action_period_s > 0.0:
             return DenseLabels(recording, convention)
         return KeyframeLabels(recording, convention, self.settings.motion, every=not self.options.keyframes_only)

@@ -146,11 +146,13 @@ class TruthFinder:
         """Whether a gripper has done its work since `begin`, s: then this rest is over, however far the arm is from it."""
         return any(begin <= grip[0] and grip[1] <= stamp for track in self._tracks for grip in track.grips)
 
-    def _moved(self, first: float, second: float) -> bool:
-        """Whether what was aimed at at `second`, s, is elsewhere than the arms at `first`."""
-        for track, aim in zip(self._tracks, self._aims):
+    def _moved(self, first: float, second: float, since: Optional[Sequence[Track]] = None) -> bool:
+        """Whether what was aimed at at `second`, s, is elsewhere than the arms, or what `since` tells, at `first`."""
+        for track, aim in zip(since or self._tracks, self._aims):
             one, two = track.pose(first), aim.pose(second)
-            if one is not None and two is not None and self._apart(one, two):
+            if one is None or two is None:
+                continue
+            if distance(one, two) > self._settings.near_m or angle(one, two) > self._settings.near_rad:
                 return True
         return False
 
@@ -159,16 +161,8 @@ class TruthFinder:
         if self._period > 0.0:
             return at
         after = [grip[0] for grip in track.grips
-                 if at - REST_AT_S <= grip[0] <= at + GRIP_WAIT_S and not self._left(at, grip[0])]
+                 if at - REST_AT_S <= grip[0] <= at + GRIP_WAIT_S and not self._moved(at, grip[0], self._aims)]
         return max([at, *after])
-
-    def _left(self, first: float, second: float) -> bool:
-        """Whether what is aimed at changes between two times, s."""
-        poses = [(aim.pose(first), aim.pose(second)) for aim in self._aims]
-        return any(one is not None and two is not None and self._apart(one, two) for one, two in poses)
-
-    def _apart(self, one: Pose, two: Pose) -> bool:
-        return distance(one, two) > self._settings.near_m or angle(one, two) > self._settings.near_rad
 
     def _phase(self, stamp: float, arms: Sequence[ArmTruth]) -> str:
         names = []
