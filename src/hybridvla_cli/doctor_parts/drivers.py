@@ -63,7 +63,7 @@ def _franka(facts: Facts, franka: FrankaConfig, cartesian: bool) -> Iterator[Fin
 
 
 def _stiffness(facts: Facts, franka: FrankaConfig) -> Iterator[Finding]:
-    node = f"/{franka.impedance_controller}/dynamic_reconfigure_compliance_param_node"
+    node = franka.compliance_node
     wanted = {"translational_stiffness": (franka.translational_stiffness_n_m, "translational_stiffness_n_m", "N/m"),
               "rotational_stiffness": (franka.rotational_stiffness_nm_rad, "rotational_stiffness_nm_rad", "N m/rad"),
               "nullspace_stiffness": (franka.nullspace_stiffness_nm_rad, "nullspace_stiffness_nm_rad", "N m/rad")}

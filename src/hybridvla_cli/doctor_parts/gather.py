@@ -1,7 +1,7 @@
 """Looks at the graph for a few seconds; prints the facts as JSON. A process of its own, in the environment of the nodes.
 
 usage: gather.py FILE.json     with the topics to listen to, the parameters to read, the topics of AgileX arms' status, and the
-                               impedance controller of a Franka driver, empty where the robot has none
+                               node of a Franka driver's stiffness, empty where the robot has none
 """
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ LISTEN_S, ANSWER_S = 3.0, 1.0
 STATUS, LIST_CONTROLLERS = "/hybridvla/safety/status", "/controller_manager/list_controllers"
 
 
-def gather(topics: List[str], parameters: List[str], arms: List[str], impedance: str) -> Facts:
+def gather(topics: List[str], parameters: List[str], arms: List[str], compliance: str) -> Facts:
     """What is on the master that the environment names."""
-    compliance = f"/{impedance}/dynamic_reconfigure_compliance_param_node/parameter_updates" if impedance else ""
+    updates = f"{compliance}/parameter_updates" if compliance else ""
     if not rosgraph.is_master_online():
         return Facts(master=rosgraph.get_master_uri(), online=False)
     master = rosgraph.Master("/hybridvla_doctor")
@@ -37,18 +37,18 @@ def gather(topics: List[str], parameters: List[str], arms: List[str], impedance:
     types = dict(master.getTopicTypes())
     nodes = {node for entries in (publishers, subscribers) for _, names in entries for node in names}
     rospy.init_node("hybridvla_doctor", anonymous=True, disable_signals=True, disable_rostime=True)
-    heard = _listen([topic for topic in (*topics, *arms, compliance) if topic in types], types)
+    heard = _listen([topic for topic in (*topics, *arms, updates) if topic in types], types)
     values = {name: str(master.getParam(name)) for name in parameters if master.hasParam(name)}
     simulated = bool(master.hasParam("/use_sim_time") and master.getParam("/use_sim_time"))
     status = heard.pop(STATUS, ([], 1.0))[0]
-    settings = heard.pop(compliance, ([], 1.0))[0]
+    settings = heard.pop(updates, ([], 1.0))[0]
     states = {topic: heard.pop(topic)[0] for topic in arms if topic in heard}
     return Facts(master=rosgraph.get_master_uri(), simulated=simulated,
                  publishers={topic: tuple(names) for topic, names in publishers},
                  subscribers={topic: tuple(names) for topic, names in subscribers},
                  unreachable=_unreachable(master, nodes), parameters=values, status=status[-1][1].message if status else "",
                  dry_run=bool(status[-1][1].dry_run) if status else None,
-                 controllers=_controllers() if impedance else None,
+                 controllers=_controllers() if compliance else None,
                  stiffness={entry.name: entry.value for entry in settings[-1][1].doubles} if settings else {},
                  arms={topic: agilex_status.problem(messages[-1][1]) if messages else "its driver says nothing on "
                        f"{topic}; start it again" for topic, messages in states.items()},

@@ -54,7 +54,7 @@ def look(robot: RobotConfig, config: PolicyConfig) -> Union[Facts, Finding]:
     """The facts of the graph, or why there are none."""
     images = [camera.image_topic for camera in config.cameras]
     agilex = [arm.topics["robot_state"] for arm in robot.arms] if robot.agilex is not None else []
-    wanted = {"arms": agilex, "impedance": robot.franka.impedance_controller if robot.franka is not None else "",
+    wanted = {"arms": agilex, "compliance": robot.franka.compliance_node if robot.franka is not None else "",
               "topics": [*joint_topics(robot.arms), *images, "/hybridvla/safety/status"],
               "parameters": [camera.serial_parameter for camera in config.cameras if camera.serial_parameter]}
     with tempfile.TemporaryDirectory() as folder:

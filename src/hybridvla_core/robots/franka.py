@@ -68,6 +68,11 @@ class FrankaConfig:
         require(0.005 <= self.trajectory_ahead_s <= 0.5, "franka: trajectory_ahead_s must lie between 0.005 and 0.5")
         require(self.grasp_epsilon_m > 0.0 and self.slip_m > 0.0, "franka: grasp_epsilon_m and slip_m must be positive")
 
+    @property
+    def compliance_node(self) -> str:
+        """Name of the node by which the impedance controller announces and takes its stiffness."""
+        return f"/{self.impedance_controller}/dynamic_reconfigure_compliance_param_node"
+
     def check_arm(self, arm: ArmConfig) -> None:
         """Raises ConfigurationError where stiffness, leash and collision thresholds do not fit each other."""
         leash = arm.leash

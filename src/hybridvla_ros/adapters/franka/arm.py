@@ -96,8 +96,7 @@ class FrankaArm:
         rospy.Subscriber(self.arm.topics["joint_states"], JointState, self._on_joints, queue_size=5, tcp_nodelay=True)
         if self.hand:
             rospy.Subscriber(self.arm.topics["gripper_joint_states"], JointState, self._on_fingers, queue_size=2)
-        node = f"/{self.franka.impedance_controller}/dynamic_reconfigure_compliance_param_node"
-        rospy.Subscriber(f"{node}/parameter_updates", Config, self._on_compliance, queue_size=2)
+        rospy.Subscriber(f"{self.franka.compliance_node}/parameter_updates", Config, self._on_compliance, queue_size=2)
 
     def _on_franka(self, message: FrankaState) -> None:
         self.state, self.heard = message, time.monotonic()
