@@ -51,6 +51,11 @@ def test_a_dry_run_checks_and_computes_and_changes_nothing(launch):
         report = rig.rig()
         assert not rig.targets and report["running"] == ["franka_state_controller"]
         assert report["stiffness"] == [200.0, 10.0, 0.5] and report["upper_force"] == [20.0, 20.0, 20.0]
+        rig.user_stop(True)
+        rig.until(lambda: rig.state("STOPPED") and "USER_STOPPED" in rig.status.message, "STOPPED by the button", 10)
+        assert "then call resume" in rig.recover().message
+        rig.user_stop(False)
+        rig.answered(rig.resume, what="resume without recover")
         rig.activate(False)
         for service in (rig.go_to_start, rig.recover):
             assert "dry run" in service().message

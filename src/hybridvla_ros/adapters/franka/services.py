@@ -90,7 +90,8 @@ class ArmServices:
         """Nothing is published (the filter is stopped), controllers stop, recovery, controllers start and latch."""
         robot, state = self._arm, self._safety.state
         if self._safety.dry_run:
-            raise HybridVLAError("this is a dry run: nothing is commanded")
+            raise HybridVLAError("this is a dry run: no controller of ours is to be brought back; clear the cause at the robot, "
+                                 "then call resume")
         if state not in (State.STOPPED, State.INACTIVE):
             raise HybridVLAError(f"the filter is {state.name}: there is nothing to recover from")
         with self._alone("error recovery"):
