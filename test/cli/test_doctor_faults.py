@@ -117,6 +117,11 @@ COMPUTER_FAULTS = {
 }
 
 
+def test_the_doctor_and_the_installing_page_give_one_cure_for_the_missing_priority():
+    command = computer.check_realtime(0, False).advice.split(", then ")[0]
+    assert "rtprio 99" in command and f"\n{command}\n" in (ROOT / "docs/install.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("fault", sorted(COMPUTER_FAULTS))
 def test_a_fault_of_the_computer_is_named_with_its_cure(fault):
     check, said, cure = COMPUTER_FAULTS[fault]

@@ -132,8 +132,7 @@ def check_realtime(limit: Optional[int] = None, root: Optional[bool] = None) -> 
     if allowed == 0 and not (root if root is not None else os.geteuid() == 0):
         return Finding("real time", WARNING, "no real-time priority is allowed: the filter runs, with later ticks on a busy "
                                              "computer",
-                       "add `@realtime - rtprio 99` to /etc/security/limits.d/realtime.conf, join the group realtime, log in "
-                       "again")
+                       'echo "$USER - rtprio 99" | sudo tee /etc/security/limits.d/hybridvla.conf, then log in again')
     return Finding("real time", OK, "the filter may ask for SCHED_FIFO")
 
 

@@ -108,6 +108,8 @@ def test_device_and_button_of_the_deadman_reach_its_node(launch):
     assert given["/deadman_node/device"] == "/dev/input/by-id/pedal"
     given = parameters(launch, *STAND_IN, "deadman:=gamepad", "deadman_device:=/dev/input/js1")
     assert given["/joy/dev"] == "/dev/input/js1" and given["/deadman_node/button"] == -1
+    assert given["/deadman_node/renew_s"] == 30      # a radio pad out of reach; a cable needs no renewal
+    assert parameters(launch, *STAND_IN, "deadman:=gamepad", "deadman_renew_s:=0")["/deadman_node/renew_s"] == 0
 
 
 def test_a_pedal_without_a_device_says_so_and_a_deadman_that_ended_comes_back(private, tmp_path):
