@@ -12,7 +12,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from hybridvla_cli import Subparsers
 from hybridvla_cli.doctor_parts import computer, probes
@@ -98,11 +98,26 @@ def check_python() -> Finding:
     return Finding("python", OK, f"{version} in {sys.prefix}")
 
 
-def locked_packages() -> Dict[str, str]:
-    """Name -> version from the locks for this interpreter."""
+def locked_packages(stamps: Optional[Path] = None) -> Dict[str, str]:
+    """The packages that belong here, by the locks for this interpreter.
+
+    Args:
+        stamps: Folder with a file for each lock that the set-up has installed; default: that of this interpreter's environment.
+
+    Returns:
+        Name -> version. Without the model's or the simulator's where the set-up was told to leave those out.
+
+    Raises:
+        HybridVLAError: A lock is missing.
+    """
     rig = sys.version_info[:2] == (3, 8)
     folder = ROOT / "requirements" / ("noetic" if rig else "debian12")
-    names = ["core", "sim", "policy", "torch", "vision"] if rig else ["base", "torch", "vision", "sim"]
+    stamps = stamps or Path(sys.prefix) / ".stamps" / folder.name
+    base, model = ("core", ("policy", "torch", "vision")) if rig else ("base", ("torch", "vision"))
+    names = [base]
+    for group in (("sim",), model):
+        if not (stamps / base).is_file() or any((stamps / name).is_file() for name in group):
+            names += group
     pins: Dict[str, str] = {}
     for name in names:
         path = folder / f"{name}.txt"

@@ -160,6 +160,17 @@ def test_interrupting_is_quiet(verb, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("installed, model, simulator", [
+    (("base", "sim"), False, True), (("base", "vision"), True, False), (("base", "sim", "vision"), True, True), ((), True, True)])
+def test_doctor_wants_no_package_that_the_set_up_was_told_to_leave_out(tmp_path, installed, model, simulator):
+    """--without-policy, --without-ros, one whose torch could not be installed, and a .venv of other making."""
+    for name in installed:
+        (tmp_path / name).touch()
+        (tmp_path / name.replace("base", "core")).touch()       # so the lock is called on the rig
+    pins = doctor.locked_packages(tmp_path)
+    assert ("torch" in pins, "mujoco" in pins) == (model, simulator) and "numpy" in pins
+
+
 def test_doctor_tells_another_version_and_a_missing_package(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "locked_packages", lambda: {"pytest": "0.1", "no-such-package-here": "1.0"})
     finding = doctor.check_packages()
