@@ -1,4 +1,5 @@
-"""Checks that what README.md and docs/*.md cite is there: every `test_...`, and every path below a folder of the tree.
+"""Checks that what the documents cite is there: every `test_...`, every path below a folder of the tree, and the place of every
+link, with its heading.
 
 A test's name is looked for as a function of test/, and in the file where one stands before it (`file.py::name`). The
 `{a,b}` and `*` of a path are expanded; a word in capitals, `<...>` or `...` in it stands for something, and is not judged.
@@ -15,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("test", "src", "config", "launch", "scripts", "docs", "requirements", "docker", "checkpoints", "nodes", "msg", "srv")
 PATH = re.compile(r"(?<![\w./-])(?:" + "|".join(FOLDERS) + r")/[\w./*{},-]*[\w*}]")
 QUALIFIED = re.compile(r"(?<![\w./-])((?:test/)?[\w/]*test_\w+\.py)::(test_\w+)")
+LINK = re.compile(r"\]\(([^)\s]*)\)")
 NAME = re.compile(r"(?<![\w/.])test_\w+(?!\w|\.py)")
 #: What a reader of the documents brings or makes on the way; not part of the tree.
 MADE = re.compile(r"config/policies/mine\w*\.yaml|checkpoints/mine\w*|checkpoints/agilex|checkpoints/\*\.pt|docker/\.env")
@@ -61,6 +63,27 @@ def problems(document: Path, known: Dict[str, Set[str]]) -> Iterator[str]:
                     yield f"{where}: there is no {path}"
 
 
+def anchors(document: Path) -> Set[str]:
+    """What a link may name in a document: its headings in small letters, without punctuation, a hyphen for every blank."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ +(.+?) *$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(document: Path) -> Iterator[str]:
+    """Says which links of a document lead nowhere; those to other sites are not asked."""
+    for number, line in enumerate(document.read_text(encoding="utf-8").splitlines(), 1):
+        for link in LINK.findall(line):
+            name, _, anchor = link.partition("#")
+            target = document.parent / name if name else document
+            if re.match(r"\w+:", link):
+                continue
+            if not target.exists():
+                yield f"{document.name}:{number}: the link to {name} leads nowhere"
+            elif anchor and target.suffix == ".md" and anchor not in anchors(target):
+                yield f"{document.name}:{number}: {target.name} has no heading #{anchor}"
+
+
 def _begins(name: str, functions: Set[str]) -> bool:
     """Tables shorten long names: the beginning of a test, up to a word's end, will do."""
     return any(function == name or function.startswith(name + "_") for function in functions)
@@ -69,8 +92,9 @@ def _begins(name: str, functions: Set[str]) -> bool:
 def main() -> int:
     """Print every finding; 1 when there is any."""
     known = tests()
-    found = [text for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-             for text in problems(document, known)]
+    documents = [*sorted(ROOT.glob("[A-Z]*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+    found = [text for document in documents if document.name != "CHANGELOG.md"      # which tells of what is gone, too
+             for text in (*problems(document, known), *broken_links(document))]
     print("\n".join(found))
     return 1 if found else 0
 

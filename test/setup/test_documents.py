@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import os
 import re
 import shlex
@@ -60,6 +61,19 @@ def test_there_are_commands_to_look_at():
     programs = [os.path.basename(words[0]) for _, words in SHOWN]
     for program, least in (("hybridvla", 25), ("roslaunch", 25), ("make", 5), ("rosservice", 5), ("rosrun", 1)):
         assert programs.count(program) >= least, program
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path):
+    spec = importlib.util.spec_from_file_location("docs", str(ROOT / "scripts/checks/docs.py"))
+    docs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(docs)
+    (tmp_path / "there.md").write_text("# On the rig\n\n```\n# a remark\n```\n\n### `a_node`, and more (2 minutes)\n")
+    page = tmp_path / "page.md"
+    page.write_text("[a](there.md) [b](there.md#on-the-rig) [c](there.md#a_node-and-more-2-minutes) [d](https://example.org/#x)\n")
+    assert list(docs.broken_links(page)) == []
+    page.write_text("# Here\n[a](gone.md) [b](#here)\n[c](there.md#a-remark)\n")
+    assert list(docs.broken_links(page)) == ["page.md:2: the link to gone.md leads nowhere",
+                                             "page.md:3: there.md has no heading #a-remark"]
 
 
 class Taken(Exception):
