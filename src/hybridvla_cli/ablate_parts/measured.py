@@ -5,12 +5,15 @@ import argparse
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import logging
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Sequence, Tuple
+
+from tqdm import tqdm
 
 from hybridvla_core.configuration import read_mapping
 from hybridvla_core.errors import HybridVLAError
@@ -125,8 +128,9 @@ def _trainings(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, 
     seeds = SEEDS[:1] if args.quick else SEEDS
     share = QUICK_SHARE if args.quick else 1.0
     found: Dict[Tuple[str, int], Any] = {}
-    for seed in seeds:
-        for training in TRAININGS:
+    with tqdm(list(itertools.product(seeds, TRAININGS)), desc="trainings", disable=args.report) as bar:
+        for seed, training in bar:
+            bar.set_postfix_str(f"{training.name}, seed {seed}")
             config = changed(recipe, training.change, seed, share)
             content = json.dumps(dataclasses.asdict(config), sort_keys=True)
             path = folder / f"{hashlib.sha256(content.encode()).hexdigest()[:20]}.json"

@@ -7,14 +7,15 @@ from typing import Any, Mapping
 
 from markupsafe import Markup
 
-from hybridvla_core.evaluation.ablation.words import markdown, parts_of
+from hybridvla_core.evaluation.ablation.words import claims_of, markdown, parts_of
 from hybridvla_core.files import write_text
 from hybridvla_core.report import page
 from hybridvla_core.report.svg import AMBER, BLUE, Drawing
 
 PAGE = """{% extends "base.html" %}{% from "parts.html" import table %}
 {% block title %}Results{% endblock %}
-{% block body %}<h1>Results</h1><p>{{ meta.sentence }}</p><p><code>{{ meta.command }}</code></p>
+{% block body %}<h1>Results</h1><p>{{ meta.sentence | replace("`", "") }}</p><p><code>{{ meta.command }}</code></p>
+{% if claims %}<h2>What the paper says, and what was found here</h2>{{ table(["the paper", "here"], claims, numbers=false) }}{% endif %}
 {% if not_run %}<p class=fail>Not run, and counted as nothing: {{ not_run | join("; ") }}</p>{% endif %}
 {% for part in parts %}<h2>{{ part.title }}</h2><p>{{ part.about }}</p>
 {% for claim in part.claims %}<p>The paper: {{ claim.text }}. <b>{{ claim.verdict }}</b> ({{ claim.test }}).</p>{% endfor %}
@@ -69,7 +70,8 @@ def write(result: Mapping[str, Any], folder: Path) -> None:
              **{sheet["name"]: bars(sheet) for sheet in result.get("sheets", []) if sheet.get("bars")}}
     parts = [{**part, "drawing": drawn[part["name"]].markup() if part["drawn"] else Markup("")} for part in parts_of(result)]
     absent = [*(table["title"] for table in result.get("unmade", [])), *result["not_run"]]
-    write_text(folder / "index.html", page.render(PAGE, {**result, "not_run": absent, "parts": parts}))
+    claims = [[claim["text"], claim["verdict"]] for claim in claims_of(result)]
+    write_text(folder / "index.html", page.render(PAGE, {**result, "not_run": absent, "parts": parts, "claims": claims}))
 
 
 def document(result: Mapping[str, Any], folder: Path) -> None:

@@ -72,11 +72,9 @@ def markdown(result: Mapping[str, Any]) -> str:
     environment.filters.update(line=_line, pairs=_pairs)
     parts = parts_of(result)
     unmade = result.get("unmade", [])
-    claims = [claim for part in parts for claim in part["claims"]]
-    claims += [{"text": text, "verdict": "not run"} for table in unmade for text in table["claims"]]
     meta = {**result["meta"], "quick": " --quick" if " --quick " in result["meta"]["command"] else ""}
     text = environment.from_string(MARKDOWN).render(meta=meta, not_run=result["not_run"], unmade=unmade, parts=parts,
-                                                    claims=claims)
+                                                    claims=claims_of(result))
     lines: List[str] = []
     for line in (line.rstrip() for line in text.splitlines()):
         if line or (lines and lines[-1]):
@@ -94,6 +92,13 @@ def parts_of(result: Mapping[str, Any]) -> List[Dict[str, Any]]:
         rows = [[shown(value) for value in row] for row in sheet["rows"]]
         found.append({**sheet, "rows": rows, "remarks": sheet.get("remarks", []), "drawn": bool(sheet.get("bars"))})
     return [{**part, "rule": ["---"] * len(part["head"])} for part in found]
+
+
+def claims_of(result: Mapping[str, Any]) -> List[Dict[str, str]]:
+    """Returns `text` and `verdict` of everything that the paper claims, of what was not run too."""
+    made = [claim for part in [*result["tables"], *result.get("sheets", [])] for claim in part["claims"]]
+    absent = [{"text": text, "verdict": "not run"} for table in result.get("unmade", []) for text in table["claims"]]
+    return [{key: claim[key] for key in ("text", "verdict")} for claim in [*made, *absent]]
 
 
 def shown(value: object) -> str:
