@@ -15,7 +15,8 @@ from hybridvla_core.report.svg import AMBER, BLUE, Drawing
 PAGE = """{% extends "base.html" %}{% from "parts.html" import table %}
 {% block title %}Results{% endblock %}
 {% block body %}<h1>Results</h1><p>{{ meta.sentence | replace("`", "") }}</p><p><code>{{ meta.command }}</code></p>
-{% if claims %}<h2>What the paper says, and what was found here</h2>{{ table(["the paper", "here"], claims, numbers=false) }}{% endif %}
+{% if claims %}<h2>What the paper says, and what was found here</h2>
+{{ table(["the paper", "here"], claims, numbers=false) }}{% endif %}
 {% if not_run %}<p class=fail>Not run, and counted as nothing: {{ not_run | join("; ") }}</p>{% endif %}
 {% for part in parts %}<h2>{{ part.title }}</h2><p>{{ part.about }}</p>
 {% for claim in part.claims %}<p>The paper: {{ claim.text }}. <b>{{ claim.verdict }}</b> ({{ claim.test }}).</p>{% endfor %}
