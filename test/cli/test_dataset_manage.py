@@ -16,14 +16,16 @@ NAMES = tuple(f"c{i}" for i in range(7))
 VIEWS = {"front": (32, 48)}
 
 
-def write(folder, shift=0.0, splits=(TRAIN, TRAIN, VALIDATION), views=VIEWS, seed=1):
+def write(folder, shift=0.0, splits=(TRAIN, TRAIN, VALIDATION), views=VIEWS, seed=1, sentences=1, **changes):
     rng = np.random.default_rng(seed)
-    with DatasetWriter(folder, Description(folder.name, 10.0, views, NAMES, NAMES, grippers=(6,))) as out:
+    with DatasetWriter(folder, Description(folder.name, 10.0, views, NAMES, NAMES, grippers=(6,), **changes)) as out:
         for number, split in enumerate(splits):
             with out.episode(f"{folder.name} {number}", success=True, split=split) as episode:
                 for _ in range(30):
                     images = {view: np.full((*size, 3), 80 + number, np.uint8) for view, size in views.items()}
-                    episode.add(images, rng.normal(size=7) + shift, rng.normal(size=7) + shift, f"do {number}")
+                    state = rng.normal(size=7) + shift
+                    for sentence in range(sentences):
+                        episode.add(images, state, rng.normal(size=7) + shift, f"do {number}", same_moment=sentence > 0)
         out.finish()
     return folder
 
@@ -42,6 +44,18 @@ def test_merged_statistics_are_those_of_all_frames_and_never_averaged(tmp_path):
     data = LeRobotDataset(tmp_path / "both")
     assert len(data) == 120 and data.info["splits"] == {"train": "0:3", "validation": "3:4"}
     assert abs(int(data.sample(0).images["front"].mean()) - 80) < 4 and data.sample(119).instruction == "do 2"
+
+
+def test_moments_stay_in_a_merge_and_go_with_what_other_trainers_do_not_know(tmp_path, capsys):
+    kind = dict(splits=(TRAIN,), labels=layout.NEXT_KEYFRAME)
+    many, one = write(tmp_path / "many", sentences=2, moments=True, **kind), write(tmp_path / "one", seed=2, **kind)
+    assert main(["dataset", "merge", str(one), str(many), "-o", str(tmp_path / "both")]) == 0
+    data = LeRobotDataset(tmp_path / "both")
+    assert data.moments().tolist() == [*range(30), *(30 + frame // 2 for frame in range(60))]
+    assert main(["dataset", "inspect", str(tmp_path / "both")]) == 0
+    assert "moments: 60\n" in capsys.readouterr().out
+    assert main(["dataset", "export", str(tmp_path / "both"), "-o", str(tmp_path / "plain")]) == 0
+    assert layout.MOMENT not in LeRobotDataset(tmp_path / "plain").info["features"]
 
 
 def test_sets_of_another_kind_are_not_merged(tmp_path, capsys):

@@ -25,11 +25,12 @@ def recipe(folder, name="tiny_smoke", **changes):
 def test_one_command_makes_data_trains_and_writes_a_checkpoint_that_another_goes_on_from(tmp_path):
     stages = [dict(name="see", train="towers", steps=1, learning_rate=1e-3, terms=["patches"]),
               dict(name="act", train="full", steps=2, learning_rate=1e-3)]
-    config = recipe(tmp_path, batch=4, stages=stages, demonstrations=dict(task="blocks", frames=20, labels=2, seed=3),
+    config = recipe(tmp_path, batch=4, labels=2, stages=stages, demonstrations=dict(task="blocks", frames=20, labels=2, seed=3),
                     validation_frames=2)
     first = tmp_path / "first"
     assert main(["train", "--config", config, "--work", str(first), "--json", str(tmp_path / "result.json")]) == 0
     made = LeRobotDataset(first / "data/blocks")
+    assert made.moments().tolist() == [frame // 2 for frame in range(20)], "two sentences a picture"
     named = made.sample(0).grounding
     assert len(named) == 2 and made.sample(0).instruction[slice(*named[0].spans[0])].endswith("block")
     assert any(len(made.sample(i).grounding[0].patches["front"]) for i in range(len(made)))

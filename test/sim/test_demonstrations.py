@@ -137,6 +137,7 @@ def test_blocks_and_tray_are_demonstrated_too():
     recording = recorder.record(2, SAMPLED)
     recorder.close()
     assert len(recording.texts) == 9 and len(set(recording.texts[:3])) == 3
+    assert recording.again == 3 * [False, True, True]
     assert all(len(items) == 2 for items in recording.grounding)
 
 
@@ -169,3 +170,18 @@ def test_a_driven_episode_that_fails_says_so(monkeypatch):
     del recorder.task.max_keyframes
     recorder.close()
     assert recording.success is False and len(recording.texts) >= 2
+
+
+def test_even_phases_ask_what_holds_a_block_for_that_block(tmp_path):
+    from hybridvla_sim.tasks.blocks.dataset import write_dataset
+
+    found = LeRobotDataset(write_dataset(tmp_path / "blocks", 192, 3, labels=4, validation=0.25, even_phases=True))
+    assert found.info["splits"] == {"train": "0:3", "validation": "3:4"}
+    assert found.moments().tolist() == [frame // 4 for frame in range(192)]
+    asked = []
+    for frame in range(192):
+        sample = found.sample(frame, images={"front": np.zeros((1, 1, 3), np.uint8)})
+        if 0.5 < sample.state[6] < 0.6:
+            asked.append(np.linalg.norm(sample.grounding[0].place - sample.state[:3]) < 0.03)
+    found.close()
+    assert len(asked) > 40 and np.mean(asked) > 0.4, "a quarter of the sentences names it"

@@ -23,8 +23,11 @@ def describe(**changes):
     return Description(**{**values, **changes})
 
 
-def write(folder, episodes=4, frames=6, seed=0, patches=4, **changes):
-    """Episodes in which a coloured square says where to go; the last one is to validate with."""
+def write(folder, episodes=4, frames=6, seed=0, patches=4, sentences=1, **changes):
+    """Episodes in which a coloured square says where to go; the last one is to validate with. With several sentences, each frame
+    of them shows a moment so many times."""
+    if sentences > 1:
+        changes = dict(moments=True, labels="next_keyframe", **changes)
     description = describe(**changes)
     rng = np.random.default_rng(seed)
     with DatasetWriter(folder, description) as out:
@@ -46,6 +49,9 @@ def write(folder, episodes=4, frames=6, seed=0, patches=4, **changes):
                                                         else image)
                               for view, size in description.views.items()}
                     episode.add(images, state, action, text, grounding=[named] if description.grounded else [])
+                    for number in range(1, sentences):
+                        episode.add(images, state, action + 0.1 * number, text + number * " then", same_moment=True,
+                                    grounding=[named] if description.grounded and number % 2 else [])
         out.finish()
     return folder
 

@@ -34,9 +34,11 @@ def inspect(folder: Path, decode: bool) -> Dict[str, Any]:
     """
     data = LeRobotDataset(folder)
     problems: List[Dict[str, Any]] = []
+    moments = 0
     for position, episode in enumerate(data.episodes):
         try:
             rows = data.rows(position)
+            moments += len(np.unique(rows.moments))
             if not (np.isfinite(rows.state).all() and np.isfinite(rows.action).all()):
                 raise DataError(f"{folder}: episode {episode.number} holds numbers that are not finite")
             if decode:
@@ -49,7 +51,7 @@ def inspect(folder: Path, decode: bool) -> Dict[str, Any]:
     return {"dataset": str(folder), "version": data.info["codebase_version"], "robot": described.robot, "fps": data.fps,
             "episodes": len(data.episodes), "frames": len(data), "views": {v: list(s) for v, s in described.views.items()},
             "labels": described.labels, "state": list(described.state_names), "action": list(described.action_names),
-            "instructions": sorted(data.tasks.values()), "splits": data.info.get("splits", {}),
+            "moments": moments, "instructions": sorted(data.tasks.values()), "splits": data.info.get("splits", {}),
             "flagged": data.ours.get("flagged", []), "problems": problems}
 
 
@@ -103,7 +105,8 @@ def copy(sources: Sequence[Path], target: Path, split: Optional[str] = None, pla
         why = first.same_kind(data.description)
         if why:
             raise DataError(f"{data.folder} and {sets[0].folder} cannot be one data set: {why}")
-    description = replace(first, name=target.resolve().name, grounded=first.grounded and not plain)
+    description = replace(first, name=target.resolve().name, grounded=first.grounded and not plain,
+                          moments=any(data.description.moments for data in sets) and not plain)
     with DatasetWriter(target, description) as out, tqdm(total=sum(map(len, sets)), unit="frames", leave=False) as bar:
         for part in SPLITS if split is None else (split,):
             for data in sets:
@@ -128,10 +131,11 @@ def _copy_episode(data: LeRobotDataset, position: int, out: DatasetWriter, part:
     try:
         success = layout.SUCCESS_VALUES.get(int(data.rows(position).success[0]))
         with out.episode(source, success, part) as writer:
-            for index in range(episode.first, episode.first + episode.length):
-                sample = data.sample(index)
+            moments = data.rows(position).moments
+            for frame in range(episode.length):
+                sample = data.sample(episode.first + frame)
                 writer.add(dict(sample.images), sample.state, sample.actions[0], sample.instruction, sample.correction,
-                           sample.grounding)
+                           sample.grounding, frame > 0 and bool(moments[frame] == moments[frame - 1]))
                 bar.update(1)
     except WriteError:
         raise

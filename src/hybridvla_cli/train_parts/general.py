@@ -56,7 +56,8 @@ def demonstrations(wanted: Optional[DemonstrationConfig], work: Path) -> Tuple[P
             raise HybridVLAError(f"demonstrations: task {wanted.task} makes no data set by itself; name one with "
                                  "--data") from error
         with tqdm(total=wanted.frames, desc="demonstrations", unit=" pictures") as bar:
-            maker.write_dataset(folder, wanted.frames, wanted.seed, wanted.labels, bar.update)
+            maker.write_dataset(folder, wanted.frames, wanted.seed, wanted.labels, wanted.validation, wanted.even_phases,
+                                bar.update)
     return (folder,)
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -71,6 +71,7 @@ class FrameSet:
         self._views = tuple(views)
         self._kept: Optional[Fitted] = None
         self.train, self.validation = dataset.frames_of("train"), dataset.frames_of("validation")
+        self._moments = dataset.moments()
         if not len(self.train):
             raise DataError(f"{dataset.folder}: has no frame to train from")
 
@@ -78,25 +79,41 @@ class FrameSet:
     def name(self) -> str:
         return self.dataset.description.name
 
-    def read(self, frame: int) -> Tuple[Sample, Fitted]:
-        """Reads a frame.
+    @property
+    def pictures_kept(self) -> int:
+        """Moments of the data set: each has its pictures once."""
+        return int(self._moments[-1]) + 1
+
+    @property
+    def most(self) -> int:
+        """Frames of the moment that has most of them."""
+        return int(np.bincount(self._moments).max())
+
+    def moment(self, frame: int) -> range:
+        """Finds the frames that show the same moment as one of them."""
+        return range(*(int(np.searchsorted(self._moments, self._moments[frame], side)) for side in ("left", "right")))
+
+    def read(self, frames: Sequence[int]) -> Tuple[List[Sample], Fitted]:
+        """Reads frames of one moment.
 
         Args:
-            frame: Of the data set.
+            frames: Of the data set.
 
         Returns:
-            The sample and its fitted pictures.
+            A sample for each, and the fitted pictures that they share: those of the moment's first frame.
 
         Raises:
             DataError: It cannot be read; the message names episode and frame.
         """
+        images: Mapping[str, np.ndarray]
         if self._kept is None:
-            sample = self.dataset.sample(frame, self.chunk)
-            return sample, self._fit(sample)
-        fitted = {key: values[frame] for key, values in self._kept.items()}
-        shown = next(iter(fitted.values()))
-        images = {view: shown[index] for index, view in enumerate(self._views)}
-        return self.dataset.sample(frame, self.chunk, images), fitted
+            first = self.dataset.sample(self.moment(frames[0]).start, self.chunk)
+            fitted, images = self._fit(first), first.images
+        else:
+            fitted = {key: values[self._moments[frames[0]]] for key, values in self._kept.items()}
+            shown = next(iter(fitted.values()))
+            images = {view: shown[index] for index, view in enumerate(self._views)}
+        return [self.dataset.sample(frame, self.chunk, images) for frame in frames], fitted
 
     def keep(self, folder: Path, progress: Callable[[int], object] = lambda count: None) -> None:
         """Decodes every picture once, into `folder`, and reads from there afterwards; what is there already is taken.
@@ -130,18 +147,18 @@ class FrameSet:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             (folder / KEYS).write_text(json.dumps([[file.name, key] for file, key in zip(files, first)]), encoding="utf-8")
-        arrays = [np.load(file, mmap_mode="r+") if done else _mapped(file, (len(self.dataset), *pictures.shape))
+        arrays = [np.load(file, mmap_mode="r+") if done else _mapped(file, (self.pictures_kept, *pictures.shape))
                   for file, pictures in zip(files, first.values())]
         progress(done)
-        for frame in range(done, len(self.dataset)):
-            fitted = self._fit(self.dataset.sample(frame))
+        for number in range(done, self.pictures_kept):
+            fitted = self._fit(self.dataset.sample(int(np.searchsorted(self._moments, number))))
             for array, pictures in zip(arrays, fitted.values()):
-                array[frame] = pictures
+                array[number] = pictures
             progress(1)
-            if (frame + 1) % FLUSHED == 0 or frame + 1 == len(self.dataset):
+            if (number + 1) % FLUSHED == 0 or number + 1 == self.pictures_kept:
                 for array in arrays:
                     array.flush()
-                write_text(folder / DONE, str(frame + 1))
+                write_text(folder / DONE, str(number + 1))
 
     def _fit(self, sample: Sample) -> Fitted:
         return self.pictures.fit({ours: sample.images[theirs] for ours, theirs in zip(self.pictures.views, self._views)})

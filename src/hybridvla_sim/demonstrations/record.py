@@ -62,6 +62,7 @@ class Recording:
         state, action: (7 * arms,) each.
         texts: What was asked for.
         grounding: What the sentence names.
+        again: Whether a frame shows the one before it, with another sentence.
         success: Whether a driven one was done; None for sampled states.
     """
 
@@ -70,11 +71,12 @@ class Recording:
     action: List[np.ndarray] = field(default_factory=list)
     texts: List[str] = field(default_factory=list)
     grounding: List[List[GroundedObject]] = field(default_factory=list)
+    again: List[bool] = field(default_factory=list)
     success: Optional[bool] = None
 
     def write(self, path: Path) -> None:
         """Writes it by rename, so that a file is whole or absent."""
-        words = json.dumps({"texts": self.texts, "success": self.success,
+        words = json.dumps({"texts": self.texts, "again": self.again, "success": self.success,
                             "grounding": [[item.as_json() for item in items] for items in self.grounding]})
         partial = path.with_name(path.name + ".part.npz")
         np.savez_compressed(str(partial), state=np.stack(self.state), action=np.stack(self.action), words=np.array(words),
@@ -88,7 +90,8 @@ class Recording:
             words = json.loads(str(found["words"]))
             images = {key[len("view_"):]: list(found[key]) for key in found.files if key.startswith("view_")}
             return cls(images, list(found["state"]), list(found["action"]), words["texts"],
-                       [[GroundedObject.from_json(item) for item in items] for items in words["grounding"]], words["success"])
+                       [[GroundedObject.from_json(item) for item in items] for items in words["grounding"]],
+                       words.get("again", [False] * len(words["texts"])), words["success"])   # older parts do not say it
 
 
 class Recorder:
@@ -167,13 +170,14 @@ class Recorder:
 
     def _look(self, made: Recording, texts: List[str]) -> None:
         pictures, patches, state = self.camera.pictures(), self.camera.patches(), state_of(self.rig, self.convention)
-        for text in texts:
+        for number, text in enumerate(texts):
             for view, picture in pictures.items():
                 made.images[view].append(picture)
             made.state.append(state.astype(np.float32))
             made.action.append(expert_action(self.rig, text)[0].astype(np.float32))
             made.texts.append(text)
             made.grounding.append(self.camera.grounding(text, patches))
+            made.again.append(number > 0)
 
     def close(self) -> None:
         """Frees the renderers."""

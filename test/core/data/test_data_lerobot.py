@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -73,6 +74,47 @@ def test_what_is_written_is_read_back_in_any_order(folder):
             assert np.abs(sample.images[view].astype(int) - wanted).mean() < 6.0
         assert sample.grounding[0].spans == ((8, 17),) and sample.grounding[0].patches["front"].tolist() == [1, 2]
     assert json.loads((folder / layout.INFO).read_text())["splits"] == {"train": "0:2", "validation": "2:3"}
+
+
+def moments(folder, numbers, **changes):
+    """Episodes whose frames show these moments."""
+    description = Description("many", 10.0, {"front": (48, 64)}, NAMES, NAMES, labels=layout.NEXT_KEYFRAME, moments=True)
+    with DatasetWriter(folder, replace(description, **changes)) as out:
+        for episode_numbers in numbers:
+            with out.episode("one") as episode:
+                for frame, moment in enumerate(episode_numbers):
+                    again = frame > 0 and moment == episode_numbers[frame - 1]
+                    episode.add({"front": picture(40 * moment, (48, 64))}, np.full(7, float(moment)), np.full(7, frame / 10),
+                                f"go {frame}", same_moment=again)
+        out.finish()
+    return folder
+
+
+def test_rows_say_which_moment_they_show(folder, tmp_path):
+    data = LeRobotDataset(moments(folder, [(0, 0, 0, 1), (0, 1, 1)]))
+    assert data.description.moments and data.moments().tolist() == [0, 0, 0, 1, 2, 3, 3]
+    assert data.rows(1).moments.tolist() == [0, 1, 1] and data.info["features"][layout.MOMENT]["dtype"] == "int64"
+    assert [data.sample(frame).instruction for frame in range(3)] == ["go 0", "go 1", "go 2"]
+    # As data sets were written before, and as others write them.
+    file = folder / layout.OURS
+    told = json.loads(file.read_text())
+    del told["description"]["moments"]
+    file.write_text(json.dumps(told))
+    assert LeRobotDataset(folder).moments().tolist() == list(range(7))
+    with pytest.raises(DataError, match="rows that share a moment make no chunk; with moments, labels are next_keyframe"):
+        moments(tmp_path / "other", [(0,)], labels=layout.NEXT_POSE)
+
+
+def test_a_moment_has_one_state(folder):
+    with DatasetWriter(folder, DESCRIPTION) as out:
+        images = {view: picture(9, size) for view, size in DESCRIPTION.views.items()}
+        with pytest.raises(DataError, match="frame 0: shows no moment of the frame before it: there is none"):
+            with out.episode("bad") as episode:
+                episode.add(images, np.zeros(7), np.zeros(7), "go", same_moment=True)
+        with pytest.raises(DataError, match="frame 1: shows no moment of the frame before it: its state is another"):
+            with out.episode("bad") as episode:
+                episode.add(images, np.zeros(7), np.zeros(7), "go")
+                episode.add(images, np.ones(7), np.zeros(7), "go", same_moment=True)
 
 
 def test_statistics_are_exact_over_all_frames_and_name_the_constant_channel(folder, tmp_path):

@@ -23,7 +23,7 @@ several = pytest.mark.skipif(tuple(int(part) for part in torch.__version__.split
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return toy_data.write(tmp_path_factory.mktemp("data") / "toy")
+    return toy_data.write(tmp_path_factory.mktemp("data") / "toy", sentences=2)
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +35,14 @@ def run(folder, data, launcher=()):
     """One process is this one; it imports nothing anew."""
     # AdamW turns the rounding of a gradient that is all rounding into a whole step; a larger epsilon does not.
     if launcher:
-        process = program(folder, data, launcher, epsilon=EPSILON)
+        process = program(folder, data, launcher, epsilon=EPSILON, labels=2)
         said = process.communicate(timeout=400)[0].decode()
         assert process.returncode == 0, said
     else:
         with pytest.MonkeyPatch.context() as patch:
             toy_data.add_preset(patch)
             go(folder, data, config=toy_data.config(grounding=GROUNDED, stages=STAGES, augment="released", export="float32",
-                                                    optimizer=dict(epsilon=EPSILON)))
+                                                    labels=2, optimizer=dict(epsilon=EPSILON)))
     return folder
 
 

@@ -119,18 +119,19 @@ toy_data.add_preset()
 folder, data = Path(sys.argv[1]), Path(sys.argv[2])
 import test_hybrid_run as test
 config = toy_data.config(grounding=test.GROUNDED, stages=test.STAGES, augment="released", export="float32",
-                         optimizer=dict(epsilon=float(sys.argv[3])))
+                         optimizer=dict(epsilon=float(sys.argv[3])), labels=int(sys.argv[4]))
 train(Request(config, (data,), folder / "work", folder / "out", threads=1))
 """
 
 
-def program(folder, data, launcher=(), epsilon=1e-8):
+def program(folder, data, launcher=(), epsilon=1e-8, labels=1):
     path = folder / "program.py"
     path.write_text(PROGRAM)
     places = [ROOT / "src", ROOT / "test/support", Path(__file__).parent]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places)), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*(launcher or [sys.executable]), str(path), str(folder), str(data), str(epsilon)], env=environment,
-                            start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    arguments = map(str, (path, folder, data, epsilon, labels))
+    return subprocess.Popen([*(launcher or [sys.executable]), *arguments], env=environment, start_new_session=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def test_a_killed_process_goes_on_as_the_same_run(data, tmp_path, unbroken):

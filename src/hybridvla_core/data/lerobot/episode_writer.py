@@ -30,6 +30,7 @@ class EpisodeWriter:
         self.instructions: List[str] = []
         self.corrections: List[bool] = []
         self.groundings: List[str] = []
+        self.moments: List[int] = []
         self.pictures: Dict[str, List[np.ndarray]] = {view: [] for view in description.views}
         self._every = 1
 
@@ -38,7 +39,7 @@ class EpisodeWriter:
         return len(self.states)
 
     def add(self, images: Dict[str, np.ndarray], state: np.ndarray, action: np.ndarray, instruction: str,
-            correction: bool = False, grounding: Sequence[GroundedObject] = ()) -> None:
+            correction: bool = False, grounding: Sequence[GroundedObject] = (), same_moment: bool = False) -> None:
         """One frame.
 
         Args:
@@ -48,6 +49,7 @@ class EpisodeWriter:
             instruction: what was to be done.
             correction: whether a person had taken over.
             grounding: the named objects, where known.
+            same_moment: whether it shows the frame before it once more, with another sentence.
 
         Raises:
             DataError: for a shape or number that does not fit, naming the frame.
@@ -60,6 +62,9 @@ class EpisodeWriter:
                 raise DataError(f"{frame}: the {name} holds a number that is not finite")
         if not instruction.strip():
             raise DataError(f"{frame}: no instruction; say what the robot was doing")
+        if same_moment and (not self.states or not np.array_equal(self.states[-1], np.asarray(state, dtype=np.float32))):
+            raise DataError(f"{frame}: shows no moment of the frame before it: "
+                            + ("its state is another" if self.states else "there is none"))
         if set(images) != set(wanted.views):
             raise DataError(f"{frame}: views are {', '.join(images) or 'none'}, the data set has {', '.join(wanted.views)}")
         for view, image in images.items():
@@ -74,6 +79,7 @@ class EpisodeWriter:
         self.instructions.append(" ".join(instruction.split()))
         self.corrections.append(bool(correction))
         self.groundings.append(json.dumps([item.as_json() for item in grounding]))
+        self.moments.append((self.moments[-1] if self.moments else -1) + (not same_moment))
 
     def _sample(self, view: str, image: np.ndarray) -> None:
         kept = self.pictures[view]

@@ -11,7 +11,7 @@ from hybridvla_core.errors import DataError
 VERSION, OLD_VERSION = "v3.0", "v2.1"
 IMAGE_PREFIX = "observation.images."
 STATE, ACTION = "observation.state", "action"
-SUCCESS, CORRECTION, GROUNDING = "success", "correction", "grounding"
+SUCCESS, CORRECTION, GROUNDING, MOMENT = "success", "correction", "grounding", "moment"
 INFO, STATS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
 EPISODES = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 OURS = "meta/hybridvla.json"                    # what LeRobot has no place for; other readers ignore it
@@ -39,6 +39,8 @@ class Description:
         robot: name of the robot.
         convention: the action convention, key by key; None where the source states none.
         grounded: whether frames carry grounding.
+        moments: whether rows say which moment of their episode they show. Rows behind each other that say the same have the
+            same pictures and state, and other sentences and actions; without, every row is a moment of its own.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Description:
     robot: str = "unknown"
     convention: Optional[Mapping[str, Any]] = None
     grounded: bool = False
+    moments: bool = False
 
     def __post_init__(self) -> None:
         if not self.name or not self.views or not self.state_names or not self.action_names:
@@ -61,6 +64,9 @@ class Description:
             raise DataError(f"data set {self.name}: labels is {self.labels!r}; use {NEXT_POSE} or {NEXT_KEYFRAME}")
         if any(not 0 <= channel < len(self.action_names) for channel in self.grippers):
             raise DataError(f"data set {self.name}: a gripper channel lies outside the {len(self.action_names)} of an action")
+        if self.moments and self.labels != NEXT_KEYFRAME:
+            raise DataError(f"data set {self.name}: rows that share a moment make no chunk; with moments, labels are "
+                            f"{NEXT_KEYFRAME}")
 
     def features(self) -> Dict[str, Any]:
         """The `features` of info.json."""
@@ -77,6 +83,8 @@ class Description:
         result[CORRECTION] = {"dtype": "bool", "shape": [1], "names": None}
         if self.grounded:
             result[GROUNDING] = {"dtype": "string", "shape": [1], "names": None}
+        if self.moments:
+            result[MOMENT] = {"dtype": "int64", "shape": [1], "names": None}
         result["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
         for name in ("frame_index", "episode_index", "index", "task_index"):
             result[name] = {"dtype": "int64", "shape": [1], "names": None}

@@ -4,9 +4,8 @@ from __future__ import annotations
 import bisect
 import collections
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, OrderedDict, Tuple
+from typing import Any, Dict, List, Mapping, Optional, OrderedDict, Sequence, Tuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 from hybridvla_core.data.lerobot import episodes as of_episodes
 from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.layout import Description
+from hybridvla_core.data.lerobot.rows import Rows, groups_of, moments_of
 from hybridvla_core.data.lerobot.statistics import Column
 from hybridvla_core.data.lerobot.video import VideoShelf
 from hybridvla_core.data.sample import GroundedObject, Sample, chunk_of
@@ -23,31 +23,6 @@ from hybridvla_core.transforms.pictures import decode
 
 KEPT_EPISODES = 16
 NUMBERS = (layout.STATE, layout.ACTION, layout.SUCCESS, layout.CORRECTION, layout.GROUNDING, "task_index", "timestamp")
-
-
-@dataclass(frozen=True)
-class Rows:
-    """One episode's numbers; N rows, S state and A action channels.
-
-    Attributes:
-        state: (N, S).
-        action: (N, A).
-        tasks: (N,) numbers of the instructions.
-        success: (N,); -1: unknown.
-        correction: (N,) a person was correcting a policy.
-        timestamps: (N,) s.
-        grounding: Where things are in the pictures, one text a row; None without.
-        pictures: View -> encoded images, where they lie beside the numbers.
-    """
-
-    state: np.ndarray
-    action: np.ndarray
-    tasks: np.ndarray
-    success: np.ndarray
-    correction: np.ndarray
-    timestamps: np.ndarray
-    grounding: Optional[List[str]]
-    pictures: Mapping[str, List[bytes]]
 
 
 class LeRobotDataset:
@@ -163,6 +138,18 @@ class LeRobotDataset:
             column.append(rows.state if key == layout.STATE else rows.action)
         return column.values()
 
+    def moments(self) -> np.ndarray:
+        """Number of the moment that each frame shows, (N,) rising from 0 without gaps over the whole data set."""
+        if not self.description.moments:
+            return np.arange(len(self))
+        found: List[np.ndarray] = []
+        first = 0
+        for position in range(len(self.episodes)):
+            moments = moments_of(self._table(position, (layout.MOMENT,)))
+            found.append(first + moments)
+            first += len(np.unique(moments))
+        return np.concatenate(found)
+
     def _instruction(self, task: int, episode: int) -> str:
         if task not in self.tasks:
             raise DataError(f"{self.folder}: episode {episode} names task {task}, which the data set has not")
@@ -185,14 +172,27 @@ class LeRobotDataset:
         return found
 
     def _read(self, position: int) -> Rows:
+        where = f"{self.folder}: episode {self.episodes[position].number}"
+        pictures = [key for key, feature in self.info["features"].items() if feature["dtype"] == "image"]
+        numbers = (*NUMBERS, layout.MOMENT) if self.description.moments else NUMBERS
+        table = self._table(position, (*numbers, *pictures))
+        names, length = table.column_names, table.num_rows
+        return Rows(
+            self._matrix(table, layout.STATE, where), self._matrix(table, layout.ACTION, where), table["task_index"].to_numpy(),
+            table[layout.SUCCESS].to_numpy() if layout.SUCCESS in names else np.full(length, -1),
+            table[layout.CORRECTION].to_numpy() if layout.CORRECTION in names else np.zeros(length, dtype=bool),
+            table["timestamp"].to_numpy(), table[layout.GROUNDING].to_pylist() if layout.GROUNDING in names else None,
+            moments_of(table), {key: [entry["bytes"] for entry in table[key].to_pylist()] for key in pictures})
+
+    def _table(self, position: int, wanted: Sequence[str]) -> pa.Table:
+        """Columns of one episode, those that are there."""
         episode = self.episodes[position]
         where = f"{self.folder}: episode {episode.number}"
         try:
             source = pq.ParquetFile(str(episode.data))
-            pictures = [key for key, feature in self.info["features"].items() if feature["dtype"] == "image"]
-            names = [name for name in (*NUMBERS, *pictures, "episode_index") if name in source.schema_arrow.names]
+            names = [name for name in (*wanted, "episode_index") if name in source.schema_arrow.names]
             table = pa.concat_tables([source.read_row_group(group, columns=names)
-                                      for group in self._groups(source, episode.number)])
+                                      for group in groups_of(source, episode.number)])
             mine = np.flatnonzero(table["episode_index"].to_numpy() == episode.number)
             table = table.slice(int(mine[0]), len(mine)) if len(mine) else table.slice(0, 0)
         except (OSError, pa.ArrowException, KeyError) as error:
@@ -200,26 +200,7 @@ class LeRobotDataset:
                             "damaged or absent") from error
         if table.num_rows != episode.length:
             raise DataError(f"{where}: has {table.num_rows} rows in {episode.data} and {episode.length} by its description")
-        length = table.num_rows
-        return Rows(
-            self._matrix(table, layout.STATE, where), self._matrix(table, layout.ACTION, where), table["task_index"].to_numpy(),
-            table[layout.SUCCESS].to_numpy() if layout.SUCCESS in names else np.full(length, -1),
-            table[layout.CORRECTION].to_numpy() if layout.CORRECTION in names else np.zeros(length, dtype=bool),
-            table["timestamp"].to_numpy(), table[layout.GROUNDING].to_pylist() if layout.GROUNDING in names else None,
-            {key: [entry["bytes"] for entry in table[key].to_pylist()] for key in pictures})
-
-    @staticmethod
-    def _groups(source: pq.ParquetFile, number: int) -> List[int]:
-        """Row groups that may hold an episode, by their least and greatest episode."""
-        column = source.schema_arrow.names.index("episode_index")
-        chosen = []
-        for group in range(source.num_row_groups):
-            meta = source.metadata.row_group(group)
-            leaf = next(meta.column(i) for i in range(meta.num_columns) if meta.column(i).path_in_schema == "episode_index")
-            bounds = leaf.statistics
-            if column < 0 or bounds is None or not bounds.has_min_max or bounds.min <= number <= bounds.max:
-                chosen.append(group)
-        return chosen or list(range(source.num_row_groups))
+        return table
 
     def _matrix(self, table: pa.Table, key: str, where: str) -> np.ndarray:
         width = len(self._names(key))

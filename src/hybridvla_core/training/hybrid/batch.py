@@ -31,11 +31,11 @@ class Mentions:
 
 @dataclass(frozen=True)
 class Batch:
-    """B samples; V views, T text, K chunk, A action dimensions.
+    """B samples of M moments, B / M behind each other of each; V views, T text, K chunk, A action dimensions.
 
     Attributes:
-        pixels: Key of a fitted picture -> (B, V, S, S, 3) uint8.
-        augment: (B, V, n) numbers that `augment.py` applies; None for none.
+        pixels: Key of a fitted picture -> (M, V, S, S, 3) uint8.
+        augment: (M, V, n) numbers that `augment.py` applies; None for none.
         text: (B, T) ids from after BOS to before the state, padded behind.
         lengths: (B,) of the texts.
         state: (B, A) normalised.
@@ -62,6 +62,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.text)
 
+    @property
+    def labels(self) -> int:
+        """Samples of each moment."""
+        return len(self.text) // len(next(iter(self.pixels.values())))
+
     def to(self, device: torch.device) -> Batch:
         """On a device; the copy does not wait where the memory is pinned."""
         return _each(self, lambda tensor: tensor.to(device, non_blocking=True))
@@ -71,14 +76,18 @@ class Batch:
         return _each(self, lambda tensor: tensor.pin_memory())
 
     def parts(self, size: int) -> Iterator[Batch]:
-        """The batch in parts of at most `size` samples."""
+        """The batch in parts of at most `size` samples, but of one moment at least: none is cut in two."""
+        size = max(size - size % self.labels, self.labels)
         for begin in range(0, len(self), size):
             yield self._part(begin, min(begin + size, len(self)))
 
     def _part(self, begin: int, end: int) -> Batch:
         if (begin, end) == (0, len(self)):
             return self
-        part: Batch = _each(replace(self, mentions=None), lambda tensor: tensor[begin:end])
+        moments = slice(begin // self.labels, end // self.labels)
+        shown: Dict[str, Any] = _each({"pixels": self.pixels, "augment": self.augment}, lambda tensor: tensor[moments])
+        part: Batch = _each(replace(self, pixels={}, augment=None, mentions=None), lambda tensor: tensor[begin:end])
+        part = replace(part, **shown)
         if self.mentions is None:
             return part
         inside = (self.mentions.sample >= begin) & (self.mentions.sample < end)

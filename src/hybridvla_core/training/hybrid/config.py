@@ -178,17 +178,22 @@ class DemonstrationConfig:
         frames: How many.
         labels: Instructions of each picture.
         seed: Draws them.
+        validation: Share of the episodes to validate with.
+        even_phases: Whether all phases of the task that a picture allows are equally likely, not all instructions.
     """
 
     task: str
     frames: int
     labels: int = 1
     seed: int = 1
+    validation: float = 0.1
+    even_phases: bool = False
 
     def __post_init__(self) -> None:
         in_range("demonstrations: frames", self.frames, 1, 10 ** 7)
         in_range("demonstrations: labels", self.labels, 1, 1000)
         in_range("demonstrations: seed", self.seed, 0, 1_000_000)
+        in_range("demonstrations: validation", self.validation, 0.0, 0.5)
 
 
 @dataclass(frozen=True)
@@ -209,6 +214,7 @@ class TrainingConfig:
         statistics: Of `data`, or of the checkpoint that `--init` names.
         objective, grounding, optimizer, lora: See there.
         batch: Samples a step over all processes.
+        labels: Samples of one moment in a step: its sentences, which share picture, towers and augmentation.
         micro_batch: Samples that go through the model at once, for each process; 0 for all of its share.
         precision: `float32` or `bfloat16` (products in bfloat16, sums over processes and weights in float32).
         gradient_checkpointing: Computes a layer's activations again instead of keeping them.
@@ -240,6 +246,7 @@ class TrainingConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     lora: Optional[LoraConfig] = None
     batch: int = 256
+    labels: int = 1
     micro_batch: int = 0
     precision: str = "float32"
     gradient_checkpointing: bool = False
@@ -267,10 +274,16 @@ class TrainingConfig:
         require(self.precision in PRECISIONS, f"precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
         require(self.augment in AUGMENTATIONS, f"augment is {self.augment!r}; use one of {', '.join(AUGMENTATIONS)}")
         require(self.export in EXPORTS, f"export is {self.export!r}; use one of {', '.join(EXPORTS)}")
-        for name, low in (("chunk", 1), ("batch", 1), ("micro_batch", 0), ("workers", 0), ("log_every", 1), ("save_every", 1),
-                          ("validate_every", 1), ("validation_frames", 0), ("confidence_window_bins", 0)):
+        for name, low in (("chunk", 1), ("batch", 1), ("labels", 1), ("micro_batch", 0), ("workers", 0), ("log_every", 1),
+                          ("save_every", 1), ("validate_every", 1), ("validation_frames", 0), ("confidence_window_bins", 0)):
             in_range(name, getattr(self, name), low, 10 ** 9)
         in_range("ema", self.ema, 0.0, 0.99999)
+        for stage in self.stages:
+            require(self.batch_of(stage) % self.labels == 0,
+                    f"stage {stage.name}: a batch of {self.batch_of(stage)} samples cannot be made of moments with {self.labels} "
+                    "samples (labels) each; choose a multiple")
+        require(self.micro_batch % self.labels == 0,
+                f"micro_batch {self.micro_batch} would cut moments of {self.labels} samples (labels) in two; choose a multiple")
         if self.lora is not None:
             require(all(stage.train in ("finetune", "full") for stage in self.stages),
                     "lora trains adapters of the language model; its stages are finetune or full")

@@ -61,27 +61,41 @@ class Feed:
         Raises:
             DataError: A frame cannot be read.
         """
-        seed, rows = self.config.seed, self.rows(batch)
-        sizes = [len(frames.train) for frames in self.sets]
-        chosen, places = self.mixture.draw(batch, sizes, draws.generator(seed, draws.FRAMES, stage, step))
+        seed, rows, labels = self.config.seed, self.rows(batch), self.config.labels
+        moments = slice(rows.start // labels, rows.stop // labels)
         read: List[Read] = []
-        for index, place in zip(chosen[rows], places[rows]):
-            frames = self.sets[index]
-            read.append((*frames.read(frames.train[int(place)]), frames.scales))
+        for index, drawn in self._moments(stage, step, batch // labels)[moments]:
+            samples, fitted = self.sets[index].read(drawn)
+            read += [(sample, fitted, self.sets[index].scales) for sample in samples]
         augment = None
         if self.config.augment != "none":
             rng = draws.generator(seed, draws.AUGMENT, stage, step)
-            augment = torch.from_numpy(draw_augmentation(self.config.augment, (batch, self.model.views), rng)[rows])
+            augment = torch.from_numpy(draw_augmentation(self.config.augment, (batch // labels, self.model.views), rng)[moments])
         if self.config.state_noise.used:
-            read = self._disturbed(read, draws.generator(seed, draws.STATE, stage, step), batch, rows)
-        return self._batch(read, augment, stage, step, batch, rows)
+            read = self._disturbed(read, draws.generator(seed, draws.STATE, stage, step), batch // labels, moments)
+        return self._batch(read, augment, stage, step, batch, rows, labels)
 
-    def _disturbed(self, read: Sequence[Read], rng: np.random.Generator, batch: int, rows: slice) -> List[Read]:
-        """The samples with noise on their states."""
+    def _moments(self, stage: int, step: int, count: int) -> List[Tuple[int, List[int]]]:
+        """(data set, as many frames as there are labels) of every moment of a step."""
+        # A frame is drawn, whatever the labels; then come others of its moment, in any order, and where it has too few, the same
+        # ones once more. So each frame is as often there as any other of its set.
+        rng, sizes = draws.generator(self.config.seed, draws.FRAMES, stage, step), [len(frames.train) for frames in self.sets]
+        found: List[Tuple[int, List[int]]] = []
+        for index, place in zip(*self.mixture.draw(count, sizes, rng)):
+            frames = self.sets[index]
+            drawn = [frames.train[int(place)]]
+            if self.config.labels > 1:
+                others = [frame for frame in frames.moment(drawn[0]) if frame != drawn[0]]
+                drawn += [others[other] for other in rng.permutation(len(others))]
+            found.append((int(index), [drawn[label % len(drawn)] for label in range(self.config.labels)]))
+        return found
+
+    def _disturbed(self, read: Sequence[Read], rng: np.random.Generator, count: int, moments: slice) -> List[Read]:
+        """The samples with noise on their states, one of each moment."""
         dims = self.model.action_dim
-        shifts = (rng.standard_normal((batch, dims)) * self.config.state_noise.sizes(dims // 7))[rows]
+        shifts = (rng.standard_normal((count, dims)) * self.config.state_noise.sizes(dims // 7))[moments]
         found: List[Read] = []
-        for (sample, fitted, scales), shift in zip(read, shifts):
+        for (sample, fitted, scales), shift in zip(read, shifts.repeat(self.config.labels, axis=0)):
             state, actions = disturb(sample.state, sample.actions, shift, self.measured)
             found.append((replace(sample, state=state, actions=actions), fitted, scales))
         return found
@@ -95,11 +109,14 @@ class Feed:
 
     def validation_batch(self, number: int, frames: Sequence[Tuple[int, int]]) -> Batch:
         """A batch of the validation; its noise is the same each time."""
-        read = [(*self.sets[index].read(frame), self.sets[index].scales) for index, frame in frames]
-        return self._batch(read, None, draws.VALIDATION, number, len(read), slice(0, len(read)))
+        read: List[Read] = []
+        for index, frame in frames:
+            (sample,), fitted = self.sets[index].read([frame])
+            read.append((sample, fitted, self.sets[index].scales))
+        return self._batch(read, None, draws.VALIDATION, number, len(read), slice(0, len(read)), 1)
 
-    def _batch(self, read: Sequence[Read], augment: Optional[torch.Tensor], stage: int, step: int, batch: int, rows: slice
-               ) -> Batch:
+    def _batch(self, read: Sequence[Read], augment: Optional[torch.Tensor], stage: int, step: int, batch: int, rows: slice,
+               labels: int) -> Batch:
         samples = [sample for sample, _, _ in read]
         state = np.stack([scales.state.normalise(sample.state) for sample, _, scales in read]).astype(np.float32)
         actions = torch.from_numpy(np.stack([scales.action.normalise(sample.actions) for sample, _, scales in read]
@@ -111,7 +128,7 @@ class Feed:
             text[row, :len(ids)] = torch.tensor(ids)
         tokens = self.tokens.encode(actions[:, 0])
         behind = torch.full_like(tokens[:, :1], token_behind_actions(self.model))
-        pixels = {key: torch.from_numpy(np.stack([fitted[key] for _, fitted, _ in read])) for key in read[0][1]}
+        pixels = {key: torch.from_numpy(np.stack([fitted[key] for _, fitted, _ in read[::labels]])) for key in read[0][1]}
         return Batch(
             pixels=pixels, augment=augment, text=text, lengths=lengths, state=torch.from_numpy(state), actions=actions,
             padding=torch.from_numpy(np.stack([sample.padding for sample in samples])), tokens=tokens,

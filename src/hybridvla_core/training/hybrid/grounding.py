@@ -42,7 +42,7 @@ class GroundingHeads(nn.Module):
         """Tells, for each name that is shown, its patches from the others, by the name, and their place.
 
         Args:
-            features: (B, P, width) of the towers.
+            features: (M, P, width) of the towers, of every moment.
             batch: With mentions.
             embed: Embeds ids.
 
@@ -52,7 +52,7 @@ class GroundingHeads(nn.Module):
         mentions = batch.mentions
         if mentions is None or not len(mentions.sample):
             return 0.0 * features.float().sum() + 0.0 * self.patch_name.bias.sum()
-        seen, target = features.float()[mentions.sample], mentions.patches.float()
+        seen, target = features.float()[mentions.sample // batch.labels], mentions.patches.float()
         words = embed(batch.text[mentions.sample]).float()
         name = self.word_name(_mean_between(words, mentions))
         logits = torch.einsum("mpd,md->mp", self.patch_name(seen), name) * WIDTH ** -0.5
@@ -71,7 +71,7 @@ class GroundingHeads(nn.Module):
 
         Args:
             words: (B, T, H) hidden states of the text.
-            patches: (B, P, H) embeddings of the patches.
+            patches: (M, P, H) embeddings of the patches, of every moment.
             end: (B, H) hidden state of the prefix's last row.
             batch: With or without mentions.
             terms: Those wanted.
@@ -86,7 +86,7 @@ class GroundingHeads(nn.Module):
             last = words[mentions.sample, mentions.end - 1].float()
             target = mentions.patches.float()
             shown = target.sum(1)
-            keys = self.key(patches.float())[mentions.sample]
+            keys = self.key(patches.float())[mentions.sample // batch.labels]
             scores = torch.einsum("mpd,md->mp", keys, self.query(last)) * WIDTH ** -0.5
             pointing = -(target * F.log_softmax(scores, dim=-1)).sum(1) / shown.clamp(min=1)
             place, known = self._places(mentions)

@@ -16,7 +16,7 @@ from hybridvla_core.training.hybrid import parts
 from hybridvla_core.training.hybrid.batch import Batch
 from hybridvla_core.training.hybrid.config import ObjectiveConfig
 from hybridvla_core.training.hybrid.grounding import GroundingHeads
-from hybridvla_core.training.hybrid.rows import Plan, markers_before_tokens, plan_of
+from hybridvla_core.training.hybrid.rows import Plan, markers_before_tokens, plan_of, shared_mask, shared_positions
 from hybridvla_core.training.losses import token_losses
 from hybridvla_core.transforms.images import normalise_pixels, picture_key
 
@@ -103,9 +103,12 @@ class HybridObjective(nn.Module):
 
     def _hidden(self, plan: Plan, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
         """Hidden states of the rows behind the patches, (B, S - text_at, H); nothing is asked of the others."""
-        bias = mask_bias(plan.mask(batch.lengths), rows.dtype)
-        rotary = Rotary(self.model.config.decoder, plan.positions(batch.lengths), rows.dtype)
-        return self.model.llm.run(rows, rotary, bias, last=LastRows(plan.length - plan.text_at, bias[..., plan.text_at:, :]))
+        first = plan.text_at
+        bias = mask_bias(shared_mask(plan.mask(batch.lengths), first, batch.labels), rows.dtype)
+        positions = shared_positions(plan.positions(batch.lengths), first, batch.labels)
+        rotary = Rotary(self.model.config.decoder, positions, rows.dtype)
+        hidden = self.model.llm.run(rows, rotary, bias, last=LastRows(rows.shape[1] - first, bias[..., first:, :]))
+        return hidden.reshape(len(batch), plan.length - first, -1)
 
     def _diffusion(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
         """hidden: (B, R, K, H)."""
@@ -116,10 +119,10 @@ class HybridObjective(nn.Module):
         return weighted.masked_fill(batch.padding[:, None, :, None], 0.0).sum()
 
     def _rows(self, plan: Plan, batch: Batch, patches: torch.Tensor) -> torch.Tensor:
-        """All rows embedded, (B, S, H)."""
+        """All rows embedded, (M, S, H): BOS and patches of a moment, then what stands behind them, sample by sample."""
         model, size = self.model, len(batch)
         words = model.embed_tokens(batch.text)
-        rows = [embed_bos(model, words.device).expand(size, -1, -1), patches, words]
+        rows = [words]
         if plan.state:
             rows.append(model.embed_state(batch.state)[:, None])
         tokens = model.embed_tokens(batch.tokens) if plan.tokens or plan.prefix_tokens else None
@@ -136,7 +139,9 @@ class HybridObjective(nn.Module):
             if plan.noise:
                 start = [self._noise(batch.noise.condition[:, None], batch.noise.condition_timesteps[:, None])[:, 0]]
             rows.append(_joined([*start, *tail], words, 1))
-        return _joined(rows, words, 1)
+        own = _joined(rows, words, 1)
+        bos = embed_bos(model, words.device).expand(len(patches), -1, -1)
+        return _joined([bos, patches, own.reshape(len(patches), -1, own.shape[-1])], words, 1)
 
     def _tail(self, plan: Plan, tokens: Optional[torch.Tensor]) -> List[torch.Tensor]:
         if not plan.tokens or tokens is None:

@@ -7,6 +7,11 @@
 Every branch sees the prefix and itself, at the positions it would have alone behind the prefix, so losses and gradients are
 those of one sequence for each copy (the released trainer runs vision and language that often). Texts of one batch differ in
 length; the rows between are seen by nobody, and positions do not count them.
+
+Samples of one moment share BOS and patches, too; what stands behind these follows sample by sample, and sees nothing of another
+sample:
+
+    BOS patches | text BOD state, its copies | text BOD state, its copies | ...
 """
 from __future__ import annotations
 
@@ -137,6 +142,37 @@ def _mask(plan: Plan) -> torch.Tensor:
         branch[start:start + rows] = index
     causal = torch.ones(plan.length, plan.length, dtype=torch.bool).tril()
     return causal & ((branch[None, :] == branch[:, None]) | (branch[None, :] == -1))
+
+
+def shared_mask(mask: torch.Tensor, first: int, labels: int) -> torch.Tensor:
+    """Lets the samples of a moment stand one behind the other.
+
+    Args:
+        mask: (B or 1, 1, S, S) of each sample alone.
+        first: Rows that the samples of a moment share.
+        labels: Samples of a moment.
+
+    Returns:
+        (B / labels or 1, 1, L, L) with L = first + labels (S - first).
+    """
+    if labels == 1:
+        return mask
+    alone = mask.expand(max(len(mask), labels), -1, -1, -1)[:, 0].unflatten(0, (-1, labels))
+    behind = alone[:, :, first:]
+    same = torch.eye(labels, dtype=torch.bool, device=mask.device)[:, None, :, None]
+    own = (behind[..., None, first:] & same).flatten(3, 4).flatten(1, 2)
+    below = torch.cat([behind[..., :first].flatten(1, 2), own], dim=2)
+    above = alone[:, 0, :first, :first]
+    return torch.cat([torch.cat([above, own.new_zeros(len(own), first, own.shape[2])], dim=2), below], dim=1)[:, None]
+
+
+def shared_positions(positions: torch.Tensor, first: int, labels: int) -> torch.Tensor:
+    """The same for positions: of (B, S) or (S,), the (B / labels, L) or (L,)."""
+    if labels == 1:
+        return positions
+    if positions.dim() == 1:
+        return torch.cat([positions[:first], positions[first:].repeat(labels)])
+    return torch.cat([positions[::labels, :first], positions[:, first:].reshape(len(positions) // labels, -1)], dim=1)
 
 
 def markers_behind_text(config: ModelConfig) -> Tuple[int, ...]:

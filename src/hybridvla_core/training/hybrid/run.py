@@ -35,6 +35,8 @@ LOGGER = logging.getLogger(__name__)
 MOST_INSTRUCTIONS = 1000
 #: What may change between two parts of one run: it changes no number of it.
 FREE = ("workers", "keep_frames", "log_every", "save_every", "validate_every", "validation_frames", "export", "demonstrations")
+#: Keys that older runs do not know, each with what it was then: at it, such a run goes on.
+LATER = {"labels": 1}
 
 
 @dataclass(frozen=True)
@@ -94,15 +96,17 @@ def train(request: Request) -> Dict[str, Any]:
 def _train(request: Request, processes: Processes, deadline: float) -> Dict[str, Any]:
     config = request.config
     for stage in config.stages:
-        if config.batch_of(stage) % processes.world:
-            raise ConfigurationError(f"stage {stage.name}: {config.batch_of(stage)} samples a step cannot be shared by "
-                                     f"{processes.world} processes alike; choose a multiple")
+        moments = config.batch_of(stage) // config.labels
+        if moments % processes.world:
+            raise ConfigurationError(f"stage {stage.name}: {moments} moments a step ({config.labels} samples each) cannot be "
+                                     f"shared by {processes.world} processes alike; choose a multiple")
     start = prepare(config, request.data, request.init, () if request.mixture is None else request.mixture.views)
     mixture = _mixture(request, start, processes)
     if config.keep_frames:
         _keep(start, request.work / "pictures", processes)
     prompts = PromptEncoder(start.tokenizer, start.model.sequence)
     _warn_of_words(start)
+    _warn_of_labels(config, start)
     convention = start.checkpoint.convention
     feed = Feed(start.sets, mixture, prompts, start.model, config, processes.rows, convention.delta_base == "measured")
     store = Store(request.work / "state", processes)
@@ -170,7 +174,7 @@ def _keep(start: Start, folder: Path, processes: Processes) -> None:
     for turn in (True, False):
         if processes.first == turn:
             for frames in start.sets:
-                bar = Bar(f"pictures of {frames.name}", len(frames.dataset), 0, turn)
+                bar = Bar(f"pictures of {frames.name}", frames.pictures_kept, 0, turn)
                 frames.keep(folder, lambda count, bar=bar: bar.add(count, {}))  # type: ignore[misc]
                 bar.close()
         processes.wait()
@@ -185,10 +189,18 @@ def _warn_of_words(start: Start) -> None:
         LOGGER.warning("the tokenizer does not know %s: the model cannot tell them apart", ", ".join(strange[:12]))
 
 
+def _warn_of_labels(config: TrainingConfig, start: Start) -> None:
+    for frames in start.sets:
+        if frames.most < config.labels:
+            LOGGER.warning("labels: %d, and no picture of %s has more than %d sentence(s): its rows stand several times in a "
+                           "step, each time with another noise", config.labels, frames.name, frames.most)
+
+
 def _origin(request: Request, start: Start) -> Dict[str, Any]:
     """What decides every number of a run, part by part."""
     config = dataclasses.asdict(request.config)
-    return {"configuration": {key: _plain(value) for key, value in config.items() if key not in FREE},
+    decides = {key: _plain(value) for key, value in config.items() if key not in FREE and (key, value) not in LATER.items()}
+    return {"configuration": decides,
             "checkpoint": None if start.base is None else start.base.manifest_sha256,
             "data": {frames.name: sha256(frames.dataset.folder / layout.INFO) for frames in start.sets},
             "mixture": None if request.mixture is None else _plain(dataclasses.asdict(request.mixture))}
@@ -204,8 +216,9 @@ def _plain(value: object) -> object:
 def _check_origin(before: Mapping[str, Any], now: Mapping[str, Any], work: Path) -> None:
     for part, value in now.items():
         if before.get(part) != value:
-            keys = [key for key in value if before.get(part, {}).get(key) != value[key]] if isinstance(value, dict) and \
-                isinstance(before.get(part), dict) else []
+            was = before.get(part)
+            keys = [key for key in {**was, **value} if was.get(key) != value.get(key)] if isinstance(value, dict) and \
+                isinstance(was, dict) else []
             detail = f" ({', '.join(keys)})" if keys else ""
             raise HybridVLAError(f"{work}: the run in it was begun with another {part}{detail}; give another --work folder, or "
                                  "what it was begun with")

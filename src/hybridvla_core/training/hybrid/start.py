@@ -114,7 +114,7 @@ def prepare(config: TrainingConfig, data: Sequence[Path], init: Optional[Path], 
     sets = tuple(FrameSet(dataset, names_here, pictures, scale, config.chunk)
                  for dataset, names_here, scale in zip(datasets, own, scales))
     for frames in sets:
-        frames.read(frames.train[0])
+        frames.read([frames.train[0]])
     return Start(base, checkpoint, statistics, _tokenizer(config, base, model), sets)
 
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, List, Tuple
+from typing import Callable, Iterator, List, Optional, Tuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from hybridvla_sim.tasks.blocks.task import instruction, instructions
 SIZE, GRID = 128, 8
 #: Share of a patch that a thing covers at least where the patch shows it.
 SHOWN = 0.12
-#: States have nothing to do with each other; so many of them are kept as one episode.
+#: States have nothing to do with each other; so many frames at most are kept as one episode.
 EPISODE = 50
 NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 #: What the expert's labels mean.
@@ -26,34 +26,40 @@ CONVENTION = {"arms": ["arm"], "translation": "delta_base_frame", "rotation": "a
               "action_period_s": 0.0, "state_source": "measured"}
 
 
-def write_dataset(folder: Path, frames: int, seed: int, labels: int = 1,
+def write_dataset(folder: Path, frames: int, seed: int, labels: int = 1, validation: float = 0.1, even_phases: bool = False,
                   progress: Callable[[int], object] = lambda count: None) -> Path:
-    """Writes a data set; a tenth of its episodes is to validate with.
+    """Writes a data set.
 
     Args:
         folder: New.
         frames: Pictures with an instruction.
         seed: Of all of it.
-        labels: Instructions of each picture, one after the other.
+        labels: Instructions of each picture, one after the other; all that there are where it is more.
+        validation: Share of the episodes that is to validate with.
+        even_phases: Whether the phases of the task that a picture allows are equally likely, and not the instructions: of what
+            holds a block, most instructions want another one.
         progress: Called with the frames written.
 
     Returns:
         The folder.
     """
     rng, camera = np.random.default_rng(seed), SceneCamera(SIZE)
-    episodes = max(2, -(-frames // EPISODE))
-    held = max(1, episodes // 10)
+    labels = min(labels, len(instructions()))
+    episodes = max(2, -(-frames // (EPISODE - EPISODE % labels)))
+    held = max(1, int(episodes * validation + 1e-9))
     description = Description(folder.resolve().name, 10.0, {"front": (SIZE, SIZE)}, NAMES, NAMES, (6,), NEXT_KEYFRAME, "sim_fr3",
-                              CONVENTION, grounded=True)
+                              CONVENTION, grounded=True, moments=True)
     try:
         with DatasetWriter(folder, description) as out:
             for number in range(episodes):
                 split = VALIDATION if number >= episodes - held else TRAIN
                 with out.episode(f"sampled states, seed {seed}, part {number}", None, split) as episode:
-                    for row, label in _rows(rng, camera, -(-frames // episodes), labels):
+                    shown: Optional[Row] = None
+                    for row, label in _rows(rng, camera, -(-frames // episodes), labels, even_phases):
                         text = instruction(*divmod(label, 4))
                         episode.add({"front": row["images"]}, row["state"], row["target"][label], text,
-                                    grounding=_named(row, text, label))
+                                    grounding=_named(row, text, label), same_moment=row is shown)
+                        shown = row
                         progress(1)
             out.finish()
     finally:
@@ -61,18 +67,26 @@ def write_dataset(folder: Path, frames: int, seed: int, labels: int = 1,
     return folder
 
 
-def _rows(rng: np.random.Generator, camera: SceneCamera, count: int, labels: int) -> List[Tuple[Row, int]]:
-    found: List[Tuple[Row, int]] = []
-    while len(found) < count:
+def _rows(rng: np.random.Generator, camera: SceneCamera, count: int, labels: int, even_phases: bool
+          ) -> Iterator[Tuple[Row, int]]:
+    found = 0
+    while found < count:
         state = sample_state(rng)
         if state is None:
             continue
         camera.randomise(rng)
         if camera.pose(state):
             row = label_row(state, *camera.pair())
-            chosen = rng.permutation(len(instructions()))[:labels]
-            found += [(row, int(label)) for label in chosen]
-    return found[:count]
+            for label in _chosen(rng, row, labels, even_phases)[:count - found]:
+                yield row, int(label)
+                found += 1
+
+
+def _chosen(rng: np.random.Generator, row: Row, labels: int, even_phases: bool) -> np.ndarray:
+    if not even_phases:
+        return rng.permutation(len(instructions()))[:labels]
+    share = 1.0 / np.bincount(row["phase"])[row["phase"]]
+    return rng.choice(len(share), labels, replace=False, p=share / share.sum())
 
 
 def _named(row: Row, text: str, label: int) -> List[GroundedObject]:
