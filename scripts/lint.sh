@@ -35,7 +35,7 @@ check rooms python scripts/checks/rooms.py
 check layers env PYTHONPATH=src lint-imports --no-logo pyproject.toml
 check "types of hybridvla_core and hybridvla_cli" mypy
 check "Any in signatures" python scripts/checks/untyped.py
-check "names in documents" python scripts/checks/docs.py
+check "names and links in documents" python scripts/checks/docs.py
 check "keys and passwords" python scripts/checks/leaks.py
 check shellcheck shellcheck --external-sources "${SHELL_FILES[@]}"
 check yamllint yamllint --strict "${YAML[@]}"

@@ -139,6 +139,15 @@ def test_a_service_is_offered_by_some_node_of_ours(document, words):
         assert name in sources or (room + "/" in sources and re.search(rf"[\"'/]{last}[\"']", sources)), f"{document}: {name}"
 
 
+def test_the_status_table_says_what_the_filter_says():
+    from hybridvla_core.safety.status import SENTENCES, Reason, State
+
+    rows = dict(re.findall(r"^\| ([A-Z_]+) \| ([^|]+) \|", (ROOT / "docs/safety.md").read_text(encoding="utf-8"), re.MULTILINE))
+    flags = {flag.name: SENTENCES[flag] for flag in Reason if flag}
+    assert {name: rows.get(name) for name in flags} == flags
+    assert set(rows) == {*flags, *(state.name for state in State)}
+
+
 def test_the_pages_are_built_with_the_reference_of_the_code():
     """Left out where the generator cannot be installed."""
     script = str(ROOT / "scripts/docs.sh")

@@ -67,7 +67,7 @@ SENTENCES = {
     Reason.SINGULARITY: "the motion leads into a singularity; it is slowed",
     Reason.OTHER_ARM: "the other arm holds this one",
     Reason.GRIPPER: "the gripper did not finish its command; check the gripper",
-    Reason.CONTROLLER: "the controller behind the filter changed; re-activate",
+    Reason.CONTROLLER: "the controller behind the filter changed; see to it, then call resume",
     Reason.CONFIGURATION: "a run-time parameter was refused",
     Reason.TICK_OVERRUN: "ticks come late; check the computer's load",
     Reason.TCP_MISMATCH: "the driver's tool pose disagrees with ours; check the tool in config/robots",
@@ -82,13 +82,16 @@ HEADINGS = {
     State.STOPPED: "stopped",
     State.RECOVERING: "leading the arms back inside their limits",
 }
+TO_START = "leading the arms slowly"      # in RECOVERING, where no arm is outside
 
 
 def status_sentence(state: State, reasons: Reason, detail: str) -> str:
     """What, where, what to do: one sentence. `detail` replaces the stock sentence of the reasons."""
     stock = [text for flag, text in SENTENCES.items() if reasons & flag]
     text = detail or (stock[0] if stock else "")
-    return f"{HEADINGS[state]}: {text}" if text else HEADINGS[state]
+    to_start = state == State.RECOVERING and not reasons & Reason.OUTSIDE_AT_START
+    heading = TO_START if to_start else HEADINGS[state]
+    return f"{heading}: {text}" if text else heading
 
 
 def flag_names(reasons: Reason) -> str:

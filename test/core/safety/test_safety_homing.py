@@ -37,6 +37,8 @@ def test_both_arms_go_slowly_to_their_start_and_the_filter_is_inactive_again():
     ok, message = bench.filter.go_to_start(bench.now)
     assert ok, message
     begin = bench.now
+    bench.tick()
+    assert bench.output.status.message == "leading the arms slowly: on the way to the start joints"
     homing(bench)
     assert bench.filter.homed and bench.filter.state == State.INACTIVE
     for arm, command in zip(bench.config.arms, bench.output.arms):
