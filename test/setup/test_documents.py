@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -146,6 +147,17 @@ def test_the_status_table_says_what_the_filter_says():
     flags = {flag.name: SENTENCES[flag] for flag in Reason if flag}
     assert {name: rows.get(name) for name in flags} == flags
     assert set(rows) == {*flags, *(state.name for state in State)}
+
+
+@pytest.mark.parametrize("package", ["hybridvla_core", "hybridvla_sim", "hybridvla_ros"])
+def test_the_layers_in_the_documents_are_those_of_the_linter(package):
+    tomllib = pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract.get("containers") == [package])
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    table = page.split(f"| `{package}`, from the top |\n|---|\n")[1].split("\n\n")[0]
+    told = [set(re.findall(r"`(\w+?)(?:\.py)?`", re.sub(r"\(.*?\)", "", row))) for row in table.splitlines()]
+    assert told == [set(re.split(r" [|:] ", layer)) for layer in layers]
 
 
 def test_the_pages_are_built_with_the_reference_of_the_code():

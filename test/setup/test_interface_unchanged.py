@@ -1,7 +1,7 @@
 """What labs hold on to is still there: names in files, verbs and options, `--json` keys, as an earlier release had them.
 
 `recorded_interface.json` was written from that release by the readers of test/support/interface.py. Additions are allowed.
-The recorded topics and services of running launch files are compared in test/ros/graph/test_interface_graph.py.
+The recorded topics and services of running launch files are compared in test/rigs/test_graph_interface.py.
 """
 from __future__ import annotations
 

@@ -50,3 +50,22 @@ def test_every_line_of_a_lock_is_a_pin():
         for lock in locks:
             for line in (ROOT / "requirements" / folder / f"{lock}.txt").read_text(encoding="utf-8").splitlines():
                 assert not line or line.startswith("#") or re.fullmatch(r"[\w.-]+==\S+", line), f"{folder}/{lock}: {line}"
+
+
+@pytest.fixture(scope="module")
+def page():
+    return (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
+
+
+def test_every_locked_package_stands_in_the_documents(page):
+    told = name_of(page) + "".join(f" {'cmeel' + part}" for part in re.findall(r"(?<=[ (])-[a-z-]+", page))
+    silent = [f"{folder}: {name}" for folder, locks in {**LOCKS, "debian12": (*LOCKS["debian12"], "lint", "browser", "mutants")}.items()
+              for name in pins(folder, locks) if not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", told)]
+    assert silent == []
+
+
+def test_versions_in_the_documents_are_those_of_the_locks(page):
+    locked = {version for folder, locks in LOCKS.items() for versions in pins(folder, locks).values() for version in versions}
+    rows = [row.split("|")[2] for row in page.split("\n## ")[1].splitlines() if row.startswith("| ")]
+    named = {version for row in rows for version in re.findall(r"\d[\w.]*\.\w+", row)}
+    assert len(named) > 40 and named - locked == set()
