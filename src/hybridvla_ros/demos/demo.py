@@ -1,6 +1,6 @@
 """`make demo`: the simulated FR3, the policy with the shipped checkpoint and the filter on a private ROS graph, headless.
 
-Gives instructions by the service, switches one in the middle of an episode, and leaves a summary, a bag, a video and a
+Gives instructions by the service, switches two of six in the middle of their episodes, and leaves a summary, a bag, a video and a
 page in out/demo.
 """
 from __future__ import annotations
