@@ -1,7 +1,7 @@
 """Your own model in front of the safety filter: it answers a policy node by the openpi wire, from any Python and any computer.
 
     .venv/bin/python examples/own_policy.py
-    roslaunch hybridvla sim.launch server:=ws://127.0.0.1:8000 instruction:='come down'
+    roslaunch hybridvla sim.launch server:=ws://127.0.0.1:8000 instruction:='up and down'
 """
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ class OwnPolicy:
 
     cameras, manifest_sha256 = ("front",), ""
     convention = load_file(PolicyConfig, ROOT / "config" / "policies" / "tiny.yaml").convention
+    down = True
 
     def predict(self, observation: Observation, mode: object = None, seed: int = 0) -> Prediction:
-        """Two centimetres down, whatever it is shown; images, instruction and state are in `observation`."""
-        action = np.array([[0.0, 0.0, -0.02, 0.0, 0.0, 0.0, 1.0]])
+        """Up and down between 0.3 and 0.4 m, by the state alone; `observation` holds images and instruction, too."""
+        self.down = observation.state[2] > (0.3 if self.down else 0.4)
+        action = np.array([[0.0, 0.0, -0.04 if self.down else 0.04, 0.0, 0.0, 0.0, 1.0]])
         return Prediction(action=action, mode=Mode.DIFFUSION, fused=False, diffusion=action)
 
 
@@ -41,7 +43,7 @@ def main() -> None:
         server.serve_forever()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     policy = RemotePolicy(RemoteSource(f"ws://127.0.0.1:{server.address[1]}"))
-    seen = Observation({"front": np.zeros((256, 256, 3), np.uint8)}, "come down", np.zeros(7), stamp_ns=1)
+    seen = Observation({"front": np.zeros((256, 256, 3), np.uint8)}, "up and down", np.zeros(7), stamp_ns=1)
     print(f"move by {policy.predict(seen).action[0][:3]} m")
     policy.close()
     server.close()

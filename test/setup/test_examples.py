@@ -59,7 +59,7 @@ def test_replay_as_a_library_judges_a_bag(said):
 
 def test_a_policy_of_ones_own_answers_by_the_wire(said):
     text = said["own_policy.py"]
-    assert "answering at ws://127.0.0.1:" in text and "move by [ 0.    0.   -0.02] m" in text
+    assert "answering at ws://127.0.0.1:" in text and "move by [0.   0.   0.04] m" in text
 
 
 def test_every_example_is_run_here():

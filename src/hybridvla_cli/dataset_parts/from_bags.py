@@ -139,7 +139,7 @@ class FromBags:
             parts = {key: TRAIN if number in set(train) else VALIDATION for number, key in enumerate(wanted)}
             with DatasetWriter(self.options.output, self._description(plans[0])) as out:
                 total = round(sum(plan.found.duration for plan in plans) * (2 if VALIDATION in parts.values() else 1), 1)
-                with tqdm(total=total, unit="s", desc="from-bags", leave=False) as bar:
+                with tqdm(total=total, unit="s", unit_scale=True, desc="from-bags", leave=False) as bar:
                     for split in (TRAIN, VALIDATION):
                         for number, plan in enumerate(plans):
                             mine = [index for (who, index), part in parts.items() if who == number and part == split]

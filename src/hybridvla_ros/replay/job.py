@@ -178,7 +178,8 @@ class Replay:
         rate = self.config.prediction_rate_hz if self.options.rate is None else self.options.rate
         sample = Sample(scanned, self.settings.senses.frames if self.options.senses else 0)
         observed = []
-        with tqdm(total=round(sum(found.duration for found in scanned), 1), unit="s", desc="replay", leave=False) as bar:
+        total = sum(found.duration for found in scanned)
+        with tqdm(total=total, unit="s", unit_scale=True, desc="replay", leave=False) as bar:
             for number, found in enumerate(scanned):
                 source = FrameSource(found, contenders[0].policy, self.config, self.robot, rate, found.proposals,
                                      self.options.everything)
@@ -189,7 +190,7 @@ class Replay:
                     sample.offer(number, frame)
                     for contender in contenders:
                         contender.evaluator.add(frame)
-                    bar.update(max(0.0, round(sum(f.duration for f in scanned[:number]) + frame.time - bar.n, 2)))
+                    bar.update(max(0.0, sum(f.duration for f in scanned[:number]) + frame.time - bar.n))
                 for contender in contenders:
                     contender.evaluator.flush()
                 observed.append(source.observing)
