@@ -1,8 +1,9 @@
 """One line a change: state, instruction, policy, episode, and what the filter did instead of what it was asked."""
 from __future__ import annotations
 
+import threading
 import time
-from typing import Callable, Optional
+from typing import Callable, Dict, Optional
 
 import rosgraph
 import rospy
@@ -12,10 +13,57 @@ from hybridvla_ros.console.operator.desk import listen
 from hybridvla_ros.console.operator.state import ConsoleState
 
 LOOK_S, FIRST_S = 0.2, 3.0
+#: A line that was said so short a time ago is not said again, unless it is still the newest after `SETTLED_S`.
+AGAIN_S, SETTLED_S = 5.0, 1.0
+
+
+class Lines:
+    """Says lines; of a state that goes to and fro each once in `AGAIN_S`, with how many were left out. Any thread may call.
+
+    Args:
+        say: Prints a line.
+        clock: Monotonic, s.
+    """
+
+    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._say, self._clock = say, clock
+        self._lock = threading.Lock()
+        self._said: Dict[str, float] = {}
+        self._newest: Optional[str] = None         # the newest line, where it was left out
+        self._newest_at, self._left_out = 0.0, 0
+
+    @property
+    def any(self) -> bool:
+        """Whether anything was said."""
+        return bool(self._said)
+
+    def tell(self, line: str) -> None:
+        """Says a line, or leaves it out."""
+        with self._lock:
+            now = self._clock()
+            if line in self._said and now - self._said[line] < AGAIN_S:
+                self._newest, self._newest_at, self._left_out = line, now, self._left_out + 1
+            else:
+                self._out(line, now)
+
+    def look(self) -> None:
+        """Says the newest line where it was left out and nothing came after it."""
+        with self._lock:
+            now = self._clock()
+            if self._newest is not None and now - self._newest_at >= SETTLED_S:
+                self._left_out -= 1
+                self._out(self._newest, now)
+
+    def _out(self, line: str, now: float) -> None:
+        if self._left_out:
+            self._say(f"({self._left_out} more changes between lines that stand above)")
+        self._say(line)
+        self._said = {text: at for text, at in self._said.items() if now - at < AGAIN_S}
+        self._said[line], self._newest, self._left_out = now, None, 0
 
 
 def watch(say: Callable[[str], None], seconds: Optional[float] = None) -> int:
-    """Says every change until Ctrl-C, or for so many seconds.
+    """Says changes until Ctrl-C, or for so many seconds.
 
     Returns:
         0; 1 when nothing of ours has said anything.
@@ -27,22 +75,18 @@ def watch(say: Callable[[str], None], seconds: Optional[float] = None) -> int:
         raise HybridVLAError(f"no ROS master answers at {rosgraph.get_master_uri()}; start a launch file first, or set "
                              "ROS_MASTER_URI (`hybridvla doctor` looks further)")
     rospy.init_node("hybridvla_watch", anonymous=True, disable_signals=True)
-    spoken = []
-
-    def tell(line: str) -> None:
-        spoken.append(line)
-        say(f"{time.strftime('%H:%M:%S')}  {line}")
-
-    state = ConsoleState(tell)
+    lines = Lines(lambda line: say(f"{time.strftime('%H:%M:%S')}  {line}"))
+    state = ConsoleState(lines.tell)
     subscribers = listen(state)
     began = time.monotonic()
     asked = False
     while not rospy.is_shutdown() and (seconds is None or time.monotonic() - began < seconds):
         time.sleep(LOOK_S)
         state.look()
-        if not spoken and not asked and time.monotonic() - began > FIRST_S:
+        lines.look()
+        if not lines.any and not asked and time.monotonic() - began > FIRST_S:
             asked = True
             say("nothing is said on /hybridvla/...; does a safety filter run on this master?")
     for subscriber in subscribers:
         subscriber.unregister()
-    return 0 if spoken else 1
+    return 0 if lines.any else 1
