@@ -91,10 +91,13 @@ def test_re_entering_leaves_positions_to_the_judgement_and_rates_to_the_check():
     assert "joint velocity" in objection([outside, outside], lambda p, r, q: add(q, (0, 6), -0.1), relaxed=True)
 
 
-@pytest.mark.parametrize("robot", ["sim_fr3", "agilex"])
-def test_its_own_kinematics_agree_with_pinocchio(robot):
+@pytest.mark.parametrize("robot, tool", [("sim_fr3", None), ("agilex", None), ("sim_fr3", (0.03, -0.05, 0.12))])
+def test_its_own_kinematics_agree_with_pinocchio(robot, tool):
     robot = load_robot(ROBOTS / f"{robot}.yaml")
     arm = robot.arms[0]
+    if tool is not None:                            # beside the flange and tilted about all axes
+        tilt = tuple(Rotation.from_rotvec([0.3, -0.5, 0.8]).as_quat().tolist())
+        arm = dataclasses.replace(arm, tool=dataclasses.replace(arm.tool, position_m=tool, quaternion_xyzw=tilt))
     check, pinocchio = ArmCheck(arm, robot.dt), ArmKinematics(arm)
     rng = np.random.default_rng(2)
     for joints in rng.uniform(arm.joint_limits.lower_rad, arm.joint_limits.upper_rad, (50, arm.dof)):

@@ -5,7 +5,6 @@ motion, it only measures. Adding a limit is one file here, one entry in `limits/
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import List, Tuple
 
@@ -57,21 +56,6 @@ class Trajectory:
         return np.diff(self.tool.xy, axis=2), np.diff(self.tool.z, axis=2)
 
 
-@dataclass(frozen=True)
-class Margins:
-    """How far a limit is, at each of its places.
-
-    Attributes:
-        names: (k,).
-        values: (k,) >= 0 inside.
-        unit: Of the values.
-    """
-
-    names: Tuple[str, ...]
-    values: np.ndarray
-    unit: str
-
-
 class Limit:
     """Base of all limits.
 
@@ -99,6 +83,3 @@ class Limit:
     def certainly_kept(self, trajectory: Trajectory) -> bool:
         """A cheap sufficient condition for all margins being >= 0; False when unsure."""
         return False
-
-    def now(self, trajectory: Trajectory) -> Margins:
-        return Margins(self.names, self.margins(trajectory), self.unit)

@@ -21,7 +21,6 @@ ROBOT = load_robot(ROBOTS / "fr3.yaml")
 DT = ROBOT.dt
 PLANES = (Plane("shelf", (0.0, -0.6, 0.8), 0.05),)
 ARM = dataclasses.replace(ROBOT.arms[0], workspace=dataclasses.replace(ROBOT.arms[0].workspace, planes=PLANES))
-CHECK = ArmCheck(ARM, DT)
 START = np.array(ARM.start_joints_rad)
 LIMITS, CARTESIAN, BOX = ARM.joint_limits, ARM.cartesian_limits, ARM.workspace
 LAST = "pose is not that of the joints"
@@ -30,14 +29,14 @@ JOINTS = range(ARM.dof)
 
 def step(joints=START, position=None, turn=None):
     """What the check is given: position, tool axes and joints; the pose is that of the joints where none is given."""
-    at, axes = CHECK.tool(list(joints))
+    at, axes = ArmCheck(ARM, DT).tool(list(joints))
     if turn is not None:
         axes = (Rotation.from_rotvec(turn).as_matrix() @ np.array(axes).T).T.tolist()
     return (at if position is None else list(position)), axes, [float(q) for q in joints]
 
 
 def said(before, last, new, relaxed=False):
-    text = CHECK.objection(before, last, new, relaxed)
+    text = ArmCheck(ARM, DT).objection(before, last, new, relaxed)
     assert text == "" or text.startswith("arm/")
     return text[4:]
 
@@ -52,7 +51,7 @@ def with_joint(index, value, base=START):
 @pytest.mark.parametrize("bounds, sign", [(BOX.lower_m, -1.0), (BOX.upper_m, 1.0)])
 def test_a_wall_is_where_it_is(axis, bounds, sign):
     inside = np.array([0.5, -0.1, 0.3])
-    for beyond, found in ((0.5, False), (1.5, True)):
+    for beyond, found in ((0.5, False), (1.0, False), (1.5, True)):
         inside[axis] = bounds[axis] + sign * beyond * TOLERANCE
         resting = step(position=inside)
         assert (said(resting, resting, resting) == "workspace") == found
@@ -103,10 +102,11 @@ def test_every_joint_has_its_own_limits(index):
 
     def at(value):
         return pose, step()[1], list(with_joint(index, value))
-    for beyond, found in ((0.5, False), (1.5, True)):
+    for beyond, found in ((0.5, False), (1.0, False), (1.5, True)):
         for value in (low - beyond * TOLERANCE, high + beyond * TOLERANCE):
             assert (said(at(value), at(value), at(value)) == "joint position") == found
             assert said(at(value), at(value), at(value), relaxed=True) == LAST
+    for beyond, found in ((0.5, False), (1.5, True)):
         far = (LIMITS.velocity_rad_s[index] + beyond * TOLERANCE) * DT
         bend = (LIMITS.acceleration_rad_s2[index] + beyond * TOLERANCE) * DT ** 2
         for sign in (-1.0, 1.0):
@@ -179,3 +179,17 @@ def test_the_audit_counts_what_lies_beyond_a_bound_and_nothing_that_is_not_sent(
                 assert audited(middle, after, last=START) == audited(middle, after, last=START, relaxed=True) == count
                 assert audited(middle, after, last=START, anew=True) == 0
     assert audited([math.nan, 0.0, 0.3], START) == audited(middle, with_joint(2, math.nan)) == 1
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_the_audit_looks_at_every_arm_that_is_sent_whichever_is_not(last):
+    dual = load_robot(ROBOTS / "sim_dual.yaml")
+    audit, joints = CommandAudit(dual), [np.array(arm.start_joints_rad) for arm in dual.arms]
+
+    def commands(by):
+        pose = Pose(np.array([0.45, 0.0, 0.4]), np.array([1.0, 0, 0, 0]))
+        return [ArmCommand(arm.name, pose, joints[index] + by * (index == last), None, index == last)
+                for index, arm in enumerate(dual.arms)]
+    assert audit.violations(commands(0.0), False, True) == 0
+    assert audit.violations(commands(0.5), False, True) == 1, "a jump of the one that is sent"
+    assert audit.violations(commands(0.5), False, True) == 0, "and compared with what was sent last"

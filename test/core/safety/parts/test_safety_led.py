@@ -184,6 +184,16 @@ def test_homing_goes_leg_by_leg_ends_at_rest_and_is_stuck_after_a_while(monkeypa
         "the way to the start joints is not free: a post; move the arms by hand or by the policy first")
 
 
+def test_homing_that_never_gets_going_is_stuck_after_that_while(monkeypatch):
+    monkeypatch.setattr(homing_file, "WayToStart", Legs)
+    monkeypatch.setattr(Legs, "legs", [START + 0.3])
+    homing = Homing(FR3, Told())
+    for _ in range(STUCK_TICKS):
+        assert homing.stuck is False
+        homing.step(0.3)
+    assert homing.stuck is True
+
+
 def test_at_the_start_homing_is_finished_at_once():
     homing = Homing(FR3, Motion(FR3))
     assert homing.step(1.0) is True and homing.finished is True and homing.stuck is False

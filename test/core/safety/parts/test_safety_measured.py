@@ -68,6 +68,8 @@ def test_an_arm_rests_when_no_joint_has_moved_for_a_tenth_of_a_second(arm):
     for speed, moving in ((0.049, False), (0.051, True), (-0.051, True)):
         arm.update(report(moved(3, 0.013), joint_velocities=np.array([0, 0, 0, math.nan, 0, 0, speed])), 20.0 + abs(speed))
         assert arm.moving(30.0) == moving
+    arm.update(report(moved(3, 0.013), joint_velocities=np.zeros(0)), 21.0)
+    assert arm.moving(30.0) is False, "a driver that reports no speeds"
 
 
 def test_joints_are_outside_by_more_than_their_tolerance_and_the_worst_is_named(arm):

@@ -199,3 +199,19 @@ def test_between_two_looks_no_joint_goes_further_than_the_spacing(monkeypatch):
         np.testing.assert_allclose(path[:, -1], there)
         steps = np.abs(np.diff(path[:, 2:], axis=1))
         assert steps.max(initial=0.0) <= SPACING_RAD + 1e-12 and path.shape[1] - 2 == least
+
+
+def test_some_pieces_lead_from_a_place_that_was_found_to_one_near_by_by_each_joint_on_its_own(monkeypatch):
+    """From the place that was chosen, the best one too, not from the one that happens to be nearest."""
+    monkeypatch.setattr(way_out, "PIECES", 200)
+    out, ways = Told(FR3), []
+
+    def noted(tree, here, arm, wanted, node=None):
+        if node is not None and np.abs(wanted - tree.places[node]).max() <= max(way_out.NEAR_RAD):
+            ways.append(wanted - tree.places[node])
+    out._grow = noted                                   # nothing is free, so that the search goes on
+    grown(out, start(FR3) + 1.5)
+    sizes = [np.unique(np.abs(way[way != 0.0]).round(9)).size for way in ways]
+    assert len(ways) > 0.5 * way_out.AROUND * 200 and max(sizes) == 7, "as many different ways as joints"
+    assert sum(size == np.count_nonzero(way) for size, way in zip(sizes, ways)) > 0.9 * len(ways)
+    assert all(np.abs(way).max() <= max(way_out.NEAR_RAD) for way in ways) and min(np.abs(way).max() for way in ways) < 0.05

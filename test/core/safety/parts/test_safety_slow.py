@@ -11,6 +11,7 @@ from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_core.robots.limits import Plane
 from hybridvla_core.safety.motion.motion import LOOK_TICKS, Motion
 from hybridvla_core.safety.motion.pursuit import Goal
+from hybridvla_core.safety.motion.solver import RATE_SHARE
 from hybridvla_core.safety.status import Reason
 
 pytestmark = pytest.mark.robot_computer
@@ -61,6 +62,16 @@ def test_the_arm_that_is_near_slows_both_where_they_are_coupled(index):
     assert "singularity" in slowed.limited and "singularity" not in plain.limited
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_an_arm_that_stands_near_a_singularity_slows_nothing(index):
+    motion = Motion(near_singular(1.25, 0.75, DUAL, index))
+    to = motion.positions.copy()
+    to[1 - index] += (0.05, 0.0, -0.05)
+    for tick in range(3):
+        assert motion.step(Goal(to, motion.rotations.copy()))
+        assert ("singularity" in motion.limited) is (tick == 0), "once it has been looked at it is on no way in"
+
+
 def test_leading_out_of_a_singularity_is_not_slowed():
     config = near_singular(1.25, 0.2)
     for sign in (1.0, -1.0):
@@ -88,6 +99,24 @@ def test_one_that_is_far_is_looked_at_now_and_then_and_one_that_is_near_always(m
     for _ in range(3 * LOOK_TICKS):
         assert motion.step(to)
     assert len(seen) == looks and not motion.limited
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("ticks", [0, 10, 40])
+def test_joints_that_get_faster_while_the_tools_brake_slow_them_in_time(index, ticks):
+    """By what the joints gain until the middle of the braking that is stored, whichever of them is the fastest."""
+    motion = Motion(DUAL)
+    limit = np.array(DUAL.arms[index].joint_limits.velocity_rad_s) * RATE_SHARE
+    motion.twist[index, 0] = 0.5 * DUAL.arms[index].cartesian_limits.speed_m_s
+    rate = motion._pursuit.rate(motion.twist)
+    motion._braking = np.zeros((2, ticks, 7))
+    velocity, gain = np.zeros((2, 7)), 25.0
+    velocity[index, 3], motion._bends[index, 3] = 0.6 * limit[3], gain
+    gained = gain * 0.5 * ticks * DUAL.dt / limit[3]
+    assert 0.4 < rate < 0.6 and motion._joint_scale(velocity) == pytest.approx(rate / max(rate, 0.6 + gained))
+    motion._bends[index, 3] = -gain
+    assert motion._joint_scale(velocity) == pytest.approx(rate / max(rate, 0.6, gained - 0.6))
+    assert motion._joint_scale(0.5 * velocity) == pytest.approx(rate / max(rate, 0.3, gained - 0.3))
 
 
 def test_a_limit_in_the_way_takes_speed_away_and_gives_it_back_slowly():
@@ -128,12 +157,13 @@ def test_a_solver_that_finds_nothing_halves_the_speed_and_brakes(monkeypatch):
     assert np.linalg.norm(motion.twist[0, :3]) < np.linalg.norm(before)
 
 
+@pytest.mark.parametrize("axis", range(3))
 @pytest.mark.parametrize("off, turn, rests", [(1.9e-6, 0.0, True), (2.1e-6, 0.0, False), (0.0, 1.9e-5, True),
                                               (0.0, 2.1e-5, False)])
-def test_a_goal_that_is_near_enough_is_there(off, turn, rests):
-    motion = Motion(FR3)
-    turned = rotations.exp(np.array([0.0, turn, 0.0])) @ motion.rotations[0]
-    assert motion.step(Goal(motion.positions + np.array([0.0, off, 0.0]), turned[None]))
+def test_a_goal_that_is_near_enough_is_there(axis, off, turn, rests):
+    motion, along = Motion(FR3), np.eye(3)[axis]
+    turned = rotations.exp(turn * along) @ motion.rotations[0]
+    assert motion.step(Goal(motion.positions + off * along, turned[None]))
     assert np.array_equal(motion.joints, START) is rests
 
 

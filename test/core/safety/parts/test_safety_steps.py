@@ -234,6 +234,13 @@ def test_the_null_space_leans_to_the_posture_slowly_and_only_as_far_as_the_tool_
     np.testing.assert_array_equal(resting.joints[0], START, "at rest nothing moves")
 
 
+@pytest.mark.parametrize("linear, angular, moving", [(0.0, 0.0, 0.0), (0.3, 0.0, 0.3), (0.3, 0.5, 0.8), (0.9, 0.8, 1.0)])
+def test_the_lean_grows_with_both_halves_of_the_tools_motion_up_to_its_bound(linear, angular, moving):
+    twist = np.array([[0.0, 0.6 * linear, -0.8 * linear, 0, 0, 0]]) * SPEED[0] + np.array([[0, 0, 0, angular, 0, 0]]) * SPEED[1]
+    lean = Motion(FR3)._lean(0, START, twist, START[None] + np.array([[0, 0, 2.0, 0, 0, 0, -1.0]]))
+    np.testing.assert_allclose(lean, moving * motion_file.POSTURE_SPEED * DT * np.array([0, 0, 1.0, 0, 0, 0, -0.5]), atol=1e-12)
+
+
 def test_what_motion_says_of_itself_is_what_it_did():
     motion, goal = under_way(turn=0.3)
     before = motion.positions[0].copy(), motion.rotations[0].copy(), motion.twist[0].copy()

@@ -4,10 +4,19 @@ import math
 
 import numpy as np
 import pytest
-from safety_rig import DOWN, Rig
+from safety_rig import DOWN, ROBOTS, Rig
 
-from hybridvla_core.contracts import Pose
-from hybridvla_core.safety.inputs.acceptance import AGAIN_S, FARTHEST_M, SECOND_S, SHORTEST_PERIOD_S, SHOWN_S, UNIT_TOLERANCE
+from hybridvla_core.contracts import Heartbeat, PolicyState, Pose
+from hybridvla_core.robots.config import load_robot
+from hybridvla_core.safety.inputs.acceptance import (
+    AGAIN_S,
+    FARTHEST_M,
+    SECOND_S,
+    SHORTEST_PERIOD_S,
+    SHOWN_S,
+    UNIT_TOLERANCE,
+    ProposalGate,
+)
 from hybridvla_core.safety.status import Reason
 
 pytestmark = pytest.mark.robot_computer
@@ -61,6 +70,8 @@ def test_a_chunk_is_as_long_as_allowed_and_names_its_arms_in_order():
     assert answer.reason == "chunk is 4; 1 to 3 is allowed"
     assert rig.propose([HERE, HERE], targets=one[::-1]).reason == (
         "targets are for ['left', 'right']; ['right', 'left'] are needed, 1 times")
+    assert rig.propose([HERE, HERE], targets=one * 3, chunk=2, action_period=0.1).reason == (
+        "targets are for ['right', 'left', 'right', 'left']; ['right', 'left'] are needed, 2 times"), "four of them are enough"
     far = dataclasses.replace(one[1], target=Pose(np.array([0, 0, math.nan]), DOWN))
     assert rig.propose([HERE, HERE], targets=(one[0], far)).reason == "left: a pose is not finite", "every arm is looked at"
 
@@ -129,6 +140,24 @@ def test_a_second_publisher_counts_for_a_moment_and_one_that_comes_again_for_lon
         return rig.now - begun
     assert shown_for() == pytest.approx(max(SECOND_S, SHOWN_S), abs=2 * rig.config.dt)
     assert shown_for() == pytest.approx(AGAIN_S, abs=2 * rig.config.dt)
+
+
+def test_each_time_of_a_second_publisher_ends_after_its_very_last_moment():
+    def said(*times):
+        """What is said of another publisher that has spoken at these times, a look each at what follows the last."""
+        gate = ProposalGate(load_robot(ROBOTS / "sim_fr3.yaml"))
+        gate.on_heartbeat(Heartbeat(7, 1, 1, PolicyState.INFERRING), 0.0, "/one", True)
+        for at in times:
+            assert gate.on_heartbeat(Heartbeat(7, 1, 1, PolicyState.INFERRING), at, "/other", False)[0] == Reason.SECOND_PUBLISHER
+        return [bool(gate.second_publisher(times[-1] + after)) for after in (0.0, SECOND_S - 1e-9, SECOND_S + 0.1, AGAIN_S - 1e-9,
+                                                                             AGAIN_S + 0.1)]
+    moment, longer = [True, True, False, False, False], [True, True, True, True, False]
+    assert said(0.0) == moment
+    assert said(0.0, SECOND_S) == moment, "it has not stopped speaking"
+    assert said(0.0, SECOND_S + 1e-6) == longer and said(0.0, AGAIN_S) == longer, "it has, and speaks again"
+    assert said(0.0, AGAIN_S + 1e-6) == moment, "that was long ago"
+    assert said(0.0, 1.0, 1.0 + SECOND_S) == longer, "one that counts for longer goes on to"
+    assert said(0.0, 1.0, 1.0 + AGAIN_S + 1e-6) == moment
 
 
 def test_a_new_epoch_begins_to_count_anew_and_the_old_one_is_over():
