@@ -134,6 +134,9 @@ def test_singularity_is_the_smallest_singular_value_of_the_jacobian():
     kinematics = ArmKinematics(ARM)
     expected = np.linalg.svd(kinematics.jacobian(START), compute_uv=False)[-1]
     assert smallest_singular_values(resting(START))[0] == pytest.approx(expected, abs=1e-9)
+    turned = START + np.array([0.5, 0.3, -0.4, 0.2, 0.6, -0.5, 0.1])
+    ends = smallest_singular_values(trajectory([turned, turned - 0.2, START]))[0]
+    assert ends == pytest.approx(expected, abs=1e-9), "of the end alone"
     stretched = np.array([0.0, 0.3, 0.0, -0.16, 0.0, 1.0, 0.0])
     assert margins("singularity", resting(stretched))["arm/singularity"] < margins(
         "singularity", resting(START))["arm/singularity"]

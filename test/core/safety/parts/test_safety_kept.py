@@ -200,6 +200,13 @@ def test_the_room_that_is_remembered_is_the_one_where_the_command_is(name):
     assert float(np.min(judged._clearance._rooms)) == pytest.approx(there, abs=1e-9)
 
 
+def test_arms_without_pairs_of_links_that_may_meet_have_no_margins_of_them():
+    arms = tuple(dataclasses.replace(arm, collision=dataclasses.replace(arm.collision, pairs=())) for arm in DUAL.arms)
+    start = np.array([arm.start_joints_rad for arm in arms])
+    none = next(each for each in limits.build(dataclasses.replace(DUAL, arms=arms)) if each.name == "self_collision")
+    assert none.margins(trajectory(DUAL, *[start] * 30)).shape == (0,)
+
+
 def test_relaxed_a_limit_that_is_kept_must_stay_kept_and_a_broken_one_gets_no_worse():
     judge, high = MotionJudge(FR3, Motion(FR3)._arms), ARM.joint_limits.upper_rad[6] - ARM.joint_limits.margin_rad
     judge.relaxed = True
