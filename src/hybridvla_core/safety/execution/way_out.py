@@ -19,7 +19,8 @@ from hybridvla_core.safety.motion.motion import Motion
 
 SPACING_RAD = 0.04     # of the fastest joint, between two looks at a piece
 LENGTHS_RAD = (0.5, 0.1)           # of a piece's fastest joint; the next one where one is not free
-PIECES = 2000          # that are looked at for an arm, before those between the trees
+PIECES = 2000          # that are looked at for an arm after the last that made it BETTER, before those between the trees ...
+MOST_PIECES = 12000    # ... and in all
 AROUND = 0.3           # share of the pieces that lead from a place that was found, often the best one, to one near by ...
 NEAR_RAD = (0.5, 0.1, 0.02)        # ... so near: at a corner of the box few directions are free, and only for a little way
 TOWARDS = 0.3          # share of the others that lead straight to where the other tree begins
@@ -106,8 +107,10 @@ class WayOut:
     def _tree(self, here: np.ndarray, arm: int, rng: np.random.Generator) -> Looking:
         """Two trees, one from where the arm is and one from its start joints, each led to what the other has found."""
         ours, theirs = Tree(here[arm]), Tree(self.start[arm])
-        least = self._broken(here) - BETTER, 0
-        for piece in range(PIECES):
+        mark = self._broken(here)
+        least, piece, last = (mark - BETTER, 0), -1, PIECES
+        while piece + 1 < min(last, MOST_PIECES):
+            piece += 1
             growing, other = (theirs, ours) if piece % 2 else (ours, theirs)
             node: Optional[int] = None
             if rng.random() < AROUND:
@@ -125,6 +128,8 @@ class WayOut:
                 left = self._broken(_with(here, arm, ours.places[new]))
                 if left < least[0]:
                     least = left, new
+                if left < mark - BETTER:
+                    mark, last = left, piece + PIECES
                 if left == 0.0:
                     break
             meeting = growing.places[new]

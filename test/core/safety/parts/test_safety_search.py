@@ -215,3 +215,23 @@ def test_some_pieces_lead_from_a_place_that_was_found_to_one_near_by_by_each_joi
     assert len(ways) > 0.5 * way_out.AROUND * 200 and max(sizes) == 7, "as many different ways as joints"
     assert sum(size == np.count_nonzero(way) for size, way in zip(sizes, ways)) > 0.9 * len(ways)
     assert all(np.abs(way).max() <= max(way_out.NEAR_RAD) for way in ways) and min(np.abs(way).max() for way in ways) < 0.05
+
+
+def test_a_search_goes_on_while_it_gets_better_and_ends_where_it_does_not(monkeypatch):
+    monkeypatch.setattr(way_out, "PIECES", 100)
+    monkeypatch.setattr(way_out, "MOST_PIECES", 700)
+    here = start(FR3) + 0.4
+
+    def near(begin, end):
+        return max(np.abs(begin - here).max(), np.abs(end - here).max()) < 0.35
+
+    def long(broken):
+        return grown(Told(FR3, near, broken), here)[1]
+    never = long(lambda joints: 1.0)
+    assert 100 <= never < 200
+    once = long(lambda joints: 1.0 - 0.5 * float(np.abs(joints - here).max() > 0.1))
+    assert never < once < 400
+    steps = iter(range(1, 100000))
+    assert 700 <= long(lambda joints: 1e3 - 2 * way_out.BETTER * next(steps)) < 1400, "better all the time: up to the end"
+    trifles = iter(range(1, 100000))
+    assert long(lambda joints: 1.0 - 0.5 * float(np.abs(joints - here).max() > 0.1) - 1e-6 * next(trifles)) < 400, "by trifles"
