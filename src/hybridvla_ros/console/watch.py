@@ -18,7 +18,7 @@ AGAIN_S, SETTLED_S = 5.0, 1.0
 
 
 class Lines:
-    """Says lines; of a state that goes to and fro each once in `AGAIN_S`, with how many were left out. Any thread may call.
+    """Says lines; of a state that goes back and forth each once in `AGAIN_S`, with how many were left out. Any thread may call.
 
     Args:
         say: Prints a line.

@@ -1,4 +1,4 @@
-"""`hybridvla watch` on a state that goes to and fro: each line now and then, and at the end the one that holds."""
+"""`hybridvla watch` on a state that goes back and forth: each line now and then, and at the end the one that holds."""
 from hybridvla_ros.console.watch import AGAIN_S, SETTLED_S, Lines
 
 
@@ -24,7 +24,7 @@ def test_changes_are_all_said_while_they_differ():
     assert reader.read == ["INACTIVE", "ACTIVE", "HOLDING", "STOPPED"] and reader.lines.any
 
 
-def test_a_state_that_goes_to_and_fro_is_said_now_and_then():
+def test_a_state_that_goes_back_and_forth_is_said_now_and_then():
     reader = Reader()
     reader.tell(*["ACTIVE", "HOLDING"] * 40)                # 20 s
     said = [line for line in reader.read if not line.startswith("(")]
