@@ -15,9 +15,10 @@ from hybridvla_core.geometry import rotations
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_core.safety.limits.limit import Limit
+from hybridvla_core.safety.motion.joint_way import JointWay
 from hybridvla_core.safety.motion.judge import MotionJudge
 from hybridvla_core.safety.motion.last_check import LastCheck
-from hybridvla_core.safety.motion.pursuit import PLAN, Goal, Pursuit
+from hybridvla_core.safety.motion.pursuit import Goal, Pursuit
 from hybridvla_core.safety.motion.solver import RATE_SHARE, StepSolver
 from hybridvla_core.safety.status import Reason
 
@@ -48,6 +49,7 @@ class Motion:
         self._arms = [ArmKinematics(arm) for arm in config.arms]
         self._solvers = [StepSolver(arm, config.dt) for arm in config.arms]
         self._pursuit = Pursuit(config)
+        self._way = JointWay(config, self._arms)
         self._judge = MotionJudge(config, self._arms)
         self._last_check = LastCheck(config)
         self._joint_speed = RATE_SHARE * np.array([arm.joint_limits.velocity_rad_s for arm in config.arms])
@@ -156,17 +158,9 @@ class Motion:
         """One tick along the straight joint-space way to goal (A, dof) rad, all joints on one time scale."""
         self.limited.clear()
         self.reasons = Reason.NONE
-        way = goal - self.joints
-        speed = np.array([arm.joint_limits.velocity_rad_s for arm in self._config.arms]) * scale * self.factor
-        strength = np.array([arm.joint_limits.acceleration_rad_s2 for arm in self._config.arms]) * 0.3
-        seconds = float((np.abs(way) / speed).max())
-        if seconds < 1e-6:
+        velocity = self._way.velocity(self.joints, self._previous, goal, scale * self.factor)
+        if velocity is None:
             return self._brake()
-        quickest = float((strength / np.maximum(np.abs(way) / seconds, 1e-9)).min())
-        velocity = way / seconds * min(1.0, (2.0 * PLAN * quickest * seconds) ** 0.5, 0.2 * seconds / self._dt)
-        present = (self.joints - self._previous) / self._dt
-        change = velocity - present
-        velocity = present + change * min(1.0, float((strength * self._dt / np.maximum(np.abs(change), 1e-12)).min()))
         return self._attempt(self.joints + velocity * self._dt, np.zeros_like(self.joints))
 
     def repose(self, seed: np.ndarray) -> bool:

@@ -201,3 +201,23 @@ def test_an_arm_whose_tool_does_not_turn_is_drawn_back_and_may_be_turned_back_on
     rig.propose(position, to_quaternion(rotations.exp(np.array([0.0, 0.0, 0.3 * bound])) @ turned))
     rig.tick(300)
     assert away() == pytest.approx(0.3 * bound, abs=0.01) and not rig.output.status.reasons & Reason.LEASH
+
+
+@pytest.mark.parametrize("robot, joints", [
+    ("fr3", [[-1.039, -0.838, -0.838, -1.975, -0.772, 1.394, 1.336]]),        # behind the box
+    ("fr3", [[1.2, 0.3, 0.4, -1.2, 0.5, 2.2, -0.6]]),
+    ("agilex", [[0.9, 1.2, -1.1, 0.4, 0.6, -0.5], [-0.7, 1.0, -1.3, -0.3, 0.5, 0.8]]),
+])
+def test_a_way_along_joints_does_not_creep_where_the_tools_acceleration_binds(robot, joints):
+    config = dataclasses.replace(load_robot(ROBOTS / f"{robot}.yaml"), tick_hz=50.0, status_hz=20.0)
+    motion, joints = Motion(config), np.array(joints)
+    goal = np.array([arm.start_joints_rad for arm in config.arms])
+    motion.relaxed = True
+    motion.lead(True)
+    motion.seed(joints)
+    motion.forgive(joints)
+    seconds = 0.0
+    while np.abs(motion.joints - goal).max() > 1e-3:
+        assert motion.step_joints(goal, 0.5)
+        seconds += config.dt
+        assert seconds < 8.0, f"{np.abs(motion.joints - goal).max():.3f} rad left; {motion.limited}"
