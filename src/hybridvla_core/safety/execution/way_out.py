@@ -18,6 +18,7 @@ from hybridvla_core.safety.limits.limit import Limit, Trajectory
 from hybridvla_core.safety.motion.motion import Motion
 
 SPACING_RAD = 0.04     # of the fastest joint, between two looks at a piece
+FIRST = (0.01, 0.1, 0.4)           # of the first of these: a way may begin by breaking a little more, and motion refuses that
 LENGTHS_RAD = (0.5, 0.1)           # of a piece's fastest joint; the next one where one is not free
 PIECES = 2000          # that are looked at for an arm after the last that made it BETTER, before those between the trees ...
 MOST_PIECES = 12000    # ... and in all
@@ -176,7 +177,7 @@ class WayOut:
     def _margins(self, begin: np.ndarray, end: np.ndarray) -> Iterator[Tuple[Limit, np.ndarray]]:
         """The smallest margins of each limit on the straight piece between joints (A, dof) rad, one after the other."""
         count = max(2, int(np.ceil(np.abs(end - begin).max() / SPACING_RAD)) + 1)
-        share = np.linspace(0.0, 1.0, count)[None, :, None]
+        share = np.concatenate(([0.0], np.array(FIRST) / (count - 1), np.linspace(0.0, 1.0, count)[1:]))[None, :, None]
         path = begin[:, None, :] + share * (end - begin)[:, None, :]
         trajectory = Trajectory(np.concatenate((path[:, :1], path[:, :1], path), axis=1), self._dt, self._batch)
         for limit in self._limits:

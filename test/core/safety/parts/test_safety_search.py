@@ -198,7 +198,8 @@ def test_between_two_looks_no_joint_goes_further_than_the_spacing(monkeypatch):
         np.testing.assert_array_equal(path[:, 2], here)
         np.testing.assert_allclose(path[:, -1], there)
         steps = np.abs(np.diff(path[:, 2:], axis=1))
-        assert steps.max(initial=0.0) <= SPACING_RAD + 1e-12 and path.shape[1] - 2 == least
+        assert steps.max(initial=0.0) <= SPACING_RAD + 1e-12 and path.shape[1] - 2 == least + len(way_out.FIRST)
+        assert (np.diff(path[1, 2:, 3]) >= 0.0).all() and steps[:, 0].max() <= 0.01 * SPACING_RAD + 1e-12
 
 
 def test_some_pieces_lead_from_a_place_that_was_found_to_one_near_by_by_each_joint_on_its_own(monkeypatch):
@@ -235,3 +236,24 @@ def test_a_search_goes_on_while_it_gets_better_and_ends_where_it_does_not(monkey
     assert 700 <= long(lambda joints: 1e3 - 2 * way_out.BETTER * next(steps)) < 1400, "better all the time: up to the end"
     trifles = iter(range(1, 100000))
     assert long(lambda joints: 1.0 - 0.5 * float(np.abs(joints - here).max() > 0.1) - 1e-6 * next(trifles)) < 400, "by trifles"
+
+
+def test_a_way_that_begins_by_breaking_a_little_more_is_not_free():
+    """Motion looks at every tick and would refuse it; between two looks of the search it would not be seen."""
+    here = start(FR3)
+    there = here.copy()
+    there[0, 0] += 1.0
+
+    class Wall:
+        name, of_place = "wall", True
+
+        def __init__(self, bump):
+            self.bump = bump
+
+        def margins(self, trajectory):
+            gone = trajectory.joints[0, trajectory.SENT:, 0] - here[0, 0]
+            return np.array([(-0.1 + 0.1 * gone - self.bump * ((gone > 0) & (gone < 0.01))).min()])
+    for bump, free in ((0.0, True), (0.003, False)):
+        out = WayOut(FR3, Motion(FR3))
+        out._limits, out._allowed = [Wall(bump)], {"wall": np.array([-0.1 - way_out.WORSE])}
+        assert out._free(here, there) == free
