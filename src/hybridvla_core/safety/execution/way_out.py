@@ -127,7 +127,7 @@ class WayOut:
                 continue
             if growing is ours:
                 left = self._broken(_with(here, arm, ours.places[new]))
-                if left < least[0]:
+                if left < least[0] or left == 0.0:      # inside is worth it, however little was broken
                     least = left, new
                 if left < mark - BETTER:
                     mark, last = left, piece + PIECES

@@ -257,3 +257,12 @@ def test_a_way_that_begins_by_breaking_a_little_more_is_not_free():
         out = WayOut(FR3, Motion(FR3))
         out._limits, out._allowed = [Wall(bump)], {"wall": np.array([-0.1 - way_out.WORSE])}
         assert out._free(here, there) == free
+
+
+def test_inside_is_worth_a_way_however_little_was_broken():
+    here = start(FR3) + 0.4
+    little = 0.01 * way_out.BETTER
+    out = Told(FR3, lambda begin, end: np.abs(end - here).max() < 0.45 and np.abs(end - start(FR3)).max() > 0.2,
+               lambda joints: 0.0 if np.abs(joints - here).max() > 0.05 else little)
+    legs, _ = grown(out, here)
+    assert legs and out._how_broken(legs[-1]) == 0.0
