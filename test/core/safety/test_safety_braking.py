@@ -19,7 +19,6 @@ WEAK = dataclasses.replace(
     joint_limits=dataclasses.replace(DUAL.arms[1].joint_limits, acceleration_rad_s2=(5.0, 6.0, 7.0, 8.0, 9.0, 5.5, 6.5)))
 ARMS = (DUAL.arms[0], WEAK)
 PLAN = 0.8                 # share of every acceleration limit that is planned with
-BRAKES = Braking(ARMS, DT)
 
 
 def ticks(twist=None, velocity=None, bend=None, arm=0):
@@ -28,7 +27,7 @@ def ticks(twist=None, velocity=None, bend=None, arm=0):
     for array, value in ((twists, twist), (velocities, velocity), (bends, bend)):
         if value is not None:
             array[arm] = value
-    return BRAKES.ticks(twists, velocities, bends if bend is not None else None)
+    return Braking(ARMS, DT).ticks(twists, velocities, bends if bend is not None else None)
 
 
 def one(index, value, size=7):
@@ -68,7 +67,7 @@ def test_bending_that_brakes_a_joint_takes_longer_and_bending_along_does_not(arm
 def test_the_path_slows_evenly_to_rest():
     last = np.zeros((2, 7))
     following = last + np.array([[0.004] * 7, [-0.002] * 7])
-    path = BRAKES.path(last, following, np.zeros((2, 7)), 5)
+    path = Braking(ARMS, DT).path(last, following, np.zeros((2, 7)), 5)
     steps = np.diff(np.concatenate((following[:, None], path), axis=1), axis=1)
     for tick, share in enumerate((0.8, 0.6, 0.4, 0.2, 0.0)):
         np.testing.assert_allclose(steps[:, tick], share * (following - last), atol=1e-15)
@@ -80,7 +79,7 @@ def test_the_path_bends_as_the_straight_line_of_the_tool_asks():
     velocity, bend = rng.normal(size=(2, 7)), rng.normal(size=(2, 7))
     last = rng.normal(size=(2, 7))
     following = last + velocity * DT + 0.5 * bend * DT ** 2
-    path = BRAKES.path(last, following, bend, 8)
+    path = Braking(ARMS, DT).path(last, following, bend, 8)
     gone = DT * np.cumsum(1.0 - np.arange(1, 9) / 8.0)         # of the time along the curve
     for tick, time in enumerate(DT + gone):
         np.testing.assert_allclose(path[:, tick], last + velocity * time + 0.5 * bend * time ** 2, atol=1e-12)
