@@ -179,6 +179,23 @@ def test_an_arm_that_follows_downwards_when_drawn_back_hangs(stage, share, sags)
         assert ("hangs" in look(stage).detail) is seen
 
 
+@pytest.mark.parametrize("way", [SIDE, UP, np.array([0.8, 0.0, -0.6 * 0.9])])
+def test_an_arm_that_follows_sideways_or_upwards_is_held_though_it_is_below(stage, way):
+    held(stage, 0, 1.2 * BOUND * UP)
+    stage.motion.positions[0] = HERE[0] + 1.5 * FOLLOWS_M * way
+    stage.arms[0].position = stage.arms[0].position + 1.5 * FOLLOWS_M * way
+    assert stage.guard.held and "hangs" not in look(stage).detail
+
+
+def test_a_command_that_moved_lately_is_no_load_that_sank(stage):
+    stage.motion.at_rest = False
+    look(stage, RESTED_TICKS + 5)
+    stage.motion.at_rest = True
+    look(stage, RESTED_TICKS - 2)
+    stage.arms[0].position = HERE[0] + 1.2 * BOUND * DOWN
+    assert "hangs" not in look(stage).detail and stage.guard.held
+
+
 def test_one_arm_whose_place_nobody_knows_is_not_judged(stage):
     held(stage, 0, 2 * BOUND * SIDE)
     stage.arms.deaf = {0}
