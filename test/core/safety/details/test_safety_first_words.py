@@ -21,6 +21,13 @@ def test_every_counter_of_every_filter_is_there_from_the_beginning():
                                                    "target_violations", "measured_violations"), 0)
 
 
+def test_before_the_first_tick_nothing_is_wrong():
+    filter_ = Rig().filter
+    assert filter_.detail == "" and filter_.state is State.INACTIVE and filter_.homed is False and filter_.at_rest is True
+    assert filter_.stop(1.0, detail="at once") == (True, "stopped") and filter_.detail == "at once"
+    assert filter_.resume(2.0) == (True, "inactive") and filter_.resume(2.0) == (False, "not stopped")
+
+
 def test_the_first_look_at_a_clock_begins_it():
     assert ClockWatch(False).look(0.0, 10.0) == "" and ClockWatch(False).look(5.0, 10.0) == ""
     assert ClockWatch(True).look(0.0, 10.0) == "/clock has not begun" and ClockWatch(True).look(5.0, 10.0) == ""

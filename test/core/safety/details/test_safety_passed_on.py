@@ -9,7 +9,9 @@ from safety_rig import ROBOTS, Rig
 from hybridvla_core.contracts import Pose
 from hybridvla_core.robots.config import load_robot
 from hybridvla_core.robots.kinematics import BatchKinematics
+from hybridvla_core.robots.limits import Plane
 from hybridvla_core.safety.execution.execution import SETTLED, Execution
+from hybridvla_core.safety.execution.plan import WALL_M, Plan
 from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_core.safety.inputs.acceptance import SHOWN_S
 from hybridvla_core.safety.inputs.bases import FAR_M
@@ -260,3 +262,20 @@ def test_a_dry_run_looks_at_no_push_and_at_no_measured_arm():
     assert rig.output.status.reasons == Reason.NONE and not any(output.status.reasons & Reason.LEASH for output in rig.sent)
     assert np.linalg.norm(rig.pose().position - begin) > rig.config.arms[0].leash.distance_m
     assert not any(output.arms[0].publish for output in rig.sent)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("begin, beyond, share", [(0.06, 0.03, None), (0.06, -0.01, 1.0), (-0.02, 0.05, 0.0), (-0.02, -0.2, 1.0)])
+def test_a_target_beyond_a_plane_is_scaled_to_where_its_line_meets_it(index, begin, beyond, share):
+    """begin: m in front of the plane; beyond: m behind it that the target lies."""
+    normal, here = np.array([0.6, -0.8, 0.0]), Motion(DUAL).positions
+    plane = Plane("wall", tuple(normal), float(normal @ here[index]) - begin)
+    arms = list(DUAL.arms)
+    arms[index] = dataclasses.replace(arms[index], workspace=dataclasses.replace(arms[index].workspace, planes=(plane,)))
+    config = dataclasses.replace(DUAL, arms=tuple(arms), coupled=False)
+    wanted = here.copy()
+    wanted[index] += -(begin + beyond) * normal + 0.05 * np.array([0.0, 0.0, -1.0])
+    goal = Plan(Rig("sim_dual").proposal(wanted), config, 0.0).goal(0.0, here, Motion(DUAL).rotations).positions
+    share = (begin - WALL_M) / (begin + beyond) if share is None else share
+    np.testing.assert_allclose(goal[index], here[index] + share * (wanted[index] - here[index]), atol=1e-9)
+    np.testing.assert_array_equal(goal[1 - index], here[1 - index])
