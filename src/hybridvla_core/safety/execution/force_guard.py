@@ -35,18 +35,16 @@ class ForceGuard:
         count = len(config.arms)
         self.leash = Leash(config.arms, config.dt)
         self._bounds: Sequence[Tuple[float, float]] = [(arm.leash.distance_m, arm.leash.rotation_rad) for arm in config.arms]
-        self._held, self._sags = [False] * count, [False] * count
         self._begun: List[Tuple[np.ndarray, np.ndarray]] = [(np.zeros(3), np.zeros(3))] * count
-        self._goal: List[Optional[Tuple[np.ndarray, np.ndarray]]] = [None] * count
         self._rested = 0
-        self.detail = ""
         self.restart()
 
     def restart(self) -> None:
         """The arms rest where they are commanded."""
         self.leash.restart(self._motion.positions, self._motion.rotations)
-        self._held, self._sags = [False] * len(self._held), [False] * len(self._sags)
-        self._goal = [None] * len(self._goal)
+        count = len(self._begun)
+        self._held, self._sags = [False] * count, [False] * count
+        self._goal: List[Optional[Tuple[np.ndarray, np.ndarray]]] = [None] * count
         self.detail = ""
 
     @property

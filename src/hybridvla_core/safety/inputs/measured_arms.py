@@ -29,7 +29,6 @@ class MeasuredArms:
         self.unknown: Set[str] = set()      # arms without usable joint states at the last look
         self._breached = False
         self._unsettled_at = float("-inf")
-        self.names = tuple(arm.name for arm in config.arms)
 
     def __iter__(self) -> Iterator[MeasuredArm]:
         return iter(self._arms)

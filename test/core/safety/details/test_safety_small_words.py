@@ -7,8 +7,10 @@ import pytest
 from safety_rig import ROBOTS, Rig
 
 from hybridvla_core.robots.config import load_robot
+from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_core.safety.inputs.measured_limits import NEARER_M, OUTSIDE_M, OUTSIDE_RAD, MeasuredLimits
 from hybridvla_core.safety.motion.motion import ATTEMPTS, Motion
+from hybridvla_core.safety.motion.solver import StepSolver
 from hybridvla_core.safety.status import Reason
 
 pytestmark = pytest.mark.robot_computer
@@ -88,3 +90,21 @@ def test_a_measured_arm_may_be_so_far_beyond_a_place_and_no_further(name, tolera
     assert limits.relaxed is False and limits.breach(joints)[0] & Reason.MEASURED_LIMIT
     assert [(margin.name, margin.margin, margin.unit) for margin in limits.margins(joints)] == [
         ("measured/one", margins[0], "m"), ("measured/other", margins[1], "m")]
+
+
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.1])
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_where_a_bound_binds_the_null_space_is_gone_as_far_as_it_lets(sign, share):
+    arm = FR3.arms[0]
+    jacobian = ArmKinematics(arm).jacobian(np.array(arm.start_joints_rad))
+    along = sign * np.linalg.svd(jacobian)[2][-1]                   # moves no tool
+    posture, bound = 0.01 * along, np.full(7, 1.0)
+    joint = int(np.argmax(np.abs(along)))
+    lower, upper = -bound, bound.copy()
+    if along[joint] > 0.0:
+        upper[joint] = share * posture[joint]
+    else:
+        lower[joint] = share * posture[joint]
+    step, kept, _ = StepSolver(arm, FR3.dt).step(jacobian, np.zeros(6), np.zeros(6), posture, lower, upper)
+    np.testing.assert_allclose(step, share * posture, atol=2e-4)
+    assert np.abs(jacobian @ step).max() < 2e-4 and kept >= 0.0

@@ -284,7 +284,7 @@ def test_a_way_that_was_found_is_gone_leg_by_leg_and_what_is_left_at_its_end_is_
     assert motion.asked[-1][1] is first and motion.forgiven == [begun, None], "no worse than where the way began"
     motion.joints = first + 0.9 * THERE_RAD
     way.step(0.3)
-    assert motion.asked[-1][1] is second
+    assert motion.asked[-1][1] is second and motion.asked[-1][2] == 0.3
     motion.joints = second - 1.1 * THERE_RAD
     way.step(0.3)
     assert motion.asked[-1][1] is second, "not there yet"

@@ -170,3 +170,15 @@ def test_a_new_epoch_begins_to_count_anew_and_the_old_one_is_over():
     assert rig.filter.counters["rejected/proposal_order"] == 1
     rig.tick(2)
     assert rig.output.status.reasons & Reason.HEARTBEAT_LOST, "the new policy has not been heard yet"
+
+
+def test_a_policy_that_was_started_again_goes_on_in_its_epoch_at_rest_once_the_first_is_silent():
+    config = load_robot(ROBOTS / "sim_fr3.yaml")
+    gate, beat = ProposalGate(config), Heartbeat(7, 1, 1, PolicyState.INFERRING)
+    lost = config.watchdogs.heartbeat_s + 0.01
+    assert gate.on_heartbeat(beat, 0.0, "/one", True)[0] == Reason.NONE
+    assert gate.on_heartbeat(beat, lost, "/two", False)[0] == Reason.SECOND_PUBLISHER, "not while the arms move"
+    for at in (lost, lost + 0.1, lost + 0.2):
+        assert gate.on_heartbeat(beat, at, "/two", True)[0] == Reason.NONE and gate.publisher == "/two"
+    assert gate.on_heartbeat(dataclasses.replace(beat, epoch=8), lost + 0.3, "/two", True)[0] == Reason.NONE
+    assert gate.on_heartbeat(beat, lost + 0.4, "/two", True) == (Reason.PROPOSAL_ORDER, "epoch 7 has been replaced")
