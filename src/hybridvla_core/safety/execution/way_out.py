@@ -13,6 +13,7 @@ import numpy as np
 
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.kinematics import BatchKinematics
+from hybridvla_core.safety.execution.walk_out import WalkOut
 from hybridvla_core.safety.execution.way_to_start import WayToStart
 from hybridvla_core.safety.limits.limit import Limit, Trajectory
 from hybridvla_core.safety.motion.motion import Motion
@@ -64,6 +65,7 @@ class WayOut:
         self._batch = BatchKinematics(config.arms)
         self._ways = WayToStart(config, motion)
         self.start = self._ways.start
+        self._walk = WalkOut(self._margins, lambda begin, end: self._free(begin, end), self.start)
         margins = np.array([[arm.joint_limits.margin_rad] for arm in config.arms])
         self._lower = np.array([arm.joint_limits.lower_rad for arm in config.arms]) + margins
         self._upper = np.array([arm.joint_limits.upper_rad for arm in config.arms]) - margins
@@ -88,7 +90,14 @@ class WayOut:
             if all(self._free(begin, end) for begin, end in zip(begins, legs)):
                 return legs
             yield
-        return (yield from self._search(here, np.random.default_rng(seed)))
+        rng = np.random.default_rng(seed)
+        walked: Legs = (yield from self._walk.find(here, rng)) or []
+        if walked and self._broken(walked[-1]) == 0.0:
+            return walked
+        if walked and self._broken(walked[-1]) > self._broken(here) - BETTER:
+            walked = []
+        found = yield from self._search(walked[-1] if walked else here, rng)
+        return walked + (found or []) or None
 
     def _search(self, here: np.ndarray, rng: np.random.Generator) -> Looking:
         """One arm after the other, the one that finds its way first."""
