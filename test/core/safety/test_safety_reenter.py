@@ -9,7 +9,7 @@ from hybridvla_core.benchmark import reenter as counted
 from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import load_robot
 from hybridvla_core.robots.limits import Plane
-from hybridvla_core.safety.execution import reentry, way_out
+from hybridvla_core.safety.execution import reentry, walk_out, way_out
 from hybridvla_core.safety.execution.reentry import Reentry, worst_violation
 from hybridvla_core.safety.motion.motion import Motion
 from hybridvla_core.safety.status import Reason, State
@@ -105,6 +105,7 @@ def test_a_tool_beyond_a_plane_comes_back_straight_and_to_just_inside():
 @pytest.mark.long
 def test_where_there_is_no_way_the_end_says_so(monkeypatch):
     monkeypatch.setattr(way_out, "PIECES", 3)
+    monkeypatch.setattr(walk_out, "MOST_STEPS", 3)
     monkeypatch.setattr(reentry, "LOOKS", 1)
     rig = Rig(change=lambda config: dataclasses.replace(slow_ticks(config, (Plane("far", (1.0, 0.0, 0.0), 2.0),)),
                                                         reenter_scale=0.5))
@@ -160,6 +161,28 @@ def test_around_what_is_in_the_way_a_tree_finds_another(out):
         assert next(margins(begin, leg))[1][0] >= -1e-9, "through the gap"
         begin = leg
     assert begin[0, 0] <= 0.2 + 1e-9 or np.allclose(begin, out.start)
+
+
+CORNERS = [     # stand behind the box, where random pieces alone found no way
+    ("fr3", [[-0.6219, -1.4352, -1.2947, -0.744, 1.6417, 3.126, -0.1641]]),
+    ("agilex", [[0.1187, 1.7503, -1.1273, 0.8446, 0.5167, 1.7613], [2.533, -0.0698, -0.836, 1.2965, 0.1897, -1.5615]])]
+
+
+@pytest.mark.parametrize("robot, joints", CORNERS, ids=["fr3", "agilex"])
+def test_at_a_corner_of_the_box_a_walk_in_small_steps_leads_inside_and_breaks_nothing_further(robot, joints):
+    config, here = load_robot(ROBOTS / f"{robot}.yaml"), np.array(joints)
+    out = way_out.WayOut(config, Motion(config))
+    legs, parts = search(out, here, seed=1)
+    assert legs and parts < 1500
+    motion, begin = Motion(config), here
+    floor = {limit.name: np.minimum(values, 0.0) - 1e-8 for limit, values in motion.places(here)}
+    for leg in legs:
+        for share in np.linspace(0.0, 1.0, 9):
+            for limit, values in motion.places(begin + share * (leg - begin)):
+                assert (values >= floor[limit.name]).all(), f"{limit.name} is broken further"
+        begin = leg
+    assert all(values.min(initial=1.0) >= 0.0 for _, values in motion.places(begin))
+    np.testing.assert_array_equal(legs, search(out, here, seed=1)[0], "the same seed gives the same way")
 
 
 class Named:

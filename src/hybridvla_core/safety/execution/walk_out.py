@@ -16,13 +16,13 @@ from hybridvla_core.safety.limits.limit import Limit
 
 STEPS_RAD = (0.1, 0.05, 0.02, 0.005, 0.001)     # of the fastest joint; the next one where one is not free
 MOST_STEPS = 150       # of a walk
-WALKS = 4              # from the same place, each drawn another way
+WALKS = 4              # from the same place, each drawn another way first
 STANDS = (15, 0.03)    # so many steps in which no joint gets so far, rad: this walk has come to its end
 SLOPE_RAD = 1e-5       # of a joint, by which slopes of margins are found
 NEAR_M = 0.2           # m or rad; only what has less to spare can be reached by a step
 SHARE = 0.5            # of what a margin has to spare may be used by a step
 CURVED = 1.0           # m/rad^2: what the curvature of a step may take from a margin of a place
-DRAWN = 0.03           # weight of where a walk is drawn to, beside what it mends
+LENGTH = 0.03          # m/rad of slope for which a joint turns as fast as the step lets it
 INSIDE = 0.003         # m or rad, as far inside as a walk goes on to mend
 Walking = Generator[None, None, Optional[List[np.ndarray]]]
 Margins = Callable[[np.ndarray, np.ndarray], Iterable[Tuple[Limit, np.ndarray]]]
@@ -35,47 +35,50 @@ class WalkOut:
         margins: The smallest margins of each limit on a piece.
         free: Whether a piece breaks nothing further than the search allows.
         towards: (A, dof) rad, the start joints.
+        lower: (A, dof) rad, between this and `upper` are the joints that walks are drawn to.
+        upper: (A, dof) rad.
     """
 
-    def __init__(self, margins: Margins, free: Callable[[np.ndarray, np.ndarray], bool], towards: np.ndarray) -> None:
-        self._margins, self._free, self._towards = margins, free, towards
+    def __init__(self, margins: Margins, free: Callable[[np.ndarray, np.ndarray], bool], towards: np.ndarray,
+                 lower: np.ndarray, upper: np.ndarray) -> None:
+        self._margins, self._free, self._towards, self._lower, self._upper = margins, free, towards, lower, upper
 
-    def find(self, here: np.ndarray, rng: np.random.Generator) -> Walking:
+    def find(self, here: np.ndarray, rng: np.random.Generator, anew: bool = False) -> Walking:
         """Walks from joints (A, dof) rad, all arms at once, until nothing is broken.
 
         Args:
             here: Where it begins; no limit is broken further than here.
-            rng: Draws the walks after the first.
+            rng: Draws the joints that walks are drawn to.
+            anew: Leaves out the walks that need no `rng`, since they have been tried.
 
         Returns:
-            At the end, joints (A, dof) rad to go to one after the other, inside or where least is broken, or None.
+            At the end, joints (A, dof) rad to go to one after the other, the last of them inside, or None.
 
         Yields:
             Nothing, after each look at the margins.
         """
         floor = np.minimum(self._values(here), 0.0)
-        best: List[np.ndarray] = [here]
-        least = _broken(self._values(here))
-        for walk in range(WALKS):
-            drawn = self._towards if walk == 1 else here + (rng.uniform(-2.0, 2.0, here.shape) if walk else 0.0)
-            begin = best if walk % 2 else [here]
-            places, broken = yield from self._walk(begin, floor, drawn)
-            if broken < least:
-                best, least = places, broken
-            if least == 0.0:
-                break
-        return (yield from self._straight(best)) if len(best) > 1 else None
+        for walk in range(2 if anew else 0, (2 if anew else 0) + WALKS):
+            places = [here]
+            for drawn in ([], [self._towards], [rng.uniform(self._lower, self._upper)],
+                          [rng.uniform(self._lower, self._upper), self._towards])[min(walk, 2 + walk % 2)]:
+                places, _ = yield from self._walk(places, floor, drawn)
+            places, broken = yield from self._walk(places, floor)
+            if broken == 0.0 and len(places) > 1:
+                return (yield from self._straight(places))
+        return None
 
     def _walk(self, places: List[np.ndarray], floor: np.ndarray,
-              drawn: np.ndarray) -> Generator[None, None, Tuple[List[np.ndarray], float]]:
-        """The places of one walk up to where least was broken, and how much that is."""
+              drawn: Optional[np.ndarray] = None) -> Generator[None, None, Tuple[List[np.ndarray], float]]:
+        """The places of a walk drawn to joints (A, dof) rad, or up to where least is broken, and how much that is."""
         places = list(places)
         values = self._values(places[-1])
         best, least, size = len(places), _broken(values), 0
         for count in range(MOST_STEPS):
-            slopes = yield from self._slopes(places[-1])
-            for size in range(max(0, size - 1), len(STEPS_RAD)):
-                change = self._step(places[-1], values, slopes, floor, drawn, STEPS_RAD[size])
+            slopes = yield from self._slopes(places[-1], values)
+            for wanted in range(max(0, size - 1), len(STEPS_RAD)):
+                yield
+                change, size = self._step(places[-1], values, slopes, floor, drawn, STEPS_RAD[wanted]), wanted
                 if change is None:
                     continue
                 yield
@@ -86,23 +89,25 @@ class WalkOut:
             places.append(places[-1] + change)
             values = self._values(places[-1])
             broken = _broken(values)
-            if broken < least:
+            if broken < least or drawn is not None:
                 best, least = len(places), broken
             if broken == 0.0 or count >= STANDS[0] and np.abs(places[-1] - places[-1 - STANDS[0]]).max() < STANDS[1]:
                 break
         return places[:best], least
 
-    def _step(self, joints: np.ndarray, values: np.ndarray, slopes: np.ndarray, floor: np.ndarray, drawn: np.ndarray,
-              size: float) -> Optional[np.ndarray]:
+    def _step(self, joints: np.ndarray, values: np.ndarray, slopes: np.ndarray, floor: np.ndarray,
+              drawn: Optional[np.ndarray], size: float) -> Optional[np.ndarray]:
         """Change of joints (A, dof) rad, at most `size` each, by which most is mended; None where all margins cannot be kept."""
         count = joints.size
         spare = values - floor
         near = spare < NEAR_M
-        mended = np.where(values < INSIDE, 1.0, 0.0) @ slopes
-        way = (drawn - joints).ravel()
-        pull = way / max(1.0, float(np.abs(way).max()))
+        if drawn is None:
+            wanted = np.where(values < INSIDE, 1.0, 0.0) @ slopes / LENGTH
+        else:
+            way = (drawn - joints).ravel()
+            wanted = way / max(size, float(np.abs(way).max()))
         lower = (np.where(self._straight_rows, 0.0, CURVED * size) - SHARE * spare / size)[near]
-        solution, _, flag, _ = daqp.solve(DRAWN * np.eye(count), np.ascontiguousarray(-mended - DRAWN * pull),
+        solution, _, flag, _ = daqp.solve(np.eye(count), np.ascontiguousarray(-wanted),
                                           np.ascontiguousarray(slopes[near]),
                                           np.concatenate((np.ones(count), np.full(int(near.sum()), 1e3))),
                                           np.concatenate((-np.ones(count), lower)),
@@ -112,12 +117,11 @@ class WalkOut:
             return None
         return size * np.clip(found, -1.0, 1.0).reshape(joints.shape)
 
-    def _slopes(self, joints: np.ndarray) -> Generator[None, None, np.ndarray]:
-        """How all margins change (k, A * dof) with each joint, m or rad over rad."""
+    def _slopes(self, joints: np.ndarray, values: np.ndarray) -> Generator[None, None, np.ndarray]:
+        """How all margins (k,) change with each joint, (k, A * dof) m or rad over rad."""
         rows = []
         for change in np.eye(joints.size) * SLOPE_RAD:
-            more, less = (self._values(joints + sign * change.reshape(joints.shape)) for sign in (1.0, -1.0))
-            rows.append((more - less) / (2.0 * SLOPE_RAD))
+            rows.append((self._values(joints + change.reshape(joints.shape)) - values) / SLOPE_RAD)
             yield
         return np.stack(rows, axis=1)
 

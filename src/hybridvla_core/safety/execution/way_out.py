@@ -1,9 +1,9 @@
 """A way through joint space, towards the start joints, that makes no broken limit worse, found before anything moves.
 
-Straight, or the first joint last, or one arm after the other, where one of these is free; else for each arm in turn two trees of
-random straight pieces (rapidly exploring, with a seed, so that the same pose gives the same way), from where it is and from its
-start joints, until they meet or the first ends inside. Where neither happens within their pieces, the way that leads to where
-least is broken.
+Straight, or the first joint last, or one arm after the other, where one of these is free; else a walk of all arms at once in
+small steps (`walk_out.py`); else for each arm in turn two trees of random straight pieces (rapidly exploring, with a seed, so that
+the same pose gives the same way), from where it is and from its start joints, until they meet or the first ends inside. Where
+neither happens within their pieces, the way that leads to where least is broken.
 """
 from __future__ import annotations
 
@@ -65,18 +65,19 @@ class WayOut:
         self._batch = BatchKinematics(config.arms)
         self._ways = WayToStart(config, motion)
         self.start = self._ways.start
-        self._walk = WalkOut(self._margins, lambda begin, end: self._free(begin, end), self.start)
         margins = np.array([[arm.joint_limits.margin_rad] for arm in config.arms])
         self._lower = np.array([arm.joint_limits.lower_rad for arm in config.arms]) + margins
         self._upper = np.array([arm.joint_limits.upper_rad for arm in config.arms]) - margins
         self._allowed: Dict[str, np.ndarray] = {}
+        self._walk = WalkOut(lambda begin, end: self._margins(begin, end), lambda begin, end: self._free(begin, end),
+                             self.start, self._lower, self._upper)
 
     def find(self, here: np.ndarray, seed: int = 0) -> Looking:
         """Looks for a way, a part of the search at each step of the iterator.
 
         Args:
             here: (A, dof) rad, joints at which limits may be broken; none of them is broken further on the way.
-            seed: Of the trees; another one may find what this one does not.
+            seed: Of walks and trees; another one may find what this one does not.
 
         Returns:
             At the end, joints (A, dof) rad to go to one after the other from `here`, or None.
@@ -91,13 +92,8 @@ class WayOut:
                 return legs
             yield
         rng = np.random.default_rng(seed)
-        walked: Legs = (yield from self._walk.find(here, rng)) or []
-        if walked and self._broken(walked[-1]) == 0.0:
-            return walked
-        if walked and self._broken(walked[-1]) > self._broken(here) - BETTER:
-            walked = []
-        found = yield from self._search(walked[-1] if walked else here, rng)
-        return walked + (found or []) or None
+        walked = yield from self._walk.find(here, rng, anew=seed > 1)
+        return walked or (yield from self._search(here, rng))
 
     def _search(self, here: np.ndarray, rng: np.random.Generator) -> Looking:
         """One arm after the other, the one that finds its way first."""

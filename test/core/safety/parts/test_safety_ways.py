@@ -10,7 +10,7 @@ from hybridvla_core.geometry.rotations import to_quaternion
 from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import load_robot
 from hybridvla_core.robots.limits import Plane
-from hybridvla_core.safety.execution import reentry, way_out
+from hybridvla_core.safety.execution import reentry, walk_out, way_out
 from hybridvla_core.safety.execution.reentry import INSIDE_M, Reentry, worst_violation
 from hybridvla_core.safety.motion.motion import Motion
 from hybridvla_core.safety.status import Reason, State
@@ -135,6 +135,7 @@ def test_the_tool_is_led_to_just_inside_box_and_planes_and_one_inside_them_stays
 
 def test_after_so_many_looks_without_a_way_the_way_back_is_given_up(monkeypatch):
     monkeypatch.setattr(way_out, "PIECES", 2)
+    monkeypatch.setattr(walk_out, "MOST_STEPS", 3)
     config = dataclasses.replace(with_planes(FR3, Plane("far", (1.0, 0.0, 0.0), 2.0)), tick_hz=50.0, status_hz=20.0)
     motion = Motion(config)
     back = Reentry(config, motion)
@@ -169,6 +170,7 @@ def test_while_led_back_the_flags_say_why_and_what_it_waits_for():
 
 def test_a_way_back_that_is_not_found_ends_with_what_is_left_and_what_to_do(monkeypatch):
     monkeypatch.setattr(way_out, "PIECES", 1)
+    monkeypatch.setattr(walk_out, "MOST_STEPS", 3)
     monkeypatch.setattr(reentry, "LOOKS", 0)
     rig = Rig(change=lambda config: dataclasses.replace(with_planes(config, Plane("far", (1.0, 0.0, 0.0), 2.0)), tick_hz=50.0,
                                                         status_hz=20.0, reenter_scale=0.5))
