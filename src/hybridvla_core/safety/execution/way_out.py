@@ -1,9 +1,9 @@
 """A way through joint space, towards the start joints, that makes no broken limit worse, found before anything moves.
 
 Straight, or the first joint last, or one arm after the other, where one of these is free; else a walk of all arms at once in
-small steps (`walk_out.py`); else for each arm in turn two trees of random straight pieces (rapidly exploring, with a seed, so that
-the same pose gives the same way), from where it is and from its start joints, until they meet or the first ends inside. Where
-neither happens within their pieces, the way that leads to where least is broken.
+small steps (`walk_out.py`); else for each arm in turn two trees of random straight pieces (rapidly exploring, with a seed,
+so that the same pose gives the same way), from where it is and from its start joints, until they meet or the first ends inside.
+Where neither happens within their pieces, the way that leads to where least is broken.
 """
 from __future__ import annotations
 
