@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 RUN := scripts/with_env.sh
 
-.PHONY: help setup demo tasks rigs test fuzz soak test38 lint matrix clean bench field docs mutants field-training images audit rviz tour
+.PHONY: help setup demo tasks rigs test test-long fuzz soak test38 lint matrix clean bench field docs mutants field-training images audit rviz tour
 
 FUZZ_N ?= 20000
 FUZZ_SEED ?= 1
@@ -25,8 +25,11 @@ tasks: setup ## contact sheet of the simulated tasks with their experts' success
 rigs: setup ## both rigs without hardware, through their launch files; results in out/rigs
 	@$(RUN) python -m hybridvla_ros.demos.rigs
 
-test: setup ## unit tests, parity, and ROS tests with a real master
+test: setup ## unit tests, parity, and ROS tests with a real master; all but those marked `long`
 	@$(RUN) scripts/test.sh
+
+test-long: setup ## the tests marked `long`: whole trainings, compilations, launches, conditions that take their time
+	@$(RUN) scripts/test.sh --long
 
 fuzz: setup ## adversarial proposals against the filter (FUZZ_N ticks, FUZZ_SEED); out/fuzz/summary.json
 	@$(RUN) python test/fuzz/run.py --ticks $(FUZZ_N) --seed $(FUZZ_SEED)

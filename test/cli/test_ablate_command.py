@@ -125,6 +125,7 @@ validation_frames: 6
 """
 
 
+@pytest.mark.long
 def test_trainings_are_kept_one_by_one_and_one_that_fails_leaves_its_place_empty(tmp_path, monkeypatch, caplog):
     toy_data.add_preset(monkeypatch)
     (tmp_path / "recipe.yaml").write_text(RECIPE)

@@ -136,6 +136,7 @@ def test_a_verb_that_is_told_to_end_clears_away_what_it_was_writing(tmp_path):
         assert process.returncode == 128 + number
 
 
+@pytest.mark.long
 def test_replay_enters_the_clone_s_environment_by_itself():
     """Nothing sourced: the messages are found in the clone's devel space."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -194,6 +194,7 @@ def test_labels_of_another_version_and_unforeseen_errors_are_flagged_and_the_res
     assert reasons["b_odd.bag"] == "cannot be read (AttributeError: no such field)"
 
 
+@pytest.mark.long
 def test_swapped_cameras_and_a_gripper_that_never_moves_are_flagged(result, motion, tmp_path):
     policy = policy_file(tmp_path, second_view=True)
     rng = np.random.default_rng(3)

@@ -49,6 +49,7 @@ def checkpoint(tmp_path, monkeypatch):
     return str(tmp_path)
 
 
+@pytest.mark.long
 def test_several_tasks_have_a_summary_each_and_their_confidence_is_held_against_what_was_right(checkpoint, tmp_path):
     out, page = tmp_path / "result.json", tmp_path / "page.html"
     assert main(["evaluate", "--checkpoint", checkpoint, "--tasks", "close_fridge", "phone_on_base", "--episodes", "1", "--mode",
@@ -98,6 +99,7 @@ def test_language_scenes_come_twice_with_goals_that_differ_and_both_must_be_done
         assert first.second is None and first.switch_at is None
 
 
+@pytest.mark.long
 def test_a_variation_is_named_in_the_result(checkpoint, tmp_path):
     out = tmp_path / "result.json"
     assert main(["evaluate", "--checkpoint", checkpoint, "--task", "close_fridge", "--episodes", "1", "--mode", "diffusion",

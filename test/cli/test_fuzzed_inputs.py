@@ -72,6 +72,7 @@ def commands(place, out):
 NAMES = list(commands(ROOT, ROOT))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_rubbish_in_the_place_of_a_file_is_one_sentence(place, tmp_path, capfd, name):
     what = name.split()[-1]

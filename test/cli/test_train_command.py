@@ -22,6 +22,7 @@ def recipe(folder, name="tiny_smoke", **changes):
     return str(path)
 
 
+@pytest.mark.long
 def test_one_command_makes_data_trains_and_writes_a_checkpoint_that_another_goes_on_from(tmp_path):
     stages = [dict(name="see", train="towers", steps=1, learning_rate=1e-3, terms=["patches"]),
               dict(name="act", train="full", steps=2, learning_rate=1e-3)]

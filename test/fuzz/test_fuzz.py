@@ -31,6 +31,7 @@ def test_no_proposal_gets_through(robot, chunk):
     assert ("plane" in result["margins"]) == (chunk == 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("robot, chunk", [("sim_fr3", 2), ("agilex", 1), ("sim_dual", 3)])
 def test_proposals_carried_to_their_end(robot, chunk):
     result = run.run_chunk((robot, 2024, chunk, "complete", 8))
@@ -78,6 +79,7 @@ def turned(angle, axis):
     return (Rotation.from_rotvec(angle * np.array(axis, dtype=float)) * Rotation.from_quat(DOWN)).as_quat()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tamper, target, quaternion, limit", [
     (wider("workspace", upper_m=moved(0.2), lower_m=moved(-0.2)), [0.5, 0.6, 0.3], DOWN, "workspace"),
     (wider("workspace", planes=nothing), [0.5, 0.3, 0.2], DOWN, "plane"),
@@ -124,6 +126,7 @@ def violations(tamper, target, quaternion, shelf, until=None):
     return checker.violations
 
 
+@pytest.mark.long
 def test_arms_told_of_no_margin_between_them_are_caught():
     def together(tamper, caught="never"):
         rig, checker = Rig("sim_dual", change=tamper).start(), Checker(ROBOTS / "sim_dual.yaml")
@@ -178,6 +181,7 @@ def test_folded_into_itself_and_a_start_away_from_the_arm_are_seen():
 # ---- a failure can be repeated ------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_seed_of_a_failure_reproduces_it():
     job = ("sim_fr3", 7, 3, "complete", 4)
     tamper = wider("cartesian_limits", speed_m_s=scaled(1.3))
@@ -188,6 +192,7 @@ def test_the_seed_of_a_failure_reproduces_it():
     assert run.run_chunk(("sim_fr3", 8) + job[2:], tamper)["violations"] != first["violations"]
 
 
+@pytest.mark.long
 def test_run_writes_its_summary_and_repeats_one_chunk(tmp_path, capsys):
     file = tmp_path / "summary.json"
     assert run.main(["--chunk", "complete/3", "--robots", "sim_fr3", "--seed", "7", "--jobs", "1", "--json",

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 
 def refusal(rig, word):
@@ -36,6 +37,7 @@ def test_an_old_pos_cmd_driver_is_spoken_to_in_its_own_units(agilex):
         assert rig.state("ACTIVE") or rig.state("HOLDING")
 
 
+@pytest.mark.long
 def test_arms_at_their_power_up_pose_are_led_inside(agilex):
     """Piper's zero pose lies on two of its joint limits."""
     with agilex("start:=zero") as rig:

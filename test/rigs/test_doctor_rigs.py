@@ -1,6 +1,7 @@
 """`hybridvla doctor` beside the rigs' stand-ins: the driver's state is read, and a first move tells the gripper's sense."""
 from __future__ import annotations
 
+import pytest
 from fr3_bench import Bench
 
 from hybridvla_cli.doctor_parts.robot import findings_of, move_gripper
@@ -18,6 +19,7 @@ def swapped(folder, name, width):
     return file
 
 
+@pytest.mark.long
 def test_an_fr3s_stiffness_controller_and_gripper_are_named(master, tmp_path):
     from conftest import Source
     from hybridvla_ros.adapters.franka.driver import FrankaDriver
@@ -43,6 +45,7 @@ def test_an_fr3s_stiffness_controller_and_gripper_are_named(master, tmp_path):
         master.end(process, 20.0)
 
 
+@pytest.mark.long
 def test_agilex_grippers_move_through_the_filter_and_the_arms_stay(agilex):
     with agilex() as rig:
         file = ROOT / "config/robots/agilex.yaml"

@@ -53,6 +53,7 @@ def test_start_up_sets_the_robot_and_a_target_is_reached_within_every_limit(rig)
     assert rig.report("").limit_violations == 0
 
 
+@pytest.mark.long
 def test_a_reflex_in_mid_motion_stops_publishing_and_the_way_back_has_no_jump(rig):
     rig.fast()
     rig.reflex()
@@ -73,6 +74,7 @@ def test_a_reflex_in_mid_motion_stops_publishing_and_the_way_back_has_no_jump(ri
     rig.arrive([0.45, 0.0, 0.30])
 
 
+@pytest.mark.long
 def test_a_user_stop_is_recovered_only_after_its_release(rig):
     rig.fast()
     rig.user_stop(True)
@@ -112,6 +114,7 @@ def test_the_deadman_released_or_silent_holds_and_forbids_the_way_to_the_start(r
     assert not answer.success and "deadman" in answer.message
 
 
+@pytest.mark.long
 def test_the_deadman_released_on_the_way_to_the_start_stops_the_arm(rig):
     import threading
 
@@ -145,6 +148,7 @@ def test_a_gripper_goal_that_never_returns_fails_and_the_arm_still_obeys(rig):
     rig.until(lambda: rig.status.arms[0].gripper_state == ArmSafety.DONE, "DONE once it answers again", 20)
 
 
+@pytest.mark.long
 def test_an_object_that_slips_out_of_the_gripper_is_reported(rig):
     from hybridvla.msg import ArmSafety
 
@@ -161,6 +165,7 @@ def test_an_object_that_slips_out_of_the_gripper_is_reported(rig):
     rig.until(lambda: rig.status.arms[0].gripper_state == ArmSafety.FAILED, "the slip", 10)
 
 
+@pytest.mark.long
 def test_a_second_node_on_our_topic_ends_in_a_stopped_controller_and_not_in_a_fight(rig, publishing):
     from geometry_msgs.msg import PoseStamped
 

@@ -61,6 +61,7 @@ def test_a_dry_run_checks_and_computes_and_changes_nothing(launch):
             assert "dry run" in service().message
 
 
+@pytest.mark.long
 def test_the_joint_door_reaches_its_targets_and_the_start(launch):
     with launch("door:=joint") as rig:
         rig.until(lambda: rig.status is not None, "a status", 60)

@@ -29,6 +29,7 @@ def graphs(tmp_path_factory):
         yield uris
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(RECORDED))
 def test_recorded_topics_and_services_are_still_there(graphs, name):
     deadline, lost = time.monotonic() + 90.0, ["nothing was asked yet"]

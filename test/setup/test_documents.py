@@ -160,6 +160,7 @@ def test_the_layers_in_the_documents_are_those_of_the_linter(package):
     assert told == [set(re.split(r" [|:] ", layer)) for layer in layers]
 
 
+@pytest.mark.long
 def test_the_pages_are_built_with_the_reference_of_the_code():
     """Left out where the generator cannot be installed."""
     script = str(ROOT / "scripts/docs.sh")

@@ -15,6 +15,8 @@ RUNS = {"filter_without_ros.py": [], "policy_in_process.py": [], "own_policy.py"
 #: One interpreter for all of them, because what they import takes longer than what they do.
 RUNNER = """
 import contextlib, json, runpy, sys, traceback
+
+pytestmark = pytest.mark.long      # the module's fixture takes that long
 runs = json.loads(sys.argv[1])
 for path, arguments in runs.items():
     sys.argv = [path, *arguments]

@@ -58,6 +58,7 @@ def arguments(tmp_path):
     return of
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", sorted(RECORDED["json"]))
 def test_every_recorded_key_of_a_result_is_still_there(words, arguments, tmp_path):
     out = tmp_path / "out.json"

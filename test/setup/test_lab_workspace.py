@@ -14,6 +14,8 @@ import pytest
 
 from hybridvla_core.paths import ROOT, root_of
 
+pytestmark = pytest.mark.long      # the module's fixture takes that long
+
 PARTS = ("CMakeLists.txt", "package.xml", "setup.py", "pyproject.toml", "cfg", "checkpoints", "cmake", "config", "launch", "msg",
          "nodes", "src", "srv")
 NOETIC = Path(os.environ.get("NOETIC_PREFIX", "/opt/ros/noetic")) / "setup.sh"

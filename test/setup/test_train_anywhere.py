@@ -55,6 +55,7 @@ def run(tmp_path):
     return go
 
 
+@pytest.mark.long
 def test_slices_go_on_where_the_last_one_stopped_and_leave_files_that_can_be_carried(run, tmp_path):
     out = tmp_path / "out"
     ended = []

@@ -94,11 +94,13 @@ def test_sampled_states_keep_what_is_held_in_the_hand_and_are_labelled_by_the_ex
     assert len(np.unique(np.round(places, 3), axis=0)) > 20, "hands are somewhere else each time"
 
 
+@pytest.mark.long
 def test_the_same_order_gives_the_same_bytes_in_one_process_or_two(made, tmp_path):
     again = build(ORDER, tmp_path / "two", CONFIG.convention, ROBOT, processes=2)
     assert digests(again) == digests(made)
 
 
+@pytest.mark.long
 def test_what_was_made_is_kept_and_only_the_rest_is_made(made, tmp_path, monkeypatch):
     finished, calls = [], []
     record = building._record
@@ -131,6 +133,7 @@ def test_two_arms_have_fourteen_channels_and_three_views(tmp_path):
     found.close()
 
 
+@pytest.mark.long
 def test_blocks_and_tray_are_demonstrated_too():
     assert "blocks" in tasks.chosen(["all"], "fr3") and "tray" in tasks.chosen(["all"], "piper")
     recorder = Recorder("blocks", Settings("fr3", ("front",), states=3, labels=3), CONFIG.convention, ROBOT)

@@ -47,6 +47,7 @@ def test_a_worker_that_dies_is_named_and_is_no_failed_episode():
     assert seen == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_all_processes_without_a_traceback(tmp_path, number, status):
     script, said = tmp_path / "stuck.py", tmp_path / "said"

@@ -38,6 +38,7 @@ def test_it_goes_on_where_it_was_stopped_and_counts_all(played, tmp_path):
     assert image.size == (4 * sheet.TILE, sheet.TILE + 20) and len(image.convert("RGB").getcolors(10 ** 6)) > 50
 
 
+@pytest.mark.long
 def test_an_episode_is_run_through_the_filter_and_counted():
     row = sheet.run_one(sheet.Episode("close_fridge", sheet.FIRST_SEED))
     assert row["success"] is True and row["violations"] == 0 and row["keyframes"] >= 3

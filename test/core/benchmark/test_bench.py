@@ -29,6 +29,7 @@ def same_threads():
     torch.set_num_threads(before)
 
 
+@pytest.mark.long
 def test_a_run_reports_modes_ratios_passes_and_roofline(tmp_path, capsys):
     out, plot, other = tmp_path / "bench.json", tmp_path / "bench.svg", tmp_path / "other.py"
     other.write_text(OTHER)
@@ -124,6 +125,7 @@ def test_a_certificate_says_where_and_that_few_passes_are_greedy_decoding(tmp_pa
     assert "3 predictions" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_certificate_of_a_path_that_decodes_otherwise_says_so():
     from hybridvla_core.benchmark.certificate import certify, random_inputs
     from hybridvla_core.benchmark.subject import with_random_weights

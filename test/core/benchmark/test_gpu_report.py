@@ -11,6 +11,7 @@ import torch
 from hybridvla_core.paths import ROOT
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("changes, message", [
     ({}, "no GPU here"), ({"BENCH_ROUNDS": "many"}, "whole numbers"), ({"PYTHON": "SCRIPT"}, "missing for")])
 def test_what_cannot_be_measured_is_one_sentence(tmp_path, changes, message):

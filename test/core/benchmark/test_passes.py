@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from recorded_ops import RecordedBackend
 from small_policy import observation, write
@@ -14,6 +15,7 @@ from hybridvla_core.policy.inference.graphs import GraphStages
 from hybridvla_core.policy.predictor import Policy
 
 
+@pytest.mark.long
 def test_a_trained_model_decodes_as_plain_greedy_decoding_in_few_passes():
     torch.manual_seed(0)
     config, robot = load_configs(ROOT / "config" / "policies" / "tiny.yaml", ROOT / "config" / "robots" / "sim_fr3.yaml",

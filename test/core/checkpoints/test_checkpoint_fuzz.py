@@ -187,6 +187,7 @@ def meaning(folder: Path):
     return [json.loads((folder / name).read_text()) for name in JSON_FILES[:3]]
 
 
+@pytest.mark.long
 def test_edited_folders(original, tmp_path):
     folder, expected = original
     refusals, weights = 0, 0

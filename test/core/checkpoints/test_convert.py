@@ -215,6 +215,7 @@ def test_an_existing_folder_is_left_alone(folder, tmp_path, capsys):
     assert (out / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.long
 def test_memory_stays_below_the_largest_shard(tmp_path):
     """Private memory while 66 MiB are converted, above what the process holds after a small conversion."""
     hidden, rows = 512, 32768
@@ -248,6 +249,7 @@ print("PEAK", peak[0] - before, status)
     assert peak <= 1.3 * largest, f"{peak / 2 ** 20:.0f} MiB for shards of {largest / 2 ** 20:.0f} MiB"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no recorded fixtures at {GOLDEN}")
 @pytest.mark.parametrize("variant, cameras, arms", [
     ("llama_7dof", "front", "arm"), ("llama_14dof_gqa", "front,wrist", "right,left"),

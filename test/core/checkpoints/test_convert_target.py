@@ -109,6 +109,7 @@ def test_a_full_disk_is_said_before_anything_is_written(source, tmp_path, capsys
     assert not list(tmp_path.glob("out*"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_signals_clear_away_what_is_not_finished(tmp_path, number):
     released_run(tmp_path / "source", hidden=512, rows=40000)

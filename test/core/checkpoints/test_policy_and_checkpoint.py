@@ -29,6 +29,7 @@ def folder(tmp_path):
     return write(tmp_path / "checkpoint")
 
 
+@pytest.mark.long
 def test_a_prediction_can_be_repeated_and_modes_differ(folder):
     policy = Policy.from_checkpoint(folder)
     first, again = policy.predict(observation()), policy.predict(observation())

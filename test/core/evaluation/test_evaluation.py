@@ -43,6 +43,7 @@ def suite():
     suite.rig.close()
 
 
+@pytest.mark.long
 def test_the_scripted_policy_succeeds_through_the_filter(suite):
     results = [suite.run(spec) for spec in BLOCKS.draw(5_000_001, 2, switched=False)]
     summary = summarise(results, "diffusion", 5_000_001)
@@ -52,6 +53,7 @@ def test_the_scripted_policy_succeeds_through_the_filter(suite):
     assert again["time"] == results[0]["time"] and again["keyframes"] == results[0]["keyframes"]
 
 
+@pytest.mark.long
 def test_a_switched_instruction_is_carried_out(suite):
     spec = BLOCKS.draw(5_000_003, 1, switched=True)[0]
     first, second = parse_instruction(spec.instruction), parse_instruction(spec.second)

@@ -53,6 +53,7 @@ def altered(path, **changes):
     np.savez(str(path), **arrays)
 
 
+@pytest.mark.long
 @needs_golden
 def test_every_kind_of_altered_expectation_is_noticed(tmp_path, capsys):
     folder = copied(tmp_path, "llama_7dof")
@@ -68,6 +69,7 @@ def test_every_kind_of_altered_expectation_is_noticed(tmp_path, capsys):
     assert "past tolerance" in capsys.readouterr().out
 
 
+@pytest.mark.long
 @needs_golden
 def test_other_numbers_of_cases_and_things_nobody_compares(tmp_path):
     """One case under another name, no training; then an array, a file and a listed name that lead nowhere."""

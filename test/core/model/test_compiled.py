@@ -65,6 +65,7 @@ def _pass(model, choose, count):
     return hidden, space.cache.keys.clone(), space.cache.values.clone()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="inductor has no C++ compiler here")
 def test_compiled_blocks_are_the_written_ones_and_all_layers_share_them(tmp_path):
     done = subprocess.run([sys.executable, "-c", COMPARE, str(tmp_path), os.path.dirname(__file__)], capture_output=True,

@@ -123,6 +123,7 @@ def test_parity_with_the_recorded_implementation(variant):
     assert len(table.rows) >= 60
 
 
+@pytest.mark.long
 @needs_golden
 def test_altered_expectations_are_noticed(tmp_path):
     shutil.copytree(GOLDEN / "llama_7dof", tmp_path / "set" / "llama_7dof")

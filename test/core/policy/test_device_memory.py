@@ -98,6 +98,7 @@ def test_why_there_is_no_gpu_is_said(monkeypatch, said, message):
         check_device("cuda:1")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the process's size is read from /proc")
 def test_a_process_whose_memory_is_limited_ends_in_one_sentence():
     done = subprocess.run([sys.executable, "-c", LIMITED], env={**os.environ, "OMP_NUM_THREADS": "1"},

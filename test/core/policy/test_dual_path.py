@@ -67,6 +67,7 @@ def plain(path, inputs):
     return x.numpy(), decoded.ids.numpy(), decoded.trusted.numpy(), (best[..., 0] - best[..., 1]).amin(-1).numpy()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize("changes", [{}, dict(chunk=3, views=2), dict(action_dim=14), dict(phi=True)])
 @torch.inference_mode()
@@ -194,6 +195,7 @@ def test_the_first_denoising_step_costs_no_pass_of_its_own(condition, steps):
     assert len(rows) == result.passes[0] + (steps if condition == "denoised" else 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_no_stage_waits_for_the_device(condition):
     """Fake CUDA tensors: no data crosses between devices and no number is read until a decision."""
@@ -239,6 +241,7 @@ def test_the_gate_counts_unknown_confidences_as_one():
     assert not released.reachable(np.array([0.7] + [1.0] * 13), 3)
 
 
+@pytest.mark.long
 def test_batches_are_recorded_in_a_few_sizes_and_filled_up(tmp_path):
     policy = Policy.from_checkpoint(write(tmp_path / "checkpoint"))
     observations = [observation(stamp=i) for i in range(3)]

@@ -157,6 +157,7 @@ def test_a_server_that_hangs_while_it_is_asked_ends_the_question_at_its_deadline
             assert time.monotonic() - began < 1.5
 
 
+@pytest.mark.long
 def test_a_slow_server_lives_but_its_late_answer_is_never_taken_for_the_next(asking):
     with remote_bench.server("slow") as (_, port):
         patient = asking(port, deadline_s=2.0)

@@ -41,6 +41,7 @@ def setting(kind=1, state="embedding"):
     return objective, batch
 
 
+@pytest.mark.long
 def test_whole_sequences_predict_what_the_policys_cached_prefix_predicts():
     objective, batch = setting()
     made = predict(objective, batch, True, True, 4, 11)

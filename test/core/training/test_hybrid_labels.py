@@ -108,6 +108,7 @@ def test_rows_of_a_moment_that_has_too_few_are_repeated_with_other_noise(tmp_pat
     assert f"no picture of toy has more than {sentences} sentence(s)" in caplog.text
 
 
+@pytest.mark.long
 def test_a_run_with_labels_that_dies_goes_on_as_the_same_run(data, tmp_path, monkeypatch):
     config = toy_data.config(labels=2, micro_batch=4, export="float32", keep_frames=True, **NOISY)
     go(tmp_path / "unbroken", data, config=config)

@@ -59,6 +59,7 @@ def assert_close(one, other):
                 assert b[key] == pytest.approx(value, abs=2e-6, rel=1e-6), (a["total"], key)
 
 
+@pytest.mark.long
 @several
 def test_two_processes_do_what_one_does_and_go_on_as_one(data, alone, tmp_path):
     two = run(tmp_path, data, TWO)
@@ -70,6 +71,7 @@ def test_two_processes_do_what_one_does_and_go_on_as_one(data, alone, tmp_path):
     assert_close(alone, run(two, data))
 
 
+@pytest.mark.long
 @several
 def test_one_process_goes_on_as_two(data, alone, tmp_path):
     shutil.copytree(alone / "work", tmp_path / "work")

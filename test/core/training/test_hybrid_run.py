@@ -134,6 +134,7 @@ def program(folder, data, launcher=(), epsilon=1e-8, labels=1):
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
+@pytest.mark.long
 def test_a_killed_process_goes_on_as_the_same_run(data, tmp_path, unbroken):
     first = program(tmp_path, data)
     deadline = time.monotonic() + 300

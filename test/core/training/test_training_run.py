@@ -40,6 +40,7 @@ def recipe(folder, **changes):
     return path
 
 
+@pytest.mark.long
 def test_a_run_writes_a_checkpoint_and_fine_tuning_keeps_its_statistics(data, tmp_path):
     from hybridvla_core.policy.predictor import Policy
     from hybridvla_core.training.tiny.run import train
@@ -105,6 +106,7 @@ def whole(data, tmp_path_factory):
     return (config, *train_in(folder, config, data))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stop", [1, 2, 3], ids=["before the rollouts", "right after them", "later"])
 def test_an_interrupted_run_ends_as_the_same_run(data, tmp_path, monkeypatch, whole, stop):
     config, samples, weights = whole
@@ -119,6 +121,7 @@ def test_an_interrupted_run_ends_as_the_same_run(data, tmp_path, monkeypatch, wh
     assert all(torch.equal(resumed[name], value) for name, value in weights.items())
 
 
+@pytest.mark.long
 def test_a_state_of_the_older_form_goes_on_and_counts_rollouts_once(data, tmp_path, monkeypatch, whole):
     config, samples, _ = whole
     for stop, rollouts in ((1, 0), (3, 1)):
@@ -133,6 +136,7 @@ def test_a_state_of_the_older_form_goes_on_and_counts_rollouts_once(data, tmp_pa
         assert train_in(folder, config, data)[0] == samples
 
 
+@pytest.mark.long
 def test_a_work_folder_that_does_not_fit_is_one_sentence(data, tmp_path, whole):
     config, _, _ = whole
     train_in(tmp_path, config, data)
@@ -185,6 +189,7 @@ def swapped(tokenizer):
     return json.dumps(tokenizer)
 
 
+@pytest.mark.long
 def test_fine_tuning_keeps_the_tokenizer_of_its_base(data, tmp_path):
     from hybridvla_core.training.tiny.run import train
     from hybridvla_core.transforms.prompt import load_tokenizer

@@ -45,6 +45,7 @@ def drivers(monkeypatch):
     return [stand_in.PiperDriver(rig, lock, arm, "/enable_flag", stand_in.DriverConfig()) for arm in CONFIG.arms]
 
 
+@pytest.mark.long
 def test_a_driver_that_dies_in_mid_turn_does_not_end_the_other_ones_loop(drivers):
     failures = []
 

@@ -88,6 +88,7 @@ def test_an_instruction_by_the_page_moves_the_arm_and_its_stop_stops_it(rig, use
         assert words in said, said
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not CHROMIUM.is_file(), reason="chromium is not installed here")
 def test_the_page_in_a_browser(rig, user):
     """In a headless browser: the arm moves, a press on STOP shows STOPPED, a dead page says that it is."""

@@ -22,6 +22,7 @@ def run(code, **environment):
                           check=True)
 
 
+@pytest.mark.long
 def test_the_policy_node_makes_idle_threads_sleep_before_torch_can_be_loaded():
     code = ("import os, runpy, sys, hybridvla_ros.runtime.node_support as support\n"
             "support.run_node = lambda *_, **__: print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])\n"
@@ -30,6 +31,7 @@ def test_the_policy_node_makes_idle_threads_sleep_before_torch_can_be_loaded():
     assert run(code, OMP_WAIT_POLICY="ACTIVE").stdout.split() == ["False", "ACTIVE"]     # a person's own choice stands
 
 
+@pytest.mark.long
 def test_openmp_reads_it_and_torch_takes_the_configured_number_of_threads():
     pytest.importorskip("torch")
     done = run("from hybridvla_ros.runtime.threads import use_threads, wait_quietly\n"

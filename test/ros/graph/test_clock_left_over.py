@@ -46,6 +46,7 @@ def left_over(monkeypatch):
     master.stop()
 
 
+@pytest.mark.long
 def test_a_node_names_the_parameter_in_its_log_and_its_diagnostics(left_over, tmp_path):
     command = [sys.executable, str(ROOT / "nodes/safety_filter_node"), "__name:=safety_filter_node", "_scheduler:=ordinary",
                "_robot_config:=config/robots/sim_fr3.yaml", "_require_policy:=false"]

@@ -5,6 +5,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from hybridvla_core.paths import ROOT
 
 
@@ -17,6 +19,7 @@ def findings(tmp_path, robot):
     return {check["name"]: check for check in checks[first + 1:]}
 
 
+@pytest.mark.long
 def test_a_running_rig_is_healthy_and_a_wrong_arm_id_and_left_over_time_are_named(rig, tmp_path):
     import rospy
 
@@ -34,6 +37,7 @@ def test_a_running_rig_is_healthy_and_a_wrong_arm_id_and_left_over_time_are_name
     assert "rosparam set /use_sim_time false" in found["sim time"]["advice"]
 
 
+@pytest.mark.long
 def test_a_gripper_configured_the_wrong_way_round_shows_at_its_first_move(rig, tmp_path):
     from hybridvla_cli.doctor_parts.robot import move_gripper
 

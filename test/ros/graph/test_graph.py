@@ -228,6 +228,7 @@ def test_a_second_filter_refuses_to_start(bench):
         refuse_second_filter()
 
 
+@pytest.mark.long
 def test_rostest_file(tmp_path):
     """The same as `rostest hybridvla safety_filter.test`, with its own master."""
     import os

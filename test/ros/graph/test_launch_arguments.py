@@ -43,6 +43,7 @@ def scale_in_use(monkeypatch, given):
     return node_support.number_parameter("speed_scale", config.speed_scale), config.speed_scale
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("launch, configured", [("fr3.launch", 0.5), ("agilex.launch", 0.5), ("sim.launch", 1.0)])
 def test_without_an_argument_the_robot_configuration_sets_the_speed(monkeypatch, launch, configured):
     given = parameters(launch, *RIGS[launch])
@@ -82,6 +83,7 @@ def private(tmp_path):
             "ROS_LOG_DIR": str(tmp_path / "log")}, str(port)
 
 
+@pytest.mark.long
 def test_the_running_filter_has_the_speed_of_its_file(private, tmp_path):
     environment, port = private
     text = (ROOT / "config/robots/sim_fr3.yaml").read_text()
@@ -101,6 +103,7 @@ def test_the_running_filter_has_the_speed_of_its_file(private, tmp_path):
         process.wait(30)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("launch", ["fr3.launch", "agilex.launch"])
 def test_device_and_button_of_the_deadman_reach_its_node(launch):
     given = parameters(launch, *STAND_IN, "deadman:=pedal", "deadman_device:=/dev/input/by-id/pedal", "deadman_button:=48")
@@ -112,6 +115,7 @@ def test_device_and_button_of_the_deadman_reach_its_node(launch):
     assert parameters(launch, *STAND_IN, "deadman:=gamepad", "deadman_renew_s:=0")["/deadman_node/renew_s"] == 0
 
 
+@pytest.mark.long
 def test_a_pedal_without_a_device_says_so_and_a_deadman_that_ended_comes_back(private, tmp_path):
     environment, port = private
     log = tmp_path / "launch.log"
@@ -128,6 +132,7 @@ def test_a_pedal_without_a_device_says_so_and_a_deadman_that_ended_comes_back(pr
         process.wait(30)
 
 
+@pytest.mark.long
 def test_the_drivers_gripper_can_be_left_out(tmp_path):
     """fr3_real.launch needs the driver's packages; what reaches franka_control.launch is read from a stand-in of them."""
     for package, files in {"franka_control": {"launch/franka_control.launch": CONTROL},
@@ -142,6 +147,7 @@ def test_the_drivers_gripper_can_be_left_out(tmp_path):
     assert parameters("fr3.launch", *STAND_IN, "load_gripper:=false")
 
 
+@pytest.mark.long
 def test_the_real_fr3_has_a_policy_of_its_own():
     key = "/policy_node/policy_config"
     assert parameters("fr3.launch", "robot:=false")[key] == "config/policies/fr3.yaml"

@@ -76,6 +76,7 @@ def test_other_processes_are_left_alone(graph):
         other.wait(10)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_the_rigs_end_what_they_have_started_when_they_are_told_to_end(tmp_path, number, status):
     command = [sys.executable, "-m", "hybridvla_ros.demos.rigs", "--only", "fr3", "--episodes", "1",

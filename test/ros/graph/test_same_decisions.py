@@ -86,6 +86,7 @@ def decide_again(policy, configs, witness, message, fed):
     return proposer.step({view: to_rgb(witness.images[stamp], view)}, stamp)
 
 
+@pytest.mark.long
 def test_every_decision_of_an_episode_over_ros_is_made_in_process_too(rig, configs, policy):
     before = rig.report("").limit_violations
     made, witness = over_ros(rig, configs)

@@ -29,6 +29,7 @@ def streaming(bench, tmp_path):
     bench.kill_policy()           # the next test starts the one of keyframes
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("execution", ["asynchronous", "overlap", "blocking"])
 def test_dense_actions_move_the_arm_on_in_every_way_of_execution(streaming, execution):
     rig = streaming(execution)

@@ -208,6 +208,7 @@ def test_locking_keeps_what_the_automatic_had_chosen_and_survives_a_replug(conte
 
 # Faults ------------------------------------------------------------------------------------------------------------
 
+@pytest.mark.long
 def test_a_camera_unplugged_and_plugged_in_again_streams_again(context):
     soft = SoftCamera("111").plug(context)
     desk = Desk(context)
@@ -227,6 +228,7 @@ def test_a_camera_unplugged_and_plugged_in_again_streams_again(context):
     desk.camera.close()
 
 
+@pytest.mark.long
 def test_a_camera_that_comes_back_on_usb_2_is_named_and_not_streamed(context):
     soft = SoftCamera("111").plug(context)
     desk = Desk(context)
@@ -239,6 +241,7 @@ def test_a_camera_that_comes_back_on_usb_2_is_named_and_not_streamed(context):
     assert desk.camera.state is CameraState.SEARCHING and not desk.camera.status()[0] and slow.serial == "111"
 
 
+@pytest.mark.long
 def test_a_silent_stream_is_restarted_then_the_camera_is_reset_and_found_again(context, soft, monkeypatch):
     """The software device cannot reset itself: the reset is recorded, and the camera leaves the bus for a moment."""
     resets, real = [], sdk.find

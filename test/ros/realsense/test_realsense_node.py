@@ -141,6 +141,7 @@ def run_node(*arguments):
     return said
 
 
+@pytest.mark.long
 def test_the_node_refuses_what_it_cannot_do_in_one_sentence(bench, tmp_path):
     assert "has no serial number" in run_node("_config:=config/cameras/node_fr3.yaml")
     config = tmp_path / "node.yaml"

@@ -54,6 +54,7 @@ def renamed(message):
     return message
 
 
+@pytest.mark.long
 def test_other_peoples_topics_are_mapped(recording, tmp_path):
     def theirs(topic, now, message, stamp):
         return (renamed(message), stamp) if topic == JOINTS else (message, stamp)
@@ -70,6 +71,7 @@ def test_other_peoples_topics_are_mapped(recording, tmp_path):
     assert not any(stream["events"] for stream in result.summary["bags"][0]["streams"].values())
 
 
+@pytest.mark.long
 def test_several_instructions_in_one_bag_are_told_apart(recording, tmp_path):
     bag = replay_bag.write(tmp_path / "two.bag", recording, instructions=((0.0, INSTRUCTION), (5.0, OTHER)))
     result = replay(bag, rate=2.0)
@@ -91,6 +93,7 @@ def split(source, folder, parts=2):
             out.close()
 
 
+@pytest.mark.long
 def test_a_split_recording_is_one_and_a_folder_goes_on_past_bad_bags(bag, tmp_path):
     split(bag, tmp_path)
     (tmp_path / "not_a.bag").write_text("hello")
@@ -117,6 +120,7 @@ def test_a_truncated_bag_is_read_from_a_copy_and_not_touched(bag, tmp_path):
         replay(broken)
 
 
+@pytest.mark.long
 def test_missing_topics_and_instructions_are_said(recording, tmp_path):
     silent = replay_bag.write(tmp_path / "silent.bag", recording, instructions=())
     with pytest.raises(HybridVLAError, match="no instruction.*--instruction"):

@@ -37,6 +37,7 @@ def altered(folder, change):
     return folder, lambda: write_manifest(folder, {"note": "altered"})
 
 
+@pytest.mark.long
 def test_the_command_passes_on_the_shipped_checkpoint_and_leaves_every_result(bag, tmp_path):
     status = main(["replay", str(bag), "--checkpoint", str(TINY), "--rate", "4", "--json", str(tmp_path / "o.json"),
                    "--rows", str(tmp_path / "o.jsonl"), "--junit", str(tmp_path / "o.xml"), "--report",
@@ -53,6 +54,7 @@ def test_the_command_passes_on_the_shipped_checkpoint_and_leaves_every_result(ba
     assert "<failure" not in (tmp_path / "o.xml").read_text()
 
 
+@pytest.mark.long
 def test_altered_statistics_fail_also_when_the_manifest_fits(bag, tmp_path):
     def stretch(entry):
         entry["action"]["q99"] = (np.array(entry["action"]["q99"]) * 1.5).tolist()
@@ -67,6 +69,7 @@ def test_altered_statistics_fail_also_when_the_manifest_fits(bag, tmp_path):
     assert result.summary["errors"]["median_m"] > 2 * result.summary["compared"]["errors"]["median_m"]
 
 
+@pytest.mark.long
 def test_altered_state_statistics_fail(bag, tmp_path):
     def shift(entry):
         for key in ("q01", "q99"):
@@ -77,6 +80,7 @@ def test_altered_state_statistics_fail(bag, tmp_path):
     assert replay(bag, checkpoint=str(folder)).summary["verdict"] == "fail"
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_cannot_tell_words_apart_is_named_as_deaf(bag, tmp_path):
     from safetensors.torch import load_file, save_file
 
@@ -97,6 +101,7 @@ def test_a_checkpoint_that_cannot_tell_words_apart_is_named_as_deaf(bag, tmp_pat
     assert result.summary["verdict"] == "fail" and any("deaf" in text for text in result.summary["reasons"])
 
 
+@pytest.mark.long
 def test_batches_and_single_predictions_agree(bag):
     one, many = (replay(bag, batch=batch, rate=2.0).contenders[0].evaluator.rows for batch in (1, 8))
     assert len(one) == len(many) > 10

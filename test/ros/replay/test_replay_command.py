@@ -55,6 +55,7 @@ def replay(monkeypatch, bag, tmp_path, capsys):
     return run
 
 
+@pytest.mark.long
 def test_every_frame_asks_at_every_image_and_a_rate_at_some(replay):
     every, some = replay("--every-frame")[1]["frames"], replay("--rate", "2")[1]["frames"]
     assert IMAGES - 2 <= every <= IMAGES and 8 <= some <= 10
@@ -65,6 +66,7 @@ def test_two_ways_of_choosing_moments_exclude_each_other(replay):
     assert status == 1 and "exclude each other" in said
 
 
+@pytest.mark.long
 def test_a_compared_checkpoint_stands_beside_the_judged_one_and_is_not_judged(replay):
     status, alone, plain = replay("--rate", "2")
     again, both, page = replay("--rate", "2", "--compare", OTHER)

@@ -117,6 +117,7 @@ def watch(graph, script):
     assert watcher.returncode == 0, graph.log_tail("watcher.log") + graph.log_tail(lines=30)
 
 
+@pytest.mark.long
 def test_the_live_node_and_replay_propose_the_same(short, graph, tmp_path):
     out = tmp_path / "live.bag"
     launch = graph.launch("replay.launch", f"bag:={short}", f"out:={out}", "rate:=0.5")
@@ -136,11 +137,13 @@ def test_the_live_node_and_replay_propose_the_same(short, graph, tmp_path):
             assert np.abs(rows[stamp].targets[0].target.position - [point.x, point.y, point.z]).max() <= tolerance
 
 
+@pytest.mark.long
 def test_pausing_and_looping_confuse_neither_policy_nor_filter(short, graph, tmp_path):
     graph.launch("replay.launch", f"bag:={short}", f"out:={tmp_path / 'loop.bag'}", "loop:=true")
     watch(graph, WATCHER + PAUSES_AND_LOOPS)
 
 
+@pytest.mark.long
 def test_seeking_in_a_bag_without_stamps_confuses_neither_policy_nor_filter(short, graph, tmp_path):
     """The stamps of the proposals are those of recording, and the copy that was played is gone afterwards."""
     bare = tmp_path / "bare.bag"
@@ -157,6 +160,7 @@ def test_seeking_in_a_bag_without_stamps_confuses_neither_policy_nor_filter(shor
     assert not list(tmp_path.glob("hybridvla_replay_*"))
 
 
+@pytest.mark.long
 def test_a_bag_that_cannot_be_played_ends_the_launch_with_a_sentence(graph, tmp_path):
     (tmp_path / "no.bag").write_text("nothing")
     launch = graph.launch("replay.launch", f"bag:={tmp_path / 'no.bag'}")

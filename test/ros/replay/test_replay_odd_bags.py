@@ -89,6 +89,7 @@ def test_a_bag_that_fails_in_the_second_pass_keeps_its_frames_and_the_others_go_
     assert {row.recording for row in result.contenders[0].evaluator.rows} == {0, 1}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("prefix", ["", "run_"])
 def test_parts_named_by_the_date_are_one_recording_and_two_first_parts_are_two(bag, tmp_path, prefix):
     names = [f"{prefix}2026-11-28-00-55-0{second}_{part}.bag" for second, part in ((2, 0), (4, 1))]
@@ -121,6 +122,7 @@ def test_simulated_time_that_begins_at_zero_is_left_as_it_is(recording, tmp_path
     assert not any("before time ran" in note for note in result.notes) and result.summary["frames"] > 5
 
 
+@pytest.mark.long
 def test_the_backup_of_a_reindexed_bag_is_left_out_beside_it_and_read_alone(bag, tmp_path):
     shutil.copy(str(bag), str(tmp_path / "run.bag"))
     shutil.copy(str(bag), str(tmp_path / "run.orig.bag"))
@@ -150,6 +152,7 @@ def bases(result):
     return np.array([row.bases[0].position for row in result.contenders[0].evaluator.rows])
 
 
+@pytest.mark.long
 def test_two_publishers_of_the_joints_are_named_and_never_mixed(bag, recording, tmp_path):
     made = record(tmp_path, "two", count=0, topics=[{"name": JOINTS, "required": False}])
     with rosbag.Bag(str(bag)) as source:
@@ -163,6 +166,7 @@ def test_two_publishers_of_the_joints_are_named_and_never_mixed(bag, recording, 
     np.testing.assert_allclose(bases(result), bases(replay(bag, rate=2.0)), atol=1e-9)
 
 
+@pytest.mark.long
 def test_joints_that_jump_to_and_fro_are_named_and_never_mixed_where_the_bag_has_no_names(bag, tmp_path):
     two = rewritten(bag, tmp_path / "two.bag", lambda topic, message, when: [(topic, message, when), *(
         [(topic, zeros(message), when + rospy.Duration.from_sec(0.002))] if topic == JOINTS else [])])
@@ -186,6 +190,7 @@ def test_two_publishers_of_the_images_are_named_and_one_is_read(bag, tmp_path):
 # Clocks and names ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ahead", [0.06, 0.15, 0.4])
 def test_a_camera_clock_ahead_is_said_and_the_newest_images_that_states_reach_are_used(bag, tmp_path, ahead):
     def change(topic, message, when):
@@ -199,6 +204,7 @@ def test_a_camera_clock_ahead_is_said_and_the_newest_images_that_states_reach_ar
     assert result.summary["errors"]["compared"] > 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", ["none", "recorded anew"])
 def test_the_time_of_recording_replaces_stamps_that_mean_nothing(bag, tmp_path, change):
     def restamped(topic, message, when):

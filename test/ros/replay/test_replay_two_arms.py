@@ -93,6 +93,7 @@ def judged(bag, folder, **changes):
                                      **changes)).run()
 
 
+@pytest.mark.long
 def test_both_arms_and_all_views_reach_the_policy_in_its_own_order(policy, tmp_path):
     result = judged(write_bag(tmp_path / "two.bag"), policy, senses=True)
     rows, robot = result.contenders[0].evaluator.rows, load_file(RobotConfig, ROBOT)
@@ -110,6 +111,7 @@ def test_both_arms_and_all_views_reach_the_policy_in_its_own_order(policy, tmp_p
     assert all(any(view in text for text in map(str, result.summary["senses"].items())) for view in TOPICS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("topic, words", [(TOPICS["left"], "camera left"), ("/puppet/joint_left", "arm left")])
 def test_one_of_three_views_or_one_of_two_arms_that_dies_is_named(policy, tmp_path, topic, words):
     result = judged(write_bag(tmp_path / "dies.bag", lambda name, now: name != topic or now < 4.0), policy,

@@ -47,6 +47,7 @@ def run(name, policy, keyframes):
         suite.rig.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", DUAL)
 def test_the_expert_does_it_through_the_filter(name):
     result, rig = run(name, ExpertPolicy(CONFIG.convention, VIEWS), 20)
@@ -55,6 +56,7 @@ def test_the_expert_does_it_through_the_filter(name):
     assert not any(key.startswith("rejected") for key in result["counters"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name, late", [("hold_and_wipe", False), ("lift_ball_and_place", True),
                                         ("two_arm_pick_and_place", False)])
 def test_it_fails_when_the_left_arm_is_late_or_stays(name, late):
@@ -62,6 +64,7 @@ def test_it_fails_when_the_left_arm_is_late_or_stays(name, late):
     assert not result["success"]
 
 
+@pytest.mark.long
 def test_a_board_that_nobody_holds_goes_along_and_is_not_wiped():
     """The right hand wipes as it would with the board held: the expert is told that it is."""
     task = tasks.load("hold_and_wipe")

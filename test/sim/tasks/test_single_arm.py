@@ -47,6 +47,7 @@ def suite(request):
     made.rig.close()
 
 
+@pytest.mark.long
 def test_the_expert_does_it_through_the_filter(suite):
     result = suite.run(suite.task.draw(2_000_003, 1, switched=False)[0])
     assert result["success"], [row["phase"] for row in result["decisions"]]
@@ -85,6 +86,7 @@ def test_every_sentence_has_a_goal_and_names_a_thing(suite):
         suite.rig.world.success("open the drawer")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(NEEDED))
 def test_it_fails_without_what_the_expert_turns_or_tilts(name):
     suite = Suite(Spoilt(NEEDED[name]), CONFIG, ROBOT, tasks.load(name))
@@ -96,6 +98,7 @@ def test_it_fails_without_what_the_expert_turns_or_tilts(name):
         suite.rig.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variation", VARIATIONS)
 def test_a_variation_changes_the_scene_as_it_says_and_the_expert_still_works(variation):
     plain, varied = tasks.load("phone_on_base"), tasks.load("phone_on_base").varied(variation)
@@ -119,6 +122,7 @@ def test_an_unknown_variation_is_named():
         tasks.load("blocks").varied("weather")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variation", VARIATIONS)
 def test_the_blocks_vary_too_and_their_expert_still_works(variation):
     task = tasks.load("blocks").varied(variation)
@@ -134,6 +138,7 @@ def test_the_blocks_vary_too_and_their_expert_still_works(variation):
     suite.rig.close()
 
 
+@pytest.mark.long
 def test_the_other_place_of_the_rack_is_asked_for_in_mid_episode():
     task = tasks.load("wine_at_rack")
     suite = Suite(ExpertPolicy(CONFIG.convention, ["front"]), CONFIG, ROBOT, task)
@@ -145,6 +150,7 @@ def test_the_other_place_of_the_rack_is_asked_for_in_mid_episode():
         tasks.load("close_box").draw(2_000_001, 1, switched=True)
 
 
+@pytest.mark.long
 def test_where_two_tasks_are_possible_the_sentence_decides():
     task = tasks.load("fridge_or_phone")
     suite = Suite(ExpertPolicy(CONFIG.convention, ["front"]), CONFIG, ROBOT, task)
