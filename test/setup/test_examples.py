@@ -10,13 +10,13 @@ import replay_bag
 
 from hybridvla_core.paths import ROOT
 
+pytestmark = pytest.mark.long      # the module's fixture takes that long
+
 #: Example -> its arguments; BAG is a small bag.
 RUNS = {"filter_without_ros.py": [], "policy_in_process.py": [], "own_policy.py": ["--once"], "replay_as_a_library.py": ["BAG"]}
 #: One interpreter for all of them, because what they import takes longer than what they do.
 RUNNER = """
 import contextlib, json, runpy, sys, traceback
-
-pytestmark = pytest.mark.long      # the module's fixture takes that long
 runs = json.loads(sys.argv[1])
 for path, arguments in runs.items():
     sys.argv = [path, *arguments]
