@@ -99,6 +99,7 @@ def test_another_publisher_on_the_command_topic_stops_the_arm(bench):
     assert bench.monitor.violations == 0, bench.monitor.last_violation
 
 
+@pytest.mark.long
 def test_a_policy_process_that_is_suspended_joined_by_another_and_killed(bench):
     bench.epoch = 0
     bench.activated()
@@ -121,6 +122,7 @@ def test_a_policy_process_that_is_suspended_joined_by_another_and_killed(bench):
         bench.assert_held()
 
 
+@pytest.mark.long
 def test_a_connection_that_stalls_in_a_message_and_a_network_that_splits_and_heals(bench):
     from raw_peer import RawPublisher
 
@@ -162,6 +164,7 @@ def test_a_connection_that_stalls_in_a_message_and_a_network_that_splits_and_hea
         words.heal()
 
 
+@pytest.mark.long
 def test_a_subscriber_that_never_reads_delays_nothing(bench):
     from geometry_msgs.msg import PoseStamped
     from raw_peer import deaf_subscriber

@@ -136,6 +136,7 @@ def test_the_deadman_released_on_the_way_to_the_start_stops_the_arm(rig):
     assert IMPEDANCE in rig.rig()["running"]
 
 
+@pytest.mark.long
 def test_a_gripper_goal_that_never_returns_fails_and_the_arm_still_obeys(rig):
     from hybridvla.msg import ArmSafety
 
@@ -223,6 +224,7 @@ def test_a_stiffness_turned_by_somebody_else_is_named(rig):
     rig.answered(rig.resume, what="resume")
 
 
+@pytest.mark.long
 def test_an_end_effector_frame_changed_in_desk_is_named_and_nothing_moves(rig):
     rig.begin()
     rig.ee_frame(True)
@@ -238,6 +240,7 @@ def test_an_end_effector_frame_changed_in_desk_is_named_and_nothing_moves(rig):
     rig.bring_back()
 
 
+@pytest.mark.long
 def test_a_person_takes_the_arm_and_gives_it_back_without_a_jump(rig):
     rig.start()
     assert rig.takeover(True).success

@@ -36,11 +36,13 @@ def test_a_wrong_arm_id_is_named(launch):
         refusal(rig, "panda_joint1", "fr3_joint1", "arm_id")
 
 
+@pytest.mark.long
 def test_states_at_the_drivers_default_rate_are_too_slow(launch):
     with launch("publish_rate:=30") as rig:
         refusal(rig, "states come at")
 
 
+@pytest.mark.long
 def test_a_dry_run_checks_and_computes_and_changes_nothing(launch):
     with launch("dry_run:=true") as rig:
         rig.answered(rig.activate, True, what="activate")

@@ -99,6 +99,7 @@ def test_diagnostics_carry_the_serial_number(cameras):
         assert "frames" in {value.key for value in cameras.status[name].values}
 
 
+@pytest.mark.long
 def test_a_pulled_cable_is_named_and_frames_come_back_with_it_while_the_other_camera_goes_on(cameras):
     cable = rospy.ServiceProxy("/cable", SetBool)
     assert cable(False).success

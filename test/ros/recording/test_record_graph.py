@@ -225,6 +225,7 @@ def test_a_second_publisher_on_a_command_topic_refuses_the_start_by_name(studio)
         intruder.unregister()
 
 
+@pytest.mark.long
 def test_a_silent_topic_refuses_the_start_and_a_killed_recorder_leaves_a_marked_bag(studio, tmp_path):
     """A recorder of its own, so that it can be killed."""
     config = {"folder": str(tmp_path), "start_free_gb": 0.01, "stop_free_gb": 0.01, "start_timeout_s": 2.0,

@@ -28,6 +28,7 @@ def test_what_is_right_or_cannot_be_known_is_no_fault(types, published, taken):
     assert wrong_types(types, published, taken) == ""
 
 
+@pytest.mark.long
 def test_a_node_on_a_graph_names_it_and_forgets_it_when_it_is_mended(bench, monkeypatch):
     faults = Faults()
     monkeypatch.setattr(graph_watch, "FAULTS", faults)
