@@ -23,6 +23,7 @@ NEAR_M = 0.2           # m or rad; only what has less to spare can be reached by
 SHARE = 0.5            # of what a margin has to spare may be used by a step
 CURVED = 1.0           # m/rad^2: what the curvature of a step may take from a margin of a place
 LENGTH = 0.03          # m/rad of slope for which a joint turns as fast as the step lets it
+WORSE = 1e-9           # m or rad that a broken limit may be broken further by rounding
 INSIDE = 0.003         # m or rad, as far inside as a walk goes on to mend
 Walking = Generator[None, None, Optional[List[np.ndarray]]]
 Margins = Callable[[np.ndarray, np.ndarray], Iterable[Tuple[Limit, np.ndarray]]]
@@ -63,8 +64,8 @@ class WalkOut:
             for drawn in ([], [self._towards], [rng.uniform(self._lower, self._upper)],
                           [rng.uniform(self._lower, self._upper), self._towards])[min(walk, 2 + walk % 2)]:
                 places, _ = yield from self._walk(places, floor, drawn)
-            places, broken = yield from self._walk(places, floor)
-            if broken == 0.0 and len(places) > 1:
+            places, left = yield from self._walk(places, floor)
+            if left == 0.0 and len(places) > 1:
                 return (yield from self._straight(places))
         return None
 
@@ -73,7 +74,7 @@ class WalkOut:
         """The places of a walk drawn to joints (A, dof) rad, or up to where least is broken, and how much that is."""
         places = list(places)
         values = self._values(places[-1])
-        best, least, size = len(places), _broken(values), 0
+        best, least, size = len(places), broken(values), 0
         for count in range(MOST_STEPS):
             slopes = yield from self._slopes(places[-1], values)
             for wanted in range(max(0, size - 1), len(STEPS_RAD)):
@@ -88,10 +89,10 @@ class WalkOut:
                 break
             places.append(places[-1] + change)
             values = self._values(places[-1])
-            broken = _broken(values)
-            if broken < least or drawn is not None:
-                best, least = len(places), broken
-            if broken == 0.0 or count >= STANDS[0] and np.abs(places[-1] - places[-1 - STANDS[0]]).max() < STANDS[1]:
+            left = broken(values)
+            if left < least or drawn is not None:
+                best, least = len(places), left
+            if left == 0.0 or count >= STANDS[0] and np.abs(places[-1] - places[-1 - STANDS[0]]).max() < STANDS[1]:
                 break
         return places[:best], least
 
@@ -147,6 +148,6 @@ class WalkOut:
         return legs
 
 
-def _broken(values: np.ndarray) -> float:
-    """By how much margins (k,) are below zero, all of it together."""
-    return float(np.maximum(-values - 1e-9, 0.0).sum())
+def broken(values: np.ndarray) -> float:
+    """Returns by how much margins (k,) are below zero, all of it together, m and rad alike."""
+    return float(np.maximum(-values - WORSE, 0.0).sum())

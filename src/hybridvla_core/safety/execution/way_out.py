@@ -13,7 +13,7 @@ import numpy as np
 
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.kinematics import BatchKinematics
-from hybridvla_core.safety.execution.walk_out import WalkOut
+from hybridvla_core.safety.execution.walk_out import WORSE, WalkOut, broken
 from hybridvla_core.safety.execution.way_to_start import WayToStart
 from hybridvla_core.safety.limits.limit import Limit, Trajectory
 from hybridvla_core.safety.motion.motion import Motion
@@ -27,7 +27,6 @@ AROUND = 0.3           # share of the pieces that lead from a place that was fou
 NEAR_RAD = (0.5, 0.1, 0.02)        # ... so near: at a corner of the box few directions are free, and only for a little way
 TOWARDS = 0.3          # share of the others that lead straight to where the other tree begins
 BETTER = 0.01          # m or rad less that is broken: a way worth going where none leads inside
-WORSE = 1e-9           # m or rad that a broken limit may be broken further by rounding
 Legs = List[np.ndarray]
 #: Looks at one piece between two values, so that the caller can do so in its own time; ends with what was found.
 Looking = Generator[None, None, Optional[Legs]]
@@ -161,7 +160,7 @@ class WayOut:
 
     def _broken(self, joints: np.ndarray) -> float:
         """By how much joints (A, dof) rad break limits, all of it together, m and rad alike; 0 inside."""
-        return sum(float(np.maximum(-values - WORSE, 0.0).sum()) for _, values in self._margins(joints, joints))
+        return sum(broken(values) for _, values in self._margins(joints, joints))
 
     def _short(self, here: np.ndarray, arm: int, way: Legs) -> Legs:
         """The places (dof,) of a way after its first, those left out that a straight piece replaces; (A, dof) each."""
