@@ -65,7 +65,7 @@ def cameras(bench, tmp_path_factory):
                               "_serials:=camera_a=111,camera_b=222"], "realsense.log")
     watch = Watch()
     try:
-        watch.until(lambda: set(watch.images) == set(NAMES), "images")
+        watch.until(lambda: set(watch.images) == set(watch.status) == set(NAMES), "images and diagnostics of both cameras")
         yield watch
     finally:
         watch.close()
