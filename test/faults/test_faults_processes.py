@@ -101,7 +101,7 @@ def test_another_publisher_on_the_command_topic_stops_the_arm(bench):
 
 @pytest.mark.long
 def test_a_policy_process_that_is_suspended_joined_by_another_and_killed(bench):
-    bench.epoch = 0
+    bench.epoch, bench.beating = 0, True
     bench.activated()
     with bench.process([sys.executable, str(ROOT / "test/support/talker.py")], "talker.log") as talker:
         bench.until(lambda: bench.state("ACTIVE"), "motion on the word of the process")

@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import struct
 import subprocess
 
@@ -38,6 +39,15 @@ def screen(folder, size="1200x800"):
             yield {**os.environ, **drawing}, folder / "Xvfb_screen0"
         finally:
             server.terminate()
+
+
+def end(program, patience=20.0):
+    """Interrupts a program, so that it signs off at the ROS master, and insists if it does not listen."""
+    program.send_signal(signal.SIGINT)
+    try:
+        program.wait(patience)
+    except subprocess.TimeoutExpired:
+        program.kill()
 
 
 def share_of(pixels, colour, hue=0.06, least=0.25):

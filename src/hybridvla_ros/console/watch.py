@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Callable, Dict, Optional
+from typing import Callable, Dict, Optional, Tuple
 
 import rosgraph
 import rospy
@@ -20,6 +20,9 @@ AGAIN_S, SETTLED_S = 5.0, 1.0
 class Lines:
     """Says lines; of a state that goes back and forth each once in `AGAIN_S`, with how many were left out. Any thread may call.
 
+    The first word of a line is what it is about. The newest line about each thing is said in the end, also when lines about
+    other things came after it: what stands last in the terminal holds.
+
     Args:
         say: Prints a line.
         clock: Monotonic, s.
@@ -29,8 +32,8 @@ class Lines:
         self._say, self._clock = say, clock
         self._lock = threading.Lock()
         self._said: Dict[str, float] = {}
-        self._newest: Optional[str] = None         # the newest line, where it was left out
-        self._newest_at, self._left_out = 0.0, 0
+        self._waiting: Dict[str, Tuple[str, float]] = {}     # the newest line about a thing and when, where it was left out
+        self._left_out = 0                                   # lines that are out of date and were not said
 
     @property
     def any(self) -> bool:
@@ -40,26 +43,29 @@ class Lines:
     def tell(self, line: str) -> None:
         """Says a line, or leaves it out."""
         with self._lock:
-            now = self._clock()
+            now, about = self._clock(), line.split(" ", 1)[0]
+            if self._waiting.pop(about, None) is not None:
+                self._left_out += 1
             if line in self._said and now - self._said[line] < AGAIN_S:
-                self._newest, self._newest_at, self._left_out = line, now, self._left_out + 1
+                self._waiting[about] = (line, now)
             else:
                 self._out(line, now)
 
     def look(self) -> None:
-        """Says the newest line where it was left out and nothing came after it."""
+        """Says the newest line about each thing where it was left out and nothing about the same came after it."""
         with self._lock:
             now = self._clock()
-            if self._newest is not None and now - self._newest_at >= SETTLED_S:
-                self._left_out -= 1
-                self._out(self._newest, now)
+            for about, (line, at) in list(self._waiting.items()):
+                if now - at >= SETTLED_S:
+                    del self._waiting[about]
+                    self._out(line, now)
 
     def _out(self, line: str, now: float) -> None:
         if self._left_out:
             self._say(f"({self._left_out} more changes between lines that stand above)")
         self._say(line)
         self._said = {text: at for text, at in self._said.items() if now - at < AGAIN_S}
-        self._said[line], self._newest, self._left_out = now, None, 0
+        self._said[line], self._left_out = now, 0
 
 
 def watch(say: Callable[[str], None], seconds: Optional[float] = None) -> int:

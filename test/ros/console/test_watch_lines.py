@@ -20,27 +20,38 @@ class Reader:
 
 def test_changes_are_all_said_while_they_differ():
     reader = Reader()
-    reader.tell("INACTIVE", "ACTIVE", "HOLDING", "STOPPED")
-    assert reader.read == ["INACTIVE", "ACTIVE", "HOLDING", "STOPPED"] and reader.lines.any
+    reader.tell("robot INACTIVE", "robot ACTIVE", "robot HOLDING", "robot STOPPED")
+    assert reader.read == ["robot INACTIVE", "robot ACTIVE", "robot HOLDING", "robot STOPPED"] and reader.lines.any
 
 
 def test_a_state_that_goes_back_and_forth_is_said_now_and_then():
     reader = Reader()
-    reader.tell(*["ACTIVE", "HOLDING"] * 40)                # 20 s
+    reader.tell(*["robot ACTIVE", "robot HOLDING"] * 40)    # 20 s
     said = [line for line in reader.read if not line.startswith("(")]
-    assert said.count("ACTIVE") == said.count("HOLDING") == 20 // AGAIN_S
+    assert said.count("robot ACTIVE") == said.count("robot HOLDING") == 20 // AGAIN_S
     left_out = sum(int(line[1:].split()[0]) for line in reader.read if line.startswith("("))
-    assert left_out + len(said) + reader.lines._left_out == 80
+    assert left_out + len(said) + reader.lines._left_out + len(reader.lines._waiting) == 80
 
 
 def test_what_holds_at_the_end_is_said():
     reader = Reader()
-    reader.tell("ACTIVE", "HOLDING", "ACTIVE", "HOLDING", "ACTIVE")
-    assert reader.read == ["ACTIVE", "HOLDING"]
+    reader.tell("robot ACTIVE", "robot HOLDING", "robot ACTIVE", "robot HOLDING", "robot ACTIVE")
+    assert reader.read == ["robot ACTIVE", "robot HOLDING"]
     reader.rest(SETTLED_S)
-    assert reader.read == ["ACTIVE", "HOLDING", "(2 more changes between lines that stand above)", "ACTIVE"]
+    assert reader.read == ["robot ACTIVE", "robot HOLDING", "(2 more changes between lines that stand above)", "robot ACTIVE"]
     reader.rest(10.0)
     assert len(reader.read) == 4
+
+
+def test_what_holds_is_said_also_after_lines_about_something_else():
+    """An instruction that is given again while the arm moves: the terminal must not end with the other one."""
+    reader = Reader()
+    reader.tell("instruction left", "instruction nowhere", "instruction left", "robot ACTIVE", "filter holds")
+    reader.rest(SETTLED_S)
+    assert reader.read == ["instruction left", "instruction nowhere", "robot ACTIVE", "filter holds", "instruction left"]
+    reader.tell("instruction nowhere", "robot HOLDING", "instruction left")
+    reader.rest(SETTLED_S)
+    assert reader.read[5:] == ["robot HOLDING", "(1 more changes between lines that stand above)", "instruction left"]
 
 
 def test_nothing_said_is_known():

@@ -58,6 +58,7 @@ class Driver:
 
 @pytest.fixture
 def leader_arms(bench, tmp_path):
+    bench.kill_policy()               # its service of the same name would pass for the launch file's
     config = yaml.safe_load((ROOT / "config/recording/agilex.yaml").read_text())
     config.update(folder=str(tmp_path / "bags"), start_free_gb=0.01, stop_free_gb=0.01, max_drop_share=1.0,
                   start_timeout_s=20.0)
@@ -78,7 +79,6 @@ def leader_arms(bench, tmp_path):
 
 
 def test_leader_and_follower_joints_three_views_and_the_instruction_are_in_the_bag(bench, leader_arms):
-    bench.kill_policy()
     said = rospy.ServiceProxy("/hybridvla/policy/set_instruction", SetInstruction)
     assert not said("  ", False).success and said("lift the ball with both arms", False).success
     start = rospy.ServiceProxy("/hybridvla/record/start", Trigger)

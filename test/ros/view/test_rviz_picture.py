@@ -36,6 +36,6 @@ def test_the_arm_is_seen_in_rvizs_picture(markers, tmp_path, layout):
                 assert screen.share_of(screen.picture(file), MEASURED) < 0.0001, "an empty screen has the arm's colour"
                 markers.until(seen, "the arm's colour", 60)
             finally:
-                rviz.kill()
+                screen.end(rviz)
     said = log.read_text()
     assert "could not be loaded" not in said and "failed to load" not in said.lower(), said[-1500:]
