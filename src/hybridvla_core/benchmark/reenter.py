@@ -14,7 +14,7 @@ from hybridvla_core.safety.motion.motion import Motion
 
 BEYOND_RAD = 0.1       # a joint may stand so far beyond its limit: the robot's own stops lie further out
 OVERLAP_M = 0.005      # links that are nearer to each other or to the table than this cannot be: capsules are coarse
-LONGEST_S = 120.0       # of a way, at the speed of this benchmark
+LONGEST_S = 300.0      # of a way, at the speed of this benchmark
 TICK_HZ = 50.0
 SCALE = 0.5            # of the speeds, so that a way takes few ticks; what is in the way is the same at each
 

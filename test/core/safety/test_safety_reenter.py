@@ -163,6 +163,45 @@ def test_around_what_is_in_the_way_a_tree_finds_another(out):
     assert begin[0, 0] <= 0.2 + 1e-9 or np.allclose(begin, out.start)
 
 
+def test_a_way_from_where_the_arms_began_leads_back_to_there_and_leaves_out_what_it_can(out):
+    """A wall at joint 1 between here and the start, which only an arm with its forearm drawn in passes, as at first."""
+    drawn_in, gone = np.array([[1.0, -0.785, 0.0, -2.7, 0.0, 1.571, 0.785]]), []
+    out.start = out._ways.start = np.array([[0.0, -0.785, 0.0, -2.7, 0.0, 1.571, 0.785]])
+    for joint_4 in (-2.7, -2.4, -2.1, -1.8):
+        gone.append(drawn_in.copy())
+        gone[-1][0, 3] = joint_4
+    here = gone[-1] + np.array([[0.0, 0.0, 0.0, 0.04, 0.0, 0.0, 0.0]])
+
+    def margins(begin, end):
+        path = begin[0] + np.linspace(0.0, 1.0, 30)[:, None] * (end - begin)[0]
+        yield Named("wall"), np.array([np.where(np.abs(path[:, 0] - 0.5) < 0.1, -2.65 - path[:, 3], 1.0).min()])
+
+    out._margins, out._limits = margins, []
+    assert all(next(margins(begin, out.start))[1] < 0.0 for begin in (here, *gone[1:]))
+    looking, legs = out.find_back(here, gone), None
+    while legs is None:
+        try:
+            next(looking)
+        except StopIteration as end:
+            legs = end.value
+    assert len(legs) < len(gone) and all(next(margins(begin, end))[1] >= 0.0 for begin, end in zip([here, *legs], legs))
+    np.testing.assert_allclose(legs[-2:], [gone[0], out.start])
+
+
+@pytest.mark.long
+def test_an_arm_that_went_straight_into_a_corner_goes_back_and_another_way(monkeypatch):
+    """The tool's straight way leads joints to their limits, beside the box, and nothing is found from there."""
+    monkeypatch.setattr(way_out.WayOut, "find", lambda self, here, seed: iter(()))
+    config = slow_ticks(load_robot(ROBOTS / "fr3.yaml"))
+    motion, back, way = led(config, np.array([[1.9235, -0.9276, 2.2898, -1.6504, 0.3454, 2.0987, 0.1038]]), 0.5, 120.0)
+    assert back.finished and worst_violation(motion) == "", worst_violation(motion)
+    assert back._looked == reentry.BACK, "looked for once from the corner"
+    begin = positional(motion, way[0])
+    for place in way[::5]:
+        for name, margin in positional(motion, place).items():
+            assert margin >= min(0.0, begin[name]) - 1e-6, name
+
+
 CORNERS = [     # stand behind the box, where random pieces alone found no way
     ("fr3", [[-1.7454, -0.4085, -1.5295, -0.6217, 1.9892, 3.5362, -2.4447]]),
     ("agilex", [[0.1187, 1.7503, -1.1273, 0.8446, 0.5167, 1.7613], [2.533, -0.0698, -0.836, 1.2965, 0.1897, -1.5615]])]

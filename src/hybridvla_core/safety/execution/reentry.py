@@ -2,8 +2,9 @@
 
 Joints first, along a straight line in joint space to just inside their limits; then the tool to just inside its box. Where that
 does not lead inside, or links are too close, a way through joint space that was looked at in its whole length beforehand
-(`way_out.py`). While it runs every positional limit is relaxed to its present violation, on a way that was looked at to the one
-where that way begins, so that none of them gets worse.
+(`way_out.py`): from where the arms stand, then from where they began, since the straight way may have led into a corner. While it
+runs every positional limit is relaxed to its present violation, on a way that was looked at to the one where that way begins, so
+that none of them gets worse than it was at first.
 """
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ CLEAR_M = 0.002        # further apart than links must be, so that a reading's r
 SLOW_S = 1.0           # in so long ...
 SLOW_RAD = 0.1         # ... no joint moved by so much times the speed's scale: another way is looked for
 PIECES_HZ = 400        # of a way are looked at while one is looked for
-LOOKS = 6              # ways that are looked for before there is none
+LOOKS = 7              # ways that are looked for before there is none
+BACK = 2               # the one of them that is looked for from where the arms began ...
+GONE_RAD = 0.05        # ... back by places so far apart
 THERE_RAD = 1e-4
 
 
@@ -41,6 +44,7 @@ class Reentry:
         self._legs: Optional[List[np.ndarray]] = None      # a way out that was found
         self._looking: Optional[Looking] = None
         self._from = motion.joints                         # where it was looked for
+        self._gone = [motion.joints]                       # places from where the arms began to where the first look is
         self._looked = 0                                   # how often one was looked for
         self._window, self._pieces = max(2, round(SLOW_S / config.dt)), max(1, round(PIECES_HZ * config.dt))
         self._ticks, self._mark = 0, motion.joints
@@ -52,6 +56,8 @@ class Reentry:
         """One tick of the way back; `finished` becomes True at rest inside every limit, `stuck` where there is no way."""
         motion = self._motion
         self._ticks += 1
+        if self._looked < BACK and np.abs(motion.joints - self._gone[-1]).max() > GONE_RAD:
+            self._gone.append(motion.joints)
         if self._ticks >= self._window:
             self._waits = self._waits or bool(np.abs(motion.joints - self._mark).max() < SLOW_RAD * scale)
             self._ticks, self._mark = 0, motion.joints
@@ -77,14 +83,16 @@ class Reentry:
         if motion.at_rest:
             if self._looking is None:
                 self._looked += 1
-                self._from, motion.factor = motion.joints, 1.0
-                self._looking = self._way_out.find(motion.joints, self._looked)
+                back = self._looked == BACK and len(self._gone) > 1
+                self._from, motion.factor = self._gone[0] if back else motion.joints, 1.0
+                self._looking = (self._way_out.find_back(motion.joints, self._gone) if back
+                                 else self._way_out.find(motion.joints, self._looked))
             try:
                 for _ in range(self._pieces):
                     next(self._looking)
             except StopIteration as end:
                 self._legs, self._looking, self._waits = end.value, None, False
-                self.stuck = self._looked > LOOKS or self._looked > 2 and not self._legs
+                self.stuck = self._looked > LOOKS or self._looked > BACK + 1 and not self._legs
             self._ticks, self._mark = 0, motion.joints
         return motion.step(None)
 

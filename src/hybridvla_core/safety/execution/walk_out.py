@@ -66,7 +66,7 @@ class WalkOut:
                 places, _ = yield from self._walk(places, floor, drawn)
             places, left = yield from self._walk(places, floor)
             if left == 0.0 and len(places) > 1:
-                return (yield from self._straight(places))
+                return (yield from self.straight(places))
         return None
 
     def _walk(self, places: List[np.ndarray], floor: np.ndarray,
@@ -132,8 +132,18 @@ class WalkOut:
         self._straight_rows = np.concatenate([np.full(values.size, straight) for straight, values in found])
         return np.concatenate([values for _, values in found])
 
-    def _straight(self, places: List[np.ndarray]) -> Generator[None, None, List[np.ndarray]]:
-        """The places of a way after its first, those left out that a straight free piece replaces."""
+    def straight(self, places: List[np.ndarray]) -> Generator[None, None, List[np.ndarray]]:
+        """Leaves out places that a straight free piece replaces.
+
+        Args:
+            places: Joints (A, dof) rad, one after the other.
+
+        Returns:
+            At the end, those that are left after the first.
+
+        Yields:
+            Nothing, after each look at a piece.
+        """
         legs: List[np.ndarray] = []
         begin = 0
         while begin < len(places) - 1:

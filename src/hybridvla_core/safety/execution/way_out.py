@@ -7,7 +7,7 @@ Where neither happens within their pieces, the way that leads to where least is 
 """
 from __future__ import annotations
 
-from typing import Dict, Generator, Iterator, List, Optional, Tuple
+from typing import Dict, Generator, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -84,15 +84,47 @@ class WayOut:
         Yields:
             Nothing, after each part.
         """
-        self._allowed = {limit.name: np.minimum(values, 0.0) - WORSE for limit, values in self._margins(here, here)}
+        self._allow(here)
+        known = yield from self._known(here)
+        if known:
+            return known
+        rng = np.random.default_rng(seed)
+        walked = yield from self._walk.find(here, rng, anew=seed > 1)
+        return walked or (yield from self._search(here, rng))
+
+    def find_back(self, here: np.ndarray, gone: Sequence[np.ndarray]) -> Looking:
+        """Looks for a way inside from where the arms began, and leads back to there where nothing shorter is free.
+
+        Args:
+            here: (A, dof) rad, where the arms are.
+            gone: Joints (A, dof) rad by which they came here; no limit is broken further than at the first of them.
+
+        Returns:
+            At the end, joints (A, dof) rad to go to one after the other from `here`, or None.
+
+        Yields:
+            Nothing, after each part.
+        """
+        begin = gone[0]
+        self._allow(begin)
+        legs = yield from self._known(begin)
+        rng = np.random.default_rng(0)
+        for anew in (False, True, True):
+            legs = legs or (yield from self._walk.find(begin, rng, anew))
+        return (yield from self._walk.straight([here, *gone[::-1], *legs])) if legs else None
+
+    def _allow(self, joints: np.ndarray) -> None:
+        """Lets limits be broken as far as they are at joints (A, dof) rad."""
+        self._allowed = {limit.name: np.minimum(values, 0.0) - WORSE for limit, values in self._margins(joints, joints)}
+
+    def _known(self, here: np.ndarray) -> Looking:
+        """Straight to the start joints, or the first joint last, or one arm after the other."""
         for legs in self._ways.ways(here):
             begins = [here, *legs[:-1]]
             if all(self._free(begin, end) for begin, end in zip(begins, legs)):
                 return legs
             yield
-        rng = np.random.default_rng(seed)
-        walked = yield from self._walk.find(here, rng, anew=seed > 1)
-        return walked or (yield from self._search(here, rng))
+        return None
 
     def _search(self, here: np.ndarray, rng: np.random.Generator) -> Looking:
         """One arm after the other, the one that finds its way first."""

@@ -251,7 +251,7 @@ def back(monkeypatch):
     def find(joints, seed):
         yield
         return ways.pop(0)
-    monkeypatch.setattr(reentry_file, "WayOut", lambda *_: SimpleNamespace(find=find))
+    monkeypatch.setattr(reentry_file, "WayOut", lambda *_: SimpleNamespace(find=find, find_back=find))
     return lambda motion, *found: ways.extend(found) or Reentry(FR3, motion)
 
 
