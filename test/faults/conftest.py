@@ -93,7 +93,7 @@ class FaultBench:
                                                      state=PolicyState.INFERRING), **changes}))
 
     def proposal(self, **changes):
-        """A far target, to the left and to the right in turn."""
+        """A far target, to the left or to the right: `turn` says which."""
         from talker import TARGETS
 
         from hybridvla_core.contracts import ArmTarget, DeltaBase, Pose, Proposal
@@ -189,9 +189,12 @@ class FaultBench:
         self.until(lambda: self.state("HOLDING") or self.state("ACTIVE"), "activation in the status")
 
     def set_off(self):
-        """A new target, repeated as a policy would until the arm is under way."""
-        self.turn += 1
+        """The target that is further away, repeated as a policy would until the arm is under way."""
+        from talker import TARGETS
+
         first = self.targets[-1] if self.targets else None
+        # In turn would not do: an arm that had only just left the one would be back at it within the 4 mm below.
+        self.turn = int(np.argmax(np.linalg.norm(np.subtract(TARGETS, first), axis=1))) if first else self.turn + 1
         self._proposals.publish(self.proposal())
 
         def under_way():
