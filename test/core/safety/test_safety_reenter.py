@@ -118,7 +118,11 @@ def test_where_there_is_no_way_the_end_says_so(monkeypatch):
 
 
 def search(out, here, seed=0):
-    looking = out.find(here, seed)
+    return ended(out.find(here, seed))
+
+
+def ended(looking):
+    """What a search has found, and in how many pieces."""
     pieces = 0
     while True:
         try:
@@ -178,12 +182,7 @@ def test_a_way_from_where_the_arms_began_leads_back_to_there_and_leaves_out_what
 
     out._margins, out._limits = margins, []
     assert all(next(margins(begin, out.start))[1] < 0.0 for begin in (here, *gone[1:]))
-    looking, legs = out.find_back(here, gone), None
-    while legs is None:
-        try:
-            next(looking)
-        except StopIteration as end:
-            legs = end.value
+    legs, _ = ended(out.find_back(here, gone))
     assert len(legs) < len(gone) and all(next(margins(begin, end))[1] >= 0.0 for begin, end in zip([here, *legs], legs))
     np.testing.assert_allclose(legs[-2:], [gone[0], out.start])
 
