@@ -13,7 +13,7 @@ from torch import nn
 
 from hybridvla_core.training.hybrid import parts
 from hybridvla_core.training.hybrid.batch import Batch, Mentions
-from hybridvla_core.training.hybrid.config import GroundingConfig
+from hybridvla_core.training.hybrid.grounding_config import GroundingConfig
 
 WIDTH = 64
 
