@@ -78,11 +78,15 @@ def feed(folder, recipe):
                 lambda batch: slice(0, batch))
 
 
-def add_preset(monkeypatch=None):
-    """Makes `tiniest` a preset."""
+def add_preset(monkeypatch=None, layers=1):
+    """Makes `tiniest` a preset, with so many layers of the decoder."""
     from hybridvla_core.model import presets
 
     if monkeypatch is None:
         presets.PRESETS["tiniest"] = tiniest
     else:
-        monkeypatch.setitem(presets.PRESETS, "tiniest", tiniest)
+        monkeypatch.setitem(presets.PRESETS, "tiniest", lambda *wanted, **named: _deeper(tiniest(*wanted, **named), layers))
+
+
+def _deeper(config, layers):
+    return dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, layers=layers))

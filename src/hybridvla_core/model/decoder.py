@@ -8,7 +8,7 @@ inference. The parameters keep their names and become views of the joined matrix
 """
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional, Set, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Union
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +21,15 @@ from hybridvla_core.model.few_rows import linear, pack, unpack
 from hybridvla_core.model.joined import Joinable
 from hybridvla_core.model.layers import KVCache, LastRows, RMSNorm, Rotary, causal_bias, mask_bias
 
-#: Layer -> its attention logits (B, heads, S, T); None before a pass.
-Probe = Dict[int, Optional[torch.Tensor]]
+
+class Probe(Dict[int, Optional[torch.Tensor]]):
+    """Layer -> its attention logits (B, heads, S, T); None before a pass. Blocks fill it, and FSDP would give them a copy of a
+    plain dict."""
+
+    @classmethod
+    def of(cls, layers: Iterable[int]) -> Probe:
+        """Asks for some layers."""
+        return cls((layer, None) for layer in layers)
 
 
 class Attention(Joinable):
@@ -58,7 +65,7 @@ class Attention(Joinable):
         if kv_heads != heads:
             key = key.repeat_interleave(heads // kv_heads, dim=1)
             value = value.repeat_interleave(heads // kv_heads, dim=1)
-        if probe is not None or torch.is_grad_enabled() and x.device.type == "cpu":
+        if probe is not None and layer in probe or torch.is_grad_enabled() and x.device.type == "cpu":
             mixed = self._explicit(query, key, value, bias, layer, probe)
         else:
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=bias is None)

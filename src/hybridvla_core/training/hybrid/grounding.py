@@ -5,15 +5,17 @@ that to the paper's. The heads shape the features and are no part of a checkpoin
 """
 from __future__ import annotations
 
-from typing import Dict, FrozenSet, Tuple
+from typing import Dict, FrozenSet, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hybridvla_core.model.decoder import Probe
 from hybridvla_core.training.hybrid import parts
 from hybridvla_core.training.hybrid.batch import Batch, Mentions
 from hybridvla_core.training.hybrid.grounding_config import GroundingConfig
+from hybridvla_core.training.losses import attention_loss
 
 WIDTH = 64
 
@@ -35,7 +37,8 @@ class GroundingHeads(nn.Module):
         mentions = batch.mentions
         shown = 0.0 if mentions is None else float(mentions.patches.any(1).sum())
         known = 0.0 if mentions is None else float(torch.isfinite(mentions.place).all(1).sum())
-        found = {parts.PATCHES: shown, parts.POINTING: shown, parts.PLACES: known, parts.STATE_ACTION: float(len(batch))}
+        found = {parts.PATCHES: shown, parts.POINTING: shown, parts.PLACES: known, parts.ATTENTION: shown,
+                 parts.STATE_ACTION: float(len(batch))}
         return {name: count for name, count in found.items() if name in terms}
 
     def patches(self, features: torch.Tensor, batch: Batch, embed: nn.Module) -> torch.Tensor:
@@ -97,6 +100,34 @@ class GroundingHeads(nn.Module):
         action = F.smooth_l1_loss(self.action(end.float()), batch.actions[:, 0], beta=0.05, reduction="none")
         found[parts.STATE_ACTION] = action.mean(-1).sum()
         return {name: value for name, value in found.items() if name in terms}
+
+    def probe(self, terms: FrozenSet[str]) -> Optional[Probe]:
+        """What a pass has to keep for `attention`; None where it is not wanted."""
+        return Probe.of(self.config.attention_layers) if parts.ATTENTION in terms else None
+
+    def attention(self, probe: Probe, batch: Batch, behind: int) -> torch.Tensor:
+        """Computes how far the taught heads look beside the patches of what is named.
+
+        Args:
+            probe: Layer -> attention logits (M, heads, Q, S) of the last Q rows of every moment, all layers of the configuration.
+            batch: With or without mentions.
+            behind: Rows of each sample behind the patches.
+
+        Returns:
+            The sum over all names that are shown, a scalar; the mean over layers and heads.
+        """
+        mentions, heads = batch.mentions, self.config.attention_heads
+        logits = [scores[:, :heads] for scores in probe.values() if scores is not None]
+        if mentions is None or not len(mentions.sample):
+            return 0.0 * torch.stack([scores[:, :, 0, 0].float().sum() for scores in logits]).sum()
+        target = mentions.patches.float()
+        shown = target.sum(1)
+        # The samples of a moment stand one behind the other, at the end of the rows.
+        back = behind * (batch.labels - mentions.sample % batch.labels) - (mentions.end - 1)
+        share = (target / shown.clamp(min=1)[:, None])[:, None]
+        found = [attention_loss(scores[mentions.sample // batch.labels, :, scores.shape[2] - back][:, :, None], share)
+                 for scores in logits]
+        return torch.stack(found).mean() * (shown > 0).sum()
 
     def _places(self, mentions: Mentions) -> Tuple[torch.Tensor, torch.Tensor]:
         """Normalised places (M, 3), 0 where unknown, and which are known (M,)."""

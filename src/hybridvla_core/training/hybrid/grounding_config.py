@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Tuple
 
 from hybridvla_core.configuration import Vector, in_range, require
 
@@ -14,6 +15,9 @@ class GroundingConfig:
         patches: Tower features of the patches that show a named object: its name and its place.
         pointing: The words that name an object point at its patches.
         places: The words that name an object know its place.
+        attention: The decoder's own attention, from the last word of a name, is on its patches.
+        attention_layers: Of the decoder, from 0.
+        attention_heads: The first ones of each of these layers; the others are left to themselves.
         state_action: The state token, or the last one before the noise, knows the action.
         centre: Origin of normalised places, m.
         scale: Unit of normalised places, m.
@@ -22,16 +26,41 @@ class GroundingConfig:
     patches: float = 0.0
     pointing: float = 0.0
     places: float = 0.0
+    attention: float = 0.0
+    attention_layers: Tuple[int, ...] = ()
+    attention_heads: int = 1
     state_action: float = 0.0
     centre: Vector = (0.5, 0.0, 0.05)
     scale: float = 0.15
 
     def __post_init__(self) -> None:
-        for name in ("patches", "pointing", "places", "state_action"):
+        for name in ("patches", "pointing", "places", "attention", "state_action"):
             in_range(f"grounding: {name}", getattr(self, name), 0.0, 1e3)
+        layers = self.attention_layers
+        require(len(set(layers)) == len(layers) and min(layers, default=0) >= 0,
+                f"grounding: attention_layers {list(layers)} must be numbers of layers from 0, each once")
+        require(self.attention == 0 or bool(layers),
+                "grounding: attention needs attention_layers, those of the decoder that are taught, from 0")
+        in_range("grounding: attention_heads", self.attention_heads, 1, 1000)
         require(len(self.centre) == 3 and self.scale > 0, "grounding: centre needs three numbers and scale a positive one, m")
 
     @property
     def used(self) -> bool:
         """Whether any head is needed."""
-        return max(self.patches, self.pointing, self.places, self.state_action) > 0
+        return max(self.patches, self.pointing, self.places, self.attention, self.state_action) > 0
+
+    def fit(self, layers: int, heads: int) -> None:
+        """Checks it against a decoder.
+
+        Args:
+            layers: Of the decoder.
+            heads: Of each of its layers.
+
+        Raises:
+            ConfigurationError: There is no such layer or head.
+        """
+        if self.attention:
+            require(max(self.attention_layers) < layers, f"grounding: attention_layers {list(self.attention_layers)}: the "
+                    f"decoder has {layers} layers, 0 to {layers - 1}")
+            require(self.attention_heads <= heads,
+                    f"grounding: attention_heads is {self.attention_heads}; a layer of the decoder has {heads}")

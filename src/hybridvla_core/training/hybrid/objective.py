@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hybridvla_core.model.decoder import Probe
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.layers import LastRows, Rotary, mask_bias
 from hybridvla_core.model.sequence import denoising_rows, embed_bos
@@ -68,7 +69,8 @@ class HybridObjective(nn.Module):
         if terms <= {parts.PATCHES}:
             return found
         plan, patches = self.plan(batch, terms), self.model.project(features)
-        hidden = self._hidden(plan, batch, self._rows(plan, batch, patches))
+        probe = None if self.heads is None else self.heads.probe(terms)
+        hidden = self._hidden(plan, batch, self._rows(plan, batch, patches), probe)
         skipped = plan.text_at
         if parts.DIFFUSION in terms:
             found[parts.DIFFUSION] = self._diffusion(hidden[:, plan.noise_at() - skipped], batch)
@@ -81,6 +83,8 @@ class HybridObjective(nn.Module):
         if self.heads is not None:
             end = hidden[torch.arange(len(hidden), device=hidden.device), plan.prefix_end(batch.lengths) - skipped]
             found.update(self.heads.words(hidden[:, :plan.text], patches, end, batch, terms))
+            if probe is not None:
+                found[parts.ATTENTION] = self.heads.attention(probe, batch, plan.length - skipped)
         return found
 
     def hidden(self, plan: Plan, batch: Batch) -> torch.Tensor:
@@ -101,13 +105,14 @@ class HybridObjective(nn.Module):
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
             return self.model.vision_features(self.pixels(batch))
 
-    def _hidden(self, plan: Plan, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
+    def _hidden(self, plan: Plan, batch: Batch, rows: torch.Tensor, probe: Optional[Probe] = None) -> torch.Tensor:
         """Hidden states of the rows behind the patches, (B, S - text_at, H); nothing is asked of the others."""
         first = plan.text_at
         bias = mask_bias(shared_mask(plan.mask(batch.lengths), first, batch.labels), rows.dtype)
         positions = shared_positions(plan.positions(batch.lengths), first, batch.labels)
         rotary = Rotary(self.model.config.decoder, positions, rows.dtype)
-        hidden = self.model.llm.run(rows, rotary, bias, last=LastRows(rows.shape[1] - first, bias[..., first:, :]))
+        last = LastRows(rows.shape[1] - first, bias[..., first:, :])
+        hidden = self.model.llm.run(rows, rotary, bias, attention_probe=probe, last=last)
         return hidden.reshape(len(batch), plan.length - first, -1)
 
     def _diffusion(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:

@@ -36,7 +36,7 @@ MOST_INSTRUCTIONS = 1000
 #: What may change between two parts of one run: it changes no number of it.
 FREE = ("workers", "keep_frames", "log_every", "save_every", "validate_every", "validation_frames", "export", "demonstrations")
 #: Keys that older runs do not know, each with what it was then: at it, such a run goes on.
-LATER = {"labels": 1}
+LATER = {"labels": 1, "grounding.attention": 0.0, "grounding.attention_layers": (), "grounding.attention_heads": 1}
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,7 @@ def _build(config: TrainingConfig, start: Start, number: int, processes: Process
     torch.manual_seed(config.seed + 1)
     heads = None
     if config.grounding.used:
+        config.grounding.fit(decoder.layers, decoder.heads)
         heads = GroundingHeads(config.grounding, start.model.vision_width, decoder.hidden, start.model.action_dim)
     objective = HybridObjective(model, config.objective, start.checkpoint.image_strategy, heads)
     choose_parameters(objective, config.stages[number], decoder.layers, config.lora is not None)
@@ -199,17 +200,16 @@ def _warn_of_labels(config: TrainingConfig, start: Start) -> None:
 def _origin(request: Request, start: Start) -> Dict[str, Any]:
     """What decides every number of a run, part by part."""
     config = dataclasses.asdict(request.config)
-    decides = {key: _plain(value) for key, value in config.items() if key not in FREE and (key, value) not in LATER.items()}
-    return {"configuration": decides,
+    return {"configuration": _plain({key: value for key, value in config.items() if key not in FREE}),
             "checkpoint": None if start.base is None else start.base.manifest_sha256,
             "data": {frames.name: sha256(frames.dataset.folder / layout.INFO) for frames in start.sets},
             "mixture": None if request.mixture is None else _plain(dataclasses.asdict(request.mixture))}
 
 
-def _plain(value: object) -> object:
-    """As JSON gives it back."""
+def _plain(value: object, name: str = "") -> object:
+    """As JSON gives it back, without what older runs do not know. `name` leads to the value and ends in a point."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(item, f"{name}{key}.") for key, item in value.items() if (f"{name}{key}", item) not in LATER.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 

@@ -121,7 +121,7 @@ class Recipe:
                  ) -> Tuple[torch.Tensor, Probe]:
         """One pass over the block-masked sequence; returns hidden (N, S, H) and attention logits by layer."""
         embeddings = training_rows(self.model, patches, batch.text, batch.state, branches)
-        probe: Probe = dict.fromkeys(self.config.loss.attention_layers)
+        probe = Probe.of(self.config.loss.attention_layers)
         hidden = self.model.llm(embeddings, layout.positions(), layout.mask(), attention_probe=probe)
         return hidden, probe
 
