@@ -1,13 +1,19 @@
-"""`hybridvla demonstrate`: a data set of demonstrations by the tasks' own experts in the simulated rig."""
+"""`hybridvla demonstrate`: a data set of demonstrations by the tasks' own experts, or a policy's episodes with their labels."""
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hybridvla_cli import Subparsers
+from hybridvla_cli.evaluate import load_policy
 from hybridvla_core.files import write_json
 from hybridvla_ros.runtime.threads import wait_quietly
 from hybridvla_sim.rigs import RIGS, add_rig
+
+if TYPE_CHECKING:
+    from hybridvla_sim.demonstrations.acting import Actor
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
@@ -17,7 +23,9 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--count", type=int, default=100, help="episodes of each task")
     parser.add_argument("-o", "--out", required=True, type=Path, help="folder of the data set; must be new")
     parser.add_argument("--seed", type=int, default=1, help="of the first episode of each task; the next ones count on")
-    parser.add_argument("--sampled", type=float, default=0.7, help="share of the episodes that are sampled states")
+    parser.add_argument("--sampled", type=float, help="share of the episodes that are sampled states; 0.7, or 0 with --policy")
+    parser.add_argument("--policy", help="checkpoint folder: it drives instead of the expert, who labels where it "
+                        "comes to")
     parser.add_argument("--states", type=int, default=60, help="sampled states of an episode")
     parser.add_argument("--labels", type=int, default=2, help="sentences of each sampled picture, where it has several goals")
     parser.add_argument("--validation", type=float, default=0.1, help="share of the episodes that is held out")
@@ -35,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
     from hybridvla_core.errors import HybridVLAError
     from hybridvla_core.evaluation.suite import load_configs
+    from hybridvla_core.policy.fit import check_fit
     from hybridvla_sim import tasks
     from hybridvla_sim.demonstrations.build import Order, build
     from hybridvla_sim.demonstrations.record import Settings
@@ -44,9 +53,16 @@ def run(args: argparse.Namespace) -> int:
     unknown = [view for view in views if view not in rig.views]
     if unknown or len(set(views)) != len(views):
         raise HybridVLAError(f"--views {' '.join(views)}: the {args.rig} rig has {', '.join(rig.views)}, each once")
-    config, robot = load_configs(rig.policy, rig.robot, "diffusion")
+    policy = None if args.policy is None else load_policy(args.policy, "diffusion")
+    config, robot = load_configs(rig.policy if policy is None else rig.policy_for(policy.cameras), rig.robot, "diffusion")
+    if policy is not None:
+        check_fit(policy, config, robot)
+    sampled = args.sampled if args.sampled is not None else 0.7 if policy is None else 0.0
     settings = Settings(rig.kind, views, args.size, args.grid, args.states, args.labels)
-    order = Order(tasks.chosen(args.tasks, rig.kind), args.count, args.seed, args.sampled, args.validation, settings)
+    order = Order(tasks.chosen(args.tasks, rig.kind), args.count, args.seed, sampled, args.validation, settings,
+                  "" if policy is None else policy.manifest_sha256)
+    actor = None if policy is None else functools.partial(make_actor, args.policy)
+    del policy       # each process loads its own
     with tqdm(total=len(order.jobs()), unit=" episodes", desc="demonstrations") as bar:
         pictures = 0
 
@@ -56,8 +72,16 @@ def run(args: argparse.Namespace) -> int:
             bar.set_postfix_str(f"{pictures} pictures")
             bar.update(1)
 
-        folder = build(order, args.out, config.convention, robot, args.processes, progress)
+        folder = build(order, args.out, config.convention, robot, args.processes, progress, actor)
     write_json(args.json, {"dataset": str(folder), "tasks": list(order.tasks), "episodes": len(order.jobs()),
                            "pictures": pictures})
     print(f"{folder}: {len(order.jobs())} episodes of {len(order.tasks)} tasks")
     return 0
+
+
+def make_actor(folder: str) -> Actor:
+    """Loads a checkpoint that acts; in each process anew."""
+    from hybridvla_sim.demonstrations.acting import Actor
+
+    policy = load_policy(folder, "diffusion")
+    return Actor(policy, [path for path in ("diffusion", "autoregressive") if path in policy.config.trained])

@@ -70,6 +70,21 @@ def test_a_patch_shows_the_thing_whose_place_falls_into_it():
     assert hits >= 5, "one may be hidden by the arm"
 
 
+@pytest.mark.parametrize("kind", [DRIVEN, SAMPLED])
+def test_an_episode_shows_the_same_whatever_was_recorded_before_it(kind):
+    found = []
+    for before in ((), (7,)):
+        recorder = Recorder("blocks", Settings("fr3", ("front",), states=2), CONFIG.convention, ROBOT)
+        for seed in before:
+            recorder.record(seed, SAMPLED)
+        found.append(recorder.record(5, kind))
+        recorder.close()
+    alone, behind = found
+    for ours, theirs in zip(alone.images["front"], behind.images["front"]):
+        np.testing.assert_array_equal(ours, theirs)
+    assert np.array_equal(alone.state, behind.state) and np.array_equal(alone.action, behind.action)
+
+
 def test_sampled_states_keep_what_is_held_in_the_hand_and_are_labelled_by_the_expert():
     recorder = Recorder("umbrella_out_of_stand", Settings("fr3", ("front",), states=25), CONFIG.convention, ROBOT)
     world, seen = recorder.rig.world, {"held": 0, "not": 0}

@@ -5,6 +5,7 @@ import functools
 import json
 import shutil
 from dataclasses import asdict, dataclass
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
@@ -14,7 +15,8 @@ from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.transforms.conventions import DOF_PER_ARM, ActionConvention
-from hybridvla_sim.demonstrations.record import DRIVEN, SAMPLED, Recorder, Recording, Settings
+from hybridvla_sim.demonstrations.acting import ActorFactory
+from hybridvla_sim.demonstrations.record import ACTED, DRIVEN, SAMPLED, Recorder, Recording, Settings
 from hybridvla_sim.pool import in_processes
 
 CHANNELS = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
@@ -32,6 +34,7 @@ class Order:
         sampled: Share of the episodes that are sampled states.
         validation: Share that is held out, the last of each task.
         settings: See there.
+        policy: Digest of the checkpoint that acts where no states are sampled; empty: the expert drives there.
     """
 
     tasks: Tuple[str, ...]
@@ -40,6 +43,7 @@ class Order:
     sampled: float
     validation: float
     settings: Settings
+    policy: str = ""
 
     def __post_init__(self) -> None:
         if not self.tasks or self.count < 1:
@@ -53,14 +57,14 @@ class Order:
     def jobs(self) -> List[Job]:
         """Returns all episodes, task by task: those to train from, then those to validate with."""
         held = int(round(self.count * self.validation))
-        found = []
+        found, driven = [], ACTED if self.policy else DRIVEN
         for split in (TRAIN, VALIDATION):
             numbers = range(self.count - held) if split == TRAIN else range(self.count - held, self.count)
             for task in self.tasks:
                 for number in numbers:
                     # Evenly between the others, whatever the share.
                     sampled = int((number + 1) * self.sampled) > int(number * self.sampled)
-                    found.append(Job(task, self.seed + number, SAMPLED if sampled else DRIVEN, split))
+                    found.append(Job(task, self.seed + number, SAMPLED if sampled else driven, split))
         return found
 
 
@@ -71,7 +75,7 @@ class Job:
     Attributes:
         task: Its name.
         seed: Draws the episode.
-        kind: `driven` or `sampled`.
+        kind: `driven`, `sampled` or `acted`.
         split: Of the data set, `train` or `validation`.
     """
 
@@ -87,7 +91,7 @@ class Job:
 
 
 def build(order: Order, folder: Path, convention: ActionConvention, robot: RobotConfig, processes: int = 1,
-          progress: Callable[[int], object] = lambda pictures: None) -> Path:
+          progress: Callable[[int], object] = lambda pictures: None, actor: Optional[ActorFactory] = None) -> Path:
     """Makes the data set.
 
     Args:
@@ -97,6 +101,7 @@ def build(order: Order, folder: Path, convention: ActionConvention, robot: Robot
         robot: Whose arms move.
         processes: That work side by side; the result does not depend on it.
         progress: Called with the pictures of each episode that was made.
+        actor: Makes who acts, in each process; with `order.policy`.
 
     Returns:
         The folder.
@@ -110,7 +115,7 @@ def build(order: Order, folder: Path, convention: ActionConvention, robot: Robot
     _claim(parts, order, folder)
     jobs = order.jobs()
     missing = [job for job in jobs if not (parts / job.file).is_file()]
-    for pictures in _make(missing, parts, (order.settings, convention, robot), processes):
+    for pictures in _make(missing, parts, (order.settings, convention, robot, actor), processes):
         progress(pictures)
     settings, arms = order.settings, convention.arms
     names = CHANNELS if len(arms) == 1 else tuple(f"{arm}_{channel}" for arm in arms for channel in CHANNELS)
@@ -121,7 +126,8 @@ def build(order: Order, folder: Path, convention: ActionConvention, robot: Robot
     with DatasetWriter(folder, description) as out:
         for job in jobs:
             recording = Recording.read(parts / job.file)
-            with out.episode(f"{job.task}, seed {job.seed}, {job.kind}", recording.success, job.split) as episode:
+            kind = f"acted by {order.policy[:12]}" if job.kind == ACTED else job.kind
+            with out.episode(f"{job.task}, seed {job.seed}, {kind}", recording.success, job.split) as episode:
                 for number, text in enumerate(recording.texts):
                     episode.add({view: pictures[number] for view, pictures in recording.images.items()}, recording.state[number],
                                 recording.action[number], text, grounding=recording.grounding[number],
@@ -133,14 +139,17 @@ def build(order: Order, folder: Path, convention: ActionConvention, robot: Robot
 
 def _claim(parts: Path, order: Order, folder: Path) -> None:
     """Says whose parts these are, or finds that they are ours."""
-    said, wanted = parts / "order.json", json.dumps(asdict(order), sort_keys=True)
+    asked = asdict(order)
+    if not order.policy:       # parts of older versions do not say it
+        del asked["policy"]
+    said, wanted = parts / "order.json", json.dumps(asked, sort_keys=True)
     if said.is_file() and said.read_text(encoding="utf-8") != wanted:
         raise HybridVLAError(f"{parts}: holds parts of another order of {folder.name}; repeat that one, or remove the folder")
     parts.mkdir(parents=True, exist_ok=True)
     said.write_text(wanted, encoding="utf-8")
 
 
-Worker = Tuple[Settings, ActionConvention, RobotConfig]
+Worker = Tuple[Settings, ActionConvention, RobotConfig, Optional[ActorFactory]]
 _WORKER: Optional[Worker] = None
 _RECORDERS: Dict[str, Recorder] = {}
 
@@ -150,15 +159,26 @@ def _start(worker: Worker) -> None:
     _WORKER = worker
 
 
+def _start_process(worker: Worker) -> None:
+    # Before the interpreter ends: the graphics library is gone by the time that renderers are collected.
+    Finalize(None, _close, exitpriority=0)
+    _start(worker)
+
+
+def _close() -> None:
+    """Frees the renderers of the last task's rig."""
+    for recorder in _RECORDERS.values():
+        recorder.close()
+    _RECORDERS.clear()
+
+
 def _record(job: Job, parts: Path) -> int:
     """Records one episode into its part and returns its pictures. The last task's rig is kept."""
     assert _WORKER is not None, "a worker begins with _start"
-    settings, convention, robot = _WORKER
+    settings, convention, robot, actor = _WORKER
     if job.task not in _RECORDERS:
-        for recorder in _RECORDERS.values():
-            recorder.close()
-        _RECORDERS.clear()
-        _RECORDERS[job.task] = Recorder(job.task, settings, convention, robot)
+        _close()
+        _RECORDERS[job.task] = Recorder(job.task, settings, convention, robot, None if actor is None else actor())
     made = _RECORDERS[job.task].record(job.seed, job.kind)
     made.write(parts / job.file)
     return len(made.texts) * len(settings.views)
@@ -172,9 +192,7 @@ def _make(jobs: Sequence[Job], parts: Path, worker: Worker, processes: int) -> I
             for job in jobs:
                 yield _record(job, parts)
         finally:
-            for recorder in _RECORDERS.values():
-                recorder.close()
-            _RECORDERS.clear()
+            _close()
         return
-    yield from in_processes(functools.partial(_record, parts=parts), jobs, processes, _start, (worker,),
+    yield from in_processes(functools.partial(_record, parts=parts), jobs, processes, _start_process, (worker,),
                             "what was made is kept: start again, with a smaller --processes")

@@ -1,7 +1,7 @@
-"""An expert drives a rig without filter and without ROS: straight lines at constant speed, a pause, then the gripper."""
+"""Someone drives a rig without filter and without ROS: straight lines at constant speed, a pause, then the gripper."""
 from __future__ import annotations
 
-from typing import Iterator, List, Sequence
+from typing import Callable, Iterator, List, Sequence
 
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
@@ -19,9 +19,15 @@ SETTLE_S, GRIPPER_S = 0.3, 0.6
 LOOK_S = 0.3                                   # between two looks on the way
 
 
-def drive(rig: AnyRig, convention: ActionConvention, text: str, most: int, rng: np.random.Generator, noise: float = 0.0
-          ) -> Iterator[str]:
-    """Lets the expert act until the task is done, and yields each time something can be looked at.
+def expert(rig: AnyRig, text: str) -> np.ndarray:
+    """Returns the expert's action (7 * arms,) for the true state."""
+    found: np.ndarray = expert_action(rig, text)[0]
+    return found
+
+
+def drive(rig: AnyRig, convention: ActionConvention, text: str, most: int, rng: np.random.Generator, noise: float = 0.0,
+          choose: Callable[[AnyRig, str], np.ndarray] = expert) -> Iterator[str]:
+    """Lets someone act until the task is done, and yields each time something can be looked at.
 
     Args:
         rig: Already reset.
@@ -29,7 +35,8 @@ def drive(rig: AnyRig, convention: ActionConvention, text: str, most: int, rng: 
         text: The sentence.
         most: Keyframes.
         rng: Draws the noise.
-        noise: Standard deviation of what is added to where the expert goes, m; ten times that in rad on the yaw.
+        noise: Standard deviation of what is added to where it goes, m; ten times that in rad on the yaw.
+        choose: Who acts in its place: of the rig and the sentence, the next action.
 
     Yields:
         `keyframe` at rest before each keyframe, `way` in the middle of one, `done` when the task is done.
@@ -39,7 +46,7 @@ def drive(rig: AnyRig, convention: ActionConvention, text: str, most: int, rng: 
             yield "done"
             return
         yield "keyframe"
-        action = expert_action(rig, text)[0]
+        action = choose(rig, text)
         if noise:
             arms = action.reshape(-1, 7)
             arms[:, :3] += rng.normal(0.0, noise, arms[:, :3].shape)

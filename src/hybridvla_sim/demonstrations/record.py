@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Tuple
 
+import mujoco
 import numpy as np
 
 from hybridvla_core.data.sample import GroundedObject
@@ -15,6 +16,7 @@ from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.transforms.conventions import ActionConvention
 from hybridvla_sim import tasks
+from hybridvla_sim.demonstrations.acting import Actor
 from hybridvla_sim.demonstrations.camera import GroundingCamera
 from hybridvla_sim.demonstrations.drive import drive, state_of
 from hybridvla_sim.demonstrations.sampling import Snapshot, states
@@ -24,7 +26,7 @@ from hybridvla_sim.taskkit.looks import Looks
 from hybridvla_sim.taskkit.phrases import Phrases
 
 NOISE_M = 0.006          # of where a noisy drive goes
-DRIVEN, SAMPLED = KINDS = ("driven", "sampled")
+DRIVEN, SAMPLED, ACTED = KINDS = ("driven", "sampled", "acted")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Recording:
         texts: What was asked for.
         grounding: What the sentence names.
         again: Whether a frame shows the one before it, with another sentence.
-        success: Whether a driven one was done; None for sampled states.
+        success: Whether a driven one was done; None for the others, whose labels are right all the same.
     """
 
     images: Dict[str, List[np.ndarray]]
@@ -102,14 +104,17 @@ class Recorder:
         settings: Of the data set.
         convention: Of state and action.
         robot: Where the arms begin, and their limits.
+        actor: Drives the episodes that are acted.
 
     Raises:
         HybridVLAError: The task is unknown, for another rig, or its scenes cannot be drawn.
     """
 
-    def __init__(self, name: str, settings: Settings, convention: ActionConvention, robot: RobotConfig) -> None:
+    def __init__(self, name: str, settings: Settings, convention: ActionConvention, robot: RobotConfig,
+                 actor: Optional[Actor] = None) -> None:
         self.task, self.settings, self.convention = tasks.load(name, rig=settings.rig), settings, convention
         self.phrases: Phrases = self.task.phrases
+        self.actor = actor
         self.rig: AnyRig = make_rig(self.task, robot)
         self.looks = Looks(self.rig.model)
         try:
@@ -123,7 +128,7 @@ class Recorder:
 
         Args:
             seed: Draws everything.
-            kind: `driven` or `sampled`.
+            kind: `driven`, `sampled` or `acted`.
 
         Returns:
             The pictures, states, actions and sentences; of a driven episode, also whether it succeeded.
@@ -132,10 +137,13 @@ class Recorder:
         rng = np.random.default_rng([*drawn, 11])
         self.rig.reset(np.random.default_rng(drawn))
         self.looks.randomise(rng)
+        mujoco.mj_forward(self.rig.model, self.rig.data)     # cameras and lights stand where they were before, until then
         made = Recording({view: [] for view in self.settings.views})
         goal = list(self.phrases.goals)[int(rng.integers(len(self.phrases.goals)))]
         if kind == DRIVEN:
             self._driven(made, goal, rng)
+        elif kind == ACTED:
+            self._acted(made, goal, rng, seed)
         else:
             self._sampled(made, goal, rng)
         return made
@@ -147,6 +155,12 @@ class Recorder:
         for event in drive(self.rig, self.convention, text, self.task.max_keyframes, rng, noise):
             self._look(made, [text])
             made.success = event == "done"
+
+    def _acted(self, made: Recording, goal: str, rng: np.random.Generator, seed: int) -> None:
+        assert self.actor is not None, "who acts is given to the recorder"
+        self.actor.begin(seed)
+        for _ in drive(self.rig, self.convention, self._say(goal, rng), self.task.max_keyframes, rng, choose=self.actor):
+            self._look(made, list(self._sentences(goal, rng)))
 
     def _sampled(self, made: Recording, goal: str, rng: np.random.Generator) -> None:
         text = self._say(goal, rng)
