@@ -13,8 +13,8 @@ from hybridvla_core.errors import ConfigurationError, HybridVLAError
 from hybridvla_core.model.decoder import Probe
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.sequence import embed_bos
-from hybridvla_core.training.hybrid.grounding import GroundingHeads
-from hybridvla_core.training.hybrid.grounding_config import GroundingConfig
+from hybridvla_core.training.hybrid.grounding.config import GroundingConfig
+from hybridvla_core.training.hybrid.grounding.heads import GroundingHeads
 from hybridvla_core.training.hybrid.objective import HybridObjective
 from hybridvla_core.training.hybrid.parts import ATTENTION
 

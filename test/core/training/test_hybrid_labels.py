@@ -14,8 +14,8 @@ from test_hybrid_run import GROUNDED, assert_same, go, rows, weights
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.training.distributed import Processes
-from hybridvla_core.training.hybrid.grounding import GroundingHeads
-from hybridvla_core.training.hybrid.grounding_config import GroundingConfig
+from hybridvla_core.training.hybrid.grounding.config import GroundingConfig
+from hybridvla_core.training.hybrid.grounding.heads import GroundingHeads
 from hybridvla_core.training.hybrid.loop import StageLoop
 from hybridvla_core.training.hybrid.objective import HybridObjective
 from hybridvla_core.training.hybrid.parts import TERMS

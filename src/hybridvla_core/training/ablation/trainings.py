@@ -10,7 +10,7 @@ from scipy.stats import ttest_rel
 
 from hybridvla_core.report.comparisons import FAILS, HOLDS, OPEN, holm
 from hybridvla_core.training.hybrid.config import TrainingConfig
-from hybridvla_core.training.hybrid.grounding_config import GroundingConfig
+from hybridvla_core.training.hybrid.grounding.config import GroundingConfig
 
 #: Fewer seeds than this tell nothing of a way to train.
 LEAST_SEEDS = 3

@@ -7,7 +7,7 @@ from typing import Optional, Tuple
 
 from hybridvla_core.configuration import Vector, in_range, require
 from hybridvla_core.training.augment import StateNoiseConfig
-from hybridvla_core.training.hybrid.grounding_config import GroundingConfig
+from hybridvla_core.training.hybrid.grounding.config import GroundingConfig
 from hybridvla_core.training.hybrid.parts import AUGMENTATIONS, EXPORTS, PRECISIONS, SCHEDULES, STATISTICS, TERMS, TRAINED
 from hybridvla_core.training.lora import LoraConfig
 

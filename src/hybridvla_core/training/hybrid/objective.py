@@ -16,7 +16,7 @@ from hybridvla_core.training.augment import apply_augmentation
 from hybridvla_core.training.hybrid import parts
 from hybridvla_core.training.hybrid.batch import Batch
 from hybridvla_core.training.hybrid.config import ObjectiveConfig
-from hybridvla_core.training.hybrid.grounding import GroundingHeads
+from hybridvla_core.training.hybrid.grounding.heads import GroundingHeads
 from hybridvla_core.training.hybrid.rows import Plan, markers_before_tokens, plan_of, shared_mask, shared_positions
 from hybridvla_core.training.losses import token_losses
 from hybridvla_core.transforms.images import normalise_pixels, picture_key

@@ -20,7 +20,7 @@ from hybridvla_core.training.distributed import Processes
 from hybridvla_core.training.hybrid.config import TrainingConfig
 from hybridvla_core.training.hybrid.export import export, gather
 from hybridvla_core.training.hybrid.feed import Feed
-from hybridvla_core.training.hybrid.grounding import GroundingHeads
+from hybridvla_core.training.hybrid.grounding.heads import GroundingHeads
 from hybridvla_core.training.hybrid.loop import Hooks, StageLoop
 from hybridvla_core.training.hybrid.objective import HybridObjective
 from hybridvla_core.training.hybrid.stages import choose_parameters

@@ -14,7 +14,7 @@ from torch import nn
 from hybridvla_core.model.decoder import Probe
 from hybridvla_core.training.hybrid import parts
 from hybridvla_core.training.hybrid.batch import Batch, Mentions
-from hybridvla_core.training.hybrid.grounding_config import GroundingConfig
+from hybridvla_core.training.hybrid.grounding.config import GroundingConfig
 from hybridvla_core.training.losses import attention_loss
 
 WIDTH = 64

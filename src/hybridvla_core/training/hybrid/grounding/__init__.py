@@ -1,0 +1,1 @@
+"""What the grounding of samples teaches a model that was not pretrained: weights and heads."""
