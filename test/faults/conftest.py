@@ -52,7 +52,8 @@ class FaultBench:
         self.stop = rospy.ServiceProxy("/hybridvla/safety/stop", Trigger)
         self.resume = rospy.ServiceProxy("/hybridvla/safety/resume", Trigger)
         GraphWatch()                 # the test's own topics outlive the master's restart as well
-        threading.Thread(target=self._arm, daemon=True).start()
+        self._moves = threading.Thread(target=self._arm, daemon=True)
+        self._moves.start()
 
     # The world -----------------------------------------------------------------------------------------------------
 
@@ -70,20 +71,23 @@ class FaultBench:
         import rospy
         from sensor_msgs.msg import JointState
 
+        from hybridvla_ros.runtime.node_support import publish_unless_ending
+
         count = 0
-        while True:
+        while not rospy.is_shutdown():
             time.sleep(0.01)
             count += 1
-            if self.command is not None:
+            command = self.command   # a test may take it away between two looks
+            if command is not None:
                 position, _ = self.kinematics.pose(self.joints)
-                error = np.concatenate((0.2 * (self.command - position), np.zeros(3)))
+                error = np.concatenate((0.2 * (command - position), np.zeros(3)))
                 self.joints = self.joints + np.linalg.pinv(self.kinematics.jacobian(self.joints)) @ error
             message = JointState(name=list(self.arm.joint_names), position=self.joints.tolist())
             clock = self.clock       # a test may end simulated time between two looks
             message.header.stamp = rospy.Time.from_sec(clock) if clock is not None else rospy.Time.now()
-            self._joint_states.publish(message)
+            publish_unless_ending(self._joint_states, message)
             if self.beating and self.epoch and count % 5 == 0:
-                self._heartbeats.publish(self.beat())
+                publish_unless_ending(self._heartbeats, self.beat())
 
     def beat(self, **changes):
         from hybridvla_core.contracts import Heartbeat, PolicyState
@@ -113,6 +117,7 @@ class FaultBench:
         timeout = round(patience(timeout), 1)
         deadline = time.monotonic() + timeout
         while not condition():
+            assert self._moves.is_alive(), f"{what} cannot come: the bench's own arm has died, see its traceback"
             assert time.monotonic() < deadline, (f"{what} did not come within {timeout} s; "
                                                  f"{self.status and self.status.message}; {self.graph.log_tail('filter.log')}")
             time.sleep(0.02)
