@@ -35,8 +35,8 @@ def drive(rig: AnyRig, convention: ActionConvention, text: str, most: int, rng: 
         text: The sentence.
         most: Keyframes.
         rng: Draws the noise.
-        noise: Standard deviation of what is added to where it goes, m; ten times that in rad on the yaw.
-        choose: Who acts in its place: of the rig and the sentence, the next action.
+        noise: Standard deviation of what is added to the place of each action, m; ten times that in rad on the yaw.
+        choose: Who acts: returns the next action (7 * arms,) for the rig and the sentence.
 
     Yields:
         `keyframe` at rest before each keyframe, `way` in the middle of one, `done` when the task is done.
