@@ -84,4 +84,4 @@ def make_actor(folder: str) -> Actor:
     from hybridvla_sim.demonstrations.acting import Actor
 
     policy = load_policy(folder, "diffusion")
-    return Actor(policy, [path for path in ("diffusion", "autoregressive") if path in policy.config.trained])
+    return Actor(policy, policy.config.trained)

@@ -15,7 +15,7 @@ from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.transforms.conventions import DOF_PER_ARM, ActionConvention
-from hybridvla_sim.demonstrations.acting import ActorFactory
+from hybridvla_sim.demonstrations.acting import Actor, ActorFactory
 from hybridvla_sim.demonstrations.record import ACTED, DRIVEN, SAMPLED, Recorder, Recording, Settings
 from hybridvla_sim.pool import in_processes
 
@@ -150,13 +150,14 @@ def _claim(parts: Path, order: Order, folder: Path) -> None:
 
 
 Worker = Tuple[Settings, ActionConvention, RobotConfig, Optional[ActorFactory]]
-_WORKER: Optional[Worker] = None
+_WORKER: Optional[Tuple[Settings, ActionConvention, RobotConfig, Optional[Actor]]] = None
 _RECORDERS: Dict[str, Recorder] = {}
 
 
 def _start(worker: Worker) -> None:
     global _WORKER
-    _WORKER = worker
+    settings, convention, robot, make_actor = worker
+    _WORKER = settings, convention, robot, None if make_actor is None else make_actor()     # once for all tasks
 
 
 def _start_process(worker: Worker) -> None:
@@ -178,7 +179,7 @@ def _record(job: Job, parts: Path) -> int:
     settings, convention, robot, actor = _WORKER
     if job.task not in _RECORDERS:
         _close()
-        _RECORDERS[job.task] = Recorder(job.task, settings, convention, robot, None if actor is None else actor())
+        _RECORDERS[job.task] = Recorder(job.task, settings, convention, robot, actor)
     made = _RECORDERS[job.task].record(job.seed, job.kind)
     made.write(parts / job.file)
     return len(made.texts) * len(settings.views)

@@ -18,9 +18,8 @@ from hybridvla_core.transforms.conventions import ActionConvention
 from hybridvla_sim import tasks
 from hybridvla_sim.demonstrations.acting import Actor
 from hybridvla_sim.demonstrations.camera import GroundingCamera
-from hybridvla_sim.demonstrations.drive import drive, state_of
+from hybridvla_sim.demonstrations.drive import drive, expert, state_of
 from hybridvla_sim.demonstrations.sampling import Snapshot, states
-from hybridvla_sim.experts import expert_action
 from hybridvla_sim.suite import AnyRig, make_rig
 from hybridvla_sim.taskkit.looks import Looks
 from hybridvla_sim.taskkit.phrases import Phrases
@@ -188,7 +187,7 @@ class Recorder:
             for view, picture in pictures.items():
                 made.images[view].append(picture)
             made.state.append(state.astype(np.float32))
-            made.action.append(expert_action(self.rig, text)[0].astype(np.float32))
+            made.action.append(expert(self.rig, text).astype(np.float32))
             made.texts.append(text)
             made.grounding.append(self.camera.grounding(text, patches))
             made.again.append(number > 0)
