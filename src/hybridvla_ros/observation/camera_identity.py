@@ -1,8 +1,8 @@
 """Is the right camera behind each topic? Serial numbers as the drivers state them, against the configuration's.
 
 Drivers name topics after a launch argument, so two exchanged serial numbers exchange two views and nothing else shows
-it. realsense2_camera and realsense_camera_node give the number in a parameter and as the hardware_id of their
-diagnostics, astra_camera and OrbbecSDK_ROS1 in a parameter.
+it. realsense2_camera gives the number in a parameter and as the hardware_id of its diagnostics, realsense_camera_node in
+its diagnostics alone, astra_camera and OrbbecSDK_ROS1 in a parameter.
 """
 from __future__ import annotations
 
