@@ -55,7 +55,7 @@ field: setup ## field cases, where their folder is at hand (HYBRIDVLA_FIELD_CASE
 field-training: setup ## 30 bags of an unseen scene over ROS, data set, fine-tuning, success before and after; out/field-training
 	@$(RUN) scripts/field_training.sh
 
-lint: setup ## style, spelling, shell, YAML, Docker, catkin, Python 3.8 and room checks 3.8, secret
+lint: setup ## style, layers, types, documents, spelling, shell, YAML, Docker, catkin, Python 3.8, sizes of files, secrets
 	@$(RUN) scripts/lint.sh
 
 images: setup ## go through the builds of the containers' images without a container (docs/containers.md)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All figures that docs/performance.md wants of a GPU, in one table: scripts/gpu_report.sh [OUT]. Needs the Python packages of
-# the model (requirements/*/core.txt; numpy, scipy, pillow, timm, safetensors, tokenizers beside torch), no network and no ROS.
+# the model (requirements/debian12/{base,vision}.txt, requirements/noetic/{core,policy,vision}.txt; numpy, scipy, pillow, timm, safetensors, tokenizers beside torch), no network and no ROS.
 # GPU_REPORT_SECONDS bounds the whole (480); what no longer fits is named.
 set -euo pipefail
 

@@ -102,7 +102,8 @@ needed = ("torch", "numpy", "scipy", "PIL", "cv2", "timm", "safetensors", "token
 missing = [name for name in needed if importlib.util.find_spec(name) is None]
 if missing:
     sys.exit(f"train_anywhere: {', '.join(missing)} missing for {sys.executable}; put their wheels into the folder of "
-             "TRAIN_WHEELS (requirements/*/base.txt and sim.txt name them), or name another Python by PYTHON=")
+             "TRAIN_WHEELS (requirements/debian12/{base,vision,sim}.txt or requirements/noetic/{core,policy,vision,sim}.txt name "
+             "them), or name another Python by PYTHON=")
 import torch
 
 print("cuda" if torch.cuda.is_available() else "cpu")
