@@ -19,7 +19,7 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 230)}
 
 def describe(**changes):
     values = dict(name="toy", fps=10.0, views={"front": (32, 32)}, state_names=NAMES, action_names=NAMES, grippers=(6,),
-                  labels="next_pose", robot="toy", convention=dataclasses.asdict(CONVENTION), grounded=True)
+                  labels="next_pose", robot="toy", convention=dataclasses.asdict(CONVENTION), grounded=True, grid=2)
     return Description(**{**values, **changes})
 
 
@@ -44,7 +44,8 @@ def write(folder, episodes=4, frames=6, seed=0, patches=4, sentences=1, **change
                     action = np.concatenate([place - [0.5, 0.0, 0.0], rng.uniform(-0.02, 0.02, 3), [corner % 2]])
                     text = f"put the {colour} block on the pad"
                     begin = text.index(colour)
-                    named = GroundedObject(((begin, begin + len(colour) + 6),), {"front": np.array([corner % patches])}, place)
+                    named = GroundedObject(((begin, begin + len(colour) + 6),), {
+                        view: np.array([(corner + number) % patches]) for number, view in enumerate(description.views)}, place)
                     images = {view: np.ascontiguousarray(np.broadcast_to(image[:1, :1], (*size, 3)) if size != (32, 32)
                                                         else image)
                               for view, size in description.views.items()}
@@ -74,7 +75,7 @@ def feed(folder, recipe):
     data = folder / "toy" if (folder / "toy").is_dir() else write(folder / "toy")
     start = prepare(recipe, (data,), None)
     mixture = by_size({frames.name: len(frames.train) for frames in start.sets})
-    return Feed(start.sets, mixture, PromptEncoder(start.tokenizer, start.model.sequence), start.model, recipe,
+    return Feed(start.sets, mixture, PromptEncoder(start.tokenizer, start.model.sequence), start.checkpoint, recipe,
                 lambda batch: slice(0, batch))
 
 

@@ -5,13 +5,12 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.reader import LeRobotDataset
 from hybridvla_core.data.sample import Sample
 from hybridvla_core.errors import DataError
@@ -100,7 +99,8 @@ class FrameSet:
             frames: Of the data set.
 
         Returns:
-            A sample for each, and the fitted pictures that they share: those of the moment's first frame.
+            A sample for each, with the model's views in its order, and the fitted pictures that they share: those of the moment's
+            first frame.
 
         Raises:
             DataError: It cannot be read; the message names episode and frame.
@@ -108,12 +108,19 @@ class FrameSet:
         images: Mapping[str, np.ndarray]
         if self._kept is None:
             first = self.dataset.sample(self.moment(frames[0]).start, self.chunk)
-            fitted, images = self._fit(first), first.images
+            fitted, images = self._fit(first), {view: first.images[view] for view in self._views}
         else:
             fitted = {key: values[self._moments[frames[0]]] for key, values in self._kept.items()}
             shown = next(iter(fitted.values()))
             images = {view: shown[index] for index, view in enumerate(self._views)}
-        return [self.dataset.sample(frame, self.chunk, images) for frame in frames], fitted
+        return [self._renamed(self.dataset.sample(frame, self.chunk, images)) for frame in frames], fitted
+
+    def _renamed(self, sample: Sample) -> Sample:
+        """The sample with the model's names of the views, in its order."""
+        names = list(zip(self.pictures.views, self._views))
+        grounding = tuple(replace(item, patches={ours: item.patches[theirs] for ours, theirs in names if theirs in item.patches})
+                          for item in sample.grounding)
+        return replace(sample, images={ours: sample.images[theirs] for ours, theirs in names}, grounding=grounding)
 
     def keep(self, folder: Path, progress: Callable[[int], object] = lambda count: None) -> None:
         """Decodes every picture once, into `folder`, and reads from there afterwards; what is there already is taken.
@@ -123,8 +130,7 @@ class FrameSet:
         Raises:
             DataError: for what cannot be read, or a disk that takes no more.
         """
-        stats = (self.dataset.folder / layout.INFO).read_bytes()
-        whole = folder / f"{self.name}-{self.pictures.digest}-{hashlib.sha256(stats).hexdigest()[:12]}"
+        whole = folder / f"{self.name}-{self.pictures.digest}-{self.dataset.identity(self._views)[:12]}"
         if not whole.is_dir():
             partial = folder / f".{whole.name}.partial"
             try:

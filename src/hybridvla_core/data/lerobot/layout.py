@@ -39,6 +39,7 @@ class Description:
         robot: name of the robot.
         convention: the action convention, key by key; None where the source states none.
         grounded: whether frames carry grounding.
+        grid: patches in a row and in a column of the encoder that the grounding's patches are counted for; 0: not said.
         moments: whether rows say which moment of their episode they show. Rows behind each other that say the same have the
             same pictures and state, and other sentences and actions; without, every row is a moment of its own.
     """
@@ -54,6 +55,7 @@ class Description:
     convention: Optional[Mapping[str, Any]] = None
     grounded: bool = False
     moments: bool = False
+    grid: int = 0
 
     def __post_init__(self) -> None:
         if not self.name or not self.views or not self.state_names or not self.action_names:
@@ -92,7 +94,7 @@ class Description:
 
     def same_kind(self, other: Description) -> str:
         """Why rows of `other` cannot stand beside ours; empty when they can."""
-        for key in ("fps", "state_names", "action_names", "grippers", "labels", "convention"):
+        for key in ("fps", "state_names", "action_names", "grippers", "labels", "convention", "grid"):
             if getattr(self, key) != getattr(other, key):
                 return f"{key} is {getattr(other, key)} there and {getattr(self, key)} here"
         if list(self.views.items()) != list(other.views.items()):

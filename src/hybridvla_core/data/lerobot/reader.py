@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import bisect
 import collections
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, OrderedDict, Sequence, Tuple
+from typing import Any, Container, Dict, List, Mapping, Optional, OrderedDict, Sequence, Tuple
 
 import numpy as np
 import pyarrow as pa
@@ -102,7 +104,8 @@ class LeRobotDataset:
         Args:
             index: Frame of the data set.
             chunk: K; above 1 only where consecutive rows follow each other.
-            images: Its pictures, where the caller has them already; else they are decoded.
+            images: Its pictures, where the caller has them already; else they are decoded. What is grounded in other views is
+                left out.
 
         Returns:
             Pictures, state (A,), actions (K, A) and the instruction, physical units.
@@ -116,10 +119,18 @@ class LeRobotDataset:
         position, frame = self.locate(index)
         rows, episode = self.rows(position), self.episodes[position]
         actions, padding = chunk_of(rows.action, frame, chunk)
-        return Sample(self._images(position, frame, rows) if images is None else images, rows.state[frame], actions, padding,
-                      self._instruction(int(rows.tasks[frame]), episode.number), episode.number, frame,
+        shown = self._images(position, frame, rows) if images is None else images
+        return Sample(shown, rows.state[frame], actions, padding, self._instruction(int(rows.tasks[frame]), episode.number), episode.number, frame,
                       layout.SUCCESS_VALUES.get(int(rows.success[frame])), bool(rows.correction[frame]),
-                      _grounding(rows.grounding[frame]) if rows.grounding else ())
+                      _grounding(rows.grounding[frame], shown) if rows.grounding else ())
+
+    def identity(self, views: Sequence[str] = ()) -> str:
+        """Digest of everything that the set says about itself and its numbers, and of `views`: another set has another one."""
+        found = hashlib.sha256(json.dumps(list(views)).encode())
+        for name in (layout.INFO, layout.OURS, layout.STATS, layout.STATISTICS):
+            if (self.folder / name).is_file():
+                found.update(name.encode() + (self.folder / name).read_bytes())
+        return found.hexdigest()
 
     def rows(self, position: int) -> Rows:
         """The numbers of one episode; the last few are kept."""
@@ -262,5 +273,8 @@ def _size(feature: Mapping[str, Any]) -> Tuple[int, int]:
     return int(shape[0]), int(shape[1])
 
 
-def _grounding(line: str) -> Tuple[GroundedObject, ...]:
-    return tuple(GroundedObject.from_json(item) for item in json.loads(line))
+def _grounding(line: str, views: Container[str]) -> Tuple[GroundedObject, ...]:
+    """What a line grounds in some views."""
+    found = (GroundedObject.from_json(item) for item in json.loads(line))
+    return tuple(replace(item, patches={view: patches for view, patches in item.patches.items() if view in views})
+                 for item in found)

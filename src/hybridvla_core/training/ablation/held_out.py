@@ -78,14 +78,14 @@ def errors_mm(folder: Path, config: TrainingConfig, data: Sequence[Path], seed: 
     load_into(model, folder, weight_files(folder))
     objective = HybridObjective(model, config.objective, start.checkpoint.image_strategy).eval()
     sizes = {frames.name: len(frames.train) for frames in start.sets}
-    feed = Feed(start.sets, by_size(sizes), PromptEncoder(start.tokenizer, start.model.sequence), start.model, config,
+    feed = Feed(start.sets, by_size(sizes), PromptEncoder(start.tokenizer, start.model.sequence), start.checkpoint, config,
                 lambda size: slice(0, size))
     scale = start.sets[0].scales.action
     found: Dict[str, List[float]] = {"diffusion": [], "tokens": []}
     for number, frames in enumerate(feed.validation(SIZE)):
         batch = feed.validation_batch(number, frames)
-        made = predict(objective, batch, config.objective.diffusion > 0, config.objective.tokens > 0, config.ddim_steps,
-                       seed + number)
+        made = predict(objective, batch, config.objective.diffusion > 0, config.objective.tokens > 0,
+                       start.checkpoint.ddim_steps, seed + number)
         truth = _metres(scale, batch.actions[:, 0].double())
         for name, action in (("diffusion", made.diffusion), ("tokens", made.tokens)):
             if action is not None:

@@ -177,10 +177,10 @@ class TrainingConfig:
         preset: Architecture of a model from nothing; empty where `--init` gives it.
         tokenizer: File of a preset that has none of its own.
         cameras: Views in the model's order; empty for the data set's.
-        chunk: Actions predicted at once (K).
+        chunk: Actions predicted at once (K); None takes those of `--init`, or 1.
         sequence: Of the paper's table 1, 1 to 4.
         state: `embedding`, `words` (ids of its bins behind the instruction) or `none`.
-        image_strategy: How images are fitted.
+        image_strategy: How images are fitted; None takes that of `--init`, or `resize-naive`.
         statistics: Of `data`, or of the checkpoint that `--init` names.
         objective, grounding, optimizer, lora: See there.
         batch: Samples a step over all processes.
@@ -195,7 +195,7 @@ class TrainingConfig:
         keep_frames: Whether pictures are decoded once, into a folder that is mapped into memory.
         log_every, save_every, validate_every: Steps.
         validation_frames: How many frames of the validation split are looked at.
-        ddim_steps, confidence_window_bins: Of the exported checkpoint.
+        ddim_steps, confidence_window_bins: Of the exported checkpoint; None takes those of `--init`, or 4 and 0.
         export: Type of its weights: `float16`, `bfloat16` or `float32`.
         demonstrations: Data to be made where none are given.
     """
@@ -206,10 +206,10 @@ class TrainingConfig:
     preset: str = ""
     tokenizer: str = ""
     cameras: Tuple[str, ...] = ()
-    chunk: int = 1
+    chunk: Optional[int] = None
     sequence: int = 1
     state: str = "embedding"
-    image_strategy: str = "resize-naive"
+    image_strategy: Optional[str] = None
     statistics: str = "data"
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     grounding: GroundingConfig = field(default_factory=GroundingConfig)
@@ -229,8 +229,8 @@ class TrainingConfig:
     save_every: int = 200
     validate_every: int = 200
     validation_frames: int = 64
-    ddim_steps: int = 4
-    confidence_window_bins: int = 0
+    ddim_steps: Optional[int] = None
+    confidence_window_bins: Optional[int] = None
     export: str = "float16"
     demonstrations: Optional[DemonstrationConfig] = None
 
@@ -244,9 +244,12 @@ class TrainingConfig:
         require(self.precision in PRECISIONS, f"precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
         require(self.augment in AUGMENTATIONS, f"augment is {self.augment!r}; use one of {', '.join(AUGMENTATIONS)}")
         require(self.export in EXPORTS, f"export is {self.export!r}; use one of {', '.join(EXPORTS)}")
-        for name, low in (("chunk", 1), ("batch", 1), ("labels", 1), ("micro_batch", 0), ("workers", 0), ("log_every", 1),
-                          ("save_every", 1), ("validate_every", 1), ("validation_frames", 0), ("confidence_window_bins", 0)):
+        for name, low in (("batch", 1), ("labels", 1), ("micro_batch", 0), ("workers", 0), ("log_every", 1),
+                          ("save_every", 1), ("validate_every", 1), ("validation_frames", 0)):
             in_range(name, getattr(self, name), low, 10 ** 9)
+        for name, low in (("chunk", 1), ("ddim_steps", 1), ("confidence_window_bins", 0)):
+            if getattr(self, name) is not None:
+                in_range(name, getattr(self, name), low, 10 ** 9)
         in_range("ema", self.ema, 0.0, 0.99999)
         for stage in self.stages:
             require(self.batch_of(stage) % self.labels == 0,

@@ -50,8 +50,8 @@ class NoiseDraw:
 class Noise:
     """Draws the noise of a step for normalised actions."""
 
-    def __init__(self, config: ObjectiveConfig, ddim_steps: int) -> None:
-        schedule = DiffusionSchedule()
+    def __init__(self, config: ObjectiveConfig, ddim_steps: int, spacing: str) -> None:
+        schedule = DiffusionSchedule(spacing=spacing)
         self.config = config
         self.abar = torch.as_tensor(schedule.alphas_cumprod, dtype=torch.float32)
         self.visited = schedule.ddim_timesteps(ddim_steps)

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from hybridvla_core.checkpoints.config import CheckpointConfig
 from hybridvla_core.data.mixture import Mixture
 from hybridvla_core.data.sample import Sample
-from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.model.config import ModelConfig
+from hybridvla_core.errors import DataError, HybridVLAError
 from hybridvla_core.model.tokens import ActionTokens
 from hybridvla_core.training.augment import disturb, draw_augmentation
 from hybridvla_core.training.frames import Fitted, FrameSet
@@ -33,18 +33,17 @@ class Feed:
         sets: In the mixture's order.
         mixture: Their shares.
         prompts: Instructions to ids.
-        model: Architecture.
+        checkpoint: What the exported one will say: architecture, denoising steps, what an action starts from.
         config: Of the run.
         rows: From a step's batch size, this process's rows of it.
-        measured: Whether an action starts from the state that is seen, and not from what was commanded.
     """
 
-    def __init__(self, sets: Sequence[FrameSet], mixture: Mixture, prompts: PromptEncoder, model: ModelConfig,
-                 config: TrainingConfig, rows: Callable[[int], slice], measured: bool = True) -> None:
-        self.measured = measured
-        self.sets, self.mixture, self.prompts, self.model, self.config, self.rows = sets, mixture, prompts, model, config, rows
-        self.tokens = ActionTokens(model)
-        self.noise = draws.Noise(config.objective, config.ddim_steps)
+    def __init__(self, sets: Sequence[FrameSet], mixture: Mixture, prompts: PromptEncoder, checkpoint: CheckpointConfig,
+                 config: TrainingConfig, rows: Callable[[int], slice]) -> None:
+        self.sets, self.mixture, self.prompts, self.config, self.rows = sets, mixture, prompts, config, rows
+        self.model, self.measured = checkpoint.model, checkpoint.convention.delta_base == "measured"
+        self.tokens = ActionTokens(self.model)
+        self.noise = draws.Noise(config.objective, checkpoint.ddim_steps, checkpoint.ddim_spacing)
         self._texts: Dict[str, List[int]] = {}
 
     def training(self, stage: int, step: int, batch: int) -> Batch:
@@ -151,10 +150,12 @@ class Feed:
                 if words is None:
                     continue
                 shown = np.zeros(self.model.views * self.model.patches, dtype=bool)
-                for number, view in enumerate(sample.images):
+                for number, view in enumerate(sample.images):      # in the model's order
                     indices = np.asarray(item.patches.get(view, ()), dtype=np.int64)
-                    if number < self.model.views:
-                        shown[number * self.model.patches + indices[indices < self.model.patches]] = True
+                    if len(indices) and int(indices.max()) >= self.model.patches:
+                        raise DataError(f"episode {sample.episode}, frame {sample.frame}: grounding names patch {indices.max()} of "
+                                        f"view {view}, and the model sees {self.model.patches}")
+                    shown[number * self.model.patches + indices] = True
                 place = np.full(3, np.nan) if item.place is None else np.asarray(item.place)
                 found.append((shown, place, (row, *words)))
         numbers = torch.tensor([words for _, _, words in found], dtype=torch.long).reshape(-1, 3)

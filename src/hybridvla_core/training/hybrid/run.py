@@ -11,10 +11,8 @@ from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 import torch
 
 from hybridvla_core.checkpoints.weights import load_into, weight_files
-from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.mixture import Mixture, MixtureConfig, by_size, mix
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
-from hybridvla_core.files import sha256
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.training.distributed import Processes
 from hybridvla_core.training.hybrid.config import TrainingConfig
@@ -107,8 +105,7 @@ def _train(request: Request, processes: Processes, deadline: float) -> Dict[str,
     prompts = PromptEncoder(start.tokenizer, start.model.sequence)
     _warn_of_words(start)
     _warn_of_labels(config, start)
-    convention = start.checkpoint.convention
-    feed = Feed(start.sets, mixture, prompts, start.model, config, processes.rows, convention.delta_base == "measured")
+    feed = Feed(start.sets, mixture, prompts, start.checkpoint, config, processes.rows)
     store = Store(request.work / "state", processes)
     origin = _origin(request, start)
     progress = store.last() or Progress(0, 0, 0, 0.0, 0, (), (), origin)
@@ -200,9 +197,12 @@ def _warn_of_labels(config: TrainingConfig, start: Start) -> None:
 def _origin(request: Request, start: Start) -> Dict[str, Any]:
     """What decides every number of a run, part by part."""
     config = dataclasses.asdict(request.config)
+    said = start.checkpoint      # what the recipe leaves to the checkpoint counts as well
+    config.update(chunk=said.model.chunk, image_strategy=said.image_strategy, ddim_steps=said.ddim_steps,
+                  confidence_window_bins=said.ensemble.confidence_window_bins)
     return {"configuration": _plain({key: value for key, value in config.items() if key not in FREE}),
             "checkpoint": None if start.base is None else start.base.manifest_sha256,
-            "data": {frames.name: sha256(frames.dataset.folder / layout.INFO) for frames in start.sets},
+            "data": {frames.name: frames.dataset.identity() for frames in start.sets},
             "mixture": None if request.mixture is None else _plain(dataclasses.asdict(request.mixture))}
 
 

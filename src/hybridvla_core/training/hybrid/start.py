@@ -1,6 +1,7 @@
 """What a run starts from: data sets that fit together, a new model or a checkpoint, and what its numbers mean."""
 from __future__ import annotations
 
+import logging
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,10 +28,13 @@ from hybridvla_core.transforms.conventions import ActionConvention
 from hybridvla_core.transforms.normalise import Normaliser
 from hybridvla_core.transforms.prompt import load_tokenizer
 
+LOGGER = logging.getLogger(__name__)
 #: Data with relative rotations need not say of what; one arm has this name.
 UNSAID = {"arms": ["arm"], "rotation_reference_xyzw": [0.0, 0.0, 0.0, 1.0]}
 #: What must be the same in data that are trained on together, and in a checkpoint that goes on.
 MEANING = ("arms", "translation", "rotation", "rotation_reference_xyzw", "gripper_sense")
+#: What must be the same in data that are trained on together besides: where a delta begins, and what a state is.
+ORIGIN = ("delta_base", "state_source")
 #: What L_ce alone leaves as it was drawn.
 UNTRAINED_BY_TOKENS = ("final_layer", "t_embedder", "x_embedder")
 #: Least share of numbers that the statistics of a checkpoint must cover.
@@ -89,7 +93,8 @@ def prepare(config: TrainingConfig, data: Sequence[Path], init: Optional[Path], 
     base = None if init is None else read_checkpoint(init)
     conventions = [_convention(dataset, base) for dataset in datasets]
     for dataset, convention in zip(datasets[1:], conventions[1:]):
-        _same(convention, conventions[0], f"{dataset.folder}", f"{datasets[0].folder}")
+        _same(convention, conventions[0], f"{dataset.folder}", f"{datasets[0].folder}", MEANING + ORIGIN)
+        _same_time(convention, conventions[0], f"{dataset.folder}", f"{datasets[0].folder}")
     if config.state_noise.angle_rad and conventions[0].rotation != "absolute_euler_xyz":
         raise ConfigurationError(f"state_noise: angle_rad needs absolute rotations, and those of {datasets[0].folder} are "
                                  "relative to the state; leave it out")
@@ -111,7 +116,10 @@ def prepare(config: TrainingConfig, data: Sequence[Path], init: Optional[Path], 
         scales = [of_base] * len(datasets)
     checkpoint = _checkpoint(config, base, model, conventions[0], cameras, key)
     pictures = Pictures(cameras, model.towers, checkpoint.image_strategy)
-    sets = tuple(FrameSet(dataset, names_here, pictures, scale, config.chunk)
+    if config.grounding.used:
+        for dataset in datasets:
+            _check_grid(dataset, model)
+    sets = tuple(FrameSet(dataset, names_here, pictures, scale, model.chunk)
                  for dataset, names_here, scale in zip(datasets, own, scales))
     for frames in sets:
         frames.read([frames.train[0]])
@@ -133,10 +141,29 @@ def _convention(dataset: LeRobotDataset, base: Optional[Checkpoint]) -> ActionCo
     return convention
 
 
-def _same(ours: ActionConvention, theirs: ActionConvention, here: str, there: str) -> None:
-    for key in MEANING:
+def _same(ours: ActionConvention, theirs: ActionConvention, here: str, there: str, keys: Sequence[str] = MEANING) -> None:
+    for key in keys:
         if getattr(ours, key) != getattr(theirs, key):
             raise DataError(f"{here}: {key} is {getattr(ours, key)!r} and {getattr(theirs, key)!r} in {there}; train them apart")
+
+
+def _same_time(ours: ActionConvention, theirs: ActionConvention, here: str, there: str) -> None:
+    """Keyframes and dense actions do not mix; two rates do, as in the paper's pretraining."""
+    periods = ours.action_period_s, theirs.action_period_s
+    if (periods[0] == 0) != (periods[1] == 0):
+        raise DataError(f"{here}: action_period_s is {periods[0]} and {periods[1]} in {there}: one leads to keyframes, and the "
+                        "other to the pose one period later; train them apart")
+    if periods[0] != periods[1]:
+        LOGGER.warning("%s: action_period_s is %s and %s in %s; the checkpoint will say the latter", here, *periods, there)
+
+
+def _check_grid(dataset: LeRobotDataset, model: ModelConfig) -> None:
+    """Refuses grounding that counts its patches in another grid than the model's."""
+    grid = dataset.description.grid
+    if dataset.description.grounded and grid ** 2 != model.patches:
+        where = f"in {grid} rows of {grid}" if grid else f"and {layout.OURS} does not say in which grid"
+        raise DataError(f"{dataset.folder}: its grounding counts patches {where}; the model sees {model.patches}. Make the data "
+                        "with the model's --grid, or train without grounding")
 
 
 def _views(dataset: LeRobotDataset, cameras: Sequence[str], others: Sequence[str]) -> Tuple[str, ...]:
@@ -164,7 +191,8 @@ def _model(config: TrainingConfig, base: Optional[Checkpoint], convention: Actio
             raise ConfigurationError(f"{base.folder}: was trained with sequence {before[0]} and its state as {before[1]}; write "
                                      "the same")
     sequence = replace(model.sequence, kind=config.sequence, state=config.state)
-    return replace(model, views=views, chunk=config.chunk, action_dim=convention.action_dim, sequence=sequence)
+    chunk = config.chunk or (model.chunk if base is not None else 1)
+    return replace(model, views=views, chunk=chunk, action_dim=convention.action_dim, sequence=sequence)
 
 
 def _checkpoint(config: TrainingConfig, base: Optional[Checkpoint], model: ModelConfig, convention: ActionConvention,
@@ -173,13 +201,20 @@ def _checkpoint(config: TrainingConfig, base: Optional[Checkpoint], model: Model
     # Without noise in the sequence nothing can be denoised, and at inference the tokens stand behind noise.
     untrained = () if objective.diffusion else UNTRAINED_BY_TOKENS
     trained = PATHS if objective.tokens else PATHS[:1]
-    if base is not None:
-        return replace(base.config, model=model, convention=convention, cameras=cameras, statistics_key=key, untrained=untrained,
-                       trained=trained)
-    return CheckpointConfig(
-        format=FORMAT, model=model, convention=convention, cameras=cameras, image_strategy=config.image_strategy,
-        ensemble=EnsembleConfig("mean", 0.96, config.confidence_window_bins, "so3", "diffusion"), ddim_steps=config.ddim_steps,
-        autoregressive_condition="denoised", statistics_key=key, untrained=untrained, trained=trained)
+    if base is None:
+        start = CheckpointConfig(
+            format=FORMAT, model=model, convention=convention, cameras=cameras, image_strategy="resize-naive",
+            ensemble=EnsembleConfig("mean", 0.96, 0, "so3", "diffusion"), ddim_steps=4, autoregressive_condition="denoised",
+            statistics_key=key, untrained=untrained, trained=trained)
+    else:
+        # Numbers of the data's own statistics were normalised with zeros for what never moves.
+        constant = base.config.constant_channel if config.statistics == "init" else "zero"
+        start = replace(base.config, model=model, convention=convention, cameras=cameras, statistics_key=key,
+                        untrained=untrained, trained=trained, constant_channel=constant)
+    window = start.ensemble.confidence_window_bins if config.confidence_window_bins is None else config.confidence_window_bins
+    return replace(start, image_strategy=config.image_strategy or start.image_strategy,
+                   ddim_steps=config.ddim_steps or start.ddim_steps,
+                   ensemble=replace(start.ensemble, confidence_window_bins=window))
 
 
 def _statistics(dataset: LeRobotDataset) -> Dict[str, Any]:

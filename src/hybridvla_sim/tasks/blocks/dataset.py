@@ -48,7 +48,7 @@ def write_dataset(folder: Path, frames: int, seed: int, labels: int = 1, validat
     episodes = max(2, -(-frames // (EPISODE - EPISODE % labels)))
     held = max(1, int(episodes * validation + 1e-9))
     description = Description(folder.resolve().name, 10.0, {"front": (SIZE, SIZE)}, NAMES, NAMES, (6,), NEXT_KEYFRAME, "sim_fr3",
-                              CONVENTION, grounded=True, moments=True)
+                              CONVENTION, grounded=True, moments=True, grid=GRID)
     try:
         with DatasetWriter(folder, description) as out:
             for number in range(episodes):

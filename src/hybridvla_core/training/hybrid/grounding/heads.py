@@ -54,7 +54,8 @@ class GroundingHeads(nn.Module):
         """
         mentions = batch.mentions
         if mentions is None or not len(mentions.sample):
-            return 0.0 * features.float().sum() + 0.0 * self.patch_name.bias.sum()
+            words = embed(batch.text[:1])
+            return 0.0 * (features.float().sum() + words.float().sum()) + _nothing(self.patch_name, self.word_name, self.patch_place)
         seen, target = features.float()[mentions.sample // batch.labels], mentions.patches.float()
         words = embed(batch.text[mentions.sample]).float()
         name = self.word_name(_mean_between(words, mentions))
@@ -83,7 +84,8 @@ class GroundingHeads(nn.Module):
             The sum of each term, a scalar, by name.
         """
         found: Dict[str, torch.Tensor] = {}
-        nothing = 0.0 * end.float().sum()
+        nothing = 0.0 * (end.float().sum() + words.float().sum() + patches.float().sum()) \
+            + _nothing(self.query, self.key, self.place)
         mentions = batch.mentions
         if mentions is not None and len(mentions.sample) and terms & {parts.POINTING, parts.PLACES}:
             last = words[mentions.sample, mentions.end - 1].float()
@@ -135,6 +137,11 @@ class GroundingHeads(nn.Module):
         known = torch.isfinite(mentions.place).all(1)
         place = torch.where(known[:, None], (mentions.place - centre) / self.config.scale, torch.zeros_like(mentions.place))
         return place, known.float()
+
+
+def _nothing(*modules: nn.Module) -> torch.Tensor:
+    """0, by way of every parameter: where one process names nothing, gradients are still those that the others wait for."""
+    return 0.0 * torch.stack([parameter.float().sum() for module in modules for parameter in module.parameters()]).sum()
 
 
 def _mean_between(words: torch.Tensor, mentions: Mentions) -> torch.Tensor:

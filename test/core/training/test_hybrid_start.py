@@ -1,0 +1,144 @@
+"""What a run starts from: data sets and checkpoint that mean the same, in every view, grid, rate and denoising step."""
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import toy_data
+import torch
+from small_policy import CONVENTION
+from toy_data import config, describe, write
+
+from hybridvla_core.checkpoints.format import read_checkpoint
+from hybridvla_core.errors import DataError, HybridVLAError
+from hybridvla_core.model.schedule import DiffusionSchedule
+from hybridvla_core.training.hybrid import parts
+from hybridvla_core.training.hybrid.grounding.heads import GroundingHeads
+from hybridvla_core.training.hybrid.run import Request, train
+from hybridvla_core.training.hybrid.start import prepare
+
+GROUNDED = dict(patches=0.3, pointing=0.3, places=0.3, attention=0.3, attention_layers=[0], attention_heads=2, state_action=0.3)
+TWO = {"front": (32, 32), "wrist": (32, 32)}
+SHORT = [dict(name="act", steps=2, train="full", learning_rate=1e-3)]
+
+
+@pytest.fixture(autouse=True)
+def smallest(monkeypatch):
+    toy_data.add_preset(monkeypatch)
+
+
+def go(folder, *data, init=None, **changes):
+    recipe = config(**{**dict(stages=SHORT, validation_frames=2, validate_every=2), **changes})
+    return train(Request(recipe, data, folder / "work", folder / "out", threads=1, init=init))
+
+
+def other(**changes):
+    return {**dataclasses.asdict(CONVENTION), **changes}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("cameras, moved", [(["front"], 0), (["wrist"], 1), (["wrist", "front"], 1)])
+def test_a_model_sees_the_patches_of_its_own_views_in_its_own_order(tmp_path, kept, cameras, moved):
+    data = write(tmp_path / "toy", views=TWO)
+    recipe = config(cameras=cameras, grounding=GROUNDED, keep_frames=kept)
+    go(tmp_path, data, cameras=cameras, grounding=GROUNDED, keep_frames=kept)
+    start = prepare(recipe, (data,), None)
+    if kept:
+        start.sets[0].keep(tmp_path / "work/pictures")
+    samples, fitted = start.sets[0].read([start.sets[0].train[0]])
+    assert list(samples[0].images) == cameras and len(next(iter(fitted.values()))) == len(cameras)
+    batch = toy_data.feed(tmp_path, recipe).training(0, 0, 4)
+    shown = batch.mentions.patches[:, :4]
+    assert bool((shown.sum(1) == 1).all())
+    corners = 2 * (batch.mentions.place[:, 0] > 0.5) + (batch.mentions.place[:, 1] > 0)
+    # The toy's second view has its things one patch further.
+    assert shown.int().argmax(1).tolist() == ((corners + moved) % 4).tolist()
+
+
+def test_pictures_and_states_of_another_set_of_the_same_name_and_size_are_not_taken_for_this_ones(tmp_path):
+    one, two = (write(tmp_path / name / "toy", seed=seed) for name, seed in (("one", 0), ("two", 1)))
+    go(tmp_path, one, keep_frames=True)
+    with pytest.raises(HybridVLAError, match="begun with another data"):
+        go(tmp_path, two, keep_frames=True)
+    frames = prepare(config(), (two,), None).sets[0]
+    decoded = next(iter(frames.read([0])[1].values())).copy()
+    frames.keep(tmp_path / "work/pictures")
+    assert np.array_equal(next(iter(frames.read([0])[1].values())), decoded)
+    assert len(list((tmp_path / "work/pictures").glob("toy-*"))) == 2
+
+
+@pytest.mark.parametrize("grid, words", [(4, "in 4 rows of 4"), (0, "does not say in which grid")])
+def test_patches_of_another_grid_are_refused_where_they_would_teach(tmp_path, grid, words):
+    data = write(tmp_path / "toy", grid=grid)
+    with pytest.raises(DataError, match=words):
+        go(tmp_path, data, grounding=GROUNDED)
+    go(tmp_path, data)
+
+
+def test_patches_behind_the_grid_are_named_and_not_dropped(tmp_path):
+    data = write(tmp_path / "toy", views=TWO, patches=6)      # the second view's reach patch 4 of 0 to 3
+    with pytest.raises(DataError, match="grounding names patch 4 of view wrist, and the model sees 4"):
+        go(tmp_path, data, grounding=GROUNDED)
+
+
+@pytest.mark.parametrize("term, heads", [(parts.PATCHES, ("patch_name", "word_name", "patch_place")),
+                                         (parts.POINTING, ("query", "key")), (parts.PLACES, ("place",))])
+def test_a_batch_that_names_nothing_gives_the_same_gradients_to_be_summed(tmp_path, term, heads):
+    """Otherwise one of several processes leaves out what the others wait for."""
+    recipe = config(grounding=GROUNDED)
+    source = toy_data.feed(tmp_path, recipe)
+    batch = source.training(0, 0, 4)
+    nothing = dataclasses.replace(batch.mentions, **{field.name: getattr(batch.mentions, field.name)[:0]
+                                                     for field in dataclasses.fields(batch.mentions)})
+    hidden, model = source.model.decoder.hidden, source.model
+    for mentions in (batch.mentions, nothing):
+        at_hand = dataclasses.replace(batch, mentions=mentions)
+        found, embed = GroundingHeads(recipe.grounding, model.vision_width, hidden, 7), torch.nn.Embedding(900, hidden)
+        words, seen = torch.randn(4, batch.text.shape[1], hidden), torch.randn(4, model.patches, hidden)
+        if term == parts.PATCHES:
+            loss = found.patches(torch.randn(4, model.patches, model.vision_width), at_hand, embed)
+            assert loss.backward() is None and embed.weight.grad is not None
+        else:
+            found.words(words, seen, words[:, -1], at_hand, frozenset([term]))[term].backward()
+        for name in heads:
+            gradients = [parameter.grad for parameter in getattr(found, name).parameters()]
+            assert all(gradient is not None for gradient in gradients), name
+            assert any(bool(gradient.any()) for gradient in gradients) == (mentions is batch.mentions), name
+
+
+@pytest.mark.parametrize("changes, words", [
+    (dict(action_period_s=0.1), "one leads to keyframes"), (dict(delta_base="commanded"), "delta_base"),
+    (dict(state_source="last_command"), "state_source")])
+def test_data_whose_actions_mean_something_else_are_not_mixed(tmp_path, changes, words):
+    one = write(tmp_path / "one", name="one")
+    two = write(tmp_path / "two", name="two", convention=other(**changes))
+    with pytest.raises(DataError, match=words):
+        go(tmp_path, one, two)
+
+
+def test_data_of_two_rates_are_mixed_with_a_word_about_it(tmp_path, caplog):
+    one, two = (write(tmp_path / name, name=name, convention=other(action_period_s=period))
+                for name, period in (("one", 0.1), ("two", 0.2)))
+    go(tmp_path, one, two)
+    assert "action_period_s is 0.2 and 0.1" in caplog.text
+    assert read_checkpoint(tmp_path / "out").config.convention.action_period_s == 0.1
+
+
+def test_what_the_recipe_does_not_say_is_the_checkpoints_and_what_it_says_counts(tmp_path):
+    data = write(tmp_path / "toy")
+    go(tmp_path / "base", data, chunk=3, ddim_steps=5, confidence_window_bins=2, image_strategy="letterbox")
+    base = tmp_path / "base/out"
+    said = read_checkpoint(base).config
+    assert (said.model.chunk, said.ddim_steps, said.ensemble.confidence_window_bins, said.image_strategy) == (3, 5, 2, "letterbox")
+    go(tmp_path / "kept", data, init=base, preset="", statistics="init")
+    assert read_checkpoint(tmp_path / "kept/out").config == said
+    go(tmp_path / "said", data, init=base, preset="", statistics="init", chunk=1, ddim_steps=2, confidence_window_bins=0)
+    now = read_checkpoint(tmp_path / "said/out").config
+    assert (now.model.chunk, now.ddim_steps, now.ensemble.confidence_window_bins, now.image_strategy) == (1, 2, 0, "letterbox")
+
+
+def test_noise_is_drawn_at_the_timesteps_that_the_checkpoint_visits(tmp_path):
+    source = toy_data.feed(tmp_path, config(ddim_steps=2, objective=dict(repeats=2, inference_share=1.0)))
+    visited = set(DiffusionSchedule().ddim_timesteps(2).tolist())
+    assert set(source.training(0, 0, 8).noise.timesteps.flatten().tolist()) <= visited
