@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any, Mapping, Optional, Union
 
@@ -11,6 +12,8 @@ from hybridvla_core.errors import HybridVLAError
 
 #: First bytes of what Git leaves in a clone made without Git LFS.
 _POINTER = b"version https://git-lfs"
+#: In folders that a command of ours makes anew each time.
+_MARK = ".made-by-hybridvla"
 
 
 def write_json(path: Optional[Union[str, Path]], result: Mapping[str, Any]) -> None:
@@ -30,6 +33,25 @@ def write_text(path: Union[str, Path], text: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
+
+
+def renew_folder(folder: Path, what: str) -> None:
+    """Makes an empty folder, also of one that the same command made before.
+
+    Args:
+        folder: Absent, empty, or made by this function.
+        what: Names the command in the message.
+
+    Raises:
+        HybridVLAError: It holds something that the command did not make; nothing is removed.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / _MARK).is_file():
+        raise HybridVLAError(f"{folder}: holds something that {what} did not make, and {what} begins with an empty folder; name "
+                             "another one with --out, or remove it")
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / _MARK).touch()
 
 
 def sha256(path: Path) -> str:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.files import renew_folder
 from hybridvla_core.paths import ROOT
 from hybridvla_ros.demos import activation
 from hybridvla_ros.demos.command import carry_out
@@ -208,8 +208,7 @@ def demonstrate(folder: Path, port: Optional[int], checkpoint: str) -> int:
     from hybridvla_core.checkpoints.format import read_checkpoint
 
     read_checkpoint(Path(checkpoint))
-    if folder.exists():
-        shutil.rmtree(folder)
+    renew_folder(folder, "the demo")
     summary = run(folder, port, checkpoint)
     if summary["limit_violations"]:
         print(f"limits broken: {summary['violations_by_name']}, the last one {summary['last_violation']}", file=sys.stderr)

@@ -8,7 +8,6 @@ import argparse
 import contextlib
 import importlib
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from hybridvla_core.files import renew_folder
 from hybridvla_core.paths import ROOT
 from hybridvla_ros.demos.command import carry_out
 from hybridvla_ros.demos.rigs_page import write_page
@@ -93,9 +93,7 @@ def write_part(file: Path, name: str, folder: Path, episodes: Optional[int]) -> 
 
 def show(names: List[str], folder: Path, episodes: Optional[int]) -> int:
     """Runs the rigs anew and writes the page; 0 where each did well."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    renew_folder(folder, "the show of the rigs")
     summary = run(names, folder, episodes)
     print(f"look at {folder / 'index.html'}")
     return 0 if all(good(part) for part in summary.values()) else 1

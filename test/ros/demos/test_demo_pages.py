@@ -1,7 +1,10 @@
 """The pages of `make demo` and `make rigs`, from results as the demos write them."""
 from types import SimpleNamespace
 
-from hybridvla_ros.demos import demo_page, rigs_page
+import pytest
+
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_ros.demos import demo_page, rigs, rigs_page
 
 PAIR = {"median": 1.5, "p99": 2.5}
 DEMO = {"successes": 1, "episodes": 2, "predictions": 3, "fused_share": 0.5, "prediction_ms": PAIR, "filter_tick_ms": PAIR,
@@ -34,3 +37,22 @@ def test_the_rigs_page_shows_what_each_rig_did_and_what_failed(tmp_path):
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "Franka Research 3" in page and "filter: holds" in page and "filter: none" not in page
     assert "1.50 s" in page and "What happened, 1 lines" in page and "no &lt;driver&gt;; see its logs" in page
+
+
+def test_a_folder_that_holds_other_things_is_not_emptied_and_its_own_is(tmp_path, monkeypatch):
+    def run(names, folder, episodes):
+        assert [path.name for path in folder.iterdir()] == [".made-by-hybridvla"]
+        (folder / "summary.json").touch()
+        return {}
+
+    monkeypatch.setattr(rigs, "run", run)
+    monkeypatch.setattr(rigs, "write_page", lambda folder, summary: None)
+    kept = tmp_path / "home" / "thesis.tex"
+    kept.parent.mkdir()
+    kept.touch()
+    with pytest.raises(HybridVLAError, match="home: holds something that the show of the rigs did not make"):
+        rigs.show([], kept.parent, 1)
+    assert kept.is_file()
+    for _ in range(2):
+        rigs.show([], tmp_path / "out", 1)
+    assert (tmp_path / "out/summary.json").is_file()
