@@ -1,8 +1,9 @@
-"""How data files are read: as others lay them out and no more of them than is asked for."""
+"""How data files are read: as others lay them out, no more of them than is asked for, and in forked processes."""
 from __future__ import annotations
 
 import gc
 import json
+import multiprocessing
 import tracemalloc
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.layout import Description
 from hybridvla_core.data.lerobot.reader import LeRobotDataset
+from hybridvla_core.data.lerobot.writer import DatasetWriter
 from hybridvla_core.errors import DataError
 
 NAMES = tuple(f"c{i}" for i in range(7))
@@ -160,3 +162,54 @@ def test_reading_every_episode_reads_every_byte_but_a_few_times(tmp_path, rows):
         before = bytes_read()
         every()
         assert bytes_read() - before < 3 * size
+
+
+def wrong(data, wanted, order):
+    """Frames that are read as another picture, or not at all."""
+    found = []
+    for index in order:
+        try:
+            same = np.array_equal(data.sample(int(index)).images["front"], wanted[index])
+        except DataError:
+            same = False
+        if not same:
+            found.append(int(index))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["video", "tables"])
+def test_forked_processes_read_other_frames_at_once(tmp_path, kind):
+    lengths = (60, 60)
+    if kind == "tables":
+        lay(tmp_path / "set", lengths, rows=20, shown=noise(120))
+    else:
+        with DatasetWriter(tmp_path / "set", describe()) as out:
+            for number, frames in enumerate(lengths):
+                with out.episode("one") as episode:
+                    for picture in noise(frames, number):
+                        episode.add({"front": picture}, np.zeros(7), np.zeros(7), "go")
+            out.finish()
+    alone = LeRobotDataset(tmp_path / "set")
+    wanted = [alone.sample(index).images["front"] for index in range(len(alone))]
+    alone.close()
+    data = LeRobotDataset(tmp_path / "set")
+    data.sample(0)
+    data.sample(60)
+    forked = multiprocessing.get_context("fork")
+    begin, answers = forked.Barrier(3, timeout=60), forked.Queue()
+
+    def work(order):
+        begin.wait()
+        answers.put(wrong(data, wanted, order))
+        data.close()
+
+    orders = [np.random.default_rng(seed).permutation(len(data)) for seed in range(2)]
+    workers = [forked.Process(target=work, args=(order,)) for order in orders]
+    for worker in workers:
+        worker.start()
+    begin.wait()
+    assert wrong(data, wanted, range(len(data))) == []
+    assert [answers.get(timeout=60) for _ in workers] == [[], []]
+    for worker in workers:
+        worker.join()
+    assert wrong(data, wanted, range(len(data))) == [], "a worker that closes its files leaves the parent's open"
