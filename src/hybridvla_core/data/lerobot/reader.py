@@ -1,4 +1,4 @@
-"""Random access to a LeRobotDataset v3 or v2.1; memory holds the numbers of a few episodes and no picture."""
+"""Random access to a LeRobotDataset v3 or v2.1; memory holds few episodes' numbers, and of pictures one row group at most."""
 from __future__ import annotations
 
 import bisect
@@ -11,16 +11,16 @@ from typing import Any, Container, Dict, List, Mapping, Optional, OrderedDict, S
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hybridvla_core.data.lerobot import episodes as of_episodes
 from hybridvla_core.data.lerobot import layout
+from hybridvla_core.data.lerobot.data_files import DataFiles
 from hybridvla_core.data.lerobot.layout import Description
-from hybridvla_core.data.lerobot.rows import Rows, groups_of, moments_of
+from hybridvla_core.data.lerobot.rows import Rows, moments_of
 from hybridvla_core.data.lerobot.statistics import Column
 from hybridvla_core.data.lerobot.video import VideoShelf
 from hybridvla_core.data.sample import GroundedObject, Sample, chunk_of
-from hybridvla_core.errors import DataError
+from hybridvla_core.errors import DataError, ObservationError
 from hybridvla_core.transforms.pictures import decode
 
 KEPT_EPISODES = 16
@@ -59,6 +59,9 @@ class LeRobotDataset:
         self.description = self._describe()
         self._starts = [episode.first for episode in self.episodes]
         self._rows: OrderedDict[int, Rows] = collections.OrderedDict()
+        self._files = DataFiles(folder, self.episodes, [
+            key for key in (layout.IMAGE_PREFIX + view for view in self.description.views)
+            if self.info["features"].get(key, {}).get("dtype") == "image"])
         self._videos = VideoShelf()
 
     def __len__(self) -> int:
@@ -144,9 +147,8 @@ class LeRobotDataset:
     def column(self, key: str, scratch: Path) -> np.ndarray:
         """All rows of `observation.state` or `action`, (N, A) float32, memory-mapped in the folder `scratch`."""
         column = Column(scratch / key, len(self._names(key)))
-        for position in range(len(self.episodes)):
-            rows = self._read(position)
-            column.append(rows.state if key == layout.STATE else rows.action)
+        for episode, found in zip(self.episodes, self._files.tables(range(len(self.episodes)), (key,))):
+            column.append(self._matrix(found.table, key, f"{self.folder}: episode {episode.number}"))
         return column.values()
 
     def moments(self) -> np.ndarray:
@@ -155,8 +157,8 @@ class LeRobotDataset:
             return np.arange(len(self))
         found: List[np.ndarray] = []
         first = 0
-        for position in range(len(self.episodes)):
-            moments = moments_of(self._table(position, (layout.MOMENT,)))
+        for read in self._files.tables(range(len(self.episodes)), (layout.MOMENT,)):
+            moments = moments_of(read.table)
             found.append(first + moments)
             first += len(np.unique(moments))
         return np.concatenate(found)
@@ -170,10 +172,14 @@ class LeRobotDataset:
         episode = self.episodes[position]
         where = f"{self.folder}: episode {episode.number}, frame {frame}"
         found: Dict[str, np.ndarray] = {}
+        beside = self._files.pictures(position, int(rows.places[frame]))
         for view in self.description.views:
             key = layout.IMAGE_PREFIX + view
-            if key in rows.pictures:
-                found[view] = decode(rows.pictures[key][frame], f"{where}, view {view}")
+            if key in beside:
+                try:
+                    found[view] = decode(beside[key], f"{where}, view {view}")
+                except ObservationError as error:
+                    raise DataError(str(error)) from error
             else:
                 path, begin = episode.videos[key]
                 found[view] = self._videos.frame(path, begin + float(rows.timestamps[frame]), self.fps, where)
@@ -184,34 +190,16 @@ class LeRobotDataset:
 
     def _read(self, position: int) -> Rows:
         where = f"{self.folder}: episode {self.episodes[position].number}"
-        pictures = [key for key, feature in self.info["features"].items() if feature["dtype"] == "image"]
         numbers = (*NUMBERS, layout.MOMENT) if self.description.moments else NUMBERS
-        table = self._table(position, (*numbers, *pictures))
+        ((table, places),) = self._files.tables((position,), numbers)
         names, length = table.column_names, table.num_rows
         return Rows(
-            self._matrix(table, layout.STATE, where), self._matrix(table, layout.ACTION, where), table["task_index"].to_numpy(),
-            table[layout.SUCCESS].to_numpy() if layout.SUCCESS in names else np.full(length, -1),
-            table[layout.CORRECTION].to_numpy() if layout.CORRECTION in names else np.zeros(length, dtype=bool),
-            table["timestamp"].to_numpy(), table[layout.GROUNDING].to_pylist() if layout.GROUNDING in names else None,
-            moments_of(table), {key: [entry["bytes"] for entry in table[key].to_pylist()] for key in pictures})
-
-    def _table(self, position: int, wanted: Sequence[str]) -> pa.Table:
-        """Columns of one episode, those that are there."""
-        episode = self.episodes[position]
-        where = f"{self.folder}: episode {episode.number}"
-        try:
-            source = pq.ParquetFile(str(episode.data))
-            names = [name for name in (*wanted, "episode_index") if name in source.schema_arrow.names]
-            table = pa.concat_tables([source.read_row_group(group, columns=names)
-                                      for group in groups_of(source, episode.number)])
-            mine = np.flatnonzero(table["episode_index"].to_numpy() == episode.number)
-            table = table.slice(int(mine[0]), len(mine)) if len(mine) else table.slice(0, 0)
-        except (OSError, pa.ArrowException, KeyError) as error:
-            raise DataError(f"{where}: {episode.data} cannot be read ({' '.join(str(error).split())[:200]}); the file is "
-                            "damaged or absent") from error
-        if table.num_rows != episode.length:
-            raise DataError(f"{where}: has {table.num_rows} rows in {episode.data} and {episode.length} by its description")
-        return table
+            _own(self._matrix(table, layout.STATE, where)), _own(self._matrix(table, layout.ACTION, where)),
+            _own(table["task_index"].to_numpy()),
+            _own(table[layout.SUCCESS].to_numpy()) if layout.SUCCESS in names else np.full(length, -1),
+            _own(table[layout.CORRECTION].to_numpy()) if layout.CORRECTION in names else np.zeros(length, dtype=bool),
+            _own(table["timestamp"].to_numpy()), table[layout.GROUNDING].to_pylist() if layout.GROUNDING in names else None,
+            moments_of(table), _own(places))
 
     def _matrix(self, table: pa.Table, key: str, where: str) -> np.ndarray:
         width = len(self._names(key))
@@ -256,6 +244,13 @@ class LeRobotDataset:
         views = {key[len(layout.IMAGE_PREFIX):]: _size(feature) for key, feature in pictures.items()}
         return Description(self.folder.resolve().name, self.fps, views, _names(features[layout.STATE]),
                            _names(features[layout.ACTION]), robot=str(self.info.get("robot_type") or "unknown"))
+
+
+def _own(values: np.ndarray) -> np.ndarray:
+    """A copy: a part of a row group that many episodes share would keep the whole of it in memory."""
+    copied = np.array(values)
+    copied.setflags(write=False)
+    return copied
 
 
 def _names(feature: Mapping[str, Any]) -> Tuple[str, ...]:

@@ -2,11 +2,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import List, Mapping, Optional
+from typing import List, Optional
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hybridvla_core.data.lerobot import layout
 
@@ -24,7 +23,7 @@ class Rows:
         timestamps: (N,) s.
         grounding: Where things are in the pictures, one text a row; None without.
         moments: (N,) rising from 0; rows with one number show one moment.
-        pictures: View -> encoded images, where they lie beside the numbers.
+        places: (N,) rows of the data file.
     """
 
     state: np.ndarray
@@ -35,7 +34,7 @@ class Rows:
     timestamps: np.ndarray
     grounding: Optional[List[str]]
     moments: np.ndarray
-    pictures: Mapping[str, List[bytes]]
+    places: np.ndarray
 
 
 def moments_of(table: pa.Table) -> np.ndarray:
@@ -44,16 +43,3 @@ def moments_of(table: pa.Table) -> np.ndarray:
         return np.arange(table.num_rows)
     said = table[layout.MOMENT].to_numpy()
     return np.cumsum(np.concatenate([[False], said[1:] != said[:-1]]))[:len(said)].astype(np.int64)
-
-
-def groups_of(source: pq.ParquetFile, number: int) -> List[int]:
-    """Row groups that may hold an episode, by their least and greatest episode."""
-    column = source.schema_arrow.names.index("episode_index")
-    chosen = []
-    for group in range(source.num_row_groups):
-        meta = source.metadata.row_group(group)
-        leaf = next(meta.column(i) for i in range(meta.num_columns) if meta.column(i).path_in_schema == "episode_index")
-        bounds = leaf.statistics
-        if column < 0 or bounds is None or not bounds.has_min_max or bounds.min <= number <= bounds.max:
-            chosen.append(group)
-    return chosen or list(range(source.num_row_groups))

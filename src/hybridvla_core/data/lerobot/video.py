@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 import collections
+import os
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, OrderedDict
+from typing import TYPE_CHECKING, Any, List, OrderedDict
 
 import av
 import numpy as np
@@ -52,11 +53,15 @@ class VideoWriter:
 
 
 class VideoShelf:
-    """Reads single frames; keeps the last few files open."""
+    """Reads single frames; keeps the last few files open.
+
+    A forked process shares the place in an open file with the process it came from, so it opens the files anew.
+    """
 
     def __init__(self, most: int = OPEN_FILES) -> None:
         self._open: OrderedDict[Path, InputContainer] = collections.OrderedDict()
-        self._most = most
+        self._most, self._process = most, os.getpid()
+        self._inherited: List[InputContainer] = []      # another process's: neither read nor closed here
 
     def frame(self, path: Path, timestamp: float, fps: float, where: str) -> np.ndarray:
         """The frame that stands at `timestamp`.
@@ -91,11 +96,19 @@ class VideoShelf:
         raise DataError(f"{where}: {path} holds no frame at {timestamp:.3f} s; the video is shorter than its episode")
 
     def close(self) -> None:
-        """Closes every file."""
+        """Closes every file that this process has opened."""
+        self._leave_inherited()
         for path in list(self._open):
             self._forget(path)
 
+    def _leave_inherited(self) -> None:
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._inherited += self._open.values()
+            self._open.clear()
+
     def _container(self, path: Path) -> InputContainer:
+        self._leave_inherited()
         if path in self._open:
             self._open.move_to_end(path)
             return self._open[path]
