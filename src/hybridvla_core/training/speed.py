@@ -105,7 +105,7 @@ def random_batch(config: ModelConfig, size: int, repeats: int, seed: int) -> Bat
         rng.integers(0, 255, (size, config.views, tower.image_size, tower.image_size, 3), dtype=np.uint8))
         for tower in config.towers}
     targets = torch.cat([tokens, torch.full_like(tokens[:, :1], token_behind_actions(config))], 1)
-    noise = Noise(ObjectiveConfig(repeats=repeats), 4).draw(seed, 0, 0, size, slice(0, size), actions)
+    noise = Noise(ObjectiveConfig(repeats=repeats), 4, "released").draw(seed, 0, 0, size, slice(0, size), actions)
     return Batch(pixels, None, torch.from_numpy(text), torch.full((size,), text.shape[1]), torch.zeros(size, config.action_dim),
                  actions, torch.zeros(size, config.chunk, dtype=torch.bool), tokens, targets, noise)
 

@@ -37,7 +37,8 @@ def setting(kind=1, state="embedding"):
     picture = torch.from_numpy(rng.integers(0, 255, (1, 1, 32, 32, 3)).astype(np.uint8))
     batch = Batch({picture_key(config.towers[0], "resize-naive"): picture}, None, text, torch.tensor([4]),
                   torch.from_numpy(rng.uniform(-1, 1, (1, 7))).float(), actions, torch.zeros(1, 1, dtype=torch.bool), tokens,
-                  torch.cat([tokens, tokens[:, :1]], 1), Noise(ObjectiveConfig(), 4, "released").draw(5, 0, 0, 1, slice(0, 1), actions))
+                  torch.cat([tokens, tokens[:, :1]], 1),
+                  Noise(ObjectiveConfig(), 4, "released").draw(5, 0, 0, 1, slice(0, 1), actions))
     return objective, batch
 
 

@@ -5,10 +5,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-import toy_data
 import torch
+import toy_data
 from small_policy import CONVENTION
-from toy_data import config, describe, write
+from toy_data import config, write
 
 from hybridvla_core.checkpoints.format import read_checkpoint
 from hybridvla_core.errors import DataError, HybridVLAError
@@ -130,7 +130,8 @@ def test_what_the_recipe_does_not_say_is_the_checkpoints_and_what_it_says_counts
     go(tmp_path / "base", data, chunk=3, ddim_steps=5, confidence_window_bins=2, image_strategy="letterbox")
     base = tmp_path / "base/out"
     said = read_checkpoint(base).config
-    assert (said.model.chunk, said.ddim_steps, said.ensemble.confidence_window_bins, said.image_strategy) == (3, 5, 2, "letterbox")
+    assert (said.model.chunk, said.ddim_steps) == (3, 5)
+    assert (said.ensemble.confidence_window_bins, said.image_strategy) == (2, "letterbox")
     go(tmp_path / "kept", data, init=base, preset="", statistics="init")
     assert read_checkpoint(tmp_path / "kept/out").config == said
     go(tmp_path / "said", data, init=base, preset="", statistics="init", chunk=1, ddim_steps=2, confidence_window_bins=0)

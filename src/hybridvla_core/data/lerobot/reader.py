@@ -123,8 +123,8 @@ class LeRobotDataset:
         rows, episode = self.rows(position), self.episodes[position]
         actions, padding = chunk_of(rows.action, frame, chunk)
         shown = self._images(position, frame, rows) if images is None else images
-        return Sample(shown, rows.state[frame], actions, padding, self._instruction(int(rows.tasks[frame]), episode.number), episode.number, frame,
-                      layout.SUCCESS_VALUES.get(int(rows.success[frame])), bool(rows.correction[frame]),
+        return Sample(shown, rows.state[frame], actions, padding, self._instruction(int(rows.tasks[frame]), episode.number),
+                      episode.number, frame, layout.SUCCESS_VALUES.get(int(rows.success[frame])), bool(rows.correction[frame]),
                       _grounding(rows.grounding[frame], shown) if rows.grounding else ())
 
     def identity(self, views: Sequence[str] = ()) -> str:

@@ -153,8 +153,8 @@ class Feed:
                 for number, view in enumerate(sample.images):      # in the model's order
                     indices = np.asarray(item.patches.get(view, ()), dtype=np.int64)
                     if len(indices) and int(indices.max()) >= self.model.patches:
-                        raise DataError(f"episode {sample.episode}, frame {sample.frame}: grounding names patch {indices.max()} of "
-                                        f"view {view}, and the model sees {self.model.patches}")
+                        raise DataError(f"episode {sample.episode}, frame {sample.frame}: grounding names patch {indices.max()} "
+                                        f"of view {view}, and the model sees {self.model.patches}")
                     shown[number * self.model.patches + indices] = True
                 place = np.full(3, np.nan) if item.place is None else np.asarray(item.place)
                 found.append((shown, place, (row, *words)))

@@ -54,8 +54,8 @@ class GroundingHeads(nn.Module):
         """
         mentions = batch.mentions
         if mentions is None or not len(mentions.sample):
-            words = embed(batch.text[:1])
-            return 0.0 * (features.float().sum() + words.float().sum()) + _nothing(self.patch_name, self.word_name, self.patch_place)
+            nothing = 0.0 * (features.float().sum() + embed(batch.text[:1]).float().sum())
+            return nothing + _nothing(self.patch_name, self.word_name, self.patch_place)
         seen, target = features.float()[mentions.sample // batch.labels], mentions.patches.float()
         words = embed(batch.text[mentions.sample]).float()
         name = self.word_name(_mean_between(words, mentions))
