@@ -79,6 +79,17 @@ def test_one_process_goes_on_as_two(data, alone, tmp_path):
     assert_close(alone, run(tmp_path, data, TWO))
 
 
+@pytest.mark.long
+@several
+def test_two_processes_go_on_from_the_step_before_a_torn_one(data, alone, tmp_path):
+    shutil.copytree(alone / "work", tmp_path / "work")
+    last = sorted((tmp_path / "work/state").glob("step-*"))[-1]
+    for file in last.glob("*.distcp"):
+        file.write_bytes(file.read_bytes()[:file.stat().st_size // 2])
+    assert_close(alone, run(tmp_path, data, TWO))
+    assert (tmp_path / "work/state" / f"torn-{last.name}").is_dir()
+
+
 @pytest.mark.parametrize("version, fits", [("2.4.1", False), ("2.5.1+cpu", False), ("2.6.0", True), ("2.13.0+cpu", True)])
 def test_a_torch_that_cannot_share_says_so(version, fits):
     if fits:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import time
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from hybridvla_core.training.hybrid.loop import Hooks, StageLoop
 from hybridvla_core.training.hybrid.objective import HybridObjective
 from hybridvla_core.training.hybrid.stages import choose_parameters
 from hybridvla_core.training.hybrid.start import Start, prepare
-from hybridvla_core.training.hybrid.state import Progress, Store
+from hybridvla_core.training.hybrid.state import Progress, StepError, Store
 from hybridvla_core.training.lora import add_adapters
 from hybridvla_core.training.progress import Bar, RunLog
 from hybridvla_core.transforms.prompt import PromptEncoder
@@ -111,20 +112,18 @@ def _train(request: Request, processes: Processes, deadline: float) -> Dict[str,
     feed = Feed(start.sets, mixture, prompts, start.model, config, processes.rows, convention.delta_base == "measured")
     store = Store(request.work / "state", processes)
     origin = _origin(request, start)
-    progress = store.last() or Progress(0, 0, 0, 0.0, 0, (), (), origin)
-    _check_origin(progress.origin, origin, request.work)
-    if progress.total and processes.first:
-        LOGGER.info("going on behind step %d (stage %d, step %d)", progress.total, progress.stage, progress.step)
-    log = RunLog(request.work, progress.total, request.tensorboard) if processes.first else None
     hooks = replace(_hooks(request, start, processes),
                     stop=(lambda: time.monotonic() >= deadline) if request.seconds else None)
-    # A finished run builds its last stage again, to export what its last state holds.
-    for number in range(min(progress.stage, len(config.stages) - 1), len(config.stages)):
-        objective = _build(config, start, number, processes)
-        loop = StageLoop(objective, config, number, feed, processes, store, log, hooks)
-        progress = loop.run(progress)
-        if progress.stage <= number:
-            break
+    loop: Optional[StageLoop] = None
+    while loop is None:
+        try:
+            progress = store.last() or Progress(0, 0, 0, 0.0, 0, (), (), origin)
+            _check_origin(progress.origin, origin, request.work)
+            loop, progress = _stages(request, start, feed, processes, store, hooks, progress)
+        except StepError as error:      # the model is built anew: a torn step may have filled a part of it
+            store.leave_out(error)
+        gc.collect()    # errors of torch hold the earlier model in a ring; there may be no room for two
+    objective = loop.objective
     result: Dict[str, Any] = {"checkpoint": str(request.out), "steps": progress.total, "samples": progress.samples,
                               "seconds": round(progress.seconds, 1), "finished": progress.stage == len(config.stages)}
     with loop.averaged():
@@ -133,6 +132,22 @@ def _train(request: Request, processes: Processes, deadline: float) -> Dict[str,
             result["manifest_sha256"] = export(request.out, tensors, config, start, _provenance(request, start, progress))
     processes.wait()
     return result
+
+
+def _stages(request: Request, start: Start, feed: Feed, processes: Processes, store: Store, hooks: Hooks, progress: Progress
+            ) -> Tuple[StageLoop, Progress]:
+    """Runs the stages from where `progress` is; returns the last one that ran, and how far it came."""
+    config = request.config
+    if progress.total and processes.first:
+        LOGGER.info("going on behind step %d (stage %d, step %d)", progress.total, progress.stage, progress.step)
+    log = RunLog(request.work, progress.total, request.tensorboard) if processes.first else None
+    # A finished run builds its last stage again, to export what its last state holds.
+    for number in range(min(progress.stage, len(config.stages) - 1), len(config.stages)):
+        loop = StageLoop(_build(config, start, number, processes), config, number, feed, processes, store, log, hooks)
+        progress = loop.run(progress)
+        if progress.stage <= number:
+            break
+    return loop, progress
 
 
 def _build(config: TrainingConfig, start: Start, number: int, processes: Processes) -> HybridObjective:
