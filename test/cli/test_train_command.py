@@ -2,6 +2,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import toy_data
@@ -42,6 +45,25 @@ def test_one_command_makes_data_trains_and_writes_a_checkpoint_that_another_goes
                  "--work", str(tmp_path / "second"), "--out", str(tmp_path / "tuned")]) == 0
     tuned = read_checkpoint(tmp_path / "tuned")
     assert tuned.manifest["provenance"]["init"] == checkpoint.manifest_sha256 and tuned.statistics == checkpoint.statistics
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.version_info < (3, 9), reason="several processes need torch 2.6")
+@pytest.mark.parametrize("task, words", [("blocks", ""), ("tray", "task tray makes no data set by itself")])
+def test_several_processes_make_the_data_set_once_and_tell_a_failure_once(tmp_path, task, words):
+    config = recipe(tmp_path, batch=4, labels=2, stages=[dict(name="act", train="full", steps=1, learning_rate=1e-3)],
+                    demonstrations=dict(task=task, frames=20, labels=2, seed=3), validation_frames=0)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "hybridvla_cli"]
+    done = subprocess.run([*launcher, "train", "--config", config, "--work", str(tmp_path / "work"), "--threads", "1"],
+                          env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+    said = done.stdout.decode()
+    if words:
+        assert done.returncode and said.count(words) == 1, said
+        return
+    assert done.returncode == 0, said
+    assert said.count("demonstrations: 100%") == 1 and len(LeRobotDataset(tmp_path / "work/data/blocks")) == 20
+    read_checkpoint(tmp_path / "work/checkpoint")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])

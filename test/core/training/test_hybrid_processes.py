@@ -1,9 +1,11 @@
 """Several processes are one: the same run on two, one that goes on on another number, and one whose reader is killed."""
 from __future__ import annotations
 
+import datetime
 import os
 import shutil
 import signal
+import subprocess
 import sys
 
 import numpy as np
@@ -13,6 +15,7 @@ import toy_data
 from test_hybrid_run import GROUNDED, STAGES, go, program, rows, weights
 
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
+from hybridvla_core.paths import ROOT
 from hybridvla_core.training.distributed import Processes, check_torch
 
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -97,6 +100,48 @@ def test_a_torch_that_cannot_share_says_so(version, fits):
     else:
         with pytest.raises(ConfigurationError, match="single process; several need torch 2.6"):
             check_torch(version)
+
+
+def test_processes_wait_longer_than_the_first_one_decodes_pictures(monkeypatch):
+    asked = {}
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda backend, **options: asked.update(options, backend=backend))
+    monkeypatch.setattr("hybridvla_core.training.distributed.check_torch", lambda version: None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert not Processes.start("cpu").first
+    assert asked["backend"] == "gloo" and asked["timeout"] >= datetime.timedelta(hours=24)
+
+
+ALONE = """
+import sys
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.training.distributed import Processes
+
+processes = Processes.start("cpu")
+
+def fails():
+    raise OSError(28, "No space left on device")
+
+done = []
+processes.first_alone(lambda: done.append(1))
+try:
+    processes.first_alone(fails)
+except (OSError, HybridVLAError) as error:
+    done.append(str(error))
+print(f"rank {processes.rank}: {done}\\n", end="")
+processes.stop()
+"""
+
+
+@pytest.mark.long
+@several
+def test_what_the_first_process_does_alone_fails_on_all(tmp_path):
+    (tmp_path / "alone.py").write_text(ALONE)
+    done = subprocess.run([*TWO, str(tmp_path / "alone.py")], env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
+    said = done.stdout.decode()
+    assert done.returncode == 0 and "rank 0: [1, '[Errno 28] No space left on device']" in said, said
+    assert "rank 1: ['process 1 ends because the first one failed, which says why']" in said
 
 
 def test_processes_take_their_rows():

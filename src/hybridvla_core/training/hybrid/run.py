@@ -128,9 +128,8 @@ def _train(request: Request, processes: Processes, deadline: float) -> Dict[str,
                               "seconds": round(progress.seconds, 1), "finished": progress.stage == len(config.stages)}
     with loop.averaged():
         tensors = gather(objective, processes, start)
-        if processes.first:
-            result["manifest_sha256"] = export(request.out, tensors, config, start, _provenance(request, start, progress))
-    processes.wait()
+        processes.first_alone(lambda: result.update(
+            manifest_sha256=export(request.out, tensors, config, start, _provenance(request, start, progress))))
     return result
 
 
@@ -260,12 +259,14 @@ def _hooks(request: Request, start: Start, processes: Processes) -> Hooks:
 
     def evaluate(total: int, objective: HybridObjective) -> Mapping[str, Any]:
         tensors = gather(objective, processes, start)
-        result: Mapping[str, Any] = {}
-        if processes.first:
+        result: Dict[str, Any] = {}
+
+        def episodes() -> None:
             folder = request.work / "evaluations" / f"step-{total:09d}"
             export(folder, tensors, request.config, start, {"trained_by": "hybridvla train", "steps": total})
-            result = evaluation(folder)
-        processes.wait()
+            result.update(evaluation(folder))
+
+        processes.first_alone(episodes)
         return result
 
     return Hooks(evaluate, request.evaluate_every)
