@@ -26,6 +26,7 @@ def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> N
 
     config = load_file(TrainingConfig, config_file)
     data, init = tuple(Path(folder) for folder in args.data), Path(args.init) if args.init else None
+    _check_places(args, work, out, data, init)
     processes = Processes.start(args.device)
     try:
         if not data:
@@ -40,9 +41,23 @@ def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> N
     if processes.first:
         print(f"{result['checkpoint']}: {result['steps']} steps, {result['samples']} samples, {result['seconds']:.0f} s"
               + ("" if result["finished"] else "; not the last one, the same command goes on"))
-        if args.released:
+        if args.released and result["finished"]:
             print(write_released(read_checkpoint(out), Path(args.released)))
         write_json(args.json, result)
+
+
+def _check_places(args: argparse.Namespace, work: Path, out: Path, data: Tuple[Path, ...], init: Optional[Path]) -> None:
+    """Before a data set is made: whether --out and --released can be written without anything being lost."""
+    from hybridvla_core.checkpoints.target import Target, keep_apart
+    from hybridvla_core.training.hybrid.export import check_place
+
+    check_place(out, work, data, init)
+    if args.released:
+        released = Path(args.released)
+        check_place(released, work, data, init)
+        keep_apart(released, [("the folder of --out", out)])
+        keep_apart(out, [("the folder of --released", released)])
+        Target(released)
 
 
 def demonstrations(wanted: Optional[DemonstrationConfig], work: Path) -> Tuple[Path, ...]:

@@ -19,7 +19,7 @@ from hybridvla_core.files import sha256
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.training.distributed import Processes
 from hybridvla_core.training.hybrid.config import TrainingConfig
-from hybridvla_core.training.hybrid.export import export, gather
+from hybridvla_core.training.hybrid.export import check_place, export, gather
 from hybridvla_core.training.hybrid.feed import Feed
 from hybridvla_core.training.hybrid.grounding.heads import GroundingHeads
 from hybridvla_core.training.hybrid.loop import Hooks, StageLoop
@@ -48,7 +48,7 @@ class Request:
         config: The recipe.
         data: Folders of data sets.
         work: Folder of log and state; a run that finds its state there goes on.
-        out: Checkpoint folder to write.
+        out: Checkpoint folder to write; new, empty, or with a checkpoint and nothing else, which is replaced.
         init: Checkpoint folder to start from.
         mixture: Weights of the data sets; all frames alike without it.
         device: `cpu` or `cuda`.
@@ -86,6 +86,7 @@ def train(request: Request) -> Dict[str, Any]:
         HybridVLAError: Something does not fit, cannot be read, or ran into a number that is not finite; the message names it.
     """
     deadline = time.monotonic() + request.seconds
+    check_place(request.out, request.work, request.data, request.init)
     torch.set_num_threads(request.threads)
     processes = Processes.start(request.device)
     try:
