@@ -28,7 +28,8 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--init", metavar="DIR", help="checkpoint folder to start from")
     parser.add_argument("--mixture", metavar="FILE", help="weights of the data sets, e.g. config/mixtures/oxe_35.yaml")
     parser.add_argument("--work", metavar="DIR", help="folder for the log and the state to go on from (out/train/RECIPE)")
-    parser.add_argument("--out", metavar="DIR", help="checkpoint folder to write (WORK/checkpoint)")
+    parser.add_argument("--out", metavar="DIR", help="checkpoint folder to write; replaces an earlier checkpoint, and "
+                                                       "nothing else (WORK/checkpoint)")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of each process")
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard's files beside log.jsonl")
@@ -40,7 +41,8 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     add_rig(parser)
     parser.add_argument("--seconds", type=float, default=0.0, metavar="S",
                         help="after so long save the state, write the checkpoint as it is then, and end; 0 for no limit")
-    parser.add_argument("--released", metavar="DIR", help="write the checkpoint in the released layout (.pt), too")
+    parser.add_argument("--released", metavar="DIR", help="once the last step is done, write the checkpoint in the "
+                                                            "released layout (.pt), too; a new or empty folder")
     parser.add_argument("--json", help="write a summary for machines")
     return parser
 

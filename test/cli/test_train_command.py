@@ -1,11 +1,16 @@
 """`hybridvla train`: from nothing to a checkpoint by one command, fine-tuning of it by another, and what is refused."""
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import toy_data
 import yaml
+from small_models import tiniest
 
 from hybridvla_cli.__main__ import main
 from hybridvla_core.checkpoints.format import read_checkpoint
@@ -36,12 +41,32 @@ def test_one_command_makes_data_trains_and_writes_a_checkpoint_that_another_goes
     assert len(named) == 2 and made.sample(0).instruction[slice(*named[0].spans[0])].endswith("block")
     assert any(len(made.sample(i).grounding[0].patches["front"]) for i in range(len(made)))
     checkpoint = read_checkpoint(first / "checkpoint")
+    assert not list(tmp_path.rglob("*partial*"))
     assert json.loads((tmp_path / "result.json").read_text())["manifest_sha256"] == checkpoint.manifest_sha256
     config = recipe(tmp_path, "finetune", batch=4, workers=0, stages=[dict(stages[1], name="tune")])
     assert main(["train", "--config", config, "--init", str(first / "checkpoint"), "--data", str(first / "data/blocks"),
                  "--work", str(tmp_path / "second"), "--out", str(tmp_path / "tuned")]) == 0
     tuned = read_checkpoint(tmp_path / "tuned")
     assert tuned.manifest["provenance"]["init"] == checkpoint.manifest_sha256 and tuned.statistics == checkpoint.statistics
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.version_info < (3, 9), reason="several processes need torch 2.6")
+@pytest.mark.parametrize("task, words", [("blocks", ""), ("tray", "task tray makes no data set by itself")])
+def test_several_processes_make_the_data_set_once_and_tell_a_failure_once(tmp_path, task, words):
+    config = recipe(tmp_path, batch=4, labels=2, stages=[dict(name="act", train="full", steps=1, learning_rate=1e-3)],
+                    demonstrations=dict(task=task, frames=20, labels=2, seed=3), validation_frames=0)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "hybridvla_cli"]
+    done = subprocess.run([*launcher, "train", "--config", config, "--work", str(tmp_path / "work"), "--threads", "1"],
+                          env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+    said = done.stdout.decode()
+    if words:
+        assert done.returncode and said.count(words) == 1, said
+        return
+    assert done.returncode == 0, said
+    assert said.count("demonstrations: 100%") == 1 and len(LeRobotDataset(tmp_path / "work/data/blocks")) == 20
+    read_checkpoint(tmp_path / "work/checkpoint")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
@@ -78,3 +103,39 @@ def test_what_does_not_fit_is_one_sentence(tmp_path, capsys, arguments, words):
     assert main(["train", *given, "--work", str(tmp_path / "work")]) == 1
     assert re.search(words, capsys.readouterr().err), words
     assert not (tmp_path / "work/checkpoint").exists()
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--out", "."], "the folder that this was started in"),
+    (["--out", "work"], "is the work folder"),
+    (["--released", "."], "the folder that this was started in"),
+    (["--released", "work"], "is the work folder"),
+    (["--released", "mine"], "already there"),
+    (["--released", "work/checkpoint"], "is the folder of --out"),
+    (["--released", "out/released", "--out", "out"], "holds the folder of --released"),
+    (["--released", "released", "--out", "released/out"], "holds the folder of --out"),
+])
+def test_where_a_result_cannot_be_written_is_said_before_a_data_set_is_made(tmp_path, capsys, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("x")
+    assert main(["train", "--config", str(ROOT / "config/training/tiny_smoke.yaml"), "--work", "work", *options]) == 1
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1 and "choose another" in said
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine", "notes.txt"]
+
+
+def test_the_released_layout_is_written_once_the_last_step_is_done(tmp_path, capsys, monkeypatch):
+    from hybridvla_core.checkpoints.released import find_weights
+    from hybridvla_core.model import presets
+
+    monkeypatch.setitem(presets.PRESETS, "tiniest", lambda *wanted, **named: dataclasses.replace(
+        tiniest(*wanted, **named), tower_norm=False, projector_norm=False))
+    config = recipe(tmp_path, preset="tiniest", batch=4, stages=[dict(name="act", train="full", steps=2, learning_rate=1e-3)],
+                    grounding={}, validation_frames=0)
+    toy_data.write(tmp_path / "toy")
+    command = ["train", "--config", config, "--data", str(tmp_path / "toy"), "--work", str(tmp_path / "work"), "--released",
+               str(tmp_path / "released")]
+    assert main([*command, "--seconds", "1e-9"]) == 0 and not (tmp_path / "released").exists()
+    assert main(command) == 0 and find_weights(tmp_path / "released").is_file()
+    assert main(command) == 1 and "already there" in capsys.readouterr().err

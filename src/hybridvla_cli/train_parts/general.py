@@ -4,7 +4,6 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
-import os
 from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
@@ -22,20 +21,43 @@ def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> N
     from hybridvla_core.checkpoints.format import read_checkpoint
     from hybridvla_core.checkpoints.released_layout import write_released
     from hybridvla_core.data.mixture import read_mixture
+    from hybridvla_core.training.distributed import Processes
     from hybridvla_core.training.hybrid.run import Request, train
 
     config = load_file(TrainingConfig, config_file)
-    data = tuple(Path(folder) for folder in args.data) or demonstrations(config.demonstrations, work)
-    result = train(Request(
-        config=config, data=data, work=work, out=out, init=Path(args.init) if args.init else None,
-        mixture=read_mixture(Path(args.mixture)) if args.mixture else None, device=args.device, threads=args.threads,
-        tensorboard=args.tensorboard, evaluate=_evaluation(args), evaluate_every=args.evaluate_every, seconds=args.seconds))
-    if os.environ.get("RANK", "0") == "0":
+    data, init = tuple(Path(folder) for folder in args.data), Path(args.init) if args.init else None
+    _check_places(args, work, out, data, init)
+    processes = Processes.start(args.device)
+    try:
+        if not data:
+            processes.first_alone(lambda: demonstrations(config.demonstrations, work))
+            data = demonstrations(config.demonstrations, work)
+        result = train(Request(
+            config=config, data=data, work=work, out=out, init=init,
+            mixture=read_mixture(Path(args.mixture)) if args.mixture else None, device=args.device, threads=args.threads,
+            tensorboard=args.tensorboard, evaluate=_evaluation(args), evaluate_every=args.evaluate_every, seconds=args.seconds))
+    finally:
+        processes.stop()
+    if processes.first:
         print(f"{result['checkpoint']}: {result['steps']} steps, {result['samples']} samples, {result['seconds']:.0f} s"
               + ("" if result["finished"] else "; not the last one, the same command goes on"))
-        if args.released:
+        if args.released and result["finished"]:
             print(write_released(read_checkpoint(out), Path(args.released)))
         write_json(args.json, result)
+
+
+def _check_places(args: argparse.Namespace, work: Path, out: Path, data: Tuple[Path, ...], init: Optional[Path]) -> None:
+    """Before a data set is made: whether --out and --released can be written without anything being lost."""
+    from hybridvla_core.checkpoints.target import Target, keep_apart
+    from hybridvla_core.training.hybrid.export import check_place
+
+    check_place(out, work, data, init)
+    if args.released:
+        released = Path(args.released)
+        check_place(released, work, data, init)
+        keep_apart(released, [("the folder of --out", out)])
+        keep_apart(out, [("the folder of --released", released)])
+        Target(released)
 
 
 def demonstrations(wanted: Optional[DemonstrationConfig], work: Path) -> Tuple[Path, ...]:

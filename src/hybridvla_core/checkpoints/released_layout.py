@@ -10,6 +10,7 @@ from hybridvla_core.checkpoints.dims import REGISTRY
 from hybridvla_core.checkpoints.format import Checkpoint
 from hybridvla_core.checkpoints.manifest import write_json
 from hybridvla_core.checkpoints.released import PREFIXES
+from hybridvla_core.checkpoints.target import Target
 from hybridvla_core.checkpoints.weights import Weights, weight_files
 from hybridvla_core.errors import CheckpointError
 from hybridvla_core.model.config import ModelConfig, TowerConfig
@@ -17,6 +18,7 @@ from hybridvla_core.model.presets import preset
 from hybridvla_core.model.vision import MODULE_NAMES
 
 Tensors = Dict[str, torch.Tensor]
+PT = Path("checkpoints") / "step-000000-epoch-00-loss=0.0000.pt"
 
 
 def released_modules(tensors: Mapping[str, torch.Tensor], config: ModelConfig) -> Dict[str, Tensors]:
@@ -76,17 +78,22 @@ def write_released(checkpoint: Checkpoint, out: Path) -> Path:
         Its `.pt`.
 
     Raises:
-        CheckpointError: The folder is there already, or the layout cannot hold the model.
+        CheckpointError: The folder is there already and not empty, or the layout cannot hold the model.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointError(f"{out}: already there; choose another name, or remove it first")
+    target = Target(out)
+    with target.writing() as partial:
+        _write(checkpoint, partial)
+    target.finish()
+    return out / PT
+
+
+def _write(checkpoint: Checkpoint, out: Path) -> None:
     config = checkpoint.config.model
     with Weights(checkpoint.folder, weight_files(checkpoint.folder)) as weights:
         modules = released_modules({name: weights.tensor(name) for name in weights.shapes()}, config)
-        path = out / "checkpoints" / "step-000000-epoch-00-loss=0.0000.pt"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        (out / PT).parent.mkdir()
         own = {module: {name: tensor.clone() for name, tensor in named.items()} for module, named in modules.items()}
-        torch.save({"model": own}, str(path))
+        torch.save({"model": own}, str(out / PT))
     known = [name for name, ours in REGISTRY.items()
              if preset(ours).decoder == config.decoder and preset(ours).towers == config.towers]
     write_json(out / "config.json", {
@@ -94,4 +101,3 @@ def write_released(checkpoint: Checkpoint, out: Path) -> Path:
         "need_to_sub": config.sequence.need_to_sub, "use_diff": True, "ar_diff_loss": True, "action_tokenizer_exist": True,
         "vla": {"base_vlm": known[0]} if known else {}})
     write_json(out / "dataset_statistics.json", dict(checkpoint.statistics))
-    return path

@@ -1,19 +1,46 @@
-"""The folder that a conversion makes: whole when it has its name, and never deleted once it is whole."""
+"""The folder that a conversion or a training makes: whole when it has its name, and nobody's files are deleted for it."""
 from __future__ import annotations
 
+import logging
 import os
+import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, List
+from typing import Iterable, Iterator, List, Tuple
 
+from hybridvla_core.checkpoints.format import CONFIG, STATISTICS, TOKENIZER
 from hybridvla_core.checkpoints.manifest import MANIFEST
+from hybridvla_core.checkpoints.weights import INDEX, WEIGHTS
 from hybridvla_core.errors import CheckpointError, few
 
+LOGGER = logging.getLogger(__name__)
 GIB = 1 << 30
 PARTIAL = "partial-"
 #: What a file system keeps in its own root.
 OF_THE_DISK = ("lost+found", ".Trash-0", "$RECYCLE.BIN", "System Volume Information")
+#: The files of a checkpoint folder.
+OWN = re.compile("|".join([*map(re.escape, (MANIFEST, CONFIG, STATISTICS, TOKENIZER, WEIGHTS, INDEX)),
+                           r"model-\d{5}-of-\d{5}\.safetensors"]))
+
+
+def keep_apart(out: Path, others: Iterable[Tuple[str, Path]]) -> None:
+    """Does nothing where a folder to write is none of those that are needed, and none of them lies in it.
+
+    Args:
+        out: The folder to write.
+        others: What each of the others is, and where. They need not be there.
+
+    Raises:
+        CheckpointError: It is one of them, or around one, also by way of links.
+    """
+    place = Path(os.path.realpath(str(out)))
+    for what, other in others:
+        kept = Path(os.path.realpath(str(other)))
+        if place == kept:
+            raise CheckpointError(f"{out}: is {what}; choose another folder to write")
+        if place in kept.parents:
+            raise CheckpointError(f"{out}: holds {what}, {other}; choose another folder to write")
 
 
 class Target:
@@ -21,23 +48,39 @@ class Target:
 
     OUT that is not there appears by one rename. OUT that is there and empty stays what it is, a mount point, the end of a
     link, or `.`: it is written in a folder inside it, and the files are moved up, the manifest last.
+
+    With `replace`, OUT may also hold a checkpoint and nothing else. Once the new one is whole, the old one steps aside by a
+    rename, and is removed file by file when the new one has its name: at any moment one of them is there.
     """
 
-    def __init__(self, out: Path) -> None:
-        """Raises CheckpointError for an OUT that is there and not empty, and for a link to nothing."""
-        self.given, self.out = out, Path(os.path.abspath(out))
+    def __init__(self, out: Path, replace: bool = False) -> None:
+        """Raises CheckpointError for an OUT that is there and not empty or such a checkpoint, and for a link to nothing."""
+        self.given, self.out, self.replace = out, Path(os.path.abspath(out)), replace
         if self.out.is_symlink() and not self.out.exists():
             raise CheckpointError(f"{out}: is a link to {os.readlink(self.out)}, which is not there; make that folder, or choose "
                                   "another name")
-        self.inside = self.out.is_dir()
-        if self.out.exists() and (not self.inside or self._foreign()):
-            raise CheckpointError(f"{out}: already there; choose another name, or remove it first")
-        name = f"{PARTIAL}{os.getpid()}"
-        self.partial = self.out / name if self.inside else self.out.with_name(f"{self.out.name}.{name}")
+        if replace:         # a link stays, and where it leads a folder is exchanged
+            self.out = Path(os.path.realpath(str(out)))
+        names = sorted(os.listdir(str(self.out))) if self.out.is_dir() else []
+        if self.out.exists():
+            foreign = self._foreign() if self.out.is_dir() else []
+            if foreign or not self.out.is_dir():
+                held = f", with {few(foreign)}" if replace and foreign else ""
+                raise CheckpointError(f"{out}: already there{held}; choose another name, or remove it first")
+        self.inside = self.out.is_dir() and (os.path.ismount(str(self.out)) or not names or
+                                             not all(_own(self.out / name) for name in names))
+        # A conversion is done once, so what it leaves is named. A training goes on under the same name, and clears what it left.
+        name, old = f"{PARTIAL}{'training' if replace else os.getpid()}", f"{PARTIAL}old"
+        beside = self.out.name + "."
+        self.partial = self.out / name if self.inside else self.out.with_name(beside + name)
+        self.aside = self.out / old if self.inside else self.out.with_name(beside + old)
 
     def _foreign(self) -> List[str]:
-        return [path.name for path in self.out.iterdir()
-                if not path.name.startswith(PARTIAL) and path.name not in OF_THE_DISK]
+        names = [path.name for path in self.out.iterdir()
+                 if not path.name.startswith(PARTIAL) and path.name not in OF_THE_DISK]
+        if self.replace and MANIFEST in names:
+            return [name for name in names if not _own(self.out / name)]
+        return names
 
     def leftovers(self) -> List[str]:
         """Returns a sentence about each folder that an earlier conversion into OUT left, and how much it holds."""
@@ -47,6 +90,8 @@ class Target:
     @contextmanager
     def writing(self) -> Iterator[Path]:
         """The folder to write in; it is removed when the block does not end well, also by a signal."""
+        if self.replace and self.partial.is_dir():
+            shutil.rmtree(str(self.partial))
         try:
             self.partial.mkdir(parents=True)
             yield self.partial
@@ -64,18 +109,57 @@ class Target:
     def finish(self) -> None:
         """Gives the complete folder its name; raises CheckpointError saying where it lies when it cannot have it."""
         try:
-            if not self.inside:
+            if self.inside:
+                self._fill()
+            elif self.replace and self.out.is_dir():
+                self._exchange()
+            else:
                 os.rename(str(self.partial), str(self.out))
-                return
-            foreign = self._foreign()
-            if foreign:
-                raise OSError(0, f"it now holds {few(foreign)}")
-            for path in sorted(self.partial.iterdir(), key=lambda one: one.name == MANIFEST):
-                os.rename(str(path), str(self.out / path.name))
-            self.partial.rmdir()
         except OSError as error:
             raise CheckpointError(f"{self.given}: the finished checkpoint cannot take this name ({error.strerror}); nothing is "
                                   f"lost, it lies in {self.partial}: move it yourself") from error
+        try:
+            self._remove_aside()
+        except OSError as error:
+            LOGGER.warning("%s: the earlier checkpoint cannot be removed (%s); remove it yourself", self.aside, error.strerror)
+
+    def _fill(self) -> None:
+        self._still_ours()
+        old = [path for path in self.out.iterdir() if _own(path)]
+        if old:
+            self._remove_aside()
+            self.aside.mkdir()
+            for path in sorted(old, key=lambda one: one.name != MANIFEST):      # what has no manifest is read by nobody
+                os.rename(str(path), str(self.aside / path.name))
+        for path in sorted(self.partial.iterdir(), key=lambda one: one.name == MANIFEST):
+            os.rename(str(path), str(self.out / path.name))
+        self.partial.rmdir()
+
+    def _exchange(self) -> None:
+        self._still_ours()
+        self._remove_aside()
+        os.rename(str(self.out), str(self.aside))
+        try:
+            os.rename(str(self.partial), str(self.out))
+        except BaseException:
+            os.rename(str(self.aside), str(self.out))
+            raise
+
+    def _still_ours(self) -> None:
+        foreign = self._foreign()
+        if foreign:
+            raise OSError(0, f"it now holds {few(foreign)}")
+
+    def _remove_aside(self) -> None:
+        """Removes the earlier checkpoint, and the folder only when nothing else is in it."""
+        if self.replace and self.aside.is_dir():
+            for path in [path for path in self.aside.iterdir() if _own(path)]:
+                path.unlink()
+            self.aside.rmdir()
+
+
+def _own(path: Path) -> bool:
+    return OWN.fullmatch(path.name) is not None and path.is_file()
 
 
 def _gib(folder: Path) -> str:

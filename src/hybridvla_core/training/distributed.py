@@ -6,15 +6,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, List, Mapping
+from datetime import timedelta
+from typing import Any, Callable, Dict, Iterable, List, Mapping
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.errors import ConfigurationError, HybridVLAError
 
 LEAST_TORCH = (2, 6)
+#: So long a process waits for the others. torch gives 30 minutes (gloo) or 10 (NCCL), but the first process makes data sets,
+#: decodes all pictures and runs episodes while the others wait. More costs little: torchrun notices at once a process that ends.
+PATIENCE = timedelta(hours=48)
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Processes:
         if world > 1:
             check_torch(torch.__version__)
             if not dist.is_initialized():
-                dist.init_process_group("gloo" if place.type == "cpu" else "nccl")
+                dist.init_process_group("gloo" if place.type == "cpu" else "nccl", timeout=PATIENCE)
         return cls(int(os.environ.get("RANK", "0")), world, place)
 
     @property
@@ -70,6 +74,25 @@ class Processes:
         """Until all are here."""
         if self.world > 1:
             dist.barrier()
+
+    def first_alone(self, work: Callable[[], object]) -> None:
+        """Runs something on the first process, for which the others wait; all of them call it.
+
+        Args:
+            work: What it does.
+
+        Raises:
+            HybridVLAError: On the others, where it failed on the first, which raises its own error.
+        """
+        done = False
+        try:
+            if self.first:
+                work()
+            done = True
+        finally:        # the others learn it before an error goes on
+            failed = self.sums({"failed": float(not done)})["failed"] > 0
+        if failed:
+            raise HybridVLAError(f"process {self.rank} ends because the first one failed, which says why")
 
     def rows(self, batch: int) -> slice:
         """This process's rows of a step's batch."""

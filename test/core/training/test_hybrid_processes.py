@@ -1,9 +1,11 @@
 """Several processes are one: the same run on two, one that goes on on another number, and one whose reader is killed."""
 from __future__ import annotations
 
+import datetime
 import os
 import shutil
 import signal
+import subprocess
 import sys
 
 import numpy as np
@@ -13,6 +15,7 @@ import toy_data
 from test_hybrid_run import GROUNDED, STAGES, go, program, rows, weights
 
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
+from hybridvla_core.paths import ROOT
 from hybridvla_core.training.distributed import Processes, check_torch
 
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -79,6 +82,17 @@ def test_one_process_goes_on_as_two(data, alone, tmp_path):
     assert_close(alone, run(tmp_path, data, TWO))
 
 
+@pytest.mark.long
+@several
+def test_two_processes_go_on_from_the_step_before_a_torn_one(data, alone, tmp_path):
+    shutil.copytree(alone / "work", tmp_path / "work")
+    last = sorted((tmp_path / "work/state").glob("step-*"))[-1]
+    for file in last.glob("*.distcp"):
+        file.write_bytes(file.read_bytes()[:file.stat().st_size // 2])
+    assert_close(alone, run(tmp_path, data, TWO))
+    assert (tmp_path / "work/state" / f"torn-{last.name}").is_dir()
+
+
 @pytest.mark.parametrize("version, fits", [("2.4.1", False), ("2.5.1+cpu", False), ("2.6.0", True), ("2.13.0+cpu", True)])
 def test_a_torch_that_cannot_share_says_so(version, fits):
     if fits:
@@ -86,6 +100,48 @@ def test_a_torch_that_cannot_share_says_so(version, fits):
     else:
         with pytest.raises(ConfigurationError, match="single process; several need torch 2.6"):
             check_torch(version)
+
+
+def test_processes_wait_longer_than_the_first_one_decodes_pictures(monkeypatch):
+    asked = {}
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda backend, **options: asked.update(options, backend=backend))
+    monkeypatch.setattr("hybridvla_core.training.distributed.check_torch", lambda version: None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert not Processes.start("cpu").first
+    assert asked["backend"] == "gloo" and asked["timeout"] >= datetime.timedelta(hours=24)
+
+
+ALONE = """
+import sys
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.training.distributed import Processes
+
+processes = Processes.start("cpu")
+
+def fails():
+    raise OSError(28, "No space left on device")
+
+done = []
+processes.first_alone(lambda: done.append(1))
+try:
+    processes.first_alone(fails)
+except (OSError, HybridVLAError) as error:
+    done.append(str(error))
+print(f"rank {processes.rank}: {done}\\n", end="")
+processes.stop()
+"""
+
+
+@pytest.mark.long
+@several
+def test_what_the_first_process_does_alone_fails_on_all(tmp_path):
+    (tmp_path / "alone.py").write_text(ALONE)
+    done = subprocess.run([*TWO, str(tmp_path / "alone.py")], env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
+    said = done.stdout.decode()
+    assert done.returncode == 0 and "rank 0: [1, '[Errno 28] No space left on device']" in said, said
+    assert "rank 1: ['process 1 ends because the first one failed, which says why']" in said
 
 
 def test_processes_take_their_rows():

@@ -1,22 +1,43 @@
 """From a trained objective to a checkpoint folder that `predict`, `evaluate`, `replay` and the rig take."""
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Optional, Sequence
 
 import torch
 
 from hybridvla_core.checkpoints.format import save_checkpoint
+from hybridvla_core.checkpoints.target import Target, keep_apart
 from hybridvla_core.checkpoints.weights import Weights, weight_files
 from hybridvla_core.training.distributed import Processes, whole
 from hybridvla_core.training.hybrid.config import TrainingConfig
 from hybridvla_core.training.hybrid.objective import HybridObjective
 from hybridvla_core.training.hybrid.start import Start
 from hybridvla_core.training.lora import merged
+from hybridvla_core.training.progress import LOG
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 MODEL, LANGUAGE = "model.", "llm."
+#: What a run keeps in its work folder.
+OF_THE_RUN = ("state", "pictures", "evaluations", "data", "tensorboard", LOG)
+
+
+def check_place(out: Path, work: Path, data: Sequence[Path], init: Optional[Path]) -> None:
+    """Does nothing where a checkpoint can be written without anything being lost; asked before the first step.
+
+    Args:
+        out: Where it is to be; new, empty, or a checkpoint folder with nothing else in it.
+        work: Folder of the run.
+        data: Folders of data sets.
+        init: Checkpoint to start from.
+
+    Raises:
+        CheckpointError: It is one of the others, or holds one or anything that is no checkpoint's.
+    """
+    needed = [("the folder that this was started in", Path.cwd()), ("the work folder", work),
+              *(("a data set", folder) for folder in data), *(("the run's own", work / name) for name in OF_THE_RUN)]
+    keep_apart(out, needed if init is None else [*needed, ("the checkpoint of --init", init)])
+    Target(out, replace=True)
 
 
 def gather(objective: HybridObjective, processes: Processes, start: Start) -> Dict[str, torch.Tensor]:
@@ -43,11 +64,24 @@ def _unquantised(tensors: Dict[str, torch.Tensor], start: Start) -> Dict[str, to
 
 def export(folder: Path, tensors: Mapping[str, torch.Tensor], config: TrainingConfig, start: Start, provenance: Mapping[str, Any]
            ) -> str:
-    """Writes the checkpoint under another name first, so that what bears the name is whole; returns the manifest's sha256."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    digest = save_checkpoint(partial, tensors, start.checkpoint, start.statistics, start.tokenizer.to_str(), provenance,
-                             DTYPES[config.export])
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    """Writes the checkpoint under another name first, so that what bears the name is whole; an earlier one makes room for it.
+
+    Args:
+        folder: Where it is to be, as `check_place` accepts it.
+        tensors: All weights.
+        config: Says how they are stored.
+        start: What else belongs to a checkpoint.
+        provenance: Of its manifest.
+
+    Returns:
+        The sha256 of its manifest.
+
+    Raises:
+        CheckpointError: The folder holds something else by now, or cannot take its name; the message says where it lies.
+    """
+    target = Target(folder, replace=True)
+    with target.writing() as partial:
+        digest = save_checkpoint(partial, tensors, start.checkpoint, start.statistics, start.tokenizer.to_str(), provenance,
+                                 DTYPES[config.export])
+    target.finish()
     return digest

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import time
 from dataclasses import dataclass, replace
@@ -16,14 +17,14 @@ from hybridvla_core.errors import ConfigurationError, HybridVLAError
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.training.distributed import Processes
 from hybridvla_core.training.hybrid.config import TrainingConfig
-from hybridvla_core.training.hybrid.export import export, gather
+from hybridvla_core.training.hybrid.export import check_place, export, gather
 from hybridvla_core.training.hybrid.feed import Feed
 from hybridvla_core.training.hybrid.grounding.heads import GroundingHeads
 from hybridvla_core.training.hybrid.loop import Hooks, StageLoop
 from hybridvla_core.training.hybrid.objective import HybridObjective
 from hybridvla_core.training.hybrid.stages import choose_parameters
 from hybridvla_core.training.hybrid.start import Start, prepare
-from hybridvla_core.training.hybrid.state import Progress, Store
+from hybridvla_core.training.hybrid.state import Progress, StepError, Store
 from hybridvla_core.training.lora import add_adapters
 from hybridvla_core.training.progress import Bar, RunLog
 from hybridvla_core.transforms.prompt import PromptEncoder
@@ -45,7 +46,7 @@ class Request:
         config: The recipe.
         data: Folders of data sets.
         work: Folder of log and state; a run that finds its state there goes on.
-        out: Checkpoint folder to write.
+        out: Checkpoint folder to write; new, empty, or with a checkpoint and nothing else, which is replaced.
         init: Checkpoint folder to start from.
         mixture: Weights of the data sets; all frames alike without it.
         device: `cpu` or `cuda`.
@@ -83,6 +84,7 @@ def train(request: Request) -> Dict[str, Any]:
         HybridVLAError: Something does not fit, cannot be read, or ran into a number that is not finite; the message names it.
     """
     deadline = time.monotonic() + request.seconds
+    check_place(request.out, request.work, request.data, request.init)
     torch.set_num_threads(request.threads)
     processes = Processes.start(request.device)
     try:
@@ -108,28 +110,41 @@ def _train(request: Request, processes: Processes, deadline: float) -> Dict[str,
     feed = Feed(start.sets, mixture, prompts, start.checkpoint, config, processes.rows)
     store = Store(request.work / "state", processes)
     origin = _origin(request, start)
-    progress = store.last() or Progress(0, 0, 0, 0.0, 0, (), (), origin)
-    _check_origin(progress.origin, origin, request.work)
-    if progress.total and processes.first:
-        LOGGER.info("going on behind step %d (stage %d, step %d)", progress.total, progress.stage, progress.step)
-    log = RunLog(request.work, progress.total, request.tensorboard) if processes.first else None
     hooks = replace(_hooks(request, start, processes),
                     stop=(lambda: time.monotonic() >= deadline) if request.seconds else None)
-    # A finished run builds its last stage again, to export what its last state holds.
-    for number in range(min(progress.stage, len(config.stages) - 1), len(config.stages)):
-        objective = _build(config, start, number, processes)
-        loop = StageLoop(objective, config, number, feed, processes, store, log, hooks)
-        progress = loop.run(progress)
-        if progress.stage <= number:
-            break
+    loop: Optional[StageLoop] = None
+    while loop is None:
+        try:
+            progress = store.last() or Progress(0, 0, 0, 0.0, 0, (), (), origin)
+            _check_origin(progress.origin, origin, request.work)
+            loop, progress = _stages(request, start, feed, processes, store, hooks, progress)
+        except StepError as error:      # the model is built anew: a torn step may have filled a part of it
+            store.leave_out(error)
+        gc.collect()    # errors of torch hold the earlier model in a ring; there may be no room for two
+    objective = loop.objective
     result: Dict[str, Any] = {"checkpoint": str(request.out), "steps": progress.total, "samples": progress.samples,
                               "seconds": round(progress.seconds, 1), "finished": progress.stage == len(config.stages)}
     with loop.averaged():
         tensors = gather(objective, processes, start)
-        if processes.first:
-            result["manifest_sha256"] = export(request.out, tensors, config, start, _provenance(request, start, progress))
-    processes.wait()
+        processes.first_alone(lambda: result.update(
+            manifest_sha256=export(request.out, tensors, config, start, _provenance(request, start, progress))))
     return result
+
+
+def _stages(request: Request, start: Start, feed: Feed, processes: Processes, store: Store, hooks: Hooks, progress: Progress
+            ) -> Tuple[StageLoop, Progress]:
+    """Runs the stages from where `progress` is; returns the last one that ran, and how far it came."""
+    config = request.config
+    if progress.total and processes.first:
+        LOGGER.info("going on behind step %d (stage %d, step %d)", progress.total, progress.stage, progress.step)
+    log = RunLog(request.work, progress.total, request.tensorboard) if processes.first else None
+    # A finished run builds its last stage again, to export what its last state holds.
+    for number in range(min(progress.stage, len(config.stages) - 1), len(config.stages)):
+        loop = StageLoop(_build(config, start, number, processes), config, number, feed, processes, store, log, hooks)
+        progress = loop.run(progress)
+        if progress.stage <= number:
+            break
+    return loop, progress
 
 
 def _build(config: TrainingConfig, start: Start, number: int, processes: Processes) -> HybridObjective:
@@ -245,12 +260,14 @@ def _hooks(request: Request, start: Start, processes: Processes) -> Hooks:
 
     def evaluate(total: int, objective: HybridObjective) -> Mapping[str, Any]:
         tensors = gather(objective, processes, start)
-        result: Mapping[str, Any] = {}
-        if processes.first:
+        result: Dict[str, Any] = {}
+
+        def episodes() -> None:
             folder = request.work / "evaluations" / f"step-{total:09d}"
             export(folder, tensors, request.config, start, {"trained_by": "hybridvla train", "steps": total})
-            result = evaluation(folder)
-        processes.wait()
+            result.update(evaluation(folder))
+
+        processes.first_alone(episodes)
         return result
 
     return Hooks(evaluate, request.evaluate_every)

@@ -1,30 +1,43 @@
 """What a run goes on from: parameters that were trained, their average, the optimiser's moments, and how far it was.
 
 A step is one folder of torch.distributed.checkpoint, written beside its name and renamed when all of it is on the disk: whenever
-the process dies, the last whole step is there. The folder can be read by another number of processes. It holds a pickle of
-torch's own, so it is for the run that wrote it and never leaves the work folder.
+the process dies, the last whole step is there. One that the disk tore all the same is left out, and the one before is taken. The
+folder can be read by another number of processes. It holds a pickle of torch's own, so it is for the run that wrote it and never
+leaves the work folder.
 """
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import shutil
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import torch
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load as read_step
 from torch.distributed.checkpoint.state_dict_saver import save as write_step
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.training.distributed import Processes
 
+LOGGER = logging.getLogger(__name__)
 KEPT = 2
 META = "run.json"
 NAME = "step-{:09d}"
+#: What a step that could not be read is called from then on, behind this.
+TORN = "torn-"
+#: What says nothing about the files that were being read or written.
+NOT_OF_FILES = (KeyboardInterrupt, SystemExit, MemoryError, torch.cuda.OutOfMemoryError)
+
+
+class StepError(HybridVLAError):
+    """A step on the disk cannot be read; the one before may be whole."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,7 @@ class Store:
 
     def __init__(self, folder: Path, processes: Processes) -> None:
         self.folder, self.processes = folder, processes
+        self._torn: List[Path] = []
         if processes.first:
             folder.mkdir(parents=True, exist_ok=True)
             for left in folder.glob(".step-*"):
@@ -70,7 +84,7 @@ class Store:
             None before the first one.
 
         Raises:
-            HybridVLAError: The folder is none of ours.
+            StepError: The step is none of ours, or torn.
         """
         steps = self._steps()
         if not steps:
@@ -80,7 +94,26 @@ class Store:
             data["trained"], data["moments"] = tuple(data["trained"]), tuple(data["moments"])
             return Progress(**data)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise HybridVLAError(f"{steps[-1]}: not a state of this trainer ({error}); give another --work folder") from error
+            raise StepError(f"{steps[-1]}: not a state of this trainer ({error}); give another --work folder") from error
+
+    def leave_out(self, error: StepError) -> None:
+        """Makes the step before the last one the last, and warns; every process calls it.
+
+        The step that is left out keeps its name until the next one is written, and is called `torn-...` from then on: nothing is
+        removed for an error that may have been one of reading.
+
+        Args:
+            error: Of the last step.
+
+        Raises:
+            StepError: The same one, where there is no step before.
+        """
+        steps = self._steps()
+        if len(steps) < 2:
+            raise error
+        self._torn.append(steps[-1])
+        if self.processes.first:
+            LOGGER.warning("%s. It is left out, going on from %s", error, steps[-2].name)
 
     def save(self, progress: Progress, module: nn.Module, average: Mapping[str, torch.Tensor],
              optimizer: Optional[torch.optim.Optimizer]) -> None:
@@ -101,17 +134,23 @@ class Store:
             shutil.rmtree(partial, ignore_errors=True)
         self.processes.wait()
         try:
-            _quietly(write_step, self._tensors(progress, module, average, optimizer), partial)
+            with _quietly():
+                write_step(self._tensors(progress, module, average, optimizer), checkpoint_id=str(partial))
             if self.processes.first:
                 (partial / META).write_text(json.dumps(asdict(progress)), encoding="utf-8")
                 _sync(partial)
+                for torn in self._torn:
+                    aside = torn.with_name(TORN + torn.name)
+                    shutil.rmtree(aside, ignore_errors=True)
+                    os.replace(torn, aside)
                 shutil.rmtree(whole, ignore_errors=True)
                 os.replace(partial, whole)
                 for old in self._steps()[:-KEPT]:
                     shutil.rmtree(old, ignore_errors=True)
-        except OSError as error:
-            raise HybridVLAError(f"{self.folder}: the state cannot be saved ({error.strerror}); make room and start again: the "
+        except (OSError, CheckpointException) as error:
+            raise HybridVLAError(f"{self.folder}: the state cannot be saved ({_reason(error)}); make room and start again: the "
                                  "last whole step is there") from error
+        self._torn = []
         self.processes.wait()
 
     def load(self, progress: Progress, module: nn.Module, average: Dict[str, torch.Tensor],
@@ -125,15 +164,16 @@ class Store:
             optimizer: Gets the moments.
 
         Raises:
-            HybridVLAError: The step does not fit the model.
+            StepError: The step is torn, or does not fit the model. What was to be filled may be filled in part.
         """
         folder = self._steps()[-1]
         state = self._tensors(progress, module, average, optimizer, fresh=True)
         try:
-            _quietly(read_step, state, folder)
-        except Exception as error:  # torch answers a torn or foreign folder with whatever its parts stumble over
-            raise HybridVLAError(f"{folder}: not a state of this recipe's model ({str(error).splitlines()[0]}); give another "
-                                 "--work folder, or what the run was begun with") from error
+            with _quietly():
+                read_step(state, checkpoint_id=str(folder))
+        except (Exception, CheckpointException) as error:  # whatever torch's parts stumble over in a torn or foreign folder
+            raise StepError(f"{folder}: not a state of this recipe's model ({_reason(error)}); give another --work folder, or "
+                            "what the run was begun with") from error
         parameters = dict(module.named_parameters())
         if optimizer is not None:
             for name in progress.moments:
@@ -153,7 +193,7 @@ class Store:
         return found
 
     def _steps(self) -> List[Path]:
-        return sorted(path for path in self.folder.glob("step-*") if (path / META).is_file())
+        return sorted(path for path in self.folder.glob("step-*") if (path / META).is_file() and path not in self._torn)
 
 
 #: What AdamW keeps of a parameter.
@@ -165,11 +205,32 @@ def moments_of(module: nn.Module, optimizer: torch.optim.Optimizer) -> Tuple[str
     return tuple(name for name, parameter in module.named_parameters() if optimizer.state.get(parameter))
 
 
-def _quietly(call: Callable[..., object], state: Dict[str, Any], folder: Path) -> None:
-    """Alone, torch warns that it is alone."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        call(state, checkpoint_id=str(folder))
+def _reason(error: BaseException) -> str:
+    """What went wrong, on a line; torch wraps it, of each process one. What says nothing about the files is raised as it is."""
+    failures = [failure[0] for failure in error.failures.values()] if isinstance(error, CheckpointException) else [error]
+    for failure in failures:
+        if isinstance(failure, NOT_OF_FILES):
+            raise failure
+    failure = next((failure for failure in failures if isinstance(failure, OSError)), failures[0])
+    told = failure.strerror if isinstance(failure, OSError) else None
+    return " ".join((told or str(failure) or type(failure).__name__).splitlines()[0].split())
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Alone, torch warns that it is alone; of a torn folder it logs tracebacks, through no logger of its own."""
+    root = logging.getLogger()
+    root.addFilter(_not_of_torch)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.removeFilter(_not_of_torch)
+
+
+def _not_of_torch(record: logging.LogRecord) -> bool:
+    return record.module != "state_dict_loader"
 
 
 def _sync(folder: Path) -> None:
