@@ -88,14 +88,15 @@ def test_every_recipe_can_be_read(path):
     (["--init", str(ROOT / "checkpoints/tiny"), "--data", "WRIST"], "has no view front; it has wrist"),
     (["--init", str(ROOT / "checkpoints/tiny"), "--data", "CLOSED"], "gripper_sense is 'one_is_closed' and 'one_is_open'"),
     (["--config", str(ROOT / "config/training/tiny_smoke.yaml"), "--data", "SILENT"], "does not say what its actions mean"),
-    (["--config", str(ROOT / "config/training/tiny_smoke.yaml"), "--data", "SET", "--mixture",
+    (["--config", str(ROOT / "config/training/tiny_smoke.yaml"), "--data", "SET"], "in 2 rows of 2; the model sees 64"),
+    (["--config", str(ROOT / "config/training/tiny_smoke.yaml"), "--data", "EIGHT", "--mixture",
       str(ROOT / "config/mixtures/oxe_35.yaml")], "names no weight for toy"),
     (["--config", str(ROOT / "config/training/tiny.yaml"), "--data", "SET", "SET"], "one folder of .npz shards"),
 ])
 def test_what_does_not_fit_is_one_sentence(tmp_path, capsys, arguments, words):
     import re
 
-    makes = {"SET": {}, "WRIST": dict(views={"wrist": (32, 32)}), "SILENT": dict(convention=None),
+    makes = {"SET": {}, "WRIST": dict(views={"wrist": (32, 32)}), "SILENT": dict(convention=None), "EIGHT": dict(grid=8),
              "CLOSED": dict(convention={**toy_data.describe().convention, "gripper_sense": "one_is_closed"})}
     for name in set(arguments) & set(makes):
         toy_data.write(tmp_path / name, **makes[name])

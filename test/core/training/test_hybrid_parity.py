@@ -61,7 +61,7 @@ class Recorded:
             text[row, :len(part)] = part
         targets = torch.stack(targets)
         noise = (self.noise(stage, repeats, actions) if stage
-                 else Noise(ObjectiveConfig(), 4).draw(0, 0, 0, 2, slice(0, 2), actions))
+                 else Noise(ObjectiveConfig(), 4, "released").draw(0, 0, 0, 2, slice(0, 2), actions))
         return Batch(self.pixels(views), None, text, lengths, torch.from_numpy(self.arrays[f"{views}/proprio"])[:, 0], actions,
                      torch.zeros(2, 1, dtype=torch.bool), targets[:, :-1], targets, noise)
 
@@ -69,7 +69,7 @@ class Recorded:
         # Recorded rows are sample 0, 1, 0, 1, ...
         noise = torch.from_numpy(self.arrays[f"{stage}/noise"]).unflatten(0, (repeats, 2)).transpose(0, 1)
         timesteps = torch.from_numpy(self.arrays[f"{stage}/timestep"]).unflatten(0, (repeats, 2)).transpose(0, 1)
-        noisy, target = Noise(ObjectiveConfig(), 4).noisy(actions, timesteps, noise)
+        noisy, target = Noise(ObjectiveConfig(), 4, "released").noisy(actions, timesteps, noise)
         recorded = torch.from_numpy(self.arrays[f"{stage}/x_t"]).unflatten(0, (repeats, 2)).transpose(0, 1)
         torch.testing.assert_close(noisy, recorded, atol=1e-5, rtol=0)
         zero = torch.zeros(2, dtype=torch.long)

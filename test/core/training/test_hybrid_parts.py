@@ -42,7 +42,7 @@ def setting(kind=1, state="embedding", chunk=1, repeats=3, **changes):
     tokens = objective.tokens.encode(actions[:, 0])
     targets = torch.cat([tokens, torch.full((2, 1), token_behind_actions(config))], 1)
     picture = torch.from_numpy(rng.integers(0, 255, (2, 1, 32, 32, 3)).astype(np.uint8))
-    noise = Noise(objective.objective, 4).draw(5, 0, 0, 2, slice(0, 2), actions)
+    noise = Noise(objective.objective, 4, "released").draw(5, 0, 0, 2, slice(0, 2), actions)
     batch = Batch({picture_key(config.towers[0], "resize-naive"): picture}, None, text, torch.tensor([len(ids) for ids in texts]),
                   torch.from_numpy(rng.uniform(-1, 1, (2, 7))).float(), actions, torch.zeros(2, chunk, dtype=torch.bool), tokens,
                   targets, noise)
@@ -138,7 +138,7 @@ def test_tokens_with_a_condition_of_their_own_are_decoded_once_behind_it():
 
 def test_the_noise_of_a_step_is_the_same_for_any_share_of_it():
     actions = torch.linspace(-1, 1, 8 * 7).view(8, 1, 7)
-    noise = Noise(ObjectiveConfig(x0_jitter=0.1, inference_share=0.5, condition_zero=0.5, weight_max=5.0), 4)
+    noise = Noise(ObjectiveConfig(x0_jitter=0.1, inference_share=0.5, condition_zero=0.5, weight_max=5.0), 4, "released")
     whole, again = (noise.draw(3, 1, 17, 8, slice(0, 8), actions) for _ in range(2))
     half = noise.draw(3, 1, 17, 8, slice(4, 8), actions[4:])
     other = noise.draw(3, 1, 18, 8, slice(0, 8), actions)
