@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # All figures that docs/performance.md wants of a GPU, in one table: scripts/gpu_report.sh [OUT]. Needs the Python packages of
-# the model (requirements/debian12/{base,vision}.txt, requirements/noetic/{core,policy,vision}.txt; numpy, scipy, pillow, timm, safetensors, tokenizers beside torch), no network and no ROS.
+# the model (requirements/debian12/{base,vision}.txt or requirements/noetic/{core,policy,vision}.txt name them; numpy, scipy,
+# pillow, timm, safetensors, tokenizers beside torch), no network and no ROS.
 # GPU_REPORT_SECONDS bounds the whole (480); what no longer fits is named.
 set -euo pipefail
 
@@ -34,7 +35,9 @@ if sys.argv[1] == "cuda" and not torch.cuda.is_available():
              "processor); `hybridvla doctor` says more")
 PY
 mkdir -p "$OUT"
-rm -f "$OUT"/*.json
+for name in graphs certificate compiled precision fp8 two_arms_three_views eager int8 int4 certificate_bfloat16; do
+  rm -f "$OUT/$name.json"
+done
 SECONDS=0
 
 # part NAME ARGUMENTS...: one bench, if there is time left for it.

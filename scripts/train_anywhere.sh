@@ -31,6 +31,8 @@ PROCESSES="${TRAIN_PROCESSES:-$(nproc)}"
 WHEELS="${TRAIN_WHEELS:-wheels}"
 MORE=75        # sysexits.h: try again
 LEAST=20       # s; with less left nothing new is begun
+BLOCK=10       # episodes that are evaluated in one go
+MARK=.train_anywhere
 PART=15728640  # bytes of a file in OUT/pack
 
 case "$LIMIT$COUNT$STATES$EPISODES$PROCESSES${SEEDS// /}" in
@@ -39,18 +41,56 @@ case "$LIMIT$COUNT$STATES$EPISODES$PROCESSES${SEEDS// /}" in
     exit 2
     ;;
 esac
-if [ "$LIMIT" -gt 540 ]; then
-  echo "train_anywhere: TRAIN_SECONDS is $LIMIT; a slice ends within 9 minutes, use at most 540" >&2
+if [ "$LIMIT" -gt 500 ]; then
+  echo "train_anywhere: TRAIN_SECONDS is $LIMIT; a slice and what it packs end within 9 minutes, use at most 500" >&2
   exit 2
 fi
+last=1000000
+for seed in $(tr ' ' '\n' <<<"$SEEDS" | sort -n); do
+  if [ "$EPISODES" -lt 1 ] || [ "$seed" -le "$last" ]; then
+    echo "train_anywhere: TRAIN_SEEDS are above 1000000 and TRAIN_EPISODES (at least 1) or more apart, so that no episode" \
+      "counts twice; $seed is not" >&2
+    exit 2
+  fi
+  last=$((seed + EPISODES - 1))
+done
+for mode in $MODES; do
+  case "$mode" in
+    ensemble | diffusion | autoregressive) ;;
+    *)
+      echo "train_anywhere: TRAIN_MODES are of ensemble, diffusion and autoregressive; $mode is none" >&2
+      exit 2
+      ;;
+  esac
+done
 mkdir -p "$OUT"
 OUT="$(cd "$OUT" && pwd)"
+if [ -n "$(ls -A "$OUT")" ] && [ ! -e "$OUT/$MARK" ]; then
+  echo "train_anywhere: $OUT holds something that it did not make; name another folder" >&2
+  exit 2
+fi
+[ -e "$OUT/$MARK" ] || : >"$OUT/$MARK"
 SECONDS=0
 
 left() { echo $((LIMIT - SECONDS)); }
 
+# reached: what is kept of the work so far; the same again after a whole slice means that nothing was.
+reached() {
+  {
+    find "$OUT" -type f ! -path '*partial*' ! -path "$OUT/pack/*" ! -name '*.log' ! -name log.jsonl ! -name "$MARK" -printf '%P %s\n'
+    find "$OUT" -type f -name "done" -exec cat {} +
+  } | LC_ALL=C sort | sha256sum
+}
+
 # more WHAT: ends this slice.
 more() {
+  local now
+  now="$(reached)"
+  if [ "$BEGAN" = "$now" ]; then
+    echo "train_anywhere: $1 after $SECONDS s, and nothing of this slice could be kept; raise TRAIN_SECONDS (at most 500)," \
+      "or do less at once (TRAIN_COUNT, TRAIN_PROCESSES)" >&2
+    exit 1
+  fi
   pack
   echo "train_anywhere: $1 after $SECONDS s; the same command goes on"
   exit "$MORE"
@@ -79,7 +119,13 @@ within() {
   timeout --signal=TERM --kill-after=10 "$(left)" "$@" >>"$OUT/$name.log" 2>&1 || status=$?
   case "$status" in
     0) ;;
-    124 | 137 | 143) more "$name is not done" ;;
+    124) more "$name is not done" ;;
+    137 | 143)
+      [ "$(left)" -gt 1 ] || more "$name is not done"
+      echo "train_anywhere: $name was ended from outside after $SECONDS s, mostly by the system for want of memory; a smaller" \
+        "TRAIN_PROCESSES needs less" >&2
+      exit 1
+      ;;
     *)
       echo "train_anywhere: $name failed: $(tail -n 1 "$OUT/$name.log")" >&2
       exit 1
@@ -88,9 +134,12 @@ within() {
 }
 
 export PYTHONPATH="$PWD/src:$OUT/site${PYTHONPATH:+:$PYTHONPATH}"
-if compgen -G "$WHEELS/*.whl" >/dev/null && [ ! -d "$OUT/site" ]; then
-  rm -rf "$OUT/site.partial"
+BEGAN="$(reached)"
+wheels="$(find "$WHEELS" -maxdepth 1 -name '*.whl' -printf '%f %s\n' 2>/dev/null | LC_ALL=C sort || true)"
+if [ -n "$wheels" ] && [ "$wheels" != "$(cat "$OUT/site/wheels.txt" 2>/dev/null)" ]; then
+  rm -rf "$OUT/site.partial" "$OUT/site"
   within install "$PYTHON" -m pip install --quiet --no-index --no-deps --no-compile --target "$OUT/site.partial" "$WHEELS"/*.whl
+  printf '%s\n' "$wheels" >"$OUT/site.partial/wheels.txt"
   mv "$OUT/site.partial" "$OUT/site"
 fi
 DEVICE="${TRAIN_DEVICE:-$("$PYTHON" - <<'PY'
@@ -110,7 +159,6 @@ print("cuda" if torch.cuda.is_available() else "cpu")
 PY
 )}"
 RECIPE="${TRAIN_RECIPE:-config/training/$WHAT$([ "$DEVICE" = cpu ] || echo _gpu).yaml}"
-cp "$RECIPE" "$OUT/recipe.yaml"
 if [ -z "${MUJOCO_GL:-}" ]; then
   for MUJOCO_GL in egl osmesa; do
     export MUJOCO_GL
@@ -131,6 +179,7 @@ fi
 finished() { [ -f "$OUT/train.json" ] && grep -q '"finished": true' "$OUT/train.json"; }
 if ! finished; then
   [ "$(left)" -ge "$((2 * LEAST))" ] || more "no time for training"
+  cp "$RECIPE" "$OUT/recipe.yaml"
   start=()
   [ "$INIT" = - ] || start=(--init "$INIT")
   threads=4
@@ -142,19 +191,25 @@ if ! finished; then
   finished || more "training is not done"
 fi
 
-# One file for each task, mode and seed, so that a slice that ends loses one of them at most.
-mkdir -p "$OUT/evaluation"
+# A file for every few episodes of a task, mode and seed, so that a slice that ends loses one of them at most; a checkpoint has its own.
+results="$OUT/evaluation/$(sha256sum "$OUT/checkpoint/MANIFEST.json" | cut -c1-12)"
+mkdir -p "$results"
+wanted=()
 for task in $("$PYTHON" -c "from hybridvla_sim import tasks; from hybridvla_sim.rigs import RIGS
 print(*tasks.chosen(['all'], RIGS['$RIG'].kind))"); do
   for mode in $MODES; do
     for seed in $SEEDS; do
-      file="$OUT/evaluation/$task-$mode-$seed.json"
-      [ -f "$file" ] || within evaluate "$PYTHON" -m hybridvla_cli evaluate --rig "$RIG" --checkpoint "$OUT/checkpoint" \
-        --task "$task" --mode "$mode" --episodes "$EPISODES" --seed "$seed" --processes "$PROCESSES" --json "$file"
+      for ((offset = 0; offset < EPISODES; offset += BLOCK)); do
+        first=$((seed + offset)) count=$((EPISODES - offset < BLOCK ? EPISODES - offset : BLOCK))
+        file="$results/$task-$mode-$first-$count.json"
+        wanted+=("$file")
+        [ -f "$file" ] || within evaluate "$PYTHON" -m hybridvla_cli evaluate --rig "$RIG" --checkpoint "$OUT/checkpoint" \
+          --task "$task" --mode "$mode" --episodes "$count" --seed "$first" --processes "$PROCESSES" --json "$file"
+      done
     done
   done
 done
-"$PYTHON" - "$OUT" <<'PY'
+"$PYTHON" - "$OUT" "${wanted[@]}" <<'PY'
 import json
 import pathlib
 import sys
@@ -163,8 +218,8 @@ from hybridvla_core.report.statistics import wilson
 
 out = pathlib.Path(sys.argv[1])
 counts = {}
-for file in sorted((out / "evaluation").glob("*.json")):
-    task, mode, _ = file.stem.rsplit("-", 2)
+for file in map(pathlib.Path, sys.argv[2:]):
+    task, mode, _, _ = file.stem.rsplit("-", 3)
     found = json.loads(file.read_text())
     wins, episodes = counts.get((task, mode), (0, 0))
     counts[task, mode] = wins + found["successes"], episodes + found["episodes"]
