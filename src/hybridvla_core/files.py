@@ -54,6 +54,11 @@ def renew_folder(folder: Path, what: str) -> None:
     (folder / _MARK).touch()
 
 
+def key_of(content: Mapping[str, Any]) -> str:
+    """Returns 20 hexadecimal digits that name a result by everything that decides it."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+
+
 def sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
