@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, Mapping, Optional, Union
 
@@ -33,6 +34,27 @@ def write_text(path: Union[str, Path], text: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
+
+
+def check_target(path: Union[str, Path], option: str) -> None:
+    """Does nothing where `write_text` can write; makes the folder, and leaves what lies at the path as it is.
+
+    Args:
+        path: Of the file that is to be written.
+        option: Names it in the message.
+
+    Raises:
+        HybridVLAError: It is a folder, or nothing can be written there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise HybridVLAError(f"{option} {path}: is a folder; name a file in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise HybridVLAError(f"{option} {path}: cannot be written ({error.strerror}); name another file") from error
 
 
 def renew_folder(folder: Path, what: str) -> None:
