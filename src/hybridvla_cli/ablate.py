@@ -2,14 +2,14 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping
 
 from hybridvla_cli import Subparsers
 from hybridvla_cli.ablate_parts import measured
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.files import write_json
+from hybridvla_core.files import key_of, write_json
 from hybridvla_core.paths import ROOT
 from hybridvla_ros.runtime.threads import wait_quietly
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 #: Episodes of a cell, and cells of a row and task: together what one row has of a task.
 QUICK, FULL = (5, 4), (20, 10)
 CALIBRATION = "calibration"
+ROBOT, POLICY = str(ROOT / "config/robots/sim_fr3.yaml"), str(ROOT / "config/policies/tiny.yaml")
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
@@ -33,8 +34,8 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--report", action="store_true", help="run nothing; write the pages from what was run before")
     parser.add_argument("--seed", type=int, default=2_000_001, help="of the first episode")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--robot-config", default=str(ROOT / "config/robots/sim_fr3.yaml"))
-    parser.add_argument("--policy-config", default=str(ROOT / "config/policies/tiny.yaml"))
+    parser.add_argument("--robot-config", default=ROBOT)
+    parser.add_argument("--policy-config", default=POLICY)
     parser.add_argument("-o", "--out", default="out/ablate", help="folder of the results and of the cells done so far")
     parser.add_argument("--docs", metavar="DIR", help="write results.md, results.json and the drawings here, too")
     parser.add_argument("--json", help="write the result for machines here, too")
@@ -49,10 +50,12 @@ def run(args: argparse.Namespace) -> int:
     from hybridvla_core.evaluation.ablation import page
     from hybridvla_core.evaluation.ablation.calibration import calibration_sheet
     from hybridvla_core.evaluation.ablation.cells import CellStore
+    from hybridvla_core.evaluation.ablation.opening import open_policy
     from hybridvla_core.evaluation.ablation.results import table_result
     from hybridvla_core.evaluation.ablation.tables import GIVEN, TABLES, chosen
-    from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED
+    from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED, load_configs
     from hybridvla_sim import tasks as all_tasks
+    from hybridvla_sim.cells import Bench
 
     if args.seed <= LARGEST_TRAINING_SEED:
         raise HybridVLAError(f"--seed {args.seed}: seeds up to {LARGEST_TRAINING_SEED} belong to training; use a larger one")
@@ -65,7 +68,9 @@ def run(args: argparse.Namespace) -> int:
     out, policies = Path(args.out), policies_named(args.policy)
     sources = {GIVEN: Source.open(str(args.checkpoint)), **{name: Source.open(place) for name, place in policies.items()}}
     episodes, repeats = QUICK if args.quick else FULL
-    order = Order(sources, {task.name: task.instructions() for task in tasks}, args.seed, episodes, repeats)
+    config, robot = load_configs(Path(args.policy_config), Path(args.robot_config), "ensemble")
+    order = Order(sources, {task.name: task.instructions() for task in tasks}, args.seed, episodes, repeats,
+                  key_of(asdict(config)), key_of(asdict(robot)))
     tables = [_with_policies(TABLES[name], list(policies)) for name in names if name in TABLES]
     first: List[Table] = [] if "modes" in names or CALIBRATION not in names else [
         replace(TABLES["modes"], rows=TABLES["modes"].rows[:1], claims=())]
@@ -73,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
     cells = {cell.key: cell for table in [*tables, *first] for row in table.rows for cell in order.cells(row)}
     failed = dict(order.refused)
     if not args.report:
-        failed.update(sweep([cell for key, cell in cells.items() if key not in failed], store, args))
+        failed.update(sweep([cell for key, cell in cells.items() if key not in failed], store,
+                            Bench(config, robot, open_policy), args.processes))
     sheets, absent = measured.sheets(names, args, out, sources[GIVEN])
     if CALIBRATION in names:
         found = [store.find(cell) for cell in order.cells(TABLES["modes"].rows[0])]
@@ -138,6 +144,8 @@ def _sentence(args: argparse.Namespace, episodes: int, repeats: int) -> str:
 
 def _command(args: argparse.Namespace) -> str:
     more = "".join(f" --policy {pair}" for pair in args.policy)
+    more += "".join(f" {option} {_shown(file)}" for option, file, usual in (
+        ("--robot-config", args.robot_config, ROBOT), ("--policy-config", args.policy_config, POLICY)) if file != usual)
     return (f"hybridvla ablate {args.table}{' --quick' if args.quick else ''} --checkpoint {_shown(args.checkpoint)} "
             f"--tasks {args.tasks} --seed {args.seed}{more}")
 

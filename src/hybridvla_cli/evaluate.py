@@ -5,12 +5,12 @@ import argparse
 import functools
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping
 
 from hybridvla_cli import Subparsers
 from hybridvla_core.contracts import Mode
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.files import write_json, write_text
+from hybridvla_core.files import check_target, write_json, write_text
 from hybridvla_ros.runtime.threads import wait_quietly
 from hybridvla_sim.rigs import RIGS, add_rig
 
@@ -44,7 +44,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--robot-config", help="the rig's own when left out")
     parser.add_argument("--policy-config", help="the rig's own, with the checkpoint's cameras, when left out")
-    parser.add_argument("--json", help="write the result for machines")
+    parser.add_argument("--json", help="write the result for machines; of several tasks, after each")
     parser.add_argument("--page", type=Path, help="write the result as a page: table, and a reliability diagram of each task")
     return parser
 
@@ -72,34 +72,46 @@ def run(args: argparse.Namespace) -> int:
         raise HybridVLAError("--episodes, --switch-episodes and --language-scenes must not be negative, nor all zero")
     if args.processes < 1:
         raise HybridVLAError(f"--processes {args.processes}: give at least 1")
+    for option, target in (("--json", args.json), ("--page", args.page)):
+        if target is not None:
+            check_target(target, option)
+    if args.page:
+        from hybridvla_core.evaluation.suite_page import page  # now: a package that it lacks would lose every episode
     rig = RIGS[args.rig]
     names = tasks.chosen(args.tasks or [args.task], rig.kind)
     chosen = [tasks.load(name).varied(args.variation) if args.variation else tasks.load(name) for name in names]
     factory = functools.partial(load_policy, args.checkpoint, args.mode)
     policy = factory()
-    for task in chosen:
-        check_trained(Path(args.checkpoint), task.name, task.instructions())
+    for name in names:
+        check_trained(Path(args.checkpoint), name, tasks.load(name).instructions())     # a variation may ask for what is new
     policy_file = Path(args.policy_config) if args.policy_config else rig.policy_for(policy.cameras)
     config, robot = load_configs(policy_file, Path(args.robot_config or rig.robot), args.mode)
     check_fit(policy, config, robot)
     for task in chosen:
         _kinds(args, task)       # what a task has no episodes of is refused before the first one
-    results = {task.name: _evaluate(args, factory, config, robot, task) for task in chosen}
+    results: Dict[str, Dict[str, Any]] = {}
+    for task in chosen:
+        results[task.name] = _evaluate(args, factory, config, robot, task)
+        result = _result(args, results, whole=len(results) == len(chosen))
+        write_json(args.json, result)
+    if args.tasks:
+        print(f"{len(results)} tasks: mean success {result['mean_success_rate']:.3f}")
+    if args.page:
+        write_text(args.page, page(str(args.checkpoint), results))
+    return 0
+
+
+def _result(args: argparse.Namespace, results: Mapping[str, Dict[str, Any]], whole: bool) -> Dict[str, Any]:
+    """Returns what --json holds; the mean only once all tasks are done."""
     result: Dict[str, Any] = {"checkpoint": str(args.checkpoint)}
     if args.variation:
         result["variation"] = args.variation
-    if args.tasks:
-        rates = [found["success_rate"] for found in results.values()]
-        result.update({"tasks": results, "mean_success_rate": sum(rates) / len(rates)})
-        print(f"{len(rates)} tasks: mean success {result['mean_success_rate']:.3f}")
-    else:
-        result.update(results[names[0]])
-    write_json(args.json, result)
-    if args.page:
-        from hybridvla_core.evaluation.suite_page import page
-
-        write_text(args.page, page(str(args.checkpoint), results))
-    return 0
+    if not args.tasks:
+        return {**result, **results[args.task]}
+    result["tasks"] = dict(results)
+    if whole:
+        result["mean_success_rate"] = sum(found["success_rate"] for found in results.values()) / len(results)
+    return result
 
 
 def _evaluate(args: argparse.Namespace, factory: PolicyFactory, config: PolicyConfig, robot: RobotConfig, task: Task

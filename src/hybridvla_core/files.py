@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, Mapping, Optional, Union
 
@@ -35,6 +36,27 @@ def write_text(path: Union[str, Path], text: str) -> None:
     os.replace(partial, path)
 
 
+def check_target(path: Union[str, Path], option: str) -> None:
+    """Does nothing where `write_text` can write; makes the folder, and leaves what lies at the path as it is.
+
+    Args:
+        path: Of the file that is to be written.
+        option: Names it in the message.
+
+    Raises:
+        HybridVLAError: It is a folder, or nothing can be written there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise HybridVLAError(f"{option} {path}: is a folder; name a file in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise HybridVLAError(f"{option} {path}: cannot be written ({error.strerror}); name another file") from error
+
+
 def renew_folder(folder: Path, what: str) -> None:
     """Makes an empty folder, also of one that the same command made before.
 
@@ -52,6 +74,11 @@ def renew_folder(folder: Path, what: str) -> None:
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     (folder / _MARK).touch()
+
+
+def key_of(content: Mapping[str, Any]) -> str:
+    """Returns 20 hexadecimal digits that name a result by everything that decides it."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def sha256(path: Path) -> str:

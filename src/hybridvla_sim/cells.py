@@ -50,7 +50,7 @@ class CellRunner:
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        self._policies: Dict[Tuple[str, Variant], PolicyInterface] = {}
+        self._policies: Dict[Tuple[str, str, Variant], PolicyInterface] = {}
         self._suites: Dict[Tuple[str, bool, str], Suite] = {}
 
     def run(self, cell: Cell) -> Outcome:
@@ -72,14 +72,25 @@ class CellRunner:
         return summed(episodes)
 
     def close(self) -> None:
-        """Lets go of the rigs."""
+        """Lets go of the rigs, and of the policy."""
+        self._close_rigs()
+        self._close_policy()
+
+    def _close_rigs(self) -> None:
         for suite in self._suites.values():
             suite.rig.close()
         self._suites = {}
 
+    def _close_policy(self) -> None:
+        """Ends the connection of a policy elsewhere; others have none."""
+        for policy in self._policies.values():
+            getattr(policy, "close", lambda: None)()
+        self._policies = {}
+
     def _policy(self, cell: Cell) -> PolicyInterface:
-        wanted = cell.manifest, cell.variant
+        wanted = cell.manifest, cell.place, cell.variant
         if wanted not in self._policies:
+            self._close_policy()
             policy = self._bench.open_policy(cell)
             check_fit(policy, replace(self._bench.config, mode=cell.variant.mode), self._bench.robot)
             self._policies = {wanted: policy}
@@ -88,7 +99,7 @@ class CellRunner:
     def _suite(self, cell: Cell) -> Suite:
         wanted = cell.task, cell.filtered, cell.variation
         if wanted not in self._suites:
-            self.close()
+            self._close_rigs()
             task = tasks.load(cell.task)
             task = task.varied(cell.variation) if cell.variation else task
             safety = SafetyFilter if cell.filtered else Unfiltered

@@ -1,17 +1,21 @@
 """`hybridvla ablate`: what is run, what is refused by name, what a sweep that was killed has left."""
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import toy_data
+import yaml
 
 from hybridvla_cli.__main__ import main
 from hybridvla_cli.ablate_parts import measured, order, sweep
 from hybridvla_cli.ablate_parts.order import Order, Source, policies_named
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.evaluation.ablation import speed
 from hybridvla_core.evaluation.ablation.cells import Outcome
 from hybridvla_core.evaluation.ablation.tables import TABLES
 from hybridvla_core.paths import ROOT
+from hybridvla_core.policy.remote import client
 from hybridvla_core.training.ablation import trainings
 
 TINY = Source.open(str(ROOT / "checkpoints" / "tiny"))
@@ -104,6 +108,87 @@ def test_a_further_policy_is_a_row_of_its_own(tmp_path, ran, monkeypatch):
         with pytest.raises(HybridVLAError, match="write NAME=CHECKPOINT"):
             policies_named(wrong)
     assert main(["ablate", "modes", "--policy", "away=ws://127.0.0.1:9", "-o", str(tmp_path)]) == 1
+
+
+@pytest.mark.parametrize("option, file, key", [("--robot-config", "robots/sim_fr3.yaml", "speed_scale"),
+                                               ("--policy-config", "policies/tiny.yaml", "seed")])
+def test_a_changed_configuration_gets_episodes_of_its_own(tmp_path, ran, option, file, key):
+    seen, _ = ran
+    command, changed = ["ablate", "modes", "--quick", "-o", str(tmp_path / "out")], tmp_path / "changed.yaml"
+    usual = yaml.safe_load((ROOT / "config" / file).read_text())
+    for value in (usual.get(key, 1.0), 1 if key == "seed" else 0.25):
+        changed.write_text(yaml.safe_dump({**usual, key: value}))
+        assert main([*command, option, str(changed)]) == 0
+    assert len(seen) == len({cell.key for cell in seen}) == 24
+    assert main(command) == 0 and len(seen) == 24         # what a file says counts, and not where it lies
+    assert main([*command, option, str(changed)]) == 0 and len(seen) == 24
+    assert f"{option} {changed}" in json.loads((tmp_path / "out" / "results.json").read_text())["meta"]["command"]
+
+
+def test_policies_elsewhere_share_nothing_and_one_without_a_digest_is_run_again(tmp_path, ran, monkeypatch, capsys):
+    seen, fake = ran
+
+    class Elsewhere:
+        manifest_sha256 = ""
+
+        def __init__(self, source):
+            pass
+
+        def close(self):
+            pass
+    monkeypatch.setattr(client, "RemotePolicy", Elsewhere)
+    command = ["ablate", "modes", "--quick", "-o", str(tmp_path), "--policy", "a=ws://127.0.0.1:1", "--policy", "b=ws://127.0.0.1:2"]
+    assert main(command) == 0 and len(seen) == 12 + 8
+    assert main([*command, "--report"]) == 0 and len(seen) == 20 and "run again" not in capsys.readouterr().out
+    fake.limit = 21
+    assert main(command) == 1                               # killed: what was not yet run again is gone, too
+    assert "8 earlier results are run again, since these policies have no digest" in capsys.readouterr().out
+    assert main([*command, "--report"]) == 0
+    rows = json.loads((tmp_path / "results.json").read_text())["tables"][0]["rows"]
+    assert [row["episodes"] for row in rows] == [20, 20, 20, 5, 0]
+    fake.limit = None
+    monkeypatch.setattr(Elsewhere, "manifest_sha256", "d" * 64)
+    seen.clear()
+    assert main(command) == 0 and main(command) == 0 and len(seen) == 8      # what names itself goes on
+    assert main(["ablate", "steps", "--quick", "-o", str(tmp_path), "--checkpoint", "ws://127.0.0.1:1"]) == 1
+    assert len(seen) == 8 and "ws://127.0.0.1:1 is asked for a mode and for nothing else" in capsys.readouterr().err
+
+
+def test_a_full_run_of_the_speed_is_not_the_quick_one(tmp_path, monkeypatch):
+    asked = []
+
+    def run(subject, rounds, passes):
+        asked.append(rounds)
+        modes = {name: {"median_ms": 2.0, "fastest_ms": 1.0} for name in speed.NAMES}
+        return {"modes": modes, "rounds": rounds, "parameters_m": 1, "dtype": "float32", "threads": 1, "device": "cpu",
+                "passes": {"mean": 2.0}, "ratios": dict.fromkeys(
+                    ("kv_cache_speedup", "kv_cache_speedup_of_fastest", "full_over_diffusion", "plain_over_full"), 1.0)}
+    monkeypatch.setattr("hybridvla_core.benchmark.run.run", run)
+    for options, rounds in ((["--quick"], 15), ([], 50), (["--quick"], 15), (["--report"], 50)):
+        assert main(["ablate", "speed", "-o", str(tmp_path), *options]) == 0
+        sheet, = json.loads((tmp_path / "results.json").read_text())["sheets"]
+        assert f"{rounds} rounds" in sheet["about"]
+    assert asked == [15, 50]
+
+
+def test_the_rigs_are_run_again_when_a_file_changes_that_decides_what_they_do(tmp_path, monkeypatch):
+    ran = []
+
+    def run(command, check):
+        ran.append(command)
+        folder = Path(command[-1])
+        folder.mkdir(parents=True, exist_ok=True)
+        part = {"episodes": 4, "successes": len(ran), "limit_violations": 0, "policy": "expert"}
+        (folder / "summary.json").write_text(json.dumps({"fr3": part}))
+    robot = tmp_path / "root" / "config" / "robots" / "fr3.yaml"
+    robot.parent.mkdir(parents=True)
+    monkeypatch.setattr(measured, "ROOT", tmp_path / "root")
+    monkeypatch.setattr(measured.subprocess, "run", run)
+    for text, won in (("fast", 1), ("fast", 1), ("slow", 2), ("fast", 1)):
+        robot.write_text(text)
+        assert main(["ablate", "rigs", "-o", str(tmp_path / "out")]) == 0
+        assert json.loads((tmp_path / "out" / "results.json").read_text())["sheets"][0]["rows"][0][3] == won
+    assert len(ran) == 2
 
 
 def test_an_unknown_table_and_a_seed_of_the_training_are_refused(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """`hybridvla evaluate` with several tasks: what cannot be evaluated is named, and is no failure of the policy."""
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from hybridvla_cli import evaluate
 from hybridvla_cli.__main__ import main
 from hybridvla_core.checkpoints.format import read_checkpoint
 from hybridvla_core.checkpoints.manifest import write_manifest_of
+from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.reliability import of_episodes
 from hybridvla_core.evaluation.suite import load_configs
 from hybridvla_core.paths import ROOT
@@ -106,6 +108,64 @@ def test_a_variation_is_named_in_the_result(checkpoint, tmp_path):
                  "--variation", "light", "--json", str(out)]) == 0
     found = json.loads(out.read_text())
     assert found["variation"] == "light" and found["successes"] == 1
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """Specs that a suite was asked for, by task; the worker of a task named in `dies` ends."""
+    from hybridvla_sim import suite
+
+    found, dies = {}, []
+
+    def run_suite(factory, config, robot, task, specs, processes, progress):
+        if task.name in dies:
+            raise HybridVLAError("worker process ended without a result")
+        found[task.name] = specs
+        return [{"seed": spec.seed, "task": spec.goal, "success": True, "time": 1.0, "keyframes": 1, "violations": 0,
+                 "counters": {}, "tick_ms": [], "decisions": []} for spec in specs]
+    monkeypatch.setattr(suite, "run_suite", run_suite)
+    return found, dies
+
+
+@pytest.mark.parametrize("option", ["--json", "--page"])
+def test_a_target_that_cannot_be_written_is_refused_before_the_first_episode(checkpoint, tmp_path, ran, capsys, option):
+    (tmp_path / "file").touch()
+    for target, words in ((tmp_path, "is a folder"), (tmp_path / "file" / "result", "cannot be written")):
+        assert main(["evaluate", "--checkpoint", checkpoint, "--task", "close_fridge", option, str(target)]) == 1
+        said = capsys.readouterr().err
+        assert f"{option} {target}" in said and words in said and not ran[0]
+
+
+def test_a_package_that_the_page_lacks_is_missed_before_the_first_episode(checkpoint, tmp_path, ran, capsys, monkeypatch):
+    for name in ("hybridvla_core.evaluation.suite_page", "hybridvla_core.report.page"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert main(["evaluate", "--checkpoint", checkpoint, "--task", "close_fridge", "--episodes", "1",
+                 "--page", str(tmp_path / "page.html")]) == 1
+    assert "jinja2" in capsys.readouterr().err and not ran[0]
+
+
+def test_a_worker_that_dies_in_a_later_task_leaves_the_results_of_the_earlier_ones(checkpoint, tmp_path, ran):
+    found, dies = ran
+    dies.append("phone_on_base")
+    out = tmp_path / "result.json"
+    command = ["evaluate", "--checkpoint", checkpoint, "--tasks", "close_fridge", "phone_on_base", "--episodes", "3",
+               "--json", str(out)]
+    assert main(command) == 1 and list(found) == ["close_fridge"]
+    result = json.loads(out.read_text())
+    assert result["tasks"]["close_fridge"]["successes"] == 3 and list(result["tasks"]) == ["close_fridge"]
+    assert "mean_success_rate" not in result                # of all tasks, or of none
+    dies.clear()
+    assert main(command) == 0 and json.loads(out.read_text())["mean_success_rate"] == 1.0
+
+
+def test_a_variation_with_new_sentences_is_for_whoever_was_trained_for_the_task(tmp_path, ran, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "load_policy", lambda folder, mode: TellingPolicy())
+    command = ["evaluate", "--checkpoint", str(tmp_path), "--task", "blocks", "--variation", "colour", "--episodes", "2"]
+    write_manifest_of(tmp_path, (), {"instructions": tasks.load("blocks").instructions()})
+    assert main(command) == 0 and all("purple" in spec.instruction for spec in ran[0]["blocks"])
+    write_manifest_of(tmp_path, (), {"instructions": tasks.load("close_box").instructions()})
+    assert main(command) == 1 and "not trained for task blocks" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments, words", [

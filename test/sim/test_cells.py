@@ -1,5 +1,7 @@
 """Cells of an ablation in several processes: what dies is tried once more, then named; the rest goes on."""
 import contextlib
+import copy
+import dataclasses
 import multiprocessing
 import threading
 import time
@@ -57,6 +59,20 @@ def test_a_cell_whose_worker_dies_twice_is_named_and_counts_as_nothing(bench):
     with killing(3) as killed:
         failed = run_cells([cell(2_000_001)], bench, 2, lambda *done: seen.append(done))
     assert killed and seen == [] and list(failed) == [cell(2_000_001).key] and "died twice" in failed[cell(2_000_001).key]
+
+
+def test_two_policies_elsewhere_without_a_digest_are_not_taken_for_one_and_the_left_one_is_closed(bench):
+    opened, closed, first = [], [], open_policy(cell(2_000_001))
+
+    def opening(asked):
+        opened.append(asked.checkpoint)
+        found = copy.copy(first)
+        found.close = lambda: closed.append(asked.checkpoint)
+        return found
+    places = ["ws://127.0.0.1:1", "ws://127.0.0.1:1", "ws://127.0.0.1:2"]
+    cells = [cell(2_000_001 + i, checkpoint=place, manifest="", task="juggling") for i, place in enumerate(places)]
+    failed = run_cells(cells, dataclasses.replace(bench, open_policy=opening), 1, lambda *done: None)
+    assert len(failed) == 3 and opened == closed == places[1:]
 
 
 def test_the_same_cell_gives_the_same_outcome_and_a_refused_one_costs_nothing_else(bench):

@@ -4,7 +4,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
 import logging
@@ -15,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Sequence, 
 
 from tqdm import tqdm
 
+from hybridvla_core import __version__
 from hybridvla_core.configuration import read_mapping
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.files import write_json
+from hybridvla_core.files import key_of, sha256, write_json
 from hybridvla_core.paths import ROOT
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ TITLES = {SPEED: "Speed: cache and drafts (Table 2, appendix B.2)", RIGS: "Both 
           TRAININGS_NAME: "Sequences and parts of the training (Tables 1 and 3)"}
 #: What is kept of a rig's part of the summary.
 KEPT = ("episodes", "successes", "limit_violations", "policy", "error")
+#: Files that decide what both rigs do: their episodes, launch files, configurations, and the checkpoint.
+DECIDING = ("src/hybridvla_ros/demos/rigs*.py", "launch/*.launch", "config/robots/*", "config/policies/*", "config/cameras/*",
+            "checkpoints/tiny/MANIFEST.json")
 RECIPE = ROOT / "config" / "training" / "ablation.yaml"
 #: Seeds of the trainings; the quick form takes the first, and a share of the steps.
 SEEDS, QUICK_SHARE = (1, 2, 3), 0.25
@@ -97,12 +100,16 @@ def kept(path: Path, args: argparse.Namespace, measure: Callable[[], Mapping[str
 
 
 def _speed(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, Any]:
+    from hybridvla_cli.bench_parts.passes import MEASURED
+    from hybridvla_core.benchmark.subject import processor_name
     from hybridvla_core.evaluation.ablation.speed import speed_sheet
+
+    rounds, shares = ROUNDS[0] if args.quick else ROUNDS[1], read_mapping(MEASURED)
 
     def measure() -> Mapping[str, Any]:
         import torch
 
-        from hybridvla_cli.bench_parts.passes import MEASURED, counts_for
+        from hybridvla_cli.bench_parts.passes import counts_for
         from hybridvla_core.benchmark.modes import Passes
         from hybridvla_core.benchmark.run import run
         from hybridvla_core.benchmark.subject import of_policy
@@ -111,10 +118,11 @@ def _speed(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, Any]
         torch.set_num_threads(1)
         policy = Policy.from_checkpoint(given.place, mode="ensemble")
         subject = of_policy(Path(given.place).name, policy, "auto")
-        passes = Passes(counts_for(read_mapping(MEASURED), subject.path.ride_steps, str(MEASURED)))
-        return run(subject, ROUNDS[0] if args.quick else ROUNDS[1], passes)
+        passes = Passes(counts_for(shares, subject.path.ride_steps, str(MEASURED)))
+        return run(subject, rounds, passes)
 
-    return speed_sheet(kept(out / SPEED / f"{given.manifest[:20]}.json", args, measure))
+    key = key_of({"manifest": given.manifest, "rounds": rounds, "passes": shares, "processor": processor_name()})
+    return speed_sheet(kept(out / SPEED / f"{key}.json", args, measure))
 
 
 def _trainings(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, Any]:
@@ -132,8 +140,7 @@ def _trainings(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, 
         for seed, training in bar:
             bar.set_postfix_str(f"{training.name}, seed {seed}")
             config = changed(recipe, training.change, seed, share)
-            content = json.dumps(dataclasses.asdict(config), sort_keys=True)
-            path = folder / f"{hashlib.sha256(content.encode()).hexdigest()[:20]}.json"
+            path = folder / f"{key_of(dataclasses.asdict(config))}.json"
             try:
                 found[training.change, seed] = kept(path, args, functools.partial(_trained, config, path.with_suffix(""), folder))
             except HybridVLAError as error:
@@ -175,4 +182,6 @@ def _rigs(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, Any]:
             raise HybridVLAError(f"no rig was run to its end; look into {folder}, or run `make rigs`")
         return {name: {key: part[key] for key in KEPT if key in part} for name, part in summary.items()}
 
-    return rigs_sheet(kept(out / RIGS / "summary.json", args, measure))
+    files = {str(file.relative_to(ROOT)): sha256(file) for pattern in DECIDING for file in ROOT.glob(pattern) if file.is_file()}
+    key = key_of({"version": __version__, "files": files})
+    return rigs_sheet(kept(out / RIGS / f"{key}.json", args, measure))

@@ -8,9 +8,10 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 from hybridvla_core.checkpoints.config import CheckpointConfig
 from hybridvla_core.checkpoints.format import read_checkpoint
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.evaluation.ablation.cells import Cell
-from hybridvla_core.evaluation.ablation.opening import REMOTE, check_paths
+from hybridvla_core.evaluation.ablation.cells import REMOTE, Cell
+from hybridvla_core.evaluation.ablation.opening import check_paths
 from hybridvla_core.evaluation.ablation.tables import GIVEN, Row
+from hybridvla_core.evaluation.ablation.variant import Variant
 from hybridvla_core.evaluation.trained import check_trained
 
 #: How long a policy elsewhere is waited for, s.
@@ -23,7 +24,7 @@ class Source:
 
     Attributes:
         place: Folder, or ws:// or wss:// with host and port.
-        manifest: sha256 of its manifest.
+        manifest: sha256 of its manifest; empty for a policy elsewhere that has none.
         config: Of the checkpoint; None for a policy elsewhere.
     """
 
@@ -67,6 +68,8 @@ class Order:
         seed: Of the first episode.
         episodes: Of a cell.
         repeats: Cells of a row and task.
+        policy_config: Digest of the policy's configuration.
+        robot_config: Digest of the robot's.
         refused: Why a cell is not run, by its key.
     """
 
@@ -75,6 +78,8 @@ class Order:
     seed: int
     episodes: int
     repeats: int
+    policy_config: str = ""
+    robot_config: str = ""
     refused: Dict[str, str] = field(default_factory=dict)
 
     def cells(self, row: Row) -> List[Cell]:
@@ -88,7 +93,8 @@ class Order:
             problem = self._problem(source, row, task)
             for repeat in range(self.repeats):
                 cell = Cell(source.place, source.manifest, variant, task, self.seed + repeat * self.episodes, self.episodes,
-                            filtered=row.filtered, variation=row.variation)
+                            filtered=row.filtered, variation=row.variation, policy_config=self.policy_config,
+                            robot_config=self.robot_config)
                 found.append(cell)
                 if problem:
                     self.refused[cell.key] = problem
@@ -97,7 +103,8 @@ class Order:
     def _problem(self, source: Source, row: Row, task: str) -> str:
         """Why this cannot be run; empty where it can."""
         if source.config is None:
-            return ""
+            return "" if row.variant == Variant(row.variant.mode) else (
+                f"{source.place} is asked for a mode and for nothing else; the other rows need the checkpoint's folder")
         try:
             check_paths(source.config, source.place, row.variant.mode)
             check_trained(Path(source.place), task, self.tasks[task])

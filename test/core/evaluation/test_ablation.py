@@ -66,7 +66,8 @@ def test_a_sweep_goes_on_where_it_was_stopped_and_takes_nothing_else_for_it(tmp_
     store.keep(done, outcome(True, False, True, True))
     assert store.missing([done, other, other]) == [other]
     assert CellStore(tmp_path).find(cell(checkpoint="moved")) == outcome(True, False, True, True)
-    for changed in (cell(manifest="other weights"), cell(seed=2_000_002), cell(filtered=False), cell(episodes=5)):
+    for changed in (cell(manifest="other weights"), cell(seed=2_000_002), cell(filtered=False), cell(episodes=5),
+                    cell(policy_config="other"), cell(robot_config="other"), cell(checkpoint="ws://127.0.0.1:8765")):
         assert store.find(changed) is None
     next(tmp_path.glob("*.json")).write_text('{"outcome": {')
     with pytest.raises(HybridVLAError, match="delete it"):

@@ -1,18 +1,19 @@
 """What is run: cells of episodes, each kept in a file of its own as soon as it is done, so that a killed sweep goes on."""
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.ablation.variant import Variant
-from hybridvla_core.files import write_json
+from hybridvla_core.files import key_of, write_json
 
 #: Changes whenever an older result is not to be taken for one of today.
-FORMAT = 2
+FORMAT = 3
+#: How the address of a policy elsewhere begins.
+REMOTE = ("ws://", "wss://")
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,9 @@ class Cell:
     """Episodes of one task by one checkpoint, asked in one way. Its result depends on nothing else.
 
     Attributes:
-        checkpoint: The folder.
-        manifest: sha256 of the checkpoint's manifest: another checkpoint in the same folder is another cell.
+        checkpoint: The folder, or the address of a policy elsewhere.
+        manifest: sha256 of the checkpoint's manifest: another checkpoint in the same folder is another cell. Empty for a policy
+            elsewhere that has none.
         variant: How it is asked.
         task: Name of the task.
         seed: Episode i draws everything from seed + i.
@@ -29,6 +31,8 @@ class Cell:
         switched: The instruction changes in mid-episode.
         filtered: False sends every target to the arm as it is, without the safety filter.
         variation: How the scenes deviate from those of every demonstration; empty: not at all.
+        policy_config: Digest of the policy's configuration.
+        robot_config: Digest of the robot's.
     """
 
     checkpoint: str
@@ -40,17 +44,22 @@ class Cell:
     switched: bool = False
     filtered: bool = True
     variation: str = ""
+    policy_config: str = ""
+    robot_config: str = ""
 
     def __post_init__(self) -> None:
         if self.episodes < 1:
             raise HybridVLAError(f"a cell has {self.episodes} episodes; give at least 1")
 
     @property
+    def place(self) -> str:
+        """Address of a policy elsewhere; empty for a folder."""
+        return self.checkpoint if self.checkpoint.startswith(REMOTE) else ""
+
+    @property
     def key(self) -> str:
-        """Names the result's file; the folder does not count, what lies in it does."""
-        content = {**asdict(self), "format": FORMAT}
-        del content["checkpoint"]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+        """Names the result's file; the folder does not count, what lies in it does; of a policy elsewhere the address counts."""
+        return key_of({**asdict(self), "checkpoint": self.place, "format": FORMAT})
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,14 @@ class CellStore:
 
     def keep(self, cell: Cell, outcome: Outcome) -> None:
         write_json(self._path(cell), {"cell": asdict(cell), "outcome": asdict(outcome)})
+
+    def forget(self, cells: Sequence[Cell]) -> int:
+        """Removes the results of cells that were run before, and returns how many it removed."""
+        paths = {self._path(cell) for cell in cells}
+        found = [path for path in paths if path.is_file()]
+        for path in found:
+            path.unlink()
+        return len(found)
 
     def missing(self, cells: List[Cell]) -> List[Cell]:
         """Returns the cells that are still to be run, each once."""

@@ -7,11 +7,8 @@ from pathlib import Path
 from hybridvla_core.checkpoints.config import PATHS, CheckpointConfig
 from hybridvla_core.checkpoints.format import read_checkpoint
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.evaluation.ablation.cells import Cell
+from hybridvla_core.evaluation.ablation.cells import REMOTE, Cell
 from hybridvla_core.policy.interface import PolicyInterface
-
-#: How the address of a policy elsewhere begins.
-REMOTE = ("ws://", "wss://")
 
 
 def open_policy(cell: Cell) -> PolicyInterface:
