@@ -19,13 +19,14 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 230)}
 
 def describe(**changes):
     values = dict(name="toy", fps=10.0, views={"front": (32, 32)}, state_names=NAMES, action_names=NAMES, grippers=(6,),
-                  labels="next_pose", robot="toy", convention=dataclasses.asdict(CONVENTION), grounded=True, grid=2, subtasks=True)
+                  labels="next_pose", robot="toy", convention=dataclasses.asdict(CONVENTION), grounded=True, grid=2,
+                  subtasks=True)
     return Description(**{**values, **changes})
 
 
-def write(folder, episodes=4, frames=6, seed=0, patches=4, sentences=1, **changes):
+def write(folder, episodes=4, frames=6, seed=0, patches=4, sentences=1, still=(), **changes):
     """Episodes in which a coloured square says where to go; the last one is to validate with. With several sentences, each frame
-    of them shows a moment so many times."""
+    of them shows a moment so many times. Channels of the state that are `still` do not move."""
     if sentences > 1:
         changes = dict(moments=True, labels="next_keyframe", **changes)
     description = describe(**changes)
@@ -41,6 +42,7 @@ def write(folder, episodes=4, frames=6, seed=0, patches=4, sentences=1, **change
                     image[top:top + 16, left:left + 16] = COLOURS[colour]
                     place = np.array([0.4 + 0.2 * (corner // 2), -0.1 + 0.2 * (corner % 2), 0.05])
                     state = rng.uniform(-0.5, 0.5, 7)
+                    state[list(still)] = 0.1
                     action = np.concatenate([place - [0.5, 0.0, 0.0], rng.uniform(-0.02, 0.02, 3), [corner % 2]])
                     text = f"put the {colour} block on the pad"
                     begin = text.index(colour)

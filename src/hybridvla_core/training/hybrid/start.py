@@ -174,8 +174,9 @@ def _subtasks(config: TrainingConfig, datasets: Sequence[LeRobotDataset]) -> Tup
         return ()
     found = sorted({name for dataset in datasets for name in dataset.subtasks()})
     if not found:
-        raise DataError(f"grounding: subtask has a weight, and no row of {', '.join(str(each.folder) for each in datasets)} names "
-                        "a subtask; make the data with `hybridvla demonstrate`, or leave it out")
+        where = ", ".join(str(dataset.folder) for dataset in datasets)
+        raise DataError(f"grounding: subtask has a weight, and no row of {where} names a subtask; make the data with "
+                        "`hybridvla demonstrate`, or leave it out")
     return tuple(found)
 
 
@@ -248,7 +249,13 @@ def _check_covered(dataset: LeRobotDataset, scales: Normaliser, where: Path) -> 
             values = np.asarray(dataset.column(key, Path(scratch)), dtype=np.float64)
             slack = 0.05 * (scale.q99 - scale.q01) + 1e-6
             inside = ((values >= scale.q01 - slack) & (values <= scale.q99 + slack)).mean(axis=0)
-            wrong = [f"{channel} ({inside[channel]:.0%})" for channel in np.flatnonzero(scale.mask & (inside < COVERED))]
+            outside = scale.mask & (inside < COVERED)
+            if key == layout.STATE and scale.constant_channel == "zero":
+                unseen, outside = outside & scale.constant, outside & ~scale.constant
+                if unseen.any():
+                    LOGGER.warning("%s: state channel %s moves, and never did in the data of %s: the model sees 0 there",
+                                   dataset.folder, ", ".join(map(str, np.flatnonzero(unseen))), where)
+            wrong = [f"{channel} ({inside[channel]:.0%})" for channel in np.flatnonzero(outside)]
             if wrong:
                 raise DataError(f"{dataset.folder}: {key} lies outside the statistics of {where} in channel {', '.join(wrong)} "
                                 "inside; write statistics: data, so that the model learns their range")
