@@ -14,6 +14,7 @@ from hybridvla_sim.demonstrations import build as building
 from hybridvla_sim.demonstrations.build import Order, build
 from hybridvla_sim.demonstrations.record import DRIVEN, SAMPLED, Recorder, Settings
 from hybridvla_sim.experts import expert_action
+from hybridvla_sim.tasks.blocks.expert import PHASES
 
 CONFIG, ROBOT = load_configs(ROOT / "config/policies/tiny.yaml", ROOT / "config/robots/sim_fr3.yaml", "diffusion")
 SINGLE = Settings("fr3", ("front", "wrist"), states=6)
@@ -157,6 +158,7 @@ def test_blocks_and_tray_are_demonstrated_too():
     assert len(recording.texts) == 9 and len(set(recording.texts[:3])) == 3
     assert recording.again == 3 * [False, True, True]
     assert all(len(items) == 2 for items in recording.grounding)
+    assert len(recording.subtasks) == 9 and set(recording.subtasks) <= set(PHASES)
 
 
 @pytest.mark.parametrize("change, words", [
@@ -200,6 +202,7 @@ def test_even_phases_ask_what_holds_a_block_for_that_block(tmp_path):
     for frame in range(192):
         sample = found.sample(frame, images={"front": np.zeros((1, 1, 3), np.uint8)})
         if 0.5 < sample.state[6] < 0.6:
+            assert sample.subtask in PHASES
             asked.append(np.linalg.norm(sample.grounding[0].place - sample.state[:3]) < 0.03)
     found.close()
     assert len(asked) > 40 and np.mean(asked) > 0.4, "a quarter of the sentences names it"

@@ -19,13 +19,14 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 230)}
 
 def describe(**changes):
     values = dict(name="toy", fps=10.0, views={"front": (32, 32)}, state_names=NAMES, action_names=NAMES, grippers=(6,),
-                  labels="next_pose", robot="toy", convention=dataclasses.asdict(CONVENTION), grounded=True, grid=2)
+                  labels="next_pose", robot="toy", convention=dataclasses.asdict(CONVENTION), grounded=True, grid=2,
+                  subtasks=True)
     return Description(**{**values, **changes})
 
 
-def write(folder, episodes=4, frames=6, seed=0, patches=4, sentences=1, **changes):
+def write(folder, episodes=4, frames=6, seed=0, patches=4, sentences=1, still=(), **changes):
     """Episodes in which a coloured square says where to go; the last one is to validate with. With several sentences, each frame
-    of them shows a moment so many times."""
+    of them shows a moment so many times. Channels of the state that are `still` do not move."""
     if sentences > 1:
         changes = dict(moments=True, labels="next_keyframe", **changes)
     description = describe(**changes)
@@ -41,6 +42,7 @@ def write(folder, episodes=4, frames=6, seed=0, patches=4, sentences=1, **change
                     image[top:top + 16, left:left + 16] = COLOURS[colour]
                     place = np.array([0.4 + 0.2 * (corner // 2), -0.1 + 0.2 * (corner % 2), 0.05])
                     state = rng.uniform(-0.5, 0.5, 7)
+                    state[list(still)] = 0.1
                     action = np.concatenate([place - [0.5, 0.0, 0.0], rng.uniform(-0.02, 0.02, 3), [corner % 2]])
                     text = f"put the {colour} block on the pad"
                     begin = text.index(colour)
@@ -49,7 +51,8 @@ def write(folder, episodes=4, frames=6, seed=0, patches=4, sentences=1, **change
                     images = {view: np.ascontiguousarray(np.broadcast_to(image[:1, :1], (*size, 3)) if size != (32, 32)
                                                         else image)
                               for view, size in description.views.items()}
-                    episode.add(images, state, action, text, grounding=[named] if description.grounded else [])
+                    episode.add(images, state, action, text, grounding=[named] if description.grounded else [],
+                                subtask=f"corner {corner}")
                     for number in range(1, sentences):
                         episode.add(images, state, action + 0.1 * number, text + number * " then", same_moment=True,
                                     grounding=[named] if description.grounded and number % 2 else [])
@@ -76,7 +79,7 @@ def feed(folder, recipe):
     start = prepare(recipe, (data,), None)
     mixture = by_size({frames.name: len(frames.train) for frames in start.sets})
     return Feed(start.sets, mixture, PromptEncoder(start.tokenizer, start.model.sequence), start.checkpoint, recipe,
-                lambda batch: slice(0, batch))
+                lambda batch: slice(0, batch), start.subtasks)
 
 
 def add_preset(monkeypatch=None, layers=1):

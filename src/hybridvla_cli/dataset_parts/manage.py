@@ -106,7 +106,8 @@ def copy(sources: Sequence[Path], target: Path, split: Optional[str] = None, pla
         if why:
             raise DataError(f"{data.folder} and {sets[0].folder} cannot be one data set: {why}")
     description = replace(first, name=target.resolve().name, grounded=first.grounded and not plain,
-                          moments=any(data.description.moments for data in sets) and not plain)
+                          moments=any(data.description.moments for data in sets) and not plain,
+                          subtasks=any(data.description.subtasks for data in sets) and not plain)
     with DatasetWriter(target, description) as out, tqdm(total=sum(map(len, sets)), unit="frames", leave=False) as bar:
         for part in SPLITS if split is None else (split,):
             for data in sets:
@@ -135,7 +136,7 @@ def _copy_episode(data: LeRobotDataset, position: int, out: DatasetWriter, part:
             for frame in range(episode.length):
                 sample = data.sample(episode.first + frame)
                 writer.add(dict(sample.images), sample.state, sample.actions[0], sample.instruction, sample.correction,
-                           sample.grounding, frame > 0 and bool(moments[frame] == moments[frame - 1]))
+                           sample.grounding, frame > 0 and bool(moments[frame] == moments[frame - 1]), sample.subtask)
                 bar.update(1)
     except WriteError:
         raise

@@ -83,6 +83,7 @@ class Sample:
         success: how the episode was labelled; None where nobody said.
         correction: whether a person had taken over from a policy.
         grounding: the objects that the instruction names; empty where it is not known.
+        subtask: name of the step of the task that the action belongs to; empty where it is not known.
     """
 
     images: Mapping[str, np.ndarray]
@@ -95,6 +96,7 @@ class Sample:
     success: Optional[bool] = None
     correction: bool = False
     grounding: Tuple[GroundedObject, ...] = ()
+    subtask: str = ""
 
     def __post_init__(self) -> None:
         where = f"episode {self.episode}, frame {self.frame}"

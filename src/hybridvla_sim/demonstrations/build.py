@@ -122,7 +122,7 @@ def build(order: Order, folder: Path, convention: ActionConvention, robot: Robot
     grippers = tuple(DOF_PER_ARM * arm + DOF_PER_ARM - 1 for arm in range(len(arms)))
     description = Description(folder.resolve().name, FPS, dict.fromkeys(settings.views, (settings.size, settings.size)), names,
                               names, grippers, NEXT_KEYFRAME, robot.name, json.loads(json.dumps(asdict(convention))),
-                              grounded=True, moments=True, grid=settings.grid)
+                              grounded=True, moments=True, grid=settings.grid, subtasks=True)
     with DatasetWriter(folder, description) as out:
         for job in jobs:
             recording = Recording.read(parts / job.file)
@@ -131,7 +131,7 @@ def build(order: Order, folder: Path, convention: ActionConvention, robot: Robot
                 for number, text in enumerate(recording.texts):
                     episode.add({view: pictures[number] for view, pictures in recording.images.items()}, recording.state[number],
                                 recording.action[number], text, grounding=recording.grounding[number],
-                                same_moment=recording.again[number])
+                                same_moment=recording.again[number], subtask=recording.subtasks[number])
         out.finish()
     shutil.rmtree(parts)
     return folder

@@ -18,7 +18,7 @@ from hybridvla_core.transforms.conventions import ActionConvention
 from hybridvla_sim import tasks
 from hybridvla_sim.demonstrations.acting import Actor
 from hybridvla_sim.demonstrations.camera import GroundingCamera
-from hybridvla_sim.demonstrations.drive import drive, expert, state_of
+from hybridvla_sim.demonstrations.drive import drive, state_of
 from hybridvla_sim.demonstrations.sampling import Snapshot, states
 from hybridvla_sim.suite import AnyRig, make_rig
 from hybridvla_sim.taskkit.looks import Looks
@@ -64,6 +64,7 @@ class Recording:
         texts: What was asked for.
         grounding: What the sentence names.
         again: Whether a frame shows the one before it, with another sentence.
+        subtasks: The expert's names for what is to be done.
         success: Whether a driven one was done; None for the others, whose labels are right all the same.
     """
 
@@ -73,11 +74,12 @@ class Recording:
     texts: List[str] = field(default_factory=list)
     grounding: List[List[GroundedObject]] = field(default_factory=list)
     again: List[bool] = field(default_factory=list)
+    subtasks: List[str] = field(default_factory=list)
     success: Optional[bool] = None
 
     def write(self, path: Path) -> None:
         """Writes it by rename, so that a file is whole or absent."""
-        words = json.dumps({"texts": self.texts, "again": self.again, "success": self.success,
+        words = json.dumps({"texts": self.texts, "again": self.again, "subtasks": self.subtasks, "success": self.success,
                             "grounding": [[item.as_json() for item in items] for items in self.grounding]})
         partial = path.with_name(path.name + ".part.npz")
         np.savez_compressed(str(partial), state=np.stack(self.state), action=np.stack(self.action), words=np.array(words),
@@ -92,7 +94,8 @@ class Recording:
             images = {key[len("view_"):]: list(found[key]) for key in found.files if key.startswith("view_")}
             return cls(images, list(found["state"]), list(found["action"]), words["texts"],
                        [[GroundedObject.from_json(item) for item in items] for items in words["grounding"]],
-                       words.get("again", [False] * len(words["texts"])), words["success"])   # older parts do not say it
+                       words.get("again", [False] * len(words["texts"])), words.get("subtasks", [""] * len(words["texts"])),
+                       words["success"])   # older parts do not say all of it
 
 
 class Recorder:
@@ -187,7 +190,9 @@ class Recorder:
             for view, picture in pictures.items():
                 made.images[view].append(picture)
             made.state.append(state.astype(np.float32))
-            made.action.append(expert(self.rig, text).astype(np.float32))
+            label = self.rig.world.expert(text)
+            made.action.append(label.actions().reshape(-1).astype(np.float32))
+            made.subtasks.append(label.phase)
             made.texts.append(text)
             made.grounding.append(self.camera.grounding(text, patches))
             made.again.append(number > 0)

@@ -105,6 +105,20 @@ def test_rows_say_which_moment_they_show(folder, tmp_path):
         moments(tmp_path / "other", [(0,)], labels=layout.NEXT_POSE)
 
 
+def test_rows_name_the_step_of_the_task(folder, tmp_path):
+    description = Description("steps", 10.0, {"front": (48, 64)}, NAMES, NAMES, subtasks=True)
+    with DatasetWriter(folder, description) as out:
+        for names in (("reach", "grasp", ""), ("lift", "reach")):
+            with out.episode("one") as episode:
+                for frame, name in enumerate(names):
+                    episode.add({"front": picture(40 * frame, (48, 64))}, np.zeros(7), np.zeros(7), "go", subtask=name)
+        out.finish()
+    data = LeRobotDataset(folder)
+    assert data.subtasks() == ("grasp", "lift", "reach") and data.info["features"][layout.SUBTASK]["dtype"] == "string"
+    assert [data.sample(index).subtask for index in range(5)] == ["reach", "grasp", "", "lift", "reach"]
+    assert LeRobotDataset(moments(tmp_path / "other", [(0, 1)])).subtasks() == ()
+
+
 def test_a_moment_has_one_state(folder):
     with DatasetWriter(folder, DESCRIPTION) as out:
         images = {view: picture(9, size) for view, size in DESCRIPTION.views.items()}

@@ -52,7 +52,7 @@ def test_losses_and_gradients_are_those_of_the_same_rows_alone(tmp_path, changes
     source = feed(tmp_path / "toy", **{"labels": 3, "objective": dict(repeats=4), **changes})
     torch.manual_seed(1)
     model = HybridVLA(source.model).initialise(0.3)
-    heads = GroundingHeads(GroundingConfig(**GROUNDED), source.model.vision_width, source.model.decoder.hidden, 7)
+    heads = GroundingHeads(GroundingConfig(**GROUNDED), source.model.vision_width, source.model.decoder.hidden, 7, 4)
     objective = HybridObjective(model, source.config.objective, "resize-naive", heads)
     batch = source.training(0, 4, 12)
     assert batch.labels == source.config.labels and len(batch) == 12 and len(batch.mentions.sample) >= 4

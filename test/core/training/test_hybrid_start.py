@@ -18,7 +18,8 @@ from hybridvla_core.training.hybrid.grounding.heads import GroundingHeads
 from hybridvla_core.training.hybrid.run import Request, train
 from hybridvla_core.training.hybrid.start import prepare
 
-GROUNDED = dict(patches=0.3, pointing=0.3, places=0.3, attention=0.3, attention_layers=[0], attention_heads=2, state_action=0.3)
+GROUNDED = dict(patches=0.3, pointing=0.3, places=0.3, attention=0.3, attention_layers=[0], attention_heads=2, state_action=0.3,
+                subtask=0.3)
 TWO = {"front": (32, 32), "wrist": (32, 32)}
 SHORT = [dict(name="act", steps=2, train="full", learning_rate=1e-3)]
 
@@ -143,3 +144,34 @@ def test_noise_is_drawn_at_the_timesteps_that_the_checkpoint_visits(tmp_path):
     source = toy_data.feed(tmp_path, config(ddim_steps=2, objective=dict(repeats=2, inference_share=1.0)))
     visited = set(DiffusionSchedule().ddim_timesteps(2).tolist())
     assert set(source.training(0, 0, 8).noise.timesteps.flatten().tolist()) <= visited
+
+
+def test_the_state_token_is_taught_the_names_of_the_steps(tmp_path):
+    recipe = config(grounding=dict(subtask=0.5))
+    source = toy_data.feed(tmp_path, recipe)
+    batch = source.training(0, 0, 8)
+    corners = 2 * (batch.actions[:, 0, 0] > 0) + (batch.actions[:, 0, 1] > 0)
+    assert batch.subtasks.tolist() == corners.tolist() and len(set(corners.tolist())) > 2
+    model = source.model
+    heads = GroundingHeads(recipe.grounding, model.vision_width, model.decoder.hidden, 7, 4)
+    some = dataclasses.replace(batch, subtasks=torch.where(torch.arange(8) < 3, -1, batch.subtasks))
+    end, terms = torch.randn(8, model.decoder.hidden), frozenset([parts.SUBTASK])
+    words, seen = torch.zeros(8, batch.text.shape[1], model.decoder.hidden), torch.zeros(8, model.patches, model.decoder.hidden)
+    logits = heads.subtask(end)[3:].log_softmax(-1)
+    expected = -logits[torch.arange(5), batch.subtasks[3:]].sum()
+    torch.testing.assert_close(heads.words(words, seen, end, some, terms)[parts.SUBTASK], expected)
+    assert heads.counts(some, terms) == {parts.SUBTASK: 5.0}
+
+
+def test_data_that_name_no_step_are_refused_where_steps_are_to_be_known(tmp_path):
+    data = write(tmp_path / "toy", subtasks=False)
+    with pytest.raises(DataError, match="no row of .*toy names a subtask"):
+        go(tmp_path, data, grounding=dict(subtask=0.5))
+
+
+def test_a_state_that_never_moved_for_the_checkpoint_may_move_now(tmp_path, caplog):
+    still = write(tmp_path / "still/toy", still=(3, 4))
+    go(tmp_path / "base", still)
+    base, moving = tmp_path / "base/out", write(tmp_path / "moving/toy")
+    go(tmp_path / "on", moving, init=base, preset="", statistics="init")
+    assert "state channel 3, 4 moves, and never did" in caplog.text

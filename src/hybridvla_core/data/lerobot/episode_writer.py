@@ -31,6 +31,7 @@ class EpisodeWriter:
         self.corrections: List[bool] = []
         self.groundings: List[str] = []
         self.moments: List[int] = []
+        self.subtasks: List[str] = []
         self.pictures: Dict[str, List[np.ndarray]] = {view: [] for view in description.views}
         self._every = 1
 
@@ -39,7 +40,8 @@ class EpisodeWriter:
         return len(self.states)
 
     def add(self, images: Dict[str, np.ndarray], state: np.ndarray, action: np.ndarray, instruction: str,
-            correction: bool = False, grounding: Sequence[GroundedObject] = (), same_moment: bool = False) -> None:
+            correction: bool = False, grounding: Sequence[GroundedObject] = (), same_moment: bool = False,
+            subtask: str = "") -> None:
         """One frame.
 
         Args:
@@ -50,6 +52,7 @@ class EpisodeWriter:
             correction: whether a person had taken over.
             grounding: the named objects, where known.
             same_moment: whether it shows the frame before it once more, with another sentence.
+            subtask: the step of the task that the action belongs to, where known.
 
         Raises:
             DataError: for a shape or number that does not fit, naming the frame.
@@ -79,6 +82,7 @@ class EpisodeWriter:
         self.instructions.append(" ".join(instruction.split()))
         self.corrections.append(bool(correction))
         self.groundings.append(json.dumps([item.as_json() for item in grounding]))
+        self.subtasks.append(subtask)
         self.moments.append((self.moments[-1] if self.moments else -1) + (not same_moment))
 
     def _sample(self, view: str, image: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from hybridvla_core.errors import DataError
 VERSION, OLD_VERSION = "v3.0", "v2.1"
 IMAGE_PREFIX = "observation.images."
 STATE, ACTION = "observation.state", "action"
-SUCCESS, CORRECTION, GROUNDING, MOMENT = "success", "correction", "grounding", "moment"
+SUCCESS, CORRECTION, GROUNDING, MOMENT, SUBTASK = "success", "correction", "grounding", "moment", "subtask"
 INFO, STATS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
 EPISODES = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 OURS = "meta/hybridvla.json"                    # what LeRobot has no place for; other readers ignore it
@@ -42,6 +42,7 @@ class Description:
         grid: patches in a row and in a column of the encoder that the grounding's patches are counted for; 0: not said.
         moments: whether rows say which moment of their episode they show. Rows behind each other that say the same have the
             same pictures and state, and other sentences and actions; without, every row is a moment of its own.
+        subtasks: whether rows name the step of the task that their action belongs to.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Description:
     grounded: bool = False
     moments: bool = False
     grid: int = 0
+    subtasks: bool = False
 
     def __post_init__(self) -> None:
         if not self.name or not self.views or not self.state_names or not self.action_names:
@@ -87,6 +89,8 @@ class Description:
             result[GROUNDING] = {"dtype": "string", "shape": [1], "names": None}
         if self.moments:
             result[MOMENT] = {"dtype": "int64", "shape": [1], "names": None}
+        if self.subtasks:
+            result[SUBTASK] = {"dtype": "string", "shape": [1], "names": None}
         result["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
         for name in ("frame_index", "episode_index", "index", "task_index"):
             result[name] = {"dtype": "int64", "shape": [1], "names": None}

@@ -24,7 +24,8 @@ from hybridvla_core.errors import DataError, ObservationError
 from hybridvla_core.transforms.pictures import decode
 
 KEPT_EPISODES = 16
-NUMBERS = (layout.STATE, layout.ACTION, layout.SUCCESS, layout.CORRECTION, layout.GROUNDING, "task_index", "timestamp")
+NUMBERS = (layout.STATE, layout.ACTION, layout.SUCCESS, layout.CORRECTION, layout.GROUNDING, layout.SUBTASK, "task_index",
+           "timestamp")
 
 
 class LeRobotDataset:
@@ -125,7 +126,8 @@ class LeRobotDataset:
         shown = self._images(position, frame, rows) if images is None else images
         return Sample(shown, rows.state[frame], actions, padding, self._instruction(int(rows.tasks[frame]), episode.number),
                       episode.number, frame, layout.SUCCESS_VALUES.get(int(rows.success[frame])), bool(rows.correction[frame]),
-                      _grounding(rows.grounding[frame], shown) if rows.grounding else ())
+                      _grounding(rows.grounding[frame], shown) if rows.grounding else (),
+                      rows.subtasks[frame] if rows.subtasks else "")
 
     def identity(self, views: Sequence[str] = ()) -> str:
         """Digest of everything that the set says about itself and its numbers, and of `views`: another set has another one."""
@@ -150,6 +152,13 @@ class LeRobotDataset:
         for episode, found in zip(self.episodes, self._files.tables(range(len(self.episodes)), (key,))):
             column.append(self._matrix(found.table, key, f"{self.folder}: episode {episode.number}"))
         return column.values()
+
+    def subtasks(self) -> Tuple[str, ...]:
+        """Names of the steps that the rows name, each once, in alphabetical order; none where they name none."""
+        if not self.description.subtasks:
+            return ()
+        tables = self._files.tables(range(len(self.episodes)), (layout.SUBTASK,))
+        return tuple(sorted({name for table, _ in tables for name in table[layout.SUBTASK].unique().to_pylist() if name}))
 
     def moments(self) -> np.ndarray:
         """Number of the moment that each frame shows, (N,) rising from 0 without gaps over the whole data set."""
@@ -199,7 +208,7 @@ class LeRobotDataset:
             _own(table[layout.SUCCESS].to_numpy()) if layout.SUCCESS in names else np.full(length, -1),
             _own(table[layout.CORRECTION].to_numpy()) if layout.CORRECTION in names else np.zeros(length, dtype=bool),
             _own(table["timestamp"].to_numpy()), table[layout.GROUNDING].to_pylist() if layout.GROUNDING in names else None,
-            moments_of(table), _own(places))
+            table[layout.SUBTASK].to_pylist() if layout.SUBTASK in names else None, moments_of(table), _own(places))
 
     def _matrix(self, table: pa.Table, key: str, where: str) -> np.ndarray:
         width = len(self._names(key))

@@ -22,6 +22,7 @@ class Rows:
         correction: (N,) a person was correcting a policy.
         timestamps: (N,) s.
         grounding: Where things are in the pictures, one text a row; None without.
+        subtasks: Step of the task, one text a row; None without.
         moments: (N,) rising from 0; rows with one number show one moment.
         places: (N,) rows of the data file.
     """
@@ -33,6 +34,7 @@ class Rows:
     correction: np.ndarray
     timestamps: np.ndarray
     grounding: Optional[List[str]]
+    subtasks: Optional[List[str]]
     moments: np.ndarray
     places: np.ndarray
 

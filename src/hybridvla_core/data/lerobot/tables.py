@@ -25,6 +25,8 @@ def data_schema(description: Description) -> pa.Schema:
               pa.field(layout.SUCCESS, pa.int64()), pa.field(layout.CORRECTION, pa.bool_())]
     if description.grounded:
         fields.append(pa.field(layout.GROUNDING, pa.string()))
+    if description.subtasks:
+        fields.append(pa.field(layout.SUBTASK, pa.string()))
     if description.moments:
         fields.append(pa.field(layout.MOMENT, pa.int64()))
     return pa.schema([*fields, pa.field("timestamp", pa.float32()), *(pa.field(name, pa.int64()) for name in INDICES)])
@@ -41,6 +43,7 @@ def data_table(schema: pa.Schema, episode: EpisodeWriter, number: int, first: in
         layout.SUCCESS: pa.array(np.full(length, label), pa.int64()),
         layout.CORRECTION: pa.array(episode.corrections, pa.bool_()),
         layout.GROUNDING: pa.array(episode.groundings, pa.string()), layout.MOMENT: pa.array(episode.moments, pa.int64()),
+        layout.SUBTASK: pa.array(episode.subtasks, pa.string()),
         "timestamp": pa.array((frames / fps).astype(np.float32)), "frame_index": pa.array(frames, pa.int64()),
         "episode_index": pa.array(np.full(length, number), pa.int64()), "index": pa.array(first + frames, pa.int64()),
         "task_index": pa.array(tasks, pa.int64())}

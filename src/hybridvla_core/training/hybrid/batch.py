@@ -45,6 +45,7 @@ class Batch:
         targets: (B, n + 1) ids to be predicted: the tokens and what follows them.
         noise: See `NoiseDraw`.
         mentions: None where nothing is grounded.
+        subtasks: (B,) numbers of the steps of the task, -1 where not known; None where nothing is grounded.
     """
 
     pixels: Dict[Any, torch.Tensor]
@@ -58,6 +59,7 @@ class Batch:
     targets: torch.Tensor
     noise: NoiseDraw
     mentions: Optional[Mentions] = None
+    subtasks: Optional[torch.Tensor] = None
 
     def __len__(self) -> int:
         return len(self.text)

@@ -36,10 +36,12 @@ class Feed:
         checkpoint: What the exported one will say: architecture, denoising steps, what an action starts from.
         config: Of the run.
         rows: From a step's batch size, this process's rows of it.
+        subtasks: Names of the steps of tasks, in the order of their numbers.
     """
 
     def __init__(self, sets: Sequence[FrameSet], mixture: Mixture, prompts: PromptEncoder, checkpoint: CheckpointConfig,
-                 config: TrainingConfig, rows: Callable[[int], slice]) -> None:
+                 config: TrainingConfig, rows: Callable[[int], slice], subtasks: Sequence[str] = ()) -> None:
+        self._subtasks = {name: number for number, name in enumerate(subtasks)}
         self.sets, self.mixture, self.prompts, self.config, self.rows = sets, mixture, prompts, config, rows
         self.model, self.measured = checkpoint.model, checkpoint.convention.delta_base == "measured"
         self.tokens = ActionTokens(self.model)
@@ -133,7 +135,8 @@ class Feed:
             padding=torch.from_numpy(np.stack([sample.padding for sample in samples])), tokens=tokens,
             targets=torch.cat([tokens, behind], dim=1),
             noise=self.noise.draw(self.config.seed, stage, step, batch, rows, actions),
-            mentions=self._mentions(samples) if self.config.grounding.used else None)
+            mentions=self._mentions(samples) if self.config.grounding.used else None,
+            subtasks=torch.tensor([self._subtasks.get(sample.subtask, -1) for sample in samples]) if self._subtasks else None)
 
     def _text(self, instruction: str, state: np.ndarray) -> List[int]:
         """Ids from after BOS to before the state."""

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 #: Terms of the loss.
 DIFFUSION, TOKENS = "diffusion", "tokens"
-PATCHES, POINTING, PLACES, ATTENTION, STATE_ACTION = "patches", "pointing", "places", "attention", "state_action"
-GROUNDING = (PATCHES, POINTING, PLACES, ATTENTION, STATE_ACTION)
+PATCHES, POINTING, PLACES, ATTENTION = "patches", "pointing", "places", "attention"
+STATE_ACTION, SUBTASK = "state_action", "subtask"
+GROUNDING = (PATCHES, POINTING, PLACES, ATTENTION, STATE_ACTION, SUBTASK)
 TERMS = (DIFFUSION, TOKENS, *GROUNDING)
 #: What a stage trains; the embedders of state, timestep and noise, the final layer and the heads always are.
 TRAINED = ("align", "finetune", "full", "last_layer", "sandwich", "towers")

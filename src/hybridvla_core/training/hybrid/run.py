@@ -35,7 +35,8 @@ MOST_INSTRUCTIONS = 1000
 #: What may change between two parts of one run: it changes no number of it.
 FREE = ("workers", "keep_frames", "log_every", "save_every", "validate_every", "validation_frames", "export", "demonstrations")
 #: Keys that older runs do not know, each with what it was then: at it, such a run goes on.
-LATER = {"labels": 1, "grounding.attention": 0.0, "grounding.attention_layers": (), "grounding.attention_heads": 1}
+LATER = {"labels": 1, "grounding.attention": 0.0, "grounding.attention_layers": (), "grounding.attention_heads": 1,
+         "grounding.subtask": 0.0}
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def _train(request: Request, processes: Processes, deadline: float) -> Dict[str,
     prompts = PromptEncoder(start.tokenizer, start.model.sequence)
     _warn_of_words(start)
     _warn_of_labels(config, start)
-    feed = Feed(start.sets, mixture, prompts, start.checkpoint, config, processes.rows)
+    feed = Feed(start.sets, mixture, prompts, start.checkpoint, config, processes.rows, start.subtasks)
     store = Store(request.work / "state", processes)
     origin = _origin(request, start)
     hooks = replace(_hooks(request, start, processes),
@@ -165,7 +166,8 @@ def _build(config: TrainingConfig, start: Start, number: int, processes: Process
     heads = None
     if config.grounding.used:
         config.grounding.fit(decoder.layers, decoder.heads)
-        heads = GroundingHeads(config.grounding, start.model.vision_width, decoder.hidden, start.model.action_dim)
+        heads = GroundingHeads(config.grounding, start.model.vision_width, decoder.hidden, start.model.action_dim,
+                               len(start.subtasks))
     objective = HybridObjective(model, config.objective, start.checkpoint.image_strategy, heads)
     choose_parameters(objective, config.stages[number], decoder.layers, config.lora is not None)
     processes.shard(objective, [*model.vision_backbone.blocks(), *model.llm.model.layers], config.precision == "bfloat16")

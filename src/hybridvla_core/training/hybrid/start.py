@@ -51,6 +51,7 @@ class Start:
         statistics: Of every data set, by name; what is exported.
         tokenizer: Of the language model.
         sets: The data.
+        subtasks: Names of the steps of tasks that are to be known, in the order of their numbers.
     """
 
     base: Optional[Checkpoint]
@@ -58,6 +59,7 @@ class Start:
     statistics: Mapping[str, Any]
     tokenizer: Tokenizer
     sets: Tuple[FrameSet, ...]
+    subtasks: Tuple[str, ...] = ()
 
     @property
     def model(self) -> ModelConfig:
@@ -123,7 +125,7 @@ def prepare(config: TrainingConfig, data: Sequence[Path], init: Optional[Path], 
                  for dataset, names_here, scale in zip(datasets, own, scales))
     for frames in sets:
         frames.read([frames.train[0]])
-    return Start(base, checkpoint, statistics, _tokenizer(config, base, model), sets)
+    return Start(base, checkpoint, statistics, _tokenizer(config, base, model), sets, _subtasks(config, datasets))
 
 
 def _convention(dataset: LeRobotDataset, base: Optional[Checkpoint]) -> ActionConvention:
@@ -164,6 +166,18 @@ def _check_grid(dataset: LeRobotDataset, model: ModelConfig) -> None:
         where = f"in {grid} rows of {grid}" if grid else f"and {layout.OURS} does not say in which grid"
         raise DataError(f"{dataset.folder}: its grounding counts patches {where}; the model sees {model.patches}. Make the data "
                         "with the model's --grid, or train without grounding")
+
+
+def _subtasks(config: TrainingConfig, datasets: Sequence[LeRobotDataset]) -> Tuple[str, ...]:
+    """Every name that a set has, where they are to be known."""
+    if not config.grounding.subtask:
+        return ()
+    found = sorted({name for dataset in datasets for name in dataset.subtasks()})
+    if not found:
+        where = ", ".join(str(dataset.folder) for dataset in datasets)
+        raise DataError(f"grounding: subtask has a weight, and no row of {where} names a subtask; make the data with "
+                        "`hybridvla demonstrate`, or leave it out")
+    return tuple(found)
 
 
 def _views(dataset: LeRobotDataset, cameras: Sequence[str], others: Sequence[str]) -> Tuple[str, ...]:
@@ -235,7 +249,13 @@ def _check_covered(dataset: LeRobotDataset, scales: Normaliser, where: Path) -> 
             values = np.asarray(dataset.column(key, Path(scratch)), dtype=np.float64)
             slack = 0.05 * (scale.q99 - scale.q01) + 1e-6
             inside = ((values >= scale.q01 - slack) & (values <= scale.q99 + slack)).mean(axis=0)
-            wrong = [f"{channel} ({inside[channel]:.0%})" for channel in np.flatnonzero(scale.mask & (inside < COVERED))]
+            outside = scale.mask & (inside < COVERED)
+            if key == layout.STATE and scale.constant_channel == "zero":
+                unseen, outside = outside & scale.constant, outside & ~scale.constant
+                if unseen.any():
+                    LOGGER.warning("%s: state channel %s moves, and never did in the data of %s: the model sees 0 there",
+                                   dataset.folder, ", ".join(map(str, np.flatnonzero(unseen))), where)
+            wrong = [f"{channel} ({inside[channel]:.0%})" for channel in np.flatnonzero(outside)]
             if wrong:
                 raise DataError(f"{dataset.folder}: {key} lies outside the statistics of {where} in channel {', '.join(wrong)} "
                                 "inside; write statistics: data, so that the model learns their range")

@@ -10,6 +10,7 @@ from hybridvla_core.data.lerobot.layout import NEXT_KEYFRAME, Description
 from hybridvla_core.data.lerobot.writer import TRAIN, VALIDATION, DatasetWriter
 from hybridvla_core.data.sample import GroundedObject
 from hybridvla_sim.tasks.blocks.demonstrations import Row, label_row
+from hybridvla_sim.tasks.blocks.expert import PHASES
 from hybridvla_sim.tasks.blocks.pictures import SceneCamera
 from hybridvla_sim.tasks.blocks.sampler import sample_state
 from hybridvla_sim.tasks.blocks.task import instruction, instructions
@@ -48,7 +49,7 @@ def write_dataset(folder: Path, frames: int, seed: int, labels: int = 1, validat
     episodes = max(2, -(-frames // (EPISODE - EPISODE % labels)))
     held = max(1, int(episodes * validation + 1e-9))
     description = Description(folder.resolve().name, 10.0, {"front": (SIZE, SIZE)}, NAMES, NAMES, (6,), NEXT_KEYFRAME, "sim_fr3",
-                              CONVENTION, grounded=True, moments=True, grid=GRID)
+                              CONVENTION, grounded=True, moments=True, grid=GRID, subtasks=True)
     try:
         with DatasetWriter(folder, description) as out:
             for number in range(episodes):
@@ -58,7 +59,8 @@ def write_dataset(folder: Path, frames: int, seed: int, labels: int = 1, validat
                     for row, label in _rows(rng, camera, -(-frames // episodes), labels, even_phases):
                         text = instruction(*divmod(label, 4))
                         episode.add({"front": row["images"]}, row["state"], row["target"][label], text,
-                                    grounding=_named(row, text, label), same_moment=row is shown)
+                                    grounding=_named(row, text, label), same_moment=row is shown,
+                                    subtask=PHASES[int(row["phase"][label])])
                         shown = row
                         progress(1)
             out.finish()

@@ -19,6 +19,7 @@ class GroundingConfig:
         attention_layers: Of the decoder, from 0.
         attention_heads: The first ones of each of these layers; the others are left to themselves.
         state_action: The state token, or the last one before the noise, knows the action.
+        subtask: The same token knows the step of the task.
         centre: Origin of normalised places, m.
         scale: Unit of normalised places, m.
     """
@@ -30,11 +31,12 @@ class GroundingConfig:
     attention_layers: Tuple[int, ...] = ()
     attention_heads: int = 1
     state_action: float = 0.0
+    subtask: float = 0.0
     centre: Vector = (0.5, 0.0, 0.05)
     scale: float = 0.15
 
     def __post_init__(self) -> None:
-        for name in ("patches", "pointing", "places", "attention", "state_action"):
+        for name in ("patches", "pointing", "places", "attention", "state_action", "subtask"):
             in_range(f"grounding: {name}", getattr(self, name), 0.0, 1e3)
         layers = self.attention_layers
         require(len(set(layers)) == len(layers) and min(layers, default=0) >= 0,
@@ -47,7 +49,7 @@ class GroundingConfig:
     @property
     def used(self) -> bool:
         """Whether any head is needed."""
-        return max(self.patches, self.pointing, self.places, self.attention, self.state_action) > 0
+        return max(self.patches, self.pointing, self.places, self.attention, self.state_action, self.subtask) > 0
 
     def fit(self, layers: int, heads: int) -> None:
         """Checks it against a decoder.

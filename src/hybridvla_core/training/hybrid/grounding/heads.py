@@ -21,9 +21,9 @@ WIDTH = 64
 
 
 class GroundingHeads(nn.Module):
-    """Linear read-outs of tower features (width) and of hidden states (hidden); A actions."""
+    """Linear read-outs of tower features (width) and of hidden states (hidden); A actions, so many names of subtasks."""
 
-    def __init__(self, config: GroundingConfig, width: int, hidden: int, actions: int) -> None:
+    def __init__(self, config: GroundingConfig, width: int, hidden: int, actions: int, subtasks: int = 0) -> None:
         super().__init__()
         self.config = config
         self.patch_name, self.word_name = nn.Linear(width, WIDTH), nn.Linear(hidden, WIDTH)
@@ -31,6 +31,7 @@ class GroundingHeads(nn.Module):
         self.query, self.key = nn.Linear(hidden, WIDTH), nn.Linear(hidden, WIDTH)
         self.place = nn.Linear(hidden, 3)
         self.action = nn.Linear(hidden, actions)
+        self.subtask = nn.Linear(hidden, subtasks) if subtasks else None
 
     def counts(self, batch: Batch, terms: FrozenSet[str]) -> Dict[str, float]:
         """How many mentions, or samples, each wanted term is the mean of."""
@@ -38,7 +39,8 @@ class GroundingHeads(nn.Module):
         shown = 0.0 if mentions is None else float(mentions.patches.any(1).sum())
         known = 0.0 if mentions is None else float(torch.isfinite(mentions.place).all(1).sum())
         found = {parts.PATCHES: shown, parts.POINTING: shown, parts.PLACES: known, parts.ATTENTION: shown,
-                 parts.STATE_ACTION: float(len(batch))}
+                 parts.STATE_ACTION: float(len(batch)),
+                 parts.SUBTASK: 0.0 if batch.subtasks is None else float((batch.subtasks >= 0).sum())}
         return {name: count for name, count in found.items() if name in terms}
 
     def patches(self, features: torch.Tensor, batch: Batch, embed: nn.Module) -> torch.Tensor:
@@ -101,6 +103,8 @@ class GroundingHeads(nn.Module):
             found.setdefault(name, nothing)
         action = F.smooth_l1_loss(self.action(end.float()), batch.actions[:, 0], beta=0.05, reduction="none")
         found[parts.STATE_ACTION] = action.mean(-1).sum()
+        if self.subtask is not None and batch.subtasks is not None:
+            found[parts.SUBTASK] = F.cross_entropy(self.subtask(end.float()), batch.subtasks, ignore_index=-1, reduction="sum")
         return {name: value for name, value in found.items() if name in terms}
 
     def probe(self, terms: FrozenSet[str]) -> Optional[Probe]:
