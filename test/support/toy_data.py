@@ -14,6 +14,9 @@ from hybridvla_core.data.sample import GroundedObject
 from hybridvla_core.training.hybrid.config import TrainingConfig
 
 NAMES = tuple(f"c{i}" for i in range(7))
+#: Every term that grounding feeds.
+GROUNDED = dict(patches=0.3, pointing=0.3, places=0.3, attention=0.3, attention_layers=[0], attention_heads=2, state_action=0.3,
+                subtask=0.3)
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 230)}
 
 

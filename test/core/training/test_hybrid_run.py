@@ -20,8 +20,7 @@ from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
 from hybridvla_core.training.hybrid.run import Request, train
 
-GROUNDED = dict(patches=0.3, pointing=0.3, places=0.3, attention=0.3, attention_layers=[0], attention_heads=2, state_action=0.3,
-                subtask=0.3)
+GROUNDED = toy_data.GROUNDED
 STAGES = [dict(name="see", steps=3, train="towers", learning_rate=1e-3, terms=["patches"]),
           dict(name="act", steps=6, train="full", learning_rate=1e-3, tower_rate=0.5)]
 

@@ -18,8 +18,7 @@ from hybridvla_core.training.hybrid.grounding.heads import GroundingHeads
 from hybridvla_core.training.hybrid.run import Request, train
 from hybridvla_core.training.hybrid.start import prepare
 
-GROUNDED = dict(patches=0.3, pointing=0.3, places=0.3, attention=0.3, attention_layers=[0], attention_heads=2, state_action=0.3,
-                subtask=0.3)
+GROUNDED = toy_data.GROUNDED
 TWO = {"front": (32, 32), "wrist": (32, 32)}
 SHORT = [dict(name="act", steps=2, train="full", learning_rate=1e-3)]
 
