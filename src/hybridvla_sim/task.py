@@ -114,6 +114,11 @@ class World(abc.ABC, Generic[RigT]):
         """Returns the loose body that both hands press between them, by its joint; None where there is none."""
         return None
 
+    def riding(self, joint: str) -> Tuple[str, ...]:
+        """Returns the loose bodies that go along when another one is moved, by their joints: the block in a tray."""
+        del joint
+        return ()
+
     def passed(self, seconds: float) -> None:
         """Hears that time has passed, for what no engine of rigid bodies computes (water that pours, dirt that is wiped off)."""
         del seconds

@@ -16,6 +16,7 @@ from hybridvla_sim.fr3.posing import solve_pose
 from hybridvla_sim.piper.rig import PiperRig
 from hybridvla_sim.piper.scene import TIP_M
 from hybridvla_sim.suite import AnyRig
+from hybridvla_sim.taskkit import looks
 
 #: How far hands are moved, m and rad: a little, or far away.
 NEAR_M, FAR_M, TURN_RAD, FAR_SHARE = 0.012, 0.045, 0.10, 0.35
@@ -30,28 +31,53 @@ class Snapshot:
 
     Attributes:
         qpos: Positions, (nq,) of the model, m and rad.
-        contacts: What a scene changes in its model: `geom_contype` and `geom_conaffinity`, each (ngeom,).
+        model: What a scene changes in its model, by field (colours, what stands where, what touches).
         memory: What the world remembers, by attribute.
     """
 
     qpos: np.ndarray
-    contacts: Tuple[np.ndarray, np.ndarray]
+    model: Dict[str, np.ndarray]
     memory: Dict[str, Any]
 
     @classmethod
     def of(cls, rig: AnyRig) -> Snapshot:
         """Takes one."""
         names = rig.world.memory
-        return cls(rig.data.qpos.copy(), (rig.model.geom_contype.copy(), rig.model.geom_conaffinity.copy()),
+        return cls(rig.data.qpos.copy(), looks.snapshot(rig.model),
                    {name: copy.deepcopy(getattr(rig.world, name)) for name in names})
 
     def restore(self, rig: AnyRig) -> None:
         """Takes it up again, at rest."""
         rig.data.qpos[:], rig.data.qvel[:] = self.qpos, 0.0
-        rig.model.geom_contype[:], rig.model.geom_conaffinity[:] = self.contacts
+        looks.apply(rig.model, self.model)
         for name, value in self.memory.items():
             setattr(rig.world, name, copy.deepcopy(value))
         mujoco.mj_forward(rig.model, rig.data)
+
+
+@dataclass(frozen=True)
+class _Motion:
+    """A rigid motion in the frame that all arms share.
+
+    Attributes:
+        about: (3,) what it turns about, m.
+        turn: By how much.
+        shift: (3,) of what it turns about, m.
+    """
+
+    about: np.ndarray
+    turn: Rotation
+    shift: np.ndarray
+
+    def point(self, position: np.ndarray) -> np.ndarray:
+        """Returns where a place (3,) m comes to."""
+        found: np.ndarray = self.about + self.shift + self.turn.apply(position - self.about)
+        return found
+
+    def quaternion(self, xyzw: np.ndarray) -> np.ndarray:
+        """Returns what a rotation (4,) becomes."""
+        found: np.ndarray = (self.turn * Rotation.from_quat(xyzw)).as_quat()
+        return found
 
 
 def states(rig: AnyRig, convention: ActionConvention, text: str, snapshots: List[Snapshot], count: int, rng: np.random.Generator
@@ -86,23 +112,28 @@ def _elsewhere(rig: AnyRig, convention: ActionConvention, text: str, rng: np.ran
     spread = FAR_M if rng.random() < FAR_SHARE else NEAR_M
     spread = 0.004 if rng.random() < 0.15 else spread
     held = [_held(rig, number, pose) for number, pose in enumerate(here)]
+    loads: Dict[Optional[str], Tuple[str, ...]] = {name: (name, *rig.world.riding(name)) for name in held if name is not None}
     carried = rig.world.carried()
     together = carried is not None or len(here) > 1 and rng.random() < 0.5
     shared = rng.normal(0.0, spread, 3) if together else None
-    moved = []
-    for start, goal in zip(here, goals):
+    bases = [_base(rig, number) for number in range(len(here))]
+    motions = []
+    for base, start, goal in zip(bases, here, goals):
         shift = share * (goal.position - start.position) + (rng.normal(0.0, spread, 3) if shared is None else shared)
         way = (Rotation.from_quat(goal.quaternion) * Rotation.from_quat(start.quaternion).inv()).as_rotvec()
         turn = Rotation.from_rotvec(share * way)
         if carried is None:
             turn = turn * Rotation.from_euler("z", rng.normal(0.0, TURN_RAD))
-        position = start.position + shift
-        position[2] = max(position[2], LOWEST_M)
-        moved.append(Pose(position, (turn * Rotation.from_quat(start.quaternion)).as_quat()))
+        shift[2] = max(shift[2], LOWEST_M - start.position[2])
+        motions.append(_Motion(base + start.position, turn, shift))
+    if held[0] is not None and held.count(held[0]) > 1:
+        motions = [_common(motions)] * len(motions)
+    moved = [Pose(motion.point(base + start.position) - base, motion.quaternion(start.quaternion))
+             for motion, start, base in zip(motions, here, bases)]
     reached = [_put(rig, number, pose) for number, pose in enumerate(moved)]
-    for number, (joint, start, pose) in enumerate(zip(held, here, moved)):
-        if joint is not None:
-            _take_along(rig, joint, _base(rig, number), start, pose)
+    for joint, motion in dict(zip(held, motions)).items():      # each thing once, however many hands hold it
+        for name in loads.get(joint, ()):
+            _take_along(rig, name, motion)
     if carried is not None:
         rig.data.joint(carried).qpos[:3] += moved[0].position - here[0].position
     mujoco.mj_forward(rig.model, rig.data)
@@ -125,13 +156,17 @@ def _held(rig: AnyRig, arm: int, pose: Pose) -> Optional[str]:
     return found
 
 
-def _take_along(rig: AnyRig, joint: str, base: np.ndarray, start: Pose, pose: Pose) -> None:
-    turn = Rotation.from_quat(pose.quaternion) * Rotation.from_quat(start.quaternion).inv()
+def _common(motions: List[_Motion]) -> _Motion:
+    """Returns one motion for all hands that hold the same thing: between them, so that each keeps its grip."""
+    return _Motion(np.mean([motion.about for motion in motions], axis=0), motions[0].turn,
+                   np.mean([motion.shift for motion in motions], axis=0))
+
+
+def _take_along(rig: AnyRig, joint: str, motion: _Motion) -> None:
     qpos = rig.data.joint(joint).qpos
-    offset = qpos[:3] - start.position - base
-    qpos[:3] = base + pose.position + turn.apply(offset)
+    qpos[:3] = motion.point(qpos[:3])
     w, x, y, z = qpos[3:7]
-    x, y, z, w = (turn * Rotation.from_quat([x, y, z, w])).as_quat()
+    x, y, z, w = motion.quaternion(np.array([x, y, z, w]))
     qpos[3:7] = (w, x, y, z)
 
 

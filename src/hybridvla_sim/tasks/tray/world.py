@@ -41,10 +41,12 @@ class TrayWorld(World[PiperRig]):
         state = self.state()
         w, x, y, z = self.rig.data.joint("tray").qpos[3:7]
         upright = Rotation.from_quat((x, y, z, w)).as_matrix()[2, 2] > 0.995
-        offset = Rotation.from_euler("z", -state.yaw).apply(state.block - state.position)
-        inside = abs(offset[0]) < 0.05 and abs(offset[1]) < 0.15 and 0.0 < offset[2] < 0.05
         return bool(np.linalg.norm(state.position[:2] - GOAL_XY) < GOAL_RADIUS and state.position[2] < 0.012 and upright
-                    and inside and min(state.openings) > 0.8)
+                    and _inside(state) and min(state.openings) > 0.8)
+
+    def riding(self, joint: str) -> Tuple[str, ...]:
+        """Returns the block while it is in the tray that moves."""
+        return ("block",) if joint == "tray" and _inside(self.state()) else ()
 
     def expert(self, instruction: str) -> ExpertLabel:
         """Returns the next pair of keyframes; its yaw is the tray's, by which both hands are turned."""
@@ -87,6 +89,11 @@ class TrayTask(Task[PiperRig]):
         if switched:
             self.refuse_switch()
         return [EpisodeSpec(seed + index, INSTRUCTION) for index in range(episodes)]
+
+
+def _inside(state: TrayState) -> bool:
+    offset = Rotation.from_euler("z", -state.yaw).apply(state.block - state.position)
+    return bool(abs(offset[0]) < 0.05 and abs(offset[1]) < 0.15 and 0.0 < offset[2] < 0.05)
 
 
 def _check(instruction: str) -> None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from typing import Tuple
 
 import numpy as np
 
@@ -53,6 +54,10 @@ class WaterWorld(SingleArmWorld):
             address, dof = self._joints[number]
             qpos[address:address + 3] = qpos[self._can:self._can + 3] + 0.03 * up
             self.data.qvel[dof:dof + 6] = 0.0
+
+    def riding(self, joint: str) -> Tuple[str, ...]:
+        """Returns the drops that are still in the can that moves."""
+        return tuple(f"drop_{number}" for number in range(self.poured, DROPS)) if joint == "can" else ()
 
     def done(self, goal: str) -> bool:
         """All five drops lie in the pot."""

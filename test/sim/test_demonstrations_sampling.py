@@ -1,0 +1,75 @@
+"""Sampled states: what nobody drove to is still what physics would show, and looks as it did when the snapshot was taken."""
+import numpy as np
+import pytest
+
+from hybridvla_core.evaluation.suite import load_configs
+from hybridvla_core.paths import ROOT
+from hybridvla_sim import tasks
+from hybridvla_sim.demonstrations.drive import drive
+from hybridvla_sim.demonstrations.sampling import Snapshot, states
+from hybridvla_sim.suite import make_rig
+from hybridvla_sim.tasks.tray.task import TRAY_REST_Z
+from hybridvla_sim.tasks.water_plants.task import DROPS
+
+CONFIGS = {kind: load_configs(ROOT / "config/policies" / policy, ROOT / "config/robots" / robot, "diffusion")
+           for kind, policy, robot in (("fr3", "tiny.yaml", "sim_fr3.yaml"), ("piper", "agilex.yaml", "agilex.yaml"))}
+
+
+def sampled(name, kind, count, seed=3):
+    """Yields the rig in each sampled state of an episode that the expert has driven to its end."""
+    config, robot = CONFIGS[kind]
+    rig = make_rig(tasks.load(name, rig=kind), robot)
+    rng = np.random.default_rng([seed, 11])
+    rig.reset(np.random.default_rng(seed))
+    text = rig.task.instructions()[0]
+    kept = [Snapshot.of(rig) for event in drive(rig, config.convention, text, rig.task.max_keyframes, rng) if event != "way"]
+    assert rig.world.success(text), "the expert came to the end"
+    for _ in states(rig, config.convention, text, kept, count, rng):
+        yield rig
+    rig.close()
+
+
+@pytest.mark.long
+def test_a_stain_that_is_not_wiped_yet_is_seen_though_the_expert_has_wiped_it_later():
+    seen = set()
+    for rig in sampled("hold_and_wipe", "piper", 60):
+        left = rig.world.left_to_rub
+        shown = [float(rig.model.geom(f"stain_{number}").rgba[3]) for number in range(len(left))]
+        assert shown == [float(rub > 0.0) for rub in left]
+        seen.update(shown)
+    assert seen == {0.0, 1.0}
+
+
+@pytest.mark.long
+def test_the_block_stays_in_the_tray_that_both_hands_hold_and_the_hands_at_its_handles():
+    lifted, turned = 0, []
+    for rig in sampled("tray", "piper", 60):
+        tray, block = rig.data.body("tray"), rig.data.body("block")
+        local = tray.xmat.reshape(3, 3).T @ (block.xpos - tray.xpos)
+        assert abs(local[0]) < 0.04 and abs(local[1]) < 0.14 and 0.015 < local[2] < 0.025, "the block lies in the tray"
+        if tray.xpos[2] > TRAY_REST_Z + 0.031:
+            lifted += 1
+            turned.append(rig.world.state().yaw)
+            label = rig.world.expert(rig.task.instructions()[0])
+            assert label.opening.tolist() == [0.0, 0.0], "the expert sees both hands at the handles, and carries on"
+    assert lifted > 10 and np.ptp(turned) > 0.05
+
+
+@pytest.mark.long
+def test_drops_that_are_not_poured_are_in_the_can():
+    held = 0
+    for rig in sampled("water_plants", "fr3", 60):
+        can = rig.data.body("can")
+        held += can.xpos[2] > 0.03
+        for number in range(rig.world.poured, DROPS):
+            local = can.xmat.reshape(3, 3).T @ (rig.data.body(f"drop_{number}").xpos - can.xpos)
+            assert np.allclose(local, [0.0, 0.0, 0.03], atol=1e-3)
+    assert held > 10
+
+
+def test_a_block_beside_the_tray_does_not_ride_on_it():
+    rig = make_rig(tasks.load("tray", rig="piper"), CONFIGS["piper"][1])
+    rig.reset(np.random.default_rng(3))
+    assert rig.world.riding("tray") == ("block",) and rig.world.riding("block") == ()
+    rig.data.joint("block").qpos[0] += 0.2
+    assert rig.world.riding("tray") == ()
