@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from test_demonstrations import CONFIG, ROBOT, SINGLE, digests
 
+from hybridvla_cli import demonstrate
 from hybridvla_cli.__main__ import main
 from hybridvla_core.checkpoints.format import read_checkpoint
 from hybridvla_core.data.lerobot.reader import LeRobotDataset
@@ -41,7 +42,7 @@ def acted():
     policy = ErringPolicy()
     recorder = Recorder("phone_on_base", SINGLE, CONFIG.convention, ROBOT, Actor(policy))
     policy.attach(recorder.rig)
-    made = [recorder.record(seed, ACTED) for seed in (3, 4)]
+    made = [recorder.record(seed, ACTED, seed) for seed in (3, 4)]
     recorder.close()
     return policy, made
 
@@ -65,6 +66,30 @@ def test_the_policy_sees_its_own_views_in_its_order_and_both_paths_act_in_turn(a
         told = [(views, text) for views, text, _, of in policy.asked if of == seed]
         assert all(views == ["wrist", "front"] for views, _ in told)
         assert len({text for _, text in told}) == 1, "one sentence is followed to the end"
+
+
+@pytest.mark.parametrize("sampled, count", [(0.0, 6), (0.5, 8), (0.75, 16), (0.9, 40)])
+def test_the_paths_take_turns_whatever_is_sampled_between(sampled, count):
+    jobs = Order(("phone_on_base", "blocks"), count, 5, sampled, 0.25, SINGLE, "1" * 64).jobs()
+    for task in ("phone_on_base", "blocks"):
+        turns = [job.turn for job in jobs if job.task == task and job.kind == ACTED]
+        assert len(turns) >= 4 and turns == list(range(5, 5 + len(turns)))
+
+
+@pytest.mark.long
+def test_both_paths_act_where_every_other_episode_is_sampled(tmp_path, monkeypatch):
+    paths, load = {}, demonstrate.load_policy
+
+    def watched(*wanted):
+        policy = load(*wanted)
+        predict = policy.predict
+        policy.predict = lambda seen, mode=None, seed=0: paths.setdefault(seed, mode) and predict(seen, mode, seed)
+        return policy
+
+    monkeypatch.setattr(demonstrate, "load_policy", watched)
+    four = [*COMMAND, "--count", "4", "--sampled", "0.5", "--states", "2", "--processes", "1"]
+    assert main([*four, "-o", str(tmp_path / "four")]) == 0
+    assert list(paths) == [11, 13] and set(paths.values()) == {"autoregressive", "diffusion"}
 
 
 def test_what_the_policy_sees_does_not_depend_on_what_is_kept():

@@ -20,16 +20,18 @@ class Actor:
 
     Args:
         policy: Predicts keyframes of the rig.
-        paths: Of the model that act, in turn by episode, so that the states of each are met.
+        paths: Of the model that act, in turn by acted episode, so that the states of each are met.
     """
 
     def __init__(self, policy: PolicyInterface, paths: Sequence[str] = ("diffusion", "autoregressive")) -> None:
         self.policy, self.paths = policy, tuple(paths)
         self._seed = self._looks = 0
+        self._path = self.paths[0]
 
-    def begin(self, seed: int) -> None:
-        """Begins an episode; its seed draws the noise, too."""
+    def begin(self, seed: int, turn: int) -> None:
+        """Begins an episode; its seed draws the noise, too, and its turn names the path that acts."""
         self._seed, self._looks = seed, 0
+        self._path = self.paths[turn % len(self.paths)]
 
     def __call__(self, rig: AnyRig, text: str) -> np.ndarray:
         """Returns the next action (A,) of the policy, physical units.
@@ -40,8 +42,7 @@ class Actor:
         self._looks += 1
         images = {view: rig.render(view) for view in self.policy.cameras}
         observation = Observation(images, text, state_of(rig, self.policy.convention), self._looks)
-        path = self.paths[self._seed % len(self.paths)]
-        action: np.ndarray = np.array(self.policy.predict(observation, path, seed=self._seed).action[0])
+        action: np.ndarray = np.array(self.policy.predict(observation, self._path, seed=self._seed).action[0])
         return action
 
 

@@ -63,8 +63,9 @@ class Order:
             for task in self.tasks:
                 for number in numbers:
                     # Evenly between the others, whatever the share.
-                    sampled = int((number + 1) * self.sampled) > int(number * self.sampled)
-                    found.append(Job(task, self.seed + number, SAMPLED if sampled else driven, split))
+                    before = int(number * self.sampled)
+                    sampled = int((number + 1) * self.sampled) > before
+                    found.append(Job(task, self.seed + number, SAMPLED if sampled else driven, split, self.seed + number - before))
         return found
 
 
@@ -77,12 +78,14 @@ class Job:
         seed: Draws the episode.
         kind: `driven`, `sampled` or `acted`.
         split: Of the data set, `train` or `validation`.
+        turn: Counts the episodes of its task that are not sampled, from the seed of the first one: the paths of a policy take turns.
     """
 
     task: str
     seed: int
     kind: str
     split: str
+    turn: int
 
     @property
     def file(self) -> str:
@@ -180,7 +183,7 @@ def _record(job: Job, parts: Path) -> int:
     if job.task not in _RECORDERS:
         _close()
         _RECORDERS[job.task] = Recorder(job.task, settings, convention, robot, actor)
-    made = _RECORDERS[job.task].record(job.seed, job.kind)
+    made = _RECORDERS[job.task].record(job.seed, job.kind, job.turn)
     made.write(parts / job.file)
     return len(made.texts) * len(settings.views)
 

@@ -125,12 +125,13 @@ class Recorder:
             raise HybridVLAError(f"task {name}: its scene cannot be drawn ({' '.join(str(error).split())}); set MUJOCO_GL to egl "
                                  "or osmesa, and see `hybridvla doctor`") from error
 
-    def record(self, seed: int, kind: str) -> Recording:
+    def record(self, seed: int, kind: str, turn: int = 0) -> Recording:
         """Records one episode.
 
         Args:
             seed: Draws everything.
             kind: `driven`, `sampled` or `acted`.
+            turn: Of the actor's paths, in an acted episode.
 
         Returns:
             The pictures, states, actions and sentences; of a driven episode, also whether it succeeded.
@@ -145,7 +146,7 @@ class Recorder:
         if kind == DRIVEN:
             self._driven(made, goal, rng)
         elif kind == ACTED:
-            self._acted(made, goal, rng, seed)
+            self._acted(made, goal, rng, seed, turn)
         else:
             self._sampled(made, goal, rng)
         return made
@@ -158,9 +159,9 @@ class Recorder:
             self._look(made, [text])
             made.success = event == "done"
 
-    def _acted(self, made: Recording, goal: str, rng: np.random.Generator, seed: int) -> None:
+    def _acted(self, made: Recording, goal: str, rng: np.random.Generator, seed: int, turn: int) -> None:
         assert self.actor is not None, "who acts is given to the recorder"
-        self.actor.begin(seed)
+        self.actor.begin(seed, turn)
         for _ in drive(self.rig, self.convention, self._say(goal, rng), self.task.max_keyframes, rng, choose=self.actor):
             self._look(made, list(self._sentences(goal, rng)))
 
