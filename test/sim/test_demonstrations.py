@@ -1,6 +1,7 @@
 """Demonstrations: the experts' labels with grounding, in the data sets' format; repeatable, resumable, refused by name."""
 import hashlib
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -133,6 +134,10 @@ def test_what_was_made_is_kept_and_only_the_rest_is_made(made, tmp_path, monkeyp
     assert not (tmp_path / "two").exists() and len(list((tmp_path / ".two.parts").glob("*.npz"))) == 3
     with pytest.raises(HybridVLAError, match="parts of another order of two"):
         build(Order(ORDER.tasks, 3, 5, 0.5, 0.5, SINGLE), tmp_path / "two", CONFIG.convention, ROBOT)
+    for convention, robot in ((replace(CONFIG.convention, gripper_sense="one_is_closed"), ROBOT),
+                              (CONFIG.convention, replace(ROBOT, name="another"))):
+        with pytest.raises(HybridVLAError, match="or of another convention or robot"):
+            build(ORDER, tmp_path / "two", convention, robot)
     monkeypatch.setattr(building, "_record", lambda job, parts: calls.append(job) or record(job, parts))
     assert digests(build(ORDER, tmp_path / "two", CONFIG.convention, ROBOT)) == digests(made)
     assert len(calls) == 1
@@ -168,6 +173,14 @@ def test_orders_that_cannot_be_carried_out_are_named(change, words):
     values = {"tasks": ("phone_on_base",), "count": 2, "seed": 1, "sampled": 0.5, "validation": 0.1, "settings": SINGLE, **change}
     with pytest.raises(HybridVLAError, match=words):
         Order(**values)
+
+
+def test_an_episode_of_which_nothing_can_be_shown_is_named(monkeypatch):
+    monkeypatch.setattr("hybridvla_sim.demonstrations.record.states", lambda *given: iter(()))
+    recorder = Recorder("phone_on_base", Settings("fr3", ("front",), states=1), CONFIG.convention, ROBOT)
+    with pytest.raises(HybridVLAError, match="task phone_on_base, seed 7: none of the sampled states can be shown"):
+        recorder.record(7, SAMPLED)
+    recorder.close()
 
 
 def test_unknown_tasks_and_those_of_another_rig_are_named(tmp_path, made):

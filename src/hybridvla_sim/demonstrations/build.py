@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from hybridvla_core.data.lerobot.layout import NEXT_KEYFRAME, Description
 from hybridvla_core.data.lerobot.writer import TRAIN, VALIDATION, DatasetWriter
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED
+from hybridvla_core.files import write_text
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.transforms.conventions import DOF_PER_ARM, ActionConvention
 from hybridvla_sim.demonstrations.acting import Actor, ActorFactory
@@ -65,7 +67,8 @@ class Order:
                     # Evenly between the others, whatever the share.
                     before = int(number * self.sampled)
                     sampled = int((number + 1) * self.sampled) > before
-                    found.append(Job(task, self.seed + number, SAMPLED if sampled else driven, split, self.seed + number - before))
+                    seed = self.seed + number
+                    found.append(Job(task, seed, SAMPLED if sampled else driven, split, seed - before))
         return found
 
 
@@ -78,7 +81,7 @@ class Job:
         seed: Draws the episode.
         kind: `driven`, `sampled` or `acted`.
         split: Of the data set, `train` or `validation`.
-        turn: Counts the episodes of its task that are not sampled, from the seed of the first one: the paths of a policy take turns.
+        turn: Counts the episodes of its task that are not sampled, from the seed of the first one: paths of a policy take turns.
     """
 
     task: str
@@ -115,7 +118,7 @@ def build(order: Order, folder: Path, convention: ActionConvention, robot: Robot
     if folder.exists():
         raise HybridVLAError(f"{folder}: exists; choose another folder, nothing is overwritten")
     parts = folder.resolve().parent / f".{folder.resolve().name}.parts"
-    _claim(parts, order, folder)
+    _claim(parts, order, convention, robot, folder)
     jobs = order.jobs()
     missing = [job for job in jobs if not (parts / job.file).is_file()]
     for pictures in _make(missing, parts, (order.settings, convention, robot, actor), processes):
@@ -140,16 +143,15 @@ def build(order: Order, folder: Path, convention: ActionConvention, robot: Robot
     return folder
 
 
-def _claim(parts: Path, order: Order, folder: Path) -> None:
-    """Says whose parts these are, or finds that they are ours."""
-    asked = asdict(order)
-    if not order.policy:       # parts of older versions do not say it
-        del asked["policy"]
-    said, wanted = parts / "order.json", json.dumps(asked, sort_keys=True)
-    if said.is_file() and said.read_text(encoding="utf-8") != wanted:
-        raise HybridVLAError(f"{parts}: holds parts of another order of {folder.name}; repeat that one, or remove the folder")
-    parts.mkdir(parents=True, exist_ok=True)
-    said.write_text(wanted, encoding="utf-8")
+def _claim(parts: Path, order: Order, convention: ActionConvention, robot: RobotConfig, folder: Path) -> None:
+    """Says whose parts these are, or finds that they are ours: of this order, of this convention and this robot."""
+    decided = hashlib.sha256(repr((convention, robot)).encode()).hexdigest()
+    said, wanted = parts / "order.json", json.dumps({**asdict(order), "convention_and_robot": decided}, sort_keys=True)
+    if not said.is_file():
+        write_text(said, wanted)
+    elif said.read_text(encoding="utf-8") != wanted:
+        raise HybridVLAError(f"{parts}: holds parts of another order of {folder.name}, or of another convention or robot; repeat "
+                             "that one, or remove the folder")
 
 
 Worker = Tuple[Settings, ActionConvention, RobotConfig, Optional[ActorFactory]]

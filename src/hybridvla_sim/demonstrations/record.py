@@ -135,6 +135,9 @@ class Recorder:
 
         Returns:
             The pictures, states, actions and sentences; of a driven episode, also whether it succeeded.
+
+        Raises:
+            HybridVLAError: Nothing could be shown.
         """
         drawn = [seed, KINDS.index(kind), zlib.crc32(self.task.name.encode())]     # no two tasks have the same colours and places
         rng = np.random.default_rng([*drawn, 11])
@@ -149,6 +152,9 @@ class Recorder:
             self._acted(made, goal, rng, seed, turn)
         else:
             self._sampled(made, goal, rng)
+        if not made.texts:
+            raise HybridVLAError(f"task {self.task.name}, seed {seed}: none of the sampled states can be shown; ask for more "
+                                 "--states, or begin with another --seed")
         return made
 
     def _driven(self, made: Recording, goal: str, rng: np.random.Generator) -> None:
