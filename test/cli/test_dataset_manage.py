@@ -46,6 +46,12 @@ def test_merged_statistics_are_those_of_all_frames_and_never_averaged(tmp_path):
     assert abs(int(data.sample(0).images["front"].mean()) - 80) < 4 and data.sample(119).instruction == "do 2"
 
 
+def test_a_merge_names_what_it_would_hold_out_and_train_on(tmp_path, caplog):
+    held, trained = write(tmp_path / "a/one"), write(tmp_path / "b/one", splits=(TRAIN,) * 3)
+    assert main(["dataset", "merge", str(held), str(trained), "-o", str(tmp_path / "both")]) == 0
+    assert f"1 episode(s) that {held} holds out are trained on in {trained}, such as 'one 2'" in caplog.text
+
+
 def test_moments_stay_in_a_merge_and_go_with_what_other_trainers_do_not_know(tmp_path, capsys):
     kind = dict(splits=(TRAIN,), labels=layout.NEXT_KEYFRAME)
     many, one = write(tmp_path / "many", sentences=2, moments=True, **kind), write(tmp_path / "one", seed=2, **kind)

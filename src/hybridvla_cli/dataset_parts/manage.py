@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 import numpy as np
 
 from hybridvla_core.data.lerobot import layout
+from hybridvla_core.data.lerobot.held_out import trained_on_elsewhere
 from hybridvla_core.data.lerobot.reader import LeRobotDataset
 from hybridvla_core.data.lerobot.statistics import for_checkpoint, of_columns, outside
 from hybridvla_core.data.lerobot.writer import SPLITS, TRAIN, VALIDATION, DatasetWriter, WriteError
@@ -17,6 +19,8 @@ from hybridvla_core.errors import DataError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+LOGGER = logging.getLogger(__name__)
 
 
 def inspect(folder: Path, decode: bool) -> Dict[str, Any]:
@@ -105,6 +109,8 @@ def copy(sources: Sequence[Path], target: Path, split: Optional[str] = None, pla
         why = first.same_kind(data.description)
         if why:
             raise DataError(f"{data.folder} and {sets[0].folder} cannot be one data set: {why}")
+    for sentence in trained_on_elsewhere(sets) if split is None else ():
+        LOGGER.warning("%s", sentence)
     description = replace(first, name=target.resolve().name, grounded=first.grounded and not plain,
                           moments=any(data.description.moments for data in sets) and not plain,
                           subtasks=any(data.description.subtasks for data in sets) and not plain)

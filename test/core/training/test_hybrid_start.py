@@ -174,3 +174,13 @@ def test_a_state_that_never_moved_for_the_checkpoint_may_move_now(tmp_path, capl
     base, moving = tmp_path / "base/out", write(tmp_path / "moving/toy")
     go(tmp_path / "on", moving, init=base, preset="", statistics="init")
     assert "state channel 3, 4 moves, and never did" in caplog.text
+
+
+def test_a_scene_held_out_in_one_set_and_trained_on_in_another_is_named(tmp_path, caplog):
+    one, more, other_scenes = (write(tmp_path / name, episodes=episodes, seed=seed, name=name)
+                               for name, episodes, seed in (("one", 4, 0), ("more", 5, 0), ("another", 5, 1)))
+    go(tmp_path / "apart", one, other_scenes)
+    assert "holds out" not in caplog.text
+    go(tmp_path / "both", one, more)
+    assert f"1 episode(s) that {one} holds out are trained on in {more}, such as 'episode 3'" in caplog.text
+    assert f"{more} holds out" not in caplog.text

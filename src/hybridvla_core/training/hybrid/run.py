@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 import torch
 
 from hybridvla_core.checkpoints.weights import load_into, weight_files
+from hybridvla_core.data.lerobot.held_out import trained_on_elsewhere
 from hybridvla_core.data.mixture import Mixture, MixtureConfig, by_size, mix
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
 from hybridvla_core.model.hybridvla import HybridVLA
@@ -108,6 +109,9 @@ def _train(request: Request, processes: Processes, deadline: float) -> Dict[str,
     prompts = PromptEncoder(start.tokenizer, start.model.sequence)
     _warn_of_words(start)
     _warn_of_labels(config, start)
+    if processes.first:
+        for sentence in trained_on_elsewhere([frames.dataset for frames in start.sets]):
+            LOGGER.warning("%s", sentence)
     feed = Feed(start.sets, mixture, prompts, start.checkpoint, config, processes.rows, start.subtasks)
     store = Store(request.work / "state", processes)
     origin = _origin(request, start)
