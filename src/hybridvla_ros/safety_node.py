@@ -20,6 +20,7 @@ from hybridvla_core.safety.status import FilterOutput, Reason, State
 from hybridvla_ros import adapters
 from hybridvla_ros.filter_handle import FilterHandle
 from hybridvla_ros.messages import conversions
+from hybridvla_ros.messages.arm_reader import source_of
 from hybridvla_ros.runtime.already_running import ASKS, refuse_if_running
 from hybridvla_ros.runtime.graph_watch import GraphWatch
 from hybridvla_ros.runtime.node_support import (
@@ -110,7 +111,7 @@ class SafetyNode:
 
     def _on_deadman(self, message: Bool) -> None:
         with self._lock:
-            self.filter.on_deadman(message.data, time.monotonic())
+            self.filter.on_deadman(message.data, time.monotonic(), source_of(message))
 
     def _services(self) -> None:
         rospy.Service("/hybridvla/safety/activate", SetBool, self._activate)
@@ -232,9 +233,15 @@ class SafetyNode:
         values: Dict[str, object] = {"state": status.state.name, "scheduler": self._scheduler, **self._pace.report(),
                                      "log_lines_lost": self._log.lost,
                                      **{f"count/{name}": count for name, count in status.counters.items()}}
+        with self._lock:
+            speaking = self.filter.deadman_publishers(time.monotonic())
+        values["deadman"] = ", ".join(speaking)
         if self._graph.problem:
             level = DiagnosticStatus.WARN if self.filter.dry_run else DiagnosticStatus.ERROR
             return level, self._graph.problem, values
+        if len(speaking) > 1:        # the one in use may be neither the one in the hand nor the one that is looked after
+            return (max(LEVELS[status.state], DiagnosticStatus.WARN),
+                    f"{' and '.join(speaking)} publish the deadman, and one is enough; {status.message}", values)
         return LEVELS[status.state], status.message, values
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Dict, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -125,12 +125,23 @@ class SafetyFilter:
         self._execution.take(proposal, now)
         return Acceptance(True, at_once=at_once)
 
-    def on_deadman(self, pressed: bool, now: float) -> None:
-        self._watchdogs.on_deadman(pressed, now)
+    def on_deadman(self, pressed: bool, now: float, publisher: str = "") -> None:
+        """A word on the dead-man switch. Of several publishers one that says released is enough to hold."""
+        self._watchdogs.deadman.say(pressed, now, publisher)
 
     def deadman_missing(self, now: float) -> bool:
         """Required, and released or silent."""
         return self._watchdogs.deadman_missing(now)
+
+    def deadman_problem(self, now: float) -> str:
+        """Says that the dead-man switch is missing, and who disagrees on it; empty where it is held or not required."""
+        if not self.deadman_missing(now):
+            return ""
+        return self._watchdogs.deadman.disagreement(now) or "the deadman is released or silent"
+
+    def deadman_publishers(self, now: float) -> List[str]:
+        """Returns the names of those who have spoken of the dead-man switch lately."""
+        return self._watchdogs.deadman.publishers(now)
 
     def hold_for(self, reason: Reason, text: str) -> None:
         """Something only the caller sees ends motion, until this is called again without a text."""
@@ -162,7 +173,7 @@ class SafetyFilter:
             return self._machine.deactivate()
         done, text = self._machine.activate(now, self._dry_run)
         if done and self.deadman_missing(now):
-            text = f"{text}, but holding: press the dead-man"
+            text = f"{text}, but holding: {self._watchdogs.deadman.disagreement(now) or 'press the dead-man'}"
         return done, text
 
     def stop(self, now: float, reason: Reason = Reason.OPERATOR, detail: str = "") -> Tuple[bool, str]:

@@ -10,6 +10,7 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.counters import Counters
 from hybridvla_core.safety.inputs.acceptance import ProposalGate
 from hybridvla_core.safety.inputs.clock_watch import ClockWatch
+from hybridvla_core.safety.inputs.deadman import Deadman
 from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
 from hybridvla_core.safety.status import Reason
 
@@ -19,7 +20,7 @@ DRAIN_S = 0.15       # after a gap of our own, what the policy said meanwhile co
 
 
 class Watchdogs:
-    """Reasons to hold, with a sentence on the first."""
+    """Reasons to hold, with a sentence on the first. `deadman`: what its publishers say."""
 
     def __init__(self, config: RobotConfig, gate: ProposalGate, arms: MeasuredArms, counters: Counters,
                  clock: ClockWatch) -> None:
@@ -28,18 +29,15 @@ class Watchdogs:
         self._arms = arms
         self._counters = counters
         self._clock = clock
-        self._deadman_at = -math.inf
+        self.deadman = Deadman(config.watchdogs.deadman_s)
         self._tick_at: Optional[float] = None
         self._deaf_until = -math.inf
         self._outside: Dict[Reason, str] = {}
         self._late: Deque[float] = deque(maxlen=OVERRUNS)
 
-    def on_deadman(self, pressed: bool, now: float) -> None:
-        self._deadman_at = now if pressed else -math.inf
-
     def deadman_missing(self, now: float) -> bool:
         """Required, and released or silent."""
-        return self._config.deadman_required and not 0.0 <= now - self._deadman_at <= self._config.watchdogs.deadman_s
+        return self._config.deadman_required and not self.deadman.held(now)
 
     def hold_for(self, reason: Reason, text: str) -> None:
         """Something outside the filter ends motion until it is called again without a text."""
@@ -78,6 +76,7 @@ class Watchdogs:
             reasons |= Reason.TICK_OVERRUN
         if self.deadman_missing(now):
             reasons |= Reason.DEADMAN
+            detail = detail or self.deadman.disagreement(now)
         if self._gate.heartbeat_lost(now):
             reasons |= Reason.HEARTBEAT_LOST
         elif self._gate.policy_state == PolicyState.FAULT:
