@@ -88,6 +88,8 @@ class SafetyNode:
             proposal = conversions.proposal_contract(message)
         except ValueError as error:
             rospy.logwarn_throttle(1.0, "a proposal from %s cannot be read: %s", publisher, error)
+            with self._lock:
+                self.filter.on_unreadable_proposal(f"it cannot be read: {error}", time.monotonic(), publisher)
             return
         with self._lock:
             accepted = self.filter.on_proposal(proposal, time.monotonic(), publisher)

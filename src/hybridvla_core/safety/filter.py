@@ -98,8 +98,7 @@ class SafetyFilter:
     def on_proposal(self, proposal: Proposal, now: float, publisher: str = "") -> Acceptance:
         """Take or refuse a proposal; whatever it holds, this neither raises nor moves anything by itself."""
         if self._watchdogs.paused(now):
-            self._count_rejection(Reason.PROPOSAL_STALE)
-            return Acceptance(False, "it waited while the filter stood still")
+            return self._refused(Reason.PROPOSAL_STALE, "it waited while the filter stood still")
         self._gate.seeded(self._machine.seed, self._machine.seeded_at)
         reason, text = self._gate.on_proposal(proposal, now, publisher, self.at_rest)
         if not reason and proposal.seed and proposal.kind == Kind.ACTION:
@@ -107,10 +106,7 @@ class SafetyFilter:
             if reason:
                 self._gate.refuse(reason, text, now)
         if reason:
-            self._count_rejection(reason)
-            if reason == Reason.PROPOSAL_INVALID:     # a policy that makes no sense is not followed any further
-                self._execution.drop()
-            return Acceptance(False, text)
+            return self._refused(reason, text)
         self._counters.add("accepted")
         self._execution.drop_older(self._gate.instruction_sequence)
         if not self._machine.follows:
@@ -124,6 +120,18 @@ class SafetyFilter:
         at_once = self._motion.at_rest and not any(gripper.moving for gripper in self._execution.grippers)
         self._execution.take(proposal, now)
         return Acceptance(True, at_once=at_once)
+
+    def on_unreadable_proposal(self, text: str, now: float, publisher: str = "") -> Acceptance:
+        """A message came in a proposal's place that is none (text says why): as bad as an ill-formed proposal."""
+        if self._watchdogs.paused(now):
+            return self._refused(Reason.PROPOSAL_STALE, "it waited while the filter stood still")
+        return self._refused(*self._gate.on_unreadable(text, now, publisher, self.at_rest))
+
+    def _refused(self, reason: Reason, text: str) -> Acceptance:
+        self._count_rejection(reason)
+        if reason == Reason.PROPOSAL_INVALID:     # a policy that makes no sense is not followed any further
+            self._execution.drop()
+        return Acceptance(False, text)
 
     def on_deadman(self, pressed: bool, now: float, publisher: str = "") -> None:
         """A word on the dead-man switch. Of several publishers one that says released is enough to hold."""

@@ -3,14 +3,14 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-import time
 
 import pytest
 from safety_rig import Rig
 from std_msgs.msg import Bool
 
-from hybridvla_core.safety.status import Reason
+from hybridvla_core.safety.status import Reason, State
 from hybridvla_ros import safety_node
+from hybridvla_ros.messages import conversions
 from hybridvla_ros.safety_node import SafetyNode
 
 
@@ -30,11 +30,11 @@ def sent(message, sender):
 @pytest.fixture
 def clock(monkeypatch):
     """The node's monotonic clock is the rig's: `clock(rig)`."""
+    monkeypatch.setattr(safety_node.rospy, "logwarn_throttle", lambda *_: None)      # its throttle asks for a ROS clock
+
     def of(rig):
         monkeypatch.setattr(safety_node.time, "monotonic", lambda: rig.now)
-    yield of
-    monkeypatch.undo()
-    assert time.monotonic() > 0.0
+    return of
 
 
 def test_the_senders_of_the_deadman_are_told_apart(clock):
@@ -47,3 +47,41 @@ def test_the_senders_of_the_deadman_are_told_apart(clock):
     assert rig.filter.deadman_missing(rig.now)
     status = rig.tick(15).status
     assert status.reasons & Reason.DEADMAN and "/pedal" in status.message and "/stray" in status.message
+
+
+def unknown_kind(message):
+    message.kind = 9
+
+
+def unknown_base(message):
+    message.targets[0].delta_base = 9
+
+
+@pytest.mark.parametrize("spoil", [unknown_kind, unknown_base])
+def test_a_proposal_that_cannot_be_read_is_one_that_makes_no_sense(clock, spoil):
+    rig = Rig(change=lambda config: dataclasses.replace(config, deadman_required=False)).start()
+    clock(rig)
+    node = node_of(rig)
+    rig.propose([0.45, 0.0, 0.4])
+    rig.tick(40)
+    assert rig.filter.state == State.ACTIVE
+    message = conversions.proposal_message(rig.proposal([0.45, 0.1, 0.4]))
+    spoil(message)
+    node._on_proposal(sent(message, ""))
+    status = rig.tick(2).status
+    assert rig.filter.counters["rejected/proposal_invalid"] == 1
+    assert status.state == State.HOLDING and status.reasons & Reason.PROPOSAL_INVALID
+    assert "cannot be read" in status.message and "9" in status.message
+
+
+def test_what_cannot_be_read_from_a_second_publisher_is_a_second_publishers(clock):
+    rig = Rig(change=lambda config: dataclasses.replace(config, deadman_required=False)).start()
+    clock(rig)
+    node = node_of(rig)
+    rig.propose([0.45, 0.0, 0.4])
+    rig.tick(20)
+    message = conversions.proposal_message(rig.proposal([0.45, 0.1, 0.4]))
+    unknown_kind(message)
+    node._on_proposal(sent(message, "/other"))
+    status = rig.tick(2).status
+    assert status.reasons & Reason.SECOND_PUBLISHER and not status.reasons & Reason.PROPOSAL_INVALID

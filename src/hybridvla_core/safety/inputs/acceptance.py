@@ -83,6 +83,14 @@ class ProposalGate:
             self.refuse(*verdict, now)
         return verdict
 
+    def on_unreadable(self, text: str, now: float, publisher: str, at_rest: bool) -> Verdict:
+        """Refuses what came in a proposal's place and cannot be read, as one that is ill-formed."""
+        verdict = self._stranger(now, publisher, at_rest)
+        if verdict is ACCEPTED:
+            verdict = Reason.PROPOSAL_INVALID, text
+        self.refuse(*verdict, now)
+        return verdict
+
     def refuse(self, reason: Reason, text: str, now: float) -> None:
         """A proposal is not carried out; the status says so for a while."""
         self.refusal = (reason, text, now)
