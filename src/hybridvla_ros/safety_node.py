@@ -18,7 +18,7 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_core.safety.status import FilterOutput, Reason, State
 from hybridvla_ros import adapters
-from hybridvla_ros.filter_handle import FilterHandle
+from hybridvla_ros.filter_handle import MEANWHILE, Answer, FilterHandle
 from hybridvla_ros.messages import conversions
 from hybridvla_ros.messages.arm_reader import source_of
 from hybridvla_ros.runtime.already_running import ASKS, refuse_if_running
@@ -117,8 +117,9 @@ class SafetyNode:
 
     def _services(self) -> None:
         rospy.Service("/hybridvla/safety/activate", SetBool, self._activate)
-        for name in ("stop", "resume", "reenter"):
-            rospy.Service(f"/hybridvla/safety/{name}", Trigger, self._trigger(name))
+        for name, call in (("stop", self.handle.stop), ("resume", self._patient(self.filter.resume)),
+                           ("reenter", self._patient(self.filter.reenter))):
+            rospy.Service(f"/hybridvla/safety/{name}", Trigger, self._trigger(name, call))
         rospy.Service("/hybridvla/robot/go_to_start", Trigger, self._go_to_start)
 
     def _policy_missing(self) -> str:
@@ -130,26 +131,34 @@ class SafetyNode:
         return f"the policy is not READY: {self._policy_says}" if self._policy_says else ""
 
     def _activate(self, request: SetBoolRequest) -> SetBoolResponse:
+        if not request.data:
+            done, message = self.handle.let_go()
+            rospy.loginfo("activate False: %s", message)
+            return SetBoolResponse(done, message)
+        ends = self.handle.ends
         deadline = time.monotonic() + POLICY_PATIENCE_S    # a heartbeat may just be on its way
-        missing = self._policy_missing() if request.data else ""
+        missing = self._policy_missing()
         while missing and time.monotonic() < deadline:
             time.sleep(0.02)
             missing = self._policy_missing()
         if missing:
             rospy.loginfo("activate refused: %s", missing)
             return SetBoolResponse(False, missing)
-        done, message = self.handle.patiently(lambda now: self.filter.activate(request.data, now))
-        if done and request.data and self.filter.dry_run:
+        done, message = self.handle.activate(ends)
+        if done and self.filter.dry_run:
             message = f"{message}; {DRY}"
-        rospy.loginfo("activate %s: %s", request.data, message)
+        rospy.loginfo("activate True: %s", message)
         return SetBoolResponse(done, message)
 
-    def _trigger(self, name: str) -> Callable[[TriggerRequest], TriggerResponse]:
-        def call(_request: TriggerRequest) -> TriggerResponse:
-            done, message = self.handle.patiently(getattr(self.filter, name))
+    def _patient(self, call: Callable[[float], Answer]) -> Callable[[], Answer]:
+        return lambda: self.handle.patiently(call)
+
+    def _trigger(self, name: str, call: Callable[[], Answer]) -> Callable[[TriggerRequest], TriggerResponse]:
+        def serve(_request: TriggerRequest) -> TriggerResponse:
+            done, message = call()
             rospy.loginfo("%s: %s", name, message)
             return TriggerResponse(done, message)
-        return call
+        return serve
 
     def _go_to_start(self, _request: TriggerRequest) -> TriggerResponse:
         """Deactivate, let the robot's own slow motion run, and leave the filter inactive."""
@@ -157,11 +166,13 @@ class SafetyNode:
         own = self.adapter.has_way_to_start
         if not topic and not own:
             return TriggerResponse(False, f"robot {self.config.name} names no topics.robot_go_to_start")
-        problem = self.handle.deactivate()
-        if problem:
-            return TriggerResponse(False, problem)
+        deactivated = self.handle.deactivate()
+        if deactivated.problem:
+            return TriggerResponse(False, deactivated.problem)
         if own:
-            return TriggerResponse(*self.adapter.go_to_start())
+            return TriggerResponse(*self.adapter.go_to_start(deactivated.ends))
+        if self.handle.ends != deactivated.ends:
+            return TriggerResponse(False, MEANWHILE)
         try:
             answer = rospy.ServiceProxy(topic, Trigger)()
         except rospy.ServiceException as error:
@@ -188,9 +199,8 @@ class SafetyNode:
             self.filter.hold_for(FAULT, text)
 
     def _on_intruder(self, text: str) -> None:
-        with self._lock:
-            if not self.filter.dry_run:      # a dry run commands nothing, so nobody commands beside it
-                self.filter.stop(time.monotonic(), Reason.CONTROLLER, text)
+        if not self.filter.dry_run:      # a dry run commands nothing, so nobody commands beside it
+            self.handle.stop(Reason.CONTROLLER, text)
 
     # The loop ------------------------------------------------------------------------------------------------------
 

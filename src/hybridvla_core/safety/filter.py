@@ -59,6 +59,11 @@ class SafetyFilter:
         return self._machine.state
 
     @property
+    def follows(self) -> bool:
+        """Proposals may be carried out: active, and not on its way to inactive."""
+        return self._machine.follows
+
+    @property
     def at_rest(self) -> bool:
         """The commanded trajectory rests."""
         return self._motion.at_rest

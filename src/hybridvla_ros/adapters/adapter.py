@@ -50,11 +50,14 @@ class RobotAdapter(abc.ABC):
             stamp: When the tick began, s; not when the message got out.
         """
 
-    def go_to_start(self) -> Tuple[bool, str]:
+    def go_to_start(self, since: int) -> Tuple[bool, str]:
         """Moves slowly to the start pose and returns at the end.
 
         The filter is inactive when this is called. Only called where `has_way_to_start`; other robots name a service,
         `topics.robot_go_to_start`.
+
+        Args:
+            since: `FilterHandle.ends` of the deactivation before it: a stop or deactivation after it ends the way.
 
         Returns:
             Whether it got there, and a sentence.

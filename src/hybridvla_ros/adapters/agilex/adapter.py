@@ -223,11 +223,18 @@ class AgilexAdapter(RobotAdapter):
         for command in commands:
             self._arms[command.name].send(command, stamp)
 
-    def go_to_start(self) -> Tuple[bool, str]:
-        """Moves slowly to the start joints, every step within the filter's limits; the gripper stays as it is."""
+    def go_to_start(self, since: int) -> Tuple[bool, str]:
+        """Moves slowly to the start joints, every step within the filter's limits; the gripper stays as it is.
+
+        Args:
+            since: As in `RobotAdapter.go_to_start`.
+
+        Returns:
+            Whether the arms got there, and a sentence.
+        """
         if not self._joint_door:
             return False, "PosCmd leads the tool and not the joints: go to the start with command:=joint"
-        return self._safety.go_to_start()
+        return self._safety.go_to_start(since)
 
     def _on_enable_flag(self, message: Bool) -> None:
         for arm in self._arms.values():

@@ -60,9 +60,16 @@ class FrankaAdapter(RobotAdapter):
         """Names who else has announced to publish on the command topic; the arm takes no commands until that is gone."""
         return self._watch.announcements(system_state)
 
-    def go_to_start(self) -> Tuple[bool, str]:
-        """Moves by a trajectory of joints that was looked at against the limits first."""
-        return self._services.go_to_start()
+    def go_to_start(self, since: int) -> Tuple[bool, str]:
+        """Moves by a trajectory of joints that was looked at against the limits first.
+
+        Args:
+            since: As in `RobotAdapter.go_to_start`.
+
+        Returns:
+            Whether the arm got there, and a sentence.
+        """
+        return self._services.go_to_start(since)
 
     def _foreign(self) -> str:
         return self._watch.foreign()

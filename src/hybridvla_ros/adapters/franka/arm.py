@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from franka_msgs.msg import FrankaState
 
 STATE_SILENT_S = 0.1     # after it, joint states alone speak for the arm
+SILENT_S = 0.2           # after it, nobody knows where the arm is
 LOCK_S = 12.0
 
 #: Returns why the arm takes no commands, or an empty string.
@@ -141,6 +142,12 @@ class FrankaArm:
         if time.monotonic() - self.heard > STATE_SILENT_S:
             return f"nothing on {self.arm.topics['robot_state']}: the robot's mode is unknown; check the driver"
         return self._reader.doubt(time.monotonic()) or self._question()
+
+    def unheard(self) -> str:
+        """Says that the last state is too old to go by, or an empty string."""
+        if time.monotonic() - self.heard <= SILENT_S:
+            return ""
+        return f"nothing on {self.arm.topics['robot_state']} any more"
 
     def taken(self) -> str:
         """Says what is being done to the arm, or an empty string."""

@@ -1,10 +1,9 @@
-"""What is done to the arm besides following the filter: recovery, the way to the start, a person's hand, a new payload.
+"""What is done to the arm besides following the filter: recovery, the way to the start, a new payload.
 
-Each is a service, holds the arm while it lasts, and tells the filter that the arm takes no commands.
+A person's hand: `takeover.py`. Each is a service, holds the arm while it lasts, and tells the filter that the arm takes no commands.
 """
 from __future__ import annotations
 
-import threading
 import time
 from typing import Callable, ContextManager, Sequence, Tuple
 
@@ -21,17 +20,12 @@ from hybridvla_ros.adapters.franka.arm import FrankaArm
 from hybridvla_ros.adapters.franka.command_watch import CommandWatch
 from hybridvla_ros.adapters.franka.start_path import StartPath
 from hybridvla_ros.adapters.franka.start_up import StartUp
+from hybridvla_ros.adapters.franka.takeover import Takeover
 from hybridvla_ros.filter_handle import FilterHandle
-from hybridvla_ros.messages import conversions
-from hybridvla_ros.runtime.node_support import publish_unless_ending
-from hybridvla_ros.runtime.workers import start_worker
 
-FOLLOW_S = 0.02          # between targets that follow a led arm
 STILL_RAD_S = 0.02       # slower than this, an arm stands
 STOP_S = 1.0             # an arm that was told to stop on its way to the start has stopped
-SETTLE_S = 1.2           # six time constants of the controller's stiffness filter
 ARRIVED_RAD, LATE_S = 0.02, 4.0
-SILENT_S = 0.2
 HEAVIEST_KG = 3.0        # payload of a Research 3
 
 
@@ -48,16 +42,23 @@ class ArmServices:
     def __init__(self, arm: FrankaArm, start_up: StartUp, watch: CommandWatch, safety: FilterHandle) -> None:
         self._arm, self._start_up, self._watch, self._safety = arm, start_up, watch, safety
         self._path = StartPath(arm.config)
-        self._led = threading.Event()
+        self._takeover = Takeover(arm, safety, self._alone)
         rospy.Service("/hybridvla/robot/recover", Trigger, lambda _request: TriggerResponse(*self._safely(self._recover)))
-        rospy.Service("/hybridvla/robot/takeover", SetBool,
-                      lambda request: SetBoolResponse(*self._safely(self._take if request.data else self._give_back)))
+        rospy.Service("/hybridvla/robot/takeover", SetBool, lambda request: SetBoolResponse(
+            *self._safely(self._takeover.take if request.data else self._takeover.give_back)))
         rospy.Service("/hybridvla/robot/set_payload", SetPayload, lambda request: SetPayloadResponse(
             *self._safely(lambda: self._payload(request.mass_kg, request.center_m))))
 
-    def go_to_start(self) -> Tuple[bool, str]:
-        """Moves the joints slowly to the start, by a way looked at against the limits first. The filter is inactive already."""
-        return self._safely(self._go_to_start)
+    def go_to_start(self, since: int) -> Tuple[bool, str]:
+        """Moves the joints slowly to the start, by a way looked at against the limits first. The filter is inactive already.
+
+        Args:
+            since: `FilterHandle.ends` when it became so: a stop or deactivation after it ends the way.
+
+        Returns:
+            Whether the arm got there, and a sentence.
+        """
+        return self._safely(lambda: self._go_to_start(since))
 
     def _safely(self, work: Callable[[], str]) -> Tuple[bool, str]:
         try:
@@ -71,8 +72,8 @@ class ArmServices:
     def _alone(self, what: str) -> ContextManager[None]:
         return self._arm.alone(what, lambda: self._start_up.says)
 
-    def _refuse_unless_ready(self) -> None:
-        problem = self._safety.forbids() or self._arm.problem()
+    def _refuse_if_forbidden(self, since: int) -> None:
+        problem = self._safety.forbids(since)
         if problem:
             raise HybridVLAError(problem)
 
@@ -109,18 +110,22 @@ class ArmServices:
 
     # The way to the start ------------------------------------------------------------------------------------------
 
-    def _go_to_start(self) -> str:
+    def _go_to_start(self, since: int) -> str:
         robot, franka = self._arm, self._arm.franka
-        self._refuse_unless_ready()
+        problem = self._safety.forbids(since) or robot.problem()
+        if problem:
+            raise HybridVLAError(problem)
         with self._alone("moving to the start pose"):
+            self._refuse_if_forbidden(since)     # the arm may have been waited for
             self._path.plan(np.array(robot.state.q), franka.start_speed_rad_s)   # before anything is let go of
             if franka.opens_at_start and robot.gripper is not None and not self._open_gripper():
                 raise HybridVLAError(f"the gripper did not open: {robot.gripper.message or 'no answer in time'}")
+            self._refuse_if_forbidden(since)     # the gripper takes seconds
             times, points = self._path.plan(np.array(robot.state.q), franka.start_speed_rad_s)
             robot.driver.load(franka.trajectory_controller)
             robot.driver.switch(start=[franka.trajectory_controller], stop=[franka.impedance_controller])
             try:
-                problem = robot.wait_for_mode(reading.MOVE, 3.0) or self._drive(times, points)
+                problem = robot.wait_for_mode(reading.MOVE, 3.0) or self._drive(times, points, since)
             finally:
                 if robot.controller != franka.trajectory_controller:
                     robot.driver.switch(start=[robot.controller], stop=[franka.trajectory_controller])
@@ -138,7 +143,7 @@ class ArmServices:
         gripper.command(1.0)
         return gripper.wait(self._arm.arm.gripper.deadline_s + 1.0)
 
-    def _drive(self, times: np.ndarray, points: np.ndarray) -> str:
+    def _drive(self, times: np.ndarray, points: np.ndarray, since: int) -> str:
         """Sends the trajectory and watches it; whatever goes wrong, an empty one stops the arm where it is."""
         robot, names = self._arm, list(self._arm.arm.joint_names)
         deadline = time.monotonic() + 3.0
@@ -146,6 +151,9 @@ class ArmServices:
             if time.monotonic() > deadline:
                 return f"nobody listens on {robot.arm.topics['trajectory']}"
             time.sleep(0.02)
+        problem = self._hindrance(since)     # controllers were switched and waited for since the last look
+        if problem:
+            return problem
         robot.trajectories.publish(JointTrajectory(joint_names=names, points=[
             JointTrajectoryPoint(positions=point.tolist(), velocities=[0.0] * len(point),
                                  time_from_start=rospy.Duration(float(moment))) for moment, point in zip(times, points)]))
@@ -155,15 +163,18 @@ class ArmServices:
             away = float(np.abs(np.array(robot.state.q) - points[-1]).max())
             if away < ARRIVED_RAD and self._still():
                 return ""
-            problem = (self._safety.forbids() or self._watch.fault or reading.mode_problem(robot.state, commanded=True))
-            if time.monotonic() - robot.heard > SILENT_S:
-                problem = f"nothing on {robot.arm.topics['robot_state']} any more"
+            problem = self._hindrance(since)
             if not problem and time.monotonic() > deadline:
                 problem = f"the arm is still {away:.2f} rad away"
             if problem:
                 robot.trajectories.publish(JointTrajectory())
                 self._rest()
                 return problem
+
+    def _hindrance(self, since: int) -> str:
+        """Says why the arm may not be on its way to the start; empty when it may."""
+        return (self._safety.forbids(since) or self._arm.unheard() or self._watch.fault
+                or reading.mode_problem(self._arm.state, commanded=True))
 
     def _still(self) -> bool:
         return float(np.abs(np.array(self._arm.state.dq)).max()) < STILL_RAD_S
@@ -173,50 +184,6 @@ class ArmServices:
         deadline = time.monotonic() + STOP_S
         while not self._still() and time.monotonic() < deadline:
             time.sleep(0.02)
-
-    # A person's hand -----------------------------------------------------------------------------------------------
-
-    def _take(self) -> str:
-        """Takes the stiffness away; targets follow the measured pose: the arm floats, and nothing pulls at the end."""
-        robot = self._arm
-        if self._led.is_set():
-            return "a person leads the arm already"
-        if robot.config.door != "cartesian":
-            raise HybridVLAError("the joint door has no stiffness to take away; use the guiding buttons at the arm")
-        problem = self._safety.deactivate()
-        if problem:
-            raise HybridVLAError(problem)
-        self._refuse_unless_ready()
-        with self._alone("a person takes the arm"):
-            self._led.set()
-            start_worker("following the hand that leads the arm", self._follow)
-            try:
-                robot.driver.soft()
-            except HybridVLAError:
-                self._led.clear()
-                raise
-        return "the arm is soft: lead it by hand; call takeover with false to give it back"
-
-    def _give_back(self) -> str:
-        """Stiffness comes back while the target still follows; then it stays where it is."""
-        robot = self._arm
-        if not self._led.is_set():
-            raise HybridVLAError("nobody leads the arm")
-        with self._alone("the arm becomes stiff"):
-            robot.driver.stiff()
-            time.sleep(SETTLE_S)
-            self._led.clear()
-            time.sleep(3 * FOLLOW_S)
-        return "the arm holds where it is; call activate"
-
-    def _follow(self) -> None:
-        robot = self._arm
-        with robot.led():
-            while self._led.is_set() and not rospy.is_shutdown():
-                pose = reading.pose(robot.state.O_T_EE)
-                message = conversions.pose_message(pose, robot.arm.base_frame, rospy.Time.now().to_sec())
-                publish_unless_ending(robot.poses, message)
-                time.sleep(FOLLOW_S)
 
     # Payload -------------------------------------------------------------------------------------------------------
 
@@ -239,8 +206,8 @@ class ArmServices:
         robot, arm = self._arm, self._arm.arm
         if not 0.0 <= mass_kg <= HEAVIEST_KG or not np.isfinite(center_m).all():
             raise HybridVLAError(f"a payload of {mass_kg} kg is outside 0 to {HEAVIEST_KG:.0f} kg, or its centre is no number")
-        was_active = self._safety.state in (State.ACTIVE, State.HOLDING)
-        problem = self._safety.deactivate() or ("this is a dry run" if self._safety.dry_run else robot.problem())
+        deactivated = self._safety.deactivate()
+        problem = deactivated.problem or ("this is a dry run" if self._safety.dry_run else robot.problem())
         if problem:
             raise HybridVLAError(problem)
         with self._alone("the payload is being changed"):
@@ -256,8 +223,8 @@ class ArmServices:
                 robot.driver.set_load(total, center.tolist())
             finally:
                 self._restart()
-        if was_active:
-            done, message = self._safety.activate()
+        if deactivated.followed:
+            done, message = self._safety.activate(deactivated.ends)
             if not done:
                 raise HybridVLAError(f"the payload is {mass_kg:.2f} kg, but the filter stays inactive: {message}")
         return f"the payload is {mass_kg:.2f} kg"

@@ -1,0 +1,111 @@
+"""What an operator asks of the filter's node while an earlier request is still being tried: the last stop or deactivation wins."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from stage import Stage
+
+from hybridvla_core.safety.status import Reason, State
+from hybridvla_ros import filter_handle
+from hybridvla_ros.filter_handle import MEANWHILE
+
+LATE = (False, MEANWHILE)
+
+
+@pytest.fixture
+def stage(monkeypatch):
+    return Stage(monkeypatch)
+
+
+def test_a_request_is_tried_until_the_arms_rest(stage):
+    stage.drift(0.6)
+    assert stage.ask("activate", True) == (True, "active") and stage.state == State.HOLDING
+    assert stage.ask("activate", False)[0] and stage.state == State.INACTIVE
+
+
+@pytest.mark.parametrize("end, answer", [(("activate", False), (True, "inactive")), (("stop",), (True, "stopped"))])
+def test_what_ends_motion_wins_over_an_activation_that_is_still_tried(stage, end, answer):
+    stage.drift(1.5)
+    stage.at(0.4, "end", lambda: stage.ask(*end))
+    before = stage.rig.now
+    assert stage.ask("activate", True) == LATE and stage.rig.now - before < 0.6
+    assert stage.answers["end"] == answer
+    stage.sleep(3.0)
+    assert stage.state == (State.INACTIVE if end[0] == "activate" else State.STOPPED)
+
+
+def test_a_deactivation_wins_over_an_activation_that_waits_for_the_policy(stage):
+    stage.node._require_policy = True
+    stage.at(0.1, "end", lambda: stage.ask("activate", False))
+    stage.at(0.2, "policy", lambda: setattr(stage.node, "_policy_heard", stage.rig.now))
+    assert stage.ask("activate", True) == LATE
+    assert stage.answers["end"] == (True, "inactive") and stage.state == State.INACTIVE
+
+
+@pytest.mark.parametrize("end", [("stop",), ("activate", False)])
+def test_what_ends_motion_wins_over_a_resume_that_is_still_tried(stage, end):
+    assert stage.ask("activate", True)[0]
+    stage.rig.propose([0.45, 0.2, 0.4])
+    stage.sleep(0.6)
+    assert stage.state == State.ACTIVE
+    assert stage.ask("stop") == (True, "stopped")
+    stage.at(0.04, "end", lambda: stage.ask(*end))
+    assert stage.ask("resume") == LATE
+    stage.sleep(3.0)
+    assert stage.answers["end"][0] and stage.state == State.STOPPED
+    assert stage.ask("resume")[0], "asked anew"
+
+
+def test_an_intruder_wins_over_a_resume_that_is_still_tried(stage):
+    assert stage.ask("activate", True)[0]
+    stage.rig.propose([0.45, 0.2, 0.4])
+    stage.sleep(0.6)
+    stage.ask("stop")
+    stage.at(0.04, "intruder", lambda: stage.node._on_intruder("/other also commands the arm"))
+    assert stage.ask("resume") == LATE
+    assert stage.state == State.STOPPED and stage.rig.tick().status.reasons & Reason.CONTROLLER
+
+
+def test_a_deactivation_wins_over_a_way_back_inside_that_is_still_tried(monkeypatch):
+    stage = Stage(monkeypatch)
+    stage.rig.joints["arm"][0] = 2.5
+    stage.drift(1.0)
+    stage.at(0.4, "end", lambda: stage.ask("activate", False))
+    assert stage.ask("reenter") == LATE and stage.state == State.INACTIVE
+    stage.sleep(1.5)
+    assert stage.ask("reenter")[0] and stage.state == State.RECOVERING, "asked anew"
+
+
+@pytest.mark.parametrize("after", [0.4, 0.0])
+def test_a_deactivation_wins_over_a_way_to_the_start_that_is_still_tried(monkeypatch, after):
+    stage = Stage(monkeypatch, "agilex")
+    for joints in stage.rig.joints.values():
+        joints[0] += 0.2
+    stage.drift(1.0)
+    ends = stage.handle.deactivate().ends
+    stage.at(after, "end", lambda: stage.ask("activate", False))
+    if not after:       # between the deactivation before it and its first try
+        stage.sleep(0.01)
+    assert stage.handle.go_to_start(ends) == LATE and stage.state == State.INACTIVE
+    assert stage.answers["end"] == (True, "inactive")
+    stage.sleep(1.5)
+    moved = stage.rig.joints["right"].copy()
+    stage.sleep(0.5)
+    np.testing.assert_array_equal(stage.rig.joints["right"], moved)
+
+
+def test_a_deactivation_is_not_given_up_because_somebody_stops_once_more(stage):
+    assert stage.ask("activate", True)[0]
+    stage.rig.propose([0.45, 0.2, 0.4])
+    stage.sleep(0.6)
+    stage.ask("stop")
+    stage.at(0.04, "end", lambda: stage.ask("stop"))
+    done, message = stage.ask("activate", False)
+    assert done and "resume leads to inactive" in message
+
+
+def test_a_stop_does_not_come_between_the_look_and_the_attempt(stage):
+    """Both happen under one hold of the lock that every stop needs."""
+    seen = []
+    stage.handle.patiently(lambda now: (seen.append(stage.lock.locked()), (True, ""))[1])
+    assert seen == [True] and filter_handle.PATIENCE_S > 1.0
