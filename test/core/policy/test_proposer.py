@@ -201,6 +201,24 @@ def test_a_clock_set_back_begins_a_new_epoch_and_drops_what_was_under_way(desk):
     assert again.epoch != first.epoch and again.sequence == 1 and again.instruction == "go"
 
 
+def test_after_a_clock_was_set_back_proposals_carry_the_filters_present_seed(desk):
+    desk.proposer.set_instruction("go")
+    for now, seed in ((10.0, 3), (20.0, 4)):
+        desk.now = now
+        desk.proposer.on_commands({}, now, 0, 0, True, seed)
+    desk.now = 5.0
+    desk.proposer.start_over()
+    desk.state(0.3)
+    assert desk.step().seed == 4
+    desk.now = 6.0
+    desk.state(0.3)
+    desk.proposer.on_commands({}, 6.0, 0, 0, True, 4)
+    desk.proposer.on_commands({}, 6.0, 0, 0, True, 5)
+    desk.proposer.set_instruction("go on")
+    assert desk.proposer.begin(IMAGES, int(5.99e9)).seed == 4, "from before the filter began anew"
+    assert desk.proposer.begin(IMAGES, int(6e9)).seed == 5
+
+
 class Reads(Still):
     """A policy that says what it makes of an instruction."""
 
