@@ -22,7 +22,7 @@ from hybridvla_core.policy.cameras import CameraRig
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import image_preparer
 from hybridvla_core.policy.interface import PolicyInterface
-from hybridvla_core.policy.proposing.proposer import Proposer, check_fit
+from hybridvla_core.policy.proposing.proposer import InstructionAnswer, Proposer, check_fit
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_ros.messages import conversions
 from hybridvla_ros.messages.images import to_rgb
@@ -87,12 +87,19 @@ class PolicyNode:
         self.proposer.on_status(conversions.status_contract(message))
 
     def _set_instruction(self, request: SetInstructionRequest) -> SetInstructionResponse:
-        answer = self.proposer.set_instruction(request.instruction, request.hold)
+        answer = self.instruct(request.instruction, request.hold)
+        return SetInstructionResponse(answer.success, answer.message, answer.previous, answer.instruction_sequence,
+                                      rospy.Time.now())
+
+    def instruct(self, text: str, hold: bool = False) -> InstructionAnswer:
+        """Switches the task as `Proposer.set_instruction` does, and says so; one that is refused is published nowhere."""
+        answer = self.proposer.set_instruction(text, hold)
         if answer.success:
             self._instructions.publish(String(self.proposer.instruction))
             rospy.loginfo("instruction: %s (%s)", self.proposer.instruction, answer.message)
-        return SetInstructionResponse(answer.success, answer.message, answer.previous, answer.instruction_sequence,
-                                      rospy.Time.now())
+        else:
+            rospy.logerr("the instruction %r is refused: %s", text, answer.message)
+        return answer
 
     # Outputs -------------------------------------------------------------------------------------------------------
 
@@ -275,6 +282,5 @@ def main(policy: Optional[PolicyInterface] = None) -> None:
     warming.end()
     instruction = str(rospy.get_param("~instruction", "")).strip()
     if instruction:
-        node.proposer.set_instruction(instruction)
-        node._instructions.publish(String(node.proposer.instruction))
+        node.instruct(instruction)
     node.spin()

@@ -1,0 +1,64 @@
+"""The instruction of a launch file goes the way of the service: refused or doubted, it is said, and what is refused is told nobody."""
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import rospy
+
+from hybridvla_core.errors import ObservationError
+from hybridvla_ros import policy_node
+
+
+class Policy:
+    """Knows its words."""
+
+    def unknown_words(self, instruction):
+        if "</s>" in instruction:
+            raise ObservationError("the instruction holds </s>; leave it out")
+        return [word for word in instruction.split() if word == "zorble"]
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """A function: runs the node's main with an instruction; returns what it published and what it logged."""
+    said = {"published": [], "loginfo": [], "logerr": []}
+
+    class Node(policy_node.PolicyNode):
+        def __init__(self, policy, config, robot):
+            self.proposer = policy_node.Proposer(policy, config)
+            self._instructions = SimpleNamespace(publish=lambda message: said["published"].append(message.data))
+
+        def spin(self):
+            said["instruction"] = self.proposer.instruction
+
+    def run(instruction):
+        given = {"~policy_config": "config/policies/tiny.yaml", "~robot_config": "config/robots/sim_fr3.yaml",
+                 "~instruction": instruction}
+        monkeypatch.setattr(rospy, "get_param", lambda name, default=None: given.get(name, default))
+        policy_node.main(Policy())
+        return said
+
+    monkeypatch.setattr(policy_node, "PolicyNode", Node)
+    monkeypatch.setattr(policy_node, "Warming", lambda: SimpleNamespace(end=lambda: None))
+    monkeypatch.setattr(policy_node, "use_threads", lambda threads: 1)
+    for name in ("loginfo", "logerr"):
+        monkeypatch.setattr(rospy, name, lambda text, *values, kind=name: said[kind].append(text % values))
+    return run
+
+
+def test_one_that_is_refused_is_an_error_and_published_nowhere(launched):
+    said = launched("lift </s> it")
+    assert said["published"] == [] and said["instruction"] == ""
+    assert any("lift </s> it" in line and "leave it out" in line for line in said["logerr"])
+
+
+def test_one_with_unknown_words_is_taken_and_the_doubt_is_logged(launched):
+    said = launched("lift the  zorble")
+    assert said["published"] == ["lift the zorble"] == [said["instruction"]] and said["logerr"] == []
+    assert any("does not know zorble" in line for line in said["loginfo"])
+
+
+def test_without_one_nothing_is_said_of_it(launched):
+    said = launched("  ")
+    assert said["published"] == [] and said["logerr"] == [] and not any("instruction" in line for line in said["loginfo"])
