@@ -1,7 +1,9 @@
 """The ROS side of the page: topics into a `ConsoleState`, pictures as JPEG, buttons into service calls."""
 from __future__ import annotations
 
+import math
 import threading
+import time
 from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 import rospy
@@ -13,7 +15,7 @@ from hybridvla.msg import ActionProposal, EpisodeEvent, PolicyHeartbeat, SafetyS
 from hybridvla.srv import SetInstruction
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.policy.cameras import CameraSource
-from hybridvla_ros.console.operator.state import ConsoleState
+from hybridvla_ros.console.operator.state import SILENCE_S, ConsoleState
 from hybridvla_ros.messages.images import to_jpeg, to_rgb
 
 SERVICE_S = 2.0
@@ -35,24 +37,26 @@ def listen(state: ConsoleState) -> List[rospy.Subscriber]:
 
 
 class Desk:
-    """What the page may see and do."""
+    """What the page may see and do. clock: monotonic s."""
 
-    def __init__(self, cameras: Tuple[CameraSource, ...]) -> None:
+    def __init__(self, cameras: Tuple[CameraSource, ...], clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.state = ConsoleState()
         self.views = tuple(camera.view for camera in cameras)
-        self._images: Dict[str, Picture] = {}
+        self._images: Dict[str, Tuple[Picture, float]] = {}      # the newest of each view, and when it came
         self._lock = threading.Lock()
         self._subscribers = listen(self.state) + [
             rospy.Subscriber(camera.image_topic, CompressedImage if camera.compressed else Image, self._on_image(camera.view),
                              queue_size=1, buff_size=1 << 24) for camera in cameras]
 
     def snapshot(self) -> Dict[str, Any]:
-        return {**self.state.snapshot(), "views": list(self.views)}
+        """Everything shown; a view of which nothing has come for a second is a silent one."""
+        return {**self.state.snapshot(), "views": list(self.views),
+                "silent_views": [view for view in self.views if self._present(view) is None]}
 
     def picture(self, view: str) -> Optional[bytes]:
-        """The newest image of a view as JPEG; None where there is none, or none that can be shown."""
-        with self._lock:
-            message = self._images.get(view)
+        """The newest image of a view as JPEG; None where there is none, or an old one, or none that can be shown."""
+        message = self._present(view)
         if message is None:
             return None
         if isinstance(message, CompressedImage) and "jpeg" in message.format:
@@ -61,6 +65,11 @@ class Desk:
             return bytes(to_jpeg(to_rgb(message, view), rospy.Time(), "", 70).data)
         except ObservationError:
             return None
+
+    def _present(self, view: str) -> Optional[Picture]:
+        with self._lock:
+            message, came = self._images.get(view, (None, -math.inf))
+        return message if self._clock() - came <= SILENCE_S else None
 
     def act(self, name: str, text: str = "") -> Answer:
         """Calls the service behind a button. Returns whether it was done, and what the service says."""
@@ -80,7 +89,7 @@ class Desk:
     def _on_image(self, view: str) -> Callable[[Picture], None]:
         def keep(message: Picture) -> None:
             with self._lock:
-                self._images[view] = message
+                self._images[view] = message, self._clock()
         return keep
 
 

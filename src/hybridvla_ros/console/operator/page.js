@@ -44,7 +44,7 @@ function showViews(names) {
   $("views").replaceChildren(...names.map((name) => {
     const figure = document.createElement("figure"), image = document.createElement("img"), text = document.createElement("figcaption");
     image.alt = name;
-    text.textContent = name;
+    figure.dataset.view = name;
     // One picture after the other: no more are asked for than can be shown.
     const next = () => { image.src = "/view/" + encodeURIComponent(name) + "?" + Date.now(); };
     image.addEventListener("load", () => setTimeout(next, 100));
@@ -53,6 +53,15 @@ function showViews(names) {
     figure.replaceChildren(image, text);
     return figure;
   }));
+}
+
+// A camera that is silent has no picture: the last one would look like the present.
+function markSilent(silent) {
+  for (const figure of $("views").children) {
+    const gone = silent.includes(figure.dataset.view);
+    figure.className = gone ? "silent" : "";
+    figure.querySelector("figcaption").textContent = figure.dataset.view + (gone ? ": NO PICTURE, the camera says nothing" : "");
+  }
 }
 
 function show(now) {
@@ -78,6 +87,7 @@ function show(now) {
     return item;
   }));
   showViews(now.views);
+  markSilent(now.silent_views || []);
 }
 
 function connect() {

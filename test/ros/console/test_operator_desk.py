@@ -1,0 +1,37 @@
+"""The ROS side of the operator's page, without a graph: a camera that has died is not shown as live."""
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import rospy
+from sensor_msgs.msg import CompressedImage
+
+from hybridvla_ros.console.operator.desk import Desk
+from hybridvla_ros.console.operator.state import SILENCE_S
+
+
+@pytest.fixture
+def desk(monkeypatch):
+    """A desk of two cameras; `say` and `now` are the test's."""
+    heard = {}
+    monkeypatch.setattr(rospy, "Subscriber", lambda topic, _kind, callback, **_: heard.__setitem__(topic, callback))
+    desk = Desk(tuple(SimpleNamespace(view=view, image_topic=f"/{view}", compressed=True) for view in ("front", "wrist")),
+                clock=lambda: desk.now)
+    desk.now, desk.say = 5.0, lambda view, data: heard[f"/{view}"](CompressedImage(format="jpeg", data=data))
+    return desk
+
+
+def test_a_camera_that_falls_silent_has_no_picture_and_is_named(desk):
+    assert desk.snapshot()["silent_views"] == ["front", "wrist"] and desk.picture("front") is None
+    desk.say("front", b"one")
+    desk.say("wrist", b"two")
+    assert desk.snapshot()["silent_views"] == [] and desk.picture("front") == b"one"
+    desk.now += SILENCE_S
+    desk.say("wrist", b"three")
+    assert desk.picture("front") == b"one"
+    desk.now += 0.01
+    assert desk.picture("front") is None and desk.picture("wrist") == b"three" and desk.picture("other") is None
+    assert desk.snapshot()["silent_views"] == ["front"] and desk.snapshot()["views"] == ["front", "wrist"]
+    desk.say("front", b"four")
+    assert desk.picture("front") == b"four" and desk.snapshot()["silent_views"] == []
