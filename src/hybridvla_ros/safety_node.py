@@ -61,7 +61,7 @@ class SafetyNode:
         self._status = rospy.Publisher("/hybridvla/safety/status", SafetyStatus, queue_size=5, tcp_nodelay=True)
         self._last: Any = None
         self._policy_heard, self._policy_says = float("-inf"), ""
-        self._require_policy = bool(rospy.get_param("~require_policy", True))
+        self._require_policy = rospy.get_param("~require_policy", True) is not False
         self._pace = Pace(config.tick_hz)
         self.handle = FilterHandle(self.filter, self._lock)
         self.adapter = adapters.make(config, self._on_state, self.handle)
@@ -272,7 +272,7 @@ def main() -> None:
     config = load_file(RobotConfig, package_path(require_parameter("robot_config")))
     scale = number_parameter("speed_scale", config.speed_scale)
     door = str(rospy.get_param("~door", "")).strip() or config.door
-    node = SafetyNode(replace(config, speed_scale=scale, door=door), bool(rospy.get_param("~dry_run", False)),
+    node = SafetyNode(replace(config, speed_scale=scale, door=door), rospy.get_param("~dry_run", False) is not False,
                       str(rospy.get_param("~scheduler", "fifo")))
     if node.filter.dry_run:
         rospy.logwarn("%s", DRY)

@@ -26,8 +26,9 @@ class SafetyParameters(Server):
         self._apply, self._refused = apply, refused
         self._held: Dict[str, Value] = {"speed_scale": speed_scale, "dry_run": dry_run}
         self._begun = False
-        # The server compares what is set with its bounds: an empty argument of the launch file is no number.
+        # The server compares what is set with its bounds: an empty argument of the launch file is no number, `no` no flag.
         rospy.set_param("~speed_scale", speed_scale)
+        rospy.set_param("~dry_run", dry_run)
         super().__init__(SafetyConfig, self._change)
         self._begun = True
 

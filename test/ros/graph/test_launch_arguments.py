@@ -25,12 +25,17 @@ CONTROL = """<launch>
 RIGS = {"fr3.launch": STAND_IN, "agilex.launch": STAND_IN, "sim.launch": ()}
 
 
-def parameters(launch, *arguments, packages=None):
-    """What roslaunch would set on the parameter server; `packages`: a folder of more ROS packages, first on the path."""
+def read(launch, *arguments, packages=None):
+    """roslaunch's own reading of a launch file; `packages`: a folder of more ROS packages, first on the path."""
     path = ":".join(part for part in (packages and str(packages), os.environ.get("ROS_PACKAGE_PATH")) if part)
-    done = subprocess.run(["roslaunch", "--dump-params", str(ROOT / "launch" / launch), *arguments], stdout=subprocess.PIPE,
+    return subprocess.run(["roslaunch", "--dump-params", str(ROOT / "launch" / launch), *arguments], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, encoding="utf-8", timeout=60, check=False,
                           env={**os.environ, "ROS_PACKAGE_PATH": path})
+
+
+def parameters(launch, *arguments, packages=None):
+    """What roslaunch would set on the parameter server."""
+    done = read(launch, *arguments, packages=packages)
     assert done.returncode == 0, done.stderr
     return yaml.safe_load(done.stdout)
 
@@ -62,7 +67,10 @@ def test_another_value_in_the_file_is_the_one_in_use(monkeypatch, tmp_path):
 @pytest.mark.parametrize("launch, arguments, dry", [
     ("fr3.launch", (), True), ("fr3.launch", ("armed:=true",), False), ("fr3.launch", ("armed:=true", "dry_run:=true"), True),
     ("fr3.launch", STAND_IN, False), ("agilex.launch", (), True), ("agilex.launch", ("policy:=false",), True),
-    ("agilex.launch", ("armed:=true",), False), ("agilex.launch", STAND_IN, False), ("sim.launch", (), False)])
+    ("agilex.launch", ("armed:=true",), False), ("agilex.launch", STAND_IN, False), ("sim.launch", (), False),
+    *((launch, (f"armed:={word}",), True) for launch, word in (
+        ("fr3.launch", "no"), ("fr3.launch", "off"), ("agilex.launch", "no"), ("agilex.launch", "None"), ("agilex.launch", "1"))),
+    ("fr3.launch", ("armed:=True",), False)])
 def test_a_real_robot_is_commanded_only_when_armed(tmp_path, launch, arguments, dry):
     for package, files in (("franka_control", {"launch/franka_control.launch": CONTROL}),
                            ("franka_example_controllers", {"config/franka_example_controllers.yaml": "{}"})):
@@ -73,6 +81,28 @@ def test_a_real_robot_is_commanded_only_when_armed(tmp_path, launch, arguments, 
         (tmp_path / package / "package.xml").write_text(f"<package><name>{package}</name></package>")
     given = parameters(launch, *arguments, *(("robot_ip:=172.16.0.2",) if launch == "fr3.launch" else ()), packages=tmp_path)
     assert given["/safety_filter_node/dry_run"] is dry
+
+
+@pytest.mark.parametrize("launch, argument, says", [
+    ("fr3.launch", "rig:=Real", "rig is Real; use real or stand_in"),
+    ("agilex.launch", "rig:=agilex", "rig is agilex; use real or stand_in"),
+    ("agilex.launch", "rig:=standin", "rig is standin; use real or stand_in"),
+    ("agilex.launch", "command:=Joint", "command is Joint; use joint or pos_cmd"),
+    ("agilex.launch", "policy:=yes", "policy is yes; use true, false or scripted"),
+    ("sim.launch", "policy:=no", "policy is no; use true or false"),
+    ("deadman.launch", "source:=Pedal", "source is Pedal; use spacemouse, gamepad, pedal or none"),
+    ("record.launch", "teleop:=SpaceMouse", "teleop is SpaceMouse; use spacemouse, keyboard, puppet or none"),
+    ("record.launch", "spacenav:=no", "spacenav is no; use true or false")])
+def test_a_word_that_means_nothing_is_refused_by_name(launch, argument, says):
+    done = read(launch, argument)
+    assert says in done.stderr and not yaml.safe_load(done.stdout), done.stdout + done.stderr
+
+
+def test_a_launch_that_is_refused_ends_before_a_node_begins(private):
+    environment, port = private
+    done = subprocess.run(["roslaunch", "-p", port, str(ROOT / "launch/fr3.launch"), "rig:=Real", "robot:=false", "policy:=false"],
+                          env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", timeout=60, check=False)
+    assert done.returncode == 1 and "rig is Real; use real or stand_in" in done.stdout and "started" not in done.stdout
 
 
 @pytest.fixture

@@ -85,3 +85,21 @@ def test_what_cannot_be_read_from_a_second_publisher_is_a_second_publishers(cloc
     node._on_proposal(sent(message, "/other"))
     status = rig.tick(2).status
     assert status.reasons & Reason.SECOND_PUBLISHER and not status.reasons & Reason.PROPOSAL_INVALID
+
+
+@pytest.mark.parametrize("given, dry", [(False, False), (True, True), ("no", True), ("", True), (0, True), ("None", True)])
+def test_anything_but_a_clear_false_is_a_dry_run(monkeypatch, given, dry):
+    seen = []
+
+    class Node:
+        def __init__(self, _config, dry_run, _scheduler):
+            seen.append(dry_run)
+            self.filter = Rig("sim_fr3").filter
+
+        def spin(self):
+            """Does nothing."""
+    monkeypatch.setattr(safety_node, "SafetyNode", Node)
+    monkeypatch.setattr(safety_node.rospy, "get_param", lambda name, default=None: {
+        "~robot_config": "config/robots/sim_fr3.yaml", "~dry_run": given}.get(name, default))
+    safety_node.main()
+    assert seen == [dry]
