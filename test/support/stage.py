@@ -1,4 +1,4 @@
-"""A filter's node without a graph, on a clock that only its own waiting moves: what an operator asks for meanwhile is said beforehand."""
+"""A filter's node without a graph, on a clock that only its own waiting moves; what happens meanwhile is told beforehand."""
 from __future__ import annotations
 
 import threading
@@ -13,7 +13,7 @@ from hybridvla_ros.safety_node import SafetyNode
 
 
 class Stage:
-    """Rig, handle and node. `at`: calls by seconds from now; `drifting_s`: for so long the arms move although nothing moves them."""
+    """Rig, handle and node; `ask` calls a service, `at` something for later, `drift` moves the arms although nothing commands it."""
 
     def __init__(self, monkeypatch, robot="sim_fr3", modules=(), **keys):
         self.rig = Rig(robot, **keys)
@@ -27,7 +27,8 @@ class Stage:
         for name in ("loginfo", "logwarn"):
             monkeypatch.setattr(rospy, name, lambda *_: None)
         self.node = SafetyNode.__new__(SafetyNode)
-        self.node.filter, self.node._lock, self.node.handle, self.node.config = self.filter, self.lock, self.handle, self.rig.config
+        self.node.filter, self.node._lock, self.node.handle = self.filter, self.lock, self.handle
+        self.node.config = self.rig.config
         self.node._require_policy, self.node._policy_heard, self.node._policy_says = False, float("-inf"), ""
         self.services = {}
         monkeypatch.setattr(rospy, "Service", lambda name, _kind, serve: self.services.__setitem__(name, serve))

@@ -1,4 +1,4 @@
-"""What is done to an FR3 besides following the filter, without a graph: who may still end it, and when an arm may become stiff."""
+"""What is done to an FR3 besides following the filter, without a graph: who may end it, and when an arm becomes stiff."""
 from __future__ import annotations
 
 import threading

@@ -100,8 +100,9 @@ def test_a_word_that_means_nothing_is_refused_by_name(launch, argument, says):
 
 def test_a_launch_that_is_refused_ends_before_a_node_begins(private):
     environment, port = private
-    done = subprocess.run(["roslaunch", "-p", port, str(ROOT / "launch/fr3.launch"), "rig:=Real", "robot:=false", "policy:=false"],
-                          env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", timeout=60, check=False)
+    words = ("rig:=Real", "robot:=false", "policy:=false")
+    done = subprocess.run(["roslaunch", "-p", port, str(ROOT / "launch/fr3.launch"), *words], env=environment,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", timeout=60, check=False)
     assert done.returncode == 1 and "rig is Real; use real or stand_in" in done.stdout and "started" not in done.stdout
 
 

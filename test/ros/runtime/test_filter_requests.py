@@ -1,4 +1,4 @@
-"""What an operator asks of the filter's node while an earlier request is still being tried: the last stop or deactivation wins."""
+"""What is asked of the filter's node while an earlier request is still tried: the last stop or deactivation wins."""
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""The instruction of a launch file goes the way of the service: refused or doubted, it is said, and what is refused is told nobody."""
+"""The instruction of a launch file goes the way of the service: refused or doubted, it is said."""
 from __future__ import annotations
 
 from types import SimpleNamespace

@@ -1,6 +1,7 @@
 """What is done to the arm besides following the filter: recovery, the way to the start, a new payload.
 
-A person's hand: `takeover.py`. Each is a service, holds the arm while it lasts, and tells the filter that the arm takes no commands.
+A person's hand: `takeover.py`. Each is a service, holds the arm while it lasts, and tells the filter that the arm takes no
+commands.
 """
 from __future__ import annotations
 
