@@ -13,7 +13,7 @@ from hybridvla_ros.safety_node import SafetyNode
 
 
 class Stage:
-    """Rig, handle and node; `ask` calls a service, `at` something for later, `drift` moves the arms although nothing commands it."""
+    """Rig, handle and node. `ask` calls a service, `at` is for later, `drift` moves the arms although nothing commands it."""
 
     def __init__(self, monkeypatch, robot="sim_fr3", modules=(), **keys):
         self.rig = Rig(robot, **keys)
