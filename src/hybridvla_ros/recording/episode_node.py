@@ -13,6 +13,7 @@ from std_srvs.srv import Trigger, TriggerRequest, TriggerResponse
 
 from hybridvla.msg import EpisodeEvent as EpisodeMessage
 from hybridvla_core.configuration import load_file
+from hybridvla_core.waiting import Condition
 from hybridvla_ros.messages.conversions import duration, stamp
 from hybridvla_ros.recording.config import RecordingConfig
 from hybridvla_ros.recording.episodes import EVENTS, LABELS, EpisodeError, EpisodeEvent, EpisodeLog
@@ -39,7 +40,7 @@ class EpisodeNode:
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         self._answers: Dict[str, str] = {}       # of the recorder, by episode: why it does not record it, or nothing
-        self._answered = threading.Condition()
+        self._answered = Condition()
         self._log = EpisodeLog(path, self._now())
         self._events = rospy.Publisher(EVENT_TOPIC, EpisodeMessage, queue_size=10, latch=True)
         if self._log.recovered is not None:
