@@ -29,7 +29,7 @@ from hybridvla_ros.runtime.workers import Rate, described
 
 SNAPSHOT_TOPIC = "/hybridvla/recording/snapshot"
 FINISHED_TOPIC = "/hybridvla/recording/finished"
-#: An event older than this is the latched one of an episode that began before this node, s.
+#: While no time runs, an event older than this is the latched one of an episode that began before this node, s.
 FRESH_S = 2.0
 WATCH_S = 0.5
 TELEOPERATIONS = ("spacemouse", "keyboard", "puppet", "none")
@@ -44,6 +44,8 @@ class RecorderNode:
         self._instruction = ""
         self._recording: Optional[Recording] = None
         self._trouble = ""
+        self._began = rospy.Time.now().to_sec()
+        self._heard: Dict[str, Tuple[str, int]] = {}       # the last event, id and kind, by its publisher
         self._done: Dict[str, int] = dict.fromkeys(("complete", "broken", "discarded"), 0)
         self._lock = threading.RLock()
         for name in recover(self._folder):
@@ -142,13 +144,20 @@ class RecorderNode:
 
     def _on_event(self, raw: rospy.AnyMsg) -> None:
         message = EpisodeEvent().deserialize(raw._buff)
-        if abs((rospy.Time.now() - message.header.stamp).to_sec()) > FRESH_S:
-            return
+        publisher = str(raw._connection_header.get("callerid", ""))
+        before, self._heard[publisher] = self._heard.get(publisher), (message.id, message.event)
+        if before == (message.id, message.event):
+            return              # the latched one again, of a publisher that was out of reach
+        # Only the first of a publisher can be from before this node. A later one may well be old: it has waited here for the
+        # bag before it, which takes minutes to close when it is large.
+        old = before is None and message.header.stamp.to_sec() < (self._began or rospy.Time.now().to_sec() - FRESH_S)
         if message.event == EpisodeEvent.START:
-            done, problem = self._try(lambda: self.start(message.id))
+            done, problem = self._try(lambda: self._follow(message.id, old))
             if not done:
                 self._trouble = f"episode {message.number} is not recorded: {problem}"
             self._started.publish(String(json.dumps({"id": message.id, "problem": "" if done else problem})))
+            return
+        if old:
             return
         with self._lock:
             if self._recording is None or self._recording.name != message.id:
@@ -160,6 +169,13 @@ class RecorderNode:
             self._try(lambda: self.finish(label))
         else:
             self._try(lambda: self.finish(None, "the episode was aborted"))
+
+    def _follow(self, episode: str, old: bool) -> str:
+        """Begins the recording of an episode."""
+        if old:
+            raise RecordingError("it began before this recorder, by the time of its event; discard it and start again, and "
+                                 "synchronise the clocks if it did not")
+        return self.start(episode)
 
     def _watch(self) -> None:
         with self._lock:

@@ -12,6 +12,7 @@ import yaml
 from recordings import config
 from std_srvs.srv import TriggerRequest
 
+from hybridvla.msg import EpisodeEvent
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
 from hybridvla_ros.console import instruction_source
@@ -69,9 +70,13 @@ def graph(monkeypatch):
     return made
 
 
-def nodes(graph, folder, follow=True, **changes):
-    RecorderNode(config(str(folder), start_free_gb=0.0, stop_free_gb=0.0, topics=[{"name": "/note", "required": False}],
-                        **changes), [], "none", follow)
+def follower(folder, follow=True):
+    return RecorderNode(config(str(folder), start_free_gb=0.0, stop_free_gb=0.0, topics=[{"name": "/note", "required": False}]),
+                        [], "none", follow)
+
+
+def nodes(graph, folder, follow=True):
+    follower(folder, follow)
     EpisodeNode(folder / "episodes.jsonl")
     return lambda: [event["event"] for event in read_events(folder / "episodes.jsonl")]
 
@@ -145,3 +150,55 @@ def test_instructions_are_not_taken_away_from_a_policy_that_runs(graph, monkeypa
     monkeypatch.setattr(rospy, "get_param", lambda name, default="": default)
     InstructionSource()             # of the one that has crashed only the entry is left
     assert json.dumps(list(graph.services)) == '["/hybridvla/policy/set_instruction"]'
+
+
+def event(kind, number, seconds):
+    message = EpisodeEvent(number=number, id=f"episode-{number}", event=kind)
+    message.header.stamp = rospy.Time.from_sec(seconds)
+    return message
+
+
+def raw_event(*arguments):
+    buffer = io.BytesIO()
+    event(*arguments).serialize(buffer)
+    return SimpleNamespace(_buff=buffer.getvalue(), _connection_header={"callerid": "/episode_node"})
+
+
+@pytest.fixture
+def heard(graph, tmp_path, monkeypatch):
+    """A recorder that began at 1000 s and hears one event after the other, as on one connection; its answers, by episode."""
+    node, answers = follower(tmp_path), {}
+    monkeypatch.setattr(node._started, "publish", lambda message: answers.update(
+        {json.loads(message.data)["id"]: json.loads(message.data)["problem"]}))
+
+    def hear(now, *arguments):
+        monkeypatch.setattr(rospy.Time, "now", lambda: rospy.Time.from_sec(now))
+        node._on_event(raw_event(*arguments))
+        return answers
+    return hear
+
+
+def test_a_start_that_has_waited_for_the_bag_before_it_to_close_is_recorded(heard, tmp_path):
+    assert heard(1001.0, EpisodeEvent.START, 1, 1001.0) == {"episode-1": ""}
+    heard(1040.0, EpisodeEvent.SUCCESS, 1, 1010.0)
+    assert heard(1041.0, EpisodeEvent.START, 2, 1012.0)["episode-2"] == ""
+    assert [path.name for path in tmp_path.glob("*.active")] == ["episode-2.bag.active"]
+
+
+def test_an_episode_that_began_before_the_recorder_is_not_recorded_and_the_answer_says_why(heard, tmp_path):
+    assert "it began before this recorder" in heard(1001.0, EpisodeEvent.START, 1, 990.0)["episode-1"]
+    assert not list(tmp_path.glob("*.active"))
+    assert heard(1002.0, EpisodeEvent.START, 2, 991.0)["episode-2"] == "", "a clock that was set back, or another computer's"
+
+
+def test_an_event_that_comes_twice_counts_once(heard):
+    assert heard(1001.0, EpisodeEvent.START, 1, 1001.0) == {"episode-1": ""}
+    assert heard(1002.0, EpisodeEvent.START, 1, 1001.0) == {"episode-1": ""}, "it is being recorded, and not refused"
+
+
+def test_without_time_the_latched_event_of_before_is_told_by_its_age(graph, tmp_path, monkeypatch):
+    monkeypatch.setattr(rospy.Time, "now", rospy.Time)
+    node = follower(tmp_path)
+    monkeypatch.setattr(rospy.Time, "now", lambda: rospy.Time.from_sec(50.0))
+    node._on_event(raw_event(EpisodeEvent.START, 1, 40.0))
+    assert not list(tmp_path.glob("*.active"))
