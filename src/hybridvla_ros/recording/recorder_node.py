@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import rospy
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -21,14 +21,13 @@ from hybridvla.msg import EpisodeEvent
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
 from hybridvla_ros.recording.config import RecordingConfig
-from hybridvla_ros.recording.episode_node import EVENT_TOPIC, STARTED_TOPIC
-from hybridvla_ros.recording.recording import Recording, RecordingError, free_bytes, recover
+from hybridvla_ros.recording.episode_node import EVENT_TOPIC, FINISHED_TOPIC, STARTED_TOPIC
+from hybridvla_ros.recording.recording import BROKEN, Recording, RecordingError, free_bytes, recover
 from hybridvla_ros.recording.topics import TopicSubscriptions
 from hybridvla_ros.runtime.node_support import Diagnostics, package_path, require_parameter
 from hybridvla_ros.runtime.workers import Rate, described
 
 SNAPSHOT_TOPIC = "/hybridvla/recording/snapshot"
-FINISHED_TOPIC = "/hybridvla/recording/finished"
 #: While no time runs, an event older than this is the latched one of an episode that began before this node, s.
 FRESH_S = 2.0
 WATCH_S = 0.5
@@ -44,6 +43,7 @@ class RecorderNode:
         self._instruction = ""
         self._recording: Optional[Recording] = None
         self._trouble = ""
+        self._said = ""           # the last recording of which the end was published
         self._began = rospy.Time.now().to_sec()
         self._heard: Dict[str, Tuple[str, int]] = {}       # the last event, id and kind, by its publisher
         self._done: Dict[str, int] = dict.fromkeys(("complete", "broken", "discarded"), 0)
@@ -98,7 +98,7 @@ class RecorderNode:
             self._subscriptions.detach()
             sidecar = recording.finish(label, rospy.Time.now().to_nsec(), cut_short)
             self._done["complete" if sidecar["complete"] else "broken"] += 1
-            self._finished.publish(String(json.dumps(sidecar)))
+            self._say(recording.name, sidecar)
             if not sidecar["complete"]:
                 self._trouble = f"recording {recording.name} is broken: {'; '.join(sidecar['problems'])}"
                 raise RecordingError(self._trouble)
@@ -157,18 +157,32 @@ class RecorderNode:
                 self._trouble = f"episode {message.number} is not recorded: {problem}"
             self._started.publish(String(json.dumps({"id": message.id, "problem": "" if done else problem})))
             return
-        if old:
-            return
-        with self._lock:
-            if self._recording is None or self._recording.name != message.id:
-                return              # one that was started by hand is not ended by an episode that was refused for it
         label = {EpisodeEvent.SUCCESS: "success", EpisodeEvent.FAILURE: "failure"}.get(message.event)
-        if message.event == EpisodeEvent.DISCARD:
+        with self._lock:
+            running = self._recording is not None and self._recording.name == message.id
+        problem = "this recorder has no recording of it"
+        if not running:
+            pass                # one that was started by hand is not ended by an episode that was refused for it
+        elif message.event == EpisodeEvent.DISCARD:
             self._try(self.discard)
         elif label:
-            self._try(lambda: self.finish(label))
+            _, problem = self._try(lambda: self.finish(label))
         else:
             self._try(lambda: self.finish(None, "the episode was aborted"))
+        if label and self._said != message.id:
+            self._say_end(message.id, problem)
+
+    def _say_end(self, episode: str, problem: str) -> None:
+        """Says what became of a bag that was not closed here: whoever has labelled the episode waits for it."""
+        try:
+            sidecar = json.loads((self._folder / f"{episode}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            sidecar = {"bag": episode + BROKEN, "complete": False, "problems": [problem]}
+        self._say(episode, sidecar)
+
+    def _say(self, name: str, sidecar: Dict[str, Any]) -> None:
+        self._said = name
+        self._finished.publish(String(json.dumps(sidecar)))
 
     def _follow(self, episode: str, old: bool) -> str:
         """Begins the recording of an episode."""

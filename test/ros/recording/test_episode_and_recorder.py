@@ -10,11 +10,13 @@ import pytest
 import rospy
 import yaml
 from recordings import config
+from std_msgs.msg import String
 from std_srvs.srv import TriggerRequest
 
 from hybridvla.msg import EpisodeEvent
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
+from hybridvla_core.waiting import wait_until
 from hybridvla_ros.console import instruction_source
 from hybridvla_ros.console.instruction_source import InstructionSource
 from hybridvla_ros.recording import episode_node, recorder_node
@@ -76,7 +78,7 @@ def follower(folder, follow=True):
 
 
 def nodes(graph, folder, follow=True):
-    follower(folder, follow)
+    graph.recorder = follower(folder, follow)
     EpisodeNode(folder / "episodes.jsonl")
     return lambda: [event["event"] for event in read_events(folder / "episodes.jsonl")]
 
@@ -202,3 +204,74 @@ def test_without_time_the_latched_event_of_before_is_told_by_its_age(graph, tmp_
     monkeypatch.setattr(rospy.Time, "now", lambda: rospy.Time.from_sec(50.0))
     node._on_event(raw_event(EpisodeEvent.START, 1, 40.0))
     assert not list(tmp_path.glob("*.active"))
+
+
+def test_a_success_whose_bag_is_broken_is_answered_so_and_the_label_is_kept(graph, tmp_path):
+    events = nodes(graph, tmp_path)
+    assert graph.call("episode/start").success
+    recording = graph.recorder._recording
+    recording.writer.put_message("/note", String("hello"), 1)
+    assert wait_until(lambda: recording.writer.counts["/note"].written, 20.0)
+    recording.writer.counts["/note"].dropped = 3
+    answer = graph.call("episode/success")
+    assert not answer.success
+    assert "episode 1: success" in answer.message and "The label is kept, but the bag is broken: /note: 3" in answer.message
+    assert events() == ["start", "success"] and len(list(tmp_path.glob("*.broken.bag"))) == 1
+
+
+def test_a_success_names_the_bag_that_is_complete_once_it_is(graph, tmp_path):
+    nodes(graph, tmp_path)
+    assert graph.call("episode/start").success
+    answer = graph.call("episode/success")
+    bag, = tmp_path.glob("*.bag")
+    assert answer.success and f"{bag.name} is complete" in answer.message
+
+
+def test_an_episode_whose_recording_was_closed_early_is_answered_so_at_its_label(graph, tmp_path, monkeypatch):
+    nodes(graph, tmp_path)
+    assert graph.call("episode/start").success
+    monkeypatch.setattr(graph.recorder._recording, "must_end", lambda _now: "it is longer than max_duration_s, 600 s")
+    graph.recorder._watch()
+    answer = graph.call("episode/failure")
+    assert not answer.success and "the bag is broken: closed early: it is longer than max_duration_s" in answer.message
+
+
+def test_a_recorder_that_was_killed_and_started_again_says_what_became_of_the_bag(graph, tmp_path):
+    nodes(graph, tmp_path)
+    assert graph.call("episode/start").success
+    name = graph.recorder._recording.name
+    graph.recorder._recording = None
+    for path in tmp_path.glob("*.active"):
+        path.rename(tmp_path / f"{name}.broken.bag")
+    (tmp_path / f"{name}.json").write_text(json.dumps(
+        {"bag": f"{name}.broken.bag", "complete": False, "problems": ["the recorder ended"]}))
+    answer = graph.call("episode/success")
+    assert not answer.success and "the bag is broken: the recorder ended" in answer.message
+
+
+def test_an_unforeseen_error_on_closing_is_answered_at_once(graph, tmp_path, monkeypatch):
+    nodes(graph, tmp_path)
+    assert graph.call("episode/start").success
+    monkeypatch.setattr(graph.recorder._recording, "finish", lambda *_: {}["a"])
+    answer = graph.call("episode/success")
+    assert not answer.success and "KeyError: 'a'" in answer.message
+
+
+def test_a_recorder_that_is_gone_is_named_at_the_label(graph, tmp_path, monkeypatch):
+    monkeypatch.setattr(episode_node, "LOOK_S", 0.01)
+    nodes(graph, tmp_path)
+    assert graph.call("episode/start").success
+    graph.ears[episode_node.EVENT_TOPIC].clear()
+    graph.publishers[episode_node.STARTED_TOPIC] = 0
+    answer = graph.call("episode/success")
+    assert not answer.success and "the recorder is gone" in answer.message
+    assert graph.call("episode/start").success, "without a recorder, labels are kept alone"
+
+
+def test_a_recorder_that_does_not_close_the_bag_is_waited_for_no_longer_than_told(graph, tmp_path, monkeypatch):
+    monkeypatch.setattr(episode_node, "CLOSED_S", 0.05)
+    nodes(graph, tmp_path)
+    assert graph.call("episode/start").success
+    graph.ears[episode_node.EVENT_TOPIC].clear()
+    answer = graph.call("episode/success")
+    assert not answer.success and "has not closed the bag" in answer.message
