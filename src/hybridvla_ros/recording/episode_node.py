@@ -65,6 +65,7 @@ class EpisodeNode:
         for label in LABELS:
             rospy.Service(f"/hybridvla/episode/{label}", Trigger, lambda _request, label=label: self._end(label))
         self._diagnostics = Diagnostics("episodes", self._report)
+        rospy.on_shutdown(self._log.close)
         rospy.loginfo("labels go to %s", path)
 
     @staticmethod

@@ -48,7 +48,7 @@ class RecorderNode:
         self._heard: Dict[str, Tuple[str, int]] = {}       # the last event, id and kind, by its publisher
         self._done: Dict[str, int] = dict.fromkeys(("complete", "broken", "discarded"), 0)
         self._lock = threading.RLock()
-        for name in recover(self._folder):
+        for name in recover(self._folder, lambda text: rospy.logwarn("%s", text)):
             rospy.logwarn("recording %s was left unfinished and is marked as broken", name)
         self._subscriptions = TopicSubscriptions(config)
         self._snapshots = rospy.Publisher(SNAPSHOT_TOPIC, String, queue_size=1, latch=True)
@@ -85,6 +85,8 @@ class RecorderNode:
             now = rospy.Time.now().to_nsec()
             name = name or time.strftime("%Y%m%dT%H%M%S", time.gmtime())      # UTC, as the names of episodes
             recording = Recording(self._folder, name, self._config, now)
+            if not recording.locked:
+                rospy.logwarn_once("%s is on a file system without locks: let no second recorder write there", self._folder)
             recording.instructions = [self._instruction] if self._instruction else []
             recording.writer.put_message(SNAPSHOT_TOPIC, String(self._snapshot), now)
             self._subscriptions.attach(recording.put, now)
