@@ -1,8 +1,8 @@
 """Timed waits by the clock that nobody sets.
 
-Before Python 3.10 a timed wait of `threading` (an event, a condition, a lock, a thread's end) waits by the wall clock: set back by
-an hour, it stands still for an hour. ROS Noetic has 3.8. What is here waits on a pipe, or by short sleeps, which
-are measured by the monotonic clock in every version.
+Before Python 3.10 a timed wait of `threading` (an event, a condition, a lock, a thread's end) waits by the wall clock: set back
+by an hour, it stands still for an hour. ROS Noetic has 3.8. What is here waits on a pipe, or by short sleeps, which are measured
+by the monotonic clock in every version.
 """
 from __future__ import annotations
 

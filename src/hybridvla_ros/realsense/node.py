@@ -128,7 +128,8 @@ class RealsenseNode:
         deadline = time.monotonic() + END_TIMEOUT_S
         for camera, thread in zip(self.cameras, self._threads):
             left = deadline - time.monotonic()
-            if not wait_until(lambda thread=thread: not thread.is_alive(), left):      # in a driver call that hangs; the end of the process frees the camera
+            if not wait_until(lambda thread=thread: not thread.is_alive(), left):
+                # In a driver call that hangs; the end of the process frees the camera.
                 rospy.logwarn("%s: the driver does not answer, so it is not closed", camera.config.label)
             else:
                 camera.close()

@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple, TypeVar
 
 import rospy
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -18,8 +18,9 @@ from hybridvla_core.waiting import Condition
 from hybridvla_ros.messages.conversions import duration, stamp
 from hybridvla_ros.recording.config import RecordingConfig
 from hybridvla_ros.recording.episodes import DISCARD, EVENTS, LABELS, EpisodeError, EpisodeEvent, EpisodeLog
-from hybridvla_ros.runtime.node_support import Diagnostics, package_path, require_parameter
+from hybridvla_ros.runtime.node_support import Diagnostics, node_ending, package_path, require_parameter
 
+AnswerT = TypeVar("AnswerT")
 EVENT_TOPIC = "/hybridvla/episode/event"
 #: A recorder that follows the episodes says here, as JSON, whether it records one: id, and problem, empty when it does.
 STARTED_TOPIC = "/hybridvla/recording/started"
@@ -84,19 +85,19 @@ class EpisodeNode:
         sidecar = json.loads(message.data)
         self._keep(self._bags, str(sidecar["bag"]).partition(".")[0], sidecar)      # a bag has the episode's id for its name
 
-    def _keep(self, answers: Dict[str, Any], episode: str, answer: object) -> None:
+    def _keep(self, answers: Dict[str, AnswerT], episode: str, answer: AnswerT) -> None:
         with self._answered:
             answers[episode] = answer
             while len(answers) > KEPT:
                 del answers[next(iter(answers))]
             self._answered.notify_all()
 
-    def _await(self, answers: Dict[str, Any], episode: str, seconds: float) -> Optional[Any]:
+    def _await(self, answers: Dict[str, AnswerT], episode: str, seconds: float) -> Optional[AnswerT]:
         """Waits for what the recorder says of an episode; None where it is gone, or says nothing for so long."""
         end = time.monotonic() + seconds
         with self._answered:
             there = True
-            while there and episode not in answers and time.monotonic() < end:
+            while there and episode not in answers and time.monotonic() < end and not node_ending():
                 there = self._recorder.get_num_connections() > 0        # if not, its last words may be on their way
                 self._answered.wait_for(lambda: episode in answers, min(LOOK_S, seconds))
             return answers.pop(episode, None)

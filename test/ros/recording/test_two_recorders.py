@@ -1,4 +1,4 @@
-"""Two recorders or two episode nodes on one folder: neither touches what the other writes, and the dead are told from the living."""
+"""Two recorders or two episode nodes on one folder: neither touches what the other writes, and death frees it."""
 from __future__ import annotations
 
 import errno
