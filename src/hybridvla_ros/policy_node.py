@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from dataclasses import replace
 from typing import Dict, List, Optional, Tuple
@@ -24,6 +23,7 @@ from hybridvla_core.policy.fit import image_preparer
 from hybridvla_core.policy.interface import PolicyInterface
 from hybridvla_core.policy.proposing.proposer import InstructionAnswer, Proposer, check_fit
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.waiting import Event
 from hybridvla_ros.messages import conversions
 from hybridvla_ros.messages.images import to_rgb
 from hybridvla_ros.observation.arm_feed import ArmFeed
@@ -214,7 +214,7 @@ class Warming:
 
     def __init__(self) -> None:
         self._publisher = rospy.Publisher("/hybridvla/policy/heartbeat", PolicyHeartbeat, queue_size=1)
-        self._over = threading.Event()
+        self._over = Event()
         start_worker("saying that the policy loads", self._beat)
 
     def _beat(self) -> None:

@@ -44,7 +44,7 @@ def call(name: str) -> str:
         answer = rospy.ServiceProxy(service, Trigger)()
     except (rospy.ROSException, rospy.ServiceException) as error:
         return f"{service} does not answer ({error}); is episode_node running?"
-    return answer.message if answer.success else f"REFUSED: {answer.message}"
+    return answer.message if answer.success else f"PROBLEM: {answer.message}"
 
 
 def loop(reader: KeyReader, ask: Callable[[str], str], say: Callable[[str], None]) -> None:

@@ -116,7 +116,9 @@ class Operator:
             label = self._watch(text)
         finally:
             self.deactivate()
-            self.call(f"/hybridvla/episode/{label}")
+            said = self._services[f"/hybridvla/episode/{label}"]()
+            if not said.success:
+                print(said.message, flush=True)     # a broken bag, on a busy computer: the caller counts bags, and goes on
         return label
 
     def _watch(self, text: str) -> str:

@@ -1,11 +1,11 @@
 """Observation sync: the newest set of images whose stamps lie close together, and who is missing when there is none."""
 from __future__ import annotations
 
-import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import Deque, Dict, Generic, Mapping, Optional, Sequence, Tuple, TypeVar
 
+from hybridvla_core.waiting import Condition
 from hybridvla_ros.observation.camera_health import CameraHealth
 
 MessageT = TypeVar("MessageT")
@@ -46,7 +46,7 @@ class CameraSync(Generic[MessageT]):
         self._queues: Dict[str, Deque[Entry[MessageT]]] = {view: deque(maxlen=MOST) for view in views}
         self._depth = depth
         self.health: Dict[str, CameraHealth] = {view: CameraHealth() for view in views}
-        self._changed = threading.Condition()
+        self._changed = Condition()
         self._news = 0
 
     @property

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Callable, Dict, Optional, Tuple
 
 import numpy as np
 
+from hybridvla_core.waiting import Event
 from hybridvla_ros.realsense import sdk
 from hybridvla_ros.realsense.clock import FrameClock
 from hybridvla_ros.realsense.config import DeviceConfig, RealsenseConfig
@@ -78,7 +79,7 @@ class RealsenseCamera:
         self._wanted = self._close_error = ""
         self._lock = threading.Lock()
         #: Set by whoever ends the camera: it is not opened again, and the thread's waits are over.
-        self.ended = threading.Event()
+        self.ended = Event()
         self.locked: Dict[str, float] = {}
 
     # Called from other threads ---------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from std_srvs.srv import Trigger, TriggerRequest, TriggerResponse
 
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.waiting import wait_until
 from hybridvla_ros.messages.images import from_rgb, to_jpeg
 from hybridvla_ros.realsense.camera import CameraState, ColourFrame, RealsenseCamera
 from hybridvla_ros.realsense.config import DeviceConfig, RealsenseConfig
@@ -126,8 +127,9 @@ class RealsenseNode:
             camera.ended.set()
         deadline = time.monotonic() + END_TIMEOUT_S
         for camera, thread in zip(self.cameras, self._threads):
-            thread.join(max(0.0, deadline - time.monotonic()))
-            if thread.is_alive():       # in a driver call that hangs; the end of the process frees the camera
+            left = deadline - time.monotonic()
+            if not wait_until(lambda thread=thread: not thread.is_alive(), left):
+                # In a driver call that hangs; the end of the process frees the camera.
                 rospy.logwarn("%s: the driver does not answer, so it is not closed", camera.config.label)
             else:
                 camera.close()

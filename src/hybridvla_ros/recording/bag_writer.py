@@ -10,6 +10,7 @@ from typing import Any, Deque, Dict, NamedTuple, Optional, Tuple
 import genpy
 import rosbag
 
+from hybridvla_core.waiting import wait_until
 from hybridvla_ros.runtime.workers import described, start_worker
 
 #: Beyond this a jump of the sequence number is a restarted publisher, not loss.
@@ -155,8 +156,7 @@ class BagWriter:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join(GIVE_UP_S)
-        if self._thread.is_alive():
+        if not wait_until(lambda: not self._thread.is_alive(), GIVE_UP_S):
             return f"the disk did not take the rest within {GIVE_UP_S:.0f} s"
         try:
             self._bag.close()

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
-from typing import Callable, Dict, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple, TypeVar
 
 import rospy
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -13,17 +14,27 @@ from std_srvs.srv import Trigger, TriggerRequest, TriggerResponse
 
 from hybridvla.msg import EpisodeEvent as EpisodeMessage
 from hybridvla_core.configuration import load_file
+from hybridvla_core.waiting import Condition
 from hybridvla_ros.messages.conversions import duration, stamp
 from hybridvla_ros.recording.config import RecordingConfig
-from hybridvla_ros.recording.episodes import EVENTS, LABELS, EpisodeError, EpisodeEvent, EpisodeLog
-from hybridvla_ros.runtime.node_support import Diagnostics, package_path, require_parameter
+from hybridvla_ros.recording.episodes import DISCARD, EVENTS, LABELS, EpisodeError, EpisodeEvent, EpisodeLog
+from hybridvla_ros.runtime.node_support import Diagnostics, node_ending, package_path, require_parameter
 
+AnswerT = TypeVar("AnswerT")
 EVENT_TOPIC = "/hybridvla/episode/event"
 #: A recorder that follows the episodes says here, as JSON, whether it records one: id, and problem, empty when it does.
 STARTED_TOPIC = "/hybridvla/recording/started"
+#: A recorder says here, as JSON, what became of a recording: its sidecar.
+FINISHED_TOPIC = "/hybridvla/recording/finished"
 LABEL_FILE = "episodes.jsonl"
 #: How long a recorder may take to answer, s: it waits for silent topics first.
 ANSWER_S = 70.0
+#: How long it may take to close a bag, s: it gives a slow disk two minutes, and then reads the bag again.
+CLOSED_S = 180.0
+#: Between two looks at whether it is still there, and how long its last words may take, s.
+LOOK_S = 0.5
+#: Answers that nobody waits for are kept for so many episodes.
+KEPT = 16
 
 
 def event_message(event: EpisodeEvent) -> EpisodeMessage:
@@ -38,8 +49,11 @@ class EpisodeNode:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
-        self._answers: Dict[str, str] = {}       # of the recorder, by episode: why it does not record it, or nothing
-        self._answered = threading.Condition()
+        # Of the recorder, by episode: why it does not record it, or nothing; and the sidecar of its bag.
+        self._answers: Dict[str, str] = {}
+        self._bags: Dict[str, Dict[str, Any]] = {}
+        self._recorded = ""                      # the last episode that a recorder has said to record
+        self._answered = Condition()
         self._log = EpisodeLog(path, self._now())
         self._events = rospy.Publisher(EVENT_TOPIC, EpisodeMessage, queue_size=10, latch=True)
         if self._log.recovered is not None:
@@ -47,11 +61,12 @@ class EpisodeNode:
             self._events.publish(event_message(self._log.recovered))
         rospy.Subscriber("/hybridvla/policy/instruction", String, self._on_instruction, queue_size=10)
         self._recorder = rospy.Subscriber(STARTED_TOPIC, String, self._on_started, queue_size=10)
+        rospy.Subscriber(FINISHED_TOPIC, String, self._on_finished, queue_size=10)
         rospy.Service("/hybridvla/episode/start", Trigger, self._start)
         for label in LABELS:
-            rospy.Service(f"/hybridvla/episode/{label}", Trigger,
-                          self._call(lambda now, label=label: self._log.label(label, now)))
+            rospy.Service(f"/hybridvla/episode/{label}", Trigger, lambda _request, label=label: self._end(label))
         self._diagnostics = Diagnostics("episodes", self._report)
+        rospy.on_shutdown(self._log.close)
         rospy.loginfo("labels go to %s", path)
 
     @staticmethod
@@ -64,36 +79,70 @@ class EpisodeNode:
 
     def _on_started(self, message: String) -> None:
         answer = json.loads(message.data)
+        self._keep(self._answers, answer["id"], answer["problem"])
+
+    def _on_finished(self, message: String) -> None:
+        sidecar = json.loads(message.data)
+        self._keep(self._bags, str(sidecar["bag"]).partition(".")[0], sidecar)      # a bag has the episode's id for its name
+
+    def _keep(self, answers: Dict[str, AnswerT], episode: str, answer: AnswerT) -> None:
         with self._answered:
-            self._answers[answer["id"]] = answer["problem"]
+            answers[episode] = answer
+            while len(answers) > KEPT:
+                del answers[next(iter(answers))]
             self._answered.notify_all()
 
-    def _start(self, request: TriggerRequest) -> TriggerResponse:
-        """Begins an episode; where a recorder follows, one that it does not record is discarded at once."""
-        began = self._call(self._log.start)(request)
-        event = self._log.current
-        if not began.success or event is None or not self._recorder.get_num_connections():
-            return began
+    def _await(self, answers: Dict[str, AnswerT], episode: str, seconds: float) -> Optional[AnswerT]:
+        """Waits for what the recorder says of an episode; None where it is gone, or says nothing for so long."""
+        end = time.monotonic() + seconds
         with self._answered:
-            self._answered.wait_for(lambda: event.id in self._answers or not self._recorder.get_num_connections(), ANSWER_S)
-            problem = self._answers.pop(event.id, "the recorder does not answer")
-        if not problem:
+            there = True
+            while there and episode not in answers and time.monotonic() < end and not node_ending():
+                there = self._recorder.get_num_connections() > 0        # if not, its last words may be on their way
+                self._answered.wait_for(lambda: episode in answers, min(LOOK_S, seconds))
+            return answers.pop(episode, None)
+
+    def _start(self, _request: TriggerRequest) -> TriggerResponse:
+        """Begins an episode; where a recorder follows, one that it does not record is discarded at once."""
+        event, began = self._take(self._log.start)
+        if event is None or not self._recorder.get_num_connections():
             return began
-        self._call(lambda now: self._log.label("discard", now, f"not recorded: {problem}"))(request)
+        problem = self._await(self._answers, event.id, ANSWER_S)
+        if problem == "":
+            self._recorded = event.id
+            return began
+        problem = problem or "the recorder does not answer"
+        self._take(lambda now: self._log.label(DISCARD, now, f"not recorded: {problem}"))
         return TriggerResponse(False, f"episode {event.number} is not recorded and was discarded: {problem}")
 
-    def _call(self, act: Callable[[float], EpisodeEvent]) -> Callable[[TriggerRequest], TriggerResponse]:
-        def answer(_request: TriggerRequest) -> TriggerResponse:
-            with self._lock:
-                try:
-                    event = act(self._now())
-                except EpisodeError as error:
-                    return TriggerResponse(False, str(error))
-                self._events.publish(event_message(event))
-            rospy.loginfo("episode %d: %s", event.number, event.event)
-            return TriggerResponse(True, f"episode {event.number}: {event.event}"
-                                         + (f" after {event.elapsed_s:.1f} s" if event.event != "start" else ""))
-        return answer
+    def _end(self, label: str) -> TriggerResponse:
+        """Labels the episode; where a recorder has recorded it, the answer is a success only with a bag that is complete."""
+        event, kept = self._take(lambda now: self._log.label(label, now))
+        if event is None or label == DISCARD or event.id != self._recorded:
+            return kept
+        sidecar = self._await(self._bags, event.id, CLOSED_S)
+        if sidecar is not None and sidecar["complete"]:
+            return TriggerResponse(True, f"{kept.message}; {sidecar['bag']} is complete")
+        if sidecar is not None:
+            problem = f"the bag is broken: {'; '.join(sidecar['problems'])}"
+        elif self._recorder.get_num_connections():
+            problem = f"the recorder has not closed the bag within {CLOSED_S:.0f} s; look at its log and at the disk"
+        else:
+            problem = "the recorder is gone, and marks the bag as broken when it is started again"
+        rospy.logerr("episode %d: %s", event.number, problem)
+        return TriggerResponse(False, f"{kept.message}. The label is kept, but {problem}")
+
+    def _take(self, act: Callable[[float], EpisodeEvent]) -> Tuple[Optional[EpisodeEvent], TriggerResponse]:
+        """Keeps an event and publishes it; returns it, or None where it was refused, and what to answer."""
+        with self._lock:
+            try:
+                event = act(self._now())
+            except EpisodeError as error:
+                return None, TriggerResponse(False, str(error))
+            self._events.publish(event_message(event))
+        rospy.loginfo("episode %d: %s", event.number, event.event)
+        return event, TriggerResponse(True, f"episode {event.number}: {event.event}"
+                                            + (f" after {event.elapsed_s:.1f} s" if event.event != "start" else ""))
 
     def _report(self) -> Tuple[int, str, Dict[str, object]]:
         with self._lock:

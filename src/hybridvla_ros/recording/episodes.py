@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_ros.recording.locks import Busy, OnlyUser
 
 START, SUCCESS, FAILURE, DISCARD, ABORTED = EVENTS = ("start", "success", "failure", "discard", "aborted")
 LABELS = (SUCCESS, FAILURE, DISCARD)
@@ -51,7 +52,7 @@ class EpisodeEvent:
 
 
 class EpisodeLog:
-    """The episode under way and the file of all. One caller at a time.
+    """The episode under way and the file of all. One caller at a time, and one log a file: a second one is refused.
 
     An episode the last run left open is closed as `aborted` at once; `recovered` is that event, or None.
     """
@@ -64,7 +65,11 @@ class EpisodeLog:
         self.recovered: Optional[EpisodeEvent] = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._alone = OnlyUser(path)
             last = self._read()
+        except Busy as error:
+            raise EpisodeError(f"{path}: labels are kept there by {error}; stop that episode_node, or name another file "
+                               "(labels:=)") from error
         except OSError as error:
             raise EpisodeError(f"{path}: cannot be used ({error.strerror}); check folder and rights") from error
         self._number = int(last["number"]) if last else 0
@@ -72,6 +77,10 @@ class EpisodeLog:
             self.recovered = EpisodeEvent(self._number, last["id"], ABORTED, now, max(0.0, now - float(last["stamp"])),
                                           tuple(last["instructions"]), "the node ended while the episode ran")
             self._write(self.recovered)
+
+    def close(self) -> None:
+        """Lets another log have the file."""
+        self._alone.release()
 
     def start(self, now: float) -> EpisodeEvent:
         """Begin the next episode. Raises EpisodeError while one runs."""

@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import rospy
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -21,15 +21,14 @@ from hybridvla.msg import EpisodeEvent
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
 from hybridvla_ros.recording.config import RecordingConfig
-from hybridvla_ros.recording.episode_node import EVENT_TOPIC, STARTED_TOPIC
-from hybridvla_ros.recording.recording import Recording, RecordingError, free_bytes, recover
+from hybridvla_ros.recording.episode_node import EVENT_TOPIC, FINISHED_TOPIC, STARTED_TOPIC
+from hybridvla_ros.recording.recording import BROKEN, Recording, RecordingError, free_bytes, recover
 from hybridvla_ros.recording.topics import TopicSubscriptions
 from hybridvla_ros.runtime.node_support import Diagnostics, package_path, require_parameter
 from hybridvla_ros.runtime.workers import Rate, described
 
 SNAPSHOT_TOPIC = "/hybridvla/recording/snapshot"
-FINISHED_TOPIC = "/hybridvla/recording/finished"
-#: An event older than this is the latched one of an episode that began before this node, s.
+#: While no time runs, an event older than this is the latched one of an episode that began before this node, s.
 FRESH_S = 2.0
 WATCH_S = 0.5
 TELEOPERATIONS = ("spacemouse", "keyboard", "puppet", "none")
@@ -44,9 +43,12 @@ class RecorderNode:
         self._instruction = ""
         self._recording: Optional[Recording] = None
         self._trouble = ""
+        self._said = ""           # the last recording of which the end was published
+        self._began = rospy.Time.now().to_sec()
+        self._heard: Dict[str, Tuple[str, int]] = {}       # the last event, id and kind, by its publisher
         self._done: Dict[str, int] = dict.fromkeys(("complete", "broken", "discarded"), 0)
         self._lock = threading.RLock()
-        for name in recover(self._folder):
+        for name in recover(self._folder, lambda text: rospy.logwarn("%s", text)):
             rospy.logwarn("recording %s was left unfinished and is marked as broken", name)
         self._subscriptions = TopicSubscriptions(config)
         self._snapshots = rospy.Publisher(SNAPSHOT_TOPIC, String, queue_size=1, latch=True)
@@ -83,6 +85,8 @@ class RecorderNode:
             now = rospy.Time.now().to_nsec()
             name = name or time.strftime("%Y%m%dT%H%M%S", time.gmtime())      # UTC, as the names of episodes
             recording = Recording(self._folder, name, self._config, now)
+            if not recording.locked:
+                rospy.logwarn_once("%s is on a file system without locks: let no second recorder write there", self._folder)
             recording.instructions = [self._instruction] if self._instruction else []
             recording.writer.put_message(SNAPSHOT_TOPIC, String(self._snapshot), now)
             self._subscriptions.attach(recording.put, now)
@@ -96,7 +100,7 @@ class RecorderNode:
             self._subscriptions.detach()
             sidecar = recording.finish(label, rospy.Time.now().to_nsec(), cut_short)
             self._done["complete" if sidecar["complete"] else "broken"] += 1
-            self._finished.publish(String(json.dumps(sidecar)))
+            self._say(recording.name, sidecar)
             if not sidecar["complete"]:
                 self._trouble = f"recording {recording.name} is broken: {'; '.join(sidecar['problems'])}"
                 raise RecordingError(self._trouble)
@@ -142,24 +146,52 @@ class RecorderNode:
 
     def _on_event(self, raw: rospy.AnyMsg) -> None:
         message = EpisodeEvent().deserialize(raw._buff)
-        if abs((rospy.Time.now() - message.header.stamp).to_sec()) > FRESH_S:
-            return
+        publisher = str(raw._connection_header.get("callerid", ""))
+        before, self._heard[publisher] = self._heard.get(publisher), (message.id, message.event)
+        if before == (message.id, message.event):
+            return              # the latched one again, of a publisher that was out of reach
+        # Only the first of a publisher can be from before this node. A later one may well be old: it has waited here for the
+        # bag before it, which takes minutes to close when it is large.
+        old = before is None and message.header.stamp.to_sec() < (self._began or rospy.Time.now().to_sec() - FRESH_S)
         if message.event == EpisodeEvent.START:
-            done, problem = self._try(lambda: self.start(message.id))
+            done, problem = self._try(lambda: self._follow(message.id, old))
             if not done:
                 self._trouble = f"episode {message.number} is not recorded: {problem}"
             self._started.publish(String(json.dumps({"id": message.id, "problem": "" if done else problem})))
             return
-        with self._lock:
-            if self._recording is None or self._recording.name != message.id:
-                return              # one that was started by hand is not ended by an episode that was refused for it
         label = {EpisodeEvent.SUCCESS: "success", EpisodeEvent.FAILURE: "failure"}.get(message.event)
-        if message.event == EpisodeEvent.DISCARD:
+        with self._lock:
+            running = self._recording is not None and self._recording.name == message.id
+        problem = "this recorder has no recording of it"
+        if not running:
+            pass                # one that was started by hand is not ended by an episode that was refused for it
+        elif message.event == EpisodeEvent.DISCARD:
             self._try(self.discard)
         elif label:
-            self._try(lambda: self.finish(label))
+            _, problem = self._try(lambda: self.finish(label))
         else:
             self._try(lambda: self.finish(None, "the episode was aborted"))
+        if label and self._said != message.id:
+            self._say_end(message.id, problem)
+
+    def _say_end(self, episode: str, problem: str) -> None:
+        """Says what became of a bag that was not closed here: whoever has labelled the episode waits for it."""
+        try:
+            sidecar = json.loads((self._folder / f"{episode}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            sidecar = {"bag": episode + BROKEN, "complete": False, "problems": [problem]}
+        self._say(episode, sidecar)
+
+    def _say(self, name: str, sidecar: Dict[str, Any]) -> None:
+        self._said = name
+        self._finished.publish(String(json.dumps(sidecar)))
+
+    def _follow(self, episode: str, old: bool) -> str:
+        """Begins the recording of an episode."""
+        if old:
+            raise RecordingError("it began before this recorder, by the time of its event; discard it and start again, and "
+                                 "synchronise the clocks if it did not")
+        return self.start(episode)
 
     def _watch(self) -> None:
         with self._lock:

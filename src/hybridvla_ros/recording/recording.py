@@ -19,6 +19,7 @@ from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import sha256
 from hybridvla_ros.recording.bag_writer import BagWriter, RawMessage
 from hybridvla_ros.recording.config import RecordingConfig
+from hybridvla_ros.recording.locks import Busy, FileLock
 
 ACTIVE, BROKEN = ".bag.active", ".broken.bag"
 GB = 1e9
@@ -43,12 +44,30 @@ class Recording:
         self._path, self._sidecar = folder / (name + ACTIVE), folder / (name + ".json")
         self.begin_ns = now_ns
         self.instructions: List[str] = []
+        exists = RecordingError(f"{folder / name} exists already; recordings are never overwritten")
         if any((folder / (name + end)).exists() for end in (ACTIVE, ".bag", BROKEN, ".json")):
-            raise RecordingError(f"{folder / name} exists already; recordings are never overwritten")
+            raise exists
+        try:
+            # Made by the lock, and only if it was not there: two recorders may want one name at the same moment.
+            self._lock = FileLock(self._path, os.O_CREAT | os.O_EXCL)
+        except FileExistsError:
+            raise exists from None
+        except Busy as error:
+            raise RecordingError(f"{self._path} was taken by {error}; start again") from error
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                remove(self._path)
+            raise RecordingError(f"{self._path} cannot be written ({error})") from error
         try:
             self._writer = BagWriter(str(self._path), config.compression, int(config.queue_mb * 1e6))
         except (OSError, rosbag.ROSBagException) as error:
+            remove(self._path)
             raise RecordingError(f"{self._path} cannot be written ({error})") from error
+
+    @property
+    def locked(self) -> bool:
+        """Whether other recorders can see that the bag is being written; a file system may have no locks."""
+        return self._lock.held
 
     @property
     def writer(self) -> BagWriter:
@@ -105,6 +124,7 @@ class Recording:
             sidecar.update(bag=self.name + BROKEN, complete=False,
                            problems=problems + [f"naming the bag or its sidecar failed ({error_})"])
             self._mark_broken(sidecar)
+        self._lock.release()        # under its last name, or, where the disk refused that, for the next start to mark
         return sidecar
 
     def _mark_broken(self, sidecar: Dict[str, Any]) -> None:
@@ -119,6 +139,7 @@ class Recording:
         """Close and delete."""
         self._writer.close()
         self._path.unlink()
+        self._lock.release()
 
     def _gaps(self, now_ns: int) -> List[str]:
         # Whatever was seen must be in the bag, of every topic; what was never seen matters where it is required.
@@ -177,13 +198,15 @@ def verify(path: Path, written: Dict[str, int]) -> List[str]:
             for topic, count in sorted(written.items()) if found.get(topic, 0) != count]
 
 
-def recover(folder: Path) -> List[str]:
+def recover(folder: Path, say: Callable[[str], None] = lambda _text: None) -> List[str]:
     """Marks what a recorder that died left behind as broken.
 
-    The data stays as it is: `rosbag reindex` on a copy makes it readable.
+    The data stays as it is: `rosbag reindex` on a copy makes it readable. What a living recorder writes is left alone, and so is
+    what may be: on a file system without locks nobody can tell.
 
     Args:
         folder: Of the recordings.
+        say: Is told, in a sentence, of each that is left alone.
 
     Returns:
         The names of those that were marked.
@@ -195,16 +218,34 @@ def recover(folder: Path) -> List[str]:
     try:
         for path in sorted(folder.glob(f"*{ACTIVE}")) if folder.is_dir() else ():
             name = path.name[:-len(ACTIVE)]
-            # The name last: a mark that fails half-way is made again at the next start.
-            write_sidecar(folder / (name + ".json"), {
-                "format": FORMAT, "bag": name + BROKEN, "complete": False, "label": None,
-                "problems": ["the recorder ended before it could write the index; `rosbag reindex` a copy to read it"]})
-            os.replace(str(path), str(folder / (name + BROKEN)))
-            found.append(name)
+            try:
+                lock = FileLock(path)
+            except FileNotFoundError:
+                continue                # it was closed just now
+            except Busy:
+                say(f"recording {name} is being written by another recorder, or was just closed; it is left alone")
+                continue
+            try:
+                if lock.held:
+                    _mark_dead(folder, name)
+                    found.append(name)
+                else:
+                    say(f"recording {name} may be being written by another recorder: {folder} is on a file system without "
+                        f"locks; if none runs, rename it to {name}{BROKEN}")
+            finally:
+                lock.release()
     except OSError as error:
         raise RecordingError(f"{folder} holds unfinished recordings that cannot be marked as broken ({error.strerror}); "
                              "check disk and rights, or choose another folder") from error
     return found
+
+
+def _mark_dead(folder: Path, name: str) -> None:
+    # The name last: a mark that fails half-way is made again at the next start.
+    write_sidecar(folder / (name + ".json"), {
+        "format": FORMAT, "bag": name + BROKEN, "complete": False, "label": None,
+        "problems": ["the recorder ended before it could write the index; `rosbag reindex` a copy to read it"]})
+    os.replace(str(folder / (name + ACTIVE)), str(folder / (name + BROKEN)))
 
 
 def sync_file(path: Path) -> None:

@@ -3,12 +3,12 @@ from __future__ import annotations
 
 import gc
 import os
-import select
 import sys
 import time
 from typing import Dict, List
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.waiting import Bell
 
 MIN_SPACING = 0.98
 EARLY_SPACING = 0.5      # of a tick that is brought forward
@@ -16,32 +16,6 @@ SWITCH_S = 0.0005        # another thread of ours gives up the interpreter after
 PRIORITY = 20
 SCHEDULERS = ("fifo", "ordinary")
 GAPS_MS = (6.0, 7.5, 10.0, 20.0, 50.0, 100.0)
-
-
-class Bell:
-    """Wakes the one thread that waits for it. A pipe, because a lock with a timeout waits by the wall clock under Python
-    3.8: a clock set back would make the filter stand still for as long."""
-
-    def __init__(self) -> None:
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._read, False)
-        os.set_blocking(self._write, False)
-        self._rung = False
-
-    def ring(self) -> None:
-        if not self._rung:
-            self._rung = True
-            os.write(self._write, b"!")
-
-    def silence(self) -> None:
-        """Forget that it was rung. Under the lock that `ring` is called under."""
-        if self._rung:
-            os.read(self._read, 1)
-            self._rung = False
-
-    def wait(self, seconds: float) -> bool:
-        """Until it is rung, at most `seconds`; whether it was."""
-        return bool(select.select([self._read], [], [], max(0.0, seconds))[0])
 
 
 class Pace:

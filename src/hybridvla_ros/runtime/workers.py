@@ -10,6 +10,8 @@ from typing import Callable, Dict, List
 
 import rospy
 
+from hybridvla_core.waiting import Event
+
 #: Told of every change: the sentence of all present faults, empty when there is none.
 Listener = Callable[[str], None]
 
@@ -82,7 +84,8 @@ def start_worker(name: str, work: Callable[..., None], *arguments: object) -> th
 
 
 class Rate:
-    """Calls at a rate of the computer's own clock until the node ends: a timer of rospy stands still with `/clock`.
+    """Calls at a rate of the computer's own clock until the node ends: a timer of rospy stands still with `/clock`, and
+    a timed wait of `threading` with a wall clock that was set back (hybridvla_core/waiting.py).
 
     An error of the call is a fault until a call succeeds; it does not end the rate.
 
@@ -94,7 +97,7 @@ class Rate:
 
     def __init__(self, seconds: float, call: Callable[[], None], name: str) -> None:
         self._seconds, self._call, self._name = seconds, call, name
-        self._ended = threading.Event()
+        self._ended = Event()
         start_worker(name, self._run)
 
     def end(self) -> None:

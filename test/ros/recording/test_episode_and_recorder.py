@@ -10,10 +10,13 @@ import pytest
 import rospy
 import yaml
 from recordings import config
+from std_msgs.msg import String
 from std_srvs.srv import TriggerRequest
 
+from hybridvla.msg import EpisodeEvent
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
+from hybridvla_core.waiting import wait_until
 from hybridvla_ros.console import instruction_source
 from hybridvla_ros.console.instruction_source import InstructionSource
 from hybridvla_ros.recording import episode_node, recorder_node
@@ -69,9 +72,13 @@ def graph(monkeypatch):
     return made
 
 
-def nodes(graph, folder, follow=True, **changes):
-    RecorderNode(config(str(folder), start_free_gb=0.0, stop_free_gb=0.0, topics=[{"name": "/note", "required": False}],
-                        **changes), [], "none", follow)
+def follower(folder, follow=True):
+    return RecorderNode(config(str(folder), start_free_gb=0.0, stop_free_gb=0.0, topics=[{"name": "/note", "required": False}]),
+                        [], "none", follow)
+
+
+def nodes(graph, folder, follow=True):
+    graph.recorder = follower(folder, follow)
     EpisodeNode(folder / "episodes.jsonl")
     return lambda: [event["event"] for event in read_events(folder / "episodes.jsonl")]
 
@@ -145,3 +152,126 @@ def test_instructions_are_not_taken_away_from_a_policy_that_runs(graph, monkeypa
     monkeypatch.setattr(rospy, "get_param", lambda name, default="": default)
     InstructionSource()             # of the one that has crashed only the entry is left
     assert json.dumps(list(graph.services)) == '["/hybridvla/policy/set_instruction"]'
+
+
+def event(kind, number, seconds):
+    message = EpisodeEvent(number=number, id=f"episode-{number}", event=kind)
+    message.header.stamp = rospy.Time.from_sec(seconds)
+    return message
+
+
+def raw_event(*arguments):
+    buffer = io.BytesIO()
+    event(*arguments).serialize(buffer)
+    return SimpleNamespace(_buff=buffer.getvalue(), _connection_header={"callerid": "/episode_node"})
+
+
+@pytest.fixture
+def heard(graph, tmp_path, monkeypatch):
+    """A recorder that began at 1000 s and hears one event after the other, as on one connection; its answers, by episode."""
+    node, answers = follower(tmp_path), {}
+    monkeypatch.setattr(node._started, "publish", lambda message: answers.update(
+        {json.loads(message.data)["id"]: json.loads(message.data)["problem"]}))
+
+    def hear(now, *arguments):
+        monkeypatch.setattr(rospy.Time, "now", lambda: rospy.Time.from_sec(now))
+        node._on_event(raw_event(*arguments))
+        return answers
+    return hear
+
+
+def test_a_start_that_has_waited_for_the_bag_before_it_to_close_is_recorded(heard, tmp_path):
+    assert heard(1001.0, EpisodeEvent.START, 1, 1001.0) == {"episode-1": ""}
+    heard(1040.0, EpisodeEvent.SUCCESS, 1, 1010.0)
+    assert heard(1041.0, EpisodeEvent.START, 2, 1012.0)["episode-2"] == ""
+    assert [path.name for path in tmp_path.glob("*.active")] == ["episode-2.bag.active"]
+
+
+def test_an_episode_that_began_before_the_recorder_is_not_recorded_and_the_answer_says_why(heard, tmp_path):
+    assert "it began before this recorder" in heard(1001.0, EpisodeEvent.START, 1, 990.0)["episode-1"]
+    assert not list(tmp_path.glob("*.active"))
+    assert heard(1002.0, EpisodeEvent.START, 2, 991.0)["episode-2"] == "", "a clock that was set back, or another computer's"
+
+
+def test_an_event_that_comes_twice_counts_once(heard):
+    assert heard(1001.0, EpisodeEvent.START, 1, 1001.0) == {"episode-1": ""}
+    assert heard(1002.0, EpisodeEvent.START, 1, 1001.0) == {"episode-1": ""}, "it is being recorded, and not refused"
+
+
+def test_without_time_the_latched_event_of_before_is_told_by_its_age(graph, tmp_path, monkeypatch):
+    monkeypatch.setattr(rospy.Time, "now", rospy.Time)
+    node = follower(tmp_path)
+    monkeypatch.setattr(rospy.Time, "now", lambda: rospy.Time.from_sec(50.0))
+    node._on_event(raw_event(EpisodeEvent.START, 1, 40.0))
+    assert not list(tmp_path.glob("*.active"))
+
+
+def test_a_success_whose_bag_is_broken_is_answered_so_and_the_label_is_kept(graph, tmp_path):
+    events = nodes(graph, tmp_path)
+    assert graph.call("episode/start").success
+    recording = graph.recorder._recording
+    recording.writer.put_message("/note", String("hello"), 1)
+    assert wait_until(lambda: recording.writer.counts["/note"].written, 20.0)
+    recording.writer.counts["/note"].dropped = 3
+    answer = graph.call("episode/success")
+    assert not answer.success
+    assert "episode 1: success" in answer.message and "The label is kept, but the bag is broken: /note: 3" in answer.message
+    assert events() == ["start", "success"] and len(list(tmp_path.glob("*.broken.bag"))) == 1
+
+
+def test_a_success_names_the_bag_that_is_complete_once_it_is(graph, tmp_path):
+    nodes(graph, tmp_path)
+    assert graph.call("episode/start").success
+    answer = graph.call("episode/success")
+    bag, = tmp_path.glob("*.bag")
+    assert answer.success and f"{bag.name} is complete" in answer.message
+
+
+def test_an_episode_whose_recording_was_closed_early_is_answered_so_at_its_label(graph, tmp_path, monkeypatch):
+    nodes(graph, tmp_path)
+    assert graph.call("episode/start").success
+    monkeypatch.setattr(graph.recorder._recording, "must_end", lambda _now: "it is longer than max_duration_s, 600 s")
+    graph.recorder._watch()
+    answer = graph.call("episode/failure")
+    assert not answer.success and "the bag is broken: closed early: it is longer than max_duration_s" in answer.message
+
+
+def test_a_recorder_that_was_killed_and_started_again_says_what_became_of_the_bag(graph, tmp_path):
+    nodes(graph, tmp_path)
+    assert graph.call("episode/start").success
+    name = graph.recorder._recording.name
+    graph.recorder._recording = None
+    for path in tmp_path.glob("*.active"):
+        path.rename(tmp_path / f"{name}.broken.bag")
+    (tmp_path / f"{name}.json").write_text(json.dumps(
+        {"bag": f"{name}.broken.bag", "complete": False, "problems": ["the recorder ended"]}))
+    answer = graph.call("episode/success")
+    assert not answer.success and "the bag is broken: the recorder ended" in answer.message
+
+
+def test_an_unforeseen_error_on_closing_is_answered_at_once(graph, tmp_path, monkeypatch):
+    nodes(graph, tmp_path)
+    assert graph.call("episode/start").success
+    monkeypatch.setattr(graph.recorder._recording, "finish", lambda *_: {}["a"])
+    answer = graph.call("episode/success")
+    assert not answer.success and "KeyError: 'a'" in answer.message
+
+
+def test_a_recorder_that_is_gone_is_named_at_the_label(graph, tmp_path, monkeypatch):
+    monkeypatch.setattr(episode_node, "LOOK_S", 0.01)
+    nodes(graph, tmp_path)
+    assert graph.call("episode/start").success
+    graph.ears[episode_node.EVENT_TOPIC].clear()
+    graph.publishers[episode_node.STARTED_TOPIC] = 0
+    answer = graph.call("episode/success")
+    assert not answer.success and "the recorder is gone" in answer.message
+    assert graph.call("episode/start").success, "without a recorder, labels are kept alone"
+
+
+def test_a_recorder_that_does_not_close_the_bag_is_waited_for_no_longer_than_told(graph, tmp_path, monkeypatch):
+    monkeypatch.setattr(episode_node, "CLOSED_S", 0.05)
+    nodes(graph, tmp_path)
+    assert graph.call("episode/start").success
+    graph.ears[episode_node.EVENT_TOPIC].clear()
+    answer = graph.call("episode/success")
+    assert not answer.success and "has not closed the bag" in answer.message

@@ -53,6 +53,7 @@ def test_numbers_go_on_after_a_restart_and_an_open_episode_is_closed_as_aborted(
     assert (log.recovered.event, log.recovered.number, log.recovered.elapsed_s) == ("aborted", 1, 4.0)
     assert log.start(10.0).number == 2
     log.label("success", 11.0)
+    log.close()
     assert EpisodeLog(path, 12.0).recovered is None
     assert [event["event"] for event in read_events(path)] == ["start", "aborted", "start", "success"]
 
@@ -61,6 +62,7 @@ def test_a_line_cut_off_by_a_power_cut_spoils_nothing_else(path):
     log = EpisodeLog(path, 1.0)
     log.start(1.0)
     log.label("success", 2.0)
+    log.close()
     with open(path, "a") as stream:
         stream.write('{"number": 2, "id": "x", "eve')
     log = EpisodeLog(path, 3.0)

@@ -16,6 +16,7 @@ from hybridvla_core.policy.remote.handshake import Handshake
 from hybridvla_core.policy.remote.link import Link
 from hybridvla_core.policy.remote.settings import RemoteSource
 from hybridvla_core.transforms.conventions import ActionConvention
+from hybridvla_core.waiting import Event
 
 AGAIN_S = 0.5
 LOG = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class RemotePolicy:
     def __init__(self, source: RemoteSource, root: Path = ROOT) -> None:
         self._source, self._root = source, root
         self._dialect: Dialect = load_file(PoseDialect, root / source.dialect) if source.dialect else OwnDialect()
-        self._closed = threading.Event()
+        self._closed = Event()
         self._refused = ""
         self._link, self._handshake = self._first()
         threading.Thread(target=self._stay_connected, name="policy reconnects", daemon=True).start()

@@ -16,6 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 from hybridvla_core.errors import ConfigurationError, WireError
 from hybridvla_core.policy.remote.settings import RemoteSource, read_key
 from hybridvla_core.policy.remote.wire import MAX_FRAME, pack, unpack
+from hybridvla_core.waiting import wait_until
 
 PING_S = 0.05
 #: Longest wait for a connection and its metadata, and longest part of a server's own words that is repeated, characters.
@@ -130,7 +131,7 @@ class Link:
         try:
             pong = self._socket.ping()
             while not self._problem:
-                if pong.wait(PING_S):
+                if wait_until(pong.is_set, PING_S):
                     self.heard = time.monotonic()
                     time.sleep(PING_S)
                     pong = self._socket.ping()

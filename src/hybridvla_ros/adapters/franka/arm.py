@@ -19,6 +19,7 @@ from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.geometry import poses, rotations
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.kinematics import ArmKinematics
+from hybridvla_core.waiting import wait_until
 from hybridvla_ros.adapters.adapter import OnState
 from hybridvla_ros.adapters.franka import driver as driver_module
 from hybridvla_ros.adapters.franka import reading
@@ -195,7 +196,7 @@ class FrankaArm:
         """
         if self.state is None:
             raise HybridVLAError(f"nothing on {self.arm.topics['robot_state']} yet; start the driver")
-        if not self.hands_off.acquire(timeout=LOCK_S):
+        if not wait_until(lambda: self.hands_off.acquire(blocking=False), LOCK_S):
             raise HybridVLAError(f"{self.busy or waiting_for() or 'the arm is being worked on'}; try again")
         self.busy = what
         self.report()

@@ -4,7 +4,6 @@ Nothing here moves the arm: the controller that is started holds the pose it fin
 """
 from __future__ import annotations
 
-import threading
 import time
 from typing import Callable, List, Tuple
 
@@ -12,6 +11,7 @@ import rosgraph
 import rospy
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.waiting import Event
 from hybridvla_ros.adapters.franka import reading
 from hybridvla_ros.adapters.franka.arm import FrankaArm
 from hybridvla_ros.runtime.workers import start_worker
@@ -41,7 +41,7 @@ class StartUp:
         self._arm, self._foreign, self.dry_run = arm, foreign, dry_run
         self.done = False
         self.problem = "start-up has not begun"
-        self._again = threading.Event()
+        self._again = Event()
         self._step = ("", 0.0)     # the check under way, and since when
 
     def begin(self) -> None:

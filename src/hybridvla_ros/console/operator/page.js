@@ -10,7 +10,7 @@ async function act(name, body) {
     const reply = await fetch("/do/" + name, {
       method: "POST", headers: { "Authorization": "Bearer " + token }, body: body ? JSON.stringify(body) : undefined });
     const answer = await reply.json();
-    $("answer").textContent = name + ": " + (answer.done ? "" : "REFUSED: ") + answer.message;
+    $("answer").textContent = name + ": " + (answer.done ? "" : "PROBLEM: ") + answer.message;
   } catch (error) {
     $("answer").textContent = name + ": no answer; use the robot's own switch";
   }
