@@ -1,10 +1,13 @@
 """Sampled states: what nobody drove to is still what physics would show, and looks as it did when the snapshot was taken."""
+from collections import Counter
+
 import numpy as np
 import pytest
 
 from hybridvla_core.evaluation.suite import load_configs
 from hybridvla_core.paths import ROOT
 from hybridvla_sim import tasks
+from hybridvla_sim.demonstrations.balance import Balance, steps
 from hybridvla_sim.demonstrations.drive import drive
 from hybridvla_sim.demonstrations.sampling import Snapshot, states
 from hybridvla_sim.suite import make_rig
@@ -65,6 +68,46 @@ def test_drops_that_are_not_poured_are_in_the_can():
             local = can.xmat.reshape(3, 3).T @ (rig.data.body(f"drop_{number}").xpos - can.xpos)
             assert np.allclose(local, [0.0, 0.0, 0.03], atol=1e-3)
     assert held > 10
+
+
+def test_states_around_a_pressed_ball_fit_though_the_fingers_press_deep_into_it():
+    config, robot = CONFIGS["piper"]
+    rig = make_rig(tasks.load("lift_ball_and_place", rig="piper"), robot)
+    rng, pressed = np.random.default_rng(3), []
+    rig.reset(np.random.default_rng(3))
+    text = rig.task.instructions()[0]
+    for event in drive(rig, config.convention, text, 20, rng):
+        if event == "keyframe" and rig.world.expert(text).phase in ("lift", "carry"):
+            pressed.append(Snapshot.of(rig))
+    assert len(pressed) == 2
+    assert all(len(list(states(rig, config.convention, text, [snapshot], 3, rng))) == 3 for snapshot in pressed)
+    rig.close()
+
+
+@pytest.mark.parametrize("name, needed", [
+    ("phone_on_base", ("pregrasp", "grasp", "lift", "above", "release")),
+    ("sweep_to_dustpan", ("pregrasp", "grasp", "lift", "over", "lower", "sweep"))])
+def test_each_step_of_a_task_comes_about_equally_often_and_the_end_seldom(name, needed):
+    seen, done = Counter(), 0
+    for rig in sampled(name, "fr3", 80, seed=4):
+        text = rig.task.instructions()[0]
+        seen[rig.world.expert(text).phase] += 1
+        done += rig.world.success(text)
+    assert sum(seen.values()) == 80 and done < 8
+    assert all(seen[step] >= 8 for step in needed), seen
+
+
+def test_the_steps_of_two_arms_are_counted_for_both_and_waiting_for_none():
+    assert steps("grasp/pregrasp") == ("grasp", "pregrasp") and steps("wipe/stay") == ("wipe",) and steps("stay") == ("stay",)
+    balance, rng = Balance(["pregrasp", "grasp/stay", "lift"]), np.random.default_rng(0)
+    for label in ("pregrasp", "grasp/stay", "pregrasp"):
+        balance.count(label)
+    assert balance.wanted(rng) == ("lift", 2)
+    assert balance.takes("lift/stay", "lift", rng)
+    assert 50 < sum(balance.takes("pregrasp", "lift", rng) for _ in range(300)) < 150, "one in three"
+    for _ in range(20):
+        balance.failed("lift")
+    assert balance.wanted(rng)[0] == "grasp", "what hardly ever fits does not use up all tries"
 
 
 def test_a_block_beside_the_tray_does_not_ride_on_it():
