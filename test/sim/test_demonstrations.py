@@ -111,6 +111,25 @@ def test_sampled_states_keep_what_is_held_in_the_hand_and_are_labelled_by_the_ex
     assert len(np.unique(np.round(places, 3), axis=0)) > 20, "hands are somewhere else each time"
 
 
+def test_each_sampled_state_has_its_own_light_and_camera_and_what_the_world_changed_stays():
+    recorder = Recorder("water_plants", Settings("fr3", ("front",), states=8), CONFIG.convention, ROBOT)
+    model, seen, look = recorder.rig.model, [], recorder._look
+    can = model.geom_bodyid == model.body("can").id
+
+    def watch(made, texts):
+        table = model.geom("table").id
+        seen.append((float(model.light_ambient[0, 0]), model.geom_rgba[table, 0], recorder.rig.data.camera("front").xpos[0]))
+        assert np.array_equal(model.geom_rgba[can], colours[0]), "the can keeps the colour of its episode"
+        look(made, texts)
+
+    reset, colours = recorder.rig.reset, []
+    recorder.rig.reset = lambda rng: (reset(rng), colours.append(model.geom_rgba[can].copy()))
+    recorder._look = watch
+    recorder.record(4, SAMPLED)
+    recorder.close()
+    assert all(len(set(column)) == 8 for column in zip(*seen)), seen
+
+
 @pytest.mark.long
 def test_the_same_order_gives_the_same_bytes_in_one_process_or_two(made, tmp_path):
     again = build(ORDER, tmp_path / "two", CONFIG.convention, ROBOT, processes=2)
