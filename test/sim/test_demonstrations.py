@@ -238,3 +238,37 @@ def test_even_phases_ask_what_holds_a_block_for_that_block(tmp_path):
             asked.append(np.linalg.norm(sample.grounding[0].place - sample.state[:3]) < 0.03)
     found.close()
     assert len(asked) > 40 and np.mean(asked) > 0.4, "a quarter of the sentences names it"
+
+
+def test_a_driven_episode_that_fails_is_counted_and_left_out_and_a_resumed_run_is_the_same_run(tmp_path, monkeypatch):
+    order = Order(("phone_on_base",), 2, 5, 0.5, 0.0, replace(SINGLE, states=2))
+    record = Recorder.record
+
+    def failing(self, seed, kind, turn=0):
+        made = record(self, seed, kind, turn)
+        made.success = False if kind == DRIVEN else None
+        return made
+
+    monkeypatch.setattr(Recorder, "record", failing)
+    make, missed = building._record, []
+
+    def stopped(job, parts):
+        make(job, parts)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(building, "_record", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        build(order, tmp_path / "some", CONFIG.convention, ROBOT)
+    monkeypatch.setattr(building, "_record", make)
+    with pytest.raises(HybridVLAError, match="parts of another order"):
+        build(replace(order, failures=True), tmp_path / "some", CONFIG.convention, ROBOT)
+    found = LeRobotDataset(build(order, tmp_path / "some", CONFIG.convention, ROBOT, left_out=missed.append))
+    assert [job.kind for job in missed] == [DRIVEN] and len(found) == 2
+    assert [episode["source"] for episode in found.ours["episodes"]] == ["phone_on_base, seed 6, sampled"]
+    found.close()
+    found = LeRobotDataset(build(replace(order, failures=True), tmp_path / "all", CONFIG.convention, ROBOT))
+    assert [episode["success"] for episode in found.ours["episodes"]] == [False, None]
+    found.close()
+    with pytest.raises(HybridVLAError, match="failed in all 1 episodes"):
+        build(replace(order, count=1, sampled=0.0), tmp_path / "none", CONFIG.convention, ROBOT)
+    assert not (tmp_path / "none").exists()

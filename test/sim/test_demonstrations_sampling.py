@@ -1,6 +1,7 @@
 """Sampled states: what nobody drove to is still what physics would show, and looks as it did when the snapshot was taken."""
 from collections import Counter
 
+import mujoco
 import numpy as np
 import pytest
 
@@ -108,6 +109,42 @@ def test_the_steps_of_two_arms_are_counted_for_both_and_waiting_for_none():
     for _ in range(20):
         balance.failed("lift")
     assert balance.wanted(rng)[0] == "grasp", "what hardly ever fits does not use up all tries"
+
+
+def test_an_open_hand_is_sometimes_shut_as_after_a_grasp_that_missed_and_the_expert_opens_it():
+    config, robot = CONFIGS["fr3"]
+    rig = make_rig(tasks.load("phone_on_base"), robot)
+    rig.reset(np.random.default_rng(3))
+    text, shut, count = rig.task.instructions()[0], [], 150
+    for _ in states(rig, config.convention, text, [Snapshot.of(rig)], count, np.random.default_rng(3)):
+        if rig.opening < 0.8:
+            shut.append(rig.opening)
+            assert rig.world.expert(text).phase == "reopen"
+    assert 0.02 * count < len(shut) < 0.13 * count and np.median(shut) < 0.1
+    rig.close()
+
+
+def test_what_is_lost_is_neither_driven_on_nor_sampled():
+    config, robot = CONFIGS["fr3"]
+    rig = make_rig(tasks.load("wine_at_rack"), robot)
+    rig.reset(np.random.default_rng(3))
+    text, joint = rig.task.instructions()[0], rig.data.joint("bottle").qpos
+    standing = Snapshot.of(rig)
+    assert not rig.world.lost(text)
+    joint[2:] = (0.022, np.cos(np.pi / 4), np.sin(np.pi / 4), 0.0, 0.0)
+    mujoco.mj_forward(rig.model, rig.data)
+    lying, rng = Snapshot.of(rig), np.random.default_rng(3)
+    assert rig.world.lost(text) and list(drive(rig, config.convention, text, 4, rng)) == []
+    assert list(states(rig, config.convention, text, [lying], 2, rng)) == []
+    standing.restore(rig)
+    joint[2] = -0.3
+    mujoco.mj_forward(rig.model, rig.data)
+    assert rig.world.lost(text), "off the table"
+    standing.restore(rig)
+    joint[0] = -0.6
+    mujoco.mj_forward(rig.model, rig.data)
+    assert list(drive(rig, config.convention, text, 4, rng)) == [], "the label asks for almost a metre"
+    rig.close()
 
 
 def test_a_block_beside_the_tray_does_not_ride_on_it():

@@ -12,17 +12,23 @@ from scipy.spatial.transform import Rotation
 from hybridvla_core.contracts import Pose
 from hybridvla_core.transforms.conventions import ActionConvention, action_to_targets
 from hybridvla_sim.demonstrations.balance import Balance
+from hybridvla_sim.demonstrations.drive import astray
 from hybridvla_sim.experts import expert_action
 from hybridvla_sim.fr3.posing import solve_pose
+from hybridvla_sim.fr3.rig import MAX_WIDTH
 from hybridvla_sim.piper.rig import PiperRig
+from hybridvla_sim.piper.scene import MAX_WIDTH as PIPER_WIDTH
 from hybridvla_sim.piper.scene import TIP_M
 from hybridvla_sim.suite import AnyRig
 from hybridvla_sim.taskkit import looks
+from hybridvla_sim.taskkit.moves import OPEN
 
 #: How far hands are moved, m and rad, and how often: so little that the step stays the same, a little, or far away.
 SPREADS = ((0.004, 0.04, 0.45), (0.012, 0.10, 0.35), (0.045, 0.10, 0.20))
 #: How often a state is tried in which the task is done: there the hand stays.
 DONE_SHARE = 0.03
+#: How often an open hand that holds nothing is shut (most often) or half shut near its thing, as after a grasp that missed.
+MISSED_SHARE, SHUT_SHARE, HALF_SHUT = 0.07, 0.7, 0.8
 #: What may overlap, m: shapes that touch do by a little. What is pressed in the snapshot itself may be a little deeper than there.
 OVERLAP_M, DEEPER_M = 0.004, 0.001
 LOWEST_M = 0.006
@@ -111,7 +117,7 @@ def states(rig: AnyRig, convention: ActionConvention, text: str, snapshots: List
         stays = bool(over) and rng.random() < DONE_SHARE
         snapshots[over[int(rng.integers(len(over)))] if stays else begun[chosen]].restore(rig)
         deepest = min(-OVERLAP_M, _deepest(rig) - DEEPER_M)
-        if not _elsewhere(rig, convention, text, rng) or _deepest(rig) < deepest:
+        if not _elsewhere(rig, convention, text, rng) or _deepest(rig) < deepest or astray(rig, text):
             balance.failed(wanted)
             continue
         label = rig.world.expert(text).phase
@@ -134,9 +140,11 @@ def _elsewhere(rig: AnyRig, convention: ActionConvention, text: str, rng: np.ran
     """Moves the hands; False where an arm does not reach there."""
     here = [state.pose for state in rig.arm_states()]
     goals = [pose for pose, _ in action_to_targets(convention, expert_action(rig, text)[0], here)[0]]
-    share = float(rng.uniform(0.0, 1.0)) if rng.random() < 0.7 else 0.0
-    spread, wide, _ = SPREADS[int(rng.choice(len(SPREADS), p=[often for _, _, often in SPREADS]))]
     held = [_held(rig, number, pose) for number, pose in enumerate(here)]
+    empty = [number for number, state in enumerate(rig.arm_states()) if held[number] is None and state.gripper > OPEN]
+    missed = empty[int(rng.integers(len(empty)))] if empty and rng.random() < MISSED_SHARE else None
+    share = float(rng.uniform(0.0, 1.0)) if rng.random() < 0.7 or missed is not None else 0.0
+    spread, wide, _ = SPREADS[int(rng.choice(len(SPREADS), p=[often for _, _, often in SPREADS]))]
     loads: Dict[Optional[str], Tuple[str, ...]] = {name: (name, *rig.world.riding(name)) for name in held if name is not None}
     carried = rig.world.carried()
     together = carried is not None or len(here) > 1 and rng.random() < 0.5
@@ -161,6 +169,8 @@ def _elsewhere(rig: AnyRig, convention: ActionConvention, text: str, rng: np.ran
             _take_along(rig, name, motion)
     if carried is not None:
         rig.data.joint(carried).qpos[:3] += moved[0].position - here[0].position
+    if missed is not None:
+        _open(rig, missed, abs(float(rng.normal(0.0, 0.02))) if rng.random() < SHUT_SHARE else float(rng.uniform(0.0, HALF_SHUT)))
     mujoco.mj_forward(rig.model, rig.data)
     return all(reached)
 
@@ -206,6 +216,14 @@ def _put(rig: AnyRig, number: int, pose: Pose) -> bool:
         return False
     rig.data.qpos[arm.index.qpos] = joints
     return True
+
+
+def _open(rig: AnyRig, number: int, opening: float) -> None:
+    """Opens the hand of an arm, 0 closed to 1 open."""
+    if isinstance(rig, PiperRig):
+        rig.data.qpos[list(rig.arms.values())[number].index.fingers] = opening * PIPER_WIDTH / 2
+    else:
+        rig.data.qpos[rig.index.finger_qpos] = opening * MAX_WIDTH / 2
 
 
 def _deepest(rig: AnyRig) -> float:

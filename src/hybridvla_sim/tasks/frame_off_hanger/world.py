@@ -18,6 +18,7 @@ class FrameWorld(SingleArmWorld):
     """A frame on its hook."""
 
     painted = ("frame", "hanger")
+    upright = ("frame",)
 
     def place(self, rng: np.random.Generator) -> None:
         """Puts the hanger down, turned by up to pi / 4, with the frame on its hook."""

@@ -20,6 +20,7 @@ class FridgeOrPhoneWorld(SingleArmWorld):
 
     painted = FridgeWorld.painted + PhoneWorld.painted
     resized = FridgeWorld.resized
+    upright = PhoneWorld.upright
 
     def __init__(self, rig: Rig) -> None:
         super().__init__(rig)

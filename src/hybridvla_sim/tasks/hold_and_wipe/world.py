@@ -21,6 +21,7 @@ class WipeWorld(DualArmWorld):
     """A board with stains and a sponge."""
 
     painted = ("board", "sponge")
+    upright = ("board", "sponge")
     memory = ("left_to_rub", "_before")
 
     def __init__(self, rig: PiperRig) -> None:

@@ -17,6 +17,7 @@ class PhoneWorld(SingleArmWorld):
     """A phone and its base."""
 
     painted = ("phone", "phone_base")
+    upright = ("phone",)
 
     def place(self, rng: np.random.Generator) -> None:
         """Puts the base at the back and the phone in front of it, each turned as it comes."""

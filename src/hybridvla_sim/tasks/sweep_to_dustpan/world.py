@@ -18,6 +18,7 @@ class SweepWorld(SingleArmWorld):
     """A broom, dirt and a dustpan."""
 
     painted = ("broom", "dustpan")
+    upright = ("broom",)
 
     def place(self, rng: np.random.Generator) -> None:
         """Puts the pan on the right, the dirt before it, and the broom behind that."""

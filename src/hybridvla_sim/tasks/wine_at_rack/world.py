@@ -17,6 +17,7 @@ class WineWorld(SingleArmWorld):
     """A bottle and a rack with three places."""
 
     painted = ("bottle", "rack", "place_left", "place_middle", "place_right")
+    upright = ("bottle",)
 
     def place(self, rng: np.random.Generator) -> None:
         """Puts the rack on the far side and the bottle on the near one."""
