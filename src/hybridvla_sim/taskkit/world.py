@@ -77,7 +77,8 @@ class SuiteWorld(World[RigT], Generic[RigT]):
 
     def lost(self, instruction: str) -> bool:
         """Tells whether a thing that a sentence names has fallen off the table or tipped over."""
-        named = {self.phrases.things[thing].body for thing in self.phrases.named(instruction)}
+        things = [self.phrases.things[thing] for thing in self.phrases.named(instruction)]
+        named = {body for thing in things for body in (thing.body, *thing.more)}
         return any(self.data.body(body).xpos[2] < FALLEN_Z for body in named.intersection(self.loose)) or any(
             self.axes(body)[2, 2] < TIPPED for body in named.intersection(self.upright))
 
