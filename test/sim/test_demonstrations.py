@@ -111,6 +111,20 @@ def test_sampled_states_keep_what_is_held_in_the_hand_and_are_labelled_by_the_ex
     assert len(np.unique(np.round(places, 3), axis=0)) > 20, "hands are somewhere else each time"
 
 
+@pytest.mark.parametrize("name, kind, things", [("sweep_to_dustpan", "fr3", ("dirt",)), ("hold_and_wipe", "piper", ("sponge",)),
+                                                ("two_arm_pick_and_place", "piper", ("left_block", "right_block"))])
+def test_small_things_are_seen_in_the_front_view(name, kind, things):
+    policy, robot = ("tiny.yaml", "sim_fr3.yaml") if kind == "fr3" else ("agilex.yaml", "agilex.yaml")
+    config, robot = load_configs(ROOT / "config/policies" / policy, ROOT / "config/robots" / robot, "diffusion")
+    recorder, seen = Recorder(name, Settings(kind, ("front",)), config.convention, robot), 0
+    for seed in range(8):
+        recorder.rig.reset(np.random.default_rng(seed))
+        patches = recorder.camera.patches()["front"]
+        seen += all(len(patches[thing]) > 0 for thing in things)
+    recorder.close()
+    assert seen >= 7, "one may be behind an arm"
+
+
 def test_each_sampled_state_has_its_own_light_and_camera_and_what_the_world_changed_stays():
     recorder = Recorder("water_plants", Settings("fr3", ("front",), states=8), CONFIG.convention, ROBOT)
     model, seen, look = recorder.rig.model, [], recorder._look

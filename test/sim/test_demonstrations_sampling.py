@@ -147,6 +147,34 @@ def test_what_is_lost_is_neither_driven_on_nor_sampled():
     rig.close()
 
 
+@pytest.mark.parametrize("name, kind, seeds", [("wine_at_rack", "fr3", (703, 705, 708, 709)),
+                                               ("hold_and_wipe", "piper", (720, 723, 727))])
+def test_what_is_held_stays_in_the_hand_of_a_noisy_drive(name, kind, seeds):
+    """In each of these episodes the expert lost the bottle or the sponge, with 6 mm of noise, while little held it."""
+    config, robot = CONFIGS[kind]
+    rig = make_rig(tasks.load(name, rig=kind), robot)
+    for seed in seeds:
+        rig.reset(np.random.default_rng([seed]))
+        goals = list(rig.task.phrases.goals.values())
+        text = goals[seed % len(goals)][0]
+        assert list(drive(rig, config.convention, text, 16, np.random.default_rng([seed, 3]), 0.006))[-1] == "done", seed
+    rig.close()
+
+
+def test_a_tool_that_no_sentence_names_can_be_lost_and_a_phone_only_where_it_is_asked_for():
+    for name, kind, body, text, lost in (("sweep_to_dustpan", "fr3", "broom", "sweep the dirt up", True),
+                                         ("hold_and_wipe", "piper", "sponge", "hold the board and wipe it", True),
+                                         ("fridge_or_phone", "fr3", "phone", "hang up the phone", True),
+                                         ("fridge_or_phone", "fr3", "phone", "close fridge", False)):
+        rig = make_rig(tasks.load(name, rig=kind), CONFIGS[kind][1])
+        rig.reset(np.random.default_rng(3))
+        assert not rig.world.lost(text)
+        rig.data.joint(body).qpos[3:] = (np.cos(np.pi / 4), np.sin(np.pi / 4), 0.0, 0.0)
+        mujoco.mj_forward(rig.model, rig.data)
+        assert rig.world.lost(text) is lost
+        rig.close()
+
+
 def test_a_block_beside_the_tray_does_not_ride_on_it():
     rig = make_rig(tasks.load("tray", rig="piper"), CONFIGS["piper"][1])
     rig.reset(np.random.default_rng(3))

@@ -117,8 +117,7 @@ def build(order: Order, folder: Path, convention: ActionConvention, robot: Robot
         The folder.
 
     Raises:
-        HybridVLAError: The folder exists, the parts are another order's, a worker died, the expert failed in all episodes, or the order
-            cannot be carried out.
+        HybridVLAError: The folder exists, the parts are another order's, a worker died, or the expert failed in all episodes.
     """
     if folder.exists():
         raise HybridVLAError(f"{folder}: exists; choose another folder, nothing is overwritten")
@@ -149,8 +148,8 @@ def build(order: Order, folder: Path, convention: ActionConvention, robot: Robot
                                 recording.action[number], text, grounding=recording.grounding[number],
                                 same_moment=recording.again[number], subtask=recording.subtasks[number])
         if not written:
-            raise HybridVLAError(f"{folder.name}: the expert failed in all {len(jobs)} episodes, so nothing is written; begin with "
-                                 "another --seed, or ask for --sampled states")
+            raise HybridVLAError(f"{folder.name}: the expert failed in all {len(jobs)} episodes, so nothing is written; begin "
+                                 "with another --seed, or ask for --sampled states")
         out.finish()
     shutil.rmtree(parts)
     return folder

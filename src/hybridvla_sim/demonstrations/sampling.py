@@ -29,7 +29,7 @@ SPREADS = ((0.004, 0.04, 0.45), (0.012, 0.10, 0.35), (0.045, 0.10, 0.20))
 DONE_SHARE = 0.03
 #: How often an open hand that holds nothing is shut (most often) or half shut near its thing, as after a grasp that missed.
 MISSED_SHARE, SHUT_SHARE, HALF_SHUT = 0.07, 0.7, 0.8
-#: What may overlap, m: shapes that touch do by a little. What is pressed in the snapshot itself may be a little deeper than there.
+#: What may overlap, m: shapes that touch do by a little; what is pressed in the snapshot itself, by a little more than there.
 OVERLAP_M, DEEPER_M = 0.004, 0.001
 LOWEST_M = 0.006
 TRIES = 8
@@ -103,8 +103,8 @@ def states(rig: AnyRig, convention: ActionConvention, text: str, snapshots: List
         rng: Draws them.
 
     Yields:
-        The number of each state, from 0, while the rig is in it; fewer than `count` where eight times as many tries do not fit. Each
-        step of the task comes about equally often.
+        The number of each state, from 0, while the rig is in it; fewer than `count` where `TRIES` times as many do not fit.
+        Each step of the task comes about equally often.
     """
     labels = [_label(rig, text, snapshot) for snapshot in snapshots]
     begun = [number for number, (_, done) in enumerate(labels) if not done] or list(range(len(labels)))

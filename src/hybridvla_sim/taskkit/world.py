@@ -76,11 +76,11 @@ class SuiteWorld(World[RigT], Generic[RigT]):
         return bool(self.done(self.phrases.goal(instruction)))
 
     def lost(self, instruction: str) -> bool:
-        """Tells whether a thing that a sentence names has fallen off the table or tipped over."""
+        """Tells whether something has fallen off the table that a sentence names or a hand has to take, or has tipped over."""
         things = [self.phrases.things[thing] for thing in self.phrases.named(instruction)]
-        named = {body for thing in things for body in (thing.body, *thing.more)}
+        named = {*self.upright, *(body for thing in things for body in (thing.body, *thing.more))}
         return any(self.data.body(body).xpos[2] < FALLEN_Z for body in named.intersection(self.loose)) or any(
-            self.axes(body)[2, 2] < TIPPED for body in named.intersection(self.upright))
+            self.axes(body)[2, 2] < TIPPED for body in self.upright)
 
     def copy_state(self, other: World[RigT]) -> None:
         """Takes over colours, sizes and what stands where."""

@@ -41,6 +41,10 @@ class FridgeOrPhoneWorld(SingleArmWorld):
         """As in the task that is asked for."""
         return self._parts[goal].done(goal)
 
+    def lost(self, instruction: str) -> bool:
+        """A lost phone is none where the fridge is asked for."""
+        return self.phrases.goal(instruction) == PHONE and super().lost(instruction)
+
     def next(self, tool: Tool, goal: str) -> Keyframe:
         """As in the task that is asked for."""
         return self._parts[goal].next(tool, goal)

@@ -30,5 +30,6 @@ def build(root: ET.Element) -> None:
     bottle = loose(root, "bottle")
     rod(bottle, RADIUS, 0.055, (0.0, 0.0, 0.055), mass=0.10, **GRIPPY)
     # Flat fingers touch a round neck in a line: without friction against turning the bottle swings out of them.
-    rod(bottle, NECK, 0.035, (0.0, 0.0, 0.135), (0.7, 0.7, 0.7), mass=0.02, **{**GRIPPY, "friction": "1.6 0.05 0.0002"}, condim="4")
+    grippy = {**GRIPPY, "friction": "1.6 0.05 0.0002", "condim": "4"}
+    rod(bottle, NECK, 0.035, (0.0, 0.0, 0.135), (0.7, 0.7, 0.7), mass=0.02, **grippy)
     mark(bottle, "bottle_grip", (0.0, 0.0, GRIP_Z))
