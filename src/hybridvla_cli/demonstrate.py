@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, List
 
 from hybridvla_cli import Subparsers
 from hybridvla_cli.evaluate import load_policy
@@ -32,6 +32,8 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--views", nargs="+", help="cameras in the policy's order; all of the rig's when left out")
     parser.add_argument("--size", type=int, default=128, help="of a picture, pixels")
     parser.add_argument("--grid", type=int, default=8, help="patches in a row of the encoder, for grounding")
+    parser.add_argument("--failures", action="store_true", help="write driven episodes, too, in which the expert failed; "
+                        "otherwise they are counted and left out")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", help="write what was made for machines")
     return parser
@@ -60,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     sampled = args.sampled if args.sampled is not None else 0.7 if policy is None else 0.0
     settings = Settings(rig.kind, views, args.size, args.grid, args.states, args.labels)
     order = Order(tasks.chosen(args.tasks, rig.kind), args.count, args.seed, sampled, args.validation, settings,
-                  "" if policy is None else policy.manifest_sha256)
+                  "" if policy is None else policy.manifest_sha256, args.failures)
     actor = None if policy is None else functools.partial(make_actor, args.policy)
     del policy       # each process loads its own
     with tqdm(total=len(order.jobs()), unit=" episodes", desc="demonstrations") as bar:
@@ -72,10 +74,16 @@ def run(args: argparse.Namespace) -> int:
             bar.set_postfix_str(f"{pictures} pictures")
             bar.update(1)
 
-        folder = build(order, args.out, config.convention, robot, args.processes, progress, actor)
-    write_json(args.json, {"dataset": str(folder), "tasks": list(order.tasks), "episodes": len(order.jobs()),
-                           "pictures": pictures})
-    print(f"{folder}: {len(order.jobs())} episodes of {len(order.tasks)} tasks")
+        failed: List[str] = []
+        folder = build(order, args.out, config.convention, robot, args.processes, progress, actor,
+                       lambda job: failed.append(job.task))
+    episodes = len(order.jobs()) - len(failed)
+    write_json(args.json, {"dataset": str(folder), "tasks": list(order.tasks), "episodes": episodes, "pictures": pictures,
+                           "failed": {task: failed.count(task) for task in sorted(set(failed))}})
+    print(f"{folder}: {episodes} episodes of {len(order.tasks)} tasks")
+    if failed:
+        print("left out, because the expert failed: "
+              + ", ".join(f"{failed.count(task)} of {task}" for task in sorted(set(failed))))
     return 0
 
 

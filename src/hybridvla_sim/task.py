@@ -110,6 +110,11 @@ class World(abc.ABC, Generic[RigT]):
         """Lets what is between the fingers slip out onto the table; False where nothing is held."""
         return False
 
+    def lost(self, instruction: str) -> bool:
+        """Tells whether what a sentence names is where the expert cannot do anything with it: off the table, or tipped over."""
+        del instruction
+        return False
+
     def carried(self) -> Optional[str]:
         """Returns the loose body that both hands press between them, by its joint; None where there is none."""
         return None

@@ -111,6 +111,39 @@ def test_sampled_states_keep_what_is_held_in_the_hand_and_are_labelled_by_the_ex
     assert len(np.unique(np.round(places, 3), axis=0)) > 20, "hands are somewhere else each time"
 
 
+@pytest.mark.parametrize("name, kind, things", [("sweep_to_dustpan", "fr3", ("dirt",)), ("hold_and_wipe", "piper", ("sponge",)),
+                                                ("two_arm_pick_and_place", "piper", ("left_block", "right_block"))])
+def test_small_things_are_seen_in_the_front_view(name, kind, things):
+    policy, robot = ("tiny.yaml", "sim_fr3.yaml") if kind == "fr3" else ("agilex.yaml", "agilex.yaml")
+    config, robot = load_configs(ROOT / "config/policies" / policy, ROOT / "config/robots" / robot, "diffusion")
+    recorder, seen = Recorder(name, Settings(kind, ("front",)), config.convention, robot), 0
+    for seed in range(8):
+        recorder.rig.reset(np.random.default_rng(seed))
+        patches = recorder.camera.patches()["front"]
+        seen += all(len(patches[thing]) > 0 for thing in things)
+    recorder.close()
+    assert seen >= 7, "one may be behind an arm"
+
+
+def test_each_sampled_state_has_its_own_light_and_camera_and_what_the_world_changed_stays():
+    recorder = Recorder("water_plants", Settings("fr3", ("front",), states=8), CONFIG.convention, ROBOT)
+    model, seen, look = recorder.rig.model, [], recorder._look
+    can = model.geom_bodyid == model.body("can").id
+
+    def watch(made, texts):
+        table = model.geom("table").id
+        seen.append((float(model.light_ambient[0, 0]), model.geom_rgba[table, 0], recorder.rig.data.camera("front").xpos[0]))
+        assert np.array_equal(model.geom_rgba[can], colours[0]), "the can keeps the colour of its episode"
+        look(made, texts)
+
+    reset, colours = recorder.rig.reset, []
+    recorder.rig.reset = lambda rng: (reset(rng), colours.append(model.geom_rgba[can].copy()))
+    recorder._look = watch
+    recorder.record(4, SAMPLED)
+    recorder.close()
+    assert all(len(set(column)) == 8 for column in zip(*seen)), seen
+
+
 @pytest.mark.long
 def test_the_same_order_gives_the_same_bytes_in_one_process_or_two(made, tmp_path):
     again = build(ORDER, tmp_path / "two", CONFIG.convention, ROBOT, processes=2)
@@ -219,3 +252,37 @@ def test_even_phases_ask_what_holds_a_block_for_that_block(tmp_path):
             asked.append(np.linalg.norm(sample.grounding[0].place - sample.state[:3]) < 0.03)
     found.close()
     assert len(asked) > 40 and np.mean(asked) > 0.4, "a quarter of the sentences names it"
+
+
+def test_a_driven_episode_that_fails_is_counted_and_left_out_and_a_resumed_run_is_the_same_run(tmp_path, monkeypatch):
+    order = Order(("phone_on_base",), 2, 5, 0.5, 0.0, replace(SINGLE, states=2))
+    record = Recorder.record
+
+    def failing(self, seed, kind, turn=0):
+        made = record(self, seed, kind, turn)
+        made.success = False if kind == DRIVEN else None
+        return made
+
+    monkeypatch.setattr(Recorder, "record", failing)
+    make, missed = building._record, []
+
+    def stopped(job, parts):
+        make(job, parts)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(building, "_record", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        build(order, tmp_path / "some", CONFIG.convention, ROBOT)
+    monkeypatch.setattr(building, "_record", make)
+    with pytest.raises(HybridVLAError, match="parts of another order"):
+        build(replace(order, failures=True), tmp_path / "some", CONFIG.convention, ROBOT)
+    found = LeRobotDataset(build(order, tmp_path / "some", CONFIG.convention, ROBOT, left_out=missed.append))
+    assert [job.kind for job in missed] == [DRIVEN] and len(found) == 2
+    assert [episode["source"] for episode in found.ours["episodes"]] == ["phone_on_base, seed 6, sampled"]
+    found.close()
+    found = LeRobotDataset(build(replace(order, failures=True), tmp_path / "all", CONFIG.convention, ROBOT))
+    assert [episode["success"] for episode in found.ours["episodes"]] == [False, None]
+    found.close()
+    with pytest.raises(HybridVLAError, match="failed in all 1 episodes"):
+        build(replace(order, count=1, sampled=0.0), tmp_path / "none", CONFIG.convention, ROBOT)
+    assert not (tmp_path / "none").exists()

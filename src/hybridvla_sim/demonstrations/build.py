@@ -37,6 +37,7 @@ class Order:
         validation: Share that is held out, the last of each task.
         settings: See there.
         policy: Digest of the checkpoint that acts where no states are sampled; empty: the expert drives there.
+        failures: Write driven episodes, too, in which the expert failed.
     """
 
     tasks: Tuple[str, ...]
@@ -46,6 +47,7 @@ class Order:
     validation: float
     settings: Settings
     policy: str = ""
+    failures: bool = False
 
     def __post_init__(self) -> None:
         if not self.tasks or self.count < 1:
@@ -97,7 +99,8 @@ class Job:
 
 
 def build(order: Order, folder: Path, convention: ActionConvention, robot: RobotConfig, processes: int = 1,
-          progress: Callable[[int], object] = lambda pictures: None, actor: Optional[ActorFactory] = None) -> Path:
+          progress: Callable[[int], object] = lambda pictures: None, actor: Optional[ActorFactory] = None,
+          left_out: Callable[[Job], object] = lambda job: None) -> Path:
     """Makes the data set.
 
     Args:
@@ -108,12 +111,13 @@ def build(order: Order, folder: Path, convention: ActionConvention, robot: Robot
         processes: That work side by side; the result does not depend on it.
         progress: Called with the pictures of each episode that was made.
         actor: Makes who acts, in each process; with `order.policy`.
+        left_out: Called with each driven episode that is not written because the expert failed in it.
 
     Returns:
         The folder.
 
     Raises:
-        HybridVLAError: The folder exists, the parts are another order's, a worker died, or the order cannot be carried out.
+        HybridVLAError: The folder exists, the parts are another order's, a worker died, or the expert failed in all episodes.
     """
     if folder.exists():
         raise HybridVLAError(f"{folder}: exists; choose another folder, nothing is overwritten")
@@ -129,15 +133,23 @@ def build(order: Order, folder: Path, convention: ActionConvention, robot: Robot
     description = Description(folder.resolve().name, FPS, dict.fromkeys(settings.views, (settings.size, settings.size)), names,
                               names, grippers, NEXT_KEYFRAME, robot.name, json.loads(json.dumps(asdict(convention))),
                               grounded=True, moments=True, grid=settings.grid, subtasks=True)
+    written = 0
     with DatasetWriter(folder, description) as out:
         for job in jobs:
             recording = Recording.read(parts / job.file)
+            if recording.success is False and not order.failures:
+                left_out(job)       # its part is kept until the end like any other, so that the run goes on as the same run
+                continue
+            written += 1
             kind = f"acted by {order.policy[:12]}" if job.kind == ACTED else job.kind
             with out.episode(f"{job.task}, seed {job.seed}, {kind}", recording.success, job.split) as episode:
                 for number, text in enumerate(recording.texts):
                     episode.add({view: pictures[number] for view, pictures in recording.images.items()}, recording.state[number],
                                 recording.action[number], text, grounding=recording.grounding[number],
                                 same_moment=recording.again[number], subtask=recording.subtasks[number])
+        if not written:
+            raise HybridVLAError(f"{folder.name}: the expert failed in all {len(jobs)} episodes, so nothing is written; begin "
+                                 "with another --seed, or ask for --sampled states")
         out.finish()
     shutil.rmtree(parts)
     return folder

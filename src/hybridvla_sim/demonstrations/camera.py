@@ -69,7 +69,7 @@ class GroundingCamera:
         elif thing.geom:
             found = data.geom(thing.geom).xpos.copy()
         else:
-            found = data.body(thing.body).xpos.copy()
+            found = np.mean([data.body(body).xpos for body in (thing.body, *thing.more)], axis=0)
         return found
 
     def close(self) -> None:
@@ -80,6 +80,7 @@ class GroundingCamera:
 def _geoms(model: mujoco.MjModel, thing: Thing) -> np.ndarray:
     if thing.geom:
         return np.array([model.geom(thing.geom).id])
-    return np.flatnonzero(np.isin(model.geom_bodyid, subtree(model, model.body(thing.body).id)))
+    bodies = [found for body in (thing.body, *thing.more) for found in subtree(model, model.body(body).id)]
+    return np.flatnonzero(np.isin(model.geom_bodyid, bodies))
 
 

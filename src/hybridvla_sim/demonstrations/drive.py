@@ -17,6 +17,7 @@ from hybridvla_sim.suite import AnyRig
 SPEED, TURN_SPEED, TICK = 0.25, 1.0, 0.01      # m/s, rad/s, s
 SETTLE_S, GRIPPER_S = 0.3, 0.6
 LOOK_S = 0.3                                   # between two looks on the way
+FARTHEST_M = 0.7                               # a label that asks for more follows a thing that rolls or flies away
 
 
 def expert(rig: AnyRig, text: str) -> np.ndarray:
@@ -25,9 +26,14 @@ def expert(rig: AnyRig, text: str) -> np.ndarray:
     return found
 
 
+def astray(rig: AnyRig, text: str) -> bool:
+    """Tells whether a state teaches nothing any more: what the sentence names is lost, or the expert would go very far."""
+    return rig.world.lost(text) or bool(np.linalg.norm(rig.world.expert(text).delta, axis=1).max() > FARTHEST_M)
+
+
 def drive(rig: AnyRig, convention: ActionConvention, text: str, most: int, rng: np.random.Generator, noise: float = 0.0,
           choose: Callable[[AnyRig, str], np.ndarray] = expert) -> Iterator[str]:
-    """Lets someone act until the task is done, and yields each time something can be looked at.
+    """Lets someone act until the task is done or its thing is lost, and yields each time something can be looked at.
 
     Args:
         rig: Already reset.
@@ -45,13 +51,18 @@ def drive(rig: AnyRig, convention: ActionConvention, text: str, most: int, rng: 
         if rig.world.success(text):
             yield "done"
             return
+        if astray(rig, text):
+            return
         yield "keyframe"
         action = choose(rig, text)
         if noise:
             arms = action.reshape(-1, 7)
             arms[:, :3] += rng.normal(0.0, noise, arms[:, :3].shape)
             arms[:, 5] += rng.normal(0.0, 10.0 * noise, len(arms))
-        yield from _execute(rig, convention, action)
+        for event in _execute(rig, convention, action):
+            if astray(rig, text):
+                return
+            yield event
     if rig.world.success(text):
         yield "done"
 

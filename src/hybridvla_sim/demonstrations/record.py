@@ -178,6 +178,8 @@ class Recorder:
             if event != "way":
                 kept.append(Snapshot.of(self.rig))
         for _ in states(self.rig, self.convention, text, kept, self.settings.states, rng):
+            self.looks.randomise(rng)       # a snapshot brings back those of its episode: without this they were of one light
+            mujoco.mj_camlight(self.rig.model, self.rig.data)
             self._look(made, list(self._sentences(goal, rng)))
 
     def _sentences(self, goal: str, rng: np.random.Generator) -> Iterator[str]:

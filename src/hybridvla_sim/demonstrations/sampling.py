@@ -11,18 +11,28 @@ from scipy.spatial.transform import Rotation
 
 from hybridvla_core.contracts import Pose
 from hybridvla_core.transforms.conventions import ActionConvention, action_to_targets
+from hybridvla_sim.demonstrations.balance import Balance
+from hybridvla_sim.demonstrations.drive import astray
 from hybridvla_sim.experts import expert_action
 from hybridvla_sim.fr3.posing import solve_pose
+from hybridvla_sim.fr3.rig import MAX_WIDTH
 from hybridvla_sim.piper.rig import PiperRig
+from hybridvla_sim.piper.scene import MAX_WIDTH as PIPER_WIDTH
 from hybridvla_sim.piper.scene import TIP_M
 from hybridvla_sim.suite import AnyRig
 from hybridvla_sim.taskkit import looks
+from hybridvla_sim.taskkit.moves import OPEN
 
-#: How far hands are moved, m and rad: a little, or far away.
-NEAR_M, FAR_M, TURN_RAD, FAR_SHARE = 0.012, 0.045, 0.10, 0.35
-#: What may overlap, m: shapes that touch do by a little.
-OVERLAP_M = 0.004
+#: How far hands are moved, m and rad, and how often: so little that the step stays the same, a little, or far away.
+SPREADS = ((0.004, 0.04, 0.45), (0.012, 0.10, 0.35), (0.045, 0.10, 0.20))
+#: How often a state is tried in which the task is done: there the hand stays.
+DONE_SHARE = 0.03
+#: How often an open hand that holds nothing is shut (most often) or half shut near its thing, as after a grasp that missed.
+MISSED_SHARE, SHUT_SHARE, HALF_SHUT = 0.07, 0.7, 0.8
+#: What may overlap, m: shapes that touch do by a little; what is pressed in the snapshot itself, by a little more than there.
+OVERLAP_M, DEEPER_M = 0.004, 0.001
 LOWEST_M = 0.006
+TRIES = 8
 
 
 @dataclass(frozen=True)
@@ -93,25 +103,48 @@ def states(rig: AnyRig, convention: ActionConvention, text: str, snapshots: List
         rng: Draws them.
 
     Yields:
-        The number of each state, from 0, while the rig is in it; fewer than `count` where six times as many tries do not fit.
+        The number of each state, from 0, while the rig is in it; fewer than `count` where `TRIES` times as many do not fit.
+        Each step of the task comes about equally often.
     """
+    labels = [_label(rig, text, snapshot) for snapshot in snapshots]
+    begun = [number for number, (_, done) in enumerate(labels) if not done] or list(range(len(labels)))
+    over = [number for number in range(len(labels)) if number not in begun]
+    balance = Balance([labels[number][0] for number in begun])
     made, tries = 0, 0
-    while made < count and tries < 6 * count:
+    while made < count and tries < TRIES * count:
         tries += 1
-        snapshots[int(rng.integers(len(snapshots)))].restore(rig)
-        if _elsewhere(rig, convention, text, rng):
-            yield made
-            made += 1
+        wanted, chosen = balance.wanted(rng)
+        stays = bool(over) and rng.random() < DONE_SHARE
+        snapshots[over[int(rng.integers(len(over)))] if stays else begun[chosen]].restore(rig)
+        deepest = min(-OVERLAP_M, _deepest(rig) - DEEPER_M)
+        if not _elsewhere(rig, convention, text, rng) or _deepest(rig) < deepest or astray(rig, text):
+            balance.failed(wanted)
+            continue
+        label = rig.world.expert(text).phase
+        if not stays:
+            if not balance.takes(label, wanted, rng):
+                balance.failed(wanted)
+                continue
+            balance.count(label)
+        yield made
+        made += 1
+
+
+def _label(rig: AnyRig, text: str, snapshot: Snapshot) -> Tuple[str, bool]:
+    """Returns what the expert does in a state, and whether nothing is left to be done there."""
+    snapshot.restore(rig)
+    return rig.world.expert(text).phase, rig.world.success(text)
 
 
 def _elsewhere(rig: AnyRig, convention: ActionConvention, text: str, rng: np.random.Generator) -> bool:
-    """Moves the hands; False where they do not fit there."""
+    """Moves the hands; False where an arm does not reach there."""
     here = [state.pose for state in rig.arm_states()]
     goals = [pose for pose, _ in action_to_targets(convention, expert_action(rig, text)[0], here)[0]]
-    share = float(rng.uniform(0.0, 1.0)) if rng.random() < 0.7 else 0.0
-    spread = FAR_M if rng.random() < FAR_SHARE else NEAR_M
-    spread = 0.004 if rng.random() < 0.15 else spread
     held = [_held(rig, number, pose) for number, pose in enumerate(here)]
+    empty = [number for number, state in enumerate(rig.arm_states()) if held[number] is None and state.gripper > OPEN]
+    missed = empty[int(rng.integers(len(empty)))] if empty and rng.random() < MISSED_SHARE else None
+    share = float(rng.uniform(0.0, 1.0)) if rng.random() < 0.7 or missed is not None else 0.0
+    spread, wide, _ = SPREADS[int(rng.choice(len(SPREADS), p=[often for _, _, often in SPREADS]))]
     loads: Dict[Optional[str], Tuple[str, ...]] = {name: (name, *rig.world.riding(name)) for name in held if name is not None}
     carried = rig.world.carried()
     together = carried is not None or len(here) > 1 and rng.random() < 0.5
@@ -123,7 +156,7 @@ def _elsewhere(rig: AnyRig, convention: ActionConvention, text: str, rng: np.ran
         way = (Rotation.from_quat(goal.quaternion) * Rotation.from_quat(start.quaternion).inv()).as_rotvec()
         turn = Rotation.from_rotvec(share * way)
         if carried is None:
-            turn = turn * Rotation.from_euler("z", rng.normal(0.0, TURN_RAD))
+            turn = turn * Rotation.from_euler("z", rng.normal(0.0, wide))
         shift[2] = max(shift[2], LOWEST_M - start.position[2])
         motions.append(_Motion(base + start.position, turn, shift))
     if held[0] is not None and held.count(held[0]) > 1:
@@ -136,8 +169,10 @@ def _elsewhere(rig: AnyRig, convention: ActionConvention, text: str, rng: np.ran
             _take_along(rig, name, motion)
     if carried is not None:
         rig.data.joint(carried).qpos[:3] += moved[0].position - here[0].position
+    if missed is not None:
+        _open(rig, missed, abs(float(rng.normal(0.0, 0.02))) if rng.random() < SHUT_SHARE else float(rng.uniform(0.0, HALF_SHUT)))
     mujoco.mj_forward(rig.model, rig.data)
-    return all(reached) and not _overlaps(rig)
+    return all(reached)
 
 
 def _held(rig: AnyRig, arm: int, pose: Pose) -> Optional[str]:
@@ -183,9 +218,17 @@ def _put(rig: AnyRig, number: int, pose: Pose) -> bool:
     return True
 
 
-def _overlaps(rig: AnyRig) -> bool:
-    """Whether an arm stands in something."""
-    return any(bool(rig.data.contact[number].dist < -OVERLAP_M) for number in range(rig.data.ncon))
+def _open(rig: AnyRig, number: int, opening: float) -> None:
+    """Opens the hand of an arm, 0 closed to 1 open."""
+    if isinstance(rig, PiperRig):
+        rig.data.qpos[list(rig.arms.values())[number].index.fingers] = opening * PIPER_WIDTH / 2
+    else:
+        rig.data.qpos[rig.index.finger_qpos] = opening * MAX_WIDTH / 2
+
+
+def _deepest(rig: AnyRig) -> float:
+    """Returns the distance of the two shapes that are deepest in each other, m, negative where any are."""
+    return min((float(rig.data.contact[number].dist) for number in range(rig.data.ncon)), default=0.0)
 
 
 def _base(rig: AnyRig, arm: int) -> np.ndarray:

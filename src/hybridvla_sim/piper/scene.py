@@ -53,7 +53,7 @@ def build_model(furnish: Callable[[ET.Element], None], width: int = 640, height:
     ET.SubElement(world, "geom", name="table", type="box", size="0.5 0.7 0.02", pos="0.3 0 -0.02", rgba=".72 .72 .70 1",
                   contype="1", conaffinity="7", friction="0.8 0.02 0.0002")
     ET.SubElement(world, "camera", name="front", pos="1.0 0 0.75", xyaxes=_looking((1.0, 0.0, 0.75), (0.25, 0.0, 0.05)),
-                  fovy="55")
+                  fovy="42")
     actuators = ET.SubElement(root, "actuator")
     for arm in ARMS:
         _add_arm(world, actuators, arm)

@@ -13,8 +13,11 @@ from scipy.spatial.transform import Rotation
 
 DOWN = Rotation.from_quat([1.0, 0.0, 0.0, 0.0])
 OPEN = 0.85
-#: From this near a keyframe counts as reached, m and rad; a straight line corrects what is left.
-NEAR_M, NEAR_RAD = 0.015, 0.12
+#: From this near a keyframe counts as reached, m and rad, high above a place and low over it: the way down corrects what is
+#: left. They are far wider than what a policy sees wrongly (4 mm), or its labels would be a matter of chance.
+NEAR_M, NEAR_LOW_M, NEAR_RAD = 0.025, 0.015, 0.25
+#: What counts as high above something that is taken, and above the place of something that is let go, m.
+HIGH_M, HIGH_PLACE_M = 0.05, 0.10
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Grip:
         width: the opening that it leaves between the fingers, 0 to 1.
         hover: how far above the tool waits, m.
         period: a turn by this grips the same.
+        around: of all yaws that grip the same, the one nearest to this is taken, rad: the middle of those that scenes ask for, so
+            that no small turn of the thing turns the hand by a half.
     """
 
     position: np.ndarray
@@ -71,11 +76,12 @@ class Grip:
     width: float
     hover: float = 0.10
     period: float = np.pi
+    around: float = 0.0
 
     @property
     def turn(self) -> float:
-        """The yaw nearest to zero that grips the same, rad."""
-        return fold(self.yaw, self.period)
+        """The yaw nearest to `around` that grips the same, rad."""
+        return self.around + fold(self.yaw - self.around, self.period)
 
 
 def fold(angle: float, period: float = 2.0 * np.pi) -> float:
@@ -93,9 +99,9 @@ def off_by(tool: Tool, angles: Tuple[float, float, float]) -> float:
     return float((rotation_of(angles) * tool.rotation.inv()).magnitude())
 
 
-def turned_off(tool: Tool, yaw: float, period: float = np.pi) -> float:
-    """Returns by how much a tool is turned away from a grip's yaw, rad."""
-    return abs(fold(tool.yaw - yaw, period))
+def turned_off(tool: Tool, yaw: float) -> float:
+    """Returns by how much a tool is turned away from a yaw, rad."""
+    return abs(fold(tool.yaw - yaw))
 
 
 def holds(tool: Tool, grip: Grip, reach: float = 0.025) -> bool:
@@ -114,8 +120,9 @@ def fetch(tool: Tool, grip: Grip, travel: float = 0.0) -> Keyframe:
     above = grip.position + [0.0, 0.0, grip.hover]
     angles = (0.0, 0.0, grip.turn)
     high = max(float(above[2]), travel)
-    upright = abs(fold(tool.yaw - grip.turn, grip.period)) < NEAR_RAD and off_by(tool, (0.0, 0.0, tool.yaw)) < NEAR_RAD
-    beside = float(np.linalg.norm((tool.position - grip.position)[:2])) < NEAR_M
+    upright = turned_off(tool, grip.turn) < NEAR_RAD and off_by(tool, (0.0, 0.0, tool.yaw)) < NEAR_RAD
+    near = NEAR_M if tool.position[2] > grip.position[2] + HIGH_M else NEAR_LOW_M
+    beside = float(np.linalg.norm((tool.position - grip.position)[:2])) < near
     if tool.opening < OPEN:
         return Keyframe("reopen", at(tool.position, max(float(tool.position[2]), high)), angles, 1.0)
     if beside and upright and tool.position[2] < above[2] + 0.03:
@@ -125,8 +132,8 @@ def fetch(tool: Tool, grip: Grip, travel: float = 0.0) -> Keyframe:
     return Keyframe("pregrasp", above, angles, 1.0)
 
 
-def carry(tool: Tool, place: np.ndarray, yaw: float, travel: float, period: float = 2.0 * np.pi, near: float = NEAR_M
-          ) -> Keyframe:
+def carry(tool: Tool, place: np.ndarray, yaw: float, travel: float, period: float = 2.0 * np.pi, near: float = NEAR_M,
+          low: float = NEAR_LOW_M) -> Keyframe:
     """Lifts what is held, goes above its place and lets it go there.
 
     Args:
@@ -134,16 +141,18 @@ def carry(tool: Tool, place: np.ndarray, yaw: float, travel: float, period: floa
         place: (3,) of the tool where it lets go, m.
         yaw: of the tool there, rad.
         travel: height at which it goes there, m.
-        period: a turn by this is as good.
+        period: a turn by this is as good; of all such yaws the one nearest to zero is taken.
         near: how far from straight above it may go down, m.
+        low: the same less than `HIGH_PLACE_M` above the place, m.
 
     Returns:
         The next keyframe: `release`, `lift` or `above`.
     """
-    turn = tool.yaw + fold(yaw - tool.yaw, period)
-    angles = (0.0, 0.0, turn if abs(turn) < 2.5 else yaw)
-    over = float(np.linalg.norm((tool.position - place)[:2])) < near
-    if over and turned_off(tool, yaw, period) < NEAR_RAD:
+    turn = fold(yaw, period)
+    angles = (0.0, 0.0, turn)
+    reach = near if tool.position[2] > place[2] + HIGH_PLACE_M else low
+    over = float(np.linalg.norm((tool.position - place)[:2])) < reach
+    if over and turned_off(tool, turn) < NEAR_RAD:
         return Keyframe("release", place, angles, 1.0)
     if tool.position[2] < travel - 0.03:
         return Keyframe("lift", at(tool.position, travel), (0.0, 0.0, tool.yaw), 0.0)
@@ -230,7 +239,7 @@ def shut(tool: Tool, swing: Swing, push: Push) -> Keyframe:
     if not turned and off < 0.025 and abs(tool.opening - push.opening) < 0.3:
         return Keyframe("reach", beside, angles, push.opening)
     if tool.position[2] < push.high - 0.05 and np.linalg.norm(tool.position - before) > 0.06:
-        return Keyframe("up", at(tool.position, push.high), (0.0, 0.0, fold(angles[2], np.pi)), push.opening)
+        return Keyframe("up", at(tool.position, push.high), (0.0, 0.0, tool.yaw), push.opening)
     return Keyframe("approach", before, angles, push.opening)
 
 

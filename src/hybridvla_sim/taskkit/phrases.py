@@ -17,12 +17,14 @@ class Thing:
         body: its body in the scene; pictures of it are those of this body and what hangs on it.
         site: a point of it, where its body's origin is not what is meant.
         geom: its one shape, where it has no body of its own.
+        more: further bodies that belong to it: a heap is one thing.
     """
 
     nouns: Tuple[str, ...]
     body: str = ""
     site: str = ""
     geom: str = ""
+    more: Tuple[str, ...] = ()
 
 
 class Phrases:

@@ -15,6 +15,8 @@ RigT = TypeVar("RigT", bound=Any)
 SWITCH_AT_S = 4.0
 SLIP_M = 0.12
 HIDDEN_Z = -0.1           # m, under the table's top
+#: Below this a thing has fallen off the table, m; with less than this of its axis upwards it has tipped over.
+FALLEN_Z, TIPPED = -0.05, 0.4
 
 
 class SuiteWorld(World[RigT], Generic[RigT]):
@@ -23,12 +25,14 @@ class SuiteWorld(World[RigT], Generic[RigT]):
     Attributes:
         painted: bodies that take a colour from the palette.
         resized: bodies that are drawn in different sizes, as one.
+        upright: loose bodies that the expert can take only as they stand at first.
         ground: height of what things stand on, m: 0, or that of the plinth in the variation `height`.
         scale: of the resized bodies in this scene.
     """
 
     painted: Tuple[str, ...] = ()
     resized: Tuple[str, ...] = ()
+    upright: Tuple[str, ...] = ()
 
     def __init__(self, rig: RigT) -> None:
         super().__init__(rig)
@@ -70,6 +74,13 @@ class SuiteWorld(World[RigT], Generic[RigT]):
     def success(self, instruction: str) -> bool:
         """Tells whether what a sentence asks for is done."""
         return bool(self.done(self.phrases.goal(instruction)))
+
+    def lost(self, instruction: str) -> bool:
+        """Tells whether something has fallen off the table that a sentence names or a hand has to take, or has tipped over."""
+        things = [self.phrases.things[thing] for thing in self.phrases.named(instruction)]
+        named = {*self.upright, *(body for thing in things for body in (thing.body, *thing.more))}
+        return any(self.data.body(body).xpos[2] < FALLEN_Z for body in named.intersection(self.loose)) or any(
+            self.axes(body)[2, 2] < TIPPED for body in self.upright)
 
     def copy_state(self, other: World[RigT]) -> None:
         """Takes over colours, sizes and what stands where."""

@@ -18,6 +18,7 @@ class FrameWorld(SingleArmWorld):
     """A frame on its hook."""
 
     painted = ("frame", "hanger")
+    upright = ("frame",)
 
     def place(self, rng: np.random.Generator) -> None:
         """Puts the hanger down, turned by up to pi / 4, with the frame on its hook."""
@@ -38,7 +39,8 @@ class FrameWorld(SingleArmWorld):
 
     def next(self, tool: Tool, goal: str) -> Keyframe:
         """Takes the frame's upper edge, lifts it off the hook, draws it away, lets it go on the table."""
-        grip = Grip(self.point("frame_top"), self.heading("frame") + np.pi / 2, width_of(2 * PLATE[0]), hover=0.07)
+        grip = Grip(self.point("frame_top"), self.heading("frame") + np.pi / 2, width_of(2 * PLATE[0]), hover=0.07,
+                    around=np.pi / 2)
         if not holds(tool, grip):
             if self.done(goal):
                 return retreat(tool, 0.28)

@@ -20,6 +20,7 @@ class FridgeOrPhoneWorld(SingleArmWorld):
 
     painted = FridgeWorld.painted + PhoneWorld.painted
     resized = FridgeWorld.resized
+    upright = PhoneWorld.upright
 
     def __init__(self, rig: Rig) -> None:
         super().__init__(rig)
@@ -39,6 +40,10 @@ class FridgeOrPhoneWorld(SingleArmWorld):
     def done(self, goal: str) -> bool:
         """As in the task that is asked for."""
         return self._parts[goal].done(goal)
+
+    def lost(self, instruction: str) -> bool:
+        """A lost phone is none where the fridge is asked for."""
+        return self.phrases.goal(instruction) == PHONE and super().lost(instruction)
 
     def next(self, tool: Tool, goal: str) -> Keyframe:
         """As in the task that is asked for."""

@@ -33,4 +33,5 @@ def build(root: ET.Element) -> None:
             name=f"stain_{number}", **GHOST)
         mark(board, f"stain_{number}", (0.0, y, BOARD[2]))
     sponge = loose(root, "sponge", (0.3, -0.25, 0.03))
-    box(sponge, SPONGE, mass=0.03, name="sponge", friction="1.2 0.02 0.0002", solref="0.02 1", priority="2")
+    box(sponge, SPONGE, mass=0.03, name="sponge", friction="1.2 0.05 0.0002", condim="4", solref="0.02 1",
+        priority="2")

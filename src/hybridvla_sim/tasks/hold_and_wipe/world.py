@@ -8,7 +8,7 @@ import numpy as np
 
 from hybridvla_sim.piper.rig import PiperRig
 from hybridvla_sim.taskkit.dual import DualArmTask, DualArmWorld, Hands, stay, width_of
-from hybridvla_sim.taskkit.moves import Grip, Keyframe, Tool, at, fetch, fold, holds, off_by
+from hybridvla_sim.taskkit.moves import NEAR_RAD, Grip, Keyframe, Tool, at, fetch, fold, holds, off_by
 from hybridvla_sim.tasks.hold_and_wipe.task import BOARD, HANDLE, PHRASES, REACH_M, RUB_M, SPONGE, STAINS_Y, TOUCH_M, build
 
 TRAVEL, GRIP_UP, PRESS = 0.15, 0.008, 0.002          # m
@@ -21,6 +21,7 @@ class WipeWorld(DualArmWorld):
     """A board with stains and a sponge."""
 
     painted = ("board", "sponge")
+    upright = ("board", "sponge")
     memory = ("left_to_rub", "_before")
 
     def __init__(self, rig: PiperRig) -> None:
@@ -91,7 +92,7 @@ class WipeWorld(DualArmWorld):
             found: np.ndarray = spot + grip
             return found
 
-        along = abs(foot[0]) < 0.012 and BEGIN - 0.02 < foot[1] < END + 0.02 and off_by(tool, angles) < 0.12
+        along = abs(foot[0]) < 0.018 and BEGIN - 0.02 < foot[1] < END + 0.02 and off_by(tool, angles) < NEAR_RAD
         if along and foot[2] < BOARD[2] + 0.008 and holding:
             dirty = [y for y, left in zip(STAINS_Y, self.left_to_rub) if left > 0.0]
             ahead = max(dirty) > foot[1] + 0.005

@@ -17,6 +17,7 @@ class PhoneWorld(SingleArmWorld):
     """A phone and its base."""
 
     painted = ("phone", "phone_base")
+    upright = ("phone",)
 
     def place(self, rng: np.random.Generator) -> None:
         """Puts the base at the back and the phone in front of it, each turned as it comes."""
@@ -35,7 +36,7 @@ class PhoneWorld(SingleArmWorld):
         grip = Grip(phone + [0.0, 0.0, 0.001], self.heading("phone"), width_of(2 * PHONE[1]))
         if holds(tool, grip):
             place = cradle + [0.0, 0.0, PHONE[2] + 0.003] + (tool.position - phone)
-            return carry(tool, place, self.heading("phone_base"), TRAVEL + self.ground, period=np.pi, near=0.008)
+            return carry(tool, place, self.heading("phone_base"), TRAVEL + self.ground, period=np.pi, near=0.02, low=0.01)
         if self.done(goal):
             return retreat(tool, TRAVEL)
         return fetch(tool, grip, 0.0)

@@ -9,14 +9,14 @@ import xml.etree.ElementTree as ET
 from hybridvla_sim.taskkit.phrases import Phrases, Thing
 from hybridvla_sim.taskkit.shapes import GHOST, GRIPPY, box, fixed, loose, mark, worldbody
 
-DIRT, PIECE = 5, 0.007
+DIRT, PIECE = 5, 0.009
 PAN_HALF, PAN_DEPTH, PAN_WALL = 0.075, 0.10, 0.02
 HEAD, HANDLE, GRIP_Z = (0.052, 0.011, 0.014), (0.010, 0.012, 0.05), 0.085       # m
 PHRASES = Phrases("sweep_to_dustpan", {"swept": (
     "sweep to dustpan", "sweep the dirt to the dustpan", "sweep the dirt up", "use the broom to brush the dirt into the dustpan",
     "clean up the dirt", "sweep the pieces into the dustpan with the broom", "brush the dirt into the dustpan")}, {
     "broom": Thing(("broom",), "broom", "broom_grip"), "dustpan": Thing(("dustpan",), "dustpan", "pan_middle"),
-    "dirt": Thing(("dirt", "pieces"), "dirt_0")})
+    "dirt": Thing(("dirt", "pieces"), "dirt_0", more=tuple(f"dirt_{number}" for number in range(1, DIRT)))})
 
 
 def build(root: ET.Element) -> None:
@@ -33,4 +33,4 @@ def build(root: ET.Element) -> None:
     mark(broom, "broom_grip", (0.0, 0.0, GRIP_Z))
     for number in range(DIRT):
         piece = loose(root, f"dirt_{number}")
-        box(piece, (PIECE, PIECE, PIECE), rgb=(0.35, 0.24, 0.15), mass=0.004, friction="0.9 0.02 0.0002")
+        box(piece, (PIECE, PIECE, PIECE), rgb=(0.55, 0.28, 0.08), mass=0.004, friction="0.9 0.02 0.0002")

@@ -6,11 +6,12 @@ import xml.etree.ElementTree as ET
 import numpy as np
 
 from hybridvla_sim.fr3.rig import Rig
-from hybridvla_sim.taskkit.moves import Grip, Keyframe, Tool, at, fetch, fold, holds, retreat
+from hybridvla_sim.taskkit.moves import NEAR_M, Grip, Keyframe, Tool, at, fetch, fold, holds, retreat
 from hybridvla_sim.taskkit.single import SingleArmTask, SingleArmWorld, width_of
 from hybridvla_sim.tasks.sweep_to_dustpan.task import DIRT, GRIP_Z, HANDLE, HEAD, PAN_DEPTH, PAN_HALF, PHRASES, PIECE, build
 
 LIFT, CLEAR = 0.07, 0.0025        # m: how far the broom is lifted over the dirt, and how high its head sweeps
+DOWN = 0.012                      # m above that height: still low enough for the pieces, which are 18 mm high
 BEHIND = HEAD[1] + 0.035          # m from the last piece to the broom's middle, before a sweep
 
 
@@ -18,6 +19,7 @@ class SweepWorld(SingleArmWorld):
     """A broom, dirt and a dustpan."""
 
     painted = ("broom", "dustpan")
+    upright = ("broom",)
 
     def place(self, rng: np.random.Generator) -> None:
         """Puts the pan on the right, the dirt before it, and the broom behind that."""
@@ -26,8 +28,8 @@ class SweepWorld(SingleArmWorld):
         way, side = np.array([np.cos(yaw), np.sin(yaw)]), np.array([-np.sin(yaw), np.cos(yaw)])
         middle = mouth - rng.uniform(0.06, 0.10) * way
         for number, spot in enumerate(rng.permutation(9)[:DIRT]):
-            along, across = (spot // 3 - 1) * 0.02, (spot % 3 - 1) * 0.024
-            self.lay(f"dirt_{number}", middle + along * way + (across + rng.uniform(-0.003, 0.003)) * side, PIECE,
+            along, across = (spot // 3 - 1) * 0.024, (spot % 3 - 1) * 0.028
+            self.lay(f"dirt_{number}", middle + along * way + (across + rng.uniform(-0.002, 0.002)) * side, PIECE,
                      rng.uniform(-0.3, 0.3))
         broom = middle - rng.uniform(0.10, 0.15) * way + rng.uniform(-0.05, 0.05) * side
         self.lay("broom", broom, 0.0005, yaw + np.pi / 2 + rng.uniform(-0.6, 0.6))
@@ -60,13 +62,13 @@ class SweepWorld(SingleArmWorld):
             return Keyframe("lift", at(tool.position, low + LIFT), (0.0, 0.0, tool.yaw), 0.0)
         pieces, hand = self.dirt(), self.local(tool.position)
         left = pieces[pieces[:, 0] < 0.004]
-        ready = abs(fold(tool.yaw - yaw, np.pi)) < 0.1 and abs(hand[1]) < 0.015
+        down = tool.position[2] < low + DOWN
+        ready = abs(fold(tool.yaw - yaw, np.pi)) < 0.2 and abs(hand[1]) < (0.02 if down else NEAR_M)
         behind = ready and hand[0] < left[:, 0].min() - 0.012 if len(left) else False
-        down = tool.position[2] < low + 0.008
         if behind and down:
             return Keyframe("sweep", at(mouth + 0.012 * axes[:, 0], low), angles, 0.0)
         start = mouth + min(float(left[:, 0].min()) - BEHIND if len(left) else -0.1, -0.05) * axes[:, 0]
-        if behind and np.linalg.norm((tool.position - start)[:2]) < 0.025:
+        if behind and np.linalg.norm((tool.position - start)[:2]) < 0.035:
             return Keyframe("lower", at(start, low), angles, 0.0)
         if tool.position[2] < low + LIFT - 0.02:
             return Keyframe("lift", at(tool.position, low + LIFT), (0.0, 0.0, tool.yaw), 0.0)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from hybridvla_sim.fr3.rig import Rig
-from hybridvla_sim.taskkit.moves import Keyframe, Push, Swing, Tool, fold, retreat, shut
+from hybridvla_sim.taskkit.moves import Keyframe, Push, Swing, Tool, retreat, shut
 from hybridvla_sim.taskkit.single import SingleArmTask, SingleArmWorld
 from hybridvla_sim.tasks.toilet_seat_down.task import ENOUGH, PHRASES, THICK, build
 
@@ -37,7 +37,7 @@ class ToiletWorld(SingleArmWorld):
         swing = Swing(self.point("seat_hinge"), -axes[:, 0], np.array([0.0, 0.0, 1.0]), self.angle("seat"))
         if swing.angle < LEAST_OPEN - ENOUGH - 0.03:
             return retreat(tool, HIGH)
-        yaw = fold(self.heading("toilet") + np.pi / 2, np.pi)
+        yaw = self.heading("toilet") + np.pi / 2        # pi / 4 to 3 pi / 4: folded, it would jump at pi / 2
         radius = float(np.linalg.norm(self.point("seat_edge") - swing.hinge)) - 0.022
         push = Push(radius, THICK + FINGER, lambda angle: (0.0, 0.0, yaw), step=0.5, opening=1.0, high=HIGH, beside=0.012)
         behind = -ASIDE * swing.shut

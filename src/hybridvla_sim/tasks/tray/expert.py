@@ -30,12 +30,14 @@ class Hand:
         rotation: Of the tool.
         opening: 0 closed to 1 open.
         yaw: By which `REACH` is turned about the base frame's z axis, rad.
+        phase: Name of the step, the same for both hands.
     """
 
     position: np.ndarray
     rotation: Rotation
     opening: float
     yaw: float
+    phase: str
 
 
 def next_keyframe(state: TrayState, tools: Dict[str, np.ndarray]) -> Dict[str, Hand]:
@@ -47,20 +49,20 @@ def next_keyframe(state: TrayState, tools: Dict[str, np.ndarray]) -> Dict[str, H
     there = np.linalg.norm(state.position[:2] - GOAL_XY) < 0.012
     if gripped and closed:
         if there and not lifted:
-            return _hands(state, grips, 1.0)                         # let go
+            return _hands("let go", state, grips, 1.0)
         aim = np.array([*GOAL_XY, TRAY_REST_Z]) if lifted or there else state.position * [1.0, 1.0, 0.0]
         height = TRAY_REST_Z if there else TRAY_REST_Z + CARRY
         shift = np.array([*aim[:2], height]) - state.position
         turn = -state.yaw if lifted else 0.0
-        return _moved(state, grips, shift, turn)
+        return _moved("lower" if there else "carry" if lifted else "lift", state, grips, shift, turn)
     on_mark = there and not lifted
     if gripped and not on_mark:
-        return _hands(state, grips, 0.0)                             # close
+        return _hands("close", state, grips, 0.0)
     above = {arm: grip + [0.0, 0.0, ABOVE] for arm, grip in grips.items()}
     beside = all(np.linalg.norm((tools[arm] - grips[arm])[:2]) < NEAR for arm in ARMS)
     if on_mark or min(state.openings) < 0.8 or not beside:
-        return _hands(state, above, 1.0)
-    return _hands(state, grips, 1.0)
+        return _hands("retreat" if on_mark else "above", state, above, 1.0)
+    return _hands("down", state, grips, 1.0)
 
 
 def _grip(state: TrayState, arm: str) -> np.ndarray:
@@ -68,16 +70,17 @@ def _grip(state: TrayState, arm: str) -> np.ndarray:
     return state.position + Rotation.from_euler("z", state.yaw).apply([0.0, side, GRIP_Z])
 
 
-def _hands(state: TrayState, positions: Dict[str, np.ndarray], opening: float, yaw: float = float("nan")) -> Dict[str, Hand]:
+def _hands(phase: str, state: TrayState, positions: Dict[str, np.ndarray], opening: float, yaw: float = float("nan")
+           ) -> Dict[str, Hand]:
     yaw = state.yaw if np.isnan(yaw) else yaw
     turn = Rotation.from_euler("z", yaw) * REACH
-    return {arm: Hand(position - [0.0, BASE_Y[arm], 0.0], turn, opening, yaw) for arm, position in positions.items()}
+    return {arm: Hand(position - [0.0, BASE_Y[arm], 0.0], turn, opening, yaw, phase) for arm, position in positions.items()}
 
 
-def _moved(state: TrayState, grips: Dict[str, np.ndarray], shift: np.ndarray, turn: float) -> Dict[str, Hand]:
+def _moved(phase: str, state: TrayState, grips: Dict[str, np.ndarray], shift: np.ndarray, turn: float) -> Dict[str, Hand]:
     rotation = Rotation.from_euler("z", turn)
     positions = {arm: state.position + shift + rotation.apply(grip - state.position) for arm, grip in grips.items()}
-    return _hands(state, positions, 0.0, state.yaw + turn)
+    return _hands(phase, state, positions, 0.0, state.yaw + turn)
 
 
 def tools_in_shared_frame(positions: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:

@@ -20,6 +20,7 @@ class PickWorld(DualArmWorld):
     """A block and a plate for each hand."""
 
     painted = ("block_right", "block_left", "plate_right", "plate_left")
+    upright = ("block_right", "block_left")
 
     def place(self, rng: np.random.Generator) -> None:
         """Puts a block near each arm, turned as it comes, and a plate beyond it."""

@@ -15,6 +15,7 @@ class UmbrellaWorld(SingleArmWorld):
     """An umbrella in its stand."""
 
     painted = ("stand", "umbrella")
+    upright = ("umbrella",)
 
     def place(self, rng: np.random.Generator) -> None:
         """Puts the stand down with the umbrella in it, its handle turned as it comes."""

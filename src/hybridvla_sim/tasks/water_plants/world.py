@@ -18,6 +18,7 @@ class WaterWorld(SingleArmWorld):
     """A watering can and a plant in its pot."""
 
     painted = ("can", "pot")
+    upright = ("can",)
     memory = ("poured", "_since")
 
     def __init__(self, rig: Rig) -> None:

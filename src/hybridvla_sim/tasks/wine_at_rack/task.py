@@ -8,7 +8,7 @@ from hybridvla_sim.taskkit.shapes import GRIPPY, box, fixed, loose, mark, rod, w
 
 PLACES = ("left", "middle", "right")
 SPACING, INNER, WALL_HEIGHT = 0.085, 0.034, 0.045
-RADIUS, NECK, GRIP_Z = 0.022, 0.012, 0.150
+RADIUS, NECK, GRIP_Z = 0.022, 0.012, 0.142
 PHRASES = Phrases("wine_at_rack", {
     place: (f"put the wine bottle in the {place} place of the rack", f"stack the wine bottle to the {place} of the rack",
             f"slide the bottle onto the {place} part of the rack", f"place the wine in the {place} slot of the wine rack",
@@ -29,5 +29,7 @@ def build(root: ET.Element) -> None:
         box(side, (INNER, INNER, 0.002), (0.0, 0.0, 0.002), (0.6, 0.6, 0.6))
     bottle = loose(root, "bottle")
     rod(bottle, RADIUS, 0.055, (0.0, 0.0, 0.055), mass=0.10, **GRIPPY)
-    rod(bottle, NECK, 0.035, (0.0, 0.0, 0.135), (0.7, 0.7, 0.7), mass=0.02, **GRIPPY)
+    # Flat fingers touch a round neck in a line: without friction against turning the bottle swings out of them.
+    grippy = {**GRIPPY, "friction": "1.6 0.05 0.0002", "condim": "4"}
+    rod(bottle, NECK, 0.035, (0.0, 0.0, 0.135), (0.7, 0.7, 0.7), mass=0.02, **grippy)
     mark(bottle, "bottle_grip", (0.0, 0.0, GRIP_Z))

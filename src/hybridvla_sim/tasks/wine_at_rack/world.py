@@ -17,6 +17,7 @@ class WineWorld(SingleArmWorld):
     """A bottle and a rack with three places."""
 
     painted = ("bottle", "rack", "place_left", "place_middle", "place_right")
+    upright = ("bottle",)
 
     def place(self, rng: np.random.Generator) -> None:
         """Puts the rack on the far side and the bottle on the near one."""
@@ -39,7 +40,7 @@ class WineWorld(SingleArmWorld):
         grip = Grip(self.point("bottle_grip"), 0.0, width_of(2 * NECK), hover=0.08, period=np.pi)
         if holds(tool, grip):
             place = self.where(goal) + [0.0, 0.0, GRIP_Z + 0.006 - (grip.position - tool.position)[2]]
-            return carry(tool, place, 0.0, TRAVEL + self.ground, period=np.pi, near=0.008)
+            return carry(tool, place, 0.0, TRAVEL + self.ground, period=np.pi, near=0.02, low=0.01)
         if self.done(goal):
             return retreat(tool, TRAVEL)
         return fetch(tool, grip, TRAVEL)
