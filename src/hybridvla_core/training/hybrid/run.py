@@ -37,7 +37,7 @@ MOST_INSTRUCTIONS = 1000
 FREE = ("workers", "keep_frames", "log_every", "save_every", "validate_every", "validation_frames", "export", "demonstrations")
 #: Keys that older runs do not know, each with what it was then: at it, such a run goes on.
 LATER = {"labels": 1, "grounding.attention": 0.0, "grounding.attention_layers": (), "grounding.attention_heads": 1,
-         "grounding.subtask": 0.0}
+         "grounding.subtask": 0.0, "statistics_tail": 0.01}
 
 
 @dataclass(frozen=True)
@@ -221,10 +221,12 @@ def _origin(request: Request, start: Start) -> Dict[str, Any]:
     said = start.checkpoint      # what the recipe leaves to the checkpoint counts as well
     config.update(chunk=said.model.chunk, image_strategy=said.image_strategy, ddim_steps=said.ddim_steps,
                   confidence_window_bins=said.ensemble.confidence_window_bins)
-    return {"configuration": _plain({key: value for key, value in config.items() if key not in FREE}),
-            "checkpoint": None if start.base is None else start.base.manifest_sha256,
-            "data": {frames.name: frames.dataset.identity() for frames in start.sets},
-            "mixture": None if request.mixture is None else _plain(dataclasses.asdict(request.mixture))}
+    found = {"configuration": _plain({key: value for key, value in config.items() if key not in FREE}),
+             "checkpoint": None if start.base is None else start.base.manifest_sha256,
+             "data": {frames.name: frames.dataset.identity() for frames in start.sets},
+             "mixture": None if request.mixture is None else _plain(dataclasses.asdict(request.mixture))}
+    # Older runs normalised such channels as constant ones; in the middle of a run the numbers must not change their meaning.
+    return {**found, "statistics": list(start.widened)} if start.widened else found
 
 
 def _plain(value: object, name: str = "") -> object:
