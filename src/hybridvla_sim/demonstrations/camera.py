@@ -1,6 +1,8 @@
 """Pictures of a rig with where each named thing is in them, from the engine's own segmentation."""
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from typing import Dict, List, Sequence
 
@@ -38,7 +40,8 @@ class GroundingCamera:
         self._cell = cell[0] * times, cell[1] * times
         self._segments = mujoco.Renderer(rig.model, grid * self._cell[0], grid * self._cell[1])
         self._segments.enable_segmentation_rendering()
-        self._geoms = {name: _geoms(rig.model, thing) for name, thing in phrases.things.items()}
+        self._bodies = {name: _bodies(rig.model, thing) for name, thing in phrases.things.items()}
+        self._geoms = {name: _geoms(rig.model, thing, self._bodies[name]) for name, thing in phrases.things.items()}
 
     def pictures(self) -> Dict[str, np.ndarray]:
         """Returns view -> (size, size, 3) uint8 RGB."""
@@ -57,9 +60,16 @@ class GroundingCamera:
         return found
 
     def grounding(self, text: str, patches: Dict[str, Dict[str, np.ndarray]]) -> List[GroundedObject]:
-        """Returns what a sentence names: where in the sentence, in the pictures, and in the shared frame."""
-        return [GroundedObject(spans, {view: patches[view][name] for view in self.views}, self.place(name))
-                for name, spans in self.phrases.named(text).items()]
+        """Returns what a sentence names: where in the sentence, in the pictures, and in the shared frame.
+
+        What has one name is one object: all patches that show it, and no place where it is several things.
+        """
+        found = []
+        for span, names in self.phrases.named(text).items():
+            shown = {view: functools.reduce(np.union1d, [patches[view][name] for name in names]) for view in self.views}
+            alone = len(names) == 1 and len(self._bodies[names[0]]) < 2
+            found.append(GroundedObject((span,), shown, self.place(names[0]) if alone else None))
+        return found
 
     def place(self, name: str) -> np.ndarray:
         """Returns where a thing is, (3,) m in the frame of the scene."""
@@ -77,9 +87,15 @@ class GroundingCamera:
         self._segments.close()
 
 
-def _geoms(model: mujoco.MjModel, thing: Thing) -> np.ndarray:
+def _bodies(model: mujoco.MjModel, thing: Thing) -> List[int]:
+    """The bodies of a thing: one, or all that count on from a name that ends in _0; none of a thing that is one shape."""
+    if not thing.body.endswith("_0"):
+        return [model.body(thing.body).id] if thing.body and not thing.geom else []
+    pieces = (mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, f"{thing.body[:-1]}{number}") for number in itertools.count())
+    return list(itertools.takewhile(lambda body: body >= 0, pieces))
+
+
+def _geoms(model: mujoco.MjModel, thing: Thing, bodies: Sequence[int]) -> np.ndarray:
     if thing.geom:
         return np.array([model.geom(thing.geom).id])
-    return np.flatnonzero(np.isin(model.geom_bodyid, subtree(model, model.body(thing.body).id)))
-
-
+    return np.flatnonzero(np.isin(model.geom_bodyid, np.concatenate([subtree(model, body) for body in bodies])))
