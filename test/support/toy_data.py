@@ -32,7 +32,7 @@ def write(folder, episodes=4, frames=6, seed=0, patches=4, sentences=1, still=()
     of them shows a moment so many times. Channels of the state that are `still` do not move; `rare` ones of state and action move
     in the first frame alone."""
     if sentences > 1:
-        changes = dict(moments=True, labels="next_keyframe", **changes)
+        changes = {"moments": True, "labels": "next_keyframe", **changes}
     description = describe(**changes)
     rng = np.random.default_rng(seed)
     with DatasetWriter(folder, description) as out:

@@ -101,6 +101,7 @@ def prepare(config: TrainingConfig, data: Sequence[Path], init: Optional[Path], 
     cameras = config.cameras or (base.config.cameras if base is not None else tuple(datasets[0].description.views))
     own = [_views(dataset, cameras, views) for dataset in datasets]
     model = _model(config, base, conventions[0], len(cameras))
+    config.grounding.placing(cameras, model.patches)
     own_statistics = [statistics_of(dataset, config.statistics_tail) for dataset in datasets]
     statistics = {name: found.entry for name, found in zip(names, own_statistics)}
     widened = tuple(f"{name}: {channel}" for name, found in zip(names, own_statistics) for channel in found.widened)
