@@ -131,13 +131,14 @@ def test_only_views_that_know_places_are_asked_for_them(tmp_path):
     every, terms = frozenset([parts.PATCHES, parts.PLACES]), frozenset([parts.PLACES])
     words, end = torch.randn(8, batch.text.shape[1], model.decoder.hidden), torch.randn(8, model.decoder.hidden)
     seen, found = torch.randn(8, 2 * model.patches, model.decoder.hidden), {}
+    batches = [dataclasses.replace(batch, mentions=mentions) for mentions in (batch.mentions, some, hidden)]
     for views in ((), ("front",)):
         torch.manual_seed(0)
         grounding = dataclasses.replace(recipe.grounding, place_views=views)
-        heads = GroundingHeads(grounding, model.vision_width, model.decoder.hidden, 7, 4, grounding.placing(("front", "wrist"), 4))
-        found[views] = [float(heads.words(words, seen, end, dataclasses.replace(batch, mentions=mentions), terms)[parts.PLACES].detach())
-                        for mentions in (batch.mentions, some, hidden)]
-        counts = [heads.counts(dataclasses.replace(batch, mentions=mentions), every) for mentions in (batch.mentions, some, hidden)]
+        placing = grounding.placing(("front", "wrist"), 4)
+        heads = GroundingHeads(grounding, model.vision_width, model.decoder.hidden, 7, 4, placing)
+        found[views] = [float(heads.words(words, seen, end, given, terms)[parts.PLACES].detach()) for given in batches]
+        counts = [heads.counts(given, every) for given in batches]
         assert [count[parts.PATCHES] for count in counts] == [8, 8, 8], "names are told in all views"
         assert [count[parts.PLACES] for count in counts] == ([8, 5, 0] if views else [8, 8, 8])
         asked = moving_part(heads, batch, model)

@@ -38,7 +38,7 @@ class Column:
         return np.memmap(self._path, dtype=np.float32, mode="r", shape=(self._rows, self._width))
 
 
-def of_columns(values: np.ndarray, tail: float = TAIL) -> Dict[str, List[float]]:
+def of_columns(values: np.ndarray, tail: float = TAIL) -> Dict[str, Any]:
     """Computes LeRobot's statistics, channel by channel so that one channel at a time is in memory.
 
     Args:

@@ -163,9 +163,10 @@ class Feed:
                                         f"of view {view}, and the model sees {self.model.patches}")
                     shown[number * self.model.patches + indices] = True
                 place = np.full(3, np.nan) if item.place is None else np.asarray(item.place)
-                if (row, *words) in found:      # one name of several things, in older data sets: they have no place in common
-                    shown, place = shown | found[(row, *words)][0], np.full(3, np.nan)
-                found[(row, *words)] = shown, place
+                name = (row, *words)
+                if name in found:      # of several things, in older data sets: they have no place in common
+                    shown, place = shown | found[name][0], np.full(3, np.nan)
+                found[name] = shown, place
         numbers = torch.tensor(list(found), dtype=torch.long).reshape(-1, 3)
         patches = np.array([shown for shown, _ in found.values()], dtype=bool).reshape(-1, self.model.views * self.model.patches)
         places = np.array([place for _, place in found.values()], dtype=np.float32).reshape(-1, 3)

@@ -46,7 +46,8 @@ class GroundingConfig:
         require(self.attention == 0 or bool(layers),
                 "grounding: attention needs attention_layers, those of the decoder that are taught, from 0")
         in_range("grounding: attention_heads", self.attention_heads, 1, 1000)
-        require(len(set(self.place_views)) == len(self.place_views), f"grounding: place_views {list(self.place_views)} must differ")
+        require(len(set(self.place_views)) == len(self.place_views),
+                f"grounding: place_views {list(self.place_views)} must differ")
         require(len(self.centre) == 3 and self.scale > 0, "grounding: centre needs three numbers and scale a positive one, m")
 
     @property

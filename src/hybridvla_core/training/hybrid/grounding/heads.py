@@ -140,7 +140,7 @@ class GroundingHeads(nn.Module):
         return torch.stack(found).mean() * (shown > 0).sum()
 
     def _places(self, mentions: Mentions) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Normalised places (M, 3), 0 where unknown, and which are known (M,): where only some views know places, one shows it."""
+        """Normalised places (M, 3), 0 where unknown, and which are known (M,): one of the views that know places shows it."""
         centre = torch.tensor(self.config.centre, device=mentions.place.device)
         known = torch.isfinite(mentions.place).all(1)
         place = torch.where(known[:, None], (mentions.place - centre) / self.config.scale, torch.zeros_like(mentions.place))
