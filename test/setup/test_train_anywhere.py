@@ -31,11 +31,14 @@ if cut or verb in os.environ.get("FAKE_ENDS", "").split():
         (pathlib.Path(said["-o"]).parent / "part-1").touch()
     sys.exit(int(os.environ.get("FAKE_STATUS", 124)))
 if verb == "demonstrate":
+    (here / "made").write_text(" ".join(said[key] for key in ("--count", "--states")))
     pathlib.Path(said["-o"]).mkdir()
 if verb == "install":
     pathlib.Path(said["--target"]).mkdir()
 if verb == "train":
-    assert float(said["--seconds"]) < 500 and said["--init"] == "checkpoints/tiny" and said["--config"].endswith("suite.yaml")
+    assert float(said["--seconds"]) < 500 and said["--init"] == "checkpoints/tiny"
+    assert said["--config"].endswith("suite.yaml" if number == 1 else "/out/recipe.yaml"), said["--config"]
+    assert (pathlib.Path(said["--config"]).parent / "recipe.yaml").is_file() or number == 1
     out = pathlib.Path(said["--out"])
     out.mkdir(exist_ok=True)
     (out / "model.safetensors").write_bytes(os.urandom(16 << 20))
@@ -99,6 +102,13 @@ def test_slices_go_on_where_the_last_one_stopped_and_leave_files_that_can_be_car
 def test_what_cannot_be_begun_is_one_sentence(run, tmp_path, arguments, environment, status, words):
     found = run(*arguments, *([str(tmp_path / "out")] if arguments else []), **environment)
     assert found.returncode == status and words in found.stderr
+
+
+@pytest.mark.parametrize("environment, made", [({}, "800 6"), ({"TRAIN_COUNT": "12", "TRAIN_STATES": "30"}, "12 30")])
+def test_data_are_many_scenes_with_few_states_unless_others_are_asked_for(run, tmp_path, environment, made):
+    for _ in range(2):
+        run("suite", str(tmp_path / "out"), **environment)
+    assert (tmp_path / "made").read_text() == made
 
 
 def test_a_folder_of_other_things_is_left_alone(run, tmp_path):

@@ -170,9 +170,13 @@ def tools(rig):
 def test_both_hands_carry_the_tray_to_the_mark(shared, seed):
     shared.reset(np.random.default_rng(seed), START)
     assert not shared.world.success(INSTRUCTION)
+    steps = []
     for _ in range(16):
         wishes = {}
-        for name, hand in next_keyframe(shared.world.state(), tools(shared)).items():
+        assert shared.world.expert(INSTRUCTION).phase == next_keyframe(shared.world.state(), tools(shared))[0]
+        step, hands = next_keyframe(shared.world.state(), tools(shared))
+        steps.append(step)
+        for name, hand in hands.items():
             arm = shared.arms[name]
             arm.motion_ctrl(MOVE_P, 10)
             flange = hand.position - hand.rotation.apply([0.0, 0.0, TIP_M])
@@ -184,6 +188,7 @@ def test_both_hands_carry_the_tray_to_the_mark(shared, seed):
             shared.arms[name].gripper_ctrl(round(opening * MAX_WIDTH * 1e6))
         shared.step(0.9)
         if shared.world.success(INSTRUCTION):
+            assert list(dict.fromkeys(steps)) == ["above", "reach", "grasp", "lift", "carry", "lower", "release"]
             return
     pytest.fail(f"the tray is at {shared.world.state().position}")
 

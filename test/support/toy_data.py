@@ -27,17 +27,18 @@ def describe(**changes):
     return Description(**{**values, **changes})
 
 
-def write(folder, episodes=4, frames=6, seed=0, patches=4, sentences=1, still=(), **changes):
+def write(folder, episodes=4, frames=6, seed=0, patches=4, sentences=1, still=(), rare=(), **changes):
     """Episodes in which a coloured square says where to go; the last one is to validate with. With several sentences, each frame
-    of them shows a moment so many times. Channels of the state that are `still` do not move."""
+    of them shows a moment so many times. Channels of the state that are `still` do not move; `rare` ones of state and action move
+    in the first frame alone."""
     if sentences > 1:
-        changes = dict(moments=True, labels="next_keyframe", **changes)
+        changes = {"moments": True, "labels": "next_keyframe", **changes}
     description = describe(**changes)
     rng = np.random.default_rng(seed)
     with DatasetWriter(folder, description) as out:
         for number in range(episodes):
             with out.episode(f"episode {number}", True, "validation" if number == episodes - 1 else "train") as episode:
-                for _ in range(frames):
+                for frame in range(frames):
                     colour = list(COLOURS)[int(rng.integers(3))]
                     corner = int(rng.integers(4))
                     image = np.full((32, 32, 3), 90, np.uint8)
@@ -47,6 +48,7 @@ def write(folder, episodes=4, frames=6, seed=0, patches=4, sentences=1, still=()
                     state = rng.uniform(-0.5, 0.5, 7)
                     state[list(still)] = 0.1
                     action = np.concatenate([place - [0.5, 0.0, 0.0], rng.uniform(-0.02, 0.02, 3), [corner % 2]])
+                    state[list(rare)] = action[list(rare)] = 0.9 if number == frame == 0 else 0.2
                     text = f"put the {colour} block on the pad"
                     begin = text.index(colour)
                     named = GroundedObject(((begin, begin + len(colour) + 6),), {

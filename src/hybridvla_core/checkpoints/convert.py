@@ -26,7 +26,7 @@ from hybridvla_core.files import sha256
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.transforms.conventions import DOF_PER_ARM, ActionConvention
-from hybridvla_core.transforms.normalise import Normaliser
+from hybridvla_core.transforms.normalise import Normaliser, rare
 
 
 @dataclass(frozen=True)
@@ -172,15 +172,27 @@ def _remarks_on_statistics(source: Source, choices: Choices) -> List[str]:
         found.append("the statistics have no mask, so every action channel counts as scaled; grippers are decided as 0 or 1 "
                      "all the same")
     constant = [channel for channel in np.flatnonzero(scales.action.constant).tolist() if channel not in grippers]
-    if constant:
-        values = ", ".join(f"{scales.action.q01[channel]:g}" for channel in constant)
-        found.append(f"action channel {constant} never moves in the data: its action is always {values}")
+    seldom = _moving(entry["action"], constant)
+    for channels, how in (([channel for channel in constant if channel not in seldom], "never moves in the data"),
+                          (seldom, "moves in less than 1 % of the data, which the released scaling cuts off")):
+        if channels:
+            values = ", ".join(f"{scales.action.q01[channel]:g}" for channel in channels)
+            found.append(f"action channel {channels} {how}: its action is always {values}")
     if not scales.state.recorded:
         found.append(f"the robot state was never recorded in {key}: the model sees no state")
     elif scales.state.constant.any():
-        found.append(f"state channel {np.flatnonzero(scales.state.constant).tolist()} never moves in the data "
-                     f"(--constant-channel {choices.constant_channel})")
+        still = np.flatnonzero(scales.state.constant).tolist()
+        found.append(f"state channel {still} never moves in the data (--constant-channel {choices.constant_channel})")
+        seldom = _moving(entry["proprio"], still)
+        if seldom and choices.constant_channel == "zero":
+            found.append(f"state channel {seldom} does move in less than 1 % of the data: the released trainer saw -1 there "
+                         "and not 0; use --constant-channel released")
     return found
+
+
+def _moving(entry: Mapping[str, Any], constant: List[int]) -> List[int]:
+    """Those of the channels without a range whose least and greatest value differ all the same."""
+    return [channel for channel in rare(entry) if channel in constant]
 
 
 def _write_weights(folder: Path, tensors: Mapping[str, torch.Tensor], shards: List[List[str]],

@@ -88,6 +88,16 @@ class FrameSet:
         """Frames of the moment that has most of them."""
         return int(np.bincount(self._moments).max())
 
+    def size(self, draw: str) -> int:
+        """How many `rows` or `moments` there are to train from."""
+        return len(self.train) if draw == "rows" else int(self._moments[self.train[-1]] - self._moments[self.train[0]]) + 1
+
+    def drawn(self, draw: str, place: int) -> range:
+        """The frames to train from that a place below `size` may mean: one row, or those of one moment."""
+        if draw == "rows":
+            return self.train[place:place + 1]
+        return self.moment(int(np.searchsorted(self._moments, self._moments[self.train[0]] + place)))
+
     def moment(self, frame: int) -> range:
         """Finds the frames that show the same moment as one of them."""
         return range(*(int(np.searchsorted(self._moments, self._moments[frame], side)) for side in ("left", "right")))

@@ -18,6 +18,24 @@ LEAST_RANGE, LEAST_RANGE_OF_DATA = 1e-8, 1e-4
 CONSTANT_CHANNELS = ("zero", "released")
 
 
+def rare(statistics: Mapping[str, Any]) -> List[int]:
+    """Finds the channels that move in fewer rows than the quantiles see.
+
+    Args:
+        statistics: Of one quantity, with `q01`, `q99`, `min` and `max`.
+
+    Returns:
+        Those whose q01 and q99 agree while min and max do not, by more than LEAST_RANGE_OF_DATA each; none where a figure is
+        missing or is none.
+    """
+    try:
+        low, high, least, most = (np.asarray(statistics[key], dtype=np.float64) for key in ("q01", "q99", "min", "max"))
+        found = np.flatnonzero((high - low <= LEAST_RANGE_OF_DATA) & (most - least > LEAST_RANGE_OF_DATA))
+    except (KeyError, TypeError, ValueError):
+        return []       # whoever normalises by them names what is wrong
+    return [int(channel) for channel in found]
+
+
 @dataclass(frozen=True)
 class Scale:
     """q01, q99 (A,) in physical units and mask (A,) of one quantity: channels outside the mask pass unchanged.

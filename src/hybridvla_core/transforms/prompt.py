@@ -59,10 +59,11 @@ class PromptEncoder:
 
         Args:
             instruction: As it was given.
-            spans: [begin, end) ranges of its characters.
+            spans: [begin, end) ranges of its characters. Where it is named several times, the first counts: what lies between two
+                names is none.
 
         Returns:
-            [first, behind the last) of the ids within them; None where no id lies there.
+            [first, behind the last) of the ids within it; None where no id lies there.
         """
         prompt = self.prompt(instruction)
         text = instruction.lower() if self.config.lowercase else instruction
@@ -71,8 +72,9 @@ class PromptEncoder:
             return None
         encoding = encoded(self._known(), prompt)
         skipped = 1 if encoding.ids and encoding.ids[0] == self.config.bos else 0
+        first, last = min(spans)
         inside = [index - skipped for index, (begin, end) in enumerate(encoding.offsets)
-                  if end > begin and any(begin < start + last and end > start + first for first, last in spans)]
+                  if end > begin and begin < start + last and end > start + first]
         return (inside[0], inside[-1] + 1) if inside else None
 
     def _known(self) -> Tokenizer:

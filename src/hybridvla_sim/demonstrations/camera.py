@@ -1,6 +1,7 @@
 """Pictures of a rig with where each named thing is in them, from the engine's own segmentation."""
 from __future__ import annotations
 
+import functools
 import math
 from typing import Dict, List, Sequence
 
@@ -57,9 +58,15 @@ class GroundingCamera:
         return found
 
     def grounding(self, text: str, patches: Dict[str, Dict[str, np.ndarray]]) -> List[GroundedObject]:
-        """Returns what a sentence names: where in the sentence, in the pictures, and in the shared frame."""
-        return [GroundedObject(spans, {view: patches[view][name] for view in self.views}, self.place(name))
-                for name, spans in self.phrases.named(text).items()]
+        """Returns what a sentence names: where in the sentence, in the pictures, and in the shared frame.
+
+        What has one name is one object: all patches that show it, and no place where it is several things.
+        """
+        found = []
+        for span, names in self.phrases.named(text).items():
+            shown = {view: functools.reduce(np.union1d, [patches[view][name] for name in names]) for view in self.views}
+            found.append(GroundedObject((span,), shown, self.place(names[0]) if len(names) == 1 else None))
+        return found
 
     def place(self, name: str) -> np.ndarray:
         """Returns where a thing is, (3,) m in the frame of the scene."""
@@ -82,5 +89,3 @@ def _geoms(model: mujoco.MjModel, thing: Thing) -> np.ndarray:
         return np.array([model.geom(thing.geom).id])
     bodies = [found for body in (thing.body, *thing.more) for found in subtree(model, model.body(body).id)]
     return np.flatnonzero(np.isin(model.geom_bodyid, bodies))
-
-

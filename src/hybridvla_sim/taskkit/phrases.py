@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Dict, Mapping, Tuple
+from typing import Dict, Mapping, Set, Tuple
 
 from hybridvla_core.errors import HybridVLAError
 
@@ -13,8 +13,9 @@ class Thing:
     """Something that a sentence may name.
 
     Attributes:
-        nouns: the words by which it is called, longer ones first where one holds another.
-        body: its body in the scene; pictures of it are those of this body and what hangs on it.
+        nouns: the words by which it is called.
+        body: its body in the scene; pictures of it are those of this body and what hangs on it. Where its name ends in _0, the
+            bodies that count on from it (_1, _2, ...) are as much of the thing (pieces of dirt).
         site: a point of it, where its body's origin is not what is meant.
         geom: its one shape, where it has no body of its own.
         more: further bodies that belong to it: a heap is one thing.
@@ -58,12 +59,28 @@ class Phrases:
             raise HybridVLAError(f"task {self.task!r} cannot judge {text!r}; say one of: {'; '.join(self._goal_of)}")
         return self._goal_of[words]
 
-    def named(self, text: str) -> Dict[str, Tuple[Tuple[int, int], ...]]:
-        """Returns, for each thing that a sentence names, the character ranges [begin, end) of its nouns."""
-        found: Dict[str, Tuple[Tuple[int, int], ...]] = {}
-        for name, thing in self.things.items():
-            pattern = "|".join(re.escape(noun) for noun in thing.nouns)
-            spans = tuple(match.span() for match in re.finditer(rf"\b(?:{pattern})\b", text, flags=re.IGNORECASE))
-            if spans:
-                found[name] = spans
-        return found
+    def named(self, text: str) -> Dict[Tuple[int, int], Tuple[str, ...]]:
+        """Finds what a sentence names.
+
+        The longest nouns of all things come first, and no letter belongs to two: the wine of the wine rack is no bottle.
+
+        Args:
+            text: The sentence.
+
+        Returns:
+            The characters [begin, end) of each name -> what it names: one thing, or several that have the noun in common (both
+            plates). Of a thing that is named several times, the first name.
+        """
+        found: Dict[Tuple[int, int], Tuple[str, ...]] = {}
+        taken: Set[int] = set()
+        nouns = {noun for thing in self.things.values() for noun in thing.nouns}
+        for noun in sorted(nouns, key=lambda noun: (-len(noun), noun)):
+            for match in re.finditer(rf"\b{re.escape(noun)}\b", text, flags=re.IGNORECASE):
+                if not taken.intersection(range(*match.span())):
+                    taken.update(range(*match.span()))
+                    found[match.span()] = tuple(name for name, thing in self.things.items() if noun in thing.nouns)
+        first: Dict[Tuple[int, int], Tuple[str, ...]] = {}
+        for span in sorted(found):
+            if not any(found[span] == names for names in first.values()):
+                first[span] = found[span]
+        return first

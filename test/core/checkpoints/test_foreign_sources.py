@@ -183,6 +183,16 @@ def test_other_layouts_of_statistics_give_the_same_numbers(source, tmp_path, cap
             np.testing.assert_array_equal(getattr(first, key), getattr(second, key))
 
 
+def test_what_the_released_scaling_cuts_off_is_named(source, tmp_path, capsys):
+    folder, _ = source
+    seldom = {**QUANTILES, "q01": [-1.0] * 3 + [0.25] + [-1.0] * 2 + [0.0], "q99": [1.0] * 3 + [0.25] + [1.0] * 3,
+              "min": [-1.0] * 3 + [0.25] + [-1.0] * 3, "max": [1.0] * 7}
+    (folder / "run" / "dataset_statistics.json").write_text(json.dumps({"mine": {"action": seldom, "proprio": seldom}}))
+    text = said(capsys, folder, tmp_path / "out", 0)
+    assert "action channel [3] moves in less than 1 % of the data" in text and "its action is always 0.25" in text
+    assert "state channel [3] does move" in text and "use --constant-channel released" in text
+
+
 def test_statistics_of_mean_and_deviation_are_refused(source, tmp_path, capsys):
     folder, _ = source
     only = {"mean": [0.0] * 7, "std": [1.0] * 7}

@@ -11,6 +11,7 @@ import torch
 import toy_data
 from test_hybrid_run import GROUNDED, assert_same, go, rows, weights
 
+from hybridvla_cli.dataset_parts.manage import copy
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.training.distributed import Processes
@@ -109,6 +110,22 @@ def test_rows_of_a_moment_that_has_too_few_are_repeated_with_other_noise(tmp_pat
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("draw, share, labels", [("rows", 0.75, 1), ("moments", 0.5, 1), ("moments", 0.5, 3)])
+def test_a_picture_with_several_sentences_comes_as_often_as_any_other_where_moments_are_drawn(tmp_path, draw, share, labels):
+    for name, sentences in (("one", 1), ("three", 3)):
+        toy_data.write(tmp_path / name, sentences=sentences, seed=sentences, frames=20, moments=True, labels="next_keyframe")
+    copy([tmp_path / "one", tmp_path / "three"], tmp_path / "toy")
+    source, several, each = toy_data.feed(tmp_path, toy_data.config(labels=labels, batch=12, draw=draw)), [], set()
+    frames = source.sets[0]
+    for step in range(100):
+        for _, drawn in source._moments(0, step, 12):
+            moment = frames.moment(drawn[0])
+            assert set(drawn) <= set(moment) <= set(frames.train) and len(set(drawn)) == min(labels, len(moment))
+            several.append(len(moment) > 1)
+            each.update(drawn)
+    assert np.mean(several) == pytest.approx(share, abs=0.05) and len(each) > 0.95 * len(frames.train)
+
+
 def test_a_run_with_labels_that_dies_goes_on_as_the_same_run(data, tmp_path, monkeypatch):
     config = toy_data.config(labels=2, micro_batch=4, export="float32", keep_frames=True, **NOISY)
     go(tmp_path / "unbroken", data, config=config)

@@ -11,13 +11,15 @@ import toy_data
 import yaml
 from small_models import tiniest
 
+from hybridvla_core.configuration import load_file
 from hybridvla_core.data.mixture import MixtureConfig, by_size, mix, read_mixture
 from hybridvla_core.errors import ConfigurationError, DataError
 from hybridvla_core.model.hybridvla import HybridVLA
+from hybridvla_core.model.presets import preset
 from hybridvla_core.paths import ROOT
 from hybridvla_core.training.augment import NEUTRAL, apply_augmentation, disturb, draw_augmentation
 from hybridvla_core.training.hybrid.batch import Batch
-from hybridvla_core.training.hybrid.config import ObjectiveConfig, StageConfig
+from hybridvla_core.training.hybrid.config import ObjectiveConfig, StageConfig, TrainingConfig
 from hybridvla_core.training.hybrid.draws import Noise
 from hybridvla_core.training.hybrid.objective import HybridObjective
 from hybridvla_core.training.hybrid.rows import markers_before_tokens, markers_behind_text, token_behind_actions
@@ -235,6 +237,20 @@ def test_the_released_recipe_is_the_papers():
     assert config.optimizer.factor(0, 100) == config.optimizer.factor(99, 100) == 1.0
     assert (config.batch, config.objective.repeats, config.stages[0].learning_rate) == (256, 4, 2e-5)
     assert config.optimizer.betas == (0.9, 0.999) and config.optimizer.weight_decay == 0.0 and not config.ema
+
+
+@pytest.mark.parametrize("name", ["suite", "suite_gpu", "dual", "dual_gpu", "tiny_general"])
+def test_recipes_of_the_tasks_see_ground_and_act_with_what_their_model_has(name):
+    recipe = load_file(TrainingConfig, ROOT / f"config/training/{name}.yaml")
+    decoder, grounding = preset(recipe.preset or "tiny").decoder, recipe.grounding
+    grounding.fit(decoder.layers, decoder.heads)
+    assert [stage.name for stage in recipe.stages] == ["see", "ground", "act"]
+    assert grounding.attention and grounding.subtask and recipe.state_noise.used
+    fixed = grounding.placing(recipe.cameras, 1)
+    assert not fixed or [view for view, known in zip(recipe.cameras, fixed) if known] == ["front"], "hand cameras move"
+    assert fixed or recipe.cameras == ("front",)
+    assert recipe.statistics_tail == (0.01 if name == "tiny_general" else 0.001)
+    assert (recipe.labels, recipe.draw) == {"suit": (2, "moments"), "dual": (1, "rows"), "tiny": (4, "rows")}[name[:4]]
 
 
 def test_the_released_way_that_is_timed_gives_the_same_loss_and_gradients():

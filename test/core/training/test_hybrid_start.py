@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from small_policy import CONVENTION
 from toy_data import config, write
 
 from hybridvla_core.checkpoints.format import read_checkpoint
-from hybridvla_core.errors import DataError, HybridVLAError
+from hybridvla_core.errors import ConfigurationError, DataError, HybridVLAError
 from hybridvla_core.model.schedule import DiffusionSchedule
 from hybridvla_core.training.hybrid import parts
 from hybridvla_core.training.hybrid.grounding.heads import GroundingHeads
@@ -105,6 +106,57 @@ def test_a_batch_that_names_nothing_gives_the_same_gradients_to_be_summed(tmp_pa
             gradients = [parameter.grad for parameter in getattr(found, name).parameters()]
             assert all(gradient is not None for gradient in gradients), name
             assert any(bool(gradient.any()) for gradient in gradients) == (mentions is batch.mentions), name
+
+
+def moving_part(heads, batch, model):
+    """What the loss of places asks of the patches of each view: the size of the gradient (2,) of features of front and wrist."""
+    for part in (heads.patch_name, heads.word_name):
+        torch.nn.init.zeros_(part.weight)
+        torch.nn.init.zeros_(part.bias)
+    features = torch.randn(len(batch), 2 * model.patches, model.vision_width, requires_grad=True)
+    heads.patches(features, batch, torch.nn.Embedding(900, model.decoder.hidden)).backward()
+    return features.grad.abs().sum((0, 2)).reshape(2, -1).sum(1)
+
+
+def test_only_views_that_know_places_are_asked_for_them(tmp_path):
+    write(tmp_path / "toy", views=TWO)
+    recipe = config(grounding={**GROUNDED, "place_views": ["front"]})
+    source = toy_data.feed(tmp_path, recipe)
+    model, batch = source.model, source.training(0, 0, 8)
+    front = batch.mentions.patches.clone()
+    front[:, 4:] = False
+    hidden = dataclasses.replace(batch.mentions, patches=batch.mentions.patches & ~front)      # the wrist alone shows them
+    some = dataclasses.replace(batch.mentions, patches=torch.where(torch.arange(8)[:, None] < 3, hidden.patches,
+                                                                   batch.mentions.patches))
+    every, terms = frozenset([parts.PATCHES, parts.PLACES]), frozenset([parts.PLACES])
+    words, end = torch.randn(8, batch.text.shape[1], model.decoder.hidden), torch.randn(8, model.decoder.hidden)
+    seen, found = torch.randn(8, 2 * model.patches, model.decoder.hidden), {}
+    batches = [dataclasses.replace(batch, mentions=mentions) for mentions in (batch.mentions, some, hidden)]
+    for views in ((), ("front",)):
+        torch.manual_seed(0)
+        grounding = dataclasses.replace(recipe.grounding, place_views=views)
+        placing = grounding.placing(("front", "wrist"), 4)
+        heads = GroundingHeads(grounding, model.vision_width, model.decoder.hidden, 7, 4, placing)
+        found[views] = [float(heads.words(words, seen, end, given, terms)[parts.PLACES].detach()) for given in batches]
+        counts = [heads.counts(given, every) for given in batches]
+        assert [count[parts.PATCHES] for count in counts] == [8, 8, 8], "names are told in all views"
+        assert [count[parts.PLACES] for count in counts] == ([8, 5, 0] if views else [8, 8, 8])
+        asked = moving_part(heads, batch, model)
+        assert asked[0] > 0 and (asked[1] > 0) == (not views)
+    assert found[()][0] == found["front",][0] > found["front",][1] > found["front",][2] == 0.0
+    go(tmp_path, tmp_path / "toy", grounding={**GROUNDED, "place_views": ["front"]})
+    for state in (tmp_path / "work/state").glob("*/run.json"):
+        assert "place_views" in json.loads(state.read_text())["origin"]["configuration"]["grounding"]
+
+
+def test_a_view_that_the_model_has_not_is_named_and_without_one_older_runs_go_on(tmp_path):
+    data = write(tmp_path / "toy", views=TWO)
+    with pytest.raises(ConfigurationError, match="place_views names side; the model's cameras are wrist, front"):
+        go(tmp_path, data, cameras=["wrist", "front"], grounding={**GROUNDED, "place_views": ["front", "side"]})
+    go(tmp_path, data, grounding=GROUNDED)
+    for state in (tmp_path / "work/state").glob("*/run.json"):
+        said = json.loads(state.read_text())["origin"]["configuration"]
+        assert "place_views" not in said["grounding"] and "draw" not in said
 
 
 @pytest.mark.parametrize("changes, words", [

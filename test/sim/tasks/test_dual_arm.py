@@ -93,7 +93,8 @@ def test_scenes_are_repeatable_not_done_at_first_and_every_sentence_names_things
     assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
     phrases = suite.task.phrases
     assert all(phrases.named(text) for text in suite.task.instructions())
-    assert all(any(thing in phrases.named(text) for text in suite.task.instructions()) for thing in phrases.things)
+    assert {thing for text in suite.task.instructions() for names in phrases.named(text).values() for thing in names
+            } == set(phrases.things)
     pictures = [suite.rig.render(view) for view in VIEWS]
     assert all(picture.std() > 5.0 for picture in pictures)
     suite.rig.close()

@@ -76,12 +76,10 @@ def test_every_sentence_has_a_goal_and_names_a_thing(suite):
     assert len(suite.task.instructions()) >= 3
     for text in suite.task.instructions():
         assert phrases.goal(f"  {text.upper()}. ") in phrases.goals
-        for name, spans in phrases.named(text).items():
-            assert {text[begin:end] for begin, end in spans} <= set(phrases.things[name].nouns)
         assert phrases.named(text), text
     for thing in phrases.things:
         assert np.isfinite(suite.rig.world.where(thing)).all()
-        assert any(thing in phrases.named(text) for text in suite.task.instructions()), f"no sentence names {thing}"
+        assert any(thing in names for text in suite.task.instructions() for names in phrases.named(text).values()), thing
     with pytest.raises(HybridVLAError, match="cannot judge 'open the drawer'"):
         suite.rig.world.success("open the drawer")
 

@@ -2,14 +2,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
 from hybridvla_core.errors import DataError
-from hybridvla_core.transforms.normalise import LEAST_RANGE
+from hybridvla_core.transforms.normalise import LEAST_RANGE, LEAST_RANGE_OF_DATA, rare
 
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
+#: Share of the rows that the released rule cuts off on each side of a channel.
+TAIL = QUANTILES["q01"]
 
 
 class Column:
@@ -36,11 +38,12 @@ class Column:
         return np.memmap(self._path, dtype=np.float32, mode="r", shape=(self._rows, self._width))
 
 
-def of_columns(values: np.ndarray) -> Dict[str, List[float]]:
+def of_columns(values: np.ndarray, tail: float = TAIL) -> Dict[str, Any]:
     """Computes LeRobot's statistics, channel by channel so that one channel at a time is in memory.
 
     Args:
         values: (N, A).
+        tail: Share of the rows below `q01` and above `q99`; one that is not TAIL is said in the result.
 
     Returns:
         Each figure as a list of A. `constant` says which channels have no range: q99 is not above q01 by more than
@@ -52,6 +55,7 @@ def of_columns(values: np.ndarray) -> Dict[str, List[float]]:
     if not len(values):
         raise DataError("statistics of no frame at all cannot be had")
     result: Dict[str, List[Any]] = {key: [] for key in ("min", "max", "mean", "std", *QUANTILES, "constant")}
+    quantiles = QUANTILES if tail == TAIL else {**QUANTILES, "q01": tail, "q99": 1.0 - tail}
     for channel in range(values.shape[1]):
         column = np.array(values[:, channel], dtype=np.float64)
         low, high = float(column.min()), float(column.max())
@@ -59,18 +63,38 @@ def of_columns(values: np.ndarray) -> Dict[str, List[float]]:
         result["max"].append(high)
         result["mean"].append(float(column.mean()))
         result["std"].append(float(column.std()))
-        for key, value in zip(QUANTILES, np.quantile(column, list(QUANTILES.values()))):
+        for key, value in zip(quantiles, np.quantile(column, list(quantiles.values()))):
             result[key].append(float(value))
         result["constant"].append(result["q99"][-1] - result["q01"][-1] <= LEAST_RANGE)
-    return {**result, "count": [len(values)]}
+    return {**result, "count": [len(values)], **({} if tail == TAIL else {"tail": tail})}
+
+
+def widened(statistics: Mapping[str, Any]) -> Dict[str, Any]:
+    """Scales the channels that `rare` finds by min and max.
+
+    By their quantiles they would be constant: what they do in those rows could neither be learned nor be asked for.
+
+    Args:
+        statistics: Of one quantity, as an entry of `dataset_statistics.json` has them.
+
+    Returns:
+        The same, with `q01`, `q99` and `constant` of these channels changed.
+    """
+    found, channels = dict(statistics), rare(statistics)
+    if channels:
+        found["constant"] = list(statistics.get("constant", np.subtract(statistics["q99"], statistics["q01"]) <= LEAST_RANGE))
+        for key, value in (("q01", statistics["min"]), ("q99", statistics["max"]), ("constant", [False] * len(found["q01"]))):
+            found[key] = [value[channel] if channel in channels else own for channel, own in enumerate(found[key])]
+    return found
 
 
 def for_checkpoint(action: Dict[str, Any], state: Dict[str, Any], grippers: Sequence[int], episodes: int) -> Dict[str, Any]:
-    """One data set's entry of `dataset_statistics.json`; grippers are not scaled (mask false)."""
+    """One data set's entry of `dataset_statistics.json`; grippers are not scaled (mask false), rare channels by min and max."""
     entry: Dict[str, Any] = {}
     for name, statistics in (("action", action), ("proprio", state)):
         width = len(statistics["min"])
-        entry[name] = {key: statistics[key] for key in ("mean", "std", "max", "min", "q01", "q99", "constant")}
+        kept = ("mean", "std", "max", "min", "q01", "q99", "constant", *(["tail"] if "tail" in statistics else []))
+        entry[name] = widened({key: statistics[key] for key in kept})
         entry[name]["mask"] = [not (channel in grippers and width == len(action["min"])) for channel in range(width)]
     return {**entry, "num_transitions": action["count"][0], "num_trajectories": episodes}
 
@@ -109,7 +133,8 @@ class ImageHistogram:
 def outside(values: np.ndarray, entry: Dict[str, Any]) -> List[Tuple[int, float]]:
     """Finds channels that a statistics entry does not fit.
 
-    By construction two of a hundred lie outside; more than ten, or a range four times too wide, is another data set's.
+    By construction two of a hundred lie outside; more than ten, or a range four times too wide, is another data set's. The range
+    of the data is measured as the entry's was: with its `tail`, and a rare channel from min to max.
 
     Args:
         values: (N, A).
@@ -124,13 +149,15 @@ def outside(values: np.ndarray, entry: Dict[str, Any]) -> List[Tuple[int, float]
     low, high = np.asarray(entry["q01"], dtype=float), np.asarray(entry["q99"], dtype=float)
     if low.shape != (values.shape[1],) or high.shape != low.shape:
         raise DataError(f"the statistics have {low.size} channels, the data set {values.shape[1]}")
-    mask = entry.get("mask", [True] * len(low))
+    mask, tail = entry.get("mask", [True] * len(low)), float(entry.get("tail", TAIL))
     wrong = []
     for channel in range(values.shape[1]):
         column = np.array(values[:, channel], dtype=np.float64)
         slack = 1e-6 + 1e-6 * abs(high[channel])
         share = float(np.mean((column < low[channel] - slack) | (column > high[channel] + slack)))
-        spread = float(np.subtract(*np.quantile(column, [0.99, 0.01])))
+        spread = float(np.subtract(*np.quantile(column, [1.0 - tail, tail])))
+        if spread <= LEAST_RANGE_OF_DATA:
+            spread = float(np.ptp(column))
         if mask[channel] and (share > 0.10 or high[channel] - low[channel] > 4.0 * spread + 1e-3):
             wrong.append((channel, share))
     return wrong

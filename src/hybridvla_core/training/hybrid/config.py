@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Optional, Tuple
 
 from hybridvla_core.configuration import Vector, in_range, require
+from hybridvla_core.data.lerobot.statistics import TAIL
 from hybridvla_core.training.augment import StateNoiseConfig
 from hybridvla_core.training.hybrid.grounding.config import GroundingConfig
-from hybridvla_core.training.hybrid.parts import AUGMENTATIONS, EXPORTS, PRECISIONS, SCHEDULES, STATISTICS, TERMS, TRAINED
+from hybridvla_core.training.hybrid.parts import AUGMENTATIONS, DRAWS, EXPORTS, PRECISIONS, SCHEDULES, STATISTICS, TERMS, TRAINED
 from hybridvla_core.training.lora import LoraConfig
 
 RECIPE = "hybrid"
@@ -182,9 +183,11 @@ class TrainingConfig:
         state: `embedding`, `words` (ids of its bins behind the instruction) or `none`.
         image_strategy: How images are fitted; None takes that of `--init`, or `resize-naive`.
         statistics: Of `data`, or of the checkpoint that `--init` names.
+        statistics_tail: Share of the rows that those of `data` cut off on each side of a channel; 0.01 is the released rule.
         objective, grounding, optimizer, lora: See there.
         batch: Samples a step over all processes.
         labels: Samples of one moment in a step: its sentences, which share picture, towers and augmentation.
+        draw: What is drawn alike: `rows`, or `moments`, so that a picture with several sentences comes no more often.
         micro_batch: Samples that go through the model at once, for each process; 0 for all of its share.
         precision: `float32` or `bfloat16` (products in bfloat16, sums over processes and weights in float32).
         gradient_checkpointing: Computes a layer's activations again instead of keeping them.
@@ -211,12 +214,14 @@ class TrainingConfig:
     state: str = "embedding"
     image_strategy: Optional[str] = None
     statistics: str = "data"
+    statistics_tail: float = TAIL
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     grounding: GroundingConfig = field(default_factory=GroundingConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     lora: Optional[LoraConfig] = None
     batch: int = 256
     labels: int = 1
+    draw: str = "rows"
     micro_batch: int = 0
     precision: str = "float32"
     gradient_checkpointing: bool = False
@@ -241,7 +246,11 @@ class TrainingConfig:
         require(len(set(names)) == len(names), f"stages {names} must differ in name")
         require(0 <= self.seed <= 1_000_000, "seed must lie in [0, 10^6]; larger ones belong to evaluation")
         require(self.statistics in STATISTICS, f"statistics is {self.statistics!r}; use one of {', '.join(STATISTICS)}")
+        in_range("statistics_tail", self.statistics_tail, 0.0, 0.05)
+        require(self.statistics == "data" or self.statistics_tail == TAIL, f"statistics_tail {self.statistics_tail} is for "
+                f"statistics: data; with {self.statistics} those of the checkpoint stay as they are")
         require(self.precision in PRECISIONS, f"precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
+        require(self.draw in DRAWS, f"draw is {self.draw!r}; use one of {', '.join(DRAWS)}")
         require(self.augment in AUGMENTATIONS, f"augment is {self.augment!r}; use one of {', '.join(AUGMENTATIONS)}")
         require(self.export in EXPORTS, f"export is {self.export!r}; use one of {', '.join(EXPORTS)}")
         for name, low in (("batch", 1), ("labels", 1), ("micro_batch", 0), ("workers", 0), ("log_every", 1),

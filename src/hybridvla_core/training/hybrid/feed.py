@@ -19,6 +19,7 @@ from hybridvla_core.training.frames import Fitted, FrameSet
 from hybridvla_core.training.hybrid import draws
 from hybridvla_core.training.hybrid.batch import Batch, Mentions
 from hybridvla_core.training.hybrid.config import TrainingConfig
+from hybridvla_core.training.hybrid.parts import MOMENTS
 from hybridvla_core.training.hybrid.rows import markers_behind_text, token_behind_actions
 from hybridvla_core.transforms.normalise import Normaliser
 from hybridvla_core.transforms.prompt import PromptEncoder
@@ -79,12 +80,14 @@ class Feed:
     def _moments(self, stage: int, step: int, count: int) -> List[Tuple[int, List[int]]]:
         """(data set, as many frames as there are labels) of every moment of a step."""
         # A frame is drawn, whatever the labels; then come others of its moment, in any order, and where it has too few, the same
-        # ones once more. So each frame is as often there as any other of its set.
-        rng, sizes = draws.generator(self.config.seed, draws.FRAMES, stage, step), [len(frames.train) for frames in self.sets]
+        # ones once more. So each frame is as often there as any other of its set; or each moment, where these are drawn.
+        rng, draw = draws.generator(self.config.seed, draws.FRAMES, stage, step), self.config.draw
+        sizes = [frames.size(draw) for frames in self.sets]
         found: List[Tuple[int, List[int]]] = []
         for index, place in zip(*self.mixture.draw(count, sizes, rng)):
             frames = self.sets[index]
-            drawn = [frames.train[int(place)]]
+            among = frames.drawn(draw, int(place))
+            drawn = [among[int(rng.integers(len(among)))] if draw == MOMENTS else among[0]]
             if self.config.labels > 1:
                 others = [frame for frame in frames.moment(drawn[0]) if frame != drawn[0]]
                 drawn += [others[other] for other in rng.permutation(len(others))]
@@ -146,7 +149,7 @@ class Feed:
         return [*self._texts[instruction], *words, *markers_behind_text(self.model)]
 
     def _mentions(self, samples: Sequence[Sample]) -> Mentions:
-        found: List[Tuple[np.ndarray, np.ndarray, Tuple[int, int, int]]] = []
+        found: Dict[Tuple[int, int, int], Tuple[np.ndarray, np.ndarray]] = {}
         for row, sample in enumerate(samples):
             for item in sample.grounding:
                 words = self.prompts.words_of(sample.instruction, item.spans)
@@ -160,10 +163,13 @@ class Feed:
                                         f"of view {view}, and the model sees {self.model.patches}")
                     shown[number * self.model.patches + indices] = True
                 place = np.full(3, np.nan) if item.place is None else np.asarray(item.place)
-                found.append((shown, place, (row, *words)))
-        numbers = torch.tensor([words for _, _, words in found], dtype=torch.long).reshape(-1, 3)
-        patches = np.array([shown for shown, _, _ in found], dtype=bool).reshape(-1, self.model.views * self.model.patches)
-        places = np.array([place for _, place, _ in found], dtype=np.float32).reshape(-1, 3)
+                name = (row, *words)
+                if name in found:      # of several things, in older data sets: they have no place in common
+                    shown, place = shown | found[name][0], np.full(3, np.nan)
+                found[name] = shown, place
+        numbers = torch.tensor(list(found), dtype=torch.long).reshape(-1, 3)
+        patches = np.array([shown for shown, _ in found.values()], dtype=bool).reshape(-1, self.model.views * self.model.patches)
+        places = np.array([place for _, place in found.values()], dtype=np.float32).reshape(-1, 3)
         return Mentions(numbers[:, 0], numbers[:, 1], numbers[:, 2], torch.from_numpy(patches), torch.from_numpy(places))
 
 

@@ -14,3 +14,5 @@ PRECISIONS = ("float32", "bfloat16")
 AUGMENTATIONS = ("none", "released", "photometric")
 STATISTICS = ("data", "init")
 EXPORTS = ("float16", "bfloat16", "float32")
+#: What is equally likely in a step: any row of a data set, or any moment, however many sentences it has.
+DRAWS = ROWS, MOMENTS = ("rows", "moments")

@@ -37,7 +37,7 @@ MOST_INSTRUCTIONS = 1000
 FREE = ("workers", "keep_frames", "log_every", "save_every", "validate_every", "validation_frames", "export", "demonstrations")
 #: Keys that older runs do not know, each with what it was then: at it, such a run goes on.
 LATER = {"labels": 1, "grounding.attention": 0.0, "grounding.attention_layers": (), "grounding.attention_heads": 1,
-         "grounding.subtask": 0.0}
+         "grounding.subtask": 0.0, "grounding.place_views": (), "statistics_tail": 0.01, "draw": "rows"}
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def _build(config: TrainingConfig, start: Start, number: int, processes: Process
     if config.grounding.used:
         config.grounding.fit(decoder.layers, decoder.heads)
         heads = GroundingHeads(config.grounding, start.model.vision_width, decoder.hidden, start.model.action_dim,
-                               len(start.subtasks))
+                               len(start.subtasks), config.grounding.placing(start.checkpoint.cameras, start.model.patches))
     objective = HybridObjective(model, config.objective, start.checkpoint.image_strategy, heads)
     choose_parameters(objective, config.stages[number], decoder.layers, config.lora is not None)
     processes.shard(objective, [*model.vision_backbone.blocks(), *model.llm.model.layers], config.precision == "bfloat16")
@@ -179,7 +179,7 @@ def _build(config: TrainingConfig, start: Start, number: int, processes: Process
 
 
 def _mixture(request: Request, start: Start, processes: Processes) -> Mixture:
-    sizes = {frames.name: len(frames.train) for frames in start.sets}
+    sizes = {frames.name: frames.size(request.config.draw) for frames in start.sets}
     if request.mixture is None:
         return by_size(sizes)
     mixture, absent = mix(request.mixture, list(sizes), "the mixture")
@@ -221,10 +221,12 @@ def _origin(request: Request, start: Start) -> Dict[str, Any]:
     said = start.checkpoint      # what the recipe leaves to the checkpoint counts as well
     config.update(chunk=said.model.chunk, image_strategy=said.image_strategy, ddim_steps=said.ddim_steps,
                   confidence_window_bins=said.ensemble.confidence_window_bins)
-    return {"configuration": _plain({key: value for key, value in config.items() if key not in FREE}),
-            "checkpoint": None if start.base is None else start.base.manifest_sha256,
-            "data": {frames.name: frames.dataset.identity() for frames in start.sets},
-            "mixture": None if request.mixture is None else _plain(dataclasses.asdict(request.mixture))}
+    found = {"configuration": _plain({key: value for key, value in config.items() if key not in FREE}),
+             "checkpoint": None if start.base is None else start.base.manifest_sha256,
+             "data": {frames.name: frames.dataset.identity() for frames in start.sets},
+             "mixture": None if request.mixture is None else _plain(dataclasses.asdict(request.mixture))}
+    # Older runs normalised such channels as constant ones; in the middle of a run the numbers must not change their meaning.
+    return {**found, "statistics": list(start.widened)} if start.widened else found
 
 
 def _plain(value: object, name: str = "") -> object:

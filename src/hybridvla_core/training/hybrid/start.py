@@ -2,27 +2,25 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
-import numpy as np
 from tokenizers import Tokenizer
 
 from hybridvla_core.checkpoints.config import PATHS, CheckpointConfig, EnsembleConfig
 from hybridvla_core.checkpoints.format import STATISTICS, Checkpoint, read_checkpoint
 from hybridvla_core.checkpoints.manifest import FORMAT
 from hybridvla_core.checkpoints.tokenizer import check_tokenizer
-from hybridvla_core.configuration import from_mapping, read_mapping
+from hybridvla_core.configuration import from_mapping
 from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.reader import LeRobotDataset
-from hybridvla_core.data.lerobot.statistics import for_checkpoint, of_columns
 from hybridvla_core.errors import ConfigurationError, DataError
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.presets import TINY_SEQUENCE, preset
 from hybridvla_core.training.frames import KEPT_EPISODES, FrameSet, Pictures
 from hybridvla_core.training.hybrid.config import TrainingConfig
+from hybridvla_core.training.hybrid.scales import check_covered, statistics_of
 from hybridvla_core.training.tokenizer import build_tiny_tokenizer, with_new_words
 from hybridvla_core.transforms.conventions import ActionConvention
 from hybridvla_core.transforms.normalise import Normaliser
@@ -37,8 +35,6 @@ MEANING = ("arms", "translation", "rotation", "rotation_reference_xyzw", "grippe
 ORIGIN = ("delta_base", "state_source")
 #: What L_ce alone leaves as it was drawn.
 UNTRAINED_BY_TOKENS = ("final_layer", "t_embedder", "x_embedder")
-#: Least share of numbers that the statistics of a checkpoint must cover.
-COVERED = 0.9
 
 
 @dataclass(frozen=True)
@@ -52,6 +48,7 @@ class Start:
         tokenizer: Of the language model.
         sets: The data.
         subtasks: Names of the steps of tasks that are to be known, in the order of their numbers.
+        widened: Channels that are scaled by min and max though their data set's own file says otherwise.
     """
 
     base: Optional[Checkpoint]
@@ -60,6 +57,7 @@ class Start:
     tokenizer: Tokenizer
     sets: Tuple[FrameSet, ...]
     subtasks: Tuple[str, ...] = ()
+    widened: Tuple[str, ...] = ()
 
     @property
     def model(self) -> ModelConfig:
@@ -103,18 +101,21 @@ def prepare(config: TrainingConfig, data: Sequence[Path], init: Optional[Path], 
     cameras = config.cameras or (base.config.cameras if base is not None else tuple(datasets[0].description.views))
     own = [_views(dataset, cameras, views) for dataset in datasets]
     model = _model(config, base, conventions[0], len(cameras))
-    statistics = {dataset.description.name: _statistics(dataset) for dataset in datasets}
+    config.grounding.placing(cameras, model.patches)
+    own_statistics = [statistics_of(dataset, config.statistics_tail) for dataset in datasets]
+    statistics = {name: found.entry for name, found in zip(names, own_statistics)}
+    widened = tuple(f"{name}: {channel}" for name, found in zip(names, own_statistics) for channel in found.widened)
     scales = [Normaliser.from_json(statistics, name, model.action_dim, str(dataset.folder))
               for name, dataset in zip(names, datasets)]
     key = names[0]
     if base is not None and config.statistics == "init":
         _same(conventions[0], base.config.convention, str(datasets[0].folder), str(base.folder))
         key = base.config.statistics_key
-        statistics = dict(base.statistics)
+        statistics, widened = dict(base.statistics), ()
         of_base = Normaliser.from_json(statistics, key, model.action_dim, str(base.folder / STATISTICS),
                                         base.config.constant_channel)
         for dataset in datasets:
-            _check_covered(dataset, of_base, base.folder)
+            check_covered(dataset, of_base, base.folder)
         scales = [of_base] * len(datasets)
     checkpoint = _checkpoint(config, base, model, conventions[0], cameras, key)
     pictures = Pictures(cameras, model.towers, checkpoint.image_strategy)
@@ -125,7 +126,8 @@ def prepare(config: TrainingConfig, data: Sequence[Path], init: Optional[Path], 
                  for dataset, names_here, scale in zip(datasets, own, scales))
     for frames in sets:
         frames.read([frames.train[0]])
-    return Start(base, checkpoint, statistics, _tokenizer(config, base, model), sets, _subtasks(config, datasets))
+    return Start(base, checkpoint, statistics, _tokenizer(config, base, model), sets, _subtasks(config, datasets),
+                 widened)
 
 
 def _convention(dataset: LeRobotDataset, base: Optional[Checkpoint]) -> ActionConvention:
@@ -229,36 +231,6 @@ def _checkpoint(config: TrainingConfig, base: Optional[Checkpoint], model: Model
     return replace(start, image_strategy=config.image_strategy or start.image_strategy,
                    ddim_steps=config.ddim_steps or start.ddim_steps,
                    ensemble=replace(start.ensemble, confidence_window_bins=window))
-
-
-def _statistics(dataset: LeRobotDataset) -> Dict[str, Any]:
-    """The set's entry of a `dataset_statistics.json`; computed where it has none."""
-    name, path = dataset.description.name, dataset.folder / layout.STATISTICS
-    if path.is_file():
-        entries = read_mapping(path)
-        return dict(entries[name] if name in entries else next(iter(entries.values())))
-    with tempfile.TemporaryDirectory() as scratch:
-        state, action = (of_columns(dataset.column(key, Path(scratch))) for key in (layout.STATE, layout.ACTION))
-    return for_checkpoint(action, state, dataset.description.grippers, len(dataset.episodes))
-
-
-def _check_covered(dataset: LeRobotDataset, scales: Normaliser, where: Path) -> None:
-    """Refuses statistics of another robot or place: too many numbers would be clipped."""
-    with tempfile.TemporaryDirectory() as scratch:
-        for key, scale in ((layout.STATE, scales.state), (layout.ACTION, scales.action)):
-            values = np.asarray(dataset.column(key, Path(scratch)), dtype=np.float64)
-            slack = 0.05 * (scale.q99 - scale.q01) + 1e-6
-            inside = ((values >= scale.q01 - slack) & (values <= scale.q99 + slack)).mean(axis=0)
-            outside = scale.mask & (inside < COVERED)
-            if key == layout.STATE and scale.constant_channel == "zero":
-                unseen, outside = outside & scale.constant, outside & ~scale.constant
-                if unseen.any():
-                    LOGGER.warning("%s: state channel %s moves, and never did in the data of %s: the model sees 0 there",
-                                   dataset.folder, ", ".join(map(str, np.flatnonzero(unseen))), where)
-            wrong = [f"{channel} ({inside[channel]:.0%})" for channel in np.flatnonzero(outside)]
-            if wrong:
-                raise DataError(f"{dataset.folder}: {key} lies outside the statistics of {where} in channel {', '.join(wrong)} "
-                                "inside; write statistics: data, so that the model learns their range")
 
 
 def _tokenizer(config: TrainingConfig, base: Optional[Checkpoint], model: ModelConfig) -> Tokenizer:

@@ -46,7 +46,7 @@ class TrayPolicy:
             scene = TrayState(np.array(tray["position"]), tray["yaw"], np.array(tray["block"]), tuple(tray["openings"]))
             tools = tools_in_shared_frame({arm: state[i, :3] for i, arm in enumerate(CONVENTION.arms)})
             for index, arm in enumerate(CONVENTION.arms):
-                hand = next_keyframe(scene, tools)[arm]
+                hand = next_keyframe(scene, tools)[1][arm]
                 action[0, 7 * index:7 * index + 3] = hand.position - state[index, :3]
                 action[0, 7 * index + 3:7 * index + 6] = (hand.rotation * REACH.inv()).as_euler("xyz")
                 action[0, 7 * index + 6] = hand.opening

@@ -5,7 +5,7 @@ It decides from the present state alone, so it recovers from disturbances; it se
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict
+from typing import Dict, Tuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -30,18 +30,16 @@ class Hand:
         rotation: Of the tool.
         opening: 0 closed to 1 open.
         yaw: By which `REACH` is turned about the base frame's z axis, rad.
-        phase: Name of the step, the same for both hands.
     """
 
     position: np.ndarray
     rotation: Rotation
     opening: float
     yaw: float
-    phase: str
 
 
-def next_keyframe(state: TrayState, tools: Dict[str, np.ndarray]) -> Dict[str, Hand]:
-    """The next pose of each hand. tools: where the tool centre points are now, (3,) m in the shared frame."""
+def next_keyframe(state: TrayState, tools: Dict[str, np.ndarray]) -> Tuple[str, Dict[str, Hand]]:
+    """The next step and the pose of each hand in it. tools: where the tool centre points are now, (3,) m in the shared frame."""
     grips = {arm: _grip(state, arm) for arm in ARMS}
     gripped = all(np.linalg.norm(tools[arm] - grips[arm]) < NEAR for arm in ARMS)
     closed = max(state.openings) < 0.5
@@ -49,20 +47,21 @@ def next_keyframe(state: TrayState, tools: Dict[str, np.ndarray]) -> Dict[str, H
     there = np.linalg.norm(state.position[:2] - GOAL_XY) < 0.012
     if gripped and closed:
         if there and not lifted:
-            return _hands("let go", state, grips, 1.0)
+            return "release", _hands(state, grips, 1.0)
+        step = "lower" if there else "carry" if lifted else "lift"
         aim = np.array([*GOAL_XY, TRAY_REST_Z]) if lifted or there else state.position * [1.0, 1.0, 0.0]
         height = TRAY_REST_Z if there else TRAY_REST_Z + CARRY
         shift = np.array([*aim[:2], height]) - state.position
         turn = -state.yaw if lifted else 0.0
-        return _moved("lower" if there else "carry" if lifted else "lift", state, grips, shift, turn)
+        return step, _moved(state, grips, shift, turn)
     on_mark = there and not lifted
     if gripped and not on_mark:
-        return _hands("close", state, grips, 0.0)
+        return "grasp", _hands(state, grips, 0.0)
     above = {arm: grip + [0.0, 0.0, ABOVE] for arm, grip in grips.items()}
     beside = all(np.linalg.norm((tools[arm] - grips[arm])[:2]) < NEAR for arm in ARMS)
     if on_mark or min(state.openings) < 0.8 or not beside:
-        return _hands("retreat" if on_mark else "above", state, above, 1.0)
-    return _hands("down", state, grips, 1.0)
+        return "retreat" if on_mark else "above", _hands(state, above, 1.0)
+    return "reach", _hands(state, grips, 1.0)
 
 
 def _grip(state: TrayState, arm: str) -> np.ndarray:
@@ -70,17 +69,16 @@ def _grip(state: TrayState, arm: str) -> np.ndarray:
     return state.position + Rotation.from_euler("z", state.yaw).apply([0.0, side, GRIP_Z])
 
 
-def _hands(phase: str, state: TrayState, positions: Dict[str, np.ndarray], opening: float, yaw: float = float("nan")
-           ) -> Dict[str, Hand]:
+def _hands(state: TrayState, positions: Dict[str, np.ndarray], opening: float, yaw: float = float("nan")) -> Dict[str, Hand]:
     yaw = state.yaw if np.isnan(yaw) else yaw
     turn = Rotation.from_euler("z", yaw) * REACH
-    return {arm: Hand(position - [0.0, BASE_Y[arm], 0.0], turn, opening, yaw, phase) for arm, position in positions.items()}
+    return {arm: Hand(position - [0.0, BASE_Y[arm], 0.0], turn, opening, yaw) for arm, position in positions.items()}
 
 
-def _moved(phase: str, state: TrayState, grips: Dict[str, np.ndarray], shift: np.ndarray, turn: float) -> Dict[str, Hand]:
+def _moved(state: TrayState, grips: Dict[str, np.ndarray], shift: np.ndarray, turn: float) -> Dict[str, Hand]:
     rotation = Rotation.from_euler("z", turn)
     positions = {arm: state.position + shift + rotation.apply(grip - state.position) for arm, grip in grips.items()}
-    return _hands(phase, state, positions, 0.0, state.yaw + turn)
+    return _hands(state, positions, 0.0, state.yaw + turn)
 
 
 def tools_in_shared_frame(positions: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:

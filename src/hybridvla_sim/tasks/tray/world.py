@@ -54,8 +54,8 @@ class TrayWorld(World[PiperRig]):
         state = self.state()
         tools = {name: np.asarray(arm.tool_at(self.rig.data.qpos[arm.index.qpos], FLANGE_M + TIP_M)[0])
                  for name, arm in self.rig.arms.items()}
-        hands = next_keyframe(state, tools_in_shared_frame(tools))
-        return ExpertLabel(hands[ARMS[0]].phase, np.stack([hands[name].position - tools[name] for name in ARMS]),
+        step, hands = next_keyframe(state, tools_in_shared_frame(tools))
+        return ExpertLabel(step, np.stack([hands[name].position - tools[name] for name in ARMS]),
                            np.array([hands[name].yaw for name in ARMS]), np.array([hands[name].opening for name in ARMS]))
 
     def report(self) -> Dict[str, Any]:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Tuple
+from typing import Sequence, Tuple
 
 from hybridvla_core.configuration import Vector, in_range, require
 
@@ -20,6 +20,7 @@ class GroundingConfig:
         attention_heads: The first ones of each of these layers; the others are left to themselves.
         state_action: The state token, or the last one before the noise, knows the action.
         subtask: The same token knows the step of the task.
+        place_views: Cameras whose patches know places; empty for all. A camera that moves shows none without its own pose.
         centre: Origin of normalised places, m.
         scale: Unit of normalised places, m.
     """
@@ -32,6 +33,7 @@ class GroundingConfig:
     attention_heads: int = 1
     state_action: float = 0.0
     subtask: float = 0.0
+    place_views: Tuple[str, ...] = ()
     centre: Vector = (0.5, 0.0, 0.05)
     scale: float = 0.15
 
@@ -44,12 +46,31 @@ class GroundingConfig:
         require(self.attention == 0 or bool(layers),
                 "grounding: attention needs attention_layers, those of the decoder that are taught, from 0")
         in_range("grounding: attention_heads", self.attention_heads, 1, 1000)
+        require(len(set(self.place_views)) == len(self.place_views),
+                f"grounding: place_views {list(self.place_views)} must differ")
         require(len(self.centre) == 3 and self.scale > 0, "grounding: centre needs three numbers and scale a positive one, m")
 
     @property
     def used(self) -> bool:
         """Whether any head is needed."""
         return max(self.patches, self.pointing, self.places, self.attention, self.state_action, self.subtask) > 0
+
+    def placing(self, cameras: Sequence[str], patches: int) -> Tuple[bool, ...]:
+        """Tells which patches know places.
+
+        Args:
+            cameras: Of the model, in its order.
+            patches: Of one view.
+
+        Returns:
+            One answer for each patch of all views; none where every patch counts and so does what no view shows.
+
+        Raises:
+            ConfigurationError: `place_views` names another camera.
+        """
+        strange = [view for view in self.place_views if view not in cameras]
+        require(not strange, f"grounding: place_views names {', '.join(strange)}; the model's cameras are {', '.join(cameras)}")
+        return tuple(camera in self.place_views for camera in cameras for _ in range(patches)) if self.place_views else ()
 
     def fit(self, layers: int, heads: int) -> None:
         """Checks it against a decoder.

@@ -5,7 +5,7 @@ that to the paper's. The heads shape the features and are no part of a checkpoin
 """
 from __future__ import annotations
 
-from typing import Dict, FrozenSet, Optional, Tuple
+from typing import Dict, FrozenSet, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +21,15 @@ WIDTH = 64
 
 
 class GroundingHeads(nn.Module):
-    """Linear read-outs of tower features (width) and of hidden states (hidden); A actions, so many names of subtasks."""
+    """Linear read-outs of tower features (width) and of hidden states (hidden); A actions, so many names of subtasks.
 
-    def __init__(self, config: GroundingConfig, width: int, hidden: int, actions: int, subtasks: int = 0) -> None:
+    `placing` says which patches of all views know places (`GroundingConfig.placing`); empty for all.
+    """
+
+    def __init__(self, config: GroundingConfig, width: int, hidden: int, actions: int, subtasks: int = 0,
+                 placing: Sequence[bool] = ()) -> None:
         super().__init__()
-        self.config = config
+        self.config, self._placing = config, tuple(placing)
         self.patch_name, self.word_name = nn.Linear(width, WIDTH), nn.Linear(hidden, WIDTH)
         self.patch_place = nn.Linear(width, 3)
         self.query, self.key = nn.Linear(hidden, WIDTH), nn.Linear(hidden, WIDTH)
@@ -37,7 +41,7 @@ class GroundingHeads(nn.Module):
         """How many mentions, or samples, each wanted term is the mean of."""
         mentions = batch.mentions
         shown = 0.0 if mentions is None else float(mentions.patches.any(1).sum())
-        known = 0.0 if mentions is None else float(torch.isfinite(mentions.place).all(1).sum())
+        known = 0.0 if mentions is None else float(self._places(mentions)[1].sum())
         found = {parts.PATCHES: shown, parts.POINTING: shown, parts.PLACES: known, parts.ATTENTION: shown,
                  parts.STATE_ACTION: float(len(batch)),
                  parts.SUBTASK: 0.0 if batch.subtasks is None else float((batch.subtasks >= 0).sum())}
@@ -67,8 +71,8 @@ class GroundingHeads(nn.Module):
         inside, outside = target.sum(1), (1 - target).sum(1)
         named = (per_patch * target).sum(1) / inside.clamp(min=1) + (per_patch * (1 - target)).sum(1) / outside.clamp(min=1)
         place, known = self._places(mentions)
-        error = (self.patch_place(seen) - place[:, None]).abs().mean(-1)
-        placed = (error * target).sum(1) / inside.clamp(min=1) * known
+        error, knowing = (self.patch_place(seen) - place[:, None]).abs().mean(-1), self._knowing(mentions.patches).float()
+        placed = (error * knowing).sum(1) / knowing.sum(1).clamp(min=1) * known
         return ((named + placed) * (inside > 0)).sum()
 
     def words(self, words: torch.Tensor, patches: torch.Tensor, end: torch.Tensor, batch: Batch, terms: FrozenSet[str]
@@ -136,11 +140,17 @@ class GroundingHeads(nn.Module):
         return torch.stack(found).mean() * (shown > 0).sum()
 
     def _places(self, mentions: Mentions) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Normalised places (M, 3), 0 where unknown, and which are known (M,)."""
+        """Normalised places (M, 3), 0 where unknown, and which are known (M,): one of the views that know places shows it."""
         centre = torch.tensor(self.config.centre, device=mentions.place.device)
         known = torch.isfinite(mentions.place).all(1)
         place = torch.where(known[:, None], (mentions.place - centre) / self.config.scale, torch.zeros_like(mentions.place))
+        if self._placing:
+            known = known & self._knowing(mentions.patches).any(1)
         return place, known.float()
+
+    def _knowing(self, patches: torch.Tensor) -> torch.Tensor:
+        """Of the patches (M, P) that show a thing, those that know its place."""
+        return patches & torch.tensor(self._placing, device=patches.device) if self._placing else patches
 
 
 def _nothing(*modules: nn.Module) -> torch.Tensor:

@@ -1,0 +1,95 @@
+"""By what the numbers of data sets are normalised: their own statistics, or those of a checkpoint where these cover them."""
+from __future__ import annotations
+
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Mapping, Tuple
+
+import numpy as np
+
+from hybridvla_core.configuration import read_mapping
+from hybridvla_core.data.lerobot import layout
+from hybridvla_core.data.lerobot.reader import LeRobotDataset
+from hybridvla_core.data.lerobot.statistics import TAIL, for_checkpoint, of_columns, widened
+from hybridvla_core.errors import DataError
+from hybridvla_core.transforms.normalise import LEAST_RANGE_OF_DATA, Normaliser, rare
+
+LOGGER = logging.getLogger(__name__)
+#: Least share of numbers that the statistics of a checkpoint must cover.
+COVERED = 0.9
+
+
+@dataclass(frozen=True)
+class OwnStatistics:
+    """What one data set is normalised by.
+
+    Attributes:
+        entry: Of a `dataset_statistics.json`.
+        widened: Channels that it scales by min and max while the quantiles of the set, or the file in it, call them constant.
+    """
+
+    entry: Dict[str, Any]
+    widened: Tuple[str, ...]
+
+
+def statistics_of(dataset: LeRobotDataset, tail: float = TAIL) -> OwnStatistics:
+    """Reads the set's entry of a `dataset_statistics.json`, or computes it from every row.
+
+    Args:
+        dataset: Opened.
+        tail: Share of the rows that is cut off on each side of a channel; the file in a data set has TAIL.
+
+    Returns:
+        The entry. Files of older data sets call a channel constant that moves in few rows; here it is none.
+    """
+    name, path = dataset.description.name, dataset.folder / layout.STATISTICS
+    if path.is_file() and tail == TAIL:
+        entries = read_mapping(path)
+        entry = dict(entries[name] if name in entries else next(iter(entries.values())))
+        raw = {part: entry[part] for part in ("action", "proprio") if isinstance(entry.get(part), Mapping)}
+        entry.update({part: widened(found) for part, found in raw.items()})
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            raw = {part: of_columns(dataset.column(key, Path(scratch)), tail)
+                   for part, key in (("action", layout.ACTION), ("proprio", layout.STATE))}
+        entry = for_checkpoint(raw["action"], raw["proprio"], dataset.description.grippers, len(dataset.episodes))
+    channels = tuple(f"{part} {channel}" for part, found in raw.items() for channel in rare(found))
+    if channels:
+        LOGGER.info("%s: %s move(s) in very few rows and is scaled by min and max", dataset.folder, ", ".join(channels))
+    return OwnStatistics(entry, channels)
+
+
+def check_covered(dataset: LeRobotDataset, scales: Normaliser, where: Path) -> None:
+    """Does nothing where the statistics of a checkpoint cover a data set, and names channels that are constant in them alone.
+
+    Args:
+        dataset: Opened.
+        scales: Of the checkpoint.
+        where: Its folder.
+
+    Raises:
+        DataError: The data are of another robot or place: too many numbers would be clipped.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        for key, scale in ((layout.STATE, scales.state), (layout.ACTION, scales.action)):
+            values = np.asarray(dataset.column(key, Path(scratch)), dtype=np.float64)
+            slack = 0.05 * (scale.q99 - scale.q01) + 1e-6
+            inside = ((values >= scale.q01 - slack) & (values <= scale.q99 + slack)).mean(axis=0)
+            outside = scale.mask & (inside < COVERED)
+            moves = np.abs(values - scale.q01).max(axis=0, initial=0.0) > LEAST_RANGE_OF_DATA
+            still = scale.mask & scale.constant & (outside | moves)
+            if key == layout.STATE and scale.constant_channel == "zero":
+                outside = outside & ~scale.constant
+            elif key == layout.STATE:
+                still = np.zeros_like(still)
+            wrong = [f"{channel} ({inside[channel]:.0%})" for channel in np.flatnonzero(outside)]
+            if wrong:
+                raise DataError(f"{dataset.folder}: {key} lies outside the statistics of {where} in channel {', '.join(wrong)} "
+                                "inside; write statistics: data, so that the model learns their range")
+            if still.any():
+                seen = "the model sees 0 there" if key == layout.STATE else "no answer of the model moves it"
+                LOGGER.warning("%s: %s channel %s moves, and never did in the data of %s: %s", dataset.folder,
+                               "state" if key == layout.STATE else "action", ", ".join(map(str, np.flatnonzero(still))), where,
+                               seen)

@@ -1,0 +1,128 @@
+"""By what a run normalises: channels that hardly ever move, and how much of a channel's ends is cut off."""
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import toy_data
+from test_hybrid_start import SHORT, go
+from toy_data import config, write
+
+from hybridvla_cli.__main__ import main
+from hybridvla_core.checkpoints.format import read_checkpoint
+from hybridvla_core.data.lerobot import layout
+from hybridvla_core.data.lerobot.reader import LeRobotDataset
+from hybridvla_core.errors import ConfigurationError, HybridVLAError
+from hybridvla_core.training.hybrid import scales
+from hybridvla_core.training.hybrid.run import Request, train
+from hybridvla_core.training.hybrid.start import prepare
+
+#: One frame in 250 moves channel 3, from 0.2 to 0.9.
+RARE = dict(episodes=2, frames=125, rare=(3,))
+
+
+@pytest.fixture(autouse=True)
+def smallest(monkeypatch):
+    toy_data.add_preset(monkeypatch)
+
+
+def as_before(data):
+    """Writes the data set's statistics by the rule of older versions: quantiles alone decide."""
+    file = data / layout.STATISTICS
+    said = json.loads(file.read_text())
+    for part in ("action", "proprio"):
+        for key, value in (("q01", 0.2), ("q99", 0.2), ("constant", True)):
+            said["toy"][part][key][3] = value
+    file.write_text(json.dumps(said))
+    return data
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_what_moves_in_few_rows_is_learned_and_can_be_asked_for(tmp_path, older):
+    data = write(tmp_path / "toy", **RARE)
+    if older:
+        as_before(data)
+    start = prepare(config(), (data,), None)
+    entry = start.statistics["toy"]
+    for part in ("action", "proprio"):
+        assert (entry[part]["q01"][3], entry[part]["q99"][3]) == pytest.approx((0.2, 0.9)), part
+        assert not entry[part]["constant"][3]
+    action, pour, other = start.sets[0].scales.action, np.full(7, 0.9), np.full(7, 0.2)
+    assert action.normalise(pour)[3] == pytest.approx(1.0) and action.normalise(other)[3] == pytest.approx(-1.0)
+    assert action.unnormalise(action.normalise(pour), (6,))[3] == pytest.approx(0.9)
+    go(tmp_path, data)
+    assert read_checkpoint(tmp_path / "out").statistics["toy"]["action"]["q99"][3] == pytest.approx(0.9)
+
+
+def test_the_data_sets_own_statistics_and_the_check_against_them_agree(tmp_path, capsys):
+    data, file = write(tmp_path / "toy", **RARE), tmp_path / "statistics.json"
+    assert main(["dataset", "stats", str(data), "-o", str(file)]) == 0
+    assert json.loads(file.read_text())["toy"]["action"]["q99"][3] == pytest.approx(0.9)
+    assert main(["dataset", "stats", str(data), "--against", str(file)]) == 0, capsys.readouterr().err
+    stats = json.loads((data / layout.STATS).read_text())
+    assert stats["action"]["q99"][3] == pytest.approx(0.2), "LeRobot's file has true quantiles"
+
+
+def test_a_channel_that_moves_by_rounding_alone_stays_constant(tmp_path):
+    data = write(tmp_path / "toy", episodes=2, frames=4, still=(3,))
+    assert prepare(config(), (data,), None).sets[0].scales.state.constant.tolist() == [False] * 3 + [True] + [False] * 3
+
+
+def test_a_run_in_the_middle_of_which_a_channel_would_change_its_meaning_is_refused(tmp_path, monkeypatch):
+    data = as_before(write(tmp_path / "toy", **RARE))
+    with monkeypatch.context() as patch:
+        patch.setattr(scales, "widened", dict)
+        patch.setattr(scales, "rare", lambda statistics: [])
+        go(tmp_path, data)
+    with pytest.raises(HybridVLAError, match="begun with another statistics"):
+        go(tmp_path, data)
+
+
+@pytest.mark.parametrize("tail", [0.0, 0.001, 0.05])
+def test_the_tail_of_a_recipe_is_cut_exactly_from_every_row(tmp_path, tail, capsys):
+    data = write(tmp_path / "toy", episodes=3, frames=120)
+    found = prepare(config(statistics_tail=tail), (data,), None).statistics["toy"]
+    dataset = LeRobotDataset(data)
+    for part, key in (("action", layout.ACTION), ("proprio", layout.STATE)):
+        rows = np.array(dataset.column(key, tmp_path / "scratch"), dtype=np.float64)
+        np.testing.assert_array_equal(found[part]["q01"], np.quantile(rows, tail, axis=0))
+        np.testing.assert_array_equal(found[part]["q99"], np.quantile(rows, 1.0 - tail, axis=0))
+        assert found[part]["tail"] == tail
+    go(tmp_path, data, statistics_tail=tail)
+    exported = tmp_path / "out/dataset_statistics.json"
+    assert json.loads(exported.read_text())["toy"] == found
+    assert main(["dataset", "stats", str(data), "--against", str(exported)]) == 0, capsys.readouterr().err
+
+
+def test_runs_begun_before_there_was_a_tail_go_on_and_with_another_they_are_others(tmp_path):
+    data, recipe = write(tmp_path / "toy"), config(stages=SHORT)
+    train(Request(recipe, (data,), tmp_path / "work", tmp_path / "out", threads=1))
+    for state in (tmp_path / "work/state").glob("*/run.json"):
+        origin = json.loads(state.read_text())["origin"]
+        assert "statistics_tail" not in origin["configuration"] and "statistics" not in origin
+    with pytest.raises(HybridVLAError, match=r"another configuration \(statistics_tail\)"):
+        train(Request(replace(recipe, statistics_tail=0.001), (data,), tmp_path / "work", tmp_path / "out", threads=1))
+
+
+@pytest.mark.parametrize("changes, words", [
+    (dict(statistics_tail=0.06), "statistics_tail"), (dict(statistics_tail=-0.1), "statistics_tail"),
+    (dict(statistics="init", statistics_tail=0.001), "statistics_tail 0.001 is for statistics: data")])
+def test_a_tail_that_cannot_be_is_refused(changes, words):
+    with pytest.raises(ConfigurationError, match=words):
+        config(**changes)
+    assert config(statistics="init").statistics_tail == 0.01
+
+
+def test_a_channel_that_the_checkpoint_cannot_move_is_named(tmp_path, caplog):
+    still, moving = write(tmp_path / "still/toy", **RARE), write(tmp_path / "moving/toy", **RARE)
+    file = as_before(still) / layout.STATISTICS
+    said = json.loads(file.read_text())
+    for part in ("action", "proprio"):
+        said["toy"][part]["max"][3] = 0.2       # as if nothing had moved there
+    file.write_text(json.dumps(said))
+    go(tmp_path / "base", still)
+    go(tmp_path / "on", moving, init=tmp_path / "base/out", preset="", statistics="init")
+    assert "state channel 3 moves, and never did in the data of" in caplog.text
+    assert "action channel 3 moves, and never did" in caplog.text and "no answer of the model moves it" in caplog.text
