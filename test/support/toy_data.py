@@ -52,7 +52,8 @@ def write(folder, episodes=4, frames=6, seed=0, patches=4, sentences=1, still=()
                     text = f"put the {colour} block on the pad"
                     begin = text.index(colour)
                     named = GroundedObject(((begin, begin + len(colour) + 6),), {
-                        view: np.array([(corner + number) % patches]) for number, view in enumerate(description.views)}, place)
+                        view: np.array([(corner + number) % patches]) for number, view in enumerate(description.views)}, place,
+                        0.2 * corner if corner else None, 4)
                     images = {view: np.ascontiguousarray(np.broadcast_to(image[:1, :1], (*size, 3)) if size != (32, 32)
                                                         else image)
                               for view, size in description.views.items()}

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import ClassVar, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -22,11 +22,18 @@ class GroundedObject:
         spans: character ranges [begin, end) of the instruction that name it.
         patches: view -> (P,) indices of the patches that show it, row-major in the encoder's grid.
         place: (3,) m, its centre in the base frame of the first arm, or None where it is not known.
+        yaw: rad, how it is turned about the vertical axis of that frame, or None where it is not known or it is round.
+        symmetry: It looks the same after each of so many parts of a full turn: 4 of a cube.
     """
 
     spans: Tuple[Tuple[int, int], ...]
     patches: Mapping[str, np.ndarray] = field(default_factory=dict)
     place: Optional[np.ndarray] = None
+    yaw: Optional[float] = None
+    symmetry: int = 1
+
+    #: Stands in the JSON of an object that says how it is turned, and in no other.
+    TURNED: ClassVar[str] = '"yaw"'
 
     def __post_init__(self) -> None:
         _require(all(0 <= begin < end for begin, end in self.spans), f"grounding: spans {self.spans} must be [begin, end)")
@@ -38,12 +45,23 @@ class GroundedObject:
             place = np.asarray(self.place)
             _require(place.shape == (3,) and bool(np.isfinite(place).all()),
                      "grounding: a place must be three finite numbers, m")
+        if self.yaw is not None:
+            _require(bool(np.isfinite(self.yaw)) and self.symmetry >= 1,
+                     f"grounding: yaw {self.yaw} must be a finite number, rad, and symmetry {self.symmetry} at least 1")
+
+    @property
+    def turn(self) -> Optional[Tuple[float, float]]:
+        """Cosine and sine of `symmetry` times the yaw, so that what looks the same is the same; None without a yaw."""
+        if self.yaw is None:
+            return None
+        return float(np.cos(self.symmetry * self.yaw)), float(np.sin(self.symmetry * self.yaw))
 
     def as_json(self) -> Dict[str, object]:
         """For one line of JSON."""
+        turned = {} if self.yaw is None else {"yaw": float(self.yaw), "symmetry": self.symmetry}
         return {"spans": [list(span) for span in self.spans],
                 "patches": {view: np.asarray(indices).tolist() for view, indices in self.patches.items()},
-                "place": None if self.place is None else np.asarray(self.place, dtype=float).tolist()}
+                "place": None if self.place is None else np.asarray(self.place, dtype=float).tolist(), **turned}
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> GroundedObject:
@@ -62,8 +80,9 @@ class GroundedObject:
             spans = tuple((int(begin), int(end)) for begin, end in data["spans"])  # type: ignore[attr-defined]
             patches = {str(view): np.asarray(indices, dtype=np.int64)
                        for view, indices in data.get("patches", {}).items()}  # type: ignore[attr-defined]
-            place = data.get("place")
-            return cls(spans, patches, None if place is None else np.asarray(place, dtype=float))
+            place, yaw = data.get("place"), data.get("yaw")
+            return cls(spans, patches, None if place is None else np.asarray(place, dtype=float),
+                       None if yaw is None else float(yaw), int(data.get("symmetry", 1)))  # type: ignore[arg-type, call-overload]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"grounding: {data!r:.80} needs spans, patches by view and a place ({error})") from error
 

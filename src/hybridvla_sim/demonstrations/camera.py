@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Dict, List, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import mujoco
 import numpy as np
@@ -16,6 +16,7 @@ from hybridvla_sim.taskkit.phrases import Phrases, Thing
 
 #: Share of a patch that a thing covers at least where the patch shows it.
 SHOWN = 0.12
+LYING = 0.7     # of a thing's own x axis is at least horizontal where its yaw is told
 PIXELS = 6      # of a patch in the segmentation, at least
 
 
@@ -65,7 +66,11 @@ class GroundingCamera:
         found = []
         for span, names in self.phrases.named(text).items():
             shown = {view: functools.reduce(np.union1d, [patches[view][name] for name in names]) for view in self.views}
-            found.append(GroundedObject((span,), shown, self.place(names[0]) if len(names) == 1 else None))
+            if len(names) > 1:
+                found.append(GroundedObject((span,), shown))
+            else:
+                symmetry = self.phrases.things[names[0]].symmetry
+                found.append(GroundedObject((span,), shown, self.place(names[0]), self.yaw(names[0]), max(symmetry, 1)))
         return found
 
     def place(self, name: str) -> np.ndarray:
@@ -78,6 +83,15 @@ class GroundingCamera:
         else:
             found = np.mean([data.body(body).xpos for body in (thing.body, *thing.more)], axis=0)
         return found
+
+    def yaw(self, name: str) -> Optional[float]:
+        """Returns how a thing is turned about the vertical, rad; None where that says nothing, or it stands on end."""
+        thing, data = self.phrases.things[name], self.rig.data
+        if not thing.symmetry:
+            return None
+        rotation = (data.geom(thing.geom) if thing.geom else data.body(thing.body)).xmat
+        ahead = rotation.reshape(3, 3)[:2, 0]
+        return float(np.arctan2(ahead[1], ahead[0])) if np.linalg.norm(ahead) > LYING else None
 
     def close(self) -> None:
         """Frees the renderer of segments; the rig keeps its own."""

@@ -14,11 +14,11 @@ class Thing:
 
     Attributes:
         nouns: the words by which it is called.
-        body: its body in the scene; pictures of it are those of this body and what hangs on it. Where its name ends in _0, the
-            bodies that count on from it (_1, _2, ...) are as much of the thing (pieces of dirt).
+        body: its body in the scene; pictures of it are those of this body and what hangs on it.
         site: a point of it, where its body's origin is not what is meant.
         geom: its one shape, where it has no body of its own.
         more: further bodies that belong to it: a heap is one thing.
+        symmetry: it looks the same after each of so many parts of a full turn about the vertical; 0 where its turn says nothing.
     """
 
     nouns: Tuple[str, ...]
@@ -26,6 +26,7 @@ class Thing:
     site: str = ""
     geom: str = ""
     more: Tuple[str, ...] = ()
+    symmetry: int = 0
 
 
 class Phrases:

@@ -43,7 +43,7 @@ def write(folder, lengths=(5, 9, 4), description=DESCRIPTION, seed=0):
             with out.episode(f"source {number}", success=(None, True, False)[number % 3], split=split) as episode:
                 for i in range(frames):
                     images = {view: picture(20 * i + 10 + 3 * number, size) for view, size in description.views.items()}
-                    item = GroundedObject(((8, 17),), {"front": np.array([1, 2])}, np.array([0.1, 0.2, 0.3]))
+                    item = GroundedObject(((8, 17),), {"front": np.array([1, 2])}, np.array([0.1, 0.2, 0.3]), 0.3, 4)
                     episode.add(images, states[i], actions[i], f"take the red cube {number % 2}", correction=i == 2,
                                 grounding=[item] if description.grounded else [])
         out.finish()
@@ -73,6 +73,7 @@ def test_what_is_written_is_read_back_in_any_order(folder):
             wanted = picture(20 * frame + 10 + 3 * episode, size).astype(int)
             assert np.abs(sample.images[view].astype(int) - wanted).mean() < 6.0
         assert sample.grounding[0].spans == ((8, 17),) and sample.grounding[0].patches["front"].tolist() == [1, 2]
+        assert (sample.grounding[0].yaw, sample.grounding[0].symmetry) == (0.3, 4)
     assert json.loads((folder / layout.INFO).read_text())["splits"] == {"train": "0:2", "validation": "2:3"}
 
 

@@ -236,3 +236,43 @@ def test_a_scene_held_out_in_one_set_and_trained_on_in_another_is_named(tmp_path
     go(tmp_path / "both", one, more)
     assert f"1 episode(s) that {one} holds out are trained on in {more}, such as 'episode 3'" in caplog.text
     assert f"{more} holds out" not in caplog.text
+
+
+def test_patches_and_words_know_how_a_named_object_is_turned(tmp_path):
+    recipe = config(grounding=dict(patches=1.0, places=1.0, turns=0.5))
+    source = toy_data.feed(tmp_path, recipe)
+    mentions = source.training(0, 0, 8).mentions
+    corners = (2 * (mentions.place[:, 0] > 0.5) + (mentions.place[:, 1] > 0)).numpy()
+    told = corners > 0
+    assert told.any() and not told.all()
+    np.testing.assert_allclose(mentions.turn[told], np.stack([np.cos(0.8 * corners), np.sin(0.8 * corners)], 1)[told], atol=1e-6)
+    assert bool(mentions.turn[~told].isnan().all())
+    model, batch = source.model, source.training(0, 0, 8)
+    torch.manual_seed(0)
+    heads = GroundingHeads(recipe.grounding, model.vision_width, model.decoder.hidden, 7)
+    without = GroundingHeads(config(grounding=dict(patches=1.0, places=1.0)).grounding, model.vision_width, model.decoder.hidden, 7)
+    without.load_state_dict({name: value for name, value in heads.state_dict().items() if "turn" not in name})
+    features = torch.randn(8, model.patches, model.vision_width)
+    hidden = torch.randn(8, batch.text.shape[1], model.decoder.hidden)
+    embed, terms = torch.nn.Embedding(4000, model.decoder.hidden), frozenset([parts.PLACES])
+    more = heads.patches(features, batch, embed) - without.patches(features, batch, embed)
+    here = batch.mentions
+    off = [(heads.patch_turn(features[row, here.patches[number]]) - here.turn[number]).abs().mean()
+           for number, row in enumerate(here.sample.tolist()) if told_of(here, number)]
+    torch.testing.assert_close(more, 0.5 * torch.stack(off).sum())
+    seen, end = torch.zeros(8, model.patches, model.decoder.hidden), torch.zeros(8, model.decoder.hidden)
+    more = (heads.words(hidden, seen, end, batch, terms)[parts.PLACES] - without.words(hidden, seen, end, batch, terms)[parts.PLACES])
+    last = heads.turn(hidden[here.sample, here.end - 1])
+    off = [torch.nn.functional.smooth_l1_loss(last[number], here.turn[number], beta=0.2)
+           for number in range(len(here.sample)) if told_of(here, number)]
+    torch.testing.assert_close(more, 0.5 * torch.stack(off).sum())
+
+
+def told_of(mentions, number):
+    return bool(mentions.turn[number].isfinite().all())
+
+
+def test_data_that_tell_no_turn_are_refused_where_turns_are_to_be_known(tmp_path):
+    data = write(tmp_path / "toy", grounded=False)
+    with pytest.raises(DataError, match="toy does not say how any object is turned"):
+        go(tmp_path, data, grounding=dict(patches=0.5, turns=1.0))

@@ -20,6 +20,7 @@ class Mentions:
         begin, end: (M,) first word id of the name in the text, and one behind its last.
         patches: (M, P) bool, which patches show the object.
         place: (M, 3) m; NaN where it is not known.
+        turn: (M, 2) cosine and sine of the yaw times the symmetry; NaN where it is not known.
     """
 
     sample: torch.Tensor
@@ -27,6 +28,7 @@ class Mentions:
     end: torch.Tensor
     patches: torch.Tensor
     place: torch.Tensor
+    turn: torch.Tensor
 
 
 @dataclass(frozen=True)

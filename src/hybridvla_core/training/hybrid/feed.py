@@ -149,7 +149,7 @@ class Feed:
         return [*self._texts[instruction], *words, *markers_behind_text(self.model)]
 
     def _mentions(self, samples: Sequence[Sample]) -> Mentions:
-        found: Dict[Tuple[int, int, int], Tuple[np.ndarray, np.ndarray]] = {}
+        found: Dict[Tuple[int, int, int], Tuple[np.ndarray, np.ndarray]] = {}     # patches; place and turn
         for row, sample in enumerate(samples):
             for item in sample.grounding:
                 words = self.prompts.words_of(sample.instruction, item.spans)
@@ -162,15 +162,17 @@ class Feed:
                         raise DataError(f"episode {sample.episode}, frame {sample.frame}: grounding names patch {indices.max()} "
                                         f"of view {view}, and the model sees {self.model.patches}")
                     shown[number * self.model.patches + indices] = True
-                place = np.full(3, np.nan) if item.place is None else np.asarray(item.place)
+                place = np.full(5, np.nan)
+                place[:3] = np.nan if item.place is None else item.place
+                place[3:] = np.nan if item.turn is None else item.turn
                 name = (row, *words)
                 if name in found:      # of several things, in older data sets: they have no place in common
-                    shown, place = shown | found[name][0], np.full(3, np.nan)
+                    shown, place = shown | found[name][0], np.full(5, np.nan)
                 found[name] = shown, place
         numbers = torch.tensor(list(found), dtype=torch.long).reshape(-1, 3)
         patches = np.array([shown for shown, _ in found.values()], dtype=bool).reshape(-1, self.model.views * self.model.patches)
-        places = np.array([place for _, place in found.values()], dtype=np.float32).reshape(-1, 3)
-        return Mentions(numbers[:, 0], numbers[:, 1], numbers[:, 2], torch.from_numpy(patches), torch.from_numpy(places))
+        places = torch.from_numpy(np.array([place for _, place in found.values()], dtype=np.float32).reshape(-1, 5))
+        return Mentions(numbers[:, 0], numbers[:, 1], numbers[:, 2], torch.from_numpy(patches), places[:, :3], places[:, 3:])
 
 
 class _Steps(Dataset):  # type: ignore[misc,unused-ignore]

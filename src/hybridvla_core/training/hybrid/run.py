@@ -37,7 +37,7 @@ MOST_INSTRUCTIONS = 1000
 FREE = ("workers", "keep_frames", "log_every", "save_every", "validate_every", "validation_frames", "export", "demonstrations")
 #: Keys that older runs do not know, each with what it was then: at it, such a run goes on.
 LATER = {"labels": 1, "grounding.attention": 0.0, "grounding.attention_layers": (), "grounding.attention_heads": 1,
-         "grounding.subtask": 0.0, "grounding.place_views": (), "statistics_tail": 0.01, "draw": "rows"}
+         "grounding.subtask": 0.0, "grounding.place_views": (), "grounding.turns": 0.0, "statistics_tail": 0.01, "draw": "rows"}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from hybridvla_core.checkpoints.tokenizer import check_tokenizer
 from hybridvla_core.configuration import from_mapping
 from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.reader import LeRobotDataset
+from hybridvla_core.data.sample import GroundedObject
 from hybridvla_core.errors import ConfigurationError, DataError
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.presets import TINY_SEQUENCE, preset
@@ -33,6 +34,8 @@ UNSAID = {"arms": ["arm"], "rotation_reference_xyzw": [0.0, 0.0, 0.0, 1.0]}
 MEANING = ("arms", "translation", "rotation", "rotation_reference_xyzw", "gripper_sense")
 #: What must be the same in data that are trained on together besides: where a delta begins, and what a state is.
 ORIGIN = ("delta_base", "state_source")
+#: So many episodes of each set are asked for what no row may tell.
+SOME_EPISODES = 20
 #: What L_ce alone leaves as it was drawn.
 UNTRAINED_BY_TOKENS = ("final_layer", "t_embedder", "x_embedder")
 
@@ -122,6 +125,7 @@ def prepare(config: TrainingConfig, data: Sequence[Path], init: Optional[Path], 
     if config.grounding.used:
         for dataset in datasets:
             _check_grid(dataset, model)
+    _check_turns(config, datasets)
     sets = tuple(FrameSet(dataset, names_here, pictures, scale, model.chunk)
                  for dataset, names_here, scale in zip(datasets, own, scales))
     for frames in sets:
@@ -168,6 +172,16 @@ def _check_grid(dataset: LeRobotDataset, model: ModelConfig) -> None:
         where = f"in {grid} rows of {grid}" if grid else f"and {layout.OURS} does not say in which grid"
         raise DataError(f"{dataset.folder}: its grounding counts patches {where}; the model sees {model.patches}. Make the data "
                         "with the model's --grid, or train without grounding")
+
+
+def _check_turns(config: TrainingConfig, datasets: Sequence[LeRobotDataset]) -> None:
+    """Refuses to teach turns that no set tells; the first episodes of each are looked at."""
+    told = (text for dataset in datasets for position in range(min(len(dataset.episodes), SOME_EPISODES))
+            for text in dataset.rows(position).grounding or ())
+    if config.grounding.turns and not any(GroundedObject.TURNED in text for text in told):
+        where = ", ".join(str(dataset.folder) for dataset in datasets)
+        raise DataError(f"grounding: turns has a weight, and {where} does not say how any object is turned; make the data with "
+                        "`hybridvla demonstrate`, or leave it out")
 
 
 def _subtasks(config: TrainingConfig, datasets: Sequence[LeRobotDataset]) -> Tuple[str, ...]:

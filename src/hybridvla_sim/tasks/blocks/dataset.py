@@ -97,10 +97,10 @@ def _named(row: Row, text: str, label: int) -> List[GroundedObject]:
     classes = row["seg"]
     cells = classes.reshape(GRID, classes.shape[0] // GRID, GRID, classes.shape[1] // GRID)
     found = []
-    for word, number, place in (("block", 1 + block, row["block_pos"][block]),
-                                ("pad", 5 + pad, np.append(row["pad_pos"][pad], 0.0))):
+    for word, number, place, yaw in (("block", 1 + block, row["block_pos"][block], float(row["block_yaw"][block])),
+                                     ("pad", 5 + pad, np.append(row["pad_pos"][pad], 0.0), None)):
         end = text.index(f" {word}") + 1 + len(word)
         begin = text.rindex("the ", 0, end)
         covered = (cells == number).mean(axis=(1, 3)).ravel()
-        found.append(GroundedObject(((begin, end),), {"front": np.flatnonzero(covered >= SHOWN)}, place))
+        found.append(GroundedObject(((begin, end),), {"front": np.flatnonzero(covered >= SHOWN)}, place, yaw, 4))
     return found

@@ -10,7 +10,7 @@ HALF, HEIGHT, DEPTH, THICK, PUSH_Z = 0.08, 0.20, 0.13, 0.007, 0.175      # m
 LARGEST, ENOUGH = 1.6, 0.5236                                            # rad
 PHRASES = Phrases("close_fridge", {"shut": (
     "close fridge", "close the fridge door", "shut the fridge", "push the fridge door shut", "close the door of the fridge")}, {
-    "door": Thing(("door",), "door", "door_edge"), "fridge": Thing(("fridge",), "fridge")})
+    "door": Thing(("door",), "door", "door_edge"), "fridge": Thing(("fridge",), "fridge", symmetry=1)})
 
 
 def build(root: ET.Element) -> None:

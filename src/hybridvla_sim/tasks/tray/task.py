@@ -12,7 +12,7 @@ GOAL_XY = (0.40, 0.0)            # m, middle of the marked place
 GOAL_RADIUS = 0.03               # m
 TRAY_REST_Z = 0.005              # m
 INSTRUCTION = "carry the tray to the green mark with both hands"
-PHRASES = Phrases("tray", {"carried": (INSTRUCTION,)}, {"tray": Thing(("tray",), "tray"),
+PHRASES = Phrases("tray", {"carried": (INSTRUCTION,)}, {"tray": Thing(("tray",), "tray", symmetry=2),
                                                        "mark": Thing(("green mark",), geom="goal")})
 
 

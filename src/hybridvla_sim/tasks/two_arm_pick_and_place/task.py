@@ -12,8 +12,8 @@ BLOCK, PLATE = (0.037, 0.016, 0.020), 0.045
 PHRASES = Phrases("two_arm_pick_and_place", {"placed": (
     "put both blocks on their plates", "pick up the two blocks and place them on the plates",
     "with both arms, put each block on the plate beside it", "place the left block and the right block on the plates")}, {
-    "right_block": Thing(("right block", "two blocks", "both blocks", "each block"), "block_right"),
-    "left_block": Thing(("left block", "two blocks", "both blocks", "each block"), "block_left"),
+    "right_block": Thing(("right block", "two blocks", "both blocks", "each block"), "block_right", symmetry=4),
+    "left_block": Thing(("left block", "two blocks", "both blocks", "each block"), "block_left", symmetry=4),
     "right_plate": Thing(("plates", "plate"), "plate_right"), "left_plate": Thing(("plates", "plate"), "plate_left")})
 
 

@@ -14,7 +14,7 @@ PHRASES = Phrases("wine_at_rack", {
             f"slide the bottle onto the {place} part of the rack", f"place the wine in the {place} slot of the wine rack",
             f"the bottle belongs in the {place} of the rack") for place in PLACES}, {
     "bottle": Thing(("wine bottle", "bottle", "wine"), "bottle", "bottle_grip"),
-    "rack": Thing(("wine rack", "rack"), "rack"),
+    "rack": Thing(("wine rack", "rack"), "rack", symmetry=1),
     **{place: Thing((place,), f"place_{place}") for place in PLACES}})
 
 

@@ -20,6 +20,7 @@ class GroundingConfig:
         attention_heads: The first ones of each of these layers; the others are left to themselves.
         state_action: The state token, or the last one before the noise, knows the action.
         subtask: The same token knows the step of the task.
+        turns: What knows a place, patch or word, knows by this much beside it how the object is turned, where the data say so.
         place_views: Cameras whose patches know places; empty for all. A camera that moves shows none without its own pose.
         centre: Origin of normalised places, m.
         scale: Unit of normalised places, m.
@@ -33,12 +34,13 @@ class GroundingConfig:
     attention_heads: int = 1
     state_action: float = 0.0
     subtask: float = 0.0
+    turns: float = 0.0
     place_views: Tuple[str, ...] = ()
     centre: Vector = (0.5, 0.0, 0.05)
     scale: float = 0.15
 
     def __post_init__(self) -> None:
-        for name in ("patches", "pointing", "places", "attention", "state_action", "subtask"):
+        for name in ("patches", "pointing", "places", "attention", "state_action", "subtask", "turns"):
             in_range(f"grounding: {name}", getattr(self, name), 0.0, 1e3)
         layers = self.attention_layers
         require(len(set(layers)) == len(layers) and min(layers, default=0) >= 0,
@@ -46,6 +48,8 @@ class GroundingConfig:
         require(self.attention == 0 or bool(layers),
                 "grounding: attention needs attention_layers, those of the decoder that are taught, from 0")
         in_range("grounding: attention_heads", self.attention_heads, 1, 1000)
+        require(self.turns == 0 or max(self.patches, self.places) > 0,
+                "grounding: turns weighs beside places; give patches or places a weight, too")
         require(len(set(self.place_views)) == len(self.place_views),
                 f"grounding: place_views {list(self.place_views)} must differ")
         require(len(self.centre) == 3 and self.scale > 0, "grounding: centre needs three numbers and scale a positive one, m")

@@ -36,6 +36,7 @@ class GroundingHeads(nn.Module):
         self.place = nn.Linear(hidden, 3)
         self.action = nn.Linear(hidden, actions)
         self.subtask = nn.Linear(hidden, subtasks) if subtasks else None
+        self.patch_turn, self.turn = (nn.Linear(size, 2) if config.turns else None for size in (width, hidden))
 
     def counts(self, batch: Batch, terms: FrozenSet[str]) -> Dict[str, float]:
         """How many mentions, or samples, each wanted term is the mean of."""
@@ -61,7 +62,7 @@ class GroundingHeads(nn.Module):
         mentions = batch.mentions
         if mentions is None or not len(mentions.sample):
             nothing = 0.0 * (features.float().sum() + embed(batch.text[:1]).float().sum())
-            return nothing + _nothing(self.patch_name, self.word_name, self.patch_place)
+            return nothing + _nothing(self.patch_name, self.word_name, self.patch_place, self.patch_turn)
         seen, target = features.float()[mentions.sample // batch.labels], mentions.patches.float()
         words = embed(batch.text[mentions.sample]).float()
         name = self.word_name(_mean_between(words, mentions))
@@ -73,6 +74,10 @@ class GroundingHeads(nn.Module):
         place, known = self._places(mentions)
         error, knowing = (self.patch_place(seen) - place[:, None]).abs().mean(-1), self._knowing(mentions.patches).float()
         placed = (error * knowing).sum(1) / knowing.sum(1).clamp(min=1) * known
+        if self.patch_turn is not None:
+            turn, told = self._turns(mentions)
+            error = (self.patch_turn(seen) - turn[:, None]).abs().mean(-1)
+            placed = placed + self.config.turns * (error * knowing).sum(1) / knowing.sum(1).clamp(min=1) * told
         return ((named + placed) * (inside > 0)).sum()
 
     def words(self, words: torch.Tensor, patches: torch.Tensor, end: torch.Tensor, batch: Batch, terms: FrozenSet[str]
@@ -91,7 +96,7 @@ class GroundingHeads(nn.Module):
         """
         found: Dict[str, torch.Tensor] = {}
         nothing = 0.0 * (end.float().sum() + words.float().sum() + patches.float().sum()) \
-            + _nothing(self.query, self.key, self.place)
+            + _nothing(self.query, self.key, self.place, self.turn)
         mentions = batch.mentions
         if mentions is not None and len(mentions.sample) and terms & {parts.POINTING, parts.PLACES}:
             last = words[mentions.sample, mentions.end - 1].float()
@@ -102,6 +107,10 @@ class GroundingHeads(nn.Module):
             pointing = -(target * F.log_softmax(scores, dim=-1)).sum(1) / shown.clamp(min=1)
             place, known = self._places(mentions)
             placed = F.smooth_l1_loss(self.place(last), place, beta=0.05, reduction="none").mean(-1) * known
+            if self.turn is not None:
+                turn, told = self._turns(mentions)
+                turned = F.smooth_l1_loss(self.turn(last), turn, beta=0.2, reduction="none").mean(-1)
+                placed = placed + self.config.turns * turned * known * told
             found = {parts.POINTING: pointing.sum(), parts.PLACES: placed.sum()}
         for name in (parts.POINTING, parts.PLACES):
             found.setdefault(name, nothing)
@@ -148,13 +157,19 @@ class GroundingHeads(nn.Module):
             known = known & self._knowing(mentions.patches).any(1)
         return place, known.float()
 
+    def _turns(self, mentions: Mentions) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Turns (M, 2), 0 where unknown, and which are known (M,)."""
+        told = torch.isfinite(mentions.turn).all(1)
+        return torch.where(told[:, None], mentions.turn, torch.zeros_like(mentions.turn)), told.float()
+
     def _knowing(self, patches: torch.Tensor) -> torch.Tensor:
         """Of the patches (M, P) that show a thing, those that know its place."""
         return patches & torch.tensor(self._placing, device=patches.device) if self._placing else patches
 
 
-def _nothing(*modules: nn.Module) -> torch.Tensor:
+def _nothing(*heads: Optional[nn.Module]) -> torch.Tensor:
     """0, by way of every parameter: where one process names nothing, gradients are still those that the others wait for."""
+    modules = [head for head in heads if head is not None]
     return 0.0 * torch.stack([parameter.float().sum() for module in modules for parameter in module.parameters()]).sum()
 
 
