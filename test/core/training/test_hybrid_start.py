@@ -250,7 +250,8 @@ def test_patches_and_words_know_how_a_named_object_is_turned(tmp_path):
     model, batch = source.model, source.training(0, 0, 8)
     torch.manual_seed(0)
     heads = GroundingHeads(recipe.grounding, model.vision_width, model.decoder.hidden, 7)
-    without = GroundingHeads(config(grounding=dict(patches=1.0, places=1.0)).grounding, model.vision_width, model.decoder.hidden, 7)
+    plain = config(grounding=dict(patches=1.0, places=1.0)).grounding
+    without = GroundingHeads(plain, model.vision_width, model.decoder.hidden, 7)
     without.load_state_dict({name: value for name, value in heads.state_dict().items() if "turn" not in name})
     features = torch.randn(8, model.patches, model.vision_width)
     hidden = torch.randn(8, batch.text.shape[1], model.decoder.hidden)
@@ -261,7 +262,8 @@ def test_patches_and_words_know_how_a_named_object_is_turned(tmp_path):
            for number, row in enumerate(here.sample.tolist()) if told_of(here, number)]
     torch.testing.assert_close(more, 0.5 * torch.stack(off).sum())
     seen, end = torch.zeros(8, model.patches, model.decoder.hidden), torch.zeros(8, model.decoder.hidden)
-    more = (heads.words(hidden, seen, end, batch, terms)[parts.PLACES] - without.words(hidden, seen, end, batch, terms)[parts.PLACES])
+    both, one = (subject.words(hidden, seen, end, batch, terms)[parts.PLACES] for subject in (heads, without))
+    more = both - one
     last = heads.turn(hidden[here.sample, here.end - 1])
     off = [torch.nn.functional.smooth_l1_loss(last[number], here.turn[number], beta=0.2)
            for number in range(len(here.sample)) if told_of(here, number)]

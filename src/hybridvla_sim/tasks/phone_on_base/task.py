@@ -11,7 +11,8 @@ PHONE, GROOVE, RAIL, BASE_Z = (0.062, 0.026, 0.011), 0.033, 0.012, 0.02
 PHRASES = Phrases("phone_on_base", {"base": (
     "put the phone on the base", "put the phone on the charging base", "place the phone on its base", "hang up the phone",
     "grasp the phone and put it on the base", "set the phone down on the stand")}, {
-    "phone": Thing(("phone",), "phone", symmetry=2), "base": Thing(("charging base", "base", "stand"), "phone_base", "cradle", symmetry=1)})
+    "phone": Thing(("phone",), "phone", symmetry=2),
+    "base": Thing(("charging base", "base", "stand"), "phone_base", "cradle", symmetry=1)})
 
 
 def build(root: ET.Element) -> None:
