@@ -114,7 +114,8 @@ def note(pid, host=None):
 
 @pytest.mark.parametrize("text, free", [
     ("", True), ("{", True), (note(0), True), (note(2 ** 22 + 1), True), (note(os.getppid()), False), (note(os.getpid()), True),
-    (note(2 ** 22 + 1, "elsewhere"), False)])
+    (note(2 ** 22 + 1, "elsewhere"), False)],
+    ids=["empty", "torn", "nobody", "dead", "living", "own", "elsewhere"])
 def test_without_locks_the_note_decides_who_may_keep_labels(tmp_path, no_locks, text, free):
     path = tmp_path / "episodes.jsonl"
     (tmp_path / "episodes.jsonl.lock").write_text(text)
