@@ -77,7 +77,7 @@ class SuiteWorld(World[RigT], Generic[RigT]):
 
     def lost(self, instruction: str) -> bool:
         """Tells whether something has fallen off the table that a sentence names or a hand has to take, or has tipped over."""
-        things = [self.phrases.things[thing] for thing in self.phrases.named(instruction)]
+        things = [self.phrases.things[thing] for names in self.phrases.named(instruction).values() for thing in names]
         named = {*self.upright, *(body for thing in things for body in (thing.body, *thing.more))}
         return any(self.data.body(body).xpos[2] < FALLEN_Z for body in named.intersection(self.loose)) or any(
             self.axes(body)[2, 2] < TIPPED for body in self.upright)
