@@ -145,7 +145,7 @@ def test_while_controllers_change_the_way_to_the_start_may_be_called_off(lab):
 
 def test_while_another_holds_the_arm_the_way_to_the_start_may_be_called_off(lab):
     class Taken:
-        def acquire(self, timeout):
+        def acquire(self, blocking):
             lab.sleep(0.5)
             return True
 
