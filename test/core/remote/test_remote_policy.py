@@ -20,7 +20,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from hybridvla_core.configuration import load_file
-from hybridvla_core.contracts import Mode, PolicyState
+from hybridvla_core.contracts import Mode, PolicyState, Prediction
 from hybridvla_core.errors import ConfigurationError, ObservationError, WireError
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
@@ -84,6 +84,32 @@ def test_a_remote_prediction_is_the_local_one(answering, asking):
     assert (remote.mode, remote.fused, remote.mean_confidence, remote.passes) == (Mode.DIFFUSION, True, 0.5, 3)
     assert np.isnan(remote.path_distance) and remote.stage_ms["vision"] == 1.5 and remote.stage_ms["remote"] > 0
     assert (policy.cameras, policy.convention, policy.manifest_sha256) == (Echo.cameras, Echo.convention, "a" * 64)
+
+
+class Chunked(Echo):
+    """K = 4 steps by diffusion, of which the tokens say the first; `confidence` as many numbers as given."""
+
+    def __init__(self, tokens=1, confidence=7):
+        super().__init__()
+        self.tokens, self.confidence = tokens, confidence
+
+    def predict(self, observation, mode=None, seed=0):
+        steps = np.arange(28.0).reshape(4, 7)
+        return Prediction(action=steps, mode=Mode.ENSEMBLE, fused=True, diffusion=steps + 1, autoregressive=steps[:self.tokens],
+                          token_confidence=np.linspace(0, 1, self.confidence), mean_confidence=0.5)
+
+
+def test_a_chunk_of_actions_comes_with_the_one_step_that_the_tokens_say(answering, asking):
+    local, remote = Chunked().predict(observation()), asking(answering(Chunked())).predict(observation())
+    for name in ("action", "diffusion", "autoregressive", "token_confidence"):
+        assert np.array_equal(getattr(remote, name), getattr(local, name)), name
+
+
+@pytest.mark.parametrize("policy, said", [(Chunked(tokens=3), r"autoregressive of shape \(3, 7\); \(1, 7\)"),
+                                          (Chunked(confidence=14), r"token_confidence of shape \(14,\); \(7,\)")])
+def test_paths_of_another_shape_than_the_contracts_are_refused(answering, asking, policy, said):
+    with pytest.raises(ObservationError, match=said):
+        asking(answering(policy)).predict(observation())
 
 
 def test_what_does_not_fit_the_policy_configuration_is_refused_by_name(answering, asking):
