@@ -26,6 +26,7 @@ from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import misfits
 from hybridvla_core.policy.proposing.proposer import Proposer
+from hybridvla_core.policy.remote import client as remote_client
 from hybridvla_core.policy.remote.client import RemotePolicy
 from hybridvla_core.policy.remote.dialect import OwnDialect, PoseDialect
 from hybridvla_core.policy.remote.server import PolicyServer, ServerSettings
@@ -143,6 +144,34 @@ def test_a_killed_server_is_noticed_at_once_and_its_return_as_well(asking):
     with remote_bench.server(port=port):
         until(lambda: policy.link_problem() == "", 10)
         assert policy.predict(observation()).fused
+
+
+def test_the_client_goes_on_connecting_after_an_error_that_nobody_foresaw(asking, monkeypatch, caplog):
+    with remote_bench.server() as (process, port):
+        policy = asking(port)
+        opened, failures = remote_client.Link, [RuntimeError("no more threads")]
+
+        def failing_once(*arguments):
+            if failures:
+                raise failures.pop()
+            return opened(*arguments)
+
+        monkeypatch.setattr(remote_client, "Link", failing_once)
+        process.kill()
+        until(lambda: not failures)
+    with remote_bench.server(port=port):
+        until(lambda: policy.link_problem() == "", 10)
+        assert policy.predict(observation()).fused
+    assert f"ws://127.0.0.1:{port}: RuntimeError: no more threads; trying again" in caplog.text
+
+
+def test_the_desktops_proxy_is_not_asked_for_the_way_to_the_server(answering, asking, monkeypatch):
+    for name in ("http", "https", "ws", "wss", "socks", "all"):
+        for key in (f"{name}_proxy", f"{name}_proxy".upper()):
+            monkeypatch.setenv(key, "http://127.0.0.1:1")      # nobody listens there
+    for key in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(key, raising=False)
+    assert asking(answering(), connect_timeout_s=0.1).predict(observation()).fused
 
 
 def test_a_server_that_comes_back_as_another_policy_is_refused_by_name(asking):
