@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import replay_bag
+import yaml
 from replay_bag import ROOT
 
 from hybridvla_cli.__main__ import main
@@ -59,6 +60,29 @@ def replay(monkeypatch, bag, tmp_path, capsys):
 def test_every_frame_asks_at_every_image_and_a_rate_at_some(replay):
     every, some = replay("--every-frame")[1]["frames"], replay("--rate", "2")[1]["frames"]
     assert IMAGES - 2 <= every <= IMAGES and 8 <= some <= 10
+
+
+class Seeing(Constant):
+    """Keeps the states that it was shown."""
+
+    def __init__(self, step):
+        super().__init__(step)
+        self.states = []
+
+    def predict_batch(self, observations, mode=None, seed=0):
+        self.states += [seen.state for seen in observations]
+        return super().predict_batch(observations, mode, seed)
+
+
+def test_without_recorded_commands_a_policy_of_last_commands_is_shown_the_measured_poses(replay, monkeypatch, tmp_path):
+    seeing = Seeing((0.0, 0.0, 0.0))
+    monkeypatch.setattr(replay_job.Replay, "_policy", lambda self, folder: seeing)
+    data = yaml.safe_load((ROOT / "config/policies/tiny.yaml").read_text())
+    data["convention"].update(state_source="last_command", first_state=[0.5, 0.1, 0.9, 0.0, 0.0, 0.0, 1.0])
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(data))
+    _, found, _ = replay("--rate", "2", "--policy-config", str(tmp_path / "policy.yaml"))
+    assert np.ptp([state[1] for state in seeing.states]) > 0.1
+    assert any("the states are the measured poses and not the last commands" in note for note in found["notes"])
 
 
 def test_two_ways_of_choosing_moments_exclude_each_other(replay):
