@@ -27,7 +27,7 @@ class PolicyConfig:
 
     Attributes:
         checkpoint: Folder, relative to the package's root or absolute; empty: named at launch.
-        device: torch's name: `cpu`, `cuda`.
+        device: torch's name: `cpu`, or `cuda` for the first GPU of CUDA_VISIBLE_DEVICES.
         dtype: torch's name: `float32`, `bfloat16`.
         mode: `ensemble`, `diffusion` or `autoregressive`.
         seed: Of the model's noise (with the observation's stamp).
