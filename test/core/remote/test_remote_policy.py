@@ -18,10 +18,11 @@ import remote_bench
 from remote_bench import Echo, observation
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+from websockets.sync.server import Server
 
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Mode, PolicyState, Prediction
-from hybridvla_core.errors import ConfigurationError, ObservationError, WireError
+from hybridvla_core.errors import ConfigurationError, DeviceError, ObservationError, WireError
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import misfits
@@ -271,6 +272,59 @@ def test_a_server_that_never_served_closes_at_once_and_serves_no_more():
     server.serve_forever()                       # returns
     again = PolicyServer(Echo(), OwnDialect(), ServerSettings(port=port))      # the address is free
     again.close()
+
+
+class OnLostDevice(Echo):
+    """The GPU has fallen off the bus."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = 0
+
+    def predict(self, observation, mode=None, seed=0):
+        self.asked += 1
+        raise DeviceError("cuda failed during a prediction (it has fallen off the bus); restart the policy")
+
+
+def test_a_server_whose_device_fails_says_so_to_everybody_and_ends(asking, monkeypatch):
+    policy, ended, may_end, shutdown = OnLostDevice(), [], threading.Event(), Server.shutdown
+    monkeypatch.setattr(Server, "shutdown", lambda self: may_end.wait(10) and shutdown(self))
+    server = PolicyServer(policy, OwnDialect(), ServerSettings(port=0))
+
+    def serve():
+        with pytest.raises(DeviceError, match="fallen off the bus") as said:
+            server.serve_forever()
+        ended.append(said.value)
+
+    serving = threading.Thread(target=serve, daemon=True)
+    serving.start()
+    port = server.address[1]
+    health = f"http://127.0.0.1:{port}/healthz"
+    with urllib.request.urlopen(health) as answer:
+        assert answer.status == 200
+    one, other = asking(port), asking(port)
+    for client_of_it in (one, other):
+        with pytest.raises(ObservationError, match=r"says: cuda failed .*; restart the policy"):
+            client_of_it.predict(observation())
+    with pytest.raises(urllib.error.HTTPError, match="503"):
+        urllib.request.urlopen(health)
+    may_end.set()
+    serving.join(10.0)
+    assert ended and policy.asked == 1, "a device that has failed is not asked again"
+    server.close()
+    until(lambda: one.link_problem() and other.link_problem())
+    PolicyServer(Echo(), OwnDialect(), ServerSettings(port=port)).close()       # the address is free
+
+
+def test_conversations_end_with_the_server():
+    before = set(threading.enumerate())
+    server = PolicyServer(Echo(), OwnDialect(), ServerSettings(port=0))
+    threading.Thread(target=server.serve_forever, daemon=False).start()      # as in the main thread
+    with connect(f"ws://127.0.0.1:{server.address[1]}") as raw:
+        raw.recv(timeout=5)
+        server.close()
+        # A thread left over would keep the process alive for as long as this client stays.
+        until(lambda: all(thread.daemon for thread in set(threading.enumerate()) - before))
 
 
 def test_a_web_page_may_not_connect(answering):
