@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import statistics
 import threading
 import time
@@ -18,7 +19,7 @@ import remote_bench
 from remote_bench import Echo, observation
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
-from websockets.sync.server import Server
+from websockets.sync.server import Server, ServerConnection
 
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Mode, PolicyState, Prediction
@@ -345,6 +346,22 @@ def test_nonsense_is_answered_with_a_sentence_and_the_next_question_with_an_answ
         raw.send(pack(good))
         answer = unpack(raw.recv(timeout=5))
         assert answer["server_timing"]["infer_ms"] >= 0 and answer["actions"].shape == (1, 7)
+
+
+def test_the_kernel_gives_up_a_client_whose_computer_has_vanished(answering, monkeypatch):
+    seen, send = [], ServerConnection.send
+
+    def noted(connection, frame):
+        seen.append([connection.socket.getsockopt(level, option) for level, option in (
+            (socket.SOL_SOCKET, socket.SO_KEEPALIVE), (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL), (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
+            (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))])
+        send(connection, frame)
+
+    monkeypatch.setattr(ServerConnection, "send", noted)
+    with connect(f"ws://127.0.0.1:{answering()}") as raw:
+        raw.recv(timeout=5)
+    assert seen == [[1, 10, 5, 3, 25000]]
 
 
 def test_more_clients_than_allowed_are_turned_away(answering):

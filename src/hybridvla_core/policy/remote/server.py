@@ -4,6 +4,7 @@ from __future__ import annotations
 import hmac
 import http
 import logging
+import socket
 import ssl
 import threading
 import time
@@ -27,6 +28,8 @@ from hybridvla_core.policy.remote.wire import MAX_FRAME, pack, unpack
 LOG = logging.getLogger(__name__)
 HEALTH = "/healthz"
 OPEN_S, FAREWELL_S = 5.0, 1.0
+#: A client whose computer has vanished is given up after IDLE_S + PROBES * PROBE_S: not every release of the library pings by itself.
+IDLE_S, PROBE_S, PROBES = 10, 5, 3
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,7 @@ class PolicyServer:
             return
         self._open.add(connection)
         try:
+            _give_up_the_vanished(connection.socket)
             connection.send(self._metadata)
             before_ms = 0.0
             for frame in connection:
@@ -163,7 +167,7 @@ class PolicyServer:
                 if self._lost:      # in a thread of its own, because closing waits for the end of this one
                     threading.Thread(target=self.close, name="policy server ends", daemon=True).start()
                     return
-        except ConnectionClosed:
+        except (ConnectionClosed, OSError):
             pass    # a client may leave at any time
         finally:
             self._open.discard(connection)
@@ -191,3 +195,12 @@ class PolicyServer:
         except Exception:  # what went wrong inside is for our own log; a client learns that it did
             LOG.exception("a prediction failed")
             return "the prediction failed; look at the server's log"
+
+
+def _give_up_the_vanished(client: socket.socket) -> None:
+    """Lets the kernel end a connection whose other end is gone without a word; otherwise its place would stay taken for ever."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", IDLE_S), ("TCP_KEEPINTVL", PROBE_S), ("TCP_KEEPCNT", PROBES),
+                        ("TCP_USER_TIMEOUT", 1000 * (IDLE_S + PROBES * PROBE_S))):
+        if hasattr(socket, name):       # Linux has all of them
+            client.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
