@@ -14,7 +14,7 @@ import yaml
 from replay_bag import BEGIN, FRONT, INSTRUCTION, JOINTS, ROOT
 from sensor_msgs.msg import CompressedImage
 
-from hybridvla.msg import ActionProposal, ArmSafety, EpisodeEvent, SafetyStatus
+from hybridvla.msg import ActionProposal, ArmSafety, ArmTarget, EpisodeEvent, SafetyStatus
 from hybridvla_cli.__main__ import main
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Pose
@@ -136,6 +136,18 @@ def test_the_first_state_stands_before_the_first_command_alone(result, motion, t
     first = np.isclose(data.rows(0).state, FIRST).all(axis=1)
     assert ended == 0 and first[:5].all() and not first[10:].any()
     assert not any("measured poses" in entry["reason"] for entry in summary["flagged"])
+
+
+def test_the_gripper_in_the_state_is_the_one_of_the_chunks_row_that_is_due(result, motion, tmp_path):
+    bag = replay_bag.write(tmp_path / "a.bag", motion)
+    add(bag, "/hybridvla/safety/status", statuses(motion, state=SafetyStatus.ACTIVE, epoch=5, sequence=3))
+    targets = [ArmTarget(name="arm", gripper=opening) for opening in (1.0, 0.0)]
+    add(bag, "/hybridvla/policy/proposal", [(0.0, ActionProposal(
+        epoch=5, sequence=3, chunk=2, action_period=rospy.Duration(1.0), targets=targets))])
+    policy = policy_file(tmp_path, state_source="last_command", first_state=FIRST, delta_base="measured", action_period_s=0.1)
+    _, _, data = result(bag, policy=policy)
+    grips = data.rows(0).state[:, 6]
+    assert set(np.round(grips[:8], 3)) == {1.0} and set(np.round(grips[12:], 3)) == {0.0}
 
 
 def test_rows_led_by_hand_beside_those_of_a_policy_show_no_first_state(result, motion, tmp_path):

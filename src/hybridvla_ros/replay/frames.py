@@ -139,7 +139,8 @@ class FrameSource:
         elif topic == topics.proposals:
             proposal = bags.message(raw, topic, path)
             self.proposer.commands.proposed(proposal.epoch, proposal.sequence,
-                                            {target.name: target.gripper for target in proposal.targets})
+                                            ((target.name, target.gripper) for target in proposal.targets),
+                                            proposal.action_period.to_sec())
         else:
             status = conversions.status_contract(bags.message(raw, topic, path))
             self.proposer.on_commands(status.commanded, status.stamp, status.epoch, status.sequence,
