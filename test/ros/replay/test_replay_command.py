@@ -109,6 +109,18 @@ def test_proposals_that_left_out_their_first_steps_are_compared_by_the_steps_the
     assert found["reproduction"]["max_m"] == pytest.approx(0.02 * 3 ** 0.5, abs=1e-6) and found["reproduction"]["median_m"] < 1e-9
 
 
+def test_the_verdict_is_said_although_the_disk_takes_no_result(bag, monkeypatch, capsys, tmp_path):
+    def full(path, text):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(replay_job.Replay, "_policy", lambda self, folder: Constant((0.0, 0.0, 0.0)))
+    monkeypatch.setattr(replay_job, "FilterPool", lambda robot, run_s: FilterPool(robot, run_s, processes=0))
+    monkeypatch.setattr("hybridvla_core.files.write_text", full)
+    assert main(["replay", str(bag), "--checkpoint", JUDGED, "--no-senses", "--rate", "2", "--json", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert "verdict: fail" in said.out and "No space left on device" in said.err
+
+
 def test_two_ways_of_choosing_moments_exclude_each_other(replay):
     status, said = replay("--every-frame", "--rate", "2")
     assert status == 1 and "exclude each other" in said
