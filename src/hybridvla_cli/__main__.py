@@ -17,6 +17,7 @@ from typing import Dict, List, NoReturn, Optional, Sequence
 
 from hybridvla_cli.shared.failures import sentence
 from hybridvla_core import __version__
+from hybridvla_core.files import check_target
 from hybridvla_core.paths import ROOT
 
 VERBS: Dict[str, str] = {
@@ -36,6 +37,8 @@ VERBS: Dict[str, str] = {
 }
 
 
+#: Options that name a file to be written, in whatever verb has them.
+TARGETS = ("json", "page", "plot", "report", "rows", "junit")
 #: Verbs that read our own messages, which lie in the devel space.
 WITH_ROS = ("dataset", "replay", "watch")
 
@@ -112,6 +115,10 @@ def _dispatch(arguments: List[str], parsed: List[argparse.Namespace]) -> int:
     parser = argparse.ArgumentParser(prog="hybridvla")
     module.add_parser(parser.add_subparsers(dest="verb", required=True, metavar="verb"))
     parsed.append(parser.parse_args(arguments))
+    for option in TARGETS:      # before hours of work, not after them
+        target = getattr(parsed[0], option, None)
+        if target and isinstance(target, (str, Path)):
+            check_target(target, f"--{option}")
     status = module.run(parsed[0])
     return 0 if status is None else int(status)
 

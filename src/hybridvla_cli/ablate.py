@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping
 from hybridvla_cli import Subparsers
 from hybridvla_cli.ablate_parts import measured
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.files import key_of, write_json
+from hybridvla_core.files import check_target, key_of, write_json
 from hybridvla_core.paths import ROOT
 from hybridvla_ros.runtime.threads import wait_quietly
 
@@ -61,6 +61,9 @@ def run(args: argparse.Namespace) -> int:
         raise HybridVLAError(f"--seed {args.seed}: seeds up to {LARGEST_TRAINING_SEED} belong to training; use a larger one")
     if args.processes < 1:
         raise HybridVLAError(f"--processes {args.processes}: give at least 1")
+    for option, folder in (("--out", args.out), ("--docs", args.docs)):
+        if folder:
+            check_target(Path(folder) / "results.json", option)
     names = chosen(args.table, (CALIBRATION, *measured.NAMES))
     tasks = [all_tasks.load(name, rig="fr3") for name in args.tasks.split(",") if name]
     if not tasks:
@@ -102,13 +105,13 @@ def run(args: argparse.Namespace) -> int:
         "not_run": [*_reasons(cells, failed),
                     *([f"{len(missing)} runs of {episodes} episodes in the tables below; the same command runs them"]
                       if missing else [])]}
+    for part in [*result["tables"], *sheets]:
+        for claim in part["claims"]:
+            print(f"{part['title']}: {claim['text']}: {claim['verdict']}")
     page.write(result, out)
     if args.docs:
         page.document(result, Path(args.docs))
     write_json(args.json, result)
-    for part in [*result["tables"], *sheets]:
-        for claim in part["claims"]:
-            print(f"{part['title']}: {claim['text']}: {claim['verdict']}")
     print(f"look at {out / 'index.html'}")
     if failed:
         raise HybridVLAError(f"{len(failed)} of {len(cells)} cells were not run, the first because: "

@@ -30,7 +30,7 @@ from hybridvla_cli.bench_parts import (
 from hybridvla_cli.bench_parts import (
     train as bench_train,
 )
-from hybridvla_core.files import write_json
+from hybridvla_core.files import write_json, write_text
 from hybridvla_core.paths import ROOT
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     print(table(result))
     write_json(args.json, result)
     if args.plot:
-        Path(args.plot).write_text(drawing(result), encoding="utf-8")
+        write_text(args.plot, drawing(result))
     return 0
 
 

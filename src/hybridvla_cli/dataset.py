@@ -121,8 +121,10 @@ def _run_inspect(args: argparse.Namespace) -> Dict[str, Any]:
 
 def _run_stats(args: argparse.Namespace) -> Dict[str, Any]:
     from hybridvla_cli.dataset_parts.manage import check_against, statistics
-    from hybridvla_core.files import write_json
+    from hybridvla_core.files import check_target, write_json
 
+    if args.output:
+        check_target(args.output, "--output")
     if args.against:
         check_against(Path(args.dataset), Path(args.against))
     result = statistics(Path(args.dataset))

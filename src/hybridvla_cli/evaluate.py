@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping
 from hybridvla_cli import Subparsers
 from hybridvla_core.contracts import Mode
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.files import check_target, write_json, write_text
+from hybridvla_core.files import write_json, write_text
 from hybridvla_ros.runtime.threads import wait_quietly
 from hybridvla_sim.rigs import RIGS, add_rig
 
@@ -72,9 +72,6 @@ def run(args: argparse.Namespace) -> int:
         raise HybridVLAError("--episodes, --switch-episodes and --language-scenes must not be negative, nor all zero")
     if args.processes < 1:
         raise HybridVLAError(f"--processes {args.processes}: give at least 1")
-    for option, target in (("--json", args.json), ("--page", args.page)):
-        if target is not None:
-            check_target(target, option)
     if args.page:
         from hybridvla_core.evaluation.suite_page import page  # now: a package that it lacks would lose every episode
     rig = RIGS[args.rig]

@@ -54,7 +54,6 @@ def run(args: argparse.Namespace) -> int:
     from hybridvla_ros.replay.job import Replay
 
     result = Replay(_options(args)).run()
-    _write(args, result)
     for line in result.notes:
         print(f"note: {line}")
     print(f"{result.summary['frames']} predictions from {result.summary['recordings']} recording(s), "
@@ -63,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"FAIL: {text}")
     for problem in result.unread:
         print(f"not replayed: {problem}", file=sys.stderr)
-    print(f"verdict: {result.summary['verdict']}")
+    print(f"verdict: {result.summary['verdict']}", flush=True)
+    _write(args, result)
     return 0 if result.summary["verdict"] == "pass" else 1
 
 

@@ -1,10 +1,11 @@
 """YAML and JSON into frozen dataclasses, refusing unknown, missing and mistyped keys by name."""
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Any, Mapping, Tuple, Type, TypeVar, Union
+from typing import Any, Dict, List, Mapping, Set, Tuple, Type, TypeVar, Union
 
 import dacite
 import yaml
@@ -18,6 +19,9 @@ Vector = Tuple[float, ...]
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 #: Levels of a YAML file. libyaml's composer recurses in C and would end the process in a file nested by mistake or malice.
 MOST_NESTED = 100
+#: Key of a field's metadata: its words include on or off.
+ON_OFF = "on_off"
+MERGE = "tag:yaml.org,2002:merge"
 
 
 def require(condition: bool, message: str) -> None:
@@ -45,6 +49,11 @@ def in_range(key: str, value: float, low: float, high: float) -> None:
     require(low <= value <= high, f"{key} must lie between {low:g} and {high:g}, and is {value:g}")
 
 
+def on_or_off(default: str) -> str:
+    """Makes a field of a configuration, a text whose words include on or off: YAML 1.1 reads those two as true and false."""
+    return dataclasses.field(default=default, metadata={ON_OFF: True})
+
+
 def from_mapping(cls: Type[T], data: Mapping[str, Any], where: str) -> T:
     """Builds a dataclass from a mapping.
 
@@ -65,9 +74,11 @@ def from_mapping(cls: Type[T], data: Mapping[str, Any], where: str) -> T:
     """
     if not isinstance(data, Mapping):
         raise ConfigurationError(f"{where}: expected a mapping of keys to values, found {type(data).__name__}")
+    said = {field.name for field in dataclasses.fields(cls) if field.metadata.get(ON_OFF)}  # type: ignore[arg-type]
+    data = {key: ("on" if value else "off") if key in said and isinstance(value, bool) else value for key, value in data.items()}
     config = dacite.Config(strict=True, cast=[tuple], type_hooks={float: _to_float})
     try:
-        return dacite.from_dict(cls, dict(data), config)
+        return dacite.from_dict(cls, data, config)
     except dacite.UnexpectedDataError as error:
         keys = few(error.keys, 8)
         raise ConfigurationError(f"{where}: unknown key {keys}; remove it or correct its spelling") from error
@@ -85,12 +96,12 @@ def load_file(cls: Type[T], path: Union[str, Path]) -> T:
 
 
 def read_mapping(path: Union[str, Path]) -> Mapping[str, Any]:
-    """Parse a YAML (`.yaml`, `.yml`) or JSON file whose top level is a mapping."""
+    """Parse a YAML (`.yaml`, `.yml`) or JSON file whose top level is a mapping; a key that stands twice in one is refused."""
     path = Path(path)
     refuse_pointer(path)
     try:
         text = path.read_text(encoding="utf-8")
-        data = json.loads(text) if path.suffix == ".json" else _parse_yaml(text)
+        data = json.loads(text, object_pairs_hook=_once_each) if path.suffix == ".json" else _parse_yaml(text)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:
@@ -106,7 +117,43 @@ def _parse_yaml(text: str) -> object:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MOST_NESTED:
             raise ValueError(f"nested more than {MOST_NESTED} levels deep")
-    return yaml.load(text, Loader=LOADER)  # the safe loader, written in C
+    loader = LOADER(text)       # a safe one
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _refuse_twice(node, set())
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _refuse_twice(node: yaml.Node, seen: Set[int]) -> None:
+    """Raises ValueError for a key that stands twice in a mapping: the loader takes the last one and says nothing."""
+    if id(node) in seen:        # an alias
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_twice(item, seen)
+    elif isinstance(node, yaml.MappingNode):
+        lines: Dict[Tuple[str, str], int] = {}
+        for key, value in node.value:
+            _refuse_twice(value, seen)
+            if not isinstance(key, yaml.ScalarNode) or key.tag == MERGE:
+                continue
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in lines:
+                raise ValueError(f"key {key.value} stands twice, in line {lines[name]} and in line {line}; leave one of them out")
+            lines[name] = line
+
+
+def _once_each(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        key = next(key for index, (key, _) in enumerate(pairs) if key in (other for other, _ in pairs[:index]))
+        raise ValueError(f"key {key} stands twice; leave one of them out")
+    return found
 
 
 class _NumberError(dacite.DaciteFieldError):

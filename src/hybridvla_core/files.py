@@ -37,7 +37,7 @@ def write_text(path: Union[str, Path], text: str) -> None:
 
 
 def check_target(path: Union[str, Path], option: str) -> None:
-    """Does nothing where `write_text` can write; makes the folder, and leaves what lies at the path as it is.
+    """Does nothing where `write_text` can write; makes nothing, because the folder may be one that a verb wants to make itself.
 
     Args:
         path: Of the file that is to be written.
@@ -49,9 +49,11 @@ def check_target(path: Union[str, Path], option: str) -> None:
     path = Path(path)
     if path.is_dir():
         raise HybridVLAError(f"{option} {path}: is a folder; name a file in it")
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise HybridVLAError(f"{option} {path}: cannot be written ({error.strerror}); name another file") from error

@@ -224,3 +224,23 @@ def test_a_progress_bar_that_a_signal_kept_from_being_made_says_nothing(monkeypa
     del bar, other
     said = capsys.readouterr().err
     assert "of another thing" in said and "tqdm" not in said
+
+
+#: What each is to read is not there: a target that is looked at later would not be what is complained of.
+WRITES = [(["replay", "/none.bag", "--checkpoint", "/none"], ("--json", "--rows", "--junit", "--report")),
+          (["bench", "--checkpoint", "/none"], ("--json", "--plot")), (["bench", "filter", "--robot", "/none"], ("--json",)),
+          (["ablate", "all", "--checkpoint", "/none"], ("--json", "--docs", "--out")),
+          (["predict", "--checkpoint", "/none", "--image", "/none", "--instruction", "go", "--state", "0"], ("--json",)),
+          (["convert", "/none", "/none/out", "--camera-order", "front", "--final-norm", "variance"], ("--json",)), (["parity", "/none"], ("--json",)),
+          (["dataset", "inspect", "/none"], ("--json", "--report")), (["dataset", "stats", "/none"], ("--json", "--output"))]
+
+
+@pytest.mark.parametrize("words, option", [(words, option) for words, options in WRITES for option in options],
+                         ids=lambda value: value if isinstance(value, str) else " ".join(value[:2]))
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(words, option, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert command_line.main([*words, option, str(tmp_path / "file" / "result")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"hybridvla: {option} {tmp_path}") and "cannot be written (Not a directory)" in said
+    assert command_line.main([*words, option, str(tmp_path / "new" / "result")]) != 0
+    assert not (tmp_path / "new").exists(), "the folder may be one that the verb wants to make"

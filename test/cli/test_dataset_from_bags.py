@@ -14,7 +14,7 @@ import yaml
 from replay_bag import BEGIN, FRONT, INSTRUCTION, JOINTS, ROOT
 from sensor_msgs.msg import CompressedImage
 
-from hybridvla.msg import ActionProposal, ArmSafety, EpisodeEvent, SafetyStatus
+from hybridvla.msg import ActionProposal, ArmSafety, ArmTarget, EpisodeEvent, SafetyStatus
 from hybridvla_cli.__main__ import main
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Pose
@@ -106,6 +106,58 @@ def test_keyframes_are_what_was_sent_and_only_what_was_sent(result, motion, tmp_
     assert ended == 0 and len(rows.state) > 20
     # The arm swings its base and nothing else: its height never changes.
     np.testing.assert_allclose(rows.state[:, 2] + rows.action[:, 2], rows.state[0, 2] + above, atol=1e-3)
+
+
+FIRST = [0.5, 0.1, 0.9, 0.0, 0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("status, options", [
+    (None, ()), (dict(state=SafetyStatus.ACTIVE), ()),               # the arm was moved by other means, under no filter or an idle one
+    (dict(state=SafetyStatus.INACTIVE, epoch=5, sequence=3), ("--everything",))])
+def test_without_a_command_that_was_executed_the_state_is_the_measured_pose_and_the_bag_is_flagged(
+        result, motion, tmp_path, status, options):
+    bag = replay_bag.write(tmp_path / "a.bag", motion)
+    if status is not None:
+        add(bag, "/hybridvla/safety/status", statuses(motion, **status))
+    policy = policy_file(tmp_path, state_source="last_command", first_state=FIRST, delta_base="measured")
+    ended, summary, data = result(bag, policy=policy, options=options)
+    state = data.rows(0).state
+    assert ended == 0 and np.ptp(state[:, 1]) > 0.1 and not np.isclose(state, FIRST).all(axis=1).any()
+    assert [entry["kept"] for entry in summary["flagged"] if "the states are the measured poses" in entry["reason"]] == [True]
+
+
+def test_the_first_state_stands_before_the_first_command_alone(result, motion, tmp_path):
+    bag = replay_bag.write(tmp_path / "a.bag", motion)
+    early = statuses(motion, state=SafetyStatus.ACTIVE)
+    later = statuses(motion, state=SafetyStatus.ACTIVE, epoch=5, sequence=3)
+    add(bag, "/hybridvla/safety/status", [(when, late if when > 0.8 else soon) for (when, soon), (_, late) in zip(early, later)])
+    policy = policy_file(tmp_path, state_source="last_command", first_state=FIRST, delta_base="measured")
+    ended, summary, data = result(bag, policy=policy)
+    first = np.isclose(data.rows(0).state, FIRST).all(axis=1)
+    assert ended == 0 and first[:5].all() and not first[10:].any()
+    assert not any("measured poses" in entry["reason"] for entry in summary["flagged"])
+
+
+def test_the_gripper_in_the_state_is_the_one_of_the_chunks_row_that_is_due(result, motion, tmp_path):
+    bag = replay_bag.write(tmp_path / "a.bag", motion)
+    add(bag, "/hybridvla/safety/status", statuses(motion, state=SafetyStatus.ACTIVE, epoch=5, sequence=3))
+    targets = [ArmTarget(name="arm", gripper=opening) for opening in (1.0, 0.0)]
+    add(bag, "/hybridvla/policy/proposal", [(0.0, ActionProposal(
+        epoch=5, sequence=3, chunk=2, action_period=rospy.Duration(1.0), targets=targets))])
+    policy = policy_file(tmp_path, state_source="last_command", first_state=FIRST, delta_base="measured", action_period_s=0.1)
+    _, _, data = result(bag, policy=policy)
+    grips = data.rows(0).state[:, 6]
+    assert set(np.round(grips[:8], 3)) == {1.0} and set(np.round(grips[12:], 3)) == {0.0}
+
+
+def test_rows_led_by_hand_beside_those_of_a_policy_show_no_first_state(result, motion, tmp_path):
+    bag = replay_bag.write(tmp_path / "a.bag", motion)
+    acted = statuses(motion, state=SafetyStatus.ACTIVE, epoch=5, sequence=3)
+    idle = statuses(motion, state=SafetyStatus.INACTIVE)
+    add(bag, "/hybridvla/safety/status", [(when, here if when < 2.0 else there) for (when, here), (_, there) in zip(acted, idle)])
+    policy = policy_file(tmp_path, state_source="last_command", first_state=FIRST, delta_base="measured")
+    _, _, data = result(bag, policy=policy, options=("--everything",))
+    assert not np.isclose(data.rows(0).state[4:], FIRST).all(axis=1).any()
 
 
 def test_dense_actions_add_up_to_the_recorded_motion(result, motion, tmp_path):

@@ -1,21 +1,28 @@
 """`hybridvla serve` and a policy node's loader are the two ends of one wire: the shipped checkpoint predicts as it does here."""
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
+import remote_bench
 
+from hybridvla_cli.__main__ import main
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Observation
-from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.errors import ConfigurationError, DeviceError, ObservationError
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import check_fit
 from hybridvla_core.policy.predictor import Policy
+from hybridvla_core.policy.remote.client import RemotePolicy
+from hybridvla_core.policy.remote.settings import RemoteSource
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_ros.policy_node import load_policy
 
@@ -43,6 +50,39 @@ def test_the_served_checkpoint_predicts_as_it_does_here(address):
     assert policy.manifest_sha256 == here.manifest_sha256
     assert np.allclose(policy.predict(seen, seed=4).action, here.predict(seen, seed=4).action, atol=1e-6)
     policy.close()
+
+
+class FailsAtTheThird:
+    """As a GPU that gets lost once the server has warmed up."""
+
+    cameras, convention, manifest_sha256, asked = remote_bench.VIEWS, remote_bench.CONVENTION, "a" * 64, 0
+
+    def predict(self, observation, mode=None, seed=0):
+        self.asked += 1
+        if self.asked > 2:
+            raise DeviceError("cuda failed during a prediction (it is lost); restart the policy")
+
+
+def test_a_lost_device_ends_the_command_with_1_although_a_client_stays(monkeypatch, capsys):
+    monkeypatch.setattr(Policy, "from_checkpoint", lambda *arguments, **options: FailsAtTheThird())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def ask():
+        client = RemotePolicy(RemoteSource(f"ws://127.0.0.1:{port}", connect_timeout_s=20.0))
+        with contextlib.suppress(ObservationError):
+            client.predict(remote_bench.observation())
+        done.wait(20.0)
+        client.close()
+
+    done = threading.Event()
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    assert main(["serve", "--checkpoint", "lost", "--port", str(port)]) == 1
+    assert "hybridvla: cuda failed during a prediction (it is lost)" in capsys.readouterr().err
+    done.set()
+    asking.join(5.0)
 
 
 def test_a_remote_backend_needs_an_address_and_prepares_nothing_here():

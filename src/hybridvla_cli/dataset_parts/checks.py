@@ -10,6 +10,7 @@ from PIL import Image
 from hybridvla_core.errors import DataError
 from hybridvla_core.evaluation.replay.track import Track
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.transforms.conventions import ActionConvention
 from hybridvla_ros.replay.scan import Scanned
 
 LEAST_MOTION_M, LEAST_TURN = 0.01, 0.02
@@ -46,12 +47,13 @@ def _still(track: Track) -> bool:
     return bool(moved < LEAST_MOTION_M and turned < LEAST_TURN and not track.grips)
 
 
-def doubts(found: Scanned) -> List[str]:
+def doubts(found: Scanned, convention: ActionConvention) -> List[str]:
     """What a person should look at; the episode is used all the same."""
+    lack = found.uncommanded(convention)
     said = [f"the gripper of arm {track.name} never moves" for track in found.recording.tracks if not track.grips]
     for stream in found.streams.values():
         said += [str(event["text"]) for event in stream.events]
-    return said + [note for opened in found.files for note in opened.notes]
+    return said + ([lack] if lack else []) + [note for opened in found.files for note in opened.notes]
 
 
 def signature(images: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:

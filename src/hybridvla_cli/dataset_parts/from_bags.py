@@ -212,7 +212,7 @@ class FromBags:
                     self._flags.append((episode.name, "labelled failure (--keep-failures takes it)", False))
                 else:
                     wanted.append((number, index))
-            for doubt in checks.doubts(plan.found):
+            for doubt in checks.doubts(plan.found, self.config.convention):
                 self._flags.append((plan.found.name, doubt, True))
         return wanted
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Optional, Tuple
 
-from hybridvla_core.configuration import in_range, require
+from hybridvla_core.configuration import in_range, on_or_off, require
 from hybridvla_core.contracts import Mode
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.policy.cameras import MAX_AGE_S, MAX_SPREAD_S, CameraRig, CameraSource, check_cameras
@@ -18,6 +18,8 @@ from hybridvla_core.transforms.conventions import ActionConvention
 BACKENDS = ("local", "remote")
 #: The weights of the decoder's blocks: as `dtype` says, or in fewer bits.
 PRECISIONS = ("full", "fp8", "int8", "int4")
+#: CUDA graphs: where there is a GPU, required, or none.
+GRAPHS = ("auto", "on", "off")
 EXECUTIONS = ("auto", "blocking", "asynchronous", "overlap")
 
 
@@ -27,7 +29,7 @@ class PolicyConfig:
 
     Attributes:
         checkpoint: Folder, relative to the package's root or absolute; empty: named at launch.
-        device: torch's name: `cpu`, `cuda`.
+        device: torch's name: `cpu`, or `cuda` for the first GPU of CUDA_VISIBLE_DEVICES.
         dtype: torch's name: `float32`, `bfloat16`.
         mode: `ensemble`, `diffusion` or `autoregressive`.
         seed: Of the model's noise (with the observation's stamp).
@@ -78,8 +80,8 @@ class PolicyConfig:
     execution: str = "auto"
     all_tokens: bool = False
     noise_samples: int = 1
-    graphs: str = "auto"
-    compile: str = "off"
+    graphs: str = on_or_off("auto")
+    compile: str = on_or_off("off")
     precision: str = "full"
     prepare_on_arrival: bool = False
     reduced_jpeg: bool = False
@@ -103,6 +105,7 @@ class PolicyConfig:
         require(self.backend in BACKENDS, f"backend is {self.backend!r}; use one of {', '.join(BACKENDS)}")
         require(self.backend == "local" or not (self.prepare_on_arrival or self.reduced_jpeg),
                 "backend is 'remote', whose server prepares the images; set prepare_on_arrival and reduced_jpeg to false")
+        require(self.graphs in GRAPHS, f"graphs is {self.graphs!r}; use one of {', '.join(GRAPHS)}")
         if self.compile not in ("off", "auto"):
             raise ConfigurationError(f"compile is {self.compile!r}; use off or auto")
         require(self.precision in PRECISIONS, f"precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")

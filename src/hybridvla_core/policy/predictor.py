@@ -226,9 +226,14 @@ class Policy:
     @torch.inference_mode()
     def _predict(self, observations: Sequence[Observation], mode: Union[str, Mode, None], seed: int) -> List[Prediction]:
         chosen = self._trained(self.mode if mode is None else _mode(mode))
-        clock = StageClock(self.device)
-        inputs = self.inputs(observations, seed)
-        clock.lap("preprocess")
+        try:
+            clock = StageClock(self.device)
+            inputs = self.inputs(observations, seed)
+            clock.lap("preprocess")
+        except RuntimeError as error:    # a GPU that was lost between two predictions; anything else may be the observation's fault
+            if "CUDA" in str(error) or ran_out(error):
+                raise self._explained(error) from error
+            raise
         autoregressive = chosen == Mode.AUTOREGRESSIVE
         try:
             result = self.path.run(inputs, diffusion=not autoregressive, decode=chosen != Mode.DIFFUSION,

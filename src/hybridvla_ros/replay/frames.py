@@ -4,7 +4,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Deque, Dict, Iterator, List, Optional, Tuple
 
@@ -94,6 +94,8 @@ class FrameSource:
         self._used = -1
         self.observing = Observing()
         self._decisions: Deque[RecordedProposal] = deque(sorted(decisions, key=lambda proposal: proposal.stamp_ns))
+        # What a policy sees before its first command stands for nothing where no command ever comes.
+        self._conventions = {True: config.convention, False: replace(config.convention, first_state=None)}
         self.proposer = Proposer(policy, config, epoch=1, clock=lambda: self._now, monotonic=lambda: self._now)
         views = [camera.view for camera in config.cameras]
         self.sync: CameraSync[RawImage] = CameraSync(views, config.max_camera_spread_s, config.max_observation_age_s)
@@ -137,7 +139,8 @@ class FrameSource:
         elif topic == topics.proposals:
             proposal = bags.message(raw, topic, path)
             self.proposer.commands.proposed(proposal.epoch, proposal.sequence,
-                                            {target.name: target.gripper for target in proposal.targets})
+                                            ((target.name, target.gripper) for target in proposal.targets),
+                                            proposal.action_period.to_sec())
         else:
             status = conversions.status_contract(bags.message(raw, topic, path))
             self.proposer.on_commands(status.commanded, status.stamp, status.epoch, status.sequence,
@@ -237,6 +240,8 @@ class FrameSource:
         Raises:
             ObservationError: The proposer refuses it, as it would live.
         """
+        followed = self._found.recording.span(self._now) is not None
+        self.proposer.convention = self._conventions[self._found.commanded and followed]
         if recorded is None:
             return self.proposer.begin(pixels, images.stamp_ns, images.spread)
         now, told = self._now, self.proposer.instruction

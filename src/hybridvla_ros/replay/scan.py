@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -45,6 +45,7 @@ class Scanned:
         proposals: Those that were recorded.
         infos: View -> (fx, fy, cx, cy, width), px.
         commands: Tracks of what was sent to the arms while the filter followed somebody, where the status tells.
+        commanded: The status tells of a proposal that was executed, so that there is a last command at some time.
         notes: What a reader should know.
         stamps: Whose count (reading.STAMPS).
         left_out: What the first pass did not hand on.
@@ -60,6 +61,7 @@ class Scanned:
     proposals: List[RecordedProposal] = field(default_factory=list)
     infos: Dict[str, Tuple[float, ...]] = field(default_factory=dict)
     commands: List[Track] = field(default_factory=list)
+    commanded: bool = False
     notes: List[str] = field(default_factory=list)
     stamps: str = reading.HEADER
     left_out: reading.LeftOut = field(default_factory=reading.LeftOut)
@@ -77,6 +79,15 @@ class Scanned:
         if convention.delta_base == "commanded" and self.commands:
             return RecordedMotion(self.commands, self.recording.instructions, self.recording.engaged)
         return replace(self.recording, sent=self.commands or None)
+
+    def uncommanded(self, convention: ActionConvention) -> str:
+        """A sentence where a policy goes by its last command and the recording has none; empty where all is there."""
+        if self.commanded or not convention.uses_commands:
+            return ""
+        what = [*(["the states"] if convention.state_source == "last_command" else []),
+                *(["the bases of the deltas"] if convention.delta_base == "commanded" else [])]
+        return (f"the bag tells of no command that a filter executed: {' and '.join(what)} are the measured "
+                "poses and not the last commands")
 
 
 class Scanner:
@@ -137,6 +148,9 @@ class Scanner:
             track.finish(motion)
             if track.dropped:
                 found.notes.append(f"{track.dropped} joint states of arm {track.name} go back in time and are left out")
+        found.commanded = set(reader.commands) <= reader.executed
+        lack = found.uncommanded(self._policy.convention)
+        found.notes += [lack] if lack else []
         found.recording.engaged = reader.engaged() if reader.saw_status else None
         commands = list(reader.commands.values())
         if commands and all(len(track) > 2 for track in commands):
@@ -153,6 +167,7 @@ class _Reader:
                  told: bool) -> None:
         self._found, self.arms, self._watches, self.commands, self._told = found, arms, watches, commands, told
         self.saw_status = False
+        self.executed: Set[str] = set()
         self._spans: List[Tuple[float, float]] = []
         self._following: Optional[float] = None
         self._status_at = -math.inf
@@ -197,6 +212,8 @@ class _Reader:
         if following and self._following is None:
             self._following = when
         self._status_at = when
+        if status.epoch and status.state != State.INACTIVE:     # as the policy node's memory of commands takes it
+            self.executed.update(status.commanded)
         # What a dry run computes, or what stands in the status of a filter that nobody follows, was not sent to an arm.
         for arm, pose in status.commanded.items() if following else ():
             if arm in self.commands and abs(float(np.linalg.norm(pose.quaternion)) - 1.0) < 1e-3:

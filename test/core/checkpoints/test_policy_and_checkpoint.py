@@ -200,6 +200,18 @@ def test_a_lost_gpu_and_too_little_memory_are_explained(folder, monkeypatch):
             policy.predict(observation())
 
 
+def test_a_gpu_that_is_lost_between_two_predictions_is_explained_and_a_fault_of_ours_stays_one(folder, monkeypatch):
+    policy = Policy.from_checkpoint(folder)
+    for said, kind in (("CUDA error: unspecified launch failure", DeviceError), ("shape '[2]' is invalid", RuntimeError)):
+        def fail(*_, said=said):
+            policy.device = torch.device("cuda")
+            raise RuntimeError(said)
+        monkeypatch.setattr(policy, "inputs", fail)
+        policy.device = torch.device("cpu")
+        with pytest.raises(kind, match="restart the policy" if kind is DeviceError else "invalid"):
+            policy.predict(observation())
+
+
 def test_an_early_end_leaves_the_action_and_says_so(folder):
     quick, thorough = Policy.from_checkpoint(folder, all_tokens=False), Policy.from_checkpoint(folder)
     first, whole = quick.predict(observation()), thorough.predict(observation())

@@ -3,9 +3,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_proposer import Desk
+from test_proposer import IMAGES, Desk
 
-from hybridvla_core.contracts import Pose
+from hybridvla_core.contracts import Mode, Pose, Prediction
 
 DOWN = np.array([1.0, 0.0, 0.0, 0.0])
 FIRST = (0.3, 0.1, 0.4, 0.0, 0.0, 0.0, 1.0)
@@ -57,7 +57,7 @@ def test_the_state_is_the_last_command_with_its_gripper_and_a_fixed_one_at_first
     proposal, state = predicted(desk)
     assert np.allclose(state, FIRST) and proposal.targets[0].gripper == 1.0
     command(desk, 0.45, proposal.sequence)
-    desk.proposer.commands.proposed(5, proposal.sequence, {"arm": 0.25})       # what it asked of the gripper
+    desk.proposer.commands.proposed(5, proposal.sequence, [("arm", 0.25)])       # what it asked of the gripper
     command(desk, 0.46, proposal.sequence)
     _, state = predicted(desk)
     assert state[0] == pytest.approx(0.46) and state[6] == pytest.approx(0.25), "commanded, not the measured 1.0"
@@ -72,3 +72,28 @@ def test_the_gripper_of_a_command_that_no_proposal_is_known_for_is_the_measured_
     command(desk, 0.45, 3, epoch=77)                # of a policy before this one
     _, state = predicted(desk)
     assert state[0] == pytest.approx(0.45) and state[6] == 1.0
+
+
+def test_the_gripper_of_a_chunk_is_that_of_the_row_that_is_being_executed():
+    desk = Desk(state_source="last_command", first_state=FIRST, action_period_s=0.5)
+    grips = np.zeros((4, 7))
+    grips[:, 6] = [1.0, 0.75, 0.25, 0.0]
+    desk.policy.predict = lambda observation, **options: Prediction(grips, Mode.DIFFUSION, False, diffusion=grips)
+    desk.proposer.set_instruction("go")
+    proposal, _ = predicted(desk)
+    seen = []
+    for _ in range(12):         # a status every 0.21 s, and a picture at the same moment
+        desk.now += 0.21
+        command(desk, 0.3, proposal.sequence)
+        desk.state(0.3)
+        seen.append(desk.proposer.begin(IMAGES, int(desk.now * 1e9), 0.0).observation.state[6])
+    assert seen == pytest.approx([1.0] * 3 + [0.75] * 2 + [0.25] * 3 + [0.0] * 4, abs=1e-6)
+
+
+def test_the_gripper_of_a_chunk_of_keyframes_is_the_last_ones():
+    desk = Desk(state_source="last_command", first_state=FIRST)
+    desk.proposer.set_instruction("go")
+    desk.proposer.commands.proposed(5, 9, [("arm", 1.0), ("arm", 0.25)])
+    command(desk, 0.3, 9)
+    _, state = predicted(desk)
+    assert state[6] == 0.25

@@ -13,6 +13,7 @@ from small_policy import observation, write
 
 from hybridvla_cli.__main__ import main
 from hybridvla_core.errors import ConfigurationError, DeviceError
+from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.inference.device_memory import check_device
 from hybridvla_core.policy.predictor import Policy
 
@@ -95,6 +96,19 @@ def test_why_there_is_no_gpu_is_said(monkeypatch, said, message):
         check_device("cuda")
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(ConfigurationError, match="this torch is the one for processors"):
+        check_device("cuda:0")
+
+
+def test_another_gpu_than_the_first_is_refused_with_what_makes_it_the_first(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    check_device("cuda")
+    check_device("cuda:0")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(ConfigurationError, match="CUDA_VISIBLE_DEVICES=1 in the environment.*and device cuda$"):
+        Policy.from_checkpoint(ROOT / "checkpoints/tiny", device="cuda:1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    with pytest.raises(ConfigurationError, match="CUDA_VISIBLE_DEVICES=6 in"):
         check_device("cuda:1")
 
 

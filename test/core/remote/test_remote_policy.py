@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import statistics
 import threading
 import time
@@ -18,14 +19,16 @@ import remote_bench
 from remote_bench import Echo, observation
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+from websockets.sync.server import Server, ServerConnection
 
 from hybridvla_core.configuration import load_file
-from hybridvla_core.contracts import Mode, PolicyState
-from hybridvla_core.errors import ConfigurationError, ObservationError, WireError
+from hybridvla_core.contracts import Mode, PolicyState, Prediction
+from hybridvla_core.errors import ConfigurationError, DeviceError, ObservationError, WireError
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import misfits
 from hybridvla_core.policy.proposing.proposer import Proposer
+from hybridvla_core.policy.remote import client as remote_client
 from hybridvla_core.policy.remote.client import RemotePolicy
 from hybridvla_core.policy.remote.dialect import OwnDialect, PoseDialect
 from hybridvla_core.policy.remote.server import PolicyServer, ServerSettings
@@ -86,6 +89,32 @@ def test_a_remote_prediction_is_the_local_one(answering, asking):
     assert (policy.cameras, policy.convention, policy.manifest_sha256) == (Echo.cameras, Echo.convention, "a" * 64)
 
 
+class Chunked(Echo):
+    """K = 4 steps by diffusion, of which the tokens say the first; `confidence` as many numbers as given."""
+
+    def __init__(self, tokens=1, confidence=7):
+        super().__init__()
+        self.tokens, self.confidence = tokens, confidence
+
+    def predict(self, observation, mode=None, seed=0):
+        steps = np.arange(28.0).reshape(4, 7)
+        return Prediction(action=steps, mode=Mode.ENSEMBLE, fused=True, diffusion=steps + 1, autoregressive=steps[:self.tokens],
+                          token_confidence=np.linspace(0, 1, self.confidence), mean_confidence=0.5)
+
+
+def test_a_chunk_of_actions_comes_with_the_one_step_that_the_tokens_say(answering, asking):
+    local, remote = Chunked().predict(observation()), asking(answering(Chunked())).predict(observation())
+    for name in ("action", "diffusion", "autoregressive", "token_confidence"):
+        assert np.array_equal(getattr(remote, name), getattr(local, name)), name
+
+
+@pytest.mark.parametrize("policy, said", [(Chunked(tokens=3), r"autoregressive of shape \(3, 7\); \(1, 7\)"),
+                                          (Chunked(confidence=14), r"token_confidence of shape \(14,\); \(7,\)")])
+def test_paths_of_another_shape_than_the_contracts_are_refused(answering, asking, policy, said):
+    with pytest.raises(ObservationError, match=said):
+        asking(answering(policy)).predict(observation())
+
+
 def test_what_does_not_fit_the_policy_configuration_is_refused_by_name(answering, asking):
     config = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml")
     found = misfits(asking(answering()), replace(config, convention=replace(config.convention, gripper_sense="one_is_closed")),
@@ -117,6 +146,34 @@ def test_a_killed_server_is_noticed_at_once_and_its_return_as_well(asking):
     with remote_bench.server(port=port):
         until(lambda: policy.link_problem() == "", 10)
         assert policy.predict(observation()).fused
+
+
+def test_the_client_goes_on_connecting_after_an_error_that_nobody_foresaw(asking, monkeypatch, caplog):
+    with remote_bench.server() as (process, port):
+        policy = asking(port)
+        opened, failures = remote_client.Link, [RuntimeError("no more threads")]
+
+        def failing_once(*arguments):
+            if failures:
+                raise failures.pop()
+            return opened(*arguments)
+
+        monkeypatch.setattr(remote_client, "Link", failing_once)
+        process.kill()
+        until(lambda: not failures)
+    with remote_bench.server(port=port):
+        until(lambda: policy.link_problem() == "", 10)
+        assert policy.predict(observation()).fused
+    assert f"ws://127.0.0.1:{port}: RuntimeError: no more threads; trying again" in caplog.text
+
+
+def test_the_desktops_proxy_is_not_asked_for_the_way_to_the_server(answering, asking, monkeypatch):
+    for name in ("http", "https", "ws", "wss", "socks", "all"):
+        for key in (f"{name}_proxy", f"{name}_proxy".upper()):
+            monkeypatch.setenv(key, "http://127.0.0.1:1")      # nobody listens there
+    for key in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(key, raising=False)
+    assert asking(answering(), connect_timeout_s=0.1).predict(observation()).fused
 
 
 def test_a_server_that_comes_back_as_another_policy_is_refused_by_name(asking):
@@ -218,6 +275,59 @@ def test_a_server_that_never_served_closes_at_once_and_serves_no_more():
     again.close()
 
 
+class OnLostDevice(Echo):
+    """The GPU has fallen off the bus."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = 0
+
+    def predict(self, observation, mode=None, seed=0):
+        self.asked += 1
+        raise DeviceError("cuda failed during a prediction (it has fallen off the bus); restart the policy")
+
+
+def test_a_server_whose_device_fails_says_so_to_everybody_and_ends(asking, monkeypatch):
+    policy, ended, may_end, shutdown = OnLostDevice(), [], threading.Event(), Server.shutdown
+    monkeypatch.setattr(Server, "shutdown", lambda self: may_end.wait(10) and shutdown(self))
+    server = PolicyServer(policy, OwnDialect(), ServerSettings(port=0))
+
+    def serve():
+        with pytest.raises(DeviceError, match="fallen off the bus") as said:
+            server.serve_forever()
+        ended.append(said.value)
+
+    serving = threading.Thread(target=serve, daemon=True)
+    serving.start()
+    port = server.address[1]
+    health = f"http://127.0.0.1:{port}/healthz"
+    with urllib.request.urlopen(health) as answer:
+        assert answer.status == 200
+    one, other = asking(port), asking(port)
+    for client_of_it in (one, other):
+        with pytest.raises(ObservationError, match=r"says: cuda failed .*; restart the policy"):
+            client_of_it.predict(observation())
+    with pytest.raises(urllib.error.HTTPError, match="503"):
+        urllib.request.urlopen(health)
+    may_end.set()
+    serving.join(10.0)
+    assert ended and policy.asked == 1, "a device that has failed is not asked again"
+    server.close()
+    until(lambda: one.link_problem() and other.link_problem())
+    PolicyServer(Echo(), OwnDialect(), ServerSettings(port=port)).close()       # the address is free
+
+
+def test_conversations_end_with_the_server():
+    before = set(threading.enumerate())
+    server = PolicyServer(Echo(), OwnDialect(), ServerSettings(port=0))
+    threading.Thread(target=server.serve_forever, daemon=False).start()      # as in the main thread
+    with connect(f"ws://127.0.0.1:{server.address[1]}") as raw:
+        raw.recv(timeout=5)
+        server.close()
+        # A thread left over would keep the process alive for as long as this client stays.
+        until(lambda: all(thread.daemon for thread in set(threading.enumerate()) - before))
+
+
 def test_a_web_page_may_not_connect(answering):
     with pytest.raises(InvalidStatus) as refusal:
         connect(f"ws://127.0.0.1:{answering()}", origin="http://evil.example")
@@ -236,6 +346,22 @@ def test_nonsense_is_answered_with_a_sentence_and_the_next_question_with_an_answ
         raw.send(pack(good))
         answer = unpack(raw.recv(timeout=5))
         assert answer["server_timing"]["infer_ms"] >= 0 and answer["actions"].shape == (1, 7)
+
+
+def test_the_kernel_gives_up_a_client_whose_computer_has_vanished(answering, monkeypatch):
+    seen, send = [], ServerConnection.send
+
+    def noted(connection, frame):
+        seen.append([connection.socket.getsockopt(level, option) for level, option in (
+            (socket.SOL_SOCKET, socket.SO_KEEPALIVE), (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL), (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
+            (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))])
+        send(connection, frame)
+
+    monkeypatch.setattr(ServerConnection, "send", noted)
+    with connect(f"ws://127.0.0.1:{answering()}") as raw:
+        raw.recv(timeout=5)
+    assert seen == [[1, 10, 5, 3, 25000]]
 
 
 def test_more_clients_than_allowed_are_turned_away(answering):

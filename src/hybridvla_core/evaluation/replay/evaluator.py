@@ -91,9 +91,11 @@ class Evaluator:
         if truth is not None:
             self._compare(row, truth, prediction)
         row.state_outside = self._state_outside(observation.state)
-        if frame.recorded is not None and frame.recorded.checkpoint_sha256 == self.policy.manifest_sha256 \
-                and frame.recorded.action.shape == np.atleast_2d(prediction.action).shape:
-            row.reproduction = action_distance(frame.recorded.action, np.atleast_2d(prediction.action))
+        if frame.recorded is not None and frame.recorded.checkpoint_sha256 == self.policy.manifest_sha256:
+            # The live node left out the steps whose time was over when its proposal left.
+            recorded, action = frame.recorded.action, np.atleast_2d(prediction.action)
+            if len(recorded) <= len(action) and recorded.shape[1] == action.shape[1]:
+                row.reproduction = action_distance(recorded, action[-len(recorded):])
         self.rows.append(row)
         self._filter(row, frame, proposal)
         self._gallery.add(row, frame)

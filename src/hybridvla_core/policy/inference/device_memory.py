@@ -1,6 +1,7 @@
 """A device that is not there, and too little memory on one that is, as one sentence that names what to change."""
 from __future__ import annotations
 
+import os
 import traceback
 from contextlib import contextmanager
 from typing import Iterator
@@ -19,22 +20,25 @@ def check_device(name: str) -> None:
     """Does nothing for a device that can be used here.
 
     Args:
-        name: `cpu`, `cuda` or `cuda:1`, as options and policy configurations say it.
+        name: `cpu` or `cuda`, as options and policy configurations say it.
 
     Raises:
-        ConfigurationError: for another name, and for a GPU that torch does not find.
+        ConfigurationError: for another name, for a GPU that torch does not find, and for any but the first one it finds: streams,
+            graphs, events and compiled kernels go by the current device of a thread, and nobody sets it.
     """
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or name.endswith(":"):
-        raise ConfigurationError(f"device {name!r}: use cpu, cuda, or cuda:1 for the second GPU")
+        raise ConfigurationError(f"device {name!r}: use cpu or cuda")
     if kind == "cpu":
         return
+    if number and int(number):
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        wanted = shown[int(number)].strip() if int(number) < len(shown) else str(int(number))
+        raise ConfigurationError(f"device {name!r}: only the first GPU that torch sees is used; start with CUDA_VISIBLE_DEVICES="
+                                 f"{wanted} in the environment, which makes this one the first, and device cuda")
     if not torch.cuda.is_available():
         raise ConfigurationError(f"device {name!r}: there is no GPU that torch can use here ({_why_no_gpu()}); use --device cpu "
                                  "(device: cpu in a policy configuration), or ask `hybridvla doctor`")
-    count = torch.cuda.device_count()
-    if number and int(number) >= count:
-        raise ConfigurationError(f"device {name!r}: torch finds {count} GPU(s) here, counted from cuda:0; use one of them")
 
 
 def _why_no_gpu() -> str:

@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import math
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from dataclasses import dataclass, field
+from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from hybridvla_core.contracts import Pose
 from hybridvla_core.policy.proposing.pose_history import Held, PoseHistory
@@ -10,23 +11,54 @@ from hybridvla_core.policy.proposing.pose_history import Held, PoseHistory
 REMEMBERED = 32         # proposals whose gripper commands are kept
 
 
+@dataclass
+class Grips:
+    """The gripper commands of one proposal.
+
+    Attributes:
+        rows: Openings of each step, by arm.
+        period: Of a step, s; 0 for keyframes.
+        since: Stamp of the first status that named the proposal, s.
+    """
+
+    rows: Dict[str, List[float]] = field(default_factory=dict)
+    period: float = 0.0
+    since: float = math.inf
+
+    def at(self, arm: str, stamp: float) -> float:
+        """The opening that is commanded at a stamp, s; NaN of an arm that was given none."""
+        rows = self.rows.get(arm, [math.nan])
+        # Keyframes follow each other on arrival, which no status tells; they are predicted from when the last one is done.
+        row = int((stamp - self.since) / self.period) if self.period else len(rows) - 1
+        return rows[min(row, len(rows) - 1)]
+
+
 class CommandMemory:
     """Commands of the present activation, by arm. Not thread safe."""
 
     def __init__(self, arms: Sequence[str]) -> None:
         self._arms = tuple(arms)
-        self._openings: Dict[Tuple[int, int], Dict[str, float]] = {}
+        self._grips: Dict[Tuple[int, int], Grips] = {}
         self.clear()
 
     def clear(self) -> None:
         """No command holds any more: the arms may be moved by others, and the next activation begins where they are."""
         self._histories = {name: PoseHistory(name) for name in self._arms}
 
-    def proposed(self, epoch: int, sequence: int, openings: Mapping[str, float]) -> None:
-        """The gripper commands of a proposal, 0 closed to 1 open, in case it is executed."""
-        self._openings[(epoch, sequence)] = dict(openings)
-        while len(self._openings) > REMEMBERED:
-            del self._openings[next(iter(self._openings))]
+    def proposed(self, epoch: int, sequence: int, openings: Iterable[Tuple[str, float]], period: float = 0.0) -> None:
+        """Keeps the gripper commands of a proposal, in case it is executed.
+
+        Args:
+            epoch: Of the proposal.
+            sequence: Of the proposal.
+            openings: (arm, 0 closed to 1 open) of its targets, in their order.
+            period: Of a step, s; 0 for keyframes.
+        """
+        grips = self._grips[(epoch, sequence)] = Grips(period=period)
+        for name, opening in openings:
+            grips.rows.setdefault(name, []).append(opening)
+        while len(self._grips) > REMEMBERED:
+            del self._grips[next(iter(self._grips))]
 
     def commanded(self, poses: Mapping[str, Pose], stamp: float, epoch: int, sequence: int, active: bool) -> None:
         """Takes what the filter's status says.
@@ -41,10 +73,11 @@ class CommandMemory:
         if not active or not epoch:
             self.clear()
             return
-        openings = self._openings.get((epoch, sequence), {})
+        grips = self._grips.get((epoch, sequence), Grips())
+        grips.since = min(grips.since, stamp)
         for name, pose in poses.items():
             if name in self._histories:
-                self._histories[name].add(stamp, pose, openings.get(name, math.nan))
+                self._histories[name].add(stamp, pose, grips.at(name, stamp))
 
     def at(self, stamp: float) -> List[Optional[Held]]:
         """Looks up the commands that held at a time. A command holds until the next one.

@@ -221,7 +221,8 @@ class Proposer:
             proposal = make_proposal(self.config, self.policy, inference, prediction, self.epoch, self._sequence,
                                      max(self._clock() - inference.stamp, 0.0))
             self._pacing.sent(self._sequence, now, self._clock(), proposal.chunk, now - self._last_begin)
-            self.commands.proposed(self.epoch, self._sequence, {target.name: target.gripper for target in proposal.targets})
+            self.commands.proposed(self.epoch, self._sequence, ((target.name, target.gripper) for target in proposal.targets),
+                                   proposal.action_period)
             self._publish(proposal)
             return proposal
 

@@ -117,8 +117,10 @@ class RemotePolicy:
                 continue
             try:
                 link, handshake = self._open()
-            except (WireError, ConfigurationError) as error:
-                LOG.warning("%s; trying again", error)
+            except Exception as error:  # without this thread the link would never come back, whatever the reason was
+                expected = isinstance(error, (WireError, ConfigurationError))
+                LOG.warning("%s; trying again", error if expected else f"{self._source.url}: {type(error).__name__}: {error}",
+                            exc_info=not expected)
                 self._closed.wait(AGAIN_S)
                 continue
             changes = self._handshake.differences(handshake)

@@ -1,6 +1,7 @@
 """One connection to a policy server: handshake, requests with a deadline, pings that tell a living server from a hung one."""
 from __future__ import annotations
 
+import inspect
 import socket
 import ssl
 import struct
@@ -21,6 +22,8 @@ from hybridvla_core.waiting import wait_until
 PING_S = 0.05
 #: Longest wait for a connection and its metadata, and longest part of a server's own words that is repeated, characters.
 OPEN_S, WORDS = 5.0, 300
+#: The server is the one that is named: newer libraries would go through the desktop's proxy, older ones know of none.
+DIRECT: Dict[str, Any] = {"proxy": None} if "proxy" in inspect.signature(connect).parameters else {}
 
 
 class LinkError(WireError):
@@ -54,7 +57,7 @@ class Link:
         context = _context(source, root)
         try:
             return connect(source.url, additional_headers=headers, ssl=context, open_timeout=OPEN_S, close_timeout=0.5,
-                           max_size=MAX_FRAME, compression=None)
+                           max_size=MAX_FRAME, compression=None, **DIRECT)
         except InvalidStatus as error:
             status = error.response.status_code
             advice = "check remote.key_file" if status in (401, 403) else "is it a policy server?"

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -113,19 +113,28 @@ def prediction_of(message: Mapping[str, object], convention: ActionConvention) -
     mode = whole(message, "mode", int(Mode.DIFFUSION))
     if mode not in list(Mode):
         raise WireError(f"the server answered the mode {mode}, which there is not")
-    paths = {name: array_of(message, name, float, 2) for name in ("diffusion", "autoregressive") if message.get(name) is not None}
-    if any(path.shape != action.shape for path in paths.values()):
-        raise WireError("the server answered paths of another shape than its actions")
-    confidence = None if message.get("token_confidence") is None else array_of(message, "token_confidence", float, 1)
+    # Tokens say one step, however long the chunk is.
+    parts = {name: _part(message, name, shape) for name, shape in (
+        ("diffusion", action.shape), ("autoregressive", (1, convention.action_dim)), ("token_confidence", (convention.action_dim,)))}
     stages = message.get("stage_ms", {})
     if not isinstance(stages, dict):
         raise WireError("stage_ms must be a map")
     said = {name: number(message.get(name, math.nan), name) for name in NUMBERS}
     return Prediction(
-        action=action, mode=Mode(mode), fused=bool(message.get("fused", False)), diffusion=paths.get("diffusion"),
-        autoregressive=paths.get("autoregressive"), ar_complete=bool(message.get("ar_complete", True)),
-        token_confidence=confidence, stage_ms={str(name): number(ms, f"stage_ms of {name}") for name, ms in stages.items()},
+        action=action, mode=Mode(mode), fused=bool(message.get("fused", False)), diffusion=parts["diffusion"],
+        autoregressive=parts["autoregressive"], ar_complete=bool(message.get("ar_complete", True)),
+        token_confidence=parts["token_confidence"], stage_ms={str(name): number(ms, f"stage_ms of {name}") for name, ms in stages.items()},
         noise_seed=whole(message, "noise_seed", 0), passes=whole(message, "passes", 0),
         noise_samples=whole(message, "noise_samples", 1), mean_confidence=said["mean_confidence"],
         path_distance=said["path_distance"], path_angle=said["path_angle"], spread_distance=said["spread_distance"],
         spread_angle=said["spread_angle"])
+
+
+def _part(message: Mapping[str, object], name: str, shape: Tuple[int, ...]) -> Optional[np.ndarray]:
+    """What a path said, if it ran; WireError for another shape than the contract's."""
+    if message.get(name) is None:
+        return None
+    found = array_of(message, name, float, len(shape))
+    if found.shape != shape:
+        raise WireError(f"the server answered {name} of shape {found.shape}; {shape} is what belongs to its actions")
+    return found

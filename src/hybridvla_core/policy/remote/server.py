@@ -4,12 +4,13 @@ from __future__ import annotations
 import hmac
 import http
 import logging
+import socket
 import ssl
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any, Dict, Optional, Set, Tuple, Union
 
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request as HttpRequest
@@ -17,7 +18,7 @@ from websockets.http11 import Response
 from websockets.sync.server import Server, ServerConnection, serve
 
 from hybridvla_core.configuration import in_range, require
-from hybridvla_core.errors import ConfigurationError, HybridVLAError
+from hybridvla_core.errors import ConfigurationError, DeviceError, HybridVLAError
 from hybridvla_core.policy.interface import PolicyInterface
 from hybridvla_core.policy.remote.dialect import Dialect
 from hybridvla_core.policy.remote.handshake import Handshake
@@ -26,7 +27,9 @@ from hybridvla_core.policy.remote.wire import MAX_FRAME, pack, unpack
 
 LOG = logging.getLogger(__name__)
 HEALTH = "/healthz"
-OPEN_S = 5.0
+OPEN_S, FAREWELL_S = 5.0, 1.0
+#: A client whose computer has vanished is given up after IDLE_S + PROBES * PROBE_S: not every release of the library pings by itself.
+IDLE_S, PROBE_S, PROBES = 10, 5, 3
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class ServerSettings:
 class PolicyServer:
     """Listens from its making on; `serve_forever` answers until `close`. One prediction at a time.
 
+    A device that fails while it predicts ends the server: no later prediction could succeed, and who supervises it can start it anew.
+
     Raises:
         ConfigurationError: the dialect has no place for the policy's numbers, or the address cannot be had.
     """
@@ -87,11 +92,14 @@ class PolicyServer:
         self._policy, self._dialect, self._settings = policy, dialect, settings
         self._predicting = threading.Lock()
         self._clients = threading.BoundedSemaphore(settings.most_clients)
+        self._open: Set[ServerConnection] = set()
+        self._lost = ""         # why the device can be used no more
         self._metadata = pack(Handshake.of(policy).metadata())
         self._turn, self._serving, self._closed = threading.Lock(), False, False
         try:
             self._server: Server = serve(self._converse, settings.host, settings.port, ssl=settings.context(), origins=[None],
-                                         process_request=self._admit, open_timeout=OPEN_S, close_timeout=1.0, max_size=MAX_FRAME,
+                                         process_request=self._admit, open_timeout=OPEN_S, close_timeout=FAREWELL_S,
+                                         max_size=MAX_FRAME,
                                          compression=None, logger=logging.getLogger("websockets.server"))
         except OSError as error:
             raise ConfigurationError(f"{settings.host}:{settings.port} cannot be listened at ({error}); is a server running "
@@ -103,24 +111,38 @@ class PolicyServer:
         return str(name[0]), int(name[1])
 
     def serve_forever(self) -> None:
-        """Answers until `close`; returns at once where that came first."""
+        """Answers until `close`; returns at once where that came first.
+
+        Raises:
+            DeviceError: The device failed during a prediction; whoever asked has been told, and the address is free.
+        """
         with self._turn:
             if self._closed:
                 return
             self._serving = True
         self._server.serve_forever()
+        if self._lost:
+            raise DeviceError(self._lost)
 
     def close(self) -> None:
         """Ends the conversations and gives the address back, whether or not anything was served."""
         with self._turn:
             serving, self._closed = self._serving, True
-        if serving:
-            self._server.shutdown()
-        else:
+        if not serving:
             self._server.socket.close()      # shutdown would wait for the end of what never began
+            return
+        self._server.shutdown()
+        # Before release 15 the library leaves conversations open at the end, and the process would wait for its clients to go.
+        farewells = [threading.Thread(target=connection.close, args=(1001,), daemon=True) for connection in list(self._open)]
+        for farewell in farewells:
+            farewell.start()
+        for farewell in farewells:
+            farewell.join(2 * FAREWELL_S)
 
     def _admit(self, connection: ServerConnection, request: HttpRequest) -> Optional[Response]:
-        """None lets the handshake go on. Health tells no more than that we live."""
+        """None lets the handshake go on. Health tells no more than that predictions are to be had."""
+        if self._lost:
+            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "the device has failed\n")
         if request.path == HEALTH:
             return connection.respond(http.HTTPStatus.OK, "OK\n")
         if self._settings.key:
@@ -133,16 +155,22 @@ class PolicyServer:
         if not self._clients.acquire(blocking=False):
             connection.close(1013, "too many clients")
             return
+        self._open.add(connection)
         try:
+            _give_up_the_vanished(connection.socket)
             connection.send(self._metadata)
             before_ms = 0.0
             for frame in connection:
                 began = time.monotonic()
                 connection.send(self._answer(frame, before_ms))
                 before_ms = 1e3 * (time.monotonic() - began)
-        except ConnectionClosed:
+                if self._lost:      # in a thread of its own, because closing waits for the end of this one
+                    threading.Thread(target=self.close, name="policy server ends", daemon=True).start()
+                    return
+        except (ConnectionClosed, OSError):
             pass    # a client may leave at any time
         finally:
+            self._open.discard(connection)
             self._clients.release()
 
     def _answer(self, frame: object, before_ms: float) -> Union[bytes, str]:
@@ -151,14 +179,28 @@ class PolicyServer:
             require(isinstance(frame, bytes), "a text came where a msgpack frame is wanted")
             request = self._dialect.read_request(unpack(frame), self._policy)  # type: ignore[arg-type]
             with self._predicting:
+                if self._lost:
+                    return self._lost
                 began = time.monotonic()
                 prediction = self._policy.predict(request.observation, mode=request.mode, seed=request.seed)
                 took_ms = 1e3 * (time.monotonic() - began)
             answer: Dict[str, Any] = dict(self._dialect.reply(prediction, self._policy, request.observation.stamp_ns))
             answer["server_timing"] = {"infer_ms": took_ms, "prev_total_ms": before_ms}
             return pack(answer)
+        except DeviceError as error:
+            self._lost = str(error)
+            return self._lost
         except HybridVLAError as error:
             return str(error)
         except Exception:  # what went wrong inside is for our own log; a client learns that it did
             LOG.exception("a prediction failed")
             return "the prediction failed; look at the server's log"
+
+
+def _give_up_the_vanished(client: socket.socket) -> None:
+    """Lets the kernel end a connection whose other end is gone without a word; otherwise its place would stay taken for ever."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", IDLE_S), ("TCP_KEEPINTVL", PROBE_S), ("TCP_KEEPCNT", PROBES),
+                        ("TCP_USER_TIMEOUT", 1000 * (IDLE_S + PROBES * PROBE_S))):
+        if hasattr(socket, name):       # Linux has all of them
+            client.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
