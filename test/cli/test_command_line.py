@@ -231,7 +231,8 @@ WRITES = [(["replay", "/none.bag", "--checkpoint", "/none"], ("--json", "--rows"
           (["bench", "--checkpoint", "/none"], ("--json", "--plot")), (["bench", "filter", "--robot", "/none"], ("--json",)),
           (["ablate", "all", "--checkpoint", "/none"], ("--json", "--docs", "--out")),
           (["predict", "--checkpoint", "/none", "--image", "/none", "--instruction", "go", "--state", "0"], ("--json",)),
-          (["convert", "/none", "/none/out", "--camera-order", "front", "--final-norm", "variance"], ("--json",)), (["parity", "/none"], ("--json",)),
+          (["convert", "/none", "/none/out", "--camera-order", "front", "--final-norm", "variance"], ("--json",)),
+          (["parity", "/none"], ("--json",)),
           (["dataset", "inspect", "/none"], ("--json", "--report")), (["dataset", "stats", "/none"], ("--json", "--output"))]
 
 

@@ -112,7 +112,7 @@ FIRST = [0.5, 0.1, 0.9, 0.0, 0.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize("status, options", [
-    (None, ()), (dict(state=SafetyStatus.ACTIVE), ()),               # the arm was moved by other means, under no filter or an idle one
+    (None, ()), (dict(state=SafetyStatus.ACTIVE), ()),       # the arm was moved by other means, under no filter or an idle one
     (dict(state=SafetyStatus.INACTIVE, epoch=5, sequence=3), ("--everything",))])
 def test_without_a_command_that_was_executed_the_state_is_the_measured_pose_and_the_bag_is_flagged(
         result, motion, tmp_path, status, options):

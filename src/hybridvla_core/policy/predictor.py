@@ -230,7 +230,7 @@ class Policy:
             clock = StageClock(self.device)
             inputs = self.inputs(observations, seed)
             clock.lap("preprocess")
-        except RuntimeError as error:    # a GPU that was lost between two predictions; anything else may be the observation's fault
+        except RuntimeError as error:    # a GPU lost between two predictions; anything else may be the observation's fault
             if "CUDA" in str(error) or ran_out(error):
                 raise self._explained(error) from error
             raise

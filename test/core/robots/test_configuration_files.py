@@ -57,7 +57,8 @@ def test_on_and_off_are_words_where_words_are_wanted(tmp_path, keys, found):
 
 
 @pytest.mark.parametrize("keys, said", [
-    (dict(graphs="maybe"), "graphs is 'maybe'; use one of auto, on, off"), (dict(compile="on"), "compile is 'on'; use off or auto"),
+    (dict(graphs="maybe"), "graphs is 'maybe'; use one of auto, on, off"),
+    (dict(compile="on"), "compile is 'on'; use off or auto"),
     (dict(mode="off"), "mode"), (dict(all_tokens="'off'"), "all_tokens")])
 def test_other_words_are_refused_by_the_key(tmp_path, keys, said):
     with pytest.raises(ConfigurationError, match=said):

@@ -100,7 +100,8 @@ def test_proposals_that_left_out_their_first_steps_are_compared_by_the_steps_the
     with rosbag.Bag(str(tmp_path / "live.bag"), "w") as live:
         for index, (rows, off) in enumerate(((4, 0.0), (2, 0.0), (1, 0.02))):       # pictures are 0.1 s apart
             steps = policy._action[-rows:] + off
-            message = ActionProposal(chunk=rows, action_dim=7, action=list(steps.ravel()), checkpoint_sha256=policy.manifest_sha256)
+            message = ActionProposal(chunk=rows, action_dim=7, action=list(steps.ravel()),
+                                     checkpoint_sha256=policy.manifest_sha256)
             message.header.stamp = rospy.Time.from_sec(replay_bag.BEGIN + 1.005 + 0.5 * index)
             live.write("/hybridvla/policy/proposal", message, message.header.stamp)
     _, found, _ = replay("--recorded-only", "--policy-config", str(tmp_path / "policy.yaml"),

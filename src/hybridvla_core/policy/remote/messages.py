@@ -115,7 +115,8 @@ def prediction_of(message: Mapping[str, object], convention: ActionConvention) -
         raise WireError(f"the server answered the mode {mode}, which there is not")
     # Tokens say one step, however long the chunk is.
     parts = {name: _part(message, name, shape) for name, shape in (
-        ("diffusion", action.shape), ("autoregressive", (1, convention.action_dim)), ("token_confidence", (convention.action_dim,)))}
+        ("diffusion", action.shape), ("autoregressive", (1, convention.action_dim)),
+        ("token_confidence", (convention.action_dim,)))}
     stages = message.get("stage_ms", {})
     if not isinstance(stages, dict):
         raise WireError("stage_ms must be a map")
@@ -123,7 +124,8 @@ def prediction_of(message: Mapping[str, object], convention: ActionConvention) -
     return Prediction(
         action=action, mode=Mode(mode), fused=bool(message.get("fused", False)), diffusion=parts["diffusion"],
         autoregressive=parts["autoregressive"], ar_complete=bool(message.get("ar_complete", True)),
-        token_confidence=parts["token_confidence"], stage_ms={str(name): number(ms, f"stage_ms of {name}") for name, ms in stages.items()},
+        token_confidence=parts["token_confidence"],
+        stage_ms={str(name): number(ms, f"stage_ms of {name}") for name, ms in stages.items()},
         noise_seed=whole(message, "noise_seed", 0), passes=whole(message, "passes", 0),
         noise_samples=whole(message, "noise_samples", 1), mean_confidence=said["mean_confidence"],
         path_distance=said["path_distance"], path_angle=said["path_angle"], spread_distance=said["spread_distance"],

@@ -28,7 +28,7 @@ from hybridvla_core.policy.remote.wire import MAX_FRAME, pack, unpack
 LOG = logging.getLogger(__name__)
 HEALTH = "/healthz"
 OPEN_S, FAREWELL_S = 5.0, 1.0
-#: A client whose computer has vanished is given up after IDLE_S + PROBES * PROBE_S: not every release of the library pings by itself.
+#: A client whose computer has vanished is given up after IDLE_S + PROBES * PROBE_S: older releases of the library do not ping.
 IDLE_S, PROBE_S, PROBES = 10, 5, 3
 
 
@@ -81,7 +81,8 @@ class ServerSettings:
 class PolicyServer:
     """Listens from its making on; `serve_forever` answers until `close`. One prediction at a time.
 
-    A device that fails while it predicts ends the server: no later prediction could succeed, and who supervises it can start it anew.
+    A device that fails while it predicts ends the server: no later prediction could succeed, and a supervisor can start it
+    anew.
 
     Raises:
         ConfigurationError: the dialect has no place for the policy's numbers, or the address cannot be had.
