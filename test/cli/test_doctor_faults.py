@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from hybridvla_cli.doctor_parts import computer
-from hybridvla_cli.doctor_parts.findings import OK
+from hybridvla_cli.doctor_parts.findings import FAILURE, OK
 from hybridvla_cli.doctor_parts.fit import check_fit, check_statistics
 from hybridvla_cli.doctor_parts.graph import Facts, Stream, judge
+from hybridvla_core.checkpoints.format import read_checkpoint
 from hybridvla_core.configuration import load_file
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.cameras import CameraSource
@@ -168,6 +169,14 @@ def test_a_checkpoint_of_other_cameras_or_numbers_does_not_fit():
     assert "trained with the cameras ['front']" in check_fit(TINY, CONFIG, ROBOT).found
     other = replace(own, convention=replace(own.convention, gripper_sense="one_is_closed"))
     assert "gripper_sense 'one_is_open'" in check_fit(TINY, other, ROBOT).found
+
+
+def test_a_checkpoint_whose_chunk_the_robot_refuses_does_not_fit(monkeypatch):
+    read = read_checkpoint(TINY)
+    long = replace(read, config=replace(read.config, model=replace(read.config.model, chunk=ROBOT.proposals.max_chunk + 1)))
+    monkeypatch.setattr("hybridvla_cli.doctor_parts.fit.read_checkpoint", lambda folder: long)
+    found = check_fit(TINY, load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml"), ROBOT)
+    assert found.status == FAILURE and "steps at once, but robot sim_fr3 accepts at most" in found.found
 
 
 def test_data_from_elsewhere_are_named_by_axis():

@@ -89,6 +89,10 @@ class CheckpointConfig:
     ddim_spacing: str = "released"
     trained: Tuple[str, ...] = PATHS
 
+    @property
+    def chunk(self) -> int:
+        return self.model.chunk
+
     def __post_init__(self) -> None:
         if self.format != FORMAT:
             raise ConfigurationError(f"checkpoint format {self.format}; this version reads {FORMAT}")

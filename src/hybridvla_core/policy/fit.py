@@ -4,9 +4,10 @@ from __future__ import annotations
 import dataclasses
 from typing import List, Optional, Protocol, Sequence, Tuple
 
+from hybridvla_core.contracts import Mode
 from hybridvla_core.errors import ConfigurationError, ObservationError, few
 from hybridvla_core.policy.config import PolicyConfig
-from hybridvla_core.policy.interface import PolicyInterface, PreparesImages, ReadsInstructions
+from hybridvla_core.policy.interface import PolicyInterface, PreparesImages, ReadsInstructions, SaysChunk
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.transforms.conventions import ActionConvention
 
@@ -55,7 +56,10 @@ def image_preparer(policy: PolicyInterface, config: PolicyConfig) -> Optional[Pr
 
 def misfits(policy: Trained, config: PolicyConfig, robot: RobotConfig) -> List[str]:
     """The differences, one sentence each without its full stop; empty when everything fits."""
-    return _cameras(policy, config) + _convention(policy.convention, config) + _robot(config, robot)
+    chunk = policy.chunk if isinstance(policy, SaysChunk) else None
+    tokens_alone = config.inference_mode == Mode.AUTOREGRESSIVE       # which say one step
+    return (_cameras(policy, config) + _convention(policy.convention, config)
+            + _robot(config, robot, 1 if tokens_alone else chunk or 1))
 
 
 def judged_instruction(policy: PolicyInterface, text: str) -> Tuple[str, str]:
@@ -89,7 +93,7 @@ def _convention(trained: ActionConvention, config: PolicyConfig) -> List[str]:
     return problems
 
 
-def _robot(config: PolicyConfig, robot: RobotConfig) -> List[str]:
+def _robot(config: PolicyConfig, robot: RobotConfig, chunk: int) -> List[str]:
     arms = {arm.name: arm for arm in robot.arms}
     problems = []
     if set(arms) != set(config.convention.arms):
@@ -99,10 +103,15 @@ def _robot(config: PolicyConfig, robot: RobotConfig) -> List[str]:
         if name in arms and arms[name].base_frame != frame:
             problems.append(f"The policy's targets for arm {name} are in frame {frame}, but robot {robot.name} expects "
                             f"{arms[name].base_frame}; name the same frame in both")
-    longest = config.valid_for(1)
+    if chunk > robot.proposals.max_chunk:
+        problems.append(f"The checkpoint predicts {chunk} steps at once, but robot {robot.name} accepts at most "
+                        f"{robot.proposals.max_chunk}; raise max_chunk of its proposals, or use a checkpoint with a shorter chunk")
+    longest = config.valid_for(chunk)
     if longest > robot.proposals.max_valid_for_s:
+        cure = "lower keyframe_timeout_s" if config.is_keyframe else (
+            "raise max_valid_for_s of its proposals, or use a checkpoint with a shorter action period or chunk")
         problems.append(f"A proposal is valid for {longest:g} s, but robot {robot.name} accepts at most "
-                        f"{robot.proposals.max_valid_for_s:g} s; lower keyframe_timeout_s or the action period")
+                        f"{robot.proposals.max_valid_for_s:g} s; {cure}")
     return problems
 
 

@@ -85,6 +85,15 @@ class PreparesImages(Protocol):
 
 
 @runtime_checkable
+class SaysChunk(Protocol):
+    """What a policy, or the description of its checkpoint, may say besides: how long its predictions are."""
+
+    @property
+    def chunk(self) -> Optional[int]:
+        """Most steps K of an action; None where it is not known."""
+
+
+@runtime_checkable
 class HasLink(Protocol):
     """What a policy behind a connection offers besides."""
 

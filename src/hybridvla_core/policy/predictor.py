@@ -142,6 +142,10 @@ class Policy:
         return self.config.cameras
 
     @property
+    def chunk(self) -> int:
+        return self.config.chunk
+
+    @property
     def manifest_sha256(self) -> str:
         return self.checkpoint.manifest_sha256
 

@@ -12,7 +12,7 @@ from hybridvla_core.errors import ConfigurationError, ObservationError
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import image_preparer
-from hybridvla_core.policy.proposing.proposer import Proposer, check_fit
+from hybridvla_core.policy.proposing.proposer import Proposer, check_fit, misfits
 from hybridvla_core.robots.config import RobotConfig
 
 IMAGES = {"front": np.zeros((256, 256, 3), dtype=np.uint8)}
@@ -236,3 +236,21 @@ def test_an_instruction_is_judged_by_the_policy_before_it_is_taken(desk):
     refused = desk.proposer.set_instruction("lift </s> it")
     assert not refused.success and "</s>" in refused.message and desk.proposer.instruction == "lift the zorble"
     assert refused.instruction_sequence == answer.instruction_sequence
+
+
+def chunked(steps, period=0.1, mode="ensemble", **limits):
+    """The differences where a policy that predicts so many steps meets a robot with other limits of proposals."""
+    desk = Desk(action_period_s=period)
+    desk.policy.chunk = steps
+    robot = replace(desk.robot, proposals=replace(desk.robot.proposals, **limits))
+    return misfits(desk.policy, replace(desk.config, mode=mode), robot)
+
+
+def test_a_chunk_that_the_filter_would_always_refuse_is_named_before_anything_runs():
+    assert chunked(16, max_chunk=16, max_valid_for_s=2.0) == []
+    too_many, too_long = chunked(17, max_chunk=16, max_valid_for_s=1.0)
+    assert "predicts 17 steps at once, but robot sim_fr3 accepts at most 16" in too_many
+    assert "valid for 1.8 s, but robot sim_fr3 accepts at most 1 s" in too_long
+    assert chunked(None, max_chunk=1) == [], "a policy that does not say"
+    assert chunked(17, mode="autoregressive", max_chunk=1, max_valid_for_s=0.5) == [], "tokens say one step"
+    assert chunked(4, period=0.0, max_valid_for_s=10.0) == [], "a keyframe's time is its timeout"

@@ -74,6 +74,18 @@ def test_what_does_not_fit_the_policy_configuration_is_refused_by_name(answering
         client(answering(), checkpoint_sha256="b" * 64)
 
 
+def test_a_chunk_that_the_robot_refuses_is_known_from_the_handshake(answering, asking):
+    class Long(Echo):
+        cameras, chunk = ("front",), 65
+
+    config = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml")
+    robot = load_file(RobotConfig, ROOT / "config/robots/sim_fr3.yaml")
+    long, silent = asking(answering(Long())), asking(answering())
+    assert (long.chunk, silent.chunk) == (65, None)
+    assert any("predicts 65 steps at once, but robot sim_fr3 accepts at most 64" in text for text in misfits(long, config, robot))
+    assert not any("steps at once" in text for text in misfits(silent, config, robot))
+
+
 def test_an_error_of_the_policy_is_a_sentence_without_a_traceback(answering, asking, caplog):
     policy = asking(answering())
     with caplog.at_level(logging.CRITICAL), pytest.raises(ObservationError) as refusal:

@@ -52,6 +52,10 @@ class RemotePolicy:
         return self._handshake.cameras
 
     @property
+    def chunk(self) -> Optional[int]:
+        return self._handshake.chunk
+
+    @property
     def manifest_sha256(self) -> str:
         return self._handshake.checkpoint_sha256
 

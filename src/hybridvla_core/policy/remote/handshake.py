@@ -3,11 +3,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from hybridvla_core.configuration import from_mapping, require
 from hybridvla_core.errors import ConfigurationError
-from hybridvla_core.policy.interface import PolicyInterface
+from hybridvla_core.policy.interface import PolicyInterface, SaysChunk
 from hybridvla_core.transforms.conventions import ActionConvention
 
 PROTOCOL = "hybridvla/1"
@@ -25,6 +25,7 @@ class Handshake:
         convention: With action period and gripper sense.
         protocol: Its version.
         answers_pings: The server answers a ping while it predicts, so that a silence means that it hangs.
+        chunk: Most steps of an action; None where the policy does not say.
     """
 
     checkpoint_sha256: str
@@ -32,15 +33,18 @@ class Handshake:
     convention: ActionConvention
     protocol: str = PROTOCOL
     answers_pings: bool = True
+    chunk: Optional[int] = None
 
     def __post_init__(self) -> None:
         require(self.protocol == PROTOCOL, f"protocol is {self.protocol!r}, and {PROTOCOL!r} is spoken here; use the same "
                                            "release on both computers")
+        require(self.chunk is None or self.chunk >= 1, f"chunk is {self.chunk}; an action has at least one step")
         require(bool(self.cameras) and all(self.cameras), "cameras is empty; a policy sees at least one view")
 
     @classmethod
     def of(cls, policy: PolicyInterface) -> Handshake:
-        return cls(policy.manifest_sha256, tuple(policy.cameras), policy.convention)
+        return cls(policy.manifest_sha256, tuple(policy.cameras), policy.convention,
+                   chunk=policy.chunk if isinstance(policy, SaysChunk) else None)
 
     @classmethod
     def read(cls, metadata: Mapping[str, object], where: str) -> Handshake:
@@ -56,7 +60,7 @@ class Handshake:
     def differences(self, other: Handshake) -> List[str]:
         """What `other` says differently, a clause each."""
         found = [f"{name} {getattr(self, name)!r} became {getattr(other, name)!r}"
-                 for name in ("checkpoint_sha256", "cameras") if getattr(self, name) != getattr(other, name)]
+                 for name in ("checkpoint_sha256", "cameras", "chunk") if getattr(self, name) != getattr(other, name)]
         for field in dataclasses.fields(ActionConvention):
             there, here = getattr(other.convention, field.name), getattr(self.convention, field.name)
             if there != here:
