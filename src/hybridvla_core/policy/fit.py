@@ -105,7 +105,7 @@ def _robot(config: PolicyConfig, robot: RobotConfig, chunk: int) -> List[str]:
                             f"{arms[name].base_frame}; name the same frame in both")
     if chunk > robot.proposals.max_chunk:
         problems.append(f"The checkpoint predicts {chunk} steps at once, but robot {robot.name} accepts at most "
-                        f"{robot.proposals.max_chunk}; raise max_chunk of its proposals, or use a checkpoint with a shorter chunk")
+                        f"{robot.proposals.max_chunk}; raise max_chunk of its proposals, or use a checkpoint of fewer steps")
     longest = config.valid_for(chunk)
     if longest > robot.proposals.max_valid_for_s:
         cure = "lower keyframe_timeout_s" if config.is_keyframe else (
