@@ -148,7 +148,7 @@ import importlib.util
 import sys
 
 needed = ("torch", "numpy", "scipy", "PIL", "cv2", "timm", "safetensors", "tokenizers", "yaml", "dacite", "tqdm", "pyarrow", "av",
-          "mujoco", "pinocchio", "daqp", "jinja2")
+          "mujoco", "threadpoolctl", "pinocchio", "daqp", "jinja2")
 missing = [name for name in needed if importlib.util.find_spec(name) is None]
 if missing:
     sys.exit(f"train_anywhere: {', '.join(missing)} missing for {sys.executable}; put their wheels into the folder of "

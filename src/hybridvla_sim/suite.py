@@ -5,6 +5,7 @@ import math
 from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from hybridvla_core.contracts import Prediction
 from hybridvla_core.evaluation.episode import Decision, EpisodeRunner, Filter, SimulatedRig
@@ -54,6 +55,7 @@ class Suite:
             shown = Blind(self.rig, {camera.view: (camera.height_px or 8, camera.width_px or 8) for camera in config.cameras})
         self.runner = EpisodeRunner(policy, config, robot, shown, observe=label, make_safety=make_safety)
 
+    @threadpool_limits.wrap(limits=1, user_api="blas")     # the same episode on any number of cores
     def run(self, spec: EpisodeSpec) -> Dict[str, Any]:
         """Runs one episode and returns it as plain data."""
         before = self.rig.broken

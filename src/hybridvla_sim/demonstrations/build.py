@@ -10,6 +10,8 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
+from threadpoolctl import threadpool_limits
+
 from hybridvla_core.data.lerobot.layout import NEXT_KEYFRAME, Description
 from hybridvla_core.data.lerobot.writer import TRAIN, VALIDATION, DatasetWriter
 from hybridvla_core.errors import HybridVLAError
@@ -190,6 +192,8 @@ def _close() -> None:
     _RECORDERS.clear()
 
 
+# With more threads the last bits of a sum depend on the number of cores, and with them the bytes of the data.
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def _record(job: Job, parts: Path) -> int:
     """Records one episode into its part and returns its pictures. The last task's rig is kept."""
     assert _WORKER is not None, "a worker begins with _start"
