@@ -38,7 +38,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--robot", type=Path, metavar="FILE",
                         help="robot configuration: also look at the running graph, and whether everything fits this robot")
     parser.add_argument("--policy-config", type=Path, metavar="FILE",
-                        help="policy configuration, with --robot; default: the one of the same name, or tiny.yaml")
+                        help="policy configuration, with --robot; default: fr3.yaml, agilex.yaml or tiny.yaml, by the robot's driver")
     parser.add_argument("--cameras", type=Path, metavar="FILE", help="the rig's cameras, with --robot")
     parser.add_argument("--move-gripper", action="store_true", help="with --robot, while its driver runs and nothing else "
                         "commands it: move the gripper a little, once you have agreed, and tell whether open is open; the arms "
