@@ -49,8 +49,9 @@ DRIVER_FAULTS = {
 }
 
 
-@pytest.mark.parametrize("robot, name, policy", [("fr3", "fr3", "fr3"), ("fr3", "our_left_fr3", "fr3"), ("agilex", "agilex", "agilex"),
-                                                ("agilex_pos_cmd", "agilex_pos_cmd", "agilex"), ("sim_fr3", "sim_fr3", "tiny")])
+@pytest.mark.parametrize("robot, name, policy", [
+    ("fr3", "fr3", "fr3"), ("fr3", "our_left_fr3", "fr3"), ("agilex", "agilex", "agilex"),
+    ("agilex_pos_cmd", "agilex_pos_cmd", "agilex"), ("sim_fr3", "sim_fr3", "tiny")])
 def test_a_robot_is_judged_by_its_launch_files_policy_whatever_its_name(monkeypatch, tmp_path, robot, name, policy):
     from hybridvla_cli.doctor_parts import robot as part
 
