@@ -73,5 +73,5 @@ audit: setup ## the locks against the package index's advisories, where it serve
 docs: setup ## the documents and the reference of the code as pages, in out/docs
 	@scripts/docs.sh
 
-clean: ## remove what was built and generated, but not .venv
-	rm -rf build devel out
+clean: ## remove what was built (build, devel); keeps .venv and out, which holds recordings, data sets and trainings
+	rm -rf build devel

@@ -38,4 +38,4 @@ USER 1000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
   CMD ["python3", "/opt/hybridvla/docker/healthy.py", "/safety_filter_node"]
 ENTRYPOINT ["/opt/hybridvla/scripts/with_env.sh"]
-CMD ["roslaunch", "hybridvla", "safety.launch", "robot_config:=config/robots/fr3.yaml"]
+CMD ["roslaunch", "hybridvla", "safety.launch", "robot_config:=config/robots/fr3.yaml", "dry_run:=true"]

@@ -34,7 +34,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--report", action="store_true", help="run nothing; write the pages from what was run before")
     parser.add_argument("--seed", type=int, default=2_000_001, help="of the first episode")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--robot-config", default=ROBOT)
+    parser.add_argument("--robot-config", "--robot", default=ROBOT)
     parser.add_argument("--policy-config", default=POLICY)
     parser.add_argument("-o", "--out", default="out/ablate", help="folder of the results and of the cells done so far")
     parser.add_argument("--docs", metavar="DIR", help="write results.md, results.json and the drawings here, too")

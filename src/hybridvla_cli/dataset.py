@@ -49,7 +49,8 @@ def _from_bags(actions: Subparsers) -> None:
     parser = _action(actions, "from-bags", "turn recorded bags into a data set, by the sync and conventions of the live node")
     parser.add_argument("bags", nargs="+", metavar="BAG", help="bag files, or folders of them")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="new folder")
-    parser.add_argument("--robot", default=str(ROOT / "config/robots/sim_fr3.yaml"), metavar="FILE", help="robot configuration")
+    parser.add_argument("--robot", "--robot-config", default=str(ROOT / "config/robots/sim_fr3.yaml"), metavar="FILE",
+                        help="robot configuration")
     parser.add_argument("--policy-config", default=str(ROOT / "config/policies/tiny.yaml"), metavar="FILE",
                         help="its cameras, convention and rates")
     parser.add_argument("--topics", metavar="FILE", help="topic map file, as for replay")

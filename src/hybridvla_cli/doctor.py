@@ -35,10 +35,10 @@ def add_parser(subparsers: Subparsers) -> None:
         "well. Each finding says what, why it matters, and the command that mends it. Exits 1 when something needed is missing.")
     parser.add_argument("--checkpoint", type=Path, action="append", metavar="FOLDER",
                         help="also check this checkpoint folder; default: all in checkpoints/")
-    parser.add_argument("--robot", type=Path, metavar="FILE",
+    parser.add_argument("--robot", "--robot-config", type=Path, metavar="FILE",
                         help="robot configuration: also look at the running graph, and whether everything fits this robot")
     parser.add_argument("--policy-config", type=Path, metavar="FILE",
-                        help="policy configuration, with --robot; default: the one of the same name, or tiny.yaml")
+                        help="policy configuration, with --robot; default: fr3.yaml, agilex.yaml or tiny.yaml, by its driver")
     parser.add_argument("--cameras", type=Path, metavar="FILE", help="the rig's cameras, with --robot")
     parser.add_argument("--move-gripper", action="store_true", help="with --robot, while its driver runs and nothing else "
                         "commands it: move the gripper a little, once you have agreed, and tell whether open is open; the arms "

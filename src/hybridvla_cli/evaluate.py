@@ -34,7 +34,8 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--task", default="blocks", help="one task of the rig")
     chosen.add_argument("--tasks", nargs="+", help="several tasks, or all of the rig's; the result has one summary for each")
-    parser.add_argument("--variation", default="", help="scenes unlike the demonstrations': object, background, height or light")
+    parser.add_argument("--variation", default="", help="scenes unlike the demonstrations': object, background, height or light; "
+                                                        "of blocks also colour")
     parser.add_argument("--mode", choices=Mode.names(), default="ensemble")
     parser.add_argument("--episodes", type=int, default=100, help="plain episodes of each task")
     parser.add_argument("--switch-episodes", type=int, default=0, help="further ones, instruction switched in the middle")
@@ -42,7 +43,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
                         help="further scenes, each run twice: with one instruction and with one that asks for something else")
     parser.add_argument("--seed", type=int, default=2_000_001, help="episode i draws everything from seed + i")
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--robot-config", help="the rig's own when left out")
+    parser.add_argument("--robot-config", "--robot", help="the rig's own when left out")
     parser.add_argument("--policy-config", help="the rig's own, with the checkpoint's cameras, when left out")
     parser.add_argument("--json", help="write the result for machines; of several tasks, after each")
     parser.add_argument("--page", type=Path, help="write the result as a page: table, and a reliability diagram of each task")

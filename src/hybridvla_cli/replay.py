@@ -24,7 +24,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder to be judged")
     parser.add_argument("--compare", metavar="DIR", help="another checkpoint, shown beside it and not judged")
     parser.add_argument("--policy-config", default=str(ROOT / "config/policies/tiny.yaml"))
-    parser.add_argument("--robot-config", default=str(ROOT / "config/robots/sim_fr3.yaml"))
+    parser.add_argument("--robot-config", "--robot", default=str(ROOT / "config/robots/sim_fr3.yaml"))
     parser.add_argument("--thresholds", default=str(ROOT / "config/replay/thresholds.yaml"), help="what must be reached")
     parser.add_argument("--topics", help="topic map file; config/replay/<robot>.yaml where there is one")
     parser.add_argument("--mode", choices=("ensemble", "diffusion", "autoregressive"), help="as configured if left out")

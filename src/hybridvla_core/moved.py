@@ -1,4 +1,4 @@
-"""Old names of modules and classes: importing one says what it is called and where it is now. Kept for one release.
+"""Old names of modules and classes: importing one says what it is called and where it is now. Kept in version 0.1.0.
 
 The finder stands at the end of `sys.meta_path`, so it is asked only for names that nothing else has found.
 """

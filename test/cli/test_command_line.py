@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import signal
 import subprocess
@@ -27,6 +28,16 @@ def verb(monkeypatch):
         module.run = run
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return install
+
+
+@pytest.mark.parametrize("words", [["dataset", "from-bags", "a.bag", "-o", "out"], ["replay", "a.bag", "--checkpoint", "c"],
+                                   ["evaluate", "--checkpoint", "c"], ["ablate", "modes"], ["doctor"]], ids=lambda it: it[0])
+def test_every_verb_takes_both_names_of_the_robots_file(words):
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"hybridvla_cli.{words[0]}").add_parser(parser.add_subparsers(dest="verb"))
+    first, second = (vars(parser.parse_args([*words, option, "config/robots/fr3.yaml"]))
+                     for option in ("--robot", "--robot-config"))
+    assert first == second and "config/robots/fr3.yaml" in map(str, first.values())
 
 
 def test_help_lists_what_is_there_and_imports_nothing_heavy():

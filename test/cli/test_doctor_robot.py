@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridvla_cli.doctor_parts.findings import OK
+from hybridvla_cli.doctor_parts.findings import OK, Finding
 from hybridvla_cli.doctor_parts.graph import Facts, Stream, judge
 from hybridvla_cli.doctor_parts.gripper import Move, ask_first, refusal, sense_findings, target
 from hybridvla_core.configuration import load_file
@@ -47,6 +47,20 @@ DRIVER_FAULTS = {
     "driver in read mode": (replace(AGILEX_RUNS, publishers={**AGILEX_RUNS.publishers, RIGHT.topics["command"]: ("/right",)}),
                             AGILEX, "mode 0", "mode:=1"),
 }
+
+
+@pytest.mark.parametrize("robot, name, policy", [
+    ("fr3", "fr3", "fr3"), ("fr3", "our_left_fr3", "fr3"), ("agilex", "agilex", "agilex"),
+    ("agilex_pos_cmd", "agilex_pos_cmd", "agilex"), ("sim_fr3", "sim_fr3", "tiny")])
+def test_a_robot_is_judged_by_its_launch_files_policy_whatever_its_name(monkeypatch, tmp_path, robot, name, policy):
+    from hybridvla_cli.doctor_parts import robot as part
+
+    seen = []
+    monkeypatch.setattr(part, "look", lambda _, config: seen.append(config) or Finding("graph", OK, "", ""))
+    file = tmp_path / "robot.yaml"
+    file.write_text((ROOT / f"config/robots/{robot}.yaml").read_text().replace(f"name: {robot}\n", f"name: {name}\n"))
+    assert [finding.name for finding in part.findings_of(file, None, None, ())] == ["graph"]
+    assert seen == [load_file(PolicyConfig, ROOT / f"config/policies/{policy}.yaml")]
 
 
 def judged(facts, robot):

@@ -73,6 +73,11 @@ def test_a_service_runs_what_there_is(service):
         assert service["command"] == ["roscore"]
 
 
+def test_the_robots_image_commands_nothing_by_itself():
+    run = next(rest for word, rest in containers.steps(DOCKER / "robot.Dockerfile") if word == "CMD")
+    assert json.loads(run)[:3] == ["roslaunch", "hybridvla", "safety.launch"] and "dry_run:=true" in json.loads(run)
+
+
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 def test_an_edit_repeats_no_installing_and_nothing_runs_as_root(path):
     steps = containers.steps(path)

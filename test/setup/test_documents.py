@@ -131,6 +131,11 @@ def test_a_target_is_there(document, words):
     assert {word for word in words[1:] if re.fullmatch(r"[a-z]\w*", word)} <= targets, f"{document}: {words}"
 
 
+def test_cleaning_removes_what_was_built_and_nothing_that_somebody_made():
+    done = subprocess.run(["make", "--dry-run", "clean"], cwd=str(ROOT), stdout=subprocess.PIPE, encoding="utf-8", check=True)
+    assert [line.split() for line in done.stdout.splitlines() if "rm" in line] == [["rm", "-rf", "build", "devel"]]
+
+
 @shown("rosservice")
 def test_a_service_is_offered_by_some_node_of_ours(document, words):
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src/hybridvla_ros").rglob("*.py"))

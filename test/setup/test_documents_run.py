@@ -63,7 +63,7 @@ def test_the_key_and_the_certificate_of_a_remote_policy(desk):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     server.close()
     said = ssl._ssl._test_decode_cert(str(certificate))
-    assert ("DNS", "gpu") in said["subjectAltName"] and ("IP Address", "192.168.1.20") in said["subjectAltName"]
+    assert ("DNS", "gpu") in said["subjectAltName"] and ("IP Address", "192.168.10.2") in said["subjectAltName"]
 
 
 def test_a_data_set_is_inspected_merged_and_exported(desk, capsys):

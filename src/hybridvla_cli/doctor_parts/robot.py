@@ -21,21 +21,25 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.topics import joint_topics
 
 LONGEST_S = 90
-POLICIES: Dict[str, str] = {"fr3": "fr3", "agilex": "agilex"}
 
 
 def findings_of(robot_file: Path, policy_file: Optional[Path], cameras: Optional[Path], checkpoints: Sequence[Path]
                 ) -> Iterator[Finding]:
     """Raises ConfigurationError for a file that cannot be read."""
     robot = load_file(RobotConfig, robot_file)
-    policy_file = policy_file or ROOT / "config" / "policies" / f"{POLICIES.get(robot.name, 'tiny')}.yaml"
-    config = load_file(PolicyConfig, policy_file)
+    config = load_file(PolicyConfig, policy_file or _usual_policy(robot))
     if cameras is not None:
         config = config.with_cameras(load_file(CameraRig, cameras))
     for folder in checkpoints:
         yield from _fit(folder, config, robot)
     facts = look(robot, config)
     yield from judge(facts, robot, config) if isinstance(facts, Facts) else [facts]
+
+
+def _usual_policy(robot: RobotConfig) -> Path:
+    """The policy configuration that the launch file of this robot takes. By the driver: a lab names its robot as it likes."""
+    name = "fr3" if robot.franka is not None else "agilex" if robot.agilex is not None else "tiny"
+    return ROOT / "config" / "policies" / f"{name}.yaml"
 
 
 def _fit(folder: Path, config: PolicyConfig, robot: RobotConfig) -> Iterator[Finding]:

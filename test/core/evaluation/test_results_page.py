@@ -4,6 +4,7 @@ import json
 import pytest
 
 from hybridvla_core.evaluation.ablation.page import bars, drawing
+from hybridvla_core.evaluation.ablation.tables import TABLES
 from hybridvla_core.evaluation.ablation.words import markdown
 from hybridvla_core.paths import ROOT
 from hybridvla_core.report.comparisons import Comparison, is_better, is_no_worse
@@ -20,6 +21,13 @@ def test_the_page_and_its_drawings_are_those_of_the_numbers():
     for sheet in RESULT["sheets"]:
         if sheet["bars"]:
             assert (DOCS / "images" / f"results-{sheet['name']}.svg").read_text() == bars(sheet).document()
+
+
+def test_what_the_paper_does_not_claim_is_called_ours():
+    page = markdown(RESULT)
+    assert "| our own claim: the filter costs no success |" in page and "- Our own claim: the filter costs no success." in page
+    assert "The paper: the filter" not in page and "- The paper: the ensemble is better than either path." in page
+    assert [claim.text for table in TABLES.values() for claim in table.claims if claim.ours] == ["the filter costs no success"]
 
 
 @pytest.mark.parametrize("table", RESULT["tables"], ids=[table["name"] for table in RESULT["tables"]])

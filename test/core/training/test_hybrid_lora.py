@@ -1,16 +1,23 @@
 """Adapters: nothing changes before the first step, only they are trained, and on export they are part of the weights."""
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 import toy_data
+import yaml
 from safetensors.torch import load_file
 from small_models import tiniest
 
+from hybridvla_core.checkpoints.format import STATISTICS
 from hybridvla_core.checkpoints.weights import WEIGHTS
+from hybridvla_core.configuration import from_mapping
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.model.hybridvla import HybridVLA
+from hybridvla_core.paths import ROOT
 from hybridvla_core.training import lora
+from hybridvla_core.training.hybrid.config import TrainingConfig
 from hybridvla_core.training.hybrid.run import Request, train
 
 STAGES = [dict(name="act", steps=4, train="finetune", learning_rate=1e-2)]
@@ -61,6 +68,24 @@ def test_a_run_with_adapters_leaves_the_other_weights_and_writes_a_plain_checkpo
     assert not any(name.startswith("vision_backbone") for name in moved)
     assert "llm.lm_head.weight" not in moved and "llm.model.embed_tokens.weight" not in moved
     assert Policy.from_checkpoint(tmp_path / "after/out").cameras == ("front",)
+
+
+def test_the_recipe_for_large_checkpoints_tunes_one_on_data_of_another_scale(tmp_path):
+    values = yaml.safe_load((ROOT / "config/training/lora.yaml").read_text())
+    recipe = from_mapping(TrainingConfig, values, "lora.yaml")
+    assert recipe.gradient_checkpointing and recipe.precision == "bfloat16" and recipe.statistics == "data"
+    assert (recipe.lora.rank, recipe.objective.repeats, recipe.stages[0].train) == (32, 4, "finetune")
+    base, data = tmp_path / "base", toy_data.write(tmp_path / "toy")
+    train(Request(toy_data.config(stages=[dict(STAGES[0], steps=0)], export="float32"), (data,), tmp_path / "first", base,
+                  threads=1))
+    short = {**values, "stages": [{**values["stages"][0], "steps": 3}], "batch": 8, "workers": 0, "export": "float32"}
+    elsewhere = toy_data.write(tmp_path / "lab", seed=5, name="lab")
+    train(Request(from_mapping(TrainingConfig, short, "lora.yaml, short"), (elsewhere,), tmp_path / "work", tmp_path / "out",
+                  init=base, threads=1))
+    before, after = (load_file(str(folder / WEIGHTS)) for folder in (base, tmp_path / "out"))
+    moved = {name.split(".")[0] for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert "llm" in moved and "projector" in moved and "vision_backbone" not in moved
+    assert list(json.loads((tmp_path / "out" / STATISTICS).read_text())) == ["lab"]
 
 
 def test_a_layer_that_is_not_there_is_named():

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import threading
 import time
 
@@ -89,8 +90,10 @@ def test_stop_needs_no_token_and_everything_that_moves_does(page):
     assert page.ask("GET", "/do/activate", Authorization=f"Bearer {TOKEN}")[0] == 405
 
 
-def test_every_button_has_a_service():
+def test_every_button_has_a_service(page):
     assert set(FREE + GUARDED) == set(TRIGGERS) | {"activate", "deactivate", "instruction"}
+    shown = re.findall(rb'data-do="(\w+)"', page.ask("GET", "/")[1])
+    assert {name.decode() for name in shown} == set(GUARDED) - {"instruction"}      # that one is a form
 
 
 @pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Host": "evil.example:80"}, {"Host": ""},

@@ -70,7 +70,9 @@ def test_another_value_in_the_file_is_the_one_in_use(monkeypatch, tmp_path):
     ("agilex.launch", ("armed:=true",), False), ("agilex.launch", STAND_IN, False), ("sim.launch", (), False),
     *((launch, (f"armed:={word}",), True) for launch, word in (
         ("fr3.launch", "no"), ("fr3.launch", "off"), ("agilex.launch", "no"), ("agilex.launch", "None"), ("agilex.launch", "1"))),
-    ("fr3.launch", ("armed:=True",), False)])
+    ("fr3.launch", ("armed:=True",), False),
+    ("safety.launch", ("robot_config:=config/robots/fr3.yaml",), True),
+    ("safety.launch", ("robot_config:=config/robots/fr3.yaml", "dry_run:=false"), False)])
 def test_a_real_robot_is_commanded_only_when_armed(tmp_path, launch, arguments, dry):
     for package, files in (("franka_control", {"launch/franka_control.launch": CONTROL}),
                            ("franka_example_controllers", {"config/franka_example_controllers.yaml": "{}"})):

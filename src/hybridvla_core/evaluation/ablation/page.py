@@ -19,7 +19,8 @@ PAGE = """{% extends "base.html" %}{% from "parts.html" import table %}
 {{ table(["the paper", "here"], claims, numbers=false) }}{% endif %}
 {% if not_run %}<p class=fail>Not run, and counted as nothing: {{ not_run | join("; ") }}</p>{% endif %}
 {% for part in parts %}<h2>{{ part.title }}</h2><p>{{ part.about }}</p>
-{% for claim in part.claims %}<p>The paper: {{ claim.text }}. <b>{{ claim.verdict }}</b> ({{ claim.test }}).</p>{% endfor %}
+{% for claim in part.claims %}<p>{{ "Our own claim" if claim.ours else "The paper" }}: {{ claim.text }}.
+<b>{{ claim.verdict }}</b> ({{ claim.test }}).</p>{% endfor %}
 {{ part.drawing }}{{ table(part.head, part.rows) }}{% for text in part.remarks %}<p>{{ text }}</p>{% endfor %}{% endfor %}
 {% endblock %}"""
 

@@ -74,7 +74,7 @@ def _claim(claim: Claim, outcomes: Mapping[str, Run]) -> Dict[str, Any]:
     else:
         verdicts = {is_no_worse(comparison, claim.margin) for comparison in compared}
         verdict = next(worst for worst in (OPEN, FAILS, HOLDS) if worst in verdicts)
-    return {"text": claim.text, "verdict": verdict,
+    return {"text": claim.text, **({"ours": True} if claim.ours else {}), "verdict": verdict,
             "test": "exact McNemar test on the same episodes, Holm's correction, level 0.05" if claim.margin is None else
             f"Newcombe's 95 % interval of the difference on the same episodes, margin {claim.margin:g}",
             "compared": {other: None if comparison is None else asdict(comparison) for other, comparison in found.items()}}

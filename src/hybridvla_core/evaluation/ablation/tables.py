@@ -40,12 +40,14 @@ class Claim:
         better: Label of the row that is better, or good enough.
         others: Labels of the rows it is compared with.
         margin: Where given, `better` only has to be no worse than each by more than this.
+        ours: It is this project's own claim, and none of the paper's.
     """
 
     text: str
     better: str
     others: Tuple[str, ...]
     margin: Optional[float] = None
+    ours: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Table:
         name: As the command line says it.
         title: With its place in the paper.
         rows: In the order in which they are printed.
-        claims: What the paper says of them.
+        claims: What the paper says of them, or we.
         about: What to know when reading it.
         reference: Label of the row that the others are set against, as a share of its rate; empty for none.
         elsewhere: Other methods, as the paper gives them, which nobody runs here: name and success rate.
@@ -128,7 +130,7 @@ def _steps() -> Table:
 def _filter() -> Table:
     rows = (Row("with the safety filter", Variant("ensemble")),
             Row("without it", Variant("ensemble"), filtered=False))
-    claims = (Claim("the filter costs no success", "with the safety filter", ("without it",), 0.05),)
+    claims = (Claim("the filter costs no success", "with the safety filter", ("without it",), 0.05, ours=True),)
     return Table("filter", "Failures, with and without the safety filter (appendix D)", rows, claims,
                  "Without the filter every target goes to the controller at once, as a short script would send it. Violations "
                  "are counted by the rig, against the robot's published limits.")

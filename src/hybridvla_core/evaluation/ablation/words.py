@@ -59,7 +59,8 @@ Not run, and counted as nothing:
 {{ "\n" if loop.first }}{{ text }}
 {% endfor %}
 {% for claim in part.claims %}
-{{ "\n" if loop.first }}- The paper: {{ claim.text }}. **{{ claim.verdict | capitalize }}** ({{ claim.test }}{{ claim | pairs }}).
+{% set who = "Our own claim" if claim.ours else "The paper" %}
+{{ "\n" if loop.first }}- {{ who }}: {{ claim.text }}. **{{ claim.verdict | capitalize }}** ({{ claim.test }}{{ claim | pairs }}).
 {% endfor %}
 {% endfor %}
 """
@@ -87,18 +88,21 @@ def parts_of(result: Mapping[str, Any]) -> List[Dict[str, Any]]:
     found = []
     for table in result["tables"]:
         head, rows = _grid(table)
-        found.append({**table, "head": head, "rows": rows, "remarks": _failures(table), "drawn": True})
+        found.append({**table, "head": head, "rows": rows, "remarks": _failures(table), "drawn": True,
+                      "claims": [{"ours": False, **claim} for claim in table["claims"]]})
     for sheet in result.get("sheets", []):
         rows = [[shown(value) for value in row] for row in sheet["rows"]]
-        found.append({**sheet, "rows": rows, "remarks": sheet.get("remarks", []), "drawn": bool(sheet.get("bars"))})
+        found.append({**sheet, "rows": rows, "remarks": sheet.get("remarks", []), "drawn": bool(sheet.get("bars")),
+                      "claims": [{"ours": False, **claim} for claim in sheet["claims"]]})
     return [{**part, "rule": ["---"] * len(part["head"])} for part in found]
 
 
 def claims_of(result: Mapping[str, Any]) -> List[Dict[str, str]]:
-    """Returns `text` and `verdict` of everything that the paper claims, of what was not run too."""
+    """Returns `text` and `verdict` of everything that is claimed, of what was not run too; a claim of our own says so."""
     made = [claim for part in [*result["tables"], *result.get("sheets", [])] for claim in part["claims"]]
     absent = [{"text": text, "verdict": "not run"} for table in result.get("unmade", []) for text in table["claims"]]
-    return [{key: claim[key] for key in ("text", "verdict")} for claim in [*made, *absent]]
+    return [{"text": f"our own claim: {claim['text']}" if claim.get("ours") else claim["text"], "verdict": claim["verdict"]}
+            for claim in [*made, *absent]]
 
 
 def shown(value: object) -> str:
