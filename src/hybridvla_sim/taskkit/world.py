@@ -153,6 +153,9 @@ class SuiteWorld(World[RigT], Generic[RigT]):
         found = self.phrases.things[thing]
         if found.site:
             return self.point(found.site)
+        if found.geoms:
+            middle: np.ndarray = np.mean([self.data.geom(geom).xpos for geom in found.geoms], axis=0)
+            return middle
         position: np.ndarray = self.data.body(found.body).xpos.copy()
         return position
 

@@ -11,7 +11,7 @@ HOOK_Z, BACK, BAR_Z = 0.17, 0.033, 0.020         # m: of the hook; from the post
 PHRASES = Phrases("frame_off_hanger", {"off": (
     "take frame off hanger", "take the frame off the hanger", "remove the frame from the hanger", "unhang the frame",
     "take down the picture frame and put it on the table", "lift the frame off its hanger and put it down")}, {
-    "frame": Thing(("picture frame", "frame"), "frame"), "hanger": Thing(("hanger",), "hanger", symmetry=1)})
+    "frame": Thing(("picture frame", "frame"), "frame", symmetry=1), "hanger": Thing(("hanger",), "hanger", symmetry=1)})
 
 
 def build(root: ET.Element) -> None:

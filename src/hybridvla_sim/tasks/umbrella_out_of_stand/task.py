@@ -12,7 +12,8 @@ PHRASES = Phrases("umbrella_out_of_stand", {"out": (
     "take umbrella out of umbrella stand", "take the umbrella out of the stand", "remove the umbrella from the stand",
     "grasp the umbrella by its handle and lift it out", "pull the umbrella out of the umbrella stand",
     "get the umbrella")}, {
-    "stand": Thing(("umbrella stand", "stand"), "stand"), "umbrella": Thing(("umbrella",), "umbrella", "umbrella_grip")})
+    "stand": Thing(("umbrella stand", "stand"), "stand"),
+    "umbrella": Thing(("umbrella",), "umbrella", "umbrella_grip", symmetry=2)})
 
 
 def build(root: ET.Element) -> None:
