@@ -14,8 +14,8 @@ from hybridvla_sim.suite import AnyRig
 from hybridvla_sim.taskkit.looks import subtree
 from hybridvla_sim.taskkit.phrases import Phrases, Thing
 
-#: Share of a patch that a thing covers at least where the patch shows it.
-SHOWN = 0.12
+#: Share of a patch that a thing covers at least where the patch shows it; that of a small one where no patch shows more of it.
+SHOWN, SHOWN_SMALL = 0.12, 0.02
 LYING = 0.7     # of a thing's own x axis is at least horizontal where its yaw is told
 PIXELS = 6      # of a patch in the segmentation, at least
 
@@ -54,8 +54,20 @@ class GroundingCamera:
             self._segments.update_scene(self.rig.data, view)
             geoms = self._segments.render()[..., 0]
             cells = geoms.reshape(self.grid, self._cell[0], self.grid, self._cell[1])
-            found[view] = {name: np.flatnonzero(np.isin(cells, mine).mean(axis=(1, 3)).ravel() >= SHOWN)
-                           for name, mine in self._geoms.items()}
+            found[view] = {name: self._showing(name, cells) for name in self._geoms}
+        return found
+
+    def _showing(self, name: str, cells: np.ndarray) -> np.ndarray:
+        """Returns the patches that show a thing. cells: (rows, height, columns, width) of the numbers of shapes."""
+        shares = np.isin(cells, self._visible(name)).mean(axis=(1, 3)).ravel()
+        shown = np.flatnonzero(shares >= SHOWN)
+        if self.phrases.things[name].small and not len(shown) and shares.max() >= SHOWN_SMALL:
+            shown = np.array([int(shares.argmax())])
+        return shown
+
+    def _visible(self, name: str) -> np.ndarray:
+        """Returns the shapes of a thing that can be seen: what is wiped off is there no more."""
+        found: np.ndarray = self._geoms[name][self.rig.model.geom_rgba[self._geoms[name], 3] > 0.0]
         return found
 
     def grounding(self, text: str, patches: Dict[str, Dict[str, np.ndarray]]) -> List[GroundedObject]:
@@ -73,13 +85,16 @@ class GroundingCamera:
                 found.append(GroundedObject((span,), shown, self.place(names[0]), self.yaw(names[0]), max(symmetry, 1)))
         return found
 
-    def place(self, name: str) -> np.ndarray:
-        """Returns where a thing is, (3,) m in the frame of the scene."""
+    def place(self, name: str) -> Optional[np.ndarray]:
+        """Returns where a thing is, (3,) m in the frame of the scene; None where nothing of it is left."""
         thing, data = self.phrases.things[name], self.rig.data
         if thing.site:
             found: np.ndarray = data.site(thing.site).xpos.copy()
-        elif thing.geom:
-            found = data.geom(thing.geom).xpos.copy()
+        elif thing.geoms:
+            visible = self._visible(name)
+            if not len(visible):
+                return None
+            found = data.geom_xpos[visible].mean(axis=0)
         else:
             found = np.mean([data.body(body).xpos for body in (thing.body, *thing.more)], axis=0)
         return found
@@ -89,7 +104,7 @@ class GroundingCamera:
         thing, data = self.phrases.things[name], self.rig.data
         if not thing.symmetry:
             return None
-        rotation = (data.geom(thing.geom) if thing.geom else data.body(thing.body)).xmat
+        rotation = (data.geom(thing.geoms[0]) if thing.geoms else data.body(thing.turned or thing.body)).xmat
         ahead = rotation.reshape(3, 3)[:2, 0]
         return float(np.arctan2(ahead[1], ahead[0])) if np.linalg.norm(ahead) > LYING else None
 
@@ -99,7 +114,7 @@ class GroundingCamera:
 
 
 def _geoms(model: mujoco.MjModel, thing: Thing) -> np.ndarray:
-    if thing.geom:
-        return np.array([model.geom(thing.geom).id])
+    if thing.geoms:
+        return np.array([model.geom(geom).id for geom in thing.geoms])
     bodies = [found for body in (thing.body, *thing.more) for found in subtree(model, model.body(body).id)]
     return np.flatnonzero(np.isin(model.geom_bodyid, bodies))

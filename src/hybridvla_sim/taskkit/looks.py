@@ -76,7 +76,7 @@ class Looks:
     def resize(self, body: str, factor: float) -> None:
         """Scales a body and what hangs on it about its origin; at most to the size it was compiled with.
 
-        Bounds of collision shapes stay those of the full size, so that no contact is missed. Masses stay.
+        Bounds of collision shapes stay those of the full size; see `without_bounds`. Masses stay.
         """
         model = self.model
         bodies = subtree(model, model.body(body).id)
@@ -87,6 +87,13 @@ class Looks:
         model.body_pos[bodies[1:]] = factor * self._body_pos[bodies[1:]]
         joints = np.isin(model.jnt_bodyid, bodies)
         model.jnt_pos[joints] = factor * self._joint_pos[joints]
+
+    def without_bounds(self) -> None:
+        """Lets the engine look for contacts without its tree of bounds.
+
+        The tree knows shapes where they were compiled: one that is moved farther than its own size is let through.
+        """
+        self.model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_MIDPHASE)
 
     def unusual(self, variation: str, rng: np.random.Generator) -> None:
         """Makes background or light as no demonstration has it; the other variations are the scene's."""

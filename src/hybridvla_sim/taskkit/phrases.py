@@ -16,17 +16,22 @@ class Thing:
         nouns: the words by which it is called.
         body: its body in the scene; pictures of it are those of this body and what hangs on it.
         site: a point of it, where its body's origin is not what is meant.
-        geom: its one shape, where it has no body of its own.
+        geoms: its shapes, where it has no body of its own; those that cannot be seen any more are no part of it.
         more: further bodies that belong to it: a heap is one thing.
-        symmetry: it looks the same after each of so many parts of a full turn about the vertical; 0 where its turn says nothing.
+        symmetry: it looks the same, and what is done with it is the same, after each of so many parts of a full turn about the
+            vertical; 0 where its turn says nothing.
+        turned: the body whose turn is its own: a lid is turned as what it is hinged to, whose x axis stays level. Empty: `body`.
+        small: it covers hardly any patch of a picture: the patch that shows most of it shows it.
     """
 
     nouns: Tuple[str, ...]
     body: str = ""
     site: str = ""
-    geom: str = ""
+    geoms: Tuple[str, ...] = ()
     more: Tuple[str, ...] = ()
     symmetry: int = 0
+    turned: str = ""
+    small: bool = False
 
 
 class Phrases:

@@ -25,13 +25,15 @@ class SuiteWorld(World[RigT], Generic[RigT]):
     Attributes:
         painted: bodies that take a colour from the palette.
         resized: bodies that are drawn in different sizes, as one.
+        smaller: bodies that are smaller in the variation `object`, as one, and of one size otherwise.
         upright: loose bodies that the expert can take only as they stand at first.
         ground: height of what things stand on, m: 0, or that of the plinth in the variation `height`.
-        scale: of the resized bodies in this scene.
+        scale: of the bodies in `smaller` in this scene: 1, or less in the variation `object`.
     """
 
     painted: Tuple[str, ...] = ()
     resized: Tuple[str, ...] = ()
+    smaller: Tuple[str, ...] = ()
     upright: Tuple[str, ...] = ()
 
     def __init__(self, rig: RigT) -> None:
@@ -59,9 +61,12 @@ class SuiteWorld(World[RigT], Generic[RigT]):
         palette = UNSEEN if variation == "object" else PALETTE
         for body, number in zip(self.painted, rng.permutation(len(palette))):
             self.looks.paint(body, np.asarray(palette[number]) * rng.uniform(0.92, 1.06))
-        self.scale = float(rng.uniform(*(UNSEEN_SIZES if variation == "object" else SIZES)))
-        for body in self.resized:
-            self.looks.resize(body, self.scale)
+        drawn = float(rng.uniform(*(UNSEEN_SIZES if variation == "object" else SIZES)))
+        self.scale = drawn if variation == "object" else 1.0
+        for body in (*self.resized, *self.smaller):
+            self.looks.resize(body, drawn if body in self.resized else self.scale)
+        if variation == "object":
+            self.looks.without_bounds()
         if variation:
             self.looks.unusual(variation, rng)
         self.ground = HEIGHT_M if variation == "height" else 0.0
@@ -153,6 +158,9 @@ class SuiteWorld(World[RigT], Generic[RigT]):
         found = self.phrases.things[thing]
         if found.site:
             return self.point(found.site)
+        if found.geoms:
+            middle: np.ndarray = np.mean([self.data.geom(geom).xpos for geom in found.geoms], axis=0)
+            return middle
         position: np.ndarray = self.data.body(found.body).xpos.copy()
         return position
 

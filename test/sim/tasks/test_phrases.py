@@ -101,7 +101,7 @@ def test_what_is_turned_says_by_how_much(task, name):
     with contextlib.closing(Recorder(task, Settings(kind, ("front",)), config.convention, robot)) as recorder:
         thing, model, data = recorder.phrases.things[name], recorder.rig.model, recorder.rig.data
         recorder.rig.reset(np.random.default_rng(3))
-        body = int(model.geom(thing.geom).bodyid[0]) if thing.geom else model.body(thing.body).id
+        body = int(model.geom(thing.geoms[0]).bodyid[0]) if thing.geoms else model.body(thing.body).id
         stand = quaternion_of_what_it_hangs_on(model, data, body)
         before = stand.copy()
         text, span = next((text, span) for text in recorder.phrases.sentences()

@@ -73,8 +73,8 @@ def wanted_pads(variation: str = "") -> Tuple[int, ...]:
 
 def phrases(variation: str = "") -> Phrases:
     """The same sentences with what they name, for demonstrations."""
-    things = {f"{colour} block": Thing((f"{colour} block",), geom=f"block_{colour}", symmetry=4) for colour in COLOURS}
-    things.update({f"{name} pad": Thing((f"{name} pad",), geom=f"pad_{colour}")
+    things = {f"{colour} block": Thing((f"{colour} block",), geoms=(f"block_{colour}",), symmetry=4) for colour in COLOURS}
+    things.update({f"{name} pad": Thing((f"{name} pad",), geoms=(f"pad_{colour}",))
                    for colour, name in zip(COLOURS, pad_colours(variation))})
     return Phrases("blocks", {text: (text,) for text in instructions(variation)}, things)
 

@@ -10,7 +10,7 @@ HALF, LENGTH, HEIGHT, WALL, THICK = 0.065, 0.13, 0.07, 0.004, 0.004      # m
 LARGEST, ENOUGH = 2.95, 2.6                                              # rad
 PHRASES = Phrases("close_box", {"shut": (
     "close box", "close the lid on the box", "shut the box", "fold the lid over and close the box")}, {
-    "lid": Thing(("lid",), "lid", "lid_edge"), "box": Thing(("box",), "box", symmetry=1)})
+    "lid": Thing(("lid",), "lid", "lid_edge", symmetry=1, turned="box"), "box": Thing(("box",), "box", symmetry=1)})
 
 
 def build(root: ET.Element) -> None:

@@ -10,7 +10,8 @@ LENGTH, WIDTH, THICK, BASE = 0.15, 0.11, 0.005, 0.010     # m; half width, half 
 LARGEST, ENOUGH = 2.1, 1.79                               # rad
 PHRASES = Phrases("close_laptop_lid", {"shut": (
     "close laptop lid", "close the laptop", "shut the laptop lid", "close the laptop by pushing down its screen")}, {
-    "lid": Thing(("laptop lid", "lid", "screen"), "lid", "lid_edge"), "laptop": Thing(("laptop",), "laptop", symmetry=1)})
+    "lid": Thing(("laptop lid", "lid", "screen"), "lid", "lid_edge", symmetry=1, turned="laptop"),
+    "laptop": Thing(("laptop",), "laptop", symmetry=1)})
 
 
 def build(root: ET.Element) -> None:

@@ -6,12 +6,12 @@ import xml.etree.ElementTree as ET
 from hybridvla_sim.taskkit.phrases import Phrases, Thing
 from hybridvla_sim.taskkit.shapes import GRIPPY, SMOOTH, box, fixed, loose, mark, worldbody
 
-PLATE = (0.006, 0.055, 0.060)                    # m, half edges
+PLATE, TOP = (0.006, 0.055, 0.060), 0.018        # m: half edges; from the upper edge down to where a hand takes it
 HOOK_Z, BACK, BAR_Z = 0.17, 0.033, 0.020         # m: of the hook; from the post to the plate; of the bar above the plate's middle
 PHRASES = Phrases("frame_off_hanger", {"off": (
     "take frame off hanger", "take the frame off the hanger", "remove the frame from the hanger", "unhang the frame",
     "take down the picture frame and put it on the table", "lift the frame off its hanger and put it down")}, {
-    "frame": Thing(("picture frame", "frame"), "frame"), "hanger": Thing(("hanger",), "hanger", symmetry=1)})
+    "frame": Thing(("picture frame", "frame"), "frame", symmetry=1), "hanger": Thing(("hanger",), "hanger", symmetry=1)})
 
 
 def build(root: ET.Element) -> None:
@@ -28,5 +28,5 @@ def build(root: ET.Element) -> None:
     for sign in (1, -1):
         box(frame, (0.0095, 0.003, 0.003), (PLATE[0] + 0.0095, sign * 0.019, BAR_Z), (0.6, 0.6, 0.6), mass=0.003)
     box(frame, (0.013, 0.01, 0.004), (PLATE[0] + 0.013, 0.0, -0.045), (0.6, 0.6, 0.6), mass=0.003, **SMOOTH)
-    mark(frame, "frame_top", (0.0, 0.0, PLATE[2] - 0.018))
+    mark(frame, "frame_top", (0.0, 0.0, PLATE[2] - TOP))
     mark(frame, "frame_bar", (BACK - 0.009, 0.0, BAR_Z))

@@ -8,7 +8,7 @@ import numpy as np
 from hybridvla_sim.fr3.rig import Rig
 from hybridvla_sim.taskkit.moves import Grip, Keyframe, Tool, at, fetch, holds, retreat
 from hybridvla_sim.taskkit.single import SingleArmTask, SingleArmWorld, width_of
-from hybridvla_sim.tasks.frame_off_hanger.task import BACK, BAR_Z, HOOK_Z, PHRASES, PLATE, build
+from hybridvla_sim.tasks.frame_off_hanger.task import BACK, BAR_Z, HOOK_Z, PHRASES, PLATE, TOP, build
 
 RAISE, AWAY = 0.035, 0.14         # m: off the hook, and towards the robot
 HANGS_Z = HOOK_Z + 0.006          # m, the bar's height while it hangs
@@ -17,7 +17,7 @@ HANGS_Z = HOOK_Z + 0.006          # m, the bar's height while it hangs
 class FrameWorld(SingleArmWorld):
     """A frame on its hook."""
 
-    painted = ("frame", "hanger")
+    painted = smaller = ("frame", "hanger")
     upright = ("frame",)
 
     def place(self, rng: np.random.Generator) -> None:
@@ -25,7 +25,7 @@ class FrameWorld(SingleArmWorld):
         place, yaw = np.array([rng.uniform(0.55, 0.62), rng.uniform(-0.16, 0.16)]), rng.uniform(-np.pi / 4, np.pi / 4)
         self.stand("hanger", place, yaw)
         front = np.array([np.cos(yaw), np.sin(yaw)])
-        self.lay("frame", place - BACK * front, HANGS_Z - BAR_Z + 0.0005, yaw)
+        self.lay("frame", place - self.scale * BACK * front, self.scale * (HANGS_Z - BAR_Z) + 0.0005, yaw)
 
     def local(self, position: np.ndarray) -> np.ndarray:
         """Returns a position (3,) in the hanger's frame, m."""
@@ -35,23 +35,23 @@ class FrameWorld(SingleArmWorld):
     def done(self, goal: str) -> bool:
         """The frame is off the hook, on the table, and let go."""
         frame = self.data.body("frame").xpos
-        return bool(self.local(frame)[0] < -0.05 and frame[2] < self.ground + PLATE[2] + 0.012 and self.free())
+        return bool(self.local(frame)[0] < -0.05 and frame[2] < self.ground + self.scale * PLATE[2] + 0.012 and self.free())
 
     def next(self, tool: Tool, goal: str) -> Keyframe:
         """Takes the frame's upper edge, lifts it off the hook, draws it away, lets it go on the table."""
-        grip = Grip(self.point("frame_top"), self.heading("frame") + np.pi / 2, width_of(2 * PLATE[0]), hover=0.07,
+        grip = Grip(self.point("frame_top"), self.heading("frame") + np.pi / 2, width_of(2 * self.scale * PLATE[0]), hover=0.07,
                     around=np.pi / 2)
         if not holds(tool, grip):
             if self.done(goal):
                 return retreat(tool, 0.28)
             return fetch(tool, grip, 0.0)
-        bar, axes = self.local(self.point("frame_bar")), self.axes("hanger")
+        bar, axes, hangs = self.local(self.point("frame_bar")), self.axes("hanger"), self.scale * HANGS_Z
         angles = (0.0, 0.0, tool.yaw)
-        if bar[0] > -0.05 and bar[2] < HANGS_Z + 0.022:
-            return Keyframe("unhook", tool.position + [0.0, 0.0, HANGS_Z + RAISE - bar[2]], angles, 0.0)
+        if bar[0] > -0.05 and bar[2] < hangs + 0.022:
+            return Keyframe("unhook", tool.position + [0.0, 0.0, hangs + RAISE - bar[2]], angles, 0.0)
         if bar[0] > -AWAY + 0.03:
             return Keyframe("away", tool.position - (AWAY + bar[0]) * axes[:, 0], angles, 0.0)
-        foot = self.point("frame_top")[2] - (2 * PLATE[2] - 0.018) - self.ground
+        foot = self.point("frame_top")[2] - self.scale * (2 * PLATE[2] - TOP) - self.ground
         return Keyframe("release", at(tool.position, tool.position[2] - foot + 0.003), angles, 1.0)
 
 

@@ -20,7 +20,7 @@ class FridgeOrPhoneWorld(SingleArmWorld):
 
     painted = FridgeWorld.painted + PhoneWorld.painted
     resized = FridgeWorld.resized
-    upright = PhoneWorld.upright
+    upright, smaller = PhoneWorld.upright, PhoneWorld.smaller
 
     def __init__(self, rig: Rig) -> None:
         super().__init__(rig)
@@ -35,7 +35,7 @@ class FridgeOrPhoneWorld(SingleArmWorld):
         self._fridge.start = rng.uniform(0.75, 1.2)
         self.open("door", self._fridge.start)
         self.stand("phone_base", (rng.uniform(0.56, 0.62), rng.uniform(0.13, 0.20)), rng.uniform(-0.5, 0.5))
-        self.lay("phone", (rng.uniform(0.36, 0.44), rng.uniform(0.10, 0.20)), phone.PHONE[2], rng.uniform(-1.2, 1.2))
+        self.lay("phone", (rng.uniform(0.36, 0.44), rng.uniform(0.10, 0.20)), self.scale * phone.PHONE[2], rng.uniform(-1.2, 1.2))
 
     def done(self, goal: str) -> bool:
         """As in the task that is asked for."""

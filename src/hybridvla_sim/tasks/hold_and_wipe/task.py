@@ -16,8 +16,8 @@ SPONGE, STAINS_Y = (0.022, 0.016, 0.028), (-0.125, -0.098, -0.071)
 PHRASES = Phrases("hold_and_wipe", {"wiped": (
     "hold the board and wipe it", "hold the board with the left arm and wipe the stains off with the sponge",
     "wipe the stains off the board while holding it", "clean the board with the sponge")}, {
-    "board": Thing(("board",), "board", "handle"), "sponge": Thing(("sponge",), "sponge"),
-    "stains": Thing(("stains",), "board", "stain_1")})
+    "board": Thing(("board",), "board", "handle", symmetry=1), "sponge": Thing(("sponge",), "sponge", symmetry=2),
+    "stains": Thing(("stains",), "board", geoms=tuple(f"stain_{number}" for number in range(len(STAINS_Y))), small=True)})
 
 
 def build(root: ET.Element) -> None:
@@ -31,7 +31,6 @@ def build(root: ET.Element) -> None:
     for number, y in enumerate(STAINS_Y):
         rod(board, 0.011, 0.0006, (0.0, y, BOARD[2] + 0.0006), (0.35, 0.22, 0.10), mass=0.0001,
             name=f"stain_{number}", **GHOST)
-        mark(board, f"stain_{number}", (0.0, y, BOARD[2]))
     sponge = loose(root, "sponge", (0.3, -0.25, 0.03))
     box(sponge, SPONGE, mass=0.03, name="sponge", friction="1.2 0.05 0.0002", condim="4", solref="0.02 1",
         priority="2")

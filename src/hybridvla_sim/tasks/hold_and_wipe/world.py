@@ -22,10 +22,12 @@ class WipeWorld(DualArmWorld):
 
     painted = ("board", "sponge")
     upright = ("board", "sponge")
+    smaller = ("sponge",)
     memory = ("left_to_rub", "_before")
 
     def __init__(self, rig: PiperRig) -> None:
         super().__init__(rig)
+        self._board, self._sponge = (self.model.body(name).id for name in ("board", "sponge"))
         self._stains = [self.model.geom(f"stain_{number}").id for number in range(STAINS)]
         self.left_to_rub, self._before = np.full(STAINS, RUB_M), np.zeros(3)
 
@@ -34,21 +36,24 @@ class WipeWorld(DualArmWorld):
         self.left_to_rub = np.full(STAINS, RUB_M)
         yaw = rng.uniform(-0.15, 0.15)
         self.lay("board", (rng.uniform(0.30, 0.34), rng.uniform(0.0, 0.04)), BOARD[2], yaw)
-        self.lay("sponge", (rng.uniform(0.24, 0.32), rng.uniform(-0.30, -0.23)), SPONGE[2], rng.uniform(-0.5, 0.5))
+        self.lay("sponge", (rng.uniform(0.24, 0.32), rng.uniform(-0.30, -0.23)), self.scale * SPONGE[2], rng.uniform(-0.5, 0.5))
         self._before = np.array([9.0, 9.0, 9.0])
 
     def foot(self) -> np.ndarray:
         """Returns the middle of the sponge's lower face in the board's frame, (3,) m."""
-        sponge = self.data.body("sponge")
-        low = sponge.xpos - SPONGE[2] * sponge.xmat.reshape(3, 3)[:, 2]
-        found: np.ndarray = self.axes("board").T @ (low - self.data.body("board").xpos)
+        xpos, xmat = self.data.xpos, self.data.xmat         # by number: this is asked at every step of the engine
+        low = xpos[self._sponge] - self.scale * SPONGE[2] * xmat[self._sponge].reshape(3, 3)[:, 2]
+        found: np.ndarray = xmat[self._board].reshape(3, 3).T @ (low - xpos[self._board])
         return found
 
     def passed(self, seconds: float) -> None:
         """Rubs at the stains under the sponge by as far as it was moved over the board."""
         foot = self.foot()
-        way, self._before = float(np.linalg.norm((foot - self._before)[:2])), foot
-        if abs(foot[2] - BOARD[2]) > TOUCH_M or way > 0.01:
+        before, self._before = self._before, foot
+        if abs(foot[2] - BOARD[2]) > TOUCH_M:
+            return
+        way = float(np.linalg.norm((foot - before)[:2]))
+        if way > 0.01:
             return
         for number, geom in enumerate(self._stains):
             if np.linalg.norm(self.model.geom_pos[geom][:2] - foot[:2]) < REACH_M:
@@ -63,7 +68,7 @@ class WipeWorld(DualArmWorld):
         """Holds the board first, then wipes along the stains."""
         handle = self._handle()
         sponge = self.data.body("sponge").xpos.copy()
-        grip = Grip(sponge + [0.0, 0.0, GRIP_UP], self.heading("sponge"), width_of(2 * SPONGE[1]), hover=0.08)
+        grip = Grip(sponge + [0.0, 0.0, GRIP_UP], self.heading("sponge"), width_of(2 * self.scale * SPONGE[1]), hover=0.08)
         right, left = tools["right"], tools["left"]
         holding = self.holding(left)
         hands = {"left": stay(left, 0.0) if holding else fetch(left, handle)}
@@ -88,7 +93,7 @@ class WipeWorld(DualArmWorld):
         foot, angles = self.foot(), (0.0, 0.0, turn)
 
         def over(y: float, height: float) -> np.ndarray:
-            spot = board + axes @ np.array([0.0, y, BOARD[2] + SPONGE[2] + height])
+            spot = board + axes @ np.array([0.0, y, BOARD[2] + self.scale * SPONGE[2] + height])
             found: np.ndarray = spot + grip
             return found
 

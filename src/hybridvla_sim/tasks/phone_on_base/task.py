@@ -12,7 +12,7 @@ PHRASES = Phrases("phone_on_base", {"base": (
     "put the phone on the base", "put the phone on the charging base", "place the phone on its base", "hang up the phone",
     "grasp the phone and put it on the base", "set the phone down on the stand")}, {
     "phone": Thing(("phone",), "phone", symmetry=2),
-    "base": Thing(("charging base", "base", "stand"), "phone_base", "cradle", symmetry=1)})
+    "base": Thing(("charging base", "base", "stand"), "phone_base", "cradle", symmetry=2)})
 
 
 def build(root: ET.Element) -> None:

@@ -15,7 +15,8 @@ HEAD, HANDLE, GRIP_Z = (0.052, 0.011, 0.014), (0.010, 0.012, 0.05), 0.085       
 PHRASES = Phrases("sweep_to_dustpan", {"swept": (
     "sweep to dustpan", "sweep the dirt to the dustpan", "sweep the dirt up", "use the broom to brush the dirt into the dustpan",
     "clean up the dirt", "sweep the pieces into the dustpan with the broom", "brush the dirt into the dustpan")}, {
-    "broom": Thing(("broom",), "broom", "broom_grip"), "dustpan": Thing(("dustpan",), "dustpan", "pan_middle", symmetry=1),
+    "broom": Thing(("broom",), "broom", "broom_grip", symmetry=2),
+    "dustpan": Thing(("dustpan",), "dustpan", "pan_middle", symmetry=1),
     "dirt": Thing(("dirt", "pieces"), "dirt_0", more=tuple(f"dirt_{number}" for number in range(1, DIRT)))})
 
 

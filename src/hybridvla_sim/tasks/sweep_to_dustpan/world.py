@@ -19,7 +19,7 @@ class SweepWorld(SingleArmWorld):
     """A broom, dirt and a dustpan."""
 
     painted = ("broom", "dustpan")
-    upright = ("broom",)
+    upright = smaller = ("broom",)
 
     def place(self, rng: np.random.Generator) -> None:
         """Puts the pan on the right, the dirt before it, and the broom behind that."""
@@ -51,11 +51,11 @@ class SweepWorld(SingleArmWorld):
 
     def next(self, tool: Tool, goal: str) -> Keyframe:
         """Takes the broom, turns it across the way to the pan, and sweeps from behind the last piece."""
-        grip = Grip(self.point("broom_grip"), self.heading("broom"), width_of(2 * HANDLE[1]), hover=0.09)
+        grip = Grip(self.point("broom_grip"), self.heading("broom"), width_of(2 * self.scale * HANDLE[1]), hover=0.09)
         if not holds(tool, grip, 0.03):
             return retreat(tool, 0.25) if self.done(goal) else fetch(tool, grip, 0.0)
         axes, mouth = self.axes("dustpan"), self.data.body("dustpan").xpos
-        low = self.ground + CLEAR + GRIP_Z + (tool.position - grip.position)[2]
+        low = self.ground + CLEAR + self.scale * GRIP_Z + (tool.position - grip.position)[2]
         yaw = fold(self.heading("dustpan") + np.pi / 2, np.pi)
         angles = (0.0, 0.0, yaw)
         if self.done(goal):

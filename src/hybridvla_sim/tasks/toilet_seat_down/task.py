@@ -12,7 +12,8 @@ PHRASES = Phrases("toilet_seat_down", {"down": (
     "toilet seat down", "put the toilet seat down", "leave the toilet seat down", "close the toilet seat",
     "lower the toilet seat", "shut the toilet seat", "bring the seat of the toilet down", "flip the toilet seat down",
     "push the toilet seat down")}, {
-    "seat": Thing(("toilet seat", "seat"), "seat", "seat_edge"), "toilet": Thing(("toilet",), "toilet", symmetry=1)})
+    "seat": Thing(("toilet seat", "seat"), "seat", "seat_edge", symmetry=1, turned="toilet"),
+    "toilet": Thing(("toilet",), "toilet", symmetry=1)})
 
 
 def build(root: ET.Element) -> None:

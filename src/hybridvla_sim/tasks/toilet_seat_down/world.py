@@ -20,6 +20,7 @@ class ToiletWorld(SingleArmWorld):
     """A toilet before its tank."""
 
     painted = ("toilet", "seat")
+    smaller = ("toilet",)
 
     def place(self, rng: np.random.Generator) -> None:
         """Puts the toilet down, turned by up to pi / 4, its seat up."""
@@ -39,7 +40,8 @@ class ToiletWorld(SingleArmWorld):
             return retreat(tool, HIGH)
         yaw = self.heading("toilet") + np.pi / 2        # pi / 4 to 3 pi / 4: folded, it would jump at pi / 2
         radius = float(np.linalg.norm(self.point("seat_edge") - swing.hinge)) - 0.022
-        push = Push(radius, THICK + FINGER, lambda angle: (0.0, 0.0, yaw), step=0.5, opening=1.0, high=HIGH, beside=0.012)
+        push = Push(radius, self.scale * THICK + FINGER, lambda angle: (0.0, 0.0, yaw), step=0.5, opening=1.0, high=HIGH,
+                    beside=0.012)
         behind = -ASIDE * swing.shut
         wanted = shut(replace(tool, position=tool.position + behind), swing, push)
         return replace(wanted, position=wanted.position - behind)

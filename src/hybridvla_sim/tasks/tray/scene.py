@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-HANDLE_Y = 0.13                                     # m from the tray's middle
+HANDLE_Y, BLOCK_HALF = 0.13, 0.015                  # m: of the handles from the tray's middle; half the block's edge
 GOAL_RGB, TRAY_RGB, BLOCK_RGB = "0.1 0.62 0.2 0.6", "0.85 0.55 0.12 1", "0.12 0.25 0.85 1"
 
 
@@ -24,5 +24,5 @@ def furnish(root: ET.Element) -> None:
         ET.SubElement(tray, "geom", size="0.05 0.003 0.008", pos=f"0 {sign * 0.147} 0.013", mass="0.01", **shape)
     block = ET.SubElement(world, "body", name="block", pos="0.28 0 0.03")
     ET.SubElement(block, "freejoint", name="block")
-    ET.SubElement(block, "geom", type="box", size="0.015 0.015 0.015", mass="0.03", rgba=BLOCK_RGB, contype="1",
-                  conaffinity="7", friction="1.0 0.02 0.0002")
+    ET.SubElement(block, "geom", type="box", size=f"{BLOCK_HALF} {BLOCK_HALF} {BLOCK_HALF}", mass="0.03", rgba=BLOCK_RGB,
+                  contype="1", conaffinity="7", friction="1.0 0.02 0.0002")

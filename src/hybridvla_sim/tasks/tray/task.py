@@ -13,7 +13,7 @@ GOAL_RADIUS = 0.03               # m
 TRAY_REST_Z = 0.005              # m
 INSTRUCTION = "carry the tray to the green mark with both hands"
 PHRASES = Phrases("tray", {"carried": (INSTRUCTION,)}, {"tray": Thing(("tray",), "tray", symmetry=2),
-                                                       "mark": Thing(("green mark",), geom="goal")})
+                                                       "mark": Thing(("green mark",), geoms=("goal",))})
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from hybridvla_sim.taskkit.shapes import GHOST, GRIPPY, box, fixed, loose, rod, 
 BLOCK, PLATE = (0.037, 0.016, 0.020), 0.045
 PHRASES = Phrases("two_arm_pick_and_place", {"placed": (
     "put both blocks on their plates", "pick up the two blocks and place them on the plates",
-    "with both arms, put each block on the plate beside it", "place the left block and the right block on the plates")}, {
-    "right_block": Thing(("right block", "two blocks", "both blocks", "each block"), "block_right", symmetry=4),
-    "left_block": Thing(("left block", "two blocks", "both blocks", "each block"), "block_left", symmetry=4),
+    "with both arms put the left block and the right block on the plates",
+    "place the left block and the right block on the plates")}, {
+    "right_block": Thing(("right block", "two blocks", "both blocks"), "block_right", symmetry=2),
+    "left_block": Thing(("left block", "two blocks", "both blocks"), "block_left", symmetry=2),
     "right_plate": Thing(("plates", "plate"), "plate_right"), "left_plate": Thing(("plates", "plate"), "plate_left")})
 
 

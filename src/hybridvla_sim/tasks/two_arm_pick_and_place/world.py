@@ -20,19 +20,19 @@ class PickWorld(DualArmWorld):
     """A block and a plate for each hand."""
 
     painted = ("block_right", "block_left", "plate_right", "plate_left")
-    upright = ("block_right", "block_left")
+    upright = smaller = ("block_right", "block_left")
 
     def place(self, rng: np.random.Generator) -> None:
         """Puts a block near each arm, turned as it comes, and a plate beyond it."""
         for arm in ARMS:
-            side = SIDE[arm]
-            self.lay(f"block_{arm}", (rng.uniform(0.24, 0.30), side * rng.uniform(0.17, 0.32)), BLOCK[2], rng.uniform(-0.6, 0.6))
+            side, height = SIDE[arm], self.scale * BLOCK[2]
+            self.lay(f"block_{arm}", (rng.uniform(0.24, 0.30), side * rng.uniform(0.17, 0.32)), height, rng.uniform(-0.6, 0.6))
             self.stand(f"plate_{arm}", (rng.uniform(0.38, 0.43), side * rng.uniform(0.16, 0.26)), 0.0)
 
     def on_plate(self, arm: str) -> bool:
         """Tells whether the block of an arm lies flat on its plate."""
         block, plate = self.data.body(f"block_{arm}").xpos, self.data.body(f"plate_{arm}").xpos
-        return bool(np.linalg.norm((block - plate)[:2]) < NEAR_PLATE and block[2] - self.ground < BLOCK[2] + 0.01)
+        return bool(np.linalg.norm((block - plate)[:2]) < NEAR_PLATE and block[2] - self.ground < self.scale * BLOCK[2] + 0.01)
 
     def done(self, goal: str) -> bool:
         """Both blocks lie on their plates, let go."""
@@ -45,9 +45,9 @@ class PickWorld(DualArmWorld):
     def one(self, arm: str, tool: Tool) -> Keyframe:
         """Takes the block across its narrow side, lays it on the plate."""
         block, plate = self.data.body(f"block_{arm}").xpos.copy(), self.data.body(f"plate_{arm}").xpos
-        grip = Grip(block + [0.0, 0.0, GRIP_UP], self.heading(f"block_{arm}"), width_of(2 * BLOCK[1]), hover=0.08)
+        grip = Grip(block + [0.0, 0.0, GRIP_UP], self.heading(f"block_{arm}"), width_of(2 * self.scale * BLOCK[1]), hover=0.08)
         if holds(tool, grip):
-            place = np.array([plate[0], plate[1], self.ground + BLOCK[2] + 0.003 + (tool.position - block)[2]])
+            place = np.array([plate[0], plate[1], self.ground + self.scale * BLOCK[2] + 0.003 + (tool.position - block)[2]])
             return carry(tool, place, 0.0, TRAVEL + self.ground, period=np.pi)
         if self.on_plate(arm):
             return retreat(tool, TRAVEL)

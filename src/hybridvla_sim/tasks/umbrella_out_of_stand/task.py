@@ -6,18 +6,19 @@ import xml.etree.ElementTree as ET
 from hybridvla_sim.taskkit.phrases import Phrases, Thing
 from hybridvla_sim.taskkit.shapes import GRIPPY, SMOOTH, box, fixed, loose, mark, rod, well, worldbody
 
-INNER, HEIGHT = 0.024, 0.11
+INNER, HEIGHT, FLOOR = 0.024, 0.11, 0.004                   # m
 HANDLE, HANDLE_Z = (0.042, 0.009, 0.018), 0.222            # m; the handle is wider than the hand opens
 PHRASES = Phrases("umbrella_out_of_stand", {"out": (
     "take umbrella out of umbrella stand", "take the umbrella out of the stand", "remove the umbrella from the stand",
     "grasp the umbrella by its handle and lift it out", "pull the umbrella out of the umbrella stand",
     "get the umbrella")}, {
-    "stand": Thing(("umbrella stand", "stand"), "stand"), "umbrella": Thing(("umbrella",), "umbrella", "umbrella_grip")})
+    "stand": Thing(("umbrella stand", "stand"), "stand"),
+    "umbrella": Thing(("umbrella",), "umbrella", "umbrella_grip", symmetry=2)})
 
 
 def build(root: ET.Element) -> None:
     """Adds a stand, open at the top, and an umbrella in it."""
-    well(fixed(worldbody(root), "stand"), INNER, HEIGHT)
+    well(fixed(worldbody(root), "stand"), INNER, HEIGHT, floor=FLOOR)
     umbrella = loose(root, "umbrella")
     rod(umbrella, 0.006, 0.10, (0.0, 0.0, 0.10), (0.6, 0.6, 0.6), mass=0.02, **SMOOTH)
     rod(umbrella, 0.016, 0.06, (0.0, 0.0, 0.085), mass=0.04, **SMOOTH)

@@ -8,30 +8,31 @@ import numpy as np
 from hybridvla_sim.fr3.rig import Rig
 from hybridvla_sim.taskkit.moves import Grip, Keyframe, Tool, at, fetch, holds
 from hybridvla_sim.taskkit.single import SingleArmTask, SingleArmWorld, width_of
-from hybridvla_sim.tasks.umbrella_out_of_stand.task import HANDLE, HANDLE_Z, HEIGHT, PHRASES, build
+from hybridvla_sim.tasks.umbrella_out_of_stand.task import FLOOR, HANDLE, HANDLE_Z, HEIGHT, PHRASES, build
 
 
 class UmbrellaWorld(SingleArmWorld):
     """An umbrella in its stand."""
 
-    painted = ("stand", "umbrella")
+    painted = smaller = ("stand", "umbrella")
     upright = ("umbrella",)
 
     def place(self, rng: np.random.Generator) -> None:
         """Puts the stand down with the umbrella in it, its handle turned as it comes."""
         place = (rng.uniform(0.42, 0.60), rng.uniform(-0.2, 0.2))
         self.stand("stand", place, rng.uniform(-0.7, 0.7))
-        self.lay("umbrella", place, 0.0045, rng.uniform(-1.2, 1.2))
+        self.lay("umbrella", place, 0.0045 - (1.0 - self.scale) * FLOOR, rng.uniform(-1.2, 1.2))
 
     def done(self, goal: str) -> bool:
         """The umbrella's foot is above the stand's rim."""
-        return bool(self.data.body("umbrella").xpos[2] > self.ground + HEIGHT + 0.005)
+        return bool(self.data.body("umbrella").xpos[2] > self.ground + self.scale * HEIGHT + 0.005)
 
     def next(self, tool: Tool, goal: str) -> Keyframe:
         """Takes the handle across and draws straight up."""
-        grip = Grip(self.point("umbrella_grip"), self.heading("umbrella"), width_of(2 * HANDLE[1]), hover=0.08)
+        grip = Grip(self.point("umbrella_grip"), self.heading("umbrella"), width_of(2 * self.scale * HANDLE[1]), hover=0.08)
         if holds(tool, grip):
-            return Keyframe("pull", at(tool.position, self.ground + HANDLE_Z + HEIGHT + 0.04), (0.0, 0.0, tool.yaw), 0.0)
+            high = self.ground + self.scale * HANDLE_Z + self.scale * HEIGHT + 0.04
+            return Keyframe("pull", at(tool.position, high), (0.0, 0.0, tool.yaw), 0.0)
         return fetch(tool, grip, 0.0)
 
 

@@ -16,7 +16,7 @@ POT, POT_HEIGHT = 0.045, 0.07
 PHRASES = Phrases("water_plants", {"watered": (
     "water plants", "water the plant", "pour some water on the plant", "take the watering can and pour water into the pot",
     "pour the water of the can into the plant pot", "give the plant some water")}, {
-    "can": Thing(("watering can", "can"), "can", "can_grip"),
+    "can": Thing(("watering can", "can"), "can", "can_grip", symmetry=1),
     "pot": Thing(("plants", "plant pot", "plant", "pot"), "pot", "pot_top")})
 
 

@@ -17,7 +17,7 @@ TILT, ABOVE, TRAVEL = -0.9, 0.045, 0.20
 class WaterWorld(SingleArmWorld):
     """A watering can and a plant in its pot."""
 
-    painted = ("can", "pot")
+    painted = smaller = ("can", "pot")
     upright = ("can",)
     memory = ("poured", "_since")
 
@@ -62,20 +62,21 @@ class WaterWorld(SingleArmWorld):
 
     def done(self, goal: str) -> bool:
         """All five drops lie in the pot."""
+        half, height = self.scale * POT, self.scale * POT_HEIGHT
         return self.poured == DROPS and all(self.inside(
-            self.data.body(f"drop_{number}").xpos, "pot", (-POT, -POT, 0.0), (POT, POT, POT_HEIGHT)) for number in range(DROPS))
+            self.data.body(f"drop_{number}").xpos, "pot", (-half, -half, 0.0), (half, half, height)) for number in range(DROPS))
 
     def next(self, tool: Tool, goal: str) -> Keyframe:
         """Takes the can, holds its spout over the pot, and tilts the hand."""
         turn = fold(self.heading("can") - np.pi / 2, np.pi)
-        grip = Grip(self.point("can_grip"), turn, width_of(2 * HANDLE[0]))
+        grip = Grip(self.point("can_grip"), turn, width_of(2 * self.scale * HANDLE[0]))
         held = holds(tool, grip)
         if not held:
             return fetch(tool, grip, 0.0)
         top, yaw = self.point("pot_top"), tool.yaw
         level = (0.0, 0.0, yaw)
         tilted = (TILT, 0.0, yaw)
-        spout = np.array([0.0, SPOUT[0], SPOUT[2] - GRIP_Z])
+        spout = self.scale * np.array([0.0, SPOUT[0], SPOUT[2] - GRIP_Z])
         pour = top + [0.0, 0.0, ABOVE] - rotation_of(tilted).apply(spout)
         before = pour + [0.0, 0.0, 0.03]
         near = float(np.linalg.norm((tool.position - before)[:2])) < NEAR_M

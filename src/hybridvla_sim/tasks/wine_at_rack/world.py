@@ -17,7 +17,7 @@ class WineWorld(SingleArmWorld):
     """A bottle and a rack with three places."""
 
     painted = ("bottle", "rack", "place_left", "place_middle", "place_right")
-    upright = ("bottle",)
+    upright = smaller = ("bottle",)
 
     def place(self, rng: np.random.Generator) -> None:
         """Puts the rack on the far side and the bottle on the near one."""
@@ -37,9 +37,9 @@ class WineWorld(SingleArmWorld):
 
     def next(self, tool: Tool, goal: str) -> Keyframe:
         """Takes the bottle by its neck, carries it over the place, lets it down."""
-        grip = Grip(self.point("bottle_grip"), 0.0, width_of(2 * NECK), hover=0.08, period=np.pi)
+        grip = Grip(self.point("bottle_grip"), 0.0, width_of(2 * self.scale * NECK), hover=0.08, period=np.pi)
         if holds(tool, grip):
-            place = self.where(goal) + [0.0, 0.0, GRIP_Z + 0.006 - (grip.position - tool.position)[2]]
+            place = self.where(goal) + [0.0, 0.0, self.scale * GRIP_Z + 0.006 - (grip.position - tool.position)[2]]
             return carry(tool, place, 0.0, TRAVEL + self.ground, period=np.pi, near=0.02, low=0.01)
         if self.done(goal):
             return retreat(tool, TRAVEL)
