@@ -65,7 +65,7 @@ class SuiteWorld(World[RigT], Generic[RigT]):
         self.scale = drawn if variation == "object" else 1.0
         for body in (*self.resized, *self.smaller):
             self.looks.resize(body, drawn if body in self.resized else self.scale)
-        if variation == "object":
+        if self.resized or variation == "object":
             self.looks.without_bounds()
         if variation:
             self.looks.unusual(variation, rng)

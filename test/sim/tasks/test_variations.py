@@ -50,6 +50,14 @@ def test_an_unseen_object_is_smaller_than_any_in_a_demonstration(kind, name):
     assert all(SIZES[0] <= size <= SIZES[1] for size in plain) and bool(plain) == (name in LIDS)
 
 
+@pytest.mark.parametrize("name", LIDS)
+def test_scenes_that_draw_sizes_look_for_contacts_where_shapes_are(name):
+    """The engine's tree of bounds keeps the size that a shape was compiled with, and lets others through it."""
+    with rig_of("fr3", tasks.load(name, rig="fr3")) as rig:
+        rig.reset(np.random.default_rng(0))
+        assert rig.model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_MIDPHASE
+
+
 @pytest.mark.parametrize("kind, name", SIZED)
 def test_what_is_smaller_rests_where_it_is_put(kind, name):
     with rig_of(kind, tasks.load(name, rig=kind).varied("object")) as rig:
