@@ -143,22 +143,7 @@ if [ -n "$wheels" ] && [ "$wheels" != "$(cat "$OUT/site/wheels.txt" 2>/dev/null)
   printf '%s\n' "$wheels" >"$OUT/site.partial/wheels.txt"
   mv "$OUT/site.partial" "$OUT/site"
 fi
-DEVICE="${TRAIN_DEVICE:-$("$PYTHON" - <<'PY'
-import importlib.util
-import sys
-
-needed = ("torch", "numpy", "scipy", "PIL", "cv2", "timm", "safetensors", "tokenizers", "yaml", "dacite", "tqdm", "pyarrow", "av",
-          "mujoco", "threadpoolctl", "pinocchio", "daqp", "jinja2")
-missing = [name for name in needed if importlib.util.find_spec(name) is None]
-if missing:
-    sys.exit(f"train_anywhere: {', '.join(missing)} missing for {sys.executable}; put their wheels into the folder of "
-             "TRAIN_WHEELS (requirements/debian12/{base,vision,sim}.txt or requirements/noetic/{core,policy,vision,sim}.txt name "
-             "them), or name another Python by PYTHON=")
-import torch
-
-print("cuda" if torch.cuda.is_available() else "cpu")
-PY
-)}"
+DEVICE="${TRAIN_DEVICE:-$("$PYTHON" scripts/anywhere/packages.py)}"
 # A run keeps the recipe that it was begun with, though another version of this repository may have another one.
 [ ! -f "$OUT/recipe.yaml" ] || TRAIN_RECIPE="${TRAIN_RECIPE:-$OUT/recipe.yaml}"
 RECIPE="${TRAIN_RECIPE:-config/training/$WHAT$([ "$DEVICE" = cpu ] || echo _gpu).yaml}"
@@ -212,29 +197,6 @@ print(*tasks.chosen(['all'], RIGS['$RIG'].kind))"); do
     done
   done
 done
-"$PYTHON" - "$OUT" "${wanted[@]}" <<'PY'
-import json
-import pathlib
-import sys
-
-from hybridvla_core.report.statistics import wilson
-
-out = pathlib.Path(sys.argv[1])
-counts = {}
-for file in map(pathlib.Path, sys.argv[2:]):
-    task, mode, _, _ = file.stem.rsplit("-", 3)
-    found = json.loads(file.read_text())
-    wins, episodes = counts.get((task, mode), (0, 0))
-    counts[task, mode] = wins + found["successes"], episodes + found["episodes"]
-lines = ["| task | mode | successes | episodes | rate | 95 % interval (Wilson) |", "|---" * 6 + "|"]
-for (task, mode), (wins, episodes) in counts.items():
-    low, high = wilson(wins, episodes)
-    lines.append(f"| {task} | {mode} | {wins} | {episodes} | {wins / episodes:.3f} | {low:.3f} to {high:.3f} |")
-for mode in sorted({mode for _, mode in counts}):
-    rates = [wins / episodes for (_, other), (wins, episodes) in counts.items() if other == mode]
-    lines.append(f"| mean of {len(rates)} | {mode} | | | {sum(rates) / len(rates):.3f} | |")
-(out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-print("\n".join(lines))
-PY
+"$PYTHON" scripts/anywhere/table.py "$OUT" "${wanted[@]}"
 pack
 echo "train_anywhere: done; what is worth keeping is in $OUT/pack"

@@ -1,0 +1,14 @@
+"""Says the device to train on, or which packages are missing: the first thing that `scripts/train_anywhere.sh` runs."""
+import importlib.util
+import sys
+
+needed = ("torch", "numpy", "scipy", "PIL", "cv2", "timm", "safetensors", "tokenizers", "yaml", "dacite", "tqdm", "pyarrow", "av",
+          "mujoco", "threadpoolctl", "pinocchio", "daqp", "jinja2")
+missing = [name for name in needed if importlib.util.find_spec(name) is None]
+if missing:
+    sys.exit(f"train_anywhere: {', '.join(missing)} missing for {sys.executable}; put their wheels into the folder of "
+             "TRAIN_WHEELS (requirements/debian12/{base,vision,sim}.txt or requirements/noetic/{core,policy,vision,sim}.txt name "
+             "them), or name another Python by PYTHON=")
+import torch
+
+print("cuda" if torch.cuda.is_available() else "cpu")
