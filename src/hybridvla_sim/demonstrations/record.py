@@ -121,9 +121,9 @@ class Recorder:
         self.looks = Looks(self.rig.model)
         try:
             self.camera = GroundingCamera(self.rig, self.phrases, settings.views, settings.size, settings.grid)
-        except Exception as error:       # whatever an OpenGL library says
-            raise HybridVLAError(f"task {name}: its scene cannot be drawn ({' '.join(str(error).split())}); set MUJOCO_GL to egl "
-                                 "or osmesa, and see `hybridvla doctor`") from error
+        except HybridVLAError as error:
+            self.rig.close()
+            raise HybridVLAError(f"task {name}: {error}") from error
 
     def record(self, seed: int, kind: str, turn: int = 0) -> Recording:
         """Records one episode.
