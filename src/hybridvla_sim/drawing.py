@@ -23,5 +23,5 @@ def make_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Rend
     try:
         return mujoco.Renderer(model, height, width)
     except Exception as error:       # each OpenGL library has errors of its own
-        raise HybridVLAError(f"the scene cannot be drawn ({' '.join(str(error).split())}); set MUJOCO_GL to egl or osmesa, and see "
-                             "`hybridvla doctor`") from error
+        raise HybridVLAError(f"the scene cannot be drawn ({' '.join(str(error).split())}); set MUJOCO_GL to egl or osmesa, and "
+                             "see `hybridvla doctor`") from error
