@@ -6,10 +6,18 @@
 # are drawn by EGL where there is one. With a GPU the recipe for it is taken. What is worth keeping lies in OUT/pack, in files of at
 # most 15 MiB: cat OUT/pack/result.tar.gz.* | tar xz
 # TRAIN_COUNT (scenes of each task, 800), TRAIN_STATES (of each scene, 6), TRAIN_EPISODES, TRAIN_SEEDS, TRAIN_MODES, TRAIN_PROCESSES, TRAIN_RECIPE,
-# TRAIN_INIT (a checkpoint; none: -), TRAIN_DEVICE and PYTHON change what is done; keep them for all slices of a run.
+# TRAIN_INIT (a checkpoint; none: -), TRAIN_DEVICE, TRAIN_PACK_STATE (1: the training's last state is packed, too) and PYTHON change what is
+# done; keep them for all slices of a run. Paths are the caller's. One call at a time works in OUT, and a call that is ended ends its work.
 set -euo pipefail
 
+CALLER="$PWD"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# of_caller PATH: where a path that was given leads, from where the caller stands.
+of_caller() { case "$1" in '' | - | /*) printf '%s' "$1" ;; *) printf '%s' "$CALLER/$1" ;; esac; }
+
+TRAIN_INIT="$(of_caller "${TRAIN_INIT:-}")"
+TRAIN_RECIPE="$(of_caller "${TRAIN_RECIPE:-}")"
 WHAT="${1:-}"
 case "$WHAT" in
   suite) RIG=fr3 INIT="${TRAIN_INIT:-checkpoints/tiny}" ;;
@@ -19,8 +27,10 @@ case "$WHAT" in
     exit 2
     ;;
 esac
-OUT="${2:-out/anywhere/$WHAT}"
+OUT="$(of_caller "${2:-}")"
+OUT="${OUT:-out/anywhere/$WHAT}"
 PYTHON="${PYTHON:-python3}"
+case "$PYTHON" in */*) PYTHON="$(of_caller "$PYTHON")" ;; esac
 LIMIT="${TRAIN_SECONDS:-500}"
 # Many scenes with few states each: as many pictures as of few scenes, but more layouts. A scene costs 0.8 s of a core, a picture 4 ms.
 COUNT="${TRAIN_COUNT:-800}"
@@ -29,7 +39,8 @@ EPISODES="${TRAIN_EPISODES:-20}"
 SEEDS="${TRAIN_SEEDS:-2000001}"
 MODES="${TRAIN_MODES:-ensemble diffusion autoregressive}"
 PROCESSES="${TRAIN_PROCESSES:-$(nproc)}"
-WHEELS="${TRAIN_WHEELS:-wheels}"
+WHEELS="$(of_caller "${TRAIN_WHEELS:-}")"
+WHEELS="${WHEELS:-wheels}"
 MORE=75        # sysexits.h: try again
 LEAST=20       # s; with less left nothing new is begun
 BLOCK=10       # episodes that are evaluated in one go
@@ -73,12 +84,37 @@ fi
 [ -e "$OUT/$MARK" ] || : >"$OUT/$MARK"
 SECONDS=0
 
+# What this call starts inherits the lock, so that it holds for as long as anything of it works, even where this shell was killed.
+exec 9>>"$OUT/.lock"
+if ! flock --nonblock 9; then
+  echo "train_anywhere: another call works in $OUT (process $(tail -n 1 "$OUT/.lock")); wait until it has ended, or end it" >&2
+  exit 2
+fi
+echo $$ >"$OUT/.lock"
+
+# Ends what is at work: timeout hands the signal on to all that its command has started, and kills after 10 s what does not hear it.
+leave() {
+  local work
+  trap '' TERM INT HUP
+  work="$(jobs -p)"
+  [ -z "$work" ] || { kill -TERM "$work" && wait "$work"; } 2>/dev/null || true
+}
+trap leave EXIT
+trap 'exit 143' TERM
+trap 'exit 130' INT
+trap 'exit 129' HUP
+
+# What calls that were killed have left half-done. Nobody else writes here now.
+rm -rf "$OUT"/.data.partial-* "$OUT"/.data.parts/*.part-* "$OUT/pack.partial"
+[ ! -d "$OUT/data" ] || rm -rf "$OUT/.data.parts"
+
 left() { echo $((LIMIT - SECONDS)); }
 
 # reached: what is kept of the work so far; the same again after a whole slice means that nothing was.
 reached() {
   {
-    find "$OUT" -type f ! -path '*partial*' ! -path "$OUT/pack/*" ! -name '*.log' ! -name log.jsonl ! -name "$MARK" -printf '%P %s\n'
+    find "$OUT" -type f ! -path '*partial*' ! -path "$OUT/pack/*" ! -name '*.log' ! -name log.jsonl ! -name recipe.yaml \
+      ! -name .lock ! -name "$MARK" -printf '%P %s\n'
     find "$OUT" -type f -name "done" -exec cat {} +
   } | LC_ALL=C sort | sha256sum
 }
@@ -99,7 +135,7 @@ more() {
 
 # pack: what is worth keeping, in files that can be carried one by one.
 pack() {
-  local name there=()
+  local name state there=()
   for name in checkpoint evaluation train/log.jsonl train.json table.md recipe.yaml; do
     [ ! -e "$OUT/$name" ] || there+=("$name")
   done
@@ -107,17 +143,36 @@ pack() {
   rm -rf "$OUT/pack.partial"
   mkdir "$OUT/pack.partial"
   tar cz -C "$OUT" "${there[@]}" | split -b "$PART" -d - "$OUT/pack.partial/result.tar.gz."
-  (cd "$OUT/pack.partial" && sha256sum result.tar.gz.* >SHA256SUMS)
+  state="$(find "$OUT/train/state" -maxdepth 1 -name 'step-*' -printf 'train/state/%f\n' 2>/dev/null | LC_ALL=C sort | tail -n 1 || true)"
+  if [ -n "${TRAIN_PACK_STATE:-}" ] && [ -n "$state" ]; then
+    # Floats do not shrink.
+    tar c -C "$OUT" "$MARK" "$state" | split -b "$PART" -a 3 -d - "$OUT/pack.partial/state.tar."
+  fi
+  (cd "$OUT/pack.partial" && sha256sum -- *.tar.* >SHA256SUMS)
   rm -rf "$OUT/pack"
   mv "$OUT/pack.partial" "$OUT/pack"
 }
 
+# sentence LOG BYTES: what a verb said of its failure behind so many bytes of a log; the last line where it said nothing.
+sentence() {
+  local lines
+  lines="$(tail -c "+$(($2 + 1))" "$1" | tr '\r' '\n')"
+  { grep '^hybridvla: ' <<<"$lines" || cat <<<"$lines"; } | tail -n 1
+}
+
 # within NAME COMMAND...: runs it in what is left of the slice; ends the slice where it did not get to its end.
 within() {
-  local name="$1" status=0
+  local name="$1" status=0 before work
   shift
   [ "$(left)" -ge "$LEAST" ] || more "no time for $name"
-  timeout --signal=TERM --kill-after=10 "$(left)" "$@" >>"$OUT/$name.log" 2>&1 || status=$?
+  before="$(stat -c %s "$OUT/$name.log" 2>/dev/null || echo 0)"
+  # In the background, because a shell hears no signal before what runs in front of it has ended.
+  timeout --signal=TERM --kill-after=10 "$(left)" "$@" >>"$OUT/$name.log" 2>&1 &
+  work=$!
+  echo "$$, at work: $work" >"$OUT/.lock"
+  wait "$work" || status=$?
+  # Its group: workers of a process that was killed wait for ever.
+  [ "$status" -eq 0 ] || kill -TERM -- "-$work" 2>/dev/null || true
   case "$status" in
     0) ;;
     124) more "$name is not done" ;;
@@ -128,13 +183,12 @@ within() {
       exit 1
       ;;
     *)
-      echo "train_anywhere: $name failed: $(tail -n 1 "$OUT/$name.log")" >&2
+      echo "train_anywhere: $name failed: $(sentence "$OUT/$name.log" "$before")" >&2
       exit 1
       ;;
   esac
 }
 
-export PYTHONPATH="$PWD/src:$OUT/site${PYTHONPATH:+:$PYTHONPATH}"
 BEGAN="$(reached)"
 wheels="$(find "$WHEELS" -maxdepth 1 -name '*.whl' -printf '%f %s\n' 2>/dev/null | LC_ALL=C sort || true)"
 if [ -n "$wheels" ] && [ "$wheels" != "$(cat "$OUT/site/wheels.txt" 2>/dev/null)" ]; then
@@ -143,52 +197,50 @@ if [ -n "$wheels" ] && [ "$wheels" != "$(cat "$OUT/site/wheels.txt" 2>/dev/null)
   printf '%s\n' "$wheels" >"$OUT/site.partial/wheels.txt"
   mv "$OUT/site.partial" "$OUT/site"
 fi
-DEVICE="${TRAIN_DEVICE:-$("$PYTHON" - <<'PY'
-import importlib.util
-import sys
-
-needed = ("torch", "numpy", "scipy", "PIL", "cv2", "timm", "safetensors", "tokenizers", "yaml", "dacite", "tqdm", "pyarrow", "av",
-          "mujoco", "threadpoolctl", "pinocchio", "daqp", "jinja2")
-missing = [name for name in needed if importlib.util.find_spec(name) is None]
-if missing:
-    sys.exit(f"train_anywhere: {', '.join(missing)} missing for {sys.executable}; put their wheels into the folder of "
-             "TRAIN_WHEELS (requirements/debian12/{base,vision,sim}.txt or requirements/noetic/{core,policy,vision,sim}.txt name "
-             "them), or name another Python by PYTHON=")
-import torch
-
-print("cuda" if torch.cuda.is_available() else "cpu")
-PY
-)}"
+# pinocchio and what it stands on lie deeper (cmeel): a .pth shows them, which no folder of PYTHONPATH has read.
+FOLDERS=
+for folder in "$OUT/site" "$OUT"/site/cmeel.prefix/lib/python*/site-packages; do
+  [ ! -d "$folder" ] || FOLDERS="$FOLDERS:$folder"
+done
+export PYTHONPATH="$PWD/src$FOLDERS${PYTHONPATH:+:$PYTHONPATH}"
+DEVICE="${TRAIN_DEVICE:-$("$PYTHON" scripts/anywhere/packages.py)}"
 # A run keeps the recipe that it was begun with, though another version of this repository may have another one.
 [ ! -f "$OUT/recipe.yaml" ] || TRAIN_RECIPE="${TRAIN_RECIPE:-$OUT/recipe.yaml}"
 RECIPE="${TRAIN_RECIPE:-config/training/$WHAT$([ "$DEVICE" = cpu ] || echo _gpu).yaml}"
-if [ -z "${MUJOCO_GL:-}" ]; then
-  for MUJOCO_GL in egl osmesa; do
-    export MUJOCO_GL
-    "$PYTHON" -c 'import mujoco; mujoco.Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 8, 8)' 2>/dev/null && break
-    [ "$MUJOCO_GL" = egl ] || {
-      echo "train_anywhere: neither EGL nor OSMesa draws here; install libegl1 or libosmesa6" >&2
-      exit 1
-    }
-  done
+DRAWS='import os
+try:
+    import mujoco
+    mujoco.Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 8, 8)
+except BaseException as error:
+    print(" ".join(f"{type(error).__name__}: {error}".split()), flush=True)
+    os._exit(1)'
+draws=no said=
+for MUJOCO_GL in ${MUJOCO_GL:-egl osmesa}; do
+  export MUJOCO_GL
+  ! said="$("$PYTHON" -c "$DRAWS" 2>/dev/null)" || { draws=yes && break; }
+done
+if [ "$draws" = no ]; then
+  echo "train_anywhere: nothing draws here, not by $MUJOCO_GL either (${said:-it crashed}); install libegl1 or libosmesa6, and leave" \
+    "MUJOCO_GL unset" >&2
+  exit 1
 fi
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
+finished() { [ -f "$OUT/train.json" ] && grep -q '"finished": true' "$OUT/train.json"; }
+finished || "$PYTHON" scripts/anywhere/recipe.py "$RECIPE" "$OUT" "$RIG" "$INIT"
 if [ ! -d "$OUT/data" ]; then
   within data "$PYTHON" -m hybridvla_cli demonstrate --rig "$RIG" --tasks all --count "$COUNT" --states "$STATES" --sampled 0.9 \
     --validation 0.05 --processes "$PROCESSES" -o "$OUT/data"
 fi
 
-finished() { [ -f "$OUT/train.json" ] && grep -q '"finished": true' "$OUT/train.json"; }
 if ! finished; then
   [ "$(left)" -ge "$((2 * LEAST))" ] || more "no time for training"
-  [ "$RECIPE" -ef "$OUT/recipe.yaml" ] || cp "$RECIPE" "$OUT/recipe.yaml"
   start=()
   [ "$INIT" = - ] || start=(--init "$INIT")
   threads=4
   [ "$DEVICE" != cpu ] || threads="$(nproc)"
   # What it leaves to itself is for saving the state and the checkpoint.
-  within train "$PYTHON" -m hybridvla_cli train --config "$RECIPE" "${start[@]}" --data "$OUT/data" --work "$OUT/train" \
+  within train "$PYTHON" -m hybridvla_cli train --config "$OUT/recipe.yaml" "${start[@]}" --data "$OUT/data" --work "$OUT/train" \
     --out "$OUT/checkpoint" --device "$DEVICE" --threads "$threads" \
     --seconds "$(($(left) - LEAST))" --json "$OUT/train.json"
   finished || more "training is not done"
@@ -212,29 +264,6 @@ print(*tasks.chosen(['all'], RIGS['$RIG'].kind))"); do
     done
   done
 done
-"$PYTHON" - "$OUT" "${wanted[@]}" <<'PY'
-import json
-import pathlib
-import sys
-
-from hybridvla_core.report.statistics import wilson
-
-out = pathlib.Path(sys.argv[1])
-counts = {}
-for file in map(pathlib.Path, sys.argv[2:]):
-    task, mode, _, _ = file.stem.rsplit("-", 3)
-    found = json.loads(file.read_text())
-    wins, episodes = counts.get((task, mode), (0, 0))
-    counts[task, mode] = wins + found["successes"], episodes + found["episodes"]
-lines = ["| task | mode | successes | episodes | rate | 95 % interval (Wilson) |", "|---" * 6 + "|"]
-for (task, mode), (wins, episodes) in counts.items():
-    low, high = wilson(wins, episodes)
-    lines.append(f"| {task} | {mode} | {wins} | {episodes} | {wins / episodes:.3f} | {low:.3f} to {high:.3f} |")
-for mode in sorted({mode for _, mode in counts}):
-    rates = [wins / episodes for (_, other), (wins, episodes) in counts.items() if other == mode]
-    lines.append(f"| mean of {len(rates)} | {mode} | | | {sum(rates) / len(rates):.3f} | |")
-(out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-print("\n".join(lines))
-PY
+"$PYTHON" scripts/anywhere/table.py "$OUT" "${wanted[@]}"
 pack
 echo "train_anywhere: done; what is worth keeping is in $OUT/pack"

@@ -3,6 +3,7 @@
     python -m hybridvla_sim.sheet --episodes 20 --out out/tasks
 
 Every episode is noted as it ends, so the same command goes on where it was stopped; a larger --episodes adds to what is there.
+Episodes of older scenes, experts, filter or robots are left in the notes and run anew.
 """
 from __future__ import annotations
 
@@ -20,11 +21,13 @@ from tqdm import tqdm
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.suite import load_configs
+from hybridvla_core.files import key_of, sha256
 from hybridvla_core.report.page import render
 from hybridvla_core.report.statistics import wilson
 from hybridvla_sim import tasks
 from hybridvla_sim.demonstrations.drive import drive
 from hybridvla_sim.experts import ExpertPolicy
+from hybridvla_sim.origin import origin
 from hybridvla_sim.pool import in_processes
 from hybridvla_sim.rigs import RIGS, NamedRig
 from hybridvla_sim.suite import Suite
@@ -90,9 +93,16 @@ def read_notes(path: Path) -> List[Dict[str, object]]:
     return found
 
 
+def code() -> str:
+    """Returns what names the code and the configuration that episodes come from."""
+    files = {file.name: sha256(file) for rig in RIGS.values() for file in (rig.robot, rig.policy)}
+    return key_of({**origin(), **files, "renderer": ""})        # these episodes are not drawn
+
+
 def run_missing(names: Tuple[str, ...], episodes: int, notes: Path, processes: int) -> List[Dict[str, object]]:
-    """Runs what is not noted yet, and returns all of it that was asked for."""
-    known = {(str(row["task"]), int(str(row["seed"]))): row for row in read_notes(notes)}
+    """Runs what is not noted yet of today's code, and returns all of it that was asked for."""
+    today = code()
+    known = {(str(row["task"]), int(str(row["seed"]))): row for row in read_notes(notes) if row.get("code") == today}
     wanted = [Episode(name, FIRST_SEED + number) for name in names for number in range(episodes)]
     missing = [job for job in wanted if (job.task, job.seed) not in known]
     results = in_processes(run_one, missing, processes, _nothing, (), "what was run is noted: start again") \
@@ -100,7 +110,7 @@ def run_missing(names: Tuple[str, ...], episodes: int, notes: Path, processes: i
     with notes.open("a", encoding="utf-8") as out, \
             tqdm(total=len(wanted), initial=len(wanted) - len(missing), unit=" episodes") as bar:
         for row in results:
-            out.write(json.dumps(row) + "\n")
+            out.write(json.dumps({**row, "code": today}) + "\n")
             out.flush()
             known[str(row["task"]), int(str(row["seed"]))] = row
             bar.set_postfix_str(str(row["task"]))

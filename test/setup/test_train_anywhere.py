@@ -2,9 +2,14 @@
 import hashlib
 import io
 import os
+import pathlib
+import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import time
+import zipfile
 
 import pytest
 
@@ -15,7 +20,10 @@ SCRIPT = ROOT / "scripts/train_anywhere.sh"
 PYTHON = """
 import json, os, pathlib, subprocess, sys
 here, arguments = pathlib.Path(os.environ["FAKE"]), sys.argv[1:]
-if arguments[0] != "-m":
+if arguments[0] != "-m" or "FAKE_PIP" in os.environ and arguments[1] == "pip":
+    if arguments[0] == "-c" and "mujoco" in arguments[1]:
+        print("FatalError: no display")
+        sys.exit(os.environ["MUJOCO_GL"] in os.environ.get("FAKE_BLIND", ""))
     if arguments[0] == "-c":
         print("blocks close_box")
         sys.exit(0)
@@ -29,16 +37,24 @@ cut = verb == "demonstrate" and number == 1 or said.get("--task") == "close_box"
 if cut or verb in os.environ.get("FAKE_ENDS", "").split():
     if cut and verb == "demonstrate" and "FAKE_ENDS" not in os.environ:
         (pathlib.Path(said["-o"]).parent / "part-1").touch()
+    print(os.environ.get("FAKE_SAYS", ""))
     sys.exit(int(os.environ.get("FAKE_STATUS", 124)))
+if verb in os.environ.get("FAKE_WAITS", ""):
+    child = subprocess.Popen(["sleep", "600"])
+    (here / "at_work").write_text(f"{os.getpid()} {child.pid}")
+    child.wait()
 if verb == "demonstrate":
     (here / "made").write_text(" ".join(said[key] for key in ("--count", "--states")))
     pathlib.Path(said["-o"]).mkdir()
+    import importlib.util
+    (here / "deep").write_text(str(importlib.util.find_spec("lies_deep")))
 if verb == "install":
     pathlib.Path(said["--target"]).mkdir()
 if verb == "train":
-    assert float(said["--seconds"]) < 500 and said["--init"] == "checkpoints/tiny"
-    assert said["--config"].endswith("suite.yaml" if number == 1 else "/out/recipe.yaml"), said["--config"]
-    assert (pathlib.Path(said["--config"]).parent / "recipe.yaml").is_file() or number == 1
+    assert float(said["--seconds"]) < 500 and said.get("--init") == os.environ.get("FAKE_INIT", "checkpoints/tiny")
+    assert said["--config"].endswith("/out/recipe.yaml") and pathlib.Path(said["--config"]).is_file(), said["--config"]
+    (pathlib.Path(said["--work"]) / f"state/step-00000000{number}-stage-0").mkdir(parents=True)
+    (pathlib.Path(said["--work"]) / f"state/step-00000000{number}-stage-0/run.json").write_text(os.urandom(8 << 20).hex())
     out = pathlib.Path(said["--out"])
     out.mkdir(exist_ok=True)
     (out / "model.safetensors").write_bytes(os.urandom(16 << 20))
@@ -55,12 +71,17 @@ def run(tmp_path):
     fake.write_text(f"#!{sys.executable}\n{PYTHON}")
     fake.chmod(0o755)
 
-    def go(*arguments, **environment):
-        return subprocess.run([str(SCRIPT), *arguments], capture_output=True, text=True, env={
+    def go(*arguments, start=subprocess.run, cwd=None, **environment):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} if start is subprocess.run else {}
+        return start([str(SCRIPT), *arguments], **pipes, cwd=cwd, text=True, env={
             **os.environ, "PYTHON": str(fake), "FAKE": str(tmp_path), "TRAIN_DEVICE": "cpu", "MUJOCO_GL": "egl",
             "TRAIN_MODES": "ensemble", **environment})
 
     return go
+
+
+def calls(tmp_path):
+    return (tmp_path / "calls").read_text().split("\n")[:-1] if (tmp_path / "calls").is_file() else []
 
 
 @pytest.mark.long
@@ -73,7 +94,7 @@ def test_slices_go_on_where_the_last_one_stopped_and_leave_files_that_can_be_car
     assert ended[:3] == [(75, "train_anywhere: data is not done"), (75, "train_anywhere: training is not done"),
                          (75, "train_anywhere: evaluate is not done")]
     assert ended[3][0] == 0 and "| mean of 2 | ensemble | | | 0.500 | |" in (out / "table.md").read_text()
-    assert (tmp_path / "calls").read_text().split("\n")[:-1] == [
+    assert calls(tmp_path) == [
         "demonstrate", "demonstrate", "train", "train", *["evaluate blocks ensemble"] * 2,
         *["evaluate close_box ensemble"] * 3], "nothing that was done is done again"
     digest = hashlib.sha256((out / "checkpoint/MANIFEST.json").read_bytes()).hexdigest()[:12]
@@ -98,10 +119,19 @@ def test_slices_go_on_where_the_last_one_stopped_and_leave_files_that_can_be_car
     (("suite",), {"FAKE_ENDS": "demonstrate"}, 1, "nothing of this slice could be kept"),
     (("suite",), {"FAKE_ENDS": "demonstrate", "FAKE_STATUS": "137"}, 1, "data was ended from outside"),
     (("suite",), {"TRAIN_COUNT": "many"}, 2, "are whole numbers"),
-    (("suite",), {"PYTHON": "/bin/false"}, 1, "data failed")])
+    (("suite",), {"FAKE_ENDS": "demonstrate", "FAKE_STATUS": "1", "FAKE_SAYS": "hybridvla: no\rhybridvla: too dark\nIn: X"},
+     1, "data failed: hybridvla: too dark\n"),
+    (("suite",), {"FAKE_ENDS": "demonstrate", "FAKE_STATUS": "1", "FAKE_SAYS": "Killed"}, 1, "data failed: Killed\n"),
+    (("suite",), {"MUJOCO_GL": "glx", "FAKE_BLIND": "glx"}, 1, "not by glx either (FatalError: no display)"),
+    (("suite",), {"MUJOCO_GL": "", "FAKE_BLIND": "egl osmesa"}, 1, "not by osmesa either (FatalError: no display)"),
+    (("suite",), {"TRAIN_RECIPE": "/nowhere.yaml"}, 1, "/nowhere.yaml: cannot be read"),
+    (("suite",), {"TRAIN_INIT": "-"}, 1, "names no preset, so it needs a checkpoint"),
+    (("suite",), {"TRAIN_INIT": "/nowhere"}, 1, "/nowhere"),
+    (("dual",), {"TRAIN_INIT": str(ROOT / "checkpoints/tiny")}, 1, "has 7 action channels, the data of the agilex rig 14")])
 def test_what_cannot_be_begun_is_one_sentence(run, tmp_path, arguments, environment, status, words):
     found = run(*arguments, *([str(tmp_path / "out")] if arguments else []), **environment)
     assert found.returncode == status and words in found.stderr
+    assert "FAKE_ENDS" in environment or not calls(tmp_path), "nothing is made for a run that cannot begin"
 
 
 @pytest.mark.parametrize("environment, made", [({}, "800 6"), ({"TRAIN_COUNT": "12", "TRAIN_STATES": "30"}, "12 30")])
@@ -138,3 +168,130 @@ def test_a_wheel_that_was_added_is_installed(run, tmp_path):
         (tmp_path / f"wheels/{name}.whl").touch()
         run("suite", str(tmp_path / "out"), TRAIN_WHEELS=str(tmp_path / "wheels"))
         assert (tmp_path / "out/site/wheels.txt").read_text().split()[::2] == ["one.whl", "two.whl"][:1 + (name == "two")]
+
+
+def wheel(path, files):
+    """Writes a wheel as cmeel's are: what is imported lies below cmeel.prefix, and a .pth shows it."""
+    name = path.name.split("-")[0]
+    said = {"METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+            "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"}
+    with zipfile.ZipFile(path, "w") as out:
+        for inside, text in {**files, **{f"{name}-1.0.dist-info/{key}": text for key, text in said.items()}}.items():
+            out.writestr(inside, text)
+        out.writestr(f"{name}-1.0.dist-info/RECORD", "".join(f"{inside},,\n" for inside in out.namelist()))
+
+
+@pytest.mark.long
+def test_what_wheels_of_cmeel_install_is_found(run, tmp_path):
+    deep = "cmeel.prefix/lib/python{}.{}/site-packages/".format(*sys.version_info)
+    (tmp_path / "wheels").mkdir()
+    wheel(tmp_path / "wheels/pin-1.0-py3-none-any.whl", {deep + "lies_deep/__init__.py": "", "pin.pth": ""})
+    wheel(tmp_path / "wheels/eigen-1.0-py3-none-any.whl", {deep + "eigen/__init__.py": ""})
+    for _ in range(2):
+        run("suite", str(tmp_path / "out"), TRAIN_WHEELS=str(tmp_path / "wheels"), FAKE_PIP="real")
+    assert f"{tmp_path}/out/site/{deep}lies_deep" in (tmp_path / "deep").read_text()
+
+
+@pytest.mark.parametrize("absent", ["OpenGL", "eigenpy", "hppfcl", "pinocchio"])
+def test_packages_that_others_stand_on_are_named(absent):
+    hide = (f"import importlib.util, runpy; real = importlib.util.find_spec; "
+            f"importlib.util.find_spec = lambda name: None if name == {absent!r} else real(name); "
+            f"runpy.run_path({str(ROOT / 'scripts/anywhere/packages.py')!r}, run_name='__main__')")
+    found = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True)
+    assert found.returncode == 1 and f"train_anywhere: {absent} missing" in found.stderr
+
+
+def alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(condition):
+    for _ in range(1200):
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.fixture
+def at_work(run, tmp_path):
+    """A call whose first work waits, and the processes of that work."""
+    (tmp_path / "calls").write_text("demonstrate\n")
+    call = run("suite", str(tmp_path / "out"), start=subprocess.Popen, FAKE_WAITS="demonstrate")
+    assert until(lambda: len((tmp_path / "at_work").read_text().split()) == 2 if (tmp_path / "at_work").is_file() else False)
+    pids = [int(pid) for pid in (tmp_path / "at_work").read_text().split()]
+    yield call, pids
+    for pid in [call.pid, *pids]:
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
+    call.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_call_that_is_ended_ends_its_work(run, tmp_path, at_work, number):
+    call, pids = at_work
+    call.send_signal(number)
+    assert call.wait() == 128 + number
+    assert until(lambda: not any(map(alive, pids)))
+    (tmp_path / "out/.data.partial-7").mkdir()
+    (tmp_path / "out/.data.parts").mkdir()
+    (tmp_path / "out/.data.parts/blocks.npz.part-7").touch()
+    assert "training is not done" in run("suite", str(tmp_path / "out")).stdout, "the lock is free"
+    left = [path.name for path in (tmp_path / "out").glob(".data*/**")]
+    assert left == [".data.parts"], "nothing half-done is left"
+
+
+def test_workers_of_work_that_was_killed_are_ended(tmp_path, at_work):
+    call, pids = at_work
+    os.kill(pids[0], signal.SIGKILL)
+    assert call.wait() == 1
+    assert until(lambda: not any(map(alive, pids)))
+
+
+def test_one_call_works_at_a_time_also_where_its_shell_was_killed(run, tmp_path, at_work):
+    call, pids = at_work
+    for _ in range(2):
+        found = run("suite", str(tmp_path / "out"))
+        assert found.returncode == 2 and f"another call works in {tmp_path}/out (process {call.pid}" in found.stderr
+        call.kill()
+        call.wait()
+    assert all(map(alive, pids))
+
+
+@pytest.mark.long
+def test_a_run_keeps_its_recipe_and_another_one_is_refused_before_it_is_copied(run, tmp_path):
+    out = tmp_path / "out"
+    text = (ROOT / "config/training/suite.yaml").read_text() + "preset: tiny\n"
+    (tmp_path / "own.yaml").write_text(text)
+    for recipe, words in ((tmp_path / "own.yaml", "data is not done"), ("own.yaml", "training is not done")):
+        assert words in run("suite", "out", cwd=tmp_path, TRAIN_RECIPE=str(recipe), TRAIN_INIT=str(ROOT / "checkpoints/tiny"),
+                            FAKE_INIT=str(ROOT / "checkpoints/tiny")).stdout
+    kept = (out / "recipe.yaml").read_text()
+    assert kept == text.replace("preset: tiny\n", ""), "the model is the checkpoint's"
+    found = run("suite", str(out), TRAIN_RECIPE=str(ROOT / "config/training/suite_gpu.yaml"))
+    assert found.returncode == 1 and "was begun with this recipe" in found.stderr
+    assert (out / "recipe.yaml").read_text() == kept and calls(tmp_path).count("train") == 1
+
+
+def test_paths_are_those_of_the_caller(run, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/one.whl").touch()
+    run("suite", "out", cwd=tmp_path, TRAIN_WHEELS="mine", PYTHON="./python")
+    assert (tmp_path / "out/site/wheels.txt").read_text().split()[0] == "one.whl"
+
+
+@pytest.mark.long
+def test_the_last_state_is_packed_where_it_is_asked_for(run, tmp_path):
+    for asked in ("", "1"):
+        shutil.rmtree(tmp_path / "out/train", ignore_errors=True)
+        (tmp_path / "calls").write_text("demonstrate\n")
+        assert run("suite", str(tmp_path / "out"), TRAIN_PACK_STATE=asked).returncode == 75
+        assert bool(list((tmp_path / "out/pack").glob("state.tar.*"))) == bool(asked)
+    parts = sorted((tmp_path / "out/pack").glob("state.tar.*"))
+    assert len(parts) == 2 and all(part.stat().st_size <= 15 << 20 for part in parts)
+    assert all(part.name in (tmp_path / "out/pack/SHA256SUMS").read_text() for part in parts)
+    with tarfile.open(fileobj=io.BytesIO(b"".join(part.read_bytes() for part in parts))) as tar:
+        assert {".train_anywhere", "train/state/step-000000001-stage-0/run.json"} <= set(tar.getnames())

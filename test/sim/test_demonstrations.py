@@ -166,7 +166,7 @@ def test_what_was_made_is_kept_and_only_the_rest_is_made(made, tmp_path, monkeyp
         build(ORDER, tmp_path / "two", CONFIG.convention, ROBOT)
     assert not (tmp_path / "two").exists() and len(list((tmp_path / ".two.parts").glob("*.npz"))) == 3
     with pytest.raises(HybridVLAError, match="parts of another order of two"):
-        build(Order(ORDER.tasks, 3, 5, 0.5, 0.5, SINGLE), tmp_path / "two", CONFIG.convention, ROBOT)
+        build(Order(ORDER.tasks, 2, 6, 0.5, 0.5, SINGLE), tmp_path / "two", CONFIG.convention, ROBOT)
     for convention, robot in ((replace(CONFIG.convention, gripper_sense="one_is_closed"), ROBOT),
                               (CONFIG.convention, replace(ROBOT, name="another"))):
         with pytest.raises(HybridVLAError, match="or of another convention or robot"):

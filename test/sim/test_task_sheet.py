@@ -38,6 +38,18 @@ def test_it_goes_on_where_it_was_stopped_and_counts_all(played, tmp_path):
     assert image.size == (4 * sheet.TILE, sheet.TILE + 20) and len(image.convert("RGB").getcolors(10 ** 6)) > 50
 
 
+def test_episodes_of_older_code_are_run_anew(played, tmp_path, monkeypatch):
+    arguments = ["--tasks", "close_fridge", "--processes", "1", "--out", str(tmp_path), "--episodes", "1"]
+    notes = tmp_path / "episodes.jsonl"
+    notes.write_text(json.dumps({"task": "close_fridge", "seed": 5_000_001, "success": False}) + "\n")    # of an older release
+    for digest, runs in (("one", 1), ("one", 1), ("other", 2), ("one", 2)):
+        monkeypatch.setattr(sheet, "origin", lambda digest=digest: {"sources": digest, "renderer": "egl"})
+        assert sheet.main(arguments) == 0 and len(played) == runs
+    monkeypatch.setattr(sheet, "origin", lambda: {"sources": "one", "renderer": "osmesa"})
+    assert sheet.main(arguments) == 0 and len(played) == 2, "it draws nothing that is counted"
+    assert json.loads((tmp_path / "tasks.json").read_text())[0]["successes"] == 1
+
+
 @pytest.mark.long
 def test_an_episode_is_run_through_the_filter_and_counted():
     row = sheet.run_one(sheet.Episode("close_fridge", sheet.FIRST_SEED))

@@ -19,8 +19,10 @@ from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED
 from hybridvla_core.files import write_text
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.transforms.conventions import DOF_PER_ARM, ActionConvention
+from hybridvla_sim.demonstrations import part
 from hybridvla_sim.demonstrations.acting import Actor, ActorFactory
-from hybridvla_sim.demonstrations.record import ACTED, DRIVEN, SAMPLED, Recorder, Recording, Settings
+from hybridvla_sim.demonstrations.record import ACTED, DRIVEN, SAMPLED, Recorder, Settings
+from hybridvla_sim.origin import origin
 from hybridvla_sim.pool import in_processes
 
 CHANNELS = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
@@ -120,52 +122,93 @@ def build(order: Order, folder: Path, convention: ActionConvention, robot: Robot
 
     Raises:
         HybridVLAError: The folder exists, the parts are another order's, a worker died, or the expert failed in all episodes.
+        DamagedPart: The disk loses what is written to it.
     """
     if folder.exists():
         raise HybridVLAError(f"{folder}: exists; choose another folder, nothing is overwritten")
     parts = folder.resolve().parent / f".{folder.resolve().name}.parts"
     _claim(parts, order, convention, robot, folder)
     jobs = order.jobs()
-    missing = [job for job in jobs if not (parts / job.file).is_file()]
-    for pictures in _make(missing, parts, (order.settings, convention, robot, actor), processes):
-        progress(pictures)
+    failed: List[Job] = []
+    for last in (False, True):
+        missing = [job for job in jobs if not part.looks_whole(parts / job.file)]
+        for pictures in _make(missing, parts, (order.settings, convention, robot, actor), processes):
+            progress(pictures)
+        try:
+            failed = _join(order, jobs, parts, folder, convention, robot)
+            break
+        except part.DamagedPart:
+            if last:
+                raise
+            for job in jobs:
+                part.remove_damaged(parts / job.file)
+    for job in failed:
+        left_out(job)
+    shutil.rmtree(parts)
+    return folder
+
+
+def _join(order: Order, jobs: Sequence[Job], parts: Path, folder: Path, convention: ActionConvention, robot: RobotConfig
+          ) -> List[Job]:
+    """Makes one data set of all parts: their videos are copied, so that it takes little of what recording took.
+
+    Returns:
+        The driven episodes that are not in it because the expert failed. Their parts are kept until the end like any other, so
+        that the run goes on as the same run.
+
+    Raises:
+        HybridVLAError: The expert failed in all episodes, or a part is damaged.
+    """
     settings, arms = order.settings, convention.arms
     names = CHANNELS if len(arms) == 1 else tuple(f"{arm}_{channel}" for arm in arms for channel in CHANNELS)
     grippers = tuple(DOF_PER_ARM * arm + DOF_PER_ARM - 1 for arm in range(len(arms)))
     description = Description(folder.resolve().name, FPS, dict.fromkeys(settings.views, (settings.size, settings.size)), names,
                               names, grippers, NEXT_KEYFRAME, robot.name, json.loads(json.dumps(asdict(convention))),
                               grounded=True, moments=True, grid=settings.grid, subtasks=True)
-    written = 0
+    failed = []
     with DatasetWriter(folder, description) as out:
         for job in jobs:
-            recording = Recording.read(parts / job.file)
+            recording, footage = part.read(parts / job.file)
             if recording.success is False and not order.failures:
-                left_out(job)       # its part is kept until the end like any other, so that the run goes on as the same run
+                failed.append(job)
                 continue
-            written += 1
             kind = f"acted by {order.policy[:12]}" if job.kind == ACTED else job.kind
-            with out.episode(f"{job.task}, seed {job.seed}, {kind}", recording.success, job.split) as episode:
+            with out.episode(f"{job.task}, seed {job.seed}, {kind}", recording.success, job.split, footage) as episode:
                 for number, text in enumerate(recording.texts):
-                    episode.add({view: pictures[number] for view, pictures in recording.images.items()}, recording.state[number],
-                                recording.action[number], text, grounding=recording.grounding[number],
-                                same_moment=recording.again[number], subtask=recording.subtasks[number])
-        if not written:
+                    episode.add({}, recording.state[number], recording.action[number], text,
+                                grounding=recording.grounding[number], same_moment=recording.again[number],
+                                subtask=recording.subtasks[number])
+        if not out.episodes:
             raise HybridVLAError(f"{folder.name}: the expert failed in all {len(jobs)} episodes, so nothing is written; begin "
                                  "with another --seed, or ask for --sampled states")
         out.finish()
-    shutil.rmtree(parts)
-    return folder
+    return failed
 
 
 def _claim(parts: Path, order: Order, convention: ActionConvention, robot: RobotConfig, folder: Path) -> None:
-    """Says whose parts these are, or finds that they are ours: of this order, of this convention and this robot."""
+    """Says whose parts these are, or finds that they are ours: of this order, convention, robot, code and renderer.
+
+    The number of episodes may be another: each has its part whatever the others are, so more or fewer of the same order go on.
+
+    Raises:
+        HybridVLAError: They are not.
+    """
     decided = hashlib.sha256(repr((convention, robot)).encode()).hexdigest()
-    said, wanted = parts / "order.json", json.dumps({**asdict(order), "convention_and_robot": decided}, sort_keys=True)
+    wanted = json.loads(json.dumps({**asdict(order), **origin(), "convention_and_robot": decided}))
+    del wanted["count"]
+    said = parts / "order.json"
     if not said.is_file():
-        write_text(said, wanted)
-    elif said.read_text(encoding="utf-8") != wanted:
-        raise HybridVLAError(f"{parts}: holds parts of another order of {folder.name}, or of another convention or robot; repeat "
-                             "that one, or remove the folder")
+        write_text(said, json.dumps(wanted, sort_keys=True))
+        return
+    try:
+        found = json.loads(said.read_text(encoding="utf-8"))
+    except ValueError:
+        found = {}
+    others = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
+    if others:
+        raise HybridVLAError(f"{parts}: holds parts of another order of {folder.name}, or of another convention or robot, or "
+                             f"made by other code or another renderer (not the same: {', '.join(others)}); repeat that one, or "
+                             "remove the folder")
 
 
 Worker = Tuple[Settings, ActionConvention, RobotConfig, Optional[ActorFactory]]
@@ -202,7 +245,7 @@ def _record(job: Job, parts: Path) -> int:
         _close()
         _RECORDERS[job.task] = Recorder(job.task, settings, convention, robot, actor)
     made = _RECORDERS[job.task].record(job.seed, job.kind, job.turn)
-    made.write(parts / job.file)
+    part.write(made, parts / job.file, FPS)
     return len(made.texts) * len(settings.views)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from hybridvla_core.data.sample import GroundedObject
+from hybridvla_sim.drawing import make_renderer
 from hybridvla_sim.suite import AnyRig
 from hybridvla_sim.taskkit.looks import subtree
 from hybridvla_sim.taskkit.phrases import Phrases, Thing
@@ -38,7 +39,7 @@ class GroundingCamera:
         cell = height // common, width // common
         times = -(-PIXELS // min(cell))
         self._cell = cell[0] * times, cell[1] * times
-        self._segments = mujoco.Renderer(rig.model, grid * self._cell[0], grid * self._cell[1])
+        self._segments = make_renderer(rig.model, grid * self._cell[0], grid * self._cell[1])
         self._segments.enable_segmentation_rendering()
         self._geoms = {name: _geoms(rig.model, thing) for name, thing in phrases.things.items()}
 

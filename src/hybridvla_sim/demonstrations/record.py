@@ -1,11 +1,8 @@
 """One demonstration: a seed of a task becomes frames, each with pictures, state, the expert's action, words and grounding."""
 from __future__ import annotations
 
-import json
-import os
 import zlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Tuple
 
 import mujoco
@@ -59,7 +56,7 @@ class Recording:
     """The frames of one episode.
 
     Attributes:
-        images: view -> pictures, one a frame.
+        images: view -> pictures, one a frame; none of one that was read from disk, whose pictures are encoded.
         state, action: (7 * arms,) each.
         texts: What was asked for.
         grounding: What the sentence names.
@@ -76,26 +73,6 @@ class Recording:
     again: List[bool] = field(default_factory=list)
     subtasks: List[str] = field(default_factory=list)
     success: Optional[bool] = None
-
-    def write(self, path: Path) -> None:
-        """Writes it by rename, so that a file is whole or absent."""
-        words = json.dumps({"texts": self.texts, "again": self.again, "subtasks": self.subtasks, "success": self.success,
-                            "grounding": [[item.as_json() for item in items] for items in self.grounding]})
-        partial = path.with_name(path.name + ".part.npz")
-        np.savez_compressed(str(partial), state=np.stack(self.state), action=np.stack(self.action), words=np.array(words),
-                            **{f"view_{view}": np.stack(pictures) for view, pictures in self.images.items()})
-        os.replace(str(partial), str(path))
-
-    @classmethod
-    def read(cls, path: Path) -> Recording:
-        """The inverse of `write`."""
-        with np.load(str(path), allow_pickle=False) as found:
-            words = json.loads(str(found["words"]))
-            images = {key[len("view_"):]: list(found[key]) for key in found.files if key.startswith("view_")}
-            return cls(images, list(found["state"]), list(found["action"]), words["texts"],
-                       [[GroundedObject.from_json(item) for item in items] for items in words["grounding"]],
-                       words.get("again", [False] * len(words["texts"])), words.get("subtasks", [""] * len(words["texts"])),
-                       words["success"])   # older parts do not say all of it
 
 
 class Recorder:
@@ -121,9 +98,9 @@ class Recorder:
         self.looks = Looks(self.rig.model)
         try:
             self.camera = GroundingCamera(self.rig, self.phrases, settings.views, settings.size, settings.grid)
-        except Exception as error:       # whatever an OpenGL library says
-            raise HybridVLAError(f"task {name}: its scene cannot be drawn ({' '.join(str(error).split())}); set MUJOCO_GL to egl "
-                                 "or osmesa, and see `hybridvla doctor`") from error
+        except HybridVLAError as error:
+            self.rig.close()
+            raise HybridVLAError(f"task {name}: {error}") from error
 
     def record(self, seed: int, kind: str, turn: int = 0) -> Recording:
         """Records one episode.

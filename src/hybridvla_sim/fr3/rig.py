@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from hybridvla_core.contracts import ArmState, GripperState, Pose
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.safety.status import ArmCommand
+from hybridvla_sim.drawing import make_renderer
 from hybridvla_sim.fr3.impedance import ImpedanceConfig, ImpedanceController
 from hybridvla_sim.fr3.scene import IMAGE_SIZE, START_JOINTS, SceneIndex, build_model, tool_pose
 from hybridvla_sim.monitor import LimitMonitor, MonitorLimits
@@ -204,7 +205,7 @@ class Rig:
         if camera not in CAMERAS:
             raise HybridVLAError(f"the simulated rig has no camera {camera!r}; use one of {', '.join(CAMERAS)}")
         if self._renderer is None:
-            self._renderer = mujoco.Renderer(self.model, IMAGE_SIZE, IMAGE_SIZE)
+            self._renderer = make_renderer(self.model, IMAGE_SIZE, IMAGE_SIZE)
             weakref.finalize(self, self._renderer.close)  # while the interpreter still stands, whoever forgets it
         self._renderer.update_scene(self.data, camera)
         return self._renderer.render()

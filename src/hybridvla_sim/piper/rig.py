@@ -11,6 +11,7 @@ import numpy as np
 from hybridvla_core.contracts import ArmState, Pose
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.safety.status import ArmCommand
+from hybridvla_sim.drawing import make_renderer
 from hybridvla_sim.piper.arm import MDEG, MOVE_J, PiperArm
 from hybridvla_sim.piper.monitor import JointMonitor, JointMonitorLimits
 from hybridvla_sim.piper.scene import ARMS, CAMERAS, FLANGE_M, MAX_WIDTH, TIP_M, build_model
@@ -142,7 +143,7 @@ class PiperRig:
         if camera not in CAMERAS:
             raise HybridVLAError(f"the dual-arm rig has no camera {camera!r}; use one of {', '.join(CAMERAS)}")
         if self._renderer is None:
-            self._renderer = mujoco.Renderer(self.model, self._size[1], self._size[0])
+            self._renderer = make_renderer(self.model, self._size[1], self._size[0])
             weakref.finalize(self, self._renderer.close)  # while the interpreter still stands, whoever forgets it
         self._renderer.update_scene(self.data, camera)
         return self._renderer.render()

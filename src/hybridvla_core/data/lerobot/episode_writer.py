@@ -3,28 +3,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 
 from hybridvla_core.data.lerobot import layout
+from hybridvla_core.data.lerobot.footage import Footage, FootageWriter
 from hybridvla_core.data.lerobot.layout import Description
-from hybridvla_core.data.lerobot.video import VideoWriter
+from hybridvla_core.data.lerobot.statistics import ImageHistogram
 from hybridvla_core.data.sample import GroundedObject
 from hybridvla_core.errors import DataError
-
-SAMPLED_PICTURES = 32       # of an episode and view, for the pictures' statistics
 
 
 class EpisodeWriter:
     """Frames of one episode: pictures go to disk at once, numbers when the episode ends."""
 
-    def __init__(self, folder: Path, description: Description, number: int) -> None:
+    def __init__(self, folder: Path, description: Description, number: int,
+                 footage: Optional[Mapping[str, Footage]] = None) -> None:
         chunk, file = layout.place(number)
-        self._description = description
+        self._description, self._footage = description, footage
         self._paths = {view: folder / layout.VIDEO.format(video_key=layout.IMAGE_PREFIX + view, chunk_index=chunk,
                                                           file_index=file) for view in description.views}
-        self._videos: Dict[str, VideoWriter] = {}
+        self._shots = FootageWriter(self._paths, description.views, description.fps)
         self.states: List[np.ndarray] = []
         self.actions: List[np.ndarray] = []
         self.instructions: List[str] = []
@@ -32,8 +32,6 @@ class EpisodeWriter:
         self.groundings: List[str] = []
         self.moments: List[int] = []
         self.subtasks: List[str] = []
-        self.pictures: Dict[str, List[np.ndarray]] = {view: [] for view in description.views}
-        self._every = 1
 
     @property
     def length(self) -> int:
@@ -45,7 +43,7 @@ class EpisodeWriter:
         """One frame.
 
         Args:
-            images: view -> (h, w, 3) uint8 RGB, all views of the description.
+            images: view -> (h, w, 3) uint8 RGB, all views of the description; none where the episode has footage.
             state: (S,) physical units.
             action: (A,) physical units, leads from this frame on.
             instruction: what was to be done.
@@ -68,15 +66,15 @@ class EpisodeWriter:
         if same_moment and (not self.states or not np.array_equal(self.states[-1], np.asarray(state, dtype=np.float32))):
             raise DataError(f"{frame}: shows no moment of the frame before it: "
                             + ("its state is another" if self.states else "there is none"))
-        if set(images) != set(wanted.views):
-            raise DataError(f"{frame}: views are {', '.join(images) or 'none'}, the data set has {', '.join(wanted.views)}")
-        for view, image in images.items():
-            if image.shape != (*wanted.views[view], 3):
-                raise DataError(f"{frame}: view {view} is {image.shape}, the data set has {(*wanted.views[view], 3)}")
-            if view not in self._videos:
-                self._videos[view] = VideoWriter(self._paths[view], *wanted.views[view], wanted.fps)
-            self._videos[view].add(image)
-            self._sample(view, image)
+        if self._footage is None:
+            if set(images) != set(wanted.views):
+                raise DataError(f"{frame}: views are {', '.join(images) or 'none'}, the data set has {', '.join(wanted.views)}")
+            for view, image in images.items():
+                if image.shape != (*wanted.views[view], 3):
+                    raise DataError(f"{frame}: view {view} is {image.shape}, the data set has {(*wanted.views[view], 3)}")
+            self._shots.add(images)
+        elif images:
+            raise DataError(f"{frame}: the episode's pictures are encoded already; give none")
         self.states.append(np.asarray(state, dtype=np.float32))
         self.actions.append(np.asarray(action, dtype=np.float32))
         self.instructions.append(" ".join(instruction.split()))
@@ -85,26 +83,27 @@ class EpisodeWriter:
         self.subtasks.append(subtask)
         self.moments.append((self.moments[-1] if self.moments else -1) + (not same_moment))
 
-    def _sample(self, view: str, image: np.ndarray) -> None:
-        kept = self.pictures[view]
-        if self.length % self._every == 0:
-            kept.append(image.copy())
-        if len(kept) > SAMPLED_PICTURES:      # every second one goes, so that memory stays flat however long it lasts
-            for pictures in self.pictures.values():
-                del pictures[1::2]
-            self._every *= 2
-
     def close(self) -> None:
-        """Ends the videos."""
-        videos, self._videos = list(self._videos.values()), {}
-        for video in videos:
-            video.close()
+        """Ends the videos.
+
+        Raises:
+            DataError: The footage is of other views, or has another number of frames.
+        """
+        if self._footage is None:
+            self._shots.close()
+            return
+        for view, path in self._paths.items():
+            if view not in self._footage or self._footage[view].frames != self.length:
+                raise DataError(f"the footage has no {self.length} frames of view {view}, as the episode has")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self._footage[view].video)
+
+    def histograms(self) -> Dict[str, ImageHistogram]:
+        """Returns view -> counts of some of its pictures."""
+        if self._footage is None:
+            return self._shots.histograms()
+        return {view: self._footage[view].histogram for view in self._paths}
 
     def drop(self) -> None:
         """Removes what is on disk."""
-        try:
-            self.close()
-        except OSError:              # what cannot be ended is removed all the same
-            self._videos = {}
-        for path in self._paths.values():
-            path.unlink(missing_ok=True)
+        self._shots.drop()

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -100,34 +100,44 @@ def for_checkpoint(action: Dict[str, Any], state: Dict[str, Any], grippers: Sequ
 
 
 class ImageHistogram:
-    """Counts the values of sampled pictures, so that their statistics are exact over what was sampled."""
+    """Counts the values of sampled pictures, so that their statistics are exact over what was sampled.
 
-    def __init__(self) -> None:
-        self._counts = np.zeros((3, 256), dtype=np.int64)
-        self._pictures = 0
+    Attributes:
+        counts: (3, 256) int64, by channel and value.
+        pictures: How many were counted.
+    """
+
+    def __init__(self, counts: Optional[np.ndarray] = None, pictures: int = 0) -> None:
+        self.counts = np.zeros((3, 256), dtype=np.int64) if counts is None else counts
+        self.pictures = pictures
 
     def add(self, image: np.ndarray) -> None:
         """image: (h, w, 3) uint8."""
         for channel in range(3):
-            self._counts[channel] += np.bincount(image[:, :, channel].ravel(), minlength=256)
-        self._pictures += 1
+            self.counts[channel] += np.bincount(image[:, :, channel].ravel(), minlength=256)
+        self.pictures += 1
+
+    def merge(self, other: ImageHistogram) -> None:
+        """Counts what another one has counted, too."""
+        self.counts += other.counts
+        self.pictures += other.pictures
 
     def statistics(self) -> Dict[str, Any]:
         """LeRobot's form: (3, 1, 1) nested lists of values in [0, 1]."""
-        if not self._pictures:
+        if not self.pictures:
             raise DataError("statistics of no picture at all cannot be had")
         levels = np.arange(256) / 255.0
-        total = self._counts.sum(axis=1)
-        mean = (self._counts @ levels) / total
-        std = np.sqrt(np.maximum((self._counts @ levels ** 2) / total - mean ** 2, 0.0))
-        cumulated = np.cumsum(self._counts, axis=1) / total[:, None]
+        total = self.counts.sum(axis=1)
+        mean = (self.counts @ levels) / total
+        std = np.sqrt(np.maximum((self.counts @ levels ** 2) / total - mean ** 2, 0.0))
+        cumulated = np.cumsum(self.counts, axis=1) / total[:, None]
         result: Dict[str, Any] = {"mean": mean, "std": std,
-                                  "min": [levels[np.flatnonzero(row)[0]] for row in self._counts],
-                                  "max": [levels[np.flatnonzero(row)[-1]] for row in self._counts]}
+                                  "min": [levels[np.flatnonzero(row)[0]] for row in self.counts],
+                                  "max": [levels[np.flatnonzero(row)[-1]] for row in self.counts]}
         for key, share in QUANTILES.items():
             result[key] = [levels[int(np.searchsorted(row, share))] for row in cumulated]
         nested = {key: [[[float(value)]] for value in values] for key, values in result.items()}
-        return {**nested, "count": [self._pictures]}
+        return {**nested, "count": [self.pictures]}
 
 
 def outside(values: np.ndarray, entry: Dict[str, Any]) -> List[Tuple[int, float]]:

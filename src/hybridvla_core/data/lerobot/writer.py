@@ -8,7 +8,7 @@ import shutil
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from hybridvla_core.data.lerobot import layout, tables
 from hybridvla_core.data.lerobot.episode_writer import EpisodeWriter
+from hybridvla_core.data.lerobot.footage import Footage
 from hybridvla_core.data.lerobot.layout import Description, Provenance
 from hybridvla_core.data.lerobot.statistics import Column, ImageHistogram, for_checkpoint, of_columns
 from hybridvla_core.errors import DataError
@@ -73,13 +74,15 @@ class DatasetWriter:
         return self._frames
 
     @contextmanager
-    def episode(self, source: str, success: Optional[bool] = None, split: str = TRAIN) -> Iterator[EpisodeWriter]:
+    def episode(self, source: str, success: Optional[bool] = None, split: str = TRAIN,
+                footage: Optional[Mapping[str, Footage]] = None) -> Iterator[EpisodeWriter]:
         """Writes one episode; it counts when the block ends without an exception, and leaves nothing otherwise.
 
         Args:
             source: Where it comes from, for people: a bag, a record.
             success: Its label, None where nobody said.
             split: `train` or `validation`; all of the first come before the second.
+            footage: Its pictures, view by view, where they are encoded already (`footage.encode`); its frames come without.
 
         Yields:
             What takes its frames.
@@ -92,7 +95,7 @@ class DatasetWriter:
         if self._splits and SPLITS.index(split) < SPLITS.index(self._splits[-1]):
             raise DataError("episodes to train from come before those to validate with")
         with _explained(self.target):
-            writer = EpisodeWriter(self._folder, self.description, len(self._rows))
+            writer = EpisodeWriter(self._folder, self.description, len(self._rows), footage)
             try:
                 yield writer
                 writer.close()
@@ -143,11 +146,8 @@ class DatasetWriter:
         self._columns[layout.STATE].append(state)
         self._columns[layout.ACTION].append(action)
         parts = {layout.STATE: of_columns(state), layout.ACTION: of_columns(action)}
-        for view, pictures in episode.pictures.items():
-            histogram = ImageHistogram()
-            for picture in pictures:
-                histogram.add(picture)
-                self._pictures[view].add(picture)
+        for view, histogram in episode.histograms().items():
+            self._pictures[view].merge(histogram)
             parts[layout.IMAGE_PREFIX + view] = histogram.statistics()
         self._rows.append(tables.episode_row(self.description, number, list(dict.fromkeys(episode.instructions)), length,
                                              self._frames, parts))

@@ -7,6 +7,7 @@ import mujoco
 import numpy as np
 from PIL import Image
 
+from hybridvla_sim.drawing import make_renderer
 from hybridvla_sim.fr3.posing import solve_ik
 from hybridvla_sim.fr3.scene import IMAGE_SIZE, SceneIndex, build_model
 from hybridvla_sim.tasks.blocks.expert import WorldState
@@ -26,7 +27,7 @@ class SceneCamera:
         self.model = build_model(furnish)
         self.data = mujoco.MjData(self.model)
         self.index, self.objects = SceneIndex(self.model), BlockIndex(self.model)
-        self._renderer = mujoco.Renderer(self.model, IMAGE_SIZE, IMAGE_SIZE)
+        self._renderer = make_renderer(self.model, IMAGE_SIZE, IMAGE_SIZE)
         self._classes = np.full(self.model.ngeom + 1, ROBOT_CLASS, dtype=np.uint8)
         self._classes[self.index.table] = self._classes[-1] = 0  # the last entry is the background
         for colour in range(4):

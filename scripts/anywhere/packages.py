@@ -1,0 +1,24 @@
+"""Says the device to train on, or which packages are missing: the first thing that `scripts/train_anywhere.sh` runs."""
+import importlib.util
+import sys
+
+#: What is imported on the way, also by packages that are installed without what they ask for: mujoco draws through PyOpenGL, and
+#: pinocchio stands on eigenpy and hppfcl.
+NEEDED = ("torch", "numpy", "scipy", "PIL", "cv2", "timm", "safetensors", "tokenizers", "yaml", "dacite", "tqdm", "pyarrow", "av",
+          "mujoco", "OpenGL", "threadpoolctl", "pinocchio", "eigenpy", "hppfcl", "daqp", "jinja2")
+
+
+def main() -> None:
+    """Prints cuda or cpu, or ends with the sentence that names what is missing."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.exit(f"train_anywhere: {', '.join(missing)} missing for {sys.executable}; put their wheels into the folder of "
+                 "TRAIN_WHEELS (requirements/debian12/{base,vision,sim}.txt or requirements/noetic/{core,policy,vision,sim}.txt "
+                 "name them), or name another Python by PYTHON=")
+    import torch
+
+    print("cuda" if torch.cuda.is_available() else "cpu")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Makes OUT/recipe.yaml of `scripts/train_anywhere.sh`, before any data: RECIPE OUT RIG INIT, where INIT may be - for none.
+
+A run keeps the recipe it was begun with, and a recipe that cannot begin is named before hours of data.
+"""
+import re
+import sys
+from pathlib import Path
+
+from hybridvla_core.configuration import load_file
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.evaluation.suite import load_configs
+from hybridvla_core.files import write_text
+from hybridvla_core.training.hybrid.config import TrainingConfig
+from hybridvla_sim.rigs import RIGS
+
+PRESET = re.compile(r"^preset:.*\n", re.MULTILINE)
+
+
+def keep(recipe: Path, out: Path, rig: str, init: str) -> None:
+    """Writes the recipe of this run; a preset is dropped where a checkpoint is given, because the model is the checkpoint's.
+
+    Args:
+        recipe: File.
+        out: Folder of the run.
+        rig: Of its data.
+        init: Folder of the checkpoint to start from, or `-`.
+
+    Raises:
+        HybridVLAError: The training was begun with another recipe, or recipe and checkpoint make no training of this rig.
+    """
+    kept = out / "recipe.yaml"
+    try:
+        text = recipe.read_text(encoding="utf-8")
+    except OSError as error:
+        raise HybridVLAError(f"TRAIN_RECIPE {recipe}: cannot be read ({error.strerror})") from error
+    if init != "-":
+        text = PRESET.sub("", text)
+    if kept.is_file() and kept.read_text(encoding="utf-8") != text and (out / "train").is_dir():
+        raise HybridVLAError(f"{kept}: the training in {out} was begun with this recipe, and TRAIN_RECIPE or TRAIN_INIT asks for "
+                             f"another one; leave them as they were, name another OUT, or remove {out / 'train'} to begin the "
+                             "training anew on the same data")
+    config = load_file(TrainingConfig, recipe)
+    if init != "-":
+        from hybridvla_core.checkpoints.format import read_checkpoint
+
+        named = RIGS[rig]
+        wanted = load_configs(named.policy, named.robot, "diffusion")[0].convention.action_dim
+        found = read_checkpoint(Path(init)).config.model.action_dim
+        if found != wanted:
+            raise HybridVLAError(f"TRAIN_INIT {init}: has {found} action channels, the data of the {rig} rig {wanted}; name "
+                                 "another checkpoint, or - for none")
+    elif not config.preset:
+        raise HybridVLAError(f"{recipe}: names no preset, so it needs a checkpoint to start from; name one by TRAIN_INIT")
+    write_text(kept, text)
+
+
+if __name__ == "__main__":
+    try:
+        keep(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4])
+    except HybridVLAError as found:
+        sys.exit(f"train_anywhere: {found}")
