@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence
 
 from hybridvla_core.checkpoints.config import CheckpointConfig
 from hybridvla_core.checkpoints.format import read_checkpoint
@@ -12,7 +12,7 @@ from hybridvla_core.evaluation.ablation.cells import REMOTE, Cell
 from hybridvla_core.evaluation.ablation.opening import check_paths
 from hybridvla_core.evaluation.ablation.tables import GIVEN, Row
 from hybridvla_core.evaluation.ablation.variant import Variant
-from hybridvla_core.evaluation.trained import check_trained
+from hybridvla_core.evaluation.trained import Goals, check_trained
 
 #: How long a policy elsewhere is waited for, s.
 CONNECT_S = 10.0
@@ -64,7 +64,7 @@ class Order:
 
     Attributes:
         sources: By the name that rows give.
-        tasks: Name of each, with its sentences.
+        tasks: Name of each, with its goals and their sentences.
         seed: Of the first episode.
         episodes: Of a cell.
         repeats: Cells of a row and task.
@@ -74,7 +74,7 @@ class Order:
     """
 
     sources: Mapping[str, Source]
-    tasks: Mapping[str, Tuple[str, ...]]
+    tasks: Mapping[str, Goals]
     seed: int
     episodes: int
     repeats: int
