@@ -101,13 +101,13 @@ class TaskOperator(RigOperator):
             held = held + 1 if report.task_done else 0
             if time.monotonic() - started > patience(SLOWEST * task.max_time):
                 raise HybridVLAError(f"{elapsed:.0f} s of the rig took {time.monotonic() - started:.0f} s; end other work")
-        after = self._looked("")
+        decisions, tick_ms, after = list(self._decisions), list(self._tick_ms), self._looked("")
         self.activate(False)
         return {"seed": spec.seed, "task": spec.goal, "success": held >= LOOKS, "time": round(elapsed, 2),
-                "keyframes": len(self._decisions), "violations": int(after.limit_violations - before.limit_violations),
+                "keyframes": len(decisions), "violations": int(after.limit_violations - before.limit_violations),
                 "counters": {name: count - counters.get(name, 0) for name, count in self._counters().items()
                              if count > counters.get(name, 0)},
-                "reasons": {}, "tick_ms": list(self._tick_ms), "decisions": list(self._decisions), "stops": stops}
+                "reasons": {}, "tick_ms": tick_ms, "decisions": decisions, "stops": stops}
 
     def _up(self) -> None:
         for name in self._names:
