@@ -9,7 +9,7 @@ import pytest
 import rospy
 
 from hybridvla_core.configuration import load_file
-from hybridvla_core.errors import CheckpointError, ConfigurationError
+from hybridvla_core.errors import CheckpointError, ConfigurationError, ObservationError
 from hybridvla_core.evaluation.trained import doubts
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.cameras import CameraRig
@@ -85,3 +85,13 @@ def test_a_sentence_that_the_checkpoint_was_not_trained_for_is_followed_and_doub
     assert node.instruct("put the red block on the green pad").success and not said
     assert node.instruct("close fridge").success
     assert len(said) == 1 and "was not trained for 'close fridge'" in said[0]
+
+
+def test_the_expert_of_another_task_has_nothing_to_warm_up():
+    def predict(observation, mode):
+        raise ObservationError(f"task 'wine_at_rack' cannot judge {observation.instruction!r}")
+
+    node = PolicyNode.__new__(PolicyNode)
+    node.config, node._problem = config("suite"), "warming up"
+    node._warm_up(SimpleNamespace(predict=predict))
+    assert node._problem == ""
