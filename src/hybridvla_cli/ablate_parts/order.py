@@ -71,6 +71,7 @@ class Order:
         policy_config: Digest of the policy's configuration.
         robot_config: Digest of the robot's.
         refused: Why a cell is not run, by its key.
+        takes_poses: Whether the rig's arms take poses; where they take joints, the filter is who computes them.
     """
 
     sources: Mapping[str, Source]
@@ -81,6 +82,7 @@ class Order:
     policy_config: str = ""
     robot_config: str = ""
     refused: Dict[str, str] = field(default_factory=dict)
+    takes_poses: bool = True
 
     def cells(self, row: Row) -> List[Cell]:
         """Returns the cells of a row, by task and repeat; none where its model is not there. One that cannot be run is noted."""
@@ -102,6 +104,8 @@ class Order:
 
     def _problem(self, source: Source, row: Row, task: str) -> str:
         """Why this cannot be run; empty where it can."""
+        if not row.filtered and not self.takes_poses:
+            return "without the filter nobody computes the joints of this rig's arms; --rig fr3 shows what it is without"
         if source.config is None:
             return "" if row.variant == Variant(row.variant.mode) else (
                 f"{source.place} is asked for a mode and for nothing else; the other rows need the checkpoint's folder")
