@@ -185,7 +185,8 @@ def _show(demo: Demo, episodes: Sequence[Shown], results: List[Dict[str, Any]], 
         demo.prepare(episode.seed, fresh=episode.seed != before)
         before = episode.seed
         demo.observer.episode(len(results) + 1)
-        row = dict(demo.episode(episode.instruction, episode.second, episode.timeout_s), scene_seed=episode.seed, task=episode.task)
+        row = dict(demo.episode(episode.instruction, episode.second, episode.timeout_s), scene_seed=episode.seed,
+                   task=episode.task)
         results.append(row)
         print(f"episode {len(results)}/{total}: {'success' if row['success'] else 'FAILURE'} in {row['seconds']} s: "
               f"{episode.instruction}{' -> ' + episode.second if episode.second else ''}", flush=True)

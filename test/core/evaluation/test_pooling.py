@@ -26,7 +26,8 @@ def episode(seed):
     for _ in range(3):
         told = RNG.uniform(0.0, 1.0, 7)
         decisions.append({"phase": "reach", "fused": bool(told[0] > 0.5), "confidence": float(told.mean()), "ms": 1.0,
-                          "distance": 0.0, "error": [0.0, 0.0, 0.001], "diffusion": None, "autoregressive": None, "yaw_error": 0.0,
+                          "distance": 0.0, "error": [0.0, 0.0, 0.001], "yaw_error": 0.0, "diffusion": None,
+                          "autoregressive": None,
                           "token_confidence": told.tolist(), "token_right": (RNG.uniform(0.0, 1.0, 7) < told).tolist()})
     return {"seed": seed, "task": "close box", "success": bool(RNG.integers(2)), "time": 4.0, "keyframes": 3, "violations": 0,
             "counters": {}, "tick_ms": [0.1], "decisions": decisions}

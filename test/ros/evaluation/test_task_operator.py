@@ -33,7 +33,8 @@ class Rig:
         operator._decisions, operator._tick_ms = [{"old": True}], [9.0]
         operator.begin = lambda seed: self.asked.append(seed)
         operator.answered = lambda service, *words, what: self.asked.append(words[0])
-        operator.instruct, operator.resume, operator.activate, operator.report = None, lambda: YES, lambda wanted: YES, self.report
+        operator.instruct, operator.report = None, self.report
+        operator.resume, operator.activate = lambda: YES, lambda wanted: YES
 
     def report(self, instruction):
         self.time += 1.0
