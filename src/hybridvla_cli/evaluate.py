@@ -5,7 +5,7 @@ import argparse
 import contextlib
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from hybridvla_cli import Subparsers
 from hybridvla_cli.evaluate_parts.order import LANGUAGE, PLAIN, finished, identity, kinds, one_goal
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from hybridvla_core.policy.config import PolicyConfig
+    from hybridvla_core.policy.fit import Trained
     from hybridvla_core.policy.predictor import Policy
     from hybridvla_core.robots.config import RobotConfig
     from hybridvla_sim.task import EpisodeSpec, Task
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     rig = RIGS[args.rig]
     names = tasks.chosen(args.tasks or [args.task], rig.kind)
     chosen = [tasks.load(name).varied(args.variation) if args.variation else tasks.load(name) for name in names]
-    policy: Any = None
+    policy: Optional[Trained] = None
     if args.checkpoint:
         policy = _read(args)
         for task in chosen:         # a variation may ask for what is new
@@ -133,7 +134,7 @@ def _check(args: argparse.Namespace) -> None:
         raise HybridVLAError("--expert: is for --ros; `make tasks` runs the experts in process")
 
 
-def _read(args: argparse.Namespace) -> Any:
+def _read(args: argparse.Namespace) -> Trained:
     """Returns what says of itself which cameras it has: the policy, or over ROS, where the node loads it, its configuration."""
     if not args.ros:
         return load_policy(args.checkpoint, args.mode)

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -161,23 +160,6 @@ def test_a_run_in_slices_is_the_same_run_and_each_slice_leaves_a_checkpoint(data
     assert "unfinished" not in read_checkpoint(tmp_path / "out").manifest["provenance"]
     assert_same(weights(tmp_path), weights(unbroken))
     assert rows(tmp_path) == rows(unbroken)
-
-
-def test_a_checkpoint_names_the_tasks_of_its_data_where_every_episode_does(data, tmp_path):
-    folder = tmp_path / "toy"
-    shutil.copytree(str(data), str(folder))
-    notes = folder / "meta/hybridvla.json"
-    ours = json.loads(notes.read_text())
-    for number, episode in enumerate(ours["episodes"]):
-        episode["source"] = f"{('close_box', 'blocks')[number % 2]}, seed {number}, driven"
-    notes.write_text(json.dumps(ours))
-    go(tmp_path / "told", folder, seconds=1e-9)
-    provenance = read_checkpoint(tmp_path / "told" / "out").manifest["provenance"]
-    assert provenance["tasks"] == ["blocks", "close_box"] and provenance["instructions"]
-    ours["episodes"][0]["source"] = "2026-11-28 a bag of the lab"
-    notes.write_text(json.dumps(ours))
-    go(tmp_path / "untold", folder, seconds=1e-9)
-    assert "tasks" not in read_checkpoint(tmp_path / "untold" / "out").manifest["provenance"]
 
 
 def test_parts_of_a_batch_are_the_batch(data, tmp_path):
