@@ -83,10 +83,14 @@ def run(args: argparse.Namespace) -> int:
     rig = RIGS[args.rig]
     names = tasks.chosen(args.tasks or [args.task], rig.kind)
     chosen = [tasks.load(name).varied(args.variation) if args.variation else tasks.load(name) for name in names]
+    wanted = [task for task in chosen if kinds(args, task)]     # what a task has no episodes of is refused before the first one
+    left_out = _left_out(args, chosen)
+    if not wanted:
+        raise HybridVLAError("there are no episodes to run: every task of the rig has one goal; ask for --episodes, too")
     policy: Optional[Trained] = None
     if args.checkpoint:
         policy = _read(args)
-        for task in chosen:         # a variation may ask for what is new
+        for task in wanted:         # a variation may ask for what is new
             check_trained(Path(args.checkpoint), task.name, tasks.load(task.name).phrases.goals, task.phrases.goals)
     policy_file = Path(args.policy_config) if args.policy_config else rig.policy_for(policy.cameras if policy else rig.views)
     robot_file = Path(args.robot_config or rig.robot)
@@ -94,19 +98,17 @@ def run(args: argparse.Namespace) -> int:
     if policy is not None:
         check_fit(policy, config, robot)
     order = identity(args, sha256(Path(args.checkpoint) / MANIFEST) if args.checkpoint else "", config, robot)
-    wanted = [task for task in chosen if kinds(args, task)]     # what a task has no episodes of is refused before the first one
-    left_out = _left_out(args, chosen)
-    if not wanted:
-        raise HybridVLAError("there are no episodes to run: every task of the rig has one goal; ask for --episodes, too")
     earlier = finished(args.json, order) if args.json else {}
     results = {task.name: earlier[task.name] for task in wanted if task.name in earlier}
     if results:
         print(f"{args.json}: holds {', '.join(results)} of the same order; kept, remove the file to run them again")
-    with _runner(args, config, robot, policy_file, robot_file) as runner:
-        for task in wanted:
-            if task.name not in results:
-                results[task.name] = _evaluate(args, runner, task)
-                write_json(args.json, _result(args, order, results, left_out, whole=len(results) == len(wanted)))
+    missing = [task for task in wanted if task.name not in results]
+    with contextlib.ExitStack() as stack:
+        runner = stack.enter_context(_runner(args, config, robot, policy_file, robot_file)) if missing else None
+        for task in missing:
+            assert runner is not None, "there is one where a task is missing"
+            results[task.name] = _evaluate(args, runner, task)
+            write_json(args.json, _result(args, order, results, left_out, whole=len(results) == len(wanted)))
     results = {task.name: results[task.name] for task in wanted}
     result = _result(args, order, results, left_out, whole=True)
     write_json(args.json, result)
