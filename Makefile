@@ -16,8 +16,8 @@ help: ## list the targets
 setup: ## install system packages and .venv, build the devel space
 	@scripts/setup.sh
 
-demo: setup ## simulated FR3, policy and filter over ROS, headless; results in out/demo
-	@$(RUN) python -m hybridvla_ros.demos.demo
+demo: setup ## simulated FR3, policy and filter over ROS, headless; out/demo (DEMO="--checkpoint DIR" for another one)
+	@$(RUN) python -m hybridvla_ros.demos.demo $(DEMO)
 
 tasks: setup ## contact sheet of the simulated tasks with their experts' success (TASKS_N episodes each, resumable); out/tasks
 	@$(RUN) python -m hybridvla_sim.sheet --episodes $(TASKS_N)

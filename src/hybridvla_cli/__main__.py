@@ -97,7 +97,8 @@ def _of_no_half_made_bar(told: sys.UnraisableHookArgs) -> None:
 def _enter_environment(arguments: Sequence[str]) -> None:
     """Starts this command again in the clone's environment where the verb needs its messages and nothing was sourced."""
     runner = ROOT / "scripts" / "with_env.sh"
-    if (any(verb in arguments[:2] for verb in WITH_ROS) and importlib.util.find_spec("hybridvla") is None
+    wanted = any(verb in arguments[:2] for verb in WITH_ROS) or {"evaluate", "--ros"} <= set(arguments)
+    if (wanted and importlib.util.find_spec("hybridvla") is None
             and runner.is_file() and "HYBRIDVLA_ENTERED" not in os.environ):
         os.environ["HYBRIDVLA_ENTERED"] = "1"
         os.execv(str(runner), [str(runner), sys.executable, "-m", "hybridvla_cli", *arguments])

@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Sequence
 
 from hybridvla_cli import Subparsers
 from hybridvla_cli.ablate_parts import measured
@@ -12,6 +12,7 @@ from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import check_target, key_of, write_json
 from hybridvla_core.paths import ROOT
 from hybridvla_ros.runtime.threads import wait_quietly
+from hybridvla_sim.rigs import RIGS, add_rig
 
 if TYPE_CHECKING:
     from hybridvla_core.evaluation.ablation.tables import Table
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 #: Episodes of a cell, and cells of a row and task: together what one row has of a task.
 QUICK, FULL = (5, 4), (20, 10)
 CALIBRATION = "calibration"
-ROBOT, POLICY = str(ROOT / "config/robots/sim_fr3.yaml"), str(ROOT / "config/policies/tiny.yaml")
+SHOWN = {"fr3": "the simulated FR3", "agilex": "the simulated AgileX rig"}
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
@@ -28,14 +29,15 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", default=str(ROOT / "checkpoints/tiny"), help="checkpoint folder")
     parser.add_argument("--policy", action="append", default=[], metavar="NAME=PLACE", help="a further column of the table of "
                         "modes: another checkpoint, or ws://HOST:PORT of any policy (docs/remote.md); may be repeated")
-    parser.add_argument("--tasks", default="blocks", help="tasks, separated by commas")
+    add_rig(parser)
+    parser.add_argument("--tasks", default="blocks", help="tasks of the rig, separated by commas, or all")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK[0] * QUICK[1]} episodes a row and task, not "
                         f"{FULL[0] * FULL[1]}")
     parser.add_argument("--report", action="store_true", help="run nothing; write the pages from what was run before")
     parser.add_argument("--seed", type=int, default=2_000_001, help="of the first episode")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--robot-config", "--robot", default=ROBOT)
-    parser.add_argument("--policy-config", default=POLICY)
+    parser.add_argument("--robot-config", "--robot", help="the rig's own when left out")
+    parser.add_argument("--policy-config", help="the rig's own, with the checkpoint's cameras, when left out")
     parser.add_argument("-o", "--out", default="out/ablate", help="folder of the results and of the cells done so far")
     parser.add_argument("--docs", metavar="DIR", help="write results.md, results.json and the drawings here, too")
     parser.add_argument("--json", help="write the result for machines here, too")
@@ -65,15 +67,18 @@ def run(args: argparse.Namespace) -> int:
         if folder:
             check_target(Path(folder) / "results.json", option)
     names = chosen(args.table, (CALIBRATION, *measured.NAMES))
-    tasks = [all_tasks.load(name, rig="fr3") for name in args.tasks.split(",") if name]
+    rig = RIGS[args.rig]
+    tasks = [all_tasks.load(name) for name in all_tasks.chosen([name for name in args.tasks.split(",") if name], rig.kind)]
     if not tasks:
         raise HybridVLAError("--tasks names no task")
     out, policies = Path(args.out), policies_named(args.policy)
     sources = {GIVEN: Source.open(str(args.checkpoint)), **{name: Source.open(place) for name, place in policies.items()}}
     episodes, repeats = QUICK if args.quick else FULL
-    config, robot = load_configs(Path(args.policy_config), Path(args.robot_config), "ensemble")
-    order = Order(sources, {task.name: task.instructions() for task in tasks}, args.seed, episodes, repeats,
-                  key_of(asdict(config)), key_of(asdict(robot)))
+    given = sources[GIVEN].config
+    policy_file = args.policy_config or (rig.policy if given is None else rig.policy_for(given.cameras))
+    config, robot = load_configs(Path(policy_file), Path(args.robot_config or rig.robot), "ensemble")
+    order = Order(sources, {task.name: task.phrases.goals for task in tasks}, args.seed, episodes, repeats,
+                  key_of(asdict(config)), key_of(asdict(robot)), takes_poses=robot.agilex is None)
     tables = [_with_policies(TABLES[name], list(policies)) for name in names if name in TABLES]
     first: List[Table] = [] if "modes" in names or CALIBRATION not in names else [
         replace(TABLES["modes"], rows=TABLES["modes"].rows[:1], claims=())]
@@ -97,8 +102,8 @@ def run(args: argparse.Namespace) -> int:
                if cell.key not in failed and store.find(cell) is None}
     result: Dict[str, Any] = {
         "meta": {"checkpoint_manifest": sources[GIVEN].manifest, "tasks": [task.name for task in tasks], "seed": args.seed,
-                 "episodes": episodes * repeats, "machine": processor_name(), "sentence": _sentence(args, episodes, repeats),
-                 "command": _command(args)},
+                 "episodes": episodes * repeats, "machine": processor_name(),
+                 "sentence": _sentence(args, list(order.tasks), episodes, repeats), "command": _command(args)},
         "tables": begun, "sheets": sheets,
         "unmade": [*({"title": table["title"], "name": table["name"], "why": "",
                       "claims": [claim["text"] for claim in table["claims"]]} for table in made if table not in begun), *absent],
@@ -137,9 +142,8 @@ def _with_policies(table: Table, policies: List[str]) -> Table:
     return replace(table, rows=(*table.rows, *(Row(name, Variant("ensemble"), model=name) for name in policies)))
 
 
-def _sentence(args: argparse.Namespace, episodes: int, repeats: int) -> str:
-    names = [name for name in args.tasks.split(",") if name]
-    return (f"Checkpoint `{Path(args.checkpoint).name}` on the simulated FR3, {'task' if len(names) == 1 else 'tasks'} "
+def _sentence(args: argparse.Namespace, names: Sequence[str], episodes: int, repeats: int) -> str:
+    return (f"Checkpoint `{Path(args.checkpoint).name}` on {SHOWN[args.rig]}, {'task' if len(names) == 1 else 'tasks'} "
             f"{', '.join(names)}: {episodes * repeats} episodes for each row and task ({repeats} runs of {episodes}), seeds from "
             f"{args.seed}. The paper's figures are of its own ten tasks and of a model of 7 billion parameters; they stand "
             "beside ours for their order, not for their size.")
@@ -147,8 +151,9 @@ def _sentence(args: argparse.Namespace, episodes: int, repeats: int) -> str:
 
 def _command(args: argparse.Namespace) -> str:
     more = "".join(f" --policy {pair}" for pair in args.policy)
-    more += "".join(f" {option} {_shown(file)}" for option, file, usual in (
-        ("--robot-config", args.robot_config, ROBOT), ("--policy-config", args.policy_config, POLICY)) if file != usual)
+    more += "" if args.rig == "fr3" else f" --rig {args.rig}"
+    more += "".join(f" {option} {_shown(file)}" for option, file in (
+        ("--robot-config", args.robot_config), ("--policy-config", args.policy_config)) if file)
     return (f"hybridvla ablate {args.table}{' --quick' if args.quick else ''} --checkpoint {_shown(args.checkpoint)} "
             f"--tasks {args.tasks} --seed {args.seed}{more}")
 

@@ -1,39 +1,47 @@
-"""`hybridvla evaluate`: episodes in the simulated rig, in process, with the policy and the filter of the nodes."""
+"""`hybridvla evaluate`: episodes in the simulated rig with the policy and the filter of the nodes, in process or over ROS."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from hybridvla_cli import Subparsers
+from hybridvla_cli.evaluate_parts.order import LANGUAGE, PLAIN, finished, identity, kinds, one_goal
 from hybridvla_core.contracts import Mode
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import write_json, write_text
 from hybridvla_ros.runtime.threads import wait_quietly
 from hybridvla_sim.rigs import RIGS, add_rig
 
-#: Kinds of episodes.
-PLAIN, SWITCHED, LANGUAGE = "plain", "switched", "language"
-
 if TYPE_CHECKING:
     from tqdm import tqdm
 
     from hybridvla_core.policy.config import PolicyConfig
+    from hybridvla_core.policy.fit import Trained
     from hybridvla_core.policy.predictor import Policy
     from hybridvla_core.robots.config import RobotConfig
-    from hybridvla_sim.suite import PolicyFactory
     from hybridvla_sim.task import EpisodeSpec, Task
+
+    Progress = Callable[[Dict[str, Any]], None]
+    #: Runs episodes of a task and tells each as it ends.
+    Runner = Callable[[Task, Sequence[EpisodeSpec], Progress], List[Dict[str, Any]]]
+
+#: In the checkpoint's place.
+EXPERT = "expert"
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser("evaluate", help="run episodes in the simulated rig, without ROS")
-    parser.add_argument("--checkpoint", required=True, help="checkpoint folder")
+    parser = subparsers.add_parser("evaluate", help="run episodes in the simulated rig, without ROS or over it")
+    acting = parser.add_mutually_exclusive_group(required=True)
+    acting.add_argument("--checkpoint", help="checkpoint folder")
+    acting.add_argument("--expert", action="store_true", help="with --ros: the task's own expert, which sees the simulation")
     add_rig(parser)
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--task", default="blocks", help="one task of the rig")
     chosen.add_argument("--tasks", nargs="+", help="several tasks, or all of the rig's; the result has one summary for each")
+    parser.add_argument("--ros", action="store_true", help="launch rig, policy and filter on a master of their own, in real time")
     parser.add_argument("--variation", default="", help="scenes unlike the demonstrations': object, background, height or light; "
                                                         "of blocks also colour")
     parser.add_argument("--mode", choices=Mode.names(), default="ensemble")
@@ -45,8 +53,10 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--robot-config", "--robot", help="the rig's own when left out")
     parser.add_argument("--policy-config", help="the rig's own, with the checkpoint's cameras, when left out")
-    parser.add_argument("--json", help="write the result for machines; of several tasks, after each")
+    parser.add_argument("--json", help="write the result for machines; of several tasks, after each. The same command goes on: "
+                        "tasks that stand in it are kept")
     parser.add_argument("--page", type=Path, help="write the result as a page: table, and a reliability diagram of each task")
+    parser.add_argument("--logs", type=Path, default=Path("out/evaluate"), help="with --ros: folder for the logs of the graph")
     return parser
 
 
@@ -61,10 +71,58 @@ def load_policy(folder: str, mode: str) -> Policy:
 
 def run(args: argparse.Namespace) -> int:
     wait_quietly()
-    from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED, load_configs
+    _check(args)
+    from hybridvla_core.checkpoints.manifest import MANIFEST
+    from hybridvla_core.evaluation.suite import load_configs
     from hybridvla_core.evaluation.trained import check_trained
+    from hybridvla_core.files import sha256
     from hybridvla_core.policy.fit import check_fit
     from hybridvla_sim import tasks
+
+    if args.page:
+        from hybridvla_core.evaluation.suite_page import page  # now: a package that it lacks would lose every episode
+    rig = RIGS[args.rig]
+    names = tasks.chosen(args.tasks or [args.task], rig.kind)
+    chosen = [tasks.load(name).varied(args.variation) if args.variation else tasks.load(name) for name in names]
+    wanted = [task for task in chosen if kinds(args, task)]     # what a task has no episodes of is refused before the first one
+    left_out = _left_out(args, chosen)
+    if not wanted:
+        raise HybridVLAError("there are no episodes to run: every task of the rig has one goal; ask for --episodes, too")
+    policy: Optional[Trained] = None
+    if args.checkpoint:
+        policy = _read(args)
+        for task in wanted:         # a variation may ask for what is new
+            check_trained(Path(args.checkpoint), task.name, tasks.load(task.name).phrases.goals, task.phrases.goals)
+    policy_file = Path(args.policy_config) if args.policy_config else rig.policy_for(policy.cameras if policy else rig.views)
+    robot_file = Path(args.robot_config or rig.robot)
+    config, robot = load_configs(policy_file, robot_file, args.mode)
+    if policy is not None:
+        check_fit(policy, config, robot)
+    order = identity(args, sha256(Path(args.checkpoint) / MANIFEST) if args.checkpoint else "", config, robot)
+    earlier = finished(args.json, order) if args.json else {}
+    results = {task.name: earlier[task.name] for task in wanted if task.name in earlier}
+    if results:
+        print(f"{args.json}: holds {', '.join(results)} of the same order; kept, remove the file to run them again")
+    missing = [task for task in wanted if task.name not in results]
+    with contextlib.ExitStack() as stack:
+        runner = stack.enter_context(_runner(args, config, robot, policy_file, robot_file)) if missing else None
+        for task in missing:
+            assert runner is not None, "there is one where a task is missing"
+            results[task.name] = _evaluate(args, runner, task)
+            write_json(args.json, _result(args, order, results, left_out, whole=len(results) == len(wanted)))
+    results = {task.name: results[task.name] for task in wanted}
+    result = _result(args, order, results, left_out, whole=True)
+    write_json(args.json, result)
+    if args.tasks:
+        print(f"{len(results)} tasks: mean success {result['mean_success_rate']:.3f}")
+    if args.page:
+        write_text(args.page, page(str(args.checkpoint or EXPERT), results))
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuses numbers and combinations that mean nothing."""
+    from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED
 
     if args.seed <= LARGEST_TRAINING_SEED:
         raise HybridVLAError(f"--seed {args.seed}: seeds up to {LARGEST_TRAINING_SEED} belong to training; use a larger one")
@@ -73,55 +131,73 @@ def run(args: argparse.Namespace) -> int:
         raise HybridVLAError("--episodes, --switch-episodes and --language-scenes must not be negative, nor all zero")
     if args.processes < 1:
         raise HybridVLAError(f"--processes {args.processes}: give at least 1")
-    if args.page:
-        from hybridvla_core.evaluation.suite_page import page  # now: a package that it lacks would lose every episode
-    rig = RIGS[args.rig]
-    names = tasks.chosen(args.tasks or [args.task], rig.kind)
-    chosen = [tasks.load(name).varied(args.variation) if args.variation else tasks.load(name) for name in names]
+    if args.ros and args.processes > 1:
+        raise HybridVLAError(f"--processes {args.processes}: one graph runs at a time; leave it out with --ros")
+    if args.expert and not args.ros:
+        raise HybridVLAError("--expert: is for --ros; `make tasks` runs the experts in process")
+
+
+def _read(args: argparse.Namespace) -> Trained:
+    """Returns what says of itself which cameras it has: the policy, or over ROS, where the node loads it, its configuration."""
+    if not args.ros:
+        return load_policy(args.checkpoint, args.mode)
+    from hybridvla_core.checkpoints.format import read_checkpoint
+
+    return read_checkpoint(Path(args.checkpoint)).config
+
+
+def _left_out(args: argparse.Namespace, chosen: Sequence[Task]) -> List[str]:
+    """Returns the tasks without those episodes that need two goals, and says which they are."""
+    if not args.switch_episodes and not args.language_scenes:
+        return []
+    found = [task.name for task in chosen if one_goal(task)]
+    if found:
+        print(f"one goal, so nothing to switch to and no other words to tell apart: {', '.join(found)} "
+              f"{'have plain episodes only' if args.episodes else 'are left out'}")
+    return found
+
+
+@contextlib.contextmanager
+def _runner(args: argparse.Namespace, config: PolicyConfig, robot: RobotConfig, policy_file: Path, robot_file: Path
+            ) -> Iterator[Runner]:
+    """What runs episodes: here, in several processes, or on a graph."""
+    if args.ros:
+        from hybridvla_ros.evaluation.tasks import Launched, Request
+
+        with Launched(Request(args.rig, str(args.checkpoint or ""), args.mode, policy_file.resolve(), robot_file.resolve(),
+                              args.logs)) as launched:
+            yield launched.run
+        return
+    from hybridvla_sim.suite import run_suite
+
     factory = functools.partial(load_policy, args.checkpoint, args.mode)
-    policy = factory()
-    for name in names:
-        check_trained(Path(args.checkpoint), name, tasks.load(name).instructions())     # a variation may ask for what is new
-    policy_file = Path(args.policy_config) if args.policy_config else rig.policy_for(policy.cameras)
-    config, robot = load_configs(policy_file, Path(args.robot_config or rig.robot), args.mode)
-    check_fit(policy, config, robot)
-    for task in chosen:
-        _kinds(args, task)       # what a task has no episodes of is refused before the first one
-    results: Dict[str, Dict[str, Any]] = {}
-    for task in chosen:
-        results[task.name] = _evaluate(args, factory, config, robot, task)
-        result = _result(args, results, whole=len(results) == len(chosen))
-        write_json(args.json, result)
-    if args.tasks:
-        print(f"{len(results)} tasks: mean success {result['mean_success_rate']:.3f}")
-    if args.page:
-        write_text(args.page, page(str(args.checkpoint), results))
-    return 0
+    yield lambda task, specs, progress: run_suite(factory, config, robot, task, specs, args.processes, progress)
 
 
-def _result(args: argparse.Namespace, results: Mapping[str, Dict[str, Any]], whole: bool) -> Dict[str, Any]:
+def _result(args: argparse.Namespace, order: Mapping[str, Any], results: Mapping[str, Dict[str, Any]], left_out: Sequence[str],
+            whole: bool) -> Dict[str, Any]:
     """Returns what --json holds; the mean only once all tasks are done."""
-    result: Dict[str, Any] = {"checkpoint": str(args.checkpoint)}
+    result: Dict[str, Any] = {"checkpoint": str(args.checkpoint or EXPERT), "order": order}
     if args.variation:
         result["variation"] = args.variation
     if not args.tasks:
-        return {**result, **results[args.task]}
+        return {**result, "task": args.task, **results[args.task]}
+    if left_out:
+        result["left_out"] = left_out
     result["tasks"] = dict(results)
     if whole:
         result["mean_success_rate"] = sum(found["success_rate"] for found in results.values()) / len(results)
     return result
 
 
-def _evaluate(args: argparse.Namespace, factory: PolicyFactory, config: PolicyConfig, robot: RobotConfig, task: Task
-              ) -> Dict[str, Any]:
+def _evaluate(args: argparse.Namespace, runner: Runner, task: Task) -> Dict[str, Any]:
     """Returns the summary of one task, that of switched episodes within it."""
     from tqdm import tqdm
 
     from hybridvla_core.evaluation.suite import followed, summarise
-    from hybridvla_sim.suite import run_suite
 
     result: Dict[str, Any] = {}
-    for name, specs in _kinds(args, task).items():
+    for name, specs in kinds(args, task).items():
         wins = [0, 0]
         with tqdm(total=len(specs), desc=f"{task.name}, {args.mode}, {name}") as bar:
             def progress(episode: Dict[str, Any], wins: List[int] = wins, bar: tqdm = bar) -> None:
@@ -130,7 +206,7 @@ def _evaluate(args: argparse.Namespace, factory: PolicyFactory, config: PolicyCo
                 bar.set_postfix_str(f"{wins[0]}/{wins[1]} successful")
                 bar.update(1)
 
-            episodes = run_suite(factory, config, robot, task, specs, args.processes, progress)
+            episodes = runner(task, specs, progress)
         summary = summarise(episodes, args.mode, args.seed)
         print(f"{task.name}, {name}: {summary['successes']}/{summary['episodes']} successful, 95 % interval "
               f"{summary['interval'][0]:.3f} to {summary['interval'][1]:.3f}; fused {summary['fused_share']:.2f}; "
@@ -143,17 +219,3 @@ def _evaluate(args: argparse.Namespace, factory: PolicyFactory, config: PolicyCo
         if "episodes" not in result:       # the first kind speaks for the task
             result.update(summary)
     return result
-
-
-def _kinds(args: argparse.Namespace, task: Task) -> Dict[str, List[EpisodeSpec]]:
-    """Returns the episodes of each kind that is wanted. Scenes of `language` come twice, one instruction behind the other."""
-    found: Dict[str, List[EpisodeSpec]] = {}
-    if args.episodes:
-        found[PLAIN] = task.draw(args.seed, args.episodes, False)
-    if args.switch_episodes:
-        found[SWITCHED] = task.draw(args.seed, args.switch_episodes, True)
-    if args.language_scenes:
-        found[LANGUAGE] = [replace(spec, instruction=text, switch_at=None, second=None)
-                           for spec in task.draw(args.seed, args.language_scenes, True)
-                           for text in (spec.instruction, spec.second or "")]
-    return found

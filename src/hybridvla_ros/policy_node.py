@@ -1,10 +1,11 @@
 """The policy node: images and robot state in, proposals out, as fast as the model goes."""
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from dataclasses import replace
-from typing import Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 import rospy
@@ -17,6 +18,7 @@ from hybridvla.srv import SetInstruction, SetInstructionRequest, SetInstructionR
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Heartbeat, Observation, PolicyState, Proposal
 from hybridvla_core.errors import ConfigurationError, HybridVLAError, ObservationError
+from hybridvla_core.evaluation.trained import doubts
 from hybridvla_core.policy.cameras import CameraRig
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import image_preparer
@@ -63,6 +65,7 @@ class PolicyNode:
         self._arms = ArmFeed(robot, self.proposer.on_arm_state)
         self._clock_seen = 0.0
         self._problem, self._remark = "warming up", ""
+        self.doubt: Callable[[str], str] = lambda sentence: ""      # of a checkpoint that says what it was trained for
         self._warm_up(policy)
         self._subscribe()
         rospy.Service("/hybridvla/policy/set_instruction", SetInstruction, self._set_instruction)
@@ -97,6 +100,9 @@ class PolicyNode:
         if answer.success:
             self._instructions.publish(String(self.proposer.instruction))
             rospy.loginfo("instruction: %s (%s)", self.proposer.instruction, answer.message)
+            doubt = self.doubt(self.proposer.instruction)
+            if doubt:
+                rospy.logwarn("%s", doubt)
         else:
             rospy.logerr("the instruction %r is refused: %s", text, answer.message)
         return answer
@@ -204,7 +210,8 @@ class PolicyNode:
                   for camera in self.config.cameras}
         state = np.zeros(7 * len(self.config.convention.arms))
         for instruction in ("put the red block on the green pad",) * 2:
-            policy.predict(Observation(images, instruction, state, 0), mode=self.config.inference_mode)
+            with contextlib.suppress(ObservationError):     # an expert of another task: it has nothing to warm up
+                policy.predict(Observation(images, instruction, state, 0), mode=self.config.inference_mode)
         self._problem = ""
 
 
@@ -278,7 +285,10 @@ def main(policy: Optional[PolicyInterface] = None) -> None:
     threads = use_threads(config.threads)
     rospy.loginfo("the policy calculates with %d thread%s of the processor", threads, "" if threads == 1 else "s")
     warming = Warming()
-    node = PolicyNode(policy or load_policy(config, robot, str(rospy.get_param("~checkpoint", "")).strip()), config, robot)
+    checkpoint = str(rospy.get_param("~checkpoint", "")).strip()
+    node = PolicyNode(policy or load_policy(config, robot, checkpoint), config, robot)
+    if policy is None and config.backend != "remote":
+        node.doubt = doubts(package_path(checkpoint or config.checkpoint))
     warming.end()
     instruction = str(rospy.get_param("~instruction", "")).strip()
     if instruction:

@@ -43,7 +43,7 @@ class NamedRig:
 RIGS: Dict[str, NamedRig] = {
     "fr3": NamedRig("fr3", ROOT / "config/robots/sim_fr3.yaml",
                     (ROOT / "config/policies/tiny.yaml", ROOT / "config/policies/suite.yaml"), ("front", "wrist")),
-    "agilex": NamedRig("piper", ROOT / "config/robots/agilex.yaml", (ROOT / "config/policies/agilex.yaml",),
+    "agilex": NamedRig("piper", ROOT / "config/robots/agilex.yaml", (ROOT / "config/policies/dual.yaml",),
                        ("front", "right", "left"))}
 
 

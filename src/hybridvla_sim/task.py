@@ -8,11 +8,14 @@ from __future__ import annotations
 import abc
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
-from typing import Any, Dict, Generic, List, Optional, Tuple, TypeVar
+from typing import TYPE_CHECKING, Any, Dict, Generic, List, Optional, Tuple, TypeVar
 
 import numpy as np
 
 from hybridvla_core.errors import HybridVLAError
+
+if TYPE_CHECKING:
+    from hybridvla_sim.taskkit.phrases import Phrases
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,8 @@ class Task(abc.ABC, Generic[RigT]):
 
     #: The folder's name.
     name: str
+    #: What can be asked for.
+    phrases: Phrases
     #: The robot configuration's kind of rig: `fr3` or `piper`.
     rig: str
     #: Keyframes and simulated time (s) after which an episode has failed.

@@ -19,7 +19,7 @@ from hybridvla_core.policy.remote import client
 from hybridvla_core.training.ablation import trainings
 
 TINY = Source.open(str(ROOT / "checkpoints" / "tiny"))
-SENTENCES = {"blocks": ("put the red block on the green pad",)}
+GOALS = {"blocks": {"red on green": ("put the red block on the green pad",)}}
 
 
 def outcome(cell):
@@ -91,7 +91,7 @@ def test_a_task_that_the_checkpoint_was_not_trained_for_is_named_and_the_rest_go
 
 def test_a_checkpoint_without_one_path_is_run_in_its_other_mode():
     config = dataclasses.replace(TINY.config, trained=("diffusion",))
-    asked = Order({"given": dataclasses.replace(TINY, config=config)}, SENTENCES, 2_000_001, 2, 1)
+    asked = Order({"given": dataclasses.replace(TINY, config=config)}, GOALS, 2_000_001, 2, 1)
     cells = {row.label: asked.cells(row)[0] for row in TABLES["modes"].rows}
     assert set(asked.refused) == {cells["ensemble"].key, cells["autoregressive"].key}
     assert all("without the loss of autoregressive" in why for why in asked.refused.values())
@@ -108,6 +108,31 @@ def test_a_further_policy_is_a_row_of_its_own(tmp_path, ran, monkeypatch):
         with pytest.raises(HybridVLAError, match="write NAME=CHECKPOINT"):
             policies_named(wrong)
     assert main(["ablate", "modes", "--policy", "away=ws://127.0.0.1:9", "-o", str(tmp_path)]) == 1
+
+
+def test_all_tasks_of_a_rig_and_the_configuration_with_the_checkpoints_cameras(tmp_path, monkeypatch):
+    benches = []
+
+    def run_cells(cells, bench, processes, done):
+        benches.append((bench, {cell.task for cell in cells}))
+        return {}
+    monkeypatch.setattr(sweep, "run_cells", run_cells)
+    monkeypatch.setattr(order, "check_trained", lambda *_: None)
+    for rig, cameras, count in (("fr3", ("front", "wrist"), 12), ("fr3", ("front",), 12),
+                                ("agilex", ("front", "right", "left"), 4)):
+        views = dataclasses.replace(TINY.config.model, views=len(cameras))
+        model = dataclasses.replace(TINY, config=dataclasses.replace(TINY.config, cameras=cameras, model=views))
+        monkeypatch.setattr(Source, "open", classmethod(lambda cls, place, model=model: model))
+        # The arms of one rig take joints, which the filter computes: without it they would not move, and that is no result.
+        status = main(["ablate", "filter", "--quick", "--rig", rig, "--tasks", "all", "-o", str(tmp_path / rig)])
+        assert status == (rig == "agilex")
+        bench, names = benches[-1]
+        assert tuple(camera.view for camera in bench.config.cameras) == cameras and len(names) == count
+        assert len(bench.robot.arms) == (1 if rig == "fr3" else 2)
+    found = json.loads((tmp_path / "agilex" / "results.json").read_text())
+    assert len(found["not_run"]) == 1 and "without the filter nobody computes the joints" in found["not_run"][0]
+    command = found["meta"]["command"]
+    assert "--tasks all" in command and "--rig agilex" in command and "config" not in command
 
 
 @pytest.mark.parametrize("option, file, key", [("--robot-config", "robots/sim_fr3.yaml", "speed_scale"),

@@ -159,6 +159,54 @@ def test_a_worker_that_dies_in_a_later_task_leaves_the_results_of_the_earlier_on
     assert main(command) == 0 and json.loads(out.read_text())["mean_success_rate"] == 1.0
 
 
+def test_the_same_command_goes_on_and_another_order_begins_anew(checkpoint, tmp_path, ran, capsys):
+    found, dies = ran
+    out = tmp_path / "result.json"
+    command = ["evaluate", "--checkpoint", checkpoint, "--tasks", "close_fridge", "phone_on_base", "--episodes", "3",
+               "--json", str(out)]
+    dies.append("phone_on_base")
+    assert main(command) == 1
+    found.clear()
+    dies.clear()
+    assert main(command) == 0 and list(found) == ["phone_on_base"]          # the other one is kept
+    assert "close_fridge of the same order; kept" in capsys.readouterr().out
+    whole = out.read_text()
+    found.clear()
+    assert main(command) == 0 and not found and json.loads(out.read_text()) == json.loads(whole)
+    for change in (["--seed", "2000101"], ["--mode", "diffusion"], ["--episodes", "4"], ["--variation", "light"]):
+        found.clear()
+        assert main([*command, *change]) == 0 and set(found) == {"close_fridge", "phone_on_base"}, change
+    assert main(command) == 0
+    found.clear()
+    sentences = [text for name in ("close_fridge", "phone_on_base") for text in tasks.load(name).instructions()]
+    write_manifest_of(Path(checkpoint), (), {"instructions": sentences, "steps": 2})       # another checkpoint in the same folder
+    assert main(command) == 0 and len(found) == 2
+
+
+def test_each_episode_is_kept_with_its_confidence_and_its_tokens(checkpoint, tmp_path, ran):
+    out = tmp_path / "result.json"
+    assert main(["evaluate", "--checkpoint", checkpoint, "--task", "close_fridge", "--episodes", "2", "--json", str(out)]) == 0
+    result = json.loads(out.read_text())
+    assert result["task"] == "close_fridge" and [row["seed"] for row in result["rows"]] == [2_000_001, 2_000_002]
+    assert all(row["success"] and row["confidence"] is None and row["tokens"] == [] for row in result["rows"])
+
+
+def test_of_all_tasks_those_with_one_goal_have_no_language_scenes_and_are_named(tmp_path, ran, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "load_policy", lambda folder, mode: TellingPolicy())
+    write_manifest_of(tmp_path, (), {})
+    out = tmp_path / "result.json"
+    command = ["evaluate", "--checkpoint", str(tmp_path), "--tasks", "all", "--language-scenes", "2", "--json", str(out)]
+    assert main([*command, "--episodes", "0"]) == 0
+    assert set(ran[0]) == {"blocks", "fridge_or_phone", "wine_at_rack"}
+    result, said = json.loads(out.read_text()), capsys.readouterr().out
+    assert "close_box" in result["left_out"] and len(result["left_out"]) == 9 and "close_box" in said and "left out" in said
+    assert main([*command, "--episodes", "1"]) == 0 and "have plain episodes only" in capsys.readouterr().out
+    result = json.loads(out.read_text())["tasks"]
+    assert len(result) == 12 and "language" not in result["close_box"] and result["blocks"]["language"]["scenes"] == 2
+    assert main(["evaluate", "--rig", "agilex", *command[1:], "--episodes", "0"]) == 1
+    assert "every task of the rig has one goal" in capsys.readouterr().err
+
+
 def test_a_variation_with_new_sentences_is_for_whoever_was_trained_for_the_task(tmp_path, ran, monkeypatch, capsys):
     monkeypatch.setattr(evaluate, "load_policy", lambda folder, mode: TellingPolicy())
     command = ["evaluate", "--checkpoint", str(tmp_path), "--task", "blocks", "--variation", "colour", "--episodes", "2"]
@@ -176,6 +224,7 @@ def test_a_variation_with_new_sentences_is_for_whoever_was_trained_for_the_task(
     (["--task", "close_fridge", "--language-scenes", "1"], "has one instruction, so none can be switched"),
     (["--task", "close_fridge", "--language-scenes", "-1"], "--language-scenes must not be negative"),
     (["--task", "close_fridge", "--variation", "weather"], "no variation 'weather'"),
+    (["--task", "close_fridge", "--ros", "--processes", "2"], "leave it out with --ros"),
     (["--task", "close_fridge", "--seed", "1000000"], "seeds up to 1000000 belong to training"),
     (["--rig", "agilex", "--tasks", "hold_and_wipe"], "was not trained for task hold_and_wipe")])
 def test_what_cannot_be_evaluated_is_named(checkpoint, capsys, arguments, words):

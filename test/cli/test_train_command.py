@@ -1,20 +1,25 @@
 """`hybridvla train`: from nothing to a checkpoint by one command, fine-tuning of it by another, and what is refused."""
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import toy_data
 import yaml
 from small_models import tiniest
 
+from hybridvla_cli import evaluate
 from hybridvla_cli.__main__ import main
+from hybridvla_cli.train_parts import general
 from hybridvla_core.checkpoints.format import read_checkpoint
 from hybridvla_core.data.lerobot.reader import LeRobotDataset
+from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED
 from hybridvla_core.paths import ROOT
 
 CONFIGS = sorted((ROOT / "config/training").glob("*.yaml"))
@@ -140,3 +145,20 @@ def test_the_released_layout_is_written_once_the_last_step_is_done(tmp_path, cap
     assert main([*command, "--seconds", "1e-9"]) == 0 and not (tmp_path / "released").exists()
     assert main(command) == 0 and find_weights(tmp_path / "released").is_file()
     assert main(command) == 1 and "already there" in capsys.readouterr().err
+
+
+def test_a_run_judges_its_checkpoints_in_scenes_that_no_evaluation_begins_with(tmp_path, monkeypatch):
+    seen = []
+
+    def run_suite(factory, config, robot, task, specs, processes, progress):
+        seen.extend(spec.seed for spec in specs)
+        return [{"seed": spec.seed, "task": spec.goal, "success": True, "time": 1.0, "keyframes": 1, "violations": 0,
+                 "counters": {}, "tick_ms": [], "decisions": []} for spec in specs]
+    monkeypatch.setattr("hybridvla_sim.suite.run_suite", run_suite)
+    monkeypatch.setattr("hybridvla_cli.evaluate.load_policy", lambda folder, mode: SimpleNamespace(cameras=("front", "wrist")))
+    asked = argparse.Namespace(evaluate_every=1, rig="fr3", task="close_fridge", variation="", evaluate_episodes=3)
+    assert general._evaluation(asked)(tmp_path)["successes"] == 3
+    final = argparse.ArgumentParser()
+    evaluate.add_parser(final.add_subparsers())
+    first = final.parse_args(["evaluate", "--checkpoint", "x"]).seed
+    assert len(seen) == 3 and min(seen) > LARGEST_TRAINING_SEED and min(abs(seed - first) for seed in seen) > 1_000_000

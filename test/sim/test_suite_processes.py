@@ -23,6 +23,7 @@ STUCK = """
 import sys, time, types
 from hybridvla_cli import evaluate
 from hybridvla_core.evaluation import trained
+from hybridvla_core.paths import ROOT
 from hybridvla_core.policy import fit
 def wait(folder, mode):
     print("loaded", flush=True)
@@ -32,7 +33,7 @@ def wait(folder, mode):
 evaluate.load_policy, fit.check_fit, trained.check_trained = wait, lambda *_: None, lambda *_: None
 if __name__ == "__main__":
     from hybridvla_cli.__main__ import entry
-    sys.argv = ["hybridvla", "evaluate", "--checkpoint", "none", "--processes", "2", "--episodes", "4"]
+    sys.argv = ["hybridvla", "evaluate", "--checkpoint", str(ROOT / "checkpoints/tiny"), "--processes", "2", "--episodes", "4"]
     entry()
 """
 

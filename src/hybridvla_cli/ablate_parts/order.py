@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence
 
 from hybridvla_core.checkpoints.config import CheckpointConfig
 from hybridvla_core.checkpoints.format import read_checkpoint
@@ -12,7 +12,7 @@ from hybridvla_core.evaluation.ablation.cells import REMOTE, Cell
 from hybridvla_core.evaluation.ablation.opening import check_paths
 from hybridvla_core.evaluation.ablation.tables import GIVEN, Row
 from hybridvla_core.evaluation.ablation.variant import Variant
-from hybridvla_core.evaluation.trained import check_trained
+from hybridvla_core.evaluation.trained import Goals, check_trained
 
 #: How long a policy elsewhere is waited for, s.
 CONNECT_S = 10.0
@@ -64,23 +64,25 @@ class Order:
 
     Attributes:
         sources: By the name that rows give.
-        tasks: Name of each, with its sentences.
+        tasks: Name of each, with its goals and their sentences.
         seed: Of the first episode.
         episodes: Of a cell.
         repeats: Cells of a row and task.
         policy_config: Digest of the policy's configuration.
         robot_config: Digest of the robot's.
         refused: Why a cell is not run, by its key.
+        takes_poses: Whether the rig's arms take poses; where they take joints, the filter is who computes them.
     """
 
     sources: Mapping[str, Source]
-    tasks: Mapping[str, Tuple[str, ...]]
+    tasks: Mapping[str, Goals]
     seed: int
     episodes: int
     repeats: int
     policy_config: str = ""
     robot_config: str = ""
     refused: Dict[str, str] = field(default_factory=dict)
+    takes_poses: bool = True
 
     def cells(self, row: Row) -> List[Cell]:
         """Returns the cells of a row, by task and repeat; none where its model is not there. One that cannot be run is noted."""
@@ -102,6 +104,8 @@ class Order:
 
     def _problem(self, source: Source, row: Row, task: str) -> str:
         """Why this cannot be run; empty where it can."""
+        if not row.filtered and not self.takes_poses:
+            return "without the filter nobody computes the joints of this rig's arms; --rig fr3 shows what it is without"
         if source.config is None:
             return "" if row.variant == Variant(row.variant.mode) else (
                 f"{source.place} is asked for a mode and for nothing else; the other rows need the checkpoint's folder")

@@ -13,8 +13,6 @@ from hybridvla_core.files import write_json
 from hybridvla_core.training.hybrid.config import DemonstrationConfig, TrainingConfig
 from hybridvla_sim.rigs import RIGS
 
-SEED = 2_000_001
-
 
 def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> None:
     """Runs it."""
@@ -84,12 +82,12 @@ def demonstrations(wanted: Optional[DemonstrationConfig], work: Path) -> Tuple[P
 
 
 def _evaluation(args: argparse.Namespace) -> Optional[Callable[[Path], Mapping[str, Any]]]:
-    """Episodes in the simulated rig with the weights of the moment."""
+    """Episodes in the simulated rig with the weights of the moment, in scenes that no evaluation of a checkpoint has."""
     if not args.evaluate_every:
         return None
     from hybridvla_cli.evaluate import load_policy
     from hybridvla_core.contracts import Mode
-    from hybridvla_core.evaluation.suite import load_configs, summarise
+    from hybridvla_core.evaluation.suite import VALIDATION_SEED, load_configs, summarise
     from hybridvla_sim import tasks
     from hybridvla_sim.suite import run_suite
 
@@ -103,8 +101,8 @@ def _evaluation(args: argparse.Namespace) -> Optional[Callable[[Path], Mapping[s
         factory = functools.partial(load_policy, str(folder), mode)
         config, robot = load_configs(rig.policy_for(factory().cameras), rig.robot, mode)
         episodes = run_suite(factory, config, robot, task,
-                             task.draw(SEED, args.evaluate_episodes, False), 1, lambda episode: None)
-        found = summarise(episodes, mode, SEED)
+                             task.draw(VALIDATION_SEED, args.evaluate_episodes, False), 1, lambda episode: None)
+        found = summarise(episodes, mode, VALIDATION_SEED)
         return {key: found[key] for key in ("successes", "episodes", "interval", "fused_share", "limit_violations")}
 
     return evaluate

@@ -1,7 +1,7 @@
 """Whether a confidence means something: told against right, token by token, and the success of the more confident half."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Protocol, Sequence, runtime_checkable
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Protocol, Sequence, runtime_checkable
 
 import numpy as np
 
@@ -49,6 +49,37 @@ def hits(policy: object, wanted: np.ndarray, prediction: Prediction) -> Optional
     return right
 
 
+def binned(told: np.ndarray, right: np.ndarray) -> List[List[float]]:
+    """Returns counts that can be added up over episodes, `[bin, tokens, sum of their confidences, how many were right]` of each
+    bin with tokens.
+
+    Args:
+        told: (N,) confidences in [0, 1].
+        right: (N,) whether each token was right.
+    """
+    bins = np.minimum((np.asarray(told, dtype=float) * BINS).astype(int), BINS - 1)
+    return [[number, int((bins == number).sum()), float(told[bins == number].sum()), int(right[bins == number].sum())]
+            for number in range(BINS) if (bins == number).any()]
+
+
+def of_bins(counts: Iterable[Sequence[float]]) -> Dict[str, Any]:
+    """Returns the table of a reliability diagram, and the expected calibration error.
+
+    Args:
+        counts: As `binned` gives them, of any number of episodes.
+    """
+    sums: Dict[int, np.ndarray] = {}
+    for number, *values in counts:
+        sums[int(number)] = sums.get(int(number), np.zeros(3)) + np.asarray(values, dtype=float)
+    if not sums:
+        return {}
+    table: List[Dict[str, Any]] = [
+        {"told": round(float(told / tokens), 5), "right": round(float(right / tokens), 5), "tokens": int(tokens)}
+        for _, (tokens, told, right) in sorted(sums.items())]
+    error = sum(row["tokens"] * abs(row["told"] - row["right"]) for row in table) / sum(row["tokens"] for row in table)
+    return {"tokens": table, "expected_calibration_error": round(float(error), 5)}
+
+
 def of_tokens(told: np.ndarray, right: np.ndarray) -> Dict[str, Any]:
     """Returns the table of a reliability diagram, and the expected calibration error.
 
@@ -56,14 +87,7 @@ def of_tokens(told: np.ndarray, right: np.ndarray) -> Dict[str, Any]:
         told: (N,) confidences in [0, 1].
         right: (N,) whether each token was right.
     """
-    if not len(told):
-        return {}
-    bins = np.minimum((told * BINS).astype(int), BINS - 1)
-    table: List[Dict[str, Any]] = [
-        {"told": round(float(told[bins == number].mean()), 5), "right": round(float(right[bins == number].mean()), 5),
-         "tokens": int((bins == number).sum())} for number in range(BINS) if (bins == number).any()]
-    error = sum(row["tokens"] * abs(row["told"] - row["right"]) for row in table) / len(told)
-    return {"tokens": table, "expected_calibration_error": round(float(error), 5)}
+    return of_bins(binned(told, right)) if len(told) else {}
 
 
 def of_episodes(confidence: Sequence[float], success: Sequence[bool]) -> Dict[str, Any]:

@@ -5,18 +5,21 @@ import math
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
 from hybridvla_core.configuration import load_file
-from hybridvla_core.evaluation.reliability import of_episodes, of_tokens
+from hybridvla_core.evaluation.reliability import binned, of_bins, of_episodes
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.report.statistics import calibration, correlation, percentiles, rate, wilson
 from hybridvla_core.robots.config import RobotConfig
 
 #: Larger seeds belong to evaluation; no scene of the training data is drawn from them.
 LARGEST_TRAINING_SEED = 1_000_000
+#: First scene by which a training judges its checkpoints: whoever picks one by its log must not have looked at the scenes of the
+#: final evaluation, which begins at 2 000 001.
+VALIDATION_SEED = 4_000_001
 
 
 def summarise(episodes: Sequence[Dict[str, Any]], mode: str, seed: int) -> Dict[str, Any]:
@@ -31,12 +34,14 @@ def summarise(episodes: Sequence[Dict[str, Any]], mode: str, seed: int) -> Dict[
             if name.startswith(("limited/", "rejected/", "holds")):
                 interventions[name] += count
     both = [row for row in rows if row["diffusion"] is not None and row["autoregressive"] is not None]
-    norms = [float(np.linalg.norm(row["error"])) for row in rows]
+    judged = [row for row in rows if row["error"] is not None]      # over ROS nobody compares a prediction with the expert's
+    norms = [float(np.linalg.norm(row["error"])) for row in judged]
     by_phase: Dict[str, List[float]] = defaultdict(list)
-    for row, norm in zip(rows, norms):
+    for row, norm in zip(judged, norms):
         by_phase[row["phase"]].append(norm)
     seen = [row for row in rows if not math.isnan(row["confidence"])]
-    decoded = [row for row in rows if row["token_right"] is not None]
+    told = [row for row in seen if row["error"] is not None]
+    kept = [kept_of(episode) for episode in episodes]
     return {
         "episodes": len(episodes), "successes": wins, "success_rate": rate(wins, len(episodes)),
         "interval": wilson(wins, len(episodes)), "mode": mode, "seed": seed,
@@ -50,17 +55,47 @@ def summarise(episodes: Sequence[Dict[str, Any]], mode: str, seed: int) -> Dict[
         "filter_tick_ms": percentiles([tick for episode in episodes for tick in episode["tick_ms"]]),
         "median_error_mm": round(float(np.median(norms)) * 1e3, 2) if norms else None,
         "median_error_mm_by_phase": {phase: round(float(np.median(v)) * 1e3, 2) for phase, v in sorted(by_phase.items())},
-        "median_yaw_error_rad": round(float(np.median([row["yaw_error"] for row in rows])), 4) if rows else None,
+        "median_yaw_error_rad": round(float(np.median([row["yaw_error"] for row in judged])), 4) if judged else None,
         "mean_confidence": round(float(np.mean([row["confidence"] for row in seen])), 4) if seen else None,
-        "calibration": calibration([row["confidence"] for row in seen],
-                                   [float(np.linalg.norm(row["error"])) for row in seen]),
-        "reliability": {
-            **of_episodes([_mean([row["confidence"] for row in episode["decisions"]]) for episode in episodes],
-                          [episode["success"] for episode in episodes]),
-            **of_tokens(np.array([told for row in decoded for told in row["token_confidence"]]),
-                        np.array([right for row in decoded for right in row["token_right"]]))},
+        "calibration": calibration([row["confidence"] for row in told],
+                                   [float(np.linalg.norm(row["error"])) for row in told]),
+        "reliability": trust(kept),
         "path_error_correlation": None if not both else round(correlation(
-            [np.array(row["diffusion"]) for row in both], [np.array(row["autoregressive"]) for row in both]), 4)}
+            [np.array(row["diffusion"]) for row in both], [np.array(row["autoregressive"]) for row in both]), 4),
+        "rows": kept}
+
+
+def kept_of(episode: Mapping[str, Any]) -> Dict[str, Any]:
+    """Returns what is kept of one episode: enough to pool it with others later.
+
+    Args:
+        episode: As it was run, with its decisions.
+
+    Returns:
+        `seed`, `instruction`, `success`, `time` s, `violations`, `predictions`, how many of them were `fused`, the mean
+        `confidence` (None where none was told), and `tokens`, the counts of `reliability.binned`.
+    """
+    rows = episode["decisions"]
+    decoded = [row for row in rows if row["token_right"] is not None]
+    confidence = _mean([row["confidence"] for row in rows])
+    return {"seed": episode["seed"], "instruction": episode["task"], "success": bool(episode["success"]), "time": episode["time"],
+            "violations": episode["violations"], "predictions": len(rows), "fused": sum(bool(row["fused"]) for row in rows),
+            "confidence": None if math.isnan(confidence) else round(confidence, 5),
+            "tokens": [[int(number), int(tokens), round(told, 5), int(right)] for number, tokens, told, right in binned(
+                np.array([value for row in decoded for value in row["token_confidence"]]),
+                np.array([value for row in decoded for value in row["token_right"]]))] if decoded else []}
+
+
+def trust(kept: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
+    """Returns what confidence is worth over episodes of one task: the confident half and the other one, told against right.
+
+    Args:
+        kept: As `kept_of` gives them.
+    """
+    nan = float("nan")
+    return {**of_episodes([nan if row["confidence"] is None else row["confidence"] for row in kept],
+                          [row["success"] for row in kept]),
+            **of_bins(counts for row in kept for counts in row["tokens"])}
 
 
 def followed(episodes: Sequence[Dict[str, Any]]) -> Dict[str, Any]:

@@ -1,27 +1,85 @@
 """Which tasks a checkpoint was trained for, as far as it says so."""
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Sequence
+from typing import Callable, List, Mapping, Sequence, Tuple
 
 from hybridvla_core.checkpoints.manifest import read_manifest
 from hybridvla_core.errors import HybridVLAError
 
-#: The recipe that trains for one task alone, as a checkpoint's provenance names it.
+#: The recipe that trains for one task alone, as a checkpoint's provenance names it; and how the sentences of that task are.
 TINY_RECIPE, TINY_TASK = "config/training/tiny.yaml", "blocks"
+TINY_SENTENCE = re.compile(r"put the \w+ block on the \w+ pad")
+#: A task's goals, each with its sentences.
+Goals = Mapping[str, Sequence[str]]
 
 
-def check_trained(checkpoint: Path, task: str, instructions: Sequence[str]) -> None:
+def check_trained(checkpoint: Path, task: str, goals: Goals, *others: Goals) -> None:
     """Refuses a task that a checkpoint was not trained for, where the checkpoint says what it was trained for.
 
+    It says so by the names of its data's tasks, or else by the sentences of its data: each goal needs one of its own.
+
+    Args:
+        checkpoint: Its folder.
+        task: Name of the task.
+        goals: What the task can be asked for.
+        others: What it can be asked for in a variation: whoever knows these goals is as good.
+
     Raises:
-        HybridVLAError: None of the task's sentences is among those that the checkpoint's data had.
+        HybridVLAError: It is another task, or a goal of it was never asked for.
     """
     provenance = read_manifest(checkpoint)["provenance"]
-    trained = provenance.get("instructions")
-    if trained is None and TINY_RECIPE in str(provenance.get("command")) and task != TINY_TASK:
-        raise HybridVLAError(f"{checkpoint}: was not trained for task {task} but for {TINY_TASK}; evaluate that one, or another "
-                             "checkpoint")
-    if trained is not None and not set(trained) & set(instructions):
+    tasks, trained = _tasks(provenance), provenance.get("instructions")
+    if tasks and task not in tasks:
+        raise HybridVLAError(f"{checkpoint}: was not trained for task {task} but for {', '.join(tasks)}; evaluate "
+                             f"{'that one' if len(tasks) == 1 else 'one of these'}, or another checkpoint")
+    if not trained:
+        return
+    absent = [_absent(trained, each) for each in (goals, *others)]
+    if all(absent):
+        sentence = goals[absent[0][0]][0]
+        none = len(absent[0]) == len(goals)
         raise HybridVLAError(f"{checkpoint}: was not trained for task {task}: its data had sentences as {trained[0]!r} and none "
-                             f"of the task's, as {instructions[0]!r}; evaluate another task, or train for this one")
+                             f"{'of the task' if none else 'that asks for what this one does'}, as {sentence!r}; evaluate "
+                             "another task, or train for this one")
+
+
+def doubts(checkpoint: Path) -> Callable[[str], str]:
+    """Returns what says why a checkpoint cannot be expected to do what a sentence asks for; its answer is empty where it can, or
+    where the checkpoint does not say. Case, spaces and a full stop do not count.
+
+    Args:
+        checkpoint: Its folder, read once.
+    """
+    provenance = read_manifest(checkpoint)["provenance"]
+    trained, tiny = provenance.get("instructions"), _tasks(provenance) == (TINY_TASK,)
+    said = {_words(text) for text in trained or ()}
+    example = trained[0] if trained else "put the red block on the green pad"
+
+    def doubt(sentence: str) -> str:
+        words = _words(sentence)
+        if words in said if trained else not tiny or TINY_SENTENCE.fullmatch(words):
+            return ""
+        return (f"{checkpoint}: was not trained for {sentence!r}: its data had sentences as {example!r}; what it does now says "
+                "nothing about it")
+
+    return doubt
+
+
+def _tasks(provenance: Mapping[str, object]) -> Tuple[str, ...]:
+    """Names of the tasks that it was trained for; nothing where it does not say."""
+    tasks = provenance.get("tasks")
+    if isinstance(tasks, list):
+        return tuple(str(task) for task in tasks)
+    return (TINY_TASK,) if not provenance.get("instructions") and TINY_RECIPE in str(provenance.get("command")) else ()
+
+
+def _absent(trained: Sequence[str], goals: Goals) -> List[str]:
+    """Goals without a sentence in the data."""
+    said = {_words(text) for text in trained}
+    return [goal for goal, sentences in goals.items() if not said.intersection(_words(text) for text in sentences)]
+
+
+def _words(text: str) -> str:
+    return " ".join(text.lower().split()).rstrip(".")

@@ -1,22 +1,25 @@
 """`make demo`: the simulated FR3, the policy with the shipped checkpoint and the filter on a private ROS graph, headless.
 
 Gives instructions by the service, switches two of six in the middle of their episodes, and leaves a summary, a bag, a video and a
-page in out/demo.
+page in out/demo. A checkpoint of several tasks is shown at several, with a launch of the rig for each.
 """
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import renew_folder
 from hybridvla_core.paths import ROOT
 from hybridvla_ros.demos import activation
 from hybridvla_ros.demos.command import carry_out
+from hybridvla_ros.demos.demo_episodes import Shown, policy_config, shown
 from hybridvla_ros.runtime.patience import patience
 from hybridvla_ros.runtime.private_graph import Graph
 
@@ -28,13 +31,6 @@ BAG_TOPICS = ["/joint_states", "/camera_front/color/image_raw/compressed", "/cam
               "/camera_front/color/camera_info", "/cartesian_impedance_example_controller/equilibrium_pose",
               "/sim_rig/tool_pose", "/sim_rig/gripper/command", "/hybridvla/policy/proposal", "/hybridvla/policy/heartbeat",
               "/hybridvla/policy/instruction", "/hybridvla/safety/status", "/diagnostics"]
-#: Scene seed, instruction, and for the switched ones the second instruction.
-EPISODES = ((3_000_001, "put the red block on the green pad", None),
-            (3_000_001, "put the blue block on the yellow pad", None),
-            (3_000_002, "put the yellow block on the red pad", "put the green block on the blue pad"),
-            (3_000_003, "put the green block on the green pad", None),
-            (3_000_004, "put the red block on the blue pad", "put the blue block on the red pad"),
-            (3_000_005, "put the yellow block on the yellow pad", None))
 SWITCH_AFTER_S = 3.0
 EPISODE_TIMEOUT_S = 45.0
 MOST_STOPS = 3           # of an episode: a computer that is too busy now and then may go on, one that always is may not
@@ -51,8 +47,7 @@ class Demo:
         from hybridvla_ros.demos.demo_record import DemoObserver
 
         rospy.init_node("hybridvla_demo", anonymous=True, disable_signals=True)
-        for name in ("/hybridvla/policy/set_instruction", "/hybridvla/safety/activate", "/sim_rig/report"):
-            rospy.wait_for_service(name, timeout=patience(60.0))
+        self.wait()
         self._set_instruction = rospy.ServiceProxy("/hybridvla/policy/set_instruction", SetInstruction)
         self._resume = rospy.ServiceProxy("/hybridvla/safety/resume", Trigger)
         self._activate = rospy.ServiceProxy("/hybridvla/safety/activate", SetBool)
@@ -61,6 +56,13 @@ class Demo:
         self._scene = rospy.ServiceProxy("/sim_rig/reset_scene", ResetScene)
         self.observer = DemoObserver(folder)
         self.observer.wait()
+
+    def wait(self) -> None:
+        """Until rig, policy and filter answer."""
+        import rospy
+
+        for name in ("/hybridvla/policy/set_instruction", "/hybridvla/safety/activate", "/sim_rig/report"):
+            rospy.wait_for_service(name, timeout=patience(60.0))
 
     def report(self, instruction: str = "") -> RigReportResponse:
         """The rig's own `RigReport`; with an instruction, `task_done` says whether it is fulfilled."""
@@ -84,7 +86,7 @@ class Demo:
             raise HybridVLAError(f"set_instruction: {answer.message}")
         self.observer.instruction = instruction
 
-    def episode(self, instruction: str, second: Optional[str]) -> Dict[str, Any]:
+    def episode(self, instruction: str, second: Optional[str], timeout: Optional[float] = None) -> Dict[str, Any]:
         """One episode; success is judged by the rig, for the second instruction where there is one.
 
         Where the filter stops, its sentence is printed and kept, and the operator resumes, a few times.
@@ -92,6 +94,7 @@ class Demo:
         Args:
             instruction: At the beginning.
             second: Given in the middle; None: the first one stays.
+            timeout: s, on an idle computer; `EPISODE_TIMEOUT_S` when None.
 
         Returns:
             The episode's row of the summary.
@@ -104,7 +107,7 @@ class Demo:
         started, success, held = time.monotonic(), False, 0
         stops: List[str] = []
         switched: Optional[float] = None
-        while time.monotonic() - started < patience(EPISODE_TIMEOUT_S):
+        while time.monotonic() - started < patience(timeout or EPISODE_TIMEOUT_S):
             time.sleep(0.1)
             elapsed = time.monotonic() - started
             if self.observer.stopped and len(stops) < MOST_STOPS:
@@ -129,51 +132,68 @@ class Demo:
         self.observer.stopped = ""           # until a status says it anew
 
 
-def run(folder: Path, port: Optional[int], checkpoint: str) -> Dict[str, Any]:
-    """All episodes; returns the summary in out/demo."""
+def run(folder: Path, port: Optional[int], checkpoint: str, episodes: Sequence[Shown], config: Path) -> Dict[str, Any]:
+    """All episodes, with one launch of the rig for those of a task; returns the summary in out/demo."""
+    import rospy
+
     from hybridvla_ros.demos.demo_page import write_page
 
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
+    demo: Optional[Demo] = None
+    results: List[Dict[str, Any]] = []
+    reports: List[RigReportResponse] = []
     with Graph(folder / "logs", port) as graph:
         print(f"ROS master on 127.0.0.1:{graph.port}; starting the simulated rig, the policy and the filter")
-        graph.launch("sim.launch", f"checkpoint:={checkpoint}", f"seed:={EPISODES[0][0]}")
+        graph.start(["roscore", "-p", str(graph.port)], "roscore.log")
         graph.wait_for_master()
         bag = graph.start(["rosbag", "record", "-O", str(folder / "demo.bag"), "--lz4", *BAG_TOPICS], "rosbag.log")
-        demo = _connect(graph, folder)
-        results: List[Dict[str, Any]] = []
-        seed_before = EPISODES[0][0]
         try:
-            for index, (seed, instruction, second) in enumerate(EPISODES):
-                demo.prepare(seed, fresh=seed != seed_before)
-                seed_before = seed
-                demo.observer.episode(index + 1)
-                results.append(dict(demo.episode(instruction, second), scene_seed=seed))
-                row = results[-1]
-                print(f"episode {index + 1}/{len(EPISODES)}: {'success' if row['success'] else 'FAILURE'} in "
-                      f"{row['seconds']} s: {instruction}{' -> ' + second if second else ''}", flush=True)
-            report = demo.report()
+            for task, group in itertools.groupby(episodes, key=lambda episode: episode.task):
+                wanted = list(group)
+                launch = graph.launch("sim.launch", f"task:={task}", f"seed:={wanted[0].seed}", f"checkpoint:={checkpoint}",
+                                      f"policy_config:={config}")
+                try:
+                    if demo is None:
+                        demo = Demo(folder)
+                    else:
+                        demo.wait()
+                        demo.observer.wait()
+                except rospy.ROSException as error:
+                    raise HybridVLAError(f"the nodes did not come up ({error}); the end of their log:\n"
+                                         f"{graph.log_tail()}") from error
+                _show(demo, wanted, results, len(episodes))
+                reports.append(demo.report())
+                if len(results) < len(episodes):
+                    graph.end(launch)
+                    demo.observer.relaunched()
         finally:
-            recorded = demo.observer.close()
+            recorded = demo.observer.close() if demo is not None else None
         graph.end(bag)
-    summary = summarise(results, report, recorded)
+    assert recorded is not None, "without an episode there is an error"
+    summary = summarise(results, reports, recorded)
     summary["seconds"] = round(time.monotonic() - started, 1)
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     write_page(folder, summary, recorded)
     return summary
 
 
-def _connect(graph: Graph, folder: Path) -> Demo:
-    import rospy
+def _show(demo: Demo, episodes: Sequence[Shown], results: List[Dict[str, Any]], total: int) -> None:
+    """Episodes of the task that is launched, the first scene of which is there."""
+    before = episodes[0].seed
+    for episode in episodes:
+        demo.prepare(episode.seed, fresh=episode.seed != before)
+        before = episode.seed
+        demo.observer.episode(len(results) + 1)
+        row = dict(demo.episode(episode.instruction, episode.second, episode.timeout_s), scene_seed=episode.seed,
+                   task=episode.task)
+        results.append(row)
+        print(f"episode {len(results)}/{total}: {'success' if row['success'] else 'FAILURE'} in {row['seconds']} s: "
+              f"{episode.instruction}{' -> ' + episode.second if episode.second else ''}", flush=True)
 
-    try:
-        return Demo(folder)
-    except rospy.ROSException as error:
-        detail = graph.log_tail()
-        raise HybridVLAError(f"the nodes did not come up ({error}); the end of their log:\n{detail}") from error
 
-
-def summarise(results: List[Dict[str, Any]], report: RigReportResponse, recorded: Recorded) -> Dict[str, Any]:
+def summarise(results: List[Dict[str, Any]], reports: Sequence[RigReportResponse], recorded: Recorded) -> Dict[str, Any]:
+    """What the demo's summary holds. reports: of the rig, one for each launch."""
     from hybridvla_core.report.statistics import percentiles
 
     tasks: Dict[str, Dict[str, int]] = {}
@@ -181,7 +201,10 @@ def summarise(results: List[Dict[str, Any]], report: RigReportResponse, recorded
         entry = tasks.setdefault(row["instruction"], {"episodes": 0, "successes": 0})
         entry["episodes"] += 1
         entry["successes"] += row["success"]
-    wins, details = sum(row["success"] for row in results), json.loads(report.report)
+    wins, details = sum(row["success"] for row in results), [json.loads(report.report) for report in reports]
+    broken: Counter = Counter()
+    for detail in details:
+        broken.update(detail["violations_by_name"])
     predictions = len(recorded.predictions)
     fused = sum(row["fused"] for row in recorded.predictions)
     return {"episodes": len(results), "successes": wins, "success_rate": round(wins / len(results), 4),
@@ -189,9 +212,10 @@ def summarise(results: List[Dict[str, Any]], report: RigReportResponse, recorded
             "predictions": predictions, "prediction_ms": percentiles([row["ms"] for row in recorded.predictions]),
             "filter_tick_ms": percentiles(recorded.tick_ms),
             "fused_share": round(fused / predictions, 4) if predictions else 0.0,
-            "interventions": recorded.interventions, "limit_violations": int(report.limit_violations),
-            "violations_by_name": details["violations_by_name"], "last_violation": details["last_violation"],
-            "targets": int(report.targets), "rows": results}
+            "interventions": recorded.interventions, "limit_violations": sum(int(report.limit_violations) for report in reports),
+            "violations_by_name": dict(broken),
+            "last_violation": next((detail["last_violation"] for detail in reversed(details) if detail["last_violation"]), ""),
+            "targets": sum(int(report.targets) for report in reports), "rows": results}
 
 
 def main() -> int:
@@ -206,10 +230,19 @@ def main() -> int:
 def demonstrate(folder: Path, port: Optional[int], checkpoint: str) -> int:
     """Runs the demo anew and says what came of it; 0 where enough succeeded and no limit was broken."""
     from hybridvla_core.checkpoints.format import read_checkpoint
+    from hybridvla_core.contracts import Mode
+    from hybridvla_core.evaluation.suite import load_configs
+    from hybridvla_core.policy.fit import check_fit
+    from hybridvla_sim.rigs import RIGS
 
-    read_checkpoint(Path(checkpoint))
+    found = read_checkpoint(Path(checkpoint))
+    episodes, left_out = shown(Path(checkpoint), found)
+    config = policy_config(found)
+    check_fit(found.config, *load_configs(config, RIGS["fr3"].robot, Mode.ENSEMBLE.name.lower()))
     renew_folder(folder, "the demo")
-    summary = run(folder, port, checkpoint)
+    for why in left_out.values():
+        print(f"left out: {why}")
+    summary = run(folder, port, str(Path(checkpoint).resolve()), episodes, config)
     if summary["limit_violations"]:
         print(f"limits broken: {summary['violations_by_name']}, the last one {summary['last_violation']}", file=sys.stderr)
     print(f"{summary['successes']}/{summary['episodes']} episodes successful, {summary['limit_violations']} limit "

@@ -20,7 +20,7 @@ TEMPLATE = """{% extends "base.html" %}
 {% block body %}
 <h1>HybridVLA on a simulated FR3: {{ summary.successes }} of {{ summary.episodes }} episodes successful</h1>
 <video src="demo.mp4" controls muted></video>
-{{ table(["episode", "instruction", "result", "time", "scene seed"], episodes, numbers=false) }}
+{{ table(["episode", "task", "instruction", "result", "time", "scene seed"], episodes, numbers=false) }}
 {{ table([], numbers) }}
 <h2>Confidence of each prediction</h2>
 {{ plots([confidence]) }}
@@ -47,7 +47,7 @@ def _episode(number: int, row: Mapping[str, Any]) -> Sequence[object]:
     result = mark("pass", "success") if row["success"] else mark("fail", "failure")
     for sentence in row.get("stops", ()):
         told = Markup("{}<br>the filter stopped and was resumed: {}").format(told, sentence)
-    return number, told, result, f"{row['seconds']} s", row["scene_seed"]
+    return number, row.get("task", ""), told, result, f"{row['seconds']} s", row["scene_seed"]
 
 
 def _numbers(summary: Mapping[str, Any]) -> List[Sequence[object]]:

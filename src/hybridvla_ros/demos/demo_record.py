@@ -5,7 +5,7 @@ import base64
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Mapping, Tuple
 
 import numpy as np
 import rospy
@@ -53,6 +53,7 @@ class DemoObserver:
         self.instruction, self.stopped = "", ""
         self._data, self._episode, self._started = Recorded(), 0, time.monotonic()
         self._views: Dict[str, np.ndarray] = {}
+        self._earlier: Dict[str, int] = {}       # interventions of filters that have ended
         self._confidence, self._fused, self._state = float("nan"), False, "INACTIVE"
         self._font = ImageFont.load_default()
         self._writer = imageio_ffmpeg.write_frames(str(folder / "demo.mp4"), (2 * SIZE, SIZE + BAR), fps=FPS,
@@ -77,6 +78,11 @@ class DemoObserver:
     def episode(self, number: int) -> None:
         self._episode, self._still_due = number, True
 
+    def relaunched(self) -> None:
+        """The launch has ended and another one comes: its cameras have to be seen anew, and its filter counts from zero."""
+        self._views = {}
+        self._earlier = dict(self._data.interventions)
+
     def close(self) -> Recorded:
         """Ends the video, whatever comes of the demo. Returns what was recorded."""
         if not self._closed:
@@ -97,28 +103,30 @@ class DemoObserver:
             "t": round(time.monotonic() - self._started, 2), "episode": self._episode, "ms": float(sum(message.stage_ms)),
             "fused": bool(message.fused), "confidence": float(message.mean_confidence),
             "distance": float(message.path_distance)})
-        if self._still_due and len(self._views) == 2:
+        views = self._views
+        if self._still_due and len(views) == 2:
             self._still_due = False
-            self._data.stills.append({"caption": f"episode {self._episode}: {self.instruction}", "image": self._uri()})
+            self._data.stills.append({"caption": f"episode {self._episode}: {self.instruction}", "image": self._uri(views)})
 
     def _on_status(self, message: SafetyStatus) -> None:
         status = conversions.status_contract(message)
         self._state = status.state.name
         self.stopped = status.message if status.state == State.STOPPED else ""
         self._data.tick_ms.append(status.tick_cpu_ms)
-        self._data.interventions = dict(status.counters)
+        self._data.interventions = {name: self._earlier.get(name, 0) + status.counters.get(name, 0)
+                                    for name in {**self._earlier, **status.counters}}
 
-    def _uri(self) -> str:
+    def _uri(self, views: Mapping[str, np.ndarray]) -> str:
         import io
 
         buffer = io.BytesIO()
-        self._compose().save(buffer, "JPEG", quality=80)
+        self._compose(views).save(buffer, "JPEG", quality=80)
         return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
-    def _compose(self) -> Picture.Image:
+    def _compose(self, views: Mapping[str, np.ndarray]) -> Picture.Image:
         canvas = Picture.new("RGB", (2 * SIZE, SIZE + BAR), (24, 26, 30))
         for index, view in enumerate(("front", "wrist")):
-            picture = Picture.fromarray(self._views[view]).resize((SIZE, SIZE), Picture.Resampling.BICUBIC)
+            picture = Picture.fromarray(views[view]).resize((SIZE, SIZE), Picture.Resampling.BICUBIC)
             canvas.paste(picture, (index * SIZE, BAR))
         draw = ImageDraw.Draw(canvas)
         self._text(draw, (10, 6), f"episode {self._episode}: {self.instruction}", 2)
@@ -139,5 +147,6 @@ class DemoObserver:
         draw.bitmap(at, mask, fill=(235, 235, 235))
 
     def _frame(self, _event: rospy.timer.TimerEvent) -> None:
-        if len(self._views) == 2 and self._episode and not self._closed:
-            self._writer.send(np.ascontiguousarray(self._compose()))
+        views = self._views
+        if len(views) == 2 and self._episode and not self._closed:
+            self._writer.send(np.ascontiguousarray(self._compose(views)))

@@ -1,7 +1,7 @@
 """The expert of the simulated rig's task behind the real policy node: who demonstrates where nobody is at hand.
 
-It asks the rig what its expert would do, so it works for every task and variation of the single-arm rig. The images are waited
-for and synchronised as for a model, and not looked at.
+It asks the rig what its expert would do, so it works for every task and variation of both rigs. The images are waited for and
+synchronised as for a model, and not looked at.
 """
 from __future__ import annotations
 
@@ -20,18 +20,25 @@ from hybridvla_core.errors import ObservationError
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_ros.runtime.node_support import package_path, require_parameter
 
-REPORT = "/sim_rig/report"
+#: Of the simulated rig with one arm, and of that with two.
+REPORT, DUAL_REPORT = "/sim_rig/report", "/piper_rig/report"
 
 
 class RemoteExpert:
-    """A policy by its members (policy/interface.py), with cameras and convention of a policy's configuration."""
+    """A policy by its members (policy/interface.py), with cameras and convention of a policy's configuration.
+
+    Args:
+        config: Of a policy.
+        service: The rig's report.
+    """
 
     manifest_sha256 = "0" * 64
 
-    def __init__(self, config: PolicyConfig) -> None:
+    def __init__(self, config: PolicyConfig, service: str) -> None:
         self.convention, self.cameras = config.convention, tuple(camera.view for camera in config.cameras)
-        rospy.wait_for_service(REPORT, timeout=60.0)
-        self._report = rospy.ServiceProxy(REPORT, RigReport, persistent=True)
+        self._service = service
+        rospy.wait_for_service(service, timeout=60.0)
+        self._report = rospy.ServiceProxy(service, RigReport, persistent=True)
 
     def predict(self, observation: Observation, mode: Union[str, Mode, None] = None, seed: int = 0) -> Prediction:
         """Returns the expert's next keyframe.
@@ -44,7 +51,7 @@ class RemoteExpert:
         try:
             answer = self._report(observation.instruction)
         except rospy.ServiceException as error:
-            raise ObservationError(f"{REPORT} does not answer ({error})") from error
+            raise ObservationError(f"{self._service} does not answer ({error})") from error
         if not answer.success:
             raise ObservationError(answer.message)
         action = np.asarray(json.loads(answer.report)["expert"], dtype=float)[None]
@@ -55,4 +62,5 @@ class RemoteExpert:
 def main() -> None:
     from hybridvla_ros import policy_node
 
-    policy_node.main(RemoteExpert(load_file(PolicyConfig, Path(package_path(require_parameter("policy_config"))))))
+    config = load_file(PolicyConfig, Path(package_path(require_parameter("policy_config"))))
+    policy_node.main(RemoteExpert(config, REPORT if len(config.convention.arms) == 1 else DUAL_REPORT))

@@ -1,6 +1,7 @@
 """Where a run writes its checkpoint: what is refused before the first step, what is replaced, and what an interruption leaves."""
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -169,3 +170,19 @@ def test_an_interruption_leaves_a_whole_checkpoint_and_the_same_command_ends_it(
     toy_data.add_preset(monkeypatch)
     result = go(place, out, seed=4)
     assert read_checkpoint(out).manifest_sha256 == result["manifest_sha256"] and len(list(place.glob("old*"))) == 1
+
+
+def test_a_checkpoint_names_the_tasks_of_its_data_where_every_episode_does(place):
+    notes = place / "data/toy/meta/hybridvla.json"
+    ours = json.loads(notes.read_text())
+    for number, episode in enumerate(ours["episodes"]):
+        episode["source"] = f"{('close_box', 'blocks')[number % 2]}, seed {number}, driven"
+    notes.write_text(json.dumps(ours))
+    go(place, place / "told")
+    provenance = read_checkpoint(place / "told").manifest["provenance"]
+    assert provenance["tasks"] == ["blocks", "close_box"] and provenance["instructions"]
+    shutil.rmtree(place / "work")
+    ours["episodes"][0]["source"] = "2026-11-28 a bag of the lab"
+    notes.write_text(json.dumps(ours))
+    go(place, place / "untold")
+    assert "tasks" not in read_checkpoint(place / "untold").manifest["provenance"]

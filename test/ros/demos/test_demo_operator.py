@@ -1,13 +1,19 @@
 """What the demo's operator does when the filter refuses or stops, as on a computer that is too busy now and then."""
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
 
+from hybridvla_core.checkpoints.manifest import write_manifest_of
+from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_ros.demos import activation
 from hybridvla_ros.demos.demo import MOST_STOPS, Demo
+from hybridvla_ros.demos.demo_episodes import BLOCKS, SUITE, policy_config, shown
+from hybridvla_sim import tasks
 
 FELL_SILENT = "stopped: arm: the arm is not where it was when its joint states fell silent"
 
@@ -61,3 +67,32 @@ def test_what_refuses_for_good_is_told_in_its_own_words(monkeypatch):
     refusal = SimpleNamespace(success=False, message="the arm's user stop is pressed")
     with pytest.raises(HybridVLAError, match="go_to_start: the arm's user stop is pressed"):
         activation.when_willing("go_to_start", lambda: refusal, lambda: None)
+
+
+def test_each_sentence_of_the_demo_is_one_of_its_task_and_tasks_stand_together():
+    for episodes in (BLOCKS, SUITE):
+        order = [task for task, _ in itertools.groupby(episode.task for episode in episodes)]
+        assert len(order) == len(set(order))                 # one launch of the rig for each
+        for episode in episodes:
+            task = tasks.load(episode.task, rig="fr3")
+            for text in filter(None, (episode.instruction, episode.second)):
+                task.phrases.goal(text)
+
+
+@pytest.mark.parametrize("provenance, cameras, wanted", [
+    ({"command": "hybridvla train --config config/training/tiny.yaml"}, ("front",), BLOCKS),
+    ({"tasks": ["blocks"], "instructions": list(tasks.load("blocks").instructions())}, ("front", "wrist"), BLOCKS),
+    ({}, ("front",), BLOCKS), ({}, ("front", "wrist"), SUITE),
+    ({"tasks": ["close_fridge", "umbrella_out_of_stand"]}, ("front", "wrist"), SUITE[:2])])
+def test_a_checkpoint_is_shown_at_the_tasks_that_it_was_trained_for(tmp_path, provenance, cameras, wanted):
+    write_manifest_of(tmp_path, (), provenance)
+    found = SimpleNamespace(manifest={"provenance": provenance}, config=SimpleNamespace(cameras=cameras))
+    episodes, left_out = shown(tmp_path, found)
+    assert episodes == wanted and all("not trained for task" in why for why in left_out.values())
+    assert [camera.view for camera in load_file(PolicyConfig, policy_config(found)).cameras] == list(cameras)
+
+
+def test_a_checkpoint_of_other_tasks_is_refused_before_anything_is_launched(tmp_path):
+    write_manifest_of(tmp_path, (), {"tasks": ["tray"]})
+    with pytest.raises(HybridVLAError, match="was not trained for task close_fridge but for tray"):
+        shown(tmp_path, SimpleNamespace())

@@ -12,6 +12,7 @@ import yaml
 
 from hybridvla_core.configuration import load_file
 from hybridvla_core.paths import ROOT
+from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_ros.runtime import node_support
 from hybridvla_ros.runtime.private_graph import free_port
@@ -92,6 +93,7 @@ def test_a_real_robot_is_commanded_only_when_armed(tmp_path, launch, arguments, 
     ("agilex.launch", "command:=Joint", "command is Joint; use joint or pos_cmd"),
     ("agilex.launch", "policy:=yes", "policy is yes; use true, false or scripted"),
     ("sim.launch", "policy:=no", "policy is no; use true or false"),
+    ("agilex.launch", "expert:=true", "expert is true, but a real rig has none"),
     ("deadman.launch", "source:=Pedal", "source is Pedal; use spacemouse, gamepad, pedal or none"),
     ("record.launch", "teleop:=SpaceMouse", "teleop is SpaceMouse; use spacemouse, keyboard, puppet or none"),
     ("record.launch", "spacenav:=no", "spacenav is no; use true or false")])
@@ -186,3 +188,15 @@ def test_the_real_fr3_has_a_policy_of_its_own():
     assert parameters("fr3.launch", "robot:=false")[key] == "config/policies/fr3.yaml"
     assert parameters("fr3.launch", *STAND_IN)[key] == "config/policies/tiny.yaml"
     assert parameters("fr3.launch", "robot:=false", "policy_config:=mine.yaml")[key] == "mine.yaml"
+
+
+def test_the_simulated_dual_arm_rig_has_a_policy_an_expert_and_scenes_of_its_own():
+    given = parameters("agilex.launch", *STAND_IN, "expert:=true", "task:=hold_and_wipe", "variation:=light")
+    assert given["/policy_node/policy_config"] == "config/policies/dual.yaml" and "/policy_node/checkpoint" not in given
+    assert (given["/piper_rig/task"], given["/piper_rig/variation"]) == ("hold_and_wipe", "light")
+    config = load_file(PolicyConfig, ROOT / given["/policy_node/policy_config"])
+    assert (config.device, config.dtype) == ("cpu", "float32")
+    real = parameters("agilex.launch")
+    assert real["/policy_node/policy_config"] == "config/policies/agilex.yaml" and "/piper_rig" not in str(real)
+    done = read("agilex.launch", *STAND_IN, "policy:=scripted", "task:=hold_and_wipe")
+    assert "knows the tray alone; use expert:=true for hold_and_wipe" in done.stderr

@@ -6,16 +6,18 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import rospy
 
 from hybridvla_core.configuration import load_file
-from hybridvla_core.errors import CheckpointError, ConfigurationError
+from hybridvla_core.errors import CheckpointError, ConfigurationError, ObservationError
+from hybridvla_core.evaluation.trained import doubts
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.cameras import CameraRig
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import misfits
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.transforms.conventions import ActionConvention
-from hybridvla_ros.policy_node import load_policy
+from hybridvla_ros.policy_node import PolicyNode, load_policy
 
 TINY = ROOT / "checkpoints/tiny"
 
@@ -67,3 +69,29 @@ def test_a_checkpoint_has_to_be_named(tmp_path):
 def test_the_launch_argument_takes_the_place_of_none_in_the_file():
     named = replace(config("tiny"), checkpoint="")
     assert load_policy(named, robot("sim_fr3"), "checkpoints/tiny").cameras == ("front",)
+
+
+def test_a_sentence_that_the_checkpoint_was_not_trained_for_is_followed_and_doubted_in_the_log(monkeypatch):
+    said = []
+    monkeypatch.setattr(rospy, "logwarn", lambda text, *values: said.append(text % values))
+    node = PolicyNode.__new__(PolicyNode)
+    node.proposer, node._instructions = SimpleNamespace(instruction=""), SimpleNamespace(publish=lambda message: None)
+    node.doubt = doubts(TINY)
+
+    def set_instruction(text, hold):
+        node.proposer.instruction = text
+        return SimpleNamespace(success=True, message="")
+    node.proposer.set_instruction = set_instruction
+    assert node.instruct("put the red block on the green pad").success and not said
+    assert node.instruct("close fridge").success
+    assert len(said) == 1 and "was not trained for 'close fridge'" in said[0]
+
+
+def test_the_expert_of_another_task_has_nothing_to_warm_up():
+    def predict(observation, mode):
+        raise ObservationError(f"task 'wine_at_rack' cannot judge {observation.instruction!r}")
+
+    node = PolicyNode.__new__(PolicyNode)
+    node.config, node._problem = config("suite"), "warming up"
+    node._warm_up(SimpleNamespace(predict=predict))
+    assert node._problem == ""

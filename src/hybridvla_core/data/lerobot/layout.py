@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from hybridvla_core.errors import DataError
 
@@ -21,6 +22,7 @@ VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 CHUNK_FILES = 1000
 NEXT_POSE, NEXT_KEYFRAME = "next_pose", "next_keyframe"
 SUCCESS_VALUES = {-1: None, 0: False, 1: True}
+_OF_A_TASK = re.compile(r"(\w+), seed \d+, ")
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,19 @@ class Provenance:
     def flag(self, episode: str, reason: str, kept: bool) -> None:
         """Notes what is wrong with an episode."""
         self.flagged.append({"episode": episode, "reason": reason, "kept": kept})
+
+
+def tasks_named(episodes: Sequence[Mapping[str, Any]]) -> Tuple[str, ...]:
+    """Returns the simulated tasks that a data set was made for, sorted, by the sources of its episodes: `TASK, seed N, ...`.
+
+    Args:
+        episodes: Of `Provenance`.
+
+    Returns:
+        Nothing where an episode comes from elsewhere: then the sources do not say all.
+    """
+    found = [_OF_A_TASK.match(str(episode.get("source", ""))) for episode in episodes]
+    return tuple(sorted({match.group(1) for match in found if match})) if found and all(found) else ()
 
 
 def pixel_format(height: int, width: int) -> str:

@@ -13,6 +13,7 @@ import torch
 
 from hybridvla_core.checkpoints.weights import load_into, weight_files
 from hybridvla_core.data.lerobot.held_out import trained_on_elsewhere
+from hybridvla_core.data.lerobot.layout import tasks_named
 from hybridvla_core.data.mixture import Mixture, MixtureConfig, by_size, mix
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
 from hybridvla_core.model.hybridvla import HybridVLA
@@ -256,6 +257,9 @@ def _provenance(request: Request, start: Start, progress: Progress) -> Dict[str,
     texts = sorted({text for frames in start.sets for text in frames.dataset.tasks.values()})
     if len(texts) <= MOST_INSTRUCTIONS:      # who evaluates it learns from them which tasks it was trained for
         found["instructions"] = texts
+    named = [tasks_named(frames.dataset.ours.get("episodes", [])) for frames in start.sets]
+    if all(named):
+        found["tasks"] = sorted({task for tasks in named for task in tasks})
     if start.base is not None:
         found["init"] = start.base.manifest_sha256
     return found

@@ -33,6 +33,7 @@ from hybridvla_ros.runtime.workers import start_worker
 from hybridvla_ros.stand_ins.judging import judge
 from hybridvla_ros.stand_ins.piper.driver import GRIPPERS, UNITS, DriverConfig, PiperDriver
 from hybridvla_sim import tasks
+from hybridvla_sim.experts import expert_action
 from hybridvla_sim.piper.arm import TEACH
 from hybridvla_sim.piper.monitor import JointMonitorLimits
 from hybridvla_sim.piper.rig import PiperRig
@@ -139,8 +140,12 @@ class PiperRigNode:
                       "enabled": {name: bool(arm.enabled) for name, arm in rig.arms.items()},
                       "joints": {name: (arm.joints / 1000).tolist() for name, arm in rig.arms.items()},
                       rig.task.name: rig.world.report()}
-            answer = RigReportResponse(True, "", False, commands, sum(violations.values()), json.dumps(report))
-            return judge(answer, rig.world, request.instruction)
+            answer = judge(RigReportResponse(True, "", False, commands, sum(violations.values()), ""), rig.world,
+                           request.instruction)
+            if request.instruction and answer.success:
+                report["expert"] = expert_action(rig, request.instruction)[0].tolist()
+            answer.report = json.dumps(report)
+            return answer
 
     # Loops ---------------------------------------------------------------------------------------------------------
 
@@ -205,5 +210,6 @@ def main() -> None:
     cameras = CameraOptions(number_parameter("image_hz", 10.0), int(number_parameter("image_width", 320)),
                             int(number_parameter("image_height", 240)))
     task = tasks.load(rospy.get_param("~task", DEFAULT_TASK), rig="piper")
-    PiperRigNode(robot, task, driver, int(number_parameter("seed", 1)), cameras,
+    variation = str(rospy.get_param("~variation", "")).strip()
+    PiperRigNode(robot, task.varied(variation) if variation else task, driver, int(number_parameter("seed", 1)), cameras,
                  choice("start", "start", ("start", "zero"))).spin()

@@ -54,7 +54,7 @@ def write_dataset(folder: Path, frames: int, seed: int, labels: int = 1, validat
         with DatasetWriter(folder, description) as out:
             for number in range(episodes):
                 split = VALIDATION if number >= episodes - held else TRAIN
-                with out.episode(f"sampled states, seed {seed}, part {number}", None, split) as episode:
+                with out.episode(f"blocks, seed {seed}, sampled states, part {number}", None, split) as episode:
                     shown: Optional[Row] = None
                     for row, label in _rows(rng, camera, -(-frames // episodes), labels, even_phases):
                         text = instruction(*divmod(label, 4))

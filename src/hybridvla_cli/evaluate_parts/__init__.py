@@ -1,0 +1,1 @@
+"""What `hybridvla evaluate` is asked for, and what it has already done."""

@@ -1,0 +1,1 @@
+"""Episodes of tasks on a ROS graph: `hybridvla evaluate --ros`."""
