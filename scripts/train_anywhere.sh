@@ -264,6 +264,7 @@ print(*tasks.chosen(['all'], RIGS['$RIG'].kind))"); do
     done
   done
 done
-"$PYTHON" scripts/anywhere/table.py "$OUT" "${wanted[@]}"
+"$PYTHON" -m hybridvla_core.evaluation.pooling "${wanted[@]}" >"$OUT/table.md"
+cat "$OUT/table.md"
 pack
 echo "train_anywhere: done; what is worth keeping is in $OUT/pack"
