@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.robots.graph_names import ACTIVATE, PROPOSAL, SET_INSTRUCTION
 from hybridvla_ros.runtime.pacing import SCHEDULERS
 from hybridvla_ros.runtime.private_graph import Graph
 
@@ -40,11 +41,11 @@ class Soak:
         self.proposals = 0
         rospy.init_node("soak", anonymous=True, disable_signals=True)
         rospy.Subscriber("/diagnostics", DiagnosticArray, self._on_diagnostics)
-        rospy.Subscriber("/hybridvla/policy/proposal", ActionProposal, self._on_proposal)
-        for name in ("/hybridvla/policy/set_instruction", "/hybridvla/safety/activate", "/sim_rig/report"):
+        rospy.Subscriber(PROPOSAL, ActionProposal, self._on_proposal)
+        for name in (SET_INSTRUCTION, ACTIVATE, "/sim_rig/report"):
             rospy.wait_for_service(name, timeout=PATIENCE_S)
-        self._instruct = rospy.ServiceProxy("/hybridvla/policy/set_instruction", SetInstruction)
-        self._activate = rospy.ServiceProxy("/hybridvla/safety/activate", SetBool)
+        self._instruct = rospy.ServiceProxy(SET_INSTRUCTION, SetInstruction)
+        self._activate = rospy.ServiceProxy(ACTIVATE, SetBool)
         self._report = rospy.ServiceProxy("/sim_rig/report", RigReport)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
