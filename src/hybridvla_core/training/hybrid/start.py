@@ -150,8 +150,8 @@ def _convention(dataset: LeRobotDataset, base: Optional[Checkpoint]) -> ActionCo
 
 
 def _same(ours: ActionConvention, theirs: ActionConvention, here: str, there: str, keys: Sequence[str] = MEANING) -> None:
-    for key in keys:
-        if getattr(ours, key) != getattr(theirs, key):
+    for key in ours.differences(theirs):
+        if key in keys:
             raise DataError(f"{here}: {key} is {getattr(ours, key)!r} and {getattr(theirs, key)!r} in {there}; train them apart")
 
 
