@@ -5,6 +5,8 @@ import math
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
+import numpy as np
+
 from hybridvla_core.configuration import Vector, in_range, require, require_tables
 
 BRAKING_SHARE = 0.8     # of the tool's acceleration limit, which the filter brakes with
@@ -142,6 +144,34 @@ class Workspace:
                 "workspace: upper_m must exceed lower_m by more than 10 mm on every axis")
         for value in (*self.lower_m, *self.upper_m):
             in_range("workspace: lower_m and upper_m", value, -20.0, 20.0)
+
+    def margins(self, point: np.ndarray) -> np.ndarray:
+        """Computes how far inside a point lies.
+
+        Args:
+            point: (3,) in the base frame, m.
+
+        Returns:
+            (6 + planes,) m: to the lower faces, to the upper faces, to the planes; negative outside.
+        """
+        planes = [float(np.dot(plane.normal, point)) - plane.offset_m for plane in self.planes]
+        return np.concatenate([point - np.array(self.lower_m), np.array(self.upper_m) - point, planes])
+
+    def project(self, point: np.ndarray, inset: float) -> np.ndarray:
+        """Computes the place for a point that is to lie inside: into the box first, then along each plane's normal in turn.
+
+        Args:
+            point: (3,) in the base frame, m.
+            inset: Kept from all faces and planes, m.
+
+        Returns:
+            (3,) m; the point itself where it lies inside.
+        """
+        inside = np.clip(point, np.array(self.lower_m) + inset, np.array(self.upper_m) - inset)
+        for plane in self.planes:
+            depth = plane.offset_m + inset - float(np.dot(plane.normal, inside))
+            inside += max(0.0, depth) * np.array(plane.normal)
+        return inside
 
 
 @dataclass(frozen=True)

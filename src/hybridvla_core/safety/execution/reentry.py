@@ -36,9 +36,7 @@ class Reentry:
         margins = np.array([[arm.joint_limits.margin_rad] for arm in config.arms]) + INSIDE_RAD
         self._lower = np.array([arm.joint_limits.lower_rad for arm in config.arms]) + margins
         self._upper = np.array([arm.joint_limits.upper_rad for arm in config.arms]) - margins
-        self._box_lower = np.array([arm.workspace.lower_m for arm in config.arms]) + INSIDE_M
-        self._box_upper = np.array([arm.workspace.upper_m for arm in config.arms]) - INSIDE_M
-        self._planes = [arm.workspace.planes for arm in config.arms]
+        self._workspaces = [arm.workspace for arm in config.arms]
         self._way_out = WayOut(config, motion)
         self._goal: Optional[Goal] = None
         self._legs: Optional[List[np.ndarray]] = None      # a way out that was found
@@ -109,12 +107,7 @@ class Reentry:
         return moved
 
     def _inside(self, positions: np.ndarray) -> np.ndarray:
-        inside = np.clip(positions, self._box_lower, self._box_upper)
-        for index, planes in enumerate(self._planes):
-            for plane in planes:
-                depth = plane.offset_m + INSIDE_M - float(np.dot(plane.normal, inside[index]))
-                inside[index] += max(0.0, depth) * np.array(plane.normal)
-        return inside
+        return np.array([space.project(point, INSIDE_M) for space, point in zip(self._workspaces, positions)])
 
 
 def worst_violation(motion: Motion, joints: Optional[np.ndarray] = None) -> str:
