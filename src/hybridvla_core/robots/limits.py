@@ -9,7 +9,7 @@ import numpy as np
 
 from hybridvla_core.configuration import Vector, in_range, require, require_tables
 
-BRAKING_SHARE = 0.8     # of the tool's acceleration limit, which the filter brakes with
+BRAKING_SHARE = 0.8     # of every acceleration limit: what the filter plans and brakes with
 
 
 @dataclass(frozen=True)
