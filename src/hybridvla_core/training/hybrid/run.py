@@ -279,9 +279,3 @@ def _hooks(request: Request, start: Start, processes: Processes) -> Hooks:
         return result
 
     return Hooks(evaluate, request.evaluate_every)
-
-
-def with_steps(config: TrainingConfig, steps: int) -> TrainingConfig:
-    """The same recipe with its last stage as long as given."""
-    *others, last = config.stages
-    return replace(config, stages=(*others, replace(last, steps=steps)))
