@@ -210,8 +210,10 @@ class PolicyNode:
 
 
 class Warming:
-    """Says, until the policy is warm, that one is coming: no filter is activated on a model that still loads. No
-    heartbeat comes of it for the watchdog: its epoch is 0, which no policy has."""
+    """Says that a policy is coming until it is warm, so that nobody activates the filter while the model still loads.
+
+    The filter's watchdog does not take it for a heartbeat: its epoch is 0, which no policy has.
+    """
 
     def __init__(self) -> None:
         self._publisher = rospy.Publisher(HEARTBEAT, PolicyHeartbeat, queue_size=1)

@@ -40,7 +40,7 @@ from hybridvla_ros.safety_parameters import SafetyParameters
 LEVELS = {State.ACTIVE: DiagnosticStatus.OK, State.INACTIVE: DiagnosticStatus.OK, State.HOLDING: DiagnosticStatus.WARN,
           State.RECOVERING: DiagnosticStatus.WARN, State.STOPPED: DiagnosticStatus.ERROR}
 POLICY_PATIENCE_S = 0.4
-#: Apart from what the loss of the master holds for.
+#: Why a failed thread of this node holds the arms. Not the reason of a lost master: its return must not end this one.
 FAULT = Reason.OPERATOR | Reason.CONFIGURATION
 #: Said when a dry run begins and when it is activated.
 DRY = ("this is a dry run: everything is computed and nothing commanded; to let the robot move, launch with armed:=true "

@@ -92,7 +92,7 @@ class SafetyFilter:
             self._counters["rejected/arm_state"] += 1
 
     def on_heartbeat(self, heartbeat: Heartbeat, now: float, publisher: str = "") -> None:
-        """The policy's sign of life. What waited in a queue while we stood still is none."""
+        """Takes the policy's sign of life. One that waited in a queue while the filter was paused does not count."""
         if self._watchdogs.paused(now):
             return
         reason, _ = self._gate.on_heartbeat(heartbeat, now, publisher, self.at_rest)
@@ -127,7 +127,7 @@ class SafetyFilter:
         return Acceptance(True, at_once=at_once)
 
     def on_unreadable_proposal(self, text: str, now: float, publisher: str = "") -> Acceptance:
-        """A message came in a proposal's place that is none (text says why): as bad as an ill-formed proposal."""
+        """Treats a message that cannot be read as a proposal like an ill-formed one. text: why it cannot be read."""
         if self._watchdogs.paused(now):
             return self._refused(Reason.PROPOSAL_STALE, "it waited while the filter stood still")
         return self._refused(*self._gate.on_unreadable(text, now, publisher, self.at_rest))

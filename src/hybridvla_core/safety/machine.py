@@ -72,7 +72,7 @@ class StateMachine:
 
     @property
     def _braking(self) -> bool:
-        """Not at rest yet; a command on its way back to an arm that was moved away does not count: what follows ends it."""
+        """The command is not at rest yet. One that returns to an arm that was moved away does not count: what follows ends it."""
         return not self._motion.at_rest and self._execution.near_command()
 
     def activate(self, now: float, dry_run: bool = False) -> Answer:

@@ -13,9 +13,9 @@ from hybridvla_core.safety.inputs.deadman import Deadman
 from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
 from hybridvla_core.safety.status import Reason
 
-OVERRUNS = 10        # so many late ticks ...
-OVERRUN_S = 1.0      # ... within so long are said in the status
-DRAIN_S = 0.15       # after a gap of our own, what the policy said meanwhile comes out of the queues for this long
+OVERRUNS = 10        # this many late ticks ...
+OVERRUN_S = 1.0      # ... within this time are reported in the status
+DRAIN_S = 0.15       # after the filter itself paused, old messages of the policy come out of the queues for this long: ignored
 
 
 class Watchdogs:
