@@ -7,6 +7,7 @@ from typing import Tuple
 import numpy as np
 
 from hybridvla_core.checkpoints.manifest import FORMAT
+from hybridvla_core.configuration import in_range
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.schedule import DiffusionSchedule
@@ -46,8 +47,7 @@ class EnsembleConfig:
         for name, allowed in (("rule", RULES), ("rotation_mean", ROTATION_MEANS), ("gripper", GRIPPER_RULES)):
             if getattr(self, name) not in allowed:
                 raise ConfigurationError(f"ensemble: {name} is {getattr(self, name)!r}; use one of {', '.join(allowed)}")
-        if not 0.0 < self.theta <= RELEASED_TOKENS:
-            raise ConfigurationError(f"ensemble: theta must lie above 0 and not above {RELEASED_TOKENS}, and is {self.theta:g}")
+        in_range("ensemble: theta", self.theta, 0.0, RELEASED_TOKENS, above=True)
         if self.confidence_window_bins < 0:
             raise ConfigurationError("ensemble: confidence_window_bins must not be negative, and is "
                                      f"{self.confidence_window_bins}")

@@ -7,7 +7,7 @@ from typing import Optional, Tuple
 
 import numpy as np
 
-from hybridvla_core.configuration import Vector, in_range, require, require_tables
+from hybridvla_core.configuration import Vector, in_range, positive, require, require_tables
 
 BRAKING_SHARE = 0.8     # of every acceleration limit: what the filter plans and brakes with
 
@@ -102,7 +102,7 @@ class CartesianLimits:
     def __post_init__(self) -> None:
         for key in self.__dataclass_fields__:
             value = getattr(self, key)
-            require(math.isfinite(value) and value > 0.0, f"cartesian_limits: {key} must be positive")
+            require(math.isfinite(value) and value > 0.0, f"cartesian_limits: {key} must be positive, and is {value:g}")
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,8 @@ class SingularityConfig:
     stop_below: float
 
     def __post_init__(self) -> None:
-        require(0.0 <= self.stop_below < self.slow_below, "singularity: 0 <= stop_below < slow_below is needed")
+        require(0.0 <= self.stop_below < self.slow_below, "singularity: 0 <= stop_below < slow_below is needed, and they are "
+                f"{self.stop_below:g} and {self.slow_below:g}")
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ class Capsule:
 
     def __post_init__(self) -> None:
         require(len(self.start_m) == 3 and len(self.end_m) == 3, f"capsule {self.name}: start_m, end_m need 3 numbers")
-        require(self.radius_m > 0.0, f"capsule {self.name}: radius_m must be positive")
+        positive(f"capsule {self.name}: radius_m", self.radius_m)
         in_range(f"capsule {self.name}: radius_m", self.radius_m, 0.0, 0.5)
         for value in (*self.start_m, *self.end_m):
             in_range(f"capsule {self.name}: start_m and end_m", value, -3.0, 3.0)
@@ -260,9 +261,9 @@ class LeashConfig:
     lag_s: float
 
     def __post_init__(self) -> None:
-        require(self.stiffness_n_m > 0.0 and self.max_force_n > 0.0 and self.rotation_rad > 0.0,
-                "leash: stiffness_n_m, max_force_n and rotation_rad must be positive")
-        require(0.0 <= self.lag_s <= 1.0, "leash: lag_s must lie between 0 and 1")
+        for key in ("stiffness_n_m", "max_force_n", "rotation_rad"):
+            positive(f"leash: {key}", getattr(self, key))
+        in_range("leash: lag_s", self.lag_s, 0.0, 1.0)
 
     @property
     def distance_m(self) -> float:

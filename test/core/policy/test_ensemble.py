@@ -98,5 +98,5 @@ def test_disagreement_is_measured_on_so3_and_is_the_larger_arm_s():
 def test_rules_that_do_not_exist_are_refused(change):
     with pytest.raises(ConfigurationError, match="ensemble"):
         replace(PAPER, **change)
-    with pytest.raises(ConfigurationError, match="theta must lie above 0 and not above 6, and is 7"):
+    with pytest.raises(ConfigurationError, match="theta must lie above 0 and up to 6, and is 7"):
         replace(PAPER, theta=7.0)
