@@ -82,7 +82,7 @@ class SafetyFilter:
         return dict(self._counters)
 
     @property
-    def start_rotations(self) -> np.ndarray:
+    def commanded_rotations(self) -> np.ndarray:
         """(A, 3, 3) tool rotations as commanded now; of the start joints before the first activation."""
         return self._motion.rotations.copy()
 
