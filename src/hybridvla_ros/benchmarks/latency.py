@@ -21,6 +21,7 @@ import yaml
 from hybridvla_core.configuration import read_mapping
 from hybridvla_core.contracts import Mode, Observation, Prediction
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.graph_names import ACTIVATE, SET_INSTRUCTION
 from hybridvla_ros.runtime.node_support import run_node
@@ -147,8 +148,7 @@ def main() -> int:
         print(f"bench_latency: {error}", file=sys.stderr)
         return 1
     print(json.dumps(result, indent=1))
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(arguments.json, result)
     return 0
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.files import write_json
 from hybridvla_core.robots.graph_names import ACTIVATE, PROPOSAL, SET_INSTRUCTION
 from hybridvla_ros.runtime.pacing import SCHEDULERS
 from hybridvla_ros.runtime.private_graph import Graph
@@ -110,7 +111,7 @@ def main() -> int:
     summary_file = folder / "summary.json"
     summary = json.loads(summary_file.read_text(encoding="utf-8")) if summary_file.exists() else {}
     summary[arguments.scheduler] = result
-    summary_file.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(summary_file, summary)
     print(json.dumps(result))
     return 0
 
