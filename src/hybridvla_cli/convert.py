@@ -141,9 +141,7 @@ def _convention(args: argparse.Namespace) -> ActionConvention:
 def _ensemble(rule: str) -> EnsembleConfig:
     from hybridvla_core.checkpoints.config import EnsembleConfig
 
-    if rule == "released":
-        return EnsembleConfig("released", 5.8, 0, "euler", "mean_above_half")
-    return EnsembleConfig("mean", 0.96, 0, "so3", "diffusion")
+    return EnsembleConfig.released() if rule == "released" else EnsembleConfig.paper()
 
 
 def _split(text: Optional[str]) -> Optional[List[str]]:

@@ -37,7 +37,7 @@ def require_tables(where: str, tables: Mapping[str, Vector], entries: int) -> No
         require(all(math.isfinite(value) for value in values), f"{where}: {key} needs finite numbers")
 
 
-def in_range(key: str, value: float, low: float, high: float) -> None:
+def in_range(key: str, value: float, low: float, high: float, above: bool = False) -> None:
     """Raises ConfigurationError naming the key unless low <= value <= high.
 
     Args:
@@ -45,8 +45,15 @@ def in_range(key: str, value: float, low: float, high: float) -> None:
         value: the number that was read; NaN is outside every range.
         low: smallest allowed value.
         high: largest allowed value.
+        above: `low` itself is not allowed.
     """
-    require(low <= value <= high, f"{key} must lie between {low:g} and {high:g}, and is {value:g}")
+    bounds = f"above {low:g} and up to {high:g}" if above else f"between {low:g} and {high:g}"
+    require(low <= value <= high and not (above and value == low), f"{key} must lie {bounds}, and is {value:g}")
+
+
+def positive(key: str, value: float) -> None:
+    """Raises ConfigurationError naming the key and the value unless value > 0."""
+    require(value > 0.0, f"{key} must be positive, and is {value:g}")
 
 
 def on_or_off(default: str) -> str:

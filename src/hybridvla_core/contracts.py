@@ -15,11 +15,26 @@ from hybridvla_core.errors import ConfigurationError
 
 
 class Kind(enum.IntEnum):
+    """What a proposal asks for.
+
+    Attributes:
+        ACTION: Go to the targets.
+        HOLD: Slow down and hold; it has no targets.
+    """
+
     ACTION = 0
     HOLD = 1
 
 
 class Mode(enum.IntEnum):
+    """Which of the model's paths gives the action.
+
+    Attributes:
+        ENSEMBLE: Both, averaged where the tokens are confident; diffusion alone where they are not.
+        DIFFUSION: Diffusion alone.
+        AUTOREGRESSIVE: The tokens alone.
+    """
+
     ENSEMBLE = 0
     DIFFUSION = 1
     AUTOREGRESSIVE = 2
@@ -42,17 +57,41 @@ class Mode(enum.IntEnum):
 
 
 class DeltaBase(enum.IntEnum):
+    """Which pose an action is added to.
+
+    Attributes:
+        COMMANDED: The last one commanded.
+        MEASURED: The measured one at the observation's stamp.
+    """
+
     COMMANDED = 0
     MEASURED = 1
 
 
 class PolicyState(enum.IntEnum):
+    """What the policy's loop does.
+
+    Attributes:
+        WAITING: It waits for an observation, or until a prediction is due.
+        INFERRING: The model predicts.
+        FAULT: It cannot predict; the heartbeat's message says why, and the filter holds the arms.
+    """
+
     WAITING = 0
     INFERRING = 1
     FAULT = 2
 
 
 class GripperState(enum.IntEnum):
+    """What a gripper makes of its last command, as its driver reports it.
+
+    Attributes:
+        UNKNOWN: The driver does not say, or nothing was commanded yet.
+        MOVING: It is still under way.
+        DONE: It has finished, by reaching the width or by holding something.
+        FAILED: It has given up.
+    """
+
     UNKNOWN = 0
     MOVING = 1
     DONE = 2

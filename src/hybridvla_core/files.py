@@ -1,6 +1,7 @@
 """How verbs write results for machines, and what a file on disk is."""
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -32,8 +33,27 @@ def write_text(path: Union[str, Path], text: str) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        with contextlib.suppress(OSError):      # it is there only where something failed
+            partial.unlink()
+
+
+def sync(path: Path) -> None:
+    """Forces a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Forces a folder with all files and folders below to the disk, before a rename: that must not overtake what it names."""
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
 
 
 def check_target(path: Union[str, Path], option: str) -> None:

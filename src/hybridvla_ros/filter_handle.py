@@ -63,7 +63,7 @@ class FilterHandle:
             return self._filter.stop(time.monotonic(), reason, detail)
 
     def let_go(self) -> Answer:
-        """Brings the arms to rest and forbids motion; answers at once, but while arms that were stopped still brake."""
+        """Brakes the arms and forbids motion. Returns at once, unless the arms are still braking after a stop."""
         with self._lock:
             self._ends += 1
         return self._repeated(lambda now: self._filter.activate(False, now), lambda: False)

@@ -25,6 +25,7 @@ from hybridvla_core.policy.fit import image_preparer
 from hybridvla_core.policy.interface import PolicyInterface
 from hybridvla_core.policy.proposing.proposer import InstructionAnswer, Proposer, check_fit
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.robots.graph_names import HEARTBEAT, INSTRUCTION, PROPOSAL, SET_INSTRUCTION, STATUS
 from hybridvla_core.waiting import Event
 from hybridvla_ros.messages import conversions
 from hybridvla_ros.messages.images import to_rgb
@@ -55,9 +56,9 @@ class PolicyNode:
         check_fit(policy, config, robot)
         self.config, self.robot, self.policy = config, robot, policy
         self._preparer = image_preparer(policy, config)
-        self._proposals = rospy.Publisher("/hybridvla/policy/proposal", ActionProposal, queue_size=4, tcp_nodelay=True)
-        self._heartbeats = rospy.Publisher("/hybridvla/policy/heartbeat", PolicyHeartbeat, queue_size=4, tcp_nodelay=True)
-        self._instructions = rospy.Publisher("/hybridvla/policy/instruction", String, queue_size=1, latch=True)
+        self._proposals = rospy.Publisher(PROPOSAL, ActionProposal, queue_size=4, tcp_nodelay=True)
+        self._heartbeats = rospy.Publisher(HEARTBEAT, PolicyHeartbeat, queue_size=4, tcp_nodelay=True)
+        self._instructions = rospy.Publisher(INSTRUCTION, String, queue_size=1, latch=True)
         self.proposer = Proposer(policy, config, publish=self._publish_proposal, publish_heartbeat=self._publish_heartbeat,
                                  clock=lambda: rospy.Time.now().to_sec())
         self._overload = Overload()
@@ -68,7 +69,7 @@ class PolicyNode:
         self.doubt: Callable[[str], str] = lambda sentence: ""      # of a checkpoint that says what it was trained for
         self._warm_up(policy)
         self._subscribe()
-        rospy.Service("/hybridvla/policy/set_instruction", SetInstruction, self._set_instruction)
+        rospy.Service(SET_INSTRUCTION, SetInstruction, self._set_instruction)
         self._diagnostics = Diagnostics("inference", self._report)
         self._pulse = Rate(HEARTBEAT_S, self.proposer.send_heartbeat, "the heartbeat")
 
@@ -80,7 +81,7 @@ class PolicyNode:
         self._covered = CoveredImages(self.feed.sync, self.proposer)
         for topic, names in self._arms.topics.items():
             rospy.Subscriber(topic, JointState, self._on_joints, callback_args=names, queue_size=10, tcp_nodelay=True)
-        rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, self._on_status, queue_size=5, tcp_nodelay=True)
+        rospy.Subscriber(STATUS, SafetyStatus, self._on_status, queue_size=5, tcp_nodelay=True)
 
     def _on_joints(self, message: JointState, names: List[str]) -> None:
         self._arms.on_joints(message, names, time.monotonic())
@@ -216,11 +217,13 @@ class PolicyNode:
 
 
 class Warming:
-    """Says, until the policy is warm, that one is coming: no filter is activated on a model that still loads. No
-    heartbeat comes of it for the watchdog: its epoch is 0, which no policy has."""
+    """Says that a policy is coming until it is warm, so that nobody activates the filter while the model still loads.
+
+    The filter's watchdog does not take it for a heartbeat: its epoch is 0, which no policy has.
+    """
 
     def __init__(self) -> None:
-        self._publisher = rospy.Publisher("/hybridvla/policy/heartbeat", PolicyHeartbeat, queue_size=1)
+        self._publisher = rospy.Publisher(HEARTBEAT, PolicyHeartbeat, queue_size=1)
         self._over = Event()
         start_worker("saying that the policy loads", self._beat)
 

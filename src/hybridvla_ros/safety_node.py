@@ -15,6 +15,7 @@ from hybridvla.msg import ActionProposal, PolicyHeartbeat, SafetyStatus
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import ArmState
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.robots.graph_names import ACTIVATE, DEADMAN, GO_TO_START, HEARTBEAT, PROPOSAL, REENTER, RESUME, STATUS, STOP
 from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_core.safety.status import FilterOutput, Reason, State
 from hybridvla_ros import adapters
@@ -39,7 +40,7 @@ from hybridvla_ros.safety_parameters import SafetyParameters
 LEVELS = {State.ACTIVE: DiagnosticStatus.OK, State.INACTIVE: DiagnosticStatus.OK, State.HOLDING: DiagnosticStatus.WARN,
           State.RECOVERING: DiagnosticStatus.WARN, State.STOPPED: DiagnosticStatus.ERROR}
 POLICY_PATIENCE_S = 0.4
-#: Apart from what the loss of the master holds for.
+#: Why a failed thread of this node holds the arms. Not the reason of a lost master: its return must not end this one.
 FAULT = Reason.OPERATOR | Reason.CONFIGURATION
 #: Said when a dry run begins and when it is activated.
 DRY = ("this is a dry run: everything is computed and nothing commanded; to let the robot move, launch with armed:=true "
@@ -58,18 +59,16 @@ class SafetyNode:
         self.filter = SafetyFilter(config, dry_run, bool(rospy.get_param("/use_sim_time", False)))
         self._lock = threading.Lock()
         self._frames = {arm.name: arm.base_frame for arm in config.arms}
-        self._status = rospy.Publisher("/hybridvla/safety/status", SafetyStatus, queue_size=5, tcp_nodelay=True)
+        self._status = rospy.Publisher(STATUS, SafetyStatus, queue_size=5, tcp_nodelay=True)
         self._last: Any = None
         self._policy_heard, self._policy_says = float("-inf"), ""
         self._require_policy = rospy.get_param("~require_policy", True) is not False
         self._pace = Pace(config.tick_hz)
         self.handle = FilterHandle(self.filter, self._lock)
         self.adapter = adapters.make(config, self._on_state, self.handle)
-        rospy.Subscriber(config.topics.get("proposal", "/hybridvla/policy/proposal"), ActionProposal, self._on_proposal,
-                         queue_size=10, tcp_nodelay=True)
-        rospy.Subscriber(config.topics.get("heartbeat", "/hybridvla/policy/heartbeat"), PolicyHeartbeat,
-                         self._on_heartbeat, queue_size=10, tcp_nodelay=True)
-        rospy.Subscriber(config.topics.get("deadman", "/hybridvla/safety/deadman"), Bool, self._on_deadman, queue_size=5)
+        rospy.Subscriber(PROPOSAL, ActionProposal, self._on_proposal, queue_size=10, tcp_nodelay=True)
+        rospy.Subscriber(HEARTBEAT, PolicyHeartbeat, self._on_heartbeat, queue_size=10, tcp_nodelay=True)
+        rospy.Subscriber(DEADMAN, Bool, self._on_deadman, queue_size=5)
         self._services()
         self._parameters = SafetyParameters(config.speed_scale, dry_run, self._on_parameters, self._on_refused)
         self._diagnostics = Diagnostics("filter", self._report)
@@ -116,11 +115,11 @@ class SafetyNode:
             self.filter.on_deadman(message.data, time.monotonic(), source_of(message))
 
     def _services(self) -> None:
-        rospy.Service("/hybridvla/safety/activate", SetBool, self._activate)
-        for name, call in (("stop", self.handle.stop), ("resume", self._patient(self.filter.resume)),
-                           ("reenter", self._patient(self.filter.reenter))):
-            rospy.Service(f"/hybridvla/safety/{name}", Trigger, self._trigger(name, call))
-        rospy.Service("/hybridvla/robot/go_to_start", Trigger, self._go_to_start)
+        rospy.Service(ACTIVATE, SetBool, self._activate)
+        for service, call in ((STOP, self.handle.stop), (RESUME, self._patient(self.filter.resume)),
+                              (REENTER, self._patient(self.filter.reenter))):
+            rospy.Service(service, Trigger, self._trigger(service.rpartition("/")[2], call))
+        rospy.Service(GO_TO_START, Trigger, self._go_to_start)
 
     def _policy_missing(self) -> str:
         """Why no policy could take over now; a filter that was activated early would move when the model comes up."""
@@ -260,7 +259,7 @@ class SafetyNode:
 def refuse_second_filter() -> None:
     """Raises HybridVLAError when another node offers the filter's services, or may offer them."""
     try:
-        owner = rosgraph.Master(ASKS).lookupService("/hybridvla/safety/activate")
+        owner = rosgraph.Master(ASKS).lookupService(ACTIVATE)
     except (rosgraph.MasterException, OSError):
         return          # nobody does, or there is no master yet: init_node waits for one, and the question is asked again then
     refuse_if_running("another safety filter", owner)

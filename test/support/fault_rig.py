@@ -45,7 +45,7 @@ class FaultRig(Rig):
 
     def set_off(self, **changes):
         here = [command.pose for command in self.output.arms]
-        quaternions = [to_quaternion(matrix) for matrix in self.filter.start_rotations]
+        quaternions = [to_quaternion(matrix) for matrix in self.filter.commanded_rotations]
         way = np.array(self.far()) - [pose.position for pose in here]
         answer = self.propose(np.array([pose.position for pose in here]) + way, quaternions, **changes)
         assert answer.accepted, answer.reason

@@ -60,7 +60,7 @@ class Course:
         self._batch = BatchKinematics(self.rig.config.arms)
         self._kinematics = [ArmKinematics(arm) for arm in self.rig.config.arms]
         self.draws = 0
-        self._down = [Rotation.from_matrix(matrix) for matrix in self.rig.filter.start_rotations]
+        self._down = [Rotation.from_matrix(matrix) for matrix in self.rig.filter.commanded_rotations]
 
     def move(self) -> Move:
         rig, arms = self.rig, self.rig.config.arms

@@ -17,7 +17,7 @@ from hybridvla_core.transforms.conventions import ActionConvention
 CONVENTION = ActionConvention(
     arms=("arm",), translation="delta_base_frame", rotation="absolute_euler_xyz", rotation_reference_xyzw=(1.0, 0, 0, 0),
     gripper_sense="one_is_open", delta_base="measured", action_period_s=0.0, state_source="measured")
-ENSEMBLE = EnsembleConfig("mean", 0.96, 0, "so3", "diffusion")
+ENSEMBLE = EnsembleConfig.paper()
 SCALE = {"q01": [-1.0] * 6 + [0.0], "q99": [1.0] * 6 + [1.0], "mask": [True] * 6 + [False]}
 STATISTICS = {"set": {"action": SCALE, "proprio": SCALE}}
 

@@ -21,10 +21,11 @@ import roslib.message
 import rospy
 
 from hybridvla_cli.doctor_parts.graph import Facts, Stream
+from hybridvla_core.robots.graph_names import STATUS
 from hybridvla_ros.adapters.agilex import status as agilex_status
 
 LISTEN_S, ANSWER_S = 3.0, 1.0
-STATUS, LIST_CONTROLLERS = "/hybridvla/safety/status", "/controller_manager/list_controllers"
+LIST_CONTROLLERS = "/controller_manager/list_controllers"
 
 
 def gather(topics: List[str], parameters: List[str], arms: List[str], compliance: str) -> Facts:

@@ -8,11 +8,12 @@ from hybridvla_cli.doctor_parts.drivers import driver_findings
 from hybridvla_cli.doctor_parts.findings import FAILURE, OK, WARNING, Finding
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.robots.graph_names import DEADMAN, HEARTBEAT, PROPOSAL
 from hybridvla_core.robots.topics import joint_topics
 
 #: Largest difference of two clocks, and of an image's stamp from now, s; slowest stream of images, Hz.
 CLOCKS_S, SLOWEST_HZ = 0.1, 4.0
-ALONE = ("/hybridvla/policy/proposal", "/hybridvla/policy/heartbeat", "/hybridvla/safety/deadman")
+ALONE = (PROPOSAL, HEARTBEAT, DEADMAN)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ from typing import Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 from hybridvla_cli.doctor_parts.findings import FAILURE, OK, WARNING, Finding
 from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.robots.graph_names import HEARTBEAT, PROPOSAL
 
 FILTER = "/safety_filter_node"
 #: Least move, and how far a target stays from the middle, where open and closed read the same; shares of the stroke.
 STEP, OFF_MIDDLE = 0.15, 0.15
 #: An opening is the one meant within this, and a gripper that moved less has not moved; shares of the stroke.
 SAME, STILL = 0.07, 0.02
-POLICY = ("/hybridvla/policy/proposal", "/hybridvla/policy/heartbeat")
+POLICY = (PROPOSAL, HEARTBEAT)
 
 #: Asks a person something; returns what was typed.
 Ask = Callable[[str], str]

@@ -27,6 +27,7 @@ from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import ArmTarget, DeltaBase, Heartbeat, PolicyState, Proposal
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.robots.graph_names import ACTIVATE, HEARTBEAT, PROPOSAL, STATUS
 from hybridvla_core.robots.topics import joint_topics
 from hybridvla_core.safety.status import State
 from hybridvla_ros.adapters.franka.gripper import BELOW_MAX_M
@@ -48,7 +49,7 @@ class Mover:
         self.status: Any = None
         for topic, names in joint_topics(robot.arms).items():
             rospy.Subscriber(topic, JointState, self._on_joints, callback_args=names, queue_size=2)
-        rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, lambda message: setattr(self, "status", message), queue_size=1)
+        rospy.Subscriber(STATUS, SafetyStatus, lambda message: setattr(self, "status", message), queue_size=1)
         # Connected before the first message: what is published at once is not lost.
         self._topics = {arm.name: rospy.Publisher(arm.topics["gripper_command"], Float64, queue_size=1)
                         for arm in robot.arms if way(arm) == "topic"}
@@ -117,11 +118,11 @@ class Mover:
     def _active(self) -> Iterator[None]:
         """The filter is active meanwhile, and its heartbeat comes from here."""
         self._epoch, self._over = secrets.randbits(60) | 1, False
-        self._proposals = rospy.Publisher("/hybridvla/policy/proposal", ActionProposal, queue_size=1)
-        self._beats = rospy.Publisher("/hybridvla/policy/heartbeat", PolicyHeartbeat, queue_size=1)
+        self._proposals = rospy.Publisher(PROPOSAL, ActionProposal, queue_size=1)
+        self._beats = rospy.Publisher(HEARTBEAT, PolicyHeartbeat, queue_size=1)
         threading.Thread(target=self._beat, name="the filter's heartbeat", daemon=True).start()
-        rospy.wait_for_service("/hybridvla/safety/activate", ANSWER_S)
-        activate = rospy.ServiceProxy("/hybridvla/safety/activate", SetBool)
+        rospy.wait_for_service(ACTIVATE, ANSWER_S)
+        activate = rospy.ServiceProxy(ACTIVATE, SetBool)
         try:
             end = time.monotonic() + ANSWER_S
             answer = activate(True)

@@ -18,6 +18,7 @@ from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.cameras import CameraRig
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.robots.graph_names import STATUS
 from hybridvla_core.robots.topics import joint_topics
 
 LONGEST_S = 90
@@ -59,7 +60,7 @@ def look(robot: RobotConfig, config: PolicyConfig) -> Union[Facts, Finding]:
     images = [camera.image_topic for camera in config.cameras]
     agilex = [arm.topics["robot_state"] for arm in robot.arms] if robot.agilex is not None else []
     wanted = {"arms": agilex, "compliance": robot.franka.compliance_node if robot.franka is not None else "",
-              "topics": [*joint_topics(robot.arms), *images, "/hybridvla/safety/status"],
+              "topics": [*joint_topics(robot.arms), *images, STATUS],
               "parameters": [camera.serial_parameter for camera in config.cameras if camera.serial_parameter]}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "wanted.json"

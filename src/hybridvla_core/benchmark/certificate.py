@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from typing import Any, Dict, Iterable, Iterator, List
+from typing import Any, Dict, Iterable, Iterator
 
 import numpy as np
 import torch
 
 import hybridvla_core
-from hybridvla_core.benchmark.passes import GATE_MARGIN, LOGIT_MARGIN, distribution, text_alone
+from hybridvla_core.benchmark.passes import GATE_MARGIN, LOGIT_MARGIN, distribution, plain_decoding
 from hybridvla_core.benchmark.subject import Subject, device_name
 from hybridvla_core.policy.inference.dual_path import DualPath
 from hybridvla_core.policy.inference.tensors import PredictionInputs
@@ -78,19 +78,12 @@ def certify(path: DualPath, observations: Iterable[PredictionInputs]) -> Dict[st
 
 def _compared(path: DualPath, inputs: PredictionInputs) -> Dict[str, Any]:
     """One observation both ways."""
-    engine, rule = path.engine, path.gate.config
+    rule = path.gate.config
     few = path.run(inputs)
     assert few.denoised is not None and few.ids is not None and few.confidence is not None and few.passes is not None
-    prefix = engine.prefix(engine.encode(inputs.pixels), text_alone(inputs, path.config), inputs.state)
-    x = engine.denoise(prefix, inputs.noise[:, 0], path.steps)
-    condition = inputs.condition or (x.clamp(-1.0, 1.0), torch.zeros(1, dtype=torch.long, device=x.device))
-    plain = engine.decode(prefix, *condition, window=path.window, keep_logits=True)
-    best = torch.stack(plain.logits, dim=1)[0].topk(2, dim=-1).values
-    confidence = plain.trusted[0].float().cpu().numpy()
-    decisions: List[bool] = [bool((c > 0.0).all()) and rule.passes(c) for c in (confidence, few.confidence[0])]
-    score = confidence[:6].sum() if rule.rule == "released" else confidence.mean()
-    close = float((best[:, 0] - best[:, 1]).min()) < LOGIT_MARGIN or abs(float(score) - rule.theta) < GATE_MARGIN
-    return {"tokens": bool(np.array_equal(plain.ids[0].cpu().numpy(), few.ids[0])), "decision": decisions[0] == decisions[1],
-            "action": float(np.abs(x.float().cpu().numpy()[0] - few.denoised[0, 0]).max()),
-            "confidence": float(np.abs(confidence - few.confidence[0]).max()), "passes": int(few.passes[0]),
-            "close": close}
+    plain = plain_decoding(path.engine, inputs, path.steps, path.window)
+    return {"tokens": bool(np.array_equal(plain.ids, few.ids[0])),
+            "decision": rule.opens(plain.confidence) == rule.opens(few.confidence[0]),
+            "action": float(np.abs(plain.denoised - few.denoised[0, 0]).max()),
+            "confidence": float(np.abs(plain.confidence - few.confidence[0]).max()), "passes": int(few.passes[0]),
+            "close": plain.close(rule)}

@@ -25,7 +25,7 @@ def measure(config: RobotConfig, ticks: int, seed: int) -> Dict[str, Any]:
     safety = SafetyFilter(config)
     now = 1.0
     joints = {arm.name: np.array(arm.start_joints_rad) for arm in config.arms}
-    turns = [rotations.to_quaternion(matrix) for matrix in safety.start_rotations]
+    turns = [rotations.to_quaternion(matrix) for matrix in safety.commanded_rotations]
     cpu, wall = np.empty(ticks), np.empty(ticks)
     for tick in range(-WARM_UP, ticks):
         now += config.dt

@@ -3,7 +3,7 @@ the same."""
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Union
 
 import numpy as np
@@ -12,11 +12,13 @@ import torch
 from hybridvla_core.contracts import Mode, Observation, Prediction
 from hybridvla_core.model.sequence import prefix_length
 from hybridvla_core.policy.inference.drafts import ConfidenceGate
+from hybridvla_core.policy.inference.plain import PlainDecoding
 from hybridvla_core.policy.predictor import Policy
 from hybridvla_core.report.statistics import quantiles
 from hybridvla_core.transforms.pictures import decode
 
 if TYPE_CHECKING:
+    from hybridvla_core.checkpoints.config import EnsembleConfig
     from hybridvla_core.model.config import ModelConfig
     from hybridvla_core.policy.inference.tensors import PredictionInputs
     from hybridvla_core.policy.interface import PolicyInterface
@@ -65,40 +67,63 @@ def text_alone(inputs: PredictionInputs, config: ModelConfig) -> torch.Tensor:
     return inputs.text[:, :int(inputs.lengths[0]) - prefix_length(config, 0)]
 
 
+@dataclass(frozen=True)
+class PlainAnswer:
+    """What plain greedy decoding gives for one observation.
+
+    Attributes:
+        ids: (A,) of the tokens.
+        confidence: (A,) of the tokens, 0 for one that is no action.
+        margin: Between the two best logits, the smallest of all positions.
+        denoised: (K, A) normalised actions.
+    """
+
+    ids: np.ndarray
+    confidence: np.ndarray
+    margin: float
+    denoised: np.ndarray
+
+    def close(self, rule: EnsembleConfig) -> bool:
+        """Whether rounding may decide a token or the gate."""
+        return self.margin < LOGIT_MARGIN or abs(rule.score(self.confidence) - rule.theta) < GATE_MARGIN
+
+
 @torch.inference_mode()
-def greedy(policy: Policy, observation: Observation, seed: int = 0) -> Dict[str, Any]:
-    """Plain decoding of one observation: ids (A,), confidence (A,), the smallest margin between the two best logits."""
-    inputs = policy.inputs([observation], seed)
-    engine = policy.engine
-    prefix = engine.prefix(engine.encode(inputs.pixels), text_alone(inputs, policy.config.model), inputs.state)
-    x = engine.denoise(prefix, inputs.noise[:, 0], policy.config.ddim_steps)
+def plain_decoding(engine: PlainDecoding, inputs: PredictionInputs, steps: int, window: int) -> PlainAnswer:
+    """Denoises in `steps` and decodes a token a pass, for a batch of one. window: of the confidence, bins."""
+    prefix = engine.prefix(engine.encode(inputs.pixels), text_alone(inputs, engine.config), inputs.state)
+    x = engine.denoise(prefix, inputs.noise[:, 0], steps)
     condition = inputs.condition or (x.clamp(-1.0, 1.0), torch.zeros(1, dtype=torch.long, device=x.device))
-    decoded = engine.decode(prefix, *condition, window=policy.config.ensemble.confidence_window_bins, keep_logits=True)
+    decoded = engine.decode(prefix, *condition, window=window, keep_logits=True)
     best = torch.stack(decoded.logits, dim=1)[0].topk(2, dim=-1).values
-    return {"ids": decoded.ids[0].tolist(), "confidence": decoded.confidence[0].float().cpu().numpy(),
-            "margin": float((best[:, 0] - best[:, 1]).min()), "denoised": x[0].cpu().numpy()}
+    return PlainAnswer(decoded.ids[0].cpu().numpy(), decoded.trusted[0].float().cpu().numpy(),
+                       float((best[:, 0] - best[:, 1]).min()), x[0].float().cpu().numpy())
+
+
+def greedy(policy: Policy, observation: Observation, seed: int = 0) -> PlainAnswer:
+    """Plain decoding of one observation, as the policy is configured."""
+    return plain_decoding(policy.engine, policy.inputs([observation], seed), policy.config.ddim_steps,
+                          policy.config.ensemble.confidence_window_bins)
 
 
 def compare(policy: Policy, observations: Sequence[Observation], seed: int = 0,
-            decoded: Optional[Sequence[Dict[str, Any]]] = None) -> Dict[str, Any]:
+            decoded: Optional[Sequence[PlainAnswer]] = None) -> Dict[str, Any]:
     """Every observation by few passes and plainly. decoded: what `greedy` gave for each; None: it is asked here."""
-    gate = ConfidenceGate(policy.config.ensemble, policy.config.model.action_dim)
+    rule = policy.config.ensemble
+    gate = ConfidenceGate(rule, policy.config.model.action_dim)
     rows = []
     decoded = [greedy(policy, observation, seed) for observation in observations] if decoded is None else decoded
     for observation, plain in zip(observations, decoded):
         fast = policy.predict(observation, mode=Mode.ENSEMBLE, seed=seed)
         assert fast.token_confidence is not None and fast.autoregressive is not None, "tokens were decoded"
         exact = int(np.isfinite(fast.token_confidence).sum())
-        fused = policy.config.ensemble.passes(plain["confidence"])
-        values = policy.engine.tokens.decode(torch.tensor(plain["ids"])).numpy()[None]
+        fused = rule.opens(plain.confidence)
+        values = policy.engine.tokens.decode(torch.from_numpy(plain.ids)).numpy()[None]
         expected = policy.normaliser.action.unnormalise(values, policy.grippers)[0, :exact]
-        threshold = policy.config.ensemble.theta
-        score = plain["confidence"][:6].sum() if policy.config.ensemble.rule == "released" else plain["confidence"].mean()
         rows.append({
             "passes": fast.passes, "fused": fused, "exact": exact, "decision_differs": fused != fast.fused,
             "tokens_differ": not np.allclose(fast.autoregressive[0, :exact], expected, atol=1e-9),
-            "close": plain["margin"] < LOGIT_MARGIN or abs(float(score) - threshold) < GATE_MARGIN,
-            "greedy_passes": greedy_passes(gate, plain["confidence"])})
+            "close": plain.close(rule), "greedy_passes": greedy_passes(gate, plain.confidence)})
     return summarise(rows, policy.config.model.action_dim)
 
 

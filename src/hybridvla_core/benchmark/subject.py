@@ -56,7 +56,6 @@ class Subject:
         text: (1, T) ids of the prompt.
         state: (1, A) normalised.
         noise: Of the diffusion.
-        random_weights: Nothing was loaded.
         precision: Of the decoder's blocks, one of `shrunk.choose.PRECISIONS`.
     """
 
@@ -68,7 +67,6 @@ class Subject:
     text: torch.Tensor
     state: torch.Tensor
     noise: torch.Tensor
-    random_weights: bool
     precision: str = "full"
 
     @property
@@ -133,8 +131,8 @@ def with_random_weights(name: str, config: ModelConfig, dtype: str, device: str,
             actions = ActionTokens(config)
             model.llm.lm_head.weight[actions.first:actions.end] *= WIDER
     model.for_inference(precision, compile)
-    subject = _subject(name, config, PlainDecoding(model), EnsembleConfig("mean", 0.96, 0, "so3", "diffusion"), steps,
-                       "resize-naive", graphs, ride_steps, None, [f"view{i}" for i in range(config.views)], True)
+    subject = _subject(name, config, PlainDecoding(model), EnsembleConfig.paper(), steps,
+                       "resize-naive", graphs, ride_steps, None, [f"view{i}" for i in range(config.views)])
     subject.precision = precision
     return subject
 
@@ -143,14 +141,13 @@ def of_policy(name: str, policy: Policy, graphs: str, ride_steps: Optional[int] 
     """A checkpoint as it would run."""
     config = policy.config
     subject = _subject(name, config.model, policy.engine, config.ensemble, config.ddim_steps, config.image_strategy, graphs,
-                       ride_steps, policy, config.cameras, False)
+                       ride_steps, policy, config.cameras)
     subject.text, subject.precision = subject.text[:, :8].clamp(max=500), policy.precision
     return subject
 
 
 def _subject(name: str, config: ModelConfig, engine: PlainDecoding, ensemble: EnsembleConfig, steps: int, strategy: str,
-             graphs: str, ride_steps: Optional[int], policy: Optional[Policy], views: Sequence[str], random_weights: bool
-             ) -> Subject:
+             graphs: str, ride_steps: Optional[int], policy: Optional[Policy], views: Sequence[str]) -> Subject:
     device = engine.model.llm.lm_head.weight.device
     scale = None if policy is None else policy.normaliser.action
     draft = FirstDraft(engine.tokens, scale, tuple(range(6, config.action_dim, 7)) if scale else (), device)
@@ -162,8 +159,7 @@ def _subject(name: str, config: ModelConfig, engine: PlainDecoding, ensemble: En
     return Subject(name, config, path, strategy, images,
                    torch.from_numpy(rng.integers(3, limit, (1, TEXT_IDS))).to(device),
                    torch.zeros(1, config.action_dim, device=device),
-                   torch.from_numpy(rng.standard_normal((1, 1, config.chunk, config.action_dim))).float().to(device),
-                   random_weights)
+                   torch.from_numpy(rng.standard_normal((1, 1, config.chunk, config.action_dim))).float().to(device))
 
 
 def device_name(device: torch.device) -> str:

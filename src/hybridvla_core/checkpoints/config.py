@@ -7,6 +7,7 @@ from typing import Tuple
 import numpy as np
 
 from hybridvla_core.checkpoints.manifest import FORMAT
+from hybridvla_core.configuration import in_range
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.schedule import DiffusionSchedule
@@ -19,6 +20,8 @@ ROTATION_MEANS = ("so3", "euler")
 GRIPPER_RULES = ("diffusion", "mean_above_half")
 PATHS = ("diffusion", "autoregressive")
 CONDITIONS = ("denoised", "noise", "released")
+#: How many tokens the `released` rule sums: the pose of the first arm, without its gripper.
+RELEASED_TOKENS = 6
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,40 @@ class EnsembleConfig:
         for name, allowed in (("rule", RULES), ("rotation_mean", ROTATION_MEANS), ("gripper", GRIPPER_RULES)):
             if getattr(self, name) not in allowed:
                 raise ConfigurationError(f"ensemble: {name} is {getattr(self, name)!r}; use one of {', '.join(allowed)}")
-        if not 0.0 < self.theta <= 6.0 or self.confidence_window_bins < 0:
-            raise ConfigurationError("ensemble: theta must be positive and confidence_window_bins not negative")
+        in_range("ensemble: theta", self.theta, 0.0, RELEASED_TOKENS, above=True)
+        if self.confidence_window_bins < 0:
+            raise ConfigurationError("ensemble: confidence_window_bins must not be negative, and is "
+                                     f"{self.confidence_window_bins}")
 
-    def passes(self, confidence: np.ndarray) -> bool:
-        """Whether the gate opens for token confidences (A,)."""
-        if self.rule == "released":
-            return float(np.sum(confidence[:6])) > self.theta
-        return float(np.mean(confidence)) > self.theta
+    @classmethod
+    def paper(cls, confidence_window_bins: int = 0) -> EnsembleConfig:
+        """The rule of the paper."""
+        return cls("mean", 0.96, confidence_window_bins, "so3", "diffusion")
+
+    @classmethod
+    def released(cls, theta: float = 5.8) -> EnsembleConfig:
+        """The rule of the released robot loop."""
+        return cls("released", theta, 0, "euler", "mean_above_half")
+
+    def counted(self, action_dim: int) -> int:
+        """How many of the tokens, from the first on, the rule looks at."""
+        return min(RELEASED_TOKENS, action_dim) if self.rule == "released" else action_dim
+
+    def score(self, confidence: np.ndarray) -> float:
+        """What the rule compares with theta, of token confidences (A,)."""
+        counted = confidence[:self.counted(len(confidence))]
+        return float(np.sum(counted) if self.rule == "released" else np.mean(counted))
+
+    def opens(self, confidence: np.ndarray) -> bool:
+        """Whether the paths are averaged.
+
+        Args:
+            confidence: (A,), 0 for a token that is no action. One such token forbids it, whichever of them the rule counts.
+
+        Returns:
+            Whether every token is an action and the score exceeds theta.
+        """
+        return bool((confidence > 0.0).all()) and self.score(confidence) > self.theta
 
 
 @dataclass(frozen=True)

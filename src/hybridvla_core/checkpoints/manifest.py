@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterable, Mapping, Optional, Tuple
 
 from hybridvla_core.configuration import read_mapping
 from hybridvla_core.errors import CheckpointError, few
-from hybridvla_core.files import refuse_pointer, sha256
+from hybridvla_core.files import refuse_pointer, sha256, write_text
 
 #: Of the folder; this version reads no other.
 FORMAT = 1
@@ -17,7 +17,8 @@ Entry = Tuple[str, int]
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    """Writes sorted JSON, whole or not at all: the manifest has the digest of these very bytes."""
+    write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
 
 
 def write_manifest_of(folder: Path, names: Iterable[str], provenance: Mapping[str, Any],

@@ -1,7 +1,6 @@
 """Do checkpoint, policy configuration, robot configuration and instruction mean the same things?"""
 from __future__ import annotations
 
-import dataclasses
 from typing import List, Optional, Protocol, Sequence, Tuple
 
 from hybridvla_core.contracts import Mode
@@ -84,13 +83,9 @@ def _cameras(policy: Trained, config: PolicyConfig) -> List[str]:
 
 
 def _convention(trained: ActionConvention, config: PolicyConfig) -> List[str]:
-    problems = []
-    for field in dataclasses.fields(ActionConvention):
-        there, here = getattr(trained, field.name), getattr(config.convention, field.name)
-        if there != here:
-            problems.append(f"The checkpoint has {field.name} {_show(there)}, but the configuration of the policy has "
-                            f"{_show(here)}; use the checkpoint's")
-    return problems
+    return [f"The checkpoint has {name} {_show(getattr(trained, name))}, but the configuration of the policy has "
+            f"{_show(getattr(config.convention, name))}; use the checkpoint's"
+            for name in trained.differences(config.convention)]
 
 
 def _robot(config: PolicyConfig, robot: RobotConfig, chunk: int) -> List[str]:

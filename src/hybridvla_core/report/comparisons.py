@@ -9,10 +9,10 @@ import numpy as np
 from scipy.stats import binomtest
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.report.statistics import wilson_bounds
 
 HOLDS, FAILS, OPEN = "holds here", "does not hold here", "cannot be told with this many episodes"
 LEVEL = 0.05
-NORMAL_95 = 1.959964
 #: A rate that is lower by at most this counts as equal, where equality is what is claimed.
 MARGIN = 0.05
 
@@ -66,15 +66,11 @@ def newcombe(both: int, first: int, second: int, neither: int) -> Tuple[float, f
     A bootstrap says that pairs which never differed never will; this does not.
     """
     count = both + first + second + neither
-    rates, bounds = [(both + first) / count, (both + second) / count], []
-    for rate in rates:
-        middle, square = rate + NORMAL_95 ** 2 / (2 * count), NORMAL_95 ** 2 / count
-        half = NORMAL_95 * math.sqrt(rate * (1 - rate) / count + square / (4 * count))
-        bounds.append(((middle - half) / (1 + square), (middle + half) / (1 + square)))
+    rates = [(both + first) / count, (both + second) / count]
     margins = float((both + first) * (second + neither) * (both + second) * (first + neither))
     apart = float(both * neither - first * second)
     related = (max(apart - count / 2, 0.0) if apart > 0 else apart) / math.sqrt(margins) if margins else 0.0
-    (low_a, high_a), (low_b, high_b) = bounds
+    (low_a, high_a), (low_b, high_b) = wilson_bounds(both + first, count), wilson_bounds(both + second, count)
     difference = rates[0] - rates[1]
 
     def reach(one: float, other: float) -> float:

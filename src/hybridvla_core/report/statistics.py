@@ -1,7 +1,7 @@
 """Intervals and summaries of episodes."""
 from __future__ import annotations
 
-from typing import Dict, List, Mapping, Optional, Sequence, Union
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from scipy.stats import binomtest
@@ -12,10 +12,13 @@ Numbers = Union[Sequence[float], np.ndarray]
 
 def wilson(successes: int, episodes: int) -> List[float]:
     """Returns the Wilson interval of a success rate at 95 %; [0, 1] without episodes."""
-    if episodes == 0:
-        return [0.0, 1.0]
+    return [round(bound, 4) for bound in wilson_bounds(successes, episodes)] if episodes else [0.0, 1.0]
+
+
+def wilson_bounds(successes: int, episodes: int) -> Tuple[float, float]:
+    """Returns the same, not rounded, of at least one episode."""
     interval = binomtest(successes, episodes).proportion_ci(confidence_level=0.95, method="wilson")
-    return [round(float(interval.low), 4), round(float(interval.high), 4)]
+    return float(interval.low), float(interval.high)
 
 
 def rate(successes: int, episodes: int) -> float:

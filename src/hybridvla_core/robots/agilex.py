@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hybridvla_core.configuration import require
+from hybridvla_core.configuration import in_range, require
 
 UNITS = ("m_rad", "mm_deg")
 
@@ -32,11 +32,11 @@ class AgilexConfig:
     follow_s: float
 
     def __post_init__(self) -> None:
-        require(10.0 <= self.command_hz <= 200.0, "agilex: command_hz must lie between 10 and 200")
-        require(1.0 <= self.pos_cmd_hz <= 50.0, "agilex: pos_cmd_hz must lie between 1 and 50")
-        require(1 <= self.speed_percent <= 100, "agilex: speed_percent must lie between 1 and 100")
-        require(0.5 <= self.gripper_effort_nm <= 3.0, "agilex: gripper_effort_nm must lie between 0.5 and 3")
+        in_range("agilex: command_hz", self.command_hz, 10.0, 200.0)
+        in_range("agilex: pos_cmd_hz", self.pos_cmd_hz, 1.0, 50.0)
+        in_range("agilex: speed_percent", self.speed_percent, 1, 100)
+        in_range("agilex: gripper_effort_nm", self.gripper_effort_nm, 0.5, 3.0)
         require(self.pos_cmd_units in ("probe", *UNITS),
                 f"agilex: pos_cmd_units is {self.pos_cmd_units!r}; use probe, {' or '.join(UNITS)}")
-        require(0.0 < self.follow_rad <= 1.0 and 0.0 < self.follow_s <= 2.0,
-                "agilex: follow_rad must lie between 0 and 1, follow_s between 0 and 2")
+        in_range("agilex: follow_rad", self.follow_rad, 0.0, 1.0, above=True)
+        in_range("agilex: follow_s", self.follow_s, 0.0, 2.0, above=True)

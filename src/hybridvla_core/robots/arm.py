@@ -7,7 +7,7 @@ from typing import Dict, Optional, Tuple
 
 import numpy as np
 
-from hybridvla_core.configuration import Vector, in_range, require, require_tables
+from hybridvla_core.configuration import Vector, in_range, positive, require, require_tables
 from hybridvla_core.robots.limits import (
     CartesianLimits,
     CollisionConfig,
@@ -120,15 +120,17 @@ class GripperConfig:
     readings: Optional[Tuple[float, float]] = None
 
     def __post_init__(self) -> None:
-        require(self.max_width_m > 0.0, "gripper: max_width_m must be positive")
+        positive("gripper: max_width_m", self.max_width_m)
         in_range("gripper: max_width_m", self.max_width_m, 0.0, 0.5)
         require(self.readings is None or abs(self.readings[1] - self.readings[0]) > 1e-3,
                 "gripper: readings must differ between closed and open")
-        require(0.0 < self.close_below < self.open_above < 1.0, "gripper: 0 < close_below < open_above < 1 is needed")
-        require(0.0 < self.deadband < 1.0, "gripper: deadband must lie between 0 and 1")
-        require(min(self.speed_m_s, self.acceleration_m_s2, self.force_n) > 0.0,
-                "gripper: speed_m_s, acceleration_m_s2 and force_n must be positive")
-        require(0.0 <= self.minimum_wait_s < self.deadline_s, "gripper: minimum_wait_s must be below deadline_s")
+        require(0.0 < self.close_below < self.open_above < 1.0,
+                f"gripper: 0 < close_below < open_above < 1 is needed, and they are {self.close_below:g} and {self.open_above:g}")
+        require(0.0 < self.deadband < 1.0, f"gripper: deadband must lie between 0 and 1, and is {self.deadband:g}")
+        for key in ("speed_m_s", "acceleration_m_s2", "force_n"):
+            positive(f"gripper: {key}", getattr(self, key))
+        require(0.0 <= self.minimum_wait_s < self.deadline_s, f"gripper: minimum_wait_s must not be negative and lie below "
+                f"deadline_s, and they are {self.minimum_wait_s:g} and {self.deadline_s:g}")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Optional, Tuple, Union
 
-from hybridvla_core.configuration import load_file, require
+from hybridvla_core.configuration import in_range, load_file, positive, require
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.robots.agilex import AgilexConfig
 from hybridvla_core.robots.arm import ArmConfig
@@ -38,7 +38,7 @@ class Watchdogs:
 
     def __post_init__(self) -> None:
         for key in ("heartbeat_s", "joint_state_s", "deadman_s", "clock_gap_s"):
-            require(0.0 < getattr(self, key) <= 2.0, f"watchdogs: {key} must lie between 0 and 2 s")
+            in_range(f"watchdogs: {key}", getattr(self, key), 0.0, 2.0, above=True)
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,9 @@ class ProposalBounds:
     max_chunk: int
 
     def __post_init__(self) -> None:
-        require(self.max_observation_age_s > 0.0 and self.max_valid_for_s > 0.0, "proposals: ages must be positive")
-        require(self.max_chunk >= 1, "proposals: max_chunk must be at least 1")
+        positive("proposals: max_observation_age_s", self.max_observation_age_s)
+        positive("proposals: max_valid_for_s", self.max_valid_for_s)
+        positive("proposals: max_chunk", self.max_chunk)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class AtTarget:
 
     def __post_init__(self) -> None:
         for key in ("position_m", "rotation_rad", "measured_position_m", "measured_rotation_rad", "settle_s"):
-            require(getattr(self, key) > 0.0, f"at_target: {key} must be positive")
+            positive(f"at_target: {key}", getattr(self, key))
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,10 @@ class CautionConfig:
     scale: float
 
     def __post_init__(self) -> None:
-        require(self.distance_m > 0.0 and self.angle_rad > 0.0, "caution: distance_m and angle_rad must be positive")
-        require(0.0 <= self.confidence <= 1.0 and 0.0 < self.scale <= 1.0, "caution: confidence in [0, 1], scale in "
-                                                                           "(0, 1]")
+        positive("caution: distance_m", self.distance_m)
+        positive("caution: angle_rad", self.angle_rad)
+        in_range("caution: confidence", self.confidence, 0.0, 1.0)
+        in_range("caution: scale", self.scale, 0.0, 1.0, above=True)
 
 
 @dataclass(frozen=True)
@@ -167,13 +169,14 @@ class RobotConfig:
         names = [arm.name for arm in self.arms]
         require(bool(names) and len(set(names)) == len(names), f"arms must be named once each, found {names}")
         check_topics(self.topics, self.arms)
-        require(20.0 <= self.tick_hz <= 1000.0, "tick_hz must lie between 20 and 1000")
-        require(0.0 < self.status_hz <= self.tick_hz, "status_hz must lie between 0 and tick_hz")
-        require(0.0 < self.speed_scale <= 1.0, "speed_scale must lie in (0, 1]")
-        require(0.0 < self.reenter_scale <= 0.5, "reenter_scale must lie in (0, 0.5]")
-        require(0.0 <= self.ramp_s <= 10.0, "ramp_s must lie between 0 and 10 s")
-        require(self.inter_arm_margin_m >= 0.0, "inter_arm_margin_m must not be negative")
-        require(self.tcp_tolerance_m > 0.0 and self.tcp_tolerance_rad > 0.0, "tcp tolerances must be positive")
+        in_range("tick_hz", self.tick_hz, 20.0, 1000.0)
+        in_range("status_hz, which is at most tick_hz,", self.status_hz, 0.0, self.tick_hz, above=True)
+        in_range("speed_scale", self.speed_scale, 0.0, 1.0, above=True)
+        in_range("reenter_scale", self.reenter_scale, 0.0, 0.5, above=True)
+        in_range("ramp_s", self.ramp_s, 0.0, 10.0)
+        require(self.inter_arm_margin_m >= 0.0, f"inter_arm_margin_m must not be negative, and is {self.inter_arm_margin_m:g}")
+        positive("tcp_tolerance_m", self.tcp_tolerance_m)
+        positive("tcp_tolerance_rad", self.tcp_tolerance_rad)
         require(self.agilex is not None or not self.driver.startswith("agilex"),
                 f"driver {self.driver} needs a section agilex")
         require((self.franka is not None) == (self.driver == "franka_ros"),
@@ -183,13 +186,20 @@ class RobotConfig:
                 self.franka.check_arm(arm)
         require(self.door == DRIVER_DOORS.get(self.driver, self.door),
                 f"driver {self.driver} is commanded through door {DRIVER_DOORS.get(self.driver)}")
-        require(self.watchdogs.clock_gap_s > 2.0 / self.tick_hz, "watchdogs: clock_gap_s must exceed two ticks")
+        require(self.watchdogs.clock_gap_s > 2.0 / self.tick_hz,
+                f"watchdogs: clock_gap_s must exceed two ticks ({2.0 / self.tick_hz:g} s), and is {self.watchdogs.clock_gap_s:g}")
 
     @property
     def dt(self) -> float:
+        """The time of a tick, s."""
         return 1.0 / self.tick_hz
 
     def arm(self, name: str) -> ArmConfig:
+        """Returns the arm of that name.
+
+        Raises:
+            ConfigurationError: There is none.
+        """
         for arm in self.arms:
             if arm.name == name:
                 return arm

@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hybridvla_core.configuration import Vector, require
+from hybridvla_core.configuration import Vector, in_range, positive, require
 
 if TYPE_CHECKING:
     from hybridvla_core.robots.arm import ArmConfig
@@ -61,12 +61,13 @@ class FrankaConfig:
                 "franka: collision_torque_nm needs seven positive numbers")
         require(len(self.collision_force_n) == 6 and min(self.collision_force_n) > 0.0,
                 "franka: collision_force_n needs six positive numbers")
-        require(0.0 < self.contact_share < 1.0, "franka: contact_share must lie between 0 and 1")
-        require(20.0 <= self.min_state_hz <= 1000.0, "franka: min_state_hz must lie between 20 and 1000")
-        require(len(self.tool_center_m) == 3, "franka: tool_center_m needs three numbers")
-        require(0.0 < self.start_speed_rad_s <= 1.0, "franka: start_speed_rad_s must lie between 0 and 1")
-        require(0.005 <= self.trajectory_ahead_s <= 0.5, "franka: trajectory_ahead_s must lie between 0.005 and 0.5")
-        require(self.grasp_epsilon_m > 0.0 and self.slip_m > 0.0, "franka: grasp_epsilon_m and slip_m must be positive")
+        require(0.0 < self.contact_share < 1.0, f"franka: contact_share must lie between 0 and 1, and is {self.contact_share:g}")
+        in_range("franka: min_state_hz", self.min_state_hz, 20.0, 1000.0)
+        require(len(self.tool_center_m) == 3, f"franka: tool_center_m needs three numbers, and has {len(self.tool_center_m)}")
+        in_range("franka: start_speed_rad_s", self.start_speed_rad_s, 0.0, 1.0, above=True)
+        in_range("franka: trajectory_ahead_s", self.trajectory_ahead_s, 0.005, 0.5)
+        positive("franka: grasp_epsilon_m", self.grasp_epsilon_m)
+        positive("franka: slip_m", self.slip_m)
 
     @property
     def compliance_node(self) -> str:

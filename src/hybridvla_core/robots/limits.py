@@ -5,9 +5,11 @@ import math
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
-from hybridvla_core.configuration import Vector, in_range, require, require_tables
+import numpy as np
 
-BRAKING_SHARE = 0.8     # of the tool's acceleration limit, which the filter brakes with
+from hybridvla_core.configuration import Vector, in_range, positive, require, require_tables
+
+BRAKING_SHARE = 0.8     # of every acceleration limit: what the filter plans and brakes with
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class CartesianLimits:
     def __post_init__(self) -> None:
         for key in self.__dataclass_fields__:
             value = getattr(self, key)
-            require(math.isfinite(value) and value > 0.0, f"cartesian_limits: {key} must be positive")
+            require(math.isfinite(value) and value > 0.0, f"cartesian_limits: {key} must be positive, and is {value:g}")
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,34 @@ class Workspace:
         for value in (*self.lower_m, *self.upper_m):
             in_range("workspace: lower_m and upper_m", value, -20.0, 20.0)
 
+    def margins(self, point: np.ndarray) -> np.ndarray:
+        """Computes how far inside a point lies.
+
+        Args:
+            point: (3,) in the base frame, m.
+
+        Returns:
+            (6 + planes,) m: to the lower faces, to the upper faces, to the planes; negative outside.
+        """
+        planes = [float(np.dot(plane.normal, point)) - plane.offset_m for plane in self.planes]
+        return np.concatenate([point - np.array(self.lower_m), np.array(self.upper_m) - point, planes])
+
+    def project(self, point: np.ndarray, inset: float) -> np.ndarray:
+        """Computes the place for a point that is to lie inside: into the box first, then along each plane's normal in turn.
+
+        Args:
+            point: (3,) in the base frame, m.
+            inset: Kept from all faces and planes, m.
+
+        Returns:
+            (3,) m; the point itself where it lies inside.
+        """
+        inside = np.clip(point, np.array(self.lower_m) + inset, np.array(self.upper_m) - inset)
+        for plane in self.planes:
+            depth = plane.offset_m + inset - float(np.dot(plane.normal, inside))
+            inside += max(0.0, depth) * np.array(plane.normal)
+        return inside
+
 
 @dataclass(frozen=True)
 class SingularityConfig:
@@ -157,7 +187,8 @@ class SingularityConfig:
     stop_below: float
 
     def __post_init__(self) -> None:
-        require(0.0 <= self.stop_below < self.slow_below, "singularity: 0 <= stop_below < slow_below is needed")
+        require(0.0 <= self.stop_below < self.slow_below, "singularity: 0 <= stop_below < slow_below is needed, and they are "
+                f"{self.stop_below:g} and {self.slow_below:g}")
 
 
 @dataclass(frozen=True)
@@ -180,7 +211,7 @@ class Capsule:
 
     def __post_init__(self) -> None:
         require(len(self.start_m) == 3 and len(self.end_m) == 3, f"capsule {self.name}: start_m, end_m need 3 numbers")
-        require(self.radius_m > 0.0, f"capsule {self.name}: radius_m must be positive")
+        positive(f"capsule {self.name}: radius_m", self.radius_m)
         in_range(f"capsule {self.name}: radius_m", self.radius_m, 0.0, 0.5)
         for value in (*self.start_m, *self.end_m):
             in_range(f"capsule {self.name}: start_m and end_m", value, -3.0, 3.0)
@@ -230,9 +261,9 @@ class LeashConfig:
     lag_s: float
 
     def __post_init__(self) -> None:
-        require(self.stiffness_n_m > 0.0 and self.max_force_n > 0.0 and self.rotation_rad > 0.0,
-                "leash: stiffness_n_m, max_force_n and rotation_rad must be positive")
-        require(0.0 <= self.lag_s <= 1.0, "leash: lag_s must lie between 0 and 1")
+        for key in ("stiffness_n_m", "max_force_n", "rotation_rad"):
+            positive(f"leash: {key}", getattr(self, key))
+        in_range("leash: lag_s", self.lag_s, 0.0, 1.0)
 
     @property
     def distance_m(self) -> float:

@@ -11,9 +11,12 @@ from typing import Dict, Iterable, List, Mapping, Sequence, Tuple
 
 from hybridvla_core.configuration import require
 from hybridvla_core.robots.arm import ArmConfig
+from hybridvla_core.robots.graph_names import DEADMAN, GO_TO_START, HEARTBEAT, PROPOSAL, STATUS
 
+#: Roles whose names are the same on every robot. A file may say them for its readers, and nothing else.
+FIXED = {"proposal": PROPOSAL, "heartbeat": HEARTBEAT, "deadman": DEADMAN, "status": STATUS, "go_to_start": GO_TO_START}
 #: Roles of `topics` that all arms share; `*go_to_start` are services.
-ROBOT_ROLES = ("proposal", "heartbeat", "deadman", "status", "go_to_start", "robot_go_to_start", "enable")
+ROBOT_ROLES = (*FIXED, "robot_go_to_start", "enable")
 #: What an arm's driver listens to.
 COMMAND_ROLES = ("command", "pose_command", "trajectory", "gripper_command", "gripper_move", "gripper_grasp")
 #: What an arm's driver says; joint states name their joints and may be shared.
@@ -53,12 +56,16 @@ def check_topics(robot_topics: Mapping[str, str], arms: Sequence[ArmConfig]) -> 
         arms: the arms with their own topics.
 
     Raises:
-        ConfigurationError: naming the arm and the role, for an unknown role, a name that is none, a topic in two places,
-            or a finger joint that is an arm joint.
+        ConfigurationError: naming the arm and the role, for an unknown role, a name that is none, a fixed role under another
+            name, a topic in two places, or a finger joint that is an arm joint.
     """
     _check_section("topics", robot_topics, ROBOT_ROLES)
+    for role, name in FIXED.items():
+        require(robot_topics.get(role, name) == name,
+                f"topics.{role} is {robot_topics.get(role)!r}, but every node uses {name}; leave the key out, and remap the name "
+                "in the launch file for all nodes if it has to be another one")
     places: Dict[str, List[Tuple[str, str, str]]] = {}
-    for role, topic in robot_topics.items():
+    for role, topic in {**FIXED, **robot_topics}.items():
         if topic and role != "enable":
             places.setdefault(topic, []).append(("", role, f"topics.{role}"))
     for arm in arms:

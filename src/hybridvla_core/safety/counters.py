@@ -1,21 +1,13 @@
 """Named counts since start."""
 from __future__ import annotations
 
-from typing import Dict
+import collections
+from typing import Counter
+
+#: Told from the start on, as 0; others are told once they have happened.
+ALWAYS = ("accepted", "holds", "stops", "reseeds", "reposes", "overruns", "target_violations", "measured_violations")
 
 
-class Counters:
-    """Named counts since start."""
-
-    def __init__(self) -> None:
-        self._values: Dict[str, int] = dict.fromkeys((
-            "accepted", "holds", "stops", "reseeds", "reposes", "overruns", "target_violations", "measured_violations"), 0)
-
-    def add(self, name: str, amount: int = 1) -> None:
-        self._values[name] = self._values.get(name, 0) + amount
-
-    def of(self, name: str) -> int:
-        return self._values.get(name, 0)
-
-    def snapshot(self) -> Dict[str, int]:
-        return dict(self._values)
+def new_counters() -> Counter[str]:
+    """Returns the counts of a filter that has just started; a name that was never counted counts as 0."""
+    return collections.Counter(dict.fromkeys(ALWAYS, 0))

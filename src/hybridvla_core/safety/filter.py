@@ -14,7 +14,7 @@ import numpy as np
 from hybridvla_core.contracts import ArmState, Heartbeat, Kind, Proposal
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.robots.config import RobotConfig
-from hybridvla_core.safety.counters import Counters
+from hybridvla_core.safety.counters import new_counters
 from hybridvla_core.safety.execution.execution import Execution
 from hybridvla_core.safety.inputs.acceptance import ProposalGate
 from hybridvla_core.safety.inputs.bases import Bases
@@ -38,7 +38,7 @@ class SafetyFilter:
         self.config = config
         self._dry_run = dry_run
         self._speed_scale = config.speed_scale
-        self._counters = Counters()
+        self._counters = new_counters()
         self._motion = Motion(config)
         self._gate = ProposalGate(config)
         self._arms = MeasuredArms(config, self._counters, watch_delay=not simulated_time)
@@ -79,20 +79,20 @@ class SafetyFilter:
     @property
     def counters(self) -> Dict[str, int]:
         """Named counts since start, as in the status."""
-        return self._counters.snapshot()
+        return dict(self._counters)
 
     @property
-    def start_rotations(self) -> np.ndarray:
+    def commanded_rotations(self) -> np.ndarray:
         """(A, 3, 3) tool rotations as commanded now; of the start joints before the first activation."""
         return self._motion.rotations.copy()
 
     def update_arm_state(self, state: ArmState, now: float) -> None:
         """A driver's report. Unusable ones are counted, and hold the arms (JOINT_STATE) until good ones come."""
         if self._arms.update(state, now):
-            self._counters.add("rejected/arm_state")
+            self._counters["rejected/arm_state"] += 1
 
     def on_heartbeat(self, heartbeat: Heartbeat, now: float, publisher: str = "") -> None:
-        """The policy's sign of life. What waited in a queue while we stood still is none."""
+        """Takes the policy's sign of life. One that waited in a queue while the filter was paused does not count."""
         if self._watchdogs.paused(now):
             return
         reason, _ = self._gate.on_heartbeat(heartbeat, now, publisher, self.at_rest)
@@ -112,7 +112,7 @@ class SafetyFilter:
                 self._gate.refuse(reason, text, now)
         if reason:
             return self._refused(reason, text)
-        self._counters.add("accepted")
+        self._counters["accepted"] += 1
         self._execution.drop_older(self._gate.instruction_sequence)
         if not self._machine.follows:
             return Acceptance(True)
@@ -127,7 +127,7 @@ class SafetyFilter:
         return Acceptance(True, at_once=at_once)
 
     def on_unreadable_proposal(self, text: str, now: float, publisher: str = "") -> Acceptance:
-        """A message came in a proposal's place that is none (text says why): as bad as an ill-formed proposal."""
+        """Treats a message that cannot be read as a proposal like an ill-formed one. text: why it cannot be read."""
         if self._watchdogs.paused(now):
             return self._refused(Reason.PROPOSAL_STALE, "it waited while the filter stood still")
         return self._refused(*self._gate.on_unreadable(text, now, publisher, self.at_rest))
@@ -162,7 +162,7 @@ class SafetyFilter:
 
     def refuse_parameter(self, text: str, now: float) -> None:
         """Somebody tried to set what may not be: nothing changes, and the arms hold until the next proposal."""
-        self._counters.add("rejected/configuration")
+        self._counters["rejected/configuration"] += 1
         self._execution.drop()
         self._notice = (text, now)
 
@@ -252,7 +252,7 @@ class SafetyFilter:
         """At rest, the joint solution behind the command is found anew from the measured joints; the pose stays."""
         measured = self._arms.joints
         if np.isfinite(measured).all() and np.abs(measured - self._motion.joints).max() > 1e-3:
-            self._counters.add("reposes", int(self._motion.repose(measured)))
+            self._counters["reposes"] += int(self._motion.repose(measured))
 
     def _note_bases(self, now: float) -> None:
         if self._machine.follows:
@@ -261,4 +261,4 @@ class SafetyFilter:
             self._bases.forget()
 
     def _count_rejection(self, reason: Reason) -> None:
-        self._counters.add(f"rejected/{flag_names(reason).lower()}")
+        self._counters[f"rejected/{flag_names(reason).lower()}"] += 1

@@ -2,12 +2,11 @@
 from __future__ import annotations
 
 import math
-from typing import Set, Tuple
+from typing import Counter, Set, Tuple
 
 import numpy as np
 
 from hybridvla_core.robots.config import RobotConfig
-from hybridvla_core.safety.counters import Counters
 from hybridvla_core.safety.execution.execution import ENDING, Execution
 from hybridvla_core.safety.execution.leading import ON_THE_WAY, Leading
 from hybridvla_core.safety.execution.reentry import worst_violation
@@ -28,7 +27,7 @@ class StateMachine:
     """`state`, `reasons` and `detail` (a sentence on the reasons); answers of the operator's calls are (done, sentence)."""
 
     def __init__(self, config: RobotConfig, motion: Motion, arms: MeasuredArms, execution: Execution,
-                 counters: Counters) -> None:
+                 counters: Counter[str]) -> None:
         self._config = config
         self._motion = motion
         self._arms = arms
@@ -73,7 +72,7 @@ class StateMachine:
 
     @property
     def _braking(self) -> bool:
-        """Not at rest yet; a command on its way back to an arm that was moved away does not count: what follows ends it."""
+        """The command is not at rest yet. One that returns to an arm that was moved away does not count: what follows ends it."""
         return not self._motion.at_rest and self._execution.near_command()
 
     def activate(self, now: float, dry_run: bool = False) -> Answer:
@@ -109,7 +108,7 @@ class StateMachine:
         """Decelerate and hold until `resume`."""
         self._execution.drop()
         if self.state != State.STOPPED:
-            self._counters.add("stops")
+            self._counters["stops"] += 1
             self._was_inactive = self.state == State.INACTIVE
             if self.state in (State.INACTIVE, State.RECOVERING):
                 self._activated = False
@@ -214,7 +213,7 @@ class StateMachine:
 
     def set(self, state: State, reasons: Reason, detail: str) -> None:
         if state in (State.HOLDING, State.STOPPED) and self.state in (State.ACTIVE, State.RECOVERING):
-            self._counters.add("holds")
+            self._counters["holds"] += 1
         self.state, self.reasons, self.detail = state, reasons, detail
 
     def _follow(self, now: float, reasons: Reason, detail: str, scale: float, dry_run: bool) -> bool:
@@ -222,7 +221,7 @@ class StateMachine:
         moved, reasons = self._execution.step(now, reasons, scale, dry_run)
         self._count_limits()
         if not moved:
-            self._counters.add("last_check_refusals")
+            self._counters["last_check_refusals"] += 1
         holding = self._execution.plan is None or bool(reasons & Reason.LEASH) or self._execution.stands
         if self.deactivating:
             reasons |= Reason.OPERATOR
@@ -261,7 +260,7 @@ class StateMachine:
 
     def fail(self, error: Exception) -> bool:
         """The step broke down: stop for good, on the braking that is stored."""
-        self._counters.add("internal_errors")
+        self._counters["internal_errors"] += 1
         self.stop(Reason.SOLVER, f"the step failed ({type(error).__name__}: {error}); report it, then call resume")
         return self._motion.step(None)
 
@@ -282,7 +281,7 @@ class StateMachine:
         self._where.forget()
         self._arms.accept_controllers()
         self._errored.clear()
-        self._counters.add("reseeds")
+        self._counters["reseeds"] += 1
         self._seeded = True
         self._motion.relaxed = False
 
@@ -295,5 +294,5 @@ class StateMachine:
     def _count_limits(self) -> None:
         limited = frozenset(self._motion.limited)
         for name in limited - self._limited_before:
-            self._counters.add(f"limited/{name}")
+            self._counters[f"limited/{name}"] += 1
         self._limited_before = limited

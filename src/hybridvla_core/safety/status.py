@@ -11,40 +11,44 @@ from hybridvla_core.contracts import GripperState, Pose
 
 
 class State(enum.IntEnum):
-    INACTIVE = 0
-    ACTIVE = 1
-    HOLDING = 2
-    STOPPED = 3
-    RECOVERING = 4
+    """What the filter does."""
+
+    INACTIVE = 0        # commands nothing
+    ACTIVE = 1          # carries out a proposal
+    HOLDING = 2         # commands the arms to stay; goes on by itself once the reasons are gone and there is a target
+    STOPPED = 3         # brakes, then holds, until somebody calls `resume`
+    RECOVERING = 4      # leads the arms slowly (`reenter`, `go_to_start`); INACTIVE at the end
 
 
 class Reason(enum.IntFlag):
+    """Why the filter does not follow, or what is wrong; docs/safety.md says what it does at each flag."""
+
     NONE = 0
-    PROPOSAL_STALE = 1 << 0
-    HEARTBEAT_LOST = 1 << 1
-    PROPOSAL_INVALID = 1 << 2
-    PROPOSAL_ORDER = 1 << 3
-    SECOND_PUBLISHER = 1 << 4
-    JOINT_STATE = 1 << 5
-    ROBOT_MODE = 1 << 6
-    CLOCK_JUMP = 1 << 7
-    OPERATOR = 1 << 8
-    DEADMAN = 1 << 9
-    OUTSIDE_AT_START = 1 << 10
-    SOLVER = 1 << 11
-    LAST_CHECK = 1 << 12
-    LEASH = 1 << 13
-    MEASURED_LIMIT = 1 << 14
-    COLLISION = 1 << 15
-    SINGULARITY = 1 << 16
-    OTHER_ARM = 1 << 17
-    GRIPPER = 1 << 18
-    CONTROLLER = 1 << 19
-    CONFIGURATION = 1 << 20
-    TICK_OVERRUN = 1 << 21
-    TCP_MISMATCH = 1 << 22
-    WORKSPACE = 1 << 23
-    JOINT_LIMIT = 1 << 24
+    PROPOSAL_STALE = 1 << 0         # no valid proposal: none came, its time is over, or its observation was old
+    HEARTBEAT_LOST = 1 << 1         # the policy is silent, or reports a fault
+    PROPOSAL_INVALID = 1 << 2       # the last proposal says nothing that this robot could do
+    PROPOSAL_ORDER = 1 << 3         # the last proposal is a repeated or earlier one, or another policy's
+    SECOND_PUBLISHER = 1 << 4       # two nodes send proposals
+    JOINT_STATE = 1 << 5            # joint states are missing or late, or no joint can have them
+    ROBOT_MODE = 1 << 6             # the robot accepts no commands: reflex, user stop, guiding, motors switched off
+    CLOCK_JUMP = 1 << 7             # the clock jumped, or the filter was paused
+    OPERATOR = 1 << 8               # somebody called `stop`, nobody could have called it, or the node failed
+    DEADMAN = 1 << 9                # the dead-man switch is released or silent
+    OUTSIDE_AT_START = 1 << 10      # an arm stands outside a limit before it moves; `reenter` leads it back
+    SOLVER = 1 << 11                # no joint step was found, or the computation failed
+    LAST_CHECK = 1 << 12            # the independent last check refused a command that was about to be sent
+    LEASH = 1 << 13                 # an arm is behind its command by more than its leash
+    MEASURED_LIMIT = 1 << 14        # a measured value is outside its limit
+    COLLISION = 1 << 15             # links, or a link and the table, would come too close
+    SINGULARITY = 1 << 16           # the motion leads into a singularity
+    OTHER_ARM = 1 << 17             # the other arm, or the distance to it, keeps this one back
+    GRIPPER = 1 << 18               # a gripper did not finish its command
+    CONTROLLER = 1 << 19            # the controller behind the filter changed, or another node commands the arm
+    CONFIGURATION = 1 << 20         # a run-time parameter was refused
+    TICK_OVERRUN = 1 << 21          # the filter's ticks come late
+    TCP_MISMATCH = 1 << 22          # the driver's tool pose is not ours
+    WORKSPACE = 1 << 23             # the target lies outside box or planes
+    JOINT_LIMIT = 1 << 24           # a joint limit is in the way
 
 
 SENTENCES = {

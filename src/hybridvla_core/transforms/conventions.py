@@ -6,7 +6,7 @@ has the released conventions.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -64,6 +64,10 @@ class ActionConvention:
             raise ConfigurationError(f"action_period_s is {self.action_period_s}; use 0 (keyframe) or seconds below 10")
         if self.first_state is not None and len(self.first_state) != self.action_dim:
             raise ConfigurationError(f"first_state needs {self.action_dim} numbers, found {len(self.first_state)}")
+
+    def differences(self, other: ActionConvention) -> List[str]:
+        """The names of the fields in which the two differ, in their order here."""
+        return [name for name in self.__dataclass_fields__ if getattr(self, name) != getattr(other, name)]
 
     @property
     def action_dim(self) -> int:

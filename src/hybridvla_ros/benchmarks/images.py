@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from functools import partial
@@ -13,6 +12,7 @@ import numpy as np
 import rospy
 from sensor_msgs.msg import Image
 
+from hybridvla_core.files import write_json
 from hybridvla_core.report.statistics import percentiles
 from hybridvla_ros.messages.images import DEEP, ENCODINGS, to_jpeg, to_rgb
 from hybridvla_ros.observation.camera_sync import CameraSync
@@ -55,9 +55,7 @@ def main() -> int:
     figures = run()
     for name, figure in figures.items():
         print(f"{name:16s} median {figure['median']:.3f} ms   p99 {figure['p99']:.3f} ms")
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as stream:
-            json.dump(figures, stream, indent=1)
+    write_json(arguments.json, figures)
     return 0
 
 

@@ -21,7 +21,9 @@ import yaml
 from hybridvla_core.configuration import read_mapping
 from hybridvla_core.contracts import Mode, Observation, Prediction
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
+from hybridvla_core.robots.graph_names import ACTIVATE, SET_INSTRUCTION
 from hybridvla_ros.runtime.node_support import run_node
 from hybridvla_ros.runtime.private_graph import Graph
 from hybridvla_ros.stand_ins.still_camera import start_still_cameras
@@ -99,10 +101,10 @@ def _phase(instruction: str, seconds: float) -> Dict[str, Any]:
     from hybridvla.srv import SetInstruction
     from hybridvla_ros.benchmarks.stamp_to_target import StampToTarget
 
-    for service in ("/hybridvla/safety/activate", "/hybridvla/policy/set_instruction"):
+    for service in (ACTIVATE, SET_INSTRUCTION):
         rospy.wait_for_service(service, 60)
-    activate, deadline = rospy.ServiceProxy("/hybridvla/safety/activate", SetBool), time.monotonic() + 30
-    answer = rospy.ServiceProxy("/hybridvla/policy/set_instruction", SetInstruction)(instruction, False)
+    activate, deadline = rospy.ServiceProxy(ACTIVATE, SetBool), time.monotonic() + 30
+    answer = rospy.ServiceProxy(SET_INSTRUCTION, SetInstruction)(instruction, False)
     if not answer.success:
         raise HybridVLAError(f"the instruction was refused: {answer.message}")
     answer = activate(True)
@@ -146,8 +148,7 @@ def main() -> int:
         print(f"bench_latency: {error}", file=sys.stderr)
         return 1
     print(json.dumps(result, indent=1))
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(arguments.json, result)
     return 0
 
 

@@ -22,15 +22,16 @@ import rospy
 
 from hybridvla_core.files import write_json
 from hybridvla_core.paths import ROOT
+from hybridvla_core.robots.graph_names import INSTRUCTION
 
 VIEWS = ("/camera_front/color/image_raw/compressed", "/camera_wrist/color/image_raw/compressed")
-JOINTS, TOLD = "/joint_states", "/hybridvla/policy/instruction"
+JOINTS = "/joint_states"
 BEGIN, IMAGE_HZ = 1_700_000_000.0, 30.0
 
 
 def make(source: Path, target: Path, seconds: float) -> None:
     """Messages keep their order; their stamps go on evenly from one round of the source to the next."""
-    streams: Dict[str, List[Tuple[float, object]]] = {topic: [] for topic in (*VIEWS, JOINTS, TOLD)}
+    streams: Dict[str, List[Tuple[float, object]]] = {topic: [] for topic in (*VIEWS, JOINTS, INSTRUCTION)}
     with rosbag.Bag(str(source)) as bag:
         first = bag.get_start_time()
         for topic, message, when in bag.read_messages(topics=list(streams)):
@@ -45,7 +46,7 @@ def make(source: Path, target: Path, seconds: float) -> None:
                 _write(bag, topic, found, now)
             now += step
             joint = _until(bag, JOINTS, streams[JOINTS], joint, now, length)
-            told = _until(bag, TOLD, streams[TOLD], told, now, length)
+            told = _until(bag, INSTRUCTION, streams[INSTRUCTION], told, now, length)
 
 
 def _until(bag: rosbag.Bag, topic: str, stream: List[Tuple[float, object]], index: int, end: float, length: float) -> int:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.files import write_json
+from hybridvla_core.robots.graph_names import ACTIVATE, PROPOSAL, SET_INSTRUCTION
 from hybridvla_ros.runtime.pacing import SCHEDULERS
 from hybridvla_ros.runtime.private_graph import Graph
 
@@ -40,11 +42,11 @@ class Soak:
         self.proposals = 0
         rospy.init_node("soak", anonymous=True, disable_signals=True)
         rospy.Subscriber("/diagnostics", DiagnosticArray, self._on_diagnostics)
-        rospy.Subscriber("/hybridvla/policy/proposal", ActionProposal, self._on_proposal)
-        for name in ("/hybridvla/policy/set_instruction", "/hybridvla/safety/activate", "/sim_rig/report"):
+        rospy.Subscriber(PROPOSAL, ActionProposal, self._on_proposal)
+        for name in (SET_INSTRUCTION, ACTIVATE, "/sim_rig/report"):
             rospy.wait_for_service(name, timeout=PATIENCE_S)
-        self._instruct = rospy.ServiceProxy("/hybridvla/policy/set_instruction", SetInstruction)
-        self._activate = rospy.ServiceProxy("/hybridvla/safety/activate", SetBool)
+        self._instruct = rospy.ServiceProxy(SET_INSTRUCTION, SetInstruction)
+        self._activate = rospy.ServiceProxy(ACTIVATE, SetBool)
         self._report = rospy.ServiceProxy("/sim_rig/report", RigReport)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
@@ -109,7 +111,7 @@ def main() -> int:
     summary_file = folder / "summary.json"
     summary = json.loads(summary_file.read_text(encoding="utf-8")) if summary_file.exists() else {}
     summary[arguments.scheduler] = result
-    summary_file.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(summary_file, summary)
     print(json.dumps(result))
     return 0
 

@@ -8,6 +8,7 @@ import rospy
 
 from hybridvla.msg import ActionProposal, SafetyStatus
 from hybridvla_core.report.statistics import percentiles
+from hybridvla_core.robots.graph_names import PROPOSAL, STATUS
 from hybridvla_ros.messages import conversions
 
 
@@ -34,8 +35,8 @@ class StampToTarget:
 
     def __enter__(self) -> StampToTarget:
         self._subscribers = [
-            rospy.Subscriber("/hybridvla/policy/proposal", ActionProposal, self.on_proposal, queue_size=50),
-            rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, self.on_status, queue_size=200)]
+            rospy.Subscriber(PROPOSAL, ActionProposal, self.on_proposal, queue_size=50),
+            rospy.Subscriber(STATUS, SafetyStatus, self.on_status, queue_size=200)]
         return self
 
     def __exit__(self, *_exception: object) -> None:

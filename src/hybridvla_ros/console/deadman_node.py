@@ -14,6 +14,7 @@ from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.robots.graph_names import DEADMAN
 from hybridvla_ros.runtime.node_support import number_parameter
 from hybridvla_ros.runtime.workers import start_worker
 
@@ -156,7 +157,7 @@ def main() -> None:
 
 def publish(source: str, button: int, switch: Union[JoyButton, PedalKeys]) -> None:
     """Publishes whether the switch is held, until the node ends."""
-    publisher = rospy.Publisher("/hybridvla/safety/deadman", Bool, queue_size=1, tcp_nodelay=True)
+    publisher = rospy.Publisher(DEADMAN, Bool, queue_size=1, tcp_nodelay=True)
     rospy.loginfo("dead-man switch: %s, button %d", source, button)
     said = ""
     while not rospy.is_shutdown():

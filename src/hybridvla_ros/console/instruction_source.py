@@ -9,9 +9,8 @@ import rospy
 from std_msgs.msg import String
 
 from hybridvla.srv import SetInstruction, SetInstructionRequest, SetInstructionResponse
+from hybridvla_core.robots.graph_names import INSTRUCTION, SET_INSTRUCTION
 from hybridvla_ros.runtime.already_running import ASKS, refuse_if_running
-
-SERVICE = "/hybridvla/policy/set_instruction"
 
 
 class InstructionSource:
@@ -24,11 +23,11 @@ class InstructionSource:
         refuse_second_source()
         self.text, self.sequence = "", 0
         self._on_switch, self._lock = on_switch, threading.Lock()
-        self._publisher = rospy.Publisher("/hybridvla/policy/instruction", String, queue_size=1, latch=True)
+        self._publisher = rospy.Publisher(INSTRUCTION, String, queue_size=1, latch=True)
         first = str(rospy.get_param("~instruction", "")).strip()
         if first:
             self.set(first)
-        rospy.Service(SERVICE, SetInstruction, self._serve)
+        rospy.Service(SET_INSTRUCTION, SetInstruction, self._serve)
 
     def set(self, text: str) -> bool:
         """Whether there was anything to set."""
@@ -54,7 +53,7 @@ def refuse_second_source() -> None:
     """Raises HybridVLAError when another node takes instructions, or may: a second one would take the service away from it,
     and at its end leave nobody."""
     try:
-        owner = rosgraph.Master(ASKS).lookupService(SERVICE)
+        owner = rosgraph.Master(ASKS).lookupService(SET_INSTRUCTION)
     except (rosgraph.MasterException, OSError):
         return
     refuse_if_running("a node that takes instructions, a policy perhaps (record beside it with teleop:=none),", owner)

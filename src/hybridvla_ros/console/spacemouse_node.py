@@ -17,6 +17,7 @@ from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import ArmTarget, DeltaBase, Heartbeat, Kind, PolicyState, Proposal
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.robots.graph_names import DEADMAN, HEARTBEAT, PROPOSAL, STATUS
 from hybridvla_ros.console.deadman_node import DEVICES, RENEW_S, JoyButton
 from hybridvla_ros.console.instruction_source import InstructionSource
 from hybridvla_ros.console.teleop import Teleop, TeleopConfig
@@ -40,13 +41,13 @@ class SpaceMouseNode:
         self._epoch, self._sequence = secrets.randbits(63) | 1, 0
         self._reader = ArmReader(self._arm.name, self._arm.joint_names, fingers_of(self._arm))
         self._problem = "starting"
-        self._deadman = rospy.Publisher("/hybridvla/safety/deadman", Bool, queue_size=2, tcp_nodelay=True)
-        self._proposals = rospy.Publisher("/hybridvla/policy/proposal", ActionProposal, queue_size=4, tcp_nodelay=True)
-        self._heartbeats = rospy.Publisher("/hybridvla/policy/heartbeat", PolicyHeartbeat, queue_size=4, tcp_nodelay=True)
+        self._deadman = rospy.Publisher(DEADMAN, Bool, queue_size=2, tcp_nodelay=True)
+        self._proposals = rospy.Publisher(PROPOSAL, ActionProposal, queue_size=4, tcp_nodelay=True)
+        self._heartbeats = rospy.Publisher(HEARTBEAT, PolicyHeartbeat, queue_size=4, tcp_nodelay=True)
         rospy.Subscriber(config.twist_topic, Twist, self._on_twist, queue_size=2, tcp_nodelay=True)
         rospy.Subscriber(config.buttons_topic, Joy, self._on_buttons, queue_size=5, tcp_nodelay=True)
-        rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, self._on_status, queue_size=5, tcp_nodelay=True)
-        rospy.Subscriber("/hybridvla/policy/proposal", ActionProposal, self._on_proposal, queue_size=5)
+        rospy.Subscriber(STATUS, SafetyStatus, self._on_status, queue_size=5, tcp_nodelay=True)
+        rospy.Subscriber(PROPOSAL, ActionProposal, self._on_proposal, queue_size=5)
         topics = self._arm.topics
         for topic in {topics["joint_states"], topics.get("gripper_joint_states", topics["joint_states"])}:
             rospy.Subscriber(topic, JointState, self._on_joints, queue_size=5)

@@ -14,6 +14,7 @@ from std_srvs.srv import Trigger, TriggerRequest, TriggerResponse
 
 from hybridvla.msg import EpisodeEvent as EpisodeMessage
 from hybridvla_core.configuration import load_file
+from hybridvla_core.robots.graph_names import INSTRUCTION
 from hybridvla_core.waiting import Condition
 from hybridvla_ros.messages.conversions import duration, stamp
 from hybridvla_ros.recording.config import RecordingConfig
@@ -59,7 +60,7 @@ class EpisodeNode:
         if self._log.recovered is not None:
             rospy.logwarn("episode %d was left open and is kept as aborted", self._log.recovered.number)
             self._events.publish(event_message(self._log.recovered))
-        rospy.Subscriber("/hybridvla/policy/instruction", String, self._on_instruction, queue_size=10)
+        rospy.Subscriber(INSTRUCTION, String, self._on_instruction, queue_size=10)
         self._recorder = rospy.Subscriber(STARTED_TOPIC, String, self._on_started, queue_size=10)
         rospy.Subscriber(FINISHED_TOPIC, String, self._on_finished, queue_size=10)
         rospy.Service("/hybridvla/episode/start", Trigger, self._start)

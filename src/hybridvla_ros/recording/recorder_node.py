@@ -20,6 +20,7 @@ from std_srvs.srv import Trigger, TriggerRequest, TriggerResponse
 from hybridvla.msg import EpisodeEvent
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
+from hybridvla_core.robots.graph_names import INSTRUCTION
 from hybridvla_ros.recording.config import RecordingConfig
 from hybridvla_ros.recording.episode_node import EVENT_TOPIC, FINISHED_TOPIC, STARTED_TOPIC
 from hybridvla_ros.recording.recording import BROKEN, Recording, RecordingError, free_bytes, recover
@@ -55,7 +56,7 @@ class RecorderNode:
         self._finished = rospy.Publisher(FINISHED_TOPIC, String, queue_size=5, latch=True)
         self._snapshots.publish(String(self._snapshot))
         # All subscribers of a topic in one process get what the first asked for, so these too take raw bytes.
-        rospy.Subscriber("/hybridvla/policy/instruction", rospy.AnyMsg, self._on_instruction, queue_size=10)
+        rospy.Subscriber(INSTRUCTION, rospy.AnyMsg, self._on_instruction, queue_size=10)
         if follow:
             self._started = rospy.Publisher(STARTED_TOPIC, String, queue_size=5)
             rospy.Subscriber(EVENT_TOPIC, rospy.AnyMsg, self._on_event, queue_size=10)

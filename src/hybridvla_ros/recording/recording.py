@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List, Optional
 import rosbag
 
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.files import sha256
+from hybridvla_core.files import sha256, sync
 from hybridvla_ros.recording.bag_writer import BagWriter, RawMessage
 from hybridvla_ros.recording.config import RecordingConfig
 from hybridvla_ros.recording.locks import Busy, FileLock
@@ -115,7 +115,7 @@ class Recording:
             "duration_s": round((now_ns - self.begin_ns) * 1e-9, 3), "topics": self._topics(now_ns)}
         sidecar.update(extra or {})
         try:
-            sync_file(self._path)
+            sync(self._path)
             sidecar.update(bytes=self._path.stat().st_size, sha256=sha256(self._path))
             # The sidecar first: the name NAME.bag means complete, so it is given last.
             write_sidecar(self._sidecar, sidecar)
@@ -248,14 +248,8 @@ def _mark_dead(folder: Path, name: str) -> None:
     os.replace(str(folder / (name + ACTIVE)), str(folder / (name + BROKEN)))
 
 
-def sync_file(path: Path) -> None:
-    """Have the file on the disk before it is called complete."""
-    with open(path, "rb") as stream:
-        os.fsync(stream.fileno())
-
-
 def write_sidecar(path: Path, content: Dict[str, Any]) -> None:
-    """JSON, whole or not at all."""
+    """JSON, whole or not at all. Makes no folder: one that is gone was a disk that somebody pulled."""
     partial = path.with_suffix(".json.partial")
     try:
         with open(partial, "w", encoding="utf-8") as stream:

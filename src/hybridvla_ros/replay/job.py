@@ -22,6 +22,7 @@ from hybridvla_core.policy.fit import check_fit
 from hybridvla_core.policy.interface import BatchPolicy
 from hybridvla_core.report.statistics import percentiles
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.robots.graph_names import PROPOSAL
 from hybridvla_ros.replay import bags, reading
 from hybridvla_ros.replay.frames import FrameSource, Observing
 from hybridvla_ros.replay.result import Contender, Result, Sample, observing_data
@@ -157,7 +158,7 @@ class Replay:
     def _foreign_proposals(self, shelf: bags.BagShelf, scanned: List[Scanned]) -> None:
         """Proposals that a live node made from the very messages of these bags, recorded elsewhere."""
         other = shelf.open(self.options.proposals_from)
-        topic = self.map.proposals or "/hybridvla/policy/proposal"
+        topic = self.map.proposals or PROPOSAL
         found: List[RecordedProposal] = []
         left_out = reading.LeftOut()
         for record in reading.read([other], scanned[0].topics, [topic], left_out=left_out):

@@ -11,12 +11,11 @@ from sensor_msgs.msg import JointState
 from hybridvla_core.contracts import ArmState
 from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.safety.inputs.measured_arm import JUMP_RAD, JUMP_SHARE
 from hybridvla_ros.messages.arm_reader import listed
 from hybridvla_ros.observation.arm_feed import ArmFeed
 from hybridvla_ros.replay.topics import Topics
 
-JUMP_SHARE = 3.0       # times the joint's speed limit since the last state that counted ...
-JUMP_RAD = 0.05        # ... plus this is a jump, not a motion
 RESUME_S = 0.5         # after a pause so long the arm may be anywhere
 
 

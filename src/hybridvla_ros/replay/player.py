@@ -22,13 +22,13 @@ from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError, ObservationError
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.robots.graph_names import ACTIVATE, HEARTBEAT, INSTRUCTION, PROPOSAL, SET_INSTRUCTION, STATUS
 from hybridvla_ros.messages.images import from_rgb, to_rgb
 from hybridvla_ros.replay import bags, reading
 from hybridvla_ros.replay.topics import TopicMap, Topics, resolve
 from hybridvla_ros.runtime.node_support import number_parameter, package_path, require_parameter
 
-RECORDED = ("/hybridvla/policy/proposal", "/hybridvla/policy/heartbeat", "/hybridvla/policy/instruction",
-            "/hybridvla/safety/status", "/diagnostics")
+RECORDED = (PROPOSAL, HEARTBEAT, INSTRUCTION, STATUS, "/diagnostics")
 STEP_S = 0.05
 READY_S = 120.0
 BACK_S = 0.1            # time that goes back by more has been set back: the bag starts over
@@ -135,13 +135,13 @@ class Player:
 
     def run(self) -> None:
         """Raises HybridVLAError when the nodes do not come up or the player fails."""
-        for name in ("/hybridvla/policy/set_instruction", "/hybridvla/safety/activate"):
+        for name in (SET_INSTRUCTION, ACTIVATE):
             try:
                 rospy.wait_for_service(name, timeout=READY_S)
             except rospy.ROSException as error:
                 raise HybridVLAError(f"{name} did not appear within {READY_S:.0f} s; see what the nodes say") from error
-        instruct = rospy.ServiceProxy("/hybridvla/policy/set_instruction", SetInstruction)
-        activate = rospy.ServiceProxy("/hybridvla/safety/activate", SetBool)
+        instruct = rospy.ServiceProxy(SET_INSTRUCTION, SetInstruction)
+        activate = rospy.ServiceProxy(ACTIVATE, SetBool)
         for side, topic in self._feed.decoded:
             publisher = rospy.Publisher(topic, Image, queue_size=10, tcp_nodelay=True)
             rospy.Subscriber(side, CompressedImage, self._decode, callback_args=publisher, queue_size=20,

@@ -9,6 +9,7 @@ import numpy as np
 from hybridvla_core.errors import ConfigurationError, ObservationError
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.robots.graph_names import INSTRUCTION, PROPOSAL, STATUS
 from hybridvla_core.robots.topics import joint_topics
 from hybridvla_ros.messages.arm_reader import fingers_of
 
@@ -134,10 +135,9 @@ def resolve(policy: PolicyConfig, robot: RobotConfig, given: TopicMap, found: Ma
         joints.setdefault(topic, []).append(arm.name)
     grippers = _gripper_topics(robot, given, joints, found, notes)
     names = {arm.name: _renamed(arm, given) for arm in robot.arms}
-    instruction = _optional(given.instruction or "/hybridvla/policy/instruction", "instruction", found, notes)
-    proposals = _optional(given.proposals or robot.topics.get("proposal", "/hybridvla/policy/proposal"), "proposals", found,
-                          notes)
-    status = _optional(given.status or robot.topics.get("status", "/hybridvla/safety/status"), "status", found, notes)
+    instruction = _optional(given.instruction or INSTRUCTION, "instruction", found, notes)
+    proposals = _optional(given.proposals or PROPOSAL, "proposals", found, notes)
+    status = _optional(given.status or STATUS, "status", found, notes)
     return Topics(images, infos, joints, grippers, names, instruction, proposals, status, given.camera_poses, tuple(notes))
 
 

@@ -22,13 +22,6 @@ def build(given):
 """
 
 
-@pytest.fixture(autouse=True)
-def same_threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.long
 def test_a_run_reports_modes_ratios_passes_and_roofline(tmp_path, capsys):
     out, plot, other = tmp_path / "bench.json", tmp_path / "bench.svg", tmp_path / "other.py"

@@ -1,11 +1,13 @@
 """The shipped checkpoint in the rig: few passes, and the tokens and decisions of plain greedy decoding."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from recorded_ops import RecordedBackend
-from small_policy import observation, write
+from small_policy import ENSEMBLE, observation, write
 
 from hybridvla_cli.bench_parts.passes import collect
 from hybridvla_core.benchmark.passes import compare, greedy
@@ -38,5 +40,16 @@ def test_plain_decoding_reads_the_text_alone_where_graphs_fill_it_up(tmp_path):
     policy.path.stages = GraphStages(RecordedBackend())
     found = greedy(policy, observation())
     assert policy.inputs([observation()], 0).lengths is not None, "the text was filled up"
-    assert found["ids"] == expected["ids"] and np.allclose(found["denoised"], expected["denoised"], atol=1e-6)
+    assert np.array_equal(found.ids, expected.ids) and np.allclose(found.denoised, expected.denoised, atol=1e-6)
     assert compare(policy, [observation()])["differences"]["tokens_beyond_margin"] == 0
+
+
+def test_plain_decoding_is_judged_as_the_product_judges_where_a_token_is_no_action(tmp_path):
+    # Random weights choose words. The gate would open for their confidences if they were actions.
+    policy = Policy.from_checkpoint(write(tmp_path / "small", ensemble=replace(ENSEMBLE, theta=1e-3)), all_tokens=True)
+    plain = greedy(policy, observation())
+    assert not policy.engine.tokens.valid(torch.from_numpy(plain.ids)).all() and not policy.predict(observation()).fused
+    result = compare(policy, [observation()])
+    assert result["differences"]["decisions"] == 0 and result["unfused"]["predictions"] == 1
+    first = int(np.argmin(plain.confidence > 0.0)) + 1
+    assert result["greedy"]["with_early_end"] == first, "plain decoding would end at the first token that is no action"

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from small_policy import observation, write
 
 from hybridvla_cli.__main__ import main
@@ -16,13 +15,6 @@ from hybridvla_core.benchmark.precision import change, predictions_of
 from hybridvla_core.errors import DataError, ObservationError
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.predictor import Policy
-
-
-@pytest.fixture(autouse=True)
-def same_threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def build(folder: Path, sharded: bool) -> Path:
         format=1, model=tiniest(), cameras=("front",), image_strategy="resize-naive", ddim_steps=2,
         convention=ActionConvention(("arm",), "delta_base_frame", "absolute_euler_xyz", (1.0, 0.0, 0.0, 0.0), "one_is_open",
                                     "measured", 0.0, "measured"),
-        ensemble=EnsembleConfig("mean", 0.96, 0, "so3", "diffusion"), autoregressive_condition="denoised",
+        ensemble=EnsembleConfig.paper(), autoregressive_condition="denoised",
         statistics_key="set")
     tensors = HybridVLA(config.model).initialise(0.2).state_dict()
     statistics = {"set": {"action": SCALE, "proprio": SCALE}}

@@ -135,9 +135,9 @@ def test_gripper_and_gate_rules():
     opened, closed = np.array([0.0] * 6 + [1.0]), np.zeros(7)
     assert fuse(opened, closed, ENSEMBLE)[6] == 1.0
     assert fuse(opened, closed, replace(ENSEMBLE, gripper="mean_above_half"))[6] == 0.0
-    assert ENSEMBLE.passes(np.full(7, 0.97)) and not ENSEMBLE.passes(np.full(7, 0.95))
+    assert ENSEMBLE.opens(np.full(7, 0.97)) and not ENSEMBLE.opens(np.full(7, 0.95))
     released = replace(ENSEMBLE, rule="released", theta=5.8)
-    assert released.passes(np.array([0.97] * 6 + [0.0] * 8)) and not released.passes(np.array([0.96] * 14))
+    assert released.opens(np.array([0.97] * 6 + [1e-6] * 8)) and not released.opens(np.array([0.96] * 14))
 
 
 @pytest.mark.parametrize("sense", ["one_is_open", "one_is_closed"])

@@ -104,7 +104,7 @@ def test_an_early_end_never_changes_the_decision(rule, theta):
         assert np.array_equal(result.ids[0, :exact], ids[0, :exact]) or margin[0] < 1e-4
         if exact < 7:
             early += 1
-            assert not (path.gate.config.passes(confidence[0]) and (confidence[0] > 0).all())
+            assert not path.gate.config.opens(confidence[0])
     assert early or theta in (0.3, 1.5)
 
 
@@ -211,7 +211,7 @@ def test_no_stage_waits_for_the_device(condition):
                     module._parameters[name] = torch.nn.Parameter(empty, requires_grad=False)
         model.llm.fuse()
         engine = PlainDecoding(model)
-        gate = ConfidenceGate(EnsembleConfig("mean", 0.96, WINDOW, "so3", "diffusion"), 7)
+        gate = ConfidenceGate(EnsembleConfig.paper(WINDOW), 7)
         path = DualPath(engine, STEPS, gate, FirstDraft(engine.tokens, None, (), GPU), WINDOW)
         inputs = draw(config, condition=condition)
         moved = [t.to(GPU) for t in (inputs.text, inputs.state, inputs.noise)]
@@ -235,7 +235,7 @@ def test_no_stage_waits_for_the_device(condition):
 def test_the_gate_counts_unknown_confidences_as_one():
     mean = ConfidenceGate(EnsembleConfig("mean", 0.9, 0, "so3", "diffusion"), 7)
     assert mean.reachable(np.array([0.31] + [0.0] * 6), 1) and not mean.reachable(np.array([0.29] + [1.0] * 6), 1)
-    released = ConfidenceGate(EnsembleConfig("released", 5.8, 0, "euler", "mean_above_half"), 14)
+    released = ConfidenceGate(EnsembleConfig.released(), 14)
     known = np.array([1.0] * 6 + [1e-3] * 8)
     assert released.reachable(known, 14), "tokens after the sixth do not count"
     assert not released.reachable(np.array([0.7] + [1.0] * 13), 3)
@@ -272,7 +272,7 @@ def test_a_token_that_is_no_action_never_counts_as_confident():
         logits[0, torch.arange(14), ids] = 30.0
         examined = examine(logits, ids[None, :-1], window, tokens)
         assert examined.confidence[0, 9] == 0.0 and examined.confidence[0, 8] > 0.99
-        gate = ConfidenceGate(EnsembleConfig("released", 5.8, window, "euler", "mean_above_half"), 14)
+        gate = ConfidenceGate(replace(EnsembleConfig.released(), confidence_window_bins=window), 14)
         assert gate.reachable(examined.confidence[0].numpy(), 9) and not gate.reachable(examined.confidence[0].numpy(), 10)
         scale = Scale(np.full(14, -1.0), np.full(14, 1.0), np.ones(14, dtype=bool))
         result = PredictionResult(np.zeros((1, 1, 1, 14), np.float32), ids[None].numpy(), examined.confidence.numpy(),

@@ -14,8 +14,8 @@ from hybridvla_core.checkpoints.config import EnsembleConfig
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.policy.inference.ensemble import disagreement, fuse
 
-PAPER = EnsembleConfig("mean", 0.96, 0, "so3", "diffusion")
-RELEASED = EnsembleConfig("released", 5.8, 0, "euler", "mean_above_half")
+PAPER = EnsembleConfig.paper()
+RELEASED = EnsembleConfig.released()
 angle = st.floats(-math.pi, math.pi, allow_nan=False)
 pitch = st.floats(-1.5, 1.5, allow_nan=False)
 
@@ -64,16 +64,17 @@ def test_each_arm_turns_by_itself():
 
 def test_the_gate_of_the_paper_reads_every_token_of_both_arms():
     confidence = np.array([1.0] * 7 + [0.93] * 7)
-    assert PAPER.passes(confidence) and not PAPER.passes(confidence - np.array([0.0] * 7 + [0.02] * 7))
-    assert not replace(PAPER, theta=0.97).passes(confidence)
+    assert PAPER.opens(confidence) and not PAPER.opens(confidence - np.array([0.0] * 7 + [0.02] * 7))
+    assert not replace(PAPER, theta=0.97).opens(confidence)
 
 
 def test_the_released_gate_reads_six_tokens_of_the_first_arm_for_both():
-    sure, unsure = np.full(7, 0.99), np.zeros(7)
-    assert RELEASED.passes(np.concatenate([sure, unsure])), "the second arm has no say"
-    assert not RELEASED.passes(np.concatenate([unsure, sure]))
-    assert RELEASED.passes(np.array([0.99] * 6 + [0.0])), "nor has the gripper"
-    assert not RELEASED.passes(np.array([5.8 / 6] * 6 + [1.0]) - 1e-9)
+    sure, unsure = np.full(7, 0.99), np.full(7, 1e-6)
+    assert RELEASED.opens(np.concatenate([sure, unsure])), "the second arm has no say"
+    assert not RELEASED.opens(np.concatenate([unsure, sure]))
+    assert RELEASED.opens(np.array([0.99] * 6 + [1e-6])), "nor has the gripper"
+    assert not RELEASED.opens(np.array([5.8 / 6] * 6 + [1.0]) - 1e-9)
+    assert not RELEASED.opens(np.array([0.99] * 6 + [0.0])), "but a token that is no action forbids it"
 
 
 @pytest.mark.parametrize("one, two, paper, released", [
@@ -97,3 +98,5 @@ def test_disagreement_is_measured_on_so3_and_is_the_larger_arm_s():
 def test_rules_that_do_not_exist_are_refused(change):
     with pytest.raises(ConfigurationError, match="ensemble"):
         replace(PAPER, **change)
+    with pytest.raises(ConfigurationError, match="theta must lie above 0 and up to 6, and is 7"):
+        replace(PAPER, theta=7.0)

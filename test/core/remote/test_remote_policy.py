@@ -4,6 +4,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
+import threading
 import time
 from dataclasses import replace
 
@@ -21,6 +23,8 @@ from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import misfits
 from hybridvla_core.policy.proposing.proposer import Proposer
 from hybridvla_core.policy.remote import client as remote_client
+from hybridvla_core.policy.remote.dialect import OwnDialect
+from hybridvla_core.policy.remote.server import PolicyServer, ServerSettings
 from hybridvla_core.robots.config import RobotConfig
 
 pytestmark = pytest.mark.robot_computer
@@ -135,6 +139,25 @@ def test_the_desktops_proxy_is_not_asked_for_the_way_to_the_server(answering, as
     for key in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(key, raising=False)
     assert asking(answering(), connect_timeout_s=0.1).predict(observation()).fused
+
+
+def test_a_server_that_is_still_to_come_is_waited_for_whatever_its_address_says(asking):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    begun = []
+
+    def begin():
+        begun.append(PolicyServer(Echo(), OwnDialect(), ServerSettings(port=port)))
+        begun[0].serve_forever()
+
+    late = threading.Timer(0.3, begin)
+    late.start()
+    try:
+        assert asking(f"{port}/status").predict(observation()).fused
+    finally:
+        late.join(0.5)
+        begun[0].close()
+        late.join()
 
 
 def test_a_server_that_comes_back_as_another_policy_is_refused_by_name(asking):

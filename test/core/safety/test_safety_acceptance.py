@@ -9,12 +9,12 @@ pytestmark = pytest.mark.robot_computer
 
 
 @pytest.mark.parametrize("spoil, words", [
-    (dict(epoch=0), "start at 1"),
-    (dict(valid_for=float("nan")), "not a number"),
+    (dict(epoch=0), "epoch is 0 and sequence"),
+    (dict(valid_for=float("nan")), "valid_for is nan, not a number of seconds"),
     (dict(valid_for=0.0), "valid_for"),
     (dict(observation_age=-1.0), "future"),
     (dict(observation_age=5.0), "old"),
-    (dict(action_period=float("inf")), "not a number"),
+    (dict(action_period=float("inf")), "action_period is inf, not a number of seconds"),
     (dict(chunk=2), "targets are for"),
     (dict(chunk=0), "chunk"),
     (dict(targets=()), "targets are for"),

@@ -10,7 +10,7 @@ from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import load_robot
 from hybridvla_core.safety.execution.gripper import GripperSequencer
-from hybridvla_core.safety.execution.gripper_stream import GripperLimit
+from hybridvla_core.safety.execution.gripper_stream import GripperRamp
 
 pytestmark = pytest.mark.robot_computer
 
@@ -30,7 +30,7 @@ def assert_kept(openings):
 
 @pytest.mark.parametrize("begin, wanted", [(0.0, 1.0), (1.0, 0.3), (0.5, 0.5005), (0.2, 0.2), (0.0, 5.0), (1.0, -3.0)])
 def test_arrives_exactly_and_near_the_fastest_way(begin, wanted):
-    limit = GripperLimit(GRIPPER, DT)
+    limit = GripperRamp(GRIPPER, DT)
     limit.restart(begin)
     openings = [begin]
     while len(openings) < 400 and (len(openings) < 3 or limit.moving):
@@ -45,7 +45,7 @@ def test_arrives_exactly_and_near_the_fastest_way(begin, wanted):
 
 def test_changing_its_mind_keeps_the_limits():
     rng = np.random.default_rng(6)
-    limit = GripperLimit(GRIPPER, DT)
+    limit = GripperRamp(GRIPPER, DT)
     limit.restart(0.5)
     openings, wanted = [0.5], None
     for _ in range(4000):
@@ -57,7 +57,7 @@ def test_changing_its_mind_keeps_the_limits():
 
 
 def test_an_unknown_opening_begins_where_it_is_told():
-    limit = GripperLimit(GRIPPER, DT)
+    limit = GripperRamp(GRIPPER, DT)
     limit.restart(None)
     assert limit.advance(None) is None
     assert limit.advance(0.7) == 0.7

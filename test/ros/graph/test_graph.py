@@ -119,12 +119,15 @@ def test_a_switched_instruction_discards_the_old_inference_and_the_old_target(ri
 
 
 def test_a_switch_in_motion_drops_the_target(rig):
+    rig.instruct("nowhere", False)         # an instruction of the test before would set off at once
     rig.begin()
-    rig.instruct("down", False)
-    rig.until(lambda: rig.state("ACTIVE"), "ACTIVE")
-    time.sleep(0.25)
-    sequence = rig.instruct("slow nothing", False).instruction_sequence
-    rig.until(lambda: not rig.state("ACTIVE") or rig.status.instruction_sequence >= sequence, "the end of the old target", 2)
+    before = rig.position()
+    rig.instruct("across", False)
+    rig.until(lambda: rig.position()[1] > before[1] + 0.02, "motion")
+    asked = rig.status.arms[0].asked.pose.position.y
+    assert asked > before[1] + 0.25
+    rig.instruct("slow nothing", False)    # its first proposal comes long after the arm could have reached the old target
+    assert rests(rig)[1] < asked - 0.1, "it stops on the way"
 
 
 def test_an_empty_instruction_is_refused(rig):

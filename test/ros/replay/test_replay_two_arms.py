@@ -81,7 +81,7 @@ def policy(tmp_path_factory):
     scale = {"q01": ([-1.0] * 6 + [0.0]) * 2, "q99": [1.0] * 14, "mask": ([True] * 6 + [False]) * 2}
     save_checkpoint(folder / "checkpoint", HybridVLA(model).initialise(0.2).state_dict(), CheckpointConfig(
         format=1, model=model, convention=config.convention, cameras=tuple(camera.view for camera in config.cameras),
-        image_strategy="resize-naive", ensemble=EnsembleConfig("mean", 0.96, 0, "so3", "diffusion"), ddim_steps=2,
+        image_strategy="resize-naive", ensemble=EnsembleConfig.paper(), ddim_steps=2,
         autoregressive_condition="denoised", statistics_key="set"), {"set": {"action": scale, "proprio": scale}},
         build_tiny_tokenizer().to_str(), {"made": "by a test"}, torch.float32)
     return folder

@@ -42,8 +42,8 @@ class Description:
         convention: the action convention, key by key; None where the source states none.
         grounded: whether frames carry grounding.
         grid: patches in a row and in a column of the encoder that the grounding's patches are counted for; 0: not said.
-        moments: whether rows say which moment of their episode they show. Rows behind each other that say the same have the
-            same pictures and state, and other sentences and actions; without, every row is a moment of its own.
+        moments: whether rows have the number of the moment that they show. Neighbouring rows with the same number share
+            pictures and state and differ in sentence and action. Without numbers every row is a moment of its own.
         subtasks: whether rows name the step of the task that their action belongs to.
     """
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from hybridvla_core.data.lerobot.footage import Footage
 from hybridvla_core.data.lerobot.layout import Description, Provenance
 from hybridvla_core.data.lerobot.statistics import Column, ImageHistogram, for_checkpoint, of_columns
 from hybridvla_core.errors import DataError
+from hybridvla_core.files import sync_folder, write_json
 
 TRAIN, VALIDATION = SPLITS = ("train", "validation")
 
@@ -122,7 +122,7 @@ class DatasetWriter:
             self._parquet.close()
             self._write_meta()
             shutil.rmtree(self._folder / ".columns")
-            _sync(self._folder)
+            sync_folder(self._folder)
             self._finished = True
             try:
                 os.replace(self._folder, self.target)
@@ -164,16 +164,16 @@ class DatasetWriter:
                       for key, entry in whole.items()})
         tables.write_episodes(self._folder, self._rows)
         tables.write_tasks(self._folder, list(self._tasks))
-        _write_json(self._folder / layout.STATS, stats)
-        _write_json(self._folder / layout.STATISTICS, {self.description.name: for_checkpoint(
+        write_json(self._folder / layout.STATS, stats)
+        write_json(self._folder / layout.STATISTICS, {self.description.name: for_checkpoint(
             whole[layout.ACTION], whole[layout.STATE], self.description.grippers, len(self._rows))})
-        _write_json(self._folder / layout.OURS, {"description": asdict(self.description),
+        write_json(self._folder / layout.OURS, {"description": asdict(self.description),
                                                  **asdict(self.provenance)})
         train = self._splits.count(TRAIN)
         splits = {name: f"{begin}:{end}" for name, begin, end in
                   ((TRAIN, 0, train), (VALIDATION, train, len(self._rows))) if end > begin}
         # Last: a folder without info.json is no data set for any reader.
-        _write_json(self._folder / layout.INFO, {
+        write_json(self._folder / layout.INFO, {
             "codebase_version": layout.VERSION, "robot_type": self.description.robot, "total_episodes": len(self._rows),
             "total_frames": self._frames, "total_tasks": len(self._tasks), "chunks_size": layout.CHUNK_FILES,
             "data_files_size_in_mb": 100, "video_files_size_in_mb": 200,
@@ -192,22 +192,6 @@ def _explained(target: Path) -> Iterator[None]:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
         raise WriteError(f"{target}: " + ("the disk is full; free space and start again, nothing half-written is kept" if full
                         else f"cannot be written ({' '.join(str(error).split())})")) from error
-
-
-def _write_json(path: Path, data: Dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-
-
-def _sync(folder: Path) -> None:
-    """Forces every file to the disk: a rename must not overtake what it names."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
 
 
 def split_of(count: int, share: float, seed: int) -> Tuple[List[int], List[int]]:

@@ -58,7 +58,8 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Names the result's file; the folder does not count, what lies in it does; of a policy elsewhere the address counts."""
+        """Names the result's file. A checkpoint folder counts by its content and not by its path, a policy elsewhere by its
+        address."""
         return key_of({**asdict(self), "checkpoint": self.place, "format": FORMAT})
 
 

@@ -6,7 +6,6 @@ from typing import Any, Mapping, Sequence
 import numpy as np
 
 ROTATION, LIMITS, TWO_ARMS, OTHER = "rotation", "limits", "two arms", "other"
-CLASSES = (ROTATION, LIMITS, TWO_ARMS, OTHER)
 #: A keyframe that is turned further than this from the expert's, rad, or misses it by more, m, is wrong.
 WRONG_RAD, WRONG_M = 0.2, 0.02
 #: The filter's reasons that stand for a limit of the robot, and for how many ticks together one has to stand.

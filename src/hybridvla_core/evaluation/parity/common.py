@@ -156,10 +156,11 @@ def _released_units(scale: Scale, values: np.ndarray, grippers: Sequence[int]) -
 def check_fusion(recorded: List[Mapping[str, Any]], table: Table) -> None:
     """The released fusion rule and robot loop (`fusion.json`)."""
     for row in recorded:
-        config = EnsembleConfig("released", float(row["threshold"]), 0, "euler", "mean_above_half")
+        config = EnsembleConfig.released(float(row["threshold"]))
         confidence = np.array(row["confidences"])
         diffusion, tokens = np.array(row["diff_action"]), np.array(row["ar_action"])
-        fused = config.passes(confidence)
+        # The released loop asks for the sum alone.
+        fused = config.score(confidence) > config.theta
         action = fuse(diffusion, tokens, config) if fused else diffusion
         sent = action[:6].copy()
         sent[:3] += np.array(row["robot_state"])[7:10]

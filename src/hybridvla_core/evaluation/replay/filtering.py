@@ -160,13 +160,7 @@ class FilterCheck:
     def _outside(self, proposal: Proposal) -> bool:
         """Whether a target lies outside its arm's box or behind a plane."""
         arms = {arm.name: arm.workspace for arm in self._robot.arms}
-        for target in proposal.targets:
-            space, point = arms[target.name], np.asarray(target.target.position)
-            if (point < space.lower_m).any() or (point > space.upper_m).any():
-                return True
-            if any(float(np.dot(plane.normal, point)) < plane.offset_m for plane in space.planes):
-                return True
-        return False
+        return any((arms[target.name].margins(np.asarray(target.target.position)) < 0.0).any() for target in proposal.targets)
 
 
 class FilterPool:

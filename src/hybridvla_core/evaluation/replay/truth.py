@@ -53,10 +53,9 @@ class RecordedMotion:
     Attributes:
         tracks: Of the arms, in the convention's order.
         instructions: As (since s, text).
-        engaged: [begin, end] s while the robot followed its instruction; None where the recording does not say: then it always
-            did.
-        sent: Where the arms were sent, like `tracks`: keyframes are looked for in it, and are its poses. A compliant arm swings
-            about where it was sent and rests beside it. None: the measured motion is all there is.
+        engaged: [begin, end] s of each span in which the robot followed its instruction; None: throughout.
+        sent: Where the arms were sent, like `tracks`. Keyframes are found in it and have its poses, because a compliant arm
+            swings about that pose and rests beside it. None: only the measured motion is known.
     """
 
     tracks: List[Track]
@@ -120,7 +119,7 @@ class TruthFinder:
     def _keyframe(self, stamp: float) -> Optional[float]:
         """Finds when the next keyframe was reached: the end of a motion, or the change of a gripper.
 
-        One that the arm is as good as at is over, unless its gripper has still to move: then it is the one.
+        A keyframe that the arm has practically reached is over, unless its gripper has not moved yet.
 
         Args:
             stamp: From when on, s.
@@ -147,7 +146,16 @@ class TruthFinder:
         return any(begin <= grip[0] and grip[1] <= stamp for track in self._tracks for grip in track.grips)
 
     def _moved(self, first: float, second: float, since: Optional[Sequence[Track]] = None) -> bool:
-        """Whether what was aimed at at `second`, s, is elsewhere than the arms, or what `since` tells, at `first`."""
+        """Compares an earlier place with a later aim.
+
+        Args:
+            first: Time of the place, s.
+            second: Time of the aim, s.
+            since: Tracks of the place; None: the measured ones.
+
+        Returns:
+            Whether an arm's aim lies far from its place.
+        """
         for track, aim in zip(since or self._tracks, self._aims):
             one, two = track.pose(first), aim.pose(second)
             if one is None or two is None:

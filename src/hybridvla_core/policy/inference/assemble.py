@@ -43,8 +43,7 @@ class Assembler:
         if diffusion is not None and autoregressive is not None and complete:
             distance, angle = disagreement(diffusion[0], autoregressive[0])
             assert confidence is not None, "it comes with the tokens"
-            # A token that is no action has confidence 0, whichever of them the rule counts.
-            fused = bool((confidence > 0.0).all()) and self.ensemble.passes(confidence)
+            fused = self.ensemble.opens(confidence)
             if fused:
                 action = diffusion.copy()
                 action[0] = fuse(diffusion[0], autoregressive[0], self.ensemble)

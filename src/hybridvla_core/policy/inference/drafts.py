@@ -103,7 +103,7 @@ class ConfidenceGate:
         """confidence (A,), 0 for a token that is no action. Unknown ones are taken as 1, the most they can be."""
         if np.any(confidence[:exact] <= 0.0):
             return False
-        counted = min(6, self.action_dim) if self.config.rule == "released" else self.action_dim
+        counted = self.config.counted(self.action_dim)
         known = min(exact, counted)
         best = float(np.sum(confidence[:known], dtype=np.float64)) + counted - known
         needed = self.config.theta if self.config.rule == "released" else self.config.theta * self.action_dim

@@ -15,10 +15,11 @@ class StageClock:
         self._marks: List[Tuple[str, Any]] = [("", self._mark())]
 
     def lap(self, name: str) -> None:
+        """Ends a stage, which began with the end of the one before or with the clock."""
         self._marks.append((name, self._mark()))
 
     def per(self, count: int) -> Dict[str, float]:
-        """Stage times divided by the size of the batch."""
+        """Stage times, ms, divided by the size of the batch."""
         if self._events:
             torch.cuda.synchronize()
         pairs = zip(self._marks, self._marks[1:])

@@ -28,7 +28,7 @@ class Grips:
     def at(self, arm: str, stamp: float) -> float:
         """The opening that is commanded at a stamp, s; NaN of an arm that was given none."""
         rows = self.rows.get(arm, [math.nan])
-        # Keyframes follow each other on arrival, which no status tells; they are predicted from when the last one is done.
+        # No status says when one keyframe gives way to the next. The next prediction is made when the last one is done.
         row = int((stamp - self.since) / self.period) if self.period else len(rows) - 1
         return rows[min(row, len(rows) - 1)]
 

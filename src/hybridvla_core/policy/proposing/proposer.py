@@ -157,7 +157,7 @@ class Proposer:
             self.epoch = secrets.randbits(63) | 1
             self._sequence, self._last_begin = 0, -math.inf
             self._pacing.start_over()
-            self._seeds = [(-math.inf, self._seeds[-1][1])]      # since when, was said by the clock that is no more
+            self._seeds = [(-math.inf, self._seeds[-1][1])]      # when it began was a time of the old clock
             self._measured.update({name: PoseHistory(name) for name in self._measured})
             self.commands.clear()
 

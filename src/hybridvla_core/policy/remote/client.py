@@ -13,7 +13,7 @@ from hybridvla_core.errors import ConfigurationError, ObservationError, WireErro
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.remote.dialect import Dialect, OwnDialect, PoseDialect
 from hybridvla_core.policy.remote.handshake import Handshake
-from hybridvla_core.policy.remote.link import Link
+from hybridvla_core.policy.remote.link import Link, RefusedError
 from hybridvla_core.policy.remote.settings import RemoteSource
 from hybridvla_core.transforms.conventions import ActionConvention
 from hybridvla_core.waiting import Event
@@ -92,8 +92,10 @@ class RemotePolicy:
         while True:
             try:
                 return self._open()
+            except RefusedError:
+                raise
             except WireError as error:
-                if time.monotonic() > until or "status" in str(error):
+                if time.monotonic() > until:
                     raise
                 LOG.warning("%s; trying again", error)
                 time.sleep(AGAIN_S)

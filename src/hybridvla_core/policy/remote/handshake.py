@@ -59,10 +59,7 @@ class Handshake:
 
     def differences(self, other: Handshake) -> List[str]:
         """What `other` says differently, a clause each."""
-        found = [f"{name} {getattr(self, name)!r} became {getattr(other, name)!r}"
-                 for name in ("checkpoint_sha256", "cameras", "chunk") if getattr(self, name) != getattr(other, name)]
-        for field in dataclasses.fields(ActionConvention):
-            there, here = getattr(other.convention, field.name), getattr(self.convention, field.name)
-            if there != here:
-                found.append(f"{field.name} {here!r} became {there!r}")
-        return found
+        ours, theirs = self.convention, other.convention
+        return [*(f"{name} {getattr(self, name)!r} became {getattr(other, name)!r}"
+                  for name in ("checkpoint_sha256", "cameras", "chunk") if getattr(self, name) != getattr(other, name)),
+                *(f"{name} {getattr(ours, name)!r} became {getattr(theirs, name)!r}" for name in ours.differences(theirs))]

@@ -30,6 +30,10 @@ class LinkError(WireError):
     """The connection cannot be made or is of no more use; another one may be."""
 
 
+class RefusedError(LinkError):
+    """Something answered and refused the connection with a status: asking again changes nothing."""
+
+
 class Link:
     """An open connection. Raises LinkError where there is none to be had; `metadata` is what the server said first.
 
@@ -61,7 +65,7 @@ class Link:
         except InvalidStatus as error:
             status = error.response.status_code
             advice = "check remote.key_file" if status in (401, 403) else "is it a policy server?"
-            raise LinkError(f"{source.url} refuses the connection with status {status}; {advice}") from error
+            raise RefusedError(f"{source.url} refuses the connection with status {status}; {advice}") from error
         except ssl.SSLError as error:
             raise LinkError(f"{source.url}: the encryption failed ({str(error)[:WORDS]}); check remote.certificate") from error
         except (OSError, InvalidHandshake, ConnectionClosed, EOFError) as error:

@@ -51,7 +51,8 @@ def array_of(message: Mapping[str, object], key: str, kind: type, axes: int) -> 
         there = ", ".join(sorted(message))[:200] or "nothing"
         raise WireError(f"{key} is missing; the message has {there}")
     if not isinstance(value, np.ndarray) or value.ndim != axes:
-        raise WireError(f"{key} must be an array of {axes} axes")
+        found = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+        raise WireError(f"{key} must be an array of {axes} axes, and is {found}")
     if kind is np.uint8 and value.dtype != np.uint8:
         raise WireError(f"{key} has elements of type {value.dtype}; send uint8")
     return value if kind is np.uint8 else value.astype(np.float64)

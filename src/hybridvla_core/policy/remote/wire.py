@@ -77,7 +77,8 @@ def _unpack_array(entry: Mapping[object, object]) -> object:
         raise WireError(f"an array has the element type {str(name)[:20]!r}; allowed are {', '.join(DTYPES)}")
     if (not isinstance(shape, (list, tuple)) or len(shape) > MAX_AXES or not isinstance(data, bytes)
             or any(type(extent) is not int or extent < 0 for extent in shape)):
-        raise WireError(f"an array's shape or bytes are not what they should be (shape {str(shape)[:40]})")
+        raise WireError(f"an array's shape is {str(shape)[:40]} and its data {type(data).__name__}; needed are at most "
+                        f"{MAX_AXES} numbers from 0 on, and bytes")
     dtype = np.dtype(name)
     if math.prod(shape) * dtype.itemsize != len(data):
         raise WireError(f"an array of shape {tuple(shape)} and type {name} came with {len(data)} bytes, and needs "

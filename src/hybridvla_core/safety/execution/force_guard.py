@@ -20,11 +20,11 @@ from hybridvla_core.safety.motion.pursuit import Goal
 
 DRAWN_BACK = 0.9       # share of the bound that the command is drawn back to
 FREE = 0.6             # share of the bound within which the arm counts as free again
-RESTED_TICKS = 40      # a command that has rested for so long did not push the arm away: the arm sank, or was pushed
-SAG = 1.5              # times the bound that a load may lower the arm by before the command is drawn back after all
-UPRIGHT = 0.6          # share of an offset that is vertical where it is called a sag, and of a way where it is called up
-FOLLOWS_M = 0.01       # drawn back by so much ...
-FOLLOWS_SHARE = 0.6    # ... and followed by this share of it, downwards: the arm is not held, it hangs
+RESTED_TICKS = 40      # after so many ticks of a resting command an offset is not its doing: the arm sank, or was pushed
+SAG = 1.5              # a load may lower the arm by this many times the bound; beyond it the command is drawn back after all
+UPRIGHT = 0.6          # an offset is a sag, and a way leads up, if at least this share of it is vertical
+FOLLOWS_M = 0.01       # if a command that was drawn back by this much ...
+FOLLOWS_SHARE = 0.6    # ... is followed downwards by this share of it, the arm is not held: it hangs
 
 
 class ForceGuard:

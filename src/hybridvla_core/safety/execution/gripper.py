@@ -5,7 +5,7 @@ from typing import Optional
 
 from hybridvla_core.contracts import GripperState
 from hybridvla_core.robots.arm import GripperConfig
-from hybridvla_core.safety.execution.gripper_stream import GripperLimit
+from hybridvla_core.safety.execution.gripper_stream import GripperRamp
 
 
 class GripperSequencer:
@@ -13,7 +13,7 @@ class GripperSequencer:
 
     def __init__(self, config: GripperConfig, dt: float) -> None:
         self._config = config
-        self._stream = GripperLimit(config, dt)
+        self._stream = GripperRamp(config, dt)
         self.command: Optional[float] = None
         self._wanted: Optional[float] = None
         self._since = float("-inf")

@@ -10,7 +10,7 @@ from typing import Optional
 from hybridvla_core.robots.arm import GripperConfig
 
 
-class GripperLimit:
+class GripperRamp:
     """Openings run from 0 closed to 1 open, a step a tick."""
 
     def __init__(self, config: GripperConfig, dt: float) -> None:

@@ -14,6 +14,13 @@ from hybridvla_core.robots.arm import ArmConfig
 
 
 class Leash:
+    """Where arms that nothing hinders would be by now, and how far the measured ones may be from there.
+
+    Attributes:
+        distance: (A,) the bound, m.
+        angle: (A,) the bound of the rotation, rad.
+    """
+
     def __init__(self, arms: Sequence[ArmConfig], dt: float) -> None:
         self.distance = np.array([arm.leash.distance_m for arm in arms])
         self.angle = np.array([arm.leash.rotation_rad for arm in arms])

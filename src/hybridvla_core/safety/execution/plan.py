@@ -79,11 +79,7 @@ class Plan:
 
     def _inside(self, positions: np.ndarray, matrices: np.ndarray) -> Goal:
         asked, turned = self._positions[self.row], self._matrices[self.row].copy()
-        limited = np.clip(asked, self._lower, self._upper)
-        for index, arm in enumerate(self._config.arms):
-            for plane in arm.workspace.planes:
-                depth = plane.offset_m + WALL_M - float(np.dot(plane.normal, limited[index]))
-                limited[index] += max(0.0, depth) * np.array(plane.normal)
+        limited = np.array([arm.workspace.project(point, WALL_M) for arm, point in zip(self._config.arms, asked)])
         outside = np.linalg.norm(limited - asked, axis=1)
         self.outside = outside
         if self._config.on_limit == "slide" or not (outside > TOUCH_M).any():

@@ -1,10 +1,11 @@
 """The slow way back inside for arms that start outside a limit.
 
-Joints first, along a straight line in joint space to just inside their limits; then the tool to just inside its box. Where that
-does not lead inside, or links are too close, a way through joint space that was looked at in its whole length beforehand
-(`way_out.py`): from where the arms stand, then from where they began, since the straight way may have led into a corner. While it
-runs every positional limit is relaxed to its present violation, on a way that was looked at to the one where that way begins, so
-that none of them gets worse than it was at first.
+First the joints go straight to just inside their limits. Then the tool goes to just inside its box. If that does not lead
+inside, or links are too close, `way_out.py` looks for a way through joint space and checks all of it before anything moves: first
+from where the arms are, then from where they began, because the straight way may have led into a corner.
+
+Meanwhile a limit of place may stay broken, but only by as much as now, or, on a checked way, as at the beginning of that way. So
+none becomes worse than it was at first.
 """
 from __future__ import annotations
 
@@ -20,25 +21,30 @@ from hybridvla_core.safety.motion.pursuit import Goal
 INSIDE_RAD = 0.01
 INSIDE_M = 0.005
 CLEAR_M = 0.002        # further apart than links must be, so that a reading's rounding does not put them back outside
-SLOW_S = 1.0           # in so long ...
-SLOW_RAD = 0.1         # ... no joint moved by so much times the speed's scale: another way is looked for
-PIECES_HZ = 400        # of a way are looked at while one is looked for
-LOOKS = 7              # ways that are looked for before there is none
-BACK = 2               # the one of them that is looked for from where the arms began ...
-GONE_RAD = 0.05        # ... back by places so far apart
+SLOW_S = 1.0           # look for another way if in this time ...
+SLOW_RAD = 0.1         # ... no joint moved by this, times the scale of the speed
+PIECES_HZ = 400        # pieces of ways that a search checks in a second
+LOOKS = 7              # searches before the arms count as stuck
+BACK = 2               # the search that starts from where the arms began ...
+GONE_RAD = 0.05        # ... and leads back there over remembered places, which are this far apart
 THERE_RAD = 1e-4
 
 
 class Reentry:
+    """Leads the arms back inside their limits, a tick at a time, from where the motion has them commanded.
+
+    Attributes:
+        finished: The arms rest inside every limit of place.
+        stuck: No way inside was found.
+    """
+
     def __init__(self, config: RobotConfig, motion: Motion) -> None:
         motion.relaxed = True
         self._motion = motion
         margins = np.array([[arm.joint_limits.margin_rad] for arm in config.arms]) + INSIDE_RAD
         self._lower = np.array([arm.joint_limits.lower_rad for arm in config.arms]) + margins
         self._upper = np.array([arm.joint_limits.upper_rad for arm in config.arms]) - margins
-        self._box_lower = np.array([arm.workspace.lower_m for arm in config.arms]) + INSIDE_M
-        self._box_upper = np.array([arm.workspace.upper_m for arm in config.arms]) - INSIDE_M
-        self._planes = [arm.workspace.planes for arm in config.arms]
+        self._workspaces = [arm.workspace for arm in config.arms]
         self._way_out = WayOut(config, motion)
         self._goal: Optional[Goal] = None
         self._legs: Optional[List[np.ndarray]] = None      # a way out that was found
@@ -109,12 +115,7 @@ class Reentry:
         return moved
 
     def _inside(self, positions: np.ndarray) -> np.ndarray:
-        inside = np.clip(positions, self._box_lower, self._box_upper)
-        for index, planes in enumerate(self._planes):
-            for plane in planes:
-                depth = plane.offset_m + INSIDE_M - float(np.dot(plane.normal, inside[index]))
-                inside[index] += max(0.0, depth) * np.array(plane.normal)
-        return inside
+        return np.array([space.project(point, INSIDE_M) for space, point in zip(self._workspaces, positions)])
 
 
 def worst_violation(motion: Motion, joints: Optional[np.ndarray] = None) -> str:

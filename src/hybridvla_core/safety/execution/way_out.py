@@ -18,15 +18,15 @@ from hybridvla_core.safety.execution.way_to_start import WayToStart
 from hybridvla_core.safety.limits.limit import Limit, Trajectory
 from hybridvla_core.safety.motion.motion import Motion
 
-SPACING_RAD = 0.04     # of the fastest joint, between two looks at a piece
-FIRST = (0.01, 0.1, 0.4)           # of the first of these: a way may begin by breaking a little more, and motion refuses that
-LENGTHS_RAD = (0.5, 0.1)           # of a piece's fastest joint; the next one where one is not free
-PIECES = 2000          # that are looked at for an arm after the last that made it BETTER, before those between the trees ...
-MOST_PIECES = 12000    # ... and in all
-AROUND = 0.3           # share of the pieces that lead from a place that was found, often the best one, to one near by ...
-NEAR_RAD = (0.5, 0.1, 0.02)        # ... so near: at a corner of the box few directions are free, and only for a little way
-TOWARDS = 0.3          # share of the others that lead straight to where the other tree begins
-BETTER = 0.01          # m or rad less that is broken: a way worth going where none leads inside
+SPACING_RAD = 0.04     # between two checked points of a piece, by its fastest joint
+FIRST = (0.01, 0.1, 0.4)           # shares of the first SPACING_RAD, checked too: motion refuses a way that begins worse
+LENGTHS_RAD = (0.5, 0.1)           # of a piece, by its fastest joint; the shorter one is tried where the longer is not free
+PIECES = 2000          # tried for an arm since the last BETTER one; those that join the two trees do not count ...
+MOST_PIECES = 12000    # ... and at most in all
+AROUND = 0.3           # share of the pieces that start at a place already found, often the best one, and end near it ...
+NEAR_RAD = (0.5, 0.1, 0.02)        # ... this near: in a corner of the box few directions are free, and only for a short way
+TOWARDS = 0.3          # share of the other pieces that aim at the root of the other tree
+BETTER = 0.01          # m or rad less broken than before: worth going even if no way leads inside
 Legs = List[np.ndarray]
 #: Looks at one piece between two values, so that the caller can do so in its own time; ends with what was found.
 Looking = Generator[None, None, Optional[Legs]]

@@ -16,8 +16,8 @@ from hybridvla_core.safety.status import Reason
 
 UNIT_TOLERANCE = 1e-2      # of a quaternion's length; within it, it is normalised
 FARTHEST_M = 100.0         # a coordinate beyond it is a mistake, not a target
-SECOND_S = 0.3             # a second publisher counts as speaking for this long ...
-AGAIN_S = 3.0              # ... and one that has spoken within the last so long, for so long: motion stops once, not in turns
+SECOND_S = 0.3             # a message of a second publisher counts for this long ...
+AGAIN_S = 3.0              # ... or this long if its last one is not older than this: motion then stops once, not again and again
 SHORTEST_PERIOD_S = 1e-3   # of an action
 SHOWN_S = 0.5              # a refusal is shown in the status for this long
 
@@ -159,12 +159,12 @@ class ProposalGate:
     def _well_formed(self, proposal: Proposal) -> str:
         bounds = self._config.proposals
         if proposal.epoch <= 0 or proposal.sequence <= 0:
-            return "epoch and sequence start at 1"
-        if not all(math.isfinite(x) for x in (proposal.stamp, proposal.valid_for, proposal.action_period,
-                                              proposal.observation_age)):
-            return "a time is not a number"
+            return f"epoch is {proposal.epoch} and sequence {proposal.sequence}; both start at 1"
+        for field in ("stamp", "valid_for", "action_period", "observation_age"):
+            if not math.isfinite(getattr(proposal, field)):
+                return f"{field} is {getattr(proposal, field):g}, not a number of seconds"
         if proposal.observation_age < 0.0:
-            return "the observation lies in the future"
+            return f"observation_age is {proposal.observation_age:.3g} s: the observation lies in the future"
         if not 0.0 < proposal.valid_for <= bounds.max_valid_for_s:
             return f"valid_for is {proposal.valid_for:.3g} s; between 0 and {bounds.max_valid_for_s:g} s is allowed"
         if proposal.kind == Kind.HOLD:

@@ -66,7 +66,7 @@ class MeasuredArm:
         return fault
 
     def _retell(self, state: ArmState) -> None:
-        """The same reading once more: where the arm is, and since when, stays; what else is said of it may be new."""
+        """Takes the same reading once more: position and its age stay as they are, and the driver's other words are renewed."""
         if self.state is not None:
             self.state = replace(self.state, ready=state.ready, message=state.message, robot_mode=state.robot_mode,
                                  gripper=state.gripper, gripper_state=state.gripper_state, controller=state.controller,

@@ -2,13 +2,12 @@
 from __future__ import annotations
 
 import math
-from typing import Iterator, Sequence, Set, Tuple
+from typing import Counter, Iterator, Sequence, Set, Tuple
 
 import numpy as np
 
 from hybridvla_core.contracts import ArmState
 from hybridvla_core.robots.config import RobotConfig
-from hybridvla_core.safety.counters import Counters
 from hybridvla_core.safety.inputs.measured_arm import MeasuredArm
 from hybridvla_core.safety.inputs.measured_limits import MeasuredLimits
 from hybridvla_core.safety.status import Reason
@@ -20,7 +19,7 @@ PAIRING_S = 0.1        # before that, pose and joints may be this much apart in 
 class MeasuredArms:
     """All arms in the configuration's order. `joints` (A, dof) rad, `positions` (A, 3) m, `matrices` (A, 3, 3)."""
 
-    def __init__(self, config: RobotConfig, counters: Counters, watch_delay: bool = True) -> None:
+    def __init__(self, config: RobotConfig, counters: Counter[str], watch_delay: bool = True) -> None:
         """watch_delay: stamps run with our own clock, so that reports that come ever later are noticed."""
         self._config = config
         self._counters = counters
@@ -99,7 +98,7 @@ class MeasuredArms:
         if judge and not reasons & Reason.JOINT_STATE and not breached:
             reason, text = self.limits.breach(self.joints)
             reasons, detail, breached = reasons | reason, detail or text, bool(reason)
-        self._counters.add("measured_violations", int(breached and not self._breached))
+        self._counters["measured_violations"] += int(breached and not self._breached)
         self._breached = breached
         return reasons, detail
 

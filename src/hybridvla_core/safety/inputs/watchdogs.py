@@ -3,26 +3,25 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Deque, Dict, Optional, Tuple
+from typing import Counter, Deque, Dict, Optional, Tuple
 
 from hybridvla_core.contracts import PolicyState
 from hybridvla_core.robots.config import RobotConfig
-from hybridvla_core.safety.counters import Counters
 from hybridvla_core.safety.inputs.acceptance import ProposalGate
 from hybridvla_core.safety.inputs.clock_watch import ClockWatch
 from hybridvla_core.safety.inputs.deadman import Deadman
 from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
 from hybridvla_core.safety.status import Reason
 
-OVERRUNS = 10        # so many late ticks ...
-OVERRUN_S = 1.0      # ... within so long are said in the status
-DRAIN_S = 0.15       # after a gap of our own, what the policy said meanwhile comes out of the queues for this long
+OVERRUNS = 10        # this many late ticks ...
+OVERRUN_S = 1.0      # ... within this time are reported in the status
+DRAIN_S = 0.15       # after the filter itself paused, old messages of the policy come out of the queues for this long: ignored
 
 
 class Watchdogs:
     """Reasons to hold, with a sentence on the first. `deadman`: what its publishers say."""
 
-    def __init__(self, config: RobotConfig, gate: ProposalGate, arms: MeasuredArms, counters: Counters,
+    def __init__(self, config: RobotConfig, gate: ProposalGate, arms: MeasuredArms, counters: Counter[str],
                  clock: ClockWatch) -> None:
         self._config = config
         self._gate = gate
@@ -93,7 +92,7 @@ class Watchdogs:
         self._tick_at = now
         longest = self._config.watchdogs.clock_gap_s
         if gap < 0.0 or gap > min(longest, 1.5 * self._config.dt):
-            self._counters.add("overruns")
+            self._counters["overruns"] += 1
             self._late.append(now)
         if 0.0 <= gap <= longest:
             return ""

@@ -14,6 +14,8 @@ from hybridvla_core.safety.status import Reason
 
 
 class InterArmLimit(Limit):
+    """Margins: for each pair of arms, the smallest distance of their capsules beyond `margin_m`, m."""
+
     name, unit, reason = "inter_arm", "m", Reason.COLLISION | Reason.OTHER_ARM
 
     def __init__(self, arms: Sequence[ArmConfig], margin_m: float) -> None:

@@ -73,7 +73,8 @@ class Limit:
 
     @property
     def of_place(self) -> bool:
-        """Whether it says where the arms may be. A positional limit that may be led out of is a measure of comfort instead."""
+        """Whether it says where the arms may be. A positional limit that may be led out of (a singularity) does not: it says how
+        well the tool can be led there."""
         return self.positional and not self.may_lead_out
 
     def margins(self, trajectory: Trajectory) -> np.ndarray:

@@ -12,6 +12,8 @@ from hybridvla_core.safety.status import Reason
 
 
 class SelfCollisionLimit(Limit):
+    """Margins: for each named pair, the distance of the two capsules beyond the arm's `margin_m`, m."""
+
     name, unit, reason = "self_collision", "m", Reason.COLLISION
 
     def __init__(self, arms: Sequence[ArmConfig]) -> None:

@@ -12,6 +12,8 @@ from hybridvla_core.safety.status import Reason
 
 
 class TableLimit(Limit):
+    """Margins: for each named capsule, its lowest point above the table beyond the arm's `margin_m`, m."""
+
     name, unit, reason = "table", "m", Reason.COLLISION
 
     def __init__(self, arms: Sequence[ArmConfig]) -> None:

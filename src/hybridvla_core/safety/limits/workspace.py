@@ -10,6 +10,8 @@ from hybridvla_core.safety.limits.limit import Limit, Trajectory
 
 
 class WorkspaceLimit(Limit):
+    """Margins: for each arm the room to the lower and to the upper faces of the box, and to each plane, m."""
+
     name, unit = "workspace", "m"
 
     def __init__(self, arms: Sequence[ArmConfig]) -> None:

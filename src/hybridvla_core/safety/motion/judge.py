@@ -20,8 +20,9 @@ class MotionJudge:
     Attributes:
         limits: every limit of the robot, cheap ones first.
         relaxed: while True, a positional limit that is broken already need only not be broken further.
-        led: while True, the arms are led along joints: measures of comfort, of how well a tool can be led, do not count.
-        forgiven: joints (A, dof) rad; while relaxed, what they break may be broken as far.
+        led: while True, the arms are led along their joints; limits that only matter for leading a tool (singularities) are
+            ignored.
+        forgiven: joints (A, dof) rad; while relaxed, limits may be broken as far as these joints break them.
     """
 
     def __init__(self, config: RobotConfig, arms: Sequence[ArmKinematics]) -> None:

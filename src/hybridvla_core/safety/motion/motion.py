@@ -87,11 +87,11 @@ class Motion:
         self._judge.relaxed = relaxed
 
     def lead(self, led: bool) -> None:
-        """Begins or ends a way along joints, on which no singularity is in the way."""
+        """Begins or ends a way along joints, on which singularities do not matter."""
         self._judge.led = led
 
     def forgive(self, joints: Optional[np.ndarray]) -> None:
-        """While relaxed, what joints (A, dof) rad break already may be broken too; None: only what the command breaks."""
+        """While relaxed, limits may be broken as far as joints (A, dof) rad break them. None: as far as the command does."""
         self._judge.forgiven = joints
 
     @property
@@ -110,7 +110,7 @@ class Motion:
         return self._judge.margins(np.stack((2.0 * self._previous - self.joints, self._previous, self.joints), axis=1))
 
     def places(self, joints: np.ndarray) -> List[Tuple[Limit, np.ndarray]]:
-        """The limits on where joints (A, dof) rad are, with their margins; measures of comfort are none."""
+        """The limits on where joints (A, dof) rad are, with their margins; singularities do not belong to them."""
         return self._judge.places(joints)
 
     def error(self, goal: Goal) -> np.ndarray:

@@ -14,8 +14,9 @@ from typing import Optional, Sequence, Tuple
 import numpy as np
 
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.robots.limits import BRAKING_SHARE
 
-PLAN = 0.8            # share of the acceleration limit the motion plans with; braking uses the same share
+PLAN = BRAKING_SHARE  # share of the acceleration limit the motion plans with; braking uses the same share
 PEAK = 0.95           # share of it the motion may reach
 CRUISE = 0.98         # share of the speed limit
 BITES = 4.0           # ticks over which the last stretch before a deadline is spread

@@ -1,14 +1,13 @@
 """What goes to the arms this tick: poses with quaternions of one sign, joints, gripper openings when due."""
 from __future__ import annotations
 
-from typing import Callable, List, Sequence, Tuple
+from typing import Callable, Counter, List, Sequence, Tuple
 
 import numpy as np
 
 from hybridvla_core.contracts import GripperState, Pose
 from hybridvla_core.geometry import rotations
 from hybridvla_core.robots.config import RobotConfig
-from hybridvla_core.safety.counters import Counters
 from hybridvla_core.safety.execution.gripper import GripperSequencer
 from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
 from hybridvla_core.safety.motion.motion import Motion
@@ -20,7 +19,7 @@ class Commands:
     """`quaternions`: (4,) xyzw of every arm as last commanded."""
 
     def __init__(self, config: RobotConfig, motion: Motion, arms: MeasuredArms, grippers: Sequence[GripperSequencer],
-                 counters: Counters) -> None:
+                 counters: Counter[str]) -> None:
         self._motion = motion
         self._outgoing, self._begun, self._counters = CommandAudit(config), 0, counters
         self._arms = arms
@@ -45,6 +44,5 @@ class Commands:
 
     def _look(self, commands: Sequence[ArmCommand]) -> None:
         # By the counts and not by the motion itself: one that begins anew unannounced is a jump.
-        before, self._begun = self._begun, self._counters.of("reseeds") + self._counters.of("reposes")
-        self._counters.add("target_violations",
-                           self._outgoing.violations(commands, self._begun != before, self._motion.relaxed))
+        before, self._begun = self._begun, self._counters["reseeds"] + self._counters["reposes"]
+        self._counters["target_violations"] += self._outgoing.violations(commands, self._begun != before, self._motion.relaxed)

@@ -3,14 +3,13 @@ from __future__ import annotations
 
 import math
 import time
-from typing import List, Optional, Tuple
+from typing import Counter, List, Optional, Tuple
 
 import numpy as np
 
 from hybridvla_core.contracts import GripperState, Pose
 from hybridvla_core.geometry import rotations
 from hybridvla_core.robots.config import RobotConfig
-from hybridvla_core.safety.counters import Counters
 from hybridvla_core.safety.execution.execution import Execution
 from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
 from hybridvla_core.safety.machine import StateMachine
@@ -30,7 +29,7 @@ class StatusReport:
         self._margins: Tuple[LimitMargin, ...] = ()
         self._last: Optional[SafetyStatus] = None
 
-    def make(self, now: float, machine: StateMachine, dry_run: bool, speed_scale: float, counters: Counters,
+    def make(self, now: float, machine: StateMachine, dry_run: bool, speed_scale: float, counters: Counter[str],
              began: Tuple[float, float], quaternions: List[np.ndarray]) -> Tuple[SafetyStatus, bool]:
         """The status, and whether something in it changed. began: wall and thread CPU clock at the tick's begin."""
         last, executed, plan = self._last, self._execution.executed, self._execution.plan
@@ -48,7 +47,7 @@ class StatusReport:
             executed.instruction_sequence if executed else 0, now - received,
             now - received + executed.observation_age if executed else math.nan,
             (time.thread_time() - began[1]) * 1e3, (time.perf_counter() - began[0]) * 1e3,
-            self._arm_reports(now, quaternions), self._margins_now(now), counters.snapshot(),
+            self._arm_reports(now, quaternions), self._margins_now(now), dict(counters),
             machine.seed)
         return self._last, changed
 

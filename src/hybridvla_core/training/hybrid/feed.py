@@ -79,8 +79,8 @@ class Feed:
 
     def _moments(self, stage: int, step: int, count: int) -> List[Tuple[int, List[int]]]:
         """(data set, as many frames as there are labels) of every moment of a step."""
-        # A frame is drawn, whatever the labels; then come others of its moment, in any order, and where it has too few, the same
-        # ones once more. So each frame is as often there as any other of its set; or each moment, where these are drawn.
+        # First one frame is drawn, independent of `labels`. Other frames of its moment follow in random order; if there are too
+        # few, they are repeated. So all frames of a set are equally frequent, or all moments, where moments are drawn.
         rng, draw = draws.generator(self.config.seed, draws.FRAMES, stage, step), self.config.draw
         sizes = [frames.size(draw) for frames in self.sets]
         found: List[Tuple[int, List[int]]] = []

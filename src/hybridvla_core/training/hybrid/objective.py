@@ -4,7 +4,6 @@ from __future__ import annotations
 from typing import Dict, FrozenSet, List, Optional
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from hybridvla_core.model.decoder import Probe
@@ -165,13 +164,3 @@ class HybridObjective(nn.Module):
 
 def _joined(rows: List[torch.Tensor], like: torch.Tensor, dim: int) -> torch.Tensor:
     return torch.cat([row.to(like.dtype) for row in rows], dim=dim)
-
-
-def means(terms: Terms, counts: Dict[str, float]) -> Terms:
-    """Sums divided by what they are the sums of; a term of nothing is 0."""
-    return {name: value / max(counts[name], 1.0) for name, value in terms.items()}
-
-
-def smooth(error: torch.Tensor, beta: float) -> torch.Tensor:
-    """Huber's loss of an error, elementwise."""
-    return F.smooth_l1_loss(error, torch.zeros_like(error), beta=beta, reduction="none")

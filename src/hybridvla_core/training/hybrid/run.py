@@ -32,11 +32,11 @@ from hybridvla_core.training.progress import Bar, RunLog
 from hybridvla_core.transforms.prompt import PromptEncoder
 
 LOGGER = logging.getLogger(__name__)
-#: So many sentences a checkpoint names that it was trained with; those of more are left out.
+#: A checkpoint lists the sentences that it was trained with, unless there are more than this.
 MOST_INSTRUCTIONS = 1000
-#: What may change between two parts of one run: it changes no number of it.
+#: Keys that may change when a run goes on: they do not change what it computes.
 FREE = ("workers", "keep_frames", "log_every", "save_every", "validate_every", "validation_frames", "export", "demonstrations")
-#: Keys that older runs do not know, each with what it was then: at it, such a run goes on.
+#: Keys that came later than some runs, with the value that those runs had in effect: with it, such a run can go on.
 LATER = {"labels": 1, "grounding.attention": 0.0, "grounding.attention_layers": (), "grounding.attention_heads": 1,
          "grounding.subtask": 0.0, "grounding.place_views": (), "grounding.turns": 0.0, "statistics_tail": 0.01, "draw": "rows"}
 
@@ -283,9 +283,3 @@ def _hooks(request: Request, start: Start, processes: Processes) -> Hooks:
         return result
 
     return Hooks(evaluate, request.evaluate_every)
-
-
-def with_steps(config: TrainingConfig, steps: int) -> TrainingConfig:
-    """The same recipe with its last stage as long as given."""
-    *others, last = config.stages
-    return replace(config, stages=(*others, replace(last, steps=steps)))

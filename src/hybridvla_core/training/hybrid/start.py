@@ -150,8 +150,8 @@ def _convention(dataset: LeRobotDataset, base: Optional[Checkpoint]) -> ActionCo
 
 
 def _same(ours: ActionConvention, theirs: ActionConvention, here: str, there: str, keys: Sequence[str] = MEANING) -> None:
-    for key in keys:
-        if getattr(ours, key) != getattr(theirs, key):
+    for key in ours.differences(theirs):
+        if key in keys:
             raise DataError(f"{here}: {key} is {getattr(ours, key)!r} and {getattr(theirs, key)!r} in {there}; train them apart")
 
 
@@ -234,7 +234,7 @@ def _checkpoint(config: TrainingConfig, base: Optional[Checkpoint], model: Model
     if base is None:
         start = CheckpointConfig(
             format=FORMAT, model=model, convention=convention, cameras=cameras, image_strategy="resize-naive",
-            ensemble=EnsembleConfig("mean", 0.96, 0, "so3", "diffusion"), ddim_steps=4, autoregressive_condition="denoised",
+            ensemble=EnsembleConfig.paper(), ddim_steps=4, autoregressive_condition="denoised",
             statistics_key=key, untrained=untrained, trained=trained)
     else:
         # Numbers of the data's own statistics were normalised with zeros for what never moves.

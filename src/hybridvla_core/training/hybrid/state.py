@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as read_step
 from torch.distributed.checkpoint.state_dict_saver import save as write_step
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.files import sync_folder
 from hybridvla_core.training.distributed import Processes
 
 LOGGER = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ class Store:
                 write_step(self._tensors(progress, module, average, optimizer), checkpoint_id=str(partial))
             if self.processes.first:
                 (partial / META).write_text(json.dumps(asdict(progress)), encoding="utf-8")
-                _sync(partial)
+                sync_folder(partial)
                 for torn in self._torn:
                     aside = torn.with_name(TORN + torn.name)
                     shutil.rmtree(aside, ignore_errors=True)
@@ -231,12 +232,3 @@ def _quietly() -> Iterator[None]:
 
 def _not_of_torch(record: logging.LogRecord) -> bool:
     return record.module != "state_dict_loader"
-
-
-def _sync(folder: Path) -> None:
-    for path in [*folder.iterdir(), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -84,7 +84,7 @@ def train(config_file: Path, data: Path, work: Path, out: Path, threads: int, su
     entry = {"action": action.as_json(), "proprio": state.as_json(), "num_transitions": source.first_part}
     checkpoint = CheckpointConfig(
         format=1, model=architecture, convention=CONVENTION, cameras=CAMERAS, image_strategy=IMAGE_STRATEGY,
-        ensemble=EnsembleConfig("mean", 0.96, 4, "so3", "diffusion"), ddim_steps=4, autoregressive_condition="denoised",
+        ensemble=EnsembleConfig.paper(confidence_window_bins=4), ddim_steps=4, autoregressive_condition="denoised",
         statistics_key=STATISTICS_KEY) if base is None else base.config
     statistics = {checkpoint.statistics_key: entry}
 

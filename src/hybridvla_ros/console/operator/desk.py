@@ -15,12 +15,23 @@ from hybridvla.msg import ActionProposal, EpisodeEvent, PolicyHeartbeat, SafetyS
 from hybridvla.srv import SetInstruction
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.policy.cameras import CameraSource
+from hybridvla_core.robots.graph_names import (
+    ACTIVATE,
+    GO_TO_START,
+    HEARTBEAT,
+    INSTRUCTION,
+    PROPOSAL,
+    REENTER,
+    RESUME,
+    SET_INSTRUCTION,
+    STATUS,
+    STOP,
+)
 from hybridvla_ros.console.operator.state import SILENCE_S, ConsoleState
 from hybridvla_ros.messages.images import to_jpeg, to_rgb
 
 SERVICE_S = 2.0
-TRIGGERS = {"stop": "/hybridvla/safety/stop", "resume": "/hybridvla/safety/resume", "reenter": "/hybridvla/safety/reenter",
-            "go_to_start": "/hybridvla/robot/go_to_start",
+TRIGGERS = {"stop": STOP, "resume": RESUME, "reenter": REENTER, "go_to_start": GO_TO_START,
             **{f"episode_{name}": f"/hybridvla/episode/{name}" for name in ("start", "success", "failure", "discard")}}
 Picture = Union[Image, CompressedImage]
 Answer = Tuple[bool, str]
@@ -28,10 +39,10 @@ Answer = Tuple[bool, str]
 
 def listen(state: ConsoleState) -> List[rospy.Subscriber]:
     """Subscribes a state to everything it is made of."""
-    return [rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, state.on_status, queue_size=5),
-            rospy.Subscriber("/hybridvla/policy/heartbeat", PolicyHeartbeat, state.on_heartbeat, queue_size=5),
-            rospy.Subscriber("/hybridvla/policy/proposal", ActionProposal, state.on_proposal, queue_size=5),
-            rospy.Subscriber("/hybridvla/policy/instruction", String, lambda message: state.on_instruction(message.data),
+    return [rospy.Subscriber(STATUS, SafetyStatus, state.on_status, queue_size=5),
+            rospy.Subscriber(HEARTBEAT, PolicyHeartbeat, state.on_heartbeat, queue_size=5),
+            rospy.Subscriber(PROPOSAL, ActionProposal, state.on_proposal, queue_size=5),
+            rospy.Subscriber(INSTRUCTION, String, lambda message: state.on_instruction(message.data),
                              queue_size=5),
             rospy.Subscriber("/hybridvla/episode/event", EpisodeEvent, state.on_event, queue_size=5)]
 
@@ -77,9 +88,9 @@ class Desk:
             if name in TRIGGERS:
                 answer = _ask(TRIGGERS[name], Trigger)()
             elif name in ("activate", "deactivate"):
-                answer = _ask("/hybridvla/safety/activate", SetBool)(name == "activate")
+                answer = _ask(ACTIVATE, SetBool)(name == "activate")
             elif name == "instruction":
-                answer = _ask("/hybridvla/policy/set_instruction", SetInstruction)(text, False)
+                answer = _ask(SET_INSTRUCTION, SetInstruction)(text, False)
             else:
                 return False, f"there is no {name}"
         except (rospy.ROSException, rospy.ServiceException) as error:

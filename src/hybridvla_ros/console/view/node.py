@@ -12,6 +12,7 @@ from visualization_msgs.msg import MarkerArray
 
 from hybridvla.msg import ActionProposal, SafetyStatus
 from hybridvla_core.robots.config import load_robot
+from hybridvla_core.robots.graph_names import PROPOSAL, STATUS
 from hybridvla_core.robots.topics import joint_topics
 from hybridvla_ros.console.operator.state import ConsoleState
 from hybridvla_ros.console.view.scene import Scene
@@ -34,8 +35,8 @@ class MarkersNode:
         self._interventions = ConsoleState(intervened=self._on_intervention)
         for topic, names in joint_topics(robot.arms).items():
             rospy.Subscriber(topic, JointState, self._on_joints, callback_args=names, queue_size=1)
-        rospy.Subscriber("/hybridvla/safety/status", SafetyStatus, self._on_status, queue_size=2)
-        rospy.Subscriber("/hybridvla/policy/proposal", ActionProposal, self._on_proposal, queue_size=2)
+        rospy.Subscriber(STATUS, SafetyStatus, self._on_status, queue_size=2)
+        rospy.Subscriber(PROPOSAL, ActionProposal, self._on_proposal, queue_size=2)
 
     def _on_joints(self, message: JointState, arms: Sequence[str]) -> None:
         for name in arms:

@@ -10,7 +10,7 @@ from hybridvla_core.geometry import rotations
 from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import load_robot
 from hybridvla_core.robots.limits import Plane
-from hybridvla_core.safety.counters import Counters
+from hybridvla_core.safety.counters import new_counters
 from hybridvla_core.safety.inputs.measured_arms import PAIRING_S, SETTLED_S, MeasuredArms
 from hybridvla_core.safety.inputs.measured_limits import NEARER_M, OUTSIDE_M, OUTSIDE_RAD, MeasuredLimits
 from hybridvla_core.safety.inputs.whereabouts import KEPT_RAD, LOST_RAD, Whereabouts
@@ -35,7 +35,7 @@ class Seen:
     """Measured arms that have stood where they are for long; `tell` and `look` move the time on by a tick."""
 
     def __init__(self, config=DUAL):
-        self.counters, self.now = Counters(), 50.0
+        self.counters, self.now = new_counters(), 50.0
         self.arms = MeasuredArms(config, self.counters)
         self.tell()
         self.now += 1.0
@@ -69,16 +69,16 @@ def settle(seen, index, joints, **changes):
 @pytest.mark.parametrize("index", [0, 1])
 def test_an_arm_outside_counts_once_while_it_lasts_and_again_when_it_comes_again(index):
     seen = Seen()
-    assert seen.look() == (Reason.NONE, "") and seen.counters.of("measured_violations") == 0
+    assert seen.look() == (Reason.NONE, "") and seen.counters["measured_violations"] == 0
     for times in (1, 2):
         settle(seen, index, beyond(0.02))
         for _ in range(3):
             assert seen.look() == (Reason.MEASURED_LIMIT, f"{NAMES[index]}: joint 7 is 0.020 rad outside its limit")
-            assert seen.counters.of("measured_violations") == times
+            assert seen.counters["measured_violations"] == times
         assert seen.look(judge=False) == (Reason.NONE, ""), "not judged while nothing moves it"
         settle(seen, index, START[index])
         assert seen.look() == (Reason.NONE, "")
-    assert seen.counters.snapshot()["measured_violations"] == 2
+    assert seen.counters["measured_violations"] == 2
 
 
 def test_the_first_arm_is_named_and_the_flags_of_both_are_there():
@@ -104,8 +104,8 @@ def test_an_arm_falls_silent_after_its_time_and_is_unknown_from_then_on():
         assert (reasons == Reason.JOINT_STATE) is silent and seen.arms.unknown == ({NAMES[0]} if silent else set())
     assert text == f"{NAMES[0]}: no usable joint states for {1.01 * limit:.2f} s; check the driver"
     assert seen.arms.not_ready(seen.now) == text
-    assert MeasuredArms(DUAL, Counters()).not_ready(1.0) == f"{NAMES[0]}: no joint states yet; check the driver"
-    assert MeasuredArms(DUAL, Counters()).heard(0, 1.0) is False
+    assert MeasuredArms(DUAL, new_counters()).not_ready(1.0) == f"{NAMES[0]}: no joint states yet; check the driver"
+    assert MeasuredArms(DUAL, new_counters()).heard(0, 1.0) is False
     assert seen.arms.update(dataclasses.replace(report(0), name="leg"), 60.0) == "there is no arm 'leg'; check the driver"
     assert seen.arms.update(report(1, joint_positions=np.zeros(2)), 60.0) == (
         f"{NAMES[1]}: joint states carry 2 positions for 7 names; check the driver")
@@ -227,8 +227,8 @@ def test_measured_arms_too_near_each_other_raise_the_flags_of_both():
     for margin, broken in ((5.0 + room + 0.9 * NEARER_M, False), (5.0 + room + 1.1 * NEARER_M, True)):
         assert bool(MeasuredLimits(dataclasses.replace(DUAL, inter_arm_margin_m=margin)).breach(START)[0]) is broken
     seen = Seen(near)
-    assert seen.look() == (flag, text) and seen.counters.of("measured_violations") == 1
-    assert seen.look() == (flag, text) and seen.counters.of("measured_violations") == 1
+    assert seen.look() == (flag, text) and seen.counters["measured_violations"] == 1
+    assert seen.look() == (flag, text) and seen.counters["measured_violations"] == 1
 
 
 @pytest.mark.parametrize("door, coupled", [("cartesian", True), ("joint", False)])

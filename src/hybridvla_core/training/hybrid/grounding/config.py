@@ -20,8 +20,10 @@ class GroundingConfig:
         attention_heads: The first ones of each of these layers; the others are left to themselves.
         state_action: The state token, or the last one before the noise, knows the action.
         subtask: The same token knows the step of the task.
-        turns: What knows a place, patch or word, knows by this much beside it how the object is turned, where the data say so.
-        place_views: Cameras whose patches know places; empty for all. A camera that moves shows none without its own pose.
+        turns: How an object is turned, learned by the same patches and words that learn its place, where the data say it. The
+            weight is relative to that of the place.
+        place_views: Cameras whose patches learn places; empty for all. The picture of a moving camera tells no place, unless one
+            knows where the camera is.
         centre: Origin of normalised places, m.
         scale: Unit of normalised places, m.
     """

@@ -1,0 +1,21 @@
+"""Names on the ROS graph by which policy, safety filter, operator and recorder find each other.
+
+They are the same on every robot: one that a single program followed would disconnect it from the others. Whoever needs
+another name remaps it in a launch file, for all nodes.
+"""
+from __future__ import annotations
+
+#: Topics from the policy, or from whatever proposes in its place.
+PROPOSAL = "/hybridvla/policy/proposal"
+HEARTBEAT = "/hybridvla/policy/heartbeat"
+INSTRUCTION = "/hybridvla/policy/instruction"
+#: Topics to and from the safety filter.
+DEADMAN = "/hybridvla/safety/deadman"
+STATUS = "/hybridvla/safety/status"
+#: Services.
+SET_INSTRUCTION = "/hybridvla/policy/set_instruction"
+ACTIVATE = "/hybridvla/safety/activate"
+STOP = "/hybridvla/safety/stop"
+RESUME = "/hybridvla/safety/resume"
+REENTER = "/hybridvla/safety/reenter"
+GO_TO_START = "/hybridvla/robot/go_to_start"
