@@ -22,7 +22,7 @@ def main() -> None:
     arm = robot.arms[0]
     safety = SafetyFilter(robot)
     joints, now, position = np.array(arm.start_joints_rad), 1.0, np.zeros(3)
-    outside = Pose(np.array(arm.workspace.upper_m) + BEYOND_M, rotations.to_quaternion(safety.start_rotations[0]))
+    outside = Pose(np.array(arm.workspace.upper_m) + BEYOND_M, rotations.to_quaternion(safety.commanded_rotations[0]))
 
     for tick in range(round(SECONDS / robot.dt)):
         now += robot.dt     # the filter has no clock of its own: it is told the time
