@@ -48,7 +48,7 @@ def in_range(key: str, value: float, low: float, high: float, above: bool = Fals
         above: `low` itself is not allowed.
     """
     bounds = f"above {low:g} and up to {high:g}" if above else f"between {low:g} and {high:g}"
-    require(low <= value <= high and not (above and value == low), f"{key} must lie {bounds}, and is {value:g}")
+    require(low <= value <= high and not (above and value == low), f"{key} must lie {bounds}, and is {value!r}")
 
 
 def positive(key: str, value: float) -> None:

@@ -22,7 +22,7 @@ from hybridvla_ros import adapters
 from hybridvla_ros.filter_handle import MEANWHILE, Answer, FilterHandle
 from hybridvla_ros.messages import conversions
 from hybridvla_ros.messages.arm_reader import source_of
-from hybridvla_ros.runtime.already_running import ASKS, refuse_if_running
+from hybridvla_ros.runtime.already_running import ASKS, asked_name, refuse_if_running
 from hybridvla_ros.runtime.graph_watch import GraphWatch
 from hybridvla_ros.runtime.node_support import (
     Diagnostics,
@@ -43,8 +43,8 @@ POLICY_PATIENCE_S = 0.4
 #: Why a failed thread of this node holds the arms. Not the reason of a lost master: its return must not end this one.
 FAULT = Reason.OPERATOR | Reason.CONFIGURATION
 #: Said when a dry run begins and when it is activated.
-DRY = ("this is a dry run: everything is computed and nothing commanded; to let the robot move, launch with armed:=true "
-       "(or deactivate and set dry_run to false by dynamic_reconfigure)")
+DRY = ("this is a dry run: everything is computed and nothing commanded; to let the robot move, launch with armed:=true, "
+       "safety.launch alone with dry_run:=false (or deactivate and set dry_run to false by dynamic_reconfigure)")
 
 
 class SafetyNode:
@@ -259,7 +259,7 @@ class SafetyNode:
 def refuse_second_filter() -> None:
     """Raises HybridVLAError when another node offers the filter's services, or may offer them."""
     try:
-        owner = rosgraph.Master(ASKS).lookupService(ACTIVATE)
+        owner = rosgraph.Master(ASKS).lookupService(asked_name(ACTIVATE))
     except (rosgraph.MasterException, OSError):
         return          # nobody does, or there is no master yet: init_node waits for one, and the question is asked again then
     refuse_if_running("another safety filter", owner)

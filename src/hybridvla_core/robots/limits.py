@@ -165,7 +165,7 @@ class Workspace:
             inset: Kept from all faces and planes, m.
 
         Returns:
-            (3,) m; the point itself where it lies inside.
+            (3,) m; the point itself where it lies inside by at least `inset`.
         """
         inside = np.clip(point, np.array(self.lower_m) + inset, np.array(self.upper_m) - inset)
         for plane in self.planes:

@@ -28,11 +28,11 @@ class Reason(enum.IntFlag):
     HEARTBEAT_LOST = 1 << 1         # the policy is silent, or reports a fault
     PROPOSAL_INVALID = 1 << 2       # the last proposal says nothing that this robot could do
     PROPOSAL_ORDER = 1 << 3         # the last proposal is a repeated or earlier one, or another policy's
-    SECOND_PUBLISHER = 1 << 4       # two nodes send proposals
-    JOINT_STATE = 1 << 5            # joint states are missing or late, or no joint can have them
+    SECOND_PUBLISHER = 1 << 4       # two nodes send proposals or heartbeats
+    JOINT_STATE = 1 << 5            # joint states are missing, late or impossible (a jump, not finite)
     ROBOT_MODE = 1 << 6             # the robot accepts no commands: reflex, user stop, guiding, motors switched off
     CLOCK_JUMP = 1 << 7             # the clock jumped, or the filter was paused
-    OPERATOR = 1 << 8               # somebody called `stop`, nobody could have called it, or the node failed
+    OPERATOR = 1 << 8               # `stop` was called or could not be heard, `activate false` still brakes, or the node failed
     DEADMAN = 1 << 9                # the dead-man switch is released or silent
     OUTSIDE_AT_START = 1 << 10      # an arm stands outside a limit before it moves; `reenter` leads it back
     SOLVER = 1 << 11                # no joint step was found, or the computation failed

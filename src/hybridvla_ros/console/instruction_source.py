@@ -10,7 +10,7 @@ from std_msgs.msg import String
 
 from hybridvla.srv import SetInstruction, SetInstructionRequest, SetInstructionResponse
 from hybridvla_core.robots.graph_names import INSTRUCTION, SET_INSTRUCTION
-from hybridvla_ros.runtime.already_running import ASKS, refuse_if_running
+from hybridvla_ros.runtime.already_running import ASKS, asked_name, refuse_if_running
 
 
 class InstructionSource:
@@ -53,7 +53,7 @@ def refuse_second_source() -> None:
     """Raises HybridVLAError when another node takes instructions, or may: a second one would take the service away from it,
     and at its end leave nobody."""
     try:
-        owner = rosgraph.Master(ASKS).lookupService(SET_INSTRUCTION)
+        owner = rosgraph.Master(ASKS).lookupService(asked_name(SET_INSTRUCTION))
     except (rosgraph.MasterException, OSError):
         return
     refuse_if_running("a node that takes instructions, a policy perhaps (record beside it with teleop:=none),", owner)

@@ -120,10 +120,18 @@ class RigOperator:
     def begin(self, seed: Optional[int] = None) -> None:
         """From whatever state to inactive at the start pose, with a new scene if asked for."""
         self.rest()
-        self.answered(self.go_to_start, what="go_to_start")
+        self.answered(self._to_start, what="go_to_start")
         if seed is not None:
-            self.scene(seed)
+            self.answered(self.scene, seed, what="reset_scene")
             time.sleep(0.3)
+
+    def _to_start(self) -> Answer:
+        """Asks for the way to the start; where an arm ended a hair outside a limit, first for the way back inside."""
+        answer: Answer = self.go_to_start()
+        if not answer.success and "call reenter" in answer.message and self.reenter().success:
+            time.sleep(0.3)         # until the status says that it is on its way
+            self.until(lambda: self.state("INACTIVE"), "the end of the way back inside")
+        return answer
 
     def rest(self) -> None:
         """From whatever state to inactive."""

@@ -92,6 +92,8 @@ class TaskOperator(RigOperator):
                 self._follow()
             report = self._looked(goal)
             elapsed = self._time(report) - began
+            if time.monotonic() - started > patience(SLOWEST * task.max_time):
+                raise HybridVLAError(f"{elapsed:.0f} s of the rig took {time.monotonic() - started:.0f} s; end other work")
             if second is not None:
                 if elapsed >= (spec.switch_at or 0.0):
                     goal, second = second, None
@@ -99,8 +101,6 @@ class TaskOperator(RigOperator):
                     most += len(self._decisions)
                 continue
             held = held + 1 if report.task_done else 0
-            if time.monotonic() - started > patience(SLOWEST * task.max_time):
-                raise HybridVLAError(f"{elapsed:.0f} s of the rig took {time.monotonic() - started:.0f} s; end other work")
         decisions, tick_ms, after = list(self._decisions), list(self._tick_ms), self._looked("")
         self.activate(False)
         return {"seed": spec.seed, "task": spec.goal, "success": held >= LOOKS, "time": round(elapsed, 2),

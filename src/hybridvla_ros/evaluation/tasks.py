@@ -99,12 +99,14 @@ class Launched:
         Raises:
             HybridVLAError: The rig does not come up, a node ends, or the filter refuses for good: no failure of the policy.
         """
+        import rospy
+
         results: List[Dict[str, Any]] = []
         for spec in specs:
             operator = self._up(task, spec.seed)
             try:
                 results.append(operator.episode(task, spec))
-            except HybridVLAError as error:
+            except (rospy.ServiceException, HybridVLAError) as error:
                 raise self._told(f"task {task.name}, seed {spec.seed}: {error}") from error
             progress(results[-1])
         return results

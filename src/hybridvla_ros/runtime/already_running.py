@@ -30,6 +30,12 @@ def refuse_taken_name(name: str) -> None:
     refuse_if_running(f"node {name}", uri)
 
 
+def asked_name(name: str) -> str:
+    """The name that the command line's remapping gives to a name of the graph; the master knows that one alone."""
+    found: str = rosgraph.names.load_mappings(sys.argv).get(name, name)
+    return found
+
+
 def refuse_if_running(what: str, uri: str) -> None:
     """Raises HybridVLAError unless nothing listens at `uri` any more, as after a crash. what: begins the sentence."""
     doubt = reached(uri)

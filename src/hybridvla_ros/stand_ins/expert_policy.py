@@ -33,6 +33,7 @@ class RemoteExpert:
     """
 
     manifest_sha256 = "0" * 64
+    warms_up = False        # nothing to allocate, and the rig's task need not know the sentence
 
     def __init__(self, config: PolicyConfig, service: str) -> None:
         self.convention, self.cameras = config.convention, tuple(camera.view for camera in config.cameras)

@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -182,8 +184,12 @@ def test_a_full_disk_is_one_sentence_and_keeps_nothing(folder, monkeypatch):
 
 
 def test_a_name_that_cannot_be_taken_keeps_the_finished_work(folder, monkeypatch):
-    def refuse(*_paths):
-        raise OSError(errno.EBUSY, "Device or resource busy")
+    take = os.replace
+
+    def refuse(source, target):
+        if Path(target) == folder:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        take(source, target)
     monkeypatch.setattr(writer.os, "replace", refuse)
     with pytest.raises(DataError, match=r"whole and lies in (\S+):") as caught:
         write(folder)

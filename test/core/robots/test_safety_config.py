@@ -34,7 +34,7 @@ def table(data):
     (lambda d: d.pop("watchdogs"), "watchdogs"),
     (lambda d: d.update(speed_scale=1.5), "speed_scale must lie above 0 and up to 1, and is 1.5"),
     (lambda d: d.update(reenter_scale=0.0), "reenter_scale must lie above 0 and up to 0.5, and is 0"),
-    (lambda d: d.update(status_hz=1e6), "status_hz, which is at most tick_hz, must lie above 0 and up to .*, and is 1e"),
+    (lambda d: d.update(status_hz=1e6), "status_hz, which is at most tick_hz, must lie above 0 and up to .*, and is 1000000"),
     (lambda d: d["watchdogs"].update(heartbeat_s=3.0), "watchdogs: heartbeat_s must lie above 0 and up to 2, and is 3"),
     (lambda d: d["at_target"].update(settle_s=-1.0), "at_target: settle_s must be positive, and is -1"),
     (lambda d: d["arms"][0]["leash"].update(max_force_n=0.0), "leash: max_force_n must be positive, and is 0"),

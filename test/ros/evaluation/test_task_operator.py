@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_ros.demos import activation
+from hybridvla_ros.demos import activation, rigs_operator
 from hybridvla_ros.evaluation import operator as module
 from hybridvla_ros.evaluation.operator import TaskOperator
 from hybridvla_ros.evaluation.tasks import Request
@@ -88,3 +88,17 @@ def test_a_task_is_launched_with_what_acts_and_where(tmp_path):
     assert not any(word.startswith(("checkpoint", "mode", "variation")) for word in words)
     with pytest.raises(HybridVLAError, match="rig 'ur5' has no simulated graph; use fr3 or agilex"):
         Request("ur5", "", "ensemble", tmp_path, tmp_path, tmp_path)
+
+
+def test_an_arm_that_ended_a_hair_outside_is_led_back_inside_before_the_start(monkeypatch):
+    operator, called = Rig(monkeypatch).operator, []
+    del operator.begin, operator.answered
+    monkeypatch.setattr(rigs_operator.time, "sleep", lambda seconds: None)
+    operator.note = lambda text: None
+    outside = SimpleNamespace(success=False, message="right: joint 3 is 0.001 rad outside; call reenter")
+    operator.go_to_start = lambda: called.append("go_to_start") or (YES if "reenter" in called else outside)
+    operator.reenter = lambda: called.append("reenter") or YES
+    operator.scene = lambda seed: called.append(seed) or YES
+    operator.status.state.name = "INACTIVE"
+    operator.begin(7)
+    assert called == ["go_to_start", "reenter", "go_to_start", 7]

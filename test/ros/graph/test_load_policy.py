@@ -18,6 +18,7 @@ from hybridvla_core.policy.fit import misfits
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.transforms.conventions import ActionConvention
 from hybridvla_ros.policy_node import PolicyNode, load_policy
+from hybridvla_ros.stand_ins.expert_policy import RemoteExpert
 
 TINY = ROOT / "checkpoints/tiny"
 
@@ -87,11 +88,13 @@ def test_a_sentence_that_the_checkpoint_was_not_trained_for_is_followed_and_doub
     assert len(said) == 1 and "was not trained for 'close fridge'" in said[0]
 
 
-def test_the_expert_of_another_task_has_nothing_to_warm_up():
+def test_the_expert_has_nothing_to_warm_up_and_another_policy_that_fails_at_it_says_so():
     def predict(observation, mode):
         raise ObservationError(f"task 'wine_at_rack' cannot judge {observation.instruction!r}")
 
     node = PolicyNode.__new__(PolicyNode)
     node.config, node._problem = config("suite"), "warming up"
-    node._warm_up(SimpleNamespace(predict=predict))
+    with pytest.raises(ObservationError, match="wine_at_rack"):
+        node._warm_up(SimpleNamespace(predict=predict))
+    node._warm_up(SimpleNamespace(predict=predict, warms_up=RemoteExpert.warms_up))
     assert node._problem == ""

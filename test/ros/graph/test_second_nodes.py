@@ -55,16 +55,18 @@ def test_a_node_that_cannot_be_reached_is_not_taken_for_gone(graph):
     assert known("/far_away") == uri
 
 
-def test_a_filter_that_cannot_be_reached_keeps_a_second_one_from_starting_under_any_name(graph):
+@pytest.mark.parametrize("name, remapped", [("/hybridvla/safety/activate", ()),
+                                            ("/lab/activate", ("/hybridvla/safety/activate:=/lab/activate",))])
+def test_a_filter_that_cannot_be_reached_keeps_a_second_one_from_starting_under_any_name(graph, name, remapped):
     first = rosgraph.Master("/first_filter")
     service = f"rosrpc://{ELSEWHERE}:4568"
-    first.registerService("/hybridvla/safety/activate", service, f"http://{ELSEWHERE}:4569/")
+    first.registerService(name, service, f"http://{ELSEWHERE}:4569/")
     try:
-        done = start("safety_filter_node", "__name:=second_filter", "_robot_config:=config/robots/sim_fr3.yaml")
+        done = start("safety_filter_node", "__name:=second_filter", "_robot_config:=config/robots/sim_fr3.yaml", *remapped)
         assert done.returncode == 1 and "another safety filter" in done.stderr and ELSEWHERE in done.stderr
-        assert not known("/second_filter") and first.lookupService("/hybridvla/safety/activate") == service
+        assert not known("/second_filter") and first.lookupService(name) == service
     finally:
-        first.unregisterService("/hybridvla/safety/activate", service)
+        first.unregisterService(name, service)
 
 
 def test_what_a_crashed_node_left_behind_does_not_keep_it_from_starting(graph):

@@ -27,6 +27,7 @@ def launched(monkeypatch):
     class Node(policy_node.PolicyNode):
         def __init__(self, policy, config, robot):
             self.proposer = policy_node.Proposer(policy, config)
+            self.doubt = lambda sentence: ""
             self._instructions = SimpleNamespace(publish=lambda message: said["published"].append(message.data))
 
         def spin(self):

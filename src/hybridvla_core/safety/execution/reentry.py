@@ -4,8 +4,8 @@ First the joints go straight to just inside their limits. Then the tool goes to 
 inside, or links are too close, `way_out.py` looks for a way through joint space and checks all of it before anything moves: first
 from where the arms are, then from where they began, because the straight way may have led into a corner.
 
-Meanwhile a limit of place may stay broken, but only by as much as now, or, on a checked way, as at the beginning of that way. So
-none becomes worse than it was at first.
+Meanwhile a positional limit may stay broken, but only by as much as now, or, on a checked way, as at the beginning of that way.
+So none becomes worse than it was at first.
 """
 from __future__ import annotations
 

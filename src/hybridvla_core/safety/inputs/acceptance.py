@@ -17,7 +17,7 @@ from hybridvla_core.safety.status import Reason
 UNIT_TOLERANCE = 1e-2      # of a quaternion's length; within it, it is normalised
 FARTHEST_M = 100.0         # a coordinate beyond it is a mistake, not a target
 SECOND_S = 0.3             # a message of a second publisher counts for this long ...
-AGAIN_S = 3.0              # ... or this long if its last one is not older than this: motion then stops once, not again and again
+AGAIN_S = 3.0              # ... or this long where it comes again after a pause of up to this: one stop, not many
 SHORTEST_PERIOD_S = 1e-3   # of an action
 SHOWN_S = 0.5              # a refusal is shown in the status for this long
 
