@@ -27,7 +27,7 @@ VERBS: Dict[str, str] = {
     "bench": "time inference, training or the safety filter",
     "train": "train a checkpoint with the hybrid objective",
     "demonstrate": "write a data set of demonstrations in the simulated rig",
-    "evaluate": "run episodes in the simulated rig, without ROS",
+    "evaluate": "run episodes in the simulated rig, in process or over ROS",
     "ablate": "make the paper's tables in the simulated rig",
     "dataset": "make, inspect and convert data sets",
     "serve": "a checkpoint for clients on other computers",

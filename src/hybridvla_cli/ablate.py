@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Sequence
@@ -55,12 +56,11 @@ def run(args: argparse.Namespace) -> int:
     from hybridvla_core.evaluation.ablation.opening import open_policy
     from hybridvla_core.evaluation.ablation.results import table_result
     from hybridvla_core.evaluation.ablation.tables import GIVEN, TABLES, chosen
-    from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED, load_configs
+    from hybridvla_core.evaluation.suite import check_seeds, load_configs
     from hybridvla_sim import tasks as all_tasks
     from hybridvla_sim.cells import Bench
 
-    if args.seed <= LARGEST_TRAINING_SEED:
-        raise HybridVLAError(f"--seed {args.seed}: seeds up to {LARGEST_TRAINING_SEED} belong to training; use a larger one")
+    check_seeds(args.seed, math.prod(QUICK if args.quick else FULL))
     if args.processes < 1:
         raise HybridVLAError(f"--processes {args.processes}: give at least 1")
     for option, folder in (("--out", args.out), ("--docs", args.docs)):

@@ -101,6 +101,10 @@ def run(args: argparse.Namespace) -> int:
     order = identity(args, sha256(Path(args.checkpoint) / MANIFEST) if args.checkpoint else "", config, robot)
     earlier = finished(args.json, order) if args.json else {}
     results = {task.name: earlier[task.name] for task in wanted if task.name in earlier}
+    others = {name: summary for name, summary in earlier.items() if name not in {task.name for task in wanted}}
+    if others and not args.tasks:
+        raise HybridVLAError(f"{args.json}: holds {', '.join(others)} of the same order, which one task's result would take the "
+                             "place of; ask by --tasks, or write to another file")
     if results:
         print(f"{args.json}: holds {', '.join(results)} of the same order; kept, remove the file to run them again")
     missing = [task for task in wanted if task.name not in results]
@@ -109,12 +113,12 @@ def run(args: argparse.Namespace) -> int:
         for task in missing:
             assert runner is not None, "there is one where a task is missing"
             results[task.name] = _evaluate(args, runner, task)
-            write_json(args.json, _result(args, order, results, left_out, whole=len(results) == len(wanted)))
+            write_json(args.json, _result(args, order, {**others, **results}, left_out, whole=len(results) == len(wanted)))
     results = {task.name: results[task.name] for task in wanted}
-    result = _result(args, order, results, left_out, whole=True)
+    result = _result(args, order, {**others, **results}, left_out, whole=True)
     write_json(args.json, result)
     if args.tasks:
-        print(f"{len(results)} tasks: mean success {result['mean_success_rate']:.3f}")
+        print(f"{len(result['tasks'])} tasks: mean success {result['mean_success_rate']:.3f}")
     if args.page:
         write_text(args.page, page(str(args.checkpoint or EXPERT), results))
     return 0
@@ -122,13 +126,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuses numbers and combinations that mean nothing."""
-    from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED
+    from hybridvla_core.evaluation.suite import check_seeds
 
-    if args.seed <= LARGEST_TRAINING_SEED:
-        raise HybridVLAError(f"--seed {args.seed}: seeds up to {LARGEST_TRAINING_SEED} belong to training; use a larger one")
+    if not args.tasks and args.task == "all":
+        raise HybridVLAError("--task all: is no task; all of them are --tasks all")
     counts = (args.episodes, args.switch_episodes, args.language_scenes)
     if min(counts) < 0 or not any(counts):
         raise HybridVLAError("--episodes, --switch-episodes and --language-scenes must not be negative, nor all zero")
+    check_seeds(args.seed, max(counts))
     if args.processes < 1:
         raise HybridVLAError(f"--processes {args.processes}: give at least 1")
     if args.ros and args.processes > 1:

@@ -16,7 +16,7 @@ from hybridvla_core.evaluation.reliability import of_episodes
 from hybridvla_core.evaluation.suite import load_configs
 from hybridvla_core.paths import ROOT
 from hybridvla_core.transforms.normalise import Normaliser
-from hybridvla_sim import tasks
+from hybridvla_sim import origin, tasks
 from hybridvla_sim.experts import ExpertPolicy
 
 CONFIG, _ = load_configs(ROOT / "config/policies/suite.yaml", ROOT / "config/robots/sim_fr3.yaml", "diffusion")
@@ -181,6 +181,35 @@ def test_the_same_command_goes_on_and_another_order_begins_anew(checkpoint, tmp_
     sentences = [text for name in ("close_fridge", "phone_on_base") for text in tasks.load(name).instructions()]
     write_manifest_of(Path(checkpoint), (), {"instructions": sentences, "steps": 2})       # another checkpoint in the same folder
     assert main(command) == 0 and len(found) == 2
+
+
+def test_fewer_tasks_of_the_same_order_drop_none_that_were_run(checkpoint, tmp_path, ran, capsys):
+    found, out = ran[0], tmp_path / "result.json"
+    command = ["evaluate", "--checkpoint", checkpoint, "--episodes", "3", "--json", str(out)]
+    assert main([*command, "--tasks", "close_fridge", "phone_on_base"]) == 0
+    found.clear()
+    assert main([*command, "--tasks", "phone_on_base"]) == 0 and not found
+    assert set(json.loads(out.read_text())["tasks"]) == {"close_fridge", "phone_on_base"}
+    capsys.readouterr()
+    assert main([*command, "--task", "phone_on_base"]) == 1 and "close_fridge" in capsys.readouterr().err
+    assert set(json.loads(out.read_text())["tasks"]) == {"close_fridge", "phone_on_base"}
+
+
+def test_results_of_another_code_of_scenes_are_run_again(checkpoint, tmp_path, ran, monkeypatch):
+    found, out = ran[0], tmp_path / "result.json"
+    command = ["evaluate", "--checkpoint", checkpoint, "--tasks", "close_fridge", "--episodes", "3", "--json", str(out)]
+    assert main(command) == 0
+    found.clear()
+    monkeypatch.setattr(origin, "sources", lambda: "another")
+    assert main(command) == 0 and list(found) == ["close_fridge"]
+
+
+@pytest.mark.parametrize("words, said", [
+    (("--task", "all"), "--tasks all"), (("--task", "close_fridge", "--seed", "1000000"), "belong to training"),
+    (("--task", "close_fridge", "--seed", "4000001"), "may have been chosen"),
+    (("--task", "close_fridge", "--seed", "3999990", "--episodes", "12"), "may have been chosen")])
+def test_scenes_that_are_not_for_evaluation_are_refused(checkpoint, ran, capsys, words, said):
+    assert main(["evaluate", "--checkpoint", checkpoint, *words]) == 1 and said in capsys.readouterr().err and not ran[0]
 
 
 def test_each_episode_is_kept_with_its_confidence_and_its_tokens(checkpoint, tmp_path, ran):

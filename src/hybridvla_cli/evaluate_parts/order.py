@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping
 
-from hybridvla_core import __version__
 from hybridvla_core.files import key_of
 
 if TYPE_CHECKING:
@@ -60,7 +59,9 @@ def identity(args: argparse.Namespace, manifest: str, config: PolicyConfig, robo
         config: Of the policy.
         robot: Whose arms move.
     """
-    return {"version": __version__, "manifest_sha256": manifest, "mode": args.mode, "seed": args.seed, "episodes": args.episodes,
+    from hybridvla_sim.origin import origin
+
+    return {**origin(), "manifest_sha256": manifest, "mode": args.mode, "seed": args.seed, "episodes": args.episodes,
             "switch_episodes": args.switch_episodes, "language_scenes": args.language_scenes, "variation": args.variation,
             "ros": args.ros, "configurations": key_of({"policy": asdict(config), "robot": asdict(robot)})}
 

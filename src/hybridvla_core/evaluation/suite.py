@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple
 import numpy as np
 
 from hybridvla_core.configuration import load_file
+from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.reliability import binned, of_bins, of_episodes
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.report.statistics import calibration, correlation, percentiles, rate, wilson
@@ -20,6 +21,24 @@ LARGEST_TRAINING_SEED = 1_000_000
 #: First scene by which a training judges its checkpoints: whoever picks one by its log must not have looked at the scenes of the
 #: final evaluation, which begins at 2 000 001.
 VALIDATION_SEED = 4_000_001
+LARGEST_VALIDATION_SEED = 5_000_000
+
+
+def check_seeds(seed: int, episodes: int) -> None:
+    """Refuses scenes by which a checkpoint was trained or may have been chosen.
+
+    Args:
+        seed: Of the first episode; the next ones count on.
+        episodes: How many there are.
+
+    Raises:
+        HybridVLAError: One of them belongs to training or to a training's own evaluation.
+    """
+    if seed <= LARGEST_TRAINING_SEED:
+        raise HybridVLAError(f"--seed {seed}: seeds up to {LARGEST_TRAINING_SEED} belong to training; use a larger one")
+    if seed <= LARGEST_VALIDATION_SEED and seed + episodes > VALIDATION_SEED:
+        raise HybridVLAError(f"--seed {seed}, {episodes} episodes: seeds {VALIDATION_SEED} to {LARGEST_VALIDATION_SEED} belong "
+                             "to the evaluation within a training, by which its checkpoint may have been chosen; use others")
 
 
 def summarise(episodes: Sequence[Dict[str, Any]], mode: str, seed: int) -> Dict[str, Any]:

@@ -62,8 +62,9 @@ def check_topics(robot_topics: Mapping[str, str], arms: Sequence[ArmConfig]) -> 
     _check_section("topics", robot_topics, ROBOT_ROLES)
     for role, name in FIXED.items():
         given = robot_topics.get(role, name)
-        require(given == name, f"topics.{role} is {given!r}, but every node uses {name}; leave the key out. If it has to be another one, "
-                               f'write <remap from="{name}" to="OTHER"/> above the nodes and includes of the launch file')
+        require(given == name,
+                f"topics.{role} is {given!r}, but every node uses {name}; leave the key out. If it has to be another one, write "
+                f'<remap from="{name}" to="OTHER"/> above the nodes and includes of the launch file')
     places: Dict[str, List[Tuple[str, str, str]]] = {}
     for role, topic in {**robot_topics, **FIXED}.items():
         if topic and role != "enable":

@@ -45,9 +45,9 @@ SUITE = (Shown(3_000_001, "close the fridge door", None, "close_fridge", 70.0),
          Shown(3_000_001, "take the umbrella out of the stand", None, "umbrella_out_of_stand", 70.0),
          Shown(3_000_001, "put the toilet seat down", None, "toilet_seat_down", 70.0),
          Shown(3_000_001, "put the wine bottle in the left place of the rack", None, "wine_at_rack", 70.0),
-         Shown(3_000_001, "put the wine bottle in the right place of the rack", None, "wine_at_rack", 70.0),
+         Shown(3_000_002, "put the wine bottle in the right place of the rack", None, "wine_at_rack", 70.0),
          Shown(3_000_002, "close the fridge door", None, "fridge_or_phone", 70.0),
-         Shown(3_000_002, "put the phone on the base", None, "fridge_or_phone", 70.0),
+         Shown(3_000_003, "put the phone on the base", None, "fridge_or_phone", 70.0),
          Shown(3_000_001, "put the red block on the green pad"),
          Shown(3_000_002, "put the yellow block on the red pad", "put the green block on the blue pad"))
 

@@ -38,7 +38,8 @@ class Graph:
         if port is not None:
             refuse_used_port(port)
         self.port = port or free_port()
-        self.folder = folder
+        # Absolute: nodes start in a folder of their own.
+        self.folder = folder = folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         self._mark = f"{os.getpid()}-{time.monotonic_ns()}"
         self.environment: Dict[str, str] = {

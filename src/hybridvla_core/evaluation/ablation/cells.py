@@ -11,7 +11,7 @@ from hybridvla_core.evaluation.ablation.variant import Variant
 from hybridvla_core.files import key_of, write_json
 
 #: Changes whenever an older result is not to be taken for one of today.
-FORMAT = 3
+FORMAT = 4
 #: How the address of a policy elsewhere begins.
 REMOTE = ("ws://", "wss://")
 
