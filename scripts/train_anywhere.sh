@@ -75,6 +75,10 @@ for mode in $MODES; do
       ;;
   esac
 done
+if ! command -v flock >/dev/null; then
+  echo "train_anywhere: flock is missing, by which one call at a time works in a folder; install util-linux" >&2
+  exit 2
+fi
 mkdir -p "$OUT"
 OUT="$(cd "$OUT" && pwd)"
 if [ -n "$(ls -A "$OUT")" ] && [ ! -e "$OUT/$MARK" ]; then
@@ -84,7 +88,8 @@ fi
 [ -e "$OUT/$MARK" ] || : >"$OUT/$MARK"
 SECONDS=0
 
-# What this call starts inherits the lock, so that it holds for as long as anything of it works, even where this shell was killed.
+# What this shell runs inherits the lock, so that it holds for as long as a verb works, even where this shell was killed. The worker
+# processes of a verb do not hold it; they end with their verb, unless that was killed, too.
 exec 9>>"$OUT/.lock"
 if ! flock --nonblock 9; then
   echo "train_anywhere: another call works in $OUT (process $(tail -n 1 "$OUT/.lock")); wait until it has ended, or end it" >&2
@@ -112,11 +117,12 @@ left() { echo $((LIMIT - SECONDS)); }
 
 # reached: what is kept of the work so far; the same again after a whole slice means that nothing was.
 reached() {
-  {
-    find "$OUT" -type f ! -path '*partial*' ! -path "$OUT/pack/*" ! -name '*.log' ! -name log.jsonl ! -name recipe.yaml \
-      ! -name .lock ! -name "$MARK" -printf '%P %s\n'
-    find "$OUT" -type f -name "done" -exec cat {} +
-  } | LC_ALL=C sort | sha256sum
+  (
+    cd "$OUT"        # so that no name above it counts
+    find . -type f ! -path './*partial*' ! -path './pack/*' ! -name '*.part-*' ! -name '*.pyc' ! -name '*.log' ! -name log.jsonl \
+      ! -name recipe.yaml ! -name .lock ! -name "$MARK" -printf '%P %s\n'
+    find . -type f -name "done" -exec cat {} +
+  ) | LC_ALL=C sort | sha256sum
 }
 
 # more WHAT: ends this slice.
@@ -203,7 +209,7 @@ for folder in "$OUT/site" "$OUT"/site/cmeel.prefix/lib/python*/site-packages; do
   [ ! -d "$folder" ] || FOLDERS="$FOLDERS:$folder"
 done
 export PYTHONPATH="$PWD/src$FOLDERS${PYTHONPATH:+:$PYTHONPATH}"
-DEVICE="${TRAIN_DEVICE:-$("$PYTHON" scripts/anywhere/packages.py)}"
+DEVICE="$("$PYTHON" scripts/anywhere/packages.py "${TRAIN_DEVICE:-}")"
 # A run keeps the recipe that it was begun with, though another version of this repository may have another one.
 [ ! -f "$OUT/recipe.yaml" ] || TRAIN_RECIPE="${TRAIN_RECIPE:-$OUT/recipe.yaml}"
 RECIPE="${TRAIN_RECIPE:-config/training/$WHAT$([ "$DEVICE" = cpu ] || echo _gpu).yaml}"
@@ -227,7 +233,8 @@ fi
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
 finished() { [ -f "$OUT/train.json" ] && grep -q '"finished": true' "$OUT/train.json"; }
-finished || "$PYTHON" scripts/anywhere/recipe.py "$RECIPE" "$OUT" "$RIG" "$INIT"
+# Also where the training is finished: a table of another recipe is not what was asked for.
+"$PYTHON" scripts/anywhere/recipe.py "$RECIPE" "$OUT" "$RIG" "$INIT"
 if [ ! -d "$OUT/data" ]; then
   within data "$PYTHON" -m hybridvla_cli demonstrate --rig "$RIG" --tasks all --count "$COUNT" --states "$STATES" --sampled 0.9 \
     --validation 0.05 --processes "$PROCESSES" -o "$OUT/data"
@@ -246,8 +253,10 @@ if ! finished; then
   finished || more "training is not done"
 fi
 
-# A file for every few episodes of a task, mode and seed, so that a slice that ends loses one of them at most; a checkpoint has its own.
-results="$OUT/evaluation/$(sha256sum "$OUT/checkpoint/MANIFEST.json" | cut -c1-12)"
+# A file for every few episodes of a task, mode and seed, so that a slice that ends loses one of them at most. A checkpoint has its own,
+# and so have code that decides an episode, MuJoCo and renderer.
+came="$("$PYTHON" -c "from hybridvla_core.files import key_of; from hybridvla_sim.origin import origin; print(key_of(origin()))")"
+results="$OUT/evaluation/$(sha256sum "$OUT/checkpoint/MANIFEST.json" | cut -c1-12)-${came:0:12}"
 mkdir -p "$results"
 wanted=()
 for task in $("$PYTHON" -c "from hybridvla_sim import tasks; from hybridvla_sim.rigs import RIGS
@@ -264,7 +273,8 @@ print(*tasks.chosen(['all'], RIGS['$RIG'].kind))"); do
     done
   done
 done
-"$PYTHON" -m hybridvla_core.evaluation.pooling "${wanted[@]}" >"$OUT/table.md"
+"$PYTHON" -m hybridvla_core.evaluation.pooling "${wanted[@]}" >"$OUT/table.md.partial"
+mv "$OUT/table.md.partial" "$OUT/table.md"
 cat "$OUT/table.md"
 pack
 echo "train_anywhere: done; what is worth keeping is in $OUT/pack"

@@ -1,4 +1,7 @@
-"""Says the device to train on, or which packages are missing: the first thing that `scripts/train_anywhere.sh` runs."""
+"""Says the device to train on, or which packages are missing: the first thing that `scripts/train_anywhere.sh` runs.
+
+    packages.py [DEVICE]      # one that was named is said again
+"""
 import importlib.util
 import sys
 
@@ -9,12 +12,15 @@ NEEDED = ("torch", "numpy", "scipy", "PIL", "cv2", "timm", "safetensors", "token
 
 
 def main() -> None:
-    """Prints cuda or cpu, or ends with the sentence that names what is missing."""
+    """Prints the device, cuda or cpu where none was named, or ends with the sentence that names what is missing."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(f"train_anywhere: {', '.join(missing)} missing for {sys.executable}; put their wheels into the folder of "
                  "TRAIN_WHEELS (requirements/debian12/{base,vision,sim}.txt or requirements/noetic/{core,policy,vision,sim}.txt "
                  "name them), or name another Python by PYTHON=")
+    if sys.argv[1:] and sys.argv[1]:
+        print(sys.argv[1])
+        return
     import torch
 
     print("cuda" if torch.cuda.is_available() else "cpu")

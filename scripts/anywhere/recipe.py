@@ -13,7 +13,7 @@ from hybridvla_core.files import write_text
 from hybridvla_core.training.hybrid.config import TrainingConfig
 from hybridvla_sim.rigs import RIGS
 
-PRESET = re.compile(r"^preset:.*\n", re.MULTILINE)
+PRESET = re.compile(r"^preset:.*(?:\n|\Z)", re.MULTILINE)
 
 
 def keep(recipe: Path, out: Path, rig: str, init: str) -> None:
@@ -35,11 +35,18 @@ def keep(recipe: Path, out: Path, rig: str, init: str) -> None:
         raise HybridVLAError(f"TRAIN_RECIPE {recipe}: cannot be read ({error.strerror})") from error
     if init != "-":
         text = PRESET.sub("", text)
-    if kept.is_file() and kept.read_text(encoding="utf-8") != text and (out / "train").is_dir():
+    begun = (out / "train").is_dir() or (out / "train.json").is_file()
+    if kept.is_file() and kept.read_text(encoding="utf-8") != text and begun:
         raise HybridVLAError(f"{kept}: the training in {out} was begun with this recipe, and TRAIN_RECIPE or TRAIN_INIT asks for "
-                             f"another one; leave them as they were, name another OUT, or remove {out / 'train'} to begin the "
-                             "training anew on the same data")
-    config = load_file(TrainingConfig, recipe)
+                             f"another one; leave them as they were, name another OUT, or remove {out / 'train'} and "
+                             f"{out / 'train.json'} to begin the training anew on the same data")
+    load_file(TrainingConfig, recipe)       # what is wrong with it is said of the file that was named
+    partial = kept.with_name("recipe.partial.yaml")
+    try:
+        write_text(partial, text)
+        config = load_file(TrainingConfig, partial)
+    finally:
+        partial.unlink(missing_ok=True)
     if init != "-":
         from hybridvla_core.checkpoints.format import read_checkpoint
 
@@ -49,6 +56,9 @@ def keep(recipe: Path, out: Path, rig: str, init: str) -> None:
         if found != wanted:
             raise HybridVLAError(f"TRAIN_INIT {init}: has {found} action channels, the data of the {rig} rig {wanted}; name "
                                  "another checkpoint, or - for none")
+        if config.preset:
+            raise HybridVLAError(f"{recipe}: names the preset {config.preset}, and the model is that of the checkpoint "
+                                 f"TRAIN_INIT {init}; take the preset out of the recipe")
     elif not config.preset:
         raise HybridVLAError(f"{recipe}: names no preset, so it needs a checkpoint to start from; name one by TRAIN_INIT")
     write_text(kept, text)

@@ -1,4 +1,4 @@
-"""What decides, beside its seed, how an episode goes and looks: our code of scenes, experts and filter, and what is under it."""
+"""What decides, beside seed and configuration, how an episode goes, looks and is stored: our code, and what is under it."""
 from __future__ import annotations
 
 import functools
@@ -13,8 +13,11 @@ import hybridvla_core
 import hybridvla_sim
 
 CORE = Path(hybridvla_core.__file__).parent
-#: Scenes, experts, meshes; what the filter lets through; what actions mean.
-FOLDERS = {"sim": Path(hybridvla_sim.__file__).parent, "safety": CORE / "safety", "transforms": CORE / "transforms"}
+#: Scenes, experts, meshes; and filter, robots, what actions mean, what proposes them, and how pictures and rows are stored.
+FOLDERS = {"sim": Path(hybridvla_sim.__file__).parent, "core": CORE}
+#: What makes no episode: it trains, measures, or shows what episodes gave. A policy's model does, where the policy acts.
+LEFT_OUT = ("core/report/", "core/training/", "core/benchmark/", "core/data/rlds/", "core/evaluation/ablation/",
+            "core/evaluation/parity/", "core/evaluation/replay/")
 
 
 def origin() -> Dict[str, str]:
@@ -25,11 +28,12 @@ def origin() -> Dict[str, str]:
 
 @functools.lru_cache(maxsize=None)
 def sources() -> str:
-    """Returns a digest of the files that episodes are made by."""
+    """Returns a digest of the files that episodes are made and stored by."""
     digest = hashlib.sha256()
     for name, folder in FOLDERS.items():
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                digest.update(f"{name}/{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+            named = f"{name}/{path.relative_to(folder).as_posix()}"
+            if path.is_file() and "__pycache__" not in path.parts and not named.startswith(LEFT_OUT):
+                digest.update(f"{named}\0{path.stat().st_size}\0".encode())
                 digest.update(path.read_bytes())
     return digest.hexdigest()[:20]

@@ -1,5 +1,10 @@
 """Parts of demonstrations: encoded where they are recorded, kept whatever ends the run, never mixed with those of other code."""
+import builtins
+import errno
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -115,6 +120,25 @@ def test_the_digest_is_another_when_a_scene_changes(tmp_path, monkeypatch):
     assert json.dumps(origin.origin())
 
 
+@pytest.mark.parametrize("name, decides", [
+    ("core/data/lerobot/video.py", True), ("core/evaluation/episode.py", True), ("core/policy/proposing/proposer.py", True),
+    ("core/robots/franka.py", True), ("core/model/layers.py", True), ("sim/report/page.py", True),
+    ("core/report/page.py", False), ("core/training/trainer.py", False), ("core/evaluation/ablation/page.py", False)])
+def test_the_digest_is_of_what_can_decide_an_episode_or_its_bytes(tmp_path, monkeypatch, name, decides):
+    monkeypatch.setattr(origin, "FOLDERS", {"sim": tmp_path / "sim", "core": tmp_path / "core"})
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    found = set()
+    for text in ("A = 1\n", "A = 2\n"):
+        path.write_text(text)
+        found.add(origin.sources.__wrapped__())
+    assert len(found) == 1 + decides
+
+
+def test_what_is_left_out_of_the_digest_is_there():
+    assert all((origin.FOLDERS["core"].parent / name.replace("core/", "hybridvla_core/", 1)).is_dir() for name in origin.LEFT_OUT)
+
+
 @pytest.mark.parametrize("damage", [lambda text: b"", lambda text: text[:len(text) // 2],
                                     lambda text: text[:400] + bytes(200) + text[600:]])
 def test_a_part_that_the_disk_has_lost_is_recorded_again(recorded, stopped, tmp_path, damage):
@@ -155,3 +179,57 @@ def test_processes_that_write_one_part_at_once_do_not_touch_each_others_file(tmp
     found, footage = building.part.read(path)
     assert found.texts == recording.texts and footage["front"].frames == 3
     assert [file.name for file in tmp_path.iterdir()] == ["blocks.npz"]
+
+
+def test_a_part_that_cannot_be_read_at_the_moment_ends_the_run_and_stays(recorded, stopped, tmp_path, monkeypatch):
+    def busy(path, mode="r", *others, **named):
+        if str(path).endswith(".npz") and mode == "rb":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return really(path, mode, *others, **named)
+
+    really = builtins.open
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "open", busy)
+        with pytest.raises(OSError, match="Too many open files"):
+            make(tmp_path)
+        with pytest.raises(OSError, match="Too many open files"):
+            building.part.remove_damaged(next(stopped.glob("*.npz")))
+    assert len(list(stopped.glob("*.npz"))) == 4 and not recorded
+    assert len(frames(make(tmp_path))[0]) == 12 and not recorded
+
+
+def test_a_part_for_which_the_disk_has_no_room_leaves_nothing(tmp_path, monkeypatch):
+    def full(stream, **_arrays):
+        stream.write(b"some")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(building.part.np, "savez_compressed", full)
+    with pytest.raises(OSError, match="No space left"):
+        building.part.write(Painted("blocks", ORDER.settings).record(5, "sampled"), tmp_path / "blocks.npz", 10.0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_killed_workers_have_half_written_is_removed_and_what_is_being_written_is_not(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    writing, half = tmp_path / f"blocks.npz.part-{os.getpid()}", tmp_path / f"blocks.npz.part-{ended.pid}"
+    for path in (writing, half, tmp_path / "blocks.npz"):
+        path.touch()
+    building.part.remove_partial(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blocks.npz", writing.name]
+
+
+def test_a_run_begins_with_removing_what_is_half_written(recorded, stopped, tmp_path, monkeypatch):
+    (stopped / "blocks.npz.part-99999999").touch()       # more than any process number
+    monkeypatch.setattr(building, "DatasetWriter", lambda *_given: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path)
+    assert not list(stopped.glob("*.part-*"))
+
+
+def test_an_episode_with_fewer_pictures_than_rows_is_refused(recorded, tmp_path, monkeypatch):
+    record = Painted.record
+    monkeypatch.setattr(Painted, "record", lambda *given: replace(made := record(*given), images={
+        view: pictures[:2] for view, pictures in made.images.items()}))
+    with pytest.raises(HybridVLAError, match="the footage has no 3 frames of view front"):
+        make(tmp_path)

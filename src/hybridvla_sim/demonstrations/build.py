@@ -123,11 +123,13 @@ def build(order: Order, folder: Path, convention: ActionConvention, robot: Robot
     Raises:
         HybridVLAError: The folder exists, the parts are another order's, a worker died, or the expert failed in all episodes.
         DamagedPart: The disk loses what is written to it.
+        OSError: A part cannot be read or written now; all parts are kept.
     """
     if folder.exists():
         raise HybridVLAError(f"{folder}: exists; choose another folder, nothing is overwritten")
     parts = folder.resolve().parent / f".{folder.resolve().name}.parts"
     _claim(parts, order, convention, robot, folder)
+    part.remove_partial(parts)
     jobs = order.jobs()
     failed: List[Job] = []
     for last in (False, True):

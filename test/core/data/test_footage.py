@@ -47,3 +47,9 @@ def test_footage_that_does_not_fit_is_refused_and_leaves_nothing(tmp_path, frame
                 shown = {view: found[frame] for view, found in pictures(frames, 0).items()} if given < 0 else {}
                 episode.add(shown, np.zeros(7), np.ones(7), "go")
         assert out.episodes == 0 and not list(out._folder.rglob("*.mp4"))
+
+
+def test_views_of_unequal_length_are_refused():
+    found = pictures(3, 0)
+    with pytest.raises(DataError, match=r"have not all as many pictures \(front 3, wrist 2\)"):
+        encode({**found, "wrist": found["wrist"][:2]}, 10.0)

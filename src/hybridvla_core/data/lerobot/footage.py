@@ -10,6 +10,7 @@ import numpy as np
 
 from hybridvla_core.data.lerobot.statistics import ImageHistogram
 from hybridvla_core.data.lerobot.video import VideoWriter
+from hybridvla_core.errors import DataError
 
 SAMPLED_PICTURES = 32       # of an episode and view, for the pictures' statistics
 
@@ -97,8 +98,11 @@ def encode(images: Mapping[str, Sequence[np.ndarray]], fps: float) -> Dict[str, 
         view -> what `DatasetWriter.episode` takes in place of pictures.
 
     Raises:
-        DataError: A picture has another size than the first of its view.
+        DataError: A picture has another size than the first of its view, or the views have not all as many pictures.
     """
+    if len({len(pictures) for pictures in images.values()}) > 1:
+        lengths = ", ".join(f"{view} {len(pictures)}" for view, pictures in images.items())
+        raise DataError(f"the views of an episode have not all as many pictures ({lengths}); record one of each view a frame")
     sizes = {view: (pictures[0].shape[0], pictures[0].shape[1]) for view, pictures in images.items()}
     with tempfile.TemporaryDirectory(prefix="hybridvla-") as folder:
         paths = {view: Path(folder) / f"{number}.mp4" for number, view in enumerate(images)}

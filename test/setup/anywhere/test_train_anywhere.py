@@ -15,80 +15,9 @@ import pytest
 
 from hybridvla_core.paths import ROOT
 
-SCRIPT = ROOT / "scripts/train_anywhere.sh"
-#: Stands in for Python: the verbs leave what the real ones leave; `cut` says which call of one is ended by its slice.
-PYTHON = """
-import json, os, pathlib, subprocess, sys
-here, arguments = pathlib.Path(os.environ["FAKE"]), sys.argv[1:]
-if arguments[0] != "-m" or "FAKE_PIP" in os.environ and arguments[1] == "pip":
-    if arguments[0] == "-c" and "mujoco" in arguments[1]:
-        print("FatalError: no display")
-        sys.exit(os.environ["MUJOCO_GL"] in os.environ.get("FAKE_BLIND", ""))
-    if arguments[0] == "-c":
-        print("blocks close_box")
-        sys.exit(0)
-    sys.exit(subprocess.call([sys.executable, *arguments]))
-if arguments[:2] == ["-m", "hybridvla_core.evaluation.pooling"]:
-    sys.exit(subprocess.call([sys.executable, *arguments]))
-verb = arguments[2]
-said = dict(zip(arguments[3::1], arguments[4::1]))
-with open(here / "calls", "a") as calls:
-    calls.write(" ".join([verb, said.get("--task", ""), said.get("--mode", "")]).strip() + "\\n")
-number = (here / "calls").read_text().split("\\n").count(" ".join([verb, said.get("--task", ""), said.get("--mode", "")]).strip())
-cut = verb == "demonstrate" and number == 1 or said.get("--task") == "close_box" and number == 1
-if cut or verb in os.environ.get("FAKE_ENDS", "").split():
-    if cut and verb == "demonstrate" and "FAKE_ENDS" not in os.environ:
-        (pathlib.Path(said["-o"]).parent / "part-1").touch()
-    print(os.environ.get("FAKE_SAYS", ""))
-    sys.exit(int(os.environ.get("FAKE_STATUS", 124)))
-if verb in os.environ.get("FAKE_WAITS", ""):
-    child = subprocess.Popen(["sleep", "600"])
-    (here / "at_work").write_text(f"{os.getpid()} {child.pid}")
-    child.wait()
-if verb == "demonstrate":
-    (here / "made").write_text(" ".join(said[key] for key in ("--count", "--states")))
-    pathlib.Path(said["-o"]).mkdir()
-    import importlib.util
-    (here / "deep").write_text(str(importlib.util.find_spec("lies_deep")))
-if verb == "install":
-    pathlib.Path(said["--target"]).mkdir()
-if verb == "train":
-    assert float(said["--seconds"]) < 500 and said.get("--init") == os.environ.get("FAKE_INIT", "checkpoints/tiny")
-    assert said["--config"].endswith("/out/recipe.yaml") and pathlib.Path(said["--config"]).is_file(), said["--config"]
-    (pathlib.Path(said["--work"]) / f"state/step-00000000{number}-stage-0").mkdir(parents=True)
-    (pathlib.Path(said["--work"]) / f"state/step-00000000{number}-stage-0/run.json").write_text(os.urandom(8 << 20).hex())
-    out = pathlib.Path(said["--out"])
-    out.mkdir(exist_ok=True)
-    (out / "model.safetensors").write_bytes(os.urandom(16 << 20))
-    (out / "MANIFEST.json").write_text(os.environ.get("FAKE_MANIFEST", "{}"))
-    pathlib.Path(said["--json"]).write_text(json.dumps({"finished": number == 2}, indent=2))
-if verb == "evaluate":
-    pathlib.Path(said["--json"]).write_text(json.dumps({
-        "task": said["--task"], "mode": said["--mode"], "successes": 3 if said["--task"] == "blocks" else 1, "episodes": 4}))
-"""
-
-
-@pytest.fixture
-def run(tmp_path):
-    fake = tmp_path / "python"
-    fake.write_text(f"#!{sys.executable}\n{PYTHON}")
-    fake.chmod(0o755)
-
-    def go(*arguments, start=subprocess.run, cwd=None, **environment):
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} if start is subprocess.run else {}
-        return start([str(SCRIPT), *arguments], **pipes, cwd=cwd, text=True, env={
-            **os.environ, "PYTHON": str(fake), "FAKE": str(tmp_path), "TRAIN_DEVICE": "cpu", "MUJOCO_GL": "egl",
-            "TRAIN_MODES": "ensemble", **environment})
-
-    return go
-
-
-def calls(tmp_path):
-    return (tmp_path / "calls").read_text().split("\n")[:-1] if (tmp_path / "calls").is_file() else []
-
 
 @pytest.mark.long
-def test_slices_go_on_where_the_last_one_stopped_and_leave_files_that_can_be_carried(run, tmp_path):
+def test_slices_go_on_where_the_last_one_stopped_and_leave_files_that_can_be_carried(run, calls, tmp_path):
     out = tmp_path / "out"
     ended = []
     for _ in range(4):
@@ -97,7 +26,7 @@ def test_slices_go_on_where_the_last_one_stopped_and_leave_files_that_can_be_car
     assert ended[:3] == [(75, "train_anywhere: data is not done"), (75, "train_anywhere: training is not done"),
                          (75, "train_anywhere: evaluate is not done")]
     assert ended[3][0] == 0 and "| mean of 2 | ensemble | | | 0.500 | |" in (out / "table.md").read_text()
-    assert calls(tmp_path) == [
+    assert calls() == [
         "demonstrate", "demonstrate", "train", "train", *["evaluate blocks ensemble"] * 2,
         *["evaluate close_box ensemble"] * 3], "nothing that was done is done again"
     digest = hashlib.sha256((out / "checkpoint/MANIFEST.json").read_bytes()).hexdigest()[:12]
@@ -107,7 +36,8 @@ def test_slices_go_on_where_the_last_one_stopped_and_leave_files_that_can_be_car
     assert sums == {part.name: hashlib.sha256(part.read_bytes()).hexdigest() for part in parts}
     with tarfile.open(fileobj=io.BytesIO(b"".join(part.read_bytes() for part in parts))) as tar:
         weights = tar.extractfile("checkpoint/model.safetensors").read()
-        assert {"table.md", "recipe.yaml", f"evaluation/{digest}/blocks-ensemble-2000001-10.json"} <= set(tar.getnames())
+        assert {"table.md", "recipe.yaml",
+                f"evaluation/{digest}-0123456789ab/blocks-ensemble-2000001-10.json"} <= set(tar.getnames())
     assert weights == (out / "checkpoint/model.safetensors").read_bytes()
 
 
@@ -130,11 +60,12 @@ def test_slices_go_on_where_the_last_one_stopped_and_leave_files_that_can_be_car
     (("suite",), {"TRAIN_RECIPE": "/nowhere.yaml"}, 1, "/nowhere.yaml: cannot be read"),
     (("suite",), {"TRAIN_INIT": "-"}, 1, "names no preset, so it needs a checkpoint"),
     (("suite",), {"TRAIN_INIT": "/nowhere"}, 1, "/nowhere"),
+    (("suite",), {"TRAIN_DEVICE": "cpu", "FAKE_LACKS": "daqp"}, 1, "daqp missing"),
     (("dual",), {"TRAIN_INIT": str(ROOT / "checkpoints/tiny")}, 1, "has 7 action channels, the data of the agilex rig 14")])
-def test_what_cannot_be_begun_is_one_sentence(run, tmp_path, arguments, environment, status, words):
+def test_what_cannot_be_begun_is_one_sentence(run, calls, tmp_path, arguments, environment, status, words):
     found = run(*arguments, *([str(tmp_path / "out")] if arguments else []), **environment)
     assert found.returncode == status and words in found.stderr
-    assert "FAKE_ENDS" in environment or not calls(tmp_path), "nothing is made for a run that cannot begin"
+    assert "FAKE_ENDS" in environment or not calls(), "nothing is made for a run that cannot begin"
 
 
 @pytest.mark.parametrize("environment, made", [({}, "800 6"), ({"TRAIN_COUNT": "12", "TRAIN_STATES": "30"}, "12 30")])
@@ -265,7 +196,7 @@ def test_one_call_works_at_a_time_also_where_its_shell_was_killed(run, tmp_path,
 
 
 @pytest.mark.long
-def test_a_run_keeps_its_recipe_and_another_one_is_refused_before_it_is_copied(run, tmp_path):
+def test_a_run_keeps_its_recipe_and_another_one_is_refused_before_it_is_copied(run, calls, tmp_path):
     out = tmp_path / "out"
     text = (ROOT / "config/training/suite.yaml").read_text() + "preset: tiny\n"
     (tmp_path / "own.yaml").write_text(text)
@@ -276,7 +207,7 @@ def test_a_run_keeps_its_recipe_and_another_one_is_refused_before_it_is_copied(r
     assert kept == text.replace("preset: tiny\n", ""), "the model is the checkpoint's"
     found = run("suite", str(out), TRAIN_RECIPE=str(ROOT / "config/training/suite_gpu.yaml"))
     assert found.returncode == 1 and "was begun with this recipe" in found.stderr
-    assert (out / "recipe.yaml").read_text() == kept and calls(tmp_path).count("train") == 1
+    assert (out / "recipe.yaml").read_text() == kept and calls().count("train") == 1
 
 
 def test_paths_are_those_of_the_caller(run, tmp_path):
