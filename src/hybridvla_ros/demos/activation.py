@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from std_srvs.srv import SetBoolResponse, TriggerResponse
 
 WILLING_S = 10.0
+#: Of an episode: a computer that is too busy now and then may go on, one that always is may not.
+MOST_STOPS = 3
+#: Looks in a row that find the task done: what rolls through its goal is not there.
+LOOKS = 3
 
 
 def when_willing(name: str, ask: Callable[[], Union[SetBoolResponse, TriggerResponse]], resume: Callable[[], TriggerResponse],

@@ -33,7 +33,6 @@ BAG_TOPICS = ["/joint_states", "/camera_front/color/image_raw/compressed", "/cam
               "/hybridvla/policy/instruction", "/hybridvla/safety/status", "/diagnostics"]
 SWITCH_AFTER_S = 3.0
 EPISODE_TIMEOUT_S = 45.0
-MOST_STOPS = 3           # of an episode: a computer that is too busy now and then may go on, one that always is may not
 
 
 class Demo:
@@ -110,7 +109,7 @@ class Demo:
         while time.monotonic() - started < patience(timeout or EPISODE_TIMEOUT_S):
             time.sleep(0.1)
             elapsed = time.monotonic() - started
-            if self.observer.stopped and len(stops) < MOST_STOPS:
+            if self.observer.stopped and len(stops) < activation.MOST_STOPS:
                 stops.append(self.observer.stopped)
                 print(f"  {stops[-1]}: done", flush=True)
                 self._follow()
@@ -120,7 +119,7 @@ class Demo:
                     switched = elapsed
                 continue
             held = held + 1 if self.report(second or instruction).task_done else 0
-            if held >= 3:
+            if held >= activation.LOOKS:
                 success = True
                 break
         self._activate(False)

@@ -35,8 +35,6 @@ ROBOT, POLICY = ROOT / "config/robots/sim_fr3.yaml", "config/policies/tiny.yaml"
 STANDSTILL_S, LONGEST_SILENCE_S = 1.0, 6.0
 EPISODE_TIMEOUT_S = 60.0
 IMAGE_HZ = 5.0               # the expert needs no pictures; five a second are enough to learn from
-#: Looks in a row at which the task is done before the episode is called a success.
-DONE_LOOKS = 3
 MOST_FAILURES = 10
 #: JSON lines: scenes that were used, and what came of them.
 SCENES = "scenes.jsonl"
@@ -126,7 +124,7 @@ class Operator:
         while time.monotonic() < deadline:
             time.sleep(0.1)
             looks = looks + 1 if self.call("/sim_rig/report", text) else 0
-            if looks >= DONE_LOOKS:
+            if looks >= activation.LOOKS:
                 return "success"
             if self._state == State.STOPPED:
                 return "discard"

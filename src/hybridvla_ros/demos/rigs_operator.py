@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Protocol, Tuple
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.robots import graph_names
 from hybridvla_core.safety.status import SafetyStatus
 from hybridvla_ros.runtime.patience import patience
 from hybridvla_ros.runtime.workers import start_worker
@@ -43,19 +44,19 @@ class RigOperator:
         self.heartbeat: Optional[PolicyHeartbeat] = None
         self.events: List[Tuple[float, str]] = []
         self._began, self._said = time.monotonic(), ""
-        self._deadman = rospy.Publisher("/hybridvla/safety/deadman", Bool, queue_size=1)
-        rospy.Subscriber("/hybridvla/safety/status", SafetyStatusMessage, self._on_status, queue_size=50)
-        rospy.Subscriber("/hybridvla/policy/heartbeat", PolicyHeartbeat, lambda m: setattr(self, "heartbeat", m))
-        for name in ("/hybridvla/safety/activate", f"{stand_in}/report"):
+        self._deadman = rospy.Publisher(graph_names.DEADMAN, Bool, queue_size=1)
+        rospy.Subscriber(graph_names.STATUS, SafetyStatusMessage, self._on_status, queue_size=50)
+        rospy.Subscriber(graph_names.HEARTBEAT, PolicyHeartbeat, self._on_beat, queue_size=5)
+        for name in (graph_names.ACTIVATE, f"{stand_in}/report"):
             rospy.wait_for_service(name, timeout=60.0)
-        self.activate = rospy.ServiceProxy("/hybridvla/safety/activate", SetBool)
+        self.activate = rospy.ServiceProxy(graph_names.ACTIVATE, SetBool)
         self.report = rospy.ServiceProxy(f"{stand_in}/report", RigReport)
         self.scene = rospy.ServiceProxy(f"{stand_in}/reset_scene", ResetScene)
-        self.instruct = rospy.ServiceProxy("/hybridvla/policy/set_instruction", SetInstruction)
-        self.stop = rospy.ServiceProxy("/hybridvla/safety/stop", Trigger)
-        self.resume = rospy.ServiceProxy("/hybridvla/safety/resume", Trigger)
-        self.reenter = rospy.ServiceProxy("/hybridvla/safety/reenter", Trigger)
-        self.go_to_start = rospy.ServiceProxy("/hybridvla/robot/go_to_start", Trigger)
+        self.instruct = rospy.ServiceProxy(graph_names.SET_INSTRUCTION, SetInstruction)
+        self.stop = rospy.ServiceProxy(graph_names.STOP, Trigger)
+        self.resume = rospy.ServiceProxy(graph_names.RESUME, Trigger)
+        self.reenter = rospy.ServiceProxy(graph_names.REENTER, Trigger)
+        self.go_to_start = rospy.ServiceProxy(graph_names.GO_TO_START, Trigger)
         start_worker("pressing the dead-man switch", self._press)
 
     def close(self) -> None:
@@ -70,6 +71,9 @@ class RigOperator:
             except self._rospy.ROSException:
                 return      # shutting down between the look and the call
             time.sleep(DEADMAN_S)
+
+    def _on_beat(self, message: PolicyHeartbeat) -> None:
+        self.heartbeat = message
 
     def _on_status(self, message: SafetyStatusMessage) -> None:
         status = self._read(message)

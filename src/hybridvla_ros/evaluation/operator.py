@@ -7,23 +7,21 @@ import time
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Tuple
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.robots.graph_names import ACTIVATE, GO_TO_START, PROPOSAL, SET_INSTRUCTION
 from hybridvla_ros.demos import activation
 from hybridvla_ros.demos.rigs_operator import RigOperator
 from hybridvla_ros.runtime.patience import patience
 
 if TYPE_CHECKING:
-    from hybridvla.msg import ActionProposal
+    from hybridvla.msg import ActionProposal, PolicyHeartbeat
     from hybridvla.msg import SafetyStatus as SafetyStatusMessage
     from hybridvla.srv import RigReportResponse
     from hybridvla_sim.task import EpisodeSpec, Task
 
 POLL_S = 0.1
-#: Looks in a row that find the task done: what rolls through its goal is not there.
-LOOKS = 3
 #: A policy that is silent for so long, or a rig that needs so many seconds for one of its own, is no matter of success.
 SILENT_S, SLOWEST = 10.0, 12.0
 UP_S = 120.0
-MOST_STOPS = 3           # of an episode: a computer that is too busy now and then may go on, one that always is may not
 
 
 class TaskOperator(RigOperator):
@@ -42,17 +40,15 @@ class TaskOperator(RigOperator):
 
         self._rospy, self._launch = rospy, launch
         self.status, self._names = None, (
-            f"{stand_in}/report", f"{stand_in}/reset_scene", "/hybridvla/safety/activate", "/hybridvla/policy/set_instruction",
-            "/hybridvla/robot/go_to_start")
+            f"{stand_in}/report", f"{stand_in}/reset_scene", ACTIVATE, SET_INSTRUCTION, GO_TO_START)
         self._up()
         self._decisions: List[Dict[str, Any]] = []
         self._tick_ms: List[float] = []
         self._beat_at = 0.0
         super().__init__(stand_in)
-        from hybridvla.msg import ActionProposal, PolicyHeartbeat
+        from hybridvla.msg import ActionProposal
 
-        self._rospy.Subscriber("/hybridvla/policy/proposal", ActionProposal, self._on_proposal, queue_size=20)
-        self._rospy.Subscriber("/hybridvla/policy/heartbeat", PolicyHeartbeat, self._on_beat, queue_size=5)
+        self._rospy.Subscriber(PROPOSAL, ActionProposal, self._on_proposal, queue_size=20)
 
     def meet(self, launch: subprocess.Popen) -> None:
         """Waits until what was launched is up and its policy warm.
@@ -85,9 +81,9 @@ class TaskOperator(RigOperator):
         self._decisions, self._tick_ms = [], []
         began, started, most = self._time(self._looked(goal)), time.monotonic(), task.max_keyframes
         stops, held, elapsed = 0, 0, 0.0
-        while elapsed < task.max_time and len(self._decisions) <= most and held < LOOKS:
+        while elapsed < task.max_time and len(self._decisions) <= most and held < activation.LOOKS:
             time.sleep(POLL_S)
-            if self.state("STOPPED") and stops < MOST_STOPS:
+            if self.state("STOPPED") and stops < activation.MOST_STOPS:
                 stops += 1
                 self._follow()
             report = self._looked(goal)
@@ -103,7 +99,7 @@ class TaskOperator(RigOperator):
             held = held + 1 if report.task_done else 0
         decisions, tick_ms, after = list(self._decisions), list(self._tick_ms), self._looked("")
         self.activate(False)
-        return {"seed": spec.seed, "task": spec.goal, "success": held >= LOOKS, "time": round(elapsed, 2),
+        return {"seed": spec.seed, "task": spec.goal, "success": held >= activation.LOOKS, "time": round(elapsed, 2),
                 "keyframes": len(decisions), "violations": int(after.limit_violations - before.limit_violations),
                 "counters": {name: count - counters.get(name, 0) for name, count in self._counters().items()
                              if count > counters.get(name, 0)},
@@ -156,7 +152,8 @@ class TaskOperator(RigOperator):
 
     # Hearing ------------------------------------------------------------------------------------------------------
 
-    def _on_beat(self, _message: object) -> None:
+    def _on_beat(self, message: PolicyHeartbeat) -> None:
+        super()._on_beat(message)
         self._beat_at = time.monotonic()
 
     def _on_status(self, message: SafetyStatusMessage) -> None:

@@ -11,7 +11,8 @@ from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_ros.demos import activation
-from hybridvla_ros.demos.demo import MOST_STOPS, Demo
+from hybridvla_ros.demos.activation import MOST_STOPS
+from hybridvla_ros.demos.demo import Demo
 from hybridvla_ros.demos.demo_episodes import BLOCKS, SUITE, policy_config, shown
 from hybridvla_sim import tasks
 
