@@ -130,6 +130,7 @@ def _parse_yaml(text: str) -> object:
         if node is None:
             return None
         _refuse_twice(node, set())
+        _merge(node, set())
         return loader.construct_document(node)
     finally:
         loader.dispose()
@@ -153,6 +154,35 @@ def _refuse_twice(node: yaml.Node, seen: Set[int]) -> None:
             if name in lines:
                 raise ValueError(f"key {key.value} stands twice, in line {lines[name]} and in line {line}; leave one of them out")
             lines[name] = line
+
+
+def _merge(node: yaml.Node, seen: Set[int]) -> None:
+    """Puts in what `<<` names: a mapping's own keys go first, then the mappings of a list in their order.
+
+    PyYAML has done this in two ways: 6.0.4 takes a list's last mapping, and may lose what a mapping that is merged in overrides.
+    """
+    if id(node) in seen:        # an alias
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _merge(item, seen)
+    elif isinstance(node, yaml.MappingNode):
+        pairs = node.value
+        sources: List[yaml.MappingNode] = []
+        for key, value in pairs:
+            _merge(value, seen)
+            if key.tag == MERGE:
+                merged = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                if not all(isinstance(source, yaml.MappingNode) for source in merged):
+                    return      # the loader says what is wrong
+                sources += merged[::-1]
+        if sources:
+            node.value = own = [pair for pair in pairs if pair[0].tag != MERGE]
+            found: Dict[object, Tuple[yaml.Node, yaml.Node]] = {}
+            for key, value in [pair for source in sources for pair in source.value] + own:
+                found[(key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)] = (key, value)
+            node.value = list(found.values())
 
 
 def _once_each(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:

@@ -32,6 +32,12 @@ def test_what_is_merged_in_may_be_overridden(tmp_path):
     assert found["first"] == {"a": 1, "b": 2}
 
 
+def test_of_a_list_that_is_merged_in_the_first_mapping_counts(tmp_path):
+    (tmp_path / "a.yaml").write_text("one: &one {alpha: 1, beta: 1}\nother: &other {alpha: 2, gamma: 2}\n"
+                                     "both: {<<: [*one, *other]}\n")
+    assert read_mapping(tmp_path / "a.yaml")["both"] == {"alpha": 1, "beta": 1, "gamma": 2}
+
+
 def test_a_limit_that_stands_twice_in_a_robots_file_is_refused(tmp_path):
     text = (ROOT / "config/robots/sim_fr3.yaml").read_text()
     line = next(line for line in text.splitlines() if line.strip().startswith("speed_m_s:"))
