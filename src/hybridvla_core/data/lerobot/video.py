@@ -52,6 +52,11 @@ class VideoWriter:
             self._container.close()
 
 
+#: A forked process waits for ever for threads of the process it came from, where colours are converted by several. PyAV below 15
+#: always uses one.
+ONE_THREAD = {"threads": 1} if "threads" in str(av.VideoFrame.reformat.__doc__) else {}
+
+
 class VideoShelf:
     """Reads single frames; keeps the last few files open.
 
@@ -88,7 +93,7 @@ class VideoShelf:
                 if found.time is not None and found.time >= timestamp - 0.5 / fps:
                     if found.time > timestamp + 0.5 / fps:
                         break
-                    return np.asarray(found.to_ndarray(format="rgb24"))
+                    return np.asarray(found.to_ndarray(format="rgb24", **ONE_THREAD))
         except BROKEN as error:
             self._forget(path)
             raise DataError(f"{where}: {path} cannot be decoded ({' '.join(str(error).split())}); the video is damaged or "
