@@ -6,14 +6,17 @@ import multiprocessing
 import os
 import signal
 import threading
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Callable, Iterator, Sequence, Tuple, TypeVar
+from typing import Callable, Deque, Iterator, Sequence, Tuple, TypeVar
 
 from hybridvla_core.errors import HybridVLAError
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
+#: Jobs for each process that are begun before the first one's result is taken: what waits to be taken is in memory.
+AHEAD = 8
 
 
 def in_processes(function: Callable[[JobT], ResultT], jobs: Sequence[JobT], processes: int, start: Callable[..., object],
@@ -32,14 +35,17 @@ def in_processes(function: Callable[[JobT], ResultT], jobs: Sequence[JobT], proc
         HybridVLAError: A worker process ended without a result.
     """
     done = 0
+    pending: "Deque[Future[ResultT]]" = deque()
     try:
         with workers(processes, start, arguments) as executor:
-            with workers_ignore_interrupts():
-                futures = [executor.submit(function, job) for job in jobs]
-            for future in futures:
-                result = future.result()
-                done += 1
-                yield result
+            for number in range(len(jobs) + AHEAD * processes):
+                if number < len(jobs):
+                    with workers_ignore_interrupts():
+                        pending.append(executor.submit(function, jobs[number]))
+                if pending and (number + 1 >= AHEAD * processes):
+                    result = pending.popleft().result()
+                    done += 1
+                    yield result
     except BrokenProcessPool as error:
         raise HybridVLAError(f"a worker process ended without a result after {done} of {len(jobs)} episodes (killed, or out of "
                              f"memory?); {advice}") from error

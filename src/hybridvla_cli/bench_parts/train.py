@@ -14,6 +14,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=2, help="samples of a step")
     parser.add_argument("--repeats", type=int, nargs="+", default=[4, 1], metavar="R", help="noisy copies of each action")
     parser.add_argument("--train", default="finetune", help="what the stage trains")
+    parser.add_argument("--lora", type=int, metavar="RANK", help="train adapters of this rank in the language model's place")
     parser.add_argument("--views", type=int, default=1)
     parser.add_argument("--chunk", type=int, default=1)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
@@ -36,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from hybridvla_core.errors import ConfigurationError
     from hybridvla_core.model.presets import preset
     from hybridvla_core.training.hybrid.parts import TRAINED
+    from hybridvla_core.training.lora import LoraConfig
     from hybridvla_core.training.speed import Setting, measure, released
 
     if min(args.rounds, args.threads, args.batch, *args.repeats) < 1 or args.train not in TRAINED:
@@ -48,11 +50,12 @@ def run(args: argparse.Namespace) -> int:
     if args.compare:
         others["compared"] = released if args.compare == "released" else load_callable(args.compare)
     rate = measure_device(getattr(torch, args.dtype), torch.device(args.device))["matrix_tflop_s"]
+    adapters = None if args.lora is None else LoraConfig(args.lora)
     results = []
     for repeats in args.repeats:
         config = preset(args.preset, views=args.views, chunk=args.chunk)
         found = measure(Setting(args.preset, config, args.batch, repeats, args.train, args.device, args.dtype == "bfloat16",
-                                args.checkpointing), args.rounds, rate, others)
+                                args.checkpointing, lora=adapters), args.rounds, rate, others)
         results.append(found)
         ratio = (f", compared takes {found['ratios']['compared_over_ours']:.2f} times as long "
                  f"({found['cpu_ratios']['compared_over_ours']:.2f} of CPU time)" if others else "")

@@ -28,8 +28,8 @@ def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> N
     processes = Processes.start(args.device)
     try:
         if not data:
-            processes.first_alone(lambda: demonstrations(config.demonstrations, work))
-            data = demonstrations(config.demonstrations, work)
+            processes.first_alone(lambda: demonstrations(config.demonstrations, work, config.workers))
+            data = demonstrations(config.demonstrations, work, config.workers)
         result = train(Request(
             config=config, data=data, work=work, out=out, init=init,
             mixture=read_mixture(Path(args.mixture)) if args.mixture else None, device=args.device, threads=args.threads,
@@ -58,7 +58,7 @@ def _check_places(args: argparse.Namespace, work: Path, out: Path, data: Tuple[P
         Target(released)
 
 
-def demonstrations(wanted: Optional[DemonstrationConfig], work: Path) -> Tuple[Path, ...]:
+def demonstrations(wanted: Optional[DemonstrationConfig], work: Path, processes: int = 1) -> Tuple[Path, ...]:
     """A data set made in the simulated rig, where the recipe names one and there is none yet."""
     if wanted is None:
         raise HybridVLAError("no data set is given; name its folder with --data")
@@ -77,7 +77,7 @@ def demonstrations(wanted: Optional[DemonstrationConfig], work: Path) -> Tuple[P
                                  "--data") from error
         with tqdm(total=wanted.frames, desc="demonstrations", unit=" pictures") as bar:
             maker.write_dataset(folder, wanted.frames, wanted.seed, wanted.labels, wanted.validation, wanted.even_phases,
-                                bar.update)
+                                bar.update, max(1, processes))
     return (folder,)
 
 

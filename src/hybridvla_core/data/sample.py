@@ -9,9 +9,17 @@ import numpy as np
 from hybridvla_core.errors import DataError
 
 
-def _require(holds: bool, sentence: str) -> None:
-    if not holds:
-        raise DataError(sentence)
+# Every sample of a training is checked, so a sentence is made only where a check fails: making all of them costs more than the
+# checks.
+def _finite(values: np.ndarray) -> bool:
+    return bool(np.count_nonzero(np.isfinite(values)) == values.size)
+
+
+def _check_patches(patches: Mapping[str, np.ndarray]) -> None:
+    for view, indices in patches.items():
+        array = np.asarray(indices)
+        if array.ndim != 1 or array.size and (array.dtype.kind not in "iu" or np.count_nonzero(array < 0)):
+            raise DataError(f"grounding: patches of view {view} must be a list of indices from 0")
 
 
 @dataclass(frozen=True)
@@ -36,18 +44,16 @@ class GroundedObject:
     TURNED: ClassVar[str] = '"yaw"'
 
     def __post_init__(self) -> None:
-        _require(all(0 <= begin < end for begin, end in self.spans), f"grounding: spans {self.spans} must be [begin, end)")
-        for view, indices in self.patches.items():
-            array = np.asarray(indices)
-            _require(array.ndim == 1 and (array.size == 0 or (array.dtype.kind in "iu" and int(array.min()) >= 0)),
-                     f"grounding: patches of view {view} must be a list of indices from 0")
+        for begin, end in self.spans:
+            if not 0 <= begin < end:
+                raise DataError(f"grounding: spans {self.spans} must be [begin, end)")
+        _check_patches(self.patches)
         if self.place is not None:
             place = np.asarray(self.place)
-            _require(place.shape == (3,) and bool(np.isfinite(place).all()),
-                     "grounding: a place must be three finite numbers, m")
-        if self.yaw is not None:
-            _require(bool(np.isfinite(self.yaw)) and self.symmetry >= 1,
-                     f"grounding: yaw {self.yaw} must be a finite number, rad, and symmetry {self.symmetry} at least 1")
+            if place.shape != (3,) or not _finite(place):
+                raise DataError("grounding: a place must be three finite numbers, m")
+        if self.yaw is not None and not (np.isfinite(self.yaw) and self.symmetry >= 1):
+            raise DataError(f"grounding: yaw {self.yaw} must be a finite number, rad, and symmetry {self.symmetry} at least 1")
 
     @property
     def turn(self) -> Optional[Tuple[float, float]]:
@@ -64,11 +70,12 @@ class GroundedObject:
                 "place": None if self.place is None else np.asarray(self.place, dtype=float).tolist(), **turned}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, object]) -> GroundedObject:
+    def from_json(cls, data: Mapping[str, object], views: Optional[Mapping[str, str]] = None) -> GroundedObject:
         """Reads what `as_json` wrote.
 
         Args:
             data: The mapping.
+            views: The wanted name of a view -> its name there; others are left out. None for all, as they are.
 
         Returns:
             The object.
@@ -80,11 +87,15 @@ class GroundedObject:
             spans = tuple((int(begin), int(end)) for begin, end in data["spans"])  # type: ignore[attr-defined]
             patches = {str(view): np.asarray(indices, dtype=np.int64)
                        for view, indices in data.get("patches", {}).items()}  # type: ignore[attr-defined]
+            shown = patches if views is None else {name: patches[view] for name, view in views.items() if view in patches}
             place, yaw = data.get("place"), data.get("yaw")
-            return cls(spans, patches, None if place is None else np.asarray(place, dtype=float),
-                       None if yaw is None else float(yaw), int(data.get("symmetry", 1)))  # type: ignore[arg-type, call-overload]
+            found = cls(spans, shown, None if place is None else np.asarray(place, dtype=float),
+                        None if yaw is None else float(yaw), int(data.get("symmetry", 1)))  # type: ignore[arg-type, call-overload]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"grounding: {data!r:.80} needs spans, patches by view and a place ({error})") from error
+        if views is not None:       # what is left out must be whole, too
+            _check_patches({view: indices for view, indices in patches.items() if view not in views.values()})
+        return found
 
 
 @dataclass(frozen=True)
@@ -118,27 +129,41 @@ class Sample:
     subtask: str = ""
 
     def __post_init__(self) -> None:
-        where = f"episode {self.episode}, frame {self.frame}"
-        _require(bool(self.images), f"{where}: no image; a sample needs one view at least")
+        problem = self._problem()
+        if problem:
+            raise DataError(f"episode {self.episode}, frame {self.frame}: {problem}")
+
+    def _problem(self) -> str:
+        """What is wrong with it; empty if nothing is."""
+        if not self.images:
+            return "no image; a sample needs one view at least"
         for view, image in self.images.items():
-            _require(image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8,
-                     f"{where}: view {view} is {image.dtype} {image.shape}; use (height, width, 3) uint8 RGB")
-        _require(self.state.ndim == 1, f"{where}: the state has shape {self.state.shape}; use (S,)")
-        _require(self.actions.ndim == 2 and len(self.actions) > 0,
-                 f"{where}: the actions have shape {self.actions.shape}; use (K, A)")
-        _require(self.padding.shape == self.actions.shape[:1] and self.padding.dtype == np.bool_,
-                 f"{where}: the padding mask must be {self.actions.shape[:1]} bool, found {self.padding.dtype} "
-                 f"{self.padding.shape}")
-        _require(not bool(self.padding[0]) and bool((np.diff(self.padding.astype(np.int8)) >= 0).all()),
-                 f"{where}: padding stands at a chunk's end and never at its first row")
-        _require(bool(np.isfinite(self.state).all()), f"{where}: the state holds a number that is not finite")
-        _require(bool(np.isfinite(self.actions[~self.padding]).all()), f"{where}: an action is not finite")
-        _require(bool(self.instruction.strip()), f"{where}: the instruction is empty")
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                return f"view {view} is {image.dtype} {image.shape}; use (height, width, 3) uint8 RGB"
+        if self.state.ndim != 1:
+            return f"the state has shape {self.state.shape}; use (S,)"
+        if self.actions.ndim != 2 or not len(self.actions):
+            return f"the actions have shape {self.actions.shape}; use (K, A)"
+        if self.padding.shape != self.actions.shape[:1] or self.padding.dtype != np.bool_:
+            return f"the padding mask must be {self.actions.shape[:1]} bool, found {self.padding.dtype} {self.padding.shape}"
+        labelled = len(self.padding) - int(np.count_nonzero(self.padding))
+        if not labelled or np.count_nonzero(self.padding[:labelled]):
+            return "padding stands at a chunk's end and never at its first row"
+        if not _finite(self.state):
+            return "the state holds a number that is not finite"
+        if not _finite(self.actions[:labelled]):
+            return "an action is not finite"
+        if not self.instruction.strip():
+            return "the instruction is empty"
         longest = len(self.instruction)
         for item in self.grounding:
-            _require(all(end <= longest for _, end in item.spans), f"{where}: a grounded span ends behind the instruction")
-            unknown = sorted(set(item.patches) - set(self.images))
-            _require(not unknown, f"{where}: patches of views that the sample has not: {', '.join(unknown)}")
+            for _, end in item.spans:
+                if end > longest:
+                    return "a grounded span ends behind the instruction"
+            unknown = [view for view in item.patches if view not in self.images]
+            if unknown:
+                return f"patches of views that the sample has not: {', '.join(sorted(unknown))}"
+        return ""
 
 
 def chunk_of(actions: np.ndarray, start: int, length: int) -> Tuple[np.ndarray, np.ndarray]:
@@ -157,5 +182,7 @@ def chunk_of(actions: np.ndarray, start: int, length: int) -> Tuple[np.ndarray, 
     """
     if not 0 <= start < len(actions) or length < 1:
         raise DataError(f"a chunk of {length} from row {start} of an episode of {len(actions)} rows cannot be cut")
+    if start + length <= len(actions):
+        return actions[start:start + length].copy(), np.zeros(length, dtype=bool)
     rows: List[int] = [min(start + step, len(actions) - 1) for step in range(length)]
     return actions[rows], np.arange(start, start + length) >= len(actions)

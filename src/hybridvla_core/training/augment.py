@@ -92,9 +92,9 @@ def disturb(state: np.ndarray, actions: np.ndarray, shifts: np.ndarray, moves_ba
     """A state that is reported wrongly; where actions start from it, the first one still leads to the same place.
 
     Args:
-        state: (A,) physical units, 7 numbers an arm.
-        actions: (K, A), translations relative: the first to the state, each other to the one before.
-        shifts: (A,) what is added to the state.
+        state: (..., A) physical units, 7 numbers an arm.
+        actions: (..., K, A), translations relative: the first to the state, each other to the one before.
+        shifts: (..., A) what is added to the state.
         moves_base: Whether the first action starts from the reported pose.
 
     Returns:
@@ -102,8 +102,8 @@ def disturb(state: np.ndarray, actions: np.ndarray, shifts: np.ndarray, moves_ba
     """
     actions = actions.copy()
     if moves_base:
-        for first in range(0, len(state), 7):
-            actions[0, first:first + 3] -= shifts[first:first + 3]
+        for first in range(0, state.shape[-1], 7):
+            actions[..., 0, first:first + 3] -= shifts[..., first:first + 3]
     return state + shifts, actions
 
 

@@ -5,11 +5,12 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
+from torch.utils.data import DataLoader, Dataset
 
 from hybridvla_core.data.lerobot.reader import LeRobotDataset
 from hybridvla_core.data.sample import Sample
@@ -21,8 +22,8 @@ from hybridvla_core.transforms.normalise import Normaliser
 
 #: Episodes whose numbers stay in memory: some kilobytes each.
 KEPT_EPISODES = 4096
-#: Pictures are on the disk behind so many frames.
-FLUSHED = 500
+#: Pictures are on the disk behind so many frames. One process decodes so many behind each other, which lie in one video.
+FLUSHED, TOGETHER = 500, 50
 #: Files beside kept pictures: which file holds what, and how many frames are whole.
 KEYS, DONE = "keys.json", "done"
 Fitted = Dict[Any, np.ndarray]
@@ -68,11 +69,13 @@ class FrameSet:
     def __init__(self, dataset: LeRobotDataset, views: Sequence[str], pictures: Pictures, scales: Normaliser, chunk: int) -> None:
         self.dataset, self.pictures, self.scales, self.chunk = dataset, pictures, scales, chunk
         self._views = tuple(views)
+        self._names = dict(zip(pictures.views, self._views))
         self._kept: Optional[Fitted] = None
         self.train, self.validation = dataset.frames_of("train"), dataset.frames_of("validation")
         self._moments = dataset.moments()
         if not len(self.train):
             raise DataError(f"{dataset.folder}: has no frame to train from")
+        self._firsts = np.searchsorted(self._moments, np.arange(self.pictures_kept + 1))     # frame of each moment, and the end
 
     @property
     def name(self) -> str:
@@ -96,11 +99,14 @@ class FrameSet:
         """The frames to train from that a place below `size` may mean: one row, or those of one moment."""
         if draw == "rows":
             return self.train[place:place + 1]
-        return self.moment(int(np.searchsorted(self._moments, self._moments[self.train[0]] + place)))
+        return self._frames_of(int(self._moments[self.train[0]]) + place)
 
     def moment(self, frame: int) -> range:
         """Finds the frames that show the same moment as one of them."""
-        return range(*(int(np.searchsorted(self._moments, self._moments[frame], side)) for side in ("left", "right")))
+        return self._frames_of(int(self._moments[frame]))
+
+    def _frames_of(self, moment: int) -> range:
+        return range(int(self._firsts[moment]), int(self._firsts[moment + 1]))
 
     def read(self, frames: Sequence[int]) -> Tuple[List[Sample], Fitted]:
         """Reads frames of one moment.
@@ -118,24 +124,20 @@ class FrameSet:
         images: Mapping[str, np.ndarray]
         if self._kept is None:
             first = self.dataset.sample(self.moment(frames[0]).start, self.chunk)
-            fitted, images = self._fit(first), {view: first.images[view] for view in self._views}
+            fitted, images = self._fit(first), {ours: first.images[theirs] for ours, theirs in self._names.items()}
         else:
-            fitted = {key: values[self._moments[frames[0]]] for key, values in self._kept.items()}
+            moment = int(self._moments[frames[0]])
+            fitted = {key: values[moment] for key, values in self._kept.items()}
             shown = next(iter(fitted.values()))
-            images = {view: shown[index] for index, view in enumerate(self._views)}
-        return [self._renamed(self.dataset.sample(frame, self.chunk, images)) for frame in frames], fitted
+            images = {ours: shown[index] for index, ours in enumerate(self._names)}
+        # A moment with fewer frames than there are labels comes with some of them more than once.
+        made = {frame: self.dataset.sample(frame, self.chunk, images, self._names) for frame in dict.fromkeys(frames)}
+        return [made[frame] for frame in frames], fitted
 
-    def _renamed(self, sample: Sample) -> Sample:
-        """The sample with the model's names of the views, in its order."""
-        names = list(zip(self.pictures.views, self._views))
-        grounding = tuple(replace(item, patches={ours: item.patches[theirs] for ours, theirs in names if theirs in item.patches})
-                          for item in sample.grounding)
-        return replace(sample, images={ours: sample.images[theirs] for ours, theirs in names}, grounding=grounding)
-
-    def keep(self, folder: Path, progress: Callable[[int], object] = lambda count: None) -> None:
+    def keep(self, folder: Path, progress: Callable[[int], object] = lambda count: None, workers: int = 0) -> None:
         """Decodes every picture once, into `folder`, and reads from there afterwards; what is there already is taken.
 
-        What was decoded before the process ended is kept, and gone on from.
+        What was decoded before the process ended is kept, and gone on from. `workers` processes decode; without any, this one.
 
         Raises:
             DataError: for what cannot be read, or a disk that takes no more.
@@ -144,7 +146,7 @@ class FrameSet:
         if not whole.is_dir():
             partial = folder / f".{whole.name}.partial"
             try:
-                self._decode(partial, progress)
+                self._decode(partial, progress, workers)
                 os.replace(partial, whole)
             except Exception as error:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -153,9 +155,10 @@ class FrameSet:
                 raise DataError(f"{folder}: pictures cannot be kept there ({error.strerror}); make room, or write keep_frames: "
                                 "false") from error
         names = json.loads((whole / KEYS).read_text(encoding="utf-8"))
-        self._kept = {_tuples(key): np.load(whole / file, mmap_mode="r") for file, key in names}
+        # Plain arrays over the mapped files: a part of a `memmap` takes longer to make.
+        self._kept = {_tuples(key): np.asarray(np.load(whole / file, mmap_mode="r")) for file, key in names}
 
-    def _decode(self, folder: Path, progress: Callable[[int], object]) -> None:
+    def _decode(self, folder: Path, progress: Callable[[int], object], workers: int) -> None:
         first = self._fit(self.dataset.sample(0))
         files = [folder / f"{index}.npy" for index in range(len(first))]
         done = int((folder / DONE).read_text(encoding="utf-8")) if (folder / DONE).is_file() else 0
@@ -166,18 +169,40 @@ class FrameSet:
         arrays = [np.load(file, mmap_mode="r+") if done else _mapped(file, (self.pictures_kept, *pictures.shape))
                   for file, pictures in zip(files, first.values())]
         progress(done)
-        for number in range(done, self.pictures_kept):
-            fitted = self._fit(self.dataset.sample(int(np.searchsorted(self._moments, number))))
+        parts = [range(begin, min(begin + TOGETHER, self.pictures_kept))
+                 for begin in range(done, self.pictures_kept, TOGETHER)]
+        loader = DataLoader(_Decoding(self), sampler=parts, batch_size=None, num_workers=workers)
+        for part, fitted in zip(parts, loader):
+            if isinstance(fitted, DataError):
+                raise fitted
             for array, pictures in zip(arrays, fitted.values()):
-                array[number] = pictures
-            progress(1)
-            if (number + 1) % FLUSHED == 0 or number + 1 == self.pictures_kept:
+                array[part.start:part.stop] = pictures
+            progress(len(part))
+            if part.stop // FLUSHED > part.start // FLUSHED or part is parts[-1]:
                 for array in arrays:
                     array.flush()
-                write_text(folder / DONE, str(number + 1))
+                write_text(folder / DONE, str(part.stop))
+
+    def decoded(self, numbers: range) -> Fitted:
+        """The fitted pictures of moments that follow each other, decoded anew."""
+        found = [self._fit(self.dataset.sample(int(self._firsts[number]))) for number in numbers]
+        return {key: np.stack([fitted[key] for fitted in found]) for key in found[0]}
 
     def _fit(self, sample: Sample) -> Fitted:
         return self.pictures.fit({ours: sample.images[theirs] for ours, theirs in zip(self.pictures.views, self._views)})
+
+
+class _Decoding(Dataset):  # type: ignore[misc,unused-ignore]
+    """Pictures by moments; what cannot be read comes back as the error itself, so that its message stays as it is."""
+
+    def __init__(self, frames: FrameSet) -> None:
+        self.frames = frames
+
+    def __getitem__(self, numbers: range) -> Union[Fitted, DataError]:
+        try:
+            return self.frames.decoded(numbers)
+        except DataError as error:
+            return error
 
 
 def _mapped(path: Path, shape: Tuple[int, ...]) -> np.memmap:

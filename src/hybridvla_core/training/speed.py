@@ -5,7 +5,7 @@ import functools
 import resource
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from hybridvla_core.training.hybrid.objective import HybridObjective
 from hybridvla_core.training.hybrid.parts import DIFFUSION, TOKENS
 from hybridvla_core.training.hybrid.rows import markers_behind_text, token_behind_actions
 from hybridvla_core.training.hybrid.stages import choose_parameters, groups
+from hybridvla_core.training.lora import LoraConfig, add_adapters
 from hybridvla_core.transforms.images import picture_key
 
 #: Words of a prompt of a usual length.
@@ -43,6 +44,7 @@ class Setting:
         bfloat16: Compute in that type.
         checkpointing: Compute hidden states again instead of keeping them.
         seed: Draws weights and batch.
+        lora: Adapters on the language model, which are trained in its place.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Setting:
     bfloat16: bool = False
     checkpointing: bool = False
     seed: int = 0
+    lora: Optional[LoraConfig] = None
 
 
 class Step:
@@ -64,10 +67,12 @@ class Step:
         torch.manual_seed(setting.seed)
         with self.device:
             model = HybridVLA(setting.config).initialise()
+            if setting.lora is not None:
+                add_adapters(model.llm, setting.lora, setting.seed)
         model.llm.checkpointing = setting.checkpointing
         self.objective = HybridObjective(model, ObjectiveConfig(repeats=setting.repeats), STRATEGY)
         stage = StageConfig("step", 1, setting.train)
-        choose_parameters(self.objective, stage, setting.config.decoder.layers, False)
+        choose_parameters(self.objective, stage, setting.config.decoder.layers, setting.lora is not None)
         self.optimizer = torch.optim.AdamW(groups(self.objective, stage, 0.0), lr=1e-6)
         self.batch = random_batch(setting.config, setting.batch, setting.repeats, setting.seed).to(self.device)
         self.counts = self.objective.counts(self.batch, TERMS)
@@ -139,7 +144,8 @@ def measure(setting: Setting, rounds: int, tflops: float, others: Mapping[str, C
     flops = float(counter.get_total_flops())
     result: Dict[str, Any] = {
         "subject": setting.name, "batch": setting.batch, "repeats": setting.repeats, "train": setting.train,
-        "views": setting.config.views, "device": setting.device, "bfloat16": setting.bfloat16,
+        "lora_rank": None if setting.lora is None else setting.lora.rank, "views": setting.config.views,
+        "device": setting.device, "bfloat16": setting.bfloat16,
         "threads": torch.get_num_threads(), "rounds": rounds,
         "seconds": {name: round(value, 4) for name, value in median.items()},
         "cpu_seconds": {name: round(value, 4) for name, value in computed.items()},

@@ -9,7 +9,7 @@ from typing import Tuple
 
 import mujoco
 import numpy as np
-from scipy.spatial.transform import Rotation
+from scipy.linalg import lapack
 
 from hybridvla_sim.fr3.scene import SceneIndex, tool_pose
 
@@ -44,40 +44,48 @@ class ImpedanceController:
         self._share = 1.0 - (1.0 - config.target_filter) ** (model.opt.timestep * 1e3)
         self._slew = config.torque_slew * model.opt.timestep * 1e3
         self._limits = np.array(config.torque_limits)
-        self._jacobian_p, self._jacobian_r = np.zeros((3, model.nv)), np.zeros((3, model.nv))
+        self._stiffness = np.repeat([config.translational_stiffness, config.rotational_stiffness], 3)
+        self._damping = 2.0 * np.sqrt(self._stiffness)
+        self._nullspace_damping = 2.0 * np.sqrt(config.nullspace_stiffness)
+        self._both = np.zeros((6, model.nv))        # the Jacobian of all joints
+        self._jacobian_p, self._jacobian_r = self._both[:3], self._both[3:]
+        self._error, self._turn = np.zeros(6), np.zeros(3)
         self.start()
 
     def start(self) -> None:
         """Latch the present pose and joints as targets, as the real controller does when it is started."""
-        position, rotation = tool_pose(self.model, self.data, self.index)
-        self.target_position = self._position = position.copy()
-        self.target_rotation = self._rotation = Rotation.from_matrix(rotation)
+        position, _ = tool_pose(self.model, self.data, self.index)
+        self.target_position, self._position = position.copy(), position.copy()
+        self._quaternion = self.data.xquat[self.index.hand].copy()      # wxyz, as MuJoCo has it
+        self._target_quaternion = self._quaternion.copy()
         self._nullspace = self.data.qpos[self.index.arm_qpos].copy()
         self._torque = self.data.qfrc_bias[self.index.arm_dofs].copy()
 
     def set_target(self, position: np.ndarray, quaternion_xyzw: np.ndarray) -> None:
         """The new equilibrium pose in the base frame; nothing is checked here, as on the robot."""
         self.target_position = np.array(position, dtype=float)
-        self.target_rotation = Rotation.from_quat(quaternion_xyzw)
+        x, y, z, w = np.asarray(quaternion_xyzw, dtype=float) / np.linalg.norm(quaternion_xyzw)
+        self._target_quaternion = np.array([w, x, y, z])
 
     def torque(self) -> np.ndarray:
-        config, index, data = self.config, self.index, self.data
-        self._position = self._position + self._share * (self.target_position - self._position)
-        turn = (self._rotation.inv() * self.target_rotation).as_rotvec()
-        self._rotation = self._rotation * Rotation.from_rotvec(self._share * turn)
+        # Called at each step of the physics: MuJoCo's own functions and few arrays, because it would take longer than the physics.
+        index, data, turn, error = self.index, self.data, self._turn, self._error
+        self._position += self._share * (self.target_position - self._position)
+        mujoco.mju_subQuat(turn, self._target_quaternion, self._quaternion)
+        mujoco.mju_quatIntegrate(self._quaternion, turn, self._share)
         position, rotation = tool_pose(self.model, data, index)
         mujoco.mj_jac(self.model, data, self._jacobian_p, self._jacobian_r, position, index.hand)
-        jacobian = np.vstack([self._jacobian_p[:, index.arm_dofs], self._jacobian_r[:, index.arm_dofs]])
+        jacobian = self._both[:, index.arm_dofs]
         joints, speed = data.qpos[index.arm_qpos], data.qvel[index.arm_dofs]
-        error = np.concatenate([self._position - position,
-                                (self._rotation * Rotation.from_matrix(rotation).inv()).as_rotvec()])
-        stiffness = np.repeat([config.translational_stiffness, config.rotational_stiffness], 3)
-        wrench = stiffness * error - 2.0 * np.sqrt(stiffness) * (jacobian @ speed)
-        torque = jacobian.T @ wrench
-        wish = config.nullspace_stiffness * (self._nullspace - joints) - 2 * np.sqrt(config.nullspace_stiffness) * speed
+        mujoco.mju_subQuat(turn, self._quaternion, data.xquat[index.hand])       # seen from the hand
+        error[:3], error[3:] = self._position - position, rotation @ turn
+        wish = self.config.nullspace_stiffness * (self._nullspace - joints) - self._nullspace_damping * speed
         # Torques in the null space of J do not push the tool: (I - J^T J^T+) tau.
-        torque += wish - jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-6 * np.eye(6), jacobian @ wish)
-        torque += data.qfrc_bias[index.arm_dofs]
-        torque = self._torque + np.clip(torque - self._torque, -self._slew, self._slew)
-        self._torque = np.clip(torque, -self._limits, self._limits)
+        square = jacobian @ jacobian.T
+        square.flat[::7] += 1e-6
+        _, pushing, _ = lapack.dposv(square, jacobian @ wish)
+        wrench = self._stiffness * error - self._damping * (jacobian @ speed) - pushing
+        torque = jacobian.T @ wrench + wish + data.qfrc_bias[index.arm_dofs]
+        torque = np.minimum(np.maximum(torque, self._torque - self._slew), self._torque + self._slew)
+        self._torque = np.minimum(np.maximum(torque, -self._limits), self._limits)
         return self._torque

@@ -156,7 +156,7 @@ class Rig:
 
     def _move_gripper(self, timestep: float) -> None:
         reach = self.config.gripper_speed / 2 * timestep
-        self._finger += float(np.clip(self._finger_goal - self._finger, -reach, reach))
+        self._finger += min(max(self._finger_goal - self._finger, -reach), reach)
         self.data.ctrl[0] = self._finger
 
     def _return_torque(self, timestep: float) -> np.ndarray:

@@ -70,8 +70,8 @@ class SceneIndex:
 
     def __init__(self, model: mujoco.MjModel) -> None:
         self.hand = model.body("hand").id
-        self.arm_qpos = [model.jnt_qposadr[model.joint(f"fr3_joint{i}").id] for i in range(1, 8)]
-        self.arm_dofs = [model.jnt_dofadr[model.joint(f"fr3_joint{i}").id] for i in range(1, 8)]
+        self.arm_qpos = np.array([model.jnt_qposadr[model.joint(f"fr3_joint{i}").id] for i in range(1, 8)])
+        self.arm_dofs = np.array([model.jnt_dofadr[model.joint(f"fr3_joint{i}").id] for i in range(1, 8)])
         self.finger_qpos = [model.jnt_qposadr[model.joint(f"finger_joint{i}").id] for i in (1, 2)]
         self.table = model.geom("table").id
         self.front = model.camera("front").id

@@ -12,8 +12,9 @@ import toy_data
 from test_hybrid_run import GROUNDED, assert_same, go, rows, weights
 
 from hybridvla_cli.dataset_parts.manage import copy
-from hybridvla_core.errors import ConfigurationError, HybridVLAError
+from hybridvla_core.errors import ConfigurationError, DataError, HybridVLAError
 from hybridvla_core.model.hybridvla import HybridVLA
+from hybridvla_core.training.augment import disturb
 from hybridvla_core.training.distributed import Processes
 from hybridvla_core.training.hybrid.grounding.config import GroundingConfig
 from hybridvla_core.training.hybrid.grounding.heads import GroundingHeads
@@ -178,3 +179,22 @@ def test_a_batch_goes_to_a_device_and_into_pinned_memory_whole(data):
     batch = feed(data, labels=3).training(0, 0, 6)
     there = batch.to(torch.device("cpu"))
     assert there.labels == 3 and {field.name for field in dataclasses.fields(there)} == set(vars(batch))
+
+
+def test_numbers_of_a_batch_are_scaled_by_the_set_of_each_row(data, tmp_path):
+    source = feed(data)
+    toy_data.write(tmp_path / "toy", seed=5, sentences=2)
+    source.sets = [*source.sets, *feed(tmp_path / "toy").sets]
+    sets = [0, 1, 1, 0, 1]
+    samples = [source.sets[index].read([frame])[0][0] for frame, index in enumerate(sets)]
+    shifts = np.random.default_rng(1).normal(size=(5, 7))
+    state, actions = source._numbers(samples, sets, shifts)
+    for row, (sample, index) in enumerate(zip(samples, sets)):
+        seen, relative = disturb(sample.state, sample.actions, shifts[row], source.measured)
+        scales = source.sets[index].scales
+        np.testing.assert_array_equal(state[row].numpy(), scales.state.normalise(seen).astype(np.float32))
+        np.testing.assert_array_equal(actions[row].numpy(), scales.action.normalise(relative).astype(np.float32))
+    assert not np.array_equal(source.sets[0].scales.state.q01, source.sets[1].scales.state.q01)
+    shifts[2, 3] = np.inf
+    with pytest.raises(DataError, match="episode 0, frame 2: the state holds a number that is not finite"):
+        source._numbers(samples, sets, shifts)

@@ -5,9 +5,8 @@ import bisect
 import collections
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Container, Dict, List, Mapping, Optional, OrderedDict, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, OrderedDict, Sequence, Tuple
 
 import numpy as np
 import pyarrow as pa
@@ -102,7 +101,8 @@ class LeRobotDataset:
         except (ValueError, IndexError) as error:
             raise DataError(f"{self.folder}: split {split} is {splits[split]!r}; it must be BEGIN:END in episodes") from error
 
-    def sample(self, index: int, chunk: int = 1, images: Optional[Mapping[str, np.ndarray]] = None) -> Sample:
+    def sample(self, index: int, chunk: int = 1, images: Optional[Mapping[str, np.ndarray]] = None,
+               views: Optional[Mapping[str, str]] = None) -> Sample:
         """Reads one moment.
 
         Args:
@@ -110,6 +110,7 @@ class LeRobotDataset:
             chunk: K; above 1 only where consecutive rows follow each other.
             images: Its pictures, where the caller has them already; else they are decoded. What is grounded in other views is
                 left out.
+            views: Name of each of these pictures -> its name in the data set; None where they are the same.
 
         Returns:
             Pictures, state (A,), actions (K, A) and the instruction, physical units.
@@ -126,7 +127,7 @@ class LeRobotDataset:
         shown = self._images(position, frame, rows) if images is None else images
         return Sample(shown, rows.state[frame], actions, padding, self._instruction(int(rows.tasks[frame]), episode.number),
                       episode.number, frame, layout.SUCCESS_VALUES.get(int(rows.success[frame])), bool(rows.correction[frame]),
-                      _grounding(rows.grounding[frame], shown) if rows.grounding else (),
+                      _grounding(rows.grounding[frame], views or {view: view for view in shown}) if rows.grounding else (),
                       rows.subtasks[frame] if rows.subtasks else "")
 
     def identity(self, views: Sequence[str] = ()) -> str:
@@ -277,8 +278,6 @@ def _size(feature: Mapping[str, Any]) -> Tuple[int, int]:
     return int(shape[0]), int(shape[1])
 
 
-def _grounding(line: str, views: Container[str]) -> Tuple[GroundedObject, ...]:
-    """What a line grounds in some views."""
-    found = (GroundedObject.from_json(item) for item in json.loads(line))
-    return tuple(replace(item, patches={view: patches for view, patches in item.patches.items() if view in views})
-                 for item in found)
+def _grounding(line: str, views: Mapping[str, str]) -> Tuple[GroundedObject, ...]:
+    """What a line grounds in some views, by their names outside."""
+    return tuple([GroundedObject.from_json(item, views) for item in json.loads(line)])

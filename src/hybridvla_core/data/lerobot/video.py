@@ -5,7 +5,7 @@ import collections
 import os
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, OrderedDict
+from typing import TYPE_CHECKING, Any, List, OrderedDict
 
 import av
 import numpy as np
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 KEYFRAME_DISTANCE = 2
 QUALITY = "20"              # x264's constant rate factor: about 40 dB
 OPEN_FILES = 8
-#: PyAV 19 turns colours by threads that all calls share, and a forked process has none of them: it would wait for ever. Older
-#: releases than 17 know no such choice.
-BY_ITSELF: Dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 BROKEN = (av.error.FFmpegError, OSError, ValueError, EOFError)
 
 
@@ -53,6 +50,11 @@ class VideoWriter:
                 self._container.mux(packet)
         finally:
             self._container.close()
+
+
+#: A forked process waits for ever for threads of the process it came from, where colours are converted by several. PyAV below 15
+#: always uses one.
+ONE_THREAD = {"threads": 1} if "threads" in str(av.VideoFrame.reformat.__doc__) else {}
 
 
 class VideoShelf:
@@ -91,7 +93,7 @@ class VideoShelf:
                 if found.time is not None and found.time >= timestamp - 0.5 / fps:
                     if found.time > timestamp + 0.5 / fps:
                         break
-                    return np.asarray(found.to_ndarray(format="rgb24", **BY_ITSELF))
+                    return np.asarray(found.to_ndarray(format="rgb24", **ONE_THREAD))
         except BROKEN as error:
             self._forget(path)
             raise DataError(f"{where}: {path} cannot be decoded ({' '.join(str(error).split())}); the video is damaged or "

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
+import math
 from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -21,10 +21,12 @@ from hybridvla_core.training.hybrid.batch import Batch, Mentions
 from hybridvla_core.training.hybrid.config import TrainingConfig
 from hybridvla_core.training.hybrid.parts import MOMENTS
 from hybridvla_core.training.hybrid.rows import markers_behind_text, token_behind_actions
-from hybridvla_core.transforms.normalise import Normaliser
 from hybridvla_core.transforms.prompt import PromptEncoder
 
-Read = Tuple[Sample, Fitted, Normaliser]
+#: A sample, its pictures, and the number of its set.
+Read = Tuple[Sample, Fitted, int]
+#: Names of things whose words stay in memory, some hundred bytes each; when there are more, all are dropped.
+KEPT_NAMES = 1 << 14
 
 
 class Feed:
@@ -48,6 +50,7 @@ class Feed:
         self.tokens = ActionTokens(self.model)
         self.noise = draws.Noise(config.objective, checkpoint.ddim_steps, checkpoint.ddim_spacing)
         self._texts: Dict[str, List[int]] = {}
+        self._words: Dict[Tuple[str, Tuple[Tuple[int, int], ...]], Optional[Tuple[int, int]]] = {}
 
     def training(self, stage: int, step: int, batch: int) -> Batch:
         """Reads the batch of a step.
@@ -68,14 +71,16 @@ class Feed:
         read: List[Read] = []
         for index, drawn in self._moments(stage, step, batch // labels)[moments]:
             samples, fitted = self.sets[index].read(drawn)
-            read += [(sample, fitted, self.sets[index].scales) for sample in samples]
-        augment = None
+            read += [(sample, fitted, index) for sample in samples]
+        augment = shifts = None
         if self.config.augment != "none":
             rng = draws.generator(seed, draws.AUGMENT, stage, step)
             augment = torch.from_numpy(draw_augmentation(self.config.augment, (batch // labels, self.model.views), rng)[moments])
         if self.config.state_noise.used:
-            read = self._disturbed(read, draws.generator(seed, draws.STATE, stage, step), batch // labels, moments)
-        return self._batch(read, augment, stage, step, batch, rows, labels)
+            rng, dims = draws.generator(seed, draws.STATE, stage, step), self.model.action_dim
+            shifts = (rng.standard_normal((batch // labels, dims)) * self.config.state_noise.sizes(dims // 7))[moments]
+            shifts = shifts.repeat(labels, axis=0)
+        return self._batch(read, augment, shifts, stage, step, batch, rows, labels)
 
     def _moments(self, stage: int, step: int, count: int) -> List[Tuple[int, List[int]]]:
         """(data set, as many frames as there are labels) of every moment of a step."""
@@ -90,18 +95,9 @@ class Feed:
             drawn = [among[int(rng.integers(len(among)))] if draw == MOMENTS else among[0]]
             if self.config.labels > 1:
                 others = [frame for frame in frames.moment(drawn[0]) if frame != drawn[0]]
-                drawn += [others[other] for other in rng.permutation(len(others))]
+                # The order of one or none takes no random number.
+                drawn += [others[other] for other in rng.permutation(len(others))] if len(others) > 1 else others
             found.append((int(index), [drawn[label % len(drawn)] for label in range(self.config.labels)]))
-        return found
-
-    def _disturbed(self, read: Sequence[Read], rng: np.random.Generator, count: int, moments: slice) -> List[Read]:
-        """The samples with noise on their states, one of each moment."""
-        dims = self.model.action_dim
-        shifts = (rng.standard_normal((count, dims)) * self.config.state_noise.sizes(dims // 7))[moments]
-        found: List[Read] = []
-        for (sample, fitted, scales), shift in zip(read, shifts.repeat(self.config.labels, axis=0)):
-            state, actions = disturb(sample.state, sample.actions, shift, self.measured)
-            found.append((replace(sample, state=state, actions=actions), fitted, scales))
         return found
 
     def validation(self, size: int) -> List[List[Tuple[int, int]]]:
@@ -116,63 +112,95 @@ class Feed:
         read: List[Read] = []
         for index, frame in frames:
             (sample,), fitted = self.sets[index].read([frame])
-            read.append((sample, fitted, self.sets[index].scales))
-        return self._batch(read, None, draws.VALIDATION, number, len(read), slice(0, len(read)), 1)
+            read.append((sample, fitted, index))
+        return self._batch(read, None, None, draws.VALIDATION, number, len(read), slice(0, len(read)), 1)
 
-    def _batch(self, read: Sequence[Read], augment: Optional[torch.Tensor], stage: int, step: int, batch: int, rows: slice,
-               labels: int) -> Batch:
+    def _batch(self, read: Sequence[Read], augment: Optional[torch.Tensor], shifts: Optional[np.ndarray], stage: int, step: int,
+               batch: int, rows: slice, labels: int) -> Batch:
         samples = [sample for sample, _, _ in read]
-        state = np.stack([scales.state.normalise(sample.state) for sample, _, scales in read]).astype(np.float32)
-        actions = torch.from_numpy(np.stack([scales.action.normalise(sample.actions) for sample, _, scales in read]
-                                            ).astype(np.float32))
-        texts = [self._text(sample.instruction, row) for sample, row in zip(samples, state)]
-        lengths = torch.tensor([len(text) for text in texts])
-        text = torch.full((len(texts), int(lengths.max())), self.model.sequence.pad)
-        for row, ids in enumerate(texts):
-            text[row, :len(ids)] = torch.tensor(ids)
+        state, actions = self._numbers(samples, [index for _, _, index in read], shifts)
+        texts = self._text([sample.instruction for sample in samples], state)
+        lengths = [len(ids) for ids in texts]
+        longest, pad = max(lengths), [self.model.sequence.pad]
+        text = torch.from_numpy(np.array([ids + pad * (longest - len(ids)) for ids in texts], dtype=np.int64))
         tokens = self.tokens.encode(actions[:, 0])
         behind = torch.full_like(tokens[:, :1], token_behind_actions(self.model))
         pixels = {key: torch.from_numpy(np.stack([fitted[key] for _, fitted, _ in read[::labels]])) for key in read[0][1]}
         return Batch(
-            pixels=pixels, augment=augment, text=text, lengths=lengths, state=torch.from_numpy(state), actions=actions,
+            pixels=pixels, augment=augment, text=text, lengths=torch.tensor(lengths), state=state, actions=actions,
             padding=torch.from_numpy(np.stack([sample.padding for sample in samples])), tokens=tokens,
             targets=torch.cat([tokens, behind], dim=1),
             noise=self.noise.draw(self.config.seed, stage, step, batch, rows, actions),
             mentions=self._mentions(samples) if self.config.grounding.used else None,
             subtasks=torch.tensor([self._subtasks.get(sample.subtask, -1) for sample in samples]) if self._subtasks else None)
 
-    def _text(self, instruction: str, state: np.ndarray) -> List[int]:
+    def _numbers(self, samples: Sequence[Sample], sets: Sequence[int], shifts: Optional[np.ndarray]
+                 ) -> Tuple[torch.Tensor, torch.Tensor]:
+        """States (B, A) and actions (B, K, A), normalised by the scales of their sets; `shifts` (B, A) disturbs the states."""
+        state, actions = np.stack([sample.state for sample in samples]), np.stack([sample.actions for sample in samples])
+        if shifts is not None:
+            state, actions = disturb(state, actions, shifts, self.measured)
+            # Nothing else of a sample changed since it was checked.
+            for values, sentence in ((state, "the state holds a number that is not finite"),
+                                     (actions[:, 0], "an action is not finite")):
+                for row in np.flatnonzero(~np.isfinite(values).all(axis=1)):
+                    raise DataError(f"episode {samples[row].episode}, frame {samples[row].frame}: {sentence}")
+        found = np.empty(state.shape, dtype=np.float32), np.empty(actions.shape, dtype=np.float32)
+        for index in set(sets):
+            rows, scales = np.flatnonzero(np.asarray(sets) == index), self.sets[index].scales
+            found[0][rows] = scales.state.normalise(state[rows])
+            found[1][rows] = scales.action.normalise(actions[rows])
+        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+
+    def _text(self, instructions: Sequence[str], state: torch.Tensor) -> List[List[int]]:
         """Ids from after BOS to before the state."""
-        if instruction not in self._texts:
-            self._texts[instruction] = self.prompts.text_ids(instruction)
-        words = self.tokens.encode(torch.from_numpy(state)).tolist() if self.model.sequence.state == "words" else []
-        return [*self._texts[instruction], *words, *markers_behind_text(self.model)]
+        for instruction in instructions:
+            if instruction not in self._texts:
+                self._texts[instruction] = self.prompts.text_ids(instruction)
+        behind = list(markers_behind_text(self.model))
+        if self.model.sequence.state != "words":
+            return [self._texts[instruction] + behind for instruction in instructions]
+        return [self._texts[instruction] + words + behind
+                for instruction, words in zip(instructions, self.tokens.encode(state).tolist())]
+
+    def _words_of(self, instruction: str, spans: Tuple[Tuple[int, int], ...]) -> Optional[Tuple[int, int]]:
+        """As the encoder's, but kept: the tokenizer takes most of the time of a mention."""
+        asked = instruction, spans
+        if asked not in self._words:
+            if len(self._words) >= KEPT_NAMES:
+                self._words.clear()
+            self._words[asked] = self.prompts.words_of(instruction, spans)
+        return self._words[asked]
 
     def _mentions(self, samples: Sequence[Sample]) -> Mentions:
-        found: Dict[Tuple[int, int, int], Tuple[np.ndarray, np.ndarray]] = {}     # patches; place and turn
+        found: Dict[Tuple[int, int, int], int] = {}      # place in the lists
+        places: List[List[float]] = []                   # place and turn
+        rows: List[int] = []                             # of `patches`, and columns
+        columns: List[int] = []
+        unknown = [math.nan] * 5
         for row, sample in enumerate(samples):
             for item in sample.grounding:
-                words = self.prompts.words_of(sample.instruction, item.spans)
+                words = self._words_of(sample.instruction, item.spans)
                 if words is None:
                     continue
-                shown = np.zeros(self.model.views * self.model.patches, dtype=bool)
-                for number, view in enumerate(sample.images):      # in the model's order
-                    indices = np.asarray(item.patches.get(view, ()), dtype=np.int64)
-                    if len(indices) and int(indices.max()) >= self.model.patches:
-                        raise DataError(f"episode {sample.episode}, frame {sample.frame}: grounding names patch {indices.max()} "
+                place = [*(unknown[:3] if item.place is None else item.place), *(item.turn or unknown[:2])]
+                number = found.setdefault((row, *words), len(places))
+                if number == len(places):
+                    places.append(place)
+                else:      # of several things, in older data sets: they have no place in common
+                    places[number] = unknown
+                for view, begin in zip(sample.images, range(0, self.model.views * self.model.patches, self.model.patches)):
+                    indices = np.asarray(item.patches.get(view, ()), dtype=np.int64).tolist()
+                    if indices and max(indices) >= self.model.patches:
+                        raise DataError(f"episode {sample.episode}, frame {sample.frame}: grounding names patch {max(indices)} "
                                         f"of view {view}, and the model sees {self.model.patches}")
-                    shown[number * self.model.patches + indices] = True
-                place = np.full(5, np.nan)
-                place[:3] = np.nan if item.place is None else item.place
-                place[3:] = np.nan if item.turn is None else item.turn
-                name = (row, *words)
-                if name in found:      # of several things, in older data sets: they have no place in common
-                    shown, place = shown | found[name][0], np.full(5, np.nan)
-                found[name] = shown, place
+                    rows += [number] * len(indices)
+                    columns += [begin + index for index in indices]
         numbers = torch.tensor(list(found), dtype=torch.long).reshape(-1, 3)
-        patches = np.array([shown for shown, _ in found.values()], dtype=bool).reshape(-1, self.model.views * self.model.patches)
-        places = torch.from_numpy(np.array([place for _, place in found.values()], dtype=np.float32).reshape(-1, 5))
-        return Mentions(numbers[:, 0], numbers[:, 1], numbers[:, 2], torch.from_numpy(patches), places[:, :3], places[:, 3:])
+        patches = torch.zeros(len(found), self.model.views * self.model.patches, dtype=torch.bool)
+        patches.numpy()[rows, columns] = True
+        where = torch.from_numpy(np.array(places, dtype=np.float32).reshape(-1, 5))
+        return Mentions(numbers[:, 0], numbers[:, 1], numbers[:, 2], patches, where[:, :3], where[:, 3:])
 
 
 class _Steps(Dataset):  # type: ignore[misc,unused-ignore]

@@ -20,7 +20,7 @@ from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.training.distributed import Processes
 from hybridvla_core.training.hybrid.config import TrainingConfig
 from hybridvla_core.training.hybrid.export import check_place, export, gather
-from hybridvla_core.training.hybrid.feed import Feed
+from hybridvla_core.training.hybrid.feed import Feed, deaths_named
 from hybridvla_core.training.hybrid.grounding.heads import GroundingHeads
 from hybridvla_core.training.hybrid.loop import Hooks, StageLoop
 from hybridvla_core.training.hybrid.objective import HybridObjective
@@ -106,7 +106,7 @@ def _train(request: Request, processes: Processes, deadline: float) -> Dict[str,
     start = prepare(config, request.data, request.init, () if request.mixture is None else request.mixture.views)
     mixture = _mixture(request, start, processes)
     if config.keep_frames:
-        _keep(start, request.work / "pictures", processes)
+        _keep(start, request.work / "pictures", processes, config.workers)
     prompts = PromptEncoder(start.tokenizer, start.model.sequence)
     _warn_of_words(start)
     _warn_of_labels(config, start)
@@ -189,13 +189,14 @@ def _mixture(request: Request, start: Start, processes: Processes) -> Mixture:
     return mixture
 
 
-def _keep(start: Start, folder: Path, processes: Processes) -> None:
+def _keep(start: Start, folder: Path, processes: Processes, workers: int) -> None:
     """Decodes all pictures, on the first process; the others read what it wrote."""
     for turn in (True, False):
         if processes.first == turn:
             for frames in start.sets:
                 bar = Bar(f"pictures of {frames.name}", frames.pictures_kept, 0, turn)
-                frames.keep(folder, lambda count, bar=bar: bar.add(count, {}))  # type: ignore[misc]
+                with deaths_named():
+                    frames.keep(folder, lambda count, bar=bar: bar.add(count, {}), workers)  # type: ignore[misc]
                 bar.close()
         processes.wait()
 

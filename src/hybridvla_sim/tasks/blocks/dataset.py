@@ -1,6 +1,7 @@
 """A data set of sampled world states: a picture, an instruction, the expert's next keyframe, and where the named things are."""
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterator, List, Optional, Tuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from hybridvla_core.data.lerobot.layout import NEXT_KEYFRAME, Description
 from hybridvla_core.data.lerobot.writer import TRAIN, VALIDATION, DatasetWriter
 from hybridvla_core.data.sample import GroundedObject
+from hybridvla_sim.pool import in_processes
 from hybridvla_sim.tasks.blocks.demonstrations import Row, label_row
 from hybridvla_sim.tasks.blocks.expert import PHASES
 from hybridvla_sim.tasks.blocks.pictures import SceneCamera
@@ -28,8 +30,8 @@ CONVENTION = {"arms": ["arm"], "translation": "delta_base_frame", "rotation": "a
 
 
 def write_dataset(folder: Path, frames: int, seed: int, labels: int = 1, validation: float = 0.1, even_phases: bool = False,
-                  progress: Callable[[int], object] = lambda count: None) -> Path:
-    """Writes a data set.
+                  progress: Callable[[int], object] = lambda count: None, processes: int = 1) -> Path:
+    """Writes a data set; the same whatever number of processes draws its pictures.
 
     Args:
         folder: New.
@@ -40,46 +42,81 @@ def write_dataset(folder: Path, frames: int, seed: int, labels: int = 1, validat
         even_phases: Whether the phases of the task that a picture allows are equally likely, and not the instructions: of what
             holds a block, most instructions want another one.
         progress: Called with the frames written.
+        processes: That draw pictures side by side.
 
     Returns:
         The folder.
     """
-    rng, camera = np.random.default_rng(seed), SceneCamera(SIZE)
     labels = min(labels, len(instructions()))
     episodes = max(2, -(-frames // (EPISODE - EPISODE % labels)))
     held = max(1, int(episodes * validation + 1e-9))
     description = Description(folder.resolve().name, 10.0, {"front": (SIZE, SIZE)}, NAMES, NAMES, (6,), NEXT_KEYFRAME, "sim_fr3",
                               CONVENTION, grounded=True, moments=True, grid=GRID, subtasks=True)
-    try:
-        with DatasetWriter(folder, description) as out:
-            for number in range(episodes):
-                split = VALIDATION if number >= episodes - held else TRAIN
-                with out.episode(f"blocks, seed {seed}, sampled states, part {number}", None, split) as episode:
-                    shown: Optional[Row] = None
-                    for row, label in _rows(rng, camera, -(-frames // episodes), labels, even_phases):
-                        text = instruction(*divmod(label, 4))
-                        episode.add({"front": row["images"]}, row["state"], row["target"][label], text,
-                                    grounding=_named(row, text, label), same_moment=row is shown,
-                                    subtask=PHASES[int(row["phase"][label])])
-                        shown = row
-                        progress(1)
-            out.finish()
-    finally:
-        camera.close()
+    drawing = Drawing(seed, -(-frames // episodes), labels, even_phases)
+    with DatasetWriter(folder, description) as out:
+        for number, rows in enumerate(_parts(drawing, episodes, processes)):
+            split = VALIDATION if number >= episodes - held else TRAIN
+            with out.episode(f"blocks, seed {seed}, sampled states, part {number}", None, split) as episode:
+                shown: Optional[Row] = None
+                for row, label in rows:
+                    text = instruction(*divmod(label, 4))
+                    episode.add({"front": row["images"]}, row["state"], row["target"][label], text,
+                                grounding=_named(row, text, label), same_moment=row is shown,
+                                subtask=PHASES[int(row["phase"][label])])
+                    shown = row
+                    progress(1)
+        out.finish()
     return folder
 
 
-def _rows(rng: np.random.Generator, camera: SceneCamera, count: int, labels: int, even_phases: bool
-          ) -> Iterator[Tuple[Row, int]]:
+@dataclass(frozen=True)
+class Drawing:
+    """What is drawn for an episode: `seed` of all, its count of `frames`, and how instructions are chosen."""
+
+    seed: int
+    frames: int
+    labels: int
+    even_phases: bool
+
+
+#: Of this process, once it has drawn.
+_CAMERAS: List[SceneCamera] = []
+_DRAWINGS: List[Drawing] = []
+
+
+def _parts(drawing: Drawing, episodes: int, processes: int) -> Iterator[List[Tuple[Row, int]]]:
+    """The frames of each episode, in order."""
+    if processes > 1:
+        yield from in_processes(_part, range(episodes), processes, _start, (drawing,), "start again, with fewer `workers`")
+        return
+    _start(drawing)
+    try:
+        for number in range(episodes):
+            yield _part(number)
+    finally:
+        _CAMERAS.pop().close()
+
+
+def _start(drawing: Drawing) -> None:
+    _DRAWINGS[:], _CAMERAS[:] = [drawing], [SceneCamera(SIZE)]
+
+
+def _part(number: int) -> List[Tuple[Row, int]]:
+    """(row, label) of the frames of an episode: a function of seed and number alone."""
+    (drawing,), (camera,) = _DRAWINGS, _CAMERAS
+    return list(_rows(np.random.default_rng([drawing.seed, number]), camera, drawing))
+
+
+def _rows(rng: np.random.Generator, camera: SceneCamera, drawing: Drawing) -> Iterator[Tuple[Row, int]]:
     found = 0
-    while found < count:
+    while found < drawing.frames:
         state = sample_state(rng)
         if state is None:
             continue
         camera.randomise(rng)
         if camera.pose(state):
             row = label_row(state, *camera.pair())
-            for label in _chosen(rng, row, labels, even_phases)[:count - found]:
+            for label in _chosen(rng, row, drawing.labels, drawing.even_phases)[:drawing.frames - found]:
                 yield row, int(label)
                 found += 1
 
