@@ -234,7 +234,7 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
 finished() { [ -f "$OUT/train.json" ] && grep -q '"finished": true' "$OUT/train.json"; }
 # Also where the training is finished: a table of another recipe is not what was asked for.
-"$PYTHON" scripts/anywhere/recipe.py "$RECIPE" "$OUT" "$RIG" "$INIT"
+"$PYTHON" scripts/anywhere/recipe.py "$RECIPE" "$OUT" "$RIG" "$INIT" "$DEVICE"
 if [ ! -d "$OUT/data" ]; then
   within data "$PYTHON" -m hybridvla_cli demonstrate --rig "$RIG" --tasks all --count "$COUNT" --states "$STATES" --sampled 0.9 \
     --validation 0.05 --processes "$PROCESSES" -o "$OUT/data"

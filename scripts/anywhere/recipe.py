@@ -1,6 +1,7 @@
-"""Makes OUT/recipe.yaml of `scripts/train_anywhere.sh`, before any data: RECIPE OUT RIG INIT, where INIT may be - for none.
+"""Makes OUT/recipe.yaml of `scripts/train_anywhere.sh`, before any data: RECIPE OUT RIG INIT DEVICE; INIT may be - for none.
 
-A run keeps the recipe it was begun with, and a recipe that cannot begin is named before hours of data.
+A run keeps the recipe it was begun with; a recipe that cannot begin, or whose precision the processor emulates, is named
+before hours of data.
 """
 import re
 import sys
@@ -10,6 +11,7 @@ from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.suite import load_configs
 from hybridvla_core.files import write_text
+from hybridvla_core.processor import slowness
 from hybridvla_core.training.hybrid.config import TrainingConfig
 from hybridvla_sim.rigs import RIGS
 
@@ -64,8 +66,18 @@ def keep(recipe: Path, out: Path, rig: str, init: str) -> None:
     write_text(kept, text)
 
 
+def warn(out: Path, device: str) -> None:
+    """Warns of a precision that the device emulates, as long as another one can be chosen: before the training was begun."""
+    precision = load_file(TrainingConfig, out / "recipe.yaml").precision
+    slow = "" if (out / "train").is_dir() else slowness(precision, device)
+    if slow:
+        print(f"train_anywhere: precision: {precision}: {slow}; begin with TRAIN_RECIPE=FILE, a copy of the recipe with "
+              "precision: float32", file=sys.stderr)
+
+
 if __name__ == "__main__":
     try:
         keep(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4])
+        warn(Path(sys.argv[2]), sys.argv[5])
     except HybridVLAError as found:
         sys.exit(f"train_anywhere: {found}")

@@ -2,10 +2,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from typing import Callable, Dict
 
 from hybridvla_cli import Subparsers
 from hybridvla_core.files import write_json
+from hybridvla_core.processor import slowness
+
+LOGGER = logging.getLogger(__name__)
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
@@ -45,6 +49,9 @@ def run(args: argparse.Namespace) -> int:
                                  + ", ".join(TRAINED))
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError("there is no GPU that torch can use here; use --device cpu, or `hybridvla doctor`")
+    slow = slowness(args.dtype, args.device)
+    if slow:
+        LOGGER.warning("--dtype %s: %s; use --dtype float32", args.dtype, slow)
     torch.set_num_threads(args.threads)
     others: Dict[str, Callable[..., Callable[[], object]]] = {}
     if args.compare:

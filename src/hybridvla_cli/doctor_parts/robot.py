@@ -17,6 +17,7 @@ from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.cameras import CameraRig
 from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.processor import slowness
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.graph_names import STATUS
 from hybridvla_core.robots.topics import joint_topics
@@ -28,7 +29,12 @@ def findings_of(robot_file: Path, policy_file: Optional[Path], cameras: Optional
                 ) -> Iterator[Finding]:
     """Raises ConfigurationError for a file that cannot be read."""
     robot = load_file(RobotConfig, robot_file)
-    config = load_file(PolicyConfig, policy_file or _usual_policy(robot))
+    policy_file = policy_file or _usual_policy(robot)
+    config = load_file(PolicyConfig, policy_file)
+    slow = slowness(config.dtype, config.device) if config.backend == "local" else ""
+    if slow:
+        yield Finding("processor", WARNING, f"dtype {config.dtype}: {slow}", "if this is the policy computer, write dtype: "
+                      f"float32 into {policy_file}; it takes twice the memory")
     if cameras is not None:
         config = config.with_cameras(load_file(CameraRig, cameras))
     for folder in checkpoints:

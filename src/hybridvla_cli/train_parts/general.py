@@ -4,14 +4,18 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
+import logging
 from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import write_json
+from hybridvla_core.processor import slowness
 from hybridvla_core.training.hybrid.config import DemonstrationConfig, TrainingConfig
 from hybridvla_sim.rigs import RIGS
+
+LOGGER = logging.getLogger(__name__)
 
 
 def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> None:
@@ -27,6 +31,8 @@ def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> N
     _check_places(args, work, out, data, init)
     processes = Processes.start(args.device)
     try:
+        if processes.first:
+            warn_of_slowness(config, args.device)
         if not data:
             processes.first_alone(lambda: demonstrations(config.demonstrations, work, config.workers))
             data = demonstrations(config.demonstrations, work, config.workers)
@@ -42,6 +48,14 @@ def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> N
         if args.released and result["finished"]:
             print(write_released(read_checkpoint(out), Path(args.released)))
         write_json(args.json, result)
+
+
+def warn_of_slowness(config: TrainingConfig, device: str) -> None:
+    """Warns, before hours of data, of a precision that a device emulates. Nothing is changed: a run has the one of its recipe."""
+    slow = slowness(config.precision, device)
+    if slow:
+        LOGGER.warning("precision: %s: %s; write precision: float32 into the recipe (a run that was begun goes on with its own: "
+                       "begin another one, in another --work)", config.precision, slow)
 
 
 def _check_places(args: argparse.Namespace, work: Path, out: Path, data: Tuple[Path, ...], init: Optional[Path]) -> None:

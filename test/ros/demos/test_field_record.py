@@ -4,6 +4,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
+
+import pytest
 
 from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
@@ -73,3 +76,31 @@ def test_steps_whose_results_are_there_are_left_out(tmp_path):
         "record", "from-bags", "before", "train", "after"]
     assert "after: 45 of 50 successful (95 % interval 0.786 to 0.957)" in done.stdout
     assert not (tmp_path / "times.txt").exists()
+
+
+@pytest.mark.parametrize("slow, begun, float32", [("it is slow", "", True), ("", "", False), ("it is slow", "work", False),
+                                                  ("", "work recipe.yaml", True), ("", "recipe.yaml", False)])
+def test_a_cpu_without_bfloat16_trains_in_float32_and_a_run_goes_on_as_it_began(tmp_path, slow, begun, float32):
+    """`slow`: what the processor says; `begun`: what an earlier call left."""
+    out, bin_folder = tmp_path / "out", tmp_path / "bin"
+    for folder in (out, bin_folder):
+        folder.mkdir()
+    for name in ("recorded", "dataset", "before.json", *begun.split()):
+        (out / name).write_text(json.dumps({"successes": 1, "episodes": 2, "interval": [0.0, 1.0]}))
+    (out / "after.json").write_text((out / "before.json").read_text())
+    (bin_folder / "python").write_text(f'#!/bin/bash\ncase "$2" in *slowness*) echo "{slow}" ;; '
+                                       f'*) exec {sys.executable} "$@" ;; esac\n')
+    (bin_folder / "hybridvla").write_text('#!/bin/bash\necho "asked: $*"\n')
+    for script in bin_folder.iterdir():
+        script.chmod(0o755)
+    done = subprocess.run([str(ROOT / "scripts/field_training.sh")], text=True, capture_output=True, timeout=120,
+                          env={**os.environ, "FIELD_OUT": str(out), "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"})
+    assert done.returncode == 0, done.stderr
+    chosen, shipped = out / "recipe.yaml", "config/training/small_finetune.yaml"
+    assert f"asked: train --config {chosen if float32 else shipped} --init checkpoints/tiny" in done.stdout
+    assert chosen.exists() == float32
+    if slow and float32:
+        assert f"field-training: it is slow; {chosen} is {shipped} with precision: float32" in done.stdout
+        before, after = ((ROOT / shipped).read_text().splitlines(), chosen.read_text().splitlines())
+        assert [line for line in after if line not in before] == [
+            line.replace("precision: bfloat16", "precision: float32") for line in before if line.startswith("precision: ")]

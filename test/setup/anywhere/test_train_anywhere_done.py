@@ -68,8 +68,8 @@ def test_a_missing_flock_is_named(run, tmp_path):
 def recipe():
     """Keeps a recipe as the script does."""
     def keep(*arguments):
-        return subprocess.run([sys.executable, str(ROOT / "scripts/anywhere/recipe.py"), *map(str, arguments)], text=True,
-                              capture_output=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
+        return subprocess.run([sys.executable, str(ROOT / "scripts/anywhere/recipe.py"), *map(str, arguments), "cpu"],
+                              text=True, capture_output=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
     return keep
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.model.joined import Joinable
 from hybridvla_core.model.shrunk.layers import ShrunkLinear, shrunk
+from hybridvla_core.processor import slowness
 
 if TYPE_CHECKING:
     from hybridvla_core.model.decoder import Decoder
@@ -54,11 +55,14 @@ def check_precision(precision: str, device: str, dtype: str) -> None:
 
 
 def check_dtype(dtype: str, device: str) -> None:
-    """Does nothing for a type that the device calculates with.
+    """Does nothing for a type that the device calculates with; warns of bfloat16 on a processor that emulates it.
 
     Raises:
         ConfigurationError: for bfloat16 on a card without it, which torch would emulate slowly or refuse late.
     """
+    slow = slowness(dtype, device)
+    if slow:
+        log.warning("dtype %s: %s; use dtype float32, which takes twice the memory", dtype, slow)
     if dtype != "bfloat16" or torch.device(device).type != "cuda":
         return
     if torch.cuda.get_device_capability(device) < BFLOAT16_CAPABILITY:
