@@ -35,7 +35,7 @@ def in_processes(function: Callable[[JobT], ResultT], jobs: Sequence[JobT], proc
         HybridVLAError: A worker process ended without a result.
     """
     done = 0
-    pending: "Deque[Future[ResultT]]" = deque()
+    pending: Deque[Future[ResultT]] = deque()
     try:
         with workers(processes, start, arguments) as executor:
             for number in range(len(jobs) + AHEAD * processes):

@@ -68,7 +68,7 @@ class ImpedanceController:
         self._target_quaternion = np.array([w, x, y, z])
 
     def torque(self) -> np.ndarray:
-        # Called at each step of the physics: MuJoCo's own functions and few arrays, because it would take longer than the physics.
+        # Called at each step of the physics: MuJoCo's own functions and few arrays, or it would take longer than the physics.
         index, data, turn, error = self.index, self.data, self._turn, self._error
         self._position += self._share * (self.target_position - self._position)
         mujoco.mju_subQuat(turn, self._target_quaternion, self._quaternion)

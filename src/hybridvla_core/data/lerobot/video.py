@@ -5,7 +5,7 @@ import collections
 import os
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, OrderedDict
+from typing import TYPE_CHECKING, Any, Dict, List, OrderedDict
 
 import av
 import numpy as np
@@ -54,7 +54,7 @@ class VideoWriter:
 
 #: A forked process waits for ever for threads of the process it came from, where colours are converted by several. PyAV below 15
 #: always uses one.
-ONE_THREAD = {"threads": 1} if "threads" in str(av.VideoFrame.reformat.__doc__) else {}
+ONE_THREAD: Dict[str, Any] = {"threads": 1} if "threads" in str(av.VideoFrame.reformat.__doc__) else {}
 
 
 class VideoShelf:
