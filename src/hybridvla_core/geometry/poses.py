@@ -19,7 +19,7 @@ def angle(first: Pose, second: Pose) -> float:
 
 def turn(first: np.ndarray, second: np.ndarray) -> float:
     """Returns the angle between two rotation matrices (3, 3), rad in [0, pi]."""
-    return float(np.linalg.norm(rotations.log(first @ second.T)))
+    return rotations.length(rotations.log(first @ second.T))
 
 
 def between(first: Pose, second: Pose, share: float) -> Pose:

@@ -5,8 +5,7 @@ serves many configurations at once; it checks. Neither reads a URDF.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import List, Sequence, Tuple
+from typing import List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 import pinocchio as pin
@@ -50,8 +49,7 @@ class ArmKinematics:
                                                  pin.ReferenceFrame.LOCAL_WORLD_ALIGNED).vector
 
 
-@dataclass(frozen=True)
-class Frames:
+class Frames(NamedTuple):
     """Frames of A arms at m configurations, in the arms' own base frames.
 
     Attributes:
@@ -63,10 +61,6 @@ class Frames:
     position: np.ndarray
     xy: np.ndarray
     z: np.ndarray
-
-    def points(self, local: np.ndarray) -> np.ndarray:
-        """Points (3,) fixed to the frame, in the base frame: (A, 3, m)."""
-        return self.position + local[0] * self.xy.real + local[1] * self.xy.imag + local[2] * self.z
 
     def arm(self, index: int) -> Frames:
         return Frames(self.position[index:index + 1], self.xy[index:index + 1], self.z[index:index + 1])
@@ -88,10 +82,12 @@ class BatchKinematics:
         self._sin = [np.sin([t.alpha_rad[i] for t in tables]).reshape(column) for i in range(self.dof)]
         self._right_angle = [bool(np.all(np.abs(c) < 1e-12)) for c in self._cos]
         self._straight = [bool(np.all(np.abs(s) < 1e-12) and np.all(c > 0)) for s, c in zip(self._sin, self._cos)]
+        self._shifted = [(bool(np.any(a)), bool(np.any(d))) for a, d in zip(self._a, self._d)]
         self._offset = np.array([t.theta_offset_rad for t in tables])[:, None, :]
         tools = [tool_in_last_link(arm) for arm in arms]
-        self._tool_position = np.array([position for position, _ in tools])
-        self._tool_matrix = np.array([matrix for _, matrix in tools])
+        self._tool_position = [np.array([position[k] for position, _ in tools]).reshape(column) for k in range(3)]
+        self._tool_axes = [[np.array([matrix[row, k] for _, matrix in tools]).reshape(column) for row in range(3)]
+                           for k in range(3)]
 
     def links(self, q: np.ndarray) -> List[Frames]:
         """Frames of links 0 (base) to dof at q (A, m, dof) rad."""
@@ -106,7 +102,8 @@ class BatchKinematics:
         frames = [Frames(position, xy, z)]
         for joint in range(self.dof):
             x, y = xy.real, xy.imag
-            if np.any(self._a[joint]):
+            along_x, along_z = self._shifted[joint]
+            if along_x:
                 position = position + self._a[joint] * x
             if self._right_angle[joint]:
                 xy, z = x + (1j * self._sin[joint]) * z, -self._sin[joint] * y
@@ -114,7 +111,7 @@ class BatchKinematics:
                 xy, z = (x + 1j * (self._cos[joint] * y + self._sin[joint] * z),
                          self._cos[joint] * z - self._sin[joint] * y)
             xy = xy * turns[:, None, :, joint]
-            if np.any(self._d[joint]):
+            if along_z:
                 position = position + self._d[joint] * z
             frames.append(Frames(position, xy, z))
         return frames
@@ -122,9 +119,9 @@ class BatchKinematics:
     def tool(self, last: Frames) -> Frames:
         """The tool centre point's frame from the last link's frame."""
         x, y, z = last.xy.real, last.xy.imag, last.z
-        p, m = self._tool_position[:, :, None, None], self._tool_matrix[:, :, :, None, None]
-        position = last.position + p[:, 0] * x + p[:, 1] * y + p[:, 2] * z
-        axes = [m[:, 0, k] * x + m[:, 1, k] * y + m[:, 2, k] * z for k in range(3)]
+        p = self._tool_position
+        position = last.position + p[0] * x + p[1] * y + p[2] * z
+        axes = [m[0] * x + m[1] * y + m[2] * z for m in self._tool_axes]
         return Frames(position, axes[0] + 1j * axes[1], axes[2])
 
 

@@ -20,6 +20,7 @@ NORMAL, NO_SOLUTION, OVER_LIMIT = 0, 2, 4
 FASTEST = 3.0            # rad/s at a speed setting of 100 %
 FINGER_SPEED = 0.1       # m/s of the opening
 MDEG = math.pi / 180e3
+LOW, HIGH = np.array(RANGES).T
 
 
 class PiperArm:
@@ -64,10 +65,9 @@ class PiperArm:
     def joint_ctrl(self, millidegrees: Sequence[int]) -> None:
         """A target beyond the servos' range raises a status and is not followed."""
         wanted = MDEG * np.array(millidegrees, dtype=float)
-        low, high = np.array(RANGES).T
         if not self.enabled or self.taught:
             return
-        if (wanted < low - 0.01).any() or (wanted > high + 0.01).any():
+        if (wanted < LOW - 0.01).any() or (wanted > HIGH + 0.01).any():
             self.status = OVER_LIMIT
             return
         self.status, self.target = NORMAL, wanted
@@ -114,15 +114,15 @@ class PiperArm:
         """Position (3,) m and quaternion xyzw of a point `beyond` m along the last link, were the joints (6,) rad."""
         self._scratch.qpos[self.index.qpos] = joints
         mujoco.mj_kinematics(self._model, self._scratch)
-        position, rotation = pose_of(self._scratch, self.index, beyond)
-        return position, Rotation.from_matrix(rotation).as_quat()
+        position, _ = pose_of(self._scratch, self.index, beyond)
+        return position, self._scratch.xquat[self.index.last][[1, 2, 3, 0]]         # MuJoCo has wxyz
 
     # Time ----------------------------------------------------------------------------------------------------------
 
     def step(self, timestep: float) -> None:
         """Move the servos' references by one physics step."""
         reach = FASTEST * self.speed * timestep
-        self._reference = self._reference + np.clip(self.target - self._reference, -reach, reach)
+        self._reference = self._reference + np.minimum(np.maximum(self.target - self._reference, -reach), reach)
         self._data.ctrl[self.index.servos] = self._reference
         reach = FINGER_SPEED * timestep
         self._width += min(max(self._wanted_width - self._width, -reach), reach)
@@ -130,20 +130,22 @@ class PiperArm:
 
     def solve(self, position: np.ndarray, rotation: Rotation) -> Optional[np.ndarray]:
         """Joints (6,) rad of a flange pose in the base frame by damped least squares from where the arm is, or None."""
-        model, data = self._model, self._scratch
-        low, high = np.array(RANGES).T
-        joints = self._data.qpos[self.index.qpos].copy()
-        linear, angular = np.zeros((3, model.nv)), np.zeros((3, model.nv))
+        model, data, index = self._model, self._scratch, self.index
+        x, y, z, w = rotation.as_quat()
+        goal = np.array([w, x, y, z])
+        joints = self._data.qpos[index.qpos]
+        both, error, turn = np.zeros((6, model.nv)), np.zeros(6), np.zeros(3)
         for _ in range(60):
-            data.qpos[self.index.qpos] = joints
+            data.qpos[index.qpos] = joints
             mujoco.mj_kinematics(model, data)
             mujoco.mj_comPos(model, data)
-            here, matrix = pose_of(data, self.index, FLANGE_M)
-            error = np.concatenate((position - here, (rotation * Rotation.from_matrix(matrix).inv()).as_rotvec()))
+            here, matrix = pose_of(data, index, FLANGE_M)
+            mujoco.mju_subQuat(turn, goal, data.xquat[index.last])         # seen from the last link
+            error[:3], error[3:] = position - here, matrix @ turn
             if np.abs(error[:3]).max() < 2e-4 and np.abs(error[3:]).max() < 1e-3:
                 return joints
-            mujoco.mj_jac(model, data, linear, angular, here + data.xpos[self.index.base], self.index.last)
-            jacobian = np.vstack((linear[:, self.index.dofs], angular[:, self.index.dofs]))
+            mujoco.mj_jac(model, data, both[:3], both[3:], here + data.xpos[index.base], index.last)
+            jacobian = both[:, index.dofs]
             step = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-5 * np.eye(6), error)
-            joints = np.clip(joints + np.clip(step, -0.2, 0.2), low, high)
+            joints = np.clip(joints + np.clip(step, -0.2, 0.2), LOW, HIGH)
         return None

@@ -95,7 +95,7 @@ class JointMonitor:
         self._steps.append((then, way))
         while len(self._steps) > 1 and self._steps[0][0] < time - limits.tool.window:
             self._steps.popleft()
-        total = tuple(math.fsum(step[1][joint] for step in self._steps) for joint in range(len(joints)))
+        total = tuple(map(math.fsum, zip(*(way for _, way in self._steps))))
         self._judge("window", total, time - self._steps[0][0] + limits.tool.period)
 
     def _judge(self, what: str, way: Tuple[float, ...], elapsed: float) -> None:

@@ -119,12 +119,11 @@ class PiperRig:
 
     def _count_contacts(self) -> None:
         touching = set()
-        for number in range(self.data.ncon):
-            first, second = self.data.contact[number].geom1, self.data.contact[number].geom2
-            owners = {int(self._owner[first]), int(self._owner[second])}
-            if owners == {0, 1}:
+        pairs = self.data.contact.geom
+        for pair, owners in zip(pairs.tolist(), self._owner[pairs].tolist()):
+            if min(owners) == 0 and max(owners) == 1:
                 touching.add("arms_touch")
-            elif self._table in (first, second) and owners != {-1}:
+            elif self._table in pair and max(owners) >= 0:
                 touching.add(f"{ARMS[max(owners)]}/touches_table")
         for name in touching - self._touching:
             self.contacts[name] += 1

@@ -119,11 +119,11 @@ class PiperIndex:
         self.base = model.body(f"{arm}_base").id
         self.last = model.body(f"{arm}_link6").id
         joints = [model.joint(f"{arm}_joint{i}").id for i in range(1, 7)]
-        self.qpos = [int(model.jnt_qposadr[joint]) for joint in joints]
-        self.dofs = [int(model.jnt_dofadr[joint]) for joint in joints]
-        self.fingers = [int(model.jnt_qposadr[model.joint(f"{arm}_finger_{side}").id]) for side in "ab"]
-        self.servos = [model.actuator(f"{arm}_joint{i}").id for i in range(1, 7)]
-        self.finger_servos = [model.actuator(f"{arm}_finger_{side}").id for side in "ab"]
+        # Arrays, because NumPy would make one of a list each time.
+        self.qpos, self.dofs = model.jnt_qposadr[joints], model.jnt_dofadr[joints]
+        self.fingers = model.jnt_qposadr[[model.joint(f"{arm}_finger_{side}").id for side in "ab"]]
+        self.servos = np.array([model.actuator(f"{arm}_joint{i}").id for i in range(1, 7)])
+        self.finger_servos = np.array([model.actuator(f"{arm}_finger_{side}").id for side in "ab"])
         self.bodies = [model.body(f"{arm}_link{i}").id for i in range(1, 7)]
         self.geoms: List[int] = [geom for geom in range(model.ngeom)
                                  if model.body(model.geom_bodyid[geom]).name.startswith(f"{arm}_")]

@@ -124,7 +124,7 @@ class MeasuredArm:
         if self.state is None or self.state.pose is None:
             return None
         angle = poses.turn(rotations.to_matrix(self.state.pose.quaternion), self.matrix)
-        return float(np.linalg.norm(self.state.pose.position - self.position)), float(angle)
+        return rotations.length(self.state.pose.position - self.position), angle
 
     def _take(self, state: ArmState, now: float) -> str:
         joints = np.asarray(state.joint_positions, dtype=float)[self._order[1]]

@@ -34,15 +34,15 @@ class MeasuredArms:
 
     @property
     def joints(self) -> np.ndarray:
-        return np.stack([arm.joints for arm in self._arms])
+        return np.array([arm.joints for arm in self._arms])
 
     @property
     def positions(self) -> np.ndarray:
-        return np.stack([arm.position for arm in self._arms])
+        return np.array([arm.position for arm in self._arms])
 
     @property
     def matrices(self) -> np.ndarray:
-        return np.stack([arm.matrix for arm in self._arms])
+        return np.array([arm.matrix for arm in self._arms])
 
     def update(self, state: ArmState, now: float) -> str:
         """Take a report; returns why it cannot be used, or an empty string."""

@@ -31,6 +31,7 @@ class MeasuredLimits:
         kept = max(arm.joint_limits.margin_rad for arm in config.arms)
         self._tolerances = {"joint_position": kept + OUTSIDE_RAD, "workspace": OUTSIDE_M}
         self._floor: Optional[Dict[str, float]] = None
+        self._here: Optional[Trajectory] = None      # at the joints looked at last
 
     @property
     def relaxed(self) -> bool:
@@ -65,8 +66,11 @@ class MeasuredLimits:
         if not np.isfinite(joints).all():
             return []
         here = self._at(joints)
-        return [LimitMargin(PREFIX + name, float(margin), limit.unit) for limit in self._limits
-                for name, margin in zip(limit.names, limit.margins(here))]
+        return [LimitMargin(PREFIX + name, margin, limit.unit) for limit in self._limits
+                for name, margin in zip(limit.names, limit.margins(here).tolist())]
 
     def _at(self, joints: np.ndarray) -> Trajectory:
-        return Trajectory(np.repeat(joints[:, None, :], 3, axis=1), self._dt, self._batch)
+        """Three ticks at rest at joints (A, dof) rad; their kinematics are kept until others are reported."""
+        if self._here is None or not np.array_equal(joints, self._here.joints[:, 0]):
+            self._here = Trajectory(np.repeat(joints[:, None, :], 3, axis=1), self._dt, self._batch)
+        return self._here

@@ -1,7 +1,7 @@
 """Capsules around links: their segments at every sample, and distances between many of them at once."""
 from __future__ import annotations
 
-from typing import Dict, List, Tuple
+from typing import List, Tuple
 
 import numpy as np
 
@@ -40,21 +40,16 @@ class ArmCapsules:
         self.names = [capsule.name for capsule in arm.collision.capsules]
         self.radii = np.array([capsule.radius_m for capsule in arm.collision.capsules])
         self._index = index
-        self._parts = [(capsule.link, np.array(capsule.start_m), np.array(capsule.end_m))
-                       for capsule in arm.collision.capsules]
+        self._links = [capsule.link for capsule in arm.collision.capsules]
+        ends = np.array([(capsule.start_m, capsule.end_m) for capsule in arm.collision.capsules]).reshape(-1, 2, 3)
+        self._ends = ends.transpose(1, 2, 0)[:, :, None, :, None]         # start and end, (3, 1, capsules, 1) each
 
     def segments(self, links: List[Frames], samples: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        starts, ends = [], []
-        seen: Dict[int, Frames] = {}
-        for link, start, end in self._parts:
-            if link not in seen:
-                frame = links[link]
-                frame = Frames(frame.position[self._index], frame.xy[self._index], frame.z[self._index])
-                pick = samples if frame.position.shape[-1] > 1 else np.zeros_like(samples)
-                seen[link] = Frames(frame.position[:, pick], frame.xy[:, pick], frame.z[:, pick])
-            starts.append(seen[link].points(start).T)
-            ends.append(seen[link].points(end).T)
-        return np.stack(starts, axis=1), np.stack(ends, axis=1)
+        # All capsules at once: (samples, capsules, 3) each, in that order in memory, too, as matrix products round by it.
+        position, xy, z = (np.ascontiguousarray(np.array([part[self._index][:, samples] for part in parts]).transpose(2, 0, 1))
+                           for parts in zip(*(links[link] for link in self._links)))
+        start, end = (position + x * xy.real + y * xy.imag + h * z for x, y, h in self._ends)
+        return start, end
 
 
 class Clearance:

@@ -7,7 +7,7 @@ import numpy as np
 
 from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.safety.limits.joint_motion import SLACK
-from hybridvla_core.safety.limits.limit import Limit, Trajectory
+from hybridvla_core.safety.limits.limit import Limit, Trajectory, steps
 
 
 class CartesianSpeedLimit(Limit):
@@ -31,5 +31,5 @@ class CartesianAccelerationLimit(Limit):
         self.names = tuple(f"{arm.name}/tool/acceleration" for arm in arms)
 
     def margins(self, trajectory: Trajectory) -> np.ndarray:
-        change = np.diff(trajectory.linear_step, axis=2)
+        change = steps(trajectory.linear_step)
         return self.limit * (1.0 - SLACK) - np.sqrt((change * change).sum(axis=1).max(axis=1)) / trajectory.dt ** 2

@@ -38,22 +38,27 @@ class Trajectory:
     @cached_property
     def joint_velocity(self) -> np.ndarray:
         """(A, m - 1, dof) rad/s."""
-        return np.diff(self.joints, axis=1) / self.dt
+        return (self.joints[:, 1:] - self.joints[:, :-1]) / self.dt
 
     @cached_property
     def joint_acceleration(self) -> np.ndarray:
         """(A, m - 2, dof) rad/s^2."""
-        return np.diff(self.joint_velocity, axis=1) / self.dt
+        return (self.joint_velocity[:, 1:] - self.joint_velocity[:, :-1]) / self.dt
 
     @cached_property
     def linear_step(self) -> np.ndarray:
         """(A, 3, m - 1) m for each tick."""
-        return np.diff(self.tool.position, axis=2)
+        return steps(self.tool.position)
 
     @cached_property
     def axes_step(self) -> Tuple[np.ndarray, np.ndarray]:
         """Steps of the tool's axes: (A, 3, m - 1) complex (x + i y) and (A, 3, m - 1) (z)."""
-        return np.diff(self.tool.xy, axis=2), np.diff(self.tool.z, axis=2)
+        return steps(self.tool.xy), steps(self.tool.z)
+
+
+def steps(samples: np.ndarray) -> np.ndarray:
+    """Returns the changes (A, 3, m - 1) from each sample of (A, 3, m) to the next; `np.diff` takes three times as long."""
+    return samples[:, :, 1:] - samples[:, :, :-1]
 
 
 class Limit:

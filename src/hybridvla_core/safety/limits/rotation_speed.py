@@ -11,7 +11,7 @@ import numpy as np
 
 from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.safety.limits.joint_motion import SLACK
-from hybridvla_core.safety.limits.limit import Limit, Trajectory
+from hybridvla_core.safety.limits.limit import Limit, Trajectory, steps
 
 
 class RotationSpeedLimit(Limit):
@@ -35,12 +35,11 @@ class RotationAccelerationLimit(Limit):
 
     def margins(self, trajectory: Trajectory) -> np.ndarray:
         xy, z = trajectory.axes_step
-        change = np.diff(xy, axis=2), np.diff(z, axis=2)
-        return self.limit * (1.0 - SLACK) - _length(change) / trajectory.dt ** 2
+        return self.limit * (1.0 - SLACK) - _length((steps(xy), steps(z))) / trajectory.dt ** 2
 
 
-def _length(steps: Tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+def _length(turned: Tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """(A,) largest turn over the samples, rad."""
-    xy, z = steps
+    xy, z = turned
     squared = (xy.real ** 2 + xy.imag ** 2 + z * z).sum(axis=1)
     return np.sqrt(0.5 * squared.max(axis=1))

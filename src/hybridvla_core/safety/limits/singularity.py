@@ -27,7 +27,8 @@ class SingularityLimit(Limit):
 def smallest_singular_values(trajectory: Trajectory) -> np.ndarray:
     """(A,) at the last sample, from the geometric Jacobian: axis x lever over axis."""
     links = trajectory.links[1:]
-    axes = np.stack([frame.z[:, :, -1] for frame in links], axis=2)
-    origins = np.stack([frame.position[:, :, -1] for frame in links], axis=2)
-    levers = trajectory.tool.position[:, :, -1:] - origins
-    return np.linalg.svd(np.concatenate((np.cross(axes, levers, axis=1), axes), axis=1), compute_uv=False)[:, -1]
+    x, y, z = np.array([frame.z[:, :, -1] for frame in links]).transpose(2, 1, 0)        # of the axes, (A, dof) each
+    origins = np.array([frame.position[:, :, -1] for frame in links]).transpose(2, 1, 0)
+    u, v, w = trajectory.tool.position[:, :, -1].T[:, :, None] - origins                 # of the levers
+    jacobian = np.array((y * w - z * v, z * u - x * w, x * v - y * u, x, y, z)).transpose(1, 0, 2)
+    return np.linalg.svd(jacobian, compute_uv=False)[:, -1]

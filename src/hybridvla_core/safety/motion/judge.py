@@ -52,7 +52,7 @@ class MotionJudge:
             The first limit that step or braking would break, or None; and the braking path (A, ticks, dof).
         """
         velocity = (candidate - joints) / self._dt
-        twist = np.stack([arm.jacobian(q) @ v for arm, q, v in zip(self._arms, joints, velocity)])
+        twist = np.array([arm.jacobian(q) @ v for arm, q, v in zip(self._arms, joints, velocity)])
         path = self._brakes.path(joints, candidate, bend, self._brakes.ticks(twist, velocity, bend))
         ahead = np.concatenate((previous[:, None], joints[:, None], candidate[:, None], path), axis=1)
         trajectory = Trajectory(ahead, self._dt, self._batch)

@@ -247,8 +247,8 @@ class Motion:
         if posture is None:
             return np.zeros_like(q)
         limits = self._config.arms[index].cartesian_limits
-        moving = min(1.0, float(np.linalg.norm(twist[index, :3])) / limits.speed_m_s
-                     + float(np.linalg.norm(twist[index, 3:])) / limits.rotation_speed_rad_s)
+        moving = min(1.0, rotations.length(twist[index, :3]) / limits.speed_m_s
+                     + rotations.length(twist[index, 3:]) / limits.rotation_speed_rad_s)
         lean = POSTURE_RATE * (posture[index] - q)
         return lean * (min(1.0, POSTURE_SPEED / max(1e-9, float(np.abs(lean).max()))) * moving * self._dt)
 
@@ -264,8 +264,7 @@ class Motion:
     def _take(self, joints: np.ndarray, braking: np.ndarray) -> bool:
         """Make the step, unless the last check objects."""
         poses = self.pose_of(joints)
-        positions = np.stack([position for position, _ in poses])
-        matrices = np.stack([matrix for _, matrix in poses])
+        positions, matrices = (np.array(parts) for parts in zip(*poses))
         if not self._last_check.passes(positions, matrices, joints, self.relaxed):
             self.reasons |= Reason.LAST_CHECK
             self.limited.add(f"last_check/{self._last_check.objection}")

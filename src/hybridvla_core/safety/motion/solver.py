@@ -31,12 +31,17 @@ class StepSolver:
         self._dt = dt
         self._lower = np.array(limits.lower_rad) + limits.margin_rad
         self._upper = np.array(limits.upper_rad) - limits.margin_rad
-        self._velocity = RATE_SHARE * np.array(limits.velocity_rad_s)
-        self._acceleration = RATE_SHARE * np.array(limits.acceleration_rad_s2)
+        acceleration = RATE_SHARE * np.array(limits.acceleration_rad_s2)
+        self._fastest = RATE_SHARE * np.array(limits.velocity_rad_s) * dt
+        self._change = acceleration * dt * dt
+        self._braking = PLAN * acceleration
+        self._loads = LOAD * acceleration[:, None]
+        self._damping = DAMPING * np.eye(6)
         dof = arm.dof
         self._weights = np.array([1.0, 1.0, 1.0] + [ROTATION_WEIGHT] * 3)
         self._identity = DAMPING * np.eye(dof)
         self._detour = DETOUR_DAMPING * np.eye(dof)
+        self._targets = np.zeros((6, 2))
         self._hessian = np.zeros((dof + 1, dof + 1))
         self._gradient = np.zeros(dof + 1)
         self._rows = np.zeros((0, dof + 1))
@@ -57,23 +62,22 @@ class StepSolver:
         Returns:
             Lower and upper step, (dof,) rad each.
         """
-        dt, a = self._dt, PLAN * self._acceleration
-        change = self._acceleration * dt * dt
-        up, down = np.maximum(self._upper - q, 0.0), np.maximum(q - self._lower, 0.0)
+        dt, a, fastest = self._dt, self._braking, self._fastest
+        most, least = last_step + self._change, last_step - self._change
+        rooms = np.maximum((self._upper - q, q - self._lower), 0.0)
         coast = dt / (1.5 * dt + 0.5 * braking_s)
-        up = np.minimum(up * coast, a * dt * (np.sqrt(2.25 * dt * dt + 2.0 * up / a) - 1.5 * dt))
-        down = np.minimum(down * coast, a * dt * (np.sqrt(2.25 * dt * dt + 2.0 * down / a) - 1.5 * dt))
-        upper = np.minimum(np.minimum(self._velocity * dt, up), last_step + change)
-        lower = np.maximum(np.maximum(-self._velocity * dt, -down), last_step - change)
+        up, down = np.minimum(rooms * coast, a * dt * (np.sqrt(2.25 * dt * dt + 2.0 * rooms / a) - 1.5 * dt))
+        upper = np.minimum(np.minimum(fastest, up), most)
+        lower = np.maximum(np.maximum(-fastest, -down), least)
         # Where braking bounds ask for more than the acceleration allows, the acceleration has its way.
-        upper = np.maximum(upper, np.minimum(last_step - change, self._velocity * dt))
-        lower = np.minimum(lower, np.maximum(last_step + change, -self._velocity * dt))
+        upper = np.maximum(upper, np.minimum(least, fastest))
+        lower = np.minimum(lower, np.maximum(most, -fastest))
         return np.minimum(lower, upper), upper
 
     def loads(self, jacobian: np.ndarray) -> np.ndarray:
         """(dof, 6): share of each joint's acceleration limit for each m/s^2 and rad/s^2 of the tool."""
-        square = jacobian @ jacobian.T + DAMPING * np.eye(6)
-        return eigenpy.LDLT(square).solve(jacobian).T / (LOAD * self._acceleration[:, None])
+        square = jacobian @ jacobian.T + self._damping
+        return eigenpy.LDLT(square).solve(jacobian).T / self._loads
 
     def step(self, jacobian: np.ndarray, displacement: np.ndarray, drift: np.ndarray, posture: np.ndarray,
              lower: np.ndarray, upper: np.ndarray) -> Tuple[Optional[np.ndarray], float, np.ndarray]:
@@ -95,7 +99,8 @@ class StepSolver:
         target = self._weights * displacement
         normal = weighted.T @ weighted + self._identity
         pull = DAMPING * posture
-        right = weighted.T @ np.stack((target, -self._weights * drift), axis=1)
+        self._targets[:, 0], self._targets[:, 1] = target, -self._weights * drift
+        right = weighted.T @ self._targets
         right[:, 0] += pull
         both = eigenpy.LDLT(normal).solve(right)     # LAPACK would start threads for a matrix this small
         free, bend = both[:, 0], both[:, 1]

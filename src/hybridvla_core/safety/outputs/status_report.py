@@ -72,8 +72,8 @@ class StatusReport:
     def _margins_now(self, now: float) -> Tuple[LimitMargin, ...]:
         if not 0.0 <= now - self._margins_at < self._period:
             self._margins_at = now
-            self._margins = tuple(LimitMargin(name, float(value), limit.unit, limit.name in self._motion.limited)
+            self._margins = tuple(LimitMargin(name, value, limit.unit, limit.name in self._motion.limited)
                                   for limit, values in self._motion.margins()
-                                  for name, value in zip(limit.names, values))
+                                  for name, value in zip(limit.names, values.tolist()))
             self._margins += tuple(self._arms.limits.margins(self._arms.joints))
         return self._margins
