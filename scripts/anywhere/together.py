@@ -1,11 +1,11 @@
-"""Trains seeds of the tiny model and the single-arm suite side by side on one machine with a GPU, and judges them, in bounded time.
+"""Trains seeds of the tiny model and a suite of tasks side by side on one machine with a GPU, in bounded time.
 
-    PYTHONPATH=src MUJOCO_GL=egl python3 scripts/anywhere/together.py OUT [--minutes 24] [--seeds 7 8 9]
+    PYTHONPATH=src MUJOCO_GL=egl python3 scripts/anywhere/together.py OUT [--minutes 24] [--seeds 7 8 9] [--suites suite dual]
 
-Steps of so small a model are bound by launching kernels, so several trainings share a GPU. The blocks' pictures come first, then the
-seeds begin; the suite's data are made beside them, and it trains for as many steps as its time allows by the seeds' pace. A training
-that runs out of time writes its checkpoint as it is and says that it is not finished. Nothing goes on where it stopped:
-`scripts/train_anywhere.sh` does.
+Steps of so small a model are bound by launching kernels, so several trainings share a GPU. The blocks' pictures come first, then
+the seeds begin, and are judged; a suite's data are made beside them, and it trains for as many steps as a short trial says that
+its time allows. A training that runs out of time writes its checkpoint as it is and says that it is not finished. Nothing goes on
+where it stopped: `scripts/train_anywhere.sh` does.
 """
 import argparse
 import json
@@ -21,13 +21,30 @@ from typing import Any, Dict, List, Optional, Sequence
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY, SUITE, BEFORE = ROOT / "config/training/tiny_gpu.yaml", ROOT / "config/training/suite_gpu.yaml", ROOT / "checkpoints/tiny"
+TINY = ROOT / "config/training/tiny_gpu.yaml"
 MODES = ("ensemble", "diffusion", "autoregressive")
 FIRST_SEED = 2000001
-#: A step of the suite over one of the tiny model: two views and twice the samples.
-DEARER = 1.3
+#: Steps of each stage that tell how long one takes.
+TRIAL = 60
 #: Left for what comes behind the last step, s.
 WRITING = 40.0
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tasks of a rig, the recipe that learns them, and the checkpoint it starts from."""
+
+    name: str
+    rig: str
+    init: Optional[Path]
+
+    @property
+    def recipe(self) -> Path:
+        """For a GPU."""
+        return ROOT / f"config/training/{self.name}_gpu.yaml"
+
+
+SUITES = {suite.name: suite for suite in (Suite("suite", "fr3", ROOT / "checkpoints/tiny"), Suite("dual", "agilex", None))}
 
 
 @dataclass(frozen=True)
@@ -37,6 +54,7 @@ class Plan:
     out: Path
     end: float
     seeds: Sequence[int]
+    suites: Sequence[str]
     frames: int
     scenes: int
     states: int
@@ -56,9 +74,10 @@ def main(words: Optional[Sequence[str]] = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path, help="new folder")
     parser.add_argument("--minutes", type=float, default=24.0, help="after which all is written")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9], help="of the tiny model's trainings")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[7, 8, 9], help="of the tiny model's trainings")
+    parser.add_argument("--suites", nargs="*", default=["suite"], choices=sorted(SUITES))
     parser.add_argument("--frames", type=int, default=96000, help="of the blocks, four of each picture")
-    parser.add_argument("--scenes", type=int, default=450, help="of each of the suite's tasks; 0 for no suite")
+    parser.add_argument("--scenes", type=int, default=450, help="of each task of a suite")
     parser.add_argument("--states", type=int, default=10, help="of each scene")
     parser.add_argument("--episodes", type=int, default=200, help="that judge each seed in each mode")
     parser.add_argument("--processes", type=int, default=16, help="cores of the machine")
@@ -66,7 +85,8 @@ def main(words: Optional[Sequence[str]] = None) -> None:
     parser.add_argument("--steps", type=int, nargs=3, metavar="N", help="of the three stages of every training; for trials")
     args = parser.parse_args(words)
     args.out.mkdir(parents=True, exist_ok=True)
-    run(Plan(args.out.resolve(), time.time() + 60.0 * args.minutes, args.seeds, args.frames, args.scenes, args.states, args.episodes,
+    end = time.time() + 60.0 * args.minutes
+    run(Plan(args.out.resolve(), end, args.seeds, args.suites, args.frames, args.scenes, args.states, args.episodes,
              args.processes, args.device, args.steps))
 
 
@@ -76,19 +96,18 @@ def run(plan: Plan) -> None:
     Args:
         plan: What is asked for.
     """
-    from hybridvla_sim.tasks.blocks.dataset import write_dataset
-
     blocks = plan.out / "blocks"
-    if not blocks.is_dir():
+    if plan.seeds:
+        from hybridvla_sim.tasks.blocks.dataset import write_dataset
+
         write_dataset(blocks, plan.frames, 1, 4, 0.02, True, processes=plan.processes)
-    decode(TINY, blocks, plan.out / "pictures", None, plan.processes)
-    say(plan, "the blocks' pictures are there")
-    ready = threading.Event()
-    suite = [threading.Thread(target=suite_data, args=(plan, ready)), threading.Thread(target=suite_training, args=(plan, ready))]
-    seeds = [threading.Thread(target=seed_training, args=(plan, seed, blocks)) for seed in plan.seeds]
-    for thread in [*(suite if plan.scenes else []), *seeds]:
+        decode(TINY, blocks, plan.out / "pictures", None, plan.processes)
+        say(plan, "the blocks' pictures are there")
+    threads = [*(threading.Thread(target=suite_training, args=(plan, SUITES[name])) for name in plan.suites),
+               *(threading.Thread(target=seed_training, args=(plan, seed, blocks)) for seed in plan.seeds)]
+    for thread in threads:
         thread.start()
-    for thread in [*seeds, *(suite if plan.scenes else [])]:
+    for thread in threads:
         thread.join()
     say(plan, "done")
 
@@ -110,45 +129,51 @@ def seed_training(plan: Plan, seed: int, blocks: Path) -> None:
                  "--json", work / f"{mode}.json")
 
 
-def suite_data(plan: Plan, ready: threading.Event) -> None:
-    """Demonstrations of all single-arm tasks, with their pictures as the training reads them."""
-    data = plan.out / "suite_set"
-    said = verb(plan, plan.out / "suite_set.log", "demonstrate", "--rig", "fr3", "--tasks", "all", "--count", plan.scenes,
-                "--states", plan.states, "--sampled", 0.9, "--validation", 0.03, "--processes",
-                max(1, plan.processes - 2 * len(plan.seeds)), "-o", data)
-    if not said:
-        # A process of its own: this one has threads, and its children must not inherit locks that they hold.
-        process = multiprocessing.get_context("spawn").Process(
-            target=decode, args=(SUITE, data, plan.out / "suite/pictures", BEFORE, plan.processes - 2 * len(plan.seeds)))
-        process.start()
-        process.join()
-    ready.set()
+def suite_training(plan: Plan, suite: Suite) -> None:
+    """Makes a suite's data and trains for as long as there is time."""
+    work = plan.out / suite.name
+    work.mkdir(exist_ok=True)
+    cores = max(1, (plan.processes - 2 * len(plan.seeds)) // len(plan.suites))
+    if verb(plan, work / "data.log", "demonstrate", "--rig", suite.rig, "--tasks", "all", "--count", plan.scenes, "--states",
+            plan.states, "--sampled", 0.9, "--validation", 0.03, "--processes", cores, "-o", work / "data"):
+        return
+    # A process of its own: this one has threads, and its children must not inherit locks that they hold.
+    process = multiprocessing.get_context("spawn").Process(
+        target=decode, args=(suite.recipe, work / "data", plan.out / f"{suite.name}_pictures", suite.init, cores))
+    process.start()
+    process.join()
+    steps = plan.steps
+    if steps is None and not learn(plan, suite, work / "trial", [TRIAL] * 3, cores):
+        steps = steps_within(plan.left, pace(work / "trial/log.jsonl"), suite.recipe)
+    if steps is not None:
+        say(plan, f"{suite.name} trains for {', '.join(map(str, steps))} steps")
+        learn(plan, suite, work / "train", steps, cores)
 
 
-def suite_training(plan: Plan, ready: threading.Event) -> None:
-    """Trains the suite for as long as there is time."""
-    ready.wait()
-    work = plan.out / "suite"
-    steps = plan.steps or suite_steps(plan.left, pace(plan.out / f"seed{plan.seeds[0]}/log.jsonl"))
-    say(plan, f"the suite trains for {', '.join(map(str, steps))} steps")
-    recipe = changed(plan, SUITE, plan.out / "suite.yaml", None, steps, workers=max(1, plan.processes // 3))
-    verb(plan, plan.out / "suite.log", "train", "--config", recipe, "--init", BEFORE, "--data", plan.out / "suite_set", "--work", work,
-         "--out", work / "checkpoint", "--device", plan.device, "--threads", 2, "--seconds", max(1, int(plan.left)), "--json",
-         plan.out / "suite.json")
+def learn(plan: Plan, suite: Suite, work: Path, steps: Sequence[int], cores: int) -> int:
+    """Trains in a folder of its own; returns the exit status."""
+    work.mkdir()
+    (work / "pictures").symlink_to(plan.out / f"{suite.name}_pictures")
+    recipe = changed(plan, suite.recipe, work / "recipe.yaml", None, steps, workers=max(1, cores // 2))
+    return verb(plan, work / "train.log", "train", "--config", recipe, *(["--init", suite.init] if suite.init else []),
+                "--data", work.parent / "data", "--work", work, "--out", work / "checkpoint", "--device", plan.device,
+                "--threads", 2, "--seconds", max(1, int(plan.left)), "--json", work / "train.json")
 
 
-def suite_steps(left: float, seconds: Dict[str, float]) -> List[int]:
-    """Steps of `see`, `ground` and `act` that fit.
+def steps_within(left: float, seconds: Dict[str, float], recipe: Path) -> List[int]:
+    """Steps of the three stages that fit.
 
     Args:
         left: For all, s.
-        seconds: Of a step of each stage of the tiny model, s; what is not known yet is guessed.
+        seconds: Of a step, by stage, s.
+        recipe: Names the stages.
 
     Returns:
-        At most those of the recipe for the first two, and the rest for the third.
+        Those of the recipe for the first two, but half of the time at most, and the rest for the third.
     """
-    see, ground, act = (DEARER * seconds.get(stage, guess) for stage, guess in (("see", 0.02), ("ground", 0.04), ("act", 0.06)))
-    first = [stage["steps"] for stage in yaml.safe_load(SUITE.read_text(encoding="utf-8"))["stages"][:2]]
+    stages = yaml.safe_load(recipe.read_text(encoding="utf-8"))["stages"]
+    see, ground, act = (seconds[stage["name"]] for stage in stages)
+    first = [stage["steps"] for stage in stages[:2]]
     share = min(1.0, 0.5 * left / (first[0] * see + first[1] * ground))
     seen, grounded = (max(1, int(share * steps)) for steps in first)
     return [seen, grounded, max(1, int((left - seen * see - grounded * ground) / act))]
@@ -198,7 +223,7 @@ def verb(plan: Plan, log: Path, *words: Any) -> int:
     """Runs a verb of `hybridvla`; returns its exit status. What it says goes into `log`."""
     say(plan, f"{log.parent.name}/{log.stem}: {words[0]} begins")
     with log.open("a", encoding="utf-8") as out:
-        status = subprocess.run([sys.executable, "-m", "hybridvla_cli", *map(str, words)], stdout=out, stderr=out, check=False).returncode
+        status = subprocess.call([sys.executable, "-m", "hybridvla_cli", *map(str, words)], stdout=out, stderr=out)
     say(plan, f"{log.parent.name}/{log.stem}: {words[0]} " + ("ended" if status == 0 else f"failed ({status}); see {log}"))
     return status
 
