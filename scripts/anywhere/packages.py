@@ -16,8 +16,9 @@ def main() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(f"train_anywhere: {', '.join(missing)} missing for {sys.executable}; put their wheels into the folder of "
-                 "TRAIN_WHEELS (scripts/anywhere/wheels.sh fetches them for Python 3.12; requirements/debian12/{base,vision,sim}.txt or "
-                 "requirements/noetic/{core,policy,vision,sim}.txt name those for 3.11 or 3.8), or name another Python by PYTHON=")
+                 "TRAIN_WHEELS (scripts/anywhere/wheels.sh fetches them for Python 3.12; those for 3.11 and 3.8 are named in "
+                 "requirements/debian12/{base,vision,sim}.txt and requirements/noetic/{core,policy,vision,sim}.txt), or name "
+                 "another Python by PYTHON=")
     if sys.argv[1:] and sys.argv[1]:
         print(sys.argv[1])
         return
