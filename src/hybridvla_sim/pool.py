@@ -7,9 +7,9 @@ import os
 import signal
 import threading
 from collections import deque
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Callable, Deque, Iterator, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Deque, Iterator, Sequence, Tuple, TypeVar
 
 from hybridvla_core.errors import HybridVLAError
 
@@ -35,7 +35,7 @@ def in_processes(function: Callable[[JobT], ResultT], jobs: Sequence[JobT], proc
         HybridVLAError: A worker process ended without a result.
     """
     done = 0
-    pending: Deque[Future[ResultT]] = deque()
+    pending: Deque[Any] = deque()      # futures of results
     try:
         with workers(processes, start, arguments) as executor:
             for number in range(len(jobs) + AHEAD * processes):

@@ -194,8 +194,7 @@ def test_pictures_that_were_decoded_before_the_process_ended_are_not_decoded_aga
             raise SystemExit
         return fit(self, sample)
 
-    monkeypatch.setattr(frames, "FLUSHED", 4)
-    monkeypatch.setattr(frames, "TOGETHER", 4)
+    [monkeypatch.setattr(frames, size, 4) for size in ("FLUSHED", "TOGETHER")]
     monkeypatch.setattr(frames.FrameSet, "_fit", ends)
     with pytest.raises(SystemExit):
         go(tmp_path / "ended", data, config=config)

@@ -68,6 +68,10 @@ class VideoShelf:
         self._most, self._process = most, os.getpid()
         self._inherited: List[InputContainer] = []      # another process's: neither read nor closed here
 
+    def __getstate__(self) -> Dict[str, Any]:
+        """Without open files, so that a process that is not forked gets a shelf, too."""
+        return {**self.__dict__, "_open": collections.OrderedDict(), "_inherited": []}
+
     def frame(self, path: Path, timestamp: float, fps: float, where: str) -> np.ndarray:
         """The frame that stands at `timestamp`.
 
