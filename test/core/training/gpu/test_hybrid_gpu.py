@@ -58,7 +58,8 @@ with gpu.on():
     weight = torch.nn.Parameter(torch.empty(4, 4, device=fake_gpu.NAME))
     torch.zeros(4, device=fake_gpu.NAME)[torch.tensor([1, 2])]
     assert gpu.waits, "an index of the host moves"
-    for number, wrong in enumerate((lambda: weight + torch.zeros(4), lambda: weight @ torch.zeros(4, 4, device=fake_gpu.NAME).bfloat16())):
+    two_types = lambda: weight @ torch.zeros(4, 4, device=fake_gpu.NAME).bfloat16()
+    for number, wrong in enumerate((lambda: weight + torch.zeros(4), two_types)):
         try:
             wrong()
         except RuntimeError:
