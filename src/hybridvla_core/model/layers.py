@@ -1,8 +1,9 @@
-"""What the blocks of a decoder are made of: cache, masks, norm and rotary positions."""
+"""What the blocks of a decoder are made of: cache, masks, norm and rotary positions; and constants."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
+from functools import lru_cache
+from typing import Tuple, Union
 
 import torch
 from torch import nn
@@ -31,6 +32,24 @@ class LastRows:
 
     count: int
     bias: torch.Tensor
+
+
+@lru_cache(maxsize=256)
+def constant(values: Tuple[object, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Returns numbers as a tensor that is shared by all callers, so none may change it.
+
+    Making it anew lets a GPU wait: the host copies the numbers and goes on only when they are there.
+
+    Args:
+        values: The numbers, tuples of tuples for several dimensions.
+        dtype: Of the tensor.
+        device: Of the tensor.
+
+    Returns:
+        The tensor.
+    """
+    with torch.inference_mode(False):      # training may use it, too, whoever asked first
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def mask_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

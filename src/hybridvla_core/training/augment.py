@@ -142,15 +142,27 @@ def draw_augmentation(kind: str, shape: Tuple[int, ...], rng: np.random.Generato
 
 
 def apply_augmentation(pixels: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    """Pictures (..., 3, S, S) in [0, 1], augmented by numbers (..., 10) of `draw_augmentation`; clipped after every operation."""
+    """Pictures (..., 3, S, S) in [0, 1], augmented by numbers (..., 10) of `draw_augmentation`; clipped after every operation.
+
+    The numbers decide what is done. A GPU's host does not wait for that where they are its own.
+
+    Args:
+        pixels: On any device.
+        numbers: On the host, or where the pixels are.
+
+    Returns:
+        As the pixels.
+    """
     flat, given = pixels.flatten(0, -4), numbers.flatten(0, -2)
+    crops, recolours = bool((given[:, 0] != 1).any()), bool(((given[:, 5] != 1) | (given[:, 6] != 0)).any())
+    given = given.to(pixels.device, non_blocking=True)
     side, top, left, brightness, contrast, saturation, hue = (given[:, i].view(-1, 1, 1, 1) for i in range(7))
-    if bool((side != 1).any()):
+    if crops:
         flat = _crop(flat, side.flatten(), top.flatten(), left.flatten())
     flat = (flat + brightness).clamp(0.0, 1.0)
     mean = flat.mean(dim=(2, 3), keepdim=True)
     flat = ((flat - mean) * contrast + mean).clamp(0.0, 1.0)
-    if bool(((saturation != 1) | (hue != 0)).any()):
+    if recolours:
         flat = _recolour(flat, saturation[:, 0], hue[:, 0])
     return (flat * given[:, 7:10].view(-1, 3, 1, 1)).clamp(0.0, 1.0).reshape(pixels.shape)
 

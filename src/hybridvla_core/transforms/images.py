@@ -9,6 +9,7 @@ from PIL import Image
 
 from hybridvla_core.errors import ConfigurationError, ObservationError
 from hybridvla_core.model.config import TowerConfig
+from hybridvla_core.model.layers import constant
 
 #: What pictures of one image differ in: the size, and under letterbox the mean.
 Key = Tuple[int, Optional[Tuple[float, ...]]]
@@ -110,8 +111,7 @@ def picture_key(tower: TowerConfig, strategy: str) -> Key:
 
 def normalise_pixels(pixels: torch.Tensor, tower: TowerConfig) -> torch.Tensor:
     """(..., 3, S, S) in [0, 1] to the tower's units, (p - mean) / std."""
-    mean = torch.tensor(tower.mean, dtype=pixels.dtype, device=pixels.device).view(3, 1, 1)
-    std = torch.tensor(tower.std, dtype=pixels.dtype, device=pixels.device).view(3, 1, 1)
+    mean, std = (constant(tuple(values), pixels.dtype, pixels.device).view(3, 1, 1) for values in (tower.mean, tower.std))
     return (pixels - mean) / std
 
 

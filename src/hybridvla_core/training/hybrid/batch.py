@@ -48,6 +48,7 @@ class Batch:
         noise: See `NoiseDraw`.
         mentions: None where nothing is grounded.
         subtasks: (B,) numbers of the steps of the task, -1 where not known; None where nothing is grounded.
+        even: Whether all texts are as long as the longest; None where nobody looked. `to` looks before it moves them.
     """
 
     pixels: Dict[Any, torch.Tensor]
@@ -62,6 +63,7 @@ class Batch:
     noise: NoiseDraw
     mentions: Optional[Mentions] = None
     subtasks: Optional[torch.Tensor] = None
+    even: Optional[bool] = None
 
     def __len__(self) -> int:
         return len(self.text)
@@ -72,8 +74,12 @@ class Batch:
         return len(self.text) // len(next(iter(self.pixels.values())))
 
     def to(self, device: torch.device) -> Batch:
-        """On a device; the copy does not wait where the memory is pinned."""
-        return _each(self, lambda tensor: tensor.to(device, non_blocking=True))
+        """On a device; the copy does not wait where the memory is pinned. The augmentation stays here, which it decides."""
+        moved: Batch = _each(replace(self, augment=None), lambda tensor: tensor.to(device, non_blocking=True))
+        even = self.even
+        if even is None and self.lengths.device.type == "cpu":
+            even = bool((self.lengths == self.text.shape[1]).all())
+        return replace(moved, augment=self.augment, even=even)
 
     def pin_memory(self) -> Batch:
         """In memory that the device can read by itself; called by the data loader."""
@@ -90,7 +96,7 @@ class Batch:
             return self
         moments = slice(begin // self.labels, end // self.labels)
         shown: Dict[str, Any] = _each({"pixels": self.pixels, "augment": self.augment}, lambda tensor: tensor[moments])
-        part: Batch = _each(replace(self, pixels={}, augment=None, mentions=None), lambda tensor: tensor[begin:end])
+        part: Batch = _each(replace(self, pixels={}, augment=None, mentions=None, even=None), lambda tensor: tensor[begin:end])
         part = replace(part, **shown)
         if self.mentions is None:
             return part
@@ -105,7 +111,7 @@ def _each(value: T, change: Callable[[torch.Tensor], torch.Tensor]) -> T:
         return change(value)  # type: ignore[return-value]
     if isinstance(value, dict):
         return {key: _each(item, change) for key, item in value.items()}  # type: ignore[return-value]
-    if value is None:
+    if value is None or isinstance(value, bool):
         return value
     changed = {field.name: _each(getattr(value, field.name), change) for field in fields(value)}  # type: ignore[arg-type]
     return replace(value, **changed)  # type: ignore[type-var]

@@ -4,7 +4,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, FrozenSet, Iterator, Mapping, Optional
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from hybridvla_core.training.hybrid import parts, stages
 from hybridvla_core.training.hybrid.batch import Batch
 from hybridvla_core.training.hybrid.config import StageConfig, TrainingConfig
 from hybridvla_core.training.hybrid.feed import Feed, deaths_named, read_ahead
-from hybridvla_core.training.hybrid.objective import HybridObjective
+from hybridvla_core.training.hybrid.objective import HybridObjective, Terms
 from hybridvla_core.training.hybrid.state import Progress, Store, moments_of
 from hybridvla_core.training.progress import Bar, RunLog
 from hybridvla_core.training.trainer import average_towards
@@ -53,6 +53,11 @@ def wanted_terms(config: TrainingConfig, stage: StageConfig) -> FrozenSet[str]:
 def weight_of(config: TrainingConfig, term: str) -> float:
     """The weight of a term."""
     return float(getattr(config.grounding if term in parts.GROUNDING else config.objective, term))
+
+
+def _numbers(terms: Terms) -> Values:
+    """The values of all terms, by one transfer."""
+    return dict(zip(terms, torch.stack([value.detach().double() for value in terms.values()]).tolist()))
 
 
 class StageLoop:
@@ -133,8 +138,8 @@ class StageLoop:
                 batch = self.feed.validation_batch(number, frames)
                 for key, count in self.objective.counts(batch, self.terms).items():
                     counts[key] = counts.get(key, 0.0) + count
-                for key, value in self.objective(batch.to(self.processes.device), self.terms).items():
-                    sums[key] = sums.get(key, 0.0) + float(value)
+                for key, value in _numbers(self.objective(batch.to(self.processes.device), self.terms)).items():
+                    sums[key] = sums.get(key, 0.0) + value
             self.processes.settle(self.objective)
         return {key: value / max(counts[key], 1.0) for key, value in sums.items()}
 
@@ -168,6 +173,7 @@ class StageLoop:
         counts = self.processes.sums(self.objective.counts(batch, self.terms))
         pieces = list(batch.parts(config.micro_batch or len(batch)))
         sums = dict.fromkeys(sorted(counts), 0.0)
+        found: List[Terms] = []
         softening = config.objective.softening(step / max(1, self.stage.steps))
         for index, piece in enumerate(pieces):
             self.processes.synchronise(self.objective, index == len(pieces) - 1)
@@ -176,8 +182,10 @@ class StageLoop:
             # Gradients are averaged over processes, sums are wanted.
             total = sum(weight_of(config, key) * value / max(counts[key], 1.0) for key, value in terms.items())
             (total * self.processes.world).backward()
-            for key, value in terms.items():
-                sums[key] += float(value.detach())
+            found.append({key: value.detach() for key, value in terms.items()})
+        for terms in found:      # asked for when all is on its way: a number lets a GPU's host wait
+            for key, number in _numbers(terms).items():
+                sums[key] += number
         sums = self.processes.sums(sums)
         values = {key: sums[key] / max(counts[key], 1.0) for key in sums}
         self._update(step, values)

@@ -8,8 +8,8 @@ from torch import nn
 
 from hybridvla_core.model.decoder import Probe
 from hybridvla_core.model.hybridvla import HybridVLA
-from hybridvla_core.model.layers import LastRows, Rotary, mask_bias
-from hybridvla_core.model.sequence import denoising_rows, embed_bos
+from hybridvla_core.model.layers import LastRows, Rotary, constant, mask_bias
+from hybridvla_core.model.sequence import denoising_rows
 from hybridvla_core.model.tokens import ActionTokens
 from hybridvla_core.training.augment import apply_augmentation
 from hybridvla_core.training.hybrid import parts
@@ -72,7 +72,7 @@ class HybridObjective(nn.Module):
         hidden = self._hidden(plan, batch, self._rows(plan, batch, patches), probe)
         skipped = plan.text_at
         if parts.DIFFUSION in terms:
-            found[parts.DIFFUSION] = self._diffusion(hidden[:, plan.noise_at() - skipped], batch)
+            found[parts.DIFFUSION] = self._diffusion(hidden[:, plan.noise_at(hidden.device) - skipped], batch)
         if parts.TOKENS in terms:
             at = plan.tokens_from(batch.lengths) - skipped
             rows = torch.arange(len(hidden), device=hidden.device)[:, None, None]
@@ -107,8 +107,8 @@ class HybridObjective(nn.Module):
     def _hidden(self, plan: Plan, batch: Batch, rows: torch.Tensor, probe: Optional[Probe] = None) -> torch.Tensor:
         """Hidden states of the rows behind the patches, (B, S - text_at, H); nothing is asked of the others."""
         first = plan.text_at
-        bias = mask_bias(shared_mask(plan.mask(batch.lengths), first, batch.labels), rows.dtype)
-        positions = shared_positions(plan.positions(batch.lengths), first, batch.labels)
+        bias = mask_bias(shared_mask(plan.mask(batch.lengths, batch.even), first, batch.labels), rows.dtype)
+        positions = shared_positions(plan.positions(batch.lengths, batch.even), first, batch.labels)
         rotary = Rotary(self.model.config.decoder, positions, rows.dtype)
         last = LastRows(rows.shape[1] - first, bias[..., first:, :])
         hidden = self.model.llm.run(rows, rotary, bias, attention_probe=probe, last=last)
@@ -144,7 +144,7 @@ class HybridObjective(nn.Module):
                 start = [self._noise(batch.noise.condition[:, None], batch.noise.condition_timesteps[:, None])[:, 0]]
             rows.append(_joined([*start, *tail], words, 1))
         own = _joined(rows, words, 1)
-        bos = embed_bos(model, words.device).expand(len(patches), -1, -1)
+        bos = self._ids([model.config.sequence.bos], words).expand(len(patches), -1, -1)
         return _joined([bos, patches, own.reshape(len(patches), -1, own.shape[-1])], words, 1)
 
     def _tail(self, plan: Plan, tokens: Optional[torch.Tensor]) -> List[torch.Tensor]:
@@ -154,7 +154,7 @@ class HybridObjective(nn.Module):
         return [markers.expand(len(tokens), -1, -1), tokens]
 
     def _ids(self, ids: List[int], like: torch.Tensor) -> torch.Tensor:
-        return self.model.embed_tokens(torch.tensor([ids], dtype=torch.long, device=like.device))
+        return self.model.embed_tokens(constant((tuple(ids),), torch.long, like.device))
 
     def _noise(self, noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """[t, x_1 .. x_K] of (B, R, K, A) and (B, R), (B, R, 1 + K, H)."""

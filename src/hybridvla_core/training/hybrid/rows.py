@@ -17,11 +17,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 import torch
 
 from hybridvla_core.model.config import ModelConfig
+from hybridvla_core.model.layers import constant
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,10 @@ class Plan:
         """First row of every branch."""
         return [self.prefix + sum(self.branches[:index]) for index in range(len(self.branches))]
 
-    def noise_at(self) -> torch.Tensor:
+    def noise_at(self, device: torch.device = CPU) -> torch.Tensor:
         """Rows of x_1 .. x_K of every copy, (C, K)."""
-        first = torch.tensor(self.starts()[:self.copies])[:, None] + self.lead + 1
-        return first + torch.arange(self.noise - 1)[None]
+        first = constant(tuple(self.starts()[:self.copies]), torch.long, device)[:, None] + self.lead + 1
+        return first + torch.arange(self.noise - 1, device=device)[None]
 
     def prefix_end(self, lengths: torch.Tensor) -> torch.Tensor:
         """Row of the state, or of the last word, (B,); lengths: (B,) of the texts."""
@@ -103,45 +106,56 @@ class Plan:
             return torch.cat([end, inside.expand(len(end), -1)], dim=1)[:, None]
         starts = self.starts()
         decoding = (starts[:self.copies] if self.copies_decode else []) + (starts[self.copies:] if self.own else [])
-        rows = torch.tensor(decoding, device=lengths.device)[:, None] + self.decoding - self.tokens
+        rows = constant(tuple(decoding), torch.long, lengths.device)[:, None] + self.decoding - self.tokens
         rows = rows + torch.arange(-1, self.tokens, device=lengths.device)
         rows = rows.expand(len(end), -1, -1)
         if self.noise + self.markers:
             return rows
         return torch.cat([end[:, None].expand(-1, rows.shape[1], -1), rows[..., 1:]], dim=-1)
 
-    def positions(self, lengths: torch.Tensor) -> torch.Tensor:
-        """Position of every row as it counts at inference, (B, S), or (S,) where all texts are equally long."""
-        offsets = _offsets(self).to(lengths.device)
-        if bool((lengths == self.text).all()):
+    def positions(self, lengths: torch.Tensor, even: Optional[bool] = None) -> torch.Tensor:
+        """Computes the position of every row as it counts at inference.
+
+        Args:
+            lengths: (B,) of the texts.
+            even: Whether all are as long as the plan's; None asks the numbers, for which a GPU's host waits.
+
+        Returns:
+            (B, S), or (S,) where all texts are equally long.
+        """
+        offsets = _offsets(self, lengths.device)
+        if self._even(lengths, even):
             return offsets
         behind = torch.arange(self.length, device=lengths.device) >= self.text_at + self.text
         return offsets - behind * (self.text - lengths)[:, None]
 
-    def mask(self, lengths: torch.Tensor) -> torch.Tensor:
-        """True where a query (row) may attend to a key (column), (B or 1, 1, S, S)."""
-        fixed = _mask(self).to(lengths.device)[None, None]
-        if bool((lengths == self.text).all()):
+    def mask(self, lengths: torch.Tensor, even: Optional[bool] = None) -> torch.Tensor:
+        """True where a query (row) may attend to a key (column), (B or 1, 1, S, S); `even` as of `positions`."""
+        fixed = _mask(self, lengths.device)[None, None]
+        if self._even(lengths, even):
             return fixed
         slots = torch.arange(self.length, device=lengths.device)
         unused = (slots >= self.text_at + lengths[:, None]) & (slots < self.text_at + self.text)
         # A row that nobody sees must see something itself to stay finite.
         return fixed & ~unused[:, None, None] | torch.eye(self.length, dtype=torch.bool, device=lengths.device)
 
+    def _even(self, lengths: torch.Tensor, known: Optional[bool]) -> bool:
+        return bool((lengths == self.text).all()) if known is None else known
+
 
 @lru_cache(maxsize=32)
-def _offsets(plan: Plan) -> torch.Tensor:
+def _offsets(plan: Plan, device: torch.device) -> torch.Tensor:
     prefix = torch.arange(plan.prefix)
-    return torch.cat([prefix] + [plan.prefix + torch.arange(rows) for rows in plan.branches])
+    return torch.cat([prefix] + [plan.prefix + torch.arange(rows) for rows in plan.branches]).to(device)
 
 
 @lru_cache(maxsize=32)
-def _mask(plan: Plan) -> torch.Tensor:
+def _mask(plan: Plan, device: torch.device) -> torch.Tensor:
     branch = torch.full((plan.length,), -1)
     for index, (start, rows) in enumerate(zip(plan.starts(), plan.branches)):
         branch[start:start + rows] = index
     causal = torch.ones(plan.length, plan.length, dtype=torch.bool).tril()
-    return causal & ((branch[None, :] == branch[:, None]) | (branch[None, :] == -1))
+    return (causal & ((branch[None, :] == branch[:, None]) | (branch[None, :] == -1))).to(device)
 
 
 def shared_mask(mask: torch.Tensor, first: int, labels: int) -> torch.Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hybridvla_core.model.decoder import Probe
+from hybridvla_core.model.layers import constant
 from hybridvla_core.training.hybrid import parts
 from hybridvla_core.training.hybrid.batch import Batch, Mentions
 from hybridvla_core.training.hybrid.grounding.config import GroundingConfig
@@ -150,7 +151,7 @@ class GroundingHeads(nn.Module):
 
     def _places(self, mentions: Mentions) -> Tuple[torch.Tensor, torch.Tensor]:
         """Normalised places (M, 3), 0 where unknown, and which are known (M,): one of the views that know places shows it."""
-        centre = torch.tensor(self.config.centre, device=mentions.place.device)
+        centre = constant(tuple(self.config.centre), torch.float32, mentions.place.device)
         known = torch.isfinite(mentions.place).all(1)
         place = torch.where(known[:, None], (mentions.place - centre) / self.config.scale, torch.zeros_like(mentions.place))
         if self._placing:
@@ -164,7 +165,7 @@ class GroundingHeads(nn.Module):
 
     def _knowing(self, patches: torch.Tensor) -> torch.Tensor:
         """Of the patches (M, P) that show a thing, those that know its place."""
-        return patches & torch.tensor(self._placing, device=patches.device) if self._placing else patches
+        return patches & constant(self._placing, torch.bool, patches.device) if self._placing else patches
 
 
 def _nothing(*heads: Optional[nn.Module]) -> torch.Tensor:
