@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 RUN := scripts/with_env.sh
 
-.PHONY: help setup demo tasks rigs test test-long fuzz soak test38 lint matrix clean bench field docs mutants field-training images audit rviz tour
+.PHONY: help setup demo tasks rigs test test-long coverage fuzz soak test38 lint matrix clean bench field docs mutants field-training images audit rviz tour
 
 FUZZ_N ?= 20000
 FUZZ_SEED ?= 1
@@ -30,6 +30,11 @@ test: setup ## unit tests, parity, and ROS tests with a real master; all but tho
 
 test-long: setup ## the tests marked `long`: whole trainings, compilations, launches, conditions that take their time
 	@$(RUN) scripts/test.sh --long
+
+coverage: setup ## `make test` with its coverage: the files that the tests reach least, and the whole
+	@rm -f .coverage
+	@$(RUN) env HYBRIDVLA_COVERAGE=1 scripts/test.sh
+	@$(RUN) python -m coverage report --sort=cover
 
 fuzz: setup ## adversarial proposals against the filter (FUZZ_N ticks, FUZZ_SEED); out/fuzz/summary.json
 	@$(RUN) python test/fuzz/run.py --ticks $(FUZZ_N) --seed $(FUZZ_SEED)
