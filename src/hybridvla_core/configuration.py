@@ -5,7 +5,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Set, Tuple, Type, TypeVar, Union
+from typing import Any, Dict, Iterator, List, Mapping, Set, Tuple, Type, TypeVar, Union
 
 import dacite
 import yaml
@@ -129,60 +129,58 @@ def _parse_yaml(text: str) -> object:
         node = loader.get_single_node()
         if node is None:
             return None
-        _refuse_twice(node, set())
-        _merge(node, set())
+        mappings = list(_mappings(node, set()))
+        for mapping in mappings:
+            _refuse_twice(mapping)
+        for mapping in mappings:
+            _merge(mapping)
         return loader.construct_document(node)
     finally:
         loader.dispose()
 
 
-def _refuse_twice(node: yaml.Node, seen: Set[int]) -> None:
-    """Raises ValueError for a key that stands twice in a mapping: the loader takes the last one and says nothing."""
+def _mappings(node: yaml.Node, seen: Set[int]) -> Iterator[yaml.MappingNode]:
+    """Every mapping of a document once, those inside of another one before it."""
     if id(node) in seen:        # an alias
         return
     seen.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _refuse_twice(item, seen)
+            yield from _mappings(item, seen)
     elif isinstance(node, yaml.MappingNode):
-        lines: Dict[Tuple[str, str], int] = {}
-        for key, value in node.value:
-            _refuse_twice(value, seen)
-            if not isinstance(key, yaml.ScalarNode) or key.tag == MERGE:
-                continue
-            name, line = (key.tag, key.value), key.start_mark.line + 1
-            if name in lines:
-                raise ValueError(f"key {key.value} stands twice, in line {lines[name]} and in line {line}; leave one of them out")
-            lines[name] = line
+        for _, value in node.value:
+            yield from _mappings(value, seen)
+        yield node
 
 
-def _merge(node: yaml.Node, seen: Set[int]) -> None:
+def _refuse_twice(mapping: yaml.MappingNode) -> None:
+    """Raises ValueError for a key that stands twice in a mapping: the loader takes the last one and says nothing."""
+    lines: Dict[Tuple[str, str], int] = {}
+    for key, _ in mapping.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == MERGE:
+            continue
+        name, line = (key.tag, key.value), key.start_mark.line + 1
+        if name in lines:
+            raise ValueError(f"key {key.value} stands twice, in line {lines[name]} and in line {line}; leave one of them out")
+        lines[name] = line
+
+
+def _merge(mapping: yaml.MappingNode) -> None:
     """Puts in what `<<` names: a mapping's own keys go first, then the mappings of a list in their order.
 
     PyYAML has done this in two ways: 6.0.4 takes a list's last mapping, and may lose what a mapping that is merged in overrides.
     """
-    if id(node) in seen:        # an alias
-        return
-    seen.add(id(node))
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _merge(item, seen)
-    elif isinstance(node, yaml.MappingNode):
-        pairs = node.value
-        sources: List[yaml.MappingNode] = []
-        for key, value in pairs:
-            _merge(value, seen)
-            if key.tag == MERGE:
-                merged = value.value if isinstance(value, yaml.SequenceNode) else [value]
-                if not all(isinstance(source, yaml.MappingNode) for source in merged):
-                    return      # the loader says what is wrong
-                sources += merged[::-1]
-        if sources:
-            node.value = own = [pair for pair in pairs if pair[0].tag != MERGE]
-            found: Dict[object, Tuple[yaml.Node, yaml.Node]] = {}
-            for key, value in [pair for source in sources for pair in source.value] + own:
-                found[(key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)] = (key, value)
-            node.value = list(found.values())
+    sources: List[yaml.Node] = []
+    for key, value in mapping.value:
+        if key.tag == MERGE:
+            sources += value.value[::-1] if isinstance(value, yaml.SequenceNode) else [value]
+    if not sources or not all(isinstance(source, yaml.MappingNode) for source in sources):
+        return      # of what is no mapping the loader says what is wrong
+    own = [pair for pair in mapping.value if pair[0].tag != MERGE]
+    found: Dict[object, Tuple[yaml.Node, yaml.Node]] = {}
+    for key, value in [pair for source in sources for pair in source.value] + own:
+        found[(key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)] = (key, value)
+    mapping.value = list(found.values())
 
 
 def _once_each(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
