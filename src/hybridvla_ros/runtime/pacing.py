@@ -12,6 +12,7 @@ from hybridvla_core.waiting import Bell
 
 MIN_SPACING = 0.98
 EARLY_SPACING = 0.5      # of a tick that is brought forward
+BREATH = 0.25            # of a tick's own time, at least, in which the threads that listen have lock and interpreter
 SWITCH_S = 0.0005        # another thread of ours gives up the interpreter after this long
 PRIORITY = 20
 SCHEDULERS = ("fifo", "ordinary")
@@ -61,13 +62,16 @@ class Pace:
 
     def wait(self) -> None:
         """Until the next tick is due; missed ones are never made up."""
-        left = self._following - time.monotonic()
-        if left <= 0.0:
+        now = time.monotonic()
+        late = self._following <= now
+        if late:
             self.overruns += 1
-            self._following = time.monotonic()
-        early = self._bell.wait(left) and left > 0.0 and not self._was_early
+        # Ticks that fill their period would else take the lock again at once, and no arm's state would come through.
+        soonest = now + BREATH * (now - self._before)
+        self._following = max(self._following, soonest)
+        early = self._bell.wait(self._following - now) and not late and not self._was_early
         if early:
-            soonest = self._before + EARLY_SPACING * self.period
+            soonest = max(soonest, self._before + EARLY_SPACING * self.period)
             self._following = min(self._following, max(time.monotonic(), soonest))
             self.early += 1
         self._was_early = early

@@ -96,7 +96,15 @@ def test_what_the_tick_itself_has_taken_up_brings_no_other_tick_forward(run, mon
 def test_missed_ticks_are_not_made_up(run):
     times, pace = run(work=lambda tick: 0.050 if tick == 5 else 0.001)
     gaps = np.diff(times)
-    assert gaps.max() == pytest.approx(0.050) and (gaps > 0.97 * PERIOD).all() and pace.overruns == 1
+    assert gaps.max() == pytest.approx(0.050 * 1.25) and (gaps > 0.97 * PERIOD).all() and pace.overruns == 1
+
+
+@pytest.mark.parametrize("work", [0.0045, 0.005, 0.009])
+def test_ticks_that_fill_their_period_leave_time_for_what_the_arms_say(run, work):
+    times, _ = run(work=lambda tick: work)
+    assert (np.diff(times) >= 1.249 * work).all(), "the lock is free for a fifth of the time"
+    flooded, pace = run(np.arange(0.0, 0.2, 0.001), work=lambda tick: work)
+    assert (np.diff(flooded) >= 1.249 * work).all(), "also where the next tick is asked for sooner"
 
 
 def test_the_bell_wakes_another_thread_and_is_rung_once_until_silenced():
