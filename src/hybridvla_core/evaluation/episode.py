@@ -136,7 +136,7 @@ class EpisodeRunner(Generic[RigT]):
         Args:
             instruction: The first one.
             finished: Judges the rig.
-            max_keyframes: Decisions at most; after the switch as many again.
+            max_keyframes: Decisions at most; with a switch, from then on. A policy that is done early waits for it.
             max_time: Simulated time at most, s.
             switch: (simulated time, s, second instruction); the episode then counts for the second one.
 
@@ -170,7 +170,7 @@ class EpisodeRunner(Generic[RigT]):
         proposer.set_instruction(instruction)
         loop = _Loop(self, clock, safety, proposer, result)
         since: Optional[float] = None
-        while clock.now - clock.start < max_time and len(result.decisions) <= max_keyframes:
+        while clock.now - clock.start < max_time and (switch is not None or len(result.decisions) <= max_keyframes):
             if switch is not None and clock.now - clock.start >= switch[0]:
                 instruction, switch = switch[1], None
                 proposer.set_instruction(instruction)

@@ -81,7 +81,7 @@ class TaskOperator(RigOperator):
         self._decisions, self._tick_ms = [], []
         began, started, most = self._time(self._looked(goal)), time.monotonic(), task.max_keyframes
         stops, held, elapsed = 0, 0, 0.0
-        while elapsed < task.max_time and len(self._decisions) <= most and held < activation.LOOKS:
+        while elapsed < task.max_time and held < activation.LOOKS and (second is not None or len(self._decisions) <= most):
             time.sleep(POLL_S)
             if self.state("STOPPED") and stops < activation.MOST_STOPS:
                 stops += 1

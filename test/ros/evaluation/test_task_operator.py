@@ -65,6 +65,8 @@ def test_a_switched_episode_counts_for_its_second_instruction(monkeypatch):
     row = rig.operator.episode(TASK, EpisodeSpec(5, "first", 8.0, "second"))
     assert rig.asked == [5, "first", "second"] and row["success"] and row["task"] == "second" and row["time"] >= 8.0
     assert not Rig(monkeypatch, done=0.0).operator.episode(TASK, EpisodeSpec(5, "first", 8.0, "other"))["success"]
+    row = Rig(monkeypatch, done=0.0, decisions=1).operator.episode(TASK, EpisodeSpec(5, "first", 8.0, "second"))
+    assert row["success"], "a policy that is done early waits for the switch"
 
 
 def test_a_node_that_ended_and_a_silent_policy_are_no_failures(monkeypatch):

@@ -10,6 +10,7 @@ from hybridvla_core.paths import ROOT
 from hybridvla_sim import tasks
 from hybridvla_sim.experts import ExpertPolicy
 from hybridvla_sim.suite import Suite
+from hybridvla_sim.task import EpisodeSpec
 from hybridvla_sim.taskkit.looks import VARIATIONS, snapshot
 
 pytestmark = pytest.mark.robot_computer
@@ -54,6 +55,15 @@ def test_the_expert_does_it_through_the_filter(suite):
     assert result["violations"] == 0
     assert not any(name.startswith("rejected") for name in result["counters"])
     assert result["counters"]["holds"] == 0, "no hand comes down on what it should come down beside"
+
+
+def test_what_is_done_early_waits_for_the_switch():
+    suite = Suite(ExpertPolicy(CONFIG.convention, ["front"]), CONFIG, ROBOT, tasks.load("blocks", rig="fr3"))
+    spec = EpisodeSpec(2_000_003, "put the blue block on the yellow pad", 20.0, "put the red block on the red pad")
+    result = suite.run(spec)
+    suite.rig.close()
+    late = [row["phase"] for row in result["decisions"]].count("retreat")
+    assert result["success"] and result["time"] > 20.0 and late > suite.task.max_keyframes, "more than an episode's decisions"
 
 
 def test_nothing_is_done_before_anything_happens(suite):
