@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.training.config import LoopConfig, StageConfig
+from hybridvla_core.training.hybrid.loop import average_towards
 
 LOGGER = logging.getLogger(__name__)
 Losses = Dict[str, torch.Tensor]
@@ -31,14 +32,6 @@ class MovingAverage:
 
     def update(self, module: nn.Module, step: int) -> None:
         average_towards(self.values, module.state_dict(), self.decay, step)
-
-
-@torch.no_grad()
-def average_towards(average: Mapping[str, torch.Tensor], current: Mapping[str, torch.Tensor], decay: float, step: int) -> None:
-    """Moves an exponential moving average on, in place; early steps count more, so that the start is soon forgotten."""
-    decay = min(decay, (1 + step) / (10 + step))
-    names = [name for name, value in average.items() if value.is_floating_point()]
-    torch._foreach_lerp_([average[name] for name in names], [current[name].detach() for name in names], 1 - decay)
 
 
 class Trainer:

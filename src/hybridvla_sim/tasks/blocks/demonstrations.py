@@ -8,26 +8,16 @@ import argparse
 import multiprocessing
 import os
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import List, Tuple
 
 import numpy as np
 from tqdm import tqdm
 
-from hybridvla_sim.tasks.blocks.expert import WorldState, expert_labels, held_block
+from hybridvla_sim.tasks.blocks.dataset import Row, label_row
 from hybridvla_sim.tasks.blocks.pictures import SceneCamera
 from hybridvla_sim.tasks.blocks.sampler import MIXTURES, sample_state
 
 LARGEST_SEED = 1_000_000
-Row = Dict[str, np.ndarray]
-
-
-def label_row(state: WorldState, image: np.ndarray, classes: np.ndarray) -> Row:
-    """One sample: see `hybridvla_core.data.shards.FIELDS`; state: x, y, z (m), roll, pitch, yaw (rad), opening."""
-    targets, phases = expert_labels(state)
-    numbers = np.concatenate([state.tool, [0.0, 0.0, state.yaw, state.opening]]).astype(np.float32)
-    return {"images": image, "seg": classes, "block_pos": state.block_pos.astype(np.float32),
-            "block_yaw": state.block_yaw.astype(np.float32), "pad_pos": state.pad_xy.astype(np.float32), "state": numbers,
-            "target": targets, "phase": phases, "held": np.int8(held_block(state))}
 
 
 def write_rows(path: Path, rows: List[Row]) -> None:
