@@ -93,6 +93,12 @@ class Scale:
         """False where no channel ever moved: the quantity was never recorded."""
         return not bool(self.constant.all())
 
+    @property
+    def hidden(self) -> np.ndarray:
+        """Which channels (A,) the model sees as 0 whatever they are."""
+        zero = self.constant_channel == "zero"
+        return np.asarray(self.constant & (self.mask | (not self.recorded)) & zero)
+
     def as_json(self) -> Dict[str, List[Any]]:
         """Returns the entry of a `dataset_statistics.json`."""
         return {"q01": self.q01.tolist(), "q99": self.q99.tolist(), "mask": self.mask.tolist()}
@@ -108,9 +114,7 @@ class Scale:
 
     def _scaled(self, values: np.ndarray) -> np.ndarray:
         scaled = np.where(self.mask, 2.0 * (values - self.q01) / (self.q99 - self.q01 + 1e-8) - 1.0, values)
-        if self.constant_channel == "released":
-            return scaled
-        return np.where(self.constant & (self.mask | (not self.recorded)), 0.0, scaled)
+        return np.where(self.hidden, 0.0, scaled)
 
     def unnormalise(self, values: np.ndarray, grippers: Sequence[int]) -> np.ndarray:
         """Scales the model's values back: clipped, scaled where masked in, constant where the data was.
