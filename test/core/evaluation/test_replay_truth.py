@@ -108,9 +108,9 @@ def test_keyframes_are_where_a_compliant_arm_was_sent_and_not_where_it_swung(fin
 
 
 @pytest.mark.parametrize("rule, tilted", [("zero", False), ("released", True)])
-def test_a_channel_that_the_model_sees_as_zero_puts_no_state_outside(rule, tilted):
+def test_a_little_of_what_the_model_sees_as_zero_puts_no_state_outside_and_another_convention_does(rule, tilted):
     judge = Evaluator.__new__(Evaluator)
     scale = Scale(np.array([0.3, 0.0]), np.array([0.7, 0.0]), np.array([True, True]), rule)
     judge._model = SimpleNamespace(normaliser=SimpleNamespace(state=scale))
-    outside = [judge._state_outside(np.array(state)) for state in ([0.5, 0.0], [0.5, 0.002], [0.9, 0.0])]
-    assert outside == [False, tilted, True]
+    outside = [judge._state_outside(np.array(state)) for state in ([0.5, 0.0], [0.5, 0.002], [0.9, 0.0], [0.5, 3.14])]
+    assert outside == [False, tilted, True, True]
