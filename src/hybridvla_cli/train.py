@@ -23,8 +23,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--config", help="recipe, e.g. config/training/tiny_smoke.yaml; with --init the one of fine-tuning if "
                                          "left out")
     parser.add_argument("--data", nargs="+", default=[], metavar="DIR",
-                        help="folders of data sets that `hybridvla dataset` made (the recipe of checkpoints/tiny: one folder of "
-                             ".npz shards)")
+                        help="folders of data sets that `hybridvla dataset` or `hybridvla demonstrate` made")
     parser.add_argument("--init", metavar="DIR", help="checkpoint folder to start from")
     parser.add_argument("--mixture", metavar="FILE", help="weights of the data sets, e.g. config/mixtures/oxe_35.yaml")
     parser.add_argument("--work", metavar="DIR", help="folder for the log and the state to go on from (out/train/RECIPE)")
@@ -53,13 +52,11 @@ def run(args: argparse.Namespace) -> int:
         raise HybridVLAError("--threads and --evaluate-episodes must be at least 1, --evaluate-every and --seconds not negative")
     if args.config is None and args.init is None:
         raise HybridVLAError("give a recipe with --config, or a checkpoint to fine-tune with --init")
-    from hybridvla_cli.train_parts import general, tiny
-    from hybridvla_core.configuration import read_mapping
+    from hybridvla_cli.train_parts import general
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = Path(args.config) if args.config else FINE_TUNING
     work = Path(args.work) if args.work else Path("out/train") / config.stem
     out = Path(args.out) if args.out else work / "checkpoint"
-    part = general if "recipe" in read_mapping(config) else tiny
-    part.run(args, config, work, out)
+    general.run(args, config, work, out)
     return 0

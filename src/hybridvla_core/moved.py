@@ -1,4 +1,6 @@
-"""Old names of modules and classes: importing one says what it is called and where it is now. Kept in version 0.1.0.
+"""Old names of modules and classes: importing one says what it is called and where it is now, or what does its work instead.
+
+Kept in version 0.1.0.
 
 The finder stands at the end of `sys.meta_path`, so it is asked only for names that nothing else has found.
 """
@@ -68,12 +70,6 @@ MOVED: Dict[str, str] = {
     "hybridvla_core.safety.solver": "hybridvla_core.safety.motion.solver",
     "hybridvla_core.safety.status_report": "hybridvla_core.safety.outputs.status_report",
     "hybridvla_core.safety.watchdogs": "hybridvla_core.safety.inputs.watchdogs",
-    "hybridvla_core.training.batches": "hybridvla_core.training.tiny.batches",
-    "hybridvla_core.training.heads": "hybridvla_core.training.tiny.heads",
-    "hybridvla_core.training.recipe": "hybridvla_core.training.tiny.recipe",
-    "hybridvla_core.training.rollouts": "hybridvla_core.training.tiny.rollouts",
-    "hybridvla_core.training.run": "hybridvla_core.training.tiny.run",
-    "hybridvla_core.training.targets": "hybridvla_core.training.tiny.targets",
     "hybridvla_ros.adapters.agilex": "hybridvla_ros.adapters.agilex.adapter",
     "hybridvla_ros.adapters.agilex_command": "hybridvla_ros.adapters.agilex.command",
     "hybridvla_ros.adapters.agilex_probe": "hybridvla_ros.adapters.agilex.probe",
@@ -135,11 +131,9 @@ MOVED: Dict[str, str] = {
     "hybridvla_ros.stand_ins.tray_policy": "hybridvla_ros.stand_ins.piper.tray_policy",
     "hybridvla_ros.sync": "hybridvla_ros.observation.camera_sync",
     "hybridvla_ros.teleop": "hybridvla_ros.console.teleop",
-    "hybridvla_sim.datagen": "hybridvla_sim.tasks.blocks.demonstrations",
     "hybridvla_sim.experts": "hybridvla_sim.tasks.blocks.expert",
     "hybridvla_sim.franka": "hybridvla_sim.fr3.drive",
     "hybridvla_sim.impedance": "hybridvla_sim.fr3.impedance",
-    "hybridvla_sim.kinematic": "hybridvla_sim.tasks.blocks.kinematic_world",
     "hybridvla_sim.piper_arm": "hybridvla_sim.piper.arm",
     "hybridvla_sim.piper_expert": "hybridvla_sim.tasks.tray.expert",
     "hybridvla_sim.piper_monitor": "hybridvla_sim.piper.monitor",
@@ -154,6 +148,24 @@ MOVED: Dict[str, str] = {
     "hybridvla_sim.tasks": "hybridvla_sim.tasks.blocks.task",
 }
 
+#: Module of the recipe that learned from .npz shards, which is no more -> the module that does the same for today's.
+GONE: Dict[str, str] = {
+    "hybridvla_core.data.shards": "hybridvla_core.data.lerobot.reader",
+    "hybridvla_core.training.batches": "hybridvla_core.training.hybrid.feed",
+    "hybridvla_core.training.config": "hybridvla_core.training.hybrid.config",
+    "hybridvla_core.training.heads": "hybridvla_core.training.hybrid.grounding.heads",
+    "hybridvla_core.training.layout": "hybridvla_core.training.hybrid.rows",
+    "hybridvla_core.training.recipe": "hybridvla_core.training.hybrid.objective",
+    "hybridvla_core.training.rollouts": "hybridvla_sim.demonstrations.acting",
+    "hybridvla_core.training.run": "hybridvla_core.training.hybrid.run",
+    "hybridvla_core.training.targets": "hybridvla_core.training.hybrid.grounding.heads",
+    "hybridvla_core.training.tiny": "hybridvla_core.training.hybrid",
+    "hybridvla_core.training.trainer": "hybridvla_core.training.hybrid.loop",
+    "hybridvla_sim.datagen": "hybridvla_sim.tasks.blocks.dataset",
+    "hybridvla_sim.kinematic": "hybridvla_sim.demonstrations.acting",
+    "hybridvla_sim.tasks.blocks.demonstrations": "hybridvla_sim.tasks.blocks.dataset",
+    "hybridvla_sim.tasks.blocks.kinematic_world": "hybridvla_sim.demonstrations.acting",
+}
 
 #: Module -> old name of something in it -> today's.
 RENAMED: Dict[str, Dict[str, str]] = {
@@ -178,17 +190,21 @@ def old_names(module: str) -> Callable[[str], NoReturn]:
 
 
 class MovedFinder(MetaPathFinder):
-    """Finds nothing: raises an ImportError that names the new place of a moved module."""
+    """Finds nothing: raises an ImportError that names the new place of a moved module, or what stands in for a removed one."""
 
     def find_spec(self, fullname: str, path: Optional[Sequence[str]], target: Optional[ModuleType] = None) -> None:
         """Returns None for a name that never was ours.
 
         Raises:
-            ImportError: `fullname` is an old name, or something in a folder that was a module of that name.
+            ImportError: `fullname` is an old name, is no more, or is in a folder that was a module of that name.
         """
         parent, _, name = fullname.rpartition(".")
         if fullname in MOVED:
             raise ImportError(f"{fullname} has moved to {MOVED[fullname]}; import it from there", name=fullname)
+        gone = GONE.get(fullname) or GONE.get(parent)
+        if gone:
+            raise ImportError(f"{fullname} is no more, as the recipe of .npz shards that it was for; {gone} does the same for "
+                              "data sets", name=fullname)
         if parent in MOVED:
             raise ImportError(f"{parent} is a folder now and has no {name}; what the module {parent} held is in "
                               f"{MOVED[parent]}", name=fullname)

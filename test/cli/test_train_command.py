@@ -5,6 +5,7 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -76,11 +77,24 @@ def test_several_processes_make_the_data_set_once_and_tell_a_failure_once(tmp_pa
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
 def test_every_recipe_can_be_read(path):
-    from hybridvla_core.configuration import load_file, read_mapping
-    from hybridvla_core.training.hybrid.config import TrainingConfig
-    from hybridvla_core.training.tiny.config import TrainingConfig as TinyConfig
+    from hybridvla_core.training.hybrid.config import read_recipe
 
-    load_file(TrainingConfig if "recipe" in read_mapping(path) else TinyConfig, path)
+    read_recipe(path)
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda values: values.pop("recipe"), "own.yaml: names no recipe; write recipe: hybrid"),
+    (lambda values: values.update(recipe=None), "own.yaml: names no recipe; write recipe: hybrid"),
+    (lambda values: values.update(recipe="tiny"), "own.yaml: recipe is 'tiny'; write recipe: hybrid"),
+    (lambda values: (values.clear(), values.update(preset="tiny", tower={"steps": 1}, policy={"steps": 1})),
+     "names no recipe.*those of an earlier recipe, as tower and policy, are no more")])
+def test_a_file_without_a_known_recipe_is_refused_as_that_before_anything_is_made(tmp_path, capsys, change, words):
+    values = yaml.safe_load((ROOT / "config/training/tiny_smoke.yaml").read_text())
+    change(values)
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(values))
+    assert main(["train", "--config", str(tmp_path / "own.yaml"), "--work", str(tmp_path / "work")]) == 1
+    said = capsys.readouterr().err
+    assert re.search(words, said) and said.count("\n") == 1 and not (tmp_path / "work").exists()
 
 
 @pytest.mark.parametrize("arguments, words", [
@@ -96,16 +110,16 @@ def test_every_recipe_can_be_read(path):
     (["--config", str(ROOT / "config/training/tiny_smoke.yaml"), "--data", "SET"], "in 2 rows of 2; the model sees 64"),
     (["--config", str(ROOT / "config/training/tiny_smoke.yaml"), "--data", "EIGHT", "--mixture",
       str(ROOT / "config/mixtures/oxe_35.yaml")], "names no weight for toy"),
-    (["--config", str(ROOT / "config/training/tiny.yaml"), "--data", "SET", "SET"], "one folder of .npz shards"),
+    (["--config", str(ROOT / "config/training/tiny_smoke.yaml"), "--data", "SHARDS"], "SHARDS: .npz shards are of a recipe that"),
 ])
 def test_what_does_not_fit_is_one_sentence(tmp_path, capsys, arguments, words):
-    import re
-
+    (tmp_path / "SHARDS").mkdir()
+    (tmp_path / "SHARDS/base-000001.npz").touch()
     makes = {"SET": {}, "WRIST": dict(views={"wrist": (32, 32)}), "SILENT": dict(convention=None), "EIGHT": dict(grid=8),
              "CLOSED": dict(convention={**toy_data.describe().convention, "gripper_sense": "one_is_closed"})}
     for name in set(arguments) & set(makes):
         toy_data.write(tmp_path / name, **makes[name])
-    given = [str(tmp_path / argument) if argument in makes else argument for argument in arguments]
+    given = [str(tmp_path / argument) if argument in {*makes, "SHARDS"} else argument for argument in arguments]
     assert main(["train", *given, "--work", str(tmp_path / "work")]) == 1
     assert re.search(words, capsys.readouterr().err), words
     assert not (tmp_path / "work/checkpoint").exists()

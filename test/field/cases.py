@@ -46,9 +46,6 @@ def _safety(name: str, wanted: Tuple[str, ...] = (), refused: Tuple[str, ...] = 
 MODEL = (
     _model("constant_channel", (r"roll, pitch: diffusion \[-?0\.0, -?0\.0\] tokens \[-?0\.0, -?0\.0\]",),
            (r"has no scale", r"set its mask to false")),
-    _model("damaged_shard", (r"== truncated\.npz\nhybridvla: .*truncated\.npz",
-           r"== lfs_pointer\.npz\nhybridvla: .*lfs_pointer\.npz"),
-           (r"arrays of different length: accepted",)),
     _model("device_cuda", tuple(rf"== predict --device {name}\nhybridvla: " for name in ("cuda", "cuda:1", "gpu", "mps"))),
     _model("doctor_numpy2", (r"rc=1", r"unusable: ", r"== predict\nhybridvla: .*doctor"), (r"(?m)^ValueError",)),
     _model("input_tracebacks", (r"200-megapixel PNG\nhybridvla: ", r"3 MiB comment\nhybridvla: ", r"Latin-1 bytes\nhybridvla: ",

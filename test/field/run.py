@@ -33,8 +33,6 @@ TEXTS = (".py", ".sh", ".yaml")
 #: What the scripts call that is elsewhere, has another name now, or is called with more: helpers of tests, the reader of picture
 #: files, the format of a message beside its bytes.
 ENDED = {
-    "from hybridvla_core.data.shards import ShardSet":
-        "from hybridvla_core.data.shards import ShardSet\nsys.excepthook = lambda kind, error, trace: print(error)",
     "/test/core\"": "/test/support\"",
     "ReplaySettings": "ReplayConfig",
     "policy.prepare_jpeg(data, \"front\")": "policy.prepare_jpeg(data, \"front\", form)",

@@ -37,6 +37,13 @@ def test_a_name_of_a_module_that_is_a_folder_today_is_answered_too():
     assert motion.Motion
 
 
+@pytest.mark.parametrize("old, new", sorted(moved.GONE.items()))
+def test_a_module_that_is_no_more_is_answered_with_what_does_its_work(old, new):
+    with pytest.raises(ImportError, match=rf"{old} is no more, .*; {new} does the same"):
+        importlib.import_module(old)
+    assert not standing(old)
+
+
 @pytest.mark.parametrize("module, old, new", [(module, old, new) for module, names in moved.RENAMED.items()
                                               for old, new in names.items()])
 def test_an_old_name_of_a_class_is_answered_with_the_new_one(module, old, new):
@@ -59,7 +66,7 @@ def test_a_name_that_never_was_ours_stays_an_ordinary_error():
 
 
 def test_every_old_module_stands_or_leads_to_one_that_does():
-    lost = [name for name in OLD if name not in moved.MOVED and not standing(name)
+    lost = [name for name in OLD if name not in moved.MOVED and name not in moved.GONE and not standing(name)
             and name.rpartition(".")[0] not in moved.MOVED]
     assert lost == []
-    assert [new for new in moved.MOVED.values() if not standing(new)] == []
+    assert [new for new in (*moved.MOVED.values(), *moved.GONE.values()) if not standing(new)] == []

@@ -12,12 +12,9 @@ from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.paths import ROOT
 from hybridvla_sim.fr3.rig import Rig, RigConfig
 from hybridvla_sim.monitor import LimitMonitor, MonitorLimits
-from hybridvla_sim.tasks.blocks.demonstrations import label_row, write_rows
 from hybridvla_sim.tasks.blocks.expert import GRASP, HOVER, PHASES, PLACE, WorldState, expert_action, expert_labels
-from hybridvla_sim.tasks.blocks.kinematic_world import record_policy_episodes
 from hybridvla_sim.tasks.blocks.pictures import SceneCamera
 from hybridvla_sim.tasks.blocks.rollout import episode
-from hybridvla_sim.tasks.blocks.sampler import sample_state
 from hybridvla_sim.tasks.blocks.task import BLOCK_SPACING, instruction, instructions, parse_instruction, sample_scene
 from hybridvla_sim.tasks.blocks.world import TASK
 
@@ -236,25 +233,6 @@ def test_pictures_for_training_equal_the_rigs_own(rig):
     assert np.abs(camera.picture().astype(int) - seen).mean() < 0.5
     assert set(range(1, 9)) <= set(np.unique(camera.classes()))
     camera.close()
-
-
-def test_shards_hold_what_training_reads(tmp_path):
-    from hybridvla_core.data.shards import ShardSet
-
-    rng, camera, rows = np.random.default_rng(0), SceneCamera(), []
-    while len(rows) < 3:
-        state = sample_state(rng)
-        if state is not None and camera.pose(state):
-            camera.randomise(rng)
-            rows.append(label_row(state, *camera.pair()))
-    camera.close()
-    write_rows(tmp_path / "a.npz", rows)
-    assert len(ShardSet.from_folder(tmp_path)) == 3
-
-
-def test_the_expert_succeeds_in_the_fast_world_too():
-    result = record_policy_episodes(None, 9, 4, None, randomise=False)
-    assert result["success"] == 1.0
 
 
 def test_a_rig_with_limits_counts_them():

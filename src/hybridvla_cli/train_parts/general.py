@@ -6,13 +6,12 @@ import functools
 import importlib
 import logging
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
-from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import write_json
 from hybridvla_core.processor import slowness
-from hybridvla_core.training.hybrid.config import DemonstrationConfig, TrainingConfig
+from hybridvla_core.training.hybrid.config import DemonstrationConfig, TrainingConfig, read_recipe
 from hybridvla_sim.rigs import RIGS
 
 LOGGER = logging.getLogger(__name__)
@@ -26,8 +25,9 @@ def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> N
     from hybridvla_core.training.distributed import Processes
     from hybridvla_core.training.hybrid.run import Request, train
 
-    config = load_file(TrainingConfig, config_file)
+    config = read_recipe(config_file)
     data, init = tuple(Path(folder) for folder in args.data), Path(args.init) if args.init else None
+    refuse_shards(data)
     _check_places(args, work, out, data, init)
     processes = Processes.start(args.device)
     try:
@@ -56,6 +56,18 @@ def warn_of_slowness(config: TrainingConfig, device: str) -> None:
     if slow:
         LOGGER.warning("precision: %s: %s; write precision: float32 into the recipe (a run that was begun goes on with its own: "
                        "begin another one, in another --work)", config.precision, slow)
+
+
+def refuse_shards(data: Sequence[Path]) -> None:
+    """Refuses folders of `.npz` shards, which an earlier recipe learned from.
+
+    Raises:
+        HybridVLAError: One has shards and no data set, naming it.
+    """
+    for folder in data:
+        if not (folder / "meta").is_dir() and any(folder.glob("*.npz")):
+            raise HybridVLAError(f"{folder}: .npz shards are of a recipe that is no more; make a data set with `hybridvla "
+                                 "demonstrate --tasks blocks`, or leave --data out where the recipe has `demonstrations`")
 
 
 def _check_places(args: argparse.Namespace, work: Path, out: Path, data: Tuple[Path, ...], init: Optional[Path]) -> None:

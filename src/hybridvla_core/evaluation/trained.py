@@ -1,16 +1,12 @@
 """Which tasks a checkpoint was trained for, as far as it says so."""
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Callable, List, Mapping, Sequence, Tuple
 
 from hybridvla_core.checkpoints.manifest import read_manifest
 from hybridvla_core.errors import HybridVLAError
 
-#: The recipe that trains for one task alone, as a checkpoint's provenance names it; and how the sentences of that task are.
-TINY_RECIPE, TINY_TASK = "config/training/tiny.yaml", "blocks"
-TINY_SENTENCE = re.compile(r"put the \w+ block on the \w+ pad")
 #: A task's goals, each with its sentences.
 Goals = Mapping[str, Sequence[str]]
 
@@ -52,17 +48,14 @@ def doubts(checkpoint: Path) -> Callable[[str], str]:
     Args:
         checkpoint: Its folder, read once.
     """
-    provenance = read_manifest(checkpoint)["provenance"]
-    trained, tiny = provenance.get("instructions"), _tasks(provenance) == (TINY_TASK,)
+    trained = read_manifest(checkpoint)["provenance"].get("instructions")
     said = {_words(text) for text in trained or ()}
-    example = trained[0] if trained else "put the red block on the green pad"
 
     def doubt(sentence: str) -> str:
-        words = _words(sentence)
-        if words in said if trained else not tiny or TINY_SENTENCE.fullmatch(words):
+        if not trained or _words(sentence) in said:
             return ""
-        return (f"{checkpoint}: was not trained for {sentence!r}: its data had sentences as {example!r}; what it does now says "
-                "nothing about it")
+        return (f"{checkpoint}: was not trained for {sentence!r}: its data had sentences as {trained[0]!r}; what it does now "
+                "says nothing about it")
 
     return doubt
 
@@ -70,9 +63,7 @@ def doubts(checkpoint: Path) -> Callable[[str], str]:
 def _tasks(provenance: Mapping[str, object]) -> Tuple[str, ...]:
     """Names of the tasks that it was trained for; nothing where it does not say."""
     tasks = provenance.get("tasks")
-    if isinstance(tasks, list):
-        return tuple(str(task) for task in tasks)
-    return (TINY_TASK,) if not provenance.get("instructions") and TINY_RECIPE in str(provenance.get("command")) else ()
+    return tuple(str(task) for task in tasks) if isinstance(tasks, list) else ()
 
 
 def _absent(trained: Sequence[str], goals: Goals) -> List[str]:

@@ -10,7 +10,7 @@ of the decoder, A: action dimensions, K: chunk.
 """
 from __future__ import annotations
 
-from typing import Optional, Sequence
+from typing import Optional
 
 import torch
 
@@ -72,23 +72,3 @@ def decoding_rows(start: torch.Tensor, markers: torch.Tensor, tokens: Optional[t
     """
     rows = [start, markers.expand(len(start), -1, -1)] + ([] if tokens is None else [tokens])
     return torch.cat([row.to(markers.dtype) for row in rows], dim=1)
-
-
-def training_rows(model: HybridVLA, patches: torch.Tensor, text: torch.Tensor, state: torch.Tensor,
-                  branches: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Returns BOS and patches once, then for every label its text, BOD, state and branches, (N, S, H).
-
-    Args:
-        model: whose embeddings are used.
-        patches: (N, P, H) image embeddings.
-        text: (N, L, T) ids without BOS and BOD.
-        state: (N, A) normalised.
-        branches: (N, L, n, H) each, from `denoising_rows` or `decoding_rows`.
-    """
-    images, labels = text.shape[:2]
-    bos = embed_bos(model, text.device).expand(images, 1, -1)
-    bod = model.embed_tokens(torch.tensor([model.config.sequence.bod], device=text.device)).expand(images, labels, 1, -1)
-    states = model.embed_state(state)[:, None, None].expand(-1, labels, -1, -1)
-    blocks = [model.embed_tokens(text), bod, states, *branches]
-    block = torch.cat([part.to(bod.dtype) for part in blocks], dim=2)
-    return torch.cat([bos, patches.to(bos.dtype), block.flatten(1, 2)], dim=1)

@@ -7,13 +7,13 @@ constant whatever the model says, and its state is 0, as in training, or -1, as 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 
 from hybridvla_core.errors import CheckpointError, few
 
-#: Smallest range, in the channel's own units, that is a range and no rounding; what `Scale.of` takes for one.
+#: Smallest range, in the channel's own units, that is a range and no rounding; what is taken for one in data.
 LEAST_RANGE, LEAST_RANGE_OF_DATA = 1e-8, 1e-4
 CONSTANT_CHANNELS = ("zero", "released")
 
@@ -51,24 +51,6 @@ class Scale:
     q99: np.ndarray
     mask: np.ndarray
     constant_channel: str = "zero"
-
-    @classmethod
-    def of(cls, values: np.ndarray, unmasked: Tuple[int, ...], tail: float = 0.2) -> Scale:
-        """Returns the scale of data.
-
-        Args:
-            values: (N, A) in physical units.
-            unmasked: channels that are not scaled.
-            tail: per cent of the values that are cut on each side.
-
-        A channel that hardly varies becomes a constant one.
-        """
-        mask = np.ones(values.shape[-1], dtype=bool)
-        mask[list(unmasked)] = False
-        q01, q99 = np.percentile(values, [tail, 100.0 - tail], axis=0)
-        q01, q99 = np.where(mask, q01, 0.0), np.where(mask, q99, 1.0)
-        middle = np.where(q99 - q01 < LEAST_RANGE_OF_DATA, (q01 + q99) / 2.0, np.nan)
-        return cls(np.where(np.isnan(middle), q01, middle), np.where(np.isnan(middle), q99, middle), mask)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], dimensions: int, where: str, constant_channel: str = "zero") -> Scale:
@@ -111,6 +93,12 @@ class Scale:
         """False where no channel ever moved: the quantity was never recorded."""
         return not bool(self.constant.all())
 
+    @property
+    def hidden(self) -> np.ndarray:
+        """Which channels (A,) the model sees as 0 whatever they are."""
+        zero = self.constant_channel == "zero"
+        return np.asarray(self.constant & (self.mask | (not self.recorded)) & zero)
+
     def as_json(self) -> Dict[str, List[Any]]:
         """Returns the entry of a `dataset_statistics.json`."""
         return {"q01": self.q01.tolist(), "q99": self.q99.tolist(), "mask": self.mask.tolist()}
@@ -126,9 +114,7 @@ class Scale:
 
     def _scaled(self, values: np.ndarray) -> np.ndarray:
         scaled = np.where(self.mask, 2.0 * (values - self.q01) / (self.q99 - self.q01 + 1e-8) - 1.0, values)
-        if self.constant_channel == "released":
-            return scaled
-        return np.where(self.constant & (self.mask | (not self.recorded)), 0.0, scaled)
+        return np.where(self.hidden, 0.0, scaled)
 
     def unnormalise(self, values: np.ndarray, grippers: Sequence[int]) -> np.ndarray:
         """Scales the model's values back: clipped, scaled where masked in, constant where the data was.

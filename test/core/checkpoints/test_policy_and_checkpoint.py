@@ -166,6 +166,7 @@ def test_the_state_of_a_constant_channel_follows_the_rule():
               for rule in ("zero", "released")]
     assert [state.normalise(np.full(7, 0.5))[0] for state in states] == [0.0, -1.0]
     assert states[0].clipped(np.array([7.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0])) == [1]
+    assert [state.hidden.tolist() for state in states] == [[True] + [False] * 6, [False] * 7]
 
 
 def test_a_state_that_was_never_recorded_is_shown_as_zeros():

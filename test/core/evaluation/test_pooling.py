@@ -117,4 +117,5 @@ def test_a_sentence_that_a_checkpoint_never_had_is_doubted(tmp_path):
     assert "was not trained for 'fly': its data had sentences as 'close fridge'" in doubt("fly")
     assert doubts(checkpoint(tmp_path, trained_by="somebody"))("fly") == ""
     tiny = doubts(ROOT / "checkpoints" / "tiny")
-    assert tiny("put the red block on the purple pad") == "" and "was not trained for 'close box'" in tiny("close box")
+    assert tiny("put the red block on the green pad") == "" and "was not trained for 'close box'" in tiny("close box")
+    assert "its data had sentences as 'put the blue block" in tiny("put the red block on the purple pad")

@@ -1,16 +1,20 @@
 """Recorded motion into keyframes: rests, grasps, phases, and what cannot be compared."""
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Pose
+from hybridvla_core.evaluation.replay.evaluator import Evaluator
 from hybridvla_core.evaluation.replay.settings import ReplayConfig
 from hybridvla_core.evaluation.replay.track import Track
 from hybridvla_core.evaluation.replay.truth import RecordedMotion, TruthFinder
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.transforms.normalise import Scale
 
 SETTINGS = load_file(ReplayConfig, ROOT / "config/replay/thresholds.yaml")
 CONVENTION = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml").convention
@@ -101,3 +105,12 @@ def test_keyframes_are_where_a_compliant_arm_was_sent_and_not_where_it_swung(fin
         assert truth.arms[0].pose.position[0] == pytest.approx(place, abs=1e-6), stamp
     alone = TruthFinder(RecordedMotion([swung], [(0.0, "do it")]), CONVENTION, SETTINGS.motion)
     assert alone.find(0.5)[0].arms[0].pose.position[0] == pytest.approx(0.52, abs=2e-3)     # what it did, for want of better
+
+
+@pytest.mark.parametrize("rule, tilted", [("zero", False), ("released", True)])
+def test_a_little_of_what_the_model_sees_as_zero_puts_no_state_outside_and_another_convention_does(rule, tilted):
+    judge = Evaluator.__new__(Evaluator)
+    scale = Scale(np.array([0.3, 0.0]), np.array([0.7, 0.0]), np.array([True, True]), rule)
+    judge._model = SimpleNamespace(normaliser=SimpleNamespace(state=scale))
+    outside = [judge._state_outside(np.array(state)) for state in ([0.5, 0.0], [0.5, 0.002], [0.9, 0.0], [0.5, 3.14])]
+    assert outside == [False, tilted, True, True]

@@ -98,14 +98,6 @@ def test_a_training_warns_before_its_data_are_made(flags, caplog, tmp_path, monk
     assert all("write precision: float32 into the recipe (a run that was begun goes on" in text for text in said(caplog))
 
 
-@pytest.mark.parametrize("text, count", [(ZEN_3, 1), (ZEN_4, 0)])
-def test_the_older_recipe_warns_too(flags, caplog, tmp_path, text, count):
-    flags(text)
-    assert main(["train", "--config", str(ROOT / "config/training/tiny.yaml"), "--data", str(tmp_path / "none"), "--work",
-                 str(tmp_path / "work")]) == 1
-    assert len(said(caplog)) == count and all("write bfloat16: false into the recipe" in text for text in said(caplog))
-
-
 @pytest.mark.parametrize("text, begun, words", [(ZEN_3, False, "a copy of the recipe with precision: float32"), (ZEN_3, True, ""),
                                                 (ZEN_4, False, "")])
 def test_a_training_anywhere_warns_before_its_data_as_long_as_a_recipe_can_be_chosen(flags, tmp_path, capsys, text, begun, words):

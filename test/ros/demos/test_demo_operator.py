@@ -81,7 +81,6 @@ def test_each_sentence_of_the_demo_is_one_of_its_task_and_tasks_stand_together()
 
 
 @pytest.mark.parametrize("provenance, cameras, wanted", [
-    ({"command": "hybridvla train --config config/training/tiny.yaml"}, ("front",), BLOCKS),
     ({"tasks": ["blocks"], "instructions": list(tasks.load("blocks").instructions())}, ("front", "wrist"), BLOCKS),
     ({}, ("front",), BLOCKS), ({}, ("front", "wrist"), SUITE),
     ({"tasks": ["close_fridge", "umbrella_out_of_stand"]}, ("front", "wrist"), SUITE[:2])])

@@ -23,6 +23,7 @@ from hybridvla_core.robots.config import RobotConfig
 
 MOST_WAITING = 64        # filter jobs under way; more would let memory grow with the recording
 STATE_SLACK = 0.02       # of a channel's range: a state this far outside still counts as inside
+HIDDEN_SLACK = 0.1       # m, rad or 1: of a channel that was constant in the data, and of which the model is shown none
 
 
 
@@ -121,7 +122,8 @@ class Evaluator:
         if self._model is None:
             return False
         scale = self._model.normaliser.state
-        slack = STATE_SLACK * (scale.q99 - scale.q01)
+        # A compliant arm's tilt is never quite the constant of the data; one far from it is another convention.
+        slack = np.where(scale.hidden, HIDDEN_SLACK, STATE_SLACK * (scale.q99 - scale.q01))
         return bool(((state < scale.q01 - slack) | (state > scale.q99 + slack))[scale.mask].any())
 
     # The filter ----------------------------------------------------------------------------------------------------

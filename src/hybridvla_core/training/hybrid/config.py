@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Optional, Tuple
 
-from hybridvla_core.configuration import Vector, in_range, require
+from hybridvla_core.configuration import Vector, in_range, load_file, read_mapping, require
 from hybridvla_core.data.lerobot.statistics import TAIL
 from hybridvla_core.training.augment import StateNoiseConfig
 from hybridvla_core.training.hybrid.grounding.config import GroundingConfig
@@ -275,3 +276,12 @@ class TrainingConfig:
     def batch_of(self, stage: StageConfig) -> int:
         """Samples a step of a stage."""
         return stage.batch or self.batch
+
+
+def read_recipe(path: Path) -> TrainingConfig:
+    """Reads a recipe's file; one that names no recipe, or an unknown one, is refused as that and not by its keys."""
+    said = read_mapping(path).get("recipe")
+    found = "names no recipe" if said is None else f"recipe is {said!r}"
+    require(said == RECIPE, f"{path}: {found}; write recipe: {RECIPE}, with keys as in config/training/tiny_general.yaml (those "
+            "of an earlier recipe, as tower and policy, are no more)")
+    return load_file(TrainingConfig, path)

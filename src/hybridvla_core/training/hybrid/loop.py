@@ -18,7 +18,6 @@ from hybridvla_core.training.hybrid.feed import Feed, deaths_named, read_ahead
 from hybridvla_core.training.hybrid.objective import HybridObjective, Terms
 from hybridvla_core.training.hybrid.state import Progress, Store, moments_of
 from hybridvla_core.training.progress import Bar, RunLog
-from hybridvla_core.training.trainer import average_towards
 
 Values = Dict[str, float]
 VALIDATION_BATCH = 16
@@ -53,6 +52,14 @@ def wanted_terms(config: TrainingConfig, stage: StageConfig) -> FrozenSet[str]:
 def weight_of(config: TrainingConfig, term: str) -> float:
     """The weight of a term."""
     return float(getattr(config.grounding if term in parts.GROUNDING else config.objective, term))
+
+
+@torch.no_grad()
+def average_towards(average: Mapping[str, torch.Tensor], current: Mapping[str, torch.Tensor], decay: float, step: int) -> None:
+    """Moves an exponential moving average on, in place; early steps count more, so that the start is soon forgotten."""
+    decay = min(decay, (1 + step) / (10 + step))
+    names = [name for name, value in average.items() if value.is_floating_point()]
+    torch._foreach_lerp_([average[name] for name in names], [current[name].detach() for name in names], 1 - decay)
 
 
 def _numbers(terms: Terms) -> Values:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
@@ -11,8 +11,7 @@ from hybridvla_core.data.lerobot.layout import NEXT_KEYFRAME, Description
 from hybridvla_core.data.lerobot.writer import TRAIN, VALIDATION, DatasetWriter
 from hybridvla_core.data.sample import GroundedObject
 from hybridvla_sim.pool import in_processes
-from hybridvla_sim.tasks.blocks.demonstrations import Row, label_row
-from hybridvla_sim.tasks.blocks.expert import PHASES
+from hybridvla_sim.tasks.blocks.expert import PHASES, WorldState, expert_labels
 from hybridvla_sim.tasks.blocks.pictures import SceneCamera
 from hybridvla_sim.tasks.blocks.sampler import sample_state
 from hybridvla_sim.tasks.blocks.task import instruction, instructions
@@ -27,6 +26,7 @@ NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 CONVENTION = {"arms": ["arm"], "translation": "delta_base_frame", "rotation": "absolute_euler_xyz",
               "rotation_reference_xyzw": [1.0, 0.0, 0.0, 0.0], "gripper_sense": "one_is_open", "delta_base": "measured",
               "action_period_s": 0.0, "state_source": "measured"}
+Row = Dict[str, np.ndarray]
 
 
 def write_dataset(folder: Path, frames: int, seed: int, labels: int = 1, validation: float = 0.1, even_phases: bool = False,
@@ -119,6 +119,25 @@ def _rows(rng: np.random.Generator, camera: SceneCamera, drawing: Drawing) -> It
             for label in _chosen(rng, row, drawing.labels, drawing.even_phases)[:drawing.frames - found]:
                 yield row, int(label)
                 found += 1
+
+
+def label_row(state: WorldState, image: np.ndarray, classes: np.ndarray) -> Row:
+    """Labels a picture for every instruction, block * 4 + pad.
+
+    Args:
+        state: What the picture shows.
+        image: (S, S, 3) uint8.
+        classes: (h, w) what is where: 0 other, 1-4 blocks, 5-8 pads, 9 robot.
+
+    Returns:
+        `images` and `seg` as given; `block_pos` (4, 3) m, `block_yaw` (4,) rad, `pad_pos` (4, 2) m; `state` (7,): x, y, z (m),
+        roll, pitch, yaw (rad), opening; `target` (16, 7), the expert's actions, and `phase` (16,), its phases.
+    """
+    targets, phases = expert_labels(state)
+    numbers = np.concatenate([state.tool, [0.0, 0.0, state.yaw, state.opening]]).astype(np.float32)
+    return {"images": image, "seg": classes, "block_pos": state.block_pos.astype(np.float32),
+            "block_yaw": state.block_yaw.astype(np.float32), "pad_pos": state.pad_xy.astype(np.float32), "state": numbers,
+            "target": targets, "phase": phases}
 
 
 def _chosen(rng: np.random.Generator, row: Row, labels: int, even_phases: bool) -> np.ndarray:

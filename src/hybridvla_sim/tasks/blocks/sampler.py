@@ -1,7 +1,7 @@
 """World states for learning: every phase of the task, its surroundings, and what goes wrong in it."""
 from __future__ import annotations
 
-from typing import Dict, Optional
+from typing import Optional
 
 import numpy as np
 
@@ -11,22 +11,19 @@ from hybridvla_sim.tasks.blocks.task import BLOCK_EDGE, sample_scene
 REST = BLOCK_EDGE / 2
 HELD_OPENING = 0.5625  # block edge over the hand's width of 0.08 m
 KINDS = ("start", "hovering", "low", "grasped", "lifted", "at_pad", "released", "closed_empty", "anywhere")
-#: How often each kind is drawn. `base` is most of the data; `placing` adds what the last steps before a pad need.
-MIXTURES: Dict[str, Dict[str, float]] = {
-    "base": dict(zip(KINDS, (0.14, 0.20, 0.08, 0.12, 0.14, 0.14, 0.06, 0.06, 0.06))),
-    "placing": dict(zip(KINDS, (0.02, 0.05, 0.05, 0.10, 0.18, 0.46, 0.06, 0.03, 0.05)))}
+#: How often each kind is drawn.
+SHARES = (0.14, 0.20, 0.08, 0.12, 0.14, 0.14, 0.06, 0.06, 0.06)
 START = np.array([0.306891, 0.0, 0.486882])
 
 
-def sample_state(rng: np.random.Generator, mixture: str = "base") -> Optional[WorldState]:
+def sample_state(rng: np.random.Generator) -> Optional[WorldState]:
     """One world state, or None where the draw is impossible (blocks in each other); draw again then."""
     scene = sample_scene(rng)
     position = np.column_stack([scene.block_xy, np.full(4, REST)])
     yaw, pads = scene.block_yaw.copy(), scene.pad_xy
     _some_on_pads(rng, position, yaw, pads)
     block, pad = int(rng.integers(4)), int(rng.integers(4))
-    weights = MIXTURES[mixture]
-    kind = KINDS[int(rng.choice(len(KINDS), p=[weights[name] for name in KINDS]))]
+    kind = KINDS[int(rng.choice(len(KINDS), p=SHARES))]
     tool, turn, opening = _tool(rng, kind, position, yaw, pads, block, pad)
     if kind in ("grasped", "lifted", "at_pad"):
         tool[2] = max(tool[2], 0.017)
