@@ -7,12 +7,11 @@ import re
 import sys
 from pathlib import Path
 
-from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.suite import load_configs
 from hybridvla_core.files import write_text
 from hybridvla_core.processor import slowness
-from hybridvla_core.training.hybrid.config import TrainingConfig
+from hybridvla_core.training.hybrid.config import read_recipe
 from hybridvla_sim.rigs import RIGS
 
 PRESET = re.compile(r"^preset:.*(?:\n|\Z)", re.MULTILINE)
@@ -42,11 +41,11 @@ def keep(recipe: Path, out: Path, rig: str, init: str) -> None:
         raise HybridVLAError(f"{kept}: the training in {out} was begun with this recipe, and TRAIN_RECIPE or TRAIN_INIT asks for "
                              f"another one; leave them as they were, name another OUT, or remove {out / 'train'} and "
                              f"{out / 'train.json'} to begin the training anew on the same data")
-    load_file(TrainingConfig, recipe)       # what is wrong with it is said of the file that was named
+    read_recipe(recipe)       # what is wrong with it is said of the file that was named
     partial = kept.with_name("recipe.partial.yaml")
     try:
         write_text(partial, text)
-        config = load_file(TrainingConfig, partial)
+        config = read_recipe(partial)
     finally:
         partial.unlink(missing_ok=True)
     if init != "-":
@@ -68,7 +67,7 @@ def keep(recipe: Path, out: Path, rig: str, init: str) -> None:
 
 def warn(out: Path, device: str) -> None:
     """Warns of a precision that the device emulates, as long as another one can be chosen: before the training was begun."""
-    precision = load_file(TrainingConfig, out / "recipe.yaml").precision
+    precision = read_recipe(out / "recipe.yaml").precision
     slow = "" if (out / "train").is_dir() else slowness(precision, device)
     if slow:
         print(f"train_anywhere: precision: {precision}: {slow}; begin with TRAIN_RECIPE=FILE, a copy of the recipe with "

@@ -196,11 +196,10 @@ def pace(log: Path) -> Dict[str, float]:
 
 def decode(recipe: Path, data: Path, folder: Path, init: Optional[Path], workers: int) -> None:
     """Decodes a data set's pictures once, for all trainings that have `folder` as theirs."""
-    from hybridvla_core.configuration import load_file
-    from hybridvla_core.training.hybrid.config import TrainingConfig
+    from hybridvla_core.training.hybrid.config import read_recipe
     from hybridvla_core.training.hybrid.start import prepare
 
-    (frames,) = prepare(load_file(TrainingConfig, recipe), (data,), init).sets
+    (frames,) = prepare(read_recipe(recipe), (data,), init).sets
     frames.keep(folder, workers=max(1, workers))
 
 

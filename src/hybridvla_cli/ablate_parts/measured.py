@@ -128,11 +128,10 @@ def _speed(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, Any]
 def _trainings(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, Any]:
     """Trains what is not yet there; a training that cannot be run leaves its place empty."""
     del given
-    from hybridvla_core.configuration import load_file
     from hybridvla_core.training.ablation.trainings import TRAININGS, changed, trainings_sheet
-    from hybridvla_core.training.hybrid.config import TrainingConfig
+    from hybridvla_core.training.hybrid.config import read_recipe
 
-    recipe, folder = load_file(TrainingConfig, RECIPE), out / TRAININGS_NAME
+    recipe, folder = read_recipe(RECIPE), out / TRAININGS_NAME
     seeds = SEEDS[:1] if args.quick else SEEDS
     share = QUICK_SHARE if args.quick else 1.0
     found: Dict[Tuple[str, int], Any] = {}

@@ -47,7 +47,7 @@ def build_model(furnish: Callable[[ET.Element], None], width: int = 640, height:
     visual = ET.SubElement(root, "visual")
     ET.SubElement(visual, "global", offwidth=str(width), offheight=str(height))
     ET.SubElement(visual, "headlight", ambient=".3 .3 .3", diffuse=".3 .3 .3", specular="0 0 0")
-    # Without smoothed edges, and with round shapes of few faces: a third of the time on a processor.
+    # Without smoothed edges, and with round shapes of few faces: about half of the time on a processor.
     ET.SubElement(visual, "quality", shadowsize="0", offsamples="0", numslices="20", numstacks="10")
     world = ET.SubElement(root, "worldbody")
     ET.SubElement(world, "light", directional="true", dir="-0.2 0.1 -1", diffuse=".6 .6 .6", castshadow="false")

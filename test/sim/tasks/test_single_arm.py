@@ -57,6 +57,7 @@ def test_the_expert_does_it_through_the_filter(suite):
     assert result["counters"]["holds"] == 0, "no hand comes down on what it should come down beside"
 
 
+@pytest.mark.long
 def test_what_is_done_early_waits_for_the_switch():
     suite = Suite(ExpertPolicy(CONFIG.convention, ["front"]), CONFIG, ROBOT, tasks.load("blocks", rig="fr3"))
     spec = EpisodeSpec(2_000_003, "put the blue block on the yellow pad", 20.0, "put the red block on the red pad")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Tuple
 
-from hybridvla_core.configuration import Vector, in_range, load_file, read_mapping, require
+from hybridvla_core.configuration import Vector, from_mapping, in_range, read_mapping, require
 from hybridvla_core.data.lerobot.statistics import TAIL
 from hybridvla_core.training.augment import StateNoiseConfig
 from hybridvla_core.training.hybrid.grounding.config import GroundingConfig
@@ -280,8 +280,9 @@ class TrainingConfig:
 
 def read_recipe(path: Path) -> TrainingConfig:
     """Reads a recipe's file; one that names no recipe, or an unknown one, is refused as that and not by its keys."""
-    said = read_mapping(path).get("recipe")
+    values = read_mapping(path)
+    said = values.get("recipe")
     found = "names no recipe" if said is None else f"recipe is {said!r}"
     require(said == RECIPE, f"{path}: {found}; write recipe: {RECIPE}, with keys as in config/training/tiny_general.yaml (those "
             "of an earlier recipe, as tower and policy, are no more)")
-    return load_file(TrainingConfig, path)
+    return from_mapping(TrainingConfig, values, str(path))
