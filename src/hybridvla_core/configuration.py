@@ -5,7 +5,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Set, Tuple, Type, TypeVar, Union
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Set, Tuple, Type, TypeVar, Union
 
 import dacite
 import yaml
@@ -49,6 +49,12 @@ def in_range(key: str, value: float, low: float, high: float, above: bool = Fals
     """
     bounds = f"above {low:g} and up to {high:g}" if above else f"between {low:g} and {high:g}"
     require(low <= value <= high and not (above and value == low), f"{key} must lie {bounds}, and is {value!r}")
+
+
+def one_of(key: str, value: object, allowed: Iterable[str]) -> None:
+    """Raises ConfigurationError naming the key, what it is, and what it may be, unless `value` is one of those `allowed`."""
+    names = tuple(allowed)
+    require(value in names, f"{key} is {value!r}; use one of {', '.join(names)}")
 
 
 def positive(key: str, value: float) -> None:

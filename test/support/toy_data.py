@@ -28,12 +28,13 @@ def describe(**changes):
 
 
 def write(folder, episodes=4, frames=6, seed=0, patches=4, sentences=1, still=(), rare=(), **changes):
-    """Episodes in which a coloured square says where to go; the last one is to validate with. With several sentences, each frame
-    of them shows a moment so many times. Channels of the state that are `still` do not move; `rare` ones of state and action move
-    in the first frame alone."""
+    """Episodes in which a coloured square says where to go, to every arm alike; the last one is to validate with. With several
+    sentences, each frame of them shows a moment so many times. Channels of the state that are `still` do not move; `rare` ones of
+    state and action move in the first frame alone."""
     if sentences > 1:
         changes = {"moments": True, "labels": "next_keyframe", **changes}
     description = describe(**changes)
+    arms = len(description.action_names) // 7
     rng = np.random.default_rng(seed)
     with DatasetWriter(folder, description) as out:
         for number in range(episodes):
@@ -49,6 +50,7 @@ def write(folder, episodes=4, frames=6, seed=0, patches=4, sentences=1, still=()
                     state[list(still)] = 0.1
                     action = np.concatenate([place - [0.5, 0.0, 0.0], rng.uniform(-0.02, 0.02, 3), [corner % 2]])
                     state[list(rare)] = action[list(rare)] = 0.9 if number == frame == 0 else 0.2
+                    state, action = np.tile(state, arms), np.tile(action, arms)
                     text = f"put the {colour} block on the pad"
                     begin = text.index(colour)
                     named = GroundedObject(((begin, begin + len(colour) + 6),), {
@@ -64,6 +66,13 @@ def write(folder, episodes=4, frames=6, seed=0, patches=4, sentences=1, still=()
                                     grounding=[named] if description.grounded and number % 2 else [])
         out.finish()
     return folder
+
+
+def two_arms():
+    """What `write` needs to be told for data of two arms."""
+    names = tuple(f"c{i}" for i in range(14))
+    return dict(state_names=names, action_names=names, grippers=(6, 13),
+                convention={**dataclasses.asdict(CONVENTION), "arms": ["right", "left"]})
 
 
 def config(**changes):

@@ -7,7 +7,7 @@ from typing import Tuple
 import numpy as np
 
 from hybridvla_core.checkpoints.manifest import FORMAT
-from hybridvla_core.configuration import in_range
+from hybridvla_core.configuration import in_range, one_of
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.schedule import DiffusionSchedule
@@ -131,13 +131,11 @@ class CheckpointConfig:
             raise ConfigurationError(f"the convention's arms {list(self.convention.arms)} need "
                                      f"{self.convention.action_dim} action dimensions, the model has "
                                      f"{self.model.action_dim}")
-        if self.image_strategy not in STRATEGIES:
-            raise ConfigurationError(f"image_strategy {self.image_strategy!r}; use one of {', '.join(STRATEGIES)}")
+        one_of("image_strategy", self.image_strategy, STRATEGIES)
         if self.autoregressive_condition not in CONDITIONS:
             raise ConfigurationError(f"autoregressive_condition {self.autoregressive_condition!r}; use one of "
                                      f"{', '.join(CONDITIONS)}")
-        if self.constant_channel not in CONSTANT_CHANNELS:
-            raise ConfigurationError(f"constant_channel {self.constant_channel!r}; use one of {', '.join(CONSTANT_CHANNELS)}")
+        one_of("constant_channel", self.constant_channel, CONSTANT_CHANNELS)
         if not self.trained or not set(self.trained) <= set(PATHS) or "diffusion" not in self.trained:
             raise ConfigurationError(f"trained is {list(self.trained)}; use diffusion, or both of {', '.join(PATHS)}")
         DiffusionSchedule(spacing=self.ddim_spacing).ddim_timesteps(self.ddim_steps)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Dict, List, Mapping, Tuple
+from typing import Dict, List, Mapping, Sequence, Tuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -109,20 +109,23 @@ def misfit(found: Mapping[str, Tuple[int, ...]], expected: Mapping[str, Tuple[in
     return "; ".join(parts)
 
 
-def load_into(model: torch.nn.Module, folder: Path, files: List[str]) -> None:
+def load_into(model: torch.nn.Module, folder: Path, files: List[str], kept: Sequence[str] = ()) -> None:
     """Fills a model in its own type, a piece at a time, so that at no time there are two copies of anything large.
 
     Args:
         model: Gets the weights.
         folder: Of the checkpoint.
         files: Names of its safetensors files.
+        kept: Beginnings of the names of what stays as the model has it, whatever the files hold.
 
     Raises:
         CheckpointError: Tensors are missing, surplus, of the wrong shape, or not finite; the message names them.
     """
-    parameters: Dict[str, torch.Tensor] = dict(model.state_dict(keep_vars=True))
+    parameters: Dict[str, torch.Tensor] = {name: parameter for name, parameter in model.state_dict(keep_vars=True).items()
+                                           if not name.startswith(tuple(kept))}
     with Weights(folder, files) as weights, torch.no_grad():
-        problem = misfit(weights.shapes(), {name: tuple(p.shape) for name, p in parameters.items()})
+        found = {name: shape for name, shape in weights.shapes().items() if not name.startswith(tuple(kept))}
+        problem = misfit(found, {name: tuple(p.shape) for name, p in parameters.items()})
         if problem:
             raise CheckpointError(f"{folder / files[0]}: the tensors do not fit config.json; {problem}")
         for name, parameter in parameters.items():

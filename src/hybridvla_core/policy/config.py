@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Optional, Tuple
 
-from hybridvla_core.configuration import in_range, on_or_off, require
+from hybridvla_core.configuration import in_range, on_or_off, one_of, require
 from hybridvla_core.contracts import Mode
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.policy.cameras import MAX_AGE_S, MAX_SPREAD_S, CameraRig, CameraSource, check_cameras
@@ -97,18 +97,17 @@ class PolicyConfig:
         if len(self.frames) != len(self.convention.arms) or not all(self.frames):
             raise ConfigurationError(f"frames must name one base frame for each of the arms "
                                      f"{list(self.convention.arms)}, found {list(self.frames)}")
-        if self.execution not in EXECUTIONS:
-            raise ConfigurationError(f"execution is {self.execution!r}; use one of {', '.join(EXECUTIONS)}")
+        one_of("execution", self.execution, EXECUTIONS)
         if self.execution == "overlap" and self.is_keyframe:
             raise ConfigurationError("execution is 'overlap', but keyframes (action_period_s 0) have no end in time; use "
                                      "'blocking' or 'asynchronous'")
-        require(self.backend in BACKENDS, f"backend is {self.backend!r}; use one of {', '.join(BACKENDS)}")
+        one_of("backend", self.backend, BACKENDS)
         require(self.backend == "local" or not (self.prepare_on_arrival or self.reduced_jpeg),
                 "backend is 'remote', whose server prepares the images; set prepare_on_arrival and reduced_jpeg to false")
-        require(self.graphs in GRAPHS, f"graphs is {self.graphs!r}; use one of {', '.join(GRAPHS)}")
+        one_of("graphs", self.graphs, GRAPHS)
         if self.compile not in ("off", "auto"):
             raise ConfigurationError(f"compile is {self.compile!r}; use off or auto")
-        require(self.precision in PRECISIONS, f"precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
+        one_of("precision", self.precision, PRECISIONS)
         require(self.backend == "local" or self.precision == "full",
                 "backend is 'remote', whose server has the weights; set precision to full")
         in_range("noise_samples", self.noise_samples, 1, 64)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Optional, Tuple, Union
 
-from hybridvla_core.configuration import in_range, load_file, positive, require
+from hybridvla_core.configuration import in_range, load_file, one_of, positive, require
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.robots.agilex import AgilexConfig
 from hybridvla_core.robots.arm import ArmConfig
@@ -164,8 +164,8 @@ class RobotConfig:
     source: Optional[str] = None
 
     def __post_init__(self) -> None:
-        require(self.door in DOORS, f"door is {self.door!r}; use one of {', '.join(DOORS)}")
-        require(self.on_limit in ON_LIMIT, f"on_limit is {self.on_limit!r}; use one of {', '.join(ON_LIMIT)}")
+        one_of("door", self.door, DOORS)
+        one_of("on_limit", self.on_limit, ON_LIMIT)
         names = [arm.name for arm in self.arms]
         require(bool(names) and len(set(names)) == len(names), f"arms must be named once each, found {names}")
         check_topics(self.topics, self.arms)

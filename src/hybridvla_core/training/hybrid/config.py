@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Tuple
 
-from hybridvla_core.configuration import Vector, from_mapping, in_range, read_mapping, require
+from hybridvla_core.configuration import Vector, from_mapping, in_range, one_of, read_mapping, require
 from hybridvla_core.data.lerobot.statistics import TAIL
 from hybridvla_core.training.augment import StateNoiseConfig
+from hybridvla_core.training.hybrid import parts
 from hybridvla_core.training.hybrid.grounding.config import GroundingConfig
-from hybridvla_core.training.hybrid.parts import AUGMENTATIONS, DRAWS, EXPORTS, PRECISIONS, SCHEDULES, STATISTICS, TERMS, TRAINED
 from hybridvla_core.training.lora import LoraConfig
 
 RECIPE = "hybrid"
@@ -98,11 +98,11 @@ class StageConfig:
     def __post_init__(self) -> None:
         require(bool(self.name), "a stage needs a name")
         in_range(f"stage {self.name}: steps", self.steps, 0, 10 ** 9)
-        require(self.train in TRAINED, f"stage {self.name}: train is {self.train!r}; use one of {', '.join(TRAINED)}")
+        one_of(f"stage {self.name}: train", self.train, parts.TRAINED)
         in_range(f"stage {self.name}: learning_rate", self.learning_rate, 1e-12, 1.0)
         in_range(f"stage {self.name}: tower_rate", self.tower_rate, 0.0, 100.0)
-        unknown = sorted(set(self.terms) - set(TERMS))
-        require(not unknown, f"stage {self.name}: terms {', '.join(unknown)} are unknown; use {', '.join(TERMS)}")
+        unknown = sorted(set(self.terms) - set(parts.TERMS))
+        require(not unknown, f"stage {self.name}: terms {', '.join(unknown)} are unknown; use {', '.join(parts.TERMS)}")
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class OptimizerConfig:
         in_range("optimizer: weight_decay", self.weight_decay, 0.0, 1.0)
         in_range("optimizer: gradient_clip", self.gradient_clip, 1e-6, 1e6)
         in_range("optimizer: warmup_steps", self.warmup_steps, 0, 10 ** 7)
-        require(self.schedule in SCHEDULES, f"optimizer: schedule is {self.schedule!r}; use one of {', '.join(SCHEDULES)}")
+        one_of("optimizer: schedule", self.schedule, parts.SCHEDULES)
 
     def factor(self, step: int, steps: int) -> float:
         """Factor on the rate at a step of a stage of `steps`."""
@@ -184,6 +184,7 @@ class TrainingConfig:
         state: `embedding`, `words` (ids of its bins behind the instruction) or `none`.
         image_strategy: How images are fitted; None takes that of `--init`, or `resize-naive`.
         statistics: Of `data`, or of the checkpoint that `--init` names.
+        embedders: Of that checkpoint (`init`), or `new`: state and action have other channels, as of two arms for one.
         statistics_tail: Share of the rows that those of `data` cut off on each side of a channel; 0.01 is the released rule.
         objective, grounding, optimizer, lora: See there.
         batch: Samples a step over all processes.
@@ -215,6 +216,7 @@ class TrainingConfig:
     state: str = "embedding"
     image_strategy: Optional[str] = None
     statistics: str = "data"
+    embedders: str = "init"
     statistics_tail: float = TAIL
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     grounding: GroundingConfig = field(default_factory=GroundingConfig)
@@ -246,14 +248,19 @@ class TrainingConfig:
         names = [stage.name for stage in self.stages]
         require(len(set(names)) == len(names), f"stages {names} must differ in name")
         require(0 <= self.seed <= 1_000_000, "seed must lie in [0, 10^6]; larger ones belong to evaluation")
-        require(self.statistics in STATISTICS, f"statistics is {self.statistics!r}; use one of {', '.join(STATISTICS)}")
+        one_of("statistics", self.statistics, parts.STATISTICS)
+        one_of("embedders", self.embedders, parts.EMBEDDERS)
+        require(self.embedders == "init" or not self.preset, "embedders: new is for a run that starts from --init CHECKPOINT; "
+                "with a preset all is new, leave it out")
+        require(self.embedders == "init" or self.statistics == "data", "embedders: new needs statistics: data; those of the "
+                "checkpoint are of its own channels")
         in_range("statistics_tail", self.statistics_tail, 0.0, 0.05)
         require(self.statistics == "data" or self.statistics_tail == TAIL, f"statistics_tail {self.statistics_tail} is for "
                 f"statistics: data; with {self.statistics} those of the checkpoint stay as they are")
-        require(self.precision in PRECISIONS, f"precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
-        require(self.draw in DRAWS, f"draw is {self.draw!r}; use one of {', '.join(DRAWS)}")
-        require(self.augment in AUGMENTATIONS, f"augment is {self.augment!r}; use one of {', '.join(AUGMENTATIONS)}")
-        require(self.export in EXPORTS, f"export is {self.export!r}; use one of {', '.join(EXPORTS)}")
+        one_of("precision", self.precision, parts.PRECISIONS)
+        one_of("draw", self.draw, parts.DRAWS)
+        one_of("augment", self.augment, parts.AUGMENTATIONS)
+        one_of("export", self.export, parts.EXPORTS)
         for name, low in (("batch", 1), ("labels", 1), ("micro_batch", 0), ("workers", 0), ("log_every", 1),
                           ("save_every", 1), ("validate_every", 1), ("validation_frames", 0)):
             in_range(name, getattr(self, name), low, 10 ** 9)

@@ -13,6 +13,8 @@ SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("float32", "bfloat16")
 AUGMENTATIONS = ("none", "released", "photometric")
 STATISTICS = ("data", "init")
+#: Where the networks between numbers and embeddings come from: those of the checkpoint, or new ones for another robot.
+EMBEDDERS = ("init", "new")
 EXPORTS = ("float16", "bfloat16", "float32")
 #: What is equally likely in a step: any row of a data set, or any moment, however many sentences it has.
 DRAWS = ROWS, MOMENTS = ("rows", "moments")

@@ -25,7 +25,7 @@ from hybridvla_core.training.hybrid.grounding.heads import GroundingHeads
 from hybridvla_core.training.hybrid.loop import Hooks, StageLoop
 from hybridvla_core.training.hybrid.objective import HybridObjective
 from hybridvla_core.training.hybrid.stages import choose_parameters
-from hybridvla_core.training.hybrid.start import Start, prepare
+from hybridvla_core.training.hybrid.start import OF_THE_CHANNELS, Start, prepare
 from hybridvla_core.training.hybrid.state import Progress, StepError, Store
 from hybridvla_core.training.lora import add_adapters
 from hybridvla_core.training.progress import Bar, RunLog
@@ -38,7 +38,8 @@ MOST_INSTRUCTIONS = 1000
 FREE = ("workers", "keep_frames", "log_every", "save_every", "validate_every", "validation_frames", "export", "demonstrations")
 #: Keys that came later than some runs, with the value that those runs had in effect: with it, such a run can go on.
 LATER = {"labels": 1, "grounding.attention": 0.0, "grounding.attention_layers": (), "grounding.attention_heads": 1,
-         "grounding.subtask": 0.0, "grounding.place_views": (), "grounding.turns": 0.0, "statistics_tail": 0.01, "draw": "rows"}
+         "grounding.subtask": 0.0, "grounding.place_views": (), "grounding.turns": 0.0, "statistics_tail": 0.01, "draw": "rows",
+         "embedders": "init"}
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,8 @@ def _build(config: TrainingConfig, start: Start, number: int, processes: Process
     if start.base is None:
         model.initialise()
     else:
-        load_into(model, start.base.folder, weight_files(start.base.folder))
+        load_into(model, start.base.folder, weight_files(start.base.folder),
+                  OF_THE_CHANNELS if config.embedders == "new" else ())
     decoder = start.model.decoder
     if processes.device.type == "cpu" and decoder.hidden <= 512:
         model.vision_backbone.use_fused_attention(False)

@@ -38,6 +38,8 @@ ORIGIN = ("delta_base", "state_source")
 SOME_EPISODES = 20
 #: What L_ce alone leaves as it was drawn.
 UNTRAINED_BY_TOKENS = ("final_layer", "t_embedder", "x_embedder")
+#: Networks whose size is the number of channels; `embedders: new` draws them anew.
+OF_THE_CHANNELS = ("x_embedder.", "proprio_embedder.", "final_layer.")
 
 
 @dataclass(frozen=True)
@@ -214,8 +216,9 @@ def _model(config: TrainingConfig, base: Optional[Checkpoint], convention: Actio
         model = preset(config.preset)
     else:
         model = base.config.model
-        if model.action_dim != convention.action_dim:
-            raise DataError(f"{base.folder}: has {model.action_dim} action channels, the data {convention.action_dim}")
+        if model.action_dim != convention.action_dim and config.embedders == "init":
+            raise DataError(f"{base.folder}: has {model.action_dim} action channels, the data {convention.action_dim}; write "
+                            "embedders: new and statistics: data, so that state and action get networks of their own")
         before = (model.sequence.kind, model.sequence.state)
         if before != (config.sequence, config.state) and not base.config.untrained:
             raise ConfigurationError(f"{base.folder}: was trained with sequence {before[0]} and its state as {before[1]}; write "
