@@ -54,9 +54,9 @@ def keep(recipe: Path, out: Path, rig: str, init: str) -> None:
         named = RIGS[rig]
         wanted = load_configs(named.policy, named.robot, "diffusion")[0].convention.action_dim
         found = read_checkpoint(Path(init)).config.model.action_dim
-        if found != wanted:
+        if found != wanted and config.embedders == "init":
             raise HybridVLAError(f"TRAIN_INIT {init}: has {found} action channels, the data of the {rig} rig {wanted}; name "
-                                 "another checkpoint, or - for none")
+                                 "another checkpoint, - for none, or a TRAIN_RECIPE without preset and with embedders: new")
         if config.preset:
             raise HybridVLAError(f"{recipe}: names the preset {config.preset}, and the model is that of the checkpoint "
                                  f"TRAIN_INIT {init}; take the preset out of the recipe")

@@ -23,8 +23,8 @@ def test_a_trained_model_decodes_as_plain_greedy_decoding_in_few_passes():
     config, robot = load_configs(ROOT / "config" / "policies" / "tiny.yaml", ROOT / "config" / "robots" / "sim_fr3.yaml",
                                  "ensemble")
     quick = Policy.from_checkpoint(ROOT / "checkpoints" / "tiny", all_tokens=False)
-    observations = collect(quick, config, robot, "blocks", seed=2000001, episodes=2)
-    assert len(observations) >= 8
+    observations = collect(quick, config, robot, "blocks", seed=2000001, episodes=1)
+    assert len(observations) >= 5
     for policy in (quick, Policy.from_checkpoint(ROOT / "checkpoints" / "tiny")):
         result = compare(policy, observations)
         assert result["differences"]["tokens_beyond_margin"] == result["differences"]["decisions_beyond_margin"] == 0

@@ -68,6 +68,14 @@ def test_what_cannot_be_begun_is_one_sentence(run, calls, tmp_path, arguments, e
     assert "FAKE_ENDS" in environment or not calls(), "nothing is made for a run that cannot begin"
 
 
+def test_two_arms_begin_from_a_checkpoint_of_one_where_the_recipe_says_so(run, calls, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    text = (ROOT / "config/training/dual_gpu.yaml").read_text()
+    recipe.write_text(text.replace("preset: tiny", "embedders: new"))
+    run("dual", str(tmp_path / "out"), TRAIN_INIT=str(ROOT / "checkpoints/tiny"), TRAIN_RECIPE=str(recipe))
+    assert (tmp_path / "out/recipe.yaml").read_text() == recipe.read_text() != text and calls()[0] == "demonstrate"
+
+
 @pytest.mark.parametrize("environment, made", [({}, "800 6"), ({"TRAIN_COUNT": "12", "TRAIN_STATES": "30"}, "12 30")])
 def test_data_are_many_scenes_with_few_states_unless_others_are_asked_for(run, tmp_path, environment, made):
     for _ in range(2):
