@@ -32,7 +32,7 @@ OUT="${OUT:-out/anywhere/$WHAT}"
 PYTHON="${PYTHON:-python3}"
 case "$PYTHON" in */*) PYTHON="$(of_caller "$PYTHON")" ;; esac
 LIMIT="${TRAIN_SECONDS:-500}"
-# Many scenes with few states each: as many pictures as of few scenes, but more layouts. A scene costs 0.8 s of a core, a picture 4 ms.
+# Many scenes with few states each: as many pictures as of few scenes, but more layouts. A scene costs 0.5 s of a core, a picture 4 ms.
 COUNT="${TRAIN_COUNT:-800}"
 STATES="${TRAIN_STATES:-6}"
 EPISODES="${TRAIN_EPISODES:-20}"

@@ -5,11 +5,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from goldens import GOLDEN, needs_golden
 from known_tokenizers import known_llama, known_phi
 from safetensors.torch import load_file
 from small_models import CONVENTION, changed, convert_arguments, dims_of, modules_of, released_run
@@ -24,7 +24,6 @@ from hybridvla_core.policy.predictor import Policy
 
 pytestmark = pytest.mark.versions
 
-GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", ROOT.parent / "shared" / "golden")) / "public"
 
 
 @pytest.fixture
@@ -250,7 +249,7 @@ print("PEAK", peak[0] - before, status)
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no recorded fixtures at {GOLDEN}")
+@needs_golden
 @pytest.mark.parametrize("variant, cameras, arms", [
     ("llama_7dof", "front", "arm"), ("llama_14dof_gqa", "front,wrist", "right,left"),
     ("phi_7dof", "front,wrist,wrist_left", "arm")])

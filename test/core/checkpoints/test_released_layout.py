@@ -1,12 +1,10 @@
 """A checkpoint folder in the released layout: the released names, and the same weights when it is converted again."""
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 import small_models
 import torch
+from goldens import GOLDEN, needs_golden
 
 from hybridvla_cli.__main__ import main
 from hybridvla_core.checkpoints.format import read_checkpoint
@@ -14,8 +12,6 @@ from hybridvla_core.checkpoints.released import find_weights, load_released
 from hybridvla_core.checkpoints.released_layout import released_modules, write_released
 from hybridvla_core.checkpoints.weights import Weights, weight_files
 from hybridvla_core.errors import CheckpointError
-
-GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", "/nowhere")) / "public"
 
 
 def tensors(folder):
@@ -46,7 +42,7 @@ def test_a_model_that_the_released_code_cannot_hold_is_refused():
         released_modules({}, small_models.tiniest())
 
 
-@pytest.mark.skipif(not GOLDEN.is_dir(), reason="HYBRIDVLA_GOLDEN names no recorded fixtures")
+@needs_golden
 @pytest.mark.parametrize("variant", ["llama_7dof", "llama_14dof_gqa", "phi_7dof"])
 def test_names_and_shapes_are_the_released_ones(variant):
     folder = GOLDEN / variant

@@ -2,19 +2,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
+from goldens import GOLDEN, needs_golden
 
 from hybridvla_cli.__main__ import main
 from hybridvla_core.evaluation.parity.table import Archive, Table
-from hybridvla_core.paths import ROOT
-
-GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", ROOT.parent / "shared" / "golden")) / "public"
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no recorded fixtures at {GOLDEN}")
 
 #: File, array, what is added to it, and the row that has to notice.
 ALTERED = (

@@ -1,14 +1,13 @@
 """Decoder against transformers, cached against uncached passes, parity with the recorded implementation."""
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from goldens import GOLDEN, needs_golden
 
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
 from hybridvla_core.evaluation.parity.run import check_folder
@@ -19,14 +18,11 @@ from hybridvla_core.model.layers import KVCache
 from hybridvla_core.model.presets import preset, preset_names
 from hybridvla_core.model.timm_import import vision_transformer
 from hybridvla_core.model.tokens import ActionTokens
-from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.inference.noise import draw_noise
 from hybridvla_core.policy.inference.plain import PlainDecoding
 
 pytestmark = pytest.mark.versions
 
-GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", ROOT.parent / "shared" / "golden")) / "public"
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no recorded fixtures at {GOLDEN}")
 
 
 def small(family):

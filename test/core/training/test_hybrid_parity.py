@@ -2,13 +2,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from goldens import GOLDEN, needs_golden
 
 from hybridvla_core.checkpoints.released import load_released
 from hybridvla_core.training.hybrid.batch import Batch
@@ -18,11 +17,10 @@ from hybridvla_core.training.hybrid.objective import HybridObjective
 from hybridvla_core.training.hybrid.stages import choose_parameters
 from hybridvla_core.transforms.images import PreparedImage
 
-GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", "/nowhere")) / "public"
 VARIANTS = ("llama_7dof", "llama_14dof_gqa", "phi_7dof")
 STAGES = ("v1/finetune/R1", "v1/finetune/R4", "v1/full-finetune/R1", "v3/finetune/R1", "v3/finetune/R4")
 VIEWS = ("front", "wrist", "wrist_left")
-pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="HYBRIDVLA_GOLDEN names no recorded fixtures")
+pytestmark = needs_golden
 
 
 class Recorded:

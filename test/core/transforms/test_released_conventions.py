@@ -2,14 +2,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from goldens import GOLDEN, needs_golden
 
 from hybridvla_cli.convert import _convention
 from hybridvla_core.configuration import load_file
@@ -20,7 +19,6 @@ from hybridvla_core.policy.fit import check_fit
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.transforms.conventions import ActionConvention
 
-GOLDEN = Path(os.environ.get("HYBRIDVLA_GOLDEN", ROOT.parent / "shared" / "golden")) / "public"
 SHARED = {"translation": "delta_base_frame", "rotation": "absolute_euler_xyz", "rotation_reference_xyzw": (0.0, 0.0, 0.0, 1.0),
           "gripper_sense": "one_is_open", "delta_base": "commanded", "action_period_s": 0.0, "state_source": "last_command"}
 FIRST = (0.27849028, -0.00815899, 1.47193933, -3.14159094, 0.24234043, 3.14158629, 1.0)
@@ -41,7 +39,7 @@ def test_the_shipped_files_are_the_released_conventions(name):
     assert {path.stem for path in file.parent.glob("*.yaml")} == set(RELEASED)
 
 
-@pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no recorded fixtures at {GOLDEN}")
+@needs_golden
 def test_the_first_state_is_the_recorded_one():
     episodes = json.loads((GOLDEN / "common" / "fusion.json").read_text())
     assert tuple(episodes[0]["state_given_to_policy"]) == FIRST

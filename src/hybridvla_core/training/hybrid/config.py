@@ -178,7 +178,7 @@ class TrainingConfig:
         seed: Of everything drawn, at most 10^6.
         preset: Architecture of a model from nothing; empty where `--init` gives it.
         tokenizer: File of a preset that has none of its own.
-        cameras: Views in the model's order; empty for the data set's.
+        cameras: Views in the model's order; empty for those of `--init`, or else of the data set.
         chunk: Actions predicted at once (K); None takes those of `--init`, or 1.
         sequence: Of the paper's table 1, 1 to 4.
         state: `embedding`, `words` (ids of its bins behind the instruction) or `none`.
