@@ -9,7 +9,7 @@ import time
 from typing import Callable, ContextManager, NamedTuple, Optional, Tuple
 
 from hybridvla_core.safety.filter import SafetyFilter
-from hybridvla_core.safety.status import Reason, State
+from hybridvla_core.safety.status import NOT_DRY, Reason, State
 
 PATIENCE_S = 3.0
 HOMING_S = 90.0
@@ -117,7 +117,7 @@ class FilterHandle:
         if since is not None and self._ends != since:
             return MEANWHILE
         if self.dry_run:
-            return "this is a dry run: nothing is commanded"
+            return NOT_DRY
         if self.state != State.INACTIVE:
             return f"the filter is {self.state.name}"
         with self._lock:
@@ -132,8 +132,6 @@ class FilterHandle:
         Returns:
             Whether the arms got there, and a sentence.
         """
-        if self.dry_run:
-            return False, "this is a dry run: nothing is commanded"
         done, message = self.patiently(self._filter.go_to_start, since)
         if not done:
             return done, message

@@ -271,7 +271,7 @@ def main() -> None:
     config = load_file(RobotConfig, package_path(require_parameter("robot_config")))
     scale = number_parameter("speed_scale", config.speed_scale)
     door = str(rospy.get_param("~door", "")).strip() or config.door
-    node = SafetyNode(replace(config, speed_scale=scale, door=door), rospy.get_param("~dry_run", False) is not False,
+    node = SafetyNode(replace(config, speed_scale=scale, door=door), rospy.get_param("~dry_run", True) is not False,
                       str(rospy.get_param("~scheduler", "fifo")))
     if node.filter.dry_run:
         rospy.logwarn("%s", DRY)

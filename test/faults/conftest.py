@@ -160,7 +160,7 @@ class FaultBench:
 
         self.status = self.command = None
         self.filter = self.graph.start([*command_prefix, sys.executable, str(ROOT / "nodes" / "safety_filter_node"),
-                                        "_robot_config:=config/robots/sim_fr3.yaml", "_require_policy:=false",
+                                        "_robot_config:=config/robots/sim_fr3.yaml", "_require_policy:=false", "_dry_run:=false",
                                         *arguments], "filter.log")
         self.monitor.restart()
         if wait:

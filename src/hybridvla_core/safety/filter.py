@@ -25,7 +25,7 @@ from hybridvla_core.safety.machine import StateMachine
 from hybridvla_core.safety.motion.motion import Motion
 from hybridvla_core.safety.outputs.commands import Commands
 from hybridvla_core.safety.outputs.status_report import StatusReport
-from hybridvla_core.safety.status import Acceptance, FilterOutput, Reason, State, flag_names
+from hybridvla_core.safety.status import NOT_DRY, Acceptance, FilterOutput, Reason, State, flag_names
 
 EARLY = 0.4          # share of a tick before which a further tick changes nothing
 NOTICE_S = 1.0       # a refused parameter is shown in the status for this long
@@ -176,6 +176,8 @@ class SafetyFilter:
         """Only while inactive: a command stream never starts in the middle of a motion."""
         if dry_run != self._dry_run and self.state != State.INACTIVE:
             raise ConfigurationError("dry_run can be changed while the filter is inactive; deactivate first")
+        if dry_run != self._dry_run:
+            self._machine.change_dry_run()
         self._dry_run = bool(dry_run)
 
     # ---- operator ----------------------------------------------------------------------------------------------
@@ -198,12 +200,12 @@ class SafetyFilter:
         return self._machine.resume(now)
 
     def reenter(self, now: float) -> Tuple[bool, str]:
-        """Lead arms that start outside a limit back inside, slowly, never making any violation worse."""
-        return self._machine.reenter(now)
+        """Lead arms that start outside a limit back inside, slowly, never making any violation worse; not in a dry run."""
+        return (False, NOT_DRY) if self._dry_run else self._machine.reenter(now)
 
     def go_to_start(self, now: float) -> Tuple[bool, str]:
-        """Begin the slow way to the start joints, for robots that are commanded by joints; inactive again at its end."""
-        return self._machine.go_to_start(now)
+        """Begin the slow way to the start joints (robots commanded by joints), inactive again at its end; not in a dry run."""
+        return (False, NOT_DRY) if self._dry_run else self._machine.go_to_start(now)
 
     @property
     def detail(self) -> str:

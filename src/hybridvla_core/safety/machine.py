@@ -16,6 +16,8 @@ from hybridvla_core.safety.motion.motion import Motion
 from hybridvla_core.safety.status import Reason, State
 
 RAMP_BEGIN = 0.1      # share of the speed at the beginning of a ramp
+#: What to do about an arm outside a limit; in a dry run nothing leads it.
+REENTER, BY_HAND = "call reenter", "launch with armed:=true and call reenter, or move the arm by hand"
 STOPPING = Reason.ROBOT_MODE | Reason.CONTROLLER
 #: What is said while inactive, because `activate` would refuse or nothing would move after it.
 WOULD_REFUSE = (Reason.JOINT_STATE | Reason.ROBOT_MODE | Reason.CONTROLLER | Reason.DEADMAN | Reason.HEARTBEAT_LOST
@@ -39,14 +41,11 @@ class StateMachine:
         self._errored: Set[str] = set()
         self._where = Whereabouts(config, motion, arms, execution.near_command)
         self._note: Tuple[Reason, str] = (Reason.NONE, "")      # how the last motion ended, while inactive
-        self.seed, self.seeded_at = 0, -math.inf
-        self._ramp_at = -math.inf
+        self.seed, self.seeded_at, self._ramp_at = 0, -math.inf, -math.inf
         self._seeded = False
         self._limited_before: frozenset = frozenset()
         self.deactivating = False
-        self.state = State.INACTIVE
-        self.reasons = Reason.NONE
-        self.detail = ""
+        self.state, self.reasons, self.detail = State.INACTIVE, Reason.NONE, ""
 
     @property
     def follows(self) -> bool:
@@ -77,10 +76,9 @@ class StateMachine:
 
     def activate(self, now: float, dry_run: bool = False) -> Answer:
         """Seed from the measured pose and allow motion; a dry run may begin while others move the arms."""
-        if self.state == State.STOPPED:
-            return False, "stopped: call resume first"
-        if self.state == State.RECOVERING:
-            return False, "the arms are being led: wait until they are inactive again, or call stop"
+        if self.state in (State.STOPPED, State.RECOVERING):
+            return False, ("stopped: call resume first" if self.state == State.STOPPED else
+                           "the arms are being led: wait until they are inactive again, or call stop")
         if self.state != State.INACTIVE:
             return (False, "braking: wait until inactive") if self.deactivating else (True, "already active")
         problem = self._arms.not_ready(now, others_move=dry_run) or self._tool_problem()
@@ -88,7 +86,7 @@ class StateMachine:
             return False, problem
         self._seed(now, keep=self._seeded and self._where.undisturbed)
         self._activated = True
-        return self._begin("active", now)
+        return self._begin("active", now, BY_HAND if dry_run else REENTER)
 
     def deactivate(self) -> Answer:
         """Bring the arms to rest and forbid motion. STOPPED stays latched: from here on `resume` leads to inactive."""
@@ -152,7 +150,7 @@ class StateMachine:
         if problem:
             return False, problem
         outside = worst_violation(self._motion)
-        problem = f"{outside}; call reenter" if outside else self._leading.go_to_start()
+        problem = f"{outside}; {REENTER}" if outside else self._leading.go_to_start()
         if problem:
             return False, problem
         self.set(State.RECOVERING, Reason.NONE, ON_THE_WAY)
@@ -167,12 +165,16 @@ class StateMachine:
             self._seed(now)
         return problem
 
-    def _begin(self, answer: str, now: float) -> Answer:
-        """Hold, ready to follow at growing speed, unless an arm stands outside a limit."""
+    def change_dry_run(self) -> None:
+        """What was commanded last is not what the arms rest under."""
+        self._where.forget()
+
+    def _begin(self, answer: str, now: float, cure: str = REENTER) -> Answer:
+        """Hold, ready to follow at growing speed, unless an arm stands outside a limit; cure: what to do about that."""
         outside = worst_violation(self._motion)
         if outside:
-            self._to_inactive(Reason.OUTSIDE_AT_START, f"{outside}; call reenter")
-            return False, f"{outside}; call reenter"
+            self._to_inactive(Reason.OUTSIDE_AT_START, f"{outside}; {cure}")
+            return False, f"{outside}; {cure}"
         self._ramp_at = now
         self.set(State.HOLDING, Reason.PROPOSAL_STALE, "")
         return True, answer

@@ -107,6 +107,8 @@ def flag_names(reasons: Reason) -> str:
     return "|".join(name for name, bit in _BITS if bits & bit)
 
 
+#: Answer to what moves arms and makes no sense without commands.
+NOT_DRY = "this is a dry run: nothing is commanded"
 #: Why arms stand still before a target that they were given.
 STANDSTILL = (Reason.WORKSPACE | Reason.JOINT_LIMIT | Reason.COLLISION | Reason.SINGULARITY | Reason.OTHER_ARM
               | Reason.SOLVER)
@@ -114,7 +116,7 @@ STANDSTILL = (Reason.WORKSPACE | Reason.JOINT_LIMIT | Reason.COLLISION | Reason.
 
 def waits(state: State, reasons: Reason) -> bool:
     """Returns whether nothing but another proposal is needed for motion to go on."""
-    return state == State.HOLDING and bool(reasons) and not reasons & ~(Reason.PROPOSAL_STALE | STANDSTILL)
+    return state == State.HOLDING and bool(reasons) and not reasons & ~(Reason.PROPOSAL_STALE | STANDSTILL | Reason.GRIPPER)
 
 
 class LimitMargin(NamedTuple):

@@ -14,6 +14,8 @@ from hybridvla_core.robots.topics import finger_names
 SILENT_S = 2.0
 #: A gripper may read this much beyond closed and open, as a share of the way between: more is another unit, or another joint.
 GRIPPER_SLACK = 0.5
+#: A gripper that has spoken and is silent for longer, s, may stand anywhere.
+GRIPPER_SILENT_S = 1.0
 #: Names of one message that a sentence gives at most.
 MOST_NAMES = 9
 
@@ -63,7 +65,8 @@ class ArmReader:
         self._fingers, self._closed, self._open = tuple(fingers[0]), fingers[1], fingers[2]
         self.pose: Optional[Pose] = None
         self.opening = math.nan
-        self._last_opening, self._moving_until = math.nan, 0.0
+        self._last_opening, self._moving_until, self._gripper_at = math.nan, 0.0, math.inf
+        self._apart = False          # the gripper's readings come in messages of their own
         self._sources = OneSource("joint states"), OneSource("the gripper's joint states")
         self._twice = self._strange = ""
         self._others: Tuple[str, ...] = ()
@@ -79,7 +82,15 @@ class ArmReader:
 
     def doubt(self, now: float) -> str:
         """Says what `problem` says, or what is wrong with the gripper's reading, or an empty string."""
-        return self.problem(now) or self.gripper_problem
+        return self.problem(now) or self._gripper_silence(now) or self.gripper_problem
+
+    def _gripper_silence(self, now: float) -> str:
+        """Says that a gripper which spoke before is silent, and forgets its opening: what was last read is not how it stands."""
+        silent = now - self._gripper_at
+        if not self._apart or silent <= GRIPPER_SILENT_S:
+            return ""
+        self.opening = math.nan
+        return (f"the gripper's joint states ({', '.join(self._fingers)}) are silent for {silent:.1f} s; does its driver run?")
 
     def joints(self, names: Sequence[str], positions: Sequence[float], velocities: Sequence[float], now: float,
                source: str = "") -> Optional[ArmState]:
@@ -108,6 +119,7 @@ class ArmReader:
             return None
         self._twice = "" if mine else self._twice
         if all(finger in index and index[finger] < len(positions) for finger in self._fingers) and self._fingers:
+            self._apart = fingers
             reading = sum(positions[index[finger]] for finger in self._fingers)
             self._gripper((reading - self._closed) / (self._open - self._closed), now)
         found = [joint for joint in self.joint_names if joint in index]
@@ -119,9 +131,10 @@ class ArmReader:
         speeds = None
         if len(velocities) == len(names):
             speeds = np.array([velocities[index[joint]] for joint in found])
+        doubt = self.doubt(now)
         return ArmState(name=self.name, joint_names=tuple(found), joint_positions=values, joint_velocities=speeds,
                         pose=self.pose, gripper=self.opening, gripper_state=self._gripper_state(now),
-                        ready=not self.doubt(now), message=self.doubt(now))
+                        ready=not doubt, message=doubt)
 
     def hand(self, names: Sequence[str], positions: Sequence[float], now: float, source: str = "") -> None:
         """Reads a message of the gripper's own topic, which says nothing of the arm's joints; arguments as in `joints`."""
@@ -148,6 +161,7 @@ class ArmReader:
                         joint_velocities=None, pose=self.pose, gripper=self.opening, gripper_state=self._gripper_state(now))
 
     def _gripper(self, opening: float, now: float) -> None:
+        self._gripper_at = now
         reading = self._closed + opening * (self._open - self._closed)
         if not fits_gripper(reading, self._closed, self._open) and not math.isnan(opening):
             self.gripper_problem = (

@@ -46,9 +46,11 @@ def event_message(event: EpisodeEvent) -> EpisodeMessage:
 
 
 class EpisodeNode:
-    """Parameters ~file: the JSON lines; ~config: of the recording, in whose folder they are where ~file is empty."""
+    """Parameters ~file: the JSON lines; ~config: of the recording, in whose folder they are where ~file is empty; ~recorder: true
+    where episodes are to be recorded, and none begins without a recorder."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, recorded: bool = False) -> None:
+        self._to_be_recorded = recorded
         self._lock = threading.Lock()
         # Of the recorder, by episode: why it does not record it, or nothing; and the sidecar of its bag.
         self._answers: Dict[str, str] = {}
@@ -105,6 +107,9 @@ class EpisodeNode:
 
     def _start(self, _request: TriggerRequest) -> TriggerResponse:
         """Begins an episode; where a recorder follows, one that it does not record is discarded at once."""
+        if self._to_be_recorded and not self._recorder.get_num_connections():
+            return TriggerResponse(False, "no recorder listens, so nothing would be recorded: recorder_node still starts, or has "
+                                          "ended; the launch's output says why")
         event, began = self._take(self._log.start)
         if event is None or not self._recorder.get_num_connections():
             return began
@@ -159,5 +164,5 @@ def main() -> None:
     else:
         config = load_file(RecordingConfig, package_path(require_parameter("config")))
         path = package_path(config.folder) / LABEL_FILE
-    EpisodeNode(path)
+    EpisodeNode(path, rospy.get_param("~recorder", False) is not False)
     rospy.spin()

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Set, Tuple
 
 import rosgraph
 import rospy
@@ -35,16 +35,31 @@ class TopicSubscriptions:
         with self._lock:
             self._heard[topic] = time.monotonic()
             if header.get("latching") == "1":
-                self._latched[topic, header.get("callerid", "")] = raw
+                key = topic, header.get("callerid", "")
+                self._latched.pop(key, None)         # the newest stands last, as readers of a bag take it
+                self._latched[key] = raw
             if self._sink is not None:
                 self._sink(raw)
 
     def attach(self, sink: Callable[[RawMessage], None], now_ns: int) -> None:
-        """From now on every message goes to `sink`; first the latched ones, as of now."""
+        """From now on every message goes to `sink`; first the latched ones of publishers that are still there, as of now."""
+        gone = self._gone()
         with self._lock:
+            for key in gone:
+                self._latched.pop(key, None)
             for raw in self._latched.values():
                 sink(raw._replace(stamp_ns=now_ns))
             self._sink = sink
+
+    def _gone(self) -> Set[Tuple[str, str]]:
+        """Latched messages whose publisher the master no longer lists; none where it does not answer."""
+        with self._lock:
+            kept = set(self._latched)
+        try:
+            publishers = dict(rosgraph.Master(rospy.get_name()).getSystemState()[0])
+        except (rosgraph.MasterException, OSError):
+            return set()
+        return {(topic, node) for topic, node in kept if node not in publishers.get(topic, ())}
 
     def detach(self) -> None:
         with self._lock:

@@ -63,11 +63,12 @@ class Pace:
     def wait(self) -> None:
         """Until the next tick is due; missed ones are never made up."""
         now = time.monotonic()
-        late = self._following <= now
+        # Ticks that fill their period would else take the lock again at once, and no arm's state would come through. A tick that
+        # was held up for long is no reason for more silence.
+        soonest = now + min(BREATH * (now - self._before), self.period)
+        late = self._following <= soonest
         if late:
             self.overruns += 1
-        # Ticks that fill their period would else take the lock again at once, and no arm's state would come through.
-        soonest = now + BREATH * (now - self._before)
         self._following = max(self._following, soonest)
         early = self._bell.wait(self._following - now) and not late and not self._was_early
         if early:

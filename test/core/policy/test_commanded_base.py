@@ -90,6 +90,20 @@ def test_the_gripper_of_a_chunk_is_that_of_the_row_that_is_being_executed():
     assert seen == pytest.approx([1.0] * 3 + [0.75] * 2 + [0.25] * 3 + [0.0] * 4, abs=1e-6)
 
 
+def test_a_hold_leaves_the_grippers_as_they_were_told():
+    desk = Desk(state_source="last_command", first_state=FIRST)
+    desk.proposer.set_instruction("go")
+    desk.proposer.commands.proposed(5, 9, [("arm", 0.25)])
+    command(desk, 0.3, 9)
+    command(desk, 0.3, 10)                          # a HOLD
+    _, state = predicted(desk)
+    assert state[6] == pytest.approx(0.25)
+    command(desk, 0.3, 10, active=False)
+    command(desk, 0.3, 11)
+    _, state = predicted(desk)
+    assert state[6] == 1.0, "of an activation before"
+
+
 def test_the_gripper_of_a_chunk_of_keyframes_is_the_last_ones():
     desk = Desk(state_source="last_command", first_state=FIRST)
     desk.proposer.set_instruction("go")

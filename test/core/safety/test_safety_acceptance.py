@@ -62,3 +62,14 @@ def test_order_epoch_and_publisher():
     rig.epoch, rig.sequence = 99, 0
     assert rig.propose([0.4, 0.0, 0.4]).accepted                                                # new epoch at rest
     assert not rig.propose([0.4, 0.0, 0.4], epoch=7, sequence=1000).accepted                    # the old one is gone
+
+
+def test_an_action_behind_a_hold_may_be_of_an_image_from_before_it():
+    rig = Rig().start()
+    assert rig.propose([0.4, 0.1, 0.4]).accepted
+    old = rig.now
+    rig.tick(20)
+    rig.instruction = 2
+    assert rig.hold().accepted
+    assert rig.propose([0.4, 0.1, 0.4], stamp=old + 0.03).accepted, "the first of the new task"
+    assert not rig.propose([0.4, 0.1, 0.4], stamp=old).accepted, "actions keep their order"

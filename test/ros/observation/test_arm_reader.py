@@ -54,6 +54,25 @@ def test_names_that_are_missing_are_said_with_those_found_and_reach_the_filters_
     assert words in reader.doubt(rig.now) and "none of" in reader.doubt(rig.now)
 
 
+def test_a_gripper_of_its_own_topic_that_falls_silent_is_not_taken_for_one_that_stands_still():
+    arm, reader = readers()[0]
+    fingers = fingers_of(arm)[0]
+    for now in (1.0, 1.5):
+        reader.hand(fingers, [0.02] * len(fingers), now)
+        assert reader.joints(arm.joint_names, arm.start_joints_rad, [], now).ready
+    assert reader.joints(arm.joint_names, arm.start_joints_rad, [], 2.4).gripper == reader.opening > 0.0
+    state = reader.joints(arm.joint_names, arm.start_joints_rad, [], 2.6)
+    assert np.isnan(state.gripper) and not state.ready and "the gripper's joint states" in state.message
+    assert "silent for 1.1 s" in state.message and np.isnan(reader.opening)
+    reader.hand(fingers, [0.02] * len(fingers), 2.7)
+    assert reader.joints(arm.joint_names, arm.start_joints_rad, [], 2.7).gripper > 0.0 and reader.doubt(2.7) == ""
+
+
+def test_fingers_in_the_arms_own_message_are_silent_only_with_the_arm():
+    arm, reader = readers()[0]
+    assert reading(arm, reader, 0.5).ready and reader.doubt(1.0 + SILENT_S) == ""
+
+
 def test_others_on_the_topic_say_nothing_about_an_arm_that_has_come():
     arm, reader = readers()[0]
     assert reader.joints(["wheel"], [0.0], [], 1.0).message

@@ -115,6 +115,13 @@ def test_without_a_recorder_that_follows_labels_are_kept_alone(graph, tmp_path, 
     assert graph.call("episode/start").success and graph.call("episode/success").success
 
 
+def test_where_episodes_are_to_be_recorded_none_begins_without_a_recorder(graph, tmp_path):
+    EpisodeNode(tmp_path / "episodes.jsonl", recorded=True)
+    answer = graph.call("episode/start")
+    assert not answer.success and "no recorder listens" in answer.message
+    assert not graph.call("episode/success").success, "no episode has begun"
+
+
 def test_a_recorder_that_does_not_answer_is_named(graph, tmp_path, monkeypatch):
     monkeypatch.setattr(episode_node, "ANSWER_S", 0.05)
     graph.publisher(episode_node.STARTED_TOPIC)

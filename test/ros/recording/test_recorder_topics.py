@@ -6,6 +6,7 @@ import socket
 from types import SimpleNamespace
 
 import pytest
+import rosgraph
 import rospy
 from recordings import config
 
@@ -14,8 +15,27 @@ from hybridvla_ros.recording.recorder_node import free_bytes_or_zero
 from hybridvla_ros.recording.topics import TopicSubscriptions, answers
 
 
+class Master:
+    """Its list of publishers; None: it does not answer."""
+
+    publishers = None
+
+    def getSystemState(self):
+        if self.publishers is None:
+            raise rosgraph.MasterException("no answer")
+        return [[["/tf_static", self.publishers]], [], []]
+
+
 @pytest.fixture
-def subscriptions(monkeypatch):
+def master(monkeypatch):
+    found = Master()
+    monkeypatch.setattr(topics.rosgraph, "Master", lambda *_: found)
+    monkeypatch.setattr(topics.rospy, "get_name", lambda: "/recorder_node")
+    return found
+
+
+@pytest.fixture
+def subscriptions(monkeypatch, master):
     monkeypatch.setattr(topics.rospy, "Subscriber", lambda *_, **__: None)
     monkeypatch.setattr(topics.rospy.Time, "now", lambda: rospy.Time(1))
     return TopicSubscriptions(config(topics=[{"name": "/tf_static"}]))
@@ -34,6 +54,17 @@ def test_the_latched_message_of_every_publisher_of_a_topic_is_kept_for_the_next_
     assert {(raw.header["callerid"], raw.data, raw.stamp_ns) for raw in heard} == {
         ("/camera_left", b"left", 5), ("/camera_right", b"right", 5)}
     assert subscriptions.silent(0.0) == []
+
+
+def test_what_a_publisher_latched_that_has_gone_since_does_not_go_into_the_next_bag(subscriptions, master):
+    for publisher, data in (("/policy_node", b"A"), ("/mine", b"B"), ("/policy_node", b"C")):
+        subscriptions._on_message(latched(publisher, data), "/tf_static")
+    heard = []
+    subscriptions.attach(heard.append, 5)
+    assert [raw.data for raw in heard] == [b"B", b"C"], "the newest last; a master that does not answer has not lost one"
+    master.publishers = ["/policy_node"]
+    subscriptions.attach(heard.append, 6)
+    assert [raw.data for raw in heard[2:]] == [b"C"]
 
 
 def test_a_node_whose_computer_cannot_be_resolved_may_live_and_one_that_refuses_does_not():

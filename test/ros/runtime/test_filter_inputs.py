@@ -87,7 +87,8 @@ def test_what_cannot_be_read_from_a_second_publisher_is_a_second_publishers(cloc
     assert status.reasons & Reason.SECOND_PUBLISHER and not status.reasons & Reason.PROPOSAL_INVALID
 
 
-@pytest.mark.parametrize("given, dry", [(False, False), (True, True), ("no", True), ("", True), (0, True), ("None", True)])
+@pytest.mark.parametrize("given, dry", [(False, False), (True, True), ("no", True), ("", True), (0, True), ("None", True),
+                                        (None, True)])
 def test_anything_but_a_clear_false_is_a_dry_run(monkeypatch, given, dry):
     seen = []
 
@@ -99,7 +100,7 @@ def test_anything_but_a_clear_false_is_a_dry_run(monkeypatch, given, dry):
         def spin(self):
             """Does nothing."""
     monkeypatch.setattr(safety_node, "SafetyNode", Node)
-    monkeypatch.setattr(safety_node.rospy, "get_param", lambda name, default=None: {
-        "~robot_config": "config/robots/sim_fr3.yaml", "~dry_run": given}.get(name, default))
+    told = {"~robot_config": "config/robots/sim_fr3.yaml", **({} if given is None else {"~dry_run": given})}
+    monkeypatch.setattr(safety_node.rospy, "get_param", lambda name, default=None: told.get(name, default))
     safety_node.main()
     assert seen == [dry]

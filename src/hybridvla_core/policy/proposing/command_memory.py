@@ -44,6 +44,7 @@ class CommandMemory:
     def clear(self) -> None:
         """No command holds any more: the arms may be moved by others, and the next activation begins where they are."""
         self._histories = {name: PoseHistory(name) for name in self._arms}
+        self._openings: Dict[str, float] = {}
 
     def proposed(self, epoch: int, sequence: int, openings: Iterable[Tuple[str, float]], period: float = 0.0) -> None:
         """Keeps the gripper commands of a proposal, in case it is executed.
@@ -77,7 +78,11 @@ class CommandMemory:
         grips.since = min(grips.since, stamp)
         for name, pose in poses.items():
             if name in self._histories:
-                self._histories[name].add(stamp, pose, grips.at(name, stamp))
+                opening = grips.at(name, stamp)
+                if math.isnan(opening):      # a HOLD says nothing of the grippers: they keep what they were told before
+                    opening = self._openings.get(name, math.nan)
+                self._openings[name] = opening
+                self._histories[name].add(stamp, pose, opening)
 
     def at(self, stamp: float) -> List[Optional[Held]]:
         """Looks up the commands that held at a time. A command holds until the next one.

@@ -40,11 +40,17 @@ class Execution:
         self.executed: Optional[Proposal] = None
         self.applied = 1.0
         self.detail = ""
+        self._empty_handed = False       # the arms are where they were to be, and a gripper is not
 
     @property
     def stands(self) -> bool:
-        """A target was given, something is in the way, and the arms stand still before it."""
-        return self.plan is not None and self._standstill.standing
+        """A target was given, something is in the way or a gripper failed at it, and the arms stand still."""
+        return self.plan is not None and (self._standstill.standing or self._empty_handed)
+
+    @property
+    def gripper_failed(self) -> bool:
+        """A gripper did not do what it was told last."""
+        return any(gripper.failed for gripper in self.grippers)
 
     @property
     def asked(self) -> Optional[Goal]:
@@ -92,7 +98,7 @@ class Execution:
         """One tick towards the plan's goal at `scale` of the speeds. Whether it may be sent, and the reasons in all."""
         motion, plan = self._motion, self.plan
         goal = drawn = None
-        self.detail = ""
+        self.detail, self._empty_handed = "", False
         if plan is not None:
             if plan.advance(now):
                 self._want(plan)
@@ -111,7 +117,7 @@ class Execution:
             self.drop()
         if plan is not None and self.plan is plan:
             reasons |= self._settle(plan, goal, now, dry_run, scale)
-        if any(gripper.failed for gripper in self.grippers):
+        if self.gripper_failed:
             reasons |= Reason.GRIPPER
         return moved, reasons
 
@@ -167,6 +173,9 @@ class Execution:
             return Reason.NONE
         if any(gripper.busy for gripper in self.grippers):
             return Reason.NONE
+        if self.gripper_failed and not dry_run:
+            self._empty_handed = True
+            return Reason.GRIPPER
         if plan.last_row:
             plan.done = True
         elif plan.keyframe:

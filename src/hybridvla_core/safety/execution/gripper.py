@@ -1,11 +1,15 @@
 """Gripper commands: only on change, with hysteresis, one at a time, each with a deadline, never faster than allowed."""
 from __future__ import annotations
 
+import math
 from typing import Optional
 
 from hybridvla_core.contracts import GripperState
 from hybridvla_core.robots.arm import GripperConfig
 from hybridvla_core.safety.execution.gripper_stream import GripperRamp
+
+#: Fingers nearer than this to where they were under the last command have not been moved since.
+KEPT = 0.05
 
 
 class GripperSequencer:
@@ -19,6 +23,8 @@ class GripperSequencer:
         self._since = float("-inf")
         self._busy = False
         self._decided: Optional[float] = None
+        self._out: Optional[float] = None           # the command that went out last, and where the fingers were under it
+        self._under = math.nan
         self.failed = False
 
     @property
@@ -32,17 +38,21 @@ class GripperSequencer:
         return self._stream.moving
 
     def restart(self, measured: float) -> None:
-        """Forgets what was sent. A binary gripper's first command goes out whatever it is.
+        """Forgets what was asked for. A binary gripper's first command goes out whatever it is.
 
-        The opening does not tell one that holds something wide from one that is open.
+        The opening does not tell one that holds something wide from one that is open. A streamed gripper whose fingers nobody
+        has moved keeps its last command, so that what it holds stays held.
 
         Args:
             measured: Where the gripper stands, 0 closed to 1 open; NaN: unknown.
         """
-        known = measured == measured
-        if self._config.binary and self.command is not None:
-            self._decided = self.command           # hysteresis remembers what was decided, a re-seed or not
-        self.command = measured if known and not self._config.binary else None
+        if self._config.binary:
+            self._decided = self.command if self.command is not None else self._decided    # a re-seed or not
+            self.command = None
+        elif abs(measured - self._under) <= KEPT:
+            self.command = self._out
+        else:
+            self.command = None if math.isnan(measured) else measured
         self._stream.restart(self.command)
         self._wanted, self._busy, self.failed = None, False, False
 
@@ -51,9 +61,15 @@ class GripperSequencer:
         opening = min(max(opening, 0.0), 1.0)
         if self._config.binary:
             opening = self._decide(opening)
+            if self.failed and opening == self.command:     # asked again: it is sent again
+                self._decided, self.command = self.command, None
         elif self.command is not None and abs(opening - self.command) < self._config.deadband:
             return
         self._wanted = opening
+
+    def sent(self, measured: float) -> None:
+        """The command of this tick goes out to a gripper that stands at `measured` (NaN: unknown); in a dry run none does."""
+        self._out, self._under = self.command, measured
 
     def cancel(self) -> None:
         """Drop what was asked for and not sent yet."""

@@ -124,10 +124,11 @@ class ProposalGate:
                                                f"({self._seed})")
             if not proposal.seed and now - proposal.observation_age < self._seeded_at:
                 return Reason.PROPOSAL_STALE, "its observation is from before the arms were seeded anew"
-        if proposal.stamp != self._stamp:
-            self._stamp_seen = (now, proposal.observation_age)
-        self.sequence, self._stamp = proposal.sequence, proposal.stamp
-        self.instruction_sequence = proposal.instruction_sequence
+        if proposal.kind == Kind.ACTION:     # a HOLD has no observation: the next action's may well be from before it
+            if proposal.stamp != self._stamp:
+                self._stamp_seen = (now, proposal.observation_age)
+            self._stamp = proposal.stamp
+        self.sequence, self.instruction_sequence = proposal.sequence, proposal.instruction_sequence
         return ACCEPTED
 
     def _stranger(self, now: float, publisher: str, at_rest: bool) -> Verdict:

@@ -1,6 +1,7 @@
 """What goes to the arms this tick: poses with quaternions of one sign, joints, gripper openings when due."""
 from __future__ import annotations
 
+import math
 from typing import Callable, Counter, List, Sequence, Tuple
 
 import numpy as np
@@ -37,6 +38,8 @@ class Commands:
             self.quaternions[index] = quaternion
             opening = gripper.tick(now, arm.state.gripper_state if arm.state is not None else GripperState.UNKNOWN)
             publish = publishes(arm.name)
+            if publish:
+                gripper.sent(arm.state.gripper if arm.state is not None else math.nan)
             commands.append(ArmCommand(arm.name, Pose(motion.positions[index].copy(), quaternion),
                                        motion.joints[index].copy(), opening if publish else None, publish))
         self._look(commands)

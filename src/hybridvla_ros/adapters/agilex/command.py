@@ -12,11 +12,9 @@ from sensor_msgs.msg import JointState
 from hybridvla_core.contracts import Pose
 from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.safety.execution.gripper import KEPT
 from hybridvla_core.safety.status import ArmCommand
 from hybridvla_ros.adapters.agilex.probe import SCALES
-
-KEPT = 0.05      # openings nearer than this to the one when the stream ended: nobody has moved the gripper since
-
 
 
 class PosCmd(Protocol):
