@@ -11,6 +11,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 import toy_data
 import yaml
 from small_models import tiniest
@@ -20,6 +21,7 @@ from hybridvla_cli.__main__ import main
 from hybridvla_cli.train_parts import general
 from hybridvla_core.checkpoints.format import read_checkpoint
 from hybridvla_core.data.lerobot.reader import LeRobotDataset
+from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED
 from hybridvla_core.paths import ROOT
 
@@ -145,18 +147,67 @@ def test_where_a_result_cannot_be_written_is_said_before_a_data_set_is_made(tmp_
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine", "notes.txt"]
 
 
-def test_the_released_layout_is_written_once_the_last_step_is_done(tmp_path, capsys, monkeypatch):
-    from hybridvla_core.checkpoints.released import find_weights
+@pytest.mark.parametrize("option, changes, words", [
+    ("--released", {}, "--released .*: the released layout has no norm behind towers or projector"),
+    ("--released", dict(preset="plain", sequence=4), "only sequence 1"),
+    ("--released", dict(preset="plain", objective=dict(diffusion=0.0)), "parts are untrained, and final_layer"),
+    ("--evaluate-every", dict(objective=dict(diffusion=0.0)), "--evaluate-every: no stage of the recipe trains diffusion")])
+def test_what_could_only_fail_behind_the_steps_is_refused_before_data_are_made(tmp_path, capsys, monkeypatch, option, changes,
+                                                                               words):
+    plain(monkeypatch)
+    config = recipe(tmp_path, **{"grounding": {}, "stages": [dict(name="act", train="full", steps=2)], **changes})
+    value = str(tmp_path / "released") if option == "--released" else "1"
+    assert main(["train", "--config", config, "--work", str(tmp_path / "work"), option, value]) == 1
+    said = capsys.readouterr().err
+    assert re.search(words, said) and said.count("\n") == 1 and "leave the option out" in said
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_run_that_trains_one_path_is_evaluated_in_its_mode_to_its_end(tmp_path, monkeypatch):
+    modes = []
+
+    def run_suite(factory, config, robot, task, specs, processes, progress):
+        modes.append((factory().mode.name, config.inference_mode.name))
+        return []
+
+    plain(monkeypatch)
+    monkeypatch.setattr("hybridvla_sim.suite.run_suite", run_suite)
+    toy_data.write(tmp_path / "toy")
+    for name, changes in (("both", {}), ("one", dict(objective=dict(tokens=0.0)))):
+        config = recipe(tmp_path, preset="plain", batch=4, grounding={}, validation_frames=0, **changes,
+                        stages=[dict(name="act", train="full", steps=2, learning_rate=1e-3)])
+        assert main(["train", "--config", config, "--data", str(tmp_path / "toy"), "--work", str(tmp_path / name),
+                     "--evaluate-every", "1", "--evaluate-episodes", "1"]) == 0
+    assert modes == [("ENSEMBLE", "ENSEMBLE")] * 2 + [("DIFFUSION", "DIFFUSION")] * 2
+
+
+def plain(monkeypatch):
+    """Adds `plain`, a preset that the released layout can hold."""
     from hybridvla_core.model import presets
 
-    monkeypatch.setitem(presets.PRESETS, "tiniest", lambda *wanted, **named: dataclasses.replace(
+    monkeypatch.setitem(presets.PRESETS, "plain", lambda *wanted, **named: dataclasses.replace(
         tiniest(*wanted, **named), tower_norm=False, projector_norm=False))
-    config = recipe(tmp_path, preset="tiniest", batch=4, stages=[dict(name="act", train="full", steps=2, learning_rate=1e-3)],
+
+
+def test_the_released_layout_is_written_once_the_last_step_is_done(tmp_path, capsys, monkeypatch):
+    from hybridvla_core.checkpoints.released import find_weights
+
+    plain(monkeypatch)
+
+    def failing(*_):
+        raise HybridVLAError("no room")
+
+    config = recipe(tmp_path, preset="plain", batch=4, stages=[dict(name="act", train="full", steps=2, learning_rate=1e-3)],
                     grounding={}, validation_frames=0)
     toy_data.write(tmp_path / "toy")
     command = ["train", "--config", config, "--data", str(tmp_path / "toy"), "--work", str(tmp_path / "work"), "--released",
                str(tmp_path / "released")]
     assert main([*command, "--seconds", "1e-9"]) == 0 and not (tmp_path / "released").exists()
+    monkeypatch.setattr("hybridvla_core.checkpoints.released_layout.write_released", failing)
+    assert main([*command, "--json", str(tmp_path / "result.json")]) == 1 and "no room" in capsys.readouterr().err
+    assert json.loads((tmp_path / "result.json").read_text())["finished"], "the run is done, and its result is written"
+    monkeypatch.undo()
+    plain(monkeypatch)
     assert main(command) == 0 and find_weights(tmp_path / "released").is_file()
     assert main(command) == 1 and "already there" in capsys.readouterr().err
 
@@ -169,9 +220,16 @@ def test_a_run_judges_its_checkpoints_in_scenes_that_no_evaluation_begins_with(t
         return [{"seed": spec.seed, "task": spec.goal, "success": True, "time": 1.0, "keyframes": 1, "violations": 0,
                  "counters": {}, "tick_ms": [], "decisions": []} for spec in specs]
     monkeypatch.setattr("hybridvla_sim.suite.run_suite", run_suite)
-    monkeypatch.setattr("hybridvla_cli.evaluate.load_policy", lambda folder, mode: SimpleNamespace(cameras=("front", "wrist")))
+    monkeypatch.setattr("hybridvla_core.policy.predictor.Policy.from_checkpoint",
+                        lambda folder, mode: SimpleNamespace(cameras=("front", "wrist")))
     asked = argparse.Namespace(evaluate_every=1, rig="fr3", task="close_fridge", variation="", evaluate_episodes=3)
-    assert general._evaluation(asked)(tmp_path)["successes"] == 3
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert general._evaluation(asked, "ensemble")(tmp_path)["successes"] == 3
+        assert torch.get_num_threads() == 3, "a policy takes one, and the steps behind it would round otherwise"
+    finally:
+        torch.set_num_threads(before)
     final = argparse.ArgumentParser()
     evaluate.add_parser(final.add_subparsers())
     first = final.parse_args(["evaluate", "--checkpoint", "x"]).seed

@@ -29,6 +29,7 @@ def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> N
     data, init = tuple(Path(folder) for folder in args.data), Path(args.init) if args.init else None
     refuse_shards(data)
     _check_places(args, work, out, data, init)
+    evaluate = _foreseen(args, config, init)
     processes = Processes.start(args.device)
     try:
         if processes.first:
@@ -39,15 +40,15 @@ def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> N
         result = train(Request(
             config=config, data=data, work=work, out=out, init=init,
             mixture=read_mixture(Path(args.mixture)) if args.mixture else None, device=args.device, threads=args.threads,
-            tensorboard=args.tensorboard, evaluate=_evaluation(args), evaluate_every=args.evaluate_every, seconds=args.seconds))
+            tensorboard=args.tensorboard, evaluate=evaluate, evaluate_every=args.evaluate_every, seconds=args.seconds))
     finally:
         processes.stop()
     if processes.first:
         print(f"{result['checkpoint']}: {result['steps']} steps, {result['samples']} samples, {result['seconds']:.0f} s"
               + ("" if result["finished"] else "; not the last one, the same command goes on"))
+        write_json(args.json, result)       # first: the run is done, whatever becomes of the other layout
         if args.released and result["finished"]:
             print(write_released(read_checkpoint(out), Path(args.released)))
-        write_json(args.json, result)
 
 
 def warn_of_slowness(config: TrainingConfig, device: str) -> None:
@@ -107,12 +108,33 @@ def demonstrations(wanted: Optional[DemonstrationConfig], work: Path, processes:
     return (folder,)
 
 
-def _evaluation(args: argparse.Namespace) -> Optional[Callable[[Path], Mapping[str, Any]]]:
-    """Episodes in the simulated rig with the weights of the moment, in scenes that no evaluation of a checkpoint has."""
+def _foreseen(args: argparse.Namespace, config: TrainingConfig, init: Optional[Path]
+              ) -> Optional[Callable[[Path], Mapping[str, Any]]]:
+    """What evaluates, if anything; --released and --evaluate-every that could only fail are refused before data are made."""
+    from hybridvla_core.checkpoints.released_layout import check_layout
+    from hybridvla_core.training.hybrid.start import foresee
+
+    if not args.released and not args.evaluate_every:
+        return None
+    foreseen = foresee(config, init)
+    if args.released:
+        try:
+            check_layout(foreseen.model, foreseen.untrained)
+        except HybridVLAError as error:
+            raise HybridVLAError(f"--released {args.released}: {error}; leave the option out") from error
     if not args.evaluate_every:
         return None
+    if foreseen.untrained:
+        raise HybridVLAError("--evaluate-every: no stage of the recipe trains diffusion, without which no mode predicts; leave "
+                             "the option out, or give diffusion a weight and a stage")
+    return _evaluation(args, "ensemble" if "autoregressive" in foreseen.trained else "diffusion")
+
+
+def _evaluation(args: argparse.Namespace, mode: str) -> Callable[[Path], Mapping[str, Any]]:
+    """Episodes in the simulated rig with the weights of the moment, in scenes that no evaluation of a checkpoint has."""
+    import torch
+
     from hybridvla_cli.evaluate import load_policy
-    from hybridvla_core.contracts import Mode
     from hybridvla_core.evaluation.suite import VALIDATION_SEED, load_configs, summarise
     from hybridvla_sim import tasks
     from hybridvla_sim.suite import run_suite
@@ -123,11 +145,13 @@ def _evaluation(args: argparse.Namespace) -> Optional[Callable[[Path], Mapping[s
         task = task.varied(args.variation)
 
     def evaluate(folder: Path) -> Dict[str, Any]:
-        mode = Mode.ENSEMBLE.name.lower()
-        factory = functools.partial(load_policy, str(folder), mode)
-        config, robot = load_configs(rig.policy_for(factory().cameras), rig.robot, mode)
-        episodes = run_suite(factory, config, robot, task,
-                             task.draw(VALIDATION_SEED, args.evaluate_episodes, False), 1, lambda episode: None)
+        factory, threads = functools.partial(load_policy, str(folder), mode), torch.get_num_threads()
+        try:
+            config, robot = load_configs(rig.policy_for(factory().cameras), rig.robot, mode)
+            episodes = run_suite(factory, config, robot, task,
+                                 task.draw(VALIDATION_SEED, args.evaluate_episodes, False), 1, lambda episode: None)
+        finally:      # a policy takes one; the steps that follow must round as those before
+            torch.set_num_threads(threads)
         found = summarise(episodes, mode, VALIDATION_SEED)
         return {key: found[key] for key in ("successes", "episodes", "interval", "fused_share", "limit_violations")}
 

@@ -138,9 +138,18 @@ def read_weights(checkpoint: Checkpoint, model: torch.nn.Module) -> None:
         model: Gets them.
 
     Raises:
-        CheckpointError: They do not match, values are not finite, or it is a base whose heads were never trained.
+        CheckpointError: They do not match, values are not finite, or it has parts that were never trained.
     """
     if checkpoint.config.untrained:
         raise CheckpointError(f"{checkpoint.folder}: {', '.join(checkpoint.config.untrained)} hold random weights, because "
-                              "this folder was converted from a base model; train it before it predicts")
+                              f"{_why_untrained(checkpoint.manifest['provenance'])}")
     load_into(model, checkpoint.folder, weight_files(checkpoint.folder))
+
+
+def _why_untrained(provenance: Mapping[str, Any]) -> str:
+    """The end of a sentence, with what to do."""
+    if provenance.get("unfinished"):
+        return "the run of `hybridvla train` that wrote it is unfinished; run the same command again, and it goes on"
+    if provenance.get("trained_by"):
+        return "no stage of its training had the term diffusion; train it on with that before it predicts"
+    return "this folder was converted from a base model; train it before it predicts"

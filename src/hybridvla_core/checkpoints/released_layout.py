@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, Mapping
+from typing import Dict, Mapping, Sequence
 
 import torch
 
@@ -21,6 +21,24 @@ Tensors = Dict[str, torch.Tensor]
 PT = Path("checkpoints") / "step-000000-epoch-00-loss=0.0000.pt"
 
 
+def check_layout(config: ModelConfig, untrained: Sequence[str] = ()) -> None:
+    """Does nothing where the released layout can hold a checkpoint; a training asks before its first step.
+
+    Args:
+        config: The architecture.
+        untrained: Its parts with random weights, as the checkpoint says.
+
+    Raises:
+        CheckpointError: The model has norms or a sequence that the released code does not know, or untrained parts.
+    """
+    if config.tower_norm or config.projector_norm or (config.sequence.kind, config.sequence.state) != (1, "embedding"):
+        raise CheckpointError("the released layout has no norm behind towers or projector, and only sequence 1; this model has "
+                              "others")
+    if untrained:
+        raise CheckpointError(f"the released layout cannot say that parts are untrained, and {', '.join(untrained)} hold random "
+                              "weights; train them with the term diffusion first")
+
+
 def released_modules(tensors: Mapping[str, torch.Tensor], config: ModelConfig) -> Dict[str, Tensors]:
     """Sorts tensors into the modules of the released layout.
 
@@ -37,9 +55,7 @@ def released_modules(tensors: Mapping[str, torch.Tensor], config: ModelConfig) -
     Raises:
         CheckpointError: The model has norms or a sequence that the released code does not know.
     """
-    if config.tower_norm or config.projector_norm or (config.sequence.kind, config.sequence.state) != (1, "embedding"):
-        raise CheckpointError("the released layout has no norm behind towers or projector, and only sequence 1; this model has "
-                              "others")
+    check_layout(config)
     ordered = sorted(PREFIXES.items(), key=lambda item: -len(item[1]))      # the language model's prefix is empty
     modules: Dict[str, Tensors] = {module: {} for module in PREFIXES}
     for name, tensor in tensors.items():
@@ -80,6 +96,7 @@ def write_released(checkpoint: Checkpoint, out: Path) -> Path:
     Raises:
         CheckpointError: The folder is there already and not empty, or the layout cannot hold the model.
     """
+    check_layout(checkpoint.config.model, checkpoint.config.untrained)
     target = Target(out)
     with target.writing() as partial:
         _write(checkpoint, partial)
@@ -96,8 +113,10 @@ def _write(checkpoint: Checkpoint, out: Path) -> None:
         torch.save({"model": own}, str(out / PT))
     known = [name for name, ours in REGISTRY.items()
              if preset(ours).decoder == config.decoder and preset(ours).towers == config.towers]
+    tokens = "autoregressive" in checkpoint.config.trained
     write_json(out / "config.json", {
         "action_dim": config.action_dim, "future_action_window_size": config.chunk - 1, "past_action_window_size": 0,
-        "need_to_sub": config.sequence.need_to_sub, "use_diff": True, "ar_diff_loss": True, "action_tokenizer_exist": True,
+        "need_to_sub": config.sequence.need_to_sub, "use_diff": True, "ar_diff_loss": tokens, "action_tokenizer_exist": tokens,
+        "image_resize_strategy": checkpoint.config.image_strategy,
         "vla": {"base_vlm": known[0]} if known else {}})
     write_json(out / "dataset_statistics.json", dict(checkpoint.statistics))

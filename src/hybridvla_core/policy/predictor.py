@@ -250,8 +250,11 @@ class Policy:
     def _trained(self, mode: Mode) -> Mode:
         """The mode, if its paths learned anything; raises ConfigurationError."""
         if mode != Mode.DIFFUSION and "autoregressive" not in self.config.trained:
-            raise ConfigurationError(f"{self.checkpoint.folder}: its tokens were never trained, as its source said, so mode "
-                                     f"{mode.name.lower()} cannot be used; use mode diffusion")
+            why, cure = "as its source said", ""
+            if self.checkpoint.manifest["provenance"].get("unfinished"):
+                why, cure = "because its run is unfinished", ", or run the same command again"
+            raise ConfigurationError(f"{self.checkpoint.folder}: its tokens were never trained, {why}, so mode "
+                                     f"{mode.name.lower()} cannot be used; use mode diffusion{cure}")
         return mode
 
     def _explained(self, error: Exception) -> Exception:

@@ -1,6 +1,9 @@
 """A checkpoint folder in the released layout: the released names, and the same weights when it is converted again."""
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 import small_models
 import torch
@@ -40,6 +43,36 @@ def test_a_run_that_is_converted_there_and_back_is_the_same(tmp_path, family):
 def test_a_model_that_the_released_code_cannot_hold_is_refused():
     with pytest.raises(CheckpointError, match="no norm behind towers or projector"):
         released_modules({}, small_models.tiniest())
+
+
+@pytest.mark.parametrize("declared", [
+    {}, {"ar_diff_loss": False}, {"image_resize_strategy": "letterbox", "action_tokenizer_exist": False}],
+    ids=["all", "no loss of tokens", "letterbox, no tokens"])
+def test_what_a_checkpoint_says_of_its_training_goes_there_and_back(tmp_path, declared):
+    small_models.released_run(tmp_path)
+    config = tmp_path / "run/config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **declared}))
+    assert main(small_models.convert_arguments(tmp_path, tmp_path / "ours")) == 0
+    ours = read_checkpoint(tmp_path / "ours")
+    assert ours.config.trained == (("diffusion",) if declared else ("diffusion", "autoregressive"))
+    back = tmp_path / "back"
+    write_released(ours, back / "run")
+    for name in ("dims.json", "tokenizer.json"):
+        (back / name).write_bytes((tmp_path / name).read_bytes())
+    assert main(small_models.convert_arguments(back, tmp_path / "again")) == 0
+    again = read_checkpoint(tmp_path / "again").config
+    assert again == ours.config
+    assert again.image_strategy == declared.get("image_resize_strategy", "resize-naive")
+
+
+def test_a_checkpoint_with_untrained_parts_is_not_written_as_a_trained_one(tmp_path):
+    small_models.released_run(tmp_path)
+    assert main(small_models.convert_arguments(tmp_path, tmp_path / "ours")) == 0
+    checkpoint = read_checkpoint(tmp_path / "ours")
+    begun = replace(checkpoint, config=replace(checkpoint.config, untrained=("final_layer", "x_embedder")))
+    with pytest.raises(CheckpointError, match="cannot say that parts are untrained, and final_layer, x_embedder hold random"):
+        write_released(begun, tmp_path / "released")
+    assert not (tmp_path / "released").exists()
 
 
 @needs_golden

@@ -91,3 +91,33 @@ def test_the_recipe_for_large_checkpoints_tunes_one_on_data_of_another_scale(tmp
 def test_a_layer_that_is_not_there_is_named():
     with pytest.raises(ConfigurationError, match="no layer is named nothing; there are .*q_proj"):
         lora.add_adapters(HybridVLA(tiniest()).llm, lora.LoraConfig(rank=2, targets=("nothing",)), 0)
+
+
+def test_dropout_is_off_in_validation_and_differs_between_processes(tmp_path, monkeypatch):
+    from hybridvla_core.training.distributed import Processes
+    from hybridvla_core.training.hybrid.objective import HybridObjective
+
+    class Alone(Processes):
+        """One that has the number of another and does the work of all."""
+
+        first = True
+
+        def rows(self, batch):
+            return slice(0, batch)
+
+    whole, seen, data = HybridObjective.forward, set(), toy_data.write(tmp_path / "toy")
+
+    def forward(self, *arguments):
+        seen.update((torch.is_grad_enabled(), module.training) for module in self.modules())
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(HybridObjective, "forward", forward)
+    found = {}
+    for rank, dropout in ((0, 0.0), (1, 0.0), (0, 0.5), (1, 0.5)):
+        monkeypatch.setattr(Processes, "start", classmethod(lambda cls, device, rank=rank: Alone(rank, 1, torch.device("cpu"))))
+        config = toy_data.config(stages=STAGES, lora=dict(rank=2, dropout=dropout), export="float32", validate_every=1)
+        folder = tmp_path / f"{rank}-{dropout}"
+        train(Request(config, (data,), folder / "work", folder / "out", threads=1))
+        found[rank, dropout] = load_file(str(folder / "out" / WEIGHTS))["llm.model.layers.0.self_attn.q_proj.weight"]
+    assert seen == {(True, True), (False, False)}, "every module trains in steps, and none in validation"
+    assert torch.equal(found[0, 0.0], found[1, 0.0]) and not torch.equal(found[0, 0.5], found[1, 0.5])

@@ -225,6 +225,7 @@ def test_released_augmentation_turns_colours_as_the_hue_model_says():
     (dict(lora=dict(rank=0)), "lora: rank"),
     (dict(lora=dict(rank=4), stages=[dict(name="a", steps=1, train="align")]), "stages are finetune or full"),
     (dict(batch="many"), "batch"),
+    (dict(stages=[dict(name="a", steps=1, batch=-8)]), "stage a: batch"),
 ])
 def test_a_recipe_that_does_not_fit_is_named(changes, words):
     with pytest.raises(ConfigurationError, match=words):

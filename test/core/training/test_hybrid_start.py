@@ -83,11 +83,11 @@ def test_patches_behind_the_grid_are_named_and_not_dropped(tmp_path):
         go(tmp_path, data, grounding=GROUNDED)
 
 
-@pytest.mark.parametrize("term, heads", [(parts.PATCHES, ("patch_name", "word_name", "patch_place")),
-                                         (parts.POINTING, ("query", "key")), (parts.PLACES, ("place",))])
+@pytest.mark.parametrize("term, heads", [(parts.PATCHES, ("patch_name", "word_name", "patch_place", "patch_turn")),
+                                         (parts.POINTING, ("query", "key")), (parts.PLACES, ("place", "turn"))])
 def test_a_batch_that_names_nothing_gives_the_same_gradients_to_be_summed(tmp_path, term, heads):
     """Otherwise one of several processes leaves out what the others wait for."""
-    recipe = config(grounding=GROUNDED)
+    recipe = config(grounding={**GROUNDED, "turns": 1.0})
     source = toy_data.feed(tmp_path, recipe)
     batch = source.training(0, 0, 4)
     nothing = dataclasses.replace(batch.mentions, **{field.name: getattr(batch.mentions, field.name)[:0]
@@ -106,6 +106,7 @@ def test_a_batch_that_names_nothing_gives_the_same_gradients_to_be_summed(tmp_pa
             gradients = [parameter.grad for parameter in getattr(found, name).parameters()]
             assert all(gradient is not None for gradient in gradients), name
             assert any(bool(gradient.any()) for gradient in gradients) == (mentions is batch.mentions), name
+        assert {name.split(".")[0] for name, parameter in found.named_parameters() if parameter.grad is not None} == set(heads)
 
 
 def moving_part(heads, batch, model):
@@ -167,6 +168,14 @@ def test_data_whose_actions_mean_something_else_are_not_mixed(tmp_path, changes,
     two = write(tmp_path / "two", name="two", convention=other(**changes))
     with pytest.raises(DataError, match=words):
         go(tmp_path, one, two)
+
+
+def test_data_sets_in_another_order_are_another_run(tmp_path):
+    one, two = (write(tmp_path / name, name=name, seed=seed) for seed, name in enumerate(("one", "two")))
+    go(tmp_path, one, two)
+    with pytest.raises(HybridVLAError, match=r"work: .* data sets in another order \(one, two\); give another --work"):
+        go(tmp_path, two, one)
+    assert go(tmp_path, one, two)["finished"]
 
 
 def test_data_of_two_rates_are_mixed_with_a_word_about_it(tmp_path, caplog):

@@ -101,6 +101,7 @@ class StageConfig:
         one_of(f"stage {self.name}: train", self.train, parts.TRAINED)
         in_range(f"stage {self.name}: learning_rate", self.learning_rate, 1e-12, 1.0)
         in_range(f"stage {self.name}: tower_rate", self.tower_rate, 0.0, 100.0)
+        in_range(f"stage {self.name}: batch", self.batch, 0, 10 ** 9)
         unknown = sorted(set(self.terms) - set(parts.TERMS))
         require(not unknown, f"stage {self.name}: terms {', '.join(unknown)} are unknown; use {', '.join(parts.TERMS)}")
 

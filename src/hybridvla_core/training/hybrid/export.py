@@ -1,6 +1,7 @@
 """From a trained objective to a checkpoint folder that `predict`, `evaluate`, `replay` and the rig take."""
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Sequence
 
@@ -12,7 +13,9 @@ from hybridvla_core.checkpoints.weights import Weights, weight_files
 from hybridvla_core.training.distributed import Processes, whole
 from hybridvla_core.training.hybrid.config import TrainingConfig
 from hybridvla_core.training.hybrid.objective import HybridObjective
+from hybridvla_core.training.hybrid.stages import learned
 from hybridvla_core.training.hybrid.start import Start
+from hybridvla_core.training.hybrid.state import Progress
 from hybridvla_core.training.lora import merged
 from hybridvla_core.training.progress import LOG
 
@@ -60,6 +63,13 @@ def _unquantised(tensors: Dict[str, torch.Tensor], start: Start) -> Dict[str, to
         return tensors
     with Weights(start.base.folder, weight_files(start.base.folder)) as weights:
         return {**tensors, **{name: weights.tensor(name.replace(".base_layer.", ".")).clone() for name in small}}
+
+
+def so_far(config: TrainingConfig, start: Start, progress: Progress) -> Start:
+    """Returns `start` with a checkpoint that names as trained what was, and not what the stages to come would train."""
+    done = config.stages[:progress.stage + (progress.step > 0)]
+    untrained, trained = learned(config, None if start.base is None else start.base.config, done)
+    return replace(start, checkpoint=replace(start.checkpoint, untrained=untrained, trained=trained))
 
 
 def export(folder: Path, tensors: Mapping[str, torch.Tensor], config: TrainingConfig, start: Start, provenance: Mapping[str, Any]

@@ -4,18 +4,19 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 
 import torch
 from torch import nn
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.training.distributed import Processes
-from hybridvla_core.training.hybrid import parts, stages
+from hybridvla_core.training.hybrid import stages
 from hybridvla_core.training.hybrid.batch import Batch
-from hybridvla_core.training.hybrid.config import StageConfig, TrainingConfig
+from hybridvla_core.training.hybrid.config import TrainingConfig
 from hybridvla_core.training.hybrid.feed import Feed, deaths_named, read_ahead
 from hybridvla_core.training.hybrid.objective import HybridObjective, Terms
+from hybridvla_core.training.hybrid.stages import wanted_terms, weight_of
 from hybridvla_core.training.hybrid.state import Progress, Store, moments_of
 from hybridvla_core.training.progress import Bar, RunLog
 
@@ -37,21 +38,6 @@ class Hooks:
     evaluate: Optional[Callable[[int, HybridObjective], Mapping[str, Any]]] = None
     evaluate_every: int = 0
     stop: Optional[Callable[[], bool]] = None
-
-
-def wanted_terms(config: TrainingConfig, stage: StageConfig) -> FrozenSet[str]:
-    """Terms that count in a stage: those with a weight, and of these the ones that it names."""
-    weighted = {name for name in parts.TERMS if weight_of(config, name) > 0}
-    chosen = weighted & set(stage.terms) if stage.terms else weighted
-    if not chosen:
-        raise HybridVLAError(f"stage {stage.name}: none of its terms {', '.join(stage.terms)} has a weight; give one in "
-                             "objective or grounding")
-    return frozenset(chosen)
-
-
-def weight_of(config: TrainingConfig, term: str) -> float:
-    """The weight of a term."""
-    return float(getattr(config.grounding if term in parts.GROUNDING else config.objective, term))
 
 
 @torch.no_grad()
@@ -140,7 +126,7 @@ class StageLoop:
         """Means of the terms over the validation split, with the averaged weights; empty where there is none."""
         sums: Values = {}
         counts: Values = {}
-        with self.averaged(), torch.no_grad(), self._precision():
+        with self.averaged(), torch.no_grad(), self._precision(), self._still():
             for number, frames in enumerate(self.feed.validation(VALIDATION_BATCH)):
                 batch = self.feed.validation_batch(number, frames)
                 for key, count in self.objective.counts(batch, self.terms).items():
@@ -161,6 +147,15 @@ class StageLoop:
         finally:
             _copy(parameters, own)
 
+    @contextlib.contextmanager
+    def _still(self) -> Iterator[None]:
+        """Without dropout."""
+        self.objective.eval()
+        try:
+            yield
+        finally:
+            self.objective.train()
+
     def _start(self, progress: Progress, resumed: bool) -> None:
         parameters = dict(self.objective.named_parameters())
         if self.config.ema:
@@ -176,7 +171,8 @@ class StageLoop:
     def _step(self, batch: Batch, step: int) -> Values:
         """One step of the optimiser; returns the means of the terms over the whole step."""
         config = self.config
-        torch.manual_seed((config.seed * 1_000_003 + self.number * 10_007 + step) % (1 << 31))  # for the adapters' dropout
+        # For the adapters' dropout, which every process draws for its own samples.
+        torch.manual_seed((config.seed * 1_000_003 + self.number * 10_007 + step + self.processes.rank * 15_485_863) % (1 << 31))
         counts = self.processes.sums(self.objective.counts(batch, self.terms))
         pieces = list(batch.parts(config.micro_batch or len(batch)))
         sums = dict.fromkeys(sorted(counts), 0.0)

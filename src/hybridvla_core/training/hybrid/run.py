@@ -19,13 +19,13 @@ from hybridvla_core.errors import ConfigurationError, HybridVLAError
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.training.distributed import Processes
 from hybridvla_core.training.hybrid.config import TrainingConfig
-from hybridvla_core.training.hybrid.export import check_place, export, gather
+from hybridvla_core.training.hybrid.export import check_place, export, gather, so_far
 from hybridvla_core.training.hybrid.feed import Feed, deaths_named
 from hybridvla_core.training.hybrid.grounding.heads import GroundingHeads
 from hybridvla_core.training.hybrid.loop import Hooks, StageLoop
 from hybridvla_core.training.hybrid.objective import HybridObjective
-from hybridvla_core.training.hybrid.stages import choose_parameters
-from hybridvla_core.training.hybrid.start import OF_THE_CHANNELS, Start, prepare
+from hybridvla_core.training.hybrid.stages import OF_THE_CHANNELS, choose_parameters
+from hybridvla_core.training.hybrid.start import Start, prepare
 from hybridvla_core.training.hybrid.state import Progress, StepError, Store
 from hybridvla_core.training.lora import add_adapters
 from hybridvla_core.training.progress import Bar, RunLog
@@ -134,7 +134,8 @@ def _train(request: Request, processes: Processes, deadline: float) -> Dict[str,
     with loop.averaged():
         tensors = gather(objective, processes, start)
         processes.first_alone(lambda: result.update(
-            manifest_sha256=export(request.out, tensors, config, start, _provenance(request, start, progress))))
+            manifest_sha256=export(request.out, tensors, config, so_far(config, start, progress),
+                                   _provenance(request, start, progress))))
     return result
 
 
@@ -162,7 +163,7 @@ def _build(config: TrainingConfig, start: Start, number: int, processes: Process
         model.initialise()
     else:
         load_into(model, start.base.folder, weight_files(start.base.folder),
-                  OF_THE_CHANNELS if config.embedders == "new" else ())
+                  tuple(f"{name}." for name in OF_THE_CHANNELS) if config.embedders == "new" else ())
     decoder = start.model.decoder
     if processes.device.type == "cpu" and decoder.hidden <= 512:
         model.vision_backbone.use_fused_attention(False)
@@ -249,6 +250,10 @@ def _check_origin(before: Mapping[str, Any], now: Mapping[str, Any], work: Path)
             detail = f" ({', '.join(keys)})" if keys else ""
             raise HybridVLAError(f"{work}: the run in it was begun with another {part}{detail}; give another --work folder, or "
                                  "what it was begun with")
+    order = list(before["data"])      # decides draws, normalisation and default cameras; mappings are equal without it
+    if order != list(now["data"]):
+        raise HybridVLAError(f"{work}: the run in it was begun with its data sets in another order ({', '.join(order)}); give "
+                             "another --work folder, or --data in that order")
 
 
 def _provenance(request: Request, start: Start, progress: Progress) -> Dict[str, Any]:

@@ -13,11 +13,15 @@ train them.
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, List, Set
+from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
 
 from torch import nn
 
-from hybridvla_core.training.hybrid.config import StageConfig
+from hybridvla_core.checkpoints.config import PATHS, CheckpointConfig
+from hybridvla_core.checkpoints.released import HEADS
+from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.training.hybrid import parts
+from hybridvla_core.training.hybrid.config import StageConfig, TrainingConfig
 
 _TOWERS = re.compile(r"model\.(vision_backbone|tower_norm)\.")
 _PROJECTOR = re.compile(r"model\.(projector|projector_norm)\.")
@@ -25,6 +29,53 @@ _LANGUAGE = re.compile(r"model\.llm\.")
 _ADAPTER = re.compile(r"\.lora_")
 WITH_TOWERS, WITH_PROJECTOR = ("full", "sandwich", "towers"), ("align", "finetune", "full", "sandwich")
 WITH_LANGUAGE, WITH_LAST_LAYER = ("finetune", "full"), ("last_layer", "sandwich")
+#: Networks whose size is the number of channels; `embedders: new` draws them anew.
+OF_THE_CHANNELS = ("final_layer", "proprio_embedder", "x_embedder")
+#: What L_ce alone leaves as it was drawn: without noise in the sequence nothing can be denoised, and at inference the tokens
+#: stand behind noise.
+UNTRAINED_BY_TOKENS = ("final_layer", "t_embedder", "x_embedder")
+
+
+def wanted_terms(config: TrainingConfig, stage: StageConfig) -> FrozenSet[str]:
+    """Terms that count in a stage: those with a weight, and of these the ones that it names."""
+    weighted = {name for name in parts.TERMS if weight_of(config, name) > 0}
+    chosen = weighted & set(stage.terms) if stage.terms else weighted
+    if not chosen:
+        raise HybridVLAError(f"stage {stage.name}: none of its terms {', '.join(stage.terms)} has a weight; give one in "
+                             "objective or grounding")
+    return frozenset(chosen)
+
+
+def weight_of(config: TrainingConfig, term: str) -> float:
+    """The weight of a term."""
+    return float(getattr(config.grounding if term in parts.GROUNDING else config.objective, term))
+
+
+def learned(config: TrainingConfig, base: Optional[CheckpointConfig], done: Sequence[StageConfig]
+            ) -> Tuple[Tuple[str, ...], Tuple[str, ...]]:
+    """Tells what a model has not learned once these stages are done.
+
+    Args:
+        config: Of the run.
+        base: Of the checkpoint that it starts from, if any. What that one had learned counts, but with new embedders.
+        done: Stages of which a step was done; those without steps do not count.
+
+    Returns:
+        `untrained` and `trained` of the checkpoint's configuration.
+
+    Raises:
+        HybridVLAError: No term of a stage has a weight.
+    """
+    ran = frozenset(term for stage in done if stage.steps for term in wanted_terms(config, stage))
+    if base is not None and not base.untrained and config.embedders == "init":
+        before = {parts.DIFFUSION, parts.TOKENS} if set(base.trained) == set(PATHS) else {parts.DIFFUSION}
+        ran |= {term for term in before if weight_of(config, term) > 0}
+    trained = PATHS if parts.TOKENS in ran else PATHS[:1]
+    if parts.DIFFUSION in ran:
+        return (), trained
+    left = UNTRAINED_BY_TOKENS if parts.TOKENS in ran else HEADS
+    own = config.embedders == "new" and base is not None and not base.untrained      # the timestep's embedder is the base's
+    return tuple(name for name in left if not own or name in OF_THE_CHANNELS), trained
 
 
 def is_trained(train: str, name: str, layers: int, adapters: bool = False) -> bool:

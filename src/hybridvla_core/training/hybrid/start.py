@@ -8,8 +8,8 @@ from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
 from tokenizers import Tokenizer
 
-from hybridvla_core.checkpoints.config import PATHS, CheckpointConfig, EnsembleConfig
-from hybridvla_core.checkpoints.format import STATISTICS, Checkpoint, read_checkpoint
+from hybridvla_core.checkpoints.config import CheckpointConfig, EnsembleConfig
+from hybridvla_core.checkpoints.format import STATISTICS, Checkpoint, read_checkpoint, read_config
 from hybridvla_core.checkpoints.manifest import FORMAT
 from hybridvla_core.checkpoints.tokenizer import check_tokenizer
 from hybridvla_core.configuration import from_mapping
@@ -22,6 +22,7 @@ from hybridvla_core.model.presets import TINY_SEQUENCE, preset
 from hybridvla_core.training.frames import KEPT_EPISODES, FrameSet, Pictures
 from hybridvla_core.training.hybrid.config import TrainingConfig
 from hybridvla_core.training.hybrid.scales import check_covered, statistics_of
+from hybridvla_core.training.hybrid.stages import learned
 from hybridvla_core.training.tokenizer import build_tiny_tokenizer, with_new_words
 from hybridvla_core.transforms.conventions import ActionConvention
 from hybridvla_core.transforms.normalise import Normaliser
@@ -36,10 +37,6 @@ MEANING = ("arms", "translation", "rotation", "rotation_reference_xyzw", "grippe
 ORIGIN = ("delta_base", "state_source")
 #: So many episodes of each set are asked for what no row may tell.
 SOME_EPISODES = 20
-#: What L_ce alone leaves as it was drawn.
-UNTRAINED_BY_TOKENS = ("final_layer", "t_embedder", "x_embedder")
-#: Networks whose size is the number of channels; `embedders: new` draws them anew.
-OF_THE_CHANNELS = ("x_embedder.", "proprio_embedder.", "final_layer.")
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Start:
 
     Attributes:
         base: The checkpoint of `--init`, if any.
-        checkpoint: What the exported one will say about itself.
+        checkpoint: What the one that is exported behind the last step will say about itself.
         statistics: Of every data set, by name; what is exported.
         tokenizer: Of the language model.
         sets: The data.
@@ -67,6 +64,20 @@ class Start:
     @property
     def model(self) -> ModelConfig:
         return self.checkpoint.model
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is known of a run's checkpoint before there are data.
+
+    Attributes:
+        model: Its architecture; views, chunk and channels are still those of its start.
+        untrained, trained: As its configuration will say.
+    """
+
+    model: ModelConfig
+    untrained: Tuple[str, ...]
+    trained: Tuple[str, ...]
 
 
 def prepare(config: TrainingConfig, data: Sequence[Path], init: Optional[Path], views: Sequence[str] = ()) -> Start:
@@ -88,9 +99,7 @@ def prepare(config: TrainingConfig, data: Sequence[Path], init: Optional[Path], 
     """
     if not data:
         raise DataError("no data set is given; make one with `hybridvla dataset`, and name its folder with --data")
-    if (init is None) == (not config.preset):
-        raise ConfigurationError("a run starts either from a preset of its configuration or from --init CHECKPOINT; give one of "
-                                 "them")
+    _check_beginning(config, init)
     datasets = [LeRobotDataset(folder, KEPT_EPISODES) for folder in data]
     names = [dataset.description.name for dataset in datasets]
     if len(set(names)) != len(names):
@@ -134,6 +143,36 @@ def prepare(config: TrainingConfig, data: Sequence[Path], init: Optional[Path], 
         frames.read([frames.train[0]])
     return Start(base, checkpoint, statistics, _tokenizer(config, base, model), sets, _subtasks(config, datasets),
                  widened)
+
+
+def foresee(config: TrainingConfig, init: Optional[Path]) -> Outcome:
+    """Tells, before there are data, what the checkpoint behind the last step will be.
+
+    Args:
+        config: Of the run.
+        init: Folder of the checkpoint to start from.
+
+    Returns:
+        What is known.
+
+    Raises:
+        ConfigurationError: Neither a preset nor `init` is given, or both are.
+        HybridVLAError: `init` cannot be read, or no term of a stage has a weight.
+    """
+    _check_beginning(config, init)
+    base = None if init is None else read_config(init)
+    untrained, trained = learned(config, base, config.stages)
+    return Outcome(_sequenced(config, preset(config.preset) if base is None else base.model), untrained, trained)
+
+
+def _check_beginning(config: TrainingConfig, init: Optional[Path]) -> None:
+    if (init is None) == (not config.preset):
+        raise ConfigurationError("a run starts either from a preset of its configuration or from --init CHECKPOINT; give one of "
+                                 "them")
+
+
+def _sequenced(config: TrainingConfig, model: ModelConfig) -> ModelConfig:
+    return replace(model, sequence=replace(model.sequence, kind=config.sequence, state=config.state))
 
 
 def _convention(dataset: LeRobotDataset, base: Optional[Checkpoint]) -> ActionConvention:
@@ -223,17 +262,13 @@ def _model(config: TrainingConfig, base: Optional[Checkpoint], convention: Actio
         if before != (config.sequence, config.state) and not base.config.untrained:
             raise ConfigurationError(f"{base.folder}: was trained with sequence {before[0]} and its state as {before[1]}; write "
                                      "the same")
-    sequence = replace(model.sequence, kind=config.sequence, state=config.state)
     chunk = config.chunk or (model.chunk if base is not None else 1)
-    return replace(model, views=views, chunk=chunk, action_dim=convention.action_dim, sequence=sequence)
+    return replace(_sequenced(config, model), views=views, chunk=chunk, action_dim=convention.action_dim)
 
 
 def _checkpoint(config: TrainingConfig, base: Optional[Checkpoint], model: ModelConfig, convention: ActionConvention,
                 cameras: Tuple[str, ...], key: str) -> CheckpointConfig:
-    objective = config.objective
-    # Without noise in the sequence nothing can be denoised, and at inference the tokens stand behind noise.
-    untrained = () if objective.diffusion else UNTRAINED_BY_TOKENS
-    trained = PATHS if objective.tokens else PATHS[:1]
+    untrained, trained = learned(config, None if base is None else base.config, config.stages)
     if base is None:
         start = CheckpointConfig(
             format=FORMAT, model=model, convention=convention, cameras=cameras, image_strategy="resize-naive",

@@ -95,9 +95,6 @@ class GroundingHeads(nn.Module):
         Returns:
             The sum of each term, a scalar, by name.
         """
-        found: Dict[str, torch.Tensor] = {}
-        nothing = 0.0 * (end.float().sum() + words.float().sum() + patches.float().sum()) \
-            + _nothing(self.query, self.key, self.place, self.turn)
         mentions = batch.mentions
         if mentions is not None and len(mentions.sample) and terms & {parts.POINTING, parts.PLACES}:
             last = words[mentions.sample, mentions.end - 1].float()
@@ -113,8 +110,9 @@ class GroundingHeads(nn.Module):
                 turned = F.smooth_l1_loss(self.turn(last), turn, beta=0.2, reduction="none").mean(-1)
                 placed = placed + self.config.turns * turned * known * told
             found = {parts.POINTING: pointing.sum(), parts.PLACES: placed.sum()}
-        for name in (parts.POINTING, parts.PLACES):
-            found.setdefault(name, nothing)
+        else:       # a term's own heads alone: where one process names nothing, all have gradients of the same parameters
+            found = {parts.POINTING: 0.0 * (words.float().sum() + patches.float().sum()) + _nothing(self.query, self.key),
+                     parts.PLACES: 0.0 * words.float().sum() + _nothing(self.place, self.turn)}
         action = F.smooth_l1_loss(self.action(end.float()), batch.actions[:, 0], beta=0.05, reduction="none")
         found[parts.STATE_ACTION] = action.mean(-1).sum()
         if self.subtask is not None and batch.subtasks is not None:
