@@ -171,6 +171,28 @@ def test_dense_actions_add_up_to_the_recorded_motion(result, motion, tmp_path):
     np.testing.assert_allclose(reached, rows.state[1:9, :3], atol=2e-3)
 
 
+@pytest.mark.parametrize("base", ["commanded", "measured"])
+def test_a_gripper_that_a_bag_begins_with_closed_is_labelled_closed_until_it_opens(result, motion, tmp_path, base):
+    def hold(topic, when, message, stamp):
+        if topic == JOINTS:
+            message.position = [*message.position[:-2], *([0.01 if when < 3.0 else 0.04] * 2)]
+            if when < 0.1:      # the arm alone speaks at first
+                message.name, message.position = message.name[:-2], message.position[:-2]
+        return message, stamp
+
+    bag = replay_bag.write(tmp_path / "a.bag", motion, change=hold)
+    add(bag, "/hybridvla/safety/status", statuses(motion, state=SafetyStatus.ACTIVE, epoch=5, sequence=3))
+    status, _, data = result(bag, policy=policy_file(tmp_path, action_period_s=0.1, delta_base=base))
+    grips = data.rows(0).action[:, 6]
+    assert status == 0 and set(grips[:20]) == {0.0} and set(grips[-20:]) == {1.0} and np.count_nonzero(np.diff(grips)) == 1
+
+
+def without_fingers(topic, when, message, stamp):
+    if topic == JOINTS:
+        message.name, message.position = message.name[:-2], message.position[:-2]
+    return message, stamp
+
+
 def test_keyframes_alone_make_chunks(result, motion, tmp_path):
     _, _, data = result(replay_bag.write(tmp_path / "a.bag", motion), options=["--keyframes"])
     sample = data.sample(0, chunk=2)
@@ -212,6 +234,7 @@ def test_bad_episodes_are_flagged_by_name_and_the_rest_goes_on(result, motion, t
     replay_bag.write(tmp_path / "degrees.bag", motion, change=change_joints(180 / np.pi))
     replay_bag.write(tmp_path / "nan.bag", motion, change=change_joints(float("nan")))
     replay_bag.write(tmp_path / "still.bag", motion, change=still)
+    replay_bag.write(tmp_path / "handless.bag", motion, change=without_fingers)
     replay_bag.write(tmp_path / "silent.bag", motion, instructions=())
     replay_bag.write(tmp_path / "blind.bag", motion, change=lambda topic, when, message, stamp: None if FRONT in topic
                      else (message, stamp))
@@ -223,6 +246,7 @@ def test_bad_episodes_are_flagged_by_name_and_the_rest_goes_on(result, motion, t
     _, summary, data = result(tmp_path)
     wrong = {entry["episode"]: entry["reason"] for entry in summary["flagged"] if not entry["kept"]}
     for name, reason in (("degrees.bag", "other units"), ("nan.bag", ""), ("still.bag", "nothing moves"),
+                         ("handless.bag", "the gripper of arm arm is never read, so no row could say whether it is open; record"),
                          ("silent.bag", "no instruction"), ("blind.bag", "no images of view front"),
                          ("text.bag", "not a ROS 1 bag"),
                          ("late.broken.bag", "the disk did not keep up")):
