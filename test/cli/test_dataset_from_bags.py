@@ -33,18 +33,20 @@ def motion():
     return replay_bag.Motion(6.0)
 
 
+def run_verb(folder, *bags, policy=None, options=()):
+    """Returns (exit status, summary, data set or None) of the verb."""
+    out, summary = folder / "set", folder / "summary.json"
+    arguments = ["dataset", "from-bags", *map(str, bags), "-o", str(out), "--json", str(summary), "--validation", "0"]
+    if policy is not None:
+        arguments += ["--policy-config", str(policy)]
+    status = main([*arguments, *options])
+    said = json.loads(summary.read_text()) if summary.exists() else None
+    return status, said, LeRobotDataset(out) if out.exists() else None
+
+
 @pytest.fixture
 def result(tmp_path):
-    """Runs the verb and returns (exit status, summary, data set or None)."""
-    def call(*bags, policy=None, options=()):
-        out, summary = tmp_path / "set", tmp_path / "summary.json"
-        arguments = ["dataset", "from-bags", *map(str, bags), "-o", str(out), "--json", str(summary), "--validation", "0"]
-        if policy is not None:
-            arguments += ["--policy-config", str(policy)]
-        status = main([*arguments, *options])
-        said = json.loads(summary.read_text()) if summary.exists() else None
-        return status, said, LeRobotDataset(out) if out.exists() else None
-    return call
+    return lambda *bags, **more: run_verb(tmp_path, *bags, **more)
 
 
 def policy_file(tmp_path, second_view=False, **convention):
@@ -169,22 +171,6 @@ def test_dense_actions_add_up_to_the_recorded_motion(result, motion, tmp_path):
     base = Pose(rows.state[0][:3], euler_to_rotation(convention, rows.state[0][3:6], None).as_quat())
     reached = [step[0][0].position for step in action_to_targets(convention, sample.actions, [base])]
     np.testing.assert_allclose(reached, rows.state[1:9, :3], atol=2e-3)
-
-
-@pytest.mark.parametrize("base", ["commanded", "measured"])
-def test_a_gripper_that_a_bag_begins_with_closed_is_labelled_closed_until_it_opens(result, motion, tmp_path, base):
-    def hold(topic, when, message, stamp):
-        if topic == JOINTS:
-            message.position = [*message.position[:-2], *([0.01 if when < 3.0 else 0.04] * 2)]
-            if when < 0.1:      # the arm alone speaks at first
-                message.name, message.position = message.name[:-2], message.position[:-2]
-        return message, stamp
-
-    bag = replay_bag.write(tmp_path / "a.bag", motion, change=hold)
-    add(bag, "/hybridvla/safety/status", statuses(motion, state=SafetyStatus.ACTIVE, epoch=5, sequence=3))
-    status, _, data = result(bag, policy=policy_file(tmp_path, action_period_s=0.1, delta_base=base))
-    grips = data.rows(0).action[:, 6]
-    assert status == 0 and set(grips[:20]) == {0.0} and set(grips[-20:]) == {1.0} and np.count_nonzero(np.diff(grips)) == 1
 
 
 def without_fingers(topic, when, message, stamp):

@@ -74,7 +74,9 @@ class FrameSet:
         self.train, self.validation = dataset.frames_of("train"), dataset.frames_of("validation")
         self._moments = dataset.moments()
         if not len(self.train):
-            raise DataError(f"{dataset.folder}: has no frame to train from")
+            splits = json.dumps(dataset.info.get("splits") or {})
+            raise DataError(f"{dataset.folder}: has no frame to train from, its splits are {splits}; write it again with "
+                            "episodes to train from (from-bags: --validation 0)")
         self._firsts = np.searchsorted(self._moments, np.arange(self.pictures_kept + 1))     # frame of each moment, and the end
 
     @property
