@@ -14,11 +14,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from hybridvla_core.data.lerobot.reader import LeRobotDataset
 from hybridvla_core.data.sample import Sample
-from hybridvla_core.errors import DataError
+from hybridvla_core.errors import DataError, ObservationError
 from hybridvla_core.files import write_text
 from hybridvla_core.model.config import TowerConfig
 from hybridvla_core.transforms.images import PreparedImage
 from hybridvla_core.transforms.normalise import Normaliser
+from hybridvla_core.transforms.prompt import PromptEncoder
 
 #: Episodes whose numbers stay in memory: some kilobytes each.
 KEPT_EPISODES = 4096
@@ -136,10 +137,27 @@ class FrameSet:
         made = {frame: self.dataset.sample(frame, self.chunk, images, self._names) for frame in dict.fromkeys(frames)}
         return [made[frame] for frame in frames], fitted
 
+    def check_texts(self, prompts: PromptEncoder) -> None:
+        """Does nothing where the model can read every task of the set; a step that draws another one would end the run.
+
+        Args:
+            prompts: Instructions to ids.
+
+        Raises:
+            DataError: One cannot be read; the message names set and text.
+        """
+        for text in self.dataset.tasks.values():
+            try:
+                prompts.text_ids(text)
+            except ObservationError as error:
+                raise DataError(f"{self.dataset.folder}: nothing can be trained with the task {text[:200]!r}: {error}; give its "
+                                "episodes another sentence, or leave them out") from error
+
     def keep(self, folder: Path, progress: Callable[[int], object] = lambda count: None, workers: int = 0) -> None:
         """Decodes every picture once, into `folder`, and reads from there afterwards; what is there already is taken.
 
-        What was decoded before the process ended is kept, and gone on from. `workers` processes decode; without any, this one.
+        What was decoded before the work ended, however that came, is kept and gone on from; only a disk that takes no more gets
+        its room back. `workers` processes decode; without any, this one.
 
         Raises:
             DataError: for what cannot be read, or a disk that takes no more.
@@ -150,10 +168,8 @@ class FrameSet:
             try:
                 self._decode(partial, progress, workers)
                 os.replace(partial, whole)
-            except Exception as error:
+            except OSError as error:
                 shutil.rmtree(partial, ignore_errors=True)
-                if not isinstance(error, OSError):
-                    raise
                 raise DataError(f"{folder}: pictures cannot be kept there ({error.strerror}); make room, or write keep_frames: "
                                 "false") from error
         names = json.loads((whole / KEYS).read_text(encoding="utf-8"))

@@ -69,12 +69,6 @@ def test_pictures_and_states_of_another_set_of_the_same_name_and_size_are_not_ta
     assert len(list((tmp_path / "work/pictures").glob("toy-*"))) == 2
 
 
-def test_a_set_of_held_out_episodes_alone_is_not_trained_on_and_validated_by_the_same_rows(tmp_path):
-    data = write(tmp_path / "toy", episodes=1)
-    with pytest.raises(DataError, match=r'toy: has no frame to train from, its splits are {"validation": "0:1"}; write it again'):
-        go(tmp_path, data)
-
-
 @pytest.mark.parametrize("grid, words", [(4, "in 4 rows of 4"), (0, "does not say in which grid")])
 def test_patches_of_another_grid_are_refused_where_they_would_teach(tmp_path, grid, words):
     data = write(tmp_path / "toy", grid=grid)
