@@ -1,6 +1,7 @@
 """Samples of data sets, their pictures fitted for the towers: decoded each time, or once into files that are mapped."""
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -27,6 +28,7 @@ KEPT_EPISODES = 4096
 FLUSHED, TOGETHER = 500, 50
 #: Files beside kept pictures: which file holds what, and how many frames are whole.
 KEYS, DONE = "keys.json", "done"
+GIB = 2 ** 30
 Fitted = Dict[Any, np.ndarray]
 
 
@@ -183,6 +185,11 @@ class FrameSet:
         if not done:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
+            # A disk that fills up under a mapped file ends the process without a word.
+            needed = self.pictures_kept * sum(pictures.nbytes for pictures in first.values())
+            free = shutil.disk_usage(folder).free
+            if needed > free:
+                raise OSError(errno.ENOSPC, f"they need {needed / GIB:.3g} GiB, and {free / GIB:.3g} GiB are free")
             (folder / KEYS).write_text(json.dumps([[file.name, key] for file, key in zip(files, first)]), encoding="utf-8")
         arrays = [np.load(file, mmap_mode="r+") if done else _mapped(file, (self.pictures_kept, *pictures.shape))
                   for file, pictures in zip(files, first.values())]

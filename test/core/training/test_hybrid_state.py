@@ -4,6 +4,7 @@ from __future__ import annotations
 import logging
 import resource
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -137,6 +138,15 @@ def test_kept_pictures_stay_whatever_ends_the_decoding_but_a_full_disk(data, tmp
     go(tmp_path, data, config=config)
     pictures = np.load(next((tmp_path / "work/pictures").glob("toy-*/0.npy")))
     assert len(seen) == len(pictures) - done + 2, "the first one twice: for its shape, and to see that it reads"
+
+
+def test_pictures_that_the_disk_has_no_room_for_are_refused_before_the_first_is_decoded(data, tmp_path, monkeypatch):
+    config = toy_data.config(stages=[dict(name="act", steps=1, train="full")], keep_frames=True)
+    monkeypatch.setattr(frames.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1))
+    monkeypatch.setattr(frames.FrameSet, "decoded", lambda self, numbers: pytest.fail("decoded"))
+    with pytest.raises(DataError, match="cannot be kept there .they need [0-9.e-]+ GiB, and 9.31e-10 GiB are free.; make room"):
+        go(tmp_path, data, config=config)
+    assert not list((tmp_path / "work/pictures").iterdir())
 
 
 def test_a_set_of_held_out_episodes_alone_is_not_trained_on_and_validated_by_the_same_rows(tmp_path):
