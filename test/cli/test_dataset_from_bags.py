@@ -33,18 +33,20 @@ def motion():
     return replay_bag.Motion(6.0)
 
 
+def run_verb(folder, *bags, policy=None, options=()):
+    """Returns (exit status, summary, data set or None) of the verb."""
+    out, summary = folder / "set", folder / "summary.json"
+    arguments = ["dataset", "from-bags", *map(str, bags), "-o", str(out), "--json", str(summary), "--validation", "0"]
+    if policy is not None:
+        arguments += ["--policy-config", str(policy)]
+    status = main([*arguments, *options])
+    said = json.loads(summary.read_text()) if summary.exists() else None
+    return status, said, LeRobotDataset(out) if out.exists() else None
+
+
 @pytest.fixture
 def result(tmp_path):
-    """Runs the verb and returns (exit status, summary, data set or None)."""
-    def call(*bags, policy=None, options=()):
-        out, summary = tmp_path / "set", tmp_path / "summary.json"
-        arguments = ["dataset", "from-bags", *map(str, bags), "-o", str(out), "--json", str(summary), "--validation", "0"]
-        if policy is not None:
-            arguments += ["--policy-config", str(policy)]
-        status = main([*arguments, *options])
-        said = json.loads(summary.read_text()) if summary.exists() else None
-        return status, said, LeRobotDataset(out) if out.exists() else None
-    return call
+    return lambda *bags, **more: run_verb(tmp_path, *bags, **more)
 
 
 def policy_file(tmp_path, second_view=False, **convention):
@@ -171,6 +173,12 @@ def test_dense_actions_add_up_to_the_recorded_motion(result, motion, tmp_path):
     np.testing.assert_allclose(reached, rows.state[1:9, :3], atol=2e-3)
 
 
+def without_fingers(topic, when, message, stamp):
+    if topic == JOINTS:
+        message.name, message.position = message.name[:-2], message.position[:-2]
+    return message, stamp
+
+
 def test_keyframes_alone_make_chunks(result, motion, tmp_path):
     _, _, data = result(replay_bag.write(tmp_path / "a.bag", motion), options=["--keyframes"])
     sample = data.sample(0, chunk=2)
@@ -212,6 +220,7 @@ def test_bad_episodes_are_flagged_by_name_and_the_rest_goes_on(result, motion, t
     replay_bag.write(tmp_path / "degrees.bag", motion, change=change_joints(180 / np.pi))
     replay_bag.write(tmp_path / "nan.bag", motion, change=change_joints(float("nan")))
     replay_bag.write(tmp_path / "still.bag", motion, change=still)
+    replay_bag.write(tmp_path / "handless.bag", motion, change=without_fingers)
     replay_bag.write(tmp_path / "silent.bag", motion, instructions=())
     replay_bag.write(tmp_path / "blind.bag", motion, change=lambda topic, when, message, stamp: None if FRONT in topic
                      else (message, stamp))
@@ -223,6 +232,7 @@ def test_bad_episodes_are_flagged_by_name_and_the_rest_goes_on(result, motion, t
     _, summary, data = result(tmp_path)
     wrong = {entry["episode"]: entry["reason"] for entry in summary["flagged"] if not entry["kept"]}
     for name, reason in (("degrees.bag", "other units"), ("nan.bag", ""), ("still.bag", "nothing moves"),
+                         ("handless.bag", "the gripper of arm arm is never read, so no row could say whether it is open; record"),
                          ("silent.bag", "no instruction"), ("blind.bag", "no images of view front"),
                          ("text.bag", "not a ROS 1 bag"),
                          ("late.broken.bag", "the disk did not keep up")):

@@ -94,6 +94,20 @@ def test_one_split_is_exported(tmp_path):
     assert main(["dataset", "export", str(one), "--split", "validation", "-o", str(tmp_path / "held")]) == 0
     data = LeRobotDataset(tmp_path / "held")
     assert len(data) == 30 and data.sample(0).instruction == "do 2"
+    assert (len(data.frames_of("train")), len(data.frames_of("validation"))) == (0, 30)
+
+
+def test_what_a_set_of_others_holds_out_under_another_name_is_not_trained_on_in_a_copy(tmp_path, capsys):
+    one = write(tmp_path / "one", splits=(TRAIN,) * 3)
+    info = json.loads((one / layout.INFO).read_text())
+    for name, splits, kept in (("apart", {"train": "0:2", "test": "2:3"}, {"train": "0:2", "validation": "2:3"}),
+                               ("whole", None, {"train": "0:3"})):
+        (one / layout.INFO).write_text(json.dumps({**info, "splits": splits}))
+        assert main(["dataset", "merge", str(one), "-o", str(tmp_path / name)]) == 0
+        assert LeRobotDataset(tmp_path / name).info["splits"] == kept
+    (one / layout.INFO).write_text(json.dumps({**info, "splits": {"train": "0:2", "test": "the rest"}}))
+    assert main(["dataset", "merge", str(one), "-o", str(tmp_path / "odd")]) == 1
+    assert "split test is 'the rest'; it must be BEGIN:END in episodes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("word", ["nowhere", "empty"])

@@ -48,6 +48,10 @@ class Told:
     episodes: List[BagEpisode] = field(default_factory=list)
     takeovers: List[Tuple[float, float]] = field(default_factory=list)
 
+    def at(self, stamp: float) -> int:
+        """Which episode a time, s, belongs to; -1 between two."""
+        return next((index for index, episode in enumerate(self.episodes) if episode.begin <= stamp <= episode.end), -1)
+
     def corrected(self, stamp: float) -> bool:
         """Whether a person had taken over at `stamp`, s."""
         return any(begin <= stamp <= end for begin, end in self.takeovers)

@@ -21,7 +21,7 @@ SWAPPED = 0.6           # another order fits so much better
 
 
 def refuse_unfit(found: Scanned, robot: RobotConfig) -> None:
-    """Raises DataError for states in other units, NaN among them, or an arm set that never moves."""
+    """Raises DataError for states in other units, NaN among them, a gripper that is never read, or arms that never move."""
     arms = {arm.name: arm for arm in robot.arms}
     for track in found.recording.tracks:
         limits = arms[track.name].joint_limits
@@ -37,6 +37,10 @@ def refuse_unfit(found: Scanned, robot: RobotConfig) -> None:
         if stream is not None and lost > LOST_SHARE * max(stream.count, 1):
             raise DataError(f"{lost} of {stream.count} joint states of arm {track.name} cannot be used (NaN, or another number "
                             "of joints)")
+        if not track.gripper_known:
+            doubts = [str(event["text"]) for event in (stream.events if stream is not None else ()) if "gripper" in event["text"]]
+            raise DataError(f"the gripper of arm {track.name} is never read, so no row could say whether it is open; " + (
+                doubts[0] if doubts else "record its joint states, or name its joints in a topic map (finger_names)"))
     if all(_still(track) for track in found.recording.tracks):
         raise DataError("nothing moves in it")
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
@@ -16,7 +15,7 @@ from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Mode, Observation, Prediction
 from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.layout import NEXT_KEYFRAME, NEXT_POSE, Description
-from hybridvla_core.data.lerobot.writer import TRAIN, VALIDATION, DatasetWriter, WriteError, split_of
+from hybridvla_core.data.lerobot.writer import TRAIN, VALIDATION, DatasetWriter, WriteError, check_free, split_of
 from hybridvla_core.errors import DataError, HybridVLAError
 from hybridvla_core.evaluation.replay.rows import Frame
 from hybridvla_core.evaluation.replay.settings import ReplayConfig
@@ -124,17 +123,16 @@ class FromBags:
             The summary: episodes, frames and flags.
 
         Raises:
-            DataError: No episode can be used.
+            DataError: No episode can be used, or the output folder is not empty.
             HybridVLAError: The disk takes no more.
         """
         from tqdm import tqdm
 
+        check_free(self.options.output)
         with bags.BagShelf(self.options.scratch) as shelf:
             plans = self._plan(shelf)
             wanted = self._choose(plans)
-            if not wanted:
-                raise DataError(f"{self.options.output}: no episode can be used: " + "; ".join(
-                    f"{episode}: {reason}" for episode, reason, _ in self._flags[:5]))
+            self._refuse_nothing(len(wanted))
             train, _ = split_of(len(wanted), self.options.validation, self.options.seed)
             parts = {key: TRAIN if number in set(train) else VALIDATION for number, key in enumerate(wanted)}
             with DatasetWriter(self.options.output, self._description(plans[0])) as out:
@@ -146,6 +144,10 @@ class FromBags:
                             if mine:
                                 self._write(out, plan, mine, split)
                             bar.update(min(plan.found.duration, max(total - bar.n, 0.0)))
+                self._refuse_nothing(out.episodes)
+                if not out.trains:
+                    self._flags.append((out.description.name, f"no episode is left to train from: all {out.episodes} are held "
+                                        "out to validate with; --validation 0 takes them to train", True))
                 for flag in self._flags:
                     out.provenance.flag(*flag)
                 out.finish()
@@ -154,6 +156,7 @@ class FromBags:
     # First pass ----------------------------------------------------------------------------------------------------
 
     def _plan(self, shelf: bags.BagShelf) -> List[Plan]:
+        reference = self._reference()
         opened: List[bags.BagFile] = []
         for path in bags.expand(self.options.bags):
             try:
@@ -174,7 +177,7 @@ class FromBags:
             except Exception as error:  # noqa: BLE001  # as above
                 self._flag(name, error)
         signatures = [checks.signature(plan.images) for plan in plans]
-        swapped = checks.swapped_views(signatures, self._reference())
+        swapped = checks.swapped_views(signatures, reference)
         for number, reason in swapped.items():
             self._flags.append((plans[number].found.name, reason, False))
         return [plan for number, plan in enumerate(plans) if number not in swapped]
@@ -219,13 +222,18 @@ class FromBags:
     # Second pass ---------------------------------------------------------------------------------------------------
 
     def _write(self, out: DatasetWriter, plan: Plan, mine: List[int], split: str) -> None:
-        frames = iter(self._source(plan.found))
+        frames, missing = iter(self._source(plan.found)), dict.fromkeys(mine)
         try:
-            for index, group in itertools.groupby(frames, key=lambda frame: _episode_of(plan, frame)):
+            for index, group in itertools.groupby(frames, lambda frame: plan.told.at(frame.inference.stamp)):
                 if index in mine:
+                    missing.pop(index, None)
                     self._episode(out, plan, plan.told.episodes[index], group, split)
-        except bags.BagError as error:
+        except WriteError:
+            raise
+        except Exception as error:  # noqa: BLE001  # as in the first pass
             self._flag(plan.found.name, error)
+        for index in missing:
+            self._flag(plan.told.episodes[index].name, DataError("no frame of it can be read"))
 
     def _episode(self, out: DatasetWriter, plan: Plan, episode: bag_episodes.BagEpisode, frames: Iterator[Frame],
                  split: str) -> None:
@@ -237,11 +245,9 @@ class FromBags:
                     if action is not None:
                         writer.add(dict(seen.images), seen.state, action, seen.instruction,
                                    plan.told.corrected(seen.stamp_ns * 1e-9))
-        except bags.BagError as error:
-            self._flag(episode.name, error)
         except WriteError:
             raise
-        except DataError as error:
+        except Exception as error:  # noqa: BLE001  # as in the first pass
             self._flag(episode.name, error)
 
     def _labels(self, found: Scanned) -> Union[DenseLabels, KeyframeLabels]:
@@ -267,6 +273,12 @@ class FromBags:
                            NEXT_POSE if dense or keys else NEXT_KEYFRAME, self.robot.name,
                            json.loads(json.dumps(asdict(convention))))
 
+    def _refuse_nothing(self, episodes: int) -> None:
+        """Says why there is nothing to write, where there is nothing."""
+        if not episodes:
+            raise DataError(f"{self.options.output}: no episode can be used: " + "; ".join(
+                f"{episode}: {reason}" for episode, reason, kept in self._flags if not kept)[:1000])
+
     def _flag(self, episode: str, error: Exception) -> None:
         text = str(error) if isinstance(error, HybridVLAError) else f"cannot be read ({type(error).__name__}: {error})"
         self._flags.append((episode, " ".join(text.split()), False))
@@ -278,12 +290,3 @@ class FromBags:
                 "success": sum(entry["success"] is True for entry in kept),
                 "corrections": sum(entry["corrections"] for entry in kept), "labels": out.description.labels,
                 "flagged": out.provenance.flagged, "statistics": layout.STATISTICS}
-
-
-def _episode_of(plan: Plan, frame: Frame) -> int:
-    """Which episode a frame belongs to; -1 between two."""
-    stamp = frame.inference.observation.stamp_ns * 1e-9
-    for index, episode in enumerate(plan.told.episodes):
-        if (episode.begin if math.isfinite(episode.begin) else -math.inf) <= stamp <= episode.end:
-            return index
-    return -1

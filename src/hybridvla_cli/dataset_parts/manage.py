@@ -14,7 +14,7 @@ from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.held_out import trained_on_elsewhere
 from hybridvla_core.data.lerobot.reader import LeRobotDataset
 from hybridvla_core.data.lerobot.statistics import for_checkpoint, of_columns, outside
-from hybridvla_core.data.lerobot.writer import SPLITS, TRAIN, VALIDATION, DatasetWriter, WriteError
+from hybridvla_core.data.lerobot.writer import SPLITS, TRAIN, DatasetWriter, WriteError
 from hybridvla_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -127,9 +127,10 @@ def copy(sources: Sequence[Path], target: Path, split: Optional[str] = None, pla
 
 
 def _positions(data: LeRobotDataset, part: str) -> List[int]:
-    held = str(data.info.get("splits", {}).get(VALIDATION, "0:0")).split(":")
-    validation = set(range(int(held[0]), int(held[1])))
-    return [i for i in range(len(data.episodes)) if (i in validation) == (part != TRAIN)]
+    # Whatever a set holds out, under another name too (`test`), is not trained on.
+    held = [data.frames_of(split) for split in data.info.get("splits") or {} if split != TRAIN]
+    return [position for position, episode in enumerate(data.episodes)
+            if any(episode.first in frames for frames in held) == (part != TRAIN)]
 
 
 def _copy_episode(data: LeRobotDataset, position: int, out: DatasetWriter, part: str, bar: tqdm) -> None:

@@ -1,6 +1,7 @@
 """Samples of data sets, their pictures fitted for the towers: decoded each time, or once into files that are mapped."""
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,11 +15,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from hybridvla_core.data.lerobot.reader import LeRobotDataset
 from hybridvla_core.data.sample import Sample
-from hybridvla_core.errors import DataError
+from hybridvla_core.errors import DataError, ObservationError
 from hybridvla_core.files import write_text
 from hybridvla_core.model.config import TowerConfig
 from hybridvla_core.transforms.images import PreparedImage
 from hybridvla_core.transforms.normalise import Normaliser
+from hybridvla_core.transforms.prompt import PromptEncoder
 
 #: Episodes whose numbers stay in memory: some kilobytes each.
 KEPT_EPISODES = 4096
@@ -26,6 +28,7 @@ KEPT_EPISODES = 4096
 FLUSHED, TOGETHER = 500, 50
 #: Files beside kept pictures: which file holds what, and how many frames are whole.
 KEYS, DONE = "keys.json", "done"
+GIB = 2 ** 30
 Fitted = Dict[Any, np.ndarray]
 
 
@@ -74,7 +77,9 @@ class FrameSet:
         self.train, self.validation = dataset.frames_of("train"), dataset.frames_of("validation")
         self._moments = dataset.moments()
         if not len(self.train):
-            raise DataError(f"{dataset.folder}: has no frame to train from")
+            splits = json.dumps(dataset.info.get("splits") or {})
+            raise DataError(f"{dataset.folder}: has no frame to train from, its splits are {splits}; write it again with "
+                            "episodes to train from (from-bags: --validation 0)")
         self._firsts = np.searchsorted(self._moments, np.arange(self.pictures_kept + 1))     # frame of each moment, and the end
 
     @property
@@ -134,10 +139,27 @@ class FrameSet:
         made = {frame: self.dataset.sample(frame, self.chunk, images, self._names) for frame in dict.fromkeys(frames)}
         return [made[frame] for frame in frames], fitted
 
+    def check_texts(self, prompts: PromptEncoder) -> None:
+        """Does nothing where the model can read every task of the set; a step that draws another one would end the run.
+
+        Args:
+            prompts: Instructions to ids.
+
+        Raises:
+            DataError: One cannot be read; the message names set and text.
+        """
+        for text in self.dataset.tasks.values():
+            try:
+                prompts.text_ids(text)
+            except ObservationError as error:
+                raise DataError(f"{self.dataset.folder}: nothing can be trained with the task {text[:200]!r}: {error}; give its "
+                                "episodes another sentence, or leave them out") from error
+
     def keep(self, folder: Path, progress: Callable[[int], object] = lambda count: None, workers: int = 0) -> None:
         """Decodes every picture once, into `folder`, and reads from there afterwards; what is there already is taken.
 
-        What was decoded before the process ended is kept, and gone on from. `workers` processes decode; without any, this one.
+        What was decoded before the work ended, however that came, is kept and gone on from; only a disk that takes no more gets
+        its room back. `workers` processes decode; without any, this one.
 
         Raises:
             DataError: for what cannot be read, or a disk that takes no more.
@@ -148,10 +170,8 @@ class FrameSet:
             try:
                 self._decode(partial, progress, workers)
                 os.replace(partial, whole)
-            except Exception as error:
+            except OSError as error:
                 shutil.rmtree(partial, ignore_errors=True)
-                if not isinstance(error, OSError):
-                    raise
                 raise DataError(f"{folder}: pictures cannot be kept there ({error.strerror}); make room, or write keep_frames: "
                                 "false") from error
         names = json.loads((whole / KEYS).read_text(encoding="utf-8"))
@@ -165,6 +185,11 @@ class FrameSet:
         if not done:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
+            # A disk that fills up under a mapped file ends the process without a word.
+            needed = self.pictures_kept * sum(pictures.nbytes for pictures in first.values())
+            free = shutil.disk_usage(folder).free
+            if needed > free:
+                raise OSError(errno.ENOSPC, f"they need {needed / GIB:.3g} GiB, and {free / GIB:.3g} GiB are free")
             (folder / KEYS).write_text(json.dumps([[file.name, key] for file, key in zip(files, first)]), encoding="utf-8")
         arrays = [np.load(file, mmap_mode="r+") if done else _mapped(file, (self.pictures_kept, *pictures.shape))
                   for file, pictures in zip(files, first.values())]

@@ -85,7 +85,7 @@ class BagFile:
         except MsgGenerationException as error:
             raise BagError(f"{self.path}: a message type of the bag cannot be built ({_line(error)}); leave its topic out "
                            "with a topic map") from error
-        except BROKEN as error:
+        except (*BROKEN, OSError) as error:
             raise BagError(f"{self.path}: cannot be read to its end ({_line(error)}); the file is damaged") from error
 
 

@@ -148,6 +148,8 @@ class Scanner:
             track.finish(motion)
             if track.dropped:
                 found.notes.append(f"{track.dropped} joint states of arm {track.name} go back in time and are left out")
+            if not track.gripper_known:
+                found.notes.append(f"the gripper of arm {track.name} is never read: it counts as open wherever it is compared")
         found.commanded = set(reader.commands) <= reader.executed
         lack = found.uncommanded(self._policy.convention)
         found.notes += [lack] if lack else []
@@ -156,7 +158,7 @@ class Scanner:
         if commands and all(len(track) > 2 for track in commands):
             for track, measured in zip(commands, found.recording.tracks):
                 track.finish(motion)
-                track.grips = measured.grips
+                track.grip_like(measured)
             found.commands = commands
 
 

@@ -149,3 +149,25 @@ def test_unknown_sets_are_refused_by_name(tmp_path):
     with pytest.raises(DataError, match="no NAME-SPLIT.tfrecord"):
         convert(tmp_path, tmp_path / "set")
     assert not (tmp_path / "set").exists()
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_first_record(tmp_path):
+    write(tmp_path / "rlds", "taco_play", [taco()[0]])
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/mine.txt").write_text("mine")
+    read = []
+    with pytest.raises(DataError, match="set: exists and is not empty; choose another folder, nothing is overwritten$"):
+        convert(tmp_path / "rlds", tmp_path / "set", told=read.append)
+    with pytest.raises(DataError, match="mine.txt/set: cannot be written"):
+        convert(tmp_path / "rlds", tmp_path / "set/mine.txt/set", told=read.append)
+    assert not read and [path.name for path in (tmp_path / "set").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("split, trains", [("train", True), ("val", False)])
+def test_a_set_without_an_episode_to_train_from_says_so(tmp_path, split, trains):
+    write(tmp_path / "rlds", "taco_play", [taco()[0]], split)
+    out = convert(tmp_path / "rlds", tmp_path / "set")
+    said = [entry["reason"] for entry in out.provenance.flagged if entry["episode"] == "set" and entry["kept"]]
+    assert out.trains == trains and len(said) == (not trains)
+    assert all("no episode is left to train from: all 1 are to validate with" in reason for reason in said)
+    assert len(LeRobotDataset(tmp_path / "set").frames_of("train")) == (len(LeRobotDataset(tmp_path / "set")) if trains else 0)

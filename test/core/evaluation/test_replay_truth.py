@@ -93,6 +93,23 @@ def test_readings_that_go_back_in_time_are_left_out_and_counted():
     assert result.dropped == 1 and list(result.times) == [0.0, 0.1, 0.2]
 
 
+def test_a_gripper_that_is_closed_from_the_beginning_counts_as_closed_before_its_first_change():
+    """The arm's first readings come before its gripper's, and what was sent tells poses alone."""
+    measured, sent = Track("arm", 7), Track("arm", 0)
+    for number, now in enumerate(np.arange(0.0, 5.0, 0.01)):
+        pose = Pose(np.array([0.3 + 0.05 * min(now, 2.0), 0.0, 0.2]), DOWN)
+        measured.add(now, pose, np.nan if number < 3 else 0.2 + 0.8 * float(now > 4.0), np.zeros(7))
+        sent.add(now, pose, np.nan, np.zeros(0))
+    for one in (measured, sent):
+        one.finish(SETTINGS.motion)
+    assert measured.gripper_known and not sent.gripper_known
+    sent.grip_like(measured)
+    for one in (measured, sent):
+        assert [one.closed(when) for when in (0.0, 2.0, 4.5)] == [True, True, False]
+    truth, _ = TruthFinder(RecordedMotion([measured], [(0.0, "do it")]), CONVENTION, SETTINGS.motion).find(0.5)
+    assert truth.phase == "carry" and truth.arms[0].closed
+
+
 def test_keyframes_are_where_a_compliant_arm_was_sent_and_not_where_it_swung(finder):
     sent = track(((0.0, 0.3), (1.0, 0.3), (1.9, 0.5), (4.0, 0.5), (4.9, 0.3), (7.0, 0.3)), GRIPS)
     # Overshoots, stands a moment at each turning point, and rests 2 cm beside where it was sent once it holds the load.

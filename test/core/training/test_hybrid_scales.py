@@ -14,7 +14,7 @@ from hybridvla_cli.__main__ import main
 from hybridvla_core.checkpoints.format import read_checkpoint
 from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.reader import LeRobotDataset
-from hybridvla_core.errors import ConfigurationError, HybridVLAError
+from hybridvla_core.errors import ConfigurationError, DataError, HybridVLAError
 from hybridvla_core.training.hybrid import scales
 from hybridvla_core.training.hybrid.run import Request, train
 from hybridvla_core.training.hybrid.start import prepare
@@ -126,3 +126,27 @@ def test_a_channel_that_the_checkpoint_cannot_move_is_named(tmp_path, caplog):
     go(tmp_path / "on", moving, init=tmp_path / "base/out", preset="", statistics="init")
     assert "state channel 3 moves, and never did in the data of" in caplog.text
     assert "action channel 3 moves, and never did" in caplog.text and "no answer of the model moves it" in caplog.text
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("statistics", ["data", "init"])
+def test_a_number_that_is_not_finite_in_a_set_of_others_is_named_before_the_first_step(tmp_path, monkeypatch, statistics, value):
+    """The quantiles do not see it: it is one of 240 rows."""
+    go(tmp_path / "base", write(tmp_path / "base/toy"))
+    data = write(tmp_path / "toy", episodes=4, frames=60)
+    (data / layout.STATISTICS).unlink()
+    matrix = LeRobotDataset._matrix
+
+    def broken(self, table, key, where):
+        found = matrix(self, table, key, where).copy()
+        if key == layout.ACTION and self.folder == data and "episode 2" in where:
+            found[7, 1] = value
+        return found
+
+    monkeypatch.setattr(LeRobotDataset, "_matrix", broken)
+    init = dict(init=tmp_path / "base/out", preset="") if statistics == "init" else {}
+    with pytest.raises(DataError, match="toy: action holds a number that is not finite in 1 row.s., first in episode 2, frame 7"):
+        go(tmp_path / "run", data, statistics=statistics, **init)
+    (tmp_path / "mended").mkdir()
+    assert main(["dataset", "merge", str(data), "-o", str(tmp_path / "mended/toy")]) == 0
+    assert len(LeRobotDataset(tmp_path / "mended/toy").episodes) == 3

@@ -1,15 +1,21 @@
-"""The state of a run on a disk that fills up, and steps that were torn there: one sentence, and the step before is taken."""
+"""What ends a run, and what is there afterwards: state and pictures on a full disk, torn steps, data it could not have used."""
 from __future__ import annotations
 
 import logging
 import resource
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import toy_data
 from test_hybrid_run import assert_same, go, rows, weights
 
-from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.data.lerobot import layout, tables
+from hybridvla_core.errors import DataError, HybridVLAError
+from hybridvla_core.training import frames
+from hybridvla_core.training.hybrid.run import Request, train
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +111,57 @@ def test_ctrl_c_while_a_step_is_written_stays_ctrl_c(data, tmp_path, monkeypatch
     monkeypatch.setattr(FileSystemWriter, "write_data", interrupt)
     with pytest.raises(KeyboardInterrupt):
         go(tmp_path, data)
+
+
+@pytest.mark.parametrize("error, raised, words, done", [
+    (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), HybridVLAError, "the same command goes on", 8),
+    (DataError("episode 2: the video is damaged"), DataError, "is damaged", 8),
+    (OSError(28, "No space left on device"), DataError, "cannot be kept there .No space left on device.; make room", 0)])
+def test_kept_pictures_stay_whatever_ends_the_decoding_but_a_full_disk(data, tmp_path, monkeypatch, error, raised, words, done):
+    config = toy_data.config(stages=[dict(name="act", steps=1, train="full")], keep_frames=True)
+    fit, seen = frames.FrameSet._fit, []
+
+    def ends(self, sample):
+        seen.append(sample)
+        if len(seen) == 12:
+            raise error
+        return fit(self, sample)
+
+    [monkeypatch.setattr(frames, size, 4) for size in ("FLUSHED", "TOGETHER")]
+    monkeypatch.setattr(frames.FrameSet, "_fit", ends)
+    with pytest.raises(raised, match=words):
+        go(tmp_path, data, config=config)
+    kept = list((tmp_path / "work/pictures").glob(".toy-*.partial/done"))
+    assert [int(file.read_text()) for file in kept] == [done] * bool(done)
+    seen.clear()
+    monkeypatch.setattr(frames.FrameSet, "_fit", lambda self, sample: seen.append(sample) or fit(self, sample))
+    go(tmp_path, data, config=config)
+    pictures = np.load(next((tmp_path / "work/pictures").glob("toy-*/0.npy")))
+    assert len(seen) == len(pictures) - done + 2, "the first one twice: for its shape, and to see that it reads"
+
+
+def test_pictures_that_the_disk_has_no_room_for_are_refused_before_the_first_is_decoded(data, tmp_path, monkeypatch):
+    config = toy_data.config(stages=[dict(name="act", steps=1, train="full")], keep_frames=True)
+    monkeypatch.setattr(frames.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1))
+    monkeypatch.setattr(frames.FrameSet, "decoded", lambda self, numbers: pytest.fail("decoded"))
+    with pytest.raises(DataError, match="cannot be kept there .they need [0-9.e-]+ GiB, and 9.31e-10 GiB are free.; make room"):
+        go(tmp_path, data, config=config)
+    assert not list((tmp_path / "work/pictures").iterdir())
+
+
+def test_a_set_of_held_out_episodes_alone_is_not_trained_on_and_validated_by_the_same_rows(tmp_path):
+    data = toy_data.write(tmp_path / "toy", episodes=1)
+    with pytest.raises(DataError, match=r'toy: has no frame to train from, its splits are {"validation": "0:1"}; write it again'):
+        go(tmp_path, data)
+
+
+
+@pytest.mark.parametrize("text, words", [("zzz qqq", "the model knows no word of 'zzz qqq'"), (" ", "the instruction is empty")])
+def test_a_task_that_the_model_cannot_read_is_named_before_the_first_step(tmp_path, text, words):
+    good, bad = toy_data.write(tmp_path / "good", name="good"), toy_data.write(tmp_path / "bad", name="bad")
+    texts = pq.read_table(str(bad / layout.TASKS))["task"].to_pylist()
+    tables.write_tasks(bad, [*texts[:-1], text])
+    recipe = toy_data.config(stages=[dict(name="act", steps=1, train="full")], keep_frames=True)
+    with pytest.raises(DataError, match=f"bad: nothing can be trained with the task '{text}': {words}.*or leave them"):
+        train(Request(recipe, (good, bad), tmp_path / "work", tmp_path / "out", threads=1))
+    assert not (tmp_path / "work").exists(), "no picture was decoded"

@@ -86,14 +86,15 @@ class LeRobotDataset:
             split: Its name.
 
         Returns:
-            Their numbers; of `train`, all where it names none, and of others none.
+            Their numbers: none of a split that it does not name, and all of `train` where it names no split at all.
 
         Raises:
             DataError: The split is no range of episodes.
         """
         splits = self.info.get("splits") or {}
         if split not in splits:
-            return range(len(self)) if split == "train" else range(0)
+            # Where only what is held out is named, training on it would be validated by the same rows.
+            return range(len(self)) if split == "train" and not splits else range(0)
         try:
             begin, end = (int(part) for part in str(splits[split]).split(":"))
             bounds = [*self._starts, len(self)]

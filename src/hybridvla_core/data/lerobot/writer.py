@@ -4,6 +4,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tempfile
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -37,8 +38,7 @@ class DatasetWriter:
 
     def __init__(self, target: Path, description: Description) -> None:
         self.target, self.description, self.provenance = target, description, Provenance()
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise DataError(f"{target}: exists and is not empty; choose another folder, nothing is overwritten")
+        check_free(target)
         self._folder = target.resolve().parent / f".{target.resolve().name}.partial-{os.getpid()}"
         with _explained(target):
             self._folder.mkdir(parents=True)
@@ -72,6 +72,11 @@ class DatasetWriter:
     @property
     def frames(self) -> int:
         return self._frames
+
+    @property
+    def trains(self) -> bool:
+        """Whether an episode to train from is among them."""
+        return TRAIN in self._splits
 
     @contextmanager
     def episode(self, source: str, success: Optional[bool] = None, split: str = TRAIN,
@@ -180,6 +185,25 @@ class DatasetWriter:
             "fps": int(self.description.fps) if float(self.description.fps).is_integer() else self.description.fps,
             "splits": splits, "data_path": layout.DATA, "video_path": layout.VIDEO,
             "features": self.description.features()})
+
+
+def check_free(target: Path) -> None:
+    """Does nothing where a `DatasetWriter` can begin; for work that comes before its first episode.
+
+    Args:
+        target: The folder that is wanted.
+
+    Raises:
+        DataError: It exists and is not empty.
+        WriteError: Nothing can be written beside it.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise DataError(f"{target}: exists and is not empty; choose another folder, nothing is overwritten")
+    folder = target.resolve().parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    with _explained(target), tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 @contextmanager

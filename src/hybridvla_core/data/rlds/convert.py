@@ -8,7 +8,7 @@ import numpy as np
 
 from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.layout import Description, Provenance
-from hybridvla_core.data.lerobot.writer import TRAIN, VALIDATION, DatasetWriter, WriteError
+from hybridvla_core.data.lerobot.writer import TRAIN, VALIDATION, DatasetWriter, WriteError, check_free
 from hybridvla_core.data.rlds.records import RecordError, Values, features_of, records
 from hybridvla_core.data.rlds.standard import NAMES, RldsStandard, standard_for, standardise
 from hybridvla_core.errors import DataError, ObservationError
@@ -31,9 +31,10 @@ def convert(folder: Path, target: Path, standard_file: Optional[Path] = None,
         The writer that has finished; it knows counts and flags.
 
     Raises:
-        DataError: The folder has no records, the set is unknown, or no episode can be used.
+        DataError: The folder has no records, the set is unknown, no episode can be used, or `target` is not empty.
         WriteError: The disk takes no more, or the folder cannot take its name.
     """
+    check_free(target)
     files = _files(folder)
     standard = standard_for(files[0][0], standard_file)
     flagged, out = Provenance(), None
@@ -59,6 +60,9 @@ def convert(folder: Path, target: Path, standard_file: Optional[Path] = None,
         if out is None:
             raise DataError(f"{folder}: no episode can be used: " + "; ".join(entry["reason"] for entry in flagged.flagged[:3]))
         out.provenance.flagged += flagged.flagged
+        if not out.trains:
+            out.provenance.flag(out.description.name, f"no episode is left to train from: all {out.episodes} are to validate "
+                                "with; the set's train files belong into the same folder", True)
         out.finish()
         return out
     finally:

@@ -48,6 +48,7 @@ class Track:
     def __post_init__(self) -> None:
         self._raw = array("d")
         self._last = -np.inf
+        self._closed_at_first = False
 
     def add(self, stamp: float, pose: Pose, opening: float, joints: np.ndarray) -> None:
         """joints: (dof,) rad; what is not known is NaN."""
@@ -67,7 +68,18 @@ class Track:
         self.openings, self.joints = table[:, 8], table[:, 9:]
         self.rests = self._find_rests(settings)
         self.grips = _find_grips(self.times, self.openings, settings.gripper_change)
-        self._closed_at_first = bool(len(self.openings) and self.openings[0] < 0.5)
+        # The arm's first readings may have come before its gripper's.
+        known = self.openings[np.isfinite(self.openings)]
+        self._closed_at_first = bool(known.size and known[0] < 0.5)
+
+    @property
+    def gripper_known(self) -> bool:
+        """Whether its gripper was read at all."""
+        return bool(np.isfinite(self.openings).any())
+
+    def grip_like(self, measured: Track) -> None:
+        """Closes and opens the gripper when another track does: what was sent to an arm is told as poses alone."""
+        self.grips, self._closed_at_first = measured.grips, measured._closed_at_first
 
     def index(self, stamp: float) -> int:
         """Of the last reading at or before `stamp`; 0 before the first."""

@@ -106,9 +106,11 @@ def _train(request: Request, processes: Processes, deadline: float) -> Dict[str,
                                      f"shared by {processes.world} processes alike; choose a multiple")
     start = prepare(config, request.data, request.init, () if request.mixture is None else request.mixture.views)
     mixture = _mixture(request, start, processes)
+    prompts = PromptEncoder(start.tokenizer, start.model.sequence)
+    for frames in start.sets:
+        frames.check_texts(prompts)
     if config.keep_frames:
         _keep(start, request.work / "pictures", processes, config.workers)
-    prompts = PromptEncoder(start.tokenizer, start.model.sequence)
     _warn_of_words(start)
     _warn_of_labels(config, start)
     if processes.first:

@@ -43,6 +43,9 @@ def statistics_of(dataset: LeRobotDataset, tail: float = TAIL) -> OwnStatistics:
 
     Returns:
         The entry. Files of older data sets call a channel constant that moves in few rows; here it is none.
+
+    Raises:
+        DataError: A number is not finite.
     """
     name, path = dataset.description.name, dataset.folder / layout.STATISTICS
     if path.is_file() and tail == TAIL:
@@ -52,13 +55,25 @@ def statistics_of(dataset: LeRobotDataset, tail: float = TAIL) -> OwnStatistics:
         entry.update({part: widened(found) for part, found in raw.items()})
     else:
         with tempfile.TemporaryDirectory() as scratch:
-            raw = {part: of_columns(dataset.column(key, Path(scratch)), tail)
+            raw = {part: of_columns(_column(dataset, key, scratch), tail)
                    for part, key in (("action", layout.ACTION), ("proprio", layout.STATE))}
         entry = for_checkpoint(raw["action"], raw["proprio"], dataset.description.grippers, len(dataset.episodes))
     channels = tuple(f"{part} {channel}" for part, found in raw.items() for channel in rare(found))
     if channels:
         LOGGER.info("%s: %s move(s) in very few rows and is scaled by min and max", dataset.folder, ", ".join(channels))
     return OwnStatistics(entry, channels)
+
+
+def _column(dataset: LeRobotDataset, key: str, scratch: str) -> np.ndarray:
+    """All rows, (N, A); a number that is not finite would end the run at whatever step draws it."""
+    values = dataset.column(key, Path(scratch))
+    broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if broken.size:
+        position, frame = dataset.locate(int(broken[0]))
+        raise DataError(f"{dataset.folder}: {key} holds a number that is not finite in {broken.size} row(s), first in episode "
+                        f"{dataset.episodes[position].number}, frame {frame}; `hybridvla dataset merge` of this set leaves out "
+                        "such episodes")
+    return values
 
 
 def check_covered(dataset: LeRobotDataset, scales: Normaliser, where: Path) -> None:
@@ -70,11 +85,11 @@ def check_covered(dataset: LeRobotDataset, scales: Normaliser, where: Path) -> N
         where: Its folder.
 
     Raises:
-        DataError: The data are of another robot or place: too many numbers would be clipped.
+        DataError: The data are of another robot or place: too many numbers would be clipped. Or a number is not finite.
     """
     with tempfile.TemporaryDirectory() as scratch:
         for key, scale in ((layout.STATE, scales.state), (layout.ACTION, scales.action)):
-            values = np.asarray(dataset.column(key, Path(scratch)), dtype=np.float64)
+            values = np.asarray(_column(dataset, key, scratch), dtype=np.float64)
             slack = 0.05 * (scale.q99 - scale.q01) + 1e-6
             inside = ((values >= scale.q01 - slack) & (values <= scale.q99 + slack)).mean(axis=0)
             outside = scale.mask & (inside < COVERED)
