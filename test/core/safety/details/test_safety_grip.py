@@ -41,17 +41,24 @@ def holding():
     return rig
 
 
+def activated_anew(rig, meanwhile=lambda: None):
+    """Inactive for a while, in which something may happen, and active again; how much was sent before."""
+    rig.filter.activate(False, rig.now)
+    rig.tick(40)
+    meanwhile()
+    rig.tick(2)
+    rig.beat()
+    assert rig.filter.activate(True, rig.now)[0]
+    return len(rig.sent)
+
+
 def openings_after(rig, sent):
     return [command.gripper for output in rig.sent[sent:] for command in output.arms if command.gripper is not None]
 
 
 def test_a_streamed_gripper_keeps_what_it_holds_over_a_new_activation():
     rig = holding()
-    rig.filter.activate(False, rig.now)
-    rig.tick(40)
-    rig.beat()
-    assert rig.filter.activate(True, rig.now)[0]
-    sent = len(rig.sent)
+    sent = activated_anew(rig)
     rig.propose(*here(rig), opening=0.0)
     rig.tick(200)
     assert rig.filter._execution.done and max(openings_after(rig, sent), default=0.0) == 0.0
@@ -81,12 +88,7 @@ def test_what_a_dry_run_made_of_the_gripper_was_never_sent():
     rig.tick()
     rig.propose(*here(rig), opening=0.0)
     rig.run_until(lambda output: rig.filter._execution.done, 6.0)
-    rig.filter.activate(False, rig.now)
-    rig.tick(5)
-    rig.filter.set_dry_run(False)
-    rig.beat()
-    assert rig.filter.activate(True, rig.now)[0]
-    sent = len(rig.sent)
+    sent = activated_anew(rig, lambda: rig.filter.set_dry_run(False))
     rig.propose(*here(rig), opening=0.0)
     rig.tick(300)
     closed = openings_after(rig, sent)
@@ -125,15 +127,8 @@ def test_a_chunk_of_keyframes_does_not_go_on_behind_a_grasp_that_failed():
 
 def test_a_dry_run_between_does_not_change_what_a_gripper_was_told_last():
     rig = holding()
-    rig.filter.activate(False, rig.now)
-    rig.tick(40)
     for dry, opening in ((True, 1.0), (False, 0.0)):
-        rig.filter.set_dry_run(dry)
-        rig.beat()
-        assert rig.filter.activate(True, rig.now)[0]
-        sent = len(rig.sent)
+        sent = activated_anew(rig, lambda dry=dry: rig.filter.set_dry_run(dry))
         rig.propose(*here(rig), opening=opening)
         rig.tick(300)
         assert max(openings_after(rig, sent), default=0.0) == 0.0
-        rig.filter.activate(False, rig.now)
-        rig.tick(10)
