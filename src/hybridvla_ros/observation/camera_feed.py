@@ -1,6 +1,7 @@
 """The cameras of the policy node: subscriptions, sync, identity, and what diagnostics say of them."""
 from __future__ import annotations
 
+import time
 from typing import Callable, Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -12,6 +13,7 @@ from hybridvla_core.errors import ObservationError
 from hybridvla_core.moved import old_names
 from hybridvla_core.policy.cameras import CameraSource
 from hybridvla_core.policy.interface import ReadyImage
+from hybridvla_ros.messages.arm_reader import OneSource, source_of
 from hybridvla_ros.messages.images import to_rgb
 from hybridvla_ros.observation.camera_health import AHEAD_S
 from hybridvla_ros.observation.camera_identity import CameraIdentity
@@ -62,6 +64,7 @@ class CameraFeed:
         self.sync: CameraSync[CameraImage] = CameraSync([camera.view for camera in cameras], max_spread, max_age)
         self._identity = CameraIdentity(cameras, lambda name: rospy.get_param(name, None))
         self._before: Dict[str, Tuple[int, int]] = {}
+        self._sources = {camera.view: OneSource(f"images of {camera.image_topic} (view {camera.view})") for camera in cameras}
         for camera in cameras:
             rospy.Subscriber(camera.image_topic, CompressedImage if camera.compressed else Image, self._on_image,
                              callback_args=camera.view, queue_size=1, buff_size=BUFFER_BYTES, tcp_nodelay=True)
@@ -71,6 +74,8 @@ class CameraFeed:
         self._looks = Rate(LOOK_S, self._watch, "reading the cameras' serial numbers")
 
     def _on_image(self, message: ImageMessage, view: str) -> None:
+        if not self._sources[view].takes(source_of(message), time.monotonic()):
+            return          # scenes of two cameras in turn would look like one that is well
         received = rospy.Time.now().to_nsec()
         frame = CameraImage(message, view, self._convert, self._early)
         self.sync.add(view, message.header.stamp.to_nsec(), frame, message.header.seq, received)
@@ -85,7 +90,9 @@ class CameraFeed:
         """The newest usable set, or None and a sentence naming the camera and what is wrong."""
         found, problem = self.sync.latest(rospy.Time.now().to_sec())
         # Who is silent comes first: a driver that is gone does not state its serial number either.
-        problem = problem or self._identity.problem()
+        now = time.monotonic()
+        fought = next(filter(None, (source.problem(now) for source in self._sources.values())), "")
+        problem = fought or problem or self._identity.problem()
         return (None, problem) if problem else (found, "")
 
     def report(self) -> Tuple[int, str, Dict[str, object]]:

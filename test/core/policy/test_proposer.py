@@ -12,6 +12,7 @@ from hybridvla_core.errors import ConfigurationError, ObservationError
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import image_preparer
+from hybridvla_core.policy.proposing.pose_history import PoseHistory
 from hybridvla_core.policy.proposing.proposer import Proposer, check_fit, misfits
 from hybridvla_core.robots.config import RobotConfig
 
@@ -254,3 +255,10 @@ def test_a_chunk_that_the_filter_would_always_refuse_is_named_before_anything_ru
     assert chunked(None, max_chunk=1) == [], "a policy that does not say"
     assert chunked(17, mode="autoregressive", max_chunk=1, max_valid_for_s=0.5) == [], "tokens say one step"
     assert chunked(4, period=0.0, max_valid_for_s=10.0) == [], "a keyframe's time is its timeout"
+
+
+def test_readings_whose_stamp_stands_still_do_not_fill_the_memory():
+    history = PoseHistory("arm")
+    for number in range(1000):
+        history.add(7.0, Pose(np.full(3, float(number)), np.array([0.0, 0.0, 0.0, 1.0])), 0.5)
+    assert len(history) == 1 and history.at(7.0, 0.1)[0].position[0] == 999.0

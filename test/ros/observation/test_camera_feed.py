@@ -119,3 +119,27 @@ def test_a_frame_is_converted_early_once_or_when_it_is_used(early):
     frame = CameraImage("picture", "front", convert, early)
     assert calls == (["front"] if early else [])
     assert frame.image("front") == "picture" and calls == ["front"]
+
+
+def sent_by(message, node, stamp):
+    message.header.stamp = rospy.Time.from_sec(stamp)
+    message._connection_header = {"callerid": node}
+    return message
+
+
+def test_images_of_two_publishers_of_a_topic_are_never_mixed_and_both_are_named(feed, monkeypatch):
+    clock = SimpleNamespace(now=50.0)
+    monkeypatch.setattr(camera_feed.time, "monotonic", lambda: clock.now)
+    made = feed()
+    for tick in range(4):
+        clock.now += 0.02
+        for node, pixels in (("/camera_a", SMOOTH), ("/camera_b", 255 - SMOOTH)):
+            made._on_image(sent_by(raw(pixels), node, NOW - 0.1 + 0.01 * tick), "front")
+            found, problem = made.latest()
+            if tick:
+                assert found is None and "images of /front (view front) are published by /camera_a and by /camera_b" in problem
+    assert made.sync.received["front"] == 4, "only those of the first"
+    clock.now += 2.5
+    made._on_image(sent_by(raw(), "/camera_a", NOW - 0.05), "front")
+    found, problem = made.latest()
+    assert found is not None and problem == "", "once the other has ended"

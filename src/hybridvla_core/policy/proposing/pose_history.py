@@ -31,9 +31,14 @@ class PoseHistory:
         return self._entries[-1][0] if self._entries else -math.inf
 
     def add(self, stamp: float, pose: Pose, opening: float) -> None:
-        """Append one reading. A stamp before the last one means that the clock was set back: the past is dropped."""
+        """Append one reading. A stamp before the last one means that the clock was set back: the past is dropped.
+
+        Of several readings with one stamp the last one stays: a driver without stamps would fill the memory.
+        """
         if self._entries and stamp < self._entries[-1][0]:
             self._entries.clear()
+        elif self._entries and stamp == self._entries[-1][0]:
+            self._entries.pop()
         self._entries.append((stamp, pose, opening))
         while stamp - self._entries[0][0] > self._length_s:
             self._entries.popleft()
