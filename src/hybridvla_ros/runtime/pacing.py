@@ -66,9 +66,8 @@ class Pace:
         # Ticks that fill their period would else take the lock again at once, and no arm's state would come through. A tick that
         # was held up for long is no reason for more silence.
         soonest = now + min(BREATH * (now - self._before), self.period)
-        late = self._following <= soonest
-        if late:
-            self.overruns += 1
+        late = self._following <= now
+        self.overruns += self._following <= soonest      # the rate falls, be it for this pause alone
         self._following = max(self._following, soonest)
         early = self._bell.wait(self._following - now) and not late and not self._was_early
         if early:
