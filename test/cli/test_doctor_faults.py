@@ -45,6 +45,12 @@ def published(topic, *nodes):
     return replace(HEALTHY, publishers={**HEALTHY.publishers, topic: nodes})
 
 
+def shared(first, its, second, others):
+    """Two nodes on the topic of joint states, each with its own joints."""
+    return replace(published(JOINTS, first, second), streams={**HEALTHY.streams, JOINTS: Stream(
+        600, 3.0, 0.003, tuple(dict.fromkeys((*its, *others))), sent=((second, tuple(others)), (first, tuple(its))))})
+
+
 GRAPH_FAULTS = {
     "no master": (replace(HEALTHY, online=False), "no ROS master answers at http://robot:11311", "start a launch file"),
     "leftover sim time": (replace(HEALTHY, simulated=True), "/use_sim_time is true and nobody publishes /clock",
@@ -58,7 +64,8 @@ GRAPH_FAULTS = {
     "a silent driver": (with_topic(JOINTS, Stream(0, 3.0)), f"nothing comes on {JOINTS} from /driver", "driver again"),
     "wrong arm_id": (with_topic(JOINTS, Stream(300, 3.0, 0.0, tuple(name.replace("fr3", "panda") for name in ARM.joint_names))),
                      "has the joints panda_joint1", "arm_id"),
-    "two joint publishers": (published(JOINTS, "/driver", "/joint_state_publisher"), "two would be mixed",
+    "two joint publishers": (shared("/driver", ARM.joint_names, "/joint_state_publisher", ARM.joint_names[:2]),
+                             f"/driver, /joint_state_publisher all publish the joints of arm arm on {JOINTS}: two would be mixed",
                              "rosnode kill /joint_state_publisher"),
     "no camera driver": (published("/wrist/image"), "nobody publishes /wrist/image, view wrist", "start the cameras' driver"),
     "an unplugged "

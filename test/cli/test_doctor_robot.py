@@ -1,7 +1,8 @@
 """`hybridvla doctor --robot`: the driver's controller, stiffness and mode, and the gripper's first move, with planted faults."""
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from hybridvla_core.robots.config import load_robot
 
 CONFIG = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml")
 FR3, AGILEX = (load_robot(ROOT / f"config/robots/{name}.yaml") for name in ("fr3", "agilex"))
+DUAL = load_robot(ROOT / "config/robots/sim_dual.yaml")
 IMPEDANCE = FR3.franka.impedance_controller
 FR3_RUNS = Facts(
     publishers={FR3.arms[0].topics["joint_states"]: ("/driver",)}, dry_run=False, status="holds",
@@ -76,6 +78,39 @@ def test_a_fault_of_the_robots_driver_is_named_with_its_cure_and_alone(fault):
     facts, robot, said, cure = DRIVER_FAULTS[fault]
     bad = [finding for finding in judged(facts, robot) if finding.status != OK]
     assert len(bad) == 1 and said in bad[0].found and cure in bad[0].advice, bad
+
+
+def on_one_topic(robot, topic="/joint_states", **sent):
+    """A robot whose joint states all come over one topic, and the facts of it: sent, the joints of each node."""
+    arms = tuple(replace(arm, topics={**arm.topics, "joint_states": topic, "gripper_joint_states": topic,
+                                      "finger_joints": f"{arm.name}_finger"}) for arm in robot.arms)
+    pairs = tuple((f"/{node}", tuple(names)) for node, names in sent.items())
+    stream = Stream(900, 3.0, 0.003, tuple(name for _, names in pairs for name in names), sent=pairs)
+    return Facts(publishers={topic: tuple(f"/{node}" for node in sent)}, streams={topic: stream}), replace(robot, arms=arms)
+
+
+def test_arms_and_grippers_that_share_a_topic_are_well_and_two_publishers_of_one_of_them_are_not():
+    first, second = (arm.joint_names for arm in DUAL.arms)
+    fingers, others = ((f"{arm.name}_finger",) for arm in DUAL.arms)
+    for sent in ({"right": first, "left": second}, {"right": first, "hand": fingers, "left": (*second, *others)},
+                 {"right": first, "left": second, "lift": ("lift_joint",)}):
+        found = judged(*on_one_topic(DUAL, **sent))
+        assert all(finding.status == OK for finding in found), found
+    for twice, what in ((fingers, "gripper's joints"), (first[:1], "joints")):
+        bad = [finding for finding in judged(*on_one_topic(
+            DUAL, right=first, hand=fingers, left=second, other=twice)) if finding.status != OK]
+        assert len(bad) == 1 and f"all publish the {what} of arm {DUAL.arms[0].name} on /joint_states" in bad[0].found, bad
+        assert bad[0].advice == "end one of them: rosnode kill /other"
+    missing, = (finding for finding in judged(*on_one_topic(DUAL, right=first, hand=fingers)) if finding.status != OK)
+    assert second[0] in missing.found
+
+
+def test_what_was_sent_comes_through_json_as_it_was(monkeypatch):
+    from hybridvla_cli.doctor_parts import robot as part
+
+    facts, robot = on_one_topic(DUAL, right=DUAL.arms[0].joint_names, left=DUAL.arms[1].joint_names)
+    monkeypatch.setattr(part, "_beside_the_nodes", lambda *_: json.loads(json.dumps(asdict(facts))))
+    assert part.look(robot, CONFIG) == facts
 
 
 def test_a_drivers_good_state_is_said_and_a_dry_run_may_have_no_controller():

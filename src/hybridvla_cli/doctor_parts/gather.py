@@ -9,11 +9,12 @@ import io
 import json
 import socket
 import sys
+import threading
 import time
 import xmlrpc.client
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 from urllib.parse import urlsplit
 
 import rosgraph
@@ -23,9 +24,41 @@ import rospy
 from hybridvla_cli.doctor_parts.graph import Facts, Stream
 from hybridvla_core.robots.graph_names import STATUS
 from hybridvla_ros.adapters.agilex import status as agilex_status
+from hybridvla_ros.messages.arm_reader import source_of
 
 LISTEN_S, ANSWER_S = 3.0, 1.0
 LIST_CONTROLLERS = "/controller_manager/list_controllers"
+
+
+class Heard:
+    """What came on one topic: the last message alone, because three seconds of raw pictures fill a memory."""
+
+    def __init__(self) -> None:
+        self.count, self.came = 0, 0.0
+        self.last: Any = None
+        self._sent: Dict[Tuple[str, Tuple[str, ...]], None] = {}
+        self._lock = threading.Lock()
+
+    def take(self, message: rospy.Message) -> None:
+        """Counts a message; any thread may call, and with two publishers two do."""
+        now = time.time()
+        with self._lock:
+            self.count, self.came, self.last = self.count + 1, now, message
+            names = tuple(getattr(message, "name", ()))
+            if names:
+                self._sent[source_of(message), names] = None
+
+    def stream(self) -> Stream:
+        """Returns the facts of the topic."""
+        with self._lock:
+            if self.last is None:
+                return Stream(seconds=LISTEN_S)
+            header = getattr(self.last, "header", None)
+            age = self.came - header.stamp.to_sec() if header is not None and header.stamp.to_sec() > 0.0 else None
+            data = io.BytesIO()
+            self.last.serialize(data)
+            return Stream(self.count, LISTEN_S, age, tuple(dict.fromkeys(name for _, names in self._sent for name in names)),
+                          getattr(self.last, "width", 0), getattr(self.last, "height", 0), data.tell(), tuple(self._sent))
 
 
 def gather(topics: List[str], parameters: List[str], arms: List[str], compliance: str) -> Facts:
@@ -41,19 +74,19 @@ def gather(topics: List[str], parameters: List[str], arms: List[str], compliance
     heard = _listen([topic for topic in (*topics, *arms, updates) if topic in types], types)
     values = {name: str(master.getParam(name)) for name in parameters if master.hasParam(name)}
     simulated = bool(master.hasParam("/use_sim_time") and master.getParam("/use_sim_time"))
-    status = heard.pop(STATUS, ([], 1.0))[0]
-    settings = heard.pop(updates, ([], 1.0))[0]
-    states = {topic: heard.pop(topic)[0] for topic in arms if topic in heard}
+    status = heard.pop(STATUS, Heard()).last
+    settings = heard.pop(updates, Heard()).last
+    states = {topic: heard.pop(topic).last for topic in arms if topic in heard}
     return Facts(master=rosgraph.get_master_uri(), simulated=simulated,
                  publishers={topic: tuple(names) for topic, names in publishers},
                  subscribers={topic: tuple(names) for topic, names in subscribers},
-                 unreachable=_unreachable(master, nodes), parameters=values, status=status[-1][1].message if status else "",
-                 dry_run=bool(status[-1][1].dry_run) if status else None,
+                 unreachable=_unreachable(master, nodes), parameters=values, status=status.message if status is not None else "",
+                 dry_run=bool(status.dry_run) if status is not None else None,
                  controllers=_controllers() if compliance else None,
-                 stiffness={entry.name: entry.value for entry in settings[-1][1].doubles} if settings else {},
-                 arms={topic: agilex_status.problem(messages[-1][1]) if messages else "its driver says nothing on "
-                       f"{topic}; start it again" for topic, messages in states.items()},
-                 streams={topic: _stream(messages, seconds) for topic, (messages, seconds) in heard.items()})
+                 stiffness={entry.name: entry.value for entry in settings.doubles} if settings is not None else {},
+                 arms={topic: agilex_status.problem(state) if state is not None else "its driver says nothing on "
+                       f"{topic}; start it again" for topic, state in states.items()},
+                 streams={topic: each.stream() for topic, each in heard.items()})
 
 
 def _controllers() -> Optional[Dict[str, str]]:
@@ -68,34 +101,18 @@ def _controllers() -> Optional[Dict[str, str]]:
     return {entry.name: entry.state for entry in answer.controller}
 
 
-def _listen(topics: List[str], types: Dict[str, str]) -> Dict[str, Tuple[List[Tuple[float, Any]], float]]:
-    heard: Dict[str, List[Tuple[float, Any]]] = {}
+def _listen(topics: List[str], types: Dict[str, str]) -> Dict[str, Heard]:
+    heard: Dict[str, Heard] = {}
     subscribers = []
     for topic in topics:
         cls = roslib.message.get_message_class(types[topic])
         if cls is not None:
-            heard[topic] = []
-            subscribers.append(rospy.Subscriber(topic, cls, _keep(heard[topic]), buff_size=1 << 24))
+            heard[topic] = Heard()
+            subscribers.append(rospy.Subscriber(topic, cls, heard[topic].take, buff_size=1 << 24))
     time.sleep(LISTEN_S)
     for subscriber in subscribers:
         subscriber.unregister()
-    return {topic: (messages, LISTEN_S) for topic, messages in heard.items()}
-
-
-def _keep(heard: List[Tuple[float, Any]]) -> Callable[[rospy.Message], None]:
-    return lambda message: heard.append((time.time(), message))
-
-
-def _stream(messages: List[Tuple[float, Any]], seconds: float) -> Stream:
-    if not messages:
-        return Stream(seconds=seconds)
-    came, last = messages[-1]
-    header = getattr(last, "header", None)
-    age = came - header.stamp.to_sec() if header is not None and header.stamp.to_sec() > 0.0 else None
-    data = io.BytesIO()
-    last.serialize(data)
-    return Stream(len(messages), seconds, age, tuple(getattr(last, "name", ())), getattr(last, "width", 0),
-                  getattr(last, "height", 0), data.tell())
+    return heard
 
 
 def _unreachable(master: rosgraph.Master, nodes: Iterable[str]) -> Dict[str, str]:

@@ -2,14 +2,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from hybridvla_cli.doctor_parts.drivers import driver_findings
 from hybridvla_cli.doctor_parts.findings import FAILURE, OK, WARNING, Finding
 from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.graph_names import DEADMAN, HEARTBEAT, PROPOSAL
-from hybridvla_core.robots.topics import joint_topics
+from hybridvla_core.robots.topics import finger_names, joint_topics
 
 #: Largest difference of two clocks, and of an image's stamp from now, s; slowest stream of images, Hz.
 CLOCKS_S, SLOWEST_HZ = 0.1, 4.0
@@ -24,10 +25,11 @@ class Stream:
         count: Of messages.
         seconds: For how long somebody listened.
         age_s: Of the newest stamp when it came; None without a stamp.
-        names: Of joints, of a joint state.
+        names: Of joints, of all joint states that came.
         width: Of an image, pixels; 0 for what is none.
         height: The same.
         bytes: Of one message.
+        sent: Of joint states, the node that sent one and the joints in it, each pair once.
     """
 
     count: int = 0
@@ -37,10 +39,17 @@ class Stream:
     width: int = 0
     height: int = 0
     bytes: int = 0
+    sent: Tuple[Tuple[str, Tuple[str, ...]], ...] = ()
 
     @property
     def rate(self) -> float:
         return self.count / self.seconds
+
+    @classmethod
+    def read(cls, found: Mapping[str, Any]) -> Stream:
+        """Returns what JSON holds of a stream: its lists are tuples here."""
+        sent = tuple((node, tuple(names)) for node, names in found["sent"])
+        return cls(**{**found, "names": tuple(found["names"]), "sent": sent})
 
 
 @dataclass(frozen=True)
@@ -121,10 +130,12 @@ def _joints(facts: Facts, robot: RobotConfig) -> Iterator[Finding]:
     arms = {arm.name: arm for arm in robot.arms}
     for topic, names in joint_topics(robot.arms).items():
         nodes = facts.publishers.get(topic, ())
+        stream = facts.streams.get(topic, Stream())
+        for name in names:
+            yield from _mixed(arms[name], topic, stream, nodes)
         wanted = [joint for name in names for joint in arms[name].joint_names if arms[name].topics.get("joint_states") == topic]
         if not wanted:
             continue
-        stream = facts.streams.get(topic, Stream())
         if not nodes:
             yield Finding("joints", FAILURE, f"nobody publishes {topic}: the filter stays inactive", "start the robot's driver")
         elif not stream.count:
@@ -135,9 +146,19 @@ def _joints(facts: Facts, robot: RobotConfig) -> Iterator[Finding]:
             yield Finding("joints", FAILURE, f"{topic} has the joints {', '.join(stream.names[:3])}, ..., and robot "
                                              f"{robot.name} is "
                           f"configured with {', '.join(missing[:3])}, ...", "launch with the arm_id of the robot's configuration")
-        if len(nodes) > 1 and len(names) == 1:
-            yield Finding("joints", FAILURE, f"{', '.join(nodes)} all publish {topic}: two would be mixed, and the filter stops",
-                          f"end one of them: rosnode kill {nodes[-1]}")
+
+
+def _mixed(arm: ArmConfig, topic: str, stream: Stream, registered: Tuple[str, ...]) -> Iterator[Finding]:
+    """Two nodes may share a topic, and one may send arm and gripper apart; `ArmReader` takes one source of each."""
+    own = set(arm.joint_names if arm.topics.get("joint_states") == topic else ())
+    fingers = set(finger_names(arm))
+    senders = {"joints": [node for node, names in stream.sent if own & set(names)],
+               "gripper's joints": [node for node, names in stream.sent if fingers & set(names) and not own & set(names)]}
+    for what, found in senders.items():
+        nodes = [node for node in dict.fromkeys((*registered, *found)) if node in found]
+        if len(nodes) > 1:
+            yield Finding("joints", FAILURE, f"{', '.join(nodes)} all publish the {what} of arm {arm.name} on {topic}: two "
+                                             "would be mixed, and the filter stops", f"end one of them: rosnode kill {nodes[-1]}")
 
 
 def _cameras(facts: Facts, config: PolicyConfig) -> Iterator[Finding]:

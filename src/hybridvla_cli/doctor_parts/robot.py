@@ -74,7 +74,7 @@ def look(robot: RobotConfig, config: PolicyConfig) -> Union[Facts, Finding]:
         read = _beside_the_nodes("gather", str(file))
     if isinstance(read, Finding):
         return read
-    streams = {topic: Stream(**{**stream, "names": tuple(stream["names"])}) for topic, stream in read.pop("streams").items()}
+    streams = {topic: Stream.read(stream) for topic, stream in read.pop("streams").items()}
     return Facts(**{**read, "streams": streams, **{key: {topic: tuple(nodes) for topic, nodes in read[key].items()}
                                                     for key in ("publishers", "subscribers")}})
 

@@ -2,10 +2,13 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from hybridvla.msg import ActionProposal, ArmSafety, EpisodeEvent, LimitMargin, PolicyHeartbeat, SafetyStatus
+from hybridvla_ros.console.operator import state as state_module
 from hybridvla_ros.console.operator.state import ConsoleState
 
 
@@ -48,6 +51,49 @@ def test_a_policy_at_work_is_no_line_and_one_in_trouble_is(told):
     assert [line.split(None, 1)[1] for line in told.lines] == ["well", "FAULT: the remote policy: gone"]
 
 
+def of_the_policy(told):
+    """What the page says of a policy: what is being done, and the number of its proposal."""
+    snapshot = told.state.snapshot()
+    return snapshot["instruction"], snapshot["proposal"].get("sequence")
+
+
+def test_what_a_policy_was_told_and_proposed_goes_with_it(told):
+    told.state.on_instruction("put it down")
+    told.state.on_heartbeat(PolicyHeartbeat(epoch=7))
+    told.state.on_proposal(ActionProposal(epoch=7, sequence=4))
+    for epoch in (7, 0, 7, 0):       # 0: a policy that loads
+        told.now += 0.1
+        told.state.on_heartbeat(PolicyHeartbeat(epoch=epoch))
+        assert of_the_policy(told) == ("put it down", 4)
+    told.now += 20.0
+    told.state.on_heartbeat(PolicyHeartbeat(epoch=8))
+    assert of_the_policy(told) == ("", None) and told.lines[-1].split(None, 1) == ["instruction", "none: another policy runs now"]
+    told.state.on_instruction("put it down")
+    told.now += 0.1
+    told.state.on_heartbeat(PolicyHeartbeat(epoch=8))
+    assert of_the_policy(told) == ("put it down", None) and told.lines[-1].split(None, 1) == ["instruction", "put it down"]
+
+
+def test_what_a_new_policy_says_before_its_first_heartbeat_is_kept(told):
+    told.state.on_instruction("put it down")
+    told.state.on_heartbeat(PolicyHeartbeat(epoch=7))
+    told.now += 20.0
+    told.state.on_instruction("lift it")
+    told.state.on_proposal(ActionProposal(epoch=8, sequence=1))
+    told.state.on_heartbeat(PolicyHeartbeat(epoch=8))
+    assert of_the_policy(told) == ("lift it", 1)
+
+
+def test_a_proposal_tells_how_long_ago_it_came_and_the_page_shows_it(told):
+    told.state.on_proposal(ActionProposal(sequence=4))
+    told.now += 2.54
+    proposal = told.state.snapshot()["proposal"]
+    assert proposal["ago_s"] == 2.5
+    page = (Path(state_module.__file__).parent / "page.js").read_text(encoding="utf-8")
+    read = set(re.findall(r"\blast\.(\w+)", page))
+    assert "ago_s" in read and read <= set(proposal)
+
+
 def test_silence_is_said_and_shown(told):
     told.status()
     told.now += 2.0
@@ -79,7 +125,7 @@ def test_a_snapshot_is_json_with_the_nearest_limits_and_no_nan(told):
     assert shown["safety"]["margins"]["measured"][0]["name"] == "measured/workspace/z_min"
     assert shown["safety"]["arms"][0]["push_n"] is None and shown["safety"]["arms"][0]["error_mm"] == 1.5
     assert shown["proposal"] == {"sequence": 4, "mode": "ensemble", "fused": True, "confidence": None, "path_distance_mm": 12.3,
-                                 "path_angle_deg": 0.0, "age_ms": 0}
+                                 "path_angle_deg": 0.0, "age_ms": 0, "ago_s": 0.0}
 
 
 def test_a_pose_that_is_not_known_is_none_and_not_the_origin(told):

@@ -11,6 +11,7 @@ from hybridvla.msg import ActionProposal, ArmSafety, ArmTarget, SafetyStatus
 from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import load_robot
 from hybridvla_core.robots.kinematics import ArmKinematics
+from hybridvla_ros.console.operator.state import SILENCE_S
 from hybridvla_ros.console.view.scene import WORLD, Scene
 
 NOW = rospy.Time(100)
@@ -32,9 +33,21 @@ def robot(request):
     return load_robot(ROOT / f"config/robots/{request.param}.yaml")
 
 
+class Clock:
+    now = 50.0
+
+    def __call__(self):
+        return self.now
+
+
 @pytest.fixture
-def scene(robot):
-    scene = Scene(robot)
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def scene(robot, clock):
+    scene = Scene(robot, clock)
     for arm in robot.arms:
         scene.on_joints(arm.name, arm.start_joints_rad)
     return scene
@@ -106,18 +119,23 @@ def test_the_workspace_is_its_box(robot, scene):
         assert np.allclose(points.min(axis=0), arm.workspace.lower_m) and np.allclose(points.max(axis=0), arm.workspace.upper_m)
 
 
-def test_both_paths_of_a_proposal_begin_at_its_base_and_add_up(robot, scene):
+def test_both_paths_of_a_proposal_begin_at_its_base_and_add_up_while_it_is_valid(robot, scene, clock):
     arms = [arm.name for arm in robot.arms]
     step = np.tile([0.01, 0.02, 0.0, 0, 0, 0, 1.0], (2, len(arms)))
     targets = [ArmTarget(name=arm.name, base=stamped(arm.base_frame, (0.3, 0.0, 0.4))) for _ in range(2) for arm in robot.arms]
     proposal = ActionProposal(chunk=2, action_dim=7 * len(arms), diffusion=list(step.ravel()), action=list(step.ravel()),
-                              autoregressive=[float("nan")] * step.size, targets=targets)
+                              autoregressive=[float("nan")] * step.size, targets=targets, valid_for=rospy.Duration(0.6))
     scene.on_proposal(proposal)
     for name in arms:
         line = named(scene, f"diffusion/{name}")[0]
         assert np.allclose([[point.x, point.y] for point in line.points], [[0.3, 0.0], [0.31, 0.02], [0.32, 0.04]])
         assert named(scene, f"autoregressive/{name}") == []
     scene.on_proposal(ActionProposal(kind=ActionProposal.HOLD))
+    assert named(scene, f"diffusion/{arms[0]}") == []
+    scene.on_proposal(proposal)
+    clock.now += 0.5
+    assert named(scene, f"diffusion/{arms[0]}")
+    clock.now += 0.2        # its policy is dead: what it proposed then is not what it proposes now
     assert named(scene, f"diffusion/{arms[0]}") == []
 
 
@@ -143,3 +161,41 @@ def test_every_frame_leads_to_the_common_one(robot, scene):
 def test_what_two_arms_markers_are_called_differs(scene):
     names = [(marker.ns, marker.id) for marker in scene.markers(NOW)]
     assert len(names) == len(set(names))
+
+
+def status_of(arms):
+    return SafetyStatus(arms=[ArmSafety(name=arm.name, target=pose, asked=pose, measured=pose) for arm in arms for pose in (
+        stamped(arm.base_frame, ArmKinematics(arm).pose(np.array(arm.start_joints_rad))[0]),)])
+
+
+def tools(scene):
+    return {transform.child_frame_id for transform in scene.transforms(NOW) if "_tool_" in transform.child_frame_id}
+
+
+def test_an_arm_whose_driver_is_dead_is_not_shown_though_the_filter_goes_on(robot, scene, clock):
+    dead, limits = robot.arms[-1], [f"workspace/{arm.name}" for arm in robot.arms]
+    scene.on_status(status_of(robot.arms))
+    assert named(scene, f"measured/{dead.name}") and named(scene, f"commanded/{dead.name}")
+    clock.now += SILENCE_S + 0.1
+    for arm in robot.arms[:-1]:
+        scene.on_joints(arm.name, arm.start_joints_rad)
+    scene.on_status(status_of(robot.arms))      # it repeats the pose that was measured last
+    assert not named(scene, f"measured/{dead.name}") and not named(scene, f"commanded/{dead.name}")
+    assert tools(scene) == {f"{arm.name}_tool_commanded" for arm in robot.arms} | {
+        f"{arm.name}_tool_measured" for arm in robot.arms[:-1]}
+    for arm in robot.arms[:-1]:
+        assert named(scene, f"measured/{arm.name}") and named(scene, f"commanded/{arm.name}")
+    assert named(scene, f"target/{dead.name}") and all(named(scene, name) for name in limits)
+    scene.on_joints(dead.name, dead.start_joints_rad)
+    assert named(scene, f"measured/{dead.name}") and f"{dead.name}_tool_measured" in tools(scene)
+
+
+def test_of_a_silent_filter_no_targets_and_no_tools_are_shown(robot, scene, clock):
+    scene.on_status(status_of(robot.arms))
+    assert len(tools(scene)) == 2 * len(robot.arms)
+    clock.now += SILENCE_S + 0.1
+    for arm in robot.arms:
+        scene.on_joints(arm.name, arm.start_joints_rad)
+        assert named(scene, f"measured/{arm.name}")
+        assert not named(scene, f"commanded/{arm.name}") and not named(scene, f"target/{arm.name}")
+    assert tools(scene) == set() and len(scene.transforms(NOW)) == len(robot.arms)      # the mounts stay

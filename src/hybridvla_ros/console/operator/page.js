@@ -74,7 +74,7 @@ function show(now) {
   const last = now.proposal;
   $("proposal").textContent = last.sequence === undefined ? "" : "proposal " + last.sequence + " by " + last.mode
     + (last.fused ? ", both paths fused" : ", not fused") + ", confidence " + (last.confidence ?? "-")
-    + ", paths apart " + (last.path_distance_mm ?? "-") + " mm and " + (last.path_angle_deg ?? "-") + " degrees";
+    + ", paths apart " + (last.path_distance_mm ?? "-") + " mm and " + (last.path_angle_deg ?? "-") + " degrees, " + last.ago_s + " s ago";
   $("episode").textContent = now.episode.number === undefined ? "none" : now.episode.number + " (" + now.episode.event + ")";
   rows($("arms"), (safety.arms || []).map((arm) => [arm.name, "at " + (arm.measured ?? ["-"]).join(" "), "sent to " + (arm.target ?? ["-"]).join(" "),
     (arm.error_mm ?? "-") + " mm apart", "push " + (arm.push_n ?? "-") + " N", arm.mended ? "target mended" : ""]));

@@ -40,6 +40,8 @@ class ConsoleState:
         self._safety: Dict[str, Any] = {}
         self._policy: Dict[str, Any] = {}
         self._proposal: Dict[str, Any] = {}
+        self._epoch = self._proposal_epoch = 0      # of the policy whose heartbeats come, and of the last proposal
+        self._beat_at = self._instructed_at = -math.inf
         self._episode: Dict[str, Any] = {}
         self._instruction = ""
         self._counters: Dict[str, int] = {}
@@ -64,6 +66,7 @@ class ConsoleState:
         with self._lock:
             state = "WARMING UP" if message.warming_up else POLICY.get(message.state, str(message.state))
             self._note("policy")
+            self._see_epoch(message.epoch)
             self._policy = {"state": state, "message": message.message, "warming_up": message.warming_up}
             # Between two predictions it waits and infers many times a second: only trouble is a line.
             trouble = message.state == PolicyHeartbeat.FAULT or message.warming_up
@@ -72,6 +75,7 @@ class ConsoleState:
     def on_proposal(self, message: ActionProposal) -> None:
         with self._lock:
             self._note("proposal")
+            self._proposal_epoch = message.epoch
             self._proposal = {
                 "sequence": message.sequence, "mode": MODES.get(message.mode, str(message.mode)), "fused": message.fused,
                 "confidence": finite(message.mean_confidence, 3), "path_distance_mm": finite(1e3 * message.path_distance, 1),
@@ -80,7 +84,7 @@ class ConsoleState:
 
     def on_instruction(self, text: str) -> None:
         with self._lock:
-            self._instruction = text
+            self._instruction, self._instructed_at = text, self._clock()
             self._tell("instruction", text)
 
     def on_event(self, message: EpisodeEvent) -> None:
@@ -101,10 +105,26 @@ class ConsoleState:
         with self._lock:
             return {"safety": {**self._safety, "silent": self._silent("status")},
                     "policy": {**self._policy, "silent": self._silent("policy")},
-                    "proposal": dict(self._proposal), "episode": dict(self._episode), "instruction": self._instruction,
+                    "proposal": self._aged_proposal(), "episode": dict(self._episode), "instruction": self._instruction,
                     "interventions": [{"text": entry["text"], "times": entry["times"],
                                        "ago_s": round(self._clock() - entry["at"], 1)}
                                       for entry in reversed(self._interventions)]}
+
+    def _see_epoch(self, epoch: int) -> None:
+        """Forgets what another policy was told and proposed. 0: a policy that still loads, or whatever says no epoch."""
+        if not epoch:
+            return
+        if self._epoch and epoch != self._epoch:
+            # The new one's instruction may come before its first heartbeat, but never before the old one's last.
+            if self._instruction and self._instructed_at <= self._beat_at:
+                self._instruction = ""
+                self._tell("instruction", "none: another policy runs now")
+            if self._proposal_epoch != epoch:
+                self._proposal = {}
+        self._epoch, self._beat_at = epoch, self._clock()
+
+    def _aged_proposal(self) -> Dict[str, Any]:
+        return {**self._proposal, "ago_s": round(self._clock() - self._heard["proposal"], 1)} if self._proposal else {}
 
     def _note(self, who: str) -> None:
         self._heard[who] = self._clock()

@@ -1,7 +1,9 @@
 """What RViz shows of a robot: its arms as the filter's own capsules, its limits, targets, proposals and interventions."""
 from __future__ import annotations
 
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+import math
+import time
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import rospy
@@ -14,6 +16,7 @@ from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.kinematics import ArmKinematics, BatchKinematics
 from hybridvla_core.safety.limits.capsules import ArmCapsules
+from hybridvla_ros.console.operator.state import SILENCE_S
 from hybridvla_ros.console.view.shapes import Layer
 
 #: The frame that all arms share; the mounts of the robot's configuration stand in it.
@@ -62,8 +65,10 @@ class ArmView:
             jacobian = self._steer.jacobian(q)[:3]
             q = q + jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-6 * np.eye(3), gap)
 
-    def markers(self, stamp: rospy.Time) -> Iterator[Marker]:
-        for name, joints, colour in (("measured", self.joints, MEASURED), ("commanded", self.commanded, COMMANDED)):
+    def markers(self, stamp: rospy.Time, told: bool) -> Iterator[Marker]:
+        """The arm where it is and, where its command was told lately, where it is commanded."""
+        commanded = self.commanded if told else None
+        for name, joints, colour in (("measured", self.joints, MEASURED), ("commanded", commanded, COMMANDED)):
             if joints is not None:
                 yield from Layer(f"{name}/{self.arm.name}", self.arm.base_frame, stamp).capsules(*self.segments(joints), colour)
 
@@ -79,10 +84,18 @@ class ArmView:
 
 
 class Scene:
-    """The whole robot. `markers` makes what is to be shown now."""
+    """The whole robot. `markers` makes what is to be shown now: what has fallen silent is no part of it.
 
-    def __init__(self, robot: RobotConfig) -> None:
+    Args:
+        robot: Whose arms.
+        clock: Monotonic, s: a stamp of the dead looks as new as the clock that it is made by.
+    """
+
+    def __init__(self, robot: RobotConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self.views: Dict[str, ArmView] = {arm.name: ArmView(arm) for arm in robot.arms}
+        self._clock = clock
+        self._joints_at: Dict[str, float] = {}
+        self._status_at = self._proposal_at = -math.inf
         self._status: Optional[SafetyStatus] = None
         self._proposal: Optional[ActionProposal] = None
         self._words: List[Marker] = []
@@ -90,19 +103,19 @@ class Scene:
 
     def on_joints(self, arm: str, joints: Sequence[float]) -> None:
         """Joint positions (dof,) rad of one arm."""
-        self.views[arm].joints = np.asarray(joints, dtype=float)
+        self.views[arm].joints, self._joints_at[arm] = np.asarray(joints, dtype=float), self._clock()
 
     def on_status(self, message: SafetyStatus) -> None:
-        self._status = message
+        self._status, self._status_at = message, self._clock()
         for arm in message.arms:
             if arm.name in self.views:
                 self.views[arm.name].command(arm.target)
 
     def on_proposal(self, message: ActionProposal) -> None:
-        self._proposal = message if message.targets else None
+        self._proposal, self._proposal_at = message if message.targets else None, self._clock()
 
     def on_intervention(self, text: str) -> None:
-        """Words where it happened: at the arm that the text names, otherwise at the first."""
+        """Words where it happened, or where the arm was read last: at the arm that the text names, otherwise at the first."""
         view = next((view for name, view in self.views.items() if name in text.split("/")), next(iter(self.views.values())))
         place = view.tool()
         if place is not None:
@@ -111,11 +124,16 @@ class Scene:
             self._words.append(layer.words(self._said, text, place + [0.0, 0.0, 0.06], WORDS, WORDS_S))
 
     def markers(self, stamp: rospy.Time) -> List[Marker]:
+        """The arms, targets and proposals of which something came within `SILENCE_S` or that are valid, and the limits."""
         found: List[Marker] = []
-        for view in self.views.values():
-            found += [*view.markers(stamp), *view.limits(stamp)]
-        for arm in self._status.arms if self._status is not None else ():
+        status, now = self._said_lately(), self._clock()
+        for name, view in self.views.items():
+            # A commanded arm is solved next to the measured one: without that one there is none.
+            found += [*(view.markers(stamp, bool(status)) if self._measured(name) else ()), *view.limits(stamp)]
+        for arm in status:
             found += self._targets(arm, stamp)
+        if self._proposal is not None and now - self._proposal_at > self._proposal.valid_for.to_sec():
+            self._proposal = None
         if self._proposal is not None:
             found += self._paths(self._proposal, stamp)
         words, self._words = self._words, []
@@ -124,18 +142,27 @@ class Scene:
         return found + words
 
     def transforms(self, stamp: rospy.Time) -> List[TransformStamped]:
-        """The mounts, and each arm's commanded and measured tool."""
+        """The mounts, and each arm's commanded and measured tool while the filter, and that arm's driver, say something."""
         found = []
         for view in self.views.values():
             mount = view.arm.mount
             found.append(_transform(WORLD, view.arm.base_frame, mount.position_m, mount.quaternion_xyzw, stamp))
-        for arm in self._status.arms if self._status is not None else ():
+        for arm in self._said_lately():
             for name, pose in (("commanded", arm.target), ("measured", arm.measured)):
                 place, turn = pose.pose.position, pose.pose.orientation
-                if is_pose(pose):
+                # The filter repeats the last measured pose of a dead arm: with a new stamp it would look like the present.
+                if is_pose(pose) and (name == "commanded" or self._measured(arm.name)):
                     found.append(_transform(pose.header.frame_id, f"{arm.name}_tool_{name}", (place.x, place.y, place.z),
                                             (turn.x, turn.y, turn.z, turn.w), stamp))
         return found
+
+    def _measured(self, arm: str) -> bool:
+        return self._clock() - self._joints_at.get(arm, -math.inf) <= SILENCE_S
+
+    def _said_lately(self) -> Sequence[ArmSafety]:
+        """The arms of the filter's status; none where it is silent."""
+        silent = self._status is None or self._clock() - self._status_at > SILENCE_S
+        return () if silent or self._status is None else self._status.arms
 
     @staticmethod
     def _targets(arm: ArmSafety, stamp: rospy.Time) -> Iterator[Marker]:
