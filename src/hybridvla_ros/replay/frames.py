@@ -30,6 +30,8 @@ KEEP = 64                   # images a view, for observations of recorded propos
 WAITED_S = 0.5            # for states that reach up to the images, before that counts as an observation missed
 NEVER_COVERED = "the arms' states do not reach up to the images by their stamps; check the clocks"
 LATE_S = 1.0                # a recorded observation that is not there so long after its stamp will not come
+NO_IMAGES = "no images with the stamps of the recorded proposal are in the bag"
+CUT_OFF = "the bag ends before what the recorded proposal was made from, or its stamp is of another clock"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class RawImage:
 
 
 @dataclass
-class Observing:
+class Misses:
     """How often an observation was due, how often there was none, and why.
 
     Attributes:
@@ -59,18 +61,12 @@ class Observing:
         missed: Those that there were not.
         problems: Sentence -> how often.
         first: Sentence -> when first, s.
-        spreads: Newest minus oldest image of each, s.
-        unmatched: Recorded proposals whose images are not in the bag.
-        remark: Why images are older than they say, as it was said first.
     """
 
     due: int = 0
     missed: int = 0
     problems: Counter = field(default_factory=Counter)
     first: Dict[str, float] = field(default_factory=dict)
-    spreads: List[float] = field(default_factory=list)
-    unmatched: int = 0
-    remark: str = ""
 
     def miss(self, problem: str, time: float) -> None:
         self.missed += 1
@@ -79,15 +75,31 @@ class Observing:
         self.first.setdefault(kind, round(time, 2))
 
 
+@dataclass
+class Observing(Misses):
+    """Observations at a rate, and beside them those of recorded proposals.
+
+    Attributes:
+        spreads: Newest minus oldest image of each, s.
+        decisions: The observations of recorded proposals.
+        remark: Why images are older than they say, as it was said first.
+    """
+
+    spreads: List[float] = field(default_factory=list)
+    decisions: Misses = field(default_factory=Misses)
+    remark: str = ""
+
+
 class FrameSource:
     """rate: observations a second of recording, Hz; 0: none but `decisions`; inf: every new set of images.
 
     decisions: recorded proposals to observe for, too. everything: also while nobody followed the policy's instruction.
+    told: an instruction was given instead of the recorded ones; recorded proposals are asked it, too.
     """
 
     def __init__(self, found: Scanned, policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig, rate: float,
-                 decisions: List[RecordedProposal], everything: bool = False) -> None:
-        self._found, self._config, self._everything = found, config, everything
+                 decisions: List[RecordedProposal], everything: bool = False, told: bool = False) -> None:
+        self._found, self._config, self._everything, self._told = found, config, everything, told
         self._now = found.begin
         self._period = None if rate == 0.0 else 1.0 / rate
         self._due_at = -float("inf")
@@ -120,7 +132,9 @@ class FrameSource:
             frame = self._periodic() if self._period is not None else None
             if frame is not None:
                 yield frame
-        self.observing.unmatched += len(self._decisions)
+        for _ in self._decisions:
+            self.observing.decisions.due += 1
+            self.observing.decisions.miss(CUT_OFF, self._now - self._found.begin)
 
     def _take(self, record: bags.Recorded) -> None:
         topic, raw, when, path, publisher = record
@@ -183,8 +197,11 @@ class FrameSource:
             if images is None and self._now - stamp < LATE_S:
                 return
             self._decisions.popleft()
+            if images is None and 0.0 < self._found.begin - stamp < LATE_S:
+                continue        # made from what was seen just before recording began
+            self.observing.decisions.due += 1
             if images is None:
-                self.observing.unmatched += 1
+                self.observing.decisions.miss(NO_IMAGES, self._now - self._found.begin)
                 continue
             frame = self._frame(images, DECISION, proposal)
             if frame is not None:
@@ -211,10 +228,7 @@ class FrameSource:
             pixels = {view: image.pixels(view) for view, image in images.messages.items()}
             inference = self._begin(pixels, images, recorded)
         except ObservationError as error:
-            if kind == PERIOD:
-                self.observing.miss(str(error), time)
-            else:
-                self.observing.unmatched += 1
+            (self.observing if kind == PERIOD else self.observing.decisions).miss(str(error), time)
             return None
         if kind == PERIOD:
             self.observing.spreads.append(images.spread)
@@ -247,7 +261,7 @@ class FrameSource:
         now, told = self._now, self.proposer.instruction
         try:
             self._now = min(now, images.stamp_ns * 1e-9 + images.spread)
-            if recorded.instruction and recorded.instruction != told:
+            if recorded.instruction and recorded.instruction != told and not self._told:
                 self.proposer.set_instruction(recorded.instruction)
             return self.proposer.begin(pixels, images.stamp_ns, images.spread)
         finally:

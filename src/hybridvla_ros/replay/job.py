@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
@@ -15,7 +16,16 @@ from hybridvla_core.evaluation.replay.filtering import FilterPool
 from hybridvla_core.evaluation.replay.rows import Frame, RecordedProposal
 from hybridvla_core.evaluation.replay.settings import ReplayConfig
 from hybridvla_core.evaluation.replay.truth import TruthFinder
-from hybridvla_core.evaluation.replay.verdict import FAIL, Check, as_data, judge_policy, judge_recording, reasons, verdict
+from hybridvla_core.evaluation.replay.verdict import (
+    FAIL,
+    Check,
+    as_data,
+    judge_decisions,
+    judge_policy,
+    judge_recording,
+    reasons,
+    verdict,
+)
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import check_fit
@@ -183,7 +193,7 @@ class Replay:
         with tqdm(total=total, unit="s", unit_scale=True, desc="replay", leave=False) as bar:
             for number, found in enumerate(scanned):
                 source = FrameSource(found, contenders[0].policy, self.config, self.robot, rate, found.proposals,
-                                     self.options.everything)
+                                     self.options.everything, told=bool(self.options.instruction))
                 truth = found.motion(self.config.convention)
                 for contender in contenders:
                     contender.evaluator.begin(number, TruthFinder(truth, self.config.convention, self.settings.motion))
@@ -214,11 +224,16 @@ class Replay:
             streams = {name: stream.summary() for name, stream in found.streams.items()}
             seen = observing_data(observing)
             stream_checks += judge_recording(found.name, streams, seen, self.settings)
+            if self.options.proposals_from is None:
+                stream_checks += judge_decisions(found.name, seen["decisions"], seen["unmatched_proposals"],
+                                                 seen["unmatched_problems"], self.settings)
             recordings.append({"name": found.name, "files": [str(opened.path) for opened in found.files],
                                "duration_s": round(found.duration, 3), "streams": streams, "observing": seen,
                                "instructions": [text for _, text in found.recording.instructions],
                                "recorded_proposals": len(found.proposals),
                                "recorded_ms": percentiles([proposal.ms for proposal in found.proposals])})
+        if self.options.proposals_from is not None:
+            stream_checks += self._judge_given(self.options.proposals_from, scanned, observed)
         summaries, all_checks = [], []
         for contender in contenders:
             summary, checks = self._judge(contender)
@@ -234,6 +249,13 @@ class Replay:
         if len(summaries) > 1:
             summary["compared"] = {**summaries[1], "verdict": verdict(all_checks[1]), "reasons": reasons(all_checks[1])}
         return Result(summary, checks, unread, self.notes, contenders, scanned)
+
+    def _judge_given(self, path: Path, scanned: List[Scanned], observed: List[Observing]) -> List[Check]:
+        """Proposals from another bag are asked for in every recording, and each belongs to one of them."""
+        asked = len(scanned[0].proposals)
+        matched = sum(observing.decisions.due - observing.decisions.missed for observing in observed)
+        found = sum((observing.decisions.problems for observing in observed), Counter())
+        return judge_decisions(path.name, asked, max(asked - matched, 0), found, self.settings, given=True)
 
     def _judge(self, contender: Contender) -> Tuple[Dict[str, Any], List[Check]]:
         rows = contender.evaluator.rows

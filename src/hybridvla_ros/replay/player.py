@@ -26,11 +26,12 @@ from hybridvla_core.robots.graph_names import ACTIVATE, HEARTBEAT, INSTRUCTION, 
 from hybridvla_ros.messages.images import from_rgb, to_rgb
 from hybridvla_ros.replay import bags, reading
 from hybridvla_ros.replay.topics import TopicMap, Topics, resolve
-from hybridvla_ros.runtime.node_support import number_parameter, package_path, require_parameter
+from hybridvla_ros.runtime.node_support import node_ending, number_parameter, package_path, require_parameter
 
 RECORDED = (PROPOSAL, HEARTBEAT, INSTRUCTION, STATUS, "/diagnostics")
 STEP_S = 0.05
 READY_S = 120.0
+END_S, END_STEPS = 1.0, 2    # time may end so much, or so many steps, before what is played does
 BACK_S = 0.1            # time that goes back by more has been set back: the bag starts over
 PLAYER, SIDE, SEEK = "replay_play", "/replay/images/", "/replay/seek"
 
@@ -92,6 +93,8 @@ class Player:
         self._bags = [Path(part).expanduser() for part in require_parameter("bag").split()]
         out = str(rospy.get_param("~out", "")).strip()
         self._out = Path(out).expanduser() if out else self._bags[0].with_name(self._bags[0].stem + "_replayed.bag")
+        if not self._out.name.endswith(".bag"):
+            self._out = self._out.with_name(self._out.name + ".bag")        # as rosbag record does
         if self._out.resolve() in [path.resolve() for path in self._bags]:
             raise HybridVLAError(f"{self._out}: is the bag to be played; choose another name with out:=")
         self._stamps = str(rospy.get_param("~stamps", reading.HEADER)).strip() or reading.HEADER
@@ -125,6 +128,7 @@ class Player:
             if not self._told and not self._instructions:
                 raise HybridVLAError(f"{self._bags[0]}: holds no instruction; give one with instruction:=")
             feed = plan(topics, self._policy, self._robot, found)
+            self._last = reading.last_of(opened, feed.topics)
             if self._stamps == reading.RECORDING:
                 self._copy = tempfile.TemporaryDirectory(prefix="hybridvla_replay_", dir=str(self._out.parent))
                 copy = Path(self._copy.name) / "restamped.bag"
@@ -134,7 +138,11 @@ class Player:
         return feed
 
     def run(self) -> None:
-        """Raises HybridVLAError when the nodes do not come up or the player fails."""
+        """Plays, and records what is proposed.
+
+        Raises:
+            HybridVLAError: The nodes do not come up, or playing or recording fails.
+        """
         for name in (SET_INSTRUCTION, ACTIVATE):
             try:
                 rospy.wait_for_service(name, timeout=READY_S)
@@ -147,24 +155,48 @@ class Player:
             rospy.Subscriber(side, CompressedImage, self._decode, callback_args=publisher, queue_size=20,
                              buff_size=2 ** 24, tcp_nodelay=True)
         rospy.on_shutdown(self._stop)
+        before = _version(self._out)
         try:
-            self._start(["rosbag", "record", "-O", str(self._out), "--lz4", *RECORDED, "__name:=replay_record"])
-            player = self._start(self._command(number_parameter("start", 0.0)))
-            rospy.Subscriber(SEEK, Float64, self._on_seek, queue_size=1)
-            while player.poll() is None and not rospy.is_shutdown():
-                if self._wanted is not None:
-                    start, self._wanted = self._wanted, None
-                    self._end(self._children.pop())
-                    player = self._start(self._command(start))
-                self._step(instruct, activate)
-                time.sleep(STEP_S)
-            if not self._seen and not rospy.is_shutdown():
-                raise HybridVLAError("rosbag play ended before it gave the time; see its words above")
+            self._play(instruct, activate)
         finally:
             self._stop()
             if self._copy is not None:
                 self._copy.cleanup()
+        if node_ending():
+            rospy.loginfo("ended from outside; what was proposed until then belongs into %s", self._out)
+            return
+        if _version(self._out) == before:
+            raise HybridVLAError(f"{self._out}: rosbag record wrote no bag there; see its words above, and whether the disk has "
+                                 "room")
         rospy.loginfo("played; the proposals are in %s", self._out)
+
+    def _play(self, instruct: rospy.ServiceProxy, activate: rospy.ServiceProxy) -> None:
+        """Raises HybridVLAError when the recorder ends, or the player before the bag does."""
+        recorder = self._start(["rosbag", "record", "-O", str(self._out), "--lz4", *RECORDED, "__name:=replay_record"])
+        player = self._start(self._command(number_parameter("start", 0.0)))
+        rospy.Subscriber(SEEK, Float64, self._on_seek, queue_size=1)
+        while player.poll() is None and not node_ending():
+            if self._wanted is not None:
+                start, self._wanted = self._wanted, None
+                self._end(self._children.pop())
+                player = self._start(self._command(start))
+            self._watch(recorder)
+            self._step(instruct, activate)
+            time.sleep(STEP_S)
+        self._watch(recorder)
+        if node_ending():
+            return
+        now = rospy.Time.now().to_sec()        # later than the last step, where a service took its time
+        if now <= 0.0:
+            raise HybridVLAError("rosbag play ended before it gave the time; see its words above")
+        if self._last - now > max(END_S, END_STEPS * STEP_S * number_parameter("rate", 1.0)):
+            raise HybridVLAError(f"rosbag play ended {self._last - now:.1f} s before the end of what it plays; see its words "
+                                 f"above, and play again: {self._out} holds the proposals of the part before")
+
+    def _watch(self, recorder: subprocess.Popen) -> None:
+        if recorder.poll() is not None and not node_ending():
+            raise HybridVLAError(f"{self._out}: rosbag record ended while the bag was played, so that proposals are missing; see "
+                                 "its words above, whether the folder is there and the disk has room")
 
     def _on_seek(self, message: Float64) -> None:
         if 0.0 <= message.data < self._length:
@@ -233,6 +265,15 @@ class Player:
                 child.wait(8.0)
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 continue
+
+
+def _version(path: Path) -> Optional[Tuple[int, int]]:
+    """What tells a file from the one that was there before; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def main() -> None:

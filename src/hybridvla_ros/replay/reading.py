@@ -92,6 +92,36 @@ def write_restamped(files: Sequence[bags.BagFile], topics: Sequence[str], out: P
                              "needs as much room as what is played, beside out:=") from error
 
 
+def last_of(files: Sequence[bags.BagFile], topics: Sequence[str]) -> float:
+    """Finds when the last message on some topics was recorded.
+
+    Args:
+        files: Of one recording.
+        topics: To look at; one of them is in the files.
+
+    Returns:
+        The time, s; 0 where there is no message.
+
+    Raises:
+        BagError: A broken chunk.
+    """
+    last = 0.0
+    for opened in files:
+        back, found = 1.0, 0.0
+        # From the end on, because a bag may be larger than what can be read through in a moment.
+        while not found and back < 10.0 * max(1.0, opened.end):
+            start = genpy.Time.from_sec(max(0.0, opened.end - back))
+            try:
+                for _, _, when in opened.bag.read_messages(topics=list(topics), start_time=start, raw=True):
+                    found = when.to_sec()
+            except (*bags.BROKEN, OSError) as error:
+                raise bags.BagError(f"{opened.path}: cannot be read to its end ({' '.join(str(error).split())[:160]}); the file "
+                                    "is damaged") from error
+            back *= 10.0
+        last = max(last, found)
+    return last
+
+
 def _restamped(record: bags.Recorded) -> bags.Recorded:
     """The message with the time of recording as its stamp, where it has one."""
     kind, data, md5, place, cls = record.raw

@@ -17,7 +17,7 @@ from hybridvla_core.evaluation.replay.rows import Frame
 from hybridvla_core.evaluation.replay.verdict import Check
 from hybridvla_core.policy.interface import BatchPolicy
 from hybridvla_core.report.statistics import quantiles
-from hybridvla_ros.replay.frames import Observing
+from hybridvla_ros.replay.frames import Misses, Observing
 from hybridvla_ros.replay.scan import Scanned
 
 
@@ -109,10 +109,15 @@ class Sample:
 
 def observing_data(observing: Observing) -> Dict[str, Any]:
     spreads = observing.spreads
-    return {"due": observing.due, "missed": observing.missed, "unmatched_proposals": observing.unmatched,
-            "problems": {f"{text} (first at {observing.first[text]:.2f} s)": count
-                         for text, count in observing.problems.most_common()},
+    decisions = observing.decisions
+    return {"due": observing.due, "missed": observing.missed, "problems": problems(observing), "decisions": decisions.due,
+            "unmatched_proposals": decisions.missed, "unmatched_problems": problems(decisions),
             "spread_p99_s": quantiles(spreads, {"p99": 99.0}, 5)["p99"] if spreads else None}
+
+
+def problems(misses: Misses) -> Dict[str, int]:
+    """Returns the sentences with the time at which each came first, and how often, the most frequent first."""
+    return {f"{text} (first at {misses.first[text]:.2f} s)": count for text, count in misses.problems.most_common()}
 
 
 def projections(found: Scanned) -> Dict[str, Projection]:

@@ -12,7 +12,7 @@ from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.reliability import ModelPolicy, hits
 from hybridvla_core.evaluation.replay.filtering import FilterJob, FilterPool
 from hybridvla_core.evaluation.replay.gallery import Gallery
-from hybridvla_core.evaluation.replay.rows import Frame, Row
+from hybridvla_core.evaluation.replay.rows import Frame, RecordedProposal, Row
 from hybridvla_core.evaluation.replay.settings import ReplayConfig
 from hybridvla_core.evaluation.replay.truth import Truth, TruthFinder
 from hybridvla_core.geometry.poses import angle, distance
@@ -92,7 +92,7 @@ class Evaluator:
         if truth is not None:
             self._compare(row, truth, prediction)
         row.state_outside = self._state_outside(observation.state)
-        if frame.recorded is not None and frame.recorded.checkpoint_sha256 == self.policy.manifest_sha256:
+        if frame.recorded is not None and self._asked_alike(frame.recorded, observation.instruction):
             # The live node left out the steps whose time was over when its proposal left.
             recorded, action = frame.recorded.action, np.atleast_2d(prediction.action)
             if len(recorded) <= len(action) and recorded.shape[1] == action.shape[1]:
@@ -100,6 +100,10 @@ class Evaluator:
         self.rows.append(row)
         self._filter(row, frame, proposal)
         self._gallery.add(row, frame)
+
+    def _asked_alike(self, recorded: RecordedProposal, instruction: str) -> bool:
+        """Whether this very checkpoint made the proposal, and for the same instruction where the proposal names its own."""
+        return recorded.checkpoint_sha256 == self.policy.manifest_sha256 and recorded.instruction in ("", instruction)
 
     def _compare(self, row: Row, truth: Truth, prediction: Prediction) -> None:
         row.error = np.array([np.asarray(target.target.position) - arm.pose.position

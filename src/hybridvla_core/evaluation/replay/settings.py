@@ -55,7 +55,7 @@ class StreamConfig:
         joints_max_gap_s: Longest silence, s.
         max_stamp_step_s: A stamp may move this much against the time of recording, s.
         max_spread_p99_s: Newest minus oldest image of an observation, s.
-        max_unobserved_share: Of the predictions that were due and had nothing to look at.
+        max_unobserved_share: Of the predictions that were due, and of the recorded proposals, that had nothing to look at.
     """
 
     camera_min_rate_hz: Optional[float]

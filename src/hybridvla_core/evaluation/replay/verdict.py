@@ -182,5 +182,32 @@ def judge_recording(name: str, streams: Mapping[str, Mapping[str, Any]], observi
     return checks + judge.checks
 
 
+def judge_decisions(name: str, asked: int, unmatched: int, problems: Mapping[str, int], settings: ReplayConfig,
+                    given: bool = False) -> List[Check]:
+    """Judges how many recorded proposals could not be asked again.
+
+    Args:
+        name: Of the recording, or of the bag that the proposals come from.
+        asked: Recorded proposals.
+        unmatched: Those without an observation.
+        problems: Sentence -> how often.
+        settings: The share that is allowed.
+        given: The proposals were named apart: that none of them belongs to the recordings is a failure whatever is allowed.
+
+    Returns:
+        One check.
+    """
+    often = f"most often: {max(problems, key=lambda text: problems[text])}" if problems else "see the recordings' streams"
+    what = f"{name}: the share of recorded proposals without an observation"
+    if given and asked and unmatched == asked:
+        text = (f"{name}: none of its {asked} proposals was made from images in the recordings ({often}); give the bags that "
+                "were played when it was recorded")
+        return [Check("recording", f"{name}: decisions", FAIL, text, 1.0, settings.streams.max_unobserved_share)]
+    judge = _Judge()
+    judge.at_most("recording", f"{name}: decisions", round(unmatched / asked, 4) if asked else None,
+                  settings.streams.max_unobserved_share, what, often)
+    return judge.checks
+
+
 def _show(value: Optional[float]) -> str:
     return "unknown" if value is None else f"{value:.4g}"
