@@ -68,6 +68,8 @@ GRAPH_FAULTS = {
                              f"/driver, /joint_state_publisher all publish the joints of arm arm on {JOINTS}: two would be mixed",
                              "rosnode kill /joint_state_publisher"),
     "no camera driver": (published("/wrist/image"), "nobody publishes /wrist/image, view wrist", "start the cameras' driver"),
+    "two camera drivers": (published("/wrist/image", "/cameras", "/stand_in"),
+                           "/cameras, /stand_in all publish /wrist/image, view wrist", "rosnode kill /stand_in"),
     "an unplugged "
     "camera": (with_topic("/wrist/image", Stream(0, 3.0)), "nothing comes on /wrist/image, view wrist", "plug the camera"),
     "a slow camera": (with_topic("/front/image", replace(IMAGE, count=6)), "view front comes 2.0 times a second", "/compressed"),
