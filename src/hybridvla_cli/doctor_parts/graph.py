@@ -171,8 +171,8 @@ def _cameras(facts: Facts, config: PolicyConfig) -> Iterator[Finding]:
             yield Finding("cameras", FAILURE, f"nobody publishes {camera.image_topic}, view {camera.view}: the policy waits",
                           "start the cameras' driver")
         elif len(nodes) > 1:
-            yield Finding("cameras", FAILURE, f"{', '.join(nodes)} all publish {camera.image_topic}, view {camera.view}: two would "
-                          "be mixed, and the policy waits", f"rosnode kill {nodes[-1]}, or whichever is not the camera's driver")
+            yield Finding("cameras", FAILURE, f"{', '.join(nodes)} all publish {camera.image_topic}, view {camera.view}: two "
+                          "would be mixed, and the policy waits", f"rosnode kill {nodes[-1]}, or whichever is not the driver")
         elif not stream.count:
             yield Finding("cameras", FAILURE, f"nothing comes on {camera.image_topic}, view {camera.view}, from "
                                               f"{', '.join(nodes)}",
