@@ -185,9 +185,20 @@ def test_a_goal_that_never_returns_fails_in_time_and_blocks_the_next_until_it_do
     assert "did not finish" in worker.message and hand.stops == 1
     worker.command(1.0)
     time.sleep(0.5)
-    assert hand.sent == [0.0]
+    assert hand.sent == [0.0] and worker.state == GripperState.FAILED and "did not finish" in worker.message
     hand.over = True
     until(lambda: hand.sent == [0.0, 1.0])
+    hand.over = True
+    until(lambda: worker.state == GripperState.DONE)
+
+
+def test_a_command_while_a_goal_runs_out_of_time_does_not_hide_that_it_has(worker):
+    worker, hand = worker
+    worker.command(0.0)
+    until(lambda: hand.sent == [0.0])
+    worker.command(0.0)
+    until(lambda: worker.state == GripperState.FAILED)
+    assert "did not finish" in worker.message
 
 
 def test_a_refusal_of_the_gripper_is_passed_on(worker):

@@ -20,7 +20,6 @@ BELOW_MAX_M = 0.0005
 CLOSED_M = 0.004     # nothing thinner counts as held
 
 
-
 class Hand(Protocol):
     """A gripper that carries out one goal at a time."""
 
@@ -58,7 +57,8 @@ class GripperWorker:
         """0 closes and grasps, anything else opens that far (1: all the way). Returns at once."""
         with self._wake:
             self._wanted = opening
-            self.state, self.message = GripperState.MOVING, ""
+            if not self._outstanding:       # a goal that never returned still blocks this one
+                self.state, self.message = GripperState.MOVING, ""
             self._held = (math.nan, math.inf)
             self._wake.notify()
 
@@ -103,25 +103,28 @@ class GripperWorker:
             if self._outstanding and not self._hand.finished():
                 time.sleep(RETRY_S)
                 continue
-            self._outstanding = False
             with self._wake:
                 opening, self._wanted = self._wanted, None
+                if self._outstanding and opening is not None:
+                    self.state, self.message = GripperState.MOVING, ""
+                self._outstanding = False
             if opening is not None:
                 self._carry_out(opening)
 
     def _carry_out(self, opening: float) -> None:
         problem = self._hand.send(opening)
-        end = self._clock() + self._deadline
+        end, late = self._clock() + self._deadline, False
         while not problem and not self._hand.finished():
             if self._clock() > end:
                 self.timeouts += 1
-                self._outstanding = True
                 problem = f"the gripper did not finish within {self._deadline:.1f} s; check that nothing blocks it"
                 self._hand.stop(STOP_S)
+                late = True
             time.sleep(0.01)
         problem = problem or self._hand.problem()
         with self._wake:
-            if self._wanted is not None:
+            self._outstanding = late
+            if self._wanted is not None and not late:
                 return      # another command came meanwhile and is under way now
             self.state = GripperState.FAILED if problem else GripperState.DONE
             self.message = problem
