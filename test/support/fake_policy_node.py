@@ -12,8 +12,8 @@ from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_ros import policy_node
 from hybridvla_ros.runtime.node_support import package_path, require_parameter, run_node
 
-STEPS = {"creep": (0.0, 0.005, 0.0), "forward": (0.05, 0.0, 0.0), "left": (0.0, 0.05, 0.0), "across": (0.0, 0.3, 0.0),
-         "down": (0.0, 0.0, -0.06), "far": (0.9, 0.0, 0.0), "nonsense": (float("nan"), 0.0, 0.0)}
+STEPS = {"creep": (0.0, 0.005, 0.0), "forward": (0.05, 0.0, 0.0), "left": (0.0, 0.05, 0.0), "right": (0.0, -0.05, 0.0),
+         "across": (0.0, 0.3, 0.0), "down": (0.0, 0.0, -0.06), "far": (0.9, 0.0, 0.0), "nonsense": (float("nan"), 0.0, 0.0)}
 SLOW_S = 1.5
 CHUNK = 4
 

@@ -17,6 +17,7 @@ NAMES = tuple(f"c{i}" for i in range(7))
 #: Every term that grounding feeds.
 GROUNDED = dict(patches=0.3, pointing=0.3, places=0.3, attention=0.3, attention_layers=[0], attention_heads=2, state_action=0.3,
                 subtask=0.3)
+SHORT = [dict(name="act", steps=2, train="full", learning_rate=1e-3)]
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 230)}
 
 
@@ -81,6 +82,14 @@ def config(**changes):
                   log_every=1, validation_frames=6, objective=dict(repeats=2),
                   stages=[dict(name="act", steps=6, train="full", learning_rate=1e-3)])
     return from_mapping(TrainingConfig, {**values, **changes}, "a test")
+
+
+def go(folder, *data, init=None, **changes):
+    """Trains two steps, with what is changed of `config`, in `folder`: its work and the checkpoint `out`."""
+    from hybridvla_core.training.hybrid.run import Request, train
+
+    recipe = config(**{**dict(stages=SHORT, validation_frames=2, validate_every=2), **changes})
+    return train(Request(recipe, data, folder / "work", folder / "out", threads=1, init=init))
 
 
 def feed(folder, recipe):

@@ -7,25 +7,17 @@ import torch
 import toy_data
 from safetensors.torch import load_file
 from small_policy import observation
-from toy_data import config, write
+from toy_data import config, go, write
 
 from hybridvla_core.checkpoints.format import read_checkpoint
 from hybridvla_core.checkpoints.weights import WEIGHTS
 from hybridvla_core.errors import ConfigurationError, DataError
 from hybridvla_core.policy.predictor import Policy
-from hybridvla_core.training.hybrid.run import Request, train
-
-SHORT = [dict(name="act", steps=2, train="full", learning_rate=1e-3)]
 
 
 @pytest.fixture(autouse=True)
 def smallest(monkeypatch):
     toy_data.add_preset(monkeypatch)
-
-
-def go(folder, data, init=None, **changes):
-    recipe = config(**{**dict(stages=SHORT, validation_frames=2, validate_every=2), **changes})
-    return train(Request(recipe, (data,), folder / "work", folder / "out", threads=1, init=init))
 
 
 def test_one_arms_checkpoint_is_a_start_for_two_with_embedders_of_their_own(tmp_path):

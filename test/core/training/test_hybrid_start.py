@@ -9,29 +9,22 @@ import pytest
 import torch
 import toy_data
 from small_policy import CONVENTION
-from toy_data import config, write
+from toy_data import config, go, write
 
 from hybridvla_core.checkpoints.format import read_checkpoint
 from hybridvla_core.errors import ConfigurationError, DataError, HybridVLAError
 from hybridvla_core.model.schedule import DiffusionSchedule
 from hybridvla_core.training.hybrid import parts
 from hybridvla_core.training.hybrid.grounding.heads import GroundingHeads
-from hybridvla_core.training.hybrid.run import Request, train
 from hybridvla_core.training.hybrid.start import prepare
 
 GROUNDED = toy_data.GROUNDED
 TWO = {"front": (32, 32), "wrist": (32, 32)}
-SHORT = [dict(name="act", steps=2, train="full", learning_rate=1e-3)]
 
 
 @pytest.fixture(autouse=True)
 def smallest(monkeypatch):
     toy_data.add_preset(monkeypatch)
-
-
-def go(folder, *data, init=None, **changes):
-    recipe = config(**{**dict(stages=SHORT, validation_frames=2, validate_every=2), **changes})
-    return train(Request(recipe, data, folder / "work", folder / "out", threads=1, init=init))
 
 
 def other(**changes):
