@@ -45,8 +45,7 @@ class EnsembleConfig:
 
     def __post_init__(self) -> None:
         for name, allowed in (("rule", RULES), ("rotation_mean", ROTATION_MEANS), ("gripper", GRIPPER_RULES)):
-            if getattr(self, name) not in allowed:
-                raise ConfigurationError(f"ensemble: {name} is {getattr(self, name)!r}; use one of {', '.join(allowed)}")
+            one_of(f"ensemble: {name}", getattr(self, name), allowed)
         in_range("ensemble: theta", self.theta, 0.0, RELEASED_TOKENS, above=True)
         if self.confidence_window_bins < 0:
             raise ConfigurationError("ensemble: confidence_window_bins must not be negative, and is "
@@ -132,9 +131,7 @@ class CheckpointConfig:
                                      f"{self.convention.action_dim} action dimensions, the model has "
                                      f"{self.model.action_dim}")
         one_of("image_strategy", self.image_strategy, STRATEGIES)
-        if self.autoregressive_condition not in CONDITIONS:
-            raise ConfigurationError(f"autoregressive_condition {self.autoregressive_condition!r}; use one of "
-                                     f"{', '.join(CONDITIONS)}")
+        one_of("autoregressive_condition", self.autoregressive_condition, CONDITIONS)
         one_of("constant_channel", self.constant_channel, CONSTANT_CHANNELS)
         if not self.trained or not set(self.trained) <= set(PATHS) or "diffusion" not in self.trained:
             raise ConfigurationError(f"trained is {list(self.trained)}; use diffusion, or both of {', '.join(PATHS)}")

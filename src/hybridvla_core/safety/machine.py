@@ -13,11 +13,9 @@ from hybridvla_core.safety.execution.reentry import worst_violation
 from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
 from hybridvla_core.safety.inputs.whereabouts import Whereabouts
 from hybridvla_core.safety.motion.motion import Motion
-from hybridvla_core.safety.status import Reason, State
+from hybridvla_core.safety.status import BY_HAND, REENTER, Reason, State
 
 RAMP_BEGIN = 0.1      # share of the speed at the beginning of a ramp
-#: What to do about an arm outside a limit; in a dry run nothing leads it.
-REENTER, BY_HAND = "call reenter", "launch with armed:=true and call reenter, or move the arm by hand"
 STOPPING = Reason.ROBOT_MODE | Reason.CONTROLLER
 #: What is said while inactive, because `activate` would refuse or nothing would move after it.
 WOULD_REFUSE = (Reason.JOINT_STATE | Reason.ROBOT_MODE | Reason.CONTROLLER | Reason.DEADMAN | Reason.HEARTBEAT_LOST
@@ -76,9 +74,10 @@ class StateMachine:
 
     def activate(self, now: float, dry_run: bool = False) -> Answer:
         """Seed from the measured pose and allow motion; a dry run may begin while others move the arms."""
-        if self.state in (State.STOPPED, State.RECOVERING):
-            return False, ("stopped: call resume first" if self.state == State.STOPPED else
-                           "the arms are being led: wait until they are inactive again, or call stop")
+        if self.state == State.STOPPED:
+            return False, "stopped: call resume first"
+        if self.state == State.RECOVERING:
+            return False, "the arms are being led: wait until they are inactive again, or call stop"
         if self.state != State.INACTIVE:
             return (False, "braking: wait until inactive") if self.deactivating else (True, "already active")
         problem = self._arms.not_ready(now, others_move=dry_run) or self._tool_problem()

@@ -109,6 +109,8 @@ def flag_names(reasons: Reason) -> str:
 
 #: Answer to what moves arms and makes no sense without commands.
 NOT_DRY = "this is a dry run: nothing is commanded"
+#: What to do about an arm outside a limit; in a dry run nothing leads it.
+REENTER, BY_HAND = "call reenter", "launch with armed:=true and call reenter, or move the arm by hand"
 #: Why arms stand still before a target that they were given.
 STANDSTILL = (Reason.WORKSPACE | Reason.JOINT_LIMIT | Reason.COLLISION | Reason.SINGULARITY | Reason.OTHER_ARM
               | Reason.SOLVER)

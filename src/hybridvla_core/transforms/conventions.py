@@ -11,6 +11,7 @@ from typing import List, Optional, Sequence, Tuple
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from hybridvla_core.configuration import one_of
 from hybridvla_core.contracts import Pose
 from hybridvla_core.errors import ConfigurationError
 
@@ -55,8 +56,7 @@ class ActionConvention:
             raise ConfigurationError(f"arms must be named once each, found {list(self.arms)}")
         for key, allowed in (("translation", TRANSLATIONS), ("rotation", ROTATIONS), ("delta_base", DELTA_BASES),
                              ("gripper_sense", GRIPPER_SENSES), ("state_source", STATE_SOURCES)):
-            if getattr(self, key) not in allowed:
-                raise ConfigurationError(f"{key} is {getattr(self, key)!r}; use one of {', '.join(allowed)}")
+            one_of(key, getattr(self, key), allowed)
         reference = np.asarray(self.rotation_reference_xyzw, dtype=float)
         if reference.shape != (4,) or abs(np.linalg.norm(reference) - 1.0) > 1e-6:
             raise ConfigurationError("rotation_reference_xyzw must be a unit quaternion of four numbers, xyzw")

@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
+from hybridvla_core.configuration import one_of
 from hybridvla_core.errors import ConfigurationError
 
 COMPRESSIONS = ("none", "lz4", "bz2")
@@ -67,8 +68,7 @@ class RecordingConfig:
         twice = sorted({name for name in names if names.count(name) > 1})
         if not names or twice:
             raise ConfigurationError(f"topics: {twice[0]} is named twice" if twice else "topics is empty")
-        if self.compression not in COMPRESSIONS:
-            raise ConfigurationError(f"compression is {self.compression!r}; use one of {', '.join(COMPRESSIONS)}")
+        one_of("compression", self.compression, COMPRESSIONS)
         for key, low, high in (("queue_mb", 1.0, 16384.0), ("start_free_gb", 0.0, 1e6), ("stop_free_gb", 0.0, 1e6),
                                ("start_timeout_s", 0.1, 60.0), ("max_duration_s", 1.0, 86400.0), ("max_drop_share", 0.0, 1.0)):
             if not low <= getattr(self, key) <= high:

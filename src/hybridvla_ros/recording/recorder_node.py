@@ -18,7 +18,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger, TriggerRequest, TriggerResponse
 
 from hybridvla.msg import EpisodeEvent
-from hybridvla_core.configuration import load_file
+from hybridvla_core.configuration import load_file, one_of
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
 from hybridvla_core.robots.graph_names import INSTRUCTION
 from hybridvla_ros.recording.config import RecordingConfig
@@ -250,7 +250,6 @@ def main() -> None:
                                                                      "teleop_config", "calibration")]
     files = [path, *(package_path(name) for name in (*named, *config.snapshot_files) if name)]
     teleoperation = str(rospy.get_param("~teleoperation", "none")).strip()
-    if teleoperation not in TELEOPERATIONS:
-        raise ConfigurationError(f"teleop is {teleoperation!r}; use one of {', '.join(TELEOPERATIONS)}")
+    one_of("teleop", teleoperation, TELEOPERATIONS)
     RecorderNode(config, files, teleoperation, bool(rospy.get_param("~follow_episodes", True)))
     rospy.spin()

@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, Generic, Hashable, List, Optional, Proto
 
 import torch
 
+from hybridvla_core.configuration import one_of
 from hybridvla_core.errors import ConfigurationError, DeviceError
 from hybridvla_core.policy.config import GRAPHS
 from hybridvla_core.policy.inference.device_memory import ran_out
@@ -152,8 +153,7 @@ def tensors_of(value: object) -> List[torch.Tensor]:
 
 def choose_stages(graphs: str, device: torch.device) -> EagerStages:
     """`auto`: CUDA graphs on a GPU and direct calls elsewhere; `on` refuses other devices; `off`: direct calls."""
-    if graphs not in GRAPHS:
-        raise ConfigurationError(f"graphs is {graphs!r}; use one of {', '.join(GRAPHS)}")
+    one_of("graphs", graphs, GRAPHS)
     if graphs == "on" and device.type != "cuda":
         raise ConfigurationError(f"graphs is on, but the device is {device.type}; CUDA graphs need a GPU, use auto or off")
     if graphs == "off" or device.type != "cuda":

@@ -44,7 +44,6 @@ class CommandMemory:
     def clear(self) -> None:
         """No command holds any more: the arms may be moved by others, and the next activation begins where they are."""
         self._histories = {name: PoseHistory(name) for name in self._arms}
-        self._openings: Dict[str, float] = {}
 
     def proposed(self, epoch: int, sequence: int, openings: Iterable[Tuple[str, float]], period: float = 0.0) -> None:
         """Keeps the gripper commands of a proposal, in case it is executed.
@@ -80,8 +79,7 @@ class CommandMemory:
             if name in self._histories:
                 opening = grips.at(name, stamp)
                 if math.isnan(opening):      # a HOLD says nothing of the grippers: they keep what they were told before
-                    opening = self._openings.get(name, math.nan)
-                self._openings[name] = opening
+                    opening = self._histories[name].opening
                 self._histories[name].add(stamp, pose, opening)
 
     def at(self, stamp: float) -> List[Optional[Held]]:

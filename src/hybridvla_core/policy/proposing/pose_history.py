@@ -30,6 +30,11 @@ class PoseHistory:
         """Stamp of the last reading, s; -inf without one."""
         return self._entries[-1][0] if self._entries else -math.inf
 
+    @property
+    def opening(self) -> float:
+        """Of the last reading, 0 closed to 1 open; NaN without one."""
+        return self._entries[-1][2] if self._entries else math.nan
+
     def add(self, stamp: float, pose: Pose, opening: float) -> None:
         """Append one reading. A stamp before the last one means that the clock was set back: the past is dropped.
 
