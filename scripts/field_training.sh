@@ -27,13 +27,28 @@ step() {
   echo "$name $(($(date +%s) - began)) s" | tee -a "$OUT/times.txt"
 }
 
+# What lies here is of these settings alone.
+settings() {
+  local asked="variation $VARIATION, $BAGS bags"
+  if [ -e "$OUT/settings.txt" ] && [ "$(cat "$OUT/settings.txt")" != "$asked" ]; then
+    echo "field-training: $OUT holds what was begun with $(cat "$OUT/settings.txt"), and this asks for $asked; choose another" \
+      "FIELD_OUT, or remove the folder" >&2
+    exit 1
+  fi
+  echo "$asked" >"$OUT/settings.txt"
+}
+
 record() {
   python -m hybridvla_ros.demos.field_record --out "$OUT" --episodes "$BAGS" --variation "$VARIATION"
   touch "$OUT/recorded"
 }
 
-evaluate() { # CHECKPOINT EPISODES RESULT
-  hybridvla evaluate --checkpoint "$1" --variation "$VARIATION" --episodes "$2" --seed 2000001 --processes 2 --json "$3"
+# A result of the same checkpoint, episodes and code is kept by the command itself.
+evaluate() { # NAME CHECKPOINT EPISODES
+  local began
+  began="$(date +%s)"
+  hybridvla evaluate --checkpoint "$2" --variation "$VARIATION" --episodes "$3" --seed 2000001 --processes 2 --json "$OUT/$1.json"
+  echo "$1 $(($(date +%s) - began)) s" | tee -a "$OUT/times.txt"
 }
 
 # choose_recipe: RECIPE, in float32 on a CPU that emulates bfloat16. A training goes on with the one it was begun with.
@@ -51,14 +66,15 @@ choose_recipe() {
   [ ! -e "$chosen" ] || RECIPE="$chosen"
 }
 
+settings
 choose_recipe
 step record "$OUT/recorded" record
 step from-bags "$OUT/dataset" hybridvla dataset from-bags "$OUT/bags" --robot config/robots/sim_fr3.yaml \
   --policy-config config/policies/tiny.yaml -o "$OUT/dataset" --report "$OUT/dataset.html"
-step before "$OUT/before.json" evaluate "$INIT" "$BEFORE" "$OUT/before.json"
+evaluate before "$INIT" "$BEFORE"
 step train "$OUT/checkpoint" hybridvla train --config "$RECIPE" --init "$INIT" \
   --data "$OUT/dataset" --work "$OUT/work" --out "$OUT/checkpoint"
-step after "$OUT/after.json" evaluate "$OUT/checkpoint" "$EPISODES" "$OUT/after.json"
+evaluate after "$OUT/checkpoint" "$EPISODES"
 
 echo "field-training: seconds of each step are in $OUT/times.txt"
 python - "$OUT" <<'PYTHON'

@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from hybridvla_core.evaluation.suite import check_seeds, load_configs
     from hybridvla_sim import tasks as all_tasks
     from hybridvla_sim.cells import Bench
+    from hybridvla_sim.origin import origin
 
     check_seeds(args.seed, math.prod(QUICK if args.quick else FULL))
     if args.processes < 1:
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     policy_file = args.policy_config or (rig.policy if given is None else rig.policy_for(given.cameras))
     config, robot = load_configs(Path(policy_file), Path(args.robot_config or rig.robot), "ensemble")
     order = Order(sources, {task.name: task.phrases.goals for task in tasks}, args.seed, episodes, repeats,
-                  key_of(asdict(config)), key_of(asdict(robot)), takes_poses=robot.agilex is None)
+                  key_of(asdict(config)), key_of(asdict(robot)), key_of(origin()), takes_poses=robot.agilex is None)
     tables = [_with_policies(TABLES[name], list(policies)) for name in names if name in TABLES]
     first: List[Table] = [] if "modes" in names or CALIBRATION not in names else [
         replace(TABLES["modes"], rows=TABLES["modes"].rows[:1], claims=())]

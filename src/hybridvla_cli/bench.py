@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Optional
 
 from hybridvla_cli import Subparsers
 from hybridvla_cli.bench_parts import (
@@ -66,10 +66,21 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
                         "is called with weights, configuration and inputs and returns a callable that predicts once")
     parser.add_argument("--json", help="write the result for machines")
     parser.add_argument("--plot", metavar="FILE.svg", help="write a drawing of the stages")
-    parts = parser.add_subparsers(dest="part", metavar="part")
+    parts = parser.add_subparsers(dest="part", metavar="part", action=_PartFirst)
     for part in PARTS.values():
         part.add_parser(parts)
     return parser
+
+
+class _PartFirst(argparse._SubParsersAction):
+    """A part takes options behind its name alone: those before it are of the timing, and would be dropped."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: Optional[str] = None) -> None:
+        for name, value in vars(namespace).items():
+            if value != parser.get_default(name):
+                parser.error(f"--{name.replace('_', '-')} stands before {values[0]}; name it behind, where {values[0]} takes it")
+        super().__call__(parser, namespace, values, option_string)
 
 
 def run(args: argparse.Namespace) -> int:

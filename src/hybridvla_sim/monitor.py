@@ -97,8 +97,9 @@ class LimitMonitor:
         self._steps.append((then, distance, angle))
         while len(self._steps) > 1 and self._steps[0][0] < time - limits.window:
             self._steps.popleft()
-        self._judge("window", sum(step[1] for step in self._steps), sum(step[2] for step in self._steps),
-                    time - self._steps[0][0] + limits.period)
+        if distance > 0.0 or angle > 0.0:      # a target that stays breaks nothing anew
+            self._judge("window", sum(step[1] for step in self._steps), sum(step[2] for step in self._steps),
+                        time - self._steps[0][0] + limits.period)
 
     def _judge(self, what: str, distance: float, angle: float, elapsed: float) -> None:
         limits = self.limits

@@ -181,6 +181,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     names = everything if args.tasks == ["all"] else tuple(args.tasks)
     for name in names:
         tasks.load(name)
+    if len(set(names)) < len(names):
+        raise HybridVLAError(f"--tasks {' '.join(names)}: name each task once")
     args.out.mkdir(parents=True, exist_ok=True)
     rows = run_missing(names, args.episodes, args.out / "episodes.jsonl", args.processes)
     found = {name: summary(name, [row for row in rows if row["task"] == name]) for name in names}

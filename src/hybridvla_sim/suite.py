@@ -71,7 +71,7 @@ class Suite:
 
 
 def _row(decision: Decision, policy: PolicyInterface) -> Dict[str, Any]:
-    """Returns a decision as plain data; of two arms, the one that errs by more, but the tokens of both."""
+    """Returns a decision as plain data; of two arms, the one that errs by more, but the errors and the tokens of both."""
     prediction, truth = decision.prediction, decision.observer
     arms = prediction.action[0].reshape(-1, 7)
     worst = int(np.linalg.norm(arms[:, :3] - truth.delta, axis=1).argmax())
@@ -81,6 +81,7 @@ def _row(decision: Decision, policy: PolicyInterface) -> Dict[str, Any]:
     for name, action in (("error", prediction.action), ("diffusion", prediction.diffusion),
                          ("autoregressive", prediction.autoregressive)):
         row[name] = None if action is None else (action[0].reshape(-1, 7)[worst, :3] - truth.delta[worst]).tolist()
+    row["errors"] = (arms[:, :3] - truth.delta).tolist()
     right = hits(policy, _nearest(truth, prediction), prediction)
     told = prediction.token_confidence
     row["token_right"] = None if right is None else right.tolist()

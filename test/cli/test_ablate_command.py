@@ -46,6 +46,16 @@ def ran(monkeypatch):
     return seen, run_cells
 
 
+def test_episodes_of_other_code_or_another_renderer_are_not_mixed_in(tmp_path, ran, monkeypatch):
+    seen, _ = ran
+    command = ["ablate", "modes", "--quick", "--out", str(tmp_path)]
+    assert main(command) == 0
+    count = len(seen)
+    assert main(command) == 0 and len(seen) == count
+    monkeypatch.setenv("MUJOCO_GL", "another")
+    assert main(command) == 0 and len(seen) == 2 * count
+
+
 def test_a_sweep_that_was_killed_goes_on_and_gives_the_table_of_an_unbroken_one(tmp_path, ran):
     seen, fake = ran
     command = ["ablate", "modes", "--quick", "--out"]

@@ -237,6 +237,14 @@ def test_a_progress_bar_that_a_signal_kept_from_being_made_says_nothing(monkeypa
     assert "of another thing" in said and "tqdm" not in said
 
 
+@pytest.mark.parametrize("option, part", [(["--json", "o.json"], "filter"), (["--checkpoint", "/x"], "certificate"),
+                                          (["--checkpoint", "/x"], "passes"), (["--rounds", "3"], "images")])
+def test_what_stands_before_a_part_of_bench_is_refused_and_not_dropped(option, part, capsys):
+    with pytest.raises(SystemExit):
+        command_line.main(["bench", *option, part])
+    assert f"{option[0]} stands before {part}; name it behind" in capsys.readouterr().err
+
+
 #: What each is to read is not there: a target that is looked at later would not be what is complained of.
 WRITES = [(["replay", "/none.bag", "--checkpoint", "/none"], ("--json", "--rows", "--junit", "--report")),
           (["bench", "--checkpoint", "/none"], ("--json", "--plot")), (["bench", "filter", "--robot", "/none"], ("--json",)),

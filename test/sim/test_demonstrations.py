@@ -208,6 +208,12 @@ def test_orders_that_cannot_be_carried_out_are_named(change, words):
         Order(**values)
 
 
+def test_a_grid_that_the_pictures_have_no_room_for_is_refused_with_the_largest():
+    with pytest.raises(HybridVLAError, match="--grid 43: this rig's pictures have room for 42 patches"):
+        Recorder("phone_on_base", Settings("fr3", ("front",), grid=43, states=1), CONFIG.convention, ROBOT)
+    Recorder("phone_on_base", Settings("fr3", ("front",), grid=42, states=1), CONFIG.convention, ROBOT).close()
+
+
 def test_an_episode_of_which_nothing_can_be_shown_is_named(monkeypatch):
     monkeypatch.setattr("hybridvla_sim.demonstrations.record.states", lambda *given: iter(()))
     recorder = Recorder("phone_on_base", Settings("fr3", ("front",), states=1), CONFIG.convention, ROBOT)

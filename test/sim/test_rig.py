@@ -204,6 +204,13 @@ def test_the_monitor_sees_a_crowd_of_small_steps():
     assert monitor.counts["speed_window"] > 0
 
 
+def test_a_target_that_stays_breaks_no_limit_anew():
+    monitor = LimitMonitor(LIMITS)
+    for index in range(40):
+        monitor.target(index * 0.005, [0.4 if index == 0 else 0.5, 0, 0.3], DOWN)
+    assert monitor.counts == {"speed_step": 1, "speed_window": 1}
+
+
 def test_targets_that_are_no_poses_do_not_reach_the_controller(rig):
     rig.reset(np.random.default_rng(6))
     before = rig.controller.target_position.copy()

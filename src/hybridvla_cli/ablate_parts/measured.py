@@ -34,8 +34,8 @@ TITLES = {SPEED: "Speed: cache and drafts (Table 2, appendix B.2)", RIGS: "Both 
           TRAININGS_NAME: "Sequences and parts of the training (Tables 1 and 3)"}
 #: What is kept of a rig's part of the summary.
 KEPT = ("episodes", "successes", "limit_violations", "policy", "error")
-#: Files that decide what both rigs do: their episodes, launch files, configurations, and the checkpoint.
-DECIDING = ("src/hybridvla_ros/demos/rigs*.py", "launch/*.launch", "config/robots/*", "config/policies/*", "config/cameras/*",
+#: Files that decide what both rigs do, beside the sources of an episode: nodes, launch files, configurations, and the checkpoint.
+DECIDING = ("src/hybridvla_ros/**/*.py", "nodes/*", "launch/*.launch", "config/robots/*", "config/policies/*", "config/cameras/*",
             "checkpoints/tiny/MANIFEST.json")
 RECIPE = ROOT / "config" / "training" / "ablation.yaml"
 #: Seeds of the trainings; the quick form takes the first, and a share of the steps.
@@ -169,6 +169,7 @@ def _trained(config: TrainingConfig, work: Path, folder: Path) -> Mapping[str, A
 def _rigs(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, Any]:
     del given
     from hybridvla_core.evaluation.ablation.rigs import rigs_sheet
+    from hybridvla_sim.origin import sources
 
     def measure() -> Mapping[str, Any]:
         folder = out / RIGS / "graphs"
@@ -182,5 +183,5 @@ def _rigs(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, Any]:
         return {name: {key: part[key] for key in KEPT if key in part} for name, part in summary.items()}
 
     files = {str(file.relative_to(ROOT)): sha256(file) for pattern in DECIDING for file in ROOT.glob(pattern) if file.is_file()}
-    key = key_of({"version": __version__, "files": files})
+    key = key_of({"version": __version__, "files": files, "sources": sources()})
     return rigs_sheet(kept(out / RIGS / f"{key}.json", args, measure))

@@ -70,6 +70,7 @@ class Order:
         repeats: Cells of a row and task.
         policy_config: Digest of the policy's configuration.
         robot_config: Digest of the robot's.
+        origin: Digest of the code, simulator and renderer of the episodes.
         refused: Why a cell is not run, by its key.
         takes_poses: Whether the rig's arms take poses; where they take joints, the filter is who computes them.
     """
@@ -81,6 +82,7 @@ class Order:
     repeats: int
     policy_config: str = ""
     robot_config: str = ""
+    origin: str = ""
     refused: Dict[str, str] = field(default_factory=dict)
     takes_poses: bool = True
 
@@ -96,7 +98,7 @@ class Order:
             for repeat in range(self.repeats):
                 cell = Cell(source.place, source.manifest, variant, task, self.seed + repeat * self.episodes, self.episodes,
                             filtered=row.filtered, variation=row.variation, policy_config=self.policy_config,
-                            robot_config=self.robot_config)
+                            robot_config=self.robot_config, origin=self.origin)
                 found.append(cell)
                 if problem:
                     self.refused[cell.key] = problem

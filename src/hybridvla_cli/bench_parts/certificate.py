@@ -57,8 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _checkpoint(args: argparse.Namespace, result: Dict[str, Any]) -> Tuple[DualPath, Iterator[PredictionInputs]]:
-    from hybridvla_cli.bench_parts.passes import collect
-    from hybridvla_core.evaluation.suite import load_configs
+    from hybridvla_cli.bench_parts.passes import collect, usual
     from hybridvla_core.policy.inference.dual_path import DualPath
     from hybridvla_core.policy.predictor import Policy
 
@@ -67,9 +66,7 @@ def _checkpoint(args: argparse.Namespace, result: Dict[str, Any]) -> Tuple[DualP
     if not isinstance(path, DualPath):
         raise HybridVLAError(f"{args.checkpoint}: its tokens stand before its noise (sequence 4), and are decoded one by one; "
                              "there is no faster way to certify")
-    config, robot = load_configs(ROOT / "config" / "policies" / "tiny.yaml", ROOT / "config" / "robots" / "sim_fr3.yaml",
-                                 "ensemble")
-    observations = collect(policy, config, robot, "blocks", args.seed, args.episodes)
+    observations = collect(policy, *usual(policy), "blocks", args.seed, args.episodes)
     result.update(subject=Path(args.checkpoint).name, checkpoint_sha256=policy.manifest_sha256, episodes=args.episodes,
                   ride_steps=path.ride_steps)
 

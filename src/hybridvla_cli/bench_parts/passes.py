@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Tuple
 
 from hybridvla_cli import Subparsers
 from hybridvla_core.files import write_json
@@ -28,6 +28,23 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", help="write the distributions for machines")
     return parser
+
+
+def usual(policy: Policy) -> Tuple[PolicyConfig, RobotConfig]:
+    """Returns the configurations of the simulated FR3 for a policy's views, in the mode that it was trained for.
+
+    Raises:
+        ConfigurationError: The policy does not fit the rig.
+    """
+    from hybridvla_core.evaluation.suite import load_configs
+    from hybridvla_core.policy.fit import check_fit
+    from hybridvla_sim.rigs import RIGS
+
+    rig = RIGS["fr3"]
+    config, robot = load_configs(rig.policy_for(policy.cameras), rig.robot,
+                                 "ensemble" if "autoregressive" in policy.config.trained else "diffusion")
+    check_fit(policy.config, config, robot)
+    return config, robot
 
 
 def collect(policy: Policy, config: PolicyConfig, robot: RobotConfig, task: str, seed: int, episodes: int) -> List[Observation]:
@@ -72,13 +89,11 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from hybridvla_core.benchmark.passes import compare, greedy, reduced_jpeg_effect
-    from hybridvla_core.evaluation.suite import load_configs
     from hybridvla_core.policy.predictor import Policy
 
     torch.set_num_threads(args.threads)
-    config, robot = load_configs(ROOT / "config" / "policies" / "tiny.yaml", ROOT / "config" / "robots" / "sim_fr3.yaml",
-                                 "ensemble")
-    observations = collect(Policy.from_checkpoint(args.checkpoint), config, robot, args.task, args.seed, args.episodes)
+    driver = Policy.from_checkpoint(args.checkpoint)
+    observations = collect(driver, *usual(driver), args.task, args.seed, args.episodes)
     result: Dict[str, Any] = {"checkpoint_sha256": "", "episodes": args.episodes, "seed": args.seed,
                               "observations": len(observations)}
     for dtype in args.dtypes:

@@ -103,14 +103,9 @@ def _observations(args: argparse.Namespace, policy: Policy) -> List[Observation]
         return kept(Path(args.data))[:args.observations]
     if args.data:
         return _recorded(Path(args.data), policy, args.observations)
-    from hybridvla_cli.bench_parts.passes import collect
-    from hybridvla_core.evaluation.suite import load_configs
-    from hybridvla_core.policy.fit import check_fit
+    from hybridvla_cli.bench_parts.passes import collect, usual
 
-    config, robot = load_configs(ROOT / "config" / "policies" / "tiny.yaml", ROOT / "config" / "robots" / "sim_fr3.yaml",
-                                 "ensemble" if "autoregressive" in policy.config.trained else "diffusion")
-    check_fit(policy.config, config, robot)
-    return collect(policy, config, robot, "blocks", 2_000_001, args.episodes)[:args.observations]
+    return collect(policy, *usual(policy), "blocks", 2_000_001, args.episodes)[:args.observations]
 
 
 def _recorded(folder: Path, policy: Policy, count: int) -> List[Observation]:

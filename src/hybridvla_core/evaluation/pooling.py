@@ -16,6 +16,9 @@ from hybridvla_core.report.statistics import rate, wilson
 
 HEAD = ("task", "mode", "successes", "episodes", "rate", "95 % interval (Wilson)", "confident half", "other half",
         "calibration error")
+#: What two results of one task and mode have in common in their orders; of the numbers of episodes, which kinds there are.
+ALIKE = ("manifest_sha256", "variation", "ros", "configurations")
+KINDS = ("episodes", "switch_episodes", "language_scenes")
 #: Of a table by task and mode.
 Pooled = Dict[Tuple[str, str], Dict[str, Any]]
 
@@ -55,18 +58,30 @@ def pooled_files(files: Sequence[Path]) -> Pooled:
         A summary by task and mode, in the order in which they come.
 
     Raises:
-        HybridVLAError: A file is no result, or an episode is in two of them.
+        HybridVLAError: A file is no result, an episode is in two of them, or two are of another checkpoint, configuration or
+            kind of episodes.
     """
     found: Dict[Tuple[str, str], List[Mapping[str, Any]]] = {}
+    orders: Dict[Tuple[str, str], Tuple[Path, Mapping[str, Any]]] = {}
     for file in files:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             named = content.get("tasks") or {content.get("task") or file.stem.rsplit("-", 3)[0]: content}
             for task, summary in named.items():
                 found.setdefault((task, summary["mode"]), []).append(summary)
+                if content.get("order"):       # older results have none
+                    kept = orders.setdefault((task, summary["mode"]), (file, content["order"]))
+                    _check_alike(kept, (file, content["order"]))
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise HybridVLAError(f"{file}: is no result of `hybridvla evaluate --json` ({error}); leave it out") from error
     return {key: pooled(parts) for key, parts in found.items()}
+
+
+def _check_alike(one: Tuple[Path, Mapping[str, Any]], other: Tuple[Path, Mapping[str, Any]]) -> None:
+    differ = [name for name in ALIKE if one[1].get(name) != other[1].get(name)]
+    differ += [name for name in KINDS if bool(one[1].get(name)) != bool(other[1].get(name))]
+    if differ:
+        raise HybridVLAError(f"{other[0]} and {one[0]} differ in {', '.join(differ)}; pool results of the same kind")
 
 
 def table(found: Pooled) -> str:

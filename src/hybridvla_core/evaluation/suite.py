@@ -92,13 +92,15 @@ def kept_of(episode: Mapping[str, Any]) -> Dict[str, Any]:
 
     Returns:
         `seed`, `instruction`, `success`, `time` s, `violations`, `predictions`, how many of them were `fused`, the mean
-        `confidence` (None where none was told), and `tokens`, the counts of `reliability.binned`.
+        `confidence` (None where none was told), and `tokens`, the counts of `reliability.binned`; over ROS also `stops`, how
+        often the filter stopped and was resumed.
     """
     rows = episode["decisions"]
     decoded = [row for row in rows if row["token_right"] is not None]
     confidence = _mean([row["confidence"] for row in rows])
     return {"seed": episode["seed"], "instruction": episode["task"], "success": bool(episode["success"]), "time": episode["time"],
-            "violations": episode["violations"], "predictions": len(rows), "fused": sum(bool(row["fused"]) for row in rows),
+            **({"stops": episode["stops"]} if "stops" in episode else {}), "violations": episode["violations"],
+            "predictions": len(rows), "fused": sum(bool(row["fused"]) for row in rows),
             "confidence": None if math.isnan(confidence) else round(confidence, 5),
             "tokens": [[int(number), int(tokens), round(told, 5), int(right)] for number, tokens, told, right in binned(
                 np.array([value for row in decoded for value in row["token_confidence"]]),

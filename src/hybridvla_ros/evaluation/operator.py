@@ -81,9 +81,13 @@ class TaskOperator(RigOperator):
         self._decisions, self._tick_ms = [], []
         began, started, most = self._time(self._looked(goal)), time.monotonic(), task.max_keyframes
         stops, held, elapsed = 0, 0, 0.0
-        while elapsed < task.max_time and held < activation.LOOKS and (second is not None or len(self._decisions) <= most):
+        while elapsed < task.max_time and held < activation.LOOKS and (second is not None or held
+                                                                       or len(self._decisions) <= most):
             time.sleep(POLL_S)
-            if self.state("STOPPED") and stops < activation.MOST_STOPS:
+            if self.state("STOPPED"):
+                if stops == activation.MOST_STOPS:
+                    raise HybridVLAError(f"the filter stopped {stops + 1} times in the episode of seed {spec.seed}, which is no "
+                                         f"failure of the policy: {self.status.message}")
                 stops += 1
                 self._follow()
             report = self._looked(goal)
@@ -163,7 +167,8 @@ class TaskOperator(RigOperator):
     def _on_proposal(self, message: ActionProposal) -> None:
         if message.kind != message.ACTION:
             return
-        absent: Tuple[str, ...] = ("error", "diffusion", "autoregressive", "token_right", "token_confidence", "yaw_error")
+        absent: Tuple[str, ...] = ("error", "errors", "diffusion", "autoregressive", "token_right", "token_confidence",
+                                   "yaw_error")
         self._decisions.append({**dict.fromkeys(absent), "phase": "", "fused": bool(message.fused),
                                 "confidence": float(message.mean_confidence), "ms": float(sum(message.stage_ms)),
                                 "distance": float(message.path_distance)})

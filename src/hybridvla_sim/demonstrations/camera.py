@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from hybridvla_core.data.sample import GroundedObject
+from hybridvla_core.errors import HybridVLAError
 from hybridvla_sim.drawing import make_renderer
 from hybridvla_sim.suite import AnyRig
 from hybridvla_sim.taskkit.looks import subtree
@@ -30,6 +31,9 @@ class GroundingCamera:
         views: Of the rig.
         size: Of a picture, pixels.
         grid: Patches in a row and in a column.
+
+    Raises:
+        HybridVLAError: The rig's pictures are too small for so many.
     """
 
     def __init__(self, rig: AnyRig, phrases: Phrases, views: Sequence[str], size: int, grid: int) -> None:
@@ -39,6 +43,10 @@ class GroundingCamera:
         cell = height // common, width // common
         times = -(-PIXELS // min(cell))
         self._cell = cell[0] * times, cell[1] * times
+        buffer = rig.model.vis.global_
+        most = min(buffer.offheight // self._cell[0], buffer.offwidth // self._cell[1])
+        if grid > most:
+            raise HybridVLAError(f"--grid {grid}: this rig's pictures have room for {most} patches in a row; give at most that")
         self._segments = make_renderer(rig.model, grid * self._cell[0], grid * self._cell[1])
         self._segments.enable_segmentation_rendering()
         self._geoms = {name: _geoms(rig.model, thing) for name, thing in phrases.things.items()}

@@ -95,8 +95,9 @@ class JointMonitor:
         self._steps.append((then, way))
         while len(self._steps) > 1 and self._steps[0][0] < time - limits.tool.window:
             self._steps.popleft()
-        total = tuple(map(math.fsum, zip(*(way for _, way in self._steps))))
-        self._judge("window", total, time - self._steps[0][0] + limits.tool.period)
+        if any(way):      # a command that stays breaks nothing anew
+            total = tuple(map(math.fsum, zip(*(way for _, way in self._steps))))
+            self._judge("window", total, time - self._steps[0][0] + limits.tool.period)
 
     def _judge(self, what: str, way: Tuple[float, ...], elapsed: float) -> None:
         for number, (distance, speed) in enumerate(zip(way, self.limits.velocity), start=1):

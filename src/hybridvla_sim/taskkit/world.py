@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 from typing import Any, Dict, Generic, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
 import mujoco
@@ -55,26 +56,35 @@ class SuiteWorld(World[RigT], Generic[RigT]):
     # The contract -------------------------------------------------------------------------------------------------
 
     def reset(self, rng: np.random.Generator) -> None:
-        """Draws colours, sizes and poses, with the task's variation."""
+        """Draws colours, sizes and poses, with the task's variation, which draws apart: things stand where they do without it."""
         variation = self.rig.task.variation
+        apart = copy.deepcopy(rng)
         self.looks.restore()
-        palette = UNSEEN if variation == "object" else PALETTE
-        for body, number in zip(self.painted, rng.permutation(len(palette))):
-            self.looks.paint(body, np.asarray(palette[number]) * rng.uniform(0.92, 1.06))
-        drawn = float(rng.uniform(*(UNSEEN_SIZES if variation == "object" else SIZES)))
+        colours, drawn = self._dress(rng, PALETTE, SIZES)
+        if variation == "object":
+            colours, drawn = self._dress(apart, UNSEEN, UNSEEN_SIZES)
+        for body, colour in zip(self.painted, colours):
+            self.looks.paint(body, colour)
         self.scale = drawn if variation == "object" else 1.0
         for body in (*self.resized, *self.smaller):
             self.looks.resize(body, drawn if body in self.resized else self.scale)
         if self.resized or variation == "object":
             self.looks.without_bounds()
         if variation:
-            self.looks.unusual(variation, rng)
+            self.looks.unusual(variation, apart)
         self.ground = HEIGHT_M if variation == "height" else 0.0
         self.model.body_pos[self.model.body("plinth").id, 2] = self.ground or HIDDEN_Z
         self.data.qvel[:] = 0.0
         self.place(rng)
         self._rest = {name: self.data.joint(name).qpos.copy() for name in self.loose}
         mujoco.mj_forward(self.model, self.data)
+
+    def _dress(self, rng: np.random.Generator, palette: Sequence[Sequence[float]], sizes: Tuple[float, float]
+               ) -> Tuple[List[np.ndarray], float]:
+        """Draws a colour of each painted body, and a size."""
+        colours = [np.asarray(palette[number]) * rng.uniform(0.92, 1.06)
+                   for _, number in zip(self.painted, rng.permutation(len(palette)))]
+        return colours, float(rng.uniform(*sizes))
 
     def success(self, instruction: str) -> bool:
         """Tells whether what a sentence asks for is done."""

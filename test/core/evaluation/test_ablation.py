@@ -135,11 +135,11 @@ def test_a_checkpoint_without_one_path_is_refused_for_it_by_name():
 
 
 def test_failures_are_sorted_as_the_paper_sorts_them():
-    right, turned = {"yaw_error": 0.01, "error": [0.001, 0, 0]}, {"yaw_error": 0.5, "error": [0.001, 0, 0]}
-    off = {"yaw_error": 0.0, "error": [0.05, 0, 0]}
+    right, turned = {"yaw_error": 0.01, "errors": [[0.001, 0, 0]]}, {"yaw_error": 0.5, "errors": [[0.001, 0, 0]]}
+    off = {"yaw_error": 0.0, "errors": [[0.05, 0, 0]]}
     assert classify([right, turned, turned], {}) == ROTATION
     assert classify([right, off, off], {}) == OTHER and classify([], {}) == OTHER
     assert classify([turned], {"WORKSPACE": LIMIT_TICKS}) == LIMITS
     assert classify([turned], {"WORKSPACE": LIMIT_TICKS - 1, "DEADMAN": 900}) == ROTATION
-    one_arm = {"yaw_error": 0.0, "error": [[0.05, 0, 0], [0.0, 0, 0]]}
+    one_arm = {"yaw_error": 0.0, "errors": [[0.05, 0, 0], [0.0, 0, 0]]}
     assert classify([one_arm, one_arm], {}) == TWO_ARMS

@@ -54,6 +54,15 @@ def test_the_scripted_policy_succeeds_through_the_filter(suite):
 
 
 @pytest.mark.long
+def test_a_task_that_its_last_keyframe_finishes_is_done(suite, monkeypatch):
+    spec = BLOCKS.draw(5_000_001, 1, switched=False)[0]
+    needed = suite.run(spec)["keyframes"]
+    monkeypatch.setattr(suite.task, "max_keyframes", needed - 1, raising=False)
+    result = suite.run(spec)
+    assert result["success"] and result["keyframes"] == needed
+
+
+@pytest.mark.long
 def test_a_switched_instruction_is_carried_out(suite):
     spec = BLOCKS.draw(5_000_003, 1, switched=True)[0]
     first, second = parse_instruction(spec.instruction), parse_instruction(spec.second)

@@ -71,6 +71,22 @@ def test_an_episode_that_comes_twice_and_a_file_that_is_no_result_are_named(part
         pooled_files([tmp_path / "other.json"])
 
 
+@pytest.mark.parametrize("change, named", [
+    ({"variation": "light"}, "variation"), ({"manifest_sha256": "other"}, "manifest_sha256"), ({"ros": True}, "ros"),
+    ({"episodes": 0, "switch_episodes": 10}, "episodes, switch_episodes"), ({"episodes": 50, "seed": 7, "sources": "newer"}, "")])
+def test_results_of_another_kind_are_not_pooled(parts, change, named):
+    _, files = parts
+    order = {"manifest_sha256": "one", "variation": "", "ros": False, "configurations": "c", "seed": 1, "episodes": 10,
+             "switch_episodes": 0, "language_scenes": 0, "sources": "older"}
+    for file, other in zip(files, ({}, change)):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "order": {**order, **other}}))
+    if named:
+        with pytest.raises(HybridVLAError, match=f"{files[1].name} and .*{files[0].name} differ in {named}; pool results"):
+            pooled_files(files)
+    else:
+        assert pooled_files(files)["close_box", "ensemble"]["episodes"] == 30
+
+
 def test_an_older_result_adds_to_the_counts_and_halves_of_some_episodes_are_not_shown_for_all(parts):
     _, files = parts
     new = json.loads(files[0].read_text())

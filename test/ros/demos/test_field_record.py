@@ -63,38 +63,53 @@ def test_recording_and_robot_bear_a_simulation_that_stands_still(tmp_path):
     assert ours.watchdogs.joint_state_s == field_record.STANDSTILL_S and ours.arms == shipped.arms
 
 
+def field_training(out, bin_folder, slow="", **environment):
+    """The script with commands that only say what they are asked; `slow`: what the processor says."""
+    bin_folder.mkdir(exist_ok=True)
+    (bin_folder / "python").write_text(f'#!/bin/bash\ncase "$2" in *slowness*) echo "{slow}" ;; '
+                                       f'*) exec {sys.executable} "$@" ;; esac\n')
+    (bin_folder / "hybridvla").write_text('#!/bin/bash\necho "asked: $*"\n')
+    for script in bin_folder.iterdir():
+        script.chmod(0o755)
+    return subprocess.run([str(ROOT / "scripts/field_training.sh")], text=True, capture_output=True, timeout=120, env={
+        **os.environ, "FIELD_OUT": str(out), "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", **environment})
+
+
 def test_steps_whose_results_are_there_are_left_out(tmp_path):
     for name in ("recorded", "dataset", "checkpoint"):
         (tmp_path / name).touch()
     for name, successes, interval in (("before", 4, [0.081, 0.416]), ("after", 45, [0.786, 0.957])):
         (tmp_path / f"{name}.json").write_text(json.dumps(
             {"successes": successes, "episodes": 20 if name == "before" else 50, "interval": interval}))
-    done = subprocess.run([str(ROOT / "scripts/field_training.sh")], env={**os.environ, "FIELD_OUT": str(tmp_path)}, text=True,
-                          capture_output=True, timeout=120)
+    done = field_training(tmp_path, tmp_path / "bin")
     assert done.returncode == 0, done.stderr
-    assert [line.split()[1] for line in done.stdout.splitlines() if " is there " in line] == [
-        "record", "from-bags", "before", "train", "after"]
+    assert [line.split()[1] for line in done.stdout.splitlines() if " is there " in line] == ["record", "from-bags", "train"]
+    # An evaluation is asked for: the command keeps what is of the same checkpoint, and runs anew what is of another.
+    assert [line.split()[1:4] for line in done.stdout.splitlines() if line.startswith("asked: ")] == [
+        ["evaluate", "--checkpoint", "checkpoints/tiny"], ["evaluate", "--checkpoint", f"{tmp_path}/checkpoint"]]
     assert "after: 45 of 50 successful (95 % interval 0.786 to 0.957)" in done.stdout
-    assert not (tmp_path / "times.txt").exists()
+
+
+@pytest.mark.parametrize("other", [{"FIELD_VARIATION": "light"}, {"FIELD_BAGS": "10"}])
+def test_recordings_of_other_settings_are_not_mixed(tmp_path, other):
+    for name in ("recorded", "dataset", "checkpoint", "before.json", "after.json"):
+        (tmp_path / name).write_text(json.dumps({"successes": 1, "episodes": 2, "interval": [0.0, 1.0]}))
+    assert field_training(tmp_path, tmp_path / "bin").returncode == 0
+    done = field_training(tmp_path, tmp_path / "bin", **other)
+    assert done.returncode == 1 and "choose another FIELD_OUT" in done.stderr and "asked:" not in done.stdout
+    assert field_training(tmp_path, tmp_path / "bin").returncode == 0
 
 
 @pytest.mark.parametrize("slow, begun, float32", [("it is slow", "", True), ("", "", False), ("it is slow", "work", False),
                                                   ("", "work recipe.yaml", True), ("", "recipe.yaml", False)])
 def test_a_cpu_without_bfloat16_trains_in_float32_and_a_run_goes_on_as_it_began(tmp_path, slow, begun, float32):
-    """`slow`: what the processor says; `begun`: what an earlier call left."""
-    out, bin_folder = tmp_path / "out", tmp_path / "bin"
-    for folder in (out, bin_folder):
-        folder.mkdir()
+    """`begun`: what an earlier call left."""
+    out = tmp_path / "out"
+    out.mkdir()
     for name in ("recorded", "dataset", "before.json", *begun.split()):
         (out / name).write_text(json.dumps({"successes": 1, "episodes": 2, "interval": [0.0, 1.0]}))
     (out / "after.json").write_text((out / "before.json").read_text())
-    (bin_folder / "python").write_text(f'#!/bin/bash\ncase "$2" in *slowness*) echo "{slow}" ;; '
-                                       f'*) exec {sys.executable} "$@" ;; esac\n')
-    (bin_folder / "hybridvla").write_text('#!/bin/bash\necho "asked: $*"\n')
-    for script in bin_folder.iterdir():
-        script.chmod(0o755)
-    done = subprocess.run([str(ROOT / "scripts/field_training.sh")], text=True, capture_output=True, timeout=120,
-                          env={**os.environ, "FIELD_OUT": str(out), "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"})
+    done = field_training(out, tmp_path / "bin", slow)
     assert done.returncode == 0, done.stderr
     chosen, shipped = out / "recipe.yaml", "config/training/small_finetune.yaml"
     assert f"asked: train --config {chosen if float32 else shipped} --init checkpoints/tiny" in done.stdout

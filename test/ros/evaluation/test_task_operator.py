@@ -60,6 +60,19 @@ def test_time_and_keyframes_end_an_episode(monkeypatch):
     assert not row["success"] and row["keyframes"] == 5 and row["time"] < 10.0
 
 
+def test_what_the_last_keyframe_has_done_is_looked_at_until_it_counts(monkeypatch):
+    row = Rig(monkeypatch, done=5.0, decisions=1).operator.episode(TASK, EpisodeSpec(5, "do it"))
+    assert row["success"] and row["keyframes"] > TASK.max_keyframes
+
+
+def test_a_filter_that_stops_again_and_again_is_no_failure_of_the_policy(monkeypatch):
+    rig = Rig(monkeypatch, done=1e9)
+    rig.operator.status.message = "stopped: no joint states"
+    rig.operator.state = lambda *names: "STOPPED" in names
+    with pytest.raises(HybridVLAError, match="stopped 4 times in the episode of seed 5.*no failure of the policy: stopped: no"):
+        rig.operator.episode(TASK, EpisodeSpec(5, "do it"))
+
+
 def test_a_switched_episode_counts_for_its_second_instruction(monkeypatch):
     rig = Rig(monkeypatch, done=0.0)
     row = rig.operator.episode(TASK, EpisodeSpec(5, "first", 8.0, "second"))

@@ -50,6 +50,30 @@ def test_an_unseen_object_is_smaller_than_any_in_a_demonstration(kind, name):
     assert all(SIZES[0] <= size <= SIZES[1] for size in plain) and bool(plain) == (name in LIDS)
 
 
+@pytest.mark.parametrize("kind, name", EVERY)
+def test_light_and_background_leave_things_where_they_stand_without(kind, name):
+    def poses(variation):
+        task = tasks.load(name, rig=kind)
+        with rig_of(kind, task.varied(variation) if variation else task) as rig:
+            rig.reset(np.random.default_rng(11))
+            return rig.data.qpos.copy(), rig.model.body_pos.copy()
+
+    plain = poses("")
+    for variation in ("light", "background"):
+        for found, wanted in zip(poses(variation), plain):
+            assert np.array_equal(found, wanted), variation
+
+
+def test_unseen_bottles_and_racks_stand_where_the_seen_ones_do():
+    def bottle(variation):
+        task = tasks.load("wine_at_rack", rig="fr3")
+        with rig_of("fr3", task.varied(variation) if variation else task) as rig:
+            rig.reset(np.random.default_rng(2000001))
+            return rig.world.where("bottle")[:2]
+
+    np.testing.assert_allclose(bottle("object"), bottle(""), atol=5e-3)
+
+
 @pytest.mark.parametrize("name", LIDS)
 def test_scenes_that_draw_sizes_look_for_contacts_where_shapes_are(name):
     """The engine's tree of bounds keeps the size that a shape was compiled with, and lets others through it."""

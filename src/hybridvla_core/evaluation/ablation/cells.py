@@ -11,7 +11,7 @@ from hybridvla_core.evaluation.ablation.variant import Variant
 from hybridvla_core.files import key_of, write_json
 
 #: Changes whenever an older result is not to be taken for one of today.
-FORMAT = 4
+FORMAT = 5
 #: How the address of a policy elsewhere begins.
 REMOTE = ("ws://", "wss://")
 
@@ -33,6 +33,7 @@ class Cell:
         variation: How the scenes deviate from those of every demonstration; empty: not at all.
         policy_config: Digest of the policy's configuration.
         robot_config: Digest of the robot's.
+        origin: Digest of the code, simulator and renderer that its episodes come from.
     """
 
     checkpoint: str
@@ -46,6 +47,7 @@ class Cell:
     variation: str = ""
     policy_config: str = ""
     robot_config: str = ""
+    origin: str = ""
 
     def __post_init__(self) -> None:
         if self.episodes < 1:

@@ -16,7 +16,7 @@ def classify(decisions: Sequence[Mapping[str, Any]], reasons: Mapping[str, int])
     """Sorts a failed episode.
 
     Args:
-        decisions: Each with `yaw_error` (rad), `error` ((3,) or (arms, 3) from the expert's target, m).
+        decisions: Each with `yaw_error` (rad) and `errors` ((arms, 3) from the expert's targets, m).
         reasons: Ticks of the episode in which each of the filter's reasons stood.
 
     Returns:
@@ -25,7 +25,7 @@ def classify(decisions: Sequence[Mapping[str, Any]], reasons: Mapping[str, int])
     """
     if sum(reasons.get(name, 0) for name in LIMIT_REASONS) >= LIMIT_TICKS:
         return LIMITS
-    errors = [np.atleast_2d(np.asarray(row["error"], dtype=float)) for row in decisions]
+    errors = [np.asarray(row["errors"], dtype=float) for row in decisions]
     if errors and errors[0].shape[0] > 1:
         apart = [np.linalg.norm(error, axis=1) > WRONG_M for error in errors]
         if sum(wrong.any() and not wrong.all() for wrong in apart) > len(apart) / 2:

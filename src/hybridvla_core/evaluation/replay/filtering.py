@@ -89,7 +89,7 @@ class FilterTally:
             names.add("limited/workspace_target")
         if result.reached is False:
             names.add("not_reached")
-        for name in names:
+        for name in sorted(names):
             self.by_name[name] = self.by_name.get(name, 0) + 1
             self.example.setdefault(name, f"{where}: {result.refused or result.message}".rstrip(": "))
 

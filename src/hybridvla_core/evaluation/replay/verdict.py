@@ -122,7 +122,7 @@ def _paths(judge: _Judge, summary: Mapping[str, Any], settings: ReplayConfig) ->
 
 def _filter(judge: _Judge, summary: Mapping[str, Any], settings: ReplayConfig) -> None:
     rules, found = settings.filter, summary["filter"]
-    example = next(iter(found["examples"].values()), "")
+    example = next((found["examples"][name] for name in summary["interventions"] if name in found["examples"]), "")
     advice = f"for example {example}" if example else "see the table of interventions"
     checked, full = found["checked"] or None, found["run_to_the_end"] or None
     judge.at_most("filter", "refused", checked and found["refused_share"], rules.max_refused_share,
