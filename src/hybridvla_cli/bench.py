@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Optional, Sequence, Union
 
 from hybridvla_cli import Subparsers
 from hybridvla_cli.bench_parts import (
@@ -75,11 +75,12 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 class _PartFirst(argparse._SubParsersAction):
     """A part takes options behind its name alone: those before it are of the timing, and would be dropped."""
 
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Union[str, Sequence[object], None],
                  option_string: Optional[str] = None) -> None:
+        part = values[0] if values else ""
         for name, value in vars(namespace).items():
             if value != parser.get_default(name):
-                parser.error(f"--{name.replace('_', '-')} stands before {values[0]}; name it behind, where {values[0]} takes it")
+                parser.error(f"--{name.replace('_', '-')} stands before {part}; name it behind, where {part} takes it")
         super().__call__(parser, namespace, values, option_string)
 
 
