@@ -170,7 +170,9 @@ class EpisodeRunner(Generic[RigT]):
         proposer.set_instruction(instruction)
         loop = _Loop(self, clock, safety, proposer, result)
         since: Optional[float] = None
-        while clock.now - clock.start < max_time and (switch is not None or len(result.decisions) <= max_keyframes):
+        # What the last keyframe has done is looked at until it has held: meanwhile the policy decides once more.
+        while clock.now - clock.start < max_time and (switch is not None or since is not None
+                                                      or len(result.decisions) <= max_keyframes):
             if switch is not None and clock.now - clock.start >= switch[0]:
                 instruction, switch = switch[1], None
                 proposer.set_instruction(instruction)
