@@ -96,7 +96,7 @@ class PolicyServer:
         self._open: Set[ServerConnection] = set()
         self._lost = ""         # why the device can be used no more
         self._metadata = pack(Handshake.of(policy).metadata())
-        self._turn, self._serving, self._closed = threading.Lock(), False, False
+        self._turn, self._serving, self._closed, self._ending = threading.Lock(), False, False, False
         try:
             self._server: Server = serve(self._converse, settings.host, settings.port, ssl=settings.context(), origins=[None],
                                          process_request=self._admit, open_timeout=OPEN_S, close_timeout=FAREWELL_S,
@@ -165,14 +165,23 @@ class PolicyServer:
                 began = time.monotonic()
                 connection.send(self._answer(frame, before_ms))
                 before_ms = 1e3 * (time.monotonic() - began)
-                if self._lost:      # in a thread of its own, because closing waits for the end of this one
-                    threading.Thread(target=self.close, name="policy server ends", daemon=True).start()
+                if self._lost:
                     return
         except (ConnectionClosed, OSError):
-            pass    # a client may leave at any time
+            pass    # a client may leave at any time, also before it is told that the device has failed
         finally:
             self._open.discard(connection)
             self._clients.release()
+            if self._lost:
+                self._end()
+
+    def _end(self) -> None:
+        """Closes, once, in a thread of its own: closing waits for the end of the conversations."""
+        with self._turn:
+            if self._ending:
+                return
+            self._ending = True
+        threading.Thread(target=self.close, name="policy server ends", daemon=True).start()
 
     def _answer(self, frame: object, before_ms: float) -> Union[bytes, str]:
         """The frame that answers one: bytes, or a text that says what is wrong, which openpi clients raise."""
