@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
@@ -158,6 +159,34 @@ def test_a_server_that_is_still_to_come_is_waited_for_whatever_its_address_says(
         late.join(0.5)
         begun[0].close()
         late.join()
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_server_that_ends_is_waited_for_until_it_has_been_started_anew(asking, caplog, status):
+    class Ending(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            self.send_error(status)
+
+        def log_message(self, *words):
+            pass
+
+    old, begun = HTTPServer(("127.0.0.1", 0), Ending), []
+    port = old.server_address[1]
+
+    def restart():
+        with old:
+            old.handle_request()
+        begun.append(PolicyServer(Echo(), OwnDialect(), ServerSettings(port=port)))
+        begun[0].serve_forever()
+
+    supervisor = threading.Thread(target=restart, daemon=True)
+    supervisor.start()
+    assert asking(port).predict(observation()).fused
+    begun[0].close()
+    supervisor.join(5.0)
+    assert f"status {status}: the server is ending or its device has failed; restart it; trying again" in caplog.text
 
 
 def test_a_server_that_comes_back_as_another_policy_is_refused_by_name(asking):
