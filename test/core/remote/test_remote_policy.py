@@ -26,6 +26,7 @@ from hybridvla_core.policy.proposing.proposer import Proposer
 from hybridvla_core.policy.remote import client as remote_client
 from hybridvla_core.policy.remote.dialect import OwnDialect
 from hybridvla_core.policy.remote.server import PolicyServer, ServerSettings
+from hybridvla_core.policy.remote.settings import RemoteSource
 from hybridvla_core.robots.config import RobotConfig
 
 pytestmark = pytest.mark.robot_computer
@@ -77,6 +78,12 @@ def test_what_does_not_fit_the_policy_configuration_is_refused_by_name(answering
     assert any("has gripper_sense 'one_is_open'" in text for text in found)
     with pytest.raises(ConfigurationError, match="serves checkpoint aaaaaaaaaaaa, and remote.checkpoint_sha256 asks for bbbbbb"):
         client(answering(), checkpoint_sha256="b" * 64)
+
+
+@pytest.mark.parametrize("digest", ["a" * 12, "A" * 64, "a" * 64 + "\n", "g" * 64, ""])
+def test_a_digest_that_is_none_is_refused_with_the_place_where_it_stands(digest):
+    with pytest.raises(ConfigurationError, match="all 64 digits, .* as `hybridvla convert` prints them after manifest"):
+        RemoteSource("ws://127.0.0.1:8000", checkpoint_sha256=digest)
 
 
 def test_a_chunk_that_the_robot_refuses_is_known_from_the_handshake(answering, asking):
