@@ -185,7 +185,9 @@ def test_more_clients_than_allowed_are_turned_away(answering):
 
 @pytest.mark.parametrize("settings, said", [
     (dict(host="0.0.0.0"), "key file"), (dict(host="0.0.0.0", key=KEY), "TLS certificate and its key, or say --insecure-lan"),
-    (dict(key="x", host="::"), "key file"), (dict(port=-1), "port")])
+    (dict(key="x", host="0.0.0.0"), "key file"), (dict(port=-1), "port"),
+    (dict(host="::1"), "IPv4 addresses .* and ::1 is neither"),
+    (dict(host="::", key=KEY, insecure_lan=True), "or 0.0.0.0 for all of its addresses")])
 def test_other_computers_are_let_in_with_key_and_encryption_only(settings, said):
     with pytest.raises(ConfigurationError, match=said):
         ServerSettings(**settings)
