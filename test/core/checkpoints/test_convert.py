@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -123,6 +124,18 @@ def test_a_pickle_with_code_is_refused_and_not_run(folder, tmp_path, capsys):
     torch.save({"model": {"x_embedder": Runs(str(trap))}}, str(path), _use_new_zipfile_serialization=False)
     refused(capsys, convert_arguments(folder, tmp_path / "out"), "not a whole torch archive")
     assert not trap.exists()
+
+
+@pytest.mark.parametrize("name, said", [
+    ("step-1/DATA.PKL", "take one of step-1/DATA.PKL, step-1/data.pkl for another"),
+    ("Step-1/data.pkl", "take one of Step-1/data.pkl, step-1/data.pkl for another"),
+    ("step-1/Data/0", "take one of step-1/Data/0, step-1/data/0 for another"),
+    ("step-1/code/DATA.PKL", "step-1/code/DATA.PKL, step-1/data.pkl instead of step-1/data.pkl alone")])
+def test_another_entry_that_torch_could_take_for_the_one_that_is_looked_at_is_refused(folder, tmp_path, capsys, name, said):
+    path = folder / "run" / "checkpoints" / "step-1.pt"
+    with zipfile.ZipFile(str(path), "a") as archive:
+        archive.writestr(name, b"something else")
+    refused(capsys, convert_arguments(folder, tmp_path / "out"), said)
 
 
 def test_damaged_files_are_refused(folder, tmp_path, capsys):
