@@ -189,6 +189,19 @@ def test_options_that_do_not_fit(folder, tmp_path, capsys, options, words):
     refused(capsys, [*convert_arguments(folder, tmp_path / "out"), *options], *words)
 
 
+@pytest.mark.parametrize("more, said", [(0, ""), (1, "depth of dino is 4, and the source has no"), (-1, "surplus")])
+def test_a_towers_depth_that_is_not_the_sources_is_refused(folder, tmp_path, capsys, more, said):
+    changed(folder, lambda modules: modules["vision_backbone"].update({"dino_featurizer.norm.weight": torch.ones(16)}))
+    dims = dims_of("llama")
+    dims["vision"]["dino"]["depth"] += more
+    (folder / "dims.json").write_text(json.dumps(dims))
+    arguments = convert_arguments(folder, tmp_path / "out")
+    if said:
+        refused(capsys, arguments, said)
+    else:
+        assert main(arguments) == 0
+
+
 def test_dimensions_come_from_the_registry_name_or_a_file(folder, tmp_path, capsys):
     arguments = convert_arguments(folder, tmp_path / "out")
     at = arguments.index("--dims")
