@@ -99,6 +99,11 @@ def test_an_environment_without_the_systems_packages_is_made_anew_where_ros_is_w
     assert ("made without the system's packages" in said) == made_anew and ("will make .venv" in said) == made_anew
 
 
+def test_a_clone_that_is_reached_through_a_link_is_called_by_its_own_path(clone):
+    (clone / "link").symlink_to(clone / "clone")
+    assert f"clone in {(clone / 'clone').resolve()}\n" in run_setup(clone, through="link").stdout
+
+
 def test_unknown_option(clone):
     done = run_setup(clone, arguments=["--fast"])
     assert done.returncode == 1
