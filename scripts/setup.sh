@@ -3,7 +3,8 @@
 # Every step is skipped when nothing it depends on has changed. Nothing is installed before every check has passed.
 set -euo pipefail
 
-ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# The one path of this clone, through whatever link it was reached.
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 readonly ROOT
 readonly VENV="$ROOT/.venv"
 WITH_POLICY=1

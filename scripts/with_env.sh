@@ -2,7 +2,8 @@
 # Runs a command in this clone's environment: ROS, the devel space, and .venv first on PATH.
 set -euo pipefail
 
-ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# The one path of this clone, through whatever link it was reached.
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 if [ ! -x "$ROOT/.venv/bin/python" ] || [ ! -f "$ROOT/devel/setup.bash" ]; then
   echo "with_env: .venv or devel is missing; run make setup" >&2
   exit 1

@@ -20,6 +20,9 @@ import os, sys
 assert os.path.samefile(sys.prefix, sys.argv[1]) and '%d.%d' % sys.version_info[:2] == sys.argv[2]" \
     "$VENV" "$PYTHON_VERSION" 2>/dev/null; then
     VENV_STATE="the one there is broken, or was moved here"
+  elif [ "$WITH_ROS" -eq 1 ] && ! grep -qs '^include-system-site-packages = true$' "$VENV/pyvenv.cfg"; then
+    # ROS's modules are among the system's.
+    VENV_STATE="the one there was made without the system's packages"
   else
     VENV_STATE=good
   fi

@@ -30,6 +30,8 @@ standins() (
     [ -e "$path" ] || continue
     name="$(basename "$(dirname "$path")")"
     found="$(rospack find "$name" 2>/dev/null || true)"
+    # A devel space that was sourced through a link names this clone by that link.
+    [ -z "$found" ] || found="$(realpath -m -- "$found")"
     case "$found" in
       "" | "$ROOT"/*) echo "$name" ;;
     esac

@@ -7,24 +7,26 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import re
 import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Tuple
 
 from hybridvla_cli import Subparsers
 from hybridvla_cli.doctor_parts import computer, probes
 from hybridvla_cli.doctor_parts.findings import FAILURE, OK, WARNING, Finding
+from hybridvla_cli.doctor_parts.stamps import locked_packages, without_ros
 from hybridvla_cli.shared.failures import sentence
+from hybridvla_core.checkpoints.manifest import MANIFEST, check_files, read_manifest
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_core.files import write_json
+from hybridvla_core.files import sha256, write_json
 from hybridvla_core.paths import ROOT
 
 #: Compiled packages, as they are imported.
 _COMPILED = ("numpy", "scipy.spatial", "pinocchio", "daqp", "cv2", "PIL.Image", "yaml", "torch", "tokenizers", "safetensors",
              "mujoco")
+WITHOUT_ROS = "set up without ROS: this computer serves a model and runs no node"
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -98,35 +100,6 @@ def check_python() -> Finding:
     return Finding("python", OK, f"{version} in {sys.prefix}")
 
 
-def locked_packages(stamps: Optional[Path] = None) -> Dict[str, str]:
-    """The packages that belong here, by the locks for this interpreter.
-
-    Args:
-        stamps: Folder with a file for each lock that the set-up has installed; default: that of this interpreter's environment.
-
-    Returns:
-        Name -> version. Without the model's or the simulator's where the set-up was told to leave those out.
-
-    Raises:
-        HybridVLAError: A lock is missing.
-    """
-    rig = sys.version_info[:2] == (3, 8)
-    folder = ROOT / "requirements" / ("noetic" if rig else "debian12")
-    stamps = stamps or Path(sys.prefix) / ".stamps" / folder.name
-    base, model = ("core", ("policy", "torch", "vision")) if rig else ("base", ("torch", "vision"))
-    names = [base]
-    for group in (("sim",), model):
-        if not (stamps / base).is_file() or any((stamps / name).is_file() for name in group):
-            names += group
-    pins: Dict[str, str] = {}
-    for name in names:
-        path = folder / f"{name}.txt"
-        if not path.is_file():
-            raise HybridVLAError(f"{path} is missing; restore it from the repository")
-        pins.update(re.findall(r"^([\w.-]+)==(\S+)$", path.read_text(encoding="utf-8"), re.MULTILINE))
-    return pins
-
-
 def check_packages() -> Finding:
     """Installed versions against the locks; a local build tag such as +cpu does not count."""
     pins = locked_packages()
@@ -165,6 +138,8 @@ def check_imports() -> Finding:
 
 def check_ros() -> Finding:
     """ROS's Python modules are visible to this interpreter."""
+    if without_ros():
+        return Finding("ros", OK, WITHOUT_ROS)
     if importlib.util.find_spec("rospy") is None:
         return Finding("ros", FAILURE, "rospy cannot be imported by this interpreter",
                        "run `make setup`; on Noetic first `source /opt/ros/noetic/setup.bash`")
@@ -178,6 +153,8 @@ def check_ros() -> Finding:
 
 def check_devel_space() -> Finding:
     """The built messages import and were made from the definitions in this clone."""
+    if without_ros():
+        return Finding("devel space", OK, WITHOUT_ROS)
     advice = "run `make setup`"
     # dist-packages or site-packages: catkin's choice follows the system's Python.
     built = sorted((ROOT / "devel" / "lib").glob("python3*/*-packages/hybridvla/msg"))
@@ -205,6 +182,8 @@ def _definitions() -> Iterator[Tuple[str, str]]:
 
 def check_drivers() -> Finding:
     """Which messages of the robots' drivers the nodes use: the drivers' own, or the stand-ins built here."""
+    if without_ros():
+        return Finding("drivers", OK, WITHOUT_ROS)
     if not (ROOT / "devel" / "setup.bash").is_file():
         return Finding("drivers", WARNING, "their messages cannot be looked for without the devel space", "run `make setup`")
     status, output = _python(probes.DRIVERS, "franka_msgs", "piper_msgs", runner=str(ROOT / "scripts" / "with_env.sh"))
@@ -252,14 +231,24 @@ def check_rendering() -> Finding:
 
 def check_checkpoint(folder: Path) -> Finding:
     """Every file of a checkpoint folder has the hash its manifest states."""
-    from hybridvla_core.checkpoints.format import read_checkpoint
-
-    name = "checkpoint"
+    name, model = "checkpoint", importlib.util.find_spec("torch") is not None
     try:
-        digest = read_checkpoint(folder).manifest_sha256
+        digest = _read(folder) if model else _hashed(folder)
     except HybridVLAError as error:
         return Finding(name, FAILURE, str(error), "restore the folder from where it came")
-    return Finding(name, OK, f"{folder} intact, manifest {digest[:12]}")
+    return Finding(name, OK, f"{folder} intact, manifest {digest[:12]}{'' if model else '; not read: torch is not installed'}")
+
+
+def _read(folder: Path) -> str:
+    from hybridvla_core.checkpoints.format import read_checkpoint
+
+    return read_checkpoint(folder).manifest_sha256
+
+
+def _hashed(folder: Path) -> str:
+    """Looks at the files alone, as a robot computer can, which has no torch."""
+    check_files(folder, read_manifest(folder), ())
+    return sha256(folder / MANIFEST)
 
 
 def _python(code: str, *arguments: str, runner: str = "", **environment: str) -> Tuple[int, str]:

@@ -24,6 +24,8 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--precision", choices=PRECISIONS, default="full", help="of the decoder's weights; fewer bits change "
                         "predictions (`hybridvla bench --precision-report`)")
+    parser.add_argument("--all-tokens", action="store_true",
+                        help="decode on when the confidence gate can no longer open: the same actions, later")
     parser.add_argument("--mode", choices=Mode.names(), default="ensemble", help="where a client does not choose")
     parser.add_argument("--bind", default="127.0.0.1", metavar="ADDRESS", help="to listen at (this computer alone)")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one, which is printed")
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from hybridvla_core.policy.predictor import Policy
 
     policy = Policy.from_checkpoint(args.checkpoint, mode=args.mode, device=args.device, dtype=args.dtype,
-                                    precision=args.precision)
+                                    precision=args.precision, all_tokens=args.all_tokens)
     view = np.zeros((256, 256, 3), dtype=np.uint8)
     for _ in range(2):      # the first prediction allocates, before any client waits for one
         policy.predict(Observation(dict.fromkeys(policy.cameras, view), "put the red block on the green pad",

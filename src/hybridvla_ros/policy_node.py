@@ -21,7 +21,7 @@ from hybridvla_core.evaluation.trained import doubts
 from hybridvla_core.policy.cameras import CameraRig
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import image_preparer
-from hybridvla_core.policy.interface import PolicyInterface
+from hybridvla_core.policy.interface import HasLink, PolicyInterface
 from hybridvla_core.policy.proposing.proposer import InstructionAnswer, Proposer, check_fit
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.graph_names import HEARTBEAT, INSTRUCTION, PROPOSAL, SET_INSTRUCTION, STATUS
@@ -36,6 +36,7 @@ from hybridvla_ros.runtime.overload import Overload
 from hybridvla_ros.runtime.pacing import SWITCH_S
 from hybridvla_ros.runtime.ros_clock import clock_problem
 from hybridvla_ros.runtime.threads import use_threads
+from hybridvla_ros.runtime.warming import first_answer
 from hybridvla_ros.runtime.workers import FAULTS, Rate, described, start_worker
 
 HEARTBEAT_S = 0.1
@@ -205,12 +206,13 @@ class PolicyNode:
         return self._preparer.prepare(image, view) if self._preparer is not None and self.config.prepare_on_arrival else image
 
     def _warm_up(self, policy: PolicyInterface) -> None:
-        """The first prediction allocates; do it before any robot waits for it."""
+        """The first prediction allocates, here or at a server; do it before any robot waits for it."""
         images = {camera.view: np.zeros((camera.height_px or 256, camera.width_px or 256, 3), dtype=np.uint8)
                   for camera in self.config.cameras}
-        state = np.zeros(7 * len(self.config.convention.arms))
-        for instruction in ("put the red block on the green pad",) * (2 if getattr(policy, "warms_up", True) else 0):
-            policy.predict(Observation(images, instruction, state, 0), mode=self.config.inference_mode)
+        seen = Observation(images, "put the red block on the green pad", np.zeros(7 * len(self.config.convention.arms)), 0)
+        patience_s = self.config.remote.connect_timeout_s if self.config.remote and isinstance(policy, HasLink) else 0.0
+        for _ in range(2 if getattr(policy, "warms_up", True) else 0):
+            first_answer(lambda: policy.predict(seen, mode=self.config.inference_mode), patience_s)
         self._problem = ""
 
 

@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hybridvla_cli.doctor_parts import computer
-from hybridvla_cli.doctor_parts.findings import FAILURE, OK
+from hybridvla_cli.doctor_parts.findings import FAILURE, OK, WARNING
 from hybridvla_cli.doctor_parts.fit import check_fit, check_statistics
 from hybridvla_cli.doctor_parts.graph import Facts, Stream, judge
 from hybridvla_core.checkpoints.format import read_checkpoint
@@ -205,6 +206,55 @@ def test_an_altered_checkpoint_is_named(tmp_path):
     finding = doctor.check_checkpoint(folder)
     assert finding.status == doctor.FAILURE and "dataset_statistics.json" in finding.found
     assert "restore the folder" in finding.advice
+
+
+@pytest.fixture
+def without_torch(monkeypatch):
+    """As on a robot computer: no torch, and nothing imported that needed it."""
+    for name in ("hybridvla_cli.doctor_parts.fit", "hybridvla_core.checkpoints.format"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+
+def test_without_torch_a_checkpoints_files_are_looked_at_and_its_fit_is_left_to_the_policys_computer(without_torch, tmp_path):
+    from hybridvla_cli import doctor
+    from hybridvla_cli.doctor_parts.robot import _fit
+
+    whole = doctor.check_checkpoint(TINY)
+    assert whole.status == OK and "intact" in whole.found and "not read: torch is not installed" in whole.found
+    folder = tmp_path / "altered"
+    shutil.copytree(str(TINY), str(folder))
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    altered = doctor.check_checkpoint(folder)
+    assert altered.status == FAILURE and "model.safetensors" in altered.found
+    assert doctor.check_checkpoint(tmp_path / "none").status == FAILURE
+    fit, = _fit(TINY, load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml"), ROBOT)
+    assert fit.status == WARNING and "torch" in fit.found and "computer that runs the policy" in fit.advice
+
+
+@pytest.mark.skipif(sys.version_info[:2] == (3, 8), reason="--without-ros is for Debian 12")
+@pytest.mark.parametrize("installed, devel, left_out", [
+    (("base", "torch", "vision"), False, True), (("base", "vision", "sim"), False, False), (("base",), True, False),
+    ((), False, False)])
+def test_on_a_computer_that_was_set_up_without_ros_its_absence_is_no_fault(monkeypatch, tmp_path, installed, devel, left_out):
+    from hybridvla_cli import doctor
+    from hybridvla_cli.doctor_parts import stamps
+
+    folder = tmp_path / "venv/.stamps/debian12"
+    folder.mkdir(parents=True)
+    for name in installed:
+        (folder / name).touch()
+    if devel:
+        (tmp_path / "devel").mkdir()
+    for module in (doctor, stamps):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    for check, otherwise in ((doctor.check_ros, FAILURE), (doctor.check_devel_space, FAILURE), (doctor.check_drivers, WARNING)):
+        finding = check()
+        assert finding.status == (OK if left_out else otherwise), finding
+        assert ("set up without ROS" in finding.found) == left_out
 
 
 def test_without_a_master_the_whole_command_says_so_and_judges_the_rest(tmp_path, monkeypatch, capsys):

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,11 +88,31 @@ def test_a_lost_device_ends_the_command_with_1_although_a_client_stays(monkeypat
 
 def test_a_remote_backend_needs_an_address_and_prepares_nothing_here():
     config = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml")
-    from dataclasses import replace
-
     with pytest.raises(ConfigurationError, match=r"write remote.url into the policy configuration"):
         load_policy(replace(config, backend="remote"), load_file(RobotConfig, ROOT / "config/robots/sim_fr3.yaml"))
     with pytest.raises(ConfigurationError, match="set prepare_on_arrival"):
         replace(config, backend="remote", prepare_on_arrival=True)
     with pytest.raises(ConfigurationError, match="backend is 'cloud'"):
         replace(config, backend="cloud")
+
+
+@pytest.mark.parametrize("choice", [{"noise_samples": 4}, {"all_tokens": True}, {"graphs": "off"}, {"compile": "auto"}],
+                         ids=lambda choice: "".join(choice))
+def test_what_a_server_decides_is_not_asked_of_it_in_vain(choice):
+    config = replace(load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml"), **choice)
+    with pytest.raises(ConfigurationError, match="whose server decides how it predicts; set noise_samples to 1, all_tokens to "
+                                                 "false, graphs to auto and compile to off"):
+        config.on_server("ws://127.0.0.1:8000")
+
+
+@pytest.mark.parametrize("arguments, all_tokens", [([], False), (["--all-tokens"], True)])
+def test_tokens_that_change_no_action_are_decoded_only_where_they_are_asked_for(monkeypatch, arguments, all_tokens):
+    asked = {}
+
+    def load(folder, **options):
+        asked.update(options)
+        raise DeviceError("none here")
+
+    monkeypatch.setattr(Policy, "from_checkpoint", load)
+    assert main(["serve", "--checkpoint", "some", "--port", "0", *arguments]) == 1
+    assert asked["all_tokens"] is all_tokens

@@ -48,6 +48,19 @@ def test_the_drivers_messages_need_no_stand_in(workspace):
     assert found.stdout.split() == [name for name in without if name != "piper_msgs"], found.stderr
 
 
+def test_what_was_sourced_through_a_link_to_this_clone_is_its_own(tmp_path):
+    """Its stand-ins are found by the link's path, and are no driver's messages all the same."""
+    (tmp_path / "link").symlink_to(ROOT)
+    (tmp_path / "bin").mkdir()
+    rospack = tmp_path / "bin/rospack"
+    rospack.write_text(f'#!/bin/sh\necho "{tmp_path}/link/test/standin_msgs/$2"\n')
+    rospack.chmod(0o755)
+    found = run(["bash", "-euc", STANDINS, "bash", str(ROOT)], PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
+    assert found.stdout.split() == sorted(path.parent.name for path in (ROOT / "test/standin_msgs").glob("*/package.xml"))
+    done = run([str(tmp_path / "link/scripts/with_env.sh"), "sh", "-c", "echo $VIRTUAL_ENV"])
+    assert done.stdout == f"{ROOT}/.venv\n", done.stderr
+
+
 def test_a_command_runs_in_the_drivers_environment_and_ours(workspace):
     code = "import os, hybridvla.msg, lab_messages; print(os.environ['CHAINED'], hybridvla.__file__)"
     done = run([WITH_ENV, sys.executable, "-c", code], DRIVER_WORKSPACE=str(workspace))

@@ -26,16 +26,17 @@ def clone(tmp_path):
     return tmp_path
 
 
-def run_setup(clone, os_release=DEBIAN, arguments=(), **environment):
+def run_setup(clone, os_release=DEBIAN, arguments=(), through="clone", **environment):
     (clone / "os-release").write_text(os_release)
+    before = sorted(path.name for path in (clone / "clone").iterdir())
     inherited = {key: value for key, value in os.environ.items() if key != "ROS_DISTRO"}
     done = subprocess.run(
-        ["bash", str(clone / "clone/scripts/setup.sh"), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        ["bash", str(clone / through / "scripts/setup.sh"), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, encoding="utf-8", check=False,
         env={**inherited, "PATH": f"{clone}/bin:/usr/bin:/bin", "OS_RELEASE": str(clone / "os-release"),
              "NOETIC_PREFIX": str(clone / "noetic"), **environment})
     assert not (clone / "apt-was-called").exists()
-    assert sorted(path.name for path in (clone / "clone").iterdir()) == ["requirements", "scripts"]
+    assert sorted(path.name for path in (clone / "clone").iterdir()) == before
     return done
 
 
@@ -88,6 +89,19 @@ def test_noetic_on_another_python_is_refused(clone):
     done = run_setup(clone)
     assert done.returncode == 1
     assert f"Python {version}" in done.stderr and "3.8 on Noetic" in done.stderr
+
+
+@pytest.mark.parametrize("options, arguments, made_anew", [
+    ([], [], True), (["--system-site-packages"], [], False), ([], ["--without-ros"], False)])
+def test_an_environment_without_the_systems_packages_is_made_anew_where_ros_is_wanted(clone, options, arguments, made_anew):
+    subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", *options, str(clone / "clone/.venv")], check=True)
+    said = run_setup(clone, arguments=arguments).stdout
+    assert ("made without the system's packages" in said) == made_anew and ("will make .venv" in said) == made_anew
+
+
+def test_a_clone_that_is_reached_through_a_link_is_called_by_its_own_path(clone):
+    (clone / "link").symlink_to(clone / "clone")
+    assert f"clone in {(clone / 'clone').resolve()}\n" in run_setup(clone, through="link").stdout
 
 
 def test_unknown_option(clone):

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import pickletools
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import List, Set
 
-from hybridvla_core.errors import CheckpointError
+from hybridvla_core.errors import CheckpointError, few
 
 STORAGES = tuple(f"torch {kind}Storage" for kind in ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short",
                                                     "Char", "Byte", "Bool"))
@@ -32,10 +33,18 @@ def check_archive(path: Path) -> None:
     """
     try:
         with zipfile.ZipFile(str(path)) as archive:
-            pickles = [name for name in archive.namelist() if name.endswith(".pkl")]
-            if len(pickles) != 1 or not pickles[0].endswith("/data.pkl"):
-                raise CheckpointError(f"{path}: holds {len(pickles)} pickles instead of one data.pkl; this is not a "
-                                      "checkpoint that torch.save wrote")
+            names = archive.namelist()
+            # torch looks names up without regard to case, below the first part of the first name.
+            alike = Counter(name.lower() for name in names)
+            twice = [name for name in names if alike[name.lower()] > 1]
+            if twice:
+                raise CheckpointError(f"{path}: torch could take one of {few(twice)} for another; this is not a checkpoint that "
+                                      "torch.save wrote. Do not load this file")
+            pickles = [name for name in names if name.lower().endswith(".pkl")]
+            wanted = f"{names[0].split('/')[0]}/data.pkl" if names else "data.pkl"
+            if pickles != [wanted]:
+                raise CheckpointError(f"{path}: holds the pickles {few(pickles)} instead of {wanted} alone; this is not "
+                                      "a checkpoint that torch.save wrote")
             foreign = sorted(imports(archive.read(pickles[0])) - ALLOWED)
             if foreign and all(name.startswith("torch.distributed") for name in foreign):
                 raise CheckpointError(f"{path}: holds one process' part of a model that FSDP sharded ({foreign[0]}); save the "

@@ -75,10 +75,26 @@ def read_saved(path: Path, entry: Optional[str] = None) -> Tuple[Dict[str, torch
 
 
 def used_tensors(tensors: Mapping[str, torch.Tensor], config: ModelConfig) -> Dict[str, torch.Tensor]:
-    """Without what no path uses: each tower's last block, final norm and pooling; rotary tables, which are computed."""
+    """Without what no path uses: each tower's last block, final norm and pooling; rotary tables, which are computed.
+
+    Args:
+        tensors: Of the source.
+        config: The architecture.
+
+    Returns:
+        The tensors that are used.
+
+    Raises:
+        CheckpointError: A tower with a final norm has no block that would be its last: the real last one would be used.
+    """
     dropped = [r".*\.rotary_emb\.inv_freq$"]
     for tower in config.towers:
-        stem = re.escape(f"vision_backbone.{MODULE_NAMES[tower.kind]}.")
+        name = f"vision_backbone.{MODULE_NAMES[tower.kind]}."
+        last = f"{name}blocks.{tower.depth - 1}."
+        if f"{name}norm.weight" in tensors and not any(each.startswith(last) for each in tensors):
+            raise CheckpointError(f"depth of {tower.kind} is {tower.depth}, and the source has no {last[:-1]}; give the number "
+                                  "of its blocks, the unused last one included")
+        stem = re.escape(name)
         dropped.append(rf"{stem}(norm\.|attn_pool\.|fc_norm\.|head\.|blocks\.{tower.depth - 1}\.)")
     pattern = re.compile("|".join(dropped))
     return {name: tensor for name, tensor in tensors.items() if not pattern.match(name)}

@@ -110,6 +110,10 @@ class PolicyConfig:
         one_of("precision", self.precision, PRECISIONS)
         require(self.backend == "local" or self.precision == "full",
                 "backend is 'remote', whose server has the weights; set precision to full")
+        usual = (self.noise_samples, self.all_tokens, self.graphs, self.compile) == (1, False, "auto", "off")
+        require(self.backend == "local" or usual,
+                "backend is 'remote', whose server decides how it predicts; set noise_samples to 1, all_tokens to false, "
+                "graphs to auto and compile to off (`hybridvla serve --all-tokens` decodes on)")
         in_range("noise_samples", self.noise_samples, 1, 64)
         in_range("threads", self.threads, 0, 256)
         in_range("prediction_rate_hz", self.prediction_rate_hz, 0.1, 100.0)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -125,6 +126,18 @@ def test_a_pickle_with_code_is_refused_and_not_run(folder, tmp_path, capsys):
     assert not trap.exists()
 
 
+@pytest.mark.parametrize("name, said", [
+    ("step-1/DATA.PKL", "take one of step-1/DATA.PKL, step-1/data.pkl for another"),
+    ("Step-1/data.pkl", "take one of Step-1/data.pkl, step-1/data.pkl for another"),
+    ("step-1/Data/0", "take one of step-1/Data/0, step-1/data/0 for another"),
+    ("step-1/code/DATA.PKL", "step-1/code/DATA.PKL, step-1/data.pkl instead of step-1/data.pkl alone")])
+def test_another_entry_that_torch_could_take_for_the_one_that_is_looked_at_is_refused(folder, tmp_path, capsys, name, said):
+    path = folder / "run" / "checkpoints" / "step-1.pt"
+    with zipfile.ZipFile(str(path), "a") as archive:
+        archive.writestr(name, b"something else")
+    refused(capsys, convert_arguments(folder, tmp_path / "out"), said)
+
+
 def test_damaged_files_are_refused(folder, tmp_path, capsys):
     path, out = folder / "run" / "checkpoints" / "step-1.pt", tmp_path / "out"
     content = path.read_bytes()
@@ -174,6 +187,19 @@ def test_what_the_source_does_not_say_is_asked_for(folder, tmp_path, capsys):
     (["--shard-gib", "-1"], ("--shard-gib",))])
 def test_options_that_do_not_fit(folder, tmp_path, capsys, options, words):
     refused(capsys, [*convert_arguments(folder, tmp_path / "out"), *options], *words)
+
+
+@pytest.mark.parametrize("more, said", [(0, ""), (1, "depth of dino is 4, and the source has no"), (-1, "surplus")])
+def test_a_towers_depth_that_is_not_the_sources_is_refused(folder, tmp_path, capsys, more, said):
+    changed(folder, lambda modules: modules["vision_backbone"].update({"dino_featurizer.norm.weight": torch.ones(16)}))
+    dims = dims_of("llama")
+    dims["vision"]["dino"]["depth"] += more
+    (folder / "dims.json").write_text(json.dumps(dims))
+    arguments = convert_arguments(folder, tmp_path / "out")
+    if said:
+        refused(capsys, arguments, said)
+    else:
+        assert main(arguments) == 0
 
 
 def test_dimensions_come_from_the_registry_name_or_a_file(folder, tmp_path, capsys):

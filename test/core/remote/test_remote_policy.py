@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from hybridvla_core.policy.proposing.proposer import Proposer
 from hybridvla_core.policy.remote import client as remote_client
 from hybridvla_core.policy.remote.dialect import OwnDialect
 from hybridvla_core.policy.remote.server import PolicyServer, ServerSettings
+from hybridvla_core.policy.remote.settings import RemoteSource
 from hybridvla_core.robots.config import RobotConfig
 
 pytestmark = pytest.mark.robot_computer
@@ -76,6 +78,12 @@ def test_what_does_not_fit_the_policy_configuration_is_refused_by_name(answering
     assert any("has gripper_sense 'one_is_open'" in text for text in found)
     with pytest.raises(ConfigurationError, match="serves checkpoint aaaaaaaaaaaa, and remote.checkpoint_sha256 asks for bbbbbb"):
         client(answering(), checkpoint_sha256="b" * 64)
+
+
+@pytest.mark.parametrize("digest", ["a" * 12, "A" * 64, "a" * 64 + "\n", "g" * 64, ""])
+def test_a_digest_that_is_none_is_refused_with_the_place_where_it_stands(digest):
+    with pytest.raises(ConfigurationError, match="all 64 digits, .* as `hybridvla convert` prints them after manifest"):
+        RemoteSource("ws://127.0.0.1:8000", checkpoint_sha256=digest)
 
 
 def test_a_chunk_that_the_robot_refuses_is_known_from_the_handshake(answering, asking):
@@ -158,6 +166,34 @@ def test_a_server_that_is_still_to_come_is_waited_for_whatever_its_address_says(
         late.join(0.5)
         begun[0].close()
         late.join()
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_server_that_ends_is_waited_for_until_it_has_been_started_anew(asking, caplog, status):
+    class Ending(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            self.send_error(status)
+
+        def log_message(self, *words):
+            pass
+
+    old, begun = HTTPServer(("127.0.0.1", 0), Ending), []
+    port = old.server_address[1]
+
+    def restart():
+        with old:
+            old.handle_request()
+        begun.append(PolicyServer(Echo(), OwnDialect(), ServerSettings(port=port)))
+        begun[0].serve_forever()
+
+    supervisor = threading.Thread(target=restart, daemon=True)
+    supervisor.start()
+    assert asking(port).predict(observation()).fused
+    begun[0].close()
+    supervisor.join(5.0)
+    assert f"status {status}: the server is ending or its device has failed; restart it; trying again" in caplog.text
 
 
 def test_a_server_that_comes_back_as_another_policy_is_refused_by_name(asking):

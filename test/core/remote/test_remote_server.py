@@ -100,6 +100,34 @@ def test_a_server_whose_device_fails_says_so_to_everybody_and_ends(asking, monke
     PolicyServer(Echo(), OwnDialect(), ServerSettings(port=port)).close()       # the address is free
 
 
+def test_a_device_that_fails_after_its_client_has_left_ends_the_server_too():
+    asked, left = threading.Event(), threading.Event()
+
+    class FailsLate(OnLostDevice):
+        def predict(self, observation, mode=None, seed=0):
+            asked.set()
+            left.wait(10)
+            return super().predict(observation, mode, seed)
+
+    server, ended = PolicyServer(FailsLate(), OwnDialect(), ServerSettings(port=0)), []
+
+    def serve():
+        with pytest.raises(DeviceError, match="fallen off the bus") as said:
+            server.serve_forever()
+        ended.append(said.value)
+
+    serving = threading.Thread(target=serve, daemon=True)
+    serving.start()
+    with connect(f"ws://127.0.0.1:{server.address[1]}", compression=None) as raw:
+        raw.recv(timeout=5)
+        raw.send(pack(OwnDialect().request(observation(), None, 0)))
+        assert asked.wait(5)
+    left.set()      # the connection is closed: nobody can be told any more
+    serving.join(10.0)
+    assert ended
+    server.close()
+
+
 def test_conversations_end_with_the_server():
     before = set(threading.enumerate())
     server = PolicyServer(Echo(), OwnDialect(), ServerSettings(port=0))
@@ -157,7 +185,9 @@ def test_more_clients_than_allowed_are_turned_away(answering):
 
 @pytest.mark.parametrize("settings, said", [
     (dict(host="0.0.0.0"), "key file"), (dict(host="0.0.0.0", key=KEY), "TLS certificate and its key, or say --insecure-lan"),
-    (dict(key="x", host="::"), "key file"), (dict(port=-1), "port")])
+    (dict(key="x", host="0.0.0.0"), "key file"), (dict(port=-1), "port"),
+    (dict(host="::1"), "IPv4 addresses .* and ::1 is neither"),
+    (dict(host="::", key=KEY, insecure_lan=True), "or 0.0.0.0 for all of its addresses")])
 def test_other_computers_are_let_in_with_key_and_encryption_only(settings, said):
     with pytest.raises(ConfigurationError, match=said):
         ServerSettings(**settings)

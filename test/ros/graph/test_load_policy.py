@@ -1,6 +1,8 @@
 """Which checkpoint a policy node loads, and what it refuses before it has read gigabytes of weights."""
 from __future__ import annotations
 
+import contextlib
+import itertools
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -15,9 +17,11 @@ from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.cameras import CameraRig
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.fit import misfits
+from hybridvla_core.policy.remote.settings import RemoteSource
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.transforms.conventions import ActionConvention
 from hybridvla_ros.policy_node import PolicyNode, load_policy
+from hybridvla_ros.runtime import warming
 from hybridvla_ros.stand_ins.expert_policy import RemoteExpert
 
 TINY = ROOT / "checkpoints/tiny"
@@ -98,3 +102,23 @@ def test_the_expert_has_nothing_to_warm_up_and_another_policy_that_fails_at_it_s
         node._warm_up(SimpleNamespace(predict=predict))
     node._warm_up(SimpleNamespace(predict=predict, warms_up=RemoteExpert.warms_up))
     assert node._problem == ""
+
+
+@pytest.mark.parametrize("patience_s, answers", [(60.0, True), (0.1, False)])
+def test_a_servers_first_answer_may_come_too_late_as_long_as_a_server_is_waited_for(monkeypatch, patience_s, answers):
+    late = [True, True] if answers else itertools.repeat(True)
+    to_come, said = itertools.chain(late, itertools.repeat(False)), []
+
+    def predict(observation, mode):
+        if next(to_come):
+            raise ObservationError("ws://gpu:8000 sent no more than silence for 2 s")
+
+    monkeypatch.setattr(rospy, "logwarn", lambda text, *values: said.append(text % values))
+    monkeypatch.setattr(warming, "AGAIN_S", 0.01)
+    node = PolicyNode.__new__(PolicyNode)
+    node.config = replace(config("tiny"), backend="remote",
+                          remote=RemoteSource("ws://127.0.0.1:8000", connect_timeout_s=patience_s))
+    with contextlib.nullcontext() if answers else pytest.raises(ObservationError, match="silence for 2 s"):
+        node._warm_up(SimpleNamespace(predict=predict, link_problem=lambda: ""))
+    assert said[:2] == ["the first prediction: ws://gpu:8000 sent no more than silence for 2 s; trying again"] * 2
+    assert not answers or len(said) == 2

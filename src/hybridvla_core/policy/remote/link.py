@@ -64,6 +64,9 @@ class Link:
                            max_size=MAX_FRAME, compression=None, **DIRECT)
         except InvalidStatus as error:
             status = error.response.status_code
+            if status in (502, 503, 504):       # of the server, or of what stands before it
+                raise LinkError(f"{source.url} answers with status {status}: the server is ending or its device has failed; "
+                                "restart it") from error
             advice = "check remote.key_file" if status in (401, 403) else "is it a policy server?"
             raise RefusedError(f"{source.url} refuses the connection with status {status}; {advice}") from error
         except ssl.SSLError as error:

@@ -37,7 +37,7 @@ class ServerSettings:
     """Where a server listens.
 
     Attributes:
-        host: Address.
+        host: Address of IPv4, or a name that has one.
         port: Of TCP.
         key: What clients have to show; empty only on this computer.
         certificate: File for TLS.
@@ -55,6 +55,8 @@ class ServerSettings:
     most_clients: int = 4
 
     def __post_init__(self) -> None:
+        require(":" not in self.host, f"the server listens at IPv4 addresses and names, and {self.host} is neither; write "
+                "127.0.0.1 for this computer alone, or 0.0.0.0 for all of its addresses")
         in_range("port", self.port, 0, 65535)
         in_range("most_clients", self.most_clients, 1, 64)
         require((self.certificate is None) == (self.private_key is None), "TLS needs both a certificate and its private key")

@@ -1,6 +1,7 @@
 """Where a remote policy is and how long it may take; the key that clients show."""
 from __future__ import annotations
 
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from hybridvla_core.errors import ConfigurationError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SHORTEST_KEY = 16
+DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class RemoteSource:
         certificate: File of the server's own certificate, for wss without an authority.
         insecure_lan: ws:// to another computer is meant: nobody else is on that network.
         dialect: File under config/remote for a server that is not ours; None: ours.
-        checkpoint_sha256: The only checkpoint that is accepted; None: any that fits.
+        checkpoint_sha256: Of the only checkpoint that is accepted, 64 digits; None: any that fits.
         deadline_s: Longest wait for an answer.
         link_timeout_s: Longest silence of the link before the arm is held.
         connect_timeout_s: For the first connection.
@@ -51,6 +53,9 @@ class RemoteSource:
         require(parts.scheme == "wss" or host in LOOPBACK or self.insecure_lan,
                 f"remote: {self.url} is another computer without encryption: anybody on the network between could move the arm; "
                 "use wss://, or say insecure_lan: true where only these two computers are on it")
+        require(self.checkpoint_sha256 is None or bool(DIGEST.fullmatch(self.checkpoint_sha256)),
+                f"remote: checkpoint_sha256 is {self.checkpoint_sha256!r}; write all 64 digits, 0 to 9 and a to f, as `hybridvla "
+                "convert` prints them after manifest, and `hybridvla predict --json` has them as checkpoint_sha256")
         in_range("remote: deadline_s", self.deadline_s, 0.05, 60.0)
         in_range("remote: link_timeout_s", self.link_timeout_s, 0.05, 5.0)
         in_range("remote: connect_timeout_s", self.connect_timeout_s, 0.1, 3600.0)
