@@ -59,6 +59,31 @@ def test_wrong_key_or_value_is_named(change, words):
         from_mapping(RobotConfig, data, "robot.yaml")
 
 
+@pytest.mark.parametrize("robot, change, words", [
+    ("sim_fr3", lambda d: d["arms"][0]["cartesian_limits"].update(speed_m_s=250.0),
+     "cartesian_limits: speed_m_s must lie above 0 and up to 3, and is 250"),
+    ("sim_fr3", lambda d: d["arms"][0]["cartesian_limits"].update(rotation_speed_rad_s=45.0), "rotation_speed_rad_s must lie"),
+    ("sim_fr3", lambda d: d["arms"][0]["cartesian_limits"].update(acceleration_m_s2=1000.0), "acceleration_m_s2 must lie"),
+    ("sim_fr3", lambda d: d["arms"][0]["leash"].update(rotation_rad=20.0), "leash: rotation_rad must lie between 0 and 3.14"),
+    ("sim_fr3", lambda d: d["arms"][0]["leash"].update(stiffness_n_m=0.2), "leash: max_force_n / stiffness_n_m, a length"),
+    ("sim_fr3", lambda d: d["arms"][0]["gripper"].update(speed_m_s=100.0), "gripper: speed_m_s must lie between 0 and 1"),
+    ("sim_fr3", lambda d: d.update(tcp_tolerance_m=1.0), "tcp_tolerance_m must lie above 0 and up to 0.05, and is 1.0"),
+    ("sim_fr3", lambda d: d.update(tcp_tolerance_rad=0.2), "tcp_tolerance_rad must lie above 0 and up to 0.1"),
+    ("sim_fr3", lambda d: d["proposals"].update(max_observation_age_s=500.0), "max_observation_age_s must lie above 0"),
+    ("sim_fr3", lambda d: d["proposals"].update(max_valid_for_s=30000.0), "max_valid_for_s must lie above 0"),
+    ("fr3", lambda d: d["franka"].update(tool_center_m=[-10.0, 0.0, 30.0]), "tool_center_m must lie between -0.5 and 0.5"),
+    ("fr3", lambda d: d["franka"].update(slip_m=8.0), "franka: slip_m must lie above 0 and up to 0.1, and is 8"),
+    ("fr3", lambda d: d["franka"].update(grasp_epsilon_m=80.0), "grasp_epsilon_m must lie above 0 and up to 0.5"),
+    ("fr3", lambda d: d["franka"].update(collision_torque_nm=[4000.0] * 7), "collision_torque_nm must lie between 0 and 200"),
+    ("fr3", lambda d: d["franka"].update(collision_force_n=[7000.0] * 6), "collision_force_n must lie between 0 and 1000"),
+])
+def test_a_number_in_other_units_is_refused_by_name(robot, change, words):
+    data = copy.deepcopy(dict(read_mapping(ROBOTS / f"{robot}.yaml")))
+    change(data)
+    with pytest.raises(ConfigurationError, match=re.escape(words)):
+        from_mapping(RobotConfig, data, "robot.yaml")
+
+
 @pytest.mark.parametrize("word", [".nan", ".inf", "-.inf", "1.0e+400"])
 @pytest.mark.parametrize("where, key", [
     (lambda arm: (arm["kinematics"], "flange_m"), "arms.kinematics.flange_m"),
