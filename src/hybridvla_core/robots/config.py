@@ -181,9 +181,14 @@ class RobotConfig:
                 f"driver {self.driver} needs a section agilex")
         require((self.franka is not None) == (self.driver == "franka_ros"),
                 "driver franka_ros, and no other, needs a section franka")
+        joints = {arm.name: arm.dof for arm in self.arms}
+        counts = ", ".join(f"{name} {dof}" for name, dof in joints.items())
+        require(len(set(joints.values())) == 1, f"arms must have the same number of joints, and have {counts}; the filter cannot "
+                "drive them together, so make a file for each")
         if self.franka is not None:
-            for arm in self.arms:
-                self.franka.check_arm(arm)
+            require(len(self.arms) == 1, f"driver franka_ros drives one arm, and there are {', '.join(names)}; make a file for "
+                    "each, or use driver franka_cartesian")
+            self.franka.check_arm(self.arms[0])
         require(self.door == DRIVER_DOORS.get(self.driver, self.door),
                 f"driver {self.driver} is commanded through door {DRIVER_DOORS.get(self.driver)}")
         require(self.watchdogs.clock_gap_s > 2.0 / self.tick_hz,

@@ -172,6 +172,43 @@ def test_arms_whose_joints_have_names_of_their_own_may_share_one_topic_of_joint_
     assert len(agilex(one_topic).arms) == 2
 
 
+@pytest.mark.parametrize("robot, change, words", [
+    ("sim_fr3", lambda d: d["arms"][0]["topics"].update(gripper_move="/franka_gripper/move"),
+     "arm arm has topics.gripper_move, on which driver franka_cartesian commands nothing; it knows command, gripper_command"),
+    ("fr3", lambda d: d["arms"][0]["topics"].update(gripper_command="/gripper"),
+     "topics.gripper_command, on which driver franka_ros"),
+    ("agilex", lambda d: d["arms"][1]["topics"].update(trajectory="/t"), "left has topics.trajectory, on which driver agilex"),
+    ("sim_fr3", lambda d: d.update(door="joint"),
+     "door is joint, but driver franka_cartesian is commanded through door cartesian alone"),
+])
+def test_what_an_adapter_would_never_command_is_named(robot, change, words):
+    data = copy.deepcopy(dict(read_mapping(ROBOTS / f"{robot}.yaml")))
+    change(data)
+    with pytest.raises(ConfigurationError, match=words):
+        adapters.check_topics(from_mapping(RobotConfig, data, "robot.yaml"))
+
+
+def test_arms_that_no_adapter_can_drive_together_are_refused():
+    data = copy.deepcopy(dict(read_mapping(ROBOTS / "fr3.yaml")))
+    other = copy.deepcopy(data["arms"][0])
+    other.update(name="other", topics={})
+    data["arms"].append(other)
+    with pytest.raises(ConfigurationError, match="driver franka_ros drives one arm, and there are arm, other"):
+        from_mapping(RobotConfig, data, "robot.yaml")
+
+    def seven(_data, _right, left):
+        for key in ("joint_names", "start_joints_rad", "kinematics", "joint_limits"):      # the right arm's own, by an anchor
+            left[key] = copy.deepcopy(left[key])
+        left["joint_names"].append("joint7")
+        left["start_joints_rad"].append(0.0)
+        for key in ("a_m", "d_m", "alpha_rad", "theta_offset_rad"):
+            left["kinematics"][key].append(0.0)
+        for key, value in (("lower_rad", -1.0), ("upper_rad", 1.0), ("velocity_rad_s", 1.0), ("acceleration_rad_s2", 1.0)):
+            left["joint_limits"][key].append(value)
+    with pytest.raises(ConfigurationError, match="same number of joints, and have right 6, left 7"):
+        agilex(seven)
+
+
 @pytest.mark.parametrize("path", sorted(ROBOTS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_robots_have_the_topics_that_their_drivers_need(path):
     adapters.check_topics(load_robot(path))

@@ -155,6 +155,13 @@ def test_a_slower_stream_leaves_ticks_out():
     assert sent == [True, False, False, False] * 2
 
 
+@pytest.mark.parametrize("asked, every", [(200.0, 1), (199.0, 2), (150.0, 2), (134.0, 2), (100.0, 2), (66.7, 3), (10.0, 20)])
+def test_a_stream_is_never_faster_than_asked(asked, every):
+    stream = ArmStream(ARM, change(command_hz=asked))
+    sent = [stream.joint_message(released(), 0.0) is not None for _ in range(3 * every)]
+    assert sent == [True, *[False] * (every - 1)] * 3 and stream.joint_hz == 200.0 / every
+
+
 def test_what_a_gripper_holds_stays_held_over_a_pause_but_a_moved_gripper_starts_from_where_it_is():
     stream = ArmStream(ARM, CONFIG)
     stream.measured(0.3)

@@ -187,6 +187,11 @@ class AgilexArm:
             tool_pose(message, self.arm, units), self.arm.base_frame, stamp))
 
     @property
+    def joint_hz(self) -> float:
+        """How often joints go out while the arm is commanded."""
+        return self._stream.joint_hz
+
+    @property
     def commanded(self) -> bool:
         """A command went out just now."""
         return time.monotonic() - self._sent_at < PAUSE_S
@@ -208,6 +213,9 @@ class AgilexAdapter(RobotAdapter):
         super().__init__(config, on_state)
         self._safety, self._joint_door = safety, config.door == "joint"
         self._arms: Dict[str, AgilexArm] = {arm.name: AgilexArm(arm, config, on_state) for arm in config.arms}
+        if self._joint_door:
+            rospy.loginfo("joints are streamed at %g Hz (agilex.command_hz is %g)",
+                          next(iter(self._arms.values())).joint_hz, config.agilex.command_hz)
         self._enable_topic = config.topics.get("enable", "/enable_flag")
         self._enable = rospy.Publisher(self._enable_topic, Bool, queue_size=1)
         rospy.Subscriber(self._enable_topic, Bool, self._on_enable_flag, queue_size=5)
