@@ -82,3 +82,26 @@ def test_a_policy_whose_rig_is_not_there_says_so(monkeypatch, policy, service):
     monkeypatch.setattr(rospy, "wait_for_service", wait)
     with pytest.raises(HybridVLAError, match=f"nobody has offered {service} for 60 s: .*rig:=stand_in"):
         policy()
+
+
+def test_a_driver_whose_bus_is_gone_says_for_ever_what_it_heard_last(drivers, monkeypatch):
+    import rospy
+    from sensor_msgs.msg import JointState
+
+    driver, said = drivers[0], []
+    monkeypatch.setattr(driver._joints, "publish", said.append, raising=False)
+    here = driver._arm.joints
+    command = JointState(position=[*(np.array(CONFIG.arms[0].start_joints_rad) + 0.2), 0.03])
+    driver.publish()
+    driver.freeze()
+    monkeypatch.setattr(stand_in.rospy.Time, "now", staticmethod(lambda: rospy.Time(2)))
+    driver._on_joints(command)
+    driver._rig.step(0.5)
+    driver.publish()
+    assert said[1].position == said[0].position and said[1].header.stamp > said[0].header.stamp
+    assert np.abs(driver._arm.joints - here).max() < 100, "the command did not reach the arm"
+    driver.start()
+    driver._on_joints(command)
+    driver._rig.step(0.5)
+    driver.publish()
+    assert np.abs(np.subtract(said[2].position, said[0].position)).max() > 0.05
