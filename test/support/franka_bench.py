@@ -83,7 +83,7 @@ class RealSwitches(Driver):
         self._stage.at(seconds, f"mode {mode} at {self._stage.rig.now}", lambda: self._says(mode))
 
     def _says(self, mode):
-        if mode == reading.IDLE and not self.says_idle:
+        if mode == reading.IDLE and not self.says_idle or self._arm.state.robot_mode == reading.REFLEX:
             return
         if mode == reading.MOVE:
             self.taken = None

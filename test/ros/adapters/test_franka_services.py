@@ -115,6 +115,14 @@ def test_a_robot_that_never_says_idle_is_named_in_time_and_gets_its_controller_b
     assert switched.arm.driver.running == switched.arm.controller and switched.rig.now - begin < 7.0
 
 
+def test_a_reflex_on_the_way_to_the_start_is_named_at_once(switched):
+    switched.at(0.5, "reflex", lambda: setattr(switched.arm.state, "robot_mode", reading.REFLEX))
+    begin = switched.rig.now
+    done, message = switched.ask("go_to_start")
+    assert not done and "robot mode REFLEX" in message and switched.rig.now - begin < 2.5
+    assert switched.arm.driver.running == switched.arm.controller
+
+
 def test_while_another_holds_the_arm_the_way_to_the_start_may_be_called_off(lab):
     class Taken:
         def acquire(self, blocking):

@@ -143,7 +143,9 @@ class ArmServices:
                 problem = (robot.wait_for_mode(reading.MOVE, MODE_S) if ours else self._let_go(robot.controller)
                            or self._restart(franka.trajectory_controller)) or self._drive(times, points, since)
             finally:
-                if not ours:
+                if not ours and reading.mode_problem(robot.state, commanded=False):     # no mode to wait for before a recovery
+                    robot.driver.switch(start=[robot.controller], stop=[franka.trajectory_controller])
+                elif not ours:
                     # An arm whose driver never says IDLE gets its controller back all the same.
                     back = self._let_go(franka.trajectory_controller)
                     back = self._restart(robot.controller) or back
