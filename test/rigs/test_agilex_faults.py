@@ -138,6 +138,16 @@ def test_motors_lost_without_a_word_show_in_the_following_error(rig):
     assert "left" in rig.status.message
 
 
+def test_an_arm_whose_bus_is_gone_stops_both(rig):
+    rig.begin()
+    rig.shift([0.0, 0.0, -0.06])
+    rig.until(lambda: rig.state("ACTIVE"), "motion")
+    rig.fault("left freeze")
+    rig.until(lambda: rig.state("STOPPED"), "the stop", 5)
+    assert "left: its joint states stand still while it is commanded" in rig.status.message
+    rig.fault("left start")
+
+
 def test_one_drivers_death_holds_both_arms(rig, commands):
     from hybridvla.msg import SafetyStatus
 

@@ -1,7 +1,8 @@
 """What labs hold on to is still there: names in files, verbs and options, `--json` keys, as an earlier state of 0.1.0 had them.
 
 `recorded_interface.json` was written from that state by the readers of test/support/interface.py. Additions are allowed.
-Taken out of it were config/training/tiny.yaml and tiny_finetune.yaml, with the recipe that read them.
+Taken out of it were config/training/tiny.yaml and tiny_finetune.yaml, with the recipe that read them, and two topics of
+config/robots/sim_dual.yaml that no adapter read.
 The recorded topics and services of running launch files are compared in test/rigs/test_graph_interface.py.
 """
 from __future__ import annotations

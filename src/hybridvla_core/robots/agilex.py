@@ -13,7 +13,7 @@ class AgilexConfig:
     """Section `agilex` of a robot configuration.
 
     Attributes:
-        command_hz: How often joints are streamed, at most the filter's tick rate.
+        command_hz: How often joints are streamed at most: the filter's tick rate by the next whole number.
         pos_cmd_hz: The same for `PosCmd`, each of which the driver plans from point to point.
         speed_percent: velocity[6] of a joint command; the two-arm driver ignores it, later single-arm ones take it as speed.
         gripper_effort_nm: effort[6], 0.5 to 3 N m.

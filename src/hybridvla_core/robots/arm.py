@@ -9,6 +9,7 @@ import numpy as np
 
 from hybridvla_core.configuration import Vector, in_range, positive, require, require_tables
 from hybridvla_core.robots.limits import (
+    STRONGEST_N,
     CartesianLimits,
     CollisionConfig,
     JointLimits,
@@ -129,6 +130,9 @@ class GripperConfig:
         require(0.0 < self.deadband < 1.0, f"gripper: deadband must lie between 0 and 1, and is {self.deadband:g}")
         for key in ("speed_m_s", "acceleration_m_s2", "force_n"):
             positive(f"gripper: {key}", getattr(self, key))
+        in_range("gripper: speed_m_s", self.speed_m_s, 0.0, 1.0)
+        in_range("gripper: acceleration_m_s2", self.acceleration_m_s2, 0.0, 100.0)
+        in_range("gripper: force_n", self.force_n, 0.0, STRONGEST_N)
         require(0.0 <= self.minimum_wait_s < self.deadline_s, f"gripper: minimum_wait_s must not be negative and lie below "
                 f"deadline_s, and they are {self.minimum_wait_s:g} and {self.deadline_s:g}")
 

@@ -56,8 +56,8 @@ class ProposalBounds:
     max_chunk: int
 
     def __post_init__(self) -> None:
-        positive("proposals: max_observation_age_s", self.max_observation_age_s)
-        positive("proposals: max_valid_for_s", self.max_valid_for_s)
+        in_range("proposals: max_observation_age_s", self.max_observation_age_s, 0.0, 10.0, above=True)
+        in_range("proposals: max_valid_for_s", self.max_valid_for_s, 0.0, 600.0, above=True)
         positive("proposals: max_chunk", self.max_chunk)
 
 
@@ -175,15 +175,20 @@ class RobotConfig:
         in_range("reenter_scale", self.reenter_scale, 0.0, 0.5, above=True)
         in_range("ramp_s", self.ramp_s, 0.0, 10.0)
         require(self.inter_arm_margin_m >= 0.0, f"inter_arm_margin_m must not be negative, and is {self.inter_arm_margin_m:g}")
-        positive("tcp_tolerance_m", self.tcp_tolerance_m)
-        positive("tcp_tolerance_rad", self.tcp_tolerance_rad)
+        in_range("tcp_tolerance_m", self.tcp_tolerance_m, 0.0, 0.05, above=True)
+        in_range("tcp_tolerance_rad", self.tcp_tolerance_rad, 0.0, 0.1, above=True)
         require(self.agilex is not None or not self.driver.startswith("agilex"),
                 f"driver {self.driver} needs a section agilex")
         require((self.franka is not None) == (self.driver == "franka_ros"),
                 "driver franka_ros, and no other, needs a section franka")
+        joints = {arm.name: arm.dof for arm in self.arms}
+        counts = ", ".join(f"{name} {dof}" for name, dof in joints.items())
+        require(len(set(joints.values())) == 1, f"arms must have the same number of joints, and have {counts}; the filter cannot "
+                "drive them together, so make a file for each")
         if self.franka is not None:
-            for arm in self.arms:
-                self.franka.check_arm(arm)
+            require(len(self.arms) == 1, f"driver franka_ros drives one arm, and there are {', '.join(names)}; make a file for "
+                    "each, or use driver franka_cartesian")
+            self.franka.check_arm(self.arms[0])
         require(self.door == DRIVER_DOORS.get(self.driver, self.door),
                 f"driver {self.driver} is commanded through door {DRIVER_DOORS.get(self.driver)}")
         require(self.watchdogs.clock_gap_s > 2.0 / self.tick_hz,

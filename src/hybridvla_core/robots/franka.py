@@ -4,7 +4,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hybridvla_core.configuration import Vector, in_range, positive, require
+from hybridvla_core.configuration import Vector, in_range, require
+from hybridvla_core.robots.limits import STRONGEST_N
 
 if TYPE_CHECKING:
     from hybridvla_core.robots.arm import ArmConfig
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 #: Most the example controller's dynamic_reconfigure takes: N/m, N m/rad, N m/rad.
 MOST_STIFFNESS = (400.0, 30.0, 100.0)
 HEADROOM = 1.25     # collision thresholds above the push at rest that the leash allows
+STRONGEST_NM = 200.0    # of a threshold: the arm's own joints have less
+FARTHEST_CENTER_M = 0.5     # of what the hand holds from the flange: millimetres read as metres are further
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,18 @@ class FrankaConfig:
                 "franka: collision_torque_nm needs seven positive numbers")
         require(len(self.collision_force_n) == 6 and min(self.collision_force_n) > 0.0,
                 "franka: collision_force_n needs six positive numbers")
+        for key, most in (("collision_torque_nm", STRONGEST_NM), ("collision_force_n", STRONGEST_N)):
+            for value in getattr(self, key):
+                in_range(f"franka: {key}", value, 0.0, most)
         require(0.0 < self.contact_share < 1.0, f"franka: contact_share must lie between 0 and 1, and is {self.contact_share:g}")
         in_range("franka: min_state_hz", self.min_state_hz, 20.0, 1000.0)
         require(len(self.tool_center_m) == 3, f"franka: tool_center_m needs three numbers, and has {len(self.tool_center_m)}")
+        for value in self.tool_center_m:
+            in_range("franka: tool_center_m", value, -FARTHEST_CENTER_M, FARTHEST_CENTER_M)
         in_range("franka: start_speed_rad_s", self.start_speed_rad_s, 0.0, 1.0, above=True)
         in_range("franka: trajectory_ahead_s", self.trajectory_ahead_s, 0.005, 0.5)
-        positive("franka: grasp_epsilon_m", self.grasp_epsilon_m)
-        positive("franka: slip_m", self.slip_m)
+        in_range("franka: grasp_epsilon_m", self.grasp_epsilon_m, 0.0, 0.5, above=True)
+        in_range("franka: slip_m", self.slip_m, 0.0, 0.1, above=True)
 
     @property
     def compliance_node(self) -> str:

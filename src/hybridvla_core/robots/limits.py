@@ -10,6 +10,11 @@ import numpy as np
 from hybridvla_core.configuration import Vector, in_range, positive, require, require_tables
 
 BRAKING_SHARE = 0.8     # of every acceleration limit: what the filter plans and brakes with
+#: Most of each limit of the tool: millimetres and degrees read as metres and radians are more. A limit that is too high is none.
+MOST = {"speed_m_s": 3.0, "acceleration_m_s2": 50.0, "jerk_m_s3": 1.5e4, "rotation_speed_rad_s": 2.0 * math.pi,
+        "rotation_acceleration_rad_s2": 100.0, "rotation_jerk_rad_s3": 1.5e4}
+STRONGEST_N = 1000.0    # no arm beside people may push or be pushed with more
+LONGEST_LEASH_M = 0.5   # newtons over newtons a millimetre are further
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ class CartesianLimits:
     def __post_init__(self) -> None:
         for key in self.__dataclass_fields__:
             value = getattr(self, key)
-            require(math.isfinite(value) and value > 0.0, f"cartesian_limits: {key} must be positive, and is {value:g}")
+            in_range(f"cartesian_limits: {key}", value, 0.0, MOST[key], above=True)
 
 
 @dataclass(frozen=True)
@@ -263,6 +268,9 @@ class LeashConfig:
     def __post_init__(self) -> None:
         for key in ("stiffness_n_m", "max_force_n", "rotation_rad"):
             positive(f"leash: {key}", getattr(self, key))
+        in_range("leash: max_force_n", self.max_force_n, 0.0, STRONGEST_N)
+        in_range("leash: rotation_rad", self.rotation_rad, 0.0, math.pi)
+        in_range("leash: max_force_n / stiffness_n_m, a length in m,", self.distance_m, 0.0, LONGEST_LEASH_M)
         in_range("leash: lag_s", self.lag_s, 0.0, 1.0)
 
     @property

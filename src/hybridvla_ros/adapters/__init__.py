@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Dict, Tuple
 
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.robots.topics import COMMAND_ROLES
 
 if TYPE_CHECKING:       # checking a robot's topics needs no ROS
     from hybridvla_ros.adapters.adapter import OnState, RobotAdapter
@@ -19,15 +20,33 @@ NEEDED: Dict[str, Tuple[Tuple[str, ...], ...]] = {
 }
 #: Further ones of an arm that has the first.
 WITH = {"franka_ros": {"gripper_move": ("gripper_grasp", "gripper_joint_states")}}
+#: Entries of `arms[].topics` on which a driver's adapter commands.
+COMMANDS: Dict[str, Tuple[str, ...]] = {
+    "franka_cartesian": ("command", "gripper_command"),
+    "franka_ros": ("command", "trajectory", "gripper_move", "gripper_grasp"),
+    "agilex_joint": ("command", "pose_command"),
+    "agilex_pos_cmd": ("command", "pose_command"),
+}
+#: Doors of a driver that has not both and is not held to one by its name.
+DOORS = {"franka_cartesian": "cartesian"}
 
 
 def check_topics(config: RobotConfig) -> None:
-    """Checks that the robot has the topics its driver needs.
+    """Checks that the robot's driver takes its door, has the topics it needs, and reads all that are to command.
 
     Raises:
-        ConfigurationError: Names the arm and the entry of `topics` that is missing.
+        ConfigurationError: Names the door, or the arm and the entry of `topics` that is missing or that nobody reads.
     """
+    door = DOORS.get(config.driver, config.door)
+    if config.door != door:
+        raise ConfigurationError(f"robot {config.name}: door is {config.door}, but driver {config.driver} is commanded through "
+                                 f"door {door} alone; use that one")
     for arm in config.arms:
+        read = COMMANDS.get(config.driver, COMMAND_ROLES)
+        for role in COMMAND_ROLES:
+            if arm.topics.get(role) and role not in read:
+                raise ConfigurationError(f"robot {config.name}: arm {arm.name} has topics.{role}, on which driver "
+                                         f"{config.driver} commands nothing; it knows {', '.join(read)}")
         extra = [(role,) for first, roles in WITH.get(config.driver, {}).items() if arm.topics.get(first) for role in roles]
         for roles in (*NEEDED.get(config.driver, ()), *extra):
             if not any(arm.topics.get(role, "").strip() for role in roles):
@@ -47,7 +66,7 @@ def make(config: RobotConfig, on_state: OnState, safety: FilterHandle) -> RobotA
         The adapter, not started.
 
     Raises:
-        ConfigurationError: There is no adapter for the driver, or a topic is missing.
+        ConfigurationError: There is no adapter for the driver, or its door or a topic does not fit.
     """
     check_topics(config)
     if config.driver == "franka_cartesian":

@@ -71,7 +71,6 @@ class RealsenseCamera:
         self._clock_ns, self._monotonic = clock_ns, monotonic
         self._sensor: Optional[pyrealsense2.sensor] = None
         self._queue: Optional[pyrealsense2.frame_queue] = None
-        self._last_frame: Optional[pyrealsense2.frame] = None
         self._last_number = 0
         self._heard = self._reset_at = -1e9
         self._silences = 0
@@ -80,14 +79,25 @@ class RealsenseCamera:
         self._lock = threading.Lock()
         #: Set by whoever ends the camera: it is not opened again, and the thread's waits are over.
         self.ended = Event()
+        #: What was fixed last, and how often something was asked to be fixed and done.
         self.locked: Dict[str, float] = {}
+        self.locks = 0
 
     # Called from other threads ---------------------------------------------------------------------------------------
 
     def request(self, what: str) -> None:
-        """Have the camera's thread `reset` the camera or `lock` exposure and white balance at what they are now."""
+        """Have the camera's thread `reset` the camera or `lock` exposure and white balance at what the next frame has."""
         with self._lock:
             self._wanted = what
+
+    @property
+    def pending(self) -> str:
+        """What was asked for and is not done yet; a camera that is closed forgets it."""
+        return self._wanted
+
+    def withdraw(self) -> None:
+        """Takes back what is not done yet: it does not happen any more once this returns."""
+        self.request("")
 
     # The camera's own thread -----------------------------------------------------------------------------------------
 
@@ -130,10 +140,11 @@ class RealsenseCamera:
 
     def close(self, message: str = "closed") -> None:
         """Let go of the camera; unless `ended`, it will be looked for again. Not while another thread is in `step`."""
-        sensor, self._sensor, self._queue, self._last_frame, self.device = self._sensor, None, None, None, None
+        sensor, self._sensor, self._queue, self.device = self._sensor, None, None, None
         if self.state is not CameraState.RESETTING:
             self.state = CameraState.SEARCHING
         self.message = message
+        self.withdraw()      # who asked meant the pictures of then
         for call in ("stop", "close"):
             try:
                 if sensor is not None:
@@ -176,13 +187,9 @@ class RealsenseCamera:
     def _read(self) -> None:
         arrived, frame = self._queue.try_wait_for_frame(POLL_MS)
         arrival = self._clock_ns()
-        with self._lock:
-            wanted, self._wanted = self._wanted, ""
-        if wanted == "reset":
+        if self._wanted == "reset":
             self._reset("as asked")
             return
-        if wanted == "lock":
-            self.locked = sdk.lock(self._rs, self._sensor, self._last_frame)
         if not arrived or not frame:
             if self._monotonic() - self._heard > self._times.frame_timeout_s:
                 self._silence()
@@ -192,7 +199,11 @@ class RealsenseCamera:
         if 0 < self._last_number < number:
             self.counters["dropped"] += number - self._last_number - 1
         self.counters["frames"] += 1
-        self._last_number, self._last_frame = number, frame
+        self._last_number = number
+        with self._lock:
+            if self._wanted == "lock":
+                self.locked = sdk.lock(self._rs, self._sensor, frame)
+                self.locks, self._wanted = self.locks + 1, ""
         domain = str(frame.get_frame_timestamp_domain()).rsplit(".", 1)[-1]
         stamp = self.clock.stamp_ns(float(frame.get_timestamp()), domain, arrival)
         pixels = np.array(np.asanyarray(frame.as_video_frame().get_data()), copy=True)

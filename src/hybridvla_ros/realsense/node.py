@@ -97,11 +97,14 @@ class RealsenseNode:
         def call(_request: TriggerRequest) -> TriggerResponse:
             if camera.state is not CameraState.STREAMING:
                 return TriggerResponse(False, camera.message)
-            camera.locked = {}
+            before = camera.locks
             camera.request("lock")
-            deadline = time.monotonic() + LOCK_TIMEOUT_S
-            while not camera.locked and time.monotonic() < deadline and not rospy.is_shutdown():
-                time.sleep(0.02)
+            wait_until(lambda: camera.pending != "lock" or rospy.is_shutdown(), LOCK_TIMEOUT_S)
+            camera.withdraw()
+            if camera.locks == before:
+                why = f"no frame for {LOCK_TIMEOUT_S:g} s" if camera.state is CameraState.STREAMING else camera.message
+                return TriggerResponse(False, f"nothing of {camera.config.label} was fixed now ({why}); try again once its "
+                                              "frames come")
             if not camera.locked:
                 return TriggerResponse(False, f"{camera.config.label} has no exposure or white balance that can be fixed")
             values = ", ".join(f"{key}: {value:g}" for key, value in camera.locked.items())

@@ -154,7 +154,7 @@ def configure(rs: ModuleType, device: DeviceInfo, sensor: pyrealsense2.sensor, c
     _set(rs, sensor, config, "white_balance", "white_balance_k", config.white_balance_k)
 
 
-def lock(rs: ModuleType, sensor: pyrealsense2.sensor, frame: Optional[pyrealsense2.frame]) -> Dict[str, float]:
+def lock(rs: ModuleType, sensor: pyrealsense2.sensor, frame: pyrealsense2.frame) -> Dict[str, float]:
     """Freezes what automatic exposure and white balance have chosen.
 
     The frame's metadata says what was used; the option alone may still hold the last fixed value.
@@ -162,7 +162,7 @@ def lock(rs: ModuleType, sensor: pyrealsense2.sensor, frame: Optional[pyrealsens
     Args:
         rs: The SDK.
         sensor: The colour sensor.
-        frame: Its last frame, where there is one.
+        frame: Its last frame.
 
     Returns:
         The values by configuration key, in its unit.
@@ -176,7 +176,7 @@ def lock(rs: ModuleType, sensor: pyrealsense2.sensor, frame: Optional[pyrealsens
         if not sensor.supports(option_id):
             continue
         value = float(sensor.get_option(option_id))
-        if frame is not None and frame.supports_frame_metadata(metadata_id):
+        if frame.supports_frame_metadata(metadata_id):
             # A colour sensor's metadata holds the same control as the option, in its unit (librealsense ds5-color.cpp).
             allowed = sensor.get_option_range(option_id)
             value = min(max(float(frame.get_frame_metadata(metadata_id)), allowed.min), allowed.max)

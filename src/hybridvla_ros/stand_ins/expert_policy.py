@@ -16,12 +16,37 @@ import rospy
 from hybridvla.srv import RigReport
 from hybridvla_core.configuration import load_file
 from hybridvla_core.contracts import Mode, Observation, Prediction
-from hybridvla_core.errors import ObservationError
+from hybridvla_core.errors import HybridVLAError, ObservationError
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_ros.runtime.node_support import package_path, require_parameter
 
 #: Of the simulated rig with one arm, and of that with two.
 REPORT, DUAL_REPORT = "/sim_rig/report", "/piper_rig/report"
+#: For a rig that is being started beside the policy, s.
+RIG_S = 60.0
+
+
+def rig_report(service: str) -> rospy.ServiceProxy:
+    """Waits for a simulated rig's report.
+
+    Args:
+        service: Its name.
+
+    Returns:
+        The report, to be called with an instruction.
+
+    Raises:
+        HybridVLAError: No rig offers it.
+        ROSInterruptException: The node ends.
+    """
+    try:
+        rospy.wait_for_service(service, timeout=RIG_S)
+    except rospy.ROSInterruptException:
+        raise
+    except rospy.ROSException as error:
+        raise HybridVLAError(f"nobody has offered {service} for {RIG_S:.0f} s: this policy asks a simulated rig, and a real one "
+                             "has none; launch with rig:=stand_in, or see why the rig did not start") from error
+    return rospy.ServiceProxy(service, RigReport, persistent=True)
 
 
 class RemoteExpert:
@@ -38,8 +63,7 @@ class RemoteExpert:
     def __init__(self, config: PolicyConfig, service: str) -> None:
         self.convention, self.cameras = config.convention, tuple(camera.view for camera in config.cameras)
         self._service = service
-        rospy.wait_for_service(service, timeout=60.0)
-        self._report = rospy.ServiceProxy(service, RigReport, persistent=True)
+        self._report = rig_report(service)
 
     def predict(self, observation: Observation, mode: Union[str, Mode, None] = None, seed: int = 0) -> Prediction:
         """Returns the expert's next keyframe.

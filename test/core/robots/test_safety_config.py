@@ -59,6 +59,31 @@ def test_wrong_key_or_value_is_named(change, words):
         from_mapping(RobotConfig, data, "robot.yaml")
 
 
+@pytest.mark.parametrize("robot, change, words", [
+    ("sim_fr3", lambda d: d["arms"][0]["cartesian_limits"].update(speed_m_s=250.0),
+     "cartesian_limits: speed_m_s must lie above 0 and up to 3, and is 250"),
+    ("sim_fr3", lambda d: d["arms"][0]["cartesian_limits"].update(rotation_speed_rad_s=45.0), "rotation_speed_rad_s must lie"),
+    ("sim_fr3", lambda d: d["arms"][0]["cartesian_limits"].update(acceleration_m_s2=1000.0), "acceleration_m_s2 must lie"),
+    ("sim_fr3", lambda d: d["arms"][0]["leash"].update(rotation_rad=20.0), "leash: rotation_rad must lie between 0 and 3.14"),
+    ("sim_fr3", lambda d: d["arms"][0]["leash"].update(stiffness_n_m=0.2), "leash: max_force_n / stiffness_n_m, a length"),
+    ("sim_fr3", lambda d: d["arms"][0]["gripper"].update(speed_m_s=100.0), "gripper: speed_m_s must lie between 0 and 1"),
+    ("sim_fr3", lambda d: d.update(tcp_tolerance_m=1.0), "tcp_tolerance_m must lie above 0 and up to 0.05, and is 1.0"),
+    ("sim_fr3", lambda d: d.update(tcp_tolerance_rad=0.2), "tcp_tolerance_rad must lie above 0 and up to 0.1"),
+    ("sim_fr3", lambda d: d["proposals"].update(max_observation_age_s=500.0), "max_observation_age_s must lie above 0"),
+    ("sim_fr3", lambda d: d["proposals"].update(max_valid_for_s=30000.0), "max_valid_for_s must lie above 0"),
+    ("fr3", lambda d: d["franka"].update(tool_center_m=[-10.0, 0.0, 30.0]), "tool_center_m must lie between -0.5 and 0.5"),
+    ("fr3", lambda d: d["franka"].update(slip_m=8.0), "franka: slip_m must lie above 0 and up to 0.1, and is 8"),
+    ("fr3", lambda d: d["franka"].update(grasp_epsilon_m=80.0), "grasp_epsilon_m must lie above 0 and up to 0.5"),
+    ("fr3", lambda d: d["franka"].update(collision_torque_nm=[4000.0] * 7), "collision_torque_nm must lie between 0 and 200"),
+    ("fr3", lambda d: d["franka"].update(collision_force_n=[7000.0] * 6), "collision_force_n must lie between 0 and 1000"),
+])
+def test_a_number_in_other_units_is_refused_by_name(robot, change, words):
+    data = copy.deepcopy(dict(read_mapping(ROBOTS / f"{robot}.yaml")))
+    change(data)
+    with pytest.raises(ConfigurationError, match=re.escape(words)):
+        from_mapping(RobotConfig, data, "robot.yaml")
+
+
 @pytest.mark.parametrize("word", [".nan", ".inf", "-.inf", "1.0e+400"])
 @pytest.mark.parametrize("where, key", [
     (lambda arm: (arm["kinematics"], "flange_m"), "arms.kinematics.flange_m"),
@@ -145,6 +170,43 @@ def test_arms_whose_joints_have_names_of_their_own_may_share_one_topic_of_joint_
         left["topics"]["joint_states"] = right["topics"]["joint_states"]
 
     assert len(agilex(one_topic).arms) == 2
+
+
+@pytest.mark.parametrize("robot, change, words", [
+    ("sim_fr3", lambda d: d["arms"][0]["topics"].update(gripper_move="/franka_gripper/move"),
+     "arm arm has topics.gripper_move, on which driver franka_cartesian commands nothing; it knows command, gripper_command"),
+    ("fr3", lambda d: d["arms"][0]["topics"].update(gripper_command="/gripper"),
+     "topics.gripper_command, on which driver franka_ros"),
+    ("agilex", lambda d: d["arms"][1]["topics"].update(trajectory="/t"), "left has topics.trajectory, on which driver agilex"),
+    ("sim_fr3", lambda d: d.update(door="joint"),
+     "door is joint, but driver franka_cartesian is commanded through door cartesian alone"),
+])
+def test_what_an_adapter_would_never_command_is_named(robot, change, words):
+    data = copy.deepcopy(dict(read_mapping(ROBOTS / f"{robot}.yaml")))
+    change(data)
+    with pytest.raises(ConfigurationError, match=words):
+        adapters.check_topics(from_mapping(RobotConfig, data, "robot.yaml"))
+
+
+def test_arms_that_no_adapter_can_drive_together_are_refused():
+    data = copy.deepcopy(dict(read_mapping(ROBOTS / "fr3.yaml")))
+    other = copy.deepcopy(data["arms"][0])
+    other.update(name="other", topics={})
+    data["arms"].append(other)
+    with pytest.raises(ConfigurationError, match="driver franka_ros drives one arm, and there are arm, other"):
+        from_mapping(RobotConfig, data, "robot.yaml")
+
+    def seven(_data, _right, left):
+        for key in ("joint_names", "start_joints_rad", "kinematics", "joint_limits"):      # the right arm's own, by an anchor
+            left[key] = copy.deepcopy(left[key])
+        left["joint_names"].append("joint7")
+        left["start_joints_rad"].append(0.0)
+        for key in ("a_m", "d_m", "alpha_rad", "theta_offset_rad"):
+            left["kinematics"][key].append(0.0)
+        for key, value in (("lower_rad", -1.0), ("upper_rad", 1.0), ("velocity_rad_s", 1.0), ("acceleration_rad_s2", 1.0)):
+            left["joint_limits"][key].append(value)
+    with pytest.raises(ConfigurationError, match="same number of joints, and have right 6, left 7"):
+        agilex(seven)
 
 
 @pytest.mark.parametrize("path", sorted(ROBOTS.glob("*.yaml")), ids=lambda path: path.stem)

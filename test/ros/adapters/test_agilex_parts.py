@@ -15,12 +15,14 @@ from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_core.safety.status import ArmCommand
 from hybridvla_ros.adapters.agilex import status as agilex_status
 from hybridvla_ros.adapters.agilex.command import ArmStream, tool_pose
+from hybridvla_ros.adapters.agilex.frozen import FrozenStates
 from hybridvla_ros.adapters.agilex.probe import FIRMWARES, SAMPLES, EndPose, UnitProbe
 
 ROBOTS = ROOT / "config" / "robots"
 CONFIG = load_robot(ROBOTS / "agilex.yaml")
 ARM = CONFIG.arms[0]
 JOINTS = np.array([0.3, 1.4, -1.1, 0.2, 0.8, -0.4])
+MOTOR = dataclasses.replace(ARM, gripper=dataclasses.replace(ARM.gripper, readings=(-0.339, 3.5578)))
 BARE = dataclasses.replace(ARM.tool, position_m=(0.0, 0.0, 0.0))
 
 
@@ -111,9 +113,31 @@ def test_a_gripper_in_motor_units_is_refused_until_it_is_configured():
     assert "motor units" in probed(euler_pose(), gripper=-0.339).gripper_problem
     assert "motor units" not in probed(euler_pose(), gripper=0.12).gripper_problem
     assert "configured are 0 closed" in probed(euler_pose(), gripper=0.12).gripper_problem
-    motor = dataclasses.replace(ARM, gripper=dataclasses.replace(ARM.gripper, readings=(-0.339, 3.5578)))
-    assert not probed(euler_pose(), arm=motor, gripper=3.5578).gripper_problem
-    assert "opening in m" in probed(euler_pose(), arm=motor, gripper=0.05, gripper_m=0.05, count=4).gripper_problem
+    assert not probed(euler_pose(), arm=MOTOR, gripper=3.5578).gripper_problem
+
+
+def opened(probe, readings):
+    for reading in readings:
+        probe.joints(JOINTS, reading)
+        probe.pose(euler_pose(), reading)
+    return probe.gripper_problem
+
+
+def test_metres_under_motor_units_are_named_once_the_gripper_has_moved_also_after_the_probe():
+    probe = probed(euler_pose(), arm=MOTOR, gripper=0.0, gripper_m=0.0)
+    assert probe.done and not probe.gripper_problem, "as a gripper in motor units that is nearly closed"
+    assert not opened(probe, [0.02] * 20)
+    assert "opening in m" in opened(probe, [*np.linspace(0.02, 0.06, 40), *[0.06] * 20])
+
+
+def test_a_gripper_in_motor_units_that_passes_where_metres_would_be_is_left_alone():
+    closing = [*[0.05] * 30, *np.linspace(0.05, 0.0, 8), *np.linspace(0.0, -0.339, 30)]
+    probe = UnitProbe(MOTOR, CONFIG)
+    assert not opened(probe, closing) and probe.done
+    assert not opened(probe, np.linspace(-0.339, 3.5578, 100)) and not opened(probe, [*np.linspace(0.15, 0.1, 5), *[0.1] * 200])
+    slow = UnitProbe(MOTOR, CONFIG)
+    assert opened(slow, np.linspace(0.05, 0.14, 200))
+    assert not opened(slow, [0.2, 0.2]), "no gripper opens so far in m"
 
 
 # Status --------------------------------------------------------------------------------------------------------------
@@ -155,6 +179,13 @@ def test_a_slower_stream_leaves_ticks_out():
     assert sent == [True, False, False, False] * 2
 
 
+@pytest.mark.parametrize("asked, every", [(200.0, 1), (199.0, 2), (150.0, 2), (134.0, 2), (100.0, 2), (66.7, 3), (10.0, 20)])
+def test_a_stream_is_never_faster_than_asked(asked, every):
+    stream = ArmStream(ARM, change(command_hz=asked))
+    sent = [stream.joint_message(released(), 0.0) is not None for _ in range(3 * every)]
+    assert sent == [True, *[False] * (every - 1)] * 3 and stream.joint_hz == 200.0 / every
+
+
 def test_what_a_gripper_holds_stays_held_over_a_pause_but_a_moved_gripper_starts_from_where_it_is():
     stream = ArmStream(ARM, CONFIG)
     stream.measured(0.3)
@@ -166,6 +197,29 @@ def test_what_a_gripper_holds_stays_held_over_a_pause_but_a_moved_gripper_starts
     stream.measured(0.9)                                  # opened by hand meanwhile
     stream.begin()
     assert stream.joint_message(released(), 2.0).position[6] == pytest.approx(0.9 * 0.07)
+
+
+def followed(commands, positions, hz=200.0):
+    """What is said of states at `hz` under commands of the first joint, rad; positions: of each state, or None for silence."""
+    frozen, said = FrozenStates(), []
+    for tick, (command, position) in enumerate(zip(commands, positions)):
+        frozen.commanded(np.array([command, *[0.0] * 5]))
+        if position is not None:
+            said.append(frozen.measured(np.array([position, *[0.0] * 5]), tick / hz))
+    return said
+
+
+def test_states_that_stand_still_while_the_arm_is_commanded_are_named():
+    moving, tiny = np.linspace(0.0, 0.5, 200), 2e-5
+    said = followed(moving, [*moving[:50], *[moving[50]] * 150])
+    first = next(tick for tick, text in enumerate(said) if text)
+    assert "CAN bus" in said[-1] and 50 + 60 < first < 50 + 80, "0.3 s after the command has moved by 0.02 rad"
+    assert not any(followed(moving, tiny * np.arange(200))), "blocked, but read"
+    assert not any(followed([0.3] * 400, [0.3] * 400)), "at rest"
+    assert not any(followed(0.01 * np.sin(moving * 20), [0.0] * 200)), "hardly commanded"
+    late = np.concatenate([np.zeros(50), moving[:150]])
+    assert not any(followed(moving, late)), "an arm that begins 0.25 s late"
+    assert not any(followed(moving, [0.0, *[None] * 150, *[0.0] * 49])), "states that fell silent are another matter"
 
 
 @pytest.mark.parametrize("units, metre, radian", [("m_rad", 1.0, 1.0), ("mm_deg", 1e-3, math.pi / 180)])

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import rospy
-from franka_msgs.msg import FrankaState
+from franka_bench import Arm, RealSwitches
 from stage import Stage
 
 from hybridvla_core.contracts import GripperState
@@ -17,63 +17,12 @@ from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import load_robot
 from hybridvla_core.safety.status import State
 from hybridvla_ros.adapters.franka import arm as arm_module
-from hybridvla_ros.adapters.franka import services, takeover
-from hybridvla_ros.adapters.franka.arm import FrankaArm
+from hybridvla_ros.adapters.franka import reading, services, start_up, takeover
+from hybridvla_ros.adapters.franka.arm import NOTHING, FrankaArm
 from hybridvla_ros.adapters.franka.services import ArmServices
 from hybridvla_ros.adapters.franka.takeover import Takeover
 from hybridvla_ros.filter_handle import MEANWHILE, Deactivated
 from hybridvla_ros.runtime.workers import FAULTS
-
-
-class Driver:
-    """Takes every call; `do`: what else happens at one, by its name."""
-
-    def __init__(self):
-        self.calls, self.do = [], {}
-
-    def __getattr__(self, name):
-        def call(*_arguments, **keys):
-            self.calls.append(name if not keys else (name, keys))
-            self.do.get(name, lambda: None)()
-        return call
-
-
-class Topic:
-    def __init__(self):
-        self.sent = []
-
-    def get_num_connections(self):
-        return 1
-
-    def publish(self, message):
-        self.sent.append(message)
-
-
-class Arm(FrankaArm):
-    """The arm as its driver tells it, without topics. `speaks`: the driver's states go on."""
-
-    def __init__(self, config, now):
-        self.config, self.arm, self.franka, self._now = config, config.arms[0], config.franka, now
-        self.driver, self.trajectories, self.poses = Driver(), Topic(), Topic()
-        self.controller, self.gripper = self.franka.impedance_controller, None
-        self.hands_off, self.busy, self.leading = threading.Lock(), "", False
-        self.state = FrankaState(robot_mode=2, q=list(self.arm.start_joints_rad), O_T_EE=np.eye(4).ravel().tolist())
-        self.speaks, self._silent_since = True, float("-inf")
-
-    @property
-    def heard(self):
-        return self._now() if self.speaks else self._silent_since
-
-    def report(self):
-        """No filter hears of it."""
-
-    def problem(self):
-        return ""
-
-    def wait_for_mode(self, mode, _seconds):
-        self.state.robot_mode = mode
-        return ""
-
 
 # The way to the start and a new payload -----------------------------------------------------------------------------
 
@@ -140,7 +89,38 @@ def test_while_controllers_change_the_way_to_the_start_may_be_called_off(lab):
     lab.arm.driver.do["switch"] = lambda: lab.ask("activate", False)
     done, message = lab.ask("go_to_start")
     assert not done and MEANWHILE in message and not any(sent(lab))
-    assert str(lab.arm.driver.calls).count("switch") == 2, "the controller comes back"
+    assert lab.arm.driver.calls[-1] == ("switch", {"start": [lab.arm.controller]}), "the controller comes back"
+
+
+@pytest.fixture
+def switched(lab):
+    """The lab with a robot whose mode follows its controllers."""
+    arm = lab.arm
+    arm.driver = RealSwitches(lab, arm)
+    arm.trajectories.publish = lambda message: (arm.trajectories.sent.append(message), arm.driver.trajectory(message))
+    arm.wait_for_mode = lambda mode, seconds: FrankaArm.wait_for_mode(arm, mode, seconds)
+    return lab
+
+
+def test_the_way_to_the_start_begins_when_its_controller_has_really_begun(switched):
+    assert switched.ask("go_to_start") == (True, "at the start pose")
+    assert sent(switched) == [sent(switched)[0]], "one trajectory, and it was taken"
+    assert switched.arm.driver.running == switched.arm.controller and switched.arm.state.robot_mode == reading.MOVE
+
+
+def test_a_robot_that_never_says_idle_is_named_in_time_and_gets_its_controller_back(switched):
+    switched.arm.driver.says_idle, begin = False, switched.rig.now
+    done, message = switched.ask("go_to_start")
+    assert not done and "robot mode is MOVE and not IDLE after 3 s" in message and sent(switched) == []
+    assert switched.arm.driver.running == switched.arm.controller and switched.rig.now - begin < 7.0
+
+
+def test_a_reflex_on_the_way_to_the_start_is_named_at_once(switched):
+    switched.at(0.5, "reflex", lambda: setattr(switched.arm.state, "robot_mode", reading.REFLEX))
+    begin = switched.rig.now
+    done, message = switched.ask("go_to_start")
+    assert not done and "robot mode REFLEX" in message and switched.rig.now - begin < 2.5
+    assert switched.arm.driver.running == switched.arm.controller
 
 
 def test_while_another_holds_the_arm_the_way_to_the_start_may_be_called_off(lab):
@@ -181,6 +161,30 @@ def test_a_new_payload_does_not_activate_what_somebody_deactivated(lab, when):
     assert lab.state == State.INACTIVE and done == (when == "before it"), message
     lab.sleep(1.0)
     assert lab.state == State.INACTIVE
+
+
+def test_a_payload_is_told_again_when_start_up_runs_again(lab):
+    loads, arm = [], lab.arm
+    arm.driver.set_load = lambda mass, center: loads.append((mass, center))
+    steps = dict(start_up.StartUp(arm, foreign=lambda: "", dry_run=False).steps())
+    assert steps["load"]() == "" and payload(lab)[0] and steps["load"]() == ""
+    tool = arm.arm.tool.mass_kg
+    assert loads[0][0] == pytest.approx(tool) and loads[1] == loads[2]
+    assert loads[2][0] == pytest.approx(tool + 0.5)
+    np.testing.assert_allclose(loads[2][1], (tool * np.array(arm.franka.tool_center_m) + [0.0, 0.0, 0.05]) / (tool + 0.5))
+
+
+def test_a_payload_that_the_robot_refuses_is_not_kept(lab):
+    def refuse(*_load):
+        raise HybridVLAError("refused")
+    lab.arm.driver.set_load = refuse
+    assert payload(lab) == (False, "refused") and lab.arm.payload == NOTHING
+
+
+@pytest.mark.parametrize("mass, center", [(4.0, (0.0, 0.0, 0.1)), (0.5, (0.0, 0.0, 100.0)), (0.5, (float("nan"), 0.0, 0.0))])
+def test_a_payload_that_no_hand_holds_is_refused(lab, mass, center):
+    answer = lab.services["/hybridvla/robot/set_payload"](SimpleNamespace(mass_kg=mass, center_m=center))
+    assert not answer.success and "within 0.5 m of the flange" in answer.message and lab.arm.driver.calls == []
 
 
 # A person's hand ----------------------------------------------------------------------------------------------------

@@ -4,9 +4,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hybridvla_ros.stand_ins.franka.robot import TriggerRate
+from hybridvla_core.paths import ROOT
+from hybridvla_core.robots.config import load_robot
+from hybridvla_ros.stand_ins.franka.robot import IDLE, MOVE, FrankaRobot, TriggerRate
 from hybridvla_sim.fr3.drive import Drive, FrankaDrive
 from hybridvla_sim.fr3.rig import Rig
+from hybridvla_sim.monitor import MonitorLimits
 from hybridvla_sim.tasks import load
 
 
@@ -51,3 +54,24 @@ def test_torques_rise_by_one_newton_metre_a_millisecond_at_most(drive):
     before = arm._torque.copy()
     rig.step(float(rig.model.opt.timestep))
     assert np.abs(arm._torque - before).max() <= rig.model.opt.timestep * 1e3 + 1e-9
+
+
+def test_between_two_controllers_the_robot_is_idle_and_forgets_a_trajectory_that_came_too_early():
+    impedance, trajectory = "cartesian_impedance_example_controller", "position_joint_trajectory_controller"
+    robot = FrankaRobot(load("blocks"), MonitorLimits.of(load_robot(ROOT / "config/robots/fr3.yaml").arms[0]), seed=1)
+    for name in (impedance, trajectory):
+        assert robot.load(name, typed=True)
+    assert robot.switch([impedance], [], strict=True)
+    robot.step(0.05)
+    assert robot.mode == MOVE
+    assert robot.switch([trajectory], [impedance], strict=True) and robot.mode == IDLE
+    begin = robot.drive.joints
+    way = (np.array([0.2]), (begin + 0.1)[None], None)
+    robot.drive.set_trajectory(*way)
+    robot.step(0.005)
+    assert robot.mode == IDLE
+    robot.step(0.4)
+    assert robot.mode == MOVE and np.abs(robot.drive.joints - begin).max() < 0.02, "it was taken before the restart"
+    robot.drive.set_trajectory(*way)
+    robot.step(0.4)
+    assert np.abs(robot.drive.joints - begin - 0.1).max() < 0.02

@@ -94,6 +94,8 @@ def test_a_real_robot_is_commanded_only_when_armed(tmp_path, launch, arguments, 
     ("agilex.launch", "policy:=yes", "policy is yes; use true, false or scripted"),
     ("sim.launch", "policy:=no", "policy is no; use true or false"),
     ("agilex.launch", "expert:=true", "expert is true, but a real rig has none"),
+    ("agilex.launch", "policy:=scripted", "policy is scripted, which asks the stand-in where its tray is"),
+    ("fr3.launch", "armed:=true", "robot_ip is empty; give robot_ip:=ADDRESS of the Control, or robot:=false"),
     ("deadman.launch", "source:=Pedal", "source is Pedal; use spacemouse, gamepad, pedal or none"),
     ("record.launch", "teleop:=SpaceMouse", "teleop is SpaceMouse; use spacemouse, keyboard, puppet or none"),
     ("record.launch", "spacenav:=no", "spacenav is no; use true or false")])

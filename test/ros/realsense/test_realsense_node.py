@@ -18,6 +18,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from hybridvla_core.paths import ROOT
 from hybridvla_ros.messages.images import to_rgb
+from hybridvla_ros.realsense import node as node_module
 from hybridvla_ros.realsense.camera import CameraState
 from hybridvla_ros.realsense.config import DeviceConfig, RealsenseConfig
 from hybridvla_ros.realsense.node import RealsenseNode
@@ -117,6 +118,21 @@ def test_a_pulled_cable_is_named_and_frames_come_back_with_it_while_the_other_ca
 def test_exposure_is_locked_by_service(cameras):
     answer = rospy.ServiceProxy("/camera_b/realsense_camera/lock_exposure", Trigger)()
     assert answer.success and "exposure_100us: 166" in answer.message and "white_balance_k: 4600" in answer.message
+
+
+def test_a_lock_without_a_frame_names_the_silence_and_leaves_what_was_fixed_before(bench, monkeypatch):
+    monkeypatch.setattr(node_module, "LOCK_TIMEOUT_S", 0.5)
+    context = rs.context()
+    soft = SoftCamera("444").plug(context)
+    node = RealsenseNode(rs, context, RealsenseConfig(devices=(DeviceConfig("camera_y", "444"),)))
+    camera = node.cameras[0]
+    camera.locked = {"gain": 64.0}
+    answer = rospy.ServiceProxy("/camera_y/realsense_camera/lock_exposure", Trigger)()
+    assert not answer.success and "no frame for 0.5 s" in answer.message and "444" in answer.message
+    with Streaming(soft):
+        bench.until(lambda: camera.counters["frames"] > 2, "frames")
+    assert camera.locks == 0 and camera.locked == {"gain": 64.0}
+    node._close()
 
 
 def test_a_node_that_ends_leaves_the_cameras_closed(bench):

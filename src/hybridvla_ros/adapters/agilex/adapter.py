@@ -28,6 +28,7 @@ from hybridvla_core.safety.status import ArmCommand, State
 from hybridvla_ros.adapters.adapter import OnState, RobotAdapter, joint_echo, pose_echo
 from hybridvla_ros.adapters.agilex import status as agilex_status
 from hybridvla_ros.adapters.agilex.command import ArmStream, tool_pose
+from hybridvla_ros.adapters.agilex.frozen import FrozenStates
 from hybridvla_ros.adapters.agilex.probe import EndPose, UnitProbe
 from hybridvla_ros.filter_handle import FilterHandle
 from hybridvla_ros.messages import conversions
@@ -61,6 +62,7 @@ class AgilexArm:
         self._fingers = fingers_of(arm)[0]
         self._probe = UnitProbe(arm, config)
         self._stream = ArmStream(arm, config)
+        self._frozen, self._unread = FrozenStates(), ""
         self._status: Optional[agilex_status.PiperStatus] = None
         self._disabled, self._controlled = "", False
         self._status_at = self._joints_at = self._back_at = self._sent_at = self._began_at = self._astray_at = float("-inf")
@@ -84,7 +86,7 @@ class AgilexArm:
         self._disabled = "" if enabled else "the motors were switched off by /enable_flag; call /hybridvla/robot/enable"
 
     def _on_pose(self, message: rospy.AnyMsg) -> None:
-        if self._probe.done:
+        if self._probe.done and not self._probe.compares:
             return
         kind = message._connection_header.get("type", "")
         for wanted in (PoseStamped, PoseMessage, piper_messages().PosCmd):
@@ -117,6 +119,7 @@ class AgilexArm:
             if len(state.joint_positions) == self.arm.dof:
                 self._probe.joints(state.joint_positions, sum(readings) if readings else float("nan"))
             self._stream.measured(self._reader.opening)
+            self._unread = self._frozen.measured(state.joint_positions, now)
             problem = self._problem(state, now)
         if now - self._joints_at > STATUS_AGE_S:
             self._back_at = now
@@ -147,7 +150,7 @@ class AgilexArm:
         if self._commands.get_num_connections() == 0:
             return (f"nobody listens on {self.command_topic}; start the driver in control mode (start_ms_piper.launch "
                     "mode:=1)")
-        return self._astray(state, now)
+        return self._unread or self._astray(state, now)
 
     def _astray(self, state: ArmState, now: float) -> str:
         """The arm does not go where it is sent."""
@@ -170,21 +173,31 @@ class AgilexArm:
         """The tick's command, in the driver's form and at the driver's pace."""
         now = time.monotonic()
         if not command.publish:
-            self._sent_at = float("-inf")
+            with self._lock:
+                self._sent_at = float("-inf")
+                self._frozen.begin()
             return
         with self._lock:
             if now - self._sent_at > PAUSE_S:
                 self._began_at, self._controlled = now, False
                 self._stream.begin()
+                self._frozen.begin()
             self._sent_at = now
             units = self._probe.units
             message = self._stream.joint_message(command, stamp) if self.joint_door else (
                 self._stream.pos_cmd(command, units, now, piper_messages().PosCmd) if units else None)
+            if message is not None:
+                self._frozen.commanded(command.joint_positions)
         if message is None:
             return
         self._commands.publish(message)
         self._echo.publish(message if self.joint_door else conversions.pose_message(
             tool_pose(message, self.arm, units), self.arm.base_frame, stamp))
+
+    @property
+    def joint_hz(self) -> float:
+        """How often joints go out while the arm is commanded."""
+        return self._stream.joint_hz
 
     @property
     def commanded(self) -> bool:
@@ -208,6 +221,9 @@ class AgilexAdapter(RobotAdapter):
         super().__init__(config, on_state)
         self._safety, self._joint_door = safety, config.door == "joint"
         self._arms: Dict[str, AgilexArm] = {arm.name: AgilexArm(arm, config, on_state) for arm in config.arms}
+        if self._joint_door:
+            rospy.loginfo("joints are streamed at %g Hz (agilex.command_hz is %g)",
+                          next(iter(self._arms.values())).joint_hz, config.agilex.command_hz)
         self._enable_topic = config.topics.get("enable", "/enable_flag")
         self._enable = rospy.Publisher(self._enable_topic, Bool, queue_size=1)
         rospy.Subscriber(self._enable_topic, Bool, self._on_enable_flag, queue_size=5)

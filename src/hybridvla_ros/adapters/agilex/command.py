@@ -30,11 +30,18 @@ class PosCmd(Protocol):
 
 
 class ArmStream:
-    """One arm's commands: joints and gripper in one message, the gripper held at its last command in between."""
+    """One arm's commands: joints and gripper in one message, the gripper held at its last command in between.
+
+    Attributes:
+        joint_hz: How often joints really go out: a tick's rate by a whole number, at most `command_hz`.
+        joints: (dof,) rad, as sent last.
+    """
 
     def __init__(self, arm: ArmConfig, config: RobotConfig) -> None:
         self._arm, self._config = arm, config.agilex
-        self._every = max(1, int(round(config.tick_hz / config.agilex.command_hz)))
+        # Never faster than asked; a quotient a rounding error above a whole number is that number.
+        self._every = max(1, math.ceil(config.tick_hz / config.agilex.command_hz - 1e-9))
+        self.joint_hz = config.tick_hz / self._every
         self._closed, self._open = arm.gripper.readings or (0.0, arm.gripper.max_width_m)
         self._count = 0
         self._measured = self._command = self._ended_at = math.nan
@@ -53,7 +60,7 @@ class ArmStream:
             self._command = self._measured
 
     def joint_message(self, command: ArmCommand, stamp: float) -> Optional[JointState]:
-        """Makes the driver's message of a command, every `tick_hz / command_hz` ticks.
+        """Makes the driver's message of a command, every `tick_hz / command_hz` ticks, rounded up.
 
         The driver reads position[0..6] whatever the names; velocity[6] is a speed in percent and effort[6] the gripper's torque
         for the drivers that look at them.

@@ -25,6 +25,8 @@ SCALES: Dict[str, Tuple[float, float]] = {"m_rad": (1.0, 1.0), "mm_deg": (1e-3, 
 FIRMWARES = {"newer": (-172.22, -102.78), "older": (-174.22, -100.78)}
 SAMPLES = 10
 METRES_AT_MOST = 0.15        # no gripper of these arms opens this far
+METRES_AT_LEAST = -0.005     # nor closes so far beyond 0
+MOVED_M, STAYS = 0.01, 50    # a gripper that moves in motor units leaves those bounds within some ten readings
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ class UnitProbe:
         self.units = ""
         self.problem = f"{self.name}: waiting for the driver's end pose, to check its units"
         self.gripper_problem = self._metres = ""
+        #: Whether end poses are still looked at for the gripper's units: configured are motor units, and none has been seen.
+        self.compares = max(abs(self._closed), abs(self._open)) > METRES_AT_MOST
+        self._lowest, self._highest, self._stayed = math.inf, -math.inf, 0
 
     @property
     def done(self) -> bool:
@@ -87,14 +92,15 @@ class UnitProbe:
 
     def pose(self, pose: EndPose, gripper_m: float = math.nan) -> None:
         """An end pose of the driver; gripper_m: of a PosCmd, the opening in m that it carries."""
-        if self._joints is None or not np.isfinite(self._joints).all() or self.done:
+        if self._joints is None or not np.isfinite(self._joints).all():
+            return
+        if pose.euler is not None and self.compares:
+            self._compare(gripper_m)
+        if self.done:
             return
         fits = [units for units in SCALES if self._fits(self._flange, pose, units)]
         if pose.euler is None:
             fits = self._from_pose(pose, fits)
-        elif len(fits) == 1 and abs(self._open) > METRES_AT_MOST and 0.005 < gripper_m < METRES_AT_MOST:
-            self._metres = (f"{self.name}: the driver gives the gripper's opening in m, configured are motor units; "
-                            "remove gripper.readings")
         if len(fits) != 1:
             self._agreed.clear()
             self.problem = self._misfit(pose)
@@ -102,6 +108,20 @@ class UnitProbe:
         self._agreed[fits[0]] = self._agreed.get(fits[0], 0) + 1
         if self._agreed[fits[0]] >= SAMPLES:
             self._decide(fits[0])
+
+    def _compare(self, reading: float) -> None:
+        """Metres look like motor units of a gripper that is nearly closed: what tells them apart is a gripper that has moved."""
+        if not math.isfinite(reading):
+            return
+        if not METRES_AT_LEAST <= reading <= METRES_AT_MOST:
+            self.compares, self._metres = False, ""      # no opening in m
+            return
+        self._lowest, self._highest = min(self._lowest, reading), max(self._highest, reading)
+        if self._highest - self._lowest > MOVED_M:
+            self._stayed += 1
+        if self._stayed >= STAYS:
+            self._metres = (f"{self.name}: the driver gives the gripper's opening in m, configured are motor units; "
+                            "remove gripper.readings")
 
     def _decide(self, units: str) -> None:
         if self._fixed not in ("probe", units):

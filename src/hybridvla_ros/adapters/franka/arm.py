@@ -5,7 +5,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Callable, Iterator, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Iterator, Optional, Sequence, Tuple
 
 import numpy as np
 import rospy
@@ -33,6 +33,9 @@ STATE_SILENT_S = 0.1     # after it, joint states alone speak for the arm
 SILENT_S = 0.2           # after it, nobody knows where the arm is
 LOCK_S = 12.0
 
+#: Mass kg, and (3,) its centre from the flange, m.
+Payload = Tuple[float, Sequence[float]]
+NOTHING: Payload = (0.0, (0.0, 0.0, 0.0))
 #: Returns why the arm takes no commands, or an empty string.
 Question = Callable[[], str]
 
@@ -55,6 +58,7 @@ class FrankaArm:
         leading: Whether a person leads the arm.
         hands_off: Held by whoever changes controllers or settings.
         stiffness: Of the impedance controller as it last announced it, N/m; NaN before.
+        payload: What the robot was last told that the hand holds: mass kg, and (3,) its centre from the flange, m.
     """
 
     def __init__(self, config: RobotConfig, on_state: OnState) -> None:
@@ -71,6 +75,7 @@ class FrankaArm:
         self.rate = reading.RateMeter()
         self.busy, self.leading = "", False
         self.stiffness = float("nan")
+        self.payload = NOTHING
         self._tool_said, self._tool_seen = "", ()
         self._kinematics = ArmKinematics(self.arm)
         self._reader = ArmReader(self.arm.name, self.arm.joint_names, fingers_of(self.arm))
@@ -180,6 +185,24 @@ class FrankaArm:
                         f"{seconds:.0f} s; call /hybridvla/robot/recover")
             time.sleep(0.02)
         return ""
+
+    def carry(self, payload: Payload) -> None:
+        """Tells the robot what it carries beyond Desk's end effector: the rest of the tool, and what the hand holds.
+
+        The payload is kept: whoever tells the robot anew after a fault tells it of both.
+
+        Args:
+            payload: What the hand holds.
+
+        Raises:
+            DriverError: The robot did not take it; the payload before is kept.
+        """
+        mass, center = payload
+        tool = max(0.0, self.arm.tool.mass_kg - self.state.m_ee)
+        total = tool + mass
+        middle = (tool * np.array(self.franka.tool_center_m) + mass * np.array(center)) / total if total else np.zeros(3)
+        self.driver.set_load(total, middle.tolist())
+        self.payload = payload
 
     # What is done to the arm ---------------------------------------------------------------------------------------
 

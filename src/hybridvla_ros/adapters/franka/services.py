@@ -15,6 +15,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from hybridvla.srv import SetPayload, SetPayloadResponse
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.robots.franka import FARTHEST_CENTER_M
 from hybridvla_core.safety.status import State
 from hybridvla_ros.adapters.franka import reading
 from hybridvla_ros.adapters.franka.arm import FrankaArm
@@ -25,6 +26,7 @@ from hybridvla_ros.adapters.franka.takeover import Takeover
 from hybridvla_ros.filter_handle import FilterHandle
 
 STILL_RAD_S = 0.02       # slower than this, an arm stands
+MODE_S = 3.0             # the robot's mode follows a switch of controllers within some 10 ms
 STOP_S = 1.0             # an arm that was told to stop on its way to the start has stopped
 ARRIVED_RAD, LATE_S = 0.02, 4.0
 HEAVIEST_KG = 3.0        # payload of a Research 3
@@ -78,13 +80,22 @@ class ArmServices:
         if problem:
             raise HybridVLAError(problem)
 
-    def _restart(self) -> None:
-        """Our controller starts anew and latches the present pose."""
-        robot = self._arm
-        robot.driver.switch(start=[robot.controller])
-        problem = robot.wait_for_mode(reading.MOVE, 3.0)
-        if problem:
-            raise HybridVLAError(problem)
+    def _let_go(self, *controllers: str) -> str:
+        """Stops controllers, and waits until the robot says that nothing moves it.
+
+        Never in one call with a start: between two controllers the robot goes through IDLE, and the one that starts forgets
+        what came before. A MOVE that is seen too early is still that of the controller before.
+
+        Returns:
+            A sentence where it does not say so in time.
+        """
+        self._arm.driver.switch(stop=controllers)
+        return self._arm.wait_for_mode(reading.IDLE, MODE_S)
+
+    def _restart(self, controller: str) -> str:
+        """A controller starts and latches the present pose; returns a sentence when it does not."""
+        self._arm.driver.switch(start=[controller])
+        return self._arm.wait_for_mode(reading.MOVE, MODE_S)
 
     # Recovery ------------------------------------------------------------------------------------------------------
 
@@ -106,7 +117,9 @@ class ArmServices:
             if problem:
                 raise HybridVLAError(f"after the recovery: {problem}")
             if self._start_up.done:
-                self._restart()
+                problem = self._restart(robot.controller)
+                if problem:
+                    raise HybridVLAError(problem)
         return f"recovered, the arm holds where it is; call {'resume' if state == State.STOPPED else 'activate'}"
 
     # The way to the start ------------------------------------------------------------------------------------------
@@ -124,17 +137,22 @@ class ArmServices:
             self._refuse_if_forbidden(since)     # the gripper takes seconds
             times, points = self._path.plan(np.array(robot.state.q), franka.start_speed_rad_s)
             robot.driver.load(franka.trajectory_controller)
-            robot.driver.switch(start=[franka.trajectory_controller], stop=[franka.impedance_controller])
+            ours = robot.controller == franka.trajectory_controller      # the joint door's controller goes on
+            back = ""
             try:
-                problem = robot.wait_for_mode(reading.MOVE, 3.0) or self._drive(times, points, since)
+                problem = (robot.wait_for_mode(reading.MOVE, MODE_S) if ours else self._let_go(robot.controller)
+                           or self._restart(franka.trajectory_controller)) or self._drive(times, points, since)
             finally:
-                if robot.controller != franka.trajectory_controller:
+                if not ours and reading.mode_problem(robot.state, commanded=False):     # no mode to wait for before a recovery
                     robot.driver.switch(start=[robot.controller], stop=[franka.trajectory_controller])
+                elif not ours:
+                    # An arm whose driver never says IDLE gets its controller back all the same.
+                    back = self._let_go(franka.trajectory_controller)
+                    back = self._restart(robot.controller) or back
             if problem:
                 raise HybridVLAError(f"stopped on the way to the start: {problem}")
-            problem = robot.wait_for_mode(reading.MOVE, 3.0)
-            if problem:
-                raise HybridVLAError(problem)
+            if back:
+                raise HybridVLAError(back)
         return "at the start pose"
 
     def _open_gripper(self) -> bool:
@@ -204,26 +222,23 @@ class ArmServices:
         Raises:
             HybridVLAError: It is too heavy or no number, the robot is not ready for it, or the filter stays inactive afterwards.
         """
-        robot, arm = self._arm, self._arm.arm
-        if not 0.0 <= mass_kg <= HEAVIEST_KG or not np.isfinite(center_m).all():
-            raise HybridVLAError(f"a payload of {mass_kg} kg is outside 0 to {HEAVIEST_KG:.0f} kg, or its centre is no number")
+        robot = self._arm
+        if not 0.0 <= mass_kg <= HEAVIEST_KG or not (np.abs(center_m) <= FARTHEST_CENTER_M).all():
+            raise HybridVLAError(f"a payload of {mass_kg:g} kg at {[float(value) for value in center_m]} m is none; use 0 to "
+                                 f"{HEAVIEST_KG:g} kg, and a centre within {FARTHEST_CENTER_M:g} m of the flange on each axis")
         deactivated = self._safety.deactivate()
         problem = deactivated.problem or ("this is a dry run" if self._safety.dry_run else robot.problem())
         if problem:
             raise HybridVLAError(problem)
         with self._alone("the payload is being changed"):
-            tool = max(0.0, arm.tool.mass_kg - robot.state.m_ee)
-            total = tool + mass_kg
-            center = (tool * np.array(robot.franka.tool_center_m) + mass_kg * np.array(center_m)) / total if total else (
-                np.zeros(3))
-            robot.driver.switch(stop=[robot.controller])
             try:
-                problem = robot.wait_for_mode(reading.IDLE, 3.0)
-                if problem:
-                    raise HybridVLAError(problem)
-                robot.driver.set_load(total, center.tolist())
+                problem = self._let_go(robot.controller)
+                if not problem:
+                    robot.carry((mass_kg, tuple(center_m)))
             finally:
-                self._restart()
+                problem = self._restart(robot.controller) or problem
+            if problem:
+                raise HybridVLAError(problem)
         if deactivated.followed:
             done, message = self._safety.activate(deactivated.ends)
             if not done:

@@ -166,7 +166,7 @@ class StartUp:
         if state.m_ee > arm.tool.mass_kg + LOAD_KG:
             return (f"Desk has the end effector at {state.m_ee:.2f} kg, tool.mass_kg is {arm.tool.mass_kg:.2f}; make them "
                     "agree")
-        self._arm.driver.set_load(max(0.0, arm.tool.mass_kg - state.m_ee), self._arm.franka.tool_center_m)
+        self._arm.carry(self._arm.payload)      # a driver that was started anew has forgotten it
         return ""
 
     def _collision(self) -> str:

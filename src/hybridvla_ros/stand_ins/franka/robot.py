@@ -25,6 +25,7 @@ CONTROLLERS: Dict[str, Drive] = {
     "position_joint_trajectory_controller": Drive.TRAJECTORY,
     "effort_joint_trajectory_controller": Drive.TRAJECTORY}
 FORCE_SHARE = 0.06      # low-pass of the external force each slice
+RESTART_S = 0.01        # between two controllers the robot ends one motion and begins another: IDLE meanwhile
 BUSY = "libfranka: command not possible in the current mode"
 
 
@@ -61,6 +62,7 @@ class FrankaRobot:
         self.force, self.upper_force = np.zeros(3), np.array([20.0, 20.0, 20.0])
         self.current_errors: List[str] = []
         self.last_errors: List[str] = []
+        self._begins_at = np.inf   # when the motion of the running controllers begins, s
         self._faulty = False       # franka_hw's own flag: controllers have no effect until a recovery
         self.gripper_stuck = False
         self.state_silent = False  # franka_states ends, joint_states go on
@@ -86,6 +88,8 @@ class FrankaRobot:
         with self.lock:
             self.rig.step(seconds)
             self.time += seconds
+            if self.time >= self._begins_at - 1e-9:
+                self._settle()
             pull = contact_force(self.rig.model, self.rig.data, self._arm_bodies) + self.drive.hand_force
             self.force = self.force + FORCE_SHARE * (pull - self.force)
             if self.mode == MOVE and (np.abs(self.force) > self.upper_force).any():
@@ -99,6 +103,7 @@ class FrankaRobot:
 
     def _settle(self) -> None:
         """Mode and drive that follow from errors and running controllers."""
+        self._begins_at = np.inf
         moving = [name for name in self.running if name in CONTROLLERS]
         if self.mode in (REFLEX, USER_STOPPED, GUIDING):
             return
@@ -171,9 +176,13 @@ class FrankaRobot:
             after = (self.running - set(stop)) | {name for name in start if name in self.loaded}
             if sum(name in CONTROLLERS for name in after) > 1:
                 return False
-            changed = {name for name in after ^ self.running if name in CONTROLLERS} or set(start) & set(CONTROLLERS)
+            changed = {name for name in after ^ self.running if name in CONTROLLERS}
             self.running = after
-            if changed:
+            if changed & after and self.mode in (IDLE, MOVE) and not self._faulty:
+                # The motion ends, and with the first cycle of the next one controllers start anew: what they took before is gone.
+                self.mode, self._begins_at = IDLE, self.time + RESTART_S
+                self.drive.switch(Drive.BRAKE)
+            elif changed or set(start) & set(CONTROLLERS):
                 self._settle()
             return True
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass
-from typing import ContextManager, List
+from typing import ContextManager, List, Optional, Tuple
 
 import numpy as np
 import rospy
@@ -29,6 +29,8 @@ from hybridvla_sim.piper.scene import MAX_WIDTH
 READ, WRITE = 0.017444, 57324.840764        # rad for a degree, 0.001 degrees for a radian: the driver's own constants
 MOTOR_CLOSED, MOTOR_OPEN = -0.339, 3.5578   # gripper readings of the ARX layer under the same topics
 UNITS, GRIPPERS = ("new", "old"), ("m", "motor")
+#: Joints and end pose (None where nobody listens) in the SDK's units, speeds, gripper, status.
+ArmReading = Tuple[np.ndarray, np.ndarray, int, Optional[np.ndarray], PiperStatusMsg]
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class DriverConfig:
 
 
 class PiperDriver:
-    """One driver process's worth of topics. `die` takes them all away, `start` brings them back."""
+    """One driver process's worth of topics. `die` takes them all away, `freeze` cuts its bus, `start` brings both back."""
 
     def __init__(self, rig: PiperRig, lock: ContextManager[bool], arm: ArmConfig, enable_topic: str,
                  config: DriverConfig) -> None:
@@ -58,6 +60,7 @@ class PiperDriver:
         self._subscriptions: List[rospy.Subscriber] = []
         self._mouths: List[rospy.Publisher] = []
         self._enabled = False
+        self._frozen: Optional[ArmReading] = None      # what it heard last, while its bus is gone
         self._turn = threading.Lock()      # its topics do not go while a turn of its loop publishes on them
         self.alive = False
         self.start()
@@ -65,6 +68,7 @@ class PiperDriver:
     # Life ------------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        self._frozen = None
         if self.alive:
             return
         topics, options = self._topics, {"queue_size": 1, "tcp_nodelay": True}
@@ -94,10 +98,16 @@ class PiperDriver:
             end.unregister()
         self._mouths, self._subscriptions = [], []
 
+    def freeze(self) -> None:
+        """The CAN bus is gone: commands reach nobody, and what was heard last is published for ever."""
+        self._frozen = self._read()
+
     # Commands --------------------------------------------------------------------------------------------------------
 
     def _on_enable(self, message: Bool) -> None:
         with self._lock:
+            if self._frozen is not None:
+                return
             self._arm.enable(message.data)
             self._enabled = message.data
             if message.data:
@@ -109,7 +119,7 @@ class PiperDriver:
         width = self._micrometres(message.position[6])
         with self._lock:
             self._rig.judge(self._name, stamp, joints)
-            if self._enabled:
+            if self._enabled and self._frozen is None:
                 self._arm.motion_ctrl(MOVE_J, 100.0)
                 self._arm.joint_ctrl(counts)
                 self._arm.gripper_ctrl(min(max(width, 0), 80000))
@@ -122,7 +132,7 @@ class PiperDriver:
             counts = [round(value * 1000) for value in (message.x, message.y, message.z)]
             angles = [round(value * 1000) for value in (message.roll, message.pitch, message.yaw)]
         with self._lock:
-            if self._enabled:
+            if self._enabled and self._frozen is None:
                 self._arm.motion_ctrl(MOVE_P, 50.0)
                 self._arm.end_pose_ctrl(counts, angles)
                 self._arm.gripper_ctrl(max(self._micrometres(message.gripper), 0))
@@ -146,11 +156,7 @@ class PiperDriver:
                     raise
 
     def _publish(self) -> None:
-        with self._lock:
-            joints, speeds, gripper = self._arm.joints, self._arm.speeds, self._arm.gripper
-            pose = self._arm.end_pose if self._poses.get_num_connections() or self._heard("_eulers") else None
-            state = PiperStatusMsg(ctrl_mode=self._arm.ctrl_mode, arm_status=self._arm.fault or self._arm.status,
-                                   mode_feedback=self._arm.move)
+        joints, speeds, gripper, pose, state = self._frozen or self._read()
         width = gripper / 1000000
         if self._config.gripper == "motor":
             width = MOTOR_CLOSED + width / MAX_WIDTH * (MOTOR_OPEN - MOTOR_CLOSED)
@@ -165,6 +171,13 @@ class PiperDriver:
             self._leader.publish(message)
         if pose is not None:
             self._publish_pose(pose, width, message.header.stamp)
+
+    def _read(self) -> ArmReading:
+        with self._lock:
+            pose = self._arm.end_pose if self._poses.get_num_connections() or self._heard("_eulers") else None
+            state = PiperStatusMsg(ctrl_mode=self._arm.ctrl_mode, arm_status=self._arm.fault or self._arm.status,
+                                   mode_feedback=self._arm.move)
+            return self._arm.joints, self._arm.speeds, self._arm.gripper, pose, state
 
     def _heard(self, name: str) -> bool:
         return hasattr(self, name) and getattr(self, name).get_num_connections() > 0

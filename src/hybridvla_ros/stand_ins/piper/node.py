@@ -1,7 +1,8 @@
 """The dual-arm rig in place of the real one: two Piper drivers over simulated arms, and the three cameras.
 
 Faults for tests and demonstrations come as text on /piper_rig/fault: `right disable` (motors off through the driver),
-`right limp` (motors off behind the driver's back), `right die`, `right start`, `right teach`, `right status 7`.
+`right limp` (motors off behind the driver's back), `right freeze` (its CAN bus is gone, until `right start`), `right die`,
+`right start`, `right teach`, `right status 7`.
 """
 from __future__ import annotations
 
@@ -105,7 +106,7 @@ class PiperRigNode:
             rospy.logwarn("fault %r is unknown", message.data)
             return
         driver, what = self._drivers[words[0]], words[1]
-        if what in ("die", "start"):
+        if what in ("die", "start", "freeze"):
             getattr(driver, what)()
             return
         if what == "disable":

@@ -10,11 +10,10 @@ import time
 from typing import Union
 
 import numpy as np
-import rospy
 
-from hybridvla.srv import RigReport
 from hybridvla_core.contracts import Mode, Observation, Prediction
 from hybridvla_core.transforms.conventions import ActionConvention
+from hybridvla_ros.stand_ins.expert_policy import DUAL_REPORT, rig_report
 from hybridvla_sim.tasks.tray.expert import REACH, next_keyframe, tools_in_shared_frame
 from hybridvla_sim.tasks.tray.task import INSTRUCTION, TrayState
 
@@ -32,8 +31,7 @@ class TrayPolicy:
     convention = CONVENTION
 
     def __init__(self) -> None:
-        rospy.wait_for_service("/piper_rig/report", timeout=60.0)
-        self._report = rospy.ServiceProxy("/piper_rig/report", RigReport, persistent=True)
+        self._report = rig_report(DUAL_REPORT)
 
     def predict(self, observation: Observation, mode: Union[str, Mode, None] = None, seed: int = 0) -> Prediction:
         began = time.perf_counter()
