@@ -21,7 +21,7 @@ from hybridvla_core.safety.status import FilterOutput, Reason, State
 from hybridvla_ros import adapters
 from hybridvla_ros.filter_handle import MEANWHILE, Answer, FilterHandle
 from hybridvla_ros.messages import conversions
-from hybridvla_ros.messages.arm_reader import source_of
+from hybridvla_ros.messages.sources import source_of
 from hybridvla_ros.runtime.already_running import ASKS, asked_name, refuse_if_running
 from hybridvla_ros.runtime.graph_watch import GraphWatch
 from hybridvla_ros.runtime.node_support import (

@@ -24,7 +24,7 @@ import rospy
 from hybridvla_cli.doctor_parts.graph import Facts, Stream
 from hybridvla_core.robots.graph_names import STATUS
 from hybridvla_ros.adapters.agilex import status as agilex_status
-from hybridvla_ros.messages.arm_reader import source_of
+from hybridvla_ros.messages.sources import source_of
 
 LISTEN_S, ANSWER_S = 3.0, 1.0
 LIST_CONTROLLERS = "/controller_manager/list_controllers"

@@ -32,7 +32,8 @@ from hybridvla_core.robots.topics import joint_topics
 from hybridvla_core.safety.status import State
 from hybridvla_ros.adapters.franka.gripper import BELOW_MAX_M
 from hybridvla_ros.messages import conversions
-from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of, source_of
+from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of
+from hybridvla_ros.messages.sources import source_of
 
 LISTEN_S, ANSWER_S = 1.5, 5.0
 MOVE_S, REST_S = 6.0, 0.6        # longest move, and how long it has to rest

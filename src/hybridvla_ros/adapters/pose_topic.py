@@ -14,7 +14,8 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.status import ArmCommand
 from hybridvla_ros.adapters.adapter import OnState, RobotAdapter, pose_echo
 from hybridvla_ros.messages import conversions
-from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of, source_of
+from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of
+from hybridvla_ros.messages.sources import source_of
 
 
 class PoseTopicAdapter(RobotAdapter):

@@ -9,48 +9,14 @@ import numpy as np
 from hybridvla_core.contracts import ArmState, GripperState, Pose
 from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.robots.topics import finger_names
+from hybridvla_ros.messages.sources import OneSource
 
-#: A publisher that has been silent for longer has ended, s.
-SILENT_S = 2.0
 #: A gripper may read this much beyond closed and open, as a share of the way between: more is another unit, or another joint.
 GRIPPER_SLACK = 0.5
 #: A gripper that has spoken and is silent for longer, s, may stand anywhere.
 GRIPPER_SILENT_S = 1.0
 #: Names of one message that a sentence gives at most.
 MOST_NAMES = 9
-
-
-def source_of(message: object) -> str:
-    """Returns the name of the node that sent a message; empty where it is not known, as for one from a bag."""
-    header: Optional[Dict[str, str]] = getattr(message, "_connection_header", None)
-    return (header or {}).get("callerid", "")
-
-
-class OneSource:
-    """Takes what one node publishes, and nothing of a second one: the values of two are never mixed.
-
-    Args:
-        what: What is published, for the sentence.
-    """
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._owner = self._other = ""
-        self._owner_at = self._other_at = -math.inf
-
-    def takes(self, source: str, now: float) -> bool:
-        """Tells whether a message of this node counts. source: its name, empty where it is not known. now: s."""
-        if not source or source == self._owner or now - self._owner_at > SILENT_S:
-            self._owner, self._owner_at = source, now
-            return True
-        self._other, self._other_at = source, now
-        return False
-
-    def problem(self, now: float) -> str:
-        """Names both publishers while there are two; an empty string otherwise."""
-        if now - self._other_at > SILENT_S or self._other == self._owner:
-            return ""
-        return f"{self._what} are published by {self._owner} and by {self._other}; end one of them"
 
 
 class ArmReader:

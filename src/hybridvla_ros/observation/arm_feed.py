@@ -11,7 +11,8 @@ from hybridvla_core.geometry import rotations
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_core.robots.topics import joint_topics
-from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of, source_of
+from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of
+from hybridvla_ros.messages.sources import source_of
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import JointState

@@ -13,8 +13,8 @@ from hybridvla_core.errors import ObservationError
 from hybridvla_core.moved import old_names
 from hybridvla_core.policy.cameras import CameraSource
 from hybridvla_core.policy.interface import ReadyImage
-from hybridvla_ros.messages.arm_reader import OneSource, source_of
 from hybridvla_ros.messages.images import to_rgb
+from hybridvla_ros.messages.sources import OneSource, source_of
 from hybridvla_ros.observation.camera_health import AHEAD_S
 from hybridvla_ros.observation.camera_identity import CameraIdentity
 from hybridvla_ros.observation.camera_sync import CameraSync, ImageSet

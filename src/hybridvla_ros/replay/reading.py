@@ -11,7 +11,7 @@ import rosbag
 
 from hybridvla.msg import ActionProposal, EpisodeEvent, SafetyStatus
 from hybridvla_core.errors import HybridVLAError
-from hybridvla_ros.messages.arm_reader import OneSource
+from hybridvla_ros.messages.sources import OneSource
 from hybridvla_ros.replay import bags
 from hybridvla_ros.replay.topics import Topics
 

@@ -5,7 +5,8 @@ import numpy as np
 import rospy
 from sensor_msgs.msg import JointState
 
-from hybridvla_ros.messages.arm_reader import SILENT_S, ArmReader
+from hybridvla_ros.messages.arm_reader import ArmReader
+from hybridvla_ros.messages.sources import SILENT_S
 
 NAMES = [f"fr3_joint{number}" for number in range(1, 8)] + ["fr3_finger_joint1", "fr3_finger_joint2"]
 

@@ -8,7 +8,8 @@ from safety_rig import Rig
 from hybridvla_core.configuration import load_file
 from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import RobotConfig
-from hybridvla_ros.messages.arm_reader import SILENT_S, ArmReader, fingers_of
+from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of
+from hybridvla_ros.messages.sources import SILENT_S
 
 
 def readers(robot="sim_fr3"):

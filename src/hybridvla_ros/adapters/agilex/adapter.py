@@ -32,7 +32,8 @@ from hybridvla_ros.adapters.agilex.frozen import FrozenStates
 from hybridvla_ros.adapters.agilex.probe import EndPose, UnitProbe
 from hybridvla_ros.filter_handle import FilterHandle
 from hybridvla_ros.messages import conversions
-from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of, source_of
+from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of
+from hybridvla_ros.messages.sources import source_of
 
 STATUS_AGE_S = 0.5
 RETURN_S = 1.0           # after a silence of its joints, so long a driver has to say how the arm is

@@ -24,7 +24,8 @@ from hybridvla_ros.adapters.adapter import OnState
 from hybridvla_ros.adapters.franka import driver as driver_module
 from hybridvla_ros.adapters.franka import reading
 from hybridvla_ros.adapters.franka.gripper import FrankaHand, GripperWorker
-from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of, source_of
+from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of
+from hybridvla_ros.messages.sources import source_of
 
 if TYPE_CHECKING:
     from franka_msgs.msg import FrankaState

@@ -16,7 +16,8 @@ from hybridvla_core.robots.graph_names import PROPOSAL, STATUS
 from hybridvla_core.robots.topics import joint_topics
 from hybridvla_ros.console.operator.state import ConsoleState
 from hybridvla_ros.console.view.scene import Scene
-from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of, source_of
+from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of
+from hybridvla_ros.messages.sources import source_of
 from hybridvla_ros.runtime.node_support import package_path, publish_unless_ending, require_parameter
 
 PERIOD_S = 0.1
