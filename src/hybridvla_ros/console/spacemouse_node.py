@@ -83,7 +83,7 @@ class SpaceMouseNode:
     def _on_joints(self, message: JointState) -> None:
         with self._lock:
             self._reader.joints(message.name, message.position, message.velocity, time.monotonic())
-            self.teleop.on_opening(self._reader.opening, commanded=False)
+            self.teleop.on_opening(self._reader.standing(time.monotonic()), commanded=False)
 
     # Outputs ---------------------------------------------------------------------------------------------------------
 

@@ -50,12 +50,15 @@ class ArmReader:
         """Says what `problem` says, or what is wrong with the gripper's reading, or an empty string."""
         return self.problem(now) or self._gripper_silence(now) or self.gripper_problem
 
+    def standing(self, now: float) -> float:
+        """Returns the gripper's opening, 0 closed to 1 open; NaN where it is silent: what was read last is not how it stands."""
+        return math.nan if self._gripper_silence(now) else self.opening
+
     def _gripper_silence(self, now: float) -> str:
-        """Says that a gripper which spoke before is silent, and forgets its opening: what was last read is not how it stands."""
+        """Says that a gripper which spoke before is silent, or an empty string."""
         silent = now - self._gripper_at
         if not self._apart or silent <= GRIPPER_SILENT_S:
             return ""
-        self.opening = math.nan
         return (f"the gripper's joint states ({', '.join(self._fingers)}) are silent for {silent:.1f} s; does its driver run?")
 
     def joints(self, names: Sequence[str], positions: Sequence[float], velocities: Sequence[float], now: float,
@@ -90,7 +93,7 @@ class ArmReader:
             self._gripper((reading - self._closed) / (self._open - self._closed), now)
         found = [joint for joint in self.joint_names if joint in index]
         if not found:
-            return None if fingers or self._found else self._other_names(names, positions)
+            return None if fingers or self._found else self._other_names(names, positions, now)
         self._found, self._strange = True, ""
         # What is missing or short goes on as it is: the filter names it and holds.
         values = np.array([positions[index[joint]] if index[joint] < len(positions) else math.nan for joint in found])
@@ -99,7 +102,7 @@ class ArmReader:
             speeds = np.array([velocities[index[joint]] for joint in found])
         doubt = self.doubt(now)
         return ArmState(name=self.name, joint_names=tuple(found), joint_positions=values, joint_velocities=speeds,
-                        pose=self.pose, gripper=self.opening, gripper_state=self._gripper_state(now),
+                        pose=self.pose, gripper=self.standing(now), gripper_state=self._gripper_state(now),
                         ready=not doubt, message=doubt)
 
     def hand(self, names: Sequence[str], positions: Sequence[float], now: float, source: str = "") -> None:
@@ -107,14 +110,14 @@ class ArmReader:
         if any(finger in names for finger in self._fingers):
             self.joints(names, positions, (), now, source)
 
-    def _other_names(self, names: Sequence[str], positions: Sequence[float]) -> ArmState:
+    def _other_names(self, names: Sequence[str], positions: Sequence[float], now: float) -> ArmState:
         """Hands on a message that names none of the arm's joints. Of several kinds, the one with most names is told of."""
         if len(names) >= len(self._others):
             self._others = tuple(names)
         self._strange = (f"joint states come that name {listed(self._others)}, and none of {listed(self.joint_names)}; set the "
                          "names in the robot's configuration, or check the driver's arm_id")
         return ArmState(name=self.name, joint_names=tuple(names), joint_positions=np.array(positions, dtype=float),
-                        joint_velocities=None, pose=self.pose, gripper=self.opening, ready=False, message=self._strange)
+                        joint_velocities=None, pose=self.pose, gripper=self.standing(now), ready=False, message=self._strange)
 
     def _doubled(self, names: Sequence[str], now: float, source: str) -> Optional[ArmState]:
         """Answers a message that names a joint twice: which value is meant nobody knows."""
@@ -124,7 +127,7 @@ class ArmReader:
             return None
         self._twice = f"joint {', '.join(twice)} stands twice in one joint state; check who publishes them"
         return ArmState(name=self.name, joint_names=self.joint_names, joint_positions=np.full(len(self.joint_names), math.nan),
-                        joint_velocities=None, pose=self.pose, gripper=self.opening, gripper_state=self._gripper_state(now))
+                        joint_velocities=None, pose=self.pose, gripper=self.standing(now), gripper_state=self._gripper_state(now))
 
     def _gripper(self, opening: float, now: float) -> None:
         self._gripper_at = now
@@ -142,7 +145,7 @@ class ArmReader:
             self._last_opening, self._moving_until = self.opening, now + 0.1
 
     def _gripper_state(self, now: float) -> GripperState:
-        if math.isnan(self.opening):
+        if math.isnan(self.standing(now)):
             return GripperState.UNKNOWN
         return GripperState.MOVING if now < self._moving_until else GripperState.DONE
 

@@ -111,7 +111,7 @@ class FrankaArm:
         self.rate.add(message.time)
         self._last = ArmState(
             name=self.arm.name, joint_names=self.arm.joint_names, joint_positions=np.array(message.q),
-            joint_velocities=np.array(message.dq), pose=reading.pose(message.O_T_EE), gripper=self._reader.opening,
+            joint_velocities=np.array(message.dq), pose=reading.pose(message.O_T_EE), gripper=self._reader.standing(self.heard),
             robot_mode=int(message.robot_mode), stamp=message.header.stamp.to_sec())
         self.report()
 
