@@ -64,7 +64,7 @@ def test_a_gripper_of_its_own_topic_that_falls_silent_is_not_taken_for_one_that_
     assert reader.joints(arm.joint_names, arm.start_joints_rad, [], 2.4).gripper == reader.opening > 0.0
     state = reader.joints(arm.joint_names, arm.start_joints_rad, [], 2.6)
     assert np.isnan(state.gripper) and not state.ready and "the gripper's joint states" in state.message
-    assert "silent for 1.1 s" in state.message and np.isnan(state.gripper)
+    assert "silent for 1.1 s" in state.message
     reader.hand(fingers, [0.02] * len(fingers), 2.7)
     assert reader.joints(arm.joint_names, arm.start_joints_rad, [], 2.7).gripper > 0.0 and reader.doubt(2.7) == ""
 
