@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import toy_data
-from test_hybrid_start import SHORT, go
-from toy_data import config, write
+from toy_data import SHORT, config, go, write
 
 from hybridvla_cli.__main__ import main
 from hybridvla_core.checkpoints.format import read_checkpoint
