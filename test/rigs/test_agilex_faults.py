@@ -129,22 +129,21 @@ def test_a_false_enable_flag_from_elsewhere_stops_at_once(rig, publishing):
         rig.until(lambda: all(rig.rig()["enabled"].values()), "motors on")
 
 
-def test_motors_lost_without_a_word_show_in_the_following_error(rig):
+def stopped_in_motion(rig, fault):
     rig.begin()
     rig.shift([0.0, 0.0, -0.06])
     rig.until(lambda: rig.state("ACTIVE"), "motion")
-    rig.fault("left limp")
+    rig.fault(fault)
     rig.until(lambda: rig.state("STOPPED"), "the stop", 5)
-    assert "left" in rig.status.message
+    return rig.status.message
+
+
+def test_motors_lost_without_a_word_show_in_the_following_error(rig):
+    assert "left" in stopped_in_motion(rig, "left limp")
 
 
 def test_an_arm_whose_bus_is_gone_stops_both(rig):
-    rig.begin()
-    rig.shift([0.0, 0.0, -0.06])
-    rig.until(lambda: rig.state("ACTIVE"), "motion")
-    rig.fault("left freeze")
-    rig.until(lambda: rig.state("STOPPED"), "the stop", 5)
-    assert "left: its joint states stand still while it is commanded" in rig.status.message
+    assert "left: its joint states stand still while it is commanded" in stopped_in_motion(rig, "left freeze")
     rig.fault("left start")
 
 

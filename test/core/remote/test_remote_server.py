@@ -70,10 +70,9 @@ class OnLostDevice(Echo):
         raise DeviceError("cuda failed during a prediction (it has fallen off the bus); restart the policy")
 
 
-def test_a_server_whose_device_fails_says_so_to_everybody_and_ends(asking, monkeypatch):
-    policy, ended, may_end, shutdown = OnLostDevice(), [], threading.Event(), Server.shutdown
-    monkeypatch.setattr(Server, "shutdown", lambda self: may_end.wait(10) and shutdown(self))
-    server = PolicyServer(policy, OwnDialect(), ServerSettings(port=0))
+def serving_until_the_device_fails(server):
+    """A thread that serves, and the errors with which it ended."""
+    ended = []
 
     def serve():
         with pytest.raises(DeviceError, match="fallen off the bus") as said:
@@ -82,6 +81,14 @@ def test_a_server_whose_device_fails_says_so_to_everybody_and_ends(asking, monke
 
     serving = threading.Thread(target=serve, daemon=True)
     serving.start()
+    return serving, ended
+
+
+def test_a_server_whose_device_fails_says_so_to_everybody_and_ends(asking, monkeypatch):
+    policy, may_end, shutdown = OnLostDevice(), threading.Event(), Server.shutdown
+    monkeypatch.setattr(Server, "shutdown", lambda self: may_end.wait(10) and shutdown(self))
+    server = PolicyServer(policy, OwnDialect(), ServerSettings(port=0))
+    serving, ended = serving_until_the_device_fails(server)
     port = server.address[1]
     health = f"http://127.0.0.1:{port}/healthz"
     with urllib.request.urlopen(health) as answer:
@@ -109,15 +116,8 @@ def test_a_device_that_fails_after_its_client_has_left_ends_the_server_too():
             left.wait(10)
             return super().predict(observation, mode, seed)
 
-    server, ended = PolicyServer(FailsLate(), OwnDialect(), ServerSettings(port=0)), []
-
-    def serve():
-        with pytest.raises(DeviceError, match="fallen off the bus") as said:
-            server.serve_forever()
-        ended.append(said.value)
-
-    serving = threading.Thread(target=serve, daemon=True)
-    serving.start()
+    server = PolicyServer(FailsLate(), OwnDialect(), ServerSettings(port=0))
+    serving, ended = serving_until_the_device_fails(server)
     with connect(f"ws://127.0.0.1:{server.address[1]}", compression=None) as raw:
         raw.recv(timeout=5)
         raw.send(pack(OwnDialect().request(observation(), None, 0)))
