@@ -13,18 +13,25 @@ readonly INIT=checkpoints/tiny
 RECIPE=config/training/small_finetune.yaml
 mkdir -p "$OUT"
 
-# step NAME RESULT COMMAND...: runs the command unless its result is there, and notes the seconds it took.
+# timed NAME COMMAND...: runs the command, and notes the seconds it took.
+timed() {
+  local name="$1" began
+  shift
+  echo "field-training: $name: $*"
+  began="$(date +%s)"
+  "$@"
+  echo "$name $(($(date +%s) - began)) s" | tee -a "$OUT/times.txt"
+}
+
+# step NAME RESULT COMMAND...: the same, unless its result is there.
 step() {
-  local name="$1" result="$2" began
+  local name="$1" result="$2"
   shift 2
   if [ -e "$result" ]; then
     echo "field-training: $name is there ($result)"
     return
   fi
-  echo "field-training: $name: $*"
-  began="$(date +%s)"
-  "$@"
-  echo "$name $(($(date +%s) - began)) s" | tee -a "$OUT/times.txt"
+  timed "$name" "$@"
 }
 
 # What lies here is of these settings alone.
@@ -45,10 +52,8 @@ record() {
 
 # A result of the same checkpoint, episodes and code is kept by the command itself.
 evaluate() { # NAME CHECKPOINT EPISODES
-  local began
-  began="$(date +%s)"
-  hybridvla evaluate --checkpoint "$2" --variation "$VARIATION" --episodes "$3" --seed 2000001 --processes 2 --json "$OUT/$1.json"
-  echo "$1 $(($(date +%s) - began)) s" | tee -a "$OUT/times.txt"
+  timed "$1" hybridvla evaluate --checkpoint "$2" --variation "$VARIATION" --episodes "$3" --seed 2000001 --processes 2 \
+    --json "$OUT/$1.json"
 }
 
 # choose_recipe: RECIPE, in float32 on a CPU that emulates bfloat16. A training goes on with the one it was begun with.

@@ -7,7 +7,7 @@ find_driver_workspace() {
   [ -f "$DRIVER_WORKSPACE/setup.bash" ] ||
     fail "DRIVER_WORKSPACE is $DRIVER_WORKSPACE, which has no setup.bash; name the devel or install folder of the drivers'" \
       "workspace, or unset it"
-  DRIVER_WORKSPACE="$(cd "$DRIVER_WORKSPACE" && pwd)"
+  DRIVER_WORKSPACE="$(cd "$DRIVER_WORKSPACE" && pwd -P)"
 }
 
 # What this clone is built upon. Each setup.bash begins a chain of its own, the drivers' with the Noetic they were built on.

@@ -178,11 +178,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     if args.episodes < 1:
         raise HybridVLAError("--episodes must be at least 1")
     everything = tuple(name for rig in RIGS.values() for name in tasks.of_rig(rig.kind))
-    names = everything if args.tasks == ["all"] else tuple(args.tasks)
-    for name in names:
-        tasks.load(name)
-    if len(set(names)) < len(names):
-        raise HybridVLAError(f"--tasks {' '.join(names)}: name each task once")
+    names = everything if args.tasks == ["all"] else tasks.chosen(args.tasks)
     args.out.mkdir(parents=True, exist_ok=True)
     rows = run_missing(names, args.episodes, args.out / "episodes.jsonl", args.processes)
     found = {name: summary(name, [row for row in rows if row["task"] == name]) for name in names}

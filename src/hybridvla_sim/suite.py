@@ -74,14 +74,14 @@ def _row(decision: Decision, policy: PolicyInterface) -> Dict[str, Any]:
     """Returns a decision as plain data; of two arms, the one that errs by more, but the errors and the tokens of both."""
     prediction, truth = decision.prediction, decision.observer
     arms = prediction.action[0].reshape(-1, 7)
-    worst = int(np.linalg.norm(arms[:, :3] - truth.delta, axis=1).argmax())
+    errors = arms[:, :3] - truth.delta
+    worst = int(np.linalg.norm(errors, axis=1).argmax())
     row = {"phase": truth.phase, "fused": prediction.fused, "confidence": prediction.mean_confidence,
            "ms": sum(prediction.stage_ms.values()), "distance": prediction.path_distance,
-           "gripper_right": bool(((arms[:, 6] > 0.5) == (truth.opening > 0.5)).all())}
-    for name, action in (("error", prediction.action), ("diffusion", prediction.diffusion),
-                         ("autoregressive", prediction.autoregressive)):
+           "gripper_right": bool(((arms[:, 6] > 0.5) == (truth.opening > 0.5)).all()),
+           "errors": errors.tolist(), "error": errors[worst].tolist()}
+    for name, action in (("diffusion", prediction.diffusion), ("autoregressive", prediction.autoregressive)):
         row[name] = None if action is None else (action[0].reshape(-1, 7)[worst, :3] - truth.delta[worst]).tolist()
-    row["errors"] = (arms[:, :3] - truth.delta).tolist()
     right = hits(policy, _nearest(truth, prediction), prediction)
     told = prediction.token_confidence
     row["token_right"] = None if right is None else right.tolist()

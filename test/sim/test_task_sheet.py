@@ -59,7 +59,7 @@ def test_an_episode_is_run_through_the_filter_and_counted():
 def test_what_cannot_be_run_is_named(tmp_path):
     with pytest.raises(HybridVLAError, match="there is no task 'fly'"):
         sheet.main(["--tasks", "fly", "--out", str(tmp_path)])
-    with pytest.raises(HybridVLAError, match="--tasks blocks blocks: name each task once"):
+    with pytest.raises(HybridVLAError, match="task 'blocks' is named twice"):
         sheet.main(["--tasks", "blocks", "blocks", "--out", str(tmp_path)])
     with pytest.raises(HybridVLAError, match="--episodes must be at least 1"):
         sheet.main(["--episodes", "0", "--out", str(tmp_path)])

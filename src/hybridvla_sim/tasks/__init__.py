@@ -19,8 +19,12 @@ def of_rig(rig: str) -> Tuple[str, ...]:
     return tuple(name for name in names() if load(name).rig == rig)
 
 
-def chosen(wanted: Sequence[str], rig: str) -> Tuple[str, ...]:
+def chosen(wanted: Sequence[str], rig: str = "") -> Tuple[str, ...]:
     """Returns tasks as an option names them: one after the other, or `all` of a rig.
+
+    Args:
+        wanted: Names, or `all`.
+        rig: The rig they have to fit, as for `load`.
 
     Raises:
         HybridVLAError: There is no such task, it is for another rig, or it is named twice.

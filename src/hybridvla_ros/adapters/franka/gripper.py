@@ -113,18 +113,17 @@ class GripperWorker:
 
     def _carry_out(self, opening: float) -> None:
         problem = self._hand.send(opening)
-        end, late = self._clock() + self._deadline, False
+        end = self._clock() + self._deadline
         while not problem and not self._hand.finished():
             if self._clock() > end:
                 self.timeouts += 1
+                self._outstanding = True
                 problem = f"the gripper did not finish within {self._deadline:.1f} s; check that nothing blocks it"
                 self._hand.stop(STOP_S)
-                late = True
             time.sleep(0.01)
         problem = problem or self._hand.problem()
         with self._wake:
-            self._outstanding = late
-            if self._wanted is not None and not late:
+            if self._wanted is not None and not self._outstanding:
                 return      # another command came meanwhile and is under way now
             self.state = GripperState.FAILED if problem else GripperState.DONE
             self.message = problem

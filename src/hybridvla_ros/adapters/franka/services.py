@@ -80,8 +80,8 @@ class ArmServices:
         if problem:
             raise HybridVLAError(problem)
 
-    def _let_go(self, *controllers: str) -> str:
-        """Stops controllers, and waits until the robot says that nothing moves it.
+    def _let_go(self, controller: str) -> str:
+        """Stops a controller, and waits until the robot says that nothing moves it.
 
         Never in one call with a start: between two controllers the robot goes through IDLE, and the one that starts forgets
         what came before. A MOVE that is seen too early is still that of the controller before.
@@ -89,7 +89,7 @@ class ArmServices:
         Returns:
             A sentence where it does not say so in time.
         """
-        self._arm.driver.switch(stop=controllers)
+        self._arm.driver.switch(stop=[controller])
         return self._arm.wait_for_mode(reading.IDLE, MODE_S)
 
     def _restart(self, controller: str) -> str:
