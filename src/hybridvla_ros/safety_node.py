@@ -21,6 +21,7 @@ from hybridvla_core.safety.status import FilterOutput, Reason, State
 from hybridvla_ros import adapters
 from hybridvla_ros.filter_handle import MEANWHILE, Answer, FilterHandle
 from hybridvla_ros.messages import conversions
+from hybridvla_ros.messages.services import ask
 from hybridvla_ros.messages.sources import source_of
 from hybridvla_ros.runtime.already_running import ASKS, asked_name, refuse_if_running
 from hybridvla_ros.runtime.graph_watch import GraphWatch
@@ -40,6 +41,8 @@ from hybridvla_ros.safety_parameters import SafetyParameters
 LEVELS = {State.ACTIVE: DiagnosticStatus.OK, State.INACTIVE: DiagnosticStatus.OK, State.HOLDING: DiagnosticStatus.WARN,
           State.RECOVERING: DiagnosticStatus.WARN, State.STOPPED: DiagnosticStatus.ERROR}
 POLICY_PATIENCE_S = 0.4
+#: How long a robot's own way to where it starts may take, s.
+TO_START_S = 120.0
 #: Why a failed thread of this node holds the arms. Not the reason of a lost master: its return must not end this one.
 FAULT = Reason.OPERATOR | Reason.CONFIGURATION
 #: Said when a dry run begins and when it is activated.
@@ -173,8 +176,8 @@ class SafetyNode:
         if self.handle.ends != deactivated.ends:
             return TriggerResponse(False, MEANWHILE)
         try:
-            answer = rospy.ServiceProxy(topic, Trigger)()
-        except rospy.ServiceException as error:
+            answer = ask(topic, Trigger, answer_s=TO_START_S)
+        except (rospy.ROSException, rospy.ServiceException) as error:
             return TriggerResponse(False, f"{topic} failed: {error}; is the robot's driver running?")
         return TriggerResponse(answer.success, answer.message)
 

@@ -24,6 +24,7 @@ import rospy
 from hybridvla_cli.doctor_parts.graph import Facts, Stream
 from hybridvla_core.robots.graph_names import STATUS
 from hybridvla_ros.adapters.agilex import status as agilex_status
+from hybridvla_ros.messages.services import ask
 from hybridvla_ros.messages.sources import source_of
 
 LISTEN_S, ANSWER_S = 3.0, 1.0
@@ -94,8 +95,7 @@ def _controllers() -> Optional[Dict[str, str]]:
     try:
         from controller_manager_msgs.srv import ListControllers
 
-        rospy.wait_for_service(LIST_CONTROLLERS, ANSWER_S)
-        answer = rospy.ServiceProxy(LIST_CONTROLLERS, ListControllers)()
+        answer = ask(LIST_CONTROLLERS, ListControllers, service_s=ANSWER_S)
     except (ImportError, rospy.ROSException, rospy.ServiceException):
         return None
     return {entry.name: entry.state for entry in answer.controller}

@@ -11,8 +11,15 @@ from typing import Callable, Dict, Optional
 import rospy
 from std_srvs.srv import Trigger
 
+from hybridvla_ros.messages.services import ask
+
 KEYS: Dict[str, str] = {"s": "start", "y": "success", "n": "failure", "d": "discard"}
 QUIT = ("q", "\x03", "\x04")
+ESCAPE = b"\x1b"
+#: How long the rest of a key that begins with ESCAPE may take, s; over ssh it comes in one packet.
+SEQUENCE_S = 0.02
+#: How long writing an episode to its end may take, s.
+WRITTEN_S = 60.0
 HELP = "s start   y success   n failure   d discard   q quit"
 
 
@@ -31,17 +38,26 @@ class KeyReader:
         termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
 
     def read(self, timeout: float) -> Optional[str]:
-        """The next key, None when none came within `timeout` s, an empty string at the end of the input."""
-        ready, _, _ = select.select([self._descriptor], [], [], timeout)
-        return os.read(self._descriptor, 1).decode(errors="replace") if ready else None
+        """The next key, None when none came within `timeout` s, an empty string at the end of the input.
+
+        An arrow key, and any other that a terminal says in several bytes, is one key: read byte by byte its end would be a letter.
+        """
+        if not self._waiting(timeout):
+            return None
+        key = os.read(self._descriptor, 1)
+        if key == ESCAPE and self._waiting(SEQUENCE_S):
+            key += os.read(self._descriptor, 16)
+        return key.decode(errors="replace")
+
+    def _waiting(self, timeout: float) -> bool:
+        return bool(select.select([self._descriptor], [], [], timeout)[0])
 
 
 def call(name: str) -> str:
     """What the service says, or that it is not there."""
     service = f"/hybridvla/episode/{name}"
     try:
-        rospy.wait_for_service(service, timeout=2.0)
-        answer = rospy.ServiceProxy(service, Trigger)()
+        answer = ask(service, Trigger, answer_s=WRITTEN_S)
     except (rospy.ROSException, rospy.ServiceException) as error:
         return f"{service} does not answer ({error}); is episode_node running?"
     return answer.message if answer.success else f"PROBLEM: {answer.message}"

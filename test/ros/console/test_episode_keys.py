@@ -33,6 +33,28 @@ def test_each_key_calls_its_service_and_q_ends(terminal):
     assert termios.tcgetattr(slave) == before, "the terminal is as it was"
 
 
+@pytest.mark.parametrize("key", [b"\x1b[D", b"\x1bOS", b"\x1b[15~", b"\x1bd"], ids=["left arrow", "F4", "F5", "Alt and d"])
+def test_a_key_that_a_terminal_says_in_several_bytes_is_none_of_its_letters(terminal, key):
+    master, slave = terminal
+    asked, said = [], []
+    with KeyReader(slave) as reader:
+        os.write(master, key)
+        assert reader.read(1.0) == key.decode()
+        os.write(master, key)
+        loop(EndsWhenIdle(reader), lambda name: asked.append(name) or "", said.append)
+    assert not asked and len(said) == 2, "an unknown key shows the help"
+
+
+class EndsWhenIdle:
+    """A reader whose input ends when nothing comes any more."""
+
+    def __init__(self, reader: KeyReader) -> None:
+        self._reader = reader
+
+    def read(self, timeout: float) -> str:
+        return self._reader.read(timeout) or ""
+
+
 def test_without_a_terminal_it_says_so_instead_of_waiting_for_ever():
     done = subprocess.run([sys.executable, str(ROOT / "nodes/episode_keys")], stdin=subprocess.DEVNULL,
                           capture_output=True, text=True, timeout=60, check=False)

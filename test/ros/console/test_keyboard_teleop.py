@@ -30,7 +30,7 @@ def test_a_key_moves_along_its_axis_for_a_moment_and_the_switch_is_let_go_later(
         assert keyboard.buttons(10.0 + HELD_S + 0.01) == (0, 0)
 
 
-@pytest.mark.parametrize("key", [" ", "x", "\x1b"])
+@pytest.mark.parametrize("key", [" ", "x", "\x1b", "\x1b[A", "\x1b[F"])
 def test_space_and_every_key_that_is_none_of_ours_lets_go_at_once(key):
     keyboard = Keyboard()
     keyboard.press("w", 1.0)

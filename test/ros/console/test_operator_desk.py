@@ -1,6 +1,7 @@
 """The ROS side of the operator's page, without a graph: a camera that has died is not shown as live."""
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -35,3 +36,33 @@ def test_a_camera_that_falls_silent_has_no_picture_and_is_named(desk):
     assert desk.snapshot()["silent_views"] == ["front"] and desk.snapshot()["views"] == ["front", "wrist"]
     desk.say("front", b"four")
     assert desk.picture("front") == b"four" and desk.snapshot()["silent_views"] == []
+
+
+@pytest.fixture
+def service(monkeypatch):
+    """What is behind every service: a function that the test chooses."""
+    behind = SimpleNamespace(call=None)
+    monkeypatch.setattr(rospy, "wait_for_service", lambda *_, **__: None)
+    monkeypatch.setattr(rospy, "ServiceProxy", lambda *_, **__: lambda *arguments, **fields: behind.call(*arguments, **fields))
+    return behind
+
+
+def test_a_button_whose_node_has_frozen_says_so_and_a_stop_what_to_use_instead(desk, service, monkeypatch):
+    frozen = threading.Event()
+    service.call = lambda *_: frozen.wait(30)
+    monkeypatch.setattr("hybridvla_ros.console.operator.desk.ANSWER_S", 0.1)
+    done, message = desk.act("stop")
+    assert not done and "no answer within 0.1 s" in message and "use the robot's own switch" in message
+    done, message = desk.act("resume")
+    assert not done and "does its node run" in message
+    frozen.set()
+
+
+def test_a_button_says_what_its_service_says_and_what_it_raises(desk, service):
+    service.call = lambda *arguments: SimpleNamespace(success=arguments == (), message="as told")
+    assert desk.act("stop") == (True, "as told") and desk.act("activate") == (False, "as told")
+
+    def refused():
+        raise rospy.ServiceException("cannot be reached")
+    service.call = refused
+    assert desk.act("episode_start") == (False, "the service does not answer (cannot be reached); does its node run?")

@@ -21,7 +21,7 @@ TOKEN = "t" * 20
 
 class StandInDesk:
     def __init__(self):
-        self.done = []
+        self.done, self.hangs = [], {}
 
     def snapshot(self):
         return {"safety": {"state": "STOPPED" if ("stop", "") in self.done else "ACTIVE"}, "views": ["front"]}
@@ -31,6 +31,8 @@ class StandInDesk:
 
     def act(self, name, text=""):
         self.done.append((name, text))
+        if name in self.hangs:
+            assert self.hangs[name].wait(30)
         return True, f"{name} done"
 
 
@@ -97,7 +99,7 @@ def test_every_button_has_a_service(page):
 
 
 @pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Host": "evil.example:80"}, {"Host": ""},
-                                     {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "http://127.0.0.1:1"}])
+                                     {"Host": "[::1"}, {"Origin": "http://[x"}, {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "http://127.0.0.1:1"}])
 def test_other_names_and_other_sites_are_refused(page, headers):
     for method, path in (("GET", "/"), ("GET", "/view/front"), ("POST", "/do/stop"), ("POST", "/do/activate")):
         assert page.ask(method, path, Authorization=f"Bearer {TOKEN}", **headers)[0] in (400, 403), path
@@ -115,7 +117,8 @@ def test_its_own_page_is_let_in(page):
 
 
 @pytest.mark.parametrize("body, said", [(b"no json", "no JSON"), (b'["a"]', "must be"), (b'{"text": 5}', "must be"),
-                                        (b" " * 9000, "too long")])
+                                        (b" " * 9000, "too long"), (b"[" * 8000, "no JSON"),
+                                        (b'{"text": "\\ud800"}', "a character that is none")])
 def test_an_instruction_that_is_none_is_refused_in_words(page, body, said):
     status, answer, _ = page.ask("POST", "/do/instruction", body, Authorization=f"Bearer {TOKEN}")
     assert status == 400 and said in json.loads(answer)["message"] and page.desk.done == []
@@ -129,6 +132,26 @@ def test_what_changes_is_seen_live_and_a_stop_within_half_a_second(page):
         while json.loads(live.recv(timeout=5))["safety"]["state"] != "STOPPED":
             pass
         assert time.monotonic() - pressed < 0.5
+
+
+def test_a_stop_is_tried_though_every_other_call_hangs(page):
+    page.desk.hangs["resume"] = threading.Event()
+    calls = [threading.Thread(target=lambda: page.ask("POST", "/do/resume", Authorization=f"Bearer {TOKEN}"), daemon=True)
+             for _ in range(60)]
+    for call in calls:
+        call.start()
+    deadline = time.monotonic() + 20
+    while page.desk.done.count(("resume", "")) < 40:        # as many as the server has threads for
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert page.ask("POST", "/do/stop")[0] == 200 and ("stop", "") in page.desk.done
+    page.desk.hangs["resume"].set()
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_that_is_none_is_named(port):
+    with pytest.raises(HybridVLAError, match="from 0 "):
+        PageServer(StandInDesk(), port, TOKEN)
 
 
 def test_a_taken_port_is_named(page):

@@ -11,9 +11,12 @@ from dynamic_reconfigure.client import Client
 
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
 from hybridvla_core.robots.franka import FrankaConfig
+from hybridvla_ros.messages.services import ask
 
 SERVICE_S = 3.0
 RECOVERY_S = 15.0
+#: How long the driver may take to answer a call, a switch of controllers too, s.
+SWITCHED_S = 15.0
 CONTROLLER_MANAGER, CONTROL = "/controller_manager", "/franka_control"
 
 
@@ -41,8 +44,7 @@ class FrankaDriver:
 
     def _call(self, service: str, kind: type, **fields: object) -> genpy.Message:
         try:
-            rospy.wait_for_service(service, SERVICE_S)
-            return rospy.ServiceProxy(service, kind)(**fields)
+            return ask(service, kind, service_s=SERVICE_S, answer_s=SWITCHED_S, **fields)
         except (rospy.ROSException, rospy.ServiceException) as error:
             raise DriverError(f"{service} does not answer ({error}); is the driver running?") from error
 

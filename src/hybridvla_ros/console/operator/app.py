@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional, Protocol, Tuple
 from urllib.parse import urlsplit
 
+import anyio
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection, Request
@@ -28,6 +30,9 @@ GUARDED = ("activate", "deactivate", "resume", "reenter", "go_to_start", "instru
            "episode_failure", "episode_discard")
 NAMES = ("127.0.0.1", "localhost", "[::1]")
 LONGEST_BODY, PERIOD_S = 8192, 0.1
+#: Threads that stand by for the stop alone: no other call that hangs keeps it from being tried.
+STOPS = 8
+NO_NAME = "this page answers under the names of its own computer only; for another one use ssh -L"
 
 
 class DeskInterface(Protocol):
@@ -45,12 +50,16 @@ class DeskInterface(Protocol):
 
 def refusal(connection: HTTPConnection) -> str:
     """Why a request is none of ours, by its headers; empty otherwise."""
-    host = urlsplit(f"//{connection.headers.get('host', '')}")
+    origin = connection.headers.get("origin")
+    try:
+        host = urlsplit(f"//{connection.headers.get('host', '')}")
+        theirs = None if origin is None else urlsplit(origin).netloc
+    except ValueError:
+        return NO_NAME
     name = f"[{host.hostname}]" if host.hostname and ":" in host.hostname else host.hostname
     if name not in NAMES:
-        return "this page answers under the names of its own computer only; for another one use ssh -L"
-    origin = connection.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != host.netloc:
+        return NO_NAME
+    if theirs is not None and theirs != host.netloc:
         return "another site's page may not ask here"
     return ""
 
@@ -91,8 +100,12 @@ def application(desk: DeskInterface, token: str) -> Starlette:
                 text = await _text(request)
             except ValueError as error:
                 return JSONResponse({"done": False, "message": str(error)}, 400)
-        done, message = await run_in_threadpool(desk.act, name, text)
+        done, message = await anyio.to_thread.run_sync(desk.act, name, text, limiter=stops() if name in FREE else None)
         return JSONResponse({"done": done, "message": message})
+
+    @lru_cache(maxsize=1)
+    def stops() -> anyio.CapacityLimiter:      # belongs to the loop that serves
+        return anyio.CapacityLimiter(STOPS)
 
     async def live(socket: WebSocket) -> None:
         if refusal(socket):
@@ -132,9 +145,13 @@ async def _text(request: Request) -> str:
             raise ValueError("the instruction is too long")
     try:
         given = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError("the body is no JSON") from error
     text = given.get("text") if isinstance(given, dict) else None
     if not isinstance(text, str):
         raise ValueError('the body must be {"text": "..."}')
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:     # half of a pair of surrogates
+        raise ValueError("the instruction has a character that is none") from error
     return text

@@ -29,8 +29,10 @@ from hybridvla_core.robots.graph_names import (
 )
 from hybridvla_ros.console.operator.state import SILENCE_S, ConsoleState
 from hybridvla_ros.messages.images import to_jpeg, to_rgb
+from hybridvla_ros.messages.services import ANSWER_S, ask
 
-SERVICE_S = 2.0
+#: Buttons behind which the robot moves before the answer comes, and how long that may take, s.
+SLOW, MOVING_S = ("go_to_start", "reenter"), 120.0
 TRIGGERS = {"stop": STOP, "resume": RESUME, "reenter": REENTER, "go_to_start": GO_TO_START,
             **{f"episode_{name}": f"/hybridvla/episode/{name}" for name in ("start", "success", "failure", "discard")}}
 Picture = Union[Image, CompressedImage]
@@ -86,15 +88,16 @@ class Desk:
         """Calls the service behind a button. Returns whether it was done, and what the service says."""
         try:
             if name in TRIGGERS:
-                answer = _ask(TRIGGERS[name], Trigger)()
+                answer = ask(TRIGGERS[name], Trigger, answer_s=MOVING_S if name in SLOW else ANSWER_S)
             elif name in ("activate", "deactivate"):
-                answer = _ask(ACTIVATE, SetBool)(name == "activate")
+                answer = ask(ACTIVATE, SetBool, name == "activate")
             elif name == "instruction":
-                answer = _ask(SET_INSTRUCTION, SetInstruction)(text, False)
+                answer = ask(SET_INSTRUCTION, SetInstruction, text, False)
             else:
                 return False, f"there is no {name}"
         except (rospy.ROSException, rospy.ServiceException) as error:
-            return False, f"the service does not answer ({error}); does its node run?"
+            advice = "use the robot's own switch" if name == "stop" else "does its node run?"
+            return False, f"the service does not answer ({error}); {advice}"
         return bool(answer.success), str(answer.message)
 
     def _on_image(self, view: str) -> Callable[[Picture], None]:
@@ -102,8 +105,3 @@ class Desk:
             with self._lock:
                 self._images[view] = message, self._clock()
         return keep
-
-
-def _ask(service: str, kind: type) -> rospy.ServiceProxy:
-    rospy.wait_for_service(service, timeout=SERVICE_S)
-    return rospy.ServiceProxy(service, kind)

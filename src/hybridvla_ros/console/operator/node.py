@@ -25,6 +25,8 @@ class PageServer:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind(("127.0.0.1", port))
+        except OverflowError as error:
+            raise HybridVLAError(f"port {port} is none; write port:= with a number from 0 (any free one) to 65535") from error
         except OSError as error:
             raise HybridVLAError(f"port {port} cannot be had ({error.strerror}); is another page running? Use port:=") from error
         self._socket.listen(16)     # whoever reads the address may come before the page is up, and waits

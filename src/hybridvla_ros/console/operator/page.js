@@ -2,17 +2,27 @@
 // The token stands behind # of the address: a browser sends that part to nobody.
 const token = location.hash.slice(1) || sessionStorage.getItem("token") || "";
 if (token) { sessionStorage.setItem("token", token); history.replaceState(null, "", "/"); }
+// The same page with a new token, in a tab that is open: nothing is loaded anew by itself.
+addEventListener("hashchange", () => location.reload());
 const $ = (id) => document.getElementById(id);
 let heard = 0;
 
+// How long an answer may take, ms: the robot moves before some come.
+const PATIENCE = { stop: 8000 }, MOVING = 130000;
+
 async function act(name, body) {
+  const over = new AbortController();
+  const timer = setTimeout(() => over.abort(), PATIENCE[name] || MOVING);
+  $("answer").textContent = name + " ...";
   try {
     const reply = await fetch("/do/" + name, {
-      method: "POST", headers: { "Authorization": "Bearer " + token }, body: body ? JSON.stringify(body) : undefined });
+      method: "POST", signal: over.signal, headers: { "Authorization": "Bearer " + token }, body: body ? JSON.stringify(body) : undefined });
     const answer = await reply.json();
     $("answer").textContent = name + ": " + (answer.done ? "" : "PROBLEM: ") + answer.message;
   } catch (error) {
     $("answer").textContent = name + ": no answer; use the robot's own switch";
+  } finally {
+    clearTimeout(timer);
   }
 }
 

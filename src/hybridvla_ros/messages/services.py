@@ -1,0 +1,51 @@
+"""Calls of services that end: rospy waits for ever where a node has frozen, or the network went after the connection."""
+from __future__ import annotations
+
+from typing import Any, List
+
+import rospy
+
+from hybridvla_core.waiting import Event
+from hybridvla_ros.runtime.workers import start_worker
+
+#: How long a service may be missing before it counts as missing, s.
+SERVICE_S = 2.0
+#: How long an answer may take where nothing has to move, s.
+ANSWER_S = 5.0
+
+
+def ask(service: str, kind: type, *arguments: object, service_s: float = SERVICE_S, answer_s: float = ANSWER_S, **fields: object
+        ) -> Any:
+    """Calls a service and waits for its answer, but not for ever.
+
+    Args:
+        service: Its name.
+        kind: Its class.
+        arguments, fields: Of the request.
+        service_s: How long to wait until the service is there, s.
+        answer_s: How long to wait for its answer, s.
+
+    Returns:
+        The answer.
+
+    Raises:
+        rospy.ROSException: Nobody offers the service.
+        rospy.ServiceException: The call failed, or no answer came in time.
+    """
+    rospy.wait_for_service(service, timeout=service_s)
+    answers: List[Any] = []
+    answered = Event()
+
+    def call() -> None:
+        try:
+            answers.append(rospy.ServiceProxy(service, kind)(*arguments, **fields))
+        except Exception as error:  # noqa: BLE001  # it is the caller's
+            answers.append(error)
+        answered.set()
+    start_worker(f"asking {service}", call)     # of a call that is lost, it ends with the process
+    answered.wait(answer_s)
+    if not answers:
+        raise rospy.ServiceException(f"no answer within {answer_s:g} s: its node has frozen, or the network is gone")
+    if isinstance(answers[0], Exception):
+        raise answers[0]
+    return answers[0]
