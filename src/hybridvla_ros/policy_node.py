@@ -158,7 +158,6 @@ class PolicyNode:
             FAULTS.add(PREDICTING, problem)
             time.sleep(FAILED_S)
             return problem
-        FAULTS.clear(PREDICTING)
         return problem
 
     def _watch_clock(self) -> None:
@@ -169,6 +168,8 @@ class PolicyNode:
             self.feed.sync.clear()
             self.proposer.start_over()
             self._used = (0, 0)
+            if self.proposer.instruction:       # whoever listens takes the new epoch for a policy that was told nothing
+                self._instructions.publish(String(self.proposer.instruction))
         self._clock_seen = now
 
     def _predict(self) -> str:
@@ -185,12 +186,13 @@ class PolicyNode:
         moment = (found.stamp_ns, self.proposer.instruction_sequence) if found is not None else self._used
         if found is None or moment == self._used or not self.proposer.wants(found.stamp_ns * 1e-9):
             self.feed.sync.wait(WAIT_S, news)
-            return ""
+            return self._covered.problem if found is None else ""
         try:
             images = {view: frame.image(view) for view, frame in found.messages.items()}
             self._overload.begin()
             self.proposer.step(images, found.stamp_ns, found.spread)
             self._overload.end()
+            FAULTS.clear(PREDICTING)
             self._used = moment
             if self._overload.problem:
                 rospy.logwarn_throttle(5.0, "%s", self._overload.problem)

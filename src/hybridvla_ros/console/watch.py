@@ -76,23 +76,33 @@ def watch(say: Callable[[str], None], seconds: Optional[float] = None) -> int:
 
     Raises:
         HybridVLAError: there is no master.
+        BrokenPipeError: nobody reads any more what is said.
     """
     if not rosgraph.is_master_online():
         raise HybridVLAError(f"no ROS master answers at {rosgraph.get_master_uri()}; start a launch file first, or set "
                              "ROS_MASTER_URI (`hybridvla doctor` looks further)")
     rospy.init_node("hybridvla_watch", anonymous=True, disable_signals=True)
-    lines = Lines(lambda line: say(f"{time.strftime('%H:%M:%S')}  {line}"))
+    gone = threading.Event()
+
+    def tell(line: str) -> None:
+        try:
+            say(line)
+        except BrokenPipeError:     # on a thread of rospy, which would log it and go on
+            gone.set()
+    lines = Lines(lambda line: tell(f"{time.strftime('%H:%M:%S')}  {line}"))
     state = ConsoleState(lines.tell)
     subscribers = listen(state)
     began = time.monotonic()
     asked = False
     while not rospy.is_shutdown() and (seconds is None or time.monotonic() - began < seconds):
         time.sleep(LOOK_S)
+        if gone.is_set():
+            raise BrokenPipeError
         state.look()
         lines.look()
         if not lines.any and not asked and time.monotonic() - began > FIRST_S:
             asked = True
-            say("nothing is said on /hybridvla/...; does a safety filter run on this master?")
+            tell("nothing is said on /hybridvla/...; does a safety filter run on this master?")
     for subscriber in subscribers:
         subscriber.unregister()
     return 0 if lines.any else 1

@@ -24,6 +24,8 @@ from hybridvla_ros.runtime.workers import Rate
 #: rospy reads at most this much of a socket at once; with its default a queue of one holds old images (ros_comm 536).
 BUFFER_BYTES = 2 ** 24
 LOOK_S = 0.2
+#: A camera that was silent for longer may be another one: its driver was restarted, s.
+RESTARTED_S = 1.0
 
 #: An image message, and what the policy gets of it: (h, w, 3) uint8 RGB, or one that it has prepared.
 ImageMessage = Union[Image, CompressedImage]
@@ -64,6 +66,7 @@ class CameraFeed:
         self.sync: CameraSync[CameraImage] = CameraSync([camera.view for camera in cameras], max_spread, max_age)
         self._identity = CameraIdentity(cameras, lambda name: rospy.get_param(name, None))
         self._before: Dict[str, Tuple[int, int]] = {}
+        self._came: Dict[str, Tuple[str, float]] = {}       # who published a view's last image, and when it came
         self._sources = {camera.view: OneSource(f"images of {camera.image_topic} (view {camera.view})") for camera in cameras}
         for camera in cameras:
             rospy.Subscriber(camera.image_topic, CompressedImage if camera.compressed else Image, self._on_image,
@@ -74,8 +77,13 @@ class CameraFeed:
         self._looks = Rate(LOOK_S, self._watch, "reading the cameras' serial numbers")
 
     def _on_image(self, message: ImageMessage, view: str) -> None:
-        if not self._sources[view].takes(source_of(message), time.monotonic()):
+        source, now = source_of(message), time.monotonic()
+        if not self._sources[view].takes(source, now):
             return          # scenes of two cameras in turn would look like one that is well
+        before, came = self._came.get(view, (source, now))
+        if source != before or now - came > RESTARTED_S:
+            self._identity.forget(view)
+        self._came[view] = source, now
         received = rospy.Time.now().to_nsec()
         frame = CameraImage(message, view, self._convert, self._early)
         self.sync.add(view, message.header.stamp.to_nsec(), frame, message.header.seq, received)

@@ -54,6 +54,12 @@ class CameraIdentity:
             if value not in (None, ""):
                 self._hear(camera, str(value))
 
+    def forget(self, view: str) -> None:
+        """Wants the number stated anew: the driver may have been restarted with another camera."""
+        with self._lock:
+            self._said.pop(view, None)
+        self._asked.pop(view, None)
+
     def on_diagnostics(self, message: DiagnosticArray) -> None:
         """A diagnostic_msgs/DiagnosticArray."""
         for status in message.status:

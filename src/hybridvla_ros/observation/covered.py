@@ -1,6 +1,7 @@
 """Which images an observation is made of: the newest set that the arms' states reach up to, and why that is not the newest."""
 from __future__ import annotations
 
+import math
 from typing import Generic, Optional, Tuple
 
 from hybridvla_core.policy.proposing.proposer import Proposer
@@ -25,25 +26,39 @@ class CoveredImages(Generic[MessageT]):
         self._sync, self._proposer = sync, proposer
         #: Why images are older than they say, or others than the newest are used; or an empty string.
         self.remark = ""
+        #: Why there is nothing to observe although images are here, where waiting for a moment does not help; or an empty string.
+        self.problem = ""
 
     def choose(self, newest: ImageSet[MessageT], now: float) -> Optional[ImageSet[MessageT]]:
         """Returns the set to observe; None while there is none that states have reached. now: s, on the clock of the stamps."""
+        self.problem = ""
         stamp, reached = newest.stamp_ns * 1e-9, self._proposer.covered_until
         lead = stamp - reached
         covered = self._proposer.covers(stamp)
         if not covered and lead <= min(WAIT_S, 0.5 * self._sync.period_s or WAIT_S):
             return None
         view, ahead = self._ahead()
-        if view:
+        found = newest if covered else self._sync.latest(now, until_ns=int(reached * 1e9))[0] if reached > 0.0 else None
+        if found is None:
+            self.remark, self.problem = "", self._uncovered(reached, lead)
+        elif view:
             self.remark = (f"camera {view}: its stamps are {ahead:.3f} s ahead of this computer's clock, so that its images are "
                            "older by that much than they say; synchronise the clocks")
         else:
             self.remark = "" if covered or lead <= BEHIND_S else (
                 f"the arms' states are {lead:.3f} s behind the images by their stamps, so that older images are used; check the "
                 "clocks, and the rate of the joint states")
-        if covered:
-            return newest
-        return self._sync.latest(now, until_ns=int(reached * 1e9))[0] if reached > 0.0 else None
+        return found
+
+    @staticmethod
+    def _uncovered(reached: float, lead: float) -> str:
+        """Why no image is as old as the arms' states."""
+        if reached == -math.inf:
+            return "not every arm has said where it is; do the drivers run, and publish the joint states that the robot file names?"
+        if reached <= 0.0:
+            return "the arms' joint states carry no time; their driver must set the stamp of each message"
+        return (f"the arms' states are {lead:.3f} s behind the images by their stamps, and no image is as old: nothing is "
+                "predicted; check that the arms' drivers run, and the clocks")
 
     def _ahead(self) -> Tuple[str, float]:
         """The view whose stamps are farthest ahead of its arrivals, and by how much, s; an empty string where none is."""

@@ -30,7 +30,7 @@ class FrameClock:
         """Computes the stamp of a frame.
 
         A hardware time is placed by the fastest transfer of the last seconds, so it is late by that transfer and free of
-        the others' jitter. Stamps never go back by less than a jump of the clock.
+        the others' jitter. So is a host time that is not believed: of a frame that a stalled bus held back it stays old. Stamps never go back by less than a jump of the clock.
 
         Args:
             frame_ms: The SDK's timestamp, ms.
@@ -43,6 +43,7 @@ class FrameClock:
         arrival, time_s = arrival_ns * 1e-9, frame_ms * 1e-3
         if domain != "hardware_clock" and -FUTURE_S <= arrival - time_s <= self._max_lag_s:
             stamp = int(round(frame_ms * 1e6))
+            self._offset(time_s, arrival)       # should the next one be late, it is known how long it takes otherwise
         else:
             self.corrected += domain != "hardware_clock"
             stamp = int(round((time_s + self._offset(time_s, arrival)) * 1e9))

@@ -109,6 +109,19 @@ def test_an_early_end_never_changes_the_decision(rule, theta):
 
 
 @torch.inference_mode()
+def test_rows_of_a_batch_that_end_early_claim_no_token_that_was_not_proven():
+    claimed = 0
+    for seed in range(8):
+        path = build(small_config(), seed, theta=0.6)
+        inputs = draw(small_config(), batch=12)
+        expected, result = path.run(inputs), path.run(inputs, all_tokens=False)
+        for row, exact in enumerate(result.exact):
+            assert np.array_equal(result.ids[row, :exact], expected.ids[row, :exact])
+            claimed += int(exact) < 7
+    assert claimed
+
+
+@torch.inference_mode()
 def test_batches_samples_and_padding_change_nothing():
     config = small_config()
     path = build(config, 3)

@@ -35,8 +35,8 @@ class Still:
 class Desk:
     """A proposer with a clock in hand and everything it published."""
 
-    def __init__(self, **convention):
-        config = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml")
+    def __init__(self, execution="auto", **convention):
+        config = replace(load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml"), execution=execution)
         self.config = replace(config, convention=replace(config.convention, **convention))
         self.robot = load_file(RobotConfig, ROOT / "config/robots/sim_fr3.yaml")
         self.policy = Still(self.config.convention)
@@ -262,3 +262,17 @@ def test_readings_whose_stamp_stands_still_do_not_fill_the_memory():
     for number in range(1000):
         history.add(7.0, Pose(np.full(3, float(number)), np.array([0.0, 0.0, 0.0, 1.0])), 0.5)
     assert len(history) == 1 and history.at(7.0, 0.1)[0].position[0] == 999.0
+
+
+def test_a_switch_in_the_middle_of_a_chunk_takes_effect_at_once():
+    desk = Desk(execution="blocking", action_period_s=0.1)
+    desk.policy.predict = lambda *_, **__: Prediction(action=(rows := np.tile([0.01, 0, 0, 0, 0, 0, 1.0], (16, 1))),
+                                                      mode=Mode.DIFFUSION, fused=False, diffusion=rows)
+    desk.proposer.set_instruction("a")
+    assert desk.step()
+    desk.now += 0.3
+    desk.state(0.33)
+    assert not desk.proposer.due() and not desk.proposer.wants(desk.now)
+    desk.proposer.set_instruction("b")
+    assert desk.proposer.due() and not desk.proposer.wants(desk.now - 0.1), "images of the way are of the old chunk"
+    assert desk.proposer.wants(desk.now)

@@ -7,7 +7,7 @@ import torch
 from hybridvla_core.benchmark.operations import OperationCounter
 from hybridvla_core.model.presets import tiny
 from hybridvla_core.model.tokens import ActionTokens
-from hybridvla_core.policy.inference.drafts import examine
+from hybridvla_core.policy.inference.drafts import Examined, examine, merge
 
 #: Of seven tokens; a logsumexp of the vocabulary beside a second one of the window took 26.
 MOST_OPERATIONS = 24
@@ -33,3 +33,12 @@ def test_proving_gives_the_probabilities_of_the_whole_vocabulary_in_few_operatio
             near = range(max(chosen - window, tokens.first), min(chosen + window + 1, tokens.end))
             expected = float(probability[row, place, list(near)].sum()) if tokens.first <= chosen < tokens.end else 0.0
             assert float(found.confidence[row, place]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_pass_from_farther_on_proves_nothing_of_a_row_that_ended_before():
+    confidence = torch.ones(2, 7)
+    before = Examined(torch.zeros(2, 7, dtype=torch.long), confidence, torch.tensor([2, 4]))
+    after = Examined(torch.ones(2, 3, dtype=torch.long), confidence[:, 4:], torch.tensor([3, 2]))
+    found = merge(before, after, 4)
+    assert found.exact.tolist() == [2, 6], "the first row ended early: what it was fed from the fifth token on is a guess"
+    assert found.ids[1].tolist() == [0, 0, 0, 0, 1, 1, 1]

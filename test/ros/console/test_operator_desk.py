@@ -4,6 +4,8 @@ from __future__ import annotations
 import threading
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 import rospy
 from sensor_msgs.msg import CompressedImage
@@ -19,7 +21,7 @@ def desk(monkeypatch):
     monkeypatch.setattr(rospy, "Subscriber", lambda topic, _kind, callback, **_: heard.__setitem__(topic, callback))
     desk = Desk(tuple(SimpleNamespace(view=view, image_topic=f"/{view}", compressed=True) for view in ("front", "wrist")),
                 clock=lambda: desk.now)
-    desk.now, desk.say = 5.0, lambda view, data: heard[f"/{view}"](CompressedImage(format="jpeg", data=data))
+    desk.now, desk.say = 5.0, lambda view, data, form="jpeg": heard[f"/{view}"](CompressedImage(format=form, data=data))
     return desk
 
 
@@ -36,6 +38,20 @@ def test_a_camera_that_falls_silent_has_no_picture_and_is_named(desk):
     assert desk.snapshot()["silent_views"] == ["front"] and desk.snapshot()["views"] == ["front", "wrist"]
     desk.say("front", b"four")
     assert desk.picture("front") == b"four" and desk.snapshot()["silent_views"] == []
+
+
+def test_a_picture_has_the_colours_that_the_policy_sees_and_one_that_cannot_be_shown_is_named(desk):
+    red = np.zeros((8, 8, 3), dtype=np.uint8)
+    red[..., 0] = 255
+    data = cv2.imencode(".jpg", red)[1].tobytes()               # written as if it were BGR
+    desk.say("front", data, "rgb8; jpeg compressed rgb8")
+    shown = cv2.imdecode(np.frombuffer(desk.picture("front"), np.uint8), cv2.IMREAD_COLOR)[4, 4]
+    assert shown[2] > 200 and shown[0] < 60, "a browser reads BGR files of OpenCV as red"
+    desk.say("wrist", b"no picture at all", "rgb8; png compressed bgr8")
+    assert desk.picture("wrist") is None
+    assert set(desk.snapshot()["unshown_views"]) == {"wrist"} and "wrist" in desk.snapshot()["unshown_views"]["wrist"]
+    desk.say("wrist", cv2.imencode(".png", red)[1].tobytes(), "rgb8; png compressed bgr8")
+    assert desk.picture("wrist") and desk.snapshot()["unshown_views"] == {}
 
 
 @pytest.fixture

@@ -1,4 +1,9 @@
 """`hybridvla watch` on a state that goes back and forth: each line now and then, and at the end the one that holds."""
+import threading
+
+import pytest
+
+from hybridvla_ros.console import watch as watch_module
 from hybridvla_ros.console.watch import AGAIN_S, SETTLED_S, Lines
 
 
@@ -56,3 +61,21 @@ def test_what_holds_is_said_also_after_lines_about_something_else():
 
 def test_nothing_said_is_known():
     assert not Reader().lines.any
+
+
+def test_it_ends_when_nobody_reads_any_more(monkeypatch):
+    monkeypatch.setattr(watch_module.rosgraph, "is_master_online", lambda: True)
+    monkeypatch.setattr(watch_module.rospy, "init_node", lambda *_, **__: None)
+    monkeypatch.setattr(watch_module.rospy, "is_shutdown", lambda: False)
+
+    def heard(state):
+        thread = threading.Thread(target=state.on_instruction, args=("lift it",))     # as on a thread of rospy
+        thread.start()
+        thread.join()
+        return []
+    monkeypatch.setattr(watch_module, "listen", heard)
+
+    def say(_line):
+        raise BrokenPipeError
+    with pytest.raises(BrokenPipeError):
+        watch_module.watch(say, seconds=60.0)

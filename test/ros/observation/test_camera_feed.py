@@ -143,3 +143,16 @@ def test_images_of_two_publishers_of_a_topic_are_never_mixed_and_both_are_named(
     made._on_image(sent_by(raw(), "/camera_a", NOW - 0.05), "front")
     found, problem = made.latest()
     assert found is not None and problem == "", "once the other has ended"
+
+
+@pytest.mark.parametrize("pause, source, forgotten", [(0.1, "/camera", []), (1.5, "/camera", ["front"]), (2.5, "/other", ["front"])])
+def test_after_an_outage_the_serial_number_is_asked_for_anew(feed, monkeypatch, pause, source, forgotten):
+    made, now, asked = feed(), [50.0], []
+    monkeypatch.setattr(camera_feed.time, "monotonic", lambda: now[0])
+    made._identity = SimpleNamespace(forget=asked.append, problem=lambda: "")
+    for who in ("/camera", source):
+        message = raw()
+        message._connection_header = {"callerid": who}
+        made._on_image(message, "front")
+        now[0] += pause
+    assert asked == forgotten

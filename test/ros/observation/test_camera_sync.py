@@ -235,3 +235,17 @@ def test_without_serial_numbers_nothing_is_asked():
     identity = CameraIdentity((CameraSource("front", "/f"),), pytest.fail)
     identity.poll()
     assert identity.problem() == "" and not identity.wants_diagnostics
+
+
+def test_a_camera_that_comes_again_must_state_its_number_anew():
+    told, clock = {LEFT.serial_parameter: LEFT.serial}, Clock()
+    identity = CameraIdentity((LEFT,), told.get, clock)
+    identity.poll()
+    assert identity.problem() == ""
+    told[LEFT.serial_parameter] = "another"
+    identity.poll()
+    assert identity.problem() == "", "a number that fits is read again now and then"
+    identity.forget("left")
+    assert "does not say its serial number" in identity.problem()
+    identity.poll()
+    assert "serial number another" in identity.problem()

@@ -74,3 +74,35 @@ def test_the_sentence_ends_when_the_clock_is_set_right():
     rig.ahead = 0.0
     rig.run(1.0)
     assert rig.covered.remark == ""
+
+
+def looks(rig, seconds=1.0):
+    """Images come, nothing is heard of the arm; returns what was chosen, with what is said in the end."""
+    end, chosen = rig.now + seconds, []
+    while rig.now < end:
+        rig.now += rig.period
+        rig.sync.add("front", int(rig.now * 1e9), rig.now, arrival_ns=int(rig.now * 1e9))
+        newest, _ = rig.sync.latest(rig.now)
+        chosen.append(rig.covered.choose(newest, rig.now))
+    return chosen, rig.covered.problem
+
+
+def test_an_arm_of_which_nothing_is_heard_is_named_as_such():
+    chosen, problem = looks(Rig())
+    assert not any(chosen) and problem.startswith("not every arm has said where it is; do the drivers run")
+
+
+def test_joint_states_without_a_time_are_named_as_such():
+    rig = Rig()
+    rig.proposer.on_arm_state(ArmState("arm", ("a",), np.zeros(1), pose=POSE, gripper=1.0, stamp=0.0), 0.0)
+    chosen, problem = looks(rig)
+    assert not any(chosen) and "carry no time" in problem and "stamp" in problem
+
+
+def test_where_the_arms_fell_silent_older_images_end_and_nothing_is_predicted():
+    rig = Rig().run(1.0)
+    assert not rig.covered.problem
+    chosen, problem = looks(rig)
+    assert chosen[-1] is None and "nothing is predicted" in problem and "the arms' drivers run" in problem
+    rig.run(0.2)
+    assert not rig.covered.problem and not rig.covered.remark

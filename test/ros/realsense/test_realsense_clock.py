@@ -37,3 +37,15 @@ def test_stamps_never_go_back_but_follow_a_clock_that_was_set():
     first = clock.stamp_ns(100_000.0, "global_time", 100_010_000_000)
     assert clock.stamp_ns(99_990.0, "global_time", 100_020_000_000) == first + 1
     assert clock.stamp_ns(50_000.0, "global_time", 50_010_000_000) == 50_000_000_000
+
+
+@pytest.mark.parametrize("domain", ["global_time", "system_time"])
+def test_a_frame_that_a_stalled_bus_held_back_stays_old(domain):
+    clock = FrameClock(max_lag_s=0.3)
+    for index in range(60):
+        clock.stamp_ns(100_000.0 + 33.0 * index, domain, int((100.020 + 0.033 * index) * 1e9))
+    exposed = 102.0
+    for lag in (0.60, 0.57, 0.53, 0.50):
+        stamp = clock.stamp_ns(1e3 * exposed, domain, int((exposed + lag) * 1e9))
+        assert stamp * 1e-9 - exposed == pytest.approx(0.02, abs=0.005)
+        exposed += 0.033

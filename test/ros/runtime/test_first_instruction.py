@@ -6,7 +6,10 @@ from types import SimpleNamespace
 import pytest
 import rospy
 
+from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import ObservationError
+from hybridvla_core.paths import ROOT
+from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_ros import policy_node
 
 
@@ -63,3 +66,21 @@ def test_one_with_unknown_words_is_taken_and_the_doubt_is_logged(launched):
 def test_without_one_nothing_is_said_of_it(launched):
     said = launched("  ")
     assert said["published"] == [] and said["logerr"] == [] and not any("instruction" in line for line in said["loginfo"])
+
+
+def test_after_a_clock_was_set_back_the_instruction_is_said_again(monkeypatch):
+    now, published = [100.0], []
+    monkeypatch.setattr(rospy.Time, "now", lambda: rospy.Time.from_sec(now[0]))
+    monkeypatch.setattr(rospy, "logwarn", lambda *_: None)
+    config = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml")
+    node = SimpleNamespace(_clock_seen=0.0, _used=(5, 1), feed=SimpleNamespace(sync=SimpleNamespace(clear=lambda: None)),
+                           proposer=policy_node.Proposer(Policy(), config),
+                           _instructions=SimpleNamespace(publish=lambda message: published.append(message.data)))
+    policy_node.PolicyNode._watch_clock(node)
+    now[0] = 50.0
+    policy_node.PolicyNode._watch_clock(node)
+    assert published == [], "there is none yet"
+    node.proposer.set_instruction("lift it")
+    epoch, now[0] = node.proposer.epoch, 10.0
+    policy_node.PolicyNode._watch_clock(node)
+    assert node.proposer.epoch != epoch and published == ["lift it"]

@@ -1,10 +1,14 @@
 """The markers are the filter's own capsules, limits and words, in frames that hang together."""
 from __future__ import annotations
 
+import threading
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import rospy
 from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import JointState
 from visualization_msgs.msg import Marker
 
 from hybridvla.msg import ActionProposal, ArmSafety, ArmTarget, SafetyStatus
@@ -12,7 +16,9 @@ from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import load_robot
 from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_ros.console.operator.state import SILENCE_S
+from hybridvla_ros.console.view.node import MarkersNode
 from hybridvla_ros.console.view.scene import WORLD, Scene
+from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of
 
 NOW = rospy.Time(100)
 
@@ -199,3 +205,26 @@ def test_of_a_silent_filter_no_targets_and_no_tools_are_shown(robot, scene, cloc
         assert named(scene, f"measured/{arm.name}")
         assert not named(scene, f"commanded/{arm.name}") and not named(scene, f"target/{arm.name}")
     assert tools(scene) == set() and len(scene.transforms(NOW)) == len(robot.arms)      # the mounts stay
+
+
+def test_tokens_say_the_first_step_of_a_chunk_and_that_one_is_shown(robot, scene):
+    arms = [arm.name for arm in robot.arms]
+    step = [0.01, 0.02, 0.0, 0, 0, 0, 1.0] * len(arms)
+    targets = [ArmTarget(name=arm.name, base=stamped(arm.base_frame, (0.3, 0.0, 0.4))) for _ in range(4) for arm in robot.arms]
+    scene.on_proposal(ActionProposal(chunk=4, action_dim=7 * len(arms), diffusion=step * 4, action=step * 4, autoregressive=step,
+                                     targets=targets, valid_for=rospy.Duration(0.6)))
+    for name in arms:
+        assert len(named(scene, f"diffusion/{name}")[0].points) == 5
+        assert [[point.x, point.y] for point in named(scene, f"autoregressive/{name}")[0].points] == [[0.3, 0.0], [0.31, 0.02]]
+
+
+@pytest.mark.parametrize("doubtful", ["nan", "short"])
+def test_joints_that_no_arm_can_have_move_nothing(robot, scene, doubtful):
+    arm = robot.arms[0]
+    node = SimpleNamespace(_scene=scene, _lock=threading.Lock(),
+                           _readers={arm.name: ArmReader(arm.name, arm.joint_names, fingers_of(arm))})
+    before = scene.markers(NOW)
+    positions = [float("nan")] * len(arm.joint_names) if doubtful == "nan" else [0.1]
+    MarkersNode._on_joints(node, JointState(name=list(arm.joint_names), position=positions), [arm.name])
+    after = scene.markers(NOW)
+    assert [marker.pose for marker in after] == [marker.pose for marker in before]

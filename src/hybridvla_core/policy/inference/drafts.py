@@ -82,7 +82,10 @@ def examine(logits: torch.Tensor, fed: torch.Tensor, window: int, tokens: Action
 
 
 def merge(before: Examined, after: Examined, start: int) -> Examined:
-    """A pass over positions start .. A-1 behind an earlier one: what was exact stays, the rest is replaced."""
+    """A pass over positions start .. A-1 behind an earlier one: what was exact stays, the rest is replaced.
+
+    Of a row that was exact up to less than `start` it proves nothing: what it was fed behind is a guess.
+    """
     place = torch.arange(before.ids.shape[1], device=before.ids.device)
     keep = place[None, :] < before.exact[:, None]
     ids, confidence = after.ids, after.confidence
@@ -90,7 +93,7 @@ def merge(before: Examined, after: Examined, start: int) -> Examined:
         ids, confidence = before.ids.clone(), before.confidence.clone()
         ids[:, start:], confidence[:, start:] = after.ids, after.confidence
     return Examined(torch.where(keep, before.ids, ids), torch.where(keep, before.confidence, confidence),
-                    torch.maximum(before.exact, start + after.exact))
+                    torch.where(before.exact >= start, torch.maximum(before.exact, start + after.exact), before.exact))
 
 
 class ConfidenceGate:

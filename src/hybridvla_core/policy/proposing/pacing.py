@@ -46,13 +46,15 @@ class PredictionPacing:
         if self._way == "blocking" and not self._config.is_keyframe:
             self._reached_at, self._known_at = clock + self._length, clock
 
-    def release(self) -> None:
-        """Nothing is waited for any more: another instruction."""
+    def release(self, clock: float) -> None:
+        """Nothing is waited for any more: another instruction. clock: that of the stamps, s."""
         self._sequence = 0
+        # The rest of a chunk is not carried out: images from now on show what it has come to.
+        self._reached_at = min(self._reached_at, clock)
 
     def start_over(self) -> None:
         """The clock of the stamps was set back: nothing is waited for, and no images are too old."""
-        self.release()
+        self._sequence = 0
         self._reached, self._reached_at, self._known_at = False, -math.inf, -math.inf
 
     def on_execution(self, ours: bool, sequence: int, at_target: bool, waiting: bool, now: float, clock: float) -> None:

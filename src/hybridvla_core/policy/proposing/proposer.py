@@ -83,7 +83,7 @@ class Proposer:
                 return InstructionAnswer(False, refusal, previous, self._instruction_sequence)
             self._instruction = text
             self._instruction_sequence += 1
-            self._pacing.release()
+            self._pacing.release(self._clock())
             self._last_begin = -math.inf
             self._message = "instruction accepted"
             if hold:

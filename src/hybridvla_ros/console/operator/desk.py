@@ -28,7 +28,7 @@ from hybridvla_core.robots.graph_names import (
     STOP,
 )
 from hybridvla_ros.console.operator.state import SILENCE_S, ConsoleState
-from hybridvla_ros.messages.images import to_jpeg, to_rgb
+from hybridvla_ros.messages.images import stored_as_rgb, to_jpeg, to_rgb
 from hybridvla_ros.messages.services import ANSWER_S, ask
 
 #: Buttons behind which the robot moves before the answer comes, and how long that may take, s.
@@ -57,14 +57,16 @@ class Desk:
         self.state = ConsoleState()
         self.views = tuple(camera.view for camera in cameras)
         self._images: Dict[str, Tuple[Picture, float]] = {}      # the newest of each view, and when it came
+        self._unshown: Dict[str, str] = {}
         self._lock = threading.Lock()
         self._subscribers = listen(self.state) + [
             rospy.Subscriber(camera.image_topic, CompressedImage if camera.compressed else Image, self._on_image(camera.view),
                              queue_size=1, buff_size=1 << 24) for camera in cameras]
 
     def snapshot(self) -> Dict[str, Any]:
-        """Everything shown; a view of which nothing has come for a second is a silent one."""
-        return {**self.state.snapshot(), "views": list(self.views),
+        """Everything shown; a view of which nothing has come for a second is a silent one, one that cannot be decoded an
+        unshown one, with why."""
+        return {**self.state.snapshot(), "views": list(self.views), "unshown_views": dict(self._unshown),
                 "silent_views": [view for view in self.views if self._present(view) is None]}
 
     def picture(self, view: str) -> Optional[bytes]:
@@ -72,12 +74,15 @@ class Desk:
         message = self._present(view)
         if message is None:
             return None
-        if isinstance(message, CompressedImage) and "jpeg" in message.format:
+        if isinstance(message, CompressedImage) and _as_browsers_read(message.format):
             return bytes(message.data)
         try:
-            return bytes(to_jpeg(to_rgb(message, view), rospy.Time(), "", 70).data)
-        except ObservationError:
+            pixels = to_rgb(message, view)
+        except ObservationError as error:
+            self._unshown[view] = str(error)
             return None
+        self._unshown.pop(view, None)
+        return bytes(to_jpeg(pixels, rospy.Time(), "", 70).data)
 
     def _present(self, view: str) -> Optional[Picture]:
         with self._lock:
@@ -105,3 +110,8 @@ class Desk:
             with self._lock:
                 self._images[view] = message, self._clock()
         return keep
+
+
+def _as_browsers_read(form: str) -> bool:
+    """Tells whether a compressed message is a JPEG with the colours where a browser looks for them."""
+    return "jpeg" in form and "bayer" not in form and not stored_as_rgb(form)

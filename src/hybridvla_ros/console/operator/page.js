@@ -66,11 +66,12 @@ function showViews(names) {
 }
 
 // A camera that is silent has no picture: the last one would look like the present.
-function markSilent(silent) {
+function markSilent(silent, unshown) {
   for (const figure of $("views").children) {
-    const gone = silent.includes(figure.dataset.view);
-    figure.className = gone ? "silent" : "";
-    figure.querySelector("figcaption").textContent = figure.dataset.view + (gone ? ": NO PICTURE, the camera says nothing" : "");
+    const name = figure.dataset.view, gone = silent.includes(name), why = unshown[name];
+    figure.className = gone || why ? "silent" : "";
+    figure.querySelector("figcaption").textContent = gone ? name + ": NO PICTURE, the camera says nothing"
+      : why ? name + ": NO PICTURE, " + why : name;
   }
 }
 
@@ -97,7 +98,7 @@ function show(now) {
     return item;
   }));
   showViews(now.views);
-  markSilent(now.silent_views || []);
+  markSilent(now.silent_views || [], now.unshown_views || {});
 }
 
 function connect() {

@@ -5,6 +5,7 @@ import threading
 import time
 from typing import Sequence
 
+import numpy as np
 import rospy
 from sensor_msgs.msg import JointState
 from tf2_msgs.msg import TFMessage
@@ -43,7 +44,9 @@ class MarkersNode:
         for name in arms:
             reader = self._readers[name]
             state = reader.joints(message.name, message.position, (), time.monotonic(), source_of(message))
-            if state is not None and state.joint_names == reader.joint_names:
+            if state is None or state.joint_names != reader.joint_names:
+                continue
+            if np.isfinite(state.joint_positions).all():        # RViz drops a whole layer for one NaN
                 with self._lock:
                     self._scene.on_joints(name, state.joint_positions)
 

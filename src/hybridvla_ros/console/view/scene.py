@@ -176,9 +176,10 @@ class Scene:
         arms = proposal.targets[:len(proposal.targets) // max(proposal.chunk, 1)]
         for name, colour in PATHS.items():
             rows = np.asarray(getattr(proposal, name), dtype=float)
-            if not rows.size or rows.size != proposal.chunk * proposal.action_dim or proposal.action_dim != 7 * len(arms):
+            # Tokens say the first action of a chunk alone.
+            if not rows.size or proposal.action_dim != 7 * len(arms) or not arms or rows.size % proposal.action_dim:
                 continue
-            rows = rows.reshape(proposal.chunk, proposal.action_dim)
+            rows = rows.reshape(-1, proposal.action_dim)
             for index, target in enumerate(arms):
                 base = target.base.pose.position
                 points = np.cumsum(np.vstack([[base.x, base.y, base.z], rows[:, 7 * index:7 * index + 3]]), axis=0)
