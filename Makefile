@@ -54,7 +54,7 @@ bench: setup ## time inference: the shipped checkpoint, small-100m in float32 an
 matrix: setup ## the model's tests with the oldest and the newest torch and transformers, in .matrix/
 	@$(RUN) scripts/matrix.sh
 
-field: setup ## field cases, where their folder is at hand (HYBRIDVLA_FIELD_CASES), with a table; FIELD="--only WORD" chooses
+field: setup ## run the scripts of a folder of yours (HYBRIDVLA_FIELD_CASES) on this clone; FIELD="--only WORD" chooses
 	@$(RUN) python test/field/run.py $(FIELD)
 
 field-training: setup ## 30 bags of an unseen scene over ROS, data set, fine-tuning, success before and after; out/field-training

@@ -16,6 +16,6 @@ if ! cmp -s "$LOCK" "$VENV/.made"; then
 fi
 if [[ "${1:-}" != "--only-install" ]]; then
   cd "$ROOT"
-  PYTHONPATH='' DISABLE_MKDOCS_2_WARNING=true "$VENV/bin/mkdocs" build --quiet --strict --site-dir "$ROOT/out/docs"
+  PYTHONPATH='' DISABLE_MKDOCS_2_WARNING=true "$VENV/bin/python" -m mkdocs build --quiet --strict --site-dir "$ROOT/out/docs"
   echo "docs: open $ROOT/out/docs/index.html"
 fi

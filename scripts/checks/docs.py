@@ -1,5 +1,5 @@
 """Checks that what the documents cite is there: every `test_...`, every path below a folder of the tree, and the place of every
-link, with its heading.
+link, with its heading. And that no line is too wide.
 
 A test's name is looked for as a function of test/, and in the file where one stands before it (`file.py::name`). The
 `{a,b}` and `*` of a path are expanded; a word in capitals, `<...>` or `...` in it stands for something, and is not judged.
@@ -20,6 +20,9 @@ LINK = re.compile(r"\]\(([^)\s]*)\)")
 NAME = re.compile(r"(?<![\w/.])test_\w+(?!\w|\.py)")
 #: What a reader of the documents brings or makes on the way; not part of the tree.
 MADE = re.compile(r"config/policies/mine\w*\.yaml|checkpoints/mine\w*|checkpoints/agilex|checkpoints/\*\.pt|docker/\.env")
+
+#: Characters of a line.
+WIDEST = 140
 
 
 def tests() -> Dict[str, Set[str]]:
@@ -84,6 +87,15 @@ def broken_links(document: Path) -> Iterator[str]:
                 yield f"{document.name}:{number}: {target.name} has no heading #{anchor}"
 
 
+def too_wide(document: Path) -> Iterator[str]:
+    """Says which lines of a document are too long to be read side by side; tables, headings, pictures and commands may be."""
+    text = re.sub(r"^```.*?^```", lambda found: "\n" * found.group().count("\n"), document.read_text(encoding="utf-8"),
+                  flags=re.MULTILINE | re.DOTALL)
+    for number, line in enumerate(text.splitlines(), 1):
+        if len(line) > WIDEST and not line.startswith(("|", "    ", "#", "![")):
+            yield f"{document.name}:{number}: {len(line)} characters; {WIDEST} is the most allowed"
+
+
 def _begins(name: str, functions: Set[str]) -> bool:
     """Tables shorten long names: the beginning of a test, up to a word's end, will do."""
     return any(function == name or function.startswith(name + "_") for function in functions)
@@ -95,6 +107,7 @@ def main() -> int:
     documents = [*sorted(ROOT.glob("[A-Z]*.md")), *sorted((ROOT / "docs").glob("*.md"))]
     found = [text for document in documents if document.name != "CHANGELOG.md"      # which tells of what is gone, too
              for text in (*problems(document, known), *broken_links(document))]
+    found += [text for document in documents if document.name != "results.md" for text in too_wide(document)]   # a made page
     print("\n".join(found))
     return 1 if found else 0
 

@@ -64,10 +64,21 @@ def test_there_are_commands_to_look_at():
         assert programs.count(program) >= least, program
 
 
-def test_a_link_that_leads_nowhere_is_found(tmp_path):
+@pytest.fixture(scope="module")
+def docs():
     spec = importlib.util.spec_from_file_location("docs", str(ROOT / "scripts/checks/docs.py"))
-    docs = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(docs)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_line_that_is_too_wide_is_found_and_tables_and_commands_may_be(tmp_path, docs):
+    page, wide = tmp_path / "page.md", "word " * 40
+    page.write_text(f"# {wide}\n\n| {wide} |\n\n    {wide}\n\n```\n{wide}\n```\n\n{wide}\n")
+    assert list(docs.too_wide(page)) == ["page.md:11: 200 characters; 140 is the most allowed"]
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path, docs):
     (tmp_path / "there.md").write_text("# On the rig\n\n```\n# a remark\n```\n\n### `a_node`, and more (2 minutes)\n")
     page = tmp_path / "page.md"
     page.write_text("[a](there.md) [b](there.md#on-the-rig) [c](there.md#a_node-and-more-2-minutes) [d](https://example.org/#x)\n")
