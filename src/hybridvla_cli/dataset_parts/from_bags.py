@@ -237,7 +237,7 @@ class FromBags:
 
     def _episode(self, out: DatasetWriter, plan: Plan, episode: bag_episodes.BagEpisode, frames: Iterator[Frame],
                  split: str) -> None:
-        labels = self._labels(plan.found)
+        labels = self._labels(plan.found, episode)
         try:
             with out.episode(episode.name, episode.success, split) as writer:
                 for frame in frames:
@@ -250,9 +250,10 @@ class FromBags:
         except Exception as error:  # noqa: BLE001  # as in the first pass
             self._flag(episode.name, error)
 
-    def _labels(self, found: Scanned) -> Union[DenseLabels, KeyframeLabels]:
+    def _labels(self, found: Scanned, episode: bag_episodes.BagEpisode) -> Union[DenseLabels, KeyframeLabels]:
         convention = self.config.convention
-        recording = found.motion(convention)
+        # What follows the episode in its bag (a reset, the next demonstration) is not what its rows lead to.
+        recording = replace(found.motion(convention), until=episode.end)
         if self.options.everything:        # what moved the arms while nobody was followed was not sent by the filter
             recording = replace(recording, engaged=None, sent=None)
         if convention.action_period_s > 0.0:

@@ -27,7 +27,7 @@ class DenseLabels:
     kind = NEXT_POSE
 
     def __init__(self, recording: RecordedMotion, convention: ActionConvention) -> None:
-        self._tracks, self._convention = recording.tracks, convention
+        self._tracks, self._until, self._convention = recording.tracks, recording.until, convention
         self._last = -math.inf
 
     def of(self, frame: Frame) -> Optional[np.ndarray]:
@@ -37,7 +37,7 @@ class DenseLabels:
             frame: Of the recording, in the order of time.
 
         Returns:
-            (A,) in the convention's units; None at the end of the recording.
+            (A,) in the convention's units; None at the end of the recording, or of what counts of it.
 
         Raises:
             DataError: Images are missing between this frame and the one before.
@@ -47,6 +47,8 @@ class DenseLabels:
             raise DataError(f"no usable images from {frame.time - (stamp - self._last):.2f} s to {frame.time:.2f} s; an action "
                             f"takes {period:g} s, so its rows would not follow each other")
         self._last = stamp
+        if stamp + period > self._until:
+            return None
         return _action(self._convention, frame, [(track.pose(stamp + period), track.closed(stamp + period))
                                                  for track in self._tracks])
 
