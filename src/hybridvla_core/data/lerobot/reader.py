@@ -149,10 +149,27 @@ class LeRobotDataset:
         return self._rows[position]
 
     def column(self, key: str, scratch: Path) -> np.ndarray:
-        """All rows of `observation.state` or `action`, (N, A) float32, memory-mapped in the folder `scratch`."""
-        column = Column(scratch / key, len(self._names(key)))
+        """Reads one column of the whole set.
+
+        Args:
+            key: `observation.state` or `action`.
+            scratch: Folder for it.
+
+        Returns:
+            All rows, (N, A) float32, memory-mapped in that folder.
+
+        Raises:
+            DataError: A number is not finite: no statistics are had of it, and it would end a training at whatever step draws it.
+        """
+        column, broken = Column(scratch / key, len(self._names(key))), []
         for episode, found in zip(self.episodes, self._files.tables(range(len(self.episodes)), (key,))):
-            column.append(self._matrix(found.table, key, f"{self.folder}: episode {episode.number}"))
+            rows = self._matrix(found.table, key, f"{self.folder}: episode {episode.number}")
+            broken += [(episode.number, frame) for frame in np.flatnonzero(~np.isfinite(rows).all(axis=1))]
+            column.append(rows)
+        if broken:
+            number, frame = broken[0]
+            raise DataError(f"{self.folder}: {key} holds a number that is not finite in {len(broken)} row(s), first in episode "
+                            f"{number}, frame {frame}; `hybridvla dataset merge` of this set leaves out such episodes")
         return column.values()
 
     def subtasks(self) -> Tuple[str, ...]:

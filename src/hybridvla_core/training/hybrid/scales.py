@@ -55,25 +55,13 @@ def statistics_of(dataset: LeRobotDataset, tail: float = TAIL) -> OwnStatistics:
         entry.update({part: widened(found) for part, found in raw.items()})
     else:
         with tempfile.TemporaryDirectory() as scratch:
-            raw = {part: of_columns(_column(dataset, key, scratch), tail)
+            raw = {part: of_columns(dataset.column(key, Path(scratch)), tail)
                    for part, key in (("action", layout.ACTION), ("proprio", layout.STATE))}
         entry = for_checkpoint(raw["action"], raw["proprio"], dataset.description.grippers, len(dataset.episodes))
     channels = tuple(f"{part} {channel}" for part, found in raw.items() for channel in rare(found))
     if channels:
         LOGGER.info("%s: %s move(s) in very few rows and is scaled by min and max", dataset.folder, ", ".join(channels))
     return OwnStatistics(entry, channels)
-
-
-def _column(dataset: LeRobotDataset, key: str, scratch: str) -> np.ndarray:
-    """All rows, (N, A); a number that is not finite would end the run at whatever step draws it."""
-    values = dataset.column(key, Path(scratch))
-    broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if broken.size:
-        position, frame = dataset.locate(int(broken[0]))
-        raise DataError(f"{dataset.folder}: {key} holds a number that is not finite in {broken.size} row(s), first in episode "
-                        f"{dataset.episodes[position].number}, frame {frame}; `hybridvla dataset merge` of this set leaves out "
-                        "such episodes")
-    return values
 
 
 def check_covered(dataset: LeRobotDataset, scales: Normaliser, where: Path) -> None:
@@ -89,7 +77,7 @@ def check_covered(dataset: LeRobotDataset, scales: Normaliser, where: Path) -> N
     """
     with tempfile.TemporaryDirectory() as scratch:
         for key, scale in ((layout.STATE, scales.state), (layout.ACTION, scales.action)):
-            values = np.asarray(_column(dataset, key, scratch), dtype=np.float64)
+            values = np.asarray(dataset.column(key, Path(scratch)), dtype=np.float64)
             slack = 0.05 * (scale.q99 - scale.q01) + 1e-6
             inside = ((values >= scale.q01 - slack) & (values <= scale.q99 + slack)).mean(axis=0)
             outside = scale.mask & (inside < COVERED)
