@@ -6,7 +6,7 @@ import collections
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, OrderedDict, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, OrderedDict, Sequence, Tuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pyarrow as pa
 from hybridvla_core.data.lerobot import episodes as of_episodes
 from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.data_files import DataFiles
+from hybridvla_core.data.lerobot.features import names_of, size_of
 from hybridvla_core.data.lerobot.layout import Description
 from hybridvla_core.data.lerobot.rows import Rows, moments_of
 from hybridvla_core.data.lerobot.statistics import Column
@@ -269,9 +270,9 @@ class LeRobotDataset:
         strange = [key for key in pictures if not key.startswith(layout.IMAGE_PREFIX)]
         if strange:
             raise DataError(f"{self.folder}: pictures named {', '.join(strange)}; only {layout.IMAGE_PREFIX}VIEW is read")
-        views = {key[len(layout.IMAGE_PREFIX):]: _size(feature) for key, feature in pictures.items()}
-        return Description(self.folder.resolve().name, self.fps, views, _names(features[layout.STATE]),
-                           _names(features[layout.ACTION]), robot=str(self.info.get("robot_type") or "unknown"))
+        views = {key[len(layout.IMAGE_PREFIX):]: size_of(feature) for key, feature in pictures.items()}
+        return Description(self.folder.resolve().name, self.fps, views, names_of(features[layout.STATE]),
+                           names_of(features[layout.ACTION]), robot=str(self.info.get("robot_type") or "unknown"))
 
 
 def _own(values: np.ndarray) -> np.ndarray:
@@ -279,21 +280,6 @@ def _own(values: np.ndarray) -> np.ndarray:
     copied = np.array(values)
     copied.setflags(write=False)
     return copied
-
-
-def _names(feature: Mapping[str, Any]) -> Tuple[str, ...]:
-    names = feature.get("names")
-    if isinstance(names, dict):       # v2.1 groups them: {"motors": [...]}
-        names = [name for group in names.values() for name in group]
-    width = int(np.prod(feature["shape"]))
-    return tuple(map(str, names)) if names and len(names) == width else tuple(f"{i}" for i in range(width))
-
-
-def _size(feature: Mapping[str, Any]) -> Tuple[int, int]:
-    shape, names = list(feature["shape"]), feature.get("names")
-    if shape[0] == 3 and shape[-1] != 3 or names and str(names[0]).startswith("channel"):
-        shape = [*shape[1:], shape[0]]
-    return int(shape[0]), int(shape[1])
 
 
 def _grounding(line: str, views: Mapping[str, str]) -> Tuple[GroundedObject, ...]:
