@@ -5,7 +5,7 @@ import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Mapping, Tuple
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
@@ -32,6 +32,30 @@ class OwnStatistics:
 
     entry: Dict[str, Any]
     widened: Tuple[str, ...]
+
+
+def own_names(datasets: Sequence[LeRobotDataset]) -> List[str]:
+    """Names the sets as their statistics are named in a checkpoint; a folder's new name is not its set's.
+
+    Args:
+        datasets: Opened.
+
+    Returns:
+        Their names, in the same order.
+
+    Raises:
+        DataError: Two have one name.
+    """
+    first: Dict[str, LeRobotDataset] = {}
+    for dataset in datasets:
+        name, folder = dataset.description.name, dataset.folder
+        other = first.setdefault(name, dataset).folder
+        if first[name] is not dataset and other.resolve() == folder.resolve():
+            raise DataError(f"{folder}: is given twice")
+        if first[name] is not dataset:
+            raise DataError(f"{other} and {folder}: both data sets are named {name}; write one under a name of its own with "
+                            f"`hybridvla dataset merge {folder} -o NEWNAME`")
+    return list(first)
 
 
 def statistics_of(dataset: LeRobotDataset, tail: float = TAIL) -> OwnStatistics:
