@@ -23,12 +23,13 @@ from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.transforms.conventions import DOF_PER_ARM, ActionConvention
-from hybridvla_ros.replay import bags
+from hybridvla_ros.replay import bags, given
 from hybridvla_ros.replay.frames import FrameSource
 from hybridvla_ros.replay.scan import Scanned, Scanner
 from hybridvla_ros.replay.topics import TopicMap, resolve
 
 CHANNELS = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+ENDS_ALL = WriteError, bags.TooManyOpen      # no fault of the bag at hand
 KEYFRAME_FPS = 1.0      # keyframes have no rate; the videos need one
 
 
@@ -158,14 +159,16 @@ class FromBags:
     def _plan(self, shelf: bags.BagShelf) -> List[Plan]:
         reference = self._reference()
         opened: List[bags.BagFile] = []
-        for path in bags.expand(self.options.bags):
+        for path in given.expand(self.options.bags):
             try:
                 opened.append(shelf.open(path))
+            except ENDS_ALL:
+                raise
             except Exception as error:  # noqa: BLE001  # one bad bag, however bad, never ends the run
                 self._flag(path.name, error)
         scanner = Scanner(self.config, self.robot, self.settings, self.options.instruction)
         plans: List[Plan] = []
-        for files in bags.recordings(opened):
+        for files in given.recordings(opened):
             name = files[0].path.name if len(files) == 1 else f"{files[0].path.name} and {len(files) - 1} more"
             try:
                 topics = resolve(self.config, self.robot, self.map, {
@@ -174,6 +177,8 @@ class FromBags:
                 told = bag_episodes.read(found)
                 checks.refuse_unfit(found, self.robot)
                 plans.append(Plan(found, told, self._first_images(found)))
+            except ENDS_ALL:
+                raise
             except Exception as error:  # noqa: BLE001  # as above
                 self._flag(name, error)
         signatures = [checks.signature(plan.images) for plan in plans]
@@ -228,7 +233,7 @@ class FromBags:
                 if index in mine:
                     missing.pop(index, None)
                     self._episode(out, plan, plan.told.episodes[index], group, split)
-        except WriteError:
+        except ENDS_ALL:
             raise
         except Exception as error:  # noqa: BLE001  # as in the first pass
             self._flag(plan.found.name, error)
@@ -245,7 +250,7 @@ class FromBags:
                     if action is not None:
                         writer.add(dict(seen.images), seen.state, action, seen.instruction,
                                    plan.told.corrected(seen.stamp_ns * 1e-9))
-        except WriteError:
+        except ENDS_ALL:
             raise
         except Exception as error:  # noqa: BLE001  # as in the first pass
             self._flag(episode.name, error)

@@ -104,7 +104,8 @@ def test_every_layout_of_rows_is_read_the_same(tmp_path, laid, monkeypatch):
 @pytest.mark.parametrize("names, found", [
     ({f"j{i}": 6 - i for i in range(7)}, [f"j{6 - i}" for i in range(7)]),
     ({"arm": [f"j{i}" for i in range(6)], "hand": ["g"]}, [*(f"j{i}" for i in range(6)), "g"]),
-    ({"arm": "joints", "hand": "gripper"}, list("0123456")), (None, list("0123456"))], ids=("numbered", "grouped", "else", "none"))
+    ({"arm": "joints", "hand": "gripper"}, list("0123456")),
+    (None, list("0123456"))], ids=("numbered", "grouped", "else", "none"))
 def test_names_of_channels_are_read_in_every_form(tmp_path, names, found):
     lay(tmp_path / "set", LENGTHS)
     (tmp_path / "set" / layout.OURS).unlink()
