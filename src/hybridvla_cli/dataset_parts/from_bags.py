@@ -11,8 +11,8 @@ import numpy as np
 
 from hybridvla_cli.dataset_parts import bag_episodes, checks
 from hybridvla_cli.dataset_parts.labels import DenseLabels, KeyframeLabels
+from hybridvla_cli.dataset_parts.no_policy import NoPolicy
 from hybridvla_core.configuration import load_file
-from hybridvla_core.contracts import Mode, Observation, Prediction
 from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.layout import NEXT_KEYFRAME, NEXT_POSE, Description
 from hybridvla_core.data.lerobot.writer import TRAIN, VALIDATION, DatasetWriter, WriteError, check_free, split_of
@@ -22,7 +22,7 @@ from hybridvla_core.evaluation.replay.settings import ReplayConfig
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
-from hybridvla_core.transforms.conventions import DOF_PER_ARM, ActionConvention
+from hybridvla_core.transforms.conventions import DOF_PER_ARM
 from hybridvla_ros.replay import bags, given
 from hybridvla_ros.replay.frames import FrameSource
 from hybridvla_ros.replay.scan import Scanned, Scanner
@@ -68,20 +68,6 @@ class Options:
     seed: int = 0
     like: Optional[Path] = None
     scratch: Optional[Path] = None
-
-
-class NoPolicy:
-    """Stands where the live node has its model: the convention is all that observations need of one."""
-
-    manifest_sha256 = ""
-
-    def __init__(self, config: PolicyConfig) -> None:
-        self.convention: ActionConvention = config.convention
-        self.cameras = tuple(camera.view for camera in config.cameras)
-
-    def predict(self, observation: Observation, mode: Union[str, Mode, None] = None, seed: int = 0) -> Prediction:
-        """Raises: nothing is predicted while a data set is made."""
-        raise DataError("no prediction is made while a data set is written")
 
 
 @dataclass
@@ -176,6 +162,7 @@ class FromBags:
                 found = scanner.scan(name, files, topics)
                 told = bag_episodes.read(found)
                 checks.refuse_unfit(found, self.robot)
+                checks.refuse_slow(found, self.config.convention)
                 plans.append(Plan(found, told, self._first_images(found)))
             except ENDS_ALL:
                 raise
@@ -250,6 +237,7 @@ class FromBags:
                     if action is not None:
                         writer.add(dict(seen.images), seen.state, action, seen.instruction,
                                    plan.told.corrected(seen.stamp_ns * 1e-9))
+                labels.finish()
         except ENDS_ALL:
             raise
         except Exception as error:  # noqa: BLE001  # as in the first pass
