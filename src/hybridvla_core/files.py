@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -39,6 +40,16 @@ def write_text(path: Union[str, Path], text: str) -> None:
     finally:
         with contextlib.suppress(OSError):      # it is there only where something failed
             partial.unlink()
+
+
+def unused(path: Path) -> Path:
+    """Returns `path`, or `path` with .2, .3, ... behind it where that is there already.
+
+    For names with a process's number: in a container that counts from the beginning, a killed run of the same number may have
+    left one, or one on the same disk may be writing it.
+    """
+    names = itertools.chain([path], (path.with_name(f"{path.name}.{number}") for number in itertools.count(2)))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def sync(path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hybridvla_cli.__main__ import main
@@ -78,6 +80,8 @@ def test_a_damaged_episode_is_left_out_of_a_merge_by_name(tmp_path):
     assert main(["dataset", "merge", str(one), "-o", str(tmp_path / "rest"), "--json", str(summary)]) == 0
     said = json.loads(summary.read_text())
     assert said["episodes"] == 2 and said["flagged"][0]["episode"] == "one 1"
+    assert LeRobotDataset(tmp_path / "rest").description.name == "rest"      # as training is told to rename a set
+    assert list(json.loads((tmp_path / "rest" / layout.STATISTICS).read_text())) == ["rest"]
 
 
 def test_statistics_of_another_set_are_refused(tmp_path, capsys):
@@ -87,6 +91,27 @@ def test_statistics_of_another_set_are_refused(tmp_path, capsys):
     assert main(["dataset", "stats", str(one), "--against", str(file)]) == 0
     assert main(["dataset", "stats", str(two), "--against", str(file)]) == 1
     assert "another data set's" in capsys.readouterr().err
+
+
+def test_statistics_of_a_number_that_is_not_finite_are_refused_by_its_place_on_either_side(tmp_path, capsys):
+    one, file, new = write(tmp_path / "one"), tmp_path / "statistics.json", tmp_path / "new.json"
+    good = json.loads((one / layout.STATISTICS).read_text())
+    good["one"]["action"]["q01"][2] = float("nan")
+    file.write_text(json.dumps(good))
+    assert main(["dataset", "stats", str(one), "--against", str(file)]) == 1
+    assert "the statistics hold a number that is not finite" in capsys.readouterr().err
+    (path,) = (one / "data").rglob("*.parquet")
+    table = pq.read_table(str(path))
+    values = table[layout.STATE].to_pylist()
+    values[35][3] = float("nan")
+    place = table.column_names.index(layout.STATE)
+    pq.write_table(table.set_column(place, table.field(place), pa.array(values, table.field(place).type)), str(path),
+                   row_group_size=30)
+    for options in (["-o", str(new)], ["--against", str(one / layout.STATISTICS)]):
+        assert main(["dataset", "stats", str(one), *options]) == 1
+        assert ("observation.state holds a number that is not finite in 1 row(s), first in episode 1, frame 5"
+                in capsys.readouterr().err)
+    assert not new.exists()
 
 
 def test_one_split_is_exported(tmp_path):

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, List, Optional, Tuple
 
 from hybridvla_core.errors import DataError
@@ -11,6 +11,7 @@ from hybridvla_ros.replay import bags
 from hybridvla_ros.replay.scan import ACTION_KIND, Scanned
 
 EVENT_TOPIC = "/hybridvla/episode/event"
+SNAPSHOT_TOPIC = "/hybridvla/recording/snapshot"        # what our recorder begins each bag with
 START, SUCCESS, FAILURE, DISCARD, ABORTED = range(5)
 NAMES = {SUCCESS: "success", FAILURE: "failure", DISCARD: "discard", ABORTED: "aborted"}
 
@@ -69,44 +70,50 @@ def read(found: Scanned) -> Told:
         Its episodes, and when a person took over.
 
     Raises:
-        DataError: It was marked broken when it was made, or its labels are of another version of their message.
+        DataError: Our recorder has not finished it or marked it broken, or its labels are of another version of their message.
     """
+    for part in found.files:
+        if part.path.name.endswith(".active") and SNAPSHOT_TOPIC in part.topics:
+            raise DataError("the recorder has not finished it: it is being written, or its recorder was killed, whose next start "
+                            f"marks it; to use it all the same, name a copy {part.path.name[:-len('.active')]}")
     sidecar = _sidecar(found)
     if sidecar.get("complete") is False:
         problems = "; ".join(map(str, sidecar.get("problems", []))) or "no reason given"
         raise DataError(f"the recorder marked it broken: {problems}")
-    events: List[Tuple[float, int, str]] = []
+    events: List[Tuple[float, int]] = []
     proposals: List[Tuple[float, bool]] = []
     for topic, raw, _, path, _ in found.read([EVENT_TOPIC, found.topics.proposals]):
         message = bags.message(raw, topic, path)
         if topic == EVENT_TOPIC:
-            events.append((message.header.stamp.to_sec(), int(message.event), str(message.id)))
+            events.append((message.header.stamp.to_sec(), int(message.event)))
         elif message.kind == ACTION_KIND:
             proposals.append((message.header.stamp.to_sec(), bool(message.checkpoint_sha256)))
     older = [note for note in found.left_out.notes() if EVENT_TOPIC in note]
     if older:
         raise DataError(f"its labels cannot be read: {older[0]}")
-    return Told(_episodes(found, events, str(sidecar.get("label") or "")), _takeovers(proposals))
+    return Told(_episodes(found, events, sidecar), _takeovers(proposals))
 
 
-def _episodes(found: Scanned, events: List[Tuple[float, int, str]], label: str) -> List[BagEpisode]:
+def _episodes(found: Scanned, events: List[Tuple[float, int]], sidecar: Dict[str, Any]) -> List[BagEpisode]:
+    """Puts together what the events of a bag tell; one that begins and has no end is aborted, unless its sidecar knows better."""
     episodes: List[BagEpisode] = []
     begin: Optional[float] = None
-    for stamp, event, _ in events:
+    label = str(sidecar.get("label") or "")
+
+    def keep(start: float, end: float, said: str) -> None:
+        episodes.append(BagEpisode(f"{found.name} #{len(episodes) + 1}", start, end, said))
+
+    for stamp, event in events:
+        if begin is not None and (event != START or stamp > begin):
+            keep(begin, stamp, NAMES.get(event, NAMES[ABORTED]))
+            begin = None
         if event == START:
             begin = stamp
-        elif begin is not None:
-            episodes.append(BagEpisode(f"{found.name} #{len(episodes) + 1}", begin, stamp, NAMES.get(event, "")))
-            begin = None
-    if begin is not None:
-        episodes.append(BagEpisode(f"{found.name} #{len(episodes) + 1}", begin, math.inf, label))
+    if begin is not None:       # the bag of an episode may be closed before its label is in it; the recorder has heard it
+        keep(begin, math.inf, label if sidecar.get("complete") is True else NAMES[ABORTED])
     if not episodes:
         return [BagEpisode(found.name, -math.inf, math.inf, label)]
-    return [BagEpisode(found.name, *_span(episodes[0]))] if len(episodes) == 1 else episodes
-
-
-def _span(episode: BagEpisode) -> Tuple[float, float, str]:
-    return episode.begin, episode.end, episode.label
+    return [replace(episodes[0], name=found.name)] if len(episodes) == 1 else episodes
 
 
 def _takeovers(proposals: List[Tuple[float, bool]]) -> List[Tuple[float, float]]:

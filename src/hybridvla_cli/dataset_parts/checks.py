@@ -7,6 +7,7 @@ from typing import Dict, List, Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from hybridvla_cli.dataset_parts.labels import LONGEST_MEAN, too_slow
 from hybridvla_core.errors import DataError
 from hybridvla_core.evaluation.replay.track import Track
 from hybridvla_core.robots.config import RobotConfig
@@ -43,6 +44,14 @@ def refuse_unfit(found: Scanned, robot: RobotConfig) -> None:
                 doubts[0] if doubts else "record its joint states, or name its joints in a topic map (finger_names)"))
     if all(_still(track) for track in found.recording.tracks):
         raise DataError("nothing moves in it")
+
+
+def refuse_slow(found: Scanned, convention: ActionConvention) -> None:
+    """Raises DataError for a camera that is slower than the actions are to be."""
+    period = convention.action_period_s
+    for name, stream in found.streams.items():
+        if name.startswith("camera ") and 0.0 < LONGEST_MEAN * period < stream.usual_interval:
+            raise DataError(too_slow(f"the images of {name}", stream.usual_interval, period))
 
 
 def _still(track: Track) -> bool:

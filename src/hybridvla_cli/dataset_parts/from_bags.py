@@ -11,8 +11,8 @@ import numpy as np
 
 from hybridvla_cli.dataset_parts import bag_episodes, checks
 from hybridvla_cli.dataset_parts.labels import DenseLabels, KeyframeLabels
+from hybridvla_cli.dataset_parts.no_policy import NoPolicy
 from hybridvla_core.configuration import load_file
-from hybridvla_core.contracts import Mode, Observation, Prediction
 from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.layout import NEXT_KEYFRAME, NEXT_POSE, Description
 from hybridvla_core.data.lerobot.writer import TRAIN, VALIDATION, DatasetWriter, WriteError, check_free, split_of
@@ -22,13 +22,14 @@ from hybridvla_core.evaluation.replay.settings import ReplayConfig
 from hybridvla_core.paths import ROOT
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
-from hybridvla_core.transforms.conventions import DOF_PER_ARM, ActionConvention
-from hybridvla_ros.replay import bags
+from hybridvla_core.transforms.conventions import DOF_PER_ARM
+from hybridvla_ros.replay import bags, given
 from hybridvla_ros.replay.frames import FrameSource
 from hybridvla_ros.replay.scan import Scanned, Scanner
 from hybridvla_ros.replay.topics import TopicMap, resolve
 
 CHANNELS = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+ENDS_ALL = WriteError, bags.TooManyOpen      # no fault of the bag at hand
 KEYFRAME_FPS = 1.0      # keyframes have no rate; the videos need one
 
 
@@ -67,20 +68,6 @@ class Options:
     seed: int = 0
     like: Optional[Path] = None
     scratch: Optional[Path] = None
-
-
-class NoPolicy:
-    """Stands where the live node has its model: the convention is all that observations need of one."""
-
-    manifest_sha256 = ""
-
-    def __init__(self, config: PolicyConfig) -> None:
-        self.convention: ActionConvention = config.convention
-        self.cameras = tuple(camera.view for camera in config.cameras)
-
-    def predict(self, observation: Observation, mode: Union[str, Mode, None] = None, seed: int = 0) -> Prediction:
-        """Raises: nothing is predicted while a data set is made."""
-        raise DataError("no prediction is made while a data set is written")
 
 
 @dataclass
@@ -158,14 +145,16 @@ class FromBags:
     def _plan(self, shelf: bags.BagShelf) -> List[Plan]:
         reference = self._reference()
         opened: List[bags.BagFile] = []
-        for path in bags.expand(self.options.bags):
+        for path in given.expand(self.options.bags):
             try:
                 opened.append(shelf.open(path))
+            except ENDS_ALL:
+                raise
             except Exception as error:  # noqa: BLE001  # one bad bag, however bad, never ends the run
                 self._flag(path.name, error)
         scanner = Scanner(self.config, self.robot, self.settings, self.options.instruction)
         plans: List[Plan] = []
-        for files in bags.recordings(opened):
+        for files in given.recordings(opened):
             name = files[0].path.name if len(files) == 1 else f"{files[0].path.name} and {len(files) - 1} more"
             try:
                 topics = resolve(self.config, self.robot, self.map, {
@@ -173,7 +162,10 @@ class FromBags:
                 found = scanner.scan(name, files, topics)
                 told = bag_episodes.read(found)
                 checks.refuse_unfit(found, self.robot)
+                checks.refuse_slow(found, self.config.convention)
                 plans.append(Plan(found, told, self._first_images(found)))
+            except ENDS_ALL:
+                raise
             except Exception as error:  # noqa: BLE001  # as above
                 self._flag(name, error)
         signatures = [checks.signature(plan.images) for plan in plans]
@@ -228,7 +220,7 @@ class FromBags:
                 if index in mine:
                     missing.pop(index, None)
                     self._episode(out, plan, plan.told.episodes[index], group, split)
-        except WriteError:
+        except ENDS_ALL:
             raise
         except Exception as error:  # noqa: BLE001  # as in the first pass
             self._flag(plan.found.name, error)
@@ -237,7 +229,7 @@ class FromBags:
 
     def _episode(self, out: DatasetWriter, plan: Plan, episode: bag_episodes.BagEpisode, frames: Iterator[Frame],
                  split: str) -> None:
-        labels = self._labels(plan.found)
+        labels = self._labels(plan.found, episode)
         try:
             with out.episode(episode.name, episode.success, split) as writer:
                 for frame in frames:
@@ -245,14 +237,16 @@ class FromBags:
                     if action is not None:
                         writer.add(dict(seen.images), seen.state, action, seen.instruction,
                                    plan.told.corrected(seen.stamp_ns * 1e-9))
-        except WriteError:
+                labels.finish()
+        except ENDS_ALL:
             raise
         except Exception as error:  # noqa: BLE001  # as in the first pass
             self._flag(episode.name, error)
 
-    def _labels(self, found: Scanned) -> Union[DenseLabels, KeyframeLabels]:
+    def _labels(self, found: Scanned, episode: bag_episodes.BagEpisode) -> Union[DenseLabels, KeyframeLabels]:
         convention = self.config.convention
-        recording = found.motion(convention)
+        # What follows the episode in its bag (a reset, the next demonstration) is not what its rows lead to.
+        recording = replace(found.motion(convention), until=episode.end)
         if self.options.everything:        # what moved the arms while nobody was followed was not sent by the filter
             recording = replace(recording, engaged=None, sent=None)
         if convention.action_period_s > 0.0:

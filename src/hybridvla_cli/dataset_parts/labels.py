@@ -14,6 +14,7 @@ from hybridvla_core.evaluation.replay.truth import RecordedMotion, TruthFinder
 from hybridvla_core.transforms.conventions import ActionConvention, target_to_action
 
 LONGEST_GAP = 1.8       # periods between two rows; more would make one action of two
+LONGEST_MEAN = 1.1      # ... on the average; chunks would lack a part of the motion
 
 
 class DenseLabels:
@@ -27,8 +28,8 @@ class DenseLabels:
     kind = NEXT_POSE
 
     def __init__(self, recording: RecordedMotion, convention: ActionConvention) -> None:
-        self._tracks, self._convention = recording.tracks, convention
-        self._last = -math.inf
+        self._recording, self._tracks, self._convention = recording, recording.tracks, convention
+        self._first, self._last, self._rows = math.inf, -math.inf, 0
 
     def of(self, frame: Frame) -> Optional[np.ndarray]:
         """Computes the action of a frame: the poses one action period after its images.
@@ -37,18 +38,36 @@ class DenseLabels:
             frame: Of the recording, in the order of time.
 
         Returns:
-            (A,) in the convention's units; None at the end of the recording.
+            (A,) in the convention's units; None at the end of the recording, or of what counts of it.
 
         Raises:
-            DataError: Images are missing between this frame and the one before.
+            DataError: Images are missing between this frame and the one before, or nobody was followed there.
         """
         stamp, period = frame.inference.observation.stamp_ns * 1e-9, self._convention.action_period_s
         if math.isfinite(self._last) and stamp - self._last > LONGEST_GAP * period:
-            raise DataError(f"no usable images from {frame.time - (stamp - self._last):.2f} s to {frame.time:.2f} s; an action "
-                            f"takes {period:g} s, so its rows would not follow each other")
-        self._last = stamp
+            what = "no usable images" if self._followed(self._last, stamp) else "the filter followed nobody for a while,"
+            raise DataError(f"{what} from {frame.time - (stamp - self._last):.2f} s to {frame.time:.2f} s; an action takes "
+                            f"{period:g} s, so its rows would not follow each other")
+        self._first, self._last, self._rows = min(self._first, stamp), stamp, self._rows + 1
+        if stamp + period > self._recording.until:
+            return None
         return _action(self._convention, frame, [(track.pose(stamp + period), track.closed(stamp + period))
                                                  for track in self._tracks])
+
+    def finish(self) -> None:
+        """The last row was there.
+
+        Raises:
+            DataError: The rows lie farther apart than an action takes.
+        """
+        period, steps = self._convention.action_period_s, max(self._rows - 1, 1)
+        # Less one: in a short episode the first and the last row may both lie far from where they were due.
+        if self._last - self._first - period > LONGEST_MEAN * period * steps:
+            raise DataError(too_slow("its usable images", (self._last - self._first) / steps, period))
+
+    def _followed(self, begin: float, end: float) -> bool:
+        spans = self._recording.engaged or []
+        return not any(max(begin, before[1]) < min(end, after[0]) for before, after in zip(spans, spans[1:]))
 
 
 class KeyframeLabels:
@@ -73,6 +92,16 @@ class KeyframeLabels:
             return None
         self._next = truth.at
         return _action(self._convention, frame, [(arm.pose, arm.closed) for arm in truth.arms])
+
+
+    def finish(self) -> None:
+        """Keyframes come when they come."""
+
+
+def too_slow(what: str, between: float, period: float) -> str:
+    """A sentence on images that come every `between` s while an action takes `period` s."""
+    return (f"{what} come every {between:.3g} s, and an action takes {period:g} s: chunks of its rows would lack a part of the "
+            f"motion; record faster, or give the policy's configuration an action_period_s of {between:.3g} or more")
 
 
 def _action(convention: ActionConvention, frame: Frame, targets: list) -> Optional[np.ndarray]:

@@ -13,6 +13,7 @@ from hybridvla_core.checkpoints.format import CONFIG, STATISTICS, TOKENIZER
 from hybridvla_core.checkpoints.manifest import MANIFEST
 from hybridvla_core.checkpoints.weights import INDEX, WEIGHTS
 from hybridvla_core.errors import CheckpointError, few
+from hybridvla_core.files import unused
 
 LOGGER = logging.getLogger(__name__)
 GIB = 1 << 30
@@ -73,6 +74,8 @@ class Target:
         name, old = f"{PARTIAL}{'training' if replace else os.getpid()}", f"{PARTIAL}old"
         beside = self.out.name + "."
         self.partial = self.out / name if self.inside else self.out.with_name(beside + name)
+        if not replace:
+            self.partial = unused(self.partial)
         self.aside = self.out / old if self.inside else self.out.with_name(beside + old)
 
     def _foreign(self) -> List[str]:
@@ -174,6 +177,7 @@ def _gib(folder: Path) -> str:
 
 
 def _whose(folder: Path) -> str:
-    number = folder.name.rpartition("-")[2]
-    alive = number.isdigit() and Path(f"/proc/{number}").exists()
+    number = folder.name.rpartition("-")[2].partition(".")[0]
+    # One with our own number is of a run before us, in a container that counts from the beginning.
+    alive = number.isdigit() and int(number) != os.getpid() and Path(f"/proc/{number}").exists()
     return f"is being written by process {number}" if alive else "was left by a conversion that was killed; remove it"

@@ -4,6 +4,7 @@ A line an event, appended and forced to the disk before the answer, so that a cr
 """
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass, replace
@@ -111,13 +112,10 @@ class EpisodeLog:
             self.current = replace(self.current, instructions=(*self.current.instructions, text))
 
     def _read(self) -> Optional[Dict[str, Any]]:
-        """The last readable line. A line cut off by a power cut is left behind a line end of its own."""
+        """The last readable line; one that was cut off by a power cut is passed over."""
         if not self._path.exists():
             return None
         text = self._path.read_text(encoding="utf-8", errors="replace")
-        if text and not text.endswith("\n"):
-            with open(self._path, "a", encoding="utf-8") as stream:
-                stream.write("\n")
         last: Optional[Dict[str, Any]] = None
         for line in text.splitlines():
             try:
@@ -130,14 +128,35 @@ class EpisodeLog:
 
     def _write(self, event: EpisodeEvent) -> None:
         try:
-            with open(self._path, "a", encoding="utf-8") as stream:
-                stream.write(event.line() + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
+            append_line(self._path, event.line())
         except OSError as error:
             raise EpisodeError(f"the label cannot be written to {self._path} ({error.strerror}); free space there and "
                                "call again") from error
         self.counts[event.event] += 1
+
+
+def append_line(path: Path, line: str) -> None:
+    """Appends a line and forces it to the disk; a part of it, which a full disk takes, would spoil the line that comes next.
+
+    Args:
+        path: Of the file; the line begins anew where the last one has no end.
+        line: Without its end.
+
+    Raises:
+        OSError: It is not there; the file is as it was, as far as the disk allows.
+    """
+    with open(path, "a+b", buffering=0) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(size - 1, 0))
+        data = (b"\n" if stream.read(1) not in (b"", b"\n") else b"") + line.encode("utf-8") + b"\n"
+        try:
+            while data:
+                data = data[stream.write(data):]
+            os.fsync(stream.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                stream.truncate(size)
+            raise
 
 
 def read_events(path: Path) -> List[Dict[str, Any]]:

@@ -43,30 +43,39 @@ class TopicSubscriptions:
 
     def attach(self, sink: Callable[[RawMessage], None], now_ns: int) -> None:
         """From now on every message goes to `sink`; first the latched ones of publishers that are still there, as of now."""
-        gone = self._gone()
+        self._forget_gone()
         with self._lock:
-            for key in gone:
-                self._latched.pop(key, None)
             for raw in self._latched.values():
                 sink(raw._replace(stamp_ns=now_ns))
             self._sink = sink
 
     def _gone(self) -> Set[Tuple[str, str]]:
-        """Latched messages whose publisher the master no longer lists; none where it does not answer."""
+        """Latched messages whose publisher the master no longer lists, or that was killed; none where it does not answer."""
         with self._lock:
             kept = set(self._latched)
+        master = rosgraph.Master(rospy.get_name())
         try:
-            publishers = dict(rosgraph.Master(rospy.get_name()).getSystemState()[0])
+            publishers = dict(master.getSystemState()[0])
         except (rosgraph.MasterException, OSError):
             return set()
-        return {(topic, node) for topic, node in kept if node not in publishers.get(topic, ())}
+        living = {node: answers(master, node) for node in {node for topic, node in kept if node in publishers.get(topic, ())}}
+        return {(topic, node) for topic, node in kept if node not in publishers.get(topic, ()) or not living[node]}
+
+    def _forget_gone(self) -> None:
+        """A topic of which nobody's latched message is left was not heard, however lately that came."""
+        gone = self._gone()
+        with self._lock:
+            for key in gone:
+                self._latched.pop(key, None)
+            for topic in {topic for topic, _ in gone} - {topic for topic, _ in self._latched}:
+                self._heard.pop(topic, None)
 
     def detach(self) -> None:
         with self._lock:
             self._sink = None
 
     def silent(self, seconds: float) -> List[str]:
-        """Required topics not heard for so long; a latched one counts as heard for ever."""
+        """Required topics not heard for so long; a latched one counts as heard while its publisher was there when last looked."""
         now = time.monotonic()
         with self._lock:
             latched = {topic for topic, _ in self._latched}
@@ -74,7 +83,8 @@ class TopicSubscriptions:
                     and now - self._heard.get(topic.name, -1e9) > seconds]
 
     def wait(self, seconds: float) -> List[str]:
-        """Block until all required topics speak, at most so long; those that do not."""
+        """Block until all required topics speak, at most so long; those that do not, or whose latching publisher has gone."""
+        self._forget_gone()
         deadline = time.monotonic() + seconds
         while self.silent(seconds) and time.monotonic() < deadline and not rospy.is_shutdown():
             time.sleep(0.05)

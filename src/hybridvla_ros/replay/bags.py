@@ -1,7 +1,7 @@
-"""Opening bags that other people recorded: not a bag, empty, truncated, never closed, split into several files."""
+"""Opening bags that other people recorded: not a bag, empty, truncated, never closed."""
 from __future__ import annotations
 
-import re
+import errno
 import shutil
 import struct
 import tempfile
@@ -17,12 +17,8 @@ from genpy.dynamic import MsgGenerationException
 from hybridvla_core.errors import HybridVLAError
 
 MAGIC = b"#ROSBAG V"
-SPLIT_GAP_S = 5.0       # files of one split recording follow each other this closely
 NO_TIME_S = 1.0         # a time of recording at which time did not run yet (simulated time begins at 0) ...
 JUMP_S = 10.0           # ... if what follows was recorded this much later
-#: What `rosbag record` puts between the given name and the number of a part, if anything.
-DATE = r"\d{4}-\d\d-\d\d-\d\d-\d\d-\d\d"
-BACKUP = ".orig.bag"    # what `rosbag reindex` keeps of a bag beside it
 BROKEN = (rosbag.ROSBagException, struct.error, EOFError, ValueError, KeyError, IndexError, AttributeError)
 
 #: A message as it lies in a bag: type, bytes, digest of the definition, place, and the class that reads it.
@@ -31,6 +27,10 @@ Raw = Tuple[str, bytes, str, Tuple[int, int], Type[genpy.Message]]
 
 class BagError(HybridVLAError):
     """A bag that cannot be used; the sentence begins with its name."""
+
+
+class TooManyOpen(HybridVLAError):
+    """No file can be opened any more: that is no fault of the bag at hand, and the next one has no better luck."""
 
 
 class Recorded(NamedTuple):
@@ -53,11 +53,11 @@ class Recorded(NamedTuple):
 
 @dataclass
 class BagFile:
-    """An open bag. Messages that were recorded before time ran count as recorded at the begin.
+    """A bag that can be read; it is open while it is. Messages that were recorded before time ran count as recorded at the begin.
 
     Attributes:
         path: Of the file.
-        bag: Its reader.
+        source: What is read: the file, or its re-indexed copy.
         topics: Topic -> type.
         begin: Of the recording, s.
         end: Of the recording, s.
@@ -65,53 +65,77 @@ class BagFile:
     """
 
     path: Path
-    bag: rosbag.Bag
+    source: Path
     topics: Dict[str, str]
     begin: float
     end: float
     notes: List[str] = field(default_factory=list)
 
-    def close(self) -> None:
-        self.bag.close()
+    def read(self, topics: Sequence[str], since: float = 0.0) -> Iterator[Recorded]:
+        """Reads messages in the order of recording.
 
-    def read(self, topics: Sequence[str]) -> Iterator[Recorded]:
-        """In the order of recording; raises BagError for a broken chunk."""
+        Args:
+            topics: Those that are wanted; others than the bag has are passed over.
+            since: Time of recording to begin at, s.
+
+        Yields:
+            The messages.
+
+        Raises:
+            BagError: The file has gone, or has a broken chunk.
+            TooManyOpen: It cannot be opened for that.
+        """
         wanted = [topic for topic in topics if topic in self.topics]
         if not wanted:
             return
         try:
-            for topic, raw, when, header in self.bag.read_messages(topics=wanted, raw=True, return_connection_header=True):
-                yield Recorded(topic, raw, max(when.to_sec(), self.begin), self.path, _text(header.get("callerid", "")))
+            with rosbag.Bag(str(self.source), "r") as bag:
+                start = genpy.Time.from_sec(since) if since > 0.0 else None
+                for topic, raw, when, header in bag.read_messages(wanted, start, raw=True, return_connection_header=True):
+                    yield Recorded(topic, raw, max(when.to_sec(), self.begin), self.path, _text(header.get("callerid", "")))
         except MsgGenerationException as error:
             raise BagError(f"{self.path}: a message type of the bag cannot be built ({_line(error)}); leave its topic out "
                            "with a topic map") from error
         except (*BROKEN, OSError) as error:
+            _refuse_exhausted(error, self.path)
+            if isinstance(error, FileNotFoundError):
+                raise BagError(f"{self.path}: is no longer there; leave the bags in place until the end") from error
             raise BagError(f"{self.path}: cannot be read to its end ({_line(error)}); the file is damaged") from error
 
 
 class BagShelf:
-    """Opens bags; damaged ones as re-indexed copies in a scratch folder that leaves with the shelf."""
+    """Looks at bags; damaged ones are read from re-indexed copies in a scratch folder that leaves with the shelf."""
 
     def __init__(self, scratch: Optional[Path] = None) -> None:
         self._parent = scratch
         self._folder: Optional[Path] = None
-        self._open: List[BagFile] = []
 
     def __enter__(self) -> BagShelf:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        for bag in self._open:
-            bag.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def open(self, path: Path) -> BagFile:
-        """Raises BagError with one sentence for what is no bag, is empty, or cannot be repaired."""
+        """Looks at a bag, and closes it again: a folder may hold more of them than a process may have open.
+
+        Args:
+            path: Of the file.
+
+        Returns:
+            What it holds.
+
+        Raises:
+            BagError: It is no bag, is empty, or cannot be repaired, in one sentence.
+            TooManyOpen: Nothing can be opened any more.
+            OSError: The disk goes away, or takes no copy.
+        """
         try:
             with open(path, "rb") as stream:
                 head = stream.read(len(MAGIC))
         except OSError as error:
+            _refuse_exhausted(error, path)
             raise BagError(f"{path}: cannot be read ({error.strerror}); check the path") from error
         size = path.stat().st_size
         if size == 0:
@@ -120,34 +144,23 @@ class BagShelf:
             raise BagError(f"{path}: not a ROS 1 bag (it does not begin with {MAGIC.decode()!r}); give a .bag file")
         notes: List[str] = []
         try:
-            bag = rosbag.Bag(str(path), "r")
-        except rosbag.ROSBagUnindexedException:
-            bag = self._reindexed(path, notes)
-        except rosbag.ROSBagFormatException as error:
-            bag = self._reindexed(path, notes, str(error))
-        except BROKEN as error:
-            bag = self._reindexed(path, notes, str(error))
-        return self._checked(path, bag, notes)
+            source, bag = self._opened(path, notes)
+            with bag:
+                return _checked(path, source, bag, notes)
+        except OSError as error:
+            _refuse_exhausted(error, path)
+            raise
 
-    def _checked(self, path: Path, bag: rosbag.Bag, notes: List[str]) -> BagFile:
+    def _opened(self, path: Path, notes: List[str]) -> Tuple[Path, rosbag.Bag]:
         try:
-            if not bag.get_message_count():
-                bag.close()
-                raise BagError(f"{path}: the bag holds no message; record it again")
-            info = bag.get_type_and_topic_info().topics
-            begin, early = _begin(bag)
-            if early:
-                notes.append(f"{early} message{'s' if early > 1 else ''} recorded before time ran (at {bag.get_start_time():.3g} "
-                             "s): taken as recorded at the begin")
-            types = {topic: entry.msg_type for topic, entry in info.items()}
-            opened = BagFile(path, bag, types, begin, bag.get_end_time(), notes)
+            return path, rosbag.Bag(str(path), "r")
+        except rosbag.ROSBagUnindexedException:
+            why = ""
         except BROKEN as error:
-            bag.close()
-            raise BagError(f"{path}: its index cannot be read ({_line(error)}); the file is damaged") from error
-        self._open.append(opened)
-        return opened
+            why = str(error)
+        return self._reindexed(path, notes, why)
 
-    def _reindexed(self, path: Path, notes: List[str], why: str = "") -> rosbag.Bag:
+    def _reindexed(self, path: Path, notes: List[str], why: str) -> Tuple[Path, rosbag.Bag]:
         """A copy with a new index; the original is only read."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="hybridvla_replay_", dir=str(self._parent) if self._parent else None))
@@ -161,14 +174,34 @@ class BagShelf:
             with rosbag.Bag(str(copy), "a", allow_unindexed=True) as bag:
                 for _ in bag.reindex():
                     pass
-        except BROKEN as error:
-            raise BagError(f"{path}: damaged beyond repair ({why or _line(error)}); record it again") from error
-        try:
             repaired = rosbag.Bag(str(copy), "r")
         except BROKEN as error:
             raise BagError(f"{path}: damaged beyond repair ({why or _line(error)}); record it again") from error
         notes.append("it was truncated or never closed; read from a re-indexed copy, the original is untouched")
-        return repaired
+        return copy, repaired
+
+
+def _checked(path: Path, source: Path, bag: rosbag.Bag, notes: List[str]) -> BagFile:
+    try:
+        if not bag.get_message_count():
+            raise BagError(f"{path}: the bag holds no message; record it again")
+        info = bag.get_type_and_topic_info().topics
+        begin, early = _begin(bag)
+        if early:
+            notes.append(f"{early} message{'s' if early > 1 else ''} recorded before time ran (at {bag.get_start_time():.3g} "
+                         "s): taken as recorded at the begin")
+        types = {topic: entry.msg_type for topic, entry in info.items()}
+        return BagFile(path, source, types, begin, bag.get_end_time(), notes)
+    except BROKEN as error:
+        raise BagError(f"{path}: its index cannot be read ({_line(error)}); the file is damaged") from error
+
+
+def _refuse_exhausted(error: BaseException, path: Path) -> None:
+    """Raises TooManyOpen where an error says that nothing can be opened any more."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        whose = "this process" if error.errno == errno.EMFILE else "this computer"
+        raise TooManyOpen(f"{path}: cannot be opened, because {whose} has too many files open; raise the limit (`ulimit -n "
+                          "4096`) or end what holds them, and start again") from error
 
 
 def _begin(bag: rosbag.Bag) -> Tuple[float, int]:
@@ -192,74 +225,6 @@ def _begin(bag: rosbag.Bag) -> Tuple[float, int]:
 def _text(value: Union[str, bytes]) -> str:
     """A field of a connection's header, which is read as bytes."""
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
-
-
-def expand(paths: Sequence[str], notes: Optional[List[str]] = None, unread: Optional[List[str]] = None) -> List[Path]:
-    """Files and folders as given; a folder stands for the bags in it, also unfinished ones.
-
-    The backup that `rosbag reindex` leaves beside a bag is left out where that bag is there too.
-
-    Args:
-        paths: As given.
-        notes: Gets a sentence on each backup.
-        unread: Gets a sentence on each folder without a bag.
-
-    Returns:
-        The files.
-
-    Raises:
-        BagError: Such a folder, where `unread` is not given.
-    """
-    result: List[Path] = []
-    for given in paths:
-        path = Path(given).expanduser()
-        if path.is_dir():
-            found = sorted([*path.glob("*.bag"), *path.glob("*.bag.active")])
-            if not found:
-                problem = f"{path}: no .bag file in this folder"
-                if unread is None:
-                    raise BagError(problem)
-                unread.append(problem)
-            result += found
-        else:
-            result.append(path)
-    given = {path.resolve() for path in result}
-    backups = [path for path in result if path.name.endswith(BACKUP)
-               and path.with_name(path.name[:-len(BACKUP)] + ".bag").resolve() in given]
-    if notes is not None:
-        notes += [f"{path.name}: left out; it is what `rosbag reindex` kept of {path.name[:-len(BACKUP)]}.bag"
-                  for path in backups]
-    return [path for path in result if path not in backups]
-
-
-def recordings(files: Sequence[BagFile]) -> List[List[BagFile]]:
-    """Puts the files of a split recording, which follow each other, together.
-
-    They are `name_0.bag`, `name_1.bag`, ..., also with the time at which each was begun in the name, as
-    `rosbag record --split` has it.
-
-    Returns:
-        The files of each recording, in order.
-    """
-    groups: List[List[BagFile]] = []
-    for bag in sorted(files, key=lambda item: (_stem(item.path)[0], item.begin)):
-        last = groups[-1][-1] if groups else None
-        if last is not None and _follows(_stem(last.path), _stem(bag.path)) and -0.5 <= bag.begin - last.end <= SPLIT_GAP_S:
-            groups[-1].append(bag)
-        else:
-            groups.append([bag])
-    return groups
-
-
-def _follows(first: Tuple[str, Optional[int]], second: Tuple[str, Optional[int]]) -> bool:
-    """Whether the second is the next part of the same recording, by their names."""
-    return first[0] == second[0] and first[1] is not None and second[1] == first[1] + 1
-
-
-def _stem(path: Path) -> Tuple[str, Optional[int]]:
-    """What the parts of one recording share, and the number of the part."""
-    match = re.fullmatch(rf"(.*?)(_?{DATE})?_(\d+)\.bag(?:\.active)?", path.name)
-    return (str(path.parent / f"{match.group(1)}_"), int(match.group(3))) if match else (str(path), None)
 
 
 def message(raw: Raw, topic: str, path: Path) -> genpy.Message:

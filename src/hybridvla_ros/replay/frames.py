@@ -23,6 +23,7 @@ from hybridvla_ros.observation.camera_sync import CameraSync, ImageSet
 from hybridvla_ros.observation.covered import CoveredImages
 from hybridvla_ros.replay import bags
 from hybridvla_ros.replay.joints import RecordedArms
+from hybridvla_ros.replay.pace import Pace
 from hybridvla_ros.replay.scan import Scanned
 
 SAME_STAMP_NS = 1000        # a proposal's stamp went through a float of seconds
@@ -101,9 +102,8 @@ class FrameSource:
                  decisions: List[RecordedProposal], everything: bool = False, told: bool = False) -> None:
         self._found, self._config, self._everything, self._told = found, config, everything, told
         self._now = found.begin
-        self._period = None if rate == 0.0 else 1.0 / rate
-        self._due_at = -float("inf")
-        self._used = -1
+        between = max(found.streams[f"camera {camera.view}"].usual_interval for camera in config.cameras)
+        self._pace = Pace(None if rate == 0.0 else 1.0 / rate, between)
         self.observing = Observing()
         self._decisions: Deque[RecordedProposal] = deque(sorted(decisions, key=lambda proposal: proposal.stamp_ns))
         # What a policy sees before its first command stands for nothing where no command ever comes.
@@ -129,7 +129,7 @@ class FrameSource:
                 self.proposer.set_instruction(self._instructions.popleft()[1])
             self._take(record)
             yield from self._recorded()
-            frame = self._periodic() if self._period is not None else None
+            frame = self._periodic()
             if frame is not None:
                 yield frame
         for _ in self._decisions:
@@ -162,14 +162,14 @@ class FrameSource:
 
     def _periodic(self) -> Optional[Frame]:
         """As the live loop: when a prediction is due, from the newest set, once the arms' states reach up to it."""
-        if self._now < self._due_at or not self.proposer.instruction:
+        if not self._pace.looks(self._now) or not self.proposer.instruction:
             return None
         if not self._everything and self._found.recording.span(self._now) is None:
             return None
         newest, problem = self.sync.latest(self._now)
         images = self._covered.choose(newest, self._now) if newest is not None else None
         self.observing.remark = self.observing.remark or self._covered.remark
-        if images is not None and images.stamp_ns == self._used:
+        if not self._pace.takes(images.stamp_ns * 1e-9) if images is not None else self._now < self._pace.due_at:
             return None
         if newest is not None and images is None:
             self._waiting_since = min(self._waiting_since, self._now)
@@ -178,12 +178,11 @@ class FrameSource:
             problem = self._covered.remark or NEVER_COVERED
         self._waiting_since = float("inf")
         self.observing.due += 1
-        self._due_at = max(self._due_at + self._period, self._now - self._period) if self._period else -float("inf")
         if images is None:
             self.observing.miss(problem, self._now - self._found.begin)
-            self._due_at = max(self._due_at, self._now + 1.0 / self._config.prediction_rate_hz)
+            self._pace.missed(self._now, 1.0 / self._config.prediction_rate_hz)
             return None
-        self._used = images.stamp_ns
+        self._pace.took(self._now, images.stamp_ns * 1e-9)
         return self._frame(images, PERIOD, None)
 
     def _recorded(self) -> Iterator[Frame]:

@@ -33,7 +33,7 @@ from hybridvla_core.policy.interface import BatchPolicy
 from hybridvla_core.report.statistics import percentiles
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.graph_names import PROPOSAL
-from hybridvla_ros.replay import bags, reading
+from hybridvla_ros.replay import bags, given, reading
 from hybridvla_ros.replay.frames import FrameSource, Observing
 from hybridvla_ros.replay.result import Contender, Result, Sample, observing_data
 from hybridvla_ros.replay.scan import Scanned, Scanner, read_proposal
@@ -143,20 +143,24 @@ class Replay:
         """First pass; a bag that cannot be used is named, and the others go on."""
         opened: List[bags.BagFile] = []
         unread: List[str] = []
-        for path in bags.expand(self.options.bags, self.notes, unread):
+        for path in given.expand(self.options.bags, self.notes, unread):
             try:
                 opened.append(shelf.open(path))
+            except bags.TooManyOpen:
+                raise
             except Exception as error:  # noqa: BLE001  # one bad bag, however bad, never ends the run
                 unread.append(_sentence(str(path), error))
         scanner = Scanner(self.config, self.robot, self.settings, self.options.instruction, self.options.stamps)
         scanned: List[Scanned] = []
-        for files in bags.recordings(opened):
+        for files in given.recordings(opened):
             name = files[0].path.name if len(files) == 1 else f"{files[0].path.name} and {len(files) - 1} more"
             try:
                 found = {topic: kind for opened in files for topic, kind in opened.topics.items()}
                 topics = resolve(self.config, self.robot, self.map, found, str(files[0].path))
                 scanned.append(scanner.scan(name, files, topics))
                 self.notes += [f"{name}: {note}" for note in scanned[-1].notes]
+            except bags.TooManyOpen:
+                raise
             except Exception as error:  # noqa: BLE001  # as above
                 unread.append(_sentence(name, error))
         if not scanned:
@@ -280,6 +284,8 @@ def _readable(source: FrameSource, name: str, unread: List[str]) -> Iterator[Fra
     while True:
         try:
             frame = next(frames, None)
+        except bags.TooManyOpen:
+            raise
         except Exception as error:  # noqa: BLE001  # the other bags go on
             unread.append(_sentence(name, error))
             return

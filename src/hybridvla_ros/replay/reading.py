@@ -110,13 +110,8 @@ def last_of(files: Sequence[bags.BagFile], topics: Sequence[str]) -> float:
         back, found = 1.0, 0.0
         # From the end on, because a bag may be larger than what can be read through in a moment.
         while not found and back < 10.0 * max(1.0, opened.end):
-            start = genpy.Time.from_sec(max(0.0, opened.end - back))
-            try:
-                for _, _, when in opened.bag.read_messages(topics=list(topics), start_time=start, raw=True):
-                    found = when.to_sec()
-            except (*bags.BROKEN, OSError) as error:
-                raise bags.BagError(f"{opened.path}: cannot be read to its end ({' '.join(str(error).split())[:160]}); the file "
-                                    "is damaged") from error
+            for record in opened.read(topics, since=max(0.0, opened.end - back)):
+                found = record.when
             back *= 10.0
         last = max(last, found)
     return last

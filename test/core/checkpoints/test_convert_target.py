@@ -93,11 +93,13 @@ def test_what_somebody_else_put_there_meanwhile_stays(source, tmp_path):
 
 def test_leftovers_of_a_killed_conversion_are_named(source, tmp_path, capsys):
     dead, alive = tmp_path / "out.partial-999999999", tmp_path / f"out.partial-{os.getppid()}"
-    for folder in (dead, alive):
+    same = tmp_path / f"out.partial-{os.getpid()}"      # in a container that counts from the beginning
+    for folder in (dead, alive, same):
         folder.mkdir()
     (dead / "model.safetensors").write_bytes(b"x" * (1 << 20))
     said = run(source, tmp_path / "out", capsys)
     assert f"{dead} (0.0 GiB) was left by a conversion that was killed; remove it" in said
+    assert f"{same} (0.0 GiB) was left by a conversion that was killed; remove it" in said and same.is_dir()
     assert f"{alive} (0.0 GiB) is being written by process {os.getppid()}" in said
     read_checkpoint(tmp_path / "out")
 

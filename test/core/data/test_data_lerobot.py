@@ -174,6 +174,15 @@ def test_nothing_bears_the_name_before_the_end(folder):
         DatasetWriter(folder, DESCRIPTION)
 
 
+def test_what_a_killed_run_of_the_same_process_number_left_is_in_nobodys_way(folder):
+    left = folder.parent / f".{folder.name}.partial-{os.getpid()}"
+    left.mkdir()
+    (left / "half").write_text("x")
+    write(folder)
+    assert len(LeRobotDataset(folder)) == 18 and sorted(folder.parent.iterdir()) == sorted([folder, left])
+    assert (left / "half").is_file()     # on a disk of several containers it may be of one that lives
+
+
 def test_a_full_disk_is_one_sentence_and_keeps_nothing(folder, monkeypatch):
     def full(self, image):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -101,6 +101,22 @@ def test_every_layout_of_rows_is_read_the_same(tmp_path, laid, monkeypatch):
             np.testing.assert_array_equal(sample.images["front"], shown[index])
 
 
+@pytest.mark.parametrize("names, found", [
+    ({f"j{i}": 6 - i for i in range(7)}, [f"j{6 - i}" for i in range(7)]),
+    ({"arm": [f"j{i}" for i in range(6)], "hand": ["g"]}, [*(f"j{i}" for i in range(6)), "g"]),
+    ({"arm": "joints", "hand": "gripper"}, list("0123456")),
+    (None, list("0123456"))], ids=("numbered", "grouped", "else", "none"))
+def test_names_of_channels_are_read_in_every_form(tmp_path, names, found):
+    lay(tmp_path / "set", LENGTHS)
+    (tmp_path / "set" / layout.OURS).unlink()
+    info = json.loads((tmp_path / "set" / layout.INFO).read_text())
+    info["features"][layout.ACTION]["names"] = names
+    info["features"][VIEW].update(names={"height": 1, "width": 2, "channel": 0}, shape=[3, *SIZE])
+    (tmp_path / "set" / layout.INFO).write_text(json.dumps(info))
+    description = LeRobotDataset(tmp_path / "set").description
+    assert list(description.action_names) == found and description.views == {"front": SIZE}
+
+
 def held():
     """Bytes of Python, numpy and Arrow that are in use."""
     gc.collect()

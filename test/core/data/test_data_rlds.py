@@ -163,6 +163,20 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_first_record(tmp
     assert not read and [path.name for path in (tmp_path / "set").iterdir()] == ["mine.txt"]
 
 
+def test_missing_files_of_a_split_are_flagged_by_number_and_those_of_two_versions_refused(tmp_path):
+    whole = write(tmp_path / "rlds", "taco_play", [taco()[0]])
+    numbers = (0, 3, 4)
+    for number in numbers:
+        (tmp_path / f"rlds/taco_play-train.tfrecord-{number:05d}-of-00006").write_bytes(whole.read_bytes())
+    with pytest.raises(DataError, match="taco_play-train is there in 1 and in 6 files, so of two versions"):
+        convert(tmp_path / "rlds", tmp_path / "set")
+    whole.rename(tmp_path / "rlds/taco_play-val.tfrecord-00000-of-00001")
+    out = convert(tmp_path / "rlds", tmp_path / "set")
+    (flag,) = out.provenance.flagged
+    assert out.episodes == 4 and flag["episode"] == "taco_play-train" and flag["kept"]
+    assert flag["reason"].startswith("3 of its 6 files are missing: 00001, 00002, 00005; if it was to be")
+
+
 @pytest.mark.parametrize("split, trains", [("train", True), ("val", False)])
 def test_a_set_without_an_episode_to_train_from_says_so(tmp_path, split, trains):
     write(tmp_path / "rlds", "taco_play", [taco()[0]], split)

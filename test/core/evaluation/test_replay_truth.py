@@ -71,6 +71,18 @@ def test_what_cannot_be_compared_says_why(finder):
     assert "did not follow" in TruthFinder(recording, CONVENTION, SETTINGS.motion).find(1.2)[1]
 
 
+def test_nothing_after_the_end_of_an_episode_is_a_target_and_its_last_rest_is_one_however_soon_the_label_came():
+    def at(until, stamp):
+        return TruthFinder(RecordedMotion([track(MOTION, GRIPS)], [(0.0, "do it")], until=until), CONVENTION,
+                           SETTINGS.motion).find(stamp)
+
+    settled, _ = at(2.1, 1.2)       # rests from 2.0 s on, and grasps at 2.3 s, which is no longer of the episode
+    assert settled.at == pytest.approx(2.1) and settled.arms[0].pose.position[0] == pytest.approx(0.5, abs=0.01)
+    assert not settled.arms[0].closed and at(2.5, 1.2)[0].arms[0].closed
+    for until, stamp in ((1.9, 1.2), (4.5, 3.5), (2.2, 2.15)):
+        assert at(until, stamp)[0] is None and "ended before" in at(until, stamp)[1]
+
+
 def test_dense_actions_are_compared_one_period_later():
     from dataclasses import replace
 

@@ -1,12 +1,23 @@
 """Labels: their order, their file, and what a crash, a cut line or a full disk does to them."""
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
+import resource
 
 import pytest
 
+from hybridvla_ros.recording import episodes
 from hybridvla_ros.recording.episodes import EpisodeError, EpisodeLog, read_events
+
+
+class Stuck(io.FileIO):
+    """A file of a disk that takes nothing back."""
+
+    def truncate(self, size=None):
+        raise OSError(errno.EIO, "Input/output error")
 
 
 @pytest.fixture
@@ -82,6 +93,27 @@ def test_a_label_that_cannot_be_written_is_refused_and_the_episode_runs_on(path)
     path.rmdir()
     os.replace(str(path) + ".away", str(path))
     assert log.label("success", 3.0).elapsed_s == 2.0
+
+
+@pytest.mark.parametrize("cleaned", [True, False])
+def test_half_a_line_of_a_full_disk_spoils_no_label_that_is_kept_later(path, monkeypatch, cleaned):
+    log = EpisodeLog(path, 1.0)
+    log.start(1.0)
+    whole = path.read_bytes()
+    if not cleaned:
+        monkeypatch.setattr(episodes, "open", lambda *given, **more: Stuck(*given), raising=False)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, limits[1]))
+    try:
+        with pytest.raises(EpisodeError, match="cannot be written"):
+            log.label("success", 2.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (path.read_bytes() == whole) is cleaned
+    log.label("success", 3.0)
+    log.close()
+    assert [event["event"] for event in read_events(path)] == ["start", "success"]
+    assert EpisodeLog(path, 4.0).recovered is None
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path):

@@ -25,12 +25,17 @@ class Master:
             raise rosgraph.MasterException("no answer")
         return [[["/tf_static", self.publishers]], [], []]
 
+    def lookupNode(self, name):
+        return name
+
 
 @pytest.fixture
 def master(monkeypatch):
     found = Master()
     monkeypatch.setattr(topics.rosgraph, "Master", lambda *_: found)
     monkeypatch.setattr(topics.rospy, "get_name", lambda: "/recorder_node")
+    monkeypatch.setattr(topics.rospy, "is_shutdown", lambda: False)
+    monkeypatch.setattr(topics, "reached", lambda uri: "gone" if "killed" in uri else "")
     return found
 
 
@@ -65,6 +70,17 @@ def test_what_a_publisher_latched_that_has_gone_since_does_not_go_into_the_next_
     master.publishers = ["/policy_node"]
     subscriptions.attach(heard.append, 6)
     assert [raw.data for raw in heard[2:]] == [b"C"]
+
+
+@pytest.mark.parametrize("node, publishers", [("/camera", []), ("/killed", ["/killed"])])
+def test_no_recording_starts_without_a_required_latched_topic_whose_publisher_has_gone(subscriptions, master, node, publishers):
+    subscriptions._on_message(latched(node, b"A"), "/tf_static")
+    assert subscriptions.wait(0.1) == [], "the master does not answer, so nothing is known of it"
+    master.publishers = publishers
+    assert subscriptions.wait(0.1) == ["/tf_static"]
+    master.publishers = ["/another"]
+    subscriptions._on_message(latched("/another", b"B"), "/tf_static")
+    assert subscriptions.wait(0.1) == []
 
 
 def test_a_node_whose_computer_cannot_be_resolved_may_live_and_one_that_refuses_does_not():

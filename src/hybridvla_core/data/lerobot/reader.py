@@ -6,7 +6,7 @@ import collections
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, OrderedDict, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, OrderedDict, Sequence, Tuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pyarrow as pa
 from hybridvla_core.data.lerobot import episodes as of_episodes
 from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.data_files import DataFiles
+from hybridvla_core.data.lerobot.features import names_of, size_of
 from hybridvla_core.data.lerobot.layout import Description
 from hybridvla_core.data.lerobot.rows import Rows, moments_of
 from hybridvla_core.data.lerobot.statistics import Column
@@ -149,10 +150,27 @@ class LeRobotDataset:
         return self._rows[position]
 
     def column(self, key: str, scratch: Path) -> np.ndarray:
-        """All rows of `observation.state` or `action`, (N, A) float32, memory-mapped in the folder `scratch`."""
-        column = Column(scratch / key, len(self._names(key)))
+        """Reads one column of the whole set.
+
+        Args:
+            key: `observation.state` or `action`.
+            scratch: Folder for it.
+
+        Returns:
+            All rows, (N, A) float32, memory-mapped in that folder.
+
+        Raises:
+            DataError: A number is not finite: no statistics are had of it, and it would end a training at whatever step draws it.
+        """
+        column, broken = Column(scratch / key, len(self._names(key))), []
         for episode, found in zip(self.episodes, self._files.tables(range(len(self.episodes)), (key,))):
-            column.append(self._matrix(found.table, key, f"{self.folder}: episode {episode.number}"))
+            rows = self._matrix(found.table, key, f"{self.folder}: episode {episode.number}")
+            broken += [(episode.number, frame) for frame in np.flatnonzero(~np.isfinite(rows).all(axis=1))]
+            column.append(rows)
+        if broken:
+            number, frame = broken[0]
+            raise DataError(f"{self.folder}: {key} holds a number that is not finite in {len(broken)} row(s), first in episode "
+                            f"{number}, frame {frame}; `hybridvla dataset merge` of this set leaves out such episodes")
         return column.values()
 
     def subtasks(self) -> Tuple[str, ...]:
@@ -252,9 +270,9 @@ class LeRobotDataset:
         strange = [key for key in pictures if not key.startswith(layout.IMAGE_PREFIX)]
         if strange:
             raise DataError(f"{self.folder}: pictures named {', '.join(strange)}; only {layout.IMAGE_PREFIX}VIEW is read")
-        views = {key[len(layout.IMAGE_PREFIX):]: _size(feature) for key, feature in pictures.items()}
-        return Description(self.folder.resolve().name, self.fps, views, _names(features[layout.STATE]),
-                           _names(features[layout.ACTION]), robot=str(self.info.get("robot_type") or "unknown"))
+        views = {key[len(layout.IMAGE_PREFIX):]: size_of(feature) for key, feature in pictures.items()}
+        return Description(self.folder.resolve().name, self.fps, views, names_of(features[layout.STATE]),
+                           names_of(features[layout.ACTION]), robot=str(self.info.get("robot_type") or "unknown"))
 
 
 def _own(values: np.ndarray) -> np.ndarray:
@@ -262,21 +280,6 @@ def _own(values: np.ndarray) -> np.ndarray:
     copied = np.array(values)
     copied.setflags(write=False)
     return copied
-
-
-def _names(feature: Mapping[str, Any]) -> Tuple[str, ...]:
-    names = feature.get("names")
-    if isinstance(names, dict):       # v2.1 groups them: {"motors": [...]}
-        names = [name for group in names.values() for name in group]
-    width = int(np.prod(feature["shape"]))
-    return tuple(map(str, names)) if names and len(names) == width else tuple(f"{i}" for i in range(width))
-
-
-def _size(feature: Mapping[str, Any]) -> Tuple[int, int]:
-    shape, names = list(feature["shape"]), feature.get("names")
-    if shape[0] == 3 and shape[-1] != 3 or names and str(names[0]).startswith("channel"):
-        shape = [*shape[1:], shape[0]]
-    return int(shape[0]), int(shape[1])
 
 
 def _grounding(line: str, views: Mapping[str, str]) -> Tuple[GroundedObject, ...]:

@@ -154,11 +154,13 @@ def outside(values: np.ndarray, entry: Dict[str, Any]) -> List[Tuple[int, float]
         (channel, share outside q01 to q99) of each.
 
     Raises:
-        DataError: The entry has another number of channels.
+        DataError: The entry has another number of channels, or a number that is not finite, which fits whatever there is.
     """
     low, high = np.asarray(entry["q01"], dtype=float), np.asarray(entry["q99"], dtype=float)
     if low.shape != (values.shape[1],) or high.shape != low.shape:
         raise DataError(f"the statistics have {low.size} channels, the data set {values.shape[1]}")
+    if not np.isfinite([low, high]).all():
+        raise DataError("the statistics hold a number that is not finite; compute them with `hybridvla dataset stats`")
     mask, tail = entry.get("mask", [True] * len(low)), float(entry.get("tail", TAIL))
     wrong = []
     for channel in range(values.shape[1]):

@@ -20,7 +20,7 @@ from hybridvla_core.data.lerobot.footage import Footage
 from hybridvla_core.data.lerobot.layout import Description, Provenance
 from hybridvla_core.data.lerobot.statistics import Column, ImageHistogram, for_checkpoint, of_columns
 from hybridvla_core.errors import DataError
-from hybridvla_core.files import sync_folder, write_json
+from hybridvla_core.files import sync_folder, unused, write_json
 
 TRAIN, VALIDATION = SPLITS = ("train", "validation")
 
@@ -39,7 +39,7 @@ class DatasetWriter:
     def __init__(self, target: Path, description: Description) -> None:
         self.target, self.description, self.provenance = target, description, Provenance()
         check_free(target)
-        self._folder = target.resolve().parent / f".{target.resolve().name}.partial-{os.getpid()}"
+        self._folder = unused(target.resolve().parent / f".{target.resolve().name}.partial-{os.getpid()}")
         with _explained(target):
             self._folder.mkdir(parents=True)
         self._tasks: Dict[str, int] = {}

@@ -1,8 +1,9 @@
 """A folder of RLDS files into a LeRobotDataset; damaged records are flagged, the others go on."""
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from hybridvla_core.errors import DataError, ObservationError
 from hybridvla_core.transforms.pictures import decode
 
 SPLITS = {"train": TRAIN, "val": VALIDATION, "validation": VALIDATION, "test": VALIDATION}
+SHOWN = 10              # numbers of missing files in a sentence
 
 
 def convert(folder: Path, target: Path, standard_file: Optional[Path] = None,
@@ -31,13 +33,16 @@ def convert(folder: Path, target: Path, standard_file: Optional[Path] = None,
         The writer that has finished; it knows counts and flags.
 
     Raises:
-        DataError: The folder has no records, the set is unknown, no episode can be used, or `target` is not empty.
+        DataError: The folder has no records, or those of two sets, the set is unknown, no episode can be used, or `target` is not
+            empty.
         WriteError: The disk takes no more, or the folder cannot take its name.
     """
     check_free(target)
     files = _files(folder)
     standard = standard_for(files[0][0], standard_file)
     flagged, out = Provenance(), None
+    for name, missing in _missing(files).items():
+        flagged.flag(name, missing, True)
     try:
         for split in (TRAIN, VALIDATION):
             for _, part, path in files:
@@ -84,6 +89,26 @@ def _files(folder: Path) -> List[Tuple[str, str, Path]]:
     if len({name for name, _, _ in found}) > 1:
         raise DataError(f"{folder}: holds several sets: {', '.join(sorted({name for name, _, _ in found}))}")
     return found
+
+
+def _missing(files: Sequence[Tuple[str, str, Path]]) -> Dict[str, str]:
+    """A sentence on each split of whose files some are not there, as their own names (`-00003-of-00128`) count them."""
+    found: Dict[str, Dict[int, Set[int]]] = {}
+    for name, split, path in files:
+        numbered = re.search(r"\.tfrecord-(\d+)-of-(\d+)$", path.name)
+        if numbered:
+            found.setdefault(f"{name}-{split}", {}).setdefault(int(numbered.group(2)), set()).add(int(numbered.group(1)))
+    sentences = {}
+    for split, counts in found.items():
+        if len(counts) > 1:
+            raise DataError(f"{files[0][2].parent}: {split} is there in {' and in '.join(map(str, sorted(counts)))} files, so of "
+                            "two versions; keep the files of one")
+        ((count, there),) = counts.items()
+        missing = [f"{number:05d}" for number in range(count) if number not in there]
+        if missing:
+            sentences[split] = (f"{len(missing)} of its {count} files are missing: {', '.join(missing[:SHOWN])}"
+                                f"{', ...' if len(missing) > SHOWN else ''}; if it was to be whole, download it again")
+    return sentences
 
 
 def _steps(standard: RldsStandard, found: Dict[str, Values]) -> Tuple[Dict[str, np.ndarray], Dict[str, List[bytes]], List[str]]:

@@ -61,10 +61,17 @@ class StreamHealth:
         """Messages a second while they came, Hz."""
         return (self.count - 1) / max(self._last - self._first, 1e-9) if self.count > 1 else 0.0
 
+    @property
+    def usual_interval(self) -> float:
+        """Median time between two messages, s; 0 before there are two."""
+        return float(np.median(self._steps()))
+
+    def _steps(self) -> np.ndarray:
+        return np.array(self._intervals, dtype=np.float32) if len(self._intervals) else np.zeros(1, np.float32)
+
     def summary(self) -> Dict[str, Any]:
-        steps = np.frombuffer(self._intervals, dtype=np.float32) if len(self._intervals) else np.zeros(1, np.float32)
-        return {"messages": self.count, "rate_hz": round(self.rate, 2), "median_interval_s": round(float(np.median(steps)), 4),
-                "longest_gap_s": round(float(steps.max()), 3), "events": self.events, "further_events": self.more}
+        return {"messages": self.count, "rate_hz": round(self.rate, 2), "median_interval_s": round(self.usual_interval, 4),
+                "longest_gap_s": round(float(self._steps().max()), 3), "events": self.events, "further_events": self.more}
 
 
 class NameWatch:

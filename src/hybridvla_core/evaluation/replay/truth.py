@@ -56,25 +56,27 @@ class RecordedMotion:
         engaged: [begin, end] s of each span in which the robot followed its instruction; None: throughout.
         sent: Where the arms were sent, like `tracks`. Keyframes are found in it and have its poses, because a compliant arm
             swings about that pose and rests beside it. None: only the measured motion is known.
+        until: s at which what counts of it ends: an episode of several in one bag. What comes later is no target.
     """
 
     tracks: List[Track]
     instructions: List[Tuple[float, str]] = field(default_factory=list)
     engaged: Optional[List[Tuple[float, float]]] = None
     sent: Optional[List[Track]] = None
+    until: float = math.inf
 
     def instruction(self, stamp: float) -> str:
         found = bisect.bisect_right([since for since, _ in self.instructions], stamp) - 1
         return self.instructions[found][1] if found >= 0 else ""
 
     def span(self, stamp: float) -> Optional[Tuple[float, float]]:
-        """The engaged span around `stamp`, cut where the instruction changes; None while nobody followed one."""
-        begin, end = float("-inf"), float("inf")
+        """The engaged span around `stamp`, cut where the instruction or what counts ends; None while nobody followed one."""
+        begin, end = -math.inf, self.until
         if self.engaged is not None:
             around = next(((a, b) for a, b in self.engaged if a <= stamp <= b), None)
             if around is None:
                 return None
-            begin, end = around
+            begin, end = around[0], min(around[1], end)
         for since, _ in self.instructions:
             if since <= stamp:
                 begin = max(begin, since)
@@ -136,7 +138,8 @@ class TruthFinder:
                 return grip
             if self._gripped(begin, stamp):
                 continue
-            at = max(stamp, min(end, begin + REST_AT_S))
+            # Who labels an episode while the arm settles has seen it come to rest.
+            at = max(stamp, min(end, begin + REST_AT_S, max(begin, self._recording.until)))
             if self._moved(stamp, at):
                 return at
         return grip if math.isfinite(grip) else None
@@ -169,7 +172,8 @@ class TruthFinder:
         if self._period > 0.0:
             return at
         after = [grip[0] for grip in track.grips
-                 if at - REST_AT_S <= grip[0] <= at + GRIP_WAIT_S and not self._moved(at, grip[0], self._aims)]
+                 if at - REST_AT_S <= grip[0] <= min(at + GRIP_WAIT_S, self._recording.until)
+                 and not self._moved(at, grip[0], self._aims)]
         return max([at, *after])
 
     def _phase(self, stamp: float, arms: Sequence[ArmTruth]) -> str:

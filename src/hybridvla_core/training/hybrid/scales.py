@@ -5,7 +5,7 @@ import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Mapping, Tuple
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
@@ -34,6 +34,30 @@ class OwnStatistics:
     widened: Tuple[str, ...]
 
 
+def own_names(datasets: Sequence[LeRobotDataset]) -> List[str]:
+    """Names the sets as their statistics are named in a checkpoint; a folder's new name is not its set's.
+
+    Args:
+        datasets: Opened.
+
+    Returns:
+        Their names, in the same order.
+
+    Raises:
+        DataError: Two have one name.
+    """
+    first: Dict[str, LeRobotDataset] = {}
+    for dataset in datasets:
+        name, folder = dataset.description.name, dataset.folder
+        other = first.setdefault(name, dataset).folder
+        if first[name] is not dataset and other.resolve() == folder.resolve():
+            raise DataError(f"{folder}: is given twice")
+        if first[name] is not dataset:
+            raise DataError(f"{other} and {folder}: both data sets are named {name}; write one under a name of its own with "
+                            f"`hybridvla dataset merge {folder} -o NEWNAME`")
+    return list(first)
+
+
 def statistics_of(dataset: LeRobotDataset, tail: float = TAIL) -> OwnStatistics:
     """Reads the set's entry of a `dataset_statistics.json`, or computes it from every row.
 
@@ -55,25 +79,13 @@ def statistics_of(dataset: LeRobotDataset, tail: float = TAIL) -> OwnStatistics:
         entry.update({part: widened(found) for part, found in raw.items()})
     else:
         with tempfile.TemporaryDirectory() as scratch:
-            raw = {part: of_columns(_column(dataset, key, scratch), tail)
+            raw = {part: of_columns(dataset.column(key, Path(scratch)), tail)
                    for part, key in (("action", layout.ACTION), ("proprio", layout.STATE))}
         entry = for_checkpoint(raw["action"], raw["proprio"], dataset.description.grippers, len(dataset.episodes))
     channels = tuple(f"{part} {channel}" for part, found in raw.items() for channel in rare(found))
     if channels:
         LOGGER.info("%s: %s move(s) in very few rows and is scaled by min and max", dataset.folder, ", ".join(channels))
     return OwnStatistics(entry, channels)
-
-
-def _column(dataset: LeRobotDataset, key: str, scratch: str) -> np.ndarray:
-    """All rows, (N, A); a number that is not finite would end the run at whatever step draws it."""
-    values = dataset.column(key, Path(scratch))
-    broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if broken.size:
-        position, frame = dataset.locate(int(broken[0]))
-        raise DataError(f"{dataset.folder}: {key} holds a number that is not finite in {broken.size} row(s), first in episode "
-                        f"{dataset.episodes[position].number}, frame {frame}; `hybridvla dataset merge` of this set leaves out "
-                        "such episodes")
-    return values
 
 
 def check_covered(dataset: LeRobotDataset, scales: Normaliser, where: Path) -> None:
@@ -89,7 +101,7 @@ def check_covered(dataset: LeRobotDataset, scales: Normaliser, where: Path) -> N
     """
     with tempfile.TemporaryDirectory() as scratch:
         for key, scale in ((layout.STATE, scales.state), (layout.ACTION, scales.action)):
-            values = np.asarray(_column(dataset, key, scratch), dtype=np.float64)
+            values = np.asarray(dataset.column(key, Path(scratch)), dtype=np.float64)
             slack = 0.05 * (scale.q99 - scale.q01) + 1e-6
             inside = ((values >= scale.q01 - slack) & (values <= scale.q99 + slack)).mean(axis=0)
             outside = scale.mask & (inside < COVERED)

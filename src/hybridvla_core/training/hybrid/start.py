@@ -21,7 +21,7 @@ from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.presets import TINY_SEQUENCE, preset
 from hybridvla_core.training.frames import KEPT_EPISODES, FrameSet, Pictures
 from hybridvla_core.training.hybrid.config import TrainingConfig
-from hybridvla_core.training.hybrid.scales import check_covered, statistics_of
+from hybridvla_core.training.hybrid.scales import check_covered, own_names, statistics_of
 from hybridvla_core.training.hybrid.stages import learned
 from hybridvla_core.training.tokenizer import build_tiny_tokenizer, with_new_words
 from hybridvla_core.transforms.conventions import ActionConvention
@@ -101,9 +101,7 @@ def prepare(config: TrainingConfig, data: Sequence[Path], init: Optional[Path], 
         raise DataError("no data set is given; make one with `hybridvla dataset`, and name its folder with --data")
     _check_beginning(config, init)
     datasets = [LeRobotDataset(folder, KEPT_EPISODES) for folder in data]
-    names = [dataset.description.name for dataset in datasets]
-    if len(set(names)) != len(names):
-        raise DataError(f"data sets are named {', '.join(names)}; give each a name of its own")
+    names = own_names(datasets)
     base = None if init is None else read_checkpoint(init)
     conventions = [_convention(dataset, base) for dataset in datasets]
     for dataset, convention in zip(datasets[1:], conventions[1:]):

@@ -1,0 +1,31 @@
+"""What `info.json` says of a feature, in the forms that others write it in."""
+from __future__ import annotations
+
+from typing import Any, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+
+
+def names_of(feature: Mapping[str, Any]) -> Tuple[str, ...]:
+    """Its channels' names; their numbers where they are not told, or not as many as there are channels."""
+    names, width = _listed(feature), int(np.prod(feature["shape"]))
+    return tuple(map(str, names)) if names and len(names) == width else tuple(f"{i}" for i in range(width))
+
+
+def size_of(feature: Mapping[str, Any]) -> Tuple[int, int]:
+    """(height, width) of a view, also where its channels stand first."""
+    shape, names = list(feature["shape"]), _listed(feature)
+    if shape[0] == 3 and shape[-1] != 3 or names and str(names[0]).startswith("channel"):
+        shape = [*shape[1:], shape[0]]
+    return int(shape[0]), int(shape[1])
+
+
+def _listed(feature: Mapping[str, Any]) -> Optional[Sequence[object]]:
+    """The names in order; some sets group them ({"motors": ["x", "y"]}), others number them ({"x": 0, "y": 1})."""
+    names = feature.get("names")
+    if not isinstance(names, Mapping):
+        return names
+    if all(isinstance(group, (list, tuple)) for group in names.values()):
+        return [name for group in names.values() for name in group]
+    numbered = all(isinstance(number, (int, float)) for number in names.values())
+    return sorted(names, key=lambda name: names[name]) if numbered else None
