@@ -62,11 +62,11 @@ class Leading:
     def step(self, reasons: Reason, detail: str, braking: bool) -> Led:
         """Makes one tick. reasons, detail: what the watchdogs saw; braking: the operator ends it."""
         shown = Reason.OUTSIDE_AT_START if self._reentry is not None else Reason.NONE
-        waits = reasons & WAITS
+        waits, guard = reasons & WAITS, self._execution.guard
+        if guard.held and not braking:       # whatever is waited for: the arm is not pushed harder meanwhile
+            return Led(self._draw_back(), False, shown | waits | Reason.LEASH, (detail if waits else "") or guard.detail)
         if waits or braking:
             return Led(self._motion.step(None), False, shown | waits, detail)
-        if self._execution.guard.held:
-            return Led(self._draw_back(), False, shown | Reason.LEASH, self._execution.guard.detail)
         if self._reentry is not None:
             return self._reentry_step(self._reentry)
         return self._homing_step(self._homing) if self._homing is not None else Led(True, True, Reason.NONE, "")

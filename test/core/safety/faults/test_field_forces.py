@@ -72,6 +72,33 @@ def test_an_arm_that_is_held_on_its_way_back_inside_is_pushed_with_no_more_than_
     assert 5.0 < push(rig) <= 20.0
 
 
+@pytest.mark.parametrize("waits", [Reason.DEADMAN, Reason.OPERATOR])
+def test_an_arm_that_is_pushed_while_its_way_back_waits_pushes_with_no_more_than_the_bound(waits):
+    rig = Rig("fr3")
+    rig.joints["arm"] = np.array([1.25, 0.40, 0.0, -1.40, 0.0, 1.75, 0.785])
+    pressed = True
+
+    def held(ticks):
+        for _ in range(ticks):
+            rig.filter.on_deadman(pressed, rig.now)
+            rig.tick()
+
+    held(60)
+    assert rig.filter.reenter(rig.now)[0]
+    held(20)
+    if waits == Reason.DEADMAN:
+        pressed = False
+    else:
+        rig.filter.hold_for(waits, "the master is gone")
+    held(60)
+    rig.follows = False
+    rig.joints["arm"] = rig.joints["arm"] + np.array([0.3, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    held(1500)
+    status = rig.output.status
+    assert status.state == State.RECOVERING and status.reasons & waits and status.reasons & Reason.LEASH
+    assert 5.0 < push(rig) <= 20.0
+
+
 def narrow(config):
     """Joints end just beyond where the arm is when it is stopped on its way: a measured breach."""
     arm = config.arms[0]

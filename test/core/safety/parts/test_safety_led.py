@@ -124,6 +124,18 @@ def test_what_is_waited_for_brings_the_arms_to_rest_and_is_shown(stage, flag, ba
     assert stage.leading.step(Reason.NONE, "", True) == Led(False, False, shown, ""), "the operator ends it"
 
 
+@pytest.mark.parametrize("flag", WAITED_FOR)
+def test_an_arm_that_is_held_is_drawn_back_also_while_something_is_waited_for(stage, flag):
+    stage.leading.go_to_start()
+    stage.guard.held = True
+    assert stage.leading.step(flag | Reason.HEARTBEAT_LOST, "because", False) == Led(True, False, flag | Reason.LEASH, "because")
+    assert stage.leading.step(flag, "", False).detail == "the arm is held"
+    assert stage.leading.step(Reason.HEARTBEAT_LOST, "because", False).detail == "the arm is held", "that is not waited for"
+    assert [asked[0] for asked in stage.motion.asked] == ["joints"] * 3
+    assert stage.leading.step(flag, "because", True) == Led(True, False, flag, "because"), "the operator ends it"
+    assert stage.motion.asked[-1] == ("rest", None)
+
+
 @pytest.mark.parametrize("back", [True, False])
 def test_an_arm_that_is_held_is_drawn_back_to_where_it_is_and_nothing_stays_forgiven(stage, back):
     stage.leading.reenter() if back else stage.leading.go_to_start()
