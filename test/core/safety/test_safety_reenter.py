@@ -47,6 +47,29 @@ def test_stop_during_reenter():
     np.testing.assert_array_equal(rig.pose().position, rest)
 
 
+def test_the_way_back_waits_while_the_drivers_tool_pose_disagrees_and_then_goes_on():
+    rig = Rig()
+    rig.joints["arm"] = rig.joints["arm"] + np.array([0, 0, 0, 0, 0, 0, 2.22])
+
+    def told(off, ticks):
+        for _ in range(ticks):
+            pose = rig.measured_pose("arm")
+            rig.changes = dict(pose=dataclasses.replace(pose, position=pose.position + [0.0, off, 0.0]))
+            rig.tick()
+
+    told(0.0, 3)
+    assert rig.filter.reenter(rig.now)[0]
+    told(0.0, 8)
+    told(0.1, 100)
+    rest = rig.output.arms[0].joint_positions
+    told(0.1, 100)
+    status = rig.output.status
+    assert status.state == State.RECOVERING and status.reasons & Reason.TCP_MISMATCH and "100.0 mm" in status.message
+    np.testing.assert_array_equal(rig.output.arms[0].joint_positions, rest)
+    told(0.0, 100)
+    assert not rig.output.status.reasons and np.abs(rig.output.arms[0].joint_positions - rest).max() > 0.005
+
+
 def led(config, joints, scale=0.2, seconds=60.0):
     """A motion led back from joints (A, dof), the reentry, and every (A, dof) that was commanded."""
     motion = Motion(config)

@@ -11,7 +11,7 @@ from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
 from hybridvla_core.safety.motion.motion import Motion
 from hybridvla_core.safety.status import Reason
 
-WAITS = (Reason.JOINT_STATE | Reason.DEADMAN | Reason.CLOCK_JUMP | Reason.MEASURED_LIMIT | Reason.OPERATOR)
+WAITS = (Reason.JOINT_STATE | Reason.DEADMAN | Reason.CLOCK_JUMP | Reason.MEASURED_LIMIT | Reason.OPERATOR | Reason.TCP_MISMATCH)
 ON_THE_WAY = "on the way to the start joints"
 
 
