@@ -197,8 +197,8 @@ class StateMachine:
             self._look_inactive(now, reasons, detail)
             return motion.step(None)
         if self.state == State.STOPPED:
-            commands = not (dry_run or self._was_inactive or self._errored)
-            moved = self._execution.rest(scale) if commands else motion.step(None)     # whatever holds an arm is not pushed on
+            commands = not (dry_run or self._was_inactive)     # whatever holds an arm that is commanded is not pushed on
+            moved = self._execution.rest(scale, self._errored) if commands else motion.step(None)
             self._execution.advance(now, dry_run)
             return moved
         if self.state == State.RECOVERING:

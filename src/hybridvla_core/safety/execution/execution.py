@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from typing import Optional, Tuple
+from typing import AbstractSet, Optional, Tuple
 
 import numpy as np
 
@@ -121,9 +121,17 @@ class Execution:
             reasons |= Reason.GRIPPER
         return moved, reasons
 
-    def rest(self, scale: float) -> bool:
-        """One tick to rest and, where an arm does not follow, back until the push is within its bound."""
-        return self._motion.step(self.guard.goal(), scale)
+    def rest(self, scale: float, errored: AbstractSet[str]) -> bool:
+        """One tick to rest and, where an arm does not follow, back until the push is within its bound.
+
+        Args:
+            scale: Of the speeds.
+            errored: Names of arms that get no commands, so that drawing theirs back would ease nothing.
+
+        Returns:
+            Whether it may be sent.
+        """
+        return self._motion.step(self.guard.goal(leave=errored), scale)
 
     def advance(self, now: float, dry_run: bool) -> None:
         """Looks how the arms follow; once a tick."""

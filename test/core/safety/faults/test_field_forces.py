@@ -139,6 +139,43 @@ def test_a_stopped_arm_is_pushed_with_no_more_than_the_bound_whenever_it_is_held
     assert push(rig) <= rig.config.arms[0].leash.max_force_n
 
 
+class OneInError(Rig):
+    """Two arms, of which the right one's robot reports an error once it is told to."""
+
+    error = False
+
+    def arm_state(self, name):
+        state = super().arm_state(name)
+        return dataclasses.replace(state, ready=False, message="reflex") if self.error and name == "right" else state
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_where_one_arm_reports_an_error_the_other_is_pushed_with_no_more_than_the_bound(both):
+    """The one in error gets nothing, moved by hand or not, and its command stays."""
+    rig = OneInError("sim_dual", change=quick).start()
+    rig.tick(250)
+    rig.error = True
+    rig.tick(20)
+    rig.follows = False
+    stays = rig.pose(0).position
+    for _ in range(100):
+        rig.joints["left"] = rig.joints["left"] + np.array([0.006, 0, 0, 0, 0, 0, 0])
+        rig.joints["right"] = rig.joints["right"] - np.array([0.006 if both else 0.0, 0, 0, 0, 0, 0, 0])
+        rig.tick()
+    rig.tick(700)
+    assert rig.filter.state == State.STOPPED
+    assert [(command.name, command.publish) for command in rig.output.arms] == [("right", False), ("left", True)]
+    away = rig.pose(1).position - rig.measured_pose("left").position
+    leash = rig.config.arms[1].leash
+    assert 5.0 < float(np.linalg.norm(away)) * leash.stiffness_n_m <= leash.max_force_n
+    np.testing.assert_allclose(rig.pose(0).position, stays, atol=1e-4)
+    rig.error = False
+    rig.tick(60)
+    assert rig.filter.resume(rig.now)[0], "and begins anew where both are"
+    for index, name in enumerate(("right", "left")):
+        np.testing.assert_allclose(rig.tick().arms[index].joint_positions, rig.joints[name], atol=0.01)
+
+
 def test_push_is_not_a_number_on_a_joint_door():
     rig = Rig("agilex", change=lambda config: dataclasses.replace(config, deadman_required=False)).start()
     assert all(np.isnan(arm.push_n) for arm in rig.tick().status.arms)
