@@ -64,6 +64,7 @@ class Execution:
     def seeded(self) -> None:
         """The motion has begun anew at rest from the measured arms."""
         self.guard.restart()
+        self._standstill.restart()
         for gripper, arm in zip(self.grippers, self._arms):
             gripper.restart(arm.state.gripper if arm.state is not None else math.nan)
         self.drop()
@@ -71,7 +72,10 @@ class Execution:
 
     def take(self, proposal: Proposal, now: float) -> None:
         """Begin to carry out an accepted ACTION proposal in place of the present one."""
+        standing = self.plan is None or self._standstill.standing
         self.plan, self.executed = Plan(proposal, self._config, now), proposal
+        if self.plan.keyframe and standing:     # what held the arms before the last one says nothing of this one
+            self._standstill.restart()
         for index, gripper in enumerate(self.grippers):
             gripper.cancel()
             if not self.plan.keyframe:
