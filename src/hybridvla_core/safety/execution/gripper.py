@@ -63,7 +63,8 @@ class GripperSequencer:
             opening = self._decide(opening)
             if self.failed and opening == self.command:     # asked again: it is sent again
                 self._decided, self.command = self.command, None
-        elif self.command is not None and abs(opening - self.command) < self._config.deadband:
+        elif self.command is not None and not self._stream.moving and abs(opening - self.command) < self._config.deadband:
+            self._wanted = None     # one on its way is not there: it would come to rest elsewhere
             return
         self._wanted = opening
 
@@ -83,7 +84,7 @@ class GripperSequencer:
                 self._busy, self.failed = False, state in (GripperState.MOVING, GripperState.FAILED)
             elif waited >= self._config.minimum_wait_s and state in (GripperState.DONE, GripperState.FAILED):
                 self._busy, self.failed = False, state == GripperState.FAILED
-        if self._wanted == self.command:
+        if self._wanted == self.command and not self._stream.moving:
             self._wanted = None
         if self._wanted is None and not self._stream.moving:
             return None
