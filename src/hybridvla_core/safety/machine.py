@@ -136,9 +136,10 @@ class StateMachine:
         problem = self._no_way(now)
         if problem:
             return False, problem
-        outside = worst_violation(self._motion)
+        outside = worst_violation(self._motion, self._arms.joints)
         if not outside:
             return False, "every arm is inside its limits: call activate"
+        self._seed(now)
         self._leading.reenter()
         self.set(State.RECOVERING, Reason.OUTSIDE_AT_START, outside)
         return True, f"re-entering: {outside}"
@@ -148,21 +149,19 @@ class StateMachine:
         problem = self._no_way(now)
         if problem:
             return False, problem
-        outside = worst_violation(self._motion)
+        outside = worst_violation(self._motion, self._arms.joints)
         problem = f"{outside}; {REENTER}" if outside else self._leading.go_to_start()
         if problem:
             return False, problem
+        self._seed(now)
         self.set(State.RECOVERING, Reason.NONE, ON_THE_WAY)
         return True, ON_THE_WAY
 
     def _no_way(self, now: float) -> str:
-        """Why the arms may not be led slowly now; an empty string, and seeded, when they may."""
+        """Why the arms may not be led slowly now. What is refused leaves the last command as it is: nothing is seeded here."""
         if self.state != State.INACTIVE:
             return "only while inactive"
-        problem = self._arms.not_ready(now) or self._tool_problem()
-        if not problem:
-            self._seed(now)
-        return problem
+        return self._arms.not_ready(now) or self._tool_problem()
 
     def change_dry_run(self) -> None:
         """What was commanded last is not what the arms rest under."""

@@ -46,8 +46,11 @@ class Leading:
         self._arms.limits.relax(self._arms.joints)
 
     def go_to_start(self) -> str:
-        """Begins the way to the start joints; returns what is in the way, or an empty string."""
-        homing = Homing(self._config, self._motion)
+        """Begins the way from where the arms are to the start joints; returns what is in the way, or an empty string.
+
+        The motion is to begin anew there before the first step.
+        """
+        homing = Homing(self._config, self._motion, self._arms.joints)
         if not homing.blocked:
             self._homing, self.homed = homing, False
             self._motion.lead(True)

@@ -6,6 +6,7 @@ import pytest
 from safety_rig import Rig
 
 from hybridvla_core.contracts import Heartbeat, PolicyState
+from hybridvla_core.safety.execution.way_to_start import WayToStart
 from hybridvla_core.safety.status import Reason, State
 
 AWAY = np.array([0.0, 0, 0, 0, 0, 0, 2.22])          # beyond the last joint's limit
@@ -203,7 +204,10 @@ def test_a_second_publisher_that_speaks_now_and_then_stops_motion_once():
     assert spells <= 1
 
 
-def test_a_sag_below_the_leash_does_not_lower_the_arm_at_each_activation():
+@pytest.mark.parametrize("refused", ["", "reenter", "go_to_start"])
+def test_a_sag_below_the_leash_does_not_lower_the_arm_at_each_activation(refused, monkeypatch):
+    """Nor does a way between that is refused: because every arm is inside, or because no way is free."""
+    monkeypatch.setattr(WayToStart, "choose", lambda self, here: ([], "a post"))
     rig = Rig().start()
     rig.tick(20)
     sag = np.array([0.0, 0.02, 0.0, 0.0, 0.0, 0.0, 0.0])
@@ -214,6 +218,9 @@ def test_a_sag_below_the_leash_does_not_lower_the_arm_at_each_activation():
         heights.append(rig.pose().position[2])
         rig.filter.activate(False, rig.now)
         rig.tick(60)
+        if refused:
+            reseeds = rig.filter.counters["reseeds"]
+            assert not getattr(rig.filter, refused)(rig.now)[0] and rig.filter.counters["reseeds"] == reseeds
         rig.beat()
         assert rig.filter.activate(True, rig.now)[0]
         rig.tick(5)

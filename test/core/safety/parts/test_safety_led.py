@@ -166,7 +166,7 @@ def test_homing_goes_leg_by_leg_ends_at_rest_and_is_stuck_after_a_while(monkeypa
     monkeypatch.setattr(homing_file, "WayToStart", Legs)
     monkeypatch.setattr(Legs, "legs", [START + 0.3, START + 0.1])
     motion = Told()
-    homing = Homing(FR3, motion)
+    homing = Homing(FR3, motion, START)
     assert homing.blocked == "" and homing.finished is False and homing.stuck is False
     motion.at_rest = False
     assert homing.step(0.3) is True and np.array_equal(motion.asked[-1][1], START + 0.3) and motion.asked[-1][2] == 0.3
@@ -192,14 +192,14 @@ def test_homing_goes_leg_by_leg_ends_at_rest_and_is_stuck_after_a_while(monkeypa
     motion.at_rest, motion.moves = True, False
     assert homing.step(0.3) is False and homing.finished is True
     monkeypatch.setattr(Legs, "hindrance", "a post")
-    assert Homing(FR3, motion).blocked == (
+    assert Homing(FR3, motion, START).blocked == (
         "the way to the start joints is not free: a post; move the arms by hand or by the policy first")
 
 
 def test_homing_that_never_gets_going_is_stuck_after_that_while(monkeypatch):
     monkeypatch.setattr(homing_file, "WayToStart", Legs)
     monkeypatch.setattr(Legs, "legs", [START + 0.3])
-    homing = Homing(FR3, Told())
+    homing = Homing(FR3, Told(), START)
     for _ in range(STUCK_TICKS):
         assert homing.stuck is False
         homing.step(0.3)
@@ -207,5 +207,5 @@ def test_homing_that_never_gets_going_is_stuck_after_that_while(monkeypatch):
 
 
 def test_at_the_start_homing_is_finished_at_once():
-    homing = Homing(FR3, Motion(FR3))
+    homing = Homing(FR3, Motion(FR3), START)
     assert homing.step(1.0) is True and homing.finished is True and homing.stuck is False
