@@ -33,6 +33,23 @@ def test_activation_outside_is_refused_and_reenter_leads_back():
     assert rig.output.arms[0].joint_positions[6] < 3.0159 - 0.02
 
 
+def test_an_arm_that_something_holds_outside_is_not_called_inside_because_its_command_is():
+    rig = Rig()
+    rig.joints["arm"] = rig.joints["arm"] + np.array([0, 0, 0, 0, 0, 0, 2.22])
+    rig.tick(3)
+    rig.follows = False
+    assert rig.filter.reenter(rig.now)[0]
+    rig.run_until(lambda output: rig.filter.state == State.INACTIVE, 20.0)
+    status = rig.output.status
+    assert status.reasons & Reason.OUTSIDE_AT_START and "joint_7" in status.message and "outside by 0.0095 rad" in status.message
+    assert "the arm did not follow" in status.message and "free it" in status.message
+    rig.follows = True
+    rig.tick(3)
+    assert rig.filter.reenter(rig.now)[0]
+    rig.run_until(lambda output: rig.filter.state == State.INACTIVE, 20.0)
+    assert "the arms are inside their limits" in rig.output.status.message and not rig.output.status.reasons
+
+
 def test_stop_during_reenter():
     rig = Rig()
     rig.joints["arm"] = rig.joints["arm"] + np.array([0, 0, 0, 0, 0, 0, 2.22])

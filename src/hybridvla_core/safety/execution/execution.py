@@ -150,6 +150,25 @@ class Execution:
         chosen = slice(None) if index is None else slice(index, index + 1)
         return bool((room[chosen] > 0.0).all() and (turn[chosen] > 0.0).all())
 
+    def measured_near(self, goal: Goal, times: float = 1.0) -> bool:
+        """Whether every measured tool is within the measured tolerances of `at_target`, so many times, of the goal."""
+        rules = self._config.at_target
+        for index, arm in enumerate(self._arms):
+            if np.linalg.norm(arm.position - goal.positions[index]) > times * rules.measured_position_m:
+                return False
+            if poses.turn(goal.rotations[index], arm.matrix) > times * rules.measured_rotation_rad:
+                return False
+        return True
+
+    def short(self, goal: Goal) -> str:
+        """Says how far the arm that is farthest from the goal stands from it."""
+        away, name = max((float(np.linalg.norm(arm.position - goal.positions[index])), arm.name)
+                         for index, arm in enumerate(self._arms))
+        if away > self._config.at_target.measured_position_m:
+            return f"{name}: the arm stands {away * 1e3:.0f} mm from its target; free it, or tell the robot its payload"
+        turn, name = max((poses.turn(goal.rotations[index], arm.matrix), arm.name) for index, arm in enumerate(self._arms))
+        return f"{name}: the tool is turned by {math.degrees(turn):.0f} degrees from its target; free it"
+
     def _want(self, plan: Plan) -> None:
         for index, gripper in enumerate(self.grippers):
             gripper.want(plan.openings[plan.row, index])
@@ -175,9 +194,9 @@ class Execution:
         if plan.arrived_at is None:
             plan.arrived_at = now
         settled = now - plan.arrived_at >= rules.settle_s
-        if not (dry_run or self._measured_near(plan.asked) or settled and self._measured_near(plan.asked, SETTLED)):
+        if not (dry_run or self.measured_near(plan.asked) or settled and self.measured_near(plan.asked, SETTLED)):
             if settled:
-                self.detail = self._short(plan.asked)
+                self.detail = self.short(plan.asked)
             return Reason.LEASH if settled else Reason.NONE
         if plan.keyframe and not plan.gripper_sent:
             plan.gripper_sent = True
@@ -193,20 +212,6 @@ class Execution:
         elif plan.keyframe:
             plan.next_row()
         return Reason.NONE
-
-    def _short(self, asked: Goal) -> str:
-        away, name = max((float(np.linalg.norm(arm.position - asked.positions[index])), arm.name)
-                         for index, arm in enumerate(self._arms))
-        return f"{name}: the arm stands {away * 1e3:.0f} mm from its target; free it, or tell the robot its payload"
-
-    def _measured_near(self, goal: Goal, times: float = 1.0) -> bool:
-        rules = self._config.at_target
-        for index, arm in enumerate(self._arms):
-            if np.linalg.norm(arm.position - goal.positions[index]) > times * rules.measured_position_m:
-                return False
-            if poses.turn(goal.rotations[index], arm.matrix) > times * rules.measured_rotation_rad:
-                return False
-        return True
 
     def _caution(self) -> float:
         rules = self._config.caution

@@ -6,6 +6,7 @@ import pytest
 from safety_rig import Rig
 
 from hybridvla_core.contracts import Heartbeat, PolicyState
+from hybridvla_core.geometry import rotations
 from hybridvla_core.safety.execution.way_to_start import WayToStart
 from hybridvla_core.safety.status import Reason, State
 
@@ -140,6 +141,18 @@ def test_an_arm_that_is_held_short_of_its_target_has_not_arrived_and_the_gripper
     status = rig.output.status
     assert not status.at_target and rig.opening["arm"] == 1.0
     assert status.reasons & Reason.LEASH and "45 mm from its target" in status.message
+
+
+def test_a_tool_that_does_not_turn_with_its_target_has_not_arrived():
+    rig = Rig(change=lambda config: dataclasses.replace(config, ramp_s=0.0)).start()
+    rig.tick(2)
+    rig.follows = False
+    matrix = rig.filter.commanded_rotations[0] @ rotations.exp(np.array([0.0, 0.0, 0.2]))
+    rig.propose(rig.pose().position, rotations.to_quaternion(matrix))
+    rig.tick(600)
+    status = rig.output.status
+    assert not status.at_target and status.reasons & Reason.LEASH
+    assert "the tool is turned by 11 degrees from its target" in status.message
 
 
 def test_impossible_readings_are_refused_by_name():
