@@ -10,13 +10,12 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.execution.execution import ENDING, Execution
 from hybridvla_core.safety.execution.leading import ON_THE_WAY, Leading
 from hybridvla_core.safety.execution.reentry import worst_violation
-from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
+from hybridvla_core.safety.inputs.measured_arms import STOPPING, MeasuredArms
 from hybridvla_core.safety.inputs.whereabouts import Whereabouts
 from hybridvla_core.safety.motion.motion import Motion
 from hybridvla_core.safety.status import BY_HAND, REENTER, Reason, State
 
 RAMP_BEGIN = 0.1      # share of the speed at the beginning of a ramp
-STOPPING = Reason.ROBOT_MODE | Reason.CONTROLLER
 #: What is said while inactive, because `activate` would refuse or nothing would move after it.
 WOULD_REFUSE = (Reason.JOINT_STATE | Reason.ROBOT_MODE | Reason.CONTROLLER | Reason.DEADMAN | Reason.HEARTBEAT_LOST
                 | Reason.TCP_MISMATCH | Reason.CLOCK_JUMP)
