@@ -59,7 +59,7 @@ class TopicSubscriptions:
             publishers = dict(rosgraph.Master(rospy.get_name()).getSystemState()[0])
         except (rosgraph.MasterException, OSError):
             return set()
-        return {(topic, node) for topic, node in kept if node not in publishers.get(topic, ())}
+        return {(topic, node) for topic, node in kept if node not in publishers.get(rospy.resolve_name(topic), ())}
 
     def detach(self) -> None:
         with self._lock:
@@ -88,7 +88,7 @@ class TopicSubscriptions:
         master = rosgraph.Master(rospy.get_name())
         publishers = dict(master.getSystemState()[0])
         for topic in watched:
-            nodes = sorted(set(publishers.get(topic.name, ())))
+            nodes = sorted(set(publishers.get(rospy.resolve_name(topic.name), ())))
             if len(nodes) > 1:
                 nodes = [node for node in nodes if answers(master, node)]
             if len(nodes) > 1:
