@@ -18,6 +18,8 @@ from hybridvla_core.robots.topics import check_topics
 DOORS = ("cartesian", "joint")
 DRIVER_DOORS = {"agilex_joint": "joint", "agilex_pos_cmd": "cartesian"}
 ON_LIMIT = ("scale", "slide")
+#: Most of each tolerance of `at_target`, by its unit: with more, everything counts as reached.
+FARTHEST = {"m": 0.05, "rad": 0.5, "s": 5.0}
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class AtTarget:
 
     def __post_init__(self) -> None:
         for key in ("position_m", "rotation_rad", "measured_position_m", "measured_rotation_rad", "settle_s"):
-            positive(f"at_target: {key}", getattr(self, key))
+            in_range(f"at_target: {key}", getattr(self, key), 0.0, FARTHEST[key.rpartition("_")[2]], above=True)
 
 
 @dataclass(frozen=True)
