@@ -9,6 +9,7 @@ from hybridvla_core.configuration import from_mapping, read_mapping
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import RobotConfig, load_robot
+from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_ros import adapters
 
 pytestmark = pytest.mark.robot_computer
@@ -222,6 +223,18 @@ def test_arms_that_no_adapter_can_drive_together_are_refused():
             left["joint_limits"][key].append(value)
     with pytest.raises(ConfigurationError, match="same number of joints, and have right 6, left 7"):
         agilex(seven)
+
+
+@pytest.mark.parametrize("robot", ["sim_fr3", "agilex"])
+def test_an_arm_has_capsules_and_may_have_none_that_are_kept_apart(robot):
+    data = copy.deepcopy(dict(read_mapping(ROBOTS / f"{robot}.yaml")))
+    for arm in data["arms"]:
+        arm["collision"] = {**arm["collision"], "pairs": [], "above_table": []}
+    SafetyFilter(from_mapping(RobotConfig, data, "robot.yaml")).tick(1.0)
+    last = data["arms"][-1]
+    last["collision"] = {**last["collision"], "capsules": []}
+    with pytest.raises(ConfigurationError, match=f"arm {last['name']}: collision: capsules is empty"):
+        from_mapping(RobotConfig, data, "robot.yaml")
 
 
 @pytest.mark.parametrize("path", sorted(ROBOTS.glob("*.yaml")), ids=lambda path: path.stem)
