@@ -22,7 +22,7 @@ class GripperSequencer:
         self._wanted: Optional[float] = None
         self._since = float("-inf")
         self._busy = False
-        self._decided: Optional[float] = None
+        self._decided: Optional[float] = None       # what a binary gripper was really told last, also over a re-seed
         self._out: Optional[float] = None           # the command that went out last, and where the fingers were under it
         self._under = math.nan
         self.failed = False
@@ -47,7 +47,6 @@ class GripperSequencer:
             measured: Where the gripper stands, 0 closed to 1 open; NaN: unknown.
         """
         if self._config.binary:
-            self._decided = self.command if self.command is not None else self._decided    # a re-seed or not
             self.command = None
         elif abs(measured - self._under) <= KEPT:
             self.command = self._out
@@ -62,7 +61,7 @@ class GripperSequencer:
         if self._config.binary:
             opening = self._decide(opening)
             if self.failed and opening == self.command:     # asked again: it is sent again
-                self._decided, self.command = self.command, None
+                self.command = None
         elif self.command is not None and not self._stream.moving and abs(opening - self.command) < self._config.deadband:
             self._wanted = None     # one on its way is not there: it would come to rest elsewhere
             return
@@ -71,6 +70,8 @@ class GripperSequencer:
     def sent(self, measured: float) -> None:
         """The command of this tick goes out to a gripper that stands at `measured` (NaN: unknown); in a dry run none does."""
         self._out, self._under = self.command, measured
+        if self.command is not None:
+            self._decided = self.command
 
     def cancel(self) -> None:
         """Drop what was asked for and not sent yet."""
