@@ -139,7 +139,13 @@ class SafetyFilter:
         return Acceptance(False, text)
 
     def on_deadman(self, pressed: bool, now: float, publisher: str = "") -> None:
-        """A word on the dead-man switch. Of several publishers one that says released is enough to hold."""
+        """Takes a word on the dead-man switch. Of several publishers one that says released is enough to hold.
+
+        One that says held does not count while what waited in a queue during a pause of the filter still comes; one that
+        says released always does.
+        """
+        if pressed and self._watchdogs.paused(now):
+            return
         self._watchdogs.deadman.say(pressed, now, publisher)
 
     def deadman_missing(self, now: float) -> bool:
