@@ -18,6 +18,8 @@ from hybridvla_core.robots.topics import check_topics
 DOORS = ("cartesian", "joint")
 DRIVER_DOORS = {"agilex_joint": "joint", "agilex_pos_cmd": "cartesian"}
 ON_LIMIT = ("scale", "slide")
+#: Least of `speed_scale`, in a file, at launch and while the filter runs.
+LEAST_SCALE = 0.01
 #: Most of each tolerance of `at_target`, by its unit: with more, everything counts as reached.
 FARTHEST = {"m": 0.05, "rad": 0.5, "s": 5.0}
 
@@ -124,7 +126,7 @@ class RobotConfig:
         inter_arm_margin_m: Kept between capsules of two arms, m.
         tick_hz: Rate of the filter.
         status_hz: Rate of its status without changes.
-        speed_scale: Of all speeds, in (0, 1].
+        speed_scale: Of all speeds, from LEAST_SCALE to 1.
         on_limit: What a target outside the workspace becomes: `scale` keeps the line to it, `slide` follows the wall.
         reenter_scale: Of the speeds on the way back inside the limits.
         ramp_s: In which speeds rise after activation, s.
@@ -173,7 +175,7 @@ class RobotConfig:
         check_topics(self.topics, self.arms)
         in_range("tick_hz", self.tick_hz, 20.0, 1000.0)
         in_range("status_hz, which is at most tick_hz,", self.status_hz, 0.0, self.tick_hz, above=True)
-        in_range("speed_scale", self.speed_scale, 0.0, 1.0, above=True)
+        in_range("speed_scale", self.speed_scale, LEAST_SCALE, 1.0)
         in_range("reenter_scale", self.reenter_scale, 0.0, 0.5, above=True)
         in_range("ramp_s", self.ramp_s, 0.0, 10.0)
         require(self.inter_arm_margin_m >= 0.0, f"inter_arm_margin_m must not be negative, and is {self.inter_arm_margin_m:g}")

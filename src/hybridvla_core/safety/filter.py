@@ -13,7 +13,7 @@ import numpy as np
 
 from hybridvla_core.contracts import ArmState, Heartbeat, Kind, Proposal
 from hybridvla_core.errors import ConfigurationError
-from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.robots.config import LEAST_SCALE, RobotConfig
 from hybridvla_core.safety.counters import new_counters
 from hybridvla_core.safety.execution.execution import Execution
 from hybridvla_core.safety.inputs.acceptance import ProposalGate
@@ -173,9 +173,9 @@ class SafetyFilter:
         self._notice = (text, now)
 
     def set_speed_scale(self, scale: float) -> None:
-        """Raises ConfigurationError unless 0 < scale <= 1; the old value stays."""
-        if isinstance(scale, bool) or not (isinstance(scale, (int, float)) and 0.0 < scale <= 1.0):
-            raise ConfigurationError(f"speed_scale is {scale}; use a number in (0, 1]")
+        """Raises ConfigurationError unless LEAST_SCALE <= scale <= 1; the old value stays."""
+        if isinstance(scale, bool) or not (isinstance(scale, (int, float)) and LEAST_SCALE <= scale <= 1.0):
+            raise ConfigurationError(f"speed_scale is {scale}; use a number from {LEAST_SCALE} to 1")
         self._speed_scale = float(scale)
 
     def set_dry_run(self, dry_run: bool) -> None:

@@ -33,7 +33,8 @@ def table(data):
 @pytest.mark.parametrize("change, words", [
     (lambda d: d.update(tick_rate=3), "tick_rate"),
     (lambda d: d.pop("watchdogs"), "watchdogs"),
-    (lambda d: d.update(speed_scale=1.5), "speed_scale must lie above 0 and up to 1, and is 1.5"),
+    (lambda d: d.update(speed_scale=1.5), "speed_scale must lie between 0.01 and 1, and is 1.5"),
+    (lambda d: d.update(speed_scale=0.005), "speed_scale must lie between 0.01 and 1, and is 0.005"),
     (lambda d: d.update(reenter_scale=0.0), "reenter_scale must lie above 0 and up to 0.5, and is 0"),
     (lambda d: d.update(status_hz=1e6), "status_hz, which is at most tick_hz, must lie above 0 and up to .*, and is 1000000"),
     (lambda d: d["watchdogs"].update(heartbeat_s=3.0), "watchdogs: heartbeat_s must lie above 0 and up to 2, and is 3"),
