@@ -190,8 +190,8 @@ class RobotConfig:
         require(len(set(joints.values())) == 1, f"arms must have the same number of joints, and have {counts}; the filter cannot "
                 "drive them together, so make a file for each")
         for arm in self.arms:
-            require(bool(arm.collision.capsules), f"arm {arm.name}: collision: capsules is empty; links, table and other arms are "
-                    "kept apart by them, so describe the arm's links")
+            require(bool(arm.collision.capsules), f"arm {arm.name}: collision: capsules is empty; links, table and other arms "
+                    "are kept apart by them, so describe the arm's links")
         if self.franka is not None:
             require(len(self.arms) == 1, f"driver franka_ros drives one arm, and there are {', '.join(names)}; make a file for "
                     "each, or use driver franka_cartesian")

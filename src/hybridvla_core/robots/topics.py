@@ -106,6 +106,6 @@ def _check_section(where: str, topics: Mapping[str, str], roles: Iterable[str], 
             continue
         require(_ROS_NAME.fullmatch(topic) is not None,
                 f"{where}.{role} is {topic!r}, which is not a ROS name; remove blanks and other signs")
-        # In a namespace two spellings would be one topic, and what is compared with the master's list would never be found there.
-        require(topic.startswith("/"), f"{where}.{role} is {topic!r}, which names another topic in each namespace; write the whole "
-                                       "name, from its first / on, and <remap> it where it has to be another one")
+        # In a namespace two spellings would be one topic, and what is compared with the master's list would not be found there.
+        require(topic.startswith("/"), f"{where}.{role} is {topic!r}, which names another topic in each namespace; write the "
+                                       "whole name, from its first / on, and <remap> it where it has to be another one")

@@ -97,8 +97,8 @@ def refuse_shared(topics: Sequence[str]) -> None:
     """Raises ConfigurationError where commands of two arms go out on one topic: a <remap> may lead both there."""
     names = [rospy.resolve_name(topic) for topic in topics]
     for index, name in enumerate(names):
-        require(name not in names[:index], f"{topics[names.index(name)]} and {topics[index]} are both {name} by the launch file's "
-                                           "<remap>; give each arm its own")
+        require(name not in names[:index], f"{topics[names.index(name)]} and {topics[index]} are both {name} by the launch "
+                                           "file's <remap>; give each arm its own")
 
 
 def pose_echo(arm: str) -> rospy.Publisher:

@@ -54,9 +54,10 @@ class Leading:
         self._arms.limits.relax(self._arms.joints)
 
     def go_to_start(self) -> str:
-        """Begins the way from where the arms are to the start joints; returns what is in the way, or an empty string.
+        """Begins the way from where the arms are to the start joints. The motion is to begin anew there before the first step.
 
-        The motion is to begin anew there before the first step.
+        Returns:
+            What is in the way, or an empty string.
         """
         homing = Homing(self._config, self._motion, self._arms.joints)
         if not homing.blocked:
