@@ -163,7 +163,7 @@ class SafetyNode:
         return serve
 
     def _go_to_start(self, _request: TriggerRequest) -> TriggerResponse:
-        """Deactivate, let the robot's own slow motion run, and leave the filter inactive."""
+        """Deactivate, let the robot's own slow motion run, and leave the filter inactive; nothing here ends that motion."""
         topic = self.config.topics.get("robot_go_to_start", "")
         own = self.adapter.has_way_to_start
         if not topic and not own:
@@ -173,12 +173,15 @@ class SafetyNode:
             return TriggerResponse(False, deactivated.problem)
         if own:
             return TriggerResponse(*self.adapter.go_to_start(deactivated.ends))
-        if self.handle.ends != deactivated.ends:
-            return TriggerResponse(False, MEANWHILE)
+        problem = self.handle.forbids(deactivated.ends)
+        if problem:
+            return TriggerResponse(False, problem)
         try:
             answer = ask(topic, Trigger, answer_s=TO_START_S)
         except (rospy.ROSException, rospy.ServiceException) as error:
             return TriggerResponse(False, f"{topic} failed: {error}; is the robot's driver running?")
+        if self.handle.ends != deactivated.ends:
+            return TriggerResponse(False, MEANWHILE)
         return TriggerResponse(answer.success, answer.message)
 
     def _on_parameters(self, speed_scale: float, dry_run: bool) -> None:

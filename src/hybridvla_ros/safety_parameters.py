@@ -9,8 +9,8 @@ from dynamic_reconfigure.server import Server
 
 from hybridvla.cfg import SafetyConfig
 from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.robots.config import LEAST_SCALE
 
-LEAST_SCALE = 0.01
 #: What dynamic_reconfigure's parameters hold.
 Value = Union[bool, int, float, str]
 

@@ -133,6 +133,7 @@ class GripperConfig:
         in_range("gripper: speed_m_s", self.speed_m_s, 0.0, 1.0)
         in_range("gripper: acceleration_m_s2", self.acceleration_m_s2, 0.0, 100.0)
         in_range("gripper: force_n", self.force_n, 0.0, STRONGEST_N)
+        in_range("gripper: deadline_s", self.deadline_s, 0.0, 60.0)
         require(0.0 <= self.minimum_wait_s < self.deadline_s, f"gripper: minimum_wait_s must not be negative and lie below "
                 f"deadline_s, and they are {self.minimum_wait_s:g} and {self.deadline_s:g}")
 

@@ -18,6 +18,10 @@ from hybridvla_core.robots.topics import check_topics
 DOORS = ("cartesian", "joint")
 DRIVER_DOORS = {"agilex_joint": "joint", "agilex_pos_cmd": "cartesian"}
 ON_LIMIT = ("scale", "slide")
+#: Least of `speed_scale`, in a file, at launch and while the filter runs.
+LEAST_SCALE = 0.01
+#: Most of each tolerance of `at_target`, by its unit: with more, everything counts as reached.
+FARTHEST = {"m": 0.05, "rad": 0.5, "s": 5.0}
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class AtTarget:
 
     def __post_init__(self) -> None:
         for key in ("position_m", "rotation_rad", "measured_position_m", "measured_rotation_rad", "settle_s"):
-            positive(f"at_target: {key}", getattr(self, key))
+            in_range(f"at_target: {key}", getattr(self, key), 0.0, FARTHEST[key.rpartition("_")[2]], above=True)
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ class RobotConfig:
         inter_arm_margin_m: Kept between capsules of two arms, m.
         tick_hz: Rate of the filter.
         status_hz: Rate of its status without changes.
-        speed_scale: Of all speeds, in (0, 1].
+        speed_scale: Of all speeds, from LEAST_SCALE to 1.
         on_limit: What a target outside the workspace becomes: `scale` keeps the line to it, `slide` follows the wall.
         reenter_scale: Of the speeds on the way back inside the limits.
         ramp_s: In which speeds rise after activation, s.
@@ -171,7 +175,7 @@ class RobotConfig:
         check_topics(self.topics, self.arms)
         in_range("tick_hz", self.tick_hz, 20.0, 1000.0)
         in_range("status_hz, which is at most tick_hz,", self.status_hz, 0.0, self.tick_hz, above=True)
-        in_range("speed_scale", self.speed_scale, 0.0, 1.0, above=True)
+        in_range("speed_scale", self.speed_scale, LEAST_SCALE, 1.0)
         in_range("reenter_scale", self.reenter_scale, 0.0, 0.5, above=True)
         in_range("ramp_s", self.ramp_s, 0.0, 10.0)
         require(self.inter_arm_margin_m >= 0.0, f"inter_arm_margin_m must not be negative, and is {self.inter_arm_margin_m:g}")
@@ -185,6 +189,9 @@ class RobotConfig:
         counts = ", ".join(f"{name} {dof}" for name, dof in joints.items())
         require(len(set(joints.values())) == 1, f"arms must have the same number of joints, and have {counts}; the filter cannot "
                 "drive them together, so make a file for each")
+        for arm in self.arms:
+            require(bool(arm.collision.capsules), f"arm {arm.name}: collision: capsules is empty; links, table and other arms "
+                    "are kept apart by them, so describe the arm's links")
         if self.franka is not None:
             require(len(self.arms) == 1, f"driver franka_ros drives one arm, and there are {', '.join(names)}; make a file for "
                     "each, or use driver franka_cartesian")

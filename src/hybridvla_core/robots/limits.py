@@ -78,6 +78,8 @@ class JointLimits:
                 require(abs(value) <= 13.0, f"joint_limits: {key} has {value:g}, more than two turns; use radians")
         for value in self.velocity_rad_s:
             in_range("joint_limits: velocity_rad_s", value, 0.0, 30.0)
+        for value in self.acceleration_rad_s2:
+            in_range("joint_limits: acceleration_rad_s2", value, 0.0, 100.0)
         for joint, (lower, upper) in enumerate(zip(self.lower_rad, self.upper_rad), start=1):
             require(upper - lower > 2.0 * self.margin_rad, f"joint_limits: joint {joint} has no room between its limits")
         require(min(self.velocity_rad_s) > 0.0 and min(self.acceleration_rad_s2) > 0.0,

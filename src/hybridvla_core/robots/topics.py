@@ -56,8 +56,8 @@ def check_topics(robot_topics: Mapping[str, str], arms: Sequence[ArmConfig]) -> 
         arms: the arms with their own topics.
 
     Raises:
-        ConfigurationError: naming the arm and the role, for an unknown role, a name that is none, a fixed role under another
-            name, a topic in two places, or a finger joint that is an arm joint.
+        ConfigurationError: naming the arm and the role, for an unknown role, a name that is none or not whole, a fixed role under
+            another name, a topic in two places, or a finger joint that is an arm joint.
     """
     _check_section("topics", robot_topics, ROBOT_ROLES)
     for role, name in FIXED.items():
@@ -102,5 +102,10 @@ def _check_section(where: str, topics: Mapping[str, str], roles: Iterable[str], 
         near = difflib.get_close_matches(role, known, n=1)
         advice = f"did you mean {near[0]}?" if near else f"use {', '.join(known)}"
         require(role in known, f"{where}: there is no role {role}; {advice}")
-        require(role in not_topics or not topic or _ROS_NAME.fullmatch(topic) is not None,
+        if not topic or role in not_topics:
+            continue
+        require(_ROS_NAME.fullmatch(topic) is not None,
                 f"{where}.{role} is {topic!r}, which is not a ROS name; remove blanks and other signs")
+        # In a namespace two spellings would be one topic, and what is compared with the master's list would not be found there.
+        require(topic.startswith("/"), f"{where}.{role} is {topic!r}, which names another topic in each namespace; write the "
+                                       "whole name, from its first / on, and <remap> it where it has to be another one")

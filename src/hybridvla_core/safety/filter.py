@@ -13,7 +13,7 @@ import numpy as np
 
 from hybridvla_core.contracts import ArmState, Heartbeat, Kind, Proposal
 from hybridvla_core.errors import ConfigurationError
-from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.robots.config import LEAST_SCALE, RobotConfig
 from hybridvla_core.safety.counters import new_counters
 from hybridvla_core.safety.execution.execution import Execution
 from hybridvla_core.safety.inputs.acceptance import ProposalGate
@@ -139,7 +139,13 @@ class SafetyFilter:
         return Acceptance(False, text)
 
     def on_deadman(self, pressed: bool, now: float, publisher: str = "") -> None:
-        """A word on the dead-man switch. Of several publishers one that says released is enough to hold."""
+        """Takes a word on the dead-man switch. Of several publishers one that says released is enough to hold.
+
+        One that says held does not count while what waited in a queue during a pause of the filter still comes; one that
+        says released always does.
+        """
+        if pressed and self._watchdogs.paused(now):
+            return
         self._watchdogs.deadman.say(pressed, now, publisher)
 
     def deadman_missing(self, now: float) -> bool:
@@ -167,9 +173,9 @@ class SafetyFilter:
         self._notice = (text, now)
 
     def set_speed_scale(self, scale: float) -> None:
-        """Raises ConfigurationError unless 0 < scale <= 1; the old value stays."""
-        if isinstance(scale, bool) or not (isinstance(scale, (int, float)) and 0.0 < scale <= 1.0):
-            raise ConfigurationError(f"speed_scale is {scale}; use a number in (0, 1]")
+        """Raises ConfigurationError unless LEAST_SCALE <= scale <= 1; the old value stays."""
+        if isinstance(scale, bool) or not (isinstance(scale, (int, float)) and LEAST_SCALE <= scale <= 1.0):
+            raise ConfigurationError(f"speed_scale is {scale}; use a number from {LEAST_SCALE} to 1")
         self._speed_scale = float(scale)
 
     def set_dry_run(self, dry_run: bool) -> None:

@@ -10,13 +10,12 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.execution.execution import ENDING, Execution
 from hybridvla_core.safety.execution.leading import ON_THE_WAY, Leading
 from hybridvla_core.safety.execution.reentry import worst_violation
-from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
+from hybridvla_core.safety.inputs.measured_arms import STOPPING, MeasuredArms
 from hybridvla_core.safety.inputs.whereabouts import Whereabouts
 from hybridvla_core.safety.motion.motion import Motion
 from hybridvla_core.safety.status import BY_HAND, REENTER, Reason, State
 
 RAMP_BEGIN = 0.1      # share of the speed at the beginning of a ramp
-STOPPING = Reason.ROBOT_MODE | Reason.CONTROLLER
 #: What is said while inactive, because `activate` would refuse or nothing would move after it.
 WOULD_REFUSE = (Reason.JOINT_STATE | Reason.ROBOT_MODE | Reason.CONTROLLER | Reason.DEADMAN | Reason.HEARTBEAT_LOST
                 | Reason.TCP_MISMATCH | Reason.CLOCK_JUMP)
@@ -136,9 +135,10 @@ class StateMachine:
         problem = self._no_way(now)
         if problem:
             return False, problem
-        outside = worst_violation(self._motion)
+        outside = worst_violation(self._motion, self._arms.joints)
         if not outside:
             return False, "every arm is inside its limits: call activate"
+        self._seed(now)
         self._leading.reenter()
         self.set(State.RECOVERING, Reason.OUTSIDE_AT_START, outside)
         return True, f"re-entering: {outside}"
@@ -148,21 +148,19 @@ class StateMachine:
         problem = self._no_way(now)
         if problem:
             return False, problem
-        outside = worst_violation(self._motion)
+        outside = worst_violation(self._motion, self._arms.joints)
         problem = f"{outside}; {REENTER}" if outside else self._leading.go_to_start()
         if problem:
             return False, problem
+        self._seed(now)
         self.set(State.RECOVERING, Reason.NONE, ON_THE_WAY)
         return True, ON_THE_WAY
 
     def _no_way(self, now: float) -> str:
-        """Why the arms may not be led slowly now; an empty string, and seeded, when they may."""
+        """Why the arms may not be led slowly now. What is refused leaves the last command as it is: nothing is seeded here."""
         if self.state != State.INACTIVE:
             return "only while inactive"
-        problem = self._arms.not_ready(now) or self._tool_problem()
-        if not problem:
-            self._seed(now)
-        return problem
+        return self._arms.not_ready(now) or self._tool_problem()
 
     def change_dry_run(self) -> None:
         """What was commanded last is not what the arms rest under."""
@@ -197,8 +195,8 @@ class StateMachine:
             self._look_inactive(now, reasons, detail)
             return motion.step(None)
         if self.state == State.STOPPED:
-            commands = not (dry_run or self._was_inactive or self._errored)
-            moved = self._execution.rest(scale) if commands else motion.step(None)     # whatever holds an arm is not pushed on
+            commands = not (dry_run or self._was_inactive)     # whatever holds an arm that is commanded is not pushed on
+            moved = self._execution.rest(scale, self._errored) if commands else motion.step(None)
             self._execution.advance(now, dry_run)
             return moved
         if self.state == State.RECOVERING:

@@ -178,7 +178,7 @@ class SafetyStatus:
         reasons: Why it does not follow, or what is wrong.
         message: One sentence.
         dry_run: Everything is computed and nothing commanded.
-        speed_scale: As configured, in (0, 1].
+        speed_scale: As configured, from 0.01 to 1.
         applied_scale: This tick's, in [0, 1].
         epoch: Of the proposal being executed; 0 without one.
         sequence: The same proposal's.

@@ -68,7 +68,15 @@ def make(config: RobotConfig, on_state: OnState, safety: FilterHandle) -> RobotA
     Raises:
         ConfigurationError: There is no adapter for the driver, or its door or a topic does not fit.
     """
+    from hybridvla_ros.adapters.adapter import refuse_shared
+
     check_topics(config)
+    adapter = _made(config, on_state, safety)
+    refuse_shared(adapter.command_topics)
+    return adapter
+
+
+def _made(config: RobotConfig, on_state: OnState, safety: FilterHandle) -> RobotAdapter:
     if config.driver == "franka_cartesian":
         from hybridvla_ros.adapters.pose_topic import PoseTopicAdapter
 

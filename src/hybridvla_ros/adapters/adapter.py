@@ -8,6 +8,7 @@ import rospy
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import JointState
 
+from hybridvla_core.configuration import require
 from hybridvla_core.contracts import ArmState
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.status import ArmCommand
@@ -83,13 +84,21 @@ def publishers_beside_us(topics: Sequence[str], system_state: SystemState, advic
     Returns:
         A sentence, empty when there are none.
     """
-    mine = rospy.get_name()
+    mine, ours = rospy.get_name(), {rospy.resolve_name(topic) for topic in topics}      # a <remap> may name another one
     for topic, nodes in system_state[0]:
         others = [node for node in nodes if node != mine]
-        if topic in topics and others:
+        if topic in ours and others:
             return (f"{topic} is also published by {', '.join(others)}; {advice}. If it runs no more, nobody told the master: "
                     "call rosnode cleanup")
     return ""
+
+
+def refuse_shared(topics: Sequence[str]) -> None:
+    """Raises ConfigurationError where commands of two arms go out on one topic: a <remap> may lead both there."""
+    names = [rospy.resolve_name(topic) for topic in topics]
+    for index, name in enumerate(names):
+        require(name not in names[:index], f"{topics[names.index(name)]} and {topics[index]} are both {name} by the launch "
+                                           "file's <remap>; give each arm its own")
 
 
 def pose_echo(arm: str) -> rospy.Publisher:

@@ -58,8 +58,9 @@ class TopicSubscriptions:
             publishers = dict(master.getSystemState()[0])
         except (rosgraph.MasterException, OSError):
             return set()
-        living = {node: answers(master, node) for node in {node for topic, node in kept if node in publishers.get(topic, ())}}
-        return {(topic, node) for topic, node in kept if node not in publishers.get(topic, ()) or not living[node]}
+        kept_by = {(topic, node): node in publishers.get(rospy.resolve_name(topic), ()) for topic, node in kept}
+        living = {node: answers(master, node) for (_, node), listed in kept_by.items() if listed}
+        return {(topic, node) for (topic, node), listed in kept_by.items() if not listed or not living[node]}
 
     def _forget_gone(self) -> None:
         """A topic of which nobody's latched message is left was not heard, however lately that came."""
@@ -98,7 +99,7 @@ class TopicSubscriptions:
         master = rosgraph.Master(rospy.get_name())
         publishers = dict(master.getSystemState()[0])
         for topic in watched:
-            nodes = sorted(set(publishers.get(topic.name, ())))
+            nodes = sorted(set(publishers.get(rospy.resolve_name(topic.name), ())))
             if len(nodes) > 1:
                 nodes = [node for node in nodes if answers(master, node)]
             if len(nodes) > 1:

@@ -9,6 +9,7 @@ from hybridvla_core.configuration import from_mapping, read_mapping
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import RobotConfig, load_robot
+from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_ros import adapters
 
 pytestmark = pytest.mark.robot_computer
@@ -32,11 +33,12 @@ def table(data):
 @pytest.mark.parametrize("change, words", [
     (lambda d: d.update(tick_rate=3), "tick_rate"),
     (lambda d: d.pop("watchdogs"), "watchdogs"),
-    (lambda d: d.update(speed_scale=1.5), "speed_scale must lie above 0 and up to 1, and is 1.5"),
+    (lambda d: d.update(speed_scale=1.5), "speed_scale must lie between 0.01 and 1, and is 1.5"),
+    (lambda d: d.update(speed_scale=0.005), "speed_scale must lie between 0.01 and 1, and is 0.005"),
     (lambda d: d.update(reenter_scale=0.0), "reenter_scale must lie above 0 and up to 0.5, and is 0"),
     (lambda d: d.update(status_hz=1e6), "status_hz, which is at most tick_hz, must lie above 0 and up to .*, and is 1000000"),
     (lambda d: d["watchdogs"].update(heartbeat_s=3.0), "watchdogs: heartbeat_s must lie above 0 and up to 2, and is 3"),
-    (lambda d: d["at_target"].update(settle_s=-1.0), "at_target: settle_s must be positive, and is -1"),
+    (lambda d: d["at_target"].update(settle_s=-1.0), "at_target: settle_s must lie above 0 and up to 5, and is -1"),
     (lambda d: d["arms"][0]["leash"].update(max_force_n=0.0), "leash: max_force_n must be positive, and is 0"),
     (lambda d: d.update(door="window"), "door"),
     (lambda d: d["arms"][0]["joint_limits"].update(lower_rad=[3.0] * 7), "joint 1"),
@@ -67,10 +69,21 @@ def test_wrong_key_or_value_is_named(change, words):
     ("sim_fr3", lambda d: d["arms"][0]["leash"].update(rotation_rad=20.0), "leash: rotation_rad must lie between 0 and 3.14"),
     ("sim_fr3", lambda d: d["arms"][0]["leash"].update(stiffness_n_m=0.2), "leash: max_force_n / stiffness_n_m, a length"),
     ("sim_fr3", lambda d: d["arms"][0]["gripper"].update(speed_m_s=100.0), "gripper: speed_m_s must lie between 0 and 1"),
+    ("sim_fr3", lambda d: d["arms"][0]["gripper"].update(deadline_s=3000.0), "gripper: deadline_s must lie between 0 and 60"),
     ("sim_fr3", lambda d: d.update(tcp_tolerance_m=1.0), "tcp_tolerance_m must lie above 0 and up to 0.05, and is 1.0"),
     ("sim_fr3", lambda d: d.update(tcp_tolerance_rad=0.2), "tcp_tolerance_rad must lie above 0 and up to 0.1"),
     ("sim_fr3", lambda d: d["proposals"].update(max_observation_age_s=500.0), "max_observation_age_s must lie above 0"),
     ("sim_fr3", lambda d: d["proposals"].update(max_valid_for_s=30000.0), "max_valid_for_s must lie above 0"),
+    ("sim_fr3", lambda d: d["at_target"].update(position_m=0.8),
+     "at_target: position_m must lie above 0 and up to 0.05, and is 0.8"),
+    ("sim_fr3", lambda d: d["at_target"].update(measured_position_m=8.0), "at_target: measured_position_m must lie above 0"),
+    ("sim_fr3", lambda d: d["at_target"].update(rotation_rad=3.0), "at_target: rotation_rad must lie above 0 and up to 0.5"),
+    ("sim_fr3", lambda d: d["at_target"].update(measured_rotation_rad=3.4), "at_target: measured_rotation_rad must lie above 0"),
+    ("sim_fr3", lambda d: d["at_target"].update(settle_s=500.0), "at_target: settle_s must lie above 0 and up to 5, and is 500"),
+    ("sim_fr3", lambda d: d["arms"][0]["joint_limits"].update(acceleration_rad_s2=[10.0] * 6 + [570.0]),
+     "joint_limits: acceleration_rad_s2 must lie between 0 and 100, and is 570"),
+    ("sim_fr3", lambda d: d["arms"][0]["joint_limits"].update(acceleration_rad_s2=[10.0] * 6 + [0.0]),
+     "joint_limits: velocities and accelerations must be positive"),
     ("fr3", lambda d: d["franka"].update(tool_center_m=[-10.0, 0.0, 30.0]), "tool_center_m must lie between -0.5 and 0.5"),
     ("fr3", lambda d: d["franka"].update(slip_m=8.0), "franka: slip_m must lie above 0 and up to 0.1, and is 8"),
     ("fr3", lambda d: d["franka"].update(grasp_epsilon_m=80.0), "grasp_epsilon_m must lie above 0 and up to 0.5"),
@@ -146,6 +159,11 @@ def agilex(change):
      "arm right: topics.finger_joints names joint6, which is a joint of the arm"),
     (lambda d, right, left: left["topics"].update(joint_states="/puppet/joint_left "),
      "arm left: topics.joint_states is '/puppet/joint_left '"),
+    (lambda d, right, left: left["topics"].update(command="master/joint_right"),
+     "arm left: topics.command is 'master/joint_right', which names another topic in each namespace; write the whole name"),
+    (lambda d, right, left: left["topics"].update(command="~joint_left"),
+     "arm left: topics.command is '~joint_left', which names another topic in each namespace"),
+    (lambda d, right, left: d["topics"].update(robot_go_to_start="go"), "topics.robot_go_to_start is 'go', which names another"),
     (lambda d, right, left: left["topics"].update(pose=d["topics"]["status"]),
      "topics.status and arm left: topics.pose are both"),
     (lambda d, right, left: right["gripper"].update(max_width_m=70.0),
@@ -207,6 +225,18 @@ def test_arms_that_no_adapter_can_drive_together_are_refused():
             left["joint_limits"][key].append(value)
     with pytest.raises(ConfigurationError, match="same number of joints, and have right 6, left 7"):
         agilex(seven)
+
+
+@pytest.mark.parametrize("robot", ["sim_fr3", "agilex"])
+def test_an_arm_has_capsules_and_may_have_none_that_are_kept_apart(robot):
+    data = copy.deepcopy(dict(read_mapping(ROBOTS / f"{robot}.yaml")))
+    for arm in data["arms"]:
+        arm["collision"] = {**arm["collision"], "pairs": [], "above_table": []}
+    SafetyFilter(from_mapping(RobotConfig, data, "robot.yaml")).tick(1.0)
+    last = data["arms"][-1]
+    last["collision"] = {**last["collision"], "capsules": []}
+    with pytest.raises(ConfigurationError, match=f"arm {last['name']}: collision: capsules is empty"):
+        from_mapping(RobotConfig, data, "robot.yaml")
 
 
 @pytest.mark.parametrize("path", sorted(ROBOTS.glob("*.yaml")), ids=lambda path: path.stem)

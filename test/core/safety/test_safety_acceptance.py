@@ -73,3 +73,28 @@ def test_an_action_behind_a_hold_may_be_of_an_image_from_before_it():
     assert rig.hold().accepted
     assert rig.propose([0.4, 0.1, 0.4], stamp=old + 0.03).accepted, "the first of the new task"
     assert not rig.propose([0.4, 0.1, 0.4], stamp=old).accepted, "actions keep their order"
+
+
+@pytest.mark.parametrize("said", [
+    dict(stamp=0.0), dict(stamp=float("nan")), dict(observation_age=-1.0), dict(observation_age=60.0),
+    dict(observation_age=float("nan")), dict(stamp=0.0, observation_age=0.0), dict(seed=99)])
+def test_a_hold_is_taken_whatever_it_says_of_an_observation(said):
+    """No stamp, an old one, no age, or a clock that is behind the camera's."""
+    rig = Rig().start()
+    assert rig.propose([0.4, 0.1, 0.4]).accepted
+    rig.tick(60)
+    answer = rig.hold(**said)
+    assert answer.accepted, answer.reason
+    status = rig.tick(100).status
+    assert rig.filter.at_rest and status.sequence == rig.sequence and not status.at_target
+    assert status.counters["accepted"] == 2
+    assert rig.propose([0.4, 0.1, 0.4]).accepted, "and nothing of it is remembered"
+
+
+def test_a_hold_keeps_the_order_of_epochs_sequences_and_instructions():
+    rig = Rig().start()
+    rig.instruction = 2
+    assert rig.propose([0.4, 0.1, 0.4]).accepted
+    rig.tick(60)
+    for said in (dict(sequence=rig.sequence), dict(instruction_sequence=1), dict(epoch=99), dict(epoch=0), dict(valid_for=0.0)):
+        assert not rig.hold(**said).accepted, said

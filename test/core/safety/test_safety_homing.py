@@ -112,6 +112,45 @@ def test_deactivate_and_stop_end_the_way():
     assert bench.filter.state == State.STOPPED
 
 
+def blocked_before_the_start(metres):
+    """On the way, and the arms stop following so far from their start."""
+    bench = rig(AWAY)
+    ends = {arm.name: bench.kinematics[arm.name].pose(np.array(arm.start_joints_rad))[0] for arm in bench.config.arms}
+    assert bench.filter.go_to_start(bench.now)[0]
+
+    def away():
+        return max(np.linalg.norm(bench.measured_pose(name).position - end) for name, end in ends.items())
+
+    while away() > metres:
+        bench.filter.on_deadman(True, bench.now)
+        bench.tick()
+    bench.follows = False
+    return bench, away()
+
+
+def test_an_arm_that_something_holds_before_its_start_is_named_with_the_distance_and_was_not_led_there():
+    bench, away = blocked_before_the_start(0.042)
+    homing(bench, 10.0)
+    status = bench.output.status
+    assert bench.filter.state == State.INACTIVE and not bench.filter.homed
+    assert status.reasons & Reason.LEASH and f"the arm stands {away * 1e3:.0f} mm from its target; free it" in status.message
+    bench.follows = True
+    bench.tick(60)
+    assert bench.filter.go_to_start(bench.now)[0], "free again, it goes on from where it is"
+    homing(bench)
+    assert bench.filter.homed and not bench.output.status.reasons & Reason.LEASH
+
+
+def test_an_arm_that_sags_a_little_at_its_start_is_there_after_it_has_settled():
+    bench, away = blocked_before_the_start(0.012)
+    settle, tolerance = bench.config.at_target.settle_s, bench.config.at_target.measured_position_m
+    assert tolerance < away < 2.0 * tolerance
+    bench.run_until(lambda output: bench.filter.on_deadman(True, bench.now) or bench.filter.at_rest)
+    begun = bench.now
+    homing(bench, 10.0)
+    assert bench.filter.homed and bench.now - begun == pytest.approx(settle, abs=0.02)
+
+
 def test_only_while_inactive_and_only_from_inside_the_limits():
     bench = rig(AWAY)
     assert bench.filter.activate(True, bench.now)[0]

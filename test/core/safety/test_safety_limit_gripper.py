@@ -101,3 +101,41 @@ def test_a_proposal_begins_at_once_only_where_arms_and_grippers_rest():
     rig.filter.stop(rig.now)
     assert not rig.propose(here, turns, opening=0.5).at_once
     assert not Rig("agilex").propose(here, turns).at_once, "inactive"
+
+
+@pytest.mark.parametrize("off", [0.0, -0.015, 0.015])
+@pytest.mark.parametrize("rows", ["of one proposal", "of two"])
+def test_an_opening_near_the_one_that_a_moving_gripper_passes_is_gone_to(off, rows):
+    """Dense rows: closing, and then an opening within the deadband of where the command is just then."""
+    def run(second):
+        rig = Rig("agilex", change=lambda robot: dataclasses.replace(robot, deadman_required=False, ramp_s=0.0)).start()
+        rig.tick(2)
+        here = [rig.pose(index).position for index in range(2)], [rig.pose(index).quaternion for index in range(2)]
+        first, then = rig.proposal(*here, opening=0.0), rig.proposal(*here, opening=second)
+        if rows == "of two":
+            assert rig.filter.on_proposal(dataclasses.replace(first, action_period=0.1), rig.now).accepted
+            rig.tick(20)
+            passing = rig.output.arms[0].gripper
+            then = dataclasses.replace(then, stamp=rig.now)
+            assert rig.filter.on_proposal(dataclasses.replace(then, action_period=0.1), rig.now).accepted
+        else:
+            both = dataclasses.replace(first, targets=first.targets + then.targets, chunk=2, action_period=0.1)
+            assert rig.filter.on_proposal(both, rig.now).accepted
+            rig.tick(20)
+            passing = rig.output.arms[0].gripper
+        rig.run_until(lambda output: output.status.at_target, 6.0)
+        rig.tick(100)
+        return passing, rig.opening["right"], rig.output.status.at_target
+
+    passing, _, _ = run(0.5)
+    assert 0.7 < passing < 0.95 and abs(off) < GRIPPER.deadband
+    _, stands, there = run(passing + off)
+    assert there and stands == pytest.approx(passing + off, abs=1e-9)
+
+
+def test_the_last_wish_counts_also_where_it_is_the_present_opening():
+    gripper = GripperSequencer(GRIPPER, DT)
+    gripper.restart(0.9)
+    gripper.want(0.0)
+    gripper.want(0.9)
+    assert gripper.tick(DT, GripperState.DONE) is None and not gripper.busy

@@ -239,3 +239,48 @@ def test_standing_still_names_joints_workspace_and_links_each_by_its_flag():
         Reason.WORKSPACE, "arm: the target lies 0.9 mm outside the workspace; ask for one inside")
     beyond.outside = np.array([0.0008])
     assert looked(Slowed(), 0.01, plan=beyond) == (Reason.NONE, "")
+
+
+FREE = [0.5, 0.1, 0.35]
+FOLDED, BEYOND = [0.21, 0.0, 0.05], [0.5, 0.6, 0.3]     # beyond what joint 4 can do; outside the box
+
+
+def held_before(target):
+    """A keyframe that a limit holds the arm short of: the policy is asked again."""
+    rig = Rig(change=lambda config: dataclasses.replace(config, ramp_s=0.0)).start()
+    rig.propose(target)
+    rig.run_until(lambda output: output.status.waiting and output.status.sequence == rig.sequence, 8.0)
+    return rig
+
+
+@pytest.mark.parametrize("between", ["nothing", "hold", "activation"])
+def test_what_held_the_last_keyframe_does_not_end_the_next_one(between):
+    rig = held_before(FOLDED)
+    if between == "hold":
+        rig.hold()
+        rig.tick(10)
+    elif between == "activation":
+        rig.filter.activate(False, rig.now)
+        rig.tick(20)
+        rig.beat()
+        assert rig.filter.activate(True, rig.now)[0]
+    assert rig.propose(FREE).accepted
+    begun = len(rig.sent)
+    rig.run_until(lambda output: output.status.at_target)
+    on_the_way = [output.status for output in rig.sent[begun:]]
+    assert {status.sequence for status in on_the_way} == {rig.sequence}
+    assert not any(status.waiting or status.reasons for status in on_the_way)
+
+
+def test_a_keyframe_that_is_held_too_is_called_held_only_after_a_look_of_its_own():
+    rig = held_before(FOLDED)
+    assert rig.propose(FOLDED).accepted
+    assert 0.25 < rig.run_until(lambda output: output.status.waiting) < 0.35
+
+
+def test_a_stream_against_a_wall_goes_on_to_stand_still():
+    rig = held_before(BEYOND)
+    for _ in range(10):
+        assert rig.propose(BEYOND, action_period=0.15, valid_for=0.25).accepted
+        states = [rig.tick().status for _ in range(30)]
+        assert all(status.state == State.HOLDING and status.reasons & Reason.WORKSPACE for status in states)

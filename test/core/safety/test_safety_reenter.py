@@ -33,6 +33,23 @@ def test_activation_outside_is_refused_and_reenter_leads_back():
     assert rig.output.arms[0].joint_positions[6] < 3.0159 - 0.02
 
 
+def test_an_arm_that_something_holds_outside_is_not_called_inside_because_its_command_is():
+    rig = Rig()
+    rig.joints["arm"] = rig.joints["arm"] + np.array([0, 0, 0, 0, 0, 0, 2.22])
+    rig.tick(3)
+    rig.follows = False
+    assert rig.filter.reenter(rig.now)[0]
+    rig.run_until(lambda output: rig.filter.state == State.INACTIVE, 20.0)
+    status = rig.output.status
+    assert status.reasons & Reason.OUTSIDE_AT_START and "joint_7" in status.message and "outside by 0.0095 rad" in status.message
+    assert "the arm did not follow" in status.message and "free it" in status.message
+    rig.follows = True
+    rig.tick(3)
+    assert rig.filter.reenter(rig.now)[0]
+    rig.run_until(lambda output: rig.filter.state == State.INACTIVE, 20.0)
+    assert "the arms are inside their limits" in rig.output.status.message and not rig.output.status.reasons
+
+
 def test_stop_during_reenter():
     rig = Rig()
     rig.joints["arm"] = rig.joints["arm"] + np.array([0, 0, 0, 0, 0, 0, 2.22])
@@ -45,6 +62,29 @@ def test_stop_during_reenter():
     rig.tick(60)
     assert rig.filter.state == State.STOPPED and rig.output.status.reasons & Reason.OPERATOR
     np.testing.assert_array_equal(rig.pose().position, rest)
+
+
+def test_the_way_back_waits_while_the_drivers_tool_pose_disagrees_and_then_goes_on():
+    rig = Rig()
+    rig.joints["arm"] = rig.joints["arm"] + np.array([0, 0, 0, 0, 0, 0, 2.22])
+
+    def told(off, ticks):
+        for _ in range(ticks):
+            pose = rig.measured_pose("arm")
+            rig.changes = dict(pose=dataclasses.replace(pose, position=pose.position + [0.0, off, 0.0]))
+            rig.tick()
+
+    told(0.0, 3)
+    assert rig.filter.reenter(rig.now)[0]
+    told(0.0, 8)
+    told(0.1, 100)
+    rest = rig.output.arms[0].joint_positions
+    told(0.1, 100)
+    status = rig.output.status
+    assert status.state == State.RECOVERING and status.reasons & Reason.TCP_MISMATCH and "100.0 mm" in status.message
+    np.testing.assert_array_equal(rig.output.arms[0].joint_positions, rest)
+    told(0.0, 100)
+    assert not rig.output.status.reasons and np.abs(rig.output.arms[0].joint_positions - rest).max() > 0.005
 
 
 def led(config, joints, scale=0.2, seconds=60.0):

@@ -1,11 +1,15 @@
 """What is asked of the filter's node while an earlier request is still tried: the last stop or deactivation wins."""
 from __future__ import annotations
 
+import dataclasses
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import rospy
 from stage import Stage
 
-from hybridvla_core.safety.status import Reason, State
+from hybridvla_core.safety.status import NOT_DRY, Reason, State
 from hybridvla_ros import filter_handle
 from hybridvla_ros.filter_handle import MEANWHILE
 
@@ -92,6 +96,43 @@ def test_a_deactivation_wins_over_a_way_to_the_start_that_is_still_tried(monkeyp
     moved = stage.rig.joints["right"].copy()
     stage.sleep(0.5)
     np.testing.assert_array_equal(stage.rig.joints["right"], moved)
+
+
+@pytest.fixture
+def led(monkeypatch):
+    """A stage, and a robot that leads itself to its start within half a second: when it was asked to."""
+    def of(**keys):
+        stage = Stage(monkeypatch, change=lambda config: dataclasses.replace(config, deadman_required=True), **keys)
+        stage.node.adapter = SimpleNamespace(has_way_to_start=False)
+        asked = []
+
+        def lead(*_):
+            asked.append(stage.rig.now)
+            stage.sleep(0.5)
+            return SimpleNamespace(success=True, message="there")
+        monkeypatch.setattr(rospy, "ServiceProxy", lambda *_, **__: lead)
+        return stage, asked
+    return of
+
+
+def test_the_robots_own_way_to_the_start_is_asked_for_where_something_may_move(led):
+    stage, asked = led()
+    assert stage.ask("go_to_start") == (True, "there") and len(asked) == 1
+
+
+@pytest.mark.parametrize("dry_run, words", [(True, NOT_DRY), (False, "the deadman is released or silent")])
+def test_the_robots_own_way_to_the_start_is_refused_in_a_dry_run_and_without_the_deadman(led, dry_run, words):
+    stage, asked = led(dry_run=dry_run)
+    stage.pressed = dry_run
+    stage.sleep(0.3)
+    assert stage.ask("go_to_start") == (False, words) and not asked
+
+
+@pytest.mark.parametrize("end", [("stop",), ("activate", False)])
+def test_what_ends_motion_during_the_robots_own_way_to_the_start_is_its_answer(led, end):
+    stage, asked = led()
+    stage.at(0.2, "end", lambda: stage.ask(*end))
+    assert stage.ask("go_to_start") == LATE and len(asked) == 1 and stage.answers["end"][0]
 
 
 def test_a_deactivation_is_not_given_up_because_somebody_stops_once_more(stage):

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from typing import Optional, Tuple
+from typing import AbstractSet, Optional, Tuple
 
 import numpy as np
 
@@ -64,6 +64,7 @@ class Execution:
     def seeded(self) -> None:
         """The motion has begun anew at rest from the measured arms."""
         self.guard.restart()
+        self._standstill.restart()
         for gripper, arm in zip(self.grippers, self._arms):
             gripper.restart(arm.state.gripper if arm.state is not None else math.nan)
         self.drop()
@@ -71,7 +72,10 @@ class Execution:
 
     def take(self, proposal: Proposal, now: float) -> None:
         """Begin to carry out an accepted ACTION proposal in place of the present one."""
+        standing = self.plan is None or self._standstill.standing
         self.plan, self.executed = Plan(proposal, self._config, now), proposal
+        if self.plan.keyframe and standing:     # what held the arms before the last one says nothing of this one
+            self._standstill.restart()
         for index, gripper in enumerate(self.grippers):
             gripper.cancel()
             if not self.plan.keyframe:
@@ -121,9 +125,17 @@ class Execution:
             reasons |= Reason.GRIPPER
         return moved, reasons
 
-    def rest(self, scale: float) -> bool:
-        """One tick to rest and, where an arm does not follow, back until the push is within its bound."""
-        return self._motion.step(self.guard.goal(), scale)
+    def rest(self, scale: float, errored: AbstractSet[str]) -> bool:
+        """One tick to rest and, where an arm does not follow, back until the push is within its bound.
+
+        Args:
+            scale: Of the speeds.
+            errored: Names of arms that get no commands, so that drawing theirs back would ease nothing.
+
+        Returns:
+            Whether it may be sent.
+        """
+        return self._motion.step(self.guard.goal(leave=errored), scale)
 
     def advance(self, now: float, dry_run: bool) -> None:
         """Looks how the arms follow; once a tick."""
@@ -137,6 +149,25 @@ class Execution:
         room, turn = self.guard.leash.margins(self._arms.positions, self._arms.matrices)
         chosen = slice(None) if index is None else slice(index, index + 1)
         return bool((room[chosen] > 0.0).all() and (turn[chosen] > 0.0).all())
+
+    def measured_near(self, goal: Goal, times: float = 1.0) -> bool:
+        """Whether every measured tool is within the measured tolerances of `at_target`, so many times, of the goal."""
+        rules = self._config.at_target
+        for index, arm in enumerate(self._arms):
+            if np.linalg.norm(arm.position - goal.positions[index]) > times * rules.measured_position_m:
+                return False
+            if poses.turn(goal.rotations[index], arm.matrix) > times * rules.measured_rotation_rad:
+                return False
+        return True
+
+    def short(self, goal: Goal) -> str:
+        """Says how far the arm that is farthest from the goal stands from it."""
+        away, name = max((float(np.linalg.norm(arm.position - goal.positions[index])), arm.name)
+                         for index, arm in enumerate(self._arms))
+        if away > self._config.at_target.measured_position_m:
+            return f"{name}: the arm stands {away * 1e3:.0f} mm from its target; free it, or tell the robot its payload"
+        turn, name = max((poses.turn(goal.rotations[index], arm.matrix), arm.name) for index, arm in enumerate(self._arms))
+        return f"{name}: the tool is turned by {math.degrees(turn):.0f} degrees from its target; free it"
 
     def _want(self, plan: Plan) -> None:
         for index, gripper in enumerate(self.grippers):
@@ -163,9 +194,9 @@ class Execution:
         if plan.arrived_at is None:
             plan.arrived_at = now
         settled = now - plan.arrived_at >= rules.settle_s
-        if not (dry_run or self._measured_near(plan.asked) or settled and self._measured_near(plan.asked, SETTLED)):
+        if not (dry_run or self.measured_near(plan.asked) or settled and self.measured_near(plan.asked, SETTLED)):
             if settled:
-                self.detail = self._short(plan.asked)
+                self.detail = self.short(plan.asked)
             return Reason.LEASH if settled else Reason.NONE
         if plan.keyframe and not plan.gripper_sent:
             plan.gripper_sent = True
@@ -181,20 +212,6 @@ class Execution:
         elif plan.keyframe:
             plan.next_row()
         return Reason.NONE
-
-    def _short(self, asked: Goal) -> str:
-        away, name = max((float(np.linalg.norm(arm.position - asked.positions[index])), arm.name)
-                         for index, arm in enumerate(self._arms))
-        return f"{name}: the arm stands {away * 1e3:.0f} mm from its target; free it, or tell the robot its payload"
-
-    def _measured_near(self, goal: Goal, times: float = 1.0) -> bool:
-        rules = self._config.at_target
-        for index, arm in enumerate(self._arms):
-            if np.linalg.norm(arm.position - goal.positions[index]) > times * rules.measured_position_m:
-                return False
-            if poses.turn(goal.rotations[index], arm.matrix) > times * rules.measured_rotation_rad:
-                return False
-        return True
 
     def _caution(self) -> float:
         rules = self._config.caution

@@ -7,7 +7,7 @@ only upward motion is allowed.
 """
 from __future__ import annotations
 
-from typing import List, Optional, Sequence, Tuple
+from typing import AbstractSet, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -104,23 +104,25 @@ class ForceGuard:
                 return False
         return True
 
-    def goal(self, other: Optional[Goal] = None) -> Optional[Goal]:
+    def goal(self, other: Optional[Goal] = None, leave: AbstractSet[str] = frozenset()) -> Optional[Goal]:
         """Returns where held arms are drawn back to.
 
         Args:
             other: what arms that are not held may go on towards; without it they stay.
+            leave: names of held arms that are not drawn back.
 
         Returns:
             The goal, or None where nothing has to be drawn back and nothing else is to be done.
         """
-        drawn = [place for place, held in zip(self._goal, self._held) if held and place is not None]
-        if not drawn and (other is None or not self.held):
+        pulled = [held and arm.name not in leave for held, arm in zip(self._held, self._config.arms)]
+        drawn = [place for place, held in zip(self._goal, pulled) if held and place is not None]
+        if not drawn and (other is None or not any(pulled)):
             return other
         motion = self._motion
         positions, turned = motion.positions.copy(), motion.rotations.copy()
         if other is not None:
             positions, turned = other.positions.copy(), other.rotations.copy()
-        for index, held in enumerate(self._held):
+        for index, held in enumerate(pulled):
             if held:
                 place = self._goal[index]
                 positions[index] = motion.positions[index] if place is None else place[0]

@@ -22,7 +22,7 @@ class GripperSequencer:
         self._wanted: Optional[float] = None
         self._since = float("-inf")
         self._busy = False
-        self._decided: Optional[float] = None
+        self._decided: Optional[float] = None       # what a binary gripper was really told last, also over a re-seed
         self._out: Optional[float] = None           # the command that went out last, and where the fingers were under it
         self._under = math.nan
         self.failed = False
@@ -47,7 +47,6 @@ class GripperSequencer:
             measured: Where the gripper stands, 0 closed to 1 open; NaN: unknown.
         """
         if self._config.binary:
-            self._decided = self.command if self.command is not None else self._decided    # a re-seed or not
             self.command = None
         elif abs(measured - self._under) <= KEPT:
             self.command = self._out
@@ -62,14 +61,17 @@ class GripperSequencer:
         if self._config.binary:
             opening = self._decide(opening)
             if self.failed and opening == self.command:     # asked again: it is sent again
-                self._decided, self.command = self.command, None
-        elif self.command is not None and abs(opening - self.command) < self._config.deadband:
+                self.command = None
+        elif self.command is not None and not self._stream.moving and abs(opening - self.command) < self._config.deadband:
+            self._wanted = None     # one on its way is not there: it would come to rest elsewhere
             return
         self._wanted = opening
 
     def sent(self, measured: float) -> None:
         """The command of this tick goes out to a gripper that stands at `measured` (NaN: unknown); in a dry run none does."""
         self._out, self._under = self.command, measured
+        if self.command is not None:
+            self._decided = self.command
 
     def cancel(self) -> None:
         """Drop what was asked for and not sent yet."""
@@ -83,7 +85,7 @@ class GripperSequencer:
                 self._busy, self.failed = False, state in (GripperState.MOVING, GripperState.FAILED)
             elif waited >= self._config.minimum_wait_s and state in (GripperState.DONE, GripperState.FAILED):
                 self._busy, self.failed = False, state == GripperState.FAILED
-        if self._wanted == self.command:
+        if self._wanted == self.command and not self._stream.moving:
             self._wanted = None
         if self._wanted is None and not self._stream.moving:
             return None

@@ -14,16 +14,21 @@ STUCK_TICKS = 200      # at rest before the goal for so long: something is in th
 class Homing:
     """One way to the start joints, chosen when this is made.
 
+    Args:
+        config: The robot.
+        motion: With its limits.
+        here: (A, dof) rad, where the way begins.
+
     Attributes:
         blocked: why there is no way, or an empty string.
         finished: becomes True at rest at the start joints.
     """
 
-    def __init__(self, config: RobotConfig, motion: Motion) -> None:
+    def __init__(self, config: RobotConfig, motion: Motion, here: np.ndarray) -> None:
         self._motion = motion
         self._still = 0
         self.finished = False
-        self._legs, hindrance = WayToStart(config, motion).choose(motion.joints)
+        self._legs, hindrance = WayToStart(config, motion).choose(here)
         self.blocked = (f"the way to the start joints is not free: {hindrance}; move the arms by hand or by the policy first"
                         if hindrance else "")
 

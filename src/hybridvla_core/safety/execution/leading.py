@@ -1,17 +1,23 @@
-"""Arms that are led slowly, by the filter itself: back inside their limits, or to their start joints."""
+"""Arms that are led slowly, by the filter itself: back inside their limits, or to their start joints.
+
+A way is gone when the arms are at its end, and not when their commands are: one that is blocked, or sags, by less than the leash
+does not stop its command. Back inside is what `activate` takes for inside. The start is reached as a keyframe is, by the
+tolerances of `at_target` for the measured tool, doubled after `settle_s`: a compliant arm never stands exactly at its command.
+"""
 from __future__ import annotations
 
 from typing import NamedTuple, Optional
 
 from hybridvla_core.robots.config import RobotConfig
-from hybridvla_core.safety.execution.execution import Execution
+from hybridvla_core.safety.execution.execution import SETTLED, Execution
 from hybridvla_core.safety.execution.homing import Homing
 from hybridvla_core.safety.execution.reentry import Reentry, worst_violation
 from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
 from hybridvla_core.safety.motion.motion import Motion
+from hybridvla_core.safety.motion.pursuit import Goal
 from hybridvla_core.safety.status import Reason
 
-WAITS = (Reason.JOINT_STATE | Reason.DEADMAN | Reason.CLOCK_JUMP | Reason.MEASURED_LIMIT | Reason.OPERATOR)
+WAITS = (Reason.JOINT_STATE | Reason.DEADMAN | Reason.CLOCK_JUMP | Reason.MEASURED_LIMIT | Reason.OPERATOR | Reason.TCP_MISMATCH)
 ON_THE_WAY = "on the way to the start joints"
 
 
@@ -38,18 +44,24 @@ class Leading:
         self._config, self._motion, self._arms, self._execution = config, motion, arms, execution
         self._reentry: Optional[Reentry] = None
         self._homing: Optional[Homing] = None
+        self._settle_ticks = round(config.at_target.settle_s / config.dt)
+        self._rested = 0                 # ticks for which the command has been at the end of its way
         self.homed = False
 
     def reenter(self) -> None:
         """Begins the way back inside; what is broken now may stay broken, but no further."""
-        self._reentry = Reentry(self._config, self._motion)
+        self._reentry, self._rested = Reentry(self._config, self._motion), 0
         self._arms.limits.relax(self._arms.joints)
 
     def go_to_start(self) -> str:
-        """Begins the way to the start joints; returns what is in the way, or an empty string."""
-        homing = Homing(self._config, self._motion)
+        """Begins the way from where the arms are to the start joints. The motion is to begin anew there before the first step.
+
+        Returns:
+            What is in the way, or an empty string.
+        """
+        homing = Homing(self._config, self._motion, self._arms.joints)
         if not homing.blocked:
-            self._homing, self.homed = homing, False
+            self._homing, self.homed, self._rested = homing, False, 0
             self._motion.lead(True)
         return homing.blocked
 
@@ -62,32 +74,46 @@ class Leading:
     def step(self, reasons: Reason, detail: str, braking: bool) -> Led:
         """Makes one tick. reasons, detail: what the watchdogs saw; braking: the operator ends it."""
         shown = Reason.OUTSIDE_AT_START if self._reentry is not None else Reason.NONE
-        waits = reasons & WAITS
+        waits, guard = reasons & WAITS, self._execution.guard
+        if guard.held and not braking:       # whatever is waited for: the arm is not pushed harder meanwhile
+            return Led(self._draw_back(), False, shown | waits | Reason.LEASH, (detail if waits else "") or guard.detail)
         if waits or braking:
             return Led(self._motion.step(None), False, shown | waits, detail)
-        if self._execution.guard.held:
-            return Led(self._draw_back(), False, shown | Reason.LEASH, self._execution.guard.detail)
         if self._reentry is not None:
             return self._reentry_step(self._reentry)
         return self._homing_step(self._homing) if self._homing is not None else Led(True, True, Reason.NONE, "")
 
     def _reentry_step(self, reentry: Reentry) -> Led:
         moved = reentry.step(self._config.reenter_scale)
-        if reentry.finished:
+        settled = self._settled(reentry.finished)
+        left = worst_violation(self._motion, self._arms.joints if reentry.finished else None)
+        if reentry.finished and not left:
             return Led(moved, True, Reason.NONE, "the arms are inside their limits")
-        left = worst_violation(self._motion)
-        if reentry.stuck:
+        if settled:
+            return Led(moved, True, Reason.OUTSIDE_AT_START, f"the way back was gone, and the arm did not follow: {left}; "
+                                                             "free it, or tell the robot its payload")
+        if reentry.stuck and not reentry.finished:
             return Led(moved, True, Reason.OUTSIDE_AT_START, f"no way back inside was found, {left}; move the arm by hand")
         return Led(moved, False, Reason.OUTSIDE_AT_START, left)
 
     def _homing_step(self, homing: Homing) -> Led:
         moved = homing.step(self._config.reenter_scale)
-        self.homed = homing.finished
+        settled = self._settled(homing.finished)
         if homing.finished:
-            return Led(moved, True, Reason.NONE, "")
-        if homing.stuck:
+            end = Goal(self._motion.positions, self._motion.rotations)
+            self.homed = self._execution.measured_near(end, SETTLED if settled else 1.0)
+            if self.homed:
+                return Led(moved, True, Reason.NONE, "")
+            if settled:
+                return Led(moved, True, Reason.LEASH, self._execution.short(end))
+        elif homing.stuck:
             return Led(moved, True, Reason.COLLISION, "something came in the way to the start joints")
         return Led(moved, False, Reason.NONE, ON_THE_WAY)
+
+    def _settled(self, finished: bool) -> bool:
+        """Counts a tick; tells whether arms that follow have had the time to come to the end of the way."""
+        self._rested = self._rested + 1 if finished else 0
+        return self._rested > self._settle_ticks
 
     def _draw_back(self) -> bool:
         """An arm does not follow: back towards where it is, until what holds it is gone."""

@@ -107,28 +107,34 @@ class ProposalGate:
             return verdict
         if proposal.sequence <= self.sequence:
             return Reason.PROPOSAL_ORDER, f"sequence {proposal.sequence} is not above {self.sequence}"
-        if proposal.stamp < self._stamp:
-            return Reason.PROPOSAL_ORDER, (f"stamp {proposal.stamp:.6f} lies before the last, {self._stamp:.6f}; if its "
-                                           "clock was set back, restart the policy")
         if proposal.instruction_sequence < self.instruction_sequence:
             return Reason.PROPOSAL_ORDER, (f"instruction {proposal.instruction_sequence} was replaced by "
                                            f"{self.instruction_sequence}")
+        if proposal.kind == Kind.ACTION:     # a HOLD has no observation: the next action's may well be from before it
+            verdict = self._observed(proposal, now)
+            if verdict is not ACCEPTED:
+                return verdict
+        self.sequence, self.instruction_sequence = proposal.sequence, proposal.instruction_sequence
+        return ACCEPTED
+
+    def _observed(self, proposal: Proposal, now: float) -> Verdict:
+        """Judges when an action's observation was made, and remembers its stamp where it may be used."""
+        if proposal.stamp < self._stamp:
+            return Reason.PROPOSAL_ORDER, (f"stamp {proposal.stamp:.6f} lies before the last, {self._stamp:.6f}; if its "
+                                           "clock was set back, restart the policy")
         age = proposal.observation_age
         if proposal.stamp == self._stamp:       # a camera that stands still: the age is ours, not the sender's word
             age = max(age, self._stamp_seen[1] + now - self._stamp_seen[0])
         if age > self._config.proposals.max_observation_age_s:
             return Reason.PROPOSAL_STALE, f"its observation was {age:.2f} s old"
-        if proposal.kind == Kind.ACTION:
-            if proposal.seed not in (0, self._seed):
-                return Reason.PROPOSAL_STALE, (f"it was made under seed {proposal.seed}, and the arms were seeded anew since "
-                                               f"({self._seed})")
-            if not proposal.seed and now - proposal.observation_age < self._seeded_at:
-                return Reason.PROPOSAL_STALE, "its observation is from before the arms were seeded anew"
-        if proposal.kind == Kind.ACTION:     # a HOLD has no observation: the next action's may well be from before it
-            if proposal.stamp != self._stamp:
-                self._stamp_seen = (now, proposal.observation_age)
-            self._stamp = proposal.stamp
-        self.sequence, self.instruction_sequence = proposal.sequence, proposal.instruction_sequence
+        if proposal.seed not in (0, self._seed):
+            return Reason.PROPOSAL_STALE, (f"it was made under seed {proposal.seed}, and the arms were seeded anew since "
+                                           f"({self._seed})")
+        if not proposal.seed and now - proposal.observation_age < self._seeded_at:
+            return Reason.PROPOSAL_STALE, "its observation is from before the arms were seeded anew"
+        if proposal.stamp != self._stamp:
+            self._stamp_seen = (now, proposal.observation_age)
+        self._stamp = proposal.stamp
         return ACCEPTED
 
     def _stranger(self, now: float, publisher: str, at_rest: bool) -> Verdict:
@@ -161,14 +167,15 @@ class ProposalGate:
         bounds = self._config.proposals
         if proposal.epoch <= 0 or proposal.sequence <= 0:
             return f"epoch is {proposal.epoch} and sequence {proposal.sequence}; both start at 1"
-        for field in ("stamp", "valid_for", "action_period", "observation_age"):
+        holds = proposal.kind == Kind.HOLD      # it has no observation, whatever it says of one
+        for field in ("valid_for", "action_period") if holds else ("stamp", "valid_for", "action_period", "observation_age"):
             if not math.isfinite(getattr(proposal, field)):
                 return f"{field} is {getattr(proposal, field):g}, not a number of seconds"
-        if proposal.observation_age < 0.0:
+        if not holds and proposal.observation_age < 0.0:
             return f"observation_age is {proposal.observation_age:.3g} s: the observation lies in the future"
         if not 0.0 < proposal.valid_for <= bounds.max_valid_for_s:
             return f"valid_for is {proposal.valid_for:.3g} s; between 0 and {bounds.max_valid_for_s:g} s is allowed"
-        if proposal.kind == Kind.HOLD:
+        if holds:
             return ""
         if proposal.kind != Kind.ACTION:
             return f"kind {proposal.kind} is unknown"

@@ -14,6 +14,8 @@ from hybridvla_core.safety.status import Reason
 
 SETTLED_S = 0.5        # command and arm at rest this long: the driver's tool pose must agree with ours as at activation
 PAIRING_S = 0.1        # before that, pose and joints may be this much apart in time
+#: What stops the arms until somebody has seen to it, so that the sentence on it is the one that stays.
+STOPPING = Reason.ROBOT_MODE | Reason.CONTROLLER
 
 
 class MeasuredArms:
@@ -75,7 +77,7 @@ class MeasuredArms:
             resting: The command rests.
 
         Returns:
-            Flags of what is wrong, and a sentence on the first of it.
+            Flags of what is wrong, and a sentence on the first of it that stops the arms, or else on the first of it.
         """
         reasons, detail, breached = Reason.NONE, "", False
         self.unknown.clear()
@@ -91,8 +93,9 @@ class MeasuredArms:
                     text = self._mismatch(arm, moving=now - self._unsettled_at < SETTLED_S)
                     reason = Reason.TCP_MISMATCH if text else Reason.NONE
             if reason:
+                if not detail or reason & STOPPING and not reasons & STOPPING:
+                    detail = f"{arm.name}: {text}"
                 reasons |= reason
-                detail = detail or f"{arm.name}: {text}"
             if not arm.age(now) <= self._config.watchdogs.joint_state_s:
                 self.unknown.add(arm.name)
         if judge and not reasons & Reason.JOINT_STATE and not breached:

@@ -15,7 +15,7 @@ from hybridvla_core.safety.status import Reason
 
 OVERRUNS = 10        # this many late ticks ...
 OVERRUN_S = 1.0      # ... within this time are reported in the status
-DRAIN_S = 0.15       # after the filter itself paused, old messages of the policy come out of the queues for this long: ignored
+DRAIN_S = 0.15       # after the filter itself paused, old messages come out of the queues for this long: ignored
 
 
 class Watchdogs:

@@ -77,3 +77,30 @@ def test_a_gripper_that_failed_before_is_no_matter_to_a_dry_run():
     rig.tick(2)
     rig.propose(rig.pose().position, rig.pose().quaternion, opening=0.0)
     rig.run_until(lambda output: rig.filter._execution.done, 4.0)
+
+
+@pytest.mark.parametrize("before, virtual, first", [(None, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 1.0)])
+def test_the_first_real_command_of_a_gripper_does_not_hang_on_what_a_dry_run_decided(before, virtual, first):
+    """An opening between the two thresholds: as it was really told last, or the nearer end where it was told nothing."""
+    rig = Rig(dry_run=before is None, change=free).start()
+
+    def asked(opening):
+        rig.tick()
+        sent = len(rig.sent)
+        rig.propose(rig.pose().position, rig.pose().quaternion, opening=opening)
+        rig.run_until(lambda output: rig.filter._execution.done, 4.0)
+        return [output.arms[0].gripper for output in rig.sent[sent:] if output.arms[0].gripper is not None]
+
+    def anew(dry_run):
+        rig.filter.activate(False, rig.now)
+        rig.tick(5)
+        rig.filter.set_dry_run(dry_run)
+        rig.beat()
+        assert rig.filter.activate(True, rig.now)[0]
+
+    if before is not None:
+        assert asked(before) == [before]
+        anew(True)
+    assert asked(virtual) == []
+    anew(False)
+    assert asked(0.55) == [first]

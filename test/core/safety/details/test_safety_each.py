@@ -114,9 +114,10 @@ def test_hysteresis_at_its_bounds():
         gripper = sequencer(FR3, begun)
         gripper.want(opening)
         assert gripper.tick(10.0, GripperState.DONE) == expected
+        gripper.sent(0.5)
         gripper.restart(0.5)
         gripper.want(0.5)
-        assert gripper.tick(20.0, GripperState.DONE) == (begun if expected is None else expected), "it remembers what it decided"
+        assert gripper.tick(20.0, GripperState.DONE) == (begun if expected is None else expected), "it remembers what it was told"
     fresh = GripperSequencer(rules, FR3.dt)
     fresh.want(0.5)
     assert fresh.tick(0.0, GripperState.DONE) == 1.0

@@ -266,6 +266,16 @@ def test_one_arm_in_reflex_stops_the_other_by_braking():
     rig.assert_goes_on()
 
 
+def test_the_arm_that_stops_the_others_is_named_also_where_another_is_unusable_in_the_same_tick():
+    rig = FaultRig("sim_dual").begin()
+    second, original = rig.config.arms[1].name, rig.arm_state
+    rig.arm_state = lambda name: (dataclasses.replace(original(name), ready=False, message="reflex") if name == second else
+                                  dataclasses.replace(original(name), joint_positions=np.full(7, np.nan)))
+    rig.errored = (second,)
+    rig.tick(20)
+    assert rig.filter.state == State.STOPPED and f"{second}: reflex" in rig.output.status.message
+
+
 def test_far_from_the_last_target_at_restart():
     rig = FaultRig().begin()
     before = rig.pose().position

@@ -6,6 +6,8 @@ import pytest
 from safety_rig import Rig
 
 from hybridvla_core.contracts import Heartbeat, PolicyState
+from hybridvla_core.geometry import rotations
+from hybridvla_core.safety.execution.way_to_start import WayToStart
 from hybridvla_core.safety.status import Reason, State
 
 AWAY = np.array([0.0, 0, 0, 0, 0, 0, 2.22])          # beyond the last joint's limit
@@ -141,6 +143,18 @@ def test_an_arm_that_is_held_short_of_its_target_has_not_arrived_and_the_gripper
     assert status.reasons & Reason.LEASH and "45 mm from its target" in status.message
 
 
+def test_a_tool_that_does_not_turn_with_its_target_has_not_arrived():
+    rig = Rig(change=lambda config: dataclasses.replace(config, ramp_s=0.0)).start()
+    rig.tick(2)
+    rig.follows = False
+    matrix = rig.filter.commanded_rotations[0] @ rotations.exp(np.array([0.0, 0.0, 0.2]))
+    rig.propose(rig.pose().position, rotations.to_quaternion(matrix))
+    rig.tick(600)
+    status = rig.output.status
+    assert not status.at_target and status.reasons & Reason.LEASH
+    assert "the tool is turned by 11 degrees from its target" in status.message
+
+
 def test_impossible_readings_are_refused_by_name():
     rig = Rig()
     rig.joints["arm"] = np.degrees(rig.joints["arm"])
@@ -203,7 +217,10 @@ def test_a_second_publisher_that_speaks_now_and_then_stops_motion_once():
     assert spells <= 1
 
 
-def test_a_sag_below_the_leash_does_not_lower_the_arm_at_each_activation():
+@pytest.mark.parametrize("refused", ["", "reenter", "go_to_start"])
+def test_a_sag_below_the_leash_does_not_lower_the_arm_at_each_activation(refused, monkeypatch):
+    """Nor does a way between that is refused: because every arm is inside, or because no way is free."""
+    monkeypatch.setattr(WayToStart, "choose", lambda self, here: ([], "a post"))
     rig = Rig().start()
     rig.tick(20)
     sag = np.array([0.0, 0.02, 0.0, 0.0, 0.0, 0.0, 0.0])
@@ -214,6 +231,9 @@ def test_a_sag_below_the_leash_does_not_lower_the_arm_at_each_activation():
         heights.append(rig.pose().position[2])
         rig.filter.activate(False, rig.now)
         rig.tick(60)
+        if refused:
+            reseeds = rig.filter.counters["reseeds"]
+            assert not getattr(rig.filter, refused)(rig.now)[0] and rig.filter.counters["reseeds"] == reseeds
         rig.beat()
         assert rig.filter.activate(True, rig.now)[0]
         rig.tick(5)

@@ -72,6 +72,33 @@ def test_an_arm_that_is_held_on_its_way_back_inside_is_pushed_with_no_more_than_
     assert 5.0 < push(rig) <= 20.0
 
 
+@pytest.mark.parametrize("waits", [Reason.DEADMAN, Reason.OPERATOR])
+def test_an_arm_that_is_pushed_while_its_way_back_waits_pushes_with_no_more_than_the_bound(waits):
+    rig = Rig("fr3")
+    rig.joints["arm"] = np.array([1.25, 0.40, 0.0, -1.40, 0.0, 1.75, 0.785])
+    pressed = True
+
+    def held(ticks):
+        for _ in range(ticks):
+            rig.filter.on_deadman(pressed, rig.now)
+            rig.tick()
+
+    held(60)
+    assert rig.filter.reenter(rig.now)[0]
+    held(20)
+    if waits == Reason.DEADMAN:
+        pressed = False
+    else:
+        rig.filter.hold_for(waits, "the master is gone")
+    held(60)
+    rig.follows = False
+    rig.joints["arm"] = rig.joints["arm"] + np.array([0.3, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    held(1500)
+    status = rig.output.status
+    assert status.state == State.RECOVERING and status.reasons & waits and status.reasons & Reason.LEASH
+    assert 5.0 < push(rig) <= 20.0
+
+
 def narrow(config):
     """Joints end just beyond where the arm is when it is stopped on its way: a measured breach."""
     arm = config.arms[0]
@@ -110,6 +137,43 @@ def test_a_stopped_arm_is_pushed_with_no_more_than_the_bound_whenever_it_is_held
     rig.tick(700)
     assert rig.filter.state == State.STOPPED
     assert push(rig) <= rig.config.arms[0].leash.max_force_n
+
+
+class OneInError(Rig):
+    """Two arms, of which the right one's robot reports an error once it is told to."""
+
+    error = False
+
+    def arm_state(self, name):
+        state = super().arm_state(name)
+        return dataclasses.replace(state, ready=False, message="reflex") if self.error and name == "right" else state
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_where_one_arm_reports_an_error_the_other_is_pushed_with_no_more_than_the_bound(both):
+    """The one in error gets nothing, moved by hand or not, and its command stays."""
+    rig = OneInError("sim_dual", change=quick).start()
+    rig.tick(250)
+    rig.error = True
+    rig.tick(20)
+    rig.follows = False
+    stays = rig.pose(0).position
+    for _ in range(100):
+        rig.joints["left"] = rig.joints["left"] + np.array([0.006, 0, 0, 0, 0, 0, 0])
+        rig.joints["right"] = rig.joints["right"] - np.array([0.006 if both else 0.0, 0, 0, 0, 0, 0, 0])
+        rig.tick()
+    rig.tick(700)
+    assert rig.filter.state == State.STOPPED
+    assert [(command.name, command.publish) for command in rig.output.arms] == [("right", False), ("left", True)]
+    away = rig.pose(1).position - rig.measured_pose("left").position
+    leash = rig.config.arms[1].leash
+    assert 5.0 < float(np.linalg.norm(away)) * leash.stiffness_n_m <= leash.max_force_n
+    np.testing.assert_allclose(rig.pose(0).position, stays, atol=1e-4)
+    rig.error = False
+    rig.tick(60)
+    assert rig.filter.resume(rig.now)[0], "and begins anew where both are"
+    for index, name in enumerate(("right", "left")):
+        np.testing.assert_allclose(rig.tick().arms[index].joint_positions, rig.joints[name], atol=0.01)
 
 
 def test_push_is_not_a_number_on_a_joint_door():

@@ -74,3 +74,23 @@ def test_words_of_a_future_count_as_released():
     switch.say(False, 10.0, "/other")
     assert not switch.held(9.9) and not switch.held(10.0)
     assert switch.publishers(10.5) == ["/other", "/pedal"] and switch.publishers(11.5) == []
+
+
+def test_a_word_that_waited_while_the_filter_stood_still_does_not_hold_the_button(rig):
+    """Released, and its node gone, while the filter was suspended; what it said before comes out of the queue."""
+    press(rig, 20, pedal=True)
+    rig.now += 2.0
+    rig.filter.on_deadman(True, rig.now, "/pedal")
+    assert rig.filter.deadman_missing(rig.now)
+    for _ in range(20):
+        assert press(rig, 1, pedal=True).reasons & Reason.DEADMAN
+    assert rig.tick(10).status.reasons & Reason.DEADMAN
+    assert not press(rig, 20, pedal=True).reasons & Reason.DEADMAN, "it is there after all"
+
+
+def test_a_release_that_waited_while_the_filter_stood_still_counts(rig):
+    press(rig, 20, pedal=True)
+    rig.now += 0.15                 # the last word that it is held is still fresh
+    rig.filter.on_deadman(False, rig.now, "/pedal")
+    assert rig.tick().status.reasons & Reason.DEADMAN
+    assert press(rig, 100, stray=True).reasons & Reason.DEADMAN, "as any other word of release"

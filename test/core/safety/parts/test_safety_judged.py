@@ -93,6 +93,16 @@ def test_the_first_arm_is_named_and_the_flags_of_both_are_there():
         Reason.CONTROLLER | Reason.MEASURED_LIMIT, f"{NAMES[1]}: the controller that takes our commands does not run")
 
 
+def test_of_two_arms_the_one_that_stops_both_is_named_and_of_two_that_do_the_first():
+    seen = Seen()
+    settle(seen, 0, beyond(0.02))
+    seen.arms.update(report(1, ready=False, message="reflex"), seen.now)
+    assert seen.look() == (Reason.ROBOT_MODE | Reason.MEASURED_LIMIT, f"{NAMES[1]}: reflex")
+    seen.arms.update(report(0, beyond(0.02), controller_ready=False), seen.now)
+    assert seen.look() == (Reason.ROBOT_MODE | Reason.CONTROLLER | Reason.MEASURED_LIMIT,
+                           f"{NAMES[0]}: the controller that takes our commands does not run")
+
+
 def test_an_arm_falls_silent_after_its_time_and_is_unknown_from_then_on():
     seen, limit = Seen(), DUAL.watchdogs.joint_state_s
     heard = seen.now

@@ -51,7 +51,7 @@ def test_an_arm_is_near_its_target_within_its_tolerances_times_so_much(index, ti
         for off, turn in ((share * times * rules.measured_position_m, 0.0), (0.0, share * times * rules.measured_rotation_rad)):
             arms[index].position = motion.positions[index] + off * np.array([0.0, 0.6, -0.8])
             arms[index].matrix = rotations.exp(turn * np.array([0.0, 0.6, -0.8])) @ motion.rotations[index]
-            assert execution._measured_near(goal, times) is near
+            assert execution.measured_near(goal, times) is near
             assert poses.turn(motion.rotations[index], arms[index].matrix) == pytest.approx(turn, abs=1e-9)
 
 

@@ -8,6 +8,7 @@ from hybridvla_core.paths import ROOT
 from hybridvla_core.robots.config import load_robot
 from hybridvla_core.safety.execution import homing as homing_file
 from hybridvla_core.safety.execution import leading as leading_file
+from hybridvla_core.safety.execution.execution import SETTLED
 from hybridvla_core.safety.execution.homing import STUCK_TICKS, THERE_RAD, Homing
 from hybridvla_core.safety.execution.leading import ON_THE_WAY, Leading, Led
 from hybridvla_core.safety.motion.motion import Motion
@@ -24,6 +25,7 @@ class Told:
     def __init__(self):
         self.asked, self.relaxed, self.led, self.forgiven, self.at_rest = [], False, False, None, True
         self.joints = START.copy()
+        self.positions, self.rotations = np.zeros((1, 3)), np.eye(3)[None]
         self.moves = True
 
     def step(self, goal):
@@ -63,10 +65,20 @@ def stage(monkeypatch):
     guard = SimpleNamespace(held=False, detail="the arm is held", joints=lambda: START + 0.2)
     monkeypatch.setattr(leading_file, "Reentry", Way)
     monkeypatch.setattr(leading_file, "Homing", Way)
-    monkeypatch.setattr(leading_file, "worst_violation", lambda *_: "joint_7 is outside")
+    stage = SimpleNamespace(motion=motion, guard=guard, relaxed=relaxed, arms=arms, measured="", near=1.0)
+
+    def worst_violation(_motion, joints=None):
+        assert joints is None or joints is arms.joints
+        return "joint_7 is outside" if joints is None else stage.measured
+    monkeypatch.setattr(leading_file, "worst_violation", worst_violation)
     monkeypatch.setattr(Way, "blocked", "")
-    leading = Leading(FR3, motion, arms, SimpleNamespace(guard=guard))
-    return SimpleNamespace(motion=motion, leading=leading, guard=guard, relaxed=relaxed, arms=arms)
+
+    def measured_near(end, times=1.0):
+        assert end.positions is motion.positions and end.rotations is motion.rotations
+        return stage.near <= times
+    stage.leading = Leading(FR3, motion, arms, SimpleNamespace(guard=guard, measured_near=measured_near,
+                                                               short=lambda end: "arm: it stands away"))
+    return stage
 
 
 def test_a_way_back_is_made_at_its_scale_until_it_is_finished_or_stuck(stage):
@@ -101,16 +113,51 @@ def test_a_way_to_the_start_is_made_until_it_is_finished_or_stuck(stage):
     assert stage.leading.go_to_start() == "" and stage.leading.homed is False
 
 
+SETTLE_TICKS = round(FR3.at_target.settle_s / FR3.dt)
+
+
+def test_a_way_back_is_gone_when_the_measured_arms_are_inside_or_do_not_come_for_so_long(stage):
+    stage.measured = "the measured joint_7 is outside"
+    waits = Led(True, False, Reason.OUTSIDE_AT_START, stage.measured)
+    given_up = Led(True, True, Reason.OUTSIDE_AT_START, f"the way back was gone, and the arm did not follow: {stage.measured}; "
+                                                        "free it, or tell the robot its payload")
+    stage.leading.reenter()
+    way = stage.leading._reentry
+    way.finished = way.stuck = True
+    for _ in range(SETTLE_TICKS):
+        assert stage.leading.step(Reason.NONE, "", False) == waits
+    assert stage.leading.step(Reason.NONE, "", False) == given_up
+    way.finished = way.stuck = False
+    stage.leading.step(Reason.NONE, "", False)
+    way.finished = True
+    assert stage.leading.step(Reason.NONE, "", False) == waits, "at its end anew"
+    stage.measured = ""
+    assert stage.leading.step(Reason.NONE, "", False) == Led(True, True, Reason.NONE, "the arms are inside their limits")
+
+
+@pytest.mark.parametrize("near, homed", [(1.0, True), (SETTLED, True), (1.01 * SETTLED, False)])
+def test_a_way_to_the_start_is_gone_when_the_measured_tools_are_near_or_settled_less_near(stage, near, homed):
+    stage.near = near
+    stage.leading.go_to_start()
+    stage.leading._homing.finished = True
+    for _ in range(SETTLE_TICKS if near > 1.0 else 0):
+        assert stage.leading.step(Reason.NONE, "", False) == Led(True, False, Reason.NONE, ON_THE_WAY)
+        assert stage.leading.homed is False
+    assert stage.leading.step(Reason.NONE, "", False) == (
+        Led(True, True, Reason.NONE, "") if homed else Led(True, True, Reason.LEASH, "arm: it stands away"))
+    assert stage.leading.homed is homed
+
+
 def test_a_way_that_is_not_free_is_not_begun(stage, monkeypatch):
     monkeypatch.setattr(Way, "blocked", "the post is in the way")
     assert stage.leading.go_to_start() == "the post is in the way" and stage.motion.led is False
     assert stage.leading.step(Reason.NONE, "", False).ended is True, "there is none"
 
 
-WAITED_FOR = [Reason.JOINT_STATE, Reason.DEADMAN, Reason.CLOCK_JUMP, Reason.MEASURED_LIMIT, Reason.OPERATOR]
+WAITED_FOR = [Reason.JOINT_STATE, Reason.DEADMAN, Reason.CLOCK_JUMP, Reason.MEASURED_LIMIT, Reason.OPERATOR, Reason.TCP_MISMATCH]
 
 
-@pytest.mark.parametrize("flag", [*WAITED_FOR, Reason.HEARTBEAT_LOST, Reason.TICK_OVERRUN, Reason.TCP_MISMATCH])
+@pytest.mark.parametrize("flag", [*WAITED_FOR, Reason.HEARTBEAT_LOST, Reason.TICK_OVERRUN])
 @pytest.mark.parametrize("back", [True, False])
 def test_what_is_waited_for_brings_the_arms_to_rest_and_is_shown(stage, flag, back):
     stage.leading.reenter() if back else stage.leading.go_to_start()
@@ -122,6 +169,18 @@ def test_what_is_waited_for_brings_the_arms_to_rest_and_is_shown(stage, flag, ba
         assert led.reasons == shown and not stage.motion.asked
     stage.motion.moves = False
     assert stage.leading.step(Reason.NONE, "", True) == Led(False, False, shown, ""), "the operator ends it"
+
+
+@pytest.mark.parametrize("flag", WAITED_FOR)
+def test_an_arm_that_is_held_is_drawn_back_also_while_something_is_waited_for(stage, flag):
+    stage.leading.go_to_start()
+    stage.guard.held = True
+    assert stage.leading.step(flag | Reason.HEARTBEAT_LOST, "because", False) == Led(True, False, flag | Reason.LEASH, "because")
+    assert stage.leading.step(flag, "", False).detail == "the arm is held"
+    assert stage.leading.step(Reason.HEARTBEAT_LOST, "because", False).detail == "the arm is held", "that is not waited for"
+    assert [asked[0] for asked in stage.motion.asked] == ["joints"] * 3
+    assert stage.leading.step(flag, "because", True) == Led(True, False, flag, "because"), "the operator ends it"
+    assert stage.motion.asked[-1] == ("rest", None)
 
 
 @pytest.mark.parametrize("back", [True, False])
@@ -154,7 +213,7 @@ def test_homing_goes_leg_by_leg_ends_at_rest_and_is_stuck_after_a_while(monkeypa
     monkeypatch.setattr(homing_file, "WayToStart", Legs)
     monkeypatch.setattr(Legs, "legs", [START + 0.3, START + 0.1])
     motion = Told()
-    homing = Homing(FR3, motion)
+    homing = Homing(FR3, motion, START)
     assert homing.blocked == "" and homing.finished is False and homing.stuck is False
     motion.at_rest = False
     assert homing.step(0.3) is True and np.array_equal(motion.asked[-1][1], START + 0.3) and motion.asked[-1][2] == 0.3
@@ -180,14 +239,14 @@ def test_homing_goes_leg_by_leg_ends_at_rest_and_is_stuck_after_a_while(monkeypa
     motion.at_rest, motion.moves = True, False
     assert homing.step(0.3) is False and homing.finished is True
     monkeypatch.setattr(Legs, "hindrance", "a post")
-    assert Homing(FR3, motion).blocked == (
+    assert Homing(FR3, motion, START).blocked == (
         "the way to the start joints is not free: a post; move the arms by hand or by the policy first")
 
 
 def test_homing_that_never_gets_going_is_stuck_after_that_while(monkeypatch):
     monkeypatch.setattr(homing_file, "WayToStart", Legs)
     monkeypatch.setattr(Legs, "legs", [START + 0.3])
-    homing = Homing(FR3, Told())
+    homing = Homing(FR3, Told(), START)
     for _ in range(STUCK_TICKS):
         assert homing.stuck is False
         homing.step(0.3)
@@ -195,5 +254,5 @@ def test_homing_that_never_gets_going_is_stuck_after_that_while(monkeypatch):
 
 
 def test_at_the_start_homing_is_finished_at_once():
-    homing = Homing(FR3, Motion(FR3))
+    homing = Homing(FR3, Motion(FR3), START)
     assert homing.step(1.0) is True and homing.finished is True and homing.stuck is False

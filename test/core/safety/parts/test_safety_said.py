@@ -153,9 +153,9 @@ def test_margins_are_those_of_the_command_and_of_the_measured_arm_and_say_which_
     assert margins["measured/arm/joint_4/position"].margin == pytest.approx(room, abs=0.03)
 
 
-@pytest.mark.parametrize("value, taken", [(1.0, True), (1e-6, True), (1, True), (0.0, False), (-0.5, False), (1.001, False),
-                                          (True, False), ("1", False), (math.nan, False), (None, False)])
-def test_a_speed_scale_is_a_number_above_0_and_at_most_1(value, taken):
+@pytest.mark.parametrize("value, taken", [(1.0, True), (0.01, True), (1, True), (0.0, False), (0.0099, False), (-0.5, False),
+                                          (1.001, False), (True, False), ("1", False), (math.nan, False), (None, False)])
+def test_a_speed_scale_is_a_number_from_a_hundredth_to_1(value, taken):
     rig = Rig().start()
     if taken:
         rig.filter.set_speed_scale(value)
