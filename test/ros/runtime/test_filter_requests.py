@@ -6,11 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import rospy
 from stage import Stage
 
 from hybridvla_core.safety.status import NOT_DRY, Reason, State
-from hybridvla_ros import filter_handle
+from hybridvla_ros import filter_handle, safety_node
 from hybridvla_ros.filter_handle import MEANWHILE
 
 LATE = (False, MEANWHILE)
@@ -106,11 +105,11 @@ def led(monkeypatch):
         stage.node.adapter = SimpleNamespace(has_way_to_start=False)
         asked = []
 
-        def lead(*_):
+        def lead(*_, **__):
             asked.append(stage.rig.now)
             stage.sleep(0.5)
             return SimpleNamespace(success=True, message="there")
-        monkeypatch.setattr(rospy, "ServiceProxy", lambda *_, **__: lead)
+        monkeypatch.setattr(safety_node, "ask", lead)
         return stage, asked
     return of
 
