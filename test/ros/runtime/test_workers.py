@@ -148,9 +148,30 @@ def test_a_prediction_that_fails_unforeseen_is_named_and_tried_again(faults, mon
     node = SimpleNamespace(_predict=predict)
     assert PolicyNode._try_to_predict(node) == "the prediction fails: RuntimeError: CUDA out of memory"
     assert "CUDA out of memory" in faults.problem
-    assert PolicyNode._try_to_predict(node) == "camera front: no frame" and faults.problem == ""
+    assert PolicyNode._try_to_predict(node) == "camera front: no frame" and "CUDA out of memory" in faults.problem
     with pytest.raises(HybridVLAError, match="lost"):
         PolicyNode._try_to_predict(node)
+
+
+def test_a_prediction_that_succeeds_ends_the_fault_of_one_that_failed(faults, monkeypatch):
+    monkeypatch.setattr(policy_node, "FAILED_S", 0.0)
+    monkeypatch.setattr(rospy.Time, "now", lambda: rospy.Time(1))
+    answers = iter([RuntimeError("CUDA out of memory"), None])
+
+    def step(*_):
+        answer = next(answers)
+        if answer is not None:
+            raise answer
+    found = SimpleNamespace(stamp_ns=1, spread=0.0, messages={})
+    node = SimpleNamespace(
+        feed=SimpleNamespace(sync=SimpleNamespace(news=0, wait=lambda *_: None), latest=lambda: (found, "")), _used=(0, 0),
+        _covered=SimpleNamespace(choose=lambda *_: found, remark="", problem=""),
+        _overload=SimpleNamespace(begin=lambda: None, end=lambda: None, problem=""),
+        proposer=SimpleNamespace(instruction_sequence=1, wants=lambda _: True, step=step))
+    node._predict = lambda: PolicyNode._predict(node)
+    assert "CUDA out of memory" in PolicyNode._try_to_predict(node)
+    assert PolicyNode._try_to_predict(node) == "" == faults.problem
+    assert PolicyNode._try_to_predict(node) == "" == faults.problem, "the same images: nothing is tried"
 
 
 def test_a_fault_in_the_filters_node_holds_the_arms_and_stands_in_the_status(faults):
