@@ -150,7 +150,7 @@ class PolicyNode:
     def _try_to_predict(self) -> str:
         """Does what `_predict` does; an error that nobody foresaw is a fault until a prediction succeeds."""
         try:
-            problem = self._predict()
+            return self._predict()
         except HybridVLAError:
             raise                   # foreseen: it ends the node in one sentence
         except Exception as error:  # noqa: BLE001  # the graphics card's memory, say: named, and tried again
@@ -158,7 +158,6 @@ class PolicyNode:
             FAULTS.add(PREDICTING, problem)
             time.sleep(FAILED_S)
             return problem
-        return problem
 
     def _watch_clock(self) -> None:
         """Simulated time that goes back (a bag that loops, a seek) would leave images and stamps from the future."""

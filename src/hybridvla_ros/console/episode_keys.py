@@ -38,9 +38,11 @@ class KeyReader:
         termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
 
     def read(self, timeout: float) -> Optional[str]:
-        """The next key, None when none came within `timeout` s, an empty string at the end of the input.
+        """Waits for a key, at most `timeout` s.
 
-        An arrow key, and any other that a terminal says in several bytes, is one key: read byte by byte its end would be a letter.
+        Returns:
+            The key; None when none came, an empty string at the end of the input. An arrow key, and any other that a terminal says
+            in several bytes, is one key: read byte by byte its end would be a letter.
         """
         if not self._waiting(timeout):
             return None

@@ -1,8 +1,9 @@
 """Calls of services that end: rospy waits for ever where a node has frozen, or the network went after the connection."""
 from __future__ import annotations
 
-from typing import Any, List
+from typing import List, Union
 
+import genpy
 import rospy
 
 from hybridvla_core.waiting import Event
@@ -15,13 +16,14 @@ ANSWER_S = 5.0
 
 
 def ask(service: str, kind: type, *arguments: object, service_s: float = SERVICE_S, answer_s: float = ANSWER_S, **fields: object
-        ) -> Any:
+        ) -> genpy.Message:
     """Calls a service and waits for its answer, but not for ever.
 
     Args:
         service: Its name.
         kind: Its class.
-        arguments, fields: Of the request.
+        *arguments: Of the request, in its order.
+        **fields: Of the request, by name.
         service_s: How long to wait until the service is there, s.
         answer_s: How long to wait for its answer, s.
 
@@ -33,7 +35,7 @@ def ask(service: str, kind: type, *arguments: object, service_s: float = SERVICE
         rospy.ServiceException: The call failed, or no answer came in time.
     """
     rospy.wait_for_service(service, timeout=service_s)
-    answers: List[Any] = []
+    answers: List[Union[genpy.Message, Exception]] = []
     answered = Event()
 
     def call() -> None:

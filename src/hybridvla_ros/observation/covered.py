@@ -54,7 +54,8 @@ class CoveredImages(Generic[MessageT]):
     def _uncovered(reached: float, lead: float) -> str:
         """Why no image is as old as the arms' states."""
         if reached == -math.inf:
-            return "not every arm has said where it is; do the drivers run, and publish the joint states that the robot file names?"
+            return ("not every arm has said where it is; do the drivers run, and publish the joint states that the robot file "
+                    "names?")
         if reached <= 0.0:
             return "the arms' joint states carry no time; their driver must set the stamp of each message"
         return (f"the arms' states are {lead:.3f} s behind the images by their stamps, and no image is as old: nothing is "

@@ -99,7 +99,8 @@ def test_every_button_has_a_service(page):
 
 
 @pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Host": "evil.example:80"}, {"Host": ""},
-                                     {"Host": "[::1"}, {"Origin": "http://[x"}, {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "http://127.0.0.1:1"}])
+                                     {"Host": "[::1"}, {"Origin": "http://[x"}, {"Origin": "http://evil.example"},
+                                     {"Origin": "null"}, {"Origin": "http://127.0.0.1:1"}])
 def test_other_names_and_other_sites_are_refused(page, headers):
     for method, path in (("GET", "/"), ("GET", "/view/front"), ("POST", "/do/stop"), ("POST", "/do/activate")):
         assert page.ask(method, path, Authorization=f"Bearer {TOKEN}", **headers)[0] in (400, 403), path

@@ -145,7 +145,8 @@ def test_images_of_two_publishers_of_a_topic_are_never_mixed_and_both_are_named(
     assert found is not None and problem == "", "once the other has ended"
 
 
-@pytest.mark.parametrize("pause, source, forgotten", [(0.1, "/camera", []), (1.5, "/camera", ["front"]), (2.5, "/other", ["front"])])
+@pytest.mark.parametrize("pause, source, forgotten", [
+    (0.1, "/camera", []), (1.5, "/camera", ["front"]), (2.5, "/other", ["front"])])
 def test_after_an_outage_the_serial_number_is_asked_for_anew(feed, monkeypatch, pause, source, forgotten):
     made, now, asked = feed(), [50.0], []
     monkeypatch.setattr(camera_feed.time, "monotonic", lambda: now[0])

@@ -82,9 +82,16 @@ def examine(logits: torch.Tensor, fed: torch.Tensor, window: int, tokens: Action
 
 
 def merge(before: Examined, after: Examined, start: int) -> Examined:
-    """A pass over positions start .. A-1 behind an earlier one: what was exact stays, the rest is replaced.
+    """Adds a pass over positions start .. A-1 to an earlier one.
 
-    Of a row that was exact up to less than `start` it proves nothing: what it was fed behind is a guess.
+    Args:
+        before: Of the earlier pass.
+        after: Of the positions from `start` on.
+        start: First position of the later pass.
+
+    Returns:
+        What is known now: what was exact stays, the rest is replaced. Of a row that was exact up to less than `start` the later pass
+        proves nothing, because what it was fed there is a guess.
     """
     place = torch.arange(before.ids.shape[1], device=before.ids.device)
     keep = place[None, :] < before.exact[:, None]

@@ -64,8 +64,8 @@ class Desk:
                              queue_size=1, buff_size=1 << 24) for camera in cameras]
 
     def snapshot(self) -> Dict[str, Any]:
-        """Everything shown; a view of which nothing has come for a second is a silent one, one that cannot be decoded an
-        unshown one, with why."""
+        """Returns everything shown; a view of which nothing has come for a second is a silent one, one that cannot be decoded
+        is an unshown one, with why."""
         return {**self.state.snapshot(), "views": list(self.views), "unshown_views": dict(self._unshown),
                 "silent_views": [view for view in self.views if self._present(view) is None]}
 
