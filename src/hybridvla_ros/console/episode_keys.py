@@ -41,8 +41,8 @@ class KeyReader:
         """Waits for a key, at most `timeout` s.
 
         Returns:
-            The key; None when none came, an empty string at the end of the input. An arrow key, and any other that a terminal says
-            in several bytes, is one key: read byte by byte its end would be a letter.
+            The key; None when none came, an empty string at the end of the input. An arrow key, and any other that a terminal
+            says in several bytes, is one key: read byte by byte its end would be a letter.
         """
         if not self._waiting(timeout):
             return None

@@ -90,8 +90,8 @@ def merge(before: Examined, after: Examined, start: int) -> Examined:
         start: First position of the later pass.
 
     Returns:
-        What is known now: what was exact stays, the rest is replaced. Of a row that was exact up to less than `start` the later pass
-        proves nothing, because what it was fed there is a guess.
+        What is known now: what was exact stays, the rest is replaced. Of a row that was exact up to less than `start` the later
+        pass proves nothing, because what it was fed there is a guess.
     """
     place = torch.arange(before.ids.shape[1], device=before.ids.device)
     keep = place[None, :] < before.exact[:, None]
