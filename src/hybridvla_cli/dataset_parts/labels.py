@@ -93,7 +93,6 @@ class KeyframeLabels:
         self._next = truth.at
         return _action(self._convention, frame, [(arm.pose, arm.closed) for arm in truth.arms])
 
-
     def finish(self) -> None:
         """Keyframes come when they come."""
 

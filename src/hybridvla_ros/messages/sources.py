@@ -34,6 +34,10 @@ class OneSource:
         self._other, self._other_at = source, now
         return False
 
+    def begins_anew(self, source: str, now: float, silence: float) -> bool:
+        """Tells, before `takes`, whether a message comes after so long a silence, s, or another node's; the first does not."""
+        return math.isfinite(self._owner_at) and (source != self._owner or now - self._owner_at > silence)
+
     def problem(self, now: float) -> str:
         """Names both publishers while there are two; an empty string otherwise."""
         if now - self._other_at > SILENT_S or self._other == self._owner:

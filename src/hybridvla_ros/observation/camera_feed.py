@@ -66,7 +66,6 @@ class CameraFeed:
         self.sync: CameraSync[CameraImage] = CameraSync([camera.view for camera in cameras], max_spread, max_age)
         self._identity = CameraIdentity(cameras, lambda name: rospy.get_param(name, None))
         self._before: Dict[str, Tuple[int, int]] = {}
-        self._came: Dict[str, Tuple[str, float]] = {}       # who published a view's last image, and when it came
         self._sources = {camera.view: OneSource(f"images of {camera.image_topic} (view {camera.view})") for camera in cameras}
         for camera in cameras:
             rospy.Subscriber(camera.image_topic, CompressedImage if camera.compressed else Image, self._on_image,
@@ -78,12 +77,11 @@ class CameraFeed:
 
     def _on_image(self, message: ImageMessage, view: str) -> None:
         source, now = source_of(message), time.monotonic()
+        anew = self._sources[view].begins_anew(source, now, RESTARTED_S)
         if not self._sources[view].takes(source, now):
             return          # scenes of two cameras in turn would look like one that is well
-        before, came = self._came.get(view, (source, now))
-        if source != before or now - came > RESTARTED_S:
+        if anew:
             self._identity.forget(view)
-        self._came[view] = source, now
         received = rospy.Time.now().to_nsec()
         frame = CameraImage(message, view, self._convert, self._early)
         self.sync.add(view, message.header.stamp.to_nsec(), frame, message.header.seq, received)

@@ -30,8 +30,8 @@ class FrameClock:
         """Computes the stamp of a frame.
 
         A hardware time is placed by the fastest transfer of the last seconds, so it is late by that transfer and free of
-        the others' jitter. So is a host time that is not believed: of a frame that a
-        stalled bus held back it stays old. Stamps never go back by less than a jump of the clock.
+        the others' jitter. So is a host time that is not believed: of a frame that a stalled bus held back it stays
+        old. Stamps never go back by less than a jump of the clock.
 
         Args:
             frame_ms: The SDK's timestamp, ms.
