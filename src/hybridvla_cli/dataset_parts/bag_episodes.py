@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Dict, List, Optional, Tuple
 
 from hybridvla_core.errors import DataError
+from hybridvla_core.robots.graph_names import EPISODE_EVENT, SNAPSHOT
 from hybridvla_ros.replay import bags
 from hybridvla_ros.replay.scan import ACTION_KIND, Scanned
 
-EVENT_TOPIC = "/hybridvla/episode/event"
-SNAPSHOT_TOPIC = "/hybridvla/recording/snapshot"        # what our recorder begins each bag with
 START, SUCCESS, FAILURE, DISCARD, ABORTED = range(5)
 NAMES = {SUCCESS: "success", FAILURE: "failure", DISCARD: "discard", ABORTED: "aborted"}
 
@@ -73,7 +72,7 @@ def read(found: Scanned) -> Told:
         DataError: Our recorder has not finished it or marked it broken, or its labels are of another version of their message.
     """
     for part in found.files:
-        if part.path.name.endswith(".active") and SNAPSHOT_TOPIC in part.topics:
+        if part.path.name.endswith(".active") and SNAPSHOT in part.topics:
             raise DataError("the recorder has not finished it: it is being written, or its recorder was killed, whose next start "
                             f"marks it; to use it all the same, name a copy {part.path.name[:-len('.active')]}")
     sidecar = _sidecar(found)
@@ -82,13 +81,13 @@ def read(found: Scanned) -> Told:
         raise DataError(f"the recorder marked it broken: {problems}")
     events: List[Tuple[float, int]] = []
     proposals: List[Tuple[float, bool]] = []
-    for topic, raw, _, path, _ in found.read([EVENT_TOPIC, found.topics.proposals]):
+    for topic, raw, _, path, _ in found.read([EPISODE_EVENT, found.topics.proposals]):
         message = bags.message(raw, topic, path)
-        if topic == EVENT_TOPIC:
+        if topic == EPISODE_EVENT:
             events.append((message.header.stamp.to_sec(), int(message.event)))
         elif message.kind == ACTION_KIND:
             proposals.append((message.header.stamp.to_sec(), bool(message.checkpoint_sha256)))
-    older = [note for note in found.left_out.notes() if EVENT_TOPIC in note]
+    older = [note for note in found.left_out.notes() if EPISODE_EVENT in note]
     if older:
         raise DataError(f"its labels cannot be read: {older[0]}")
     return Told(_episodes(found, events, sidecar), _takeovers(proposals))

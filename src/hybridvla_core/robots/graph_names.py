@@ -12,6 +12,9 @@ INSTRUCTION = "/hybridvla/policy/instruction"
 #: Topics to and from the safety filter.
 DEADMAN = "/hybridvla/safety/deadman"
 STATUS = "/hybridvla/safety/status"
+# Of recordings: labels of episodes, and what a bag of the recorder begins with.
+EPISODE_EVENT = "/hybridvla/episode/event"
+SNAPSHOT = "/hybridvla/recording/snapshot"
 #: Services.
 SET_INSTRUCTION = "/hybridvla/policy/set_instruction"
 ACTIVATE = "/hybridvla/safety/activate"

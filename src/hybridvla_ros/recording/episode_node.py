@@ -14,7 +14,7 @@ from std_srvs.srv import Trigger, TriggerRequest, TriggerResponse
 
 from hybridvla.msg import EpisodeEvent as EpisodeMessage
 from hybridvla_core.configuration import load_file
-from hybridvla_core.robots.graph_names import INSTRUCTION
+from hybridvla_core.robots.graph_names import EPISODE_EVENT, INSTRUCTION
 from hybridvla_core.waiting import Condition
 from hybridvla_ros.messages.conversions import duration, stamp
 from hybridvla_ros.recording.config import RecordingConfig
@@ -22,7 +22,6 @@ from hybridvla_ros.recording.episodes import DISCARD, EVENTS, LABELS, EpisodeErr
 from hybridvla_ros.runtime.node_support import Diagnostics, node_ending, package_path, require_parameter
 
 AnswerT = TypeVar("AnswerT")
-EVENT_TOPIC = "/hybridvla/episode/event"
 #: A recorder that follows the episodes says here, as JSON, whether it records one: id, and problem, empty when it does.
 STARTED_TOPIC = "/hybridvla/recording/started"
 #: A recorder says here, as JSON, what became of a recording: its sidecar.
@@ -58,7 +57,7 @@ class EpisodeNode:
         self._recorded = ""                      # the last episode that a recorder has said to record
         self._answered = Condition()
         self._log = EpisodeLog(path, self._now())
-        self._events = rospy.Publisher(EVENT_TOPIC, EpisodeMessage, queue_size=10, latch=True)
+        self._events = rospy.Publisher(EPISODE_EVENT, EpisodeMessage, queue_size=10, latch=True)
         if self._log.recovered is not None:
             rospy.logwarn("episode %d was left open and is kept as aborted", self._log.recovered.number)
             self._events.publish(event_message(self._log.recovered))

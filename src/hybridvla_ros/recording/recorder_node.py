@@ -20,15 +20,14 @@ from std_srvs.srv import Trigger, TriggerRequest, TriggerResponse
 from hybridvla.msg import EpisodeEvent
 from hybridvla_core.configuration import load_file, one_of
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
-from hybridvla_core.robots.graph_names import INSTRUCTION
+from hybridvla_core.robots.graph_names import EPISODE_EVENT, INSTRUCTION, SNAPSHOT
 from hybridvla_ros.recording.config import RecordingConfig
-from hybridvla_ros.recording.episode_node import EVENT_TOPIC, FINISHED_TOPIC, STARTED_TOPIC
+from hybridvla_ros.recording.episode_node import FINISHED_TOPIC, STARTED_TOPIC
 from hybridvla_ros.recording.recording import BROKEN, Recording, RecordingError, free_bytes, recover
 from hybridvla_ros.recording.topics import TopicSubscriptions
 from hybridvla_ros.runtime.node_support import Diagnostics, package_path, require_parameter
 from hybridvla_ros.runtime.workers import Rate, described
 
-SNAPSHOT_TOPIC = "/hybridvla/recording/snapshot"
 #: While no time runs, an event older than this is the latched one of an episode that began before this node, s.
 FRESH_S = 2.0
 WATCH_S = 0.5
@@ -52,14 +51,14 @@ class RecorderNode:
         for name in recover(self._folder, lambda text: rospy.logwarn("%s", text)):
             rospy.logwarn("recording %s was left unfinished and is marked as broken", name)
         self._subscriptions = TopicSubscriptions(config)
-        self._snapshots = rospy.Publisher(SNAPSHOT_TOPIC, String, queue_size=1, latch=True)
+        self._snapshots = rospy.Publisher(SNAPSHOT, String, queue_size=1, latch=True)
         self._finished = rospy.Publisher(FINISHED_TOPIC, String, queue_size=5, latch=True)
         self._snapshots.publish(String(self._snapshot))
         # All subscribers of a topic in one process get what the first asked for, so these too take raw bytes.
         rospy.Subscriber(INSTRUCTION, rospy.AnyMsg, self._on_instruction, queue_size=10)
         if follow:
             self._started = rospy.Publisher(STARTED_TOPIC, String, queue_size=5)
-            rospy.Subscriber(EVENT_TOPIC, rospy.AnyMsg, self._on_event, queue_size=10)
+            rospy.Subscriber(EPISODE_EVENT, rospy.AnyMsg, self._on_event, queue_size=10)
         for name, act in (("start", lambda: self.start()), ("stop", lambda: self.finish(None)),
                           ("success", lambda: self.finish("success")), ("failure", lambda: self.finish("failure")),
                           ("discard", lambda: self.discard())):
@@ -89,7 +88,7 @@ class RecorderNode:
             if not recording.locked:
                 rospy.logwarn_once("%s is on a file system without locks: let no second recorder write there", self._folder)
             recording.instructions = [self._instruction] if self._instruction else []
-            recording.writer.put_message(SNAPSHOT_TOPIC, String(self._snapshot), now)
+            recording.writer.put_message(SNAPSHOT, String(self._snapshot), now)
             self._subscriptions.attach(recording.put, now)
             self._recording, self._trouble = recording, ""
             return f"recording {recording.name}"

@@ -268,7 +268,7 @@ def test_a_recorder_that_is_gone_is_named_at_the_label(graph, tmp_path, monkeypa
     monkeypatch.setattr(episode_node, "LOOK_S", 0.01)
     nodes(graph, tmp_path)
     assert graph.call("episode/start").success
-    graph.ears[episode_node.EVENT_TOPIC].clear()
+    graph.ears[episode_node.EPISODE_EVENT].clear()
     graph.publishers[episode_node.STARTED_TOPIC] = 0
     answer = graph.call("episode/success")
     assert not answer.success and "the recorder is gone" in answer.message
@@ -279,6 +279,6 @@ def test_a_recorder_that_does_not_close_the_bag_is_waited_for_no_longer_than_tol
     monkeypatch.setattr(episode_node, "CLOSED_S", 0.05)
     nodes(graph, tmp_path)
     assert graph.call("episode/start").success
-    graph.ears[episode_node.EVENT_TOPIC].clear()
+    graph.ears[episode_node.EPISODE_EVENT].clear()
     answer = graph.call("episode/success")
     assert not answer.success and "has not closed the bag" in answer.message

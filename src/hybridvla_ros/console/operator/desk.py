@@ -17,6 +17,7 @@ from hybridvla_core.errors import ObservationError
 from hybridvla_core.policy.cameras import CameraSource
 from hybridvla_core.robots.graph_names import (
     ACTIVATE,
+    EPISODE_EVENT,
     GO_TO_START,
     HEARTBEAT,
     INSTRUCTION,
@@ -46,7 +47,7 @@ def listen(state: ConsoleState) -> List[rospy.Subscriber]:
             rospy.Subscriber(PROPOSAL, ActionProposal, state.on_proposal, queue_size=5),
             rospy.Subscriber(INSTRUCTION, String, lambda message: state.on_instruction(message.data),
                              queue_size=5),
-            rospy.Subscriber("/hybridvla/episode/event", EpisodeEvent, state.on_event, queue_size=5)]
+            rospy.Subscriber(EPISODE_EVENT, EpisodeEvent, state.on_event, queue_size=5)]
 
 
 class Desk:
