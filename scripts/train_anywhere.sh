@@ -21,7 +21,7 @@ TRAIN_RECIPE="$(of_caller "${TRAIN_RECIPE:-}")"
 WHAT="${1:-}"
 case "$WHAT" in
   suite) RIG=fr3 INIT="${TRAIN_INIT:-checkpoints/tiny}" ;;
-  dual) RIG=agilex INIT="${TRAIN_INIT:--}" ;;
+  dual) RIG=agilex INIT="${TRAIN_INIT:-checkpoints/suite}" ;;
   *)
     echo "train_anywhere: say suite or dual: scripts/train_anywhere.sh suite|dual [OUT]" >&2
     exit 2

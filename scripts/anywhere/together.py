@@ -36,7 +36,7 @@ class Suite:
 
     name: str
     rig: str
-    init: Optional[Path]
+    init: Path
 
     @property
     def recipe(self) -> Path:
@@ -44,7 +44,8 @@ class Suite:
         return ROOT / f"config/training/{self.name}_gpu.yaml"
 
 
-SUITES = {suite.name: suite for suite in (Suite("suite", "fr3", ROOT / "checkpoints/tiny"), Suite("dual", "agilex", None))}
+SUITES = {suite.name: suite for suite in (Suite("suite", "fr3", ROOT / "checkpoints/tiny"),
+                                          Suite("dual", "agilex", ROOT / "checkpoints/suite"))}
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,7 @@ def learn(plan: Plan, suite: Suite, work: Path, steps: Sequence[int], cores: int
     work.mkdir()
     (work / "pictures").symlink_to(plan.out / f"{suite.name}_pictures")
     recipe = changed(plan, suite.recipe, work / "recipe.yaml", None, steps, workers=max(1, cores // 2))
-    return verb(plan, work / "train.log", "train", "--config", recipe, *(["--init", suite.init] if suite.init else []),
-                "--data", work.parent / "data", "--work", work, "--out", work / "checkpoint", "--device", plan.device,
+    return verb(plan, work / "train.log", "train", "--config", recipe, "--init", suite.init, "--data", work.parent / "data", "--work", work, "--out", work / "checkpoint", "--device", plan.device,
                 "--threads", 2, "--seconds", max(1, int(plan.left)), "--json", work / "train.json")
 
 
