@@ -1,4 +1,4 @@
-"""YAML and JSON into frozen dataclasses, refusing unknown, missing and mistyped keys by name."""
+"""Loading of YAML and JSON into frozen dataclasses; unknown, missing and mistyped keys are refused by name."""
 from __future__ import annotations
 
 import dataclasses
@@ -15,11 +15,11 @@ from hybridvla_core.files import refuse_pointer
 
 T = TypeVar("T")
 Vector = Tuple[float, ...]
-#: libyaml's loader, six times as fast, where PyYAML was built with it.
+#: libyaml's loader, six times as fast, if PyYAML was built with it.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-#: Levels of a YAML file. libyaml's composer recurses in C and would end the process in a file nested by mistake or malice.
+#: Most levels of a YAML file. libyaml's composer recurses in C: a file nested by mistake or malice would crash the process.
 MOST_NESTED = 100
-#: Key of a field's metadata: its words include on or off.
+#: Metadata key of a field whose words include on or off.
 ON_OFF = "on_off"
 MERGE = "tag:yaml.org,2002:merge"
 
@@ -31,7 +31,7 @@ def require(condition: bool, message: str) -> None:
 
 
 def require_tables(where: str, tables: Mapping[str, Vector], entries: int) -> None:
-    """Raises ConfigurationError unless every named table has that many finite numbers."""
+    """Raises ConfigurationError unless every named table has `entries` finite numbers."""
     for key, values in tables.items():
         require(len(values) == entries, f"{where}: {key} has {len(values)} entries and needs {entries}")
         require(all(math.isfinite(value) for value in values), f"{where}: {key} needs finite numbers")
@@ -41,18 +41,18 @@ def in_range(key: str, value: float, low: float, high: float, above: bool = Fals
     """Raises ConfigurationError naming the key unless low <= value <= high.
 
     Args:
-        key: name of the value in the message, with its section, as `franka: min_state_hz`.
-        value: the number that was read; NaN is outside every range.
-        low: smallest allowed value.
-        high: largest allowed value.
-        above: `low` itself is not allowed.
+        key: Name of the value in the message, with its section, as in `franka: min_state_hz`.
+        value: Number that was read; NaN is outside every range.
+        low: Smallest allowed value.
+        high: Largest allowed value.
+        above: Whether `low` itself is excluded.
     """
     bounds = f"above {low:g} and up to {high:g}" if above else f"between {low:g} and {high:g}"
     require(low <= value <= high and not (above and value == low), f"{key} must lie {bounds}, and is {value!r}")
 
 
 def one_of(key: str, value: object, allowed: Iterable[str]) -> None:
-    """Raises ConfigurationError naming the key, what it is, and what it may be, unless `value` is one of those `allowed`."""
+    """Raises ConfigurationError naming the key, its value and the allowed values, unless `value` is among `allowed`."""
     names = tuple(allowed)
     require(value in names, f"{key} is {value!r}; use one of {', '.join(names)}")
 
@@ -63,27 +63,27 @@ def positive(key: str, value: float) -> None:
 
 
 def on_or_off(default: str) -> str:
-    """Makes a field of a configuration, a text whose words include on or off: YAML 1.1 reads those two as true and false."""
+    """Returns a text field whose words include on or off, which YAML 1.1 reads as true and false."""
     return dataclasses.field(default=default, metadata={ON_OFF: True})
 
 
 def from_mapping(cls: Type[T], data: Mapping[str, Any], where: str) -> T:
     """Builds a dataclass from a mapping.
 
-    Lists become tuples and integers become floats where the field says so. No number may be NaN or infinite: compared
-    with a limit, a NaN passes every check. Range checks belong to `__post_init__` of the dataclass, which raises
+    Lists become tuples and integers become floats if the field is declared so. No number may be NaN or infinite: a NaN
+    passes every comparison with a limit. Range checks belong in `__post_init__` of the dataclass, which raises
     `ConfigurationError` or `ValueError`.
 
     Args:
         cls: The dataclass.
         data: Its keys and values.
-        where: Names the source in messages.
+        where: Name of the source in messages.
 
     Returns:
         An instance of `cls`.
 
     Raises:
-        ConfigurationError: A key is unknown or missing, a value has a wrong type or is out of range.
+        ConfigurationError: A key is unknown or missing, or a value has a wrong type or is out of range.
     """
     if not isinstance(data, Mapping):
         raise ConfigurationError(f"{where}: expected a mapping of keys to values, found {type(data).__name__}")
@@ -104,12 +104,12 @@ def from_mapping(cls: Type[T], data: Mapping[str, Any], where: str) -> T:
 
 
 def load_file(cls: Type[T], path: Union[str, Path]) -> T:
-    """Read a YAML or JSON file into the dataclass `cls`; errors as `from_mapping`, plus an unreadable file."""
+    """Reads a YAML or JSON file into the dataclass `cls`; raises as `from_mapping` does, and for an unreadable file."""
     return from_mapping(cls, read_mapping(path), str(path))
 
 
 def read_mapping(path: Union[str, Path]) -> Mapping[str, Any]:
-    """Parse a YAML (`.yaml`, `.yml`) or JSON file whose top level is a mapping; a key that stands twice in one is refused."""
+    """Parses a YAML (`.yaml`, `.yml`) or JSON file whose top level is a mapping; refuses a key that appears twice in one."""
     path = Path(path)
     refuse_pointer(path)
     try:
@@ -146,7 +146,7 @@ def _parse_yaml(text: str) -> object:
 
 
 def _mappings(node: yaml.Node, seen: Set[int]) -> Iterator[yaml.MappingNode]:
-    """Every mapping of a document once, those inside of another one before it."""
+    """Yields every mapping of a document once, nested mappings before the enclosing one."""
     if id(node) in seen:        # an alias
         return
     seen.add(id(node))
@@ -160,7 +160,7 @@ def _mappings(node: yaml.Node, seen: Set[int]) -> Iterator[yaml.MappingNode]:
 
 
 def _refuse_twice(mapping: yaml.MappingNode) -> None:
-    """Raises ValueError for a key that stands twice in a mapping: the loader takes the last one and says nothing."""
+    """Raises ValueError for a key that appears twice in a mapping: the loader silently takes the last one."""
     lines: Dict[Tuple[str, str], int] = {}
     for key, _ in mapping.value:
         if not isinstance(key, yaml.ScalarNode) or key.tag == MERGE:
@@ -172,16 +172,16 @@ def _refuse_twice(mapping: yaml.MappingNode) -> None:
 
 
 def _merge(mapping: yaml.MappingNode) -> None:
-    """Puts in what `<<` names: a mapping's own keys go first, then the mappings of a list in their order.
+    """Merges the mappings that `<<` names: a mapping's own keys win, then the mappings of a list in their order.
 
-    PyYAML has done this in two ways: 6.0.4 takes a list's last mapping, and may lose what a mapping that is merged in overrides.
+    PyYAML has done this in two ways: 6.0.4 takes a list's last mapping, and may lose keys that a merged mapping overrides.
     """
     sources: List[yaml.Node] = []
     for key, value in mapping.value:
         if key.tag == MERGE:
             sources += value.value[::-1] if isinstance(value, yaml.SequenceNode) else [value]
     if not sources or not all(isinstance(source, yaml.MappingNode) for source in sources):
-        return      # of what is no mapping the loader says what is wrong
+        return      # the loader reports what is not a mapping
     own = [pair for pair in mapping.value if pair[0].tag != MERGE]
     found: Dict[object, Tuple[yaml.Node, yaml.Node]] = {}
     for key, value in [pair for source in sources for pair in source.value] + own:
@@ -198,7 +198,7 @@ def _once_each(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
 
 
 class _NumberError(dacite.DaciteFieldError):
-    """No finite number where a field wants one. dacite adds the field's path on its way up."""
+    """A value that should be a finite number is not one. dacite adds the field's path as the error propagates."""
 
     def __init__(self, value: object) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""What travels between policy, filter and robot, as plain data (numpy only).
+"""Data that policy, filter and robot exchange, as plain dataclasses (numpy only).
 
-These mirror the ROS messages field by field, so that nodes only convert. Ages and validities are durations in seconds,
-because two computers' clocks need not agree; stamps are seconds of the sender's clock.
+They mirror the ROS messages field by field, so nodes only convert. Ages and validities are durations in seconds, because
+the clocks of two computers need not agree; stamps are seconds of the sender's clock.
 """
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from hybridvla_core.errors import ConfigurationError
 
 
 class Kind(enum.IntEnum):
-    """What a proposal asks for.
+    """Kind of request that a proposal makes.
 
     Attributes:
         ACTION: Go to the targets.
-        HOLD: Slow down and hold; it has no targets.
+        HOLD: Slow down and hold; the proposal has no targets.
     """
 
     ACTION = 0
@@ -27,10 +27,10 @@ class Kind(enum.IntEnum):
 
 
 class Mode(enum.IntEnum):
-    """Which of the model's paths gives the action.
+    """Path of the model that gives the action.
 
     Attributes:
-        ENSEMBLE: Both, averaged where the tokens are confident; diffusion alone where they are not.
+        ENSEMBLE: Both paths, averaged where the tokens are confident; diffusion alone where they are not.
         DIFFUSION: Diffusion alone.
         AUTOREGRESSIVE: The tokens alone.
     """
@@ -41,10 +41,10 @@ class Mode(enum.IntEnum):
 
     @classmethod
     def named(cls, text: str) -> Mode:
-        """Returns the mode that configuration files and options call `text`.
+        """Returns the mode named `text` in configuration files and options.
 
         Raises:
-            ConfigurationError: for another word.
+            ConfigurationError: `text` is not the name of a mode.
         """
         if text not in cls.names():
             raise ConfigurationError(f"mode is {text!r}; use one of {', '.join(cls.names())}")
@@ -52,16 +52,16 @@ class Mode(enum.IntEnum):
 
     @classmethod
     def names(cls) -> Tuple[str, ...]:
-        """Returns the words of all modes."""
+        """Returns the names of all modes."""
         return tuple(mode.name.lower() for mode in cls)
 
 
 class DeltaBase(enum.IntEnum):
-    """Which pose an action is added to.
+    """Pose that an action is added to.
 
     Attributes:
-        COMMANDED: The last one commanded.
-        MEASURED: The measured one at the observation's stamp.
+        COMMANDED: The last commanded pose.
+        MEASURED: The pose measured at the observation's stamp.
     """
 
     COMMANDED = 0
@@ -69,12 +69,12 @@ class DeltaBase(enum.IntEnum):
 
 
 class PolicyState(enum.IntEnum):
-    """What the policy's loop does.
+    """State of the policy's loop.
 
     Attributes:
-        WAITING: It waits for an observation, or until a prediction is due.
-        INFERRING: The model predicts.
-        FAULT: It cannot predict; the heartbeat's message says why, and the filter holds the arms.
+        WAITING: The loop waits for an observation, or until a prediction is due.
+        INFERRING: The model is predicting.
+        FAULT: The policy cannot predict; the heartbeat's message says why, and the filter holds the arms.
     """
 
     WAITING = 0
@@ -83,13 +83,13 @@ class PolicyState(enum.IntEnum):
 
 
 class GripperState(enum.IntEnum):
-    """What a gripper makes of its last command, as its driver reports it.
+    """Progress of a gripper's last command, as its driver reports it.
 
     Attributes:
-        UNKNOWN: The driver does not say, or nothing was commanded yet.
-        MOVING: It is still under way.
-        DONE: It has finished, by reaching the width or by holding something.
-        FAILED: It has given up.
+        UNKNOWN: The driver does not say, or nothing has been commanded yet.
+        MOVING: The gripper is still moving.
+        DONE: The command has finished: the gripper reached the width or holds something.
+        FAILED: The command has failed.
     """
 
     UNKNOWN = 0
@@ -117,9 +117,9 @@ class Observation:
 
     Attributes:
         images: View name -> (height, width, 3) uint8 RGB.
-        instruction: What to do, as a person says it.
+        instruction: Task in a person's words.
         state: (A,) physical units, in the checkpoint's state convention.
-        stamp_ns: Of the oldest image used, ns; with the seed it determines the noise.
+        stamp_ns: Stamp of the oldest image used, ns; together with the seed it determines the noise.
     """
 
     images: Mapping[str, np.ndarray]
@@ -130,28 +130,28 @@ class Observation:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model made of one observation; K = chunk, A = action dimensions (7 or 14).
+    """The model's output for one observation; K = chunk, A = action dimensions (7 or 14).
 
     Actions are not normalised: m, rad, gripper.
 
     Attributes:
-        action: (K, A) what is to be done.
-        mode: Which path acts.
-        fused: The two paths were averaged.
-        diffusion: (K, A); None where that path did not run.
-        autoregressive: (1, A); None where that path did not run.
-        ar_complete: False where decoding ended early because the gate could no longer open: the rest of `autoregressive` and
-            `token_confidence` is NaN, and so is the disagreement; `mean_confidence` is then the most it can still be.
-        token_confidence: (A,) in [0, 1].
-        mean_confidence: Over the tokens.
-        path_distance: Disagreement of the two paths, m, largest over the arms; NaN with one path.
-        path_angle: The same on SO(3), rad.
-        noise_seed: With the stamp it determines the noise.
+        action: (K, A) action to execute.
+        mode: Path that gives the action.
+        fused: Whether the two paths were averaged.
+        diffusion: (K, A) action of the diffusion path; None if that path did not run.
+        autoregressive: (1, A) action of the autoregressive path; None if that path did not run.
+        ar_complete: False if decoding ended early because the gate could no longer open. The rest of `autoregressive` and
+            `token_confidence` is then NaN, and so is the disagreement; `mean_confidence` is the highest value still possible.
+        token_confidence: (A,) confidence of each token, in [0, 1].
+        mean_confidence: Mean confidence over the tokens.
+        path_distance: Distance between the actions of the two paths, m, largest over the arms; NaN with one path.
+        path_angle: Angle between the two on SO(3), rad, largest over the arms; NaN with one path.
+        noise_seed: Seed that, together with the stamp, determines the noise.
         stage_ms: Time of each stage, ms.
-        passes: Of the decoder after the last denoising step.
-        noise_samples: Noises denoised side by side.
-        spread_distance: How far their actions scatter, m; NaN with one.
-        spread_angle: The same, rad.
+        passes: Decoder passes after the last denoising step.
+        noise_samples: Number of noise samples denoised side by side.
+        spread_distance: Spread of their actions, m; NaN with one sample.
+        spread_angle: Angular spread of their actions, rad; NaN with one sample.
     """
 
     action: np.ndarray
@@ -177,11 +177,11 @@ class ArmTarget:
     """One arm's absolute target for one step of a chunk.
 
     Attributes:
-        name: Of the arm.
+        name: Name of the arm.
         frame: The arm's base frame.
-        base: The pose that the action is relative to.
-        base_stamp: When it held, s.
-        target: Where the tool should go.
+        base: Pose that the action is relative to.
+        base_stamp: Time at which `base` held, s.
+        target: Pose that the tool should reach.
         delta_base: Which pose `base` is.
         gripper: 0 closed to 1 open.
     """
@@ -197,25 +197,25 @@ class ArmTarget:
 
 @dataclass(frozen=True)
 class Proposal:
-    """What the policy wants, why, and from which moment (`hybridvla/ActionProposal`).
+    """Targets that the policy proposes, why, and from which moment (`hybridvla/ActionProposal`).
 
     Attributes:
-        stamp: Of the observation, s.
-        epoch: One run of the policy.
-        sequence: Grows by one with each proposal of it.
-        instruction_sequence: Which instruction it follows.
-        instruction: Its text.
-        valid_for: How long it may be executed, s from its receipt.
-        targets: Step-major, K x arms.
+        stamp: Stamp of the observation, s.
+        epoch: Number of the policy's run.
+        sequence: Number of the proposal within the epoch; grows by one with each.
+        instruction_sequence: Number of the instruction that the policy follows.
+        instruction: Text of that instruction.
+        valid_for: How long the proposal may be executed, s from its receipt.
+        targets: K x arms targets, step-major.
         kind: Action or hold.
-        action_period: Time of a step, s; 0 for keyframes.
-        observation_age: Of the observation when this was made, s.
-        camera_spread: Between its oldest and newest image, s.
-        chunk: K.
-        checkpoint_sha256: Of the checkpoint's manifest.
-        prediction: What it was made of.
-        stamp_ns: The observation's stamp to the nanosecond, which with the noise seed repeats the noise; 0 without one.
-        seed: The filter's (`SafetyStatus.seed`) under which the observation was made; 0 where the sender does not say.
+        action_period: Duration of a step, s; 0 for keyframes.
+        observation_age: Age of the observation when the proposal was made, s.
+        camera_spread: Time between the observation's oldest and newest image, s.
+        chunk: Steps of the chunk (K).
+        checkpoint_sha256: Sha256 of the checkpoint's manifest.
+        prediction: Prediction that the proposal was made from.
+        stamp_ns: The observation's stamp in ns, which together with the noise seed reproduces the noise; 0 without one.
+        seed: The filter's seed (`SafetyStatus.seed`) when the observation was made; 0 if the sender does not say.
     """
 
     stamp: float
@@ -238,16 +238,16 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Driven by the inference loop's own progress (`hybridvla/PolicyHeartbeat`).
+    """Sign of life driven by the inference loop's own progress (`hybridvla/PolicyHeartbeat`).
 
     Attributes:
-        epoch: One run of the policy.
-        last_sequence: Of its last proposal.
-        instruction_sequence: Which instruction it follows.
-        state: What the loop does.
-        in_state: Since when, s.
+        epoch: Number of the policy's run.
+        last_sequence: Sequence number of its last proposal.
+        instruction_sequence: Number of the instruction that the policy follows.
+        state: State of the loop.
+        in_state: Time spent in that state, s.
         message: One sentence.
-        ready: The policy is loaded and warm.
+        ready: Whether the policy is loaded and warm.
     """
 
     epoch: int
@@ -261,23 +261,24 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class ArmState:
-    """What a robot adapter read from one arm's driver.
+    """State that a robot adapter read from one arm's driver.
 
     Attributes:
-        name: Of the arm.
-        joint_names: In the driver's order.
+        name: Name of the arm.
+        joint_names: Joint names in the driver's order.
         joint_positions: (n,) rad, in that order.
-        joint_velocities: (n,) rad/s; None where the driver does not say.
-        pose: The driver's own tool pose; None where it does not say.
+        joint_velocities: (n,) rad/s; None if the driver does not report them.
+        pose: The driver's own tool pose; None if the driver does not report it.
         gripper: Measured opening, 0 closed to 1 open; NaN if unknown.
-        gripper_state: As the driver reports it.
+        gripper_state: Gripper state as the driver reports it.
         robot_mode: The driver's own value.
-        ready: The adapter's reading of it: False in reflex, user stop, guiding, ...
+        ready: The adapter's reading of that mode: False in reflex, user stop, guiding, ...
         message: Why the arm is not ready.
-        stamp: Of the driver's clock, s; NaN where its message carries none. 0 is a fault, and reports whose stamp stands still
-            are not new.
-        controller: Who takes our commands and how (its name, its stiffness), in the adapter's words: a change stops the arms.
-        controller_ready: False while it does not run.
+        stamp: Stamp by the driver's clock, s; NaN if its message carries none. A stamp of 0 is a fault, and reports with an
+            unchanged stamp are not new.
+        controller: Controller that takes our commands, and how (its name, its stiffness), in the adapter's words: a change stops
+            the arms.
+        controller_ready: False while the controller is not running.
     """
 
     name: str

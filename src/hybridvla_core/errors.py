@@ -1,6 +1,6 @@
-"""One exception type for everything a person can put right.
+"""One exception type for everything a person can fix.
 
-A message names what is wrong, where, and what to do next. Command-line verbs and nodes print it without a traceback.
+A message says what is wrong, where, and what to do next. Command-line verbs and nodes print it without a traceback.
 """
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Iterable
 
 
 class HybridVLAError(Exception):
-    """Base of all errors that are explained to the user in one sentence."""
+    """Base class of all errors that are explained to the user in one sentence."""
 
 
 class ConfigurationError(HybridVLAError):
@@ -32,11 +32,11 @@ class DataError(HybridVLAError):
 
 
 class WireError(HybridVLAError):
-    """What came over a connection is not what it should be."""
+    """Data received over a connection are not as expected."""
 
 
 def few(names: Iterable[object], most: int = 4) -> str:
-    """Returns the names in order for a message, never more than a line of them; `none` where there are none."""
+    """Returns the names, sorted, for a message, never more than a line; `none` if there are none."""
     listed = sorted(str(name) for name in names)
     short = [name if len(name) <= 120 else name[:117] + "..." for name in listed[:most]]
     return (", ".join(short) or "none") + (f" and {len(listed) - most} more" if len(listed) > most else "")

@@ -1,4 +1,4 @@
-"""How verbs write results for machines, and what a file on disk is."""
+"""Writing of machine-readable results, and checks of files on disk."""
 from __future__ import annotations
 
 import contextlib
@@ -13,23 +13,23 @@ from typing import Any, Mapping, Optional, Union
 
 from hybridvla_core.errors import HybridVLAError
 
-#: First bytes of what Git leaves in a clone made without Git LFS.
+#: First bytes of the pointer file that Git leaves in a clone made without Git LFS.
 _POINTER = b"version https://git-lfs"
-#: In folders that a command of ours makes anew each time.
+#: Marker file in folders that one of our commands makes anew each time.
 _MARK = ".made-by-hybridvla"
 
 
 def write_json(path: Optional[Union[str, Path]], result: Mapping[str, Any]) -> None:
-    """`write_text` of `result` as JSON; nothing when `path` is None."""
+    """Writes `result` as JSON by `write_text`; does nothing if `path` is None."""
     if path is not None:
         write_text(path, json.dumps(result, indent=2, sort_keys=False) + "\n")
 
 
 def write_text(path: Union[str, Path], text: str) -> None:
-    """Write `text` to `path` by rename, so that no reader meets half a file.
+    """Writes `text` to `path` by rename, so that no reader sees half a file.
 
     Raises:
-        OSError: when the folder cannot be made or written; the command line explains it.
+        OSError: The folder cannot be made or written; the command line explains it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,22 +38,22 @@ def write_text(path: Union[str, Path], text: str) -> None:
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)
     finally:
-        with contextlib.suppress(OSError):      # it is there only where something failed
+        with contextlib.suppress(OSError):      # it exists only if something failed
             partial.unlink()
 
 
 def unused(path: Path) -> Path:
-    """Returns `path`, or `path` with .2, .3, ... behind it where that is there already.
+    """Returns `path`, or `path` followed by .2, .3, ... if it exists already.
 
-    For names with a process's number: in a container that counts from the beginning, a killed run of the same number may have
-    left one, or one on the same disk may be writing it.
+    For names that contain a process number: in a container, where numbers start over, a killed run with the same number may
+    have left the file, or a run on the same disk may be writing it.
     """
     names = itertools.chain([path], (path.with_name(f"{path.name}.{number}") for number in itertools.count(2)))
     return next(name for name in names if not os.path.lexists(name))
 
 
 def sync(path: Path) -> None:
-    """Forces a file, or the names in a folder, to the disk."""
+    """Flushes a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -62,20 +62,20 @@ def sync(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Forces a folder with all files and folders below to the disk, before a rename: that must not overtake what it names."""
+    """Flushes a folder and everything below it to the disk, for use before a rename, which must not overtake the contents."""
     for path in [*folder.rglob("*"), folder]:
         sync(path)
 
 
 def check_target(path: Union[str, Path], option: str) -> None:
-    """Does nothing where `write_text` can write; makes nothing, because the folder may be one that a verb wants to make itself.
+    """Checks that `write_text` can write; makes nothing, because a verb may want to make the folder itself.
 
     Args:
-        path: Of the file that is to be written.
-        option: Names it in the message.
+        path: File to be written.
+        option: Name of the option in the message.
 
     Raises:
-        HybridVLAError: It is a folder, or nothing can be written there.
+        HybridVLAError: `path` is a folder, or nothing can be written there.
     """
     path = Path(path)
     if path.is_dir():
@@ -91,14 +91,14 @@ def check_target(path: Union[str, Path], option: str) -> None:
 
 
 def renew_folder(folder: Path, what: str) -> None:
-    """Makes an empty folder, also of one that the same command made before.
+    """Makes an empty folder, or empties one that the same command made before.
 
     Args:
         folder: Absent, empty, or made by this function.
-        what: Names the command in the message.
+        what: Name of the command in the message.
 
     Raises:
-        HybridVLAError: It holds something that the command did not make; nothing is removed.
+        HybridVLAError: The folder holds something that the command did not make; nothing is removed.
     """
     if folder.is_dir() and any(folder.iterdir()) and not (folder / _MARK).is_file():
         raise HybridVLAError(f"{folder}: holds something that {what} did not make, and {what} begins with an empty folder; name "
@@ -110,7 +110,7 @@ def renew_folder(folder: Path, what: str) -> None:
 
 
 def key_of(content: Mapping[str, Any]) -> str:
-    """Returns 20 hexadecimal digits that name a result by everything that decides it."""
+    """Returns 20 hexadecimal digits that identify a result by everything that determines it."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 
 
@@ -123,10 +123,10 @@ def sha256(path: Path) -> str:
 
 
 def refuse_pointer(path: Union[str, Path]) -> None:
-    """Does nothing for a file that is what its name says, or is not there.
+    """Refuses a Git LFS pointer; any other file, or none, passes.
 
     Raises:
-        HybridVLAError: for the pointer that Git LFS leaves in a large file's place.
+        HybridVLAError: The file is the pointer that Git LFS leaves in place of a large file.
     """
     try:
         with open(path, "rb") as stream:

@@ -1,8 +1,8 @@
-"""Old names of modules and classes: importing one says what it is called and where it is now, or what does its work instead.
+"""Old names of modules and classes: importing one names its present name and place, or its replacement.
 
 Kept in version 0.1.0.
 
-The finder stands at the end of `sys.meta_path`, so it is asked only for names that nothing else has found.
+The finder is the last one in `sys.meta_path`, so it is asked only for names that no other finder has found.
 """
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ MOVED: Dict[str, str] = {
     "hybridvla_sim.tasks": "hybridvla_sim.tasks.blocks.task",
 }
 
-#: Module of the recipe that learned from .npz shards, which is no more -> the module that does the same for today's.
+#: Module of the removed recipe that learned from .npz shards -> the module that does the same for today's recipe.
 GONE: Dict[str, str] = {
     "hybridvla_core.data.shards": "hybridvla_core.data.lerobot.reader",
     "hybridvla_core.training.batches": "hybridvla_core.training.hybrid.feed",
@@ -177,10 +177,10 @@ RENAMED: Dict[str, Dict[str, str]] = {
 
 
 def old_names(module: str) -> Callable[[str], NoReturn]:
-    """Returns what a module takes as its `__getattr__`, so that an old name is answered with today's.
+    """Returns a `__getattr__` for a module that answers an old name with today's.
 
     Args:
-        module: Its full name.
+        module: Full name of the module.
     """
     def answer(name: str) -> NoReturn:
         if name in RENAMED[module]:
@@ -190,13 +190,13 @@ def old_names(module: str) -> Callable[[str], NoReturn]:
 
 
 class MovedFinder(MetaPathFinder):
-    """Finds nothing: raises an ImportError that names the new place of a moved module, or what stands in for a removed one."""
+    """Finder that finds nothing: it raises an ImportError naming a module's new place, or a removed one's replacement."""
 
     def find_spec(self, fullname: str, path: Optional[Sequence[str]], target: Optional[ModuleType] = None) -> None:
-        """Returns None for a name that never was ours.
+        """Returns None for a name that was never ours.
 
         Raises:
-            ImportError: `fullname` is an old name, is no more, or is in a folder that was a module of that name.
+            ImportError: `fullname` is an old name, has been removed, or is in a folder that was a module of that name.
         """
         parent, _, name = fullname.rpartition(".")
         if fullname in MOVED:
@@ -211,6 +211,6 @@ class MovedFinder(MetaPathFinder):
 
 
 def install() -> None:
-    """Puts the finder behind all others, once."""
+    """Appends the finder after all others, once."""
     if not any(isinstance(finder, MovedFinder) for finder in sys.meta_path):
         sys.meta_path.append(MovedFinder())

@@ -1,23 +1,23 @@
-"""What the processor of this computer calculates with by itself: whether bfloat16 is quick here, or emulated.
+"""Check whether this computer's processor has bfloat16 arithmetic or emulates it.
 
-Without torch, of which only newer versions say it, and which a robot computer may lack.
+It does not use torch: only newer versions report this, and a robot computer may lack torch.
 """
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Optional
 
-#: Where Linux lists what a processor can do.
+#: File in which Linux lists the processor's features.
 CPUINFO = Path("/proc/cpuinfo")
-#: Its words for bfloat16, by the key of the line: x86, ARM.
+#: Feature names for bfloat16, by the key of the line: x86, ARM.
 ARITHMETIC = {"flags": {"avx512_bf16", "amx_bf16"}, "Features": {"bf16"}}
 
 
 def multiplies_bfloat16() -> Optional[bool]:
-    """Tells whether this processor multiplies bfloat16 by itself.
+    """Tells whether this processor multiplies bfloat16 in hardware.
 
     Returns:
-        None where nothing says it, as outside of Linux.
+        None if it is not known, as outside Linux.
     """
     try:
         lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -31,14 +31,14 @@ def multiplies_bfloat16() -> Optional[bool]:
 
 
 def slowness(dtype: str, device: str) -> str:
-    """Says why a type is slow on a device. Results are right all the same, so it is for a warning.
+    """Says why a type is slow on a device. The results are still correct, so the text is meant for a warning.
 
     Args:
-        dtype: torch's name.
-        device: torch's name.
+        dtype: torch's name of the type.
+        device: torch's name of the device.
 
     Returns:
-        Half a sentence; empty for every type but bfloat16, for a GPU, and for a processor that has it or says nothing of it.
+        Half a sentence; empty for every type but bfloat16, for a GPU, and for a processor that has bfloat16 or does not say.
     """
     if dtype != "bfloat16" or device.partition(":")[0] != "cpu" or multiplies_bfloat16() is not False:
         return ""

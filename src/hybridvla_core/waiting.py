@@ -1,8 +1,8 @@
-"""Timed waits by the clock that nobody sets.
+"""Timed waits by the monotonic clock.
 
-Before Python 3.10 a timed wait of `threading` (an event, a condition, a lock, a thread's end) waits by the wall clock: set back
-by an hour, it stands still for an hour. ROS Noetic has 3.8. What is here waits on a pipe, or by short sleeps, which are measured
-by the monotonic clock in every version.
+Before Python 3.10, a timed wait of `threading` (an event, a condition, a lock, a thread's end) uses the wall clock: if that
+clock is set back by an hour, the wait blocks for an hour. ROS Noetic has 3.8. The classes here wait on a pipe, or by short
+sleeps, which use the monotonic clock in every version.
 """
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import threading
 import time
 from typing import Callable, List
 
-#: Between two looks of `wait_until`, s.
+#: Time between two checks of `wait_until`, s.
 LOOK_S = 0.005
 
 
 class Bell:
-    """Wakes the one thread that waits for it."""
+    """Bell that wakes the one thread waiting for it."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
@@ -30,29 +30,29 @@ class Bell:
         os.close(self._write)
 
     def ring(self) -> None:
-        """Wakes who waits, or will wait."""
+        """Wakes the thread that waits or will wait."""
         if not self._rung:
             self._rung = True
             os.write(self._write, b"!")
 
     def silence(self) -> None:
-        """Forgets that it was rung. Under the lock that `ring` is called under."""
+        """Resets the bell. Call it under the same lock as `ring`."""
         if self._rung:
             os.read(self._read, 1)
             self._rung = False
 
     def wait(self, seconds: float) -> bool:
-        """Waits until it is rung, at most `seconds`; returns whether it was."""
+        """Waits at most `seconds` for the bell; returns whether it rang."""
         return bool(select.select([self._read], [], [], max(0.0, seconds))[0])
 
 
 class Condition:
-    """As `threading.Condition`: `wait_for` and `notify_all` are called with it held (`with condition:`)."""
+    """Condition like `threading.Condition`: call `wait_for` and `notify_all` while holding it (`with condition:`)."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: List[Bell] = []
-        self._spare: List[Bell] = []        # a wait needs a pipe of its own, and making one takes longer than using one
+        self._spare: List[Bell] = []        # each wait needs its own pipe, and making one takes longer than using it
 
     def __enter__(self) -> Condition:
         self._lock.acquire()
@@ -62,19 +62,19 @@ class Condition:
         self._lock.release()
 
     def notify_all(self) -> None:
-        """Has everybody who waits look again."""
+        """Makes all waiting threads check again."""
         for bell in self._waiting:
             bell.ring()
 
     def wait_for(self, predicate: Callable[[], bool], seconds: float) -> bool:
-        """Waits until something holds.
+        """Waits until a predicate holds.
 
         Args:
-            predicate: What it is; looked at with the condition held, at once and after every `notify_all`.
+            predicate: Called with the condition held, at once and after every `notify_all`.
             seconds: The longest wait.
 
         Returns:
-            Whether it holds.
+            Whether the predicate holds.
         """
         end = time.monotonic() + seconds
         while not predicate():
@@ -98,41 +98,41 @@ class Condition:
 
 
 class Event:
-    """As `threading.Event`."""
+    """Event like `threading.Event`."""
 
     def __init__(self) -> None:
         self._condition = Condition()
         self._set = False
 
     def is_set(self) -> bool:
-        """Returns whether it has happened."""
+        """Returns whether the event is set."""
         return self._set
 
     def set(self) -> None:
-        """Says that it has happened; whoever waits is woken."""
+        """Sets the event and wakes all waiting threads."""
         with self._condition:
             self._set = True
             self._condition.notify_all()
 
     def clear(self) -> None:
-        """Forgets it."""
+        """Clears the event."""
         self._set = False
 
     def wait(self, seconds: float) -> bool:
-        """Waits until it has happened, at most `seconds`; returns whether it has."""
+        """Waits at most `seconds` for the event; returns whether it is set."""
         with self._condition:
             return self._condition.wait_for(self.is_set, seconds)
 
 
 def wait_until(predicate: Callable[[], bool], seconds: float) -> bool:
-    """Looks every few milliseconds, for what tells nobody: a thread's end, a lock that is free.
+    """Polls every few milliseconds for something that sends no notification: a thread's end, a free lock.
 
     Args:
-        predicate: What is waited for. Its last look is the answer, so it may take a lock.
-        seconds: The longest wait; it looks at least once.
+        predicate: Condition to wait for. Its last call gives the answer, so it may take a lock.
+        seconds: The longest wait; the predicate is called at least once.
 
     Returns:
-        Whether it came to hold.
+        Whether the predicate came to hold.
     """
     end = time.monotonic() + seconds
     while not predicate():
