@@ -1,7 +1,7 @@
-"""The filter as slower work of an adapter uses it: asks whether something may move, makes it stop, lets it go on.
+"""The filter as seen by an adapter's slower work: asks whether something may move, stops the filter, lets it go on.
 
-Every stop and every deactivation of the node passes through here and is counted, so that the last one wins: a request that is
-still being repeated, or that has work to do before it moves anything, gives up when one has come after it.
+Every stop and every deactivation of the node passes through here and is counted, so that the last one wins. A request that is
+still being repeated, or that has work to do before it moves anything, gives up when a stop or deactivation came after it.
 """
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Answer = Tuple[bool, str]
 
 
 class Deactivated(NamedTuple):
-    """What came of a deactivation.
+    """Result of a deactivation.
 
     Attributes:
         problem: Why the filter is not inactive; empty when it is.
-        ends: How many stops and deactivations there were with this one; more of them are later ones.
-        followed: Until then the policy was followed; one that was on its way to inactive already was not.
+            ends: Number of stops and deactivations so far, including this one; a higher count means that later ones followed.
+            followed: Whether the policy was followed until then; False if the filter was already on its way to inactive.
     """
 
     problem: str
@@ -33,7 +33,7 @@ class Deactivated(NamedTuple):
 
 
 class FilterHandle:
-    """Calls may block; never from the control thread. lock: the one that serialises the filter's calls."""
+    """Calls may block: never call from the control thread. lock: the lock that serialises the filter's calls."""
 
     def __init__(self, safety: SafetyFilter, lock: ContextManager[bool]) -> None:
         self._filter, self._lock = safety, lock
@@ -46,18 +46,18 @@ class FilterHandle:
 
     @property
     def dry_run(self) -> bool:
-        """Tells whether the filter computes everything and commands nothing."""
+        """Tells whether the filter computes everything but commands nothing."""
         return self._filter.dry_run
 
     @property
     def ends(self) -> int:
-        """Returns how many stops and deactivations there were; a request remembers it when it comes in."""
+        """Returns the number of stops and deactivations so far; a request remembers it on arrival."""
         return self._ends
 
     # What ends motion ----------------------------------------------------------------------------------------------
 
     def stop(self, reason: Reason = Reason.OPERATOR, detail: str = "") -> Answer:
-        """Decelerates and holds until `resume`. reason, detail: who or what stops, for the status."""
+        """Decelerates and holds until `resume`. reason, detail: who or what stops the arms, for the status."""
         with self._lock:
             self._ends += 1
             return self._filter.stop(time.monotonic(), reason, detail)
@@ -83,18 +83,18 @@ class FilterHandle:
     # What leads to motion ------------------------------------------------------------------------------------------
 
     def activate(self, since: Optional[int] = None) -> Answer:
-        """Activates the filter once the arms rest. since: as in `patiently`."""
+        """Activates the filter once the arms are at rest. since: see `patiently`."""
         return self.patiently(lambda now: self._filter.activate(True, now), since)
 
     def patiently(self, call: Callable[[float], Answer], since: Optional[int] = None) -> Answer:
-        """Repeats a call that needs resting arms while they still settle after what moved them.
+        """Repeats a call that needs arms at rest while they still settle after a motion.
 
         Args:
-            call: Of the filter; takes monotonic s.
-            since: `ends` when the request came in, where it did not come in just now. A later stop or deactivation wins.
+                call: Call to the filter; takes monotonic time, s.
+                since: Value of `ends` when the request came in, unless it came in just now. A later stop or deactivation wins.
 
         Returns:
-            The last answer; False and MEANWHILE where one has won.
+                The last answer; False and MEANWHILE where a later stop or deactivation won.
         """
         ends = self._ends if since is None else since
         return self._repeated(call, lambda: self._ends != ends)
@@ -102,7 +102,7 @@ class FilterHandle:
     def _repeated(self, call: Callable[[float], Answer], outdated: Callable[[], bool]) -> Answer:
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            with self._lock:       # of the look and of the attempt, so that no stop comes between them
+            with self._lock:       # covers both check and attempt, so that no stop comes between them
                 if outdated():
                     return False, MEANWHILE
                 now = time.monotonic()
@@ -113,7 +113,7 @@ class FilterHandle:
             time.sleep(0.05)
 
     def forbids(self, since: Optional[int] = None) -> str:
-        """Says why nothing but the filter may move the arms now; empty when it may. since: as in `patiently`."""
+        """Says why only the filter may move the arms now; empty when others may. since: see `patiently`."""
         if since is not None and self._ends != since:
             return MEANWHILE
         if self.dry_run:
@@ -124,10 +124,10 @@ class FilterHandle:
             return self._filter.deadman_problem(time.monotonic())
 
     def go_to_start(self, since: int) -> Answer:
-        """Moves by the filter's own slow way to the start joints, for a robot commanded by joints; returns at its end.
+        """Moves to the start joints by the filter's own slow motion, for a robot commanded by joints; returns when it ends.
 
         Args:
-            since: `ends` of the deactivation before it.
+                since: Value of `ends` of the deactivation before it.
 
         Returns:
             Whether the arms got there, and a sentence.

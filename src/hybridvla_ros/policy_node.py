@@ -1,4 +1,4 @@
-"""The policy node: images and robot state in, proposals out, as fast as the model goes."""
+"""The policy node: takes images and robot state, publishes proposals, as fast as the model runs."""
 from __future__ import annotations
 
 import sys
@@ -40,17 +40,17 @@ from hybridvla_ros.runtime.warming import first_answer
 from hybridvla_ros.runtime.workers import FAULTS, Rate, described, start_worker
 
 HEARTBEAT_S = 0.1
-#: How often a prediction that is not due is asked for, and how long news are waited for at most, s.
+#: How often to check whether a prediction is due, and how long to wait at most for new data, s.
 IDLE_S, WAIT_S = 0.002, 0.05
-#: Before a prediction that failed is tried again, s.
+#: Pause before a failed prediction is tried again, s.
 FAILED_S = 0.5
 PREDICTING = "predicting"
-#: Time that goes back by more was set back on purpose; less is a correction by NTP.
+#: If time goes back by more than this, somebody set it back on purpose; a smaller step is an NTP correction, s.
 CLOCK_BACK_S = 0.5
 
 
 class PolicyNode:
-    """Wires a `Proposer` to topics. `policy`: what predicts (policy/interface.py)."""
+    """Wires a `Proposer` to topics. `policy`: the model that predicts (policy/interface.py)."""
 
     def __init__(self, policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig) -> None:
         check_fit(policy, config, robot)
@@ -66,7 +66,7 @@ class PolicyNode:
         self._arms = ArmFeed(robot, self.proposer.on_arm_state)
         self._clock_seen = 0.0
         self._problem, self._remark = "warming up", ""
-        self.doubt: Callable[[str], str] = lambda sentence: ""      # of a checkpoint that says what it was trained for
+        self.doubt: Callable[[str], str] = lambda sentence: ""      # set for a checkpoint that says what it was trained for
         self._warm_up(policy)
         self._subscribe()
         rospy.Service(SET_INSTRUCTION, SetInstruction, self._set_instruction)
@@ -96,7 +96,7 @@ class PolicyNode:
                                       rospy.Time.now())
 
     def instruct(self, text: str, hold: bool = False) -> InstructionAnswer:
-        """Switches the task as `Proposer.set_instruction` does, and says so; one that is refused is published nowhere."""
+        """Switches the task as `Proposer.set_instruction` does and publishes it; a refused instruction is not published."""
         answer = self.proposer.set_instruction(text, hold)
         if answer.success:
             self._instructions.publish(String(self.proposer.instruction))
@@ -131,8 +131,8 @@ class PolicyNode:
     # The loop ------------------------------------------------------------------------------------------------------
 
     def spin(self) -> None:
-        """Predict whenever a prediction is due and an observation can be made."""
-        sys.setswitchinterval(SWITCH_S)  # images are received beside the work of other threads
+        """Predicts whenever a prediction is due and an observation can be made."""
+        sys.setswitchinterval(SWITCH_S)  # images are received while other threads work
         rospy.loginfo("policy READY: %s, cameras %s", self.config.mode, ", ".join(self.feed.sync.views))
         while not rospy.is_shutdown():
             self._watch_clock()
@@ -148,11 +148,11 @@ class PolicyNode:
                 self.feed.sync.wait(0.02)
 
     def _try_to_predict(self) -> str:
-        """Does what `_predict` does; an error that nobody foresaw is a fault until a prediction succeeds."""
+        """Calls `_predict`; an unforeseen error counts as a fault until a prediction succeeds."""
         try:
             return self._predict()
         except HybridVLAError:
-            raise                   # foreseen: it ends the node in one sentence
+            raise                   # foreseen: it ends the node with one sentence
         except Exception as error:  # noqa: BLE001  # the graphics card's memory, say: named, and tried again
             problem = f"the prediction fails: {described(error)}"
             FAULTS.add(PREDICTING, problem)
@@ -160,19 +160,19 @@ class PolicyNode:
             return problem
 
     def _watch_clock(self) -> None:
-        """Simulated time that goes back (a bag that loops, a seek) would leave images and stamps from the future."""
+        """Resets when simulated time goes back (a bag that loops, a seek): images and stamps would be from the future."""
         now = rospy.Time.now().to_sec()
         if now < self._clock_seen - CLOCK_BACK_S:
             rospy.logwarn("the clock was set back by %.2f s; starting over", self._clock_seen - now)
             self.feed.sync.clear()
             self.proposer.start_over()
             self._used = (0, 0)
-            if self.proposer.instruction:       # whoever listens takes the new epoch for a policy that was told nothing
+            if self.proposer.instruction:       # listeners take the new epoch for a policy without an instruction
                 self._instructions.publish(String(self.proposer.instruction))
         self._clock_seen = now
 
     def _predict(self) -> str:
-        """One inference; returns a sentence when there was nothing to predict from."""
+        """Runs one inference; returns a sentence when there was nothing to predict from."""
         news = self.feed.sync.news
         found, problem = self.feed.latest()
         if found is None:
@@ -200,14 +200,14 @@ class PolicyNode:
         return ""
 
     def _convert(self, message: ImageMessage, view: str) -> Pixels:
-        """What the model needs of a message; resized already where that is to be done early."""
+        """Returns what the model needs of a message, already resized where the configuration asks for early resizing."""
         if self._preparer is not None and self.config.reduced_jpeg and "jpeg" in getattr(message, "format", ""):
             return self._preparer.prepare_jpeg(message.data, view, message.format)
         image = to_rgb(message, view)
         return self._preparer.prepare(image, view) if self._preparer is not None and self.config.prepare_on_arrival else image
 
     def _warm_up(self, policy: PolicyInterface) -> None:
-        """The first prediction allocates, here or at a server; do it before any robot waits for it."""
+        """Runs the first prediction before any robot waits for it, because it allocates memory, here or at a server."""
         images = {camera.view: np.zeros((camera.height_px or 256, camera.width_px or 256, 3), dtype=np.uint8)
                   for camera in self.config.cameras}
         seen = Observation(images, "put the red block on the green pad", np.zeros(7 * len(self.config.convention.arms)), 0)
@@ -218,9 +218,9 @@ class PolicyNode:
 
 
 class Warming:
-    """Says that a policy is coming until it is warm, so that nobody activates the filter while the model still loads.
+    """Announces a coming policy until it is warm, so that nobody activates the filter while the model still loads.
 
-    The filter's watchdog does not take it for a heartbeat: its epoch is 0, which no policy has.
+    The filter's watchdog does not take the announcement for a heartbeat: its epoch is 0, which no policy has.
     """
 
     def __init__(self) -> None:
@@ -234,21 +234,21 @@ class Warming:
                                       message="the model is loading and warming up")
             message.header.stamp = rospy.Time.now()
             if not publish_unless_ending(self._publisher, message):
-                return  # the node ends before it was warm
+                return  # the node ends before the policy was warm
 
     def end(self) -> None:
         self._over.set()
 
 
 def load_policy(config: PolicyConfig, robot: RobotConfig, checkpoint: str = "") -> PolicyInterface:
-    """Loads the checkpoint a configuration names, or another folder; or connects to the server that has one.
+    """Loads the checkpoint that the configuration names, or the one in another folder, or connects to the server that has one.
 
-    A misfit is refused before the weights are read.
+    A mismatch is refused before the weights are read.
 
     Args:
-        config: Of the policy.
-        robot: That it must fit.
-        checkpoint: Folder instead of the configured one.
+            config: Configuration of the policy.
+            robot: Robot that the policy must fit.
+            checkpoint: Folder to load instead of the configured one.
 
     Returns:
         The policy.

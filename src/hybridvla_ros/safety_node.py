@@ -1,4 +1,4 @@
-"""The safety filter node: a fixed rate on monotonic time around `SafetyFilter`. Imports neither torch nor a model."""
+"""The safety filter node: runs `SafetyFilter` at a fixed rate on monotonic time. Imports neither torch nor a model."""
 from __future__ import annotations
 
 import threading
@@ -41,17 +41,18 @@ from hybridvla_ros.safety_parameters import SafetyParameters
 LEVELS = {State.ACTIVE: DiagnosticStatus.OK, State.INACTIVE: DiagnosticStatus.OK, State.HOLDING: DiagnosticStatus.WARN,
           State.RECOVERING: DiagnosticStatus.WARN, State.STOPPED: DiagnosticStatus.ERROR}
 POLICY_PATIENCE_S = 0.4
-#: How long a robot's own way to where it starts may take, s.
+#: How long a robot's own motion to the start pose may take, s.
 TO_START_S = 120.0
-#: Why a failed thread of this node holds the arms. Not the reason of a lost master: its return must not end this one.
+#: Why the arms hold when a thread of this node fails. It is not the reason used for a lost master: the master's return must
+#: not end this hold.
 FAULT = Reason.OPERATOR | Reason.CONFIGURATION
-#: Said when a dry run begins and when it is activated.
+#: Logged when a dry run begins and when it is activated.
 DRY = ("this is a dry run: everything is computed and nothing commanded; to let the robot move, launch with armed:=true, "
        "safety.launch alone with dry_run:=false (or deactivate and set dry_run to false by dynamic_reconfigure)")
 
 
 class SafetyNode:
-    """All calls of the filter go through one lock; messages are only handed over, never interpreted here."""
+    """All calls to the filter go through one lock. Messages are only handed over, never interpreted here."""
 
     def __init__(self, config: RobotConfig, dry_run: bool, scheduler: str = "fifo") -> None:
         refuse_second_filter()
@@ -125,7 +126,7 @@ class SafetyNode:
         rospy.Service(GO_TO_START, Trigger, self._go_to_start)
 
     def _policy_missing(self) -> str:
-        """Why no policy could take over now; a filter that was activated early would move when the model comes up."""
+        """Says why no policy could take over now: a filter activated early would start to move as soon as the model comes up."""
         if not self._require_policy:
             return ""
         if time.monotonic() - self._policy_heard > self.config.watchdogs.heartbeat_s:
@@ -163,7 +164,7 @@ class SafetyNode:
         return serve
 
     def _go_to_start(self, _request: TriggerRequest) -> TriggerResponse:
-        """Deactivate, let the robot's own slow motion run, and leave the filter inactive; nothing here ends that motion."""
+        """Deactivates, lets the robot's own slow motion run, and leaves the filter inactive. Nothing here ends that motion."""
         topic = self.config.topics.get("robot_go_to_start", "")
         own = self.adapter.has_way_to_start
         if not topic and not own:
@@ -199,7 +200,7 @@ class SafetyNode:
             self.filter.hold_for(Reason.OPERATOR, text)
 
     def _on_fault(self, text: str) -> None:
-        """A thread of this node does not do its work: what it watches, nobody watches."""
+        """Holds the arms when a thread of this node has failed: what that thread should watch is not being watched."""
         with self._lock:
             self.filter.hold_for(FAULT, text)
 
@@ -210,7 +211,7 @@ class SafetyNode:
     # The loop ------------------------------------------------------------------------------------------------------
 
     def spin(self) -> None:
-        """Tick at the configured rate. After a gap it goes on from now: missed ticks are never made up."""
+        """Ticks at the configured rate. After a gap it continues from now and never makes up missed ticks."""
         self._scheduler = use_scheduler(self._scheduler)
         rospy.loginfo("safety filter for %s at %.0f Hz, %s, %s", self.config.name, self.config.tick_hz, self._scheduler,
                       "dry run" if self.filter.dry_run else "inactive")
@@ -225,15 +226,15 @@ class SafetyNode:
                 if output.status_changed or pace.ticks % every == 0:
                     self._status.publish(conversions.status_message(output.status, self._frames))
             except rospy.ROSException:
-                if not node_ending():     # topics close before the loop hears of the end
+                if not node_ending():     # topics close before the loop learns of the shutdown
                     raise
             pace.wait()
 
     def tick(self) -> Tuple[FilterOutput, float]:
         """Runs one tick of the filter.
 
-        Both times are taken under the lock: whatever was handed over before it, the dead-man's word for one, is then older
-        than the tick, and not from a future that the filter has to doubt.
+        Both times are taken under the lock. Everything handed over before it, such as a dead-man message, is then older than the
+        tick and does not seem to come from the future, which the filter would have to distrust.
 
         Returns:
             The filter's output and ROS time, s.
@@ -256,7 +257,7 @@ class SafetyNode:
         if self._graph.problem:
             level = DiagnosticStatus.WARN if self.filter.dry_run else DiagnosticStatus.ERROR
             return level, self._graph.problem, values
-        if len(speaking) > 1:        # the one in use may be neither the one in the hand nor the one that is looked after
+        if len(speaking) > 1:        # the one in use may be neither the one held in the hand nor the one being watched
             return (max(LEVELS[status.state], DiagnosticStatus.WARN),
                     f"{' and '.join(speaking)} publish the deadman, and one is enough; {status.message}", values)
         return LEVELS[status.state], status.message, values
@@ -267,7 +268,7 @@ def refuse_second_filter() -> None:
     try:
         owner = rosgraph.Master(ASKS).lookupService(asked_name(ACTIVATE))
     except (rosgraph.MasterException, OSError):
-        return          # nobody does, or there is no master yet: init_node waits for one, and the question is asked again then
+        return          # nobody does, or there is no master yet: init_node waits for one, and this check runs again then
     refuse_if_running("another safety filter", owner)
 
 

@@ -1,4 +1,4 @@
-"""What dynamic_reconfigure may change in a running filter. An illegal value is refused, never bent into a legal one."""
+"""What dynamic_reconfigure may change in a running filter. An illegal value is refused, never clipped to a legal one."""
 from __future__ import annotations
 
 import math
@@ -11,14 +11,14 @@ from hybridvla.cfg import SafetyConfig
 from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.robots.config import LEAST_SCALE
 
-#: What dynamic_reconfigure's parameters hold.
+#: Type of a dynamic_reconfigure parameter's value.
 Value = Union[bool, int, float, str]
 
 
 class SafetyParameters(Server):
-    """apply(speed_scale, dry_run) raises ConfigurationError to refuse; refused(text) hears of every refusal.
+    """apply(speed_scale, dry_run) raises ConfigurationError to refuse a value; refused(text) is called for every refusal.
 
-    The server's own way with a value out of range is the nearest legal one: 5 would silently become full speed.
+    By itself, the server replaces a value out of range by the nearest legal one: 5 would silently become full speed.
     """
 
     def __init__(self, speed_scale: float, dry_run: bool, apply: Callable[[float, bool], None],
@@ -26,7 +26,7 @@ class SafetyParameters(Server):
         self._apply, self._refused = apply, refused
         self._held: Dict[str, Value] = {"speed_scale": speed_scale, "dry_run": dry_run}
         self._begun = False
-        # The server compares what is set with its bounds: an empty argument of the launch file is no number, `no` no flag.
+        # The server compares each value with its bounds: an empty launch-file argument is not a number, and `no` is not a flag.
         rospy.set_param("~speed_scale", speed_scale)
         rospy.set_param("~dry_run", dry_run)
         super().__init__(SafetyConfig, self._change)
@@ -45,7 +45,7 @@ class SafetyParameters(Server):
         return super().update_configuration(dict(self._held))
 
     def _change(self, values: Dict[str, Value], _level: int) -> Dict[str, Value]:
-        # The first call carries the server's defaults; what the launch file said stands.
+        # The first call carries the server's defaults; the values from the launch file stay in force.
         for key, value in self._held.items():
             values[key] = value
         return values

@@ -1,4 +1,4 @@
-"""Robot adapters: one file a robot. `make` chooses by the configuration's `driver`."""
+"""Robot adapters: one file per robot. `make` chooses by the configuration's `driver`."""
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Dict, Tuple
@@ -7,32 +7,32 @@ from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.topics import COMMAND_ROLES
 
-if TYPE_CHECKING:       # checking a robot's topics needs no ROS
+if TYPE_CHECKING:       # a robot's topics can be checked without ROS
     from hybridvla_ros.adapters.adapter import OnState, RobotAdapter
     from hybridvla_ros.filter_handle import FilterHandle
 
-#: Entries of `arms[].topics` without which a driver's adapter cannot work; of several in a row, one is enough.
+#: Entries of `arms[].topics` that a driver's adapter needs to work; of each inner tuple, one entry is enough.
 NEEDED: Dict[str, Tuple[Tuple[str, ...], ...]] = {
     "franka_cartesian": (("joint_states",), ("command",)),
     "franka_ros": (("joint_states",), ("robot_state",), ("command",), ("trajectory",)),
     "agilex_joint": (("joint_states",), ("finger_joints",), ("robot_state",), ("pose_euler", "pose"), ("command",)),
     "agilex_pos_cmd": (("joint_states",), ("finger_joints",), ("robot_state",), ("pose_euler", "pose"), ("pose_command",)),
 }
-#: Further ones of an arm that has the first.
+#: Further entries that an arm needs if it has the first.
 WITH = {"franka_ros": {"gripper_move": ("gripper_grasp", "gripper_joint_states")}}
-#: Entries of `arms[].topics` on which a driver's adapter commands.
+#: Entries of `arms[].topics` on which a driver's adapter sends commands.
 COMMANDS: Dict[str, Tuple[str, ...]] = {
     "franka_cartesian": ("command", "gripper_command"),
     "franka_ros": ("command", "trajectory", "gripper_move", "gripper_grasp"),
     "agilex_joint": ("command", "pose_command"),
     "agilex_pos_cmd": ("command", "pose_command"),
 }
-#: Doors of a driver that has not both and is not held to one by its name.
+#: The door of a driver that has only one door and whose name does not fix it.
 DOORS = {"franka_cartesian": "cartesian"}
 
 
 def check_topics(config: RobotConfig) -> None:
-    """Checks that the robot's driver takes its door, has the topics it needs, and reads all that are to command.
+    """Checks that the robot's driver supports its door, has the topics it needs, and reads all topics that carry commands.
 
     Raises:
         ConfigurationError: Names the door, or the arm and the entry of `topics` that is missing or that nobody reads.
@@ -58,9 +58,9 @@ def make(config: RobotConfig, on_state: OnState, safety: FilterHandle) -> RobotA
     """Makes the adapter of a robot.
 
     Args:
-        config: The robot; its `driver` chooses.
-        on_state: Called with every state the adapter reads.
-        safety: The filter as slower work of an adapter uses it.
+            config: Configuration of the robot; its `driver` chooses the adapter.
+            on_state: Called with every state the adapter reads.
+            safety: The filter as seen by an adapter's slower work.
 
     Returns:
         The adapter, not started.

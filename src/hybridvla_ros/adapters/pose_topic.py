@@ -19,7 +19,7 @@ from hybridvla_ros.messages.sources import source_of
 
 
 class PoseTopicAdapter(RobotAdapter):
-    """JointState in; PoseStamped and gripper openings out. Nothing is published that the filter did not release."""
+    """Reads JointState; sends PoseStamped and gripper openings. Publishes nothing that the filter did not release."""
 
     def __init__(self, config: RobotConfig, on_state: OnState) -> None:
         super().__init__(config, on_state)
@@ -50,7 +50,7 @@ class PoseTopicAdapter(RobotAdapter):
                 self.on_state(replace(state, ready=not problem, message=problem, stamp=message.header.stamp.to_sec()))
 
     def send(self, commands: Sequence[ArmCommand], stamp: float) -> None:
-        """Publishes what the filter released this tick. stamp: when the tick began, s; not when the message got out."""
+        """Publishes what the filter released this tick. stamp: when the tick began, s; not when the message was sent."""
         for command in commands:
             if command.publish:
                 message = conversions.pose_message(command.pose, self._frames[command.name], stamp)
