@@ -1,7 +1,7 @@
 """The simulated rig: scenes, tasks, scripted experts and rendering (no torch)."""
 import os
 
-import hybridvla_core  # noqa: F401  # old names of modules that have moved are answered from there
+import hybridvla_core  # noqa: F401  # it resolves the old names of modules that have moved
 
-# Rendering without a screen. MuJoCo reads this when it is first imported; a choice made by the user stands.
+# Render without a screen. MuJoCo reads this variable when it is first imported; a value set by the user is kept.
 os.environ.setdefault("MUJOCO_GL", "egl")

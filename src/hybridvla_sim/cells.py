@@ -1,4 +1,4 @@
-"""Runs the cells of an ablation, several at a time; a worker that dies costs its cell and nothing else."""
+"""Runs the cells of an ablation, several at a time; a worker that dies loses its own cell and nothing else."""
 from __future__ import annotations
 
 import contextlib
@@ -31,9 +31,9 @@ class Bench:
     """What all cells share.
 
     Attributes:
-        config: Of the policy; its mode is the cell's.
-        robot: Whose limits the filter keeps and the rig's monitor counts.
-        open_policy: Loads a cell's checkpoint; a function of a module, since workers get it by name.
+        config: Configuration of the policy; the cell sets its mode.
+        robot: Robot whose limits the filter enforces and the rig's monitor checks.
+        open_policy: Function that loads a cell's checkpoint; it must be at module level, since workers import it by name.
     """
 
     config: PolicyConfig
@@ -42,7 +42,7 @@ class Bench:
 
 
 class CellRunner:
-    """Runs cells one after the other; checkpoint and rig are kept while the next cell has the same.
+    """Runs cells one after the other; keeps the checkpoint and the rig while the next cell uses the same ones.
 
     Args:
         bench: What all cells share.
@@ -57,7 +57,7 @@ class CellRunner:
         """Runs a cell.
 
         Args:
-            cell: Checkpoint, variant, task and seeds of its episodes.
+            cell: Checkpoint, variant and task, and the seeds of its episodes.
 
         Returns:
             The outcome of its episodes, summed.
@@ -72,7 +72,7 @@ class CellRunner:
         return summed(episodes)
 
     def close(self) -> None:
-        """Lets go of the rigs, and of the policy."""
+        """Releases the rigs and the policy."""
         self._close_rigs()
         self._close_policy()
 
@@ -82,7 +82,7 @@ class CellRunner:
         self._suites = {}
 
     def _close_policy(self) -> None:
-        """Ends the connection of a policy elsewhere; others have none."""
+        """Closes the connection to a remote policy; local policies have none."""
         for policy in self._policies.values():
             getattr(policy, "close", lambda: None)()
         self._policies = {}
@@ -108,7 +108,7 @@ class CellRunner:
 
 
 def summed(episodes: Sequence[Mapping[str, Any]]) -> Outcome:
-    """Returns the outcome of episodes as `Suite.run` gives them."""
+    """Returns the summed outcome of episodes as `Suite.run` returns them."""
     rows = [row for episode in episodes for row in episode["decisions"]]
     both = [row for row in rows if row["diffusion"] is not None and row["autoregressive"] is not None]
     interventions: Dict[str, int] = {}
@@ -147,13 +147,13 @@ def run_cells(cells: Sequence[Cell], bench: Bench, processes: int, done: Callabl
     """Runs cells.
 
     Args:
-        cells: What to run.
+        cells: Cells to run.
         bench: What they share.
-        processes: How many at a time.
-        done: Called with each cell and its outcome, as soon as it is there.
+        processes: Number of cells that run at a time.
+        done: Callback, called with each cell and its outcome as soon as there is one.
 
     Returns:
-        Why a cell was not run, by its key. A cell whose worker died is tried once more by itself.
+        The reason why a cell was not run, by the cell's key. A cell whose worker died is tried once more by itself.
     """
     if processes <= 1:
         return _one_after_another(cells, bench, done)
@@ -186,7 +186,7 @@ def _one_after_another(cells: Sequence[Cell], bench: Bench, done: Callable[[Cell
 
 def _until_broken(cells: List[Cell], bench: Bench, processes: int, done: Callable[[Cell, Outcome], None],
                   failed: Dict[str, str]) -> Tuple[List[Cell], List[Cell]]:
-    """Returns the cells that were not begun and those that were under way when a worker died."""
+    """Returns the cells that were not started and those that were running when a worker died."""
     waiting = list(cells[processes:])
     broken: List[Cell] = []
     with workers(processes, _begin, (bench,)) as executor:
@@ -203,7 +203,7 @@ def _until_broken(cells: List[Cell], bench: Bench, processes: int, done: Callabl
                 except HybridVLAError as error:
                     failed[cell.key] = str(error)
                 if waiting and not broken:
-                    with contextlib.suppress(BrokenProcessPool):        # what runs beside it will say so
+                    with contextlib.suppress(BrokenProcessPool):        # the cells still running will report it
                         running[executor.submit(_run, waiting[0])] = waiting[0]
                         del waiting[0]
     return waiting, broken + list(running.values())

@@ -1,4 +1,4 @@
-"""Makes what draws a scene; a computer that cannot draw is named, whatever its OpenGL library says."""
+"""Makes renderers; a computer that cannot draw gives one clear error, whatever its OpenGL library says."""
 from __future__ import annotations
 
 import mujoco
@@ -10,18 +10,18 @@ def make_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Rend
     """Makes a renderer.
 
     Args:
-        model: Whose scenes are drawn.
-        height: Of a picture, pixels.
-        width: Of a picture, pixels.
+        model: Model whose scenes are drawn.
+        height: Height of a picture, pixels.
+        width: Width of a picture, pixels.
 
     Returns:
-        The renderer; who asked for it closes it.
+        The renderer; the caller closes it.
 
     Raises:
         HybridVLAError: Nothing can be drawn here.
     """
     try:
         return mujoco.Renderer(model, height, width)
-    except Exception as error:       # each OpenGL library has errors of its own
+    except Exception as error:       # each OpenGL library raises errors of its own
         raise HybridVLAError(f"the scene cannot be drawn ({' '.join(str(error).split())}); set MUJOCO_GL to egl or osmesa, and "
                              "see `hybridvla doctor`") from error

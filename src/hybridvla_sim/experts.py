@@ -1,4 +1,4 @@
-"""A task's own expert as a policy: what demonstrations and rigs are checked with. It sees the simulation, not the pictures."""
+"""A task's expert as a policy, for checking demonstrations and rigs. It sees the simulation state, not the pictures."""
 from __future__ import annotations
 
 import time
@@ -21,11 +21,11 @@ class Furnished(Protocol):
 
 
 class ExpertPolicy:
-    """A policy by its members (`policy/interface.py`). It answers for the rig that it was given.
+    """A policy by duck typing (`policy/interface.py`). It predicts for the rig to which it is attached.
 
     Args:
-        convention: what its actions mean: relative translations, rotations relative to the reference, 1 is open.
-        cameras: views that it is shown and does not look at.
+        convention: meaning of its actions: relative translations, rotations relative to the reference, 1 is open.
+        cameras: views that it is given and ignores.
     """
 
     manifest_sha256 = ""
@@ -35,7 +35,7 @@ class ExpertPolicy:
         self._rig: Optional[Furnished] = None
 
     def attach(self, rig: Furnished) -> None:
-        """Says which rig it acts in."""
+        """Sets the rig in which it acts."""
         self._rig = rig
 
     def predict(self, observation: Observation, mode: Union[str, Mode, None] = None, seed: int = 0) -> Prediction:
@@ -49,7 +49,7 @@ class ExpertPolicy:
 
 
 class Blind:
-    """A rig whose cameras are switched off: pictures are grey, and cost nothing."""
+    """A rig with its cameras switched off: pictures are grey and cost nothing."""
 
     def __init__(self, rig: SimulatedRig, sizes: Mapping[str, Tuple[int, int]]) -> None:
         self._rig = rig

@@ -1,4 +1,4 @@
-"""The rig's own count of targets that break a limit; it shares no code with the safety filter."""
+"""Independent count, by the rig, of targets that break a limit; it shares no code with the safety filter."""
 from __future__ import annotations
 
 import math
@@ -11,19 +11,19 @@ from hybridvla_core.robots.arm import ArmConfig
 
 @dataclass(frozen=True)
 class MonitorLimits:
-    """What targets are judged by.
+    """Limits against which targets are checked.
 
-    One step is judged by the longer of its real time and `period`, because a sender's clock jitters; over `window` the real time
-    counts, with one period of grace.
+    A single step is checked over the longer of its real time and `period`, because a sender's clock jitters. Over `window`, the
+    real time counts, plus one period of grace.
 
     Attributes:
-        workspace_min: (3,) in the base frame, m.
-        workspace_max: (3,) in the base frame, m.
-        speed: Of the targets, m/s.
-        rotation_speed: Of the targets, rad/s.
+        workspace_min: Lower corner (3,) of the workspace in the base frame, m.
+        workspace_max: Upper corner (3,) of the workspace in the base frame, m.
+        speed: Largest speed of the targets, m/s.
+        rotation_speed: Largest rotation speed of the targets, rad/s.
         period: Time between targets, s.
-        window: s.
-        tolerance: Relative, for rounding.
+        window: Time over which motion is summed, s.
+        tolerance: Relative tolerance for rounding.
     """
 
     workspace_min: Tuple[float, ...]
@@ -36,14 +36,14 @@ class MonitorLimits:
 
     @classmethod
     def of(cls, arm: ArmConfig, period: float = 0.005) -> MonitorLimits:
-        """Returns the numbers of a robot's configuration, read here and not through the filter. period: s."""
+        """Returns the limits of a robot's configuration, read here and not through the filter. period: between targets, s."""
         return cls(workspace_min=tuple(arm.workspace.lower_m), workspace_max=tuple(arm.workspace.upper_m),
                    speed=arm.cartesian_limits.speed_m_s, rotation_speed=arm.cartesian_limits.rotation_speed_rad_s,
                    period=period)
 
 
 class LimitMonitor:
-    """Looks at every target the rig is sent and counts what it breaks, by name."""
+    """Checks every target that the rig is sent and counts violations by name."""
 
     def __init__(self, limits: Optional[MonitorLimits] = None) -> None:
         self.limits = limits
@@ -51,19 +51,19 @@ class LimitMonitor:
         self.targets = 0
         self._last: Optional[Tuple[float, Sequence[float], Sequence[float]]] = None
         self.last_violation = ""
-        self._steps: Deque[Tuple[float, float, float]] = deque()  # time of the target before, distance, angle
+        self._steps: Deque[Tuple[float, float, float]] = deque()  # time of the previous target, distance, angle
 
     @property
     def violations(self) -> int:
         return sum(self.counts.values())
 
     def restart(self) -> None:
-        """Forget the last target (the arm was moved by something else); counts stay."""
+        """Forget the last target (something else moved the arm) but keep the counts."""
         self._last = None
         self._steps.clear()
 
     def target(self, time: float, position: Sequence[float], quaternion_xyzw: Sequence[float]) -> bool:
-        """One target at `time` s; returns whether it is a pose at all."""
+        """Check one target sent at `time` s; return whether it is a pose at all."""
         self.targets += 1
         position, quaternion = [float(v) for v in position], [float(v) for v in quaternion_xyzw]
         if not all(math.isfinite(value) for value in (*position, *quaternion)):
@@ -91,13 +91,13 @@ class LimitMonitor:
         angle = 2.0 * math.acos(dot) if dot < 1.0 - 1e-9 else 0.0
         self._judge("step", distance, angle, max(time - then, limits.period))
         if time < then:
-            self._steps.clear()  # the sender's clock was set back: its window starts anew, and this step has no time
+            self._steps.clear()  # the sender's clock was set back: the window starts over, and this step has no duration
             return
-        # A step counts from the target before it: where messages were lost on the way, one step spans the whole gap.
+        # A step counts from the previous target: where messages were lost, one step spans the whole gap.
         self._steps.append((then, distance, angle))
         while len(self._steps) > 1 and self._steps[0][0] < time - limits.window:
             self._steps.popleft()
-        if distance > 0.0 or angle > 0.0:      # a target that stays breaks nothing anew
+        if distance > 0.0 or angle > 0.0:      # a repeated target is no new violation
             self._judge("window", sum(step[1] for step in self._steps), sum(step[2] for step in self._steps),
                         time - self._steps[0][0] + limits.period)
 

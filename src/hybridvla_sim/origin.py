@@ -1,4 +1,4 @@
-"""What decides, beside seed and configuration, how an episode goes, looks and is stored: our code, and what is under it."""
+"""What, besides seed and configuration, decides how an episode runs, looks and is stored: our code and what it builds on."""
 from __future__ import annotations
 
 import functools
@@ -13,22 +13,22 @@ import hybridvla_core
 import hybridvla_sim
 
 CORE = Path(hybridvla_core.__file__).parent
-#: Scenes, experts, meshes; and filter, robots, what actions mean, what proposes them, and how pictures and rows are stored.
+#: Scenes, experts, meshes; filter, robots, the meaning of actions, what proposes them, and how pictures and rows are stored.
 FOLDERS = {"sim": Path(hybridvla_sim.__file__).parent, "core": CORE}
-#: What makes no episode: it trains, measures, or shows what episodes gave. A policy's model does, where the policy acts.
+#: Code that takes no part in an episode: it trains, measures, or shows results. A policy's model is part of it where it acts.
 LEFT_OUT = ("core/report/", "core/training/", "core/benchmark/", "core/data/rlds/", "core/evaluation/ablation/",
             "core/evaluation/parity/", "core/evaluation/replay/")
 
 
 def origin() -> Dict[str, str]:
-    """Returns what an episode comes from, by name: `version` of this project, `mujoco`, `renderer`, and `sources`, a digest."""
+    """Returns what an episode was made with, by name: this project's `version`, `mujoco`, `renderer` and the digest `sources`."""
     return {"version": hybridvla_core.__version__, "mujoco": mujoco.__version__, "renderer": os.environ.get("MUJOCO_GL", ""),
             "sources": sources()}
 
 
 @functools.lru_cache(maxsize=None)
 def sources() -> str:
-    """Returns a digest of the files that episodes are made and stored by."""
+    """Returns a digest of the files that make and store episodes."""
     digest = hashlib.sha256()
     for name, folder in FOLDERS.items():
         for path in sorted(folder.rglob("*")):

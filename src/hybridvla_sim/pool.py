@@ -1,4 +1,4 @@
-"""Work spread over processes: a worker that dies is named, and however it ends no process is left behind."""
+"""Work spread over processes: a worker that dies is reported, and no process is left behind however the work ends."""
 from __future__ import annotations
 
 import contextlib
@@ -15,21 +15,21 @@ from hybridvla_core.errors import HybridVLAError
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
-#: Jobs for each process that are begun before the first one's result is taken: what waits to be taken is in memory.
+#: Jobs per process that are submitted before the first result is taken. Results that wait are held in memory.
 AHEAD = 8
 
 
 def in_processes(function: Callable[[JobT], ResultT], jobs: Sequence[JobT], processes: int, start: Callable[..., object],
                  arguments: Tuple[object, ...], advice: str) -> Iterator[ResultT]:
-    """Yields the results of jobs in their order.
+    """Yields the results of jobs in the order of the jobs.
 
     Args:
-        function: Does one job; a function of a module, since workers get it by name.
-        jobs: What is to be done.
-        processes: That work side by side.
-        start: Begins a worker.
-        arguments: Of `start`.
-        advice: What to do when a worker died, for the message.
+        function: Function that does one job; it must be at module level, since workers import it by name.
+        jobs: Jobs to do.
+        processes: Number of processes that work in parallel.
+        start: Function that initialises a worker.
+        arguments: Arguments of `start`.
+        advice: What to do when a worker has died, for the error message.
 
     Raises:
         HybridVLAError: A worker process ended without a result.
@@ -53,17 +53,17 @@ def in_processes(function: Callable[[JobT], ResultT], jobs: Sequence[JobT], proc
 
 @contextlib.contextmanager
 def workers(processes: int, start: Callable[..., object], arguments: Tuple[object, ...]) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes for as long as the block runs; none is left behind, and none is waited for where the block fails.
+    """Keeps worker processes for as long as the block runs. None is left behind; if the block fails, they are not waited for.
 
     Args:
-        processes: That work side by side.
-        start: Begins a worker.
-        arguments: Of `start`.
+        processes: Number of processes that work in parallel.
+        start: Function that initialises a worker.
+        arguments: Arguments of `start`.
 
     Yields:
-        The processes, once for the whole block.
+        The executor of the processes, once for the whole block.
     """
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):     # small matrices: threads only wait for each other
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):     # on small matrices, threads only wait for each other
         os.environ.setdefault(name, "1")
     others = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), start, arguments)
@@ -79,7 +79,7 @@ def workers(processes: int, start: Callable[..., object], arguments: Tuple[objec
 
 @contextlib.contextmanager
 def workers_ignore_interrupts() -> Iterator[None]:
-    """Processes that start meanwhile inherit that Ctrl-C is ignored: this process hears it, and ends them."""
+    """Makes processes that start inside the block ignore Ctrl-C: this process receives it and ends them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""The simulated rigs that verbs name: which kind they are, and which configurations belong to them."""
+"""The simulated rigs that commands name: their kinds and the configurations that belong to them."""
 from __future__ import annotations
 
 import argparse
@@ -16,9 +16,9 @@ class NamedRig:
     """A rig by its name on the command line.
 
     Attributes:
-        kind: As a task names it.
-        robot: Its configuration file.
-        policies: Configuration files of policies in it, the first of which is the usual one.
+        kind: Kind of rig, as a task names it.
+        robot: Configuration file of the robot.
+        policies: Configuration files of policies for this rig; the first is the default.
         views: All of its cameras, in the policy's order.
     """
 
@@ -29,11 +29,11 @@ class NamedRig:
 
     @property
     def policy(self) -> Path:
-        """The usual configuration of a policy."""
+        """The default configuration of a policy."""
         return self.policies[0]
 
     def policy_for(self, cameras: Sequence[str]) -> Path:
-        """Returns the configuration with these views; the usual one where none has them, for its message."""
+        """Returns the configuration with these views; if none has them, the default one, for its error message."""
         for file in self.policies:
             if tuple(camera.view for camera in load_file(PolicyConfig, file).cameras) == tuple(cameras):
                 return file

@@ -2,8 +2,8 @@
 
     python -m hybridvla_sim.sheet --episodes 20 --out out/tasks
 
-Every episode is noted as it ends, so the same command goes on where it was stopped; a larger --episodes adds to what is there.
-Episodes of older scenes, experts, filter or robots are left in the notes and run anew.
+Every episode is recorded as it ends, so the same command resumes where it stopped; a larger --episodes adds to what is there.
+Episodes of older scenes, experts, filters or robots stay in the notes and are run again.
 """
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from hybridvla_sim.pool import in_processes
 from hybridvla_sim.rigs import RIGS, NamedRig
 from hybridvla_sim.suite import Suite
 
-#: Seed of the first episode; demonstrations and evaluation of policies have others.
+#: Seed of the first episode; demonstrations and policy evaluations use other seeds.
 FIRST_SEED, TILE = 5_000_001, 160
 ENOUGH = 0.95
 PAGE = """{% extends "base.html" %}{% from "parts.html" import table with context %}
@@ -46,7 +46,7 @@ held or refused.</p>
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode to be run."""
+    """One episode to run."""
 
     task: str
     seed: int
@@ -56,7 +56,7 @@ _SUITES: Dict[str, Suite] = {}
 
 
 def _nothing() -> None:
-    """Begins a worker."""
+    """Initialises a worker: nothing to do."""
 
 
 def rig_of(name: str) -> NamedRig:
@@ -65,7 +65,7 @@ def rig_of(name: str) -> NamedRig:
 
 
 def run_one(job: Episode) -> Dict[str, object]:
-    """Runs one episode of the task's expert; the last task's rig is kept."""
+    """Runs one episode of the task's expert; keeps the rig of the last task."""
     if job.task not in _SUITES:
         for suite in _SUITES.values():
             suite.rig.close()
@@ -83,7 +83,7 @@ def run_one(job: Episode) -> Dict[str, object]:
 
 
 def read_notes(path: Path) -> List[Dict[str, object]]:
-    """Returns the episodes that were noted; a line that was cut off by a kill is left out."""
+    """Returns the recorded episodes; skips a line that was cut off when the process was killed."""
     found: List[Dict[str, object]] = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
@@ -94,13 +94,13 @@ def read_notes(path: Path) -> List[Dict[str, object]]:
 
 
 def code() -> str:
-    """Returns what names the code and the configuration that episodes come from."""
+    """Returns a key of the code and the configuration that episodes come from."""
     files = {file.name: sha256(file) for rig in RIGS.values() for file in (rig.robot, rig.policy)}
-    return key_of({**origin(), **files, "renderer": ""})        # these episodes are not drawn
+    return key_of({**origin(), **files, "renderer": ""})        # these episodes are not rendered
 
 
 def run_missing(names: Tuple[str, ...], episodes: int, notes: Path, processes: int) -> List[Dict[str, object]]:
-    """Runs what is not noted yet of today's code, and returns all of it that was asked for."""
+    """Runs the episodes that are not recorded yet for the present code, and returns all requested episodes."""
     today = code()
     known = {(str(row["task"]), int(str(row["seed"]))): row for row in read_notes(notes) if row.get("code") == today}
     wanted = [Episode(name, FIRST_SEED + number) for name in names for number in range(episodes)]
@@ -119,7 +119,7 @@ def run_missing(names: Tuple[str, ...], episodes: int, notes: Path, processes: i
 
 
 def summary(name: str, rows: List[Dict[str, object]]) -> Dict[str, object]:
-    """Returns what is said of one task."""
+    """Returns the summary of one task."""
     wins = sum(bool(row["success"]) for row in rows)
     low, high = wilson(wins, len(rows))
     total: Counter = Counter()
@@ -136,7 +136,7 @@ def summary(name: str, rows: List[Dict[str, object]]) -> Dict[str, object]:
 
 
 def pictures(name: str) -> List[Image.Image]:
-    """Returns each view of a task at the start and when its expert has done it."""
+    """Returns pictures of each view of a task at the start and at the end of its expert's run."""
     rig = rig_of(name)
     config, robot = load_configs(rig.policy, rig.robot, "diffusion")
     suite = Suite(ExpertPolicy(config.convention, [camera.view for camera in config.cameras]), config, robot, tasks.load(name))
@@ -154,7 +154,7 @@ def pictures(name: str) -> List[Image.Image]:
 
 
 def sheet(names: Tuple[str, ...], found: Dict[str, Dict[str, object]], path: Path) -> None:
-    """Draws all tasks: a row each, start and end, with the success of its expert."""
+    """Draws all tasks, one row each: start, end, and the success of the expert."""
     rows = [(name, pictures(name)) for name in names]
     width = max(len(tiles) for _, tiles in rows) * TILE
     image = Image.new("RGB", (width, len(rows) * (TILE + 20)), "white")
@@ -168,7 +168,7 @@ def sheet(names: Tuple[str, ...], found: Dict[str, Dict[str, object]], path: Pat
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Runs, draws, writes; 1 when an expert stays below 0.95."""
+    """Runs the episodes, draws the sheet and writes the results; returns 1 if an expert's success rate is below 0.95."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tasks", nargs="+", default=["all"], help="names of tasks, or all of both rigs")
     parser.add_argument("--episodes", type=int, default=20, help="of each task")

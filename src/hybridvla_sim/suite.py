@@ -1,4 +1,4 @@
-"""Runs suites of episodes of a task with one policy: in this process, or in several."""
+"""Runs suites of episodes of one task with one policy, in this process or in several."""
 from __future__ import annotations
 
 import math
@@ -30,7 +30,7 @@ AnyRig = Union[Rig, PiperRig]
 
 
 def make_rig(task: Task[AnyRig], robot: RobotConfig) -> AnyRig:
-    """Returns a rig whose monitor counts against the robot's limits, read here and not through the filter."""
+    """Returns a rig whose monitor checks the robot's limits, read here and not through the filter."""
     if task.rig == "piper":
         return PiperRig(task, {arm.name: JointMonitorLimits.of(arm, robot.tick_hz) for arm in robot.arms},
                         start={arm.name: np.array(arm.start_joints_rad) for arm in robot.arms})
@@ -38,13 +38,13 @@ def make_rig(task: Task[AnyRig], robot: RobotConfig) -> AnyRig:
 
 
 def label(rig: AnyRig, instruction: str) -> ExpertLabel:
-    """Returns the expert's action for the true state: what a prediction is compared with."""
+    """Returns the expert's action for the true state, with which a prediction is compared."""
     found: ExpertLabel = rig.world.expert(instruction)
     return found
 
 
 class Suite:
-    """Runs specs of one task with one policy on one rig."""
+    """Runs episode specs of one task with one policy on one rig."""
 
     def __init__(self, policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig, task: Task[AnyRig],
                  make_safety: Callable[[RobotConfig], Filter] = SafetyFilter) -> None:
@@ -71,7 +71,7 @@ class Suite:
 
 
 def _row(decision: Decision, policy: PolicyInterface) -> Dict[str, Any]:
-    """Returns a decision as plain data; of two arms, the one that errs by more, but the errors and the tokens of both."""
+    """Returns a decision as plain data: the arm with the larger error if there are two, but errors and tokens of both."""
     prediction, truth = decision.prediction, decision.observer
     arms = prediction.action[0].reshape(-1, 7)
     errors = arms[:, :3] - truth.delta
@@ -91,7 +91,7 @@ def _row(decision: Decision, policy: PolicyInterface) -> Dict[str, Any]:
 
 
 def _nearest(truth: ExpertLabel, prediction: Prediction) -> np.ndarray:
-    """Returns the expert's action (A,), its angles those of the same rotation that are nearest to the decoded ones."""
+    """Returns the expert's action (A,) with the equivalent angles that are nearest to the decoded ones."""
     wanted = truth.actions()
     if prediction.autoregressive is not None:
         decoded = prediction.autoregressive[0].reshape(wanted.shape)
@@ -122,19 +122,19 @@ def run_suite(policy_factory: PolicyFactory, config: PolicyConfig, robot: RobotC
     """Runs all specs.
 
     Args:
-        policy_factory: Makes the policy of each process.
-        config: Of the policy.
-        robot: Whose arms move.
-        task: What is to be done.
-        specs: One an episode.
-        processes: That work side by side; 1 or less runs all of it here.
-        progress: Called with each episode as it ends.
+        policy_factory: Function that makes the policy of each process.
+        config: Configuration of the policy.
+        robot: Robot whose arms move.
+        task: Task to run.
+        specs: Specs, one per episode.
+        processes: Number of processes that work in parallel; 1 or less runs everything in this process.
+        progress: Callback, called with each episode as it ends.
 
     Returns:
         The episodes in the order of the specs.
 
     Raises:
-        HybridVLAError: A worker process ended without a result; that is no failure of the policy.
+        HybridVLAError: A worker process ended without a result; this does not count as a failure of the policy.
     """
     if processes <= 1:
         suite, results = Suite(policy_factory(), config, robot, task), []
