@@ -1,6 +1,6 @@
 """AgileX arms with the vendor's Piper driver: joint streams, or `PosCmd` where the configuration says so.
 
-The driver checks neither limits nor speed and has no watchdog; all of that is the filter's. Here: both arms' states, what
+The driver checks neither limits nor speed and has no watchdog; the filter does all of that. Here: both arms' states, what
 their status means, the start-up probe of units (`probe.py`), and commands in the driver's own form. `/enable_flag`
 is only ever sent true: false switches the motors off and the arms fall.
 """
@@ -36,13 +36,13 @@ from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of
 from hybridvla_ros.messages.sources import source_of
 
 STATUS_AGE_S = 0.5
-RETURN_S = 1.0           # after a silence of its joints, so long a driver has to say how the arm is
+RETURN_S = 1.0           # how long a driver has, after its joints were silent, to say how the arm is
 STREAMING_S = 0.5        # after that long a stream the driver has switched the arm to CAN control
-PAUSE_S = 0.1            # silence of ours that ends a stream
+PAUSE_S = 0.1            # silence on our side that ends a stream
 
 
 def piper_messages() -> ModuleType:
-    """The message package of the driver. Raises ConfigurationError where it is not installed."""
+    """Returns the driver's message package. Raises ConfigurationError where it is not installed."""
     try:
         import piper_msgs.msg as messages
     except ImportError as error:
@@ -52,7 +52,7 @@ def piper_messages() -> ModuleType:
 
 
 class AgilexArm:
-    """One arm: its topics, its state, its stream. Callbacks run in several threads; the lock covers what they share."""
+    """One arm: its topics, its state, its stream. Callbacks run in several threads; the lock protects what they share."""
 
     def __init__(self, arm: ArmConfig, config: RobotConfig, on_state: OnState) -> None:
         messages = piper_messages()
@@ -73,7 +73,7 @@ class AgilexArm:
         self._echo = joint_echo(arm.name) if self.joint_door else pose_echo(arm.name)
         rospy.Subscriber(arm.topics["joint_states"], JointState, self._on_joints, queue_size=10, tcp_nodelay=True)
         rospy.Subscriber(arm.topics["robot_state"], messages.PiperStatusMsg, self._on_status, queue_size=1, tcp_nodelay=True)
-        # Drivers differ in the type of their end pose: whatever comes is read by its own name.
+        # Drivers differ in the type of their end pose: each message is read by its own type's name.
         self._pose_subscribers = [rospy.Subscriber(arm.topics[role], rospy.AnyMsg, self._on_pose, queue_size=1, tcp_nodelay=True)
                       for role in ("pose_euler", "pose") if arm.topics.get(role)]
 
@@ -83,7 +83,7 @@ class AgilexArm:
         self._status, self._status_at = message, time.monotonic()
 
     def on_enable_flag(self, enabled: bool) -> None:
-        """Somebody switched the motors on or off; what was seen as off stays so until it is switched on."""
+        """Notes that somebody switched the motors on or off; an arm seen as off stays so until it is switched on."""
         self._disabled = "" if enabled else "the motors were switched off by /enable_flag; call /hybridvla/robot/enable"
 
     def _on_pose(self, message: rospy.AnyMsg) -> None:
@@ -110,7 +110,7 @@ class AgilexArm:
         now = time.monotonic()
         state = self._reader.joints(message.name, message.position, message.velocity, now, source_of(message))
         if state is None:
-            return                       # of a second publisher; the next state of the first one says so
+            return                       # from a second publisher; the next state of the first one says so
         if not set(state.joint_names) & set(self.arm.joint_names):
             self._on_state(replace(state, stamp=message.header.stamp.to_sec()))      # other names: the filter says which
             return
@@ -132,7 +132,7 @@ class AgilexArm:
                                stamp=message.header.stamp.to_sec()))
 
     def _problem(self, state: ArmState, now: float) -> str:
-        """Why this arm takes no commands, or an empty string."""
+        """Says why this arm takes no commands, or an empty string."""
         if self._reader.problem(now):
             return self._reader.problem(now)
         if now - self._status_at > STATUS_AGE_S:
@@ -154,7 +154,7 @@ class AgilexArm:
         return self._unread or self._astray(state, now)
 
     def _astray(self, state: ArmState, now: float) -> str:
-        """The arm does not go where it is sent."""
+        """Says that the arm does not go where it is sent."""
         if not self.joint_door or now - self._sent_at > PAUSE_S or len(state.joint_positions) != self.arm.dof:
             self._astray_at = float("inf")
             return ""
@@ -171,7 +171,7 @@ class AgilexArm:
     # Outputs -------------------------------------------------------------------------------------------------------
 
     def send(self, command: ArmCommand, stamp: float) -> None:
-        """The tick's command, in the driver's form and at the driver's pace."""
+        """Sends the tick's command, in the driver's form and at the driver's pace."""
         now = time.monotonic()
         if not command.publish:
             with self._lock:
@@ -197,22 +197,22 @@ class AgilexArm:
 
     @property
     def joint_hz(self) -> float:
-        """How often joints go out while the arm is commanded."""
+        """Returns how often joints go out while the arm is commanded, Hz."""
         return self._stream.joint_hz
 
     @property
     def commanded(self) -> bool:
-        """A command went out just now."""
+        """Tells whether a command went out just now."""
         return time.monotonic() - self._sent_at < PAUSE_S
 
 
 class AgilexAdapter(RobotAdapter):
-    """Both arms. Nothing is published that the filter did not release.
+    """Both arms. Publishes nothing that the filter did not release.
 
     Args:
-        config: The robot.
+            config: Configuration of the robot.
         on_state: Called with every state of each arm.
-        safety: The filter, for the way to the start and for `enable`.
+            safety: The filter, for the motion to the start and for `enable`.
     """
 
     advice = "stop it, or, if it is the driver, start it in control mode (mode:=1)"
@@ -244,7 +244,7 @@ class AgilexAdapter(RobotAdapter):
         """Moves slowly to the start joints, every step within the filter's limits; the gripper stays as it is.
 
         Args:
-            since: As in `RobotAdapter.go_to_start`.
+                since: See `RobotAdapter.go_to_start`.
 
         Returns:
             Whether the arms got there, and a sentence.
@@ -258,7 +258,7 @@ class AgilexAdapter(RobotAdapter):
             arm.on_enable_flag(message.data)
 
     def _on_enable(self, _request: TriggerRequest) -> TriggerResponse:
-        """Motors on, for every arm. The driver closes the grippers at that; nothing here ever switches motors off."""
+        """Switches the motors of every arm on. The driver then closes the grippers; nothing here ever switches motors off."""
         stopped = self._safety.state == State.STOPPED
         if any(arm.commanded for arm in self._arms.values()) and not stopped:
             return TriggerResponse(False, "the arms are being commanded; deactivate the filter first")

@@ -1,4 +1,4 @@
-"""A released command as an AgileX driver reads it. Nothing here decides whether an arm moves."""
+"""A released command in the form that an AgileX driver reads. Nothing here decides whether an arm moves."""
 from __future__ import annotations
 
 import math
@@ -33,13 +33,13 @@ class ArmStream:
     """One arm's commands: joints and gripper in one message, the gripper held at its last command in between.
 
     Attributes:
-        joint_hz: How often joints really go out: a tick's rate by a whole number, at most `command_hz`.
-        joints: (dof,) rad, as sent last.
+            joint_hz: How often joints really go out: the tick rate divided by a whole number, at most `command_hz`.
+            joints: (dof,) joint positions sent last, rad.
     """
 
     def __init__(self, arm: ArmConfig, config: RobotConfig) -> None:
         self._arm, self._config = arm, config.agilex
-        # Never faster than asked; a quotient a rounding error above a whole number is that number.
+        # Never faster than asked; a quotient that exceeds a whole number by a rounding error counts as that number.
         self._every = max(1, math.ceil(config.tick_hz / config.agilex.command_hz - 1e-9))
         self.joint_hz = config.tick_hz / self._every
         self._closed, self._open = arm.gripper.readings or (0.0, arm.gripper.max_width_m)
@@ -49,12 +49,12 @@ class ArmStream:
         self.joints = np.full(arm.dof, np.nan)
 
     def measured(self, opening: float) -> None:
-        """The gripper's measured opening, 0 closed to 1 open."""
+        """Takes the gripper's measured opening, 0 closed to 1 open."""
         self._measured = opening
 
     def begin(self) -> None:
-        """A stream begins. A gripper that nobody moved since the last one keeps its command, so that what it holds stays
-        held; any other starts from where it is."""
+        """Begins a stream. A gripper that nobody moved since the last stream keeps its command, so that it keeps what it holds;
+        any other starts from where it is."""
         self._count = 0
         if not abs(self._measured - self._ended_at) <= KEPT:
             self._command = self._measured
@@ -63,14 +63,14 @@ class ArmStream:
         """Makes the driver's message of a command, every `tick_hz / command_hz` ticks, rounded up.
 
         The driver reads position[0..6] whatever the names; velocity[6] is a speed in percent and effort[6] the gripper's torque
-        for the drivers that look at them.
+        for drivers that read them.
 
         Args:
-            command: Joint positions, rad, and gripper.
+                command: Joint positions, rad, and gripper.
             stamp: ROS time, s.
 
         Returns:
-            Seven positions in the driver's order, rad and then the gripper's reading; None on the ticks between.
+                Seven positions in the driver's order, six in rad and then the gripper's reading; None on the ticks between.
         """
         self._take(command)
         self._count += 1
@@ -85,7 +85,7 @@ class ArmStream:
         return message
 
     def pos_cmd(self, command: ArmCommand, units: str, now: float, kind: Callable[..., PosCmd]) -> Optional[PosCmd]:
-        """The flange's pose in the units that the driver was found to speak, at `pos_cmd_hz`; None in between."""
+        """Returns the flange's pose in the units found for the driver, at `pos_cmd_hz`; None in between."""
         self._take(command)
         if now - self._pos_sent_at < 1.0 / self._config.pos_cmd_hz:
             return None
@@ -100,7 +100,7 @@ class ArmStream:
 
     @property
     def reading(self) -> float:
-        """The gripper's command in the driver's units. Clamped here: the driver compares metres with micrometres."""
+        """Returns the gripper's command in the driver's units. Clamped here: the driver compares metres with micrometres."""
         opening = self._command if not math.isnan(self._command) else self._measured
         opening = 0.0 if math.isnan(opening) else min(max(opening, 0.0), 1.0)
         return self._closed + opening * (self._open - self._closed)
@@ -112,7 +112,7 @@ class ArmStream:
 
 
 def tool_pose(message: PosCmd, arm: ArmConfig, units: str) -> Pose:
-    """The tool centre point that a PosCmd asks for, in the arm's base frame."""
+    """Returns the tool centre point that a PosCmd asks for, in the arm's base frame."""
     metre, radian = SCALES[units]
     turn = Rotation.from_euler("xyz", radian * np.array([message.roll, message.pitch, message.yaw]))
     position = metre * np.array([message.x, message.y, message.z]) + turn.apply(arm.tool.position_m)

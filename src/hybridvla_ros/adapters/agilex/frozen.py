@@ -1,7 +1,7 @@
-"""Joint states that stand still to the last bit while the arm is commanded to move: nobody reads the arm any more.
+"""Joint states that are identical to the last bit while the arm is commanded to move: nobody reads the arm any more.
 
-The driver's loop publishes what it heard last, at 200 Hz and with the present time, also when the CAN bus or the arm's power
-is gone. At rest that cannot be told from an arm that stands.
+The driver's loop publishes what it heard last, at 200 Hz and with the present time, even when the CAN bus or the arm's power
+is gone. While no motion is commanded, that cannot be told from an arm at rest.
 """
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Optional
 
 import numpy as np
 
-MOVED_RAD = 0.02         # a command that has moved so far is one that an arm follows
-FROZEN_S = 0.3           # for that long, an arm that follows has moved by more than the driver's 0.001 degrees
-GAP_S = 0.1              # states that fell silent are the filter's to judge
+MOVED_RAD = 0.02         # an arm follows a command that has moved this far
+FROZEN_S = 0.3           # within this time, an arm that follows has moved by more than the driver's 0.001 degrees
+GAP_S = 0.1              # the filter judges states that fell silent
 
 SAYS = ("its joint states stand still while it is commanded: the CAN bus or the arm's power is gone; check cable, CAN interface "
         "(ip -details link show) and power")
 
 
 class FrozenStates:
-    """One arm's: feed it every state and every command that went out."""
+    """Check for one arm: feed it every state and every command that went out."""
 
     def __init__(self) -> None:
         self._positions: Optional[np.ndarray] = None
@@ -31,17 +31,17 @@ class FrozenStates:
         self._from, self._moved, self._since = None, False, math.inf
 
     def commanded(self, joints: np.ndarray) -> None:
-        """A command went out. joints: (dof,) rad."""
+        """Notes a command that went out. joints: (dof,) rad."""
         if self._from is None:
             self._from = np.array(joints)
         self._moved = self._moved or bool(np.abs(joints - self._from).max() > MOVED_RAD)
 
     def measured(self, positions: np.ndarray, now: float) -> str:
-        """Looks at a state.
+        """Checks a state.
 
         Args:
-            positions: (dof,) rad, as the driver sent them.
-            now: Monotonic, s.
+                positions: (dof,) rad, as the driver sent them.
+                now: Monotonic time, s.
 
         Returns:
             A sentence where nobody reads the arm any more, otherwise an empty string.

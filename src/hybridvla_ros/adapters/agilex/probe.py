@@ -1,8 +1,8 @@
-"""The start-up probe of an AgileX driver: in which units it speaks, and whether it means the same arm as we do.
+"""The start-up probe of an AgileX driver: which units it uses, and whether it means the same arm as we do.
 
 Drivers of different dates send end poses and take `PosCmd` in m and rad, or in mm and degrees, under one message type and
-one MD5 sum, and gripper readings in m or in motor units. Nothing is believed by name: the driver's end pose is compared
-with our own kinematics at its own joint angles.
+one MD5 sum, and gripper readings in m or in motor units. The probe trusts no name: it compares the driver's end pose
+with our own kinematics at the driver's own joint angles.
 """
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_ros.messages.arm_reader import fits_gripper
 
-#: Unit name -> m and rad for one of the driver's.
+#: Unit name -> size of one driver unit in m and rad.
 SCALES: Dict[str, Tuple[float, float]] = {"m_rad": (1.0, 1.0), "mm_deg": (1e-3, math.pi / 180.0)}
 #: Theta offsets of joints 2 and 3, degrees, by firmware (piper_sdk, piper_fk.py).
 FIRMWARES = {"newer": (-172.22, -102.78), "older": (-174.22, -100.78)}
 SAMPLES = 10
 METRES_AT_MOST = 0.15        # no gripper of these arms opens this far
-METRES_AT_LEAST = -0.005     # nor closes so far beyond 0
+METRES_AT_LEAST = -0.005     # nor closes this far beyond 0
 MOVED_M, STAYS = 0.01, 50    # a gripper that moves in motor units leaves those bounds within some ten readings
 
 
@@ -34,9 +34,9 @@ class EndPose:
     """An end pose as the driver sent it, in its own units.
 
     Attributes:
-        position: x, y, z.
-        quaternion: Of a Pose message, xyzw.
-        euler: Of a PosCmd, about x, y and z.
+            position: x, y, z.
+            quaternion: Orientation in a Pose message, xyzw.
+            euler: Angles in a PosCmd, about x, y and z.
     """
 
     position: Tuple[float, float, float]
@@ -45,9 +45,9 @@ class EndPose:
 
 
 class UnitProbe:
-    """One arm. Feed it joints and end poses as they come; `problem` is empty once everything fits.
+    """Probe of one arm. Feed it joints and end poses as they come; `problem` is empty once everything fits.
 
-    `units` is then `m_rad` or `mm_deg`, what a PosCmd must be sent in.
+    `units` is then `m_rad` or `mm_deg`: the units in which a PosCmd must be sent.
     """
 
     def __init__(self, arm: ArmConfig, config: RobotConfig) -> None:
@@ -69,7 +69,7 @@ class UnitProbe:
         self.units = ""
         self.problem = f"{self.name}: waiting for the driver's end pose, to check its units"
         self.gripper_problem = self._metres = ""
-        #: Whether end poses are still looked at for the gripper's units: configured are motor units, and none has been seen.
+        #: Whether end poses are still checked for the gripper's units: motor units are configured, and none have been seen.
         self.compares = max(abs(self._closed), abs(self._open)) > METRES_AT_MOST
         self._lowest, self._highest, self._stayed = math.inf, -math.inf, 0
 
@@ -78,7 +78,7 @@ class UnitProbe:
         return bool(self.units)
 
     def joints(self, positions: Sequence[float], gripper: float) -> None:
-        """The arm's joints (dof,) rad and the gripper's reading in the driver's units."""
+        """Takes the arm's joints (dof,), rad, and the gripper's reading in the driver's units."""
         self._joints = np.asarray(positions, dtype=float)
         self.gripper_problem = self._metres
         if not math.isfinite(gripper):
@@ -91,7 +91,7 @@ class UnitProbe:
                 "closed and open")
 
     def pose(self, pose: EndPose, gripper_m: float = math.nan) -> None:
-        """An end pose of the driver; gripper_m: of a PosCmd, the opening in m that it carries."""
+        """Takes an end pose of the driver; gripper_m: the opening, m, that a PosCmd carries."""
         if self._joints is None or not np.isfinite(self._joints).all():
             return
         if pose.euler is not None and self.compares:
@@ -110,11 +110,11 @@ class UnitProbe:
             self._decide(fits[0])
 
     def _compare(self, reading: float) -> None:
-        """Metres look like motor units of a gripper that is nearly closed: what tells them apart is a gripper that has moved."""
+        """Tells metres from motor units: they look alike for a nearly closed gripper, until the gripper has moved."""
         if not math.isfinite(reading):
             return
         if not METRES_AT_LEAST <= reading <= METRES_AT_MOST:
-            self.compares, self._metres = False, ""      # no opening in m
+            self.compares, self._metres = False, ""      # not an opening in m
             return
         self._lowest, self._highest = min(self._lowest, reading), max(self._highest, reading)
         if self._highest - self._lowest > MOVED_M:
@@ -131,24 +131,24 @@ class UnitProbe:
         self.units, self.problem = units, ""
 
     def _from_pose(self, pose: EndPose, fits: Sequence[str]) -> Sequence[str]:
-        """Finds the units of a driver whose Pose fits no known ones.
+        """Finds the units of a driver whose Pose fits no known units.
 
-        The Pose of a driver of 2024 is in m with a quaternion made from degrees taken for radians; its PosCmd is in mm and
-        degrees. One with a right quaternion is newer, and takes m and rad.
+        A 2024 driver sends Pose in m with a quaternion made from degrees taken for radians; its PosCmd is in mm and
+        degrees. A driver with a correct quaternion is newer, and takes m and rad.
 
         Args:
-            pose: As the driver sent it, with a quaternion.
-            fits: Units that fit so far.
+                pose: Pose as the driver sent it, with a quaternion.
+                fits: Units that fit so far.
 
         Returns:
-            `fits`, or `mm_deg` alone where none fits and the quaternion is a wrong one of that kind.
+                `fits`, or `mm_deg` alone where none fits and the quaternion is wrong in that way.
         """
         if fits or not self._near(self._flange, pose, 1.0):
             return fits
         position, matrix = self._flange.pose(self._joints)
         angles = np.degrees(Rotation.from_matrix(matrix).as_euler("xyz"))
         wrong = Rotation.from_euler("xyz", angles)           # deliberately not radians
-        # A thousandth of a degree becomes a thousandth of a radian there, and rounding of the angles turns visibly.
+        # A thousandth of a degree becomes a thousandth of a radian there, so rounding the angles turns the pose visibly.
         near = (wrong.inv() * Rotation.from_quat(pose.quaternion)).magnitude() < 60.0 * self._tolerance[1]
         return ["mm_deg"] if near else fits
 

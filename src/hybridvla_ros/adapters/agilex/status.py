@@ -5,7 +5,7 @@ from typing import Protocol
 
 
 class PiperStatus(Protocol):
-    """What is read of a `piper_msgs/PiperStatusMsg`, besides `communication_status_joint_1` to `_6`."""
+    """The fields that are read of a `piper_msgs/PiperStatusMsg`, besides `communication_status_joint_1` to `_6`."""
 
     ctrl_mode: int
     arm_status: int
@@ -23,12 +23,12 @@ ADVICE = {1: "release it, then reset the arm", 6: "call /hybridvla/robot/enable"
           4: "check the units of its commands", 2: "check the units of its commands"}
 
 
-#: The driver switches an arm to CAN control with every command; before the first one an enabled arm stands by.
+#: The driver switches an arm to CAN control with every command; before the first command an enabled arm is on standby.
 DISABLED = "the arm went to standby while it was commanded: it has been disabled; call /hybridvla/robot/enable"
 
 
 def problem(status: PiperStatus) -> str:
-    """Why the arm does not take commands, or an empty string. status: piper_msgs/PiperStatusMsg."""
+    """Says why the arm does not take commands, or an empty string. status: piper_msgs/PiperStatusMsg."""
     if status.arm_status:
         text = FAULTS.get(status.arm_status, f"status {status.arm_status}")
         return f"the arm reports: {text}; {ADVICE.get(status.arm_status, 'clear it at the arm')}"

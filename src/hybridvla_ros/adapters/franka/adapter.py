@@ -1,4 +1,4 @@
-"""A Franka arm through franka_ros: targets out. The arm itself: `arm.py`; what is done to it besides: `services.py`."""
+"""A Franka arm through franka_ros: sends targets. The arm itself: `arm.py`; other operations on it: `services.py`."""
 from __future__ import annotations
 
 from typing import Dict, List, Optional, Sequence, Tuple
@@ -22,16 +22,16 @@ from hybridvla_ros.messages import conversions
 from hybridvla_ros.runtime.graph_watch import SystemState
 from hybridvla_ros.runtime.node_support import Diagnostics
 
-SEEDED = 1.05            # of a joint's fastest: a larger step is no motion, the filter has begun anew elsewhere
+SEEDED = 1.05            # of a joint's speed limit: a larger step is not a motion, the filter has begun anew elsewhere
 
 
 class FrankaAdapter(RobotAdapter):
-    """One arm. Nothing is published that the filter did not release, except while a person leads it (`services.py`).
+    """One arm. Publishes nothing that the filter did not release, except while a person leads the arm (`services.py`).
 
     Args:
-        config: The robot.
+            config: Configuration of the robot.
         on_state: Called with every state of the arm.
-        safety: The filter, for what is done to the arm besides.
+            safety: The filter, for the other operations on the arm.
     """
 
     has_way_to_start = True
@@ -41,13 +41,13 @@ class FrankaAdapter(RobotAdapter):
         self._safety = safety
         self.arm = FrankaArm(config, on_state)
         self._echo, self._joint_echo = pose_echo(self.arm.arm.name), joint_echo(self.arm.arm.name)
-        self._joints_before: Optional[np.ndarray] = None       # as sent last, rad
+        self._joints_before: Optional[np.ndarray] = None       # the joints sent last, rad
         self.start_up = StartUp(self.arm, self._foreign, safety.dry_run)
         self._watch = CommandWatch(self.arm, self.start_up)
         self._services = ArmServices(self.arm, self.start_up, self._watch, safety)
         self.arm.judged_by(self._problem)
         self.start_up.begin()
-        self.arm.subscribe()                     # a driver that runs already speaks at once
+        self.arm.subscribe()                     # a driver that already runs speaks at once
         self._watch.begin()
         self._diagnostics = Diagnostics("franka", self._diagnose)
 
@@ -57,14 +57,14 @@ class FrankaAdapter(RobotAdapter):
         return [self.arm.command_topic]
 
     def other_publishers(self, system_state: SystemState) -> str:
-        """Names who else has announced to publish on the command topic; the arm takes no commands until that is gone."""
+        """Names who else has announced to publish on the command topic; the arm takes no commands until that node is gone."""
         return self._watch.announcements(system_state)
 
     def go_to_start(self, since: int) -> Tuple[bool, str]:
-        """Moves by a trajectory of joints that was looked at against the limits first.
+        """Moves by a joint trajectory that was checked against the limits first.
 
         Args:
-            since: As in `RobotAdapter.go_to_start`.
+                since: See `RobotAdapter.go_to_start`.
 
         Returns:
             Whether the arm got there, and a sentence.
@@ -75,7 +75,7 @@ class FrankaAdapter(RobotAdapter):
         return self._watch.foreign()
 
     def _problem(self) -> str:
-        """Why the arm takes no commands, most urgent first."""
+        """Says why the arm takes no commands, most urgent reason first."""
         if self._watch.fault or self._watch.announced:
             return self._watch.fault or self._watch.announced
         if self.arm.taken():
@@ -86,7 +86,7 @@ class FrankaAdapter(RobotAdapter):
                 or self._stiffness_problem())
 
     def _stiffness_problem(self) -> str:
-        """Somebody else has turned the spring that the leash counts on."""
+        """Reports that somebody else has changed the stiffness that the leash relies on."""
         arm, wanted = self.arm, self.arm.franka.translational_stiffness_n_m
         if self.start_up.dry_run or self.config.door != "cartesian" or not abs(arm.stiffness - wanted) > 1e-3:
             return ""
@@ -120,7 +120,7 @@ class FrankaAdapter(RobotAdapter):
                 self.arm.gripper.command(command.gripper)
 
     def _send_joints(self, command: ArmCommand, stamp: float) -> None:
-        """One point, replaced every tick: the controller joins it to what it does, `trajectory_ahead_s` behind."""
+        """Sends one point, replaced every tick: the controller joins it to its present motion, `trajectory_ahead_s` later."""
         joints, before = np.asarray(command.joint_positions, dtype=float), self._joints_before
         speed = np.zeros_like(joints) if before is None else (joints - before) / self.config.dt
         if (np.abs(speed) > np.asarray(self.arm.arm.joint_limits.velocity_rad_s) * SEEDED).any():

@@ -1,4 +1,4 @@
-"""One Franka arm: what is known of it, and the one place where it is said to be taken, led or faulty."""
+"""One Franka arm: what is known of it, and the single place that says whether it is taken, led or faulty."""
 from __future__ import annotations
 
 import threading
@@ -30,11 +30,11 @@ from hybridvla_ros.messages.sources import source_of
 if TYPE_CHECKING:
     from franka_msgs.msg import FrankaState
 
-STATE_SILENT_S = 0.1     # after it, joint states alone speak for the arm
-SILENT_S = 0.2           # after it, nobody knows where the arm is
+STATE_SILENT_S = 0.1     # after this silence, only joint states report on the arm
+SILENT_S = 0.2           # after this silence, nobody knows where the arm is
 LOCK_S = 12.0
 
-#: Mass kg, and (3,) its centre from the flange, m.
+#: Mass, kg, and centre of mass (3,) from the flange, m.
 Payload = Tuple[float, Sequence[float]]
 NOTHING: Payload = (0.0, (0.0, 0.0, 0.0))
 #: Returns why the arm takes no commands, or an empty string.
@@ -44,22 +44,22 @@ Question = Callable[[], str]
 class FrankaArm:
     """State, gripper, driver and publishers of the arm, shared by adapter, services and start-up.
 
-    These read its fields; only its own methods change them.
+    They read its fields; only its own methods change them.
 
     Args:
-        config: The robot, of one arm.
-        on_state: Called with every state.
+            config: Configuration of a robot with one arm.
+            on_state: Called with every state.
 
     Attributes:
-        state: The driver's last FrankaState, None before the first.
-        heard: When `state` came, monotonic s.
-        joints_heard: When joint states came last, monotonic s.
-        joint_names: Of the last joint states.
-        busy: What is being done to the arm; no commands meanwhile.
+            state: The driver's last FrankaState, None before the first.
+            heard: When `state` arrived, monotonic s.
+            joints_heard: When the last joint states arrived, monotonic s.
+            joint_names: Joint names of the last joint states.
+            busy: The operation on the arm under way; the arm takes no commands meanwhile.
         leading: Whether a person leads the arm.
-        hands_off: Held by whoever changes controllers or settings.
-        stiffness: Of the impedance controller as it last announced it, N/m; NaN before.
-        payload: What the robot was last told that the hand holds: mass kg, and (3,) its centre from the flange, m.
+            hands_off: Lock held by whoever changes controllers or settings.
+            stiffness: Stiffness that the impedance controller last announced, N/m; NaN before that.
+            payload: What the robot was last told that the hand holds: mass, kg, and centre of mass (3,) from the flange, m.
     """
 
     def __init__(self, config: RobotConfig, on_state: OnState) -> None:
@@ -97,7 +97,7 @@ class FrankaArm:
                           gripper.force_n, self.franka.grasp_epsilon_m)
 
     def subscribe(self) -> None:
-        """Begins to listen; call it last, because a driver that runs already speaks at once."""
+        """Begins to listen; call it last, because a driver that already runs speaks at once."""
         from franka_msgs.msg import FrankaState
 
         rospy.Subscriber(self.arm.topics["robot_state"], FrankaState, self._on_franka, queue_size=20, tcp_nodelay=True)
@@ -141,7 +141,7 @@ class FrankaArm:
                                    gripper_state=self.gripper.state if self.gripper else state.gripper_state))
 
     def judged_by(self, question: Question) -> None:
-        """Sets who says why the arm takes no commands, once its driver speaks (`FrankaAdapter`)."""
+        """Sets who says why the arm takes no commands once its driver speaks (`FrankaAdapter`)."""
         self._question = question
 
     def problem(self) -> str:
@@ -151,13 +151,13 @@ class FrankaArm:
         return self._reader.doubt(time.monotonic()) or self._question()
 
     def unheard(self) -> str:
-        """Says that the last state is too old to go by, or an empty string."""
+        """Says that the last state is too old to rely on, or an empty string."""
         if time.monotonic() - self.heard <= SILENT_S:
             return ""
         return f"nothing on {self.arm.topics['robot_state']} any more"
 
     def taken(self) -> str:
-        """Says what is being done to the arm, or an empty string."""
+        """Says which operation on the arm is under way, or an empty string."""
         if self.busy or self.leading:
             return self.busy or "a person leads the arm; call /hybridvla/robot/takeover with false"
         return ""
@@ -171,7 +171,7 @@ class FrankaArm:
         return self._tool_said
 
     def pose_error(self) -> Tuple[float, float]:
-        """Returns distance m and angle rad of the driver's tool pose from our kinematics at the same joints."""
+        """Returns distance, m, and angle, rad, between the driver's tool pose and our kinematics at the same joints."""
         theirs = reading.pose(self.state.O_T_EE)
         position, turn = self._kinematics.pose(np.array(self.state.q))
         return (float(np.linalg.norm(theirs.position - position)),
@@ -190,13 +190,13 @@ class FrankaArm:
     def carry(self, payload: Payload) -> None:
         """Tells the robot what it carries beyond Desk's end effector: the rest of the tool, and what the hand holds.
 
-        The payload is kept: whoever tells the robot anew after a fault tells it of both.
+        The payload is kept, so that both can be told to the robot again after a fault.
 
         Args:
-            payload: What the hand holds.
+                payload: What the hand holds.
 
         Raises:
-            DriverError: The robot did not take it; the payload before is kept.
+                DriverError: The robot did not accept it; the previous payload is kept.
         """
         mass, center = payload
         tool = max(0.0, self.arm.tool.mass_kg - self.state.m_ee)
@@ -212,11 +212,11 @@ class FrankaArm:
         """Holds the arm: nobody else touches controllers meanwhile, and the filter refuses to move it.
 
         Args:
-            what: Is being done; the filter's sentence meanwhile.
-            waiting_for: Says what else holds the arm.
+                what: The operation; the filter's sentence meanwhile.
+                waiting_for: Says what else holds the arm.
 
         Raises:
-            HybridVLAError: Nothing is known of the arm yet, or it stays held by somebody else.
+                HybridVLAError: Nothing is known of the arm yet, or somebody else keeps holding it.
         """
         if self.state is None:
             raise HybridVLAError(f"nothing on {self.arm.topics['robot_state']} yet; start the driver")
@@ -233,7 +233,7 @@ class FrankaArm:
 
     @contextmanager
     def led(self) -> Iterator[None]:
-        """Says that a person leads the arm."""
+        """Marks the arm as led by a person."""
         self.leading = True
         try:
             yield

@@ -1,4 +1,4 @@
-"""Who else commands the arm: found by their messages and by the master's list."""
+"""Finds who else commands the arm, by their messages and by the master's list."""
 from __future__ import annotations
 
 import time
@@ -13,20 +13,20 @@ from hybridvla_ros.adapters.franka.start_up import StartUp
 from hybridvla_ros.runtime.graph_watch import SystemState
 from hybridvla_ros.runtime.workers import start_worker
 
-FOREIGN_S = 1.0          # a foreign command is remembered that long
-WATCH_S = 1.0            # between looks whether our controller still runs
+FOREIGN_S = 1.0          # how long a foreign command is remembered
+WATCH_S = 1.0            # between checks that our controller still runs
 
 
 class CommandWatch:
-    """Stops our controller when another node commands the arm, and sees when the controller is lost.
+    """Stops our controller when another node commands the arm, and notices when the controller is lost.
 
     Args:
         arm: The arm.
-        start_up: Begun anew after a controller was stopped or lost.
+            start_up: Restarted after a controller was stopped or lost.
 
     Attributes:
-        fault: Another node commanded the arm; latched until it is gone.
-        announced: Another node has announced to publish on our command topic.
+            fault: Another node commanded the arm; latched until that node is gone.
+            announced: Another node has announced to publish on our command topic.
     """
 
     def __init__(self, arm: FrankaArm, start_up: StartUp) -> None:
@@ -35,7 +35,7 @@ class CommandWatch:
         self._foreign_at = float("-inf")
 
     def begin(self) -> None:
-        """Begins to listen and to look."""
+        """Begins to listen and to check."""
         rospy.Subscriber(self._arm.command_topic, rospy.AnyMsg, self._on_command, queue_size=20, tcp_nodelay=True)
         start_worker("watching our controller", self._watch)
 
@@ -68,25 +68,25 @@ class CommandWatch:
         self.fault = ""
 
     def foreign(self) -> str:
-        """Names who else publishes on our command topic, or did within the last second."""
+        """Names who else publishes on our command topic, or did so within the last second."""
         if time.monotonic() - self._foreign_at < FOREIGN_S:
             return f"{self._foreign_name} publishes on {self._arm.command_topic}; end it (the interactive marker, say)"
         return self.announcements(rosgraph.Master(rospy.get_name()).getSystemState())
 
     def announcements(self, system_state: SystemState) -> str:
-        """Looks who else has announced to publish on our command topic. Until that is gone the arm takes no commands.
+        """Checks who else has announced to publish on our command topic. Until they are gone the arm takes no commands.
 
         Args:
             system_state: The master's list.
 
         Returns:
-            A sentence that names them, empty when there are none.
+                A sentence that names them, empty when there are none.
         """
         self.announced = publishers_beside_us([self._arm.command_topic], system_state, "stop it")
         return self.announced
 
     def _watch(self) -> None:
-        """Looks whether our controller runs: the manager says `running` in errors too, so it finds those stopped or lost."""
+        """Checks that our controller runs. The manager says `running` even in errors, so this finds one stopped or lost."""
         while not rospy.is_shutdown():
             time.sleep(WATCH_S)
             if not self._start_up.done or self._start_up.dry_run or self._arm.busy:

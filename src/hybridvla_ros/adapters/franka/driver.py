@@ -1,4 +1,4 @@
-"""franka_control's and the controller manager's services, error recovery and stiffness, each with a sentence on failure."""
+"""Services of franka_control and the controller manager, error recovery and stiffness; each failure gives a sentence."""
 from __future__ import annotations
 
 from typing import Dict, Iterable, Sequence
@@ -15,7 +15,7 @@ from hybridvla_ros.messages.services import ask
 
 SERVICE_S = 3.0
 RECOVERY_S = 15.0
-#: How long the driver may take to answer a call, a switch of controllers too, s.
+#: How long the driver may take to answer a call, including a switch of controllers, s.
 SWITCHED_S = 15.0
 CONTROLLER_MANAGER, CONTROL = "/controller_manager", "/franka_control"
 
@@ -32,11 +32,11 @@ def messages() -> None:
 
 
 class DriverError(HybridVLAError):
-    """A call to the driver that failed; the text says which and what to do."""
+    """A failed call to the driver; the text names the call and what to do."""
 
 
 class FrankaDriver:
-    """Blocking calls: never from the control thread."""
+    """Blocking calls: never call from the control thread."""
 
     def __init__(self, franka: FrankaConfig) -> None:
         messages()
@@ -51,7 +51,7 @@ class FrankaDriver:
     # Controllers ---------------------------------------------------------------------------------------------------
 
     def controllers(self) -> Dict[str, str]:
-        """name -> state of every loaded controller."""
+        """Returns name -> state of every loaded controller."""
         from controller_manager_msgs.srv import ListControllers
 
         answer = self._call(f"{CONTROLLER_MANAGER}/list_controllers", ListControllers)
@@ -66,7 +66,7 @@ class FrankaDriver:
             raise DriverError(f"controller {name} cannot be loaded; are its parameters loaded (/{name}/type)?")
 
     def switch(self, start: Sequence[str] = (), stop: Iterable[str] = ()) -> None:
-        """Stop, then start, in one cycle of the driver; what already is as wished is left out."""
+        """Stops, then starts, in one cycle of the driver; skips controllers that already are in the requested state."""
         from controller_manager_msgs.srv import SwitchController, SwitchControllerRequest
 
         states = self.controllers()
@@ -89,7 +89,7 @@ class FrankaDriver:
             raise DriverError(f"{CONTROL}/{service} was refused: {answer.error}; it works only while no controller moves the arm")
 
     def set_load(self, mass_kg: float, center_m: Sequence[float]) -> None:
-        """Mass and centre (from the flange, m) of what the robot carries beyond its end effector."""
+        """Sets mass, kg, and centre of mass (from the flange, m) of what the robot carries beyond its end effector."""
         from franka_msgs.srv import SetLoad
 
         self._configure("set_load", SetLoad, mass=mass_kg, F_x_center_load=list(center_m), load_inertia=[0.0] * 9)
@@ -108,7 +108,7 @@ class FrankaDriver:
             lower_force_thresholds_nominal=low_force, upper_force_thresholds_nominal=force)
 
     def set_stiffness(self, translational: float, rotational: float, nullspace: float) -> None:
-        """Of the Cartesian impedance controller; what it reports back must be what was asked for."""
+        """Sets the stiffness of the Cartesian impedance controller; it must report back what was asked for."""
         node = f"/{self._franka.impedance_controller}/dynamic_reconfigure_compliance_param_node"
         wanted = {"translational_stiffness": translational, "rotational_stiffness": rotational,
                   "nullspace_stiffness": nullspace}
@@ -126,16 +126,16 @@ class FrankaDriver:
             raise DriverError(f"{node} did not take {wrong[0]} = {wanted[wrong[0]]}; it allows less")
 
     def soft(self) -> None:
-        """No stiffness: the arm floats and can be led by hand."""
+        """Sets no stiffness: the arm floats and can be led by hand."""
         self.set_stiffness(0.0, 0.0, 0.0)
 
     def stiff(self) -> None:
-        """The configured stiffness."""
+        """Sets the configured stiffness."""
         self.set_stiffness(self._franka.translational_stiffness_n_m, self._franka.rotational_stiffness_nm_rad,
                            self._franka.nullspace_stiffness_nm_rad)
 
     def recover(self) -> None:
-        """Automatic error recovery; it restarts whatever controllers run, so stop them first."""
+        """Runs automatic error recovery; it restarts all running controllers, so stop them first."""
         from franka_msgs.msg import ErrorRecoveryAction, ErrorRecoveryGoal
 
         client = actionlib.SimpleActionClient(f"{CONTROL}/error_recovery", ErrorRecoveryAction)

@@ -1,7 +1,7 @@
-"""The gripper in a thread of its own: one goal at a time, each with a deadline, never from the control thread.
+"""Runs the gripper in its own thread: one goal at a time, each with a deadline, never from the control thread.
 
-franka_gripper's actions block and cannot be interrupted; a goal may not return for minutes. What is asked for meanwhile
-waits, only the latest counts, and the state says FAILED until the gripper answers again.
+franka_gripper's actions block and cannot be interrupted; a goal may not return for minutes. Requests that arrive meanwhile
+wait, only the latest counts, and the state says FAILED until the gripper answers again.
 """
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional, Protocol, Tuple
 from hybridvla_core.contracts import GripperState
 from hybridvla_ros.runtime.workers import start_worker
 
-STOP_S = 1.0         # patience with the stop action, which users report as unreliable
+STOP_S = 1.0         # how long to wait for the stop action, which users report as unreliable
 RETRY_S = 0.2
 SETTLE_S = 0.5       # after a grasp: the width is read at 10 Hz only
 BELOW_MAX_M = 0.0005
@@ -33,18 +33,18 @@ class Hand(Protocol):
         """Says why the goal that ended was not reached; empty when it was."""
 
     def stop(self, seconds: float) -> None:
-        """Asks it to stop and waits at most so long, s; no more than a request."""
+        """Asks the gripper to stop and waits at most `seconds`; no more than a request."""
 
 
 class GripperWorker:
-    """hand: what it works with; only its own thread calls it. clock: monotonic seconds."""
+    """hand: the gripper to work with; only the worker's own thread calls it. clock: monotonic seconds."""
 
     def __init__(self, hand: Hand, deadline_s: float, slip_m: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._hand, self._deadline, self._slip, self._clock = hand, deadline_s, slip_m, clock
         self._wake = threading.Condition()
         self._wanted: Optional[float] = None
         self._outstanding = False
-        self._held: Tuple[float, float] = (math.nan, math.inf)     # width of a grasp, and when it counts from
+        self._held: Tuple[float, float] = (math.nan, math.inf)     # width of a grasp, and the time from which it counts
         self.state, self.message = GripperState.UNKNOWN, ""
         self.width = math.nan
         self.slips = self.timeouts = 0
@@ -54,7 +54,7 @@ class GripperWorker:
     # From other threads --------------------------------------------------------------------------------------------
 
     def command(self, opening: float) -> None:
-        """0 closes and grasps, anything else opens that far (1: all the way). Returns at once."""
+        """Accepts an opening: 0 closes and grasps, anything else opens that far (1: fully). Returns at once."""
         with self._wake:
             self._wanted = opening
             if not self._outstanding:       # a goal that never returned still blocks this one
@@ -63,7 +63,7 @@ class GripperWorker:
             self._wake.notify()
 
     def measured(self, width: float) -> None:
-        """The width read from the gripper, m. Notices an object that slips out of a grasp."""
+        """Takes the width read from the gripper, m. Notices an object that slips out of a grasp."""
         self.width = width
         with self._wake:
             held, since = self._held
@@ -78,7 +78,7 @@ class GripperWorker:
                 self._held = (math.nan, math.inf)
 
     def wait(self, seconds: float) -> bool:
-        """Until the last command has ended well; for slow callers only."""
+        """Waits until the last command has ended well; for slow callers only."""
         end = self._clock() + seconds
         while self._clock() < end:
             if self.state in (GripperState.DONE, GripperState.FAILED):
@@ -132,7 +132,7 @@ class GripperWorker:
 
 
 class FrankaHand:
-    """`move` and `grasp` of franka_gripper as actions. Topics: `gripper_move`, `gripper_grasp` of the arm."""
+    """`move` and `grasp` of franka_gripper as actions. Topics: `gripper_move` and `gripper_grasp` of the arm."""
 
     def __init__(self, move: str, grasp: str, max_width: float, speed: float, force: float, epsilon: float) -> None:
         import actionlib
@@ -146,7 +146,7 @@ class FrankaHand:
         self._active: Any = None
 
     def reachable(self, seconds: float) -> str:
-        """A sentence naming the action that nobody serves, or an empty string."""
+        """Returns a sentence naming the action that nobody serves, or an empty string."""
         import rospy
 
         for client in (self._move, self._grasp):
@@ -155,7 +155,7 @@ class FrankaHand:
         return ""
 
     def send(self, opening: float) -> str:
-        """Begin; returns a sentence when it could not."""
+        """Begins a goal; returns a sentence when it could not."""
         from franka_gripper.msg import GraspEpsilon, GraspGoal, MoveGoal
 
         problem = self.reachable(0.5)
@@ -167,7 +167,7 @@ class FrankaHand:
                                   force=self._force)
             self._active = self._grasp
         else:
-            # A width above the one that homing found is an error, and that one may lie just below the nominal.
+            # A width above the one that homing found is an error, and that width may be just below the nominal one.
             goal = MoveGoal(width=max(0.0, min(opening, 1.0) * self._max_width - BELOW_MAX_M), speed=self._speed)
             self._active = self._move
         self._active.send_goal(goal)
@@ -178,7 +178,7 @@ class FrankaHand:
         return self._active is None or self._active.get_state() not in (status.PENDING, status.ACTIVE)
 
     def problem(self) -> str:
-        """Why the goal that ended was not reached, or an empty string."""
+        """Says why the goal that ended was not reached, or an empty string."""
         if self._active is None or self._active.get_state() == self._lib.GoalStatus.SUCCEEDED:
             return ""
         result = self._active.get_result()
@@ -186,7 +186,7 @@ class FrankaHand:
                 "gripper if it has not been since power-up")
 
     def stop(self, seconds: float) -> None:
-        """Ask it to stop; no more than a request."""
+        """Asks the gripper to stop; no more than a request."""
         import rospy
         from franka_gripper.msg import StopGoal
 

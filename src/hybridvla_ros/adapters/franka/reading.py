@@ -1,4 +1,4 @@
-"""What a `FrankaState` means. No ROS here: any object with the message's fields will do."""
+"""What a `FrankaState` means. No ROS here: any object with the message's fields works."""
 from __future__ import annotations
 
 from typing import List, Protocol, Sequence, Tuple
@@ -19,13 +19,13 @@ ADVICE = {REFLEX: "clear the cause, then call /hybridvla/robot/recover",
 
 
 class Flags(Protocol):
-    """A `franka_msgs/Errors`: one flag a field."""
+    """A `franka_msgs/Errors`: one flag per field."""
 
     __slots__: Sequence[str]
 
 
 class RobotState(Protocol):
-    """What is read of a `franka_msgs/FrankaState`."""
+    """The fields that are read of a `franka_msgs/FrankaState`."""
 
     robot_mode: int
     current_errors: Flags
@@ -34,18 +34,18 @@ class RobotState(Protocol):
 
 
 def matrix(columns: Sequence[float]) -> np.ndarray:
-    """A 4 x 4 matrix from franka_ros' column-major sixteen numbers."""
+    """Returns a 4 x 4 matrix from franka_ros' sixteen column-major numbers."""
     return np.reshape(np.asarray(columns, dtype=float), (4, 4)).T
 
 
 def pose(columns: Sequence[float]) -> Pose:
-    """Position and quaternion of a column-major pose; the rotation is made orthonormal."""
+    """Returns position and quaternion of a column-major pose; the rotation is made orthonormal."""
     values = matrix(columns)
     return Pose(values[:3, 3].copy(), Rotation.from_matrix(values[:3, :3]).as_quat())
 
 
 def errors(flags: Flags) -> List[str]:
-    """Names of the flags that are set in a `franka_msgs/Errors`."""
+    """Returns the names of the flags that are set in a `franka_msgs/Errors`."""
     return [name for name in flags.__slots__ if getattr(flags, name) is True]
 
 
@@ -55,8 +55,8 @@ def mode_problem(state: RobotState, commanded: bool) -> str:
     Errors do not latch in `current_errors`, so the mode decides and the cause is read from `last_motion_errors`.
 
     Args:
-        state: As the robot sent it.
-        commanded: A controller of ours should be moving it.
+            state: State as the robot sent it.
+            commanded: Whether one of our controllers should be moving it.
 
     Returns:
         A sentence, empty where the robot takes commands.
@@ -72,14 +72,14 @@ def mode_problem(state: RobotState, commanded: bool) -> str:
 
 
 def tool_error(state: RobotState, arm: ArmConfig) -> Tuple[float, float]:
-    """Distance m and angle rad between the driver's end-effector frame (F_T_EE) and the configured tool."""
+    """Returns distance, m, and angle, rad, between the driver's end-effector frame (F_T_EE) and the configured tool."""
     theirs = matrix(state.F_T_EE)
     turn = Rotation.from_matrix(theirs[:3, :3]) * Rotation.from_quat(arm.tool.quaternion_xyzw).inv()
     return float(np.linalg.norm(theirs[:3, 3] - np.array(arm.tool.position_m))), float(turn.magnitude())
 
 
 def tool_problem(state: RobotState, arm: ArmConfig, tolerance_m: float, tolerance_rad: float) -> str:
-    """A sentence when the end-effector frame is not the configured tool."""
+    """Returns a sentence when the end-effector frame is not the configured tool."""
     distance, angle = tool_error(state, arm)
     if distance <= tolerance_m and angle <= tolerance_rad:
         return ""
@@ -88,7 +88,7 @@ def tool_problem(state: RobotState, arm: ArmConfig, tolerance_m: float, toleranc
 
 
 class RateMeter:
-    """Rate of `franka_states` by the robot's own clock: what gets lost on the way counts, a busy computer does not."""
+    """Rate of `franka_states` by the robot's own clock: lost messages lower it, a busy computer does not."""
 
     def __init__(self, count: int = 60) -> None:
         self._times: List[float] = []
@@ -102,7 +102,7 @@ class RateMeter:
 
     @property
     def hz(self) -> float:
-        """NaN until enough has been seen."""
+        """Returns the rate, Hz; NaN until enough states have arrived."""
         if len(self._times) < self._count:
             return float("nan")
         return (len(self._times) - 1) / (self._times[-1] - self._times[0])

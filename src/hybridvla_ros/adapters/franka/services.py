@@ -1,7 +1,7 @@
-"""What is done to the arm besides following the filter: recovery, the way to the start, a new payload.
+"""Operations on the arm besides following the filter: recovery, the motion to the start, a new payload.
 
-A person's hand: `takeover.py`. Each is a service, holds the arm while it lasts, and tells the filter that the arm takes no
-commands.
+Leading by hand: `takeover.py`. Each operation is a service, holds the arm while it lasts, and tells the filter that the arm
+takes no commands.
 """
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from hybridvla_ros.adapters.franka.start_up import StartUp
 from hybridvla_ros.adapters.franka.takeover import Takeover
 from hybridvla_ros.filter_handle import FilterHandle
 
-STILL_RAD_S = 0.02       # slower than this, an arm stands
+STILL_RAD_S = 0.02       # an arm slower than this is at rest
 MODE_S = 3.0             # the robot's mode follows a switch of controllers within some 10 ms
-STOP_S = 1.0             # an arm that was told to stop on its way to the start has stopped
+STOP_S = 1.0             # after this, an arm told to stop on its way to the start has stopped
 ARRIVED_RAD, LATE_S = 0.02, 4.0
 HEAVIEST_KG = 3.0        # payload of a Research 3
 
@@ -36,10 +36,10 @@ class ArmServices:
     """The services below `/hybridvla/robot`.
 
     Args:
-        arm: What they act on.
-        start_up: Whether our controller is meant to run.
-        watch: Whether another node commanded the arm.
-        safety: The filter, which has to be out of the way.
+            arm: The arm that the services act on.
+            start_up: Knows whether our controller is meant to run.
+            watch: Knows whether another node commanded the arm.
+            safety: The filter, which has to be out of the way.
     """
 
     def __init__(self, arm: FrankaArm, start_up: StartUp, watch: CommandWatch, safety: FilterHandle) -> None:
@@ -53,10 +53,10 @@ class ArmServices:
             *self._safely(lambda: self._payload(request.mass_kg, request.center_m))))
 
     def go_to_start(self, since: int) -> Tuple[bool, str]:
-        """Moves the joints slowly to the start, by a way looked at against the limits first. The filter is inactive already.
+        """Moves the joints slowly to the start, on a path checked against the limits first. The filter is inactive already.
 
         Args:
-            since: `FilterHandle.ends` when it became so: a stop or deactivation after it ends the way.
+                since: `FilterHandle.ends` when it became inactive: a later stop or deactivation ends the motion.
 
         Returns:
             Whether the arm got there, and a sentence.
@@ -83,24 +83,24 @@ class ArmServices:
     def _let_go(self, controller: str) -> str:
         """Stops a controller, and waits until the robot says that nothing moves it.
 
-        Never in one call with a start: between two controllers the robot goes through IDLE, and the one that starts forgets
-        what came before. A MOVE that is seen too early is still that of the controller before.
+        Never combine this with a start in one call: between two controllers the robot goes through IDLE, and the controller that
+        starts forgets what came before. A MOVE seen too early still belongs to the previous controller.
 
         Returns:
-            A sentence where it does not say so in time.
+                A sentence where the robot does not say so in time.
         """
         self._arm.driver.switch(stop=[controller])
         return self._arm.wait_for_mode(reading.IDLE, MODE_S)
 
     def _restart(self, controller: str) -> str:
-        """A controller starts and latches the present pose; returns a sentence when it does not."""
+        """Starts a controller, which latches the present pose; returns a sentence when it does not start."""
         self._arm.driver.switch(start=[controller])
         return self._arm.wait_for_mode(reading.MOVE, MODE_S)
 
     # Recovery ------------------------------------------------------------------------------------------------------
 
     def _recover(self) -> str:
-        """Nothing is published (the filter is stopped), controllers stop, recovery, controllers start and latch."""
+        """Recovers: nothing is published (the filter is stopped), controllers stop, recovery runs, controllers start, latch."""
         robot, state = self._arm, self._safety.state
         if self._safety.dry_run:
             raise HybridVLAError("this is a dry run: no controller of ours is to be brought back; clear the cause at the robot, "
@@ -130,7 +130,7 @@ class ArmServices:
         if problem:
             raise HybridVLAError(problem)
         with self._alone("moving to the start pose"):
-            self._refuse_if_forbidden(since)     # the arm may have been waited for
+            self._refuse_if_forbidden(since)     # waiting for the arm may have taken time
             self._path.plan(np.array(robot.state.q), franka.start_speed_rad_s)   # before anything is let go of
             if franka.opens_at_start and robot.gripper is not None and not self._open_gripper():
                 raise HybridVLAError(f"the gripper did not open: {robot.gripper.message or 'no answer in time'}")
@@ -146,7 +146,7 @@ class ArmServices:
                 if not ours and reading.mode_problem(robot.state, commanded=False):     # no mode to wait for before a recovery
                     robot.driver.switch(start=[robot.controller], stop=[franka.trajectory_controller])
                 elif not ours:
-                    # An arm whose driver never says IDLE gets its controller back all the same.
+                    # An arm whose driver never says IDLE still gets its controller back.
                     back = self._let_go(franka.trajectory_controller)
                     back = self._restart(robot.controller) or back
             if problem:
@@ -163,14 +163,14 @@ class ArmServices:
         return gripper.wait(self._arm.arm.gripper.deadline_s + 1.0)
 
     def _drive(self, times: np.ndarray, points: np.ndarray, since: int) -> str:
-        """Sends the trajectory and watches it; whatever goes wrong, an empty one stops the arm where it is."""
+        """Sends the trajectory and watches it; whatever goes wrong, an empty trajectory stops the arm where it is."""
         robot, names = self._arm, list(self._arm.arm.joint_names)
         deadline = time.monotonic() + 3.0
         while robot.trajectories.get_num_connections() == 0:
             if time.monotonic() > deadline:
                 return f"nobody listens on {robot.arm.topics['trajectory']}"
             time.sleep(0.02)
-        problem = self._hindrance(since)     # controllers were switched and waited for since the last look
+        problem = self._hindrance(since)     # time has passed since the last check: controllers were switched and waited for
         if problem:
             return problem
         robot.trajectories.publish(JointTrajectory(joint_names=names, points=[
@@ -191,7 +191,7 @@ class ArmServices:
                 return problem
 
     def _hindrance(self, since: int) -> str:
-        """Says why the arm may not be on its way to the start; empty when it may."""
+        """Says why the arm may not move to the start; empty when it may."""
         return (self._safety.forbids(since) or self._arm.unheard() or self._watch.fault
                 or reading.mode_problem(self._arm.state, commanded=True))
 
@@ -209,18 +209,18 @@ class ArmServices:
     def _payload(self, mass_kg: float, center_m: Sequence[float]) -> str:
         """Tells the robot what it carries.
 
-        The robot takes that only without a controller, so the arm is held by its brakes for a moment. An active filter becomes
-        active again afterwards, seeded where the arm is.
+        The robot accepts that only without a controller, so the brakes hold the arm for a moment. An active filter becomes active
+        again afterwards, seeded where the arm is.
 
         Args:
-            mass_kg: Of what the hand holds.
-            center_m: (3,) its centre of mass, in the frame of the flange.
+                mass_kg: Mass of what the hand holds, kg.
+                center_m: (3,) its centre of mass, in the frame of the flange, m.
 
         Returns:
             A sentence with the new payload.
 
         Raises:
-            HybridVLAError: It is too heavy or no number, the robot is not ready for it, or the filter stays inactive afterwards.
+                HybridVLAError: Too heavy or not a number, the robot is not ready for it, or the filter stays inactive after it.
         """
         robot = self._arm
         if not 0.0 <= mass_kg <= HEAVIEST_KG or not (np.abs(center_m) <= FARTHEST_CENTER_M).all():

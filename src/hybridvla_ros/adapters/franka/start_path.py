@@ -1,4 +1,4 @@
-"""The way to the start joints: straight in joint space, looked at against the filter's limits before anything moves."""
+"""The path to the start joints: straight in joint space, checked against the filter's limits before anything moves."""
 from __future__ import annotations
 
 from typing import List, Tuple
@@ -11,30 +11,30 @@ from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_core.safety.execution.way_to_start import worsening
 from hybridvla_core.safety.motion.judge import MotionJudge
 
-PEAK = 1.5               # highest over mean speed of a cubic from rest to rest
+PEAK = 1.5               # peak over mean speed of a cubic from rest to rest
 ACCELERATION_RAD_S2 = 1.0
 LIFT_JOINTS = (1, 3, 5)  # shoulder, elbow, wrist: they raise the tool before anything swings sideways
 
 
 class StartPath:
-    """Ways that keep, or at least never worsen, every positional limit of the filter (links, table, box, joints)."""
+    """Paths that keep, or at least never worsen, every positional limit of the filter (links, table, box, joints)."""
 
     def __init__(self, config: RobotConfig) -> None:
         self._judge = MotionJudge(config, [ArmKinematics(arm) for arm in config.arms])
         self.goal = np.array(config.arms[0].start_joints_rad)
 
     def plan(self, joints: np.ndarray, speed: float) -> Tuple[np.ndarray, np.ndarray]:
-        """Plans the way to the start, straight or by lifting first.
+        """Plans the path to the start, straight or by lifting first.
 
         Args:
-            joints: (dof,) where the arm is, rad.
-            speed: Of the fastest joint, rad/s.
+                joints: (dof,) present joint positions, rad.
+                speed: Speed of the fastest joint, rad/s.
 
         Returns:
-            Times (n,) s and joints (n, dof) rad of the points, each reached at rest.
+                Times (n,), s, and joints (n, dof), rad, of the points, each reached at rest.
 
         Raises:
-            HybridVLAError: No free way; the message names the limit.
+                HybridVLAError: There is no free path; the message names the limit.
         """
         lifted = joints.copy()
         for joint in LIFT_JOINTS:

@@ -1,6 +1,6 @@
-"""Start-up in a stated order: each step is checked, and the first that fails is named and tried again.
+"""Start-up in a stated order: each step is checked; the first that fails is named and tried again.
 
-Nothing here moves the arm: the controller that is started holds the pose it finds.
+Nothing here moves the arm: the controller, once started, holds the pose it finds.
 """
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ LOAD_KG = 0.02
 
 
 class StartUp:
-    """Runs the steps in a thread of its own until they have passed, and again when asked to.
+    """Runs the steps in its own thread until all have passed, and again on request.
 
     Args:
-        arm: What it looks at and starts.
-        foreign: Names who else commands the arm, or says nothing.
-        dry_run: Only the steps that change nothing.
+            arm: The arm that it checks and starts.
+            foreign: Names who else commands the arm, or returns an empty string.
+            dry_run: Whether to run only the steps that change nothing.
 
     Attributes:
-        done: All steps have passed.
-        problem: Why not.
+            done: Whether all steps have passed.
+            problem: Why they have not.
     """
 
     def __init__(self, arm: FrankaArm, foreign: Callable[[], str], dry_run: bool) -> None:
@@ -50,7 +50,7 @@ class StartUp:
 
     @property
     def says(self) -> str:
-        """Says why the arm takes no commands, or an empty string. A driver that hangs in a call is named, too."""
+        """Says why the arm takes no commands, or an empty string. Also names a driver that hangs in a call."""
         name, since = self._step
         waited = time.monotonic() - since
         if name and waited > HUNG_S:
@@ -58,7 +58,7 @@ class StartUp:
         return self.problem
 
     def restart(self, why: str) -> None:
-        """Begins anew; until it has passed the arm takes no commands."""
+        """Begins anew; until all steps have passed the arm takes no commands."""
         self.done, self.problem = False, why
         self._again.set()
 
@@ -69,7 +69,7 @@ class StartUp:
             self.restart("start-up begins anew: the dry run was switched")
 
     def steps(self) -> List[Tuple[str, Callable[[], str]]]:
-        """Returns name and check of each, in order; a check returns a sentence when it fails."""
+        """Returns name and check of each step, in order; a check returns a sentence when it fails."""
         look = [("driver", self._driver), ("arm_id", self._arm_id), ("state rate", self._rate), ("robot mode", self._mode),
                 ("publishers", self._publishers)]
         end = [("tool pose", self._tool_pose), ("gripper", self._gripper)]
@@ -166,7 +166,7 @@ class StartUp:
         if state.m_ee > arm.tool.mass_kg + LOAD_KG:
             return (f"Desk has the end effector at {state.m_ee:.2f} kg, tool.mass_kg is {arm.tool.mass_kg:.2f}; make them "
                     "agree")
-        self._arm.carry(self._arm.payload)      # a driver that was started anew has forgotten it
+        self._arm.carry(self._arm.payload)      # a restarted driver has forgotten it
         return ""
 
     def _collision(self) -> str:

@@ -1,4 +1,4 @@
-"""A person's hand leads the arm: no stiffness, and targets that follow the measured pose, so that nothing pulls at the end."""
+"""Leading the arm by hand: no stiffness, and targets that follow the measured pose, so that nothing pulls at the end."""
 from __future__ import annotations
 
 import threading
@@ -22,25 +22,25 @@ SETTLE_S = 1.2           # six time constants of the controller's stiffness filt
 class Takeover:
     """Takes the arm from the filter and gives it back.
 
-    Args:
         arm: The arm.
+            safety: The filter, which has to be out of the way.
         safety: The filter, which has to be out of the way.
-        alone: Holds the arm while something is done to it, given what; see `FrankaArm.alone`.
+            alone: Holds the arm during the operation that it is given; see `FrankaArm.alone`.
     """
 
     def __init__(self, arm: FrankaArm, safety: FilterHandle, alone: Callable[[str], ContextManager[None]]) -> None:
         self._arm, self._safety, self._alone = arm, safety, alone
         self._led = threading.Event()
-        self._followed = False         # the target follows the arm
+        self._followed = False         # whether the target follows the arm
 
     def take(self) -> str:
-        """Takes the stiffness away; targets follow the measured pose.
+        """Removes the stiffness; targets follow the measured pose.
 
         Returns:
             A sentence.
 
         Raises:
-            HybridVLAError: The arm may not be taken now; it is as it was.
+                HybridVLAError: The arm may not be taken now; it is unchanged.
         """
         robot = self._arm
         if self._led.is_set():
@@ -51,7 +51,7 @@ class Takeover:
         deactivated = self._safety.deactivate()
         _refuse(deactivated.problem or self._safety.forbids(deactivated.ends) or robot.problem())
         with self._alone("a person takes the arm"):
-            _refuse(self._safety.forbids(deactivated.ends) or robot.unheard())      # the arm may have been waited for
+            _refuse(self._safety.forbids(deactivated.ends) or robot.unheard())      # waiting for the arm may have taken time
             self._led.set()
             self._followed = True
             start_worker("following the hand that leads the arm", self._follow)
@@ -59,27 +59,27 @@ class Takeover:
                 robot.driver.soft()
             except HybridVLAError:
                 self._led.clear()
-                time.sleep(3 * FOLLOW_S)     # the thread has seen it
+                time.sleep(3 * FOLLOW_S)     # by now the thread has seen it
                 raise
         return "the arm is soft: lead it by hand; call takeover with false to give it back"
 
     def give_back(self) -> str:
-        """Stiffness comes back while the target still follows; then it stays where it is.
+        """Restores the stiffness while the target still follows; then the target stays where it is.
 
-        Stiffness pulls towards the last target. Where that is not where the arm is, the arm stays soft.
+        Stiffness pulls towards the last target. If the target is not where the arm is, the arm stays soft.
 
         Returns:
             A sentence.
 
         Raises:
-            HybridVLAError: Nobody leads the arm, or nobody knows where it is; it is soft then.
+                HybridVLAError: Nobody leads the arm, or nobody knows where it is; it stays soft then.
         """
         robot = self._arm
         if not self._led.is_set():
             raise HybridVLAError("nobody leads the arm")
         _refuse(self._not_followed())
         with self._alone("the arm becomes stiff"):
-            _refuse(self._not_followed())            # the arm may have been waited for
+            _refuse(self._not_followed())            # waiting for the arm may have taken time
             robot.driver.stiff()
             end = time.monotonic() + SETTLE_S
             while time.monotonic() < end:
@@ -107,7 +107,7 @@ class Takeover:
         try:
             with robot.led():
                 while self._led.is_set() and not rospy.is_shutdown():
-                    if not robot.unheard():          # a pose of before is not said again with a new stamp
+                    if not robot.unheard():          # an old pose is not sent again with a new stamp
                         pose = reading.pose(robot.state.O_T_EE)
                         message = conversions.pose_message(pose, robot.arm.base_frame, rospy.Time.now().to_sec())
                         publish_unless_ending(robot.poses, message)
