@@ -1,6 +1,6 @@
-"""One episode in process: the policy, the proposer, the safety filter and the rig, in lockstep on an injected clock.
+"""Runs one episode in process: the policy, the proposer, the safety filter and the rig, in lockstep on an injected clock.
 
-Nothing here decides anything: the same classes run in the nodes. Only time is different, it passes as fast as it can be
+Nothing here decides anything: the same classes run in the nodes. Only time is different: it passes as fast as it can be
 computed.
 """
 from __future__ import annotations
@@ -27,15 +27,15 @@ SETTLE_S = 0.2
 
 @dataclass
 class Decision:
-    """One prediction as it was made.
+    """One prediction at the moment it was made.
 
     Attributes:
-        time: Simulated, s.
-        instruction: It followed.
-        prediction: The whole of it.
-        target: (3,) of the first arm, m.
-        opening: Of the first arm.
-        observer: What the caller wanted to remember of the moment.
+        time: Simulated time, s.
+        instruction: Instruction that the prediction followed.
+        prediction: The complete prediction.
+        target: (3,) target position of the first arm, m.
+        opening: Gripper opening of the first arm.
+        observer: What the caller recorded at this moment.
     """
 
     time: float
@@ -51,13 +51,13 @@ class EpisodeResult:
     """What happened in an episode.
 
     Attributes:
-        success: The task was done.
-        time: Simulated, s.
-        decisions: In their order.
-        counters: The filter's.
-        tick_ms: Thread CPU time of its ticks, ms.
-        states: Of the filter, each change.
-        reasons: Ticks in which each one stood.
+        success: Whether the task was done.
+        time: Simulated time, s.
+        decisions: Decisions in order.
+        counters: Counters of the filter.
+        tick_ms: Thread CPU time of the filter's ticks, ms.
+        states: States of the filter, one entry per change.
+        reasons: Number of ticks for which each reason of the filter applied.
     """
 
     success: bool
@@ -70,39 +70,39 @@ class EpisodeResult:
 
 
 class Filter(Protocol):
-    """What a runner asks of the safety filter, or of what stands in its place."""
+    """What a runner needs from the safety filter or its replacement."""
 
     def update_arm_state(self, state: ArmState, now: float) -> object:
-        """Takes what a driver reports."""
+        """Takes the state that a driver reports."""
 
     def on_proposal(self, proposal: Proposal, now: float) -> object:
         """Takes a proposal of the policy."""
 
     def on_heartbeat(self, heartbeat: Heartbeat, now: float) -> object:
-        """Takes a sign of life of the policy."""
+        """Takes a heartbeat of the policy."""
 
     def on_deadman(self, pressed: bool, now: float) -> object:
-        """Takes the dead-man switch."""
+        """Takes the state of the dead-man switch."""
 
     def activate(self, active: bool, now: float) -> Tuple[bool, str]:
-        """Begins to follow proposals; returns whether, and why not."""
+        """Begins to follow proposals; returns whether it does, and if not, why."""
 
     def tick(self, now: float) -> FilterOutput:
-        """Returns what goes to the arms now."""
+        """Returns the output that goes to the arms now."""
 
 
 class SimulatedRig(Protocol):
-    """What a runner asks of a rig with one arm or two."""
+    """What a runner needs from a rig with one arm or two."""
 
     @property
     def time(self) -> float:
         """Simulated time, s."""
 
     def arm_states(self) -> Sequence[ArmState]:
-        """Returns what each arm's driver would report."""
+        """Returns the state that each arm's driver would report."""
 
     def send(self, command: ArmCommand) -> object:
-        """Sends what the filter has for one arm."""
+        """Sends the filter's command for one arm."""
 
     def render(self, camera: str) -> np.ndarray:
         """Returns an image (h, w, 3) uint8 RGB."""
@@ -118,9 +118,9 @@ Pending = Tuple[float, Inference, Prediction, Any]
 class EpisodeRunner(Generic[RigT]):
     """Runs episodes on one rig. `rig`: `hybridvla_sim.fr3.rig.Rig` or anything like it, already reset by the caller.
 
-    latency: simulated time between observation and proposal, s. make_safety: what stands between proposals and the rig.
-    observe: called with the rig before each prediction;
-    what it returns is kept with the decision (the expert's label, for metrics).
+    latency: simulated time between observation and proposal, s. make_safety: makes the filter between proposals and the rig.
+    observe: called with the rig before each prediction; its result is kept with the decision (the expert's label, for
+    metrics).
     """
 
     def __init__(self, policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig, rig: RigT, latency: float = 0.1,
@@ -131,20 +131,20 @@ class EpisodeRunner(Generic[RigT]):
 
     def run(self, instruction: str, finished: Callable[[RigT, str], bool], max_keyframes: int = 12,
             max_time: float = 60.0, switch: Optional[Tuple[float, str]] = None) -> EpisodeResult:
-        """Runs until `finished(rig, instruction)` has held for a moment, or the keyframes or the time are used up.
+        """Runs until `finished(rig, instruction)` has held for a moment, or until the keyframes or the time are used up.
 
         Args:
-            instruction: The first one.
-            finished: Judges the rig.
-            max_keyframes: Decisions at most; with a switch, from then on. A policy that is done early waits for it.
-            max_time: Simulated time at most, s.
+            instruction: The first instruction.
+            finished: Decides from the rig whether the task is done.
+            max_keyframes: Most decisions; with a switch, counted from then on. A policy that is done early waits for the switch.
+            max_time: Longest simulated time, s.
             switch: (simulated time, s, second instruction); the episode then counts for the second one.
 
         Returns:
-            The result.
+            The result of the episode.
 
         Raises:
-            HybridVLAError: The filter does not activate in the rig.
+            HybridVLAError: The filter does not activate on the rig.
         """
         clock = _Clock(self.rig)
         result = EpisodeResult(False, 0.0)
@@ -170,7 +170,7 @@ class EpisodeRunner(Generic[RigT]):
         proposer.set_instruction(instruction)
         loop = _Loop(self, clock, safety, proposer, result)
         since: Optional[float] = None
-        # What the last keyframe has done is looked at until it has held: meanwhile the policy decides once more.
+        # The outcome of the last keyframe is checked until it has held; meanwhile the policy decides once more.
         while clock.now - clock.start < max_time and (switch is not None or since is not None
                                                       or len(result.decisions) <= max_keyframes):
             if switch is not None and clock.now - clock.start >= switch[0]:
@@ -197,7 +197,7 @@ class EpisodeRunner(Generic[RigT]):
 
 
 class _Clock:
-    """Simulated time, from 1 s on: a stamp of zero means "unset" to ROS."""
+    """Simulated time, starting at 1 s: a stamp of zero means "unset" to ROS."""
 
     def __init__(self, rig: SimulatedRig) -> None:
         self._rig, self.start = rig, 1.0 + rig.time
@@ -208,7 +208,7 @@ class _Clock:
 
 
 class _Loop(Generic[RigT]):
-    """One filter tick after the other, with a prediction started and delivered when they are due."""
+    """Runs the filter tick by tick, and starts and delivers predictions when they are due."""
 
     def __init__(self, runner: EpisodeRunner[RigT], clock: _Clock, safety: Filter, proposer: Proposer,
                  result: EpisodeResult) -> None:
@@ -227,7 +227,7 @@ class _Loop(Generic[RigT]):
         if now - self._beat_at >= HEARTBEAT_S - 1e-9:
             self._beat_at = now
             self.proposer.send_heartbeat()
-            if runner.robot.deadman_required:     # held down throughout, as whoever stands beside a rig does
+            if runner.robot.deadman_required:     # held down throughout, as a person beside a rig would
                 self.safety.on_deadman(True, now)
         self._infer(now)
         output = self.safety.tick(now)

@@ -16,24 +16,24 @@ from hybridvla_core.report.statistics import rate, wilson
 
 HEAD = ("task", "mode", "successes", "episodes", "rate", "95 % interval (Wilson)", "confident half", "other half",
         "calibration error")
-#: What two results of one task and mode have in common in their orders; of the numbers of episodes, which kinds there are.
+#: Entries of the orders that two results of one task and mode must share; of the numbers of episodes, only which kinds exist.
 ALIKE = ("manifest_sha256", "variation", "ros", "configurations")
 KINDS = ("episodes", "switch_episodes", "language_scenes")
-#: Of a table by task and mode.
+#: Summaries by task and mode.
 Pooled = Dict[Tuple[str, str], Dict[str, Any]]
 
 
 def pooled(parts: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
-    """Returns the summary of all episodes of a task in one mode; halves and diagram are of all of them together.
+    """Returns the summary of all episodes of a task in one mode; halves and diagram are computed over all of them.
 
     Args:
-        parts: Summaries of one task, as `summarise` gives them. Older ones have no `rows` and add to the counts alone.
+        parts: Summaries of one task, as `summarise` returns them. Older ones have no `rows` and only add to the counts.
 
     Returns:
         `episodes`, `successes`, `success_rate`, `interval`, `mode`, `reliability`, `rows`.
 
     Raises:
-        HybridVLAError: An episode is in two of them.
+        HybridVLAError: An episode is in two of the summaries.
     """
     rows = [row for part in parts for row in part.get("rows", ())]
     seeds = [(row["seed"], row["instruction"]) for row in rows]
@@ -43,23 +43,23 @@ def pooled(parts: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
     episodes, wins = sum(part["episodes"] for part in parts), sum(part["successes"] for part in parts)
     return {"episodes": episodes, "successes": wins, "success_rate": rate(wins, episodes), "interval": wilson(wins, episodes),
             "mode": parts[0]["mode"], "limit_violations": sum(part.get("limit_violations", 0) for part in parts),
-            # Halves of some of the episodes would be taken for halves of all.
+            # Halves of only some of the episodes would be mistaken for halves of all.
             "reliability": trust(rows) if len(rows) == episodes else {}, "rows": rows}
 
 
 def pooled_files(files: Sequence[Path]) -> Pooled:
-    """Pools files, of one task (`--task`) or of several (`--tasks`).
+    """Pools result files of one task (`--task`) or of several (`--tasks`).
 
     Args:
-        files: Results of `hybridvla evaluate --json`; of one checkpoint, which is the caller's business. An older one of a
-            single task does not name it: its file is then called TASK-MODE-SEED-COUNT.json.
+        files: Results of `hybridvla evaluate --json`. The caller makes sure that they are of one checkpoint. An older result of
+            a single task does not name the task: its file must then be called TASK-MODE-SEED-COUNT.json.
 
     Returns:
-        A summary by task and mode, in the order in which they come.
+        A summary by task and mode, in the order of the files.
 
     Raises:
-        HybridVLAError: A file is no result, an episode is in two of them, or two are of another checkpoint, configuration or
-            kind of episodes.
+        HybridVLAError: A file is not a result, an episode is in two of them, or two differ in checkpoint, configuration or kind
+            of episodes.
     """
     found: Dict[Tuple[str, str], List[Mapping[str, Any]]] = {}
     orders: Dict[Tuple[str, str], Tuple[Path, Mapping[str, Any]]] = {}
@@ -69,7 +69,7 @@ def pooled_files(files: Sequence[Path]) -> Pooled:
             named = content.get("tasks") or {content.get("task") or file.stem.rsplit("-", 3)[0]: content}
             for task, summary in named.items():
                 found.setdefault((task, summary["mode"]), []).append(summary)
-                if content.get("order"):       # older results have none
+                if content.get("order"):       # older results have no order
                     kept = orders.setdefault((task, summary["mode"]), (file, content["order"]))
                     _check_alike(kept, (file, content["order"]))
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
@@ -85,7 +85,7 @@ def _check_alike(one: Tuple[Path, Mapping[str, Any]], other: Tuple[Path, Mapping
 
 
 def table(found: Pooled) -> str:
-    """Returns a table in Markdown: a line for each task and mode, and the mean of each mode."""
+    """Returns a Markdown table: a line for each task and mode, and the mean of each mode."""
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
     for (task, mode), summary in found.items():
         low, high = summary["interval"]
@@ -105,7 +105,7 @@ def _half(found: object) -> str:
 
 
 def main() -> int:
-    """Prints the table of the files named; 1 with a sentence where one cannot be pooled."""
+    """Prints the table of the given files; returns 1, with a message, if one cannot be pooled."""
     parser = argparse.ArgumentParser(prog="python -m hybridvla_core.evaluation.pooling",
                                      description=(__doc__ or "").splitlines()[0])
     parser.add_argument("files", nargs="+", type=Path, help="results of hybridvla evaluate --json, of one checkpoint")

@@ -1,4 +1,4 @@
-"""What a shorter number format changes, in millimetres and degrees."""
+"""How much a shorter number format changes, in millimetres and degrees."""
 from __future__ import annotations
 
 from typing import Dict, Optional
@@ -13,8 +13,8 @@ def action_difference(first: np.ndarray, second: np.ndarray) -> Dict[str, float]
     """Computes the largest differences between two actions, over the chunk and the arms.
 
     Args:
-        first: (K, A) physical units.
-        second: (K, A) physical units.
+        first: (K, A) action in physical units.
+        second: (K, A) action in physical units.
 
     Returns:
         `position_mm`, `rotation_deg` (on SO(3)) and `gripper`.
@@ -27,7 +27,7 @@ def action_difference(first: np.ndarray, second: np.ndarray) -> Dict[str, float]
 
 
 def prediction_difference(first: Prediction, second: Prediction) -> Dict[str, Optional[Dict[str, float]]]:
-    """The same for the parts of two `Prediction`s; None where a path did not run to its end in both."""
+    """Computes the same for the parts of two `Prediction`s; None where a path did not run to its end in both."""
     result: Dict[str, Optional[Dict[str, float]]] = {}
     for name in ("action", "diffusion", "autoregressive"):
         a, b = getattr(first, name), getattr(second, name)

@@ -1,4 +1,4 @@
-"""Whether a confidence means something: told against right, token by token, and the success of the more confident half."""
+"""Whether confidence is calibrated: predicted against observed, token by token, and the success of the more confident half."""
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Protocol, Sequence, runtime_checkable
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from hybridvla_core.checkpoints.config import CheckpointConfig
     from hybridvla_core.transforms.normalise import Normaliser
 
-#: Dots of a reliability diagram at most.
+#: Largest number of dots in a reliability diagram.
 BINS = 10
 
 
 @runtime_checkable
 class ModelPolicy(Protocol):
-    """What a policy with a checkpoint says besides; scripted and recorded ones do not."""
+    """What a policy with a checkpoint offers in addition; scripted and recorded ones do not."""
 
     @property
     def config(self) -> CheckpointConfig:
@@ -26,19 +26,19 @@ class ModelPolicy(Protocol):
 
     @property
     def normaliser(self) -> Normaliser:
-        """Between its numbers and physical units."""
+        """Converts between the policy's numbers and physical units."""
 
 
 def hits(policy: object, wanted: np.ndarray, prediction: Prediction) -> Optional[np.ndarray]:
-    """Returns (A,) whether each token is right: the wanted value lies in its bin, or within the checkpoint's window of it.
+    """Returns (A,) whether each token is right: the wanted value is in its bin, or within the checkpoint's window around it.
 
     Args:
-        policy: That predicted.
-        wanted: (A,) action, m, rad, gripper.
-        prediction: Of the policy.
+        policy: Policy that made the prediction.
+        wanted: (A,) wanted action, m, rad, gripper.
+        prediction: Prediction of the policy.
 
     Returns:
-        None where no tokens were decoded to their end, or the policy has no bins (it is no checkpoint of ours).
+        None if the tokens were not all decoded, or if the policy has no bins (it is not one of our checkpoints).
     """
     told, decoded = prediction.token_confidence, prediction.autoregressive
     if not isinstance(policy, ModelPolicy) or told is None or decoded is None or not np.isfinite(told).all():
@@ -50,7 +50,7 @@ def hits(policy: object, wanted: np.ndarray, prediction: Prediction) -> Optional
 
 
 def binned(told: np.ndarray, right: np.ndarray) -> List[List[float]]:
-    """Returns counts that can be added up over episodes, `[bin, tokens, sum of their confidences, how many were right]` of each
+    """Returns counts that can be added up over episodes: `[bin, tokens, sum of their confidences, how many were right]` for each
     bin with tokens.
 
     Args:
@@ -66,7 +66,7 @@ def of_bins(counts: Iterable[Sequence[float]]) -> Dict[str, Any]:
     """Returns the table of a reliability diagram, and the expected calibration error.
 
     Args:
-        counts: As `binned` gives them, of any number of episodes.
+        counts: Counts as `binned` returns them, of any number of episodes.
     """
     sums: Dict[int, np.ndarray] = {}
     for number, *values in counts:
@@ -91,11 +91,11 @@ def of_tokens(told: np.ndarray, right: np.ndarray) -> Dict[str, Any]:
 
 
 def of_episodes(confidence: Sequence[float], success: Sequence[bool]) -> Dict[str, Any]:
-    """Returns how often the more confident half of the episodes succeeded, and how often the other one.
+    """Returns how often the more confident half of the episodes succeeded, and how often the other half.
 
     Args:
-        confidence: Mean over the predictions of each episode; episodes with NaN are left out.
-        success: Of each episode.
+        confidence: Mean confidence over the predictions of each episode; episodes with NaN are left out.
+        success: Whether each episode succeeded.
     """
     told, won = np.asarray(confidence, dtype=float), np.asarray(success, dtype=bool)
     told, won = told[np.isfinite(told)], won[np.isfinite(told)]

@@ -1,4 +1,4 @@
-"""What is reported of a suite of episodes, and the configurations it is run with."""
+"""The report on a suite of episodes, and the configurations it is run with."""
 from __future__ import annotations
 
 import math
@@ -16,20 +16,20 @@ from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.report.statistics import calibration, correlation, percentiles, rate, wilson
 from hybridvla_core.robots.config import RobotConfig
 
-#: Larger seeds belong to evaluation; no scene of the training data is drawn from them.
+#: Larger seeds are reserved for evaluation; no scene of the training data is drawn from them.
 LARGEST_TRAINING_SEED = 1_000_000
-#: First scene by which a training judges its checkpoints: whoever picks one by its log must not have looked at the scenes of the
-#: final evaluation, which begins at 2 000 001.
+#: First scene by which a training judges its checkpoints: whoever picks a checkpoint by the training log must not have looked at
+#: the scenes of the final evaluation, which begin at 2 000 001.
 VALIDATION_SEED = 4_000_001
 LARGEST_VALIDATION_SEED = 5_000_000
 
 
 def check_seeds(seed: int, episodes: int) -> None:
-    """Refuses scenes by which a checkpoint was trained or may have been chosen.
+    """Refuses scenes with which a checkpoint was trained or by which it may have been chosen.
 
     Args:
-        seed: Of the first episode; the next ones count on.
-        episodes: How many there are.
+        seed: Seed of the first episode; the following ones count up from it.
+        episodes: Number of episodes.
 
     Raises:
         HybridVLAError: One of them belongs to training or to a training's own evaluation.
@@ -42,7 +42,7 @@ def check_seeds(seed: int, episodes: int) -> None:
 
 
 def summarise(episodes: Sequence[Dict[str, Any]], mode: str, seed: int) -> Dict[str, Any]:
-    """The suite's result for machines."""
+    """Returns the suite's result for machines."""
     wins = sum(episode["success"] for episode in episodes)
     rows = [row for episode in episodes for row in episode["decisions"]]
     tasks: Dict[str, List[bool]] = defaultdict(list)
@@ -53,7 +53,7 @@ def summarise(episodes: Sequence[Dict[str, Any]], mode: str, seed: int) -> Dict[
             if name.startswith(("limited/", "rejected/", "holds")):
                 interventions[name] += count
     both = [row for row in rows if row["diffusion"] is not None and row["autoregressive"] is not None]
-    judged = [row for row in rows if row["error"] is not None]      # over ROS nobody compares a prediction with the expert's
+    judged = [row for row in rows if row["error"] is not None]      # over ROS predictions are not compared with the expert's
     norms = [float(np.linalg.norm(row["error"])) for row in judged]
     by_phase: Dict[str, List[float]] = defaultdict(list)
     for row, norm in zip(judged, norms):
@@ -85,14 +85,14 @@ def summarise(episodes: Sequence[Dict[str, Any]], mode: str, seed: int) -> Dict[
 
 
 def kept_of(episode: Mapping[str, Any]) -> Dict[str, Any]:
-    """Returns what is kept of one episode: enough to pool it with others later.
+    """Returns the record of one episode: enough to pool it with others later.
 
     Args:
-        episode: As it was run, with its decisions.
+        episode: Episode as it was run, with its decisions.
 
     Returns:
         `seed`, `instruction`, `success`, `time` s, `violations`, `predictions`, how many of them were `fused`, the mean
-        `confidence` (None where none was told), and `tokens`, the counts of `reliability.binned`; over ROS also `stops`, how
+        `confidence` (None if there is none), and `tokens`, the counts of `reliability.binned`; over ROS also `stops`, how
         often the filter stopped and was resumed.
     """
     rows = episode["decisions"]
@@ -108,10 +108,10 @@ def kept_of(episode: Mapping[str, Any]) -> Dict[str, Any]:
 
 
 def trust(kept: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
-    """Returns what confidence is worth over episodes of one task: the confident half and the other one, told against right.
+    """Returns what confidence is worth over episodes of one task: success of both halves, and predicted against observed.
 
     Args:
-        kept: As `kept_of` gives them.
+        kept: Records as `kept_of` returns them.
     """
     nan = float("nan")
     return {**of_episodes([nan if row["confidence"] is None else row["confidence"] for row in kept],
@@ -120,10 +120,10 @@ def trust(kept: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
 
 
 def followed(episodes: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
-    """Returns in how many scenes both instructions were carried out, each in its own episode: the words decided.
+    """Returns in how many scenes both instructions were carried out, each in its own episode: there the words decided.
 
     Args:
-        episodes: Two of each scene, one behind the other, of instructions that ask for different things.
+        episodes: Two consecutive episodes of each scene, whose instructions ask for different things.
     """
     pairs = list(zip(episodes[::2], episodes[1::2]))
     both = sum(first["success"] and second["success"] for first, second in pairs)
@@ -132,7 +132,7 @@ def followed(episodes: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Of those that are finite; NaN of none."""
+    """Returns the mean of the finite values; NaN if there are none."""
     finite = [value for value in values if math.isfinite(value)]
     return sum(finite) / len(finite) if finite else float("nan")
 

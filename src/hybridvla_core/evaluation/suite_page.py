@@ -1,4 +1,4 @@
-"""What an evaluation of several tasks found, as one page: success of each, and whether the confidence means something."""
+"""The result of an evaluation of several tasks as one page: success of each, and whether confidence is calibrated."""
 from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping
@@ -28,8 +28,8 @@ def page(checkpoint: str, tasks: Mapping[str, Mapping[str, Any]]) -> str:
     """Returns the HTML document.
 
     Args:
-        checkpoint: Its folder.
-        tasks: Summary of each task, as `summarise` gives it.
+        checkpoint: Folder of the checkpoint.
+        tasks: Summary of each task, as `summarise` returns it.
     """
     rows: List[List[object]] = []
     drawings = []

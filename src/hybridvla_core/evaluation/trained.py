@@ -1,4 +1,4 @@
-"""Which tasks a checkpoint was trained for, as far as it says so."""
+"""Which tasks a checkpoint was trained for, as far as it states them."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -12,18 +12,18 @@ Goals = Mapping[str, Sequence[str]]
 
 
 def check_trained(checkpoint: Path, task: str, goals: Goals, *others: Goals) -> None:
-    """Refuses a task that a checkpoint was not trained for, where the checkpoint says what it was trained for.
+    """Refuses a task for which a checkpoint was not trained, if the checkpoint states what it was trained for.
 
-    It says so by the names of its data's tasks, or else by the sentences of its data: each goal needs one of its own.
+    It states this by the task names of its data, or else by the sentences of its data: each goal needs one of its own.
 
     Args:
-        checkpoint: Its folder.
+        checkpoint: Folder of the checkpoint.
         task: Name of the task.
-        goals: What the task can be asked for.
-        others: What it can be asked for in a variation: whoever knows these goals is as good.
+        goals: Goals of the task.
+        others: Goals of the task in a variation: a checkpoint that knows these is accepted as well.
 
     Raises:
-        HybridVLAError: It is another task, or a goal of it was never asked for.
+        HybridVLAError: The checkpoint was trained for other tasks, or never for one of the goals.
     """
     provenance = read_manifest(checkpoint)["provenance"]
     tasks, trained = _tasks(provenance), provenance.get("instructions")
@@ -42,11 +42,11 @@ def check_trained(checkpoint: Path, task: str, goals: Goals, *others: Goals) -> 
 
 
 def doubts(checkpoint: Path) -> Callable[[str], str]:
-    """Returns what says why a checkpoint cannot be expected to do what a sentence asks for; its answer is empty where it can, or
-    where the checkpoint does not say. Case, spaces and a full stop do not count.
+    """Returns a function that says why a checkpoint cannot be expected to do what a sentence asks for. Its answer is empty if it
+    can, or if the checkpoint does not state its training. Case, spaces and a full stop are ignored.
 
     Args:
-        checkpoint: Its folder, read once.
+        checkpoint: Folder of the checkpoint, read once.
     """
     trained = read_manifest(checkpoint)["provenance"].get("instructions")
     said = {_words(text) for text in trained or ()}
@@ -61,13 +61,13 @@ def doubts(checkpoint: Path) -> Callable[[str], str]:
 
 
 def _tasks(provenance: Mapping[str, object]) -> Tuple[str, ...]:
-    """Names of the tasks that it was trained for; nothing where it does not say."""
+    """Returns the names of the tasks that it was trained for; empty if it does not state them."""
     tasks = provenance.get("tasks")
     return tuple(str(task) for task in tasks) if isinstance(tasks, list) else ()
 
 
 def _absent(trained: Sequence[str], goals: Goals) -> List[str]:
-    """Goals without a sentence in the data."""
+    """Returns the goals without a sentence in the data."""
     said = {_words(text) for text in trained}
     return [goal for goal, sentences in goals.items() if not said.intersection(_words(text) for text in sentences)]
 

@@ -12,9 +12,9 @@ from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_core.safety.status import ArmCommand, ArmSafety, FilterOutput, Reason, SafetyStatus, State
 
 ARRIVED_M, ARRIVED_RAD = 0.005, 0.05
-#: An arm that has not arrived by then is taken to have arrived, s: a script waits no longer.
+#: An arm that has not arrived after this time, s, is treated as arrived: a script waits no longer.
 PATIENCE_S = 4.0
-#: So long a gripper is given for its way, s.
+#: Time that a gripper is given to move, s.
 GRIPPER_S = 0.6
 
 
@@ -22,7 +22,7 @@ class Unfiltered:
     """Sends every target to its arm as it is, at once, and calls it reached when the arm is near it.
 
     Args:
-        robot: Whose arms they are.
+        robot: Configuration of the robot whose arms they are.
     """
 
     def __init__(self, robot: RobotConfig) -> None:
@@ -35,10 +35,10 @@ class Unfiltered:
         self._states[state.name] = state
 
     def on_heartbeat(self, heartbeat: Heartbeat, now: float) -> None:
-        """Nobody listens."""
+        """Does nothing."""
 
     def on_deadman(self, pressed: bool, now: float) -> None:
-        """Nobody listens."""
+        """Does nothing."""
 
     def activate(self, active: bool, now: float) -> Tuple[bool, str]:
         return True, ""
@@ -47,7 +47,7 @@ class Unfiltered:
         self._proposal, self._since, self._near_since = proposal, now, float("inf")
 
     def tick(self, now: float) -> FilterOutput:
-        """Returns the last proposal's targets for the arms that have reported, and where they stand."""
+        """Returns the last proposal's targets for the arms that have reported, and where these are."""
         proposal = self._proposal
         targets = {} if proposal is None else {target.name: target for target in proposal.targets[:len(self._arms)]}
         commands, near = [], bool(targets)

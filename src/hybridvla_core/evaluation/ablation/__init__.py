@@ -1,1 +1,1 @@
-"""Tables of the paper from episodes in the simulated rig: what is run, what is told apart, what is printed."""
+"""The paper's tables from episodes in the simulated rig: what is run, what is compared, what is printed."""

@@ -1,4 +1,4 @@
-"""Whether a confidence means what it says, and whether the second path knows what the first does not: from episodes' records."""
+"""Tests on the records of episodes whether confidence is calibrated and whether the second path knows what the first does not."""
 from __future__ import annotations
 
 from typing import Any, Dict, List, Sequence, Tuple
@@ -10,16 +10,16 @@ from hybridvla_core.evaluation.ablation.cells import Outcome
 from hybridvla_core.report.comparisons import FAILS, HOLDS, OPEN
 from hybridvla_core.report.statistics import wilson
 
-#: Parts of equal size into which predictions are sorted by their confidence.
+#: Number of equal parts into which the predictions are divided after sorting by confidence.
 PARTS = 5
-#: A target this near to the expert's is a good one, mm.
+#: A target within this distance of the expert's counts as good, mm.
 NEAR_MM = 5.0
-#: What the paper says of successful samples: so many have a mean confidence above the threshold.
+#: The paper's figures for successful samples: the share whose mean confidence exceeds the threshold, and the threshold.
 PAPER_SHARE, THRESHOLD = 0.8, 0.96
 
 
 def calibration_sheet(outcomes: Sequence[Outcome]) -> Dict[str, Any]:
-    """Returns the sheet of outcomes in ensemble mode; one without rows where no token was decoded."""
+    """Returns the sheet of outcomes in ensemble mode; it has no rows if no token was decoded."""
     pairs = np.array([pair for outcome in outcomes for pair in zip(outcome.confidence, outcome.errors_mm) if pair[0] is not None],
                      dtype=float).reshape(-1, 2)
     rows, bars = [], []

@@ -1,4 +1,4 @@
-"""What is run: cells of episodes, each kept in a file of its own as soon as it is done, so that a killed sweep goes on."""
+"""Cells of episodes to run. Each is saved to its own file as soon as it is done, so a killed sweep can resume."""
 from __future__ import annotations
 
 import json
@@ -10,30 +10,30 @@ from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.ablation.variant import Variant
 from hybridvla_core.files import key_of, write_json
 
-#: Changes whenever an older result is not to be taken for one of today.
+#: Version of the results; changed whenever older results may no longer be used.
 FORMAT = 5
-#: How the address of a policy elsewhere begins.
+#: Prefixes of the address of a remote policy.
 REMOTE = ("ws://", "wss://")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Episodes of one task by one checkpoint, asked in one way. Its result depends on nothing else.
+    """Episodes of one task with one checkpoint, queried in one way. The result depends on nothing else.
 
     Attributes:
-        checkpoint: The folder, or the address of a policy elsewhere.
-        manifest: sha256 of the checkpoint's manifest: another checkpoint in the same folder is another cell. Empty for a policy
-            elsewhere that has none.
-        variant: How it is asked.
+        checkpoint: Folder of the checkpoint, or address of a remote policy.
+        manifest: sha256 of the checkpoint's manifest: another checkpoint in the same folder is another cell. Empty for a remote
+            policy that has none.
+        variant: How the checkpoint is queried.
         task: Name of the task.
         seed: Episode i draws everything from seed + i.
-        episodes: How many.
-        switched: The instruction changes in mid-episode.
+        episodes: Number of episodes.
+        switched: Whether the instruction changes in mid-episode.
         filtered: False sends every target to the arm as it is, without the safety filter.
-        variation: How the scenes deviate from those of every demonstration; empty: not at all.
+        variation: How the scenes differ from those of the demonstrations; empty: not at all.
         policy_config: Digest of the policy's configuration.
-        robot_config: Digest of the robot's.
-        origin: Digest of the code, simulator and renderer that its episodes come from.
+        robot_config: Digest of the robot's configuration.
+        origin: Digest of the code, simulator and renderer that produce its episodes.
     """
 
     checkpoint: str
@@ -55,30 +55,30 @@ class Cell:
 
     @property
     def place(self) -> str:
-        """Address of a policy elsewhere; empty for a folder."""
+        """Address of a remote policy; empty for a folder."""
         return self.checkpoint if self.checkpoint.startswith(REMOTE) else ""
 
     @property
     def key(self) -> str:
-        """Names the result's file. A checkpoint folder counts by its content and not by its path, a policy elsewhere by its
+        """Name of the result's file. A checkpoint folder is identified by its content and not by its path, a remote policy by its
         address."""
         return key_of({**asdict(self), "checkpoint": self.place, "format": FORMAT})
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a cell gave. Figures that depend on the computer's speed are no part of it.
+    """Result of a cell. It holds no figures that depend on the computer's speed.
 
     Attributes:
-        success: By episode, in the order of the seeds.
+        success: Whether each episode succeeded, in the order of the seeds.
         violations: Limit violations that the rig counted, by episode.
-        interventions: The filter's, by name, over all episodes.
-        failures: Class of each failed episode, by its seed (see `failures.py`).
+        interventions: Interventions of the filter by name, over all episodes.
+        failures: Class of each failed episode by its seed (see `failures.py`).
         fused: Share of predictions whose paths were averaged.
-        predictions: How many, by episode.
-        confidence: Of each prediction, the mean over its tokens; None where no token was decoded.
-        errors_mm: Distance of each prediction from the expert's, mm.
-        correlation: Of both paths' errors; None where only one path answered.
+        predictions: Number of predictions by episode.
+        confidence: Mean confidence of each prediction over its tokens; None where no token was decoded.
+        errors_mm: Distance of each predicted target from the expert's, mm.
+        correlation: Correlation of both paths' errors; None where only one path answered.
     """
 
     success: Tuple[bool, ...]
@@ -99,17 +99,17 @@ class Outcome:
 
 
 class CellStore:
-    """Results in a folder, one file a cell.
+    """Results in a folder, one file per cell.
 
     Args:
-        folder: Made where it does not exist.
+        folder: Folder of the results; created if it does not exist.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def find(self, cell: Cell) -> Optional[Outcome]:
-        """Returns the result of a cell that was run before, or None.
+        """Returns the result of a cell that has already run, or None.
 
         Raises:
             HybridVLAError: The file is damaged.
@@ -126,7 +126,7 @@ class CellStore:
         write_json(self._path(cell), {"cell": asdict(cell), "outcome": asdict(outcome)})
 
     def forget(self, cells: Sequence[Cell]) -> int:
-        """Removes the results of cells that were run before, and returns how many it removed."""
+        """Removes the results of cells that have already run, and returns how many it removed."""
         paths = {self._path(cell) for cell in cells}
         found = [path for path in paths if path.is_file()]
         for path in found:
@@ -134,7 +134,7 @@ class CellStore:
         return len(found)
 
     def missing(self, cells: List[Cell]) -> List[Cell]:
-        """Returns the cells that are still to be run, each once."""
+        """Returns the cells that have not run yet, each once."""
         open_cells: Dict[str, Cell] = {cell.key: cell for cell in cells}
         return [cell for cell in open_cells.values() if self.find(cell) is None]
 

@@ -1,4 +1,4 @@
-"""Failed episodes by the paper's three classes (appendix D): rotation, limits, two arms; and what is none of them."""
+"""Classifies failed episodes by the paper's three classes (appendix D): rotation, limits, two arms; and the rest as other."""
 from __future__ import annotations
 
 from typing import Any, Mapping, Sequence
@@ -6,22 +6,22 @@ from typing import Any, Mapping, Sequence
 import numpy as np
 
 ROTATION, LIMITS, TWO_ARMS, OTHER = "rotation", "limits", "two arms", "other"
-#: A keyframe that is turned further than this from the expert's, rad, or misses it by more, m, is wrong.
+#: A keyframe is wrong if it is rotated from the expert's by more than this, rad, or misses it by more than this, m.
 WRONG_RAD, WRONG_M = 0.2, 0.02
-#: The filter's reasons that stand for a limit of the robot, and for how many ticks together one has to stand.
+#: The filter's reasons that mean a limit of the robot, and the total number of ticks for which they must apply.
 LIMIT_REASONS, LIMIT_TICKS = ("WORKSPACE", "JOINT_LIMIT", "COLLISION", "SINGULARITY", "SOLVER"), 50
 
 
 def classify(decisions: Sequence[Mapping[str, Any]], reasons: Mapping[str, int]) -> str:
-    """Sorts a failed episode.
+    """Classifies a failed episode.
 
     Args:
-        decisions: Each with `yaw_error` (rad) and `errors` ((arms, 3) from the expert's targets, m).
-        reasons: Ticks of the episode in which each of the filter's reasons stood.
+        decisions: The episode's decisions, each with `yaw_error` (rad) and `errors` ((arms, 3) from the expert's targets, m).
+        reasons: Number of ticks of the episode for which each of the filter's reasons applied.
 
     Returns:
-        `LIMITS` where a limit kept the arm from what was asked; otherwise `TWO_ARMS` where one arm alone was wrong while
-        both had to move; otherwise `ROTATION` where most wrong keyframes were turned; otherwise `OTHER`.
+        `LIMITS` if a limit kept the arm from its target; otherwise `TWO_ARMS` if only one arm was wrong while both had to
+        move; otherwise `ROTATION` if most wrong keyframes were wrong in rotation; otherwise `OTHER`.
     """
     if sum(reasons.get(name, 0) for name in LIMIT_REASONS) >= LIMIT_TICKS:
         return LIMITS

@@ -1,4 +1,4 @@
-"""A checkpoint or a policy elsewhere, opened in the way a cell asks for."""
+"""Opens a checkpoint or a remote policy in the way a cell asks for."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -12,17 +12,17 @@ from hybridvla_core.policy.interface import PolicyInterface
 
 
 def open_policy(cell: Cell) -> PolicyInterface:
-    """Loads a cell's checkpoint, which then answers in the cell's way, on one thread; or connects to a policy elsewhere.
+    """Loads a cell's checkpoint on one thread, set up to answer in the cell's way; or connects to a remote policy.
 
     Args:
-        cell: With folder, digest and variant.
+        cell: Cell with folder, digest and variant.
 
     Returns:
         The policy.
 
     Raises:
         CheckpointError: The folder is no checkpoint.
-        HybridVLAError: The checkpoint is not the cell's, or lacks the path that is asked for.
+        HybridVLAError: The checkpoint is not the cell's, or lacks the requested path.
     """
     if cell.checkpoint.startswith(REMOTE):
         from hybridvla_core.policy.remote.client import RemotePolicy
@@ -43,7 +43,7 @@ def open_policy(cell: Cell) -> PolicyInterface:
 
 
 def check_paths(config: CheckpointConfig, where: str, mode: str) -> None:
-    """Raises HybridVLAError where a checkpoint says that a path was never trained that `mode` needs."""
+    """Raises HybridVLAError if a checkpoint says that a path which `mode` needs was never trained."""
     needed = {"ensemble": PATHS, "diffusion": PATHS[:1], "autoregressive": PATHS[1:]}[mode]
     missing = [path for path in needed if path not in config.trained]
     if missing:

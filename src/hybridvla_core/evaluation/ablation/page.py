@@ -1,4 +1,4 @@
-"""What people look at: `results.md` with a drawing of each table, and one page with everything."""
+"""The results for people: `results.md` with a drawing of each table, and one page with everything."""
 from __future__ import annotations
 
 import json
@@ -26,7 +26,7 @@ PAGE = """{% extends "base.html" %}{% from "parts.html" import table %}
 
 
 def drawing(table: Mapping[str, Any]) -> Drawing:
-    """Bars of success rates with their intervals, and the paper's figures beside them."""
+    """Returns bars of success rates with their intervals, and the paper's figures beside them."""
     rows, high, left, wide = table["rows"], 26, 250, 520
     made = Drawing(left + wide + 110, high * len(rows) + 34, table["title"])
     for number, row in enumerate(rows):
@@ -46,7 +46,7 @@ def drawing(table: Mapping[str, Any]) -> Drawing:
 
 
 def bars(sheet: Mapping[str, Any]) -> Drawing:
-    """Bars of a sheet: what each stands for, its length, the text behind it, and the paper's length where it has one."""
+    """Returns the bars of a sheet: name, length, the text after it, and the paper's length if there is one."""
     rows, high, left, wide = sheet["bars"], 26, 250, 520
     most = max([value for row in rows for value in (row[1], row[3] or 0.0)] + [1e-9])
     made = Drawing(left + wide + 110, high * len(rows) + 34, sheet["title"])
@@ -77,7 +77,7 @@ def write(result: Mapping[str, Any], folder: Path) -> None:
 
 
 def document(result: Mapping[str, Any], folder: Path) -> None:
-    """Writes what is to be kept beside the documents: `results.json`, `results.md`, `images/results-*.svg`.
+    """Writes the files that are kept with the documents: `results.json`, `results.md`, `images/results-*.svg`.
 
     Raises:
         OSError: The folder cannot be written.

@@ -1,4 +1,4 @@
-"""From outcomes to tables: rates with intervals, and whether what the paper claims holds here."""
+"""Turns outcomes into tables: rates with intervals, and whether the paper's claims hold here."""
 from __future__ import annotations
 
 from dataclasses import asdict
@@ -11,18 +11,18 @@ from hybridvla_core.evaluation.ablation.tables import Claim, Row, Table
 from hybridvla_core.report.comparisons import FAILS, HOLDS, OPEN, Comparison, compare, is_better, is_no_worse
 from hybridvla_core.report.statistics import rate, wilson
 
-#: The cells of a row: by task, and by repeat of a task.
+#: Gives the cells of a row, by task and by repeat of a task.
 CellsOf = Callable[[Row], List[Cell]]
 Find = Callable[[Cell], Optional[Outcome]]
 
 
 def table_result(table: Table, cells_of: CellsOf, find: Find) -> Dict[str, Any]:
-    """Returns a table for machines. A cell that was not run counts as nothing, and is named.
+    """Returns a table for machines. A cell that was not run does not count, and is named.
 
     Args:
-        table: What to fill.
-        cells_of: The cells of a row, in the same order for every row.
-        find: The outcome of a cell, None where it was not run.
+        table: Table to fill.
+        cells_of: Gives the cells of a row, in the same order for every row.
+        find: Gives the outcome of a cell, or None if it was not run.
     """
     outcomes = {row.label: [(cell, find(cell)) for cell in cells_of(row)] for row in table.rows}
     rows = [_row(row, outcomes[row.label]) for row in table.rows]
@@ -81,7 +81,7 @@ def _claim(claim: Claim, outcomes: Mapping[str, Run]) -> Dict[str, Any]:
 
 
 def _paired(first: Run, second: Run) -> Optional[Comparison]:
-    """Compares the episodes that both rows ran; None without any."""
+    """Compares the episodes that both rows ran; returns None if there are none."""
     a: List[bool] = []
     b: List[bool] = []
     for (_, one), (_, other) in zip(first, second):

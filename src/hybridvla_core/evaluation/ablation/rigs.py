@@ -6,7 +6,7 @@ from typing import Any, Dict, Mapping
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.report.statistics import wilson
 
-#: Key of the summary: name, and the paper's mean success of HybridVLA (7B) over its five tasks there.
+#: Key in the summary -> name of the rig, and the paper's mean success of HybridVLA (7B) over its five tasks there.
 RIGS = {"fr3": ("FR3, one arm", 0.83), "agilex": ("AgileX, two arms", 0.71)}
 
 
@@ -14,7 +14,7 @@ def rigs_sheet(summary: Mapping[str, Any]) -> Dict[str, Any]:
     """Returns the sheet of a summary.
 
     Raises:
-        HybridVLAError: No rig was run to its end.
+        HybridVLAError: No rig completed its run.
     """
     rows, remarks = [], []
     for key, (name, paper) in RIGS.items():

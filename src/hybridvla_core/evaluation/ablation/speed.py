@@ -1,4 +1,4 @@
-"""Cache and drafts: what each saves on this machine, from one run of the benchmark, beside the paper's figures."""
+"""What cache and drafts each save on this machine, from one run of the benchmark, beside the paper's figures."""
 from __future__ import annotations
 
 from typing import Any, Dict, Mapping
@@ -10,7 +10,7 @@ NAMES = {"diffusion": "diffusion alone", "full": "both paths, tokens by drafts",
 
 
 def speed_sheet(measured: Mapping[str, Any]) -> Dict[str, Any]:
-    """Returns the sheet of a result of `hybridvla_core.benchmark.run`."""
+    """Returns the sheet for a result of `hybridvla_core.benchmark.run`."""
     rows, bars = [], []
     for name, words in NAMES.items():
         mode = measured["modes"][name]

@@ -1,4 +1,4 @@
-"""The paper's tables: which ways stand in each, the paper's own figures, and the orderings that it claims."""
+"""The paper's tables: the variants in each, the paper's own figures, and the orderings that it claims."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ GIVEN = "given"
 
 @dataclass(frozen=True)
 class Row:
-    """One way of doing it.
+    """One row of a table: one way to run the episodes.
 
     Attributes:
-        label: Its name in the table.
-        variant: How the checkpoint is asked.
-        paper: The paper's success rate for it; None where it has none.
+        label: Name of the row in the table.
+        variant: How the checkpoint is queried.
+        paper: The paper's success rate for this row; None if it has none.
         model: Which checkpoint: `given` by the user, or the name of an ablation model.
-        filtered: False without the safety filter.
-        variation: How its scenes deviate from those of every demonstration.
+        filtered: False if it runs without the safety filter.
+        variation: How its scenes differ from those of the demonstrations.
     """
 
     label: str
@@ -33,14 +33,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Claim:
-    """An ordering.
+    """A claimed ordering of rows.
 
     Attributes:
-        text: In words.
-        better: Label of the row that is better, or good enough.
-        others: Labels of the rows it is compared with.
-        margin: Where given, `better` only has to be no worse than each by more than this.
-        ours: It is this project's own claim, and none of the paper's.
+        text: The claim in words.
+        better: Label of the row that is claimed to be better, or good enough.
+        others: Labels of the rows that it is compared with.
+        margin: If given, `better` may be worse than each of them by at most this.
+        ours: Whether this is the project's own claim and not the paper's.
     """
 
     text: str
@@ -52,16 +52,16 @@ class Claim:
 
 @dataclass(frozen=True)
 class Table:
-    """One table.
+    """One table of the paper.
 
     Attributes:
-        name: As the command line says it.
-        title: With its place in the paper.
-        rows: In the order in which they are printed.
-        claims: What the paper says of them, or we.
-        about: What to know when reading it.
-        reference: Label of the row that the others are set against, as a share of its rate; empty for none.
-        elsewhere: Other methods, as the paper gives them, which nobody runs here: name and success rate.
+        name: Name of the table on the command line.
+        title: Title, with the table's place in the paper.
+        rows: Rows in the order in which they are printed.
+        claims: What the paper, or this project, claims about the rows.
+        about: What to know when reading the table.
+        reference: Label of the row against which the others are given as a share of its rate; empty for none.
+        elsewhere: Other methods with the paper's figures, which are not run here: name and success rate.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Table:
             raise HybridVLAError(f"table {self.name}: labels must differ, and claims must name them: {labels}, {sorted(named)}")
 
 
-#: Table 2's other methods, as the paper gives them: mean success over the ten tasks.
+#: The other methods of Table 2, with the paper's figures: mean success over the ten tasks.
 BASELINES: Tuple[Tuple[str, float], ...] = (
     ("ManipLLM (7B)", 0.38), ("OpenVLA (7B)", 0.41), ("pi0 (2.6B)", 0.55), ("CogACT (7B)", 0.60), ("HybridVLA (2.7B)", 0.58))
 
@@ -150,11 +150,11 @@ TABLES: Dict[str, Table] = {table.name: table for table in (
     _modes(), _threshold(), _conditioning(), _steps(), _filter(), _generalization())}
 
 def chosen(name: str, others: Sequence[str] = ()) -> Tuple[str, ...]:
-    """Returns the names of the tables that a name stands for: itself, or with `all` every one.
+    """Returns the names of the tables that a name stands for: the name itself, or every table for `all`.
 
     Args:
-        name: As the command line says it.
-        others: Names of what is no table of success rates.
+        name: Name from the command line.
+        others: Names of the sheets that are not tables of success rates.
 
     Raises:
         HybridVLAError: There is no such table.

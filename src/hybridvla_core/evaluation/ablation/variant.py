@@ -1,4 +1,4 @@
-"""How a checkpoint is asked: which path answers, when the paths are averaged, how many denoising steps are taken."""
+"""How a checkpoint is queried: which path answers, when the paths are averaged, how many denoising steps are taken."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-#: A threshold that every confidence passes.
+#: A threshold that every confidence exceeds.
 ALWAYS = 1e-6
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of asking. What is None stays as the checkpoint says.
+    """One way to query a checkpoint. A field that is None keeps the checkpoint's setting.
 
     Attributes:
         mode: `ensemble`, `diffusion` or `autoregressive`.
-        theta: Mean confidence above which the paths are averaged; `ALWAYS` averages always.
-        rule: `mean` (paper) or `released`.
-        window: Bins around the decoded one whose probabilities add up to the confidence.
-        condition: What the tokens follow: the `denoised` action, `noise`, or what the `released` script feeds.
-        steps: DDIM steps.
-        spacing: Which timesteps these are, `released` or `even`.
+        theta: Mean confidence above which the paths are averaged; with `ALWAYS` they are always averaged.
+        rule: Rule of the ensemble: `mean` (paper) or `released`.
+        window: Number of bins around the decoded one whose probabilities add up to the confidence.
+        condition: What the tokens are conditioned on: the `denoised` action, `noise`, or what the `released` script feeds.
+        steps: Number of DDIM steps.
+        spacing: Spacing of their timesteps, `released` or `even`.
     """
 
     mode: str = "ensemble"
@@ -41,10 +41,10 @@ class Variant:
         Mode.named(self.mode)
 
     def altered(self, config: CheckpointConfig) -> CheckpointConfig:
-        """Returns the configuration with what this variant changes.
+        """Returns the configuration with the changes of this variant.
 
         Raises:
-            ConfigurationError: A value is none that a checkpoint may have.
+            ConfigurationError: A value is not valid for a checkpoint.
         """
         ensemble = replace(config.ensemble, theta=_or(self.theta, config.ensemble.theta),
                            rule=_or(self.rule, config.ensemble.rule),
@@ -54,7 +54,7 @@ class Variant:
                        autoregressive_condition=_or(self.condition, config.autoregressive_condition))
 
     def settled(self, config: CheckpointConfig) -> Variant:
-        """Returns the same way with nothing left open, so that two names of one way share their episodes."""
+        """Returns the same variant with every field set, so that two descriptions of one variant share their episodes."""
         found = self.altered(config)
         gate = found.ensemble
         return Variant(self.mode, gate.theta, gate.rule, gate.confidence_window_bins, found.autoregressive_condition,

@@ -1,4 +1,4 @@
-"""`results.md`: a result in words and tables, a function of the result alone."""
+"""`results.md`: a result in words and tables, which depends on the result alone."""
 from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, Tuple
@@ -84,7 +84,7 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def parts_of(result: Mapping[str, Any]) -> List[Dict[str, Any]]:
-    """Returns tables and sheets alike: `name`, `title`, `about`, `head`, `rows` of texts, `remarks`, `claims`, `drawn`."""
+    """Returns tables and sheets in one form: `name`, `title`, `about`, `head`, `rows` of texts, `remarks`, `claims`, `drawn`."""
     found = []
     for table in result["tables"]:
         head, rows = _grid(table)
@@ -98,7 +98,7 @@ def parts_of(result: Mapping[str, Any]) -> List[Dict[str, Any]]:
 
 
 def claims_of(result: Mapping[str, Any]) -> List[Dict[str, str]]:
-    """Returns `text` and `verdict` of everything that is claimed, of what was not run too; a claim of our own says so."""
+    """Returns `text` and `verdict` of every claim, including claims about what was not run; a claim of our own says so."""
     made = [claim for part in [*result["tables"], *result.get("sheets", [])] for claim in part["claims"]]
     absent = [{"text": text, "verdict": "not run"} for table in result.get("unmade", []) for text in table["claims"]]
     return [{"text": f"our own claim: {claim['text']}" if claim.get("ours") else claim["text"], "verdict": claim["verdict"]}
@@ -106,14 +106,14 @@ def claims_of(result: Mapping[str, Any]) -> List[Dict[str, str]]:
 
 
 def shown(value: object) -> str:
-    """Returns a cell's text: three digits behind the point, nothing for None."""
+    """Returns a cell's text: three decimals, empty for None."""
     if value is None:
         return ""
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _grid(table: Mapping[str, Any]) -> Tuple[List[str], List[List[str]]]:
-    """Head and rows of a table; a column is there where it says something."""
+    """Returns head and rows of a table; a column that would say nothing is left out."""
     rows, reference = table["rows"], next((row for row in table["rows"] if row["change"] is None), None)
     changes = any(row["change"] is not None for row in rows)
     tasks = sorted({task for row in rows for task in row["per_task"]})

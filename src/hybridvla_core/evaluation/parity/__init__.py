@@ -1,1 +1,1 @@
-"""Comparison with numbers recorded from the released implementation."""
+"""Comparison with values recorded from the released implementation."""

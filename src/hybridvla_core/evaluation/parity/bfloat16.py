@@ -15,14 +15,14 @@ from hybridvla_core.transforms.normalise import Scale
 
 
 class Bfloat16Report:
-    """Our model in bfloat16 beside the recorded float32 results; the DDIM state stays float32 in both."""
+    """Compares our model in bfloat16 with the recorded float32 results; the DDIM state stays float32 in both."""
 
     def __init__(self, model: HybridVLA) -> None:
         self.engine = PlainDecoding(copy.deepcopy(model).to(torch.bfloat16))
 
     def add(self, archive: Archive, pixels: Mapping[str, torch.Tensor], text: torch.Tensor, state: torch.Tensor,
             steps: int, scale: Scale, table: Table) -> None:
-        """One case: the same noise, timestep and prompt as recorded. Expects `torch.inference_mode`."""
+        """Adds one case with the recorded noise, timestep and prompt. Must be called under `torch.inference_mode`."""
         engine, grippers = self.engine, tuple(range(6, state.shape[-1], 7))
         prefix = engine.prefix(engine.encode(dict(pixels)), text, state)
         sample = engine.denoise(prefix, torch.from_numpy(archive["noise_diff"][0])[None], steps)

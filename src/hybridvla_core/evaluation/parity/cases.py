@@ -1,4 +1,4 @@
-"""Inference fixtures: one model, its recorded observations, every recorded intermediate."""
+"""Inference fixtures: one model, its recorded observations, and every recorded intermediate value."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -74,7 +74,7 @@ class CaseCheck:
             self.table.compare_listed(archive, case["arrays"])
 
     def _lengths(self, case: Mapping[str, Any], patches: torch.Tensor, text: torch.Tensor) -> None:
-        """Sequence lengths of `cases.json`."""
+        """Compares the sequence lengths of `cases.json`."""
         tail = 2 + self.archive["noise_diff"].shape[1]  # state, timestep, x
         length = 1 + patches.shape[1] + text.shape[1] + tail
         marker = 1 + len(self.config.sequence.after_eod)
@@ -86,7 +86,7 @@ class CaseCheck:
                 self.table.compare("sequence lengths", ours, case[key], EXACT)
 
     def _ids(self, case: Mapping[str, Any]) -> None:
-        """The recorded text ids are inputs (no tokenizer file comes with them); markers and separators are ours."""
+        """Compares markers and separators with ours; the recorded text ids are inputs (no tokenizer file comes with them)."""
         sequence, archive = self.config.sequence, self.archive
         prompt = PromptEncoder(None, sequence).prompt(case["instruction"])
         self.table.compare("prompt text", [prompt == case["prompt"]], [True], EXACT)
@@ -117,7 +117,7 @@ class CaseCheck:
         return torch.cat([bos, patches, self.model.embed_tokens(text), self.model.embed_state(self.state)[:, None]], 1)
 
     def _prefix(self, patches: torch.Tensor, text: torch.Tensor) -> None:
-        """The first call: inputs, hidden states of every layer, keys and values."""
+        """Compares the first call: inputs, hidden states of every layer, keys and values."""
         archive, compare = self.archive, self.table.compare
         x, t = torch.from_numpy(archive["diff/x_in"][0]), torch.from_numpy(archive["diff/model_timesteps"][0])
         embeddings = torch.cat([self._embeddings(patches, text), self._tail(x, t)], dim=1)
@@ -156,7 +156,7 @@ class CaseCheck:
         return self.normaliser.action.unnormalise(np.asarray(normalised, dtype=np.float64), self.grippers)
 
     def _probes(self, prefix: Prefix, patches: torch.Tensor, text: torch.Tensor) -> None:
-        """Noise predictions at other points, without cache and on the cached prefix; chunks of four."""
+        """Compares noise predictions at other points, without cache and on the cached prefix; chunks of four."""
         archive, base = self.archive, self._embeddings(patches, text)
 
         def uncached(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -178,7 +178,7 @@ class CaseCheck:
             self.table.compare("eps of a chunk", chunks, archive[f"{stem}/eps_no_cache"], FINE)
 
     def _tokens(self, prefix: Prefix, patches: torch.Tensor, text: torch.Tensor, number: str) -> None:
-        """One greedy decoding, conditioned as released on a recorded noise and timestep."""
+        """Compares one greedy decoding, conditioned like the released code on a recorded noise and timestep."""
         archive, compare, key = self.archive, self.table.compare, f"ar{number}"
         x = torch.from_numpy(archive[f"noise_ar{number}"][0])[None]
         t = torch.from_numpy(archive[f"t_ar{number}"])
@@ -221,7 +221,7 @@ class CaseCheck:
         self.table.compare(f"{stem} action", self._physical(sample[0]), archive[f"{stem}/actions"], FINE)
 
     def _ancestral(self, prefix: Prefix) -> None:
-        """DDPM over all 100 steps with the recorded noise (fixed small variance)."""
+        """Compares DDPM over all 100 steps with the recorded noise (fixed small variance)."""
         archive, schedule = self.archive, self.engine.schedule
         x, trace = torch.from_numpy(archive["noise_diff"][0])[None], []
         noises = torch.from_numpy(archive["ddpm/step_noise"])

@@ -20,7 +20,7 @@ from hybridvla_core.transforms.normalise import Normaliser, Scale
 
 
 def check_pixels(archive: Archive, description: Mapping[str, Any], images: Mapping[str, np.ndarray], table: Table) -> None:
-    """Every recorded strategy and tower: bytes exact, normalised values within rounding."""
+    """Compares every recorded strategy and tower: bytes exactly, normalised values within rounding."""
     sizes = {archive.peek(name).shape[0] for name in archive.names if name.endswith("/u8")} or {224}
     size = sizes.pop()
     for name in archive.names:
@@ -91,7 +91,7 @@ def _check_spacing(schedule: DiffusionSchedule, count: int, what: str, archive: 
 
 
 def check_action_tokens(archive: Archive, description: Mapping[str, Any], table: Table) -> None:
-    """Values to ids and back for both vocabularies, with and without the shift of the released script."""
+    """Compares the conversion of values to ids and back for both vocabularies, with and without the released script's shift."""
     ends = {"llama2": (presets.LLAMA_SEQUENCE, "hybridvla-7b"), "phi2": (presets.PHI_SEQUENCE, "hybridvla-2.7b")}
     for name in archive.names:
         if name == "bins":
@@ -99,7 +99,7 @@ def check_action_tokens(archive: Archive, description: Mapping[str, Any], table:
             continue
         family, what = name.split("/")
         if what not in ("encode_ids", "decode_values"):
-            continue  # the inputs of the two, read with them; anything else stays uncompared
+            continue  # inputs of the two conversions, which are read with them; anything else counts as not compared
         stem, shift = family.split("_sub")
         sequence, preset = ends[stem]
         tokens = ActionTokens(presets.preset(preset, sequence=replace(sequence, need_to_sub=int(shift))))
@@ -133,17 +133,17 @@ def check_normalisation(recorded: List[Mapping[str, Any]], table: Table) -> None
 
 
 def _released_units(scale: Scale, values: np.ndarray, grippers: Sequence[int]) -> np.ndarray:
-    """Un-normalises an action with the released quirk that we leave out (docs/fidelity.md).
+    """Un-normalises an action with a quirk of the released code that we leave out (docs/fidelity.md).
 
-    Statistics without a mask also scale the decided gripper, so that closed becomes 0.5.
+    Without a mask, the statistics also scale the decided gripper, so that closed becomes 0.5.
 
     Args:
-        scale: Of actions.
-        values: (..., A) normalised.
-        grippers: Their channels.
+        scale: Scale of the actions.
+        values: (..., A) normalised values.
+        grippers: Channels of the grippers.
 
     Returns:
-        (..., A) in physical units.
+        (..., A) values in physical units.
     """
     action = scale.unnormalise(values, grippers)
     for channel in grippers:
@@ -154,12 +154,12 @@ def _released_units(scale: Scale, values: np.ndarray, grippers: Sequence[int]) -
 
 
 def check_fusion(recorded: List[Mapping[str, Any]], table: Table) -> None:
-    """The released fusion rule and robot loop (`fusion.json`)."""
+    """Compares the released fusion rule and robot loop (`fusion.json`)."""
     for row in recorded:
         config = EnsembleConfig.released(float(row["threshold"]))
         confidence = np.array(row["confidences"])
         diffusion, tokens = np.array(row["diff_action"]), np.array(row["ar_action"])
-        # The released loop asks for the sum alone.
+        # The released loop uses the sum alone.
         fused = config.score(confidence) > config.theta
         action = fuse(diffusion, tokens, config) if fused else diffusion
         sent = action[:6].copy()

@@ -1,4 +1,4 @@
-"""`hybridvla parity`: everything in one folder of fixtures and in the `common` folder beside it."""
+"""`hybridvla parity`: checks everything in one folder of fixtures and in the `common` folder beside it."""
 from __future__ import annotations
 
 import json
@@ -23,17 +23,17 @@ COMMON = ("images", "preprocess", "diffusion", "action_tokens")
 
 
 def check_folder(folder: Path, tokenizer: Optional[Path] = None) -> Table:
-    """Runs our model on a recorded variant.
+    """Runs our model on one recorded variant.
 
     Args:
-        folder: `dims.json`, `run/`, `case*.npz`, `cases.json`, `train.npz`, `train.json`, with `common/` beside it.
-        tokenizer: The language model's `tokenizer.json`, to compare our own encoding of every recorded prompt too.
+        folder: Folder with `dims.json`, `run/`, `case*.npz`, `cases.json`, `train.npz`, `train.json`, and `common/` beside it.
+        tokenizer: The language model's `tokenizer.json`; if given, our own encoding of every recorded prompt is compared, too.
 
     Returns:
         All comparisons.
 
     Raises:
-        HybridVLAError: The folder holds no such recording.
+        HybridVLAError: The folder does not hold such a recording.
     """
     shared = folder.resolve().parent / "common"
     for path in (folder / "dims.json", folder / "run", folder / "cases.json", shared):
@@ -69,7 +69,7 @@ def _check(folder: Path, shared: Path, tokenizer: Optional[Path]) -> Table:
 
 
 def _check_files(folder: Path, known: Set[str], table: Table) -> None:
-    """An archive that nothing looks at counts as not compared."""
+    """Counts an archive that no check reads as not compared."""
     table.uncompared += [f"{path.name}: the whole file" for path in sorted(folder.glob("*.npz")) if path.stem not in known]
 
 

@@ -1,4 +1,4 @@
-"""What was compared with what: rows of quantity, largest absolute difference and tolerance."""
+"""The comparisons: rows of quantity, largest absolute difference and tolerance."""
 from __future__ import annotations
 
 import re
@@ -18,7 +18,7 @@ EXACT, FINE, COARSE = 0.0, 1e-4, 1e-3
 
 
 class Archive:
-    """An `.npz` of expected values and inputs that remembers what was read, so that nothing is left uncompared."""
+    """An `.npz` of expected values and inputs that records which arrays were read, so that nothing is left uncompared."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -41,7 +41,7 @@ class Archive:
             raise HybridVLAError(f"{self.path}: array {name!r} cannot be read ({error})") from error
 
     def peek(self, name: str) -> np.ndarray:
-        """The array, without counting it as compared."""
+        """Returns an array without counting it as compared."""
         known = name in self.read
         array = self[name]
         if not known:
@@ -53,7 +53,7 @@ class Archive:
         return list(self._data.files)
 
     def matching(self, pattern: str) -> List[Tuple[str, str]]:
-        """Names that fit the pattern wholly, each with the pattern's first group."""
+        """Returns the names that match the whole pattern, each with the pattern's first group."""
         found = ((name, re.fullmatch(pattern, name)) for name in self._data.files)
         return [(name, match.group(1)) for name, match in found if match]
 
@@ -63,12 +63,12 @@ class Archive:
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison; it passes if the difference is finite and at most the tolerance.
+    """One comparison. It passes if the difference is finite and does not exceed the tolerance.
 
     Attributes:
         quantity: What is compared.
-        difference: The largest one.
-        tolerance: In the same unit.
+        difference: Largest absolute difference.
+        tolerance: Tolerance in the same unit.
     """
 
     quantity: str
@@ -86,12 +86,12 @@ class Table:
     def __init__(self) -> None:
         self.rows: Dict[str, Row] = {}
         self.uncompared: List[str] = []
-        #: For people and for machines; neither decides whether the table passes.
+        #: Notes for people and reports for machines; neither decides whether the table passes.
         self.notes: List[str] = []
         self.reports: Dict[str, Any] = {}
 
     def compare(self, quantity: str, actual: ArrayLike, expected: ArrayLike, tolerance: float) -> None:
-        """Largest absolute difference; other shapes, or NaN on one side only, count as infinitely far."""
+        """Adds the largest absolute difference; it is infinite if the shapes differ or a value is NaN on one side only."""
         actual, expected = np.asarray(actual), np.asarray(expected)
         if actual.shape != expected.shape:
             difference = float("inf")
@@ -105,7 +105,7 @@ class Table:
             self.rows[quantity] = row
 
     def compare_listed(self, archive: Archive, listed: Mapping[str, Any]) -> None:
-        """The archive holds exactly the arrays that its description lists, each of the listed shape and type."""
+        """Checks that the archive holds exactly the arrays that its description lists, each of the listed shape and type."""
         for name in sorted(set(listed) ^ set(archive.names)):
             self.uncompared.append(f"{archive.path.name}: {name} is only in the "
                                    f"{'description' if name in listed else 'archive'}")
@@ -117,7 +117,7 @@ class Table:
                                        f"{tuple(shape)}")
 
     def leave(self, archive: Archive, informational: Sequence[str] = ()) -> None:
-        """Note what the archive holds that nothing was compared with; names that fit `informational` are excused."""
+        """Notes the arrays of the archive that were not compared; names that match `informational` are excused."""
         self.uncompared += [f"{archive.path.name}: {name}" for name in archive.unread()
                             if not any(re.fullmatch(pattern, name) for pattern in informational)]
 

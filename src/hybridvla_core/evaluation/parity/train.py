@@ -1,4 +1,4 @@
-"""Training fixtures: one collated batch through the released sequence, its losses and gradients."""
+"""Training fixtures: one collated batch through the released sequence, with its losses and gradients."""
 from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, Optional, Tuple
@@ -58,7 +58,7 @@ class TrainCheck:
         return ids, torch.from_numpy(self._labels(views)).repeat(repeat, 1), mask
 
     def _labels(self, views: str) -> np.ndarray:
-        """Our own labels: the last A action tokens and EOS of each text, everything else ignored."""
+        """Returns our own labels: the last A action tokens and EOS of each text; everything else is ignored."""
         ids, expected = self.archive[f"{views}/input_ids"], self.archive[f"{views}/labels"]
         mask, count = self.archive[f"{views}/attention_mask"], self.model.config.action_dim + 1
         labels = np.full_like(ids, IGNORED)
@@ -67,17 +67,17 @@ class TrainCheck:
         self.table.compare("label mask", labels, expected, EXACT)
         actions = self.tokens.encode(torch.from_numpy(self.archive[f"{views}/actions"][:, 0]))
         if self.model.config.decoder.family == "llama":
-            # Phi's recorded ids went through text, which many actions do not survive.
+            # Phi's recorded ids were converted to text and back, which many actions do not survive.
             ours = np.stack([row[row != IGNORED][:-1] for row in labels])
             self.table.compare("action labels", actions, ours, EXACT)
         return labels
 
     def _fuse(self, patches: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, inserted: Optional[torch.Tensor]
               ) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor, List[int]]:
-        """BOS, patches, text up to BOD, inserted embeddings, the rest; with its attention mask and where text went."""
+        """Joins BOS, patches, text up to BOD, inserted embeddings and the rest; returns also the mask and where text went."""
         embedded = self.model.embed_tokens(ids)
         sequence = self.model.config.sequence
-        # The released code counts back from the last EOS in training, where inference searches for BOD.
+        # In training the released code counts back from the last EOS; in inference it searches for BOD.
         behind = self.model.config.action_dim + 2 + len(sequence.after_eod)
         offsets = [int((row == sequence.eos).nonzero()[-1]) - behind + 1 for row in ids]
         rows, masks, places = [], [], []
@@ -94,7 +94,7 @@ class TrainCheck:
     def _hidden(self, embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         length = embeddings.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool).tril()[None, None] & mask[:, None, None]
-        causal = causal | torch.eye(length, dtype=torch.bool)  # a padded row must see something to stay finite
+        causal = causal | torch.eye(length, dtype=torch.bool)  # a padded row must attend to something to stay finite
         return self.model.llm(embeddings, torch.arange(length), causal)
 
     def _stage(self, stage: str, description: Mapping[str, Any]) -> None:
@@ -154,14 +154,14 @@ class TrainCheck:
         prefix = f"{stage}/grad/"
         for name in [name for name in self.archive.names if name.startswith(prefix)]:
             parameter = parameters.get(name[len(prefix):].replace("llm_backbone.", ""))
-            gradient = None if parameter is None else parameter.grad  # blocks that no path uses have none
+            gradient = None if parameter is None else parameter.grad  # blocks that no path uses have no gradient
             expected = self.archive[name]
             scale = max(1.0, float(np.abs(expected).max()))
             actual = np.zeros_like(expected) if gradient is None else gradient.numpy()
             self.table.compare("gradients", actual / scale, expected / scale, FINE)
 
     def _gradient_norms(self, recorded: Mapping[str, float]) -> None:
-        """Norms over whole modules, relative to their size."""
+        """Compares the gradient norms of whole modules, relative to their size."""
         for module, expected in recorded.items():
             stem = "llm." if module == "llm_backbone" else f"{module}."
             squares = [float(p.grad.double().square().sum()) for name, p in self.model.named_parameters()
@@ -170,7 +170,7 @@ class TrainCheck:
             self.table.compare("gradient norms of modules", sum(squares) ** 0.5 / scale, expected / scale, FINE)
 
     def _tokens_only(self, views: str, description: Mapping[str, Any]) -> None:
-        """Without state, timestep and noisy action in the sequence."""
+        """Compares the sequence without state, timestep and noisy action."""
         with torch.no_grad():
             patches = self._patches(views, description, frozen=True)
             ids, labels, mask = self._text(views)
