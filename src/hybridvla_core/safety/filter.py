@@ -1,7 +1,7 @@
 """The safety filter: proposals in, commands out, nothing in between that could move a robot past its limits.
 
-`now` is monotonic seconds, given by the caller, so that the same code runs at 200 Hz in a node, in lockstep with a
-simulation, and in tests. `docs/safety.md` names the test behind each promise.
+The caller passes `now`, monotonic seconds, so that the same code runs at 200 Hz in a node, in lockstep with a simulation,
+and in tests. `docs/safety.md` names the test behind each promise.
 """
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from hybridvla_core.safety.outputs.commands import Commands
 from hybridvla_core.safety.outputs.status_report import StatusReport
 from hybridvla_core.safety.status import NOT_DRY, Acceptance, FilterOutput, Reason, State, flag_names
 
-EARLY = 0.4          # share of a tick before which a further tick changes nothing
+EARLY = 0.4          # a further tick within this share of a tick changes nothing
 NOTICE_S = 1.0       # a refused parameter is shown in the status for this long
 
 
 class SafetyFilter:
-    """See the module. Not thread safe: the caller serialises its calls."""
+    """The safety filter; see the module. Not thread safe: the caller serialises its calls."""
 
     def __init__(self, config: RobotConfig, dry_run: bool = False, simulated_time: bool = False) -> None:
         self.config = config
@@ -60,16 +60,16 @@ class SafetyFilter:
 
     @property
     def follows(self) -> bool:
-        """Proposals may be carried out: active, and not on its way to inactive."""
+        """Whether proposals may be carried out: active, and not on the way to inactive."""
         return self._machine.follows
 
     @property
     def at_rest(self) -> bool:
-        """The commanded trajectory rests."""
+        """Whether the commanded trajectory is at rest."""
         return self._motion.at_rest
 
     def moving(self, now: float) -> bool:
-        """The commanded trajectory or an arm has not come to rest."""
+        """Returns whether the commanded trajectory or an arm has not come to rest."""
         return not self.at_rest or any(arm.moving(now) for arm in self._arms)
 
     @property
@@ -78,21 +78,21 @@ class SafetyFilter:
 
     @property
     def counters(self) -> Dict[str, int]:
-        """Named counts since start, as in the status."""
+        """The named counters since the start, as in the status."""
         return dict(self._counters)
 
     @property
     def commanded_rotations(self) -> np.ndarray:
-        """(A, 3, 3) tool rotations as commanded now; of the start joints before the first activation."""
+        """(A, 3, 3) tool rotations as commanded now; before the first activation, those at the start joints."""
         return self._motion.rotations.copy()
 
     def update_arm_state(self, state: ArmState, now: float) -> None:
-        """A driver's report. Unusable ones are counted, and hold the arms (JOINT_STATE) until good ones come."""
+        """Takes a driver's report. Unusable reports are counted, and hold the arms (JOINT_STATE) until good ones come."""
         if self._arms.update(state, now):
             self._counters["rejected/arm_state"] += 1
 
     def on_heartbeat(self, heartbeat: Heartbeat, now: float, publisher: str = "") -> None:
-        """Takes the policy's sign of life. One that waited in a queue while the filter was paused does not count."""
+        """Takes the policy's heartbeat. A heartbeat that waited in a queue while the filter was paused does not count."""
         if self._watchdogs.paused(now):
             return
         reason, _ = self._gate.on_heartbeat(heartbeat, now, publisher, self.at_rest)
@@ -101,7 +101,7 @@ class SafetyFilter:
         self._execution.drop_older(self._gate.instruction_sequence)
 
     def on_proposal(self, proposal: Proposal, now: float, publisher: str = "") -> Acceptance:
-        """Take or refuse a proposal; whatever it holds, this neither raises nor moves anything by itself."""
+        """Accepts or refuses a proposal. Whatever it contains, this call neither raises nor moves anything by itself."""
         if self._watchdogs.paused(now):
             return self._refused(Reason.PROPOSAL_STALE, "it waited while the filter stood still")
         self._gate.seeded(self._machine.seed, self._machine.seeded_at)
@@ -127,7 +127,7 @@ class SafetyFilter:
         return Acceptance(True, at_once=at_once)
 
     def on_unreadable_proposal(self, text: str, now: float, publisher: str = "") -> Acceptance:
-        """Treats a message that cannot be read as a proposal like an ill-formed one. text: why it cannot be read."""
+        """Treats a message that cannot be read as a proposal like an ill-formed proposal. text: why it cannot be read."""
         if self._watchdogs.paused(now):
             return self._refused(Reason.PROPOSAL_STALE, "it waited while the filter stood still")
         return self._refused(*self._gate.on_unreadable(text, now, publisher, self.at_rest))
@@ -139,47 +139,47 @@ class SafetyFilter:
         return Acceptance(False, text)
 
     def on_deadman(self, pressed: bool, now: float, publisher: str = "") -> None:
-        """Takes a word on the dead-man switch. Of several publishers one that says released is enough to hold.
+        """Takes a report on the dead-man switch. One publisher that reports "released" is enough to hold, whatever others report.
 
-        One that says held does not count while what waited in a queue during a pause of the filter still comes; one that
-        says released always does.
+        A report "held" does not count while messages that were queued during a pause of the filter are still arriving; a report
+        "released" always counts.
         """
         if pressed and self._watchdogs.paused(now):
             return
         self._watchdogs.deadman.say(pressed, now, publisher)
 
     def deadman_missing(self, now: float) -> bool:
-        """Required, and released or silent."""
+        """Returns whether the dead-man switch is required, and released or silent."""
         return self._watchdogs.deadman_missing(now)
 
     def deadman_problem(self, now: float) -> str:
-        """Says that the dead-man switch is missing, and who disagrees on it; empty where it is held or not required."""
+        """Says that the dead-man switch is missing, and which publishers disagree; empty if it is held or not required."""
         if not self.deadman_missing(now):
             return ""
         return self._watchdogs.deadman.disagreement(now) or "the deadman is released or silent"
 
     def deadman_publishers(self, now: float) -> List[str]:
-        """Returns the names of those who have spoken of the dead-man switch lately."""
+        """Returns the names of the nodes that have reported on the dead-man switch lately."""
         return self._watchdogs.deadman.publishers(now)
 
     def hold_for(self, reason: Reason, text: str) -> None:
-        """Something only the caller sees ends motion, until this is called again without a text."""
+        """Ends motion for a cause that only the caller sees, until this is called again without a text."""
         self._watchdogs.hold_for(reason, text)
 
     def refuse_parameter(self, text: str, now: float) -> None:
-        """Somebody tried to set what may not be: nothing changes, and the arms hold until the next proposal."""
+        """Refuses a parameter that may not be set: nothing changes, and the arms hold until the next proposal."""
         self._counters["rejected/configuration"] += 1
         self._execution.drop()
         self._notice = (text, now)
 
     def set_speed_scale(self, scale: float) -> None:
-        """Raises ConfigurationError unless LEAST_SCALE <= scale <= 1; the old value stays."""
+        """Sets the speed scale. Raises ConfigurationError unless LEAST_SCALE <= scale <= 1; the old value then stays."""
         if isinstance(scale, bool) or not (isinstance(scale, (int, float)) and LEAST_SCALE <= scale <= 1.0):
             raise ConfigurationError(f"speed_scale is {scale}; use a number from {LEAST_SCALE} to 1")
         self._speed_scale = float(scale)
 
     def set_dry_run(self, dry_run: bool) -> None:
-        """Only while inactive: a command stream never starts in the middle of a motion."""
+        """Sets the dry run, only while inactive: a command stream never starts in the middle of a motion."""
         if dry_run != self._dry_run and self.state != State.INACTIVE:
             raise ConfigurationError("dry_run can be changed while the filter is inactive; deactivate first")
         if dry_run != self._dry_run:
@@ -189,7 +189,7 @@ class SafetyFilter:
     # ---- operator ----------------------------------------------------------------------------------------------
 
     def activate(self, active: bool, now: float) -> Tuple[bool, str]:
-        """Seed from the measured pose and allow motion, or bring the arms to rest and forbid it."""
+        """Seeds from the measured pose and allows motion, or brings the arms to rest and forbids motion."""
         if not active:
             return self._machine.deactivate()
         done, text = self._machine.activate(now, self._dry_run)
@@ -198,35 +198,35 @@ class SafetyFilter:
         return done, text
 
     def stop(self, now: float, reason: Reason = Reason.OPERATOR, detail: str = "") -> Tuple[bool, str]:
-        """Decelerate and hold until `resume`. reason, detail: who or what stops, for the status."""
+        """Decelerates and holds until `resume`. reason, detail: who or what stops, for the status."""
         return self._machine.stop(reason, detail)
 
     def resume(self, now: float) -> Tuple[bool, str]:
-        """The only way out of STOPPED: back to holding, or to inactive where it was inactive before."""
+        """Leaves STOPPED, the only way to do so: back to holding, or to inactive if the filter was inactive before."""
         return self._machine.resume(now)
 
     def reenter(self, now: float) -> Tuple[bool, str]:
-        """Lead arms that start outside a limit back inside, slowly, never making any violation worse; not in a dry run."""
+        """Leads arms that start outside a limit back inside, slowly, never making any violation worse; not in a dry run."""
         return (False, NOT_DRY) if self._dry_run else self._machine.reenter(now)
 
     def go_to_start(self, now: float) -> Tuple[bool, str]:
-        """Begin the slow way to the start joints (robots commanded by joints), inactive again at its end; not in a dry run."""
+        """Begins the slow way to the start joints (robots commanded by joints); inactive again at its end; not in a dry run."""
         return (False, NOT_DRY) if self._dry_run else self._machine.go_to_start(now)
 
     @property
     def detail(self) -> str:
-        """Why the state is what it is, in words, as in the status; may be empty."""
+        """The reason for the present state in words, as in the status; may be empty."""
         return self._machine.detail
 
     @property
     def homed(self) -> bool:
-        """The last way to the start joints was gone to its end."""
+        """Whether the last way to the start joints was completed."""
         return self._machine.homed
 
     # ---- the tick ----------------------------------------------------------------------------------------------
 
     def tick(self, now: float, clock: Optional[float] = None) -> FilterOutput:
-        """One step of the commanded trajectory and the status. Call at `config.tick_hz`. clock: ROS time, s, if any."""
+        """Makes one step of the commanded trajectory, and the status. Call at `config.tick_hz`. clock: ROS time, s, if any."""
         began = time.perf_counter(), time.thread_time()
         if self._output is not None and self._tick_at is not None and 0.0 <= now - self._tick_at < EARLY * self.config.dt:
             return self._output.again()
@@ -245,7 +245,7 @@ class SafetyFilter:
         return self._output
 
     def _watch(self, now: float, clock: Optional[float]) -> Tuple[Reason, str]:
-        """What ends motion this tick or was refused lately, and a sentence on it."""
+        """Returns flags of what ends motion this tick or was refused lately, and a sentence on it."""
         judged = self._machine.may_move and not self._dry_run
         reasons, detail = self._watchdogs.look(now, clock, judged, self.at_rest)
         if self._execution.expired(now):
@@ -257,7 +257,7 @@ class SafetyFilter:
         return reasons, detail
 
     def _follow_measured(self) -> None:
-        """At rest, the joint solution behind the command is found anew from the measured joints; the pose stays."""
+        """At rest, solves for the joints of the command anew from the measured joints; the pose stays."""
         measured = self._arms.joints
         if np.isfinite(measured).all() and np.abs(measured - self._motion.joints).max() > 1e-3:
             self._counters["reposes"] += int(self._motion.repose(measured))

@@ -1,4 +1,4 @@
-"""The filter's states and what leads from one to another: INACTIVE, ACTIVE, HOLDING, STOPPED, RECOVERING."""
+"""The filter's states and the transitions between them: INACTIVE, ACTIVE, HOLDING, STOPPED, RECOVERING."""
 from __future__ import annotations
 
 import math
@@ -16,14 +16,14 @@ from hybridvla_core.safety.motion.motion import Motion
 from hybridvla_core.safety.status import BY_HAND, REENTER, Reason, State
 
 RAMP_BEGIN = 0.1      # share of the speed at the beginning of a ramp
-#: What is said while inactive, because `activate` would refuse or nothing would move after it.
+#: Reported while inactive, because `activate` would refuse or nothing would move after it.
 WOULD_REFUSE = (Reason.JOINT_STATE | Reason.ROBOT_MODE | Reason.CONTROLLER | Reason.DEADMAN | Reason.HEARTBEAT_LOST
                 | Reason.TCP_MISMATCH | Reason.CLOCK_JUMP)
 Answer = Tuple[bool, str]
 
 
 class StateMachine:
-    """`state`, `reasons` and `detail` (a sentence on the reasons); answers of the operator's calls are (done, sentence)."""
+    """Holds `state`, `reasons` and `detail` (a sentence on the reasons). The operator's calls return (done, sentence)."""
 
     def __init__(self, config: RobotConfig, motion: Motion, arms: MeasuredArms, execution: Execution,
                  counters: Counter[str]) -> None:
@@ -33,8 +33,8 @@ class StateMachine:
         self._execution = execution
         self._counters = counters
         self._leading = Leading(config, motion, arms, execution)
-        self._was_inactive = True          # nothing was commanded when the arms were stopped
-        self._activated = False            # `activate` led here; nothing else leads to following the policy
+        self._was_inactive = True          # nothing was being commanded when the arms were stopped
+        self._activated = False            # `activate` led to this state; nothing else leads to following the policy
         self._errored: Set[str] = set()
         self._where = Whereabouts(config, motion, arms, execution.near_command)
         self._note: Tuple[Reason, str] = (Reason.NONE, "")      # how the last motion ended, while inactive
@@ -46,12 +46,12 @@ class StateMachine:
 
     @property
     def follows(self) -> bool:
-        """Proposals may be carried out."""
+        """Whether proposals may be carried out."""
         return self.state in (State.ACTIVE, State.HOLDING) and not self.deactivating
 
     @property
     def homed(self) -> bool:
-        """The last way to the start joints was gone to its end."""
+        """Whether the last way to the start joints was completed."""
         return self._leading.homed
 
     @property
@@ -59,7 +59,7 @@ class StateMachine:
         return self.state in (State.ACTIVE, State.HOLDING, State.RECOVERING)
 
     def publishes(self, name: str) -> bool:
-        """Commands go out: not before the first seed, not while inactive, not to an arm that reported an error."""
+        """Returns whether commands go out: not before the first seed, while inactive, or to an arm that reported an error."""
         if not self._seeded or self.state == State.INACTIVE or name in self._errored:
             return False
         if self._where.unheard(name) and self._motion.at_rest:
@@ -68,11 +68,12 @@ class StateMachine:
 
     @property
     def _braking(self) -> bool:
-        """The command is not at rest yet. One that returns to an arm that was moved away does not count: what follows ends it."""
+        """Whether the command is not at rest yet. A command returning to an arm that was moved away does not count: the next
+        transition ends it."""
         return not self._motion.at_rest and self._execution.near_command()
 
     def activate(self, now: float, dry_run: bool = False) -> Answer:
-        """Seed from the measured pose and allow motion; a dry run may begin while others move the arms."""
+        """Seeds from the measured pose and allows motion; a dry run may begin while others move the arms."""
         if self.state == State.STOPPED:
             return False, "stopped: call resume first"
         if self.state == State.RECOVERING:
@@ -87,7 +88,7 @@ class StateMachine:
         return self._begin("active", now, BY_HAND if dry_run else REENTER)
 
     def deactivate(self) -> Answer:
-        """Bring the arms to rest and forbid motion. STOPPED stays latched: from here on `resume` leads to inactive."""
+        """Brings the arms to rest and forbids motion. STOPPED stays latched: from then on `resume` leads to inactive."""
         if self.state == State.STOPPED:
             if self._braking:
                 return False, "still braking: try again"
@@ -101,7 +102,7 @@ class StateMachine:
         return True, "inactive"
 
     def stop(self, reason: Reason = Reason.OPERATOR, detail: str = "") -> Answer:
-        """Decelerate and hold until `resume`."""
+        """Decelerates and holds until `resume`."""
         self._execution.drop()
         if self.state != State.STOPPED:
             self._counters["stops"] += 1
@@ -114,7 +115,7 @@ class StateMachine:
         return True, "stopped"
 
     def resume(self, now: float) -> Answer:
-        """The only way out of STOPPED: back to holding, or to inactive where it was inactive before."""
+        """Leaves STOPPED, the only way to do so: back to holding, or to inactive if the filter was inactive before."""
         if self.state != State.STOPPED:
             return False, "not stopped"
         if self._braking:
@@ -131,7 +132,7 @@ class StateMachine:
         return self._begin("holding until the next proposal", now)
 
     def reenter(self, now: float) -> Answer:
-        """Lead arms that start outside a limit back inside, slowly, never making any violation worse."""
+        """Leads arms that start outside a limit back inside, slowly, never making any violation worse."""
         problem = self._no_way(now)
         if problem:
             return False, problem
@@ -144,7 +145,7 @@ class StateMachine:
         return True, f"re-entering: {outside}"
 
     def go_to_start(self, now: float) -> Answer:
-        """Lead the arms to their start joints, slowly and clear of everything, and be inactive again; `homed` says so."""
+        """Leads the arms to their start joints, slowly and clear of everything; then the filter is inactive and `homed`."""
         problem = self._no_way(now)
         if problem:
             return False, problem
@@ -157,17 +158,17 @@ class StateMachine:
         return True, ON_THE_WAY
 
     def _no_way(self, now: float) -> str:
-        """Why the arms may not be led slowly now. What is refused leaves the last command as it is: nothing is seeded here."""
+        """Says why the arms may not be led slowly now. A refusal leaves the last command as it is: nothing is seeded here."""
         if self.state != State.INACTIVE:
             return "only while inactive"
         return self._arms.not_ready(now) or self._tool_problem()
 
     def change_dry_run(self) -> None:
-        """What was commanded last is not what the arms rest under."""
+        """Notes that the arms do not rest under the last command."""
         self._where.forget()
 
     def _begin(self, answer: str, now: float, cure: str = REENTER) -> Answer:
-        """Hold, ready to follow at growing speed, unless an arm stands outside a limit; cure: what to do about that."""
+        """Holds, ready to follow at growing speed, unless an arm stands outside a limit; cure: what to do about that."""
         outside = worst_violation(self._motion)
         if outside:
             self._to_inactive(Reason.OUTSIDE_AT_START, f"{outside}; {cure}")
@@ -177,12 +178,12 @@ class StateMachine:
         return True, answer
 
     def _ramp(self, now: float) -> float:
-        """Share of the speed, growing after every start."""
+        """Returns the share of the speed, which grows after every start."""
         span = self._config.ramp_s
         return 1.0 if span <= 0.0 else min(1.0, RAMP_BEGIN + (1.0 - RAMP_BEGIN) * max(0.0, now - self._ramp_at) / span)
 
     def advance(self, now: float, reasons: Reason, detail: str, scale: float, dry_run: bool) -> bool:
-        """Move state and trajectory by one tick. reasons: what the watchdogs saw. False when nothing may be sent."""
+        """Moves state and trajectory by one tick. reasons: what the watchdogs saw. Returns False if nothing may be sent."""
         motion = self._motion
         self._watch_silence(dry_run)
         if self.state != State.INACTIVE and reasons & STOPPING:
@@ -195,7 +196,7 @@ class StateMachine:
             self._look_inactive(now, reasons, detail)
             return motion.step(None)
         if self.state == State.STOPPED:
-            commands = not (dry_run or self._was_inactive)     # whatever holds an arm that is commanded is not pushed on
+            commands = not (dry_run or self._was_inactive)     # do not keep pushing whatever holds a commanded arm
             moved = self._execution.rest(scale, self._errored) if commands else motion.step(None)
             self._execution.advance(now, dry_run)
             return moved
@@ -238,7 +239,7 @@ class StateMachine:
         return led.moved
 
     def _watch_silence(self, dry_run: bool) -> None:
-        """An arm that has moved while it was silent gets nothing more until the motion begins anew where it is."""
+        """Sends nothing more to an arm that moved while it was silent, until the motion begins anew where the arm is."""
         if self.state == State.INACTIVE or dry_run:
             self._where.silent.clear()
             return
@@ -248,7 +249,7 @@ class StateMachine:
                                           "then call resume")
 
     def _look_inactive(self, now: float, reasons: Reason, detail: str) -> None:
-        """What would refuse `activate`, and how the last motion ended."""
+        """Reports what would make `activate` refuse, and how the last motion ended."""
         flags = reasons & (WOULD_REFUSE | Reason.CONFIGURATION)
         self._where.look(disturbed=bool(flags & (Reason.JOINT_STATE | STOPPING)))
         noted, text = self._note
@@ -258,7 +259,7 @@ class StateMachine:
         self.set(State.INACTIVE, flags | noted, text or detail)
 
     def fail(self, error: Exception) -> bool:
-        """The step broke down: stop for good, on the braking that is stored."""
+        """Stops for good after the step failed, along the stored braking trajectory."""
         self._counters["internal_errors"] += 1
         self.stop(Reason.SOLVER, f"the step failed ({type(error).__name__}: {error}); report it, then call resume")
         return self._motion.step(None)
@@ -272,7 +273,7 @@ class StateMachine:
         self.set(State.INACTIVE, reason, detail)
 
     def _seed(self, now: float, keep: bool = False) -> None:
-        """The motion begins anew at rest: at the measured joints, or at the last command (keep)."""
+        """Begins the motion anew at rest: at the measured joints, or at the last command (keep)."""
         self._motion.seed(self._motion.joints if keep else self._arms.joints)
         self._execution.seeded()
         self.seed, self.seeded_at = self.seed + 1, now

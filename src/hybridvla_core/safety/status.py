@@ -1,4 +1,4 @@
-"""What the filter tells the world: states, reasons, margins, counters. Mirrors `hybridvla/SafetyStatus`."""
+"""What the filter reports: states, reasons, margins, counters. Mirrors `hybridvla/SafetyStatus`."""
 from __future__ import annotations
 
 import enum
@@ -15,19 +15,19 @@ class State(enum.IntEnum):
 
     INACTIVE = 0        # commands nothing
     ACTIVE = 1          # carries out a proposal
-    HOLDING = 2         # commands the arms to stay; goes on by itself once the reasons are gone and there is a target
+    HOLDING = 2         # commands the arms to stay; continues by itself once the reasons are gone and there is a target
     STOPPED = 3         # brakes, then holds, until somebody calls `resume`
     RECOVERING = 4      # leads the arms slowly (`reenter`, `go_to_start`); INACTIVE at the end
 
 
 class Reason(enum.IntFlag):
-    """Why the filter does not follow, or what is wrong; docs/safety.md says what it does at each flag."""
+    """Why the filter does not follow, or what is wrong; docs/safety.md says what the filter does for each flag."""
 
     NONE = 0
-    PROPOSAL_STALE = 1 << 0         # no valid proposal: none came, its time is over, or its observation was old
+    PROPOSAL_STALE = 1 << 0         # no valid proposal: none came, it has expired, or its observation was old
     HEARTBEAT_LOST = 1 << 1         # the policy is silent, or reports a fault
-    PROPOSAL_INVALID = 1 << 2       # the last proposal says nothing that this robot could do
-    PROPOSAL_ORDER = 1 << 3         # the last proposal is a repeated or earlier one, or another policy's
+    PROPOSAL_INVALID = 1 << 2       # the last proposal is nothing that this robot could do
+    PROPOSAL_ORDER = 1 << 3         # the last proposal is repeated, out of order, or another policy's
     SECOND_PUBLISHER = 1 << 4       # two nodes send proposals or heartbeats
     JOINT_STATE = 1 << 5            # joint states are missing, late or impossible (a jump, not finite)
     ROBOT_MODE = 1 << 6             # the robot accepts no commands: reflex, user stop, guiding, motors switched off
@@ -41,12 +41,12 @@ class Reason(enum.IntFlag):
     MEASURED_LIMIT = 1 << 14        # a measured value is outside its limit
     COLLISION = 1 << 15             # links, or a link and the table, would come too close
     SINGULARITY = 1 << 16           # the motion leads into a singularity
-    OTHER_ARM = 1 << 17             # the other arm, or the distance to it, keeps this one back
+    OTHER_ARM = 1 << 17             # the other arm, or the distance to it, holds this arm back
     GRIPPER = 1 << 18               # a gripper did not finish its command
     CONTROLLER = 1 << 19            # the controller behind the filter changed, or another node commands the arm
     CONFIGURATION = 1 << 20         # a run-time parameter was refused
-    TICK_OVERRUN = 1 << 21          # the filter's ticks come late
-    TCP_MISMATCH = 1 << 22          # the driver's tool pose is not ours
+    TICK_OVERRUN = 1 << 21          # the filter's ticks are late
+    TCP_MISMATCH = 1 << 22          # the driver's tool pose disagrees with ours
     WORKSPACE = 1 << 23             # the target lies outside box or planes
     JOINT_LIMIT = 1 << 24           # a joint limit is in the way
 
@@ -86,11 +86,11 @@ HEADINGS = {
     State.STOPPED: "stopped",
     State.RECOVERING: "leading the arms back inside their limits",
 }
-TO_START = "leading the arms slowly"      # in RECOVERING, where no arm is outside
+TO_START = "leading the arms slowly"      # in RECOVERING, if no arm is outside
 
 
 def status_sentence(state: State, reasons: Reason, detail: str) -> str:
-    """What, where, what to do: one sentence. `detail` replaces the stock sentence of the reasons."""
+    """Returns one sentence: what, where, what to do. `detail` replaces the stock sentence of the reasons."""
     stock = [text for flag, text in SENTENCES.items() if reasons & flag]
     text = detail or (stock[0] if stock else "")
     to_start = state == State.RECOVERING and not reasons & Reason.OUTSIDE_AT_START
@@ -102,33 +102,33 @@ _BITS = [(str(flag.name), int(flag)) for flag in Reason if flag]
 
 
 def flag_names(reasons: Reason) -> str:
-    """PROPOSAL_STALE|DEADMAN"""
-    bits = int(reasons)        # of plain numbers: those of an enumeration take ten times as long, and this is asked at each tick
+    """Returns the names of the flags, as in PROPOSAL_STALE|DEADMAN."""
+    bits = int(reasons)        # plain integers: bit operations on an enumeration take ten times as long, and this runs every tick
     return "|".join(name for name, bit in _BITS if bits & bit)
 
 
-#: Answer to what moves arms and makes no sense without commands.
+#: Answer to calls that move arms and make no sense without commands.
 NOT_DRY = "this is a dry run: nothing is commanded"
-#: What to do about an arm outside a limit; in a dry run nothing leads it.
+#: What to do about an arm outside a limit; in a dry run nothing leads the arm.
 REENTER, BY_HAND = "call reenter", "launch with armed:=true and call reenter, or move the arm by hand"
-#: Why arms stand still before a target that they were given.
+#: Reasons for which arms stand still before reaching their target.
 STANDSTILL = (Reason.WORKSPACE | Reason.JOINT_LIMIT | Reason.COLLISION | Reason.SINGULARITY | Reason.OTHER_ARM
               | Reason.SOLVER)
 
 
 def waits(state: State, reasons: Reason) -> bool:
-    """Returns whether nothing but another proposal is needed for motion to go on."""
+    """Returns whether only another proposal is needed for motion to continue."""
     return state == State.HOLDING and bool(reasons) and not reasons & ~(Reason.PROPOSAL_STALE | STANDSTILL | Reason.GRIPPER)
 
 
 class LimitMargin(NamedTuple):
-    """How far one limit is.
+    """How far away one limit is.
 
     Attributes:
-        name: As `right/joint_4/position` or `workspace/z_min`.
-        margin: >= 0 inside.
-        unit: Of the margin.
-        active: It shaped the last motion.
+        name: Name of the limit, such as `right/joint_4/position` or `workspace/z_min`.
+        margin: Distance to the limit; >= 0 inside.
+        unit: Unit of the margin.
+        active: Whether the limit shaped the last motion.
     """
 
     name: str
@@ -144,15 +144,15 @@ class ArmSafety:
     Attributes:
         target: the pose sent.
         measured: the pose of the measured joints.
-        position_error: m, goal against the pose sent.
-        rotation_error: rad, the same.
-        at_target: what was asked has been carried out, the gripper included.
-        gripper_state: as the driver reports it.
+        position_error: distance from the pose sent to the goal, m.
+        rotation_error: angle from the pose sent to the goal, rad.
+        at_target: whether the request has been carried out, the gripper included.
+        gripper_state: the gripper's state as the driver reports it.
         robot_mode: the driver's own value.
-        joint_state_age: s, since receipt and by the growth of (arrival - stamp).
-        push_n: N that the spring between command and arm amounts to; NaN on a joint door and without a measured pose.
-        asked: the pose that the proposal asked for; None without one.
-        mended: the goal is not what was asked: it was brought inside the workspace.
+        joint_state_age: age of the joint state, since receipt and by the growth of (arrival - stamp), s.
+        push_n: force of the spring between command and arm, N; NaN on a joint door and without a measured pose.
+        asked: the pose that the proposal asked for; None without a proposal.
+        mended: whether the goal differs from the request because it was brought inside the workspace.
     """
 
     name: str
@@ -171,27 +171,27 @@ class ArmSafety:
 
 @dataclass(frozen=True)
 class SafetyStatus:
-    """What the filter says of itself.
+    """What the filter reports about itself.
 
     Attributes:
-        state: What it does.
-        reasons: Why it does not follow, or what is wrong.
-        message: One sentence.
-        dry_run: Everything is computed and nothing commanded.
-        speed_scale: As configured, from 0.01 to 1.
-        applied_scale: This tick's, in [0, 1].
-        epoch: Of the proposal being executed; 0 without one.
-        sequence: The same proposal's.
-        instruction_sequence: The same proposal's.
-        proposal_age: s since it was received; NaN without one.
-        observation_age: s since the observation behind it; NaN without one.
-        tick_cpu_ms: Of the control thread, ms.
-        tick_wall_ms: Of the tick, ms.
-        arms: In the robot's order.
-        margins: How far the limits are.
-        counters: Since the start, by name.
-        seed: Grows with every re-seed; 0 before the first.
-        stamp: When it was sent, s; NaN inside the filter.
+        state: State of the filter.
+        reasons: Why the filter does not follow, or what is wrong.
+        message: State and reasons in one sentence.
+        dry_run: Whether everything is computed and nothing commanded.
+        speed_scale: Speed scale as configured, from 0.01 to 1.
+        applied_scale: Speed scale of this tick, in [0, 1].
+        epoch: Epoch of the proposal being executed; 0 without one.
+        sequence: Sequence number of that proposal.
+        instruction_sequence: Instruction sequence number of that proposal.
+        proposal_age: Time since that proposal was received, s; NaN without one.
+        observation_age: Time since the observation behind that proposal, s; NaN without one.
+        tick_cpu_ms: CPU time of the control thread, ms.
+        tick_wall_ms: Wall time of the tick, ms.
+        arms: One entry for each arm, in the robot's order.
+        margins: How far away the limits are.
+        counters: Counts since the start, by name.
+        seed: Number that grows with every re-seed; 0 before the first.
+        stamp: Time at which the status was sent, s; NaN inside the filter.
     """
 
     state: State
@@ -215,12 +215,12 @@ class SafetyStatus:
 
     @property
     def at_target(self) -> bool:
-        """Every arm has carried out the proposal `sequence`, its gripper included."""
+        """Whether every arm has carried out the proposal `sequence`, its gripper included."""
         return bool(self.arms) and self.sequence > 0 and all(arm.at_target for arm in self.arms)
 
     @property
     def waiting(self) -> bool:
-        """Nothing but another proposal is needed for motion to go on."""
+        """Whether only another proposal is needed for motion to continue."""
         return waits(self.state, self.reasons)
 
     @property
@@ -234,9 +234,9 @@ class Acceptance:
     """The answer to one proposal.
 
     Attributes:
-        accepted: Whether it is executed.
-        reason: Why not; empty when it was accepted.
-        at_once: It begins a motion from rest of all arms and grippers, so that the next tick may be brought forward.
+        accepted: Whether the proposal is executed.
+        reason: Why it is not; empty if it was accepted.
+        at_once: Whether it begins a motion from rest of all arms and grippers, so that the next tick may be brought forward.
     """
 
     accepted: bool
@@ -249,11 +249,11 @@ class ArmCommand:
     """What goes to one arm this tick.
 
     Attributes:
-        name: Of the arm.
+        name: Name of the arm.
         pose: Tool pose in the arm's base frame.
-        joint_positions: (dof,) the joint solution behind it, rad.
-        gripper: An opening, only when a new command is due.
-        publish: False: nothing may be sent.
+        joint_positions: (dof,) joint solution of that pose, rad.
+        gripper: Opening, only when a new command is due.
+        publish: Whether anything may be sent.
     """
 
     name: str
@@ -265,12 +265,12 @@ class ArmCommand:
 
 @dataclass(frozen=True)
 class FilterOutput:
-    """What one tick hands out.
+    """The output of one tick.
 
     Attributes:
         arms: One command for each arm.
-        status: What the filter says of itself.
-        status_changed: Something in it did.
+        status: What the filter reports about itself.
+        status_changed: Whether something in the status changed.
     """
 
     arms: Tuple[ArmCommand, ...]
@@ -278,5 +278,5 @@ class FilterOutput:
     status_changed: bool
 
     def again(self) -> FilterOutput:
-        """Returns what an early tick hands out: the same poses, no gripper command a second time, no new status."""
+        """Returns the output of an early tick: the same poses, no gripper command a second time, no new status."""
         return FilterOutput(tuple(replace(arm, gripper=None) for arm in self.arms), self.status, False)

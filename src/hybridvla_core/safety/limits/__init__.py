@@ -1,4 +1,4 @@
-"""All limits of a robot. A new one is a file here, an entry in `build`, and a test."""
+"""All limits of a robot. A new limit needs a file here, an entry in `build`, and a test."""
 from __future__ import annotations
 
 from typing import Tuple
@@ -17,7 +17,7 @@ from hybridvla_core.safety.limits.workspace import WorkspaceLimit
 
 
 def build(config: RobotConfig) -> Tuple[Limit, ...]:
-    """Cheap limits first: the first one broken ends the judgement of a candidate."""
+    """Builds the limits, cheap ones first: the first broken limit ends the judgement of a candidate."""
     arms = config.arms
     return (JointPositionLimit(arms), JointVelocityLimit(arms), JointAccelerationLimit(arms), WorkspaceLimit(arms),
             CartesianSpeedLimit(arms), CartesianAccelerationLimit(arms), RotationSpeedLimit(arms),

@@ -10,19 +10,19 @@ from hybridvla_core.robots.kinematics import Frames
 from hybridvla_core.robots.limits import Capsule
 from hybridvla_core.safety.limits.limit import Trajectory
 
-STRIDE = 6      # every how many ticks of a braking trajectory distances are measured
+STRIDE = 6      # distances along a braking trajectory are measured every so many ticks
 
 
 def reach(arm: ArmConfig, capsule: Capsule, beyond: int = 0) -> np.ndarray:
-    """Computes by how much a point of a capsule moves, at most, for each radian of each joint.
+    """Computes how far a point of a capsule moves, at most, for each radian of each joint.
 
     Args:
-        arm: With its table of joints.
-        capsule: On one of its links.
-        beyond: Joints up to this one count nothing: seen from link `beyond` they do not move the capsule.
+        arm: The arm with its table of joints.
+        capsule: A capsule on one of the arm's links.
+        beyond: Number of a joint up to which joints do not count: seen from link `beyond` they do not move the capsule.
 
     Returns:
-        (dof,) m/rad.
+        (dof,) reach, m/rad.
     """
     table = arm.kinematics
     extent = max(float(np.linalg.norm(capsule.start_m)), float(np.linalg.norm(capsule.end_m)))
@@ -45,7 +45,7 @@ class ArmCapsules:
         self._ends = ends.transpose(1, 2, 0)[:, :, None, :, None]         # start and end, (3, 1, capsules, 1) each
 
     def segments(self, links: List[Frames], samples: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        # All capsules at once: (samples, capsules, 3) each, in that order in memory, too, as matrix products round by it.
+        # All capsules at once: (samples, capsules, 3) each, in that memory order too: it decides how matrix products round.
         position, xy, z = (np.ascontiguousarray(np.array([part[self._index][:, samples] for part in parts]).transpose(2, 0, 1))
                            for parts in zip(*(links[link] for link in self._links)))
         start, end = (position + x * xy.real + y * xy.imag + h * z for x, y, h in self._ends)
@@ -55,19 +55,19 @@ class ArmCapsules:
 class Clearance:
     """Skips distance computations while the arms cannot have covered the clearance measured last.
 
-    A point of an arm moves by at most the sum of reach times joint step, so a clearance bounds how far the joints may
-    go before it needs measuring again.
+    A point of an arm moves by at most the sum of reach times joint step. A clearance therefore bounds how far the joints may
+    move before it has to be measured again.
     """
 
     def __init__(self, reaches: np.ndarray) -> None:
-        """reaches (k, A, dof): metres for each radian, for each of the k clearances."""
+        """Takes reaches (k, A, dof), m/rad, for each of the k clearances."""
         self._reach = reaches.reshape(len(reaches), reaches.shape[1] * reaches.shape[2])
         self._by_arm = reaches.max(axis=0) if len(reaches) else np.zeros(reaches.shape[1:])
         self._joints = np.zeros(reaches.shape[1:])
         self._rooms = np.full(len(reaches), -np.inf)
 
     def remember(self, joints: np.ndarray, rooms: np.ndarray) -> None:
-        """The clearances (k,) m were measured at joints (A, dof)."""
+        """Remembers clearances (k,) m that were measured at joints (A, dof)."""
         self._joints, self._rooms = joints.copy(), rooms
 
     def suffices(self, trajectory: Trajectory) -> bool:
@@ -77,14 +77,14 @@ class Clearance:
     def samples(self, trajectory: Trajectory) -> Tuple[np.ndarray, np.ndarray]:
         """Chooses which samples to measure.
 
-        Where the way between them leaves no room, every tick has to be measured: arms that move together beside each other come
+        If the motion between samples leaves no room, every tick has to be measured: arms that move together side by side come
         no nearer.
 
         Args:
-            trajectory: Of all arms.
+            trajectory: Trajectory of all arms.
 
         Returns:
-            Numbers of the samples, and the largest way (A,) m of any point from the nearest of them.
+            Indices of the samples, and the largest distance (A,) m that any point moves from the nearest sample.
         """
         count = trajectory.joints.shape[1]
         picks = np.unique(np.append(np.arange(trajectory.SENT, count, STRIDE), count - 1))
@@ -96,7 +96,7 @@ class Clearance:
 
 
 def segment_distance(p1: np.ndarray, q1: np.ndarray, p2: np.ndarray, q2: np.ndarray) -> np.ndarray:
-    """Distances (...) between segments p1 q1 and p2 q2, each (..., 3). Ericson, Real-Time Collision Detection 5.1.9."""
+    """Returns distances (...) between segments p1 q1 and p2 q2, each (..., 3). Ericson, Real-Time Collision Detection 5.1.9."""
     d1, d2, r = q1 - p1, q2 - p2, p1 - p2
     a, e, f = (d1 * d1).sum(-1), (d2 * d2).sum(-1), (d2 * r).sum(-1)
     b, c = (d1 * d2).sum(-1), (d1 * r).sum(-1)

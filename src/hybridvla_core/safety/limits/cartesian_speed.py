@@ -1,4 +1,4 @@
-"""Speed and acceleration of the tool centre point, every step."""
+"""Speed and acceleration of the tool centre point at every step."""
 from __future__ import annotations
 
 from typing import Sequence

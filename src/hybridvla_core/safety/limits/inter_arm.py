@@ -1,4 +1,4 @@
-"""Every capsule of one arm keeps its margin to every capsule of another, in the frame all mounts share."""
+"""Every capsule of one arm keeps its margin to every capsule of another arm, in the frame that all mounts share."""
 from __future__ import annotations
 
 from itertools import combinations
@@ -14,7 +14,7 @@ from hybridvla_core.safety.status import Reason
 
 
 class InterArmLimit(Limit):
-    """Margins: for each pair of arms, the smallest distance of their capsules beyond `margin_m`, m."""
+    """Margins: for each pair of arms, the smallest distance between their capsules beyond `margin_m`, m."""
 
     name, unit, reason = "inter_arm", "m", Reason.COLLISION | Reason.OTHER_ARM
 
@@ -61,7 +61,7 @@ class InterArmLimit(Limit):
         return rooms
 
     def _world(self, trajectory: Trajectory, picks: np.ndarray) -> List[Tuple[np.ndarray, np.ndarray]]:
-        """Starts and ends (samples, capsules, 3) of every arm's capsules in the frame that all mounts share."""
+        """Returns starts and ends (samples, capsules, 3) of every arm's capsules in the frame that all mounts share."""
         world = []
         for capsules, (position, matrix) in zip(self._capsules, self._mounts):
             start, end = capsules.segments(trajectory.links, picks)

@@ -1,4 +1,4 @@
-"""Joint velocities and accelerations of every step, the FR3's position-dependent velocity bound included."""
+"""Joint velocities and accelerations at every step, including the FR3's position-dependent velocity bound."""
 from __future__ import annotations
 
 from functools import lru_cache
@@ -14,7 +14,7 @@ SLACK = 1e-4   # share of a rate limit kept free for rounding
 
 
 def velocity_bounds(table: PositionDependentVelocity, joints: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Lower and upper velocity (..., dof) rad/s at joints (..., dof) rad; libfranka `rate_limiting.h`."""
+    """Returns lower and upper velocity (..., dof) rad/s at joints (..., dof) rad; libfranka `rate_limiting.h`."""
     top, offset, gain, highest, lowest = _arrays(table)
     room_up = np.sqrt(np.maximum(0.0, gain * (highest - joints)))
     room_down = np.sqrt(np.maximum(0.0, gain * (lowest + joints)))
@@ -66,10 +66,10 @@ def lowest_bound(arm: ArmConfig) -> float:
     The bounds fall towards the stops, so the position limits themselves are the worst places.
 
     Args:
-        arm: With its limits.
+        arm: The arm with its limits.
 
     Returns:
-        The bound, rad/s; infinite where none depends on position.
+        The bound, rad/s; infinite if no bound depends on position.
     """
     limits = arm.joint_limits
     if limits.position_dependent is None:

@@ -1,7 +1,7 @@
-"""What every limit is: a function from a trajectory to margins.
+"""The base of every limit: a function from a trajectory to margins.
 
-A trajectory is judged whole: the step about to be sent and the braking that would follow it. A limit never mends a
-motion, it only measures. Adding a limit is one file here, one entry in `limits/__init__.py` and one test.
+A trajectory is judged as a whole: the step about to be sent and the braking that would follow it. A limit never corrects
+a motion, it only measures. A new limit needs one file here, one entry in `limits/__init__.py` and one test.
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hybridvla_core.safety.status import Reason
 
 
 class Trajectory:
-    """Commanded joints of A arms at m consecutive ticks, of which the first two have been sent already.
+    """Commanded joints of A arms at m consecutive ticks; the first two have already been sent.
 
     joints (A, m, dof) rad; dt s. Forward kinematics run once, on demand.
     """
@@ -52,7 +52,7 @@ class Trajectory:
 
     @cached_property
     def axes_step(self) -> Tuple[np.ndarray, np.ndarray]:
-        """Steps of the tool's axes: (A, 3, m - 1) complex (x + i y) and (A, 3, m - 1) (z)."""
+        """Returns the steps of the tool's axes: (A, 3, m - 1) complex (x + i y) and (A, 3, m - 1) (z)."""
         return steps(self.tool.xy), steps(self.tool.z)
 
 
@@ -64,28 +64,28 @@ def steps(samples: np.ndarray) -> np.ndarray:
 class Limit:
     """Base of all limits.
 
-    reason: flag raised when it interferes. positional: a limit on where the robot is (kept through braking and
-    relaxed while re-entering) rather than on how fast it moves.
+    reason: flag raised when the limit interferes. positional: whether it limits where the robot is (kept through braking and
+    relaxed while re-entering) rather than how fast the robot moves.
     """
 
     name = "limit"
     unit = ""
     reason = Reason.NONE
     positional = True
-    may_lead_out = False   # outside it, motion that does not make it worse is allowed
+    may_lead_out = False   # outside the limit, motion that does not make it worse is allowed
 
     names: Tuple[str, ...] = ()
 
     @property
     def of_place(self) -> bool:
-        """Whether it says where the arms may be. A positional limit that may be led out of (a singularity) does not: it says how
-        well the tool can be led there."""
+        """Whether the limit says where the arms may be. A positional limit that may be led out of (a singularity) does not: it
+        says how well the tool can be led there."""
         return self.positional and not self.may_lead_out
 
     def margins(self, trajectory: Trajectory) -> np.ndarray:
-        """(k,) smallest margin of each quantity in `names` over everything not yet sent; >= 0 inside."""
+        """Returns (k,) the smallest margin of each quantity in `names` over everything not yet sent; >= 0 inside."""
         raise NotImplementedError
 
     def certainly_kept(self, trajectory: Trajectory) -> bool:
-        """A cheap sufficient condition for all margins being >= 0; False when unsure."""
+        """Checks a cheap sufficient condition for all margins being >= 0; returns False if unsure."""
         return False

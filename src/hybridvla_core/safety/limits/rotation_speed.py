@@ -1,4 +1,4 @@
-"""Turning speed and acceleration of the tool, every step, from the steps of its axes.
+"""Rotation speed and acceleration of the tool at every step, from the steps of its axes.
 
 For a turn w: sum over the three axes of |w x e|^2 = 2 |w|^2. For the second difference the same sum is
 2 (|acceleration|^2 + |w|^4), so the value used is never below the true acceleration.
@@ -39,7 +39,7 @@ class RotationAccelerationLimit(Limit):
 
 
 def _length(turned: Tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """(A,) largest turn over the samples, rad."""
+    """Returns (A,) the largest turn over the samples, rad."""
     xy, z = turned
     squared = (xy.real ** 2 + xy.imag ** 2 + z * z).sum(axis=1)
     return np.sqrt(0.5 * squared.max(axis=1))

@@ -1,4 +1,4 @@
-"""Named pairs of capsules of one arm keep their margin."""
+"""Named pairs of capsules of one arm keep their margin to each other."""
 from __future__ import annotations
 
 from typing import Sequence
@@ -12,7 +12,7 @@ from hybridvla_core.safety.status import Reason
 
 
 class SelfCollisionLimit(Limit):
-    """Margins: for each named pair, the distance of the two capsules beyond the arm's `margin_m`, m."""
+    """Margins: for each named pair, the distance between the two capsules beyond the arm's `margin_m`, m."""
 
     name, unit, reason = "self_collision", "m", Reason.COLLISION
 

@@ -1,6 +1,6 @@
-"""The braking trajectory never ends nearer to a singularity than allowed; leading out is always allowed.
+"""The braking trajectory never ends nearer to a singularity than allowed; leading out of one is always allowed.
 
-Measured by the smallest singular value of the tool Jacobian. The slowing on the way in is in `motion.py`.
+The measure is the smallest singular value of the tool Jacobian. `motion.py` does the slowing on the way in.
 """
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SingularityLimit(Limit):
 
 
 def smallest_singular_values(trajectory: Trajectory) -> np.ndarray:
-    """(A,) at the last sample, from the geometric Jacobian: axis x lever over axis."""
+    """Returns (A,) values at the last sample, from the geometric Jacobian: axis x lever over axis."""
     links = trajectory.links[1:]
     x, y, z = np.array([frame.z[:, :, -1] for frame in links]).transpose(2, 1, 0)        # of the axes, (A, dof) each
     origins = np.array([frame.position[:, :, -1] for frame in links]).transpose(2, 1, 0)

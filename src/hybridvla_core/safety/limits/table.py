@@ -1,4 +1,4 @@
-"""Named capsules stay above the table (the tool centre point has its box)."""
+"""Named capsules stay above the table (the tool centre point has its own box)."""
 from __future__ import annotations
 
 from typing import List, Sequence
@@ -12,7 +12,7 @@ from hybridvla_core.safety.status import Reason
 
 
 class TableLimit(Limit):
-    """Margins: for each named capsule, its lowest point above the table beyond the arm's `margin_m`, m."""
+    """Margins: for each named capsule, the height of its lowest point above the table beyond the arm's `margin_m`, m."""
 
     name, unit, reason = "table", "m", Reason.COLLISION
 
