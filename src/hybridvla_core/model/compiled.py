@@ -1,7 +1,7 @@
-"""Blocks of the decoder and of the towers through torch.compile: fewer, larger kernels from the same code.
+"""Decoder and tower blocks run through torch.compile: fewer, larger kernels from the same code.
 
-All layers share one compiled block a shape. What cannot be compiled runs as written, and that is said once: without a
-compiler for inductor, on a torch that fails, or where its cache cannot be written.
+All layers share one compiled block per shape. Blocks that cannot be compiled run as written, and this is reported once:
+without a compiler for inductor, with a torch that fails, or if its cache cannot be written.
 """
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from hybridvla_core.model.layers import KVCache, LastRows, Rotary
 log = logging.getLogger(__name__)
 
 CHOICES = ("off", "auto")
-#: Shapes of passes that one block is compiled for; torch's own limit is 8.
+#: Most pass shapes that one block is compiled for; torch's own limit is 8.
 MOST_SHAPES = 64
-#: Named by the environment, or below the user's cache folder: what was compiled once is there at the next start.
+#: Environment variable for the cache folder, by default below the user's; it keeps compiled code for the next start.
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 class OneLayer(KVCache):
-    """A layer's part of a cache, as a cache."""
+    """One layer's part of a cache, in the form of a cache."""
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         self.keys, self.values = keys[None], values[None]
@@ -36,7 +36,7 @@ class OneLayer(KVCache):
 def decoder_block(block: nn.Module, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, width: int,
                   bias: Optional[torch.Tensor], keys: torch.Tensor, values: torch.Tensor, start: int, stop: int,
                   last: Optional[int], last_bias: Optional[torch.Tensor]) -> torch.Tensor:
-    """A block on tensors and numbers alone, which is what a compiler can compare with the last call's."""
+    """Runs a decoder block on tensors and numbers alone, which a compiler can compare with those of the last call."""
     wanted = None if last is None or last_bias is None else LastRows(last, last_bias)
     result: torch.Tensor = block(x, Rotary.of(cos, sin, width), bias, OneLayer(keys, values), 0, slice(start, stop), None,
                                  last=wanted)
@@ -44,13 +44,13 @@ def decoder_block(block: nn.Module, x: torch.Tensor, cos: torch.Tensor, sin: tor
 
 
 def tower_block(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """A block of a tower."""
+    """Runs a block of a tower."""
     result: torch.Tensor = block(x)
     return result
 
 
 class CompiledBlocks:
-    """Runs blocks compiled, and as written from the first failure on."""
+    """Runner of compiled blocks; from the first failure on, it runs them as written."""
 
     def __init__(self, compiler: Callable[[Callable[..., torch.Tensor]], Callable[..., torch.Tensor]]) -> None:
         self._decoder, self._tower = compiler(decoder_block), compiler(tower_block)
@@ -58,13 +58,13 @@ class CompiledBlocks:
 
     def decoder(self, block: nn.Module, x: torch.Tensor, rotary: Rotary, bias: Optional[torch.Tensor], cache: KVCache,
                 layer: int, write_at: slice, last: Optional[LastRows]) -> torch.Tensor:
-        """One block of the decoder on a layer of the cache."""
+        """Runs one block of the decoder on its layer of the cache."""
         return self._run(self._decoder, decoder_block, block, x, rotary.cos, rotary.sin, rotary.width, bias,
                          cache.keys[layer], cache.values[layer], write_at.start, write_at.stop,
                          None if last is None else last.count, None if last is None else last.bias)
 
     def tower(self, block: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        """One block of a tower."""
+        """Runs one block of a tower."""
         return self._run(self._tower, tower_block, block, x)
 
     def _run(self, compiled: Callable[..., torch.Tensor], written: Callable[..., torch.Tensor], *arguments: object
@@ -74,7 +74,7 @@ class CompiledBlocks:
                 return compiled(*arguments)
             except (MemoryError, torch.cuda.OutOfMemoryError):
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever a compiler, its driver or its cache may raise
+            except Exception as error:  # noqa: BLE001 - a compiler, its driver or its cache may raise anything
                 self.failed = _first_line(error)
                 log.warning("torch.compile failed (%s); the model runs as written, which is slower and gives the same",
                             self.failed)
@@ -86,10 +86,10 @@ def choose_compiled(choice: str, cache_folder: Union[str, Path, None] = None) ->
 
     Args:
         choice: `off` or `auto`.
-        cache_folder: For what was compiled; None for the usual one.
+        cache_folder: Folder for compiled code; None for the usual one.
 
     Returns:
-        None for `off`, and where this torch cannot compile.
+        None for `off`, and if this torch cannot compile.
 
     Raises:
         ConfigurationError: There is no such choice.
@@ -112,13 +112,13 @@ def choose_compiled(choice: str, cache_folder: Union[str, Path, None] = None) ->
 
 
 def usable_folder(folder: Union[str, Path, None] = None) -> Path:
-    """Finds the folder for what was compiled.
+    """Finds the folder for compiled code.
 
     Args:
-        folder: The one wanted; None for the environment's or the user's.
+        folder: The wanted folder; None for the environment's or the user's.
 
     Returns:
-        That folder; where it cannot be written, which is said once, a temporary one.
+        That folder, or a temporary one if it cannot be written, which is reported once.
     """
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hybridvla" / "compiled"
     wanted = Path(folder or os.environ.get(CACHE_VARIABLE) or default)

@@ -1,7 +1,7 @@
-"""The architecture by its dimensions, as frozen self-checking dataclasses.
+"""The architecture, given by its dimensions, as frozen self-checking dataclasses.
 
-Registry names of released models never decide anything here: every dimension, token id and convention is written out, so
-that a tiny model and the 7B one are the same classes.
+Registry names of released models decide nothing here: every dimension, token id and convention is written out, so that a
+tiny model and the 7B one use the same classes.
 """
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEQUENCE_KINDS, STATE_FORMS = (1, 2, 3, 4), ("embedding", "words", "none")
 
 
 def _check_sizes(where: str, largest: int, **sizes: int) -> None:
-    """Whole numbers from 1 to `largest`; more is a damaged file, not a model."""
+    """Raises ConfigurationError unless all sizes are whole numbers from 1 to `largest`; more is a damaged file, not a model."""
     for name, value in sizes.items():
         if isinstance(value, bool) or not 1 <= value <= largest:
             raise ConfigurationError(f"{where}: {name} is {value}; use a whole number from 1 to {largest}")
@@ -33,12 +33,12 @@ class TowerConfig:
             before the blocks, quick GELU, no patch bias).
         image_size: Side of its images, px.
         patch_size: Side of a patch, px.
-        width: Of its hidden states.
-        depth: Blocks.
-        heads: Of attention.
-        mlp_width: Of the MLP's hidden layer.
-        mean: (3,) per RGB channel of pixels in [0, 1].
-        std: (3,) the same.
+        width: Width of its hidden states.
+        depth: Number of blocks.
+        heads: Number of attention heads.
+        mlp_width: Width of the MLP's hidden layer.
+        mean: (3,) mean of each RGB channel, for pixels in [0, 1].
+        std: (3,) standard deviation of each RGB channel, likewise.
     """
 
     kind: str
@@ -77,14 +77,14 @@ class DecoderConfig:
     Attributes:
         family: llama or phi.
         hidden: Width of its hidden states.
-        layers: Blocks.
-        heads: Of attention.
-        kv_heads: Of keys and values.
-        intermediate: Of the MLP's hidden layer.
+        layers: Number of blocks.
+        heads: Number of attention heads.
+        kv_heads: Number of heads of keys and values.
+        intermediate: Width of the MLP's hidden layer.
         vocab_rows: Rows of the embedding.
-        norm_eps: Of its norms.
+        norm_eps: Epsilon of its norms.
         rope_theta: Base of the rotary frequencies.
-        rotary_dim: The rotated part of a head (all of it for Llama, int(0.4 * head) for Phi-2).
+        rotary_dim: Rotated channels of a head (all of them for Llama, int(0.4 * head) for Phi-2).
     """
 
     family: str
@@ -121,20 +121,20 @@ class SequenceConfig:
     """Token ids and separators of the sequence (paper, section 3.2 and table 1).
 
     Attributes:
-        bos: Begin of the sequence.
-        eos: Its end.
-        pad: Fills up.
-        bod: Begin of diffusion.
-        eod: End of diffusion.
+        bos: Id of the begin of the sequence.
+        eos: Id of its end.
+        pad: Id of the padding.
+        bod: Id of the begin of diffusion (BOD).
+        eod: Id of the end of diffusion (EOD).
         before_bod: Ids between the prompt and BOD (released: 29871 or 220).
         after_eod: Ids between EOD and the first action token (released Llama: 29871).
         action_vocab_end: Vt; action ids are Vt - bins .. Vt - 1.
         need_to_sub: Shift of the action ids, a released quirk.
         prompt: The text around {instruction}.
-        lowercase: The instruction is written small.
+        lowercase: Whether the instruction is put in lower case.
         kind: The sequence of table 1: 1 (noise before tokens, between markers), 2 (without markers), 3 (the state in words),
             4 (tokens before noise).
-        state: How the robot state goes in: `embedding`, `words` (ids of its bins behind the text) or `none`.
+        state: How the robot state enters: `embedding`, `words` (ids of its bins after the text) or `none`.
     """
 
     bos: int
@@ -174,12 +174,12 @@ class SequenceConfig:
 
     @property
     def state_row(self) -> bool:
-        """Whether the state is a row of its own, the prefix's last."""
+        """Whether the state has its own row, the last one of the prefix."""
         return self.state == "embedding"
 
     @property
     def answers_first(self) -> bool:
-        """Whether the tokens stand before the noise, in the prefix."""
+        """Whether the tokens come before the noise, in the prefix."""
         return self.kind == 4
 
 
@@ -194,11 +194,11 @@ class ModelConfig:
         projector_norm: LayerNorm after the projector (off in released models).
         decoder: The language model.
         sequence: Token ids and separators.
-        action_dim: 7 or 14.
-        chunk: Actions predicted at once (K).
-        views: Images of one observation.
-        bins: Of an action channel's tokens.
-        final_norm: How the last norm computes: `variance` or `mean_square`.
+        action_dim: Dimensions of an action, 7 or 14.
+        chunk: Number of actions predicted at once (K).
+        views: Number of images in one observation.
+        bins: Number of bins of an action channel's tokens.
+        final_norm: Formula of the last norm: `variance` or `mean_square`.
     """
 
     towers: Tuple[TowerConfig, ...]

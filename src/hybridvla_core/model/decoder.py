@@ -1,7 +1,7 @@
 """One decoder for inference and training: Llama and Phi blocks with Hugging Face's parameter names.
 
-Embeddings go in, with explicit positions and an explicit mask; keys and values go to a preallocated cache at explicit
-indices, or nowhere. `transformers` is the oracle in the tests.
+It takes embeddings with explicit positions and an explicit mask; keys and values go to a preallocated cache at explicit
+indices, or nowhere. `transformers` is the reference in the tests.
 
 `Decoder.fuse` joins each layer's query, key and value matrices, and gate and up, into one: fewer and larger products for
 inference. The parameters keep their names and become views of the joined matrix, so nothing is held twice.
@@ -23,17 +23,17 @@ from hybridvla_core.model.layers import KVCache, LastRows, RMSNorm, Rotary, caus
 
 
 class Probe(Dict[int, Optional[torch.Tensor]]):
-    """Layer -> its attention logits (B, heads, S, T); None before a pass. Blocks fill it, and FSDP would give them a copy of a
-    plain dict."""
+    """Layer -> its attention logits (B, heads, S, T); None before a pass. Blocks fill it in place; it is no plain dict, because
+    FSDP would give them a copy of one."""
 
     @classmethod
     def of(cls, layers: Iterable[int]) -> Probe:
-        """Asks for some layers."""
+        """Returns a probe of these layers."""
         return cls((layer, None) for layer in layers)
 
 
 class Attention(Joinable):
-    """Multi-head attention with grouped keys and values. `output` names the last projection as Hugging Face does."""
+    """Multi-head attention with grouped keys and values. `output` is Hugging Face's name of the last projection."""
 
     joined = ("q_proj", "k_proj", "v_proj")
 
@@ -73,7 +73,7 @@ class Attention(Joinable):
 
     def _explicit(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: Optional[torch.Tensor], layer: int,
                   probe: Optional[Probe]) -> torch.Tensor:
-        """With the logits at hand; at small sizes on a CPU also the faster one to train."""
+        """Computes attention with explicit logits; at small sizes on a CPU this is also faster to train."""
         scores = query @ key.transpose(-1, -2) * self.config.head_dim ** -0.5
         scores = scores + (causal_bias(query.shape[2], query) if bias is None else bias)
         if probe is not None and layer in probe:
@@ -110,7 +110,7 @@ class PlainMlp(nn.Module):
 
 
 class LlamaBlock(nn.Module):
-    """Attention, then MLP, each behind its own norm."""
+    """Attention, then MLP, each after its own norm."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class LlamaBlock(nn.Module):
 
 
 class PhiBlock(nn.Module):
-    """Attention and MLP side by side behind one norm."""
+    """Attention and MLP side by side after one norm."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class PhiBlock(nn.Module):
 
 
 class DecoderStack(nn.Module):
-    """Token embeddings, blocks and final norm under Hugging Face's `model.` prefix."""
+    """Token embeddings, blocks and final norm, under Hugging Face's prefix `model.`."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -157,12 +157,12 @@ class DecoderStack(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The language model: `forward` over embeddings, `logits` over the rows asked for."""
+    """The language model: `forward` runs over embeddings, `logits` over the rows asked for."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
-        #: In training: computes a block's activations again in the backward pass instead of keeping them.
+        #: In training: whether a block's activations are recomputed in the backward pass instead of kept.
         self.checkpointing = False
         self.model = DecoderStack(config)
         self.compiled: Optional[CompiledBlocks] = None
@@ -178,17 +178,17 @@ class Decoder(nn.Module):
             embeddings: (B, S, H).
             positions: (S,) or (B, S).
             mask: True where a query may attend, broadcastable to (B, heads, S, T); None is causal.
-            cache: Keys and values of earlier rows. T counts the slots of it that the mask covers (without a mask: up to the last
-                one written).
+            cache: Keys and values of earlier rows. T is the number of its slots that the mask covers (without a mask: up to the
+                last one written).
             write_at: (S,) slots of the new keys.
-            attention_probe: {layer: None} is filled with attention logits (B, heads, S, T).
+            attention_probe: {layer: None}; filled with attention logits (B, heads, S, T).
             record: Receives the hidden states before each block and at the end.
 
         Returns:
             (B, S, H) after the final norm.
 
         Raises:
-            ValueError: A cache without `write_at`.
+            ValueError: There is a cache but no `write_at`.
         """
         length = embeddings.shape[1]
         if cache is not None and write_at is None:
@@ -204,18 +204,18 @@ class Decoder(nn.Module):
             cache: Optional[KVCache] = None, write_at: Union[torch.Tensor, slice, None] = None,
             attention_probe: Optional[Probe] = None,
             record: Optional[List[torch.Tensor]] = None, last: Optional[LastRows] = None) -> torch.Tensor:
-        """Runs the same pass with everything prepared. It neither allocates masks nor asks the device for a number.
+        """Runs the same pass with everything prepared. It neither allocates masks nor reads a number from the device.
 
         Args:
             embeddings: (B, S, H).
-            rotary: Of these rows' positions.
+            rotary: Rotary embeddings of these rows' positions.
             bias: (.., S, T) in the embeddings' type, added to the attention logits over the cache's first T slots (without a
                 cache: over the rows); None: causal over these rows alone.
             cache: Keys and values of earlier rows.
             write_at: Slots of the new keys.
             attention_probe: As in `forward`.
             record: As in `forward`.
-            last: The rows that are wanted; None: all.
+            last: The wanted rows; None: all.
 
         Returns:
             Those rows, (B, .., H), after the final norm.
@@ -237,16 +237,16 @@ class Decoder(nn.Module):
         return x
 
     def fuse(self) -> Decoder:
-        """Join the projections of every layer, once the weights are loaded and where they stay."""
+        """Joins the projections of every layer; call it once the weights are loaded and on their final device."""
         for module in self.modules():
             if isinstance(module, Joinable):
                 module.fuse()
         return self
 
     def pack(self) -> bool:
-        """Keeps the matrices in the order in which a CPU reads them, too; see `few_rows.pack`.
+        """Keeps a copy of the matrices in the order in which a CPU reads them; see `few_rows.pack`.
 
-        For weights that do not change any more: moving or loading them drops the copies.
+        For weights that no longer change: moving or loading them drops the copies.
 
         Returns:
             Whether it did.
@@ -254,7 +254,7 @@ class Decoder(nn.Module):
         return pack(self._products())
 
     def _products(self) -> List[nn.Linear]:
-        """The linear layers that inference multiplies by: joined ones in place of their parts."""
+        """Returns the linear layers that inference multiplies by: joined layers in place of their parts."""
         found: List[nn.Linear] = []
         parts: Set[int] = set()
         for module in self.modules():
@@ -277,5 +277,5 @@ class Decoder(nn.Module):
         super()._load_from_state_dict(*arguments, **more)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Vocabulary logits (..., vocab_rows) of the given hidden states (..., H)."""
+        """Returns vocabulary logits (..., vocab_rows) of the given hidden states (..., H)."""
         return linear(self.lm_head, hidden)

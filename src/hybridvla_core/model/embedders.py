@@ -1,4 +1,4 @@
-"""The small networks between numbers and embeddings, with the released names (docs/fidelity.md)."""
+"""Small networks between numbers and embeddings, with the released names (docs/fidelity.md)."""
 from __future__ import annotations
 
 import math
@@ -24,7 +24,7 @@ class Mlp(nn.Module):
 
 
 class VectorEmbedder(nn.Module):
-    """An action or a robot state (..., A) as one embedding (..., H)."""
+    """Embedder of an action or a robot state (..., A) as one embedding (..., H)."""
 
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class VectorEmbedder(nn.Module):
 
 
 def timestep_features(timestep: torch.Tensor) -> torch.Tensor:
-    """(N,) timesteps as (N, 256): 128 cosines, then 128 sines, of t * 10000^(-i / 128), i = 0 .. 127."""
+    """Returns (N, 256) for (N,) timesteps: 128 cosines, then 128 sines, of t * 10000^(-i / 128), i = 0 .. 127."""
     half = FREQUENCIES // 2
     frequency = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=timestep.device) / half)
     argument = timestep.float()[:, None] * frequency
@@ -50,13 +50,13 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
 
     def forward(self, timestep: torch.Tensor) -> torch.Tensor:
-        """(N,) -> (N, H)."""
+        """Embeds timesteps (N,) as (N, H)."""
         return self.mlp(timestep_features(timestep).to(next(self.mlp.parameters()).dtype))
 
 
 class FinalNorm(nn.Module):
-    """The norm of the final layer: `variance` divides by the unbiased deviation without centring, which is what the
-    released pins execute; `mean_square` is RMSNorm, what newer timm computes."""
+    """The norm of the final layer: `variance` divides by the unbiased deviation without centring, as the code at the
+    released pins does; `mean_square` is RMSNorm, as in newer timm."""
 
     def __init__(self, hidden: int, kind: str, eps: float = 1e-6) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class FinalNorm(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """Hidden states at the action positions (..., H) to predicted noise (..., A)."""
+    """Map from hidden states at the action positions (..., H) to predicted noise (..., A)."""
 
     def __init__(self, hidden: int, action_dim: int, norm: str) -> None:
         super().__init__()

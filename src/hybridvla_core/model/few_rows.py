@@ -1,12 +1,12 @@
-"""Linear layers over few rows on a CPU.
+"""Fast linear layers over few rows on a CPU.
 
 torch multiplies (rows, in) by (out, in) transposed; with 2 to 24 rows its float32 library then reads the weights at a
-fraction of the memory's speed. Two other forms of the same product read them faster (measured: docs/performance.md):
-weight times rows transposed while the rows are very few, and beyond that the packed weight, or without one rows times blocks
-of the weight, as one batch.
+fraction of the memory's speed. Other forms of the same product read them faster (measured: docs/performance.md). With very
+few rows, it is the weight times the transposed rows. With more, it is the packed weight or, without one, the rows times
+blocks of the weight, as one batch.
 
-Packed: in the order in which oneDNN reads it, made once and not in every product. The copy stands beside the parameters, so
-only models up to `MOST_PACKED` get one.
+A packed weight is stored in the order in which oneDNN reads it; it is made once and not in every product. The copy is held
+in addition to the parameters, so only models up to `MOST_PACKED` get one.
 """
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from typing import List, Optional
 import torch
 from torch import nn
 
-#: Up to so many rows the weight comes first; up to so many more if it is narrow.
+#: Most rows for which the weight comes first; the same for a narrow weight; the width below which a weight is narrow.
 VERY_FEW, VERY_FEW_NARROW, NARROW = 4, 8, 1024
-#: Up to so many rows the weight is taken in blocks of so many outputs.
+#: Most rows for which the weight is taken in blocks, and the outputs of a block.
 FEW, BLOCK = 24, 32
 #: Smaller weights stay in a core's cache and gain nothing.
 SMALLEST_WEIGHT = 1 << 17
 
-#: Bytes of weights that may be held a second time.
+#: Most bytes of weights that may be held a second time.
 MOST_PACKED = 1 << 30
-#: Rows that the blocks are chosen for, and how near the packed product must come to the plain one.
+#: Number of rows that the packed layout is chosen for, and the tolerance between the packed and the plain product.
 HINT, NEAR = 16, 1e-3
 
 
 def linear(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
-    """`layer(x)` for x (..., in), by the fastest form of the product."""
-    if type(layer) is not nn.Linear:  # an adapter around one
+    """Returns `layer(x)` for x (..., in), by the fastest form of the product."""
+    if type(layer) is not nn.Linear:  # an adapter around a linear layer
         return layer(x)
     weight = layer.weight
     outputs, width = weight.shape
@@ -58,10 +58,10 @@ def pack(layers: List[nn.Linear]) -> bool:
     """Gives every layer a packed copy of its weight.
 
     Args:
-        layers: With float32 weights on a CPU.
+        layers: Layers with float32 weights on a CPU.
 
     Returns:
-        Whether it did: not on another device, not in another type, not above `MOST_PACKED`, and not where torch has no oneDNN.
+        Whether it did: False on another device, in another type, above `MOST_PACKED`, and if torch has no oneDNN.
     """
     weights = [layer.weight for layer in layers]
     if any(w.device.type != "cpu" or w.dtype != torch.float32 for w in weights):
@@ -84,7 +84,7 @@ def unpack(layers: List[nn.Linear]) -> None:
 
 
 def packed_product(layer: nn.Linear, x: torch.Tensor) -> Optional[torch.Tensor]:
-    """`layer(x)` from the packed copy; None where there is none."""
+    """Returns `layer(x)` from the packed copy; None if there is no copy."""
     copy = layer.__dict__.get("packed")
     if copy is None:
         return None
@@ -94,7 +94,7 @@ def packed_product(layer: nn.Linear, x: torch.Tensor) -> Optional[torch.Tensor]:
 
 @torch.no_grad()
 def _packed(layer: nn.Linear) -> Optional[torch.Tensor]:
-    """The copy, tried once on two rows: these operators are torch's own for compiled models, and versions differ."""
+    """Returns the copy, tested once on two rows: these are torch's internal operators for compiled models and vary by version."""
     weight = layer.weight.detach()
     rows = torch.linspace(-1.0, 1.0, 2 * weight.shape[1]).view(2, -1)
     try:

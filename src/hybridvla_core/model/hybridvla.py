@@ -1,4 +1,4 @@
-"""HybridVLA: towers, projector, decoder and the embedders that let it denoise and decode in one sequence."""
+"""HybridVLA: towers, projector, decoder, and the embedders for denoising and decoding in one sequence."""
 from __future__ import annotations
 
 import math
@@ -16,8 +16,8 @@ from hybridvla_core.model.vision import SecondStream, VisionBackbone
 
 
 class HybridVLA(nn.Module):
-    """The assembled model (paper, section 3.1 and figure 2). Its parts are called separately: by the policy on a cached
-    prefix, by training in one long sequence."""
+    """The assembled model (paper, section 3.1 and figure 2). Its parts are called separately: the policy uses them on a cached
+    prefix, training in one long sequence."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -34,44 +34,44 @@ class HybridVLA(nn.Module):
         self.final_layer = FinalLayer(hidden, config.action_dim, config.final_norm)
 
     def vision_features(self, pixels: Dict[str, torch.Tensor]) -> torch.Tensor:
-        """pixels: tower kind -> (B, V, 3, S, S) normalised. Returns (B, V * P, Dv), views in order."""
+        """Returns features (B, V * P, Dv), views in order, of pixels: tower kind -> (B, V, 3, S, S) normalised."""
         batch = next(iter(pixels.values())).shape[0]
         flat = {kind: views.flatten(0, 1) for kind, views in pixels.items()}
         features = self.vision_backbone(flat)
         return self.tower_norm(features).reshape(batch, -1, features.shape[-1])
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
-        """Features (B, N, Dv) as embeddings (B, N, H)."""
+        """Projects features (B, N, Dv) to embeddings (B, N, H)."""
         return self.projector_norm(self.projector(features))
 
     def encode_images(self, pixels: Dict[str, torch.Tensor]) -> torch.Tensor:
-        """Image embeddings (B, V * P, H)."""
+        """Returns image embeddings (B, V * P, H)."""
         return self.project(self.vision_features(pixels))
 
     def embed_tokens(self, ids: torch.Tensor) -> torch.Tensor:
         return self.llm.model.embed_tokens(ids)
 
     def embed_action(self, x: torch.Tensor) -> torch.Tensor:
-        """Noisy actions (..., K, A) as embeddings (..., K, H)."""
+        """Embeds noisy actions (..., K, A) as (..., K, H)."""
         return self.x_embedder(x.to(self.x_embedder.mlp.fc1.weight.dtype))
 
     def embed_state(self, state: torch.Tensor) -> torch.Tensor:
-        """Normalised robot state (B, A) as an embedding (B, H)."""
+        """Embeds the normalised robot state (B, A) as (B, H)."""
         return self.proprio_embedder(state.to(self.proprio_embedder.mlp.fc1.weight.dtype))
 
     def embed_timestep(self, timestep: torch.Tensor) -> torch.Tensor:
-        """(N,) original timesteps 0 .. 99 as embeddings (N, H)."""
+        """Embeds original timesteps 0 .. 99, (N,), as (N, H)."""
         return self.t_embedder(timestep)
 
     def noise_prediction(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Hidden states at the x positions (..., K, H) as predicted noise (..., K, A)."""
+        """Predicts noise (..., K, A) from the hidden states at the x positions (..., K, H)."""
         return self.final_layer(hidden)
 
     def for_inference(self, precision: str = "full", compile: str = "off") -> HybridVLA:
-        """Prepares loaded weights where they stay: fewer, larger products, and on a GPU the towers on two streams.
+        """Prepares loaded weights in place: fewer, larger products, and on a GPU the towers on two streams.
 
         Args:
-            precision: Of the decoder's blocks (`model/shrunk`).
+            precision: Precision of the decoder's blocks (`model/shrunk`).
             compile: Whether blocks go through torch.compile.
 
         Returns:
@@ -88,12 +88,12 @@ class HybridVLA(nn.Module):
         return self
 
     def compile_blocks(self, compiled: Optional[CompiledBlocks]) -> None:
-        """Run decoder and towers through compiled blocks; None: as written."""
+        """Runs decoder and towers through compiled blocks; None: as written."""
         self.llm.compiled = self.vision_backbone.compiled = compiled
 
     @torch.no_grad()
     def initialise(self, std: float = 0.04) -> HybridVLA:
-        """Random weights for training from nothing; projections into the residual stream start smaller with depth."""
+        """Draws random weights for training from scratch; projections into the residual stream start smaller in deeper models."""
         for module in self.llm.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=std)

@@ -1,4 +1,4 @@
-"""Linear layers side by side as one, for inference."""
+"""Joining of linear layers side by side into one, for inference."""
 from __future__ import annotations
 
 from typing import Callable, Sequence
@@ -10,7 +10,7 @@ from hybridvla_core.model.few_rows import linear
 
 
 def join(layers: Sequence[nn.Linear]) -> nn.Linear:
-    """The layers side by side as one; their parameters become views of its weight and bias."""
+    """Joins the layers side by side into one; their parameters become views of its weight and bias."""
     outputs = [layer.out_features for layer in layers]
     whole = nn.Linear(layers[0].in_features, sum(outputs), bias=layers[0].bias is not None, device="meta")
     for name in ("weight", "bias") if layers[0].bias is not None else ("weight",):
@@ -22,10 +22,10 @@ def join(layers: Sequence[nn.Linear]) -> nn.Linear:
 
 
 class Joinable(nn.Module):
-    """A module some of whose linear layers can be joined for inference (`joined`: their names).
+    """Module with linear layers that can be joined for inference (`joined`: their names).
 
-    The joined layer is no submodule, so that parameter names stay; moving the module to another device or type takes it
-    apart again, and with gradients enabled the parts are used.
+    The joined layer is not a submodule, so parameter names stay. Moving the module to another device or type takes the joined
+    layer apart again, and with gradients enabled the parts are used.
     """
 
     joined: Sequence[str] = ()
@@ -34,7 +34,7 @@ class Joinable(nn.Module):
         object.__setattr__(self, "whole", join([getattr(self, name) for name in self.joined]))
 
     def replace_joined(self, make: Callable[[nn.Linear], nn.Module]) -> None:
-        """Another layer for the joined ones, for good: the parts and their weights are gone."""
+        """Replaces the joined layers by another one permanently: the parts and their weights are gone."""
         whole = self.__dict__.pop("whole")
         for name in self.joined:
             delattr(self, name)
@@ -46,7 +46,7 @@ class Joinable(nn.Module):
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
-        """The layers' outputs side by side."""
+        """Returns the layers' outputs side by side."""
         whole = getattr(self, "whole", None)
         if whole is not None and (not torch.is_grad_enabled() or "whole" in self._modules):
             return linear(whole, x)

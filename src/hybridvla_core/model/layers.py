@@ -1,4 +1,4 @@
-"""What the blocks of a decoder are made of: cache, masks, norm and rotary positions; and constants."""
+"""Building blocks of a decoder: cache, masks, norm and rotary positions; and constants."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ class KVCache:
 
 @dataclass(frozen=True)
 class LastRows:
-    """What is wanted of a pass: its last `count` rows, with their own part of the bias (.., count, T). The last block
-    then gives keys and values for the others, and nothing else."""
+    """Request for the last `count` rows of a pass alone, with their own part of the bias (.., count, T). The last block
+    then computes only keys and values for the other rows."""
 
     count: int
     bias: torch.Tensor
@@ -36,24 +36,24 @@ class LastRows:
 
 @lru_cache(maxsize=256)
 def constant(values: Tuple[object, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Returns numbers as a tensor that is shared by all callers, so none may change it.
+    """Returns numbers as a tensor. All callers share it, so none may change it.
 
-    Making it anew lets a GPU wait: the host copies the numbers and goes on only when they are there.
+    Making it anew each time stalls a GPU: the host copies the numbers and continues only when they have arrived.
 
     Args:
-        values: The numbers, tuples of tuples for several dimensions.
-        dtype: Of the tensor.
-        device: Of the tensor.
+        values: The numbers; tuples of tuples for several dimensions.
+        dtype: Type of the tensor.
+        device: Device of the tensor.
 
     Returns:
         The tensor.
     """
-    with torch.inference_mode(False):      # training may use it, too, whoever asked first
+    with torch.inference_mode(False):      # training may use it too, whoever asked first
         return torch.tensor(values, dtype=dtype, device=device)
 
 
 def mask_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """0 where a query may attend, minus infinity elsewhere."""
+    """Returns 0 where a query may attend, minus infinity elsewhere."""
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
 
 
@@ -83,7 +83,7 @@ class RMSNorm(nn.Module):
 
 
 class Rotary:
-    """Cosines and sines of rotary position embeddings, calculated in float32, for one set of positions. The first half of the
+    """Cosines and sines of rotary position embeddings for one set of positions, computed in float32. The first half of the
     sines is negative."""
 
     def __init__(self, config: DecoderConfig, positions: torch.Tensor, dtype: torch.dtype) -> None:
@@ -92,19 +92,19 @@ class Rotary:
         angle = positions.float()[..., None] * frequency
         angle = torch.cat([angle, angle], dim=-1)
         if angle.dim() == 3:
-            angle = angle[:, None]  # a row for each sample, shared by the heads
+            angle = angle[:, None]  # one row per sample, shared by the heads
         sign = torch.where(torch.arange(config.rotary_dim, device=positions.device) < config.rotary_dim // 2, -1.0, 1.0)
         self.cos, self.sin, self.width = angle.cos().to(dtype), (angle.sin() * sign).to(dtype), config.rotary_dim
 
     @classmethod
     def of(cls, cos: torch.Tensor, sin: torch.Tensor, width: int) -> Rotary:
-        """Rows that are there already."""
+        """Returns the embeddings of rows computed before."""
         made = object.__new__(cls)
         made.cos, made.sin, made.width = cos, sin, width
         return made
 
     def select(self, index: torch.Tensor) -> Rotary:
-        """Rows of a table over positions 0, 1, 2, ... for other positions: index (S,) or (B, S)."""
+        """Returns rows of a table over positions 0, 1, 2, ... for other positions: index (S,) or (B, S)."""
         chosen = object.__new__(Rotary)
         chosen.cos, chosen.sin, chosen.width = self.cos[index], self.sin[index], self.width
         if index.dim() == 2:
@@ -112,7 +112,7 @@ class Rotary:
         return chosen
 
     def followed_by(self, other: Rotary) -> Rotary:
-        """These rows, then the other's; rows (S, D) stand before rows of every sample (B, 1, S, D), too."""
+        """Returns these rows, then the other's; rows (S, D) may also precede per-sample rows (B, 1, S, D)."""
         joined = object.__new__(Rotary)
         joined.width = self.width
         for name in ("cos", "sin"):
@@ -121,8 +121,8 @@ class Rotary:
         return joined
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Rotate the first `rotary_dim` channels of (B, heads, S, head_dim)."""
+        """Rotates the first `rotary_dim` channels of (B, heads, S, head_dim)."""
         turned, rest = (x, None) if self.width == x.shape[-1] else (x[..., :self.width], x[..., self.width:])
-        # The halves change places; the minus of the second one stands in the sines.
+        # The halves change places; the minus sign of the second one is in the sines.
         turned = torch.addcmul(turned * self.cos, turned.roll(self.width // 2, -1), self.sin)
         return turned if rest is None else torch.cat([turned, rest], dim=-1)

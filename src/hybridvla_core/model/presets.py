@@ -1,4 +1,4 @@
-"""Named architectures: the paper's two sizes at their true dimensions, one for timing, one that trains on a laptop."""
+"""Named architectures: the paper's two at their true dimensions, one for timing, one that trains on a laptop."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -37,7 +37,7 @@ def llama(hidden: int, layers: int, heads: int, intermediate: int, rows: int = 3
 
 
 def hybridvla_7b() -> ModelConfig:
-    """DINOv2 ViT-L/14 with registers, SigLIP So400m/14, Llama-2 7B."""
+    """Returns DINOv2 ViT-L/14 with registers, SigLIP So400m/14, Llama-2 7B."""
     return ModelConfig(
         towers=(dino(1024, 24, 16, 4096), siglip(1152, 27, 16, 4304)), tower_norm=False,
         projector=(4 * 2176, 4096, 4096), projector_norm=False, decoder=llama(4096, 32, 32, 11008),
@@ -45,7 +45,7 @@ def hybridvla_7b() -> ModelConfig:
 
 
 def hybridvla_2_7b() -> ModelConfig:
-    """CLIP ViT-L/14, Phi-2."""
+    """Returns CLIP ViT-L/14, Phi-2."""
     decoder = DecoderConfig("phi", 2560, 32, 32, 32, 10240, 50304, 1e-5, 10000.0, 32)
     clip = TowerConfig("clip", 224, 14, 1024, 24, 16, 4096, CLIP_MEAN, CLIP_STD)
     return ModelConfig(
@@ -54,7 +54,7 @@ def hybridvla_2_7b() -> ModelConfig:
 
 
 def small_100m() -> ModelConfig:
-    """About 106 M parameters: large enough to time the paths against each other on a CPU."""
+    """Returns a model of about 106 M parameters: large enough to compare the speed of the paths on a CPU."""
     return ModelConfig(
         towers=(dino(320, 6, 5, 1280), siglip(384, 6, 6, 1536)), tower_norm=False,
         projector=(4 * 704, 640, 640), projector_norm=False, decoder=llama(640, 8, 10, 1728),
@@ -62,7 +62,7 @@ def small_100m() -> ModelConfig:
 
 
 def tiny() -> ModelConfig:
-    """The same classes at a size that two CPU cores train in about an hour."""
+    """Returns a model of the same classes at a size that two CPU cores train in about an hour."""
     return ModelConfig(
         towers=(dino(160, 5, 5, 640, 128, 16), siglip(160, 5, 5, 640, 128, 16)), tower_norm=True,
         projector=(640, 256, 256), projector_norm=True, decoder=llama(256, 6, 4, 688, 832),
@@ -70,7 +70,7 @@ def tiny() -> ModelConfig:
 
 
 def ablation() -> ModelConfig:
-    """The same classes with about 2 M parameters: many of them are trained to be compared."""
+    """Returns a model of the same classes with about 2 M parameters: many are trained and compared."""
     return ModelConfig(
         towers=(dino(96, 3, 3, 384, 128, 16), siglip(96, 3, 3, 384, 128, 16)), tower_norm=True,
         projector=(384, 144, 144), projector_norm=True, decoder=llama(144, 4, 4, 384, 832),
@@ -83,7 +83,7 @@ PRESETS: Dict[str, Callable[[], ModelConfig]] = {
 
 
 def preset(name: str, **changes: Any) -> ModelConfig:
-    """A preset by name, with fields changed (`views=3`, `action_dim=14`, `chunk=4`, ...)."""
+    """Returns a preset by name, with fields changed (`views=3`, `action_dim=14`, `chunk=4`, ...)."""
     if name not in PRESETS:
         raise ConfigurationError(f"no preset {name!r}; use one of {', '.join(PRESETS)}")
     return replace(PRESETS[name](), **changes)

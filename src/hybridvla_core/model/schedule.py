@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     import torch
 
 STEPS = 100
-#: Which timesteps DDIM visits: `released`, or as many as asked for, spread evenly (what 30 steps need).
+#: Rules for the timesteps that DDIM visits: `released`, or any count spread evenly (30 steps need it).
 SPACINGS = ("released", "even")
 
-#: The arithmetic is the same for both.
+#: Arrays of numpy or torch: the arithmetic is the same for both.
 ArrayT = TypeVar("ArrayT", np.ndarray, "torch.Tensor")
 
 
 def squared_cosine_betas(steps: int = STEPS, largest: float = 0.999) -> np.ndarray:
-    """`squaredcos_cap_v2` in float64 (Nichol and Dhariwal 2021, section 3.2)."""
+    """Returns the betas of `squaredcos_cap_v2` in float64 (Nichol and Dhariwal 2021, section 3.2)."""
     def bar(share: float) -> float:
         return np.cos((share + 0.008) / 1.008 * np.pi / 2) ** 2
     return np.array([min(1 - bar((i + 1) / steps) / bar(i / steps), largest) for i in range(steps)])
@@ -30,8 +30,8 @@ class DiffusionSchedule:
     """Betas and cumulative products of alpha over the original timesteps 0 .. 99.
 
     Args:
-        steps: How many there are.
-        spacing: Which of them DDIM visits, one of `SPACINGS`.
+        steps: Number of timesteps.
+        spacing: Rule for those that DDIM visits, one of `SPACINGS`.
 
     Raises:
         ConfigurationError: There is no such spacing.
@@ -53,7 +53,7 @@ class DiffusionSchedule:
         self.posterior_mean_coef2 = left * np.sqrt(1.0 - self.betas) / right
 
     def ancestral_step(self, step: int, x: ArrayT, eps: ArrayT, noise: ArrayT) -> ArrayT:
-        """One DDPM step with the fixed small variance (Ho et al. 2020, algorithm 2); no noise at step 0."""
+        """Takes one DDPM step with the fixed small variance (Ho et al. 2020, algorithm 2); no noise at step 0."""
         abar = float(self.alphas_cumprod[step])
         x0 = x * abar ** -0.5 - eps * (1.0 / abar - 1.0) ** 0.5
         mean = float(self.posterior_mean_coef1[step]) * x0 + float(self.posterior_mean_coef2[step]) * x
@@ -64,12 +64,12 @@ class DiffusionSchedule:
     def ddim_timesteps(self, count: int) -> np.ndarray:
         """Returns the timesteps that `count` DDIM steps visit, ascending; one step visits the middle.
 
-        Spacing `released`: 0, s, 2s, ... with the smallest stride that gives exactly `count`. Spacing `even`: begins
-        at 0 as well, and each timestep stands for as many as whole numbers allow. Neither begins to denoise at the last timestep:
-        nothing is left of the action there, and the predicted noise is divided by 5e-4.
+        Spacing `released`: 0, s, 2s, ... with the smallest stride that gives exactly `count`. Spacing `even` begins at 0 as well
+        and spreads the timesteps as evenly as whole numbers allow. Neither starts to denoise at the last timestep: nothing of
+        the action is left there, and the predicted noise is divided by 5e-4.
 
         Raises:
-            ConfigurationError: No stride gives this count, or there are not so many timesteps.
+            ConfigurationError: No stride gives this count, or there are fewer timesteps.
         """
         if count == 1:
             return np.array([self.steps // 2])
@@ -99,9 +99,9 @@ class SpacedSchedule:
     """The original timesteps that are kept.
 
     Attributes:
-        timesteps: (n,) ascending.
-        alphas_cumprod: (n,) cumulative products of alpha at them.
-        alphas_cumprod_prev: (n,) those at the timestep before, 1 for the first.
+        timesteps: (n,) the timesteps, ascending.
+        alphas_cumprod: (n,) cumulative products of alpha at these timesteps.
+        alphas_cumprod_prev: (n,) cumulative products at the timestep before each; 1 for the first.
     """
 
     timesteps: np.ndarray
@@ -116,7 +116,7 @@ class SpacedSchedule:
         return len(self.timesteps)
 
     def step(self, index: int, x: ArrayT, eps: ArrayT) -> Tuple[ArrayT, ArrayT]:
-        """One DDIM step, eta = 0, x0 not clipped: returns (predicted x0, x at the previous timestep)."""
+        """Takes one DDIM step, eta = 0, x0 not clipped; returns (predicted x0, x at the previous timestep)."""
         abar, previous = float(self.alphas_cumprod[index]), float(self.alphas_cumprod_prev[index])
         x0 = x * abar ** -0.5 - eps * (1.0 / abar - 1.0) ** 0.5
         return x0, x0 * previous ** 0.5 + eps * (1.0 - previous) ** 0.5

@@ -1,8 +1,8 @@
-"""timm without a working torchvision.
+"""Import of timm without a working torchvision.
 
 timm imports torchvision, whose wheel beside a CPU build of torch fails with "operator torchvision::nms does not exist",
-because its compiled part needs CUDA libraries. Declaring the two missing schemas first lets it import; we call neither.
-Where the compiled part loads, it declares them itself, and a second declaration would end the process.
+because its compiled part needs CUDA libraries. Declaring the two missing schemas first makes the import work; we call
+neither. If the compiled part loads, it declares them itself, and a second declaration would crash the process.
 """
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LIBRARY = None
 
 
 def vision_transformer() -> ModuleType:
-    """The module `timm.models.vision_transformer`, imported with the schemas in place."""
+    """Returns the module `timm.models.vision_transformer`, imported with the schemas in place."""
     global _LIBRARY
     if _LIBRARY is None and not _has_operator() and not _compiled_part_loads():
         _LIBRARY = torch.library.Library("torchvision", "DEF")
@@ -27,7 +27,7 @@ def vision_transformer() -> ModuleType:
 
 
 def _compiled_part_loads() -> bool:
-    """Load torchvision's extension as torchvision itself would, without importing torchvision."""
+    """Loads torchvision's extension as torchvision itself would, without importing torchvision."""
     spec = importlib.util.find_spec("torchvision")
     files = sorted(Path(spec.origin).parent.glob("_C*.so")) if spec is not None and spec.origin else []
     for file in files:

@@ -1,1 +1,1 @@
-"""Weights of the decoder's blocks in fewer bits than the checkpoint's: opt-in, measured, and never silent."""
+"""Decoder blocks with weights in fewer bits than the checkpoint's: opt-in, measured, and never silent."""

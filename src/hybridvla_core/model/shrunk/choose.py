@@ -1,4 +1,4 @@
-"""Which precision can be had where, and a decoder's blocks in it."""
+"""Choice of precision: which one a device supports, and conversion of a decoder's blocks to it."""
 from __future__ import annotations
 
 import logging
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: What a policy's configuration may say, and what reports know beside it.
+#: Precisions that a policy's configuration may name, and one more for reports.
 PRECISIONS, EMULATED = ("full", "fp8", "int8", "int4"), "fp8-emulated"
 #: First compute capability with 8-bit floats, and with bfloat16.
 FP8_CAPABILITY, BFLOAT16_CAPABILITY = (8, 9), (8, 0)
 
 
 def check_precision(precision: str, device: str, dtype: str) -> None:
-    """Does nothing for a precision that can be had on a device.
+    """Checks that a device supports a precision.
 
     Args:
         precision: One of `PRECISIONS`, or `EMULATED`.
-        device: torch's name of it.
-        dtype: `float32` or `bfloat16`, of everything else.
+        device: torch's name of the device.
+        dtype: Type of everything else, `float32` or `bfloat16`.
 
-    Raises:
-        ConfigurationError: for another word, and for a torch, a card or a processor without it.
+        Raises:
+            ConfigurationError: The precision is unknown, or torch, the card or the processor does not support it.
     """
     if precision not in (*PRECISIONS, EMULATED):
         raise ConfigurationError(f"precision is {precision!r}; use one of {', '.join(PRECISIONS)}")
@@ -55,10 +55,10 @@ def check_precision(precision: str, device: str, dtype: str) -> None:
 
 
 def check_dtype(dtype: str, device: str) -> None:
-    """Does nothing for a type that the device calculates with; warns of bfloat16 on a processor that emulates it.
+    """Checks that a device supports a type; warns of bfloat16 on a processor that emulates it.
 
     Raises:
-        ConfigurationError: for bfloat16 on a card without it, which torch would emulate slowly or refuse late.
+        ConfigurationError: The type is bfloat16 and the card lacks it; torch would emulate it slowly or refuse it late.
     """
     slow = slowness(dtype, device)
     if slow:
@@ -72,13 +72,13 @@ def check_dtype(dtype: str, device: str) -> None:
 
 @torch.no_grad()
 def shrink(decoder: Decoder, precision: str) -> None:
-    """Replaces the weights of a decoder's blocks, layer by layer, for inference; predictions then differ, which is said.
+    """Replaces the weights of a decoder's blocks, layer by layer, for inference; warns that predictions then differ.
 
     Embeddings, norms and the output matrix stay. Joined layers stay joined.
 
     Args:
-        decoder: With its weights on the device.
-        precision: Of the new ones.
+        decoder: Decoder with its weights on the device.
+        precision: Precision of the new weights.
     """
     for block in decoder.model.layers:
         for module in list(block.modules()):
@@ -93,7 +93,7 @@ def shrink(decoder: Decoder, precision: str) -> None:
 
 
 def size_of(module: nn.Module) -> Tuple[int, int]:
-    """(numbers, bytes) of a module's weights, those in fewer bits included."""
+    """Returns (numbers, bytes) of a module's weights, including those in fewer bits."""
     fewer = [layer for layer in module.modules() if isinstance(layer, ShrunkLinear)]
     numbers = sum(p.numel() for p in module.parameters()) + sum(layer.numbers for layer in fewer)
     held = sum(p.numel() * p.element_size() for p in module.parameters()) + sum(layer.bytes for layer in fewer)

@@ -1,10 +1,10 @@
-"""Linear layers whose weights take 8 or 4 bits. Each has a written form, which runs everywhere, and where torch has an
-operator for it that was tried once on this device, that operator.
+"""Linear layers whose weights take 8 or 4 bits. Each has a written form, which runs everywhere. If torch has an operator
+for it that passed one test on this device, the layer uses that operator.
 
-- int8: one scale an output channel, symmetric (as in LLM.int8, Dettmers et al. 2022, without its outliers).
-- int4: one scale and one middle for 16 to 128 inputs of a channel; two numbers a byte.
-- fp8: e4m3 weights with a scale a channel, and inputs with a scale a row, chosen anew in every product (Micikevicius et al.
-  2022). Emulated: the same roundings, multiplied in float32.
+- int8: one scale per output channel, symmetric (as in LLM.int8, Dettmers et al. 2022, without its outliers).
+- int4: one scale and one middle for 16 to 128 inputs of a channel; two numbers per byte.
+- fp8: e4m3 weights with a scale per channel, and inputs with a scale per row, chosen anew in every product (Micikevicius et
+  al. 2022). Emulated: the same roundings, multiplied in float32.
 """
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from torch import nn
 
 from hybridvla_core.errors import ConfigurationError
 
-#: Up to so many rows a CPU's operator for 8 bits is faster than the written form (measured, bfloat16).
+#: Most rows for which a CPU's 8-bit operator is faster than the written form (measured, bfloat16).
 FEW_ROWS = 16
-#: Inputs that share a scale of int4, the largest that divides the width.
+#: Numbers of inputs that may share an int4 scale; the largest one that divides the width is used.
 GROUPS = (128, 64, 32, 16)
-#: Largest e4m3 number, and a scale for rows of zeros.
+#: Largest e4m3 number, and the least maximum that a scale is computed from, for rows of zeros.
 E4M3_MAX, LEAST = 448.0, 1e-12
-#: How near an operator must come to the written form: bfloat16 rounds its sums.
+#: Tolerance between an operator and the written form: bfloat16 rounds its sums.
 NEAR = 0.02
 
 Product = Callable[[torch.Tensor, torch.Tensor, int, torch.Tensor], torch.Tensor]
 
 
 class ShrunkLinear(nn.Module):
-    """What the layers have in common. Their weights cannot be moved or read as numbers of another type.
+    """Base of the layers. Their weights cannot be moved or read as numbers of another type.
 
     Attributes:
-        numbers: Weights that the layer stands for.
+        numbers: Number of weights that the layer stands for.
     """
 
     def __init__(self, layer: nn.Linear) -> None:
@@ -43,16 +43,16 @@ class ShrunkLinear(nn.Module):
 
     @property
     def bytes(self) -> int:
-        """Of weights and scales."""
+        """Bytes of weights and scales."""
         return sum(buffer.numel() * buffer.element_size() for buffer in self.buffers())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x (..., in) to (..., out)."""
+        """Maps x (..., in) to (..., out)."""
         result = self.product(x.reshape(-1, self.in_features)).reshape(*x.shape[:-1], self.out_features)
         return result if self.bias is None else result + self.bias
 
     def product(self, rows: torch.Tensor) -> torch.Tensor:
-        """rows (N, in) to (N, out), without the bias."""
+        """Maps rows (N, in) to (N, out), without the bias."""
         raise NotImplementedError
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> ShrunkLinear:
@@ -79,7 +79,7 @@ class Int8Linear(ShrunkLinear):
         return self._packed(rows) if self._operator and len(rows) <= FEW_ROWS else self._written(rows)
 
     def _written(self, rows: torch.Tensor) -> torch.Tensor:
-        # A compiler makes one kernel of this, which reads 8 bits; uncompiled the weight is written out first.
+        # A compiler makes one kernel of this, which reads 8 bits; without one, the weight is expanded first.
         return F.linear(rows, self.weight8.to(rows.dtype)) * self.scale
 
     def _packed(self, rows: torch.Tensor) -> torch.Tensor:
@@ -127,14 +127,14 @@ class Int4Linear(ShrunkLinear):
         return self._multiply(rows, self.weight4, self.group, self.scales)
 
     def _choose_operator(self, fours: torch.Tensor) -> None:
-        """The operator's copy takes the place of ours where it gives the same."""
+        """Replaces our weights by the operator's copy if that gives the same results."""
         if fours.device.type not in self.operators or self.scales.dtype != torch.bfloat16:
             return
         pack, multiply = (getattr(torch, name, None) for name in self.operators[fours.device.type])
         rows = torch.linspace(-1, 1, 16 * self.in_features, device=fours.device).view(16, -1).to(self.scales.dtype)
         expected = self._written(rows)
         ours, packed = self.weight4, None
-        for numbers in (fours[:, ::2] << 4 | fours[:, 1::2], fours.int()):     # what it takes changed with torch 2.5
+        for numbers in (fours[:, ::2] << 4 | fours[:, 1::2], fours.int()):     # its input changed with torch 2.5
             try:
                 packed = pack(numbers, 8) if pack is not None else None
                 break
@@ -148,7 +148,7 @@ class Int4Linear(ShrunkLinear):
 
 
 class Fp8Linear(ShrunkLinear):
-    """Weights and inputs in e4m3. emulated: without an operator, by numbers that were e4m3 once."""
+    """Weights and inputs in e4m3. `emulated`: without an operator, on float32 numbers that were rounded to e4m3."""
 
     scale: torch.Tensor
     weight8: torch.Tensor
@@ -169,7 +169,7 @@ class Fp8Linear(ShrunkLinear):
         return self._multiply(self.form, eights, scale).to(rows.dtype)
 
     def _multiply(self, form: Optional[str], eights: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """eights (N, in) e4m3 with scale (N, 1) by the weight."""
+        """Multiplies eights (N, in), e4m3 with scale (N, 1), by the weight."""
         if form is None:
             return eights.float() @ self.weight8.float().t() * scale * self.scale
         scales = (scale, self.scale) if form == "rows" else (self.one, self.one)
@@ -178,13 +178,13 @@ class Fp8Linear(ShrunkLinear):
         return product if form == "rows" else product * scale * self.scale
 
     def _choose_form(self, weight: torch.Tensor) -> str:
-        """Finds out how the operator takes scales.
+        """Finds out in which form the operator takes scales.
 
         Returns:
-            `rows`: it takes a scale a row; `whole`: the scales are multiplied behind it.
+            `rows`: it takes one scale per row; `whole`: the scales are multiplied in afterwards.
 
         Raises:
-            ConfigurationError: It takes neither.
+            ConfigurationError: The operator works in neither form.
         """
         rows = torch.linspace(-1, 1, 16 * self.in_features, device=weight.device).view(16, -1)
         eights, scale = (rows * E4M3_MAX).to(torch.float8_e4m3fn), torch.full((16, 1), 1 / E4M3_MAX, device=weight.device)
@@ -198,17 +198,17 @@ class Fp8Linear(ShrunkLinear):
 
 def agree(call: Callable[[torch.Tensor], torch.Tensor], expected: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor
           ) -> bool:
-    """Tells whether an operator is there, runs, and gives nearly what is expected.
+    """Tells whether an operator exists, runs, and gives nearly the expected result.
 
-    Operators that are not meant for others may differ between versions of torch.
+    Internal operators may differ between versions of torch.
 
     Args:
         call: The operator.
-        expected: Computes what it should give.
-        rows: Given to both.
+        expected: Computes the expected result.
+        rows: Input of both.
 
     Returns:
-        False also where it raises.
+        Whether they agree; False also if the operator raises.
     """
     try:
         found, wanted = call(rows).float(), expected(rows).float()
@@ -218,7 +218,7 @@ def agree(call: Callable[[torch.Tensor], torch.Tensor], expected: Callable[[torc
 
 
 def shrunk(layer: nn.Linear, precision: str) -> Union[Int8Linear, Int4Linear, Fp8Linear]:
-    """The layer in another precision than `full`."""
+    """Returns the layer in a precision other than `full`."""
     if precision == "int8":
         return Int8Linear(layer)
     if precision == "int4":
