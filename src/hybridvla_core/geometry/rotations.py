@@ -1,7 +1,7 @@
 """Small rotation helpers on plain arrays; matrices (3, 3), rotation vectors (3,) rad, quaternions (4,) xyzw.
 
-Logarithm and exponential are Pinocchio's; the quaternions are written out because one call of a general library costs
-more than a whole step of the filter can spare.
+Logarithm and exponential are Pinocchio's. The quaternion functions are written out because one call of a general library
+costs more than a whole step of the filter can spare.
 """
 from __future__ import annotations
 

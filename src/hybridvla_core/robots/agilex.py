@@ -1,4 +1,4 @@
-"""What an AgileX driver needs to be told, beside the arms themselves. Frozen and checked."""
+"""What an AgileX driver needs to know besides the arms themselves. Frozen and checked."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ class AgilexConfig:
     """Section `agilex` of a robot configuration.
 
     Attributes:
-        command_hz: How often joints are streamed at most: the filter's tick rate by the next whole number.
-        pos_cmd_hz: The same for `PosCmd`, each of which the driver plans from point to point.
-        speed_percent: velocity[6] of a joint command; the two-arm driver ignores it, later single-arm ones take it as speed.
+        command_hz: Highest rate at which joints are streamed: the filter's tick rate divided by the next whole number.
+        pos_cmd_hz: The same for `PosCmd`; the driver plans each of these from point to point.
+        speed_percent: velocity[6] of a joint command; the two-arm driver ignores it, later single-arm drivers take it as speed.
         gripper_effort_nm: effort[6], 0.5 to 3 N m.
-        pos_cmd_units: `probe` (decided at start by the driver's own end pose), `m_rad`, or `mm_deg` (drivers of 2024).
-        follow_rad: A joint further from its command means that the arm does not follow (disabled, blocked, or taken over by its
-            teach button), rad.
-        follow_s: For that long, s.
+        pos_cmd_units: `probe` (the driver's own end pose decides at start), `m_rad`, or `mm_deg` (drivers of 2024).
+        follow_rad: Distance of a joint from its command, rad, beyond which the arm counts as not following (disabled, blocked,
+            or taken over by its teach button).
+        follow_s: Time for which a joint has to stay beyond `follow_rad`, s.
     """
 
     command_hz: float

@@ -18,21 +18,21 @@ from hybridvla_core.robots.limits import (
     Workspace,
 )
 
-LONGEST_M = 3.0            # of a link: millimetres read as metres are further
-FARTHEST_M = 20.0          # of a mount from the common frame
-TWO_TURNS_RAD = 4.0 * math.pi      # degrees read as radians are further
+LONGEST_M = 3.0            # longest link: millimetres read as metres exceed it
+FARTHEST_M = 20.0          # farthest mount from the common frame
+TWO_TURNS_RAD = 4.0 * math.pi      # degrees read as radians exceed it
 
 
 @dataclass(frozen=True)
 class Kinematics:
-    """Denavit-Hartenberg table after Craig (modified): joint i = RotX(alpha) TransX(a) RotZ(theta) TransZ(d).
+    """Denavit-Hartenberg table, modified (Craig's) convention: joint i = RotX(alpha) TransX(a) RotZ(theta) TransZ(d).
 
     Attributes:
-        a_m: (dof,) m.
-        d_m: (dof,) m.
-        alpha_rad: (dof,) rad.
-        theta_offset_rad: (dof,) added to the joint's position, rad.
-        flange_m: From the last joint's frame to the flange along its z, m.
+        a_m: (dof,) link lengths a, m.
+        d_m: (dof,) link offsets d, m.
+        alpha_rad: (dof,) link twists alpha, rad.
+        theta_offset_rad: (dof,) angles added to the joint positions, rad.
+        flange_m: Distance from the last joint's frame to the flange along that frame's z axis, m.
     """
 
     a_m: Vector
@@ -55,13 +55,13 @@ class Kinematics:
 
 @dataclass(frozen=True)
 class Tool:
-    """The tool centre point seen from the flange, and the load.
+    """The tool centre point in the flange frame, and the load.
 
     Attributes:
-        frame: Its name.
-        position_m: (3,) m.
-        quaternion_xyzw: (4,) unit quaternion.
-        mass_kg: Of what the robot carries beyond its end effector, kg.
+        frame: Name of the tool's frame.
+        position_m: (3,) position, m.
+        quaternion_xyzw: (4,) orientation, unit quaternion.
+        mass_kg: Mass of what the robot carries beyond its end effector, kg.
     """
 
     frame: str
@@ -76,11 +76,11 @@ class Tool:
 
 @dataclass(frozen=True)
 class Mount:
-    """Where the arm's base stands in the frame that all arms share.
+    """Pose of the arm's base in the frame that all arms share.
 
     Attributes:
-        position_m: (3,) m.
-        quaternion_xyzw: (4,) unit quaternion.
+        position_m: (3,) position, m.
+        quaternion_xyzw: (4,) orientation, unit quaternion.
     """
 
     position_m: Vector
@@ -92,20 +92,20 @@ class Mount:
 
 @dataclass(frozen=True)
 class GripperConfig:
-    """A gripper; its opening is 0 closed to 1 open = width / max_width_m.
+    """A gripper; its opening is width / max_width_m, from 0 closed to 1 open.
 
     Attributes:
-        max_width_m: Fully open, m.
-        binary: Commands are 0 or 1, decided with hysteresis; otherwise a new one goes out when it differs by `deadband`.
+        max_width_m: Width when fully open, m.
+        binary: Whether commands are 0 or 1, decided with hysteresis; otherwise an opening goes out if it differs by `deadband`.
         close_below: Opening below which a binary gripper closes.
-        open_above: Opening above which it opens.
-        deadband: Least difference of a new opening.
-        speed_m_s: Of the width where openings are streamed, m/s.
-        acceleration_m_s2: The same, m/s^2.
-        force_n: Of a grasp, N.
-        minimum_wait_s: So long a command is under way at least, s.
-        deadline_s: After that long it has failed, s.
-        readings: What the driver reports (and takes) closed and open, in its own units; without it 0 and max_width_m.
+        open_above: Opening above which a binary gripper opens.
+        deadband: Smallest difference of a new opening that is sent.
+        speed_m_s: Speed of the width when openings are streamed, m/s.
+        acceleration_m_s2: Acceleration of the width when openings are streamed, m/s^2.
+        force_n: Force of a grasp, N.
+        minimum_wait_s: Shortest time for which a command is under way, s.
+        deadline_s: Time after which a command has failed, s.
+        readings: What the driver reports (and accepts) for closed and open, in its own units; without it 0 and max_width_m.
     """
 
     max_width_m: float
@@ -143,21 +143,21 @@ class ArmConfig:
     """One arm.
 
     Attributes:
-        name: Unique among the arms.
-        base_frame: Frame of all its poses.
-        joint_names: (dof,) from the base outwards, as the driver calls them.
-        start_joints_rad: (dof,) rad.
-        kinematics: Of its joints.
-        tool: At its flange.
-        mount: Where its base stands.
-        joint_limits: Of its joints.
-        cartesian_limits: Of its tool centre point.
-        workspace: Where its tool centre point may be.
-        singularity: How near it may come to one.
-        collision: Its own shape.
-        leash: How far commands may run ahead of it.
-        gripper: At its tool.
-        topics: What the ROS adapter reads and writes, by role; the core does not look at them.
+        name: Name, unique among the arms.
+        base_frame: Frame of all poses of the arm.
+        joint_names: (dof,) joint names from the base outwards, as the driver calls them.
+        start_joints_rad: (dof,) start joints, rad.
+        kinematics: Kinematics of the joints.
+        tool: Tool at the flange.
+        mount: Pose of the base.
+        joint_limits: Limits of the joints.
+        cartesian_limits: Limits of the tool centre point.
+        workspace: Where the tool centre point may be.
+        singularity: How near the arm may come to a singularity.
+        collision: Shape of the arm.
+        leash: How far commands may run ahead of the arm.
+        gripper: Gripper at the tool.
+        topics: Topics that the ROS adapter reads and writes, by role; the core does not look at them.
     """
 
     name: str

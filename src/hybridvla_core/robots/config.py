@@ -1,6 +1,6 @@
 """A robot as the filter sees it: frames, kinematics, limits, rates, topics. Read from `config/robots/*.yaml`.
 
-Limits come from here alone; those of a URDF or MJCF are never read. Units are in the names of the keys.
+Limits come only from this file; those of a URDF or MJCF are never read. Units are in the names of the keys.
 """
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from hybridvla_core.robots.topics import check_topics
 DOORS = ("cartesian", "joint")
 DRIVER_DOORS = {"agilex_joint": "joint", "agilex_pos_cmd": "cartesian"}
 ON_LIMIT = ("scale", "slide")
-#: Least of `speed_scale`, in a file, at launch and while the filter runs.
+#: Smallest `speed_scale`, in a file, at launch and while the filter runs.
 LEAST_SCALE = 0.01
-#: Most of each tolerance of `at_target`, by its unit: with more, everything counts as reached.
+#: Largest value of each tolerance of `at_target`, by its unit: with more, everything counts as reached.
 FARTHEST = {"m": 0.05, "rad": 0.5, "s": 5.0}
 
 
 @dataclass(frozen=True)
 class Watchdogs:
-    """Silences that end motion, monotonic s.
+    """Longest silences before motion ends, monotonic s.
 
     Attributes:
-        heartbeat_s: Of the policy.
-        joint_state_s: Of an arm's driver.
-        deadman_s: Of the dead-man switch.
-        clock_gap_s: Between two ticks of the filter.
+        heartbeat_s: Silence of the policy, s.
+        joint_state_s: Silence of an arm's driver, s.
+        deadman_s: Silence of the dead-man switch, s.
+        clock_gap_s: Time between two ticks of the filter, s.
     """
 
     heartbeat_s: float
@@ -50,9 +50,9 @@ class ProposalBounds:
     """What a proposal may claim.
 
     Attributes:
-        max_observation_age_s: Age of its observation, s.
-        max_valid_for_s: How long it may be executed, s.
-        max_chunk: Steps.
+        max_observation_age_s: Largest age of its observation, s.
+        max_valid_for_s: Longest time for which it may be executed, s.
+        max_chunk: Largest number of steps.
     """
 
     max_observation_age_s: float
@@ -67,14 +67,14 @@ class ProposalBounds:
 
 @dataclass(frozen=True)
 class AtTarget:
-    """When a keyframe counts as reached: the commanded pose is near, and the measured one is or `settle_s` have passed.
+    """When a keyframe counts as reached: the commanded pose is near, and the measured pose is near or `settle_s` have passed.
 
     Attributes:
-        position_m: Commanded, m.
-        rotation_rad: Commanded, rad.
-        measured_position_m: Measured, m.
-        measured_rotation_rad: Measured, rad.
-        settle_s: After which the measured pose does not matter, s.
+        position_m: Tolerance of the commanded position, m.
+        rotation_rad: Tolerance of the commanded rotation, rad.
+        measured_position_m: Tolerance of the measured position, m.
+        measured_rotation_rad: Tolerance of the measured rotation, rad.
+        settle_s: Time after which the measured pose does not matter, s.
     """
 
     position_m: float
@@ -90,14 +90,14 @@ class AtTarget:
 
 @dataclass(frozen=True)
 class CautionConfig:
-    """Optional slowing where the two paths disagree or the mean confidence is low; off by default.
+    """Optional slowing if the two paths disagree or the mean confidence is low; off by default.
 
     Attributes:
-        enabled: Whether it acts.
-        distance_m: Disagreement above which it slows, m.
-        angle_rad: The same, rad.
-        confidence: Mean confidence below which it slows.
-        scale: Of the speed then, in (0, 1].
+        enabled: Whether slowing is on.
+        distance_m: Disagreement in position above which the filter slows, m.
+        angle_rad: Disagreement in rotation above which the filter slows, rad.
+        confidence: Mean confidence below which the filter slows.
+        scale: Share of the speed while slowed, in (0, 1].
     """
 
     enabled: bool
@@ -118,29 +118,29 @@ class RobotConfig:
     """Everything the filter knows about a robot.
 
     Attributes:
-        name: Of the robot.
+        name: Name of the robot.
         driver: Name of the ROS adapter.
         door: `cartesian` (poses to an impedance controller) or `joint` (joint targets).
-        arms: One or more.
-        coupled: All arms keep one time scale.
-        inter_arm_margin_m: Kept between capsules of two arms, m.
-        tick_hz: Rate of the filter.
-        status_hz: Rate of its status without changes.
-        speed_scale: Of all speeds, from LEAST_SCALE to 1.
-        on_limit: What a target outside the workspace becomes: `scale` keeps the line to it, `slide` follows the wall.
-        reenter_scale: Of the speeds on the way back inside the limits.
-        ramp_s: In which speeds rise after activation, s.
-        deadman_required: Motion needs a held dead-man switch.
-        tcp_tolerance_m: Between the driver's tool pose and our own, m.
-        tcp_tolerance_rad: The same, rad.
+        arms: One or more arms.
+        coupled: Whether all arms keep one time scale.
+        inter_arm_margin_m: Distance kept between capsules of two arms, m.
+        tick_hz: Rate of the filter, Hz.
+        status_hz: Rate of the status while nothing changes, Hz.
+        speed_scale: Scale of all speeds, from LEAST_SCALE to 1.
+        on_limit: How a target outside the workspace is handled: `scale` keeps the line to it, `slide` follows the wall.
+        reenter_scale: Scale of the speeds on the way back inside the limits.
+        ramp_s: Time in which speeds rise after activation, s.
+        deadman_required: Whether motion needs a held dead-man switch.
+        tcp_tolerance_m: Allowed distance between the driver's tool pose and our own, m.
+        tcp_tolerance_rad: Allowed angle between the driver's tool pose and our own, rad.
         watchdogs: Silences that end motion.
         proposals: What a proposal may claim.
         at_target: When a keyframe counts as reached.
         caution: Optional slowing.
         topics: ROS names shared by all arms, by role.
-        agilex: Of such drivers only.
-        franka: Of such drivers only.
-        source: Where the numbers are from, in words.
+        agilex: Settings of an AgileX driver; other drivers have none.
+        franka: Settings of a Franka driver; other drivers have none.
+        source: Where the numbers come from, in words.
     """
 
     name: str
@@ -203,14 +203,14 @@ class RobotConfig:
 
     @property
     def dt(self) -> float:
-        """The time of a tick, s."""
+        """Duration of a tick, s."""
         return 1.0 / self.tick_hz
 
     def arm(self, name: str) -> ArmConfig:
-        """Returns the arm of that name.
+        """Returns the arm of the given name.
 
         Raises:
-            ConfigurationError: There is none.
+            ConfigurationError: There is no such arm.
         """
         for arm in self.arms:
             if arm.name == name:
@@ -219,5 +219,5 @@ class RobotConfig:
 
 
 def load_robot(path: Union[str, Path]) -> RobotConfig:
-    """Read `config/robots/<name>.yaml`. Raises ConfigurationError naming the key that does not fit."""
+    """Reads `config/robots/<name>.yaml`. Raises ConfigurationError naming the key that does not fit."""
     return load_file(RobotConfig, path)

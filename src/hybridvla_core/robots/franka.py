@@ -1,4 +1,4 @@
-"""What a Franka arm driven by franka_ros needs to be told, beside limits and tool. Frozen and checked."""
+"""What a Franka arm driven by franka_ros needs to know besides limits and tool. Frozen and checked."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from hybridvla_core.robots.limits import STRONGEST_N
 if TYPE_CHECKING:
     from hybridvla_core.robots.arm import ArmConfig
 
-#: Most the example controller's dynamic_reconfigure takes: N/m, N m/rad, N m/rad.
+#: Largest values that the example controller's dynamic_reconfigure accepts: N/m, N m/rad, N m/rad.
 MOST_STIFFNESS = (400.0, 30.0, 100.0)
-HEADROOM = 1.25     # collision thresholds above the push at rest that the leash allows
-STRONGEST_NM = 200.0    # of a threshold: the arm's own joints have less
-FARTHEST_CENTER_M = 0.5     # of what the hand holds from the flange: millimetres read as metres are further
+HEADROOM = 1.25     # collision thresholds must exceed the push at rest that the leash allows by this factor
+STRONGEST_NM = 200.0    # highest threshold: the arm's own joints have less
+FARTHEST_CENTER_M = 0.5     # from the flange to what the hand holds: millimetres read as metres exceed it
 
 
 @dataclass(frozen=True)
@@ -22,22 +22,22 @@ class FrankaConfig:
     """Section `franka` of a robot configuration.
 
     Attributes:
-        impedance_controller: Its name in the controller manager.
-        trajectory_controller: The same.
-        translational_stiffness_n_m: Of the Cartesian impedance controller, N/m; must be the leash's.
-        rotational_stiffness_nm_rad: The same, N m/rad.
-        nullspace_stiffness_nm_rad: The same, N m/rad.
-        collision_torque_nm: (7,) thresholds of a reflex, N m.
-        collision_force_n: (6,) thresholds of a reflex, N and N m.
-        contact_share: Of these, at which the contact flag is set.
-        min_state_hz: Slowest `franka_states` accepted, by the robot's own clock.
-        tool_center_m: (3,) the tool's centre of mass from the flange, m; with tool.mass_kg what set_load tells the robot beyond
+        impedance_controller: Name of the impedance controller in the controller manager.
+        trajectory_controller: Name of the trajectory controller in the controller manager.
+        translational_stiffness_n_m: Translational stiffness of the impedance controller, N/m; must equal the leash's.
+        rotational_stiffness_nm_rad: Rotational stiffness of the impedance controller, N m/rad.
+        nullspace_stiffness_nm_rad: Null-space stiffness of the impedance controller, N m/rad.
+        collision_torque_nm: (7,) torque thresholds of a reflex, N m.
+        collision_force_n: (6,) force thresholds of a reflex, N and N m.
+        contact_share: Share of these thresholds at which the contact flag is set.
+        min_state_hz: Lowest accepted rate of `franka_states` by the robot's own clock, Hz.
+        tool_center_m: (3,) the tool's centre of mass from the flange, m; set_load tells it and tool.mass_kg to the robot, beyond
             what Desk knows.
-        start_speed_rad_s: Fastest joint on the way to the start, rad/s.
-        opens_at_start: The gripper opens before that motion, so whatever it holds falls.
+        start_speed_rad_s: Speed of the fastest joint on the way to the start, rad/s.
+        opens_at_start: Whether the gripper opens before that motion, so that whatever it holds falls.
         trajectory_ahead_s: Time to each target on the joint door, s.
         grasp_epsilon_m: How far from closed a grasp may end and still count (the width of the widest object), m.
-        slip_m: Closing that much further after a grasp means that the object slipped out, m.
+        slip_m: How far the fingers must close further after a grasp for the object to count as slipped out, m.
     """
 
     impedance_controller: str
@@ -79,17 +79,17 @@ class FrankaConfig:
 
     @property
     def compliance_node(self) -> str:
-        """Name of the node by which the impedance controller announces and takes its stiffness."""
+        """Name of the node through which the impedance controller announces and accepts its stiffness."""
         return f"/{self.impedance_controller}/dynamic_reconfigure_compliance_param_node"
 
     def check_arm(self, arm: ArmConfig) -> None:
-        """Raises ConfigurationError where stiffness, leash and collision thresholds do not fit each other."""
+        """Raises ConfigurationError if stiffness, leash and collision thresholds do not fit each other."""
         leash = arm.leash
         require(abs(leash.stiffness_n_m - self.translational_stiffness_n_m) < 1e-6,
                 f"arm {arm.name}: leash.stiffness_n_m is {leash.stiffness_n_m}, franka.translational_stiffness_n_m "
                 f"{self.translational_stiffness_n_m}; they are the same spring")
         limits, reflex = arm.cartesian_limits, min(self.collision_force_n[:3])
-        # The speed can be scaled up while the filter runs: what counts is all of it.
+        # The speed can be scaled up while the filter runs, so the full speed counts.
         reached = max(HEADROOM * leash.max_force_n, leash.reached_n(limits.speed_m_s, limits.acceleration_m_s2))
         require(reflex >= reached,
                 f"arm {arm.name}: leash.max_force_n {leash.max_force_n} pushes up to the reflex at {reflex} N: an arm that is "

@@ -1,7 +1,7 @@
-"""Names on the ROS graph by which policy, safety filter, operator and recorder find each other.
+"""Names on the ROS graph through which policy, safety filter, operator and recorder find each other.
 
-They are the same on every robot: one that a single program followed would disconnect it from the others. Whoever needs
-another name remaps it in a launch file, for all nodes.
+They are the same on every robot: a program with a name of its own would be cut off from the others. If you need another
+name, remap it in a launch file for all nodes.
 """
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INSTRUCTION = "/hybridvla/policy/instruction"
 #: Topics to and from the safety filter.
 DEADMAN = "/hybridvla/safety/deadman"
 STATUS = "/hybridvla/safety/status"
-# Of recordings: labels of episodes, and what a bag of the recorder begins with.
+# Topics of recordings: labels of episodes, and what a bag of the recorder begins with.
 EPISODE_EVENT = "/hybridvla/episode/event"
 SNAPSHOT = "/hybridvla/recording/snapshot"
 #: Services.

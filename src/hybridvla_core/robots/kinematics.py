@@ -1,7 +1,7 @@
 """Two independent ways from joints to tool poses, both built from the Denavit-Hartenberg table of the configuration.
 
-`ArmKinematics` (Pinocchio) serves one configuration at a time with Jacobians; it steers. `BatchKinematics` (numpy)
-serves many configurations at once; it checks. Neither reads a URDF.
+`ArmKinematics` (Pinocchio) handles one configuration at a time, with Jacobians, and is used to steer. `BatchKinematics`
+(numpy) handles many configurations at once and is used to check. Neither reads a URDF.
 """
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class ArmKinematics:
         self._zero = np.zeros(model.nv)
 
     def pose(self, q: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        """Position (3,) m and rotation matrix (3, 3) at the joints q (dof,) rad."""
+        """Returns position (3,) m and rotation matrix (3, 3) at the joints q (dof,) rad."""
         pin.forwardKinematics(self._model, self._data, q + self._offset)
         placement = pin.updateFramePlacement(self._model, self._data, self._tool)
         return placement.translation.copy(), placement.rotation.copy()
 
     def jacobian(self, q: np.ndarray) -> np.ndarray:
-        """(6, dof): linear m/s over angular rad/s of the tool centre point along the base axes, per rad/s."""
+        """Returns (6, dof): linear m/s over angular rad/s of the tool centre point along the base axes, per rad/s."""
         return pin.computeFrameJacobian(self._model, self._data, q + self._offset, self._tool,
                                         pin.ReferenceFrame.LOCAL_WORLD_ALIGNED)
 
     def drift(self, q: np.ndarray, velocity: np.ndarray) -> np.ndarray:
-        """(6,): the tool's acceleration at constant joint velocity (dof,) rad/s, i.e. dJ/dt times the velocity."""
+        """Returns (6,): the tool's acceleration at constant joint velocity (dof,) rad/s, i.e. dJ/dt times the velocity."""
         pin.forwardKinematics(self._model, self._data, q + self._offset, velocity, self._zero)
         return pin.getFrameClassicalAcceleration(self._model, self._data, self._tool,
                                                  pin.ReferenceFrame.LOCAL_WORLD_ALIGNED).vector
@@ -53,9 +53,9 @@ class Frames(NamedTuple):
     """Frames of A arms at m configurations, in the arms' own base frames.
 
     Attributes:
-        position: (A, 3, m) m.
+        position: (A, 3, m) positions, m.
         xy: (A, 3, m) complex: x axis + i y axis.
-        z: (A, 3, m) z axis.
+        z: (A, 3, m) z axes.
     """
 
     position: np.ndarray
@@ -67,7 +67,7 @@ class Frames(NamedTuple):
 
 
 class BatchKinematics:
-    """Forward kinematics of A arms with equally many joints at m configurations in one pass.
+    """Forward kinematics of A arms with the same number of joints at m configurations in one pass.
 
     A turn about z is a multiplication of (x axis + i y axis) by exp(-i theta), which halves the arithmetic.
     """
@@ -90,7 +90,7 @@ class BatchKinematics:
                            for k in range(3)]
 
     def links(self, q: np.ndarray) -> List[Frames]:
-        """Frames of links 0 (base) to dof at q (A, m, dof) rad."""
+        """Returns the frames of links 0 (base) to dof at q (A, m, dof) rad."""
         arms, samples = q.shape[:2]
         shape = (arms, 3, samples)
         turns = np.exp(-1j * (q + self._offset))
@@ -117,7 +117,7 @@ class BatchKinematics:
         return frames
 
     def tool(self, last: Frames) -> Frames:
-        """The tool centre point's frame from the last link's frame."""
+        """Returns the tool centre point's frame from the last link's frame."""
         x, y, z = last.xy.real, last.xy.imag, last.z
         p = self._tool_position
         position = last.position + p[0] * x + p[1] * y + p[2] * z
@@ -126,6 +126,6 @@ class BatchKinematics:
 
 
 def tool_in_last_link(arm: ArmConfig) -> Tuple[np.ndarray, np.ndarray]:
-    """Tool centre point in the frame after the last joint: position (3,) m, rotation matrix (3, 3)."""
+    """Returns the tool centre point in the frame after the last joint: position (3,) m, rotation matrix (3, 3)."""
     position = np.array(arm.tool.position_m) + np.array([0.0, 0.0, arm.kinematics.flange_m])
     return position, Rotation.from_quat(arm.tool.quaternion_xyzw).as_matrix()

@@ -1,4 +1,4 @@
-"""Numbers of each limit of one arm, frozen and checked. One dataclass for each file in `limits/`."""
+"""The numbers of each limit of one arm, frozen and checked. One dataclass for each file in `limits/`."""
 from __future__ import annotations
 
 import math
@@ -9,17 +9,17 @@ import numpy as np
 
 from hybridvla_core.configuration import Vector, in_range, positive, require, require_tables
 
-BRAKING_SHARE = 0.8     # of every acceleration limit: what the filter plans and brakes with
-#: Most of each limit of the tool: millimetres and degrees read as metres and radians are more. A limit that is too high is none.
+BRAKING_SHARE = 0.8     # share of every acceleration limit with which the filter plans and brakes
+#: Largest value of each tool limit: millimetres and degrees read as metres and radians exceed it. Too high a limit is none.
 MOST = {"speed_m_s": 3.0, "acceleration_m_s2": 50.0, "jerk_m_s3": 1.5e4, "rotation_speed_rad_s": 2.0 * math.pi,
         "rotation_acceleration_rad_s2": 100.0, "rotation_jerk_rad_s3": 1.5e4}
-STRONGEST_N = 1000.0    # no arm beside people may push or be pushed with more
-LONGEST_LEASH_M = 0.5   # newtons over newtons a millimetre are further
+STRONGEST_N = 1000.0    # no arm near people may push or be pushed with more
+LONGEST_LEASH_M = 0.5   # newtons divided by newtons per millimetre exceed it
 
 
 @dataclass(frozen=True)
 class PositionDependentVelocity:
-    """libfranka's joint speed bound that shrinks towards the stops (`rate_limiting.h`, FR3).
+    """libfranka's joint speed bound, which shrinks towards the stops (`rate_limiting.h`, FR3).
 
     upper(q) = min(V, max(0, -o + sqrt(max(0, c (L_upper - q))))) - 1e-3, lower mirrored with (L_lower + q).
 
@@ -50,11 +50,11 @@ class JointLimits:
     """Limits of the joints.
 
     Attributes:
-        lower_rad: (dof,) rad.
-        upper_rad: (dof,) rad.
-        margin_rad: Kept from both, rad.
-        velocity_rad_s: (dof,) rad/s.
-        acceleration_rad_s2: (dof,) rad/s^2.
+        lower_rad: (dof,) lowest positions, rad.
+        upper_rad: (dof,) highest positions, rad.
+        margin_rad: Distance kept from both, rad.
+        velocity_rad_s: (dof,) highest speeds, rad/s.
+        acceleration_rad_s2: (dof,) highest accelerations, rad/s^2.
         position_dependent: A further speed bound that shrinks towards the stops.
     """
 
@@ -91,12 +91,12 @@ class CartesianLimits:
     """Limits of the tool centre point.
 
     Attributes:
-        speed_m_s: m/s.
-        acceleration_m_s2: m/s^2.
-        jerk_m_s3: m/s^3.
-        rotation_speed_rad_s: rad/s.
-        rotation_acceleration_rad_s2: rad/s^2.
-        rotation_jerk_rad_s3: rad/s^3.
+        speed_m_s: Speed, m/s.
+        acceleration_m_s2: Acceleration, m/s^2.
+        jerk_m_s3: Jerk, m/s^3.
+        rotation_speed_rad_s: Rotation speed, rad/s.
+        rotation_acceleration_rad_s2: Rotation acceleration, rad/s^2.
+        rotation_jerk_rad_s3: Rotation jerk, rad/s^3.
     """
 
     speed_m_s: float
@@ -114,12 +114,12 @@ class CartesianLimits:
 
 @dataclass(frozen=True)
 class Plane:
-    """The tool centre point keeps normal . p >= offset_m.
+    """A plane on whose right side the tool centre point p stays: normal . p >= offset_m.
 
     Attributes:
-        name: Unique in the workspace.
-        normal: (3,) unit vector, base frame.
-        offset_m: From the base's origin, m.
+        name: Name, unique in the workspace.
+        normal: (3,) unit vector in the base frame.
+        offset_m: Distance from the base's origin, m.
     """
 
     name: str
@@ -133,12 +133,12 @@ class Plane:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Box for the tool centre point in the arm's base frame, and further planes.
+    """The box for the tool centre point in the arm's base frame, and further planes.
 
     Attributes:
-        lower_m: (3,) m.
-        upper_m: (3,) m.
-        planes: May be empty.
+        lower_m: (3,) lower corner, m.
+        upper_m: (3,) upper corner, m.
+        planes: Further planes; may be empty.
     """
 
     lower_m: Vector
@@ -153,26 +153,26 @@ class Workspace:
             in_range("workspace: lower_m and upper_m", value, -20.0, 20.0)
 
     def margins(self, point: np.ndarray) -> np.ndarray:
-        """Computes how far inside a point lies.
+        """Computes how far inside the workspace a point is.
 
         Args:
             point: (3,) in the base frame, m.
 
         Returns:
-            (6 + planes,) m: to the lower faces, to the upper faces, to the planes; negative outside.
+            (6 + planes,) distances, m: to the lower faces, to the upper faces, to the planes; negative outside.
         """
         planes = [float(np.dot(plane.normal, point)) - plane.offset_m for plane in self.planes]
         return np.concatenate([point - np.array(self.lower_m), np.array(self.upper_m) - point, planes])
 
     def project(self, point: np.ndarray, inset: float) -> np.ndarray:
-        """Computes the place for a point that is to lie inside: into the box first, then along each plane's normal in turn.
+        """Moves a point inside the workspace: into the box first, then along each plane's normal in turn.
 
         Args:
             point: (3,) in the base frame, m.
-            inset: Kept from all faces and planes, m.
+            inset: Distance kept from all faces and planes, m.
 
         Returns:
-            (3,) m; the point itself where it lies inside by at least `inset`.
+            (3,) m; the point itself if it is inside by at least `inset`.
         """
         inside = np.clip(point, np.array(self.lower_m) + inset, np.array(self.upper_m) - inset)
         for plane in self.planes:
@@ -186,8 +186,8 @@ class SingularityConfig:
     """Bounds of the smallest singular value of the tool Jacobian (m and rad as they are).
 
     Attributes:
-        slow_below: Motion slows below it.
-        stop_below: Below it only motion that leads out is allowed.
+        slow_below: Value below which motion slows.
+        stop_below: Value below which only motion that leads out is allowed.
     """
 
     slow_below: float
@@ -203,11 +203,11 @@ class Capsule:
     """A segment with a radius, fixed to the frame after a joint.
 
     Attributes:
-        name: Unique in the arm.
-        link: Number of the joint before it; 0 is the base.
-        start_m: (3,) in that frame, m.
-        end_m: (3,) in that frame, m.
-        radius_m: m.
+        name: Name, unique in the arm.
+        link: Number of the joint before the capsule; 0 is the base.
+        start_m: (3,) start of the segment in that joint's frame, m.
+        end_m: (3,) end of the segment in that joint's frame, m.
+        radius_m: Radius, m.
     """
 
     name: str
@@ -229,11 +229,11 @@ class CollisionConfig:
     """An arm's own shape, as capsules around its links.
 
     Attributes:
-        capsules: All of them.
-        pairs: Names of those kept `margin_m` apart.
-        margin_m: m.
-        above_table: Names of those kept `margin_m` above the table.
-        table_z_m: Height of its plane in the base frame, m.
+        capsules: All capsules of the arm.
+        pairs: Names of capsules that are kept `margin_m` apart.
+        margin_m: Distance that is kept, m.
+        above_table: Names of capsules that are kept `margin_m` above the table.
+        table_z_m: Height of the table's plane in the base frame, m.
     """
 
     capsules: Tuple[Capsule, ...]
@@ -253,13 +253,13 @@ class CollisionConfig:
 
 @dataclass(frozen=True)
 class LeashConfig:
-    """Bound between the pose that an unhindered arm would have by now and the measured one.
+    """Bound on the difference between the measured pose and the pose that an unhindered arm would have by now.
 
     Attributes:
-        stiffness_n_m: Of the controller behind the filter, N/m.
-        max_force_n: What the spring between the two may push, N.
-        rotation_rad: The bound of the rotation, rad.
-        lag_s: Time constant of the controller behind the filter, s.
+        stiffness_n_m: Stiffness of the controller after the filter, N/m.
+        max_force_n: Largest push of the spring between the two poses, N.
+        rotation_rad: Bound on the rotation, rad.
+        lag_s: Time constant of the controller after the filter, s.
     """
 
     stiffness_n_m: float
@@ -280,14 +280,14 @@ class LeashConfig:
         return self.max_force_n / self.stiffness_n_m
 
     def reached_n(self, speed_m_s: float, acceleration_m_s2: float) -> float:
-        """Computes the push of a spring that something stops, before the command is drawn back to `max_force_n`.
+        """Computes the push on something that stops the arm, before the command is drawn back to `max_force_n`.
 
-        By then the command is ahead of the arm by what it always runs ahead, by the distance that is noticed, and by the way
+        By then the command is ahead of the arm by its usual lead, by the distance at which the leash notices, and by the distance
         that it needs to come to rest.
 
         Args:
-            speed_m_s: Of the tool when it is stopped.
-            acceleration_m_s2: With which the command brakes.
+            speed_m_s: Speed of the tool when it is stopped, m/s.
+            acceleration_m_s2: Acceleration limit under which the command brakes, m/s^2.
 
         Returns:
             The force, N.

@@ -1,7 +1,7 @@
-"""Which roles a topic may have in a robot's configuration, and which topics may not meet.
+"""Which roles a topic may have in a robot's configuration, and which topics must differ.
 
-A role that nobody reads, or a topic that stands in two places, is a slip of the pen that a robot pays for: a gripper that
-never moves, or an arm that answers the other one's commands.
+A role that nobody reads, or a topic that appears in two places, is a typo with consequences on the robot: a gripper that
+never moves, or an arm that obeys the other arm's commands.
 """
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from hybridvla_core.configuration import require
 from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.robots.graph_names import DEADMAN, GO_TO_START, HEARTBEAT, PROPOSAL, STATUS
 
-#: Roles whose names are the same on every robot. A file may say them for its readers, and nothing else.
+#: Roles whose names are the same on every robot. A file may state these names for its readers, but no others.
 FIXED = {"proposal": PROPOSAL, "heartbeat": HEARTBEAT, "deadman": DEADMAN, "status": STATUS, "go_to_start": GO_TO_START}
 #: Roles of `topics` that all arms share; `*go_to_start` are services.
 ROBOT_ROLES = (*FIXED, "robot_go_to_start", "enable")
-#: What an arm's driver listens to.
+#: Topics that an arm's driver listens to.
 COMMAND_ROLES = ("command", "pose_command", "trajectory", "gripper_command", "gripper_move", "gripper_grasp")
-#: What an arm's driver says; joint states name their joints and may be shared.
+#: Topics that an arm's driver publishes; joint states name their joints and may be shared.
 NAMED_STATE_ROLES = ("joint_states", "gripper_joint_states")
 STATE_ROLES = (*NAMED_STATE_ROLES, "robot_state", "pose", "pose_euler")
-#: Joint names, not a topic.
+#: Roles that hold joint names, not a topic.
 NAME_ROLES = ("finger_joints",)
 ARM_ROLES = (*STATE_ROLES, *COMMAND_ROLES, *NAME_ROLES)
 
@@ -30,14 +30,14 @@ _ROS_NAME = re.compile(r"[/~]?[A-Za-z][A-Za-z0-9_]*(/[A-Za-z0-9_]+)*")
 
 
 def finger_names(arm: ArmConfig) -> Tuple[str, ...]:
-    """Returns the names of the gripper's joints in the driver's joint states; empty where there are none."""
+    """Returns the names of the gripper's joints in the driver's joint states; empty if there are none."""
     return tuple(name.strip() for name in arm.topics.get("finger_joints", "").split(",") if name.strip())
 
 
 def joint_topics(arms: Sequence[ArmConfig]) -> Dict[str, Tuple[str, ...]]:
-    """Returns the topics of joint states with the arms each speaks of: an arm's own, and its gripper's where it has one.
+    """Returns the topics of joint states with the arms that each reports: an arm's own, and its gripper's if it has one.
 
-    Live nodes, replay and the player of recordings all read these; two arms may share a topic.
+    Live nodes, replay and the player of recordings all read these topics; two arms may share one.
     """
     found: Dict[str, Tuple[str, ...]] = {}
     for arm in arms:
@@ -56,7 +56,7 @@ def check_topics(robot_topics: Mapping[str, str], arms: Sequence[ArmConfig]) -> 
         arms: the arms with their own topics.
 
     Raises:
-        ConfigurationError: naming the arm and the role, for an unknown role, a name that is none or not whole, a fixed role under
+        ConfigurationError: naming the arm and the role, for an unknown role, an invalid or incomplete name, a fixed role under
             another name, a topic in two places, or a finger joint that is an arm joint.
     """
     _check_section("topics", robot_topics, ROBOT_ROLES)
@@ -84,7 +84,7 @@ def check_topics(robot_topics: Mapping[str, str], arms: Sequence[ArmConfig]) -> 
 
 
 def _may_share(first: Tuple[str, str, str], second: Tuple[str, str, str], arms: Sequence[ArmConfig]) -> bool:
-    """Joint states carry names: they may come over one topic as long as no name stands for two joints."""
+    """Returns whether two roles may share a topic. Joint states carry names, so they may as long as no name means two joints."""
     if first[1] not in NAMED_STATE_ROLES or second[1] not in NAMED_STATE_ROLES:
         return False
     by_name = {arm.name: arm for arm in arms}
@@ -106,6 +106,6 @@ def _check_section(where: str, topics: Mapping[str, str], roles: Iterable[str], 
             continue
         require(_ROS_NAME.fullmatch(topic) is not None,
                 f"{where}.{role} is {topic!r}, which is not a ROS name; remove blanks and other signs")
-        # In a namespace two spellings would be one topic, and what is compared with the master's list would not be found there.
+        # In a namespace two spellings would be one topic, and a comparison with the master's list would not find it.
         require(topic.startswith("/"), f"{where}.{role} is {topic!r}, which names another topic in each namespace; write the "
                                        "whole name, from its first / on, and <remap> it where it has to be another one")
