@@ -1,4 +1,4 @@
-"""Colours, sizes and light of a scene: what differs from episode to episode, and what no training scene shows."""
+"""Colours, sizes and light of a scene: what differs between episodes, and variations that no training scene shows."""
 from __future__ import annotations
 
 import copy
@@ -12,9 +12,9 @@ from hybridvla_sim.task import Task
 
 TaskT = TypeVar("TaskT", bound=Task[Any])
 
-#: Named deviations that no demonstration shows (`hybridvla evaluate --variation`).
+#: Named variations that no demonstration shows (`hybridvla evaluate --variation`).
 VARIATIONS = ("object", "background", "height", "light")
-#: Colours that demonstrations and plain episodes draw from, and those of the variation `object`.
+#: Colours from which demonstrations and plain episodes draw, and those of the variation `object`.
 PALETTE = ((0.80, 0.18, 0.16), (0.16, 0.32, 0.78), (0.16, 0.60, 0.26), (0.90, 0.72, 0.16), (0.50, 0.24, 0.62), (0.20, 0.62, 0.66))
 UNSEEN = ((0.95, 0.45, 0.70), (0.45, 0.28, 0.14), (0.66, 0.86, 0.20), (0.13, 0.14, 0.20))
 SIZES, UNSEEN_SIZES = (0.92, 1.0), (0.84, 0.88)
@@ -25,12 +25,12 @@ def varied(task: TaskT, variation: str, *own: str) -> TaskT:
     """Returns a task with one of `VARIATIONS`.
 
     Args:
-        task: Which one.
-        variation: Its name.
-        own: Names of what the task varies by itself, for the message.
+        task: Task to vary.
+        variation: Name of the variation.
+        own: Names of variations that only this task has, for the error message.
 
     Raises:
-        HybridVLAError: It is none of them.
+        HybridVLAError: The name is not in `VARIATIONS`.
     """
     if variation not in VARIATIONS:
         raise HybridVLAError(f"task {task.name!r} has no variation {variation!r}; use one of "
@@ -41,7 +41,7 @@ def varied(task: TaskT, variation: str, *own: str) -> TaskT:
 
 
 class Looks:
-    """What a model looked like when it was compiled, and ways to change it."""
+    """Appearance of a model as compiled, and ways to change it."""
 
     def __init__(self, model: mujoco.MjModel) -> None:
         self.model = model
@@ -53,30 +53,30 @@ class Looks:
         self._table = model.geom("table").id
 
     def restore(self) -> None:
-        """Takes back every change of colour and light."""
+        """Undoes every change of colour, light and cameras."""
         model = self.model
         model.geom_rgba[:] = self._rgba
         model.light_dir[:], model.light_diffuse[:], model.light_ambient[:] = self._light
         model.cam_pos[:], model.cam_quat[:] = self._cameras
 
     def paint(self, body: str, rgb: Sequence[float]) -> None:
-        """Gives a body a colour; each geom keeps its shade, which is the grey it was built with."""
+        """Paints a body; each geom keeps its shade, which is the grey with which it was built."""
         geoms = np.flatnonzero(self.model.geom_bodyid == self.model.body(body).id)
         grey = np.ptp(self._rgba[geoms, :3], axis=1) < 1e-6
         for geom in geoms[grey]:
             self.model.geom_rgba[geom, :3] = np.clip(np.asarray(rgb) * self._rgba[geom, :3], 0.0, 1.0)
 
     def paint_alike(self, bodies: Sequence[str]) -> None:
-        """Gives bodies the colour that the first of them has now."""
+        """Gives all bodies the present colour of the first one."""
         first = np.flatnonzero(self.model.geom_bodyid == self.model.body(bodies[0]).id)[0]
         shade = self._rgba[first, :3]
         for body in bodies[1:]:
             self.paint(body, self.model.geom_rgba[first, :3] / shade)
 
     def resize(self, body: str, factor: float) -> None:
-        """Scales a body and what hangs on it about its origin; at most to the size it was compiled with.
+        """Scales a body and its descendants about its origin, at most to the compiled size.
 
-        Bounds of collision shapes stay those of the full size; see `without_bounds`. Masses stay.
+        Bounds of collision shapes stay those of the full size; see `without_bounds`. Masses do not change.
         """
         model = self.model
         bodies = subtree(model, model.body(body).id)
@@ -89,14 +89,14 @@ class Looks:
         model.jnt_pos[joints] = factor * self._joint_pos[joints]
 
     def without_bounds(self) -> None:
-        """Lets the engine look for contacts without its tree of bounds.
+        """Makes the engine look for contacts without its bounding-volume tree.
 
-        The tree knows shapes where they were compiled: one that is moved farther than its own size is let through.
+        The tree holds shapes at their compiled places: it misses contacts of one that is moved farther than its own size.
         """
         self.model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_MIDPHASE)
 
     def unusual(self, variation: str, rng: np.random.Generator) -> None:
-        """Makes background or light as no demonstration has it; the other variations are the scene's."""
+        """Sets a background or light that no demonstration has; the scene itself makes the other variations."""
         model = self.model
         if variation == "background":
             model.geom_rgba[self._table, :3] = ((0.45, 0.30, 0.18), (0.20, 0.34, 0.24), (0.30, 0.32, 0.50))[int(rng.integers(3))]
@@ -107,7 +107,7 @@ class Looks:
             model.light_diffuse[:], model.light_ambient[:] = self._light[1] * share, self._light[2] * share
 
     def randomise(self, rng: np.random.Generator) -> None:
-        """Light, table tone and a little camera motion (2 mm, 0.07 degrees), for demonstrations."""
+        """Randomises light, table tone and, slightly, the cameras (2 mm, 0.07 degrees), for demonstrations."""
         model = self.model
         tone = rng.uniform(0.75, 1.1) * rng.uniform(0.95, 1.05, 3)
         model.geom_rgba[self._table, :3] = np.clip(self._rgba[self._table, :3] * tone, 0.0, 1.0)
@@ -123,7 +123,7 @@ class Looks:
 
 
 def subtree(model: mujoco.MjModel, body: int) -> List[int]:
-    """Returns a body and all that hang on it."""
+    """Returns a body and all its descendants."""
     found = [body]
     for index in range(body + 1, model.nbody):
         if model.body_parentid[index] in found:
@@ -132,12 +132,12 @@ def subtree(model: mujoco.MjModel, body: int) -> List[int]:
 
 
 def snapshot(model: mujoco.MjModel) -> Dict[str, np.ndarray]:
-    """Returns what a scene changes in its model, by field."""
+    """Returns the model fields that a scene changes, by name."""
     return {name: getattr(model, name).copy() for name in FIELDS}
 
 
 def apply(model: mujoco.MjModel, found: Dict[str, np.ndarray]) -> None:
-    """Sets what `snapshot` returned."""
+    """Restores the fields that `snapshot` returned."""
     for name, value in found.items():
         getattr(model, name)[:] = value
 

@@ -1,4 +1,4 @@
-"""Moves that experts share. Each looks at the present state alone, so it recovers by itself and labels any state.
+"""Moves that experts share. Each depends on the present state alone, so it recovers by itself and can label any state.
 
 Angles of a tool are fixed-axis roll, pitch, yaw (rad) relative to a tool that points down, as in the action convention of
 `config/policies`.
@@ -13,21 +13,21 @@ from scipy.spatial.transform import Rotation
 
 DOWN = Rotation.from_quat([1.0, 0.0, 0.0, 0.0])
 OPEN = 0.85
-#: From this near a keyframe counts as reached, m and rad, high above a place and low over it: the way down corrects what is
-#: left. They are far wider than what a policy sees wrongly (4 mm), or its labels would be a matter of chance.
+#: Within these distances a keyframe counts as reached, m and rad, high above a place and low over it; the way down corrects
+#: the rest. They are far wider than a policy's perception error (4 mm); otherwise its labels would be a matter of chance.
 NEAR_M, NEAR_LOW_M, NEAR_RAD = 0.025, 0.015, 0.25
-#: What counts as high above something that is taken, and above the place of something that is let go, m.
+#: Heights that count as high above an object to grasp, and above the place where an object is released, m.
 HIGH_M, HIGH_PLACE_M = 0.05, 0.10
 
 
 @dataclass(frozen=True)
 class Tool:
-    """Where a hand is.
+    """Pose and opening of a hand.
 
     Attributes:
-        position: (3,) m.
-        rotation: Of the tool relative to one that points down.
-        opening: 0 closed to 1 open.
+        position: Position (3,) of the tool centre point, m.
+        rotation: Rotation of the tool relative to one that points down.
+        opening: Gripper opening, 0 closed to 1 open.
     """
 
     position: np.ndarray
@@ -36,7 +36,7 @@ class Tool:
 
     @property
     def yaw(self) -> float:
-        """Turn about the base frame's z axis, rad."""
+        """Rotation about the base frame's z axis, rad."""
         return float(self.rotation.as_euler("xyz")[2])
 
 
@@ -46,9 +46,9 @@ class Keyframe:
 
     Attributes:
         phase: Name of the step.
-        position: (3,) m.
-        angles: (3,) rad.
-        opening: After arrival, 0 closed to 1 open.
+        position: Position (3,) of the tool centre point, m.
+        angles: Angles (3,) of the tool, rad.
+        opening: Gripper opening after arrival, 0 closed to 1 open.
     """
 
     phase: str
@@ -59,16 +59,16 @@ class Keyframe:
 
 @dataclass(frozen=True)
 class Grip:
-    """How something is held.
+    """How an object is held.
 
     Attributes:
-        position: (3,) of the tool centre point, m.
-        yaw: of the tool, rad.
-        width: the opening that it leaves between the fingers, 0 to 1.
-        hover: how far above the tool waits, m.
-        period: a turn by this grips the same.
-        around: of all yaws that grip the same, the one nearest to this is taken, rad: the middle of those that scenes ask for, so
-            that no small turn of the thing turns the hand by a half.
+        position: position (3,) of the tool centre point, m.
+        yaw: yaw of the tool, rad.
+        width: gripper opening at which the fingers hold the object, 0 to 1.
+        hover: height above the grip at which the tool waits, m.
+        period: rotation after which the grip is the same, rad.
+        around: of all yaws with the same grip, the one nearest to this is taken, rad. It is the middle of the yaws that scenes
+            need, so that a small turn of the object does not turn the hand by half a turn.
     """
 
     position: np.ndarray
@@ -80,43 +80,43 @@ class Grip:
 
     @property
     def turn(self) -> float:
-        """The yaw nearest to `around` that grips the same, rad."""
+        """The equivalent yaw nearest to `around`, rad."""
         return self.around + fold(self.yaw - self.around, self.period)
 
 
 def fold(angle: float, period: float = 2.0 * np.pi) -> float:
-    """Returns an angle within half a period of zero."""
+    """Returns the equivalent angle within half a period of zero."""
     return float((angle + period / 2) % period - period / 2)
 
 
 def rotation_of(angles: Tuple[float, float, float]) -> Rotation:
-    """Returns the rotation, relative to a tool that points down, of an action's angles."""
+    """Returns the rotation of an action's angles, relative to a tool that points down."""
     return Rotation.from_euler("xyz", angles)
 
 
 def off_by(tool: Tool, angles: Tuple[float, float, float]) -> float:
-    """Returns the angle between a tool and the angles that it should have, rad."""
+    """Returns the angle between a tool's rotation and the wanted one, rad."""
     return float((rotation_of(angles) * tool.rotation.inv()).magnitude())
 
 
 def turned_off(tool: Tool, yaw: float) -> float:
-    """Returns by how much a tool is turned away from a yaw, rad."""
+    """Returns how far a tool is turned away from a yaw, rad."""
     return abs(fold(tool.yaw - yaw))
 
 
 def holds(tool: Tool, grip: Grip, reach: float = 0.025) -> bool:
-    """Tells whether the fingers hold the thing: they stand at the grip and are as far open as it is wide."""
+    """Tells whether the fingers hold the object: they are at the grip and as far open as the object is wide."""
     return bool(np.linalg.norm(tool.position - grip.position) < reach and abs(tool.opening - grip.width) < 0.14
                 and tool.opening > 0.04)
 
 
 def at(position: np.ndarray, z: float) -> np.ndarray:
-    """Returns a position at another height."""
+    """Returns a position moved to the height `z`."""
     return np.array([position[0], position[1], z])
 
 
 def fetch(tool: Tool, grip: Grip, travel: float = 0.0) -> Keyframe:
-    """Goes above a grip, down, and closes; with a closed empty hand it opens first. travel: height to go up to on the way, m."""
+    """Goes above a grip, moves down, and closes; opens a closed empty hand first. travel: height to rise to on the way, m."""
     above = grip.position + [0.0, 0.0, grip.hover]
     angles = (0.0, 0.0, grip.turn)
     high = max(float(above[2]), travel)
@@ -134,16 +134,16 @@ def fetch(tool: Tool, grip: Grip, travel: float = 0.0) -> Keyframe:
 
 def carry(tool: Tool, place: np.ndarray, yaw: float, travel: float, period: float = 2.0 * np.pi, near: float = NEAR_M,
           low: float = NEAR_LOW_M) -> Keyframe:
-    """Lifts what is held, goes above its place and lets it go there.
+    """Lifts the held object, goes above its place and releases it there.
 
     Args:
-        tool: the hand, which holds it.
-        place: (3,) of the tool where it lets go, m.
-        yaw: of the tool there, rad.
-        travel: height at which it goes there, m.
-        period: a turn by this is as good; of all such yaws the one nearest to zero is taken.
-        near: how far from straight above it may go down, m.
-        low: the same less than `HIGH_PLACE_M` above the place, m.
+        tool: the hand that holds the object.
+        place: position (3,) of the tool at release, m.
+        yaw: yaw of the tool at release, rad.
+        travel: height at which the tool travels, m.
+        period: rotation after which a yaw is equivalent, rad; of all equivalent yaws the one nearest to zero is taken.
+        near: largest horizontal distance from the place at which the tool may go down, m.
+        low: the same, when less than `HIGH_PLACE_M` above the place, m.
 
     Returns:
         The next keyframe: `release`, `lift` or `above`.
@@ -160,19 +160,19 @@ def carry(tool: Tool, place: np.ndarray, yaw: float, travel: float, period: floa
 
 
 def retreat(tool: Tool, height: float, opening: float = 1.0) -> Keyframe:
-    """Goes straight up and stays there: the task is done."""
+    """Goes straight up and stays there, once the task is done."""
     return Keyframe("retreat", at(tool.position, max(float(tool.position[2]), height)), (0.0, 0.0, tool.yaw), opening)
 
 
 @dataclass(frozen=True)
 class Swing:
-    """A lid or door on a hinge, as a hand that pushes it shut sees it.
+    """Geometry of a lid or door on a hinge, for a hand that pushes it shut.
 
     Attributes:
-        hinge: (3,) a point of the hinge, in the plane in which the hand moves, m.
+        hinge: (3,) point of the hinge, in the plane in which the hand moves, m.
         shut: (3,) unit vector from the hinge to the free edge when closed.
         out: (3,) unit vector from the closed lid outwards.
-        angle: of the lid, 0 closed, rad.
+        angle: angle of the lid, 0 closed, rad.
     """
 
     hinge: np.ndarray
@@ -181,14 +181,14 @@ class Swing:
     angle: float
 
     def point(self, angle: float, radius: float, clear: float) -> np.ndarray:
-        """Returns a point (3,) at a distance from the hinge and in front of the outer face of the lid at `angle`, m."""
+        """Returns a point (3,) m, `radius` from the hinge and `clear` in front of the lid when the lid is at `angle`."""
         along = np.cos(angle) * self.shut + np.sin(angle) * self.out
         away = np.cos(angle) * self.out - np.sin(angle) * self.shut
         result: np.ndarray = self.hinge + radius * along + clear * away
         return result
 
     def seen(self, position: np.ndarray) -> Tuple[float, float, float]:
-        """Returns (along the lid, in front of its outer face, along the hinge) of a position, m."""
+        """Returns a position in the lid's coordinates: along the lid, in front of its outer face, along the hinge, m."""
         way = position - self.hinge
         along = np.cos(self.angle) * self.shut + np.sin(self.angle) * self.out
         away = np.cos(self.angle) * self.out - np.sin(self.angle) * self.shut
@@ -200,15 +200,15 @@ class Push:
     """How a hand shuts a `Swing`.
 
     Attributes:
-        radius: from the hinge, m.
-        clear: from the lid's middle plane to the tool centre point when they touch, m.
-        angles: of the tool at a given angle of the lid.
-        step: by which the lid is turned in one keyframe, rad.
-        end: the lid's angle that is aimed at.
-        opening: of the fingers.
-        back: how far along its own axis the hand comes from, m.
-        high: height to which it rises before it goes elsewhere, m.
-        beside: how far in front of the lid it comes down, m.
+        radius: distance of the hand from the hinge, m.
+        clear: distance from the lid's middle plane to the tool centre point when they touch, m.
+        angles: function that returns the angles of the tool for an angle of the lid.
+        step: angle by which one keyframe turns the lid, rad.
+        end: angle of the lid to reach, rad.
+        opening: gripper opening.
+        back: distance along its own axis from which the hand approaches, m.
+        high: height to which the hand rises before it goes elsewhere, m.
+        beside: distance in front of the lid at which the hand comes down, m.
     """
 
     radius: float
@@ -223,7 +223,7 @@ class Push:
 
 
 def shut(tool: Tool, swing: Swing, push: Push) -> Keyframe:
-    """Shuts a lid: comes to its outer face, and turns it by a step at a time."""
+    """Shuts a lid: goes to its outer face and turns it one step at a time."""
     angles = push.angles(swing.angle)
     finger = rotation_of(angles).apply([0.0, 0.0, -1.0])
     beside = swing.point(swing.angle, push.radius, push.clear + push.beside)

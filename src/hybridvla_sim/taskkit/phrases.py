@@ -1,4 +1,4 @@
-"""The sentences of a task: what each asks for, and which words name which thing."""
+"""The sentences of a task: what each one asks for, and which words name which thing."""
 from __future__ import annotations
 
 import re
@@ -13,15 +13,15 @@ class Thing:
     """Something that a sentence may name.
 
     Attributes:
-        nouns: the words by which it is called.
-        body: its body in the scene; pictures of it are those of this body and what hangs on it.
-        site: a point of it, where its body's origin is not what is meant.
-        geoms: its shapes, where it has no body of its own; those that cannot be seen any more are no part of it.
+        nouns: words that name it.
+        body: its body in the scene; this body and its descendants show it in pictures.
+        site: a point of it, if the origin of its body is not what is meant.
+        geoms: its shapes, if it has no body of its own; shapes that have become invisible no longer belong to it.
         more: further bodies that belong to it: a heap is one thing.
-        symmetry: it looks the same, and what is done with it is the same, after each of so many parts of a full turn about the
-            vertical; 0 where its turn says nothing.
-        turned: the body whose turn is its own: a lid is turned as what it is hinged to, whose x axis stays level. Empty: `body`.
-        small: it covers hardly any patch of a picture: the patch that shows most of it shows it.
+        symmetry: number of rotations about the vertical, equally spaced over a full turn, after which it looks the same and is
+            handled the same; 0 if its rotation has no meaning.
+        turned: body that defines its rotation; empty: `body`. A lid takes that of what it is hinged to, whose x axis stays level.
+        small: whether it covers hardly any of a patch; then the patch that shows most of it counts as showing it.
     """
 
     nouns: Tuple[str, ...]
@@ -38,9 +38,9 @@ class Phrases:
     """The sentences of one task.
 
     Args:
-        task: its name, for messages.
-        goals: what can be asked for, each with its sentences.
-        things: what the sentences name.
+        task: name of the task, for messages.
+        goals: goals that can be asked for, each with its sentences.
+        things: things that the sentences name, by name.
     """
 
     def __init__(self, task: str, goals: Mapping[str, Tuple[str, ...]], things: Mapping[str, Thing]) -> None:
@@ -55,7 +55,7 @@ class Phrases:
         return tuple(self._goal_of)
 
     def goal(self, text: str) -> str:
-        """Returns what a sentence asks for.
+        """Returns the goal that a sentence asks for.
 
         Raises:
             HybridVLAError: The task has no such sentence.
@@ -66,16 +66,16 @@ class Phrases:
         return self._goal_of[words]
 
     def named(self, text: str) -> Dict[Tuple[int, int], Tuple[str, ...]]:
-        """Finds what a sentence names.
+        """Finds the things that a sentence names.
 
-        The longest nouns of all things come first, and no letter belongs to two: the wine of the wine rack is no bottle.
+        The longest nouns are matched first, and no character belongs to two nouns: the wine of "wine rack" is not the bottle.
 
         Args:
             text: The sentence.
 
         Returns:
-            The characters [begin, end) of each name -> what it names: one thing, or several that have the noun in common (both
-            plates). Of a thing that is named several times, the first name.
+            The characters [begin, end) of each name -> what it names: one thing, or several that share the noun (both plates). If
+            a thing is named several times, only its first name is returned.
         """
         found: Dict[Tuple[int, int], Tuple[str, ...]] = {}
         taken: Set[int] = set()

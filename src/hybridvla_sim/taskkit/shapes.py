@@ -1,10 +1,10 @@
-"""Primitives of MJCF, so that a task's furniture is a few lines. Lengths in m, angles in rad."""
+"""MJCF primitives, so that a task's objects take only a few lines. Lengths are in m, angles in rad."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from typing import Optional, Sequence, Tuple
 
-#: What fingers hold well: as the blocks of the blocks task.
+#: Contact parameters that fingers grip well, those of the blocks in the blocks task.
 GRIPPY = {"friction": "1.2 0.02 0.0002", "solref": "0.006 1", "solimp": "0.97 0.995 0.0005"}
 SMOOTH = {"friction": "0.3 0.005 0.0001"}
 GHOST = {"contype": "0", "conaffinity": "0"}
@@ -12,7 +12,7 @@ WHITE = (1.0, 1.0, 1.0)
 
 
 def numbers(values: Sequence[float]) -> str:
-    """Returns MJCF's text of some numbers."""
+    """Formats numbers as MJCF text."""
     return " ".join(f"{float(value):.6g}" for value in values)
 
 
@@ -24,12 +24,12 @@ def worldbody(root: ET.Element) -> ET.Element:
 
 
 def fixed(parent: ET.Element, name: str, at: Sequence[float] = (0.5, 0.0, 0.0)) -> ET.Element:
-    """Adds a body that stands still until the next scene is drawn."""
+    """Adds a body that does not move until the next scene is drawn."""
     return ET.SubElement(parent, "body", name=name, pos=numbers(at))
 
 
 def loose(root: ET.Element, name: str, at: Sequence[float] = (0.5, 0.0, 0.1)) -> ET.Element:
-    """Adds a body that moves freely; its joint bears its name."""
+    """Adds a body that moves freely; its joint has the same name."""
     body = ET.SubElement(worldbody(root), "body", name=name, pos=numbers(at))
     ET.SubElement(body, "freejoint", name=name)
     return body
@@ -39,16 +39,16 @@ def hinged(parent: ET.Element, name: str, at: Sequence[float], axis: Sequence[fl
            friction: float = 0.12, damping: float = 0.05) -> ET.Element:
     """Adds a body on a hinge that stays where it is left.
 
-    Its weight is carried (`gravcomp`) and dry friction holds it: a stiff hinge, as a laptop's.
+    Its weight is compensated (`gravcomp`) and dry friction holds it: a stiff hinge, like that of a laptop.
 
     Args:
         parent: Element of the body that carries it.
-        name: Of the body and of its joint.
-        at: (3,) place of the hinge, m, frame of the parent.
-        axis: (3,) of the hinge, frame of the parent.
+        name: Name of the body and of its joint.
+        at: Position (3,) of the hinge, m, frame of the parent.
+        axis: Axis (3,) of the hinge, frame of the parent.
         largest: Angle when open, rad; 0 is closed.
         friction: Dry friction, N m.
-        damping: N m s/rad.
+        damping: Damping, N m s/rad.
 
     Returns:
         The element of the body.
@@ -61,13 +61,13 @@ def hinged(parent: ET.Element, name: str, at: Sequence[float], axis: Sequence[fl
 
 def box(body: ET.Element, half: Sequence[float], at: Sequence[float] = (0.0, 0.0, 0.0), rgb: Sequence[float] = WHITE,
         mass: float = 0.02, name: Optional[str] = None, **extra: str) -> ET.Element:
-    """Adds a box of half edges (3,)."""
+    """Adds a box with half edges (3,)."""
     return _geom(body, "box", half, at, rgb, mass, name, extra)
 
 
 def rod(body: ET.Element, radius: float, half: float, at: Sequence[float] = (0.0, 0.0, 0.0), rgb: Sequence[float] = WHITE,
         mass: float = 0.02, name: Optional[str] = None, **extra: str) -> ET.Element:
-    """Adds an upright cylinder of half length `half`."""
+    """Adds an upright cylinder with half length `half`."""
     return _geom(body, "cylinder", (radius, half), at, rgb, mass, name, extra)
 
 
@@ -78,7 +78,7 @@ def ball(body: ET.Element, radius: float, at: Sequence[float] = (0.0, 0.0, 0.0),
 
 
 def mark(body: ET.Element, name: str, at: Sequence[float]) -> None:
-    """Adds a point that an expert or a judge asks for; it is not drawn."""
+    """Adds a point that an expert or a judge reads; it is not drawn."""
     ET.SubElement(body, "site", name=name, pos=numbers(at), size="0.002", rgba="0 0 0 0", group="4")
 
 

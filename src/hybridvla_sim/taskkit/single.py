@@ -14,24 +14,24 @@ from hybridvla_sim.taskkit.moves import DOWN, Keyframe, Tool
 from hybridvla_sim.taskkit.shapes import box, fixed, worldbody
 from hybridvla_sim.taskkit.world import SuiteTask, SuiteWorld
 
-#: The plinth under everything in the variation `height`, half edges in m; otherwise it lies below the table's surface.
+#: The plinth under everything in the variation `height`, half edges in m; otherwise it is below the table's surface.
 PLINTH = (0.26, 0.36, 0.01)
 
 
 class SingleArmWorld(SuiteWorld[Rig]):
-    """Objects before the FR3."""
+    """Objects in front of the FR3."""
 
     @abc.abstractmethod
     def next(self, tool: Tool, goal: str) -> Keyframe:
-        """Returns where the hand should go now: a function of the present state alone."""
+        """Returns where the hand should go now; depends on the present state alone."""
 
     def tool(self) -> Tool:
-        """Returns where the hand is."""
+        """Returns the pose and opening of the hand."""
         position, rotation = tool_pose(self.rig.model, self.rig.data, self.rig.index)
         return Tool(position.copy(), Rotation.from_matrix(rotation) * DOWN.inv(), self.rig.opening)
 
     def state(self) -> Tool:
-        """Returns the true state of the hand; things are asked for by name."""
+        """Returns the true state of the hand; objects are queried by name."""
         return self.tool()
 
     def expert(self, instruction: str) -> ExpertLabel:
@@ -46,7 +46,7 @@ class SingleArmWorld(SuiteWorld[Rig]):
         return self.rig.opening > 0.7
 
     def drop_held(self) -> bool:
-        """Lets what is between the fingers slip out onto the table, nearer to the base."""
+        """Lets the held object slip out of the fingers onto the table, nearer to the base."""
         held = self.nearest_loose(self.tool().position, 0.06) if 0.04 < self.rig.opening < 0.85 else None
         if held is None:
             return False
@@ -61,7 +61,7 @@ class SingleArmTask(SuiteTask[Rig]):
     max_keyframes = 16
 
     def furnish(self, root: ET.Element) -> None:
-        """Adds the task's objects, dims the light so that colours do not saturate, and switches off what makes pictures slow."""
+        """Adds the task's objects, dims the light so that colours do not saturate, and switches off what makes rendering slow."""
         sun = worldbody(root).find("light")
         if sun is not None:
             sun.set("diffuse", ".42 .42 .42")
@@ -76,5 +76,5 @@ class SingleArmTask(SuiteTask[Rig]):
 
 
 def width_of(metres: float) -> float:
-    """Returns the opening that a thing of some width leaves between the fingers."""
+    """Returns the gripper opening, 0 to 1, at which the fingers close on an object of this width, m."""
     return metres / MAX_WIDTH

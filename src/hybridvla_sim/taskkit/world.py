@@ -1,4 +1,4 @@
-"""What tasks of the suite share: drawing a scene with its looks, the true state, phrases, who holds what."""
+"""What the suite's tasks share: drawing a scene and its appearance, the true state, phrases, and which hand holds what."""
 from __future__ import annotations
 
 import abc
@@ -16,7 +16,7 @@ RigT = TypeVar("RigT", bound=Any)
 SWITCH_AT_S = 4.0
 SLIP_M = 0.12
 HIDDEN_Z = -0.1           # m, under the table's top
-#: Below this a thing has fallen off the table, m; with less than this of its axis upwards it has tipped over.
+#: Below this height an object has fallen off the table, m; if less than this share of its axis points up, it has tipped over.
 FALLEN_Z, TIPPED = -0.05, 0.4
 
 
@@ -25,11 +25,11 @@ class SuiteWorld(World[RigT], Generic[RigT]):
 
     Attributes:
         painted: bodies that take a colour from the palette.
-        resized: bodies that are drawn in different sizes, as one.
-        smaller: bodies that are smaller in the variation `object`, as one, and of one size otherwise.
-        upright: loose bodies that the expert can take only as they stand at first.
-        ground: height of what things stand on, m: 0, or that of the plinth in the variation `height`.
-        scale: of the bodies in `smaller` in this scene: 1, or less in the variation `object`.
+        resized: bodies whose size is drawn, one factor for all of them.
+        smaller: bodies that are smaller in the variation `object`, one factor for all, and have a fixed size otherwise.
+        upright: loose bodies that the expert can grasp only in their initial orientation.
+        ground: height of the surface on which things stand, m: 0, or that of the plinth in the variation `height`.
+        scale: size factor of the bodies in `smaller` in this scene: 1, or less in the variation `object`.
     """
 
     painted: Tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class SuiteWorld(World[RigT], Generic[RigT]):
     # The contract -------------------------------------------------------------------------------------------------
 
     def reset(self, rng: np.random.Generator) -> None:
-        """Draws colours, sizes and poses, with the task's variation, which draws apart: things stand where they do without it."""
+        """Draws colours, sizes and poses. The task's variation draws separately, so things stand where they do without it."""
         variation = self.rig.task.variation
         apart = copy.deepcopy(rng)
         self.looks.restore()
@@ -81,7 +81,7 @@ class SuiteWorld(World[RigT], Generic[RigT]):
 
     def _dress(self, rng: np.random.Generator, palette: Sequence[Sequence[float]], sizes: Tuple[float, float]
                ) -> Tuple[List[np.ndarray], float]:
-        """Draws a colour of each painted body, and a size."""
+        """Draws a colour for each painted body, and a size."""
         colours = [np.asarray(palette[number]) * rng.uniform(0.92, 1.06)
                    for _, number in zip(self.painted, rng.permutation(len(palette)))]
         return colours, float(rng.uniform(*sizes))
@@ -91,18 +91,18 @@ class SuiteWorld(World[RigT], Generic[RigT]):
         return bool(self.done(self.phrases.goal(instruction)))
 
     def lost(self, instruction: str) -> bool:
-        """Tells whether something has fallen off the table that a sentence names or a hand has to take, or has tipped over."""
+        """Tells whether an object that a sentence names or a hand must grasp has fallen off the table or tipped over."""
         things = [self.phrases.things[thing] for names in self.phrases.named(instruction).values() for thing in names]
         named = {*self.upright, *(body for thing in things for body in (thing.body, *thing.more))}
         return any(self.data.body(body).xpos[2] < FALLEN_Z for body in named.intersection(self.loose)) or any(
             self.axes(body)[2, 2] < TIPPED for body in self.upright)
 
     def copy_state(self, other: World[RigT]) -> None:
-        """Takes over colours, sizes and what stands where."""
+        """Copies colours, sizes and the places of fixed bodies."""
         apply(self.model, snapshot(other.rig.model))
 
     def report(self) -> Dict[str, Any]:
-        """Returns where things are, m, how far hinges are open, rad, and what each sentence makes of it."""
+        """Returns where things are, m, how far hinges are open, rad, and which goals are reached."""
         things = {name: self.where(name).tolist() for name in self.phrases.things}
         return {"things": things, "hinges": {name: self.angle(name) for name in self.hinges()},
                 "done": {goal: bool(self.done(goal)) for goal in self.phrases.goals}}
@@ -120,17 +120,17 @@ class SuiteWorld(World[RigT], Generic[RigT]):
     # Putting and asking -------------------------------------------------------------------------------------------
 
     def stand(self, body: str, xy: Sequence[float], yaw: float, z: float = 0.0) -> None:
-        """Puts a body that stands still at a place (2,) m, turned by yaw rad, z m above what things stand on."""
+        """Puts a fixed body at a place (2,) m, turned by yaw rad, z m above the surface on which things stand."""
         number = self.model.body(body).id
         self.model.body_pos[number] = (xy[0], xy[1], self.ground + z)
         self.model.body_quat[number] = (np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2))
 
     def lay(self, name: str, xy: Sequence[float], z: float, yaw: float = 0.0) -> None:
-        """Puts a loose body at rest at a place (2,) m, z m above what things stand on, turned by yaw rad."""
+        """Puts a loose body at rest at a place (2,) m, z m above the surface on which things stand, turned by yaw rad."""
         self.data.joint(name).qpos[:] = (xy[0], xy[1], self.ground + z, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2))
 
     def open(self, hinge: str, angle: float) -> None:
-        """Opens a hinge, rad."""
+        """Opens a hinge to an angle, rad."""
         self.data.joint(hinge).qpos[0] = angle
 
     def angle(self, hinge: str) -> float:
@@ -138,13 +138,13 @@ class SuiteWorld(World[RigT], Generic[RigT]):
         return float(self.data.joint(hinge).qpos[0])
 
     def hinges(self) -> List[str]:
-        """Returns the names of the hinges that are no arm's."""
+        """Returns the names of the hinges that do not belong to an arm."""
         return [self.model.joint(index).name for index in range(self.model.njnt)
                 if self.model.joint(index).name == self.model.body(self.model.jnt_bodyid[index]).name
                 and self.model.jnt_type[index] == mujoco.mjtJoint.mjJNT_HINGE]
 
     def point(self, site: str) -> np.ndarray:
-        """Returns where a marked point is, (3,) m in the shared frame."""
+        """Returns the position of a marked point, (3,) m in the shared frame."""
         found: np.ndarray = self.data.site(site).xpos.copy()
         return found
 
@@ -154,17 +154,17 @@ class SuiteWorld(World[RigT], Generic[RigT]):
         return found
 
     def heading(self, body: str) -> float:
-        """Returns the turn of a body about the vertical, rad."""
+        """Returns the rotation of a body about the vertical, rad."""
         axes = self.axes(body)
         return float(np.arctan2(axes[1, 0], axes[0, 0]))
 
     def inside(self, position: np.ndarray, body: str, low: Sequence[float], high: Sequence[float]) -> bool:
-        """Tells whether a position lies between two corners (3,) m in a body's frame."""
+        """Tells whether a position is between two corners (3,) m in a body's frame."""
         local = self.axes(body).T @ (position - self.data.body(body).xpos)
         return bool((local > np.asarray(low)).all() and (local < np.asarray(high)).all())
 
     def where(self, thing: str) -> np.ndarray:
-        """Returns where a thing of the phrases is, (3,) m in the shared frame."""
+        """Returns the position of a thing of the phrases, (3,) m in the shared frame."""
         found = self.phrases.things[thing]
         if found.site:
             return self.point(found.site)
@@ -175,7 +175,7 @@ class SuiteWorld(World[RigT], Generic[RigT]):
         return position
 
     def nearest_loose(self, position: np.ndarray, reach: float) -> Optional[str]:
-        """Returns the loose body that has a shape within reach of a position, m; None where there is none."""
+        """Returns the nearest loose body with a shape within `reach` (m) of a position, or None."""
         best, name = reach, None
         for joint in self.loose:
             geoms = np.flatnonzero(self.model.geom_bodyid == self.model.body(joint).id)
@@ -185,7 +185,7 @@ class SuiteWorld(World[RigT], Generic[RigT]):
         return name
 
     def slip(self, name: str) -> None:
-        """Lays a loose body back on the table as it stood at first, `SLIP_M` nearer to the base than it is."""
+        """Lays a loose body back on the table in its initial orientation, `SLIP_M` nearer to the base than it is now."""
         joint, rest = self.data.joint(name), self._rest[name]
         joint.qpos[:] = (joint.qpos[0] - SLIP_M, joint.qpos[1], rest[2], *rest[3:])
         joint.qvel[:] = 0.0
@@ -195,10 +195,10 @@ TaskT = TypeVar("TaskT", bound="SuiteTask")
 
 
 class SuiteTask(Task[RigT], Generic[RigT]):
-    """A task of the suite: phrases, furniture, a world.
+    """A task of the suite: phrases, objects, a world.
 
     Attributes:
-        phrases: what can be asked for.
+        phrases: goals that can be asked for.
     """
 
     phrases: Phrases
@@ -208,7 +208,7 @@ class SuiteTask(Task[RigT], Generic[RigT]):
         return self.phrases.sentences()
 
     def draw(self, seed: int, episodes: int, switched: bool) -> List[EpisodeSpec]:
-        """Draws scenes and sentences; a switch asks for another goal, where the task has more than one."""
+        """Draws scenes and sentences; a switch asks for another goal, if the task has more than one."""
         goals: Mapping[str, Tuple[str, ...]] = self.phrases.goals
         if switched and len(goals) < 2:
             self.refuse_switch()
