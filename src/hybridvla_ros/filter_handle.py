@@ -23,8 +23,8 @@ class Deactivated(NamedTuple):
 
     Attributes:
         problem: Why the filter is not inactive; empty when it is.
-            ends: Number of stops and deactivations so far, including this one; a higher count means that later ones followed.
-            followed: Whether the policy was followed until then; False if the filter was already on its way to inactive.
+        ends: Number of stops and deactivations so far, including this one; a higher count means that later ones followed.
+        followed: Whether the policy was followed until then; False if the filter was already on its way to inactive.
     """
 
     problem: str
@@ -90,11 +90,11 @@ class FilterHandle:
         """Repeats a call that needs arms at rest while they still settle after a motion.
 
         Args:
-                call: Call to the filter; takes monotonic time, s.
-                since: Value of `ends` when the request came in, unless it came in just now. A later stop or deactivation wins.
+            call: Call to the filter; takes monotonic time, s.
+            since: Value of `ends` when the request came in, unless it came in just now. A later stop or deactivation wins.
 
         Returns:
-                The last answer; False and MEANWHILE where a later stop or deactivation won.
+            The last answer; False and MEANWHILE where a later stop or deactivation won.
         """
         ends = self._ends if since is None else since
         return self._repeated(call, lambda: self._ends != ends)
@@ -127,7 +127,7 @@ class FilterHandle:
         """Moves to the start joints by the filter's own slow motion, for a robot commanded by joints; returns when it ends.
 
         Args:
-                since: Value of `ends` of the deactivation before it.
+            since: Value of `ends` of the deactivation before it.
 
         Returns:
             Whether the arms got there, and a sentence.

@@ -246,9 +246,9 @@ def load_policy(config: PolicyConfig, robot: RobotConfig, checkpoint: str = "") 
     A mismatch is refused before the weights are read.
 
     Args:
-            config: Configuration of the policy.
-            robot: Robot that the policy must fit.
-            checkpoint: Folder to load instead of the configured one.
+        config: Configuration of the policy.
+        robot: Robot that the policy must fit.
+        checkpoint: Folder to load instead of the configured one.
 
     Returns:
         The policy.

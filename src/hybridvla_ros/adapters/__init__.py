@@ -58,9 +58,9 @@ def make(config: RobotConfig, on_state: OnState, safety: FilterHandle) -> RobotA
     """Makes the adapter of a robot.
 
     Args:
-            config: Configuration of the robot; its `driver` chooses the adapter.
-            on_state: Called with every state the adapter reads.
-            safety: The filter as seen by an adapter's slower work.
+        config: Configuration of the robot; its `driver` chooses the adapter.
+        on_state: Called with every state the adapter reads.
+        safety: The filter as seen by an adapter's slower work.
 
     Returns:
         The adapter, not started.

@@ -25,7 +25,7 @@ class RobotAdapter(abc.ABC):
     in callbacks and hands each to `on_state`; it publishes nothing that the filter did not release.
 
     Args:
-            config: Configuration of the robot.
+        config: Configuration of the robot.
         on_state: Called with every state the adapter reads.
     """
 
@@ -47,8 +47,8 @@ class RobotAdapter(abc.ABC):
         """Publishes what the filter released this tick.
 
         Args:
-                commands: One command for each arm.
-                stamp: When the tick began, s; not when the message was sent.
+            commands: One command for each arm.
+            stamp: When the tick began, s; not when the message was sent.
         """
 
     def go_to_start(self, since: int) -> Tuple[bool, str]:
@@ -58,13 +58,13 @@ class RobotAdapter(abc.ABC):
         `topics.robot_go_to_start`.
 
         Args:
-                since: `FilterHandle.ends` of the preceding deactivation: a later stop or deactivation ends the motion.
+            since: `FilterHandle.ends` of the preceding deactivation: a later stop or deactivation ends the motion.
 
         Returns:
-                Whether the robot got there, and a sentence.
+            Whether the robot got there, and a sentence.
 
         Raises:
-                TypeError: This robot has no motion of its own to the start pose.
+            TypeError: This robot has no motion of its own to the start pose.
         """
         raise TypeError(f"{type(self).__name__} has no way to the start of its own")
 
@@ -77,7 +77,7 @@ def publishers_beside_us(topics: Sequence[str], system_state: SystemState, advic
     """Names the other nodes that publish on one of `topics`, and says what to do.
 
     Args:
-            topics: Topics on which only this node may publish.
+        topics: Topics on which only this node may publish.
         system_state: The master's list.
         advice: What to do about them.
 

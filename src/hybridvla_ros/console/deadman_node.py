@@ -1,4 +1,4 @@
-"""The dead-man switch as the filter wants it: a Bool at 50 Hz that is true only while a button is held and its device is there
+"""The dead-man switch as the filter wants it: a Bool at 50 Hz that is true only while a button is held and its device is present
 and speaks. SpaceMouse (spacenav_node) and gamepad (joy_node) come as sensor_msgs/Joy; a foot pedal is read from its device."""
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from hybridvla_ros.runtime.node_support import number_parameter
 from hybridvla_ros.runtime.workers import start_worker
 
 PUBLISH_HZ = 50.0
-SILENCE_S = 0.25                 # of a Joy topic: released
+SILENCE_S = 0.25                 # silence of a Joy topic that counts as released
 TOPICS = {"spacemouse": "/spacenav/joy", "gamepad": "/joy"}
 BUTTONS = {"spacemouse": 0, "gamepad": 4, "pedal": -1}     # left button; left shoulder button; any key of the pedal
-#: Where the devices' files are, unless named. joy_node reads the first gamepad.
+#: Paths of the devices' files, unless given. joy_node reads the first gamepad.
 DEVICES = {"spacemouse": "/dev/input/by-id/*3Dconnexion*", "gamepad": "/dev/input/js0"}
-#: A held button is to be pressed anew after that long without any other sign of life of its device, s: a radio receiver stays
+#: A held button must be pressed anew after this long without any other sign of life of its device, s: a radio receiver stays
 #: plugged in while its gamepad is out of range.
 RENEW_S = 30.0
 #: struct input_event of the Linux kernel: seconds, microseconds, type, code, value.
@@ -33,20 +33,20 @@ KEY_EVENT = 1
 
 
 def present(pattern: str) -> bool:
-    """Returns whether the device's file is there. pattern: its path, or one with wildcards, of which one match is enough."""
+    """Tells whether the device's file exists. pattern: its path, or one with wildcards, of which one match is enough."""
     return any(True for _ in glob.iglob(pattern))
 
 
 class JoyButton:
-    """Held while the button is 1, messages keep coming, the device is there, and it gives signs of life.
+    """Held while the button is 1, messages keep coming, the device is present, and it gives signs of life.
 
-    spacenav_node and joy_node repeat their last message for ever, whether the device is still there or not. So the device is
-    looked at: once it is gone, and where nothing of it has changed for `renew_s`, the button is released until pressed anew.
+    spacenav_node and joy_node repeat their last message for ever, even when the device is no longer present. So this class checks
+    the device: when it is gone, or nothing of it has changed for `renew_s`, the button is released until pressed anew.
 
     Args:
-        button: index in `sensor_msgs/Joy`.
-        device: the file of the device, see `present`.
-        renew_s: time in s after which a button held without any other change of buttons or axes counts as released; 0: never.
+        button: Index in `sensor_msgs/Joy`.
+        device: File of the device, see `present`.
+        renew_s: Time, s, after which a button held without any other change of buttons or axes counts as released; 0: never.
     """
 
     def __init__(self, button: int, device: str, renew_s: float = 0.0, clock: Callable[[], float] = time.monotonic,
@@ -56,7 +56,7 @@ class JoyButton:
         self._pressed, self._at = False, float("-inf")
         self._last: Tuple[Tuple[int, ...], Tuple[float, ...]] = ((), ())
         self._changed_at = float("-inf")
-        #: Why a button that is said to be held does not count, or an empty string. Until it is seen released.
+        #: Why a button reported as held does not count, or an empty string. Kept until the button is seen released.
         self.problem = ""
 
     def update(self, buttons: Iterable[int], axes: Iterable[float] = ()) -> None:
@@ -71,7 +71,7 @@ class JoyButton:
 
     @property
     def held(self) -> bool:
-        """Whether the button counts as held now."""
+        """Tells whether the button counts as held now."""
         now = self._clock()
         if not self._is_present(self._device):
             self.problem = (f"the device {self._device} is not there: plug it in and press the button anew; if it has another "
@@ -90,7 +90,7 @@ class PedalKeys:
         self._down: set = set()
 
     def feed(self, data: bytes) -> None:
-        """Whole events only; repeats (value 2) change nothing."""
+        """Takes bytes. Only whole events count; repeats (value 2) change nothing."""
         for offset in range(0, len(data) - EVENT.size + 1, EVENT.size):
             _, _, kind, code, value = EVENT.unpack_from(data, offset)
             if kind == KEY_EVENT and self._code in (-1, code):
@@ -108,7 +108,7 @@ class PedalKeys:
 
 
 def read_pedal(device: str, keys: PedalKeys) -> None:
-    """Read a device for ever; whenever it is not there the keys are up."""
+    """Reads a device for ever; while it is absent the keys are up."""
     while not rospy.is_shutdown():
         try:
             handle = os.open(device, os.O_RDONLY | os.O_NONBLOCK)

@@ -16,15 +16,15 @@ from hybridvla_ros.messages.services import ask
 KEYS: Dict[str, str] = {"s": "start", "y": "success", "n": "failure", "d": "discard"}
 QUIT = ("q", "\x03", "\x04")
 ESCAPE = b"\x1b"
-#: How long the rest of a key that begins with ESCAPE may take, s; over ssh it comes in one packet.
+#: How long the rest of a key that begins with ESCAPE may take, s; over ssh it arrives in one packet.
 SEQUENCE_S = 0.02
-#: How long writing an episode to its end may take, s.
+#: How long finishing the writing of an episode may take, s.
 WRITTEN_S = 60.0
 HELP = "s start   y success   n failure   d discard   q quit"
 
 
 class KeyReader:
-    """One key at a time from a terminal, without Enter; the terminal is as before afterwards."""
+    """Reads one key at a time from a terminal, without Enter; restores the terminal afterwards."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -38,11 +38,11 @@ class KeyReader:
         termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
 
     def read(self, timeout: float) -> Optional[str]:
-        """Waits for a key, at most `timeout` s.
+        """Waits at most `timeout` s for a key.
 
         Returns:
-            The key; None when none came, an empty string at the end of the input. An arrow key, and any other that a terminal
-            says in several bytes, is one key: read byte by byte its end would be a letter.
+            The key; None when none came, an empty string at the end of the input. An arrow key, or any other key that a terminal
+            sends as several bytes, counts as one key: read byte by byte, its end would be a letter.
         """
         if not self._waiting(timeout):
             return None
@@ -56,7 +56,7 @@ class KeyReader:
 
 
 def call(name: str) -> str:
-    """What the service says, or that it is not there."""
+    """Returns what the service says, or that it is not there."""
     service = f"/hybridvla/episode/{name}"
     try:
         answer = ask(service, Trigger, answer_s=WRITTEN_S)
@@ -66,7 +66,7 @@ def call(name: str) -> str:
 
 
 def loop(reader: KeyReader, ask: Callable[[str], str], say: Callable[[str], None]) -> None:
-    """Until q, the end of the input, or the end of ROS."""
+    """Runs until q, the end of the input, or the end of ROS."""
     say(HELP)
     while not rospy.is_shutdown():
         key = reader.read(0.2)

@@ -1,4 +1,4 @@
-"""What a demonstration is to show, where no policy node says it: the policy's service and latched topic."""
+"""What a demonstration should show, where no policy node says it: the policy's service and latched topic."""
 from __future__ import annotations
 
 import threading
@@ -16,7 +16,7 @@ from hybridvla_ros.runtime.already_running import ASKS, asked_name, refuse_if_ru
 class InstructionSource:
     """Offers `/hybridvla/policy/set_instruction` and publishes `/hybridvla/policy/instruction`.
 
-    ~instruction is the first one. on_switch: called for a request that wants the robot held.
+    ~instruction is the first instruction. on_switch: called for a request that wants the robot held.
     """
 
     def __init__(self, on_switch: Optional[Callable[[], None]] = None) -> None:
@@ -30,7 +30,7 @@ class InstructionSource:
         rospy.Service(SET_INSTRUCTION, SetInstruction, self._serve)
 
     def set(self, text: str) -> bool:
-        """Whether there was anything to set."""
+        """Sets an instruction; returns whether there was anything to set."""
         text = " ".join(text.split())
         if not text:
             return False
@@ -50,8 +50,8 @@ class InstructionSource:
 
 
 def refuse_second_source() -> None:
-    """Raises HybridVLAError when another node takes instructions, or may: a second one would take the service away from it,
-    and at its end leave nobody."""
+    """Raises HybridVLAError when another node takes instructions, or may: a second node would take the service away from it,
+    and nobody would offer the service once this node ends."""
     try:
         owner = rosgraph.Master(ASKS).lookupService(asked_name(SET_INSTRUCTION))
     except (rosgraph.MasterException, OSError):
@@ -60,6 +60,6 @@ def refuse_second_source() -> None:
 
 
 def main() -> None:
-    """A node of its own, for the AgileX leader arms, whose driver knows no instructions."""
+    """Runs as a node of its own, for the AgileX leader arms, whose driver knows no instructions."""
     InstructionSource()
     rospy.spin()

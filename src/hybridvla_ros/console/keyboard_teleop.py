@@ -1,7 +1,7 @@
 """A keyboard as a SpaceMouse: `rosrun hybridvla keyboard_teleop` in its own terminal, with `record.launch teleop:=keyboard`.
 
-A terminal only says that a key came, and repeats it while it is held. So a key moves the arm for a moment, and a held one for as
-long as it repeats; the dead-man switch is let go a little later, or at once by the space bar or any key that is none of ours.
+A terminal only reports that a key came, and repeats it while it is held. So a key moves the arm for a moment, and a held key for
+as long as it repeats; the dead-man switch is released a little later, or at once by the space bar or any unassigned key.
 """
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEYS: Dict[str, Tuple[int, float]] = {
     "w": (0, 1.0), "s": (0, -1.0), "a": (1, 1.0), "d": (1, -1.0), "r": (2, 1.0), "f": (2, -1.0),
     "u": (3, 1.0), "o": (3, -1.0), "i": (4, 1.0), "k": (4, -1.0), "j": (5, 1.0), "l": (5, -1.0)}
 GRIPPER, FASTER, SLOWER = "g", "+", "-"
-#: How long a key moves, and how long the dead-man switch counts as held after it, s. Keys repeat about 30 times a second,
+#: How long a key moves the arm, and how long the dead-man switch counts as held after it, s. Keys repeat about 30 times a second,
 #: the first time after a quarter to half a second.
 MOVES_S, HELD_S, CLICK_S = 0.12, 0.6, 0.15
 SPEEDS = (0.1, 0.2, 0.35, 0.6, 1.0)
@@ -31,7 +31,7 @@ HELP = ("hold a key to move:  w/s forwards, back   a/d left, right   r/f up, dow
 
 
 class Keyboard:
-    """Keys into deflections, buttons and their ends. Times are monotonic s."""
+    """Turns keys into deflections and buttons, and ends them. Times are monotonic s."""
 
     def __init__(self) -> None:
         self._axis: Optional[int] = None
@@ -44,7 +44,7 @@ class Keyboard:
         return SPEEDS[self._speed]
 
     def press(self, key: str, now: float) -> bool:
-        """Takes a key. Returns whether it is one of ours; any other lets go of everything."""
+        """Takes a key. Returns whether it is an assigned key; any other key releases everything."""
         key = key.lower()
         if key in KEYS:
             self._axis, self._direction = KEYS[key]
@@ -61,20 +61,20 @@ class Keyboard:
         return True
 
     def twist(self, now: float) -> Tuple[float, ...]:
-        """Six deflections in -1 to 1."""
+        """Returns six deflections in -1 to 1."""
         values = [0.0] * 6
         if self._axis is not None and now - self._moved_at <= MOVES_S:
             values[self._axis] = self._direction * self.speed
         return tuple(values)
 
     def buttons(self, now: float) -> Tuple[int, int]:
-        """Dead-man switch and gripper, pressed or not."""
+        """Returns dead-man switch and gripper button, each 1 when pressed and 0 when not."""
         return int(now - self._held_at <= HELD_S), int(0.0 <= now - self._clicked_at <= CLICK_S)
 
 
 def loop(reader: KeyReader, publish: Callable[[Tuple[float, ...], Tuple[int, int]], None], say: Callable[[str], None],
          clock: Callable[[], float] = time.monotonic) -> None:
-    """Until q, the end of the input, or the end of ROS."""
+    """Runs until q, the end of the input, or the end of ROS."""
     keyboard, due = Keyboard(), clock()
     say(HELP)
     while not rospy.is_shutdown():

@@ -1,4 +1,4 @@
-"""SpaceMouse teleoperation of a single-arm robot: proposals, heartbeat, deadman and instruction, as a policy's."""
+"""SpaceMouse teleoperation of a single-arm robot: publishes proposals, heartbeat, deadman and instruction like a policy."""
 from __future__ import annotations
 
 import secrets
@@ -29,7 +29,7 @@ DEADMAN_S, HEARTBEAT_S, MARGIN_S = 0.02, 0.1, 0.1
 
 
 class SpaceMouseNode:
-    """Everything published by one thread at 50 Hz, so that proposals, holds and the deadman keep their order."""
+    """One thread publishes everything at 50 Hz, so that proposals, holds and the deadman keep their order."""
 
     def __init__(self, config: TeleopConfig, robot: RobotConfig, device: str = DEVICES["spacemouse"]) -> None:
         if len(robot.arms) != 1:
@@ -75,7 +75,7 @@ class SpaceMouseNode:
                 self.teleop.on_commanded(pose, time.monotonic())
 
     def _on_proposal(self, message: ActionProposal) -> None:
-        """What a policy before us last did with the gripper."""
+        """Notes what an earlier policy last did with the gripper."""
         if message.epoch != self._epoch and message.targets:
             with self._lock:
                 self.teleop.on_opening(message.targets[-1].gripper, commanded=True)
@@ -88,7 +88,7 @@ class SpaceMouseNode:
     # Outputs ---------------------------------------------------------------------------------------------------------
 
     def spin(self) -> None:
-        """Deadman at 50 Hz, proposals at the configured rate while it is held, one hold on release."""
+        """Publishes the deadman at 50 Hz, proposals at the configured rate while it is held, and one hold on release."""
         engaged, due, beat = False, 0.0, 0.0
         while not rospy.is_shutdown():
             now = time.monotonic()

@@ -1,7 +1,7 @@
-"""A SpaceMouse as the one who proposes: twist and buttons to targets, for the same filter as a policy. No ROS.
+"""A SpaceMouse as the source of proposals: turns twist and buttons into targets for the same filter as a policy. No ROS.
 
-The arm follows only while the deadman button is held and the device speaks. A target starts where the arm is commanded
-to be, runs ahead of it by a bound at most, and is dropped on release, so that nothing is made up for afterwards.
+The arm follows only while the deadman button is held and the device speaks. A target starts at the arm's commanded pose,
+runs ahead of it by a bound at most, and is dropped on release, so that the arm never catches up afterwards.
 """
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from scipy.spatial.transform import Rotation
 from hybridvla_core.contracts import Pose
 from hybridvla_core.errors import ConfigurationError
 
-#: The filter speaks at 20 Hz; a commanded pose older than this is none, s.
+#: The filter publishes at 20 Hz; a commanded pose older than this does not count, s.
 STATUS_TIMEOUT_S = 0.5
 
 
 @dataclass(frozen=True)
 class TeleopConfig:
-    """A person's six-axis input as motion of the tool.
+    """How a person's six-axis input moves the tool.
 
     Attributes:
-        twist_topic: geometry_msgs/Twist in -1 to 1 (spacenav_node's).
-        buttons_topic: sensor_msgs/Joy.
-        deadman_button: Index.
-        gripper_button: Index.
+        twist_topic: Topic of geometry_msgs/Twist in -1 to 1 (spacenav_node's).
+        buttons_topic: Topic of sensor_msgs/Joy.
+        deadman_button: Index of the deadman button.
+        gripper_button: Index of the gripper button.
         linear_m_s: Speed at full deflection, m/s.
         angular_rad_s: Speed at full deflection, rad/s.
-        view_yaw_rad: How the operator stands, turned about the base's z axis: 0 looks along +x, pi faces the robot, rad.
-        rate_hz: Of the proposals, Hz.
+        view_yaw_rad: The operator's viewing direction about the base's z axis: 0 looks along +x, pi faces the robot, rad.
+        rate_hz: Rate of the proposals, Hz.
         deadzone: Deflection below which an axis counts as at rest.
         input_timeout_s: Silence of the device that counts as a released button, s.
         lead_m: How far a target may run ahead of the commanded pose, m.
-        lead_rad: The same, rad.
+        lead_rad: How far a target may turn ahead of the commanded pose, rad.
     """
 
     twist_topic: str
@@ -68,7 +68,7 @@ class TeleopConfig:
 
 
 class Teleop:
-    """One arm. Times are monotonic s. One caller at a time."""
+    """Teleoperation of one arm. Times are monotonic s. One caller at a time."""
 
     def __init__(self, config: TeleopConfig) -> None:
         self._config = config
@@ -84,7 +84,7 @@ class Teleop:
     # Inputs ----------------------------------------------------------------------------------------------------------
 
     def on_twist(self, linear: Sequence[float], angular: Sequence[float], now: float) -> None:
-        """Deflections in -1 to 1; what is no number counts as rest."""
+        """Takes deflections in -1 to 1; a value that is not a number counts as rest."""
         twist = np.array([*linear, *angular], dtype=float)
         if not np.isfinite(twist).all():
             return
@@ -94,24 +94,24 @@ class Teleop:
         self._twist_at = now
 
     def on_buttons(self, buttons: Sequence[int], now: float) -> None:
-        """The gripper button opens and closes in turn, while the deadman is held."""
+        """Takes the buttons. The gripper button opens and closes in turn while the deadman is held."""
         before, self._buttons, self._buttons_at = self._pressed(self._config.gripper_button), tuple(buttons), now
         if self._pressed(self._config.gripper_button) and not before and self.deadman(now) and not math.isnan(self.opening):
             self.opening = 0.0 if self.opening > 0.5 else 1.0
 
     def on_commanded(self, pose: Pose, now: float) -> None:
-        """Where the filter has commanded the tool to be; no numbers while it commands nothing."""
+        """Takes the pose that the filter has commanded for the tool; it holds no numbers while the filter commands nothing."""
         known = np.isfinite(pose.position).all() and abs(np.linalg.norm(pose.quaternion) - 1.0) < 1e-2
         self._commanded, self._commanded_at = pose if known else None, now
 
     def on_opening(self, opening: float, commanded: bool) -> None:
         """Takes an opening. A measured one counts only until a commanded one is known.
 
-        An object in the fingers keeps them open, and taking that for the wish would let go of it.
+        An object in the fingers keeps them open; taking that for the wish would release it.
 
         Args:
-            opening: 0 closed to 1 open.
-            commanded: It was commanded, not measured.
+            opening: Opening of the gripper, 0 closed to 1 open.
+            commanded: Whether it was commanded, not measured.
         """
         if not math.isnan(opening) and (commanded or math.isnan(self.opening)):
             self.opening = float(np.clip(opening, 0.0, 1.0))
@@ -119,12 +119,12 @@ class Teleop:
     # Outputs ---------------------------------------------------------------------------------------------------------
 
     def deadman(self, now: float) -> bool:
-        """Whether the button is held and both inputs of the device are alive."""
+        """Tells whether the button is held and both inputs of the device are alive."""
         alive = max(now - self._twist_at, now - self._buttons_at) <= self._config.input_timeout_s
         return alive and self._pressed(self._config.deadman_button)
 
     def problem(self, now: float) -> str:
-        """Why no target can be made although the deadman is held, or who is silent; empty when all is well."""
+        """Says why no target can be made although the deadman is held, or who is silent; empty when all is well."""
         for what, at, topic in (("twist", self._twist_at, self._config.twist_topic),
                                 ("buttons", self._buttons_at, self._config.buttons_topic)):
             if now - at > self._config.input_timeout_s:
@@ -136,7 +136,7 @@ class Teleop:
         return "" if self._pressed(self._config.deadman_button) else "hold the deadman button to move"
 
     def tick(self, now: float) -> Optional[Tuple[Pose, Pose, float]]:
-        """(base, target, opening) for the next period, or None while nothing may move."""
+        """Returns (base, target, opening) for the next period, or None while nothing may move."""
         start = self._start(now)
         if not self.deadman(now) or start is None or math.isnan(self.opening):
             self._target = None
@@ -153,7 +153,7 @@ class Teleop:
         return start, Pose(position, rotation.as_quat()), self.opening
 
     def _start(self, now: float) -> Optional[Pose]:
-        """The commanded pose, unless it is old: the arm may have been moved by other hands since."""
+        """Returns the commanded pose, unless it is old: something else may have moved the arm since."""
         return self._commanded if now - self._commanded_at <= STATUS_TIMEOUT_S else None
 
     def _pressed(self, index: int) -> bool:

@@ -1,4 +1,4 @@
-"""One line a change: state, instruction, policy, episode, and what the filter did instead of what it was asked."""
+"""One line per change: state, instruction, policy, episode, and what the filter did instead of what it was asked."""
 from __future__ import annotations
 
 import threading
@@ -13,31 +13,31 @@ from hybridvla_ros.console.operator.desk import listen
 from hybridvla_ros.console.operator.state import ConsoleState
 
 LOOK_S, FIRST_S = 0.2, 3.0
-#: A line that was said so short a time ago is not said again, unless it is still the newest after `SETTLED_S`.
+#: A line said this recently is not said again, unless it is still the newest after `SETTLED_S`.
 AGAIN_S, SETTLED_S = 5.0, 1.0
 
 
 class Lines:
-    """Says lines; of a state that goes back and forth each once in `AGAIN_S`, with how many were left out. Any thread may call.
+    """Says lines. Of a state that goes back and forth it says each line once in `AGAIN_S`, and counts what it left out.
 
-    The first word of a line is what it is about. The newest line about each thing is said in the end, also when lines about
-    other things came after it: what stands last in the terminal holds.
+    Any thread may call. The first word of a line is its subject. The newest line on each subject is always said in the end, even
+    when lines on other subjects came after it: the last line in the terminal holds.
 
     Args:
         say: Prints a line.
-        clock: Monotonic, s.
+        clock: Returns monotonic time, s.
     """
 
     def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._say, self._clock = say, clock
         self._lock = threading.Lock()
         self._said: Dict[str, float] = {}
-        self._waiting: Dict[str, Tuple[str, float]] = {}     # the newest line about a thing and when, where it was left out
-        self._left_out = 0                                   # lines that are out of date and were not said
+        self._waiting: Dict[str, Tuple[str, float]] = {}     # by subject: the newest line if it was left out, and when
+        self._left_out = 0                                   # outdated lines that were not said
 
     @property
     def any(self) -> bool:
-        """Whether anything was said."""
+        """Tells whether anything was said."""
         return bool(self._said)
 
     def tell(self, line: str) -> None:
@@ -52,7 +52,7 @@ class Lines:
                 self._out(line, now)
 
     def look(self) -> None:
-        """Says the newest line about each thing where it was left out and nothing about the same came after it."""
+        """Says the newest line on each subject if it was left out and no other line on that subject followed."""
         with self._lock:
             now = self._clock()
             for about, (line, at) in list(self._waiting.items()):
@@ -69,14 +69,14 @@ class Lines:
 
 
 def watch(say: Callable[[str], None], seconds: Optional[float] = None) -> int:
-    """Says changes until Ctrl-C, or for so many seconds.
+    """Says changes until Ctrl-C, or for `seconds`.
 
     Returns:
         0; 1 when nothing of ours has said anything.
 
     Raises:
-        HybridVLAError: there is no master.
-        BrokenPipeError: nobody reads any more what is said.
+        HybridVLAError: There is no master.
+        BrokenPipeError: Nobody reads the output any more.
     """
     if not rosgraph.is_master_online():
         raise HybridVLAError(f"no ROS master answers at {rosgraph.get_master_uri()}; start a launch file first, or set "

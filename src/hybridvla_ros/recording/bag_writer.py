@@ -1,4 +1,4 @@
-"""Messages into a bag from a thread of its own, with every loss counted. rosbag's API, no node."""
+"""Writes messages into a bag from its own thread and counts every loss. rosbag's API, no node."""
 from __future__ import annotations
 
 import struct
@@ -13,7 +13,7 @@ import rosbag
 from hybridvla_core.waiting import wait_until
 from hybridvla_ros.runtime.workers import described, start_worker
 
-#: Beyond this a jump of the sequence number is a restarted publisher, not loss.
+#: A larger jump of the sequence number is a restarted publisher, not loss.
 MAX_SEQUENCE_JUMP = 1000
 GIVE_UP_S = 120.0
 
@@ -22,10 +22,10 @@ class RawMessage(NamedTuple):
     """A message as it came over the wire.
 
     Attributes:
-        topic: It came on.
-        data: Its bytes, serialised.
+        topic: Topic it came on.
+        data: Serialised bytes of the message.
         header: The connection's (type, md5sum, message_definition, callerid, ...).
-        stamp_ns: When it came.
+        stamp_ns: When it arrived, ns.
     """
 
     topic: str
@@ -39,18 +39,18 @@ class TopicCount:
     """What became of a topic's messages.
 
     Attributes:
-        type: Of the messages.
-        seen: Taken from the network.
-        written: In the bag.
-        dropped: Not written because the disk did not keep up.
-        unwritable: Not written because of `problem`.
-        missed: Gone before they reached us, by the sequence numbers of one publisher.
-        first_ns: When the first came, ns.
-        last_ns: When the last came, ns.
-        longest_gap_s: Between two of them, s.
-        longest_gap_at_s: Where it begins, after the recording's first message, s.
+        type: Type of the messages.
+        seen: Messages taken from the network.
+        written: Messages in the bag.
+        dropped: Messages not written because the disk did not keep up.
+        unwritable: Messages not written because of `problem`.
+        missed: Messages lost before they reached us, by the sequence numbers of one publisher.
+        first_ns: When the first message came, ns.
+        last_ns: When the last message came, ns.
+        longest_gap_s: Longest gap between two messages, s.
+        longest_gap_at_s: Where that gap begins, after the recording's first message, s.
         problem: Why messages could not be written.
-        _sequences: The last number of each publisher.
+        _sequences: The last sequence number of each publisher.
     """
 
     type: str = ""
@@ -85,7 +85,7 @@ class TopicCount:
 
     @property
     def lost(self) -> str:
-        """Says what was seen and is not in the bag, and why; empty when nothing is."""
+        """Says which seen messages are not in the bag, and why; empty when all are."""
         texts = [f"{self.dropped} messages dropped because the disk did not keep up"] if self.dropped else []
         texts += [f"{self.unwritable} messages cannot be written: {self.problem}"] if self.unwritable else []
         rest = self.seen - self.written - self.dropped - self.unwritable
@@ -93,7 +93,7 @@ class TopicCount:
 
 
 def begins_with_header(header: Dict[str, str]) -> bool:
-    """Whether a message's first field is a std_msgs/Header, by its definition."""
+    """Tells from a message's definition whether its first field is a std_msgs/Header."""
     for line in header.get("message_definition", "").splitlines():
         text = line.partition("#")[0].split()
         if text and "=" not in line.partition("#")[0]:
@@ -102,15 +102,15 @@ def begins_with_header(header: Dict[str, str]) -> bool:
 
 
 class Unwritable(Exception):
-    """A message of which the bag could not say what it is."""
+    """A message whose definition the bag could not hold."""
 
 
 class BagWriter:
     """`put` never blocks; `close` waits until everything is on the disk. error: why writing ended early, or empty.
 
-    Each publisher of a topic has a connection of its own in the bag, with its name.
+    Each publisher of a topic has its own connection in the bag, with its name.
 
-    limit_bytes: of messages waiting for the disk.
+    limit_bytes: bytes of messages that may wait for the disk.
     """
 
     def __init__(self, path: str, compression: str, limit_bytes: int) -> None:
@@ -127,7 +127,7 @@ class BagWriter:
         self._thread = start_worker("writing the bag", self._run)
 
     def put(self, message: RawMessage) -> None:
-        """Queue a message, or count it as dropped."""
+        """Queues a message, or counts it as dropped."""
         with self._changed:
             if self._closing:
                 return
@@ -142,7 +142,7 @@ class BagWriter:
             self._changed.notify_all()
 
     def put_message(self, topic: str, message: genpy.Message, stamp_ns: int, latched: bool = True) -> None:
-        """A message of ours, marked as latched for players."""
+        """Queues a message of ours, marked as latched for players."""
         import io
 
         buffer = io.BytesIO()
@@ -152,7 +152,7 @@ class BagWriter:
             "latching": "1" if latched else "0", "callerid": ""}, stamp_ns))
 
     def close(self) -> Optional[str]:
-        """Write what waits and the index; an empty string, or why the bag is not whole."""
+        """Writes the waiting messages and the index; returns an empty string, or why the bag is incomplete."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -174,7 +174,7 @@ class BagWriter:
             self._take(message)
 
     def _take(self, message: RawMessage) -> None:
-        """Writes one message and counts what became of it."""
+        """Writes one message, or counts why it was not written."""
         unwritable = ""
         try:
             self._write(message)
@@ -204,7 +204,7 @@ class BagWriter:
         kind = type("Raw", (), {"_md5sum": header["md5sum"], "_full_text": definition})
         connection = {key: header[key] for key in ("type", "md5sum", "latching", "callerid") if key in header}
         connection.update(topic=message.topic, message_definition=definition)
-        # rosbag knows one connection a topic, the last: it is given the publisher's, or none, and then makes one.
+        # rosbag keeps one connection per topic, the last: it gets the publisher's connection, or none, and then makes one.
         publisher, last = (message.topic, header.get("callerid", ""), header["md5sum"]), self._bag._topic_connections
         last.pop(message.topic, None)
         if publisher in self._connections:
@@ -217,16 +217,16 @@ class BagWriter:
     def _definition(self, message: RawMessage) -> str:
         """Finds the definition of a message's type.
 
-        It is the publisher's, or, where it sends none, the installed one of the same MD5 sum.
+        It is the publisher's, or, where the publisher sends none, the installed one with the same MD5 sum.
 
         Args:
-            message: With the header of its connection.
+            message: Message with the header of its connection.
 
         Returns:
             The text of the definition.
 
         Raises:
-            Unwritable: Neither is there; a bag without it could be read by nobody.
+            Unwritable: Neither definition exists; without it nobody could read the bag.
         """
         header, who = message.header, message.header.get("callerid", "") or "its publisher"
         missing = [key for key in ("type", "md5sum") if not header.get(key)]

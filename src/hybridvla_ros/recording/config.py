@@ -1,4 +1,4 @@
-"""What a recording holds: topics, bounds, disk. Read from `config/recording/*.yaml`. No ROS."""
+"""What a recording holds: topics, limits, disk. Read from `config/recording/*.yaml`. No ROS."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ class TopicConfig:
     """One recorded topic.
 
     Attributes:
-        name: With its leading slash.
-        required: Without it no recording starts, and a silence above max_gap_s breaks the bag.
-        max_gap_s: s.
-        only_publisher: Refuse to start while several nodes publish it (a command topic two programs fight for).
+        name: Topic name with its leading slash.
+        required: If true, no recording starts without this topic, and a silence above max_gap_s breaks the bag.
+        max_gap_s: Longest silence that a required topic may have, s.
+        only_publisher: Refuse to start while several nodes publish the topic (a command topic that two programs fight for).
     """
 
     name: str
@@ -38,16 +38,16 @@ class RecordingConfig:
     """What the recorder records, and where.
 
     Attributes:
-        folder: Absolute, ~ or relative to the package.
-        topics: What is recorded.
-        snapshot_files: Configurations and calibration whose text goes into every bag, so that it explains itself.
-        compression: Of the bag's chunks; JPEG topics gain nothing from it.
-        queue_mb: Messages waiting for the disk, MB; beyond it they are dropped and counted, and the bag is broken.
+        folder: Folder of the recordings, absolute, with ~, or relative to the package.
+        topics: Topics to record.
+        snapshot_files: Configurations and calibration whose text goes into every bag, so that the bag explains itself.
+        compression: Compression of the bag's chunks; JPEG topics gain nothing from it.
+        queue_mb: Messages that may wait for the disk, MB; beyond it they are dropped and counted, and the bag is broken.
         start_free_gb: Free disk below which no recording starts, GB.
-        stop_free_gb: Free disk below which a running one is closed, GB.
-        start_timeout_s: How long required topics may stay silent at start, s.
-        max_duration_s: A recording is closed then, s.
-        max_drop_share: Lost frames of a topic, by its sequence numbers, above which the bag is broken.
+        stop_free_gb: Free disk below which a running recording is closed, GB.
+        start_timeout_s: How long required topics may stay silent at the start, s.
+        max_duration_s: Duration at which a recording is closed, s.
+        max_drop_share: Share of a topic's frames lost, by its sequence numbers, above which the bag is broken.
     """
 
     folder: str

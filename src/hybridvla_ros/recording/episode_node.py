@@ -22,18 +22,18 @@ from hybridvla_ros.recording.episodes import DISCARD, EVENTS, LABELS, EpisodeErr
 from hybridvla_ros.runtime.node_support import Diagnostics, node_ending, package_path, require_parameter
 
 AnswerT = TypeVar("AnswerT")
-#: A recorder that follows the episodes says here, as JSON, whether it records one: id, and problem, empty when it does.
+#: Here a recorder that follows the episodes says, as JSON, whether it records one: id, and problem, which is empty when it does.
 STARTED_TOPIC = "/hybridvla/recording/started"
-#: A recorder says here, as JSON, what became of a recording: its sidecar.
+#: Here a recorder says, as JSON, what became of a recording: its sidecar.
 FINISHED_TOPIC = "/hybridvla/recording/finished"
 LABEL_FILE = "episodes.jsonl"
-#: How long a recorder may take to answer, s: it waits for silent topics first.
+#: How long a recorder may take to answer, s: it first waits for silent topics.
 ANSWER_S = 70.0
-#: How long it may take to close a bag, s: it gives a slow disk two minutes, and then reads the bag again.
+#: How long a recorder may take to close a bag, s: it gives a slow disk two minutes, and then reads the bag again.
 CLOSED_S = 180.0
-#: Between two looks at whether it is still there, and how long its last words may take, s.
+#: Time between two checks that the recorder is still there, and how long its last words may take, s.
 LOOK_S = 0.5
-#: Answers that nobody waits for are kept for so many episodes.
+#: Answers that nobody waits for are kept for this many episodes.
 KEPT = 16
 
 
@@ -45,16 +45,16 @@ def event_message(event: EpisodeEvent) -> EpisodeMessage:
 
 
 class EpisodeNode:
-    """Parameters ~file: the JSON lines; ~config: of the recording, in whose folder they are where ~file is empty; ~recorder: true
-    where episodes are to be recorded, and none begins without a recorder."""
+    """Parameters ~file: the JSON lines; ~config: configuration of the recording, whose folder holds them where ~file is empty;
+    ~recorder: true where episodes are to be recorded, and none begins without a recorder."""
 
     def __init__(self, path: Path, recorded: bool = False) -> None:
         self._to_be_recorded = recorded
         self._lock = threading.Lock()
-        # Of the recorder, by episode: why it does not record it, or nothing; and the sidecar of its bag.
+        # From the recorder, by episode: why it does not record it, or an empty string; and the sidecar of its bag.
         self._answers: Dict[str, str] = {}
         self._bags: Dict[str, Dict[str, Any]] = {}
-        self._recorded = ""                      # the last episode that a recorder has said to record
+        self._recorded = ""                      # the last episode that a recorder agreed to record
         self._answered = Condition()
         self._log = EpisodeLog(path, self._now())
         self._events = rospy.Publisher(EPISODE_EVENT, EpisodeMessage, queue_size=10, latch=True)
@@ -85,7 +85,7 @@ class EpisodeNode:
 
     def _on_finished(self, message: String) -> None:
         sidecar = json.loads(message.data)
-        self._keep(self._bags, str(sidecar["bag"]).partition(".")[0], sidecar)      # a bag has the episode's id for its name
+        self._keep(self._bags, str(sidecar["bag"]).partition(".")[0], sidecar)      # a bag is named after the episode's id
 
     def _keep(self, answers: Dict[str, AnswerT], episode: str, answer: AnswerT) -> None:
         with self._answered:
@@ -95,7 +95,7 @@ class EpisodeNode:
             self._answered.notify_all()
 
     def _await(self, answers: Dict[str, AnswerT], episode: str, seconds: float) -> Optional[AnswerT]:
-        """Waits for what the recorder says of an episode; None where it is gone, or says nothing for so long."""
+        """Waits for what the recorder says of an episode; None where the recorder is gone, or says nothing for `seconds`."""
         end = time.monotonic() + seconds
         with self._answered:
             there = True
@@ -105,7 +105,7 @@ class EpisodeNode:
             return answers.pop(episode, None)
 
     def _start(self, _request: TriggerRequest) -> TriggerResponse:
-        """Begins an episode; where a recorder follows, one that it does not record is discarded at once."""
+        """Begins an episode; where a recorder follows, an episode that it does not record is discarded at once."""
         if self._to_be_recorded and not self._recorder.get_num_connections():
             return TriggerResponse(False, "no recorder listens, so nothing would be recorded: recorder_node still starts, or has "
                                           "ended; the launch's output says why")
@@ -121,7 +121,7 @@ class EpisodeNode:
         return TriggerResponse(False, f"episode {event.number} is not recorded and was discarded: {problem}")
 
     def _end(self, label: str) -> TriggerResponse:
-        """Labels the episode; where a recorder has recorded it, the answer is a success only with a bag that is complete."""
+        """Labels the episode; if a recorder recorded it, the answer is a success only when the bag is complete."""
         event, kept = self._take(lambda now: self._log.label(label, now))
         if event is None or label == DISCARD or event.id != self._recorded:
             return kept
@@ -138,7 +138,7 @@ class EpisodeNode:
         return TriggerResponse(False, f"{kept.message}. The label is kept, but {problem}")
 
     def _take(self, act: Callable[[float], EpisodeEvent]) -> Tuple[Optional[EpisodeEvent], TriggerResponse]:
-        """Keeps an event and publishes it; returns it, or None where it was refused, and what to answer."""
+        """Keeps an event and publishes it; returns the event, or None where it was refused, and the answer to give."""
         with self._lock:
             try:
                 event = act(self._now())

@@ -1,6 +1,6 @@
 """Episodes and their labels: start, then success, failure or discard; kept as JSON lines. No ROS.
 
-A line an event, appended and forced to the disk before the answer, so that a crash or a power cut loses no label.
+Each event is one line, appended and forced to the disk before the answer, so that a crash or a power cut loses no label.
 """
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LABELS = (SUCCESS, FAILURE, DISCARD)
 
 
 class EpisodeError(HybridVLAError):
-    """A label that does not fit the state, or cannot be kept."""
+    """A label that does not fit the state, or that cannot be kept."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class EpisodeEvent:
     """What happened to an episode.
 
     Attributes:
-        number: From 1, increasing over restarts.
-        id: Unique.
+        number: Episode number, from 1, increasing over restarts.
+        id: Unique id of the episode.
         event: start, success, failure, discard or aborted.
-        stamp: s of the caller's clock.
-        elapsed_s: Since the start, s.
-        instructions: Those of the episode.
-        note: Anything else.
+        stamp: Time of the event on the caller's clock, s.
+        elapsed_s: Time since the start, s.
+        instructions: Instructions of the episode.
+        note: Any further text.
     """
 
     number: int
@@ -53,9 +53,9 @@ class EpisodeEvent:
 
 
 class EpisodeLog:
-    """The episode under way and the file of all. One caller at a time, and one log a file: a second one is refused.
+    """The running episode and the file of all episodes. One caller at a time, and one log per file: a second one is refused.
 
-    An episode the last run left open is closed as `aborted` at once; `recovered` is that event, or None.
+    An episode that the last run left open is closed as `aborted` at once; `recovered` is that event, or None.
     """
 
     def __init__(self, path: Path, now: float) -> None:
@@ -80,11 +80,11 @@ class EpisodeLog:
             self._write(self.recovered)
 
     def close(self) -> None:
-        """Lets another log have the file."""
+        """Lets another log use the file."""
         self._alone.release()
 
     def start(self, now: float) -> EpisodeEvent:
-        """Begin the next episode. Raises EpisodeError while one runs."""
+        """Begins the next episode. Raises EpisodeError while one runs."""
         if self.current is not None:
             raise EpisodeError(f"episode {self.current.number} is running; call success, failure or discard first")
         stamp = datetime.fromtimestamp(now, timezone.utc).strftime("%Y%m%dT%H%M%S")
@@ -95,7 +95,7 @@ class EpisodeLog:
         return event
 
     def label(self, label: str, now: float, note: str = "") -> EpisodeEvent:
-        """End the episode under way. Raises EpisodeError when none runs or the label cannot be kept; it runs on then."""
+        """Ends the running episode. Raises EpisodeError when none runs or the label cannot be kept; the episode then runs on."""
         if self.current is None:
             raise EpisodeError(f"no episode is running, so nothing can be called a {label}; call start first")
         if label not in LABELS:
@@ -106,13 +106,13 @@ class EpisodeLog:
         return event
 
     def set_instruction(self, text: str) -> None:
-        """What the policy was told; kept with the episode when it changes."""
+        """Takes what the policy was told; kept with the episode when it changes."""
         self.instruction = text
         if self.current is not None and text and self.current.instructions[-1:] != (text,):
             self.current = replace(self.current, instructions=(*self.current.instructions, text))
 
     def _read(self) -> Optional[Dict[str, Any]]:
-        """The last readable line; one that was cut off by a power cut is passed over."""
+        """Returns the last readable line; skips a line that a power cut cut off."""
         if not self._path.exists():
             return None
         text = self._path.read_text(encoding="utf-8", errors="replace")
@@ -136,14 +136,14 @@ class EpisodeLog:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Appends a line and forces it to the disk; a part of it, which a full disk takes, would spoil the line that comes next.
+    """Appends a line and forces it to the disk. A full disk may take only part of it, which would spoil the next line.
 
     Args:
-        path: Of the file; the line begins anew where the last one has no end.
-        line: Without its end.
+        path: File to append to; where its last line has no end, a new line is begun first.
+        line: Line without its end.
 
     Raises:
-        OSError: It is not there; the file is as it was, as far as the disk allows.
+        OSError: The line is not written; the file is as it was, as far as the disk allows.
     """
     with open(path, "a+b", buffering=0) as stream:
         size = stream.seek(0, os.SEEK_END)
@@ -160,7 +160,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def read_events(path: Path) -> List[Dict[str, Any]]:
-    """All readable lines of a label file, for tools."""
+    """Returns all readable lines of a label file, for tools."""
     found = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:

@@ -1,4 +1,4 @@
-"""Files that one process writes: a lock that ends with its holder, however that ends. No ROS."""
+"""Files that one process writes: a lock that ends with its holder, however the holder ends. No ROS."""
 from __future__ import annotations
 
 import contextlib
@@ -11,27 +11,27 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Dict
 
-#: What a file system without locks answers: NFS without its lock service, some network drives and FUSE.
+#: Errors of a file system without locks: NFS without its lock service, some network drives and FUSE.
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 LONGEST_NOTE = 4096
 
 
 class Busy(Exception):
-    """Another process has the file. Its text says who, as far as that is known."""
+    """Another process has the file. The text says who, as far as that is known."""
 
 
 class FileLock:
-    """An exclusive lock on a file, until `release`; the end of the process is one.
+    """An exclusive lock on a file, until `release` or the end of the process.
 
     Args:
-        path: The file.
-        flags: Of `os.open`, beside O_RDWR: a lock over NFS needs a file that is open for writing.
+        path: File to lock.
+        flags: Flags of `os.open`, besides O_RDWR: a lock over NFS needs a file that is open for writing.
 
     Attributes:
-        held: False where the file system has no locks: then nothing is known of others.
+        held: False where the file system has no locks: then nothing is known of other users.
 
     Raises:
-        Busy: Another one holds it, or has renamed the file meanwhile.
+        Busy: Another process holds it, or has renamed the file meanwhile.
         OSError: The file cannot be opened.
     """
 
@@ -57,21 +57,21 @@ class FileLock:
         self._close()
 
     def release(self) -> None:
-        """Lets go of the file."""
+        """Releases the file."""
         self._close()
 
     def read(self) -> Dict[str, Any]:
-        """Returns the note that was written last; nothing where there is none."""
+        """Returns the note that was written last; empty where there is none."""
         return _note(os.pread(self._descriptor, LONGEST_NOTE, 0))
 
     def write(self, note: Dict[str, Any]) -> None:
-        """Replaces the file's content by a note; an empty one leaves an empty file."""
+        """Replaces the file's content by a note; an empty note leaves an empty file."""
         os.ftruncate(self._descriptor, 0)
         if note:
             os.pwrite(self._descriptor, json.dumps(note).encode("utf-8"), 0)
 
     def _still(self, path: Path) -> bool:
-        """Whether the file still has its name: whoever held it before may have finished with it between opening and locking."""
+        """Tells whether the file still has its name: its last holder may have finished with it between opening and locking."""
         try:
             return os.path.samestat(os.fstat(self._descriptor), os.stat(str(path)))
         except FileNotFoundError:
@@ -86,14 +86,14 @@ class FileLock:
 class OnlyUser:
     """Keeps others of its kind from a file, by a lock file beside it that says who holds it.
 
-    Beside it, because the file itself may be moved away and begun anew while it is used. The lock file stays: deleting it
-    while another one opens it would let both in.
+    The lock is a separate file, because the file itself may be moved away and begun anew while in use. The lock file stays:
+    deleting it while another process opens it would let both in.
 
     Args:
-        path: The file; the other one is called PATH.lock.
+        path: The file; its lock file is called PATH.lock.
 
     Raises:
-        Busy: Another process uses it, or may: without locks, one that this computer cannot see.
+        Busy: Another process uses it, or may: without locks, that may be one that this computer cannot see.
         OSError: The lock file cannot be opened or written.
     """
 
@@ -118,25 +118,25 @@ class OnlyUser:
 
 
 def may_live(note: Dict[str, Any]) -> bool:
-    """Tells whether who wrote a note runs, or may: one on another computer cannot be looked at."""
+    """Tells whether the writer of a note runs, or may run: one on another computer cannot be checked."""
     pid = note.get("pid")
     if not isinstance(pid, int) or pid <= 0:
         return False
     if note.get("host") != socket.gethostname():
         return True
     if pid == os.getpid():
-        return False            # of one before us, in a container that counts from the beginning
+        return False            # from a process before us, in a container that counts from the beginning
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True             # somebody else's
+        return True             # a process of another user
     return True
 
 
 def described(note: Dict[str, Any]) -> str:
-    """Names who wrote a note."""
+    """Names the writer of a note."""
     if not note:
         return "another process"
     return f"process {note.get('pid')} on {note.get('host')} since {note.get('since')}"

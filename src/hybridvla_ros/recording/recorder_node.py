@@ -1,6 +1,6 @@
 """Demonstrations into bags: `/hybridvla/record/{start,stop,success,failure,discard}`, or driven by the episode labels.
 
-A bag holds the configured topics, the latched ones from before the start, and `/hybridvla/recording/snapshot`: the text
+A bag holds the configured topics, the latched messages from before the start, and `/hybridvla/recording/snapshot`: the text
 of the configurations and of the calibration. See recording.py for what makes a bag complete.
 """
 from __future__ import annotations
@@ -28,14 +28,14 @@ from hybridvla_ros.recording.topics import TopicSubscriptions
 from hybridvla_ros.runtime.node_support import Diagnostics, package_path, require_parameter
 from hybridvla_ros.runtime.workers import Rate, described
 
-#: While no time runs, an event older than this is the latched one of an episode that began before this node, s.
+#: While no time runs, an event older than this is the latched event of an episode that began before this node, s.
 FRESH_S = 2.0
 WATCH_S = 0.5
 TELEOPERATIONS = ("spacemouse", "keyboard", "puppet", "none")
 
 
 class RecorderNode:
-    """files: whose text goes into the snapshot. All state changes under one lock."""
+    """files: the files whose text goes into the snapshot. All state changes under one lock."""
 
     def __init__(self, config: RecordingConfig, files: List[Path], teleoperation: str, follow: bool) -> None:
         self._config, self._folder = config, package_path(config.folder)
@@ -43,7 +43,7 @@ class RecorderNode:
         self._instruction = ""
         self._recording: Optional[Recording] = None
         self._trouble = ""
-        self._said = ""           # the last recording of which the end was published
+        self._said = ""           # the last recording whose end was published
         self._began = rospy.Time.now().to_sec()
         self._heard: Dict[str, Tuple[str, int]] = {}       # the last event, id and kind, by its publisher
         self._done: Dict[str, int] = dict.fromkeys(("complete", "broken", "discarded"), 0)
@@ -54,7 +54,7 @@ class RecorderNode:
         self._snapshots = rospy.Publisher(SNAPSHOT, String, queue_size=1, latch=True)
         self._finished = rospy.Publisher(FINISHED_TOPIC, String, queue_size=5, latch=True)
         self._snapshots.publish(String(self._snapshot))
-        # All subscribers of a topic in one process get what the first asked for, so these too take raw bytes.
+        # All subscribers of a topic in one process get what the first asked for, so these take raw bytes too.
         rospy.Subscriber(INSTRUCTION, rospy.AnyMsg, self._on_instruction, queue_size=10)
         if follow:
             self._started = rospy.Publisher(STARTED_TOPIC, String, queue_size=5)
@@ -71,7 +71,7 @@ class RecorderNode:
     # What can be asked -----------------------------------------------------------------------------------------------
 
     def start(self, name: str = "") -> str:
-        """Begin a recording; what to say about it. Raises RecordingError."""
+        """Begins a recording; returns what to say about it. Raises RecordingError."""
         with self._lock:
             if self._recording is not None:
                 raise RecordingError(f"{self._recording.name} is being recorded; stop or discard it first")
@@ -83,7 +83,7 @@ class RecorderNode:
                 raise RecordingError(f"nothing arrives on {', '.join(silent)}; start its node, or take it out of the "
                                      "recording's topics")
             now = rospy.Time.now().to_nsec()
-            name = name or time.strftime("%Y%m%dT%H%M%S", time.gmtime())      # UTC, as the names of episodes
+            name = name or time.strftime("%Y%m%dT%H%M%S", time.gmtime())      # UTC, as in the names of episodes
             recording = Recording(self._folder, name, self._config, now)
             if not recording.locked:
                 rospy.logwarn_once("%s is on a file system without locks: let no second recorder write there", self._folder)
@@ -94,7 +94,7 @@ class RecorderNode:
             return f"recording {recording.name}"
 
     def finish(self, label: Optional[str], cut_short: str = "") -> str:
-        """End the recording; what to say about it. Raises RecordingError when there is none, or when it is broken."""
+        """Ends the recording; returns what to say about it. Raises RecordingError when there is none, or when it is broken."""
         with self._lock:
             recording, self._recording = self._running(), None
             self._subscriptions.detach()
@@ -107,7 +107,7 @@ class RecorderNode:
             return f"{sidecar['bag']} is complete: {sidecar['duration_s']:.1f} s, {label or 'no label'}"
 
     def discard(self) -> str:
-        """End and delete the recording."""
+        """Ends and deletes the recording."""
         with self._lock:
             recording, self._recording = self._running(), None
             self._subscriptions.detach()
@@ -149,9 +149,9 @@ class RecorderNode:
         publisher = str(raw._connection_header.get("callerid", ""))
         before, self._heard[publisher] = self._heard.get(publisher), (message.id, message.event)
         if before == (message.id, message.event):
-            return              # the latched one again, of a publisher that was out of reach
-        # Only the first of a publisher can be from before this node. A later one may well be old: it has waited here for the
-        # bag before it, which takes minutes to close when it is large.
+            return              # the latched event again, from a publisher that was out of reach
+        # Only a publisher's first event can be from before this node. A later event may well be old: it has waited here while the
+        # previous bag was closed, which takes minutes when that bag is large.
         old = before is None and message.header.stamp.to_sec() < (self._began or rospy.Time.now().to_sec() - FRESH_S)
         if message.event == EpisodeEvent.START:
             done, problem = self._try(lambda: self._follow(message.id, old))
@@ -164,7 +164,7 @@ class RecorderNode:
             running = self._recording is not None and self._recording.name == message.id
         problem = "this recorder has no recording of it"
         if not running:
-            pass                # one that was started by hand is not ended by an episode that was refused for it
+            pass                # a recording started by hand is not ended by an episode that was refused because of it
         elif message.event == EpisodeEvent.DISCARD:
             self._try(self.discard)
         elif label:
@@ -175,7 +175,7 @@ class RecorderNode:
             self._say_end(message.id, problem)
 
     def _say_end(self, episode: str, problem: str) -> None:
-        """Says what became of a bag that was not closed here: whoever has labelled the episode waits for it."""
+        """Says what became of a bag that was not closed here: whoever labelled the episode waits for it."""
         try:
             sidecar = json.loads((self._folder / f"{episode}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -222,7 +222,7 @@ class RecorderNode:
 
 
 def snapshot(files: List[Path], teleoperation: str) -> str:
-    """JSON: the text and hash of every file. Raises ConfigurationError naming one that cannot be read."""
+    """Returns JSON: the text and hash of every file. Raises ConfigurationError naming a file that cannot be read."""
     entries = {}
     for path in files:
         try:
@@ -235,7 +235,7 @@ def snapshot(files: List[Path], teleoperation: str) -> str:
 
 
 def free_bytes_or_zero(folder: Path) -> int:
-    """What is free on the folder's disk, or will be: a folder that is not there yet is made at the first start."""
+    """Returns the free space on the folder's disk, or on the disk where a missing folder is made at the first start."""
     try:
         return free_bytes(next((place for place in (folder, *folder.parents) if place.exists()), folder))
     except OSError:

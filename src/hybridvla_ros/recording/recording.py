@@ -1,7 +1,7 @@
-"""One recording as a file: started on enough disk, closed with an index and a sidecar, complete or marked broken.
+"""One recording as a file: starts only with enough disk, ends with an index and a sidecar, complete or marked broken.
 
-`NAME.bag.active` while it is written; `NAME.bag` when it is complete, `NAME.broken.bag` when something is missing, and
-beside either `NAME.json` with the label, counts and gaps by topic, duration, hash, and every reason. No rospy.
+The file is `NAME.bag.active` while it is written, `NAME.bag` when it is complete, `NAME.broken.bag` when something is missing;
+beside either is `NAME.json` with the label, counts and gaps by topic, duration, hash, and every reason. No rospy.
 """
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FORMAT = 1
 
 
 class RecordingError(HybridVLAError):
-    """A recording cannot start, or what an earlier one left cannot be marked."""
+    """A recording cannot start, or what an earlier one left behind cannot be marked."""
 
 
 def free_bytes(folder: Path) -> int:
@@ -35,7 +35,7 @@ def free_bytes(folder: Path) -> int:
 
 
 class Recording:
-    """From start to finish. now_ns: receive time of the start, on the clock of the messages' stamps."""
+    """A recording from start to finish. now_ns: receive time of the start, on the clock of the messages' stamps."""
 
     def __init__(self, folder: Path, name: str, config: RecordingConfig, now_ns: int,
                  free: Callable[[Path], int] = free_bytes) -> None:
@@ -48,7 +48,7 @@ class Recording:
         if any((folder / (name + end)).exists() for end in (ACTIVE, ".bag", BROKEN, ".json")):
             raise exists
         try:
-            # Made by the lock, and only if it was not there: two recorders may want one name at the same moment.
+            # Created by the lock, and only if it did not exist: two recorders may want one name at the same moment.
             self._lock = FileLock(self._path, os.O_CREAT | os.O_EXCL)
         except FileExistsError:
             raise exists from None
@@ -66,7 +66,7 @@ class Recording:
 
     @property
     def locked(self) -> bool:
-        """Whether other recorders can see that the bag is being written; a file system may have no locks."""
+        """Tells whether other recorders can see that the bag is being written; a file system may have no locks."""
         return self._lock.held
 
     @property
@@ -77,7 +77,7 @@ class Recording:
         self._writer.put(message)
 
     def must_end(self, now_ns: int) -> str:
-        """Why the recording has to be closed now, or an empty string."""
+        """Says why the recording has to be closed now, or returns an empty string."""
         try:
             free = self._free(self.folder)
         except OSError as error:
@@ -95,9 +95,9 @@ class Recording:
         """Closes the bag, checks it by reading it again, names it, and writes the sidecar.
 
         Args:
-            label: `success`, `failure`, or None for one nobody judged.
+            label: `success`, `failure`, or None for a recording that nobody judged.
             now_ns: ROS time, ns.
-            cut_short: Why it was ended by no hand.
+            cut_short: Why it was ended by no person.
             extra: Further keys of the sidecar.
 
         Returns:
@@ -117,18 +117,18 @@ class Recording:
         try:
             sync(self._path)
             sidecar.update(bytes=self._path.stat().st_size, sha256=sha256(self._path))
-            # The sidecar first: the name NAME.bag means complete, so it is given last.
+            # The sidecar first: the name NAME.bag means complete, so the bag gets it last.
             write_sidecar(self._sidecar, sidecar)
             os.replace(str(self._path), str(final))
         except OSError as error_:
             sidecar.update(bag=self.name + BROKEN, complete=False,
                            problems=problems + [f"naming the bag or its sidecar failed ({error_})"])
             self._mark_broken(sidecar)
-        self._lock.release()        # under its last name, or, where the disk refused that, for the next start to mark
+        self._lock.release()        # under its final name, or, where the disk refused that, for the next start to mark
         return sidecar
 
     def _mark_broken(self, sidecar: Dict[str, Any]) -> None:
-        """As far as a failing disk allows; what stays `.bag.active` is marked at the next start."""
+        """Marks the bag as broken, as far as a failing disk allows; what stays `.bag.active` is marked at the next start."""
         broken = self.folder / (self.name + BROKEN)
         for act in (lambda: os.replace(str(self._path), str(broken)), lambda: remove(self._sidecar),
                     lambda: write_sidecar(self._sidecar, sidecar)):
@@ -136,13 +136,13 @@ class Recording:
                 act()
 
     def discard(self) -> None:
-        """Close and delete."""
+        """Closes and deletes the recording."""
         self._writer.close()
         self._path.unlink()
         self._lock.release()
 
     def _gaps(self, now_ns: int) -> List[str]:
-        # Whatever was seen must be in the bag, of every topic; what was never seen matters where it is required.
+        # Everything seen must be in the bag, on every topic; what was never seen matters where it is required.
         found = [f"{name}: {count.lost}" for name, count in sorted(self._writer.counts.items()) if count.lost]
         for topic in self._config.topics:
             count = self._writer.counts.get(topic.name)
@@ -188,7 +188,7 @@ def check_disk(folder: Path, config: RecordingConfig, free: Callable[[Path], int
 
 
 def verify(path: Path, written: Dict[str, int]) -> List[str]:
-    """What is missing in the bag as a reader finds it, against what was written."""
+    """Says what a reader misses in the bag, compared with what was written."""
     try:
         with rosbag.Bag(str(path), "r") as bag:
             found = {name: info.message_count for name, info in bag.get_type_and_topic_info().topics.items()}
@@ -199,17 +199,17 @@ def verify(path: Path, written: Dict[str, int]) -> List[str]:
 
 
 def recover(folder: Path, say: Callable[[str], None] = lambda _text: None) -> List[str]:
-    """Marks what a recorder that died left behind as broken.
+    """Marks as broken what a recorder that died left behind.
 
-    The data stays as it is: `rosbag reindex` on a copy makes it readable. What a living recorder writes is left alone, and so is
-    what may be: on a file system without locks nobody can tell.
+    The data stays as it is: `rosbag reindex` on a copy makes it readable. Recordings that a living recorder writes, or may write,
+    are left alone: on a file system without locks nobody can tell.
 
     Args:
-        folder: Of the recordings.
-        say: Is told, in a sentence, of each that is left alone.
+        folder: Folder of the recordings.
+        say: Called with a sentence for each recording that is left alone.
 
     Returns:
-        The names of those that were marked.
+        The names of the recordings that were marked.
 
     Raises:
         RecordingError: The folder does not let them be marked.
@@ -249,7 +249,7 @@ def _mark_dead(folder: Path, name: str) -> None:
 
 
 def write_sidecar(path: Path, content: Dict[str, Any]) -> None:
-    """JSON, whole or not at all. Makes no folder: one that is gone was a disk that somebody pulled."""
+    """Writes JSON, whole or not at all. Creates no folder: a missing folder means that somebody pulled the disk."""
     partial = path.with_suffix(".json.partial")
     try:
         with open(partial, "w", encoding="utf-8") as stream:
@@ -264,6 +264,6 @@ def write_sidecar(path: Path, content: Dict[str, Any]) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file that may be absent."""
+    """Deletes a file that may be absent."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()

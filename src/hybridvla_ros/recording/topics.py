@@ -25,7 +25,7 @@ class TopicSubscriptions:
         self._sink: Optional[Callable[[RawMessage], None]] = None
         self._lock = threading.Lock()
         for topic in config.topics:
-            # No queue: what rospy reads is handed over in order; a publisher that drops leaves a gap in its numbers.
+            # No queue: what rospy reads is handed over in order; a publisher that drops messages leaves a gap in its numbers.
             rospy.Subscriber(topic.name, rospy.AnyMsg, self._on_message, callback_args=topic.name, buff_size=BUFFER_BYTES,
                              tcp_nodelay=True)
 
@@ -36,13 +36,13 @@ class TopicSubscriptions:
             self._heard[topic] = time.monotonic()
             if header.get("latching") == "1":
                 key = topic, header.get("callerid", "")
-                self._latched.pop(key, None)         # the newest stands last, as readers of a bag take it
+                self._latched.pop(key, None)         # the newest comes last, as readers of a bag expect
                 self._latched[key] = raw
             if self._sink is not None:
                 self._sink(raw)
 
     def attach(self, sink: Callable[[RawMessage], None], now_ns: int) -> None:
-        """From now on every message goes to `sink`; first the latched ones of publishers that are still there, as of now."""
+        """Sends every message to `sink` from now on; first the latched ones of publishers that still run, stamped as of now."""
         self._forget_gone()
         with self._lock:
             for raw in self._latched.values():
@@ -50,7 +50,7 @@ class TopicSubscriptions:
             self._sink = sink
 
     def _gone(self) -> Set[Tuple[str, str]]:
-        """Latched messages whose publisher the master no longer lists, or that was killed; none where it does not answer."""
+        """Returns latched messages whose publisher left the master's list or was killed; none if the master does not answer."""
         with self._lock:
             kept = set(self._latched)
         master = rosgraph.Master(rospy.get_name())
@@ -63,7 +63,7 @@ class TopicSubscriptions:
         return {(topic, node) for (topic, node), listed in kept_by.items() if not listed or not living[node]}
 
     def _forget_gone(self) -> None:
-        """A topic of which nobody's latched message is left was not heard, however lately that came."""
+        """Forgets latched messages of publishers that are gone; a topic left without one counts as not heard, however recent."""
         gone = self._gone()
         with self._lock:
             for key in gone:
@@ -76,7 +76,7 @@ class TopicSubscriptions:
             self._sink = None
 
     def silent(self, seconds: float) -> List[str]:
-        """Required topics not heard for so long; a latched one counts as heard while its publisher was there when last looked."""
+        """Returns required topics silent for `seconds`; a latched one counts as heard if its publisher was there last time."""
         now = time.monotonic()
         with self._lock:
             latched = {topic for topic, _ in self._latched}
@@ -84,7 +84,7 @@ class TopicSubscriptions:
                     and now - self._heard.get(topic.name, -1e9) > seconds]
 
     def wait(self, seconds: float) -> List[str]:
-        """Block until all required topics speak, at most so long; those that do not, or whose latching publisher has gone."""
+        """Waits at most `seconds` until all required topics speak; returns those silent, or whose latching publisher has gone."""
         self._forget_gone()
         deadline = time.monotonic() + seconds
         while self.silent(seconds) and time.monotonic() < deadline and not rospy.is_shutdown():
@@ -92,7 +92,7 @@ class TopicSubscriptions:
         return self.silent(seconds)
 
     def fought_over(self) -> str:
-        """A topic that only one node may publish and several do, as a sentence; empty when there is none."""
+        """Returns a sentence on a topic that only one node may publish and several do; empty when there is none."""
         watched: List[TopicConfig] = [topic for topic in self._topics if topic.only_publisher]
         if not watched:
             return ""
@@ -110,14 +110,14 @@ class TopicSubscriptions:
 def answers(master: rosgraph.Master, node: str) -> bool:
     """Tells whether a node lives, or may live.
 
-    A killed one stays in the master's list, and one whose computer cannot be reached from here is not gone for that.
+    A killed node stays in the master's list, and a node whose computer cannot be reached from here may still be running.
 
     Args:
-        master: Of the graph.
-        node: Its name.
+        master: Master of the graph.
+        node: Name of the node.
 
     Returns:
-        False where the master does not know it, or nothing listens at its address.
+        False where the master does not know the node, or nothing listens at its address.
     """
     try:
         uri = master.lookupNode(node)

@@ -210,9 +210,9 @@ class AgilexAdapter(RobotAdapter):
     """Both arms. Publishes nothing that the filter did not release.
 
     Args:
-            config: Configuration of the robot.
+        config: Configuration of the robot.
         on_state: Called with every state of each arm.
-            safety: The filter, for the motion to the start and for `enable`.
+        safety: The filter, for the motion to the start and for `enable`.
     """
 
     advice = "stop it, or, if it is the driver, start it in control mode (mode:=1)"
@@ -244,7 +244,7 @@ class AgilexAdapter(RobotAdapter):
         """Moves slowly to the start joints, every step within the filter's limits; the gripper stays as it is.
 
         Args:
-                since: See `RobotAdapter.go_to_start`.
+            since: See `RobotAdapter.go_to_start`.
 
         Returns:
             Whether the arms got there, and a sentence.

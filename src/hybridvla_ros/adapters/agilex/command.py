@@ -33,8 +33,8 @@ class ArmStream:
     """One arm's commands: joints and gripper in one message, the gripper held at its last command in between.
 
     Attributes:
-            joint_hz: How often joints really go out: the tick rate divided by a whole number, at most `command_hz`.
-            joints: (dof,) joint positions sent last, rad.
+        joint_hz: How often joints really go out: the tick rate divided by a whole number, at most `command_hz`.
+        joints: (dof,) joint positions sent last, rad.
     """
 
     def __init__(self, arm: ArmConfig, config: RobotConfig) -> None:
@@ -66,11 +66,11 @@ class ArmStream:
         for drivers that read them.
 
         Args:
-                command: Joint positions, rad, and gripper.
+            command: Joint positions, rad, and gripper.
             stamp: ROS time, s.
 
         Returns:
-                Seven positions in the driver's order, six in rad and then the gripper's reading; None on the ticks between.
+            Seven positions in the driver's order, six in rad and then the gripper's reading; None on the ticks between.
         """
         self._take(command)
         self._count += 1

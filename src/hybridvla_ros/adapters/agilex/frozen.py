@@ -40,8 +40,8 @@ class FrozenStates:
         """Checks a state.
 
         Args:
-                positions: (dof,) rad, as the driver sent them.
-                now: Monotonic time, s.
+            positions: (dof,) rad, as the driver sent them.
+            now: Monotonic time, s.
 
         Returns:
             A sentence where nobody reads the arm any more, otherwise an empty string.

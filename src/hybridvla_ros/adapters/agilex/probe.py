@@ -34,9 +34,9 @@ class EndPose:
     """An end pose as the driver sent it, in its own units.
 
     Attributes:
-            position: x, y, z.
-            quaternion: Orientation in a Pose message, xyzw.
-            euler: Angles in a PosCmd, about x, y and z.
+        position: x, y, z.
+        quaternion: Orientation in a Pose message, xyzw.
+        euler: Angles in a PosCmd, about x, y and z.
     """
 
     position: Tuple[float, float, float]
@@ -137,11 +137,11 @@ class UnitProbe:
         degrees. A driver with a correct quaternion is newer, and takes m and rad.
 
         Args:
-                pose: Pose as the driver sent it, with a quaternion.
-                fits: Units that fit so far.
+            pose: Pose as the driver sent it, with a quaternion.
+            fits: Units that fit so far.
 
         Returns:
-                `fits`, or `mm_deg` alone where none fits and the quaternion is wrong in that way.
+            `fits`, or `mm_deg` alone where none fits and the quaternion is wrong in that way.
         """
         if fits or not self._near(self._flange, pose, 1.0):
             return fits

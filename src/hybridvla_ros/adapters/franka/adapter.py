@@ -29,9 +29,9 @@ class FrankaAdapter(RobotAdapter):
     """One arm. Publishes nothing that the filter did not release, except while a person leads the arm (`services.py`).
 
     Args:
-            config: Configuration of the robot.
+        config: Configuration of the robot.
         on_state: Called with every state of the arm.
-            safety: The filter, for the other operations on the arm.
+        safety: The filter, for the other operations on the arm.
     """
 
     has_way_to_start = True
@@ -64,7 +64,7 @@ class FrankaAdapter(RobotAdapter):
         """Moves by a joint trajectory that was checked against the limits first.
 
         Args:
-                since: See `RobotAdapter.go_to_start`.
+            since: See `RobotAdapter.go_to_start`.
 
         Returns:
             Whether the arm got there, and a sentence.

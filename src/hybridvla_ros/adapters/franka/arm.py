@@ -47,19 +47,19 @@ class FrankaArm:
     They read its fields; only its own methods change them.
 
     Args:
-            config: Configuration of a robot with one arm.
-            on_state: Called with every state.
+        config: Configuration of a robot with one arm.
+        on_state: Called with every state.
 
     Attributes:
-            state: The driver's last FrankaState, None before the first.
-            heard: When `state` arrived, monotonic s.
-            joints_heard: When the last joint states arrived, monotonic s.
-            joint_names: Joint names of the last joint states.
-            busy: The operation on the arm under way; the arm takes no commands meanwhile.
+        state: The driver's last FrankaState, None before the first.
+        heard: When `state` arrived, monotonic s.
+        joints_heard: When the last joint states arrived, monotonic s.
+        joint_names: Joint names of the last joint states.
+        busy: The operation on the arm under way; the arm takes no commands meanwhile.
         leading: Whether a person leads the arm.
-            hands_off: Lock held by whoever changes controllers or settings.
-            stiffness: Stiffness that the impedance controller last announced, N/m; NaN before that.
-            payload: What the robot was last told that the hand holds: mass, kg, and centre of mass (3,) from the flange, m.
+        hands_off: Lock held by whoever changes controllers or settings.
+        stiffness: Stiffness that the impedance controller last announced, N/m; NaN before that.
+        payload: What the robot was last told that the hand holds: mass, kg, and centre of mass (3,) from the flange, m.
     """
 
     def __init__(self, config: RobotConfig, on_state: OnState) -> None:
@@ -193,10 +193,10 @@ class FrankaArm:
         The payload is kept, so that both can be told to the robot again after a fault.
 
         Args:
-                payload: What the hand holds.
+            payload: What the hand holds.
 
         Raises:
-                DriverError: The robot did not accept it; the previous payload is kept.
+            DriverError: The robot did not accept it; the previous payload is kept.
         """
         mass, center = payload
         tool = max(0.0, self.arm.tool.mass_kg - self.state.m_ee)
@@ -212,11 +212,11 @@ class FrankaArm:
         """Holds the arm: nobody else touches controllers meanwhile, and the filter refuses to move it.
 
         Args:
-                what: The operation; the filter's sentence meanwhile.
-                waiting_for: Says what else holds the arm.
+            what: The operation; the filter's sentence meanwhile.
+            waiting_for: Says what else holds the arm.
 
         Raises:
-                HybridVLAError: Nothing is known of the arm yet, or somebody else keeps holding it.
+            HybridVLAError: Nothing is known of the arm yet, or somebody else keeps holding it.
         """
         if self.state is None:
             raise HybridVLAError(f"nothing on {self.arm.topics['robot_state']} yet; start the driver")

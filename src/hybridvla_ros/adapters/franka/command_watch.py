@@ -22,11 +22,11 @@ class CommandWatch:
 
     Args:
         arm: The arm.
-            start_up: Restarted after a controller was stopped or lost.
+        start_up: Restarted after a controller was stopped or lost.
 
     Attributes:
-            fault: Another node commanded the arm; latched until that node is gone.
-            announced: Another node has announced to publish on our command topic.
+        fault: Another node commanded the arm; latched until that node is gone.
+        announced: Another node has announced to publish on our command topic.
     """
 
     def __init__(self, arm: FrankaArm, start_up: StartUp) -> None:
@@ -80,7 +80,7 @@ class CommandWatch:
             system_state: The master's list.
 
         Returns:
-                A sentence that names them, empty when there are none.
+            A sentence that names them, empty when there are none.
         """
         self.announced = publishers_beside_us([self._arm.command_topic], system_state, "stop it")
         return self.announced

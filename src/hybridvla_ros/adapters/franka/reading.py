@@ -55,8 +55,8 @@ def mode_problem(state: RobotState, commanded: bool) -> str:
     Errors do not latch in `current_errors`, so the mode decides and the cause is read from `last_motion_errors`.
 
     Args:
-            state: State as the robot sent it.
-            commanded: Whether one of our controllers should be moving it.
+        state: State as the robot sent it.
+        commanded: Whether one of our controllers should be moving it.
 
     Returns:
         A sentence, empty where the robot takes commands.

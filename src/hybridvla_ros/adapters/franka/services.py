@@ -36,10 +36,10 @@ class ArmServices:
     """The services below `/hybridvla/robot`.
 
     Args:
-            arm: The arm that the services act on.
-            start_up: Knows whether our controller is meant to run.
-            watch: Knows whether another node commanded the arm.
-            safety: The filter, which has to be out of the way.
+        arm: The arm that the services act on.
+        start_up: Knows whether our controller is meant to run.
+        watch: Knows whether another node commanded the arm.
+        safety: The filter, which has to be out of the way.
     """
 
     def __init__(self, arm: FrankaArm, start_up: StartUp, watch: CommandWatch, safety: FilterHandle) -> None:
@@ -56,7 +56,7 @@ class ArmServices:
         """Moves the joints slowly to the start, on a path checked against the limits first. The filter is inactive already.
 
         Args:
-                since: `FilterHandle.ends` when it became inactive: a later stop or deactivation ends the motion.
+            since: `FilterHandle.ends` when it became inactive: a later stop or deactivation ends the motion.
 
         Returns:
             Whether the arm got there, and a sentence.
@@ -87,7 +87,7 @@ class ArmServices:
         starts forgets what came before. A MOVE seen too early still belongs to the previous controller.
 
         Returns:
-                A sentence where the robot does not say so in time.
+            A sentence where the robot does not say so in time.
         """
         self._arm.driver.switch(stop=[controller])
         return self._arm.wait_for_mode(reading.IDLE, MODE_S)
@@ -213,14 +213,14 @@ class ArmServices:
         again afterwards, seeded where the arm is.
 
         Args:
-                mass_kg: Mass of what the hand holds, kg.
-                center_m: (3,) its centre of mass, in the frame of the flange, m.
+            mass_kg: Mass of what the hand holds, kg.
+            center_m: (3,) its centre of mass, in the frame of the flange, m.
 
         Returns:
             A sentence with the new payload.
 
         Raises:
-                HybridVLAError: Too heavy or not a number, the robot is not ready for it, or the filter stays inactive after it.
+            HybridVLAError: It is too heavy or not a number, the robot is not ready, or the filter stays inactive afterwards.
         """
         robot = self._arm
         if not 0.0 <= mass_kg <= HEAVIEST_KG or not (np.abs(center_m) <= FARTHEST_CENTER_M).all():

@@ -27,14 +27,14 @@ class StartPath:
         """Plans the path to the start, straight or by lifting first.
 
         Args:
-                joints: (dof,) present joint positions, rad.
-                speed: Speed of the fastest joint, rad/s.
+            joints: (dof,) present joint positions, rad.
+            speed: Speed of the fastest joint, rad/s.
 
         Returns:
-                Times (n,), s, and joints (n, dof), rad, of the points, each reached at rest.
+            Times (n,), s, and joints (n, dof), rad, of the points, each reached at rest.
 
         Raises:
-                HybridVLAError: There is no free path; the message names the limit.
+            HybridVLAError: There is no free path; the message names the limit.
         """
         lifted = joints.copy()
         for joint in LIFT_JOINTS:

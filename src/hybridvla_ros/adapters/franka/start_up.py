@@ -28,13 +28,13 @@ class StartUp:
     """Runs the steps in its own thread until all have passed, and again on request.
 
     Args:
-            arm: The arm that it checks and starts.
-            foreign: Names who else commands the arm, or returns an empty string.
-            dry_run: Whether to run only the steps that change nothing.
+        arm: The arm that it checks and starts.
+        foreign: Names who else commands the arm, or returns an empty string.
+        dry_run: Whether to run only the steps that change nothing.
 
     Attributes:
-            done: Whether all steps have passed.
-            problem: Why they have not.
+        done: Whether all steps have passed.
+        problem: Why they have not.
     """
 
     def __init__(self, arm: FrankaArm, foreign: Callable[[], str], dry_run: bool) -> None:

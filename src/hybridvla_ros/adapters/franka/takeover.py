@@ -22,10 +22,10 @@ SETTLE_S = 1.2           # six time constants of the controller's stiffness filt
 class Takeover:
     """Takes the arm from the filter and gives it back.
 
+    Args:
         arm: The arm.
-            safety: The filter, which has to be out of the way.
         safety: The filter, which has to be out of the way.
-            alone: Holds the arm during the operation that it is given; see `FrankaArm.alone`.
+        alone: Holds the arm during the operation that it is given; see `FrankaArm.alone`.
     """
 
     def __init__(self, arm: FrankaArm, safety: FilterHandle, alone: Callable[[str], ContextManager[None]]) -> None:
@@ -40,7 +40,7 @@ class Takeover:
             A sentence.
 
         Raises:
-                HybridVLAError: The arm may not be taken now; it is unchanged.
+            HybridVLAError: The arm may not be taken now; it is unchanged.
         """
         robot = self._arm
         if self._led.is_set():
@@ -72,7 +72,7 @@ class Takeover:
             A sentence.
 
         Raises:
-                HybridVLAError: Nobody leads the arm, or nobody knows where it is; it stays soft then.
+            HybridVLAError: Nobody leads the arm, or nobody knows where it is; it stays soft then.
         """
         robot = self._arm
         if not self._led.is_set():

@@ -1,1 +1,1 @@
-"""The operator's page: what the robot does and why, live, with a stop button; in a browser on this computer."""
+"""The operator's page: shows live what the robot does and why, with a stop button; in a browser on this computer."""

@@ -1,7 +1,7 @@
 """The page's HTTP and WebSocket side, without ROS: who may ask, and what is answered.
 
-The stop needs no token, everything that moves or resumes does. Every request must name this computer in `Host` (a page of
-another site could otherwise come here under a name of its own), and no other site in `Origin`.
+The stop needs no token; everything that moves or resumes does. Every request must name this computer in `Host` (otherwise a
+page of another site could come here under a name of its own), and no other site in `Origin`.
 """
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ GUARDED = ("activate", "deactivate", "resume", "reenter", "go_to_start", "instru
            "episode_failure", "episode_discard")
 NAMES = ("127.0.0.1", "localhost", "[::1]")
 LONGEST_BODY, PERIOD_S = 8192, 0.1
-#: Threads that stand by for the stop alone: no other call that hangs keeps it from being tried.
+#: Threads reserved for the stop: no other call that hangs keeps it from being tried.
 STOPS = 8
 NO_NAME = "this page answers under the names of its own computer only; for another one use ssh -L"
 
 
 class DeskInterface(Protocol):
-    """What the page needs of the robot's side."""
+    """What the page needs from the robot's side."""
 
     def snapshot(self) -> Dict[str, Any]:
-        """Everything shown, for JSON."""
+        """Returns everything shown, for JSON."""
 
     def picture(self, view: str) -> Optional[bytes]:
-        """A JPEG."""
+        """Returns a JPEG."""
 
     def act(self, name: str, text: str = "") -> Tuple[bool, str]:
-        """One of FREE and GUARDED."""
+        """Does one of FREE and GUARDED."""
 
 
 def refusal(connection: HTTPConnection) -> str:
-    """Why a request is none of ours, by its headers; empty otherwise."""
+    """Says from its headers why a request is refused; empty otherwise."""
     origin = connection.headers.get("origin")
     try:
         host = urlsplit(f"//{connection.headers.get('host', '')}")
@@ -65,7 +65,7 @@ def refusal(connection: HTTPConnection) -> str:
 
 
 def application(desk: DeskInterface, token: str) -> Starlette:
-    """The application; token: what everything that moves has to show as `Authorization: Bearer TOKEN`."""
+    """Makes the application; token: what every request that moves the robot must send as `Authorization: Bearer TOKEN`."""
     folder = Path(__file__).parent
 
     def checked(handle: Callable[[Request], Any]) -> Callable[[Request], Any]:
@@ -104,7 +104,7 @@ def application(desk: DeskInterface, token: str) -> Starlette:
         return JSONResponse({"done": done, "message": message})
 
     @lru_cache(maxsize=1)
-    def stops() -> anyio.CapacityLimiter:      # belongs to the loop that serves
+    def stops() -> anyio.CapacityLimiter:      # belongs to the event loop that serves
         return anyio.CapacityLimiter(STOPS)
 
     async def live(socket: WebSocket) -> None:
@@ -118,7 +118,7 @@ def application(desk: DeskInterface, token: str) -> Starlette:
                 await socket.send_text(json.dumps(desk.snapshot()))
                 await asyncio.wait({listener}, timeout=PERIOD_S)
         except (WebSocketDisconnect, RuntimeError):
-            pass        # the page has gone while something was sent
+            pass        # the page left while something was sent
         finally:
             listener.cancel()
 
@@ -137,7 +137,7 @@ def _known(page: Callable[[Request], Any]) -> Callable[[Request], Any]:
 
 
 async def _text(request: Request) -> str:
-    """`text` of a JSON body that may not be long; ValueError says what is wrong."""
+    """Returns `text` of a JSON body, whose length is limited; the ValueError says what is wrong."""
     body = b""
     async for part in request.stream():
         body += part

@@ -1,4 +1,4 @@
-"""The ROS side of the page: topics into a `ConsoleState`, pictures as JPEG, buttons into service calls."""
+"""The ROS side of the page: turns topics into a `ConsoleState`, pictures into JPEG, buttons into service calls."""
 from __future__ import annotations
 
 import math
@@ -32,7 +32,7 @@ from hybridvla_ros.console.operator.state import SILENCE_S, ConsoleState
 from hybridvla_ros.messages.images import stored_as_rgb, to_jpeg, to_rgb
 from hybridvla_ros.messages.services import ANSWER_S, ask
 
-#: Buttons behind which the robot moves before the answer comes, and how long that may take, s.
+#: Buttons whose answer comes only after the robot has moved, and how long that may take, s.
 SLOW, MOVING_S = ("go_to_start", "reenter"), 120.0
 TRIGGERS = {"stop": STOP, "resume": RESUME, "reenter": REENTER, "go_to_start": GO_TO_START,
             **{f"episode_{name}": f"/hybridvla/episode/{name}" for name in ("start", "success", "failure", "discard")}}
@@ -51,7 +51,7 @@ def listen(state: ConsoleState) -> List[rospy.Subscriber]:
 
 
 class Desk:
-    """What the page may see and do. clock: monotonic s."""
+    """What the page may see and do. clock: returns monotonic time, s."""
 
     def __init__(self, cameras: Tuple[CameraSource, ...], clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -65,13 +65,13 @@ class Desk:
                              queue_size=1, buff_size=1 << 24) for camera in cameras]
 
     def snapshot(self) -> Dict[str, Any]:
-        """Returns everything shown; a view of which nothing has come for a second is a silent one, one that cannot be decoded
-        is an unshown one, with why."""
+        """Returns everything shown. A view without an image for a second is listed as silent; one whose image cannot be decoded
+        is listed as unshown, with the reason."""
         return {**self.state.snapshot(), "views": list(self.views), "unshown_views": dict(self._unshown),
                 "silent_views": [view for view in self.views if self._present(view) is None]}
 
     def picture(self, view: str) -> Optional[bytes]:
-        """The newest image of a view as JPEG; None where there is none, or an old one, or none that can be shown."""
+        """Returns the newest image of a view as JPEG; None where there is none, an old one, or one that cannot be shown."""
         message = self._present(view)
         if message is None:
             return None

@@ -1,4 +1,4 @@
-"""`operator_page_node`: serves the page on this computer alone. For a look from elsewhere: `ssh -L 8765:127.0.0.1:8765 ROBOT`."""
+"""`operator_page_node`: serves the page on this computer only. To see it from elsewhere: `ssh -L 8765:127.0.0.1:8765 ROBOT`."""
 from __future__ import annotations
 
 import secrets
@@ -18,7 +18,7 @@ from hybridvla_ros.runtime.workers import start_worker
 
 
 class PageServer:
-    """The page in a thread of its own. port: 0 for any free one."""
+    """Serves the page in its own thread. port: 0 for any free one."""
 
     def __init__(self, desk: DeskInterface, port: int, token: str) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -29,7 +29,7 @@ class PageServer:
             raise HybridVLAError(f"port {port} is none; write port:= with a number from 0 (any free one) to 65535") from error
         except OSError as error:
             raise HybridVLAError(f"port {port} cannot be had ({error.strerror}); is another page running? Use port:=") from error
-        self._socket.listen(16)     # whoever reads the address may come before the page is up, and waits
+        self._socket.listen(16)     # a client may read the address and come before the page is up; it waits
         self.port: int = self._socket.getsockname()[1]
         self._server = uvicorn.Server(uvicorn.Config(
             application(desk, token), log_level="error", access_log=False, lifespan="off", ws_max_size=1 << 16,
@@ -51,7 +51,7 @@ def main() -> None:
     token = secrets.token_urlsafe(24)
     server = PageServer(Desk(config.cameras), int(number_parameter("port", 8765)), token)
     start_worker("the page", server.run)
-    # Printed and not logged: the token belongs into no file.
+    # Printed, not logged: the token must not be in any file.
     print(f"\noperator page: http://127.0.0.1:{server.port}/#{token}\n", flush=True)
     rospy.on_shutdown(server.stop)
     rospy.spin()

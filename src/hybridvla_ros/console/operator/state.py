@@ -15,22 +15,22 @@ from hybridvla_ros.messages.conversions import status_contract
 POLICY = {getattr(PolicyHeartbeat, name): name for name in ("WAITING", "INFERRING", "FAULT")}
 MODES = {getattr(ActionProposal, name): name.lower() for name in ("ENSEMBLE", "DIFFUSION", "AUTOREGRESSIVE")}
 EVENTS = ("start", "success", "failure", "discard", "aborted")
-#: Counters that say that the filter did something else than it was asked, by the beginning of their names.
+#: Beginnings of the names of counters that say that the filter did something else than it was asked.
 INTERVENTIONS = ("limited/", "rejected/", "holds", "reseeds")
 REMEMBERED, JOINED_S = 12, 1.0
-#: Silence after which what was last said does not count as present any more, s.
+#: Silence after which the last message no longer counts as present, s.
 SILENCE_S = 1.0
 
 
 def finite(value: float, digits: int) -> Optional[float]:
-    """A number for JSON, which knows no NaN: None."""
+    """Rounds a number for JSON; None where it is not finite, because JSON knows no NaN."""
     return round(float(value), digits) if math.isfinite(value) else None
 
 
 class ConsoleState:
-    """Everything the page shows and the lines tell. The callbacks may come from any thread.
+    """Everything that the page shows and the lines tell. The callbacks may come from any thread.
 
-    say: called with one line for every change; never concurrently. intervened: the same with the name of an intervention.
+    say: called with one line for every change; never concurrently. intervened: likewise, with the name of an intervention.
     """
 
     def __init__(self, say: Callable[[str], None] = lambda line: None, clock: Callable[[], float] = time.monotonic,
@@ -68,7 +68,7 @@ class ConsoleState:
             self._note("policy")
             self._see_epoch(message.epoch)
             self._policy = {"state": state, "message": message.message, "warming_up": message.warming_up}
-            # Between two predictions it waits and infers many times a second: only trouble is a line.
+            # Between two predictions the policy waits and infers many times a second: only trouble makes a line.
             trouble = message.state == PolicyHeartbeat.FAULT or message.warming_up
             self._tell("policy", f"{state}: {message.message}" if trouble else "well")
 
@@ -94,14 +94,14 @@ class ConsoleState:
             self._tell("episode", f"{message.number}: {event}")
 
     def look(self) -> None:
-        """Tells of who has fallen silent; to be called a few times a second."""
+        """Says who has fallen silent; call it a few times a second."""
         with self._lock:
             for who, name in (("status", "robot"), ("policy", "policy")):
                 if who in self._heard and self._silent(who):
                     self._tell(name, "silent: its node says nothing any more")
 
     def snapshot(self) -> Dict[str, Any]:
-        """For JSON: no NaN in it. What is too old is marked, not shown as present."""
+        """Returns the state for JSON, without NaN. Old values are marked as old, not shown as present."""
         with self._lock:
             return {"safety": {**self._safety, "silent": self._silent("status")},
                     "policy": {**self._policy, "silent": self._silent("policy")},
@@ -111,11 +111,11 @@ class ConsoleState:
                                       for entry in reversed(self._interventions)]}
 
     def _see_epoch(self, epoch: int) -> None:
-        """Forgets what another policy was told and proposed. 0: a policy that still loads, or whatever says no epoch."""
+        """Forgets what another policy was told and proposed. 0: a policy that still loads, or a sender that gives no epoch."""
         if not epoch:
             return
         if self._epoch and epoch != self._epoch:
-            # The new one's instruction may come before its first heartbeat, but never before the old one's last.
+            # The new policy's instruction may come before its first heartbeat, but never before the old policy's last.
             if self._instruction and self._instructed_at <= self._beat_at:
                 self._instruction = ""
                 self._tell("instruction", "none: another policy runs now")
@@ -140,7 +140,7 @@ class ConsoleState:
     def _count(self, counters: Mapping[str, int]) -> None:
         before, self._counters = self._counters, dict(counters)
         if not before or any(counters.get(name, 0) < count for name, count in before.items()):
-            return      # the first status, or a filter that was started anew
+            return      # the first status, or a restarted filter
         now = self._clock()
         for name, count in sorted(counters.items()):
             more = count - before.get(name, 0)
@@ -165,7 +165,7 @@ def _arm(arm: safety.ArmSafety) -> Dict[str, Any]:
 
 
 def _margins(status: safety.SafetyStatus) -> Dict[str, List[Dict[str, Any]]]:
-    """The smallest margin of each unit, of what is commanded and of what is measured."""
+    """Returns the smallest margin of each unit, for the commanded and for the measured state."""
     found: Dict[Tuple[str, str], safety.LimitMargin] = {}
     for entry in status.margins:
         whose = "measured" if entry.name.startswith("measured/") else "commanded"

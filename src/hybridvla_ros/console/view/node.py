@@ -26,7 +26,7 @@ MARKERS = "/hybridvla/view/markers"
 
 
 class MarkersNode:
-    """~robot_config: whose arms. ~tf: false where somebody else publishes the transforms of the same frames."""
+    """~robot_config: the robot whose arms are shown. ~tf: false where another node publishes transforms of the same frames."""
 
     def __init__(self) -> None:
         robot = load_robot(package_path(require_parameter("robot_config")))

@@ -19,18 +19,18 @@ from hybridvla_core.safety.limits.capsules import ArmCapsules
 from hybridvla_ros.console.operator.state import SILENCE_S
 from hybridvla_ros.console.view.shapes import Layer
 
-#: The frame that all arms share; the mounts of the robot's configuration stand in it.
+#: The frame that all arms share; the robot's configuration gives their mounts in it.
 WORLD = "hybridvla_world"
 MEASURED, COMMANDED, LIMITS = (0.25, 0.55, 0.9, 0.9), (0.95, 0.6, 0.15, 0.35), (0.5, 0.5, 0.5, 0.8)
 FORBIDDEN, ASKED, WORDS = (0.8, 0.2, 0.2, 0.15), (0.2, 0.75, 0.3, 0.9), (0.9, 0.15, 0.1, 1.0)
 PATHS = {"diffusion": (0.1, 0.7, 0.7, 0.9), "autoregressive": (0.75, 0.3, 0.75, 0.9), "action": (0.1, 0.1, 0.1, 0.9)}
 WORDS_S, TURNS, CLOSE_M = 5.0, 8, 1e-4
-#: Longest way from the measured to the commanded arm that is solved for, m: the filter's leash is far shorter.
+#: Largest distance from the measured to the commanded arm that is solved for, m: the filter's leash is far shorter.
 FARTHEST_M = 0.3
 
 
 class ArmView:
-    """One arm. Joint states and commanded poses in, markers out."""
+    """One arm: takes joint states and commanded poses, makes markers."""
 
     def __init__(self, arm: ArmConfig) -> None:
         self.arm = arm
@@ -39,16 +39,16 @@ class ArmView:
         self.commanded: Optional[np.ndarray] = None
 
     def segments(self, joints: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The filter's capsules at joints (dof,) rad: starts and ends (n, 3) m in the base frame, radii (n,) m."""
+        """Returns the filter's capsules at joints (dof,), rad: starts and ends (n, 3), m, in the base frame, radii (n,), m."""
         starts, ends = self._capsules.segments(self._batch.links(joints[None, None]), np.array([0]))
         return starts[0], ends[0], self._capsules.radii
 
     def tool(self) -> Optional[np.ndarray]:
-        """(3,) m of the measured tool."""
+        """Returns the position of the measured tool, (3,) m."""
         return None if self.joints is None else self._steer.pose(self.joints)[0]
 
     def command(self, target: PoseStamped) -> None:
-        """Finds joints for a commanded pose, next to the measured ones; none where it is too far for that."""
+        """Finds joints for a commanded pose, next to the measured ones; none where the pose is too far away."""
         self.commanded = None
         if self.joints is None or not is_pose(target) or target.header.frame_id != self.arm.base_frame:
             return
@@ -66,7 +66,7 @@ class ArmView:
             q = q + jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-6 * np.eye(3), gap)
 
     def markers(self, stamp: rospy.Time, told: bool) -> Iterator[Marker]:
-        """The arm where it is and, where its command was told lately, where it is commanded."""
+        """Yields the arm where it is and, if its command is recent, where it is commanded to be."""
         commanded = self.commanded if told else None
         for name, joints, colour in (("measured", self.joints, MEASURED), ("commanded", commanded, COMMANDED)):
             if joints is not None:
@@ -84,11 +84,11 @@ class ArmView:
 
 
 class Scene:
-    """The whole robot. `markers` makes what is to be shown now: what has fallen silent is no part of it.
+    """The whole robot. `markers` makes what should be shown now and leaves out whatever has fallen silent.
 
     Args:
-        robot: Whose arms.
-        clock: Monotonic, s: a stamp of the dead looks as new as the clock that it is made by.
+        robot: Configuration of the robot whose arms are shown.
+        clock: Returns monotonic time, s: stamps of a dead node look as new as the clock that makes them.
     """
 
     def __init__(self, robot: RobotConfig, clock: Callable[[], float] = time.monotonic) -> None:
@@ -102,7 +102,7 @@ class Scene:
         self._said = 0
 
     def on_joints(self, arm: str, joints: Sequence[float]) -> None:
-        """Joint positions (dof,) rad of one arm."""
+        """Takes joint positions (dof,), rad, of one arm."""
         self.views[arm].joints, self._joints_at[arm] = np.asarray(joints, dtype=float), self._clock()
 
     def on_status(self, message: SafetyStatus) -> None:
@@ -115,7 +115,7 @@ class Scene:
         self._proposal, self._proposal_at = message if message.targets else None, self._clock()
 
     def on_intervention(self, text: str) -> None:
-        """Words where it happened, or where the arm was read last: at the arm that the text names, otherwise at the first."""
+        """Shows words at the last known place of the arm that the text names, otherwise at the first arm."""
         view = next((view for name, view in self.views.items() if name in text.split("/")), next(iter(self.views.values())))
         place = view.tool()
         if place is not None:
@@ -124,11 +124,11 @@ class Scene:
             self._words.append(layer.words(self._said, text, place + [0.0, 0.0, 0.06], WORDS, WORDS_S))
 
     def markers(self, stamp: rospy.Time) -> List[Marker]:
-        """The arms, targets and proposals of which something came within `SILENCE_S` or that are valid, and the limits."""
+        """Returns the limits and those arms, targets and proposals that spoke within `SILENCE_S` or are valid."""
         found: List[Marker] = []
         status, now = self._said_lately(), self._clock()
         for name, view in self.views.items():
-            # A commanded arm is solved next to the measured one: without that one there is none.
+            # A commanded arm is solved next to the measured one, so it needs the measured one.
             found += [*(view.markers(stamp, bool(status)) if self._measured(name) else ()), *view.limits(stamp)]
         for arm in status:
             found += self._targets(arm, stamp)
@@ -142,7 +142,7 @@ class Scene:
         return found + words
 
     def transforms(self, stamp: rospy.Time) -> List[TransformStamped]:
-        """The mounts, and each arm's commanded and measured tool while the filter, and that arm's driver, say something."""
+        """Returns the mounts, and each arm's commanded and measured tool while the filter and that arm's driver speak."""
         found = []
         for view in self.views.values():
             mount = view.arm.mount
@@ -150,7 +150,7 @@ class Scene:
         for arm in self._said_lately():
             for name, pose in (("commanded", arm.target), ("measured", arm.measured)):
                 place, turn = pose.pose.position, pose.pose.orientation
-                # The filter repeats the last measured pose of a dead arm: with a new stamp it would look like the present.
+                # The filter repeats the last measured pose of a dead arm: with a new stamp it would look like the present one.
                 if is_pose(pose) and (name == "commanded" or self._measured(arm.name)):
                     found.append(_transform(pose.header.frame_id, f"{arm.name}_tool_{name}", (place.x, place.y, place.z),
                                             (turn.x, turn.y, turn.z, turn.w), stamp))
@@ -160,7 +160,7 @@ class Scene:
         return self._clock() - self._joints_at.get(arm, -math.inf) <= SILENCE_S
 
     def _said_lately(self) -> Sequence[ArmSafety]:
-        """The arms of the filter's status; none where it is silent."""
+        """Returns the arms of the filter's status; none where the filter is silent."""
         silent = self._status is None or self._clock() - self._status_at > SILENCE_S
         return () if silent or self._status is None else self._status.arms
 
@@ -172,11 +172,11 @@ class Scene:
 
     @staticmethod
     def _paths(proposal: ActionProposal, stamp: rospy.Time) -> Iterator[Marker]:
-        """Where each path of the model would go, and what was made of both: the translations of a chunk add up."""
+        """Yields where each path of the model would go, and their combination: the translations of a chunk add up."""
         arms = proposal.targets[:len(proposal.targets) // max(proposal.chunk, 1)]
         for name, colour in PATHS.items():
             rows = np.asarray(getattr(proposal, name), dtype=float)
-            # Tokens say the first action of a chunk alone.
+            # Tokens hold only the first action of a chunk.
             if not rows.size or proposal.action_dim != 7 * len(arms) or not arms or rows.size % proposal.action_dim:
                 continue
             rows = rows.reshape(-1, proposal.action_dim)
@@ -188,7 +188,7 @@ class Scene:
 
 
 def is_pose(stamped: PoseStamped) -> bool:
-    """Whether there is anything in it: an arm that is not commanded has zeros in place of its target."""
+    """Tells whether a pose holds anything: an arm that is not commanded has zeros as its target."""
     turn, place = stamped.pose.orientation, stamped.pose.position
     length = float(np.linalg.norm([turn.x, turn.y, turn.z, turn.w]))
     return bool(stamped.header.frame_id) and abs(length - 1.0) < 1e-3 and bool(np.isfinite([place.x, place.y, place.z]).all())

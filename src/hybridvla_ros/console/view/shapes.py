@@ -1,4 +1,4 @@
-"""Markers out of plain numbers: capsules, boxes, arrows, lines and words."""
+"""Markers from plain numbers: capsules, boxes, arrows, lines and words."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker
 
 Colour = Tuple[float, float, float, float]
-#: Markers of a node that has ended go by themselves, s.
+#: After this time the markers of a node that has ended disappear by themselves, s.
 LIFETIME_S = 1.0
 
 
@@ -21,9 +21,9 @@ class Layer:
     """Markers of one namespace in one frame.
 
     Attributes:
-        name: As `measured/arm`.
-        frame: They are in.
-        stamp: Theirs.
+        name: Namespace, such as `measured/arm`.
+        frame: Frame of the markers.
+        stamp: Stamp of the markers.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Layer:
         return marker
 
     def capsules(self, starts: np.ndarray, ends: np.ndarray, radii: np.ndarray, colour: Colour) -> List[Marker]:
-        """starts, ends (n, 3) m, radii (n,) m: a cylinder each, and a ball at each of its ends."""
+        """Returns a cylinder for each capsule, and a ball at each of its ends. starts, ends (n, 3) m, radii (n,) m."""
         found = []
         for number, (start, end, radius) in enumerate(zip(starts, ends, radii)):
             length = float(np.linalg.norm(end - start))
@@ -53,20 +53,20 @@ class Layer:
         return found
 
     def box(self, lower: Sequence[float], upper: Sequence[float], colour: Colour) -> Marker:
-        """The twelve edges."""
+        """Returns the twelve edges of a box."""
         marker = self.marker(0, Marker.LINE_LIST, colour, (0.004, 0.0, 0.0))
         marker.points = [Point(*corner) for edge in _edges(np.asarray(lower), np.asarray(upper)) for corner in edge]
         return marker
 
     def plane(self, number: int, normal: Sequence[float], offset: float, centre: np.ndarray, colour: Colour) -> Marker:
-        """A thin square around the foot of `centre` on the plane normal . p = offset."""
+        """Returns a thin square around the foot of `centre` on the plane normal . p = offset."""
         across = np.asarray(normal, dtype=float)
         marker = self.marker(number, Marker.CUBE, colour, (0.8, 0.8, 0.002))
         marker.pose = Pose(Point(*(centre + (offset - across @ centre) * across)), Quaternion(*_along_z(across)))
         return marker
 
     def path(self, points: np.ndarray, colour: Colour) -> List[Marker]:
-        """points (n, 3) m: a line, and a ball at its end."""
+        """Returns a line, and a ball at its end. points (n, 3) m."""
         line = self.marker(0, Marker.LINE_STRIP, colour, (0.006, 0.0, 0.0))
         line.points = [Point(*point) for point in points]
         end = self.marker(1, Marker.SPHERE, colour, [0.016] * 3)
@@ -74,7 +74,7 @@ class Layer:
         return [line, end]
 
     def tool(self, number: int, pose: Pose, colour: Colour) -> Marker:
-        """An arrow of 8 cm along the tool's z axis, ending in its point."""
+        """Returns an arrow of 8 cm along the tool's z axis that ends at the tool's point."""
         turn = Rotation.from_quat([pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w])
         tip = np.array([pose.position.x, pose.position.y, pose.position.z])
         marker = self.marker(number, Marker.ARROW, colour, (0.008, 0.018, 0.02))
@@ -88,7 +88,7 @@ class Layer:
 
 
 def _along_z(direction: np.ndarray) -> np.ndarray:
-    """The quaternion xyzw that turns z into a direction."""
+    """Returns the quaternion xyzw that turns z into a direction."""
     length = float(np.linalg.norm(direction))
     if length < 1e-9:
         return np.array([0.0, 0.0, 0.0, 1.0])
