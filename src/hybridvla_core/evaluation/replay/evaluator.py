@@ -1,4 +1,4 @@
-"""Frames into rows: predictions in batches, proposals through the filter, errors against what the robot did next."""
+"""Turns frames into rows: predictions in batches, proposals through the filter, errors against what the robot did next."""
 from __future__ import annotations
 
 import itertools
@@ -21,14 +21,14 @@ from hybridvla_core.policy.interface import BatchPolicy
 from hybridvla_core.policy.proposing.proposals import make_proposal
 from hybridvla_core.robots.config import RobotConfig
 
-MOST_WAITING = 64        # filter jobs under way; more would let memory grow with the recording
-STATE_SLACK = 0.02       # of a channel's range: a state this far outside still counts as inside
-HIDDEN_SLACK = 0.1       # m, rad or 1: of a channel that was constant in the data, and of which the model is shown none
+MOST_WAITING = 64        # filter jobs in progress; more would let memory grow with the recording
+STATE_SLACK = 0.02       # share of a channel's range: a state this far outside still counts as inside
+HIDDEN_SLACK = 0.1       # m, rad or 1: slack of a channel that was constant in the data, and is hidden from the model
 
 
 
 class Evaluator:
-    """One policy over the frames of one recording after the other.
+    """Runs one policy over the frames of one recording after the other.
 
     worst: how many pictures of the worst moments are kept; film_every_s: spacing of the filmstrip, s of the recording.
     """
@@ -49,7 +49,7 @@ class Evaluator:
         self._order = [config.convention.arms.index(arm.name) for arm in robot.arms]
 
     def begin(self, recording: int, finder: TruthFinder) -> None:
-        """The frames that follow belong to another recording."""
+        """Begins another recording: the frames that follow belong to it."""
         self.flush()
         self._recording, self._finder, self._last_full = recording, finder, None
         self._gallery.begin()
@@ -60,7 +60,7 @@ class Evaluator:
             self.flush()
 
     def flush(self) -> None:
-        """Predict what is waiting."""
+        """Predicts the waiting frames."""
         frames, self._frames = self._frames, []
         if not frames:
             return
@@ -74,7 +74,7 @@ class Evaluator:
             self._one(frame, prediction)
 
     def finish(self) -> None:
-        """Everything has been added; waits for the filter."""
+        """Predicts the rest and waits for the filter; call it after the last frame."""
         self.flush()
         self._collect(0)
 
@@ -93,7 +93,7 @@ class Evaluator:
             self._compare(row, truth, prediction)
         row.state_outside = self._state_outside(observation.state)
         if frame.recorded is not None and self._asked_alike(frame.recorded, observation.instruction):
-            # The live node left out the steps whose time was over when its proposal left.
+            # The live node dropped the steps whose time had passed when it sent its proposal.
             recorded, action = frame.recorded.action, np.atleast_2d(prediction.action)
             if len(recorded) <= len(action) and recorded.shape[1] == action.shape[1]:
                 row.reproduction = action_distance(recorded, action[-len(recorded):])
@@ -102,7 +102,7 @@ class Evaluator:
         self._gallery.add(row, frame)
 
     def _asked_alike(self, recorded: RecordedProposal, instruction: str) -> bool:
-        """Whether this very checkpoint made the proposal, and for the same instruction where the proposal names its own."""
+        """Tells whether this very checkpoint made the proposal, for the same instruction if the proposal names one."""
         return recorded.checkpoint_sha256 == self.policy.manifest_sha256 and recorded.instruction in ("", instruction)
 
     def _compare(self, row: Row, truth: Truth, prediction: Prediction) -> None:
@@ -113,7 +113,7 @@ class Evaluator:
         row.hits = self._hits(row, truth, prediction)
 
     def _hits(self, row: Row, truth: Truth, prediction: Prediction) -> Optional[np.ndarray]:
-        """(A,) whether the recorded value lies in the decoded bin or within the checkpoint's confidence window of it."""
+        """Returns (A,) whether the recorded value is in the decoded bin or within the checkpoint's confidence window."""
         if self._model is None:
             return None
         from hybridvla_core.transforms.conventions import target_to_action
@@ -126,7 +126,7 @@ class Evaluator:
         if self._model is None:
             return False
         scale = self._model.normaliser.state
-        # A compliant arm's tilt is never quite the constant of the data; one far from it is another convention.
+        # A compliant arm's tilt never quite equals the constant of the data; a tilt far from it means another convention.
         slack = np.where(scale.hidden, HIDDEN_SLACK, STATE_SLACK * (scale.q99 - scale.q01))
         return bool(((state < scale.q01 - slack) | (state > scale.q99 + slack))[scale.mask].any())
 
@@ -136,7 +136,7 @@ class Evaluator:
         full = self._is_new(proposal, frame.time)
         if full:
             self._last_full, self._full_at = proposal, frame.time
-        # The robot's own order of arms may differ from the action's.
+        # The robot may order its arms differently than the action does.
         chunk, arms = proposal.chunk, len(self._order)
         targets = tuple(proposal.targets[step * arms + index] for step in range(chunk) for index in self._order)
         bare = Proposal(**{**vars(proposal), "targets": targets, "prediction": None})
@@ -169,12 +169,12 @@ class Evaluator:
 
 
 def action_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Largest distance, m, between the translations of two actions (K, A)."""
+    """Returns the largest distance, m, between the translations of two actions (K, A)."""
     steps = [np.linalg.norm((first - second)[:, start:start + 3], axis=1).max() for start in range(0, first.shape[1], 7)]
     return float(max(steps))
 
 
 def by(rows: Sequence[Row], key: str) -> Dict[str, List[Row]]:
-    """Rows grouped by an attribute, sorted by its value."""
+    """Groups rows by an attribute, sorted by its value."""
     ordered = sorted(rows, key=lambda row: getattr(row, key))
     return {name: list(group) for name, group in itertools.groupby(ordered, key=lambda row: getattr(row, key))}

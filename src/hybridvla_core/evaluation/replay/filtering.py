@@ -1,4 +1,4 @@
-"""Proposals through the safety filter, each seeded anew from the recorded joints: what would it have done with them?"""
+"""Runs proposals through the safety filter, each seeded anew from the recorded joints: what would it have done with them?"""
 from __future__ import annotations
 
 import multiprocessing
@@ -13,21 +13,21 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.filter import SafetyFilter
 from hybridvla_core.safety.status import FilterOutput
 
-FEED_S = 0.05        # how often the filter hears of arms and policy while it runs
-STUCK_S = 1.0        # at rest and not there for so long: it will not get there
+FEED_S = 0.05        # interval at which the filter hears from arms and policy while it runs
+STUCK_S = 1.0        # an arm at rest for this long without having arrived will not arrive
 GRIPPER_S = 1.0      # a full run may take this much longer than the proposal is valid
-START_S = 1.0        # the run's clock begins here
+START_S = 1.0        # start of the run's clock
 REFUSED, LIMITED = "refused/", "limited/"
 
 
 @dataclass(frozen=True)
 class FilterJob:
-    """One proposal to be checked.
+    """One proposal to check.
 
     Attributes:
-        proposal: What is asked of the filter.
-        arms: Joints (dof,) rad and opening of each arm of the robot, in its order.
-        full: Run until it is carried out.
+        proposal: Proposal that the filter gets.
+        arms: Joints (dof,) rad and gripper opening of each arm of the robot, in its order.
+        full: Whether to run until the proposal is carried out.
     """
 
     proposal: Proposal
@@ -37,15 +37,15 @@ class FilterJob:
 
 @dataclass(frozen=True)
 class FilterResult:
-    """What the filter did with it.
+    """What the filter did with a proposal.
 
     Attributes:
-        refused: Why it was not taken.
-        interventions: Names as in the filter's counters.
-        reached: None in a short run.
-        clipped: A target lies outside the workspace.
-        message: The filter's last sentence where it did not get there.
-        full: It was run until carried out.
+        refused: Why the proposal was refused; empty if it was accepted.
+        interventions: Names of the interventions, as in the filter's counters.
+        reached: Whether the target was reached; None in a short run.
+        clipped: Whether a target is outside the workspace.
+        message: The filter's last message if the target was not reached.
+        full: Whether it was run until carried out.
     """
 
     refused: str = ""
@@ -61,13 +61,13 @@ class FilterTally:
     """Counts over proposals, not over ticks.
 
     Attributes:
-        checked: Given to the filter.
-        full: Run until carried out.
-        refused: Not taken.
-        unreached: Of the full ones, not reached in their time.
-        clipped: With a target outside the workspace.
-        by_name: How often each limit or reason stood in the way, by its name.
-        example: Where it first did, and the filter's sentence.
+        checked: Proposals given to the filter.
+        full: Proposals run until carried out.
+        refused: Proposals refused.
+        unreached: Full runs whose target was not reached in time.
+        clipped: Proposals with a target outside the workspace.
+        by_name: How often each limit or reason intervened, by its name.
+        example: Where each first did, and the filter's message.
     """
 
     checked: int = 0
@@ -95,10 +95,10 @@ class FilterTally:
 
 
 class FilterCheck:
-    """Runs jobs. The robot's own tick rate and limits; in dry run, because no arm follows."""
+    """Runs jobs with the robot's own tick rate and limits, in dry run, because no arm follows."""
 
     def __init__(self, robot: RobotConfig, run_s: float) -> None:
-        # The status is not looked at between runs: it need not be assembled often.
+        # Nobody reads the status between runs, so it need not be assembled often.
         self._robot, self._run_s = replace(robot, status_hz=1.0), run_s
 
     def check(self, job: FilterJob) -> FilterResult:
@@ -130,7 +130,7 @@ class FilterCheck:
 
     def _run(self, safety: SafetyFilter, seeds: List, proposal: Proposal, now: float, limit: float, full: bool
              ) -> Tuple[FilterOutput, bool]:
-        """Tick until the limit, the target or a standstill. The arm is taken to follow its command perfectly."""
+        """Ticks until the limit, the target or a standstill. The arm is assumed to follow its command perfectly."""
         dt, fed, moved_at = self._robot.dt, now, now
         before = None
         output = safety.tick(now)
@@ -158,13 +158,13 @@ class FilterCheck:
                                       PolicyState.WAITING), now)
 
     def _outside(self, proposal: Proposal) -> bool:
-        """Whether a target lies outside its arm's box or behind a plane."""
+        """Tells whether a target is outside its arm's box or behind a plane."""
         arms = {arm.name: arm.workspace for arm in self._robot.arms}
         return any((arms[target.name].margins(np.asarray(target.target.position)) < 0.0).any() for target in proposal.targets)
 
 
 class FilterPool:
-    """Checks in one process beside the model's. processes 0: in this one, at once."""
+    """Runs checks in processes beside the model's. processes: how many; 0: in this process, at once."""
 
     def __init__(self, robot: RobotConfig, run_s: float, processes: int = 1) -> None:
         self._local: Optional[FilterCheck] = FilterCheck(robot, run_s) if processes == 0 else None

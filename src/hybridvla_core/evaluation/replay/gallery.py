@@ -1,4 +1,4 @@
-"""Which pictures of a replay are kept: a filmstrip over the recording, and the worst moments."""
+"""Selects the pictures of a replay to keep: a filmstrip over the recording, and the worst moments."""
 from __future__ import annotations
 
 import heapq
@@ -13,12 +13,12 @@ SAME_MOMENT_S = 0.5      # worst moments closer together than this show the same
 
 
 class Gallery:
-    """Keeps JPEGs in the rows they belong to; those that are overtaken are dropped.
+    """Keeps JPEGs in the rows they belong to; drops those that worse moments displace.
 
     Args:
-        worst: How many pictures of the worst moments are kept.
+        worst: Number of worst moments whose pictures are kept.
         every_s: Spacing of the filmstrip, s of the recording.
-        radius_m: Distance by which an error in position counts as one, m (`Row.badness`).
+        radius_m: Radius at which an angle counts as a distance, m (`Row.badness`).
         gripper_m: Distance that a wrong gripper counts as, m.
     """
 

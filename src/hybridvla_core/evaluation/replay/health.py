@@ -1,4 +1,4 @@
-"""Is a recorded stream whole? Rates, gaps and stamps, each fault with its time in the recording."""
+"""Is a recorded stream complete? Rates, gaps and stamps, each fault with its time in the recording."""
 from __future__ import annotations
 
 from array import array
@@ -8,11 +8,11 @@ import numpy as np
 
 from hybridvla_core.evaluation.replay.settings import StreamConfig
 
-MOST_EVENTS = 12     # of one kind; the rest is counted
+MOST_EVENTS = 12     # most events kept of one kind; the rest are only counted
 
 
 class StreamHealth:
-    """One camera or joint stream, fed with every message. Times: s since the recording's begin; stamps: s."""
+    """One camera or joint stream, which is fed every message. Times are in s since the recording's begin, stamps in s."""
 
     def __init__(self, name: str, max_gap: Optional[float], min_rate: Optional[float], settings: StreamConfig) -> None:
         self.name, self._max_gap, self._min_rate, self._settings = name, max_gap, min_rate, settings
@@ -38,7 +38,7 @@ class StreamHealth:
         self.count, self._last, self._stamp = self.count + 1, time, stamp
 
     def finish(self, duration: float) -> None:
-        """The recording has ended after `duration` s."""
+        """Ends the recording after `duration` s."""
         if not self.count:
             self.event("missing", 0.0, f"{self.name}: not one message")
             return
@@ -58,7 +58,7 @@ class StreamHealth:
 
     @property
     def rate(self) -> float:
-        """Messages a second while they came, Hz."""
+        """Rate of the messages while they came, Hz."""
         return (self.count - 1) / max(self._last - self._first, 1e-9) if self.count > 1 else 0.0
 
     @property
@@ -75,7 +75,7 @@ class StreamHealth:
 
 
 class NameWatch:
-    """Joint names of one arm: says when the names it needs stop coming and others come in their place."""
+    """Watches the joint names of one arm: says when the names it needs stop coming and others come instead."""
 
     def __init__(self, arm: str, wanted: Iterable[str], health: StreamHealth) -> None:
         self._arm, self._wanted, self._health = arm, frozenset(wanted), health
@@ -85,7 +85,7 @@ class NameWatch:
         self._ordinary: set = set()
 
     def add(self, time: float, names: Sequence[str]) -> bool:
-        """Whether the message holds all of the arm's joints."""
+        """Takes a message's names; returns whether they include all of the arm's joints."""
         found = frozenset(names)
         if self._wanted <= found:
             if self._other is not None:
@@ -93,7 +93,7 @@ class NameWatch:
             self._last_good, self._other, self._reported = time, None, False
             return True
         if found in self._ordinary:
-            return False     # the gripper's own message, say, which comes between the arm's
+            return False     # for instance the gripper's own message, which comes between the arm's
         if self._other is None:
             self._other = (time, tuple(names))
         elif not self._reported and time - self._other[0] > 0.5:

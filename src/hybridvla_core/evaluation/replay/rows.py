@@ -18,13 +18,13 @@ class RecordedProposal:
     """A proposal found in a recording.
 
     Attributes:
-        stamp_ns: Of its observation, ns.
+        stamp_ns: Stamp of its observation, ns.
         spread: Newest minus oldest image, s.
-        instruction: It followed.
-        checkpoint_sha256: That made it.
-        action: (K, A).
-        ms: Of its stages, ms.
-        age: Of its observation when it was made, s.
+        instruction: Instruction that it followed.
+        checkpoint_sha256: Digest of the checkpoint that made it.
+        action: (K, A) predicted action.
+        ms: Times of its stages, ms.
+        age: Age of its observation when it was made, s.
     """
 
     stamp_ns: int
@@ -38,12 +38,12 @@ class RecordedProposal:
 
 @dataclass(frozen=True)
 class Frame:
-    """One observation to predict from.
+    """One observation from which to predict.
 
     Attributes:
-        time: Since the recording's begin, s.
+        time: Time since the recording's begin, s.
         inference: The observation and the bases of its targets.
-        joints: (dof,) rad and opening of each arm.
+        joints: (dof,) joints, rad, and gripper opening of each arm.
         recorded: The proposal that the recording holds for this very observation.
         kind: PERIOD or DECISION.
     """
@@ -60,30 +60,30 @@ class Row:
     """Result of one frame.
 
     Attributes:
-        index: Among all rows.
+        index: Index among all rows.
         recording: Number of the recording.
-        time: Since its begin, s.
-        stamp_ns: Of the observation, ns.
-        instruction: It was asked for.
-        kind: Of the frame.
-        bases: Of the targets, one for each arm.
-        targets: Of the first step, one for each arm.
-        truth: What the recording did; None where that is not known.
+        time: Time since the recording's begin, s.
+        stamp_ns: Stamp of the observation, ns.
+        instruction: Instruction that the policy was given.
+        kind: Kind of the frame.
+        bases: Bases of the targets, one for each arm.
+        targets: Targets of the first step, one for each arm.
+        truth: What the robot did in the recording; None if that is not known.
         why: Why nothing is compared.
         error: (arms, 3) predicted minus recorded target in the base frames, m.
-        angle: Between them, largest over the arms, rad.
-        gripper_ok: Every gripper agrees.
-        fused: The paths were averaged.
-        confidence: Mean of the tokens.
-        token_confidence: (A,).
+        angle: Angle between predicted and recorded target, largest over the arms, rad.
+        gripper_ok: Whether every gripper agrees.
+        fused: Whether the paths were averaged.
+        confidence: Mean confidence of the tokens.
+        token_confidence: (A,) confidence of each token.
         hits: (A,) whether each token was right.
-        path_distance: Between the paths, m.
-        path_angle: The same, rad.
+        path_distance: Distance between the paths, m.
+        path_angle: Angle between the paths, rad.
         spread: Newest minus oldest image, s.
-        state_outside: The state lies outside the range of the statistics.
+        state_outside: Whether the state is outside the range of the statistics.
         reproduction: Distance to the recorded proposal of this very checkpoint, m.
         filter: What the safety filter did with the proposal.
-        pictures: JPEG by view, of chosen moments.
+        pictures: JPEGs by view, for selected moments.
     """
 
     index: int
@@ -113,7 +113,7 @@ class Row:
 
     @property
     def distance(self) -> float:
-        """m, largest over the arms; NaN where nothing is compared."""
+        """Distance between predicted and recorded target, m, largest over the arms; NaN if nothing is compared."""
         return float("nan") if self.error is None else float(np.linalg.norm(self.error, axis=1).max())
 
     @property
@@ -121,7 +121,7 @@ class Row:
         return self.truth.phase if self.truth is not None else ""
 
     def badness(self, radius: float, gripper: float) -> float:
-        """One number to sort the worst moments by, m: distance, angle at a radius, a wrong gripper."""
+        """Returns one number by which the worst moments are sorted, m: distance, angle at a radius, a wrong gripper."""
         if self.error is None:
             return 0.0
         return self.distance + radius * self.angle + gripper * (not self.gripper_ok)

@@ -1,6 +1,6 @@
-"""Does the policy look and listen? The same moments with another instruction, without a camera, with a frozen state.
+"""Does the policy look and listen? Tests the same moments with another instruction, without a camera, with a frozen state.
 
-How far the target moves is only telling beside how far it moves by chance: between noise seeds.
+How far the target moves only means something relative to how far it moves by chance, between noise seeds.
 """
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class SensitivityResult:
     """How far the target moves when something is taken away.
 
     Attributes:
-        spread: Between noise seeds, m, one number a moment.
-        moves: Sense -> the largest of its variants, m, one number a moment.
-        skipped: Sense -> why it was not asked.
+        spread: Movement between noise seeds, m, one number per moment.
+        moves: Sense -> largest movement over its variants, m, one number per moment.
+        skipped: Sense -> why it was not tested.
         single_ms: Wall time of single predictions, ms.
-        batch_difference: A batch against one at a time, m.
+        batch_difference: Difference between a batch and single predictions, m.
     """
 
     spread: Sequence[float]
@@ -40,7 +40,7 @@ class SensitivityResult:
 
 
 class SensitivityCheck:
-    """other_instructions: what else could have been asked for, in the recording's own words."""
+    """Tests the senses of a policy. other_instructions: other instructions that occur in the recordings."""
 
     def __init__(self, policy: BatchPolicy, config: PolicyConfig, settings: SensitivityConfig,
                  other_instructions: Sequence[str]) -> None:
@@ -48,7 +48,7 @@ class SensitivityCheck:
         self._others = list(other_instructions)
 
     def run(self, frames: Sequence[Frame]) -> SensitivityResult:
-        """frames: spread over the recordings; their images are changed one at a time."""
+        """Runs the test. frames: moments spread over the recordings; their images are changed one at a time."""
         spread: List[float] = []
         moves: Dict[str, List[float]] = {}
         skipped: Dict[str, str] = {}
@@ -75,7 +75,7 @@ class SensitivityCheck:
         return SensitivityResult(spread, moves, skipped, single_ms, difference)
 
     def _moved(self, frame: Frame, target: Sequence[ArmTarget], observations: Sequence[Observation], seed: int) -> List[float]:
-        """How far the first step's targets lie from `target`, m, for each observation of this moment."""
+        """Returns how far the first step's targets are from `target`, m, for each observation of this moment."""
         predictions = self._policy.predict_batch(observations, mode=self._config.inference_mode, seed=seed)
         arms = len(self._config.convention.arms)
         rules = self._settings
@@ -87,7 +87,7 @@ class SensitivityCheck:
         return result
 
     def _variants(self, here: Observation, other: Observation, skipped: Dict[str, str]) -> Dict[str, List[Observation]]:
-        """Changed observations of one moment, by the sense they take away."""
+        """Returns changed observations of one moment, by the sense that they take away."""
         variants: Dict[str, List[Observation]] = {}
         told = [replace(here, instruction=text) for text in self._others if text != here.instruction]
         told = [variant for variant in told if self._understood(variant, skipped)][:self._settings.instructions]
@@ -121,7 +121,7 @@ def _with(observation: Observation, view: str, image: np.ndarray) -> Observation
 
 
 def summarise(result: Optional[SensitivityResult], settings: SensitivityConfig) -> Dict[str, Any]:
-    """For machines: each sense's median movement, its ratio to the spread between seeds, and whether it is used."""
+    """Returns, for machines, each sense's median movement, its ratio to the spread between seeds, and whether it is used."""
     if result is None or not result.spread:
         return {}
     spread = float(np.median(result.spread))

@@ -1,4 +1,4 @@
-"""What a recording and a checkpoint must reach, read from `config/replay/thresholds.yaml`. Units are in the keys."""
+"""Thresholds for a recording and a checkpoint, read from `config/replay/thresholds.yaml`. Units are in the keys."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ def _positive(section: str, config: object) -> None:
 class MotionConfig:
     """How the recorded motion is read.
 
-    A keyframe is where the arms come to rest or where a gripper changes; one that is near has been reached.
+    A keyframe is where the arms come to rest or where a gripper changes; a keyframe that is near has been reached.
 
     Attributes:
-        rest_speed_m_s: Slower is at rest, m/s.
-        rest_speed_rad_s: And slower than this, rad/s.
-        rest_s: For so long, s.
-        near_m: Nearer is there, m.
-        near_rad: And nearer than this, rad.
-        gripper_change: Of the opening; more is a grasp or a release.
-        horizon_s: Nothing further ahead is compared, s.
+        rest_speed_m_s: An arm at rest is slower than this, m/s.
+        rest_speed_rad_s: An arm at rest also turns slower than this, rad/s.
+        rest_s: Time for which it must be that slow, s.
+        near_m: An arm has arrived within this distance, m.
+        near_rad: An arm has arrived if it is also within this angle, rad.
+        gripper_change: Change of the opening above which it is a grasp or a release.
+        horizon_s: Targets further ahead than this are not compared, s.
     """
 
     rest_speed_m_s: float
@@ -46,16 +46,16 @@ class MotionConfig:
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """Cameras and joint states. A bound that is None is reported and not judged.
+    """Bounds on cameras and joint states. A bound that is None is reported and not judged.
 
     Attributes:
-        camera_min_rate_hz: Hz.
-        camera_max_gap_s: Longest silence, s.
-        joints_min_rate_hz: Hz.
-        joints_max_gap_s: Longest silence, s.
-        max_stamp_step_s: A stamp may move this much against the time of recording, s.
-        max_spread_p99_s: Newest minus oldest image of an observation, s.
-        max_unobserved_share: Of the predictions that were due, and of the recorded proposals, that had nothing to look at.
+        camera_min_rate_hz: Lowest rate of a camera, Hz.
+        camera_max_gap_s: Longest gap of a camera, s.
+        joints_min_rate_hz: Lowest rate of joint states, Hz.
+        joints_max_gap_s: Longest gap of joint states, s.
+        max_stamp_step_s: Largest step of a stamp relative to the time of recording, s.
+        max_spread_p99_s: Largest 99 % value of newest minus oldest image of an observation, s.
+        max_unobserved_share: Largest share of due predictions, and of recorded proposals, that had no observation.
     """
 
     camera_min_rate_hz: Optional[float]
@@ -72,21 +72,21 @@ class StreamConfig:
 
 @dataclass(frozen=True)
 class ErrorConfig:
-    """Predicted against recorded targets. A bound that is None is reported and not judged.
+    """Bounds on predicted against recorded targets. A bound that is None is reported and not judged.
 
     Attributes:
-        min_compared: Fewer comparable frames prove nothing.
-        max_median_m: Median distance, m.
-        max_p90_m: 90 % distance, m.
-        max_decisions_median_m: The median where the recorded policy decided, m.
-        max_median_rad: Median angle, rad.
-        min_gripper_agreement: Share of frames with the gripper alike.
-        min_gain: Predicted over recorded displacement along an axis, about 1.
-        max_gain: The same.
-        max_bias_m: Median difference along an axis, m.
-        max_calibration_error: Expected, of the tokens' confidences.
-        max_reproduction_m: 90 % distance to the proposals that this very checkpoint made while recording, m.
-        max_state_outside_share: Recorded states outside the range of the checkpoint's statistics.
+        min_compared: Fewest comparable frames; fewer prove nothing.
+        max_median_m: Largest median distance, m.
+        max_p90_m: Largest 90 % distance, m.
+        max_decisions_median_m: Largest median distance where the recorded policy decided, m.
+        max_median_rad: Largest median angle, rad.
+        min_gripper_agreement: Lowest share of frames in which the gripper agrees.
+        min_gain: Lowest ratio of predicted to recorded displacement along an axis, about 1.
+        max_gain: Highest such ratio.
+        max_bias_m: Largest median difference along an axis, m.
+        max_calibration_error: Largest expected calibration error of the tokens' confidences.
+        max_reproduction_m: Largest 90 % distance to the proposals that this very checkpoint made while recording, m.
+        max_state_outside_share: Largest share of recorded states outside the range of the checkpoint's statistics.
     """
 
     min_compared: int
@@ -108,12 +108,12 @@ class ErrorConfig:
 
 @dataclass(frozen=True)
 class PathConfig:
-    """The ensemble; not judged with one path. A bound that is None is reported and not judged.
+    """Bounds on the ensemble; not judged with one path. A bound that is None is reported and not judged.
 
     Attributes:
-        min_fused_share: Of the predictions.
-        max_distance_p90_m: Between the paths, m.
-        max_angle_p90_rad: The same, rad.
+        min_fused_share: Lowest share of the predictions whose paths were averaged.
+        max_distance_p90_m: Largest 90 % distance between the paths, m.
+        max_angle_p90_rad: Largest 90 % angle between the paths, rad.
     """
 
     min_fused_share: Optional[float]
@@ -126,16 +126,16 @@ class PathConfig:
 
 @dataclass(frozen=True)
 class FilterConfig:
-    """Proposals through the safety filter. Shares are of the proposals checked.
+    """Runs of proposals through the safety filter. Shares are of the proposals checked.
 
     Attributes:
-        run_s: How long each is executed, s; one with a new target runs to its end.
-        full_every_s: At most one such in that much recorded time, s; a new instruction always does.
-        new_target_m: A target that moved so far is new, m.
-        new_target_rad: Or so far, rad.
-        max_refused_share: Refused at once.
-        max_unreached_share: Not carried out to the end.
-        max_clipped_share: With a target that was cut to the workspace.
+        run_s: How long each proposal is executed, s; one with a new target runs to its end.
+        full_every_s: At most one such full run in this much recorded time, s; a new instruction always gets one.
+        new_target_m: A target is new if it moved by this distance, m.
+        new_target_rad: A target is also new if it turned by this angle, rad.
+        max_refused_share: Largest share refused at once.
+        max_unreached_share: Largest share not carried out to the end.
+        max_clipped_share: Largest share with a target that was clipped to the workspace.
     """
 
     run_s: float
@@ -152,11 +152,11 @@ class FilterConfig:
 
 @dataclass(frozen=True)
 class LatencyConfig:
-    """Of one prediction at a time on this machine; None unless the machine is the robot's.
+    """Bounds on the time of single predictions on this machine; None unless the machine is the robot's.
 
     Attributes:
-        max_median_ms: Median, ms.
-        max_p99_ms: 99 %, ms.
+        max_median_ms: Largest median, ms.
+        max_p99_ms: Largest 99 % value, ms.
     """
 
     max_median_ms: Optional[float]
@@ -168,20 +168,20 @@ class LatencyConfig:
 
 @dataclass(frozen=True)
 class SensitivityConfig:
-    """Does it look and listen?
+    """Does the policy look and listen?
 
-    How far the target moves under another instruction or without a camera, over how far it moves between noise seeds. A sense is
-    used when its movement exceeds both min_ratio times that spread and min_move_m.
+    Compares how far the target moves under another instruction or without a camera with how far it moves between noise seeds. A
+    sense is used when its movement exceeds both min_ratio times that spread and min_move_m.
 
     Attributes:
-        frames: Moments at which it is asked.
-        seeds: Of the noise.
-        instructions: Other ones, at most.
+        frames: Number of moments tested.
+        seeds: Number of noise seeds.
+        instructions: Largest number of other instructions.
         radius_m: A radian counts as much as this distance, m.
         gripper_m: A changed gripper counts as much as this, m.
-        min_ratio: None: reported and not judged.
-        min_move_m: m.
-        require_state: The robot state must be used, too.
+        min_ratio: Lowest ratio of movement to spread; None: reported and not judged.
+        min_move_m: Smallest movement, m.
+        require_state: Whether the robot state must be used, too.
     """
 
     frames: int
@@ -206,9 +206,9 @@ class ReplayConfig:
     Attributes:
         motion: How the recorded motion is read.
         streams: Cameras and joint states.
-        errors: Predicted against recorded targets.
-        paths: The ensemble.
-        filter: Proposals through the safety filter.
+        errors: Bounds on predicted against recorded targets.
+        paths: Bounds on the ensemble.
+        filter: Runs of proposals through the safety filter.
         latency: Times of predictions.
         senses: Whether the policy looks and listens.
     """

@@ -1,4 +1,4 @@
-"""Rows into numbers: errors by axis, phase and instruction, gains, calibration, paths, filter."""
+"""Turns rows into numbers: errors by axis, phase and instruction, gains, calibration, paths, filter."""
 from __future__ import annotations
 
 import math
@@ -15,12 +15,12 @@ from hybridvla_core.evaluation.replay.settings import ReplayConfig
 from hybridvla_core.report.statistics import calibration, percentiles, quantiles, rate
 
 AXES = "xyz"
-FAR_M = 0.03         # a gain is taken from displacements above this
-ENOUGH = 8           # fewer of them give no gain
+FAR_M = 0.03         # a gain is computed from displacements above this
+ENOUGH = 8           # fewer displacements give no gain
 
 
 def summarise(rows: Sequence[Row], arms: Sequence[str], settings: ReplayConfig) -> Dict[str, Any]:
-    """Everything about the predictions of one policy; plain data."""
+    """Returns everything about the predictions of one policy as plain data."""
     judged = compared(list(rows))
     return {
         "frames": len(rows), "errors": errors(judged, len(rows), arms, rows),
@@ -55,7 +55,7 @@ def _block(rows: Sequence[Row]) -> Dict[str, Any]:
 
 
 def gain(rows: Sequence[Row], arm: int, axis: int) -> Optional[float]:
-    """Median of predicted over recorded displacement from the base, where the recorded one is long enough."""
+    """Returns the median of predicted over recorded displacement from the base, where the recorded one is long enough."""
     ratios = []
     for row in rows:
         base = row.bases[arm].position[axis]
@@ -75,7 +75,7 @@ def paths(rows: Sequence[Row]) -> Dict[str, Any]:
 
 
 def confidence(judged: Sequence[Row]) -> Dict[str, Any]:
-    """Mean confidence against error, and the tokens' confidences against how often they were right."""
+    """Compares mean confidence with error, and the tokens' confidences with how often they were right."""
     seen = [row for row in judged if not math.isnan(row.confidence)]
     if not seen:
         return {}
@@ -103,7 +103,7 @@ def filtered(rows: Sequence[Row]) -> Dict[str, Any]:
 
 
 def reproduction(rows: Sequence[Row]) -> Dict[str, Any]:
-    """Predictions beside the recorded proposals that this very checkpoint made from the same observations."""
+    """Compares predictions with the recorded proposals that this very checkpoint made from the same observations."""
     known = [row.reproduction for row in rows if not math.isnan(row.reproduction)]
     decisions = sum(row.kind == DECISION for row in rows)
     if not known:
@@ -113,7 +113,7 @@ def reproduction(rows: Sequence[Row]) -> Dict[str, Any]:
 
 
 def series(rows: Sequence[Row]) -> List[Dict[str, Any]]:
-    """One small record a row, for plots and machines."""
+    """Returns one small record per row, for plots and machines."""
     return [{"recording": row.recording, "t": round(row.time, 3), "stamp_ns": row.stamp_ns, "phase": row.phase,
              "instruction": row.instruction, "error_m": _number(row.distance), "angle_rad": _number(row.angle),
              "gripper_ok": row.gripper_ok, "confidence": _number(row.confidence), "fused": row.fused,

@@ -1,4 +1,4 @@
-"""One arm's recorded motion: poses, joints and gripper over time, where it rested, and when the gripper changed."""
+"""One arm's recorded motion: poses, joints and gripper over time, when it rested, and when the gripper changed."""
 from __future__ import annotations
 
 from array import array
@@ -11,27 +11,27 @@ from scipy.spatial.transform import Rotation, Slerp
 from hybridvla_core.contracts import Pose
 from hybridvla_core.evaluation.replay.settings import MotionConfig
 
-SMOOTH_S = 0.04      # speeds are taken over twice this time
-SETTLED = 0.004      # a gripper that moves less than this of its opening in SETTLED_S has arrived
+SMOOTH_S = 0.04      # speeds are computed over twice this time
+SETTLED = 0.004      # a gripper whose opening changes by less than this share in SETTLED_S has arrived
 SETTLED_S = 0.1
 STEP_BACK_S = 1e-6
 
 
 @dataclass
 class Track:
-    """Readings in the order of their stamps; one that goes back in time is dropped and counted.
+    """Readings in the order of their stamps; a reading that goes back in time is dropped and counted.
 
     Attributes:
-        name: Of the arm.
-        dof: Of its joints.
-        times: (N,) s, after `finish` as all that follows.
-        positions: (N, 3) m.
-        quaternions: (N, 4) xyzw.
-        openings: (N,) in [0, 1] or NaN.
-        joints: (N, dof) rad.
-        rests: [begin, end] of each, s.
+        name: Name of the arm.
+        dof: Number of its joints.
+        times: (N,) stamps, s; set by `finish`, like all that follow.
+        positions: (N, 3) positions, m.
+        quaternions: (N, 4) orientations, xyzw.
+        openings: (N,) gripper openings in [0, 1] or NaN.
+        joints: (N, dof) joints, rad.
+        rests: [begin, end] of each rest, s.
         grips: (begin, end, closed after) of each change of the gripper.
-        dropped: Readings that went back in time.
+        dropped: Number of readings that went back in time.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Track:
         self._closed_at_first = False
 
     def add(self, stamp: float, pose: Pose, opening: float, joints: np.ndarray) -> None:
-        """joints: (dof,) rad; what is not known is NaN."""
+        """Adds a reading. joints: (dof,) rad; NaN where unknown."""
         if stamp <= self._last + STEP_BACK_S:
             self.dropped += 1
             return
@@ -62,7 +62,7 @@ class Track:
         return len(self._raw) // (9 + self.dof) or len(self.times)
 
     def finish(self, settings: MotionConfig) -> None:
-        """Turn the readings into arrays and find rests and changes of the gripper."""
+        """Turns the readings into arrays and finds rests and changes of the gripper."""
         table = np.frombuffer(self._raw, dtype=float).reshape(-1, 9 + self.dof)
         self.times, self.positions, self.quaternions = table[:, 0], table[:, 1:4], table[:, 4:8]
         self.openings, self.joints = table[:, 8], table[:, 9:]
@@ -74,19 +74,19 @@ class Track:
 
     @property
     def gripper_known(self) -> bool:
-        """Whether its gripper was read at all."""
+        """Whether the gripper was read at all."""
         return bool(np.isfinite(self.openings).any())
 
     def grip_like(self, measured: Track) -> None:
-        """Closes and opens the gripper when another track does: what was sent to an arm is told as poses alone."""
+        """Takes over the gripper's changes from another track: the recorded commands of an arm hold poses alone."""
         self.grips, self._closed_at_first = measured.grips, measured._closed_at_first
 
     def index(self, stamp: float) -> int:
-        """Of the last reading at or before `stamp`; 0 before the first."""
+        """Returns the index of the last reading at or before `stamp`; 0 before the first."""
         return max(int(np.searchsorted(self.times, stamp, side="right")) - 1, 0)
 
     def pose(self, stamp: float) -> Optional[Pose]:
-        """Interpolated; None outside the recording."""
+        """Returns the interpolated pose; None outside the recording."""
         if not len(self.times) or not self.times[0] <= stamp <= self.times[-1]:
             return None
         before = min(self.index(stamp), len(self.times) - 2) if len(self.times) > 1 else 0
@@ -98,7 +98,7 @@ class Track:
         return Pose(position, turn.as_quat())
 
     def closed(self, stamp: float) -> bool:
-        """Whether the gripper is closed, or on its way to it, at `stamp`."""
+        """Tells whether the gripper is closed, or closing, at `stamp`."""
         state = self._closed_at_first
         for begin, _, closed in self.grips:
             if begin > stamp:
@@ -107,11 +107,11 @@ class Track:
         return state
 
     def gripping(self, stamp: float) -> bool:
-        """Whether the gripper is on its way at `stamp`."""
+        """Tells whether the gripper is moving at `stamp`."""
         return any(begin < stamp < end for begin, end, _ in self.grips)
 
     def rest(self, stamp: float) -> Optional[Tuple[float, float]]:
-        """The rest that `stamp` lies in."""
+        """Returns the rest that contains `stamp`."""
         for begin, end in self.rests:
             if begin <= stamp <= end:
                 return begin, end
@@ -140,7 +140,7 @@ def _find_grips(times: np.ndarray, openings: np.ndarray, change: float) -> List[
     """Finds each change by more than `change` from the widest or narrowest opening since the last one.
 
     Returns:
-        (begin, end, closed after) of each; between begin and end, s, it was on its way.
+        (begin, end, closed after) of each change; the gripper was moving between begin and end, s.
     """
     grips: List[Tuple[float, float, bool]] = []
     known = np.flatnonzero(np.isfinite(openings))
@@ -159,7 +159,7 @@ def _find_grips(times: np.ndarray, openings: np.ndarray, change: float) -> List[
 
 
 def _set_out(times: np.ndarray, openings: np.ndarray, index: int) -> float:
-    """When the change under way at `index` began."""
+    """Returns when the change in progress at `index` began."""
     while index > 0:
         earlier = int(np.searchsorted(times, times[index] - SETTLED_S / 2.0))
         if earlier == index or abs(openings[index] - openings[earlier]) < SETTLED:
@@ -169,7 +169,7 @@ def _set_out(times: np.ndarray, openings: np.ndarray, index: int) -> float:
 
 
 def _settled(times: np.ndarray, openings: np.ndarray, index: int) -> float:
-    """When the change under way at `index` is over."""
+    """Returns when the change in progress at `index` ends."""
     while index + 1 < len(times):
         later = min(int(np.searchsorted(times, times[index] + SETTLED_S)), len(times) - 1)
         if later == index or abs(openings[later] - openings[index]) < SETTLED:

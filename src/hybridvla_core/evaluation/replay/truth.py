@@ -1,4 +1,4 @@
-"""What the robot did next: the recorded target that a prediction is compared with, and the phase of the task."""
+"""What the robot did next: the recorded target with which a prediction is compared, and the phase of the task."""
 from __future__ import annotations
 
 import bisect
@@ -13,8 +13,8 @@ from hybridvla_core.geometry.poses import angle, distance
 from hybridvla_core.moved import old_names
 from hybridvla_core.transforms.conventions import ActionConvention
 
-GRIP_WAIT_S = 1.0                    # a gripper that changes so long after an arrival belongs to it
-REST_AT_S = 0.2                      # so long after a rest has begun an impedance arm has settled
+GRIP_WAIT_S = 1.0                    # a gripper change within this time of an arrival belongs to it
+REST_AT_S = 0.2                      # an impedance-controlled arm has settled this long after a rest has begun
 PHASES = ("approach", "grasp", "carry", "release")
 
 
@@ -23,8 +23,8 @@ class ArmTruth:
     """One arm's recorded target.
 
     Attributes:
-        pose: In its base frame.
-        closed: Its gripper was closed then.
+        pose: Target pose in the arm's base frame.
+        closed: Whether the gripper was closed then.
     """
 
     pose: Pose
@@ -33,12 +33,12 @@ class ArmTruth:
 
 @dataclass(frozen=True)
 class Truth:
-    """What the recording did next.
+    """What the robot did next in the recording.
 
     Attributes:
         at: Recorded time of the target, s.
-        arms: One for each arm.
-        phase: Of the first arm that does something.
+        arms: Targets, one for each arm.
+        phase: Phase of the first arm that does something.
     """
 
     at: float
@@ -48,15 +48,15 @@ class Truth:
 
 @dataclass
 class RecordedMotion:
-    """What the arms did in a recording, and what was asked for.
+    """What the arms did in a recording, and under which instructions.
 
     Attributes:
-        tracks: Of the arms, in the convention's order.
-        instructions: As (since s, text).
+        tracks: Tracks of the arms, in the convention's order.
+        instructions: Instructions as (since s, text).
         engaged: [begin, end] s of each span in which the robot followed its instruction; None: throughout.
-        sent: Where the arms were sent, like `tracks`. Keyframes are found in it and have its poses, because a compliant arm
-            swings about that pose and rests beside it. None: only the measured motion is known.
-        until: s at which what counts of it ends: an episode of several in one bag. What comes later is no target.
+        sent: Where the arms were sent, like `tracks`. Keyframes are found in it and take its poses, because a compliant arm
+            swings about the commanded pose and rests beside it. None: only the measured motion is known.
+        until: Time, s, at which the relevant part ends, such as one of several episodes in a bag. What comes later is no target.
     """
 
     tracks: List[Track]
@@ -70,7 +70,7 @@ class RecordedMotion:
         return self.instructions[found][1] if found >= 0 else ""
 
     def span(self, stamp: float) -> Optional[Tuple[float, float]]:
-        """The engaged span around `stamp`, cut where the instruction or what counts ends; None while nobody followed one."""
+        """Returns the engaged span around `stamp`, cut where the instruction or the relevant part ends; None if not engaged."""
         begin, end = -math.inf, self.until
         if self.engaged is not None:
             around = next(((a, b) for a, b in self.engaged if a <= stamp <= b), None)
@@ -86,18 +86,18 @@ class RecordedMotion:
 
 
 class TruthFinder:
-    """For observation stamps of one recording. Raises nothing: what cannot be compared comes with a reason."""
+    """Finds targets for the observation stamps of one recording. Raises nothing: a missing target comes with a reason."""
 
     def __init__(self, recording: RecordedMotion, convention: ActionConvention, settings: MotionConfig) -> None:
         self._recording, self._tracks, self._settings = recording, recording.tracks, settings
         self._period = convention.action_period_s
         self._aims = recording.sent if recording.sent and self._period == 0.0 else recording.tracks
         self._rests = _common(self._aims)
-        # What is sent arrives before the arm does: a rest that has begun is still ahead of it.
+        # Commands arrive before the arm does: a rest that has begun in them is still ahead of the arm.
         self._reached = [end if self._aims is recording.sent else begin for begin, end in self._rests]
 
     def find(self, stamp: float) -> Tuple[Optional[Truth], str]:
-        """The target after `stamp`, s, or None and why there is none."""
+        """Returns the target after `stamp`, s, or None and why there is none."""
         span = self._recording.span(stamp)
         if span is None:
             return None, "the robot did not follow the policy's instruction"
@@ -121,13 +121,13 @@ class TruthFinder:
     def _keyframe(self, stamp: float) -> Optional[float]:
         """Finds when the next keyframe was reached: the end of a motion, or the change of a gripper.
 
-        A keyframe that the arm has practically reached is over, unless its gripper has not moved yet.
+        A keyframe that the arm has practically reached counts as past, unless its gripper has not moved yet.
 
         Args:
-            stamp: From when on, s.
+            stamp: Time from which to search, s.
 
         Returns:
-            The time, s; None where none follows.
+            The time, s; None if no keyframe follows.
         """
         grip = min((grip[0] for track in self._tracks for grip in track.grips if grip[0] >= stamp), default=math.inf)
         if grip - stamp <= GRIP_WAIT_S and not self._moved(stamp, grip):
@@ -138,26 +138,26 @@ class TruthFinder:
                 return grip
             if self._gripped(begin, stamp):
                 continue
-            # Who labels an episode while the arm settles has seen it come to rest.
+            # An operator who labels an episode while the arm settles has seen it come to rest.
             at = max(stamp, min(end, begin + REST_AT_S, max(begin, self._recording.until)))
             if self._moved(stamp, at):
                 return at
         return grip if math.isfinite(grip) else None
 
     def _gripped(self, begin: float, stamp: float) -> bool:
-        """Whether a gripper has done its work since `begin`, s: then this rest is over, however far the arm is from it."""
+        """Tells whether a gripper has finished since `begin`, s: then this rest is past, however far the arm is from it."""
         return any(begin <= grip[0] and grip[1] <= stamp for track in self._tracks for grip in track.grips)
 
     def _moved(self, first: float, second: float, since: Optional[Sequence[Track]] = None) -> bool:
-        """Compares an earlier place with a later aim.
+        """Tells whether the aim at a later time is far from the place at an earlier one.
 
         Args:
             first: Time of the place, s.
             second: Time of the aim, s.
-            since: Tracks of the place; None: the measured ones.
+            since: Tracks that give the place; None: the measured ones.
 
         Returns:
-            Whether an arm's aim lies far from its place.
+            Whether an arm's aim is far from its place.
         """
         for track, aim in zip(since or self._tracks, self._aims):
             one, two = track.pose(first), aim.pose(second)
@@ -168,7 +168,7 @@ class TruthFinder:
         return False
 
     def _grip_end(self, track: Track, at: float) -> float:
-        """The time whose gripper state belongs to a target reached at `at`: a keyframe's gripper moves after arrival."""
+        """Returns the time whose gripper state belongs to a target reached at `at`: a keyframe's gripper moves after arrival."""
         if self._period > 0.0:
             return at
         after = [grip[0] for grip in track.grips
@@ -186,7 +186,7 @@ class TruthFinder:
 
 
 def _common(tracks: Sequence[Track]) -> List[Tuple[float, float]]:
-    """Spans in which every arm rests."""
+    """Returns the spans in which every arm rests."""
     spans = tracks[0].rests if tracks else []
     for track in tracks[1:]:
         spans = [(max(a, c), min(b, d)) for a, b in spans for c, d in track.rests if max(a, c) < min(b, d)]

@@ -1,4 +1,4 @@
-"""Numbers against thresholds: a list of checks, each with a sentence that says what to look at."""
+"""Compares numbers with thresholds: a list of checks, each with a sentence that says what to look at."""
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
@@ -11,15 +11,15 @@ PASS, FAIL, SKIPPED = "pass", "fail", "skipped"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was judged.
+    """One check and its outcome.
 
     Attributes:
-        group: It belongs to.
-        name: Unique in the group.
+        group: Group of the check.
+        name: Name, unique in the group.
         outcome: pass, fail or skipped (no threshold, or nothing to judge).
         text: One sentence.
-        value: Found.
-        limit: Asked for.
+        value: Value found.
+        limit: Value required.
     """
 
     group: str
@@ -66,7 +66,7 @@ class _Judge:
 
 def judge_policy(summary: Mapping[str, Any], senses: Mapping[str, Any], latency: Mapping[str, float],
                  settings: ReplayConfig) -> List[Check]:
-    """Checks about the checkpoint over all recordings."""
+    """Judges the checkpoint over all recordings."""
     judge, rules, errors = _Judge(), settings.errors, summary["errors"]
     advice = "record more motion, or check that the instruction and the robot's state are in the bag" if summary["frames"] else (
         "nothing was predicted at all: see why the recordings gave no observation")
@@ -134,7 +134,7 @@ def _filter(judge: _Judge, summary: Mapping[str, Any], settings: ReplayConfig) -
 
 
 def judge_senses(senses: Mapping[str, Any], settings: ReplayConfig) -> List[Check]:
-    """Deaf to the instruction, blind to a camera, numb to the state."""
+    """Judges whether the policy ignores the instruction, a camera or the state."""
     checks = []
     if not senses:
         return [Check("senses", "senses", SKIPPED, "whether the policy looks and listens was not checked")]
@@ -159,7 +159,7 @@ def judge_senses(senses: Mapping[str, Any], settings: ReplayConfig) -> List[Chec
 
 def judge_recording(name: str, streams: Mapping[str, Mapping[str, Any]], observing: Mapping[str, Any],
                     settings: ReplayConfig) -> List[Check]:
-    """Checks about one recording. observing: due, missed, problems, spread_p99_s."""
+    """Judges one recording. observing: due, missed, problems, spread_p99_s."""
     checks: List[Check] = []
     for stream, found in streams.items():
         events = found["events"]
@@ -184,15 +184,16 @@ def judge_recording(name: str, streams: Mapping[str, Mapping[str, Any]], observi
 
 def judge_decisions(name: str, asked: int, unmatched: int, problems: Mapping[str, int], settings: ReplayConfig,
                     given: bool = False) -> List[Check]:
-    """Judges how many recorded proposals could not be asked again.
+    """Judges how many recorded proposals could not be predicted again.
 
     Args:
-        name: Of the recording, or of the bag that the proposals come from.
-        asked: Recorded proposals.
-        unmatched: Those without an observation.
-        problems: Sentence -> how often.
-        settings: The share that is allowed.
-        given: The proposals were named apart: that none of them belongs to the recordings is a failure whatever is allowed.
+        name: Name of the recording, or of the bag that the proposals come from.
+        asked: Number of recorded proposals.
+        unmatched: Number of those without an observation.
+        problems: Sentence -> how often it applied.
+        settings: Settings with the allowed share.
+        given: Whether the proposals were given separately: then it is a failure, whatever is allowed, if none of them belongs to
+            the recordings.
 
     Returns:
         One check.

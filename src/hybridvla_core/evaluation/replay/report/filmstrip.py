@@ -14,24 +14,24 @@ from hybridvla_core.evaluation.replay.rows import Row
 from hybridvla_core.evaluation.replay.track import Track
 
 Colour = Tuple[int, int, int]
-#: Points (3,) m in the base frame, and a colour.
+#: A line: points (3,) m in the base frame, and a colour.
 Line = Tuple[List[np.ndarray], Colour]
 
 SIZE = 224                  # px, longest side of a kept picture
 QUALITY = 78
 REAL, PREDICTED, BASE = (46, 190, 110), (235, 80, 60), (255, 255, 255)
 COMPARED = (90, 130, 240)   # a second checkpoint's prediction
-STEPS = 24                  # points of the recorded way
+STEPS = 24                  # number of points of the recorded path
 INSET, MARGIN, MIN_SPAN_M = 96, 6, 0.10
 
 
 @dataclass(frozen=True)
 class Projection:
-    """A fixed camera: base frame to pixels.
+    """A fixed camera, which projects points from the base frame to pixels.
 
     Attributes:
-        position: (3,) of the camera, m, base frame.
-        quaternion: (4,) of the camera, xyzw, base frame.
+        position: (3,) position of the camera, m, base frame.
+        quaternion: (4,) orientation of the camera, xyzw, base frame.
         intrinsics: (fx, fy, cx, cy, width) in pixels of the original image.
     """
 
@@ -40,7 +40,7 @@ class Projection:
     intrinsics: Tuple[float, ...]
 
     def pixel(self, point: np.ndarray, width: int) -> Optional[Tuple[float, float]]:
-        """In a picture of `width` px; None behind the camera."""
+        """Returns the pixel of a point in a picture of `width` px; None behind the camera."""
         seen = Rotation.from_quat(self.quaternion).inv().apply(np.asarray(point, dtype=float) - self.position)
         if seen[2] < 1e-3:
             return None
@@ -50,7 +50,7 @@ class Projection:
 
 
 def thumbnails(images: Mapping[str, np.ndarray]) -> Dict[str, bytes]:
-    """JPEGs of (h, w, 3) uint8 images by view, at most SIZE px a side."""
+    """Returns JPEGs of (h, w, 3) uint8 images by view, at most SIZE px per side."""
     result = {}
     for view, image in images.items():
         picture = Image.fromarray(image)
@@ -63,7 +63,7 @@ def thumbnails(images: Mapping[str, np.ndarray]) -> Dict[str, bytes]:
 
 def draw(row: Row, view: str, tracks: Sequence[Track], projection: Optional[Projection],
          other: Optional[Row] = None) -> str:
-    """A picture of the row as a data URI: the recorded way green, the prediction red, another checkpoint's blue."""
+    """Draws the row as a data URI: the recorded path green, the prediction red, another checkpoint's blue."""
     seen = Image.open(io.BytesIO(row.pictures[view])).convert("RGB")
     picture = Image.new("RGB", (max(seen.width, 2 * INSET + 3 * MARGIN), seen.height + INSET + 2 * MARGIN), (32, 34, 38))
     picture.paste(seen)
@@ -81,7 +81,7 @@ def draw(row: Row, view: str, tracks: Sequence[Track], projection: Optional[Proj
 
 
 def _lines(row: Row, tracks: Sequence[Track], other: Optional[Row]) -> List[Line]:
-    """What to draw: points in the base frame and a colour; the recorded ways first."""
+    """Returns the lines to draw: points in the base frame and a colour; the recorded paths first."""
     lines: List[Line] = []
     if row.truth is not None:
         begin = row.stamp_ns * 1e-9
@@ -109,7 +109,7 @@ def _polyline(canvas: ImageDraw.ImageDraw, pixels: Sequence[Optional[Tuple[float
 
 def _inset(canvas: ImageDraw.ImageDraw, size: Tuple[int, int], lines: Sequence[Line], axes: Tuple[int, int], title: str,
            place: int) -> None:
-    """A small plan of the motion under the picture: seen from above (x up, y left) or from the side (x right, z up)."""
+    """Draws a small plan of the motion into the picture's lower edge: from above (x up, y left) or the side (x right, z up)."""
     points = np.array([point for line, _ in lines for point in line])
     left = MARGIN if place == 0 else size[0] - INSET - MARGIN
     top = size[1] - INSET - MARGIN

@@ -11,7 +11,7 @@ _NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd]")
 
 
 def document(checks: Sequence[Check], unread: Sequence[str], checkpoint: str) -> str:
-    """One test case a check. unread: bags left out, each of which is among the checks, too."""
+    """Returns one test case per check. unread: bags left out, each of which is also among the checks."""
     failures = sum(check.outcome == FAIL for check in checks)
     skipped = sum(check.outcome == SKIPPED for check in checks)
     suite = ElementTree.Element("testsuite", name=f"hybridvla replay {_clean(checkpoint)}", tests=str(len(checks)),

@@ -57,7 +57,7 @@ Cell = Union[None, int, float, str]
 
 
 class Table(NamedTuple):
-    """Cells of a table; the first of a row is its name."""
+    """Cells of a table; the first cell of a row is its name."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[Cell]]
@@ -67,11 +67,11 @@ class Moment(NamedTuple):
     """A moment on the page.
 
     Attributes:
-        anchor: By which links find it.
-        pictures: (view, data URI).
-        where: In which recording, and when.
-        told: What is said of it.
-        instruction: That held then.
+        anchor: Anchor that links point to.
+        pictures: Pictures as (view, data URI).
+        where: Recording and time.
+        told: Description of the moment.
+        instruction: Instruction at that time.
     """
 
     anchor: str
@@ -82,7 +82,7 @@ class Moment(NamedTuple):
 
 
 class Sensed(NamedTuple):
-    """What a checkpoint reacts to; None where it was not checked."""
+    """What a checkpoint reacts to; None for what was not checked."""
 
     title: str
     drawing: Optional[Markup]
@@ -92,7 +92,7 @@ def document(data: Mapping[str, Any]) -> str:
     """Returns the page.
 
     Args:
-        data: summary, checks, unread, notes, contenders (folder, evaluator), recordings (name, duration, tracks,
+        data: Content: summary, checks, unread, notes, contenders (folder, evaluator), recordings (name, duration, tracks,
             projections).
 
     Returns:

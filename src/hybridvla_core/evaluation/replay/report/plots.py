@@ -1,4 +1,4 @@
-"""What the report draws of replayed frames; dots link to the moment's picture where there is one."""
+"""The report's plots of replayed frames; a dot links to the moment's picture if there is one."""
 from __future__ import annotations
 
 import math
@@ -7,7 +7,7 @@ from typing import Callable, List, Sequence, Tuple
 from hybridvla_core.evaluation.replay.rows import Row
 from hybridvla_core.report.svg import BLUE, RED, Dot, Plot, over_time
 
-#: Of the judged and of the compared checkpoint.
+#: Colours of the judged and of the compared checkpoint.
 COLOURS = (RED, BLUE)
 Series = Sequence[Sequence[Row]]
 
