@@ -1,1 +1,1 @@
-"""Demonstrations of any task: driven episodes, states sampled around them, pictures with grounding."""
+"""Demonstrations of any task: driven episodes, states sampled around them, and pictures with grounding."""

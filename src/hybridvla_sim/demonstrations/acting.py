@@ -1,7 +1,7 @@
-"""A policy drives, and the expert says at each stop what it should have done: states that only its own mistakes lead to.
+"""A policy drives, and the expert labels each stop with the right action: states to which only the policy's mistakes lead.
 
 This is DAgger (Ross, Gordon and Bagnell, "A Reduction of Imitation Learning and Structured Prediction to No-Regret Online
-Learning", 2011): a policy that is trained on an expert's states alone has not seen where its small errors take it.
+Learning", 2011): a policy trained on an expert's states alone has not seen where its own small errors take it.
 """
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from hybridvla_sim.suite import AnyRig
 
 
 class Actor:
-    """A policy in the place of the expert that drives.
+    """A policy that drives in place of the expert.
 
     Args:
-        policy: Predicts keyframes of the rig.
-        paths: Of the model that act, in turn by acted episode, so that the states of each are met.
+        policy: Policy that predicts keyframes of the rig.
+        paths: Paths of the model that act. They take turns by acted episode, so that the states of each one occur.
     """
 
     def __init__(self, policy: PolicyInterface, paths: Sequence[str] = ("diffusion", "autoregressive")) -> None:
@@ -29,7 +29,7 @@ class Actor:
         self._path = self.paths[0]
 
     def begin(self, seed: int, turn: int) -> None:
-        """Begins an episode; its seed draws the noise, too, and its turn names the path that acts."""
+        """Begins an episode. Its seed also draws the noise, and its turn selects the path that acts."""
         self._seed, self._looks = seed, 0
         self._path = self.paths[turn % len(self.paths)]
 
@@ -37,7 +37,7 @@ class Actor:
         """Returns the next action (A,) of the policy, physical units.
 
         Raises:
-            HybridVLAError: It cannot predict.
+            HybridVLAError: The policy cannot predict.
         """
         self._looks += 1
         images = {view: rig.render(view) for view in self.policy.cameras}

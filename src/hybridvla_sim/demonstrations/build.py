@@ -1,4 +1,4 @@
-"""Demonstrations of several tasks in several processes, into one data set; what was made before it was stopped is kept."""
+"""Makes demonstrations of several tasks in several processes, into one data set; an interrupted run keeps what it has made."""
 from __future__ import annotations
 
 import functools
@@ -31,17 +31,17 @@ FPS = 10.0
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be made.
+    """The data set to make.
 
     Attributes:
-        tasks: Names.
-        count: Episodes of each.
-        seed: Of the first episode of each task; the next ones count on.
-        sampled: Share of the episodes that are sampled states.
-        validation: Share that is held out, the last of each task.
-        settings: See there.
-        policy: Digest of the checkpoint that acts where no states are sampled; empty: the expert drives there.
-        failures: Write driven episodes, too, in which the expert failed.
+        tasks: Names of the tasks.
+        count: Number of episodes of each task.
+        seed: Seed of the first episode of each task; the next episodes count up from it.
+        sampled: Share of the episodes that consist of sampled states.
+        validation: Share of the episodes that is held out: the last ones of each task.
+        settings: Settings that all demonstrations share.
+        policy: Digest of the checkpoint that acts in the episodes without sampled states; empty: the expert drives them.
+        failures: Whether to write driven episodes in which the expert failed, too.
     """
 
     tasks: Tuple[str, ...]
@@ -63,14 +63,14 @@ class Order:
             raise HybridVLAError("demonstrations: --sampled lies in 0 to 1 and --validation in 0 to 0.5")
 
     def jobs(self) -> List[Job]:
-        """Returns all episodes, task by task: those to train from, then those to validate with."""
+        """Returns all episodes, task by task: first those for training, then those for validation."""
         held = int(round(self.count * self.validation))
         found, driven = [], ACTED if self.policy else DRIVEN
         for split in (TRAIN, VALIDATION):
             numbers = range(self.count - held) if split == TRAIN else range(self.count - held, self.count)
             for task in self.tasks:
                 for number in numbers:
-                    # Evenly between the others, whatever the share.
+                    # Spread the sampled episodes evenly among the others, whatever the share.
                     before = int(number * self.sampled)
                     sampled = int((number + 1) * self.sampled) > before
                     seed = self.seed + number
@@ -83,11 +83,11 @@ class Job:
     """One episode.
 
     Attributes:
-        task: Its name.
-        seed: Draws the episode.
+        task: Name of the task.
+        seed: Seed of the episode.
         kind: `driven`, `sampled` or `acted`.
-        split: Of the data set, `train` or `validation`.
-        turn: Counts the episodes of its task that are not sampled, from the seed of the first one: paths of a policy take turns.
+        split: Split of the data set, `train` or `validation`.
+        turn: Counter of the task's episodes that are not sampled, from the seed of the first one: a policy's paths take turns.
     """
 
     task: str
@@ -98,7 +98,7 @@ class Job:
 
     @property
     def file(self) -> str:
-        """Name of its part."""
+        """Name of the file of its part."""
         return f"{self.task}-{self.kind}-{self.seed:07d}.npz"
 
 
@@ -108,14 +108,14 @@ def build(order: Order, folder: Path, convention: ActionConvention, robot: Robot
     """Makes the data set.
 
     Args:
-        order: What is to be made.
-        folder: New; beside it lie the parts until it is whole.
-        convention: Of state and action.
-        robot: Whose arms move.
-        processes: That work side by side; the result does not depend on it.
-        progress: Called with the pictures of each episode that was made.
-        actor: Makes who acts, in each process; with `order.policy`.
-        left_out: Called with each driven episode that is not written because the expert failed in it.
+        order: The data set to make.
+        folder: Folder to create; the parts are stored beside it until it is complete.
+        convention: Convention of state and action.
+        robot: Robot whose arms move.
+        processes: Number of processes that work in parallel; the result does not depend on it.
+        progress: Callback, called with the number of pictures of each episode that was made.
+        actor: Factory of the actor, called in each process; given together with `order.policy`.
+        left_out: Callback, called with each driven episode that is not written because the expert failed in it.
 
     Returns:
         The folder.
@@ -152,11 +152,11 @@ def build(order: Order, folder: Path, convention: ActionConvention, robot: Robot
 
 def _join(order: Order, jobs: Sequence[Job], parts: Path, folder: Path, convention: ActionConvention, robot: RobotConfig
           ) -> List[Job]:
-    """Makes one data set of all parts: their videos are copied, so that it takes little of what recording took.
+    """Joins all parts into one data set. It copies their videos, so it takes little time compared with recording.
 
     Returns:
-        The driven episodes that are not in it because the expert failed. Their parts are kept until the end like any other, so
-        that the run goes on as the same run.
+        The driven episodes that are left out because the expert failed. Their parts are kept until the end like all others, so
+        that a resumed run stays the same run.
 
     Raises:
         HybridVLAError: The expert failed in all episodes, or a part is damaged.
@@ -188,12 +188,13 @@ def _join(order: Order, jobs: Sequence[Job], parts: Path, folder: Path, conventi
 
 
 def _claim(parts: Path, order: Order, convention: ActionConvention, robot: RobotConfig, folder: Path) -> None:
-    """Says whose parts these are, or finds that they are ours: of this order, convention, robot, code and renderer.
+    """Claims the folder of parts, or checks that it is ours: of this order, convention, robot, code and renderer.
 
-    The number of episodes may be another: each has its part whatever the others are, so more or fewer of the same order go on.
+    The number of episodes may differ: each has its own part, independent of the others, so the same order can resume with more
+    or fewer.
 
     Raises:
-        HybridVLAError: They are not.
+        HybridVLAError: The parts are not ours.
     """
     decided = hashlib.sha256(repr((convention, robot)).encode()).hexdigest()
     wanted = json.loads(json.dumps({**asdict(order), **origin(), "convention_and_robot": decided}))
@@ -225,7 +226,7 @@ def _start(worker: Worker) -> None:
 
 
 def _start_process(worker: Worker) -> None:
-    # Before the interpreter ends: the graphics library is gone by the time that renderers are collected.
+    # Close before the interpreter ends: the graphics library is gone by the time renderers are garbage-collected.
     Finalize(None, _close, exitpriority=0)
     _start(worker)
 
@@ -237,10 +238,10 @@ def _close() -> None:
     _RECORDERS.clear()
 
 
-# With more threads the last bits of a sum depend on the number of cores, and with them the bytes of the data.
+# With more threads, the last bits of a sum depend on the number of cores, and so do the bytes of the data.
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def _record(job: Job, parts: Path) -> int:
-    """Records one episode into its part and returns its pictures. The last task's rig is kept."""
+    """Records one episode into its part and returns its number of pictures. Keeps the rig of the last task."""
     assert _WORKER is not None, "a worker begins with _start"
     settings, convention, robot, actor = _WORKER
     if job.task not in _RECORDERS:
@@ -252,7 +253,7 @@ def _record(job: Job, parts: Path) -> int:
 
 
 def _make(jobs: Sequence[Job], parts: Path, worker: Worker, processes: int) -> Iterator[int]:
-    """Yields the pictures of each episode as it is made. However it ends, no worker is left behind."""
+    """Yields the number of pictures of each episode as it is made. No worker is left behind, however this ends."""
     if processes <= 1 or len(jobs) <= 1:
         _start(worker)
         try:

@@ -1,4 +1,4 @@
-"""Pictures of a rig with where each named thing is in them, from the engine's own segmentation."""
+"""Pictures of a rig, and where each named thing is in them, from the engine's own segmentation."""
 from __future__ import annotations
 
 import functools
@@ -16,24 +16,24 @@ from hybridvla_sim.suite import AnyRig
 from hybridvla_sim.taskkit.looks import subtree
 from hybridvla_sim.taskkit.phrases import Phrases, Thing
 
-#: Share of a patch that a thing covers at least where the patch shows it; that of a small one where no patch shows more of it.
+#: Least share of a patch that a thing must cover for the patch to show it; the same for a small thing, in its best patch.
 SHOWN, SHOWN_SMALL = 0.12, 0.02
-LYING = 0.7     # of a thing's own x axis is at least horizontal where its yaw is told
-PIXELS = 6      # of a patch in the segmentation, at least
+LYING = 0.7     # least horizontal share of a thing's own x axis for which its yaw is given
+PIXELS = 6      # least size of a patch in the segmentation
 
 
 class GroundingCamera:
-    """Renders the views of a rig, reduced as a policy reduces them, and finds things in a grid of patches.
+    """Renders the views of a rig, scaled down as a policy does it, and finds things in a grid of patches.
 
     Args:
-        rig: Whose cameras they are.
-        phrases: What can be named.
-        views: Of the rig.
-        size: Of a picture, pixels.
-        grid: Patches in a row and in a column.
+        rig: Rig with the cameras.
+        phrases: Phrases with the things that can be named.
+        views: Views of the rig.
+        size: Size of a picture, pixels.
+        grid: Number of patches in a row and in a column.
 
     Raises:
-        HybridVLAError: The rig's pictures are too small for so many.
+        HybridVLAError: The rig's pictures are too small for so many patches.
     """
 
     def __init__(self, rig: AnyRig, phrases: Phrases, views: Sequence[str], size: int, grid: int) -> None:
@@ -57,7 +57,7 @@ class GroundingCamera:
                 for view in self.views}
 
     def patches(self) -> Dict[str, Dict[str, np.ndarray]]:
-        """Returns view -> thing -> (P,) patches that show it, row by row."""
+        """Returns view -> thing -> (P,) numbers of the patches that show it, counted row by row."""
         found: Dict[str, Dict[str, np.ndarray]] = {}
         for view in self.views:
             self._segments.update_scene(self.rig.data, view)
@@ -67,7 +67,7 @@ class GroundingCamera:
         return found
 
     def _showing(self, name: str, cells: np.ndarray) -> np.ndarray:
-        """Returns the patches that show a thing. cells: (rows, height, columns, width) of the numbers of shapes."""
+        """Returns the patches that show a thing. cells: (rows, height, columns, width) numbers of the shapes."""
         shares = np.isin(cells, self._visible(name)).mean(axis=(1, 3)).ravel()
         shown = np.flatnonzero(shares >= SHOWN)
         if self.phrases.things[name].small and not len(shown) and shares.max() >= SHOWN_SMALL:
@@ -75,14 +75,14 @@ class GroundingCamera:
         return shown
 
     def _visible(self, name: str) -> np.ndarray:
-        """Returns the shapes of a thing that can be seen: what is wiped off is there no more."""
+        """Returns the visible shapes of a thing: what has been wiped off no longer counts."""
         found: np.ndarray = self._geoms[name][self.rig.model.geom_rgba[self._geoms[name], 3] > 0.0]
         return found
 
     def grounding(self, text: str, patches: Dict[str, Dict[str, np.ndarray]]) -> List[GroundedObject]:
-        """Returns what a sentence names: where in the sentence, in the pictures, and in the shared frame.
+        """Returns the objects that a sentence names: where in the sentence, in the pictures, and in the shared frame.
 
-        What has one name is one object: all patches that show it, and no place where it is several things.
+        Each name is one object with all patches that show it; if it stands for several things, it has no place.
         """
         found = []
         for span, names in self.phrases.named(text).items():
@@ -95,7 +95,7 @@ class GroundingCamera:
         return found
 
     def place(self, name: str) -> Optional[np.ndarray]:
-        """Returns where a thing is, (3,) m in the frame of the scene; None where nothing of it is left."""
+        """Returns the position of a thing, (3,) m in the frame of the scene; None if nothing of it is left."""
         thing, data = self.phrases.things[name], self.rig.data
         if thing.site:
             found: np.ndarray = data.site(thing.site).xpos.copy()
@@ -109,7 +109,7 @@ class GroundingCamera:
         return found
 
     def yaw(self, name: str) -> Optional[float]:
-        """Returns how a thing is turned about the vertical, rad; None where that says nothing, or it stands on end."""
+        """Returns the rotation of a thing about the vertical, rad; None if that has no meaning, or if it stands on end."""
         thing, data = self.phrases.things[name], self.rig.data
         if not thing.symmetry:
             return None
@@ -118,7 +118,7 @@ class GroundingCamera:
         return float(np.arctan2(ahead[1], ahead[0])) if np.linalg.norm(ahead) > LYING else None
 
     def close(self) -> None:
-        """Frees the renderer of segments; the rig keeps its own."""
+        """Frees the segmentation renderer; the rig keeps its own renderer."""
         self._segments.close()
 
 

@@ -1,4 +1,4 @@
-"""Someone drives a rig without filter and without ROS: straight lines at constant speed, a pause, then the gripper."""
+"""Drives a rig without the filter and without ROS: straight lines at constant speed, a pause, then the gripper."""
 from __future__ import annotations
 
 from typing import Callable, Iterator, List, Sequence
@@ -16,8 +16,8 @@ from hybridvla_sim.suite import AnyRig
 
 SPEED, TURN_SPEED, TICK = 0.25, 1.0, 0.01      # m/s, rad/s, s
 SETTLE_S, GRIPPER_S = 0.3, 0.6
-LOOK_S = 0.3                                   # between two looks on the way
-FARTHEST_M = 0.7                               # a label that asks for more follows a thing that rolls or flies away
+LOOK_S = 0.3                                   # s between two looks on the way
+FARTHEST_M = 0.7                               # a label beyond this distance follows an object that rolls or flies away
 
 
 def expert(rig: AnyRig, text: str) -> np.ndarray:
@@ -27,22 +27,22 @@ def expert(rig: AnyRig, text: str) -> np.ndarray:
 
 
 def astray(rig: AnyRig, text: str) -> bool:
-    """Tells whether a state teaches nothing any more: what the sentence names is lost, or the expert would go very far."""
+    """Tells whether a state no longer teaches anything: what the sentence names is lost, or the expert would go very far."""
     return rig.world.lost(text) or bool(np.linalg.norm(rig.world.expert(text).delta, axis=1).max() > FARTHEST_M)
 
 
 def drive(rig: AnyRig, convention: ActionConvention, text: str, most: int, rng: np.random.Generator, noise: float = 0.0,
           choose: Callable[[AnyRig, str], np.ndarray] = expert) -> Iterator[str]:
-    """Lets someone act until the task is done or its thing is lost, and yields each time something can be looked at.
+    """Acts until the task is done or its object is lost, and yields whenever a frame can be recorded.
 
     Args:
-        rig: Already reset.
-        convention: Of actions.
+        rig: Rig, already reset.
+        convention: Convention of actions.
         text: The sentence.
-        most: Keyframes.
-        rng: Draws the noise.
-        noise: Standard deviation of what is added to the place of each action, m; ten times that in rad on the yaw.
-        choose: Who acts: returns the next action (7 * arms,) for the rig and the sentence.
+        most: Largest number of keyframes.
+        rng: Generator that draws the noise.
+        noise: Standard deviation of the noise on the position of each action, m; ten times that in rad on the yaw.
+        choose: Function that acts: it returns the next action (7 * arms,) for the rig and the sentence.
 
     Yields:
         `keyframe` at rest before each keyframe, `way` in the middle of one, `done` when the task is done.
@@ -68,7 +68,7 @@ def drive(rig: AnyRig, convention: ActionConvention, text: str, most: int, rng: 
 
 
 def state_of(rig: AnyRig, convention: ActionConvention) -> np.ndarray:
-    """Returns the state (7 * arms,) as a policy's input has it."""
+    """Returns the state (7 * arms,) in the form of a policy's input."""
     states = rig.arm_states()
     return state_vector(convention, [state.pose for state in states], [state.gripper for state in states])
 

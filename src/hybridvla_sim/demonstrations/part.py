@@ -1,4 +1,4 @@
-"""One recorded episode on disk until the data set is whole: a file of numbers, words and videos, all there or not at all."""
+"""One recorded episode on disk until the data set is complete: a file of numbers, words and videos, all there or not at all."""
 from __future__ import annotations
 
 import io
@@ -18,7 +18,7 @@ from hybridvla_core.errors import HybridVLAError
 from hybridvla_sim.demonstrations.record import Recording
 
 VIDEO, FRAMES, COUNTS, COUNTED = "video_", "frames_", "counts_", "counted_"
-PARTIAL = ".part-"     # and the number of the process that writes it
+PARTIAL = ".part-"     # followed by the ID of the process that writes it
 
 
 class DamagedPart(HybridVLAError):
@@ -26,16 +26,16 @@ class DamagedPart(HybridVLAError):
 
 
 def write(recording: Recording, path: Path, fps: float) -> None:
-    """Writes an episode by rename, its pictures as videos: who joins the parts copies these and encodes nothing.
+    """Writes an episode atomically, by rename. Pictures are stored as videos; joining the parts copies these and encodes nothing.
 
     Args:
         recording: The episode.
-        path: Of the part. Another process may write the same one beside this.
-        fps: Frames a second of the data set.
+        path: Path of the part. Another process may write the same part at the same time.
+        fps: Frame rate of the data set, frames per second.
 
     Raises:
-        DataError: Not all views have as many pictures.
-        OSError: The disk takes no more; nothing is left of the part.
+        DataError: The views differ in their number of pictures.
+        OSError: The disk is full; nothing of the part is left behind.
     """
     words = json.dumps({"texts": recording.texts, "again": recording.again, "subtasks": recording.subtasks,
                         "success": recording.success,
@@ -56,22 +56,22 @@ def write(recording: Recording, path: Path, fps: float) -> None:
 
 
 def read(path: Path) -> Tuple[Recording, Dict[str, Footage]]:
-    """The inverse of `write`.
+    """Reads an episode: the inverse of `write`.
 
     Args:
-        path: Of the part.
+        path: Path of the part.
 
     Returns:
-        The episode without its pictures, and these as view -> footage.
+        The episode without its pictures, and the pictures as view -> footage.
 
     Raises:
         DamagedPart: The disk lost some of it.
-        OSError: It cannot be read now; it may be whole all the same.
+        OSError: It cannot be read now, but may still be whole.
     """
     with open(path, "rb") as stream:
         text = stream.read()
     try:
-        # From memory, so that what is raised here is about the bytes and not about the disk.
+        # Parse from memory, so that errors raised here concern the bytes and not the disk.
         with np.load(io.BytesIO(text), allow_pickle=False) as found:
             words, state = json.loads(str(found["words"])), list(found["state"])
             footage = {key[len(VIDEO):]: Footage(found[key].tobytes(), int(found[FRAMES + key[len(VIDEO):]]), ImageHistogram(
@@ -86,7 +86,7 @@ def read(path: Path) -> Tuple[Recording, Dict[str, Footage]]:
 
 
 def looks_whole(path: Path) -> bool:
-    """Tells whether a part is there and has an end; only `read` looks at all of it. OSError: it cannot be read now."""
+    """Tells whether a part exists and has an end; only `read` checks all of it. OSError: it cannot be read now."""
     if not path.is_file():
         return False
     with open(path, "rb") as stream:
@@ -94,7 +94,7 @@ def looks_whole(path: Path) -> bool:
 
 
 def remove_damaged(path: Path) -> None:
-    """Removes a part of which the disk lost some; one that cannot be read now (OSError) stays."""
+    """Removes a part if the disk lost some of it; a part that cannot be read now (OSError) stays."""
     try:
         read(path)
     except DamagedPart:
@@ -102,7 +102,7 @@ def remove_damaged(path: Path) -> None:
 
 
 def remove_partial(folder: Path) -> None:
-    """Removes what processes that were killed have left half-written in a folder of parts."""
+    """Removes half-written files of killed processes from a folder of parts."""
     for path in folder.glob(f"*{PARTIAL}*"):
         process = path.name.rpartition(PARTIAL)[2]
         if not process.isdigit() or not _runs(int(process)):
@@ -114,6 +114,6 @@ def _runs(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:         # somebody else's
+    except OSError:         # another user's process
         return True
     return True

@@ -1,4 +1,4 @@
-"""One demonstration: a seed of a task becomes frames, each with pictures, state, the expert's action, words and grounding."""
+"""Records one demonstration: frames from a task's seed, each with pictures, state, the expert's action, words and grounding."""
 from __future__ import annotations
 
 import zlib
@@ -21,7 +21,7 @@ from hybridvla_sim.suite import AnyRig, make_rig
 from hybridvla_sim.taskkit.looks import Looks
 from hybridvla_sim.taskkit.phrases import Phrases
 
-NOISE_M = 0.006          # of where a noisy drive goes
+NOISE_M = 0.006          # standard deviation of the noise on the targets of a noisy drive
 DRIVEN, SAMPLED, ACTED = KINDS = ("driven", "sampled", "acted")
 
 
@@ -30,12 +30,12 @@ class Settings:
     """What all demonstrations of a data set share.
 
     Attributes:
-        rig: `fr3` or `piper`.
-        views: Of the rig, in the policy's order.
-        size: Of a picture, pixels.
-        grid: Patches in a row of the encoder.
-        states: Sampled states of an episode.
-        labels: Sentences of each picture, where a scene allows several goals.
+        rig: Kind of rig, `fr3` or `piper`.
+        views: Views of the rig, in the policy's order.
+        size: Size of a picture, pixels.
+        grid: Number of patches in a row of the encoder.
+        states: Number of sampled states per episode.
+        labels: Number of sentences per picture, where a scene allows several goals.
     """
 
     rig: str
@@ -56,13 +56,13 @@ class Recording:
     """The frames of one episode.
 
     Attributes:
-        images: view -> pictures, one a frame; none of one that was read from disk, whose pictures are encoded.
-        state, action: (7 * arms,) each.
-        texts: What was asked for.
-        grounding: What the sentence names.
-        again: Whether a frame shows the one before it, with another sentence.
-        subtasks: The expert's names for what is to be done.
-        success: Whether a driven one was done; None for the others, whose labels are right all the same.
+        images: view -> pictures, one per frame; empty for an episode read from disk, whose pictures are encoded.
+        state, action: State and action of each frame, (7 * arms,) each.
+        texts: Sentence of each frame.
+        grounding: Objects that the sentence of each frame names.
+        again: Whether a frame shows the same moment as the previous one, with another sentence.
+        subtasks: The expert's name for the step of each frame.
+        success: Whether a driven episode succeeded; None for the others, whose labels are right all the same.
     """
 
     images: Dict[str, List[np.ndarray]]
@@ -79,11 +79,11 @@ class Recorder:
     """Records demonstrations of one task in one rig.
 
     Args:
-        name: Of the task.
-        settings: Of the data set.
-        convention: Of state and action.
-        robot: Where the arms begin, and their limits.
-        actor: Drives the episodes that are acted.
+        name: Name of the task.
+        settings: Settings of the data set.
+        convention: Convention of state and action.
+        robot: Robot with the start poses and limits of the arms.
+        actor: Actor that drives the acted episodes.
 
     Raises:
         HybridVLAError: The task is unknown, for another rig, or its scenes cannot be drawn.
@@ -106,21 +106,21 @@ class Recorder:
         """Records one episode.
 
         Args:
-            seed: Draws everything.
+            seed: Seed from which everything is drawn.
             kind: `driven`, `sampled` or `acted`.
-            turn: Of the actor's paths, in an acted episode.
+            turn: Turn that selects the actor's path, in an acted episode.
 
         Returns:
-            The pictures, states, actions and sentences; of a driven episode, also whether it succeeded.
+            The pictures, states, actions and sentences; for a driven episode, also whether it succeeded.
 
         Raises:
-            HybridVLAError: Nothing could be shown.
+            HybridVLAError: No sampled state could be shown.
         """
-        drawn = [seed, KINDS.index(kind), zlib.crc32(self.task.name.encode())]     # no two tasks have the same colours and places
+        drawn = [seed, KINDS.index(kind), zlib.crc32(self.task.name.encode())]     # so that tasks differ in colours and places
         rng = np.random.default_rng([*drawn, 11])
         self.rig.reset(np.random.default_rng(drawn))
         self.looks.randomise(rng)
-        mujoco.mj_forward(self.rig.model, self.rig.data)     # cameras and lights stand where they were before, until then
+        mujoco.mj_forward(self.rig.model, self.rig.data)     # only this moves cameras and lights to their new places
         made = Recording({view: [] for view in self.settings.views})
         goal = list(self.phrases.goals)[int(rng.integers(len(self.phrases.goals)))]
         if kind == DRIVEN:
@@ -155,12 +155,12 @@ class Recorder:
             if event != "way":
                 kept.append(Snapshot.of(self.rig))
         for _ in states(self.rig, self.convention, text, kept, self.settings.states, rng):
-            self.looks.randomise(rng)       # a snapshot brings back those of its episode: without this they were of one light
+            self.looks.randomise(rng)       # a snapshot restores its episode's looks: without this, all would share one light
             mujoco.mj_camlight(self.rig.model, self.rig.data)
             self._look(made, list(self._sentences(goal, rng)))
 
     def _sentences(self, goal: str, rng: np.random.Generator) -> Iterator[str]:
-        """The goal that was driven at, and others."""
+        """Yields a sentence for the goal of the drive, then for other goals."""
         others = [other for other in self.phrases.goals if other != goal]
         chosen = [goal, *(others[index] for index in rng.permutation(len(others)))]
         for wanted in chosen[:self.settings.labels]:

@@ -1,4 +1,4 @@
-"""States that nobody drove to: an expert's states, with the hands elsewhere and what they hold moved along."""
+"""Samples states to which nobody drove: an expert's states, with the hands elsewhere and the held objects moved along."""
 from __future__ import annotations
 
 import copy
@@ -23,13 +23,13 @@ from hybridvla_sim.suite import AnyRig
 from hybridvla_sim.taskkit import looks
 from hybridvla_sim.taskkit.moves import OPEN
 
-#: How far hands are moved, m and rad, and how often: so little that the step stays the same, a little, or far away.
+#: How far hands are moved, m and rad, and how often: so little that the step stays the same, a little, or far.
 SPREADS = ((0.004, 0.04, 0.45), (0.012, 0.10, 0.35), (0.045, 0.10, 0.20))
-#: How often a state is tried in which the task is done: there the hand stays.
+#: How often a state in which the task is done is tried; there the hand stays.
 DONE_SHARE = 0.03
-#: How often an open hand that holds nothing is shut (most often) or half shut near its thing, as after a grasp that missed.
+#: How often an empty open hand is shut (mostly) or half shut near its object, as after a missed grasp.
 MISSED_SHARE, SHUT_SHARE, HALF_SHUT = 0.07, 0.7, 0.8
-#: What may overlap, m: shapes that touch do by a little; what is pressed in the snapshot itself, by a little more than there.
+#: Allowed overlap, m: touching shapes overlap slightly; shapes pressed together in the snapshot, slightly more than there.
 OVERLAP_M, DEEPER_M = 0.004, 0.001
 LOWEST_M = 0.006
 TRIES = 8
@@ -37,11 +37,11 @@ TRIES = 8
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A state that can be taken up again.
+    """A state that can be restored.
 
     Attributes:
-        qpos: Positions, (nq,) of the model, m and rad.
-        model: What a scene changes in its model, by field (colours, what stands where, what touches).
+        qpos: Positions (nq,) of the model, m and rad.
+        model: Model fields that a scene changes, by name (colours, places of fixed bodies, what collides).
         memory: What the world remembers, by attribute.
     """
 
@@ -51,13 +51,13 @@ class Snapshot:
 
     @classmethod
     def of(cls, rig: AnyRig) -> Snapshot:
-        """Takes one."""
+        """Takes a snapshot of a rig."""
         names = rig.world.memory
         return cls(rig.data.qpos.copy(), looks.snapshot(rig.model),
                    {name: copy.deepcopy(getattr(rig.world, name)) for name in names})
 
     def restore(self, rig: AnyRig) -> None:
-        """Takes it up again, at rest."""
+        """Restores the state in a rig, at rest."""
         rig.data.qpos[:], rig.data.qvel[:] = self.qpos, 0.0
         looks.apply(rig.model, self.model)
         for name, value in self.memory.items():
@@ -70,9 +70,9 @@ class _Motion:
     """A rigid motion in the frame that all arms share.
 
     Attributes:
-        about: (3,) what it turns about, m.
-        turn: By how much.
-        shift: (3,) of what it turns about, m.
+        about: Point (3,) about which it turns, m.
+        turn: Rotation about that point.
+        shift: Translation (3,) of that point, m.
     """
 
     about: np.ndarray
@@ -80,31 +80,31 @@ class _Motion:
     shift: np.ndarray
 
     def point(self, position: np.ndarray) -> np.ndarray:
-        """Returns where a place (3,) m comes to."""
+        """Returns the moved position of a point (3,) m."""
         found: np.ndarray = self.about + self.shift + self.turn.apply(position - self.about)
         return found
 
     def quaternion(self, xyzw: np.ndarray) -> np.ndarray:
-        """Returns what a rotation (4,) becomes."""
+        """Returns the moved rotation (4,) of a rotation (4,), both xyzw."""
         found: np.ndarray = (self.turn * Rotation.from_quat(xyzw)).as_quat()
         return found
 
 
 def states(rig: AnyRig, convention: ActionConvention, text: str, snapshots: List[Snapshot], count: int, rng: np.random.Generator
            ) -> Iterator[int]:
-    """Puts the rig into one state after the other.
+    """Puts the rig into one sampled state after the other.
 
     Args:
-        rig: Furnished as when the snapshots were taken.
-        convention: Of actions.
+        rig: Rig, furnished as when the snapshots were taken.
+        convention: Convention of actions.
         text: The sentence that the expert followed.
-        snapshots: States at rest before its keyframes.
-        count: Of states.
-        rng: Draws them.
+        snapshots: States at rest before the expert's keyframes.
+        count: Number of states.
+        rng: Generator that draws the states.
 
     Yields:
-        The number of each state, from 0, while the rig is in it; fewer than `count` where `TRIES` times as many do not fit.
-        Each step of the task comes about equally often.
+        The number of each state, from 0, while the rig is in it; fewer than `count` if `TRIES` times as many tries do not
+        suffice. Each step of the task occurs about equally often.
     """
     labels = [_label(rig, text, snapshot) for snapshot in snapshots]
     begun = [number for number, (_, done) in enumerate(labels) if not done] or list(range(len(labels)))
@@ -131,13 +131,13 @@ def states(rig: AnyRig, convention: ActionConvention, text: str, snapshots: List
 
 
 def _label(rig: AnyRig, text: str, snapshot: Snapshot) -> Tuple[str, bool]:
-    """Returns what the expert does in a state, and whether nothing is left to be done there."""
+    """Returns the expert's step in a state, and whether the task is done there."""
     snapshot.restore(rig)
     return rig.world.expert(text).phase, rig.world.success(text)
 
 
 def _elsewhere(rig: AnyRig, convention: ActionConvention, text: str, rng: np.random.Generator) -> bool:
-    """Moves the hands; False where an arm does not reach there."""
+    """Moves the hands; returns False if an arm cannot reach its new pose."""
     here = [state.pose for state in rig.arm_states()]
     goals = [pose for pose, _ in action_to_targets(convention, expert_action(rig, text)[0], here)[0]]
     held = [_held(rig, number, pose) for number, pose in enumerate(here)]
@@ -164,7 +164,7 @@ def _elsewhere(rig: AnyRig, convention: ActionConvention, text: str, rng: np.ran
     moved = [Pose(motion.point(base + start.position) - base, motion.quaternion(start.quaternion))
              for motion, start, base in zip(motions, here, bases)]
     reached = [_put(rig, number, pose) for number, pose in enumerate(moved)]
-    for joint, motion in dict(zip(held, motions)).items():      # each thing once, however many hands hold it
+    for joint, motion in dict(zip(held, motions)).items():      # each object once, however many hands hold it
         for name in loads.get(joint, ()):
             _take_along(rig, name, motion)
     if carried is not None:
@@ -176,7 +176,7 @@ def _elsewhere(rig: AnyRig, convention: ActionConvention, text: str, rng: np.ran
 
 
 def _held(rig: AnyRig, arm: int, pose: Pose) -> Optional[str]:
-    """Returns the loose body between the fingers of an arm."""
+    """Returns the loose body between the fingers of an arm, or None."""
     state = rig.arm_states()[arm]
     if not 0.04 < state.gripper < 0.85:
         return None
@@ -192,7 +192,7 @@ def _held(rig: AnyRig, arm: int, pose: Pose) -> Optional[str]:
 
 
 def _common(motions: List[_Motion]) -> _Motion:
-    """Returns one motion for all hands that hold the same thing: between them, so that each keeps its grip."""
+    """Returns one motion about the middle of all hands that hold the same object, so that each keeps its grip."""
     return _Motion(np.mean([motion.about for motion in motions], axis=0), motions[0].turn,
                    np.mean([motion.shift for motion in motions], axis=0))
 
@@ -206,7 +206,7 @@ def _take_along(rig: AnyRig, joint: str, motion: _Motion) -> None:
 
 
 def _put(rig: AnyRig, number: int, pose: Pose) -> bool:
-    """Puts an arm so that its tool is at a pose of its base frame."""
+    """Poses an arm so that its tool has a pose given in its base frame."""
     if not isinstance(rig, PiperRig):
         return solve_pose(rig.model, rig.data, rig.index, pose.position, Rotation.from_quat(pose.quaternion).as_matrix())
     arm = list(rig.arms.values())[number]
@@ -227,12 +227,12 @@ def _open(rig: AnyRig, number: int, opening: float) -> None:
 
 
 def _deepest(rig: AnyRig) -> float:
-    """Returns the distance of the two shapes that are deepest in each other, m, negative where any are."""
+    """Returns the distance of the two shapes that overlap most, m; negative if any overlap."""
     return min((float(rig.data.contact[number].dist) for number in range(rig.data.ncon)), default=0.0)
 
 
 def _base(rig: AnyRig, arm: int) -> np.ndarray:
-    """Returns where the base of an arm stands, (3,) m."""
+    """Returns the position of an arm's base, (3,) m."""
     if not isinstance(rig, PiperRig):
         return np.zeros(3)
     found: np.ndarray = rig.data.xpos[list(rig.arms.values())[arm].index.base].copy()
