@@ -1,7 +1,7 @@
 """A Franka Research 3 as franka_ros drives it: its motion controllers, its brakes, its collision reflex.
 
-Behaviour is that of franka_ros 0.10 and libfranka as read in their sources (cartesian_impedance_example_controller.cpp,
-joint_trajectory_controller_impl.h, franka_hw), quirks included: nothing here is meant to be better than the original.
+The behaviour is that of franka_ros 0.10 and libfranka, as read in their sources (cartesian_impedance_example_controller.cpp,
+joint_trajectory_controller_impl.h, franka_hw), quirks included. Nothing here is meant to be better than the original.
 """
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from scipy.spatial.transform import Rotation
 
 from hybridvla_sim.fr3.scene import TOOL_OFFSET, SceneIndex, tool_pose
 
-TARGET_FILTER = 0.005                     # share of the way each millisecond, of pose and of stiffness
-TORQUE_SLEW = 1.0                         # N m each millisecond
+TARGET_FILTER = 0.005                     # share of the way per millisecond, for pose and stiffness
+TORQUE_SLEW = 1.0                         # N m per millisecond
 TORQUE_LIMITS = np.array([87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0])
 BRAKE_GAINS = np.array([1000.0, 1000.0, 1000.0, 1000.0, 300.0, 200.0, 100.0])   # N m/rad, the robot's own joint control
 GRAVITY = 9.81
 DEFAULT_STIFFNESS = (200.0, 10.0, 0.5)    # N/m, N m/rad, null space N m/rad
-#: Flange to the nominal end effector (Franka Hand), as Desk sets it.
+#: Transform from the flange to the nominal end effector (Franka Hand), as Desk sets it.
 F_T_NE = np.eye(4)
 F_T_NE[:3, :3] = Rotation.from_euler("z", -np.pi / 4).as_matrix()
 F_T_NE[2, 3] = TOOL_OFFSET
 
 
 class Drive(enum.Enum):
-    """What moves the arm now."""
+    """What moves the arm at present."""
 
     BRAKE = "brake"
     IMPEDANCE = "cartesian_impedance_example_controller"
@@ -36,7 +36,7 @@ class Drive(enum.Enum):
 
 
 class FrankaDrive:
-    """Torques (7,) of whatever moves the arm. Takes the place of the rig's own `ImpedanceController`."""
+    """Torques (7,) of whatever moves the arm. Replaces the rig's own `ImpedanceController`."""
 
     def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, index: SceneIndex, _config: object = None) -> None:
         self.model, self.data, self.index = model, data, index
@@ -64,12 +64,12 @@ class FrankaDrive:
 
     @property
     def f_t_ee(self) -> np.ndarray:
-        """Flange to end effector, 4 x 4; its second factor is what Desk or set_EE_frame sets."""
+        """Transform from flange to end effector, 4 x 4; its second factor is what Desk or set_EE_frame sets."""
         return F_T_NE @ self.ne_t_ee
 
     @property
     def o_t_ee(self) -> np.ndarray:
-        """Base to end effector, 4 x 4, as the robot reports it."""
+        """Transform from base to end effector, 4 x 4, as the robot reports it."""
         position, rotation = tool_pose(self.model, self.data, self.index)
         hand = np.eye(4)
         hand[:3, :3], hand[:3, 3] = rotation, position
@@ -78,7 +78,7 @@ class FrankaDrive:
     # Commands ------------------------------------------------------------------------------------------------------
 
     def switch(self, drive: Drive) -> None:
-        """Another controller, or none; each begins at the present pose."""
+        """Switch to another controller, or to none; each begins at the present pose."""
         self.drive = drive
         self.start()
 
@@ -94,7 +94,7 @@ class FrankaDrive:
         self._clock = 0.0
 
     def set_target(self, position: Sequence[float], quaternion_xyzw: Sequence[float]) -> None:
-        """The equilibrium pose; frame, stamp, norm and NaN are not looked at, as in the original."""
+        """Set the equilibrium pose; frame, stamp, norm and NaN are not checked, as in the original."""
         self.target_position = np.array(position, dtype=float)
         values = np.array(quaternion_xyzw, dtype=float)
         norm = np.linalg.norm(values)
@@ -105,16 +105,16 @@ class FrankaDrive:
 
     @property
     def broken(self) -> bool:
-        """A NaN reached the controller: libfranka refuses to send it, and the driver's process ends."""
+        """Whether a NaN reached the controller: libfranka refuses to send it, and the driver's process ends."""
         return self._nan and self.drive == Drive.IMPEDANCE
 
     def set_trajectory(self, times: np.ndarray, positions: np.ndarray, velocities: Optional[np.ndarray]) -> None:
-        """Replaces the trajectory that runs. Without points the arm stops where it is.
+        """Replaces the running trajectory. Without points, the arm stops where it is.
 
         Args:
-            times: (n,) s from now.
-            positions: (n, 7) rad.
-            velocities: (n, 7) rad/s; None for those of straight pieces.
+            times: Times (n,) of the points, s from now.
+            positions: Joint positions (n, 7), rad.
+            velocities: Joint velocities (n, 7), rad/s; None for those of straight segments.
         """
         if not len(times):
             self._trajectory, self._latched, self._latched_speed = None, self.joints, np.zeros(7)
@@ -131,7 +131,7 @@ class FrankaDrive:
     # Torques -------------------------------------------------------------------------------------------------------
 
     def torque(self) -> np.ndarray:
-        """Joint torques of this step, gravity and Coriolis compensated as the robot does, with what people push added."""
+        """Joint torques of this step, with gravity and Coriolis compensation as on the robot, plus what people push."""
         index, data = self.index, self.data
         position = tool_pose(self.model, data, index)[0]
         mujoco.mj_jac(self.model, data, self._jacobian_p, self._jacobian_r, position, index.hand)
@@ -190,7 +190,7 @@ class FrankaDrive:
 
 
 def contact_force(model: mujoco.MjModel, data: mujoco.MjData, arm_bodies: frozenset) -> np.ndarray:
-    """Net force (3,) N on the arm from everything that is not the arm; what the fingers squeeze cancels itself."""
+    """Net force (3,) N on the arm from everything that is not the arm; the forces of what the fingers squeeze cancel out."""
     total, wrench = np.zeros(3), np.zeros(6)
     for number in range(data.ncon):
         contact = data.contact[number]

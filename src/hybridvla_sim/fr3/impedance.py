@@ -1,6 +1,6 @@
-"""Cartesian impedance control as franka_ros' example controller does it, at the simulation's step.
+"""Cartesian impedance control as in the example controller of franka_ros, at the simulation's step.
 
-tau = J^T (K e - D v) + null space + gravity and Coriolis, with the target low-pass filtered and the torque's rate bounded.
+tau = J^T (K e - D v) + null space + gravity and Coriolis, with a low-pass filter on the target and a bound on the torque rate.
 """
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from hybridvla_sim.fr3.scene import SceneIndex, tool_pose
 
 @dataclass(frozen=True)
 class ImpedanceConfig:
-    """Gains, stiffer and quicker than franka_ros' defaults (200 N/m, 10 N m/rad, 0.005 each ms), so that a keyframe is reached
-    within millimetres.
+    """Gains, stiffer and faster than the defaults of franka_ros (200 N/m, 10 N m/rad, 0.005 per ms), so that a keyframe is
+    reached within millimetres.
 
     Attributes:
-        translational_stiffness: N/m.
-        rotational_stiffness: N m/rad.
-        nullspace_stiffness: N m/rad.
-        target_filter: Share of the way to the target each millisecond.
-        torque_slew: N m each millisecond.
-        torque_limits: (7,) N m.
+        translational_stiffness: Translational stiffness, N/m.
+        rotational_stiffness: Rotational stiffness, N m/rad.
+        nullspace_stiffness: Stiffness in the null space, N m/rad.
+        target_filter: Share of the way to the target per millisecond.
+        torque_slew: Largest change of a torque, N m per millisecond.
+        torque_limits: Largest torques (7,), N m.
     """
 
     translational_stiffness: float = 2000.0  # N/m
@@ -53,7 +53,7 @@ class ImpedanceController:
         self.start()
 
     def start(self) -> None:
-        """Latch the present pose and joints as targets, as the real controller does when it is started."""
+        """Latch the present pose and joints as targets, as the real controller does when it starts."""
         position, _ = tool_pose(self.model, self.data, self.index)
         self.target_position, self._position = position.copy(), position.copy()
         self._quaternion = self.data.xquat[self.index.hand].copy()      # wxyz, as MuJoCo has it
@@ -62,13 +62,13 @@ class ImpedanceController:
         self._torque = self.data.qfrc_bias[self.index.arm_dofs].copy()
 
     def set_target(self, position: np.ndarray, quaternion_xyzw: np.ndarray) -> None:
-        """The new equilibrium pose in the base frame; nothing is checked here, as on the robot."""
+        """Set the equilibrium pose in the base frame; nothing is checked here, as on the robot."""
         self.target_position = np.array(position, dtype=float)
         x, y, z, w = np.asarray(quaternion_xyzw, dtype=float) / np.linalg.norm(quaternion_xyzw)
         self._target_quaternion = np.array([w, x, y, z])
 
     def torque(self) -> np.ndarray:
-        # Called at each step of the physics: MuJoCo's own functions and few arrays, or it would take longer than the physics.
+        # Called at each physics step: with MuJoCo's own functions and few arrays, or it would take longer than the physics.
         index, data, turn, error = self.index, self.data, self._turn, self._error
         self._position += self._share * (self.target_position - self._position)
         mujoco.mju_subQuat(turn, self._target_quaternion, self._quaternion)
@@ -77,7 +77,7 @@ class ImpedanceController:
         mujoco.mj_jac(self.model, data, self._jacobian_p, self._jacobian_r, position, index.hand)
         jacobian = self._both[:, index.arm_dofs]
         joints, speed = data.qpos[index.arm_qpos], data.qvel[index.arm_dofs]
-        mujoco.mju_subQuat(turn, self._quaternion, data.xquat[index.hand])       # seen from the hand
+        mujoco.mju_subQuat(turn, self._quaternion, data.xquat[index.hand])       # in the hand frame
         error[:3], error[3:] = self._position - position, rotation @ turn
         wish = self.config.nullspace_stiffness * (self._nullspace - joints) - self._nullspace_damping * speed
         # Torques in the null space of J do not push the tool: (I - J^T J^T+) tau.

@@ -1,4 +1,4 @@
-"""Putting the simulated arm at a pose without dynamics: damped least-squares inverse kinematics."""
+"""Places the simulated arm at a pose without dynamics: damped least-squares inverse kinematics."""
 from __future__ import annotations
 
 import mujoco
@@ -9,18 +9,18 @@ from hybridvla_sim.fr3.scene import START_JOINTS, SceneIndex, tool_pose
 
 def solve_ik(model: mujoco.MjModel, data: mujoco.MjData, index: SceneIndex, position: np.ndarray, yaw: float,
              iterations: int = 60) -> bool:
-    """Sets the arm's joints so that the tool points down at a place. Starts from the start joints.
+    """Sets the arm's joints so that the tool points down at a position. The search begins at the start joints.
 
     Args:
-        model: Of the engine.
-        data: Gets the joints.
-        index: Where the arm is in both.
-        position: (3,) of the tool, m, world frame.
+        model: MuJoCo model.
+        data: MuJoCo data that receive the joints.
+        index: Addresses of the arm in both.
+        position: Position (3,) of the tool, m, world frame.
         yaw: Rotation of the tool about z, rad.
-        iterations: At most.
+        iterations: Largest number of iterations.
 
     Returns:
-        False where 0.5 mm and 2 mrad are not reached.
+        False if 0.5 mm and 2 mrad are not reached.
     """
     cos, sin = np.cos(yaw), np.sin(yaw)
     return solve_pose(model, data, index, position, np.array([[cos, sin, 0.0], [sin, -cos, 0.0], [0.0, 0.0, -1.0]]), iterations)
@@ -28,18 +28,18 @@ def solve_ik(model: mujoco.MjModel, data: mujoco.MjData, index: SceneIndex, posi
 
 def solve_pose(model: mujoco.MjModel, data: mujoco.MjData, index: SceneIndex, position: np.ndarray, goal: np.ndarray,
                iterations: int = 60) -> bool:
-    """Sets the arm's joints so that the tool has a pose. Starts from the start joints.
+    """Sets the arm's joints so that the tool has the given pose. The search begins at the start joints.
 
     Args:
-        model: Of the engine.
-        data: Gets the joints.
-        index: Where the arm is in both.
-        position: (3,) of the tool, m, world frame.
-        goal: (3, 3) rotation of the tool, world frame.
-        iterations: At most.
+        model: MuJoCo model.
+        data: MuJoCo data that receive the joints.
+        index: Addresses of the arm in both.
+        position: Position (3,) of the tool, m, world frame.
+        goal: Rotation (3, 3) of the tool, world frame.
+        iterations: Largest number of iterations.
 
     Returns:
-        False where 0.5 mm and 2 mrad are not reached.
+        False if 0.5 mm and 2 mrad are not reached.
     """
     data.qpos[index.arm_qpos] = START_JOINTS
     jacobian_p, jacobian_r = np.zeros((3, model.nv)), np.zeros((3, model.nv))

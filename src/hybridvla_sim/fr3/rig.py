@@ -1,4 +1,4 @@
-"""The simulated FR3 rig: what a robot, its gripper and two cameras look like from outside. What lies on the table is a task's."""
+"""The simulated FR3 rig: the external interface of a robot, its gripper and two cameras. A task adds what is on the table."""
 from __future__ import annotations
 
 import weakref
@@ -26,13 +26,13 @@ MAX_WIDTH = 0.08  # m
 
 @dataclass(frozen=True)
 class RigConfig:
-    """The rig's own numbers.
+    """The rig's own parameters.
 
     Attributes:
-        impedance: Gains of its controller.
-        limits: What its monitor counts against; None counts only what is not a pose at all.
-        gripper_speed: Of the opening's width, m/s.
-        start_speed: Of the fastest joint on the way back to the start, rad/s.
+        impedance: Gains of the rig's controller.
+        limits: Limits that the rig's monitor checks; if None, it counts only targets that are not a pose at all.
+        gripper_speed: Speed of the opening's width, m/s.
+        start_speed: Speed of the fastest joint on the way back to the start, rad/s.
     """
 
     impedance: ImpedanceConfig = field(default_factory=ImpedanceConfig)
@@ -45,7 +45,7 @@ class Rig:
     """One arm at the table. Time passes only in `step`; everything is a function of the scene and the commands.
 
     Attributes:
-        task: What furnishes the table.
+        task: Task that furnishes the table.
         world: The task's objects in this rig.
     """
 
@@ -64,7 +64,7 @@ class Rig:
     # Scene and time ------------------------------------------------------------------------------------------------
 
     def reset(self, rng: np.random.Generator) -> None:
-        """Draws a new scene of the task, with the arm at its start pose and the gripper open. The monitor's counts go on."""
+        """Draws a new scene of the task, with the arm at its start pose and the gripper open. The monitor keeps its counts."""
         mujoco.mj_resetData(self.model, self.data)
         self.world.reset(rng)
         self._place_robot()
@@ -83,7 +83,7 @@ class Rig:
         self._debt = 0.0
 
     def copy_state(self, other: Rig) -> None:
-        """Take over another rig's positions, for rendering."""
+        """Copy another rig's positions, for rendering."""
         self.data.qpos[:] = other.data.qpos
         self.world.copy_state(other.world)
         mujoco.mj_forward(self.model, self.data)
@@ -94,7 +94,7 @@ class Rig:
         return float(self.data.time)
 
     def step(self, seconds: float) -> None:
-        """Let time pass, in whole physics steps; what is left over is made up by the next call."""
+        """Advance time in whole physics steps; the next call makes up for the remainder."""
         self._debt += seconds
         timestep = self.model.opt.timestep
         while self._debt > timestep / 2:
@@ -107,45 +107,45 @@ class Rig:
 
     @property
     def broken(self) -> int:
-        """Targets so far that broke a limit."""
+        """Number of targets so far that broke a limit."""
         return self.monitor.violations
 
     # Commands ------------------------------------------------------------------------------------------------------
 
     def set_equilibrium_pose(self, position: np.ndarray, quaternion_xyzw: np.ndarray,
                              sent_at: Optional[float] = None) -> None:
-        """Gives the impedance controller a target. The monitor sees every one.
+        """Gives the impedance controller a target. The monitor sees every target.
 
-        A target that is no pose at all would throw a real arm about: here it is counted and dropped.
+        A target that is not a pose at all would throw a real arm about; here it is counted and dropped.
 
         Args:
-            position: (3,) m, base frame.
-            quaternion_xyzw: (4,) base frame.
-            sent_at: The sender's clock, s, by which the monitor judges speeds; simulated time when None.
+            position: Position (3,) m, base frame.
+            quaternion_xyzw: Orientation (4,), base frame.
+            sent_at: Time on the sender's clock, s, from which the monitor computes speeds; simulated time if None.
         """
         when = self.time if sent_at is None else sent_at
         if self.monitor.target(when, position, quaternion_xyzw) and self._returning is None:
             self.controller.set_target(position, quaternion_xyzw)
 
     def command_gripper(self, opening: float) -> None:
-        """0 closes (and holds with some 30 N), 1 opens; the fingers take their time."""
+        """Command the gripper: 0 closes it (and holds with about 30 N), 1 opens it; the fingers move at a finite speed."""
         if not np.isfinite(opening):
             raise HybridVLAError(f"gripper: the opening {opening} is not a number in [0, 1]")
         self._finger_goal = float(np.clip(opening, 0.0, 1.0)) * MAX_WIDTH / 2
 
     def send(self, command: ArmCommand) -> None:
-        """Obeys the filter, as the adapter of the real arm would have the controllers do."""
+        """Executes a command of the filter, as the real arm's adapter would have the controllers do."""
         if command.publish:
             self.set_equilibrium_pose(command.pose.position, command.pose.quaternion)
         if command.gripper is not None:
             self.command_gripper(command.gripper)
 
     def rest_fingers(self) -> None:
-        """The next gripper command starts from where the fingers are."""
+        """Make the next gripper command start from the present finger positions."""
         self._finger = float(self.data.qpos[self.index.finger_qpos].mean())
 
     def go_to_start(self) -> None:
-        """Begin a slow joint motion back to the start; `at_start` turns true when it is there."""
+        """Begin a slow joint motion back to the start; `at_start` becomes true on arrival."""
         self._returning = self.data.qpos[self.index.arm_qpos].copy()
         self.monitor.restart()
 
@@ -160,7 +160,7 @@ class Rig:
         self.data.ctrl[0] = self._finger
 
     def _return_torque(self, timestep: float) -> np.ndarray:
-        """Joint impedance towards a reference that walks to the start; hands back to the pose controller there."""
+        """Joint impedance towards a reference that moves to the start; hands over to the pose controller there."""
         way = START_JOINTS - self._returning
         self._returning += way * min(1.0, self.config.start_speed * timestep / max(np.abs(way).max(), 1e-9))
         joints, speed = self.data.qpos[self.index.arm_qpos], self.data.qvel[self.index.arm_dofs]
@@ -195,18 +195,18 @@ class Rig:
 
     @property
     def finger_positions(self) -> np.ndarray:
-        """(2,) m."""
+        """Positions (2,) of the fingers, m."""
         return self.data.qpos[self.index.finger_qpos].copy()
 
     # Cameras -------------------------------------------------------------------------------------------------------
 
     def render(self, camera: str) -> np.ndarray:
-        """An image (256, 256, 3) uint8 RGB."""
+        """Render an image (256, 256, 3) uint8 RGB."""
         if camera not in CAMERAS:
             raise HybridVLAError(f"the simulated rig has no camera {camera!r}; use one of {', '.join(CAMERAS)}")
         if self._renderer is None:
             self._renderer = make_renderer(self.model, IMAGE_SIZE, IMAGE_SIZE)
-            weakref.finalize(self, self._renderer.close)  # while the interpreter still stands, whoever forgets it
+            weakref.finalize(self, self._renderer.close)  # before the interpreter ends, even if `close` is never called
         self._renderer.update_scene(self.data, camera)
         return self._renderer.render()
 

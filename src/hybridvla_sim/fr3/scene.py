@@ -16,7 +16,7 @@ IMAGE_SIZE = 256
 FRONT_POSITION, FRONT_TARGET, FRONT_FOVY_DEG = (1.12, 0.0, 1.22), (0.485, 0.0, 0.0), 25.0
 WRIST_FOVY_DEG = 75.0
 START_JOINTS = np.array([0.0, -np.pi / 4, 0.0, -3 * np.pi / 4, 0.0, np.pi / 2, np.pi / 4])
-#: Hand body to tool centre point along the hand's z axis, m (fr3_hand_tcp).
+#: Distance from the hand body to the tool centre point along the hand's z axis, m (fr3_hand_tcp).
 TOOL_OFFSET = 0.1034
 TIMESTEP = 0.0025
 
@@ -61,12 +61,12 @@ def _add_cameras(root: ET.Element, world: ET.Element) -> None:
 
 
 def rgba(rgb: Sequence[float]) -> str:
-    """Returns MJCF's text of an opaque colour."""
+    """Formats an opaque colour as MJCF text."""
     return " ".join(f"{float(value):g}" for value in (*rgb, 1.0))
 
 
 class SceneIndex:
-    """Addresses of what the rig reads and writes in a model."""
+    """Addresses in a model that the rig reads and writes."""
 
     def __init__(self, model: mujoco.MjModel) -> None:
         self.hand = model.body("hand").id
@@ -78,6 +78,6 @@ class SceneIndex:
 
 
 def tool_pose(model: mujoco.MjModel, data: mujoco.MjData, index: SceneIndex) -> Tuple[np.ndarray, np.ndarray]:
-    """Returns position (3,) and rotation matrix (3, 3) of the tool centre point in the base frame."""
+    """Returns the position (3,) m and rotation matrix (3, 3) of the tool centre point in the base frame."""
     rotation = data.xmat[index.hand].reshape(3, 3)
     return data.xpos[index.hand] + TOOL_OFFSET * rotation[:, 2], rotation

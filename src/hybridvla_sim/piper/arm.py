@@ -1,7 +1,7 @@
-"""The firmware of one simulated Piper: what comes over its CAN bus and what it answers, in the SDK's units.
+"""The firmware of one simulated Piper: the commands on its CAN bus and its answers, in the SDK's units.
 
-Joints in 0.001 degrees, end pose in 0.001 mm and 0.001 degrees, gripper in 0.001 mm (piper_sdk, piper_interface.py). It
-obeys whatever it is told while it is enabled, at the speed it is told, and falls when it is not.
+Joints are in 0.001 degrees, the end pose in 0.001 mm and 0.001 degrees, the gripper in 0.001 mm (piper_sdk,
+piper_interface.py). While enabled, the arm obeys every command at the commanded speed; while disabled, it falls.
 """
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOW, HIGH = np.array(RANGES).T
 
 
 class PiperArm:
-    """One arm in a shared world. Every method is called with the world's lock held."""
+    """One arm in a shared world. Callers hold the world's lock."""
 
     def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, name: str) -> None:
         self.name, self.index = name, PiperIndex(model, name)
@@ -34,7 +34,7 @@ class PiperArm:
         self.place(np.zeros(6), 0.0)
 
     def place(self, joints: np.ndarray, width: float) -> None:
-        """Stand still at joints (6,) rad with the gripper open by `width` m, enabled, as if started there."""
+        """Place the arm at rest at joints (6,) rad with the gripper open by `width` m, enabled, as if started there."""
         self._data.qpos[self.index.qpos] = self.target = self._reference = np.array(joints, dtype=float)
         self._data.qpos[self.index.fingers] = width / 2
         self._width = self._wanted_width = width
@@ -45,7 +45,7 @@ class PiperArm:
     # Commands ------------------------------------------------------------------------------------------------------
 
     def enable(self, enabled: bool) -> None:
-        """Motors on, holding where the arm is; or off, and nothing carries it any more."""
+        """Switch the motors on, so that the arm holds its position, or off, so that nothing carries it any more."""
         self.enabled = enabled
         self._reference = self.target = self._data.qpos[self.index.qpos].copy()
         gain, bias = self._gains
@@ -56,14 +56,14 @@ class PiperArm:
             self.ctrl_mode = STANDBY
 
     def motion_ctrl(self, move: int, speed: float) -> None:
-        """CAN control, kind of motion, speed in percent. The teach button has precedence."""
+        """Select CAN control, the kind of motion and the speed in percent. The teach button has precedence."""
         if self.taught:
             self.ctrl_mode = TEACH
             return
         self.ctrl_mode, self.move, self.speed = CAN_CONTROL, move, min(max(speed, 0.0), 100.0) / 100.0
 
     def joint_ctrl(self, millidegrees: Sequence[int]) -> None:
-        """A target beyond the servos' range raises a status and is not followed."""
+        """Set a joint target. A target beyond the servos' range sets an error status and is not followed."""
         wanted = MDEG * np.array(millidegrees, dtype=float)
         if not self.enabled or self.taught:
             return
@@ -73,7 +73,7 @@ class PiperArm:
         self.status, self.target = NORMAL, wanted
 
     def end_pose_ctrl(self, micrometres: Sequence[int], millidegrees: Sequence[int]) -> None:
-        """The flange's pose: position and fixed-axis roll, pitch, yaw."""
+        """Set a target for the flange's pose: position and fixed-axis roll, pitch, yaw."""
         if not self.enabled or self.taught:
             return
         position = 1e-6 * np.array(micrometres, dtype=float)
@@ -90,12 +90,12 @@ class PiperArm:
 
     @property
     def joints(self) -> np.ndarray:
-        """(6,) 0.001 degrees, whole."""
+        """Joint angles (6,) in whole 0.001 degrees."""
         return np.round(self._data.qpos[self.index.qpos] / MDEG)
 
     @property
     def speeds(self) -> np.ndarray:
-        """(6,) rad/s."""
+        """Joint velocities (6,) rad/s."""
         return self._data.qvel[self.index.dofs].copy()
 
     @property
@@ -105,22 +105,22 @@ class PiperArm:
 
     @property
     def end_pose(self) -> np.ndarray:
-        """(6,): 0.001 mm and 0.001 degrees, whole."""
+        """Pose of the flange (6,) in whole 0.001 mm and 0.001 degrees."""
         position, rotation = pose_of(self._data, self.index, FLANGE_M)
         angles = Rotation.from_matrix(rotation).as_euler("xyz")
         return np.round(np.concatenate((position * 1e6, angles / MDEG)))
 
     def tool_at(self, joints: Sequence[float], beyond: float) -> tuple:
-        """Position (3,) m and quaternion xyzw of a point `beyond` m along the last link, were the joints (6,) rad."""
+        """Position (3,) m and quaternion xyzw, for joints (6,) rad, of a point `beyond` m along the last link."""
         self._scratch.qpos[self.index.qpos] = joints
         mujoco.mj_kinematics(self._model, self._scratch)
         position, _ = pose_of(self._scratch, self.index, beyond)
-        return position, self._scratch.xquat[self.index.last][[1, 2, 3, 0]]         # MuJoCo has wxyz
+        return position, self._scratch.xquat[self.index.last][[1, 2, 3, 0]]         # MuJoCo's order is wxyz
 
     # Time ----------------------------------------------------------------------------------------------------------
 
     def step(self, timestep: float) -> None:
-        """Move the servos' references by one physics step."""
+        """Advance the servos' references by one physics step."""
         reach = FASTEST * self.speed * timestep
         self._reference = self._reference + np.minimum(np.maximum(self.target - self._reference, -reach), reach)
         self._data.ctrl[self.index.servos] = self._reference
@@ -129,7 +129,7 @@ class PiperArm:
         self._data.ctrl[self.index.finger_servos] = self._width / 2
 
     def solve(self, position: np.ndarray, rotation: Rotation) -> Optional[np.ndarray]:
-        """Joints (6,) rad of a flange pose in the base frame by damped least squares from where the arm is, or None."""
+        """Joints (6,) rad for a flange pose in the base frame, by damped least squares from the present joints, or None."""
         model, data, index = self._model, self._scratch, self.index
         x, y, z, w = rotation.as_quat()
         goal = np.array([w, x, y, z])
@@ -140,7 +140,7 @@ class PiperArm:
             mujoco.mj_kinematics(model, data)
             mujoco.mj_comPos(model, data)
             here, matrix = pose_of(data, index, FLANGE_M)
-            mujoco.mju_subQuat(turn, goal, data.xquat[index.last])         # seen from the last link
+            mujoco.mju_subQuat(turn, goal, data.xquat[index.last])         # in the frame of the last link
             error[:3], error[3:] = position - here, matrix @ turn
             if np.abs(error[:3]).max() < 2e-4 and np.abs(error[3:]).max() < 1e-3:
                 return joints

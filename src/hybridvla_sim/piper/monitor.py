@@ -1,4 +1,4 @@
-"""The dual-arm rig's own count of joint commands that break a limit; it shares no code with the safety filter."""
+"""Independent count, by the dual-arm rig, of joint commands that break a limit; it shares no code with the safety filter."""
 from __future__ import annotations
 
 import math
@@ -12,13 +12,13 @@ from hybridvla_sim.monitor import LimitMonitor, MonitorLimits
 
 @dataclass(frozen=True)
 class JointMonitorLimits:
-    """What commands of joints are judged by.
+    """Limits against which joint commands are checked.
 
     Attributes:
-        lower: (dof,) rad.
-        upper: (dof,) rad.
-        velocity: (dof,) rad/s.
-        tool: Of the pose that they lead to.
+        lower: Lower joint limits (dof,) rad.
+        upper: Upper joint limits (dof,) rad.
+        velocity: Velocity limits (dof,) rad/s.
+        tool: Limits of the tool pose that results from the command.
     """
 
     lower: Tuple[float, ...]
@@ -28,7 +28,7 @@ class JointMonitorLimits:
 
     @classmethod
     def of(cls, arm: ArmConfig, tick_hz: float) -> JointMonitorLimits:
-        """Returns the numbers of a robot's configuration, read here and not through the filter. tick_hz: rate of commands."""
+        """Returns the limits of a robot's configuration, read here and not through the filter. tick_hz: rate of commands."""
         margin = arm.joint_limits.margin_rad
         return cls(lower=tuple(low + margin for low in arm.joint_limits.lower_rad),
                    upper=tuple(high - margin for high in arm.joint_limits.upper_rad),
@@ -36,10 +36,10 @@ class JointMonitorLimits:
 
 
 class JointMonitor:
-    """One arm. Looks at every command it is sent, at the sender's stamps, and counts what it breaks, by name.
+    """Monitor of one arm: checks every command by the sender's stamps and counts violations by name.
 
-    Speeds are judged as `LimitMonitor` judges them: a step by the longer of its real time and one period, a window by
-    its real time and one period of grace. Accelerations are not judged: stamps jitter by more than they would show.
+    Speeds are checked as in `LimitMonitor`: a step over the longer of its real time and one period, a window over its
+    real time plus one period of grace. Accelerations are not checked: the jitter of the stamps would hide them.
     """
 
     def __init__(self, limits: Optional[JointMonitorLimits] = None) -> None:
@@ -60,13 +60,13 @@ class JointMonitor:
         return self._detail or self._tool.last_violation
 
     def restart(self) -> None:
-        """Forget the last command; counts stay."""
+        """Forget the last command but keep the counts."""
         self._last = None
         self._steps.clear()
         self._tool.restart()
 
     def command(self, time: float, joints: Sequence[float], position: Sequence[float], quaternion: Sequence[float]) -> None:
-        """Finite joints (dof,) rad sent at `time` s, and the tool pose that they lead to in the arm's base frame."""
+        """Check finite joints (dof,) rad sent at `time` s, and the resulting tool pose in the arm's base frame."""
         self.commands += 1
         joints = tuple(float(q) for q in joints)
         if self.limits is not None:
@@ -75,7 +75,7 @@ class JointMonitor:
         self._last = (time, joints)
 
     def broken(self, name: str, detail: str) -> None:
-        """Count something that the caller found."""
+        """Count a violation that the caller found."""
         self._counts[name] += 1
         self._detail = f"{name}: {detail}"
 
@@ -95,7 +95,7 @@ class JointMonitor:
         self._steps.append((then, way))
         while len(self._steps) > 1 and self._steps[0][0] < time - limits.tool.window:
             self._steps.popleft()
-        if any(way):      # a command that stays breaks nothing anew
+        if any(way):      # a repeated command is no new violation
             total = tuple(map(math.fsum, zip(*(way for _, way in self._steps))))
             self._judge("window", total, time - self._steps[0][0] + limits.tool.period)
 

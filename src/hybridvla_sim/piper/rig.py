@@ -1,4 +1,4 @@
-"""The dual-arm rig: two Pipers and three cameras; what lies on the table is a task's. Time passes only in `step`."""
+"""The dual-arm rig: two Pipers and three cameras. A task adds what is on the table. Time passes only in `step`."""
 from __future__ import annotations
 
 import weakref
@@ -24,11 +24,11 @@ class PiperRig:
     """Two arms at the table.
 
     Args:
-        task: What furnishes the table; its objects in this rig are `world`.
-        limits: What each arm's monitor counts against, by arm.
-        width: Of an image, pixels.
-        height: Of an image, pixels.
-        start: Joints (6,) rad by arm where `reset` puts them, unless it is told otherwise.
+        task: Task that furnishes the table; `world` holds its objects in this rig.
+        limits: Limits that each arm's monitor checks, by arm.
+        width: Width of an image, pixels.
+        height: Height of an image, pixels.
+        start: Start joints (6,) rad by arm, used by `reset` unless it is given others.
     """
 
     def __init__(self, task: Task[PiperRig], limits: Optional[Dict[str, JointMonitorLimits]] = None, width: int = 320,
@@ -50,7 +50,7 @@ class PiperRig:
         self.world = task.world(self)
 
     def reset(self, rng: np.random.Generator, start: Optional[Dict[str, np.ndarray]] = None) -> None:
-        """Draws a new scene of the task; the arms stand at `start` joints (6,) rad with open grippers."""
+        """Draws a new scene of the task, with the arms at `start` joints (6,) rad and the grippers open."""
         start = self._start if start is None else start
         mujoco.mj_resetData(self.model, self.data)
         self.world.reset(rng)
@@ -65,7 +65,7 @@ class PiperRig:
         return float(self.data.time)
 
     def step(self, seconds: float) -> None:
-        """Let time pass in whole physics steps; what is left over is made up by the next call."""
+        """Advance time in whole physics steps; the next call makes up for the remainder."""
         self._debt += seconds
         timestep = self.model.opt.timestep
         while self._debt > timestep / 2:
@@ -77,7 +77,7 @@ class PiperRig:
         self._count_contacts()
 
     def arm_states(self) -> Tuple[ArmState, ...]:
-        """Returns what each arm's adapter would make of its driver's reports."""
+        """Returns the states that each arm's adapter would derive from its driver's reports."""
         states = []
         for name, arm in self.arms.items():
             joints = self.data.qpos[arm.index.qpos].copy()
@@ -87,7 +87,7 @@ class PiperRig:
         return tuple(states)
 
     def send(self, command: ArmCommand) -> None:
-        """Obeys the filter, as the adapter of the real arms would have their driver do: joints, and the gripper's opening."""
+        """Executes a command of the filter (joints and gripper opening), as the real arms' adapter would have their driver do."""
         arm = self.arms[command.name]
         if command.publish and self.judge(command.name, self.time, command.joint_positions):
             arm.motion_ctrl(MOVE_J, 100.0)
@@ -96,7 +96,7 @@ class PiperRig:
             arm.gripper_ctrl(int(round(command.gripper * MAX_WIDTH * 1e6)))
 
     def judge(self, name: str, stamp: float, joints: np.ndarray) -> bool:
-        """Show a joint command to the arm's monitor. False when it is no command at all."""
+        """Pass a joint command to the arm's monitor. Returns False if it is not a command at all."""
         monitor = self.monitors[name]
         if not np.isfinite(joints).all():
             monitor.broken("not_finite", "a joint is not a number")
@@ -106,12 +106,12 @@ class PiperRig:
 
     @property
     def broken(self) -> int:
-        """Commands and touches so far that no filter should have let through."""
+        """Number of commands and contacts so far that no filter should have let through."""
         return sum(self.violations.values())
 
     @property
     def violations(self) -> Counter:
-        """Commands and touches that no filter should have let through, by name."""
+        """Counts, by name, of commands and contacts that no filter should have let through."""
         total = Counter(self.contacts)
         for name, monitor in self.monitors.items():
             total.update({f"{name}/{key}": count for key, count in monitor.counts.items()})
@@ -132,18 +132,18 @@ class PiperRig:
     # Cameras --------------------------------------------------------------------------------------------------------
 
     def copy_state(self, other: PiperRig) -> None:
-        """Take over another rig's positions, for rendering."""
+        """Copy another rig's positions, for rendering."""
         self.data.qpos[:] = other.data.qpos
         self.world.copy_state(other.world)
         mujoco.mj_forward(self.model, self.data)
 
     def render(self, camera: str) -> np.ndarray:
-        """(height, width, 3) uint8 RGB."""
+        """Render an image (height, width, 3) uint8 RGB."""
         if camera not in CAMERAS:
             raise HybridVLAError(f"the dual-arm rig has no camera {camera!r}; use one of {', '.join(CAMERAS)}")
         if self._renderer is None:
             self._renderer = make_renderer(self.model, self._size[1], self._size[0])
-            weakref.finalize(self, self._renderer.close)  # while the interpreter still stands, whoever forgets it
+            weakref.finalize(self, self._renderer.close)  # before the interpreter ends, even if `close` is never called
         self._renderer.update_scene(self.data, camera)
         return self._renderer.render()
 

@@ -1,7 +1,7 @@
 """The MuJoCo scene of a dual-arm rig: two Piper arms at a table, three cameras; a task furnishes the table.
 
 The arms are built from their Denavit-Hartenberg table (Craig) with plain shapes; no mesh is needed. The table repeats the
-numbers of `config/robots/agilex.yaml` on purpose: a test compares the two, and the limits of the filter come from there.
+numbers of `config/robots/agilex.yaml` on purpose: a test compares the two, and the filter's limits come from that file.
 """
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ D_M = (0.123, 0.0, 0.0, 0.25075, 0.0, 0.0)
 ALPHA = (0.0, -np.pi / 2, 0.0, np.pi / 2, -np.pi / 2, np.pi / 2)
 THETA_OFFSET = tuple(np.radians((0.0, -172.22, -102.78, 0.0, 0.0, 0.0)))
 FLANGE_M, TIP_M = 0.091, 0.135                      # joint 6 to flange, flange to gripper tip
-#: The servos stop here; config/robots holds what the filter keeps.
+#: Ranges of the servos; config/robots holds the limits that the filter enforces.
 RANGES = ((-2.6179, 2.6179), (0.0, 3.14), (-2.967, 0.0), (-1.745, 1.745), (-1.22, 1.22), (-2.09439, 2.09439))
-#: A hard stop: what is lifted from within does not spread the fingers. Two timesteps are as hard as MuJoCo has it.
+#: A hard stop, so that an object lifted from within does not spread the fingers. Two timesteps are MuJoCo's hardest setting.
 FINGER_STOP = {"solreflimit": "0.005 1", "solimplimit": "0.99 0.999 0.0005"}
 MAX_WIDTH = 0.07                                    # m
 STIFFNESS = np.array([1500.0, 2000.0, 1500.0, 400.0, 400.0, 200.0])      # N m/rad
@@ -40,14 +40,14 @@ LINKS: Dict[int, Tuple[float, Sequence[Tuple[str, str]]]] = {
 
 
 def build_model(furnish: Callable[[ET.Element], None], width: int = 640, height: int = 480) -> mujoco.MjModel:
-    """Compiles the scene; images are at most (height, width) pixels. furnish: adds a task's objects to the top element."""
+    """Compiles the scene; images have at most (height, width) pixels. furnish: adds a task's objects to the top element."""
     root = ET.Element("mujoco", model="two_pipers")
     ET.SubElement(root, "compiler", angle="radian", autolimits="true")
     ET.SubElement(root, "option", timestep=f"{TIMESTEP}", integrator="implicitfast", cone="elliptic", impratio="5")
     visual = ET.SubElement(root, "visual")
     ET.SubElement(visual, "global", offwidth=str(width), offheight=str(height))
     ET.SubElement(visual, "headlight", ambient=".3 .3 .3", diffuse=".3 .3 .3", specular="0 0 0")
-    # Without smoothed edges, and with round shapes of few faces: about half of the time on a processor.
+    # No antialiasing and few faces per round shape: this about halves the rendering time on a CPU.
     ET.SubElement(visual, "quality", shadowsize="0", offsamples="0", numslices="20", numstacks="10")
     world = ET.SubElement(root, "worldbody")
     ET.SubElement(world, "light", directional="true", dir="-0.2 0.1 -1", diffuse=".6 .6 .6", castshadow="false")
@@ -87,7 +87,7 @@ def _add_arm(world: ET.Element, actuators: ET.Element, arm: str) -> None:
 
 
 def _add_gripper(link: ET.Element, actuators: ET.Element, arm: str, bits: Dict[str, str]) -> None:
-    """Two fingers that open along the flange's y axis; their inner faces meet the tool centre point when closed."""
+    """Add two fingers that open along the flange's y axis; when closed, their inner faces meet at the tool centre point."""
     ET.SubElement(link, "geom", type="box", size="0.02 0.045 0.03", pos=f"0 0 {FLANGE_M + 0.03}", mass="0.3",
                   rgba=".3 .3 .32 1", **bits)
     ET.SubElement(link, "camera", name=arm, pos="-0.07 0 0.06", xyaxes="0 -1 0 -1 0 0", fovy="75")
@@ -120,7 +120,7 @@ class PiperIndex:
         self.base = model.body(f"{arm}_base").id
         self.last = model.body(f"{arm}_link6").id
         joints = [model.joint(f"{arm}_joint{i}").id for i in range(1, 7)]
-        # Arrays, because NumPy would make one of a list each time.
+        # Arrays, because NumPy would convert a list at each use.
         self.qpos, self.dofs = model.jnt_qposadr[joints], model.jnt_dofadr[joints]
         self.fingers = model.jnt_qposadr[[model.joint(f"{arm}_finger_{side}").id for side in "ab"]]
         self.servos = np.array([model.actuator(f"{arm}_joint{i}").id for i in range(1, 7)])
@@ -131,12 +131,12 @@ class PiperIndex:
 
 
 def pose_of(data: mujoco.MjData, index: PiperIndex, beyond: float) -> Tuple[np.ndarray, np.ndarray]:
-    """Computes the pose of a point along z of the last link. The bases stand unturned: their frames are the world's, shifted.
+    """Computes the pose of a point along z of the last link. The bases are not rotated: their frames are shifted world frames.
 
     Args:
-        data: Of the engine.
-        index: Where the arm is in it.
-        beyond: How far along z the point is, m.
+        data: MuJoCo data.
+        index: Addresses of the arm in the data.
+        beyond: Distance of the point along z, m.
 
     Returns:
         Position (3,) m and rotation (3, 3), both in the arm's base frame.
