@@ -1,1 +1,1 @@
-"""Timing of inference: what `hybridvla bench` runs."""
+"""Timing of inference, as run by `hybridvla bench`."""

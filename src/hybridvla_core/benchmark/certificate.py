@@ -1,4 +1,4 @@
-"""A certificate: on this machine, with these versions, few passes gave what plain greedy decoding gives."""
+"""A certificate that few passes gave the same result as plain greedy decoding, on this machine and with these versions."""
 from __future__ import annotations
 
 import platform
@@ -16,7 +16,7 @@ from hybridvla_core.policy.inference.tensors import PredictionInputs
 
 
 def machine(device: torch.device) -> Dict[str, Any]:
-    """Versions, the card and its driver, or the processor and its threads."""
+    """Returns the versions, and the card and its driver, or the processor and its threads."""
     found: Dict[str, Any] = {"device": device_name(device), "hybridvla": hybridvla_core.__version__,
                              "python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
     if device.type == "cuda":
@@ -36,7 +36,7 @@ def _driver() -> str:
 
 
 def random_inputs(subject: Subject, seeds: Iterable[int]) -> Iterator[PredictionInputs]:
-    """Images, words, states and noise drawn from each seed, for a model with random weights."""
+    """Yields images, words, states and noise drawn from each seed, for a model with random weights."""
     first = subject.inputs(subject.pixels())
     for seed in seeds:
         draw = torch.Generator().manual_seed(seed)
@@ -53,16 +53,16 @@ def random_inputs(subject: Subject, seeds: Iterable[int]) -> Iterator[Prediction
 
 @torch.inference_mode()
 def certify(path: DualPath, observations: Iterable[PredictionInputs]) -> Dict[str, Any]:
-    """Compares few passes with plain greedy decoding, all tokens, on every observation.
+    """Compares few passes with plain greedy decoding on every observation, over all tokens.
 
     Args:
-        path: Under test.
-        observations: Batches of one.
+        path: Path under test.
+        observations: Observations as batches of one.
 
     Returns:
-        How many had the same tokens and the same decision of the gate, the largest differences (normalised action,
-        confidence), and what differed although rounding could not decide it: two best logits or a mean confidence closer than
-        the margins.
+        How many had the same tokens and the same decision of the gate; the largest differences (normalised action,
+        confidence); and what differed although rounding cannot explain it. Rounding can if two best logits, or a mean
+        confidence and the gate, are closer than the margins.
     """
     rows = [_compared(path, inputs) for inputs in observations]
     clear = [row for row in rows if not row["close"]]
@@ -77,7 +77,7 @@ def certify(path: DualPath, observations: Iterable[PredictionInputs]) -> Dict[st
 
 
 def _compared(path: DualPath, inputs: PredictionInputs) -> Dict[str, Any]:
-    """One observation both ways."""
+    """Compares both ways on one observation."""
     rule = path.gate.config
     few = path.run(inputs)
     assert few.denoised is not None and few.ids is not None and few.confidence is not None and few.passes is not None

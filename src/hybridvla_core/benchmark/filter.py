@@ -18,7 +18,7 @@ PERIOD = 30            # ticks between proposals: about 7 Hz at 200 Hz
 
 
 def measure(config: RobotConfig, ticks: int, seed: int) -> Dict[str, Any]:
-    """Percentiles (ms) of `ticks` ticks: thread CPU time as `tick_ms`, wall time as `wall_ms`."""
+    """Measures percentiles (ms) over `ticks` ticks: thread CPU time as `tick_ms`, wall time as `wall_ms`."""
     if ticks < 1:
         raise ConfigurationError(f"ticks is {ticks}; use at least 1")
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""The modes that are timed side by side, each as one call that reports the end of its stages."""
+"""The modes that are timed side by side, each as one call that reports the end of each stage."""
 from __future__ import annotations
 
 from typing import Callable, Dict, List, Optional, Sequence
@@ -15,8 +15,8 @@ Lap = Callable[[str], None]
 
 
 class Passes:
-    """Pass counts drawn from a measured distribution: {"1": how often, "2": ...}. Every round draws anew, the same for
-    the same seed."""
+    """Pass counts drawn from a measured distribution: {"1": how often, "2": ...}. Every round draws anew; the same seed gives the
+    same counts."""
 
     def __init__(self, counts: Dict[str, int], seed: int = 0) -> None:
         self.values = np.array([int(key) for key in counts])
@@ -28,7 +28,7 @@ class Passes:
         return float((self.values * self.weights).sum())
 
     def rounds(self, count: int) -> List[int]:
-        """`count` numbers whose frequencies are the distribution's as nearly as whole numbers allow, shuffled."""
+        """Returns `count` shuffled numbers whose frequencies match the distribution as nearly as whole numbers allow."""
         edges = np.round(np.cumsum(self.weights) * count).astype(int)
         repeated = np.repeat(self.values, np.diff(np.concatenate([[0], edges])))
         shuffled: List[int] = self._rng.permutation(repeated).tolist()
@@ -36,9 +36,9 @@ class Passes:
 
 
 class Modes:
-    """diffusion: that path alone. full: both, in few passes. full_plain: both, one pass a token (greedy). autoregressive:
-    tokens alone. diffusion_no_cache: the whole sequence in every denoising step, on the same weights. All but full_plain run
-    as the path's stages do: as graphs or directly."""
+    """Modes of inference. diffusion: that path alone. full: both paths, in few passes. full_plain: both paths, one pass per token
+    (greedy). autoregressive: tokens alone. diffusion_no_cache: the whole sequence in every denoising step, on the same weights.
+    All but full_plain run like the path's stages: as graphs or directly."""
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
@@ -46,7 +46,7 @@ class Modes:
 
     @torch.inference_mode()
     def run(self, name: str, passes: Optional[int], lap: Lap) -> Dict[str, int]:
-        """Makes one prediction; returns its number of passes where it decodes."""
+        """Makes one prediction; returns its number of passes if it decodes."""
         subject = self.subject
         pixels = subject.pixels()
         lap("preprocess")
@@ -79,7 +79,7 @@ class Modes:
         return {"passes": subject.config.action_dim}
 
     def _diffusion_no_cache(self, pixels: Dict[str, torch.Tensor], passes: Optional[int], lap: Lap) -> Dict[str, int]:
-        """As a graph where the other modes are graphs."""
+        """Runs without a cache; as a graph if the other modes are graphs."""
         subject, path = self.subject, self.subject.path
         path.stages.begin(("no_cache",))
         patches = path.stages.call("vision", path.engine.encode, pixels)
@@ -103,5 +103,5 @@ class Modes:
 
 
 def summary(values: Sequence[float]) -> Dict[str, float]:
-    """Returns median, tenth and 99th percentile."""
+    """Returns the median, 10th and 99th percentile."""
     return quantiles(values, {"median_ms": 50.0, "p10_ms": 10.0, "p99_ms": 99.0}, 3)

@@ -1,4 +1,4 @@
-"""A few observations in one file, for a computer that has neither a simulator nor a data set."""
+"""A few observations in one file, for a computer with neither a simulator nor a data set."""
 from __future__ import annotations
 
 import zipfile
@@ -31,13 +31,13 @@ def kept(file: Path) -> List[Observation]:
     """Reads the observations of a file that `keep` wrote.
 
     Args:
-        file: Of the observations.
+        file: File of the observations.
 
     Returns:
         The observations, in order.
 
     Raises:
-        DataError: It is another file.
+        DataError: The file is not one that `keep` wrote.
     """  # noqa: DOC501  # the ValueError is caught here
     try:
         with np.load(file, allow_pickle=False) as data:

@@ -1,4 +1,4 @@
-"""How many operations a stage takes, and on a GPU how many kernels: what a pass costs beside its weights."""
+"""Counts the operations of a stage, and on a GPU its kernels: what a pass costs in addition to its weights."""
 from __future__ import annotations
 
 from typing import Callable, Dict, Hashable, TypeVar
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class OperationCounter(TorchDispatchMode):
-    """Counts operations that calculate or move numbers; views cost a CPU little and a GPU nothing, and do not count."""
+    """Counts operations that compute or move numbers. Views do not count: they cost a CPU little and a GPU nothing."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -26,7 +26,7 @@ class OperationCounter(TorchDispatchMode):
 
 
 class CountedStages(EagerStages):
-    """Stages run as `inner` runs them, and counted."""
+    """Runs stages as `inner` does, and counts them."""
 
     def __init__(self, inner: EagerStages, kernels: bool) -> None:
         self._inner, self._kernels = inner, kernels
@@ -59,11 +59,11 @@ def count_operations(subject: Subject) -> Dict[str, Dict[str, int]]:
     """Counts operations of one full prediction with a single verifying pass.
 
     Args:
-        subject: Whose prediction.
+        subject: Subject that makes the prediction.
 
     Returns:
-        `operations` of each stage, called directly, and their sum as `all`; on a GPU `kernels`, too, as it really runs (with
-        graphs, where those are on).
+        `operations` of each stage, called directly, and their sum as `all`; on a GPU also `kernels`, as it really runs (with
+        graphs, if they are on).
     """
     path, inputs = subject.path, subject.inputs(subject.pixels())
     before, given = path.stages, path.passes_given
@@ -72,7 +72,7 @@ def count_operations(subject: Subject) -> Dict[str, Dict[str, int]]:
     try:
         kinds = {"operations": CountedStages(EagerStages(), False)}
         if subject.device.type == "cuda":
-            path.run(inputs, all_tokens=False)      # recorded, before anything is counted
+            path.run(inputs, all_tokens=False)      # records the graphs before anything is counted
             kinds["kernels"] = CountedStages(before, True)
         for kind, stages in kinds.items():
             path.stages = stages

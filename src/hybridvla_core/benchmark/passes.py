@@ -1,5 +1,5 @@
-"""How many passes decoding takes over episodes of the simulated rig, and whether plain greedy decoding would have given
-the same."""
+"""Counts the passes that decoding takes over episodes of the simulated rig, and checks whether plain greedy decoding would
+have given the same."""
 from __future__ import annotations
 
 from collections import Counter
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from hybridvla_core.policy.interface import PolicyInterface
     from hybridvla_core.transforms.conventions import ActionConvention
 
-#: Closer than this, rounding may decide: two logits of one position; a mean confidence and the gate.
+#: Rounding may decide if these are closer than this: two logits of one position; a mean confidence and the gate.
 LOGIT_MARGIN, GATE_MARGIN = 1e-3, 1e-4
 
 
 class ObservationKeeper:
-    """A policy that keeps the observations it was asked about.
+    """A policy that keeps the observations that it receives.
 
     Attributes:
-        observations: In the order they came.
+        observations: Observations in the order they came.
     """
 
     def __init__(self, policy: PolicyInterface) -> None:
@@ -55,13 +55,13 @@ class ObservationKeeper:
         return self._policy.manifest_sha256
 
     def predict(self, observation: Observation, mode: Union[str, Mode, None] = None, seed: int = 0) -> Prediction:
-        """Keeps the observation and asks the policy."""
+        """Keeps the observation and predicts with the policy."""
         self.observations.append(observation)
         return self._policy.predict(observation, mode=mode, seed=seed)
 
 
 def text_alone(inputs: PredictionInputs, config: ModelConfig) -> torch.Tensor:
-    """The ids (1, T) of a batch of one without what fills them up to a static shape, which plain decoding would read."""
+    """Returns the ids (1, T) of a batch of one without the padding to a static shape, which plain decoding would read."""
     if inputs.lengths is None:
         return inputs.text
     return inputs.text[:, :int(inputs.lengths[0]) - prefix_length(config, 0)]
@@ -69,13 +69,13 @@ def text_alone(inputs: PredictionInputs, config: ModelConfig) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class PlainAnswer:
-    """What plain greedy decoding gives for one observation.
+    """Result of plain greedy decoding for one observation.
 
     Attributes:
-        ids: (A,) of the tokens.
-        confidence: (A,) of the tokens, 0 for one that is no action.
-        margin: Between the two best logits, the smallest of all positions.
-        denoised: (K, A) normalised actions.
+        ids: (A,) ids of the tokens.
+        confidence: (A,) confidence of the tokens, 0 for one that is not an action.
+        margin: Smallest difference between the two best logits over all positions.
+        denoised: (K, A) denoised, normalised actions.
     """
 
     ids: np.ndarray
@@ -84,13 +84,13 @@ class PlainAnswer:
     denoised: np.ndarray
 
     def close(self, rule: EnsembleConfig) -> bool:
-        """Whether rounding may decide a token or the gate."""
+        """Tells whether rounding may decide a token or the gate."""
         return self.margin < LOGIT_MARGIN or abs(rule.score(self.confidence) - rule.theta) < GATE_MARGIN
 
 
 @torch.inference_mode()
 def plain_decoding(engine: PlainDecoding, inputs: PredictionInputs, steps: int, window: int) -> PlainAnswer:
-    """Denoises in `steps` and decodes a token a pass, for a batch of one. window: of the confidence, bins."""
+    """Denoises in `steps` and decodes one token per pass, for a batch of one. window: window of the confidence, bins."""
     prefix = engine.prefix(engine.encode(inputs.pixels), text_alone(inputs, engine.config), inputs.state)
     x = engine.denoise(prefix, inputs.noise[:, 0], steps)
     condition = inputs.condition or (x.clamp(-1.0, 1.0), torch.zeros(1, dtype=torch.long, device=x.device))
@@ -101,14 +101,14 @@ def plain_decoding(engine: PlainDecoding, inputs: PredictionInputs, steps: int, 
 
 
 def greedy(policy: Policy, observation: Observation, seed: int = 0) -> PlainAnswer:
-    """Plain decoding of one observation, as the policy is configured."""
+    """Decodes one observation plainly, as the policy is configured."""
     return plain_decoding(policy.engine, policy.inputs([observation], seed), policy.config.ddim_steps,
                           policy.config.ensemble.confidence_window_bins)
 
 
 def compare(policy: Policy, observations: Sequence[Observation], seed: int = 0,
             decoded: Optional[Sequence[PlainAnswer]] = None) -> Dict[str, Any]:
-    """Every observation by few passes and plainly. decoded: what `greedy` gave for each; None: it is asked here."""
+    """Compares few passes with plain decoding on every observation. decoded: results of `greedy`; None: computed here."""
     rule = policy.config.ensemble
     gate = ConfidenceGate(rule, policy.config.model.action_dim)
     rows = []
@@ -128,12 +128,12 @@ def compare(policy: Policy, observations: Sequence[Observation], seed: int = 0,
 
 
 def greedy_passes(gate: ConfidenceGate, confidence: np.ndarray) -> int:
-    """Passes of plain decoding that ends early by the same rule."""
+    """Returns the number of passes of plain decoding that ends early by the same rule."""
     return next((n for n in range(1, len(confidence)) if not gate.reachable(confidence, n)), len(confidence))
 
 
 def summarise(rows: Sequence[Dict[str, Any]], action_dim: int) -> Dict[str, Any]:
-    """Distributions of passes, all together and apart, and what differed."""
+    """Returns the distributions of passes, over all rows and by fused or not, and what differed."""
     parts = {"all": rows, "fused": [r for r in rows if r["fused"]], "unfused": [r for r in rows if not r["fused"]]}
     clear = [r for r in rows if not r["close"]]
     return {
@@ -148,14 +148,14 @@ def summarise(rows: Sequence[Dict[str, Any]], action_dim: int) -> Dict[str, Any]
 
 
 def distribution(passes: Sequence[int]) -> Dict[str, Any]:
-    """Mean and histogram of pass counts."""
+    """Returns the mean and histogram of pass counts."""
     counts = Counter(passes)
     return {"mean": round(float(np.mean(passes)), 4) if passes else None,
             "counts": {str(n): counts[n] for n in sorted(counts)}}
 
 
 def reduced_jpeg_effect(policy: Policy, observations: Sequence[Observation]) -> Dict[str, float]:
-    """How far the first action's target moves, mm, when JPEGs are decoded at a fraction of their size."""
+    """Measures how far the first action's target moves, mm, when JPEGs are decoded at a fraction of their size."""
     import cv2
 
     distances = []
@@ -164,7 +164,7 @@ def reduced_jpeg_effect(policy: Policy, observations: Sequence[Observation]) -> 
                  for view, image in observation.images.items()}
         full = {view: decode(data, f"view {view}") for view, data in jpegs.items()}
         reduced = {view: policy.prepare_jpeg(data, view) for view, data in jpegs.items()}
-        versions: Sequence[Mapping[str, Any]] = (full, reduced)     # arrays, and what stands in for them
+        versions: Sequence[Mapping[str, Any]] = (full, reduced)     # arrays, and their replacements
         first, second = (policy.predict(replace(observation, images=images)).action[0, :3] for images in versions)
         distances.append(float(np.linalg.norm(first - second)) * 1e3)
     return quantiles(distances, {"median_mm": 50.0, "p99_mm": 99.0}, 2)

@@ -1,4 +1,4 @@
-"""What weights in fewer bits change: actions, tokens and the gate's decisions on the same observations and noises."""
+"""Effect of weights in fewer bits on actions, tokens and the gate's decisions, for the same observations and noises."""
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
@@ -15,23 +15,23 @@ from hybridvla_core.transforms.conventions import DOF_PER_ARM
 if TYPE_CHECKING:
     from hybridvla_core.policy.predictor import Policy
 
-#: Between 0 and 1; a gripper's command beyond it is another one.
+#: Middle between 0 and 1; a gripper command on its other side is a different command.
 HALF = 0.5
 
 
 def predictions_of(policy: Policy, observations: Sequence[Observation], seed: int = 0) -> List[Prediction]:
-    """Predicts all tokens of every observation, one at a time; the diffusion path alone where the tokens were never trained.
+    """Predicts every observation with all tokens, one at a time; with diffusion alone if the tokens were never trained.
 
     Args:
-        policy: Predicts.
-        observations: In order.
-        seed: Of the noise.
+        policy: Policy that predicts.
+        observations: Observations in order.
+        seed: Seed of the noise.
 
     Returns:
-        One prediction for each.
+        One prediction for each observation.
 
     Raises:
-        ObservationError: There is no observation to compare on.
+        ObservationError: There are no observations to compare on.
     """
     if not observations:
         raise ObservationError("there is no observation to compare on; name more episodes, or a data set that has frames")
@@ -40,21 +40,21 @@ def predictions_of(policy: Policy, observations: Sequence[Observation], seed: in
 
 
 def decoder_size(policy: Policy) -> Dict[str, float]:
-    """Megabytes of the decoder's blocks, and bits a number of theirs."""
+    """Returns the megabytes of the decoder's blocks, and their bits per number."""
     numbers, held = size_of(policy.model.llm.model.layers)
     return {"blocks_mb": round(held / 1e6, 2), "bits": round(8 * held / numbers, 2)}
 
 
 def change(before: Sequence[Prediction], after: Sequence[Prediction]) -> Dict[str, Any]:
-    """Computes how far the predictions lie apart, pair by pair.
+    """Computes how far the predictions are apart, pair by pair.
 
     Args:
-        before: Predictions.
-        after: Those of the same observations.
+        before: Predictions to compare with.
+        after: Predictions of the same observations.
 
     Returns:
-        Quantiles of distance (mm) and angle (degrees) of executed actions, the largest over steps and arms; of the diffusion
-        paths' the same; shares of predictions whose gripper command, gate or tokens differ, and of all tokens.
+        Quantiles of distance (mm) and angle (degrees) of executed actions, the largest over steps and arms; the same for the
+        diffusion paths; shares of predictions whose gripper command, gate or tokens differ, and of all tokens that differ.
     """
     moved = np.array([_apart(one.action, other.action) for one, other in zip(before, after)])
     drawn = [_apart(one.diffusion, other.diffusion) for one, other in zip(before, after)
@@ -72,13 +72,13 @@ def change(before: Sequence[Prediction], after: Sequence[Prediction]) -> Dict[st
 
 
 def _apart(one: np.ndarray, other: np.ndarray) -> Tuple[float, float]:
-    """(mm, degrees) between two chunks (K, A)."""
+    """Returns the difference (mm, degrees) between two chunks (K, A)."""
     steps = [disagreement(*pair) for pair in zip(one, other)]
     return max(step[0] for step in steps) * 1e3, float(np.degrees(max(step[1] for step in steps)))
 
 
 def _quantiles(prefix: str, moved: np.ndarray) -> Dict[str, float]:
-    """Of (N, 2) mm and degrees."""
+    """Returns the quantiles of (N, 2) mm and degrees."""
     found: Dict[str, float] = {}
     for column, unit in enumerate(("mm", "degrees") if len(moved) else ()):
         found.update(quantiles(list(moved[:, column]), {f"{prefix}median_{unit}": 50.0, f"{prefix}p99_{unit}": 99.0,
@@ -91,7 +91,7 @@ def _grips(action: np.ndarray) -> Tuple[bool, ...]:
 
 
 def _tokens(one: Prediction, other: Prediction) -> List[bool]:
-    """Which tokens differ, by the bins that they stand for."""
+    """Returns which tokens differ, judged by the bins that they stand for."""
     if one.autoregressive is None or other.autoregressive is None:
         return []
     return [not bool(same) for same in np.isclose(one.autoregressive[0], other.autoregressive[0], atol=1e-9)]

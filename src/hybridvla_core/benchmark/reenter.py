@@ -1,4 +1,4 @@
-"""How often `reenter` brings a robot back from a pose outside its limits, and what was in the way where it does not."""
+"""How often `reenter` brings a robot back from a pose outside its limits, and what prevents it otherwise."""
 from __future__ import annotations
 
 import dataclasses
@@ -12,23 +12,23 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.execution.reentry import Reentry, worst_violation
 from hybridvla_core.safety.motion.motion import Motion
 
-BEYOND_RAD = 0.1       # a joint may stand so far beyond its limit: the robot's own stops lie further out
-OVERLAP_M = 0.005      # links that are nearer to each other or to the table than this cannot be: capsules are coarse
-LONGEST_S = 300.0      # of a way, at the speed of this benchmark
+BEYOND_RAD = 0.1       # a joint may be this far beyond its limit: the robot's own stops are further out
+OVERLAP_M = 0.005      # links that overlap each other or the table by more are impossible: capsules are coarse
+LONGEST_S = 300.0      # longest way, at the speed of this benchmark
 TICK_HZ = 50.0
-SCALE = 0.5            # of the speeds, so that a way takes few ticks; what is in the way is the same at each
+SCALE = 0.5            # factor on the speeds, so that a way takes few ticks; obstacles are the same at any speed
 
 
 def measure(config: RobotConfig, count: int, seed: int) -> Dict[str, Any]:
     """Starts from random poses outside a limit, with arms that follow exactly.
 
     Args:
-        config: Of the robot.
-        count: How many poses.
-        seed: Draws them.
+        config: Configuration of the robot.
+        count: Number of poses.
+        seed: Seed of the poses.
 
     Returns:
-        robot, poses, back, seconds (of computing), and `failed`: joints and the last sentence of each pose that stayed.
+        robot, poses, back, seconds (of computing), and `failed`: joints and last message of each pose that stayed outside.
     """
     config = dataclasses.replace(config, tick_hz=TICK_HZ, status_hz=TICK_HZ, reenter_scale=SCALE, deadman_required=False)
     began, failed, back, ways = time.perf_counter(), [], 0, []
@@ -42,7 +42,7 @@ def measure(config: RobotConfig, count: int, seed: int) -> Dict[str, Any]:
 
 
 def poses(config: RobotConfig, count: int, seed: int) -> Iterator[np.ndarray]:
-    """Random joints (A, dof) rad at which a limit is broken, and at which an arm can be."""
+    """Yields random joints (A, dof) rad that violate a limit but are physically possible."""
     rng, motion = np.random.default_rng(seed), Motion(config)
     lower = np.array([arm.joint_limits.lower_rad for arm in config.arms]) - BEYOND_RAD
     upper = np.array([arm.joint_limits.upper_rad for arm in config.arms]) + BEYOND_RAD
@@ -58,7 +58,7 @@ def poses(config: RobotConfig, count: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def lead(config: RobotConfig, joints: np.ndarray) -> Tuple[bool, str, float]:
-    """Whether arms that follow come back from joints (A, dof) rad, what stays broken, and the length of the way, s."""
+    """Returns whether arms that follow come back from joints (A, dof) rad, what stays violated, and the way's duration, s."""
     motion = Motion(config)
     motion.seed(joints)
     reentry = Reentry(config, motion)
@@ -71,7 +71,7 @@ def lead(config: RobotConfig, joints: np.ndarray) -> Tuple[bool, str, float]:
 
 
 def table(results: List[Dict[str, Any]]) -> str:
-    """For people: one line a robot, and below it what was said where an arm stayed outside."""
+    """Returns a table for people: one line per robot, and below it the messages for poses that stayed outside."""
     lines = [f"{'robot':10} {'poses':>6} {'back':>6} {'share':>8} {'median way':>11}"]
     for result in results:
         lines.append(f"{result['robot']:10} {result['poses']:6} {result['back']:6} "

@@ -1,4 +1,4 @@
-"""The result of a run as a table and as a drawing (SVG, bars of stages)."""
+"""The result of a run as a table and as an SVG drawing with bars of stages."""
 from __future__ import annotations
 
 from typing import Any, Dict
@@ -9,7 +9,7 @@ COLOURS = {"preprocess": "#8da0cb", "vision": "#66c2a5", "prefix": "#a6d854", "d
 
 
 def table(result: Dict[str, Any]) -> str:
-    """Returns modes by stages, medians in ms, then ratios, passes and the roofline."""
+    """Returns a table of modes by stages, medians in ms, then ratios, passes and the roofline."""
     stages = list(COLOURS)
     lines = [f"{result['subject']}: {result['parameters_m']} M parameters, {result['dtype']}, precision {result['precision']}, "
              f"{result['views']} view(s), {result['device']}, {result['threads']} thread(s), {result['rounds']} rounds",
@@ -32,7 +32,7 @@ def table(result: Dict[str, Any]) -> str:
 
 
 def drawing(result: Dict[str, Any]) -> str:
-    """Returns an SVG document of stacked stage times, one bar a mode."""
+    """Returns an SVG document of stacked stage times, one bar per mode."""
     rows = []
     for name, mode in result["modes"].items():
         stages = mode["stages"] or {"total": {"median_ms": mode["median_ms"]}}

@@ -1,7 +1,7 @@
-"""What the device can do, measured, and the least time that each stage could take on it.
+"""Measures what the device can do, and computes the least time that each stage could take on it.
 
-A stage takes at least the time to read its weights (and the cache) once a pass, and at least the time of its products
-(Williams, Waterman and Patterson 2009, "Roofline").
+A stage takes at least the time to read its weights (and the cache) once per pass, and at least the time of its matrix
+products (Williams, Waterman and Patterson 2009, "Roofline").
 """
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def measure_device(dtype: torch.dtype, device: torch.device, repeats: int = 5) -
     """Measures how fast a device reads, copies and multiplies.
 
     Args:
-        dtype: Of the matrices.
-        device: Measured.
-        repeats: Of each measurement; the best counts.
+        dtype: Number format of the matrices.
+        device: Device to measure.
+        repeats: Repeats of each measurement; the best counts.
 
     Returns:
-        `bandwidth_gb_s`, reading 512 MB that no cache holds in full; `copy_gb_s`, copying them, bytes read and written;
-        `matrix_tflop_s`, a square product in `dtype`.
+        `bandwidth_gb_s` for reading 512 MB, which no cache holds in full; `copy_gb_s` for copying them, counting bytes read and
+        written; `matrix_tflop_s` for a square matrix product in `dtype`.
     """
     numbers = torch.ones(2 ** 27, dtype=torch.float32, device=device)
     reading = _best(lambda: numbers.sum(), device, repeats)
@@ -51,7 +51,7 @@ def _best(call: Callable[[], object], device: torch.device, repeats: int) -> flo
 
 
 def stage_work(subject: Subject, passes: float) -> Dict[str, Dict[str, float]]:
-    """Bytes read and floating-point operations of every stage of the full prediction; attention's products included."""
+    """Returns bytes read and floating-point operations of every stage of the full prediction, attention's products included."""
     config, path = subject.config, subject.path
     decoder, size = config.decoder, torch.tensor([], dtype=subject.dtype).element_size()
     model = path.model
@@ -69,7 +69,7 @@ def stage_work(subject: Subject, passes: float) -> Dict[str, Dict[str, float]]:
                 "flops": 2 * n * count["layers"] + attention + 2 * head_rows * count["head"]}
 
     def opening(n: int) -> Dict[str, float]:
-        """The prefix and the first denoising rows; the last block makes keys and values of the prefix, and no more."""
+        """Returns the work of the prefix and first denoising rows; the last block makes only the prefix's keys and values."""
         whole, kept = decoder_pass(n), decoder.hidden * (decoder.heads + 2 * decoder.kv_heads) * decoder.head_dim
         return {"bytes": whole["bytes"], "flops": whole["flops"] - 2 * length * (count["layers"] / decoder.layers - kept)}
 
@@ -85,7 +85,7 @@ def stage_work(subject: Subject, passes: float) -> Dict[str, Dict[str, float]]:
 
 
 def roofline(subject: Subject, device: Dict[str, float], stages: Dict[str, Dict[str, float]], passes: float) -> Dict[str, Any]:
-    """Each stage's bound beside its median, and how far it is from it."""
+    """Returns each stage's bound beside its median, and the ratio of the two."""
     result = {}
     for name, work in stage_work(subject, passes).items():
         reading = work["bytes"] / max(device["bandwidth_gb_s"], device["copy_gb_s"]) / 1e6

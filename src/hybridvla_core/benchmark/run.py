@@ -1,4 +1,4 @@
-"""One run: warm up, then rounds in which every mode is timed once, in turning order, so that drift meets all alike."""
+"""One run: warm-up, then rounds that time every mode once, in rotating order, so that drift affects all modes alike."""
 from __future__ import annotations
 
 import functools
@@ -29,7 +29,7 @@ def _call(modes: Modes, name: str, lap: Lap, passes: Optional[int]) -> Dict[str,
 
 
 def load_callable(source: str) -> Callable[[Dict[str, Any]], Callable[[], object]]:
-    """`FILE.py:name`: called once with the description of the subject, returns a callable that makes one prediction."""
+    """Loads `FILE.py:name`: called once with the subject's description, it returns a callable that makes one prediction."""
     file, _, name = source.partition(":")
     if not name or not Path(file).is_file():
         raise ConfigurationError(f"--compare {source}: use FILE.py:NAME with an existing file")
@@ -45,7 +45,7 @@ def load_callable(source: str) -> Callable[[Dict[str, Any]], Callable[[], object
 
 
 def description(subject: Subject) -> Dict[str, Any]:
-    """What another implementation gets: weights, configuration and the same inputs."""
+    """Returns what another implementation gets: weights, configuration and the same inputs."""
     return {"config": subject.config, "state_dict": subject.path.model.state_dict(), "dtype": subject.dtype,
             "device": subject.device, "steps": subject.path.steps, "images": subject.images, "text_ids": subject.text,
             "state": subject.state, "noise": subject.noise[:, 0]}
@@ -53,7 +53,7 @@ def description(subject: Subject) -> Dict[str, Any]:
 
 def run(subject: Subject, rounds: int, passes: Optional[Passes], compare: Optional[str] = None,
         progress: Callable[[int], None] = lambda done: None) -> Dict[str, Any]:
-    """The result for machines. passes: for random weights; a checkpoint's own otherwise."""
+    """Returns the result for machines. passes: pass counts for random weights; None: a checkpoint's own."""
     modes, loading = Modes(subject), 0
     if subject.device.type == "cuda":
         loading = torch.cuda.max_memory_allocated(subject.device)
@@ -72,7 +72,7 @@ def run(subject: Subject, rounds: int, passes: Optional[Passes], compare: Option
     stages: Dict[str, Dict[str, List[float]]] = {name: {} for name in calls}
     counts: List[int] = []
     device = measure_device(subject.dtype, subject.device)
-    if subject.device.type == "cuda":       # neither loading nor measuring the device is part of a prediction
+    if subject.device.type == "cuda":       # loading and measuring the device are not part of a prediction
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(subject.device)
     names = list(calls)
@@ -100,17 +100,17 @@ def run(subject: Subject, rounds: int, passes: Optional[Passes], compare: Option
 
 
 def _over_diffusion(times: Times, counts: List[int], usual: Callable[[Sequence[float]], float]) -> float:
-    """Divides the time of a full prediction by that of diffusion alone.
+    """Divides the time of a full prediction by the time of diffusion alone.
 
-    A plain median would not see the rarer counts of passes, so it takes the usual time at each count.
+    A plain median would ignore the rarer pass counts, so it takes the typical time at each count.
 
     Args:
-        times: `full` and `diffusion`, one each round.
+        times: Times of `full` and `diffusion`, one per round.
         counts: Passes of each full prediction.
-        usual: The usual one of some times.
+        usual: Gives the typical value of several times.
 
     Returns:
-        The mean of the usual times of all full predictions, over the usual time of diffusion.
+        The mean of the typical times of all full predictions, divided by the typical time of diffusion.
     """
     by_count = {n: [t for t, c in zip(times["full"], counts) if c == n] for n in set(counts)}
     full = sum(usual(values) * len(values) for values in by_count.values()) / len(counts)
@@ -130,7 +130,7 @@ def _result(subject: Subject, times: Times, worked: Times, stages: Dict[str, Tim
     ratios = {"full_over_diffusion": round(over, 4),
               "kv_cache_speedup": round(median["diffusion_no_cache"] / median["diffusion"], 4),
               "plain_over_full": round(median["full_plain"] / median["full"], 4)}
-    # On a machine that does other things as well, the fastest of many and the processor's own time are nearest to the work.
+    # On a machine with other load, the fastest of many rounds and the processor time reflect the work best.
     least = {name: min(values) for name, values in times.items()}
     ratios["full_over_diffusion_of_fastest"] = round(_over_diffusion(times, counts, min), 4)
     ratios["kv_cache_speedup_of_fastest"] = round(least["diffusion_no_cache"] / least["diffusion"], 4)

@@ -1,7 +1,7 @@
-"""How old the executed command's observation is, end to end, under each way of execution.
+"""Measures the age of the observation behind the executed command, end to end, under each way of execution.
 
-The real `Proposer` runs on an injected clock between a stand-in camera, a stand-in policy that takes a given time, and a
-stand-in filter that executes a chunk row by row from its receipt, or a keyframe until it is reached.
+The real `Proposer` runs on an injected clock between a stand-in camera, a stand-in policy with a given latency, and a
+stand-in filter. The filter executes a chunk row by row from its receipt, or a keyframe until it is reached.
 """
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ TICK_S, WARM_UP_S, EPOCH = 0.005, 5.0, 1
 
 @dataclass(frozen=True)
 class Setting:
-    """One situation.
+    """One situation to simulate.
 
     Attributes:
-        execution: Of the policy's configuration.
-        latency_s: Of a prediction, s.
+        execution: Way of execution, as in the policy's configuration.
+        latency_s: Latency of a prediction, s.
         chunk: Rows of a prediction.
-        period_s: Of a row, s; 0: keyframes.
+        period_s: Period of a row, s; 0: keyframes.
         jitter: Relative scatter of the latency.
-        camera_rate_hz: Of frames, Hz.
-        camera_delay_s: Of frames, s.
-        keyframe_s: After which a keyframe is reached, s.
+        camera_rate_hz: Rate of the camera's frames, Hz.
+        camera_delay_s: Delay of the camera's frames, s.
+        keyframe_s: Time after which a keyframe is reached, s.
     """
 
     execution: str
@@ -45,13 +45,13 @@ class Setting:
 
 
 class _Stand:
-    """A policy with nothing but a checkpoint's name; its predictions are made here."""
+    """A policy with nothing but a checkpoint's digest; the simulation makes its predictions."""
 
     manifest_sha256 = "0" * 64
 
 
 class Simulation:
-    """One setting in simulated time."""
+    """Runs one setting in simulated time."""
 
     def __init__(self, base: PolicyConfig, setting: Setting, seed: int = 0) -> None:
         convention = replace(base.convention, action_period_s=setting.period_s, delta_base="measured",
@@ -144,7 +144,7 @@ class Simulation:
 
 
 def measure(base: PolicyConfig, latency_s: float, duration_s: float = 60.0) -> List[Dict[str, Any]]:
-    """Keyframes, single dense actions and chunks of eight under every way that suits them."""
+    """Measures keyframes, single dense actions and chunks of eight under every way of execution that suits them."""
     cases = [Setting(way, latency_s, 1, 0.0) for way in ("blocking", "asynchronous")]
     cases += [Setting(way, latency_s, 1, max(latency_s, 0.05)) for way in ("blocking", "asynchronous")]
     cases += [Setting(way, latency_s, 8, 0.05) for way in ("blocking", "overlap", "asynchronous")]

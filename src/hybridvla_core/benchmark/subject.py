@@ -1,4 +1,4 @@
-"""What is timed: a model with its buffers, from a checkpoint or with random weights, and one observation for it."""
+"""The subject of a timing: a model with its buffers, from a checkpoint or with random weights, and one observation for it."""
 from __future__ import annotations
 
 import platform
@@ -24,14 +24,14 @@ from hybridvla_core.policy.inference.tensors import PredictionInputs
 from hybridvla_core.policy.predictor import DTYPES, Policy
 from hybridvla_core.transforms.images import to_pixels
 
-#: A prompt of a usual length, and camera images as they come.
+#: Typical length of a prompt, and usual size of camera images.
 TEXT_IDS, IMAGE_SIZE = 20, (480, 640)
-#: How much wider the output rows of action tokens are drawn where tokens are to be actions.
+#: How much wider the output rows of action tokens are drawn if tokens are to be actions.
 WIDER = 4.0
 
 
 class GivenPasses(DualPath):
-    """Ends after a given number of passes, because random weights know nothing that a draft could meet."""
+    """Ends after a given number of passes, because random weights predict nothing that a draft could match."""
 
     passes_given: Optional[int] = None
 
@@ -45,18 +45,18 @@ class GivenPasses(DualPath):
 
 @dataclass
 class Subject:
-    """What is measured, and one observation for it.
+    """A model to measure, and one observation for it.
 
     Attributes:
-        name: Of the model.
-        config: Its architecture.
+        name: Name of the model.
+        config: Architecture of the model.
         path: The implementation under test.
         strategy: How images are fitted.
-        images: (height, width, 3) uint8 RGB, by view.
+        images: (height, width, 3) uint8 RGB images, by view.
         text: (1, T) ids of the prompt.
-        state: (1, A) normalised.
-        noise: Of the diffusion.
-        precision: Of the decoder's blocks, one of `shrunk.choose.PRECISIONS`.
+        state: (1, A) normalised robot state.
+        noise: Noise of the diffusion.
+        precision: Precision of the decoder's blocks, one of `shrunk.choose.PRECISIONS`.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Subject:
         return self.path.engine.dtype
 
     def pixels(self) -> Dict[str, torch.Tensor]:
-        """The pre-processing: images to normalised pixels on the device, batch of one."""
+        """Pre-processes the images to normalised pixels on the device, as a batch of one."""
         made = to_pixels(list(self.images.values()), list(self.images), self.config.towers, self.strategy)
         return {kind: value[None].to(self.device, non_blocking=True) for kind, value in made.items()}
 
@@ -94,27 +94,27 @@ class Subject:
 def with_random_weights(name: str, config: ModelConfig, dtype: str, device: str, steps: int, graphs: str,
                         ride_steps: Optional[int] = None, seed: int = 0, compile: str = "off",
                         precision: str = "full", tokens_are_actions: bool = False) -> Subject:
-    """An architecture whose weights are drawn; on a GPU they are drawn there.
+    """Makes a model of an architecture with random weights; on a GPU they are drawn there.
 
     Args:
-        name: For reports.
+        name: Name in reports.
         config: The architecture.
         dtype: `float32` or `bfloat16`.
-        device: torch's name of it.
-        steps: Of the denoising.
-        graphs: See `Policy`, as `ride_steps`, `compile` and `precision`.
-        ride_steps: With how many denoising steps a draft travels.
-        seed: Of the weights.
-        compile: Blocks through torch.compile.
-        precision: Of the decoder's blocks.
-        tokens_are_actions: The output rows of action tokens are drawn wider than the others, or decoding would hardly ever
+        device: torch's name of the device.
+        steps: Number of denoising steps.
+        graphs: See `Policy`, also for `ride_steps`, `compile` and `precision`.
+        ride_steps: Number of denoising steps that carry a draft.
+        seed: Seed of the weights.
+        compile: Whether blocks go through torch.compile.
+        precision: Precision of the decoder's blocks.
+        tokens_are_actions: Draw the output rows of action tokens wider than the others; otherwise decoding would hardly ever
             choose one.
 
     Returns:
         The model with one observation.
 
     Raises:
-        ConfigurationError: for a type or a precision that cannot be had.
+        ConfigurationError: The type or the precision is not available.
     """
     if dtype not in DTYPES:
         raise ConfigurationError(f"dtype {dtype!r}; use one of {', '.join(DTYPES)}")
@@ -138,7 +138,7 @@ def with_random_weights(name: str, config: ModelConfig, dtype: str, device: str,
 
 
 def of_policy(name: str, policy: Policy, graphs: str, ride_steps: Optional[int] = None) -> Subject:
-    """A checkpoint as it would run."""
+    """Makes a subject of a checkpoint as it would run."""
     config = policy.config
     subject = _subject(name, config.model, policy.engine, config.ensemble, config.ddim_steps, config.image_strategy, graphs,
                        ride_steps, policy, config.cameras)
@@ -163,14 +163,14 @@ def _subject(name: str, config: ModelConfig, engine: PlainDecoding, ensemble: En
 
 
 def device_name(device: torch.device) -> str:
-    """The card, or the processor."""
+    """Returns the name of the card, or of the processor."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return processor_name()
 
 
 def processor_name() -> str:
-    """What the operating system calls the processor."""
+    """Returns the operating system's name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -1,4 +1,4 @@
-"""Whether one way is better than another, by episodes with the same seeds: how far apart, and by which test."""
+"""Whether one way is better than another on episodes with the same seeds: the difference, and the test."""
 from __future__ import annotations
 
 import math
@@ -13,21 +13,21 @@ from hybridvla_core.report.statistics import wilson_bounds
 
 HOLDS, FAILS, OPEN = "holds here", "does not hold here", "cannot be told with this many episodes"
 LEVEL = 0.05
-#: A rate that is lower by at most this counts as equal, where equality is what is claimed.
+#: A rate that is lower by at most this counts as equal, if the claim is equality.
 MARGIN = 0.05
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two ways on the same episodes.
+    """Comparison of two ways on the same episodes.
 
     Attributes:
-        episodes: How many pairs.
+        episodes: Number of pairs.
         difference: Success rate of the first minus that of the second.
-        interval: Of the difference, 95 %, by Newcombe's method for pairs.
-        first_only: Episodes that only the first one solved.
-        second_only: Episodes that only the second one solved.
-        p: Of the exact McNemar test, two-sided.
+        interval: 95 % interval of the difference, by Newcombe's method for pairs.
+        first_only: Number of episodes that only the first one solved.
+        second_only: Number of episodes that only the second one solved.
+        p: p-value of the exact McNemar test, two-sided.
     """
 
     episodes: int
@@ -39,14 +39,14 @@ class Comparison:
 
 
 def compare(first: Sequence[bool], second: Sequence[bool]) -> Comparison:
-    """Compares two lists of outcomes, in which number i is the same episode.
+    """Compares two lists of outcomes in which entry i is the same episode.
 
     Args:
-        first: Success by episode.
-        second: The same of the other.
+        first: Success of the first way by episode.
+        second: Success of the second way by episode.
 
     Returns:
-        The difference of the shares with its interval, and how likely it is by chance.
+        The difference of the rates with its interval, and how likely it is by chance.
 
     Raises:
         HybridVLAError: The lists differ in length, or are empty.
@@ -63,7 +63,7 @@ def compare(first: Sequence[bool], second: Sequence[bool]) -> Comparison:
 def newcombe(both: int, first: int, second: int, neither: int) -> Tuple[float, float]:
     """Returns the 95 % interval of the difference of two paired rates (Newcombe 1998, method 10).
 
-    A bootstrap says that pairs which never differed never will; this does not.
+    Unlike a bootstrap, it does not conclude that pairs which never differed never will.
     """
     count = both + first + second + neither
     rates = [(both + first) / count, (both + second) / count]
@@ -83,7 +83,7 @@ def is_better(comparisons: Sequence[Comparison]) -> str:
     """Judges "better than each of these", by McNemar's test with Holm's correction.
 
     Returns:
-        `HOLDS` where every one is significantly worse, `FAILS` where one is significantly better, `OPEN` otherwise.
+        `HOLDS` if every other is significantly worse, `FAILS` if one is significantly better, `OPEN` otherwise.
     """
     significant = holm([comparison.p for comparison in comparisons])
     if all(told and comparison.difference > 0 for told, comparison in zip(significant, comparisons)):
@@ -94,7 +94,7 @@ def is_better(comparisons: Sequence[Comparison]) -> str:
 
 
 def is_no_worse(comparison: Comparison, margin: float = MARGIN) -> str:
-    """Judges "as good as, but for `margin`", by the interval of the difference."""
+    """Judges "no worse by more than `margin`", by the interval of the difference."""
     low, high = comparison.interval
     if low > -margin:
         return HOLDS
@@ -102,7 +102,7 @@ def is_no_worse(comparison: Comparison, margin: float = MARGIN) -> str:
 
 
 def holm(p: Sequence[float]) -> List[bool]:
-    """Returns which of several tests are significant together (Holm 1979)."""
+    """Returns which of several tests are jointly significant (Holm 1979)."""
     order, told = sorted(range(len(p)), key=lambda index: p[index]), [False] * len(p)
     for rank, index in enumerate(order):
         if p[index] > LEVEL / (len(p) - rank):

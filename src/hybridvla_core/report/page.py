@@ -1,7 +1,7 @@
-"""Pages as one self-contained HTML file each: one style, one frame, one kind of table.
+"""Renders pages, each as one self-contained HTML file: one style, one frame, one kind of table.
 
-A page is a jinja2 template that extends `base.html` and takes `table` and `plots` from `parts.html`. What is put into a
-template is escaped unless it is `Markup`; a name that is missing is an error.
+A page is a jinja2 template that extends `base.html` and takes `table` and `plots` from `parts.html`. Values put into a
+template are escaped unless they are `Markup`; a missing name is an error.
 """
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ PARTS = """
 
 
 def show(value: object) -> str:
-    """Returns a table cell: four digits of a fraction, a dash for None, a coloured yes or no, a mapping as a list."""
+    """Returns a table cell: a fraction with four digits, None as a dash, a coloured yes or no, a mapping as a list."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -72,7 +72,7 @@ def render(template: str, values: Mapping[str, object]) -> str:
 
     Args:
         template: A jinja2 template that extends `base.html`.
-        values: What it names.
+        values: Values of the names in it.
 
     Returns:
         The whole HTML document.

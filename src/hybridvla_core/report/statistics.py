@@ -16,7 +16,7 @@ def wilson(successes: int, episodes: int) -> List[float]:
 
 
 def wilson_bounds(successes: int, episodes: int) -> Tuple[float, float]:
-    """Returns the same, not rounded, of at least one episode."""
+    """Returns the same interval without rounding, for at least one episode."""
     interval = binomtest(successes, episodes).proportion_ci(confidence_level=0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -27,7 +27,7 @@ def rate(successes: int, episodes: int) -> float:
 
 
 def correlation(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> float:
-    """Returns the Pearson correlation of two lists of error vectors, all coordinates together; NaN with fewer than three."""
+    """Returns the Pearson correlation of two lists of error vectors over all coordinates; NaN with fewer than three."""
     a, b = np.concatenate(first) if len(first) else np.zeros(0), np.concatenate(second) if len(second) else np.zeros(0)
     if a.size < 3 or a.std() < 1e-12 or b.std() < 1e-12:
         return float("nan")
@@ -35,11 +35,11 @@ def correlation(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> fl
 
 
 def calibration(confidence: Sequence[float], error: Sequence[float]) -> Dict[str, Optional[float]]:
-    """Returns the median error (mm) of the more and of the less confident half; nothing of fewer than two.
+    """Returns the median error (mm) of the more and of the less confident half; nothing for fewer than two.
 
     Args:
-        confidence: Told confidence of each prediction.
-        error: Its error, m.
+        confidence: Confidence of each prediction.
+        error: Error of each prediction, m.
     """
     if len(confidence) < 2:
         return {}
@@ -56,7 +56,7 @@ def quantiles(values: Numbers, percents: Mapping[str, float], digits: Optional[i
 
     Args:
         values: Any numbers.
-        percents: Percent of each name, e.g. {"median": 50.0, "p99": 99.0}; between two values it is interpolated.
+        percents: Percent of each name, e.g. {"median": 50.0, "p99": 99.0}; interpolated between two values.
         digits: Decimals to round to; None: not rounded.
 
     Returns:

@@ -21,8 +21,8 @@ class Drawing:
         Args:
             width: Width of the view box.
             height: Height of the view box.
-            label: What a screen reader says.
-            style: Class of the page's style sheet.
+            label: Text for screen readers.
+            style: Class in the page's style sheet.
         """
         self._root = ET.Element("svg", {"viewBox": f"0 0 {width:g} {height:g}"})
         self._size = (width, height)
@@ -38,7 +38,7 @@ class Drawing:
                   fill, style, tip)
 
     def line(self, start: Tuple[float, float], end: Tuple[float, float], style: str, tip: str = "") -> None:
-        """Adds a line of a class of the page's style sheet."""
+        """Adds a line with a class of the page's style sheet."""
         self._add(self._root, "line", {"x1": _number(start[0]), "y1": _number(start[1]), "x2": _number(end[0]),
                                        "y2": _number(end[1])}, "", style, tip)
 
@@ -56,7 +56,7 @@ class Drawing:
         ET.SubElement(self._root, "text", attributes).text = words
 
     def markup(self) -> Markup:
-        """Returns the drawing for use inside a page, which brings the style sheet."""
+        """Returns the drawing for use inside a page, which supplies the style sheet."""
         return Markup(ET.tostring(self._root, encoding="unicode"))  # escaped by ElementTree
 
     def document(self, font_size: int = 13) -> str:
@@ -86,11 +86,11 @@ class Dot:
     """One value over time.
 
     Attributes:
-        time: s.
-        value: In the plot's unit; a value that is not finite is not drawn.
-        tip: Shown under the pointer.
+        time: Time, s.
+        value: Value in the plot's unit; a value that is not finite is not drawn.
+        tip: Text shown under the pointer.
         link: Where a click leads; a dot with a link is larger.
-        colour: Its fill.
+        colour: Fill of the dot.
     """
 
     time: float
@@ -151,13 +151,13 @@ def over_time(title: str, unit: str, dots: Sequence[Dot], duration: float, top: 
 
 
 def reliability(rows: Sequence[Tuple[float, float, int]]) -> Markup:
-    """Draws the told against the observed share of right answers; on the diagonal a confidence means what it says.
+    """Draws the predicted against the observed share of right answers; on the diagonal, confidence is calibrated.
 
     Args:
-        rows: (told in [0, 1], right in [0, 1], how many).
+        rows: (predicted share in [0, 1], observed share in [0, 1], number of answers).
 
     Returns:
-        The drawing; the area of a dot grows with its number.
+        The drawing; the area of a dot grows with its number of answers.
     """
     size, edge = 180, 22
     drawing = Drawing(size + edge + 4, size + 24, "confidence told against share right", "small")
@@ -195,9 +195,9 @@ class Stack(NamedTuple):
     """One stacked bar.
 
     Attributes:
-        name: Of the bar.
-        parts: (name, length), in the unit of the axis.
-        text: Behind it.
+        name: Name of the bar.
+        parts: (name, length) of each part, in the unit of the axis.
+        text: Text after the bar.
     """
 
     name: str
@@ -211,7 +211,7 @@ def stacked(title: str, unit: str, rows: Sequence[Stack], colours: Mapping[str, 
     Args:
         title: Heading.
         unit: Unit of the lengths.
-        rows: The bars, from above.
+        rows: The bars, from top to bottom.
         colours: Fill of each part by its name, in the legend's order; others are grey.
 
     Returns:
