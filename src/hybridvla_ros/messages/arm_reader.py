@@ -1,4 +1,4 @@
-"""Joint states and tool poses from topics into `ArmState`."""
+"""Turns joint states and tool poses from topics into `ArmState`."""
 from __future__ import annotations
 
 import math
@@ -11,18 +11,18 @@ from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.robots.topics import finger_names
 from hybridvla_ros.messages.sources import OneSource
 
-#: A gripper may read this much beyond closed and open, as a share of the way between: more is another unit, or another joint.
+#: A gripper may read this much beyond closed and open, as a share of the range: more means another unit, or another joint.
 GRIPPER_SLACK = 0.5
-#: A gripper that has spoken and is silent for longer, s, may stand anywhere.
+#: A gripper that has spoken and is then silent for longer than this, s, may be anywhere.
 GRIPPER_SILENT_S = 1.0
-#: Names of one message that a sentence gives at most.
+#: A sentence gives at most this many names of one message.
 MOST_NAMES = 9
 
 
 class ArmReader:
     """Assembles one arm's state from whatever its driver publishes.
 
-    joint_names: the arm's own joints; fingers: names, and the sum of their positions when closed and when open, in the
+    joint_names: the arm's own joints; fingers: their names, and the sum of their positions when closed and when open, in the
     driver's units (m, or a motor's own).
     """
 
@@ -37,7 +37,7 @@ class ArmReader:
         self._twice = self._strange = ""
         self._others: Tuple[str, ...] = ()
         self._found = False
-        #: Says how the gripper's last reading cannot be one of this gripper, or an empty string.
+        #: Says why the gripper's last reading cannot be from this gripper, or an empty string.
         self.gripper_problem = ""
         #: Whether the last message came from a second publisher.
         self.foreign = False
@@ -51,7 +51,7 @@ class ArmReader:
         return self.problem(now) or self._gripper_silence(now) or self.gripper_problem
 
     def standing(self, now: float) -> float:
-        """Returns the gripper's opening, 0 closed to 1 open; NaN where it is silent: what was read last is not how it stands."""
+        """Returns the gripper's opening, 0 closed to 1 open; NaN where it is silent: the last reading is not its state now."""
         return math.nan if self._gripper_silence(now) else self.opening
 
     def _gripper_silence(self, now: float) -> str:
@@ -66,16 +66,16 @@ class ArmReader:
         """Reads a JointState's content.
 
         Args:
-            names: Of the joints.
-            positions: rad or, of fingers, in the driver's units.
-            velocities: As many as positions, or none.
-            now: When it came, s, on any clock that goes on evenly.
-            source: The node that sent it; empty where it is not known.
+            names: Names of the joints.
+            positions: Positions in rad or, for fingers, in the driver's units.
+            velocities: As many velocities as positions, or none.
+            now: When the message came, s, on any clock that runs evenly.
+            source: Node that sent it; empty where it is not known.
 
         Returns:
             The state, or None when the message holds none of this arm's joints (the gripper's own message, say) or comes from
-            a second publisher of them. A joint that is named twice has no value. As long as none of the arm's joints has come,
-            a message of other names is handed on as it is: whoever judges it says which names are missing.
+            a second publisher of them. A joint that is named twice has no value. While none of the arm's joints has come yet,
+            a message with other names is handed on as it is: the filter that judges it says which names are missing.
         """
         self.foreign = False
         index: Dict[str, int] = {joint: i for i, joint in enumerate(names)}
@@ -95,7 +95,7 @@ class ArmReader:
         if not found:
             return None if fingers or self._found else self._other_names(names, positions, now)
         self._found, self._strange = True, ""
-        # What is missing or short goes on as it is: the filter names it and holds.
+        # Missing or short values go on as they are: the filter names them and holds.
         values = np.array([positions[index[joint]] if index[joint] < len(positions) else math.nan for joint in found])
         speeds = None
         if len(velocities) == len(names):
@@ -111,7 +111,7 @@ class ArmReader:
             self.joints(names, positions, (), now, source)
 
     def _other_names(self, names: Sequence[str], positions: Sequence[float], now: float) -> ArmState:
-        """Hands on a message that names none of the arm's joints. Of several kinds, the one with most names is told of."""
+        """Hands on a message that names none of the arm's joints. Of several kinds, the one with the most names is reported."""
         if len(names) >= len(self._others):
             self._others = tuple(names)
         self._strange = (f"joint states come that name {listed(self._others)}, and none of {listed(self.joint_names)}; set the "
@@ -120,7 +120,7 @@ class ArmReader:
                         joint_velocities=None, pose=self.pose, gripper=self.standing(now), ready=False, message=self._strange)
 
     def _doubled(self, names: Sequence[str], now: float, source: str) -> Optional[ArmState]:
-        """Answers a message that names a joint twice: which value is meant nobody knows."""
+        """Handles a message that names a joint twice: nobody knows which value is meant."""
         twice = [joint for joint in (*self.joint_names, *self._fingers) if list(names).count(joint) > 1]
         if not twice or not self._sources[0].takes(source, now):
             self.foreign = bool(twice)
@@ -158,7 +158,7 @@ def fits_gripper(reading: float, closed: float, opened: float) -> bool:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Returns names for a sentence, not too many of them."""
+    """Returns names for a sentence, at most MOST_NAMES of them."""
     more = f", ... ({len(names)} in all)" if len(names) > MOST_NAMES else ""
     return ", ".join(names[:MOST_NAMES]) + more if names else "nothing"
 

@@ -1,4 +1,4 @@
-"""Messages to contracts and back, field by field; no logic."""
+"""Converts messages to contracts and back, field by field; no logic."""
 from __future__ import annotations
 
 import math
@@ -18,12 +18,12 @@ def stamp(seconds: float) -> rospy.Time:
 
 
 def duration(seconds: float) -> rospy.Duration:
-    """NaN and anything beyond a message's range become -1 s, which no age can be."""
+    """Converts seconds; NaN and anything beyond a message's range become -1 s, which no age can be."""
     return rospy.Duration.from_sec(seconds if math.isfinite(seconds) and abs(seconds) < 2e9 else -1.0)
 
 
 def seconds(age: rospy.Duration) -> float:
-    """Returns s; NaN for what `duration` makes of one that is not known."""
+    """Returns seconds; NaN for the value with which `duration` marks an unknown age."""
     value = age.to_sec()
     return value if value != -1.0 else math.nan
 
@@ -79,7 +79,7 @@ def _target_message(target: contracts.ArmTarget) -> ArmTarget:
 
 
 def proposal_contract(message: ActionProposal) -> contracts.Proposal:
-    """Raises ValueError for an enumeration value that does not exist; numbers are judged by the filter."""
+    """Raises ValueError for an enumeration value that does not exist; the filter judges the numbers."""
     dims = int(message.action_dim) or 7
 
     def rows(values: Iterable[float]) -> Optional[np.ndarray]:
@@ -153,7 +153,7 @@ def status_contract(message: SafetyStatus) -> safety.SafetyStatus:
     """Returns a status as the filter made it, with the time at which it was sent.
 
     Raises:
-        ValueError: For an enumeration value that does not exist.
+        ValueError: An enumeration value does not exist.
     """
     return safety.SafetyStatus(
         state=safety.State(message.state), reasons=safety.Reason(message.reasons), message=message.message,
@@ -173,6 +173,6 @@ def status_contract(message: SafetyStatus) -> safety.SafetyStatus:
 
 
 def _sent_pose(message: PoseStamped) -> Optional[contracts.Pose]:
-    """A pose of a status; None where all of it is zeros, which stand for no pose."""
+    """Returns a pose of a status; None where it is all zeros, which stands for no pose."""
     pose = pose_contract(message)
     return pose if pose.quaternion.any() else None

@@ -1,4 +1,4 @@
-"""Image messages to numpy and back, without cv_bridge: every encoding and format that transforms/encodings.py and
+"""Converts image messages to numpy and back, without cv_bridge: every encoding and format that transforms/encodings.py and
 transforms/pictures.py know."""
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def to_rgb(message: Union[Image, CompressedImage], name: str) -> np.ndarray:
     """Decodes a raw or compressed image.
 
     Args:
-        message: From the camera.
-        name: Of the camera, for the message of an error.
+        message: Image from the camera.
+        name: Name of the camera, for error messages.
 
     Returns:
         (height, width, 3) uint8 RGB. It may share the message's memory and be read-only.
@@ -34,7 +34,7 @@ def to_rgb(message: Union[Image, CompressedImage], name: str) -> np.ndarray:
 
 
 def from_rgb(pixels: np.ndarray, stamp, frame: str) -> Image:
-    """An `rgb8` message of (height, width, 3) uint8."""
+    """Makes an `rgb8` message of (height, width, 3) uint8."""
     message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding="rgb8", is_bigendian=0,
                     step=pixels.shape[1] * 3, data=np.ascontiguousarray(pixels).tobytes())
     message.header.stamp, message.header.frame_id = stamp, frame
@@ -42,7 +42,7 @@ def from_rgb(pixels: np.ndarray, stamp, frame: str) -> Image:
 
 
 def to_jpeg(pixels: np.ndarray, stamp, frame: str, quality: int = 85) -> CompressedImage:
-    """A JPEG message of (height, width, 3) uint8 RGB."""
+    """Makes a JPEG message of (height, width, 3) uint8 RGB."""
     encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     message = CompressedImage(format="rgb8; jpeg compressed bgr8", data=encoded.tobytes())
     message.header.stamp, message.header.frame_id = stamp, frame

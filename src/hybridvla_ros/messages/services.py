@@ -1,4 +1,4 @@
-"""Calls of services that end: rospy waits for ever where a node has frozen, or the network went after the connection."""
+"""Service calls that end: rospy waits for ever when a node has frozen, or the network fails after the connection."""
 from __future__ import annotations
 
 from typing import List, Union
@@ -9,9 +9,9 @@ import rospy
 from hybridvla_core.waiting import Event
 from hybridvla_ros.runtime.workers import start_worker
 
-#: How long a service may be missing before it counts as missing, s.
+#: How long a service may be absent before it counts as missing, s.
 SERVICE_S = 2.0
-#: How long an answer may take where nothing has to move, s.
+#: How long an answer may take when nothing has to move, s.
 ANSWER_S = 5.0
 
 
@@ -20,12 +20,12 @@ def ask(service: str, kind: type, *arguments: object, service_s: float = SERVICE
     """Calls a service and waits for its answer, but not for ever.
 
     Args:
-        service: Its name.
-        kind: Its class.
-        *arguments: Of the request, in its order.
-        **fields: Of the request, by name.
-        service_s: How long to wait until the service is there, s.
-        answer_s: How long to wait for its answer, s.
+        service: Name of the service.
+        kind: Class of the service.
+        *arguments: Fields of the request, in its order.
+        **fields: Fields of the request, by name.
+        service_s: How long to wait until the service is available, s.
+        answer_s: How long to wait for the answer, s.
 
     Returns:
         The answer.
@@ -44,7 +44,7 @@ def ask(service: str, kind: type, *arguments: object, service_s: float = SERVICE
         except Exception as error:  # noqa: BLE001  # it is the caller's
             answers.append(error)
         answered.set()
-    start_worker(f"asking {service}", call)     # of a call that is lost, it ends with the process
+    start_worker(f"asking {service}", call)     # the thread of a lost call ends with the process
     answered.wait(answer_s)
     if not answers:
         raise rospy.ServiceException(f"no answer within {answer_s:g} s: its node has frozen, or the network is gone")

@@ -1,21 +1,21 @@
-"""Who published a message, and one publisher where there are two."""
+"""Says who published a message, and picks one publisher where there are two."""
 from __future__ import annotations
 
 import math
 from typing import Dict, Optional
 
-#: A publisher that has been silent for longer has ended, s.
+#: A publisher that has been silent for longer than this has ended, s.
 SILENT_S = 2.0
 
 
 def source_of(message: object) -> str:
-    """Returns the name of the node that sent a message; empty where it is not known, as for one from a bag."""
+    """Returns the name of the node that sent a message; empty where it is not known, as for a message from a bag."""
     header: Optional[Dict[str, str]] = getattr(message, "_connection_header", None)
     return (header or {}).get("callerid", "")
 
 
 class OneSource:
-    """Takes what one node publishes, and nothing of a second one: the values of two are never mixed.
+    """Accepts what one node publishes and nothing from a second one: the values of two nodes are never mixed.
 
     Args:
         what: What is published, for the sentence.
@@ -35,7 +35,7 @@ class OneSource:
         return False
 
     def begins_anew(self, source: str, now: float, silence: float) -> bool:
-        """Tells, before `takes`, whether a message comes after so long a silence, s, or another node's; the first does not."""
+        """Tells, before `takes`, if a message follows a silence, s, or comes from another node; False for the first message."""
         return math.isfinite(self._owner_at) and (source != self._owner or now - self._owner_at > silence)
 
     def problem(self, now: float) -> str:

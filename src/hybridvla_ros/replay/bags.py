@@ -1,4 +1,4 @@
-"""Opening bags that other people recorded: not a bag, empty, truncated, never closed."""
+"""Opens bags that other people recorded: not a bag, empty, truncated, never closed."""
 from __future__ import annotations
 
 import errno
@@ -17,31 +17,31 @@ from genpy.dynamic import MsgGenerationException
 from hybridvla_core.errors import HybridVLAError
 
 MAGIC = b"#ROSBAG V"
-NO_TIME_S = 1.0         # a time of recording at which time did not run yet (simulated time begins at 0) ...
-JUMP_S = 10.0           # ... if what follows was recorded this much later
+NO_TIME_S = 1.0         # a recording time at which time did not run yet (simulated time begins at 0) ...
+JUMP_S = 10.0           # ... if the next message was recorded this much later
 BROKEN = (rosbag.ROSBagException, struct.error, EOFError, ValueError, KeyError, IndexError, AttributeError)
 
-#: A message as it lies in a bag: type, bytes, digest of the definition, place, and the class that reads it.
+#: A message as stored in a bag: type, bytes, digest of the definition, place, and the class that reads it.
 Raw = Tuple[str, bytes, str, Tuple[int, int], Type[genpy.Message]]
 
 
 class BagError(HybridVLAError):
-    """A bag that cannot be used; the sentence begins with its name."""
+    """A bag that cannot be used; the sentence begins with the bag's name."""
 
 
 class TooManyOpen(HybridVLAError):
-    """No file can be opened any more: that is no fault of the bag at hand, and the next one has no better luck."""
+    """No more files can be opened: this is no fault of the bag at hand, and the next one would fail too."""
 
 
 class Recorded(NamedTuple):
     """A message as it was recorded.
 
     Attributes:
-        topic: It was recorded on.
-        raw: As it lies in the bag.
+        topic: Topic it was recorded on.
+        raw: Message as stored in the bag.
         when: Time of recording, s.
-        path: Of its bag.
-        publisher: The node that sent it, empty where the bag does not say.
+        path: Path of its bag.
+        publisher: Node that sent it; empty where the bag does not say.
     """
 
     topic: str
@@ -53,14 +53,14 @@ class Recorded(NamedTuple):
 
 @dataclass
 class BagFile:
-    """A bag that can be read; it is open while it is. Messages that were recorded before time ran count as recorded at the begin.
+    """A readable bag, open only while it is read. Messages recorded before time ran count as recorded at the begin.
 
     Attributes:
-        path: Of the file.
-        source: What is read: the file, or its re-indexed copy.
+        path: Path of the file.
+        source: File that is read: the bag, or its re-indexed copy.
         topics: Topic -> type.
-        begin: Of the recording, s.
-        end: Of the recording, s.
+        begin: Begin of the recording, s.
+        end: End of the recording, s.
         notes: What was done to read it.
     """
 
@@ -75,7 +75,7 @@ class BagFile:
         """Reads messages in the order of recording.
 
         Args:
-            topics: Those that are wanted; others than the bag has are passed over.
+            topics: Topics that are wanted; topics that the bag lacks are skipped.
             since: Time of recording to begin at, s.
 
         Yields:
@@ -83,7 +83,7 @@ class BagFile:
 
         Raises:
             BagError: The file has gone, or has a broken chunk.
-            TooManyOpen: It cannot be opened for that.
+            TooManyOpen: The bag cannot be opened because too many files are open.
         """
         wanted = [topic for topic in topics if topic in self.topics]
         if not wanted:
@@ -104,7 +104,7 @@ class BagFile:
 
 
 class BagShelf:
-    """Looks at bags; damaged ones are read from re-indexed copies in a scratch folder that leaves with the shelf."""
+    """Examines bags; damaged bags are read from re-indexed copies in a scratch folder that is removed with the shelf."""
 
     def __init__(self, scratch: Optional[Path] = None) -> None:
         self._parent = scratch
@@ -118,18 +118,18 @@ class BagShelf:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def open(self, path: Path) -> BagFile:
-        """Looks at a bag, and closes it again: a folder may hold more of them than a process may have open.
+        """Examines a bag, and closes it again: a folder may hold more bags than a process may have open.
 
         Args:
-            path: Of the file.
+            path: Path of the file.
 
         Returns:
-            What it holds.
+            The bag's contents.
 
         Raises:
             BagError: It is no bag, is empty, or cannot be repaired, in one sentence.
-            TooManyOpen: Nothing can be opened any more.
-            OSError: The disk goes away, or takes no copy.
+            TooManyOpen: No more files can be opened.
+            OSError: The disk went away, or takes no copy.
         """
         try:
             with open(path, "rb") as stream:
@@ -161,7 +161,7 @@ class BagShelf:
         return self._reindexed(path, notes, why)
 
     def _reindexed(self, path: Path, notes: List[str], why: str) -> Tuple[Path, rosbag.Bag]:
-        """A copy with a new index; the original is only read."""
+        """Returns a copy with a new index; the original is only read."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="hybridvla_replay_", dir=str(self._parent) if self._parent else None))
         copy = self._folder / f"{len(list(self._folder.iterdir()))}_{path.name.replace('.active', '')}"
@@ -197,7 +197,7 @@ def _checked(path: Path, source: Path, bag: rosbag.Bag, notes: List[str]) -> Bag
 
 
 def _refuse_exhausted(error: BaseException, path: Path) -> None:
-    """Raises TooManyOpen where an error says that nothing can be opened any more."""
+    """Raises TooManyOpen where an error says that no more files can be opened."""
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         whose = "this process" if error.errno == errno.EMFILE else "this computer"
         raise TooManyOpen(f"{path}: cannot be opened, because {whose} has too many files open; raise the limit (`ulimit -n "
@@ -207,10 +207,10 @@ def _refuse_exhausted(error: BaseException, path: Path) -> None:
 def _begin(bag: rosbag.Bag) -> Tuple[float, int]:
     """Finds when recording began.
 
-    A node with simulated time, which waits for its clock, records what is latched at 0.
+    A node with simulated time, while it waits for its clock, records latched messages at time 0.
 
     Returns:
-        When it began, s, and how many messages bear a time from before it.
+        When recording began, s, and how many messages carry an earlier time.
     """
     begin = last = bag.get_start_time()
     early = 0
@@ -223,12 +223,12 @@ def _begin(bag: rosbag.Bag) -> Tuple[float, int]:
 
 
 def _text(value: Union[str, bytes]) -> str:
-    """A field of a connection's header, which is read as bytes."""
+    """Returns a field of a connection's header, which is read as bytes, as text."""
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def message(raw: Raw, topic: str, path: Path) -> genpy.Message:
-    """Deserialise a raw message; raises BagError naming the topic."""
+    """Deserialises a raw message; raises BagError naming the topic."""
     kind, data, _, _, cls = raw
     try:
         return cls().deserialize(data)
@@ -237,13 +237,13 @@ def message(raw: Raw, topic: str, path: Path) -> genpy.Message:
 
 
 def text(raw: Raw, topic: str, path: Path) -> str:
-    """Reads the text of a std_msgs/String, with single blanks.
+    """Reads the text of a std_msgs/String and reduces white space to single blanks.
 
     Returns:
         The text.
 
     Raises:
-        BagError: It is not UTF-8; read with signs replaced it would be another instruction.
+        BagError: It is not UTF-8; with characters replaced it would be another instruction.
     """
     data = bytes(raw[1][4:])        # after its length
     try:
@@ -255,7 +255,7 @@ def text(raw: Raw, topic: str, path: Path) -> str:
 
 
 def header_stamp(raw: Raw) -> int:
-    """ns; of a message whose first field is a header, without decoding the rest."""
+    """Returns the stamp, ns, of a message whose first field is a header, without decoding the rest."""
     _, seconds, nanoseconds = struct.unpack_from("<III", raw[1])
     return seconds * 1_000_000_000 + nanoseconds
 

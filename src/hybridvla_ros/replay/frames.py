@@ -1,4 +1,4 @@
-"""Second pass: messages in the order of recording into observations, by the sync and the proposer of the live node."""
+"""Second pass: turns messages, in the order of recording, into observations by the sync and the proposer of the live node."""
 from __future__ import annotations
 
 import itertools
@@ -27,22 +27,22 @@ from hybridvla_ros.replay.pace import Pace
 from hybridvla_ros.replay.scan import Scanned
 
 SAME_STAMP_NS = 1000        # a proposal's stamp went through a float of seconds
-KEEP = 64                   # images a view, for observations of recorded proposals
-WAITED_S = 0.5            # for states that reach up to the images, before that counts as an observation missed
+KEEP = 64                   # images per view, for observations of recorded proposals
+WAITED_S = 0.5            # how long to wait for states that reach up to the images, before the observation counts as missed
 NEVER_COVERED = "the arms' states do not reach up to the images by their stamps; check the clocks"
-LATE_S = 1.0                # a recorded observation that is not there so long after its stamp will not come
+LATE_S = 1.0                # a recorded observation that is not complete this long after its stamp never will be
 NO_IMAGES = "no images with the stamps of the recorded proposal are in the bag"
 CUT_OFF = "the bag ends before what the recorded proposal was made from, or its stamp is of another clock"
 
 
 @dataclass(frozen=True)
 class RawImage:
-    """A message not decoded yet: most are never used.
+    """A message not decoded yet, because most are never used.
 
     Attributes:
-        raw: As it lies in the bag.
-        topic: It was on.
-        path: Of the bag.
+        raw: Message as stored in the bag.
+        topic: Topic it was recorded on.
+        path: Path of the bag.
     """
 
     raw: bags.Raw
@@ -55,13 +55,13 @@ class RawImage:
 
 @dataclass
 class Misses:
-    """How often an observation was due, how often there was none, and why.
+    """Counts how often an observation was due, how often there was none, and why.
 
     Attributes:
         due: Observations asked for.
-        missed: Those that there were not.
-        problems: Sentence -> how often.
-        first: Sentence -> when first, s.
+        missed: Those of them that could not be made.
+        problems: Sentence -> how often it occurred.
+        first: Sentence -> when it first occurred, s.
     """
 
     due: int = 0
@@ -78,12 +78,12 @@ class Misses:
 
 @dataclass
 class Observing(Misses):
-    """Observations at a rate, and beside them those of recorded proposals.
+    """Observations at a rate, and also those of recorded proposals.
 
     Attributes:
-        spreads: Newest minus oldest image of each, s.
-        decisions: The observations of recorded proposals.
-        remark: Why images are older than they say, as it was said first.
+        spreads: Newest minus oldest image of each observation, s.
+        decisions: Observations of the recorded proposals.
+        remark: The first remark on why images are older than they say.
     """
 
     spreads: List[float] = field(default_factory=list)
@@ -92,10 +92,10 @@ class Observing(Misses):
 
 
 class FrameSource:
-    """rate: observations a second of recording, Hz; 0: none but `decisions`; inf: every new set of images.
+    """rate: observations per second of recording, Hz; 0: only `decisions`; inf: every new set of images.
 
-    decisions: recorded proposals to observe for, too. everything: also while nobody followed the policy's instruction.
-    told: an instruction was given instead of the recorded ones; recorded proposals are asked it, too.
+    decisions: recorded proposals to observe for as well. everything: observe also while nobody followed the policy's instruction.
+    told: an instruction was given instead of the recorded ones; it is used for recorded proposals too.
     """
 
     def __init__(self, found: Scanned, policy: PolicyInterface, config: PolicyConfig, robot: RobotConfig, rate: float,
@@ -106,7 +106,7 @@ class FrameSource:
         self._pace = Pace(None if rate == 0.0 else 1.0 / rate, between)
         self.observing = Observing()
         self._decisions: Deque[RecordedProposal] = deque(sorted(decisions, key=lambda proposal: proposal.stamp_ns))
-        # What a policy sees before its first command stands for nothing where no command ever comes.
+        # What a policy sees before its first command means nothing where no command ever comes.
         self._conventions = {True: config.convention, False: replace(config.convention, first_state=None)}
         self.proposer = Proposer(policy, config, epoch=1, clock=lambda: self._now, monotonic=lambda: self._now)
         views = [camera.view for camera in config.cameras]
@@ -161,7 +161,7 @@ class FrameSource:
                                       status.state != State.INACTIVE, status.seed)
 
     def _periodic(self) -> Optional[Frame]:
-        """As the live loop: when a prediction is due, from the newest set, once the arms' states reach up to it."""
+        """Works like the live loop: when a prediction is due, from the newest set, once the arms' states reach up to it."""
         if not self._pace.looks(self._now) or not self.proposer.instruction:
             return None
         if not self._everything and self._found.recording.span(self._now) is None:
@@ -186,7 +186,7 @@ class FrameSource:
         return self._frame(images, PERIOD, None)
 
     def _recorded(self) -> Iterator[Frame]:
-        """Observations of recorded proposals, once everything that belongs to them has been read."""
+        """Yields the observations of recorded proposals, once everything that belongs to them has been read."""
         while self._decisions:
             proposal = self._decisions[0]
             stamp = proposal.stamp_ns * 1e-9
@@ -207,7 +207,7 @@ class FrameSource:
                 yield frame
 
     def _pick(self, proposal: RecordedProposal) -> Optional[ImageSet[RawImage]]:
-        """The images whose oldest stamp and spread are the proposal's."""
+        """Returns the images whose oldest stamp and spread are the proposal's."""
         begin, end = proposal.stamp_ns, proposal.stamp_ns + int(proposal.spread * 1e9)
         choices = [[entry for entry in queue if begin - SAME_STAMP_NS <= entry[0] <= end + SAME_STAMP_NS]
                    for queue in self._kept.values()]
@@ -239,13 +239,13 @@ class FrameSource:
     def _begin(self, pixels: Dict[str, Any], images: ImageSet, recorded: Optional[RecordedProposal]) -> Any:
         """Makes the live node's observation.
 
-        A recorded decision may look back further than a live one: its age was judged when it was made, so the clock stands where
-        the images are.
+        A recorded decision may look back further than a live one: its age was judged when it was made, so the clock is set to the
+        time of the images.
 
         Args:
             pixels: (height, width, 3) uint8 RGB of each view.
-            images: Their stamp and spread.
-            recorded: The decision that was recorded, where it is one.
+            images: Stamp and spread of these images.
+            recorded: The recorded decision, if the observation is for one.
 
         Returns:
             The observation, for inference.

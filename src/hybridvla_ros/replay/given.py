@@ -1,4 +1,4 @@
-"""Which bags are meant: files and folders as given, and the files of a split recording together."""
+"""Finds the bags that are meant: files and folders as given, and the files of a split recording together."""
 from __future__ import annotations
 
 import re
@@ -8,26 +8,26 @@ from typing import List, Optional, Sequence, Tuple
 from hybridvla_ros.replay.bags import BagError, BagFile
 
 SPLIT_GAP_S = 5.0       # files of one split recording follow each other this closely
-#: What `rosbag record` puts between the given name and the number of a part, if anything.
+#: What `rosbag record` may put between the given name and the number of a part.
 DATE = r"\d{4}-\d\d-\d\d-\d\d-\d\d-\d\d"
 BACKUP = ".orig.bag"    # what `rosbag reindex` keeps of a bag beside it
 
 
 def expand(paths: Sequence[str], notes: Optional[List[str]] = None, unread: Optional[List[str]] = None) -> List[Path]:
-    """Files and folders as given; a folder stands for the bags in it, also unfinished ones.
+    """Returns the files for files and folders as given; a folder stands for the bags in it, including unfinished ones.
 
     The backup that `rosbag reindex` leaves beside a bag is left out where that bag is there too.
 
     Args:
-        paths: As given.
-        notes: Gets a sentence on each backup.
-        unread: Gets a sentence on each folder without a bag.
+        paths: Files and folders as given.
+        notes: Receives a sentence on each backup.
+        unread: Receives a sentence on each folder without a bag.
 
     Returns:
         The files.
 
     Raises:
-        BagError: Such a folder, where `unread` is not given.
+        BagError: A folder holds no bag, and `unread` is not given.
     """
     result: List[Path] = []
     for given in paths:
@@ -52,10 +52,10 @@ def expand(paths: Sequence[str], notes: Optional[List[str]] = None, unread: Opti
 
 
 def recordings(files: Sequence[BagFile]) -> List[List[BagFile]]:
-    """Puts the files of a split recording, which follow each other, together.
+    """Groups the files of split recordings, which follow each other.
 
-    They are `name_0.bag`, `name_1.bag`, ..., also with the time at which each was begun in the name, as
-    `rosbag record --split` has it.
+    They are `name_0.bag`, `name_1.bag`, ..., possibly with the time at which each was begun in the name, as
+    `rosbag record --split` does it.
 
     Returns:
         The files of each recording, in order.
@@ -71,11 +71,11 @@ def recordings(files: Sequence[BagFile]) -> List[List[BagFile]]:
 
 
 def _follows(first: Tuple[str, Optional[int]], second: Tuple[str, Optional[int]]) -> bool:
-    """Whether the second is the next part of the same recording, by their names."""
+    """Tells from their names whether the second is the next part of the same recording."""
     return first[0] == second[0] and first[1] is not None and second[1] == first[1] + 1
 
 
 def _stem(path: Path) -> Tuple[str, Optional[int]]:
-    """What the parts of one recording share, and the number of the part."""
+    """Returns what the parts of one recording share, and the number of the part."""
     match = re.fullmatch(rf"(.*?)(_?{DATE})?_(\d+)\.bag(?:\.active)?", path.name)
     return (str(path.parent / f"{match.group(1)}_"), int(match.group(3))) if match else (str(path), None)

@@ -44,26 +44,26 @@ FILM_FRAMES = 24
 
 @dataclass(frozen=True)
 class Options:
-    """As the command line gives them.
+    """Options as the command line gives them.
 
     Attributes:
         bags: Files, or folders of them.
-        checkpoint: Folder of the one to be judged.
-        compare: Folder of another one, shown beside it.
-        policy_config: File.
-        robot_config: File.
-        thresholds: File of what must be reached.
+        checkpoint: Folder of the checkpoint to be judged.
+        compare: Folder of another checkpoint, shown beside it.
+        policy_config: File of the policy's configuration.
+        robot_config: File of the robot's configuration.
+        thresholds: File of the thresholds that must be reached.
         topics: Topic map file; None: the robot's, where there is one.
         mode: Which path acts; None: as configured.
-        instruction: Instead of the recorded ones; empty: those.
-        other_instructions: Further ones to ask whether the policy listens.
-        rate: Predictions a second of recording, Hz; None: the policy's own; 0: for recorded proposals only.
+        instruction: Used instead of the recorded ones; empty: the recorded ones.
+        other_instructions: Further instructions, to ask whether the policy listens.
+        rate: Predictions per second of recording, Hz; None: the policy's own rate; 0: for recorded proposals only.
         proposals_from: Bag that holds the recorded proposals.
-        everything: Also while the filter was not following.
-        batch: Observations predicted together.
-        senses: Ask whether the policy looks and listens.
+        everything: Predict also while the filter was not following.
+        batch: Number of observations predicted together.
+        senses: Whether to ask if the policy looks and listens.
         scratch: Folder for re-indexed copies.
-        stamps: Where the time of a message is read.
+        stamps: Where the time of a message is read from.
     """
 
     bags: Tuple[str, ...]
@@ -86,7 +86,7 @@ class Options:
 
 
 class Replay:
-    """Loads everything that can be wrong before the first bag is read through."""
+    """Loads everything that can be wrong before it reads through the first bag."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -100,7 +100,7 @@ class Replay:
         self.notes: List[str] = []
 
     def run(self) -> Result:
-        """Raises HybridVLAError when there is nothing to judge at all."""
+        """Runs the replay. Raises HybridVLAError when there is nothing to judge at all."""
         started = time.monotonic()
         folders = [self.options.checkpoint] + ([self.options.compare] if self.options.compare else [])
         policies = [self._policy(folder) for folder in folders]
@@ -124,7 +124,7 @@ class Replay:
 
         from hybridvla_core.policy.predictor import Policy
 
-        # One core belongs to the filter's process; with OMP_NUM_THREADS set, torch has been told already.
+        # One core belongs to the filter's process; with OMP_NUM_THREADS set, torch already has its number of threads.
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
         policy = Policy.from_checkpoint(folder, mode=self.config.mode, device=self.config.device, dtype=self.config.dtype,
@@ -140,7 +140,7 @@ class Replay:
     # Reading -------------------------------------------------------------------------------------------------------
 
     def _scan(self, shelf: bags.BagShelf) -> Tuple[List[Scanned], List[str]]:
-        """First pass; a bag that cannot be used is named, and the others go on."""
+        """Runs the first pass; an unusable bag is named, and the others go on."""
         opened: List[bags.BagFile] = []
         unread: List[str] = []
         for path in given.expand(self.options.bags, self.notes, unread):
@@ -170,7 +170,7 @@ class Replay:
         return scanned, unread
 
     def _foreign_proposals(self, shelf: bags.BagShelf, scanned: List[Scanned]) -> None:
-        """Proposals that a live node made from the very messages of these bags, recorded elsewhere."""
+        """Reads proposals that a live node made from the very messages of these bags, recorded elsewhere."""
         other = shelf.open(self.options.proposals_from)
         topic = self.map.proposals or PROPOSAL
         found: List[RecordedProposal] = []
@@ -187,7 +187,7 @@ class Replay:
             recording.proposals = found
 
     def _replay(self, contenders: List[Contender], scanned: List[Scanned], unread: List[str]) -> List[Observing]:
-        """Second pass. Memory holds one batch and the few moments kept for pictures and senses."""
+        """Runs the second pass. Memory holds one batch and the few moments kept for pictures and senses."""
         from tqdm import tqdm
 
         rate = self.config.prediction_rate_hz if self.options.rate is None else self.options.rate
@@ -255,7 +255,7 @@ class Replay:
         return Result(summary, checks, unread, self.notes, contenders, scanned)
 
     def _judge_given(self, path: Path, scanned: List[Scanned], observed: List[Observing]) -> List[Check]:
-        """Proposals from another bag are asked for in every recording, and each belongs to one of them."""
+        """Judges proposals from another bag: each recording is asked for all of them, and each belongs to one recording."""
         asked = len(scanned[0].proposals)
         matched = sum(observing.decisions.due - observing.decisions.missed for observing in observed)
         found = sum((observing.decisions.problems for observing in observed), Counter())
@@ -272,14 +272,14 @@ class Replay:
 
 
 def _sentence(name: str, error: Exception) -> str:
-    """What is wrong with a bag; an error that nobody foresaw with its kind and the bag's name."""
+    """Says what is wrong with a bag; an unforeseen error is given with its kind and the bag's name."""
     if isinstance(error, HybridVLAError):
         return str(error)
     return f"{name}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:160]}); the file may be damaged"
 
 
 def _readable(source: FrameSource, name: str, unread: List[str]) -> Iterator[Frame]:
-    """The frames of a recording up to its end, or to where it cannot be read any more, which `unread` then gets."""
+    """Yields the frames of a recording up to its end, or to where it becomes unreadable, which `unread` then receives."""
     frames = iter(source)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Joint states of a recording into states of the arms: names mapped arm by arm, one publisher, and nothing that jumps."""
+"""Turns a recording's joint states into arm states: names mapped arm by arm, one publisher, and nothing that jumps."""
 from __future__ import annotations
 
 import math
@@ -16,7 +16,7 @@ from hybridvla_ros.messages.arm_reader import listed
 from hybridvla_ros.observation.arm_feed import ArmFeed
 from hybridvla_ros.replay.topics import Topics
 
-RESUME_S = 0.5         # after a pause so long the arm may be anywhere
+RESUME_S = 0.5         # after a pause this long the arm may be anywhere
 
 
 @dataclass
@@ -24,13 +24,13 @@ class Heard:
     """What was heard of one arm in a recording.
 
     Attributes:
-        count: Messages with its joints.
-        unstamped: Those without a stamp.
-        names: Of the last message that had none of its joints.
+        count: Messages with the arm's joints.
+        unstamped: Messages without a stamp.
+        names: Joint names of the last message that had none of the arm's joints.
         doubts: Each kind of sentence on what cannot be relied on, with the time of recording, s.
         jumps: States left out because they jump.
-        jump_rad: The farthest jump.
-        jumped_at: When the first came, s of recording.
+        jump_rad: The largest jump, rad.
+        jumped_at: When the first jump came, s of recording.
     """
 
     count: int = 0
@@ -43,8 +43,8 @@ class Heard:
 
 
 class JumpGuard:
-    """Leaves out states that no motion leads to from the last one that counted: a second publisher's, which a recording
-    without the publishers' names does not tell from the first one's."""
+    """Leaves out states that no motion can reach from the last state that counted. Such a state is a second publisher's, which a
+    recording without the publishers' names does not tell from the first one's."""
 
     def __init__(self, arm: ArmConfig) -> None:
         self._speed = np.array(arm.joint_limits.velocity_rad_s)
@@ -52,7 +52,7 @@ class JumpGuard:
         self._stamp = self._now = -math.inf
 
     def jump(self, joints: np.ndarray, stamp: float, now: float) -> float:
-        """How far beyond a motion's reach a state is, rad; 0 for one that counts from here on. stamp, now: s."""
+        """Returns how far beyond a motion's reach a state is, rad; 0 for a state that counts from here on. stamp, now: s."""
         elapsed = max(stamp - self._stamp, now - self._now, 0.0)
         if self._joints is not None and elapsed < RESUME_S:
             away = np.abs(joints - self._joints)
@@ -63,9 +63,9 @@ class JumpGuard:
 
 
 class RecordedArms:
-    """Takes the joint states of a recording; `on_state` gets every state that counts, with its stamp, s.
+    """Takes the joint states of a recording; `on_state` receives every state that counts, with its stamp, s.
 
-    Both passes read through this, so that an observation sees the states that the motion was judged by.
+    Both passes read through this class, so that an observation sees the states by which the motion was judged.
     """
 
     def __init__(self, robot: RobotConfig, topics: Topics, on_state: Callable[[ArmState, float], None]) -> None:
@@ -80,13 +80,13 @@ class RecordedArms:
         """Takes a message.
 
         Args:
-            topic: Where it was recorded.
-            message: As it was recorded.
+            topic: Topic on which it was recorded.
+            message: Message as recorded.
             when: Time of recording, s.
-            publisher: The node that sent it; empty where it is not known.
+            publisher: Node that sent it; empty where it is not known.
 
         Returns:
-            The joint names by arm, as the robot's configuration has them, of each arm whose publisher sent this.
+            The joint names by arm, as in the robot's configuration, of each arm whose publisher sent this message.
         """
         self._now = when
         message._connection_header = {"callerid": publisher}
@@ -100,7 +100,7 @@ class RecordedArms:
         return names
 
     def _renamed(self, message: JointState, arm: str) -> JointState:
-        """The message with one arm's names; what another joint of it is called does not matter then."""
+        """Returns the message with one arm's names; how it names other joints does not matter then."""
         renames = self._topics.names.get(arm, {})
         if not renames:
             return message
@@ -130,7 +130,7 @@ class RecordedArms:
         heard.jumps, heard.jump_rad = heard.jumps + 1, max(heard.jump_rad, jump)
 
     def problems(self, begin: float) -> Dict[str, Dict[str, str]]:
-        """What is wrong with the joint states as a whole: by arm, sentences by kind. begin: of the recording, s."""
+        """Returns what is wrong with the joint states as a whole: by arm, sentences by kind. begin: of the recording, s."""
         found: Dict[str, Dict[str, str]] = {}
         for arm, heard in self.heard.items():
             texts = {f"doubt {number}": f"arm {arm}: {text} (first at {when - begin:.2f} s)"

@@ -4,21 +4,21 @@ from __future__ import annotations
 import math
 from typing import Optional
 
-#: Of how far images lie from where they were due, the next ones are due so much nearer. A grid that does not give way slips past
-#: an image each time a camera has got ahead of it by one: 30.01 Hz against 30 Hz in less than two minutes.
+#: Share of the offset between images and their due time by which the next due time shifts. A fixed grid would slip past an
+#: image each time a camera has got one image ahead of it: 30.01 Hz against 30 Hz in less than two minutes.
 GIVES_WAY = 0.2
-BACK_S = 0.5            # stamps that go back by more are of a camera, or a clock, that began anew
+BACK_S = 0.5            # stamps that go back by more come from a camera, or a clock, that began anew
 
 
 class Pace:
-    """Takes the images nearest to each time that is due.
+    """Chooses the images nearest to each due time.
 
     Args:
-        period: s between two observations; 0: each new set of images; None: none at all.
-        between: s between two sets of images, as they usually come.
+        period: Time between two observations, s; 0: each new set of images; None: no observations.
+        between: Usual time between two sets of images, s.
 
     Attributes:
-        due_at: Time of recording at which the next ones are due, s.
+        due_at: Time of recording at which the next images are due, s.
     """
 
     def __init__(self, period: Optional[float], between: float) -> None:
@@ -27,17 +27,17 @@ class Pace:
         self._due = self.due_at = self._last = -math.inf
 
     def looks(self, now: float) -> bool:
-        """Whether images may be taken, or their lack be due, at a time of recording, s."""
+        """Tells whether, at a time of recording, s, images may be taken or count as missing."""
         return self._period is not None and now >= self.due_at - 2.0 * self._slack
 
     def takes(self, stamp: float) -> bool:
-        """Whether images with a stamp, s, are what is due."""
+        """Tells whether images with a stamp, s, are those that are due."""
         if stamp == self._last:
             return False
         return stamp >= self._due - self._slack or stamp < self._last - BACK_S
 
     def took(self, now: float, stamp: float) -> None:
-        """The images with a stamp were taken at a time of recording, both s."""
+        """Notes that the images with a stamp were taken at a time of recording, both s."""
         self._last = stamp
         if self._period:
             off = stamp - self._due
@@ -45,5 +45,5 @@ class Pace:
             self.due_at = now + self._due - stamp
 
     def missed(self, now: float, wait: float) -> None:
-        """There was nothing to take at a time of recording, and it is of no use to look again before `wait`, s, have gone by."""
+        """Notes that there was nothing to take at a time of recording, and that looking again before `wait`, s, is useless."""
         self.due_at = max(self.due_at + (self._period or 0.0), now + wait)

@@ -31,7 +31,7 @@ from hybridvla_ros.runtime.node_support import node_ending, number_parameter, pa
 RECORDED = (PROPOSAL, HEARTBEAT, INSTRUCTION, STATUS, "/diagnostics")
 STEP_S = 0.05
 READY_S = 120.0
-END_S, END_STEPS = 1.0, 2    # time may end so much, or so many steps, before what is played does
+END_S, END_STEPS = 1.0, 2    # time may end by this much, or this many steps, before what is played does
 BACK_S = 0.1            # time that goes back by more has been set back: the bag starts over
 PLAYER, SIDE, SEEK = "replay_play", "/replay/images/", "/replay/seek"
 
@@ -41,9 +41,9 @@ class Feed:
     """What to play.
 
     Attributes:
-        topics: Of the bag.
-        remaps: Their new names.
-        decoded: Compressed images to be published raw: the topic and the raw one.
+        topics: Topics of the bag.
+        remaps: Bag's topic -> new name.
+        decoded: Compressed images to be published raw: the compressed topic and the raw one.
     """
 
     topics: Tuple[str, ...]
@@ -52,7 +52,7 @@ class Feed:
 
 
 def plan(topics: Topics, policy: PolicyConfig, robot: RobotConfig, found: Dict[str, str]) -> Feed:
-    """The bag's inputs under the names that the live nodes know; nothing a node of ours publishes is played."""
+    """Returns the bag's inputs under the names that the live nodes know; nothing that one of our nodes publishes is played."""
     played: List[str] = []
     remaps: List[str] = []
     decoded: List[Tuple[str, str]] = []
@@ -82,7 +82,7 @@ def plan(topics: Topics, policy: PolicyConfig, robot: RobotConfig, found: Dict[s
 
 
 class Player:
-    """One run of the bag from its begin, or from `start` s, to its end; a number on /replay/seek, s into the bag, goes on
+    """One run of the bag from its begin, or from `start` s, to its end; a number on /replay/seek, s into the bag, continues
     from there."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class Player:
             raise HybridVLAError(f"stamps is {self._stamps!r}; use one of {', '.join(reading.STAMPS)}")
         self._told = " ".join(str(rospy.get_param("~instruction", "")).split())
         self._instructions: List[Tuple[float, str]] = []
-        self._begin = 0.0              # s that what is played begins after the first message of the bags
+        self._begin = 0.0              # s from the first message of the bags to the begin of what is played
         self._copy: Optional[tempfile.TemporaryDirectory] = None
         self._feed = self._look(topic_map)
         self._children: List[subprocess.Popen] = []
@@ -110,7 +110,7 @@ class Player:
         self._wanted: Optional[float] = None
 
     def _look(self, topic_map: TopicMap) -> Feed:
-        """Read what the bags hold before anything is started."""
+        """Reads what the bags hold before anything is started."""
         with bags.BagShelf() as shelf:
             opened = [shelf.open(path) for path in self._bags]
             repaired = [f"{bag.path.name}: {bag.notes[0]}" for bag in opened if bag.notes]
@@ -138,7 +138,7 @@ class Player:
         return feed
 
     def run(self) -> None:
-        """Plays, and records what is proposed.
+        """Plays, and records the proposals.
 
         Raises:
             HybridVLAError: The nodes do not come up, or playing or recording fails.
@@ -171,7 +171,7 @@ class Player:
         rospy.loginfo("played; the proposals are in %s", self._out)
 
     def _play(self, instruct: rospy.ServiceProxy, activate: rospy.ServiceProxy) -> None:
-        """Raises HybridVLAError when the recorder ends, or the player before the bag does."""
+        """Plays. Raises HybridVLAError when the recorder ends, or the player ends before the bag does."""
         recorder = self._start(["rosbag", "record", "-O", str(self._out), "--lz4", *RECORDED, "__name:=replay_record"])
         player = self._start(self._command(number_parameter("start", 0.0)))
         rospy.Subscriber(SEEK, Float64, self._on_seek, queue_size=1)
@@ -216,7 +216,7 @@ class Player:
                 f"__name:={PLAYER}"]
 
     def _step(self, instruct: rospy.ServiceProxy, activate: rospy.ServiceProxy) -> None:
-        """Keep the instruction of the bag's present time, and the filter active; both anew when the bag starts over."""
+        """Sets the instruction of the bag's present time and keeps the filter active; does both anew when the bag starts over."""
         now = rospy.Time.now().to_sec()
         if now <= 0.0:
             return
@@ -251,7 +251,7 @@ class Player:
         return process
 
     def _stop(self) -> None:
-        """End the player first, then the recorder, which writes its index."""
+        """Ends the player first, then the recorder, which writes its index."""
         while self._children:
             self._end(self._children.pop())
 
@@ -268,7 +268,7 @@ class Player:
 
 
 def _version(path: Path) -> Optional[Tuple[int, int]]:
-    """What tells a file from the one that was there before; None where there is none."""
+    """Returns what tells a file from an earlier one at the same path; None where there is none."""
     try:
         found = path.stat()
     except OSError:

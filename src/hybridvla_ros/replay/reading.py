@@ -1,4 +1,4 @@
-"""The messages of a recording as each pass reads them: of this version of our own types, of one publisher, with stamps."""
+"""The messages of a recording as each pass reads them: our own types in this version, of one publisher, with stamps."""
 from __future__ import annotations
 
 import struct
@@ -15,17 +15,17 @@ from hybridvla_ros.messages.sources import OneSource
 from hybridvla_ros.replay import bags
 from hybridvla_ros.replay.topics import Topics
 
-#: Whose stamps count: the messages' own, or the time at which each was recorded.
+#: Which stamps count: the messages' own, or the times at which they were recorded.
 STAMPS = HEADER, RECORDING = "header", "recording"
-#: Our own types that replay and data sets read, with the definition that this package has of each.
+#: Our own types that replay and data sets read, each with this package's definition.
 OURS = {kind._type: kind._md5sum for kind in (ActionProposal, EpisodeEvent, SafetyStatus)}
-#: Types whose first field is a header, of those that are read.
+#: Those of the types read whose first field is a header.
 STAMPED = {*OURS, "sensor_msgs/Image", "sensor_msgs/CompressedImage", "sensor_msgs/JointState", "sensor_msgs/CameraInfo"}
 
 
 @dataclass
 class LeftOut:
-    """What a pass did not hand on. older: messages of another version of a type of ours, by (file, topic, type, MD5 sum);
+    """Messages that a pass left out. older: messages of another version of one of our types, by (file, topic, type, MD5 sum);
     foreign: topic -> (time of recording s, sentence) of the first message of a second publisher."""
 
     older: Dict[Tuple[str, str, str, str], int] = field(default_factory=dict)
@@ -42,12 +42,12 @@ def read(files: Sequence[bags.BagFile], topics: Topics, wanted: Sequence[str], s
     """Reads the files of a recording one after the other.
 
     Args:
-        files: In the order of recording.
-        topics: What is what. Joint states are handed on whoever sent them: several nodes may share their topic, and who counts
-            is decided for each arm.
+        files: Files in the order of recording.
+        topics: Roles of the topics. Joint states of every sender are handed on: several nodes may share their topic, and the
+            publisher that counts is chosen for each arm.
         wanted: Topics to read.
         stamps: See STAMPS.
-        left_out: Gets what is not handed on.
+        left_out: Receives what is not handed on.
 
     Yields:
         The messages, in the order of recording in each file.
@@ -68,18 +68,18 @@ def read(files: Sequence[bags.BagFile], topics: Topics, wanted: Sequence[str], s
 
 
 def write_restamped(files: Sequence[bags.BagFile], topics: Sequence[str], out: Path) -> float:
-    """Writes a bag of some topics whose messages bear the time of their recording as their stamp.
+    """Writes a bag of some topics, with each message's time of recording as its stamp.
 
     Args:
-        files: In the order of recording; also those that were repaired, or whose first messages were recorded at time 0.
-        topics: What the new bag holds.
-        out: The new bag.
+        files: Files in the order of recording; also files that were repaired, or whose first messages were recorded at time 0.
+        topics: Topics of the new bag.
+        out: Path of the new bag.
 
     Returns:
-        When its first message was recorded, s.
+        When the first message was recorded, s.
 
     Raises:
-        HybridVLAError: It cannot be written.
+        HybridVLAError: The bag cannot be written.
     """
     try:
         with rosbag.Bag(str(out), "w") as bag:
@@ -96,19 +96,19 @@ def last_of(files: Sequence[bags.BagFile], topics: Sequence[str]) -> float:
     """Finds when the last message on some topics was recorded.
 
     Args:
-        files: Of one recording.
-        topics: To look at; one of them is in the files.
+        files: Files of one recording.
+        topics: Topics to look at; at least one of them is in the files.
 
     Returns:
         The time, s; 0 where there is no message.
 
     Raises:
-        BagError: A broken chunk.
+        BagError: A chunk is broken.
     """
     last = 0.0
     for opened in files:
         back, found = 1.0, 0.0
-        # From the end on, because a bag may be larger than what can be read through in a moment.
+        # Backwards from the end, because a bag may be too large to read through quickly.
         while not found and back < 10.0 * max(1.0, opened.end):
             for record in opened.read(topics, since=max(0.0, opened.end - back)):
                 found = record.when
@@ -118,7 +118,7 @@ def last_of(files: Sequence[bags.BagFile], topics: Sequence[str]) -> float:
 
 
 def _restamped(record: bags.Recorded) -> bags.Recorded:
-    """The message with the time of recording as its stamp, where it has one."""
+    """Returns the message with the time of recording as its stamp, if it has a stamp."""
     kind, data, md5, place, cls = record.raw
     if kind not in STAMPED:
         return record

@@ -1,4 +1,4 @@
-"""What one run of `hybridvla replay` leaves behind, and how its parts become plain data."""
+"""What one run of `hybridvla replay` produces, and how its parts become plain data."""
 from __future__ import annotations
 
 import json
@@ -26,10 +26,10 @@ class Contender:
     """One checkpoint's share of a run.
 
     Attributes:
-        folder: Of the checkpoint.
-        policy: What predicts.
-        evaluator: Its predictions, compared.
-        senses: Whether it looks and listens; None where that was not asked.
+        folder: Folder of the checkpoint.
+        policy: The policy that predicts.
+        evaluator: Compares its predictions.
+        senses: Whether the policy looks and listens; None where that was not asked.
     """
 
     folder: str
@@ -43,8 +43,8 @@ class Result:
     """What a run found.
 
     Attributes:
-        summary: For machines.
-        checks: Of the judged checkpoint.
+        summary: Summary for machines.
+        checks: Checks of the judged checkpoint.
         unread: One sentence for each bag left out.
         notes: What a reader should know.
         contenders: The judged checkpoint, then the other.
@@ -62,7 +62,7 @@ class Result:
         return "".join(json.dumps(entry) + "\n" for entry in summary_of.series(self.contenders[0].evaluator.rows))
 
     def page(self) -> Dict[str, Any]:
-        """What the report page draws from."""
+        """Returns the data that the report page draws from."""
         return {"summary": self.summary, "checks": self.checks, "unread": self.unread, "notes": self.notes,
                 "contenders": [(contender.folder, contender.evaluator) for contender in self.contenders],
                 "recordings": [{"name": scanned.name, "duration": scanned.duration, "tracks": scanned.recording.tracks,
@@ -71,12 +71,12 @@ class Result:
 
 @dataclass
 class Sample:
-    """A few frames spread evenly over the time the robots followed their instructions.
+    """A few frames spread evenly over the time in which the robots followed their instructions.
 
     Attributes:
         scanned: The recordings.
-        count: Frames wanted.
-        frames: Those that were found.
+        count: Number of frames wanted.
+        frames: Frames that were found.
     """
 
     scanned: List[Scanned]
@@ -116,7 +116,7 @@ def observing_data(observing: Observing) -> Dict[str, Any]:
 
 
 def problems(misses: Misses) -> Dict[str, int]:
-    """Returns the sentences with the time at which each came first, and how often, the most frequent first."""
+    """Returns the sentences, each with its first time, and how often each came, the most frequent first."""
     return {f"{text} (first at {misses.first[text]:.2f} s)": count for text, count in misses.problems.most_common()}
 
 

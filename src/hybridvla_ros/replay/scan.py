@@ -35,19 +35,19 @@ class Scanned:
     """One recording after the first pass.
 
     Attributes:
-        name: Of the recording.
-        files: In their order.
-        topics: What is read.
-        begin: Of the first message, s.
-        duration: s.
+        name: Name of the recording.
+        files: Its files, in order.
+        topics: Topics that are read.
+        begin: Time of the first message, s.
+        duration: Duration of the recording, s.
         recording: What the arms did, and what was asked for.
         streams: How cameras and joint states came, by name.
-        proposals: Those that were recorded.
+        proposals: Recorded proposals.
         infos: View -> (fx, fy, cx, cy, width), px.
         commands: Tracks of what was sent to the arms while the filter followed somebody, where the status tells.
-        commanded: The status tells of a proposal that was executed, so that there is a last command at some time.
+        commanded: Whether the status tells of an executed proposal, so that at some time there is a last command.
         notes: What a reader should know.
-        stamps: Whose count (reading.STAMPS).
+        stamps: Which stamps count (reading.STAMPS).
         left_out: What the first pass did not hand on.
     """
 
@@ -67,21 +67,21 @@ class Scanned:
     left_out: reading.LeftOut = field(default_factory=reading.LeftOut)
 
     def read(self, wanted: Sequence[str]) -> Iterator[bags.Recorded]:
-        """The messages of all files, one after the other, as every pass reads them."""
+        """Yields the messages of all files, one after the other, as every pass reads them."""
         return reading.read(self.files, self.topics, wanted, self.stamps, self.left_out)
 
     def motion(self, convention: ActionConvention) -> RecordedMotion:
-        """Returns the motion that actions of a convention are judged by and made from.
+        """Returns the motion by which actions of a convention are judged, and from which they are made.
 
-        That is the measured one, with what was sent to the arms where the bag tells; for deltas on the last command, what was
-        sent alone.
+        That is the measured motion, with what was sent to the arms where the bag tells; for deltas on the last command, only what
+        was sent.
         """
         if convention.delta_base == "commanded" and self.commands:
             return RecordedMotion(self.commands, self.recording.instructions, self.recording.engaged)
         return replace(self.recording, sent=self.commands or None)
 
     def uncommanded(self, convention: ActionConvention) -> str:
-        """A sentence where a policy goes by its last command and the recording has none; empty where all is there."""
+        """Says that a policy uses its last command but the recording has none; empty where nothing is missing."""
         if self.commanded or not convention.uses_commands:
             return ""
         what = [*(["the states"] if convention.state_source == "last_command" else []),
@@ -91,7 +91,7 @@ class Scanned:
 
 
 class Scanner:
-    """`policy`, `robot`: configurations. instruction: instead of the recorded ones. stamps: whose count (reading.STAMPS)."""
+    """`policy`, `robot`: configurations. instruction: instead of the recorded ones. stamps: which count (reading.STAMPS)."""
 
     def __init__(self, policy: PolicyConfig, robot: RobotConfig, settings: ReplayConfig, instruction: str = "",
                  stamps: str = reading.HEADER) -> None:
@@ -99,7 +99,7 @@ class Scanner:
         self._stamps = stamps
 
     def scan(self, name: str, files: Sequence[bags.BagFile], topics: Topics) -> Scanned:
-        """Raises BagError for damage and ObservationError for a recording without any instruction."""
+        """Scans a recording. Raises BagError for damage and ObservationError for a recording without any instruction."""
         rules, begin = self._settings.streams, min(opened.begin for opened in files)
         duration = max(opened.end for opened in files) - begin
         tracks = {arm.name: Track(arm.name, arm.dof) for arm in self._robot.arms}
@@ -216,13 +216,13 @@ class _Reader:
         self._status_at = when
         if status.epoch and status.state != State.INACTIVE:     # as the policy node's memory of commands takes it
             self.executed.update(status.commanded)
-        # What a dry run computes, or what stands in the status of a filter that nobody follows, was not sent to an arm.
+        # What a dry run computes, or the status of a filter that nobody follows contains, was not sent to an arm.
         for arm, pose in status.commanded.items() if following else ():
             if arm in self.commands and abs(float(np.linalg.norm(pose.quaternion)) - 1.0) < 1e-3:
                 self.commands[arm].add(status.stamp, pose, math.nan, np.zeros(0))
 
     def engaged(self) -> List[Tuple[float, float]]:
-        """Spans in which the filter moved or held the arms on the policy's word, s of recording."""
+        """Returns the spans in which the filter moved or held the arms for the policy, s of recording."""
         if self._following is not None:
             self._spans.append((self._following, self._status_at))
             self._following = None
@@ -230,7 +230,7 @@ class _Reader:
 
 
 def read_proposal(message: ActionProposal) -> Optional[RecordedProposal]:
-    """A recorded `ActionProposal`; None for one that holds the arms or is not well formed."""
+    """Reads a recorded `ActionProposal`; None for one that holds the arms or is not well formed."""
     if message.kind != ACTION_KIND or not message.action or not message.action_dim \
             or len(message.action) % message.action_dim:
         return None

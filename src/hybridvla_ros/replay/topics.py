@@ -1,4 +1,4 @@
-"""Which topic of a bag is what: from the policy's and the robot's configuration, or from a topic map file."""
+"""The role of each topic in a bag: from the policy's and the robot's configuration, or from a topic map file."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -24,16 +24,16 @@ EXPECTED = {"joints": "sensor_msgs/JointState", "instruction": "std_msgs/String"
 
 @dataclass(frozen=True)
 class CameraPose:
-    """Where a fixed camera stands, and its pinhole where the bag has no camera info.
+    """Pose of a fixed camera, and its pinhole model where the bag has no camera info.
 
     Attributes:
-        position_m: (3,) of its optical frame in the first arm's base, m.
-        quaternion_xyzw: (4,) of the same; z forward, x right, y down.
-        fx_px: Focal length of a width_px wide image, px.
-        fy_px: The same.
-        cx_px: Centre, px.
-        cy_px: The same.
-        width_px: Of the image that these belong to, px.
+        position_m: (3,) position of its optical frame in the first arm's base, m.
+        quaternion_xyzw: (4,) orientation of the same frame; z forward, x right, y down.
+        fx_px: Horizontal focal length for an image of width_px, px.
+        fy_px: Vertical focal length, px.
+        cx_px: Horizontal position of the centre, px.
+        cy_px: Vertical position of the centre, px.
+        width_px: Width of the image to which these belong, px.
     """
 
     position_m: Tuple[float, ...]
@@ -52,7 +52,7 @@ class CameraPose:
 
 @dataclass(frozen=True)
 class TopicMap:
-    """A topic map file. Everything may be left out.
+    """A topic map file. All entries are optional.
 
     Attributes:
         images: View -> topic.
@@ -60,10 +60,10 @@ class TopicMap:
         joint_states: Arm -> topic.
         joint_names: Arm -> the bag's names of its joints, in the order of the robot's configuration.
         finger_names: Arm -> the bag's names of its finger joints.
-        instruction: Topic.
-        proposals: Topic.
-        status: Topic.
-        camera_poses: By view, to draw motion into pictures.
+        instruction: Topic of the instruction.
+        proposals: Topic of recorded proposals.
+        status: Topic of the filter's status.
+        camera_poses: View -> camera pose, to draw motion into pictures.
     """
 
     images: Dict[str, str] = field(default_factory=dict)
@@ -79,18 +79,18 @@ class TopicMap:
 
 @dataclass(frozen=True)
 class Topics:
-    """What will be read.
+    """The topics that will be read.
 
     Attributes:
-        images: Topic to the views it shows.
-        camera_info: Topic to its views.
-        joints: Topic of joint states to the arms it speaks of.
-        grippers: Topic of a gripper's own joint states to its arm, where they come apart from the arm's.
-        names: By arm, the recording's joint name to ours.
-        instruction: Topic; empty where the recording has none. So are the next two.
+        images: Topic -> the views it shows.
+        camera_info: Topic -> its views.
+        joints: Topic of joint states -> the arms that it covers.
+        grippers: Topic of a gripper's own joint states -> its arm, where they come apart from the arm's.
+        names: By arm, the recording's joint name -> ours.
+        instruction: Topic; empty where the recording has none. The same holds for the next two.
         proposals: Topic of recorded proposals.
         status: Topic of the filter's status.
-        camera_poses: By view.
+        camera_poses: View -> camera pose.
         notes: What a reader of the result should know.
     """
 
@@ -107,7 +107,7 @@ class Topics:
 
 
 def resolve(policy: PolicyConfig, robot: RobotConfig, given: TopicMap, found: Mapping[str, str], where: str) -> Topics:
-    """`found`: topic -> type of the bag. Raises ObservationError for a needed topic that is absent or of another kind."""
+    """`found`: topic -> type of the bag. Raises ObservationError for a needed topic that is absent or of another type."""
     notes: List[str] = []
     views = {camera.view: given.images.get(camera.view, camera.image_topic) for camera in policy.cameras}
     unknown = [key for keys, known in (((*given.images, *given.camera_info, *given.camera_poses), views),
@@ -143,7 +143,7 @@ def resolve(policy: PolicyConfig, robot: RobotConfig, given: TopicMap, found: Ma
 
 def _gripper_topics(robot: RobotConfig, given: TopicMap, joints: Mapping[str, List[str]], found: Mapping[str, str],
                     notes: List[str]) -> Dict[str, List[str]]:
-    """The grippers' own topics, as the live nodes read them; one that is missing is noted, not needed."""
+    """Returns the grippers' own topics, as the live nodes read them; a missing one is noted, not required."""
     grippers: Dict[str, List[str]] = {}
     for topic, arms in joint_topics(robot.arms).items():
         own = [arm for arm in arms if robot.arm(arm).topics.get("gripper_joint_states") == topic]
@@ -158,7 +158,7 @@ def _gripper_topics(robot: RobotConfig, given: TopicMap, joints: Mapping[str, Li
 
 
 def _image_topic(view: str, topic: str, found: Mapping[str, str], where: str, notes: List[str]) -> str:
-    """The configured topic, or its raw or compressed sibling."""
+    """Returns the configured topic, or its raw or compressed sibling."""
     plain = topic[:-len("/compressed")] if topic.endswith("/compressed") else topic
     for candidate in (topic, plain, plain + "/compressed"):
         if candidate in found:
