@@ -1,4 +1,4 @@
-"""The tasks, a folder each: `load("blocks")` finds the folder's `TASK`."""
+"""The tasks, one folder each: `load("blocks")` returns the folder's `TASK`."""
 from __future__ import annotations
 
 import importlib
@@ -10,21 +10,21 @@ from hybridvla_sim.task import Task
 
 
 def names() -> Tuple[str, ...]:
-    """Returns the tasks of this installation, sorted."""
+    """Returns the names of the tasks in this installation, sorted."""
     return tuple(sorted(path.parent.name for path in Path(__file__).resolve().parent.glob("*/task.py")))
 
 
 def of_rig(rig: str) -> Tuple[str, ...]:
-    """Returns the tasks for a rig (`fr3` or `piper`), sorted."""
+    """Returns the names of the tasks for a rig (`fr3` or `piper`), sorted."""
     return tuple(name for name in names() if load(name).rig == rig)
 
 
 def chosen(wanted: Sequence[str], rig: str = "") -> Tuple[str, ...]:
-    """Returns tasks as an option names them: one after the other, or `all` of a rig.
+    """Returns the tasks that an option names: one by one, or `all` of a rig.
 
     Args:
-        wanted: Names, or `all`.
-        rig: The rig they have to fit, as for `load`.
+        wanted: Names of tasks, or `all`.
+        rig: Rig that the tasks must fit, as for `load`.
 
     Raises:
         HybridVLAError: There is no such task, it is for another rig, or it is named twice.
@@ -42,7 +42,7 @@ def load(name: str, rig: str = "") -> Task:
 
     Args:
         name: One of `names()`.
-        rig: The rig it has to fit (`fr3` or `piper`); any when empty.
+        rig: Rig that the task must fit (`fr3` or `piper`); any if empty.
 
     Raises:
         HybridVLAError: There is no such task, or it is for another rig.

@@ -1,4 +1,4 @@
-"""A data set of sampled world states: a picture, an instruction, the expert's next keyframe, and where the named things are."""
+"""A data set of sampled world states: picture, instruction, the expert's next keyframe, and where the named objects are."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from hybridvla_sim.tasks.blocks.sampler import sample_state
 from hybridvla_sim.tasks.blocks.task import instruction, instructions
 
 SIZE, GRID = 128, 8
-#: Share of a patch that a thing covers at least where the patch shows it.
+#: Least share of a patch that an object must cover for the patch to show it.
 SHOWN = 0.12
-#: States have nothing to do with each other; so many frames at most are kept as one episode.
+#: Largest number of frames that are stored as one episode; the states in it are independent of each other.
 EPISODE = 50
 NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 #: What the expert's labels mean.
@@ -31,18 +31,18 @@ Row = Dict[str, np.ndarray]
 
 def write_dataset(folder: Path, frames: int, seed: int, labels: int = 1, validation: float = 0.1, even_phases: bool = False,
                   progress: Callable[[int], object] = lambda count: None, processes: int = 1) -> Path:
-    """Writes a data set; the same whatever number of processes draws its pictures.
+    """Writes a data set. It is the same for any number of processes.
 
     Args:
-        folder: New.
-        frames: Pictures with an instruction.
-        seed: Of all of it.
-        labels: Instructions of each picture, one after the other; all that there are where it is more.
-        validation: Share of the episodes that is to validate with.
-        even_phases: Whether the phases of the task that a picture allows are equally likely, and not the instructions: of what
-            holds a block, most instructions want another one.
-        progress: Called with the frames written.
-        processes: That draw pictures side by side.
+        folder: Folder to create.
+        frames: Number of frames, each a picture with an instruction.
+        seed: Seed of the whole data set.
+        labels: Number of instructions per picture, in consecutive frames; capped at the number of instructions.
+        validation: Share of the episodes that are for validation.
+        even_phases: Whether the phases that a picture allows are equally likely, instead of the instructions: while the gripper
+            holds a block, most instructions ask for another one.
+        progress: Callback, called with the number of frames written.
+        processes: Number of processes that render pictures in parallel.
 
     Returns:
         The folder.
@@ -71,7 +71,7 @@ def write_dataset(folder: Path, frames: int, seed: int, labels: int = 1, validat
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is drawn for an episode: `seed` of all, its count of `frames`, and how instructions are chosen."""
+    """What an episode is drawn from: the data set's `seed`, the number of `frames`, and how instructions are chosen."""
 
     seed: int
     frames: int
@@ -79,13 +79,13 @@ class Drawing:
     even_phases: bool
 
 
-#: Of this process, once it has drawn.
+#: Camera and drawing of this process, set when it starts to draw.
 _CAMERAS: List[SceneCamera] = []
 _DRAWINGS: List[Drawing] = []
 
 
 def _parts(drawing: Drawing, episodes: int, processes: int) -> Iterator[List[Tuple[Row, int]]]:
-    """The frames of each episode, in order."""
+    """Yields the frames of each episode, in order."""
     if processes > 1:
         yield from in_processes(_part, range(episodes), processes, _start, (drawing,), "start again, with fewer `workers`")
         return
@@ -102,7 +102,7 @@ def _start(drawing: Drawing) -> None:
 
 
 def _part(number: int) -> List[Tuple[Row, int]]:
-    """(row, label) of the frames of an episode: a function of seed and number alone."""
+    """Returns (row, label) of each frame of an episode; depends on the seed and the number alone."""
     (drawing,), (camera,) = _DRAWINGS, _CAMERAS
     return list(_rows(np.random.default_rng([drawing.seed, number]), camera, drawing))
 
@@ -125,9 +125,9 @@ def label_row(state: WorldState, image: np.ndarray, classes: np.ndarray) -> Row:
     """Labels a picture for every instruction, block * 4 + pad.
 
     Args:
-        state: What the picture shows.
-        image: (S, S, 3) uint8.
-        classes: (h, w) what is where: 0 other, 1-4 blocks, 5-8 pads, 9 robot.
+        state: World state that the picture shows.
+        image: Picture (S, S, 3) uint8.
+        classes: Class of each pixel, (h, w): 0 other, 1-4 blocks, 5-8 pads, 9 robot.
 
     Returns:
         `images` and `seg` as given; `block_pos` (4, 3) m, `block_yaw` (4,) rad, `pad_pos` (4, 2) m; `state` (7,): x, y, z (m),
@@ -148,7 +148,7 @@ def _chosen(rng: np.random.Generator, row: Row, labels: int, even_phases: bool) 
 
 
 def _named(row: Row, text: str, label: int) -> List[GroundedObject]:
-    """The named block and the named pad."""
+    """Returns the named block and the named pad."""
     block, pad = divmod(label, 4)
     classes = row["seg"]
     cells = classes.reshape(GRID, classes.shape[0] // GRID, GRID, classes.shape[1] // GRID)

@@ -9,12 +9,12 @@ import numpy as np
 from hybridvla_sim.task import EpisodeSpec
 from hybridvla_sim.tasks.blocks.task import instruction, wanted_pads
 
-#: When an instruction is switched: anywhere in the time an episode usually takes, s.
+#: Range of times at which an instruction is switched: anywhere in the usual duration of an episode, s.
 SWITCH_TIME = (0.5, 9.0)
 
 
 def draw_specs(seed: int, episodes: int, switched: bool, variation: str = "") -> List[EpisodeSpec]:
-    """Draws episode i from seed + i. A switched one changes both words, where there are two pads, at a time drawn as well."""
+    """Draws episode i from seed + i. A switch, at a drawn time, changes both words if there is more than one pad to ask for."""
     specs, pads = [], wanted_pads(variation)
     for index in range(episodes):
         rng = np.random.default_rng([seed + index, 17])

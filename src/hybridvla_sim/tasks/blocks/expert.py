@@ -1,7 +1,7 @@
-"""A Markov expert: the next keyframe from the present state alone.
+"""A Markov expert: it computes the next keyframe from the present state alone.
 
-Because it looks at nothing but the state, it labels any state a learner gets into, for every instruction, and recovers
-from missed grasps and switched instructions by itself.
+Because it depends on nothing but the state, it can label any state that a learner reaches, for every instruction, and it
+recovers from missed grasps and switched instructions by itself.
 """
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from hybridvla_sim.tasks.blocks.task import SUCCESS_RADIUS
 
 #: Heights of the tool centre point above the table, m.
 HOVER, GRASP, PLACE = 0.16, 0.02, 0.0235
-#: A block counts as held when its centre is this near to the tool and the opening is between these.
+#: A block counts as held when its centre is within this distance of the tool, m, and the opening is in this range.
 HOLD_DISTANCE, HOLD_OPENING = 0.025, (0.40, 0.75)
-#: From this near the expert goes down, because the way down corrects what is left: m, m, m and rad.
+#: Within these distances the expert goes down, because the way down corrects the rest: m, m, m and rad.
 NEAR_PAD, NEAR_BLOCK_HIGH, NEAR_BLOCK_LOW, NEAR_YAW = 0.028, 0.025, 0.015, 0.25
-#: Free room around a spot where a block may be put down, m.
+#: Free space needed around a spot where a block is put down, m.
 CLEARANCE = 0.075
 PHASES = ("pregrasp", "grasp", "lift", "above", "release", "retreat", "reopen", "up", "putdown", "clear")
 
 
 @dataclass(frozen=True)
 class WorldState:
-    """What the expert sees.
+    """The state that the expert sees.
 
     Attributes:
-        tool: (3,) m.
-        yaw: About the base frame's z, tool pointing down, rad.
-        opening: 0 closed to 1 open.
-        block_pos: (4, 3) m.
-        block_yaw: (4,) rad.
-        pad_xy: (4, 2) m.
+        tool: Position (3,) of the tool, m.
+        yaw: Yaw of the tool, which points down, about the base frame's z axis, rad.
+        opening: Gripper opening, 0 closed to 1 open.
+        block_pos: Positions (4, 3) of the blocks, m.
+        block_yaw: Yaws (4,) of the blocks, rad.
+        pad_xy: Positions (4, 2) of the pads, m.
     """
 
     tool: np.ndarray
@@ -50,9 +50,9 @@ class ExpertAction:
     """A keyframe.
 
     Attributes:
-        position: (3,) m.
-        yaw: rad.
-        opening: Commanded after arrival, 0 closed to 1 open.
+        position: Position (3,) of the tool, m.
+        yaw: Yaw of the tool, rad.
+        opening: Gripper opening commanded after arrival, 0 closed to 1 open.
         phase: Name of the step.
     """
 
@@ -67,17 +67,17 @@ class ExpertAction:
 
 
 def tool_down(position: np.ndarray, yaw: float) -> Pose:
-    """The pose of a tool that points down, turned by `yaw` about the base frame's z axis."""
+    """Returns the pose of a tool that points down, turned by `yaw` about the base frame's z axis."""
     return Pose(np.asarray(position, dtype=float), np.array([np.cos(yaw / 2), np.sin(yaw / 2), 0.0, 0.0]))
 
 
 def fold(angle):
-    """An angle of a cube's face, within +-pi/4."""
+    """Returns the equivalent angle of a cube's face, within +-pi/4."""
     return (angle + np.pi / 4) % (np.pi / 2) - np.pi / 4
 
 
 def held_block(state: WorldState) -> int:
-    """Index of the block in the gripper, or -1."""
+    """Returns the index of the block in the gripper, or -1."""
     distance = np.linalg.norm(state.block_pos - state.tool, axis=1)
     nearest = int(distance.argmin())
     inside = HOLD_OPENING[0] < state.opening < HOLD_OPENING[1]
@@ -85,7 +85,7 @@ def held_block(state: WorldState) -> int:
 
 
 def expert_action(state: WorldState, block: int, pad: int) -> ExpertAction:
-    """The next keyframe towards putting `block` on `pad` (colour indices)."""
+    """Returns the next keyframe towards putting `block` on `pad` (colour indices)."""
     held = held_block(state)
     if held == block:
         return _carry(state, pad)
@@ -108,7 +108,7 @@ def _carry(state: WorldState, pad: int) -> ExpertAction:
 
 
 def _get_rid(state: WorldState, held: int, pad: int) -> ExpertAction:
-    """The instruction changed with another block in hand: put it down here if there is room, else on another pad."""
+    """Puts down a block that a changed instruction no longer asks for: here if there is room, else on another pad."""
     others = [index for index in range(4) if index != held]
 
     def free(spot: np.ndarray) -> bool:
@@ -140,7 +140,7 @@ def _fetch(state: WorldState, block: int, pad: int) -> ExpertAction:
 
 
 def expert_labels(state: WorldState) -> Tuple[np.ndarray, np.ndarray]:
-    """Labels for all sixteen instructions: actions (16, 7) (delta m, roll, pitch, yaw rad, opening) and phases (16,)."""
+    """Returns labels for all sixteen instructions: actions (16, 7) (delta m, roll, pitch, yaw rad, opening), phases (16,)."""
     actions = np.zeros((16, 7), dtype=np.float32)
     phases = np.zeros(16, dtype=np.uint8)
     for index in range(16):

@@ -17,9 +17,9 @@ ROBOT_CLASS, SEG_STRIDE = 9, 8
 
 
 class SceneCamera:
-    """Poses the scene and renders the front camera at the size a model trains on.
+    """Poses the scene and renders the front camera at the size on which a model trains.
 
-    size: pixels of the picture handed out; it is rendered larger and reduced by PIL's bicubic filter, as a policy does.
+    size: size of the returned picture, pixels; it is rendered larger and reduced by PIL's bicubic filter, as a policy does.
     """
 
     def __init__(self, size: int = 128) -> None:
@@ -38,7 +38,7 @@ class SceneCamera:
         self._light = (self.model.light_dir.copy(), self.model.light_diffuse.copy(), self.model.light_ambient.copy())
 
     def pose(self, state: WorldState) -> bool:
-        """Put arm, gripper, blocks and pads where `state` says; False where the arm cannot reach."""
+        """Put arm, gripper, blocks and pads where `state` says; return False if the arm cannot reach."""
         reached = solve_ik(self.model, self.data, self.index, state.tool, state.yaw)
         self.data.qpos[self.index.finger_qpos] = state.opening * 0.04
         for block in range(4):
@@ -50,7 +50,7 @@ class SceneCamera:
         return reached
 
     def randomise(self, rng: np.random.Generator) -> None:
-        """Light, table tone, object tones, and a little camera motion (2 mm, 0.07 degrees)."""
+        """Randomise light, table tone, object tones and, slightly, the camera (2 mm, 0.07 degrees)."""
         model, index = self.model, self.index
         tones = np.ones((model.ngeom, 3))
         objects = self.objects.block_geoms + self.objects.pad_geoms
@@ -67,13 +67,13 @@ class SceneCamera:
         model.cam_quat[index.front] = quaternion
 
     def picture(self) -> np.ndarray:
-        """(size, size, 3) uint8 RGB of the front camera."""
+        """Render the front camera, (size, size, 3) uint8 RGB."""
         self._renderer.update_scene(self.data, "front")
         image = Image.fromarray(self._renderer.render())
         return np.asarray(image.resize((self.size, self.size), Image.BICUBIC))
 
     def classes(self) -> np.ndarray:
-        """(32, 32) uint8: 0 other, 1-4 blocks, 5-8 pads, 9 robot."""
+        """Render the classes (32, 32) uint8: 0 other, 1-4 blocks, 5-8 pads, 9 robot."""
         self._renderer.enable_segmentation_rendering()
         self._renderer.update_scene(self.data, "front")
         geoms = self._renderer.render()[..., 0]
@@ -82,7 +82,7 @@ class SceneCamera:
         return self._classes[geoms[half::SEG_STRIDE, half::SEG_STRIDE]]
 
     def pair(self) -> Tuple[np.ndarray, np.ndarray]:
-        """Returns picture and classes of the same scene."""
+        """Returns the picture and the classes of the same scene."""
         return self.picture(), self.classes()
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ def ask_expert(rig: Rig, block: int, pad: int) -> Tuple[Pose, float]:
 
 
 def execute(rig: Rig, pose: Pose, opening: float) -> None:
-    """One keyframe: a straight line at constant speed, a pause to settle, then the gripper."""
+    """Execute one keyframe: a straight line at constant speed, a pause to settle, then the gripper."""
     start = rig.arm_state().pose
     turns = Slerp([0.0, 1.0], Rotation.from_quat([start.quaternion, pose.quaternion]))
     distance = np.linalg.norm(pose.position - start.position)
@@ -45,7 +45,7 @@ def execute(rig: Rig, pose: Pose, opening: float) -> None:
 
 def episode(rig: Rig, seed: int, choose: Chooser = ask_expert, keyframes: int = 10, switch_at: Optional[int] = None
             ) -> Tuple[bool, int]:
-    """One episode of scene and instruction `seed`; with `switch_at`, both words change at that keyframe."""
+    """Run one episode; `seed` draws scene and instruction. With `switch_at`, both words change at that keyframe."""
     rng = np.random.default_rng(seed)
     rig.reset(rng)
     block, pad = int(rng.integers(4)), int(rng.integers(4))

@@ -1,4 +1,4 @@
-"""World states for learning: every phase of the task, its surroundings, and what goes wrong in it."""
+"""World states for learning: every phase of the task, states near it, and what goes wrong in it."""
 from __future__ import annotations
 
 from typing import Optional
@@ -9,7 +9,7 @@ from hybridvla_sim.tasks.blocks.expert import GRASP, HOVER, PLACE, WorldState, f
 from hybridvla_sim.tasks.blocks.task import BLOCK_EDGE, sample_scene
 
 REST = BLOCK_EDGE / 2
-HELD_OPENING = 0.5625  # block edge over the hand's width of 0.08 m
+HELD_OPENING = 0.5625  # block edge divided by the hand's width of 0.08 m
 KINDS = ("start", "hovering", "low", "grasped", "lifted", "at_pad", "released", "closed_empty", "anywhere")
 #: How often each kind is drawn.
 SHARES = (0.14, 0.20, 0.08, 0.12, 0.14, 0.14, 0.06, 0.06, 0.06)
@@ -17,7 +17,7 @@ START = np.array([0.306891, 0.0, 0.486882])
 
 
 def sample_state(rng: np.random.Generator) -> Optional[WorldState]:
-    """One world state, or None where the draw is impossible (blocks in each other); draw again then."""
+    """Draws one world state; returns None if the draw is impossible (blocks overlap): then draw again."""
     scene = sample_scene(rng)
     position = np.column_stack([scene.block_xy, np.full(4, REST)])
     yaw, pads = scene.block_yaw.copy(), scene.pad_xy
@@ -38,7 +38,7 @@ def sample_state(rng: np.random.Generator) -> Optional[WorldState]:
 
 
 def _some_on_pads(rng: np.random.Generator, position: np.ndarray, yaw: np.ndarray, pads: np.ndarray) -> None:
-    """In a quarter of the scenes one or two blocks already lie on pads."""
+    """Puts one or two blocks on pads in a quarter of the scenes."""
     if rng.random() < 0.25:
         count = 1 if rng.random() < 0.7 else 2
         for block, pad in zip(rng.permutation(4)[:count], rng.permutation(4)[:count]):
@@ -47,7 +47,7 @@ def _some_on_pads(rng: np.random.Generator, position: np.ndarray, yaw: np.ndarra
 
 
 def _tool(rng, kind, position, yaw, pads, block, pad):
-    """Tool position (3,) m, yaw rad and opening of one kind of state."""
+    """Draws the tool position (3,) m, yaw rad and opening for one kind of state."""
     def near(spot, spread):
         return spot[:2] + rng.normal(0, spread, 2)
 

@@ -1,4 +1,4 @@
-"""Blocks and pads on the table: their shapes and where a model has them."""
+"""Blocks and pads on the table: their shapes, and their addresses in a model."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
@@ -16,7 +16,7 @@ RGB = {"red": (0.85, 0.12, 0.1), "green": (0.1, 0.62, 0.2), "blue": (0.12, 0.25,
 def furnish(root: ET.Element, variation: str = "") -> None:
     """Adds four blocks and four pads, one of each colour; their poses are set at reset.
 
-    Names of shapes are the usual colours' in every variation.
+    In every variation, the shapes are named after the usual colours.
     """
     world = root.find("worldbody")
     assert world is not None, "a scene has a worldbody"
@@ -40,8 +40,8 @@ class BlockIndex:
     """Addresses of blocks and pads in a model, by colour.
 
     Attributes:
-        block_qpos: First position of each block's free joint.
-        block_dofs: First velocity of each block's free joint.
+        block_qpos: Address of the first position of each block's free joint.
+        block_dofs: Address of the first velocity of each block's free joint.
         block_geoms: Geom of each block.
         pad_geoms: Geom of each pad.
     """

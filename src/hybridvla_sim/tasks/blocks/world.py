@@ -1,4 +1,4 @@
-"""The blocks task in the FR3 rig: what lies where, when it is done, what the expert does."""
+"""The blocks task in the FR3 rig: where objects are, when the task is done, what the expert does."""
 from __future__ import annotations
 
 import copy
@@ -25,7 +25,7 @@ from hybridvla_sim.tasks.blocks.task import (
     sample_scene,
 )
 
-#: How far a block that slipped out of the fingers lies from them, m.
+#: Distance from the fingers of a block that slipped out of them, m.
 SLIP_M = 0.12
 
 
@@ -45,7 +45,7 @@ class BlocksWorld(World[Rig]):
         self._pads = np.zeros((4, 2))
 
     def reset(self, rng: np.random.Generator) -> None:
-        """Draws blocks and pads (`task.sample_scene`) and puts them there, with the task's variation."""
+        """Draws blocks and pads (`task.sample_scene`) and places them, with the task's variation."""
         scene, model = sample_scene(rng), self.rig.model
         self._vary(rng)
         for block in range(4):
@@ -55,7 +55,7 @@ class BlocksWorld(World[Rig]):
         self._pads = np.array(scene.pad_xy)
 
     def _vary(self, rng: np.random.Generator) -> None:
-        """Makes the scene as no demonstration has it: rods for cubes, another table, a higher one, another light."""
+        """Applies the variation that no demonstration has: rods for cubes, another table, a higher one, or another light."""
         variation, model = self.rig.task.variation, self.rig.model
         if variation not in VARIATIONS:
             return
@@ -63,14 +63,14 @@ class BlocksWorld(World[Rig]):
         self._looks.unusual(variation, rng)
         if variation == "object":
             model.geom_type[self.index.block_geoms] = mujoco.mjtGeom.mjGEOM_CYLINDER
-            # A rod between flat fingers turns out of them on the one contact that older MuJoCo finds without this.
+            # Without this, older MuJoCo finds only one contact of a rod between flat fingers, and the rod turns out of them.
             model.opt.enableflags |= int(mujoco.mjtEnableBit.mjENBL_MULTICCD)
         self.ground = HEIGHT_M if variation == "height" else 0.0
         raised = [self.rig.index.table, *self.index.pad_geoms]
         model.geom_pos[raised, 2] = self._flat[raised] + self.ground
 
     def copy_state(self, other: World[Rig]) -> None:
-        """Takes over where the pads are, and the variation."""
+        """Copies the positions of the pads, and the variation."""
         model, theirs = self.rig.model, other.rig.model
         if other.rig.task.variation in VARIATIONS:
             apply(model, snapshot(theirs))
@@ -78,13 +78,13 @@ class BlocksWorld(World[Rig]):
         model.geom_pos[self.index.pad_geoms] = theirs.geom_pos[self.index.pad_geoms]
 
     def block_position(self, block: int) -> np.ndarray:
-        """Returns the centre (3,) of a block, m, by colour index."""
+        """Returns the centre (3,) m of a block, given by colour index."""
         address = self.index.block_qpos[block]
         position: np.ndarray = self.rig.data.qpos[address:address + 3].copy()
         return position
 
     def state(self) -> WorldState:
-        """Returns the true state of tool, blocks and pads; heights are those above the table."""
+        """Returns the true state of tool, blocks and pads; heights are above the table."""
         rig = self.rig
         position, rotation = tool_pose(rig.model, rig.data, rig.index)
         yaws = []
@@ -97,7 +97,7 @@ class BlocksWorld(World[Rig]):
                           block_yaw=fold(np.array(yaws)), pad_xy=self._pads.copy())
 
     def success(self, instruction: str) -> bool:
-        """Tells whether the block lies on the pad (centre within 45 mm), flat on the table and let go."""
+        """Tells whether the block is on the pad (centre within 45 mm), flat on the table and released."""
         block, pad = parse_instruction(instruction, self.rig.task.variation)
         position = self.block_position(block)
         on_pad = np.linalg.norm(position[:2] - self._pads[pad]) < SUCCESS_RADIUS
@@ -137,15 +137,15 @@ class BlocksTask(Task[Rig]):
         return BlocksWorld(rig)
 
     def instructions(self) -> Tuple[str, ...]:
-        """Returns all sixteen sentences, in the order block * 4 + pad; of the variation `colour` its four."""
+        """Returns all sixteen sentences, in the order block * 4 + pad; in the variation `colour`, its four."""
         return instructions(self.variation)
 
     def draw(self, seed: int, episodes: int, switched: bool) -> List[EpisodeSpec]:
-        """Draws scenes and instructions; a switch changes block and pad."""
+        """Draws scenes and instructions; a switch changes both block and pad."""
         return draw_specs(seed, episodes, switched, self.variation)
 
     def varied(self, variation: str) -> BlocksTask:
-        """Returns the task with rods for cubes, another table, a higher one, another light; or with a pad of another colour,
+        """Returns the task with rods for cubes, another table, a higher one, or another light; or with a pad of another colour,
         which every sentence names."""
         if variation != COLOUR:
             return varied(self, variation, COLOUR)

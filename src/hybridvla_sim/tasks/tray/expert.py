@@ -1,6 +1,6 @@
-"""A scripted policy for the tray: from the true state of the scene to the next pair of tool poses, one keyframe a call.
+"""A scripted policy for the tray: it maps the true state of the scene to the next pair of tool poses, one keyframe per call.
 
-It decides from the present state alone, so it recovers from disturbances; it sees the simulation, not the pictures.
+It decides from the present state alone, so it recovers from disturbances. It sees the simulation state, not the pictures.
 """
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hybridvla_sim.piper.scene import ARMS, BASE_Y
 from hybridvla_sim.tasks.tray.scene import HANDLE_Y
 from hybridvla_sim.tasks.tray.task import GOAL_XY, TRAY_REST_Z, TrayState
 
-#: Tool axes of a hand that reaches forwards and down by 30 degrees from the vertical.
+#: Tool axes of a hand that reaches forwards and down, 30 degrees from the vertical.
 REACH = Rotation.from_euler("y", 150.0, degrees=True)
 GRIP_Z = 0.040                   # m above the tray's origin: the middle of a handle, fingers clear of the tray
-ABOVE, CARRY = 0.075, 0.05       # m above the grip; m that the tray is lifted
+ABOVE, CARRY = 0.075, 0.05       # m above the grip; m by which the tray is lifted
 NEAR = 0.012
 
 
@@ -26,10 +26,10 @@ class Hand:
     """Where one hand should be.
 
     Attributes:
-        position: (3,) of the tool centre point in the arm's base frame, m.
-        rotation: Of the tool.
-        opening: 0 closed to 1 open.
-        yaw: By which `REACH` is turned about the base frame's z axis, rad.
+        position: Position (3,) of the tool centre point in the arm's base frame, m.
+        rotation: Rotation of the tool.
+        opening: Gripper opening, 0 closed to 1 open.
+        yaw: Angle by which `REACH` is turned about the base frame's z axis, rad.
     """
 
     position: np.ndarray
@@ -39,7 +39,7 @@ class Hand:
 
 
 def next_keyframe(state: TrayState, tools: Dict[str, np.ndarray]) -> Tuple[str, Dict[str, Hand]]:
-    """The next step and the pose of each hand in it. tools: where the tool centre points are now, (3,) m in the shared frame."""
+    """Returns the next step and the pose of each hand in it. tools: present tool centre points, (3,) m in the shared frame."""
     grips = {arm: _grip(state, arm) for arm in ARMS}
     gripped = all(np.linalg.norm(tools[arm] - grips[arm]) < NEAR for arm in ARMS)
     closed = max(state.openings) < 0.5
@@ -82,5 +82,5 @@ def _moved(state: TrayState, grips: Dict[str, np.ndarray], shift: np.ndarray, tu
 
 
 def tools_in_shared_frame(positions: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
-    """Tool positions (3,) of base frames as the expert wants them."""
+    """Converts tool positions (3,) m from the base frames to the shared frame, as the expert expects."""
     return {arm: np.asarray(position) + [0.0, BASE_Y[arm], 0.0] for arm, position in positions.items()}

@@ -1,9 +1,9 @@
-"""The tray with its two handles, the block in it, and the mark on the table."""
+"""The tray with two handles, the block in it, and the mark on the table."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-HANDLE_Y, BLOCK_HALF = 0.13, 0.015                  # m: of the handles from the tray's middle; half the block's edge
+HANDLE_Y, BLOCK_HALF = 0.13, 0.015                  # m: distance of the handles from the tray's middle; half the block's edge
 GOAL_RGB, TRAY_RGB, BLOCK_RGB = "0.1 0.62 0.2 0.6", "0.85 0.55 0.12 1", "0.12 0.25 0.85 1"
 
 

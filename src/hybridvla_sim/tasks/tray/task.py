@@ -1,4 +1,4 @@
-"""The task: carry the tray to the green mark with both hands. Instruction, true state, where the goal is."""
+"""The task: carry the tray to the green mark with both hands. Instruction, true state, place of the goal."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ PHRASES = Phrases("tray", {"carried": (INSTRUCTION,)}, {"tray": Thing(("tray",),
 
 @dataclass(frozen=True)
 class TrayState:
-    """The true state of what lies on the table, in the frame both arms share.
+    """The true state of what is on the table, in the frame that both arms share.
 
     Attributes:
-        position: (3,) of the tray, m.
-        yaw: Of the tray, rad.
-        block: (3,) of the block in it, m.
-        openings: Of the grippers, right first, 0 closed to 1 open.
+        position: Position (3,) of the tray, m.
+        yaw: Yaw of the tray, rad.
+        block: Position (3,) of the block in it, m.
+        openings: Openings of the grippers, the right one first, 0 closed to 1 open.
     """
 
     position: np.ndarray

@@ -1,4 +1,4 @@
-"""The tray task in the dual-arm rig: what lies where, when it is done, what the expert does."""
+"""The tray task in the dual-arm rig: where objects are, when the task is done, what the expert does."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
@@ -33,7 +33,7 @@ class TrayWorld(World[PiperRig]):
         self._flat = rig.model.geom_pos[self._raised, 2].copy()
 
     def reset(self, rng: np.random.Generator) -> None:
-        """Puts the tray somewhere near the arms, and the block somewhere in it, with the task's variation."""
+        """Puts the tray at random near the arms and the block at random in it, with the task's variation."""
         data = self.rig.data
         x, y, yaw = 0.25 + rng.uniform(-0.02, 0.03), rng.uniform(-0.02, 0.02), rng.uniform(-0.08, 0.08)
         turn = (np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2))
@@ -43,13 +43,13 @@ class TrayWorld(World[PiperRig]):
         data.joint("block").qpos[:] = (*place, 0.0265 - smaller * BLOCK_HALF + self.ground, *turn)
 
     def _vary(self, rng: np.random.Generator) -> float:
-        """Makes the scene as no demonstration has it; returns by what share the block is smaller."""
+        """Applies the variation that no demonstration has; returns the share by which the block is smaller."""
         variation, model = self.rig.task.variation, self.rig.model
         if not variation:
             return 0.0
         self._looks.restore()
         self._looks.unusual(variation, rng)
-        self._looks.without_bounds()            # the table is a shape of the world itself
+        self._looks.without_bounds()            # the table belongs to the world body itself
         self.ground = HEIGHT_M if variation == "height" else 0.0
         model.geom_pos[self._raised, 2] = self._flat + self.ground
         if variation != "object":
@@ -61,7 +61,7 @@ class TrayWorld(World[PiperRig]):
         return 1.0 - size
 
     def copy_state(self, other: World[PiperRig]) -> None:
-        """Takes over colours, sizes and the table's height."""
+        """Copies colours, sizes and the table's height."""
         if other.rig.task.variation:
             apply(self.rig.model, snapshot(other.rig.model))
 
@@ -74,7 +74,7 @@ class TrayWorld(World[PiperRig]):
         return TrayState(pose[:3].copy(), yaw, self.rig.data.joint("block").qpos[:3].copy(), openings)
 
     def success(self, instruction: str) -> bool:
-        """Tells whether the tray lies flat on the mark, both hands have let go, and the block is still in it."""
+        """Tells whether the tray is flat on the mark, both hands have let go, and the block is still in the tray."""
         _check(instruction)
         state = self.state()
         w, x, y, z = self.rig.data.joint("tray").qpos[3:7]
@@ -84,13 +84,13 @@ class TrayWorld(World[PiperRig]):
                     and _inside(state) and min(state.openings) > 0.8)
 
     def riding(self, joint: str) -> Tuple[str, ...]:
-        """Returns the block while it is in the tray that moves."""
+        """Returns the block while it is in the moving tray."""
         return ("block",) if joint == "tray" and _inside(self.state()) else ()
 
     def expert(self, instruction: str) -> ExpertLabel:
-        """Returns the next pair of keyframes; its yaw is the tray's, by which both hands are turned."""
+        """Returns the next pair of keyframes; the yaw is that of the tray, by which both hands are turned."""
         _check(instruction)
-        state, above = self.state(), np.array([0.0, 0.0, self.ground])      # the expert's heights are those above the table
+        state, above = self.state(), np.array([0.0, 0.0, self.ground])      # the expert's heights are above the table
         state = replace(state, position=state.position - above, block=state.block - above)
         tools = {name: np.asarray(arm.tool_at(self.rig.data.qpos[arm.index.qpos], FLANGE_M + TIP_M)[0]) - above
                  for name, arm in self.rig.arms.items()}
