@@ -1,4 +1,4 @@
-"""Close box: the lid of a box, folded far back, is lifted from beneath and pushed shut."""
+"""Close box: lift the lid of a box, folded far back, from beneath and push it shut."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
@@ -14,7 +14,7 @@ PHRASES = Phrases("close_box", {"shut": (
 
 
 def build(root: ET.Element) -> None:
-    """Adds an open box whose lid turns about its left upper edge (y = 0 of the body) and shuts towards -y."""
+    """Adds an open box; its lid turns about the upper left edge (y = 0 of the body) and shuts towards -y."""
     base = fixed(worldbody(root), "box")
     for sign in (1, -1):
         box(base, (WALL, LENGTH / 2, HEIGHT / 2), (sign * (HALF - WALL), -LENGTH / 2, HEIGHT / 2))

@@ -1,4 +1,4 @@
-"""Close box: how it stands, when it is done, what the expert does."""
+"""Close box: how the box stands, when the task is done, what the expert does."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
@@ -12,7 +12,7 @@ from hybridvla_sim.taskkit.single import SingleArmTask, SingleArmWorld
 from hybridvla_sim.tasks.close_box.task import ENOUGH, PHRASES, THICK, build
 
 FINGER, HIGH = 0.009, 0.26
-LEAST_OPEN, UNDER, TILT = 2.76, 1.3, 1.15      # rad: at the start; above it the hand comes from beneath, tilted by this
+LEAST_OPEN, UNDER, TILT = 2.76, 1.3, 1.15      # rad: at the start; above UNDER, the hand comes from beneath, tilted by TILT
 
 
 class BoxWorld(SingleArmWorld):
@@ -22,13 +22,13 @@ class BoxWorld(SingleArmWorld):
     resized = ("box",)
 
     def place(self, rng: np.random.Generator) -> None:
-        """Puts the box down, turned by up to pi / 8, its lid folded back."""
+        """Puts the box down, turned by up to pi / 8, with its lid folded back."""
         self.stand("box", (rng.uniform(0.46, 0.55), rng.uniform(-0.10, 0.02)), rng.uniform(-np.pi / 8, np.pi / 8))
         self.start = rng.uniform(LEAST_OPEN, 2.85)
         self.open("lid", self.start)
 
     def done(self, goal: str) -> bool:
-        """The lid has turned by more than 2.6 rad."""
+        """Tells whether the lid has turned by more than 2.6 rad."""
         return bool(self.start - self.angle("lid") > ENOUGH)
 
     def next(self, tool: Tool, goal: str) -> Keyframe:

@@ -1,4 +1,4 @@
-"""Close fridge: the door of a fridge is pushed shut."""
+"""Close fridge: push the door of a fridge shut."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
@@ -14,7 +14,7 @@ PHRASES = Phrases("close_fridge", {"shut": (
 
 
 def build(root: ET.Element) -> None:
-    """Adds a fridge whose front faces the robot (-x of the body); its door hangs on the left (y = +HALF)."""
+    """Adds a fridge whose front faces the robot (-x of the body); its door hinge is on the left (y = +HALF)."""
     fridge = fixed(worldbody(root), "fridge")
     for sign in (1, -1):
         box(fridge, (DEPTH / 2, 0.005, HEIGHT / 2), (DEPTH / 2, sign * (HALF - 0.005), HEIGHT / 2))

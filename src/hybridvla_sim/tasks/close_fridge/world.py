@@ -1,4 +1,4 @@
-"""Close fridge: how it stands, when it is done, what the expert does."""
+"""Close fridge: how the fridge stands, when the task is done, what the expert does."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
@@ -20,13 +20,13 @@ class FridgeWorld(SingleArmWorld):
     resized = ("fridge",)
 
     def place(self, rng: np.random.Generator) -> None:
-        """Puts the fridge down, turned by up to pi / 4 in all, its door open."""
+        """Puts the fridge down, turned by up to pi / 4 in all, with its door open."""
         self.stand("fridge", (rng.uniform(0.55, 0.60), rng.uniform(-0.14, 0.0)), rng.uniform(-0.55, 0.35))
         self.start = rng.uniform(0.75, 1.2)
         self.open("door", self.start)
 
     def done(self, goal: str) -> bool:
-        """The door has turned by more than 30 degrees."""
+        """Tells whether the door has turned by more than 30 degrees."""
         return bool(self.start - self.angle("door") > ENOUGH)
 
     def next(self, tool: Tool, goal: str) -> Keyframe:

@@ -1,4 +1,4 @@
-"""Close laptop lid: the screen of a laptop, whose back faces the robot, is pushed shut."""
+"""Close laptop lid: push the screen of a laptop, whose back faces the robot, shut."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET

@@ -1,4 +1,4 @@
-"""Close laptop lid: how it stands, when it is done, what the expert does."""
+"""Close laptop lid: how the laptop stands, when the task is done, what the expert does."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
@@ -10,7 +10,7 @@ from hybridvla_sim.taskkit.moves import Keyframe, Push, Swing, Tool, retreat, sh
 from hybridvla_sim.taskkit.single import SingleArmTask, SingleArmWorld
 from hybridvla_sim.tasks.close_laptop_lid.task import ENOUGH, PHRASES, THICK, build
 
-FINGER = 0.009              # m, half of what the closed fingers measure across
+FINGER = 0.009              # m, half the width of the closed fingers
 HIGH, LEAST_OPEN = 0.30, 1.93
 
 
@@ -21,13 +21,13 @@ class LaptopWorld(SingleArmWorld):
     resized = ("laptop",)
 
     def place(self, rng: np.random.Generator) -> None:
-        """Puts the laptop down, its back to the robot, and opens it wide."""
+        """Puts the laptop down with its back to the robot, and opens it wide."""
         self.stand("laptop", (rng.uniform(0.43, 0.50), rng.uniform(-0.12, 0.12)), rng.uniform(-0.5, 0.5))
         self.start = rng.uniform(LEAST_OPEN, 2.05)
         self.open("lid", self.start)
 
     def done(self, goal: str) -> bool:
-        """The lid has turned by more than 1.79 rad."""
+        """Tells whether the lid has turned by more than 1.79 rad."""
         return bool(self.start - self.angle("lid") > ENOUGH)
 
     def next(self, tool: Tool, goal: str) -> Keyframe:
@@ -40,7 +40,7 @@ class LaptopWorld(SingleArmWorld):
         return shut(tool, swing, Push(radius, THICK + FINGER, lambda angle: (0.0, 0.0, yaw), high=HIGH))
 
     def swing(self) -> Swing:
-        """The lid as the hand sees it."""
+        """Returns the geometry of the lid, as the hand sees it."""
         return Swing(self.point("lid_hinge"), self.axes("laptop")[:, 0], np.array([0.0, 0.0, 1.0]), self.angle("lid"))
 
 

@@ -1,4 +1,4 @@
-"""Frame off hanger: a picture frame is lifted off its hook and let go on the table."""
+"""Frame off hanger: lift a picture frame off its hook and release it on the table."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ET
 from hybridvla_sim.taskkit.phrases import Phrases, Thing
 from hybridvla_sim.taskkit.shapes import GRIPPY, SMOOTH, box, fixed, loose, mark, worldbody
 
-PLATE, TOP = (0.006, 0.055, 0.060), 0.018        # m: half edges; from the upper edge down to where a hand takes it
-HOOK_Z, BACK, BAR_Z = 0.17, 0.033, 0.020         # m: of the hook; from the post to the plate; of the bar above the plate's middle
+PLATE, TOP = (0.006, 0.055, 0.060), 0.018        # m: half edges; from the upper edge down to where a hand grasps it
+HOOK_Z, BACK, BAR_Z = 0.17, 0.033, 0.020         # m: height of the hook; post to plate; bar above the plate's middle
 PHRASES = Phrases("frame_off_hanger", {"off": (
     "take frame off hanger", "take the frame off the hanger", "remove the frame from the hanger", "unhang the frame",
     "take down the picture frame and put it on the table", "lift the frame off its hanger and put it down")}, {
@@ -15,7 +15,7 @@ PHRASES = Phrases("frame_off_hanger", {"off": (
 
 
 def build(root: ET.Element) -> None:
-    """Adds a post with a hook that points to the robot (-x of the body), and a frame with a bar behind it that hangs there."""
+    """Adds a post with a hook that points to the robot (-x of the body), and a frame that hangs on it by a bar at its back."""
     hanger = fixed(worldbody(root), "hanger")
     box(hanger, (0.012, 0.025, (HOOK_Z + 0.003) / 2), (0.012, 0.0, (HOOK_Z + 0.003) / 2))
     box(hanger, (0.06, 0.06, 0.005), (0.05, 0.0, 0.005), (0.8, 0.8, 0.8))

@@ -1,4 +1,4 @@
-"""Frame off hanger: how it hangs, when it is done, what the expert does."""
+"""Frame off hanger: how the frame hangs, when the task is done, what the expert does."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
@@ -10,8 +10,8 @@ from hybridvla_sim.taskkit.moves import Grip, Keyframe, Tool, at, fetch, holds, 
 from hybridvla_sim.taskkit.single import SingleArmTask, SingleArmWorld, width_of
 from hybridvla_sim.tasks.frame_off_hanger.task import BACK, BAR_Z, HOOK_Z, PHRASES, PLATE, TOP, build
 
-RAISE, AWAY = 0.035, 0.14         # m: off the hook, and towards the robot
-HANGS_Z = HOOK_Z + 0.006          # m, the bar's height while it hangs
+RAISE, AWAY = 0.035, 0.14         # m: up off the hook, and away towards the robot
+HANGS_Z = HOOK_Z + 0.006          # m, height of the bar while the frame hangs
 
 
 class FrameWorld(SingleArmWorld):
@@ -28,17 +28,17 @@ class FrameWorld(SingleArmWorld):
         self.lay("frame", place - self.scale * BACK * front, self.scale * (HANGS_Z - BAR_Z) + 0.0005, yaw)
 
     def local(self, position: np.ndarray) -> np.ndarray:
-        """Returns a position (3,) in the hanger's frame, m."""
+        """Converts a position (3,) m to the hanger's frame."""
         found: np.ndarray = self.axes("hanger").T @ (position - self.data.body("hanger").xpos)
         return found
 
     def done(self, goal: str) -> bool:
-        """The frame is off the hook, on the table, and let go."""
+        """Tells whether the frame is off the hook, on the table, and released."""
         frame = self.data.body("frame").xpos
         return bool(self.local(frame)[0] < -0.05 and frame[2] < self.ground + self.scale * PLATE[2] + 0.012 and self.free())
 
     def next(self, tool: Tool, goal: str) -> Keyframe:
-        """Takes the frame's upper edge, lifts it off the hook, draws it away, lets it go on the table."""
+        """Grasps the frame's upper edge, lifts it off the hook, pulls it away, and releases it on the table."""
         grip = Grip(self.point("frame_top"), self.heading("frame") + np.pi / 2, width_of(2 * self.scale * PLATE[0]), hover=0.07,
                     around=np.pi / 2)
         if not holds(tool, grip):
@@ -56,7 +56,7 @@ class FrameWorld(SingleArmWorld):
 
 
 class FrameTask(SingleArmTask):
-    """Take the frame off its hook and lay it down."""
+    """Take the frame off its hook and put it down."""
 
     name = "frame_off_hanger"
     phrases = PHRASES

@@ -1,4 +1,4 @@
-"""Fridge or phone: a scene in which two tasks are possible, and the sentence decides."""
+"""Fridge or phone: a scene in which two tasks are possible; the sentence decides which one."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET

@@ -1,4 +1,4 @@
-"""Fridge or phone: where things stand; what is done and what comes next are those of the two tasks."""
+"""Fridge or phone: where objects stand. The two tasks themselves say when they are done and what comes next."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
@@ -28,7 +28,7 @@ class FridgeOrPhoneWorld(SingleArmWorld):
         self._parts: Dict[str, SingleArmWorld] = {FRIDGE: self._fridge, PHONE: PhoneWorld(rig)}
 
     def place(self, rng: np.random.Generator) -> None:
-        """Puts the fridge on the right, its door open, and phone and base on the left."""
+        """Puts the fridge on the right, with its door open, and the phone and its base on the left."""
         for part in self._parts.values():
             part.ground, part.scale = self.ground, self.scale
         self.stand("fridge", (rng.uniform(0.55, 0.59), rng.uniform(-0.17, -0.11)), rng.uniform(-0.45, 0.1))
@@ -38,15 +38,15 @@ class FridgeOrPhoneWorld(SingleArmWorld):
         self.lay("phone", (rng.uniform(0.36, 0.44), rng.uniform(0.10, 0.20)), self.scale * phone.PHONE[2], rng.uniform(-1.2, 1.2))
 
     def done(self, goal: str) -> bool:
-        """As in the task that is asked for."""
+        """Tells whether the goal is reached, as in the task that is asked for."""
         return self._parts[goal].done(goal)
 
     def lost(self, instruction: str) -> bool:
-        """A lost phone is none where the fridge is asked for."""
+        """Tells whether the phone is lost; this does not matter if the fridge is asked for."""
         return self.phrases.goal(instruction) == PHONE and super().lost(instruction)
 
     def next(self, tool: Tool, goal: str) -> Keyframe:
-        """As in the task that is asked for."""
+        """Returns the next keyframe, as in the task that is asked for."""
         return self._parts[goal].next(tool, goal)
 
 
@@ -57,11 +57,11 @@ class FridgeOrPhoneTask(SingleArmTask):
     phrases = PHRASES
 
     def build(self, root: ET.Element) -> None:
-        """Adds fridge, phone and base."""
+        """Adds the fridge, the phone and its base."""
         build(root)
 
     def world(self, rig: Rig) -> FridgeOrPhoneWorld:
-        """Finds them."""
+        """Finds the fridge, the phone and its base."""
         return FridgeOrPhoneWorld(rig)
 
 

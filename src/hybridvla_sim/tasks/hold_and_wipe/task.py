@@ -1,7 +1,7 @@
-"""Hold and wipe: the left hand holds a smooth board by its handle, the right one wipes three stains off it with a sponge.
+"""Hold and wipe: the left hand holds a smooth board by its handle; the right hand wipes three stains off it with a sponge.
 
-Wiping is a stated mechanism: a stain is gone when the sponge, touching the board above it, has been moved over the board by
-`RUB_M`. A board that nobody holds goes along with the sponge, so nothing is rubbed.
+Wiping follows an explicit rule: a stain is gone when the sponge, touching the board above it, has moved over the board by
+`RUB_M`. A board that nobody holds moves along with the sponge, so nothing is rubbed.
 """
 from __future__ import annotations
 

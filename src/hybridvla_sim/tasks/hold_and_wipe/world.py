@@ -1,4 +1,4 @@
-"""Hold and wipe: where things lie, how stains go, when it is done, what the expert does."""
+"""Hold and wipe: where objects are, how stains vanish, when the task is done, what the expert does."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
@@ -12,7 +12,7 @@ from hybridvla_sim.taskkit.moves import NEAR_RAD, Grip, Keyframe, Tool, at, fetc
 from hybridvla_sim.tasks.hold_and_wipe.task import BOARD, HANDLE, PHRASES, REACH_M, RUB_M, SPONGE, STAINS_Y, TOUCH_M, build
 
 TRAVEL, GRIP_UP, PRESS = 0.15, 0.008, 0.002          # m
-#: Where strokes end, along the board: the far end lets both hands keep clear of each other, m.
+#: Where strokes begin and end along the board, m: with the far end where it is, both hands keep clear of each other.
 BEGIN, END = STAINS_Y[0] - 0.028, STAINS_Y[-1] + 0.016
 STAINS = len(STAINS_Y)
 
@@ -32,7 +32,7 @@ class WipeWorld(DualArmWorld):
         self.left_to_rub, self._before = np.full(STAINS, RUB_M), np.zeros(3)
 
     def place(self, rng: np.random.Generator) -> None:
-        """Puts the board between the arms and the sponge on the right of it."""
+        """Puts the board between the arms and the sponge to the right of it."""
         self.left_to_rub = np.full(STAINS, RUB_M)
         yaw = rng.uniform(-0.15, 0.15)
         self.lay("board", (rng.uniform(0.30, 0.34), rng.uniform(0.0, 0.04)), BOARD[2], yaw)
@@ -41,13 +41,13 @@ class WipeWorld(DualArmWorld):
 
     def foot(self) -> np.ndarray:
         """Returns the middle of the sponge's lower face in the board's frame, (3,) m."""
-        xpos, xmat = self.data.xpos, self.data.xmat         # by number: this is asked at every step of the engine
+        xpos, xmat = self.data.xpos, self.data.xmat         # by number, since this is called at every step of the engine
         low = xpos[self._sponge] - self.scale * SPONGE[2] * xmat[self._sponge].reshape(3, 3)[:, 2]
         found: np.ndarray = xmat[self._board].reshape(3, 3).T @ (low - xpos[self._board])
         return found
 
     def passed(self, seconds: float) -> None:
-        """Rubs at the stains under the sponge by as far as it was moved over the board."""
+        """Rubs the stains under the sponge by the distance that it has moved over the board."""
         foot = self.foot()
         before, self._before = self._before, foot
         if abs(foot[2] - BOARD[2]) > TOUCH_M:
@@ -61,7 +61,7 @@ class WipeWorld(DualArmWorld):
                 self.model.geom_rgba[geom, 3] = float(self.left_to_rub[number] > 0.0)
 
     def done(self, goal: str) -> bool:
-        """No stain is left."""
+        """Tells whether no stain is left."""
         return bool((self.left_to_rub <= 0.0).all())
 
     def next(self, tools: Mapping[str, Tool], goal: str) -> Hands:
@@ -110,7 +110,7 @@ class WipeWorld(DualArmWorld):
 
 
 class WipeTask(DualArmTask):
-    """Wipe the board while it is held."""
+    """Wipe the board while the other hand holds it."""
 
     name = "hold_and_wipe"
     phrases = PHRASES

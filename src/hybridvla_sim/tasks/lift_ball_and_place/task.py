@@ -1,4 +1,4 @@
-"""Lift the ball and place: a ball too wide for one hand is pressed between both, lifted and set down in a ring."""
+"""Lift the ball and place: press a ball too wide for one hand between both hands, lift it and set it down in a ring."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET

@@ -1,4 +1,4 @@
-"""Lift the ball and place: where it lies, when it is done, what the expert does."""
+"""Lift the ball and place: where the ball is, when the task is done, what the expert does."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
@@ -14,7 +14,7 @@ from hybridvla_sim.taskkit.moves import Keyframe, Tool, off_by
 from hybridvla_sim.tasks.lift_ball_and_place.task import PHRASES, RADIUS, build
 
 SIDE = {"right": -1.0, "left": 1.0}
-#: The hands are turned by 90 degrees about their own axes: side by side they would be too near to each other.
+#: The hands are turned by 90 degrees about their own axes; otherwise, side by side, they would be too close to each other.
 ANGLES: Mapping[str, Tuple[float, float, float]] = {
     arm: tuple((REACH * Rotation.from_euler("z", SIDE[arm] * np.pi / 2) * REACH.inv()).as_euler("xyz")) for arm in ARMS}
 FINGER, SQUEEZE, BESIDE, LIFT = 0.012, 0.008, 0.045, 0.07      # m
@@ -28,7 +28,7 @@ class BallWorld(DualArmWorld):
 
     @property
     def radius(self) -> float:
-        """Of the ball in this scene, m."""
+        """Radius of the ball in this scene, m."""
         return self.scale * RADIUS
 
     def place(self, rng: np.random.Generator) -> None:
@@ -37,7 +37,7 @@ class BallWorld(DualArmWorld):
         self.stand("ring", (rng.uniform(0.395, 0.425), rng.uniform(-0.03, 0.03)), 0.0)
 
     def over_ring(self) -> bool:
-        """Tells whether the ball's middle is above that of the ring."""
+        """Tells whether the centre of the ball is above that of the ring."""
         way = self.data.body("ball").xpos - self.data.body("ring").xpos
         return bool(np.linalg.norm(way[:2]) < NEAR_RING)
 
@@ -48,13 +48,13 @@ class BallWorld(DualArmWorld):
         return "ball" if near else None
 
     def done(self, goal: str) -> bool:
-        """The ball lies in the ring and no hand touches it."""
+        """Tells whether the ball is in the ring and no hand touches it."""
         centre = self.data.body("ball").xpos
         apart = min(float(np.linalg.norm(tool.position - centre)) for tool in self.tools().values())
         return self.over_ring() and bool(centre[2] - self.ground < self.radius + 0.012) and apart > self.radius + FINGER + 0.008
 
     def next(self, tools: Mapping[str, Tool], goal: str) -> Hands:
-        """Comes to both sides of the ball, presses, lifts, carries, sets down, opens."""
+        """Moves to both sides of the ball, presses, lifts, carries, sets down, opens."""
         centre = self.data.body("ball").xpos.copy()
         ways = {arm: tools[arm].position - centre for arm in ARMS}
         level = all(np.linalg.norm(ways[arm][[0, 2]]) < 0.02 and off_by(tools[arm], ANGLES[arm]) < 0.15 for arm in ARMS)

@@ -1,4 +1,4 @@
-"""Phone on base: a phone from the table into its charging base."""
+"""Phone on base: put a phone from the table into its charging base."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 from hybridvla_sim.taskkit.phrases import Phrases, Thing
 from hybridvla_sim.taskkit.shapes import GRIPPY, box, fixed, loose, mark, worldbody
 
-#: Half edges of the phone; the groove of the base is a little wider, so that a phone across it lies on the rails. m.
+#: Half edges of the phone, m; the groove of the base is a little wider, so that a phone across it rests on the rails.
 PHONE, GROOVE, RAIL, BASE_Z = (0.062, 0.026, 0.011), 0.033, 0.012, 0.02
 PHRASES = Phrases("phone_on_base", {"base": (
     "put the phone on the base", "put the phone on the charging base", "place the phone on its base", "hang up the phone",

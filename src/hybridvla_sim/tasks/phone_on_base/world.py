@@ -1,4 +1,4 @@
-"""Phone on base: where things lie, when it is done, what the expert does."""
+"""Phone on base: where objects are, when the task is done, what the expert does."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
@@ -20,18 +20,18 @@ class PhoneWorld(SingleArmWorld):
     upright = smaller = ("phone",)
 
     def place(self, rng: np.random.Generator) -> None:
-        """Puts the base at the back and the phone in front of it, each turned as it comes."""
+        """Puts the base at the back and the phone in front of it, each with a random yaw."""
         self.stand("phone_base", (rng.uniform(0.56, 0.63), rng.uniform(-0.18, 0.18)), rng.uniform(-0.7, 0.7))
         self.lay("phone", (rng.uniform(0.36, 0.45), rng.uniform(-0.2, 0.2)), self.scale * PHONE[2], rng.uniform(-1.2, 1.2))
 
     def done(self, goal: str) -> bool:
-        """The phone lies flat between the rails, let go."""
+        """Tells whether the phone is flat between the rails and released."""
         low, high = (-0.045, -0.012, 0.0), (0.045, 0.012, self.scale * PHONE[2] + 0.006)
         local = self.axes("phone_base").T @ (self.data.body("phone").xpos - self.point("cradle"))
         return bool((local > low).all() and (local < high).all()) and self.axes("phone")[2, 2] > 0.99 and self.free()
 
     def next(self, tool: Tool, goal: str) -> Keyframe:
-        """Takes the phone across, turns it as the base is turned, lays it between the rails."""
+        """Grasps the phone across, aligns it with the base, and lays it between the rails."""
         phone, cradle = self.data.body("phone").xpos.copy(), self.point("cradle")
         grip = Grip(phone + [0.0, 0.0, 0.001], self.heading("phone"), width_of(2 * self.scale * PHONE[1]))
         if holds(tool, grip):

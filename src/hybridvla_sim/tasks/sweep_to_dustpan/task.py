@@ -1,6 +1,6 @@
-"""Sweep to dustpan: five pieces of dirt are swept into a pan with a broom.
+"""Sweep to dustpan: sweep five pieces of dirt into a pan with a broom.
 
-The pan is a mat with three low walls: what is swept over its open side lies in it.
+The pan is a mat with three low walls; what is swept over its open side is in it.
 """
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PHRASES = Phrases("sweep_to_dustpan", {"swept": (
 
 
 def build(root: ET.Element) -> None:
-    """Adds a broom that stands on its head, five pieces, and a pan whose open side is x = 0 of its body; it lies at +x."""
+    """Adds a broom that stands on its head, five pieces, and a pan; its open side is x = 0 of its body, the pan is at +x."""
     pan = fixed(worldbody(root), "dustpan")
     box(pan, (PAN_DEPTH / 2, PAN_HALF, 0.0005), (PAN_DEPTH / 2, 0.0, 0.0005), (0.7, 0.7, 0.7), **GHOST)
     for sign in (1, -1):

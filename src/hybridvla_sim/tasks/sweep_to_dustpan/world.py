@@ -1,4 +1,4 @@
-"""Sweep to dustpan: where things lie, when it is done, what the expert does."""
+"""Sweep to dustpan: where objects are, when the task is done, what the expert does."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
@@ -10,9 +10,9 @@ from hybridvla_sim.taskkit.moves import NEAR_M, Grip, Keyframe, Tool, at, fetch,
 from hybridvla_sim.taskkit.single import SingleArmTask, SingleArmWorld, width_of
 from hybridvla_sim.tasks.sweep_to_dustpan.task import DIRT, GRIP_Z, HANDLE, HEAD, PAN_DEPTH, PAN_HALF, PHRASES, PIECE, build
 
-LIFT, CLEAR = 0.07, 0.0025        # m: how far the broom is lifted over the dirt, and how high its head sweeps
-DOWN = 0.012                      # m above that height: still low enough for the pieces, which are 18 mm high
-BEHIND = HEAD[1] + 0.035          # m from the last piece to the broom's middle, before a sweep
+LIFT, CLEAR = 0.07, 0.0025        # m: how far the broom is lifted over the dirt, and the height at which its head sweeps
+DOWN = 0.012                      # m above the sweeping height: still low enough for the pieces, which are 18 mm high
+BEHIND = HEAD[1] + 0.035          # m from the last piece to the middle of the broom, before a sweep
 
 
 class SweepWorld(SingleArmWorld):
@@ -22,7 +22,7 @@ class SweepWorld(SingleArmWorld):
     upright = smaller = ("broom",)
 
     def place(self, rng: np.random.Generator) -> None:
-        """Puts the pan on the right, the dirt before it, and the broom behind that."""
+        """Puts the pan on the right, the dirt in front of it, and the broom behind the dirt."""
         yaw, mouth = -np.pi / 2 + rng.uniform(-0.45, 0.45), np.array([rng.uniform(0.44, 0.54), rng.uniform(-0.16, -0.11)])
         self.stand("dustpan", mouth, yaw)
         way, side = np.array([np.cos(yaw), np.sin(yaw)]), np.array([-np.sin(yaw), np.cos(yaw)])
@@ -35,22 +35,22 @@ class SweepWorld(SingleArmWorld):
         self.lay("broom", broom, 0.0005, yaw + np.pi / 2 + rng.uniform(-0.6, 0.6))
 
     def local(self, position: np.ndarray) -> np.ndarray:
-        """Returns a position (3,) in the frame of the pan: x from its mouth inwards, m."""
+        """Converts a position (3,) m to the frame of the pan; x points inwards from its mouth."""
         found: np.ndarray = self.axes("dustpan").T @ (position - self.data.body("dustpan").xpos)
         return found
 
     def dirt(self) -> np.ndarray:
-        """Returns where the pieces are in the frame of the pan, (5, 3) m."""
+        """Returns the positions of the pieces in the frame of the pan, (5, 3) m."""
         return np.stack([self.local(self.data.body(f"dirt_{number}").xpos) for number in range(DIRT)])
 
     def done(self, goal: str) -> bool:
-        """All five pieces lie in the pan."""
+        """Tells whether all five pieces are in the pan."""
         pieces = self.dirt()
         inside = (pieces[:, 0] > 0.0) & (pieces[:, 0] < PAN_DEPTH) & (np.abs(pieces[:, 1]) < PAN_HALF)
         return bool((inside & (pieces[:, 2] < 0.03)).all())
 
     def next(self, tool: Tool, goal: str) -> Keyframe:
-        """Takes the broom, turns it across the way to the pan, and sweeps from behind the last piece."""
+        """Grasps the broom, turns it across the way to the pan, and sweeps from behind the last piece."""
         grip = Grip(self.point("broom_grip"), self.heading("broom"), width_of(2 * self.scale * HANDLE[1]), hover=0.09)
         if not holds(tool, grip, 0.03):
             return retreat(tool, 0.25) if self.done(goal) else fetch(tool, grip, 0.0)

@@ -1,4 +1,4 @@
-"""Toilet seat down: a hand straddles the seat's edge, one finger between seat and tank, and brings it down."""
+"""Toilet seat down: the hand straddles the seat's edge, one finger between seat and tank, and brings the seat down."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET

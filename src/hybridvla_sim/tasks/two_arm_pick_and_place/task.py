@@ -1,4 +1,4 @@
-"""Two-arm pick and place: each hand takes the block on its side and lays it on the plate on its side."""
+"""Two-arm pick and place: each hand grasps the block on its side and puts it on the plate on its side."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
@@ -7,7 +7,7 @@ from hybridvla_sim.piper.scene import ARMS, BASE_Y
 from hybridvla_sim.taskkit.phrases import Phrases, Thing
 from hybridvla_sim.taskkit.shapes import GHOST, GRIPPY, box, fixed, loose, rod, worldbody
 
-#: Half edges and radius, m. A block is too long for the hand to take it lengthwise.
+#: Half edges of a block and radius of a plate, m. A block is too long for the hand to grasp it lengthwise.
 BLOCK, PLATE = (0.037, 0.016, 0.020), 0.045
 PHRASES = Phrases("two_arm_pick_and_place", {"placed": (
     "put both blocks on their plates", "pick up the two blocks and place them on the plates",

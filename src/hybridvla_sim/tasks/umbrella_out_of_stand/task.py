@@ -1,4 +1,4 @@
-"""Umbrella out of stand: it is drawn out by its flat handle."""
+"""Umbrella out of stand: pull the umbrella out by its flat handle."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
@@ -17,7 +17,7 @@ PHRASES = Phrases("umbrella_out_of_stand", {"out": (
 
 
 def build(root: ET.Element) -> None:
-    """Adds a stand, open at the top, and an umbrella in it."""
+    """Adds a stand that is open at the top, with an umbrella in it."""
     well(fixed(worldbody(root), "stand"), INNER, HEIGHT, floor=FLOOR)
     umbrella = loose(root, "umbrella")
     rod(umbrella, 0.006, 0.10, (0.0, 0.0, 0.10), (0.6, 0.6, 0.6), mass=0.02, **SMOOTH)

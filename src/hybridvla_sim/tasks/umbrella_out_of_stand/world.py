@@ -1,4 +1,4 @@
-"""Umbrella out of stand: where it stands, when it is done, what the expert does."""
+"""Umbrella out of stand: where the umbrella stands, when the task is done, what the expert does."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
@@ -18,17 +18,17 @@ class UmbrellaWorld(SingleArmWorld):
     upright = ("umbrella",)
 
     def place(self, rng: np.random.Generator) -> None:
-        """Puts the stand down with the umbrella in it, its handle turned as it comes."""
+        """Puts the stand down with the umbrella in it, its handle at a random yaw."""
         place = (rng.uniform(0.42, 0.60), rng.uniform(-0.2, 0.2))
         self.stand("stand", place, rng.uniform(-0.7, 0.7))
         self.lay("umbrella", place, 0.0045 - (1.0 - self.scale) * FLOOR, rng.uniform(-1.2, 1.2))
 
     def done(self, goal: str) -> bool:
-        """The umbrella's foot is above the stand's rim."""
+        """Tells whether the umbrella's foot is above the stand's rim."""
         return bool(self.data.body("umbrella").xpos[2] > self.ground + self.scale * HEIGHT + 0.005)
 
     def next(self, tool: Tool, goal: str) -> Keyframe:
-        """Takes the handle across and draws straight up."""
+        """Grasps the handle across and pulls straight up."""
         grip = Grip(self.point("umbrella_grip"), self.heading("umbrella"), width_of(2 * self.scale * HANDLE[1]), hover=0.08)
         if holds(tool, grip):
             high = self.ground + self.scale * HANDLE_Z + self.scale * HEIGHT + 0.04

@@ -1,7 +1,7 @@
-"""Water plants: a watering can is carried to a pot and tilted.
+"""Water plants: carry a watering can to a pot and tilt it.
 
-The water is a stated mechanism: five drops ride in the can, and leave its spout one after the other while it is tilted by
-more than `POURS` (rad). From then on they fall and roll as any ball does.
+The water follows an explicit rule: five drops ride in the can and leave its spout one after the other while the can is tilted
+by more than `POURS` (rad). From then on they fall and roll like any ball.
 """
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PHRASES = Phrases("water_plants", {"watered": (
 
 
 def build(root: ET.Element) -> None:
-    """Adds a can with a handle across and a spout (+x of the body), a pot, and the water."""
+    """Adds a can with a handle across it and a spout (+x of the body), a pot, and the water."""
     pot = fixed(worldbody(root), "pot")
     well(pot, POT, POT_HEIGHT, floor=0.015)
     for x, y in ((0.03, 0.0), (-0.02, 0.025), (-0.02, -0.025)):

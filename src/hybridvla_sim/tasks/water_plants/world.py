@@ -1,4 +1,4 @@
-"""Water plants: where things stand, how water leaves the can, when it is done, what the expert does."""
+"""Water plants: where objects stand, how water leaves the can, when the task is done, what the expert does."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
@@ -30,7 +30,7 @@ class WaterWorld(SingleArmWorld):
         self.poured, self._since = 0, 0.0
 
     def place(self, rng: np.random.Generator) -> None:
-        """Puts the pot on the left and the can on the right, its spout to the left."""
+        """Puts the pot on the left and the can on the right, with its spout to the left."""
         self.poured, self._since = 0, 0.0
         self.model.geom_contype[self._drops] = self.model.geom_conaffinity[self._drops] = 0
         self.stand("pot", (rng.uniform(0.46, 0.60), rng.uniform(0.10, 0.20)), rng.uniform(-0.7, 0.7))
@@ -38,7 +38,7 @@ class WaterWorld(SingleArmWorld):
         self._carry_water()
 
     def passed(self, seconds: float) -> None:
-        """Lets a drop go every tenth of a second while the can is tilted; the others stay in the can."""
+        """Releases a drop every tenth of a second while the can is tilted; the others stay in the can."""
         self._since += seconds
         if self.poured < DROPS and self.axes("can")[2, 2] < np.cos(POURS) and self._since >= EVERY_S:
             number, self._since = self.poured, 0.0
@@ -57,17 +57,17 @@ class WaterWorld(SingleArmWorld):
             self.data.qvel[dof:dof + 6] = 0.0
 
     def riding(self, joint: str) -> Tuple[str, ...]:
-        """Returns the drops that are still in the can that moves."""
+        """Returns the drops that are still in the moving can."""
         return tuple(f"drop_{number}" for number in range(self.poured, DROPS)) if joint == "can" else ()
 
     def done(self, goal: str) -> bool:
-        """All five drops lie in the pot."""
+        """Tells whether all five drops are in the pot."""
         half, height = self.scale * POT, self.scale * POT_HEIGHT
         return self.poured == DROPS and all(self.inside(
             self.data.body(f"drop_{number}").xpos, "pot", (-half, -half, 0.0), (half, half, height)) for number in range(DROPS))
 
     def next(self, tool: Tool, goal: str) -> Keyframe:
-        """Takes the can, holds its spout over the pot, and tilts the hand."""
+        """Grasps the can, holds its spout over the pot, and tilts the hand."""
         turn = fold(self.heading("can") - np.pi / 2, np.pi)
         grip = Grip(self.point("can_grip"), turn, width_of(2 * self.scale * HANDLE[0]))
         held = holds(tool, grip)

@@ -1,4 +1,4 @@
-"""Wine at rack: a bottle into the left, middle or right place of a rack. Left is the robot's left, +y of its base."""
+"""Wine at rack: put a bottle into the left, middle or right place of a rack. Left is the robot's left, +y of its base."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
@@ -29,7 +29,7 @@ def build(root: ET.Element) -> None:
         box(side, (INNER, INNER, 0.002), (0.0, 0.0, 0.002), (0.6, 0.6, 0.6))
     bottle = loose(root, "bottle")
     rod(bottle, RADIUS, 0.055, (0.0, 0.0, 0.055), mass=0.10, **GRIPPY)
-    # Flat fingers touch a round neck in a line: without friction against turning the bottle swings out of them.
+    # Flat fingers touch a round neck along a line: without torsional friction, the bottle swings out of them.
     grippy = {**GRIPPY, "friction": "1.6 0.05 0.0002", "condim": "4"}
     rod(bottle, NECK, 0.035, (0.0, 0.0, 0.135), (0.7, 0.7, 0.7), mass=0.02, **grippy)
     mark(bottle, "bottle_grip", (0.0, 0.0, GRIP_Z))

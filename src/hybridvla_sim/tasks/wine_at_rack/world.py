@@ -1,4 +1,4 @@
-"""Wine at rack: where things stand, when it is done, what the expert does."""
+"""Wine at rack: where objects stand, when the task is done, what the expert does."""
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
@@ -26,17 +26,17 @@ class WineWorld(SingleArmWorld):
         self.lay("bottle", (rng.uniform(0.36, 0.46), rng.uniform(-0.22, 0.22)), 0.0005, rng.uniform(-np.pi, np.pi))
 
     def done(self, goal: str) -> bool:
-        """The bottle stands in the named place, let go."""
+        """Tells whether the bottle stands in the named place, released."""
         foot = self.data.body("bottle").xpos
         return self.free() and self.axes("bottle")[2, 2] > 0.97 and self.inside(
             foot, f"place_{goal}", (-INNER, -INNER, -0.005), (INNER, INNER, 0.02)) and not self.touched()
 
     def touched(self) -> bool:
-        """Whether the hand is still around the neck."""
+        """Tells whether the hand is still around the neck."""
         return bool(self.tool().opening < 0.6)
 
     def next(self, tool: Tool, goal: str) -> Keyframe:
-        """Takes the bottle by its neck, carries it over the place, lets it down."""
+        """Grasps the bottle by its neck, carries it over the place, and lowers it."""
         grip = Grip(self.point("bottle_grip"), 0.0, width_of(2 * self.scale * NECK), hover=0.08, period=np.pi)
         if holds(tool, grip):
             place = self.where(goal) + [0.0, 0.0, self.scale * GRIP_Z + 0.006 - (grip.position - tool.position)[2]]
