@@ -1,4 +1,4 @@
-"""Which data set a sample comes from: weights from a file, renormalised over what is present."""
+"""Choice of the data set that a sample comes from: weights from a file, renormalised over the sets present."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -13,11 +13,11 @@ from hybridvla_core.errors import DataError
 
 @dataclass(frozen=True)
 class MixtureConfig:
-    """`config/mixtures/*.yaml`.
+    """Content of `config/mixtures/*.yaml`.
 
     Attributes:
         weights: Name of a data set -> its share of the draws, in any unit.
-        views: The view that is shown, for sets with several; the model's cameras where it is empty.
+        views: The view to show, for sets with several; if empty, the model's cameras.
         source: Where the weights come from, for people.
     """
 
@@ -34,7 +34,7 @@ class MixtureConfig:
         require(not unknown, f"aliases lead to {', '.join(unknown)}, which have no weight")
 
     def name_of(self, name: str) -> str:
-        """The name by which the mixture knows a set."""
+        """Returns the name by which the mixture knows a set."""
         return self.aliases.get(name, name)
 
 
@@ -46,12 +46,12 @@ class Mixture:
     shares: Tuple[float, ...]
 
     def table(self, absent: Sequence[str] = ()) -> str:
-        """The shares for people, and which sets of the file are not there."""
+        """Returns the shares for people to read, and which sets of the file are missing."""
         lines = [f"  {100 * share:6.2f} %  {name}" for name, share in zip(self.names, self.shares)]
         return "\n".join([*lines, *([f"  not present: {', '.join(absent)}"] if absent else [])])
 
     def draw(self, count: int, sizes: Sequence[int], rng: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:
-        """Data set (count,) and place within it (count,) of every draw, with replacement."""
+        """Draws with replacement; returns the data set (count,) and the place within it (count,) of every draw."""
         sets = np.searchsorted(np.cumsum(self.shares)[:-1], rng.random(count), side="right")
         places = (rng.random(count) * np.asarray(sizes)[sets]).astype(np.int64)
         return sets, np.minimum(places, np.asarray(sizes)[sets] - 1)
@@ -61,7 +61,7 @@ def read_mixture(path: Path) -> MixtureConfig:
     """Reads a file of weights.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
 
     Returns:
         The weights.
@@ -73,18 +73,18 @@ def read_mixture(path: Path) -> MixtureConfig:
 
 
 def mix(config: MixtureConfig, present: Sequence[str], where: str) -> Tuple[Mixture, List[str]]:
-    """Computes the shares of the sets that are there, renormalised.
+    """Computes the shares of the present sets, renormalised.
 
     Args:
         config: The weights.
-        present: Names of the sets.
-        where: Names the weights in messages.
+        present: Names of the present sets.
+        where: Name of the weights in messages.
 
     Returns:
-        The shares, and the names of the sets that are not there.
+        The shares, and the names of the missing sets.
 
     Raises:
-        DataError: The mixture does not name a set, or one is there twice.
+        DataError: The mixture does not name a present set, or one is present twice.
     """
     names = [config.name_of(name) for name in present]
     unknown = sorted(set(names) - set(config.weights))
@@ -97,7 +97,7 @@ def mix(config: MixtureConfig, present: Sequence[str], where: str) -> Tuple[Mixt
 
 
 def by_size(sizes: Mapping[str, int]) -> Mixture:
-    """Every frame of every set as often as any other."""
+    """Returns a mixture in which every frame of every set is equally frequent."""
     return _shares({name: float(size) for name, size in sizes.items()})
 
 

@@ -1,4 +1,4 @@
-"""What a trainer sees of one moment, from whatever source: images, state, the chunk of actions that follows, words."""
+"""Training sample of one moment, from any source: images, state, the chunk of actions that follows, words."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import numpy as np
 from hybridvla_core.errors import DataError
 
 
-# Every sample of a training is checked, so a sentence is made only where a check fails: making all of them costs more than the
+# Every training sample is checked, so a message is built only if a check fails: building all of them costs more than the
 # checks.
 def _finite(values: np.ndarray) -> bool:
     return bool(np.count_nonzero(np.isfinite(values)) == values.size)
@@ -27,11 +27,11 @@ class GroundedObject:
     """An object that the instruction names.
 
     Attributes:
-        spans: character ranges [begin, end) of the instruction that name it.
-        patches: view -> (P,) indices of the patches that show it, row-major in the encoder's grid.
-        place: (3,) m, its centre in the base frame of the first arm, or None where it is not known.
-        yaw: rad, how it is turned about the vertical axis of that frame, or None where it is not known or it is round.
-        symmetry: It looks the same after each of so many parts of a full turn: 4 of a cube.
+        spans: Character ranges [begin, end) of the instruction that name the object.
+        patches: View -> (P,) indices of the patches that show the object, row-major in the encoder's grid.
+        place: (3,) m, centre of the object in the base frame of the first arm; None if it is not known.
+        yaw: Rotation about the vertical axis of that frame, rad; None if it is not known or the object is round.
+        symmetry: Number of equal turns in a full one after each of which the object looks the same: 4 for a cube.
     """
 
     spans: Tuple[Tuple[int, int], ...]
@@ -40,7 +40,7 @@ class GroundedObject:
     yaw: Optional[float] = None
     symmetry: int = 1
 
-    #: Stands in the JSON of an object that says how it is turned, and in no other.
+    #: Text that occurs in the JSON of an object if and only if its yaw is given.
     TURNED: ClassVar[str] = '"yaw"'
 
     def __post_init__(self) -> None:
@@ -57,13 +57,13 @@ class GroundedObject:
 
     @property
     def turn(self) -> Optional[Tuple[float, float]]:
-        """Cosine and sine of `symmetry` times the yaw, so that what looks the same is the same; None without a yaw."""
+        """Cosine and sine of `symmetry` times the yaw, equal for orientations that look the same; None without a yaw."""
         if self.yaw is None:
             return None
         return float(np.cos(self.symmetry * self.yaw)), float(np.sin(self.symmetry * self.yaw))
 
     def as_json(self) -> Dict[str, object]:
-        """For one line of JSON."""
+        """Returns the object as a mapping for one line of JSON."""
         turned = {} if self.yaw is None else {"yaw": float(self.yaw), "symmetry": self.symmetry}
         return {"spans": [list(span) for span in self.spans],
                 "patches": {view: np.asarray(indices).tolist() for view, indices in self.patches.items()},
@@ -75,7 +75,7 @@ class GroundedObject:
 
         Args:
             data: The mapping.
-            views: The wanted name of a view -> its name there; others are left out. None for all, as they are.
+            views: Wanted name of a view -> its name in `data`; other views are left out. None for all, with their own names.
 
         Returns:
             The object.
@@ -90,10 +90,10 @@ class GroundedObject:
             shown = patches if views is None else {name: patches[view] for name, view in views.items() if view in patches}
             place, yaw = data.get("place"), data.get("yaw")
             found = cls(spans, shown, None if place is None else np.asarray(place, dtype=float),
-                        None if yaw is None else float(yaw), int(data.get("symmetry", 1)))  # type: ignore[arg-type, call-overload]
+                        None if yaw is None else float(yaw), int(data.get("symmetry", 1)))  # type: ignore[arg-type,call-overload]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"grounding: {data!r:.80} needs spans, patches by view and a place ({error})") from error
-        if views is not None:       # what is left out must be whole, too
+        if views is not None:       # views that are left out must be valid, too
             _check_patches({view: indices for view, indices in patches.items() if view not in views.values()})
         return found
 
@@ -103,17 +103,17 @@ class Sample:
     """One moment to train from; K = chunk, A = action dimensions.
 
     Attributes:
-        images: view -> (height, width, 3) uint8 RGB, in the policy's order of cameras.
+        images: View -> (height, width, 3) uint8 RGB, in the policy's order of cameras.
         state: (S,) physical units, in the data set's state convention.
         actions: (K, A) physical units; row 0 is executed first.
-        padding: (K,) bool; True rows lie behind the episode's end and carry no label.
-        instruction: what was to be done, never empty.
-        episode: number of the episode in its data set.
-        frame: number of the frame in its episode.
-        success: how the episode was labelled; None where nobody said.
-        correction: whether a person had taken over from a policy.
-        grounding: the objects that the instruction names; empty where it is not known.
-        subtask: name of the step of the task that the action belongs to; empty where it is not known.
+        padding: (K,) bool; True rows come after the episode's end and carry no label.
+        instruction: Task in words, never empty.
+        episode: Number of the episode in its data set.
+        frame: Number of the frame in its episode.
+        success: Success label of the episode; None if it has none.
+        correction: Whether a person had taken over from a policy.
+        grounding: Objects that the instruction names; empty if not known.
+        subtask: Name of the step of the task that the action belongs to; empty if not known.
     """
 
     images: Mapping[str, np.ndarray]
@@ -134,7 +134,7 @@ class Sample:
             raise DataError(f"episode {self.episode}, frame {self.frame}: {problem}")
 
     def _problem(self) -> str:
-        """What is wrong with it; empty if nothing is."""
+        """Returns what is wrong with the sample; empty if nothing is."""
         if not self.images:
             return "no image; a sample needs one view at least"
         for view, image in self.images.items():
@@ -170,15 +170,15 @@ def chunk_of(actions: np.ndarray, start: int, length: int) -> Tuple[np.ndarray, 
     """Cuts a chunk out of an episode and pads it at the end with its last row.
 
     Args:
-        actions: (N, A) of one episode.
-        start: first row.
-        length: K.
+        actions: (N, A) actions of one episode.
+        start: First row of the chunk.
+        length: Number of rows (K).
 
     Returns:
         ((K, A), (K,) bool, True where padded).
 
     Raises:
-        DataError: `start` is no row, or K is below 1.
+        DataError: `start` is not a row, or K is below 1.
     """
     if not 0 <= start < len(actions) or length < 1:
         raise DataError(f"a chunk of {length} from row {start} of an episode of {len(actions)} rows cannot be cut")

@@ -1,4 +1,4 @@
-"""Parquet files of a data set: their ends are read once, what is asked for is read alone, and none stays open."""
+"""Parquet files of a data set: each footer is read once, only the requested data are read, and no file stays open."""
 from __future__ import annotations
 
 import collections
@@ -15,7 +15,7 @@ from hybridvla_core.data.lerobot.episodes import Episode
 from hybridvla_core.errors import DataError
 
 KEPT_FOOTERS = 16
-#: Rows that are read at once where many episodes are; a row group that is longer is read whole.
+#: Most rows that are read at once when many episodes are read; a longer row group is read whole.
 ROWS_AT_ONCE = 65536
 NUMBER = "episode_index"
 
@@ -24,8 +24,8 @@ class EpisodeTable(NamedTuple):
     """Columns of one episode of N rows.
 
     Attributes:
-        table: Those that are there.
-        places: (N,) rows of the data file.
+        table: Columns that exist.
+        places: (N,) row numbers in the data file.
     """
 
     table: pa.Table
@@ -33,7 +33,7 @@ class EpisodeTable(NamedTuple):
 
 
 class PictureGroup(NamedTuple):
-    """Encoded pictures of a row group, as they lie in the file."""
+    """Encoded pictures of a row group, as stored in the file."""
 
     path: Path
     group: int
@@ -42,14 +42,14 @@ class PictureGroup(NamedTuple):
 
 @dataclass(frozen=True)
 class Footer:
-    """What the end of a parquet file of G row groups says.
+    """Footer of a parquet file with G row groups.
 
     Attributes:
-        metadata: All of it, for pyarrow: a file is opened with it without reading its end again.
-        names: Of the columns.
-        begins: (G + 1,) row of the file at which each group begins, and how many rows there are.
-        least: (G,) least episode of each group.
-        greatest: (G,) greatest one. A group without statistics may hold any episode.
+        metadata: The whole footer, with which pyarrow opens the file without reading the footer again.
+        names: Names of the columns.
+        begins: (G + 1,) first row of each group, then the number of rows in the file.
+        least: (G,) least episode number of each group.
+        greatest: (G,) greatest episode number. A group without statistics may hold any episode.
     """
 
     metadata: pq.FileMetaData
@@ -60,18 +60,18 @@ class Footer:
 
     @classmethod
     def read(cls, path: Path) -> Footer:
-        """Reads it from a file.
+        """Reads the footer of a file.
 
         Args:
-            path: Of the file.
+            path: Path of the file.
 
         Returns:
-            The footer; it changes no more and holds no file open, so that forked processes share it.
+            The footer; it no longer changes and holds no file open, so forked processes share it.
 
         Raises:
-            OSError: The file is absent or cannot be read.
-            pa.ArrowException: It is damaged.
-            ValueError: It does not say which episode a row belongs to.
+            OSError: The file is missing or cannot be read.
+            pa.ArrowException: The file is damaged.
+            ValueError: The file does not say which episode a row belongs to.
         """
         with pq.ParquetFile(str(path)) as source:
             metadata, names = source.metadata, tuple(source.schema_arrow.names)
@@ -88,21 +88,21 @@ class Footer:
         return cls(metadata, names, np.cumsum(sizes), least, greatest)
 
     def groups(self, number: int) -> List[int]:
-        """Row groups that may hold an episode, in the order of the file."""
+        """Returns the row groups that may hold an episode, in the order of the file."""
         return [int(group) for group in np.flatnonzero((self.least <= number) & (number <= self.greatest))]
 
     def length(self, group: int) -> int:
-        """Rows of a group."""
+        """Returns the number of rows of a group."""
         return int(self.begins[group + 1] - self.begins[group])
 
 
 class DataFiles:
-    """Reads the data files of a data set, also in processes that are forked from one that has read.
+    """Reader of the data files of a data set; it also works in processes forked from one that has already read.
 
     Args:
-        folder: Of the data set, for messages.
-        episodes: Where each lies.
-        pictures: Columns of encoded pictures, where those lie beside the numbers.
+        folder: Folder of the data set, for messages.
+        episodes: Location of each episode.
+        pictures: Columns of encoded pictures, if these are stored beside the numbers.
     """
 
     def __init__(self, folder: Path, episodes: Sequence[Episode], pictures: Sequence[str]) -> None:
@@ -111,17 +111,17 @@ class DataFiles:
         self._group: Optional[PictureGroup] = None
 
     def tables(self, positions: Sequence[int], wanted: Sequence[str]) -> Iterator[EpisodeTable]:
-        """Reads columns of episodes, many at once where they lie together.
+        """Reads columns of episodes, many episodes at once if they are stored together.
 
         Args:
-            positions: Of the episodes.
-            wanted: Columns; those that a file lacks are left out.
+            positions: Positions of the episodes.
+            wanted: Wanted columns; those that a file lacks are left out.
 
         Yields:
-            One table an episode, in the order of `positions`.
+            One table per episode, in the order of `positions`.
 
         Raises:
-            DataError: A file is damaged or absent, or an episode has another number of rows than is described.
+            DataError: A file is damaged or missing, or an episode's number of rows is not the described one.
         """
         for run, groups in self._runs(positions):
             yield from self._read(run, groups, wanted)
@@ -130,14 +130,14 @@ class DataFiles:
         """Reads the pictures of one row; those of its row group are kept until another group is wanted.
 
         Args:
-            position: Of its episode.
+            position: Position of its episode.
             place: Row of the data file.
 
         Returns:
             Column -> encoded picture.
 
         Raises:
-            DataError: The file is damaged or absent, or holds no such picture.
+            DataError: The file is damaged or missing, or holds no such picture.
         """
         if not self._columns:
             return {}
@@ -145,7 +145,7 @@ class DataFiles:
         group = int(np.searchsorted(footer.begins, place, "right")) - 1
         with self._explained((position,)):
             if held is None or (held.path, held.group) != (path, group):
-                held = self._group = None            # two groups are never in memory
+                held = self._group = None            # never hold two groups in memory
                 with pq.ParquetFile(str(path), metadata=footer.metadata) as source:
                     table = source.read_row_group(group, columns=self._columns, use_threads=False)
                 held = self._group = PictureGroup(path, group, table)
@@ -157,7 +157,7 @@ class DataFiles:
         return found
 
     def _runs(self, positions: Sequence[int]) -> Iterator[Tuple[List[int], Set[int]]]:
-        """(episodes behind each other, row groups that one read of them needs)."""
+        """Yields (consecutive episodes, row groups that one read of them needs)."""
         run: List[int] = []
         held: Set[int] = set()
         rows = 0

@@ -1,4 +1,4 @@
-"""Takes the frames of one episode of a LeRobotDataset v3."""
+"""Writer of the frames of one episode of a LeRobotDataset v3."""
 from __future__ import annotations
 
 import json
@@ -16,7 +16,7 @@ from hybridvla_core.errors import DataError
 
 
 class EpisodeWriter:
-    """Frames of one episode: pictures go to disk at once, numbers when the episode ends."""
+    """Writer of one episode's frames: pictures go to disk at once, numbers when the episode ends."""
 
     def __init__(self, folder: Path, description: Description, number: int,
                  footage: Optional[Mapping[str, Footage]] = None) -> None:
@@ -40,20 +40,20 @@ class EpisodeWriter:
     def add(self, images: Dict[str, np.ndarray], state: np.ndarray, action: np.ndarray, instruction: str,
             correction: bool = False, grounding: Sequence[GroundedObject] = (), same_moment: bool = False,
             subtask: str = "") -> None:
-        """One frame.
+        """Adds one frame.
 
         Args:
-            images: view -> (h, w, 3) uint8 RGB, all views of the description; none where the episode has footage.
+            images: View -> (h, w, 3) uint8 RGB, all views of the description; none if the episode has footage.
             state: (S,) physical units.
-            action: (A,) physical units, leads from this frame on.
-            instruction: what was to be done.
-            correction: whether a person had taken over.
-            grounding: the named objects, where known.
-            same_moment: whether it shows the frame before it once more, with another sentence.
-            subtask: the step of the task that the action belongs to, where known.
+            action: (A,) physical units; the action that follows this frame.
+            instruction: Task in words.
+            correction: Whether a person had taken over.
+            grounding: Named objects, if known.
+            same_moment: Whether the frame repeats the one before it, with another sentence.
+            subtask: Step of the task that the action belongs to, if known.
 
         Raises:
-            DataError: for a shape or number that does not fit, naming the frame.
+            DataError: A shape or number does not fit; the message names the frame.
         """
         frame, wanted = f"frame {self.length}", self._description
         for name, values, names in (("state", state, wanted.state_names), ("action", action, wanted.action_names)):
@@ -84,10 +84,10 @@ class EpisodeWriter:
         self.moments.append((self.moments[-1] if self.moments else -1) + (not same_moment))
 
     def close(self) -> None:
-        """Ends the videos.
+        """Finishes the videos.
 
         Raises:
-            DataError: The footage is of other views, or has another number of frames.
+            DataError: The footage has other views, or another number of frames.
         """
         if self._footage is None:
             self._shots.close()
@@ -99,11 +99,11 @@ class EpisodeWriter:
             path.write_bytes(self._footage[view].video)
 
     def histograms(self) -> Dict[str, ImageHistogram]:
-        """Returns view -> counts of some of its pictures."""
+        """Returns view -> histogram of some of its pictures."""
         if self._footage is None:
             return self._shots.histograms()
         return {view: self._footage[view].histogram for view in self._paths}
 
     def drop(self) -> None:
-        """Removes what is on disk."""
+        """Removes the files on disk."""
         self._shots.drop()

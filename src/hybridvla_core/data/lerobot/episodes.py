@@ -1,4 +1,4 @@
-"""Where each episode of a data set lies: v3 from its tables, v2.1 from its lines of JSON."""
+"""Location of each episode of a data set: v3 from its tables, v2.1 from its lines of JSON."""
 from __future__ import annotations
 
 import json
@@ -18,11 +18,11 @@ class Episode:
     """One episode on disk.
 
     Attributes:
-        number: as the data set counts it.
-        first: index of its first frame in the data set.
-        length: frames.
-        data: its parquet file.
-        videos: video key -> (file, s from the file's begin).
+        number: Number of the episode in the data set.
+        first: Index of its first frame in the data set.
+        length: Number of frames.
+        data: Its parquet file.
+        videos: Video key -> (file, start within the file, s).
     """
 
     number: int
@@ -33,12 +33,12 @@ class Episode:
 
 
 def video_keys(info: Mapping[str, Any]) -> List[str]:
-    """Features that lie in video files."""
+    """Returns the features that are stored in video files."""
     return [key for key, feature in info["features"].items() if feature["dtype"] == "video"]
 
 
 def of_v3(folder: Path, info: Mapping[str, Any]) -> Tuple[List[Episode], Dict[int, str]]:
-    """(episodes, task number -> text) of a v3 data set."""
+    """Returns (episodes, task number -> text) of a v3 data set."""
     keys = video_keys(info)
     wanted = ["episode_index", "length", "dataset_from_index", "data/chunk_index", "data/file_index"]
     wanted += [f"videos/{key}/{name}" for key in keys for name in ("chunk_index", "file_index", "from_timestamp")]
@@ -60,7 +60,7 @@ def of_v3(folder: Path, info: Mapping[str, Any]) -> Tuple[List[Episode], Dict[in
 
 
 def of_v21(folder: Path, info: Mapping[str, Any]) -> Tuple[List[Episode], Dict[int, str]]:
-    """(episodes, task number -> text) of a v2.1 data set: a file an episode."""
+    """Returns (episodes, task number -> text) of a v2.1 data set, which has one file per episode."""
     keys, chunk = video_keys(info), int(info.get("chunks_size", layout.CHUNK_FILES))
     data, video = str(info["data_path"]), str(info.get("video_path") or "")
     episodes, first = [], 0
@@ -77,14 +77,14 @@ def read_table(path: Path, columns: Optional[List[str]]) -> pa.Table:
     """Reads a parquet file.
 
     Args:
-        path: Of the file.
-        columns: Those wanted; None for all.
+        path: Path of the file.
+        columns: Wanted columns; None for all.
 
     Returns:
         The table.
 
     Raises:
-        DataError: It is absent or damaged, or lacks a column.
+        DataError: The file is missing or damaged, or lacks a column.
     """
     try:
         return pq.read_table(str(path), columns=columns, partitioning=None)

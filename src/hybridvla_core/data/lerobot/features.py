@@ -1,4 +1,4 @@
-"""What `info.json` says of a feature, in the forms that others write it in."""
+"""Description of a feature in `info.json`, in the forms that other programs write."""
 from __future__ import annotations
 
 from typing import Any, Mapping, Optional, Sequence, Tuple
@@ -7,13 +7,13 @@ import numpy as np
 
 
 def names_of(feature: Mapping[str, Any]) -> Tuple[str, ...]:
-    """Its channels' names; their numbers where they are not told, or not as many as there are channels."""
+    """Returns the names of the channels; their numbers if names are missing or do not match the number of channels."""
     names, width = _listed(feature), int(np.prod(feature["shape"]))
     return tuple(map(str, names)) if names and len(names) == width else tuple(f"{i}" for i in range(width))
 
 
 def size_of(feature: Mapping[str, Any]) -> Tuple[int, int]:
-    """(height, width) of a view, also where its channels stand first."""
+    """Returns (height, width) of a view, also if its channels come first."""
     shape, names = list(feature["shape"]), _listed(feature)
     if shape[0] == 3 and shape[-1] != 3 or names and str(names[0]).startswith("channel"):
         shape = [*shape[1:], shape[0]]
@@ -21,7 +21,7 @@ def size_of(feature: Mapping[str, Any]) -> Tuple[int, int]:
 
 
 def _listed(feature: Mapping[str, Any]) -> Optional[Sequence[object]]:
-    """The names in order; some sets group them ({"motors": ["x", "y"]}), others number them ({"x": 0, "y": 1})."""
+    """Returns the names in order; some sets group them ({"motors": ["x", "y"]}), others number them ({"x": 0, "y": 1})."""
     names = feature.get("names")
     if not isinstance(names, Mapping):
         return names

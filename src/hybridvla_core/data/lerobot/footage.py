@@ -1,4 +1,4 @@
-"""Pictures of one episode become videos as they come, and a few of them are counted; here, or before in another process."""
+"""Encoding of an episode's pictures as videos while they arrive, with statistics of a sample; here or in another process."""
 from __future__ import annotations
 
 import tempfile
@@ -12,7 +12,7 @@ from hybridvla_core.data.lerobot.statistics import ImageHistogram
 from hybridvla_core.data.lerobot.video import VideoWriter
 from hybridvla_core.errors import DataError
 
-SAMPLED_PICTURES = 32       # of an episode and view, for the pictures' statistics
+SAMPLED_PICTURES = 32       # per episode and view, for the statistics of pictures
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Footage:
     """One view of an episode, encoded.
 
     Attributes:
-        video: The file's bytes.
-        frames: In it.
-        histogram: Of some of its pictures.
+        video: Bytes of the file.
+        frames: Number of frames in it.
+        histogram: Histogram of some of its pictures.
     """
 
     video: bytes
@@ -31,12 +31,12 @@ class Footage:
 
 
 class FootageWriter:
-    """Writes the videos of one episode, one a view; `close` must be called, and only then are they whole.
+    """Writer of the videos of one episode, one per view; they are complete only once `close` has been called.
 
     Args:
-        paths: view -> file.
-        sizes: view -> (height, width), pixels.
-        fps: Frames a second.
+        paths: View -> file.
+        sizes: View -> (height, width), pixels.
+        fps: Frames per second.
     """
 
     def __init__(self, paths: Mapping[str, Path], sizes: Mapping[str, Tuple[int, int]], fps: float) -> None:
@@ -46,7 +46,7 @@ class FootageWriter:
         self._frames, self._every = 0, 1
 
     def add(self, images: Mapping[str, np.ndarray]) -> None:
-        """images: view -> (height, width, 3) uint8 RGB, all views."""
+        """Adds a frame. images: view -> (height, width, 3) uint8 RGB, all views."""
         for view, image in images.items():
             if view not in self._videos:
                 self._videos[view] = VideoWriter(self._paths[view], *self._sizes[view], self._fps)
@@ -58,13 +58,13 @@ class FootageWriter:
         kept = self._sampled[view]
         if self._frames % self._every == 0:
             kept.append(image.copy())
-        if len(kept) > SAMPLED_PICTURES:      # every second one goes, so that memory stays flat however long it lasts
+        if len(kept) > SAMPLED_PICTURES:      # every second one is dropped, so that memory stays bounded in long episodes
             for pictures in self._sampled.values():
                 del pictures[1::2]
             self._every *= 2
 
     def histograms(self) -> Dict[str, ImageHistogram]:
-        """Returns view -> what was counted so far."""
+        """Returns view -> histogram so far."""
         found = {view: ImageHistogram() for view in self._sampled}
         for view, pictures in self._sampled.items():
             for picture in pictures:
@@ -72,33 +72,33 @@ class FootageWriter:
         return found
 
     def close(self) -> None:
-        """Ends the videos."""
+        """Finishes the videos."""
         videos, self._videos = list(self._videos.values()), {}
         for video in videos:
             video.close()
 
     def drop(self) -> None:
-        """Removes what is on disk."""
+        """Removes the files on disk."""
         try:
             self.close()
-        except OSError:              # what cannot be ended is removed all the same
+        except OSError:              # a video that cannot be finished is removed all the same
             self._videos = {}
         for path in self._paths.values():
             path.unlink(missing_ok=True)
 
 
 def encode(images: Mapping[str, Sequence[np.ndarray]], fps: float) -> Dict[str, Footage]:
-    """Encodes the pictures of an episode exactly as a writer of data sets does.
+    """Encodes the pictures of an episode exactly as the data set writer does.
 
     Args:
-        images: view -> pictures (height, width, 3) uint8 RGB, one a frame.
-        fps: Frames a second.
+        images: View -> pictures (height, width, 3) uint8 RGB, one per frame.
+        fps: Frames per second.
 
     Returns:
-        view -> what `DatasetWriter.episode` takes in place of pictures.
+        View -> footage, which `DatasetWriter.episode` takes in place of pictures.
 
     Raises:
-        DataError: A picture has another size than the first of its view, or the views have not all as many pictures.
+        DataError: A picture differs in size from the first of its view, or the views differ in their number of pictures.
     """
     if len({len(pictures) for pictures in images.values()}) > 1:
         lengths = ", ".join(f"{view} {len(pictures)}" for view, pictures in images.items())

@@ -1,4 +1,4 @@
-"""Finds episodes that one data set holds out for validation and another one trains on."""
+"""Search for episodes that one data set holds out for validation and another one trains on."""
 from __future__ import annotations
 
 from typing import Dict, List, Sequence, Tuple
@@ -8,17 +8,17 @@ import numpy as np
 from hybridvla_core.data.lerobot.reader import LeRobotDataset
 from hybridvla_core.errors import DataError
 
-#: What an episode is known by before its rows are read: its source and how many frames it has.
+#: Identity of an episode before its rows are read: its source and its number of frames.
 Key = Tuple[str, int]
 
 
 def trained_on_elsewhere(sets: Sequence[LeRobotDataset]) -> List[str]:
-    """Compares what data sets hold out with what they train on.
+    """Compares the episodes that data sets hold out with those that they train on.
 
-    An episode counts as the same where source, length and all states are equal.
+    Two episodes are the same if source, length and all states are equal.
 
     Args:
-        sets: Those that are trained on together. Sets that tell no sources are not compared.
+        sets: Data sets that are trained on together. Sets without sources are not compared.
 
     Returns:
         A sentence for each pair of sets that share such episodes.
@@ -36,7 +36,7 @@ def trained_on_elsewhere(sets: Sequence[LeRobotDataset]) -> List[str]:
 
 
 def _episodes(data: LeRobotDataset, split: str) -> Dict[Key, List[int]]:
-    """Positions of the episodes of a split, by what they are known by."""
+    """Returns the positions of the episodes of a split, by their key."""
     frames, held = data.frames_of(split), data.frames_of("validation") if split == "train" else range(0)
     found: Dict[Key, List[int]] = {}
     for position, (episode, note) in enumerate(zip(data.episodes, data.ours.get("episodes", []))):
@@ -48,6 +48,6 @@ def _episodes(data: LeRobotDataset, split: str) -> Dict[Key, List[int]]:
 def _same(one: LeRobotDataset, mine: Sequence[int], two: LeRobotDataset, theirs: Sequence[int]) -> bool:
     try:
         states = [data.rows(position).state for data, positions in ((one, mine), (two, theirs)) for position in positions]
-    except DataError:       # whoever uses the episode says what is wrong with it
+    except DataError:       # the code that uses the episode reports what is wrong with it
         return False
     return any(np.array_equal(a, b) for a in states[:len(mine)] for b in states[len(mine):])

@@ -1,4 +1,4 @@
-"""Names and templates of LeRobotDataset v3, and what a data set of ours says beside them."""
+"""Names and templates of LeRobotDataset v3, and the additional metadata of our data sets."""
 from __future__ import annotations
 
 import json
@@ -15,8 +15,8 @@ STATE, ACTION = "observation.state", "action"
 SUCCESS, CORRECTION, GROUNDING, MOMENT, SUBTASK = "success", "correction", "grounding", "moment", "subtask"
 INFO, STATS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
 EPISODES = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-OURS = "meta/hybridvla.json"                    # what LeRobot has no place for; other readers ignore it
-STATISTICS = "meta/dataset_statistics.json"     # as a checkpoint folder holds it
+OURS = "meta/hybridvla.json"                    # metadata that LeRobot has no place for; other readers ignore it
+STATISTICS = "meta/dataset_statistics.json"     # the same file as in a checkpoint folder
 DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 CHUNK_FILES = 1000
@@ -27,24 +27,24 @@ _OF_A_TASK = re.compile(r"(\w+), seed \d+, ")
 
 @dataclass(frozen=True)
 class Description:
-    """What a data set holds; the same for all of its episodes.
+    """Description of a data set's content; the same for all of its episodes.
 
     Attributes:
-        name: key of its statistics.
-        fps: frames a second.
-        views: view -> (height, width) px, in the policy's order.
-        state_names: one name a channel of the state.
-        action_names: one name a channel of an action.
-        grippers: channels of an action that are decided, not measured.
+        name: Key of its statistics.
+        fps: Frames per second.
+        views: View -> (height, width) px, in the policy's order.
+        state_names: One name per channel of the state.
+        action_names: One name per channel of an action.
+        grippers: Channels of an action that are decided, not measured.
         labels: `next_pose` (rows of consecutive frames make a chunk) or `next_keyframe` (each row leads to the next
-            keyframe, so that no chunk can be made of consecutive rows).
-        robot: name of the robot.
-        convention: the action convention, key by key; None where the source states none.
-        grounded: whether frames carry grounding.
-        grid: patches in a row and in a column of the encoder that the grounding's patches are counted for; 0: not said.
-        moments: whether rows have the number of the moment that they show. Neighbouring rows with the same number share
-            pictures and state and differ in sentence and action. Without numbers every row is a moment of its own.
-        subtasks: whether rows name the step of the task that their action belongs to.
+            keyframe, so consecutive rows cannot make a chunk).
+        robot: Name of the robot.
+        convention: Action convention, key by key; None if the source states none.
+        grounded: Whether frames carry grounding.
+        grid: Patches per row and per column of the encoder for which the grounding counts patches; 0: not stated.
+        moments: Whether rows have the number of the moment that they show. Neighbouring rows with the same number share
+            pictures and state and differ in sentence and action. Without numbers, every row is its own moment.
+        subtasks: Whether rows name the step of the task that their action belongs to.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Description:
                             f"{NEXT_KEYFRAME}")
 
     def features(self) -> Dict[str, Any]:
-        """The `features` of info.json."""
+        """Returns the `features` of info.json."""
         result: Dict[str, Any] = {}
         for view, (height, width) in self.views.items():
             result[IMAGE_PREFIX + view] = {
@@ -99,7 +99,7 @@ class Description:
         return result
 
     def same_kind(self, other: Description) -> str:
-        """Why rows of `other` cannot stand beside ours; empty when they can."""
+        """Returns why rows of `other` cannot be combined with ours; empty if they can."""
         for key in ("fps", "state_names", "action_names", "grippers", "labels", "convention", "grid"):
             if getattr(self, key) != getattr(other, key):
                 return f"{key} is {getattr(other, key)} there and {getattr(self, key)} here"
@@ -110,41 +110,41 @@ class Description:
 
 @dataclass
 class Provenance:
-    """What `meta/hybridvla.json` holds beside the description.
+    """Content of `meta/hybridvla.json` besides the description.
 
     Attributes:
-        episodes: one mapping an episode: source, success, corrections, notes.
-        flagged: what was left out or is doubtful: episode (its source), reason, kept.
+        episodes: One mapping per episode: source, success, corrections, notes.
+        flagged: One mapping for each left out or doubtful episode: episode (its source), reason, kept.
     """
 
     episodes: List[Dict[str, Any]] = field(default_factory=list)
     flagged: List[Dict[str, Any]] = field(default_factory=list)
 
     def flag(self, episode: str, reason: str, kept: bool) -> None:
-        """Notes what is wrong with an episode."""
+        """Records what is wrong with an episode."""
         self.flagged.append({"episode": episode, "reason": reason, "kept": kept})
 
 
 def tasks_named(episodes: Sequence[Mapping[str, Any]]) -> Tuple[str, ...]:
-    """Returns the simulated tasks that a data set was made for, sorted, by the sources of its episodes: `TASK, seed N, ...`.
+    """Returns the simulated tasks that a data set was made for, from the sources of its episodes: `TASK, seed N, ...`.
 
     Args:
-        episodes: Of `Provenance`.
+        episodes: Episodes of `Provenance`.
 
     Returns:
-        Nothing where an episode comes from elsewhere: then the sources do not say all.
+        The tasks, sorted; none if any episode comes from elsewhere, because the sources are then incomplete.
     """
     found = [_OF_A_TASK.match(str(episode.get("source", ""))) for episode in episodes]
     return tuple(sorted({match.group(1) for match in found if match})) if found and all(found) else ()
 
 
 def pixel_format(height: int, width: int) -> str:
-    """Half the colour resolution where the size allows it."""
+    """Returns the pixel format: half the colour resolution if the size allows it."""
     return "yuv420p" if height % 2 == 0 and width % 2 == 0 else "yuv444p"
 
 
 def place(index: int) -> Tuple[int, int]:
-    """(chunk, file) of the n-th file."""
+    """Returns (chunk, file) of the n-th file."""
     return divmod(index, CHUNK_FILES)
 
 
@@ -152,14 +152,14 @@ def read_json(path: Path, what: str) -> Dict[str, Any]:
     """Reads a JSON file of a data set.
 
     Args:
-        path: Of the file.
-        what: Names it in messages.
+        path: Path of the file.
+        what: Name of the file in messages.
 
-    Returns:
-        Its mapping.
+        Returns:
+            Its mapping.
 
-    Raises:
-        DataError: It is absent, cannot be read, or holds no mapping.
+        Raises:
+            DataError: The file is missing, cannot be read, or holds no mapping.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

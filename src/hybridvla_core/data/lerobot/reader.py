@@ -1,4 +1,4 @@
-"""Random access to a LeRobotDataset v3 or v2.1; memory holds few episodes' numbers, and of pictures one row group at most."""
+"""Random access to a LeRobotDataset v3 or v2.1; memory holds the numbers of few episodes and pictures of one row group."""
 from __future__ import annotations
 
 import bisect
@@ -29,14 +29,14 @@ NUMBERS = (layout.STATE, layout.ACTION, layout.SUCCESS, layout.CORRECTION, layou
 
 
 class LeRobotDataset:
-    """A data set in a folder, opened without reading any frame.
+    """Data set in a folder, opened without reading any frame.
 
     Args:
-        folder: holds `meta/info.json`.
-        kept_episodes: of how many episodes the numbers stay in memory.
+        folder: Folder that holds `meta/info.json`.
+        kept_episodes: Number of episodes whose numbers stay in memory.
 
     Raises:
-        DataError: for a folder that is no whole data set, or of another version.
+        DataError: The folder is not a complete data set, or is one of another version.
     """
 
     def __init__(self, folder: Path, kept_episodes: int = KEPT_EPISODES) -> None:
@@ -66,7 +66,7 @@ class LeRobotDataset:
         self._videos = VideoShelf()
 
     def __len__(self) -> int:
-        """Frames."""
+        """Returns the number of frames."""
         return int(self.info["total_frames"])
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class LeRobotDataset:
         self._videos.close()
 
     def locate(self, index: int) -> Tuple[int, int]:
-        """(position in `episodes`, frame of it) of a frame of the data set."""
+        """Returns (position in `episodes`, frame of that episode) of a frame of the data set."""
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)}")
         position = bisect.bisect_right(self._starts, index) - 1
@@ -84,17 +84,17 @@ class LeRobotDataset:
         """Finds the frames of a split that `info.json` names.
 
         Args:
-            split: Its name.
+            split: Name of the split.
 
-        Returns:
-            Their numbers: none of a split that it does not name, and all of `train` where it names no split at all.
+            Returns:
+                Their numbers: none for a split that `info.json` does not name, and all for `train` if it names no split at all.
 
-        Raises:
-            DataError: The split is no range of episodes.
+            Raises:
+                DataError: The split is not a range of episodes.
         """
         splits = self.info.get("splits") or {}
         if split not in splits:
-            # Where only what is held out is named, training on it would be validated by the same rows.
+            # If only held-out splits are named, training on them would be validated by the same rows.
             return range(len(self)) if split == "train" and not splits else range(0)
         try:
             begin, end = (int(part) for part in str(splits[split]).split(":"))
@@ -109,10 +109,10 @@ class LeRobotDataset:
 
         Args:
             index: Frame of the data set.
-            chunk: K; above 1 only where consecutive rows follow each other.
-            images: Its pictures, where the caller has them already; else they are decoded. What is grounded in other views is
-                left out.
-            views: Name of each of these pictures -> its name in the data set; None where they are the same.
+            chunk: Actions of the sample (K); above 1 only if consecutive rows follow each other in time.
+            images: Pictures of the moment, if the caller has them already; otherwise they are decoded. Grounding in other views
+                is left out.
+            views: Name of each of these pictures -> its name in the data set; None if they are the same.
 
         Returns:
             Pictures, state (A,), actions (K, A) and the instruction, physical units.
@@ -133,7 +133,7 @@ class LeRobotDataset:
                       rows.subtasks[frame] if rows.subtasks else "")
 
     def identity(self, views: Sequence[str] = ()) -> str:
-        """Digest of everything that the set says about itself and its numbers, and of `views`: another set has another one."""
+        """Returns a digest of all that the set says about itself and its numbers, and of `views`; it identifies the set."""
         found = hashlib.sha256(json.dumps(list(views)).encode())
         for name in (layout.INFO, layout.OURS, layout.STATS, layout.STATISTICS):
             if (self.folder / name).is_file():
@@ -141,7 +141,7 @@ class LeRobotDataset:
         return found.hexdigest()
 
     def rows(self, position: int) -> Rows:
-        """The numbers of one episode; the last few are kept."""
+        """Returns the numbers of one episode; the last few episodes are kept in memory."""
         if position not in self._rows:
             self._rows[position] = self._read(position)
             if len(self._rows) > self._kept:
@@ -154,13 +154,13 @@ class LeRobotDataset:
 
         Args:
             key: `observation.state` or `action`.
-            scratch: Folder for it.
+            scratch: Folder for the file of the column.
 
         Returns:
-            All rows, (N, A) float32, memory-mapped in that folder.
+            All rows, (N, A) float32, memory-mapped from that folder.
 
         Raises:
-            DataError: A number is not finite: no statistics are had of it, and it would end a training at whatever step draws it.
+            DataError: A number is not finite: it allows no statistics, and would end a training at the step that draws it.
         """
         column, broken = Column(scratch / key, len(self._names(key))), []
         for episode, found in zip(self.episodes, self._files.tables(range(len(self.episodes)), (key,))):
@@ -174,14 +174,14 @@ class LeRobotDataset:
         return column.values()
 
     def subtasks(self) -> Tuple[str, ...]:
-        """Names of the steps that the rows name, each once, in alphabetical order; none where they name none."""
+        """Returns the names of the task steps in the rows, each once, in alphabetical order; none if the rows have none."""
         if not self.description.subtasks:
             return ()
         tables = self._files.tables(range(len(self.episodes)), (layout.SUBTASK,))
         return tuple(sorted({name for table, _ in tables for name in table[layout.SUBTASK].unique().to_pylist() if name}))
 
     def moments(self) -> np.ndarray:
-        """Number of the moment that each frame shows, (N,) rising from 0 without gaps over the whole data set."""
+        """Returns the number of the moment that each frame shows, (N,) rising from 0 without gaps over the whole data set."""
         if not self.description.moments:
             return np.arange(len(self))
         found: List[np.ndarray] = []
@@ -276,12 +276,12 @@ class LeRobotDataset:
 
 
 def _own(values: np.ndarray) -> np.ndarray:
-    """A copy: a part of a row group that many episodes share would keep the whole of it in memory."""
+    """Returns a copy: a view of a row group that many episodes share would keep the whole group in memory."""
     copied = np.array(values)
     copied.setflags(write=False)
     return copied
 
 
 def _grounding(line: str, views: Mapping[str, str]) -> Tuple[GroundedObject, ...]:
-    """What a line grounds in some views, by their names outside."""
+    """Returns the grounding of a line in some views, under the caller's names of them."""
     return tuple([GroundedObject.from_json(item, views) for item in json.loads(line)])

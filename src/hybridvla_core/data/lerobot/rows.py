@@ -1,4 +1,4 @@
-"""The numbers of one episode, as they lie in its parquet file."""
+"""Numbers of one episode, as stored in its parquet file."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from hybridvla_core.data.lerobot import layout
 
 @dataclass(frozen=True)
 class Rows:
-    """One episode's numbers; N rows, S state and A action channels.
+    """Numbers of one episode: N rows, S state channels and A action channels.
 
     Attributes:
-        state: (N, S).
-        action: (N, A).
+        state: (N, S) states.
+        action: (N, A) actions.
         tasks: (N,) numbers of the instructions.
-        success: (N,); -1: unknown.
-        correction: (N,) a person was correcting a policy.
-        timestamps: (N,) s.
-        grounding: Where things are in the pictures, one text a row; None without.
-        subtasks: Step of the task, one text a row; None without.
-        moments: (N,) rising from 0; rows with one number show one moment.
-        places: (N,) rows of the data file.
+        success: (N,) success labels; -1: unknown.
+        correction: (N,) whether a person was correcting a policy.
+        timestamps: (N,) timestamps, s.
+        grounding: Grounding of the pictures, one text per row; None without.
+        subtasks: Steps of the task, one text per row; None without.
+        moments: (N,) rising from 0; rows with the same number show the same moment.
+        places: (N,) row numbers in the data file.
     """
 
     state: np.ndarray
@@ -40,7 +40,7 @@ class Rows:
 
 
 def moments_of(table: pa.Table) -> np.ndarray:
-    """Which moment each row of an episode shows, (N,) rising from 0; each its own where the table does not say it."""
+    """Returns the moment that each row shows, (N,) rising from 0; each row its own if the table does not say."""
     if layout.MOMENT not in table.column_names:
         return np.arange(table.num_rows)
     said = table[layout.MOMENT].to_numpy()

@@ -1,4 +1,4 @@
-"""Exact statistics: `numpy.quantile` over memory-mapped columns, one set a data set, never the mean of parts."""
+"""Exact statistics: `numpy.quantile` over memory-mapped columns of the whole data set, never the mean of parts."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -15,7 +15,7 @@ TAIL = QUANTILES["q01"]
 
 
 class Column:
-    """Rows (N, A) float32 on disk; grows by `append` and is read memory-mapped."""
+    """Column of rows (N, A) float32 on disk; it grows by `append` and is read memory-mapped."""
 
     def __init__(self, path: Path, width: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,7 +23,7 @@ class Column:
         self._stream = open(path, "wb")  # noqa: SIM115 - closed by `values`
 
     def append(self, rows: np.ndarray) -> None:
-        """rows: (n, A)."""
+        """Appends rows (n, A)."""
         rows = np.ascontiguousarray(rows, dtype=np.float32)
         if rows.ndim != 2 or rows.shape[1] != self._width:
             raise DataError(f"rows of shape {rows.shape} do not fit a column of width {self._width}")
@@ -31,7 +31,7 @@ class Column:
         self._rows += len(rows)
 
     def values(self) -> np.ndarray:
-        """(N, A), memory-mapped; nothing can be appended afterwards."""
+        """Returns all rows (N, A), memory-mapped; nothing can be appended afterwards."""
         self._stream.close()
         if not self._rows:
             return np.zeros((0, self._width), dtype=np.float32)
@@ -39,15 +39,14 @@ class Column:
 
 
 def of_columns(values: np.ndarray, tail: float = TAIL) -> Dict[str, Any]:
-    """Computes LeRobot's statistics, channel by channel so that one channel at a time is in memory.
+    """Computes LeRobot's statistics channel by channel, so that only one channel at a time is in memory.
 
     Args:
-        values: (N, A).
-        tail: Share of the rows below `q01` and above `q99`; one that is not TAIL is said in the result.
+        values: (N, A) rows.
+        tail: Share of the rows below `q01` and above `q99`; the result states it if it is not TAIL.
 
     Returns:
-        Each figure as a list of A. `constant` says which channels have no range: q99 is not above q01 by more than
-        LEAST_RANGE.
+        Each figure as a list of A. `constant` says which channels have no range: q99 exceeds q01 by at most LEAST_RANGE.
 
     Raises:
         DataError: N is 0.
@@ -72,13 +71,13 @@ def of_columns(values: np.ndarray, tail: float = TAIL) -> Dict[str, Any]:
 def widened(statistics: Mapping[str, Any]) -> Dict[str, Any]:
     """Scales the channels that `rare` finds by min and max.
 
-    By their quantiles they would be constant: what they do in those rows could neither be learned nor be asked for.
+    By their quantiles they would be constant: their movement in those few rows could be neither learned nor predicted.
 
     Args:
-        statistics: Of one quantity, as an entry of `dataset_statistics.json` has them.
+        statistics: Statistics of one quantity, in the form of an entry of `dataset_statistics.json`.
 
     Returns:
-        The same, with `q01`, `q99` and `constant` of these channels changed.
+        The same statistics, with `q01`, `q99` and `constant` of these channels changed.
     """
     found, channels = dict(statistics), rare(statistics)
     if channels:
@@ -89,7 +88,7 @@ def widened(statistics: Mapping[str, Any]) -> Dict[str, Any]:
 
 
 def for_checkpoint(action: Dict[str, Any], state: Dict[str, Any], grippers: Sequence[int], episodes: int) -> Dict[str, Any]:
-    """One data set's entry of `dataset_statistics.json`; grippers are not scaled (mask false), rare channels by min and max."""
+    """Returns a data set's entry of `dataset_statistics.json`: grippers unscaled (mask false), rare channels by min and max."""
     entry: Dict[str, Any] = {}
     for name, statistics in (("action", action), ("proprio", state)):
         width = len(statistics["min"])
@@ -100,11 +99,11 @@ def for_checkpoint(action: Dict[str, Any], state: Dict[str, Any], grippers: Sequ
 
 
 class ImageHistogram:
-    """Counts the values of sampled pictures, so that their statistics are exact over what was sampled.
+    """Histogram of the values of sampled pictures, so that their statistics are exact over the sample.
 
     Attributes:
         counts: (3, 256) int64, by channel and value.
-        pictures: How many were counted.
+        pictures: Number of pictures counted.
     """
 
     def __init__(self, counts: Optional[np.ndarray] = None, pictures: int = 0) -> None:
@@ -112,18 +111,18 @@ class ImageHistogram:
         self.pictures = pictures
 
     def add(self, image: np.ndarray) -> None:
-        """image: (h, w, 3) uint8."""
+        """Counts an image (h, w, 3) uint8."""
         for channel in range(3):
             self.counts[channel] += np.bincount(image[:, :, channel].ravel(), minlength=256)
         self.pictures += 1
 
     def merge(self, other: ImageHistogram) -> None:
-        """Counts what another one has counted, too."""
+        """Adds the counts of another histogram."""
         self.counts += other.counts
         self.pictures += other.pictures
 
     def statistics(self) -> Dict[str, Any]:
-        """LeRobot's form: (3, 1, 1) nested lists of values in [0, 1]."""
+        """Returns statistics in LeRobot's form: (3, 1, 1) nested lists of values in [0, 1]."""
         if not self.pictures:
             raise DataError("statistics of no picture at all cannot be had")
         levels = np.arange(256) / 255.0
@@ -143,18 +142,18 @@ class ImageHistogram:
 def outside(values: np.ndarray, entry: Dict[str, Any]) -> List[Tuple[int, float]]:
     """Finds channels that a statistics entry does not fit.
 
-    By construction two of a hundred lie outside; more than ten, or a range four times too wide, is another data set's. The range
-    of the data is measured as the entry's was: with its `tail`, and a rare channel from min to max.
+    By construction, two of a hundred values lie outside. More than ten, or a range four times too wide, means that the entry is
+    another data set's. The range of the data is measured as the entry's was: with its `tail`, and a rare channel from min to max.
 
     Args:
-        values: (N, A).
-        entry: With q01 and q99.
+        values: (N, A) rows.
+        entry: Statistics with q01 and q99.
 
     Returns:
         (channel, share outside q01 to q99) of each.
 
     Raises:
-        DataError: The entry has another number of channels, or a number that is not finite, which fits whatever there is.
+        DataError: The entry has another number of channels, or a number that is not finite, which would fit any data.
     """
     low, high = np.asarray(entry["q01"], dtype=float), np.asarray(entry["q99"], dtype=float)
     if low.shape != (values.shape[1],) or high.shape != low.shape:

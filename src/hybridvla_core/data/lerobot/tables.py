@@ -19,7 +19,7 @@ INDICES = ("frame_index", "episode_index", "index", "task_index")
 
 
 def data_schema(description: Description) -> pa.Schema:
-    """Columns of the data files."""
+    """Returns the columns of the data files."""
     fields = [pa.field(layout.STATE, pa.list_(pa.float32(), len(description.state_names))),
               pa.field(layout.ACTION, pa.list_(pa.float32(), len(description.action_names))),
               pa.field(layout.SUCCESS, pa.int64()), pa.field(layout.CORRECTION, pa.bool_())]
@@ -34,7 +34,7 @@ def data_schema(description: Description) -> pa.Schema:
 
 def data_table(schema: pa.Schema, episode: EpisodeWriter, number: int, first: int, tasks: np.ndarray,
                success: Optional[bool], fps: float) -> pa.Table:
-    """One episode's rows. first: index of its first frame in the data set; tasks: (N,) numbers."""
+    """Returns one episode's rows. first: index of its first frame in the data set; tasks: (N,) numbers."""
     length = episode.length
     frames = np.arange(length)
     label = -1 if success is None else int(success)
@@ -56,7 +56,7 @@ def _fixed(values: np.ndarray) -> pa.Array:
 
 def episode_row(description: Description, number: int, tasks: List[str], length: int, first: int,
                 parts: Mapping[str, Mapping[str, Any]]) -> Dict[str, Any]:
-    """One episode's row of `meta/episodes`. parts: feature -> its statistics over this episode."""
+    """Returns one episode's row of `meta/episodes`. parts: feature -> its statistics over this episode."""
     chunk, file = layout.place(number)
     row: Dict[str, Any] = {"episode_index": number, "tasks": tasks, "length": length, "data/chunk_index": 0,
                            "data/file_index": 0, "dataset_from_index": first, "dataset_to_index": first + length}
@@ -70,14 +70,14 @@ def episode_row(description: Description, number: int, tasks: List[str], length:
 
 
 def write_episodes(folder: Path, rows: List[Dict[str, Any]]) -> None:
-    """All episodes into one file."""
+    """Writes all episodes into one file."""
     path = folder / layout.EPISODES.format(chunk_index=0, file_index=0)
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({name: [row[name] for row in rows] for name in rows[0]}), str(path))
 
 
 def write_tasks(folder: Path, tasks: List[str]) -> None:
-    """The file is a pandas frame whose index is the text: its description of the index is written without pandas."""
+    """Writes the tasks as a pandas frame with the text as its index; the index's description is written without pandas."""
     table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), "task": pa.array(tasks, pa.string())})
     pandas = {"index_columns": ["task"], "column_indexes": [{
         "name": None, "field_name": None, "pandas_type": "unicode", "numpy_type": "object", "metadata": {"encoding": "UTF-8"}}],

@@ -1,4 +1,4 @@
-"""Frames of one view into an H.264 file and back. A keyframe every second frame keeps random access cheap."""
+"""H.264 video files of one view, written and read. A keyframe every second frame keeps random access cheap."""
 from __future__ import annotations
 
 import collections
@@ -23,7 +23,7 @@ BROKEN = (av.error.FFmpegError, OSError, ValueError, EOFError)
 
 
 class VideoWriter:
-    """Writes one file; `close` must be called, and only then is it whole."""
+    """Writer of one file, which is complete only once `close` has been called."""
 
     def __init__(self, path: Path, height: int, width: int, fps: float) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,14 +37,14 @@ class VideoWriter:
         self._stream.thread_count = 1
 
     def add(self, image: np.ndarray) -> None:
-        """image: (height, width, 3) uint8 RGB."""
+        """Adds an image (height, width, 3) uint8 RGB."""
         if image.shape != self._shape or image.dtype != np.uint8:
             raise DataError(f"{self._path.name}: an image is {image.dtype} {image.shape}, the video {self._shape} uint8")
         for packet in self._stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")):
             self._container.mux(packet)
 
     def close(self) -> None:
-        """Writes what is still in the encoder, and the index."""
+        """Writes the frames still in the encoder, and the index."""
         try:
             for packet in self._stream.encode():
                 self._container.mux(packet)
@@ -52,40 +52,40 @@ class VideoWriter:
             self._container.close()
 
 
-#: A forked process waits for ever for threads of the process it came from, where colours are converted by several. PyAV below 15
-#: always uses one.
+#: If several threads convert colours, a forked process waits forever for the threads of its parent. PyAV below 15 always uses
+#: one thread.
 ONE_THREAD: Dict[str, Any] = {"threads": 1} if "threads" in str(av.VideoFrame.reformat.__doc__) else {}
 
 
 class VideoShelf:
-    """Reads single frames; keeps the last few files open.
+    """Reader of single frames that keeps the last few files open.
 
-    A forked process shares the place in an open file with the process it came from, so it opens the files anew.
+    A forked process shares the position in an open file with its parent, so it opens the files anew.
     """
 
     def __init__(self, most: int = OPEN_FILES) -> None:
         self._open: OrderedDict[Path, InputContainer] = collections.OrderedDict()
         self._most, self._process = most, os.getpid()
-        self._inherited: List[InputContainer] = []      # another process's: neither read nor closed here
+        self._inherited: List[InputContainer] = []      # files of another process: neither read nor closed here
 
     def __getstate__(self) -> Dict[str, Any]:
-        """Without open files, so that a process that is not forked gets a shelf, too."""
+        """Leaves out open files, so that the shelf can also be sent to a process that is not forked."""
         return {**self.__dict__, "_open": collections.OrderedDict(), "_inherited": []}
 
     def frame(self, path: Path, timestamp: float, fps: float, where: str) -> np.ndarray:
-        """The frame that stands at `timestamp`.
+        """Reads the frame at `timestamp`.
 
         Args:
-            path: the video file.
-            timestamp: s from the file's begin.
-            fps: of the data set; the frame may lie half a period off.
-            where: episode and frame, for messages.
+            path: Path of the video file.
+            timestamp: Time from the start of the file, s.
+            fps: Frames per second of the data set; the frame may be half a period off.
+            where: Episode and frame, for messages.
 
         Returns:
             (height, width, 3) uint8 RGB.
 
         Raises:
-            DataError: for a file that is absent, damaged or too short.
+            DataError: The file is missing, damaged or too short.
         """
         try:
             container = self._container(path)
@@ -105,7 +105,7 @@ class VideoShelf:
         raise DataError(f"{where}: {path} holds no frame at {timestamp:.3f} s; the video is shorter than its episode")
 
     def close(self) -> None:
-        """Closes every file that this process has opened."""
+        """Closes every file that this process opened."""
         self._leave_inherited()
         for path in list(self._open):
             self._forget(path)

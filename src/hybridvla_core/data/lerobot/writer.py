@@ -1,4 +1,4 @@
-"""Writes LeRobotDataset v3: into a folder beside the wanted one, which takes its name when everything is there."""
+"""Writer of LeRobotDataset v3: it writes into a folder beside the target and renames it when everything is complete."""
 from __future__ import annotations
 
 import errno
@@ -26,14 +26,14 @@ TRAIN, VALIDATION = SPLITS = ("train", "validation")
 
 
 class WriteError(DataError):
-    """The disk takes no more, or refuses; no episode can be written any more."""
+    """The disk is full or refuses to write; no further episode can be written."""
 
 
 class DatasetWriter:
-    """Takes one episode after the other; nothing bears the wanted name before `finish`.
+    """Writer of a data set, one episode after the other; the target folder does not exist before `finish`.
 
-    An episode that is not ended, or is dropped, leaves nothing behind. Leaving the `with` block without `finish` removes
-    everything that was written.
+    An unfinished or dropped episode leaves no files. Leaving the `with` block without `finish` removes everything that was
+    written.
     """
 
     def __init__(self, target: Path, description: Description) -> None:
@@ -75,25 +75,25 @@ class DatasetWriter:
 
     @property
     def trains(self) -> bool:
-        """Whether an episode to train from is among them."""
+        """Whether there is an episode to train from."""
         return TRAIN in self._splits
 
     @contextmanager
     def episode(self, source: str, success: Optional[bool] = None, split: str = TRAIN,
                 footage: Optional[Mapping[str, Footage]] = None) -> Iterator[EpisodeWriter]:
-        """Writes one episode; it counts when the block ends without an exception, and leaves nothing otherwise.
+        """Writes one episode; it counts if the block ends without an exception, and otherwise leaves nothing.
 
         Args:
-            source: Where it comes from, for people: a bag, a record.
-            success: Its label, None where nobody said.
-            split: `train` or `validation`; all of the first come before the second.
-            footage: Its pictures, view by view, where they are encoded already (`footage.encode`); its frames come without.
+            source: Where the episode comes from, for people: a bag, a record.
+            success: Success label; None if there is none.
+            split: `train` or `validation`; all `train` episodes come before the `validation` ones.
+            footage: Pictures of each view, if already encoded (`footage.encode`); the frames then come without pictures.
 
         Yields:
-            What takes its frames.
+            The writer of its frames.
 
         Raises:
-            DataError: It has no frames, the order of splits is wrong, or the disk takes no more.
+            DataError: The episode has no frames, the order of splits is wrong, or the disk is full.
         """
         if split not in SPLITS:
             raise DataError(f"split {split!r} is unknown; use {' or '.join(SPLITS)}")
@@ -112,14 +112,14 @@ class DatasetWriter:
                 raise
 
     def finish(self) -> Path:
-        """Writes tables and statistics and gives the folder its name.
+        """Writes tables and statistics and renames the folder to its final name.
 
         Returns:
             The folder.
 
         Raises:
             DataError: There is no episode.
-            WriteError: The folder cannot take its name; it stays where the message says.
+            WriteError: The folder cannot be renamed; it stays where the message says.
         """
         if not self._rows or self._parquet is None:
             raise DataError(f"{self.target}: no episode can be used, so no data set is written")
@@ -177,7 +177,7 @@ class DatasetWriter:
         train = self._splits.count(TRAIN)
         splits = {name: f"{begin}:{end}" for name, begin, end in
                   ((TRAIN, 0, train), (VALIDATION, train, len(self._rows))) if end > begin}
-        # Last: a folder without info.json is no data set for any reader.
+        # Written last: without info.json, no reader takes a folder for a data set.
         write_json(self._folder / layout.INFO, {
             "codebase_version": layout.VERSION, "robot_type": self.description.robot, "total_episodes": len(self._rows),
             "total_frames": self._frames, "total_tasks": len(self._tasks), "chunks_size": layout.CHUNK_FILES,
@@ -188,13 +188,13 @@ class DatasetWriter:
 
 
 def check_free(target: Path) -> None:
-    """Does nothing where a `DatasetWriter` can begin; for work that comes before its first episode.
+    """Checks that a `DatasetWriter` can start; for callers with work to do before the first episode.
 
     Args:
-        target: The folder that is wanted.
+        target: The wanted folder.
 
     Raises:
-        DataError: It exists and is not empty.
+        DataError: The folder exists and is not empty.
         WriteError: Nothing can be written beside it.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -219,7 +219,7 @@ def _explained(target: Path) -> Iterator[None]:
 
 
 def split_of(count: int, share: float, seed: int) -> Tuple[List[int], List[int]]:
-    """Numbers of the episodes to train from and to validate with, drawn by `seed`; each in rising order."""
+    """Draws, by `seed`, the numbers of the episodes to train from and to validate with; each in rising order."""
     held = int(round(count * share)) if count > 1 else 0
     held = min(max(held, 1 if share > 0.0 and count > 1 else 0), max(count - 1, 0))
     order = np.random.default_rng(seed).permutation(count)

@@ -1,1 +1,1 @@
-"""Open X-Embodiment sets (RLDS in TFRecord files), read once and written as LeRobotDataset; no TensorFlow."""
+"""Open X-Embodiment sets (RLDS in TFRecord files), read once and written as LeRobotDataset, without TensorFlow."""

@@ -1,4 +1,4 @@
-"""A folder of RLDS files into a LeRobotDataset; damaged records are flagged, the others go on."""
+"""Conversion of a folder of RLDS files to a LeRobotDataset; damaged records are flagged, the others are converted."""
 from __future__ import annotations
 
 import re
@@ -16,7 +16,7 @@ from hybridvla_core.errors import DataError, ObservationError
 from hybridvla_core.transforms.pictures import decode
 
 SPLITS = {"train": TRAIN, "val": VALIDATION, "validation": VALIDATION, "test": VALIDATION}
-SHOWN = 10              # numbers of missing files in a sentence
+SHOWN = 10              # most numbers of missing files in a sentence
 
 
 def convert(folder: Path, target: Path, standard_file: Optional[Path] = None,
@@ -26,16 +26,16 @@ def convert(folder: Path, target: Path, standard_file: Optional[Path] = None,
     Args:
         folder: Holds `features.json` and `NAME-SPLIT.tfrecord-*` files.
         target: New folder.
-        standard_file: Description of the set; the one in config/rlds otherwise.
+        standard_file: Description of the set; None for the one in config/rlds.
         told: Called with the name of every episode, for a progress bar.
 
     Returns:
-        The writer that has finished; it knows counts and flags.
+        The finished writer, which has the counts and flags.
 
     Raises:
-        DataError: The folder has no records, or those of two sets, the set is unknown, no episode can be used, or `target` is not
+        DataError: The folder has no records or those of two sets, the set is unknown, no episode can be used, or `target` is not
             empty.
-        WriteError: The disk takes no more, or the folder cannot take its name.
+        WriteError: The disk is full, or the folder cannot be renamed to its final name.
     """
     check_free(target)
     files = _files(folder)
@@ -76,7 +76,7 @@ def convert(folder: Path, target: Path, standard_file: Optional[Path] = None,
 
 
 def _files(folder: Path) -> List[Tuple[str, str, Path]]:
-    """(set, split, file) of the record files."""
+    """Returns (set, split, file) of the record files."""
     found = []
     for path in sorted(folder.glob("*.tfrecord*")):
         name, _, part = path.name.split(".tfrecord")[0].rpartition("-")
@@ -92,7 +92,7 @@ def _files(folder: Path) -> List[Tuple[str, str, Path]]:
 
 
 def _missing(files: Sequence[Tuple[str, str, Path]]) -> Dict[str, str]:
-    """A sentence on each split of whose files some are not there, as their own names (`-00003-of-00128`) count them."""
+    """Returns a sentence on each split that lacks files, by the count in their own names (`-00003-of-00128`)."""
     found: Dict[str, Dict[int, Set[int]]] = {}
     for name, split, path in files:
         numbered = re.search(r"\.tfrecord-(\d+)-of-(\d+)$", path.name)
@@ -112,7 +112,7 @@ def _missing(files: Sequence[Tuple[str, str, Path]]) -> Dict[str, str]:
 
 
 def _steps(standard: RldsStandard, found: Dict[str, Values]) -> Tuple[Dict[str, np.ndarray], Dict[str, List[bytes]], List[str]]:
-    """(numbers by key (N, channels), encoded images by view, texts), without the steps that are skipped."""
+    """Returns (numbers by key (N, channels), encoded images by view, texts), without the skipped steps."""
     def get(key: str) -> Values:
         if f"steps/{key}" not in found:
             raise DataError(f"steps/{key} is missing; it has {', '.join(sorted(found))[:300]}")

@@ -1,4 +1,4 @@
-"""Records of a TFRecord file with their checksums checked, and the steps in one as arrays."""
+"""Reading of TFRecord files with their checksums checked, and of the steps in a record as arrays."""
 from __future__ import annotations
 
 import struct
@@ -15,7 +15,7 @@ Values = Union[np.ndarray, List[bytes]]
 
 
 class RecordError(DataError):
-    """One record is damaged; the next one can be read where `ends` is False."""
+    """One record is damaged; the next one can be read if `ends` is False."""
 
     def __init__(self, sentence: str, ends: bool) -> None:
         super().__init__(sentence)
@@ -23,7 +23,7 @@ class RecordError(DataError):
 
 
 def masked_crc(data: bytes) -> int:
-    """TFRecord's checksum of some bytes."""
+    """Returns TFRecord's checksum of some bytes."""
     import crc32c
 
     crc = crc32c.crc32c(data)
@@ -31,12 +31,12 @@ def masked_crc(data: bytes) -> int:
 
 
 def records(path: Path) -> Iterator[Tuple[int, Union[bytes, RecordError]]]:
-    """Reads the records of a file; a damaged length ends it.
+    """Reads the records of a file; a damaged length ends the reading.
 
-    The reader that the tfrecord package brings checks no checksum and hands out a buffer that it uses again.
+    The reader of the tfrecord package checks no checksum and returns a buffer that it reuses.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
 
     Yields:
         (number, its bytes or what is wrong with it) of each record.
@@ -70,13 +70,13 @@ def features_of(record: bytes) -> Dict[str, Values]:
     """Decodes a serialised example.
 
     Args:
-        record: Its bytes.
+        record: Bytes of the record.
 
     Returns:
         Feature -> flat numbers, or a list of bytes.
 
     Raises:
-        DataError: The bytes are no example.
+        DataError: The bytes are not an example.
     """
     from google.protobuf.message import DecodeError
     from tfrecord import example_pb2

@@ -1,4 +1,4 @@
-"""How one Open X set becomes our state and action: which keys, which gripper sense; a file a set in config/rlds."""
+"""Conversion of an Open X set to our state and action: its keys and gripper sense, one file per set in config/rlds."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 
 @dataclass(frozen=True)
 class Part:
-    """Channels of a key of a step.
+    """Channels of one key of a step.
 
     Attributes:
-        key: Of the step.
-        begin: The first channel.
-        end: Behind the last one.
+        key: Key of the step.
+        begin: First channel.
+        end: One past the last channel.
     """
 
     key: str
@@ -38,24 +38,24 @@ class Part:
 
 @dataclass(frozen=True)
 class RldsStandard:
-    """One set's description.
+    """Description of one set.
 
     Attributes:
-        dataset: name of the set, as its files begin.
-        fps: frames a second.
-        views: view -> key of its encoded images.
-        instruction: key of the text.
-        translation: of the action, m, 3 channels.
-        rotation: of the action, rad, 3 channels of fixed-axis angles that turn the pose.
-        gripper: of the action, 1 channel.
-        gripper_action: `open_absolute` (1 open, 0 closed; values between are on their way) or `closing_relative` (positive
-            closes, negative opens, 0 keeps).
-        state_translation, state_rotation, state_gripper: of the measured state.
+        dataset: Name of the set, with which its file names begin.
+        fps: Frames per second.
+        views: View -> key of its encoded images.
+        instruction: Key of the text.
+        translation: Translation of the action, m, 3 channels.
+        rotation: Rotation of the action, rad, 3 channels of fixed-axis angles that turn the pose.
+        gripper: Gripper command of the action, 1 channel.
+        gripper_action: `open_absolute` (1 open, 0 closed; with values between, the gripper is moving) or `closing_relative`
+            (positive closes, negative opens, 0 keeps).
+        state_translation, state_rotation, state_gripper: Channels of the measured state.
         state_rotation_kind: `euler_xyz` (3 channels) or `quaternion_xyzw` (4).
-        state_gripper_closed: the state's gripper channel grows as it closes.
-        state_gripper_range: its value at the other end from 0, as 0.08 for a width in m.
-        skip_first: steps at the begin that hold no demonstration.
-        reached_labels: take the measured movement to the next step as the action, and drop the last step.
+        state_gripper_closed: Whether the state's gripper channel grows as the gripper closes.
+        state_gripper_range: Value of that channel at the end opposite 0, as 0.08 for a width in m.
+        skip_first: Steps at the beginning that hold no demonstration.
+        reached_labels: Whether to use the measured movement to the next step as the action, and drop the last step.
     """
 
     dataset: str
@@ -89,7 +89,7 @@ class RldsStandard:
 
 
 def known() -> List[str]:
-    """Sets with a description here."""
+    """Returns the sets that have a description here."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
@@ -97,14 +97,14 @@ def standard_for(dataset: str, file: Optional[Path] = None) -> RldsStandard:
     """Reads the description of a set.
 
     Args:
-        dataset: Its name.
-        file: The description; None for the one in config/rlds.
+        dataset: Name of the set.
+        file: File of the description; None for the one in config/rlds.
 
     Returns:
         The description.
 
     Raises:
-        DataError: There is none, and the message names those that are there; or it is another set's.
+        DataError: There is no description, and the message names the existing ones; or the file describes another set.
     """
     path = file or FOLDER / f"{dataset}.yaml"
     if not path.is_file():
@@ -117,13 +117,13 @@ def standard_for(dataset: str, file: Optional[Path] = None) -> RldsStandard:
 
 
 def grippers(values: np.ndarray, kind: str) -> np.ndarray:
-    """(N,) commands of a set as (N,) 1 open, 0 closed; a value on its way counts as where it arrives."""
+    """Returns (N,) commands of a set as (N,) 1 open, 0 closed; a value in between counts as the end that it moves to."""
     if kind == "open_absolute":
         decided = np.where(values > 0.95, 1.0, np.where(values < 0.05, 0.0, np.nan))
         return _fill(decided[::-1], float(values[-1] > 0.5))[::-1]
     decided = np.where(values < -0.1, 1.0, np.where(values > 0.1, 0.0, np.nan))
     known_at = np.flatnonzero(np.isfinite(decided))
-    # Before its first command the gripper stands the other way round.
+    # Before its first command the gripper is in the opposite state.
     return _fill(decided, 1.0 - decided[known_at[0]] if known_at.size else 1.0)
 
 
@@ -139,14 +139,14 @@ def standardise(standard: RldsStandard, steps: Dict[str, np.ndarray]) -> Tuple[n
     """Computes state and action of an episode, each x, y, z (m), roll, pitch, yaw (rad), gripper (1 open).
 
     Args:
-        standard: Of the set.
+        standard: Description of the set.
         steps: Key -> (N, channels).
 
     Returns:
-        State (N, 7) and action (N, 7); one row less where labels are made from the states reached.
+        State (N, 7) and action (N, 7); one row fewer if labels are made from the states reached.
 
     Raises:
-        DataError: A key has too few channels, numbers that are not finite, or no unit quaternions.
+        DataError: A key has too few channels, numbers that are not finite, or quaternions that are not unit ones.
     """
     def take(part: Part) -> np.ndarray:
         values = steps[part.key]
