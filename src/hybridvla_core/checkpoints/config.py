@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself (`config.json`), as frozen self-checking dataclasses."""
+"""A checkpoint's description of itself (`config.json`), as frozen self-checking dataclasses."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -20,21 +20,21 @@ ROTATION_MEANS = ("so3", "euler")
 GRIPPER_RULES = ("diffusion", "mean_above_half")
 PATHS = ("diffusion", "autoregressive")
 CONDITIONS = ("denoised", "noise", "released")
-#: How many tokens the `released` rule sums: the pose of the first arm, without its gripper.
+#: Number of tokens that the `released` rule sums: the pose of the first arm, without its gripper.
 RELEASED_TOKENS = 6
 
 
 @dataclass(frozen=True)
 class EnsembleConfig:
-    """When and how the paths are averaged.
+    """Rule for when and how the paths are averaged.
 
     Attributes:
-        rule: `mean`: the mean confidence of all tokens exceeds theta (paper); `released`: the sum of the first arm's first six
-            exceeds 5.8, deciding for both arms.
+        rule: `mean`: the mean confidence of all tokens exceeds theta (paper); `released`: the summed confidence of the first
+            arm's first six tokens exceeds 5.8, which decides for both arms.
         theta: The threshold.
         confidence_window_bins: A token's confidence is the probability within this many bins of the decoded one; 0 is the paper.
-        rotation_mean: On SO(3), or of Euler angles as released (wrong at the wrap-around).
-        gripper: Where the paths differ, `diffusion` decides, or `mean_above_half` as released (then 0).
+        rotation_mean: Whether rotations are averaged on SO(3), or as Euler angles as released (wrong at the wrap-around).
+        gripper: If the paths differ, `diffusion` decides, or `mean_above_half` as released (then 0).
     """
 
     rule: str
@@ -53,28 +53,29 @@ class EnsembleConfig:
 
     @classmethod
     def paper(cls, confidence_window_bins: int = 0) -> EnsembleConfig:
-        """The rule of the paper."""
+        """Returns the rule of the paper."""
         return cls("mean", 0.96, confidence_window_bins, "so3", "diffusion")
 
     @classmethod
     def released(cls, theta: float = 5.8) -> EnsembleConfig:
-        """The rule of the released robot loop."""
+        """Returns the rule of the released robot loop."""
         return cls("released", theta, 0, "euler", "mean_above_half")
 
     def counted(self, action_dim: int) -> int:
-        """How many of the tokens, from the first on, the rule looks at."""
+        """Returns how many tokens, counted from the first, the rule considers."""
         return min(RELEASED_TOKENS, action_dim) if self.rule == "released" else action_dim
 
     def score(self, confidence: np.ndarray) -> float:
-        """What the rule compares with theta, of token confidences (A,)."""
+        """Returns the value that the rule compares with theta, from token confidences (A,)."""
         counted = confidence[:self.counted(len(confidence))]
         return float(np.sum(counted) if self.rule == "released" else np.mean(counted))
 
     def opens(self, confidence: np.ndarray) -> bool:
-        """Whether the paths are averaged.
+        """Tells whether the paths are averaged.
 
         Args:
-            confidence: (A,), 0 for a token that is no action. One such token forbids it, whichever of them the rule counts.
+            confidence: (A,) confidences, 0 for a token that is no action. One such token forbids averaging, whichever tokens the
+                rule counts.
 
         Returns:
             Whether every token is an action and the score exceeds theta.
@@ -87,20 +88,20 @@ class CheckpointConfig:
     """A checkpoint's `config.json`.
 
     Attributes:
-        format: Of the folder.
-        model: Its architecture.
-        convention: What the numbers of actions and states mean.
+        format: Format version of the folder.
+        model: The architecture.
+        convention: Meaning of the numbers in actions and states.
         cameras: View names in the order the model was trained with.
-        image_strategy: How images are brought to the towers' sizes.
+        image_strategy: How images are fitted to the towers' sizes.
         ensemble: When and how the paths are averaged.
         ddim_steps: Denoising steps of a prediction (the paper: 4).
         autoregressive_condition: What the tokens are conditioned on.
-        statistics_key: Which data set of `dataset_statistics.json` normalises.
+        statistics_key: Data set of `dataset_statistics.json` that is used for normalisation.
         untrained: Modules with random weights, as in a converted base; such a folder is for training and predicts nothing.
-        constant_channel: What the model sees of a state channel that never moved in the data: `zero`, as in training, or what the
-            `released` loop computes.
-        ddim_spacing: Which timesteps the denoising steps visit, `released` or `even`.
-        trained: Which of the two paths learned anything; no mode that needs the other one predicts.
+        constant_channel: Model input for a state channel that never moved in the data: `zero`, as in training, or the value
+            that the `released` loop computes.
+        ddim_spacing: Rule for the timesteps that the denoising steps visit, `released` or `even`.
+        trained: Which of the two paths were trained; modes that need an untrained path do not predict.
     """
 
     format: int

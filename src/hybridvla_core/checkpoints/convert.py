@@ -1,4 +1,4 @@
-"""`.pt` and OpenVLA sources into our checkpoint folder, with constant memory."""
+"""Conversion of `.pt` and OpenVLA sources to our checkpoint folder, with constant memory."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -31,23 +31,23 @@ from hybridvla_core.transforms.normalise import Normaliser, rare
 
 @dataclass(frozen=True)
 class Choices:
-    """What no source says, and how to store it.
+    """Choices that no source states, and how to store the result.
 
     Attributes:
         cameras: View names in the order of training.
-        convention: What the numbers mean.
-        final_norm: How the last norm computes.
+        convention: Meaning of the numbers.
+        final_norm: Formula of the last norm.
         ensemble: When and how the paths are averaged.
         condition: What the tokens are conditioned on.
         ddim_steps: Denoising steps.
-        image_strategy: None: the source's.
-        statistics_key: None if the source has one data set.
+        image_strategy: How images are fitted; None: as the source says.
+        statistics_key: Data set whose statistics are used; None if the source has one data set.
         dims: File of the dimensions; None: by the source's name.
-        tokenizer: File; None: the source's.
-        dtype: None keeps the source's.
-        shard_bytes: Upper bound of one file's tensors.
-        seed: Of modules that the source lacks.
-        constant_channel: What the model sees of a state channel that never moved.
+        tokenizer: File of the tokenizer; None: the source's.
+        dtype: Storage type; None keeps the source's.
+        shard_bytes: Upper bound of the tensors in one file, bytes.
+        seed: Seed of the modules that the source lacks.
+        constant_channel: Model input for a state channel that never moved.
     """
 
     cameras: Tuple[str, ...]
@@ -67,7 +67,7 @@ class Choices:
 
 
 def model_config(source: Source, choices: Choices) -> ModelConfig:
-    """The architecture; raises CheckpointError where the source contradicts the file of dimensions."""
+    """Returns the architecture; raises CheckpointError if the source contradicts the file of dimensions."""
     action_dim, views = choices.convention.action_dim, len(choices.cameras)
     if source.action_dim not in (None, action_dim):
         raise CheckpointError(f"{source.folder / CONFIG}: action_dim is {source.action_dim}, but the convention's arms "
@@ -88,14 +88,14 @@ def convert(source: Source, out: Path, choices: Choices, progress: Callable[[int
             ) -> str:
     """Writes a checkpoint folder.
 
-    Everything is checked before the first byte is written; the folder gets its name when it is complete, and is kept, under
-    another name, should it not get it.
+    Everything is checked before the first byte is written. The folder gets its name when it is complete; if the rename fails, it
+    is kept under another name.
 
     Args:
-        source: What is converted.
+        source: The source to convert.
         out: New folder.
-        choices: What the source does not say.
-        progress: Called with bytes written now, and all bytes to write.
+        choices: Choices that the source does not state.
+        progress: Called with the bytes just written and all bytes to write.
 
     Returns:
         The sha256 of its manifest.
@@ -128,7 +128,7 @@ def convert(source: Source, out: Path, choices: Choices, progress: Callable[[int
 
 
 def complete(source: Source, model: ModelConfig, choices: Choices) -> Dict[str, torch.Tensor]:
-    """The tensors that the model needs, checked by name and shape; the heads that a base lacks are drawn from `seed`."""
+    """Returns the tensors that the model needs, checked by name and shape; heads that a base lacks are drawn from `seed`."""
     with torch.device("meta"):
         expected = HybridVLA(model).state_dict()
     tensors = used_tensors(source.tensors, model)
@@ -150,7 +150,7 @@ def complete(source: Source, model: ModelConfig, choices: Choices) -> Dict[str, 
 
 
 def remarks(source: Source, choices: Choices) -> List[str]:
-    """Returns what a person should know of the source, a sentence each."""
+    """Returns remarks on the source for a person, a sentence each."""
     found = [f"not used: {text}" for text in source.beside]
     if source.declared.unused:
         found.append(f"not used of {source.folder / CONFIG}: {few(source.declared.unused, 8)}")
@@ -191,7 +191,7 @@ def _remarks_on_statistics(source: Source, choices: Choices) -> List[str]:
 
 
 def _moving(entry: Mapping[str, Any], constant: List[int]) -> List[int]:
-    """Those of the channels without a range whose least and greatest value differ all the same."""
+    """Returns the channels without a range whose least and greatest values nevertheless differ."""
     return [channel for channel in rare(entry) if channel in constant]
 
 
@@ -210,7 +210,7 @@ def _write_weights(folder: Path, tensors: Mapping[str, torch.Tensor], shards: Li
 
 
 def _statistics(source: Source, choices: Choices, model: ModelConfig) -> Tuple[Mapping[str, Any], str]:
-    """All statistics of the source and the key that is used; a base needs none."""
+    """Returns all statistics of the source and the key that is used; a base needs none."""
     statistics, where = source.statistics, str(source.folder / STATISTICS)
     if source.untrained:
         return statistics or {}, choices.statistics_key or ""

@@ -1,4 +1,4 @@
-"""The architecture of a source: from its registry name, or from a file that names every dimension."""
+"""The architecture of a source, from its registry name or from a file that names every dimension."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -8,14 +8,14 @@ from hybridvla_core.errors import CheckpointError, ConfigurationError
 from hybridvla_core.model import presets
 from hybridvla_core.model.config import DecoderConfig, ModelConfig, SequenceConfig, TowerConfig
 
-#: Names in the registries of the released code and of Prismatic -> our preset.
+#: Name in the registries of the released code and of Prismatic -> our preset.
 REGISTRY = {"prism-dinosiglip-224px+7b": "hybridvla-7b", "phi-2+3b": "hybridvla-2.7b"}
 PIXELS = {"dino": (presets.DINO_MEAN, presets.DINO_STD), "siglip": (presets.HALF, presets.HALF),
           "clip": (presets.CLIP_MEAN, presets.CLIP_STD)}
 
 
 def config_from_name(name: Optional[str], views: int, chunk: int, action_dim: int, final_norm: str) -> ModelConfig:
-    """The preset of a registry name; raises CheckpointError for a name we do not know."""
+    """Returns the preset of a registry name; raises CheckpointError for an unknown name."""
     if name not in REGISTRY:
         raise CheckpointError(f"the dimensions of {name!r} are not known (known: {', '.join(REGISTRY)}); give them with "
                               "--dims FILE")
@@ -23,15 +23,15 @@ def config_from_name(name: Optional[str], views: int, chunk: int, action_dim: in
 
 
 def config_from_dims(dims: Mapping[str, Any], views: int, chunk: int, final_norm: str, where: str = "dims") -> ModelConfig:
-    """Builds the architecture from a file of dimensions, of which docs/fidelity.md shows one.
+    """Builds the architecture from a file of dimensions; docs/fidelity.md shows an example.
 
     Args:
-        dims: `vision`, `llm`, `projector`, `action_dim`, and where they differ from the family's usual ones
-            `special_tokens` and `need_to_sub`.
-        views: Cameras.
-        chunk: K.
-        final_norm: How the last norm computes: `variance` or `mean_square`.
-        where: Names the source in messages.
+        dims: `vision`, `llm`, `projector`, `action_dim` and, if they differ from the family's usual ones, `special_tokens`
+            and `need_to_sub`.
+        views: Number of cameras.
+        chunk: Actions predicted at once (K).
+        final_norm: Formula of the last norm: `variance` or `mean_square`.
+        where: Name of the source in messages.
 
     Returns:
         The architecture.

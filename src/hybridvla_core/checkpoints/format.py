@@ -1,6 +1,6 @@
 """The checkpoint folder: safetensors, configuration, statistics, tokenizer, and a manifest that binds them.
 
-Everything that decides what an action means is written down and checked at load; nothing is unpickled.
+Everything that determines the meaning of an action is written down and checked at load; nothing is unpickled.
 """
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ CONFIG, STATISTICS, TOKENIZER = "config.json", "dataset_statistics.json", "token
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder that was read and found whole.
+    """A checkpoint folder that was read and found intact.
 
     Attributes:
-        folder: Where it is.
-        config: What it says of itself.
-        statistics: Of its data sets, by key.
+        folder: Path of the folder.
+        config: Content of its `config.json`.
+        statistics: Statistics of its data sets, by key.
         manifest: Digests of all files.
-        manifest_sha256: Of the manifest file, which names all the others.
+        manifest_sha256: Sha256 of the manifest file, which names all the others.
     """
 
     folder: Path
@@ -50,7 +50,7 @@ class Checkpoint:
 def save_checkpoint(folder: Path, tensors: Mapping[str, torch.Tensor], config: CheckpointConfig,
                     statistics: Mapping[str, Any], tokenizer_json: str, provenance: Mapping[str, Any],
                     dtype: Optional[torch.dtype] = None) -> str:
-    """Write a folder; returns the manifest's sha256. `dtype`: storage type of floating-point tensors (e.g. float16)."""
+    """Writes a folder; returns the manifest's sha256. `dtype`: storage type of floating-point tensors (e.g. float16)."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INDEX).unlink() if (folder / INDEX).exists() else None
     known = {WEIGHTS: write_shard(folder / WEIGHTS, tensors, dtype)}
@@ -59,14 +59,14 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, torch.Tensor], config: C
 
 
 def write_parts(folder: Path, config: CheckpointConfig, statistics: Mapping[str, Any], tokenizer_json: str) -> None:
-    """Everything but the weights and the manifest."""
+    """Writes everything but the weights and the manifest."""
     write_json(folder / CONFIG, dataclasses.asdict(config))
     write_json(folder / STATISTICS, statistics)
     (folder / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
 
 
 def write_manifest(folder: Path, provenance: Mapping[str, Any]) -> str:
-    """Hash the folder's files into its manifest; returns the manifest's own sha256."""
+    """Hashes the folder's files into its manifest; returns the manifest's own sha256."""
     return write_manifest_of(folder, _names(folder), provenance)
 
 
@@ -76,10 +76,10 @@ def _names(folder: Path) -> Tuple[str, ...]:
 
 
 def read_config(folder: Path) -> CheckpointConfig:
-    """Reads the small `config.json` alone, unverified: for a question that need not wait for gigabytes of weights to be hashed.
+    """Reads only the small `config.json`, unverified, so that a caller need not wait for gigabytes of weights to be hashed.
 
     Args:
-        folder: Of the checkpoint.
+        folder: Folder of the checkpoint.
 
     Returns:
         The configuration.
@@ -107,7 +107,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """Reads and verifies everything but the weights' values.
 
     Args:
-        folder: Of the checkpoint.
+        folder: Folder of the checkpoint.
 
     Returns:
         The checkpoint.
@@ -134,11 +134,11 @@ def read_weights(checkpoint: Checkpoint, model: torch.nn.Module) -> None:
     """Copies the weights into `model` piece by piece; names and shapes must match exactly.
 
     Args:
-        checkpoint: Of the weights.
-        model: Gets them.
+        checkpoint: Checkpoint with the weights.
+        model: Model that receives them.
 
-    Raises:
-        CheckpointError: They do not match, values are not finite, or it has parts that were never trained.
+        Raises:
+            CheckpointError: The weights do not match, values are not finite, or the checkpoint has parts that were never trained.
     """
     if checkpoint.config.untrained:
         raise CheckpointError(f"{checkpoint.folder}: {', '.join(checkpoint.config.untrained)} hold random weights, because "
@@ -147,7 +147,7 @@ def read_weights(checkpoint: Checkpoint, model: torch.nn.Module) -> None:
 
 
 def _why_untrained(provenance: Mapping[str, Any]) -> str:
-    """The end of a sentence, with what to do."""
+    """Returns the end of a message, with what to do."""
     if provenance.get("unfinished"):
         return "the run of `hybridvla train` that wrote it is unfinished; run the same command again, and it goes on"
     if provenance.get("trained_by"):

@@ -1,4 +1,4 @@
-"""`MANIFEST.json`: size and sha256 of every file of a checkpoint folder, where it came from, and its own digest."""
+"""`MANIFEST.json`: size and sha256 of every file of a checkpoint folder, its provenance, and its own digest."""
 from __future__ import annotations
 
 import hashlib
@@ -10,20 +10,20 @@ from hybridvla_core.configuration import read_mapping
 from hybridvla_core.errors import CheckpointError, few
 from hybridvla_core.files import refuse_pointer, sha256, write_text
 
-#: Of the folder; this version reads no other.
+#: Format of the folder; this version reads no other.
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
 Entry = Tuple[str, int]
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Writes sorted JSON, whole or not at all: the manifest has the digest of these very bytes."""
+    """Writes sorted JSON, completely or not at all: the manifest has the digest of exactly these bytes."""
     write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
 
 
 def write_manifest_of(folder: Path, names: Iterable[str], provenance: Mapping[str, Any],
                       known: Optional[Mapping[str, Entry]] = None) -> str:
-    """Hash `names` (those in `known` were hashed while they were written); returns the manifest's own sha256."""
+    """Hashes `names` (those in `known` were hashed while being written); returns the manifest's own sha256."""
     files: Dict[str, Any] = {}
     for name in names:
         digest, size = (known or {}).get(name) or (sha256(folder / name), (folder / name).stat().st_size)
@@ -34,7 +34,7 @@ def write_manifest_of(folder: Path, names: Iterable[str], provenance: Mapping[st
 
 
 def read_manifest(folder: Path) -> Mapping[str, Any]:
-    """The manifest, found consistent in itself; raises CheckpointError or ConfigurationError."""
+    """Returns the manifest, checked for internal consistency; raises CheckpointError or ConfigurationError."""
     path = folder / MANIFEST
     manifest = dict(read_mapping(path))
     digest = manifest.pop("digest", None)
@@ -43,14 +43,14 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
                               "copy the folder again")
     if manifest["format"] != FORMAT:
         raise CheckpointError(f"{path}: format {manifest['format']!r}; this version reads {FORMAT}")
-    # Manifests of the first release carry no digest.
+    # Manifests of the first release have no digest.
     if digest is not None and digest != _digest(manifest):
         raise CheckpointError(f"{path}: does not fit its own digest; the file was altered, copy it again")
     return manifest
 
 
 def check_files(folder: Path, manifest: Mapping[str, Any], required: Iterable[str]) -> None:
-    """Every listed file is there, of the listed size and content, and every required one is listed."""
+    """Checks that every listed file exists with the listed size and content, and that every required one is listed."""
     files = manifest["files"]
     unlisted = [name for name in required if name not in files]
     if unlisted:

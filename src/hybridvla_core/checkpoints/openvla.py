@@ -1,4 +1,4 @@
-"""An OpenVLA folder as Hugging Face stores it: sharded safetensors whose tensors bear other names."""
+"""OpenVLA folder as Hugging Face stores it: sharded safetensors with other tensor names."""
 from __future__ import annotations
 
 import re
@@ -11,7 +11,7 @@ from hybridvla_core.checkpoints.foreign.savers import bare_name, refuse_unfinish
 from hybridvla_core.checkpoints.weights import Weights, weight_files
 from hybridvla_core.errors import CheckpointError
 
-#: Pattern -> our name; the first that fits is used.
+#: Pattern -> our name; the first match is used.
 RENAMES = (
     (re.compile(r"^language_model\."), "llm."),
     (re.compile(r"^vision_backbone\.featurizer\."), "vision_backbone.dino_featurizer."),
@@ -27,7 +27,7 @@ def is_openvla(run: Path, config: Mapping[str, Any]) -> bool:
 
 
 def rename(name: str) -> str:
-    """An OpenVLA parameter's name in our model; unknown ones stay and are refused by name later."""
+    """Returns an OpenVLA parameter's name in our model; unknown names stay and are refused later, by name."""
     for pattern, ours in RENAMES:
         name, count = pattern.subn(ours, name)
         if count:
@@ -36,7 +36,7 @@ def rename(name: str) -> str:
 
 
 def read_openvla(run: Path) -> Dict[str, torch.Tensor]:
-    """All tensors of the folder under our names, mapped from its files."""
+    """Returns all tensors of the folder under our names, mapped from its files."""
     tensors = {}
     weights = Weights(run, weight_files(run))
     refuse_unfinished(list(weights.shapes()), str(run))
@@ -50,7 +50,7 @@ def read_openvla(run: Path) -> Dict[str, torch.Tensor]:
 
 
 def registry_name(config: Mapping[str, Any]) -> str:
-    """The Prismatic registry's name of an OpenVLA configuration with the usual towers and language model."""
+    """Returns the Prismatic registry's name of an OpenVLA configuration with the usual towers and language model."""
     towers = list(config.get("timm_model_ids") or [])
     text = config.get("llm_backbone_id") or (config.get("text_config") or {}).get("model_type")
     usual = towers == ["vit_large_patch14_reg4_dinov2.lvd142m", "vit_so400m_patch14_siglip_224"]

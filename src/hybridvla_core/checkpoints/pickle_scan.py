@@ -1,7 +1,7 @@
-"""What a `.pt` file would import, read from its pickle without executing it, and whether its bytes are whole.
+"""Check of a `.pt` file: what its pickle would import, read without executing it, and whether its bytes are intact.
 
-`torch.load(weights_only=True)` has had holes in the releases that Python 3.8 can install (CVE-2025-32434,
-CVE-2026-24747), and with `mmap=True` it checks no checksum. Both are made good here before torch sees the file.
+`torch.load(weights_only=True)` has vulnerabilities in the releases that Python 3.8 can install (CVE-2025-32434,
+CVE-2026-24747), and with `mmap=True` it verifies no checksum. The checks here cover both before torch sees the file.
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hybridvla_core.errors import CheckpointError, few
 
 STORAGES = tuple(f"torch {kind}Storage" for kind in ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short",
                                                     "Char", "Byte", "Bool"))
-#: Everything that a dictionary of tensors, saved by torch, names.
+#: All globals that a dictionary of tensors saved by torch names.
 ALLOWED = frozenset(("collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter",
                      *STORAGES))
 STRINGS = ("SHORT_BINUNICODE", "BINUNICODE", "UNICODE", "BINUNICODE8", "SHORT_BINSTRING", "BINSTRING", "STRING")
@@ -23,18 +23,18 @@ MEMO = ("MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT")
 
 
 def check_archive(path: Path) -> None:
-    """Makes sure that a file is torch's archive of nothing but tensors. Reads it once, in blocks.
+    """Checks that a file is a torch archive of nothing but tensors. Reads it once, in blocks.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
 
     Raises:
-        CheckpointError: It is no such archive, fails its checksums, or names anything but tensors.
+        CheckpointError: The file is not such an archive, fails its checksums, or names anything but tensors.
     """
     try:
         with zipfile.ZipFile(str(path)) as archive:
             names = archive.namelist()
-            # torch looks names up without regard to case, below the first part of the first name.
+            # torch looks names up case-insensitively, below the first part of the first name.
             alike = Counter(name.lower() for name in names)
             twice = [name for name in names if alike[name.lower()] > 1]
             if twice:
@@ -65,7 +65,7 @@ def check_archive(path: Path) -> None:
 
 
 def imports(pickled: bytes) -> Set[str]:
-    """`module name` of every global that the pickle names."""
+    """Returns `module name` of every global that the pickle names."""
     found: Set[str] = set()
     strings: List[str] = []
     memo: dict = {}
@@ -74,7 +74,7 @@ def imports(pickled: bytes) -> Set[str]:
         if opcode.name in ("GLOBAL", "INST"):
             found.add(str(argument))
         elif opcode.name == "STACK_GLOBAL":
-            # Its two strings may come from the memo, where anything can hide: only the plain form passes.
+            # Its two strings may come from the memo, which can hide anything: only the plain form passes.
             found.add(" ".join(strings[-2:]) if len(strings) >= 2 else "an unknown function")
         elif opcode.name in ("EXT1", "EXT2", "EXT4"):
             found.add("an extension code")

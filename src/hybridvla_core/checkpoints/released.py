@@ -28,7 +28,7 @@ HEADS = tuple(sorted(HEAD_PREFIXES))
 
 
 def find_weights(run: Path) -> Path:
-    """The one `.pt` of a run folder, or `run` itself if it is one."""
+    """Returns the one `.pt` of a run folder, or `run` itself if it is a file."""
     if run.is_file():
         return run
     found = sorted((run / "checkpoints").glob("*.pt"))
@@ -40,24 +40,24 @@ def find_weights(run: Path) -> Path:
 
 
 def read_released(path: Path) -> Dict[str, torch.Tensor]:
-    """The tensors of `read_saved`."""
+    """Returns the tensors of `read_saved`."""
     return read_saved(path)[0]
 
 
 def read_saved(path: Path, entry: Optional[str] = None) -> Tuple[Dict[str, torch.Tensor], Saved]:
     """Reads all tensors of a `.pt`, mapped from the file; nothing in it is executed.
 
-    A HybridVLA run has all seven modules, a Prismatic base the first three of them.
+    A HybridVLA run has all seven modules, a Prismatic base only the first three.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         entry: Name of the dictionary with the weights; None looks for the usual ones.
 
     Returns:
-        The tensors under our names, and what the file held.
+        The tensors under our names, and the content of the file.
 
-    Raises:
-        CheckpointError: The file is not whole, holds anything but tensors, or other modules.
+        Raises:
+            CheckpointError: The file is incomplete, or holds anything but tensors, or other modules.
     """
     refuse_pointer(path)
     check_archive(path)
@@ -75,17 +75,17 @@ def read_saved(path: Path, entry: Optional[str] = None) -> Tuple[Dict[str, torch
 
 
 def used_tensors(tensors: Mapping[str, torch.Tensor], config: ModelConfig) -> Dict[str, torch.Tensor]:
-    """Without what no path uses: each tower's last block, final norm and pooling; rotary tables, which are computed.
+    """Drops what no path uses: each tower's last block, final norm and pooling, and rotary tables, which are computed.
 
     Args:
-        tensors: Of the source.
+        tensors: Tensors of the source.
         config: The architecture.
 
     Returns:
         The tensors that are used.
 
     Raises:
-        CheckpointError: A tower with a final norm has no block that would be its last: the real last one would be used.
+        CheckpointError: A tower with a final norm lacks the block of the last number: its real last one would be used.
     """
     dropped = [r".*\.rotary_emb\.inv_freq$"]
     for tower in config.towers:
@@ -101,7 +101,7 @@ def used_tensors(tensors: Mapping[str, torch.Tensor], config: ModelConfig) -> Di
 
 
 def check_names(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], where: str) -> None:
-    """Refuse tensors that are missing, surplus or of the wrong shape, by name."""
+    """Refuses tensors that are missing, surplus or of the wrong shape, by name."""
     problem = misfit(*({name: tuple(t.shape) for name, t in side.items()} for side in (tensors, expected)))
     if problem:
         raise CheckpointError(f"{where}: the tensors do not fit the architecture; {problem}")
@@ -109,7 +109,7 @@ def check_names(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torc
 
 def load_released(run: Path, dims_file: Path, views: int = 1, chunk: int = 1, final_norm: str = "variance"
                   ) -> Tuple[HybridVLA, Dict[str, Any]]:
-    """A released run as our float32 model in eval mode, with its `dataset_statistics.json`."""
+    """Returns a released run as our float32 model in eval mode, with its `dataset_statistics.json`."""
     from hybridvla_core.checkpoints.dims import config_from_dims
     from hybridvla_core.model.hybridvla import HybridVLA
 

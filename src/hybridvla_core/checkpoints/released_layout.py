@@ -1,4 +1,4 @@
-"""A checkpoint folder back into the released layout (`config.json`, `dataset_statistics.json`, `checkpoints/*.pt`)."""
+"""Conversion of a checkpoint to the released layout (`config.json`, `dataset_statistics.json`, `checkpoints/*.pt`)."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -22,11 +22,11 @@ PT = Path("checkpoints") / "step-000000-epoch-00-loss=0.0000.pt"
 
 
 def check_layout(config: ModelConfig, untrained: Sequence[str] = ()) -> None:
-    """Does nothing where the released layout can hold a checkpoint; a training asks before its first step.
+    """Checks that the released layout can hold a checkpoint; a training calls it before its first step.
 
     Args:
         config: The architecture.
-        untrained: Its parts with random weights, as the checkpoint says.
+        untrained: Parts with random weights, as the checkpoint states.
 
     Raises:
         CheckpointError: The model has norms or a sequence that the released code does not know, or untrained parts.
@@ -42,11 +42,11 @@ def check_layout(config: ModelConfig, untrained: Sequence[str] = ()) -> None:
 def released_modules(tensors: Mapping[str, torch.Tensor], config: ModelConfig) -> Dict[str, Tensors]:
     """Sorts tensors into the modules of the released layout.
 
-    Released files also hold what no path uses: each tower's last block (here a copy of the one before), final norm and pooling
-    (here neutral), because their loader wants every name.
+    Released files also hold parts that no path uses, because their loader requires every name: each tower's last block (here a
+    copy of the one before), final norm and pooling (here neutral).
 
     Args:
-        tensors: Under our names.
+        tensors: Tensors under our names.
         config: The architecture.
 
     Returns:
@@ -87,14 +87,14 @@ def write_released(checkpoint: Checkpoint, out: Path) -> Path:
     """Writes a run folder. The tensors keep their stored type.
 
     Args:
-        checkpoint: What is written.
+        checkpoint: The checkpoint to write.
         out: New folder.
 
-    Returns:
-        Its `.pt`.
+        Returns:
+            Path of its `.pt`.
 
-    Raises:
-        CheckpointError: The folder is there already and not empty, or the layout cannot hold the model.
+        Raises:
+            CheckpointError: The folder exists and is not empty, or the layout cannot hold the model.
     """
     check_layout(checkpoint.config.model, checkpoint.config.untrained)
     target = Target(out)

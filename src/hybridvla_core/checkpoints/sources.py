@@ -1,4 +1,4 @@
-"""What a folder to be converted is, and what it says about its model."""
+"""Recognition of a folder to be converted, and of what it says about its model."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ from hybridvla_core.errors import CheckpointError, few
 
 @dataclass(frozen=True)
 class Source:
-    """A source, its tensors still on disk.
+    """A source, with its tensors still on disk.
 
     Attributes:
-        folder: Of the run.
+        folder: Folder of the run.
         kind: `released`, `prismatic` or `openvla`.
-        files: Of its weights.
-        tensors: By our names.
-        registry: Name of its architecture; None where it does not say.
-        action_dim: None where it does not say.
+        files: Files of its weights.
+        tensors: Tensors under our names.
+        registry: Registry name of its architecture; None if it does not say.
+        action_dim: Dimensions of an action; None if it does not say.
         chunk: Actions predicted at once.
         need_to_sub: Shift of the action ids.
-        statistics: Of its data sets; None without.
-        declared: What its configuration says.
-        beside: What stands next to the weights and is not used.
+        statistics: Statistics of its data sets; None without.
+        declared: Declarations of its configuration.
+        beside: Items next to the weights that are not used.
     """
 
     folder: Path
@@ -65,10 +65,10 @@ def open_source(run: Path, entry: Optional[str] = None) -> Source:
         entry: Name of the dictionary in a `.pt` that holds the weights; None looks for the usual ones.
 
     Returns:
-        Its tensors and what stands beside them.
+        Its tensors and the files beside them.
 
-    Raises:
-        CheckpointError: It is anything else, or its configuration says something that this model is not.
+        Raises:
+            CheckpointError: It is anything else, or its configuration describes a model that this is not.
     """
     if not run.exists():
         raise CheckpointError(f"{run}: no such file or folder; check the path")
@@ -101,7 +101,7 @@ def open_source(run: Path, entry: Optional[str] = None) -> Source:
 
 
 def _config(folder: Path, run: Path) -> Mapping[str, Any]:
-    """The source's `config.json`."""
+    """Returns the source's `config.json`."""
     if (folder / "adapter_config.json").is_file():
         raise CheckpointError(f"{folder}: holds LoRA adapters (adapter_config.json); merge it first (with peft: "
                               "merge_and_unload), save the whole model and convert that")
@@ -113,7 +113,7 @@ def _config(folder: Path, run: Path) -> Mapping[str, Any]:
 
 
 def _others_heads(folder: Path) -> Tuple[str, ...]:
-    """Files of OpenVLA-OFT's own heads, which lie beside the base."""
+    """Returns the files of OpenVLA-OFT's own heads, which are stored beside the base."""
     names = [path.name for path in sorted(folder.glob("*--*.pt")) if path.name.split("--")[0] in HEADS_OF_OTHERS]
     return (f"{few(names)}: heads of OpenVLA-OFT, of another architecture",) if names else ()
 

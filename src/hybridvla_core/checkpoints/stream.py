@@ -1,6 +1,6 @@
-"""Writing safetensors tensor by tensor, in shards, so that memory holds one piece of one tensor at a time.
+"""Writing of safetensors tensor by tensor, in shards, so that memory holds one piece of one tensor at a time.
 
-The library's own `save_file` wants a whole shard in memory, and twice when the type changes. The format is a length, a
+The library's own `save_file` needs a whole shard in memory, and twice if the type changes. The format is a length, a
 JSON header and the raw values (https://github.com/huggingface/safetensors, "Format").
 """
 from __future__ import annotations
@@ -22,21 +22,21 @@ NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch
 
 
 def pieces(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The tensor's values in order, a million at a time, as flat views (a copy only if not contiguous)."""
+    """Yields the tensor's values in order, a million at a time, as flat views (a copy only if not contiguous)."""
     flat = tensor.detach().reshape(-1)
     for start in range(0, flat.numel(), PIECE):
         yield flat[start:start + PIECE]
 
 
 def all_finite(piece: torch.Tensor) -> bool:
-    """A finite sum has only finite terms, and is much faster to get; a sum that overflows is looked at closely."""
+    """Tells whether all values are finite. A finite sum, which is much faster, proves it; an overflow is checked closely."""
     if not piece.is_floating_point() or math.isfinite(float(piece.sum(dtype=torch.float32))):
         return True
     return bool(torch.isfinite(piece).all())
 
 
 def stored_type(tensor: torch.Tensor, dtype: Optional[torch.dtype]) -> torch.dtype:
-    """`dtype` for floating-point tensors if given, else the tensor's own."""
+    """Returns `dtype` for floating-point tensors if given, else the tensor's own type."""
     return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
 
 
@@ -45,7 +45,7 @@ def stored_bytes(tensor: torch.Tensor, dtype: Optional[torch.dtype]) -> int:
 
 
 def plan_shards(tensors: Mapping[str, torch.Tensor], dtype: Optional[torch.dtype], limit: int) -> List[List[str]]:
-    """Names by shard, in order; a shard stays within `limit` bytes unless one tensor alone exceeds it."""
+    """Returns the names by shard, in order; a shard stays within `limit` bytes unless one tensor alone exceeds it."""
     shards: List[List[str]] = [[]]
     filled = 0
     for name, tensor in tensors.items():
@@ -63,16 +63,16 @@ def write_shard(path: Path, tensors: Mapping[str, torch.Tensor], dtype: Optional
     """Writes one safetensors file.
 
     Args:
-        path: Of the file.
-        tensors: By name, in the order of writing.
-        dtype: In which they are stored; None for their own.
-        progress: Called with the bytes written now.
+        path: Path of the file.
+        tensors: Tensors by name, in the order of writing.
+        dtype: Type in which they are stored; None for their own.
+        progress: Called with the number of bytes just written.
 
     Returns:
         Its sha256 and size in bytes.
 
     Raises:
-        CheckpointError: A tensor holds values that are not finite, in its own or in the stored type; the message names it.
+        CheckpointError: A tensor has values that are not finite, in its own or in the stored type; the message names it.
     """
     header: Dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0

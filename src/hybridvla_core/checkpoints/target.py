@@ -1,4 +1,4 @@
-"""The folder that a conversion or a training makes: whole when it has its name, and nobody's files are deleted for it."""
+"""Target folder of a conversion or a training: it is complete once it has its name, and no foreign files are deleted for it."""
 from __future__ import annotations
 
 import logging
@@ -18,7 +18,7 @@ from hybridvla_core.files import unused
 LOGGER = logging.getLogger(__name__)
 GIB = 1 << 30
 PARTIAL = "partial-"
-#: What a file system keeps in its own root.
+#: Entries that a file system keeps in its own root.
 OF_THE_DISK = ("lost+found", ".Trash-0", "$RECYCLE.BIN", "System Volume Information")
 #: The files of a checkpoint folder.
 OWN = re.compile("|".join([*map(re.escape, (MANIFEST, CONFIG, STATISTICS, TOKENIZER, WEIGHTS, INDEX)),
@@ -26,14 +26,14 @@ OWN = re.compile("|".join([*map(re.escape, (MANIFEST, CONFIG, STATISTICS, TOKENI
 
 
 def keep_apart(out: Path, others: Iterable[Tuple[str, Path]]) -> None:
-    """Does nothing where a folder to write is none of those that are needed, and none of them lies in it.
+    """Checks that a folder to write neither is nor contains a folder that is needed.
 
     Args:
         out: The folder to write.
-        others: What each of the others is, and where. They need not be there.
+        others: Description and path of each needed folder. They need not exist.
 
     Raises:
-        CheckpointError: It is one of them, or around one, also by way of links.
+        CheckpointError: The folder is one of them or contains one, also by way of links.
     """
     place = Path(os.path.realpath(str(out)))
     for what, other in others:
@@ -45,22 +45,22 @@ def keep_apart(out: Path, others: Iterable[Tuple[str, Path]]) -> None:
 
 
 class Target:
-    """OUT, and the folder in which it is written until it is complete, on the same disk.
+    """OUT, and the folder on the same disk in which it is written until it is complete.
 
-    OUT that is not there appears by one rename. OUT that is there and empty stays what it is, a mount point, the end of a
-    link, or `.`: it is written in a folder inside it, and the files are moved up, the manifest last.
+    If OUT does not exist, it appears by one rename. If OUT exists and is empty, it stays what it is (a mount point, the end of
+    a link, or `.`): the checkpoint is written in a folder inside it, and the files are moved up, the manifest last.
 
-    With `replace`, OUT may also hold a checkpoint and nothing else. Once the new one is whole, the old one steps aside by a
-    rename, and is removed file by file when the new one has its name: at any moment one of them is there.
+    With `replace`, OUT may also hold a checkpoint and nothing else. Once the new one is complete, the old one is renamed, and
+    is removed file by file when the new one has its name: at any moment one of them exists.
     """
 
     def __init__(self, out: Path, replace: bool = False) -> None:
-        """Raises CheckpointError for an OUT that is there and not empty or such a checkpoint, and for a link to nothing."""
+        """Raises CheckpointError if OUT exists and is neither empty nor such a checkpoint, and for a link to nothing."""
         self.given, self.out, self.replace = out, Path(os.path.abspath(out)), replace
         if self.out.is_symlink() and not self.out.exists():
             raise CheckpointError(f"{out}: is a link to {os.readlink(self.out)}, which is not there; make that folder, or choose "
                                   "another name")
-        if replace:         # a link stays, and where it leads a folder is exchanged
+        if replace:         # a link stays; the folder that it leads to is exchanged
             self.out = Path(os.path.realpath(str(out)))
         names = sorted(os.listdir(str(self.out))) if self.out.is_dir() else []
         if self.out.exists():
@@ -70,7 +70,7 @@ class Target:
                 raise CheckpointError(f"{out}: already there{held}; choose another name, or remove it first")
         self.inside = self.out.is_dir() and (os.path.ismount(str(self.out)) or not names or
                                              not all(_own(self.out / name) for name in names))
-        # A conversion is done once, so what it leaves is named. A training goes on under the same name, and clears what it left.
+        # A conversion is done once, so leftovers are reported. A training continues under the same name and clears its leftovers.
         name, old = f"{PARTIAL}{'training' if replace else os.getpid()}", f"{PARTIAL}old"
         beside = self.out.name + "."
         self.partial = self.out / name if self.inside else self.out.with_name(beside + name)
@@ -86,13 +86,13 @@ class Target:
         return names
 
     def leftovers(self) -> List[str]:
-        """Returns a sentence about each folder that an earlier conversion into OUT left, and how much it holds."""
+        """Returns a sentence about each folder that an earlier conversion into OUT left behind, with its size."""
         found = sorted(self.out.glob(f"{PARTIAL}*") if self.inside else self.out.parent.glob(f"{self.out.name}.{PARTIAL}*"))
         return [f"{path} ({_gib(path)}) {_whose(path)}" for path in found if path != self.partial and path.is_dir()]
 
     @contextmanager
     def writing(self) -> Iterator[Path]:
-        """The folder to write in; it is removed when the block does not end well, also by a signal."""
+        """Yields the folder to write in; it is removed if the block fails, also by a signal."""
         if self.replace and self.partial.is_dir():
             shutil.rmtree(str(self.partial))
         try:
@@ -103,14 +103,14 @@ class Target:
             raise
 
     def room_for(self, count: int) -> None:
-        """Raises CheckpointError unless the disk of OUT has room for a number of bytes."""
+        """Raises CheckpointError unless the disk of OUT has room for `count` bytes."""
         free = shutil.disk_usage(str(self.partial)).free
         if free < count * 1.01:
             raise CheckpointError(f"{self.given}: {count / GIB:.1f} GiB to write, {free / GIB:.1f} GiB free there; make room or "
                                   "choose another disk")
 
     def finish(self) -> None:
-        """Gives the complete folder its name; raises CheckpointError saying where it lies when it cannot have it."""
+        """Renames the complete folder to its name; if this fails, raises CheckpointError saying where the folder is."""
         try:
             if self.inside:
                 self._fill()
@@ -132,7 +132,7 @@ class Target:
         if old:
             self._remove_aside()
             self.aside.mkdir()
-            for path in sorted(old, key=lambda one: one.name != MANIFEST):      # what has no manifest is read by nobody
+            for path in sorted(old, key=lambda one: one.name != MANIFEST):      # a folder without a manifest is read by nobody
                 os.rename(str(path), str(self.aside / path.name))
         for path in sorted(self.partial.iterdir(), key=lambda one: one.name == MANIFEST):
             os.rename(str(path), str(self.out / path.name))
@@ -154,7 +154,7 @@ class Target:
             raise OSError(0, f"it now holds {few(foreign)}")
 
     def _remove_aside(self) -> None:
-        """Removes the earlier checkpoint, and the folder only when nothing else is in it."""
+        """Removes the earlier checkpoint, and its folder only if nothing else is in it."""
         if self.replace and self.aside.is_dir():
             for path in [path for path in self.aside.iterdir() if _own(path)]:
                 path.unlink()
@@ -166,7 +166,7 @@ def _own(path: Path) -> bool:
 
 
 def _gib(folder: Path) -> str:
-    """How much a folder holds; another process may be removing it."""
+    """Returns the size of a folder; another process may be removing it."""
     total = 0
     for path in folder.rglob("*"):
         try:
@@ -178,6 +178,6 @@ def _gib(folder: Path) -> str:
 
 def _whose(folder: Path) -> str:
     number = folder.name.rpartition("-")[2].partition(".")[0]
-    # One with our own number is of a run before us, in a container that counts from the beginning.
+    # A folder with our own number is of an earlier run, in a container, where process numbers start over.
     alive = number.isdigit() and int(number) != os.getpid() and Path(f"/proc/{number}").exists()
     return f"is being written by process {number}" if alive else "was left by a conversion that was killed; remove it"

@@ -1,4 +1,4 @@
-"""Does a `tokenizer.json` belong to a model? Read with the `tokenizers` library; nothing is fetched."""
+"""Check that a `tokenizer.json` belongs to a model. It is read with the `tokenizers` library; nothing is downloaded."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -11,13 +11,13 @@ from hybridvla_core.model.config import ModelConfig, SequenceConfig
 from hybridvla_core.model.presets import LLAMA_SEQUENCE, PHI_SEQUENCE
 from hybridvla_core.transforms.prompt import PromptEncoder, encoded, load_tokenizer
 
-#: How a lone blank is spelt: SentencePiece, byte-level BPE, plain.
+#: Spelling of a lone blank: SentencePiece, byte-level BPE, plain.
 SENTENCEPIECE, BYTE_LEVEL, PLAIN = "\u2581", "\u0120", " "
 BLANKS = (SENTENCEPIECE, BYTE_LEVEL, PLAIN)
-#: Text that every other normaliser changes: capitals, two blanks, an accent in one and in two characters, a wide letter, a
+#: Text that any wrong normaliser changes: capitals, two blanks, an accent as one character and as two, a wide letter, a
 #: ligature, a line break.
 DELICATE = "In: What  \u00e9 e\u0301 \uff21 \ufb01le?\nOut:"
-#: One prompt and its ids in the two families, recorded with the released implementation; BOS and what follows are not in them.
+#: One prompt and its ids in the two families, recorded with the released implementation, without BOS and what follows.
 KNOWN = "close the laptop"
 KNOWN_IDS = (
     (LLAMA_SEQUENCE, (512, 29901, 1724, 3158, 881, 278, 19964, 2125, 304, 3802, 278, 19022, 29973, 13, 3744, 29901)),
@@ -25,15 +25,15 @@ KNOWN_IDS = (
 
 
 def check_tokenizer(path: Union[str, Path], config: ModelConfig) -> None:
-    """Makes sure that a tokenizer is the model's.
+    """Checks that a tokenizer is the model's.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         config: The architecture.
 
     Raises:
-        CheckpointError: Its vocabulary is another one, which the message shows by an id and both meanings, or it makes other ids
-            of a text than the model was trained with.
+        CheckpointError: The vocabulary differs, which the message shows by an id and both meanings, or the tokenizer maps a text
+            to other ids than the model was trained with.
     """
     tokenizer, sequence = load_tokenizer(path), config.sequence
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
@@ -57,12 +57,12 @@ def check_tokenizer(path: Union[str, Path], config: ModelConfig) -> None:
 
 
 def _check_text(path: Union[str, Path], tokenizer: Tokenizer, sequence: SequenceConfig) -> None:
-    """Makes sure that the ids of a delicate text spell it, and that those of a known prompt are the recorded ones.
+    """Checks that the ids of a delicate text spell it, and that those of a known prompt are the recorded ones.
 
-    A vocabulary of whole words has no blank, and spells nothing.
+    A vocabulary of whole words has no blank and is not checked.
 
     Raises:
-        CheckpointError: They do not, or are others.
+        CheckpointError: The ids do not spell the text, or differ from the recorded ones.
     """
     if not sequence.before_bod:
         return
@@ -89,7 +89,7 @@ def _check_text(path: Union[str, Path], tokenizer: Tokenizer, sequence: Sequence
 
 
 def _spelt(tokenizer: Tokenizer, ids: List[int], blank: str) -> str:
-    """The text that ids stand for, blanks and bytes resolved here: a file's own decoder may hide what was lost."""
+    """Returns the text of ids, with blanks and bytes resolved here: a file's own decoder may hide what was lost."""
     characters = _byte_level() if blank == BYTE_LEVEL else {}
     data = b""
     for token in (tokenizer.id_to_token(i) or "" for i in ids):
@@ -103,7 +103,7 @@ def _spelt(tokenizer: Tokenizer, ids: List[int], blank: str) -> str:
 
 
 def _byte_level() -> Dict[str, int]:
-    """Letter -> byte of byte-level BPE: printable bytes stand for themselves, the others follow from U+0100 on."""
+    """Returns letter -> byte of byte-level BPE: printable bytes stand for themselves, the others follow from U+0100 on."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in plain]
     return {**{chr(byte): byte for byte in plain}, **{chr(256 + place): byte for place, byte in enumerate(others)}}

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint folder: one safetensors file, or shards with an index, read piece by piece."""
+"""Weights of a checkpoint folder: one safetensors file, or shards with an index, read piece by piece."""
 from __future__ import annotations
 
 import json
@@ -16,7 +16,7 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def shard_name(number: int, count: int) -> str:
-    """Hugging Face's naming, counted from 1."""
+    """Returns the name of a shard by Hugging Face's scheme, counted from 1."""
     return WEIGHTS if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
 
 
@@ -24,13 +24,13 @@ def weight_files(folder: Path) -> List[str]:
     """Lists the safetensors files of a folder: the single one, or those its index names.
 
     Args:
-        folder: Of the checkpoint.
+        folder: Folder of the checkpoint.
 
-    Returns:
-        Their names.
+        Returns:
+            Names of the files.
 
-    Raises:
-        CheckpointError: There are none, both kinds, or an index that cannot be read.
+        Raises:
+            CheckpointError: There are no files, there are both kinds, or the index cannot be read.
     """
     single, index = folder / WEIGHTS, folder / INDEX
     if single.is_file() and index.is_file():
@@ -47,7 +47,7 @@ def weight_files(folder: Path) -> List[str]:
 
 
 def read_index(path: Path) -> Mapping[str, str]:
-    """Tensor name -> file name."""
+    """Returns tensor name -> file name."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         if not table or not all(isinstance(v, str) and Path(v).name == v for v in table.values()):
@@ -89,7 +89,7 @@ class Weights:
         return self.folder / self._where[name][1]
 
     def tensor(self, name: str) -> torch.Tensor:
-        """A view of the mapped file, as long as this object is open."""
+        """Returns a view of the mapped file, valid while this object is open."""
         archive, file = self._where[name]
         try:
             return archive.get_tensor(name)
@@ -98,7 +98,7 @@ class Weights:
 
 
 def misfit(found: Mapping[str, Tuple[int, ...]], expected: Mapping[str, Tuple[int, ...]]) -> str:
-    """Tensors missing, surplus or of the wrong shape, by name; empty when everything fits."""
+    """Returns the tensors that are missing, surplus or of the wrong shape, by name; empty if everything fits."""
     parts = []
     wrong = [f"{name} is {found[name]}, expected {expected[name]}"
              for name in expected if name in found and found[name] != expected[name]]
@@ -110,13 +110,13 @@ def misfit(found: Mapping[str, Tuple[int, ...]], expected: Mapping[str, Tuple[in
 
 
 def load_into(model: torch.nn.Module, folder: Path, files: List[str], kept: Sequence[str] = ()) -> None:
-    """Fills a model in its own type, a piece at a time, so that at no time there are two copies of anything large.
+    """Fills a model in its own type, a piece at a time, so that there are never two copies of anything large.
 
     Args:
-        model: Gets the weights.
-        folder: Of the checkpoint.
+        model: Model that receives the weights.
+        folder: Folder of the checkpoint.
         files: Names of its safetensors files.
-        kept: Beginnings of the names of what stays as the model has it, whatever the files hold.
+        kept: Name prefixes of tensors that stay as the model has them, whatever the files hold.
 
     Raises:
         CheckpointError: Tensors are missing, surplus, of the wrong shape, or not finite; the message names them.

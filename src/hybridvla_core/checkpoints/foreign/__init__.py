@@ -1,1 +1,1 @@
-"""What other programs leave in a source: their names of tensors, their settings, their statistics."""
+"""Traces of other programs in a source: their tensor names, settings and statistics."""

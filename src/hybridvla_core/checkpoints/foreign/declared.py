@@ -1,4 +1,4 @@
-"""What a source's `config.json` says about its model: read, held against the architecture, or listed as not used."""
+"""Declarations of a source's `config.json` about its model: read, compared with the architecture, or listed as not used."""
 from __future__ import annotations
 
 import re
@@ -10,12 +10,12 @@ from hybridvla_core.errors import CheckpointError
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.transforms.images import STRATEGIES
 
-#: Keys that decide something here; `model` and `vla` hold keys of their own.
+#: Keys that have an effect here; `model` and `vla` hold keys of their own.
 READ = frozenset((
     "action_dim", "future_action_window_size", "past_action_window_size", "need_to_sub", "use_diff", "ar_diff_loss",
     "action_tokenizer_exist", "n_action_bins", "image_resize_strategy", "image_sizes", "timm_model_ids", "llm_backbone_id",
     "vision_backbone_id", "text_config", "norm_stats", "base_vlm", "model_id"))
-#: How a run was organised, and what libraries write about themselves; nothing of the finished model depends on it.
+#: Organisation of the run, and what libraries write about themselves; the finished model does not depend on it.
 BOOKKEEPING = frozenset((
     "action_model_type", "arch_specifier", "architectures", "auto_map", "batch_size", "data_mix", "data_root_dir",
     "dataset", "debug", "dtype", "enable_gradient_checkpointing", "enable_mixed_precision_training", "epochs",
@@ -33,14 +33,14 @@ _SIZE = re.compile(r"(\d{3,4})px")
 
 @dataclass(frozen=True)
 class Declared:
-    """What was read.
+    """Declarations that were read.
 
     Attributes:
-        image_strategy: how pictures were resized in training; None where it does not say.
-        bins: of the action tokens.
-        image_sizes: pixels a side, one for all towers or one a tower.
-        paths: which of `PATHS` were trained.
-        unused: `key: value` of everything else that may matter, and is not used.
+        image_strategy: How pictures were resized in training; None if the source does not say.
+        bins: Bins of the action tokens; None if the source does not say.
+        image_sizes: Side of the images in pixels, one for all towers or one per tower.
+        paths: Those of `PATHS` that were trained.
+        unused: `key: value` of everything else that may matter but is not used.
     """
 
     image_strategy: Optional[str] = None
@@ -54,11 +54,11 @@ def read_declared(config: Mapping[str, Any], where: str) -> Declared:
     """Returns what a `config.json` declares.
 
     Args:
-        config: its content.
-        where: names the file in messages.
+        config: Content of the file.
+        where: Name of the file in messages.
 
     Raises:
-        CheckpointError: for a value of the wrong kind, for history in the observation, and for a run without diffusion.
+        CheckpointError: A value is of the wrong kind, the observation has history, or the run had no diffusion.
     """
     parts = [config] + [config[key] for key in ("model", "vla") if isinstance(config.get(key), Mapping)]
     past = _value(parts, "past_action_window_size", int, where)
@@ -76,13 +76,13 @@ def check_declared(declared: Declared, model: ModelConfig, strategy: Optional[st
     """Returns how pictures are resized.
 
     Args:
-        declared: what the source says.
-        model: the architecture that its tensors are read into.
-        strategy: what the user says; None leaves it to the source, and then to the towers' usual one.
-        where: names the file in messages.
+        declared: Declarations of the source.
+        model: Architecture that its tensors are read into.
+        strategy: The user's choice; None leaves it to the source, and then to the towers' usual one.
+        where: Name of the file in messages.
 
-    Raises:
-        CheckpointError: where source, architecture and user contradict each other, naming each.
+        Raises:
+            CheckpointError: Source, architecture and user contradict each other; the message names each.
     """
     if declared.bins not in (None, model.bins):
         raise CheckpointError(f"{where}: n_action_bins is {declared.bins}, the action tokens here have {model.bins} bins; such "
@@ -101,7 +101,7 @@ def check_declared(declared: Declared, model: ModelConfig, strategy: Optional[st
 
 
 def _paths(parts: List[Mapping[str, Any]], where: str) -> Tuple[str, ...]:
-    """The trained paths; a switch that is not there counts as on, as other trainers do not write it."""
+    """Returns the trained paths; a missing switch counts as on, because other trainers do not write it."""
     diffusion, tokens, loss = (_value(parts, key, bool, where) is not False
                                for key in ("use_diff", "action_tokenizer_exist", "ar_diff_loss"))
     if not diffusion:
@@ -124,7 +124,7 @@ def _sizes(parts: List[Mapping[str, Any]], where: str) -> Tuple[int, ...]:
 
 
 def _value(parts: List[Mapping[str, Any]], key: str, kind: Type[T], where: str) -> Optional[T]:
-    """The first of the parts that has the key, and not null there."""
+    """Returns the value in the first of the parts that has the key with a value other than null."""
     for part in parts:
         value = part.get(key)
         if value is None:
@@ -137,7 +137,7 @@ def _value(parts: List[Mapping[str, Any]], key: str, kind: Type[T], where: str) 
 
 
 def _unused(config: Mapping[str, Any]) -> List[str]:
-    """Keys that decide nothing here, with their values, those of `model` and `vla` by their full name."""
+    """Returns keys that have no effect here, with their values; those of `model` and `vla` by their full name."""
     found = []
     for key, value in config.items():
         if key in ("model", "vla") and isinstance(value, Mapping):

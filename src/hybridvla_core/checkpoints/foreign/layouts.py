@@ -1,4 +1,4 @@
-"""Layouts of statistics: the released one is used, others are brought into it or refused by name."""
+"""Layouts of statistics: the released one is used, others are converted to it or refused by name."""
 from __future__ import annotations
 
 from typing import Any, Dict, Mapping
@@ -9,18 +9,18 @@ from hybridvla_core.errors import CheckpointError, few
 QUANTITIES = {"action": "action", "actions": "action", "proprio": "proprio", "state": "proprio",
               "observation.state": "proprio", "observation/state": "proprio"}
 PERCENTILES = {"p01": "q01", "p99": "q99", "1%": "q01", "99%": "q99"}
-#: What the one data set of a file without names is called.
+#: Name of the one data set of a file without names.
 UNNAMED = "data"
 
 
 def released_layout(statistics: Mapping[str, Any], where: str) -> Dict[str, Any]:
     """Returns statistics as `{NAME: {action: {q01, q99, mask}, proprio: {...}}}`.
 
-    Read as well: one data set without a name (Octo), quantities called `state` or `actions`, LeRobot's `stats.json`,
-    percentiles called p01 and p99, and all of them inside `norm_stats`.
+    Also accepted: one data set without a name (Octo), quantities called `state` or `actions`, LeRobot's `stats.json`,
+    percentiles called p01 and p99, and all of these inside `norm_stats`.
 
     Raises:
-        CheckpointError: for statistics of mean and deviation alone, whose models scale by another formula.
+        CheckpointError: The statistics have only mean and deviation; their models scale by another formula.
     """
     inner = statistics.get("norm_stats")
     if isinstance(inner, Mapping) and len(statistics) == 1:
@@ -37,7 +37,7 @@ def _is_entry(entry: Mapping[str, Any]) -> bool:
 
 
 def _entry(entry: Mapping[str, Any], where: str) -> Dict[str, Any]:
-    """One data set's quantities and percentiles under the released names."""
+    """Returns one data set's quantities and percentiles under the released names."""
     found: Dict[str, Any] = {}
     for name, value in entry.items():
         quantity = QUANTITIES.get(name)

@@ -1,4 +1,4 @@
-"""Tensors as other savers name them: what their wrappers add is taken off; what has to be done first is said."""
+"""Tensors as other savers name them: additions of wrappers are removed; for unfinished files, a message says what to do first."""
 from __future__ import annotations
 
 import re
@@ -9,11 +9,11 @@ import torch
 
 from hybridvla_core.errors import CheckpointError, few
 
-#: Parts of a name that DistributedDataParallel, torch.compile, activation checkpointing and FSDP put in.
+#: Parts that DistributedDataParallel, torch.compile, activation checkpointing and FSDP insert in a name.
 WRAPPERS = frozenset(("module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"))
-#: What savers put around the modules.
+#: Outer levels that savers put around the modules.
 OUTER = frozenset(("vlm", "model", "vla", "state_dict"))
-#: Entries of a file that may hold the weights, in the order in which they are looked for.
+#: Entries of a file that may hold the weights, in the order of the search.
 ENTRIES = ("model", "state_dict", "model_state_dict", "module", "weights")
 AVERAGED = re.compile(r"(?i)(^|_)(ema|swa|averaged?|shadow)(_|$)")
 ADAPTER = re.compile(r"(^|\.)(lora_[A-Za-z_]+|base_layer|modules_to_save|lora_magnitude_vector)(\.|$)|^base_model\.model\.")
@@ -28,11 +28,11 @@ DEPTH = 6
 
 @dataclass(frozen=True)
 class Saved:
-    """What a file holds.
+    """Content of a file.
 
     Attributes:
         modules: Module -> name -> tensor.
-        entry: Where they stood, empty for the top level.
+        entry: Entry that held them; empty for the top level.
         averaged: Entries with averaged weights beside them.
     """
 
@@ -42,7 +42,7 @@ class Saved:
 
 
 def bare_name(name: str) -> str:
-    """Returns a parameter's name without what wrappers put in."""
+    """Returns a parameter's name without the parts that wrappers insert."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
@@ -50,13 +50,13 @@ def read_modules(content: object, known: Mapping[str, str], path: str, entry: Op
     """Returns the modules of a file's content.
 
     Args:
-        content: what the file holds.
-        known: names of modules that are looked for.
-        path: names the file in messages.
-        entry: name of the entry with the weights; None looks for the usual ones.
+        content: Content of the file.
+        known: Names of the wanted modules.
+        path: Name of the file in messages.
+        entry: Name of the entry with the weights; None looks for the usual ones.
 
-    Raises:
-        CheckpointError: for adapters, shards and quantised weights, and where no entry holds weights.
+        Raises:
+            CheckpointError: The file holds adapters, shards or quantised weights, or no entry holds weights.
     """
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds {type(content).__name__} and no dictionary of tensors; this is no checkpoint")
@@ -75,7 +75,7 @@ def read_modules(content: object, known: Mapping[str, str], path: str, entry: Op
         if module not in known and AVERAGED.search(module):
             averaged.append(f"{where}.{module}" if where else module)
             continue
-        if module not in known:      # refused by the module's name, whatever it holds
+        if module not in known:      # refused later by the module's name, whatever it holds
             modules.setdefault(module, {})
             continue
         if not isinstance(value, torch.Tensor) or not value.is_floating_point():
@@ -98,7 +98,7 @@ def refuse_unfinished(names: List[str], path: str) -> None:
 
 
 def module_problem(found: Mapping[str, Any], expected: Mapping[str, Any], known: Mapping[str, Any]) -> str:
-    """Returns what is wrong with a file's modules and where the right ones are; empty when all are there."""
+    """Returns what is wrong with a file's modules and where the right ones are; empty if all are present."""
     unknown, missing = set(found) - set(known), set(expected) - set(found)
     if not unknown and not missing:
         return ""
@@ -114,7 +114,7 @@ def module_problem(found: Mapping[str, Any], expected: Mapping[str, Any], known:
 
 
 def _entry(content: Mapping[str, Any], known: Mapping[str, str], path: str, entry: Optional[str]) -> str:
-    """The name of the entry with the weights; empty where they stand at the top."""
+    """Returns the name of the entry with the weights; empty if they are at the top level."""
     if entry is not None:
         if not isinstance(content.get(entry), Mapping):
             raise CheckpointError(f"{path}: no entry {entry!r} with weights; it holds {few(content, 8)}")
@@ -130,7 +130,7 @@ def _entry(content: Mapping[str, Any], known: Mapping[str, str], path: str, entr
 
 
 def _flattened(content: Mapping[str, Any], path: str, top: bool, depth: int = 0) -> Iterator[Tuple[str, Any]]:
-    """Dotted names and values. top: the whole file, where a step number or an optimizer may stand beside the weights."""
+    """Yields dotted names and values. top: the whole file, where a step number or an optimizer may be beside the weights."""
     if depth > DEPTH:
         raise CheckpointError(f"{path}: dictionaries in dictionaries, {depth} deep; this is no checkpoint of a model")
     for name, value in content.items():
@@ -146,7 +146,7 @@ def _flattened(content: Mapping[str, Any], path: str, top: bool, depth: int = 0)
 
 
 def _under_module(name: str, known: Mapping[str, str]) -> str:
-    """Without what savers put around the modules."""
+    """Returns the name without the levels that savers put around the modules."""
     parts = name.split(".")
     while len(parts) > 1 and parts[0] in OUTER and parts[0] not in known:
         del parts[0]
