@@ -1,4 +1,4 @@
-"""Joint states of all arms into measured poses, for whoever needs them: the policy node and the replay of bags."""
+"""Turns joint states of all arms into measured poses, for the policy node and the replay of bags."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class ArmFeed:
-    """`on_state(state, stamp)` gets every usable state, its pose from our own kinematics; stamp: the driver's, s."""
+    """`on_state(state, stamp)` receives every usable state, with the pose from our own kinematics; stamp: the driver's, s."""
 
     def __init__(self, robot: RobotConfig, on_state: Callable[[ArmState, float], None]) -> None:
         self._on_state = on_state
         self._readers = {arm.name: ArmReader(arm.name, arm.joint_names, fingers_of(arm)) for arm in robot.arms}
         self._kinematics = {arm.name: ArmKinematics(arm) for arm in robot.arms}
-        #: Topic -> the arms it speaks of; two arms may call their joints alike.
+        #: Topic -> the arms that it covers; two arms may use the same joint names.
         self.topics: Dict[str, Tuple[str, ...]] = joint_topics(robot.arms)
 
     def problem(self, now: float) -> str:
@@ -34,7 +34,7 @@ class ArmFeed:
         return next((f"arm {name}: {problem}" for name, problem in problems if problem), "")
 
     def doubt(self, arm: str, now: float) -> str:
-        """Says of one arm what `problem` says of all, without its name."""
+        """Says of one arm what `problem` says of all, without the arm's name."""
         return self._readers[arm].doubt(now)
 
     def foreign(self, arm: str) -> bool:
@@ -42,7 +42,7 @@ class ArmFeed:
         return self._readers[arm].foreign
 
     def on_joints(self, message: JointState, arms: Sequence[str], now: float) -> None:
-        """A `sensor_msgs/JointState` about the named arms; now: s, on any clock that goes on evenly."""
+        """Takes a `sensor_msgs/JointState` about the named arms; now: s, on any clock that runs evenly."""
         stamp = message.header.stamp.to_sec()
         for name in arms:
             reader = self._readers[name]

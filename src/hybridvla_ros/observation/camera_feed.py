@@ -1,4 +1,4 @@
-"""The cameras of the policy node: subscriptions, sync, identity, and what diagnostics say of them."""
+"""The cameras of the policy node: subscriptions, sync, identity, and what diagnostics say about them."""
 from __future__ import annotations
 
 import time
@@ -21,21 +21,21 @@ from hybridvla_ros.observation.camera_sync import CameraSync, ImageSet
 from hybridvla_ros.runtime.node_support import Diagnostics
 from hybridvla_ros.runtime.workers import Rate
 
-#: rospy reads at most this much of a socket at once; with its default a queue of one holds old images (ros_comm 536).
+#: rospy reads at most this much of a socket at once; with the default a queue of one holds old images (ros_comm 536).
 BUFFER_BYTES = 2 ** 24
 LOOK_S = 0.2
-#: A camera that was silent for longer may be another one: its driver was restarted, s.
+#: A camera that was silent for longer than this may be another one: its driver was restarted, s.
 RESTARTED_S = 1.0
 
-#: An image message, and what the policy gets of it: (h, w, 3) uint8 RGB, or one that it has prepared.
+#: An image message, and what the policy gets from it: (h, w, 3) uint8 RGB, or an image that it has prepared.
 ImageMessage = Union[Image, CompressedImage]
 Pixels = Union[np.ndarray, ReadyImage]
 Convert = Callable[[ImageMessage, str], Pixels]
 
 
 class CameraImage:
-    """One image message. `early`: it is converted when it is made, by the thread that received it; what is wrong with it
-    is said when it is used."""
+    """One image message. `early`: the thread that receives the message converts it at once; what is wrong with it is
+    reported when it is used."""
 
     def __init__(self, message: ImageMessage, view: str, convert: Convert = to_rgb, early: bool = False) -> None:
         self._message, self._convert = message, convert
@@ -48,16 +48,16 @@ class CameraImage:
                 self._error = error
 
     def image(self, view: str) -> Pixels:
-        """(h, w, 3) uint8 RGB, or what `convert` made of the message; raises ObservationError naming the camera."""
+        """Returns (h, w, 3) uint8 RGB, or what `convert` made of the message; raises ObservationError naming the camera."""
         if self._error is not None:
             raise self._error
         return self._convert(self._message, view) if self._made is None else self._made
 
 
 class CameraFeed:
-    """Subscribes on construction. `latest` gives the frames that belong together, or who is missing.
+    """Subscribes on construction. `latest` gives the frames that belong together, or says which camera is missing.
 
-    convert: (message, view) -> what the policy needs of it; early: as frames arrive, and not when they are used.
+    convert: (message, view) -> what the policy needs of it; early: convert as frames arrive, not when they are used.
     """
 
     def __init__(self, cameras: Sequence[CameraSource], max_spread: float, max_age: float,
@@ -93,16 +93,16 @@ class CameraFeed:
             rospy.logwarn_throttle(10.0, "the serial numbers of the cameras cannot be read: %s", error)
 
     def latest(self) -> Tuple[Optional[ImageSet[CameraImage]], str]:
-        """The newest usable set, or None and a sentence naming the camera and what is wrong."""
+        """Returns the newest usable set, or None and a sentence naming the camera and what is wrong."""
         found, problem = self.sync.latest(rospy.Time.now().to_sec())
-        # Who is silent comes first: a driver that is gone does not state its serial number either.
+        # Report silence first: a driver that is gone does not state its serial number either.
         now = time.monotonic()
         fought = next(filter(None, (source.problem(now) for source in self._sources.values())), "")
         problem = fought or problem or self._identity.problem()
         return (None, problem) if problem else (found, "")
 
     def report(self) -> Tuple[int, str, Dict[str, object]]:
-        """Diagnostics: ERROR while no set can be made, WARN when frames were lost since the last report."""
+        """Returns diagnostics: ERROR while no set can be made, WARN when frames were lost since the last report."""
         found, problem = self.latest()
         values: Dict[str, object] = {"spread_s": round(found.spread, 4)} if found else {}
         warnings = []

@@ -1,4 +1,4 @@
-"""How one camera's stream is doing: rate, lost frames, stamps against the clock. No ROS; the bag tools use it too."""
+"""Health of one camera's stream: rate, lost frames, stamps against the clock. No ROS; the bag tools use it too."""
 from __future__ import annotations
 
 import statistics
@@ -6,15 +6,15 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Deque, Dict, Optional
 
-#: Intervals and lags remembered; half a second at 30 Hz.
+#: Number of intervals and lags remembered; half a second at 30 Hz.
 WINDOW = 15
-#: A pause longer than this many usual intervals is counted as lost frames.
+#: A pause longer than this many usual intervals counts as lost frames.
 LATE = 1.5
 #: A stamp this far ahead of the clock cannot be right, s; well synchronised computers differ by less.
 AHEAD_S = 0.02
-#: A pause longer than this counts as an outage of its own, s.
+#: A pause longer than this counts as a separate outage, s.
 OUTAGE_S = 1.0
-#: A jump of the sequence number beyond this is a restarted publisher, not loss.
+#: A larger jump of the sequence number is a restarted publisher, not loss.
 MAX_SEQUENCE_JUMP = 1000
 
 
@@ -23,14 +23,14 @@ class CameraHealth:
     """Counters of one view since the start.
 
     Attributes:
-        received: Frames.
+        received: Frames received.
         dropped: Frames missing between two stamps at the usual rate.
-        lost: Messages missing between two sequence numbers, so the network's or this node's loss.
-        duplicates: A stamp sent twice.
-        went_back: A stamp before the one before it.
-        unstamped: Stamp zero.
-        outages: Pauses above OUTAGE_S.
-        longest_gap_s: s.
+        lost: Messages missing between two sequence numbers: lost by the network or by this node.
+        duplicates: Stamps sent twice.
+        went_back: Stamps earlier than the one before.
+        unstamped: Frames with stamp zero.
+        outages: Pauses longer than OUTAGE_S.
+        longest_gap_s: Longest gap between two stamps, s.
     """
 
     received: int = 0
@@ -48,7 +48,7 @@ class CameraHealth:
         self._stamp_ns = self._sequence = self._arrival_ns = 0
 
     def add(self, stamp_ns: int, sequence: Optional[int] = None, arrival_ns: Optional[int] = None) -> None:
-        """One frame: the driver's stamp, the publisher's sequence number, and when it arrived on the clock of `now`."""
+        """Takes one frame: the driver's stamp, the publisher's sequence number, and its arrival on the clock of `now`."""
         self.received += 1
         self.unstamped += stamp_ns == 0
         if sequence is not None:
@@ -76,26 +76,26 @@ class CameraHealth:
         if usual and seconds > LATE * usual:
             self.dropped += int(round(seconds / usual)) - 1
         self.outages += seconds > OUTAGE_S
-        # A pause is no rate: it would make the next pause look usual.
+        # A pause is not a rate: it would make the next pause look usual.
         if not usual or seconds < 4.0 * usual or len(self._intervals) < 3:
             self._intervals.append(seconds)
 
     @property
     def period_s(self) -> float:
-        """The usual time between two frames, s; 0 before it is known."""
+        """Returns the usual time between two frames, s; 0 before it is known."""
         return statistics.median(self._intervals) if len(self._intervals) >= 3 else 0.0
 
     @property
     def lag_s(self) -> float:
-        """Arrival minus stamp, s, by the median of the last frames; NaN where arrivals are not known."""
+        """Returns arrival minus stamp, s, as the median of the last frames; NaN where arrivals are not known."""
         return statistics.median(self._lags) if self._lags else float("nan")
 
     def silent_s(self, now: float) -> float:
-        """Seconds since the last arrival on the clock of `now`; infinite where arrivals are not known."""
+        """Returns seconds since the last arrival on the clock of `now`; infinite where arrivals are not known."""
         return now - self._arrival_ns * 1e-9 if self._arrival_ns else float("inf")
 
     def values(self) -> Dict[str, float]:
-        """The numbers for diagnostics and reports."""
+        """Returns the numbers for diagnostics and reports."""
         rate = 1.0 / self.period_s if self.period_s else 0.0
         return {"received": self.received, "rate_hz": round(rate, 2), "dropped": self.dropped, "lost": self.lost,
                 "duplicates": self.duplicates, "went_back": self.went_back, "unstamped": self.unstamped,

@@ -1,8 +1,8 @@
-"""Is the right camera behind each topic? Serial numbers as the drivers state them, against the configuration's.
+"""Is the right camera behind each topic? Compares the serial numbers that the drivers state with the configured ones.
 
-Drivers name topics after a launch argument, so two exchanged serial numbers exchange two views and nothing else shows
-it. realsense2_camera gives the number in a parameter and as the hardware_id of its diagnostics, realsense_camera_node in
-its diagnostics alone, astra_camera and OrbbecSDK_ROS1 in a parameter.
+Drivers name topics after a launch argument, so two exchanged serial numbers exchange two views, and nothing else shows
+it. realsense2_camera gives the number in a parameter and as the hardware_id of its diagnostics, realsense_camera_node only in
+its diagnostics, astra_camera and OrbbecSDK_ROS1 in a parameter.
 """
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ RETRY_S, RECHECK_S = 1.0, 10.0
 
 
 class CameraIdentity:
-    """`problem()` is a sentence while a camera with a configured serial number is another one or not known.
+    """`problem()` returns a sentence while a camera with a configured serial number is another camera or not known.
 
-    get_parameter: name -> value or None (rospy.get_param behind the node). The master is asked from `poll`, never from
+    get_parameter: name -> value or None (rospy.get_param behind the node). Only `poll` asks the master, never
     `problem`, which the inference loop calls.
     """
 
@@ -33,7 +33,7 @@ class CameraIdentity:
         self._get, self._monotonic = get_parameter, monotonic
         self._said: Dict[str, str] = {}
         self._asked: Dict[str, float] = {}
-        self._ranks: Dict[str, int] = {}        # of the best entry of the diagnostics that was heard, by view
+        self._ranks: Dict[str, int] = {}        # rank of the best diagnostics entry heard, by view
         self._lock = threading.Lock()
 
     @property
@@ -41,7 +41,7 @@ class CameraIdentity:
         return any(camera.serial_diagnostics for camera in self._cameras)
 
     def poll(self) -> None:
-        """Read the parameters that are due."""
+        """Reads the parameters that are due."""
         for camera in self._cameras:
             if not camera.serial_parameter:
                 continue
@@ -55,13 +55,13 @@ class CameraIdentity:
                 self._hear(camera, str(value))
 
     def forget(self, view: str) -> None:
-        """Wants the number stated anew: the driver may have been restarted with another camera."""
+        """Requires the number to be stated anew: the driver may have been restarted with another camera."""
         with self._lock:
             self._said.pop(view, None)
         self._asked.pop(view, None)
 
     def on_diagnostics(self, message: DiagnosticArray) -> None:
-        """A diagnostic_msgs/DiagnosticArray."""
+        """Takes a diagnostic_msgs/DiagnosticArray."""
         for status in message.status:
             for camera in self._cameras:
                 rank = match(status.name, camera.serial_diagnostics or "", camera.image_topic) if status.hardware_id else 0
@@ -70,7 +70,7 @@ class CameraIdentity:
                     self._hear(camera, status.hardware_id)
 
     def problem(self) -> str:
-        """The first camera that does not fit, or an empty string."""
+        """Names the first camera that does not fit, or returns an empty string."""
         with self._lock:
             said = dict(self._said)
         for camera in self._cameras:
@@ -96,18 +96,18 @@ class CameraIdentity:
 
 
 def match(name: str, wanted: str, image_topic: str) -> int:
-    """Judges how well an entry of the diagnostics is the one that is meant.
+    """Judges how well a diagnostics entry matches the wanted one.
 
-    `wanted` is a whole name, or one without its namespace, or the beginning of one. What follows a colon in it is whole:
-    `node: camera` is not the beginning of `node: camera_front`, `camera/manager` is that of `camera/manager_color: rate`.
+    `wanted` is a whole name, a name without its namespace, or the beginning of one. A part after a colon must match whole:
+    `node: camera` is not the beginning of `node: camera_front`; `camera/manager` is that of `camera/manager_color: rate`.
 
     Args:
-        name: Of the entry.
-        wanted: As configured.
-        image_topic: Of the camera; of two namespaces, the topic's own is meant.
+        name: Name of the entry.
+        wanted: Name as configured.
+        image_topic: Topic of the camera; of two namespaces, the topic's own is meant.
 
     Returns:
-        0 for another one, up to 4 for the whole name.
+        0 for another entry, up to 4 for the whole name.
     """
     name, wanted = name.strip("/ "), wanted.strip("/ ")
     if not wanted:
@@ -123,7 +123,7 @@ def match(name: str, wanted: str, image_topic: str) -> int:
 
 
 def same_serial(first: str, second: str) -> bool:
-    """Equal but for what parameters do to numbers: leading zeros lost, or an underscore put in front to keep them."""
+    """Tells whether two numbers are equal but for what parameters do: leading zeros lost, or an underscore put in front."""
     return _plain(first) == _plain(second)
 
 

@@ -1,4 +1,4 @@
-"""Observation sync: the newest set of images whose stamps lie close together, and who is missing when there is none."""
+"""Observation sync: finds the newest set of images whose stamps are close together, and says who is missing without one."""
 from __future__ import annotations
 
 from collections import deque
@@ -9,23 +9,23 @@ from hybridvla_core.waiting import Condition
 from hybridvla_ros.observation.camera_health import CameraHealth
 
 MessageT = TypeVar("MessageT")
-#: Stamp, ns, and what came with it.
+#: Stamp, ns, and the message with it.
 Entry = Tuple[int, MessageT]
 #: The messages of each view, in the order of their stamps.
 Queues = Mapping[str, Sequence[Entry[MessageT]]]
-#: Of a fast camera's frames those of this time are kept, ns: with its clock ahead, only older ones meet the arms' states ...
+#: A fast camera's frames are kept for this time, ns: if its clock is ahead, only older frames match the arms' states ...
 KEEP_NS = 500_000_000
-#: ... and no more than this of any.
+#: ... but never more than this many of any camera.
 MOST = 40
 
 
 @dataclass(frozen=True)
 class ImageSet(Generic[MessageT]):
-    """One message a view.
+    """One message per view.
 
     Attributes:
-        messages: By view.
-        stamp_ns: Of the oldest, ns.
+        messages: Messages by view.
+        stamp_ns: Stamp of the oldest message, ns.
         spread: Newest minus oldest, s.
     """
 
@@ -35,10 +35,10 @@ class ImageSet(Generic[MessageT]):
 
 
 class CameraSync(Generic[MessageT]):
-    """Keeps the last messages of each view. Stamps are the drivers'; `now` is the clock they are compared with.
+    """Keeps the last messages of each view. Stamps are the drivers'; `now` is the clock with which they are compared.
 
-    max_spread, max_age: s. depth: messages kept of each view at least; more of a fast one, KEEP_S of it. health: by view, see
-    camera_health.py. Thread safe.
+    max_spread, max_age: s. depth: least number of messages kept of each view; more of a fast view, KEEP_S of it. health: by view,
+    see camera_health.py. Thread safe.
     """
 
     def __init__(self, views: Sequence[str], max_spread: float, max_age: float, depth: int = 10) -> None:
@@ -51,7 +51,7 @@ class CameraSync(Generic[MessageT]):
 
     @property
     def received(self) -> Dict[str, int]:
-        """Messages so far, by view."""
+        """Returns the number of messages so far, by view."""
         return {view: health.received for view, health in self.health.items()}
 
     def add(self, view: str, stamp_ns: int, message: MessageT, sequence: Optional[int] = None,
@@ -59,11 +59,11 @@ class CameraSync(Generic[MessageT]):
         """Takes a message; one that goes back in time (a looping bag, a restarted driver) empties the view first.
 
         Args:
-            view: Of the camera.
-            stamp_ns: Of the image.
+            view: View of the camera.
+            stamp_ns: Stamp of the image, ns.
             message: The image.
-            sequence: The publisher's number, to count what the network lost.
-            arrival_ns: When it came, on the clock of `now`; with it a camera with a wrong clock is told from a silent one.
+            sequence: The publisher's sequence number, to count what the network lost.
+            arrival_ns: When it came, on the clock of `now`, ns; it tells a camera with a wrong clock from a silent one.
         """
         with self._changed:
             queue = self._queues[view]
@@ -78,29 +78,29 @@ class CameraSync(Generic[MessageT]):
 
     @property
     def period_s(self) -> float:
-        """The usual time between two frames of the fastest view, s; 0 before it is known."""
+        """Returns the usual time between two frames of the fastest view, s; 0 before it is known."""
         with self._changed:
             return min((health.period_s for health in self.health.values() if health.period_s), default=0.0)
 
     def wake(self) -> None:
-        """Something else has come that whoever waits may need, such as an arm's state."""
+        """Wakes waiters: something else has come that they may need, such as an arm's state."""
         with self._changed:
             self._news += 1
             self._changed.notify_all()
 
     def clear(self) -> None:
-        """Forget all images: the clock was set back."""
+        """Forgets all images: the clock was set back."""
         with self._changed:
             for queue in self._queues.values():
                 queue.clear()
 
     @property
     def news(self) -> int:
-        """Grows with every message and every `wake`; taken before looking at what is there, `wait` misses nothing."""
+        """Returns a count that grows with every message and every `wake`; read it before looking, and `wait` misses nothing."""
         return self._news
 
     def wait(self, timeout: float, news: Optional[int] = None) -> bool:
-        """Block until something has come (since `news`, or from now on), at most `timeout` s; whether it has."""
+        """Waits at most `timeout` s until something has come (since `news`, or from now on); returns whether it has."""
         with self._changed:
             before = self._news if news is None else news
             return self._changed.wait_for(lambda: self._news != before, timeout)
@@ -110,7 +110,7 @@ class CameraSync(Generic[MessageT]):
 
         Args:
             now: ROS time, s.
-            until_ns: Of images stamped no later than this.
+            until_ns: Use only images stamped no later than this, ns.
 
         Returns:
             The set and an empty sentence; or None and a sentence that names the camera and what is wrong. The sentence is empty
@@ -137,7 +137,7 @@ class CameraSync(Generic[MessageT]):
             return ImageSet({view: entry[1] for view, entry in chosen.items()}, stamp, spread), ""
 
     def _tightest(self, queues: Queues[MessageT], now: float) -> Optional[Dict[str, Entry[MessageT]]]:
-        """The newest set within the spread around any recent message: free-running cameras may pair up better there."""
+        """Returns the newest set within the spread around any recent message: free-running cameras may pair up better there."""
         recent = sorted({entry[0] for queue in queues.values() for entry in queue
                          if now - entry[0] * 1e-9 <= self.max_age}, reverse=True)
         for stamp in recent:

@@ -1,4 +1,4 @@
-"""Which images an observation is made of: the newest set that the arms' states reach up to, and why that is not the newest."""
+"""Chooses the images of an observation: the newest set that the arms' states reach up to, and why it is not the newest."""
 from __future__ import annotations
 
 import math
@@ -9,24 +9,24 @@ from hybridvla_ros.observation.camera_health import AHEAD_S
 from hybridvla_ros.observation.camera_sync import CameraSync, ImageSet, MessageT
 
 #: Images this far ahead of the arms' states, s, are waited for: states of the same moment are on their way. At most half the
-#: time between two images, or the next ones would always be there first.
+#: time between two images; otherwise the next images would always be there first.
 WAIT_S = 0.02
-#: States this far behind the images are more than those of the same moment on their way, s.
+#: If states are this far behind the images, s, more is wrong than states of the same moment being on their way.
 BEHIND_S = 0.04
 
 
 class CoveredImages(Generic[MessageT]):
-    """The choice of the live node and of replay, so that both observe the same.
+    """The choice that both the live node and replay make, so that they observe the same.
 
     Where stamps of images are ahead of those of the arms (a camera's clock, or the robot's), the newest images always wait for
-    states. Older ones, which states have reached, are used then; `remark` says why.
+    states. Older images that states have reached are used then; `remark` says why.
     """
 
     def __init__(self, sync: CameraSync[MessageT], proposer: Proposer) -> None:
         self._sync, self._proposer = sync, proposer
-        #: Why images are older than they say, or others than the newest are used; or an empty string.
+        #: Why images are older than they say, or why the newest are not used; or an empty string.
         self.remark = ""
-        #: Why there is nothing to observe although images are here, where waiting for a moment does not help; or an empty string.
+        #: Why there is nothing to observe although images are here, and waiting a moment does not help; or an empty string.
         self.problem = ""
 
     def choose(self, newest: ImageSet[MessageT], now: float) -> Optional[ImageSet[MessageT]]:
@@ -52,7 +52,7 @@ class CoveredImages(Generic[MessageT]):
 
     @staticmethod
     def _uncovered(reached: float, lead: float) -> str:
-        """Why no image is as old as the arms' states."""
+        """Says why no image is as old as the arms' states."""
         if reached == -math.inf:
             return ("not every arm has said where it is; do the drivers run, and publish the joint states that the robot file "
                     "names?")
@@ -62,7 +62,7 @@ class CoveredImages(Generic[MessageT]):
                 "predicted; check that the arms' drivers run, and the clocks")
 
     def _ahead(self) -> Tuple[str, float]:
-        """The view whose stamps are farthest ahead of its arrivals, and by how much, s; an empty string where none is."""
+        """Returns the view whose stamps are farthest ahead of its arrivals, and by how much, s; an empty string where none is."""
         leads = {view: -health.lag_s for view, health in self._sync.health.items()}
         view = max(leads, key=lambda name: leads[name] if leads[name] == leads[name] else float("-inf"))
         return (view, leads[view]) if leads[view] > AHEAD_S else ("", 0.0)

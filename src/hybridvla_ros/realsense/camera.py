@@ -1,7 +1,7 @@
 """One RealSense camera: found by its serial number, streamed, watched, restarted, reset, and found again. No ROS.
 
-A thread calls `step` until `ended` is set. SEARCHING: the camera is not on the bus. STREAMING: frames come. A silence
-restarts the stream, a second one resets the camera, and a camera that has left the bus is looked for until it is back.
+A thread calls `step` until `ended` is set. SEARCHING: the camera is not on the bus. STREAMING: frames come. A first silence
+restarts the stream, a second silence resets the camera, and a camera that left the bus is searched for until it is back.
 """
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from hybridvla_ros.realsense.config import DeviceConfig, RealsenseConfig
 if TYPE_CHECKING:
     import pyrealsense2
 
-#: Between two looks at the bus, which take some 10 ms each, s.
+#: Time between two searches of the bus, which take some 10 ms each, s.
 SEARCH_PERIOD_S = 0.3
-#: The newest frames kept by the SDK between two reads: later is better than all.
+#: Number of newest frames that the SDK keeps between two reads: a late frame is better than all of them.
 QUEUE = 2
 POLL_MS = 100
-#: A reset camera that has not left the bus by then is taken as it is, s; opening it before would meet it vanishing.
+#: A reset camera that has not left the bus after this time is used as it is, s; opened earlier, it might vanish.
 LEAVE_BUS_S = 4.0
 
 
@@ -43,7 +43,7 @@ class ColourFrame:
 
     Attributes:
         pixels: (h, w, 3) uint8 RGB, a copy.
-        stamp_ns: This computer's clock, ns.
+        stamp_ns: Time on this computer's clock, ns.
         number: The camera's frame counter.
     """
 
@@ -55,7 +55,7 @@ class ColourFrame:
 class RealsenseCamera:
     """`on_frame` is called from the thread that calls `step`.
 
-    rs: the pyrealsense2 module; context: an rs.context(). clock_ns: this computer's clock for stamps; monotonic: for
+    rs: the pyrealsense2 module; context: an rs.context(). clock_ns: this computer's clock for stamps; monotonic: clock for
     timeouts, s.
     """
 
@@ -77,32 +77,32 @@ class RealsenseCamera:
         self._on_bus = True
         self._wanted = self._close_error = ""
         self._lock = threading.Lock()
-        #: Set by whoever ends the camera: it is not opened again, and the thread's waits are over.
+        #: Set by whoever ends the camera: the camera is not opened again, and its thread stops waiting.
         self.ended = Event()
-        #: What was fixed last, and how often something was asked to be fixed and done.
+        #: What was locked last, and how often a request was made and carried out.
         self.locked: Dict[str, float] = {}
         self.locks = 0
 
     # Called from other threads ---------------------------------------------------------------------------------------
 
     def request(self, what: str) -> None:
-        """Have the camera's thread `reset` the camera or `lock` exposure and white balance at what the next frame has."""
+        """Asks the camera's thread to `reset` the camera, or to `lock` exposure and white balance at the next frame's values."""
         with self._lock:
             self._wanted = what
 
     @property
     def pending(self) -> str:
-        """What was asked for and is not done yet; a camera that is closed forgets it."""
+        """Returns what was asked for and is not done yet; a camera that is closed forgets it."""
         return self._wanted
 
     def withdraw(self) -> None:
-        """Takes back what is not done yet: it does not happen any more once this returns."""
+        """Withdraws what is not done yet: it no longer happens once this returns."""
         self.request("")
 
     # The camera's own thread -----------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Wait for a frame or look for the camera, at most some 0.3 s. Never raises what a camera can cause."""
+        """Waits for a frame or searches for the camera, at most some 0.3 s. Never raises what a camera can cause."""
         if self.ended.is_set():
             return
         try:
@@ -111,7 +111,7 @@ class RealsenseCamera:
             else:
                 self._search()
         except sdk.CameraError as error:
-            # A refusal, not a fault: it stands until somebody changes the camera.
+            # A refusal, not a fault: it stays until somebody changes the camera.
             self.close(str(error))
             self.ended.wait(SEARCH_PERIOD_S)
         except RuntimeError as error:
@@ -122,7 +122,7 @@ class RealsenseCamera:
         """Finds and streams the camera now. Waits at most start_timeout_s for it to appear.
 
         Raises:
-            CameraError: Why it cannot be used.
+            CameraError: The camera cannot be used; the message says why.
         """
         deadline = self._monotonic() + self._times.start_timeout_s
         while True:
@@ -139,12 +139,12 @@ class RealsenseCamera:
             time.sleep(SEARCH_PERIOD_S)
 
     def close(self, message: str = "closed") -> None:
-        """Let go of the camera; unless `ended`, it will be looked for again. Not while another thread is in `step`."""
+        """Releases the camera; unless `ended`, it will be searched for again. Not while another thread is in `step`."""
         sensor, self._sensor, self._queue, self.device = self._sensor, None, None, None
         if self.state is not CameraState.RESETTING:
             self.state = CameraState.SEARCHING
         self.message = message
-        self.withdraw()      # who asked meant the pictures of then
+        self.withdraw()      # the request was about the pictures at that time
         for call in ("stop", "close"):
             try:
                 if sensor is not None:
@@ -210,7 +210,7 @@ class RealsenseCamera:
         self._on_frame(self.config, ColourFrame(pixels, stamp, number))
 
     def _silence(self) -> None:
-        """No frame for frame_timeout_s: start the stream anew, and reset the camera if that was no cure."""
+        """Handles a silence of frame_timeout_s: restarts the stream, and resets the camera if that did not help."""
         self._silences += 1
         silence = f"{self.config.label}: no frame for {self._monotonic() - self._heard:.1f} s"
         device = sdk.find(self._rs, self._context, self.config)
@@ -225,7 +225,7 @@ class RealsenseCamera:
             self.counters["restarts"] += 1
 
     def _reset(self, why: str) -> None:
-        """Have the camera restart itself; it leaves the bus for some seconds, and every handle becomes invalid."""
+        """Makes the camera restart itself; it leaves the bus for some seconds, and every handle becomes invalid."""
         device = self.device
         self.close(f"{self.config.label}: reset ({why})")
         self._reset_at, self.counters["resets"] = self._monotonic(), self.counters["resets"] + 1
@@ -238,7 +238,7 @@ class RealsenseCamera:
         self.ended.wait(SEARCH_PERIOD_S)
 
     def status(self) -> Tuple[bool, str, Dict[str, object]]:
-        """(whether frames come, a sentence, values) for diagnostics."""
+        """Returns (whether frames come, a sentence, values) for diagnostics."""
         fresh = self.state is CameraState.STREAMING and self._monotonic() - self._heard <= self._times.frame_timeout_s
         values: Dict[str, object] = {"state": self.state.value, **self.counters, "stamps_corrected": self.clock.corrected,
                                      **{f"locked {key}": value for key, value in self.locked.items()}}

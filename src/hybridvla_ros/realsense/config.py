@@ -9,19 +9,19 @@ from hybridvla_core.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """One camera. Fixed exposure, gain and white balance are what makes the same scene look the same tomorrow.
+    """One camera. Fixed exposure, gain and white balance make the same scene look the same tomorrow.
 
     Attributes:
-        name: The namespace of its topics.
-        serial: As printed on it and as `realsense_camera_node --list` shows it.
-        width_px: Of the colour stream, px.
-        height_px: The same, px.
-        fps: The same, Hz.
-        exposure_100us: In 100 us (the unit of UVC colour sensors); None leaves it to the camera.
-        gain: None leaves it to the camera.
-        white_balance_k: Kelvin; None leaves it to the camera.
-        allow_usb2: Stream over USB 2 all the same.
-        jpeg_quality: Of the `compressed` topic, which is encoded only while somebody listens.
+        name: Namespace of its topics.
+        serial: Serial number as printed on the camera and as `realsense_camera_node --list` shows it.
+        width_px: Width of the colour stream, px.
+        height_px: Height of the colour stream, px.
+        fps: Rate of the colour stream, Hz.
+        exposure_100us: Exposure in 100 us (the unit of UVC colour sensors); None leaves it to the camera.
+        gain: Gain of the sensor; None leaves it to the camera.
+        white_balance_k: White balance in kelvin; None leaves it to the camera.
+        allow_usb2: Whether to stream over USB 2 all the same.
+        jpeg_quality: Quality of the `compressed` topic, which is encoded only while somebody listens.
     """
 
     name: str
@@ -57,11 +57,11 @@ class RealsenseConfig:
 
     Attributes:
         devices: One or more.
-        frame_timeout_s: Silence after which a stream is restarted, s; at a second one in a row the camera is reset.
-        reset_interval_s: At most one reset in that time, s.
+        frame_timeout_s: Silence after which a stream is restarted, s; a second silence in a row resets the camera.
+        reset_interval_s: Time in which there is at most one reset, s.
         reset_timeout_s: How long a reset camera may take to come back before it counts as unplugged, s.
         start_timeout_s: How long cameras may take to be found at start, s.
-        max_lag_s: A stamp older than this at arrival, or in the future, is not believed and the arrival is used (clock.py), s.
+        max_lag_s: A stamp older than this at arrival, or in the future, is not believed; the arrival is used (clock.py), s.
     """
 
     devices: Tuple[DeviceConfig, ...]
@@ -85,16 +85,16 @@ class RealsenseConfig:
                 raise ConfigurationError(f"devices: the {what} {twice[0]} is given twice; every camera has its own")
 
     def with_serials(self, text: str) -> RealsenseConfig:
-        """Puts in serial numbers as a launch file gives them.
+        """Inserts serial numbers as a launch file gives them.
 
         Args:
             text: `name=serial,name=serial`.
 
         Returns:
-            The same configuration with them.
+            The same configuration with these serial numbers.
 
         Raises:
-            ConfigurationError: A name is unknown, or a device has no serial number then.
+            ConfigurationError: A name is unknown, or a device still has no serial number.
         """
         given: Dict[str, str] = {}
         for part in filter(None, (part.strip() for part in text.split(","))):

@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 #: Distortion models of the SDK that are OpenCV's (k1, k2, p1, p2, k3).
 PLUMB_BOB = ("brown_conrady", "inverse_brown_conrady", "modified_brown_conrady", "none")
 LOCK_TIMEOUT_S = 3.0
-#: For a camera's thread to leave the driver when the node ends, s; opening a stream takes 1 to 2.
+#: Time for a camera's thread to leave the driver when the node ends, s; opening a stream takes 1 to 2 s.
 END_TIMEOUT_S = 3.0
 
 
 class RealsenseNode:
-    """One thread a camera. Raises CameraError when a camera cannot be used as configured."""
+    """One thread per camera. Raises CameraError when a camera cannot be used as configured."""
 
     def __init__(self, rs: ModuleType, context: pyrealsense2.context, config: RealsenseConfig) -> None:
         refuse_simulated_time()
@@ -124,7 +124,7 @@ class RealsenseNode:
         publish_unless_ending(self._diagnostics, array)
 
     def _close(self) -> None:
-        """rospy calls this before is_shutdown() is true: a camera closed under its thread would be found and opened again."""
+        """Called by rospy before is_shutdown() is true: a camera closed under its thread would be found and opened again."""
         self._reports.end()
         for camera in self.cameras:
             camera.ended.set()
@@ -132,20 +132,20 @@ class RealsenseNode:
         for camera, thread in zip(self.cameras, self._threads):
             left = deadline - time.monotonic()
             if not wait_until(lambda thread=thread: not thread.is_alive(), left):
-                # In a driver call that hangs; the end of the process frees the camera.
+                # A driver call hangs; the end of the process frees the camera.
                 rospy.logwarn("%s: the driver does not answer, so it is not closed", camera.config.label)
             else:
                 camera.close()
 
 
 def refuse_simulated_time() -> None:
-    """A real camera under a simulated clock would stamp frames with a time nobody else has."""
+    """Refuses simulated time, under which a real camera would stamp frames with a time that nobody else has."""
     if rospy.get_param("/use_sim_time", False):
         raise HybridVLAError("/use_sim_time is true, and real cameras need real time; rosparam set /use_sim_time false")
 
 
 def camera_info(intrinsics: pyrealsense2.intrinsics, stamp: rospy.Time, frame: str) -> CameraInfo:
-    """The SDK's intrinsics as a message, rectification and projection as for a single camera."""
+    """Returns the SDK's intrinsics as a message, with rectification and projection as for a single camera."""
     model = str(intrinsics.model).rsplit(".", 1)[-1]
     info = CameraInfo(width=intrinsics.width, height=intrinsics.height, D=[float(value) for value in intrinsics.coeffs],
                       distortion_model="plumb_bob" if model in PLUMB_BOB else "equidistant")
@@ -158,7 +158,7 @@ def camera_info(intrinsics: pyrealsense2.intrinsics, stamp: rospy.Time, frame: s
 
 
 def list_cameras() -> int:
-    """Print what is connected, one line a camera."""
+    """Prints the connected cameras, one per line."""
     rs = load_sdk()
     devices = connected(rs, rs.context())
     print("\n".join(device.text for device in devices) or "no RealSense camera is connected")
@@ -166,7 +166,7 @@ def list_cameras() -> int:
 
 
 def serve(rs: Optional[ModuleType] = None, context: Optional[pyrealsense2.context] = None) -> None:
-    """The node behind its parameters ~config and ~serials. rs, context: given by tests."""
+    """Runs the node with its parameters ~config and ~serials. rs, context: given by tests."""
     config = load_file(RealsenseConfig, package_path(require_parameter("config")))
     config = config.with_serials(str(rospy.get_param("~serials", "")))
     rs = rs or load_sdk()
@@ -175,7 +175,7 @@ def serve(rs: Optional[ModuleType] = None, context: Optional[pyrealsense2.contex
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
-    """`--list` prints the connected cameras; otherwise the node."""
+    """Prints the connected cameras with `--list`; otherwise runs the node."""
     words: List[str] = list(sys.argv[1:] if arguments is None else arguments)
     if "--list" in words:
         try:

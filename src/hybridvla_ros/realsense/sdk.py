@@ -1,6 +1,6 @@
-"""What is asked of pyrealsense2: devices by serial number, the colour sensor, its options. Imported only when used.
+"""Everything asked of pyrealsense2: devices by serial number, the colour sensor, its options. Imported only when used.
 
-Checked against pyrealsense2 2.54.2.5684, the last that knows the L515. Every refusal is one sentence.
+Checked against pyrealsense2 2.54.2.5684, the last version that supports the L515. Every refusal is one sentence.
 """
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class CameraError(HybridVLAError):
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """What a connected camera says of itself; empty where it says nothing.
+    """What a connected camera says about itself; empty where it says nothing.
 
     Attributes:
-        serial: Its number.
-        name: Of the model.
-        usb: Version of the bus.
-        firmware: Version.
-        handle: The SDK's.
+        serial: Serial number.
+        name: Name of the model.
+        usb: Version of the USB connection.
+        firmware: Version of the firmware.
+        handle: The SDK's handle of the device.
     """
 
     serial: str
@@ -46,7 +46,7 @@ class DeviceInfo:
 
 
 def load_sdk() -> ModuleType:
-    """The module pyrealsense2. Raises CameraError saying how to get it."""
+    """Returns the module pyrealsense2. Raises CameraError saying how to get it."""
     try:
         import pyrealsense2
     except ImportError as error:
@@ -55,7 +55,7 @@ def load_sdk() -> ModuleType:
 
 
 def connected(rs: ModuleType, context: pyrealsense2.context) -> List[DeviceInfo]:
-    """All cameras on the bus. One that vanishes while it is asked is left out."""
+    """Returns all cameras on the bus, except one that vanishes while it is queried."""
     found = []
     try:
         handles = list(context.query_devices())
@@ -79,14 +79,14 @@ def find(rs: ModuleType, context: pyrealsense2.context, config: DeviceConfig) ->
 
     Args:
         rs: The SDK.
-        context: Its list of devices.
-        config: The camera that is wanted.
+        context: The SDK's list of devices.
+        config: Configuration of the wanted camera.
 
     Returns:
-        The camera, None while it is not there.
+        The camera; None while it is not connected.
 
     Raises:
-        CameraError: Two have that number, or it hangs on USB 2.
+        CameraError: Two cameras have that number, or the camera is on USB 2.
     """
     matching = [device for device in connected(rs, context) if device.serial == config.serial]
     if not matching:
@@ -100,7 +100,7 @@ def find(rs: ModuleType, context: pyrealsense2.context, config: DeviceConfig) ->
 
 
 def sdk_version() -> str:
-    """Version of the installed pyrealsense2; empty if it is no installed package."""
+    """Returns the version of the installed pyrealsense2; empty if it is not an installed package."""
     from importlib import metadata
 
     try:
@@ -110,7 +110,7 @@ def sdk_version() -> str:
 
 
 def not_found(rs: ModuleType, context: pyrealsense2.context, config: DeviceConfig) -> str:
-    """The sentence about a camera that is not there: what is, and the usual reason."""
+    """Returns the sentence about a camera that is not connected: which cameras are, and the usual reason."""
     others = [device.text for device in connected(rs, context)]
     seen = f"connected are {'; '.join(others)}" if others else "no RealSense camera is connected"
     version = sdk_version()
@@ -121,7 +121,7 @@ def not_found(rs: ModuleType, context: pyrealsense2.context, config: DeviceConfi
 
 def colour_sensor(rs: ModuleType, device: DeviceInfo, config: DeviceConfig
                   ) -> Tuple[pyrealsense2.sensor, pyrealsense2.video_stream_profile]:
-    """(sensor, profile) of the configured colour stream in rgb8. Raises CameraError listing what there is."""
+    """Returns (sensor, profile) of the configured colour stream in rgb8. Raises CameraError listing what is available."""
     modes = set()
     for sensor in device.handle.query_sensors():
         for profile in sensor.get_stream_profiles():
@@ -138,7 +138,7 @@ def colour_sensor(rs: ModuleType, device: DeviceInfo, config: DeviceConfig
 
 
 def configure(rs: ModuleType, device: DeviceInfo, sensor: pyrealsense2.sensor, config: DeviceConfig) -> None:
-    """Time base, exposure, gain and white balance. Raises CameraError for what the camera does not accept."""
+    """Sets time base, exposure, gain and white balance. Raises CameraError for what the camera does not accept."""
     for each in device.handle.query_sensors():
         # Off by default on the L515, whose stamps then drift away (realsense-ros 1902, librealsense 12970).
         if each.supports(rs.option.global_time_enabled):
@@ -155,7 +155,7 @@ def configure(rs: ModuleType, device: DeviceInfo, sensor: pyrealsense2.sensor, c
 
 
 def lock(rs: ModuleType, sensor: pyrealsense2.sensor, frame: pyrealsense2.frame) -> Dict[str, float]:
-    """Freezes what automatic exposure and white balance have chosen.
+    """Freezes the values that automatic exposure and white balance have chosen.
 
     The frame's metadata says what was used; the option alone may still hold the last fixed value.
 
@@ -165,7 +165,7 @@ def lock(rs: ModuleType, sensor: pyrealsense2.sensor, frame: pyrealsense2.frame)
         frame: Its last frame.
 
     Returns:
-        The values by configuration key, in its unit.
+        The values by configuration key, in that key's unit.
     """
     values: Dict[str, float] = {}
     for automatic, option, metadata, key in (
@@ -188,7 +188,7 @@ def lock(rs: ModuleType, sensor: pyrealsense2.sensor, frame: pyrealsense2.frame)
 
 
 def restore(rs: ModuleType, sensor: pyrealsense2.sensor, values: Dict[str, float]) -> None:
-    """Set what `lock` returned again, after a camera was reset or plugged in anew."""
+    """Sets again what `lock` returned, after a camera was reset or plugged in anew."""
     for key, option, automatic in (("exposure_100us", "exposure", "enable_auto_exposure"),
                                    ("gain", "gain", "enable_auto_exposure"),
                                    ("white_balance_k", "white_balance", "enable_auto_white_balance")):

@@ -1,5 +1,5 @@
-"""Whether a node or a service that the master knows still runs. ROS ends the older of two nodes of one name, so on doubt the
-newcomer refuses: that a computer cannot be reached from here does not say that nothing runs on it."""
+"""Checks whether a node or service that the master knows still runs. ROS ends the older of two nodes of one name, so if in
+doubt the newcomer refuses: an unreachable computer may still run something."""
 from __future__ import annotations
 
 import os
@@ -11,7 +11,7 @@ import rosgraph
 
 from hybridvla_core.errors import HybridVLAError
 
-ASKS = "/hybridvla_start"      # under this name the master is asked
+ASKS = "/hybridvla_start"      # name under which the master is asked
 PATIENCE_S = 1.0
 
 
@@ -31,7 +31,7 @@ def refuse_taken_name(name: str) -> None:
 
 
 def asked_name(name: str) -> str:
-    """The name that the command line's remapping gives to a name of the graph; the master knows that one alone."""
+    """Returns the name that the command line's remapping gives to a graph name; the master knows only that one."""
     found: str = rosgraph.names.load_mappings(sys.argv).get(name, name)
     return found
 
@@ -52,11 +52,11 @@ def reached(uri: str) -> str:
     """Tells whether something listens at an address.
 
     Args:
-        uri: With host and port.
+        uri: Address with host and port.
 
     Returns:
-        An empty string when it does; "gone" when its computer says that nothing does; otherwise the reason why that cannot be
-        known from here.
+        An empty string when something does; "gone" when its computer says that nothing does; otherwise the reason why that cannot
+        be known from here.
     """
     address = urlparse(uri)
     try:
@@ -73,15 +73,15 @@ def reached(uri: str) -> str:
 
 
 def _surely(host: str) -> bool:
-    """Tells whether a refused connection comes from the computer that was meant.
+    """Tells whether a refused connection comes from the intended computer.
 
-    A name that leads to a loopback address is meant only if it is this computer's: /etc/hosts may hold somebody else's.
+    A name that leads to a loopback address is right only if it is this computer's: /etc/hosts may hold another computer's.
 
     Args:
         host: Name or address.
 
     Returns:
-        False also where the name leads nowhere.
+        Whether it does; False also where the name leads nowhere.
     """
     try:
         found = socket.gethostbyname(host)

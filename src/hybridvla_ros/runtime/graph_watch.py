@@ -1,4 +1,4 @@
-"""The node's place in the graph: whether the master answers, knows us, and who else speaks on our command topics."""
+"""The node's place in the graph: whether the master answers and knows us, and who else publishes on our command topics."""
 from __future__ import annotations
 
 import contextlib
@@ -16,22 +16,22 @@ from hybridvla_ros.runtime.workers import FAULTS, Rate, start_worker
 
 PERIOD_S = 0.5
 TIMEOUT_S = 1.0
-RECONNECT_EVERY = 4  # looks
-LOST_AFTER = 2       # questions in a row without an answer
+RECONNECT_EVERY = 4  # checks
+LOST_AFTER = 2       # unanswered questions in a row
 TYPES, ANY = "topic types", "*"
-#: Also of something that is no master and answers on its port.
+#: Including errors of something that answers on the master's port but is no master.
 ERRORS = (OSError, ValueError, xmlrpc.client.Error, http.client.HTTPException, xml.parsers.expat.ExpatError)
 
 #: A topic and the nodes that publish it.
 PublishersOf = Tuple[str, Sequence[str]]
 #: The master's list: publishers, subscribers and services, each as (name, nodes).
 SystemState = Sequence[Sequence[PublishersOf]]
-#: What a node takes: topic, type, and how many publishers it has a connection to.
+#: What a node subscribes to: topic, type, and the number of publishers to which it has a connection.
 Taken = Tuple[str, str, int]
 
 
 class Master(Protocol):
-    """What is asked of the master; every answer begins with a code, 1 when it is good, and a sentence."""
+    """The calls made to the master; every answer begins with a code, 1 for success, and a sentence."""
 
     def getSystemState(self, caller: str) -> Tuple[int, str, SystemState]:
         """Returns who publishes, subscribes and serves."""
@@ -43,25 +43,25 @@ class Master(Protocol):
         """Returns the address of a node."""
 
     def registerPublisher(self, caller: str, topic: str, kind: str, uri: str) -> Tuple[int, str, List[str]]:
-        """Returns the subscribers' addresses."""
+        """Registers a publisher; returns the subscribers' addresses."""
 
     def registerSubscriber(self, caller: str, topic: str, kind: str, uri: str) -> Tuple[int, str, List[str]]:
-        """Returns the publishers' addresses."""
+        """Registers a subscriber; returns the publishers' addresses."""
 
     def registerService(self, caller: str, service: str, service_uri: str, uri: str) -> Tuple[int, str, int]:
-        """Makes a service known."""
+        """Registers a service."""
 
 
 def wrong_types(types: Mapping[str, str], published: Sequence[PublishersOf], taken: Sequence[Taken]) -> str:
-    """Names the topics that carry another type than the one taken, and both types.
+    """Names the topics that carry another type than the one subscribed to, and both types.
 
     Args:
-        types: By topic, as the master has them.
-        published: By whom.
-        taken: By this node. A topic with a connection is well: what the master says of it may be out of date.
+        types: Type of each topic, as the master has it.
+        published: Publishers of each topic.
+        taken: Subscriptions of this node. A topic with a connection is fine: the master's data on it may be out of date.
 
     Returns:
-        One sentence each, empty when there are none.
+        One sentence for each, empty when there are none.
     """
     nodes = dict(published)
     return "; ".join(
@@ -71,11 +71,11 @@ def wrong_types(types: Mapping[str, str], published: Sequence[PublishersOf], tak
 
 
 class GraphWatch:
-    """Asks the master on a thread of its own, so that a master which hangs delays nothing.
+    """Asks the master on its own thread, so that a master that hangs delays nothing.
 
-    intruders(system state): who else publishes on our command topics, or "". on_lost(text): the master answers no more
-    (text), or answers again (""). on_intruder(text): intruders are there. A master that was restarted knows nobody, so we
-    register again. A connection that broke is made again: rospy 1.15 gives it up for good after a reset.
+    intruders(system state): who else publishes on our command topics, or "". on_lost(text): the master no longer answers
+    (text), or answers again (""). on_intruder(text): intruders are there. A restarted master knows nobody, so we
+    register again. A broken connection is made again: rospy 1.15 gives it up for good after a reset.
     """
 
     def __init__(self, intruders: Callable[[SystemState], str] = lambda state: "",
@@ -109,17 +109,17 @@ class GraphWatch:
         self._failures = 0
         problem = self._intruders(state)
         if problem:
-            self._on_intruder(problem)      # at every look: `resume` does not outlast an intruder
+            self._on_intruder(problem)      # at every check: `resume` does not outlast an intruder
         self._say(problem)
         self._count += 1
         if self._count % RECONNECT_EVERY == 0:
             self._compare_types(master, state[0])
         if self._count % RECONNECT_EVERY == 0 and not (self._mending and self._mending.is_alive()):
-            # Beside the looks: every computer that is gone takes TIMEOUT_S.
+            # Apart from the checks: every computer that is gone takes TIMEOUT_S.
             self._mending = start_worker("mending connections", self._mend, state[0])
 
     def _compare_types(self, master: Master, published: Sequence[PublishersOf]) -> None:
-        """A topic of another type is a fault: rospy says so in the publisher's log only, and nothing ever arrives."""
+        """Reports a topic of another type as a fault: rospy says so only in the publisher's log, and nothing ever arrives."""
         topics = get_topic_manager()
         connections = {topic: topics.get_subscriber_impl(topic) for topic, _ in topics.get_subscriptions()}
         taken = [(topic, kind, connections[topic].get_num_connections() if connections[topic] is not None else 0)
@@ -131,12 +131,12 @@ class GraphWatch:
             FAULTS.clear(TYPES)
 
     def _mend(self, published: Sequence[PublishersOf]) -> None:
-        with contextlib.suppress(*ERRORS):      # the next look says what is wrong with the master
+        with contextlib.suppress(*ERRORS):      # the next check says what is wrong with the master
             self._reconnect(_proxy(rosgraph.get_master_uri()), published)
 
     def _reconnect(self, master: Master, published: Sequence[PublishersOf]) -> None:
-        """Make up for connections to living publishers that are gone. Only to those whose node answers at once: rospy
-        would otherwise wait for it in a thread for ever."""
+        """Restores lost connections to living publishers, but only to those whose node answers at once: otherwise rospy
+        would wait for it in a thread for ever."""
         topics = get_topic_manager()
         for topic, nodes in published:
             wanted = topics.get_subscriber_impl(topic)
@@ -160,7 +160,7 @@ class GraphWatch:
         self.problem = problem
 
     def _register(self, master: Master) -> None:
-        """Everything we offer and want, told to a master that has forgotten it."""
+        """Registers everything we offer and want with a master that has forgotten it."""
         slave, name = _proxy(self._uri), self._name
         for topic, kind in get_topic_manager().get_publications():
             master.registerPublisher(name, topic, kind, self._uri)
@@ -174,7 +174,7 @@ class GraphWatch:
 
 
 class _Impatient(xmlrpc.client.Transport):
-    """A peer that accepts and then says nothing is as good as gone."""
+    """Treats a peer that accepts and then says nothing as gone."""
 
     def make_connection(self, host: Union[str, Tuple[str, Dict[str, str]]]) -> http.client.HTTPConnection:
         connection = super().make_connection(host)
@@ -183,6 +183,6 @@ class _Impatient(xmlrpc.client.Transport):
 
 
 def _proxy(uri: str) -> Any:
-    """Returns a node or the master, over XML-RPC: what it answers has no types."""
+    """Returns an XML-RPC proxy of a node or the master; its answers have no types."""
     return xmlrpc.client.ServerProxy(uri, transport=_Impatient())
 

@@ -1,6 +1,6 @@
-"""Processes that a command of ours has started, directly or through roslaunch, and their end.
+"""Finds and ends processes that one of our commands has started, directly or through roslaunch.
 
-roslaunch gives every node a session of its own, so that a signal to its group does not reach them: a roslaunch that has to be
+roslaunch gives every node its own session, so that a signal to its group does not reach the nodes: a roslaunch that must be
 killed, or that dies, leaves its nodes running.
 """
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _parents() -> Dict[int, int]:
 
 
 def descendants(pid: int) -> Set[int]:
-    """Returns the processes that `pid` has started, and theirs."""
+    """Returns the processes that `pid` has started, and their descendants."""
     parents, new = _parents(), {pid}
     found: Set[int] = set()
     while new:
@@ -39,7 +39,7 @@ def descendants(pid: int) -> Set[int]:
 
 
 def marked(variable: str, value: str) -> Set[int]:
-    """Returns the processes, without this one, that were started with an environment variable."""
+    """Returns the processes, except this one, that were started with this environment variable."""
     wanted = f"{variable}={value}".encode()
     found: Set[int] = set()
     for pid in _parents():
@@ -51,7 +51,7 @@ def marked(variable: str, value: str) -> Set[int]:
 
 
 def end_all(pids: Iterable[int], patience_s: float = 5.0) -> Set[int]:
-    """Ends processes: SIGTERM, and SIGKILL for what is there after `patience_s`. Returns those that had to be ended."""
+    """Ends processes: SIGTERM, then SIGKILL for those left after `patience_s`. Returns the processes that had to be ended."""
     left = set(pids) & set(_parents())
     ended = set(left)
     for number, wait in ((signal.SIGTERM, patience_s), (signal.SIGKILL, patience_s)):

@@ -1,19 +1,19 @@
-"""Images of a megabyte come and go thirty times a second: where the C library gets memory for them, and gives it back."""
+"""Memory for images: a megabyte each, thirty times a second. Where the C library gets it, and when it returns it."""
 from __future__ import annotations
 
 import ctypes
 
-# mallopt(3) of glibc: the parameters' numbers, and the largest threshold it takes.
+# mallopt(3) of glibc: the parameters' numbers, and the largest threshold that it accepts.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 MMAP_BYTES, TRIM_BYTES = 32 * 2 ** 20, 256 * 2 ** 20
 
 
 def keep_freed_memory() -> bool:
-    """Has malloc keep up to TRIM_BYTES of freed memory in each of its arenas, and not map blocks below MMAP_BYTES.
+    """Makes malloc keep up to TRIM_BYTES of freed memory in each of its arenas, and not map blocks below MMAP_BYTES.
 
     By default glibc maps and unmaps every image anew, and each of its pages is cleared and faulted in again: for a raw
-    640x480 image more time than its whole way through a socket takes. Other C libraries have no mallopt and stay as
-    they are.
+    640x480 image that takes more time than the whole way through a socket. Other C libraries have no mallopt and are
+    left unchanged.
 
     Returns:
         Whether that was possible.

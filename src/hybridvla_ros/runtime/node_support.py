@@ -19,13 +19,13 @@ from hybridvla_ros.runtime.workers import FAULTS, Rate, described
 
 
 def package_path(path: str) -> Path:
-    """A path from a parameter or configuration: absolute, or relative to the package's root."""
+    """Returns a path from a parameter or configuration: absolute, or relative to the package's root."""
     given = Path(path).expanduser()
     return given if given.is_absolute() else ROOT / given
 
 
 def require_parameter(name: str) -> str:
-    """A private string parameter that must be set."""
+    """Returns a private string parameter that must be set."""
     value = str(rospy.get_param("~" + name, "")).strip()
     if not value:
         raise HybridVLAError(f"parameter ~{name} is not set; start the node through its launch file or set it")
@@ -33,7 +33,7 @@ def require_parameter(name: str) -> str:
 
 
 def number_parameter(name: str, default: float) -> float:
-    """A private parameter that must be a number; unset or empty, as a launch argument without a value: the default."""
+    """Returns a private numeric parameter, or the default if it is unset or empty (a launch argument without a value)."""
     value = rospy.get_param("~" + name, default)
     if isinstance(value, str) and not value.strip():
         value = default
@@ -43,11 +43,11 @@ def number_parameter(name: str, default: float) -> float:
 
 
 class UnfailingLog:
-    """A full disk or a closed terminal loses log lines, and nothing else. `lost` counts them."""
+    """Makes a full disk or a closed terminal lose log lines and nothing else. `lost` counts them."""
 
     def __init__(self) -> None:
         self.lost = 0
-        logging.raiseExceptions = False        # else every lost line becomes a traceback on the same full disk
+        logging.raiseExceptions = False        # otherwise every lost line becomes a traceback on the same full disk
         for logger in (logging.getLogger(), logging.getLogger("rosout")):
             for handler in logger.handlers:
                 handler.emit = self._guarded(handler.emit)        # type: ignore[method-assign]
@@ -70,11 +70,11 @@ def run_node(name: str, main: Callable[[], None], before: Callable[[], None] = l
     """Initialises and runs a node, and turns an explained error into one line and exit status 1.
 
     Args:
-        name: Of the node.
-        main: Its work, until shutdown.
-        before: What must hold before this node takes its name; a name taken twice ends the node that had it, so a name that is
-            in use, or may be, is refused.
-        stays_known: A master that was restarted hears of this node again.
+        name: Name of the node.
+        main: Work of the node, until shutdown.
+        before: Checks what must hold before this node takes its name. A name taken twice ends the node that had it, so a name
+            that is in use, or may be, is refused.
+        stays_known: Whether the node registers again with a restarted master.
     """
     try:
         before()
@@ -98,12 +98,12 @@ def run_node(name: str, main: Callable[[], None], before: Callable[[], None] = l
 
 
 def node_ending() -> bool:
-    """Whether the node's end has begun. rospy.is_shutdown() says so only after the topics have been closed."""
+    """Tells whether the node's end has begun. rospy.is_shutdown() says so only after the topics have been closed."""
     return rospy.core.is_shutdown_requested() or rospy.is_shutdown()
 
 
 def publish_unless_ending(publisher: rospy.Publisher, message: rospy.Message) -> bool:
-    """For threads that publish until the node ends: False, and no error, when the end has closed the topic."""
+    """Publishes, for threads that run until the node ends: returns False, without an error, when the end closed the topic."""
     try:
         publisher.publish(message)
     except rospy.ROSException:
@@ -114,7 +114,7 @@ def publish_unless_ending(publisher: rospy.Publisher, message: rospy.Message) ->
 
 
 def tell_faults() -> None:
-    """Has the faults of this node's threads in `/diagnostics`, also those of a node that reports nothing there otherwise."""
+    """Shows the faults of this node's threads in `/diagnostics`, even for a node that otherwise reports nothing there."""
     publishers: List[rospy.Publisher] = []
 
     def tell() -> None:
@@ -132,10 +132,10 @@ def tell_faults() -> None:
 
 
 class Diagnostics:
-    """One `/diagnostics` entry a second (REP-107), also while simulated time stands still, which it then names.
+    """Publishes one `/diagnostics` entry a second (REP-107), even while simulated time stands still, which it then names.
 
     Args:
-        subsystem: What is reported on; the entry is called `node: subsystem`.
+        subsystem: The subsystem reported on; the entry is called `node: subsystem`.
         report: Returns level, message and values.
     """
 

@@ -1,4 +1,4 @@
-"""Whether this computer has more to do than it can: how long the threads of this process were ready and had no processor."""
+"""Whether this computer is overloaded: how long the threads of this process were ready but had no processor."""
 from __future__ import annotations
 
 import contextlib
@@ -6,7 +6,7 @@ import os
 import time
 from typing import Callable, Dict
 
-#: Of the wall time, for so long a thread of ours was kept waiting: more is overload. Work shorter than LEAST_S is not judged.
+#: Waiting for more than this share of the wall time is overload. Work shorter than LEAST_S is not judged.
 SHARE, LEAST_S = 0.4, 0.1
 
 
@@ -19,14 +19,14 @@ def waited_s() -> Dict[str, float]:
     found: Dict[str, float] = {}
     with contextlib.suppress(OSError):
         for thread in os.listdir("/proc/self/task"):
-            with contextlib.suppress(OSError, ValueError, IndexError):     # a thread may end between the list and the look
+            with contextlib.suppress(OSError, ValueError, IndexError):     # a thread may end between listing and reading
                 with open(f"/proc/self/task/{thread}/schedstat", encoding="ascii") as stream:
                     found[thread] = int(stream.read().split()[1]) * 1e-9
     return found
 
 
 class Overload:
-    """Judges pieces of work, a prediction say: `begin` before it, `end` after it. `problem` is the sentence of the last one."""
+    """Judges pieces of work, such as a prediction: `begin` before it, `end` after it. `problem` is the last one's sentence."""
 
     def __init__(self, waited: Callable[[], Dict[str, float]] = waited_s, clock: Callable[[], float] = time.monotonic) -> None:
         self._waited, self._clock = waited, clock
@@ -35,11 +35,11 @@ class Overload:
         self.problem = ""
 
     def begin(self) -> None:
-        """Notes where the counters stand."""
+        """Notes the present values of the counters."""
         self._began, self._before = self._clock(), self._waited()
 
     def now(self) -> str:
-        """Returns a sentence when the work under way is kept waiting by other work, or an empty string."""
+        """Returns a sentence when other work keeps the work under way waiting, or an empty string."""
         wall = self._clock() - self._began
         if wall < LEAST_S:
             return ""

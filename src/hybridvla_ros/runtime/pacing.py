@@ -11,8 +11,8 @@ from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.waiting import Bell
 
 MIN_SPACING = 0.98
-EARLY_SPACING = 0.5      # of a tick that is brought forward
-BREATH = 0.25            # of a tick's own time, at least, in which the threads that listen have lock and interpreter
+EARLY_SPACING = 0.5      # spacing of a tick that is brought forward
+BREATH = 0.25            # least share of a tick's own time in which listening threads get lock and interpreter
 SWITCH_S = 0.0005        # another thread of ours gives up the interpreter after this long
 PRIORITY = 20
 SCHEDULERS = ("fifo", "ordinary")
@@ -20,7 +20,7 @@ GAPS_MS = (6.0, 7.5, 10.0, 20.0, 50.0, 100.0)
 
 
 class Pace:
-    """`wait()` once a tick. Gaps are times between the begins of two ticks, s."""
+    """`wait()` once per tick. Gaps are times between the begins of two ticks, s."""
 
     def __init__(self, hz: float) -> None:
         self.period = 1.0 / hz
@@ -31,14 +31,14 @@ class Pace:
         self._began = self._before = self._following = time.monotonic()
 
     def begin(self) -> None:
-        """From now on; what was collected so far stays out of the garbage collector's way."""
+        """Starts the pace now; what was collected so far stays out of the garbage collector's way."""
         sys.setswitchinterval(SWITCH_S)
         gc.collect()
         gc.freeze()
         self._began = self._before = self._following = time.monotonic()
 
     def tick(self) -> float:
-        """The monotonic time of the tick that begins now."""
+        """Returns the monotonic time of the tick that begins now."""
         now = time.monotonic()
         if self.ticks:
             gap = now - self._before
@@ -46,28 +46,28 @@ class Pace:
             self.gaps[sum(gap * 1e3 > bound for bound in GAPS_MS)] += 1
         self._before = now
         self.ticks += 1
-        # Never sooner than nearly a period after this tick: a late tick must not make the next step a faster one.
+        # Never sooner than nearly a period after this tick: a late tick must not speed up the next step.
         self._following = max(self._following + self.period, now + MIN_SPACING * self.period)
         return now
 
     def hurry(self) -> None:
-        """From another thread: bring the next tick forward, to half a period after the last one at the soonest, and the
-        ticks after it with it. Never two in a row. Only for a trajectory at rest: whoever holds the last command sees the
-        same motion as without, begun a little earlier."""
+        """Called from another thread: brings the next tick forward, to half a period after the last one at the soonest, and the
+        following ticks with it. Never twice in a row. Only for a trajectory at rest: whoever holds the last command sees the
+        same motion as without it, begun a little earlier."""
         self._bell.ring()
 
     def calm(self) -> None:
-        """Before a tick, under the lock that `hurry` is called under: what it asked for is done by this tick."""
+        """Called before a tick, under the lock under which `hurry` is called: this tick does what `hurry` asked for."""
         self._bell.silence()
 
     def wait(self) -> None:
-        """Until the next tick is due; missed ones are never made up."""
+        """Waits until the next tick is due; missed ticks are never made up."""
         now = time.monotonic()
-        # Ticks that fill their period would else take the lock again at once, and no arm's state would come through. A tick that
-        # was held up for long is no reason for more silence.
+        # Otherwise ticks that fill their period would take the lock again at once, and no arm's state would come through. A tick
+        # that was held up for long is no reason for a longer silence.
         soonest = now + min(BREATH * (now - self._before), self.period)
         late = self._following <= now
-        self.overruns += self._following <= soonest      # the rate falls, be it for this pause alone
+        self.overruns += self._following <= soonest      # the rate falls, even if only by this pause
         self._following = max(self._following, soonest)
         early = self._bell.wait(self._following - now) and not late and not self._was_early
         if early:
@@ -88,7 +88,7 @@ class Pace:
 
 
 def use_scheduler(wanted: str) -> str:
-    """Ask for a scheduler for the calling thread and say what we got. Raises HybridVLAError for an unknown one."""
+    """Requests a scheduler for the calling thread and returns what we got. Raises HybridVLAError for an unknown one."""
     if wanted not in SCHEDULERS:
         raise HybridVLAError(f"scheduler is {wanted!r}; use one of {', '.join(SCHEDULERS)}")
     if wanted == "ordinary":

@@ -1,14 +1,14 @@
-"""Time limits of demonstrations and tests on a computer with other work: what is waited for takes as much longer."""
+"""Time limits of demonstrations and tests on a busy computer: limits grow with the load."""
 from __future__ import annotations
 
 import os
 
-#: At most so much longer is waited.
+#: Limits grow at most by this factor.
 MOST = 6.0
 
 
 def slowness() -> float:
-    """Returns how many processes share a processor, over the last minute, from 1 to MOST."""
+    """Returns how many processes shared a processor over the last minute, from 1 to MOST."""
     try:
         load = os.getloadavg()[0]
     except OSError:

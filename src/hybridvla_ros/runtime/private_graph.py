@@ -12,7 +12,7 @@ from typing import Dict, List, Optional, Sequence
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_ros.runtime.leftovers import descendants, end_all, marked
 
-#: Environment variable that every process of a graph has.
+#: Environment variable that every process of a graph carries.
 MARK = "HYBRIDVLA_GRAPH"
 
 
@@ -38,7 +38,7 @@ class Graph:
         if port is not None:
             refuse_used_port(port)
         self.port = port or free_port()
-        # Absolute: nodes start in a folder of their own.
+        # Absolute: nodes start in their own folder.
         self.folder = folder = folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         self._mark = f"{os.getpid()}-{time.monotonic_ns()}"
@@ -58,18 +58,18 @@ class Graph:
         self.stop()
 
     def start(self, command: Sequence[str], log: str) -> subprocess.Popen:
-        """Start a process of the graph; its output goes to `log` in the folder."""
+        """Starts a process of the graph; its output goes to `log` in the folder."""
         with open(self.folder / log, "ab") as stream:
             process = subprocess.Popen(list(command), stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
         self._processes.append(process)
         return process
 
     def launch(self, *arguments: str) -> subprocess.Popen:
-        """`roslaunch hybridvla ...` with this graph's master."""
+        """Runs `roslaunch hybridvla ...` with this graph's master."""
         return self.start(["roslaunch", "-p", str(self.port), "hybridvla", *arguments], "launch.log")
 
     def end(self, process: subprocess.Popen, patience: float = 20.0) -> None:
-        """Interrupt a process as Ctrl-C does, and insist if it does not listen. What it has started ends with it."""
+        """Interrupts a process as Ctrl-C does, and kills it if it does not react. What it has started ends with it."""
         started = descendants(process.pid)
         for number, wait in ((signal.SIGINT, patience), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
             if process.poll() is None:
@@ -81,7 +81,7 @@ class Graph:
         end_all(started)
 
     def stop(self) -> None:
-        """Ends every process of the graph, also those whose parent was killed or died."""
+        """Ends every process of the graph, including those whose parent was killed or died."""
         for process in reversed(self._processes):
             self.end(process)
         self._processes.clear()

@@ -1,4 +1,4 @@
-"""ROS time that stands still: `/use_sim_time` is set, and nobody publishes `/clock`."""
+"""Detects ROS time that stands still: `/use_sim_time` is set, and nobody publishes `/clock`."""
 from __future__ import annotations
 
 import threading
@@ -9,17 +9,17 @@ import rospy
 
 from hybridvla_ros.runtime.workers import Rate
 
-#: How often a node looks at ROS time, and for how long that may stand still before it is named, s.
+#: How often a node checks ROS time, and how long it may stand still before it is named, s.
 PERIOD_S, STILL_S = 0.5, 3.0
 
 
 class StoppedClock:
-    """Judges ROS time at each look.
+    """Judges ROS time at each check.
 
     Args:
         simulated: Whether this node takes its time from `/clock`.
-        ros_now: ROS time, s.
-        wall: Time that goes on evenly, s.
+        ros_now: Returns ROS time, s.
+        wall: Returns time that runs evenly, s.
     """
 
     def __init__(self, simulated: Callable[[], bool] = lambda: not rospy.rostime.is_wallclock(),
@@ -31,7 +31,7 @@ class StoppedClock:
         self._problem = ""
 
     def look(self) -> str:
-        """Returns a sentence while ROS time stands still, or an empty string."""
+        """Checks; returns a sentence while ROS time stands still, or an empty string."""
         with self._lock:
             if not self._simulated():
                 self._problem = ""
@@ -53,11 +53,11 @@ class StoppedClock:
 
     @property
     def problem(self) -> str:
-        """Returns what the last look found."""
+        """Returns what the last check found."""
         return self._problem
 
 
-#: One for each process, as rospy's time is.
+#: One for each process, like rospy's time.
 _CLOCK = StoppedClock()
 
 
@@ -67,7 +67,7 @@ def clock_problem() -> str:
 
 
 def watch_clock() -> None:
-    """Names a clock that stands still in this node's log, once for each time that it does."""
+    """Names a stopped clock in this node's log, once for each time that it stops."""
     named = [False]
 
     def look() -> None:

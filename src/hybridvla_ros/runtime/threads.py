@@ -1,6 +1,6 @@
-"""Threads of numeric libraries. Imports none of them: what is set here is read by OpenMP when it is loaded.
+"""Threads of numeric libraries. Imports none of them: OpenMP reads these settings when it is loaded.
 
-A thread of OpenMP that has nothing to do spins, for fear of the price of waking. Beside other work that takes the processor
+An idle OpenMP thread spins, to avoid the cost of waking. Beside other work, this takes the processor
 from the very thread it waits for, and a prediction of 0.4 s takes 11 s.
 """
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-#: Of the variables that set a number of threads, the one that torch and OpenMP both read.
+#: Of the variables that set the number of threads, the one that both torch and OpenMP read.
 COUNT = "OMP_NUM_THREADS"
 
 
@@ -23,14 +23,14 @@ def processors() -> int:
 
 
 def use_threads(wanted: int) -> int:
-    """Sets how many threads torch calculates with, before or after it is imported.
+    """Sets how many threads torch uses, before or after it is imported.
 
     Args:
-        wanted: number of threads; 0: what OMP_NUM_THREADS says, otherwise all processors but one, which is left to the cameras,
+        wanted: Number of threads; 0: what OMP_NUM_THREADS says, otherwise all processors but one, which is left to the cameras,
             the filter and the driver.
 
     Returns:
-        The number that is set.
+        The number that is now set.
     """
     given = os.environ.get(COUNT, "").split(",")[0].strip()
     count = wanted or (int(given) if given.isdigit() and int(given) else max(1, processors() - 1))

@@ -1,4 +1,4 @@
-"""One line of the log for each change of the filter's state, written beside the loop: a slow disk delays no tick."""
+"""One log line for each change of the filter's state, written outside the loop: a slow disk delays no tick."""
 from __future__ import annotations
 
 import queue
@@ -11,7 +11,7 @@ from hybridvla_ros.runtime.workers import start_worker
 
 
 class TransitionLog:
-    """Writes `ACTIVE -> HOLDING: why` whenever the state of a status differs from that of the one before."""
+    """Writes `ACTIVE -> HOLDING: why` whenever the state of a status differs from the previous one."""
 
     def __init__(self) -> None:
         self._state: Optional[State] = None

@@ -1,4 +1,4 @@
-"""The first predictions of a policy, of which a server may take longer than its deadline."""
+"""The first predictions of a policy, for which a server may need longer than its deadline."""
 from __future__ import annotations
 
 import time
@@ -8,19 +8,19 @@ import rospy
 
 from hybridvla_core.errors import ObservationError
 
-#: Before a prediction that failed is asked for again, s.
+#: Pause before a failed prediction is asked for again, s.
 AGAIN_S = 0.5
 
 
 def first_answer(predict: Callable[[], object], patience_s: float) -> None:
-    """Predicts, and again where that fails, until it succeeds.
+    """Predicts, and tries again after a failure, until it succeeds.
 
     Args:
         predict: Asks for one prediction.
-        patience_s: How long a failure is followed by another try, s.
+        patience_s: How long failed predictions are repeated, s.
 
     Raises:
-        ObservationError: It still fails when `patience_s` is over, or the node ends.
+        ObservationError: It still fails after `patience_s`, or when the node ends.
     """
     until = time.monotonic() + patience_s
     while True:

@@ -1,6 +1,6 @@
-"""A node's own threads: an error that nobody foresaw is a named fault of the node, and never the silent end of its work.
+"""A node's own threads: an unforeseen error becomes a named fault of the node, and never ends its work silently.
 
-Every thread of a node begins here. What went wrong stands in the node's log, in its diagnostics and in its status.
+Every thread of a node begins here. Faults appear in the node's log, in its diagnostics and in its status.
 """
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import rospy
 
 from hybridvla_core.waiting import Event
 
-#: Told of every change: the sentence of all present faults, empty when there is none.
+#: Called at every change with the sentence of all present faults, empty when there are none.
 Listener = Callable[[str], None]
 
 
@@ -25,7 +25,7 @@ class Faults:
         self._listeners: List[Listener] = []
 
     def add(self, worker: str, text: str) -> None:
-        """Names a fault; it stays until `clear`."""
+        """Adds a fault; it stays until `clear`."""
         self._change(lambda: self._found.__setitem__(worker, text))
 
     def clear(self, worker: str) -> None:
@@ -34,7 +34,7 @@ class Faults:
             self._change(lambda: self._found.pop(worker, None))
 
     def listen(self, listener: Listener) -> None:
-        """Has a function called with `problem`, at once if there is one, and whenever it changes."""
+        """Has `listener` called with `problem`, at once if there is one, and whenever it changes."""
         with self._lock:
             self._listeners.append(listener)
         if self.problem:
@@ -56,20 +56,20 @@ class Faults:
             return "; ".join(self._found.values())
 
 
-#: Those of this process, which is one node.
+#: Faults of this process, which is one node.
 FAULTS = Faults()
 
 
 def start_worker(name: str, work: Callable[..., None], *arguments: object) -> threading.Thread:
-    """Begins a thread that ends with the process.
+    """Starts a thread that ends with the process.
 
     Args:
         name: What the thread does, as a fault names it ("reading the pedal").
-        work: Runs in the thread. An error that leaves it ends the thread and is a fault until the node is started again.
-        arguments: Of `work`.
+        work: Function run in the thread. An error that leaves it ends the thread and is a fault until the node is restarted.
+        arguments: Arguments of `work`.
 
     Returns:
-        The thread, which runs.
+        The running thread.
     """
     def run() -> None:
         try:
@@ -84,14 +84,14 @@ def start_worker(name: str, work: Callable[..., None], *arguments: object) -> th
 
 
 class Rate:
-    """Calls at a rate of the computer's own clock until the node ends: a timer of rospy stands still with `/clock`, and
+    """Calls at a rate of the computer's own clock until the node ends. A timer of rospy would stand still with `/clock`, and
     a timed wait of `threading` with a wall clock that was set back (hybridvla_core/waiting.py).
 
-    An error of the call is a fault until a call succeeds; it does not end the rate.
+    An error in a call is a fault until a call succeeds; it does not end the calls.
 
     Args:
-        seconds: Between two calls.
-        call: What is called, on a thread of its own.
+        seconds: Time between two calls, s.
+        call: Function to call, on its own thread.
         name: What the calls do, as a fault names it.
     """
 
@@ -101,7 +101,7 @@ class Rate:
         start_worker(name, self._run)
 
     def end(self) -> None:
-        """Ends the calls; one that runs is not waited for."""
+        """Ends the calls; does not wait for a running call."""
         self._ended.set()
 
     def _run(self) -> None:
@@ -119,12 +119,12 @@ class Rate:
 
 
 def described(error: BaseException) -> str:
-    """Returns an error that nobody foresaw with its kind: its text alone may say nothing (`KeyError: 'a'`)."""
+    """Returns an unforeseen error with its kind: its text alone may say nothing (`KeyError: 'a'`)."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _ending(error: BaseException) -> bool:
-    """Whether the error only says that the node's end has closed its topics."""
+    """Tells whether the error only says that the node's end has closed its topics."""
     return isinstance(error, rospy.ROSException) and (rospy.core.is_shutdown_requested() or rospy.is_shutdown())
 
 
