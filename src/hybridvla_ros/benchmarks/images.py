@@ -21,7 +21,7 @@ HEIGHT, WIDTH, REPEATS = 480, 640, 300
 
 
 def timed(call: Callable[[], Any]) -> Dict[str, float]:
-    """Milliseconds, median and p99."""
+    """Returns the time of a call in ms, median and p99."""
     taken = []
     for _ in range(REPEATS):
         started = time.perf_counter()

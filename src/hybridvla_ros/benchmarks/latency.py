@@ -1,9 +1,9 @@
 """`python -m hybridvla_ros.benchmarks.latency`: camera stamp to target published, with the real policy node and filter.
 
-Three 640x480 cameras at 30 fps, each in a process of its own, a policy that takes no time, the simulated FR3 with its own
-cameras off and joint states at the rate that fr3.launch asks a real one for. What is left is the transport of the images,
-sync, conversion, the proposal's way, and the filter's tick. Measured twice: with an arm that rests when the proposal comes,
-as between keyframes, where the filter begins at once, and with one that moves, where it waits for its next tick.
+Three 640x480 cameras at 30 fps, each in its own process, a policy that takes no time, the simulated FR3 with its own
+cameras off and joint states at the rate that fr3.launch requests from a real one. What is left is the transport of the images,
+sync, conversion, the proposal's way, and the filter's tick. Measured twice: with an arm at rest when the proposal comes,
+as between keyframes, where the filter begins at once, and with a moving arm, where the filter waits for its next tick.
 """
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ POLICY, ROBOT = "config/policies/tiny.yaml", "config/robots/sim_fr3.yaml"
 
 
 def policy_config() -> Dict[str, Any]:
-    """The shipped policy's configuration with three views and one action a frame."""
+    """Returns the shipped policy's configuration with three views and one action per frame."""
     config = dict(read_mapping(ROOT / POLICY))
     config["cameras"] = [{"view": view, "image_topic": f"/bench/{view}", "width_px": WIDTH, "height_px": HEIGHT}
                          for view in VIEWS]
@@ -46,7 +46,7 @@ def policy_config() -> Dict[str, Any]:
 
 
 class NoTime:
-    """The interface of `Policy`; it stays where it is, or goes back and forth when the instruction is `move`."""
+    """A policy with the interface of `Policy`; it stays where it is, or goes back and forth when the instruction is `move`."""
 
     cameras, manifest_sha256 = VIEWS, "0" * 64
 
@@ -72,7 +72,7 @@ def policy() -> None:
 
 
 def measure(seconds: float) -> Dict[str, Any]:
-    """Run the graph for `seconds` s with an arm at rest and as long with one that moves."""
+    """Runs the graph for `seconds` s with an arm at rest and as long with a moving arm."""
     with tempfile.TemporaryDirectory() as name, Graph(Path(name)) as graph:
         path = Path(name) / "policy.yaml"
         path.write_text(yaml.safe_dump(policy_config()))
@@ -94,7 +94,7 @@ def measure(seconds: float) -> Dict[str, Any]:
 
 
 def _phase(instruction: str, seconds: float) -> Dict[str, Any]:
-    """Figures of `seconds` s with one instruction; `begun_early`: the share for which a tick was brought forward."""
+    """Returns figures of `seconds` s with one instruction; `begun_early`: the share for which a tick was brought forward."""
     import rospy
     from std_srvs.srv import SetBool
 
@@ -122,7 +122,7 @@ def _phase(instruction: str, seconds: float) -> Dict[str, Any]:
 
 
 def _early_ticks() -> int:
-    """Of the filter since its start, from its diagnostics, which come once a second."""
+    """Returns the filter's early ticks since its start, from its diagnostics, which come once a second."""
     import rospy
     from diagnostic_msgs.msg import DiagnosticArray
 

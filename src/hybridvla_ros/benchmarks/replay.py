@@ -2,8 +2,8 @@
 
     python -m hybridvla_ros.benchmarks.replay --bag out/demo/demo.bag --minutes 3 --json out/replay_bench.json
 
-Makes a bag of two views at 30 Hz from a recorded one of the simulated FR3, played again and again until it is long enough,
-replays it, and deletes it. The status is left out: every moment is predicted from.
+Makes a bag of two views at 30 Hz from a recorded one of the simulated FR3, repeated until it is long enough,
+replays it, and deletes it. The status is left out, so every moment is predicted from.
 """
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BEGIN, IMAGE_HZ = 1_700_000_000.0, 30.0
 
 
 def make(source: Path, target: Path, seconds: float) -> None:
-    """Messages keep their order; their stamps go on evenly from one round of the source to the next."""
+    """Writes the bag. Messages keep their order; their stamps continue evenly from one round of the source to the next."""
     streams: Dict[str, List[Tuple[float, object]]] = {topic: [] for topic in (*VIEWS, JOINTS, INSTRUCTION)}
     with rosbag.Bag(str(source)) as bag:
         first = bag.get_start_time()
@@ -79,7 +79,7 @@ def main() -> int:
                         "--rate", str(arguments.rate), "--json", str(result)], check=False, stdout=subprocess.DEVNULL)
         found = json.loads(result.read_text())
         size = bag.stat().st_size
-    # The largest of the processes; the filter's own is small beside it.
+    # The largest of the processes; the filter's own is small in comparison.
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024.0
     report = {"minutes": arguments.minutes, "bag_mib": round(size / 2 ** 20, 1), "predictions": found["frames"],
               "seconds": found["seconds"], "speed_over_realtime": found["speed_over_realtime"], "peak_mib": round(peak, 1)}

@@ -28,7 +28,7 @@ PATIENCE_S = 120.0
 
 
 class Soak:
-    """Keeps the policy busy and reads what the filter reports of itself, over services and topics only."""
+    """Keeps the policy busy and reads what the filter reports about itself, by services and topics only."""
 
     def __init__(self) -> None:
         import rospy
@@ -58,7 +58,7 @@ class Soak:
         self.proposals += 1
 
     def run(self, seconds: float) -> Dict[str, Any]:
-        """Drive for a while; rate and gaps within it, and the longest gap since the filter started."""
+        """Runs for `seconds`; returns rate and gaps in that time, and the longest gap since the filter started."""
         deadline = time.monotonic() + PATIENCE_S
         answer = None
         while "ticks" not in self.filter or not (answer and answer.success):
@@ -83,7 +83,7 @@ class Soak:
 
     @staticmethod
     def _between(before: Dict[str, str], after: Dict[str, str]) -> float:
-        """Seconds by the filter's own clock between two of its reports."""
+        """Returns the seconds, by the filter's own clock, between two of its reports."""
         def elapsed(report: Dict[str, str]) -> float:
             return (int(report["ticks"]) - 1) / float(report["rate_hz"])
         return max(1e-9, elapsed(after) - elapsed(before))
@@ -117,7 +117,7 @@ def main() -> int:
 
 
 def _again(arguments: argparse.Namespace, scheduler: str) -> int:
-    """Each scheduler in a process of its own: rospy knows one master a process."""
+    """Runs each scheduler in its own process: rospy knows one master per process."""
     import subprocess
 
     return subprocess.run([sys.executable, "-m", "hybridvla_ros.benchmarks.soak", "--seconds", str(arguments.seconds), "--out",

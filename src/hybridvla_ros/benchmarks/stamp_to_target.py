@@ -1,4 +1,4 @@
-"""From a camera's stamp to the target that came of it, less the model's own time, as an observer of the graph sees it."""
+"""Time from a camera's stamp to the resulting target, less the model's own time, as an observer of the graph sees it."""
 from __future__ import annotations
 
 import threading
@@ -19,10 +19,10 @@ class _Proposal(NamedTuple):
 
 
 class StampToTarget:
-    """For each proposal that was executed: stamp of the filter's first status with its sequence (sent in the tick whose
+    """For each executed proposal: stamp of the filter's first status with its sequence (sent in the tick whose
     target was sent just before) minus the stamp of its observation minus the model's stages. One clock: one computer.
 
-    Listens while it is used as a context manager.
+    Listens while used as a context manager.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class StampToTarget:
         self._waiting: Dict[Tuple[int, int], _Proposal] = {}
         self._early: Dict[Tuple[int, int], float] = {}
         self._done: Tuple[int, int] = (0, 0)
-        self._lock = threading.Lock()       # proposals and statuses come in threads of their own
+        self._lock = threading.Lock()       # proposals and statuses come in separate threads
         self._subscribers: List[rospy.Subscriber] = []
 
     def __enter__(self) -> StampToTarget:
@@ -68,8 +68,8 @@ class StampToTarget:
         """Sums up the times so far, in ms.
 
         Returns:
-            `stamp_to_target_ms` and, of that, `stamp_to_proposal_ms`, both beyond the model; the model's own time and the whole
-            beside them; how many were executed.
+            `stamp_to_target_ms` and, as part of it, `stamp_to_proposal_ms`, both beyond the model; also the model's own time and
+            the total; and how many proposals were executed.
         """
         with self._lock:
             executed = list(self._executed)

@@ -1,4 +1,4 @@
-"""How the operator of a simulated rig gets the filter to do something, after a stop as well."""
+"""How the operator of a simulated rig makes the filter act, also after a stop."""
 from __future__ import annotations
 
 import time
@@ -11,26 +11,26 @@ if TYPE_CHECKING:
     from std_srvs.srv import SetBoolResponse, TriggerResponse
 
 WILLING_S = 10.0
-#: Of an episode: a computer that is too busy now and then may go on, one that always is may not.
+#: Most stops in an episode: a computer that is too busy now and then may go on, one that always is may not.
 MOST_STOPS = 3
-#: Looks in a row that find the task done: what rolls through its goal is not there.
+#: Checks in a row that must find the task done: what rolls through its goal is not there yet.
 LOOKS = 3
 
 
 def when_willing(name: str, ask: Callable[[], Union[SetBoolResponse, TriggerResponse]], resume: Callable[[], TriggerResponse],
                  seconds: float = WILLING_S) -> None:
-    """Asks the filter until it is willing; what has stopped it is acknowledged.
+    """Asks the filter until it is willing; acknowledges whatever has stopped it.
 
-    Right after a scene was set it still sees the old pose, and a busy computer can have stopped it.
+    Right after a scene was set, the filter still sees the old pose, and a busy computer may have stopped it.
 
     Args:
-        name: Of the service, for the sentence.
+        name: Name of the service, for the sentence.
         ask: Calls `activate` or `go_to_start`.
         resume: Calls `resume`.
-        seconds: It may refuse for so long.
+        seconds: How long it may refuse, s.
 
     Raises:
-        HybridVLAError: It refuses for longer, with its own sentence.
+        HybridVLAError: It refuses for longer; the message is its own sentence.
     """
     deadline = time.monotonic() + patience(seconds)
     while True:

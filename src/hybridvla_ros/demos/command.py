@@ -1,4 +1,4 @@
-"""How the programs of this folder end: a sentence for a person and a status for a script."""
+"""How the programs of this folder end: with a sentence for a person and a status for a script."""
 from __future__ import annotations
 
 import sys
@@ -11,12 +11,12 @@ FAILED, INTERRUPTED = 1, 130
 
 
 def carry_out(name: str, work: Callable[[], int], interrupted: str = "everything it had started was ended") -> int:
-    """Does a program's work; an error of ours and Ctrl-C or SIGTERM become a sentence on standard error.
+    """Runs a program's work; turns an error of ours, Ctrl-C or SIGTERM into a sentence on standard error.
 
     Args:
-        name: Of the program.
+        name: Name of the program.
         work: Returns the exit status.
-        interrupted: What is said of an interrupted one.
+        interrupted: What is said when it is interrupted.
 
     Returns:
         The exit status: the work's own, 1 after an error, 130 when interrupted.

@@ -1,7 +1,7 @@
 """`make demo`: the simulated FR3, the policy with the shipped checkpoint and the filter on a private ROS graph, headless.
 
 Gives instructions by the service, switches two of six in the middle of their episodes, and leaves a summary, a bag, a video and a
-page in out/demo. A checkpoint of several tasks is shown at several, with a launch of the rig for each.
+page in out/demo. A checkpoint of several tasks is shown at several of them, with one launch of the rig for each.
 """
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ EPISODE_TIMEOUT_S = 45.0
 
 
 class Demo:
-    """Talks to the graph as an operator would: services and topics only."""
+    """Talks to the graph as an operator would: by services and topics only."""
 
     def __init__(self, folder: Path) -> None:
         import rospy
@@ -57,21 +57,21 @@ class Demo:
         self.observer.wait()
 
     def wait(self) -> None:
-        """Until rig, policy and filter answer."""
+        """Waits until rig, policy and filter answer."""
         import rospy
 
         for name in ("/hybridvla/policy/set_instruction", "/hybridvla/safety/activate", "/sim_rig/report"):
             rospy.wait_for_service(name, timeout=patience(60.0))
 
     def report(self, instruction: str = "") -> RigReportResponse:
-        """The rig's own `RigReport`; with an instruction, `task_done` says whether it is fulfilled."""
+        """Returns the rig's own `RigReport`; with an instruction, `task_done` says whether it is fulfilled."""
         answer = self._report(instruction)
         if not answer.success:
             raise HybridVLAError(answer.message)
         return answer
 
     def prepare(self, seed: int, fresh: bool) -> None:
-        """Back to the start pose, and a new scene if asked for; every episode begins with it."""
+        """Goes back to the start pose, and sets a new scene if asked for; every episode begins with this."""
         activation.when_willing("go_to_start", self._to_start, self._resume)
         if fresh:
             answer = self._scene(seed)
@@ -86,14 +86,14 @@ class Demo:
         self.observer.instruction = instruction
 
     def episode(self, instruction: str, second: Optional[str], timeout: Optional[float] = None) -> Dict[str, Any]:
-        """One episode; success is judged by the rig, for the second instruction where there is one.
+        """Runs one episode; the rig judges success, for the second instruction if there is one.
 
-        Where the filter stops, its sentence is printed and kept, and the operator resumes, a few times.
+        Where the filter stops, its sentence is printed and kept, and the operator resumes, at most a few times.
 
         Args:
-            instruction: At the beginning.
-            second: Given in the middle; None: the first one stays.
-            timeout: s, on an idle computer; `EPISODE_TIMEOUT_S` when None.
+            instruction: Instruction at the beginning.
+            second: Instruction given in the middle; None: the first one stays.
+            timeout: Time limit on an idle computer, s; `EPISODE_TIMEOUT_S` when None.
 
         Returns:
             The episode's row of the summary.
@@ -132,7 +132,7 @@ class Demo:
 
 
 def run(folder: Path, port: Optional[int], checkpoint: str, episodes: Sequence[Shown], config: Path) -> Dict[str, Any]:
-    """All episodes, with one launch of the rig for those of a task; returns the summary in out/demo."""
+    """Runs all episodes, with one launch of the rig for each task; returns the summary in out/demo."""
     import rospy
 
     from hybridvla_ros.demos.demo_page import write_page
@@ -178,7 +178,7 @@ def run(folder: Path, port: Optional[int], checkpoint: str, episodes: Sequence[S
 
 
 def _show(demo: Demo, episodes: Sequence[Shown], results: List[Dict[str, Any]], total: int) -> None:
-    """Episodes of the task that is launched, the first scene of which is there."""
+    """Runs the episodes of the launched task; its first scene is set already."""
     before = episodes[0].seed
     for episode in episodes:
         demo.prepare(episode.seed, fresh=episode.seed != before)
@@ -192,7 +192,7 @@ def _show(demo: Demo, episodes: Sequence[Shown], results: List[Dict[str, Any]], 
 
 
 def summarise(results: List[Dict[str, Any]], reports: Sequence[RigReportResponse], recorded: Recorded) -> Dict[str, Any]:
-    """What the demo's summary holds. reports: of the rig, one for each launch."""
+    """Returns the contents of the demo's summary. reports: the rig's, one for each launch."""
     from hybridvla_core.report.statistics import percentiles
 
     tasks: Dict[str, Dict[str, int]] = {}
@@ -227,7 +227,7 @@ def main() -> int:
 
 
 def demonstrate(folder: Path, port: Optional[int], checkpoint: str) -> int:
-    """Runs the demo anew and says what came of it; 0 where enough succeeded and no limit was broken."""
+    """Runs the demo anew and prints its result; returns 0 where enough succeeded and no limit was broken."""
     from hybridvla_core.checkpoints.format import read_checkpoint
     from hybridvla_core.contracts import Mode
     from hybridvla_core.evaluation.suite import load_configs

@@ -19,11 +19,11 @@ class Shown:
     """One episode of the demo.
 
     Attributes:
-        seed: Of the scene.
-        instruction: At first.
-        second: Given in the middle; None: the first one stays.
-        task: What lies on the table.
-        timeout_s: Wall time on an idle computer.
+        seed: Seed of the scene.
+        instruction: First instruction.
+        second: Instruction given in the middle; None: the first one stays.
+        task: Task whose things are on the table.
+        timeout_s: Time limit on an idle computer, wall-clock s.
     """
 
     seed: int
@@ -33,14 +33,14 @@ class Shown:
     timeout_s: float = 45.0
 
 
-#: Of a checkpoint that knows the blocks alone.
+#: Episodes of a checkpoint that knows only the blocks.
 BLOCKS = (Shown(3_000_001, "put the red block on the green pad"),
           Shown(3_000_001, "put the blue block on the yellow pad"),
           Shown(3_000_002, "put the yellow block on the red pad", "put the green block on the blue pad"),
           Shown(3_000_003, "put the green block on the green pad"),
           Shown(3_000_004, "put the red block on the blue pad", "put the blue block on the red pad"),
           Shown(3_000_005, "put the yellow block on the yellow pad"))
-#: Of one that knows more: what holds a handle, what pushes, what the words decide, what is placed.
+#: Episodes of a checkpoint that knows more: it holds a handle, pushes, lets the words decide, places.
 SUITE = (Shown(3_000_001, "close the fridge door", None, "close_fridge", 70.0),
          Shown(3_000_001, "take the umbrella out of the stand", None, "umbrella_out_of_stand", 70.0),
          Shown(3_000_001, "put the toilet seat down", None, "toilet_seat_down", 70.0),
@@ -53,14 +53,14 @@ SUITE = (Shown(3_000_001, "close the fridge door", None, "close_fridge", 70.0),
 
 
 def shown(folder: Path, checkpoint: Checkpoint) -> Tuple[Tuple[Shown, ...], Dict[str, str]]:
-    """Chooses what is shown.
+    """Chooses which episodes are shown.
 
     Args:
-        folder: Of the checkpoint.
-        checkpoint: What lies there.
+        folder: Folder of the checkpoint.
+        checkpoint: The checkpoint in it.
 
     Returns:
-        The episodes, those of one task behind each other; and why a task is left out, by its name.
+        The episodes, grouped by task; and, by name of a task that is left out, the reason.
 
     Raises:
         HybridVLAError: The checkpoint was trained for none of the tasks of this rig.
@@ -83,5 +83,5 @@ def shown(folder: Path, checkpoint: Checkpoint) -> Tuple[Tuple[Shown, ...], Dict
 
 
 def policy_config(checkpoint: Checkpoint) -> Path:
-    """Returns the configuration of a policy in the simulated rig with the checkpoint's cameras."""
+    """Returns the policy configuration for the simulated rig with the checkpoint's cameras."""
     return RIGS["fr3"].policy_for(checkpoint.config.cameras)

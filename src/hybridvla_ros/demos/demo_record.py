@@ -1,4 +1,4 @@
-"""What the demo sees: predictions, filter ticks, and a video with the instruction and the confidence drawn in."""
+"""What the demo sees: predictions, filter ticks, and a video with the instruction and the confidence drawn into it."""
 from __future__ import annotations
 
 import base64
@@ -27,9 +27,9 @@ class Recorded:
     """What a demo recorded.
 
     Attributes:
-        predictions: One row each.
-        tick_ms: The filter's CPU time.
-        interventions: How often, by name.
+        predictions: One row for each prediction.
+        tick_ms: The filter's CPU time, ms.
+        interventions: Name of each intervention -> how often it occurred.
         stills: JPEG data URIs with captions.
     """
 
@@ -43,7 +43,7 @@ class DemoObserver:
     """Subscribes to images, proposals and status; writes `demo.mp4` while the demo runs.
 
     Attributes:
-        instruction: Drawn into the video; the demo sets it.
+        instruction: Instruction drawn into the video; the demo sets it.
         stopped: The filter's sentence while it is STOPPED, else empty.
     """
 
@@ -68,7 +68,7 @@ class DemoObserver:
         self._timer = rospy.Timer(rospy.Duration(1.0 / FPS), self._frame)
 
     def wait(self, timeout: float = 30.0) -> None:
-        """Until both cameras have been seen."""
+        """Waits until both cameras have been seen."""
         deadline = time.monotonic() + timeout
         while len(self._views) < 2:
             if time.monotonic() > deadline:
@@ -79,12 +79,12 @@ class DemoObserver:
         self._episode, self._still_due = number, True
 
     def relaunched(self) -> None:
-        """The launch has ended and another one comes: its cameras have to be seen anew, and its filter counts from zero."""
+        """Prepares for another launch after one has ended: its cameras have to be seen anew, and its filter counts from zero."""
         self._views = {}
         self._earlier = dict(self._data.interventions)
 
     def close(self) -> Recorded:
-        """Ends the video, whatever comes of the demo. Returns what was recorded."""
+        """Ends the video, however the demo went. Returns what was recorded."""
         if not self._closed:
             self._closed = True
             self._timer.shutdown()
@@ -139,7 +139,7 @@ class DemoObserver:
         return canvas
 
     def _text(self, draw: ImageDraw.ImageDraw, at: Tuple[int, int], text: str, scale: int) -> None:
-        """The default bitmap font, enlarged: no font file is needed."""
+        """Draws text in the default bitmap font, enlarged: no font file is needed."""
         box = self._font.getbbox(text)
         mask = Picture.new("L", (int(box[2]) + 2, int(box[3]) + 2))
         ImageDraw.Draw(mask).text((0, 0), text, fill=255, font=self._font)

@@ -1,8 +1,8 @@
 """Records demonstrations of a variation in the simulated rig, over ROS, as a lab does: the first step of `make field-training`.
 
 `sim.launch expert:=true` and `record.launch teleop:=none` run on a private graph; instructions, episodes and labels go through
-their services. The expert of the task stands where a lab has a person with a SpaceMouse. What is recorded already counts, so the
-same command goes on where it was ended.
+their services. The task's expert takes the place of a lab's person with a SpaceMouse. Earlier recordings count, so the
+same command continues where it was ended.
 """
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 RECORDING = ROOT / "config/recording/sim_fr3.yaml"
 ROBOT, POLICY = ROOT / "config/robots/sim_fr3.yaml", "config/policies/tiny.yaml"
-#: A simulation on a busy computer may stand still for so long while it moves, and altogether in a bag, s: its time stands still
-#: with it. For a real robot the configured times hold.
+#: On a busy computer a simulation may stand still this long while it moves, and in total in a bag, s: its time stands still
+#: as well. For a real robot the configured times hold.
 STANDSTILL_S, LONGEST_SILENCE_S = 1.0, 6.0
 EPISODE_TIMEOUT_S = 60.0
 IMAGE_HZ = 5.0               # the expert needs no pictures; five a second are enough to learn from
 MOST_FAILURES = 10
-#: JSON lines: scenes that were used, and what came of them.
+#: JSON lines: scenes that were used, and their results.
 SCENES = "scenes.jsonl"
 
 
 class Operator:
-    """Who resets the scene, says what to do and labels what came of it; services alone."""
+    """Resets the scene, gives the instruction and labels the result; by services only."""
 
     def __init__(self) -> None:
         import rospy
@@ -65,7 +65,7 @@ class Operator:
         self._state = status_contract(status).state
 
     def call(self, name: str, *arguments: object) -> bool:
-        """Calls a service and returns its `task_done`, where it has one; HybridVLAError says why it refuses."""
+        """Calls a service and returns its `task_done`, if it has one; HybridVLAError says why it refuses."""
         answer = self._services[name](*arguments)
         if not answer.success:
             raise HybridVLAError(f"{name}: {answer.message}")
@@ -74,19 +74,19 @@ class Operator:
     def activate(self) -> None:
         """Activates as soon as the filter is willing.
 
-        Right after a scene was set it still sees the old pose, and what stopped it in the last episode has to be acknowledged.
+        Right after a scene was set it still sees the old pose, and what stopped it in the last episode needs acknowledging.
 
         Raises:
-            HybridVLAError: It is not willing for a while.
+            HybridVLAError: The filter is not willing for a while.
         """
         activation.when_willing("activate", lambda: self._services["/hybridvla/safety/activate"](True),
                                 self._services["/hybridvla/safety/resume"])
 
     def deactivate(self) -> None:
-        """Waits until nothing is commanded any more: a scene that is set while the arm still brakes would throw it about.
+        """Waits until nothing is commanded any more: setting a scene while the arm still brakes would throw the arm about.
 
         Raises:
-            HybridVLAError: the filter does not come to rest.
+            HybridVLAError: The filter does not come to rest.
         """
         self._services["/hybridvla/safety/activate"](False)
         deadline = time.monotonic() + patience(10.0)
@@ -99,7 +99,7 @@ class Operator:
         time.sleep(0.1)      # what was sent last has arrived
 
     def episode(self, seed: int, text: str) -> str:
-        """Demonstrates once, recorded and labelled.
+        """Demonstrates, records and labels one episode.
 
         Returns:
             The label: `success`, `failure` where the time is over, `discard` where the filter stopped (a busy computer).
@@ -132,20 +132,20 @@ class Operator:
 
 
 def recorded(bags: Path) -> int:
-    """How many complete bags of successful episodes there are."""
+    """Returns the number of complete bags of successful episodes."""
     sidecars = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(bags.glob("*.json"))]
     return sum(bool(sidecar.get("complete")) and sidecar.get("label") == "success" for sidecar in sidecars)
 
 
 def run(folder: Path, episodes: int, task: str, variation: str, seed: int) -> None:
-    """Records until so many episodes are there, one scene after the other, which are listed in `folder`.
+    """Records until the wanted number of episodes exists, one scene after the other; the scenes are listed in `folder`.
 
     Args:
-        folder: Of the recordings.
-        episodes: How many.
-        task: Its name.
-        variation: Of its scenes; empty for none.
-        seed: Of the first scene.
+        folder: Folder of the recordings.
+        episodes: Number of episodes wanted.
+        task: Name of the task.
+        variation: Variation of the task's scenes; empty for none.
+        seed: Seed of the first scene.
 
     Raises:
         HybridVLAError: The nodes do not come up, refuse, or several episodes fail.
@@ -190,7 +190,7 @@ def run(folder: Path, episodes: int, task: str, variation: str, seed: int) -> No
 
 
 def _configurations(folder: Path, bags: Path) -> Tuple[Path, Path]:
-    """Those of recording and robot for a simulation that may stand still for a moment."""
+    """Writes configurations of recording and robot for a simulation that may stand still for a moment."""
     recording, robot = dict(read_mapping(RECORDING)), dict(read_mapping(ROBOT))
     recording["folder"] = str(bags.resolve())
     recording["topics"] = [{**topic, "max_gap_s": max(topic["max_gap_s"], LONGEST_SILENCE_S)} if "max_gap_s" in topic else topic
@@ -205,7 +205,7 @@ def _configurations(folder: Path, bags: Path) -> Tuple[Path, Path]:
 
 
 def first_scene(folder: Path) -> int:
-    """The first scene that was not used yet."""
+    """Returns the first scene that was not used yet."""
     path = folder / SCENES
     return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0
 
@@ -219,15 +219,15 @@ def check_scenes(used: int, count: int, folder: Path, seed: int) -> None:
 
 
 def sidecars(bags: Path) -> int:
-    """How many bags were closed, complete or broken."""
+    """Returns how many bags were closed, complete or broken."""
     return len(list(bags.glob("*.json")))
 
 
 def wait_for(bags: Path, count: int) -> None:
-    """Waits until the recorder has closed so many bags.
+    """Waits until the recorder has closed `count` bags.
 
     Raises:
-        HybridVLAError: it does not.
+        HybridVLAError: The recorder does not close them in time.
     """
     deadline = time.monotonic() + patience(30.0)
     while sidecars(bags) < count or list(bags.glob("*.active")):

@@ -1,6 +1,6 @@
 """`make rigs`: both rigs without hardware, through their real launch files. Results in out/rigs: summary.json, index.html.
 
-Each rig is a module with `run(folder, ...) -> dict` (its part of the summary) and runs in a process of its own.
+Each rig is a module with `run(folder, ...) -> dict` (its part of the summary) and runs in its own process.
 """
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ RIGS = {"fr3": "hybridvla_ros.demos.rigs_fr3", "agilex": "hybridvla_ros.demos.ri
 
 
 def run_one(name: str, folder: Path, episodes: Optional[int]) -> Dict[str, Any]:
-    """In this process: one rig, its part of the summary."""
+    """Runs one rig in this process; returns its part of the summary."""
     module = importlib.import_module(RIGS[name])
     return module.run(folder, **({"episodes": episodes} if episodes else {}))
 
 
 def run(names: List[str], folder: Path, episodes: Optional[int]) -> Dict[str, Any]:
-    """Every rig in turn; a rig that fails to run is reported with its error and no success."""
+    """Runs every rig in turn; a rig that fails to run is reported with its error and no success."""
     summary: Dict[str, Any] = {}
     for name in names:
         began = time.monotonic()
@@ -45,7 +45,7 @@ def run(names: List[str], folder: Path, episodes: Optional[int]) -> Dict[str, An
             status = process.wait()
         finally:
             started = descendants(process.pid)
-            if process.poll() is None:          # we are ending: the rig ends its own graph, which takes a while
+            if process.poll() is None:          # this process is ending: the rig ends its own graph, which takes a while
                 process.send_signal(signal.SIGTERM)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(END_S)
@@ -63,7 +63,7 @@ def run(names: List[str], folder: Path, episodes: Optional[int]) -> Dict[str, An
 
 
 def good(part: Dict[str, Any]) -> bool:
-    """Episodes were run, at most one of them failed, and no target broke a limit."""
+    """Tells whether episodes were run, at most one of them failed, and no target broke a limit."""
     return part["episodes"] > 0 and part["successes"] >= max(1, part["episodes"] - 1) and part["limit_violations"] == 0
 
 
@@ -85,14 +85,14 @@ def main() -> int:
 
 
 def write_part(file: Path, name: str, folder: Path, episodes: Optional[int]) -> int:
-    """One rig in this process, its part of the summary into `file`; returns 0."""
+    """Runs one rig in this process and writes its part of the summary into `file`; returns 0."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(run_one(name, folder / name, episodes)) + "\n", encoding="utf-8")
     return 0
 
 
 def show(names: List[str], folder: Path, episodes: Optional[int]) -> int:
-    """Runs the rigs anew and writes the page; 0 where each did well."""
+    """Runs the rigs anew and writes the page; returns 0 where each did well."""
     renew_folder(folder, "the show of the rigs")
     summary = run(names, folder, episodes)
     print(f"look at {folder / 'index.html'}")

@@ -16,7 +16,7 @@ TIMING_S = 20.0
 
 
 class AgilexOperator(RigOperator):
-    """The person at the two arms: also enables them, and makes their faults."""
+    """The person at the two arms: also enables them, and causes their faults."""
 
     def __init__(self) -> None:
         super().__init__("/piper_rig")
@@ -30,7 +30,7 @@ class AgilexOperator(RigOperator):
         self._fault.publish(text)
 
     def start(self, seed: Optional[int] = None) -> None:
-        """Active; with a seed, after the slow way to the start pose and with a new scene."""
+        """Activates the filter; with a seed, after the slow motion to the start pose and with a new scene."""
         if seed is None:
             self.rest()
         else:
@@ -39,7 +39,7 @@ class AgilexOperator(RigOperator):
 
 
 def episode(operator: AgilexOperator, seed: int) -> Dict[str, Any]:
-    """One tray carried, or not; the rig judges."""
+    """Runs one episode of carrying the tray; the rig judges."""
     operator.start(seed)
     operator.instruct(INSTRUCTION, False)
     began, done = time.monotonic(), 0
@@ -55,13 +55,13 @@ def episode(operator: AgilexOperator, seed: int) -> Dict[str, Any]:
 def run(folder: Path, episodes: int = 3, port: Optional[int] = None) -> Dict[str, Any]:
     """Runs the part `agilex` of `make rigs`.
 
-    Two launches: the episodes, with rendered views; then, for the time from stamp to target, three cameras in processes
-    of their own that send one 640x480 picture at 30 Hz, because a real rig has no renderer to take one of the two cores.
+    Two launches: first the episodes, with rendered views; then, for the time from stamp to target, three cameras, each in its
+    own process, send one 640x480 picture at 30 Hz, because a real rig has no renderer to take one of the two cores.
 
     Args:
-        folder: For the logs.
-        episodes: How many.
-        port: Of the master; a free one when None.
+        folder: Folder for the logs.
+        episodes: Number of episodes.
+        port: Port of the master; a free one when None.
 
     Returns:
         This part of the summary in out/rigs.
@@ -88,7 +88,7 @@ def run(folder: Path, episodes: int = 3, port: Optional[int] = None) -> Dict[str
 
 
 def time_from_stamp(operator: AgilexOperator, seconds: float = TIMING_S) -> Dict[str, Any]:
-    """From the camera's stamp to the filter's first target of the proposal, beyond the policy's own time."""
+    """Measures from the camera's stamp to the filter's first target of the proposal, beyond the policy's own time."""
     from hybridvla_ros.benchmarks.stamp_to_target import StampToTarget
 
     operator.start(1)
@@ -101,7 +101,7 @@ def time_from_stamp(operator: AgilexOperator, seconds: float = TIMING_S) -> Dict
 
 @contextlib.contextmanager
 def _launched(graph: Graph, *arguments: str) -> Iterator[AgilexOperator]:
-    """agilex.launch with the stand-in and the scripted policy, up and warm; ended on leaving."""
+    """Launches agilex.launch with the stand-in and the scripted policy, up and warm; ends it on leaving."""
     import rospy
 
     process = graph.launch("agilex.launch", "rig:=stand_in", "policy:=scripted", "speed_scale:=1.0", *arguments)

@@ -1,6 +1,6 @@
 """The FR3 half of `make rigs`: `fr3.launch rig:=stand_in` with the shipped checkpoint, episode by episode, by services only.
 
-The stand-in is stopped by a reflex in the middle of the last episode and recovered as a person would.
+A reflex stops the stand-in in the middle of the last episode; it is recovered as a person would recover it.
 """
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REFLEX_AFTER_S = 3.0
 
 
 class Fr3Operator(RigOperator):
-    """The person at the FR3: also recovers, hands over, tells the payload; and the hand that makes its faults."""
+    """The person at the FR3: also recovers, hands over, sets the payload; and the hand that causes its faults."""
 
     def __init__(self) -> None:
         super().__init__("/stand_in")
@@ -38,7 +38,7 @@ class Fr3Operator(RigOperator):
 
 
 def episode(operator: Fr3Operator, seed: int, instruction: str, reflex: bool) -> Dict[str, Any]:
-    """One task; the stand-in judges."""
+    """Runs one task; the stand-in judges."""
     operator.begin(seed)
     operator.note(f"episode: {instruction}, scene {seed}")
     operator.instruct(instruction, False)
@@ -60,7 +60,7 @@ def episode(operator: Fr3Operator, seed: int, instruction: str, reflex: bool) ->
 
 
 def run(folder: Path, episodes: int = len(EPISODES), port: Optional[int] = None) -> Dict[str, Any]:
-    """The part `fr3` of `make rigs`' summary in out/rigs; logs in `folder`."""
+    """Runs the part `fr3` of `make rigs` and returns its summary in out/rigs; logs go to `folder`."""
     import rospy
 
     with Graph(folder / "logs", port) as graph:

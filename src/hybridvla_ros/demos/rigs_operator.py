@@ -19,7 +19,7 @@ DEADMAN_S = 0.03
 
 
 class Answer(Protocol):
-    """What every service here answers."""
+    """The fields of every service's answer here."""
 
     success: bool
     message: str
@@ -60,7 +60,7 @@ class RigOperator:
         start_worker("pressing the dead-man switch", self._press)
 
     def close(self) -> None:
-        """Let go of the deadman."""
+        """Releases the deadman."""
         self._alive = False
 
     def _press(self) -> None:
@@ -69,7 +69,7 @@ class RigOperator:
                 if self.pressed:
                     self._deadman.publish(self._bool(True))
             except self._rospy.ROSException:
-                return      # shutting down between the look and the call
+                return      # shutting down between the check and the call
             time.sleep(DEADMAN_S)
 
     def _on_beat(self, message: PolicyHeartbeat) -> None:
@@ -84,7 +84,7 @@ class RigOperator:
         self.status = status
 
     def note(self, text: str) -> None:
-        """A line of what happened, s since the start."""
+        """Notes a line on what happened, with s since the start."""
         self.events.append((round(time.monotonic() - self._began, 2), text))
 
     def state(self, *names: str) -> bool:
@@ -101,11 +101,11 @@ class RigOperator:
             time.sleep(0.02)
 
     def rig(self) -> Dict[str, Any]:
-        """The rig's own report."""
+        """Returns the rig's own report."""
         return json.loads(self.report("").report)
 
     def answered(self, service: Callable[..., Answer], *arguments: object, what: str, timeout: float = 40.0) -> None:
-        """Call until it succeeds; what it says meanwhile is noted."""
+        """Calls until it succeeds; notes what it says meanwhile."""
         answers: List[str] = [""]
 
         def done() -> bool:
@@ -122,7 +122,7 @@ class RigOperator:
             raise HybridVLAError(f"{what}: {answers[-1]}") from error
 
     def begin(self, seed: Optional[int] = None) -> None:
-        """From whatever state to inactive at the start pose, with a new scene if asked for."""
+        """Goes from any state to inactive at the start pose, with a new scene if asked for."""
         self.rest()
         self.answered(self._to_start, what="go_to_start")
         if seed is not None:
@@ -130,15 +130,15 @@ class RigOperator:
             time.sleep(0.3)
 
     def _to_start(self) -> Answer:
-        """Asks for the way to the start; where an arm ended a hair outside a limit, first for the way back inside."""
+        """Requests the motion to the start; where an arm ended a hair outside a limit, first the way back inside."""
         answer: Answer = self.go_to_start()
         if not answer.success and "call reenter" in answer.message and self.reenter().success:
-            time.sleep(0.3)         # until the status says that it is on its way
+            time.sleep(0.3)         # until the status says that the arm is on its way
             self.until(lambda: self.state("INACTIVE"), "the end of the way back inside")
         return answer
 
     def rest(self) -> None:
-        """From whatever state to inactive."""
+        """Goes from any state to inactive."""
         self.until(lambda: self.status is not None, "a status", 60.0)
         self.until(lambda: not self.state("STOPPED") or self.resume().success, "resume")
         self.activate(False)

@@ -1,4 +1,4 @@
-"""The page of `make rigs`: what each rig did, one self-contained HTML file."""
+"""The page of `make rigs`: shows what each rig did, in one self-contained HTML file."""
 from __future__ import annotations
 
 from pathlib import Path

@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from hybridvla_sim.task import EpisodeSpec, Task
 
 POLL_S = 0.1
-#: A policy that is silent for so long, or a rig that needs so many seconds for one of its own, is no matter of success.
+#: A policy silent for this long, s, or a rig that needs this many s for one of its own, is an error, not a failed episode.
 SILENT_S, SLOWEST = 10.0, 12.0
 UP_S = 120.0
 
 
 class TaskOperator(RigOperator):
-    """Resets by seed, instructs, activates, waits for the rig's report that the task is done or for the end of its time.
+    """Resets by seed, instructs, activates, and waits until the rig reports the task done or its time ends.
 
     Args:
         stand_in: Namespace of the rig's own services.
-        launch: roslaunch, which is coming up.
+        launch: The roslaunch process that is coming up.
 
     Raises:
-        HybridVLAError: The services are not there in time, or the launch has ended.
+        HybridVLAError: The services are not available in time, or the launch has ended.
     """
 
     def __init__(self, stand_in: str, launch: subprocess.Popen) -> None:
@@ -51,10 +51,10 @@ class TaskOperator(RigOperator):
         self._rospy.Subscriber(PROPOSAL, ActionProposal, self._on_proposal, queue_size=20)
 
     def meet(self, launch: subprocess.Popen) -> None:
-        """Waits until what was launched is up and its policy warm.
+        """Waits until the launched nodes are up and the policy is warm.
 
         Raises:
-            HybridVLAError: It is not in time, or the launch has ended.
+            HybridVLAError: They are not ready in time, or the launch has ended.
         """
         self._launch, self.status, self.heartbeat = launch, None, None
         self._up()
@@ -64,14 +64,14 @@ class TaskOperator(RigOperator):
         """Runs one episode.
 
         Args:
-            task: Its limits of time and keyframes.
+            task: The task, with its limits of time and keyframes.
             spec: Scene and instructions.
 
         Returns:
-            The episode as plain data, with the fields of one in process; predictions are not compared with the expert's.
+            The episode as plain data, with the fields of an in-process episode; predictions are not compared with the expert's.
 
         Raises:
-            HybridVLAError: A service refuses for good, a node ended, or the rig is far slower than time.
+            HybridVLAError: A service refuses for good, a node ended, or the rig is far slower than real time.
         """
         self.begin(spec.seed)
         goal, second = spec.instruction, spec.second
@@ -116,7 +116,7 @@ class TaskOperator(RigOperator):
     # Looking ------------------------------------------------------------------------------------------------------
 
     def _there(self, name: str) -> bool:
-        """Whether a service answers now."""
+        """Tells whether a service answers now."""
         self._going()
         try:
             self._rospy.wait_for_service(name, timeout=0.5)
@@ -130,7 +130,7 @@ class TaskOperator(RigOperator):
         return True
 
     def _looked(self, instruction: str) -> RigReportResponse:
-        """The rig's report; with an instruction, whether it is carried out."""
+        """Returns the rig's report; with an instruction, the report says whether it is carried out."""
         self._going()
         silent = time.monotonic() - self._beat_at
         if silent > patience(SILENT_S):
@@ -145,7 +145,7 @@ class TaskOperator(RigOperator):
 
     @staticmethod
     def _time(report: RigReportResponse) -> float:
-        """Of the simulation, s: a busy computer makes it slow."""
+        """Returns the time of the simulation, s: a busy computer slows it down."""
         return float(json.loads(report.report)["time"])
 
     def _counters(self) -> Mapping[str, int]:

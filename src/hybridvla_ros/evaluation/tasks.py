@@ -1,4 +1,4 @@
-"""Tasks on a graph of their own: the simulated rig's launch file for each, its episodes, and its end."""
+"""Tasks on their own graph: the simulated rig's launch file for each, its episodes, and its end."""
 from __future__ import annotations
 
 import subprocess
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hybridvla_ros.evaluation.operator import TaskOperator
     from hybridvla_sim.task import EpisodeSpec, Task
 
-#: By the rig's name: launch file with its arguments, and namespace of the rig's own services.
+#: Rig name -> launch file with its arguments, and namespace of the rig's own services.
 LAUNCHES = {"fr3": (("sim.launch",), "/sim_rig"), "agilex": (("agilex.launch", "rig:=stand_in"), "/piper_rig")}
 
 
@@ -23,10 +23,10 @@ class Request:
 
     Attributes:
         rig: `fr3` or `agilex`.
-        checkpoint: Its folder; empty: the task's own expert.
-        mode: Of the policy.
+        checkpoint: Folder of the checkpoint; empty: the task's own expert.
+        mode: Mode of the policy.
         policy_config: File of the policy's configuration.
-        robot_config: File of the robot's.
+        robot_config: File of the robot's configuration.
         logs: Folder for the output of the nodes.
     """
 
@@ -42,7 +42,7 @@ class Request:
             raise HybridVLAError(f"rig {self.rig!r} has no simulated graph; use {' or '.join(LAUNCHES)}")
 
     def launch(self, task: Task, seed: int) -> List[str]:
-        """Returns the arguments of roslaunch for a task, the first scene drawn from `seed`."""
+        """Returns the arguments of roslaunch for a task, with the first scene drawn from `seed`."""
         acting = "expert:=true" if not self.checkpoint else f"checkpoint:={Path(self.checkpoint).resolve()}"
         more = [f"variation:={task.variation}"] if task.variation else []
         mode = [f"mode:={self.mode}"] if self.checkpoint else []
@@ -51,9 +51,9 @@ class Request:
 
 
 class Launched:
-    """A master, and on it one task after the other. Use as a context manager: leaving it ends every process.
+    """A master that runs one task after the other. Use as a context manager: leaving it ends every process.
 
-    rospy knows one master a process, so there is one of these in a process at most.
+    rospy knows one master per process, so a process has at most one of these.
 
     Args:
         request: What acts, and where.
@@ -86,15 +86,15 @@ class Launched:
             self._graph.stop()
 
     def run(self, task: Task, specs: Sequence[EpisodeSpec], progress: Callable[[Dict[str, Any]], None]) -> List[Dict[str, Any]]:
-        """Runs episodes of a task; the launch is kept while the next ones are of the same.
+        """Runs episodes of a task; keeps the launch while the next episodes are of the same task.
 
         Args:
-            task: With its variation.
-            specs: One an episode.
+            task: Task with its variation.
+            specs: One specification per episode.
             progress: Called with each episode as it ends.
 
         Returns:
-            The episodes as `hybridvla_sim.suite.run_suite` gives them; nobody compares predictions with the expert's.
+            The episodes in the form of `hybridvla_sim.suite.run_suite`; nobody compares predictions with the expert's.
 
         Raises:
             HybridVLAError: The rig does not come up, a node ends, or the filter refuses for good: no failure of the policy.
@@ -112,7 +112,7 @@ class Launched:
         return results
 
     def _up(self, task: Task, seed: int) -> TaskOperator:
-        """The rig with this task, launched unless it is."""
+        """Returns the rig with this task and launches it unless it already runs."""
         assert self._graph is not None, "enter it first"
         if self._operator is not None and self._task is task and self._process is not None and self._process.poll() is None:
             return self._operator

@@ -1,1 +1,1 @@
-"""Drivers of real robots as they behave towards ROS, quirks included, over simulated arms. For tests and demonstrations."""
+"""Drivers of real robots as ROS sees them, quirks included, over simulated arms. For tests and demonstrations."""

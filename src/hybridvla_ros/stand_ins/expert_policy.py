@@ -1,7 +1,7 @@
-"""The expert of the simulated rig's task behind the real policy node: who demonstrates where nobody is at hand.
+"""Runs the expert of the simulated rig's task behind the real policy node: demonstrates where no person is at hand.
 
-It asks the rig what its expert would do, so it works for every task and variation of both rigs. The images are waited for and
-synchronised as for a model, and not looked at.
+It asks the rig what its expert would do, so it works for every task and variation of both rigs. It waits for the images and
+synchronises them as for a model, but does not look at them.
 """
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from hybridvla_core.errors import HybridVLAError, ObservationError
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_ros.runtime.node_support import package_path, require_parameter
 
-#: Of the simulated rig with one arm, and of that with two.
+#: Report services of the simulated rig with one arm, and of the rig with two.
 REPORT, DUAL_REPORT = "/sim_rig/report", "/piper_rig/report"
-#: For a rig that is being started beside the policy, s.
+#: How long to wait for a rig that is being started beside the policy, s.
 RIG_S = 60.0
 
 
@@ -30,13 +30,13 @@ def rig_report(service: str) -> rospy.ServiceProxy:
     """Waits for a simulated rig's report.
 
     Args:
-        service: Its name.
+        service: Name of the service.
 
     Returns:
-        The report, to be called with an instruction.
+        The report service, to be called with an instruction.
 
     Raises:
-        HybridVLAError: No rig offers it.
+        HybridVLAError: No rig offers the service.
         ROSInterruptException: The node ends.
     """
     try:
@@ -50,11 +50,11 @@ def rig_report(service: str) -> rospy.ServiceProxy:
 
 
 class RemoteExpert:
-    """A policy by its members (policy/interface.py), with cameras and convention of a policy's configuration.
+    """A policy with the members of policy/interface.py, and the cameras and convention of a policy's configuration.
 
     Args:
-        config: Of a policy.
-        service: The rig's report.
+        config: Configuration of a policy.
+        service: Name of the rig's report service.
     """
 
     manifest_sha256 = "0" * 64
@@ -69,7 +69,7 @@ class RemoteExpert:
         """Returns the expert's next keyframe.
 
         Raises:
-            ObservationError: the task has no such instruction, or the rig does not answer.
+            ObservationError: The task has no such instruction, or the rig does not answer.
         """
         del mode, seed
         began = time.perf_counter()

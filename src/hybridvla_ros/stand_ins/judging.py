@@ -1,4 +1,4 @@
-"""What every stand-in answers about its scene."""
+"""The answer that every stand-in gives about its scene."""
 from __future__ import annotations
 
 from hybridvla.srv import RigReportResponse
@@ -7,7 +7,7 @@ from hybridvla_sim.task import World
 
 
 def judge(answer: RigReportResponse, world: World, instruction: str) -> RigReportResponse:
-    """Fills in whether `instruction` is done; one that the task cannot judge makes the answer say so. Empty: nothing asked."""
+    """Fills in whether `instruction` is done, or says that the task cannot judge it. Empty: nothing asked."""
     if instruction:
         try:
             answer.task_done = world.success(instruction)

@@ -26,11 +26,11 @@ class SceneCameras:
                        for name in CAMERAS}
 
     def start(self) -> None:
-        """Render in a thread of its own."""
+        """Renders in its own thread."""
         start_worker("the cameras", self.spin)
 
     def spin(self) -> None:
-        """Render until shutdown; OpenGL contexts belong to the thread that made them."""
+        """Renders until shutdown; OpenGL contexts belong to the thread that made them."""
         following = time.monotonic()
         while not rospy.is_shutdown():
             with self._lock:

@@ -1,4 +1,4 @@
-"""The simulated rig as a ROS robot: joint states, two cameras, a pose topic, a gripper, a way back to the start."""
+"""The simulated rig as a ROS robot: joint states, two cameras, a pose topic, a gripper, a motion back to the start."""
 from __future__ import annotations
 
 import json
@@ -35,12 +35,12 @@ from hybridvla_sim.monitor import MonitorLimits
 from hybridvla_sim.task import Task
 
 GO_TO_START_TIMEOUT_S = 20.0
-#: What lies on the table when the parameter ~task does not say.
+#: Task whose things are on the table when the parameter ~task is not set.
 DEFAULT_TASK = "blocks"
 
 
 class SimRigNode:
-    """Physics in one thread at real time; rendering in another, on a copy of the state."""
+    """Runs physics in one thread at real time, and rendering in another, on a copy of the state."""
 
     def __init__(self, robot: RobotConfig, task: Task[Rig], seed: int, image_hz: float, state_hz: float) -> None:
         arm = robot.arms[0]
@@ -59,14 +59,14 @@ class SimRigNode:
         rospy.Service("/sim_rig/report", RigReport, self._report)
 
     def reset(self, seed: int) -> None:
-        """The scene drawn from `seed`, the arm at its start pose."""
+        """Sets the scene drawn from `seed`, with the arm at its start pose."""
         with self._lock:
             self.rig.reset(np.random.default_rng(seed))
             self.seed = seed
 
     def _on_target(self, message: PoseStamped) -> None:
         point, turn = message.pose.position, message.pose.orientation
-        # Sim time of the physics is quantised; the monitor judges speeds by when targets were sent.
+        # Sim time of the physics is quantised; the monitor judges speeds by the times at which targets were sent.
         with self._lock:
             self.rig.set_equilibrium_pose([point.x, point.y, point.z], [turn.x, turn.y, turn.z, turn.w],
                                           message.header.stamp.to_sec())
@@ -96,7 +96,7 @@ class SimRigNode:
         return TriggerResponse(True, "at the start pose")
 
     def _report(self, request: RigReportRequest) -> RigReportResponse:
-        """See RigReport.srv. The scene's true state is for judges and scripted experts; no policy sees it."""
+        """Answers as in RigReport.srv. The scene's true state is for judges and scripted experts; no policy sees it."""
         with self._lock:
             monitor, world = self.rig.monitor, self.rig.world
             report = {"seed": self.seed, "time": self.rig.time, "violations_by_name": dict(monitor.counts),

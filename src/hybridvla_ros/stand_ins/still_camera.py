@@ -1,8 +1,7 @@
 """`python -m hybridvla_ros.stand_ins.still_camera TOPIC`: a camera driver in a process of its own that sends one picture
 again and again, for measuring what comes after it.
 
-A frame is put together once and only its stamp is new: what a driver in C++ needs for a frame is little, what Python
-needs is not.
+A frame is built once and only its stamp changes: a driver in C++ needs little time for a frame, but Python does not.
 """
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ from hybridvla_ros.runtime.private_graph import Graph
 
 
 class Still(Image):
-    """Bytes ready to be sent, but for sequence and stamp: the three numbers at their beginning."""
+    """Bytes ready to be sent, except sequence and stamp: the three numbers at their beginning."""
 
     __slots__ = ["ready"]
 
@@ -39,7 +38,7 @@ class Still(Image):
 
 
 def send(topic: str, width: int, height: int, fps: float) -> None:
-    """Frames at the multiples of 1 / fps s, so that several of these cameras expose together, as with a sync cable."""
+    """Sends frames at the multiples of 1 / fps s, so that several of these cameras expose together, as with a sync cable."""
     frame = Still(width, height)
     publisher = rospy.Publisher(topic, Image, queue_size=1, tcp_nodelay=True)
     while not rospy.is_shutdown():
@@ -50,7 +49,7 @@ def send(topic: str, width: int, height: int, fps: float) -> None:
 
 
 def start_still_cameras(graph: Graph, topics: List[str], width: int = 640, height: int = 480, fps: float = 30.0) -> None:
-    """One process a topic; they end with the graph."""
+    """Starts one process per topic; they end with the graph."""
     for number, topic in enumerate(topics):
         graph.start([sys.executable, "-m", __name__, topic, "--width", str(width), "--height", str(height),
                      "--fps", str(fps)], f"still_camera_{number}.log")

@@ -20,7 +20,7 @@ from hybridvla_ros.stand_ins.franka.robot import FrankaRobot
 from hybridvla_ros.stand_ins.judging import judge
 
 HAND_N = 12.0          # a person's push, along +y
-DESK_SHIFT_M = 0.02    # by which the end-effector frame is changed in Desk
+DESK_SHIFT_M = 0.02    # shift of the end-effector frame in Desk
 
 
 class Faults:
@@ -61,7 +61,7 @@ class Faults:
         return ResetSceneResponse(True, f"scene {request.seed}, arm at its start pose")
 
     def _report(self, request: RigReportRequest) -> RigReportResponse:
-        """See RigReport.srv; the scene's true state is for judges only."""
+        """Answers as in RigReport.srv; the scene's true state is for judges only."""
         robot = self._robot
         with robot.lock:
             monitor, world = robot.rig.monitor, robot.rig.world

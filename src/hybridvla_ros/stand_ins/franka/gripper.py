@@ -43,14 +43,14 @@ class Gripper:
                          self._serve("homing", HomingAction, self._homing), self._serve("stop", StopAction, self._stop)]
 
     def _serve(self, name: str, kind: Type[genpy.Message], execute: Execute[GoalT]) -> actionlib.SimpleActionServer:
-        """The callback gets the server with the goal, to answer through it."""
+        """Makes an action server whose callback also gets the server, to answer through it."""
         server: actionlib.SimpleActionServer = actionlib.SimpleActionServer(f"/franka_gripper/{name}", kind, auto_start=False,
                                               execute_cb=lambda goal: execute(server, goal))
         server.start()
         return server
 
     def read_loop(self) -> None:
-        """The gripper's own state, as slow as the real node reads it."""
+        """Publishes the gripper's own state, read as slowly as the real node reads it."""
         turn = 0
         while not rospy.is_shutdown():
             if turn % READ_EVERY == 0:
@@ -62,7 +62,7 @@ class Gripper:
             time.sleep(1.0 / PUBLISH_HZ)
 
     def _wait_still(self) -> bool:
-        """Until the fingers have come to rest, on the robot's own clock; never while the gripper is stuck."""
+        """Waits until the fingers have come to rest, on the robot's own clock; never returns while the gripper is stuck."""
         last, since = self._robot.width, self._robot.time
         while not rospy.is_shutdown():
             time.sleep(0.02)
@@ -101,5 +101,5 @@ class Gripper:
         server.set_succeeded(HomingResult(True, ""))
 
     def _stop(self, server: actionlib.SimpleActionServer, _goal: StopGoal) -> None:
-        """Answers at once; whether what runs ends is another matter, as users report."""
+        """Answers at once; whether the running action ends is another matter, as users report."""
         server.set_succeeded(StopResult(True, ""))

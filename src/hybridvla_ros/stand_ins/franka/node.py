@@ -1,6 +1,6 @@
 """A stand-in for franka_control, franka_gripper and their controllers: same names, types and habits, over a MuJoCo arm.
 
-What it does as the drivers do: `docs/rig_fr3.md`. Faults are put in by the `/stand_in/*` services.
+Behaviour taken from the drivers: `docs/rig_fr3.md`. The `/stand_in/*` services cause faults.
 """
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from hybridvla_sim.task import Task
 STEP_S = 0.005
 DEFAULT_PUBLISH_RATE = 30.0     # Hz, franka_control/config/default_controllers.yaml
 MERGED_HZ = 30.0                # of /joint_states, joint_state_publisher's rate in franka_control.launch
-#: What lies on the table when the parameter ~task does not say.
+#: Task whose things are on the table when the parameter ~task is not set.
 DEFAULT_TASK = "blocks"
 ARM_MASS_EE = 0.73              # kg, the Franka Hand
 
 
 def columns(matrix: np.ndarray) -> List[float]:
-    """A 4 x 4 matrix as franka_ros sends it: column-major."""
+    """Returns a 4 x 4 matrix as franka_ros sends it: column-major."""
     return matrix.T.ravel().tolist()
 
 
 class FrankaStandIn:
-    """Physics in real time in one thread; a slow machine makes slow time, not jumps."""
+    """Runs physics in real time in one thread; a slow machine makes slow time, not jumps."""
 
     def __init__(self, config: RobotConfig, task: Task[Rig], arm_id: str, seed: int, image_hz: float) -> None:
         arm = config.arms[0]

@@ -24,14 +24,14 @@ CONTROLLERS: Dict[str, Drive] = {
     "cartesian_impedance_example_controller": Drive.IMPEDANCE,
     "position_joint_trajectory_controller": Drive.TRAJECTORY,
     "effort_joint_trajectory_controller": Drive.TRAJECTORY}
-FORCE_SHARE = 0.06      # low-pass of the external force each slice
+FORCE_SHARE = 0.06      # low-pass of the external force in each slice
 RESTART_S = 0.01        # between two controllers the robot ends one motion and begins another: IDLE meanwhile
 BUSY = "libfranka: command not possible in the current mode"
 
 
 class TriggerRate:
-    """When the state controller publishes: strictly later than a period after the last time, on the 1 ms grid, with the
-    clock set anew each time, so that what comes out is slower than what was asked for (franka_hw trigger_rate.cpp)."""
+    """Decides when the state controller publishes: strictly later than a period after the last time, on the 1 ms grid, with the
+    clock set anew each time, so the actual rate is lower than the requested one (franka_hw trigger_rate.cpp)."""
 
     def __init__(self, rate: float) -> None:
         self._period, self._last = 1.0 / rate, 0.0
@@ -46,7 +46,7 @@ class TriggerRate:
 
 
 class FrankaRobot:
-    """One lock around everything; `step` lets time pass."""
+    """The robot, with one lock around everything; `step` lets time pass."""
 
     def __init__(self, task: Task[Rig], limits: MonitorLimits, seed: int) -> None:
         self.lock = threading.RLock()
@@ -70,7 +70,7 @@ class FrankaRobot:
 
     def _make_drive(self, model: mujoco.MjModel, data: mujoco.MjData, index: SceneIndex, _config: ImpedanceConfig
                     ) -> FrankaDrive:
-        """The same drive for the rig's life; a new scene only makes it latch where the arm is."""
+        """Returns the same drive for the rig's life; a new scene only makes it latch where the arm is."""
         if self.drive is None:
             self.drive = FrankaDrive(model, data, index)
         self.drive.start()
@@ -84,7 +84,7 @@ class FrankaRobot:
             self.seed, self.force = seed, np.zeros(3)
 
     def step(self, seconds: float) -> None:
-        """Physics, then what the robot's own safety makes of it."""
+        """Runs physics, then the reaction of the robot's own safety."""
         with self.lock:
             self.rig.step(seconds)
             self.time += seconds
@@ -102,7 +102,7 @@ class FrankaRobot:
     # Modes ---------------------------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Mode and drive that follow from errors and running controllers."""
+        """Sets the mode and drive that follow from errors and running controllers."""
         self._begins_at = np.inf
         moving = [name for name in self.running if name in CONTROLLERS]
         if self.mode in (REFLEX, USER_STOPPED, GUIDING):
@@ -115,14 +115,14 @@ class FrankaRobot:
             self.drive.switch(Drive.BRAKE)
 
     def fail(self, error: str) -> None:
-        """A reflex: the arm brakes, the node lives on, controllers stay `running` without effect."""
+        """Causes a reflex: the arm brakes, the node lives on, controllers stay `running` without effect."""
         with self.lock:
             self.mode, self._faulty = REFLEX, True
             self.current_errors, self.last_errors = [error], [error]
             self.drive.switch(Drive.BRAKE)
 
     def user_stop(self, pressed: bool) -> None:
-        """Released, the state looks normal again, though a recovery is still needed."""
+        """Presses or releases the user stop. Once released, the state looks normal again, though a recovery is still needed."""
         with self.lock:
             if pressed:
                 self.mode, self._faulty = USER_STOPPED, True
@@ -131,7 +131,7 @@ class FrankaRobot:
                 self.mode = IDLE
 
     def guide(self, on: bool) -> None:
-        """Hand guiding by the buttons at the arm: it floats, and motion of controllers ends."""
+        """Starts or ends hand guiding by the buttons at the arm: the arm floats, and motion of controllers ends."""
         with self.lock:
             if on:
                 self.mode, self._faulty = GUIDING, True
@@ -141,7 +141,7 @@ class FrankaRobot:
                 self.drive.switch(Drive.BRAKE)
 
     def recover(self) -> str:
-        """Automatic error recovery; afterwards running controllers are started again. Returns an error or ''."""
+        """Runs automatic error recovery; afterwards running controllers are started again. Returns an error or ''."""
         with self.lock:
             if self.mode in (USER_STOPPED, GUIDING):
                 return BUSY
@@ -167,7 +167,7 @@ class FrankaRobot:
             return True
 
     def switch(self, start: Sequence[str], stop: Sequence[str], strict: bool) -> bool:
-        """One claim on the joints at a time; STRICT refuses the whole request, BEST_EFFORT does what it can."""
+        """Switches controllers: one claim on the joints at a time; STRICT refuses all, BEST_EFFORT does what it can."""
         with self.lock:
             bad_stop = [name for name in stop if name not in self.running]
             bad_start = [name for name in start if name not in self.loaded]
@@ -179,7 +179,7 @@ class FrankaRobot:
             changed = {name for name in after ^ self.running if name in CONTROLLERS}
             self.running = after
             if changed & after and self.mode in (IDLE, MOVE) and not self._faulty:
-                # The motion ends, and with the first cycle of the next one controllers start anew: what they took before is gone.
+                # The motion ends, and with the first cycle of the next motion controllers start anew: old targets are gone.
                 self.mode, self._begins_at = IDLE, self.time + RESTART_S
                 self.drive.switch(Drive.BRAKE)
             elif changed or set(start) & set(CONTROLLERS):
@@ -191,7 +191,7 @@ class FrankaRobot:
         return any(name in CONTROLLERS for name in self.running) and not self._faulty
 
     def configure(self, change: Callable[[], None]) -> str:
-        """Settings of the robot: refused while a controller commands it."""
+        """Changes settings of the robot; refused while a controller commands it."""
         with self.lock:
             if self.commanding or self.mode not in (IDLE, REFLEX):
                 return BUSY
@@ -213,6 +213,6 @@ class FrankaRobot:
                 self.rig.command_gripper(width / MAX_WIDTH)
 
     def drop_held(self) -> bool:
-        """What is between the fingers slips out and lies on the table."""
+        """Drops what is between the fingers onto the table."""
         with self.lock:
             return self.rig.world.drop_held()

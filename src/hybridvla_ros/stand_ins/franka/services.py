@@ -43,13 +43,13 @@ from hybridvla_sim.fr3.drive import DEFAULT_STIFFNESS
 
 RECOVERY_S = 0.4
 IMPEDANCE = "cartesian_impedance_example_controller"
-#: Name, default, most: franka_example_controllers/cfg/compliance_param.cfg.
+#: Name, default, maximum: franka_example_controllers/cfg/compliance_param.cfg.
 COMPLIANCE = (("translational_stiffness", DEFAULT_STIFFNESS[0], 400.0), ("rotational_stiffness", DEFAULT_STIFFNESS[1], 30.0),
               ("nullspace_stiffness", DEFAULT_STIFFNESS[2], 100.0))
 
 
 def compliance_type() -> SimpleNamespace:
-    """What a generated dynamic_reconfigure module would hold, made after the pattern of one that was generated."""
+    """Returns what a generated dynamic_reconfigure module would hold, modelled on a generated one."""
     description = copy.deepcopy(SafetyConfig.config_description)
     pattern = next(entry for entry in description["parameters"] if entry["type"] == "double")
     description["groups"] = []

@@ -2,7 +2,7 @@
 
 It publishes state at 200 Hz, reads `position[0..6]` of a joint command whatever the names, rounds to 0.001 degrees, checks
 nothing, drops commands silently unless enabled, closes the gripper when it enables, and switches the motors off, so that
-the arm falls, when `/enable_flag` is false. Facts: docs/rig_agilex.md. Left out: its log line for every command, and the
+the arm falls, when `/enable_flag` is false. Facts: docs/rig_agilex.md. Not simulated: its log line for every command, and the
 services that go to zero.
 """
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hybridvla_sim.piper.arm import MOVE_J, MOVE_P
 from hybridvla_sim.piper.rig import PiperRig
 from hybridvla_sim.piper.scene import MAX_WIDTH
 
-READ, WRITE = 0.017444, 57324.840764        # rad for a degree, 0.001 degrees for a radian: the driver's own constants
+READ, WRITE = 0.017444, 57324.840764        # rad per degree, 0.001 degrees per radian: the driver's own constants
 MOTOR_CLOSED, MOTOR_OPEN = -0.339, 3.5578   # gripper readings of the ARX layer under the same topics
 UNITS, GRIPPERS = ("new", "old"), ("m", "motor")
 #: Joints and end pose (None where nobody listens) in the SDK's units, speeds, gripper, status.
@@ -38,10 +38,10 @@ class DriverConfig:
     """How the driver was started.
 
     Attributes:
-        control: Mode 1, takes commands; otherwise mode 0, where the driver itself publishes on the command topic.
-        auto_enable: Motors on at the start.
-        units: `new` (m, rad) or `old` (a driver of 2024: mm and degrees in PosCmd, a Pose with a wrong quaternion).
-        gripper: Its readings: `m` or `motor`.
+        control: Mode 1, which takes commands; otherwise mode 0, in which the driver itself publishes on the command topic.
+        auto_enable: Whether the motors are on at the start.
+        units: `new` (m, rad) or `old` (a 2024 driver: mm and degrees in PosCmd, a Pose with a wrong quaternion).
+        gripper: Unit of its gripper readings: `m` or `motor`.
     """
 
     control: bool = True
@@ -51,7 +51,7 @@ class DriverConfig:
 
 
 class PiperDriver:
-    """One driver process's worth of topics. `die` takes them all away, `freeze` cuts its bus, `start` brings both back."""
+    """All topics of one driver process. `die` takes them away, `freeze` cuts its bus, `start` brings both back."""
 
     def __init__(self, rig: PiperRig, lock: ContextManager[bool], arm: ArmConfig, enable_topic: str,
                  config: DriverConfig) -> None:
@@ -61,7 +61,7 @@ class PiperDriver:
         self._mouths: List[rospy.Publisher] = []
         self._enabled = False
         self._frozen: Optional[ArmReading] = None      # what it heard last, while its bus is gone
-        self._turn = threading.Lock()      # its topics do not go while a turn of its loop publishes on them
+        self._turn = threading.Lock()      # its topics stay while a turn of its loop publishes on them
         self.alive = False
         self.start()
 
@@ -91,7 +91,7 @@ class PiperDriver:
             self._on_enable(Bool(True))
 
     def die(self) -> None:
-        """The process is gone; the arm holds its last target, as the firmware does."""
+        """Ends the process; the arm holds its last target, as the firmware does."""
         with self._turn:
             self.alive = False
         for end in self._mouths + self._subscriptions:
@@ -99,7 +99,7 @@ class PiperDriver:
         self._mouths, self._subscriptions = [], []
 
     def freeze(self) -> None:
-        """The CAN bus is gone: commands reach nobody, and what was heard last is published for ever."""
+        """Cuts the CAN bus: commands reach nobody, and the last state heard is published for ever."""
         self._frozen = self._read()
 
     # Commands --------------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ class PiperDriver:
     # State -----------------------------------------------------------------------------------------------------------
 
     def publish(self) -> None:
-        """One turn of the driver's 200 Hz loop."""
+        """Runs one turn of the driver's 200 Hz loop."""
         with self._turn:
             if not self.alive:
                 return

@@ -1,7 +1,7 @@
 """The dual-arm rig in place of the real one: two Piper drivers over simulated arms, and the three cameras.
 
 Faults for tests and demonstrations come as text on /piper_rig/fault: `right disable` (motors off through the driver),
-`right limp` (motors off behind the driver's back), `right freeze` (its CAN bus is gone, until `right start`), `right die`,
+`right limp` (motors off without the driver's knowledge), `right freeze` (its CAN bus is gone, until `right start`), `right die`,
 `right start`, `right teach`, `right status 7`.
 """
 from __future__ import annotations
@@ -42,7 +42,7 @@ from hybridvla_sim.piper.scene import CAMERAS
 from hybridvla_sim.task import Task
 
 STEP_S = 0.005
-#: What lies on the table when the parameter ~task does not say.
+#: Task whose things are on the table when the parameter ~task is not set.
 DEFAULT_TASK = "tray"
 CAMERA_NAMES = {"front": "camera_f", "right": "camera_r", "left": "camera_l"}     # as on a Cobot Magic
 
@@ -52,9 +52,9 @@ class CameraOptions:
     """How the cameras send.
 
     Attributes:
-        hz: 0: no cameras.
-        width: px.
-        height: px.
+        hz: Frame rate, Hz; 0: no cameras.
+        width: Width of the images, px.
+        height: Height of the images, px.
     """
 
     hz: float = 10.0
@@ -67,7 +67,7 @@ class CameraOptions:
 
 
 class PiperRigNode:
-    """Physics and both drivers' loops in one thread at real time; rendering in another, on a copy of the state."""
+    """Runs physics and both drivers' loops in one thread at real time, and rendering in another, on a copy of the state."""
 
     def __init__(self, robot: RobotConfig, task: Task[PiperRig], driver: DriverConfig, seed: int, cameras: CameraOptions,
                  start: str) -> None:
@@ -130,7 +130,7 @@ class PiperRigNode:
         return ResetSceneResponse(True, f"scene {request.seed}, both arms at their start poses")
 
     def _report(self, request: RigReportRequest) -> RigReportResponse:
-        """See RigReport.srv. The scene's true state is for judges and scripted policies."""
+        """Answers as in RigReport.srv. The scene's true state is for judges and scripted policies."""
         with self._lock:
             rig = self._rig
             violations = rig.violations

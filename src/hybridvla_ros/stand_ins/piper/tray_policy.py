@@ -1,7 +1,7 @@
 """A scripted policy for the dual-arm stand-in, behind the real policy node: proposals, heartbeats and views as with a model.
 
-There is no trained dual-arm checkpoint; this takes its place on the same interface. It looks at the state it is given and
-asks the rig where the tray is; the three images are waited for and synchronised as for a model, but not understood.
+There is no trained dual-arm checkpoint; this policy takes its place on the same interface. It uses the state it is given and
+asks the rig where the tray is; it waits for the three images and synchronises them as for a model, but does not understand them.
 """
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONVENTION = ActionConvention(
 
 
 class TrayPolicy:
-    """A policy by its members (policy/interface.py). Any instruction that is not the task means: stay."""
+    """A policy with the members of policy/interface.py. Any instruction that is not the task means: stay."""
 
     cameras = ("front", "right", "left")
     manifest_sha256 = "0" * 64
