@@ -1,4 +1,4 @@
-"""The cameras of a rig: which topic is which view of the model, and how to tell that the right camera is behind it."""
+"""The cameras of a rig: which topic is which view of the model, and how to check that it comes from the right camera."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ MAX_AGE_S, MAX_SPREAD_S = 10.0, 1.0
 
 @dataclass(frozen=True)
 class CameraSource:
-    """One view of the model.
+    """The source of one view of the model.
 
     Attributes:
-        view: Its name in the checkpoint.
-        image_topic: Of its images.
-        camera_info_topic: May be left out.
-        width_px: Width that its images must have, so that another stream of the camera is not taken for the one of the training
+        view: Name of the view in the checkpoint.
+        image_topic: Topic of the images.
+        camera_info_topic: Topic of the camera info; may be left out.
+        width_px: Width that the images must have, so that another stream of the camera is not mistaken for that of the training
             data; None accepts any.
-        height_px: The same for the height.
-        serial: The camera's serial number, checked against what its driver says, so that two cameras cannot be exchanged; None
+        height_px: Height that the images must have, for the same reason.
+        serial: The camera's serial number, checked against what its driver says, so that two cameras cannot be swapped; None
             checks nothing.
-        serial_parameter: ROS parameter in which the driver keeps it.
-        serial_diagnostics: Name of the driver's diagnostics, or its beginning, with or without a namespace, whose hardware_id is
-            the serial number.
+        serial_parameter: ROS parameter in which the driver keeps the serial number.
+        serial_diagnostics: Name of the driver's diagnostics, or the beginning of that name, with or without a namespace, whose
+            hardware_id is the serial number.
     """
 
     view: str
@@ -57,7 +57,7 @@ class CameraSource:
         return self.image_topic.endswith("/compressed")
 
     def check_size(self, height: int, width: int) -> None:
-        """Raises ObservationError for an image that is not of the configured size."""
+        """Raises ObservationError for an image that does not have the configured size."""
         if (self.width_px or width, self.height_px or height) != (width, height):
             raise ObservationError(f"camera {self.view} sends images of {width}x{height} pixels, configured are "
                                    f"{self.width_px}x{self.height_px}; choose the stream of the training data")
@@ -65,12 +65,12 @@ class CameraSource:
 
 @dataclass(frozen=True)
 class CameraRig:
-    """`config/cameras/*.yaml`: the cameras of one rig, in place of those a policy's configuration names.
+    """The cameras of one rig (`config/cameras/*.yaml`), in place of those that a policy's configuration names.
 
     Attributes:
         cameras: 1 to 3 different views.
-        max_age_s: Of an observation's oldest image, s; None keeps the policy's.
-        max_spread_s: Between its newest and oldest image, s; None keeps the policy's.
+        max_age_s: Largest age of an observation's oldest image, s; None keeps the policy's.
+        max_spread_s: Largest time between its newest and oldest image, s; None keeps the policy's.
     """
 
     cameras: Tuple[CameraSource, ...]

@@ -1,7 +1,7 @@
-"""Configuration of the policy node: which checkpoint, which cameras, which convention, which times.
+"""Configuration of the policy node: its checkpoint, cameras, convention and times.
 
-The action convention is written out here and in the checkpoint; `check_fit` (fit.py) refuses a
-difference, so that neither side can silently reinterpret the other (docs/fidelity.md).
+The action convention is written both here and in the checkpoint; `check_fit` (fit.py) refuses a difference, so that neither
+side can silently reinterpret the other (docs/fidelity.md).
 """
 from __future__ import annotations
 
@@ -16,49 +16,49 @@ from hybridvla_core.policy.remote.settings import RemoteSource
 from hybridvla_core.transforms.conventions import ActionConvention
 
 BACKENDS = ("local", "remote")
-#: The weights of the decoder's blocks: as `dtype` says, or in fewer bits.
+#: Precision of the weights of the decoder's blocks: as `dtype` says, or in fewer bits.
 PRECISIONS = ("full", "fp8", "int8", "int4")
-#: CUDA graphs: where there is a GPU, required, or none.
+#: CUDA graphs: if there is a GPU, required, or none.
 GRAPHS = ("auto", "on", "off")
 EXECUTIONS = ("auto", "blocking", "asynchronous", "overlap")
 
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """What `policy_node` and `hybridvla evaluate` need to know beside the checkpoint.
+    """What `policy_node` and `hybridvla evaluate` need to know besides the checkpoint.
 
     Attributes:
-        checkpoint: Folder, relative to the package's root or absolute; empty: named at launch.
-        device: torch's name: `cpu`, or `cuda` for the first GPU of CUDA_VISIBLE_DEVICES.
-        dtype: torch's name: `float32`, `bfloat16`.
-        mode: `ensemble`, `diffusion` or `autoregressive`.
-        seed: Of the model's noise (with the observation's stamp).
-        cameras: In the checkpoint's order.
-        convention: What the numbers of actions and states mean.
+        checkpoint: Checkpoint folder, relative to the package's root or absolute; empty: named at launch.
+        device: torch's name of the device: `cpu`, or `cuda` for the first GPU of CUDA_VISIBLE_DEVICES.
+        dtype: torch's name of the data type: `float32`, `bfloat16`.
+        mode: Inference mode: `ensemble`, `diffusion` or `autoregressive`.
+        seed: Seed of the model's noise (with the observation's stamp).
+        cameras: Cameras in the checkpoint's order.
+        convention: Meaning of the numbers of actions and states.
         frames: Base frame of each arm, in the order of `convention.arms`.
-        prediction_rate_hz: Upper bound, Hz.
+        prediction_rate_hz: Upper bound of the prediction rate, Hz.
         max_observation_age_s: Age of the oldest image above which nothing is predicted, s.
         max_camera_spread_s: Newest minus oldest image of one observation, s.
         max_state_gap_s: Largest distance in time between the images and the nearest arm state, s.
         keyframe_timeout_s: How long a keyframe may take, s.
         acceptance_timeout_s: How long the filter may take to report that it executes a proposal, before the policy predicts
             anew, s.
-        valid_for_margin_s: Added to the action period of dense actions, s.
-        inference_timeout_s: An inference loop without progress for longer is reported as FAULT, s.
+        valid_for_margin_s: Time added to the action period of dense actions, s.
+        inference_timeout_s: Time without progress after which the inference loop is reported as FAULT, s.
         execution: `blocking` predicts when the last action has been carried out, `asynchronous` while it is (the newest
             observation wins), `overlap` so early that the next chunk arrives when the last one ends; `auto` is blocking for
             keyframes and asynchronous for dense actions.
-        all_tokens: Decode on when the confidence gate can no longer open.
-        noise_samples: Noises denoised side by side; the first acts, their spread is published.
+        all_tokens: Whether to keep decoding when the confidence gate can no longer open.
+        noise_samples: Number of noises denoised side by side; the first acts, the spread of all is published.
         graphs: CUDA graphs: `auto`, `on` or `off`.
-        compile: Blocks through torch.compile: `auto` (where that works; said once where not) or `off`.
+        compile: Whether blocks go through torch.compile: `auto` (if that works; reported once if not) or `off`.
         precision: `full`, or the weights of the decoder's blocks in fewer bits: `fp8`, `int8`, `int4`. Predictions then differ
-            (`hybridvla bench --precision-report`), which is said at start.
-        prepare_on_arrival: Decode and resize every frame when it comes, and not when it is used.
-        reduced_jpeg: Decode compressed images at a fraction of their size, which is faster and not quite the same pixels.
-        threads: That torch calculates with on the processor; 0: what OMP_NUM_THREADS says, otherwise all processors but one.
+            (`hybridvla bench --precision-report`), which is reported at start.
+        prepare_on_arrival: Whether to decode and resize every frame when it arrives, and not when it is used.
+        reduced_jpeg: Whether to decode compressed images at a fraction of their size: faster, with not quite the same pixels.
+        threads: Number of CPU threads for torch; 0: what OMP_NUM_THREADS says, otherwise all processors but one.
         backend: `local` loads the checkpoint here, `remote` asks the server named in `remote`.
-        remote: That server.
+        remote: The server for the backend `remote`.
     """
 
     checkpoint: str
@@ -123,12 +123,12 @@ class PolicyConfig:
             in_range(key, getattr(self, key), 1e-3, high)
 
     def with_cameras(self, rig: CameraRig) -> PolicyConfig:
-        """The same policy on the cameras of another rig; the views must still be the checkpoint's."""
+        """Returns the same policy with the cameras of another rig; the views must still be the checkpoint's."""
         return replace(self, cameras=rig.cameras, max_observation_age_s=rig.max_age_s or self.max_observation_age_s,
                        max_camera_spread_s=rig.max_spread_s or self.max_camera_spread_s)
 
     def on_server(self, url: str) -> PolicyConfig:
-        """The same policy, predicting at a server; key, certificate and times as in `remote`, where there is one."""
+        """Returns the same policy, predicting on a server; key, certificate and times as in `remote`, if there is one."""
         remote = replace(self.remote, url=url) if self.remote is not None else RemoteSource(url)
         return replace(self, backend="remote", remote=remote)
 
@@ -148,7 +148,8 @@ class PolicyConfig:
         return "blocking" if self.is_keyframe else "asynchronous"
 
     def valid_for(self, chunk: int) -> float:
-        """Seconds a proposal of `chunk` steps stays valid from receipt: its own time and a margin; a keyframe, its timeout."""
+        """Returns for how many seconds from receipt a proposal of `chunk` steps is valid: its duration plus a margin; for a
+        keyframe, its timeout."""
         if self.is_keyframe:
             return self.keyframe_timeout_s
         return chunk * self.convention.action_period_s + self.valid_for_margin_s

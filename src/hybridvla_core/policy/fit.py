@@ -1,4 +1,4 @@
-"""Do checkpoint, policy configuration, robot configuration and instruction mean the same things?"""
+"""Checks that checkpoint, policy configuration, robot configuration and instruction mean the same things."""
 from __future__ import annotations
 
 from typing import List, Optional, Protocol, Sequence, Tuple
@@ -12,7 +12,7 @@ from hybridvla_core.transforms.conventions import ActionConvention
 
 
 class Trained(Protocol):
-    """What a policy, or the description of its checkpoint, says of itself."""
+    """What a policy, or the description of its checkpoint, says about itself."""
 
     @property
     def convention(self) -> ActionConvention:
@@ -20,16 +20,16 @@ class Trained(Protocol):
 
     @property
     def cameras(self) -> Sequence[str]:
-        """View names, in the order of the training."""
+        """View names, in the order of training."""
 
 
 def check_fit(policy: Trained, config: PolicyConfig, robot: RobotConfig) -> None:
-    """Refuse a combination in which a number would change its meaning on the way from the model to the robot.
+    """Refuses a combination in which a number would change its meaning between the model and the robot.
 
     Args:
-        policy: what will predict.
-        config: what its node was told.
-        robot: what will move.
+        policy: the policy that will predict.
+        config: the configuration of its node.
+        robot: the robot that will move.
 
     Raises:
         ConfigurationError: one sentence for each difference.
@@ -40,10 +40,10 @@ def check_fit(policy: Trained, config: PolicyConfig, robot: RobotConfig) -> None
 
 
 def image_preparer(policy: PolicyInterface, config: PolicyConfig) -> Optional[PreparesImages]:
-    """Returns what resizes images when they arrive; None where the configuration does not ask for it.
+    """Returns the policy as what resizes images when they arrive; None if the configuration does not ask for it.
 
     Raises:
-        ConfigurationError: It asks, and this policy cannot do it.
+        ConfigurationError: The configuration asks for it, and this policy cannot do it.
     """
     if not (config.prepare_on_arrival or config.reduced_jpeg):
         return None
@@ -54,15 +54,15 @@ def image_preparer(policy: PolicyInterface, config: PolicyConfig) -> Optional[Pr
 
 
 def misfits(policy: Trained, config: PolicyConfig, robot: RobotConfig) -> List[str]:
-    """The differences, one sentence each without its full stop; empty when everything fits."""
+    """Returns the differences, one sentence each without its full stop; empty if everything fits."""
     chunk = policy.chunk if isinstance(policy, SaysChunk) else None
-    tokens_alone = config.inference_mode == Mode.AUTOREGRESSIVE       # which say one step
+    tokens_alone = config.inference_mode == Mode.AUTOREGRESSIVE       # tokens describe one step
     return (_cameras(policy, config) + _convention(policy.convention, config)
             + _robot(config, robot, 1 if tokens_alone else chunk or 1))
 
 
 def judged_instruction(policy: PolicyInterface, text: str) -> Tuple[str, str]:
-    """Returns why an instruction cannot be used, and what is to be remarked on one that can; both empty for a plain one."""
+    """Returns why an instruction cannot be used, and a remark on one that can; both are empty for a plain instruction."""
     if not text:
         return "the instruction is empty; say what to do", ""
     if not isinstance(policy, ReadsInstructions):

@@ -1,7 +1,7 @@
-"""What a policy is: everything that node, proposer, evaluation and replay ask of one.
+"""The interface of a policy: everything that node, proposer, evaluation and replay ask of one.
 
-The model (`policy/predictor.py`), scripted policies and recorded ones fit these protocols by having their members; none
-of them derives from anything here.
+The model (`policy/predictor.py`), scripted policies and recorded policies satisfy these protocols by having their members;
+none of them derives from a class here.
 """
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class PolicyInterface(Protocol):
 
     @property
     def manifest_sha256(self) -> str:
-        """Digest of its checkpoint; goes into every proposal. Empty for a policy without one."""
+        """Digest of its checkpoint, which goes into every proposal. Empty for a policy without a checkpoint."""
 
     def predict(self, observation: Observation, mode: Union[str, Mode, None] = None, seed: int = 0) -> Prediction:
         """Returns one action chunk.
 
         Args:
             observation: images, instruction and state (A,) in physical units.
-            mode: which path acts; None is the policy's own choice.
-            seed: of the noise, together with the observation's stamp.
+            mode: path that acts; None is the policy's own choice.
+            seed: seed of the noise, together with the observation's stamp.
 
         Raises:
             ObservationError: for a view, state or instruction that cannot be used.
@@ -50,17 +50,17 @@ class BatchPolicy(PolicyInterface, Protocol):
 
 
 class ReadyImage(Protocol):
-    """An image that is already resized; stands in for the array in an `Observation`."""
+    """An image that is already resized; replaces the array in an `Observation`."""
 
     shape: Tuple[int, ...]
 
 
 @runtime_checkable
 class ReadsInstructions(Protocol):
-    """What a policy may offer besides: to say what it makes of an instruction before it predicts by it."""
+    """Optional part of a policy: says how it understands an instruction before it predicts with it."""
 
     def unknown_words(self, instruction: str) -> List[str]:
-        """Returns the words that mean nothing to it, in order.
+        """Returns the words that the policy does not know, in order.
 
         Raises:
             ObservationError: for an instruction that cannot be used at all.
@@ -69,33 +69,33 @@ class ReadsInstructions(Protocol):
 
 @runtime_checkable
 class PreparesImages(Protocol):
-    """What a policy may offer besides: the part of the pre-processing that needs one image alone, done when it arrives."""
+    """Optional part of a policy: does the pre-processing that needs only one image as soon as the image arrives."""
 
     def prepare(self, image: np.ndarray, view: str) -> ReadyImage:
-        """Returns an (h, w, 3) uint8 RGB image at the sizes of the vision towers."""
+        """Returns an (h, w, 3) uint8 RGB image resized for the vision towers."""
 
     def prepare_jpeg(self, data: bytes, view: str, encoding: Optional[str] = None) -> ReadyImage:
-        """Returns the same of a compressed message's bytes, decoded at a fraction of their size where the codec can.
+        """Returns the same for the bytes of a compressed message, decoded at a fraction of the size if the codec can.
 
         Args:
             data: the message's bytes.
-            view: which one.
+            view: name of the view.
             encoding: the message's format.
         """
 
 
 @runtime_checkable
 class SaysChunk(Protocol):
-    """What a policy, or the description of its checkpoint, may say besides: how long its predictions are."""
+    """Optional part of a policy, or of the description of its checkpoint: the length of its predictions."""
 
     @property
     def chunk(self) -> Optional[int]:
-        """Most steps K of an action; None where it is not known."""
+        """Largest number of steps K of an action; None if it is not known."""
 
 
 @runtime_checkable
 class HasLink(Protocol):
-    """What a policy behind a connection offers besides."""
+    """Additional part of a policy behind a connection."""
 
     def link_problem(self) -> str:
-        """Returns why nothing can be asked of it now, empty while it lives; the heartbeat says FAULT with these words."""
+        """Returns why the policy cannot be asked now; empty while the link is alive. The heartbeat says FAULT with this text."""

@@ -36,19 +36,19 @@ class Policy:
     """A checkpoint ready to predict.
 
     One prediction is one vision pass, one prefix pass, the denoising steps on the cached prefix, and the passes that verify the
-    tokens behind them (paper, section 3.3).
+    tokens after them (paper, section 3.3).
 
     Args:
-        checkpoint: Verified.
-        model: With its weights, on the device that computes.
+        checkpoint: A verified checkpoint.
+        model: The model with its weights, on the device that computes.
         mode: `ensemble`, or the path that acts alone.
-        all_tokens: Decode every token even when the confidence gate can no longer open, so that both paths' actions can be
-            looked at; without it a prediction may end sooner (`Prediction.ar_complete` is then False), with the same action.
-        noise_samples: How many noises are denoised side by side on one prefix; the first one acts, and the spread of them all
-            is reported.
+        all_tokens: Whether to decode every token even when the confidence gate can no longer open, so that both paths' actions
+            can be inspected; otherwise a prediction may end sooner (`Prediction.ar_complete` is then False) with the same action.
+        noise_samples: Number of noises denoised side by side on one prefix; the first one acts, and the spread of all is
+            reported.
         graphs: `auto` (CUDA graphs on a GPU), `on` or `off`.
         ride_steps: See `DualPath`.
-        compile: `auto` runs the blocks through torch.compile, where that works (`model/compiled.py`).
+        compile: `auto` runs the blocks through torch.compile if that works (`model/compiled.py`).
         precision: `full`, or the weights of the decoder's blocks in fewer bits (`model/shrunk`), which changes predictions.
     """
 
@@ -91,10 +91,10 @@ class Policy:
         """Loads a checkpoint folder.
 
         Args:
-            folder: Of the checkpoint.
+            folder: Folder of the checkpoint.
             mode: See `Policy`.
             device: `cpu` or `cuda`.
-            dtype: Of the computation, `float32` or `bfloat16`.
+            dtype: Data type of the computation, `float32` or `bfloat16`.
             all_tokens: See `Policy`.
             noise_samples: See `Policy`.
             graphs: See `Policy`.
@@ -106,9 +106,9 @@ class Policy:
             The policy.
 
         Raises:
-            CheckpointError: The folder is no whole checkpoint.
+            CheckpointError: The folder is not a complete checkpoint.
             ConfigurationError: A choice does not fit.
-            DeviceError: The device is not there, or has too little memory.
+            DeviceError: The device is missing, or has too little memory.
         """
         check_device(device)
         return cls.of(read_checkpoint(Path(folder)), mode, device, dtype, all_tokens, noise_samples, graphs, ride_steps, compile,
@@ -118,7 +118,7 @@ class Policy:
     def of(cls, checkpoint: Checkpoint, mode: str = "ensemble", device: str = "cpu", dtype: str = "float32",
            all_tokens: bool = True, noise_samples: int = 1, graphs: str = "auto", ride_steps: Optional[int] = None,
            compile: str = "off", precision: str = "full") -> Policy:
-        """As `from_checkpoint`, of a folder that has been read; what it says of inference may have been altered since."""
+        """Does as `from_checkpoint` with a checkpoint that has been read; its inference settings may have changed since."""
         if dtype not in DTYPES:
             raise ConfigurationError(f"dtype {dtype!r}; use one of {', '.join(DTYPES)}")
         check_device(device)
@@ -150,29 +150,29 @@ class Policy:
         return self.checkpoint.manifest_sha256
 
     def prepare(self, image: np.ndarray, view: str) -> PreparedImage:
-        """Begins the part of the pre-processing that needs only one image, to be done when it arrives.
+        """Does the part of the pre-processing that needs only one image, so that it can run when the image arrives.
 
         Args:
             image: (height, width, 3) uint8 RGB.
-            view: Of its camera.
+            view: View of its camera.
 
-        Returns:
-            What goes into an `Observation` in the image's place.
+            Returns:
+                The object that replaces the image in an `Observation`.
         """
         return PreparedImage(image, view, self.config.model.towers, self.config.image_strategy)
 
     def prepare_jpeg(self, data: bytes, view: str, encoding: Optional[str] = None) -> PreparedImage:
         """Does the same with a compressed message: a JPEG is decoded at a fraction of its size.
 
-        That is faster, and gives not quite the same pixels.
+        This is faster and does not give quite the same pixels.
 
         Args:
-            data: The file.
-            view: Of its camera.
+            data: The encoded file.
+            view: View of its camera.
             encoding: The message's format, which says whether red and blue are exchanged.
 
-        Returns:
-            What goes into an `Observation` in the image's place.
+            Returns:
+                The object that replaces the image in an `Observation`.
         """
         towers = self.config.model.towers
         image, shape = decode_reduced(data, max(tower.image_size for tower in towers), f"camera {view}", encoding or "")
@@ -181,12 +181,12 @@ class Policy:
         return prepared
 
     def unknown_words(self, instruction: str) -> List[str]:
-        """The words of an instruction that the model has no id for; raises ObservationError for one that cannot be used."""
+        """Returns the words of an instruction that have no id; raises ObservationError for an instruction that cannot be used."""
         self._reader.ids_of(instruction)
         return self.prompts.unknown_words(instruction)
 
     def clipped(self, state: np.ndarray) -> List[int]:
-        """The channels of a state (A,) in physical units that lie outside the data, and that the model sees at its edge."""
+        """Returns the channels of a state (A,) in physical units that are outside the data; the model sees them at its edge."""
         return self.normaliser.state.clipped(state)
 
     def predict(self, observation: Observation, mode: Union[str, Mode, None] = None, seed: int = 0) -> Prediction:
@@ -196,11 +196,11 @@ class Policy:
 
         Args:
             observation: Images, state and instruction.
-            mode: Other than the policy's own.
-            seed: Of the noise.
+            mode: Mode to use instead of the policy's own.
+            seed: Seed of the noise.
 
         Returns:
-            The action (K, A), physical units, and how it came about.
+            The action (K, A), physical units, and how it was obtained.
 
         Raises:
             ObservationError: A view, a state channel or the instruction cannot be used; the message names it.
@@ -209,14 +209,14 @@ class Policy:
 
     def predict_batch(self, observations: Sequence[Observation], mode: Union[str, Mode, None] = None, seed: int = 0
                       ) -> List[Prediction]:
-        """Does as `predict` for many observations, whose instructions may differ in length; all share the passes.
+        """Does the same as `predict` for many observations, whose instructions may differ in length; all share the passes.
 
-        With graphs they run in a few sizes, filled up with the last one, whose surplus predictions are dropped.
+        With graphs they run in a few batch sizes, padded with the last observation; the surplus predictions are dropped.
 
         Args:
-            observations: One a prediction.
-            mode: Other than the policy's own.
-            seed: Of the noise.
+            observations: One observation per prediction.
+            mode: Mode to use instead of the policy's own.
+            seed: Seed of the noise.
 
         Returns:
             The predictions, in order.
@@ -248,7 +248,7 @@ class Policy:
         return [self._assembler.prediction(result, i, chosen, seed, times) for i in range(len(observations))]
 
     def _trained(self, mode: Mode) -> Mode:
-        """The mode, if its paths learned anything; raises ConfigurationError."""
+        """Returns the mode if its paths were trained; otherwise raises ConfigurationError."""
         if mode != Mode.DIFFUSION and "autoregressive" not in self.config.trained:
             why, cure = "as its source said", ""
             if self.checkpoint.manifest["provenance"].get("unfinished"):
@@ -258,7 +258,7 @@ class Policy:
         return mode
 
     def _explained(self, error: Exception) -> Exception:
-        """Refused memory or a failure of the GPU as a sentence; anything else is a fault of ours and stays what it is."""
+        """Turns refused memory or a failure of the GPU into a sentence; any other error is a fault of ours and stays as it is."""
         if ran_out(error):
             dtype = next(name for name, value in DTYPES.items() if value == self.engine.dtype)
             return DeviceError(out_of_memory(self.config.model, dtype, str(self.device)))
@@ -269,14 +269,14 @@ class Policy:
                            "driver's log if it happens again")
 
     def inputs(self, observations: Sequence[Observation], seed: int) -> PredictionInputs:
-        """Prepares what the model is given: pictures, words, state and noise, on its device.
+        """Prepares the model's inputs: pictures, words, state and noise, on its device.
 
         Args:
-            observations: One a prediction.
-            seed: Of the noise.
+            observations: One observation per prediction.
+            seed: Seed of the noise.
 
-        Returns:
-            The tensors, as the first stage takes them.
+            Returns:
+                The tensors in the form that the first stage takes.
         """
         return self._reader.read(observations, seed)
 

@@ -1,7 +1,7 @@
 """The one place where actions become poses and poses become states and labels.
 
 Labels, the state input, replay and the policy node share these functions, so they cannot drift apart. docs/fidelity.md
-has the released conventions.
+lists the released conventions.
 """
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ STATE_SOURCES = ("measured", "last_command")
 
 @dataclass(frozen=True)
 class ActionConvention:
-    """What the numbers of an action and of the robot state mean. Nothing here has a default that a robot could obey.
+    """The meaning of the numbers of an action and of the robot state. Nothing here has a default that a robot could obey.
 
     Attributes:
-        arms: Names in the order of the action vector (the released 14-DoF model: right, left).
+        arms: Names of the arms in the order of the action vector (the released 14-DoF model: right, left).
         translation: `delta_base_frame`: metres along the axes of the arm's base frame, added to the base pose.
         rotation: `absolute_euler_xyz`: fixed-axis roll, pitch, yaw (R = Rz Ry Rx) of the tool relative to
             `rotation_reference_xyzw` (R_tool = R_euler R_reference); `delta_euler_xyz`: the same angles turn the base pose
             about the base frame's axes.
         rotation_reference_xyzw: (4,) unit quaternion.
         gripper_sense: What a gripper value of 1 means in the action and in the state.
-        delta_base: The pose a delta is added to: the last `commanded` target or the `measured` pose at the stamp.
-        action_period_s: Time an action was meant to take, s; 0 is a keyframe, executed until reached.
-        state_source: `measured` or `last_command`.
-        first_state: What a `last_command` policy sees first.
+        delta_base: The pose to which a delta is added: the last `commanded` target or the `measured` pose at the stamp.
+        action_period_s: Time that an action was meant to take, s; 0 is a keyframe, executed until reached.
+        state_source: Source of the state, `measured` or `last_command`.
+        first_state: What a `last_command` policy sees before its first command.
     """
 
     arms: Tuple[str, ...]
@@ -66,7 +66,7 @@ class ActionConvention:
             raise ConfigurationError(f"first_state needs {self.action_dim} numbers, found {len(self.first_state)}")
 
     def differences(self, other: ActionConvention) -> List[str]:
-        """The names of the fields in which the two differ, in their order here."""
+        """Returns the names of the fields in which the two conventions differ, in the order of this class."""
         return [name for name in self.__dataclass_fields__ if getattr(self, name) != getattr(other, name)]
 
     @property
@@ -75,20 +75,20 @@ class ActionConvention:
 
     @property
     def uses_commands(self) -> bool:
-        """Whether base or state are what was commanded last."""
+        """Whether base or state are the last command."""
         return self.delta_base == "commanded" or self.state_source == "last_command"
 
     def opening(self, gripper_value: float) -> float:
-        """A gripper value of the model as an opening, 0 closed to 1 open."""
+        """Converts a gripper value of the model to an opening, 0 closed to 1 open."""
         return float(gripper_value if self.gripper_sense == "one_is_open" else 1.0 - gripper_value)
 
     def gripper_value(self, opening: float) -> float:
-        """An opening, 0 closed to 1 open, as the model's gripper value."""
+        """Converts an opening, 0 closed to 1 open, to the model's gripper value."""
         return float(opening if self.gripper_sense == "one_is_open" else 1.0 - opening)
 
 
 def euler_to_rotation(convention: ActionConvention, euler: np.ndarray, base: Pose) -> Rotation:
-    """Angles (3,) rad of an action as the target's rotation in the base frame."""
+    """Converts the angles (3,) rad of an action to the target's rotation in the base frame."""
     turned = Rotation.from_euler("xyz", euler)
     if convention.rotation == "absolute_euler_xyz":
         return turned * Rotation.from_quat(convention.rotation_reference_xyzw)
@@ -100,15 +100,15 @@ def action_to_targets(convention: ActionConvention, action: np.ndarray,
     """Computes the absolute targets of a chunk. Deltas within a chunk add up: each step's base is the step before it.
 
     Args:
-        convention: Of the action.
-        action: (K, A) un-normalised.
+        convention: Convention of the action.
+        action: (K, A) un-normalised action.
         bases: One pose per arm, in `convention.arms` order.
 
     Returns:
         K steps of (pose, opening) per arm.
 
     Raises:
-        ConfigurationError: Numbers or bases are not as many as the arms need.
+        ConfigurationError: The count of numbers or bases does not match the arms.
     """
     action = np.atleast_2d(np.asarray(action, dtype=float))
     if action.shape[1] != convention.action_dim or len(bases) != len(convention.arms):
@@ -128,7 +128,7 @@ def action_to_targets(convention: ActionConvention, action: np.ndarray,
 
 
 def target_to_action(convention: ActionConvention, target: Pose, opening: float, base: Pose) -> np.ndarray:
-    """The (7,) action that leads from `base` to `target` for one arm: the label of a demonstration."""
+    """Returns the (7,) action that leads from `base` to `target` for one arm: the label of a demonstration."""
     rotation = Rotation.from_quat(target.quaternion)
     reference = (convention.rotation_reference_xyzw if convention.rotation == "absolute_euler_xyz"
                  else base.quaternion)
@@ -141,9 +141,9 @@ def state_vector(convention: ActionConvention, poses: Sequence[Pose], openings: 
     """Computes the state input. Angles are relative to `rotation_reference_xyzw`, whatever the action's rotation convention.
 
     Args:
-        convention: Of the state.
-        poses: One per arm, base frame.
-        openings: One per arm, 0 closed to 1 open.
+        convention: Convention of the state.
+        poses: One pose per arm, base frame.
+        openings: One opening per arm, 0 closed to 1 open.
 
     Returns:
         (A,) in physical units: for each arm x, y, z (m), roll, pitch, yaw (rad), gripper.

@@ -1,4 +1,4 @@
-"""Camera images to pixels, exactly as in training: PIL bicubic on uint8 (docs/fidelity.md)."""
+"""Conversion of camera images to pixels, exactly as in training: PIL bicubic on uint8 (docs/fidelity.md)."""
 from __future__ import annotations
 
 from typing import Dict, List, Optional, Sequence, Tuple, Union
@@ -11,13 +11,13 @@ from hybridvla_core.errors import ConfigurationError, ObservationError
 from hybridvla_core.model.config import TowerConfig
 from hybridvla_core.model.layers import constant
 
-#: What pictures of one image differ in: the size, and under letterbox the mean.
+#: What distinguishes the pictures of one image: the size, and with letterbox the mean.
 Key = Tuple[int, Optional[Tuple[float, ...]]]
 STRATEGIES = ("resize-naive", "letterbox", "resize-crop")
 
 
 def check_image(image: np.ndarray, name: str) -> np.ndarray:
-    """An (H, W, 3) uint8 RGB array, or ObservationError naming the view."""
+    """Returns an (H, W, 3) uint8 RGB array, or raises ObservationError naming the view."""
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ObservationError(f"view {name}: expected an RGB image of shape (height, width, 3) in uint8, found "
@@ -28,7 +28,7 @@ def check_image(image: np.ndarray, name: str) -> np.ndarray:
 
 
 def fit(image: np.ndarray, size: int, strategy: str, fill: Sequence[float]) -> np.ndarray:
-    """The image at (size, size, 3) uint8. `fill`: channel means in [0, 1], the border of `letterbox`."""
+    """Returns the image as (size, size, 3) uint8. `fill`: channel means in [0, 1], the border of `letterbox`."""
     picture = Image.fromarray(image)
     if strategy == "resize-naive":
         picture = _resize(picture, size, size)
@@ -42,10 +42,10 @@ def fit(image: np.ndarray, size: int, strategy: str, fill: Sequence[float]) -> n
 
 
 def _resize(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """Resizes bicubically, one axis after the other; horizontally first unless that would enlarge before the other axis shrinks.
+    """Resizes bicubically, one axis at a time: horizontally first unless that would enlarge before the other axis shrinks.
 
-    Pillow rounds to bytes between the passes, so their order shows: this is the recorded one, while Pillow 10 and older
-    always take the horizontal pass first. Fixing the order here gives the same bytes with all of them.
+    Pillow rounds to bytes between the passes, so their order matters. This is the recorded order; Pillow 10 and older always
+    run the horizontal pass first. Fixing the order here gives the same bytes with all versions.
 
     Returns:
         The picture of that size.
@@ -81,7 +81,7 @@ def _crop(picture: Image.Image, size: int) -> Image.Image:
 
 
 class PreparedImage:
-    """A view resized for every tower as soon as it arrived; stands in for the image in an `Observation`."""
+    """A view that was resized for every tower as soon as it arrived; replaces the image in an `Observation`."""
 
     def __init__(self, image: np.ndarray, name: str, towers: Sequence[TowerConfig], strategy: str) -> None:
         image = check_image(image, name)
@@ -90,9 +90,9 @@ class PreparedImage:
 
 
 def _sizes(towers: Sequence[TowerConfig], strategy: str) -> List[Tuple[Key, int, Tuple[float, ...]]]:
-    """Lists every different picture that the towers need.
+    """Lists the distinct pictures that the towers need.
 
-    Towers that resize alike share one, as only letterbox depends on the tower's mean.
+    Towers that resize alike share a picture, as only letterbox depends on the tower's mean.
 
     Returns:
         (key, size in pixels, mean) of each.
@@ -105,19 +105,19 @@ def _sizes(towers: Sequence[TowerConfig], strategy: str) -> List[Tuple[Key, int,
 
 
 def picture_key(tower: TowerConfig, strategy: str) -> Key:
-    """Towers with the same key see the same fitted picture."""
+    """Returns a tower's key; towers with the same key see the same fitted picture."""
     return (tower.image_size, tower.mean if strategy == "letterbox" else None)
 
 
 def normalise_pixels(pixels: torch.Tensor, tower: TowerConfig) -> torch.Tensor:
-    """(..., 3, S, S) in [0, 1] to the tower's units, (p - mean) / std."""
+    """Converts pixels (..., 3, S, S) in [0, 1] to the tower's units, (p - mean) / std."""
     mean, std = (constant(tuple(values), pixels.dtype, pixels.device).view(3, 1, 1) for values in (tower.mean, tower.std))
     return (pixels - mean) / std
 
 
 def to_pixels(images: Sequence[Union[np.ndarray, PreparedImage]], names: Sequence[str], towers: Sequence[TowerConfig],
               strategy: str) -> Dict[str, torch.Tensor]:
-    """One observation's views, in order, as pixels: tower kind -> (V, 3, S, S) float32 normalised."""
+    """Returns one observation's views, in order, as pixels: tower kind -> (V, 3, S, S) float32 normalised."""
     views = [image if isinstance(image, PreparedImage) else PreparedImage(image, name, towers, strategy)
              for image, name in zip(images, names)]
     pixels, scaled = {}, {}

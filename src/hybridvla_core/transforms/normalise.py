@@ -1,4 +1,4 @@
-"""Between physical units and the model's [-1, 1], with the released arithmetic.
+"""Conversion between physical units and the model's [-1, 1], with the released arithmetic.
 
 Two rules go beyond it (docs/fidelity.md). A channel that never moved in the data (q01 = q99) is constant: its action is that
 constant whatever the model says, and its state is 0, as in training, or -1, as the released loop computes
@@ -13,32 +13,32 @@ import numpy as np
 
 from hybridvla_core.errors import CheckpointError, few
 
-#: Smallest range, in the channel's own units, that is a range and no rounding; what is taken for one in data.
+#: Smallest range, in the channel's own units, that is not just rounding; smallest range that counts as one in data.
 LEAST_RANGE, LEAST_RANGE_OF_DATA = 1e-8, 1e-4
 CONSTANT_CHANNELS = ("zero", "released")
 
 
 def rare(statistics: Mapping[str, Any]) -> List[int]:
-    """Finds the channels that move in fewer rows than the quantiles see.
+    """Finds the channels that move in so few rows that the quantiles do not see it.
 
     Args:
-        statistics: Of one quantity, with `q01`, `q99`, `min` and `max`.
+        statistics: Statistics of one quantity, with `q01`, `q99`, `min` and `max`.
 
     Returns:
-        Those whose q01 and q99 agree while min and max do not, by more than LEAST_RANGE_OF_DATA each; none where a figure is
-        missing or is none.
+        Channels whose min and max differ by more than LEAST_RANGE_OF_DATA while q01 and q99 do not; none if a figure is missing
+        or not a number.
     """
     try:
         low, high, least, most = (np.asarray(statistics[key], dtype=np.float64) for key in ("q01", "q99", "min", "max"))
         found = np.flatnonzero((high - low <= LEAST_RANGE_OF_DATA) & (most - least > LEAST_RANGE_OF_DATA))
     except (KeyError, TypeError, ValueError):
-        return []       # whoever normalises by them names what is wrong
+        return []       # the code that normalises with them names what is wrong
     return [int(channel) for channel in found]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """q01, q99 (A,) in physical units and mask (A,) of one quantity: channels outside the mask pass unchanged.
+    """The quantiles q01, q99 (A,) in physical units and mask (A,) of one quantity: channels outside the mask pass unchanged.
 
     Attributes:
         q01: first percentile.
@@ -85,17 +85,17 @@ class Scale:
 
     @property
     def constant(self) -> np.ndarray:
-        """Which channels (A,) never moved in the data."""
+        """Mask (A,) of the channels that never moved in the data."""
         return np.asarray(self.q99 - self.q01 <= LEAST_RANGE)
 
     @property
     def recorded(self) -> bool:
-        """False where no channel ever moved: the quantity was never recorded."""
+        """Whether any channel ever moved; otherwise the quantity was never recorded."""
         return not bool(self.constant.all())
 
     @property
     def hidden(self) -> np.ndarray:
-        """Which channels (A,) the model sees as 0 whatever they are."""
+        """Mask (A,) of the channels that the model sees as 0 whatever their value is."""
         zero = self.constant_channel == "zero"
         return np.asarray(self.constant & (self.mask | (not self.recorded)) & zero)
 
@@ -104,12 +104,12 @@ class Scale:
         return {"q01": self.q01.tolist(), "q99": self.q99.tolist(), "mask": self.mask.tolist()}
 
     def normalise(self, values: np.ndarray) -> np.ndarray:
-        """Returns physical values (..., A) as the model's, clipped to [-1, 1] in every channel."""
+        """Returns physical values (..., A) in the model's units, clipped to [-1, 1] in every channel."""
         values = np.asarray(values, dtype=np.float64)
         return np.clip(self._scaled(values), -1.0, 1.0)
 
     def clipped(self, values: np.ndarray) -> List[int]:
-        """Returns the channels of physical values (A,) that lie outside what the model can be shown."""
+        """Returns the channels of physical values (A,) that are outside the range that the model can be shown."""
         return np.flatnonzero(np.abs(self._scaled(np.asarray(values, dtype=np.float64))) > 1.0 + 1e-6).tolist()
 
     def _scaled(self, values: np.ndarray) -> np.ndarray:
@@ -117,14 +117,14 @@ class Scale:
         return np.where(self.hidden, 0.0, scaled)
 
     def unnormalise(self, values: np.ndarray, grippers: Sequence[int]) -> np.ndarray:
-        """Scales the model's values back: clipped, scaled where masked in, constant where the data was.
+        """Scales the model's values back: clipped, scaled where the mask says so, constant where the data was constant.
 
         Args:
-            values: (..., A) of the model.
+            values: (..., A) values of the model.
             grippers: Channels that are decided at 0.5 as 0 or 1.
 
-        Returns:
-            (..., A) in physical units.
+            Returns:
+                (..., A) values in physical units.
         """
         values = np.clip(np.asarray(values, dtype=np.float64), -1.0, 1.0)
         result = np.where(self.mask, 0.5 * (values + 1.0) * (self.q99 - self.q01) + self.q01, values)

@@ -1,7 +1,7 @@
-"""Encoded pictures to RGB bytes: one reader for files, compressed messages and data sets.
+"""Decoding of pictures to RGB bytes: one reader for files, compressed messages and data sets.
 
-A picture is taken as it is stored: EXIF orientations are not applied, as the released code and ROS do not. 16 bits a channel
-lose their lower 8. One channel of 16 bits may be a depth image and is read only where its source says that it is grey.
+A picture is taken as it is stored: EXIF orientations are not applied, as in the released code and ROS. Of 16 bits a channel,
+the lower 8 are lost. One channel of 16 bits may be a depth image and is read only if its source says that it is grey.
 """
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from hybridvla_core.errors import ObservationError
 from hybridvla_core.files import refuse_pointer
 from hybridvla_core.transforms.encodings import DEEP, DEPTH, ENCODINGS, REFUSED, Bytes, converted
 
-#: A JPEG begins so; it has 8 bits a channel, and one or three of them.
+#: The first bytes of a JPEG, which has one or three channels of 8 bits.
 _JPEG = b"\xff\xd8\xff"
-#: Reduced decoding: fraction -> how OpenCV reads.
+#: Reduced decoding: fraction -> OpenCV's reading flag.
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
 
 def stored_as_rgb(text: str) -> bool:
-    """Tells whether a CompressedImage's format says that red and blue were exchanged before encoding.
+    """Returns whether a CompressedImage's format says that red and blue were exchanged before encoding.
 
     compressed_image_transport writes `rgb8; jpeg compressed bgr8`: the part before the semicolon is the raw image's
-    encoding, the last word is what the encoder was given, and encoders take BGR. Only a last word of `rgb..` means
-    that RGB was handed over as if it were BGR. `jpeg` and `png` alone are ordinary files.
+    encoding, the last word is what the encoder was given, and encoders expect BGR. Only a last word of `rgb..` means that
+    RGB was passed as if it were BGR. `jpeg` and `png` alone are ordinary files.
 
     Args:
         text: The format.
 
-    Returns:
-        True where they were exchanged.
+        Returns:
+            True if they were exchanged.
     """
     return _parts(text)[1].startswith("rgb")
 
 
 def _parts(text: str) -> Tuple[str, str]:
-    """The raw image's encoding, where the format names one, and what the encoder was given."""
+    """Returns the raw image's encoding, if the format names one, and what the encoder was given."""
     before, semicolon, after = text.partition(";")
     return (before.strip() if semicolon else ""), after.partition("compressed")[2].strip()
 
@@ -51,12 +51,12 @@ def decode(data: Bytes, name: str, form: str = "", deep_is_grey: bool = False) -
 
     Args:
         data: JPEG, PNG or another format that OpenCV reads.
-        name: what is read, for messages: `camera front`.
-        form: a CompressedImage's format.
-        deep_is_grey: whether one channel of 16 bits is a grey picture where `form` does not say so.
+        name: name of the source, for messages: `camera front`.
+        form: format of a CompressedImage.
+        deep_is_grey: whether one channel of 16 bits is a grey picture if `form` does not say so.
 
     Raises:
-        ObservationError: naming what is read, for what cannot be decoded and for what is no colour picture.
+        ObservationError: naming the source, if the data cannot be decoded or is no colour picture.
     """
     source, target = _checked(form, name)
     pixels = np.frombuffer(data, dtype=np.uint8)
@@ -82,7 +82,7 @@ def decode(data: Bytes, name: str, form: str = "", deep_is_grey: bool = False) -
 
 
 def _to_rgb(decoded: np.ndarray, mosaic: str, is_rgb: bool, name: str) -> np.ndarray:
-    """Bytes as OpenCV decodes them: grey, BGR or BGRA."""
+    """Converts bytes as OpenCV decodes them (grey, BGR or BGRA) to RGB."""
     what = f"{name}: {decoded.shape[1]}x{decoded.shape[0]} of a picture"
     if decoded.ndim == 2 or decoded.shape[2] == 1:
         grey = decoded if decoded.ndim == 2 else decoded[:, :, 0]
@@ -93,7 +93,7 @@ def _to_rgb(decoded: np.ndarray, mosaic: str, is_rgb: bool, name: str) -> np.nda
 
 
 def _checked(form: str, name: str) -> Tuple[str, str]:
-    """The parts of a format that is no depth image and says what its colours are."""
+    """Returns the parts of a format; refuses depth images and formats that do not say what their colours are."""
     source, target = _parts(form)
     if "compressedDepth" in form:
         raise ObservationError(f"{name}: {form!r} {DEPTH}")
@@ -112,19 +112,19 @@ def _decoded(pixels: np.ndarray, flag: int) -> Union[np.ndarray, None]:
 def decode_reduced(data: Bytes, least: int, name: str, form: str = "") -> Tuple[np.ndarray, Tuple[int, int, int]]:
     """Decodes a JPEG at 1/2, 1/4 or 1/8 of its size as long as no side falls below `least`.
 
-    Faster and not the same pixels as `decode`: an option, never a default. Anything else is decoded in full.
+    This is faster and does not give the same pixels as `decode`: an option, never a default. Other formats are decoded in full.
 
     Args:
-        data: The file.
+        data: The encoded file.
         least: Smallest side, pixels.
-        name: Whose image it is, for the message of an error.
+        name: Name of the source, for error messages.
         form: Format of the message.
 
     Returns:
         RGB (h, w, 3) uint8 and the shape of the whole image.
 
     Raises:
-        ObservationError: As `decode`.
+        ObservationError: As for `decode`.
     """
     source, target = _checked(form, name)
     pixels = np.frombuffer(data, dtype=np.uint8)
@@ -139,7 +139,7 @@ def decode_reduced(data: Bytes, least: int, name: str, form: str = "") -> Tuple[
 
 
 def _jpeg_size(data: bytes) -> Tuple[int, int]:
-    """(height, width) from the header alone; zeros where it cannot be read."""
+    """Returns (height, width) from the header alone; zeros if it cannot be read."""
     try:
         with Image.open(io.BytesIO(data)) as picture:
             return picture.size[1], picture.size[0]
@@ -152,10 +152,10 @@ def read_file(path: Union[str, Path], name: str) -> np.ndarray:
 
     Args:
         path: the file.
-        name: how messages call it: `--image front.png`.
+        name: name of the file in messages: `--image front.png`.
 
     Raises:
-        ObservationError: naming it, for a file that is not there, no picture, too large or of numbers without a range.
+        ObservationError: naming the file, if it is missing, no picture, too large, or holds numbers without a range.
     """
     refuse_pointer(path)
     try:
@@ -170,7 +170,7 @@ def read_file(path: Union[str, Path], name: str) -> np.ndarray:
     except OSError as error:        # UnidentifiedImageError is one
         why = error.strerror or "no picture in a known format"
         raise ObservationError(f"{name}: cannot be read as an image ({why}); check the file") from error
-    except (ValueError, SyntaxError, MemoryError) as error:      # what Pillow says of a damaged or overgrown header
+    except (ValueError, SyntaxError, MemoryError) as error:      # what Pillow raises for a damaged or oversized header
         raise ObservationError(f"{name}: cannot be read as an image ({error}); save it again") from error
     if kind == "GIF":
         raise ObservationError(f"{name}: a GIF has 256 colours and may move; save it as PNG or JPEG")

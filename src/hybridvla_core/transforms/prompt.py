@@ -1,4 +1,4 @@
-"""Text into token ids: the prompt, then the separators and markers of the type-1 sequence."""
+"""Encoding of text into token ids: the prompt, then the separators and markers of the type-1 sequence."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from hybridvla_core.model.config import SequenceConfig
 
 
 class PromptEncoder:
-    """Instruction to ids with the checkpoint's own `tokenizer.json`; nothing is fetched. Without a tokenizer it still
+    """Encodes instructions with the checkpoint's own `tokenizer.json`; nothing is downloaded. Without a tokenizer it still
     builds prompts."""
 
     def __init__(self, tokenizer: Optional[Tokenizer], config: SequenceConfig) -> None:
@@ -25,21 +25,21 @@ class PromptEncoder:
         return cls(load_tokenizer(path), config)
 
     def prompt(self, instruction: str) -> str:
-        """The released text around the instruction: blanks at its ends stay, `<image>` goes, the right end is stripped."""
+        """Puts the instruction into the released text: blanks at its ends stay, `<image>` goes, the right end is stripped."""
         return self.config.prompt.format(instruction=self._said(instruction)).rstrip()
 
     def text_ids(self, instruction: str) -> List[int]:
         """Encodes the prompt of an instruction.
 
         Args:
-            instruction: As it was given.
+            instruction: The instruction as given.
 
-        Returns:
-            Ids of the prompt without BOS.
+            Returns:
+                Ids of the prompt without BOS.
 
         Raises:
-            ObservationError: The instruction says nothing, the model knows no word of it, or it holds one of the tokenizer's
-                special tokens, which would be read as a mark and not as text.
+            ObservationError: The instruction is empty, the model knows no word of it, or it contains one of the tokenizer's
+                special tokens, which would be read as a marker and not as text.
         """
         said = self._said(instruction)
         if not said.strip():
@@ -55,15 +55,15 @@ class PromptEncoder:
         return ids[1:] if ids and ids[0] == self.config.bos else ids
 
     def words_of(self, instruction: str, spans: Sequence[Tuple[int, int]]) -> Optional[Tuple[int, int]]:
-        """Finds which of `text_ids` name something.
+        """Finds the ids in `text_ids` that name something.
 
         Args:
-            instruction: As it was given.
-            spans: [begin, end) ranges of its characters. Where it is named several times, the first counts: what lies between two
-                names is none.
+            instruction: The instruction as given.
+            spans: [begin, end) ranges of the instruction's characters. If it is named several times, the first name counts: the
+                text between two names is not part of a name.
 
         Returns:
-            [first, behind the last) of the ids within it; None where no id lies there.
+            [first, last + 1) of the ids within the name; None if there is no id in it.
         """
         prompt = self.prompt(instruction)
         text = instruction.lower() if self.config.lowercase else instruction
@@ -91,7 +91,7 @@ class PromptEncoder:
         return list(dict.fromkeys(words))
 
     def _said(self, instruction: str) -> str:
-        """The instruction as it stands in the prompt."""
+        """Returns the instruction as it appears in the prompt."""
         try:
             instruction.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -102,40 +102,40 @@ class PromptEncoder:
         return list(encoded(self._known(), self.prompt(instruction)).ids)
 
     def prefix_ids(self, instruction: str, state: Sequence[int] = ()) -> List[int]:
-        """Ids between the patches and the state: text, the state where it goes in as words, separator, BOD."""
+        """Returns the ids between the patches and the state: text, the state if it is passed as words, separator, BOD."""
         return [*self.text_ids(instruction), *state, *self.config.behind_text]
 
     def ids(self, instruction: str, autoregressive: bool = False) -> List[int]:
-        """All ids of a prompt as the released code builds them: BOS ... BOD, and EOD with its separator."""
+        """Returns all ids of a prompt as the released code builds them: BOS ... BOD, and EOD with its separator."""
         tail = [self.config.eod, *self.config.after_eod] if autoregressive else []
         return [self.config.bos] + self.prefix_ids(instruction) + tail
 
 
 def encoded(tokenizer: Tokenizer, text: str) -> Encoding:
-    """Returns the text's ids with their places; raises ObservationError where the library cannot read it."""
+    """Returns the text's ids with their positions; raises ObservationError if the library cannot read the text."""
     try:
         return tokenizer.encode(text, add_special_tokens=False)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # the library panics at some settings of a file
+    except BaseException as error:  # the library panics on some settings of a file
         raise ObservationError(f"the tokenizer cannot read {text[:200]!r} ({error}); check its file") from error
 
 
 def load_tokenizer(path: Union[str, Path]) -> Tokenizer:
     """Reads a tokenizer without the settings that files carry from their last use.
 
-    Cut-off, filling up, and merges that are left out at random would change ids.
+    Truncation, padding, and merges that are dropped at random would change ids.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
 
     Returns:
         The tokenizer.
 
     Raises:
-        CheckpointError: The file is none.
-        KeyboardInterrupt: As it came, while the file was read.
-        SystemExit: As it came, while the file was read.
+        CheckpointError: The file is not a tokenizer.
+        KeyboardInterrupt: Passed on if it came while the file was read.
+        SystemExit: Passed on if it came while the file was read.
     """
     refuse_pointer(path)
     try:

@@ -1,7 +1,7 @@
-"""Predictions of sequence 4 of the paper's table 1: the tokens stand in the prefix, and the noise behind them.
+"""Predictions with sequence 4 of the paper's table 1: the tokens are part of the prefix, and the noise follows them.
 
-Plain greedy decoding, a pass a token, then the denoising steps on a prefix that ends in the answer. Observations of a batch run
-one after the other, so that none is padded. No graphs: it is there so that what was trained can be compared, not for a robot.
+Plain greedy decoding, one pass per token, then the denoising steps on a prefix that ends in the answer. Observations of a batch
+run one after the other, so that none is padded. There are no graphs: this is for comparing what was trained, not for a robot.
 """
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class AnswerFirst:
     """Runs predictions of one checkpoint, as `DualPath` does for the other sequences.
 
     Args:
-        engine: Over the model.
-        steps: Of the denoising.
-        window: Of the confidence.
-        answers: Whether the tokens were trained; without them the noise stands right behind the state, as it was trained.
+        engine: Engine of the model.
+        steps: Number of denoising steps.
+        window: Window of the confidence.
+        answers: Whether the tokens were trained; without them the noise directly follows the state, as it was trained.
     """
 
     ride_steps = 0
@@ -38,7 +38,7 @@ class AnswerFirst:
 
     def run(self, inputs: PredictionInputs, diffusion: bool = True, decode: bool = True, all_tokens: bool = True,
             lap: Callable[[str], None] = lambda stage: None) -> PredictionResult:
-        """All stages; see `DualPath.run`. Every token is decoded, because the noise stands behind them all."""
+        """Runs all stages; see `DualPath.run`. Every token is decoded, because the noise follows all of them."""
         patches = self.engine.encode(inputs.pixels)
         lap("vision")
         answers: List[Tuple[torch.Tensor, torch.Tensor]] = []
@@ -65,7 +65,7 @@ class AnswerFirst:
 
     def _answer(self, patches: torch.Tensor, text: torch.Tensor, state: torch.Tensor
                 ) -> Tuple[KVCache, int, Optional[Tuple[torch.Tensor, torch.Tensor]]]:
-        """The cache of a prefix that ends in its answer, how long it is, and the answer's ids and confidences (1, A)."""
+        """Returns the cache of a prefix that ends in its answer, its length, and the answer's ids and confidences (1, A)."""
         model, dims, dtype = self.model, self.config.action_dim, self.engine.dtype
         bos, words = embed_bos(model, text.device), model.embed_tokens(text)
         rows = prefix_rows(bos, patches, words, embed_state_row(model, state)).to(dtype)
@@ -84,7 +84,7 @@ class AnswerFirst:
         return cache, length + dims, (torch.stack(ids, dim=1), torch.stack(confidence, dim=1))
 
     def _denoise(self, cache: KVCache, length: int, noise: torch.Tensor) -> torch.Tensor:
-        """DDIM from noise (1, K, A) on [BOD, t, x_1 .. x_K] behind a prefix."""
+        """Runs DDIM from noise (1, K, A) on [BOD, t, x_1 .. x_K] after a prefix."""
         lead = self.model.embed_tokens(torch.tensor([[self.config.sequence.bod]], device=noise.device))
         x = noise.float()
         for index in reversed(range(self.steps)):

@@ -19,13 +19,13 @@ NAN = float("nan")
 
 
 class Assembler:
-    """Everything of a prediction that is arithmetic on a few numbers, on the host."""
+    """The part of a prediction that is arithmetic on a few numbers, on the host."""
 
     def __init__(self, ensemble: EnsembleConfig, scale: Scale, grippers: Sequence[int], tokens: ActionTokens) -> None:
         self.ensemble, self.scale, self.grippers, self.tokens = ensemble, scale, tuple(grippers), tokens
 
     def prediction(self, result: PredictionResult, index: int, mode: Mode, seed: int, stage_ms: Dict[str, float]) -> Prediction:
-        """The prediction of one row of the batch."""
+        """Returns the prediction of one row of the batch."""
         diffusion = autoregressive = confidence = None
         mean, distance, angle, complete = NAN, NAN, NAN, True
         samples = 1 if result.denoised is None else result.denoised.shape[1]
@@ -37,7 +37,7 @@ class Assembler:
             spread = scatter(actions)
         if result.ids is not None:
             autoregressive, confidence, complete = self._decoded(result, index)
-            # Tokens that were not decoded could at most be certain.
+            # Tokens that were not decoded count as certain, the most they could be.
             mean = float(np.nan_to_num(confidence, nan=1.0).mean())
         fused, action = False, diffusion if diffusion is not None else autoregressive
         if diffusion is not None and autoregressive is not None and complete:
@@ -56,9 +56,9 @@ class Assembler:
             spread_distance=spread[0], spread_angle=spread[1])
 
     def _decoded(self, result: PredictionResult, index: int) -> Tuple[np.ndarray, np.ndarray, bool]:
-        """The tokens' action (1, A) and confidence (A,), NaN after the last exact one."""
+        """Returns the tokens' action (1, A) and confidence (A,), NaN after the last exact token."""
         assert result.ids is not None and result.confidence is not None and result.exact is not None, "they come together"
-        # Tokens describe one action; the diffusion path alone gives the rest of a chunk.
+        # Tokens describe one action; only the diffusion path gives the rest of a chunk.
         exact = int(result.exact[index])
         values = self.tokens.decode(torch.from_numpy(result.ids[index])).numpy()[None]
         action, confidence = self.scale.unnormalise(values, self.grippers), result.confidence[index].astype(np.float32)
@@ -67,13 +67,13 @@ class Assembler:
 
 
 def scatter(actions: np.ndarray) -> Tuple[float, float]:
-    """Computes how far samples lie apart.
+    """Computes the spread of samples.
 
     Args:
-        actions: (S, K, A) physical units.
+        actions: (S, K, A) in physical units.
 
     Returns:
-        Root mean square distance (m) and angle (rad) from their mean, the largest over steps and arms; NaN for one sample.
+        Root mean square distance (m) and angle (rad) from the samples' mean, the largest over steps and arms; NaN for one sample.
     """
     count = len(actions)
     if count < 2:

@@ -1,4 +1,4 @@
-"""A device that is not there, and too little memory on one that is, as one sentence that names what to change."""
+"""Errors of a missing device and of too little memory on a device, as one sentence that names what to change."""
 from __future__ import annotations
 
 import os
@@ -12,19 +12,19 @@ from hybridvla_core.errors import ConfigurationError, DeviceError
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.hybridvla import HybridVLA
 
-#: What torch says in a plain RuntimeError when the CPU's allocator gets nothing.
+#: What torch says in a plain RuntimeError when the CPU's allocator gets no memory.
 CPU_WORDS = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory", "Cannot allocate memory", "std::bad_alloc")
 
 
 def check_device(name: str) -> None:
-    """Does nothing for a device that can be used here.
+    """Checks that a device can be used here.
 
     Args:
-        name: `cpu` or `cuda`, as options and policy configurations say it.
+        name: `cpu` or `cuda`, as in options and policy configurations.
 
     Raises:
-        ConfigurationError: for another name, for a GPU that torch does not find, and for any but the first one it finds: streams,
-            graphs, events and compiled kernels go by the current device of a thread, and nobody sets it.
+        ConfigurationError: for another name, for a GPU that torch does not find, and for any GPU but the first that it finds:
+            streams, graphs, events and compiled kernels use the current device of a thread, and nobody sets it.
     """
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdigit()) or name.endswith(":"):
@@ -42,7 +42,7 @@ def check_device(name: str) -> None:
 
 
 def _why_no_gpu() -> str:
-    """What torch says of it, shortened."""
+    """Returns torch's explanation for the missing GPU, shortened."""
     if torch.version.cuda is None:
         return "this torch is the one for processors"
     try:
@@ -57,7 +57,7 @@ def _why_no_gpu() -> str:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error of torch or Python means that memory was refused."""
+    """Returns whether an error of torch or Python means that memory was refused."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in CPU_WORDS)
@@ -65,24 +65,24 @@ def ran_out(error: BaseException) -> bool:
 
 @contextmanager
 def explained(config: ModelConfig, dtype: str, device: str) -> Iterator[None]:
-    """What happens inside is done for a model on a device; refused memory becomes a DeviceError."""
+    """Runs the code inside for a model on a device; turns refused memory into a DeviceError."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not ran_out(error):
             raise
-        traceback.clear_frames(error.__traceback__)   # half of a model may hang there, and what follows needs a little
+        traceback.clear_frames(error.__traceback__)   # it may hold half of a model, and the code below needs some memory
         raise DeviceError(out_of_memory(config, dtype, device)) from error
 
 
 def out_of_memory(config: ModelConfig, dtype: str, device: str) -> str:
-    """What to say when the weights and buffers of a model do not fit a device."""
+    """Returns the message for a model whose weights and buffers do not fit a device."""
     try:
         with torch.device("meta"):
             count = sum(parameter.numel() for parameter in HybridVLA(config).parameters())
         gib = count * (2 if dtype == "bfloat16" else 4) / 2 ** 30
         size = f" ({count / 1e9:.2f} billion parameters, {gib:.1f} GiB in {dtype})"
-    except (RuntimeError, MemoryError):    # not even room to count
+    except (RuntimeError, MemoryError):    # not even enough memory to count
         size = ""
     on_cpu = torch.device(device).type == "cpu"
     if dtype == "float32":

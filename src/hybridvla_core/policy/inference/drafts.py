@@ -1,6 +1,6 @@
-"""Drafts of the action tokens, what a pass over a draft proves, and when no further token can matter.
+"""Drafts of the action tokens, what a pass over a draft proves, and when further tokens cannot matter.
 
-A pass over the draft d_1 .. d_(A-1) gives the greedy token behind every position (g_1 .. g_A). g_1 is exact; g_(j+1) is
+A pass over the draft d_1 .. d_(A-1) gives the greedy token after every position (g_1 .. g_A). g_1 is exact; g_(j+1) is
 exact if d_1 .. d_j are exact and were fed, so the exact prefix ends at the first difference. g is the next draft (Jacobi
 iteration; Song et al. 2021, "Accelerating Feedforward Computation via Parallel Nonlinear Equation Solving"; Santilli et
 al. 2023 for decoding). Every pass proves at least one more token, so there are never more passes than greedy ones.
@@ -17,20 +17,20 @@ from hybridvla_core.checkpoints.config import EnsembleConfig
 from hybridvla_core.model.tokens import ActionTokens
 from hybridvla_core.transforms.normalise import Scale
 
-#: Rounding of a sum of confidences; the gate is called unreachable only beyond it.
+#: Rounding of a sum of confidences; the gate counts as unreachable only beyond it.
 ROUNDING = 1e-5
-#: Range of a channel that counts as constant, in its own units, and what counts as close to 0.
+#: Largest range of a channel that counts as constant, in its own units, and largest value that counts as close to 0.
 NEARLY_CONSTANT, NEAR_ZERO = 1e-3, 0.02
 
 
 @dataclass
 class Examined:
-    """What one pass gave.
+    """The result of one pass.
 
     Attributes:
         ids: (B, A) greedy ids.
-        confidence: (B, A) of the ids.
-        exact: (B,) how many of them are exact.
+        confidence: (B, A) confidence of the ids.
+        exact: (B,) number of ids that are exact.
     """
 
     ids: torch.Tensor
@@ -42,15 +42,15 @@ def confidence_of(logits: torch.Tensor, chosen: torch.Tensor, window: int, token
     """Computes the probability of chosen tokens over the whole vocabulary.
 
     Args:
-        logits: (..., rows).
-        chosen: (...) ids.
-        window: Bins; above 0, the action tokens within so many bins of the chosen one count, too.
-        tokens: Which ids are actions.
+        logits: (..., rows) logits.
+        chosen: (...) chosen ids.
+        window: Number of bins; above 0, the action tokens within so many bins of the chosen token count too.
+        tokens: Tokens that say which ids are actions.
 
-    Returns:
-        (...), 0 to 1.
+        Returns:
+            (...) probabilities, 0 to 1.
     """
-    # One operation over the vocabulary: logsumexp would be eight, which a small model's pass notices.
+    # One operation over the vocabulary: logsumexp would take eight, which is noticeable in a small model's pass.
     probability = logits.softmax(dim=-1)
     if window == 0:
         return probability.gather(-1, chosen[..., None])[..., 0]
@@ -60,18 +60,18 @@ def confidence_of(logits: torch.Tensor, chosen: torch.Tensor, window: int, token
 
 
 def trusted(confidence: torch.Tensor, ids: torch.Tensor, tokens: ActionTokens) -> torch.Tensor:
-    """Returns the confidence with 0 for every token outside the action range: it decodes to no action that was meant."""
+    """Returns the confidence with 0 for every token outside the action range: such a token decodes to no intended action."""
     return torch.where(tokens.valid(ids), confidence, 0.0)
 
 
 def examine(logits: torch.Tensor, fed: torch.Tensor, window: int, tokens: ActionTokens) -> Examined:
-    """Compares a draft with what the pass over it gave.
+    """Compares a draft with the result of the pass over it.
 
     Args:
         logits: (B, n, rows) float32 of the last n positions.
         fed: (B, n - 1) the draft tokens between them, whose predecessors are all exact.
-        window: Of the confidence, bins.
-        tokens: Which ids are actions.
+        window: Window of the confidence, bins.
+        tokens: Tokens that say which ids are actions.
 
     Returns:
         Greedy ids and confidence of the n positions, and how many of them are exact.
@@ -85,13 +85,13 @@ def merge(before: Examined, after: Examined, start: int) -> Examined:
     """Adds a pass over positions start .. A-1 to an earlier one.
 
     Args:
-        before: Of the earlier pass.
-        after: Of the positions from `start` on.
+        before: Result of the earlier pass.
+        after: Result for the positions from `start` on.
         start: First position of the later pass.
 
-    Returns:
-        What is known now: what was exact stays, the rest is replaced. Of a row that was exact up to less than `start` the later
-        pass proves nothing, because what it was fed there is a guess.
+        Returns:
+            The combined result: exact ids stay, the rest is replaced. For a row that was exact only up to less than `start`, the
+            later pass proves nothing, because its input there was a guess.
     """
     place = torch.arange(before.ids.shape[1], device=before.ids.device)
     keep = place[None, :] < before.exact[:, None]
@@ -104,13 +104,13 @@ def merge(before: Examined, after: Examined, start: int) -> Examined:
 
 
 class ConfidenceGate:
-    """Whether the ensemble rule can still be met when only the first `exact` confidences are known."""
+    """Decides whether the ensemble rule can still be met when only the first `exact` confidences are known."""
 
     def __init__(self, config: EnsembleConfig, action_dim: int) -> None:
         self.config, self.action_dim = config, action_dim
 
     def reachable(self, confidence: np.ndarray, exact: int) -> bool:
-        """confidence (A,), 0 for a token that is no action. Unknown ones are taken as 1, the most they can be."""
+        """Takes confidence (A,), 0 for a token that is no action. Unknown confidences count as 1, the most they can be."""
         if np.any(confidence[:exact] <= 0.0):
             return False
         counted = self.config.counted(self.action_dim)
@@ -121,12 +121,11 @@ class ConfidenceGate:
 
 
 class FirstDraft:
-    """Tokens for a denoised action, before any pass has seen it.
+    """Drafts tokens for a denoised action before any pass has seen it.
 
-    Grippers are 0 or 1 in the labels (-1 or 1 where scaled), so theirs is snapped to one of the two;
-    a channel whose 1st and 99th percentile
-    (nearly) agree in the training data is drafted at that value, and one that the statistics leave unscaled at 0 when it
-    is close to it (a rotation that never changes).
+    Grippers are 0 or 1 in the labels (-1 or 1 if scaled), so their values are snapped to one of the two. A channel whose 1st
+    and 99th percentile (nearly) agree in the training data is drafted at that value. A channel that the statistics leave
+    unscaled is drafted at 0 if it is close to 0 (a rotation that never changes).
     """
 
     def __init__(self, tokens: ActionTokens, scale: Optional[Scale], grippers: Sequence[int],
@@ -151,7 +150,7 @@ class FirstDraft:
         self._constant = ~torch.isnan(self._usual)
 
     def __call__(self, action: torch.Tensor) -> torch.Tensor:
-        """Normalised actions (B, A) as ids (B, A), on their own device."""
+        """Returns normalised actions (B, A) as ids (B, A), on their own device."""
         value = action.float().clamp(-1.0, 1.0)
         if len(self._gripper):
             value = torch.where(self._gripper, torch.where(value >= 0.5, 1.0, self._closed), value)

@@ -2,16 +2,16 @@
 
 The result is that of `PlainDecoding` (plain greedy decoding) up to rounding; only the number of passes differs.
 
-- The first denoising step needs nothing but noise, so its rows stand behind the prefix in the prefix's own pass.
+- The first denoising step needs nothing but noise, so its rows follow the prefix in the prefix's own pass.
 - Condition `denoised`: during the last DDIM steps (at most 2 .. n: there is no estimate before) a branch travels in the
-  same pass, conditioned on the current estimate of x0, so that Jacobi iterations of the draft cost rows and no pass.
-  After the last step the branch, now conditioned on the denoised action, is passed until all tokens are exact or the gate
-  cannot open any more.
+  same pass, conditioned on the current estimate of x0, so that Jacobi iterations of the draft cost rows but no pass.
+  After the last step the branch, now conditioned on the denoised action, runs until all tokens are exact or the gate can no
+  longer open.
 - Conditions `noise` and `released`: the branch does not depend on the denoised action, so it is verified in every pass
   from the prefix pass on.
 
-Within a stage nothing asks the device for a number; a verifying pass ends with one transfer, because whether another one
-is needed is a decision.
+Within a stage nothing reads a number back from the device. A verifying pass ends with one transfer, because the host decides
+whether another pass is needed.
 """
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from hybridvla_core.policy.inference.stages import EagerStages
 from hybridvla_core.policy.inference.tensors import PredictionInputs, PredictionResult, TokenBranch
 from hybridvla_core.policy.inference.workspace import LaterPlans, PassPlan, Shape, Workspace
 
-#: Workspaces kept; the least recently used one goes.
+#: Number of workspaces kept; the least recently used one is dropped.
 KEPT_SHAPES = 4
 
 
@@ -45,12 +45,13 @@ class DualPath:
 
     Args:
         engine: The model and its stages, one by one.
-        steps: Of DDIM.
+        steps: Number of DDIM steps.
         gate: The ensemble rule.
-        first_draft: Tokens for an action no pass has seen.
-        window: Of the confidence, bins.
+        first_draft: Drafts tokens for an action that no pass has seen.
+        window: Window of the confidence, bins.
         stages: How a stage is run (stages.py): directly, or as a CUDA graph.
-        ride_steps: With how many denoising steps a draft travels; None: all but the first on a GPU, fewer where rows cost time.
+        ride_steps: Number of denoising steps with which a draft travels; None: all but the first on a GPU, fewer if rows cost
+            time.
     """
 
     def __init__(self, engine: PlainDecoding, steps: int, gate: ConfidenceGate, first_draft: FirstDraft, window: int,
@@ -76,14 +77,14 @@ class DualPath:
         """Runs all stages.
 
         Args:
-            inputs: Of the prediction.
-            diffusion: Whether its path is wanted (a denoised condition needs diffusion anyway).
-            decode: Whether the path of the tokens is wanted.
-            all_tokens: Decode on even when the gate cannot open any more.
+            inputs: Inputs of the prediction.
+            diffusion: Whether the diffusion path is wanted (a denoised condition needs diffusion anyway).
+            decode: Whether the token path is wanted.
+            all_tokens: Whether to keep decoding when the gate can no longer open.
             lap: Called at the end of each stage.
 
         Returns:
-            The paths that are wanted.
+            The results of the paths that are wanted.
         """
         stages, batch = self.stages, inputs.state.shape[0]
         length = prefix_length(self.config, inputs.text.shape[1])
@@ -92,7 +93,7 @@ class DualPath:
         patches = stages.call("vision", self.engine.encode, inputs.pixels)
         lap("vision")
         early = inputs.condition is not None
-        # The plans are those of this very recording: another mode's would keep the lengths of its own last prediction.
+        # The plans come from this very recording: another mode's plans would keep the lengths of its own last prediction.
         x: Optional[torch.Tensor]
         x, branch, space.behind = stages.call("prefix", lambda *tensors: self.open(space, decode, *tensors), patches,
                                               inputs.text, inputs.state, inputs.noise, inputs.lengths, inputs.condition)
@@ -113,7 +114,7 @@ class DualPath:
         return result
 
     def space(self, shape: Shape) -> Workspace:
-        """The buffers of a shape, made at its first use."""
+        """Returns the buffers of a shape, allocated at its first use."""
         found = self._spaces.pop(shape, None)
         if found is None:
             found = Workspace(self.config, shape, self.engine.dtype, self.device)
@@ -132,10 +133,10 @@ class DualPath:
              ) -> Tuple[torch.Tensor, Optional[TokenBranch], LaterPlans]:
         """Runs one pass over BOS ... state and the first DDIM step, with the branch if it depends on neither.
 
-        A shorter text has its state right behind its BOD, then unused rows. Shapes are those of `PredictionInputs`.
+        In a shorter text the state follows its BOD directly, then come unused rows. Shapes are those of `PredictionInputs`.
 
         Returns:
-            x and the branch after that step, and the plans of later passes, so that whoever records this keeps their tensors.
+            x and the branch after that step, and the plans of later passes, so that a recording of this keeps their tensors.
         """
         embedded = embed_state_row(self.model, state)
         rows = prefix_rows(self._bos, patches, self.model.embed_tokens(text), embedded)
@@ -150,32 +151,32 @@ class DualPath:
 
     def denoise(self, space: Workspace, with_branch: bool, verify: bool, x: torch.Tensor, branch: Optional[TokenBranch]
                 ) -> Tuple[torch.Tensor, Optional[TokenBranch]]:
-        """Runs the other DDIM steps from x (B, S, K, A). `verify`: what the branch is conditioned on does not change with x.
+        """Runs the other DDIM steps from x (B, S, K, A). `verify`: the branch's condition does not change with x.
 
         Returns:
-            x and the branch as it stands after the last step.
+            x and the branch after the last step.
         """
         for index in reversed(range(self.steps - 1)):
             x, branch = self._step(space, index, x, branch, with_branch, verify)
         return x, branch
 
     def open_branch(self, condition: Tuple[torch.Tensor, torch.Tensor]) -> TokenBranch:
-        """A branch on given (x, timestep), from a flat draft."""
+        """Returns a branch on given (x, timestep), from a flat draft."""
         x, timestep = condition
         flat = self.first_draft(torch.zeros(len(x), self.config.action_dim, device=x.device))
         return TokenBranch(x, self.model.embed_timestep(timestep), _unproven(flat))
 
     def verify(self, space: Workspace, branch: TokenBranch, start: int = 0) -> TokenBranch:
-        """One pass of the branch's rows; from `start` on: the first `start` tokens are exact and in the cache."""
+        """Runs one pass of the branch's rows from `start` on: the first `start` tokens are exact and in the cache."""
         head, rows = self._branch_rows(branch, start)
         hidden = self._pass(space, space.behind.branch.rows(head) if head else space.behind.branch, rows)
         return self._prove(branch, hidden[:, -(self.config.action_dim - start):], start)
 
     def _usual_rides(self) -> int:
-        """Chooses with how many denoising steps a draft travels.
+        """Chooses the number of denoising steps with which a draft travels.
 
-        On a CPU in float32 a pass is soon bound by arithmetic and not by reading the weights: a draft along the last two
-        steps is as good as along three, and for a large model the second one costs more than it saves.
+        On a CPU in float32 a pass is soon bound by arithmetic and not by reading the weights. A draft along the last two steps is
+        as good as along three, and for a large model the second step costs more than it saves.
 
         Returns:
             The number of steps.
@@ -216,13 +217,13 @@ class DualPath:
         return x, branch
 
     def _follow(self, x0: torch.Tensor, branch: Optional[TokenBranch]) -> TokenBranch:
-        """The branch on a new estimate of the denoised action (B, K, A), with the draft it has."""
+        """Returns the branch on a new estimate of the denoised action (B, K, A), with its present draft."""
         x = x0.clamp(-1.0, 1.0)
         ids = self.first_draft(x[:, 0]) if branch is None else branch.examined.ids
         return TokenBranch(x, self._times[-1].expand(len(x), -1), _unproven(ids))
 
     def _redraft(self, branch: TokenBranch, hidden: torch.Tensor) -> TokenBranch:
-        """A draft may be any token, so the 256 action rows of the head are enough."""
+        """Makes the next draft. A draft may be any token, so the 256 action rows of the head are enough."""
         tokens, head = self.engine.tokens, self.model.llm.lm_head
         bias = None if head.bias is None else head.bias[tokens.first:tokens.end]
         logits = torch.nn.functional.linear(hidden, head.weight[tokens.first:tokens.end], bias)
@@ -234,7 +235,7 @@ class DualPath:
         return TokenBranch(branch.x, branch.time, merge(branch.examined, after, start))
 
     def _branch_rows(self, branch: TokenBranch, start: int) -> Tuple[int, torch.Tensor]:
-        """Number of rows left out and the embeddings of the rest. start 0: all; start e: a_e .. a_(A-1)."""
+        """Returns the number of rows left out and the embeddings of the rest. start 0: all; start e: a_e .. a_(A-1)."""
         drafted = self.model.embed_tokens(branch.examined.ids[:, max(start - 1, 0):-1])
         if start:
             return branch_length(self.config) + start - 1, drafted
@@ -250,7 +251,7 @@ class DualPath:
                 result: PredictionResult) -> None:
         """Runs verifying passes until every row of the batch has what it needs.
 
-        A branch that was `examined`, verified on the way, costs no pass at the first look.
+        A branch that was `examined`, that is verified on the way, costs no pass at the first look.
         """
         batch, dims = len(branch.x), self.config.action_dim
         passes, done = np.zeros(batch, dtype=np.int64), np.zeros(batch, dtype=bool)
@@ -279,7 +280,7 @@ class DualPath:
 
     def settled(self, ids: np.ndarray, confidence: np.ndarray, exact: np.ndarray, passes: np.ndarray,
                 all_tokens: bool) -> np.ndarray:
-        """Which rows need no further pass, after `passes` (B,) of them."""
+        """Returns which rows need no further pass after `passes` (B,)."""
         done = exact >= self.config.action_dim
         if not all_tokens:
             done |= np.array([not self.gate.reachable(row, int(known)) for row, known in zip(confidence, exact)])

@@ -1,4 +1,4 @@
-"""Fusing the two paths (paper, section 3.3) and measuring how far they disagree."""
+"""Fusion of the two paths (paper, section 3.3), and a measure of how far they disagree."""
 from __future__ import annotations
 
 from typing import Tuple
@@ -11,7 +11,7 @@ from hybridvla_core.transforms.conventions import DOF_PER_ARM
 
 
 def fuse(diffusion: np.ndarray, autoregressive: np.ndarray, config: EnsembleConfig) -> np.ndarray:
-    """The average of two un-normalised actions (A,): translations, rotations and grippers each by their rule."""
+    """Returns the average of two un-normalised actions (A,): translations, rotations and grippers each by their own rule."""
     result = (diffusion + autoregressive) / 2.0
     for start in range(0, len(result), DOF_PER_ARM):
         turn = slice(start + 3, start + 6)
@@ -26,7 +26,7 @@ def fuse(diffusion: np.ndarray, autoregressive: np.ndarray, config: EnsembleConf
 
 
 def disagreement(diffusion: np.ndarray, autoregressive: np.ndarray) -> Tuple[float, float]:
-    """Largest distance (m) and rotation angle (rad, on SO(3)) between two actions (A,) over the arms."""
+    """Returns the largest distance (m) and rotation angle (rad, on SO(3)) between two actions (A,) over the arms."""
     distances, angles = [], []
     for start in range(0, len(diffusion), DOF_PER_ARM):
         place, turn = slice(start, start + 3), slice(start + 3, start + 6)
@@ -37,7 +37,7 @@ def disagreement(diffusion: np.ndarray, autoregressive: np.ndarray) -> Tuple[flo
 
 
 def _mean_rotation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Euler angles (xyz, fixed axes) half-way along the geodesic from the first to the second."""
+    """Returns the Euler angles (xyz, fixed axes) half-way along the geodesic from the first to the second."""
     start, end = Rotation.from_euler("xyz", first), Rotation.from_euler("xyz", second)
     half = Rotation.from_rotvec((start.inv() * end).as_rotvec() / 2.0)
     return (start * half).as_euler("xyz")

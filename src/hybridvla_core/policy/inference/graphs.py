@@ -1,7 +1,7 @@
 """The stages of a prediction as CUDA graphs: captured at the first prediction of a shape, replayed afterwards.
 
-A graph repeats kernels on fixed addresses, so inputs are copied into the buffers that were there at capture, outputs
-appear in the same ones every time, and texts are filled up to a multiple of `TEXT_STEP` ids, so that few shapes occur. All
+A graph repeats kernels on fixed addresses. Inputs are therefore copied into the buffers that were used at capture, outputs
+appear in the same buffers every time, and texts are padded to a multiple of `TEXT_STEP` ids, so that few shapes occur. All
 graphs share one memory pool.
 """
 from __future__ import annotations
@@ -27,14 +27,14 @@ T = TypeVar("T")
 
 
 class Backend(Protocol):
-    """What records a call and repeats it."""
+    """Records a call and repeats it."""
 
     def capture(self, call: Callable[[], T]) -> Tuple[Callable[[], None], T]:
         """Returns (replay, what `call` returned while it was recorded)."""
 
 
 class CudaBackend:
-    """Recording and replaying, by torch. Another backend stands in for it in tests."""
+    """Recording and replaying with torch. Tests replace it with another backend."""
 
     def __init__(self) -> None:
         self._pool: Optional[torch.cuda._POOL_HANDLE] = None
@@ -44,7 +44,7 @@ class CudaBackend:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            # Libraries choose kernels and allocate their own memory at the first call, which cannot be recorded.
+            # Libraries choose kernels and allocate their own memory at the first call; that cannot be recorded.
             for _ in range(WARM_UP):
                 call()
         torch.cuda.current_stream().wait_stream(stream)
@@ -58,8 +58,8 @@ class CudaBackend:
 class GraphStages(EagerStages):
     """Replays stages. A verifying pass always takes all rows: on a GPU rows are free and shapes are not.
 
-    A graph keeps memory of its own. Where there is too little for it, stages run directly from then on, which is said once;
-    required: that is refused instead.
+    A graph keeps memory of its own. If there is too little, stages run directly from then on, which is reported once;
+    required: this is refused instead.
     """
 
     dynamic_rows = False
@@ -90,7 +90,7 @@ class GraphStages(EagerStages):
         return self._captured[key](inputs)
 
     def _give_up(self, error: BaseException) -> None:
-        """No graphs any more, if memory was what was refused. A capture that ends early raises its own error about that."""
+        """Stops using graphs if memory was refused. A capture that ends early raises its own error about that."""
         before = error.__cause__ or error.__context__
         if not ran_out(error) and (before is None or not ran_out(before)):
             raise error
@@ -109,8 +109,8 @@ class GraphStages(EagerStages):
 
 
 class Captured(Generic[T]):
-    """One stage, recorded on buffers of its own. The stage may change what it was given (the cache), not only its
-    outputs; the inputs are overwritten by the next call, so outputs that feed a later call are copied there."""
+    """One stage, recorded on buffers of its own. The stage may change its inputs (the cache) and not only its outputs. The
+    next call overwrites the inputs, so outputs that feed a later call are copied there."""
 
     def __init__(self, backend: Backend, stage: Callable[..., T], inputs: Tuple[object, ...]) -> None:
         self._inputs = map_tensors(inputs, torch.clone)
@@ -126,7 +126,7 @@ class Captured(Generic[T]):
 
 
 def map_tensors(value: T, change: Callable[[torch.Tensor], torch.Tensor]) -> T:
-    """The same nest of tuples, dictionaries and dataclasses with other tensors."""
+    """Returns the same nest of tuples, dictionaries and dataclasses with other tensors."""
     if isinstance(value, torch.Tensor):
         return change(value)  # type: ignore[return-value]      # T is Tensor here
     if isinstance(value, (tuple, list)):
@@ -140,7 +140,7 @@ def map_tensors(value: T, change: Callable[[torch.Tensor], torch.Tensor]) -> T:
 
 
 def tensors_of(value: object) -> List[torch.Tensor]:
-    """The tensors of a nest, always in the same order."""
+    """Returns the tensors of a nest, always in the same order."""
     found: List[torch.Tensor] = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -152,7 +152,7 @@ def tensors_of(value: object) -> List[torch.Tensor]:
 
 
 def choose_stages(graphs: str, device: torch.device) -> EagerStages:
-    """`auto`: CUDA graphs on a GPU and direct calls elsewhere; `on` refuses other devices; `off`: direct calls."""
+    """Chooses stages. `auto`: CUDA graphs on a GPU, direct calls elsewhere; `on`: refuses other devices; `off`: direct calls."""
     one_of("graphs", graphs, GRAPHS)
     if graphs == "on" and device.type != "cuda":
         raise ConfigurationError(f"graphs is on, but the device is {device.type}; CUDA graphs need a GPU, use auto or off")

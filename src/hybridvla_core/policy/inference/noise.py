@@ -1,4 +1,4 @@
-"""Everything random in a prediction, from its seed and the stamp of its observation."""
+"""All random numbers of a prediction, from its seed and the stamp of its observation."""
 from __future__ import annotations
 
 from typing import Tuple
@@ -8,15 +8,15 @@ import torch
 
 
 def draw_noise(seed: int, stamp_ns: int, chunk: int, action_dim: int) -> Tuple[torch.Tensor, torch.Tensor, int]:
-    """Draws everything random in one prediction.
+    """Draws all random numbers of one prediction.
 
     Philox is counter-based and the same on every platform, so that a prediction can be repeated anywhere.
 
     Args:
-        seed: Of the policy.
-        stamp_ns: Of the observation.
-        chunk: K.
-        action_dim: A.
+        seed: Seed of the policy.
+        stamp_ns: Stamp of the observation, ns.
+        chunk: Number of steps K.
+        action_dim: Size A of an action.
 
     Returns:
         The diffusion noise (K, A), a second noise (K, A) for `released` and `noise` conditions, and a timestep in 0 .. 99.
@@ -28,7 +28,7 @@ def draw_noise(seed: int, stamp_ns: int, chunk: int, action_dim: int) -> Tuple[t
 
 
 def draw_more_noise(seed: int, stamp_ns: int, samples: int, chunk: int, action_dim: int) -> torch.Tensor:
-    """(samples, K, A) further noises of the same (seed, stamp), from another part of the generator's sequence."""
+    """Draws (samples, K, A) further noises of the same (seed, stamp), from another part of the generator's sequence."""
     if not samples:
         return torch.zeros(0, chunk, action_dim)
     bits = np.random.Philox(key=[seed & 0xFFFFFFFFFFFFFFFF, stamp_ns & 0xFFFFFFFFFFFFFFFF], counter=[0, 0, 0, 1])

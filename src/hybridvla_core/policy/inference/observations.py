@@ -1,4 +1,4 @@
-"""Reads observations: images, states and instructions become the tensors of a prediction."""
+"""Conversion of observations (images, states and instructions) to the tensors of a prediction."""
 from __future__ import annotations
 
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
@@ -17,21 +17,21 @@ from hybridvla_core.transforms.images import to_pixels
 from hybridvla_core.transforms.normalise import Normaliser
 from hybridvla_core.transforms.prompt import PromptEncoder
 
-#: Longest prompt, and how many are remembered as ids.
+#: Longest prompt in ids, and number of texts whose ids are remembered.
 MOST_TEXT_IDS, KEPT_TEXTS = 256, 256
 
 
 class ObservationReader:
-    """Makes what the model reads, on its device.
+    """Prepares the model's inputs on its device.
 
     Args:
-        config: Of the checkpoint.
-        engine: The model's; gives the ids of actions and the schedule.
-        normaliser: Of states.
-        prompts: Encodes instructions.
-        device: Of the model.
-        noise_samples: Of each observation.
-        text_width: How long a text of a length is filled up to.
+        config: Configuration of the checkpoint.
+        engine: Engine of the model, which has the ids of actions and the schedule.
+        normaliser: Normaliser of states.
+        prompts: Encoder of instructions.
+        device: Device of the model.
+        noise_samples: Number of noise samples of each observation.
+        text_width: Function from the length of a text to the length to which it is padded.
     """
 
     def __init__(self, config: CheckpointConfig, engine: PlainDecoding, normaliser: Normaliser, prompts: PromptEncoder,
@@ -45,7 +45,7 @@ class ObservationReader:
 
         Args:
             observations: Images, state (A,) in physical units, instruction and stamp of each.
-            seed: Of the noise, with each one's stamp.
+            seed: Seed of the noise, together with each observation's stamp.
 
         Returns:
             The tensors of a prediction.
@@ -69,7 +69,7 @@ class ObservationReader:
                       self._upload(torch.stack(noise)), None if lengths is None else self._upload(lengths), condition)
 
     def _padded(self, texts: Sequence[List[int]]) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
-        """Ids (B, T), and the prefixes' lengths (B,) where they differ or T is rounded up to a static shape."""
+        """Returns ids (B, T), and the prefixes' lengths (B,) if they differ or T is rounded up to a static shape."""
         longest = max(map(len, texts))
         width = self._text_width(longest)
         if width == min(map(len, texts)):
@@ -107,7 +107,7 @@ class ObservationReader:
         return self._normaliser.state.normalise(state)
 
     def _text(self, instruction: str, state: np.ndarray) -> List[int]:
-        """Ids from after BOS to before the state, which is normalised (A,)."""
+        """Returns the ids from after BOS to before the state, which is normalised (A,)."""
         sequence = self._config.model.sequence
         if sequence.state == "words":
             words = self._engine.tokens.encode(torch.from_numpy(state).float()).tolist()
@@ -127,13 +127,13 @@ class ObservationReader:
         """Encodes an instruction.
 
         Args:
-            instruction: As it was given.
+            instruction: The instruction as given.
 
         Returns:
             Ids from after BOS to before the state.
 
         Raises:
-            ObservationError: It cannot be used, or is too long.
+            ObservationError: The instruction cannot be used, or is too long.
         """
         ids = self._prompts.prefix_ids(instruction)
         if len(ids) > MOST_TEXT_IDS:

@@ -1,9 +1,9 @@
-"""The two paths on one cached prefix, stage by stage and plainly: a vision pass, a prefix pass, denoising steps, then one
-decoding pass a token.
+"""The two paths on one cached prefix, plainly and stage by stage: a vision pass, a prefix pass, denoising steps, then one
+decoding pass per token.
 
 Nothing before the timestep token is computed twice. The prefix's keys and values stay in the cache; each denoising step
-writes [t, x] over the last one's, and decoding continues after EOD. `DualPath` (dual_path.py) gives the same
-results in fewer passes; this is what it is measured against.
+overwrites the [t, x] of the last step, and decoding continues after EOD. `DualPath` (dual_path.py) gives the same
+results in fewer passes; this module is its reference.
 """
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Prefix:
 
     Attributes:
         cache: Keys and values of BOS ... state.
-        length: Slots that they fill.
+        length: Number of slots that they fill.
     """
 
     cache: KVCache
@@ -43,14 +43,14 @@ class Prefix:
 
 @dataclass
 class Decoded:
-    """Tokens, decoded one a pass.
+    """Tokens, decoded one per pass.
 
     Attributes:
-        ids: (B, A).
+        ids: (B, A) token ids.
         values: (B, A) bin centres.
-        confidence: (B, A), see `confidence_of`.
+        confidence: (B, A) confidence, see `confidence_of`.
         trusted: (B, A) the same with 0 for tokens that are no actions.
-        logits: (B, A, vocabulary) when asked for.
+        logits: (B, A, vocabulary) logits, if requested.
     """
 
     ids: torch.Tensor
@@ -65,7 +65,7 @@ class PlainDecoding:
 
     Args:
         model: The model.
-        spacing: Of the denoising steps, one of `schedule.SPACINGS`.
+        spacing: Spacing of the denoising steps, one of `schedule.SPACINGS`.
     """
 
     def __init__(self, model: HybridVLA, spacing: str = "released") -> None:
@@ -79,11 +79,11 @@ class PlainDecoding:
         return self.model.llm.lm_head.weight.dtype
 
     def encode(self, pixels: Dict[str, torch.Tensor]) -> torch.Tensor:
-        """pixels: tower kind -> (B, V, 3, S, S). Returns image embeddings (B, V * P, H)."""
+        """Returns image embeddings (B, V * P, H) of pixels: tower kind -> (B, V, 3, S, S)."""
         return self.model.encode_images({kind: views.to(self.dtype) for kind, views in pixels.items()})
 
     def prefix(self, patches: torch.Tensor, text: torch.Tensor, state: torch.Tensor) -> Prefix:
-        """patches (B, N, H); text (B, T) ids from after BOS to before the state; state (B, A) normalised."""
+        """Runs the prefix: patches (B, N, H); text (B, T) ids from after BOS to before the state; state (B, A) normalised."""
         embeddings = prefix_rows(embed_bos(self.model, text.device), patches, self.model.embed_tokens(text),
                                  embed_state_row(self.model, state))
         batch, length = embeddings.shape[:2]
@@ -94,13 +94,13 @@ class PlainDecoding:
         return Prefix(cache, length)
 
     def noise_prediction(self, prefix: Prefix, x: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        """eps (B, K, A) float32 for noisy actions x (B, K, A) at original timesteps (B,)."""
+        """Returns eps (B, K, A) float32 for noisy actions x (B, K, A) at original timesteps (B,)."""
         hidden = self._tail(prefix, x, timestep)
         return self.model.noise_prediction(hidden[:, 1:1 + x.shape[1]]).float()
 
     def denoise(self, prefix: Prefix, noise: torch.Tensor, steps: int,
                 trace: Optional[List[Dict[str, torch.Tensor]]] = None) -> torch.Tensor:
-        """DDIM from noise (B, K, A) with eta = 0; x stays float32. Returns the normalised action, not clipped."""
+        """Runs DDIM from noise (B, K, A) with eta = 0; x stays float32. Returns the normalised action, not clipped."""
         spaced = self.schedule.ddim(steps)
         x = noise.float()
         for index in reversed(range(steps)):
@@ -114,7 +114,7 @@ class PlainDecoding:
 
     def decode(self, prefix: Prefix, x: torch.Tensor, timestep: torch.Tensor, window: int = 0,
                keep_logits: bool = False) -> Decoded:
-        """Greedy decoding of A tokens over the whole vocabulary after [t, x, EOD], x (B, K, A), timestep (B,)."""
+        """Decodes A tokens greedily over the whole vocabulary after [t, x, EOD], x (B, K, A), timestep (B,)."""
         markers = embed_markers(self.model, x.device)
         hidden = self._tail(prefix, x, timestep, markers)[:, -1]
         slot = prefix.length + 1 + x.shape[1] + markers.shape[1]
@@ -136,7 +136,7 @@ class PlainDecoding:
 
     def _tail(self, prefix: Prefix, x: torch.Tensor, timestep: torch.Tensor,
               markers: Optional[torch.Tensor] = None) -> torch.Tensor:
-        """Hidden states (B, 1 + K + ..., H) of [t, x_1 .. x_K, markers] behind the prefix."""
+        """Returns the hidden states (B, 1 + K + ..., H) of [t, x_1 .. x_K, markers] after the prefix."""
         rows = denoising_rows(self.model.embed_timestep(timestep), self.model.embed_action(x))
         embeddings = (rows if markers is None else decoding_rows(rows, markers)).to(self.dtype)
         slots = prefix.length + torch.arange(embeddings.shape[1], device=x.device)

@@ -1,4 +1,4 @@
-"""How long each stage of a prediction took."""
+"""Durations of the stages of a prediction."""
 from __future__ import annotations
 
 import time
@@ -8,18 +8,18 @@ import torch
 
 
 class StageClock:
-    """Time of the stages of a prediction, ms. On a GPU by events, read once at the end, so that no stage waits."""
+    """Measures the stages of a prediction, ms. On a GPU it uses events, read once at the end, so that no stage waits."""
 
     def __init__(self, device: torch.device) -> None:
         self._events = device.type == "cuda"
         self._marks: List[Tuple[str, Any]] = [("", self._mark())]
 
     def lap(self, name: str) -> None:
-        """Ends a stage, which began with the end of the one before or with the clock."""
+        """Ends a stage, which began when the stage before ended or when the clock was made."""
         self._marks.append((name, self._mark()))
 
     def per(self, count: int) -> Dict[str, float]:
-        """Stage times, ms, divided by the size of the batch."""
+        """Returns the stage times, ms, divided by the size of the batch."""
         if self._events:
             torch.cuda.synchronize()
         pairs = zip(self._marks, self._marks[1:])

@@ -1,4 +1,4 @@
-"""How the stages of a prediction are run. Here: directly. As CUDA graphs: graphs.py."""
+"""How the stages of a prediction are run: directly here, as CUDA graphs in graphs.py."""
 from __future__ import annotations
 
 from typing import Callable, Hashable, List, Tuple, TypeVar
@@ -7,18 +7,18 @@ T = TypeVar("T")
 
 
 class EagerStages:
-    """Calls each stage. `dynamic_rows`: a later verifying pass may leave out the rows that are exact already.
-    `batch_sizes`: the only ones that are run, ascending; empty: any."""
+    """Calls each stage. `dynamic_rows`: whether a later verifying pass may leave out the rows that are already exact.
+    `batch_sizes`: the only batch sizes that are run, ascending; empty: any."""
 
     dynamic_rows = True
     batch_sizes: Tuple[int, ...] = ()
 
     def text_width(self, longest: int) -> int:
-        """How many ids a text takes: its own length, because no shape has to be static."""
+        """Returns how many ids a text takes: its own length, because no shape has to be static."""
         return longest
 
     def batches(self, count: int) -> List[Tuple[int, int]]:
-        """`count` observations as (how many, size they are filled up to), largest first."""
+        """Splits `count` observations into (how many, size to which they are padded), largest first."""
         if not self.batch_sizes:
             return [(count, count)]
         parts = []
@@ -29,11 +29,11 @@ class EagerStages:
         return parts
 
     def begin(self, key: Hashable) -> None:
-        """A prediction of this shape and mode starts."""
+        """Notes that a prediction of this shape and mode starts."""
 
     def call(self, name: str, stage: Callable[..., T], *inputs: object) -> T:
-        """Returns what the stage makes of the inputs."""
+        """Returns the output of the stage for the inputs."""
         return stage(*inputs)
 
     def forget(self, shape: Hashable) -> None:
-        """The buffers of a shape are gone."""
+        """Notes that the buffers of a shape are gone."""

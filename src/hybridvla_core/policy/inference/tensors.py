@@ -1,4 +1,4 @@
-"""What goes into a prediction, what comes out, and what its passes hand on."""
+"""The inputs of a prediction, its result, and what its passes hand on."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from hybridvla_core.policy.inference.drafts import Examined
 
 @dataclass(frozen=True)
 class PredictionInputs:
-    """What goes into a prediction.
+    """The inputs of a prediction.
 
     Attributes:
         pixels: Tower kind -> (B, V, 3, S, S).
         text: (B, T) ids from after BOS to before the state, padded at the end where `lengths` says so.
-        state: (B, A) normalised.
-        noise: (B, S, K, A).
-        lengths: (B,) of the whole prefix, where they differ from T's, else None.
-        condition: x (B, K, A) and timestep (B,) of `noise` and `released`, else None.
+        state: (B, A) normalised state.
+        noise: (B, S, K, A) noise.
+        lengths: (B,) lengths of the whole prefix if they differ from T's, else None.
+        condition: x (B, K, A) and timestep (B,) for `noise` and `released`, else None.
     """
 
     pixels: Dict[str, torch.Tensor]
@@ -33,14 +33,14 @@ class PredictionInputs:
 
 @dataclass
 class PredictionResult:
-    """What comes out, on the host.
+    """The result of a prediction, on the host.
 
     Attributes:
-        denoised: (B, S, K, A) float32 or None.
-        ids: (B, A) or None.
-        confidence: (B, A) or None.
-        exact: (B,) how many of the ids count.
-        passes: (B,) after the last denoising step (without one: after the prefix).
+        denoised: (B, S, K, A) denoised actions, float32, or None.
+        ids: (B, A) token ids or None.
+        confidence: (B, A) confidence of the ids or None.
+        exact: (B,) number of ids that count.
+        passes: (B,) number of passes after the last denoising step (without one: after the prefix).
     """
 
     denoised: Optional[np.ndarray] = None
@@ -52,11 +52,11 @@ class PredictionResult:
 
 @dataclass
 class TokenBranch:
-    """The decoding rows under way.
+    """The decoding rows in progress.
 
     Attributes:
-        x: (B, K, A) that they are conditioned on.
-        time: (B, H) embedding of its timestep.
+        x: (B, K, A) actions on which the rows are conditioned.
+        time: (B, H) embedding of the timestep of x.
         examined: The draft.
     """
 

@@ -1,9 +1,9 @@
-"""Static buffers of one shape of prediction: the cache, and for every kind of pass its slots, mask and positions.
+"""Static buffers for one shape of prediction: the cache, and the slots, mask and positions of every kind of pass.
 
 Slots: the prefix (BOS ... state), then the denoising rows [t, x_1 .. x_K] of each noise sample, then the branch
-[t, x_1 .. x_K, EOD, separators, a_1 .. a_(A-1)] that decodes. Both stand behind the same prefix at the same positions and
-do not see each other, so they can travel in one pass. A prefix shorter than its slots leaves unused ones, which no later
-row attends to.
+[t, x_1 .. x_K, EOD, separators, a_1 .. a_(A-1)] that decodes. Both follow the same prefix at the same positions and do not
+attend to each other, so they can travel in one pass. A prefix shorter than its slots leaves unused slots, to which no later
+row attends.
 """
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.layers import KVCache, LastRows, Rotary, mask_bias
 from hybridvla_core.model.sequence import branch_length
 
-#: Rows of a bias start at multiples of so many numbers, or a GPU's attention copies it in every layer.
+#: Rows of a bias start at multiples of this many numbers; otherwise a GPU's attention copies the bias in every layer.
 ALIGNED = 8
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What fixes every tensor's size.
+    """The numbers that fix every tensor's size.
 
     Attributes:
-        batch: Of the prediction.
-        prefix: Slots of BOS ... state.
-        samples: Of the noise.
+        batch: Batch size of the prediction.
+        prefix: Number of slots of BOS ... state.
+        samples: Number of noise samples.
         padded: Whether prefixes may be shorter than their slots.
     """
 
@@ -39,13 +39,13 @@ class Shape:
 
 @dataclass
 class PassPlan:
-    """What one kind of pass needs beside its rows.
+    """What one kind of pass needs besides its rows.
 
     Attributes:
-        rotary: Of the rows' positions.
-        bias: Of the mask, (B or 1, 1, S, T); None: causal.
-        write_at: The slots that are written.
-        last: What is wanted of a pass that is mostly prefix; None: every row.
+        rotary: Rotary embedding of the rows' positions.
+        bias: Bias of the mask, (B or 1, 1, S, T); None: causal.
+        write_at: Slots that are written.
+        last: Rows that are wanted of a pass that is mostly prefix; None: every row.
     """
 
     rotary: Rotary
@@ -54,7 +54,7 @@ class PassPlan:
     last: Optional[LastRows] = None
 
     def rows(self, start: int) -> PassPlan:
-        """The same pass without its first `start` rows, which an earlier pass has left in the cache."""
+        """Returns the same pass without its first `start` rows, which an earlier pass has left in the cache."""
         rotary = object.__new__(Rotary)
         rotary.cos, rotary.sin = self.rotary.cos[..., start:, :], self.rotary.sin[..., start:, :]
         rotary.width = self.rotary.width
@@ -64,7 +64,7 @@ class PassPlan:
 
 @dataclass
 class LaterPlans:
-    """The passes behind a prefix.
+    """The passes after a prefix.
 
     Attributes:
         denoise: Denoising rows.
@@ -78,7 +78,7 @@ class LaterPlans:
 
 
 class Workspace:
-    """Allocated once for a shape and used again by every prediction of that shape."""
+    """The buffers of a shape, allocated once and reused by every prediction of that shape."""
 
     def __init__(self, config: ModelConfig, shape: Shape, dtype: torch.dtype, device: torch.device) -> None:
         self.shape, self.device, self.dtype = shape, device, dtype
@@ -101,17 +101,17 @@ class Workspace:
             self._prepare(self._offsets + first, self._open)
 
     def set_lengths(self, lengths: torch.Tensor) -> None:
-        """lengths (B,): how many prefix slots each row of the batch uses. Only for a padded shape."""
+        """Sets lengths (B,): how many prefix slots each row of the batch uses. Only for a padded shape."""
         used = (self._columns[None, :] < lengths[:, None]) | (self._columns[None, :] >= self.shape.prefix)
         self._prepare(lengths[:, None] + self._offsets[None, :], self._open[None] & used[:, None, :])
 
     def opening(self, with_branch: bool) -> PassPlan:
-        """Plans the pass over the prefix and, in the same go, the first denoising rows.
+        """Plans the pass over the prefix and, at the same time, the first denoising rows.
 
-        Only the rows behind the prefix are wanted of it.
+        Only the rows after the prefix are wanted from this pass.
 
         Args:
-            with_branch: The branch stands behind them.
+            with_branch: Whether the branch follows them.
 
         Returns:
             The plan, made at its first use.
@@ -122,7 +122,7 @@ class Workspace:
         return self._opening[with_branch]
 
     def _structure(self, positions: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Positions after the prefix (tail rows,) and who sees whom (tail rows, slots and unused ones)."""
+        """Returns positions after the prefix (tail rows,) and which row attends to which (tail rows, slots and unused ones)."""
         first, second, total = self.slots
         tail = positions[:total - first]
         denoising = tail < self.denoise_rows
@@ -148,7 +148,7 @@ class Workspace:
                                  branch=plan(slice(split, None), total, slice(second, total)))
 
     def _open_plan(self, behind: PassPlan, causal: bool) -> PassPlan:
-        """The prefix's rows before those of `behind`. causal: a single denoising group follows, if anything does."""
+        """Plans the prefix's rows before those of `behind`. causal: a single denoising group follows, if anything does."""
         assert behind.bias is not None, "rows behind a prefix are masked"
         reach, rows = behind.write_at.stop, behind.bias.shape[2]
         bias = None

@@ -1,4 +1,4 @@
-"""What the filter has commanded: the base of `delta_base: commanded` and the state of `state_source: last_command`."""
+"""What the filter has commanded: the base for `delta_base: commanded` and the state for `state_source: last_command`."""
 from __future__ import annotations
 
 import math
@@ -8,7 +8,7 @@ from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 from hybridvla_core.contracts import Pose
 from hybridvla_core.policy.proposing.pose_history import Held, PoseHistory
 
-REMEMBERED = 32         # proposals whose gripper commands are kept
+REMEMBERED = 32         # number of proposals whose gripper commands are kept
 
 
 @dataclass
@@ -17,7 +17,7 @@ class Grips:
 
     Attributes:
         rows: Openings of each step, by arm.
-        period: Of a step, s; 0 for keyframes.
+        period: Duration of a step, s; 0 for keyframes.
         since: Stamp of the first status that named the proposal, s.
     """
 
@@ -26,15 +26,15 @@ class Grips:
     since: float = math.inf
 
     def at(self, arm: str, stamp: float) -> float:
-        """The opening that is commanded at a stamp, s; NaN of an arm that was given none."""
+        """Returns the opening that is commanded at a stamp, s; NaN for an arm without one."""
         rows = self.rows.get(arm, [math.nan])
-        # No status says when one keyframe gives way to the next. The next prediction is made when the last one is done.
+        # No status says when one keyframe follows another. The next prediction is made when the last keyframe is done.
         row = int((stamp - self.since) / self.period) if self.period else len(rows) - 1
         return rows[min(row, len(rows) - 1)]
 
 
 class CommandMemory:
-    """Commands of the present activation, by arm. Not thread safe."""
+    """The commands of the present activation, by arm. Not thread safe."""
 
     def __init__(self, arms: Sequence[str]) -> None:
         self._arms = tuple(arms)
@@ -42,17 +42,17 @@ class CommandMemory:
         self.clear()
 
     def clear(self) -> None:
-        """No command holds any more: the arms may be moved by others, and the next activation begins where they are."""
+        """Forgets all commands: the arms may be moved by others, and the next activation begins where they are."""
         self._histories = {name: PoseHistory(name) for name in self._arms}
 
     def proposed(self, epoch: int, sequence: int, openings: Iterable[Tuple[str, float]], period: float = 0.0) -> None:
         """Keeps the gripper commands of a proposal, in case it is executed.
 
         Args:
-            epoch: Of the proposal.
-            sequence: Of the proposal.
-            openings: (arm, 0 closed to 1 open) of its targets, in their order.
-            period: Of a step, s; 0 for keyframes.
+            epoch: Epoch of the proposal.
+            sequence: Sequence number of the proposal.
+            openings: (arm, 0 closed to 1 open) of each target, in the order of the targets.
+            period: Duration of a step, s; 0 for keyframes.
         """
         grips = self._grips[(epoch, sequence)] = Grips(period=period)
         for name, opening in openings:
@@ -61,14 +61,14 @@ class CommandMemory:
             del self._grips[next(iter(self._grips))]
 
     def commanded(self, poses: Mapping[str, Pose], stamp: float, epoch: int, sequence: int, active: bool) -> None:
-        """Takes what the filter's status says.
+        """Takes over what the filter's status says.
 
         Args:
-            poses: That it commands, by arm, base frame.
-            stamp: Of the status, s.
-            epoch: Of the proposal executed last; 0: none since the arms were seeded.
-            sequence: Of that proposal.
-            active: Whether the filter commands at all.
+            poses: Commanded poses, by arm, base frame.
+            stamp: Stamp of the status, s.
+            epoch: Epoch of the proposal executed last; 0: none since the arms were seeded.
+            sequence: Sequence number of that proposal.
+            active: Whether the filter sends commands at all.
         """
         if not active or not epoch:
             self.clear()
@@ -78,7 +78,7 @@ class CommandMemory:
         for name, pose in poses.items():
             if name in self._histories:
                 opening = grips.at(name, stamp)
-                if math.isnan(opening):      # a HOLD says nothing of the grippers: they keep what they were told before
+                if math.isnan(opening):      # a HOLD says nothing about the grippers: they keep their last command
                     opening = self._histories[name].opening
                 self._histories[name].add(stamp, pose, opening)
 
@@ -88,7 +88,7 @@ class CommandMemory:
         Args:
             stamp: The time, s.
 
-        Returns:
-            By arm (pose, opening or NaN, stamp it held at), or None before its first command.
+            Returns:
+                For each arm (pose, opening or NaN, stamp at which it held), or None before its first command.
         """
         return [history.at(stamp, math.inf) if len(history) else None for history in self._histories.values()]

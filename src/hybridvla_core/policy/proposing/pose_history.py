@@ -10,12 +10,12 @@ from hybridvla_core.contracts import Pose
 from hybridvla_core.errors import ObservationError
 from hybridvla_core.geometry.poses import between
 
-#: Pose, gripper opening (0 closed to 1 open, NaN if unknown) and the stamp they held at, s.
+#: Pose, gripper opening (0 closed to 1 open, NaN if unknown) and the stamp at which they held, s.
 Held = Tuple[Pose, float, float]
 
 
 class PoseHistory:
-    """Poses and gripper openings of one arm over the last `length_s` seconds of the stamps' clock."""
+    """The poses and gripper openings of one arm over the last `length_s` seconds of the stamps' clock."""
 
     def __init__(self, name: str, length_s: float = 5.0) -> None:
         self._name = name
@@ -27,18 +27,18 @@ class PoseHistory:
 
     @property
     def newest(self) -> float:
-        """Stamp of the last reading, s; -inf without one."""
+        """The stamp of the last reading, s; -inf without one."""
         return self._entries[-1][0] if self._entries else -math.inf
 
     @property
     def opening(self) -> float:
-        """Of the last reading, 0 closed to 1 open; NaN without one."""
+        """The opening of the last reading, 0 closed to 1 open; NaN without one."""
         return self._entries[-1][2] if self._entries else math.nan
 
     def add(self, stamp: float, pose: Pose, opening: float) -> None:
-        """Append one reading. A stamp before the last one means that the clock was set back: the past is dropped.
+        """Appends one reading. A stamp before the last one means that the clock was set back, and drops the past.
 
-        Of several readings with one stamp the last one stays: a driver without stamps would fill the memory.
+        Of several readings with one stamp only the last is kept: a driver without stamps would fill the memory.
         """
         if self._entries and stamp < self._entries[-1][0]:
             self._entries.clear()
@@ -49,14 +49,14 @@ class PoseHistory:
             self._entries.popleft()
 
     def at(self, stamp: float, max_gap_s: float) -> Held:
-        """Interpolates the readings. Beyond either end the nearest reading is used, if it lies within `max_gap_s`.
+        """Interpolates the readings. Beyond either end it uses the nearest reading if that is within `max_gap_s`.
 
         Args:
-            stamp: The time that is wanted, s.
-            max_gap_s: How far a reading may be away.
+            stamp: The wanted time, s.
+            max_gap_s: Largest distance in time to a reading, s.
 
         Returns:
-            Pose, opening (0 closed to 1 open) and the stamp they held at, s.
+            Pose, opening (0 closed to 1 open) and the stamp at which they held, s.
 
         Raises:
             ObservationError: No reading is close enough.

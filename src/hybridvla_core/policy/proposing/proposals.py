@@ -1,4 +1,4 @@
-"""A prediction becomes a proposal: absolute targets from deltas, by one function that node, evaluation and replay share."""
+"""From predictions to proposals: one function, shared by node, evaluation and replay, turns deltas into absolute targets."""
 from __future__ import annotations
 
 import math
@@ -19,16 +19,16 @@ DELTA_BASES = {"commanded": DeltaBase.COMMANDED, "measured": DeltaBase.MEASURED}
 
 @dataclass(frozen=True)
 class Inference:
-    """One inference under way.
+    """One inference in progress.
 
     Attributes:
-        observation: To predict from.
-        instruction_sequence: Of its instruction.
-        stamp: Of the observation, s.
+        observation: Observation to predict from.
+        instruction_sequence: Sequence number of its instruction.
+        stamp: Stamp of the observation, s.
         camera_spread: Newest minus oldest image, s.
-        bases: (pose, stamp it held at) of each arm, in the convention's order.
-        epoch: Of the policy's run.
-        seed: The filter's, under which the observation was made.
+        bases: (pose, stamp at which it held) of each arm, in the convention's order.
+        epoch: Epoch of the policy's run.
+        seed: The filter's seed number under which the observation was made.
     """
 
     observation: Observation
@@ -41,13 +41,13 @@ class Inference:
 
 
 class InstructionAnswer(NamedTuple):
-    """What `set_instruction` answers.
+    """The answer of `set_instruction`.
 
     Attributes:
         success: Whether there was anything to set.
-        message: One sentence.
-        previous: The instruction before.
-        instruction_sequence: The first valid one.
+        message: The answer in one sentence.
+        previous: The previous instruction.
+        instruction_sequence: The first valid instruction sequence number.
     """
 
     success: bool
@@ -57,18 +57,18 @@ class InstructionAnswer(NamedTuple):
 
 
 def state_input(convention: ActionConvention, measured: Sequence[Held], commanded: Sequence[Optional[Held]]) -> np.ndarray:
-    """Computes the state input of an observation, from the measured states or from the last commands.
+    """Computes the state input of an observation from the measured states or from the last commands.
 
     Args:
-        convention: Says which of them, and where a policy starts that has no command yet.
-        measured: Of each arm, in the convention's order.
-        commanded: The same; None before an arm's first command.
+        convention: Convention that says which of the two, and where a policy without a command yet starts.
+        measured: Measured state of each arm, in the convention's order.
+        commanded: Last command of each arm, in the same order; None before an arm's first command.
 
-    Returns:
-        (A,) physical units.
+        Returns:
+            (A,) in physical units.
 
-    Raises:
-        ObservationError: A gripper's opening is unknown.
+        Raises:
+            ObservationError: A gripper's opening is unknown.
     """
     source = measured
     if convention.state_source == "last_command":
@@ -83,7 +83,7 @@ def state_input(convention: ActionConvention, measured: Sequence[Held], commande
 
 
 def targets_of(config: PolicyConfig, inference: Inference, prediction: Prediction) -> Tuple[ArmTarget, ...]:
-    """K x arms targets, step-major; openings clipped to [0, 1]."""
+    """Returns K x arms targets, step-major; openings are clipped to [0, 1]."""
     action = np.atleast_2d(prediction.action)
     steps = action_to_targets(config.convention, action, [pose for pose, _ in inference.bases])
     delta_base = DELTA_BASES[config.convention.delta_base]
@@ -102,17 +102,17 @@ def make_proposal(config: PolicyConfig, policy: PolicyInterface, inference: Infe
                   sequence: int, observation_age: float) -> Proposal:
     """Makes the proposal of one inference.
 
-    Unless the arm stood still meanwhile (blocking execution), steps of a chunk whose time was over before it could leave
-    are left out: the first one sent is the one due now.
+    Unless the arm stood still meanwhile (blocking execution), this drops the steps of a chunk whose time was over before the
+    proposal could leave: the first step sent is the one due now.
 
     Args:
-        config: Of the policy.
-        policy: Its digest goes along.
+        config: Configuration of the policy.
+        policy: Policy whose digest goes into the proposal.
         inference: The observation and its bases.
-        prediction: Made from it.
-        epoch: Of the policy's run.
-        sequence: Of the proposal.
-        observation_age: At publishing, s.
+        prediction: Prediction made from the observation.
+        epoch: Epoch of the policy's run.
+        sequence: Sequence number of the proposal.
+        observation_age: Age of the observation at publishing, s.
 
     Returns:
         The proposal.

@@ -1,6 +1,6 @@
 """The logic of the policy node without ROS: from observations and an instruction to proposals.
 
-One inference thread calls `due`, `begin`, `Policy.predict`, `finish` (or `step`, which does all of it); other threads call
+One inference thread calls `due`, `begin`, `Policy.predict`, `finish` (or `step`, which does all of that); other threads call
 `set_instruction`, `on_arm_state`, `on_commands`, `on_execution` and `heartbeat`. Everything published passes through the two
 callbacks under one lock: proposals leave in order, and none for an old instruction after `set_instruction` has returned.
 """
@@ -32,11 +32,11 @@ class Proposer:
     """Turns observations into proposals for the safety filter.
 
     Args:
-        policy: what predicts.
+        policy: the policy that predicts.
         config: cameras, convention, rates and limits of an observation.
         epoch: number of this run of the policy; random unless given.
         publish: called with each `Proposal`, never concurrently with itself or `publish_heartbeat`; must not call back.
-        publish_heartbeat: the same with each `Heartbeat`.
+        publish_heartbeat: called with each `Heartbeat`, under the same rules.
         clock: the clock of image and arm state stamps, s.
         monotonic: the clock of timeouts, s.
     """
@@ -59,21 +59,21 @@ class Proposer:
         self._sequence = 0
         self._pacing = PredictionPacing(config)
         self._last_begin = -math.inf
-        self._seeds: List[Tuple[float, int]] = [(-math.inf, 0)]      # the filter's last two, and since when
+        self._seeds: List[Tuple[float, int]] = [(-math.inf, 0)]      # the filter's last two seeds, and since when
         self._state, self._state_since = PolicyState.WAITING, monotonic()
         self._progress = monotonic()
         self._message = "no instruction yet; call set_instruction"
-        self.discarded = 0               # inferences thrown away because the instruction changed meanwhile
+        self.discarded = 0               # number of inferences discarded because the instruction changed meanwhile
 
     # Inputs ------------------------------------------------------------------------------------------------------
 
     def set_instruction(self, text: str, hold: bool = False) -> InstructionAnswer:
-        """Switches the task. The filter drops the old target: by a HOLD proposal if `hold`, else by a heartbeat.
+        """Switches the task. The filter drops the old target because of a HOLD proposal if `hold`, else because of a heartbeat.
 
-        An instruction that is empty or that the policy cannot use is refused and changes nothing. Sequences start at 1.
+        Refuses an instruction that is empty or that the policy cannot use; then nothing changes. Sequences start at 1.
 
         Returns:
-            Whether it was taken and why, the instruction before, and the sequence that counts now.
+            Whether it was accepted and why, the previous instruction, and the sequence that counts now.
         """
         text = " ".join(str(text).split())
         refusal, remark = judged_instruction(self.policy, text)
@@ -97,20 +97,20 @@ class Proposer:
                                      previous, self._instruction_sequence)
 
     def on_arm_state(self, state: ArmState, stamp: float) -> None:
-        """A measured state; `stamp` is the driver's, s. Arms the policy does not move are ignored."""
+        """Takes a measured state; `stamp` is the driver's, s. Ignores arms that the policy does not move."""
         if state.name in self._measured and state.pose is not None:
             with self._lock:
                 self._measured[state.name].add(stamp, state.pose, state.gripper)
 
     def on_status(self, status: SafetyStatus) -> None:
-        """From the filter: what it executes and what it has sent to the arms."""
+        """Takes the filter's status: what it executes and what it has sent to the arms."""
         self.on_execution(status.epoch, status.sequence, status.at_target, status.waiting)
         self.on_commands(status.commanded, status.stamp, status.epoch, status.sequence, status.state != State.INACTIVE,
                          status.seed)
 
     def on_commands(self, poses: Mapping[str, Pose], stamp: float, epoch: int, sequence: int, active: bool,
                     seed: int = 0) -> None:
-        """From the filter: see `CommandMemory.commanded`. seed: the filter's, which proposals carry back to it."""
+        """Takes the filter's commands, see `CommandMemory.commanded`. seed: the filter's seed number, which proposals return."""
         with self._lock:
             if seed != self._seeds[-1][1]:
                 self._seeds = [self._seeds[-1], (self._clock(), seed)]
@@ -120,14 +120,14 @@ class Proposer:
             self.commands.commanded(poses, stamp, epoch, sequence, active)
 
     def on_execution(self, epoch: int, sequence: int, at_target: bool, waiting: bool = False) -> None:
-        """From the filter: the proposal last executed, whether all of it is carried out, whether it waits for another."""
+        """Takes which proposal the filter executed last, whether all of it is done, and whether the filter waits for another."""
         with self._lock:
             self._pacing.on_execution(epoch == self.epoch, sequence, at_target, waiting, self._monotonic(), self._clock())
 
     # Inference ---------------------------------------------------------------------------------------------------
 
     def due(self) -> bool:
-        """May the next prediction start? Also tells the watchdog that the inference loop is alive."""
+        """Returns whether the next prediction may start. Also tells the watchdog that the inference loop is alive."""
         with self._lock:
             now = self._monotonic()
             self._progress = now
@@ -137,32 +137,32 @@ class Proposer:
             return not waiting
 
     def wants(self, stamp: float) -> bool:
-        """Tells whether images of this stamp, s, show the arm at rest and not on its way; see `PredictionPacing.shows_rest`."""
+        """Returns whether images of this stamp, s, show the arm at rest and not on its way; see `PredictionPacing.shows_rest`."""
         return self._pacing.shows_rest(stamp, self._clock())
 
     def covers(self, stamp: float) -> bool:
-        """Tells whether states reach up to `stamp`, s, or never will: an observation of it then depends on the data alone."""
+        """Returns whether states reach up to `stamp`, s, or never will: an observation there then depends on the data alone."""
         return self.covered_until >= stamp or self._clock() - stamp > self.config.max_state_gap_s
 
     @property
     def covered_until(self) -> float:
-        """The stamp that every arm's measured states reach up to, s; -inf while one has none."""
+        """The stamp up to which every arm's measured states reach, s; -inf while an arm has none."""
         with self._lock:
             return min(history.newest for history in self._measured.values())
 
     def start_over(self) -> None:
-        """The clock of the stamps was set back (a bag plays again): forget the past and begin a new epoch, because the
+        """Forgets the past after the clock of the stamps was set back (a bag plays again), and begins a new epoch, because the
         filter refuses stamps before the last one within an epoch. The instruction stays."""
         with self._lock:
             self.epoch = secrets.randbits(63) | 1
             self._sequence, self._last_begin = 0, -math.inf
             self._pacing.start_over()
-            self._seeds = [(-math.inf, self._seeds[-1][1])]      # when it began was a time of the old clock
+            self._seeds = [(-math.inf, self._seeds[-1][1])]      # its beginning was a time of the old clock
             self._measured.update({name: PoseHistory(name) for name in self._measured})
             self.commands.clear()
 
     def report(self, message: str) -> None:
-        """Say in the heartbeat why no observation can be made (`camera wrist: no frame for 0.4 s`)."""
+        """Reports in the heartbeat why no observation can be made (`camera wrist: no frame for 0.4 s`)."""
         with self._lock:
             self._progress = self._monotonic()
             self._enter(PolicyState.WAITING, self._progress, message)
@@ -172,11 +172,11 @@ class Proposer:
 
         Args:
             images: View -> (h, w, 3) uint8 RGB.
-            stamp_ns: The oldest image's.
+            stamp_ns: Stamp of the oldest image, ns.
             camera_spread: Newest minus oldest image, s.
 
         Returns:
-            The observation, and what its proposal needs.
+            The observation and what its proposal needs.
 
         Raises:
             ObservationError: No instruction; a view missing; images too old or too far apart; no arm state near them.
@@ -201,14 +201,14 @@ class Proposer:
                              tuple((pose, held) for pose, _, held in bases), self.epoch, seed)
 
     def predict(self, inference: Inference) -> Prediction:
-        """Run the model, without the lock. Errors of the model pass through."""
+        """Runs the model without the lock. Errors of the model pass through."""
         return self.policy.predict(inference.observation, mode=self.config.inference_mode, seed=self.config.seed)
 
     def finish(self, inference: Inference, prediction: Prediction) -> Optional[Proposal]:
         """Publishes the proposal, unless the instruction or the epoch has changed since `begin`.
 
         Returns:
-            The proposal; None where nothing left.
+            The proposal; None if none was published.
         """
         with self._lock:
             now = self._monotonic()
@@ -246,12 +246,12 @@ class Proposer:
         return self._sequence
 
     def heartbeat(self) -> Heartbeat:
-        """The liveness of the inference loop now: FAULT once it made no progress for `inference_timeout_s`."""
+        """Returns the present liveness of the inference loop: FAULT after `inference_timeout_s` without progress."""
         with self._lock:
             return self._heartbeat()
 
     def send_heartbeat(self) -> None:
-        """Publish `heartbeat()` in order with the proposals."""
+        """Publishes `heartbeat()` in order with the proposals."""
         with self._lock:
             self._publish_heartbeat(self._heartbeat())
 

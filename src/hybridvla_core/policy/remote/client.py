@@ -1,4 +1,4 @@
-"""`RemotePolicy`: a policy as policy/interface.py has it, whose model runs behind a connection."""
+"""`RemotePolicy`: a policy as defined in policy/interface.py, whose model runs behind a connection."""
 from __future__ import annotations
 
 import logging
@@ -23,16 +23,16 @@ LOG = logging.getLogger(__name__)
 
 
 class RemotePolicy:
-    """A policy whose predictions come from a server. Once connected it connects again whenever the link is lost, and refuses
-    a server that has become another one meanwhile.
+    """A policy whose predictions come from a server. Once connected, it reconnects whenever the link is lost, and refuses a
+    server that has become another one meanwhile.
 
     Args:
-        source: where, with which key, how long.
-        root: folder that the files of `source` are relative to.
+        source: address, key and times of the server.
+        root: folder to which the files of `source` are relative.
 
     Raises:
         LinkError: no server within `source.connect_timeout_s`.
-        ConfigurationError: what the server says of its policy cannot be used, or is not the checkpoint that was asked for.
+        ConfigurationError: the server's description of its policy cannot be used, or names another checkpoint than requested.
     """
 
     def __init__(self, source: RemoteSource, root: Path = ROOT) -> None:
@@ -60,7 +60,7 @@ class RemotePolicy:
         return self._handshake.checkpoint_sha256
 
     def predict(self, observation: Observation, mode: Union[str, Mode, None] = None, seed: int = 0) -> Prediction:
-        """Raises ObservationError for whatever keeps the server from answering, and for an answer that cannot be used."""
+        """Predicts on the server. Raises ObservationError if anything keeps it from answering or if its answer is unusable."""
         problem = self.link_problem()
         if problem:
             raise ObservationError(problem)
@@ -79,7 +79,7 @@ class RemotePolicy:
         return prediction
 
     def link_problem(self) -> str:
-        """Why nothing may be asked of this policy now: the node reports it as FAULT, and the filter holds the arm."""
+        """Returns why this policy may not be asked now: the node reports it as FAULT, and the filter holds the arm."""
         return self._refused or self._link.problem()
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class RemotePolicy:
         self._link.close()
 
     def _first(self) -> Tuple[Link, Handshake]:
-        """Waits for a server that still loads its model."""
+        """Waits for a server that is still loading its model."""
         until = time.monotonic() + self._source.connect_timeout_s
         while True:
             try:
@@ -123,7 +123,7 @@ class RemotePolicy:
                 continue
             try:
                 link, handshake = self._open()
-            except Exception as error:  # without this thread the link would never come back, whatever the reason was
+            except Exception as error:  # without this thread the link would never come back, whatever the error was
                 expected = isinstance(error, (WireError, ConfigurationError))
                 LOG.warning("%s; trying again", error if expected else f"{self._source.url}: {type(error).__name__}: {error}",
                             exc_info=not expected)
@@ -136,7 +136,7 @@ class RemotePolicy:
 
 
 def connected(source: Optional[RemoteSource]) -> RemotePolicy:
-    """The policy of a configuration whose backend is `remote`."""
+    """Returns the policy of a configuration whose backend is `remote`."""
     if source is None:
         raise ConfigurationError("backend is 'remote', but no server is named; write remote.url into the policy configuration")
     return RemotePolicy(source)

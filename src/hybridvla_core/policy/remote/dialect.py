@@ -1,4 +1,4 @@
-"""Dialects of the openpi wire: which keys carry what, and what their numbers mean (config/remote/*.yaml)."""
+"""Dialects of the openpi wire: what each key carries, and what its numbers mean (config/remote/*.yaml)."""
 from __future__ import annotations
 
 import time
@@ -19,12 +19,12 @@ ModeLike = Union[str, Mode, None]
 
 
 class OwnDialect:
-    """Ours: `observation/VIEW`, `observation/state`, `prompt`, and what a prediction can be repeated from."""
+    """Our own dialect: `observation/VIEW`, `observation/state`, `prompt`, and what is needed to repeat a prediction."""
 
     name = "hybridvla"
 
     def check(self, policy: PolicyInterface) -> None:
-        """Raises ConfigurationError where a policy's numbers have no place in this dialect."""
+        """Raises ConfigurationError if this dialect cannot carry a policy's numbers."""
 
     def request(self, observation: Observation, mode: ModeLike, seed: int) -> Dict[str, Any]:
         chosen = None if mode is None else (mode if isinstance(mode, Mode) else Mode.named(mode)).name.lower()
@@ -55,18 +55,18 @@ class OwnDialect:
 
 @dataclass(frozen=True)
 class PoseDialect:
-    """One arm by normalised end-effector deltas, as LIBERO's clients speak.
+    """The dialect of LIBERO's clients: one arm moved by normalised end-effector deltas.
 
     Attributes:
-        name: Of the dialect.
-        refused: Why it is not spoken at all.
-        images: Our view to its key, in order.
-        state: Its key.
-        prompt: Its key.
-        unit_translation_m: What 1 in an action stands for.
-        unit_rotation_rad: The same of a rotation.
-        finger_travel_m: Position of an open finger.
-        convention: Of the policy at either end.
+        name: Name of the dialect.
+        refused: Why the dialect is not supported at all.
+        images: Our view to the dialect's key, in order.
+        state: Key of the state.
+        prompt: Key of the prompt.
+        unit_translation_m: Translation that 1 in an action stands for, m.
+        unit_rotation_rad: Rotation that 1 in an action stands for, rad.
+        finger_travel_m: Position of an open finger, m.
+        convention: Convention of the policy at either end.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a server says of its policy when a client connects, and whether that is what the client was told to expect."""
+"""What a server says about its policy when a client connects, and whether the client was told to expect that."""
 from __future__ import annotations
 
 import dataclasses
@@ -11,7 +11,7 @@ from hybridvla_core.policy.interface import PolicyInterface, SaysChunk
 from hybridvla_core.transforms.conventions import ActionConvention
 
 PROTOCOL = "hybridvla/1"
-#: Key of the metadata that says which protocol the rest of it follows; a plain openpi server has none.
+#: Key of the metadata that says which protocol the rest follows; a plain openpi server has no such key.
 KEY = "protocol"
 
 
@@ -20,12 +20,12 @@ class Handshake:
     """The metadata frame.
 
     Attributes:
-        checkpoint_sha256: Of the manifest.
+        checkpoint_sha256: Digest of the manifest.
         cameras: Views in the checkpoint's order.
-        convention: With action period and gripper sense.
-        protocol: Its version.
-        answers_pings: The server answers a ping while it predicts, so that a silence means that it hangs.
-        chunk: Most steps of an action; None where the policy does not say.
+        convention: Convention, including action period and gripper sense.
+        protocol: Version of the protocol.
+        answers_pings: Whether the server answers pings while it predicts, so that silence means that it hangs.
+        chunk: Largest number of steps of an action; None if the policy does not say.
     """
 
     checkpoint_sha256: str
@@ -48,7 +48,7 @@ class Handshake:
 
     @classmethod
     def read(cls, metadata: Mapping[str, object], where: str) -> Handshake:
-        """Raises ConfigurationError for metadata of another protocol, or with a key that is missing or wrong."""
+        """Reads metadata. Raises ConfigurationError for another protocol, or for a key that is missing or wrong."""
         if KEY not in metadata:
             raise ConfigurationError(f"{where} does not say what its policy's numbers mean (no {KEY!r} in its metadata); name a "
                                      "dialect in the policy configuration, or run `hybridvla serve` there")
@@ -58,7 +58,7 @@ class Handshake:
         return dataclasses.asdict(self)
 
     def differences(self, other: Handshake) -> List[str]:
-        """What `other` says differently, a clause each."""
+        """Returns what `other` says differently, one clause for each difference."""
         ours, theirs = self.convention, other.convention
         return [*(f"{name} {getattr(self, name)!r} became {getattr(other, name)!r}"
                   for name in ("checkpoint_sha256", "cameras", "chunk") if getattr(self, name) != getattr(other, name)),

@@ -1,4 +1,4 @@
-"""One connection to a policy server: handshake, requests with a deadline, pings that tell a living server from a hung one."""
+"""One connection to a policy server: handshake, requests with a deadline, and pings that detect a hung server."""
 from __future__ import annotations
 
 import inspect
@@ -20,31 +20,31 @@ from hybridvla_core.policy.remote.wire import MAX_FRAME, pack, unpack
 from hybridvla_core.waiting import wait_until
 
 PING_S = 0.05
-#: Longest wait for a connection and its metadata, and longest part of a server's own words that is repeated, characters.
+#: Longest wait for a connection and its metadata, s; longest part of a server's own message that is repeated, characters.
 OPEN_S, WORDS = 5.0, 300
-#: The server is the one that is named: newer libraries would go through the desktop's proxy, older ones know of none.
+#: Connect to the named server directly: newer libraries would use the desktop's proxy, older ones do not support proxies.
 DIRECT: Dict[str, Any] = {"proxy": None} if "proxy" in inspect.signature(connect).parameters else {}
 
 
 class LinkError(WireError):
-    """The connection cannot be made or is of no more use; another one may be."""
+    """The connection cannot be made or can no longer be used; another connection may work."""
 
 
 class RefusedError(LinkError):
-    """Something answered and refused the connection with a status: asking again changes nothing."""
+    """Something answered and refused the connection with a status; asking again does not help."""
 
 
 class Link:
-    """An open connection. Raises LinkError where there is none to be had; `metadata` is what the server said first.
+    """An open connection. Raises LinkError if it cannot be opened; `metadata` is the server's first message.
 
-    answers_pings: see `Handshake`; set by who has read the metadata. Requests come from one thread at a time.
+    answers_pings: see `Handshake`; the reader of the metadata sets it. Requests come from one thread at a time.
     """
 
     def __init__(self, source: RemoteSource, root: Path) -> None:
         self._source, self.answers_pings = source, False
         self._problem = ""
         self._socket = self._connect(root)
-        # A server that no longer reads would block a sender for ever, who holds what pings need as well.
+        # A server that no longer reads would block a sender for ever, and the sender holds what pings need as well.
         seconds, rest = divmod(source.deadline_s, 1.0)
         self._socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), int(rest * 1e6)))
         self.heard = time.monotonic()
@@ -64,7 +64,7 @@ class Link:
                            max_size=MAX_FRAME, compression=None, **DIRECT)
         except InvalidStatus as error:
             status = error.response.status_code
-            if status in (502, 503, 504):       # of the server, or of what stands before it
+            if status in (502, 503, 504):       # from the server, or from a proxy in front of it
                 raise LinkError(f"{source.url} answers with status {status}: the server is ending or its device has failed; "
                                 "restart it") from error
             advice = "check remote.key_file" if status in (401, 403) else "is it a policy server?"
@@ -86,7 +86,7 @@ class Link:
 
         Raises:
             LinkError: No answer in time, or the connection ended; it is closed.
-            WireError: The server's own refusal, or an answer that cannot be read.
+            WireError: The server refused, or its answer cannot be read.
         """
         frame = pack(message)
         if self._problem:
@@ -115,7 +115,7 @@ class Link:
             raise self._broken(f"{url}: {error}") from error
 
     def problem(self) -> str:
-        """Why no motion can be asked of this link now; empty while it lives."""
+        """Returns why no motion can be requested over this link now; empty while the link is alive."""
         if self._problem:
             return self._problem
         silent = time.monotonic() - self.heard
@@ -133,11 +133,11 @@ class Link:
     def _broken(self, why: str) -> LinkError:
         if not self._problem:
             self._problem = why
-            threading.Thread(target=self._socket.close, daemon=True).start()    # waits for the other end, which may be dead
+            threading.Thread(target=self._socket.close, daemon=True).start()    # this waits for the other end, which may be dead
         return LinkError(self._problem)
 
     def _ping(self) -> None:
-        """Notes when the other end was heard last, and that the connection is gone, also while nobody asks anything."""
+        """Notes when the other end was last heard, and when the connection is gone, even while there are no requests."""
         try:
             pong = self._socket.ping()
             while not self._problem:

@@ -1,4 +1,4 @@
-"""What a request asks and a reply answers, read from maps of the wire with nothing taken on trust."""
+"""The contents of requests and replies, read from maps of the wire; nothing is taken on trust."""
 from __future__ import annotations
 
 import math
@@ -11,7 +11,7 @@ from hybridvla_core.contracts import Mode, Observation, Prediction
 from hybridvla_core.errors import WireError
 from hybridvla_core.transforms.conventions import ActionConvention
 
-#: Longest chunk of actions, and longest instruction, that is taken.
+#: Longest chunk of actions, and longest instruction, that are accepted.
 MAX_CHUNK, MAX_PROMPT = 256, 4096
 NUMBERS = ("mean_confidence", "path_distance", "path_angle", "spread_distance", "spread_angle")
 
@@ -22,8 +22,8 @@ class Request:
 
     Attributes:
         observation: Images, state, instruction and stamp.
-        mode: Other than the policy's own.
-        seed: Of the noise.
+        mode: Mode to use instead of the policy's own.
+        seed: Seed of the noise.
     """
 
     observation: Observation
@@ -35,16 +35,16 @@ def array_of(message: Mapping[str, object], key: str, kind: type, axes: int) -> 
     """Reads an array of a message.
 
     Args:
-        message: As it came.
-        key: Of the array.
+        message: The message as received.
+        key: Key of the array.
         kind: np.uint8 means exactly that, float any number.
-        axes: How many it has.
+        axes: Number of axes.
 
     Returns:
         The array, uint8 or float64.
 
     Raises:
-        WireError: It is missing, no array, or of another type or number of axes.
+        WireError: The array is missing, is no array, or has another type or number of axes.
     """
     value = message.get(key)
     if value is None:
@@ -59,7 +59,7 @@ def array_of(message: Mapping[str, object], key: str, kind: type, axes: int) -> 
 
 
 def text_of(message: Mapping[str, object], key: str) -> str:
-    """The text at `key`, or WireError."""
+    """Returns the text at `key`, or raises WireError."""
     value = message.get(key)
     if not isinstance(value, str) or len(value) > MAX_PROMPT:
         raise WireError(f"{key} must be a text of at most {MAX_PROMPT} characters")
@@ -67,7 +67,7 @@ def text_of(message: Mapping[str, object], key: str) -> str:
 
 
 def whole(message: Mapping[str, object], key: str, default: int) -> int:
-    """The whole number at `key`, from 0 below 2^63, or WireError; the default where there is none."""
+    """Returns the whole number at `key`, from 0 to below 2^63, or raises WireError; the default if there is none."""
     value = message.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2 ** 63:
         raise WireError(f"{key} must be a whole number from 0 below 2^63")
@@ -75,14 +75,14 @@ def whole(message: Mapping[str, object], key: str, default: int) -> int:
 
 
 def number(value: object, name: str) -> float:
-    """A number as one, or WireError."""
+    """Returns a value as a number, or raises WireError."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise WireError(f"{name} must be a number")
     return float(value)
 
 
 def reply_of(prediction: Prediction, stamp_ns: int) -> Dict[str, Any]:
-    """The map that carries a prediction; plain openpi clients read its `actions`."""
+    """Returns the map that carries a prediction; plain openpi clients read its `actions`."""
     return {"actions": np.atleast_2d(prediction.action), "stamp_ns": stamp_ns, "mode": int(prediction.mode),
             "fused": bool(prediction.fused), "diffusion": prediction.diffusion, "autoregressive": prediction.autoregressive,
             "ar_complete": bool(prediction.ar_complete), "token_confidence": prediction.token_confidence,
@@ -97,7 +97,7 @@ def prediction_of(message: Mapping[str, object], convention: ActionConvention) -
 
     Args:
         message: The reply.
-        convention: Of the policy.
+        convention: Convention of the policy.
 
     Returns:
         The prediction.
@@ -114,7 +114,7 @@ def prediction_of(message: Mapping[str, object], convention: ActionConvention) -
     mode = whole(message, "mode", int(Mode.DIFFUSION))
     if mode not in list(Mode):
         raise WireError(f"the server answered the mode {mode}, which there is not")
-    # Tokens say one step, however long the chunk is.
+    # Tokens describe one step, however long the chunk is.
     parts = {name: _part(message, name, shape) for name, shape in (
         ("diffusion", action.shape), ("autoregressive", (1, convention.action_dim)),
         ("token_confidence", (convention.action_dim,)))}
@@ -134,7 +134,7 @@ def prediction_of(message: Mapping[str, object], convention: ActionConvention) -
 
 
 def _part(message: Mapping[str, object], name: str, shape: Tuple[int, ...]) -> Optional[np.ndarray]:
-    """What a path said, if it ran; WireError for another shape than the contract's."""
+    """Returns the output of a path, if it ran; raises WireError for a shape other than the contract's."""
     if message.get(name) is None:
         return None
     found = array_of(message, name, float, len(shape))

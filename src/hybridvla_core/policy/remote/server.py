@@ -28,22 +28,22 @@ from hybridvla_core.policy.remote.wire import MAX_FRAME, pack, unpack
 LOG = logging.getLogger(__name__)
 HEALTH = "/healthz"
 OPEN_S, FAREWELL_S = 5.0, 1.0
-#: A client whose computer has vanished is given up after IDLE_S + PROBES * PROBE_S: older releases of the library do not ping.
+#: The server drops a client whose computer has vanished after IDLE_S + PROBES * PROBE_S: older library releases do not ping.
 IDLE_S, PROBE_S, PROBES = 10, 5, 3
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Where a server listens.
+    """Address and access rules of a server.
 
     Attributes:
-        host: Address of IPv4, or a name that has one.
-        port: Of TCP.
-        key: What clients have to show; empty only on this computer.
-        certificate: File for TLS.
-        private_key: File for TLS.
-        insecure_lan: Another computer may connect without TLS.
-        most_clients: Connections at one time.
+        host: IPv4 address, or a name that has one.
+        port: TCP port.
+        key: Key that clients have to show; empty only on this computer.
+        certificate: Certificate file for TLS.
+        private_key: Private key file for TLS.
+        insecure_lan: Whether another computer may connect without TLS.
+        most_clients: Largest number of simultaneous connections.
     """
 
     host: str = "127.0.0.1"
@@ -81,13 +81,13 @@ class ServerSettings:
 
 
 class PolicyServer:
-    """Listens from its making on; `serve_forever` answers until `close`. One prediction at a time.
+    """Listens from its construction on; `serve_forever` answers until `close`. One prediction at a time.
 
-    A device that fails while it predicts ends the server: no later prediction could succeed, and a supervisor can start it
-    anew.
+    A device that fails during a prediction ends the server: no later prediction could succeed, and a supervisor can restart
+    the server.
 
     Raises:
-        ConfigurationError: the dialect has no place for the policy's numbers, or the address cannot be had.
+        ConfigurationError: the dialect cannot carry the policy's numbers, or the address is not available.
     """
 
     def __init__(self, policy: PolicyInterface, dialect: Dialect, settings: ServerSettings) -> None:
@@ -96,7 +96,7 @@ class PolicyServer:
         self._predicting = threading.Lock()
         self._clients = threading.BoundedSemaphore(settings.most_clients)
         self._open: Set[ServerConnection] = set()
-        self._lost = ""         # why the device can be used no more
+        self._lost = ""         # why the device can no longer be used
         self._metadata = pack(Handshake.of(policy).metadata())
         self._turn, self._serving, self._closed, self._ending = threading.Lock(), False, False, False
         try:
@@ -114,10 +114,10 @@ class PolicyServer:
         return str(name[0]), int(name[1])
 
     def serve_forever(self) -> None:
-        """Answers until `close`; returns at once where that came first.
+        """Answers until `close`; returns at once if `close` came first.
 
         Raises:
-            DeviceError: The device failed during a prediction; whoever asked has been told, and the address is free.
+            DeviceError: The device failed during a prediction; the client has been told, and the address is free.
         """
         with self._turn:
             if self._closed:
@@ -128,14 +128,14 @@ class PolicyServer:
             raise DeviceError(self._lost)
 
     def close(self) -> None:
-        """Ends the conversations and gives the address back, whether or not anything was served."""
+        """Ends the conversations and releases the address, whether or not anything was served."""
         with self._turn:
             serving, self._closed = self._serving, True
         if not serving:
-            self._server.socket.close()      # shutdown would wait for the end of what never began
+            self._server.socket.close()      # shutdown would wait for the end of a loop that never began
             return
         self._server.shutdown()
-        # Before release 15 the library leaves conversations open at the end, and the process would wait for its clients to go.
+        # Before release 15 the library leaves conversations open at the end, and the process would wait for its clients to leave.
         farewells = [threading.Thread(target=connection.close, args=(1001,), daemon=True) for connection in list(self._open)]
         for farewell in farewells:
             farewell.start()
@@ -143,7 +143,7 @@ class PolicyServer:
             farewell.join(2 * FAREWELL_S)
 
     def _admit(self, connection: ServerConnection, request: HttpRequest) -> Optional[Response]:
-        """None lets the handshake go on. Health tells no more than that predictions are to be had."""
+        """Returns None to let the handshake continue. Health says only that predictions are available."""
         if self._lost:
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "the device has failed\n")
         if request.path == HEALTH:
@@ -170,7 +170,7 @@ class PolicyServer:
                 if self._lost:
                     return
         except (ConnectionClosed, OSError):
-            pass    # a client may leave at any time, also before it is told that the device has failed
+            pass    # a client may leave at any time, even before it is told that the device has failed
         finally:
             self._open.discard(connection)
             self._clients.release()
@@ -178,7 +178,7 @@ class PolicyServer:
                 self._end()
 
     def _end(self) -> None:
-        """Closes, once, in a thread of its own: closing waits for the end of the conversations."""
+        """Closes once, in a thread of its own: closing waits for the end of the conversations."""
         with self._turn:
             if self._ending:
                 return
@@ -186,7 +186,7 @@ class PolicyServer:
         threading.Thread(target=self.close, name="policy server ends", daemon=True).start()
 
     def _answer(self, frame: object, before_ms: float) -> Union[bytes, str]:
-        """The frame that answers one: bytes, or a text that says what is wrong, which openpi clients raise."""
+        """Returns the answer to a frame: bytes, or a text that says what is wrong, which openpi clients raise."""
         try:
             require(isinstance(frame, bytes), "a text came where a msgpack frame is wanted")
             request = self._dialect.read_request(unpack(frame), self._policy)  # type: ignore[arg-type]
@@ -204,13 +204,13 @@ class PolicyServer:
             return self._lost
         except HybridVLAError as error:
             return str(error)
-        except Exception:  # what went wrong inside is for our own log; a client learns that it did
+        except Exception:  # details of an internal error are for our own log; a client only learns that there was one
             LOG.exception("a prediction failed")
             return "the prediction failed; look at the server's log"
 
 
 def _give_up_the_vanished(client: socket.socket) -> None:
-    """Lets the kernel end a connection whose other end is gone without a word; otherwise its place would stay taken for ever."""
+    """Lets the kernel end a connection whose other end vanished silently; otherwise its slot would stay taken for ever."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (("TCP_KEEPIDLE", IDLE_S), ("TCP_KEEPINTVL", PROBE_S), ("TCP_KEEPCNT", PROBES),
                         ("TCP_USER_TIMEOUT", 1000 * (IDLE_S + PROBES * PROBE_S))):

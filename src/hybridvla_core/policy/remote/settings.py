@@ -1,4 +1,4 @@
-"""Where a remote policy is and how long it may take; the key that clients show."""
+"""Address and times of a remote policy, and the key that clients show."""
 from __future__ import annotations
 
 import re
@@ -18,18 +18,18 @@ DIGEST = re.compile("[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class RemoteSource:
-    """`remote:` of a policy configuration.
+    """Section `remote` of a policy configuration.
 
     Attributes:
         url: ws:// or wss:// with host and port.
-        key_file: Its first line is the key to show; relative to the package or absolute.
-        certificate: File of the server's own certificate, for wss without an authority.
-        insecure_lan: ws:// to another computer is meant: nobody else is on that network.
+        key_file: File whose first line is the key to show; relative to the package or absolute.
+        certificate: File of the server's own certificate, for wss without a certificate authority.
+        insecure_lan: Whether ws:// to another computer is intended, because nobody else is on that network.
         dialect: File under config/remote for a server that is not ours; None: ours.
-        checkpoint_sha256: Of the only checkpoint that is accepted, 64 digits; None: any that fits.
-        deadline_s: Longest wait for an answer.
-        link_timeout_s: Longest silence of the link before the arm is held.
-        connect_timeout_s: For the first connection.
+        checkpoint_sha256: Digest of the only checkpoint that is accepted, 64 digits; None: any that fits.
+        deadline_s: Longest wait for an answer, s.
+        link_timeout_s: Longest silence of the link before the arm is held, s.
+        connect_timeout_s: Longest wait for the first connection, s.
     """
 
     url: str
@@ -69,13 +69,14 @@ def read_key(path: Path) -> str:
     """Reads a key file.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
 
     Returns:
         The key.
 
     Raises:
-        ConfigurationError: It cannot be read, others than its owner can read it, or it holds no single key that is long enough.
+        ConfigurationError: The file cannot be read, users other than its owner can read it, or it does not hold a single key of
+            sufficient length.
     """
     try:
         mode = path.stat().st_mode

@@ -1,7 +1,7 @@
 """Frames of the openpi wire: msgpack maps in which an array is `{b"__ndarray__", b"data", b"dtype", b"shape"}`.
 
-Nothing is unpickled: only plain numbers, texts, lists, maps and arrays of the types below come out, and an array's bytes must
-be as many as its shape says before any memory is taken for it.
+Nothing is unpickled: only plain numbers, texts, lists, maps and arrays of the types below come out. The number of an array's
+bytes must match its shape before any memory is allocated for it.
 """
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 
 from hybridvla_core.errors import WireError
 
-#: Element types that may travel, as numpy writes them.
+#: Element types that are allowed on the wire, in numpy's notation.
 DTYPES = ("|b1", "|u1", "|i1", "<u2", "<i2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8")
-#: Longest frame that is read, bytes; most axes of an array; most entries of a map or list; longest text.
+#: Longest frame that is read, bytes; largest number of axes of an array and of entries of a map or list; longest text.
 MAX_FRAME, MAX_AXES, MAX_ENTRIES, MAX_TEXT = 32 << 20, 5, 4096, 64 << 10
 
 
@@ -23,7 +23,7 @@ def pack(message: Mapping[str, Any]) -> bytes:
     """Returns the frame of a map whose values may be numpy arrays.
 
     Raises:
-        WireError: for a value that has no place on the wire.
+        WireError: for a value that the wire cannot carry.
     """
     try:
         return bytes(msgpack.packb(message, default=_pack_array))
@@ -54,7 +54,7 @@ def unpack(frame: bytes) -> Dict[str, object]:
 
 
 def _pack_array(value: object) -> Dict[bytes, Any]:
-    """What msgpack cannot write itself."""
+    """Packs a value that msgpack cannot write itself."""
     if isinstance(value, np.ndarray):
         if value.dtype.str not in DTYPES:
             raise TypeError(f"an array of {value.dtype.str}")
