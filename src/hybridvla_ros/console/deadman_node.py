@@ -24,7 +24,7 @@ TOPICS = {"spacemouse": "/spacenav/joy", "gamepad": "/joy"}
 BUTTONS = {"spacemouse": 0, "gamepad": 4, "pedal": -1}     # left button; left shoulder button; any key of the pedal
 #: Paths of the devices' files, unless given. joy_node reads the first gamepad.
 DEVICES = {"spacemouse": "/dev/input/by-id/*3Dconnexion*", "gamepad": "/dev/input/js0"}
-#: A held button must be pressed anew after this long without any other sign of life of its device, s: a radio receiver stays
+#: A held button must be pressed again after this long without any other sign of life of its device, s: a radio receiver stays
 #: plugged in while its gamepad is out of range.
 RENEW_S = 30.0
 #: struct input_event of the Linux kernel: seconds, microseconds, type, code, value.
@@ -41,7 +41,7 @@ class JoyButton:
     """Held while the button is 1, messages keep coming, the device is present, and it gives signs of life.
 
     spacenav_node and joy_node repeat their last message for ever, even when the device is no longer present. So this class checks
-    the device: when it is gone, or nothing of it has changed for `renew_s`, the button is released until pressed anew.
+    the device: when it is gone, or nothing of it has changed for `renew_s`, the button counts as released until pressed again.
 
     Args:
         button: Index in `sensor_msgs/Joy`.

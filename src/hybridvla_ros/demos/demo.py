@@ -128,7 +128,7 @@ class Demo:
 
     def _follow(self) -> None:
         activation.when_willing("activate", lambda: self._activate(True), self._resume)
-        self.observer.stopped = ""           # until a status says it anew
+        self.observer.stopped = ""           # until a status says it again
 
 
 def run(folder: Path, port: Optional[int], checkpoint: str, episodes: Sequence[Shown], config: Path) -> Dict[str, Any]:

@@ -79,7 +79,7 @@ class DemoObserver:
         self._episode, self._still_due = number, True
 
     def relaunched(self) -> None:
-        """Prepares for another launch after one has ended: its cameras have to be seen anew, and its filter counts from zero."""
+        """Prepares for another launch after one has ended: its cameras have to be seen again, and its filter counts from zero."""
         self._views = {}
         self._earlier = dict(self._data.interventions)
 

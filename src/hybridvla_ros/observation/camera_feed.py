@@ -34,7 +34,7 @@ Convert = Callable[[ImageMessage, str], Pixels]
 
 
 class CameraImage:
-    """One image message. `early`: the thread that receives the message converts it at once; what is wrong with it is
+    """One image message. `early`: whether the thread that receives the message converts it at once; errors are
     reported when it is used."""
 
     def __init__(self, message: ImageMessage, view: str, convert: Convert = to_rgb, early: bool = False) -> None:
@@ -79,7 +79,7 @@ class CameraFeed:
         source, now = source_of(message), time.monotonic()
         anew = self._sources[view].begins_anew(source, now, RESTARTED_S)
         if not self._sources[view].takes(source, now):
-            return          # scenes of two cameras in turn would look like one that is well
+            return          # frames of two cameras in turn would look like one healthy camera
         if anew:
             self._identity.forget(view)
         received = rospy.Time.now().to_nsec()

@@ -55,7 +55,7 @@ class CameraIdentity:
                 self._hear(camera, str(value))
 
     def forget(self, view: str) -> None:
-        """Requires the number to be stated anew: the driver may have been restarted with another camera."""
+        """Requires the number to be stated again: the driver may have been restarted with another camera."""
         with self._lock:
             self._said.pop(view, None)
         self._asked.pop(view, None)
@@ -123,7 +123,7 @@ def match(name: str, wanted: str, image_topic: str) -> int:
 
 
 def same_serial(first: str, second: str) -> bool:
-    """Tells whether two numbers are equal but for what parameters do: leading zeros lost, or an underscore put in front."""
+    """Compares but for what parameters do to numbers: leading zeros lost, or an underscore put in front to keep them."""
     return _plain(first) == _plain(second)
 
 

@@ -11,7 +11,7 @@ from hybridvla_ros.observation.camera_sync import CameraSync, ImageSet, MessageT
 #: Images this far ahead of the arms' states, s, are waited for: states of the same moment are on their way. At most half the
 #: time between two images; otherwise the next images would always be there first.
 WAIT_S = 0.02
-#: If states are this far behind the images, s, more is wrong than states of the same moment being on their way.
+#: A lag of the states behind the images, s, too long to mean only that states of the same moment are on their way.
 BEHIND_S = 0.04
 
 

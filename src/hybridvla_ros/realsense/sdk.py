@@ -188,7 +188,7 @@ def lock(rs: ModuleType, sensor: pyrealsense2.sensor, frame: pyrealsense2.frame)
 
 
 def restore(rs: ModuleType, sensor: pyrealsense2.sensor, values: Dict[str, float]) -> None:
-    """Sets again what `lock` returned, after a camera was reset or plugged in anew."""
+    """Restores what `lock` returned, after a camera was reset or plugged in again."""
     for key, option, automatic in (("exposure_100us", "exposure", "enable_auto_exposure"),
                                    ("gain", "gain", "enable_auto_exposure"),
                                    ("white_balance_k", "white_balance", "enable_auto_white_balance")):

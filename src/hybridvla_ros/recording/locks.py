@@ -86,7 +86,7 @@ class FileLock:
 class OnlyUser:
     """Keeps others of its kind from a file, by a lock file beside it that says who holds it.
 
-    The lock is a separate file, because the file itself may be moved away and begun anew while in use. The lock file stays:
+    The lock is a separate file, because the file itself may be moved away and recreated while in use. The lock file stays:
     deleting it while another process opens it would let both in.
 
     Args:

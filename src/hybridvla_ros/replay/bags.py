@@ -53,13 +53,13 @@ class Recorded(NamedTuple):
 
 @dataclass
 class BagFile:
-    """A readable bag, open only while it is read. Messages recorded before time ran count as recorded at the begin.
+    """A readable bag, open only while it is read. Messages recorded before time ran count as recorded at the start.
 
     Attributes:
         path: Path of the file.
         source: File that is read: the bag, or its re-indexed copy.
         topics: Topic -> type.
-        begin: Begin of the recording, s.
+        begin: Start of the recording, s.
         end: End of the recording, s.
         notes: What was done to read it.
     """

@@ -7,7 +7,7 @@ from typing import Optional
 #: Share of the offset between images and their due time by which the next due time shifts. A fixed grid would slip past an
 #: image each time a camera has got one image ahead of it: 30.01 Hz against 30 Hz in less than two minutes.
 GIVES_WAY = 0.2
-BACK_S = 0.5            # stamps that go back by more come from a camera, or a clock, that began anew
+BACK_S = 0.5            # stamps that go back by more come from a camera, or a clock, that restarted
 
 
 class Pace:

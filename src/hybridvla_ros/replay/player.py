@@ -82,7 +82,7 @@ def plan(topics: Topics, policy: PolicyConfig, robot: RobotConfig, found: Dict[s
 
 
 class Player:
-    """One run of the bag from its begin, or from `start` s, to its end; a number on /replay/seek, s into the bag, continues
+    """One run of the bag from its beginning, or from `start` s, to its end; a number on /replay/seek, s into the bag, continues
     from there."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class Player:
             raise HybridVLAError(f"stamps is {self._stamps!r}; use one of {', '.join(reading.STAMPS)}")
         self._told = " ".join(str(rospy.get_param("~instruction", "")).split())
         self._instructions: List[Tuple[float, str]] = []
-        self._begin = 0.0              # s from the first message of the bags to the begin of what is played
+        self._begin = 0.0              # s from the first message of the bags to the start of what is played
         self._copy: Optional[tempfile.TemporaryDirectory] = None
         self._feed = self._look(topic_map)
         self._children: List[subprocess.Popen] = []
@@ -216,7 +216,7 @@ class Player:
                 f"__name:={PLAYER}"]
 
     def _step(self, instruct: rospy.ServiceProxy, activate: rospy.ServiceProxy) -> None:
-        """Sets the instruction of the bag's present time and keeps the filter active; does both anew when the bag starts over."""
+        """Sets the instruction of the bag's present time and keeps the filter active, again when the bag starts over."""
         now = rospy.Time.now().to_sec()
         if now <= 0.0:
             return

@@ -38,7 +38,7 @@ class LeftOut:
 
 
 def read(files: Sequence[bags.BagFile], topics: Topics, wanted: Sequence[str], stamps: str = HEADER,
-         left_out: LeftOut = LeftOut()) -> Iterator[bags.Recorded]:  # noqa: B008  # nobody reads that one
+         left_out: LeftOut = LeftOut()) -> Iterator[bags.Recorded]:  # noqa: B008  # nobody reads the default
     """Reads the files of a recording one after the other.
 
     Args:

@@ -1,4 +1,4 @@
-"""Checks whether a node or service that the master knows still runs. ROS ends the older of two nodes of one name, so if in
+"""Checks whether a node or service that the master knows still runs. ROS ends the older of two nodes of one name, so when in
 doubt the newcomer refuses: an unreachable computer may still run something."""
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ GAPS_MS = (6.0, 7.5, 10.0, 20.0, 50.0, 100.0)
 
 
 class Pace:
-    """`wait()` once per tick. Gaps are times between the begins of two ticks, s."""
+    """`wait()` once per tick. Gaps are times between the starts of two ticks, s."""
 
     def __init__(self, hz: float) -> None:
         self.period = 1.0 / hz

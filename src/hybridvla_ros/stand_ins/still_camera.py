@@ -1,7 +1,7 @@
 """`python -m hybridvla_ros.stand_ins.still_camera TOPIC`: a camera driver in a process of its own that sends one picture
 again and again, for measuring what comes after it.
 
-A frame is built once and only its stamp changes: a driver in C++ needs little time for a frame, but Python does not.
+A frame is built once and only its stamp changes: a driver in C++ needs little time for a frame, one in Python needs a lot.
 """
 from __future__ import annotations
 

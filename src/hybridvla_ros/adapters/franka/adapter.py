@@ -22,7 +22,7 @@ from hybridvla_ros.messages import conversions
 from hybridvla_ros.runtime.graph_watch import SystemState
 from hybridvla_ros.runtime.node_support import Diagnostics
 
-SEEDED = 1.05            # of a joint's speed limit: a larger step is not a motion, the filter has begun anew elsewhere
+SEEDED = 1.05            # of a joint's speed limit: a larger step is not a motion: the filter has restarted elsewhere
 
 
 class FrankaAdapter(RobotAdapter):

@@ -33,7 +33,7 @@ HEAVIEST_KG = 3.0        # payload of a Research 3
 
 
 class ArmServices:
-    """The services below `/hybridvla/robot`.
+    """The services under `/hybridvla/robot`.
 
     Args:
         arm: The arm that the services act on.

@@ -58,12 +58,12 @@ class StartUp:
         return self.problem
 
     def restart(self, why: str) -> None:
-        """Begins anew; until all steps have passed the arm takes no commands."""
+        """Starts over; until all steps have passed the arm takes no commands."""
         self.done, self.problem = False, why
         self._again.set()
 
     def follow(self, dry_run: bool) -> None:
-        """Begins anew when the filter's dry run begins or ends."""
+        """Starts over when the filter's dry run begins or ends."""
         if dry_run != self.dry_run:
             self.dry_run = dry_run
             self.restart("start-up begins anew: the dry run was switched")

@@ -179,7 +179,7 @@ class FrankaRobot:
             changed = {name for name in after ^ self.running if name in CONTROLLERS}
             self.running = after
             if changed & after and self.mode in (IDLE, MOVE) and not self._faulty:
-                # The motion ends, and with the first cycle of the next motion controllers start anew: old targets are gone.
+                # The motion ends, and with the first cycle of the next motion controllers restart: earlier targets are gone.
                 self.mode, self._begins_at = IDLE, self.time + RESTART_S
                 self.drive.switch(Drive.BRAKE)
             elif changed or set(start) & set(CONTROLLERS):
