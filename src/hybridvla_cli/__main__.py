@@ -1,8 +1,8 @@
 """Entry point of `hybridvla`: finds the verb, imports only its module, and turns our errors into one sentence.
 
-A verb is a module in this folder with `add_parser(subparsers)`, which adds a parser named
-as the verb, and `run(args) -> int`, which returns the exit status. Nothing but the chosen verb is imported, so that
-`--help` does not wait for torch.
+A verb is a module in this folder with `add_parser(subparsers)`, which adds a parser named after the verb, and
+`run(args) -> int`, which returns the exit status. Only the chosen verb is imported, so that `--help` does not wait for
+torch.
 """
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ VERBS: Dict[str, str] = {
 }
 
 
-#: Options that name a file to be written, in whatever verb has them.
+#: Options that name an output file, in every verb that has them.
 TARGETS = ("json", "page", "plot", "report", "rows", "junit")
-#: Verbs that read our own messages, which lie in the devel space.
+#: Verbs that need our own messages, which are in the devel space.
 WITH_ROS = ("dataset", "replay", "watch")
 
 
 def available_verbs() -> List[str]:
-    """The verbs whose module is part of this installation, in the order of `VERBS`."""
+    """Returns the verbs whose module is part of this installation, in the order of `VERBS`."""
     folder = Path(__file__).resolve().parent
     return [verb for verb in VERBS if (folder / f"{verb}.py").is_file()]
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run one verb. Returns 0, the verb's own status, 1 for an error, told in one sentence, 2 for wrong usage, 130 for Ctrl-C."""
+    """Runs one verb. Returns 0, its own status, 1 for an error (told in one sentence), 2 for wrong usage, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -61,12 +61,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         print("hybridvla: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of a pipe has left; the interpreter would complain again when it flushes at exit.
+        # The pipe's reader is gone; the interpreter would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (SystemExit, GeneratorExit):
         raise
-    except BaseException as error:  # whatever a library raises, a panic in Rust too, reaches the user as one sentence
+    except BaseException as error:  # whatever a library raises, even a Rust panic, reaches the user as one sentence
         if debug:
             raise
         print(f"hybridvla: {sentence(error, parsed[0] if parsed else None)}", file=sys.stderr)
@@ -74,9 +74,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def entry() -> NoReturn:
-    """What the command `hybridvla` runs: `main`, with the devel space where a verb needs it, and an orderly end by signals."""
+    """Runs the command `hybridvla`: `main`, with the devel space if a verb needs it, and with a clean exit on signals."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:      # nohup's choice stands
+        if signal.getsignal(number) is signal.SIG_DFL:      # keeps what nohup has set
             signal.signal(number, _end)
     sys.unraisablehook = _of_no_half_made_bar
     _enter_environment(sys.argv[1:])
@@ -84,18 +84,18 @@ def entry() -> NoReturn:
 
 
 def _end(number: int, _frame: object) -> NoReturn:
-    """Ends the verb as Ctrl-C does, so that what it was writing is cleared away."""
+    """Ends the verb as Ctrl-C does, so that partial output is cleaned up."""
     sys.exit(128 + number)
 
 
 def _of_no_half_made_bar(told: sys.UnraisableHookArgs) -> None:
-    """Tells what an object could not raise at its end, except of a progress bar that a signal has kept from being made whole."""
+    """Reports an exception from an object's finaliser, unless it is of a progress bar that a signal left half-constructed."""
     if not (isinstance(told.exc_value, AttributeError) and getattr(told.object, "__module__", "").startswith("tqdm")):
         sys.__unraisablehook__(told)
 
 
 def _enter_environment(arguments: Sequence[str]) -> None:
-    """Starts this command again in the clone's environment where the verb needs its messages and nothing was sourced."""
+    """Restarts this command in the clone's environment if the verb needs our messages and nothing was sourced."""
     runner = ROOT / "scripts" / "with_env.sh"
     wanted = any(verb in arguments[:2] for verb in WITH_ROS) or {"evaluate", "--ros"} <= set(arguments)
     if (wanted and importlib.util.find_spec("hybridvla") is None
@@ -105,10 +105,10 @@ def _enter_environment(arguments: Sequence[str]) -> None:
 
 
 def _dispatch(arguments: List[str], parsed: List[argparse.Namespace]) -> int:
-    """Runs the verb. parsed: receives its options, for the sentence about an error."""
+    """Runs the verb. parsed: receives the verb's options, for the sentence about an error."""
     verbs = available_verbs()
     if not arguments or arguments[0] not in verbs:
-        # Help, version and mistyped verbs: argparse answers all of them and exits.
+        # Help, version and mistyped verbs: argparse handles them all and exits.
         _top_parser(verbs).parse_args(arguments or ["--help"])
         return 2
     verb = arguments[0]

@@ -1,4 +1,4 @@
-"""`hybridvla ablate`: the paper's tables, by episodes in the simulated rig."""
+"""`hybridvla ablate`: makes the paper's tables from episodes in the simulated rig."""
 from __future__ import annotations
 
 import argparse
@@ -18,7 +18,7 @@ from hybridvla_sim.rigs import RIGS, add_rig
 if TYPE_CHECKING:
     from hybridvla_core.evaluation.ablation.tables import Table
 
-#: Episodes of a cell, and cells of a row and task: together what one row has of a task.
+#: Episodes per cell, and cells per row and task; their product is the number of episodes that one row has of a task.
 QUICK, FULL = (5, 4), (20, 10)
 CALIBRATION = "calibration"
 SHOWN = {"fr3": "the simulated FR3", "agilex": "the simulated AgileX rig"}
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         if done:
             sheets.insert(0, calibration_sheet(done))
     made = [table_result(table, order.cells, store.find) for table in tables]
-    # One row alone, which other tables share, compares nothing.
+    # A single row, which other tables may share, is not a comparison.
     begun = [table for table in made if sum(row["episodes"] > 0 for row in table["rows"]) > 1]
     shown = {table["name"] for table in begun}
     missing = {cell.key for table in tables if table.name in shown for row in table.rows for cell in order.cells(row)
@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _reasons(cells: Mapping[str, Any], failed: Mapping[str, str]) -> List[str]:
-    """Returns each reason once, with what it kept from being run."""
+    """Returns each reason once, with the runs that it prevented."""
     found: Dict[str, List[str]] = {}
     for key, why in failed.items():
         found.setdefault(why, []).append(f"{cells[key].task} in mode {cells[key].variant.mode}, seed {cells[key].seed}")
@@ -134,7 +134,7 @@ def _reasons(cells: Mapping[str, Any], failed: Mapping[str, str]) -> List[str]:
 
 
 def _with_policies(table: Table, policies: List[str]) -> Table:
-    """Returns the table of modes with a row for each further policy."""
+    """Returns the table of modes with a row for each additional policy."""
     from hybridvla_core.evaluation.ablation.tables import Row
     from hybridvla_core.evaluation.ablation.variant import Variant
 
@@ -160,6 +160,6 @@ def _command(args: argparse.Namespace) -> str:
 
 
 def _shown(folder: str) -> str:
-    """Returns a path as the documents say it: relative to the project where it lies there."""
+    """Returns a path as the documents write it: relative to the project if it is inside the project."""
     path = Path(folder).resolve()
     return str(path.relative_to(ROOT)) if ROOT in path.parents else str(path)

@@ -1,4 +1,4 @@
-"""`hybridvla bench`: timings of inference, stage by stage; with a part, of other things."""
+"""`hybridvla bench`: times inference stage by stage; with the name of a part, other things."""
 from __future__ import annotations
 
 import argparse
@@ -73,7 +73,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 
 class _PartFirst(argparse._SubParsersAction):
-    """A part takes options behind its name alone: those before it are of the timing, and would be dropped."""
+    """Rejects options before a part's name: they belong to the timing and would be dropped. A part's options follow its name."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Union[str, Sequence[object], None],
                  option_string: Optional[str] = None) -> None:
@@ -133,7 +133,7 @@ def _subject(args: argparse.Namespace) -> Subject:
 
 
 def _passes(args: argparse.Namespace, subject: Subject) -> Passes:
-    """Pass counts to draw. A picture of noise is no observation of a checkpoint's, so its counts are drawn as well."""
+    """Returns the pass counts to draw from. They are also drawn for a checkpoint, because it is timed on images of noise."""
     from hybridvla_core.benchmark.modes import Passes
     from hybridvla_core.configuration import read_mapping
 

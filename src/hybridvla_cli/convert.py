@@ -1,4 +1,4 @@
-"""`hybridvla convert`: a released run, or an OpenVLA or Prismatic base, into a checkpoint folder."""
+"""`hybridvla convert`: converts a released run, or an OpenVLA or Prismatic base, into a checkpoint folder."""
 from __future__ import annotations
 
 import argparse
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _convention(args: argparse.Namespace) -> ActionConvention:
-    """The options over the file; every key that neither gives is named at once."""
+    """Merges the options over the file; names all missing keys at once."""
     from hybridvla_core.configuration import from_mapping, read_mapping
     from hybridvla_core.transforms.conventions import ActionConvention
 

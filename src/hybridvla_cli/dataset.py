@@ -1,4 +1,4 @@
-"""`hybridvla dataset`: makes, inspects, merges and exports data sets (LeRobotDataset v3). docs/data.md explains."""
+"""`hybridvla dataset`: makes, inspects, merges and exports data sets (LeRobotDataset v3); see docs/data.md."""
 from __future__ import annotations
 
 import argparse

@@ -1,4 +1,4 @@
-"""`hybridvla demonstrate`: a data set of demonstrations by the tasks' own experts, or a policy's episodes with their labels."""
+"""`hybridvla demonstrate`: writes demonstrations by the tasks' own experts, or a policy's episodes with the experts' labels."""
 from __future__ import annotations
 
 import argparse
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def make_actor(folder: str) -> Actor:
-    """Loads a checkpoint that acts; in each process anew."""
+    """Loads the checkpoint that acts, anew in each process."""
     from hybridvla_sim.demonstrations.acting import Actor
 
     policy = load_policy(folder, "diffusion")

@@ -1,4 +1,4 @@
-"""`hybridvla doctor`: what this installation has, what it lacks, and what to do about it; one line a check."""
+"""`hybridvla doctor`: what this installation has, what it lacks, and what to do about it; one line per check."""
 from __future__ import annotations
 
 import argparse
@@ -23,14 +23,14 @@ from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import sha256, write_json
 from hybridvla_core.paths import ROOT
 
-#: Compiled packages, as they are imported.
+#: Compiled packages, by their import names.
 _COMPILED = ("numpy", "scipy.spatial", "pinocchio", "daqp", "cv2", "PIL.Image", "yaml", "torch", "tokenizers", "safetensors",
              "mujoco")
 WITHOUT_ROS = "set up without ROS: this computer serves a model and runs no node"
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Add the `doctor` parser."""
+    """Adds the `doctor` parser."""
     parser = subparsers.add_parser(
         "doctor", help="check this installation", description="Check this installation and computer: Python, packages, ROS, "
         "the devel space, GPU, rendering, checkpoints, names and addresses, clock, disk, load; with --robot the running graph as "
@@ -50,7 +50,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one line a check and what to do about it; 1 when any is a failure. Raises HybridVLAError for unfit options."""
+    """Prints one line per check and what to do about it; returns 1 if any fails. Raises HybridVLAError for unsuitable options."""
     if args.move_gripper and args.robot is None:
         raise HybridVLAError("--move-gripper moves a robot: name it with --robot config/robots/NAME.yaml")
     checks: List[Callable[[], Finding]] = [check_python, check_packages, check_imports, check_ros, check_devel_space,
@@ -74,10 +74,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _done(check: Callable[[], Finding]) -> Finding:
-    """A check's finding; what keeps a check from being made is one as well, and the others go on."""
+    """Returns a check's finding. An error that prevents the check becomes a finding as well, and the other checks go on."""
     try:
         return check()
-    except Exception as error:  # noqa: BLE001  # an environment to be explained may raise anything
+    except Exception as error:  # noqa: BLE001  # a broken environment may raise anything
         name = getattr(check, "func", check).__name__.replace("check_", "").replace("_", " ")
         return Finding(name, FAILURE, f"cannot be checked: {sentence(error)}", "cure the failures above first")
 
@@ -90,7 +90,7 @@ def _say(finding: Finding) -> Finding:
 
 
 def check_python() -> Finding:
-    """The interpreter: its version is one the locks are for, and it is the clone's own."""
+    """Checks that the interpreter has a version with locks, and is the clone's own."""
     version = "%d.%d.%d" % sys.version_info[:3]
     if not (3, 8) <= sys.version_info[:2] <= (3, 12):
         return Finding("python", FAILURE, f"{version} in {sys.prefix}", "use Python 3.8 to 3.12; `make setup` makes .venv")
@@ -101,7 +101,7 @@ def check_python() -> Finding:
 
 
 def check_packages() -> Finding:
-    """Installed versions against the locks; a local build tag such as +cpu does not count."""
+    """Compares installed versions with the locks; ignores a local build tag such as +cpu."""
     pins = locked_packages()
     absent, different = [], []
     for name, wanted in pins.items():
@@ -120,7 +120,7 @@ def check_packages() -> Finding:
 
 
 def check_imports() -> Finding:
-    """Every compiled package that is there can be imported beside the others."""
+    """Checks that every installed compiled package can be imported together with the others."""
     status, output = _python(probes.IMPORTS, *_COMPILED)
     lines = [line.split(" ", 2) for line in output.splitlines()]
     bad = [f"{words[1]} ({words[2] if len(words) > 2 else 'no reason given'})" for words in lines if words[0] == "bad"]
@@ -137,7 +137,7 @@ def check_imports() -> Finding:
 
 
 def check_ros() -> Finding:
-    """ROS's Python modules are visible to this interpreter."""
+    """Checks that ROS's Python modules are visible to this interpreter."""
     if without_ros():
         return Finding("ros", OK, WITHOUT_ROS)
     if importlib.util.find_spec("rospy") is None:
@@ -152,11 +152,11 @@ def check_ros() -> Finding:
 
 
 def check_devel_space() -> Finding:
-    """The built messages import and were made from the definitions in this clone."""
+    """Checks that the built messages can be imported and were made from the definitions in this clone."""
     if without_ros():
         return Finding("devel space", OK, WITHOUT_ROS)
     advice = "run `make setup`"
-    # dist-packages or site-packages: catkin's choice follows the system's Python.
+    # dist-packages or site-packages: catkin chooses by the system's Python.
     built = sorted((ROOT / "devel" / "lib").glob("python3*/*-packages/hybridvla/msg"))
     if not (ROOT / "devel" / "setup.bash").is_file() or not built:
         return Finding("devel space", FAILURE, f"{ROOT / 'devel'} has not been built", advice)
@@ -181,7 +181,7 @@ def _definitions() -> Iterator[Tuple[str, str]]:
 
 
 def check_drivers() -> Finding:
-    """Which messages of the robots' drivers the nodes use: the drivers' own, or the stand-ins built here."""
+    """Tells which messages of the robots' drivers the nodes use: the drivers' own, or the stand-ins built here."""
     if without_ros():
         return Finding("drivers", OK, WITHOUT_ROS)
     if not (ROOT / "devel" / "setup.bash").is_file():
@@ -203,7 +203,7 @@ def check_drivers() -> Finding:
 
 
 def check_gpu() -> Finding:
-    """An accelerator for the policy. The safety filter never needs one."""
+    """Checks for an accelerator for the policy. The safety filter never needs one."""
     if importlib.util.find_spec("torch") is None:
         return Finding("gpu", WARNING, "torch is not installed: this computer can run the safety filter, no policy",
                        "on the policy computer run `make setup`")
@@ -217,7 +217,7 @@ def check_gpu() -> Finding:
 
 
 def check_rendering() -> Finding:
-    """MuJoCo can draw without a screen, by the backend MUJOCO_GL names or the first that works."""
+    """Checks that MuJoCo can render without a screen, with the backend that MUJOCO_GL names or the first that works."""
     wished = os.environ.get("MUJOCO_GL")
     tried = []
     for backend in [wished] if wished else ["egl", "osmesa"]:
@@ -230,7 +230,7 @@ def check_rendering() -> Finding:
 
 
 def check_checkpoint(folder: Path) -> Finding:
-    """Every file of a checkpoint folder has the hash its manifest states."""
+    """Checks that every file of a checkpoint folder has the hash that its manifest states."""
     name, model = "checkpoint", importlib.util.find_spec("torch") is not None
     try:
         digest = _read(folder) if model else _hashed(folder)
@@ -246,13 +246,13 @@ def _read(folder: Path) -> str:
 
 
 def _hashed(folder: Path) -> str:
-    """Looks at the files alone, as a robot computer can, which has no torch."""
+    """Checks the files alone, which also works on a robot computer without torch."""
     check_files(folder, read_manifest(folder), ())
     return sha256(folder / MANIFEST)
 
 
 def _python(code: str, *arguments: str, runner: str = "", **environment: str) -> Tuple[int, str]:
-    """Exit status, and standard output or the last line of an error, of `code` in a new interpreter, started by `runner`."""
+    """Runs `code` in a new interpreter, started by `runner`; returns the exit status, and its output or an error's last line."""
     try:
         command = [*([runner] if runner else []), sys.executable, "-c", code, *arguments]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",

@@ -1,4 +1,4 @@
-"""`hybridvla evaluate`: episodes in the simulated rig with the policy and the filter of the nodes, in process or over ROS."""
+"""`hybridvla evaluate`: runs episodes in the simulated rig with the nodes' policy and filter, in process or over ROS."""
 from __future__ import annotations
 
 import argparse
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from hybridvla_sim.task import EpisodeSpec, Task
 
     Progress = Callable[[Dict[str, Any]], None]
-    #: Runs episodes of a task and tells each as it ends.
+    #: Runs episodes of a task and reports each one as it ends.
     Runner = Callable[[Task, Sequence[EpisodeSpec], Progress], List[Dict[str, Any]]]
 
-#: In the checkpoint's place.
+#: Name that stands for the checkpoint when the expert runs.
 EXPERT = "expert"
 
 
@@ -80,18 +80,18 @@ def run(args: argparse.Namespace) -> int:
     from hybridvla_sim import tasks
 
     if args.page:
-        from hybridvla_core.evaluation.suite_page import page  # now: a package that it lacks would lose every episode
+        from hybridvla_core.evaluation.suite_page import page  # now: a missing package would lose every episode later
     rig = RIGS[args.rig]
     names = tasks.chosen(args.tasks or [args.task], rig.kind)
     chosen = [tasks.load(name).varied(args.variation) if args.variation else tasks.load(name) for name in names]
-    wanted = [task for task in chosen if kinds(args, task)]     # what a task has no episodes of is refused before the first one
+    wanted = [task for task in chosen if kinds(args, task)]     # refuses episodes that a task lacks before the first one
     left_out = _left_out(args, chosen)
     if not wanted:
         raise HybridVLAError("there are no episodes to run: every task of the rig has one goal; ask for --episodes, too")
     policy: Optional[Trained] = None
     if args.checkpoint:
         policy = _read(args)
-        for task in wanted:         # a variation may ask for what is new
+        for task in wanted:         # a variation may have new goals
             check_trained(Path(args.checkpoint), task.name, tasks.load(task.name).phrases.goals, task.phrases.goals)
     policy_file = Path(args.policy_config) if args.policy_config else rig.policy_for(policy.cameras if policy else rig.views)
     robot_file = Path(args.robot_config or rig.robot)
@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuses numbers and combinations that mean nothing."""
+    """Refuses meaningless numbers and combinations."""
     from hybridvla_core.evaluation.suite import check_seeds
 
     if not args.tasks and args.task == "all":
@@ -143,7 +143,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _read(args: argparse.Namespace) -> Trained:
-    """Returns what says of itself which cameras it has: the policy, or over ROS, where the node loads it, its configuration."""
+    """Returns the policy, which states its cameras; over ROS, where the node loads the policy, only its configuration."""
     if not args.ros:
         return load_policy(args.checkpoint, args.mode)
     from hybridvla_core.checkpoints.format import read_checkpoint
@@ -152,7 +152,7 @@ def _read(args: argparse.Namespace) -> Trained:
 
 
 def _left_out(args: argparse.Namespace, chosen: Sequence[Task]) -> List[str]:
-    """Returns the tasks without those episodes that need two goals, and says which they are."""
+    """Returns the tasks without episodes that need two goals, and prints their names."""
     if not args.switch_episodes and not args.language_scenes:
         return []
     found = [task.name for task in chosen if one_goal(task)]
@@ -165,7 +165,7 @@ def _left_out(args: argparse.Namespace, chosen: Sequence[Task]) -> List[str]:
 @contextlib.contextmanager
 def _runner(args: argparse.Namespace, config: PolicyConfig, robot: RobotConfig, policy_file: Path, robot_file: Path
             ) -> Iterator[Runner]:
-    """What runs episodes: here, in several processes, or on a graph."""
+    """Yields the runner of the episodes: in this process, in several processes, or on a ROS graph."""
     if args.ros:
         from hybridvla_ros.evaluation.tasks import Launched, Request
 
@@ -181,7 +181,7 @@ def _runner(args: argparse.Namespace, config: PolicyConfig, robot: RobotConfig, 
 
 def _result(args: argparse.Namespace, order: Mapping[str, Any], results: Mapping[str, Dict[str, Any]], left_out: Sequence[str],
             whole: bool) -> Dict[str, Any]:
-    """Returns what --json holds; the mean only once all tasks are done."""
+    """Returns the content of --json; the mean is included only when all tasks are done."""
     result: Dict[str, Any] = {"checkpoint": str(args.checkpoint or EXPERT), "order": order}
     if args.variation:
         result["variation"] = args.variation
@@ -196,7 +196,7 @@ def _result(args: argparse.Namespace, order: Mapping[str, Any], results: Mapping
 
 
 def _evaluate(args: argparse.Namespace, runner: Runner, task: Task) -> Dict[str, Any]:
-    """Returns the summary of one task, that of switched episodes within it."""
+    """Returns the summary of one task, which includes the summary of its switched episodes."""
     from tqdm import tqdm
 
     from hybridvla_core.evaluation.suite import followed, summarise
@@ -221,6 +221,6 @@ def _evaluate(args: argparse.Namespace, runner: Runner, task: Task) -> Dict[str,
             print(f"{task.name}, {name}: both instructions carried out in {summary['followed']} of {summary['scenes']} scenes")
         if name != PLAIN:
             result[name] = summary
-        if "episodes" not in result:       # the first kind speaks for the task
+        if "episodes" not in result:       # the first kind is the task's summary
             result.update(summary)
     return result

@@ -1,4 +1,4 @@
-"""`hybridvla parity`: compare this implementation with recorded outputs of the released one."""
+"""`hybridvla parity`: compares this implementation with recorded outputs of the released one."""
 from __future__ import annotations
 
 import argparse

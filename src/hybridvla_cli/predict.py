@@ -1,4 +1,4 @@
-"""`hybridvla predict`: one action from images, an instruction and a robot state."""
+"""`hybridvla predict`: predicts one action from images, an instruction and a robot state."""
 from __future__ import annotations
 
 import argparse
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _notes(policy: Policy, instruction: str, state: np.ndarray) -> List[str]:
-    """What the model did not see of the input, a sentence each."""
+    """Returns one sentence for each part of the input that the model did not see."""
     notes = []
     words, channels = policy.unknown_words(instruction), policy.clipped(state)
     if words:

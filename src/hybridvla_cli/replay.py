@@ -1,4 +1,4 @@
-"""`hybridvla replay`: a checkpoint over recorded bags, without a master and without a robot; passes or fails."""
+"""`hybridvla replay`: runs a checkpoint over recorded bags, without a master or a robot; passes or fails."""
 from __future__ import annotations
 
 import argparse

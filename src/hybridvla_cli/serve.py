@@ -1,4 +1,4 @@
-"""`hybridvla serve`: a checkpoint for policy nodes on other computers, and for clients that speak the openpi wire."""
+"""`hybridvla serve`: serves a checkpoint to policy nodes on other computers, and to clients that speak the openpi protocol."""
 from __future__ import annotations
 
 import argparse
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     policy = Policy.from_checkpoint(args.checkpoint, mode=args.mode, device=args.device, dtype=args.dtype,
                                     precision=args.precision, all_tokens=args.all_tokens)
     view = np.zeros((256, 256, 3), dtype=np.uint8)
-    for _ in range(2):      # the first prediction allocates, before any client waits for one
+    for _ in range(2):      # the first prediction allocates memory; do it before a client waits
         policy.predict(Observation(dict.fromkeys(policy.cameras, view), "put the red block on the green pad",
                                    np.zeros(policy.convention.action_dim), 0))
     server = PolicyServer(policy, dialect, settings)
@@ -67,6 +67,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _dialect_file(given: str) -> Path:
-    """As given, or relative to the package."""
+    """Returns the path as given, or relative to the package."""
     path = Path(given).expanduser()
     return path if path.is_file() or path.is_absolute() else ROOT / path

@@ -1,4 +1,4 @@
-"""`hybridvla train`: run a training recipe on data and write a checkpoint."""
+"""`hybridvla train`: runs a training recipe on data and writes a checkpoint."""
 from __future__ import annotations
 
 import argparse

@@ -1,4 +1,4 @@
-"""`hybridvla watch`: what the robot does and why, in a terminal, one line a change."""
+"""`hybridvla watch`: shows in a terminal what the robot does and why, one line per change."""
 from __future__ import annotations
 
 import argparse

@@ -1,4 +1,4 @@
-"""Sheets beside the tables of episodes, each kept in the folder of the results, so that the same command gives the same page."""
+"""Sheets beside the tables of episodes, each stored with the results, so that the same command gives the same page."""
 from __future__ import annotations
 
 import argparse
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hybridvla_cli.ablate_parts.order import Source
     from hybridvla_core.training.hybrid.config import TrainingConfig
 
-#: Rounds of the benchmark: in the quick form, and otherwise.
+#: Rounds of the benchmark: for the quick form, and otherwise.
 ROUNDS = (15, 50)
 SPEED = "speed"
 TRAININGS_NAME = "trainings"
@@ -32,24 +32,24 @@ RIGS = "rigs"
 NAMES = (SPEED, TRAININGS_NAME, RIGS)
 TITLES = {SPEED: "Speed: cache and drafts (Table 2, appendix B.2)", RIGS: "Both rigs over ROS (Table 5)",
           TRAININGS_NAME: "Sequences and parts of the training (Tables 1 and 3)"}
-#: What is kept of a rig's part of the summary.
+#: Keys that are kept of a rig's part of the summary.
 KEPT = ("episodes", "successes", "limit_violations", "policy", "error")
-#: Files that decide what both rigs do, beside the sources of an episode: nodes, launch files, configurations, and the checkpoint.
+#: Files that determine what both rigs do, besides the sources of an episode: nodes, launch files, configurations, checkpoint.
 DECIDING = ("src/hybridvla_ros/**/*.py", "nodes/*", "launch/*.launch", "config/robots/*", "config/policies/*", "config/cameras/*",
             "checkpoints/tiny/MANIFEST.json")
 RECIPE = ROOT / "config" / "training" / "ablation.yaml"
-#: Seeds of the trainings; the quick form takes the first, and a share of the steps.
+#: Seeds of the trainings; the quick form takes the first one, and this share of the steps.
 SEEDS, QUICK_SHARE = (1, 2, 3), 0.25
 LOGGER = logging.getLogger(__name__)
 
 
 class NotRun(HybridVLAError):
-    """Nothing was run for this sheet, and nothing is to be run now."""
+    """Nothing has been run for this sheet, and nothing may be run now."""
 
 
 def sheets(names: Sequence[str], args: argparse.Namespace, out: Path, given: Source
            ) -> Tuple[List[Dict[str, Any]], List[Dict[str, Any]]]:
-    """Returns the sheets asked for; and of those that are not there `title`, `name`, `claims` and `why`, empty for not begun."""
+    """Returns the requested sheets; and for missing ones `title`, `name`, `claims` and `why`, which is empty if not begun."""
     makers: Dict[str, Callable[[argparse.Namespace, Path, Source], Dict[str, Any]]] = {
         SPEED: _speed, TRAININGS_NAME: _trainings, RIGS: _rigs}
     found, absent = [], []
@@ -65,7 +65,7 @@ def sheets(names: Sequence[str], args: argparse.Namespace, out: Path, given: Sou
 
 
 def _claims(name: str) -> List[str]:
-    """What the paper says of a sheet, in words."""
+    """Returns the paper's claims about a sheet, in words."""
     if name != TRAININGS_NAME:
         return []
     from hybridvla_core.training.ablation.trainings import CLAIMS
@@ -74,18 +74,18 @@ def _claims(name: str) -> List[str]:
 
 
 def kept(path: Path, args: argparse.Namespace, measure: Callable[[], Mapping[str, Any]]) -> Dict[str, Any]:
-    """Reads what lies in a file; it is measured first where there is none.
+    """Reads a result from a file; measures it first if there is no file.
 
     Args:
-        path: Of the file.
-        args: Of the command; `report` runs nothing.
-        measure: Gives what the file is to hold.
+        path: Path of the file.
+        args: Options of the command; with `report` nothing is run.
+        measure: Measures the content of the file.
 
     Returns:
-        What the file holds.
+        Content of the file.
 
     Raises:
-        NotRun: There is no file, and nothing is to be run.
+        NotRun: There is no file, and nothing may be run.
         HybridVLAError: The file is damaged.
     """
     if not path.is_file():
@@ -126,7 +126,7 @@ def _speed(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, Any]
 
 
 def _trainings(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, Any]:
-    """Trains what is not yet there; a training that cannot be run leaves its place empty."""
+    """Runs the missing trainings; a training that cannot be run leaves its place empty."""
     del given
     from hybridvla_core.training.ablation.trainings import TRAININGS, changed, trainings_sheet
     from hybridvla_core.training.hybrid.config import read_recipe
@@ -156,7 +156,7 @@ def _trainings(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, 
 
 
 def _trained(config: TrainingConfig, work: Path, folder: Path) -> Mapping[str, Any]:
-    """Trains, or goes on training, and returns the errors on held-out frames."""
+    """Trains, or resumes training, and returns the errors on held-out frames."""
     from hybridvla_cli.train_parts.general import demonstrations
     from hybridvla_core.training.ablation.held_out import errors_mm
     from hybridvla_core.training.hybrid.run import Request, train
@@ -173,7 +173,7 @@ def _rigs(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, Any]:
 
     def measure() -> Mapping[str, Any]:
         folder = out / RIGS / "graphs"
-        # It ends with 1 where an episode failed, too; what counts is whether it wrote its summary.
+        # It also exits with 1 if an episode failed; what counts is whether it wrote its summary.
         subprocess.run([sys.executable, "-m", "hybridvla_ros.demos.rigs", "--out", str(folder)], check=False)
         if not (folder / "summary.json").is_file():
             raise HybridVLAError("both rigs ended without a summary; `make rigs` shows why")

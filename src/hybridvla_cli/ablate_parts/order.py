@@ -1,4 +1,4 @@
-"""What is asked for: checkpoints by name, tasks, episodes; and the cells that follow from it."""
+"""The order: checkpoints by name, tasks, episodes; and the cells that follow from it."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -14,18 +14,18 @@ from hybridvla_core.evaluation.ablation.tables import GIVEN, Row
 from hybridvla_core.evaluation.ablation.variant import Variant
 from hybridvla_core.evaluation.trained import Goals, check_trained
 
-#: How long a policy elsewhere is waited for, s.
+#: How long to wait for a remote policy, s.
 CONNECT_S = 10.0
 
 
 @dataclass(frozen=True)
 class Source:
-    """What answers: a checkpoint's folder, or the address of a policy.
+    """Source of predictions: a checkpoint's folder, or the address of a policy.
 
     Attributes:
         place: Folder, or ws:// or wss:// with host and port.
-        manifest: sha256 of its manifest; empty for a policy elsewhere that has none.
-        config: Of the checkpoint; None for a policy elsewhere.
+        manifest: sha256 of its manifest; empty for a remote policy that has none.
+        config: Configuration of the checkpoint; None for a remote policy.
     """
 
     place: str
@@ -34,16 +34,16 @@ class Source:
 
     @classmethod
     def open(cls, place: str) -> Source:
-        """Reads what a source says of itself.
+        """Opens a source and reads its description.
 
         Args:
             place: Folder of a checkpoint, or address of a server.
 
         Returns:
-            The source; without a configuration where a server has it.
+            The source; without a configuration if it is a server.
 
         Raises:
-            HybridVLAError: It is no checkpoint, or nobody answers.
+            HybridVLAError: The folder is not a checkpoint, or the server does not answer.
         """
         if place.startswith(REMOTE):
             from hybridvla_core.policy.remote.client import RemotePolicy
@@ -60,19 +60,19 @@ class Source:
 
 @dataclass
 class Order:
-    """Which cells stand behind a row.
+    """Determines the cells of a row.
 
     Attributes:
-        sources: By the name that rows give.
-        tasks: Name of each, with its goals and their sentences.
-        seed: Of the first episode.
-        episodes: Of a cell.
-        repeats: Cells of a row and task.
+        sources: Sources by the name that rows use.
+        tasks: Tasks by name, with their goals and the goals' sentences.
+        seed: Seed of the first episode.
+        episodes: Number of episodes per cell.
+        repeats: Number of cells per row and task.
         policy_config: Digest of the policy's configuration.
-        robot_config: Digest of the robot's.
+        robot_config: Digest of the robot's configuration.
         origin: Digest of the code, simulator and renderer of the episodes.
         refused: Why a cell is not run, by its key.
-        takes_poses: Whether the rig's arms take poses; where they take joints, the filter is who computes them.
+        takes_poses: Whether the rig's arms take poses; if they take joints, only the filter computes them.
     """
 
     sources: Mapping[str, Source]
@@ -87,7 +87,7 @@ class Order:
     takes_poses: bool = True
 
     def cells(self, row: Row) -> List[Cell]:
-        """Returns the cells of a row, by task and repeat; none where its model is not there. One that cannot be run is noted."""
+        """Returns the cells of a row, by task and repeat; none if its model is missing. Notes each cell that cannot be run."""
         source = self.sources.get(row.model)
         if source is None:
             return []
@@ -105,7 +105,7 @@ class Order:
         return found
 
     def _problem(self, source: Source, row: Row, task: str) -> str:
-        """Why this cannot be run; empty where it can."""
+        """Returns why this cannot be run; empty if it can."""
         if not row.filtered and not self.takes_poses:
             return "without the filter nobody computes the joints of this rig's arms; --rig fr3 shows what it is without"
         if source.config is None:
@@ -120,10 +120,10 @@ class Order:
 
 
 def policies_named(pairs: Sequence[str]) -> Dict[str, str]:
-    """Returns places by name from NAME=PLACE.
+    """Returns places by name from arguments NAME=PLACE.
 
     Raises:
-        HybridVLAError: One is written otherwise, or a name stands twice.
+        HybridVLAError: An argument has another form, or a name occurs twice.
     """
     found: Dict[str, str] = {}
     for pair in pairs:

@@ -1,4 +1,4 @@
-"""Runs the cells that are still to be run, with a bar."""
+"""Runs the cells that have not run yet, with a progress bar."""
 from __future__ import annotations
 
 from typing import Dict, List
@@ -10,15 +10,15 @@ from hybridvla_sim.cells import Bench, run_cells
 
 
 def sweep(cells: List[Cell], store: CellStore, bench: Bench, processes: int) -> Dict[str, str]:
-    """Runs what has no result yet, and keeps each result at once. Whenever it is stopped, all rows have about as many episodes.
+    """Runs the cells without a result and saves each result at once. Wherever it stops, all rows have about as many episodes.
 
-    What a policy without a digest did in an earlier run is forgotten, since it may be another policy now.
+    Forgets earlier results of a policy without a digest, since it may be another policy now.
 
     Args:
-        cells: All that are wanted.
-        store: Of results.
-        bench: What they share.
-        processes: How many at a time.
+        cells: All wanted cells.
+        store: Store of the results.
+        bench: What the cells share.
+        processes: Number of cells to run at a time.
 
     Returns:
         Why a cell was not run, by its key.

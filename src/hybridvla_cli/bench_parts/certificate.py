@@ -1,4 +1,4 @@
-"""`hybridvla bench certificate`: that few passes give what greedy decoding gives, on this machine, as a file to publish."""
+"""`hybridvla bench certificate`: certifies in a file to publish that few passes give the same as greedy decoding here."""
 from __future__ import annotations
 
 import argparse

@@ -1,4 +1,4 @@
-"""`hybridvla bench filter`: what one tick of the safety filter costs, in thread CPU time and in wall time."""
+"""`hybridvla bench filter`: times one tick of the safety filter, in thread CPU time and in wall time."""
 from __future__ import annotations
 
 import argparse

@@ -1,4 +1,4 @@
-"""`hybridvla bench images`: pre-processing of camera images on one core, raw and JPEG, exact and approximate."""
+"""`hybridvla bench images`: times the pre-processing of camera images on one core, raw and JPEG, exact and approximate."""
 from __future__ import annotations
 
 import argparse
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def picture(width: int, height: int, seed: int) -> np.ndarray:
-    """A smooth scene with some texture; noise alone would be an unlikely JPEG."""
+    """Returns a smooth scene with some texture; pure noise would not be a typical JPEG."""
     import numpy as np
 
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""`hybridvla bench passes`: decoding passes over episodes of the simulated rig, against plain greedy decoding."""
+"""`hybridvla bench passes`: counts decoding passes over episodes of the simulated rig, against plain greedy decoding."""
 from __future__ import annotations
 
 import argparse
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hybridvla_core.policy.predictor import Policy
     from hybridvla_core.robots.config import RobotConfig
 
-#: What this command measured with the shipped checkpoint.
+#: Result of this command for the shipped checkpoint.
 MEASURED = ROOT / "config" / "benchmark" / "passes.json"
 
 
@@ -31,7 +31,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 
 def usual(policy: Policy) -> Tuple[PolicyConfig, RobotConfig]:
-    """Returns the configurations of the simulated FR3 for a policy's views, in the mode that it was trained for.
+    """Returns the configurations of the simulated FR3 for a policy's views, in the mode for which it was trained.
 
     Raises:
         ConfigurationError: The policy does not fit the rig.
@@ -62,18 +62,18 @@ def collect(policy: Policy, config: PolicyConfig, robot: RobotConfig, task: str,
 
 
 def counts_for(measured: Mapping[str, Any], ride_steps: int, where: str) -> Dict[str, int]:
-    """Picks the distribution of early-ending decoding for the nearest number of denoising steps that was measured.
+    """Picks the distribution of early-ending decoding for the nearest measured number of denoising steps.
 
     Args:
         measured: Result of `hybridvla bench passes`.
-        ride_steps: Denoising steps with which the drafts travelled.
-        where: File of the result, for the message.
+        ride_steps: Number of denoising steps that carried the drafts.
+        where: File of the result, for the error message.
 
     Returns:
-        How often each number of passes was needed, by that number.
+        How often each number of passes was needed, by number.
 
     Raises:
-        ConfigurationError: The file holds no such result.
+        ConfigurationError: The file does not hold such a result.
     """
     from hybridvla_core.errors import ConfigurationError
 

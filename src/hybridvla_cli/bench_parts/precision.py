@@ -1,4 +1,4 @@
-"""`hybridvla bench --precision-report`: what weights in fewer bits change, on a checkpoint's own observations."""
+"""`hybridvla bench --precision-report`: reports what weights in fewer bits change, on a checkpoint's own observations."""
 from __future__ import annotations
 
 import argparse
@@ -22,7 +22,7 @@ COLUMNS = (("mm: median", "median_mm", ".3f"), ("p99", "p99_mm", ".3f"), ("large
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of `bench` itself that concern precision."""
+    """Adds the arguments of `bench` itself that concern precision."""
     parser.add_argument("--precision", default="full", choices=PRECISIONS,
                         help="weights of the decoder's blocks in fewer bits (policy configuration: precision)")
     parser.add_argument("--precision-report", nargs="*", metavar="PRECISION",
@@ -85,7 +85,7 @@ def report(args: argparse.Namespace) -> int:
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """One row a precision."""
+    """Returns a table with one row per precision."""
     lines = [f"{result['checkpoint']}, {result['machine']['device']}: {result['observations']} observations in {result['dtype']} "
              f"beside full weights in {result['baseline']['dtype']} ({result['baseline']['blocks_mb']} MB)",
              "| precision | " + " | ".join(title for title, _, _ in COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
@@ -96,7 +96,7 @@ def table(result: Mapping[str, Any]) -> str:
 
 
 def _observations(args: argparse.Namespace, policy: Policy) -> List[Observation]:
-    """Of the data set, or of episodes that the policy itself drives."""
+    """Returns observations of the data set, or of episodes that the policy itself drives."""
     if args.data and Path(args.data).suffix == ".npz":
         from hybridvla_core.benchmark.observations import kept
 
@@ -109,7 +109,7 @@ def _observations(args: argparse.Namespace, policy: Policy) -> List[Observation]
 
 
 def _recorded(folder: Path, policy: Policy, count: int) -> List[Observation]:
-    """Frames spread evenly over a data set."""
+    """Returns frames spread evenly over a data set."""
     import numpy as np
 
     from hybridvla_core.contracts import Observation

@@ -1,4 +1,4 @@
-"""`hybridvla bench reenter`: how often `reenter` brings a robot back from random poses outside its limits."""
+"""`hybridvla bench reenter`: measures how often `reenter` brings a robot back from random poses outside its limits."""
 from __future__ import annotations
 
 import argparse

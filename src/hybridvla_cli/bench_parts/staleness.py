@@ -1,4 +1,4 @@
-"""`hybridvla bench staleness`: age of what is executed, for blocking, overlapping and asynchronous execution."""
+"""`hybridvla bench staleness`: measures the age of what is executed, for blocking, overlapping and asynchronous execution."""
 from __future__ import annotations
 
 import argparse

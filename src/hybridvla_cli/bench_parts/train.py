@@ -1,4 +1,4 @@
-"""`hybridvla bench train`: what a step of training costs, beside the released way on request."""
+"""`hybridvla bench train`: times a training step, on request also in the released way."""
 from __future__ import annotations
 
 import argparse

@@ -1,4 +1,4 @@
-"""The episodes of a recorded bag: from where to where, how they were labelled, and when a person had taken over."""
+"""The episodes of a recorded bag: where they begin and end, how they were labelled, and when a person had taken over."""
 from __future__ import annotations
 
 import json
@@ -17,13 +17,13 @@ NAMES = {SUCCESS: "success", FAILURE: "failure", DISCARD: "discard", ABORTED: "a
 
 @dataclass(frozen=True)
 class BagEpisode:
-    """An episode as the labels in a bag tell it.
+    """An episode as described by the labels in a bag.
 
     Attributes:
-        name: Of the bag and its number.
-        begin: s of the stamps.
-        end: s of the stamps.
-        label: success, failure, discard, aborted, or empty where nobody said.
+        name: Name of the bag and number of the episode.
+        begin: Begin in the time of the stamps, s.
+        end: End in the time of the stamps, s.
+        label: success, failure, discard, aborted, or empty if it has no label.
     """
 
     name: str
@@ -38,22 +38,22 @@ class BagEpisode:
 
 @dataclass
 class Told:
-    """What a bag says beside motion and images.
+    """What a bag contains besides motion and images.
 
     Attributes:
-        episodes: In their order.
-        takeovers: [begin, end] in which a person corrected a policy, s.
+        episodes: Episodes in order.
+        takeovers: Spans [begin, end] in which a person corrected a policy, s.
     """
 
     episodes: List[BagEpisode] = field(default_factory=list)
     takeovers: List[Tuple[float, float]] = field(default_factory=list)
 
     def at(self, stamp: float) -> int:
-        """Which episode a time, s, belongs to; -1 between two."""
+        """Returns the number of the episode that contains a time, s; -1 between episodes."""
         return next((index for index, episode in enumerate(self.episodes) if episode.begin <= stamp <= episode.end), -1)
 
     def corrected(self, stamp: float) -> bool:
-        """Whether a person had taken over at `stamp`, s."""
+        """Tells whether a person had taken over at `stamp`, s."""
         return any(begin <= stamp <= end for begin, end in self.takeovers)
 
 
@@ -66,10 +66,10 @@ def read(found: Scanned) -> Told:
         found: The recording, with its topics.
 
     Returns:
-        Its episodes, and when a person took over.
+        The episodes of the recording, and when a person took over.
 
     Raises:
-        DataError: Our recorder has not finished it or marked it broken, or its labels are of another version of their message.
+        DataError: Our recorder did not finish the recording or marked it broken, or its labels have another message version.
     """
     for part in found.files:
         if part.path.name.endswith(".active") and SNAPSHOT in part.topics:
@@ -94,7 +94,7 @@ def read(found: Scanned) -> Told:
 
 
 def _episodes(found: Scanned, events: List[Tuple[float, int]], sidecar: Dict[str, Any]) -> List[BagEpisode]:
-    """Puts together what the events of a bag tell; one that begins and has no end is aborted, unless its sidecar knows better."""
+    """Builds episodes from a bag's events; one without an end is aborted, unless the sidecar says otherwise."""
     episodes: List[BagEpisode] = []
     begin: Optional[float] = None
     label = str(sidecar.get("label") or "")
@@ -108,7 +108,7 @@ def _episodes(found: Scanned, events: List[Tuple[float, int]], sidecar: Dict[str
             begin = None
         if event == START:
             begin = stamp
-    if begin is not None:       # the bag of an episode may be closed before its label is in it; the recorder has heard it
+    if begin is not None:       # the bag may be closed before it holds the episode's label, but the recorder has heard the label
         keep(begin, math.inf, label if sidecar.get("complete") is True else NAMES[ABORTED])
     if not episodes:
         return [BagEpisode(found.name, -math.inf, math.inf, label)]
@@ -116,7 +116,7 @@ def _episodes(found: Scanned, events: List[Tuple[float, int]], sidecar: Dict[str
 
 
 def _takeovers(proposals: List[Tuple[float, bool]]) -> List[Tuple[float, float]]:
-    """Spans from a proposal without a checkpoint, after one with, to the next one with."""
+    """Returns spans from a proposal without a checkpoint, which follows one with a checkpoint, to the next one with one."""
     spans: List[Tuple[float, float]] = []
     begin, by_policy = math.nan, False
     for stamp, policy in proposals:

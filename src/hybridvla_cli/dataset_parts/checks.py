@@ -1,4 +1,4 @@
-"""What makes a recorded episode unfit or doubtful."""
+"""Checks that find recorded episodes unusable or doubtful."""
 from __future__ import annotations
 
 import itertools
@@ -17,12 +17,12 @@ from hybridvla_ros.replay.scan import Scanned
 LEAST_MOTION_M, LEAST_TURN = 0.01, 0.02
 OUTSIDE_RAD, OUTSIDE_SHARE = 0.3, 0.01
 LOST_SHARE = 0.02
-THUMB = 8               # px a side of a view's signature
-SWAPPED = 0.6           # another order fits so much better
+THUMB = 8               # size of a view's signature, px per side
+SWAPPED = 0.6           # another order of the views fits better by this factor
 
 
 def refuse_unfit(found: Scanned, robot: RobotConfig) -> None:
-    """Raises DataError for states in other units, NaN among them, a gripper that is never read, or arms that never move."""
+    """Raises DataError for states in other units or with NaN, a gripper that is never read, or arms that never move."""
     arms = {arm.name: arm for arm in robot.arms}
     for track in found.recording.tracks:
         limits = arms[track.name].joint_limits
@@ -47,7 +47,7 @@ def refuse_unfit(found: Scanned, robot: RobotConfig) -> None:
 
 
 def refuse_slow(found: Scanned, convention: ActionConvention) -> None:
-    """Raises DataError for a camera that is slower than the actions are to be."""
+    """Raises DataError for a camera that is slower than the wanted rate of the actions."""
     period = convention.action_period_s
     for name, stream in found.streams.items():
         if name.startswith("camera ") and 0.0 < LONGEST_MEAN * period < stream.usual_interval:
@@ -61,7 +61,7 @@ def _still(track: Track) -> bool:
 
 
 def doubts(found: Scanned, convention: ActionConvention) -> List[str]:
-    """What a person should look at; the episode is used all the same."""
+    """Returns what a person should look at; the episode is used all the same."""
     lack = found.uncommanded(convention)
     said = [f"the gripper of arm {track.name} never moves" for track in found.recording.tracks if not track.grips]
     for stream in found.streams.values():
@@ -70,13 +70,13 @@ def doubts(found: Scanned, convention: ActionConvention) -> List[str]:
 
 
 def signature(images: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
-    """View -> (THUMB, THUMB, 3) means, by which the views of two recordings are told apart."""
+    """Returns view -> (THUMB, THUMB, 3) means, by which the views of two recordings are told apart."""
     return {view: np.asarray(Image.fromarray(image).resize((THUMB, THUMB), Image.Resampling.BOX), dtype=np.float64)
             for view, image in images.items()}
 
 
 def swapped_views(signatures: Sequence[Mapping[str, np.ndarray]], reference: Mapping[str, np.ndarray]) -> Dict[int, str]:
-    """Recordings whose views fit the others (or a reference) much better in another order: number -> sentence."""
+    """Finds recordings whose views fit the others (or a reference) much better in another order: number -> sentence."""
     if not signatures or len(signatures[0]) < 2 or (len(signatures) < 3 and not reference):
         return {}
     views = list(signatures[0])

@@ -1,4 +1,4 @@
-"""`hybridvla dataset from-bags`: recorded bags into a data set, by the sync and the conventions of the live node."""
+"""`hybridvla dataset from-bags`: converts recorded bags to a data set, with the sync and the conventions of the live node."""
 from __future__ import annotations
 
 import itertools
@@ -29,27 +29,27 @@ from hybridvla_ros.replay.scan import Scanned, Scanner
 from hybridvla_ros.replay.topics import TopicMap, resolve
 
 CHANNELS = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
-ENDS_ALL = WriteError, bags.TooManyOpen      # no fault of the bag at hand
+ENDS_ALL = WriteError, bags.TooManyOpen      # errors that are not the current bag's fault
 KEYFRAME_FPS = 1.0      # keyframes have no rate; the videos need one
 
 
 @dataclass(frozen=True)
 class Options:
-    """As the command line gives them.
+    """Options from the command line.
 
     Attributes:
-        bags: Files, or folders of them.
-        output: New folder.
-        policy_config: File: cameras, convention and rates.
-        robot_config: File.
+        bags: Bag files, or folders of them.
+        output: New folder for the data set.
+        policy_config: File of the policy's configuration: cameras, convention and rates.
+        robot_config: File of the robot's configuration.
         topics: Topic map file.
-        instruction: Instead of the recorded ones.
-        rate: Rows a second where every frame is one, Hz; None: the policy's.
-        keyframes_only: Only the keyframes themselves are rows.
-        everything: Also while the filter was not following anybody.
-        keep_failures: Use episodes labelled as failures, too.
-        validation: Share of the episodes, held out.
-        seed: Draws these.
+        instruction: Instruction that replaces the recorded ones.
+        rate: Rows per second if every frame is a row, Hz; None: the policy's rate.
+        keyframes_only: Whether only the keyframes themselves become rows.
+        everything: Whether to use also the time in which the filter followed nobody.
+        keep_failures: Whether to use episodes labelled as failures, too.
+        validation: Share of the episodes to hold out.
+        seed: Seed that draws the held-out episodes.
         like: Data set whose camera order must be kept.
         scratch: Folder for re-indexed copies of damaged bags.
     """
@@ -75,9 +75,9 @@ class Plan:
     """One recording that will be used.
 
     Attributes:
-        found: After the first pass.
-        told: Its episodes and takeovers.
-        images: The first of each view.
+        found: The recording after the first pass.
+        told: Episodes and takeovers of the recording.
+        images: First image of each view.
     """
 
     found: Scanned
@@ -86,7 +86,7 @@ class Plan:
 
 
 class FromBags:
-    """Everything that can be wrong is found before the first picture is written, except damage inside a bag."""
+    """Writes a data set from bags. Finds every error before the first picture is written, except damage inside a bag."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -111,7 +111,7 @@ class FromBags:
 
         Raises:
             DataError: No episode can be used, or the output folder is not empty.
-            HybridVLAError: The disk takes no more.
+            HybridVLAError: The disk is full.
         """
         from tqdm import tqdm
 
@@ -182,7 +182,7 @@ class FromBags:
         raise DataError(f"no observation can be made of it: {problems}")
 
     def _reference(self) -> Dict[str, np.ndarray]:
-        """What the views of another data set show."""
+        """Returns the signatures of the views of another data set."""
         if self.options.like is None:
             return {}
         from hybridvla_core.data.lerobot.reader import LeRobotDataset
@@ -197,7 +197,7 @@ class FromBags:
         return {view: np.median([each[view] for each in firsts], axis=0) for view in views}
 
     def _choose(self, plans: List[Plan]) -> List[Tuple[int, int]]:
-        """(plan, episode) of what will be written."""
+        """Returns (plan, episode) of each episode that will be written."""
         wanted = []
         for number, plan in enumerate(plans):
             for index, episode in enumerate(plan.told.episodes):
@@ -245,9 +245,9 @@ class FromBags:
 
     def _labels(self, found: Scanned, episode: bag_episodes.BagEpisode) -> Union[DenseLabels, KeyframeLabels]:
         convention = self.config.convention
-        # What follows the episode in its bag (a reset, the next demonstration) is not what its rows lead to.
+        # The rows do not lead to what follows the episode in its bag, such as a reset or the next demonstration.
         recording = replace(found.motion(convention), until=episode.end)
-        if self.options.everything:        # what moved the arms while nobody was followed was not sent by the filter
+        if self.options.everything:        # the filter did not send what moved the arms while it followed nobody
             recording = replace(recording, engaged=None, sent=None)
         if convention.action_period_s > 0.0:
             return DenseLabels(recording, convention)
@@ -268,7 +268,7 @@ class FromBags:
                            json.loads(json.dumps(asdict(convention))))
 
     def _refuse_nothing(self, episodes: int) -> None:
-        """Says why there is nothing to write, where there is nothing."""
+        """Raises DataError that says why, if there is nothing to write."""
         if not episodes:
             raise DataError(f"{self.options.output}: no episode can be used: " + "; ".join(
                 f"{episode}: {reason}" for episode, reason, kept in self._flags if not kept)[:1000])

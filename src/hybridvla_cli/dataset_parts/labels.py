@@ -1,4 +1,4 @@
-"""What each recorded moment is a label for: the next pose, or the next keyframe, in the policy's convention."""
+"""The label of each recorded moment: the next pose, or the next keyframe, in the policy's convention."""
 from __future__ import annotations
 
 import math
@@ -13,16 +13,16 @@ from hybridvla_core.evaluation.replay.settings import MotionConfig
 from hybridvla_core.evaluation.replay.truth import RecordedMotion, TruthFinder
 from hybridvla_core.transforms.conventions import ActionConvention, target_to_action
 
-LONGEST_GAP = 1.8       # periods between two rows; more would make one action of two
-LONGEST_MEAN = 1.1      # ... on the average; chunks would lack a part of the motion
+LONGEST_GAP = 1.8       # most periods between two rows; more would turn two actions into one
+LONGEST_MEAN = 1.1      # the same on average; with more, chunks would lack a part of the motion
 
 
 class DenseLabels:
-    """A row each period; it leads to the pose one period later.
+    """Labels one row per period, which leads to the pose one period later.
 
     Args:
-        recording: what the arms did, or were commanded.
-        convention: of the policy; its action period is above 0.
+        recording: What the arms did, or were commanded to do.
+        convention: Convention of the policy, with an action period above 0.
     """
 
     kind = NEXT_POSE
@@ -35,13 +35,13 @@ class DenseLabels:
         """Computes the action of a frame: the poses one action period after its images.
 
         Args:
-            frame: Of the recording, in the order of time.
+            frame: Frame of the recording, in order of time.
 
         Returns:
-            (A,) in the convention's units; None at the end of the recording, or of what counts of it.
+            (A,) action in the convention's units; None at the end of the recording, or of its relevant part.
 
         Raises:
-            DataError: Images are missing between this frame and the one before, or nobody was followed there.
+            DataError: Between this frame and the one before, images are missing or the filter followed nobody.
         """
         stamp, period = frame.inference.observation.stamp_ns * 1e-9, self._convention.action_period_s
         if math.isfinite(self._last) and stamp - self._last > LONGEST_GAP * period:
@@ -55,13 +55,13 @@ class DenseLabels:
                                                  for track in self._tracks])
 
     def finish(self) -> None:
-        """The last row was there.
+        """Ends the labels after the last row.
 
         Raises:
-            DataError: The rows lie farther apart than an action takes.
+            DataError: The rows are further apart than an action takes.
         """
         period, steps = self._convention.action_period_s, max(self._rows - 1, 1)
-        # Less one: in a short episode the first and the last row may both lie far from where they were due.
+        # Less one period: in a short episode both the first and the last row may be far from when they were due.
         if self._last - self._first - period > LONGEST_MEAN * period * steps:
             raise DataError(too_slow("its usable images", (self._last - self._first) / steps, period))
 
@@ -71,10 +71,10 @@ class DenseLabels:
 
 
 class KeyframeLabels:
-    """Each row leads to the next keyframe: where the arms come to rest or a gripper changes.
+    """Labels rows that lead to the next keyframe: where the arms come to rest or a gripper changes.
 
     Args:
-        every: every frame is a row; otherwise only the frames at which a keyframe has been reached.
+        every: Whether every frame is a row; otherwise only the frames at which a keyframe has been reached are.
     """
 
     def __init__(self, recording: RecordedMotion, convention: ActionConvention, motion: MotionConfig, every: bool) -> None:
@@ -83,7 +83,7 @@ class KeyframeLabels:
         self.kind = NEXT_KEYFRAME if every else NEXT_POSE
 
     def of(self, frame: Frame) -> Optional[np.ndarray]:
-        """The (A,) action of a frame; None where it leads nowhere, or is no keyframe."""
+        """Returns the (A,) action of a frame; None if it leads nowhere, or is not a keyframe."""
         stamp = frame.inference.observation.stamp_ns * 1e-9
         if not self._every and stamp < self._next:
             return None
@@ -94,11 +94,11 @@ class KeyframeLabels:
         return _action(self._convention, frame, [(arm.pose, arm.closed) for arm in truth.arms])
 
     def finish(self) -> None:
-        """Keyframes come when they come."""
+        """Does nothing: keyframes have no rate."""
 
 
 def too_slow(what: str, between: float, period: float) -> str:
-    """A sentence on images that come every `between` s while an action takes `period` s."""
+    """Returns a sentence about images that come every `between` s while an action takes `period` s."""
     return (f"{what} come every {between:.3g} s, and an action takes {period:g} s: chunks of its rows would lack a part of the "
             f"motion; record faster, or give the policy's configuration an action_period_s of {between:.3g} or more")
 

@@ -27,14 +27,14 @@ def inspect(folder: Path, decode: bool) -> Dict[str, Any]:
     """Reads a data set and checks its episodes.
 
     Args:
-        folder: Of the data set.
-        decode: Decode the first and last frame of every video, too.
+        folder: Folder of the data set.
+        decode: Whether to decode the first and last frame of every video, too.
 
     Returns:
-        What it holds, with `problems`: number and reason of each episode that cannot be used.
+        The content, with `problems`: number and reason of each episode that cannot be used.
 
     Raises:
-        DataError: The folder holds no data set. A fault of one episode is not raised but listed.
+        DataError: The folder holds no data set. A fault of a single episode is listed, not raised.
     """
     data = LeRobotDataset(folder)
     problems: List[Dict[str, Any]] = []
@@ -60,7 +60,7 @@ def inspect(folder: Path, decode: bool) -> Dict[str, Any]:
 
 
 def statistics(folder: Path) -> Dict[str, Any]:
-    """`dataset_statistics.json` of a data set, computed from every frame."""
+    """Computes `dataset_statistics.json` of a data set from every frame."""
     data = LeRobotDataset(folder)
     with tempfile.TemporaryDirectory(prefix="hybridvla_columns_") as scratch:
         found = {key: of_columns(data.column(key, Path(scratch))) for key in (layout.ACTION, layout.STATE)}
@@ -70,7 +70,7 @@ def statistics(folder: Path) -> Dict[str, Any]:
 
 
 def check_against(folder: Path, file: Path) -> None:
-    """Raises DataError when the statistics in `file` are not this data set's, naming the channels."""
+    """Raises DataError, naming the channels, if the statistics in `file` are not this data set's."""
     given = layout.read_json(file, "the statistics")
     data = LeRobotDataset(folder)
     key = data.description.name if data.description.name in given else next(iter(given), "")
@@ -92,8 +92,8 @@ def copy(sources: Sequence[Path], target: Path, split: Optional[str] = None, pla
     Args:
         sources: Data sets of one kind.
         target: New folder.
-        split: Only the episodes of this split.
-        plain: Leave out what other trainers do not know (our flags stay out of the way).
+        split: Copy only the episodes of this split.
+        plain: Whether to leave out what other trainers do not know (our flags do not disturb them).
 
     Returns:
         The folder, how many episodes and frames it holds, and the flagged ones.
@@ -127,7 +127,7 @@ def copy(sources: Sequence[Path], target: Path, split: Optional[str] = None, pla
 
 
 def _positions(data: LeRobotDataset, part: str) -> List[int]:
-    # Whatever a set holds out, under another name too (`test`), is not trained on.
+    # Whatever a set holds out is not trained on, even under another name (`test`).
     held = [data.frames_of(split) for split in data.info.get("splits") or {} if split != TRAIN]
     return [position for position, episode in enumerate(data.episodes)
             if any(episode.first in frames for frames in held) == (part != TRAIN)]
@@ -152,7 +152,7 @@ def _copy_episode(data: LeRobotDataset, position: int, out: DatasetWriter, part:
 
 
 def as_text(result: Dict[str, Any]) -> str:
-    """A result for people."""
+    """Returns a result as text for people."""
     lines = []
     for key, value in result.items():
         if key in ("flagged", "problems"):

@@ -1,4 +1,4 @@
-"""What makes observations where nothing is predicted."""
+"""A stand-in policy for making observations where nothing is predicted."""
 from __future__ import annotations
 
 from typing import Union
@@ -10,7 +10,7 @@ from hybridvla_core.transforms.conventions import ActionConvention
 
 
 class NoPolicy:
-    """Stands where the live node has its model: the convention is all that observations need of one."""
+    """Takes the place of the live node's model: observations need only its convention."""
 
     manifest_sha256 = ""
 
@@ -19,5 +19,5 @@ class NoPolicy:
         self.cameras = tuple(camera.view for camera in config.cameras)
 
     def predict(self, observation: Observation, mode: Union[str, Mode, None] = None, seed: int = 0) -> Prediction:
-        """Raises: nothing is predicted while a data set is made."""
+        """Raises an error: nothing is predicted while a data set is made."""
         raise DataError("no prediction is made while a data set is written")

@@ -50,7 +50,7 @@ Views in their order: {{ views|join(", ") }}.</p>
 
 
 def document(folder: Path) -> str:
-    """The page of a data set on disk."""
+    """Returns the page of a data set on disk."""
     data = LeRobotDataset(folder)
     described = data.description
     notes: List[Dict[str, Any]] = data.ours.get("episodes", [])
@@ -104,7 +104,7 @@ def _episode(data: LeRobotDataset, position: int, note: Dict[str, Any], entry: D
 
 def _lines(values: np.ndarray, names: Sequence[str], entry: Optional[Mapping[str, Sequence[float]]]
            ) -> List[Tuple[str, str, str]]:
-    """Each channel between its least and greatest value of the data set."""
+    """Draws each channel between its smallest and largest value in the data set."""
     lines = []
     for channel, name in enumerate(names):
         column = values[:, channel]

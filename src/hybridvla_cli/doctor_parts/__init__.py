@@ -1,1 +1,1 @@
-"""What `hybridvla doctor` looks at beside the installation: the computer, the running graph, and whether things fit."""
+"""What `hybridvla doctor` checks besides the installation: the computer, the running graph, and whether things fit."""

@@ -1,6 +1,6 @@
-"""The computer by itself: ROS's names and addresses, groups, real-time priority, disk, load, clock, graphics driver.
+"""Checks of the computer itself: ROS's names and addresses, groups, real-time priority, disk, load, clock, graphics driver.
 
-Each check takes what it looks at as arguments, which are this computer's own unless given.
+Each check takes what it looks at as arguments, which default to this computer's own values.
 """
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from hybridvla_cli.doctor_parts.findings import FAILURE, OK, WARNING, Finding
 
 LEAST_DISK_GB, LITTLE_DISK_GB, LEAST_MEMORY_GB = 1.0, 10.0, 2.0
-#: Processes that wait for each core, above which 200 ticks a second are late.
+#: Number of processes waiting per core above which 200 ticks a second are late.
 BUSY = 1.5
 NVIDIA = "0x10de"
 LOOPBACK = ("127.", "::1")
@@ -25,7 +25,7 @@ Resolve = Callable[[str], List[str]]
 
 
 def resolve(name: str) -> List[str]:
-    """Addresses of a name; none where there is none."""
+    """Returns the addresses of a name; empty if there are none."""
     try:
         return sorted({str(entry[4][0]) for entry in socket.getaddrinfo(name, None)})
     except OSError:
@@ -33,7 +33,7 @@ def resolve(name: str) -> List[str]:
 
 
 def has_address(address: str) -> bool:
-    """Whether an address is this computer's own: only then a socket can be bound to it."""
+    """Tells whether an address is this computer's own: only then can a socket be bound to it."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         try:
@@ -45,7 +45,7 @@ def has_address(address: str) -> bool:
 
 def check_names(environment: Optional[Mapping[str, str]] = None, resolves: Resolve = resolve,
                 mine: Callable[[str], bool] = has_address, host: str = "") -> Finding:
-    """The names under which ROS finds this computer and the master: both ways, or topics are listed and nothing comes."""
+    """Checks that ROS finds this computer and the master by name in both directions; else topics are listed but stay silent."""
     env = os.environ if environment is None else environment
     uri = env.get("ROS_MASTER_URI") or "http://localhost:11311"
     ip, name, host = env.get("ROS_IP", ""), env.get("ROS_HOSTNAME", ""), host or socket.gethostname()
@@ -88,7 +88,7 @@ def check_names(environment: Optional[Mapping[str, str]] = None, resolves: Resol
 
 
 def check_masters(masters: Optional[Sequence[str]] = None, environment: Optional[Mapping[str, str]] = None) -> Finding:
-    """More than one master on this computer: nodes of the one do not see the other's."""
+    """Checks for more than one master on this computer: nodes of one do not see the other's."""
     env = os.environ if environment is None else environment
     found = running_masters() if masters is None else list(masters)
     if len(found) > 1:
@@ -100,7 +100,7 @@ def check_masters(masters: Optional[Sequence[str]] = None, environment: Optional
 
 
 def running_masters(processes: Path = Path("/proc")) -> List[str]:
-    """Ports of the rosmaster processes that can be seen."""
+    """Returns the ports of the visible rosmaster processes."""
     found = []
     for entry in sorted(processes.glob("[0-9]*/cmdline")):
         try:
@@ -113,7 +113,7 @@ def running_masters(processes: Path = Path("/proc")) -> List[str]:
 
 
 def check_groups(groups: Optional[Set[str]] = None, root: Optional[bool] = None, exists: Optional[Set[str]] = None) -> Finding:
-    """Groups that open pedals, cameras and CAN adapters to a user."""
+    """Checks the groups that give a user access to pedals, cameras and CAN adapters."""
     if root if root is not None else os.geteuid() == 0:
         return Finding("groups", OK, "root may open every device")
     mine = {entry.gr_name for entry in grp.getgrall() if entry.gr_gid in os.getgroups()} if groups is None else groups
@@ -127,7 +127,7 @@ def check_groups(groups: Optional[Set[str]] = None, root: Optional[bool] = None,
 
 
 def check_realtime(limit: Optional[int] = None, root: Optional[bool] = None) -> Finding:
-    """May the filter ask for SCHED_FIFO?"""
+    """Checks whether the filter may ask for SCHED_FIFO."""
     allowed = resource.getrlimit(resource.RLIMIT_RTPRIO)[0] if limit is None else limit
     if allowed == 0 and not (root if root is not None else os.geteuid() == 0):
         return Finding("real time", WARNING, "no real-time priority is allowed: the filter runs, with later ticks on a busy "
@@ -137,7 +137,7 @@ def check_realtime(limit: Optional[int] = None, root: Optional[bool] = None) -> 
 
 
 def check_space(folders: Sequence[Path] = (), free: Optional[Mapping[Path, float]] = None) -> Finding:
-    """Room for bags and logs. free: folder -> GB."""
+    """Checks the room for bags and logs. free: folder -> GB."""
     places = folders or [folder for folder in (Path.home(), Path("/tmp")) if folder.is_dir()]
     least = min((free[place] if free is not None else shutil.disk_usage(str(place)).free / 1e9, str(place)) for place in places)
     if least[0] < LITTLE_DISK_GB:
@@ -148,7 +148,7 @@ def check_space(folders: Sequence[Path] = (), free: Optional[Mapping[Path, float
 
 
 def check_load(load: Optional[float] = None, cores: Optional[int] = None, free_gb: Optional[float] = None) -> Finding:
-    """What else this computer does. load: processes that want to run, over the last minute."""
+    """Checks what else this computer does. load: processes that want to run, averaged over the last minute."""
     now, count = os.getloadavg()[0] if load is None else load, cores or len(os.sched_getaffinity(0))
     memory = _memory_gb() if free_gb is None else free_gb
     if now > BUSY * count:
@@ -168,7 +168,7 @@ def _memory_gb() -> float:
 
 
 def check_time(synchronised: Optional[str] = None) -> Finding:
-    """Does something keep this computer's clock right? synchronised: what timedatectl says, empty where it cannot."""
+    """Checks that something keeps this computer's clock right. synchronised: output of timedatectl; empty if it has none."""
     said = _timedatectl() if synchronised is None else synchronised
     if said == "no":
         return Finding("clock", WARNING, "nothing keeps this computer's clock right: two computers' stamps drift apart, and "
@@ -188,7 +188,7 @@ def _timedatectl() -> str:
 
 def check_graphics(devices: Path = Path("/sys/bus/pci/devices"), driver: Path = Path("/proc/driver/nvidia/version"),
                    nodes: Path = Path("/dev/nvidiactl")) -> Finding:
-    """A graphics card that nobody drives looks to torch like none."""
+    """Checks for a graphics card without a driver, which torch does not see."""
     cards = [place for place in sorted(devices.glob("*/vendor")) if place.read_text(encoding="ascii").strip() == NVIDIA
              and (place.parent / "class").read_text(encoding="ascii").startswith("0x03")]
     if cards and not driver.is_file():

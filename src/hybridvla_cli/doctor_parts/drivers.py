@@ -1,4 +1,4 @@
-"""The robot's own driver, judged: which controller runs and how stiff it is (Franka), mode and motors (AgileX)."""
+"""Judges the robot's own driver: which controller runs and how stiff it is (Franka), mode and motors (AgileX)."""
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Iterator
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 STATE_CONTROLLER = "franka_state_controller"
 SWITCH = "rosservice call /controller_manager/switch_controller"
-#: A setting is the configured one within this share of it.
+#: A setting equals the configured one if it differs by at most this share.
 SAME = 1e-3
 
 
 def driver_findings(facts: Facts, robot: RobotConfig) -> Iterator[Finding]:
-    """The findings of a Franka or AgileX driver; none for another robot, and none where no driver runs."""
+    """Yields the findings of a Franka or AgileX driver; none for another robot, and none if no driver runs."""
     if not any(facts.publishers.get(arm.topics.get("joint_states", "")) for arm in robot.arms):
         return
     if robot.franka is not None:

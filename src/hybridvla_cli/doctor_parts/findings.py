@@ -11,10 +11,10 @@ class Finding:
     """One line of the report.
 
     Attributes:
-        name: Of the check.
+        name: Name of the check.
         status: ok, warning (works without it) or failure.
-        found: What is there and, unless all is well, why it matters.
-        advice: The command that mends it; empty when ok.
+        found: What was found and, unless all is well, why it matters.
+        advice: The command that fixes it; empty if ok.
     """
 
     name: str

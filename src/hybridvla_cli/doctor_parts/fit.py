@@ -1,4 +1,4 @@
-"""Do checkpoint, policy configuration and robot fit each other, before anything runs?"""
+"""Checks before anything runs whether checkpoint, policy configuration and robot fit each other."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -14,12 +14,12 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.transforms.conventions import DOF_PER_ARM
 from hybridvla_core.transforms.normalise import Normaliser
 
-#: Share of a data set's positions, by the range of each axis, that must lie in the workspace.
+#: Share of a data set's positions, by the range of each axis, that must be in the workspace.
 LEAST_INSIDE = 0.5
 
 
 def check_fit(checkpoint: Path, config: PolicyConfig, robot: RobotConfig) -> Finding:
-    """Cameras in order, the action convention key by key, arms and frames."""
+    """Checks the cameras in order, the action convention key by key, arms and frames."""
     found = misfits(read_checkpoint(checkpoint).config, config, robot)
     if found:
         return Finding("fit", FAILURE, ". ".join(found), "correct the policy configuration as said; the node would refuse to "
@@ -28,7 +28,7 @@ def check_fit(checkpoint: Path, config: PolicyConfig, robot: RobotConfig) -> Fin
 
 
 def check_statistics(checkpoint: Path, robot: RobotConfig) -> Finding:
-    """Where the data were, against where this robot may go."""
+    """Compares where the data were with where this robot may go."""
     read = read_checkpoint(checkpoint)
     outside = [text for index, name in enumerate(read.config.convention.arms) for text in _outside(read, robot, index, name)]
     if outside:

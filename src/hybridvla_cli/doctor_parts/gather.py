@@ -1,7 +1,7 @@
-"""Looks at the graph for a few seconds; prints the facts as JSON. A process of its own, in the environment of the nodes.
+"""Observes the graph for a few seconds and prints the facts as JSON. Runs as its own process in the nodes' environment.
 
 usage: gather.py FILE.json     with the topics to listen to, the parameters to read, the topics of AgileX arms' status, and the
-                               node of a Franka driver's stiffness, empty where the robot has none
+                               node of a Franka driver's stiffness, which is empty if the robot has none
 """
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LIST_CONTROLLERS = "/controller_manager/list_controllers"
 
 
 class Heard:
-    """What came on one topic: the last message alone, because three seconds of raw pictures fill a memory."""
+    """What came on one topic: only the last message is kept, because three seconds of raw pictures fill the memory."""
 
     def __init__(self) -> None:
         self.count, self.came = 0, 0.0
@@ -41,7 +41,7 @@ class Heard:
         self._lock = threading.Lock()
 
     def take(self, message: rospy.Message) -> None:
-        """Counts a message; any thread may call, and with two publishers two do."""
+        """Counts a message; any thread may call it, and with two publishers two threads do."""
         now = time.time()
         with self._lock:
             self.count, self.came, self.last = self.count + 1, now, message
@@ -63,7 +63,7 @@ class Heard:
 
 
 def gather(topics: List[str], parameters: List[str], arms: List[str], compliance: str) -> Facts:
-    """What is on the master that the environment names."""
+    """Returns the facts about the master that the environment names."""
     updates = f"{compliance}/parameter_updates" if compliance else ""
     if not rosgraph.is_master_online():
         return Facts(master=rosgraph.get_master_uri(), online=False)
@@ -91,7 +91,7 @@ def gather(topics: List[str], parameters: List[str], arms: List[str], compliance
 
 
 def _controllers() -> Optional[Dict[str, str]]:
-    """Name to state of the loaded controllers; None where nobody answers."""
+    """Returns name -> state of the loaded controllers; None if nobody answers."""
     try:
         from controller_manager_msgs.srv import ListControllers
 

@@ -1,4 +1,4 @@
-"""The running graph, judged from facts: what `gather` saw on the master in a few seconds."""
+"""Judges the running graph from facts: what `gather` saw on the master in a few seconds."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.graph_names import DEADMAN, HEARTBEAT, PROPOSAL
 from hybridvla_core.robots.topics import finger_names, joint_topics
 
-#: Largest difference of two clocks, and of an image's stamp from now, s; slowest stream of images, Hz.
+#: Largest difference between two clocks, and between an image's stamp and now, s; lowest rate of an image stream, Hz.
 CLOCKS_S, SLOWEST_HZ = 0.1, 4.0
 ALONE = (PROPOSAL, HEARTBEAT, DEADMAN)
 
@@ -22,14 +22,14 @@ class Stream:
     """What came on one topic.
 
     Attributes:
-        count: Of messages.
-        seconds: For how long somebody listened.
-        age_s: Of the newest stamp when it came; None without a stamp.
-        names: Of joints, of all joint states that came.
-        width: Of an image, pixels; 0 for what is none.
-        height: The same.
-        bytes: Of one message.
-        sent: Of joint states, the node that sent one and the joints in it, each pair once.
+        count: Number of messages.
+        seconds: Listening time, s.
+        age_s: Age of the newest stamp on arrival, s; None without a stamp.
+        names: Joint names in all joint states that came.
+        width: Width of an image, pixels; 0 if it is not an image.
+        height: Height of an image, pixels; 0 if it is not an image.
+        bytes: Size of one message.
+        sent: For joint states: the node that sent one and the joints in it, each pair once.
     """
 
     count: int = 0
@@ -47,29 +47,29 @@ class Stream:
 
     @classmethod
     def read(cls, found: Mapping[str, Any]) -> Stream:
-        """Returns what JSON holds of a stream: its lists are tuples here."""
+        """Returns a stream from its JSON, whose lists become tuples."""
         sent = tuple((node, tuple(names)) for node, names in found["sent"])
         return cls(**{**found, "names": tuple(found["names"]), "sent": sent})
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What there is on a master.
+    """The facts about a master.
 
     Attributes:
-        master: Its address.
-        online: Whether it answers.
-        simulated: `/use_sim_time`.
-        publishers: Topic to nodes.
-        subscribers: The same.
-        unreachable: Nodes that do not answer at the address the master has of them, to that address.
-        streams: Topic to what came.
-        parameters: Of the cameras' serial numbers, to their values.
-        status: The filter's sentence; empty where none came.
-        dry_run: Whether the filter commands nothing; None where none runs.
-        controllers: Of a Franka driver's controller manager, name to state; None where it does not answer.
-        stiffness: Of its impedance controller as that announces it, name to N/m or N m/rad; empty while it is not loaded.
-        arms: Of an AgileX driver, topic of an arm's status to why that arm takes no commands; empty: it takes them.
+        master: Address of the master.
+        online: Whether the master answers.
+        simulated: Value of `/use_sim_time`.
+        publishers: Topic -> publishing nodes.
+        subscribers: Topic -> subscribing nodes.
+        unreachable: Nodes that do not answer at the address that the master has of them -> that address.
+        streams: Topic -> what came on it.
+        parameters: Parameters of the cameras' serial numbers -> values.
+        status: The filter's status sentence; empty if none came.
+        dry_run: Whether the filter commands nothing; None if no filter runs.
+        controllers: Controllers of a Franka driver's controller manager, name -> state; None if it does not answer.
+        stiffness: Stiffness that its impedance controller announces, name -> N/m or N m/rad; empty while it is not loaded.
+        arms: For an AgileX driver, status topic of an arm -> why that arm takes no commands; empty: it takes them.
     """
 
     master: str = ""
@@ -88,7 +88,7 @@ class Facts:
 
 
 def judge(facts: Facts, robot: RobotConfig, config: PolicyConfig) -> List[Finding]:
-    """The findings of a graph; one, where nothing runs."""
+    """Returns the findings about a graph; a single one if nothing runs."""
     if not facts.online:
         return [Finding("graph", WARNING, f"no ROS master answers at {facts.master}: nothing runs, so nothing of it can be "
                                           "judged",
@@ -149,7 +149,7 @@ def _joints(facts: Facts, robot: RobotConfig) -> Iterator[Finding]:
 
 
 def _mixed(arm: ArmConfig, topic: str, stream: Stream, registered: Tuple[str, ...]) -> Iterator[Finding]:
-    """Two nodes may share a topic, and one may send arm and gripper apart; `ArmReader` takes one source of each."""
+    """Finds mixed sources. Nodes may share a topic and may send arm and gripper apart; `ArmReader` takes one source of each."""
     own = set(arm.joint_names if arm.topics.get("joint_states") == topic else ())
     fingers = set(finger_names(arm))
     senders = {"joints": [node for node, names in stream.sent if own & set(names)],

@@ -1,4 +1,4 @@
-"""Which way is open? A first move of the gripper, small and watched by a person; the process that moves is `move_gripper`."""
+"""Which way is open? Makes a first, small move of the gripper, watched by a person; the process that moves is `move_gripper`."""
 from __future__ import annotations
 
 import math
@@ -12,9 +12,9 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.graph_names import HEARTBEAT, PROPOSAL
 
 FILTER = "/safety_filter_node"
-#: Least move, and how far a target stays from the middle, where open and closed read the same; shares of the stroke.
+#: Smallest move, and least distance of a target from the middle, where open and closed read the same; shares of the stroke.
 STEP, OFF_MIDDLE = 0.15, 0.15
-#: An opening is the one meant within this, and a gripper that moved less has not moved; shares of the stroke.
+#: Tolerance within which an opening is the intended one, and movement below which a gripper has not moved; shares of the stroke.
 SAME, STILL = 0.07, 0.02
 POLICY = (PROPOSAL, HEARTBEAT)
 
@@ -24,13 +24,13 @@ Ask = Callable[[str], str]
 
 @dataclass(frozen=True)
 class Move:
-    """What one arm's gripper was told and what its driver reported; openings, 0 closed to 1 open, NaN: not read.
+    """Command to one arm's gripper and what its driver reported; openings from 0 (closed) to 1 (open), NaN: not read.
 
     Attributes:
-        arm: Its name.
-        before: Opening before.
-        asked: Opening asked for.
-        after: Opening at rest afterwards; NaN before the move.
+        arm: Name of the arm.
+        before: Opening before the move.
+        asked: Commanded opening.
+        after: Opening at rest after the move; NaN before the move.
     """
 
     arm: str
@@ -40,32 +40,32 @@ class Move:
 
     @property
     def opens(self) -> bool:
-        """Whether it was told to open."""
+        """Whether it was commanded to open."""
         return self.asked > self.before
 
 
 def way(arm: ArmConfig) -> str:
-    """How an arm's gripper is told: by an `action` or a `topic` of its own, or through the `filter` with the joints."""
+    """Returns how an arm's gripper is commanded: by its own `action` or `topic`, or through the `filter` with the joints."""
     return "action" if arm.topics.get("gripper_move") else "topic" if arm.topics.get("gripper_command") else "filter"
 
 
 def target(opening: float) -> float:
-    """The opening to ask for: `STEP` further open where that tells the sense, else `STEP` further closed."""
+    """Returns the opening to command: `STEP` further open if that reveals the sense, else `STEP` further closed."""
     wider = opening + STEP
     return wider if wider <= 1.0 and abs(wider - 0.5) >= OFF_MIDDLE else opening - STEP
 
 
 def refusal(publishers: Mapping[str, Sequence[str]], state: str, dry_run: bool, robot: RobotConfig) -> Tuple[str, str]:
-    """Says why nothing is moved now, and the cure.
+    """Returns why nothing may be moved now, and the cure.
 
     Args:
-        publishers: Topic to nodes, this one left out.
-        state: Of the filter; empty where none runs.
-        dry_run: The filter commands nothing.
-        robot: Whose grippers are meant.
+        publishers: Topic -> publishing nodes, without this node.
+        state: State of the filter; empty if none runs.
+        dry_run: Whether the filter commands nothing.
+        robot: Configuration of the robot whose grippers are to move.
 
     Returns:
-        A sentence and its cure; two empty strings when the gripper may move.
+        A sentence and its cure; two empty strings if the gripper may move.
     """
     through = any(way(arm) == "filter" for arm in robot.arms)
     if state not in ("", "INACTIVE"):
@@ -92,16 +92,16 @@ def refusal(publishers: Mapping[str, Sequence[str]], state: str, dry_run: bool, 
 
 def sense_findings(moves: Sequence[Move], robot: RobotConfig, file: Path, seen: Mapping[str, Optional[bool]]
                    ) -> Iterator[Finding]:
-    """What the moves say about each gripper.
+    """Yields what the moves say about each gripper.
 
     Args:
-        moves: One for each arm.
-        robot: Its configuration.
-        file: Where that is from.
-        seen: Arm to whether a person saw it go the way it was told; None: nobody looked.
+        moves: One move for each arm.
+        robot: Configuration of the robot.
+        file: File of that configuration.
+        seen: Arm -> whether a person saw the gripper move as commanded; None: nobody looked.
 
     Yields:
-        One finding an arm.
+        One finding per arm.
     """
     arms: Dict[str, ArmConfig] = {arm.name: arm for arm in robot.arms}
     for move in moves:
@@ -151,7 +151,7 @@ def ask_first(plan: Sequence[Move], robot: RobotConfig, ask: Ask) -> bool:
 
 
 def ask_seen(moves: Sequence[Move], ask: Ask) -> Dict[str, Optional[bool]]:
-    """Asks what a person saw; an answer that is neither yes nor no counts as not looked."""
+    """Asks what a person saw; an answer that is neither yes nor no counts as not having looked."""
     found: Dict[str, Optional[bool]] = {}
     for move in moves:
         answer = ask(f"Did the gripper of arm {move.arm} {'OPEN' if move.opens else 'CLOSE'} a little? (yes or no): ")

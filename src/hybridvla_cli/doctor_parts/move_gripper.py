@@ -1,4 +1,4 @@
-"""Moves the grippers a little, the arms not at all; prints what was reported. A process of its own, beside the nodes.
+"""Moves the grippers a little, the arms not at all; prints what was reported. Runs as its own process beside the nodes.
 
 usage: move_gripper.py ROBOT.yaml look|move
 """
@@ -36,8 +36,8 @@ from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of
 from hybridvla_ros.messages.sources import source_of
 
 LISTEN_S, ANSWER_S = 1.5, 5.0
-MOVE_S, REST_S = 6.0, 0.6        # longest move, and how long it has to rest
-SLOWEST_M_S = 0.03               # of a gripper that takes a speed
+MOVE_S, REST_S = 6.0, 0.6        # longest move, and how long the gripper must rest
+SLOWEST_M_S = 0.03               # upper bound on the move's speed, if the gripper takes one
 BEAT_S = 0.1
 
 
@@ -51,7 +51,7 @@ class Mover:
         for topic, names in joint_topics(robot.arms).items():
             rospy.Subscriber(topic, JointState, self._on_joints, callback_args=names, queue_size=2)
         rospy.Subscriber(STATUS, SafetyStatus, lambda message: setattr(self, "status", message), queue_size=1)
-        # Connected before the first message: what is published at once is not lost.
+        # Made early, so that they are connected before the first message, which would otherwise be lost.
         self._topics = {arm.name: rospy.Publisher(arm.topics["gripper_command"], Float64, queue_size=1)
                         for arm in robot.arms if way(arm) == "topic"}
         time.sleep(LISTEN_S)
@@ -61,12 +61,12 @@ class Mover:
             self._readers[name].joints(message.name, message.position, (), time.monotonic(), source_of(message))
 
     def plan(self) -> List[Move]:
-        """What would be asked of each gripper now."""
+        """Returns the move that each gripper would be commanded to make now."""
         openings = {name: reader.opening for name, reader in self._readers.items()}
         return [Move(name, opening, target(opening)) for name, opening in openings.items()]
 
     def refused(self) -> Sequence[str]:
-        """A sentence and its cure; two empty strings when the grippers may move."""
+        """Returns why nothing may be moved, and the cure; two empty strings if the grippers may move."""
         publishers, _, _ = rosgraph.Master(rospy.get_name()).getSystemState()
         unread = [move.arm for move in self.plan() if math.isnan(move.before)]
         if unread:
@@ -77,7 +77,7 @@ class Mover:
         return refusal(others, state, self.status is not None and self.status.dry_run, self._robot)
 
     def move(self) -> List[Move]:
-        """Moves every gripper and waits until they rest. Raises HybridVLAError where a driver or the filter does not answer."""
+        """Moves every gripper and waits until they rest. Raises HybridVLAError if a driver or the filter does not answer."""
         plan = self.plan()
         asked = {move.arm: move.asked for move in plan}
         through = any(way(arm) == "filter" for arm in self._robot.arms)
@@ -94,7 +94,7 @@ class Mover:
         return [replace(move, after=self._readers[move.arm].opening) for move in plan]
 
     def _wait(self) -> None:
-        """Until the openings have rested for a while."""
+        """Waits until the openings have rested for a while."""
         last: List[float] = []
         since, end = time.monotonic(), time.monotonic() + MOVE_S
         while time.monotonic() < end and time.monotonic() - since < REST_S:
@@ -117,7 +117,7 @@ class Mover:
 
     @contextlib.contextmanager
     def _active(self) -> Iterator[None]:
-        """The filter is active meanwhile, and its heartbeat comes from here."""
+        """Keeps the filter active meanwhile, and sends its heartbeat."""
         self._epoch, self._over = secrets.randbits(60) | 1, False
         self._proposals = rospy.Publisher(PROPOSAL, ActionProposal, queue_size=1)
         self._beats = rospy.Publisher(HEARTBEAT, PolicyHeartbeat, queue_size=1)
@@ -127,12 +127,12 @@ class Mover:
         try:
             end = time.monotonic() + ANSWER_S
             answer = activate(True)
-            while not answer.success and time.monotonic() < end:       # the first heartbeats are on their way
+            while not answer.success and time.monotonic() < end:       # the first heartbeats may not have arrived yet
                 time.sleep(0.2)
                 answer = activate(True)
             if not answer.success:
                 raise HybridVLAError(f"the filter does not become active: {answer.message}")
-            time.sleep(0.3)                                            # a status that shows the arms where they are
+            time.sleep(0.3)                                            # for a status with the arms' current poses
             yield
         finally:
             activate(False)
@@ -144,7 +144,7 @@ class Mover:
             time.sleep(BEAT_S)
 
     def _propose(self, asked: Dict[str, float]) -> None:
-        """The arms stay where they are measured, the grippers go where they are asked."""
+        """Proposes that the arms stay at their measured poses and the grippers move to the commanded openings."""
         poses = {arm.name: conversions.pose_contract(arm.measured) for arm in self.status.arms}
         now = rospy.Time.now().to_sec()
         targets = tuple(ArmTarget(arm.name, arm.base_frame, poses[arm.name], now, poses[arm.name], DeltaBase.MEASURED,
@@ -154,7 +154,7 @@ class Mover:
 
 
 def main(file: str, what: str) -> Dict[str, Any]:
-    """What is said to the doctor: a refusal with its cure, and the moves; `after` is NaN where it only looked."""
+    """Returns the doctor's answer: a refusal with its cure, and the moves; `after` is NaN if it only looked."""
     robot = load_file(RobotConfig, Path(file))
     if not rosgraph.is_master_online():
         return {"refused": [f"no ROS master answers at {rosgraph.get_master_uri()}", "start the robot's driver"], "moves": []}

@@ -1,6 +1,6 @@
-"""What the doctor runs in a process of its own, as text: a broken package or a graphics driver takes only that with it."""
+"""Code that the doctor runs in its own process, as text: a broken package or graphics driver crashes only that process."""
 
-# Runs in a process of its own, with the devel space in front: prints what the built messages were made from.
+# Runs in its own process, with the devel space first on the path: prints what the built messages were made from.
 MESSAGES = """
 import importlib, json, sys
 sys.path.insert(0, sys.argv[1])
@@ -13,7 +13,7 @@ for kind in ("msg", "srv"):
             found[kind + "/" + name] = [cls._md5sum, request._full_text]
 print(json.dumps(found))
 """
-# Runs in a process of its own, because a package made for another numpy may crash: prints a name before each attempt.
+# Runs in its own process, because a package built for another numpy may crash: prints a name before each attempt.
 IMPORTS = """
 import importlib, sys
 for name in sys.argv[1:]:
@@ -29,13 +29,13 @@ for name in sys.argv[1:]:
 import numpy
 print("numpy", numpy.__version__, numpy.__file__)
 """
-# Where the drivers' messages come from in the environment that the nodes run in.
+# Prints where the drivers' messages come from in the nodes' environment.
 DRIVERS = """
 import importlib.util, json, sys
 found = {name: importlib.util.find_spec(name) for name in sys.argv[1:]}
 print(json.dumps({name: list(spec.submodule_search_locations)[0] if spec else "" for name, spec in found.items()}))
 """
-# A crash inside a graphics driver must not take the doctor with it.
+# A crash inside a graphics driver must not end the doctor.
 RENDERING = """
 import mujoco
 model = mujoco.MjModel.from_xml_string(

@@ -1,4 +1,4 @@
-"""What `hybridvla doctor --robot` looks at besides: graph, checkpoint and policy against the robot, the gripper's sense."""
+"""Additional checks of `hybridvla doctor --robot`: graph, checkpoint and policy against the robot, the gripper's sense."""
 from __future__ import annotations
 
 import json
@@ -27,7 +27,7 @@ LONGEST_S = 90
 
 def findings_of(robot_file: Path, policy_file: Optional[Path], cameras: Optional[Path], checkpoints: Sequence[Path]
                 ) -> Iterator[Finding]:
-    """Raises ConfigurationError for a file that cannot be read."""
+    """Yields the findings about a robot. Raises ConfigurationError for a file that cannot be read."""
     robot = load_file(RobotConfig, robot_file)
     policy_file = policy_file or _usual_policy(robot)
     config = load_file(PolicyConfig, policy_file)
@@ -44,7 +44,7 @@ def findings_of(robot_file: Path, policy_file: Optional[Path], cameras: Optional
 
 
 def _usual_policy(robot: RobotConfig) -> Path:
-    """The policy configuration that the launch file of this robot takes. By the driver: a lab names its robot as it likes."""
+    """Returns the policy configuration of this robot's launch file. It goes by the driver: a lab names its robot as it likes."""
     name = "fr3" if robot.franka is not None else "agilex" if robot.agilex is not None else "tiny"
     return ROOT / "config" / "policies" / f"{name}.yaml"
 
@@ -52,7 +52,7 @@ def _usual_policy(robot: RobotConfig) -> Path:
 def _fit(folder: Path, config: PolicyConfig, robot: RobotConfig) -> Iterator[Finding]:
     try:
         from hybridvla_cli.doctor_parts.fit import check_fit, check_statistics
-    except ImportError as error:        # of torch, which a robot computer may lack
+    except ImportError as error:        # torch, which a robot computer may lack
         yield Finding("fit", WARNING, f"cannot be checked here: {error}", "ask this again on the computer that runs the policy")
         return
     checks: Dict[str, Callable[[], Finding]] = {"fit": lambda: check_fit(folder, config, robot),
@@ -65,7 +65,7 @@ def _fit(folder: Path, config: PolicyConfig, robot: RobotConfig) -> Iterator[Fin
 
 
 def look(robot: RobotConfig, config: PolicyConfig) -> Union[Facts, Finding]:
-    """The facts of the graph, or why there are none."""
+    """Returns the facts of the graph, or why there are none."""
     images = [camera.image_topic for camera in config.cameras]
     agilex = [arm.topics["robot_state"] for arm in robot.arms] if robot.agilex is not None else []
     wanted = {"arms": agilex, "compliance": robot.franka.compliance_node if robot.franka is not None else "",
@@ -87,14 +87,14 @@ def move_gripper(robot_file: Path, yes: bool, ask: Ask = input) -> Iterator[Find
 
     Args:
         robot_file: The robot's configuration.
-        yes: Nobody is asked, before or after.
-        ask: Asks at the terminal.
+        yes: Whether to ask nobody, before or after.
+        ask: Asks a question at the terminal.
 
     Yields:
-        One finding an arm, or why nothing was moved.
+        One finding per arm, or why nothing was moved.
 
     Raises:
-        ConfigurationError: for a file that cannot be read.
+        ConfigurationError: The file cannot be read.
     """
     robot = load_file(RobotConfig, robot_file)
     found = _beside_the_nodes("move_gripper", str(robot_file.resolve()), "look")
@@ -121,7 +121,7 @@ def _moves(found: Dict[str, Any]) -> List[Move]:
 
 
 def _beside_the_nodes(module: str, *arguments: str) -> Union[Dict[str, Any], Finding]:
-    """What a module of this folder prints as JSON, run in the nodes' environment, or why it does not."""
+    """Runs a module of this folder in the nodes' environment; returns the JSON that it prints, or why it prints none."""
     runner = [str(ROOT / "scripts" / "with_env.sh")] if (ROOT / "devel" / "setup.bash").is_file() else []
     path = f"{ROOT / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     command = [*runner, sys.executable, "-m", f"hybridvla_cli.doctor_parts.{module}", *arguments]

@@ -1,4 +1,4 @@
-"""What the set-up was told to install here, by its stamps, and the packages that belong to it."""
+"""What the set-up was told to install here, according to its stamps, and the packages that belong to it."""
 from __future__ import annotations
 
 import re
@@ -11,33 +11,33 @@ from hybridvla_core.paths import ROOT
 
 
 def _locks() -> Path:
-    """The folder of the locks for this interpreter."""
+    """Returns the folder of the locks for this interpreter."""
     return ROOT / "requirements" / ("noetic" if sys.version_info[:2] == (3, 8) else "debian12")
 
 
 def _stamps() -> Path:
-    """The folder with a file for each lock that the set-up has installed into this interpreter's environment."""
+    """Returns the folder with a file for each lock that the set-up has installed into this interpreter's environment."""
     return Path(sys.prefix) / ".stamps" / _locks().name
 
 
 def without_ros() -> bool:
-    """Tells whether the set-up was told to leave ROS out, as on a computer that serves a model alone (Debian 12 only).
+    """Tells whether the set-up was told to leave ROS out, as on a computer that only serves a model (Debian 12 only).
 
     Returns:
-        False also where the set-up has not made this environment.
+        Whether ROS was left out; False also if the set-up did not make this environment.
     """
     stamps = _stamps()
     return (stamps / "base").is_file() and not (stamps / "sim").is_file() and not (ROOT / "devel").exists()
 
 
 def locked_packages(stamps: Optional[Path] = None) -> Dict[str, str]:
-    """The packages that belong here, by the locks for this interpreter.
+    """Returns the packages that belong here, according to the locks for this interpreter.
 
     Args:
         stamps: Folder with a file for each lock that the set-up has installed; default: that of this interpreter's environment.
 
     Returns:
-        Name -> version. Without the model's or the simulator's where the set-up was told to leave those out.
+        Name -> version, without the model's or the simulator's packages if the set-up was told to leave them out.
 
     Raises:
         HybridVLAError: A lock is missing.

@@ -1,1 +1,1 @@
-"""What `hybridvla evaluate` is asked for, and what it has already done."""
+"""What `hybridvla evaluate` is asked to do, and what it has already done."""

@@ -1,4 +1,4 @@
-"""Which episodes are run, and which tasks of the same order an earlier, interrupted run has finished."""
+"""Which episodes to run, and which tasks of the same order an earlier, interrupted run has finished."""
 from __future__ import annotations
 
 import argparse
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 #: Kinds of episodes.
 PLAIN, SWITCHED, LANGUAGE = "plain", "switched", "language"
 ALL = "all"
-#: What a result says beside the summary of a task.
+#: Keys of a result that are not part of a task's summary.
 HEAD = ("checkpoint", "variation", "order", "task", "left_out")
 
 
 def kinds(args: argparse.Namespace, task: Task) -> Dict[str, List[EpisodeSpec]]:
-    """Returns the episodes of each kind that is wanted. Scenes of `language` come twice, one instruction behind the other.
+    """Returns the episodes of each wanted kind. Each scene of `language` comes twice in a row, with one instruction each.
 
     Args:
-        args: Of the command.
-        task: Of `--tasks all`, one with a single goal has plain episodes only.
+        args: Options of the command.
+        task: Task of the episodes; with `--tasks all`, a task with a single goal has plain episodes only.
 
     Raises:
-        HybridVLAError: A task that was named has nothing to switch to.
+        HybridVLAError: A task was named that has nothing to switch to.
     """
     found: Dict[str, List[EpisodeSpec]] = {}
     if args.episodes:
@@ -46,18 +46,18 @@ def kinds(args: argparse.Namespace, task: Task) -> Dict[str, List[EpisodeSpec]]:
 
 
 def one_goal(task: Task) -> bool:
-    """Tells whether nothing else can be asked for in the task's scenes."""
+    """Tells whether the task's scenes allow only one goal."""
     return len(task.phrases.goals) < 2
 
 
 def identity(args: argparse.Namespace, manifest: str, config: PolicyConfig, robot: RobotConfig) -> Dict[str, Any]:
-    """Returns everything that decides what is found of a task, but for the task; results of another one are not mixed in.
+    """Returns everything that determines a task's result, except the task; results of another identity are not mixed in.
 
     Args:
-        args: Of the command.
-        manifest: sha256 of the checkpoint's; empty for the tasks' experts.
-        config: Of the policy.
-        robot: Whose arms move.
+        args: Options of the command.
+        manifest: sha256 of the checkpoint's manifest; empty for the tasks' experts.
+        config: Configuration of the policy.
+        robot: Configuration of the robot whose arms move.
     """
     from hybridvla_sim.origin import origin
 
@@ -67,11 +67,11 @@ def identity(args: argparse.Namespace, manifest: str, config: PolicyConfig, robo
 
 
 def finished(file: str, order: Mapping[str, Any]) -> Dict[str, Dict[str, Any]]:
-    """Returns the summaries of the tasks that stand in a result of the same order; none of another order, or of no result.
+    """Returns the summaries of the tasks in a result of the same order; none if the order differs or there is no result.
 
     Args:
-        file: Of `--json`; need not be there.
-        order: As `identity` gives it.
+        file: File of `--json`; need not exist.
+        order: Order as `identity` returns it.
     """
     try:
         content = json.loads(Path(file).read_text(encoding="utf-8"))

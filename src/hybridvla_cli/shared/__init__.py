@@ -1,1 +1,1 @@
-"""What verbs share."""
+"""Code that the verbs share."""

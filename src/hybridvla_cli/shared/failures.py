@@ -1,4 +1,4 @@
-"""One sentence for anything that can go wrong in a verb: what, at which option or file, and what to do."""
+"""Makes one sentence of anything that can go wrong in a verb: what, at which option or file, and what to do."""
 from __future__ import annotations
 
 import argparse
@@ -9,7 +9,7 @@ from typing import Iterator, Optional, Tuple
 
 from hybridvla_core.errors import HybridVLAError
 
-#: What a compiled package says that was made for another numpy.
+#: Error messages of a compiled package that was built for another numpy.
 _OTHER_NUMPY = ("numpy.dtype size changed", "numpy.core.multiarray failed to import", "_ARRAY_API not found",
                 "compiled using NumPy 1.x cannot be run in")
 _LONGEST = 300
@@ -19,8 +19,8 @@ def sentence(error: BaseException, args: Optional[argparse.Namespace] = None) ->
     """Returns what to print about an error that ended a verb.
 
     Args:
-        error: what was raised.
-        args: the verb's options as parsed; None when they were not yet.
+        error: The exception that was raised.
+        args: The verb's parsed options; None if they were not parsed yet.
     """
     if isinstance(error, HybridVLAError):
         return " ".join(str(error).split())
@@ -48,7 +48,7 @@ def _readable(name: object) -> str:
 
 
 def _where(error: BaseException, args: Optional[argparse.Namespace]) -> str:
-    """` at --option VALUE` or ` at FILE`: the last thing given by the user that the failing code had in its hands."""
+    """Returns ` at --option VALUE` or ` at FILE`: the last value given by the user that the failing code was handling."""
     given = dict(_given(args)) if args is not None else {}
     file = ""
     for value in _locals(error.__traceback__):
@@ -61,7 +61,7 @@ def _where(error: BaseException, args: Optional[argparse.Namespace]) -> str:
 
 
 def _given(args: argparse.Namespace) -> Iterator[Tuple[str, str]]:
-    """Values of the options as text, and what to call each; numbers and switches are too common to be recognised."""
+    """Yields the options' values as text, and their names. Numbers and switches are too common to be recognised."""
     for name, value in vars(args).items():
         for one in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(one, (str, Path)) and str(one) and name not in ("verb", "part"):
@@ -69,7 +69,7 @@ def _given(args: argparse.Namespace) -> Iterator[Tuple[str, str]]:
 
 
 def _locals(trace: Optional[TracebackType]) -> Iterator[str]:
-    """Texts and paths among the local variables, from where the error was raised outwards; args itself is not looked into."""
+    """Yields texts and paths among the local variables, from where the error was raised outwards; does not look into args."""
     frames = []
     while trace is not None:
         frames.append(trace.tb_frame)

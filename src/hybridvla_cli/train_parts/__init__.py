@@ -1,1 +1,1 @@
-"""What `hybridvla train` hands to each trainer."""
+"""What `hybridvla train` passes to each trainer."""

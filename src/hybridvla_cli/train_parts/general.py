@@ -18,7 +18,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> None:
-    """Runs it."""
+    """Runs the recipe."""
     from hybridvla_core.checkpoints.format import read_checkpoint
     from hybridvla_core.checkpoints.released_layout import write_released
     from hybridvla_core.data.mixture import read_mixture
@@ -46,13 +46,13 @@ def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> N
     if processes.first:
         print(f"{result['checkpoint']}: {result['steps']} steps, {result['samples']} samples, {result['seconds']:.0f} s"
               + ("" if result["finished"] else "; not the last one, the same command goes on"))
-        write_json(args.json, result)       # first: the run is done, whatever becomes of the other layout
+        write_json(args.json, result)       # first: the run is done, even if writing the other layout fails
         if args.released and result["finished"]:
             print(write_released(read_checkpoint(out), Path(args.released)))
 
 
 def warn_of_slowness(config: TrainingConfig, device: str) -> None:
-    """Warns, before hours of data, of a precision that a device emulates. Nothing is changed: a run has the one of its recipe."""
+    """Warns of a precision that a device emulates, before hours of data. Changes nothing: a run has its recipe's precision."""
     slow = slowness(config.precision, device)
     if slow:
         LOGGER.warning("precision: %s: %s; write precision: float32 into the recipe (a run that was begun goes on with its own: "
@@ -60,10 +60,10 @@ def warn_of_slowness(config: TrainingConfig, device: str) -> None:
 
 
 def refuse_shards(data: Sequence[Path]) -> None:
-    """Refuses folders of `.npz` shards, which an earlier recipe learned from.
+    """Refuses folders of `.npz` shards, which an earlier recipe used.
 
     Raises:
-        HybridVLAError: One has shards and no data set, naming it.
+        HybridVLAError: A folder has shards and no data set; the message names it.
     """
     for folder in data:
         if not (folder / "meta").is_dir() and any(folder.glob("*.npz")):
@@ -72,7 +72,7 @@ def refuse_shards(data: Sequence[Path]) -> None:
 
 
 def _check_places(args: argparse.Namespace, work: Path, out: Path, data: Tuple[Path, ...], init: Optional[Path]) -> None:
-    """Before a data set is made: whether --out and --released can be written without anything being lost."""
+    """Checks, before a data set is made, that --out and --released can be written without losing anything."""
     from hybridvla_core.checkpoints.target import Target, keep_apart
     from hybridvla_core.training.hybrid.export import check_place
 
@@ -86,7 +86,7 @@ def _check_places(args: argparse.Namespace, work: Path, out: Path, data: Tuple[P
 
 
 def demonstrations(wanted: Optional[DemonstrationConfig], work: Path, processes: int = 1) -> Tuple[Path, ...]:
-    """A data set made in the simulated rig, where the recipe names one and there is none yet."""
+    """Returns the recipe's data set, which is made in the simulated rig if it does not exist yet."""
     if wanted is None:
         raise HybridVLAError("no data set is given; name its folder with --data")
     from tqdm import tqdm
@@ -110,7 +110,7 @@ def demonstrations(wanted: Optional[DemonstrationConfig], work: Path, processes:
 
 def _foreseen(args: argparse.Namespace, config: TrainingConfig, init: Optional[Path]
               ) -> Optional[Callable[[Path], Mapping[str, Any]]]:
-    """What evaluates, if anything; --released and --evaluate-every that could only fail are refused before data are made."""
+    """Returns the evaluator, if any. Refuses --released and --evaluate-every before data are made if they could only fail."""
     from hybridvla_core.checkpoints.released_layout import check_layout
     from hybridvla_core.training.hybrid.start import foresee
 
@@ -131,7 +131,8 @@ def _foreseen(args: argparse.Namespace, config: TrainingConfig, init: Optional[P
 
 
 def _evaluation(args: argparse.Namespace, mode: str) -> Callable[[Path], Mapping[str, Any]]:
-    """Episodes in the simulated rig with the weights of the moment, in scenes that no evaluation of a checkpoint has."""
+    """Returns an evaluator that runs episodes in the simulated rig with the current weights, in scenes that no evaluation of a
+    checkpoint has."""
     import torch
 
     from hybridvla_cli.evaluate import load_policy
@@ -150,7 +151,7 @@ def _evaluation(args: argparse.Namespace, mode: str) -> Callable[[Path], Mapping
             config, robot = load_configs(rig.policy_for(factory().cameras), rig.robot, mode)
             episodes = run_suite(factory, config, robot, task,
                                  task.draw(VALIDATION_SEED, args.evaluate_episodes, False), 1, lambda episode: None)
-        finally:      # a policy takes one; the steps that follow must round as those before
+        finally:      # a policy uses one thread; later steps must round like the earlier ones
             torch.set_num_threads(threads)
         found = summarise(episodes, mode, VALIDATION_SEED)
         return {key: found[key] for key in ("successes", "episodes", "interval", "fused_share", "limit_violations")}
