@@ -137,8 +137,8 @@ def read_weights(checkpoint: Checkpoint, model: torch.nn.Module) -> None:
         checkpoint: Checkpoint with the weights.
         model: Model that receives them.
 
-        Raises:
-            CheckpointError: The weights do not match, values are not finite, or the checkpoint has parts that were never trained.
+    Raises:
+        CheckpointError: The weights do not match, values are not finite, or the checkpoint has parts that were never trained.
     """
     if checkpoint.config.untrained:
         raise CheckpointError(f"{checkpoint.folder}: {', '.join(checkpoint.config.untrained)} hold random weights, because "

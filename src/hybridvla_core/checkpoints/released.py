@@ -56,8 +56,8 @@ def read_saved(path: Path, entry: Optional[str] = None) -> Tuple[Dict[str, torch
     Returns:
         The tensors under our names, and the content of the file.
 
-        Raises:
-            CheckpointError: The file is incomplete, or holds anything but tensors, or other modules.
+    Raises:
+        CheckpointError: The file is incomplete, or holds anything but tensors, or other modules.
     """
     refuse_pointer(path)
     check_archive(path)

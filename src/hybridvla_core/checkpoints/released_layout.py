@@ -90,11 +90,11 @@ def write_released(checkpoint: Checkpoint, out: Path) -> Path:
         checkpoint: The checkpoint to write.
         out: New folder.
 
-        Returns:
-            Path of its `.pt`.
+    Returns:
+        Path of its `.pt`.
 
-        Raises:
-            CheckpointError: The folder exists and is not empty, or the layout cannot hold the model.
+    Raises:
+        CheckpointError: The folder exists and is not empty, or the layout cannot hold the model.
     """
     check_layout(checkpoint.config.model, checkpoint.config.untrained)
     target = Target(out)

@@ -67,8 +67,8 @@ def open_source(run: Path, entry: Optional[str] = None) -> Source:
     Returns:
         Its tensors and the files beside them.
 
-        Raises:
-            CheckpointError: It is anything else, or its configuration describes a model that this is not.
+    Raises:
+        CheckpointError: It is anything else, or its configuration describes a model that this is not.
     """
     if not run.exists():
         raise CheckpointError(f"{run}: no such file or folder; check the path")

@@ -26,11 +26,11 @@ def weight_files(folder: Path) -> List[str]:
     Args:
         folder: Folder of the checkpoint.
 
-        Returns:
-            Names of the files.
+    Returns:
+        Names of the files.
 
-        Raises:
-            CheckpointError: There are no files, there are both kinds, or the index cannot be read.
+    Raises:
+        CheckpointError: There are no files, there are both kinds, or the index cannot be read.
     """
     single, index = folder / WEIGHTS, folder / INDEX
     if single.is_file() and index.is_file():

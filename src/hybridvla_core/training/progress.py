@@ -1,4 +1,4 @@
-"""What a run tells: a line of JSON for machines, a bar for people, TensorBoard for those who have it."""
+"""Progress of a run: a line of JSON for machines, a bar for people, TensorBoard for those who have it."""
 from __future__ import annotations
 
 import json
@@ -17,9 +17,9 @@ LOG = "log.jsonl"
 
 
 class RunLog:
-    """Writes `log.jsonl` and, on request, TensorBoard's files beside it.
+    """Writer of `log.jsonl` and, on request, of TensorBoard's files beside it.
 
-    Rows behind the step from which a run goes on are dropped, so that the log is that of one run.
+    Rows after the step from which a run resumes are dropped, so that the log is that of one run.
     """
 
     def __init__(self, folder: Path, total: int, tensorboard: bool = False) -> None:
@@ -32,7 +32,7 @@ class RunLog:
         os.replace(partial, self.path)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """One line; needs `total`, the steps done in all."""
+        """Writes one line; `row` needs `total`, the steps done in all."""
         with open(self.path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
         if self._writer is not None:
@@ -44,14 +44,14 @@ class RunLog:
 
 
 class Bar:
-    """A bar in samples: it shows samples a second and the time left."""
+    """Progress bar in samples: it shows samples per second and the time left."""
 
     def __init__(self, name: str, samples: int, done: int, visible: bool) -> None:
         self._bar = tqdm(total=samples, initial=done, desc=name, unit=" samples", unit_scale=True, mininterval=2.0,
                          disable=None if visible else True)
 
     def add(self, samples: int, terms: Mapping[str, float]) -> None:
-        """Samples done, and the terms of the loss."""
+        """Adds samples done, and shows the terms of the loss."""
         self._bar.set_postfix({key: f"{value:.3f}" for key, value in terms.items()}, refresh=False)
         self._bar.update(samples)
 
@@ -60,7 +60,7 @@ class Bar:
 
 
 def _lines(path: Path) -> List[str]:
-    """Whole lines of a log; one that a dying process tore is left out."""
+    """Returns the whole lines of a log, without one that a dying process cut off."""
     if not path.exists():
         return []
     whole = []

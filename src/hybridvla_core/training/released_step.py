@@ -1,4 +1,4 @@
-"""Forward and backward in the released trainer's manner, to time ours against: R sequences a sample, logits of every row."""
+"""Forward and backward pass as in the released trainer, to compare timings: R sequences per sample, logits of every row."""
 from __future__ import annotations
 
 from typing import Dict
@@ -16,15 +16,15 @@ IGNORED = -100
 
 
 class ReleasedStep:
-    """The weights are shared with ours; only the way is another.
+    """Step of the released trainer on our weights; only the computation differs.
 
     Args:
-        model: Ours; its towers, projector and embedders are the released ones.
-        repeats: R.
-        bfloat16: Under autocast, as released.
+        model: Our model; its towers, projector and embedders are the released ones.
+        repeats: Noisy copies of each action (R).
+        bfloat16: Whether to compute under autocast, as released.
 
     Raises:
-        ConfigurationError: where transformers is not installed, or for another family than Llama.
+        ConfigurationError: transformers is not installed, or the family is not Llama.
     """
 
     def __init__(self, model: HybridVLA, repeats: int, bfloat16: bool) -> None:
@@ -48,7 +48,7 @@ class ReleasedStep:
         self.llm.model.rotary_emb = type(self.llm.model.rotary_emb)(config=self.llm.config, device=device)
 
     def gradients(self, pixels: Dict[str, torch.Tensor], batch: Batch) -> float:
-        """Forward and backward; returns the loss."""
+        """Runs forward and backward; returns the loss."""
         nn.Module.zero_grad(self.model, set_to_none=True)
         device = next(iter(pixels.values())).device
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
@@ -62,7 +62,7 @@ class ReleasedStep:
         with torch.set_grad_enabled(trained):
             features = model.vision_features(pixels)
         patches = model.project(features)
-        # Rows of the tiled batch are sample 0, 1, ..., 0, 1, ...
+        # The rows of the tiled batch are samples 0, 1, ..., 0, 1, ...
         text, state, tokens, targets = (value.repeat(repeats, 1)
                                         for value in (batch.text, batch.state, batch.tokens, batch.targets))
         noisy, noise = (value.transpose(0, 1).flatten(0, 1) for value in (batch.noise.noisy, batch.noise.target))

@@ -1,4 +1,4 @@
-"""How fast a step of training is: samples and rows a second, the share of the matrix rate, memory; beside the released way."""
+"""Speed of a training step: samples and rows per second, share of the matrix rate, memory; compared with the released way."""
 from __future__ import annotations
 
 import functools
@@ -23,7 +23,7 @@ from hybridvla_core.training.hybrid.stages import choose_parameters, groups
 from hybridvla_core.training.lora import LoraConfig, add_adapters
 from hybridvla_core.transforms.images import picture_key
 
-#: Words of a prompt of a usual length.
+#: Words in a prompt of usual length.
 WORDS = 20
 STRATEGY = "resize-naive"
 TERMS = frozenset({DIFFUSION, TOKENS})
@@ -32,18 +32,18 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True)
 class Setting:
-    """What is timed: an architecture with random weights, a batch, and what of it is trained.
+    """Setting to time: an architecture with random weights, a batch, and the parts that are trained.
 
     Attributes:
-        name: Of the architecture.
+        name: Name of the architecture.
         config: The architecture.
-        batch: Samples of a step.
+        batch: Samples per step.
         repeats: Noisy copies of each action.
-        train: What is trained, as in a stage.
+        train: Parts that are trained, as in a stage.
         device: `cpu` or `cuda`.
-        bfloat16: Compute in that type.
-        checkpointing: Compute hidden states again instead of keeping them.
-        seed: Draws weights and batch.
+        bfloat16: Whether to compute in that type.
+        checkpointing: Whether to recompute hidden states instead of keeping them.
+        seed: Seed of the weights and the batch.
         lora: Adapters on the language model, which are trained in its place.
     """
 
@@ -78,28 +78,28 @@ class Step:
         self.counts = self.objective.counts(self.batch, TERMS)
 
     def loss(self) -> torch.Tensor:
-        """The loss of the batch."""
+        """Returns the loss of the batch."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.setting.bfloat16):
             terms = self.objective(self.batch, TERMS)
         return terms[DIFFUSION] / self.counts[DIFFUSION] + terms[TOKENS] / self.counts[TOKENS]
 
     def gradients(self) -> None:
-        """Forward and backward."""
+        """Runs forward and backward."""
         self.optimizer.zero_grad(set_to_none=True)
         self.loss().backward()
 
     def update(self) -> None:
-        """The optimiser's part."""
+        """Runs the optimiser's update."""
         self.optimizer.step()
 
     @property
     def rows(self) -> int:
-        """Rows of one sample in the language model."""
+        """Returns the rows of one sample in the language model."""
         return self.objective.plan(self.batch, TERMS).length
 
 
 def random_batch(config: ModelConfig, size: int, repeats: int, seed: int) -> Batch:
-    """Pictures of noise, words at random, actions uniform in [-1, 1]."""
+    """Draws a batch of noise pictures, random words, and actions uniform in [-1, 1]."""
     rng = np.random.default_rng(seed)
     limit = min(config.sequence.action_vocab_end - config.bins, 30000)
     markers = np.tile(markers_behind_text(config), (size, 1)).astype(np.int64)
@@ -116,16 +116,16 @@ def random_batch(config: ModelConfig, size: int, repeats: int, seed: int) -> Bat
 
 
 def measure(setting: Setting, rounds: int, tflops: float, others: Mapping[str, Callable[[Step], Call]]) -> Dict[str, Any]:
-    """Times forward and backward, and the update, against other ways.
+    """Times forward and backward, and the update, and compares them with other implementations.
 
     Args:
-        setting: What is timed.
-        rounds: Timings of each, after one unmeasured.
-        tflops: What the device reaches in a matrix product, 10^12 operations a second.
-        others: Other ways of forward and backward, by name; made of our step, timed turn by turn with ours.
+        setting: The setting to time.
+        rounds: Timings of each, after one that is not counted.
+        tflops: Rate that the device reaches in a matrix product, 10^12 operations per second.
+        others: Other implementations of forward and backward, by name; built from our step and timed in turns with it.
 
     Returns:
-        The result for machines: the median times, s, rates, memory, MB, and each other way's time over ours.
+        The result for machines: median times, s, rates, memory, MB, and the ratio of each other implementation's time to ours.
     """
     step = Step(setting)
     made = {name: make(step) for name, make in others.items()}
@@ -154,7 +154,7 @@ def measure(setting: Setting, rounds: int, tflops: float, others: Mapping[str, C
         "share_of_matrix_rate": round(flops / 1e12 / median["gradients"] / tflops, 3), "matrix_tflop_s": tflops,
         "memory_mb": round(_memory(step.device), 1)}
     result["ratios"] = {f"{name}_over_ours": round(median[name] / median["gradients"], 3) for name in made}
-    # On a computer that others use too, the time that our threads computed tells more than the clock on the wall.
+    # On a shared computer, the CPU time of our threads tells more than the wall clock.
     result["cpu_ratios"] = {f"{name}_over_ours": round(computed[name] / computed["gradients"], 3) for name in made}
     return result
 
@@ -166,7 +166,7 @@ def _tokens(config: ModelConfig, actions: torch.Tensor) -> torch.Tensor:
 
 
 def _timed(call: Call, device: torch.device) -> Tuple[float, float]:
-    """On the wall's clock and of all our threads, s."""
+    """Returns the wall-clock time and the CPU time of all our threads, s."""
     start, computed = time.perf_counter(), time.process_time()
     call()
     if device.type == "cuda":
@@ -175,7 +175,7 @@ def _timed(call: Call, device: torch.device) -> Tuple[float, float]:
 
 
 def _memory(device: torch.device) -> float:
-    """Peak of the device, or of the process, MB."""
+    """Returns the peak memory of the device, or of the process, MB."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device)) / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
@@ -184,17 +184,17 @@ def _memory(device: torch.device) -> float:
 def released(step: Step) -> Call:
     """Prepares forward and backward as the released trainer does them, on the same weights and the same batch.
 
-    The whole batch, pictures included, is tiled R times; the language model is Hugging Face's, and its logits are those of every
-    row, of which the loss ignores all but the labels.
+    The whole batch, pictures included, is tiled R times. The language model is Hugging Face's and computes logits of every row;
+    the loss ignores all but the labels.
 
     Args:
-        step: Ours.
+        step: Our step.
 
     Returns:
-        The call to be timed.
+        The call to time.
 
     Raises:
-        ConfigurationError: transformers is not installed, or the family is another than Llama.
+        ConfigurationError: transformers is not installed, or the family is not Llama.
     """
     from hybridvla_core.training.released_step import ReleasedStep
 

@@ -1,4 +1,4 @@
-"""The tiny model's own tokenizer: whole words, lower case, at most 512 ids below the action ids."""
+"""Tokenizer of the tiny model: whole words, lower case, at most 512 ids below the action ids."""
 from __future__ import annotations
 
 import json
@@ -27,7 +27,7 @@ WORDS = (
 
 
 def build_tiny_tokenizer() -> Tokenizer:
-    """A `tokenizers.Tokenizer`; unknown words become <unk>, id 0."""
+    """Builds a `tokenizers.Tokenizer`; unknown words become <unk>, id 0."""
     words = list(SPECIAL) + list(dict.fromkeys(WORDS))
     assert len(words) <= 512
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
@@ -37,13 +37,13 @@ def build_tiny_tokenizer() -> Tokenizer:
 
 
 def with_new_words(tokenizer: Tokenizer) -> Tokenizer:
-    """Gives a checkpoint of the tiny tokenizer the words that were appended since; its own keep their ids.
+    """Adds to a checkpoint's tiny tokenizer the words that were appended since; its own words keep their ids.
 
     Args:
-        tokenizer: Of the checkpoint.
+        tokenizer: Tokenizer of the checkpoint.
 
     Returns:
-        The tiny tokenizer of today; any other tokenizer as it is.
+        Today's tiny tokenizer; any other tokenizer unchanged.
     """
     today = build_tiny_tokenizer()
     own, ours = (json.loads(item.to_str())["model"] for item in (tokenizer, today))

@@ -81,8 +81,8 @@ def check_declared(declared: Declared, model: ModelConfig, strategy: Optional[st
         strategy: The user's choice; None leaves it to the source, and then to the towers' usual one.
         where: Name of the file in messages.
 
-        Raises:
-            CheckpointError: Source, architecture and user contradict each other; the message names each.
+    Raises:
+        CheckpointError: Source, architecture and user contradict each other; the message names each.
     """
     if declared.bins not in (None, model.bins):
         raise CheckpointError(f"{where}: n_action_bins is {declared.bins}, the action tokens here have {model.bins} bins; such "

@@ -55,8 +55,8 @@ def read_modules(content: object, known: Mapping[str, str], path: str, entry: Op
         path: Name of the file in messages.
         entry: Name of the entry with the weights; None looks for the usual ones.
 
-        Raises:
-            CheckpointError: The file holds adapters, shards or quantised weights, or no entry holds weights.
+    Raises:
+        CheckpointError: The file holds adapters, shards or quantised weights, or no entry holds weights.
     """
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds {type(content).__name__} and no dictionary of tensors; this is no checkpoint")

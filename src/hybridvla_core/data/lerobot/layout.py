@@ -155,11 +155,11 @@ def read_json(path: Path, what: str) -> Dict[str, Any]:
         path: Path of the file.
         what: Name of the file in messages.
 
-        Returns:
-            Its mapping.
+    Returns:
+        Its mapping.
 
-        Raises:
-            DataError: The file is missing, cannot be read, or holds no mapping.
+    Raises:
+        DataError: The file is missing, cannot be read, or holds no mapping.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

@@ -86,11 +86,11 @@ class LeRobotDataset:
         Args:
             split: Name of the split.
 
-            Returns:
-                Their numbers: none for a split that `info.json` does not name, and all for `train` if it names no split at all.
+        Returns:
+            Their numbers: none for a split that `info.json` does not name, and all for `train` if it names no split at all.
 
-            Raises:
-                DataError: The split is not a range of episodes.
+        Raises:
+            DataError: The split is not a range of episodes.
         """
         splits = self.info.get("splits") or {}
         if split not in splits:

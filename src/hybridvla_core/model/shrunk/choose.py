@@ -31,8 +31,8 @@ def check_precision(precision: str, device: str, dtype: str) -> None:
         device: torch's name of the device.
         dtype: Type of everything else, `float32` or `bfloat16`.
 
-        Raises:
-            ConfigurationError: The precision is unknown, or torch, the card or the processor does not support it.
+    Raises:
+        ConfigurationError: The precision is unknown, or torch, the card or the processor does not support it.
     """
     if precision not in (*PRECISIONS, EMULATED):
         raise ConfigurationError(f"precision is {precision!r}; use one of {', '.join(PRECISIONS)}")

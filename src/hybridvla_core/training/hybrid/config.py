@@ -18,23 +18,23 @@ RECIPE = "hybrid"
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """The terms L = L_dif + L_ce (paper, section 3.2), and what may be added to them.
+    """Terms of L = L_dif + L_ce (paper, section 3.2), and possible additions.
 
-    The defaults are the released objective. The second half is for small models that are trained from nothing.
+    The defaults are the released objective. The second half is for small models that are trained from scratch.
 
     Attributes:
-        diffusion: Weight of L_dif; 0 leaves it out, and timestep and noise with it.
+        diffusion: Weight of L_dif; 0 leaves it out, together with timestep and noise.
         tokens: Weight of L_ce; 0 leaves it out.
         repeats: Noisy copies of each action (R), which share one prefix.
-        token_condition: What the tokens follow: the noisy action of every `copy`, as released, or an `own` one.
+        token_condition: Noisy action that the tokens follow: that of every `copy`, as released, or their `own`.
         inference_share: Share of timesteps drawn from those that DDIM visits.
-        x0_jitter: Half the copies start from an action off by this much (normalised), the noise re-targeted at the true one.
-        weight_max: Bound of the weight (1 - abar) / abar of L_dif, which is at least 1.
-        condition_zero: Share of own conditions at timestep 0, off by `condition_sigma` (log-uniform, normalised).
-        condition_sigma: Least and greatest error of them.
-        soften_from: Width of softened targets of the tokens at the stage's begin, bins; 0 is hard.
-        soften_to: The same at `soften_until` of the stage; hard after it.
-        soften_until: Share of the stage.
+        x0_jitter: Error of the action that half the copies start from (normalised); their noise is re-targeted at the true one.
+        weight_max: Upper bound of the weight (1 - abar) / abar of L_dif, which is at least 1.
+        condition_zero: Share of own conditions at timestep 0, with an error of size `condition_sigma` (log-uniform, normalised).
+        condition_sigma: Least and greatest size of that error.
+        soften_from: Width of the softened token targets at the beginning of a stage, bins; 0 is hard.
+        soften_to: Their width at `soften_until` of the stage, bins; targets are hard after that.
+        soften_until: Share of the stage with softened targets.
     """
 
     diffusion: float = 1.0
@@ -67,7 +67,7 @@ class ObjectiveConfig:
         require(self.soften_until == 0.0 or self.soften_to > 0, "objective: soften_until needs a soften_to above 0")
 
     def softening(self, share: float) -> float:
-        """Width of the softened targets after `share` of the stage, bins; 0 for hard ones."""
+        """Returns the width of the softened targets after `share` of the stage, bins; 0 for hard ones."""
         if share >= self.soften_until:
             return 0.0
         return float(self.soften_from * (self.soften_to / self.soften_from) ** (share / self.soften_until))
@@ -78,13 +78,13 @@ class StageConfig:
     """One stage of a run.
 
     Attributes:
-        name: For the log.
-        steps: Optimiser's steps.
-        train: Which parts are trained: see `stages.py`.
-        learning_rate: At its peak.
-        tower_rate: Factor on it for the vision towers.
-        terms: Terms of objective and grounding that count in it; empty for all with a weight.
-        batch: Samples a step over all processes; 0 takes the run's.
+        name: Name for the log.
+        steps: Number of optimiser steps.
+        train: Parts that are trained: see `stages.py`.
+        learning_rate: Peak learning rate.
+        tower_rate: Factor on that rate for the vision towers.
+        terms: Terms of objective and grounding that count in the stage; empty for all with a weight.
+        batch: Samples per step over all processes; 0 takes the run's.
     """
 
     name: str
@@ -111,12 +111,12 @@ class OptimizerConfig:
     """AdamW as released: constant rate, no warm-up, no decay, clipped at 1.
 
     Attributes:
-        betas: Of AdamW.
-        epsilon: Of AdamW; where gradients are rounding alone, a larger one keeps their sign from deciding a step.
-        weight_decay: Of matrices; vectors and biases have none.
+        betas: Betas of AdamW.
+        epsilon: Epsilon of AdamW; if gradients are only rounding errors, a larger one keeps their sign from deciding a step.
+        weight_decay: Weight decay of matrices; vectors and biases have none.
         gradient_clip: Largest norm of a gradient.
         schedule: `constant`, or `cosine` to 2 % of the rate at the stage's end.
-        warmup_steps: Over which the rate grows from 0, of every stage.
+        warmup_steps: Steps at the beginning of every stage over which the rate grows from 0.
     """
 
     betas: Vector = (0.9, 0.999)
@@ -135,7 +135,7 @@ class OptimizerConfig:
         one_of("optimizer: schedule", self.schedule, parts.SCHEDULES)
 
     def factor(self, step: int, steps: int) -> float:
-        """Factor on the rate at a step of a stage of `steps`."""
+        """Returns the factor on the rate at a step of a stage of `steps` steps."""
         warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
         if self.schedule == "constant":
             return warm
@@ -144,15 +144,15 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class DemonstrationConfig:
-    """Data that are made in the simulated rig where none are given.
+    """Data that are generated in the simulated rig if none are given.
 
     Attributes:
-        task: Its name.
-        frames: How many.
-        labels: Instructions of each picture.
-        seed: Draws them.
+        task: Name of the task.
+        frames: Number of frames.
+        labels: Instructions per picture.
+        seed: Seed of the demonstrations.
         validation: Share of the episodes to validate with.
-        even_phases: Whether all phases of the task that a picture allows are equally likely, not all instructions.
+        even_phases: Whether all task phases that a picture allows are equally likely, instead of all instructions.
     """
 
     task: str
@@ -174,36 +174,36 @@ class TrainingConfig:
     """The whole run.
 
     Attributes:
-        recipe: `hybrid`.
-        stages: In order.
-        seed: Of everything drawn, at most 10^6.
-        preset: Architecture of a model from nothing; empty where `--init` gives it.
-        tokenizer: File of a preset that has none of its own.
+        recipe: Name of the recipe, `hybrid`.
+        stages: Stages in order.
+        seed: Seed of everything drawn, at most 10^6.
+        preset: Architecture of a model trained from scratch; empty if `--init` gives it.
+        tokenizer: Tokenizer file for a preset that has none of its own.
         cameras: Views in the model's order; empty for those of `--init`, or else of the data set.
-        chunk: Actions predicted at once (K); None takes those of `--init`, or 1.
-        sequence: Of the paper's table 1, 1 to 4.
-        state: `embedding`, `words` (ids of its bins behind the instruction) or `none`.
+        chunk: Actions predicted at once (K); None takes the value of `--init`, or 1.
+        sequence: Kind of the sequence in the paper's table 1, 1 to 4.
+        state: How the state enters: `embedding`, `words` (ids of its bins after the instruction) or `none`.
         image_strategy: How images are fitted; None takes that of `--init`, or `resize-naive`.
-        statistics: Of `data`, or of the checkpoint that `--init` names.
-        embedders: Of that checkpoint (`init`), or `new`: state and action have other channels, as of two arms for one.
-        statistics_tail: Share of the rows that those of `data` cut off on each side of a channel; 0.01 is the released rule.
-        objective, grounding, optimizer, lora: See there.
-        batch: Samples a step over all processes.
+        statistics: Source of the statistics: `data`, or the checkpoint that `--init` names.
+        embedders: Those of that checkpoint (`init`), or `new`: state and action have other channels, as of two arms for one.
+        statistics_tail: Share of the rows that statistics of `data` cut off on each side of a channel; 0.01 is the released rule.
+        objective, grounding, optimizer, lora: See the respective class.
+        batch: Samples per step over all processes.
         labels: Samples of one moment in a step: its sentences, which share picture, towers and augmentation.
-        draw: What is drawn alike: `rows`, or `moments`, so that a picture with several sentences comes no more often.
-        micro_batch: Samples that go through the model at once, for each process; 0 for all of its share.
+        draw: Unit drawn with equal probability: `rows`, or `moments`, so that a picture with more sentences is not more frequent.
+        micro_batch: Samples that go through the model at once in each process; 0 for all of its share.
         precision: `float32` or `bfloat16` (products in bfloat16, sums over processes and weights in float32).
-        gradient_checkpointing: Computes a layer's activations again instead of keeping them.
+        gradient_checkpointing: Whether to recompute a layer's activations instead of keeping them.
         ema: Decay of the moving average of the weights, which is exported; 0 for none.
-        augment: Of pictures: `none`, `released` or `photometric`.
-        state_noise: Of reported states.
-        workers: Processes that read samples ahead.
+        augment: Augmentation of pictures: `none`, `released` or `photometric`.
+        state_noise: Noise on reported states.
+        workers: Number of processes that read samples ahead.
         keep_frames: Whether pictures are decoded once, into a folder that is mapped into memory.
-        log_every, save_every, validate_every: Steps.
-        validation_frames: How many frames of the validation split are looked at.
-        ddim_steps, confidence_window_bins: Of the exported checkpoint; None takes those of `--init`, or 4 and 0.
-        export: Type of its weights: `float16`, `bfloat16` or `float32`.
-        demonstrations: Data to be made where none are given.
+        log_every, save_every, validate_every: Steps between two of these actions.
+        validation_frames: Number of frames of the validation split that are used.
+        ddim_steps, confidence_window_bins: Values of the exported checkpoint; None takes those of `--init`, or 4 and 0.
+        export: Type of the exported weights: `float16`, `bfloat16` or `float32`.
+        demonstrations: Data to be generated if none are given.
     """
 
     recipe: str
@@ -282,12 +282,12 @@ class TrainingConfig:
             require(self.state == "words", "sequence 3 has its state in words; write state: words")
 
     def batch_of(self, stage: StageConfig) -> int:
-        """Samples a step of a stage."""
+        """Returns the samples per step of a stage."""
         return stage.batch or self.batch
 
 
 def read_recipe(path: Path) -> TrainingConfig:
-    """Reads a recipe's file; one that names no recipe, or an unknown one, is refused as that and not by its keys."""
+    """Reads a recipe's file; if it names no recipe or an unknown one, the error says so and does not list keys."""
     values = read_mapping(path)
     said = values.get("recipe")
     found = "names no recipe" if said is None else f"recipe is {said!r}"

@@ -1,4 +1,4 @@
-"""Which parts of the model a stage trains (the released stages' names), and with what rate.
+"""Parts of the model that a stage trains (with the released stages' names), and their learning rates.
 
     align       projector
     finetune    projector, language model
@@ -7,8 +7,8 @@
     sandwich    towers, projector, and the last layer as above
     towers      towers alone
 
-The embedders of state, timestep and noise, the final layer and the heads of the grounding are new in every base, so all stages
-train them.
+All stages train the embedders of state, timestep and noise, the final layer and the grounding heads, because these are new
+in every base.
 """
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _LANGUAGE = re.compile(r"model\.llm\.")
 _ADAPTER = re.compile(r"\.lora_")
 WITH_TOWERS, WITH_PROJECTOR = ("full", "sandwich", "towers"), ("align", "finetune", "full", "sandwich")
 WITH_LANGUAGE, WITH_LAST_LAYER = ("finetune", "full"), ("last_layer", "sandwich")
-#: Networks whose size is the number of channels; `embedders: new` draws them anew.
+#: Networks whose size depends on the number of channels; `embedders: new` draws them anew.
 OF_THE_CHANNELS = ("final_layer", "proprio_embedder", "x_embedder")
-#: What L_ce alone leaves as it was drawn: without noise in the sequence nothing can be denoised, and at inference the tokens
-#: stand behind noise.
+#: Modules that L_ce alone leaves as drawn: without noise in the sequence nothing can be denoised, while at inference the
+#: tokens follow noise.
 UNTRAINED_BY_TOKENS = ("final_layer", "t_embedder", "x_embedder")
 
 
 def wanted_terms(config: TrainingConfig, stage: StageConfig) -> FrozenSet[str]:
-    """Terms that count in a stage: those with a weight, and of these the ones that it names."""
+    """Returns the terms that count in a stage: those with a weight and, if the stage names terms, only these."""
     weighted = {name for name in parts.TERMS if weight_of(config, name) > 0}
     chosen = weighted & set(stage.terms) if stage.terms else weighted
     if not chosen:
@@ -47,7 +47,7 @@ def wanted_terms(config: TrainingConfig, stage: StageConfig) -> FrozenSet[str]:
 
 
 def weight_of(config: TrainingConfig, term: str) -> float:
-    """The weight of a term."""
+    """Returns the weight of a term."""
     return float(getattr(config.grounding if term in parts.GROUNDING else config.objective, term))
 
 
@@ -56,9 +56,9 @@ def learned(config: TrainingConfig, base: Optional[CheckpointConfig], done: Sequ
     """Tells what a model has not learned once these stages are done.
 
     Args:
-        config: Of the run.
-        base: Of the checkpoint that it starts from, if any. What that one had learned counts, but with new embedders.
-        done: Stages of which a step was done; those without steps do not count.
+        config: Configuration of the run.
+        base: Configuration of the starting checkpoint, if any. What it had learned counts, except with new embedders.
+        done: Stages with at least one step done; stages without steps do not count.
 
     Returns:
         `untrained` and `trained` of the checkpoint's configuration.
@@ -74,7 +74,7 @@ def learned(config: TrainingConfig, base: Optional[CheckpointConfig], done: Sequ
     if parts.DIFFUSION in ran:
         return (), trained
     left = UNTRAINED_BY_TOKENS if parts.TOKENS in ran else HEADS
-    own = config.embedders == "new" and base is not None and not base.untrained      # the timestep's embedder is the base's
+    own = config.embedders == "new" and base is not None and not base.untrained      # the timestep embedder is the base's
     return tuple(name for name in left if not own or name in OF_THE_CHANNELS), trained
 
 
@@ -82,13 +82,13 @@ def is_trained(train: str, name: str, layers: int, adapters: bool = False) -> bo
     """Tells whether a parameter of the objective is trained.
 
     Args:
-        train: Of the stage.
-        name: Of the parameter.
-        layers: Of the language model.
-        adapters: Whether its own weights stay as they are.
+        train: Parts that the stage trains.
+        name: Name of the parameter.
+        layers: Number of layers of the language model.
+        adapters: Whether the language model has adapters and its own weights stay as they are.
 
     Returns:
-        True for adapters and heads in every stage; towers, projector and language model as `train` says.
+        True for adapters and heads in every stage; for towers, projector and language model as `train` says.
     """
     if _ADAPTER.search(name):
         return True
@@ -102,7 +102,7 @@ def is_trained(train: str, name: str, layers: int, adapters: bool = False) -> bo
 
 
 def choose_parameters(module: nn.Module, stage: StageConfig, layers: int, adapters: bool) -> Set[str]:
-    """Freezes what the stage does not train; returns the names of what it does."""
+    """Freezes the parameters that the stage does not train; returns the names of those that it trains."""
     trained = set()
     for name, parameter in module.named_parameters():
         chosen = parameter.is_floating_point() and is_trained(stage.train, name, layers, adapters)
@@ -113,7 +113,7 @@ def choose_parameters(module: nn.Module, stage: StageConfig, layers: int, adapte
 
 
 def groups(module: nn.Module, stage: StageConfig, weight_decay: float) -> List[Dict[str, Any]]:
-    """The optimiser's groups: towers by their own rate; vectors and biases without decay."""
+    """Returns the optimiser's groups: towers with their own rate; vectors and biases without decay."""
     found: Dict[Any, List[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:

@@ -1,1 +1,1 @@
-"""What the grounding of samples teaches a model that was not pretrained: weights and heads."""
+"""Grounding of samples as a teacher for a model that was not pretrained: weights and heads."""

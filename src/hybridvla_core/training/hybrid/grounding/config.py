@@ -1,4 +1,4 @@
-"""What may be taught from the grounding of samples, and how much of it."""
+"""Terms that may be taught from the grounding of samples, and their weights."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ from hybridvla_core.configuration import Vector, in_range, require
 
 @dataclass(frozen=True)
 class GroundingConfig:
-    """Weights of the terms that the samples' grounding feeds; 0 leaves a term out (docs/training.md).
+    """Weights of the terms that use the samples' grounding; 0 leaves a term out (docs/training.md).
 
     Attributes:
-        patches: Tower features of the patches that show a named object: its name and its place.
+        patches: Tower features of the patches that show a named object predict its name and its place.
         pointing: The words that name an object point at its patches.
-        places: The words that name an object know its place.
-        attention: The decoder's own attention, from the last word of a name, is on its patches.
-        attention_layers: Of the decoder, from 0.
-        attention_heads: The first ones of each of these layers; the others are left to themselves.
-        state_action: The state token, or the last one before the noise, knows the action.
-        subtask: The same token knows the step of the task.
-        turns: How an object is turned, learned by the same patches and words that learn its place, where the data say it. The
-            weight is relative to that of the place.
-        place_views: Cameras whose patches learn places; empty for all. The picture of a moving camera tells no place, unless one
-            knows where the camera is.
+        places: The words that name an object predict its place.
+        attention: The decoder's own attention, from the last word of a name, is on the object's patches.
+        attention_layers: Layers of the decoder whose attention is taught, from 0.
+        attention_heads: Number of taught heads in each of these layers, counted from the first; the others are left alone.
+        state_action: The state token, or the last one before the noise, predicts the action.
+        subtask: The same token predicts the step of the task.
+        turns: Yaw of an object, learned by the same patches and words that learn its place, if the data state it. The weight
+            is relative to that of the place.
+        place_views: Cameras whose patches learn places; empty for all. The picture of a moving camera determines no place
+            unless the pose of the camera is known.
         centre: Origin of normalised places, m.
         scale: Unit of normalised places, m.
     """
@@ -62,14 +62,14 @@ class GroundingConfig:
         return max(self.patches, self.pointing, self.places, self.attention, self.state_action, self.subtask) > 0
 
     def placing(self, cameras: Sequence[str], patches: int) -> Tuple[bool, ...]:
-        """Tells which patches know places.
+        """Tells which patches learn places.
 
         Args:
-            cameras: Of the model, in its order.
-            patches: Of one view.
+            cameras: Cameras of the model, in its order.
+            patches: Patches of one view.
 
         Returns:
-            One answer for each patch of all views; none where every patch counts and so does what no view shows.
+            One answer per patch of all views; empty if every patch counts, and then objects that no view shows count too.
 
         Raises:
             ConfigurationError: `place_views` names another camera.
@@ -79,11 +79,11 @@ class GroundingConfig:
         return tuple(camera in self.place_views for camera in cameras for _ in range(patches)) if self.place_views else ()
 
     def fit(self, layers: int, heads: int) -> None:
-        """Checks it against a decoder.
+        """Checks the layers and heads against a decoder.
 
         Args:
-            layers: Of the decoder.
-            heads: Of each of its layers.
+            layers: Number of layers of the decoder.
+            heads: Number of heads of each layer.
 
         Raises:
             ConfigurationError: There is no such layer or head.

@@ -1,7 +1,7 @@
-"""What grounding teaches: which patches a name means, where the object is, and what to do about it.
+"""Heads that grounding teaches: which patches a name means, where the object is, and what to do about it.
 
-A model from nothing does not learn from the hybrid objective alone that words name things in the picture; pretraining gives
-that to the paper's. The heads shape the features and are no part of a checkpoint.
+A model trained from scratch does not learn from the hybrid objective alone that words name things in the picture; the
+paper's model has this from pretraining. The heads shape the features and are not part of a checkpoint.
 """
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ WIDTH = 64
 
 
 class GroundingHeads(nn.Module):
-    """Linear read-outs of tower features (width) and of hidden states (hidden); A actions, so many names of subtasks.
+    """Linear read-outs of tower features (`width`) and hidden states (`hidden`), for `actions` channels and `subtasks` names.
 
-    `placing` says which patches of all views know places (`GroundingConfig.placing`); empty for all.
+    `placing` says which patches of all views learn places (`GroundingConfig.placing`); empty for all.
     """
 
     def __init__(self, config: GroundingConfig, width: int, hidden: int, actions: int, subtasks: int = 0,
@@ -40,7 +40,7 @@ class GroundingHeads(nn.Module):
         self.patch_turn, self.turn = (nn.Linear(size, 2) if config.turns else None for size in (width, hidden))
 
     def counts(self, batch: Batch, terms: FrozenSet[str]) -> Dict[str, float]:
-        """How many mentions, or samples, each wanted term is the mean of."""
+        """Returns the number of mentions, or samples, that each wanted term is the mean of."""
         mentions = batch.mentions
         shown = 0.0 if mentions is None else float(mentions.patches.any(1).sum())
         known = 0.0 if mentions is None else float(self._places(mentions)[1].sum())
@@ -50,12 +50,12 @@ class GroundingHeads(nn.Module):
         return {name: count for name, count in found.items() if name in terms}
 
     def patches(self, features: torch.Tensor, batch: Batch, embed: nn.Module) -> torch.Tensor:
-        """Tells, for each name that is shown, its patches from the others, by the name, and their place.
+        """Computes, for each name that is shown, the losses of telling its patches from the others and of their place.
 
         Args:
-            features: (M, P, width) of the towers, of every moment.
-            batch: With mentions.
-            embed: Embeds ids.
+            features: (M, P, width) tower features of every moment.
+            batch: Batch with mentions.
+            embed: Embedding of ids.
 
         Returns:
             The sum of the losses of all names, a scalar.
@@ -69,7 +69,7 @@ class GroundingHeads(nn.Module):
         name = self.word_name(_mean_between(words, mentions))
         logits = torch.einsum("mpd,md->mp", self.patch_name(seen), name) * WIDTH ** -0.5
         per_patch = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        # The few patches of an object weigh as much as all others.
+        # The few patches of an object weigh as much as all the others.
         inside, outside = target.sum(1), (1 - target).sum(1)
         named = (per_patch * target).sum(1) / inside.clamp(min=1) + (per_patch * (1 - target)).sum(1) / outside.clamp(min=1)
         place, known = self._places(mentions)
@@ -89,8 +89,8 @@ class GroundingHeads(nn.Module):
             words: (B, T, H) hidden states of the text.
             patches: (M, P, H) embeddings of the patches, of every moment.
             end: (B, H) hidden state of the prefix's last row.
-            batch: With or without mentions.
-            terms: Those wanted.
+            batch: Batch with or without mentions.
+            terms: Wanted terms.
 
         Returns:
             The sum of each term, a scalar, by name.
@@ -110,7 +110,7 @@ class GroundingHeads(nn.Module):
                 turned = F.smooth_l1_loss(self.turn(last), turn, beta=0.2, reduction="none").mean(-1)
                 placed = placed + self.config.turns * turned * known * told
             found = {parts.POINTING: pointing.sum(), parts.PLACES: placed.sum()}
-        else:       # a term's own heads alone: where one process names nothing, all have gradients of the same parameters
+        else:       # only a term's own heads, so that a process that names nothing has gradients of the same parameters
             found = {parts.POINTING: 0.0 * (words.float().sum() + patches.float().sum()) + _nothing(self.query, self.key),
                      parts.PLACES: 0.0 * words.float().sum() + _nothing(self.place, self.turn)}
         action = F.smooth_l1_loss(self.action(end.float()), batch.actions[:, 0], beta=0.05, reduction="none")
@@ -120,19 +120,19 @@ class GroundingHeads(nn.Module):
         return {name: value for name, value in found.items() if name in terms}
 
     def probe(self, terms: FrozenSet[str]) -> Optional[Probe]:
-        """What a pass has to keep for `attention`; None where it is not wanted."""
+        """Returns the probe that a pass has to fill for `attention`; None if that term is not wanted."""
         return Probe.of(self.config.attention_layers) if parts.ATTENTION in terms else None
 
     def attention(self, probe: Probe, batch: Batch, behind: int) -> torch.Tensor:
-        """Computes how far the taught heads look beside the patches of what is named.
+        """Computes the loss of the taught heads' attention towards the patches of named objects.
 
         Args:
             probe: Layer -> attention logits (M, heads, Q, S) of the last Q rows of every moment, all layers of the configuration.
-            batch: With or without mentions.
-            behind: Rows of each sample behind the patches.
+            batch: Batch with or without mentions.
+            behind: Rows of each sample after the patches.
 
         Returns:
-            The sum over all names that are shown, a scalar; the mean over layers and heads.
+            The sum over all names that are shown, averaged over layers and heads; a scalar.
         """
         mentions, heads = batch.mentions, self.config.attention_heads
         logits = [scores[:, :heads] for scores in probe.values() if scores is not None]
@@ -140,7 +140,7 @@ class GroundingHeads(nn.Module):
             return 0.0 * torch.stack([scores[:, :, 0, 0].float().sum() for scores in logits]).sum()
         target = mentions.patches.float()
         shown = target.sum(1)
-        # The samples of a moment stand one behind the other, at the end of the rows.
+        # The samples of a moment follow each other at the end of the rows.
         back = behind * (batch.labels - mentions.sample % batch.labels) - (mentions.end - 1)
         share = (target / shown.clamp(min=1)[:, None])[:, None]
         found = [attention_loss(scores[mentions.sample // batch.labels, :, scores.shape[2] - back][:, :, None], share)
@@ -148,7 +148,7 @@ class GroundingHeads(nn.Module):
         return torch.stack(found).mean() * (shown > 0).sum()
 
     def _places(self, mentions: Mentions) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Normalised places (M, 3), 0 where unknown, and which are known (M,): one of the views that know places shows it."""
+        """Returns normalised places (M, 3), 0 where unknown, and which are known (M,), by a view that learns places."""
         centre = constant(tuple(self.config.centre), torch.float32, mentions.place.device)
         known = torch.isfinite(mentions.place).all(1)
         place = torch.where(known[:, None], (mentions.place - centre) / self.config.scale, torch.zeros_like(mentions.place))
@@ -157,23 +157,23 @@ class GroundingHeads(nn.Module):
         return place, known.float()
 
     def _turns(self, mentions: Mentions) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Turns (M, 2), 0 where unknown, and which are known (M,)."""
+        """Returns turns (M, 2), 0 where unknown, and which are known (M,)."""
         told = torch.isfinite(mentions.turn).all(1)
         return torch.where(told[:, None], mentions.turn, torch.zeros_like(mentions.turn)), told.float()
 
     def _knowing(self, patches: torch.Tensor) -> torch.Tensor:
-        """Of the patches (M, P) that show a thing, those that know its place."""
+        """Returns, of the patches (M, P) that show an object, those that learn its place."""
         return patches & constant(self._placing, torch.bool, patches.device) if self._placing else patches
 
 
 def _nothing(*heads: Optional[nn.Module]) -> torch.Tensor:
-    """0, by way of every parameter: where one process names nothing, gradients are still those that the others wait for."""
+    """Returns 0, computed from every parameter: if one process names nothing, it still has the gradients that others wait for."""
     modules = [head for head in heads if head is not None]
     return 0.0 * torch.stack([parameter.float().sum() for module in modules for parameter in module.parameters()]).sum()
 
 
 def _mean_between(words: torch.Tensor, mentions: Mentions) -> torch.Tensor:
-    """Mean of (M, T, H) over each mention's words."""
+    """Returns the mean of (M, T, H) over each mention's words."""
     slots = torch.arange(words.shape[1], device=words.device)
     inside = ((slots >= mentions.begin[:, None]) & (slots < mentions.end[:, None])).float()
     return torch.einsum("mth,mt->mh", words, inside) / inside.sum(1, keepdim=True).clamp(min=1)
