@@ -1,10 +1,10 @@
-"""Makes the pictures of docs/tour.md, in docs/images: an episode of the shipped checkpoint, the operator's page on a live graph.
+"""Makes the pictures of docs/tour.md in docs/images: an episode of the shipped checkpoint, the operator's page on a live graph.
 
     scripts/with_env.sh python scripts/tour.py                 # all
     scripts/with_env.sh python scripts/tour.py episode page    # some: episode, page, demo, rviz
 
-`page` wants chromium and playwright, `rviz` wants rviz and Xvfb, `demo` the page that `make demo` has left. What cannot be made
-is said, and its picture stays as it was.
+`page` needs chromium and playwright, `rviz` needs rviz and Xvfb, `demo` needs the page that `make demo` wrote. What cannot be
+made is reported, and its picture stays as it was.
 """
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from hybridvla_ros.runtime.private_graph import Graph
 
 IMAGES = ROOT / "docs/images"
 CHROMIUM = Path("/usr/bin/chromium")
-#: Seed of the scene, which the training never saw, and what is asked for.
+#: Seed of the scene, which the training never saw, and the instruction.
 SEED, INSTRUCTION = 3_000_001, "put the red block on the green pad"
 WINDOW = {"width": 1000, "height": 720}
 
 
 def keep(name: str, picture: Image.Image) -> None:
-    """Saves a small picture: 96 colours will do for pages and blocks."""
+    """Saves a small picture: 96 colours are enough for pages and blocks."""
     path = IMAGES / name
     picture.convert("RGB").quantize(96, dither=Image.Dither.NONE).save(str(path), optimize=True)
     print(f"{path.relative_to(ROOT)}: {picture.width}x{picture.height}, {path.stat().st_size // 1000} kB")
 
 
 def episode() -> None:
-    """Four moments of one episode: the shipped checkpoint, through the safety filter, in process."""
+    """Makes pictures of four moments of one episode: the shipped checkpoint, through the safety filter, in process."""
     from hybridvla_core.evaluation.suite import load_configs
     from hybridvla_core.policy.predictor import Policy
     from hybridvla_sim import tasks
@@ -66,7 +66,7 @@ def episode() -> None:
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> None:
-    """Raises HybridVLAError when something does not come."""
+    """Waits for a condition; raises HybridVLAError if it does not come true."""
     print(f"waiting for {what}", flush=True)
     end = time.monotonic() + patience(seconds)
     while not condition():
@@ -76,7 +76,7 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Non
 
 
 def page() -> None:
-    """The operator's page before, while and after the arm moves, in a browser on a live graph."""
+    """Makes pictures of the operator's page before, while and after the arm moves, in a browser on a live graph."""
     from playwright.sync_api import sync_playwright
 
     if not CHROMIUM.is_file():
@@ -121,7 +121,7 @@ def page() -> None:
 
 
 def demo() -> None:
-    """The beginning of the page that `make demo` leaves."""
+    """Makes a picture of the beginning of the page that `make demo` writes."""
     made = ROOT / "out/demo/index.html"
     if not made.is_file():
         raise HybridVLAError("out/demo/index.html is not there: make demo")
@@ -133,7 +133,7 @@ def demo() -> None:
 
 
 def rviz() -> None:
-    """What the filter judges, in RViz on a screen without a monitor; the arm at its start."""
+    """Makes a picture of what the filter judges, in RViz on a virtual screen; the arm is at its start."""
     sys.path.insert(0, str(ROOT / "test/support"))
     import screen
 
@@ -161,7 +161,7 @@ PARTS: Dict[str, Callable[[], None]] = {"episode": episode, "page": page, "demo"
 
 
 def main(names: List[str]) -> int:
-    """Makes what is asked for; 1 where something could not be made."""
+    """Makes the requested pictures; returns 1 if something could not be made."""
     unknown = sorted(set(names) - set(PARTS))
     if unknown:
         print(f"tour: no part {', '.join(unknown)}; there are {', '.join(PARTS)}", file=sys.stderr)

@@ -1,18 +1,18 @@
-"""Says the device to train on, or which packages are missing: the first thing that `scripts/train_anywhere.sh` runs.
+"""Prints the device to train on, or which packages are missing. `scripts/train_anywhere.sh` runs it first.
 
-    packages.py [DEVICE]      # one that was named is said again
+    packages.py [DEVICE]      # a given device is printed again
 """
 import importlib.util
 import sys
 
-#: What is imported on the way, also by packages that are installed without what they ask for: mujoco draws through PyOpenGL, and
-#: pinocchio stands on eigenpy and hppfcl.
+#: Packages that are imported on the way, also by packages that are installed without their dependencies: mujoco draws through
+#: PyOpenGL, and pinocchio is built on eigenpy and hppfcl.
 NEEDED = ("torch", "numpy", "scipy", "PIL", "cv2", "timm", "safetensors", "tokenizers", "yaml", "dacite", "tqdm", "pyarrow", "av",
           "mujoco", "OpenGL", "threadpoolctl", "pinocchio", "eigenpy", "hppfcl", "daqp", "jinja2")
 
 
 def main() -> None:
-    """Prints the device, cuda or cpu where none was named, or ends with the sentence that names what is missing."""
+    """Prints the device, which defaults to cuda or cpu, or exits with a sentence that names what is missing."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(f"train_anywhere: {', '.join(missing)} missing for {sys.executable}; put their wheels into the folder of "

@@ -1,7 +1,7 @@
-"""Makes OUT/recipe.yaml of `scripts/train_anywhere.sh`, before any data: RECIPE OUT RIG INIT DEVICE; INIT may be - for none.
+"""Writes OUT/recipe.yaml for `scripts/train_anywhere.sh`, before any data: RECIPE OUT RIG INIT DEVICE; INIT may be - for none.
 
-A run keeps the recipe it was begun with; a recipe that cannot begin, or whose precision the processor emulates, is named
-before hours of data.
+A run keeps the recipe with which it began. A recipe that cannot start, or whose precision the processor emulates, is
+reported before hours of data.
 """
 import re
 import sys
@@ -18,16 +18,16 @@ PRESET = re.compile(r"^preset:.*(?:\n|\Z)", re.MULTILINE)
 
 
 def keep(recipe: Path, out: Path, rig: str, init: str) -> None:
-    """Writes the recipe of this run; a preset is dropped where a checkpoint is given, because the model is the checkpoint's.
+    """Writes the recipe of this run; drops a preset if a checkpoint is given, because the model is the checkpoint's.
 
     Args:
-        recipe: File.
+        recipe: File of the recipe.
         out: Folder of the run.
-        rig: Of its data.
+        rig: Rig of the run's data.
         init: Folder of the checkpoint to start from, or `-`.
 
     Raises:
-        HybridVLAError: The training was begun with another recipe, or recipe and checkpoint make no training of this rig.
+        HybridVLAError: The training began with another recipe, or recipe and checkpoint do not make a training of this rig.
     """
     kept = out / "recipe.yaml"
     try:
@@ -41,7 +41,7 @@ def keep(recipe: Path, out: Path, rig: str, init: str) -> None:
         raise HybridVLAError(f"{kept}: the training in {out} was begun with this recipe, and TRAIN_RECIPE or TRAIN_INIT asks for "
                              f"another one; leave them as they were, name another OUT, or remove {out / 'train'} and "
                              f"{out / 'train.json'} to begin the training anew on the same data")
-    read_recipe(recipe)       # what is wrong with it is said of the file that was named
+    read_recipe(recipe)       # so that errors refer to the file that was named
     partial = kept.with_name("recipe.partial.yaml")
     try:
         write_text(partial, text)
@@ -66,7 +66,7 @@ def keep(recipe: Path, out: Path, rig: str, init: str) -> None:
 
 
 def warn(out: Path, device: str) -> None:
-    """Warns of a precision that the device emulates, as long as another one can be chosen: before the training was begun."""
+    """Warns of a precision that the device emulates while another one can still be chosen: before the training begins."""
     precision = read_recipe(out / "recipe.yaml").precision
     slow = "" if (out / "train").is_dir() else slowness(precision, device)
     if slow:

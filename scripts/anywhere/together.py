@@ -2,10 +2,10 @@
 
     PYTHONPATH=src MUJOCO_GL=egl python3 scripts/anywhere/together.py OUT [--minutes 24] [--seeds 7 8 9] [--suites suite dual]
 
-Steps of so small a model are bound by launching kernels, so several trainings share a GPU. The blocks' pictures come first, then
-the seeds begin, and are judged; a suite's data are made beside them, and it trains for as many steps as a short trial says that
-its time allows. A training that runs out of time writes its checkpoint as it is and says that it is not finished. Nothing goes on
-where it stopped: `scripts/train_anywhere.sh` does.
+The steps of so small a model are bound by kernel launches, so several trainings share a GPU. The blocks' pictures are made first;
+then the seeds train and are judged. A suite's data are made in parallel; the suite trains for as many steps as its time allows
+according to a short trial. A training that runs out of time writes its checkpoint as it is and says that it is not finished.
+Nothing resumes where it stopped; `scripts/train_anywhere.sh` does.
 """
 import argparse
 import json
@@ -24,9 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "config/training/tiny_gpu.yaml"
 MODES = ("ensemble", "diffusion", "autoregressive")
 FIRST_SEED = 2000001
-#: Steps of each stage that tell how long one takes.
+#: Steps per stage of the trial that measures how long a step takes.
 TRIAL = 60
-#: Left for what comes behind the last step, s.
+#: Time reserved for what follows the last step, s.
 WRITING = 40.0
 
 
@@ -40,7 +40,7 @@ class Suite:
 
     @property
     def recipe(self) -> Path:
-        """For a GPU."""
+        """Recipe of the suite for a GPU."""
         return ROOT / f"config/training/{self.name}_gpu.yaml"
 
 
@@ -50,7 +50,7 @@ SUITES = {suite.name: suite for suite in (Suite("suite", "fr3", ROOT / "checkpoi
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked for: see the arguments of the command."""
+    """What to run: see the arguments of the command."""
 
     out: Path
     end: float
@@ -66,12 +66,12 @@ class Plan:
 
     @property
     def left(self) -> float:
-        """s until all must be written."""
+        """Time until everything must be written, s."""
         return self.end - time.time() - WRITING
 
 
 def main(words: Optional[Sequence[str]] = None) -> None:
-    """Runs all of it."""
+    """Runs everything."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path, help="new folder")
     parser.add_argument("--minutes", type=float, default=24.0, help="after which all is written")
@@ -95,7 +95,7 @@ def run(plan: Plan) -> None:
     """Makes data, trains and judges.
 
     Args:
-        plan: What is asked for.
+        plan: What to run.
     """
     blocks = plan.out / "blocks"
     if plan.seeds:
@@ -131,14 +131,14 @@ def seed_training(plan: Plan, seed: int, blocks: Path) -> None:
 
 
 def suite_training(plan: Plan, suite: Suite) -> None:
-    """Makes a suite's data and trains for as long as there is time."""
+    """Makes a suite's data and trains for as long as time allows."""
     work = plan.out / suite.name
     work.mkdir(exist_ok=True)
     cores = max(1, (plan.processes - 2 * len(plan.seeds)) // len(plan.suites))
     if verb(plan, work / "data.log", "demonstrate", "--rig", suite.rig, "--tasks", "all", "--count", plan.scenes, "--states",
             plan.states, "--sampled", 0.9, "--validation", 0.03, "--processes", cores, "-o", work / "data"):
         return
-    # A process of its own: this one has threads, and its children must not inherit locks that they hold.
+    # A new process: this one has threads, and a forked child would inherit locks that they hold.
     process = multiprocessing.get_context("spawn").Process(
         target=decode, args=(suite.recipe, work / "data", plan.out / f"{suite.name}_pictures", suite.init, cores))
     process.start()
@@ -152,24 +152,25 @@ def suite_training(plan: Plan, suite: Suite) -> None:
 
 
 def learn(plan: Plan, suite: Suite, work: Path, steps: Sequence[int], cores: int) -> int:
-    """Trains in a folder of its own; returns the exit status."""
+    """Trains in a separate folder; returns the exit status."""
     work.mkdir()
     (work / "pictures").symlink_to(plan.out / f"{suite.name}_pictures")
     recipe = changed(plan, suite.recipe, work / "recipe.yaml", None, steps, workers=max(1, cores // 2))
-    return verb(plan, work / "train.log", "train", "--config", recipe, "--init", suite.init, "--data", work.parent / "data", "--work", work, "--out", work / "checkpoint", "--device", plan.device,
+    return verb(plan, work / "train.log", "train", "--config", recipe, "--init", suite.init, "--data",
+                work.parent / "data", "--work", work, "--out", work / "checkpoint", "--device", plan.device,
                 "--threads", 2, "--seconds", max(1, int(plan.left)), "--json", work / "train.json")
 
 
 def steps_within(left: float, seconds: Dict[str, float], recipe: Path) -> List[int]:
-    """Steps of the three stages that fit.
+    """Computes the steps of the three stages that fit into the time.
 
     Args:
-        left: For all, s.
-        seconds: Of a step, by stage, s.
-        recipe: Names the stages.
+        left: Time for all stages, s.
+        seconds: Time of a step by stage, s.
+        recipe: Recipe that names the stages.
 
     Returns:
-        Those of the recipe for the first two, but half of the time at most, and the rest for the third.
+        The recipe's steps for the first two stages, in at most half of the time, and the rest for the third.
     """
     stages = yaml.safe_load(recipe.read_text(encoding="utf-8"))["stages"]
     see, ground, act = (seconds[stage["name"]] for stage in stages)
@@ -180,7 +181,7 @@ def steps_within(left: float, seconds: Dict[str, float], recipe: Path) -> List[i
 
 
 def pace(log: Path) -> Dict[str, float]:
-    """Seconds of a step, lately, by stage."""
+    """Returns the recent time of a step, s, by stage."""
     found: Dict[str, float] = {}
     rows: Dict[str, List[Dict[str, Any]]] = {}
     for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else []:
@@ -195,7 +196,7 @@ def pace(log: Path) -> Dict[str, float]:
 
 
 def decode(recipe: Path, data: Path, folder: Path, init: Optional[Path], workers: int) -> None:
-    """Decodes a data set's pictures once, for all trainings that have `folder` as theirs."""
+    """Decodes a data set's pictures once, for all trainings that use `folder`."""
     from hybridvla_core.training.hybrid.config import read_recipe
     from hybridvla_core.training.hybrid.start import prepare
 
@@ -204,7 +205,7 @@ def decode(recipe: Path, data: Path, folder: Path, init: Optional[Path], workers
 
 
 def changed(plan: Plan, source: Path, target: Path, seed: Optional[int], steps: Optional[Sequence[int]], workers: int) -> Path:
-    """A recipe with another seed, other steps and as many workers as its share of the cores."""
+    """Writes a recipe with another seed, other steps and as many workers as its share of the cores."""
     text = yaml.safe_load(source.read_text(encoding="utf-8"))
     text["workers"] = workers
     if plan.device == "cpu":
@@ -219,7 +220,7 @@ def changed(plan: Plan, source: Path, target: Path, seed: Optional[int], steps: 
 
 
 def verb(plan: Plan, log: Path, *words: Any) -> int:
-    """Runs a verb of `hybridvla`; returns its exit status. What it says goes into `log`."""
+    """Runs a verb of `hybridvla`; returns its exit status. Its output goes to `log`."""
     say(plan, f"{log.parent.name}/{log.stem}: {words[0]} begins")
     with log.open("a", encoding="utf-8") as out:
         status = subprocess.call([sys.executable, "-m", "hybridvla_cli", *map(str, words)], stdout=out, stderr=out)
@@ -228,7 +229,7 @@ def verb(plan: Plan, log: Path, *words: Any) -> int:
 
 
 def say(plan: Plan, sentence: str) -> None:
-    """With the time that is left."""
+    """Prints a sentence with the time that is left."""
     print(f"{plan.left:6.0f} s left: {sentence}", flush=True)
 
 

@@ -1,12 +1,12 @@
-"""Goes through the images' builds without a container: copies what each COPY copies, and runs what each RUN runs, as Debian 12.
+"""Performs the images' builds without a container: copies what each COPY copies, and runs what each RUN runs, as Debian 12.
 
-What the build scripts would install must be there already: an apt-get that is called, and a pip that is called, is an error, and
-`.venv` borrows this clone's packages. The devel space is really built. At the end the image's command is looked at: the nodes of
-its launch file, or its verb's help. Nothing outside a temporary folder is changed.
+What the build scripts would install must already be installed: calling apt-get or pip is an error, and `.venv` borrows this
+clone's packages. The devel space is really built. At the end the image's command is checked: the nodes of its launch file, or
+its verb's help. Nothing outside a temporary folder is changed.
 
-robot.Dockerfile is ROS Noetic's and cannot be gone through here; it has to have the steps of sim.Dockerfile, which can.
+robot.Dockerfile is for ROS Noetic and cannot be performed here; it must have the same steps as sim.Dockerfile, which can.
 
-usage: containers.py [DOCKERFILE..]     0 when everything went through
+usage: containers.py [DOCKERFILE..]     exits with 0 if everything succeeded
 """
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from typing import List, Tuple
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = "/opt/hybridvla"
-#: What a RUN may call: scripts of ours, and the one command that makes the user.
+#: What a RUN may call: our scripts, and the one command that makes the user.
 OURS = re.compile(r"(scripts|docker)/\w+\.sh\b[^;|<>`$]*|useradd [\w/ -]+")
 Steps = List[Tuple[str, str]]
 
 
 def steps(dockerfile: Path) -> Steps:
-    """(INSTRUCTION, rest) in order, continued lines joined, remarks left out."""
+    """Returns (INSTRUCTION, rest) in order, with continued lines joined and comments left out."""
     text = re.sub(r"(?m)^\s*#.*\n", "", dockerfile.read_text(encoding="utf-8"))
     return [(word.upper(), rest.strip()) for word, _, rest in
             (line.partition(" ") for line in text.replace("\\\n", " ").splitlines() if line.strip())]
 
 
 def run_of(rest: str) -> str:
-    """A RUN without its mounts. Raises ValueError for a command that is no script of ours."""
+    """Returns a RUN without its mounts. Raises ValueError for a command that is not one of our scripts."""
     command = re.sub(r"--mount=\S+\s+", "", rest).strip()
     for part in command.split("&&"):
         if not OURS.fullmatch(part.strip()):
@@ -44,7 +44,7 @@ def run_of(rest: str) -> str:
 
 
 def shape(dockerfile: Path) -> Steps:
-    """The steps without what belongs to one system: its requirements, keys, and the node that is looked at."""
+    """Returns the steps without what is specific to one system: its requirements, keys, and the node that is checked."""
     own = ("ARG", "CMD", "HEALTHCHECK")
     kept = [(word, re.sub(r"requirements/\w+", "requirements/SYSTEM", rest).replace("docker/apt_update.sh && ", ""))
             for word, rest in steps(dockerfile) if word not in own and rest != "docker/apt_update.sh docker/"]
@@ -52,7 +52,7 @@ def shape(dockerfile: Path) -> Steps:
 
 
 def copy(rest: str, root: Path) -> None:
-    """COPY SOURCE.. TARGET into the folder that stands for the image's."""
+    """Performs COPY SOURCE.. TARGET into the folder that stands for the image's."""
     *sources, target = rest.split()
     for source in sources:
         place, into = ROOT / source, root / target
@@ -66,7 +66,7 @@ def copy(rest: str, root: Path) -> None:
 
 
 def borrow_packages(root: Path) -> None:
-    """A `.venv` with this clone's packages, and stamps that say that the locks are installed."""
+    """Makes a `.venv` with this clone's packages, and stamps that say that the locks are installed."""
     venv = root / ".venv"
     subprocess.run(["/usr/bin/python3", "-m", "venv", "--system-site-packages", "--without-pip", str(venv)], check=True)
     site = next(venv.glob("lib/python3*/site-packages"))
@@ -80,7 +80,7 @@ def borrow_packages(root: Path) -> None:
 
 
 def go_through(dockerfile: Path, folder: Path) -> None:
-    """One image. Raises CalledProcessError or ValueError where a build would end."""
+    """Performs the build of one image. Raises CalledProcessError or ValueError where a build would fail."""
     root, tools = folder / PLACE.lstrip("/"), folder / "tools"
     tools.mkdir(parents=True)
     for name, status in (("apt-get", 1), ("useradd", 0)):
@@ -107,7 +107,7 @@ def go_through(dockerfile: Path, folder: Path) -> None:
 
 
 def main(names: List[str]) -> int:
-    """Go through the images; 1, and a sentence, at the first that fails."""
+    """Performs the builds; returns 1, with a message, at the first that fails."""
     if shape(ROOT / "docker/robot.Dockerfile") != shape(ROOT / "docker/sim.Dockerfile"):
         print("docker/robot.Dockerfile has other steps than docker/sim.Dockerfile, which is gone through in its place")
         return 1

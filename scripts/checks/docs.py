@@ -1,8 +1,8 @@
-"""Checks that what the documents cite is there: every `test_...`, every path below a folder of the tree, and the place of every
-link, with its heading. And that no line is too wide.
+"""Checks that what the documents cite exists: every `test_...`, every path below a folder of the tree, and the target of every
+link, with its heading. Also checks that no line is too wide.
 
-A test's name is looked for as a function of test/, and in the file where one stands before it (`file.py::name`). The
-`{a,b}` and `*` of a path are expanded; a word in capitals, `<...>` or `...` in it stands for something, and is not judged.
+A test's name is searched among the functions of test/, or in a file if one is given before it (`file.py::name`). The `{a,b}`
+and `*` of a path are expanded. A path with a word in capitals, `<...>` or `...` is a placeholder, and is not judged.
 """
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ PATH = re.compile(r"(?<![\w./-])(?:" + "|".join(FOLDERS) + r")/[\w./*{},-]*[\w*}
 QUALIFIED = re.compile(r"(?<![\w./-])((?:test/)?[\w/]*test_\w+\.py)::(test_\w+)")
 LINK = re.compile(r"\]\(([^)\s]*)\)")
 NAME = re.compile(r"(?<![\w/.])test_\w+(?!\w|\.py)")
-#: What a reader of the documents brings or makes on the way; not part of the tree.
+#: Files that a reader of the documents supplies or makes on the way; they are not part of the tree.
 MADE = re.compile(r"config/policies/mine\w*\.yaml|checkpoints/mine\w*|checkpoints/agilex|checkpoints/\*\.pt|docker/\.env")
 
-#: Characters of a line.
+#: Most characters in a line.
 WIDEST = 140
 
 
 def tests() -> Dict[str, Set[str]]:
-    """File's path -> names of its test functions."""
+    """Returns a file's path -> names of its test functions."""
     found: Dict[str, Set[str]] = {}
     for path in sorted((ROOT / "test").rglob("test_*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
@@ -36,7 +36,7 @@ def tests() -> Dict[str, Set[str]]:
 
 
 def expanded(text: str) -> List[str]:
-    """`a/{b,c}.py` as `a/b.py` and `a/c.py`."""
+    """Expands `a/{b,c}.py` to `a/b.py` and `a/c.py`."""
     match = re.search(r"\{([^{}]*)\}", text)
     if match is None:
         return [text]
@@ -44,7 +44,7 @@ def expanded(text: str) -> List[str]:
 
 
 def missing(path: str) -> bool:
-    """No file or folder of that name; a file's name may stand without its ending."""
+    """Tells whether no file or folder has that name; a file's name may lack its suffix."""
     return not (any(ROOT.glob(path)) or any(ROOT.glob(path + ".*")))
 
 
@@ -67,14 +67,14 @@ def problems(document: Path, known: Dict[str, Set[str]]) -> Iterator[str]:
 
 
 def anchors(document: Path) -> Set[str]:
-    """What a link may name in a document: its headings in small letters, without punctuation, a hyphen for every blank."""
+    """Returns a document's anchors: its headings in lower case, without punctuation, with a hyphen for every space."""
     text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ +(.+?) *$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def broken_links(document: Path) -> Iterator[str]:
-    """Says which links of a document lead nowhere; those to other sites are not asked."""
+    """Yields the broken links of a document; does not check links to other sites."""
     for number, line in enumerate(document.read_text(encoding="utf-8").splitlines(), 1):
         for link in LINK.findall(line):
             name, _, anchor = link.partition("#")
@@ -88,7 +88,7 @@ def broken_links(document: Path) -> Iterator[str]:
 
 
 def too_wide(document: Path) -> Iterator[str]:
-    """Says which lines of a document are too long to be read side by side; tables, headings, pictures and commands may be."""
+    """Yields lines that are too long to be read side by side; tables, headings, pictures and commands may be long."""
     text = re.sub(r"^```.*?^```", lambda found: "\n" * found.group().count("\n"), document.read_text(encoding="utf-8"),
                   flags=re.MULTILINE | re.DOTALL)
     for number, line in enumerate(text.splitlines(), 1):
@@ -97,17 +97,17 @@ def too_wide(document: Path) -> Iterator[str]:
 
 
 def _begins(name: str, functions: Set[str]) -> bool:
-    """Tables shorten long names: the beginning of a test, up to a word's end, will do."""
+    """Tells whether a test begins with the name, up to a word's end, because tables shorten long names."""
     return any(function == name or function.startswith(name + "_") for function in functions)
 
 
 def main() -> int:
-    """Print every finding; 1 when there is any."""
+    """Prints every finding; returns 1 if there is any."""
     known = tests()
     documents = [*sorted(ROOT.glob("[A-Z]*.md")), *sorted((ROOT / "docs").glob("*.md"))]
-    found = [text for document in documents if document.name != "CHANGELOG.md"      # which tells of what is gone, too
+    found = [text for document in documents if document.name != "CHANGELOG.md"      # which also mentions what was removed
              for text in (*problems(document, known), *broken_links(document))]
-    found += [text for document in documents if document.name != "results.md" for text in too_wide(document)]   # a made page
+    found += [text for document in documents if document.name != "results.md" for text in too_wide(document)]   # a generated page
     print("\n".join(found))
     return 1 if found else 0
 

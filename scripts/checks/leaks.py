@@ -1,8 +1,8 @@
-"""Looks for keys, tokens and passwords in what git knows, by detect-secrets; what `.secrets.baseline` lists is known to be none.
+"""Searches git's files for keys, tokens and passwords with detect-secrets; `.secrets.baseline` lists known false positives.
 
-Its own hook rewrites the baseline whenever a line moves; here only the file, the kind and the digest of a finding count.
+The tool's own hook rewrites the baseline whenever a line moves; here only the file, the kind and the digest of a finding count.
 
-usage: leaks.py [--update]      --update writes the findings of now as known; look at the difference before you commit it
+usage: leaks.py [--update]      --update records the current findings as known; review the difference before you commit it
 """
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from detect_secrets.settings import default_settings, get_settings, transient_se
 
 ROOT = Path(__file__).resolve().parents[2]
 BASELINE = ROOT / ".secrets.baseline"
-#: The kinds that could lie here; all of detect-secrets' kinds take three times as long.
+#: The kinds that could occur here; running all of detect-secrets' kinds takes three times as long.
 KINDS = ("AWSKeyDetector", "Base64HighEntropyString", "BasicAuthDetector", "GitHubTokenDetector", "HexHighEntropyString",
          "JwtTokenDetector", "KeywordDetector", "OpenAIDetector", "PrivateKeyDetector", "PypiTokenDetector")
-#: Numbers, not text.
+#: Files of numbers, not text.
 LEFT_OUT = (".safetensors", ".png", ".obj", ".baseline", "recorded_interface.json")
 Finding = Tuple[str, str, str, int]
 
 
 def listed() -> List[str]:
-    """Tracked and new files, relative to the clone."""
+    """Returns tracked and new files, relative to the clone."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--deduplicate"]
     names = subprocess.run(command, cwd=str(ROOT), stdout=subprocess.PIPE, encoding="utf-8", check=True).stdout.splitlines()
     return [name for name in names if not name.endswith(LEFT_OUT) and (ROOT / name).is_file()]
 
 
 def look(names: Iterable[str], root: Path = ROOT) -> Set[Finding]:
-    """(file, kind, digest, line) of whatever looks like a secret. names: relative to root."""
+    """Returns (file, kind, digest, line) of whatever looks like a secret. names: relative to root."""
     with default_settings():
-        # A finding is not tried out at the service it may be for.
+        # A finding is not verified at the service that it may be for.
         filters = [entry for entry in get_settings().json()["filters_used"] if "verif" not in entry["path"]]
     with transient_settings({"plugins_used": [{"name": kind} for kind in KINDS], "filters_used": filters}):
         found = SecretsCollection(str(root))
@@ -45,13 +45,13 @@ def look(names: Iterable[str], root: Path = ROOT) -> Set[Finding]:
 
 
 def known() -> Set[Tuple[str, str, str]]:
-    """What the baseline lists."""
+    """Returns what the baseline lists."""
     results = json.loads(BASELINE.read_text(encoding="utf-8"))["results"] if BASELINE.is_file() else {}
     return {(name, entry["type"], entry["hashed_secret"]) for name, entries in results.items() for entry in entries}
 
 
 def main(arguments: List[str]) -> int:
-    """Print every finding that is not known; 1 when there is any."""
+    """Prints every finding that is not known; returns 1 if there is any."""
     found = sorted(look(listed()))
     if "--update" in arguments:
         results = {name: [{"type": kind, "hashed_secret": digest} for file, kind, digest, _ in found if file == name]

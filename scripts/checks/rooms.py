@@ -1,6 +1,6 @@
-"""Checks what no linter knows: how long a file may be, how many files a folder may hold, and that test files' names differ.
+"""Checks what no linter checks: the length of files, the number of files in a folder, and that test files' names differ.
 
-Who may import whom stands in pyproject.toml ([tool.importlinter]).
+The rules about imports are in pyproject.toml ([tool.importlinter]).
 """
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Dict, List
 
 LONGEST = 300
 MOST = 15
-# Files that have outgrown the bound, with the length they may not exceed; shorten an entry or remove it, never add one.
+# Files that exceed the bound, with the length that they may not exceed; lower an entry or remove it, never add one.
 KNOWN_LONG: Dict[str, int] = {}
-# Folders that are no rooms: pictures of the scenes, and helpers that every test may import by their bare name.
+# Folders to which the bound does not apply: pictures of the scenes, and helpers that every test may import by their bare name.
 NO_ROOMS = ("src/hybridvla_sim/assets", "test/support")
 
 
 def listed() -> List[Path]:
-    """Tracked files and new ones that git does not ignore."""
+    """Returns tracked files and new ones that git does not ignore."""
     listing = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "--deduplicate"],
                              check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout.split("\n")
     return [Path(name) for name in listing if Path(name).is_file()]
 
 
 def too_long(paths: List[Path]) -> List[str]:
-    """Sentences about code files above the bound."""
+    """Returns sentences about code files above the bound."""
     found = []
     for path in paths:
         length = len(path.read_text(encoding="utf-8").splitlines())
@@ -37,14 +37,14 @@ def too_long(paths: List[Path]) -> List[str]:
 
 
 def too_full(paths: List[Path]) -> List[str]:
-    """Sentences about folders of src and test with too many files."""
+    """Returns sentences about folders of src and test with too many files."""
     counts = Counter(path.parent.as_posix() for path in paths if path.parts[0] in ("src", "test"))
     return [f"{folder}: {count} files; make rooms of it, {MOST} is the most allowed"
             for folder, count in sorted(counts.items()) if count > MOST and not folder.startswith(NO_ROOMS)]
 
 
 def same_names(paths: List[Path]) -> List[str]:
-    """Sentences about test files that share a name, which pytest cannot import."""
+    """Returns sentences about test files that share a name, which pytest cannot import."""
     found: List[str] = []
     first: Dict[str, Path] = {}
     for path in paths:
@@ -56,7 +56,7 @@ def same_names(paths: List[Path]) -> List[str]:
 
 
 def main() -> int:
-    """Print every finding; 1 when there is any."""
+    """Prints every finding; returns 1 if there is any."""
     paths = listed()
     found = too_long([path for path in paths if path.suffix in (".py", ".sh")]) + too_full(paths) + same_names(paths)
     print("\n".join(found))

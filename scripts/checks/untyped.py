@@ -1,8 +1,8 @@
-"""Counts parameters and results of src that are `Any`. Each stands where the world really is untyped.
+"""Counts parameters and results of src that are `Any`. Each should be where the data really are untyped.
 
-`Optional[Any]`, and sequences of nothing but Any, count as well; objects of JSON (`Dict[str, Any]`) say what they are and do not.
+`Optional[Any]` and sequences of nothing but Any count as well. JSON objects (`Dict[str, Any]`) do not: they say what they are.
 
-usage: untyped.py [--list]      names each place
+usage: untyped.py [--list]      --list names each place
 """
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 from typing import Iterator, List, Optional
 
-# May only become smaller.
+# This number may only decrease.
 MOST = 11
 
 
 def annotations(tree: ast.AST) -> Iterator[Optional[ast.expr]]:
-    """Annotations of all parameters and results."""
+    """Yields the annotations of all parameters and results."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             arguments = node.args
@@ -26,7 +26,7 @@ def annotations(tree: ast.AST) -> Iterator[Optional[ast.expr]]:
 
 
 def untyped(annotation: Optional[ast.expr]) -> bool:
-    """Any, or a wrapper of nothing but Any."""
+    """Tells whether an annotation is Any, or a wrapper of nothing but Any."""
     if isinstance(annotation, ast.Subscript):
         held = annotation.slice
         if type(held).__name__ == "Index":  # Python 3.8
@@ -37,7 +37,7 @@ def untyped(annotation: Optional[ast.expr]) -> bool:
 
 
 def main(arguments: List[str]) -> int:
-    """Print the count, and each place where asked or where there are too many; 1 when there are too many."""
+    """Prints the count, and each place if asked or if there are too many; returns 1 if there are too many."""
     places = [f"{path}:{annotation.lineno}" for path in sorted(Path("src").rglob("*.py"))
               for annotation in annotations(ast.parse(path.read_text(encoding="utf-8"), str(path)))
               if annotation is not None and untyped(annotation)]

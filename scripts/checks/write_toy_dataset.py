@@ -1,4 +1,4 @@
-"""Writes a small data set as `hybridvla dataset` writes it, for judges from outside: python write_toy_dataset.py FOLDER."""
+"""Writes a small data set as `hybridvla dataset` does, for external checkers: python write_toy_dataset.py FOLDER."""
 from __future__ import annotations
 
 import sys
@@ -14,7 +14,7 @@ VIEWS = {"front": (64, 96), "wrist": (48, 48)}
 
 
 def main() -> None:
-    """Writes five episodes of two seconds."""
+    """Writes five episodes of two seconds each."""
     rng = np.random.default_rng(0)
     description = Description("toy", 30.0, VIEWS, NAMES, NAMES, grippers=(6,), robot="sim_fr3")
     with DatasetWriter(Path(sys.argv[1]), description) as out:

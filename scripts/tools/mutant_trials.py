@@ -1,10 +1,10 @@
-"""Tries changed functions on tests: pytest collects once, and each change has a forked process with one function exchanged.
+"""Runs tests on changed functions: pytest collects once, and each change runs in a forked process with one function replaced.
 
-mutmut's own runner is not used. It notes which tests reach a function while all tests share one process, where what is kept
-between tests hides it from all but the first; it copies and imports the package anew; it runs every test that enters the
-function. Here each test's lines are noted in a process of its own, and kept while its file, the support files and the package
-stay as they are. Only tests that reach the changed statement run, those first that noticed other changes of the same place.
-The first failure ends a trial. Time limits count the processor's time, so that a busy computer alone notices nothing.
+mutmut's own runner is not used. It records which tests reach a function while all tests share one process, where what is cached
+between tests hides the function from all but the first. It copies and imports the package anew. It runs every test that enters
+the function. Here each test's lines are recorded in a separate process, and kept while its file, the support files and the
+package are unchanged. Only tests that reach the changed statement run; those that noticed other changes of the same place run
+first. The first failure ends a trial. Time limits count processor time, so that a busy computer alone does not fail a test.
 """
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ import coverage
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Where what tests import lies; a change of it in what these tests import makes them be looked at anew.
+#: Folders of what tests import; if the part that these tests import changes, their lines are recorded anew.
 OURS = (ROOT / "src", ROOT / "test" / "support")
-#: With a change, a test may take so many times the processor's time that it takes without, and so many seconds more.
+#: With a change, a test may take this many times its processor time without the change, and this many seconds more.
 TIMES, MORE_S = 6.0, 3.0
-#: What a child process ends with: no test failed; one did; it could not be tried.
+#: Exit status of a child process: no test failed; one did; the change could not be tried.
 PASSED, FAILED, NOT_TRIED = 0, 1, 2
 
 
 class Mutant(NamedTuple):
-    """One change. name: as mutmut calls it; module, owner (a class or ""), function: what; before, after: its text."""
+    """One change. name: mutmut's name; module, owner (a class or ""), function: what is changed; before, after: its text."""
 
     name: str
     path: Path
@@ -51,10 +51,10 @@ class Mutant(NamedTuple):
 
 
 def exchange(mutant: Mutant, text: str) -> None:
-    """Gives a function another text, wherever it has been imported to: the function stays, its code does not.
+    """Replaces the code of a function wherever it has been imported: the function object stays the same.
 
     Raises:
-        ValueError: the text does not fit the function.
+        ValueError: The text does not fit the function.
     """
     module = importlib.import_module(mutant.module)
     held = vars(vars(module)[mutant.owner] if mutant.owner else module)[mutant.function]
@@ -74,7 +74,7 @@ def exchange(mutant: Mutant, text: str) -> None:
 
 
 def changed_lines(mutant: Mutant) -> Set[int]:
-    """Lines of the file, one of which a test has to run to meet the change: those of its statement, or of the whole function."""
+    """Returns lines of the file, one of which a test must run to reach the change: its statement's, or the whole function's."""
     tree = ast.parse((ROOT / mutant.path).read_text(encoding="utf-8"))
     inside = tree.body if not mutant.owner else next(
         node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == mutant.owner).body
@@ -103,14 +103,14 @@ def _digest(paths: Iterable[Path]) -> str:
 
 
 class Trials:
-    """A pytest plugin that does not run the tests but tries mutants on them.
+    """A pytest plugin that tries mutants on the tests instead of running the tests.
 
     Args:
-        wanted: mutants to be tried; an empty list only notes what the tests reach.
-        place: folder of what is kept.
-        watched: folder, relative to the clone, whose lines are noted.
-        decide: is told of each mutant, what became of it ("killed", "timeout", "survived", "not reached") and by which test.
-        most_s: of tests that are tried on one mutant, by what they take without it; 0: all of them.
+        wanted: Mutants to try; an empty list only records what the tests reach.
+        place: Folder of what is kept.
+        watched: Folder, relative to the clone, whose lines are recorded.
+        decide: Called for each mutant with its outcome ("killed", "timeout", "survived", "not reached") and the test.
+        most_s: Most time of the tests tried on one mutant, by their time without it, s; 0: all of them.
     """
 
     def __init__(self, wanted: List[Mutant], place: Path, watched: Path, decide: Callable[[Mutant, str, str], None],
@@ -156,7 +156,7 @@ class Trials:
             self._cost[item.nodeid] = known[item.nodeid]["cpu_s"]
 
     def _reach(self, item: pytest.Item) -> Tuple[int, str]:
-        """Runs a test and says which lines it ran."""
+        """Runs a test and returns which lines it ran."""
         watch = coverage.Coverage(data_file=None, config_file=False, include=[str(ROOT / self._watched / "*")])
         watch.start()
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
@@ -205,7 +205,7 @@ class Trials:
         os.write(self._pipe, text.encode() + b"\n")
 
     def _apart(self, work: Callable[[], Tuple[int, str]], limit_s: float) -> Tuple[int, str, float]:
-        """Does something in a forked process. Returns its status (negative: a signal), last line, processor's time in s."""
+        """Runs `work` in a forked process. Returns its status (negative: a signal), last line and processor time, s."""
         reading, writing = os.pipe()
         child = os.fork()
         if not child:

@@ -32,7 +32,7 @@ NOTICED = ("killed", "timeout")
 
 
 def mutants(only: str) -> List[Mutant]:
-    """Every change of files whose path holds a word; made once, and kept while the files stay as they are."""
+    """Returns every change of files whose path contains a word; made once, and kept while the files are unchanged."""
     paths, kept = sorted((ROOT / SAFETY).rglob("*.py")), PLACE / "all.json"
     stamp = hashlib.sha256(b"".join(path.read_bytes() for path in (*paths, Path(__file__)))).hexdigest()
     known = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
@@ -44,7 +44,7 @@ def mutants(only: str) -> List[Mutant]:
 
 
 def made(paths: List[Path]) -> List[Mutant]:
-    """Every change that mutmut would make in files, wording of sentences left out."""
+    """Returns every change that mutmut would make in files, without changes of wording."""
     found = []
     for path in paths:
         relative = path.relative_to(ROOT)
@@ -66,12 +66,12 @@ def made(paths: List[Path]) -> List[Mutant]:
 
 
 def drawn(name: str, seed: int) -> str:
-    """By what mutants are drawn: the place in the sample depends on nothing but the name, so changes elsewhere keep it."""
+    """Returns the key by which mutants are drawn. It depends only on seed and name, so changes elsewhere keep the sample."""
     return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
 def only_wording(before: ast.AST, after: ast.AST) -> bool:
-    """Whether two functions differ in nothing but texts of more than one word."""
+    """Tells whether two functions differ only in texts of more than one word."""
     pairs = list(zip(ast.walk(before), ast.walk(after)))
     if any(type(one) is not type(other) for one, other in pairs):
         return False
@@ -80,12 +80,12 @@ def only_wording(before: ast.AST, after: ast.AST) -> bool:
 
 
 def decided() -> Dict[str, str]:
-    """What became of mutants that have been tried, by their keys."""
+    """Returns the outcomes of mutants that have been tried, by their keys."""
     return json.loads(TRIED.read_text(encoding="utf-8")) if TRIED.is_file() else {}
 
 
 def run(wanted: List[Mutant], share: int, most_s: float) -> int:
-    """Tries mutants, one at a time. Returns pytest's status. share: of them and those tried before; most_s: of tests on one."""
+    """Tries mutants one at a time; returns pytest's status. share: of them and those tried before; most_s: of tests on one."""
     found, begun, said = decided(), time.monotonic(), [time.monotonic()]
     count: Counter = Counter()
 
@@ -112,7 +112,7 @@ def difference(mutant: Mutant) -> str:
 
 
 def interval(noticed: int, tried: int) -> str:
-    """Wilson's interval of a share, at 95 %."""
+    """Returns Wilson's interval of a share, at 95 %."""
     z = 1.96
     middle = (noticed + z * z / 2) / (tried + z * z)
     half = z / (tried + z * z) * (noticed * (tried - noticed) / tried + z * z / 4) ** 0.5
@@ -120,7 +120,7 @@ def interval(noticed: int, tried: int) -> str:
 
 
 def report(chosen: List[Mutant]) -> float:
-    """Prints the table and the survivors, and returns the share that was noticed."""
+    """Prints the table and the survivors; returns the share that was noticed."""
     found = decided()
     rows: Dict[str, Counter] = {}
     for mutant in chosen:

@@ -11,7 +11,7 @@ import time
 
 
 def private_bytes(pid: int) -> int:
-    """RssAnon of a process, 0 once it has ended."""
+    """Returns RssAnon of a process, 0 once it has ended."""
     try:
         with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
             for line in status:

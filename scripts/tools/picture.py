@@ -1,4 +1,4 @@
-"""Draws docs/images/rig.png, the picture of the README: what the simulated rig's two cameras see above a block.
+"""Draws docs/images/rig.png, the README's picture: what the simulated rig's two cameras see above a block.
 
     scripts/with_env.sh python scripts/tools/picture.py
 """
@@ -18,7 +18,7 @@ TOOL_DOWN = np.array([1.0, 0.0, 0.0, 0.0])
 
 
 def main() -> None:
-    """Move the tool above the red block and put both views side by side."""
+    """Moves the tool above the red block and puts both views side by side."""
     rig = Rig(TASK)
     rig.reset(np.random.default_rng(SEED))
     start = rig.arm_state().pose.position

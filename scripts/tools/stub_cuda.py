@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Empty CUDA libraries beside a CUDA build of torch, so that it imports where only its CPU part is wanted.
+"""Makes empty CUDA libraries beside a CUDA build of torch, so that it imports where only its CPU part is needed.
 
 The registry has torch 2.4 and the newest torch only as CUDA builds, whose libraries are another 2 to 3 GB. The
 compatibility matrix computes on the CPU, so every CUDA function is replaced by one that answers "no device" (100). For
@@ -16,19 +16,19 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-#: Libraries that a CUDA build expects beside itself, and how their unversioned functions begin.
+#: Libraries that a CUDA build expects beside itself, and the prefixes of their unversioned functions.
 CUDA = re.compile(r"lib(cu|nv|nccl)\S*\.so(\.\d+)*$")
 NAMES = re.compile(r"^(cu[a-zA-Z]|nccl|nv[a-zA-Z]|__cuda|cudnn)")
 
 
 def needed(library):
-    """Names of the libraries that one needs."""
+    """Returns the names of the libraries that a library needs."""
     text = subprocess.run(["readelf", "-W", "-d", str(library)], check=True, capture_output=True, text=True).stdout
     return re.findall(r"\(NEEDED\).*\[(.*)\]", text)
 
 
 def versions(library):
-    """Version name -> file that has to provide it."""
+    """Returns version name -> file that must provide it."""
     text = subprocess.run(["readelf", "-W", "-V", str(library)], check=True, capture_output=True, text=True).stdout
     found, file = {}, None
     for line in text.splitlines():
@@ -41,7 +41,7 @@ def versions(library):
 
 
 def undefined(library):
-    """Names and versions of the symbols that a library expects from others."""
+    """Yields the names and versions of the symbols that a library expects from others."""
     text = subprocess.run(["readelf", "-W", "--dyn-syms", str(library)], check=True, capture_output=True, text=True).stdout
     for line in text.splitlines():
         part = line.split()
@@ -51,10 +51,10 @@ def undefined(library):
 
 
 def assemble(target, nodes):
-    """A shared library of the given symbols by version, each returning 100 (no device)."""
+    """Builds a shared library of the given symbols by version, each returning 100 (no device)."""
     with tempfile.TemporaryDirectory() as work:
         source, script = Path(work) / "stub.S", Path(work) / "stub.map"
-        # Functions that return a text get one; all others return "no device".
+        # Functions that return a string get one; all others return "no device".
         plain, texts, sections, count = [".text"], [], [], 0
         for version, symbols in sorted(nodes.items()):
             for symbol in sorted(symbols):
