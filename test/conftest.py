@@ -1,19 +1,19 @@
-"""Which tests run where: a test that works on a ROS master, by whatever fixture, is marked `ros`."""
+"""Selection of tests: every test that works on a ROS master, through whichever fixture, is marked `ros`."""
 from __future__ import annotations
 
 import signal
 
 import pytest
 
-#: Fixtures that bring a master to the test's process, which can know only one.
+#: Fixtures that connect the test's process to a master; a process can know only one.
 MASTERS = {"bench", "master"}
 
 
 def pytest_configure():
-    # A shell starts background jobs with SIGINT ignored, and processes that tests start would inherit that.
+    # A shell starts background jobs with SIGINT ignored, and processes that the tests start would inherit this setting.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-        # Under nohup they would inherit that, too. A handler that does nothing keeps this process, and is not inherited.
+        # Under nohup they would also inherit SIGHUP ignored. An empty handler protects this process and is not inherited.
         signal.signal(signal.SIGHUP, lambda *_: None)
 
 

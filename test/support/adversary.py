@@ -1,4 +1,4 @@
-"""A policy, a driver and an operator that mean ill, all from one random generator."""
+"""A hostile policy, driver and operator, all driven by one random generator."""
 from __future__ import annotations
 
 import dataclasses
@@ -15,12 +15,12 @@ from hybridvla_core.safety.status import State
 
 POSES = ("inside", "inside", "inside", "near", "near", "outward", "far", "extremes", "wall", "tiny", "tiny", "spin",
          "wrap", "joints", "joints", "under", "base", "reach", "meet", "dense", "dense", "same")
-SHORT = POSES + ("near",) * 40 + ("tiny",) * 10        # so that many can be carried to their end
+SHORT = POSES + ("near",) * 40 + ("tiny",) * 10        # so that many motions can be carried to their end
 KINDS = POSES + ("nonsense", "nonsense", "nonsense", "order", "hold")
 
 
 class Adversary:
-    """Plays `SafetyFilter` for some ticks; `report(output, measured)` receives what it sent, and the joints before."""
+    """Drives a `SafetyFilter`; `report(output, measured)` receives what it sent in a tick, and the joints before it."""
 
     def __init__(self, config: RobotConfig, rng: np.random.Generator) -> None:
         self.config, self.rng = config, rng
@@ -64,7 +64,7 @@ class Adversary:
 
     @property
     def quiet(self) -> bool:
-        """Nothing that `mischief` began is still going on."""
+        """Whether everything that `mischief` began is over."""
         return not (self.silent_state or self.silent_policy or self.frozen or self.error)
 
     def wake(self) -> None:
@@ -76,7 +76,7 @@ class Adversary:
             self.filter.reenter(self.now)
 
     def mischief(self) -> None:
-        """Something outside the policy goes wrong."""
+        """Let something outside the policy go wrong."""
         self.interrupted = True
         what = self.rng.integers(0, 10)
         if what == 0:
@@ -137,7 +137,7 @@ class Adversary:
         publisher = "/other" if self.rng.random() < 0.02 else self._publisher
         answer = self.filter.on_proposal(proposal, self.now, publisher)
         if proposal.epoch > self.epoch and answer.accepted:
-            self.epoch, self._publisher = proposal.epoch, publisher      # adopted at rest, the old one is gone for good
+            self.epoch, self._publisher = proposal.epoch, publisher      # adopted at rest: the old epoch is gone for good
         return answer.accepted
 
     def _target(self, kind: str, index: int, arm):
@@ -161,12 +161,12 @@ class Adversary:
         elif kind == "spin":
             quaternion = rng.normal(0, 1, 4)
             quaternion /= np.linalg.norm(quaternion)
-        elif kind == "wrap":        # half a turn and a little more or less, in either of the two quaternions for it
+        elif kind == "wrap":        # about half a turn, a little more or less, as either of its two quaternions
             axis = rng.normal(0, 1, 3)
             half = 0.5 * (np.pi + rng.normal(0, 0.02))
             turn = np.append(np.sin(half) * axis / np.linalg.norm(axis), np.cos(half))
             quaternion = _product(turn, np.array([1.0, 0, 0, 0])) * rng.choice([-1.0, 1.0])
-        elif kind == "joints":      # the pose of joints anywhere, one of them beyond its stop
+        elif kind == "joints":      # the pose at random joints, one of them beyond its stop
             joints = rng.uniform(arm.joint_limits.lower_rad, arm.joint_limits.upper_rad)
             if rng.random() < 0.5:
                 joints = np.array(arm.start_joints_rad) + rng.normal(0, 0.2, arm.dof)
@@ -229,18 +229,18 @@ class Adversary:
         return self.rng.uniform(low, high)
 
     def _near_start(self, angle: float) -> np.ndarray:
-        """The tool pointing down, turned by up to `angle`."""
+        """Return the orientation of a tool that points down, turned by up to `angle`."""
         return _product(_turn(self.rng.normal(0, angle / 2.0, 3)), np.array([1.0, 0, 0, 0]))
 
 
 def _turn(vector: np.ndarray) -> np.ndarray:
-    """Quaternion xyzw of a rotation vector."""
+    """Return the quaternion xyzw of a rotation vector."""
     half = 0.5 * np.linalg.norm(vector)
     return np.append(vector * (0.5 * np.sinc(half / np.pi)), np.cos(half))
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Hamilton product of quaternions xyzw."""
+    """Return the Hamilton product of quaternions xyzw."""
     (ax, ay, az, aw), (bx, by, bz, bw) = a.tolist(), b.tolist()
     return np.array([aw * bx + ax * bw + ay * bz - az * by, aw * by - ax * bz + ay * bw + az * bx,
                      aw * bz + ax * by - ay * bx + az * bw, aw * bw - ax * bx - ay * by - az * bz])

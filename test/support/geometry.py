@@ -1,11 +1,11 @@
-"""Rotations and distances of segments for the checker, many at a time; nothing of the package under test."""
+"""Rotations and distances of segments for the checker, many at a time. It uses nothing of the package under test."""
 from __future__ import annotations
 
 import numpy as np
 
 
 def matrix(quaternion: np.ndarray) -> np.ndarray:
-    """Rotation matrices (..., 3, 3) of unit quaternions xyzw (..., 4)."""
+    """Return rotation matrices (..., 3, 3) of unit quaternions xyzw (..., 4)."""
     v, w = quaternion[..., :3], quaternion[..., 3, None, None]
     cross = np.zeros(quaternion.shape[:-1] + (3, 3))
     cross[..., 0, 1], cross[..., 0, 2], cross[..., 1, 2] = -v[..., 2], v[..., 1], -v[..., 0]
@@ -14,7 +14,7 @@ def matrix(quaternion: np.ndarray) -> np.ndarray:
 
 
 def rotation_vectors(turns: np.ndarray) -> np.ndarray:
-    """Rotation vectors (n, 3) of turns (n, 3, 3) below half a turn, from their antisymmetric parts."""
+    """Return rotation vectors (n, 3) of rotations (n, 3, 3) below half a turn, from their antisymmetric parts."""
     half = 0.5 * np.stack((turns[:, 2, 1] - turns[:, 1, 2], turns[:, 0, 2] - turns[:, 2, 0],
                            turns[:, 1, 0] - turns[:, 0, 1]), axis=1)
     sine = np.linalg.norm(half, axis=1)
@@ -23,9 +23,9 @@ def rotation_vectors(turns: np.ndarray) -> np.ndarray:
 
 
 def apart_many(first: np.ndarray, second: np.ndarray, near: float) -> np.ndarray:
-    """Distances of segments (..., 2, 3) and (..., 2, 3); beyond `near` a lower bound of at least that.
+    """Return distances of segments (..., 2, 3) and (..., 2, 3); beyond `near`, a lower bound that is at least `near`.
 
-    Midpoints and half lengths bound the distance from below; the near ones are computed.
+    Midpoints and half lengths bound every distance from below; the exact distance is computed only for near segments.
     """
     first, second = np.broadcast_arrays(first, second)
     middle = 0.5 * (first.sum(axis=-2) - second.sum(axis=-2))
@@ -39,10 +39,11 @@ def apart_many(first: np.ndarray, second: np.ndarray, near: float) -> np.ndarray
 
 
 def apart(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Distances (n,) of segments (n, 2, 3) and (n, 2, 3).
+    """Return distances (n,) of segments (n, 2, 3) and (n, 2, 3).
 
-    Either an end of one is nearest to the other segment, or both nearest points are inner ones and lie on the common
-    perpendicular of the two lines: the smallest of the four ends' distances and, where it exists, that perpendicular.
+    Either an end of one segment is nearest to the other segment, or both nearest points are inner points on the common
+    perpendicular of the two lines. The distance is the smallest of the four end distances and, if it exists, that
+    perpendicular.
     """
     (a, b), (c, d) = (np.moveaxis(segment, 1, 0) for segment in (first, second))
     ends = np.minimum(np.minimum(_point(a, c, d), _point(b, c, d)), np.minimum(_point(c, a, b), _point(d, a, b)))

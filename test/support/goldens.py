@@ -1,4 +1,4 @@
-"""Where the numbers are that were recorded from the released implementation; they are not part of this repository."""
+"""Location of the numbers that were recorded from the released implementation. They are not part of this repository."""
 from __future__ import annotations
 
 import os

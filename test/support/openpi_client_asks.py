@@ -1,4 +1,4 @@
-"""What an openpi user's script does, with the unmodified openpi-client; runs in that package's own environment.
+"""An openpi user's script with the unmodified openpi-client. It runs in that package's own environment.
 
 usage: openpi_client_asks.py PORT KEY      prints one JSON object
 """

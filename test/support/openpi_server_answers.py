@@ -1,5 +1,5 @@
-"""What an openpi user's server does, with the unmodified openpi-server and a policy as those for LIBERO; runs in that package's
-own environment. Prints its port. Its actions repeat what it was sent, so that a mix-up is seen."""
+"""An openpi user's server: the unmodified openpi-server with a policy like those for LIBERO. It runs in that package's own
+environment and prints its port. Its actions repeat what it was sent, so that a mix-up becomes visible."""
 import socket
 
 import numpy as np

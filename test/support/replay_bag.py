@@ -1,5 +1,5 @@
-"""Bags for the tests of replay, written as a robot would have recorded them: an episode of the simulated rig in process,
-or a made-up motion that costs nothing."""
+"""Bags for the replay tests, written as a robot would have recorded them: an episode of the simulated rig in process,
+or a synthetic motion that costs nothing to make."""
 from __future__ import annotations
 
 import functools
@@ -20,7 +20,7 @@ JOINTS_S, IMAGES_S = 0.02, 0.1
 
 
 class RecordingRig:
-    """A rig that keeps what its topics would have carried."""
+    """A rig that keeps the messages that its topics would have carried."""
 
     def __init__(self, rig):
         self._rig, self.joints, self.images = rig, [], []
@@ -44,7 +44,7 @@ class RecordingRig:
 
 @functools.lru_cache(maxsize=1)
 def episode():
-    """The shipped checkpoint does one task; returns the recording rig. Driven once for all tests."""
+    """Let the shipped checkpoint do one task and return the recording rig. The episode is driven once for all tests."""
     from hybridvla_cli.evaluate import load_policy
     from hybridvla_core.evaluation.suite import load_configs
     from hybridvla_sim.suite import Suite
@@ -62,7 +62,7 @@ def episode():
 
 
 class Motion:
-    """The arm swings its base and closes its gripper on the way; the camera sees noise. length: s."""
+    """A motion in which the arm swings its base and closes its gripper; the camera sees noise. length: duration, s."""
 
     def __init__(self, length=10.0):
         start = np.array([0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785])
@@ -79,7 +79,7 @@ class Motion:
 
 
 def write(path, recording, front=FRONT + "/compressed", change=None, instructions=((0.0, INSTRUCTION),), info=True):
-    """change: (topic, time s, message, stamp s) -> (message, stamp) or None for a message that is not there."""
+    """Write a bag and return its path. change: (topic, time s, message, stamp s) -> (message, stamp), or None to leave it out."""
     from hybridvla_sim.fr3.rig import FINGER_NAMES, JOINT_NAMES
 
     events = [(when, JOINTS, JointState(name=[*JOINT_NAMES, *FINGER_NAMES], position=list(values)))
@@ -104,7 +104,7 @@ def write(path, recording, front=FRONT + "/compressed", change=None, instruction
 
 
 def options(*bags, **changes):
-    """`hybridvla replay` as the tests call it."""
+    """Return the options of `hybridvla replay` as the tests call it, with `changes`."""
     from hybridvla_ros.replay.job import Options
 
     values = dict(bags=tuple(map(str, bags)), checkpoint=str(ROOT / "checkpoints/tiny"), compare=None,
@@ -116,13 +116,13 @@ def options(*bags, **changes):
 
 
 def older(kind, fields):
-    """A raw message of a type of ours as an earlier version had it, of one byte."""
+    """Return a raw message of one byte, of an earlier version of one of our message types."""
     earlier = type("Earlier", (), {"_md5sum": "0" * 32, "_full_text": fields})
     return (kind._type, b"\x01", "0" * 32, earlier)
 
 
 def fail_to_scan(monkeypatch, name, error):
-    """Lets the reading of one bag end in an error that nobody foresaw."""
+    """Make the scan of one bag end in an unforeseen error."""
     from hybridvla_ros.replay.scan import Scanner
 
     scan = Scanner.scan

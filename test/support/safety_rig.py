@@ -1,4 +1,4 @@
-"""A kinematic double of a robot for tests of the filter: it follows its commands with a lag, and can misbehave."""
+"""A kinematic stand-in of a robot for tests of the filter: it follows its commands with a lag and can misbehave."""
 from __future__ import annotations
 
 import dataclasses
@@ -17,10 +17,10 @@ DOWN = np.array([1.0, 0.0, 0.0, 0.0])
 
 
 class Rig:
-    """Filter, arms that follow, and a policy that can be told what to say. Time is `self.now`."""
+    """A filter, arms that follow it, and a policy that says what the test tells it to. Time is `self.now`."""
 
     def __init__(self, robot="sim_fr3", dry_run=False, change=None, lag_s=0.05):
-        # A ramp long enough to be seen, whatever a robot's own is.
+        # A ramp that is long enough to be seen, whatever the robot's own ramp is.
         config = dataclasses.replace(load_robot(ROBOTS / f"{robot}.yaml"), ramp_s=1.0)
         self.config = change(config) if change else config
         self.filter = SafetyFilter(self.config, dry_run)
@@ -35,7 +35,7 @@ class Rig:
         self.follows = True
         self.epoch, self.sequence, self.instruction = 7, 0, 1
         self.sent = []
-        self.clock = None           # ROS time less `now`, or None: the filter is told no ROS time
+        self.clock = None           # ROS time minus `now`; None: the filter is told no ROS time
         self.output = None
 
     def arm_state(self, name):
@@ -94,7 +94,7 @@ class Rig:
                                                            **changes), self.now)
 
     def run_until(self, condition, seconds=5.0):
-        """Seconds until condition(output) holds; fails the test when it never does."""
+        """Tick until condition(output) holds and return the seconds that took; fail the test when it never holds."""
         begin = self.now
         while self.now - begin < seconds:
             if condition(self.tick()):
@@ -105,7 +105,7 @@ class Rig:
         return self.output.arms[index].pose
 
     def commanded(self, index=0):
-        """(n, 3) positions sent so far."""
+        """Return the (n, 3) positions sent so far."""
         return np.array([output.arms[index].pose.position for output in self.sent])
 
     def measured_pose(self, name):

@@ -12,12 +12,12 @@ import numpy as np
 
 
 def missing(*programs):
-    """Names of programs that are not installed."""
+    """Return the names of the programs that are not installed."""
     return [name for name in programs if not shutil.which(name)]
 
 
 def picture(file):
-    """(height, width, 3) uint8 RGB of the screen that Xvfb keeps in a file of the format XWD."""
+    """Return the screen as (height, width, 3) uint8 RGB. Xvfb keeps it in a file in XWD format."""
     data = file.read_bytes()
     header = struct.unpack(">25I", data[:100])
     size, width, height, order, bits, row, colours = (header[index] for index in (0, 4, 5, 7, 11, 12, 19))
@@ -29,7 +29,7 @@ def picture(file):
 
 @contextlib.contextmanager
 def screen(folder, size="1200x800"):
-    """Yields the environment of programs that draw there, and the file of its picture; ends it."""
+    """Yields the environment for programs that draw on the screen, and the file of its picture; ends the screen afterwards."""
     command = ["Xvfb", "-displayfd", "1", "-screen", "0", f"{size}x24", "-fbdir", str(folder), "-nolisten", "tcp"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="ascii") as server:
         try:
@@ -42,7 +42,7 @@ def screen(folder, size="1200x800"):
 
 
 def end(program, patience=20.0):
-    """Interrupts a program, so that it signs off at the ROS master, and insists if it does not listen."""
+    """Interrupts a program, so that it unregisters from the ROS master, and kills it if it does not end."""
     program.send_signal(signal.SIGINT)
     try:
         program.wait(patience)
@@ -51,7 +51,7 @@ def end(program, patience=20.0):
 
 
 def share_of(pixels, colour, hue=0.06, least=0.25):
-    """Share of pixels with about the hue of a colour (r, g, b in 0 to 1), and with some saturation."""
+    """Return the share of pixels that have about the hue of a colour (r, g, b in 0 to 1) and some saturation."""
     import cv2
 
     pixels = np.ascontiguousarray(pixels)

@@ -1,4 +1,4 @@
-"""A policy as a process of its own, to be stopped and killed: heartbeats at 20 Hz and a far target twice a second."""
+"""A policy in a process of its own that tests stop and kill: it sends heartbeats at 20 Hz and a far target twice a second."""
 from __future__ import annotations
 
 import time
@@ -10,7 +10,7 @@ from hybridvla.msg import ActionProposal, PolicyHeartbeat
 from hybridvla_core.contracts import ArmTarget, DeltaBase, Heartbeat, PolicyState, Pose, Proposal
 from hybridvla_ros.messages.conversions import heartbeat_message, proposal_message
 
-#: Two far tool positions that a talking policy asks for in turn, m, in the arm's base frame.
+#: Two far tool positions, m, in the arm's base frame. The policy asks for them in turn.
 TARGETS = ([0.5, 0.3, 0.25], [0.5, -0.3, 0.25])
 
 
