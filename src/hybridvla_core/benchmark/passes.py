@@ -41,17 +41,17 @@ class ObservationKeeper:
 
     @property
     def convention(self) -> ActionConvention:
-        """The policy's."""
+        """Convention of the policy."""
         return self._policy.convention
 
     @property
     def cameras(self) -> Sequence[str]:
-        """The policy's."""
+        """Cameras of the policy."""
         return self._policy.cameras
 
     @property
     def manifest_sha256(self) -> str:
-        """The policy's."""
+        """Digest of the policy's manifest."""
         return self._policy.manifest_sha256
 
     def predict(self, observation: Observation, mode: Union[str, Mode, None] = None, seed: int = 0) -> Prediction:

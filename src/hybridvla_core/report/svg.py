@@ -101,7 +101,7 @@ class Dot:
 
 
 class Plot(NamedTuple):
-    """A titled drawing; None where there is nothing to show."""
+    """A titled drawing; None if there is nothing to show."""
 
     title: str
     drawing: Optional[Markup]

@@ -164,7 +164,7 @@ class FilterCheck:
 
 
 class FilterPool:
-    """Runs checks in processes beside the model's. processes: how many; 0: in this process, at once."""
+    """Runs checks in other processes than the model's. processes: number of them; 0: runs each check here, at once."""
 
     def __init__(self, robot: RobotConfig, run_s: float, processes: int = 1) -> None:
         self._local: Optional[FilterCheck] = FilterCheck(robot, run_s) if processes == 0 else None

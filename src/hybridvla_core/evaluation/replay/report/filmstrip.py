@@ -40,7 +40,7 @@ class Projection:
     intrinsics: Tuple[float, ...]
 
     def pixel(self, point: np.ndarray, width: int) -> Optional[Tuple[float, float]]:
-        """Returns the pixel of a point in a picture of `width` px; None behind the camera."""
+        """Returns the pixel of a point in a picture of `width` px; None if the point is behind the camera."""
         seen = Rotation.from_quat(self.quaternion).inv().apply(np.asarray(point, dtype=float) - self.position)
         if seen[2] < 1e-3:
             return None
