@@ -1,7 +1,7 @@
-"""Which proposals and heartbeats count: one publisher, one epoch, numbers that grow, values that are poses.
+"""Acceptance of proposals and heartbeats: one publisher, one epoch, numbers that grow, values that are poses.
 
-A newer epoch is adopted only at rest; another publisher only at rest and once the present one is silent. While two
-publishers speak nothing moves: nobody can know which of them is meant.
+A newer epoch is adopted only at rest, another publisher only at rest and once the present one is silent. While two
+publishers send, nothing moves: nobody can know which of them is meant.
 """
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hybridvla_core.contracts import Heartbeat, Kind, PolicyState, Pose, Proposa
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.status import Reason
 
-UNIT_TOLERANCE = 1e-2      # of a quaternion's length; within it, it is normalised
-FARTHEST_M = 100.0         # a coordinate beyond it is a mistake, not a target
+UNIT_TOLERANCE = 1e-2      # tolerance on a quaternion's length; within it, the quaternion is normalised
+FARTHEST_M = 100.0         # a coordinate beyond this is a mistake, not a target
 SECOND_S = 0.3             # a message of a second publisher counts for this long ...
-AGAIN_S = 3.0              # ... or this long where it comes again after a pause of up to this: one stop, not many
-SHORTEST_PERIOD_S = 1e-3   # of an action
+AGAIN_S = 3.0              # ... or for this long if another comes after a pause of up to this: one stop, not many
+SHORTEST_PERIOD_S = 1e-3   # shortest period of an action
 SHOWN_S = 0.5              # a refusal is shown in the status for this long
 
 Verdict = Tuple[Reason, str]
@@ -26,7 +26,7 @@ ACCEPTED: Verdict = (Reason.NONE, "")
 
 
 class ProposalGate:
-    """Remembers the locked publisher and epoch, and the highest numbers seen."""
+    """Accepts or refuses messages; remembers the locked publisher and epoch, and the highest numbers seen."""
 
     def __init__(self, config: RobotConfig) -> None:
         self._config = config
@@ -41,34 +41,34 @@ class ProposalGate:
         self.policy_message = ""
         self.refusal: Tuple[Reason, str, float] = (Reason.NONE, "", -math.inf)
         self._stamp = -math.inf
-        self._stamp_seen = (-math.inf, 0.0)      # when the present stamp first came, and its age then
+        self._stamp_seen = (-math.inf, 0.0)      # when the present stamp first arrived, and its age then
         self._heard: Optional[float] = None
         self._seed, self._seeded_at = 0, -math.inf
         self._second: Tuple[str, float, float] = ("", -math.inf, SECOND_S)      # who, when, and for how long it counts
 
     def second_publisher(self, now: float) -> str:
-        """Who speaks beside the one in charge, or an empty string."""
+        """Returns who sends besides the locked publisher, or an empty string."""
         text, at, lasts = self._second
         return text if 0.0 <= now - at <= lasts else ""
 
     def shown(self, now: float) -> Tuple[Reason, str]:
-        """The last refusal, while it is recent."""
+        """Returns the last refusal while it is recent."""
         reason, text, at = self.refusal
         return (reason, text) if 0.0 <= now - at <= SHOWN_S else (Reason.NONE, "")
 
     def forget_stamp(self) -> None:
-        """A clock was set: stamps may begin anew. Sequences still keep the order."""
+        """Lets stamps begin anew after a clock was set. Sequence numbers still keep the order."""
         self._stamp = -math.inf
 
     def seeded(self, seed: int, at: float) -> None:
-        """The motion began anew: what was proposed for the seed before is refused from now on."""
+        """Notes that the motion began anew: proposals for the previous seed are refused from now on."""
         self._seed, self._seeded_at = seed, at
 
     def heartbeat_lost(self, now: float) -> bool:
         return self._heard is None or now - self._heard > self._config.watchdogs.heartbeat_s
 
     def on_heartbeat(self, beat: Heartbeat, now: float, publisher: str, at_rest: bool) -> Verdict:
-        """Counts as a sign of life only from the locked publisher and epoch."""
+        """Takes a heartbeat, which counts only from the locked publisher and epoch."""
         verdict = self._belongs(beat.epoch, now, publisher, at_rest)
         if verdict is ACCEPTED:
             self._heard = now
@@ -77,14 +77,14 @@ class ProposalGate:
         return verdict
 
     def on_proposal(self, proposal: Proposal, now: float, publisher: str, at_rest: bool) -> Verdict:
-        """Reason.NONE when the proposal may be executed; otherwise the flag and a sentence."""
+        """Returns Reason.NONE if the proposal may be executed, otherwise the flag and a sentence."""
         verdict = self._judge(proposal, now, publisher, at_rest)
         if verdict is not ACCEPTED:
             self.refuse(*verdict, now)
         return verdict
 
     def on_unreadable(self, text: str, now: float, publisher: str, at_rest: bool) -> Verdict:
-        """Refuses what came in a proposal's place and cannot be read, as one that is ill-formed."""
+        """Refuses a message that came in place of a proposal and cannot be read, like an ill-formed proposal."""
         verdict = self._stranger(now, publisher, at_rest)
         if verdict is ACCEPTED:
             verdict = Reason.PROPOSAL_INVALID, text
@@ -92,7 +92,7 @@ class ProposalGate:
         return verdict
 
     def refuse(self, reason: Reason, text: str, now: float) -> None:
-        """A proposal is not carried out; the status says so for a while."""
+        """Notes that a proposal is not carried out; the status says so for a while."""
         self.refusal = (reason, text, now)
 
     def _judge(self, proposal: Proposal, now: float, publisher: str, at_rest: bool) -> Verdict:
@@ -110,7 +110,7 @@ class ProposalGate:
         if proposal.instruction_sequence < self.instruction_sequence:
             return Reason.PROPOSAL_ORDER, (f"instruction {proposal.instruction_sequence} was replaced by "
                                            f"{self.instruction_sequence}")
-        if proposal.kind == Kind.ACTION:     # a HOLD has no observation: the next action's may well be from before it
+        if proposal.kind == Kind.ACTION:     # a HOLD has no observation: the next action's observation may be older than the HOLD
             verdict = self._observed(proposal, now)
             if verdict is not ACCEPTED:
                 return verdict
@@ -118,12 +118,12 @@ class ProposalGate:
         return ACCEPTED
 
     def _observed(self, proposal: Proposal, now: float) -> Verdict:
-        """Judges when an action's observation was made, and remembers its stamp where it may be used."""
+        """Judges the time of an action's observation, and remembers its stamp if it may be used."""
         if proposal.stamp < self._stamp:
             return Reason.PROPOSAL_ORDER, (f"stamp {proposal.stamp:.6f} lies before the last, {self._stamp:.6f}; if its "
                                            "clock was set back, restart the policy")
         age = proposal.observation_age
-        if proposal.stamp == self._stamp:       # a camera that stands still: the age is ours, not the sender's word
+        if proposal.stamp == self._stamp:       # a camera that stands still: the age is our own, not the sender's
             age = max(age, self._stamp_seen[1] + now - self._stamp_seen[0])
         if age > self._config.proposals.max_observation_age_s:
             return Reason.PROPOSAL_STALE, f"its observation was {age:.2f} s old"
@@ -167,7 +167,7 @@ class ProposalGate:
         bounds = self._config.proposals
         if proposal.epoch <= 0 or proposal.sequence <= 0:
             return f"epoch is {proposal.epoch} and sequence {proposal.sequence}; both start at 1"
-        holds = proposal.kind == Kind.HOLD      # it has no observation, whatever it says of one
+        holds = proposal.kind == Kind.HOLD      # a HOLD has no observation, whatever it says
         for field in ("valid_for", "action_period") if holds else ("stamp", "valid_for", "action_period", "observation_age"):
             if not math.isfinite(getattr(proposal, field)):
                 return f"{field} is {getattr(proposal, field):g}, not a number of seconds"
@@ -198,7 +198,7 @@ class ProposalGate:
 
 
 def not_a_pose(pose: Pose) -> str:
-    """Why this is no pose, or an empty string."""
+    """Returns why this is no pose, or an empty string."""
     position, quaternion = np.asarray(pose.position), np.asarray(pose.quaternion)
     if position.shape != (3,) or quaternion.shape != (4,):
         return "a pose needs three numbers and a quaternion of four"

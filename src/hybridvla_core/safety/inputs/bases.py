@@ -1,4 +1,4 @@
-"""Where the arms have been commanded lately: the pose that a proposal builds on must be one of them."""
+"""Poses to which the arms were commanded lately: the pose that a proposal builds on must be one of them."""
 from __future__ import annotations
 
 from collections import deque
@@ -11,12 +11,12 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.motion.pursuit import Goal
 from hybridvla_core.safety.status import Reason
 
-FAR_M = 0.2        # from everything commanded since the observation: the base is another arm's, or of another time
-SPACING_S = 0.1    # between poses that are remembered
+FAR_M = 0.2        # a base farther from everything commanded since the observation is another arm's, or of another time
+SPACING_S = 0.1    # time between remembered poses
 
 
 class Bases:
-    """Positions commanded since the motion was seeded, as far back as an observation may lie."""
+    """Remembers positions commanded since the motion was seeded, as far back as an observation may be."""
 
     def __init__(self, config: RobotConfig) -> None:
         self._names = [arm.name for arm in config.arms]
@@ -24,7 +24,7 @@ class Bases:
         self._seen: Deque[Tuple[float, np.ndarray]] = deque()
 
     def see(self, positions: np.ndarray, now: float) -> None:
-        """Remembers where the arms are commanded, (A, 3) m."""
+        """Remembers commanded positions (A, 3) m."""
         if self._seen and 0.0 <= now - self._seen[-1][0] < SPACING_S:
             return
         self._seen.append((now, positions))
@@ -35,10 +35,10 @@ class Bases:
         self._seen.clear()
 
     def far(self, proposal: Proposal, asked: Optional[Goal]) -> Tuple[Reason, str]:
-        """Returns a flag and a sentence when a base of the first step lies far from all of them.
+        """Returns a flag and a sentence if a base of the first step is far from all remembered positions.
 
         Args:
-            proposal: with as many arms as the robot has.
+            proposal: a proposal with as many arms as the robot has.
             asked: the target that is being carried out; the next step may build on it.
         """
         if not self._seen:

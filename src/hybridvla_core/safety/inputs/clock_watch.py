@@ -1,4 +1,4 @@
-"""ROS time beside monotonic time: stamps compared with a clock that jumps or stands still mean nothing."""
+"""A watch on ROS time against monotonic time: stamps compared with a clock that jumps or stands still mean nothing."""
 from __future__ import annotations
 
 from typing import Optional
@@ -9,7 +9,7 @@ AHEAD_S = 2.0         # simulated time that advances more than this between two 
 
 
 class ClockWatch:
-    """simulated: time comes from /clock, runs at its own pace, and may stop; otherwise it is the computer's clock."""
+    """Watches ROS time. simulated: time comes from /clock, runs at its own pace, and may stop; otherwise it is the computer's."""
 
     def __init__(self, simulated: bool = False) -> None:
         self._simulated = simulated
@@ -17,7 +17,7 @@ class ClockWatch:
         self._at = self._changed_at = 0.0
 
     def look(self, clock: float, now: float) -> str:
-        """What is wrong with ROS time `clock` at monotonic `now`, s, or an empty string."""
+        """Returns what is wrong with ROS time `clock` at monotonic `now`, s, or an empty string."""
         last, before = self._last, self._at
         self._last, self._at = clock, now
         if last is None:

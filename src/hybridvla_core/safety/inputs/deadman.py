@@ -1,16 +1,16 @@
-"""The dead-man switch as its publishers tell it: a released one is never outvoted by another that says held."""
+"""The dead-man switch as its publishers report it: a report "held" never overrules a report "released"."""
 from __future__ import annotations
 
 from typing import Dict, List, Tuple
 
-RELEASED_S = 1.0     # a word of release counts for so long: its node speaks at 20 Hz, or is gone
+RELEASED_S = 1.0     # a report "released" counts for this long: its node reports at 20 Hz, or is gone
 
 
 class Deadman:
-    """The last word of each publisher. Held: one says so and is fresh, and none has said released within RELEASED_S.
+    """The last report of each publisher. Held: a fresh report says so, and none has said "released" within RELEASED_S.
 
     Args:
-        fresh_s: A word that the button is held counts for so long.
+        fresh_s: Time for which a report that the button is held counts, s.
     """
 
     def __init__(self, fresh_s: float) -> None:
@@ -18,7 +18,7 @@ class Deadman:
         self._words: Dict[str, Tuple[bool, float]] = {}
 
     def say(self, pressed: bool, now: float, publisher: str) -> None:
-        """Takes a word. now: monotonic s. publisher: the node's name."""
+        """Takes a report. now: monotonic s. publisher: the node's name."""
         self._words = {name: word for name, word in self._words.items() if now - word[1] <= self._kept_s}
         self._words[publisher] = (pressed, now)
 
@@ -27,11 +27,11 @@ class Deadman:
                 if said is pressed and (0.0 <= now - at <= self._fresh_s if pressed else now - at <= RELEASED_S)]
 
     def held(self, now: float) -> bool:
-        """Tells whether the button is held now."""
+        """Returns whether the button is held now."""
         return bool(self._saying(True, now)) and not self._saying(False, now)
 
     def disagreement(self, now: float) -> str:
-        """Names who says held and who says released; empty where they agree."""
+        """Names the publishers that report "held" and those that report "released"; empty if they agree."""
         held, released = self._saying(True, now), self._saying(False, now)
         if not held or not released:
             return ""
@@ -39,5 +39,5 @@ class Deadman:
                 f"{', '.join(map(repr, released))} released; end one of them")
 
     def publishers(self, now: float) -> List[str]:
-        """Returns who has spoken lately."""
+        """Returns the publishers that have reported lately."""
         return sorted(name for name, (_, at) in self._words.items() if now - at <= self._kept_s)

@@ -1,4 +1,4 @@
-"""What one arm reports: joint states by name, their age, jumps, rest, and where they are against the limits."""
+"""The reports of one arm: joint states by name, their age, jumps, rest, and their position against the limits."""
 from __future__ import annotations
 
 import math
@@ -16,15 +16,15 @@ JUMP_SHARE = 3.0       # times the joint's speed limit between two reports ...
 JUMP_RAD = 0.05        # ... plus this is a jump, not a motion
 OUTSIDE_RAD = 0.01     # tolerance on measured joints against their limits
 OUTSIDE_M = 0.02       # tolerance on the measured tool pose against the box
-DOUBT_S = 0.2          # after an unusable report or a jump, good ones are waited for this long
-SET_BACK_S = 0.1       # a stamp older than the last by more is a clock set back; by less, a report overtaken by another
-SET_AHEAD_S = 1.0      # a stamp that gains more than this on our own clock is a clock set ahead
+DOUBT_S = 0.2          # after an unusable report or a jump, good reports have to come for this long
+SET_BACK_S = 0.1       # a stamp older than the last by more: the clock was set back; by less: another report overtook it
+SET_AHEAD_S = 1.0      # a stamp that gains more than this on our own clock: the clock was set ahead
 REST_RAD = 0.003       # movement of any joint within REST_S that counts as moving
 REST_S = 0.1
 REST_RAD_S = 0.05      # reported joint speed that counts as moving
-IMPOSSIBLE_RAD = 1.0   # so far outside its range no joint can be: another unit, or another joint
-MOST_NAMES = 9         # that a sentence gives
-DRIFT = 1e-3           # s a second by which the driver's clock may run slower than ours
+IMPOSSIBLE_RAD = 1.0   # no joint can be this far outside its range: another unit, or another joint
+MOST_NAMES = 9         # largest number of names that a sentence gives
+DRIFT = 1e-3           # seconds per second by which the driver's clock may run slower than ours
 
 
 class MeasuredArm:
@@ -46,12 +46,12 @@ class MeasuredArm:
         self.controller = ""
         self._received = self._doubt_until = self._moved_at = float("-inf")
         self._stamp = math.nan
-        self._delay, self._least_delay = math.nan, math.inf      # arrival minus stamp, now and at least
+        self._delay, self._least_delay = math.nan, math.inf      # arrival minus stamp: latest and smallest
         self._anchor, self._anchor_at = np.full(arm.dof, np.nan), float("-inf")
         self._order: Tuple[Tuple[str, ...], List[int]] = ((), [])
 
     def update(self, state: ArmState, now: float) -> str:
-        """Take a report; returns why it cannot be used, or an empty string. A jump is taken, and doubted for a while."""
+        """Takes a report; returns why it cannot be used, or an empty string. A jump is accepted, and doubted for a while."""
         fault = self._unusable(state)
         if not fault:
             fault, new = self._clock_fault(state.stamp, now)
@@ -66,39 +66,39 @@ class MeasuredArm:
         return fault
 
     def _retell(self, state: ArmState) -> None:
-        """Takes the same reading once more: position and its age stay as they are, and the driver's other words are renewed."""
+        """Takes the same reading once more: position and its age stay as they are; the driver's other reports are renewed."""
         if self.state is not None:
             self.state = replace(self.state, ready=state.ready, message=state.message, robot_mode=state.robot_mode,
                                  gripper=state.gripper, gripper_state=state.gripper_state, controller=state.controller,
                                  controller_ready=state.controller_ready)
 
     def age(self, now: float) -> float:
-        """Returns how old the last report is, s: since receipt, and by how much later than usual it came by its stamp."""
+        """Returns the age of the last report, s: time since receipt, plus how much later than usual it came by its stamp."""
         return now - self._received + self.lateness
 
     @property
     def lateness(self) -> float:
-        """By how much (arrival - stamp) has grown, s; needs no common clock. NaN stamps are never late."""
+        """Growth of (arrival - stamp), s; needs no common clock. NaN stamps are never late."""
         late = self._delay - self._least_delay
         return late if self._watch_delay and late > 0.0 else 0.0
 
     def doubtful(self, now: float) -> str:
-        """Why the last reports are not to be trusted yet, or an empty string."""
+        """Returns why the last reports cannot be trusted yet, or an empty string."""
         return self.fault if now < self._doubt_until else ""
 
     def moving(self, now: float) -> bool:
-        """The arm has moved within the last REST_S, or reports a speed."""
+        """Returns whether the arm has moved within the last REST_S, or reports a speed."""
         speeds = self.state.joint_velocities if self.state is not None else None
         if speeds is not None and np.size(speeds) and float(np.nanmax(np.abs(speeds))) > REST_RAD_S:
             return True
         return now - self._moved_at < REST_S
 
     def accept_controller(self) -> None:
-        """What takes our commands now is what they are meant for."""
+        """Accepts the controller that takes our commands now as the one they are meant for."""
         self.controller = self.state.controller if self.state is not None else ""
 
     def controller_problem(self) -> str:
-        """Why commands would reach nothing or something else than they are meant for, or an empty string."""
+        """Returns why commands would reach no controller or the wrong one, or an empty string."""
         if self.state is None:
             return ""
         if not self.state.controller_ready:
@@ -108,7 +108,7 @@ class MeasuredArm:
         return ""
 
     def outside(self) -> str:
-        """Which measured value lies outside its limit by more than the tolerance, or an empty string."""
+        """Returns which measured value is outside its limit by more than the tolerance, or an empty string."""
         room = np.minimum(self.joints - self._lower, self._upper - self.joints)
         worst = int(np.argmin(room))
         if room[worst] < -OUTSIDE_RAD:
@@ -120,7 +120,7 @@ class MeasuredArm:
         return ""
 
     def tool_mismatch(self) -> Optional[Tuple[float, float]]:
-        """Distance m and angle rad between the driver's own tool pose and ours; None when it reports none."""
+        """Returns distance m and angle rad between the driver's own tool pose and ours; None if the driver reports none."""
         if self.state is None or self.state.pose is None:
             return None
         angle = poses.turn(rotations.to_matrix(self.state.pose.quaternion), self.matrix)
@@ -141,7 +141,7 @@ class MeasuredArm:
         return f"joint {worst + 1} jumped within {elapsed * 1e3:.0f} ms" if jumped else ""
 
     def _clock_fault(self, stamp: float, now: float) -> Tuple[str, bool]:
-        """What is wrong with the driver's clock, and whether the report is newer than the last."""
+        """Returns what is wrong with the driver's clock, and whether the report is newer than the last."""
         if math.isnan(stamp):
             return "", True
         last, self._stamp = self._stamp, stamp

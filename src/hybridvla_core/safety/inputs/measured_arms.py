@@ -1,4 +1,4 @@
-"""All arms' reports together: what in them ends motion, and whether motion may begin."""
+"""The reports of all arms together: what in them ends motion, and whether motion may begin."""
 from __future__ import annotations
 
 import math
@@ -12,17 +12,17 @@ from hybridvla_core.safety.inputs.measured_arm import MeasuredArm
 from hybridvla_core.safety.inputs.measured_limits import MeasuredLimits
 from hybridvla_core.safety.status import Reason
 
-SETTLED_S = 0.5        # command and arm at rest this long: the driver's tool pose must agree with ours as at activation
-PAIRING_S = 0.1        # before that, pose and joints may be this much apart in time
-#: What stops the arms until somebody has seen to it, so that the sentence on it is the one that stays.
+SETTLED_S = 0.5        # after command and arm rest this long, the driver's tool pose must agree with ours as at activation
+PAIRING_S = 0.1        # before that, pose and joints may be this far apart in time
+#: Reasons that stop the arms until somebody deals with them, so that the sentence on them is the one that stays.
 STOPPING = Reason.ROBOT_MODE | Reason.CONTROLLER
 
 
 class MeasuredArms:
-    """All arms in the configuration's order. `joints` (A, dof) rad, `positions` (A, 3) m, `matrices` (A, 3, 3)."""
+    """The measured arms in the configuration's order. `joints` (A, dof) rad, `positions` (A, 3) m, `matrices` (A, 3, 3)."""
 
     def __init__(self, config: RobotConfig, counters: Counter[str], watch_delay: bool = True) -> None:
-        """watch_delay: stamps run with our own clock, so that reports that come ever later are noticed."""
+        """Sets up all arms. watch_delay: stamps run with our own clock, so that growing delays of reports are noticed."""
         self._config = config
         self._counters = counters
         self._arms: Sequence[MeasuredArm] = [MeasuredArm(arm, watch_delay) for arm in config.arms]
@@ -47,7 +47,7 @@ class MeasuredArms:
         return np.array([arm.matrix for arm in self._arms])
 
     def update(self, state: ArmState, now: float) -> str:
-        """Take a report; returns why it cannot be used, or an empty string."""
+        """Takes a report; returns why it cannot be used, or an empty string."""
         for arm in self._arms:
             if arm.name == state.name:
                 fault = arm.update(state, now)
@@ -55,12 +55,12 @@ class MeasuredArms:
         return f"there is no arm {state.name!r}; check the driver"
 
     def heard(self, index: int, now: float) -> bool:
-        """Returns whether it is known where an arm is."""
+        """Returns whether the position of an arm is known."""
         arm = self._arms[index]
         return arm.state is not None and not arm.doubtful(now) and arm.age(now) <= self._config.watchdogs.joint_state_s
 
     def errored(self) -> Tuple[str, ...]:
-        """Arms that take no commands: their robot reports an error, or their controller does not run."""
+        """Returns the arms that take no commands: their robot reports an error, or their controller does not run."""
         return tuple(arm.name for arm in self._arms
                      if arm.state is not None and not (arm.state.ready and arm.state.controller_ready))
 
@@ -72,12 +72,12 @@ class MeasuredArms:
         """Judges the reports of all arms.
 
         Args:
-            now: Monotonic, s.
-            judge: Measured values count against limits and tool pose.
-            resting: The command rests.
+            now: Monotonic time, s.
+            judge: Whether measured values are checked against limits and tool pose.
+            resting: Whether the command rests.
 
-        Returns:
-            Flags of what is wrong, and a sentence on the first of it that stops the arms, or else on the first of it.
+            Returns:
+                Flags of what is wrong, and a sentence on the first fault that stops the arms, or else on the first fault.
         """
         reasons, detail, breached = Reason.NONE, "", False
         self.unknown.clear()
@@ -106,14 +106,14 @@ class MeasuredArms:
         return reasons, detail
 
     def not_ready(self, now: float, others_move: bool = False) -> str:
-        """Says why no motion may begin.
+        """Says why motion may not begin.
 
         Args:
-            now: Monotonic, s.
-            others_move: Nothing will be commanded, so the arms may be moved by others meanwhile.
+            now: Monotonic time, s.
+            others_move: Whether others may move the arms meanwhile, because nothing will be commanded.
 
-        Returns:
-            A sentence, empty where one may.
+            Returns:
+                A sentence; empty if motion may begin.
         """
         for arm in self._arms:
             reason, text = self._fault(arm, now, judge_change=False)
@@ -124,7 +124,7 @@ class MeasuredArms:
         return ""
 
     def tool_problem(self) -> str:
-        """How the driver's own tool pose disagrees with ours, or an empty string."""
+        """Returns how the driver's own tool pose disagrees with ours, or an empty string."""
         for arm in self._arms:
             text = self._mismatch(arm)
             if text:

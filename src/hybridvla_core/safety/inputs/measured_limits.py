@@ -1,7 +1,7 @@
-"""The measured robot as a second judge: limits on where it is, looked at beside those of the commands.
+"""The measured robot as a second judge: limits on where it is, checked in addition to those on the commands.
 
-A controller may leave the commanded joints (the null space of an impedance arm is its own), a load may pull the arm down, a
-person may push it: what counts then is where the links are.
+A controller may leave the commanded joints (an impedance arm is free in its null space), a load may pull the arm down, a
+person may push it. What counts then is where the links are.
 """
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from hybridvla_core.safety.limits.limit import Limit, Trajectory
 from hybridvla_core.safety.status import LimitMargin, Reason
 
 PREFIX = "measured/"
-OUTSIDE_RAD = 0.01     # of measured joints beyond their limits, the margin kept from them aside
-OUTSIDE_M = 0.02       # of the measured tool beyond box and planes
-NEARER_M = 0.01        # of measured links within the margins that are kept from table, links and the other arm
+OUTSIDE_RAD = 0.01     # tolerance on measured joints beyond their limits, not counting the margin kept from the limits
+OUTSIDE_M = 0.02       # tolerance on the measured tool beyond box and planes
+NEARER_M = 0.01        # tolerance on measured links within the margins kept from table, links and the other arm
 
 
 class MeasuredLimits:
-    """Has limits of its own, so that what the motion remembers of the commanded arms stays true."""
+    """Judges measured joints with limits of its own, so that what the motion remembers of the commanded arms stays true."""
 
     def __init__(self, config: RobotConfig) -> None:
         self._dt = config.dt
@@ -31,14 +31,14 @@ class MeasuredLimits:
         kept = max(arm.joint_limits.margin_rad for arm in config.arms)
         self._tolerances = {"joint_position": kept + OUTSIDE_RAD, "workspace": OUTSIDE_M}
         self._floor: Optional[Dict[str, float]] = None
-        self._here: Optional[Trajectory] = None      # at the joints looked at last
+        self._here: Optional[Trajectory] = None      # at the joints judged last
 
     @property
     def relaxed(self) -> bool:
         return self._floor is not None
 
     def relax(self, joints: Optional[np.ndarray]) -> None:
-        """Arms that are led back inside begin outside at joints (A, dof) rad; None: nothing is forgiven any more."""
+        """Lets arms that are led back inside begin outside, at joints (A, dof) rad; None: nothing is forgiven any more."""
         self._floor = None if joints is None else {
             name: min(0.0, float(margin)) for limit in self._limits
             for name, margin in zip(limit.names, limit.margins(self._at(joints)))}
@@ -62,7 +62,7 @@ class MeasuredLimits:
         return found
 
     def margins(self, joints: np.ndarray) -> List[LimitMargin]:
-        """Returns the margins at joints (A, dof) rad for the status; none while a joint is not known."""
+        """Returns the margins at joints (A, dof) rad for the status; none while a joint is unknown."""
         if not np.isfinite(joints).all():
             return []
         here = self._at(joints)
@@ -70,7 +70,7 @@ class MeasuredLimits:
                 for name, margin in zip(limit.names, limit.margins(here).tolist())]
 
     def _at(self, joints: np.ndarray) -> Trajectory:
-        """Three ticks at rest at joints (A, dof) rad; their kinematics are kept until others are reported."""
+        """Returns three ticks at rest at joints (A, dof) rad; their kinematics are kept until other joints are reported."""
         if self._here is None or not np.array_equal(joints, self._here.joints[:, 0]):
             self._here = Trajectory(np.repeat(joints[:, None, :], 3, axis=1), self._dt, self._batch)
         return self._here

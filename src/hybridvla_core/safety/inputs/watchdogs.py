@@ -1,4 +1,4 @@
-"""Everything that ends motion from outside or from ourselves, looked at once a tick on monotonic time."""
+"""All watchdogs that end motion, for causes outside or within the filter, checked once a tick on monotonic time."""
 from __future__ import annotations
 
 import math
@@ -15,11 +15,11 @@ from hybridvla_core.safety.status import Reason
 
 OVERRUNS = 10        # this many late ticks ...
 OVERRUN_S = 1.0      # ... within this time are reported in the status
-DRAIN_S = 0.15       # after the filter itself paused, old messages come out of the queues for this long: ignored
+DRAIN_S = 0.15       # after the filter itself paused, old messages leave the queues for this long and are ignored
 
 
 class Watchdogs:
-    """Reasons to hold, with a sentence on the first. `deadman`: what its publishers say."""
+    """Finds reasons to hold, with a sentence on the first. `deadman`: the reports on the dead-man switch."""
 
     def __init__(self, config: RobotConfig, gate: ProposalGate, arms: MeasuredArms, counters: Counter[str],
                  clock: ClockWatch) -> None:
@@ -35,32 +35,32 @@ class Watchdogs:
         self._late: Deque[float] = deque(maxlen=OVERRUNS)
 
     def deadman_missing(self, now: float) -> bool:
-        """Required, and released or silent."""
+        """Returns whether the dead-man switch is required, and released or silent."""
         return self._config.deadman_required and not self.deadman.held(now)
 
     def hold_for(self, reason: Reason, text: str) -> None:
-        """Something outside the filter ends motion until it is called again without a text."""
+        """Ends motion for a cause outside the filter, until this is called again without a text."""
         if text:
             self._outside[reason] = text
         else:
             self._outside.pop(reason, None)
 
     def paused(self, now: float) -> bool:
-        """We stood still, so that what arrives now may have been said long ago."""
+        """Returns whether the filter has just been paused, so that messages arriving now may have been sent long ago."""
         late = self._tick_at is not None and now - self._tick_at > self._config.watchdogs.clock_gap_s
         return late or now < self._deaf_until
 
     def look(self, now: float, clock: Optional[float], judge_measured: bool, resting: bool) -> Tuple[Reason, str]:
-        """Judges everything that has to arrive in time.
+        """Checks everything that has to arrive in time.
 
         Args:
-            now: Monotonic, s.
-            clock: ROS time, s, where there is one.
-            judge_measured: Measured values count against their limits.
-            resting: The command rests.
+            now: Monotonic time, s.
+            clock: ROS time, s, if there is one.
+            judge_measured: Whether measured values are checked against their limits.
+            resting: Whether the command rests.
 
-        Returns:
-            Flags of what is wrong, and a sentence on the first of it.
+            Returns:
+                Flags of what is wrong, and a sentence on the first fault.
         """
         reasons, detail = self._arms.look(now, judge_measured, resting)
         problem = self._gap(now) or (self._clock.look(clock, now) if clock is not None else "")

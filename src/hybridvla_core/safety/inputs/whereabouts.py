@@ -1,4 +1,4 @@
-"""Whether the arms still are where the commands left them: after a silence of a driver, and while nothing is commanded."""
+"""A check whether the arms still are where commands left them: after a driver was silent, and while nothing is commanded."""
 from __future__ import annotations
 
 from typing import Callable, List, Optional, Set
@@ -9,15 +9,15 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
 from hybridvla_core.safety.motion.motion import Motion
 
-LOST_RAD = 0.1        # of a joint, on a joint door: an arm that is further from its command is not where it was
-KEPT_RAD = 0.02       # of any joint: an arm that has not moved more still rests under its last command
+LOST_RAD = 0.1        # on a joint door, an arm with a joint farther from its command is not where it was
+KEPT_RAD = 0.02       # an arm none of whose joints has moved more still rests under its last command
 
 
 class Whereabouts:
-    """silent: arms whose joint states fell silent while commands went out."""
+    """Remembers where the arms were. silent: arms whose joint states fell silent while commands went out."""
 
     def __init__(self, config: RobotConfig, motion: Motion, arms: MeasuredArms, near: Callable[[Optional[int]], bool]) -> None:
-        """near: whether an arm, by index, or every arm is within the leash of its command."""
+        """Sets up the check. near: whether an arm, by index, or every arm is within the leash of its command."""
         self._config, self._motion, self._arms, self._near = config, motion, arms, near
         self.silent: Set[str] = set()
         self._kept: Optional[np.ndarray] = None      # measured joints under the last command, while nothing disturbed them
@@ -27,11 +27,11 @@ class Whereabouts:
         self._kept = None
 
     def unheard(self, name: str) -> bool:
-        """Returns whether nobody knows where an arm is by now; coupled arms share the doubt."""
+        """Returns whether the present position of an arm is unknown; coupled arms share the doubt."""
         return bool(self.silent) if self._config.coupled else name in self.silent
 
     def lost(self) -> List[str]:
-        """Returns arms that speak again and are not where they are commanded; once a tick while commands go out."""
+        """Returns arms that report again and are not where they are commanded; once a tick while commands go out."""
         lost = []
         for index, arm in enumerate(self._arms):
             if arm.name in self._arms.unknown:
@@ -44,15 +44,15 @@ class Whereabouts:
         return lost
 
     def keep(self, resting: bool) -> None:
-        """Commands end here; resting: the arms rest under the last one."""
+        """Notes that commands end here. resting: whether the arms rest under the last command."""
         self._kept = self._arms.joints.copy() if resting and not self.silent and self._near(None) else None
 
     def look(self, disturbed: bool) -> None:
-        """Once a tick while nothing is commanded. disturbed: drivers or controllers are not what they were."""
+        """Checks the arms once a tick while nothing is commanded. disturbed: drivers or controllers are not what they were."""
         if self._kept is not None and (disturbed or not np.abs(self._arms.joints - self._kept).max() < KEPT_RAD):
             self._kept = None
 
     @property
     def undisturbed(self) -> bool:
-        """The arms have rested under the last command ever since: its pose is theirs, a sag in the controller included."""
+        """Whether the arms have rested under the last command ever since: its pose is theirs, including the controller's sag."""
         return self._kept is not None and self._near(None)

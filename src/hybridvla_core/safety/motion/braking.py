@@ -1,4 +1,4 @@
-"""How the arms come to rest from wherever they are: the trajectory that is stored and always ready to run."""
+"""Braking: the trajectory that brings the arms to rest from wherever they are, stored and always ready to run."""
 from __future__ import annotations
 
 import math
@@ -10,7 +10,7 @@ from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.safety.motion.pursuit import PLAN
 
 MOST = 0.97        # share of a joint's acceleration limit that stopping and bending may use together
-LEAST = 0.3        # share of the usual deceleration that is always planned with
+LEAST = 0.3        # smallest share of the usual deceleration that planning uses
 
 
 class Braking:
@@ -25,15 +25,15 @@ class Braking:
         self._dt = dt
 
     def ticks(self, twist: np.ndarray, velocity: np.ndarray, bend: Optional[np.ndarray] = None) -> int:
-        """Counts the ticks that it takes to come to rest.
+        """Returns the number of ticks needed to come to rest.
 
         Args:
-            twist: (A, 6) m/s over rad/s.
-            velocity: (A, dof) rad/s.
-            bend: (A, dof) rad/s^2; where keeping the tool's path straight brakes a joint as well, less is left for stopping.
+            twist: (A, 6) tool twists, m/s over rad/s.
+            velocity: (A, dof) joint velocities, rad/s.
+            bend: (A, dof) rad/s^2; if keeping the tool's path straight brakes a joint as well, less is left for stopping.
 
         Returns:
-            At least 1.
+            The number of ticks, at least 1.
         """
         joint = self._joint
         if bend is not None:
@@ -45,14 +45,14 @@ class Braking:
         return max(1, math.ceil(worst - 1e-9))
 
     def path(self, last: np.ndarray, following: np.ndarray, bend: np.ndarray, ticks: int) -> np.ndarray:
-        """Computes the way to rest, slowing linearly.
+        """Computes the path to rest, with linearly falling speed.
 
         Args:
-            last: (A, dof) rad, the previous tick.
-            following: (A, dof) rad, the candidate.
-            bend: (A, dof) rad/s^2, joint acceleration that keeps the tool's path straight at constant speed (paths through a null
-                space aside).
-            ticks: Until rest.
+            last: (A, dof) joints of the previous tick, rad.
+            following: (A, dof) joints of the candidate, rad.
+            bend: (A, dof) rad/s^2, joint acceleration that keeps the tool's path straight at constant speed (except for paths
+                through a null space).
+            ticks: Number of ticks until rest.
 
         Returns:
             Joints (A, ticks, dof) rad after `following`.

@@ -1,4 +1,4 @@
-"""The next joint velocity along a straight joint-space way, as quick as joints and tools may be speeded up and braked."""
+"""The next joint velocity along a straight joint-space path, as fast as joints and tools may accelerate and brake."""
 from __future__ import annotations
 
 from typing import Optional, Sequence
@@ -9,16 +9,16 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.kinematics import ArmKinematics
 from hybridvla_core.safety.motion.pursuit import PLAN
 
-STRENGTH = 0.3         # share of the joints' acceleration limits that a way uses
-STEP_SHARE = 0.2       # of what is left of a way, at most, in one tick
-THERE_S = 1e-6         # from the goal
+STRENGTH = 0.3         # share of the joints' acceleration limits that a path uses
+STEP_SHARE = 0.2       # largest share of the remaining path in one tick
+THERE_S = 1e-6         # time from the goal below which it counts as reached
 
 
 class JointWay:
-    """Plans ticks of a way on which all joints keep one time scale.
+    """Plans ticks of a path on which all joints keep one time scale.
 
-    A tool's own acceleration counts, too: a wanted step beyond it would be cut down to a share at every tick, and braking between
-    takes back what the share has gained, so that the arm would creep.
+    A tool's own acceleration counts too: a wanted step beyond it would be reduced to a share at every tick, and the braking in
+    between would undo the gain of that share, so that the arm would creep.
     """
 
     def __init__(self, config: RobotConfig, arms: Sequence[ArmKinematics]) -> None:
@@ -32,13 +32,13 @@ class JointWay:
         """Plans one tick.
 
         Args:
-            joints: (A, dof) rad as commanded last.
-            previous: (A, dof) rad, the tick before.
-            goal: (A, dof) rad.
+            joints: (A, dof) joints as commanded last, rad.
+            previous: (A, dof) joints of the tick before, rad.
+            goal: (A, dof) joints of the goal, rad.
             scale: Share of the joints' speeds, above 0.
 
-        Returns:
-            (A, dof) rad/s; None at the goal.
+            Returns:
+                (A, dof) joint velocities, rad/s; None at the goal.
         """
         way = goal - joints
         seconds = float((np.abs(way) / (self._speed * scale)).max())
@@ -51,7 +51,7 @@ class JointWay:
         return present + change * min(1.0, self._share(joints, change / self._dt))
 
     def _share(self, joints: np.ndarray, acceleration: np.ndarray) -> float:
-        """Share of accelerations (A, dof) rad/s^2 at joints (A, dof) rad that joints and tools can take."""
+        """Returns the share of accelerations (A, dof) rad/s^2 that joints and tools can take at joints (A, dof) rad."""
         share = float((self._strength / np.maximum(np.abs(acceleration), 1e-9)).min())
         for arm, q, wanted, tool in zip(self._arms, joints, acceleration, self._tool):
             twist = arm.jacobian(q) @ wanted

@@ -1,4 +1,4 @@
-"""Whether a candidate step, and the braking that would follow it, keep every limit."""
+"""Judgement whether a candidate step, and the braking that would follow it, keep every limit."""
 from __future__ import annotations
 
 from typing import List, Optional, Sequence, Tuple
@@ -11,16 +11,16 @@ from hybridvla_core.safety import limits as limit_files
 from hybridvla_core.safety.limits.limit import Limit, Trajectory
 from hybridvla_core.safety.motion.braking import Braking
 
-ROUNDING = 1e-9                   # of a positional margin, m or rad
+ROUNDING = 1e-9                   # rounding of a positional margin, m or rad
 
 
 class MotionJudge:
-    """Knows limits and braking; the motion itself is handed in as joints (A, dof) rad.
+    """Knows limits and braking; the caller passes the motion itself as joints (A, dof) rad.
 
     Attributes:
         limits: every limit of the robot, cheap ones first.
-        relaxed: while True, a positional limit that is broken already need only not be broken further.
-        led: while True, the arms are led along their joints; limits that only matter for leading a tool (singularities) are
+        relaxed: while True, a positional limit that is already broken only must not be broken further.
+        led: while True, the arms are led along their joints; limits that matter only for leading a tool (singularities) are
             ignored.
         forgiven: joints (A, dof) rad; while relaxed, limits may be broken as far as these joints break them.
     """
@@ -40,7 +40,7 @@ class MotionJudge:
 
     def first_broken(self, previous: np.ndarray, joints: np.ndarray, candidate: np.ndarray,
                      bend: np.ndarray) -> Tuple[Optional[Limit], np.ndarray]:
-        """Looks at a step and at the braking after it.
+        """Judges a step and the braking after it.
 
         Args:
             previous: joints (A, dof) rad of the tick before the last.
@@ -48,8 +48,8 @@ class MotionJudge:
             candidate: joints (A, dof) rad that would be commanded next.
             bend: (A, dof) rad/s^2, joint acceleration that keeps the tools' paths straight.
 
-        Returns:
-            The first limit that step or braking would break, or None; and the braking path (A, ticks, dof).
+            Returns:
+                The first limit that the step or the braking would break, or None; and the braking path (A, ticks, dof).
         """
         velocity = (candidate - joints) / self._dt
         twist = np.array([arm.jacobian(q) @ v for arm, q, v in zip(self._arms, joints, velocity)])
@@ -71,7 +71,7 @@ class MotionJudge:
         return self.margins(_resting(joints))
 
     def places(self, joints: np.ndarray) -> List[Tuple[Limit, np.ndarray]]:
-        """Returns every limit on where joints (A, dof) are, with its margins; measures of comfort are none."""
+        """Returns every limit on where joints (A, dof) are, with its margins; singularities do not belong to them."""
         trajectory = Trajectory(_resting(joints), self._dt, self._batch)
         return [(limit, limit.margins(trajectory)) for limit in self.limits if limit.of_place]
 
@@ -97,5 +97,5 @@ class MotionJudge:
 
 
 def _resting(joints: np.ndarray) -> np.ndarray:
-    """Three ticks at rest at joints (A, dof)."""
+    """Returns three ticks at rest at joints (A, dof)."""
     return np.repeat(np.asarray(joints, dtype=float)[:, None, :], 3, axis=1)

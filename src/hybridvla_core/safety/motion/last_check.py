@@ -1,7 +1,7 @@
-"""A last look at what is about to be sent: scalar code of its own, no solver, no batch kinematics, no trajectories.
+"""A last check of what is about to be sent: scalar code of its own, no solver, no batch kinematics, no trajectories.
 
-It knows the limits of one step: numbers, box and planes, joint positions, speeds and accelerations of tool and joints,
-and that the pose is the one of the joints. When in doubt it objects, and nothing is sent.
+It checks the limits of one step: numbers, box and planes, joint positions, speeds and accelerations of tool and joints,
+and that the pose matches the joints. When in doubt it objects, and nothing is sent.
 """
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Step = Tuple[List[float], List[List[float]], List[float]]      # position (3,), 
 
 
 class LastCheck:
-    """Compares a command with the two before it. `objection` names what was wrong."""
+    """Compares a command with the two commands before it. `objection` names what was wrong."""
 
     def __init__(self, config: RobotConfig) -> None:
         self._arms = [ArmCheck(arm, config.dt) for arm in config.arms]
@@ -27,14 +27,14 @@ class LastCheck:
         self.objection = ""
 
     def restart(self, positions: np.ndarray, rotations: np.ndarray, joints: np.ndarray) -> None:
-        """The command begins anew, at rest, here."""
+        """Begins anew with a command at rest here."""
         self._before = self._last = _steps(positions, rotations, joints)
 
     def sent(self, positions: np.ndarray, rotations: np.ndarray, joints: np.ndarray) -> None:
         self._before, self._last = self._last, _steps(positions, rotations, joints)
 
     def passes(self, positions: np.ndarray, rotations: np.ndarray, joints: np.ndarray, relaxed: bool = False) -> bool:
-        """positions (A, 3) m, rotations (A, 3, 3), joints (A, dof) rad. relaxed: re-entering, positions not judged."""
+        """Checks positions (A, 3) m, rotations (A, 3, 3), joints (A, dof) rad. relaxed: re-entering, positions are not judged."""
         for arm, before, last, step in zip(self._arms, self._before, self._last, _steps(positions, rotations, joints)):
             self.objection = arm.objection(before, last, step, relaxed)
             if self.objection:
@@ -56,7 +56,7 @@ class ArmCheck:
                                                                   limits.velocity_rad_s, limits.acceleration_rad_s2)]
         self._step = (cartesian.speed_m_s + TOLERANCE) * dt
         self._change = (cartesian.acceleration_m_s2 + TOLERANCE) * dt * dt
-        # Steps of the three axes of a turn w add up to 2 |w|^2, second differences to 2 (|change|^2 + |w|^4) at most.
+        # The squared steps of the three axes of a turn w add up to 2 |w|^2, second differences to 2 (|change|^2 + |w|^4) at most.
         self._turn = math.sqrt(2.0) * (cartesian.rotation_speed_rad_s + TOLERANCE) * dt
         self._turn_change = math.sqrt(2.0) * math.hypot(
             (cartesian.rotation_acceleration_rad_s2 + TOLERANCE) * dt * dt, self._turn * self._turn / 2.0)
@@ -70,7 +70,7 @@ class ArmCheck:
         self._offset = [px, py, pz + table.flange_m]
 
     def objection(self, before: Step, last: Step, step: Step, relaxed: bool) -> str:
-        """What speaks against `step` after `before` and `last`; empty when nothing does."""
+        """Returns the objection to `step` after `before` and `last`; empty if there is none."""
         (p0, axes0, q0), (p1, axes1, q1), (p2, axes2, q2) = before, last, step
         if not all(math.isfinite(value) for value in p2 + q2 + axes2[0] + axes2[1] + axes2[2]):
             return self._because("not finite")
@@ -100,7 +100,7 @@ class ArmCheck:
         return ""
 
     def tool(self, joints: Sequence[float]) -> Tuple[List[float], List[List[float]]]:
-        """Position and axes of the tool centre point at joints (dof,) rad, one joint after the other."""
+        """Computes position and axes of the tool centre point at joints (dof,) rad, one joint after the other."""
         p, x, y, z = [0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]
         for (a, d, ca, sa, offset), q in zip(self._table, joints):
             y, z = [ca * v + sa * w for v, w in zip(y, z)], [ca * w - sa * v for v, w in zip(y, z)]
@@ -124,5 +124,5 @@ def _dot(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def _bent(a: Sequence[float], b: Sequence[float], c: Sequence[float]) -> float:
-    """Length of the second difference."""
+    """Returns the length of the second difference."""
     return math.sqrt(sum((z - 2.0 * y + x) ** 2 for x, y, z in zip(a, b, c)))

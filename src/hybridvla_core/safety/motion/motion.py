@@ -1,8 +1,8 @@
-"""The commanded trajectory of all arms: one step a tick, each with a proven way to stop.
+"""The commanded trajectory of all arms: one step per tick, each with a proven way to stop.
 
-Invariant: `self._braking` is a trajectory from the present command to rest that keeps every limit. A step is taken only
-when the step together with the braking that would follow it keeps every limit at every tick; otherwise a smaller one
-is tried, and at last the stored braking goes on. So whatever arrives, what is sent never needs luck.
+Invariant: `self._braking` is a trajectory from the present command to rest that keeps every limit. A step is taken only if
+it and the braking that would follow it keep every limit at every tick. Otherwise a smaller step is tried, and finally the
+stored braking continues. Whatever arrives, what is sent never needs luck.
 """
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from hybridvla_core.safety.motion.pursuit import Goal, Pursuit
 from hybridvla_core.safety.motion.solver import RATE_SHARE, StepSolver
 from hybridvla_core.safety.status import Reason
 
-ATTEMPTS = (1.0, 0.5, 0.2)        # how much of the wanted step is mixed into the braking step, in turn
-ARRIVED = (2e-6, 2e-5)            # m and rad from the goal: braking ends the motion
-LOOK_TICKS = 10                   # between looks for a singularity that is not near
-POSTURE_RATE = 2.0                # 1/s, towards the posture within the null space
-POSTURE_SPEED = 0.3               # rad/s of the fastest joint, at most
+ATTEMPTS = (1.0, 0.5, 0.2)        # shares of the wanted step mixed into the braking step, tried in turn
+ARRIVED = (2e-6, 2e-5)            # m and rad from the goal within which braking ends the motion
+LOOK_TICKS = 10                   # ticks between checks for a singularity that is not near
+POSTURE_RATE = 2.0                # rate towards the posture within the null space, 1/s
+POSTURE_SPEED = 0.3               # highest speed of the fastest joint towards it, rad/s
 
 
 class Motion:
-    """The trajectory as commanded; every step is checked before it is taken. Arrays handed out cannot be written.
+    """The trajectory as commanded; every step is checked before it is taken. Arrays handed out are read-only.
 
     Attributes:
-        joints: (A, dof) rad as commanded last.
-        positions: (A, 3) m, of the tools in their arms' base frames.
-        rotations: (A, 3, 3), of the tools.
-        twist: (A, 6) m/s over rad/s of the last tick.
-        acceleration: (A, 6) m/s^2 over rad/s^2 of the last tick.
-        factor: share of the speeds that limits in the way have left over, in (0, 1].
+        joints: (A, dof) joints as commanded last, rad.
+        positions: (A, 3) positions of the tools in their arms' base frames, m.
+        rotations: (A, 3, 3) rotations of the tools.
+        twist: (A, 6) twists of the last tick, m/s over rad/s.
+        acceleration: (A, 6) accelerations of the last tick, m/s^2 over rad/s^2.
+        factor: share of the speeds that interfering limits have left, in (0, 1].
         limited: names of the limits that shaped the last step.
         reasons: flags of these limits.
     """
@@ -61,7 +61,7 @@ class Motion:
         self.seed(np.array([arm.start_joints_rad for arm in config.arms]))
 
     def seed(self, joints: np.ndarray) -> None:
-        """Start again, at rest, from joints (A, dof) rad."""
+        """Starts again, at rest, from joints (A, dof) rad."""
         self.joints = _frozen(np.array(joints, dtype=float))
         self._previous = self.joints
         self._place()
@@ -79,7 +79,7 @@ class Motion:
 
     @property
     def relaxed(self) -> bool:
-        """Positional limits that are broken already need only not be broken further."""
+        """Whether positional limits that are already broken only must not be broken further."""
         return self._judge.relaxed
 
     @relaxed.setter
@@ -87,34 +87,34 @@ class Motion:
         self._judge.relaxed = relaxed
 
     def lead(self, led: bool) -> None:
-        """Begins or ends a way along joints, on which singularities do not matter."""
+        """Begins or ends a path along joints, on which singularities do not matter."""
         self._judge.led = led
 
     def forgive(self, joints: Optional[np.ndarray]) -> None:
-        """While relaxed, limits may be broken as far as joints (A, dof) rad break them. None: as far as the command does."""
+        """While relaxed, lets limits be broken as far as joints (A, dof) rad break them. None: as far as the command does."""
         self._judge.forgiven = joints
 
     @property
     def at_rest(self) -> bool:
-        """Nothing moves and nothing is left to brake."""
+        """Whether nothing moves and nothing is left to brake."""
         return self._braking.shape[1] == 0 and np.array_equal(self.joints, self._previous)
 
     def pose_of(self, joints: np.ndarray) -> List[Tuple[np.ndarray, np.ndarray]]:
-        """Tool position and rotation matrix of every arm at joints (A, dof)."""
+        """Returns tool position and rotation matrix of every arm at joints (A, dof)."""
         return [arm.pose(q) for arm, q in zip(self._arms, joints)]
 
     def margins(self, joints: Optional[np.ndarray] = None) -> List[Tuple[Limit, np.ndarray]]:
-        """Margins of every limit, at the last steps or, at rest, at joints (A, dof)."""
+        """Returns the margins of every limit, at the last steps or, at rest, at joints (A, dof)."""
         if joints is not None:
             return self._judge.margins_at(joints)
         return self._judge.margins(np.stack((2.0 * self._previous - self.joints, self._previous, self.joints), axis=1))
 
     def places(self, joints: np.ndarray) -> List[Tuple[Limit, np.ndarray]]:
-        """The limits on where joints (A, dof) rad are, with their margins; singularities do not belong to them."""
+        """Returns the limits on where joints (A, dof) rad are, with their margins; singularities do not belong to them."""
         return self._judge.places(joints)
 
     def error(self, goal: Goal) -> np.ndarray:
-        """(A, 6): goal minus command, m over rotation vector in the base frame."""
+        """Returns (A, 6): goal minus command, m over rotation vector in the base frame."""
         error = np.empty((len(self._arms), 6))
         error[:, :3] = goal.positions - self.positions
         for index in range(len(self._arms)):
@@ -122,7 +122,7 @@ class Motion:
         return error
 
     def step(self, goal: Optional[Goal], scale: float = 1.0, posture: Optional[np.ndarray] = None) -> bool:
-        """Moves a tick towards the goal at `scale` in (0, 1] of the speeds, or to rest; False when nothing safe could be sent."""
+        """Moves one tick towards the goal at `scale` in (0, 1] of the speeds, or to rest; False if nothing safe could be sent."""
         self.limited.clear()
         self.reasons = Reason.NONE
         if goal is None or scale <= 0.0:
@@ -138,7 +138,7 @@ class Motion:
         return self._attempt(wanted, bend)
 
     def _attempt(self, wanted: np.ndarray, bend: np.ndarray) -> bool:
-        """Take as much of the wanted joints (A, dof) as every limit allows; brake when none of it is."""
+        """Takes as much of the step to the wanted joints (A, dof) as every limit allows; brakes if nothing is allowed."""
         braked = self._braking[:, 0] if self._braking.shape[1] else self.joints
         for attempt in ATTEMPTS:
             candidate = braked + attempt * (wanted - braked)
@@ -155,7 +155,7 @@ class Motion:
         return self._brake()
 
     def step_joints(self, goal: np.ndarray, scale: float) -> bool:
-        """One tick along the straight joint-space way to goal (A, dof) rad, all joints on one time scale."""
+        """Moves one tick along the straight joint-space path to goal (A, dof) rad, all joints on one time scale."""
         self.limited.clear()
         self.reasons = Reason.NONE
         velocity = self._way.velocity(self.joints, self._previous, goal, scale * self.factor)
@@ -164,7 +164,7 @@ class Motion:
         return self._attempt(self.joints + velocity * self._dt, np.zeros_like(self.joints))
 
     def repose(self, seed: np.ndarray) -> bool:
-        """At rest, another joint solution of the same tool poses, from seed (A, dof) rad. False: kept the old one."""
+        """At rest, switches to another joint solution of the same tool poses, from seed (A, dof) rad. False: kept the old one."""
         joints = np.array(seed, dtype=float)
         for index, arm in enumerate(self._arms):
             for _ in range(12):
@@ -215,17 +215,17 @@ class Motion:
         return wanted, bends
 
     def _joint_scale(self, velocity: np.ndarray) -> float:
-        """Share of the tools' speed limits at which no joint gets too fast while the tools brake, for (A, dof) rad/s."""
+        """Returns the share of the tools' speed limits at which no joint gets too fast while the tools brake; (A, dof) rad/s."""
         rate = self._pursuit.rate(self.twist)
         if rate < 0.05:
             return 1.0
-        # Looking ahead turns what would be a sudden shrinking of the step into slowing down in time.
+        # Looking ahead slows the motion down in time instead of shrinking the step suddenly.
         ahead = velocity + self._bends * (0.5 * self._dt * self._braking.shape[1])
         fastest = float((np.maximum(np.abs(velocity), np.abs(ahead)) / self._joint_speed).max())
         return rate / max(fastest, rate)
 
     def _singularity_scale(self) -> float:
-        """Slower the nearer to a singularity, on the way in only. Looked at every tick where it is near."""
+        """Returns a scale that falls towards a singularity, on the way in only. Checked at every tick when near one."""
         scale = 1.0
         for index, (arm, config) in enumerate(zip(self._arms, self._config.arms)):
             rules = config.singularity
@@ -243,7 +243,7 @@ class Motion:
         return scale
 
     def _lean(self, index: int, q: np.ndarray, twist: np.ndarray, posture: Optional[np.ndarray]) -> np.ndarray:
-        """Joint step (dof,) towards `posture` (A, dof) rad for the null space: slow, and only as far as the tool moves anyway."""
+        """Returns a null-space step (dof,) towards `posture` (A, dof) rad: slow, and only as far as the tool moves anyway."""
         if posture is None:
             return np.zeros_like(q)
         limits = self._config.arms[index].cartesian_limits
@@ -262,7 +262,7 @@ class Motion:
         return self._take(self._braking[:, 0], self._braking[:, 1:])
 
     def _take(self, joints: np.ndarray, braking: np.ndarray) -> bool:
-        """Make the step, unless the last check objects."""
+        """Makes the step, unless the last check objects."""
         poses = self.pose_of(joints)
         positions, matrices = (np.array(parts) for parts in zip(*poses))
         if not self._last_check.passes(positions, matrices, joints, self.relaxed):
@@ -287,6 +287,6 @@ class Motion:
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
-    """What is handed out is read and never written."""
+    """Makes an array that is handed out read-only."""
     array.setflags(write=False)
     return array

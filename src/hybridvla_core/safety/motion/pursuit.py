@@ -1,4 +1,4 @@
-"""The next tool velocity on the way to a goal: straight, smooth, as fast as the limits allow, at rest on arrival.
+"""The next tool velocity towards a goal: straight, smooth, as fast as the limits allow, at rest on arrival.
 
 Two cascaded square-root controllers (position to velocity, velocity to acceleration) that are linear near zero, so
 that speed, acceleration and jerk stay within their bounds and nothing overshoots at full scale (at a scale of 0.4 by 0.08 mm).
@@ -17,9 +17,9 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.limits import BRAKING_SHARE
 
 PLAN = BRAKING_SHARE  # share of the acceleration limit the motion plans with; braking uses the same share
-PEAK = 0.95           # share of it the motion may reach
+PEAK = 0.95           # share of it that the motion may reach
 CRUISE = 0.98         # share of the speed limit
-BITES = 4.0           # ticks over which the last stretch before a deadline is spread
+BITES = 4.0           # number of ticks over which the last stretch before a deadline is spread
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Goal:
     """Where the arms should go.
 
     Attributes:
-        positions: (A, 3) in the arms' base frames, m.
-        rotations: (A, 3, 3) in the same.
+        positions: (A, 3) positions in the arms' base frames, m.
+        rotations: (A, 3, 3) rotations in the arms' base frames.
         seconds: Time to arrive, s; 0: at once.
     """
 
@@ -38,7 +38,7 @@ class Goal:
 
 
 class Pursuit:
-    """Stateless; give it where the arms are, and it gives the twist of the next tick."""
+    """Computes the twist of the next tick from where the arms are; stateless."""
 
     def __init__(self, config: RobotConfig) -> None:
         limits = [arm.cartesian_limits for arm in config.arms]
@@ -55,14 +55,14 @@ class Pursuit:
 
         Args:
             error: (A, 6) goal minus pose, m over rotation vector.
-            twist: (A, 6) m/s over rad/s of the last tick.
-            acceleration: (A, 6) m/s^2 over rad/s^2 of the last tick.
-            scale: In (0, 1], on the speed.
-            seconds: Until the goal is due; 0 for as fast as allowed.
-            loads: (A, dof, 6) shares of the joints' acceleration limits that a tool acceleration takes up.
+            twist: (A, 6) twist of the last tick, m/s over rad/s.
+            acceleration: (A, 6) acceleration of the last tick, m/s^2 over rad/s^2.
+            scale: Scale of the speed, in (0, 1].
+            seconds: Time until the goal is due, s; 0 for as fast as allowed.
+            loads: (A, dof, 6) shares of the joints' acceleration limits that a tool acceleration uses.
 
-        Returns:
-            (A, 6) m/s over rad/s.
+            Returns:
+                (A, 6) twist, m/s over rad/s.
         """
         result = np.empty_like(error)
         for group in self._groups:
@@ -72,7 +72,7 @@ class Pursuit:
         return result
 
     def rate(self, twist: np.ndarray) -> float:
-        """The largest share of the speed limits in use at twist (A, 6)."""
+        """Returns the largest share of the speed limits in use at twist (A, 6)."""
         return float((_norms(twist) / self._speed).max())
 
     def _group(self, error: np.ndarray, twist: np.ndarray, acceleration: np.ndarray, scale: float, seconds: float,
@@ -80,7 +80,7 @@ class Pursuit:
         speed_limit, acceleration_limit, jerk_limit = limits
 
         def load(change: np.ndarray) -> float:
-            """The largest share of a tool's or joint's acceleration limit that this change (A, 6) takes up."""
+            """Returns the largest share of a tool's or joint's acceleration limit that this change (A, 6) uses."""
             share = float((_norms(change) / acceleration_limit).max())
             return share if loads is None else max(share, float(np.abs(loads @ change[:, :, None]).max()))
 
@@ -122,18 +122,18 @@ def _columns(pairs: Sequence) -> np.ndarray:
 
 
 def _norms(twist: np.ndarray) -> np.ndarray:
-    """(A, 2): lengths of the linear and of the angular half."""
+    """Returns (A, 2): lengths of the linear and of the angular half."""
     return np.sqrt(np.add.reduce((twist * twist).reshape(len(twist), 2, 3), axis=2))
 
 
 def _at_most(sizes: np.ndarray, limits: np.ndarray) -> float:
-    """The common factor that brings every size to its limit or below."""
+    """Returns the common factor that brings every size to its limit or below."""
     worst = float((sizes / limits).max())
     return 1.0 if worst <= 1.0 else 1.0 / worst
 
 
 def _square_root(distance: float, gain: float, acceleration: float) -> float:
-    """Speed from which `acceleration` stops within the distance; gain times distance near zero."""
+    """Returns the speed from which `acceleration` stops within the distance; gain times distance near zero."""
     linear = acceleration / (gain * gain)
     if distance <= linear:
         return gain * distance

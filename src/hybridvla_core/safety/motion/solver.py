@@ -2,7 +2,7 @@
 
 minimise |J dq - s x|^2 (task) + slack (1 - s)^2 + damping |dq - posture|^2
 subject to joint bounds on dq (velocity, acceleration, and what can still be braked before a position limit, in
-discrete time) and 0 <= s <= 1: where a bound binds, the step shrinks and keeps its direction.
+discrete time) and 0 <= s <= 1: if a bound is active, the step shrinks and keeps its direction.
 """
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import numpy as np
 from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.safety.motion.pursuit import PLAN
 
-ROTATION_WEIGHT = 0.3      # m for each rad: how an orientation error compares with a position error
+ROTATION_WEIGHT = 0.3      # weight of an orientation error against a position error, m/rad
 DAMPING = 1e-6
-DETOUR_DAMPING = 1e-4      # where bounds bind: shrink the step rather than swing the elbow far around them
+DETOUR_DAMPING = 1e-4      # if bounds are active: shrink the step rather than swing the elbow far around them
 SLACK = 1e-2
-LOAD = 0.9                 # of them, for the tool's own acceleration; curved joint paths take up the rest
-RATE_SHARE = 0.97          # of velocity and acceleration limits; the rest is left to the judgement of the whole motion
+LOAD = 0.9                 # share of the joints' acceleration for the tool's own acceleration; curved joint paths use the rest
+RATE_SHARE = 0.97          # share of velocity and acceleration limits; the rest is left to the judgement of the whole motion
 
 
 class StepSolver:
-    """The joint step of one arm."""
+    """Solves for the joint step of one arm."""
 
     def __init__(self, arm: ArmConfig, dt: float) -> None:
         limits = arm.joint_limits
@@ -49,18 +49,18 @@ class StepSolver:
         self._sense = np.zeros(dof + 1, dtype=np.int32)
 
     def bounds(self, q: np.ndarray, last_step: np.ndarray, braking_s: float) -> Tuple[np.ndarray, np.ndarray]:
-        """Computes the lower and upper joint step of this tick.
+        """Computes the bounds on the joint step of this tick.
 
         A joint that covers `room` while braking linearly from v needs v (1.5 dt + braking_s / 2) <= room, and at its own
         deceleration v^2 / (2 a) + 1.5 v dt <= room.
 
         Args:
-            q: (dof,) rad, where the joints are.
-            last_step: (dof,) rad, of the last tick.
-            braking_s: How long the present braking takes.
+            q: (dof,) present joints, rad.
+            last_step: (dof,) step of the last tick, rad.
+            braking_s: Duration of the present braking, s.
 
-        Returns:
-            Lower and upper step, (dof,) rad each.
+            Returns:
+                Lower and upper step, (dof,) rad each.
         """
         dt, a, fastest = self._dt, self._braking, self._fastest
         most, least = last_step + self._change, last_step - self._change
@@ -69,13 +69,13 @@ class StepSolver:
         up, down = np.minimum(rooms * coast, a * dt * (np.sqrt(2.25 * dt * dt + 2.0 * rooms / a) - 1.5 * dt))
         upper = np.minimum(np.minimum(fastest, up), most)
         lower = np.maximum(np.maximum(-fastest, -down), least)
-        # Where braking bounds ask for more than the acceleration allows, the acceleration has its way.
+        # If braking bounds ask for more than the acceleration allows, the acceleration takes precedence.
         upper = np.maximum(upper, np.minimum(least, fastest))
         lower = np.minimum(lower, np.maximum(most, -fastest))
         return np.minimum(lower, upper), upper
 
     def loads(self, jacobian: np.ndarray) -> np.ndarray:
-        """(dof, 6): share of each joint's acceleration limit for each m/s^2 and rad/s^2 of the tool."""
+        """Returns (dof, 6): share of each joint's acceleration limit for each m/s^2 and rad/s^2 of the tool."""
         square = jacobian @ jacobian.T + self._damping
         return eigenpy.LDLT(square).solve(jacobian).T / self._loads
 
@@ -84,16 +84,16 @@ class StepSolver:
         """Solves for the joint step of a tool displacement.
 
         Args:
-            jacobian: (6, dof) of the tool.
-            displacement: (6,) m over rad.
-            drift: (6,) m/s^2 over rad/s^2 of the tool at constant joint speeds.
-            posture: (dof,) rad, the step that the null space would like.
-            lower: (dof,) rad, the smallest step.
-            upper: (dof,) rad, the largest step.
+            jacobian: (6, dof) Jacobian of the tool.
+            displacement: (6,) displacement of the tool, m over rad.
+            drift: (6,) acceleration of the tool at constant joint speeds, m/s^2 over rad/s^2.
+            posture: (dof,) preferred step in the null space, rad.
+            lower: (dof,) smallest step, rad.
+            upper: (dof,) largest step, rad.
 
-        Returns:
-            The step (dof,) rad, None when the solver failed; the share of the displacement that was kept; the bend (dof,) rad/s^2
-            that cancels the drift.
+            Returns:
+                The step (dof,) rad, None if the solver failed; the share of the displacement that was kept; the bend (dof,)
+                rad/s^2 that cancels the drift.
         """
         weighted = self._weights[:, None] * jacobian
         target = self._weights * displacement

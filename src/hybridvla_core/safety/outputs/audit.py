@@ -1,5 +1,5 @@
-"""A look at what has been handed out, after everything else: plain comparisons with the configuration that share no code
-with the limits. It changes nothing, it counts; a count that is not 0 is a fault of the filter."""
+"""An audit of the commands after everything else: plain comparisons with the configuration that share no code with the
+limits. It changes nothing and only counts; a count other than 0 is a fault of the filter."""
 from __future__ import annotations
 
 from typing import Dict, Sequence, Tuple
@@ -8,26 +8,26 @@ from hybridvla_core.robots.arm import ArmConfig
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.status import ArmCommand
 
-ROUNDING = 1e-6        # m, rad
+ROUNDING = 1e-6        # allowance for rounding, m or rad
 
 
 class CommandAudit:
-    """Remembers the joints last handed out to each arm."""
+    """Audits commands; remembers the joints last commanded to each arm."""
 
     def __init__(self, config: RobotConfig) -> None:
         self._bounds = {arm.name: Bounds(arm, config.dt) for arm in config.arms}
         self._last: Dict[str, Sequence[float]] = {}
 
     def violations(self, commands: Sequence[ArmCommand], anew: bool, relaxed: bool) -> int:
-        """Counts how many of the commands that are sent break the configuration.
+        """Counts the commands sent that break the configuration.
 
         Args:
-            commands: Of this tick.
-            anew: The motion began again at rest since the last tick.
-            relaxed: Re-entering, where arms are outside on purpose and only their steps are looked at.
+            commands: Commands of this tick.
+            anew: Whether the motion began again at rest since the last tick.
+            relaxed: Whether the arms are re-entering: they are outside on purpose, and only their steps are checked.
 
-        Returns:
-            The number.
+            Returns:
+                The number of these commands.
         """
         count = 0
         for command in commands:
@@ -43,7 +43,7 @@ class CommandAudit:
 
 
 class Bounds:
-    """One arm's numbers. What is not a number is never inside and never small."""
+    """The numbers of one arm. NaN is never inside and never small."""
 
     def __init__(self, arm: ArmConfig, dt: float) -> None:
         limits = arm.joint_limits
@@ -55,7 +55,7 @@ class Bounds:
         self._steps = [speed * dt + ROUNDING for speed in limits.velocity_rad_s]
 
     def inside(self, position: Sequence[float], joints: Sequence[float]) -> bool:
-        """position (3,) m, joints (dof,) rad."""
+        """Returns whether position (3,) m and joints (dof,) rad are inside."""
         for value, (low, high) in zip(position, self._box):
             if not low <= value <= high:
                 return False
@@ -65,5 +65,5 @@ class Bounds:
         return all(a * position[0] + b * position[1] + c * position[2] >= offset for (a, b, c), offset in self._planes)
 
     def small(self, last: Sequence[float], joints: Sequence[float]) -> bool:
-        """No joint is commanded further in one tick than its speed allows."""
+        """Returns whether no joint is commanded further in one tick than its speed allows."""
         return all(-most <= value - before <= most for before, value, most in zip(last, joints, self._steps))

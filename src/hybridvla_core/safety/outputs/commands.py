@@ -1,4 +1,4 @@
-"""What goes to the arms this tick: poses with quaternions of one sign, joints, gripper openings when due."""
+"""The commands to the arms of one tick: poses with quaternions of one sign, joints, gripper openings when due."""
 from __future__ import annotations
 
 import math
@@ -17,7 +17,7 @@ from hybridvla_core.safety.status import ArmCommand
 
 
 class Commands:
-    """`quaternions`: (4,) xyzw of every arm as last commanded."""
+    """Makes the commands. `quaternions`: (4,) xyzw of every arm as last commanded."""
 
     def __init__(self, config: RobotConfig, motion: Motion, arms: MeasuredArms, grippers: Sequence[GripperSequencer],
                  counters: Counter[str]) -> None:
@@ -28,7 +28,7 @@ class Commands:
         self.quaternions: List[np.ndarray] = [rotations.to_quaternion(matrix) for matrix in motion.rotations]
 
     def make(self, now: float, publishes: Callable[[str], bool]) -> Tuple[ArmCommand, ...]:
-        """publishes: whether the arm of a name may be sent anything."""
+        """Makes the commands of this tick. publishes: whether anything may be sent to the arm of a given name."""
         motion = self._motion
         commands: List[ArmCommand] = []
         for index, (arm, gripper) in enumerate(zip(self._arms, self._grippers)):
@@ -46,6 +46,6 @@ class Commands:
         return tuple(commands)
 
     def _look(self, commands: Sequence[ArmCommand]) -> None:
-        # By the counts and not by the motion itself: one that begins anew unannounced is a jump.
+        # By the counts and not by the motion itself: a motion that begins anew unannounced is a jump.
         before, self._begun = self._begun, self._counters["reseeds"] + self._counters["reposes"]
         self._counters["target_violations"] += self._outgoing.violations(commands, self._begun != before, self._motion.relaxed)

@@ -1,4 +1,4 @@
-"""The status, built at its own rate and on every change."""
+"""The status, made at its own rate and on every change."""
 from __future__ import annotations
 
 import math
@@ -18,7 +18,7 @@ from hybridvla_core.safety.status import ArmSafety, LimitMargin, SafetyStatus, s
 
 
 class StatusReport:
-    """Remembers the last status; margins are looked at only when a status is due."""
+    """Makes the status and remembers the last one; margins are computed only when a status is due."""
 
     def __init__(self, config: RobotConfig, motion: Motion, arms: MeasuredArms, execution: Execution) -> None:
         self._motion = motion
@@ -31,7 +31,7 @@ class StatusReport:
 
     def make(self, now: float, machine: StateMachine, dry_run: bool, speed_scale: float, counters: Counter[str],
              began: Tuple[float, float], quaternions: List[np.ndarray]) -> Tuple[SafetyStatus, bool]:
-        """The status, and whether something in it changed. began: wall and thread CPU clock at the tick's begin."""
+        """Returns the status, and whether something in it changed. began: wall and thread CPU clock at the tick's beginning."""
         last, executed, plan = self._last, self._execution.executed, self._execution.plan
         state, reasons, sentence = machine.state, machine.reasons, machine.detail
         changed = (last is None or last.state != state or last.reasons != reasons
