@@ -145,14 +145,17 @@ def report(chosen: List[Mutant]) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sample", type=int, default=0, help="try so many, drawn at random; 0: all of them, which takes a day")
-    parser.add_argument("--seed", type=int, default=1, help="of the sample")
-    parser.add_argument("--only", default="", help="files of safety/ whose path has this word")
-    parser.add_argument("--again", action="store_true", help="try those anew that survived, after tests have changed")
-    parser.add_argument("--tried", action="store_true", help="only those that have been tried before, whatever drew them")
-    parser.add_argument("--most-s", type=float, default=0.0, help="seconds of tests that are tried on one change, the likeliest "
-                        "and cheapest first, by what they take without it; 0: all that reach it")
-    parser.add_argument("--report", action="store_true", help="only print what has been found")
+    parser.add_argument("--sample", type=int, default=0, help="try this many, drawn at random; 0 tries all of them, which "
+                                                              "takes a day")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the sample")
+    parser.add_argument("--only", default="", help="only files of safety/ whose path contains this word")
+    parser.add_argument("--again", action="store_true", help="retry those that survived, after tests have changed")
+    parser.add_argument("--tried", action="store_true", help="only those that have been tried before, no matter which sample "
+                                                             "drew them")
+    parser.add_argument("--most-s", type=float, default=0.0, help="seconds of tests to spend on one change, the likeliest and "
+                                                                  "cheapest tests first, counted by the time they take without "
+                                                                  "the change; 0 runs all that reach it")
+    parser.add_argument("--report", action="store_true", help="only print the results so far")
     arguments = parser.parse_args()
     PLACE.mkdir(parents=True, exist_ok=True)
     chosen = mutants(arguments.only)

@@ -21,7 +21,7 @@ from hybridvla_core.files import check_target
 from hybridvla_core.paths import ROOT
 
 VERBS: Dict[str, str] = {
-    "predict": "one action from an image, an instruction and a state",
+    "predict": "predict one action from images, an instruction and a robot state",
     "parity": "compare this implementation with recorded outputs of the released one",
     "convert": "turn a released run or a base model into a checkpoint folder",
     "bench": "time inference, training or the safety filter",
@@ -30,10 +30,10 @@ VERBS: Dict[str, str] = {
     "evaluate": "run episodes in the simulated rig, in process or over ROS",
     "ablate": "make the paper's tables in the simulated rig",
     "dataset": "make, inspect and convert data sets",
-    "serve": "a checkpoint for clients on other computers",
+    "serve": "serve a checkpoint to clients on other computers",
     "replay": "run a policy and the filter over a recorded bag",
-    "watch": "what the robot does and why, one line a change",
-    "doctor": "check this installation and say what to do about what is missing",
+    "watch": "show what the robot does and why, one line per change",
+    "doctor": "check this installation and say how to fix what is missing",
 }
 
 

@@ -25,23 +25,26 @@ SHOWN = {"fr3": "the simulated FR3", "agilex": "the simulated AgileX rig"}
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser("ablate", help="make the paper's tables in the simulated rig; goes on where it was stopped")
+    parser = subparsers.add_parser("ablate", help="make the paper's tables in the simulated rig; continues where an earlier "
+                                                  "run stopped")
     parser.add_argument("table", help="name of a table, or all (see docs/results.md)")
     parser.add_argument("--checkpoint", default=str(ROOT / "checkpoints/tiny"), help="checkpoint folder")
-    parser.add_argument("--policy", action="append", default=[], metavar="NAME=PLACE", help="a further column of the table of "
-                        "modes: another checkpoint, or ws://HOST:PORT of any policy (docs/remote.md); may be repeated")
+    parser.add_argument("--policy", action="append", default=[], metavar="NAME=PLACE",
+                        help="a further column of the table of modes: another checkpoint, or the ws://HOST:PORT of any policy "
+                             "(docs/remote.md); may be repeated")
     add_rig(parser)
     parser.add_argument("--tasks", default="blocks", help="tasks of the rig, separated by commas, or all")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK[0] * QUICK[1]} episodes a row and task, not "
                         f"{FULL[0] * FULL[1]}")
-    parser.add_argument("--report", action="store_true", help="run nothing; write the pages from what was run before")
-    parser.add_argument("--seed", type=int, default=2_000_001, help="of the first episode")
+    parser.add_argument("--report", action="store_true", help="run nothing; write the pages from the results of earlier runs")
+    parser.add_argument("--seed", type=int, default=2_000_001, help="seed of the first episode")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--robot-config", "--robot", help="the rig's own when left out")
-    parser.add_argument("--policy-config", help="the rig's own, with the checkpoint's cameras, when left out")
-    parser.add_argument("-o", "--out", default="out/ablate", help="folder of the results and of the cells done so far")
-    parser.add_argument("--docs", metavar="DIR", help="write results.md, results.json and the drawings here, too")
-    parser.add_argument("--json", help="write the result for machines here, too")
+    parser.add_argument("--robot-config", "--robot", help="robot configuration; the rig's own when left out")
+    parser.add_argument("--policy-config", help="policy configuration; when left out, the rig's own with the checkpoint's "
+                                                "cameras")
+    parser.add_argument("-o", "--out", default="out/ablate", help="folder of the results and of the finished cells")
+    parser.add_argument("--docs", metavar="DIR", help="also write results.md, results.json and the drawings to this folder")
+    parser.add_argument("--json", help="also write the result as JSON to this file")
     return parser
 
 

@@ -43,28 +43,30 @@ PARTS = {"filter": bench_filter, "passes": bench_passes, "images": bench_images,
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
-        "bench", help="time inference, stage by stage; or the part named",
-        description="Times a prediction's modes interleaved in one run: diffusion alone, both paths in few passes, both by "
-                    "plain decoding, diffusion without a cache.")
+        "bench", help="time inference, stage by stage, or one of the parts below",
+        description="Times the modes of a prediction, interleaved in one run: diffusion alone, both paths in few passes, both "
+                    "paths by plain decoding, and diffusion without a cache.")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--checkpoint", help="folder of a checkpoint; its own pass counts are measured by `bench passes`")
+    what.add_argument("--checkpoint", help="checkpoint folder; `bench passes` measures its pass counts")
     what.add_argument("--preset", help="an architecture with random weights, e.g. small-100m or hybridvla-7b")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--views", type=int, help="images of one observation (presets; default 1)")
-    parser.add_argument("--action-dim", type=int, choices=(7, 14), help="14: two arms (presets; default 7)")
-    parser.add_argument("--steps", type=int, default=4, help="denoising steps (presets)")
-    parser.add_argument("--rounds", type=int, default=25, help="timings of each mode, after two unmeasured ones")
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU")
-    parser.add_argument("--graphs", default="auto", choices=("auto", "on", "off"), help="CUDA graphs")
-    parser.add_argument("--compile", default="off", choices=("off", "auto"), help="blocks through torch.compile")
+    parser.add_argument("--views", type=int, help="images per observation (with --preset; default 1)")
+    parser.add_argument("--action-dim", type=int, choices=(7, 14), help="14 for two arms (with --preset; default 7)")
+    parser.add_argument("--steps", type=int, default=4, help="denoising steps (with --preset)")
+    parser.add_argument("--rounds", type=int, default=25, help="timed runs of each mode, after two runs that are not timed")
+    parser.add_argument("--threads", type=int, default=2, help="number of CPU threads")
+    parser.add_argument("--graphs", default="auto", choices=("auto", "on", "off"), help="whether to use CUDA graphs")
+    parser.add_argument("--compile", default="off", choices=("off", "auto"),
+                        help="compile the decoder's blocks with torch.compile")
     bench_precision.add_arguments(parser)
     parser.add_argument("--ride-steps", type=int, help="denoising steps that carry a draft along")
     parser.add_argument("--passes", default=str(bench_passes.MEASURED), metavar="FILE",
-                        help="result of `bench passes`, from which pass counts of random weights are drawn")
-    parser.add_argument("--compare", metavar="FILE.py:NAME", help="time another implementation on the same inputs: NAME "
-                        "is called with weights, configuration and inputs and returns a callable that predicts once")
-    parser.add_argument("--json", help="write the result for machines")
+                        help="result of `bench passes`; with random weights, pass counts are drawn from it")
+    parser.add_argument("--compare", metavar="FILE.py:NAME", help="time another implementation on the same inputs: NAME is "
+                                                                  "called with weights, configuration and inputs and must "
+                                                                  "return a callable that makes one prediction")
+    parser.add_argument("--json", help="write the result as JSON to this file")
     parser.add_argument("--plot", metavar="FILE.svg", help="write a drawing of the stages")
     parts = parser.add_subparsers(dest="part", metavar="part", action=_PartFirst)
     for part in PARTS.values():

@@ -20,56 +20,61 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
-        "convert", help="a released run or a base model into a checkpoint folder",
-        description="Turns RUN into the checkpoint folder OUT. What RUN does not say has to be said here; nothing about "
-                    "the meaning of an action is assumed.",
-        epilog="docs/fidelity.md has the whole way from a released run to a dry run on the robot, for one arm and for two.")
+        "convert", help="turn a released run or a base model into a checkpoint folder",
+        description="Turns RUN into the checkpoint folder OUT. State here what RUN does not say; nothing about the meaning of "
+                    "an action is assumed.",
+        epilog="docs/fidelity.md describes the whole way from a released run to a dry run on the robot, for one arm and for two.")
     parser.add_argument("run", metavar="RUN", help="run folder with config.json, dataset_statistics.json and "
                         "checkpoints/*.pt; the .pt itself; or an OpenVLA folder of safetensors")
-    parser.add_argument("out", metavar="OUT", help="folder to make; must not exist or be empty")
+    parser.add_argument("out", metavar="OUT", help="folder to create; must be new or empty")
     model = parser.add_argument_group("the model")
-    model.add_argument("--camera-order", required=True, help="names of the views, comma-separated, in the order of training "
-                       "(released: front, wrist, wrist_left); the names are free, the policy configuration uses the same")
+    model.add_argument("--camera-order", required=True, help="names of the views, comma-separated, in training order "
+                                                             "(released: front, wrist, wrist_left); you may choose the names, "
+                                                             "but the policy configuration must use the same ones")
     model.add_argument("--final-norm", required=True, choices=("variance", "mean_square"),
-                       help="norm of the final layer: variance is what the released pins execute, mean_square newer timm "
-                       "or apex (docs/fidelity.md)")
-    model.add_argument("--dims", type=Path, help="JSON with every dimension, where the registry name does not give them")
-    model.add_argument("--tokenizer", type=Path, help="the language model's tokenizer.json, or its folder; needed where RUN "
-                       "has none")
-    model.add_argument("--statistics-key", help="data set that normalises; needed where there are several")
+                       help="norm of the final layer: variance is what the released pins execute, mean_square what newer timm "
+                            "or apex execute (docs/fidelity.md)")
+    model.add_argument("--dims", type=Path, help="JSON file with every dimension, for a model whose registry name does not "
+                                                 "give them")
+    model.add_argument("--tokenizer", type=Path, help="tokenizer.json of the language model, or its folder; needed if RUN has "
+                                                      "none")
+    model.add_argument("--statistics-key", help="data set whose statistics normalise; needed if there are several")
     model.add_argument("--image-strategy", choices=("resize-naive", "letterbox", "resize-crop"),
-                       help="default: what RUN says; else resize-naive with DINOv2 and SigLIP, letterbox with CLIP, as "
-                       "released. Another one than RUN says is refused")
+                       help="default: what RUN says; otherwise resize-naive with DINOv2 and SigLIP, letterbox with CLIP, as "
+                            "released. A strategy that contradicts RUN is refused")
     model.add_argument("--entry", help="name of the dictionary in the .pt that holds the weights, e.g. averaged ones; default: "
-                       "model, as released, or what other savers call it")
+                                       "model, as released, or the name that other savers use")
     meaning = parser.add_argument_group("the action convention (each needed, here or in the file)")
     meaning.add_argument("--convention", type=Path, help="YAML or JSON: config/conventions/released_7dof.yaml, "
-                         "released_14dof.yaml, or a file of your own with the same keys, or a policy configuration that was "
-                         "written for this very model; the options below come before it")
-    meaning.add_argument("--arms", help="comma-separated, in the order of the action vector (released: right,left)")
+                                                         "released_14dof.yaml, a file of your own with the same keys, or a "
+                                                         "policy configuration written for this very model; the options below "
+                                                         "take precedence over it")
+    meaning.add_argument("--arms", help="arms, comma-separated, in the order of the action vector (released: right,left)")
     meaning.add_argument("--translation", choices=("delta_base_frame",))
     meaning.add_argument("--rotation", choices=("absolute_euler_xyz", "delta_euler_xyz"))
-    meaning.add_argument("--rotation-reference", help="x,y,z,w that Euler angles are relative to")
+    meaning.add_argument("--rotation-reference", help="quaternion x,y,z,w that Euler angles are relative to")
     meaning.add_argument("--gripper-sense", choices=("one_is_open", "one_is_closed"))
-    meaning.add_argument("--delta-base", choices=("commanded", "measured"), help="pose a delta adds to (the released robot "
-                         "loop: commanded)")
-    meaning.add_argument("--action-period", type=float, help="s; 0 for keyframes")
+    meaning.add_argument("--delta-base", choices=("commanded", "measured"),
+                         help="pose that a delta is added to (the released robot loop: commanded)")
+    meaning.add_argument("--action-period", type=float, help="period of an action in s; 0 for keyframes")
     meaning.add_argument("--state-source", choices=("measured", "last_command"), help="what the model saw as the robot's "
                          "state (the released robot loop: last_command)")
-    meaning.add_argument("--first-state", help="comma-separated; what a last_command model sees first")
+    meaning.add_argument("--first-state", help="first state that a last_command model sees, comma-separated")
     use = parser.add_argument_group("defaults of prediction (stored in OUT; to change them later, convert again)")
-    use.add_argument("--ensemble-rule", choices=("mean", "released"), default="mean", help="mean: the paper, rotations on "
-                     "SO(3); released: the script's rule and its Euler arithmetic")
+    use.add_argument("--ensemble-rule", choices=("mean", "released"), default="mean",
+                     help="mean: as in the paper, with rotations averaged on SO(3); released: the rule of the released script, "
+                          "with its Euler arithmetic")
     use.add_argument("--condition", choices=("denoised", "noise", "released"), default="denoised",
-                     help="what the tokens follow (default: the denoised action, the paper)")
-    use.add_argument("--constant-channel", choices=("zero", "released"), default="zero", help="what the model sees of a "
-                     "state channel that never moved in the data: zero, as in training, or what the released loop computes")
+                     help="what the tokens are conditioned on (default: the denoised action, as in the paper)")
+    use.add_argument("--constant-channel", choices=("zero", "released"), default="zero",
+                     help="what the model sees of a state channel that never moved in the data: zero, as in training, or what "
+                          "the released loop computes")
     use.add_argument("--ddim-steps", type=int, default=4)
     store = parser.add_argument_group("storage")
-    store.add_argument("--dtype", choices=DTYPES, help="default: as in RUN")
-    store.add_argument("--shard-gib", type=float, default=4.0, help="largest weight file (default 4)")
-    store.add_argument("--head-seed", type=int, default=0, help="of the heads that a base lacks; they need training")
-    parser.add_argument("--json", help="write the result for machines")
+    store.add_argument("--dtype", choices=DTYPES, help="type of the stored weights (default: as in RUN)")
+    store.add_argument("--shard-gib", type=float, default=4.0, help="largest weight file in GiB (default 4)")
+    store.add_argument("--head-seed", type=int, default=0, help="seed of the heads that a base model lacks; they need training")
+    parser.add_argument("--json", help="write the result as JSON to this file")
     return parser
 
 

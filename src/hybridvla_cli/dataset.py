@@ -19,17 +19,17 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     rlds = _action(actions, "from-rlds", "turn an Open X-Embodiment set (RLDS) into a data set")
     rlds.add_argument("folder", metavar="DIR", help="folder of one version: features.json and .tfrecord files")
     rlds.add_argument("-o", "--output", required=True, metavar="DIR", help="new folder")
-    rlds.add_argument("--standard", metavar="FILE", help="description of the set; the one in config/rlds if left out")
+    rlds.add_argument("--standard", metavar="FILE", help="description of the set (default: the one in config/rlds)")
     rlds.add_argument("--report", help="write one HTML page: flagged episodes first, film strips, plots, statistics")
     inspect = _action(actions, "inspect", "say what a data set holds and what is wrong with it")
     inspect.add_argument("dataset", metavar="DIR")
     inspect.add_argument("--no-videos", action="store_true", help="do not decode the ends of the videos")
     inspect.add_argument("--report", help="write one HTML page: film strips, plots, statistics")
-    stats = _action(actions, "stats", "compute the statistics of a data set, from every frame")
+    stats = _action(actions, "stats", "compute the statistics of a data set from every frame")
     stats.add_argument("dataset", metavar="DIR")
     stats.add_argument("-o", "--output", metavar="FILE", help="write dataset_statistics.json")
-    stats.add_argument("--against", metavar="FILE", help="refuse a statistics file that is another data set's")
-    merge = _action(actions, "merge", "make one data set of several of one kind; statistics are computed anew")
+    stats.add_argument("--against", metavar="FILE", help="refuse this statistics file if it belongs to another data set")
+    merge = _action(actions, "merge", "merge several data sets of one kind into one; statistics are computed anew")
     merge.add_argument("datasets", nargs="+", metavar="DIR")
     merge.add_argument("-o", "--output", required=True, metavar="DIR")
     export = _action(actions, "export", "write a data set, or one split of it, as plain LeRobotDataset v3 for other trainers")
@@ -41,26 +41,29 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 def _action(actions: Subparsers, name: str, text: str) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    parser.add_argument("--json", metavar="FILE", help="write the result for machines")
+    parser.add_argument("--json", metavar="FILE", help="write the result as JSON to this file")
     return parser
 
 
 def _from_bags(actions: Subparsers) -> None:
-    parser = _action(actions, "from-bags", "turn recorded bags into a data set, by the sync and conventions of the live node")
+    parser = _action(actions, "from-bags", "turn recorded bags into a data set, with the sync and the conventions of the live "
+                                           "node")
     parser.add_argument("bags", nargs="+", metavar="BAG", help="bag files, or folders of them")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="new folder")
     parser.add_argument("--robot", "--robot-config", default=str(ROOT / "config/robots/sim_fr3.yaml"), metavar="FILE",
                         help="robot configuration")
     parser.add_argument("--policy-config", default=str(ROOT / "config/policies/tiny.yaml"), metavar="FILE",
-                        help="its cameras, convention and rates")
+                        help="policy configuration: cameras, convention and rates")
     parser.add_argument("--topics", metavar="FILE", help="topic map file, as for replay")
-    parser.add_argument("--instruction", default="", help="instead of the recorded instructions")
-    parser.add_argument("--rate", type=float, help="rows a second of a keyframe policy; the policy's rate if left out")
-    parser.add_argument("--keyframes", action="store_true", help="only the keyframes themselves are rows")
-    parser.add_argument("--everything", action="store_true", help="also while the filter was not following anybody")
-    parser.add_argument("--keep-failures", action="store_true", help="use episodes labelled as failures, too")
-    parser.add_argument("--validation", type=float, default=0.1, metavar="SHARE", help="of the episodes, held out (0.1)")
-    parser.add_argument("--seed", type=int, default=0, help="draws the episodes held out")
+    parser.add_argument("--instruction", default="", help="use this instruction instead of the recorded ones")
+    parser.add_argument("--rate", type=float, help="rows per second of a keyframe policy (default: the policy's rate)")
+    parser.add_argument("--keyframes", action="store_true", help="write only the keyframes themselves as rows")
+    parser.add_argument("--everything", action="store_true", help="also use stretches during which the filter was not "
+                                                                  "following anybody")
+    parser.add_argument("--keep-failures", action="store_true", help="also use episodes labelled as failures")
+    parser.add_argument("--validation", type=float, default=0.1, metavar="SHARE",
+                        help="share of the episodes that is held out (default 0.1)")
+    parser.add_argument("--seed", type=int, default=0, help="seed that draws the held-out episodes")
     parser.add_argument("--like", metavar="DIR", help="data set whose camera order must be kept")
     parser.add_argument("--scratch", help="folder for re-indexed copies of damaged bags")
     parser.add_argument("--report", help="write one HTML page: flagged episodes first, film strips, plots, statistics")

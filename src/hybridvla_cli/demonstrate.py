@@ -22,20 +22,22 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     add_rig(parser)
     parser.add_argument("--count", type=int, default=100, help="episodes of each task")
     parser.add_argument("-o", "--out", required=True, type=Path, help="folder of the data set; must be new")
-    parser.add_argument("--seed", type=int, default=1, help="of the first episode of each task; the next ones count on")
-    parser.add_argument("--sampled", type=float, help="share of the episodes that are sampled states; 0.7, or 0 with --policy")
-    parser.add_argument("--policy", help="checkpoint folder: it drives instead of the expert, who labels where it "
-                        "comes to")
-    parser.add_argument("--states", type=int, default=60, help="sampled states of an episode")
-    parser.add_argument("--labels", type=int, default=2, help="sentences of each sampled picture, where it has several goals")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first episode of each task; later episodes count up "
+                                                            "from it")
+    parser.add_argument("--sampled", type=float, help="share of the episodes that are sampled states (default: 0.7, or 0 with "
+                                                      "--policy)")
+    parser.add_argument("--policy", help="checkpoint folder: this policy drives instead of the expert, who labels the states "
+                                         "it reaches")
+    parser.add_argument("--states", type=int, default=60, help="sampled states per episode")
+    parser.add_argument("--labels", type=int, default=2, help="sentences for each sampled picture that has several goals")
     parser.add_argument("--validation", type=float, default=0.1, help="share of the episodes that is held out")
-    parser.add_argument("--views", nargs="+", help="cameras in the policy's order; all of the rig's when left out")
-    parser.add_argument("--size", type=int, default=128, help="of a picture, pixels")
-    parser.add_argument("--grid", type=int, default=8, help="patches in a row of the encoder, for grounding")
-    parser.add_argument("--failures", action="store_true", help="write driven episodes, too, in which the expert failed; "
-                        "otherwise they are counted and left out")
+    parser.add_argument("--views", nargs="+", help="cameras in the policy's order (default: all of the rig's)")
+    parser.add_argument("--size", type=int, default=128, help="width and height of a picture in pixels")
+    parser.add_argument("--grid", type=int, default=8, help="patches per row of the encoder, for grounding")
+    parser.add_argument("--failures", action="store_true", help="also write driven episodes in which the expert failed; "
+                                                                "otherwise they are counted and left out")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--json", help="write what was made for machines")
+    parser.add_argument("--json", help="write a summary as JSON to this file")
     return parser
 
 

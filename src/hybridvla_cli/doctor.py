@@ -33,20 +33,24 @@ def add_parser(subparsers: Subparsers) -> None:
     """Adds the `doctor` parser."""
     parser = subparsers.add_parser(
         "doctor", help="check this installation", description="Check this installation and computer: Python, packages, ROS, "
-        "the devel space, GPU, rendering, checkpoints, names and addresses, clock, disk, load; with --robot the running graph as "
-        "well. Each finding says what, why it matters, and the command that mends it. Exits 1 when something needed is missing.")
+                                                              "the devel space, GPU, rendering, checkpoints, names and "
+                                                              "addresses, clock, disk, load; with --robot also the running "
+                                                              "graph. Each finding says what it is, why it matters, and which "
+                                                              "command fixes it. Exits 1 if something needed is missing.")
     parser.add_argument("--checkpoint", type=Path, action="append", metavar="FOLDER",
-                        help="also check this checkpoint folder; default: all in checkpoints/")
+                        help="check this checkpoint folder as well (default: all in checkpoints/)")
     parser.add_argument("--robot", "--robot-config", type=Path, metavar="FILE",
-                        help="robot configuration: also look at the running graph, and whether everything fits this robot")
+                        help="robot configuration: also look at the running graph, and check whether everything fits this robot")
     parser.add_argument("--policy-config", type=Path, metavar="FILE",
-                        help="policy configuration, with --robot; default: fr3.yaml, agilex.yaml or tiny.yaml, by its driver")
-    parser.add_argument("--cameras", type=Path, metavar="FILE", help="the rig's cameras, with --robot")
+                        help="policy configuration, with --robot (default: fr3.yaml, agilex.yaml or tiny.yaml, depending on "
+                             "its driver)")
+    parser.add_argument("--cameras", type=Path, metavar="FILE", help="camera configuration of the rig, with --robot")
     parser.add_argument("--move-gripper", action="store_true", help="with --robot, while its driver runs and nothing else "
-                        "commands it: move the gripper a little, once you have agreed, and tell whether open is open; the arms "
-                        "stay")
-    parser.add_argument("--yes", action="store_true", help="with --move-gripper: do not ask, neither before nor after")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings for machines")
+                                                                    "commands it: move the gripper a little after you have "
+                                                                    "agreed, and tell whether open means open; the arms do not "
+                                                                    "move")
+    parser.add_argument("--yes", action="store_true", help="with --move-gripper: ask no questions, neither before nor after")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings as JSON to this file")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -33,30 +33,34 @@ EXPERT = "expert"
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser("evaluate", help="run episodes in the simulated rig, without ROS or over it")
+    parser = subparsers.add_parser("evaluate", help="run episodes in the simulated rig, with or without ROS")
     acting = parser.add_mutually_exclusive_group(required=True)
     acting.add_argument("--checkpoint", help="checkpoint folder")
-    acting.add_argument("--expert", action="store_true", help="with --ros: the task's own expert, which sees the simulation")
+    acting.add_argument("--expert", action="store_true", help="with --ros: let the task's own expert act, which sees the "
+                                                              "simulation")
     add_rig(parser)
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--task", default="blocks", help="one task of the rig")
     chosen.add_argument("--tasks", nargs="+", help="several tasks, or all of the rig's; the result has one summary for each")
-    parser.add_argument("--ros", action="store_true", help="launch rig, policy and filter on a master of their own, in real time")
-    parser.add_argument("--variation", default="", help="scenes unlike the demonstrations': object, background, height or light; "
-                                                        "of blocks also colour")
+    parser.add_argument("--ros", action="store_true", help="launch the rig, the policy and the filter on a ROS master of their "
+                                                           "own, in real time")
+    parser.add_argument("--variation", default="", help="scenes that differ from the demonstrations': object, background, "
+                                                        "height or light; for blocks also colour")
     parser.add_argument("--mode", choices=Mode.names(), default="ensemble")
     parser.add_argument("--episodes", type=int, default=100, help="plain episodes of each task")
-    parser.add_argument("--switch-episodes", type=int, default=0, help="further ones, instruction switched in the middle")
+    parser.add_argument("--switch-episodes", type=int, default=0, help="further episodes whose instruction is switched in the "
+                                                                       "middle")
     parser.add_argument("--language-scenes", type=int, default=0,
-                        help="further scenes, each run twice: with one instruction and with one that asks for something else")
+                        help="further scenes, each run twice: with one instruction and with another that asks for something else")
     parser.add_argument("--seed", type=int, default=2_000_001, help="episode i draws everything from seed + i")
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--robot-config", "--robot", help="the rig's own when left out")
-    parser.add_argument("--policy-config", help="the rig's own, with the checkpoint's cameras, when left out")
-    parser.add_argument("--json", help="write the result for machines; of several tasks, after each. The same command goes on: "
-                        "tasks that stand in it are kept")
-    parser.add_argument("--page", type=Path, help="write the result as a page: table, and a reliability diagram of each task")
-    parser.add_argument("--logs", type=Path, default=Path("out/evaluate"), help="with --ros: folder for the logs of the graph")
+    parser.add_argument("--robot-config", "--robot", help="robot configuration; the rig's own when left out")
+    parser.add_argument("--policy-config", help="policy configuration; when left out, the rig's own with the checkpoint's "
+                                                "cameras")
+    parser.add_argument("--json", help="write the result as JSON to this file; with several tasks, after each one. The same "
+                                       "command resumes: tasks that the file already holds are kept")
+    parser.add_argument("--page", type=Path, help="write the result as a page: a table, and a reliability diagram of each task")
+    parser.add_argument("--logs", type=Path, default=Path("out/evaluate"), help="with --ros: folder for the graph's logs")
     return parser
 
 

@@ -10,10 +10,10 @@ from hybridvla_core.files import write_json
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("parity", help="compare with recorded outputs of the released implementation")
-    parser.add_argument("folder", help="folder of fixtures: dims.json, run/, case*.npz, train.npz, with common/ beside it")
-    parser.add_argument("--tokenizer", type=Path, help="the language model's tokenizer.json: compares our own encoding of "
-                        "the prompts as well")
-    parser.add_argument("--json", help="write the table for machines")
+    parser.add_argument("folder", help="folder of fixtures: dims.json, run/, case*.npz, train.npz, with common/ next to it")
+    parser.add_argument("--tokenizer", type=Path, help="tokenizer.json of the language model: also compares our own encoding "
+                                                       "of the prompts")
+    parser.add_argument("--json", help="write the table as JSON to this file")
     return parser
 
 

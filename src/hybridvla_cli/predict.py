@@ -22,24 +22,24 @@ CHANNELS = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser("predict", help="one action from images, an instruction and a robot state")
+    parser = subparsers.add_parser("predict", help="predict one action from images, an instruction and a robot state")
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder")
     parser.add_argument("--image", required=True, action="append",
-                        help="image file; once for each view, in the checkpoint's camera order")
+                        help="image file; give one for each view, in the checkpoint's camera order")
     parser.add_argument("--instruction", required=True)
     parser.add_argument("--state", required=True,
-                        help="comma-separated state of each arm: x,y,z (m), roll,pitch,yaw (rad), gripper "
-                             "(with a negative first number write --state=-0.1,...)")
+                        help="state of each arm, comma-separated: x,y,z (m), roll,pitch,yaw (rad), gripper (if the first "
+                             "number is negative, write --state=-0.1,...)")
     parser.add_argument("--mode", choices=Mode.names(), default="ensemble")
-    parser.add_argument("--seed", type=int, default=0, help="of the noise")
-    parser.add_argument("--stamp-ns", type=int, default=0, help="observation stamp that the noise also depends on")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    parser.add_argument("--stamp-ns", type=int, default=0, help="stamp of the observation, which the noise also depends on")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--precision", choices=PRECISIONS, default="full", help="of the decoder's weights; fewer bits change "
-                        "predictions")
+    parser.add_argument("--precision", choices=PRECISIONS, default="full",
+                        help="precision of the decoder's weights; fewer bits change predictions")
     parser.add_argument("--compare-float32", action="store_true",
                         help="predict again in full float32 and report what --dtype and --precision changed, in mm and degrees")
-    parser.add_argument("--json", help="write the prediction for machines")
+    parser.add_argument("--json", help="write the prediction as JSON to this file")
     return parser
 
 

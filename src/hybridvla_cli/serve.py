@@ -16,24 +16,28 @@ from hybridvla_core.policy.config import PRECISIONS
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "serve", help="a checkpoint for clients on other computers",
+        "serve", help="serve a checkpoint to clients on other computers",
         description="Loads a checkpoint and answers clients of the openpi wire (WebSocket, msgpack) until Ctrl-C: a policy node "
                     "with backend: remote, or any openpi client. docs/remote.md has the whole set-up.")
     parser.add_argument("--checkpoint", required=True, metavar="DIR", help="checkpoint folder")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--precision", choices=PRECISIONS, default="full", help="of the decoder's weights; fewer bits change "
-                        "predictions (`hybridvla bench --precision-report`)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="full",
+                        help="precision of the decoder's weights; fewer bits change predictions (`hybridvla bench "
+                             "--precision-report`)")
     parser.add_argument("--all-tokens", action="store_true",
-                        help="decode on when the confidence gate can no longer open: the same actions, later")
-    parser.add_argument("--mode", choices=Mode.names(), default="ensemble", help="where a client does not choose")
-    parser.add_argument("--bind", default="127.0.0.1", metavar="ADDRESS", help="to listen at (this computer alone)")
-    parser.add_argument("--port", type=int, default=8000, help="0: any free one, which is printed")
-    parser.add_argument("--key-file", type=Path, metavar="FILE", help="holds the key that clients must show")
-    parser.add_argument("--tls-certificate", type=Path, metavar="FILE", help="PEM; clients check it")
-    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key")
-    parser.add_argument("--insecure-lan", action="store_true", help="other computers may connect without TLS")
-    parser.add_argument("--dialect", metavar="FILE", help="keys and meanings of other clients, as config/remote/libero.yaml")
+                        help="keep decoding once the confidence gate can no longer open: the same actions, but later")
+    parser.add_argument("--mode", choices=Mode.names(), default="ensemble",
+                        help="prediction mode for clients that do not choose one")
+    parser.add_argument("--bind", default="127.0.0.1", metavar="ADDRESS", help="address to listen at (default: this computer "
+                                                                               "alone)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen at; 0 takes any free port and prints it")
+    parser.add_argument("--key-file", type=Path, metavar="FILE", help="file with the key that clients must present")
+    parser.add_argument("--tls-certificate", type=Path, metavar="FILE", help="TLS certificate (PEM), which clients verify")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="private key of the certificate")
+    parser.add_argument("--insecure-lan", action="store_true", help="let other computers connect without TLS")
+    parser.add_argument("--dialect", metavar="FILE", help="file with keys and meanings of other clients, e.g. "
+                                                          "config/remote/libero.yaml")
     return parser
 
 

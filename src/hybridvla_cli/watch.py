@@ -8,9 +8,10 @@ from hybridvla_cli import Subparsers
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "watch", help="what the robot does and why, one line a change",
-        description="Listens to filter, policy and episodes, and prints a line whenever something changes, until Ctrl-C.")
-    parser.add_argument("--seconds", type=float, help="end after so long (default: Ctrl-C)")
+        "watch", help="show what the robot does and why, one line per change",
+        description="Listens to the filter, the policy and the episodes, and prints a line whenever something changes, until "
+                    "Ctrl-C.")
+    parser.add_argument("--seconds", type=float, help="end after this time (default: at Ctrl-C)")
     return parser
 
 

@@ -170,8 +170,8 @@ def sheet(names: Tuple[str, ...], found: Dict[str, Dict[str, object]], path: Pat
 def main(arguments: Optional[List[str]] = None) -> int:
     """Runs the episodes, draws the sheet and writes the results; returns 1 if an expert's success rate is below 0.95."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tasks", nargs="+", default=["all"], help="names of tasks, or all of both rigs")
-    parser.add_argument("--episodes", type=int, default=20, help="of each task")
+    parser.add_argument("--tasks", nargs="+", default=["all"], help="names of tasks, or all for every task of both rigs")
+    parser.add_argument("--episodes", type=int, default=20, help="episodes of each task")
     parser.add_argument("--out", type=Path, default=Path("out/tasks"))
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args(arguments)

@@ -17,18 +17,21 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser("certificate", help="certify that few passes give what greedy decoding gives")
+    parser = subparsers.add_parser("certificate", help="certify that decoding in few passes gives the same result as greedy "
+                                                       "decoding")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--checkpoint", default=str(ROOT / "checkpoints" / "tiny"), help="on observations of the simulated rig")
-    what.add_argument("--preset", help="an architecture with random weights, on drawn observations")
+    what.add_argument("--checkpoint", default=str(ROOT / "checkpoints" / "tiny"),
+                      help="checkpoint folder, tested on observations of the simulated rig")
+    what.add_argument("--preset", help="an architecture with random weights, tested on random observations")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--graphs", default="auto", choices=("auto", "on", "off"), help="CUDA graphs")
-    parser.add_argument("--episodes", type=int, default=4, help="of the simulated rig (a checkpoint)")
-    parser.add_argument("--observations", type=int, default=20, help="drawn ones (a preset)")
-    parser.add_argument("--seed", type=int, default=2000001, help="of the first episode or observation")
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU")
-    parser.add_argument("--json", required=True, metavar="FILE", help="the certificate, e.g. docs/certificates/NAME.json")
+    parser.add_argument("--graphs", default="auto", choices=("auto", "on", "off"), help="whether to use CUDA graphs")
+    parser.add_argument("--episodes", type=int, default=4, help="episodes of the simulated rig (with --checkpoint)")
+    parser.add_argument("--observations", type=int, default=20, help="random observations (with --preset)")
+    parser.add_argument("--seed", type=int, default=2000001, help="seed of the first episode or observation")
+    parser.add_argument("--threads", type=int, default=2, help="number of CPU threads")
+    parser.add_argument("--json", required=True, metavar="FILE", help="file for the certificate, e.g. "
+                                                                      "docs/certificates/NAME.json")
     return parser
 
 

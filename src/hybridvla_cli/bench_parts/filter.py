@@ -12,9 +12,9 @@ from hybridvla_core.paths import ROOT
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("filter", help="time the safety filter's tick")
     parser.add_argument("--robot", default="sim_fr3", help="file of config/robots, by name or path")
-    parser.add_argument("--ticks", type=int, default=20000, help="ticks to time, after 200 unmeasured ones")
-    parser.add_argument("--seed", type=int, default=1, help="of the targets")
-    parser.add_argument("--json", help="write the percentiles for machines")
+    parser.add_argument("--ticks", type=int, default=20000, help="ticks to time, after 200 that are not timed")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the targets")
+    parser.add_argument("--json", help="write the percentiles as JSON to this file")
     return parser
 
 

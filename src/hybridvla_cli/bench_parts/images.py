@@ -20,7 +20,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--preset", default="hybridvla-7b", help="whose towers' sizes and units")
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--json", help="write the times for machines")
+    parser.add_argument("--json", help="write the times as JSON to this file")
     return parser
 
 

@@ -22,11 +22,11 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("passes", help="count decoding passes over episodes of the simulated rig")
     parser.add_argument("--checkpoint", default=str(ROOT / "checkpoints" / "tiny"))
     parser.add_argument("--task", default="blocks", help="task of the simulated rig")
-    parser.add_argument("--episodes", type=int, default=40, help="episodes whose observations are decoded")
-    parser.add_argument("--seed", type=int, default=2000001, help="of the first episode, as in `evaluate`")
+    parser.add_argument("--episodes", type=int, default=40, help="number of episodes whose observations are decoded")
+    parser.add_argument("--seed", type=int, default=2000001, help="seed of the first episode, as in `evaluate`")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=("float32", "bfloat16"))
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", help="write the distributions for machines")
+    parser.add_argument("--json", help="write the distributions as JSON to this file")
     return parser
 
 

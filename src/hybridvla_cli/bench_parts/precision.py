@@ -24,17 +24,21 @@ COLUMNS = (("mm: median", "median_mm", ".3f"), ("p99", "p99_mm", ".3f"), ("large
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `bench` itself that concern precision."""
     parser.add_argument("--precision", default="full", choices=PRECISIONS,
-                        help="weights of the decoder's blocks in fewer bits (policy configuration: precision)")
+                        help="store the weights of the decoder's blocks in fewer bits (policy configuration: precision)")
     parser.add_argument("--precision-report", nargs="*", metavar="PRECISION",
-                        help="no timing: what each precision changes of a checkpoint's predictions (mm, degrees, gates, tokens) "
-                             "on the same observations; none named: those that can be had here, fp8 emulated on a CPU")
-    parser.add_argument("--baseline", choices=("float32", "bfloat16"), help="type of the predictions compared with (--dtype)")
-    parser.add_argument("--data", metavar="PATH", help="data set, or file of --keep-observations, that the report takes "
-                        "observations from, evenly; else episodes of the simulated rig")
-    parser.add_argument("--keep-observations", metavar="FILE.npz", help="write the observations of the report, for a computer "
-                        "without the rig")
-    parser.add_argument("--observations", type=int, default=40, help="of the data set, or at most of the episodes")
-    parser.add_argument("--episodes", type=int, default=6, help="of the simulated rig")
+                        help="instead of timing, report what each precision changes in a checkpoint's predictions (mm, "
+                             "degrees, gates, tokens) on the same observations; without a name: every precision available "
+                             "here, with fp8 emulated on a CPU")
+    parser.add_argument("--baseline", choices=("float32", "bfloat16"), help="type of the predictions to compare with (default: "
+                                                                            "--dtype)")
+    parser.add_argument("--data", metavar="PATH", help="data set, or file of --keep-observations, from which the report takes "
+                                                       "evenly spaced observations; otherwise it runs episodes of the "
+                                                       "simulated rig")
+    parser.add_argument("--keep-observations", metavar="FILE.npz", help="write the report's observations to this file, for a "
+                                                                        "computer without the rig")
+    parser.add_argument("--observations", type=int, default=40, help="observations from the data set, or at most this many "
+                                                                     "from the episodes")
+    parser.add_argument("--episodes", type=int, default=6, help="episodes of the simulated rig")
 
 
 def report(args: argparse.Namespace) -> int:

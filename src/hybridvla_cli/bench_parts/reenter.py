@@ -11,11 +11,11 @@ SHIPPED = "fr3 agilex sim_fr3 sim_dual"
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser("reenter", help="count how often reenter brings arms back from outside their limits")
+    parser = subparsers.add_parser("reenter", help="count how often `reenter` brings arms back from outside their limits")
     parser.add_argument("--robots", nargs="+", default=SHIPPED.split(), help="files of config/robots, by name")
     parser.add_argument("--poses", type=int, default=1000, help="random poses outside a limit, for each robot")
-    parser.add_argument("--seed", type=int, default=1, help="of the poses")
-    parser.add_argument("--json", help="write counts, and the poses that stayed outside, for machines")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the poses")
+    parser.add_argument("--json", help="write the counts, and the poses that stayed outside, as JSON to this file")
     return parser
 
 

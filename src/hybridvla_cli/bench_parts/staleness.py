@@ -9,10 +9,10 @@ from hybridvla_core.paths import ROOT
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser("staleness", help="age of executed commands by way of execution, in simulated time")
-    parser.add_argument("--latency-ms", type=float, default=150.0, help="of a prediction")
+    parser = subparsers.add_parser("staleness", help="age of executed commands for each way of execution, in simulated time")
+    parser.add_argument("--latency-ms", type=float, default=150.0, help="latency of a prediction")
     parser.add_argument("--duration", type=float, default=60.0, help="simulated seconds for each case")
-    parser.add_argument("--json", help="write the ages for machines")
+    parser.add_argument("--json", help="write the ages as JSON to this file")
     return parser
 
 

@@ -13,23 +13,23 @@ LOGGER = logging.getLogger(__name__)
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser("train", help="time a step of training")
+    parser = subparsers.add_parser("train", help="time a training step")
     parser.add_argument("--preset", default="small-100m", help="architecture with random weights")
-    parser.add_argument("--batch", type=int, default=2, help="samples of a step")
+    parser.add_argument("--batch", type=int, default=2, help="samples per step")
     parser.add_argument("--repeats", type=int, nargs="+", default=[4, 1], metavar="R", help="noisy copies of each action")
     parser.add_argument("--train", default="finetune", help="what the stage trains")
-    parser.add_argument("--lora", type=int, metavar="RANK", help="train adapters of this rank in the language model's place")
+    parser.add_argument("--lora", type=int, metavar="RANK", help="train LoRA adapters of this rank instead of the language model")
     parser.add_argument("--views", type=int, default=1)
     parser.add_argument("--chunk", type=int, default=1)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--checkpointing", action="store_true", help="compute activations again instead of keeping them")
-    parser.add_argument("--rounds", type=int, default=3, help="timings of each, after one unmeasured")
+    parser.add_argument("--checkpointing", action="store_true", help="recompute activations instead of keeping them")
+    parser.add_argument("--rounds", type=int, default=3, help="timed steps of each, after one that is not timed")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compare", nargs="?", const="released", metavar="FILE.py:NAME",
-                        help="time another forward and backward on the same weights and batch: the released way, or NAME, "
-                             "which is called with the step and returns a callable")
-    parser.add_argument("--json", help="write the result for machines")
+                        help="time another forward and backward pass on the same weights and batch: the released way, or NAME, "
+                             "which is called with the step and must return a callable")
+    parser.add_argument("--json", help="write the result as JSON to this file")
     return parser
 
 

@@ -220,7 +220,7 @@ def summarise(results: List[Dict[str, Any]], reports: Sequence[RigReportResponse
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__.splitlines()[0])
     parser.add_argument("--out", default=str(ROOT / "out" / "demo"))
-    parser.add_argument("--port", type=int, help="of the private ROS master; a free one when left out")
+    parser.add_argument("--port", type=int, help="port of the private ROS master (default: a free one)")
     parser.add_argument("--checkpoint", default=str(ROOT / "checkpoints" / "tiny"))
     arguments = parser.parse_args()
     return carry_out("demo", lambda: demonstrate(Path(arguments.out), arguments.port, arguments.checkpoint))

@@ -238,11 +238,11 @@ def wait_for(bags: Path, count: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="field_record", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", required=True, type=Path, help="its folder bags holds the recordings")
+    parser.add_argument("--out", required=True, type=Path, help="output folder; its subfolder bags holds the recordings")
     parser.add_argument("--episodes", type=int, default=30)
     parser.add_argument("--task", default="blocks")
     parser.add_argument("--variation", default="colour")
-    parser.add_argument("--seed", type=int, default=4001, help="of the first scene; the next ones count on")
+    parser.add_argument("--seed", type=int, default=4001, help="seed of the first scene; later scenes count up from it")
     arguments = parser.parse_args()
 
     def record() -> int:

@@ -71,7 +71,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make rigs", description=__doc__.splitlines()[0])
     parser.add_argument("--out", default=str(ROOT / "out" / "rigs"))
     parser.add_argument("--only", choices=sorted(RIGS), help="one rig")
-    parser.add_argument("--episodes", type=int, help="of each rig")
+    parser.add_argument("--episodes", type=int, help="episodes of each rig")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     folder = Path(arguments.out)
