@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""rostest: the filter publishes its status, is inactive, and refuses nonsense from its services."""
+"""rostest: the filter publishes its status, is inactive, and its services refuse nonsense."""
 import unittest
 
 import rospy

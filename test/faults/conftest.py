@@ -1,4 +1,4 @@
-"""A master and a filter that tests kill, stop and cut off, with an arm and a policy inside the test process."""
+"""A master and a filter that tests kill, stop and cut off; arm and policy run inside the test process."""
 from __future__ import annotations
 
 import contextlib
@@ -16,7 +16,7 @@ from hybridvla_ros.runtime.patience import patience
 
 
 class FaultBench:
-    """Joint states at 100 Hz, heartbeats at 20 Hz, proposals on demand; every target goes past the rig's monitor."""
+    """Joint states at 100 Hz, heartbeats at 20 Hz, proposals on demand. The rig's monitor checks every target."""
 
     def __init__(self, graph):
         import rospy
@@ -36,7 +36,7 @@ class FaultBench:
         self.arm, self.kinematics = arm, ArmKinematics(arm)
         self.joints = np.array(arm.start_joints_rad)
         self.command, self.targets, self.status = None, [], None
-        self.statuses = []           # every one: some reasons last for one tick
+        self.statuses = []           # all statuses, because some reasons last for one tick
         self.beating, self.epoch, self.sequence, self.turn = True, 0, 0, 0
         self.clock = None            # simulated time, when a test drives it
         limits, cartesian = arm.workspace, arm.cartesian_limits
@@ -51,7 +51,7 @@ class FaultBench:
         self.activate = rospy.ServiceProxy("/hybridvla/safety/activate", SetBool)
         self.stop = rospy.ServiceProxy("/hybridvla/safety/stop", Trigger)
         self.resume = rospy.ServiceProxy("/hybridvla/safety/resume", Trigger)
-        GraphWatch()                 # the test's own topics outlive the master's restart as well
+        GraphWatch()                 # lets the test's own topics survive the master's restart as well
         self._moves = threading.Thread(target=self._arm, daemon=True)
         self._moves.start()
 
@@ -97,7 +97,7 @@ class FaultBench:
                                                      state=PolicyState.INFERRING), **changes}))
 
     def proposal(self, **changes):
-        """A far target, to the left or to the right: `turn` says which."""
+        """Return a proposal of a far target, to the left or to the right: `turn` says which."""
         from talker import TARGETS
 
         from hybridvla_core.contracts import ArmTarget, DeltaBase, Pose, Proposal
@@ -126,16 +126,16 @@ class FaultBench:
         return self.status is not None and self.status.state == getattr(type(self.status), name)
 
     def because(self, reason, words=""):
-        """The status now gives this reason, in these words."""
+        """Whether the newest status gives this reason, in these words."""
         return gives(self.status, reason, words)
 
     def gave(self, since, reason, words=""):
-        """Some status has given this reason since len(statuses) was `since`."""
+        """Whether some status has given this reason since len(statuses) was `since`."""
         return any(gives(status, reason, words) for status in self.statuses[since:])
 
     @contextlib.contextmanager
     def publishing(self, topic, kind):
-        """A publisher for a while."""
+        """Yield a publisher and unregister it afterwards."""
         import rospy
 
         publisher = rospy.Publisher(topic, kind, queue_size=1)
@@ -146,7 +146,7 @@ class FaultBench:
 
     @contextlib.contextmanager
     def process(self, command, log):
-        """A process for a while, however it stands at the end."""
+        """Yield a process and end it afterwards, even if it is suspended by then."""
         process = self.graph.start(command, log)
         try:
             yield process
@@ -180,7 +180,7 @@ class FaultBench:
             self.filter = None
 
     def new_policy(self):
-        """A policy that has just started: another epoch. The one before is silent first."""
+        """Act as a policy that has just started, with another epoch, after the previous one has been silent."""
         self.epoch = 0
         time.sleep(0.4)
         self.epoch, self.sequence = int(time.monotonic() * 1e6), 0
@@ -194,11 +194,11 @@ class FaultBench:
         self.until(lambda: self.state("HOLDING") or self.state("ACTIVE"), "activation in the status")
 
     def set_off(self):
-        """The target that is further away, repeated as a policy would until the arm is under way."""
+        """Propose the target that is further away, and repeat it as a policy would until the arm is under way."""
         from talker import TARGETS
 
         first = self.targets[-1] if self.targets else None
-        # In turn would not do: an arm that had only just left the one would be back at it within the 4 mm below.
+        # Alternating would not do: an arm that has only just left one target would be back at it within the 4 mm below.
         self.turn = int(np.argmax(np.linalg.norm(np.subtract(TARGETS, first), axis=1))) if first else self.turn + 1
         self._proposals.publish(self.proposal())
 
@@ -211,7 +211,7 @@ class FaultBench:
         self.until(under_way, "motion")
 
     def moving(self):
-        """Activated and in the middle of a motion."""
+        """Activate, and wait until the arm is in the middle of a motion."""
         if not self.epoch or not self.beating:
             self.beating = True
             self.new_policy()
@@ -219,7 +219,7 @@ class FaultBench:
         self.set_off()
 
     def assert_held(self):
-        """The target has come to rest, and no limit was broken on the way."""
+        """Assert that the target comes to rest and that no limit was broken on the way."""
         self.assert_rests()
         assert self.monitor.violations == 0, self.monitor.last_violation
         assert self.monitor.targets > 0
@@ -246,4 +246,4 @@ def bench(tmp_path_factory):
         import rospy
 
         yield FaultBench(graph)
-        rospy.signal_shutdown("the tests are over")      # before the master is gone, which the graph watch would report
+        rospy.signal_shutdown("the tests are over")      # before the master ends, which the graph watch would report

@@ -1,4 +1,4 @@
-"""Graphs of the rigs. rospy knows one master a process, so scripts/test.sh runs each file of this folder by itself."""
+"""Graphs of the rigs. rospy knows one master per process, so scripts/test.sh runs each file of this folder by itself."""
 from __future__ import annotations
 
 import contextlib
@@ -13,7 +13,7 @@ from hybridvla_core.contracts import ArmTarget, DeltaBase, Heartbeat, PolicyStat
 
 
 class Source:
-    """A policy's place: heartbeats at 10 Hz, and proposals when a test makes one. arms: of the robot configuration."""
+    """A stand-in for the policy: heartbeats at 10 Hz, and proposals on demand. arms: arms of the robot configuration."""
 
     def __init__(self, arms):
         import rospy
@@ -38,14 +38,14 @@ class Source:
             time.sleep(0.1)
 
     def leave(self):
-        """There is no policy any more, not even a silent one."""
+        """Remove the policy from the graph: not even a silent one is left."""
         self.alive = False
-        time.sleep(0.2)         # the last heartbeat is out
+        time.sleep(0.2)         # until the last heartbeat is sent
         self._proposals.unregister()
         self._beats.unregister()
 
     def propose(self, poses, opening=1.0):
-        """poses: (position (3,), quaternion (4,)) by arm name; a keyframe, valid for 20 s."""
+        """Propose a keyframe, valid for 20 s. poses: (position (3,), quaternion (4,)) by arm name."""
         deadline = time.monotonic() + 20.0
         while not (self._proposals.get_num_connections() and self._beats.get_num_connections()):
             assert time.monotonic() < deadline, "no filter listens to proposals"
@@ -59,14 +59,14 @@ class Source:
             Proposal(now, self._epoch, self._sequence, 1, "move", 20.0, targets, observation_age=0.01)))
 
     def again(self, status):
-        """Propose the last target once more when the filter dropped it in a passing hold, as a policy would; False."""
+        """Propose the last target again if the filter dropped it in a passing hold, as a policy would. Returns False."""
         if status.waiting and not status.at_target and status.sequence == self._sequence:
             self.propose(*self._last)
         return False
 
 
 class Rig:
-    """An operator, a policy's place, and what went to the drivers."""
+    """An operator, a stand-in for the policy, and what went to the drivers."""
 
     def __init__(self, graph, robot):
         from hybridvla_ros.demos.rigs_agilex import AgilexOperator
@@ -79,7 +79,7 @@ class Rig:
         return getattr(self.operator, name)
 
     def measured(self, name):
-        """Tool position (3,) m of an arm, by the filter's reading of its joints."""
+        """Return the tool position (3,) m of an arm, by the filter's reading of its joints."""
         arm = next(arm for arm in self.status.arms if arm.name == name)
         return np.asarray(arm.measured.position)
 
@@ -97,15 +97,15 @@ class Rig:
         return poses
 
     def begin(self):
-        """Active, with a status that shows the arms where they are."""
+        """Activate, and wait for a status that shows the arms where they are."""
         self.start()
         self.until(lambda: self.state("HOLDING") or self.state("ACTIVE"), "a status after activation")
-        time.sleep(0.05)        # what is proposed next was observed after the activation, not in its own milliseconds
+        time.sleep(0.05)        # so that the next proposal was observed after the activation, not in the same milliseconds
 
 
 @pytest.fixture(scope="session")
 def publishing(master):
-    """A function: a publisher of the test's own for a while, gone again however the test ends."""
+    """Return a context manager: a publisher of the test's own, unregistered again however the test ends."""
     import rospy
 
     @contextlib.contextmanager
@@ -120,7 +120,7 @@ def publishing(master):
 
 @pytest.fixture(scope="session")
 def master(tmp_path_factory):
-    """A master of its own, that outlives what is launched on it."""
+    """Yield a master of its own that outlives what is launched on it."""
     import rospy
 
     from hybridvla_ros.runtime.private_graph import Graph
@@ -134,7 +134,7 @@ def master(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def agilex(master):
-    """A function: launches agilex.launch with the stand-in and arguments, and ends it again."""
+    """Return a context manager that launches agilex.launch with the stand-in and arguments, and ends it afterwards."""
     from hybridvla_core.paths import ROOT
     from hybridvla_core.robots.config import load_robot
 

@@ -51,7 +51,7 @@ class Bench:
         rospy.wait_for_service("/hybridvla/policy/set_instruction", 20)
 
     def kill_policy(self):
-        """The policy's process ends; what it was told on its command line does not stay for the next one."""
+        """Kill the policy's process and delete its command-line parameters, so that the next one does not inherit them."""
         import rospy
 
         if self.policy is not None:
@@ -81,7 +81,7 @@ class Bench:
         self.until(lambda: self.state("HOLDING") or self.state("ACTIVE"), "a status after activation")
 
     def rest(self):
-        """Inactive at the start pose, with a living policy."""
+        """Bring the graph to rest: INACTIVE at the start pose, with a living policy."""
         if self.policy is None or self.policy.poll() is not None:
             self.start_policy()
         self.until(lambda: self.status is not None, "a status")
@@ -103,6 +103,6 @@ def bench(tmp_path_factory):
 
 @pytest.fixture
 def rig(bench):
-    """The bench, brought to rest before each test."""
+    """Return the bench, brought to rest before each test."""
     bench.rest()
     return bench

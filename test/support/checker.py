@@ -1,7 +1,7 @@
-"""Judges what a filter sent, knowing nothing of it: own reading of the YAML, own forward kinematics, own differences.
+"""An independent judge of what a filter sent: its own reading of the YAML, own forward kinematics, own differences.
 
-It imports nothing from the package under test. Commands are collected and judged many ticks at a time. A violation is
-a sentence; margins are the smallest seen, by limit.
+It imports nothing from the package under test. Commands are collected and judged many ticks at a time. Each violation is
+a sentence; margins hold the smallest margin seen for each limit.
 """
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from geometry import apart_many, matrix, rotation_vectors
 LENGTH = 1e-6        # m or rad: tolerance of positions
 RATE = 1e-5          # relative tolerance of speeds and accelerations
 BATCH = 1000         # ticks judged together
-NEAR_M = 0.2         # distances of links beyond this are bounded, not computed
-SEED = 1e-4          # rad: a fresh start begins where the arm was measured, within noise and one step from rest
+NEAR_M = 0.2         # distances between links beyond this are bounded, not computed
+SEED = 1e-4          # rad: a fresh start begins at the measured joints, within noise and one step from rest
 
 
 class ArmLimits:
-    """Limits and kinematics of one arm, from its part of the YAML."""
+    """Limits and kinematics of one arm, from its section of the YAML."""
 
     def __init__(self, arm: dict) -> None:
         self.name, self.arm = arm["name"], arm
@@ -37,8 +37,8 @@ class ArmLimits:
         self.above_table = [self._place[name] for name in arm["collision"]["above_table"]]
 
     def frames(self, joints: np.ndarray) -> List[np.ndarray]:
-        """Homogeneous transforms (..., 4, 4) of base, links 1 to dof and tool at joints (..., dof): the Craig table,
-        multiplied out."""
+        """Return the homogeneous transforms (..., 4, 4) of base, links 1 to dof and tool at joints (..., dof), multiplied out
+        from the Craig table."""
         joints = np.asarray(joints, dtype=float)
         table, shape = self.arm["kinematics"], joints.shape[:-1]
         frames = [np.broadcast_to(np.eye(4), shape + (4, 4))]
@@ -59,7 +59,7 @@ class ArmLimits:
         return frames + [frames[-1] @ flange @ tool]
 
     def segments(self, frames: List[np.ndarray]) -> np.ndarray:
-        """(n, capsules, 2, 3) ends of every capsule in the base frame."""
+        """Return the ends (n, capsules, 2, 3) of every capsule in the base frame."""
         ends = []
         for capsule in self.capsules:
             frame = frames[capsule["link"]]
@@ -69,10 +69,10 @@ class ArmLimits:
 
 
 class Checker:
-    """`see` one tick's commands after the other; `violations` and `margins` judge all that was seen."""
+    """The judge. `see` takes the commands of one tick after the other; `violations` and `margins` judge all that was seen."""
 
     def __init__(self, robot: Union[Path, dict]) -> None:
-        """robot: a file of config/robots, or what it holds."""
+        """robot: a file of config/robots, or its contents."""
         self.robot = robot if isinstance(robot, dict) else yaml.safe_load(Path(robot).read_text(encoding="utf-8"))
         self.dt = 1.0 / self.robot["tick_hz"]
         self.arms = {arm["name"]: ArmLimits(arm) for arm in self.robot["arms"]}
@@ -83,7 +83,7 @@ class Checker:
         self._reposes = 0
         self._rows: List[tuple] = []                 # tick, fresh, reposed, relaxed
         self._sent: Dict[str, List[tuple]] = {name: [] for name in self.arms}
-        self._kept = 0                               # rows at the beginning that have been judged before
+        self._kept = 0                               # rows at the beginning that were judged before
         self._was_published = self._fresh = self._reposed = False
         self._gripper: Dict[str, tuple] = {}
 
@@ -99,8 +99,8 @@ class Checker:
 
     def see(self, commands, reseeds: int, reposes: int = 0, relaxed: bool = False,
             measured: Optional[Dict[str, np.ndarray]] = None) -> None:
-        """commands: what went out this tick. reseeds: the filter's own count of fresh starts, each only at rest;
-        reposes: of changed joint solutions behind a resting pose. relaxed: an arm is being led back inside, so
+        """Take one tick. commands: what went out. reseeds: the filter's own count of fresh starts, each allowed only at rest;
+        reposes: its count of changed joint solutions for a resting pose. relaxed: an arm is being led back inside, so
         position limits are not judged. measured: joints as reported, where a fresh start has to begin."""
         self.ticks += 1
         self._fresh |= reseeds != self._reseeds
@@ -132,8 +132,8 @@ class Checker:
             self._judge()
 
     def _begins(self, command, measured: np.ndarray) -> float:
-        """How well a fresh start begins, rad: where the arm was measured, or on the last command, if the arm rests within
-        the leash of that one (it sags there, and shall not be lowered by every start)."""
+        """Return the margin of a fresh start, rad. It begins where the arm was measured, or at the last command if the arm rests
+        within the leash of that command (the arm sags there, and a start must not lower it further)."""
         arm, joints = self.arms[command.name], np.asarray(command.joint_positions)
         room = SEED + np.array(arm.arm["joint_limits"]["acceleration_rad_s2"]) * self.dt ** 2
         margin = float((room - np.abs(joints - measured)).min())
@@ -198,7 +198,7 @@ class Checker:
             self._at_least("self_collision", away.min(axis=1) - collision["margin_m"], ticks, arm.name, LENGTH)
 
     def _rates(self, arm: ArmLimits, p, turns, q, flags, at, ticks) -> None:
-        """Differences of consecutive commands; after a fresh start the two before it count as the first command."""
+        """Judge differences of consecutive commands; after a fresh start the two before it count as the first command."""
         dt, cartesian, joints = self.dt, arm.arm["cartesian_limits"], arm.arm["joint_limits"]
         fresh, reposed = flags[:, 0], flags[:, 1] & ~flags[:, 0]
         rows = np.flatnonzero(at & ~fresh & (np.arange(len(ticks)) > 0))
@@ -215,7 +215,7 @@ class Checker:
         self._rate("acceleration", length(velocity - before, axis=1) / dt, cartesian["acceleration_m_s2"], when, arm)
         self._rate("rotation_acceleration", length(spin - spin_before, axis=1) / dt,
                    cartesian["rotation_acceleration_rad_s2"], when, arm)
-        known = ~reposed[rows]                # joints behind the resting pose were chosen anew: no speed from them
+        known = ~reposed[rows]                # the joints for the resting pose were chosen anew: they give no speed
         rows, one, two, when = rows[known], one[known], two[known], when[known]
         rates, rates_before = (q[rows] - q[one]) / dt, (q[one] - q[two]) / dt
         self._rate("joint_velocity", (np.abs(rates) / joints["velocity_rad_s"]).max(axis=1, initial=0.0), 1.0, when,
@@ -224,7 +224,7 @@ class Checker:
         if table:
             up = np.array(table["gain_rad_s2"]) * (np.array(table["upper_rad"]) - q[one])
             down = np.array(table["gain_rad_s2"]) * (np.array(table["lower_rad"]) + q[one])
-            # where the root falls below the offset, standing still and leaving the stop are what remains
+            # where the root falls below the offset, only standing still and leaving the stop remain allowed
             room_up = np.maximum(np.sqrt(np.maximum(up, 0.0)) - table["offset_rad_s"], 0.0) - rates
             room_down = np.maximum(np.sqrt(np.maximum(down, 0.0)) - table["offset_rad_s"], 0.0) + rates
             self._at_least("joint_velocity_by_position", np.minimum(room_up, room_down).min(axis=1, initial=np.inf),
@@ -248,7 +248,7 @@ class Checker:
                                - self.robot["inter_arm_margin_m"], ticks[at], "arms", LENGTH)
 
     def _opening(self, command) -> None:
-        """Openings lie in 0 to 1; where they are streamed, their steps keep speed and acceleration. None: no step."""
+        """Judge openings: they lie in 0 to 1, and streamed ones keep to speed and acceleration limits. None: no step."""
         last = None if self._fresh or not command.publish else self._gripper.get(command.name)
         arm = self.arms[command.name]
         gripper, opening = arm.arm["gripper"], command.gripper
@@ -257,7 +257,7 @@ class Checker:
             return
         opening = last[0] if opening is None else opening
         self._at_least("gripper", np.array([0.5 - abs(opening - 0.5)]), [self.ticks], command.name, 1e-9)
-        speed = None                              # of the first opening nothing is known
+        speed = None                              # the first opening has no known speed
         if last is not None and not gripper["binary"]:
             speed = (opening - last[0]) * gripper["max_width_m"] / self.dt
             self._rate("gripper_speed", np.array([abs(speed)]), gripper["speed_m_s"], [self.ticks], arm)
@@ -267,7 +267,7 @@ class Checker:
         self._gripper[command.name] = (opening, speed)
 
     def _resting(self) -> bool:
-        """The last two commands of every arm are the same."""
+        """Whether the last two commands of every arm are the same."""
         return all(len(sent) < 2 or np.allclose(sent[-1][0], sent[-2][0], atol=1e-7) for sent in self._sent.values())
 
     def _rate(self, name: str, values: np.ndarray, limit: float, ticks, arm: ArmLimits) -> None:

@@ -1,8 +1,8 @@
-"""A GPU that is not there: tensors without numbers on a device of torch's own making, with gradients and autocast.
+"""A fake GPU: tensors without numbers on a device that torch itself provides, with gradients and autocast.
 
-torch for a CPU cannot differentiate fake tensors on `cuda`. Its device for backends written in Python can, and refuses what CUDA
-refuses: operations over two devices, and products of two types. Registering it changes torch for good, so a process of its own
-does it.
+A CPU build of torch cannot differentiate fake tensors on `cuda`. Its device for backends written in Python can, and it refuses
+what CUDA refuses: operations over two devices, and products of two types. Registering it changes torch permanently, so only a
+process of its own does it.
 """
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_flatten, tree_map
 
 NAME = "fakegpu"
-#: torch 2.4 has no such device.
+#: Whether torch has such a device; torch 2.4 has none.
 POSSIBLE = hasattr(registration, "_setup_privateuseone_for_python_backend")
-#: What CUDA's autocast computes in the lower type, in float32, and in the widest type given; of it what a training step may call.
+#: What CUDA's autocast computes in the lower type, in float32, and in the widest input type, of the operations of training steps.
 LOWER = ("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "conv2d", "einsum", "scaled_dot_product_attention")
 WIDE = ("exp", "log", "rsqrt", "reciprocal", "pow.Tensor_Scalar", "pow.Tensor_Tensor", "pow.Scalar", "layer_norm", "group_norm",
         "smooth_l1_loss", "mse_loss", "l1_loss", "nll_loss", "cross_entropy_loss", "binary_cross_entropy_with_logits",
         "logsumexp", "cumsum", "sum", "sum.dim_IntList", "prod", "softmax.int", "log_softmax.int")
 WIDEST = ("addcmul", "addcdiv", "grid_sampler", "index_put", "scatter_add", "cat", "stack")
-#: What wants one type; fake tensors do not ask.
+#: Operations whose inputs must share one type; fake tensors do not check this.
 PRODUCTS = tuple(f"aten::{name}" for name in ("mm", "bmm", "addmm", "baddbmm", "convolution", "convolution_backward"))
 _LIBRARIES = []
 
 
 def register():
-    """Makes the device, with the rules of CUDA's autocast."""
+    """Registers the device, with the rules of CUDA's autocast."""
     registration._setup_privateuseone_for_python_backend(NAME)
     getattr(torch, NAME).get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]
     others, library = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
@@ -41,7 +41,7 @@ def register():
             packet, _, overload = name.partition(".")
             call = getattr(getattr(torch.ops.aten, packet), overload or "default")
             library.impl(name, _cast(call, dtype), "AutocastPrivateUse1")
-    _LIBRARIES[:] = others, library      # what is forgotten is undone
+    _LIBRARIES[:] = others, library      # a library that is garbage-collected undoes its rules
 
 
 def _cast(call, dtype_of):
@@ -65,7 +65,7 @@ def _widest(dtypes):
 
 
 class FakeGpu(TorchDispatchMode):
-    """Answers with 1, or yes, when the device is asked for a number, and notes what makes the host wait for it.
+    """Mode that answers 1 or True when the device is asked for a number, and notes what makes the host wait for the device.
 
     Attributes:
         waits: Names of the operations that waited.
@@ -77,12 +77,12 @@ class FakeGpu(TorchDispatchMode):
 
     @contextlib.contextmanager
     def on(self):
-        """Everything within is fake."""
+        """Make everything within the context fake."""
         with self.fake, self, _Host(), mock.patch.object(FakeTensor, "tolist", self._tolist()):
             yield self
 
     def wait(self, name):
-        """Notes one."""
+        """Note an operation that waited, by its name."""
         if not self.asking:
             self.waits.append(name)
 
@@ -99,7 +99,7 @@ class FakeGpu(TorchDispatchMode):
         here = {t.device.type for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)}
         result = func(*args, **kwargs)
         there = {t.device.type for t in tree_flatten(result)[0] if isinstance(t, torch.Tensor)}
-        # A number of the host may meet tensors of the device: it travels with the command.
+        # A scalar on the host may be combined with tensors on the device: it travels with the command.
         numbers = {t.device.type for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor) and not t.dim()}
         mixed = here | there if "copy" in name else here - (numbers & {"cpu"}) | there
         if len(mixed) > 1 and not kwargs.get("non_blocking"):
@@ -107,7 +107,7 @@ class FakeGpu(TorchDispatchMode):
         return result
 
     def _tolist(self):
-        """Numbers come by one transfer; the fake asks for one after the other."""
+        """Return a `tolist` that counts as one transfer, although the fake one reads number after number."""
         asked = FakeTensor.tolist
 
         def tolist(tensor):
@@ -125,7 +125,7 @@ class FakeGpu(TorchDispatchMode):
 
 
 class _Host(TorchFunctionMode):
-    """What torch hides from the other modes: numbers of the host that become a tensor of the device."""
+    """Mode for what torch hides from the other modes: host numbers that become a tensor on the device."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -136,7 +136,7 @@ class _Host(TorchFunctionMode):
 
 
 def real(call):
-    """A call on tensors with numbers, whatever is fake around it."""
+    """Wrap a call so that it works on tensors with numbers, whatever is fake around it."""
     def outside(*args, **kwargs):
         with _disable_current_modes():
             return call(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""The real policy node around a policy without a model: it moves by a word of the instruction, quickly or slowly."""
+"""The real policy node around a policy without a model, which moves by a word of the instruction, quickly or slowly."""
 from __future__ import annotations
 
 import time
@@ -19,8 +19,8 @@ CHUNK = 4
 
 
 class FakePolicy:
-    """The interface of `Policy`, with the convention of its configuration; "slow" in the instruction makes an inference
-    take SLOW_S, "lost" loses the GPU, "chunk" makes it predict CHUNK actions at once."""
+    """A policy with the interface of `Policy` and the convention of its configuration. In the instruction, "slow" makes an
+    inference take SLOW_S, "lost" loses the GPU, and "chunk" makes it predict CHUNK actions at once."""
 
     cameras = ("front",)
     manifest_sha256 = "0" * 64

@@ -1,4 +1,4 @@
-"""Steps of the recipes that are meant for a GPU, on one that is not there; says what each stage did, a line of JSON each."""
+"""Steps of the recipes for a GPU, on a fake GPU. It prints what each stage did, one line of JSON per stage."""
 from __future__ import annotations
 
 import json
@@ -23,21 +23,21 @@ from hybridvla_core.training.hybrid.state import Progress, moments_of
 from hybridvla_core.training.speed import random_batch
 
 SIZE = 8
-#: Recipe, stages of it that are looked at, what is changed in it, and in the model; all with a small one of the same kind.
+#: Recipe, its stages under test, changes of the recipe, and changes of the model. Each runs on a small model of the same kind.
 CASES = [("suite_gpu", ("see", "ground", "act"), {}, {}), ("dual_gpu", ("act",), {}, {"action_dim": 14}),
          ("tiny_gpu", ("act",), {"precision": "float32"}, {}), ("lora", ("tune",), {"augment": "released"}, {}),
          ("paper", ("finetune",), {"micro_batch": 4}, {})]
 
 
 class Alone(Processes):
-    """Moves nothing: `fake_gpu.move` does."""
+    """A single process that moves nothing to the device, because `fake_gpu.move` does."""
 
     def shard(self, module, blocks, bfloat16):
         return module
 
 
 def batch_of(config, model, even):
-    """A batch at random with all that the recipe looks at; texts are equally long where it is `even`."""
+    """Return a random batch with everything that the recipe uses; with `even`, all texts have the same length."""
     found = random_batch(model, SIZE, config.objective.repeats, 1)
     lengths, moments, names = found.lengths.clone(), SIZE // config.labels, 5
     lengths[0] -= 0 if even else 2
@@ -52,7 +52,7 @@ def batch_of(config, model, even):
 
 
 def stage(config, model, number):
-    """What the second of two steps of a stage did, and its validation and export."""
+    """Run two steps of a stage; return what the second did, and what validation and export gave."""
     start = SimpleNamespace(
         model=model, base=None, subtasks=("one", "two") if config.grounding.subtask else (),
         checkpoint=SimpleNamespace(image_strategy="resize-naive", cameras=config.cameras or ("front",)))
@@ -61,7 +61,7 @@ def stage(config, model, number):
     feed = SimpleNamespace(validation=lambda size: [[(0, 0)]],
                            validation_batch=lambda number, frames: replace(even, augment=None))
     objective = _build(config, start, number, processes)
-    objective.counts = fake_gpu.real(objective.counts)      # of the host's batch
+    objective.counts = fake_gpu.real(objective.counts)      # counts of the batch on the host
     with gpu.on():
         loop = StageLoop(fake_gpu.move(objective), config, number, feed, processes, None, None, Hooks())
         loop._start(Progress(0, 0, 0, 0.0, 0, (), (), {}), False)

@@ -1,4 +1,4 @@
-"""The rig of the filter's tests with a judge that shares nothing with the filter, for tests of faults."""
+"""The rig of the filter's tests for fault tests, with a judge that shares nothing with the filter."""
 from __future__ import annotations
 
 import numpy as np
@@ -9,11 +9,11 @@ from hybridvla_core.contracts import Pose
 from hybridvla_core.geometry.rotations import to_quaternion
 from hybridvla_core.safety.status import State
 
-FAR = {1: [[0.5, 0.3, 0.2]], 2: [[0.45, 0.25, 0.35], [0.45, -0.25, 0.35]]}     # reached in more than a second
+FAR = {1: [[0.5, 0.3, 0.2]], 2: [[0.45, 0.25, 0.35], [0.45, -0.25, 0.35]]}     # takes more than a second to reach
 
 
 class FaultRig(Rig):
-    """Every command goes past the judge. `begin()` leaves the arms in the middle of a motion."""
+    """A rig whose every command is judged. `begin()` leaves the arms in the middle of a motion."""
 
     def __init__(self, robot="sim_fr3", **options):
         super().__init__(robot, **options)
@@ -25,7 +25,7 @@ class FaultRig(Rig):
         for _ in range(count):
             super().tick()
             if self.errored and any(command.publish for command in self.output.arms):
-                continue            # one arm of two: the judge knows only motions of both; the test looks itself
+                continue            # one arm of two: the judge knows only motions of both, so the test checks this itself
             counters = self.filter.counters
             self.checker.see(self.output.arms, counters["reseeds"], counters["reposes"],
                              relaxed=self.outside or self.filter.state == State.RECOVERING)
@@ -35,7 +35,7 @@ class FaultRig(Rig):
         return FAR[len(self.config.arms)]
 
     def begin(self, ticks=100):
-        """Started, past the ramp, under way to a far target."""
+        """Start, pass the ramp and set off to a far target; return the rig."""
         self.start()
         self.tick(220)
         self.set_off()
@@ -51,12 +51,12 @@ class FaultRig(Rig):
         assert answer.accepted, answer.reason
 
     def speed(self):
-        """m/s of the fastest command."""
+        """Return the speed of the fastest command, m/s."""
         return max(float(np.linalg.norm(self.commanded(i)[-1] - self.commanded(i)[-2])) / self.config.dt
                    for i in range(len(self.config.arms)))
 
     def assert_held(self, reason=None, state=State.HOLDING, within=120):
-        """The arms come to rest within the braking time and stay there, for `reason`; no limit was broken."""
+        """Assert that the arms come to rest within the braking time and stay there, for `reason`, without breaking a limit."""
         self.tick(within)
         assert self.filter.state == state, (self.filter.state, self.output.status.message)
         if reason is not None:
@@ -74,7 +74,7 @@ class FaultRig(Rig):
         assert self.checker.ticks > 100
 
     def assert_goes_on(self):
-        """A new proposal moves the arms again."""
+        """Assert that a new proposal moves the arms again."""
         self.tick(30)
         self.set_off()
         self.tick(80)

@@ -1,4 +1,4 @@
-"""The FR3's graph as a person and a policy see it, for the tests of this folder."""
+"""The FR3's graph as a person and a policy see it, for the tests in test/rigs."""
 from __future__ import annotations
 
 import time
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Bench:
-    """An operator, a policy's place, and what went to the controller."""
+    """An operator, a stand-in for the policy, and what went to the controller."""
 
     def __init__(self, graph, source_class):
         import rospy
@@ -39,7 +39,7 @@ class Bench:
         self.source.propose({"arm": (np.asarray(position, dtype=float), np.array([1.0, 0.0, 0.0, 0.0]))}, opening)
 
     def pursue(self, position, opening, condition, what, timeout=60.0):
-        """Propose, and again where a hiccup of a busy computer made the filter drop it, as a policy does."""
+        """Propose; propose again when a busy computer made the filter drop it, as a policy does."""
         before = self.status.sequence
         deadline, proposed = time.monotonic() + timeout, -np.inf
         while not (self.status.sequence > before and condition()):
@@ -53,19 +53,19 @@ class Bench:
         self.pursue(position, opening, lambda: self.status.arms[0].at_target, "arrival")
 
     def start(self):
-        """At the start pose, active, with a status that shows it."""
+        """Bring the arm to the start pose and activate, until a status shows it."""
         self.begin()
         self.answered(self.activate, True, what="activate")
         self.until(lambda: self.state("HOLDING", "ACTIVE") and np.isfinite(self.commanded).all(), "a status once active")
 
     def fast(self):
-        """A long motion under way."""
+        """Start a long motion."""
         self.start()
         here = self.measured
         self.pursue([0.45, 0.25, 0.30], 1.0, lambda: np.linalg.norm(self.measured - here) > 0.02, "motion")
 
     def still(self, seconds=0.6):
-        """How far the arm moves within a while, m."""
+        """Return how far the arm moves within a while, m."""
         here, far = self.measured, 0.0
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -74,6 +74,6 @@ class Bench:
         return far
 
     def bring_back(self):
-        """Stopped by a robot's fault, and the fault is over: recover and resume as a person does."""
+        """After a robot fault that stopped the filter is over, recover and resume as a person does."""
         self.answered(self.recover, what="recover")
         self.answered(self.resume, what="resume")

@@ -1,4 +1,4 @@
-"""An FR3 for tests of what is done to it besides following the filter: no graph, and a driver that keeps what it is told."""
+"""An FR3 for tests of everything besides following the filter, without a graph. Its driver records the calls it receives."""
 from __future__ import annotations
 
 import threading
@@ -11,7 +11,7 @@ from hybridvla_ros.adapters.franka.arm import NOTHING, FrankaArm
 
 
 class Driver:
-    """Takes every call; `do`: what else happens at one, by its name."""
+    """A driver that accepts every call. `do`: further actions to run at a call, by the call's name."""
 
     def __init__(self):
         self.calls, self.do = [], {}
@@ -35,7 +35,7 @@ class Topic:
 
 
 class Arm(FrankaArm):
-    """The arm as its driver tells it, without topics. `speaks`: the driver's states go on."""
+    """The arm as its driver reports it, without topics. `speaks`: the driver keeps sending states."""
 
     def __init__(self, config, now):
         self.config, self.arm, self.franka, self._now = config, config.arms[0], config.franka, now
@@ -51,7 +51,7 @@ class Arm(FrankaArm):
         return self._now() if self.speaks else self._silent_since
 
     def report(self):
-        """No filter hears of it."""
+        """Do nothing: no filter receives the report."""
 
     def problem(self):
         return ""
@@ -62,8 +62,8 @@ class Arm(FrankaArm):
 
 
 class RealSwitches(Driver):
-    """Controllers and modes as franka_ros has them: between two of them the robot is IDLE for a moment, which begins late when
-    they change in one call, and the one that starts forgets a trajectory that came before."""
+    """A driver that switches like franka_ros: between two controllers the robot is IDLE for a moment, which begins late when
+    one call changes both, and a controller that starts forgets a trajectory sent before."""
 
     says_idle = True
 

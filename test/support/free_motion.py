@@ -22,14 +22,14 @@ from hybridvla_core.safety.limits.limit import Trajectory
 ERROR_M, ERROR_RAD = 1e-3, np.radians(0.2)
 SHORTEST_M = 0.05
 PATIENCE_S = 12.0
-RAMP_TICKS = 400        # after activation the filter may take its time to reach full speed
+RAMP_TICKS = 400        # after activation the filter may need this time to reach full speed
 STATIONS = 16
-ROOM = {"workspace": 0.01, "joint_position": 0.1, "singularity": 0.06}   # m, rad, -; from the limit, along the way
+ROOM = {"workspace": 0.01, "joint_position": 0.1, "singularity": 0.06}   # m, rad, -; distances from the limits, along the path
 
 
 @dataclasses.dataclass(frozen=True)
 class Move:
-    """One keyframe: metres, seconds until within the error for good, seconds of TOPP-RA, final errors, what interfered.
+    """One keyframe: path length, m; time until it stays within the error, s; TOPP-RA's time, s; final errors; interference.
     """
 
     metres: float
@@ -41,14 +41,14 @@ class Move:
 
     @property
     def excess(self) -> float:
-        """Seconds over 1.25 times the optimum; at most 0.05 is promised."""
+        """Return the seconds over 1.25 times the optimum; at most 0.05 s is promised."""
         return self.seconds - 1.25 * self.optimal
 
 
 class Course:
-    """Moves one after the other between random poses whose straight way is free: no limit but speeds is near it.
+    """Successive moves between random poses whose straight path is free: no limit except those on speed is near it.
 
-    Whether it is, is decided before the move by inverse kinematics along the line; `draws` counts the candidates.
+    Inverse kinematics along the line decides this before the move; `draws` counts the candidates.
     """
 
     def __init__(self, robot: str, seed: int, tilt: float = 0.25) -> None:
@@ -96,7 +96,7 @@ class Course:
         return Move(float(way.max()), seconds, optimal, float(away[-1]), float(turned[-1]), tuple(sorted(limited)))
 
     def _free(self, goals: np.ndarray, turns: list) -> bool:
-        """Joints follow the straight ways to the goals (A, 3) m with every positional limit at a distance."""
+        """Whether joints can follow the straight paths to the goals (A, 3) m with every positional limit at a distance."""
         commands = self.rig.output.arms
         joints = np.array([command.joint_positions for command in commands])
         starts = [Rotation.from_quat(command.pose.quaternion) for command in commands]

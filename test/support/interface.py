@@ -1,4 +1,4 @@
-"""What a lab's own files and programs hold on to, read from a clone: compared with a list recorded from an earlier release."""
+"""The interface that a lab's own files and programs rely on, read from a clone and compared with a recorded earlier release."""
 from __future__ import annotations
 
 import argparse
@@ -9,14 +9,14 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional
 
 import yaml
 
-#: A key that depends on what was measured (an instruction, a limit's name, a number) stands as *.
+#: Fixed names of keys. A key that depends on what was measured (an instruction, a limit's name, a number) is written as *.
 _FIXED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-#: Nodes that a command line starts beside ours, whose names hold a number.
+#: Nodes that command-line programs start beside ours; their names contain a number.
 _PASSING = re.compile(r"^/(roslaunch|rostopic|rosservice|record|rqt|ros_tests|rig_tests)(_|-|/|$)|^/rosout")
 
 
 def files(root: Path) -> Dict[str, Any]:
-    """Interface that stands in files: messages, services, launch arguments, configuration keys, executables, targets."""
+    """Return the interface found in files: messages, services, launch arguments, configuration keys, executables, targets."""
     return {
         "messages": {f"{path.parent.name}/{path.stem}": fields(path)
                      for kind in ("msg", "srv") for path in sorted((root / kind).glob(f"*.{kind}"))},
@@ -31,13 +31,13 @@ def files(root: Path) -> Dict[str, Any]:
 
 
 def fields(path: Path) -> List[str]:
-    """Fields and constants of a message or service as `type name`, with --- between request and answer."""
+    """Return fields and constants of a message or service as `type name`, with --- between request and response."""
     lines = (line.split("#")[0].split() for line in path.read_text(encoding="utf-8").splitlines())
     return [" ".join(words) for words in lines if words]
 
 
 def keys(value: Any, every: bool = False) -> List[str]:
-    """Paths of all leaves: `a.b`, and `a[]` for what a list holds. every: also keys that are no plain names."""
+    """Return paths of all leaves: `a.b`, and `a[]` for items of a list. every: keep also keys that are not plain names."""
     return sorted(set(_walk(value, "", every)))
 
 
@@ -54,7 +54,7 @@ def _walk(value: Any, path: str, every: bool) -> Iterator[str]:
 
 
 def options(parser: argparse.ArgumentParser) -> Dict[str, List[str]]:
-    """Options and positional arguments of a parser and of the parsers below it, by the words that lead there."""
+    """Return options and positional arguments of a parser and its subparsers, by the words that lead to each parser."""
     found: Dict[str, List[str]] = {}
 
     def collect(one: argparse.ArgumentParser, words: str) -> None:
@@ -72,7 +72,7 @@ def options(parser: argparse.ArgumentParser) -> Dict[str, List[str]]:
 
 
 def graph(uri: Optional[str] = None) -> Dict[str, List[str]]:
-    """What a master knows now: topics with types, services, nodes; without those of ROS' own tools. uri: this process's."""
+    """Return topics with types, services and nodes of a master, without those of ROS' own tools. uri: default, this process's."""
     import rosgraph
 
     master = rosgraph.Master("/interface", uri)
@@ -87,7 +87,7 @@ def graph(uri: Optional[str] = None) -> Dict[str, List[str]]:
 
 
 def missing(recorded: Any, found: Any, path: str = "") -> List[str]:
-    """Names of `recorded` that `found` lacks. Additions are allowed; lists are compared as sets."""
+    """Return the names of `recorded` that `found` lacks. Additions are allowed; lists are compared as sets."""
     if isinstance(recorded, Mapping):
         lacking: List[str] = []
         for key, value in recorded.items():
@@ -98,6 +98,6 @@ def missing(recorded: Any, found: Any, path: str = "") -> List[str]:
 
 
 def _holds(found: str, recorded: str) -> bool:
-    """The same name, or one below it: a list that was empty may hold something, and the other way round."""
+    """Whether `found` is the recorded name or below it: an empty list may have been filled since, and the other way round."""
     name = recorded[:-2] if recorded.endswith("[]") else recorded
     return found == name or found.startswith((name + ".", name + "[", name + " "))

@@ -1,4 +1,4 @@
-"""Tokenizers with the ids of the two released families for one prompt, and filler for all other words."""
+"""Tokenizers that give the ids of the two released families for one prompt; all other words are filler."""
 from __future__ import annotations
 
 from typing import Dict, List, Tuple
@@ -14,7 +14,7 @@ PHI_WORDS = {"Input": 20560, ":": 25, "\u0120What": 1867, "\u0120action": 2223, 
 
 
 def _vocabulary(fixed: Dict[str, int], letters: List[str], size: int) -> Tuple[Dict[str, int], List[Tuple[str, str]]]:
-    """Every id below `size`; words are merged letter by letter from their start."""
+    """Return a vocabulary with every id below `size`; words are merged letter by letter from their start."""
     chains = [word[:end] for word in fixed if len(word) > 1 and not word.startswith("<") for end in range(2, len(word) + 1)]
     merges = [(chain[:-1], chain[-1]) for chain in dict.fromkeys(chains)]
     vocabulary = dict(fixed)
@@ -26,7 +26,7 @@ def _vocabulary(fixed: Dict[str, int], letters: List[str], size: int) -> Tuple[D
 
 
 def known_llama(size: int = 32000) -> Tokenizer:
-    """As Llama-2's."""
+    """Return a tokenizer like Llama-2's."""
     marks = {"<unk>": 0, "<s>": 1, "</s>": 2, **{f"<0x{byte:02X}>": 3 + byte for byte in range(256)}}
     letters = [chr(code) for code in range(33, 127)]
     vocabulary, merges = _vocabulary({**marks, **LLAMA_WORDS}, letters, size)
@@ -38,7 +38,7 @@ def known_llama(size: int = 32000) -> Tokenizer:
 
 
 def known_phi(size: int = 50257) -> Tokenizer:
-    """As CodeGen's."""
+    """Return a tokenizer like CodeGen's."""
     vocabulary, merges = _vocabulary({**PHI_WORDS, "<|endoftext|>": 50256}, sorted(pre_tokenizers.ByteLevel.alphabet()), size)
     tokenizer = Tokenizer(models.BPE(vocabulary, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -12,7 +12,7 @@ import rosgraph
 
 
 def header(**fields):
-    """A TCPROS connection header."""
+    """Return a TCPROS connection header."""
     body = b"".join(struct.pack("<I", len(item)) + item
                     for item in (f"{key}={value}".encode() for key, value in fields.items()))
     return struct.pack("<I", len(body)) + body
@@ -29,7 +29,7 @@ def receive(connection, count):
 
 
 class RawPublisher:
-    """One topic, registered with the master like a node; `send` frames messages by hand. caller: as whom it speaks."""
+    """A publisher of one topic, registered like a node; `send` frames messages by hand. caller: node name that it claims."""
 
     def __init__(self, name, topic, message_class, caller):
         self.name, self.topic, self.kind, self.caller = name, topic, message_class, caller
@@ -72,7 +72,7 @@ class RawPublisher:
         return struct.pack("<I", len(buffer.getvalue())) + buffer.getvalue()
 
     def send(self, message, share=1.0):
-        """share below 1: the rest of the message never comes."""
+        """Send a message, or only its first `share`: below 1, the rest of the message never comes."""
         data = self.frame(message)
         for connection in list(self.connections):
             try:
@@ -81,7 +81,7 @@ class RawPublisher:
                 self.connections.remove(connection)
 
     def split(self):
-        """Every connection breaks as a network does that is gone (reset, no farewell), and no new one is taken."""
+        """Break every connection as a lost network does (reset, no shutdown handshake), and accept no new one."""
         try:
             self._listener.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -102,7 +102,7 @@ class RawPublisher:
 
 
 def deaf_subscriber(name, publisher_uri, topic, message_class):
-    """A connection that takes part in the handshake and reads nothing ever after."""
+    """Return a connection that completes the handshake and never reads afterwards."""
     answer = xmlrpc.client.ServerProxy(publisher_uri).requestTopic(name, topic, [["TCPROS"]])
     _, host, port = answer[2]
     connection = socket.socket()

@@ -42,11 +42,11 @@ class SoftCamera:
         return self
 
     def unplug(self):
-        """The SDK takes a software device off the bus when nobody holds it any more."""
+        """Unplug: the SDK takes a software device off the bus once nobody holds it any more."""
         self.device = self.sensor = self.profile = None
 
     def send(self, value=0, number=None, domain="global_time", stamp_ms=None):
-        """One frame of a uniform colour (value, 10, 200), if somebody streams."""
+        """Send one frame of a uniform colour (value, 10, 200), if somebody streams."""
         self.sent = self.sent + 1 if number is None else number
         frame = rs.software_video_frame()
         pixels = np.empty((self.mode[1], self.mode[0], 3), np.uint8)
@@ -61,7 +61,7 @@ class SoftCamera:
 
 
 class Streaming:
-    """Sends frames of a camera in the background at some 30 Hz, as a context manager."""
+    """A context manager that sends frames of a camera in the background at about 30 Hz."""
 
     def __init__(self, camera):
         self._camera, self._end = camera, threading.Event()

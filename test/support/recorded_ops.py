@@ -1,5 +1,5 @@
-"""Stand-ins for a GPU: a recorder that repeats operations on fixed tensors as a CUDA graph does, and a guard that refuses
-what would make a GPU wait for the host."""
+"""Stand-ins for a GPU: a recorder that repeats operations on fixed tensors as a CUDA graph does, and a guard that rejects
+everything that would make a GPU wait for the host."""
 from __future__ import annotations
 
 import torch
@@ -23,9 +23,9 @@ class _Recorder(TorchDispatchMode):
 
 
 class RecordedBackend:
-    """Same contract as `CudaBackend`: after capture nothing but the recorded operations runs, on the same addresses.
+    """A backend with the contract of `CudaBackend`: after capture only the recorded operations run, on the same addresses.
 
-    Storage that an operation allocated is kept, and a replay writes its new result into it.
+    Storage that an operation allocated is kept; a replay writes its new result into it.
     """
 
     captures = 0
@@ -47,7 +47,7 @@ class RecordedBackend:
 
 
 class NoWaiting(TorchDispatchMode):
-    """Fails on anything that moves data between devices or reads a number; counts operations on the fake GPU."""
+    """A mode that fails when anything moves data between devices or reads a number; it counts operations on the fake GPU."""
 
     def __init__(self):
         super().__init__()
@@ -67,7 +67,7 @@ class NoWaiting(TorchDispatchMode):
 
 
 class PlainIndexing(TorchFunctionMode):
-    """Indexing by operators: Python's own asks for a real GPU even where the tensors are fake."""
+    """Indexing by operators: Python's own indexing asks for a real GPU even when the tensors are fake."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is torch.Tensor.__getitem__:

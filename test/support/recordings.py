@@ -1,4 +1,4 @@
-"""Recordings for the tests of the recorder: messages as they come over the wire, into bags in a folder of the test."""
+"""Recordings for the recorder's tests: messages as they come over the wire, written into bags in the test's folder."""
 from __future__ import annotations
 
 import io

@@ -1,4 +1,4 @@
-"""A policy server in a process of its own, to be killed, stopped and lied by; run as a program it is that process.
+"""A policy server in a process of its own that tests kill and stop, and that can lie. Run as a program, this is that process.
 
 usage: remote_bench.py PORT BEHAVIOUR     (honest, slow, swapped, creeping, or a lie of LIES)
 """
@@ -26,7 +26,7 @@ SLOW_S = 0.6
 
 
 class Echo:
-    """Its action is made of what it was shown, so that a mix-up is seen."""
+    """A policy whose action is computed from what it was shown, so that a mix-up becomes visible."""
 
     cameras, convention, manifest_sha256 = VIEWS, CONVENTION, "a" * 64
 
@@ -44,13 +44,13 @@ class Echo:
 
 
 class Swapped(Echo):
-    """The same server after somebody started it with another checkpoint."""
+    """The policy of the same server after somebody restarted it with another checkpoint."""
 
     cameras, manifest_sha256 = ("wrist", "front"), "b" * 64
 
 
 class Creeping(Echo):
-    """Moves the simulated rig's arm far to the left, by one slow keyframe."""
+    """A policy that moves the simulated rig's arm far to the left, by one slow keyframe."""
 
     cameras = ("front",)
 
@@ -73,7 +73,7 @@ def observation(stamp=7, instruction="put it down"):
 
 @contextlib.contextmanager
 def server(behaviour="honest", port=0):
-    """Yields the process and its port; ends it."""
+    """Yields the process and its port; ends the process afterwards."""
     command = [sys.executable, __file__, str(port), behaviour]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{Path(__file__).parent}"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, encoding="ascii")

@@ -1,4 +1,4 @@
-"""Clients of a server on this computer, and a wait for what they come to."""
+"""Clients of a server on this computer, and a wait until a condition holds."""
 from __future__ import annotations
 
 import time

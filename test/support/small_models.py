@@ -1,4 +1,4 @@
-"""Small models, their tokenizers, and run folders as the released code and Prismatic lay them out, made on the spot."""
+"""Small models, their tokenizers, and run folders in the layouts of the released code and of Prismatic, made on the spot."""
 from __future__ import annotations
 
 import json
@@ -24,14 +24,14 @@ ROWS, VOCABULARY = 768, 700
 
 
 def tiniest(**changes: Any) -> ModelConfig:
-    """A few thousand parameters around the tiny preset's tokenizer."""
+    """Return a model configuration of a few thousand parameters around the tiny preset's tokenizer."""
     towers = (dino(16, 2, 2, 32, 32, 16), siglip(16, 2, 2, 32, 32, 16))
     config = replace(preset("tiny"), towers=towers, projector=(32, 16, 16), decoder=llama(16, 1, 2, 32, 832))
     return replace(config, **changes)
 
 
 def llama_tokenizer(size: int = VOCABULARY) -> Tokenizer:
-    """As Llama-2's: SentencePiece blanks, byte fallback, BOS added by a post-processor; ids below `size`."""
+    """Return a tokenizer like Llama-2's: SentencePiece blanks, byte fallback, BOS from a post-processor; ids below `size`."""
     words = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)] + ["\u2581"]
     words += [chr(code) for code in range(33, 127)]
     merges = [("\u2581", "t"), ("h", "e"), ("\u2581t", "he"), ("O", "u"), ("Ou", "t")]
@@ -47,7 +47,7 @@ def llama_tokenizer(size: int = VOCABULARY) -> Tokenizer:
 
 
 def codegen_tokenizer() -> Tokenizer:
-    """As CodeGen's: byte-level BPE, end of text at id 256, runs of blanks as added tokens."""
+    """Return a tokenizer like CodeGen's: byte-level BPE, end of text at id 256, runs of blanks as added tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = alphabet + ["<|endoftext|>"]
     merges = [("\u0120", "t"), ("h", "e"), ("\u0120t", "he")]
@@ -61,7 +61,7 @@ def codegen_tokenizer() -> Tokenizer:
 
 
 def dims_of(family: str, action_dim: int = 7, hidden: int = 32, rows: int = ROWS, kv_heads: int = 2) -> Dict[str, Any]:
-    """A file of dimensions as `--dims` wants it."""
+    """Return the contents of a file of dimensions as `--dims` expects it."""
     def tower(heads: int) -> Dict[str, Any]:
         return {"img_size": 28, "patch_size": 14, "embed_dim": 16, "depth": 3, "num_heads": heads, "mlp_hidden": 24}
 
@@ -102,7 +102,7 @@ def released_run(folder: Path, family: str = "llama", action_dim: int = 7, chunk
 
 
 def modules_of(model: HybridVLA) -> Dict[str, Dict[str, torch.Tensor]]:
-    """The state as released: module -> name -> tensor in float16, with the unused last blocks of the towers."""
+    """Return the state as released: module -> name -> tensor in float16, with the unused last blocks of the towers."""
     modules: Dict[str, Dict[str, torch.Tensor]] = {name: {} for name in PREFIXES}
     for name, tensor in model.state_dict().items():
         module = "llm_backbone" if name.startswith("llm.") else name.split(".")[0]
@@ -118,7 +118,7 @@ def save_pt(path: Path, modules: Dict[str, Dict[str, torch.Tensor]]) -> None:
 
 
 def convert_arguments(folder: Path, out: Path, cameras: str = "front", arms: str = "arm") -> list:
-    """`hybridvla convert` on a folder of `released_run`."""
+    """Return the arguments of `hybridvla convert` for a folder of `released_run`."""
     return ["convert", str(folder / "run"), str(out), "--camera-order", cameras, "--arms", arms, "--final-norm", "variance",
             "--dims", str(folder / "dims.json"), "--tokenizer", str(folder / "tokenizer.json"), *CONVENTION]
 

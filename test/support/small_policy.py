@@ -1,4 +1,4 @@
-"""A small random checkpoint, written as a whole folder, for tests that need one to load."""
+"""A small random checkpoint, written as a complete folder, for tests that load one."""
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The real realsense_camera_node on software devices. Services of the test's own stand for the hand at the cable."""
+"""The real realsense_camera_node on software devices. The test's own services stand in for the hand at the cable."""
 from __future__ import annotations
 
 import gc

@@ -1,4 +1,4 @@
-"""A filter's node without a graph, on a clock that only its own waiting moves; what happens meanwhile is told beforehand."""
+"""A filter node without a graph, on a clock that only its own waits advance. Tests schedule beforehand what happens meanwhile."""
 from __future__ import annotations
 
 import threading
@@ -13,7 +13,7 @@ from hybridvla_ros.safety_node import SafetyNode
 
 
 class Stage:
-    """Rig, handle and node. `ask` calls a service, `at` is for later, `drift` moves the arms although nothing commands it."""
+    """Rig, handle and node. `ask` calls a service, `at` schedules a call, `drift` moves the arms although nothing commands it."""
 
     def __init__(self, monkeypatch, robot="sim_fr3", modules=(), **keys):
         self.rig = Rig(robot, **keys)
@@ -36,7 +36,7 @@ class Stage:
         self.sleep(0.05)
 
     def sleep(self, seconds):
-        """Nobody waits but by this: the filter ticks, and what was to happen by then happens."""
+        """Wait: the filter ticks, and the scheduled calls that are due run. Every wait of the node goes through here."""
         end = self.rig.now + seconds
         while self.rig.now < end - 1e-9:
             due = [entry for entry in self._calls if entry[0] <= self.rig.now + 1e-9]
@@ -51,17 +51,17 @@ class Stage:
                 self.rig.tick()
 
     def drift(self, seconds):
-        """The arms move by themselves for so long, as after a push."""
+        """Let the arms move by themselves for `seconds`, as after a push."""
         self.rig.follows = False
         self._drift_until = self.rig.now + seconds
         self.sleep(0.05)
 
     def at(self, seconds, name, call):
-        """In so many seconds something happens; its answer is kept under its name."""
+        """Schedule `call` in `seconds`; its result is kept in `answers` under `name`."""
         self._calls.append((self.rig.now + seconds, name, call))
 
     def ask(self, service, *request):
-        """Returns (success, message) of a service: `activate`, `stop`, `resume`, `reenter` or `go_to_start`."""
+        """Call a service (`activate`, `stop`, `resume`, `reenter` or `go_to_start`) and return (success, message)."""
         place = "robot" if service == "go_to_start" else "safety"
         answer = self.services[f"/hybridvla/{place}/{service}"](SimpleNamespace(data=request[0] if request else None))
         return answer.success, answer.message

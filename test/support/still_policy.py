@@ -1,4 +1,4 @@
-"""Replay without a model: a policy that stays where it is, open, for tests to which it does not matter what is predicted."""
+"""Replay without a model, for tests that do not depend on the predictions: a policy that keeps the arm still and open."""
 from __future__ import annotations
 
 import numpy as np
@@ -13,7 +13,7 @@ from hybridvla_ros.replay import job as replay_job
 
 
 class Still:
-    """Stay where you are, open."""
+    """A policy that keeps the arm where it is, with the gripper open."""
 
     cameras, manifest_sha256, config = ("front",), "0" * 64, None
 
@@ -29,7 +29,7 @@ class Still:
 
 
 def without_a_model(monkeypatch):
-    """From here on replays predict by `Still`."""
+    """Make all later replays of the test predict with `Still`."""
     def still(self, folder):
         check_fit(Still(), self.config, self.robot)
         return Still()
@@ -39,5 +39,5 @@ def without_a_model(monkeypatch):
 
 
 def replay(*bags, **changes):
-    """The result of a replay of these bags; changes: of `replay_bag.options`."""
+    """Return the result of a replay of these bags. changes: changed options of `replay_bag.options`."""
     return replay_job.Replay(options(*bags, **changes)).run()

@@ -1,4 +1,4 @@
-"""The fastest way along a path that joint and tool limits allow: TOPP-RA, the yardstick for free motion.
+"""The fastest motion along a path that joint and tool limits allow, by TOPP-RA: the yardstick for free motion.
 
 Pham & Pham, "A New Approach to Time-Optimal Path Parameterization based on Reachability Analysis", T-RO 2018.
 """
@@ -23,10 +23,10 @@ KNOTS = 40
 
 
 def seconds(arms, joints: np.ndarray, positions: np.ndarray, rotations: np.ndarray, scale: float = 1.0) -> float:
-    """Duration of the time-optimal motion from rest to rest along a path of all arms.
+    """Return the duration of the time-optimal motion from rest to rest along a path of all arms, s.
 
-    joints (n, A, dof) rad, positions (n, A, 3) m and rotations (n, A, 3, 3) at n points in order; scale on speeds.
-    Way and turn of each tool are further axes beside the joints, so that their speed and acceleration bind as well.
+    joints (n, A, dof) rad, positions (n, A, 3) m and rotations (n, A, 3, 3) at n points in order; scale multiplies speeds.
+    The travel and rotation of each tool are axes beside the joints, so that their speed and acceleration bind as well.
     """
     ways = np.linalg.norm(np.diff(positions, axis=0), axis=2)
     turns = np.array([[Rotation.from_matrix(b @ a.T).magnitude() for a, b in zip(before, after)]

@@ -1,4 +1,4 @@
-"""A small data set on disk, with pictures that tell the action, for tests that train."""
+"""A small data set on disk for tests that train; its pictures show the action."""
 from __future__ import annotations
 
 import dataclasses
@@ -14,7 +14,7 @@ from hybridvla_core.data.sample import GroundedObject
 from hybridvla_core.training.hybrid.config import TrainingConfig
 
 NAMES = tuple(f"c{i}" for i in range(7))
-#: Every term that grounding feeds.
+#: Every loss term that uses grounding labels.
 GROUNDED = dict(patches=0.3, pointing=0.3, places=0.3, attention=0.3, attention_layers=[0], attention_heads=2, state_action=0.3,
                 subtask=0.3)
 SHORT = [dict(name="act", steps=2, train="full", learning_rate=1e-3)]
@@ -29,9 +29,9 @@ def describe(**changes):
 
 
 def write(folder, episodes=4, frames=6, seed=0, patches=4, sentences=1, still=(), rare=(), **changes):
-    """Episodes in which a coloured square says where to go, to every arm alike; the last one is to validate with. With several
-    sentences, each frame of them shows a moment so many times. Channels of the state that are `still` do not move; `rare` ones of
-    state and action move in the first frame alone."""
+    """Write episodes in which a coloured square shows every arm where to go. The last episode is for validation. With several
+    `sentences`, each moment appears in that many rows. State channels in `still` do not move; those of state and action in `rare`
+    move in the first frame alone."""
     if sentences > 1:
         changes = {"moments": True, "labels": "next_keyframe", **changes}
     description = describe(**changes)
@@ -70,14 +70,14 @@ def write(folder, episodes=4, frames=6, seed=0, patches=4, sentences=1, still=()
 
 
 def two_arms():
-    """What `write` needs to be told for data of two arms."""
+    """Return the arguments of `write` for data of two arms."""
     names = tuple(f"c{i}" for i in range(14))
     return dict(state_names=names, action_names=names, grippers=(6, 13),
                 convention={**dataclasses.asdict(CONVENTION), "arms": ["right", "left"]})
 
 
 def config(**changes):
-    """A recipe of a few steps on the smallest model."""
+    """Return a recipe of a few steps on the smallest model."""
     values = dict(recipe="hybrid", preset="tiniest", seed=3, batch=8, workers=0, ema=0.9, save_every=2, validate_every=4,
                   log_every=1, validation_frames=6, objective=dict(repeats=2),
                   stages=[dict(name="act", steps=6, train="full", learning_rate=1e-3)])
@@ -85,7 +85,7 @@ def config(**changes):
 
 
 def go(folder, *data, init=None, **changes):
-    """Trains two steps, with what is changed of `config`, in `folder`: its work and the checkpoint `out`."""
+    """Trains two steps with the recipe `config(**changes)`; its work and the checkpoint `out` are in `folder`."""
     from hybridvla_core.training.hybrid.run import Request, train
 
     recipe = config(**{**dict(stages=SHORT, validation_frames=2, validate_every=2), **changes})
@@ -93,7 +93,7 @@ def go(folder, *data, init=None, **changes):
 
 
 def feed(folder, recipe):
-    """What gives the batches of a recipe for the smallest model on a small data set in `folder`; `add_preset` first."""
+    """Return the feed of a recipe for the smallest model on a small data set in `folder`. Call `add_preset` first."""
     from hybridvla_core.data.mixture import by_size
     from hybridvla_core.training.hybrid.feed import Feed
     from hybridvla_core.training.hybrid.start import prepare
@@ -107,7 +107,7 @@ def feed(folder, recipe):
 
 
 def add_preset(monkeypatch=None, layers=1):
-    """Makes `tiniest` a preset, with so many layers of the decoder."""
+    """Makes `tiniest` a preset whose decoder has this many layers."""
     from hybridvla_core.model import presets
 
     if monkeypatch is None:

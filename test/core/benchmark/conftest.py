@@ -1,4 +1,4 @@
-"""A benchmark sets torch's threads for its whole process; the next test has those it would have had without."""
+"""Restores torch's number of threads after each test, because a benchmark sets it for its whole process."""
 from __future__ import annotations
 
 import pytest

@@ -13,7 +13,7 @@ from hybridvla_core.policy.remote.server import PolicyServer, ServerSettings
 
 @pytest.fixture
 def answering():
-    """A function that starts a server in this process and returns its port."""
+    """Yield a function that starts a server in this process and returns its port."""
     begun = []
 
     def start(policy=None, dialect=None, **settings):
@@ -27,7 +27,7 @@ def answering():
 
 @pytest.fixture
 def asking():
-    """A function: `client`, closed at the end."""
+    """Yield the function `client`; its clients are closed at the end."""
     made = []
 
     def make(port, **changes):

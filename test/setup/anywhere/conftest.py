@@ -1,4 +1,4 @@
-"""A Python that stands in for the real one, and `scripts/train_anywhere.sh` called with it."""
+"""A stand-in for the Python interpreter, and `scripts/train_anywhere.sh` called with it."""
 import os
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 from hybridvla_core.paths import ROOT
 
 SCRIPT = ROOT / "scripts/train_anywhere.sh"
-#: Stands in for Python: the verbs leave what the real ones leave; `cut` says which call of one is ended by its slice.
+#: Stand-in for Python: its verbs leave the files that the real ones leave; `cut` says at which call a verb's slice ends it.
 PYTHON = """
 import json, os, pathlib, subprocess, sys
 here, arguments = pathlib.Path(os.environ["FAKE"]), sys.argv[1:]
@@ -81,5 +81,5 @@ def run(tmp_path):
 
 @pytest.fixture
 def calls(tmp_path):
-    """Says which verbs were called so far."""
+    """Return a function that lists the verbs called so far."""
     return lambda: (tmp_path / "calls").read_text().split("\n")[:-1] if (tmp_path / "calls").is_file() else []
