@@ -1,4 +1,4 @@
-"""Carrying out what was accepted: goal after goal, the leash, the grippers, and when a target counts as reached."""
+"""Execution of accepted proposals: goal after goal, the leash, the grippers, and when a target counts as reached."""
 from __future__ import annotations
 
 import math
@@ -18,15 +18,15 @@ from hybridvla_core.safety.motion.motion import Motion
 from hybridvla_core.safety.motion.pursuit import Goal
 from hybridvla_core.safety.status import Reason
 
-# What ends motion: the target is dropped, and another one must come.
+# Reasons that end motion: the target is dropped, and another target must come.
 ENDING = (Reason.HEARTBEAT_LOST | Reason.JOINT_STATE | Reason.ROBOT_MODE | Reason.CLOCK_JUMP | Reason.DEADMAN
           | Reason.MEASURED_LIMIT | Reason.LAST_CHECK | Reason.OPERATOR | Reason.SECOND_PUBLISHER | Reason.TCP_MISMATCH
           | Reason.CONTROLLER)
-SETTLED = 2.0      # times the measured tolerances that an arm which has come to rest may be away from its target
+SETTLED = 2.0      # an arm that has come to rest may be this many times the measured tolerances from its target
 
 
 class Execution:
-    """At most one plan at a time. `executed` is the proposal last taken, also after its plan was dropped."""
+    """Executes at most one plan at a time. `executed` is the last proposal taken, even after its plan was dropped."""
 
     def __init__(self, config: RobotConfig, motion: Motion, arms: MeasuredArms) -> None:
         self._config = config
@@ -40,21 +40,21 @@ class Execution:
         self.executed: Optional[Proposal] = None
         self.applied = 1.0
         self.detail = ""
-        self._empty_handed = False       # the arms are where they were to be, and a gripper is not
+        self._empty_handed = False       # the arms are where they should be, and a gripper is not
 
     @property
     def stands(self) -> bool:
-        """A target was given, something is in the way or a gripper failed at it, and the arms stand still."""
+        """Whether the arms stand still before a target because something is in the way or a gripper failed."""
         return self.plan is not None and (self._standstill.standing or self._empty_handed)
 
     @property
     def gripper_failed(self) -> bool:
-        """A gripper did not do what it was told last."""
+        """Whether a gripper did not carry out its last command."""
         return any(gripper.failed for gripper in self.grippers)
 
     @property
     def asked(self) -> Optional[Goal]:
-        """The target that is being carried out, as it was asked for."""
+        """The target being carried out, as it was requested."""
         return self.plan.asked if self.plan is not None else None
 
     @property
@@ -62,7 +62,7 @@ class Execution:
         return self.plan is not None and self.plan.done
 
     def seeded(self) -> None:
-        """The motion has begun anew at rest from the measured arms."""
+        """Starts over after the motion has begun anew at rest from the measured arms."""
         self.guard.restart()
         self._standstill.restart()
         for gripper, arm in zip(self.grippers, self._arms):
@@ -71,10 +71,10 @@ class Execution:
         self.executed = None
 
     def take(self, proposal: Proposal, now: float) -> None:
-        """Begin to carry out an accepted ACTION proposal in place of the present one."""
+        """Begins to carry out an accepted ACTION proposal in place of the present one."""
         standing = self.plan is None or self._standstill.standing
         self.plan, self.executed = Plan(proposal, self._config, now), proposal
-        if self.plan.keyframe and standing:     # what held the arms before the last one says nothing of this one
+        if self.plan.keyframe and standing:     # what held the arms before the last target says nothing about this one
             self._standstill.restart()
         for index, gripper in enumerate(self.grippers):
             gripper.cancel()
@@ -82,13 +82,13 @@ class Execution:
                 gripper.want(self.plan.openings[0, index])
 
     def drop(self) -> None:
-        """No target any more; what the grippers were still to do is forgotten."""
+        """Drops the target, and what the grippers still had to do."""
         self.plan = None
         for gripper in self.grippers:
             gripper.cancel()
 
     def drop_older(self, instruction_sequence: int) -> None:
-        """The target of an instruction that has been replaced is dropped."""
+        """Drops the target of an instruction that has been replaced."""
         if self.plan is not None and self.plan.proposal.instruction_sequence < instruction_sequence:
             self.drop()
 
@@ -99,7 +99,7 @@ class Execution:
         return self.plan.goal(now, self._motion.positions, self._motion.rotations) if self.plan is not None else None
 
     def step(self, now: float, reasons: Reason, scale: float, dry_run: bool) -> Tuple[bool, Reason]:
-        """One tick towards the plan's goal at `scale` of the speeds. Whether it may be sent, and the reasons in all."""
+        """Moves one tick towards the plan's goal at `scale` of the speeds. Returns whether it may be sent, and all reasons."""
         motion, plan = self._motion, self.plan
         goal = drawn = None
         self.detail, self._empty_handed = "", False
@@ -126,32 +126,32 @@ class Execution:
         return moved, reasons
 
     def rest(self, scale: float, errored: AbstractSet[str]) -> bool:
-        """One tick to rest and, where an arm does not follow, back until the push is within its bound.
+        """Moves one tick to rest and, if an arm does not follow, back until the push is within its bound.
 
         Args:
-            scale: Of the speeds.
-            errored: Names of arms that get no commands, so that drawing theirs back would ease nothing.
+            scale: Scale of the speeds.
+            errored: Names of arms that get no commands, so that drawing their commands back would ease nothing.
 
-        Returns:
-            Whether it may be sent.
+            Returns:
+                Whether the command may be sent.
         """
         return self._motion.step(self.guard.goal(leave=errored), scale)
 
     def advance(self, now: float, dry_run: bool) -> None:
-        """Looks how the arms follow; once a tick."""
+        """Checks how the arms follow; once a tick."""
         if dry_run:
             self.guard.restart()
         else:
             self.guard.look(now)
 
     def near_command(self, index: Optional[int] = None) -> bool:
-        """The measured arms, or one of them, are within the leash of what was commanded."""
+        """Returns whether the measured arms, or one of them, are within the leash of their command."""
         room, turn = self.guard.leash.margins(self._arms.positions, self._arms.matrices)
         chosen = slice(None) if index is None else slice(index, index + 1)
         return bool((room[chosen] > 0.0).all() and (turn[chosen] > 0.0).all())
 
     def measured_near(self, goal: Goal, times: float = 1.0) -> bool:
-        """Whether every measured tool is within the measured tolerances of `at_target`, so many times, of the goal."""
+        """Returns whether every measured tool is within `times` the measured tolerances of `at_target` of the goal."""
         rules = self._config.at_target
         for index, arm in enumerate(self._arms):
             if np.linalg.norm(arm.position - goal.positions[index]) > times * rules.measured_position_m:
@@ -161,7 +161,7 @@ class Execution:
         return True
 
     def short(self, goal: Goal) -> str:
-        """Says how far the arm that is farthest from the goal stands from it."""
+        """Says how far the arm that is farthest from the goal is from it."""
         away, name = max((float(np.linalg.norm(arm.position - goal.positions[index])), arm.name)
                          for index, arm in enumerate(self._arms))
         if away > self._config.at_target.measured_position_m:
@@ -174,10 +174,10 @@ class Execution:
             gripper.want(plan.openings[plan.row, index])
 
     def _settle(self, plan: Plan, goal: Optional[Goal], now: float, dry_run: bool, scale: float) -> Reason:
-        """Looks whether the row is carried out. Keyframes: arrival at what was asked, then the gripper. Dense rows: the last one.
+        """Checks whether the row is carried out. Keyframes: arrival at the request, then the gripper. Dense rows: the last row.
 
         Returns:
-            What stands in the way where the arms stand still before that.
+            What is in the way if the arms stand still before that.
         """
         if goal is None or plan.done:
             self._standstill.restart()

@@ -1,9 +1,9 @@
-"""The spring between command and arm stays within its bound, in every state in which commands go out.
+"""Keeps the spring between command and arm within its bound, in every state in which commands go out.
 
 An impedance controller pushes with stiffness times (command - arm). When something holds the arm, the command is drawn back
-until that is no more than `leash.max_force_n`, and stays there until the arm is free or another way is asked for. A load
-that the robot was not told of looks the same from here, but drawing back would only lower the arm further: it is named, and
-only upward motion is allowed.
+until that push is at most `leash.max_force_n`, and stays there until the arm is free or another way is requested. A load
+that the robot does not know of looks the same from here, but drawing back would only lower the arm further. The guard then
+names the load and allows only upward motion.
 """
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from hybridvla_core.safety.inputs.measured_arms import MeasuredArms
 from hybridvla_core.safety.motion.motion import Motion
 from hybridvla_core.safety.motion.pursuit import Goal
 
-DRAWN_BACK = 0.9       # share of the bound that the command is drawn back to
+DRAWN_BACK = 0.9       # share of the bound to which the command is drawn back
 FREE = 0.6             # share of the bound within which the arm counts as free again
-RESTED_TICKS = 40      # after so many ticks of a resting command an offset is not its doing: the arm sank, or was pushed
+RESTED_TICKS = 40      # after so many ticks of a resting command, the command did not cause an offset: the arm sank or was pushed
 SAG = 1.5              # a load may lower the arm by this many times the bound; beyond it the command is drawn back after all
-UPRIGHT = 0.6          # an offset is a sag, and a way leads up, if at least this share of it is vertical
+UPRIGHT = 0.6          # an offset is a sag, and a path leads up, if at least this share of it is vertical
 FOLLOWS_M = 0.01       # if a command that was drawn back by this much ...
 FOLLOWS_SHARE = 0.6    # ... is followed downwards by this share of it, the arm is not held: it hangs
 
 
 class ForceGuard:
-    """Looks once a tick; `detail` says of the first arm what is wrong, empty while all follow."""
+    """Checks once a tick. `detail` says what is wrong with the first arm that does not follow; empty while all follow."""
 
     def __init__(self, config: RobotConfig, motion: Motion, arms: MeasuredArms) -> None:
         self._config, self._motion, self._arms = config, motion, arms
@@ -40,7 +40,7 @@ class ForceGuard:
         self.restart()
 
     def restart(self) -> None:
-        """The arms rest where they are commanded."""
+        """Starts over with the arms at rest where they are commanded."""
         self.leash.restart(self._motion.positions, self._motion.rotations)
         count = len(self._begun)
         self._held, self._sags = [False] * count, [False] * count
@@ -49,7 +49,7 @@ class ForceGuard:
 
     @property
     def held(self) -> bool:
-        """An arm does not follow its command."""
+        """Whether an arm does not follow its command."""
         return any(self._held)
 
     def push(self, index: int) -> float:
@@ -60,7 +60,7 @@ class ForceGuard:
         return float(np.linalg.norm(away)) * self._config.arms[index].leash.stiffness_n_m
 
     def look(self, now: float) -> None:
-        """Finds out which arms are held; once a tick, after the command has moved."""
+        """Finds the arms that are held; once a tick, after the command has moved."""
         motion = self._motion
         self.leash.advance(motion.positions, motion.rotations)
         self._rested = self._rested + 1 if motion.at_rest else 0
@@ -85,7 +85,7 @@ class ForceGuard:
                 self.detail = self.detail or f"{arm.name}: {self._sentence(index, turn_room[index] < 0.0 <= room[index])}"
 
     def allows(self, goal: Goal) -> bool:
-        """Returns whether no held arm is led further away by the goal."""
+        """Returns whether the goal leads no held arm further away."""
         measured, matrices, motion = self._arms.positions, self._arms.matrices, self._motion
         for index, held in enumerate(self._held):
             if not held:
@@ -93,7 +93,7 @@ class ForceGuard:
             way = goal.positions[index] - motion.positions[index]
             if self._sags[index]:
                 if abs(float(way[2])) < UPRIGHT * float(np.linalg.norm(way)):
-                    return False                   # sideways a load would be dragged along
+                    return False                   # sideways motion would drag a load along
                 if float(way[2]) >= 0.0:
                     continue
             if self.leash.pulls_away(index, motion.positions[index], measured[index], way):
@@ -105,14 +105,14 @@ class ForceGuard:
         return True
 
     def goal(self, other: Optional[Goal] = None, leave: AbstractSet[str] = frozenset()) -> Optional[Goal]:
-        """Returns where held arms are drawn back to.
+        """Returns the goal to which held arms are drawn back.
 
         Args:
-            other: what arms that are not held may go on towards; without it they stay.
+            other: goal towards which arms that are not held may continue; without it they stay.
             leave: names of held arms that are not drawn back.
 
         Returns:
-            The goal, or None where nothing has to be drawn back and nothing else is to be done.
+            The goal, or None if nothing has to be drawn back and there is nothing else to do.
         """
         pulled = [held and arm.name not in leave for held, arm in zip(self._held, self._config.arms)]
         drawn = [place for place, held in zip(self._goal, pulled) if held and place is not None]
@@ -130,7 +130,7 @@ class ForceGuard:
         return Goal(positions, turned)
 
     def joints(self) -> np.ndarray:
-        """Returns the joints (A, dof) rad that held arms are drawn back to, for motion that is led by joints."""
+        """Returns the joints (A, dof) rad to which held arms are drawn back, for motion that is led by joints."""
         joints, measured = self._motion.joints.copy(), self._arms.joints
         for index, held in enumerate(self._held):
             if held:
@@ -142,7 +142,7 @@ class ForceGuard:
         return joints
 
     def _judge(self, index: int) -> None:
-        """Where a held arm's command is drawn back to; the place changes only when the arm has moved."""
+        """Decides where a held arm's command is drawn back to; the place changes only when the arm has moved."""
         command, turn = self._motion.positions[index], self._motion.rotations[index]
         measured, matrix = self._arms.positions[index], self._arms.matrices[index]
         bound, turn_bound = self._bounds[index]

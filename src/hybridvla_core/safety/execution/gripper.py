@@ -1,4 +1,4 @@
-"""Gripper commands: only on change, with hysteresis, one at a time, each with a deadline, never faster than allowed."""
+"""Gripper commands: sent only on change, with hysteresis, one at a time, each with a deadline, never faster than allowed."""
 from __future__ import annotations
 
 import math
@@ -8,12 +8,12 @@ from hybridvla_core.contracts import GripperState
 from hybridvla_core.robots.arm import GripperConfig
 from hybridvla_core.safety.execution.gripper_stream import GripperRamp
 
-#: Fingers nearer than this to where they were under the last command have not been moved since.
+#: Fingers within this distance of where they were under the last command have not been moved since.
 KEPT = 0.05
 
 
 class GripperSequencer:
-    """One gripper. Openings run from 0 closed to 1 open; times are monotonic seconds."""
+    """Commands one gripper. Openings range from 0 closed to 1 open; times are monotonic seconds."""
 
     def __init__(self, config: GripperConfig, dt: float) -> None:
         self._config = config
@@ -22,29 +22,29 @@ class GripperSequencer:
         self._wanted: Optional[float] = None
         self._since = float("-inf")
         self._busy = False
-        self._decided: Optional[float] = None       # what a binary gripper was really told last, also over a re-seed
-        self._out: Optional[float] = None           # the command that went out last, and where the fingers were under it
+        self._decided: Optional[float] = None       # last command really sent to a binary gripper, kept over a re-seed
+        self._out: Optional[float] = None           # the last command sent, and where the fingers were under it
         self._under = math.nan
         self.failed = False
 
     @property
     def busy(self) -> bool:
-        """A command has been sent and has neither ended nor run out of time."""
+        """Whether a command has been sent and has neither ended nor timed out."""
         return self._busy or self._wanted is not None and self.command != self._wanted
 
     @property
     def moving(self) -> bool:
-        """A streamed opening is on its way."""
+        """Whether a streamed opening is on its way."""
         return self._stream.moving
 
     def restart(self, measured: float) -> None:
-        """Forgets what was asked for. A binary gripper's first command goes out whatever it is.
+        """Forgets what was requested. A binary gripper's first command goes out whatever it is.
 
-        The opening does not tell one that holds something wide from one that is open. A streamed gripper whose fingers nobody
-        has moved keeps its last command, so that what it holds stays held.
+        The opening does not distinguish a gripper that holds something wide from an open one. A streamed gripper whose fingers
+        nobody has moved keeps its last command, so that it does not drop what it holds.
 
         Args:
-            measured: Where the gripper stands, 0 closed to 1 open; NaN: unknown.
+            measured: Measured opening, 0 closed to 1 open; NaN: unknown.
         """
         if self._config.binary:
             self.command = None
@@ -56,29 +56,29 @@ class GripperSequencer:
         self._wanted, self._busy, self.failed = None, False, False
 
     def want(self, opening: float) -> None:
-        """Ask for an opening; ignored where hysteresis or deadband say it is the present one."""
+        """Requests an opening; ignored if hysteresis or deadband say that it is the present one."""
         opening = min(max(opening, 0.0), 1.0)
         if self._config.binary:
             opening = self._decide(opening)
-            if self.failed and opening == self.command:     # asked again: it is sent again
+            if self.failed and opening == self.command:     # requested again: it is sent again
                 self.command = None
         elif self.command is not None and not self._stream.moving and abs(opening - self.command) < self._config.deadband:
-            self._wanted = None     # one on its way is not there: it would come to rest elsewhere
+            self._wanted = None     # only at rest: a gripper on its way would come to rest elsewhere
             return
         self._wanted = opening
 
     def sent(self, measured: float) -> None:
-        """The command of this tick goes out to a gripper that stands at `measured` (NaN: unknown); in a dry run none does."""
+        """Notes that this tick's command goes out, with the gripper at `measured` (NaN: unknown); not called in a dry run."""
         self._out, self._under = self.command, measured
         if self.command is not None:
             self._decided = self.command
 
     def cancel(self) -> None:
-        """Drop what was asked for and not sent yet."""
+        """Drops a request that has not been sent yet."""
         self._wanted = None
 
     def tick(self, now: float, state: GripperState) -> Optional[float]:
-        """The command due now, or None."""
+        """Returns the command due now, or None."""
         if self._busy:
             waited = now - self._since
             if waited >= self._config.deadline_s:

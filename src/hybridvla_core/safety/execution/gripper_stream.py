@@ -1,6 +1,6 @@
-"""A streamed gripper opening keeps its range, its speed and its acceleration on every step, and stops on the spot asked.
+"""A streamed gripper opening keeps its range, speed and acceleration on every step, and stops exactly where requested.
 
-Grippers that are told only where to go (binary ones) have their own speed; for them the range is what remains.
+Grippers that only receive a target (binary ones) move at their own speed; for them only the range applies.
 """
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hybridvla_core.robots.arm import GripperConfig
 
 
 class GripperRamp:
-    """Openings run from 0 closed to 1 open, a step a tick."""
+    """Moves an opening from 0 closed to 1 open, one step per tick."""
 
     def __init__(self, config: GripperConfig, dt: float) -> None:
         self._fastest = config.speed_m_s / config.max_width_m * dt
@@ -24,21 +24,21 @@ class GripperRamp:
         return self._step != 0.0
 
     def restart(self, opening: Optional[float]) -> None:
-        """At rest at the opening; None: unknown, so the first one asked for goes out as it is."""
+        """Begins at rest at the opening; None: unknown, so the first requested opening goes out as it is."""
         self.opening = None if opening is None else min(max(opening, 0.0), 1.0)
         self._step = 0.0
 
     def advance(self, wanted: Optional[float]) -> Optional[float]:
-        """Moves one tick towards `wanted`, or to rest when there is none.
+        """Moves one tick towards `wanted`, or to rest if there is none.
 
-        Bounds in discrete time: a step v and those after it, each smaller by the change c, cover at most
-        (v + c / 2)^2 / (2 c); v is the largest for which that fits into what is left.
+        Bounds in discrete time: a step v and the steps after it, each smaller by the change c, cover at most
+        (v + c / 2)^2 / (2 c); v is the largest step for which that fits into the remaining distance.
 
         Args:
             wanted: Opening, 0 closed to 1 open.
 
-        Returns:
-            The next opening; None before the first one that was wanted.
+            Returns:
+                The next opening; None before the first wanted opening.
         """
         if self.opening is None:
             if wanted is not None:
@@ -47,7 +47,7 @@ class GripperRamp:
         left = 0.0 if wanted is None else min(max(wanted, 0.0), 1.0) - self.opening
         c = self._change
         if wanted is not None and abs(left) <= c and abs(left - self._step) <= c:
-            self.opening, self._step = self.opening + left, left        # landing; the next step is none
+            self.opening, self._step = self.opening + left, left        # landing; the next step is 0
             return self.opening
         step = math.copysign(min(self._fastest, max(0.0, math.sqrt(2.0 * c * abs(left)) - 0.5 * c)), left)
         step = min(max(step, self._step - c), self._step + c)

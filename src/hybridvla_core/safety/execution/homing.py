@@ -1,4 +1,4 @@
-"""The slow way to the start joints. Every step is checked again when it is made, as any other."""
+"""The slow way to the start joints. Every step is checked again when it is made, like any other step."""
 from __future__ import annotations
 
 import numpy as np
@@ -8,16 +8,16 @@ from hybridvla_core.safety.execution.way_to_start import WayToStart
 from hybridvla_core.safety.motion.motion import Motion
 
 THERE_RAD = 1e-4
-STUCK_TICKS = 200      # at rest before the goal for so long: something is in the way after all
+STUCK_TICKS = 200      # after so many ticks at rest before the goal, something is in the way after all
 
 
 class Homing:
-    """One way to the start joints, chosen when this is made.
+    """One way to the start joints, chosen at construction.
 
     Args:
-        config: The robot.
-        motion: With its limits.
-        here: (A, dof) rad, where the way begins.
+        config: Configuration of the robot.
+        motion: The motion with its limits.
+        here: (A, dof) joints at which the way begins, rad.
 
     Attributes:
         blocked: why there is no way, or an empty string.
@@ -37,7 +37,7 @@ class Homing:
         return self._still >= STUCK_TICKS
 
     def step(self, scale: float) -> bool:
-        """Makes one tick on the way; scale in (0, 1] on the joint speeds. Returns False when nothing may be sent."""
+        """Moves one tick along the way; scale in (0, 1] of the joint speeds. Returns False if nothing may be sent."""
         motion = self._motion
         while self._legs and np.abs(motion.joints - self._legs[0]).max() < THERE_RAD:
             self._legs.pop(0)

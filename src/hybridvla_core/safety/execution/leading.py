@@ -1,8 +1,8 @@
-"""Arms that are led slowly, by the filter itself: back inside their limits, or to their start joints.
+"""Slow motion led by the filter itself: back inside the limits, or to the start joints.
 
-A way is gone when the arms are at its end, and not when their commands are: one that is blocked, or sags, by less than the leash
-does not stop its command. Back inside is what `activate` takes for inside. The start is reached as a keyframe is, by the
-tolerances of `at_target` for the measured tool, doubled after `settle_s`: a compliant arm never stands exactly at its command.
+A way is complete when the arms, and not just their commands, are at its end: an arm that is blocked, or sags, by less than the
+leash does not stop its command. "Inside" means the same as for `activate`. The start is reached like a keyframe, by the
+tolerances of `at_target` for the measured tool, doubled after `settle_s`: a compliant arm is never exactly at its command.
 """
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ ON_THE_WAY = "on the way to the start joints"
 
 
 class Led(NamedTuple):
-    """One tick.
+    """The result of one tick.
 
     Attributes:
-        moved: The command has moved.
-        ended: The way is over, and the filter is to be inactive, with these flags and this sentence.
-        reasons: Flags of what stands in the way.
-        detail: A sentence on it.
+        moved: Whether the command has moved.
+        ended: Whether the way is over, so that the filter has to be inactive, with these flags and this sentence.
+        reasons: Flags of what is in the way.
+        detail: A sentence on these reasons.
     """
 
     moved: bool
@@ -38,23 +38,23 @@ class Led(NamedTuple):
 
 
 class Leading:
-    """At most one way at a time. `homed`: the last way to the start joints was gone to its end."""
+    """Leads the arms along at most one way at a time. `homed`: whether the last way to the start joints was completed."""
 
     def __init__(self, config: RobotConfig, motion: Motion, arms: MeasuredArms, execution: Execution) -> None:
         self._config, self._motion, self._arms, self._execution = config, motion, arms, execution
         self._reentry: Optional[Reentry] = None
         self._homing: Optional[Homing] = None
         self._settle_ticks = round(config.at_target.settle_s / config.dt)
-        self._rested = 0                 # ticks for which the command has been at the end of its way
+        self._rested = 0                 # number of ticks for which the command has been at the end of its way
         self.homed = False
 
     def reenter(self) -> None:
-        """Begins the way back inside; what is broken now may stay broken, but no further."""
+        """Begins the way back inside; limits that are broken now may stay broken, but no further."""
         self._reentry, self._rested = Reentry(self._config, self._motion), 0
         self._arms.limits.relax(self._arms.joints)
 
     def go_to_start(self) -> str:
-        """Begins the way from where the arms are to the start joints. The motion is to begin anew there before the first step.
+        """Begins the way from where the arms are to the start joints. The motion has to begin anew there before the first step.
 
         Returns:
             What is in the way, or an empty string.
@@ -72,10 +72,10 @@ class Leading:
         self._arms.limits.relax(None)
 
     def step(self, reasons: Reason, detail: str, braking: bool) -> Led:
-        """Makes one tick. reasons, detail: what the watchdogs saw; braking: the operator ends it."""
+        """Makes one tick. reasons, detail: what the watchdogs saw; braking: whether the operator ends the way."""
         shown = Reason.OUTSIDE_AT_START if self._reentry is not None else Reason.NONE
         waits, guard = reasons & WAITS, self._execution.guard
-        if guard.held and not braking:       # whatever is waited for: the arm is not pushed harder meanwhile
+        if guard.held and not braking:       # do not push the arm harder, whatever the filter waits for
             return Led(self._draw_back(), False, shown | waits | Reason.LEASH, (detail if waits else "") or guard.detail)
         if waits or braking:
             return Led(self._motion.step(None), False, shown | waits, detail)
@@ -111,13 +111,13 @@ class Leading:
         return Led(moved, False, Reason.NONE, ON_THE_WAY)
 
     def _settled(self, finished: bool) -> bool:
-        """Counts a tick; tells whether arms that follow have had the time to come to the end of the way."""
+        """Counts a tick; returns whether arms that follow have had time to reach the end of the way."""
         self._rested = self._rested + 1 if finished else 0
         return self._rested > self._settle_ticks
 
     def _draw_back(self) -> bool:
-        """An arm does not follow: back towards where it is, until what holds it is gone."""
-        self._motion.relaxed = True        # the arm itself is there already: going back to it makes nothing worse
+        """Draws the command back towards an arm that does not follow, until what holds the arm is gone."""
+        self._motion.relaxed = True        # the arm itself is already there: going back to it makes nothing worse
         self._motion.forgive(self._arms.joints)
         moved = self._motion.step_joints(self._execution.guard.joints(), self._config.reenter_scale)
         self._motion.relaxed = self._reentry is not None

@@ -1,4 +1,4 @@
-"""One accepted proposal on its way: which row is due, where it leads, and whether it has been carried out."""
+"""One accepted proposal in execution: which row is due, where it leads, and whether it has been carried out."""
 from __future__ import annotations
 
 from typing import Optional
@@ -11,11 +11,11 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.safety.motion.pursuit import Goal
 
 WALL_M = 5e-4     # goals stay this far inside the box, so that rounding never decides
-TOUCH_M = 5e-3    # a target that is no further outside is moved onto the wall, whatever `on_limit` says: nothing freezes
+TOUCH_M = 5e-3    # a target no further outside is moved onto the wall, whatever `on_limit` says, so that nothing freezes
 
 
 class Plan:
-    """Rows of a proposal as goals; K x arms, executed in order. Times are monotonic seconds."""
+    """The rows of a proposal as goals; K x arms, executed in order. Times are monotonic seconds."""
 
     def __init__(self, proposal: Proposal, config: RobotConfig, now: float) -> None:
         count = len(config.arms)
@@ -35,7 +35,7 @@ class Plan:
         self._lower = np.array([arm.workspace.lower_m for arm in config.arms]) + WALL_M
         self._upper = np.array([arm.workspace.upper_m for arm in config.arms]) - WALL_M
         self._goal: Optional[Goal] = None
-        self.outside = np.zeros(count)      # m, by which the row's targets lie outside box and planes
+        self.outside = np.zeros(count)      # distance of the row's targets outside box and planes, m
 
     @property
     def keyframe(self) -> bool:
@@ -43,7 +43,7 @@ class Plan:
 
     @property
     def asked(self) -> Goal:
-        """What the row asks for, inside the workspace or not."""
+        """The goal that the row requests, inside the workspace or not."""
         return Goal(self._positions[self.row], self._matrices[self.row])
 
     @property
@@ -54,18 +54,18 @@ class Plan:
         return now - self.received > self.proposal.valid_for
 
     def advance(self, now: float) -> bool:
-        """Dense rows follow the clock. True when a new row begins."""
+        """Advances dense rows by the clock. Returns True when a new row begins."""
         if self.keyframe:
             return False
         row = min(int((now - self.received) / self.proposal.action_period), self.rows - 1)
         return self._begin(row) if row > self.row else False
 
     def next_row(self) -> bool:
-        """Keyframe rows follow each other on arrival. False when this was the last."""
+        """Begins the next keyframe row on arrival. Returns False if this was the last."""
         return not self.last_row and self._begin(self.row + 1)
 
     def goal(self, now: float, positions: np.ndarray, matrices: np.ndarray) -> Goal:
-        """The row's goal inside the box, seen from where the arms are commanded: positions (A, 3), matrices."""
+        """Returns the row's goal inside the box, seen from where the arms are commanded: positions (A, 3), matrices."""
         if self._goal is None:
             self._goal = self._inside(positions, matrices)
         if self.keyframe:
@@ -96,7 +96,7 @@ class Plan:
         return Goal(limited, turned)
 
     def _share(self, index: int, here: np.ndarray, wanted: np.ndarray) -> float:
-        """The part of an arm's straight way (3,) that stays inside box and planes."""
+        """Returns the share of an arm's straight path (3,) that stays inside box and planes."""
         way = wanted - here
         room = [1.0]
         for bound, sign in ((self._lower[index], -1.0), (self._upper[index], 1.0)):

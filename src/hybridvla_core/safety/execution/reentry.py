@@ -1,11 +1,11 @@
 """The slow way back inside for arms that start outside a limit.
 
 First the joints go straight to just inside their limits. Then the tool goes to just inside its box. If that does not lead
-inside, or links are too close, `way_out.py` looks for a way through joint space and checks all of it before anything moves: first
-from where the arms are, then from where they began, because the straight way may have led into a corner.
+inside, or links are too close, `way_out.py` searches for a way through joint space and checks all of it before anything moves:
+first from where the arms are, then from where they began, because the straight way may have led into a corner.
 
-Meanwhile a positional limit may stay broken, but only by as much as now, or, on a checked way, as at the beginning of that way.
-So none becomes worse than it was at first.
+Meanwhile a positional limit may stay broken, but only by as much as now or, on a checked way, by as much as at the beginning of
+that way. So no violation becomes worse than it was at first.
 """
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from hybridvla_core.safety.motion.pursuit import Goal
 
 INSIDE_RAD = 0.01
 INSIDE_M = 0.005
-CLEAR_M = 0.002        # further apart than links must be, so that a reading's rounding does not put them back outside
-SLOW_S = 1.0           # look for another way if in this time ...
+CLEAR_M = 0.002        # extra distance between links, so that a reading's rounding does not put them back outside
+SLOW_S = 1.0           # search for another way if in this time ...
 SLOW_RAD = 0.1         # ... no joint moved by this, times the scale of the speed
-PIECES_HZ = 400        # pieces of ways that a search checks in a second
-LOOKS = 7              # searches before the arms count as stuck
-BACK = 2               # the search that starts from where the arms began ...
+PIECES_HZ = 400        # number of pieces of ways that a search checks per second
+LOOKS = 7              # number of searches before the arms count as stuck
+BACK = 2               # number of the search that starts from where the arms began ...
 GONE_RAD = 0.05        # ... and leads back there over remembered places, which are this far apart
 THERE_RAD = 1e-4
 
 
 class Reentry:
-    """Leads the arms back inside their limits, a tick at a time, from where the motion has them commanded.
+    """Leads the arms back inside their limits, one tick at a time, from where the motion commands them.
 
     Attributes:
-        finished: The arms rest inside every limit of place.
-        stuck: No way inside was found.
+        finished: Whether the arms rest inside every limit of place.
+        stuck: Whether no way inside was found.
     """
 
     def __init__(self, config: RobotConfig, motion: Motion) -> None:
@@ -49,17 +49,17 @@ class Reentry:
         self._goal: Optional[Goal] = None
         self._legs: Optional[List[np.ndarray]] = None      # a way out that was found
         self._looking: Optional[Looking] = None
-        self._from = motion.joints                         # where it was looked for
-        self._gone = [motion.joints]                       # places from where the arms began to where the first look is
-        self._looked = 0                                   # how often one was looked for
+        self._from = motion.joints                         # where the search for it began
+        self._gone = [motion.joints]                       # places from where the arms began to where the first search is
+        self._looked = 0                                   # number of searches
         self._window, self._pieces = max(2, round(SLOW_S / config.dt)), max(1, round(PIECES_HZ * config.dt))
         self._ticks, self._mark = 0, motion.joints
-        self._waits = False                                # comes to rest, to look for another way
+        self._waits = False                                # comes to rest, to search for another way
         self.finished = False
         self.stuck = False
 
     def step(self, scale: float) -> bool:
-        """One tick of the way back; `finished` becomes True at rest inside every limit, `stuck` where there is no way."""
+        """Moves one tick on the way back; `finished` becomes True at rest inside every limit, `stuck` if there is no way."""
         motion = self._motion
         self._ticks += 1
         if self._looked < BACK and np.abs(motion.joints - self._gone[-1]).max() > GONE_RAD:
@@ -84,7 +84,7 @@ class Reentry:
         return self._go(scale) if self._legs is not None else self._look()
 
     def _look(self) -> bool:
-        """Comes to rest, and looks for a way out from there: a few pieces a tick."""
+        """Comes to rest, and searches for a way out from there: a few pieces per tick."""
         motion = self._motion
         if motion.at_rest:
             if self._looking is None:
@@ -107,7 +107,7 @@ class Reentry:
         while self._legs and np.abs(motion.joints - self._legs[0]).max() < THERE_RAD:
             self._legs.pop(0)
         if not self._legs:
-            self._legs = None          # gone to its end, or none was found: what is left is tried anew
+            self._legs = None          # completed, or no way was found: the rest is tried anew
             return motion.step(None)
         motion.forgive(self._from)         # no worse than where the way begins
         moved = motion.step_joints(self._legs[0], scale)
@@ -122,11 +122,11 @@ def worst_violation(motion: Motion, joints: Optional[np.ndarray] = None) -> str:
     """Finds the worst positional limit that is broken.
 
     Args:
-        motion: With its limits.
-        joints: (A, dof) rad; None for the commanded ones.
+        motion: The motion with its limits.
+        joints: (A, dof) joints, rad; None for the commanded joints.
 
-    Returns:
-        Its name with the amount; an empty string where none is.
+        Returns:
+            The limit's name with the amount; an empty string if none is broken.
     """
     worst, text = 0.0, ""
     for limit, margins in motion.places(motion.joints if joints is None else joints):

@@ -1,4 +1,4 @@
-"""Why a target is not reached: the arms stand still before it, or creep, and the limit that holds them is named."""
+"""Why a target is not reached: finds arms that stand still before it, or creep, and names the limit that holds them."""
 from __future__ import annotations
 
 from collections import Counter
@@ -13,17 +13,17 @@ from hybridvla_core.safety.execution.plan import Plan
 from hybridvla_core.safety.motion.motion import Motion
 from hybridvla_core.safety.status import Reason
 
-STILL_S = 0.3              # moving less than this ...
-STILL_M, STILL_RAD = 3e-4, 1e-3     # ... for so long is standing still
-CREEP = 0.1                # share of the speeds asked for, below which arms that limits slow only creep
-REACHED_M = 8e-4           # a target this little outside the workspace is not called outside
-CLOSE = 5e-3               # m or rad: a limit with no more room is the one in the way
+STILL_S = 0.3              # for this long ...
+STILL_M, STILL_RAD = 3e-4, 1e-3     # ... moving less than this is standing still
+CREEP = 0.1                # share of the requested speeds below which arms that are slowed by limits only creep
+REACHED_M = 8e-4           # a target only this far outside the workspace does not count as outside
+CLOSE = 5e-3               # m or rad: a limit with no more room than this is in the way
 #: Limits of the step that only say that joints could not do more.
 JOINT_STEPS = ("joint_step", "joint_position")
 
 
 class Standstill:
-    """Looks once a tick while a plan's goal has not been reached."""
+    """Checks once a tick while a plan's goal has not been reached."""
 
     def __init__(self, config: RobotConfig, motion: Motion) -> None:
         self._config, self._motion = config, motion
@@ -37,7 +37,7 @@ class Standstill:
         self._creep(Reason.NONE)
 
     def _stand(self) -> None:
-        """Begins to look anew whether the arms stand still."""
+        """Begins a new check whether the arms stand still."""
         self._positions, self._rotations = self._motion.positions, self._motion.rotations
         self._still = 0
         self._outside = Reason.NONE
@@ -53,7 +53,7 @@ class Standstill:
         return self._still >= self._ticks and (bool(self._limited) or self._motion.at_rest)
 
     def look(self, plan: Plan, scale: float) -> Tuple[Reason, str]:
-        """Returns flags and a sentence of what is in the way; neither while the arms move on at the speed asked for, which is
+        """Returns flags and a sentence of what is in the way; neither while the arms move at the requested speed, which is
         `scale` in (0, 1] of the limits."""
         motion = self._motion
         moved = np.abs(motion.positions - self._positions).max() > STILL_M or any(
@@ -76,14 +76,14 @@ class Standstill:
         return flags, self._text
 
     def _creep(self, flags: Reason, text: str = "") -> None:
-        """Keeps what was found, and begins the next window."""
+        """Keeps the finding, and begins the next window."""
         self._creeps, self._creep_text = flags, text
         self._from = self._motion.positions, self._motion.rotations
         self._window = 0
         self._slowed: Counts[str] = Counter()
 
     def _watch_creep(self, scale: float) -> None:
-        """Once a window: arms that hardly get on because limits shape most of their steps, without standing still."""
+        """Finds, once a window, arms that hardly move on because limits shape most of their steps, without standing still."""
         self._window += 1
         self._slowed.update(self._motion.limited)
         if self._window < self._ticks:
@@ -97,7 +97,7 @@ class Standstill:
         self._creep(flags, self._sentence("hardly get on", slowing) if flags else "")
 
     def _named(self, limited: Set[str]) -> Reason:
-        """The flags of limits, by their names."""
+        """Returns the flags of limits given by their names."""
         reasons = {limit.name: limit.reason for limit in self._motion.limits}
         flags = Reason.NONE
         for name in limited:
@@ -111,7 +111,7 @@ class Standstill:
         return flags or Reason.SOLVER
 
     def _sentence(self, how: str, limited: Set[str]) -> str:
-        """Names what has hardly any room left, else what shaped the last steps."""
+        """Names the limits with hardly any room left, else those that shaped the last steps."""
         close = [(float(margin), name) for limit, margins in self._motion.margins(self._motion.joints) if limit.positional
                  for margin, name in zip(margins, limit.names) if margin < CLOSE]
         names = [name for _, name in sorted(close)[:3]] or sorted(limited)[:3]

@@ -1,8 +1,8 @@
-"""A walk out of broken limits in small steps, each chosen from how all margins change there.
+"""A walk out of broken limits in small steps, each chosen from the local change of all margins.
 
-Where an arm stands at a corner of its box, or at limits of its joints too, hardly a random piece breaks nothing further, but a
-direction in which everything gets better often exists. At each step a quadratic programme finds the one by which most is mended,
-while every margin keeps what it has to keep: those with nothing to spare grow by more than the curvature of the step takes away.
+If an arm is at a corner of its box, or also at limits of its joints, almost every random piece breaks something further, but a
+direction in which everything improves often exists. At each step a quadratic programme finds the direction that improves most,
+while every margin keeps its bound: margins with nothing to spare grow by more than the curvature of the step takes away.
 """
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ import numpy as np
 from hybridvla_core.safety.limits.joint_position import JointPositionLimit
 from hybridvla_core.safety.limits.limit import Limit
 
-STEPS_RAD = (0.1, 0.05, 0.02, 0.005, 0.001)     # of the fastest joint; the next one where one is not free
-MOST_STEPS = 150       # of a walk
-WALKS = 4              # from the same place, each drawn another way first
-STANDS = (15, 0.03)    # so many steps in which no joint gets so far, rad: this walk has come to its end
-SLOPE_RAD = 1e-5       # of a joint, by which slopes of margins are found
-NEAR_M = 0.2           # m or rad; only what has less to spare can be reached by a step
-SHARE = 0.5            # of what a margin has to spare may be used by a step
-CURVED = 1.0           # m/rad^2: what the curvature of a step may take from a margin of a place
-LENGTH = 0.03          # m/rad of slope for which a joint turns as fast as the step lets it
-WORSE = 1e-9           # m or rad that a broken limit may be broken further by rounding
-INSIDE = 0.003         # m or rad, as far inside as a walk goes on to mend
+STEPS_RAD = (0.1, 0.05, 0.02, 0.005, 0.001)     # steps of the fastest joint; if one is not free, the next is tried
+MOST_STEPS = 150       # largest number of steps of a walk
+WALKS = 4              # number of walks from the same place, each drawn another way first
+STANDS = (15, 0.03)    # a walk is at its end after so many steps in which no joint moves this far, rad
+SLOPE_RAD = 1e-5       # change of a joint by which slopes of margins are found
+NEAR_M = 0.2           # m or rad; a step can only reach margins with less than this to spare
+SHARE = 0.5            # share of a margin's spare room that a step may use
+CURVED = 1.0           # m/rad^2 that the curvature of a step may take from a margin of place
+LENGTH = 0.03          # slope, m/rad, for which a joint turns as fast as the step allows
+WORSE = 1e-9           # m or rad by which rounding may break a broken limit further
+INSIDE = 0.003         # m or rad inside a limit up to which a walk keeps improving a margin
 Walking = Generator[None, None, Optional[List[np.ndarray]]]
 Margins = Callable[[np.ndarray, np.ndarray], Iterable[Tuple[Limit, np.ndarray]]]
 
 
 class WalkOut:
-    """Walks among limits that are told by two functions of a straight piece between joints (A, dof) rad.
+    """Walks among limits that are given by two functions of a straight piece between joints (A, dof) rad.
 
     Args:
-        margins: The smallest margins of each limit on a piece.
-        free: Whether a piece breaks nothing further than the search allows.
-        towards: (A, dof) rad, the start joints.
-        lower: (A, dof) rad, between this and `upper` are the joints that walks are drawn to.
-        upper: (A, dof) rad.
+        margins: Returns the smallest margins of each limit on a piece.
+        free: Returns whether a piece breaks nothing further than the search allows.
+        towards: (A, dof) start joints, rad.
+        lower: (A, dof) lower bounds of the joints to which walks are drawn, rad.
+        upper: (A, dof) upper bounds of the joints to which walks are drawn, rad.
     """
 
     def __init__(self, margins: Margins, free: Callable[[np.ndarray, np.ndarray], bool], towards: np.ndarray,
@@ -48,9 +48,9 @@ class WalkOut:
         """Walks from joints (A, dof) rad, all arms at once, until nothing is broken.
 
         Args:
-            here: Where it begins; no limit is broken further than here.
-            rng: Draws the joints that walks are drawn to.
-            anew: Leaves out the walks that need no `rng`, since they have been tried.
+            here: Joints at which the walk begins; no limit is broken further than here.
+            rng: Draws the joints to which walks are drawn.
+            anew: Whether to leave out the walks that need no `rng`, because they have been tried.
 
         Returns:
             At the end, joints (A, dof) rad to go to one after the other, the last of them inside, or None.
@@ -71,7 +71,7 @@ class WalkOut:
 
     def _walk(self, places: List[np.ndarray], floor: np.ndarray,
               drawn: Optional[np.ndarray] = None) -> Generator[None, None, Tuple[List[np.ndarray], float]]:
-        """The places of a walk drawn to joints (A, dof) rad, or up to where least is broken, and how much that is."""
+        """Returns the places of a walk drawn to joints (A, dof) rad, or up to the least violation, and that violation."""
         places = list(places)
         values = self._values(places[-1])
         best, least, size = len(places), broken(values), 0
@@ -98,7 +98,7 @@ class WalkOut:
 
     def _step(self, joints: np.ndarray, values: np.ndarray, slopes: np.ndarray, floor: np.ndarray,
               drawn: Optional[np.ndarray], size: float) -> Optional[np.ndarray]:
-        """Change of joints (A, dof) rad, at most `size` each, by which most is mended; None where all margins cannot be kept."""
+        """Returns the change of joints (A, dof) rad, at most `size` each, that improves most; None if margins cannot be kept."""
         count = joints.size
         spare = values - floor
         near = spare < NEAR_M
@@ -119,7 +119,7 @@ class WalkOut:
         return size * np.clip(found, -1.0, 1.0).reshape(joints.shape)
 
     def _slopes(self, joints: np.ndarray, values: np.ndarray) -> Generator[None, None, np.ndarray]:
-        """How all margins (k,) change with each joint, (k, A * dof) m or rad over rad."""
+        """Computes how all margins (k,) change with each joint, (k, A * dof) m or rad over rad."""
         rows = []
         for change in np.eye(joints.size) * SLOPE_RAD:
             rows.append((self._values(joints + change.reshape(joints.shape)) - values) / SLOPE_RAD)
@@ -127,19 +127,19 @@ class WalkOut:
         return np.stack(rows, axis=1)
 
     def _values(self, joints: np.ndarray) -> np.ndarray:
-        """Margins (k,) of all limits at joints (A, dof) rad."""
+        """Returns the margins (k,) of all limits at joints (A, dof) rad."""
         found = [(limit.name == JointPositionLimit.name, values.ravel()) for limit, values in self._margins(joints, joints)]
         self._straight_rows = np.concatenate([np.full(values.size, straight) for straight, values in found])
         return np.concatenate([values for _, values in found])
 
     def straight(self, places: List[np.ndarray]) -> Generator[None, None, List[np.ndarray]]:
-        """Leaves out places that a straight free piece replaces.
+        """Leaves out places that a straight free piece can replace.
 
         Args:
             places: Joints (A, dof) rad, one after the other.
 
         Returns:
-            At the end, those that are left after the first.
+            At the end, the remaining places after the first.
 
         Yields:
             Nothing, after each look at a piece.
@@ -159,5 +159,5 @@ class WalkOut:
 
 
 def broken(values: np.ndarray) -> float:
-    """Returns by how much margins (k,) are below zero, all of it together, m and rad alike."""
+    """Returns by how much margins (k,) are below zero in total, m and rad alike."""
     return float(np.maximum(-values - WORSE, 0.0).sum())

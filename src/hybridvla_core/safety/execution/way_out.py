@@ -1,9 +1,9 @@
 """A way through joint space, towards the start joints, that makes no broken limit worse, found before anything moves.
 
-Straight, or the first joint last, or one arm after the other, where one of these is free; else a walk of all arms at once in
-small steps (`walk_out.py`); else for each arm in turn two trees of random straight pieces (rapidly exploring, with a seed,
-so that the same pose gives the same way), from where it is and from its start joints, until they meet or the first ends inside.
-Where neither happens within their pieces, the way that leads to where least is broken.
+The search tries, in this order: the straight way, the first joint last, or one arm after the other, if one of these is free; a
+walk of all arms at once in small steps (`walk_out.py`); for each arm in turn, two trees of random straight pieces (rapidly
+exploring, seeded so that the same pose gives the same way), from where the arm is and from its start joints, until they meet or
+the first tree gets inside. If neither happens within their pieces, it takes the way that leads to the least violation.
 """
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from hybridvla_core.safety.execution.way_to_start import WayToStart
 from hybridvla_core.safety.limits.limit import Limit, Trajectory
 from hybridvla_core.safety.motion.motion import Motion
 
-SPACING_RAD = 0.04     # between two checked points of a piece, by its fastest joint
-FIRST = (0.01, 0.1, 0.4)           # shares of the first SPACING_RAD, checked too: motion refuses a way that begins worse
-LENGTHS_RAD = (0.5, 0.1)           # of a piece, by its fastest joint; the shorter one is tried where the longer is not free
-PIECES = 2000          # tried for an arm since the last BETTER one; those that join the two trees do not count ...
+SPACING_RAD = 0.04     # distance between two checked points of a piece, by its fastest joint
+FIRST = (0.01, 0.1, 0.4)           # shares of the first SPACING_RAD, also checked: motion refuses a way that begins worse
+LENGTHS_RAD = (0.5, 0.1)           # lengths of a piece, by its fastest joint; the shorter is tried if the longer is not free
+PIECES = 2000          # pieces tried for an arm since the last BETTER one, without those that join the two trees ...
 MOST_PIECES = 12000    # ... and at most in all
-AROUND = 0.3           # share of the pieces that start at a place already found, often the best one, and end near it ...
+AROUND = 0.3           # share of the pieces that start at a place already found, often the best, and end near it ...
 NEAR_RAD = (0.5, 0.1, 0.02)        # ... this near: in a corner of the box few directions are free, and only for a short way
 TOWARDS = 0.3          # share of the other pieces that aim at the root of the other tree
-BETTER = 0.01          # m or rad less broken than before: worth going even if no way leads inside
+BETTER = 0.01          # violation reduced by this, m or rad, is worth going to even if no way leads inside
 Legs = List[np.ndarray]
-#: Looks at one piece between two values, so that the caller can do so in its own time; ends with what was found.
+#: Checks one piece between two yields, so that the caller can spread the search over time; ends with the result.
 Looking = Generator[None, None, Optional[Legs]]
 
 
 class Tree:
-    """Places (dof,) rad of one arm, each but the first reached by a free piece from another."""
+    """Places (dof,) rad of one arm; a free piece from another place leads to each but the first."""
 
     def __init__(self, root: np.ndarray) -> None:
         self.places, self._parents = [root], [-1]
@@ -47,7 +47,7 @@ class Tree:
         return int(np.argmin(np.abs(np.array(self.places) - place).max(axis=1)))
 
     def back(self, node: int) -> Legs:
-        """The places from a node to the root."""
+        """Returns the places from a node to the root."""
         way: Legs = []
         while node >= 0:
             way.append(self.places[node])
@@ -56,7 +56,7 @@ class Tree:
 
 
 class WayOut:
-    """Knows the limits; `find` looks from where the arms rest."""
+    """Searches ways among the limits; `find` starts from where the arms rest."""
 
     def __init__(self, config: RobotConfig, motion: Motion) -> None:
         self._dt = config.dt
@@ -72,11 +72,11 @@ class WayOut:
                              self.start, self._lower, self._upper)
 
     def find(self, here: np.ndarray, seed: int = 0) -> Looking:
-        """Looks for a way, a part of the search at each step of the iterator.
+        """Searches for a way, one part of the search at each step of the iterator.
 
         Args:
-            here: (A, dof) rad, joints at which limits may be broken; none of them is broken further on the way.
-            seed: Of walks and trees; another one may find what this one does not.
+            here: (A, dof) joints at which limits may be broken, rad; the way breaks none of them further.
+            seed: Seed of walks and trees; another seed may find a way that this one does not.
 
         Returns:
             At the end, joints (A, dof) rad to go to one after the other from `here`, or None.
@@ -93,11 +93,11 @@ class WayOut:
         return walked or (yield from self._search(here, rng))
 
     def find_back(self, here: np.ndarray, gone: Sequence[np.ndarray]) -> Looking:
-        """Looks for a way inside from where the arms began, and leads back to there where nothing shorter is free.
+        """Searches for a way inside from where the arms began, and leads back there if nothing shorter is free.
 
         Args:
-            here: (A, dof) rad, where the arms are.
-            gone: Joints (A, dof) rad by which they came here; no limit is broken further than at the first of them.
+            here: (A, dof) joints where the arms are, rad.
+            gone: Joints (A, dof) rad along which they came here; no limit is broken further than at the first of them.
 
         Returns:
             At the end, joints (A, dof) rad to go to one after the other from `here`, or None.
@@ -118,7 +118,7 @@ class WayOut:
         self._allowed = {limit.name: np.minimum(values, 0.0) - WORSE for limit, values in self._margins(joints, joints)}
 
     def _known(self, here: np.ndarray) -> Looking:
-        """Straight to the start joints, or the first joint last, or one arm after the other."""
+        """Tries the straight way to the start joints, the first joint last, or one arm after the other."""
         for legs in self._ways.ways(here):
             begins = [here, *legs[:-1]]
             if all(self._free(begin, end) for begin, end in zip(begins, legs)):
@@ -127,7 +127,7 @@ class WayOut:
         return None
 
     def _search(self, here: np.ndarray, rng: np.random.Generator) -> Looking:
-        """One arm after the other, the one that finds its way first."""
+        """Searches for one arm after the other; the arm that finds its way goes first."""
         legs: Legs = []
         left = list(range(len(here)))
         while left:
@@ -138,11 +138,11 @@ class WayOut:
                     left.remove(arm)
                     break
             else:
-                return legs or None        # as far as it leads; from there more may be free
+                return legs or None        # as far as the way leads; from there more may be free
         return legs
 
     def _tree(self, here: np.ndarray, arm: int, rng: np.random.Generator) -> Looking:
-        """Two trees, one from where the arm is and one from its start joints, each led to what the other has found."""
+        """Grows two trees, from where the arm is and from its start joints, each led to what the other has found."""
         ours, theirs = Tree(here[arm]), Tree(self.start[arm])
         mark = self._broken(here)
         least, piece, last = (mark - BETTER, 0), -1, PIECES
@@ -153,7 +153,7 @@ class WayOut:
             if rng.random() < AROUND:
                 best = growing is ours and rng.random() < 0.5
                 node = least[1] if best else int(rng.integers(len(growing.places)))
-                few = rng.random(self._lower.shape[1]) < rng.random()       # one joint alone often is what makes nothing worse
+                few = rng.random(self._lower.shape[1]) < rng.random()       # often one joint alone makes nothing worse
                 wanted = growing.places[node] + NEAR_RAD[piece // 2 % len(NEAR_RAD)] * few * rng.uniform(-1.0, 1.0, few.shape)
             else:
                 wanted = other.places[0] if rng.random() < TOWARDS else rng.uniform(self._lower[arm], self._upper[arm])
@@ -163,7 +163,7 @@ class WayOut:
                 continue
             if growing is ours:
                 left = self._broken(_with(here, arm, ours.places[new]))
-                if left < least[0] or left == 0.0:      # inside is worth it, however little was broken
+                if left < least[0] or left == 0.0:      # getting inside is worth it, however small the violation was
                     least = left, new
                 if left < mark - BETTER:
                     mark, last = left, piece + PIECES
@@ -180,7 +180,7 @@ class WayOut:
         return self._short(here, arm, ours.back(least[1])[::-1]) if least[1] else None
 
     def _grow(self, tree: Tree, here: np.ndarray, arm: int, wanted: np.ndarray, node: Optional[int] = None) -> Optional[int]:
-        """A free piece from a node of the tree, without one the nearest, towards wanted (dof,) rad; the new node, or None."""
+        """Adds a free piece from a node (default: the nearest) towards wanted (dof,) rad; returns the new node, or None."""
         node = tree.nearest(wanted) if node is None else node
         way = wanted - tree.places[node]
         far = float(np.abs(way).max())
@@ -191,11 +191,11 @@ class WayOut:
         return None
 
     def _broken(self, joints: np.ndarray) -> float:
-        """By how much joints (A, dof) rad break limits, all of it together, m and rad alike; 0 inside."""
+        """Returns by how much joints (A, dof) rad break limits in total, m and rad alike; 0 inside."""
         return sum(broken(values) for _, values in self._margins(joints, joints))
 
     def _short(self, here: np.ndarray, arm: int, way: Legs) -> Legs:
-        """The places (dof,) of a way after its first, those left out that a straight piece replaces; (A, dof) each."""
+        """Returns the places (dof,) of a way after its first, as (A, dof) each, without those that a straight piece replaces."""
         places = [_with(here, arm, place) for place in way]
         legs: Legs = []
         begin = 0
@@ -211,7 +211,7 @@ class WayOut:
         return all((values >= self._allowed[limit.name]).all() for limit, values in self._margins(begin, end))
 
     def _margins(self, begin: np.ndarray, end: np.ndarray) -> Iterator[Tuple[Limit, np.ndarray]]:
-        """The smallest margins of each limit on the straight piece between joints (A, dof) rad, one after the other."""
+        """Yields the smallest margins of each limit on the straight piece between joints (A, dof) rad."""
         count = max(2, int(np.ceil(np.abs(end - begin).max() / SPACING_RAD)) + 1)
         share = np.concatenate(([0.0], np.array(FIRST) / (count - 1), np.linspace(0.0, 1.0, count)[1:]))[None, :, None]
         path = begin[:, None, :] + share * (end - begin)[:, None, :]
@@ -221,7 +221,7 @@ class WayOut:
 
 
 def _with(joints: np.ndarray, arm: int, values: np.ndarray) -> np.ndarray:
-    """joints (A, dof) with those of one arm replaced."""
+    """Returns joints (A, dof) with those of one arm replaced."""
     changed = joints.copy()
     changed[arm] = values
     return changed

@@ -1,4 +1,4 @@
-"""Which way to the start joints is free, looked at in its whole length before anything moves."""
+"""The choice of a free way to the start joints, checked over its whole length before anything moves."""
 from __future__ import annotations
 
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
@@ -11,14 +11,14 @@ from hybridvla_core.safety.limits.limit import Trajectory
 from hybridvla_core.safety.motion.judge import MotionJudge
 from hybridvla_core.safety.motion.motion import Motion
 
-SPACING_RAD = 0.02     # of the fastest joint, between two looks at the way
+SPACING_RAD = 0.02     # distance of the fastest joint between two checked points of the way
 
 
 class WayToStart:
     """Straight legs in joint space that keep every positional limit.
 
-    Straight to the start where that is free; otherwise one arm after the other, or first everything but the first joint
-    (which draws the arm in and up) and then its turn.
+    The way is straight to the start if that is free. Otherwise it moves one arm after the other, or first everything but the
+    first joint (which draws the arm in and up) and then the first joint.
     """
 
     def __init__(self, config: RobotConfig, motion: Motion) -> None:
@@ -45,7 +45,7 @@ class WayToStart:
         return [], first or ""
 
     def hindrance(self, begin: np.ndarray, end: np.ndarray) -> str:
-        """Returns what breaks first on the straight way between joints (A, dof), or an empty string."""
+        """Returns the limit that breaks first on the straight way between joints (A, dof), or an empty string."""
         count = max(2, int(np.ceil(np.abs(end - begin).max() / SPACING_RAD)) + 1)
         share = np.linspace(0.0, 1.0, count)[None, :, None]
         path = begin[:, None, :] + share * (end - begin)[:, None, :]
@@ -59,7 +59,7 @@ class WayToStart:
         return ""
 
     def ways(self, here: np.ndarray) -> Iterator[List[np.ndarray]]:
-        """Legs worth looking at from joints (A, dof) rad, the simplest first."""
+        """Yields legs worth checking from joints (A, dof) rad, the simplest first."""
         start = self.start
         yield [start]
         drawn = start.copy()
@@ -75,12 +75,12 @@ class WayToStart:
 
 
 def worsening(judge: MotionJudge, begin: np.ndarray, points: Sequence[np.ndarray]) -> str:
-    """Looks at each point of a way that may begin outside a limit, as long as it makes nothing worse.
+    """Checks each point of a way that may begin outside a limit as long as it makes nothing worse.
 
     Args:
         judge: the limits.
         begin: joints (A, dof) rad where the way begins.
-        points: joints (A, dof) rad it leads to, one after the other.
+        points: joints (A, dof) rad to which the way leads, one after the other.
 
     Returns:
         The first positional limit that would be broken further than at `begin`, or an empty string.
