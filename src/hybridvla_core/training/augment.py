@@ -1,4 +1,4 @@
-"""Augmentation of images and of the robot state, with labels kept true."""
+"""Augmentation of images and of the robot state that keeps labels correct."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from hybridvla_core.configuration import in_range
 
 @dataclass(frozen=True)
 class StateNoiseConfig:
-    """Standard deviations of what is added to the reported state; the pose that an action leads to stays.
+    """Standard deviations of the noise on the reported state; the pose that an action leads to stays.
 
     Attributes:
-        position_m: Of each coordinate.
-        angle_rad: Of each angle; needs absolute rotations.
-        gripper: Of the opening.
+        position_m: Standard deviation of each coordinate, m.
+        angle_rad: Standard deviation of each angle, rad; needs absolute rotations.
+        gripper: Standard deviation of the opening.
     """
 
     position_m: float = 0.0
@@ -31,21 +31,21 @@ class StateNoiseConfig:
 
     @property
     def used(self) -> bool:
-        """Whether there is any."""
+        """Whether there is any noise."""
         return max(self.position_m, self.angle_rad, self.gripper) > 0
 
     def sizes(self, arms: int) -> Tuple[float, ...]:
-        """Standard deviation of each number of the state of so many arms."""
+        """Returns the standard deviation of each number of the state of `arms` arms."""
         return (*(self.position_m,) * 3, *(self.angle_rad,) * 3, self.gripper) * arms
 
 
 def disturb(state: np.ndarray, actions: np.ndarray, shifts: np.ndarray, moves_base: bool) -> Tuple[np.ndarray, np.ndarray]:
-    """A state that is reported wrongly; where actions start from it, the first one still leads to the same place.
+    """Adds an error to the reported state; if actions start from it, the first one still leads to the same place.
 
     Args:
-        state: (..., A) physical units, 7 numbers an arm.
-        actions: (..., K, A), translations relative: the first to the state, each other to the one before.
-        shifts: (..., A) what is added to the state.
+        state: (..., A) physical units, 7 numbers per arm.
+        actions: (..., K, A), with relative translations: the first to the state, each other to the one before.
+        shifts: (..., A) error that is added to the state.
         moves_base: Whether the first action starts from the reported pose.
 
     Returns:
@@ -58,21 +58,21 @@ def disturb(state: np.ndarray, actions: np.ndarray, shifts: np.ndarray, moves_ba
     return state + shifts, actions
 
 
-#: Numbers that augment one picture: side of the crop, its place within what is left (0 to 1), added brightness, contrast,
-#: saturation, turn of the hue, gain of each channel.
+#: Neutral values of the numbers that augment one picture: side of the crop, its place in the remaining space (0 to 1), added
+#: brightness, contrast, saturation, rotation of the hue, gain of each channel.
 NEUTRAL = (1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0)
 
 
 def draw_augmentation(kind: str, shape: Tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Draws how pictures are changed.
 
-    `released`: a crop of 0.9 of the area, brightness 0.2, contrast and saturation 0.8 to 1.2, hue 0.05, as the released
-    trainer's tf.image operations. `photometric`: contrast, brightness and gains, nothing moves.
+    `released`: a crop of 0.9 of the area, brightness 0.2, contrast and saturation 0.8 to 1.2, hue 0.05, as in the released
+    trainer's tf.image operations. `photometric`: contrast, brightness and gains; nothing moves.
 
     Args:
         kind: `released`, `photometric`; anything else changes nothing.
-        shape: Of the pictures.
-        rng: Draws it.
+        shape: Shape of the array of pictures.
+        rng: Random generator.
 
     Returns:
         (*shape, 10) float32, the numbers of each picture.
@@ -93,16 +93,16 @@ def draw_augmentation(kind: str, shape: Tuple[int, ...], rng: np.random.Generato
 
 
 def apply_augmentation(pixels: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    """Pictures (..., 3, S, S) in [0, 1], augmented by numbers (..., 10) of `draw_augmentation`; clipped after every operation.
+    """Augments pictures (..., 3, S, S) in [0, 1] by numbers (..., 10) of `draw_augmentation`; clips after every operation.
 
-    The numbers decide what is done. A GPU's host does not wait for that where they are its own.
+    The numbers decide which operations run. If they are on the host, it does not wait for the GPU.
 
     Args:
-        pixels: On any device.
-        numbers: On the host, or where the pixels are.
+        pixels: Pictures on any device.
+        numbers: Numbers on the host, or on the device of the pixels.
 
     Returns:
-        As the pixels.
+        Pictures of the same shape, on the same device.
     """
     flat, given = pixels.flatten(0, -4), numbers.flatten(0, -2)
     crops, recolours = bool((given[:, 0] != 1).any()), bool(((given[:, 5] != 1) | (given[:, 6] != 0)).any())
@@ -119,7 +119,7 @@ def apply_augmentation(pixels: torch.Tensor, numbers: torch.Tensor) -> torch.Ten
 
 
 def _crop(pixels: torch.Tensor, side: torch.Tensor, top: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
-    """A square of `side` of each picture (N, 3, S, S), brought back to its size."""
+    """Crops a square of `side` from each picture (N, 3, S, S) and resizes it to the picture's size."""
     zero = torch.zeros_like(side)
     free = 1 - side
     shift_x, shift_y = free * (2 * left - 1), free * (2 * top - 1)
@@ -129,7 +129,7 @@ def _crop(pixels: torch.Tensor, side: torch.Tensor, top: torch.Tensor, left: tor
 
 
 def _recolour(pixels: torch.Tensor, saturation: torch.Tensor, hue: torch.Tensor) -> torch.Tensor:
-    """Scales saturation and turns hue (1 is a whole turn) of (N, 3, S, S) in the hue, saturation, value model."""
+    """Scales saturation and rotates hue (1 is a full turn) of (N, 3, S, S) in the hue, saturation, value model."""
     red, green, blue = pixels.unbind(1)
     value, least = pixels.max(1).values, pixels.min(1).values
     chroma = value - least

@@ -1,6 +1,7 @@
-"""One process or several: who this one is, sharded parameters (FSDP2), sums over all.
+"""Training on one process or several: rank of this process, sharded parameters (FSDP2), sums over all.
 
-Several are started by torchrun and need torch 2.6, where `fully_shard` is public; alone, nothing is sharded and any torch does.
+Several processes are started by torchrun and need torch 2.6, where `fully_shard` is public. With one process, nothing is
+sharded and any torch works.
 """
 from __future__ import annotations
 
@@ -16,8 +17,9 @@ from torch import nn
 from hybridvla_core.errors import ConfigurationError, HybridVLAError
 
 LEAST_TORCH = (2, 6)
-#: So long a process waits for the others. torch gives 30 minutes (gloo) or 10 (NCCL), but the first process makes data sets,
-#: decodes all pictures and runs episodes while the others wait. More costs little: torchrun notices at once a process that ends.
+#: Longest time that a process waits for the others. torch gives 30 minutes (gloo) or 10 (NCCL), but the first process makes
+#: data sets, decodes all pictures and runs episodes while the others wait. A longer limit costs little: torchrun notices at
+#: once when a process ends.
 PATIENCE = timedelta(hours=48)
 
 
@@ -26,9 +28,9 @@ class Processes:
     """This process among those of a run.
 
     Attributes:
-        rank: Number of this one.
-        world: How many there are.
-        device: Where this one computes.
+        rank: Number of this process.
+        world: Number of processes.
+        device: Device on which this process computes.
     """
 
     rank: int
@@ -37,7 +39,7 @@ class Processes:
 
     @classmethod
     def start(cls, device: str) -> Processes:
-        """Joins the processes that torchrun started; alone without it.
+        """Joins the processes that torchrun started; without torchrun there is only this one.
 
         Args:
             device: `cpu` or `cuda`.
@@ -46,7 +48,7 @@ class Processes:
             This process among all.
 
         Raises:
-            ConfigurationError: for several processes under a torch that cannot, or a GPU that is not there.
+            ConfigurationError: There are several processes and this torch does not support them, or the GPU does not exist.
         """
         world, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
         if device != "cpu" and not torch.cuda.is_available():
@@ -62,45 +64,45 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this one writes files and speaks."""
+        """Whether this process writes files and messages."""
         return self.rank == 0
 
     def stop(self) -> None:
-        """Leaves the others."""
+        """Leaves the process group."""
         if self.world > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Waits until all processes have called it."""
         if self.world > 1:
             dist.barrier()
 
     def first_alone(self, work: Callable[[], object]) -> None:
-        """Runs something on the first process, for which the others wait; all of them call it.
+        """Runs something on the first process while the others wait; all processes must call it.
 
         Args:
-            work: What it does.
+            work: The work to run.
 
         Raises:
-            HybridVLAError: On the others, where it failed on the first, which raises its own error.
+            HybridVLAError: On the other processes, if the work failed on the first one, which raises its own error.
         """
         done = False
         try:
             if self.first:
                 work()
             done = True
-        finally:        # the others learn it before an error goes on
+        finally:        # tell the others before an error propagates
             failed = self.sums({"failed": float(not done)})["failed"] > 0
         if failed:
             raise HybridVLAError(f"process {self.rank} ends because the first one failed, which says why")
 
     def rows(self, batch: int) -> slice:
-        """This process's rows of a step's batch."""
+        """Returns this process's rows of a step's batch."""
         share = batch // self.world
         return slice(self.rank * share, (self.rank + 1) * share)
 
     def sums(self, values: Mapping[str, float]) -> Dict[str, float]:
-        """Each value summed over all processes, which must have the same names."""
+        """Returns each value summed over all processes, which must have the same names."""
         if self.world == 1:
             return dict(values)
         names = sorted(values)
@@ -109,12 +111,12 @@ class Processes:
         return dict(zip(names, total.tolist()))
 
     def shard(self, module: nn.Module, blocks: Iterable[nn.Module], bfloat16: bool) -> nn.Module:
-        """Spreads the parameters of a module over all processes. Gradients are averaged in float32.
+        """Shards the parameters of a module over all processes. Gradients are averaged in float32.
 
         Args:
-            module: The whole model; moved to the device.
-            blocks: Parts of it, each gathered when it is run.
-            bfloat16: Gather parameters in that type.
+            module: The whole model; it is moved to the device.
+            blocks: Parts of it, each gathered when it runs.
+            bfloat16: Whether to gather parameters in that type.
 
         Returns:
             The same module.
@@ -131,12 +133,12 @@ class Processes:
         return module
 
     def synchronise(self, module: nn.Module, needed: bool) -> None:
-        """Whether the next backward pass adds up gradients over processes."""
+        """Sets whether the next backward pass adds up gradients over processes."""
         if self.world > 1:
             module.set_requires_gradient_sync(needed)  # type: ignore[operator]
 
     def settle(self, module: nn.Module) -> None:
-        """After forward passes without a backward one: every process keeps only its part of the parameters again."""
+        """Makes every process keep only its part of the parameters again, after forward passes without a backward one."""
         if self.world > 1:
             from torch.distributed.fsdp import FSDPModule
 
@@ -146,7 +148,7 @@ class Processes:
 
 
 def check_torch(version: str) -> None:
-    """Raises ConfigurationError where this torch cannot train on several processes."""
+    """Raises ConfigurationError if this torch cannot train on several processes."""
     parts: List[int] = [int(part) for part in version.split("+")[0].split(".")[:2]]
     if tuple(parts) < LEAST_TORCH:
         raise ConfigurationError(f"torch {version} trains in a single process; several need torch 2.6 (Python 3.9) or newer. "
@@ -154,6 +156,6 @@ def check_torch(version: str) -> None:
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A sharded tensor gathered from all processes, which must all call this; others as they are. Detached, on the CPU."""
+    """Gathers a sharded tensor from all processes, which must all call this; others stay as they are. Detached, on the CPU."""
     gathered: Any = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return gathered.detach().cpu()

@@ -1,4 +1,4 @@
-"""Samples of data sets, their pictures fitted for the towers: decoded each time, or once into files that are mapped."""
+"""Samples of data sets with pictures fitted for the towers: decoded each time, or once into memory-mapped files."""
 from __future__ import annotations
 
 import errno
@@ -22,11 +22,11 @@ from hybridvla_core.transforms.images import PreparedImage
 from hybridvla_core.transforms.normalise import Normaliser
 from hybridvla_core.transforms.prompt import PromptEncoder
 
-#: Episodes whose numbers stay in memory: some kilobytes each.
+#: Number of episodes whose numbers stay in memory: some kilobytes each.
 KEPT_EPISODES = 4096
-#: Pictures are on the disk behind so many frames. One process decodes so many behind each other, which lie in one video.
+#: Number of frames after which pictures are flushed to the disk, and of consecutive frames (of one video) per decoding task.
 FLUSHED, TOGETHER = 500, 50
-#: Files beside kept pictures: which file holds what, and how many frames are whole.
+#: Files beside kept pictures: content of each file, and the number of complete frames.
 KEYS, DONE = "keys.json", "done"
 GIB = 2 ** 30
 Fitted = Dict[Any, np.ndarray]
@@ -34,12 +34,12 @@ Fitted = Dict[Any, np.ndarray]
 
 @dataclass(frozen=True)
 class Pictures:
-    """How pictures are fitted.
+    """Fitting of pictures.
 
     Attributes:
-        views: The model's, in order.
+        views: The model's views, in order.
         towers: Its vision towers.
-        strategy: How a picture becomes square.
+        strategy: How a picture is made square.
     """
 
     views: Tuple[str, ...]
@@ -47,13 +47,13 @@ class Pictures:
     strategy: str
 
     def fit(self, images: Dict[str, np.ndarray]) -> Fitted:
-        """Key of a picture -> (V, S, S, 3) uint8."""
+        """Returns key of a picture -> (V, S, S, 3) uint8."""
         prepared = [PreparedImage(images[view], view, self.towers, self.strategy).fitted for view in self.views]
         return {key: np.stack([views[key] for views in prepared]) for key in prepared[0]}
 
     @property
     def digest(self) -> str:
-        """Names what fitted pictures depend on."""
+        """Returns a digest of everything that fitted pictures depend on."""
         text = json.dumps([self.views, [vars(tower) for tower in self.towers], self.strategy], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -62,11 +62,11 @@ class FrameSet:
     """One data set as the trainer reads it.
 
     Args:
-        dataset: Opened.
+        dataset: Opened data set.
         views: Its own names for the model's views, in the model's order.
-        pictures: How they are fitted.
-        scales: By which its numbers are normalised.
-        chunk: Actions of a sample.
+        pictures: Fitting of its pictures.
+        scales: Scales by which its numbers are normalised.
+        chunk: Actions per sample.
     """
 
     def __init__(self, dataset: LeRobotDataset, views: Sequence[str], pictures: Pictures, scales: Normaliser, chunk: int) -> None:
@@ -80,7 +80,7 @@ class FrameSet:
             splits = json.dumps(dataset.info.get("splits") or {})
             raise DataError(f"{dataset.folder}: has no frame to train from, its splits are {splits}; write it again with "
                             "episodes to train from (from-bags: --validation 0)")
-        self._firsts = np.searchsorted(self._moments, np.arange(self.pictures_kept + 1))     # frame of each moment, and the end
+        self._firsts = np.searchsorted(self._moments, np.arange(self.pictures_kept + 1))     # first frame of each moment, and end
 
     @property
     def name(self) -> str:
@@ -88,26 +88,26 @@ class FrameSet:
 
     @property
     def pictures_kept(self) -> int:
-        """Moments of the data set: each has its pictures once."""
+        """Number of moments of the data set: the pictures of each are kept once."""
         return int(self._moments[-1]) + 1
 
     @property
     def most(self) -> int:
-        """Frames of the moment that has most of them."""
+        """Number of frames of the moment that has most of them."""
         return int(np.bincount(self._moments).max())
 
     def size(self, draw: str) -> int:
-        """How many `rows` or `moments` there are to train from."""
+        """Returns how many `rows` or `moments` there are to train from."""
         return len(self.train) if draw == "rows" else int(self._moments[self.train[-1]] - self._moments[self.train[0]]) + 1
 
     def drawn(self, draw: str, place: int) -> range:
-        """The frames to train from that a place below `size` may mean: one row, or those of one moment."""
+        """Returns the training frames that a place below `size` stands for: one row, or those of one moment."""
         if draw == "rows":
             return self.train[place:place + 1]
         return self._frames_of(int(self._moments[self.train[0]]) + place)
 
     def moment(self, frame: int) -> range:
-        """Finds the frames that show the same moment as one of them."""
+        """Finds the frames that show the same moment as `frame`."""
         return self._frames_of(int(self._moments[frame]))
 
     def _frames_of(self, moment: int) -> range:
@@ -117,14 +117,14 @@ class FrameSet:
         """Reads frames of one moment.
 
         Args:
-            frames: Of the data set.
+            frames: Frames of the data set.
 
         Returns:
-            A sample for each, with the model's views in its order, and the fitted pictures that they share: those of the moment's
-            first frame.
+            A sample for each, with the model's views in its order, and the fitted pictures that they share: those of the
+            moment's first frame.
 
         Raises:
-            DataError: It cannot be read; the message names episode and frame.
+            DataError: A frame cannot be read; the message names episode and frame.
         """
         images: Mapping[str, np.ndarray]
         if self._kept is None:
@@ -135,18 +135,18 @@ class FrameSet:
             fitted = {key: values[moment] for key, values in self._kept.items()}
             shown = next(iter(fitted.values()))
             images = {ours: shown[index] for index, ours in enumerate(self._names)}
-        # A moment with fewer frames than there are labels comes with some of them more than once.
+        # If a moment has fewer frames than there are labels, some of them are repeated.
         made = {frame: self.dataset.sample(frame, self.chunk, images, self._names) for frame in dict.fromkeys(frames)}
         return [made[frame] for frame in frames], fitted
 
     def check_texts(self, prompts: PromptEncoder) -> None:
-        """Does nothing where the model can read every task of the set; a step that draws another one would end the run.
+        """Checks that the model can read every task of the set; a step that draws an unreadable one would end the run.
 
         Args:
-            prompts: Instructions to ids.
+            prompts: Encoder of instructions to ids.
 
         Raises:
-            DataError: One cannot be read; the message names set and text.
+            DataError: A task cannot be read; the message names set and text.
         """
         for text in self.dataset.tasks.values():
             try:
@@ -156,13 +156,13 @@ class FrameSet:
                                 "episodes another sentence, or leave them out") from error
 
     def keep(self, folder: Path, progress: Callable[[int], object] = lambda count: None, workers: int = 0) -> None:
-        """Decodes every picture once, into `folder`, and reads from there afterwards; what is there already is taken.
+        """Decodes every picture once, into `folder`, and reads from there afterwards; pictures that exist already are used.
 
-        What was decoded before the work ended, however that came, is kept and gone on from; only a disk that takes no more gets
-        its room back. `workers` processes decode; without any, this one.
+        If the work is interrupted, decoded pictures are kept and the next call continues from them; only on a full disk are they
+        removed. `workers` processes decode; with none, this process does.
 
         Raises:
-            DataError: for what cannot be read, or a disk that takes no more.
+            DataError: A picture cannot be read, or the disk is full.
         """
         whole = folder / f"{self.name}-{self.pictures.digest}-{self.dataset.identity(self._views)[:12]}"
         if not whole.is_dir():
@@ -175,7 +175,7 @@ class FrameSet:
                 raise DataError(f"{folder}: pictures cannot be kept there ({error.strerror}); make room, or write keep_frames: "
                                 "false") from error
         names = json.loads((whole / KEYS).read_text(encoding="utf-8"))
-        # Plain arrays over the mapped files: a part of a `memmap` takes longer to make.
+        # Plain arrays over the mapped files, because slicing a `memmap` is slower.
         self._kept = {_tuples(key): np.asarray(np.load(whole / file, mmap_mode="r")) for file, key in names}
 
     def _decode(self, folder: Path, progress: Callable[[int], object], workers: int) -> None:
@@ -185,7 +185,7 @@ class FrameSet:
         if not done:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            # A disk that fills up under a mapped file ends the process without a word.
+            # A disk that fills up under a mapped file kills the process without a message.
             needed = self.pictures_kept * sum(pictures.nbytes for pictures in first.values())
             free = shutil.disk_usage(folder).free
             if needed > free:
@@ -209,7 +209,7 @@ class FrameSet:
                 write_text(folder / DONE, str(part.stop))
 
     def decoded(self, numbers: range) -> Fitted:
-        """The fitted pictures of moments that follow each other, decoded anew."""
+        """Decodes the fitted pictures of consecutive moments anew."""
         found = [self._fit(self.dataset.sample(int(self._firsts[number]))) for number in numbers]
         return {key: np.stack([fitted[key] for fitted in found]) for key in found[0]}
 
@@ -218,7 +218,7 @@ class FrameSet:
 
 
 class _Decoding(Dataset):  # type: ignore[misc,unused-ignore]
-    """Pictures by moments; what cannot be read comes back as the error itself, so that its message stays as it is."""
+    """Pictures by moments; if some cannot be read, the error itself is returned, so that its message is preserved."""
 
     def __init__(self, frames: FrameSet) -> None:
         self.frames = frames
@@ -231,11 +231,11 @@ class _Decoding(Dataset):  # type: ignore[misc,unused-ignore]
 
 
 def _mapped(path: Path, shape: Tuple[int, ...]) -> np.memmap:
-    """A new file of numpy's format, written through memory."""
+    """Creates a file in numpy's format, written through memory."""
     array: np.memmap = np.lib.format.open_memmap(str(path), "w+", np.uint8, shape)  # type: ignore[no-untyped-call]
     return array
 
 
 def _tuples(value: object) -> object:
-    """Lists of a JSON file as the tuples that they were."""
+    """Turns lists of a JSON file back into the tuples that they were."""
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

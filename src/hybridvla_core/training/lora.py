@@ -1,4 +1,4 @@
-"""Low-rank adapters by peft, put into the model before its layers are joined and folded into its weights on export."""
+"""Low-rank adapters by peft, added to the model before its layers are joined, and folded into its weights on export."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ class LoraConfig:
     """Low-rank adapters (Hu et al. 2022) on the language model.
 
     Attributes:
-        rank: Of the product.
-        alpha: The product counts alpha / rank.
-        dropout: Share of its inputs, 0 to 1.
-        targets: Names of the layers that get one.
-        quantise: Store the frozen weights in 4 bits (QLoRA).
+        rank: Rank of the product.
+        alpha: Numerator of the product's scale, alpha / rank.
+        dropout: Share of its inputs that is dropped, 0 to 1.
+        targets: Names of the layers that get an adapter.
+        quantise: Whether to store the frozen weights in 4 bits (QLoRA).
     """
 
     rank: int
@@ -42,12 +42,12 @@ class LoraConfig:
 
 
 def add_adapters(llm: nn.Module, config: LoraConfig, seed: int) -> None:
-    """Puts adapters around the language model's layers that the configuration names; the same ones for the same seed.
+    """Adds adapters to the language model's layers that the configuration names; the same seed gives the same adapters.
 
     Args:
         llm: The language model.
-        config: Of the adapters.
-        seed: Draws their weights.
+        config: Configuration of the adapters.
+        seed: Seed of their weights.
 
     Raises:
         ConfigurationError: peft is not installed, or no layer has such a name.
@@ -65,12 +65,12 @@ def add_adapters(llm: nn.Module, config: LoraConfig, seed: int) -> None:
 
 
 def merged(llm: nn.Module, tensors: Mapping[str, torch.Tensor], prefix: str) -> Dict[str, torch.Tensor]:
-    """Adds the product of each adapter to its weight: tensors of a model with adapters become those of one without.
+    """Adds the product of each adapter to its weight, so that the tensors become those of a model without adapters.
 
     Args:
         llm: The language model with its adapters.
         tensors: Gathered parameters of the whole model, by name.
-        prefix: Of the language model's names in them.
+        prefix: Prefix of the language model's names in `tensors`.
 
     Returns:
         The tensors, by the names of a model without adapters.
@@ -110,7 +110,7 @@ def _quantise(llm: nn.Module, config: LoraConfig) -> None:
 
 
 def _peft() -> ModuleType:
-    # peft imports torchvision, too; this declares what it misses beside a CPU torch.
+    # peft imports torchvision, too; this declares what is missing with a CPU torch.
     vision_transformer()
     try:
         import peft

@@ -1,4 +1,4 @@
-"""Losses of the tokens and of the decoder's attention, each a function of tensors."""
+"""Losses of the tokens and of the decoder's attention, as functions of tensors."""
 from __future__ import annotations
 
 import torch
@@ -11,14 +11,14 @@ def token_losses(logits: torch.Tensor, targets: torch.Tensor, first: int, bins: 
     With `soften` > 0 the target is a Gaussian over neighbouring bins; other ids (EOS) stay hard.
 
     Args:
-        logits: (M, V).
+        logits: (M, V) logits.
         targets: (M,) token ids.
-        first: The first id of an action; the last one is first + bins - 1.
-        bins: How many ids of an action there are.
+        first: First action id; the last one is first + bins - 1.
+        bins: Number of action ids.
         soften: Width of the Gaussian, bins.
 
     Returns:
-        (M,) float32.
+        (M,) losses, float32.
     """
     logits = logits.float()
     hard = F.cross_entropy(logits, targets, reduction="none")
@@ -45,7 +45,7 @@ def attention_loss(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """
     patches = target.shape[-1]
     log_attention = F.log_softmax(scores.float(), dim=-1)[..., 1:1 + patches]
-    # forbidden keys have -inf; the patches never do
+    # forbidden keys are at -inf; patches never are
     per_query = -(target[:, None] * log_attention).sum(-1)
     seen = target.sum(-1) > 0
     return (per_query * seen[:, None]).sum() / (seen.sum().clamp(min=1) * scores.shape[1])

@@ -1,1 +1,1 @@
-"""Trainings that differ in one thing, and how they are told apart (Tables 1 and 3 of the paper)."""
+"""Trainings that differ in one thing, and their comparison (Tables 1 and 3 of the paper)."""

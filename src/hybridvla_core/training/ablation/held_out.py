@@ -1,7 +1,8 @@
-"""How far a trained model's predictions lie from the labels of the validation split, for every sequence of the paper's table 1.
+"""Distance of a trained model's predictions from the validation labels, for every sequence of the paper's table 1.
 
-The policy predicts on a cached prefix, and with no model that was trained without noise (Ex4 of table 3). Here whole sequences go
-through the model, as in training, with the answer filled in piece by piece: slow, and the same for everything that trains.
+The policy predicts on a cached prefix, and cannot use a model that was trained without noise (Ex4 of table 3). Here whole
+sequences go through the model, as in training, and the answer is filled in piece by piece. This is slow, but the same for
+every kind of training.
 """
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ SIZE = 50
 
 @dataclass(frozen=True)
 class Predicted:
-    """Normalised actions (B, A) of both paths; None where the path was not trained."""
+    """Normalised actions (B, A) of both paths; None if the path was not trained."""
 
     diffusion: Optional[torch.Tensor]
     tokens: Optional[torch.Tensor]
@@ -38,18 +39,18 @@ class Predicted:
 
 @torch.no_grad()
 def predict(objective: HybridObjective, batch: Batch, diffusion: bool, tokens: bool, steps: int, seed: int) -> Predicted:
-    """Predicts the first action of each sample; what the batch holds as label is not looked at.
+    """Predicts the first action of each sample, without using the labels in the batch.
 
     Args:
-        objective: With the model.
-        batch: Of the validation.
-        diffusion: Whether that path was trained.
-        tokens: Whether that path was trained.
-        steps: Of DDIM.
-        seed: Of the noise.
+        objective: Objective with the model.
+        batch: Batch of the validation.
+        diffusion: Whether the diffusion path was trained.
+        tokens: Whether the token path was trained.
+        steps: Number of DDIM steps.
+        seed: Seed of the noise.
 
     Returns:
-        The action of each path, (B, A) normalised; None for one that was not trained.
+        The action of each path, (B, A) normalised; None for a path that was not trained.
     """
     kind = objective.model.config.sequence.kind
     batch = replace(batch, tokens=torch.full_like(batch.tokens, objective.tokens.first))
@@ -70,8 +71,8 @@ def errors_mm(folder: Path, config: TrainingConfig, data: Sequence[Path], seed: 
     Args:
         folder: Checkpoint that the recipe wrote.
         config: The recipe.
-        data: What it was trained on.
-        seed: Of the noise that is denoised.
+        data: Data sets that it was trained on.
+        seed: Seed of the noise that is denoised.
     """
     start = prepare(config, data, None)
     model = HybridVLA(start.model)
@@ -95,7 +96,7 @@ def errors_mm(folder: Path, config: TrainingConfig, data: Sequence[Path], seed: 
 
 
 def _denoised(objective: HybridObjective, batch: Batch, tokens: bool, steps: int, seed: int) -> torch.Tensor:
-    """(B, K, A) after all steps."""
+    """Returns the actions (B, K, A) after all steps."""
     spaced = DiffusionSchedule().ddim(steps)
     x = torch.from_numpy(np.random.default_rng(seed).standard_normal(batch.actions.shape)).float()
     for index in reversed(range(steps)):
@@ -108,7 +109,7 @@ def _denoised(objective: HybridObjective, batch: Batch, tokens: bool, steps: int
 
 
 def _decoded(objective: HybridObjective, batch: Batch, noise: bool) -> Batch:
-    """The batch with the likeliest action tokens, one after the other."""
+    """Returns the batch with the most likely action tokens, decoded one after the other."""
     for place in range(batch.tokens.shape[1]):
         plan = plan_of(objective.model.config, batch.text.shape[1], 1, noise, True, False)
         hidden = _hidden(objective, batch, True, noise)
@@ -123,18 +124,18 @@ def _decoded(objective: HybridObjective, batch: Batch, noise: bool) -> Batch:
 
 
 def _hidden(objective: HybridObjective, batch: Batch, tokens: bool, noise: bool) -> torch.Tensor:
-    """Hidden states of the rows behind the patches, with one noisy copy that the tokens follow."""
+    """Returns the hidden states of the rows after the patches, with one noisy copy that the tokens follow."""
     plan = plan_of(objective.model.config, batch.text.shape[1], 1, noise, tokens, False)
     return objective.hidden(plan, batch)
 
 
 def _with_noise(batch: Batch, x: torch.Tensor, timestep: int) -> Batch:
-    """The batch with x (B, K, A) as its only noisy copy."""
+    """Returns the batch with x (B, K, A) as its only noisy copy."""
     steps = torch.full((len(batch), 1), timestep)
     return replace(batch, noise=replace(batch.noise, noisy=x[:, None].float(), timesteps=steps))
 
 
 def _metres(scale: Scale, actions: torch.Tensor) -> np.ndarray:
-    """Positions (B, 3) of normalised actions, m."""
+    """Returns positions (B, 3) of normalised actions, m."""
     found: np.ndarray = scale.unnormalise(actions.numpy(), ())[:, :3]
     return found

@@ -1,4 +1,4 @@
-"""Tables 1 and 3: what is left out of a training, or written in another order; every one with the same budget, data and seeds."""
+"""Tables 1 and 3: trainings with a part left out or the sequence reordered, all with the same budget, data and seeds."""
 from __future__ import annotations
 
 import math
@@ -12,21 +12,21 @@ from hybridvla_core.report.comparisons import FAILS, HOLDS, OPEN, holm
 from hybridvla_core.training.hybrid.config import TrainingConfig
 from hybridvla_core.training.hybrid.grounding.config import GroundingConfig
 
-#: Fewer seeds than this tell nothing of a way to train.
+#: Least number of seeds that allows a statement about a kind of training.
 LEAST_SEEDS = 3
 DIFFUSION, TOKENS = "diffusion", "tokens"
-#: Errors of the validation frames, mm, by path; of one training.
+#: Errors of one training on the validation frames, mm, by path.
 Errors = Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)
 class Training:
-    """One way to train.
+    """One kind of training.
 
     Attributes:
-        name: In the table.
-        change: Which one of `changed`.
-        paper: The paper's success rates of diffusion and of tokens; None where it has none.
+        name: Name in the table.
+        change: Change that `changed` makes.
+        paper: The paper's success rates of diffusion and of tokens; None if the paper gives none.
     """
 
     name: str
@@ -45,13 +45,13 @@ TRAININGS: Tuple[Training, ...] = (
 
 
 def changed(recipe: TrainingConfig, change: str, seed: int, share: float) -> TrainingConfig:
-    """Returns a recipe with one thing changed, of a seed, with a share of its steps in every stage.
+    """Returns a recipe with one thing changed, a given seed, and a share of its steps in every stage.
 
     Args:
-        recipe: The whole one.
+        recipe: The full recipe.
         change: `nothing`, `type 2` to `type 4`, `diffusion alone`, `tokens alone`, `no grounding` or `no state`.
-        seed: Of everything drawn in training.
-        share: In (0, 1].
+        seed: Seed of everything drawn in training.
+        share: Share of the steps, in (0, 1].
     """
     stages = tuple(replace(stage, steps=max(1, round(stage.steps * share))) for stage in recipe.stages)
     recipe = replace(recipe, seed=seed, stages=stages)
@@ -62,7 +62,7 @@ def changed(recipe: TrainingConfig, change: str, seed: int, share: float) -> Tra
         return replace(recipe, objective=replace(recipe.objective, tokens=0.0))
     if change == "tokens alone":
         return replace(recipe, objective=replace(recipe.objective, diffusion=0.0))
-    if change == "no grounding":     # the same number of steps, all of them with the hybrid loss alone
+    if change == "no grounding":     # the same number of steps, all with the hybrid loss alone
         last = replace(stages[-1], steps=sum(stage.steps for stage in stages))
         return replace(recipe, grounding=GroundingConfig(), stages=(last,))
     return replace(recipe, state="none") if change == "no state" else recipe
@@ -70,13 +70,13 @@ def changed(recipe: TrainingConfig, change: str, seed: int, share: float) -> Tra
 
 @dataclass(frozen=True)
 class Better:
-    """A claim: one training's error is smaller than others', on a path.
+    """Claim that one training's error is smaller than that of others on a path.
 
     Attributes:
-        text: As the page says it.
+        text: Text of the claim on the page.
         better: Name of the training.
-        others: Names of those it is compared with.
-        paths: On which of them it counts.
+        others: Names of the trainings that it is compared with.
+        paths: Paths for which the claim is made.
     """
 
     text: str
@@ -97,9 +97,9 @@ def trainings_sheet(found: Mapping[Tuple[str, int], Errors], seeds: Sequence[int
     """Returns the sheet.
 
     Args:
-        found: Errors by change and seed; what was not run is not in it.
-        seeds: All that are wanted.
-        budget: Of one training, in words.
+        found: Errors by change and seed, without trainings that were not run.
+        seeds: All wanted seeds.
+        budget: Budget of one training, in words.
     """
     rows: List[List[Any]] = []
     bars: List[List[Any]] = []
@@ -121,13 +121,13 @@ def trainings_sheet(found: Mapping[Tuple[str, int], Errors], seeds: Sequence[int
 
 
 def _median(done: Sequence[Errors], path: str) -> Optional[float]:
-    """Mean over seeds of the median error."""
+    """Returns the mean over seeds of the median error."""
     medians = [float(np.median(errors[path])) for errors in done if errors[path]]
     return sum(medians) / len(medians) if medians else None
 
 
 def _judged(claim: Better, found: Mapping[Tuple[str, int], Errors], seeds: Sequence[int]) -> Dict[str, Any]:
-    """Paired t-test over seeds on the logarithm of the median error, with Holm's correction."""
+    """Judges a claim by a paired t-test over seeds on the logarithm of the median error, with Holm's correction."""
     both = [seed for seed in seeds if all((change, seed) in found for change in (claim.better, *claim.others))]
     result: Dict[str, Any] = {"text": claim.text, "verdict": OPEN, "compared": {}}
     if len(both) < LEAST_SEEDS:

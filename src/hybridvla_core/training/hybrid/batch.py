@@ -1,4 +1,4 @@
-"""What goes through the model in one step of one process."""
+"""Batch that goes through the model in one step of one process."""
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
@@ -17,10 +17,10 @@ class Mentions:
 
     Attributes:
         sample: (M,) row of the batch.
-        begin, end: (M,) first word id of the name in the text, and one behind its last.
+        begin, end: (M,) position of the name's first word id in the text, and one past its last.
         patches: (M, P) bool, which patches show the object.
-        place: (M, 3) m; NaN where it is not known.
-        turn: (M, 2) cosine and sine of the yaw times the symmetry; NaN where it is not known.
+        place: (M, 3) place of the object, m; NaN if not known.
+        turn: (M, 2) cosine and sine of the yaw times the symmetry; NaN if not known.
     """
 
     sample: torch.Tensor
@@ -33,22 +33,22 @@ class Mentions:
 
 @dataclass(frozen=True)
 class Batch:
-    """B samples of M moments, B / M behind each other of each; V views, T text, K chunk, A action dimensions.
+    """B samples of M moments, B / M consecutive ones of each; V views, T text, K chunk, A action dimensions.
 
     Attributes:
         pixels: Key of a fitted picture -> (M, V, S, S, 3) uint8.
-        augment: (M, V, n) numbers that `augment.py` applies; None for none.
-        text: (B, T) ids from after BOS to before the state, padded behind.
-        lengths: (B,) of the texts.
-        state: (B, A) normalised.
-        actions: (B, K, A) normalised.
+        augment: (M, V, n) numbers that `augment.py` applies; None for no augmentation.
+        text: (B, T) ids from after BOS to before the state, padded at the end.
+        lengths: (B,) lengths of the texts.
+        state: (B, A) normalised states.
+        actions: (B, K, A) normalised actions.
         padding: (B, K) bool; True rows carry no label.
-        tokens: (B, n) ids behind the noise: markers of the sequence are added by the objective.
-        targets: (B, n + 1) ids to be predicted: the tokens and what follows them.
-        noise: See `NoiseDraw`.
-        mentions: None where nothing is grounded.
-        subtasks: (B,) numbers of the steps of the task, -1 where not known; None where nothing is grounded.
-        even: Whether all texts are as long as the longest; None where nobody looked. `to` looks before it moves them.
+        tokens: (B, n) ids after the noise; the objective adds the markers of the sequence.
+        targets: (B, n + 1) ids to be predicted: the tokens and the id that follows them.
+        noise: Noise of the step, see `NoiseDraw`.
+        mentions: Named objects; None if nothing is grounded.
+        subtasks: (B,) numbers of the task steps, -1 if not known; None if nothing is grounded.
+        even: Whether all texts are as long as the longest; None if not checked. `to` checks before it moves them.
     """
 
     pixels: Dict[Any, torch.Tensor]
@@ -74,7 +74,7 @@ class Batch:
         return len(self.text) // len(next(iter(self.pixels.values())))
 
     def to(self, device: torch.device) -> Batch:
-        """On a device; the copy does not wait where the memory is pinned. The augmentation stays here, which it decides."""
+        """Copies to a device without waiting if the memory is pinned. The augmentation stays on the host, which decides by it."""
         moved: Batch = _each(replace(self, augment=None), lambda tensor: tensor.to(device, non_blocking=True))
         even = self.even
         if even is None and self.lengths.device.type == "cpu":
@@ -82,11 +82,11 @@ class Batch:
         return replace(moved, augment=self.augment, even=even)
 
     def pin_memory(self) -> Batch:
-        """In memory that the device can read by itself; called by the data loader."""
+        """Copies to memory that the device can read directly; called by the data loader."""
         return _each(self, lambda tensor: tensor.pin_memory())
 
     def parts(self, size: int) -> Iterator[Batch]:
-        """The batch in parts of at most `size` samples, but of one moment at least: none is cut in two."""
+        """Yields the batch in parts of at most `size` samples, but at least one moment: no moment is split."""
         size = max(size - size % self.labels, self.labels)
         for begin in range(0, len(self), size):
             yield self._part(begin, min(begin + size, len(self)))
@@ -106,7 +106,7 @@ class Batch:
 
 
 def _each(value: T, change: Callable[[torch.Tensor], torch.Tensor]) -> T:
-    """Applies `change` to every tensor of a dataclass, of mappings and dataclasses in it too."""
+    """Applies `change` to every tensor of a dataclass, including those in nested mappings and dataclasses."""
     if isinstance(value, torch.Tensor):
         return change(value)  # type: ignore[return-value]
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""Everything random of a step, as a function of (seed, stage, step): nothing is kept, so a resumed run is the same run.
+"""All randomness of a step, as a function of (seed, stage, step): no state is kept, so a resumed run is the same run.
 
-`numpy.random.Philox` counts; each purpose has a counter of its own. The draw is of the whole step, and a process takes its
-rows of it, so the run does not depend on the number of processes.
+`numpy.random.Philox` is a counter-based generator; each purpose has its own counter. The whole step is drawn, and a process
+takes its rows of it, so the run does not depend on the number of processes.
 """
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from hybridvla_core.training.hybrid.config import ObjectiveConfig
 
 #: Purposes, the second number of a counter.
 FRAMES, TIMESTEPS, NOISE, JITTER, CONDITION, AUGMENT, STATE = range(7)
-#: Stage number of what is drawn for the validation, the same at each of its times.
+#: Stage number of draws for the validation, the same at every validation.
 VALIDATION = 1 << 40
 
 
 def generator(seed: int, purpose: int, stage: int, step: int) -> np.random.Generator:
-    """The generator of one purpose in one step."""
+    """Returns the generator of one purpose in one step."""
     return np.random.Generator(np.random.Philox(key=seed, counter=[0, purpose, stage, step]))
 
 
 @dataclass(frozen=True)
 class NoiseDraw:
-    """What L_dif and the tokens' condition see; R copies, K chunk, A action dimensions.
+    """Noise for L_dif and for the tokens' condition; R copies, K chunk, A action dimensions.
 
     Attributes:
-        timesteps: (B, R).
+        timesteps: (B, R) timestep of each copy.
         noisy: (B, R, K, A), the noisy action x_t.
         target: (B, R, K, A), the noise to be predicted.
-        weight: (B, R).
-        condition: (B, K, A), the noisy action that an own token branch follows.
-        condition_timesteps: (B,).
+        weight: (B, R) weight of each copy in L_dif.
+        condition: (B, K, A), the noisy action that a separate token branch follows.
+        condition_timesteps: (B,) timestep of that action.
     """
 
     timesteps: torch.Tensor
@@ -48,7 +48,7 @@ class NoiseDraw:
 
 
 class Noise:
-    """Draws the noise of a step for normalised actions."""
+    """Source of the noise of a step for normalised actions."""
 
     def __init__(self, config: ObjectiveConfig, ddim_steps: int, spacing: str) -> None:
         schedule = DiffusionSchedule(spacing=spacing)
@@ -60,15 +60,15 @@ class Noise:
         """Draws the noise of a step.
 
         Args:
-            seed: Of the run.
+            seed: Seed of the run.
             stage: Number of the stage.
-            step: Within it.
+            step: Step within the stage.
             batch: Samples of the whole step.
-            rows: Those of this process.
-            actions: (b, K, A) of this process.
+            rows: Rows of this process.
+            actions: (b, K, A) actions of this process.
 
         Returns:
-            The rows of this process; the same however many processes share the step.
+            The rows of this process; they do not depend on the number of processes that share the step.
         """
         config = self.config
         shape = (batch, config.repeats)
@@ -92,13 +92,13 @@ class Noise:
 
     def noisy(self, actions: torch.Tensor, timesteps: torch.Tensor, noise: torch.Tensor, offset: Optional[torch.Tensor] = None
               ) -> Tuple[torch.Tensor, torch.Tensor]:
-        """x_t = sqrt(abar) (a + d) + sqrt(1 - abar) n, and the noise that leads back to a.
+        """Computes x_t = sqrt(abar) (a + d) + sqrt(1 - abar) n, and the noise that leads back to a.
 
         Args:
-            actions: (B, K, A) normalised.
-            timesteps: (B, R).
-            noise: (B, R, K, A).
-            offset: (B, R, K, A), an error of the action to be repaired.
+            actions: (B, K, A) normalised actions a.
+            timesteps: (B, R) timesteps.
+            noise: (B, R, K, A) noise n.
+            offset: (B, R, K, A) error d of the action, to be corrected.
 
         Returns:
             x_t and the noise, each (B, R, K, A).
@@ -112,7 +112,7 @@ class Noise:
 
     def _condition(self, seed: int, stage: int, step: int, batch: int, rows: slice, actions: torch.Tensor
                    ) -> Tuple[torch.Tensor, torch.Tensor]:
-        """A clean-looking action with an error at timestep 0, as after denoising; else an ordinary noisy one."""
+        """Draws a clean-looking action with an error at timestep 0, as after denoising; otherwise an ordinary noisy one."""
         config = self.config
         rng = generator(seed, CONDITION, stage, step)
         low, high = (math.log(value) for value in config.condition_sigma)

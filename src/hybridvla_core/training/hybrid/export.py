@@ -1,4 +1,4 @@
-"""From a trained objective to a checkpoint folder that `predict`, `evaluate`, `replay` and the rig take."""
+"""Export of a trained objective to a checkpoint folder for `predict`, `evaluate`, `replay` and the rig."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -21,21 +21,21 @@ from hybridvla_core.training.progress import LOG
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 MODEL, LANGUAGE = "model.", "llm."
-#: What a run keeps in its work folder.
+#: Entries that a run keeps in its work folder.
 OF_THE_RUN = ("state", "pictures", "evaluations", "data", "tensorboard", LOG)
 
 
 def check_place(out: Path, work: Path, data: Sequence[Path], init: Optional[Path]) -> None:
-    """Does nothing where a checkpoint can be written without anything being lost; asked before the first step.
+    """Checks, before the first step, that a checkpoint can be written without anything being lost.
 
     Args:
-        out: Where it is to be; new, empty, or a checkpoint folder with nothing else in it.
+        out: Folder of the checkpoint; new, empty, or a checkpoint folder with nothing else in it.
         work: Folder of the run.
         data: Folders of data sets.
         init: Checkpoint to start from.
 
     Raises:
-        CheckpointError: It is one of the others, or holds one or anything that is no checkpoint's.
+        CheckpointError: `out` is or holds one of the other folders, or holds anything that is not a checkpoint's.
     """
     needed = [("the folder that this was started in", Path.cwd()), ("the work folder", work),
               *(("a data set", folder) for folder in data), *(("the run's own", work / name) for name in OF_THE_RUN)]
@@ -44,7 +44,7 @@ def check_place(out: Path, work: Path, data: Sequence[Path], init: Optional[Path
 
 
 def gather(objective: HybridObjective, processes: Processes, start: Start) -> Dict[str, torch.Tensor]:
-    """All weights of the model on the first process, adapters folded in; empty on the others. All processes call it."""
+    """Gathers all weights on the first process, adapters folded in; empty on the others. All processes must call it."""
     found: Dict[str, torch.Tensor] = {}
     for name, tensor in objective.named_parameters():
         if name.startswith(MODEL):
@@ -57,7 +57,7 @@ def gather(objective: HybridObjective, processes: Processes, start: Start) -> Di
 
 
 def _unquantised(tensors: Dict[str, torch.Tensor], start: Start) -> Dict[str, torch.Tensor]:
-    """Weights that were stored in 4 bits by those of the checkpoint that the run started from."""
+    """Replaces weights that were stored in 4 bits by those of the checkpoint that the run started from."""
     small = [name for name, tensor in tensors.items() if not tensor.is_floating_point()]
     if not small or start.base is None:
         return tensors
@@ -66,7 +66,7 @@ def _unquantised(tensors: Dict[str, torch.Tensor], start: Start) -> Dict[str, to
 
 
 def so_far(config: TrainingConfig, start: Start, progress: Progress) -> Start:
-    """Returns `start` with a checkpoint that names as trained what was, and not what the stages to come would train."""
+    """Returns `start` with a checkpoint that names as trained what has been trained so far, not what later stages would train."""
     done = config.stages[:progress.stage + (progress.step > 0)]
     untrained, trained = learned(config, None if start.base is None else start.base.config, done)
     return replace(start, checkpoint=replace(start.checkpoint, untrained=untrained, trained=trained))
@@ -74,20 +74,21 @@ def so_far(config: TrainingConfig, start: Start, progress: Progress) -> Start:
 
 def export(folder: Path, tensors: Mapping[str, torch.Tensor], config: TrainingConfig, start: Start, provenance: Mapping[str, Any]
            ) -> str:
-    """Writes the checkpoint under another name first, so that what bears the name is whole; an earlier one makes room for it.
+    """Writes the checkpoint under a temporary name first, so that a named one is complete; it replaces an earlier one.
 
     Args:
-        folder: Where it is to be, as `check_place` accepts it.
+        folder: Folder of the checkpoint, as `check_place` accepts it.
         tensors: All weights.
-        config: Says how they are stored.
-        start: What else belongs to a checkpoint.
-        provenance: Of its manifest.
+        config: Configuration that says how they are stored.
+        start: Everything else that belongs to a checkpoint.
+        provenance: Provenance for its manifest.
 
     Returns:
         The sha256 of its manifest.
 
     Raises:
-        CheckpointError: The folder holds something else by now, or cannot take its name; the message says where it lies.
+        CheckpointError: The folder by now holds something else, or the checkpoint cannot take its name; the message says where
+            the checkpoint is.
     """
     target = Target(folder, replace=True)
     with target.writing() as partial:

@@ -1,4 +1,4 @@
-"""The batch of any step, by its number alone: which frames, their noise, and everything made of them."""
+"""The batch of any step, determined by its number alone: its frames, their noise, and everything computed from them."""
 from __future__ import annotations
 
 import contextlib
@@ -25,21 +25,21 @@ from hybridvla_core.transforms.prompt import PromptEncoder
 
 #: A sample, its pictures, and the number of its set.
 Read = Tuple[Sample, Fitted, int]
-#: Names of things whose words stay in memory, some hundred bytes each; when there are more, all are dropped.
+#: Most object names whose words are cached, some hundred bytes each; when there are more, the cache is emptied.
 KEPT_NAMES = 1 << 14
 
 
 class Feed:
-    """Draws frames from the sets of a mixture and makes batches of them.
+    """Source of batches, made of frames drawn from the sets of a mixture.
 
     Args:
-        sets: In the mixture's order.
-        mixture: Their shares.
-        prompts: Instructions to ids.
-        checkpoint: What the exported one will say: architecture, denoising steps, what an action starts from.
-        config: Of the run.
-        rows: From a step's batch size, this process's rows of it.
-        subtasks: Names of the steps of tasks, in the order of their numbers.
+        sets: Data sets in the mixture's order.
+        mixture: Shares of the sets.
+        prompts: Encoder of instructions to ids.
+        checkpoint: Configuration of the exported checkpoint: architecture, denoising steps, what an action starts from.
+        config: Configuration of the run.
+        rows: Returns, for a step's batch size, this process's rows of it.
+        subtasks: Names of the task steps, in the order of their numbers.
     """
 
     def __init__(self, sets: Sequence[FrameSet], mixture: Mixture, prompts: PromptEncoder, checkpoint: CheckpointConfig,
@@ -57,11 +57,11 @@ class Feed:
 
         Args:
             stage: Number of the stage.
-            step: Within it.
+            step: Step within the stage.
             batch: Samples over all processes.
 
         Returns:
-            This process's rows of it.
+            This process's rows of the batch.
 
         Raises:
             DataError: A frame cannot be read.
@@ -83,9 +83,9 @@ class Feed:
         return self._batch(read, augment, shifts, stage, step, batch, rows, labels)
 
     def _moments(self, stage: int, step: int, count: int) -> List[Tuple[int, List[int]]]:
-        """(data set, as many frames as there are labels) of every moment of a step."""
+        """Returns (data set, as many frames as there are labels) of every moment of a step."""
         # First one frame is drawn, independent of `labels`. Other frames of its moment follow in random order; if there are too
-        # few, they are repeated. So all frames of a set are equally frequent, or all moments, where moments are drawn.
+        # few, they are repeated. So all frames of a set are equally frequent, or all moments if moments are drawn.
         rng, draw = draws.generator(self.config.seed, draws.FRAMES, stage, step), self.config.draw
         sizes = [frames.size(draw) for frames in self.sets]
         found: List[Tuple[int, List[int]]] = []
@@ -95,20 +95,20 @@ class Feed:
             drawn = [among[int(rng.integers(len(among)))] if draw == MOMENTS else among[0]]
             if self.config.labels > 1:
                 others = [frame for frame in frames.moment(drawn[0]) if frame != drawn[0]]
-                # The order of one or none takes no random number.
+                # Ordering one or none takes no random number.
                 drawn += [others[other] for other in rng.permutation(len(others))] if len(others) > 1 else others
             found.append((int(index), [drawn[label % len(drawn)] for label in range(self.config.labels)]))
         return found
 
     def validation(self, size: int) -> List[List[Tuple[int, int]]]:
-        """(data set, frame) of what is looked at, in batches of at most `size`; evenly spread over the validation split."""
+        """Returns (data set, frame) of the validation, in batches of at most `size`; evenly spread over the validation split."""
         every = [(index, frame) for index, frames in enumerate(self.sets) for frame in frames.validation]
         wanted = min(self.config.validation_frames, len(every))
         picked = [every[i * len(every) // wanted] for i in range(wanted)]
         return [picked[begin:begin + size] for begin in range(0, wanted, size)]
 
     def validation_batch(self, number: int, frames: Sequence[Tuple[int, int]]) -> Batch:
-        """A batch of the validation; its noise is the same each time."""
+        """Reads a batch of the validation; its noise is the same each time."""
         read: List[Read] = []
         for index, frame in frames:
             (sample,), fitted = self.sets[index].read([frame])
@@ -136,11 +136,11 @@ class Feed:
 
     def _numbers(self, samples: Sequence[Sample], sets: Sequence[int], shifts: Optional[np.ndarray]
                  ) -> Tuple[torch.Tensor, torch.Tensor]:
-        """States (B, A) and actions (B, K, A), normalised by the scales of their sets; `shifts` (B, A) disturbs the states."""
+        """Returns states (B, A) and actions (B, K, A), normalised by their sets' scales; `shifts` (B, A) disturbs the states."""
         state, actions = np.stack([sample.state for sample in samples]), np.stack([sample.actions for sample in samples])
         if shifts is not None:
             state, actions = disturb(state, actions, shifts, self.measured)
-            # Nothing else of a sample changed since it was checked.
+            # Only these have changed since the sample was checked.
             for values, sentence in ((state, "the state holds a number that is not finite"),
                                      (actions[:, 0], "an action is not finite")):
                 for row in np.flatnonzero(~np.isfinite(values).all(axis=1)):
@@ -153,7 +153,7 @@ class Feed:
         return torch.from_numpy(found[0]), torch.from_numpy(found[1])
 
     def _text(self, instructions: Sequence[str], state: torch.Tensor) -> List[List[int]]:
-        """Ids from after BOS to before the state."""
+        """Returns the ids from after BOS to before the state."""
         for instruction in instructions:
             if instruction not in self._texts:
                 self._texts[instruction] = self.prompts.text_ids(instruction)
@@ -164,7 +164,7 @@ class Feed:
                 for instruction, words in zip(instructions, self.tokens.encode(state).tolist())]
 
     def _words_of(self, instruction: str, spans: Tuple[Tuple[int, int], ...]) -> Optional[Tuple[int, int]]:
-        """As the encoder's, but kept: the tokenizer takes most of the time of a mention."""
+        """Returns the encoder's result, cached: the tokenizer takes most of the time of a mention."""
         asked = instruction, spans
         if asked not in self._words:
             if len(self._words) >= KEPT_NAMES:
@@ -173,9 +173,9 @@ class Feed:
         return self._words[asked]
 
     def _mentions(self, samples: Sequence[Sample]) -> Mentions:
-        found: Dict[Tuple[int, int, int], int] = {}      # place in the lists
+        found: Dict[Tuple[int, int, int], int] = {}      # index in the lists
         places: List[List[float]] = []                   # place and turn
-        rows: List[int] = []                             # of `patches`, and columns
+        rows: List[int] = []                             # rows of `patches`, and columns
         columns: List[int] = []
         unknown = [math.nan] * 5
         for row, sample in enumerate(samples):
@@ -187,7 +187,7 @@ class Feed:
                 number = found.setdefault((row, *words), len(places))
                 if number == len(places):
                     places.append(place)
-                else:      # of several things, in older data sets: they have no place in common
+                else:      # several objects, in older data sets: they have no common place
                     places[number] = unknown
                 for view, begin in zip(sample.images, range(0, self.model.views * self.model.patches, self.model.patches)):
                     indices = np.asarray(item.patches.get(view, ()), dtype=np.int64).tolist()
@@ -204,7 +204,7 @@ class Feed:
 
 
 class _Steps(Dataset):  # type: ignore[misc,unused-ignore]
-    """Batches by step; what a worker cannot read comes back as the error itself, so that its message stays as it is."""
+    """Batches by step; if a worker cannot read one, it returns the error itself, so that the message is preserved."""
 
     def __init__(self, feed: Feed, stage: int, batch: int) -> None:
         self.feed, self.stage, self.batch = feed, stage, batch
@@ -218,14 +218,14 @@ class _Steps(Dataset):  # type: ignore[misc,unused-ignore]
 
 @contextlib.contextmanager
 def deaths_named() -> Iterator[None]:
-    """Names a process of `read_ahead` that is killed, wherever in the work the news of it breaks in.
+    """Reports that a process of `read_ahead` was killed, wherever in the work this is raised.
 
     Yields:
-        To the work.
+        Control to the work.
 
     Raises:
-        HybridVLAError: one was killed, mostly by the system for want of memory.
-        RuntimeError: any other of the work.
+        HybridVLAError: A process was killed, mostly by the system for lack of memory.
+        RuntimeError: Any other one of the work.
     """
     try:
         yield
@@ -239,6 +239,6 @@ def deaths_named() -> Iterator[None]:
 
 def read_ahead(feed: Feed, stage: int, batch: int, first: int, last: int, workers: int, pinned: bool
                ) -> Iterable[Union[Batch, HybridVLAError]]:
-    """The batches of steps `first` to before `last`, made by `workers` processes while the model computes."""
+    """Returns the batches of steps `first` to before `last`, made by `workers` processes while the model computes."""
     return DataLoader(_Steps(feed, stage, batch), sampler=range(first, last), batch_size=None, num_workers=workers,
                       pin_memory=pinned, prefetch_factor=2 if workers else None)

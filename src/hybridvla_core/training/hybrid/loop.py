@@ -1,4 +1,4 @@
-"""One stage, step by step: forward, backward, optimiser, average; log, state, validation, evaluation at their times."""
+"""One stage, step by step: forward, backward, optimiser, average; log, state, validation and evaluation when due."""
 from __future__ import annotations
 
 import contextlib
@@ -26,13 +26,13 @@ VALIDATION_BATCH = 16
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the caller wants done at times.
+    """Callbacks of the caller.
 
     Attributes:
-        evaluate: Called in all processes with the steps done and the objective, with the averaged weights in it; what it gives
+        evaluate: Called in all processes with the steps done and the objective, with the averaged weights in it; its result
             goes into the log.
-        evaluate_every: Steps; 0 for never.
-        stop: Asked behind every step, on every process; where one says so, the state is saved and the run ends there.
+        evaluate_every: Steps between two evaluations; 0 for never.
+        stop: Called after every step, on every process; if one returns True, the state is saved and the run ends.
     """
 
     evaluate: Optional[Callable[[int, HybridObjective], Mapping[str, Any]]] = None
@@ -42,29 +42,29 @@ class Hooks:
 
 @torch.no_grad()
 def average_towards(average: Mapping[str, torch.Tensor], current: Mapping[str, torch.Tensor], decay: float, step: int) -> None:
-    """Moves an exponential moving average on, in place; early steps count more, so that the start is soon forgotten."""
+    """Updates an exponential moving average in place; early steps count more, so that the start is soon forgotten."""
     decay = min(decay, (1 + step) / (10 + step))
     names = [name for name, value in average.items() if value.is_floating_point()]
     torch._foreach_lerp_([average[name] for name in names], [current[name].detach() for name in names], 1 - decay)
 
 
 def _numbers(terms: Terms) -> Values:
-    """The values of all terms, by one transfer."""
+    """Returns the values of all terms, with one transfer."""
     return dict(zip(terms, torch.stack([value.detach().double() for value in terms.values()]).tolist()))
 
 
 class StageLoop:
-    """Runs one stage of a run.
+    """Loop of one stage of a run.
 
     Args:
-        objective: Sharded, its parameters frozen or not as the stage wants.
-        config: Of the run.
-        number: Of the stage.
-        feed: Of batches.
-        processes: Which one this is.
-        store: Of states.
-        log: On the first process.
-        hooks: Of the caller.
+        objective: Sharded objective, with parameters frozen as the stage requires.
+        config: Configuration of the run.
+        number: Number of the stage.
+        feed: Source of batches.
+        processes: This process among all.
+        store: Store of states.
+        log: Log, on the first process.
+        hooks: Callbacks of the caller.
     """
 
     def __init__(self, objective: HybridObjective, config: TrainingConfig, number: int, feed: Feed, processes: Processes,
@@ -84,10 +84,10 @@ class StageLoop:
         """Trains from where `progress` is to the stage's end.
 
         Args:
-            progress: Of the whole run.
+            progress: Progress of the whole run.
 
         Returns:
-            Where the next stage begins, or where the run was stopped.
+            Progress at which the next stage begins, or at which the run was stopped.
 
         Raises:
             HybridVLAError: A loss is not finite, a frame cannot be read, a process that reads was killed, or the disk is full.
@@ -123,7 +123,7 @@ class StageLoop:
         return progress
 
     def validate(self) -> Values:
-        """Means of the terms over the validation split, with the averaged weights; empty where there is none."""
+        """Returns the means of the terms over the validation split, with the averaged weights; empty if there is none."""
         sums: Values = {}
         counts: Values = {}
         with self.averaged(), torch.no_grad(), self._precision(), self._still():
@@ -138,7 +138,7 @@ class StageLoop:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """With the averaged weights in the model."""
+        """Puts the averaged weights into the model for the duration of the block."""
         parameters = dict(self.objective.named_parameters())
         own = {name: parameters[name].detach().clone() for name in self.average}
         try:
@@ -149,7 +149,7 @@ class StageLoop:
 
     @contextlib.contextmanager
     def _still(self) -> Iterator[None]:
-        """Without dropout."""
+        """Switches dropout off for the duration of the block."""
         self.objective.eval()
         try:
             yield
@@ -169,9 +169,9 @@ class StageLoop:
         return (name for name, parameter in self.objective.named_parameters() if parameter.requires_grad)
 
     def _step(self, batch: Batch, step: int) -> Values:
-        """One step of the optimiser; returns the means of the terms over the whole step."""
+        """Takes one step of the optimiser; returns the means of the terms over the whole step."""
         config = self.config
-        # For the adapters' dropout, which every process draws for its own samples.
+        # Seed of the adapters' dropout, which every process draws for its own samples.
         torch.manual_seed((config.seed * 1_000_003 + self.number * 10_007 + step + self.processes.rank * 15_485_863) % (1 << 31))
         counts = self.processes.sums(self.objective.counts(batch, self.terms))
         pieces = list(batch.parts(config.micro_batch or len(batch)))
@@ -182,11 +182,11 @@ class StageLoop:
             self.processes.synchronise(self.objective, index == len(pieces) - 1)
             with self._precision():
                 terms = self.objective(piece.to(self.processes.device), self.terms, softening)
-            # Gradients are averaged over processes, sums are wanted.
+            # Gradients are averaged over processes, but sums are needed.
             total = sum(weight_of(config, key) * value / max(counts[key], 1.0) for key, value in terms.items())
             (total * self.processes.world).backward()
             found.append({key: value.detach() for key, value in terms.items()})
-        for terms in found:      # asked for when all is on its way: a number lets a GPU's host wait
+        for terms in found:      # read only after all work is queued: reading a number makes the host wait for the GPU
             for key, number in _numbers(terms).items():
                 sums[key] += number
         sums = self.processes.sums(sums)
@@ -234,12 +234,12 @@ class StageLoop:
             self._save(progress)
 
     def _save(self, progress: Progress) -> None:
-        """Within a stage."""
+        """Saves the state within a stage."""
         progress = replace(progress, moments=moments_of(self.objective, self.optimizer))
         self.store.save(progress, self.objective, self.average, self.optimizer)
 
     def _stopped(self) -> bool:
-        """Whether a process wants to stop; all of them know."""
+        """Tells whether any process wants to stop; all processes get the same answer."""
         stop = self.hooks.stop
         return stop is not None and self.processes.sums({"stop": float(stop())})["stop"] > 0
 

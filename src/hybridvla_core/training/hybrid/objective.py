@@ -1,4 +1,4 @@
-"""The losses of a batch: L_dif + L_ce over one shared prefix (paper, section 3.2), and what grounding adds."""
+"""Losses of a batch: L_dif + L_ce over one shared prefix (paper, section 3.2), and the terms of grounding."""
 from __future__ import annotations
 
 from typing import Dict, FrozenSet, List, Optional
@@ -24,8 +24,8 @@ Terms = Dict[str, torch.Tensor]
 
 
 class HybridObjective(nn.Module):
-    """A model with the heads of its training; `forward` gives the sum of each term over a batch, and `counts` by what such
-    sums are divided, so that parts of a step and processes can be added up."""
+    """A model with the heads of its training. `forward` gives the sum of each term over a batch, and `counts` the divisor of
+    these sums, so that parts of a step and processes can be added up."""
 
     def __init__(self, model: HybridVLA, config: ObjectiveConfig, strategy: str, heads: Optional[GroundingHeads] = None
                  ) -> None:
@@ -35,7 +35,7 @@ class HybridObjective(nn.Module):
         self.tokens = ActionTokens(model.config)
 
     def counts(self, batch: Batch, terms: FrozenSet[str]) -> Dict[str, float]:
-        """How many numbers each term is the mean of."""
+        """Returns how many numbers each term is the mean of."""
         found: Dict[str, float] = {}
         if parts.DIFFUSION in terms:
             found[parts.DIFFUSION] = float((~batch.padding).sum()) * self.objective.repeats * batch.actions.shape[2]
@@ -46,7 +46,7 @@ class HybridObjective(nn.Module):
         return found
 
     def plan(self, batch: Batch, terms: FrozenSet[str]) -> Plan:
-        """The rows of a batch."""
+        """Plans the rows of a batch."""
         return plan_of(self.model.config, batch.text.shape[1], self.objective.repeats, parts.DIFFUSION in terms,
                        parts.TOKENS in terms, self.objective.token_condition == "own")
 
@@ -54,8 +54,8 @@ class HybridObjective(nn.Module):
         """Computes the terms of a batch.
 
         Args:
-            batch: On the model's device.
-            terms: Those wanted.
+            batch: Batch on the model's device.
+            terms: Wanted terms.
             softening: Width of softened token targets, bins.
 
         Returns:
@@ -87,11 +87,11 @@ class HybridObjective(nn.Module):
         return found
 
     def hidden(self, plan: Plan, batch: Batch) -> torch.Tensor:
-        """Hidden states of the rows of a plan behind the patches, (B, S - text_at, H)."""
+        """Returns the hidden states of a plan's rows after the patches, (B, S - text_at, H)."""
         return self._hidden(plan, batch, self._rows(plan, batch, self.model.project(self._features(batch))))
 
     def pixels(self, batch: Batch) -> Dict[str, torch.Tensor]:
-        """Tower kind -> (B, V, 3, S, S) normalised, augmented alike for all towers."""
+        """Returns tower kind -> (B, V, 3, S, S) normalised, with the same augmentation for all towers."""
         ready: Dict[object, torch.Tensor] = {}
         for key, pictures in batch.pixels.items():
             pixels = pictures.permute(0, 1, 4, 2, 3).float() / 255.0
@@ -105,7 +105,7 @@ class HybridObjective(nn.Module):
             return self.model.vision_features(self.pixels(batch))
 
     def _hidden(self, plan: Plan, batch: Batch, rows: torch.Tensor, probe: Optional[Probe] = None) -> torch.Tensor:
-        """Hidden states of the rows behind the patches, (B, S - text_at, H); nothing is asked of the others."""
+        """Returns the hidden states of the rows after the patches, (B, S - text_at, H); those of the others are not computed."""
         first = plan.text_at
         bias = mask_bias(shared_mask(plan.mask(batch.lengths, batch.even), first, batch.labels), rows.dtype)
         positions = shared_positions(plan.positions(batch.lengths, batch.even), first, batch.labels)
@@ -115,15 +115,15 @@ class HybridObjective(nn.Module):
         return hidden.reshape(len(batch), plan.length - first, -1)
 
     def _diffusion(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """hidden: (B, R, K, H)."""
+        """Computes the term of diffusion from hidden (B, R, K, H)."""
         error = self.model.noise_prediction(hidden).float() - batch.noise.target
         if self.objective.x0_jitter:
-            error = error.clamp(-20.0, 20.0)   # a re-targeted noise grows without bound towards timestep 0
+            error = error.clamp(-20.0, 20.0)   # re-targeted noise grows without bound towards timestep 0
         weighted = batch.noise.weight[..., None, None] * error.square()
         return weighted.masked_fill(batch.padding[:, None, :, None], 0.0).sum()
 
     def _rows(self, plan: Plan, batch: Batch, patches: torch.Tensor) -> torch.Tensor:
-        """All rows embedded, (M, S, H): BOS and patches of a moment, then what stands behind them, sample by sample."""
+        """Embeds all rows, (M, S, H): BOS and patches of a moment, then the rest, sample by sample."""
         model, size = self.model, len(batch)
         words = model.embed_tokens(batch.text)
         rows = [words]
@@ -157,7 +157,7 @@ class HybridObjective(nn.Module):
         return self.model.embed_tokens(constant((tuple(ids),), torch.long, like.device))
 
     def _noise(self, noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """[t, x_1 .. x_K] of (B, R, K, A) and (B, R), (B, R, 1 + K, H)."""
+        """Embeds [t, x_1 .. x_K] as (B, R, 1 + K, H), from (B, R, K, A) and (B, R)."""
         time = self.model.embed_timestep(timesteps.flatten()).reshape(*timesteps.shape, -1)
         return denoising_rows(time, self.model.embed_action(noisy))
 

@@ -1,14 +1,14 @@
-"""The training sequence of a batch: one prefix a sample, shared by all noisy copies of its action under a block mask.
+"""The training sequence of a batch: one prefix per sample, shared by all noisy copies of its action under a block mask.
 
     kind 1, 3   BOS patches text BOD state | t x EOD a_1 .. a_A | t x EOD a_1 .. a_A | ...
     kind 2      BOS patches text state     | t x a_1 .. a_A     | ...
     kind 4      BOS patches text state a_1 .. a_A | BOD t x     | ...
 
-Every branch sees the prefix and itself, at the positions it would have alone behind the prefix, so losses and gradients are
-those of one sequence for each copy (the released trainer runs vision and language that often). Texts of one batch differ in
-length; the rows between are seen by nobody, and positions do not count them.
+Every branch attends to the prefix and itself, at the positions it would have alone after the prefix. So losses and gradients
+are those of one sequence per copy (the released trainer runs vision and language that often). Texts of one batch differ in
+length; no row attends to the padding between, and positions do not count it.
 
-Samples of one moment share BOS and patches, too; what stands behind these follows sample by sample, and sees nothing of another
+Samples of one moment also share BOS and patches. The rest follows sample by sample, and attends to nothing of another
 sample:
 
     BOS patches | text BOD state, its copies | text BOD state, its copies | ...
@@ -29,20 +29,20 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes of the parts, in rows.
+    """Sizes of the parts of the sequence, in rows.
 
     Attributes:
-        patches: Of all views.
-        text: Longest text of the batch, markers of the prefix included.
-        state: 1 where the state is a row of its own.
-        prefix_tokens: Action tokens that stand in the prefix (kind 4).
+        patches: Patches of all views.
+        text: Longest text of the batch, including markers of the prefix.
+        state: 1 if the state has its own row.
+        prefix_tokens: Action tokens in the prefix (kind 4).
         copies: Noisy copies of the action.
         lead: Markers before the timestep (kind 4).
         noise: Timestep and chunk; 0 without diffusion.
-        markers: Between noise and tokens.
+        markers: Markers between noise and tokens.
         tokens: Action tokens of a branch.
         copies_decode: Whether the tokens follow every copy.
-        own: Whether there is one branch more, for the tokens alone.
+        own: Whether there is one more branch, for the tokens alone.
     """
 
     patches: int
@@ -64,17 +64,17 @@ class Plan:
 
     @property
     def prefix(self) -> int:
-        """Rows that all branches see."""
+        """Number of rows that all branches attend to."""
         return self.text_at + self.text + self.state + self.prefix_tokens
 
     @property
     def decoding(self) -> int:
-        """Rows of a branch that ends in tokens."""
+        """Number of rows of a branch that ends in tokens."""
         return self.lead + self.noise + self.markers + self.tokens
 
     @property
     def branches(self) -> Tuple[int, ...]:
-        """Rows of every branch."""
+        """Number of rows of every branch."""
         copy = self.decoding if self.copies_decode else self.lead + self.noise
         return (copy,) * self.copies + ((self.decoding,) if self.own else ())
 
@@ -83,22 +83,22 @@ class Plan:
         return self.prefix + sum(self.branches)
 
     def starts(self) -> List[int]:
-        """First row of every branch."""
+        """Returns the first row of every branch."""
         return [self.prefix + sum(self.branches[:index]) for index in range(len(self.branches))]
 
     def noise_at(self, device: torch.device = CPU) -> torch.Tensor:
-        """Rows of x_1 .. x_K of every copy, (C, K)."""
+        """Returns the rows of x_1 .. x_K of every copy, (C, K)."""
         first = constant(tuple(self.starts()[:self.copies]), torch.long, device)[:, None] + self.lead + 1
         return first + torch.arange(self.noise - 1, device=device)[None]
 
     def prefix_end(self, lengths: torch.Tensor) -> torch.Tensor:
-        """Row of the state, or of the last word, (B,); lengths: (B,) of the texts."""
+        """Returns the row of the state, or of the last word, (B,); lengths: (B,) lengths of the texts."""
         if self.state:
             return torch.full_like(lengths, self.text_at + self.text)
         return self.text_at + lengths - 1
 
     def tokens_from(self, lengths: torch.Tensor) -> torch.Tensor:
-        """Rows whose hidden states predict a_1 .. a_A and what follows them, (B, branches that decode, A + 1)."""
+        """Returns the rows whose hidden states predict a_1 .. a_A and what follows them, (B, branches that decode, A + 1)."""
         end = self.prefix_end(lengths)[:, None]
         if self.prefix_tokens:
             first = self.prefix - self.prefix_tokens
@@ -114,14 +114,14 @@ class Plan:
         return torch.cat([end[:, None].expand(-1, rows.shape[1], -1), rows[..., 1:]], dim=-1)
 
     def positions(self, lengths: torch.Tensor, even: Optional[bool] = None) -> torch.Tensor:
-        """Computes the position of every row as it counts at inference.
+        """Computes the position that every row has at inference.
 
         Args:
-            lengths: (B,) of the texts.
-            even: Whether all are as long as the plan's; None asks the numbers, for which a GPU's host waits.
+            lengths: (B,) lengths of the texts.
+            even: Whether all are as long as the plan's; None reads the numbers, which makes the host wait for a GPU.
 
         Returns:
-            (B, S), or (S,) where all texts are equally long.
+            (B, S), or (S,) if all texts are equally long.
         """
         offsets = _offsets(self, lengths.device)
         if self._even(lengths, even):
@@ -130,13 +130,13 @@ class Plan:
         return offsets - behind * (self.text - lengths)[:, None]
 
     def mask(self, lengths: torch.Tensor, even: Optional[bool] = None) -> torch.Tensor:
-        """True where a query (row) may attend to a key (column), (B or 1, 1, S, S); `even` as of `positions`."""
+        """Returns True where a query (row) may attend to a key (column), (B or 1, 1, S, S); `even` as in `positions`."""
         fixed = _mask(self, lengths.device)[None, None]
         if self._even(lengths, even):
             return fixed
         slots = torch.arange(self.length, device=lengths.device)
         unused = (slots >= self.text_at + lengths[:, None]) & (slots < self.text_at + self.text)
-        # A row that nobody sees must see something itself to stay finite.
+        # A row that no row attends to must itself attend to something to stay finite.
         return fixed & ~unused[:, None, None] | torch.eye(self.length, dtype=torch.bool, device=lengths.device)
 
     def _even(self, lengths: torch.Tensor, known: Optional[bool]) -> bool:
@@ -159,12 +159,12 @@ def _mask(plan: Plan, device: torch.device) -> torch.Tensor:
 
 
 def shared_mask(mask: torch.Tensor, first: int, labels: int) -> torch.Tensor:
-    """Lets the samples of a moment stand one behind the other.
+    """Builds the mask for samples of a moment that follow each other.
 
     Args:
-        mask: (B or 1, 1, S, S) of each sample alone.
-        first: Rows that the samples of a moment share.
-        labels: Samples of a moment.
+        mask: (B or 1, 1, S, S) mask of each sample alone.
+        first: Number of rows that the samples of a moment share.
+        labels: Number of samples per moment.
 
     Returns:
         (B / labels or 1, 1, L, L) with L = first + labels (S - first).
@@ -181,7 +181,7 @@ def shared_mask(mask: torch.Tensor, first: int, labels: int) -> torch.Tensor:
 
 
 def shared_positions(positions: torch.Tensor, first: int, labels: int) -> torch.Tensor:
-    """The same for positions: of (B, S) or (S,), the (B / labels, L) or (L,)."""
+    """Returns the positions accordingly: (B / labels, L) or (L,), from (B, S) or (S,)."""
     if labels == 1:
         return positions
     if positions.dim() == 1:
@@ -190,17 +190,17 @@ def shared_positions(positions: torch.Tensor, first: int, labels: int) -> torch.
 
 
 def markers_behind_text(config: ModelConfig) -> Tuple[int, ...]:
-    """Ids between the words and the state."""
+    """Returns the ids between the words and the state."""
     return config.sequence.behind_text
 
 
 def markers_before_tokens(config: ModelConfig) -> Tuple[int, ...]:
-    """Ids between the noise, or the prefix, and the first action token of a branch."""
+    """Returns the ids between the noise, or the prefix, and the first action token of a branch."""
     return config.sequence.before_tokens
 
 
 def token_behind_actions(config: ModelConfig) -> int:
-    """What the last action token is followed by: the end, or in kind 4 the begin of the noise."""
+    """Returns the id that follows the last action token: the end, or in kind 4 the begin of the noise."""
     return config.sequence.bod if config.sequence.kind == 4 else config.sequence.eos
 
 
@@ -208,15 +208,15 @@ def plan_of(config: ModelConfig, text: int, copies: int, diffusion: bool, tokens
     """Plans the rows of a batch.
 
     Args:
-        config: Architecture; its sequence decides.
-        text: Longest text.
+        config: Architecture, whose sequence determines the plan.
+        text: Length of the longest text.
         copies: Noisy copies of each action.
         diffusion: Whether there is noise at all.
         tokens: Whether there are action tokens.
-        own: Whether the tokens follow a condition of their own instead of every copy.
+        own: Whether the tokens follow their own condition instead of every copy.
 
     Returns:
-        How many rows of each kind there are, and which tokens follow what.
+        The number of rows of each kind, and which tokens follow what.
     """
     sequence, actions = config.sequence, config.action_dim
     in_prefix = tokens and sequence.kind == 4

@@ -32,11 +32,11 @@ from hybridvla_core.training.progress import Bar, RunLog
 from hybridvla_core.transforms.prompt import PromptEncoder
 
 LOGGER = logging.getLogger(__name__)
-#: A checkpoint lists the sentences that it was trained with, unless there are more than this.
+#: Most sentences that a checkpoint lists as those it was trained with; it lists none if there are more.
 MOST_INSTRUCTIONS = 1000
-#: Keys that may change when a run goes on: they do not change what it computes.
+#: Keys that may change when a run resumes, because they do not change what it computes.
 FREE = ("workers", "keep_frames", "log_every", "save_every", "validate_every", "validation_frames", "export", "demonstrations")
-#: Keys that came later than some runs, with the value that those runs had in effect: with it, such a run can go on.
+#: Keys that are newer than some runs, with the value that those runs had in effect, so that such a run can resume.
 LATER = {"labels": 1, "grounding.attention": 0.0, "grounding.attention_layers": (), "grounding.attention_heads": 1,
          "grounding.subtask": 0.0, "grounding.place_views": (), "grounding.turns": 0.0, "statistics_tail": 0.01, "draw": "rows",
          "embedders": "init"}
@@ -44,21 +44,21 @@ LATER = {"labels": 1, "grounding.attention": 0.0, "grounding.attention_layers": 
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asks for.
+    """Request for a training run.
 
     Attributes:
         config: The recipe.
         data: Folders of data sets.
-        work: Folder of log and state; a run that finds its state there goes on.
+        work: Folder of log and state; a run that finds its state there resumes.
         out: Checkpoint folder to write; new, empty, or with a checkpoint and nothing else, which is replaced.
         init: Checkpoint folder to start from.
-        mixture: Weights of the data sets; all frames alike without it.
+        mixture: Weights of the data sets; without it, all frames are equally frequent.
         device: `cpu` or `cuda`.
-        threads: Of the CPU, for each process.
+        threads: CPU threads of each process.
         tensorboard: Whether TensorBoard's files are written too.
-        evaluate: Evaluates a checkpoint folder; what it gives goes into the log.
+        evaluate: Evaluates a checkpoint folder; its result goes into the log.
         evaluate_every: Steps between two evaluations; 0 for never.
-        seconds: After so long the run saves its state, writes the checkpoint as it is then, and ends; 0 for no limit, s.
+        seconds: Time after which the run saves its state, writes the checkpoint as it is, and ends, s; 0 for no limit.
     """
 
     config: TrainingConfig
@@ -76,16 +76,16 @@ class Request:
 
 
 def train(request: Request) -> Dict[str, Any]:
-    """Runs all stages and writes the checkpoint; started again with the same `work` folder it goes on as the same run.
+    """Runs all stages and writes the checkpoint; started again with the same `work` folder, it resumes the same run.
 
     Args:
-        request: What is asked for.
+        request: Request for the run.
 
     Returns:
-        The result, for machines; `finished` is False where `seconds` ended the run before its last step.
+        The result for machines; `finished` is False if `seconds` ended the run before its last step.
 
     Raises:
-        HybridVLAError: Something does not fit, cannot be read, or ran into a number that is not finite; the message names it.
+        HybridVLAError: Something does not fit or cannot be read, or a number is not finite; the message names it.
     """
     deadline = time.monotonic() + request.seconds
     check_place(request.out, request.work, request.data, request.init)
@@ -127,9 +127,9 @@ def _train(request: Request, processes: Processes, deadline: float) -> Dict[str,
             progress = store.last() or Progress(0, 0, 0, 0.0, 0, (), (), origin)
             _check_origin(progress.origin, origin, request.work)
             loop, progress = _stages(request, start, feed, processes, store, hooks, progress)
-        except StepError as error:      # the model is built anew: a torn step may have filled a part of it
+        except StepError as error:      # the model is built anew: a damaged step may have filled part of it
             store.leave_out(error)
-        gc.collect()    # errors of torch hold the earlier model in a ring; there may be no room for two
+        gc.collect()    # torch's errors keep the earlier model alive in a reference cycle; there may be no room for two
     objective = loop.objective
     result: Dict[str, Any] = {"checkpoint": str(request.out), "steps": progress.total, "samples": progress.samples,
                               "seconds": round(progress.seconds, 1), "finished": progress.stage == len(config.stages)}
@@ -143,12 +143,12 @@ def _train(request: Request, processes: Processes, deadline: float) -> Dict[str,
 
 def _stages(request: Request, start: Start, feed: Feed, processes: Processes, store: Store, hooks: Hooks, progress: Progress
             ) -> Tuple[StageLoop, Progress]:
-    """Runs the stages from where `progress` is; returns the last one that ran, and how far it came."""
+    """Runs the stages from where `progress` is; returns the last one that ran, and its progress."""
     config = request.config
     if progress.total and processes.first:
         LOGGER.info("going on behind step %d (stage %d, step %d)", progress.total, progress.stage, progress.step)
     log = RunLog(request.work, progress.total, request.tensorboard) if processes.first else None
-    # A finished run builds its last stage again, to export what its last state holds.
+    # A finished run builds its last stage again, to export its last state.
     for number in range(min(progress.stage, len(config.stages) - 1), len(config.stages)):
         loop = StageLoop(_build(config, start, number, processes), config, number, feed, processes, store, log, hooks)
         progress = loop.run(progress)
@@ -158,7 +158,7 @@ def _stages(request: Request, start: Start, feed: Feed, processes: Processes, st
 
 
 def _build(config: TrainingConfig, start: Start, number: int, processes: Processes) -> HybridObjective:
-    """The objective of a stage as it was before the first step of the run, spread over the processes."""
+    """Builds the objective of a stage as it was before the first step of the run, sharded over the processes."""
     torch.manual_seed(config.seed)
     model = HybridVLA(start.model)
     if start.base is None:
@@ -195,7 +195,7 @@ def _mixture(request: Request, start: Start, processes: Processes) -> Mixture:
 
 
 def _keep(start: Start, folder: Path, processes: Processes, workers: int) -> None:
-    """Decodes all pictures, on the first process; the others read what it wrote."""
+    """Decodes all pictures on the first process; the others read what it wrote."""
     for turn in (True, False):
         if processes.first == turn:
             for frames in start.sets:
@@ -223,21 +223,21 @@ def _warn_of_labels(config: TrainingConfig, start: Start) -> None:
 
 
 def _origin(request: Request, start: Start) -> Dict[str, Any]:
-    """What decides every number of a run, part by part."""
+    """Returns everything that determines the numbers of a run, part by part."""
     config = dataclasses.asdict(request.config)
-    said = start.checkpoint      # what the recipe leaves to the checkpoint counts as well
+    said = start.checkpoint      # values that the recipe leaves to the checkpoint count as well
     config.update(chunk=said.model.chunk, image_strategy=said.image_strategy, ddim_steps=said.ddim_steps,
                   confidence_window_bins=said.ensemble.confidence_window_bins)
     found = {"configuration": _plain({key: value for key, value in config.items() if key not in FREE}),
              "checkpoint": None if start.base is None else start.base.manifest_sha256,
              "data": {frames.name: frames.dataset.identity() for frames in start.sets},
              "mixture": None if request.mixture is None else _plain(dataclasses.asdict(request.mixture))}
-    # Older runs normalised such channels as constant ones; in the middle of a run the numbers must not change their meaning.
+    # Older runs normalised such channels as constant ones; numbers must not change their meaning in the middle of a run.
     return {**found, "statistics": list(start.widened)} if start.widened else found
 
 
 def _plain(value: object, name: str = "") -> object:
-    """As JSON gives it back, without what older runs do not know. `name` leads to the value and ends in a point."""
+    """Returns a value as JSON restores it, without keys unknown to older runs. `name`: path of the value, ending in a dot."""
     if isinstance(value, dict):
         return {key: _plain(item, f"{name}{key}.") for key, item in value.items() if (f"{name}{key}", item) not in LATER.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
@@ -252,7 +252,7 @@ def _check_origin(before: Mapping[str, Any], now: Mapping[str, Any], work: Path)
             detail = f" ({', '.join(keys)})" if keys else ""
             raise HybridVLAError(f"{work}: the run in it was begun with another {part}{detail}; give another --work folder, or "
                                  "what it was begun with")
-    order = list(before["data"])      # decides draws, normalisation and default cameras; mappings are equal without it
+    order = list(before["data"])      # affects draws, normalisation and default cameras; mappings compare equal without it
     if order != list(now["data"]):
         raise HybridVLAError(f"{work}: the run in it was begun with its data sets in another order ({', '.join(order)}); give "
                              "another --work folder, or --data in that order")
@@ -265,7 +265,7 @@ def _provenance(request: Request, start: Start, progress: Progress) -> Dict[str,
     if progress.stage < len(request.config.stages):
         found["unfinished"] = True
     texts = sorted({text for frames in start.sets for text in frames.dataset.tasks.values()})
-    if len(texts) <= MOST_INSTRUCTIONS:      # who evaluates it learns from them which tasks it was trained for
+    if len(texts) <= MOST_INSTRUCTIONS:      # tells an evaluation which tasks the checkpoint was trained for
         found["instructions"] = texts
     named = [tasks_named(frames.dataset.ours.get("episodes", [])) for frames in start.sets]
     if all(named):

@@ -1,4 +1,4 @@
-"""By what the numbers of data sets are normalised: their own statistics, or those of a checkpoint where these cover them."""
+"""Normalisation of data sets: by their own statistics, or by those of a checkpoint if these cover them."""
 from __future__ import annotations
 
 import logging
@@ -17,17 +17,17 @@ from hybridvla_core.errors import DataError
 from hybridvla_core.transforms.normalise import LEAST_RANGE_OF_DATA, Normaliser, rare
 
 LOGGER = logging.getLogger(__name__)
-#: Least share of numbers that the statistics of a checkpoint must cover.
+#: Smallest share of numbers that the statistics of a checkpoint must cover.
 COVERED = 0.9
 
 
 @dataclass(frozen=True)
 class OwnStatistics:
-    """What one data set is normalised by.
+    """Statistics by which one data set is normalised.
 
     Attributes:
-        entry: Of a `dataset_statistics.json`.
-        widened: Channels that it scales by min and max while the quantiles of the set, or the file in it, call them constant.
+        entry: Entry of a `dataset_statistics.json`.
+        widened: Channels scaled by min and max that are constant by the quantiles of the set, or by the file in it.
     """
 
     entry: Dict[str, Any]
@@ -35,16 +35,16 @@ class OwnStatistics:
 
 
 def own_names(datasets: Sequence[LeRobotDataset]) -> List[str]:
-    """Names the sets as their statistics are named in a checkpoint; a folder's new name is not its set's.
+    """Returns the names of the sets' statistics in a checkpoint; renaming a folder does not rename its set.
 
     Args:
-        datasets: Opened.
+        datasets: Opened data sets.
 
     Returns:
         Their names, in the same order.
 
     Raises:
-        DataError: Two have one name.
+        DataError: Two sets have the same name.
     """
     first: Dict[str, LeRobotDataset] = {}
     for dataset in datasets:
@@ -62,11 +62,11 @@ def statistics_of(dataset: LeRobotDataset, tail: float = TAIL) -> OwnStatistics:
     """Reads the set's entry of a `dataset_statistics.json`, or computes it from every row.
 
     Args:
-        dataset: Opened.
+        dataset: Opened data set.
         tail: Share of the rows that is cut off on each side of a channel; the file in a data set has TAIL.
 
     Returns:
-        The entry. Files of older data sets call a channel constant that moves in few rows; here it is none.
+        The entry. Files of older data sets call a channel constant if it moves in few rows; here it is not constant.
 
     Raises:
         DataError: A number is not finite.
@@ -89,15 +89,15 @@ def statistics_of(dataset: LeRobotDataset, tail: float = TAIL) -> OwnStatistics:
 
 
 def check_covered(dataset: LeRobotDataset, scales: Normaliser, where: Path) -> None:
-    """Does nothing where the statistics of a checkpoint cover a data set, and names channels that are constant in them alone.
+    """Checks that the statistics of a checkpoint cover a data set, and names channels that are constant only in the statistics.
 
     Args:
-        dataset: Opened.
-        scales: Of the checkpoint.
-        where: Its folder.
+        dataset: Opened data set.
+        scales: Scales of the checkpoint.
+        where: Folder of the checkpoint.
 
     Raises:
-        DataError: The data are of another robot or place: too many numbers would be clipped. Or a number is not finite.
+        DataError: The data are of another robot or place, so that too many numbers would be clipped, or a number is not finite.
     """
     with tempfile.TemporaryDirectory() as scratch:
         for key, scale in ((layout.STATE, scales.state), (layout.ACTION, scales.action)):

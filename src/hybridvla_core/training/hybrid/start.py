@@ -1,4 +1,4 @@
-"""What a run starts from: data sets that fit together, a new model or a checkpoint, and what its numbers mean."""
+"""Start of a run: data sets that fit together, a new model or a checkpoint, and the meaning of its numbers."""
 from __future__ import annotations
 
 import logging
@@ -29,13 +29,13 @@ from hybridvla_core.transforms.normalise import Normaliser
 from hybridvla_core.transforms.prompt import load_tokenizer
 
 LOGGER = logging.getLogger(__name__)
-#: Data with relative rotations need not say of what; one arm has this name.
+#: Values that data with relative rotations need not state: the arm's name, for one arm, and the rotation's reference.
 UNSAID = {"arms": ["arm"], "rotation_reference_xyzw": [0.0, 0.0, 0.0, 1.0]}
-#: What must be the same in data that are trained on together, and in a checkpoint that goes on.
+#: Keys that must be equal in data that are trained on together, and in a checkpoint that is trained further.
 MEANING = ("arms", "translation", "rotation", "rotation_reference_xyzw", "gripper_sense")
-#: What must be the same in data that are trained on together besides: where a delta begins, and what a state is.
+#: Further keys that must be equal in data that are trained on together: where a delta begins, and what a state is.
 ORIGIN = ("delta_base", "state_source")
-#: So many episodes of each set are asked for what no row may tell.
+#: Number of episodes of each set that are searched for information that rows may lack.
 SOME_EPISODES = 20
 
 
@@ -45,12 +45,12 @@ class Start:
 
     Attributes:
         base: The checkpoint of `--init`, if any.
-        checkpoint: What the one that is exported behind the last step will say about itself.
-        statistics: Of every data set, by name; what is exported.
-        tokenizer: Of the language model.
-        sets: The data.
-        subtasks: Names of the steps of tasks that are to be known, in the order of their numbers.
-        widened: Channels that are scaled by min and max though their data set's own file says otherwise.
+        checkpoint: Configuration of the checkpoint that is exported after the last step.
+        statistics: Statistics of every data set, by name, as exported.
+        tokenizer: Tokenizer of the language model.
+        sets: The data sets.
+        subtasks: Names of the task steps to learn, in the order of their numbers.
+        widened: Channels that are scaled by min and max although their data set's own file says otherwise.
     """
 
     base: Optional[Checkpoint]
@@ -68,11 +68,11 @@ class Start:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is known of a run's checkpoint before there are data.
+    """Facts known about a run's checkpoint before there are data.
 
     Attributes:
         model: Its architecture; views, chunk and channels are still those of its start.
-        untrained, trained: As its configuration will say.
+        untrained, trained: Values that its configuration will state.
     """
 
     model: ModelConfig
@@ -81,16 +81,16 @@ class Outcome:
 
 
 def prepare(config: TrainingConfig, data: Sequence[Path], init: Optional[Path], views: Sequence[str] = ()) -> Start:
-    """Opens data sets and checkpoint and makes sure that they fit together.
+    """Opens data sets and checkpoint and checks that they fit together.
 
     Args:
-        config: Of the run.
+        config: Configuration of the run.
         data: Folders of data sets.
         init: Folder of the checkpoint to start from.
-        views: What else the first camera may be called in a set (mixtures of many).
+        views: Other names that the first camera may have in a set (mixtures of many).
 
     Returns:
-        What the run starts from.
+        Everything that the run starts from.
 
     Raises:
         ConfigurationError: Neither a preset nor `init` is given, or both are.
@@ -144,14 +144,14 @@ def prepare(config: TrainingConfig, data: Sequence[Path], init: Optional[Path], 
 
 
 def foresee(config: TrainingConfig, init: Optional[Path]) -> Outcome:
-    """Tells, before there are data, what the checkpoint behind the last step will be.
+    """Tells, before there are data, what the checkpoint after the last step will be.
 
     Args:
-        config: Of the run.
+        config: Configuration of the run.
         init: Folder of the checkpoint to start from.
 
     Returns:
-        What is known.
+        The known facts.
 
     Raises:
         ConfigurationError: Neither a preset nor `init` is given, or both are.
@@ -195,7 +195,7 @@ def _same(ours: ActionConvention, theirs: ActionConvention, here: str, there: st
 
 
 def _same_time(ours: ActionConvention, theirs: ActionConvention, here: str, there: str) -> None:
-    """Keyframes and dense actions do not mix; two rates do, as in the paper's pretraining."""
+    """Refuses a mix of keyframes and dense actions; two rates may mix, as in the paper's pretraining."""
     periods = ours.action_period_s, theirs.action_period_s
     if (periods[0] == 0) != (periods[1] == 0):
         raise DataError(f"{here}: action_period_s is {periods[0]} and {periods[1]} in {there}: one leads to keyframes, and the "
@@ -205,7 +205,7 @@ def _same_time(ours: ActionConvention, theirs: ActionConvention, here: str, ther
 
 
 def _check_grid(dataset: LeRobotDataset, model: ModelConfig) -> None:
-    """Refuses grounding that counts its patches in another grid than the model's."""
+    """Refuses grounding that counts its patches in a grid other than the model's."""
     grid = dataset.description.grid
     if dataset.description.grounded and grid ** 2 != model.patches:
         where = f"in {grid} rows of {grid}" if grid else f"and {layout.OURS} does not say in which grid"
@@ -214,7 +214,7 @@ def _check_grid(dataset: LeRobotDataset, model: ModelConfig) -> None:
 
 
 def _check_turns(config: TrainingConfig, datasets: Sequence[LeRobotDataset]) -> None:
-    """Refuses to teach turns that no set tells; the first episodes of each are looked at."""
+    """Refuses to teach turns that no set states; the first episodes of each set are searched."""
     told = (text for dataset in datasets for position in range(min(len(dataset.episodes), SOME_EPISODES))
             for text in dataset.rows(position).grounding or ())
     if config.grounding.turns and not any(GroundedObject.TURNED in text for text in told):
@@ -224,7 +224,7 @@ def _check_turns(config: TrainingConfig, datasets: Sequence[LeRobotDataset]) -> 
 
 
 def _subtasks(config: TrainingConfig, datasets: Sequence[LeRobotDataset]) -> Tuple[str, ...]:
-    """Every name that a set has, where they are to be known."""
+    """Returns every subtask name of the sets, if they are to be learned."""
     if not config.grounding.subtask:
         return ()
     found = sorted({name for dataset in datasets for name in dataset.subtasks()})
@@ -236,7 +236,7 @@ def _subtasks(config: TrainingConfig, datasets: Sequence[LeRobotDataset]) -> Tup
 
 
 def _views(dataset: LeRobotDataset, cameras: Sequence[str], others: Sequence[str]) -> Tuple[str, ...]:
-    """The set's own names of the cameras."""
+    """Returns the set's own names of the cameras."""
     there = dataset.description.views
     found: List[str] = []
     for camera in cameras:
@@ -273,7 +273,7 @@ def _checkpoint(config: TrainingConfig, base: Optional[Checkpoint], model: Model
             ensemble=EnsembleConfig.paper(), ddim_steps=4, autoregressive_condition="denoised",
             statistics_key=key, untrained=untrained, trained=trained)
     else:
-        # Numbers of the data's own statistics were normalised with zeros for what never moves.
+        # With the data's own statistics, channels that never move were normalised to zero.
         constant = base.config.constant_channel if config.statistics == "init" else "zero"
         start = replace(base.config, model=model, convention=convention, cameras=cameras, statistics_key=key,
                         untrained=untrained, trained=trained, constant_channel=constant)

@@ -1,9 +1,9 @@
-"""What a run goes on from: parameters that were trained, their average, the optimiser's moments, and how far it was.
+"""State from which a run resumes: trained parameters, their average, the optimiser's moments, and its progress.
 
-A step is one folder of torch.distributed.checkpoint, written beside its name and renamed when all of it is on the disk: whenever
-the process dies, the last whole step is there. One that the disk tore all the same is left out, and the one before is taken. The
-folder can be read by another number of processes. It holds a pickle of torch's own, so it is for the run that wrote it and never
-leaves the work folder.
+A step is one folder of torch.distributed.checkpoint. It is written under a temporary name and renamed when all of it is on the
+disk, so the last whole step exists whenever the process dies. A step that the disk damaged all the same is skipped, and the one
+before is used. The folder can be read by another number of processes. It holds a pickle of torch's own, so it is for the run
+that wrote it and never leaves the work folder.
 """
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ LOGGER = logging.getLogger(__name__)
 KEPT = 2
 META = "run.json"
 NAME = "step-{:09d}"
-#: What a step that could not be read is called from then on, behind this.
+#: Name prefix of a step that could not be read.
 TORN = "torn-"
-#: What says nothing about the files that were being read or written.
+#: Errors that say nothing about the files being read or written.
 NOT_OF_FILES = (KeyboardInterrupt, SystemExit, MemoryError, torch.cuda.OutOfMemoryError)
 
 
 class StepError(HybridVLAError):
-    """A step on the disk cannot be read; the one before may be whole."""
+    """A step on the disk cannot be read; the one before it may be intact."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
         stage: Number of the stage.
-        step: Steps done in it.
+        step: Steps done in the stage.
         total: Steps done in all.
-        seconds: Computed in all, s.
-        samples: Seen in all.
+        seconds: Computing time in all, s.
+        samples: Samples seen in all.
         trained: Names of all parameters trained so far.
-        moments: Names of those that the optimiser has moments of.
-        origin: What the run was begun from, part by part.
+        moments: Names of the parameters that the optimiser has moments of.
+        origin: What the run was started from, part by part.
     """
 
     stage: int
@@ -67,7 +67,7 @@ class Progress:
 
 
 class Store:
-    """The steps of a run in `folder`."""
+    """Store of a run's steps in `folder`."""
 
     def __init__(self, folder: Path, processes: Processes) -> None:
         self.folder, self.processes = folder, processes
@@ -79,13 +79,13 @@ class Store:
         processes.wait()
 
     def last(self) -> Optional[Progress]:
-        """Reads how far the last whole step is.
+        """Reads the progress of the last whole step.
 
         Returns:
-            None before the first one.
+            The progress; None before the first step.
 
         Raises:
-            StepError: The step is none of ours, or torn.
+            StepError: The step is not one of ours, or is damaged.
         """
         steps = self._steps()
         if not steps:
@@ -98,16 +98,16 @@ class Store:
             raise StepError(f"{steps[-1]}: not a state of this trainer ({error}); give another --work folder") from error
 
     def leave_out(self, error: StepError) -> None:
-        """Makes the step before the last one the last, and warns; every process calls it.
+        """Skips the last step, so that the one before it becomes the last, and warns; every process calls it.
 
-        The step that is left out keeps its name until the next one is written, and is called `torn-...` from then on: nothing is
-        removed for an error that may have been one of reading.
+        The skipped step keeps its name until the next one is written, and is then renamed `torn-...`: nothing is removed, because
+        the error may have been one of reading.
 
         Args:
-            error: Of the last step.
+            error: Error of the last step.
 
         Raises:
-            StepError: The same one, where there is no step before.
+            StepError: The same error, if there is no step before.
         """
         steps = self._steps()
         if len(steps) < 2:
@@ -123,11 +123,11 @@ class Store:
         Args:
             progress: How far the run is.
             module: The objective, with its weights.
-            average: Of the weights, by name.
-            optimizer: With its moments; None at a stage's end.
+            average: Average of the weights, by name.
+            optimizer: Optimiser with its moments; None at a stage's end.
 
         Raises:
-            HybridVLAError: The disk takes no more.
+            HybridVLAError: The disk cannot take the state.
         """
         name = NAME.format(progress.total) + f"-stage-{progress.stage}"
         partial, whole = self.folder / f".{name}", self.folder / name
@@ -159,20 +159,20 @@ class Store:
         """Reads the last step; all processes call it.
 
         Args:
-            progress: Of that step.
-            module: Gets the weights.
-            average: Gets the averaged ones.
-            optimizer: Gets the moments.
+            progress: Progress of that step.
+            module: Receives the weights.
+            average: Receives the averaged weights.
+            optimizer: Receives the moments.
 
         Raises:
-            StepError: The step is torn, or does not fit the model. What was to be filled may be filled in part.
+            StepError: The step is damaged, or does not fit the model. The arguments may then be filled in part.
         """
         folder = self._steps()[-1]
         state = self._tensors(progress, module, average, optimizer, fresh=True)
         try:
             with _quietly():
                 read_step(state, checkpoint_id=str(folder))
-        except (Exception, CheckpointException) as error:  # whatever torch's parts stumble over in a torn or foreign folder
+        except (Exception, CheckpointException) as error:  # anything that torch may raise for a damaged or foreign folder
             raise StepError(f"{folder}: not a state of this recipe's model ({_reason(error)}); give another --work folder, or "
                             "what the run was begun with") from error
         parameters = dict(module.named_parameters())
@@ -182,7 +182,7 @@ class Store:
 
     def _tensors(self, progress: Progress, module: nn.Module, average: Mapping[str, torch.Tensor],
                  optimizer: Optional[torch.optim.Optimizer], fresh: bool = False) -> Dict[str, Any]:
-        """What is written or read, by name. fresh: with new moments to be read into."""
+        """Returns the tensors to write or read, by name. fresh: with new moments to read into."""
         parameters = dict(module.named_parameters())
         found: Dict[str, Any] = {f"model.{name}": parameters[name].detach() for name in progress.trained}
         found.update({f"average.{name}": average[name] for name in progress.trained if name in average})
@@ -197,17 +197,17 @@ class Store:
         return sorted(path for path in self.folder.glob("step-*") if (path / META).is_file() and path not in self._torn)
 
 
-#: What AdamW keeps of a parameter.
+#: State that AdamW keeps for each parameter.
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def moments_of(module: nn.Module, optimizer: torch.optim.Optimizer) -> Tuple[str, ...]:
-    """Names of the parameters that the optimiser has moments of."""
+    """Returns the names of the parameters that the optimiser has moments of."""
     return tuple(name for name, parameter in module.named_parameters() if optimizer.state.get(parameter))
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong, on a line; torch wraps it, of each process one. What says nothing about the files is raised as it is."""
+    """Returns what went wrong, on one line; torch wraps one error per process. Errors unrelated to the files are raised again."""
     failures = [failure[0] for failure in error.failures.values()] if isinstance(error, CheckpointException) else [error]
     for failure in failures:
         if isinstance(failure, NOT_OF_FILES):
@@ -219,7 +219,7 @@ def _reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Alone, torch warns that it is alone; of a torn folder it logs tracebacks, through no logger of its own."""
+    """Silences torch, which warns if there is one process, and for a damaged folder logs tracebacks through the root logger."""
     root = logging.getLogger()
     root.addFilter(_not_of_torch)
     try:
