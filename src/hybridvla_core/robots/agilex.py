@@ -14,7 +14,7 @@ class AgilexConfig:
 
     Attributes:
         command_hz: Highest rate at which joints are streamed: the filter's tick rate divided by the next whole number.
-        pos_cmd_hz: The same for `PosCmd`; the driver plans each of these from point to point.
+        pos_cmd_hz: Highest rate of `PosCmd`, in the same way; the driver plans each of them from point to point.
         speed_percent: velocity[6] of a joint command; the two-arm driver ignores it, later single-arm drivers take it as speed.
         gripper_effort_nm: effort[6], 0.5 to 3 N m.
         pos_cmd_units: `probe` (the driver's own end pose decides at start), `m_rad`, or `mm_deg` (drivers of 2024).

@@ -37,17 +37,17 @@ class Reason(enum.IntFlag):
     OUTSIDE_AT_START = 1 << 10      # an arm stands outside a limit before it moves; `reenter` leads it back
     SOLVER = 1 << 11                # no joint step was found, or the computation failed
     LAST_CHECK = 1 << 12            # the independent last check refused a command that was about to be sent
-    LEASH = 1 << 13                 # an arm is behind its command by more than its leash
+    LEASH = 1 << 13                 # an arm lags its command by more than its leash
     MEASURED_LIMIT = 1 << 14        # a measured value is outside its limit
     COLLISION = 1 << 15             # links, or a link and the table, would come too close
     SINGULARITY = 1 << 16           # the motion leads into a singularity
     OTHER_ARM = 1 << 17             # the other arm, or the distance to it, holds this arm back
     GRIPPER = 1 << 18               # a gripper did not finish its command
-    CONTROLLER = 1 << 19            # the controller behind the filter changed, or another node commands the arm
+    CONTROLLER = 1 << 19            # the controller after the filter changed, or another node commands the arm
     CONFIGURATION = 1 << 20         # a run-time parameter was refused
     TICK_OVERRUN = 1 << 21          # the filter's ticks are late
     TCP_MISMATCH = 1 << 22          # the driver's tool pose disagrees with ours
-    WORKSPACE = 1 << 23             # the target lies outside box or planes
+    WORKSPACE = 1 << 23             # the target is outside box or planes
     JOINT_LIMIT = 1 << 24           # a joint limit is in the way
 
 
