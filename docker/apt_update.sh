@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# apt-get update on an image of ROS Noetic, and the known remedy where the image is older than the key of its package source.
+# Runs apt-get update on an image of ROS Noetic, with the known remedy if the image is older than the key of its package source.
 #
-# Two keys sign Noetic's packages. Images made before June 2025 ask packages.ros.org, whose key ran out on 2025-06-01 and was
-# prolonged; later ones ask the final snapshot, whose key has run out before, too. A prolonged key is the same key: fetched by its
-# whole fingerprint, nobody can put another in its place.
+# Two keys sign Noetic's packages. Images made before June 2025 use packages.ros.org, whose key expired on 2025-06-01 and was
+# extended. Later images use the final snapshot, whose key has expired before, too. An extended key is the same key: as it is
+# fetched by its full fingerprint, nobody can substitute another.
 set -euo pipefail
 
 readonly KEYSERVER="${KEYSERVER:-hkps://keyserver.ubuntu.com}"
@@ -16,7 +16,7 @@ refuse() {
   exit 1
 }
 
-# Fingerprints of known keys that an output of apt-get finds expired or missing.
+# Prints the fingerprints of the known keys that an output of apt-get reports as expired or missing.
 wanted_of() {
   local fingerprint
   for fingerprint in "${KNOWN[@]}"; do
@@ -26,7 +26,7 @@ wanted_of() {
   done
 }
 
-# apt-get ends with 0 where it goes on with an old list, so its words are read as well.
+# apt-get exits with 0 when it continues with an old list, so its output is checked as well.
 update() { apt-get -o APT::Update::Error-Mode=any update 2>&1; }
 
 if said="$(update)" && [ -z "$(wanted_of "$said")" ]; then
@@ -40,7 +40,7 @@ trap 'rm -rf "$HOME_OF_KEYS"' EXIT
 echo "apt_update: the key ${WANTED[*]} of this image has run out; fetching the prolonged one"
 gpg --batch --quiet --homedir "$HOME_OF_KEYS" --keyserver "$KEYSERVER" --recv-keys "${WANTED[@]}" ||
   refuse "the key ${WANTED[*]} cannot be fetched from $KEYSERVER; put it in by hand (docs/containers.md)"
-# Into the keyrings that the sources name, else where apt looks for every source.
+# Put the keys into the keyrings that the sources name, else where apt looks for every source.
 mapfile -t RINGS < <(grep -rhoE '[Ss]igned-[Bb]y[=:] */[^] ]+' "$SOURCES" 2>/dev/null | sed -E 's/^[^=:]+[=:] *//' | sort -u)
 [ "${#RINGS[@]}" -gt 0 ] || RINGS=("$TRUSTED")
 for ring in "${RINGS[@]}"; do

@@ -1,8 +1,8 @@
-"""Says by its exit status whether what a container runs is alive: a node that the master knows and that answers, or an address.
+"""Reports by exit status whether what a container runs is alive: a node that the master knows and that answers, or an address.
 
-usage: healthy.py /NODE.. | http://127.0.0.1:PORT/PATH ..      0 when all answer; else 1, and one sentence
+usage: healthy.py /NODE.. | http://127.0.0.1:PORT/PATH ..      exits with 0 when all answer, else with 1 and one sentence
 
-The standard library alone, and no node of its own: a check every ten seconds must not cost a real-time computer anything.
+It uses the standard library alone and starts no node: a check every ten seconds must not burden a real-time computer.
 """
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ANSWER_S = 3.0
 
 
 def ask_node(name: str, master: str) -> str:
-    """What is wrong with a node; empty when it answers by the address that the master has of it."""
+    """Returns what is wrong with a node; empty when it answers at the address that the master has for it."""
     code, said, address = xmlrpc.client.ServerProxy(master).lookupNode("/healthy", name)
     if code != 1:
         return f"{name} is not known to the master at {master}"
@@ -28,13 +28,13 @@ def ask_node(name: str, master: str) -> str:
 
 
 def ask_address(url: str) -> str:
-    """What is wrong with an address; empty when it answers with 200."""
+    """Returns what is wrong with an address; empty when it answers with 200."""
     with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:
         return "" if answer.status == 200 else f"{url} answers {answer.status}"
 
 
 def main(wanted: List[str]) -> int:
-    """Ask for each, and print the first that does not answer."""
+    """Asks each one, and prints the first that does not answer."""
     socket.setdefaulttimeout(ANSWER_S)
     master = os.environ.get("ROS_MASTER_URI") or "http://localhost:11311"
     for name in wanted:

@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The model alone, for the policy computer: Debian 12, Python 3.11, torch with its own CUDA libraries, no ROS. The host brings the
+# The model alone, for the policy computer: Debian 12, Python 3.11, torch with its own CUDA libraries, no ROS. The host provides the
 # driver. From the repository root: docker build -f docker/model.Dockerfile -t hybridvla-model:0.1.0 .
 ARG BASE=debian:12.12-slim
 # hadolint ignore=DL3006  # the argument has a tag; docs/containers.md says how to give it a digest
@@ -8,7 +8,7 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 ENV LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /opt/hybridvla
 
-# What changes seldom comes first: an edit of the sources repeats none of the installing.
+# What changes rarely comes first, so that an edit of the sources does not repeat the installation.
 COPY scripts/setup.sh scripts/
 COPY scripts/lib scripts/lib
 COPY requirements/debian12 requirements/debian12

@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
-# The simulated rig with filter and policy node, on Debian 12 with its own ROS 1 packages, without a model, which has a container
-# of its own. From the repository root: docker build -f docker/sim.Dockerfile -t hybridvla-sim:0.1.0 .
+# The simulated rig with filter and policy node, on Debian 12 with its own ROS 1 packages. The model has its own container.
+# From the repository root: docker build -f docker/sim.Dockerfile -t hybridvla-sim:0.1.0 .
 ARG BASE=debian:12.12-slim
 # hadolint ignore=DL3006  # the argument has a tag; docs/containers.md says how to give it a digest
 FROM ${BASE}
@@ -8,7 +8,7 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 ENV LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /opt/hybridvla
 
-# What changes seldom comes first: an edit of the sources repeats none of the installing.
+# What changes rarely comes first, so that an edit of the sources does not repeat the installation.
 COPY scripts/setup.sh scripts/with_env.sh scripts/
 COPY scripts/lib scripts/lib
 COPY requirements/debian12 requirements/debian12
@@ -31,7 +31,7 @@ COPY config config
 COPY checkpoints/tiny checkpoints/tiny
 COPY docker/healthy.py docker/
 
-# ROS's logs and recordings go to the home folder; program and configuration are read-only for this user.
+# ROS logs and recordings go to the home folder; program and configuration are read-only for this user.
 RUN useradd --uid 1000 --create-home --shell /bin/bash rig
 USER 1000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \

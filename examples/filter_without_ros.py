@@ -34,7 +34,7 @@ def main() -> None:
             target = ArmTarget(arm.name, arm.base_frame, outside, now, outside, DeltaBase.COMMANDED, 1.0)
             safety.on_proposal(Proposal(now, 1, 1, 1, "example", 30.0, (target,)), now)
         command = safety.tick(now).arms[0]
-        if command.publish:     # a robot that goes where it is sent
+        if command.publish:     # this robot goes exactly where it is sent
             joints, position = np.array(command.joint_positions), np.array(command.pose.position)
 
     print(f"asked for   {np.round(outside.position, 3)} m")

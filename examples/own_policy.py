@@ -1,4 +1,4 @@
-"""Your own model in front of the safety filter: it answers a policy node by the openpi wire, from any Python and any computer.
+"""Your own model in front of the safety filter: it answers a policy node over the openpi wire, from any Python and any computer.
 
     .venv/bin/python examples/own_policy.py
     roslaunch hybridvla sim.launch server:=ws://127.0.0.1:8000 instruction:='up and down'
@@ -21,14 +21,14 @@ from hybridvla_core.policy.remote.settings import RemoteSource
 
 
 class OwnPolicy:
-    """Put your model here. What its numbers mean is what config/policies/tiny.yaml says, so that file fits it."""
+    """Put your model here. Its numbers have the meaning that config/policies/tiny.yaml states, so that file fits it."""
 
     cameras, manifest_sha256 = ("front",), ""
     convention = load_file(PolicyConfig, ROOT / "config" / "policies" / "tiny.yaml").convention
     down = True
 
     def predict(self, observation: Observation, mode: object = None, seed: int = 0) -> Prediction:
-        """Up and down between 0.3 and 0.4 m, by the state alone; `observation` holds images and instruction, too."""
+        """Moves up and down between 0.3 and 0.4 m, by the state alone; `observation` also holds images and instruction."""
         self.down = observation.state[2] > (0.3 if self.down else 0.4)
         action = np.array([[0.0, 0.0, -0.04 if self.down else 0.04, 0.0, 0.0, 0.0, 1.0]])
         return Prediction(action=action, mode=Mode.DIFFUSION, fused=False, diffusion=action)

@@ -1,4 +1,4 @@
-"""A policy in your own process: a picture, a sentence and the arm's state in, an action and a target pose out.
+"""A policy in your own process: an image, a sentence and the arm's state go in, an action and a target pose come out.
 
     .venv/bin/python examples/policy_in_process.py
 """
@@ -17,7 +17,7 @@ STATE = [0.45, 0.0, 0.4, np.pi, 0.0, 0.0, 1.0]     # x, y, z (m), roll, pitch, y
 def main() -> None:
     """Predicts once with the shipped checkpoint."""
     policy = Policy.from_checkpoint(ROOT / "checkpoints" / "tiny")
-    pictures = {view: np.full((240, 320, 3), 128, np.uint8) for view in policy.cameras}    # RGB; a camera's, on a robot
+    pictures = {view: np.full((240, 320, 3), 128, np.uint8) for view in policy.cameras}    # RGB; on a robot, a camera's images
     prediction = policy.predict(Observation(pictures, INSTRUCTION, np.array(STATE), stamp_ns=0), seed=0)
 
     action = prediction.action[0]

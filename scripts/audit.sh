@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# make audit: the locks against the advisories of the Python package index, by pip-audit in an environment of its own. Needs an
-# index that serves advisories; says so where there is none, instead of finding nothing. AUDIT names another pip-audit.
+# make audit: checks the locks against the advisories of the Python package index, with pip-audit in its own environment. It needs
+# an index that serves advisories; without one it says so, instead of reporting no findings. AUDIT names another pip-audit.
 set -uo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -20,7 +20,7 @@ STATUS=0
 for lock in "$ROOT"/requirements/{debian12,noetic}/*.txt; do
   name="requirements/${lock#"$ROOT/requirements/"}"
   case "$name" in */apt*) continue ;; esac
-  # Strict: a package that cannot be judged is an error, not one without advisories.
+  # Strict: a package that cannot be judged is an error, not a package without advisories.
   if said="$("$TOOL" --strict --no-deps --disable-pip --progress-spinner off -r "$lock" 2>&1)"; then
     echo "audit: $name: no advisory for any of its packages"
     continue

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The timings of docs/performance.md on this machine, into out/bench (passes are counted by `hybridvla bench passes`).
-# Leave the machine alone meanwhile.
+# Measures the timings of docs/performance.md on this machine, into out/bench (`hybridvla bench passes` counts passes).
+# Run nothing else on the machine meanwhile.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the documents and the reference of the code as pages into out/docs, in an environment of its own.
+# Builds the documents and the code reference as pages into out/docs, in an environment of its own.
 # usage: scripts/docs.sh [--only-install]
 set -euo pipefail
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From recorded bags of a scene that a checkpoint has not seen to a checkpoint that works there: every step is a command of the
-# documents. A step whose result is there is left out, so the same command goes on where it was ended.
+# Goes from recorded bags of a scene that a checkpoint has not seen to a checkpoint that works there. Every step is a command from
+# the documents. A step whose result exists is skipped, so the same command resumes where it stopped.
 #   FIELD_OUT (out/field-training)   FIELD_BAGS (30)   FIELD_VARIATION (colour)   FIELD_BEFORE (20) and FIELD_EPISODES (50):
 #   episodes of the evaluation before and after
 set -euo pipefail
@@ -13,7 +13,7 @@ readonly INIT=checkpoints/tiny
 RECIPE=config/training/small_finetune.yaml
 mkdir -p "$OUT"
 
-# timed NAME COMMAND...: runs the command, and notes the seconds it took.
+# timed NAME COMMAND...: runs the command and records the seconds it took.
 timed() {
   local name="$1" began
   shift
@@ -23,7 +23,7 @@ timed() {
   echo "$name $(($(date +%s) - began)) s" | tee -a "$OUT/times.txt"
 }
 
-# step NAME RESULT COMMAND...: the same, unless its result is there.
+# step NAME RESULT COMMAND...: does the same, unless the result exists.
 step() {
   local name="$1" result="$2"
   shift 2
@@ -34,7 +34,7 @@ step() {
   timed "$name" "$@"
 }
 
-# What lies here is of these settings alone.
+# Refuses a folder whose contents come from other settings.
 settings() {
   local asked="variation $VARIATION, $BAGS bags"
   if [ -e "$OUT/settings.txt" ] && [ "$(cat "$OUT/settings.txt")" != "$asked" ]; then
@@ -50,13 +50,13 @@ record() {
   touch "$OUT/recorded"
 }
 
-# A result of the same checkpoint, episodes and code is kept by the command itself.
+# The command itself keeps a result of the same checkpoint, episodes and code.
 evaluate() { # NAME CHECKPOINT EPISODES
   timed "$1" hybridvla evaluate --checkpoint "$2" --variation "$VARIATION" --episodes "$3" --seed 2000001 --processes 2 \
     --json "$OUT/$1.json"
 }
 
-# choose_recipe: RECIPE, in float32 on a CPU that emulates bfloat16. A training goes on with the one it was begun with.
+# choose_recipe: sets RECIPE, in float32 on a CPU that emulates bfloat16. A training continues with the recipe it was started with.
 choose_recipe() {
   local chosen="$OUT/recipe.yaml" slow
   if [ ! -e "$OUT/work" ] && [ ! -e "$OUT/checkpoint" ]; then

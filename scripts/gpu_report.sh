@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# All figures that docs/performance.md wants of a GPU, in one table: scripts/gpu_report.sh [OUT]. Needs the Python packages of
+# Measures all GPU figures of docs/performance.md, in one table: scripts/gpu_report.sh [OUT]. Needs the Python packages of
 # the model (requirements/debian12/{base,vision}.txt or requirements/noetic/{core,policy,vision}.txt name them; numpy, scipy,
-# pillow, timm, safetensors, tokenizers beside torch), no network and no ROS.
-# GPU_REPORT_SECONDS bounds the whole (480); what no longer fits is named.
+# pillow, timm, safetensors, tokenizers beside torch), but no network and no ROS.
+# GPU_REPORT_SECONDS limits the total time (480); parts that do not fit are named.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -40,7 +40,7 @@ for name in graphs certificate compiled precision fp8 two_arms_three_views eager
 done
 SECONDS=0
 
-# part NAME ARGUMENTS...: one bench, if there is time left for it.
+# part NAME ARGUMENTS...: runs one bench if there is time left for it.
 part() {
   local name="$1" left=$((LIMIT - SECONDS))
   shift

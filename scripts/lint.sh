@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# All static checks, over the files git knows and the new ones it does not ignore. Runs every check, then fails if any did.
+# Runs all static checks over tracked files and new files that git does not ignore. It runs every check, then fails if any failed.
 set -uo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 FAILED=()
 
-# files PATTERN...: tracked and new files, one a line.
+# files PATTERN...: prints tracked and new files, one per line.
 files() { git ls-files --cached --others --exclude-standard --deduplicate -- "$@" | while read -r f; do [ ! -f "$f" ] || echo "$f"; done; }
 
 check() {

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The model under other versions: oracle, parity, conversion and tokenizer tests with the oldest and the newest torch and
-# transformers that are supported, each in an environment of its own under .matrix/. Prints a table.
-# MATRIX="pins newest oldest" chooses rows. The newest run under Python 3.12 where there is one (PYTHON312 can name it), else
-# under 3.11; the oldest under 3.8 (PYTHON38), without which that row is left out.
+# Tests the model with other versions: oracle, parity, conversion and tokenizer tests with the oldest and the newest supported
+# torch and transformers, each in its own environment under .matrix/. Prints a table.
+# MATRIX="pins newest oldest" chooses rows. The newest row runs under Python 3.12 if there is one (PYTHON312 can name it), else
+# under 3.11. The oldest row runs under 3.8 (PYTHON38) and is left out without it.
 set -uo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -21,7 +21,7 @@ pip_in() {
   return "${PIPESTATUS[0]}"
 }
 
-# make_environment NAME PYTHON WITH_DEPENDENCIES|"" WITHOUT_DEPENDENCIES...: does nothing when the stamp fits.
+# make_environment NAME PYTHON WITH_DEPENDENCIES|"" WITHOUT_DEPENDENCIES...: does nothing when the stamp matches.
 make_environment() {
   local folder="$ROOT/.matrix/$1" python="$2" with="$3" wanted lock arguments=()
   shift 3
@@ -53,7 +53,7 @@ print(platform.python_version(), *(version(name) for name in names))' 2>/dev/nul
 
 ROWS=()
 STATUS=0
-# row NAME PYTHON: runs the tests and keeps a line for the table.
+# row NAME PYTHON: runs the tests and stores a line for the table.
 row() {
   local name="$1" python="$2" started=$SECONDS log="$ROOT/.matrix/$1.log" result columns
   if "$python" -m pytest -q -m versions -p no:cacheprovider "${TESTS[@]}" >"$log" 2>&1; then
@@ -76,7 +76,7 @@ if [[ "$WANTED" == *" oldest "* ]]; then
   if [ -z "$PYTHON" ]; then
     echo "matrix: no Python 3.8 here (PYTHON38 can name one); the row oldest is left out"
   else
-    # One environment comes from the network, the other may come from the disk.
+    # One environment comes from the network; the other may come from the disk.
     make_environment oldest "$PYTHON" "" requirements/noetic/core.txt requirements/noetic/policy.txt requirements/noetic/test.txt \
       requirements/noetic/vision.txt requirements/noetic/torch.txt >.matrix/oldest.setup 2>&1 &
     OLDEST=$!

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Mutation testing of the safety filter; options are those of scripts/tools/mutants.py. One process, beside other work.
+# Mutation testing of the safety filter; takes the options of scripts/tools/mutants.py. Runs one process, beside other work.
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Makes this clone ready to run: system packages, .venv with the pinned packages, and the catkin devel space.
-# Every step is skipped when nothing it depends on has changed. Nothing is installed before every check has passed.
+# It skips every step whose inputs have not changed, and installs nothing before every check has passed.
 set -euo pipefail
 
-# The one path of this clone, through whatever link it was reached.
+# The physical path of this clone, whatever link it was reached through.
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 readonly ROOT
 readonly VENV="$ROOT/.venv"

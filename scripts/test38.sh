@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The robot computer runs Python 3.8: the safety filter, the contracts and the simulated rig under that interpreter,
-# with the rig's pins, in an environment of its own (.venv38). Where no 3.8 interpreter is found, says so and passes:
-# `make lint` has then checked syntax and library for 3.8 statically. TEST38="robot_computer and not long" leaves out whole tasks.
+# The robot computer runs Python 3.8. This tests the safety filter, the contracts and the simulated rig under that
+# interpreter, with the rig's pins, in its own environment (.venv38). If no 3.8 interpreter is found, it says so and passes:
+# `make lint` then checks syntax and library for 3.8 statically. TEST38="robot_computer and not long" leaves out whole tasks.
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -31,7 +31,7 @@ fi
 
 cd "$ROOT"
 "$VENV/bin/python" -m compileall -q src
-# Files that hold a marked test; others may import what the robot computer lacks.
+# Files with a marked test; other files may import what the robot computer lacks.
 mapfile -t TESTS < <(grep -rl --include='test_*.py' 'pytest\.mark\.robot_computer' test | LC_ALL=C sort)
 if [ "${#TESTS[@]}" -eq 0 ]; then
   echo "test38: no test of the robot computer's code found under test/" >&2

@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
 # Makes data, trains and evaluates in slices: scripts/train_anywhere.sh suite|dual [OUT]. Each call works for at most
-# TRAIN_SECONDS (500) and goes on where the last one stopped; it ends with 0 when all is done and with 75 when there is more to do:
+# TRAIN_SECONDS (500) and resumes where the last one stopped. It exits with 0 when all is done and with 75 when there is more to do:
 #   until scripts/train_anywhere.sh suite; do [ $? -eq 75 ] || break; done
-# Needs Python with torch and numpy, and no network: missing packages come from a folder of wheels (TRAIN_WHEELS, wheels). Pictures
-# are drawn by EGL where there is one. With a GPU the recipe for it is taken. What is worth keeping lies in OUT/pack, in files of at
-# most 15 MiB: cat OUT/pack/result.tar.gz.* | tar xz
-# TRAIN_COUNT (scenes of each task, 800), TRAIN_STATES (of each scene, 6), TRAIN_EPISODES, TRAIN_SEEDS, TRAIN_MODES, TRAIN_PROCESSES, TRAIN_RECIPE,
-# TRAIN_INIT (a checkpoint; none: -), TRAIN_DEVICE, TRAIN_PACK_STATE (1: the training's last state is packed, too) and PYTHON change what is
-# done; keep them for all slices of a run. Paths are the caller's. One call at a time works in OUT, and a call that is ended ends its work.
+# Needs Python with torch and numpy, but no network: missing packages come from a folder of wheels (TRAIN_WHEELS, wheels). Images
+# are drawn with EGL if it is available. With a GPU, the GPU recipe is used. What is worth keeping is stored in OUT/pack, in files of
+# at most 15 MiB: cat OUT/pack/result.tar.gz.* | tar xz
+# These variables change what is done; keep them the same for all slices of a run: TRAIN_COUNT (scenes of each task, 800), TRAIN_STATES
+# (of each scene, 6), TRAIN_EPISODES, TRAIN_SEEDS, TRAIN_MODES, TRAIN_PROCESSES, TRAIN_RECIPE, TRAIN_INIT (a checkpoint; none: -),
+# TRAIN_DEVICE, TRAIN_PACK_STATE (1: also packs the last state of the training) and PYTHON. Relative paths start at the caller's folder.
+# Only one call at a time works in OUT, and a call that is stopped stops its work.
 set -euo pipefail
 
 CALLER="$PWD"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# of_caller PATH: where a path that was given leads, from where the caller stands.
+# of_caller PATH: resolves a given path from the caller's folder.
 of_caller() { case "$1" in '' | - | /*) printf '%s' "$1" ;; *) printf '%s' "$CALLER/$1" ;; esac; }
 
 TRAIN_INIT="$(of_caller "${TRAIN_INIT:-}")"
@@ -32,7 +33,7 @@ OUT="${OUT:-out/anywhere/$WHAT}"
 PYTHON="${PYTHON:-python3}"
 case "$PYTHON" in */*) PYTHON="$(of_caller "$PYTHON")" ;; esac
 LIMIT="${TRAIN_SECONDS:-500}"
-# Many scenes with few states each: as many pictures as of few scenes, but more layouts. A scene costs 0.5 s of a core, a picture 4 ms.
+# Many scenes with few states each give as many images as few scenes, but more layouts. A scene costs 0.5 s of a core, an image 4 ms.
 COUNT="${TRAIN_COUNT:-800}"
 STATES="${TRAIN_STATES:-6}"
 EPISODES="${TRAIN_EPISODES:-20}"
@@ -42,10 +43,10 @@ PROCESSES="${TRAIN_PROCESSES:-$(nproc)}"
 WHEELS="$(of_caller "${TRAIN_WHEELS:-}")"
 WHEELS="${WHEELS:-wheels}"
 MORE=75        # sysexits.h: try again
-LEAST=20       # s; with less left nothing new is begun
-BLOCK=10       # episodes that are evaluated in one go
+LEAST=20       # s; with less time left, nothing new is started
+BLOCK=10       # episodes that are evaluated at once
 MARK=.train_anywhere
-PART=15728640  # bytes of a file in OUT/pack
+PART=15728640  # maximum size of a file in OUT/pack, bytes
 
 case "$LIMIT$COUNT$STATES$EPISODES$PROCESSES${SEEDS// /}" in
   *[!0-9]*)
@@ -88,7 +89,7 @@ fi
 [ -e "$OUT/$MARK" ] || : >"$OUT/$MARK"
 SECONDS=0
 
-# What this shell runs inherits the lock, so that it holds for as long as a verb works, even where this shell was killed. The worker
+# Commands that this shell runs inherit the lock, so it holds for as long as a verb works, even if this shell was killed. The worker
 # processes of a verb do not hold it; they end with their verb, unless that was killed, too.
 exec 9>>"$OUT/.lock"
 if ! flock --nonblock 9; then
@@ -97,7 +98,7 @@ if ! flock --nonblock 9; then
 fi
 echo $$ >"$OUT/.lock"
 
-# Ends what is at work: timeout hands the signal on to all that its command has started, and kills after 10 s what does not hear it.
+# Stops the running work: timeout forwards the signal to all that its command has started, and after 10 s kills what ignores it.
 leave() {
   local work
   trap '' TERM INT HUP
@@ -109,13 +110,13 @@ trap 'exit 143' TERM
 trap 'exit 130' INT
 trap 'exit 129' HUP
 
-# What calls that were killed have left half-done. Nobody else writes here now.
+# Remove what killed calls have left half-done. Nobody else writes here now.
 rm -rf "$OUT"/.data.partial-* "$OUT"/.data.parts/*.part-* "$OUT/pack.partial"
 [ ! -d "$OUT/data" ] || rm -rf "$OUT/.data.parts"
 
 left() { echo $((LIMIT - SECONDS)); }
 
-# reached: what is kept of the work so far; the same again after a whole slice means that nothing was.
+# reached: prints a hash of the work that is kept so far; the same hash after a whole slice means that nothing was kept.
 reached() {
   (
     cd "$OUT"        # so that no name above it counts
@@ -139,7 +140,7 @@ more() {
   exit "$MORE"
 }
 
-# pack: what is worth keeping, in files that can be carried one by one.
+# pack: packs what is worth keeping into files that can be transferred one by one.
 pack() {
   local name state there=()
   for name in checkpoint evaluation train/log.jsonl train.json table.md recipe.yaml; do
@@ -151,7 +152,7 @@ pack() {
   tar cz -C "$OUT" "${there[@]}" | split -b "$PART" -d - "$OUT/pack.partial/result.tar.gz."
   state="$(find "$OUT/train/state" -maxdepth 1 -name 'step-*' -printf 'train/state/%f\n' 2>/dev/null | LC_ALL=C sort | tail -n 1 || true)"
   if [ -n "${TRAIN_PACK_STATE:-}" ] && [ -n "$state" ]; then
-    # Floats do not shrink.
+    # Not compressed: floats do not shrink.
     tar c -C "$OUT" "$MARK" "$state" | split -b "$PART" -a 3 -d - "$OUT/pack.partial/state.tar."
   fi
   (cd "$OUT/pack.partial" && sha256sum -- *.tar.* >SHA256SUMS)
@@ -159,25 +160,25 @@ pack() {
   mv "$OUT/pack.partial" "$OUT/pack"
 }
 
-# sentence LOG BYTES: what a verb said of its failure behind so many bytes of a log; the last line where it said nothing.
+# sentence LOG BYTES: prints what a verb said about its failure after so many bytes of a log, or the last line if it said nothing.
 sentence() {
   local lines
   lines="$(tail -c "+$(($2 + 1))" "$1" | tr '\r' '\n')"
   { grep '^hybridvla: ' <<<"$lines" || cat <<<"$lines"; } | tail -n 1
 }
 
-# within NAME COMMAND...: runs it in what is left of the slice; ends the slice where it did not get to its end.
+# within NAME COMMAND...: runs it in the time left of the slice; ends the slice if the command did not finish.
 within() {
   local name="$1" status=0 before work
   shift
   [ "$(left)" -ge "$LEAST" ] || more "no time for $name"
   before="$(stat -c %s "$OUT/$name.log" 2>/dev/null || echo 0)"
-  # In the background, because a shell hears no signal before what runs in front of it has ended.
+  # In the background, because a shell handles no signal before its foreground command has ended.
   timeout --signal=TERM --kill-after=10 "$(left)" "$@" >>"$OUT/$name.log" 2>&1 &
   work=$!
   echo "$$, at work: $work" >"$OUT/.lock"
   wait "$work" || status=$?
-  # Its group: workers of a process that was killed wait for ever.
+  # Stop its whole group: workers of a killed process would wait forever.
   [ "$status" -eq 0 ] || kill -TERM -- "-$work" 2>/dev/null || true
   case "$status" in
     0) ;;
@@ -203,14 +204,14 @@ if [ -n "$wheels" ] && [ "$wheels" != "$(cat "$OUT/site/wheels.txt" 2>/dev/null)
   printf '%s\n' "$wheels" >"$OUT/site.partial/wheels.txt"
   mv "$OUT/site.partial" "$OUT/site"
 fi
-# pinocchio and what it stands on lie deeper (cmeel): a .pth shows them, which no folder of PYTHONPATH has read.
+# pinocchio and its dependencies are installed deeper (cmeel). A .pth file points to them, but Python does not read it in PYTHONPATH.
 FOLDERS=
 for folder in "$OUT/site" "$OUT"/site/cmeel.prefix/lib/python*/site-packages; do
   [ ! -d "$folder" ] || FOLDERS="$FOLDERS:$folder"
 done
 export PYTHONPATH="$PWD/src$FOLDERS${PYTHONPATH:+:$PYTHONPATH}"
 DEVICE="$("$PYTHON" scripts/anywhere/packages.py "${TRAIN_DEVICE:-}")"
-# A run keeps the recipe that it was begun with, though another version of this repository may have another one.
+# A run keeps the recipe that it was started with, even if another version of this repository has a different one.
 [ ! -f "$OUT/recipe.yaml" ] || TRAIN_RECIPE="${TRAIN_RECIPE:-$OUT/recipe.yaml}"
 RECIPE="${TRAIN_RECIPE:-config/training/$WHAT$([ "$DEVICE" = cpu ] || echo _gpu).yaml}"
 DRAWS='import os
@@ -233,7 +234,7 @@ fi
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
 finished() { [ -f "$OUT/train.json" ] && grep -q '"finished": true' "$OUT/train.json"; }
-# Also where the training is finished: a table of another recipe is not what was asked for.
+# Checked even if the training is finished: a table of another recipe is not what was asked for.
 "$PYTHON" scripts/anywhere/recipe.py "$RECIPE" "$OUT" "$RIG" "$INIT" "$DEVICE"
 if [ ! -d "$OUT/data" ]; then
   within data "$PYTHON" -m hybridvla_cli demonstrate --rig "$RIG" --tasks all --count "$COUNT" --states "$STATES" --sampled 0.9 \
@@ -246,15 +247,15 @@ if ! finished; then
   [ "$INIT" = - ] || start=(--init "$INIT")
   threads=4
   [ "$DEVICE" != cpu ] || threads="$(nproc)"
-  # What it leaves to itself is for saving the state and the checkpoint.
+  # The time left over is for saving the state and the checkpoint.
   within train "$PYTHON" -m hybridvla_cli train --config "$OUT/recipe.yaml" "${start[@]}" --data "$OUT/data" --work "$OUT/train" \
     --out "$OUT/checkpoint" --device "$DEVICE" --threads "$threads" \
     --seconds "$(($(left) - LEAST))" --json "$OUT/train.json"
   finished || more "training is not done"
 fi
 
-# A file for every few episodes of a task, mode and seed, so that a slice that ends loses one of them at most. A checkpoint has its own,
-# and so have code that decides an episode, MuJoCo and renderer.
+# One file for every few episodes of a task, mode and seed, so that the end of a slice loses at most one of them. Each checkpoint has
+# its own files, and so does each version of the code that decides an episode, of MuJoCo and of the renderer.
 came="$("$PYTHON" -c "from hybridvla_core.files import key_of; from hybridvla_sim.origin import origin; print(key_of(origin()))")"
 results="$OUT/evaluation/$(sha256sum "$OUT/checkpoint/MANIFEST.json" | cut -c1-12)-${came:0:12}"
 mkdir -p "$results"

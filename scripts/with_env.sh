@@ -2,7 +2,7 @@
 # Runs a command in this clone's environment: ROS, the devel space, and .venv first on PATH.
 set -euo pipefail
 
-# The one path of this clone, through whatever link it was reached.
+# The physical path of this clone, whatever link it was reached through.
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 if [ ! -x "$ROOT/.venv/bin/python" ] || [ ! -f "$ROOT/devel/setup.bash" ]; then
   echo "with_env: .venv or devel is missing; run make setup" >&2
@@ -13,9 +13,9 @@ if [ -n "${DRIVER_WORKSPACE:-}" ] && [ ! -f "$DRIVER_WORKSPACE/setup.bash" ]; th
     "drivers' workspace, or unset it" >&2
   exit 1
 fi
-# ROS's scripts read unset variables and call python3, which must be .venv's.
+# ROS's scripts read unset variables and call python3, which must be that of .venv.
 export PATH="$ROOT/.venv/bin:$PATH"
-# In a function, because a sourced file without arguments sees those of its caller: --help is for the command, not for catkin.
+# In a function, because a file sourced without arguments sees those of its caller: --help is for the command, not for catkin.
 enter() {
   if [ -n "${DRIVER_WORKSPACE:-}" ]; then
     # shellcheck disable=SC1091  # the lab's

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lets lerobot-doctor judge a data set that this project writes, in an environment of its own: its packages need another
-# numpy than ours. usage: scripts/checks/lerobot_doctor.sh [DATASET]   (without one, the tests' small set is written)
+# Checks a data set that this project writes with lerobot-doctor, in its own environment, because its packages need
+# another numpy than ours. usage: scripts/checks/lerobot_doctor.sh [DATASET]   (default: writes the tests' small set)
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The unmodified openpi-client and openpi-server, in an environment of their own, because they want another numpy than ours.
+# Runs the unmodified openpi-client and openpi-server in their own environment, because they need another numpy than ours.
 # usage: scripts/checks/openpi.sh                    only makes the environment
 #        scripts/checks/openpi.sh ask PORT KEY       asks a policy server through openpi-client
 #        scripts/checks/openpi.sh serve              answers through openpi-server; prints its port
@@ -8,7 +8,7 @@ set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 readonly ROOT
 readonly VENV="$ROOT/build/openpi"
-# typing_extensions is imported by openpi-client and not among what it asks for.
+# openpi-client imports typing_extensions, but does not list it as a requirement.
 readonly WANTED="openpi-client==0.1.2 openpi-server==0.1.0 typing_extensions"
 
 if [[ "$(cat "$VENV/.made" 2>/dev/null)" != "$WANTED" ]]; then

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Speech, hashes and interpreters for the scripts.
+# Messages, hashes and interpreters for the scripts.
 
 say() { printf 'setup: %s\n' "$*"; }
 
@@ -8,10 +8,10 @@ fail() {
   exit 1
 }
 
-# Names in a list file, without comments and blank lines.
+# Prints the names in a list file, without comments and blank lines.
 names_in() { sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' "$1"; }
 
-# One hash over the contents and the names of files and folders.
+# Prints one hash over the contents and the names of files and folders.
 hash_of() {
   local path
   for path in "$@"; do
@@ -23,7 +23,7 @@ hash_of() {
   done | sha256sum | cut -d' ' -f1
 }
 
-# The first Python of a version found (python_of 3.8), or nothing; PYTHON38, PYTHON312 can name one.
+# Prints the first Python found of a version (python_of 3.8), or nothing; PYTHON38 and PYTHON312 can name one.
 python_of() {
   local version="$1" named="PYTHON${1/./}" candidate
   for candidate in "${!named:-}" "/usr/bin/python$version" "/usr/local/bin/python$version" \

@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# .venv: made from the system's Python, because ROS's modules belong to it, and filled from the locks.
+# .venv: made from the system's Python, because ROS's modules belong to that, and filled from the locks.
 
 readonly PIP_VERSION=25.0.1
 
-# Sets PYTHON and VENV_STATE (good, or why .venv has to be made).
+# Sets PYTHON and VENV_STATE (good, or why .venv must be made).
 find_python() {
   PYTHON=/usr/bin/python3
   if [ ! -x "$PYTHON" ]; then
-    # Comes with the system packages, which are installed before .venv is made.
+    # It comes with the system packages, which are installed before .venv is made.
     VENV_STATE="there is none yet"
     PYTHON_VERSION=unknown
     return
@@ -28,7 +28,7 @@ assert os.path.samefile(sys.prefix, sys.argv[1]) and '%d.%d' % sys.version_info[
   fi
 }
 
-# The locks fit one Python on each system.
+# Refuses another Python: the locks fit one Python on each system.
 refuse_other_python() {
   case "$PLATFORM $PYTHON_VERSION" in
     "debian12 3.11" | "noetic 3.8" | *" unknown") ;;
@@ -37,7 +37,7 @@ refuse_other_python() {
   esac
 }
 
-# Sets PINNED_LOCKS (installed with --no-deps), TORCH_LOCK, and OUTDATED_LOCKS, those whose stamp does not fit.
+# Sets PINNED_LOCKS (installed with --no-deps), TORCH_LOCK, and OUTDATED_LOCKS, those whose stamp does not match.
 find_outdated_locks() {
   local lock
   if [ "$PLATFORM" = noetic ]; then
@@ -87,7 +87,7 @@ make_venv() {
 install_locks() {
   [ "${#OUTDATED_LOCKS[@]}" -gt 0 ] || return 0
   local lock arguments=()
-  # Older pips neither see manylinux_2_28 wheels nor resolve alike.
+  # Older versions of pip do not find manylinux_2_28 wheels and resolve differently.
   if ! "$VENV/bin/python" -m pip --version | grep -q "^pip $PIP_VERSION "; then
     in_venv_pip install "pip==$PIP_VERSION" || pip_failed "pip $PIP_VERSION"
   fi
@@ -111,7 +111,7 @@ pip_failed() {
   fail "pip could not install $1 (above); check the network and the free disk space, then run this again"
 }
 
-# The packages come from this clone's src, and `hybridvla` from its command line module.
+# Makes the packages come from this clone's src, and `hybridvla` from its command line module.
 install_entry_points() {
   local site
   site="$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')"

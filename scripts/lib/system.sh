@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Which ROS this machine has or can have, and the packages that are missing for it.
+# Finds which ROS this machine has or can have, and which packages are missing for it.
 # shellcheck disable=SC2034  # the other files of the set-up read what is set here
 
 # Sets PLATFORM (noetic or debian12) and SYSTEM (its name for people). Fails on any other system.
@@ -42,7 +42,7 @@ find_missing_packages() {
     <(names_in "$PACKAGE_LIST" | LC_ALL=C sort -u))
 }
 
-# Says what this run will install, before it does.
+# Prints what this run will install, before it does.
 announce() {
   say "$SYSTEM, clone in $ROOT"
   if [ "${#MISSING_PACKAGES[@]}" -gt 0 ]; then
@@ -56,7 +56,7 @@ announce() {
   fi
 }
 
-# Stops here, with nothing changed, where the system packages cannot be installed.
+# Stops here, with nothing changed, if the system packages cannot be installed.
 refuse_if_impossible() {
   [ "${#MISSING_PACKAGES[@]}" -gt 0 ] || return 0
   AS_ROOT=()

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # The catkin devel space: messages, services, reconfigure parameters, and nodes that use .venv's interpreter.
 
-# Stops here where DRIVER_WORKSPACE names no workspace; makes its path absolute.
+# Stops here if DRIVER_WORKSPACE names no workspace; makes its path absolute.
 find_driver_workspace() {
   [ -n "${DRIVER_WORKSPACE:-}" ] || return 0
   [ -f "$DRIVER_WORKSPACE/setup.bash" ] ||
@@ -10,7 +10,7 @@ find_driver_workspace() {
   DRIVER_WORKSPACE="$(cd "$DRIVER_WORKSPACE" && pwd -P)"
 }
 
-# What this clone is built upon. Each setup.bash begins a chain of its own, the drivers' with the Noetic they were built on.
+# Sources what this clone builds on. Each setup.bash starts its own chain; that of the drivers includes the Noetic they were built on.
 source_underlay() {
   set +u
   if [ "$PLATFORM" = noetic ]; then
@@ -23,14 +23,14 @@ source_underlay() {
   fi
 }
 
-# Message packages of robot drivers that this machine lacks; a stand-in under test/ has the same MD5 sums.
+# Prints the message packages of robot drivers that this machine lacks; each stand-in under test/ has the same MD5 sums.
 standins() (
   source_underlay
   for path in "$ROOT"/test/standin_msgs/*/package.xml; do
     [ -e "$path" ] || continue
     name="$(basename "$(dirname "$path")")"
     found="$(rospack find "$name" 2>/dev/null || true)"
-    # A devel space that was sourced through a link names this clone by that link.
+    # A devel space that was sourced through a link refers to this clone by that link.
     [ -z "$found" ] || found="$(realpath -m -- "$found")"
     case "$found" in
       "" | "$ROOT"/*) echo "$name" ;;
@@ -54,7 +54,7 @@ build_workspace() {
     return 0
   fi
   say "building the devel space"
-  # A stand-in that is not wanted any more would hide the driver's messages.
+  # A stand-in that is no longer needed would hide the driver's messages.
   if [ -n "$built" ] && [ "${built#* }" != "${wanted#* }" ]; then
     rm -rf "$ROOT/build" "$ROOT/devel"
   fi
