@@ -45,7 +45,7 @@ def test_plain_decoding_reads_the_text_alone_where_graphs_fill_it_up(tmp_path):
 
 
 def test_plain_decoding_is_judged_as_the_product_judges_where_a_token_is_no_action(tmp_path):
-    # Random weights choose words. The gate would open for their confidences if they were actions.
+    # Random weights choose words, not actions. If they were actions, the gate would open at their confidences.
     policy = Policy.from_checkpoint(write(tmp_path / "small", ensemble=replace(ENSEMBLE, theta=1e-3)), all_tokens=True)
     plain = greedy(policy, observation())
     assert not policy.engine.tokens.valid(torch.from_numpy(plain.ids)).all() and not policy.predict(observation()).fused

@@ -1,6 +1,6 @@
-"""Damaged and edited checkpoint folders, several hundred of them: refused in one sentence, or harmless.
+"""Several hundred damaged and edited checkpoint folders: each is refused in one sentence, or harmless.
 
-Two kinds. Damage leaves the manifest as it was: nothing that changes a byte's meaning may load. Edits rewrite the
+There are two kinds. Damage leaves the manifest as it was: nothing that changes a byte's meaning may load. Edits rewrite the
 manifest as a careless person might: they are refused, or load exactly what `config.json` now says.
 """
 from __future__ import annotations
@@ -53,7 +53,7 @@ def build(folder: Path, sharded: bool) -> Path:
 
 
 def outcome(folder: Path):
-    """('refused', sentence) or ('loaded', configuration, numbers of one prediction)."""
+    """Return ('refused', sentence) or ('loaded', configuration, numbers of one prediction)."""
     try:
         policy = Policy.from_checkpoint(folder)
         image = np.full((20, 20, 3), 90, dtype=np.uint8)
@@ -75,7 +75,7 @@ def original(request, tmp_path_factory):
 
 
 def damage(folder: Path, rng: random.Random) -> str:
-    """One change of a file as a disk, a copy or a person makes it."""
+    """Change a file once, as a disk, a copy or a person might."""
     names = sorted(path.name for path in folder.iterdir())
     name = rng.choice(names)
     path = folder / name
@@ -118,7 +118,7 @@ def test_damaged_folders(original, tmp_path):
         assert result[0] == "refused" or result == expected, f"{what} loaded something else"
         refusals += result[0] == "refused"
         shutil.rmtree(str(copy))
-    # What loads is a change without meaning: a blank in the manifest, zeros over zeros.
+    # Only meaningless changes load: a blank in the manifest, zeros over zeros.
     assert refusals >= 0.97 * DAMAGES
 
 
@@ -152,7 +152,7 @@ def edit_json(folder: Path, rng: random.Random) -> str:
 
 
 def edit_weights(folder: Path, rng: random.Random) -> str:
-    """Another structure, or values that no training leaves."""
+    """Change the structure, or write values that no training produces."""
     path = folder / rng.choice(sorted(p.name for p in folder.glob("*.safetensors")))
     tensors = {name: tensor.clone() for name, tensor in load_file(str(path)).items()}
     name = rng.choice(sorted(tensors))
@@ -183,7 +183,7 @@ def edit_weights(folder: Path, rng: random.Random) -> str:
 
 
 def meaning(folder: Path):
-    """What an edit may change openly: configuration, statistics, words."""
+    """Return what an edit may change openly: configuration, statistics, words."""
     return [json.loads((folder / name).read_text()) for name in JSON_FILES[:3]]
 
 

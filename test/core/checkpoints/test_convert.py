@@ -242,7 +242,7 @@ def test_an_existing_folder_is_left_alone(folder, tmp_path, capsys):
 
 @pytest.mark.long
 def test_memory_stays_below_the_largest_shard(tmp_path):
-    """Private memory while 66 MiB are converted, above what the process holds after a small conversion."""
+    """The test measures private memory while 66 MiB are converted, above the level after a small conversion."""
     hidden, rows = 512, 32768
     released_run(tmp_path, hidden=hidden, rows=rows)
     released_run(tmp_path / "small")
@@ -280,7 +280,7 @@ print("PEAK", peak[0] - before, status)
     ("llama_7dof", "front", "arm"), ("llama_14dof_gqa", "front,wrist", "right,left"),
     ("phi_7dof", "front,wrist,wrist_left", "arm")])
 def test_recorded_runs_convert_and_predict(tmp_path, variant, cameras, arms):
-    """With a stand-in for the tokenizer, which does not come with the fixtures."""
+    """The fixtures contain no tokenizer, so a stand-in is used."""
     source = GOLDEN / variant
     (known_phi() if variant.startswith("phi") else known_llama()).save(str(tmp_path / "tokenizer.json"))
     out = tmp_path / "out"

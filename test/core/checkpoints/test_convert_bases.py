@@ -1,4 +1,4 @@
-"""`hybridvla convert` on bases: a Prismatic run and an OpenVLA folder, which lack the diffusion heads."""
+"""`hybridvla convert` on base models: a Prismatic run and an OpenVLA folder, which lack the diffusion heads."""
 from __future__ import annotations
 
 import json

@@ -1,4 +1,4 @@
-"""Where `hybridvla convert` writes: links, mount points, `.`; what is finished is never deleted, what is not is cleared."""
+"""Where `hybridvla convert` writes: links, mount points, `.`. Finished output is never deleted, unfinished output is cleared."""
 from __future__ import annotations
 
 import json
@@ -45,7 +45,7 @@ def test_a_link_a_folder_and_the_current_one_are_filled_and_stay_what_they_are(s
 
 
 def test_a_mount_point_is_filled(source, tmp_path, capsys):
-    """A folder that cannot be renamed, with what a disk keeps in its root."""
+    """The target is a folder that cannot be renamed and holds the entries of a disk's root."""
     disk = tmp_path / "disk"
     (disk / "lost+found").mkdir(parents=True)
     run(source, disk, capsys)
@@ -93,7 +93,7 @@ def test_what_somebody_else_put_there_meanwhile_stays(source, tmp_path):
 
 def test_leftovers_of_a_killed_conversion_are_named(source, tmp_path, capsys):
     dead, alive = tmp_path / "out.partial-999999999", tmp_path / f"out.partial-{os.getppid()}"
-    same = tmp_path / f"out.partial-{os.getpid()}"      # in a container that counts from the beginning
+    same = tmp_path / f"out.partial-{os.getpid()}"      # as in a container, where process numbers start anew
     for folder in (dead, alive, same):
         folder.mkdir()
     (dead / "model.safetensors").write_bytes(b"x" * (1 << 20))

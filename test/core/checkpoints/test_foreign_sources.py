@@ -1,4 +1,4 @@
-"""`hybridvla convert` on what other savers and other training programs leave: read, or refused with what to do."""
+"""`hybridvla convert` on files of other savers and training programs: they are read, or refused with the remedy."""
 from __future__ import annotations
 
 import json
@@ -21,7 +21,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64
 
 @pytest.fixture
 def source(tmp_path):
-    """Folder of a small run, and its modules."""
+    """Return the folder of a small run, and the run's modules."""
     return tmp_path / "source", modules_of(released_run(tmp_path / "source"))
 
 
@@ -30,7 +30,7 @@ def pt(folder):
 
 
 def said(capsys, folder, out, status, *options):
-    """What `convert` says, the last line where it refuses."""
+    """Run `convert` and return its output, or the last error line when it refuses."""
     assert main([*convert_arguments(folder, out), *options]) == status
     streams = capsys.readouterr()
     text = streams.err.strip().splitlines()[-1] if status else streams.out
@@ -39,7 +39,7 @@ def said(capsys, folder, out, status, *options):
 
 
 def wrapped(modules, prefix="", inside=""):
-    """One flat dictionary, with what a wrapper puts in."""
+    """Return one flat dictionary with the names that a wrapper inserts."""
     return {f"{prefix}{module}.{inside}{name}": tensor for module, named in modules.items() for name, tensor in named.items()}
 
 

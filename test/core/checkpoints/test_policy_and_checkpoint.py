@@ -38,7 +38,7 @@ def test_a_prediction_can_be_repeated_and_modes_differ(folder):
     assert first.token_confidence.shape == (7,) and first.diffusion.shape == (1, 7)
     alone = policy.predict(observation(), mode="diffusion")
     assert alone.autoregressive is None and math.isnan(alone.mean_confidence)
-    assert np.allclose(alone.action, first.diffusion, atol=1e-6)  # its passes have fewer rows and may round otherwise
+    assert np.allclose(alone.action, first.diffusion, atol=1e-6)  # its passes have fewer rows and may round differently
     tokens = policy.predict(observation(), mode=Mode.AUTOREGRESSIVE)
     assert tokens.diffusion is None and np.array_equal(tokens.action, first.autoregressive)
 

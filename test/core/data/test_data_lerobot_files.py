@@ -1,4 +1,4 @@
-"""How data files are read: as others lay them out, no more of them than is asked for, and in forked processes."""
+"""How data files are read: in other programs' layouts, no more than is asked for, and in forked processes."""
 from __future__ import annotations
 
 import gc
@@ -30,13 +30,13 @@ def describe(**changes):
 
 
 def noise(frames, seed=0):
-    """Pictures that no encoder makes small."""
+    """Return pictures that no encoder can compress."""
     return np.random.default_rng(seed).integers(0, 256, (frames, *SIZE, 3), dtype=np.uint8)
 
 
 def lay(folder, lengths, rows=1, files=1, statistics=True, shown=None, cut=None):
-    """A v3 data set as others write it, pictures in its tables: `rows` rows a row group (0: a row group an episode), its episodes
-    spread over `files` files. Two rows of an episode show a moment. Returns states and the numbers of the moments."""
+    """Write a v3 data set as others do, with pictures in its tables. A row group has `rows` rows (0: one group per episode), and
+    the episodes are spread over `files` files. Two rows of an episode show one moment. Returns states and moment numbers."""
     episode = np.repeat(np.arange(len(lengths)), lengths)
     frame = np.concatenate([np.arange(length) for length in lengths])
     states = np.random.default_rng(1).normal(size=(len(episode), 7)).astype(np.float32)
@@ -118,7 +118,7 @@ def test_names_of_channels_are_read_in_every_form(tmp_path, names, found):
 
 
 def held():
-    """Bytes of Python, numpy and Arrow that are in use."""
+    """Return the bytes that Python, numpy and Arrow have in use."""
     gc.collect()
     return tracemalloc.get_traced_memory()[0] + pa.total_allocated_bytes()
 
@@ -174,7 +174,7 @@ def test_a_damaged_picture_in_a_table_is_named_by_episode_and_frame(tmp_path):
 
 
 def bytes_read():
-    """Bytes that this process has read from files so far."""
+    """Return the bytes that this process has read from files so far."""
     return int(Path("/proc/self/io").read_text().split()[1])
 
 
@@ -191,7 +191,7 @@ def test_reading_every_episode_reads_every_byte_but_a_few_times(tmp_path, rows):
 
 
 def wrong(data, wanted, order):
-    """Frames that are read as another picture, or not at all."""
+    """Return the frames that are read as another picture, or not at all."""
     found = []
     for index in order:
         try:

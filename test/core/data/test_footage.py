@@ -1,4 +1,4 @@
-"""Footage that another process has encoded gives the same data set as pictures do, and fits its episode or is refused."""
+"""Footage encoded by another process: it gives the same data set as pictures, and is refused if it does not fit its episode."""
 import hashlib
 
 import numpy as np
@@ -32,7 +32,7 @@ def write(folder, lengths, encoded):
 
 
 def test_footage_and_pictures_give_the_same_bytes(tmp_path):
-    lengths = (3, 40, 70)     # of the longer ones some pictures are counted
+    lengths = (3, 40, 70)     # of the longer ones only some pictures enter the statistics
     assert write(tmp_path / "a" / "toy", lengths, False) == write(tmp_path / "b" / "toy", lengths, True)
 
 

@@ -1,4 +1,4 @@
-"""Tables of the paper: what may be said after so many episodes, and what is kept of a sweep that was stopped."""
+"""Tables of the paper: what may be claimed after a number of episodes, and what is kept of a stopped sweep."""
 import dataclasses
 import json
 
@@ -84,7 +84,7 @@ def test_what_was_not_run_is_no_failure(tmp_path):
     assert (a["episodes"], a["successes"], a["cells_not_run"]) == (8, 6, 0)
     assert (b["episodes"], b["successes"], b["cells_not_run"]) == (4, 3, 1)
     claim = result["claims"][0]
-    assert claim["verdict"] == OPEN and claim["compared"]["b"]["episodes"] == 4      # the pairs that both ran
+    assert claim["verdict"] == OPEN and claim["compared"]["b"]["episodes"] == 4      # only pairs that both ran
     nothing = table_result(table, lambda row: cells[row.label], lambda one: None)
     assert nothing["rows"][0]["episodes"] == 0 and nothing["claims"][0]["compared"]["b"] is None
     page.write({"meta": {"sentence": "s", "command": "c", "machine": "m"}, "tables": [nothing], "not_run": ["why"]}, tmp_path)

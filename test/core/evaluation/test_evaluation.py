@@ -18,7 +18,7 @@ BLOCKS = tasks.load("blocks")
 
 
 class ScriptedPolicy:
-    """The expert behind the interface of `Policy`; it looks at the rig instead of the image."""
+    """The expert behind the interface of `Policy`; it reads the rig's state instead of the image."""
 
     cameras = ("front",)
     manifest_sha256 = "0" * 64

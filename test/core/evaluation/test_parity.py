@@ -11,7 +11,7 @@ from goldens import GOLDEN, needs_golden
 from hybridvla_cli.__main__ import main
 from hybridvla_core.evaluation.parity.table import Archive, Table
 
-#: File, array, what is added to it, and the row that has to notice.
+#: File, array, what is added to the array, and the row of the report that has to notice.
 ALTERED = (
     ("case0.npz", "vision_features_stride1", 0.01, "vision features"),
     ("case0.npz", "projected_patches_stride1", 0.01, "projected patches"),
@@ -67,7 +67,7 @@ def test_every_kind_of_altered_expectation_is_noticed(tmp_path, capsys):
 @pytest.mark.long
 @needs_golden
 def test_other_numbers_of_cases_and_things_nobody_compares(tmp_path):
-    """One case under another name, no training; then an array, a file and a listed name that lead nowhere."""
+    """First one case under another name, without training; then an array, a file and a listed name that nothing uses."""
     folder = copied(tmp_path, "phi_7dof")
     cases = json.loads((folder / "cases.json").read_text())
     (folder / "cases.json").write_text(json.dumps({"case7": cases["case2"]}))

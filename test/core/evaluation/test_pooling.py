@@ -1,4 +1,4 @@
-"""Results that were written in parts are judged together, and episodes of a checkpoint only where it was trained for them."""
+"""Results written in parts: they are judged together, and a checkpoint's episodes only on tasks that it was trained for."""
 from __future__ import annotations
 
 import json
@@ -21,7 +21,7 @@ RNG = np.random.default_rng(5)
 
 
 def episode(seed):
-    """An episode of three predictions with tokens, as a suite gives it."""
+    """Return an episode of three predictions with tokens, as a suite reports it."""
     decisions = []
     for _ in range(3):
         told = RNG.uniform(0.0, 1.0, 7)
@@ -35,7 +35,7 @@ def episode(seed):
 
 @pytest.fixture
 def parts(tmp_path):
-    """Thirty episodes, written in three files of ten."""
+    """Write thirty episodes in three files of ten."""
     episodes = [episode(seed) for seed in range(2_000_001, 2_000_031)]
     files = []
     for number in range(3):
@@ -116,7 +116,7 @@ def test_sentences_of_one_goal_are_not_enough_for_a_task_with_two(tmp_path):
     check_trained(known, "close_fridge", {"shut": FRIDGE})
     with pytest.raises(HybridVLAError, match="was not trained for task fridge_or_phone.* as 'put the phone on the base'"):
         check_trained(known, "fridge_or_phone", BOTH)
-    check_trained(known, "fridge_or_phone", BOTH, {"fridge": FRIDGE})       # in a variation that asks for the fridge alone
+    check_trained(known, "fridge_or_phone", BOTH, {"fridge": FRIDGE})       # in a variation that asks only for the fridge
     check_trained(checkpoint(tmp_path, instructions=["Shut the fridge.", PHONE[0]]), "fridge_or_phone", BOTH)
 
 

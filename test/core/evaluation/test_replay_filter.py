@@ -1,4 +1,4 @@
-"""Proposals through the filter from recorded joints; whether a policy looks and listens; the verdict."""
+"""Proposals through the filter from recorded joints; whether a policy uses its images and instruction; the verdict."""
 from __future__ import annotations
 
 from xml.etree import ElementTree
@@ -67,7 +67,7 @@ def test_recorded_joints_outside_a_limit_are_named(check):
 
 
 class Senses:
-    """A policy whose target depends on what it is told to depend on, and a little on the noise seed."""
+    """A policy whose target depends on its inputs with the given weights, and a little on the noise seed."""
 
     convention, cameras, manifest_sha256 = CONFIG.convention, ("front",), "0" * 64
 

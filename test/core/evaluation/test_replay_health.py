@@ -1,4 +1,4 @@
-"""Streams of a recording: what died, jumped or changed its names, and when."""
+"""Streams of a recording: which died, jumped or changed their names, and when."""
 from __future__ import annotations
 
 from hybridvla_core.configuration import load_file

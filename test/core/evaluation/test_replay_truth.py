@@ -1,4 +1,4 @@
-"""Recorded motion into keyframes: rests, grasps, phases, and what cannot be compared."""
+"""Keyframes from recorded motion: rests, grasps, phases, and what cannot be compared."""
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ DOWN = np.array([1.0, 0.0, 0.0, 0.0])
 
 
 def track(points, grips=()):
-    """points: (time, x) of the corners of a motion along x; grips: (time, opening afterwards)."""
+    """Return a track. points: (time, x) of the corners of a motion along x; grips: (time, opening afterwards)."""
     result = Track("arm", 7)
     times, xs = zip(*points)
     opening = 1.0
@@ -36,7 +36,7 @@ def track(points, grips=()):
     return result
 
 
-#: Out, a grasp there, back, a release there.
+#: Moves out, grasps there, moves back, releases there.
 MOTION = ((0.0, 0.3), (1.0, 0.3), (2.0, 0.5), (4.0, 0.5), (5.0, 0.3), (7.0, 0.3))
 GRIPS = ((2.3, 0.55), (5.3, 1.0))
 
@@ -76,7 +76,7 @@ def test_nothing_after_the_end_of_an_episode_is_a_target_and_its_last_rest_is_on
         return TruthFinder(RecordedMotion([track(MOTION, GRIPS)], [(0.0, "do it")], until=until), CONVENTION,
                            SETTINGS.motion).find(stamp)
 
-    settled, _ = at(2.1, 1.2)       # rests from 2.0 s on, and grasps at 2.3 s, which is no longer of the episode
+    settled, _ = at(2.1, 1.2)       # rests from 2.0 s on; the grasp at 2.3 s is after the episode's end
     assert settled.at == pytest.approx(2.1) and settled.arms[0].pose.position[0] == pytest.approx(0.5, abs=0.01)
     assert not settled.arms[0].closed and at(2.5, 1.2)[0].arms[0].closed
     for until, stamp in ((1.9, 1.2), (4.5, 3.5), (2.2, 2.15)):
@@ -106,7 +106,7 @@ def test_readings_that_go_back_in_time_are_left_out_and_counted():
 
 
 def test_a_gripper_that_is_closed_from_the_beginning_counts_as_closed_before_its_first_change():
-    """The arm's first readings come before its gripper's, and what was sent tells poses alone."""
+    """The arm's first readings come before its gripper's, and the sent track contains poses only."""
     measured, sent = Track("arm", 7), Track("arm", 0)
     for number, now in enumerate(np.arange(0.0, 5.0, 0.01)):
         pose = Pose(np.array([0.3 + 0.05 * min(now, 2.0), 0.0, 0.2]), DOWN)
@@ -124,7 +124,7 @@ def test_a_gripper_that_is_closed_from_the_beginning_counts_as_closed_before_its
 
 def test_keyframes_are_where_a_compliant_arm_was_sent_and_not_where_it_swung(finder):
     sent = track(((0.0, 0.3), (1.0, 0.3), (1.9, 0.5), (4.0, 0.5), (4.9, 0.3), (7.0, 0.3)), GRIPS)
-    # Overshoots, stands a moment at each turning point, and rests 2 cm beside where it was sent once it holds the load.
+    # Overshoots, stops briefly at each turning point, and rests 2 cm beside its target once it holds the load.
     swung = track(((0.0, 0.3), (1.0, 0.3), (2.0, 0.52), (2.1, 0.52), (2.2, 0.49), (2.4, 0.49), (2.6, 0.48), (4.0, 0.48),
                    (5.0, 0.29), (5.1, 0.29), (5.2, 0.3), (7.0, 0.3)), GRIPS)
     both = TruthFinder(RecordedMotion([swung], [(0.0, "do it")], sent=[sent]), CONVENTION, SETTINGS.motion)
@@ -133,7 +133,7 @@ def test_keyframes_are_where_a_compliant_arm_was_sent_and_not_where_it_swung(fin
         assert why == "" and truth.arms[0].closed is closed, stamp
         assert truth.arms[0].pose.position[0] == pytest.approx(place, abs=1e-6), stamp
     alone = TruthFinder(RecordedMotion([swung], [(0.0, "do it")]), CONVENTION, SETTINGS.motion)
-    assert alone.find(0.5)[0].arms[0].pose.position[0] == pytest.approx(0.52, abs=2e-3)     # what it did, for want of better
+    assert alone.find(0.5)[0].arms[0].pose.position[0] == pytest.approx(0.52, abs=2e-3)     # where it went: only that is known
 
 
 @pytest.mark.parametrize("rule, tilted", [("zero", False), ("released", True)])

@@ -1,4 +1,4 @@
-"""docs/results.md says what docs/results.json holds, and that adds up."""
+"""docs/results.md: it states what docs/results.json contains, and the numbers add up."""
 import json
 
 import pytest

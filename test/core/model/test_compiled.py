@@ -1,4 +1,4 @@
-"""Blocks through torch.compile: the same numbers, one compilation for all layers, and as written where that fails."""
+"""Blocks through torch.compile: the same numbers, one compilation for all layers, and eager execution where compiling fails."""
 from __future__ import annotations
 
 import logging
@@ -47,12 +47,12 @@ def a_model():
 
 
 def prefix(model):
-    """A pass over a prefix of twelve rows: hidden states and what it wrote."""
+    """Run a pass over a prefix of twelve rows; return hidden states and the written keys and values."""
     return _pass(model, lambda space: space.prefix_plan, 12)
 
 
 def opening(model):
-    """The same with two rows behind it, which alone are wanted of the last block."""
+    """Run the same with two rows after the prefix; the last block computes only these two."""
     return _pass(model, lambda space: space.opening(False), 14)
 
 

@@ -22,7 +22,7 @@ SHAPES = {
 
 
 def oracle(config):
-    vision_transformer()  # declares what a torchvision beside a CPU torch lacks, before transformers imports it
+    vision_transformer()  # declares what torchvision lacks beside a CPU build of torch, before transformers imports it
     from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
 
     common = dict(hidden_size=config.hidden, intermediate_size=config.intermediate, num_hidden_layers=config.layers,
@@ -61,7 +61,7 @@ def test_logits_without_a_cache(pair):
 
 @torch.no_grad()
 def test_logits_with_a_cache_step_by_step(pair):
-    """Prefix, three tokens at once, then single ones, beside transformers' own growing cache."""
+    """Prefix, three tokens at once, then single tokens, compared with transformers' own growing cache."""
     from transformers import DynamicCache
 
     reference, decoder = pair
@@ -103,7 +103,7 @@ def test_hidden_states_are_recorded_before_every_block_and_at_the_end(pair):
 
 @torch.no_grad()
 def test_rotary_angles_stay_float32_under_bfloat16():
-    """Positions far out keep their angle: rounding the frequencies to bfloat16 would turn them by more than a radian."""
+    """Distant positions keep their angle: frequencies rounded to bfloat16 would turn them by more than a radian."""
     config = replace(SHAPES["llama"], layers=1)
     torch.manual_seed(0)
     decoder = Decoder(config).eval()

@@ -1,4 +1,4 @@
-"""Joined projections and products of few rows: the same numbers, the same parameters, nothing held twice."""
+"""Fused projections and products of few rows: the same numbers, the same parameters, nothing stored twice."""
 from __future__ import annotations
 
 import pytest

@@ -31,7 +31,7 @@ def small(family):
 
 
 def oracle(config):
-    vision_transformer()  # declares what a torchvision beside a CPU torch lacks, before transformers imports it
+    vision_transformer()  # declares what torchvision lacks beside a CPU build of torch, before transformers imports it
     from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
 
     common = dict(hidden_size=config.hidden, intermediate_size=config.intermediate, num_hidden_layers=config.layers,

@@ -9,10 +9,10 @@ from hybridvla_core.model.presets import preset
 from hybridvla_core.model.timm_import import vision_transformer
 from hybridvla_core.model.vision import MODULE_NAMES, VisionBackbone
 
-#: timm's name of each tower.
+#: timm's name for each tower.
 TOWERS = [("hybridvla-7b", "dino", "vit_large_patch14_reg4_dinov2"), ("hybridvla-7b", "siglip", "vit_so400m_patch14_siglip_224"),
           ("hybridvla-2.7b", "clip", "vit_large_patch14_clip_quickgelu_224")]
-#: Dimensions as published with the weights, and the parameters in all.
+#: Dimensions as published with the weights, and the total number of parameters.
 LLAMA_2_7B = dict(hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32,
                   num_key_value_heads=32, vocab_size=32000)
 PHI_2 = dict(hidden_size=2560, intermediate_size=10240, num_hidden_layers=32, num_attention_heads=32, vocab_size=51200,
@@ -64,7 +64,7 @@ def test_decoders_are_llama_2_7b_and_phi_2(name, family, published, count):
     total = sum(parameter.numel() for parameter in decoder.parameters())
     assert total == count + (config.vocab_rows - published["vocab_size"]) * rows
     assert total == sum(parameter.numel() for parameter in reference.parameters())
-    # Since transformers 5 the base of the rotations lies in a dictionary.
+    # Since transformers 5 the base of the rotations is stored in a dictionary.
     parameters = getattr(reference.config, "rope_parameters", None) or {"rope_theta": reference.config.rope_theta}
     assert (config.heads, config.rope_theta) == (published["num_attention_heads"], parameters["rope_theta"])
     head = published["hidden_size"] // published["num_attention_heads"]

@@ -1,4 +1,4 @@
-"""Weights in fewer bits: near the full ones, by operators where torch has them, and one sentence where it has not."""
+"""Weights in fewer bits: close to the full ones, with torch's operators if it has them, and one sentence if it has not."""
 from __future__ import annotations
 
 import logging
@@ -21,7 +21,7 @@ from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.policy.inference.plain import PlainDecoding
 from hybridvla_core.policy.predictor import Policy
 
-#: Precision -> largest share of the output's size that rounding may change, and bits a weight with its scales.
+#: Precision -> largest share of the output's size that rounding may change, and bits per weight including its scales.
 FORMS = {"int8": (0.02, 8.3), "int4": (0.2, 5.1), EMULATED: (0.1, 8.6)}
 
 
@@ -54,7 +54,7 @@ def test_the_operators_of_int8_and_int4_give_the_written_form(monkeypatch):
     written = eight._written(rows).float()
     if eight._operator:
         assert torch.allclose(eight.product(rows).float(), written, atol=0.02)
-    # The processor's operators stand in for a GPU's, which take and give the same.
+    # The CPU's operators stand in for the GPU's, which have the same inputs and outputs.
     monkeypatch.setattr(Int4Linear, "operators", {"cpu": ("_convert_weight_to_int4pack_for_cpu", "_weight_int4pack_mm_for_cpu")})
     four, plain = Int4Linear(a_layer(torch.bfloat16)), None
     monkeypatch.setattr(Int4Linear, "operators", {})

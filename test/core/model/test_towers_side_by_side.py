@@ -1,4 +1,4 @@
-"""The towers on two streams: who runs where and waits for whom, and the same numbers in whatever order a GPU takes them."""
+"""The towers on two streams: where each runs, what waits for what, and the same numbers in any order that a GPU may choose."""
 from __future__ import annotations
 
 import contextlib
@@ -13,7 +13,7 @@ from hybridvla_core.model.vision import SecondStream, VisionBackbone
 
 
 class Streams(TorchDispatchMode):
-    """Notes what ran on which stand-in of a stream, and what waited for what."""
+    """Stand-ins for streams: notes what ran on which stream, and what waited for what."""
 
     def __init__(self, monkeypatch):
         super().__init__()
@@ -47,7 +47,7 @@ class Streams(TorchDispatchMode):
         return result
 
     def again(self, order):
-        """Repeats the operations on the same addresses, those of the streams between fork and join in another order."""
+        """Repeats the operations on the same addresses, with the streams between fork and join in the given order."""
         begin, end = (i for i, note in enumerate(self.notes) if note[1] == "waits")
         middle = self.notes[begin + 1:end]
         sorted_out = [note for name in order for note in middle if note[0] == name]
@@ -75,7 +75,7 @@ def test_towers_on_two_streams_give_the_same_in_any_order_between_fork_and_join(
         assert what == "waits" or stream == "here" or waits[0][0] < index < waits[1][0], "nothing beside outside fork and join"
     counts = [sum(n[0] == name and n[1] == "runs" for n in streams.notes[waits[0][0]:waits[1][0]]) for name in ("here", "beside")]
     assert min(counts) > 20, "a whole tower on each"
-    # Other pictures in the same places, as a graph is replayed.
+    # other pictures at the same addresses, as when a graph is replayed
     for views in pixels.values():
         views.copy_(torch.randn(2, 3, 32, 32))
     streams.again(order)

@@ -12,12 +12,12 @@ FIRST = (0.3, 0.1, 0.4, 0.0, 0.0, 0.0, 1.0)
 
 
 def command(desk, x, sequence, epoch=5, active=True):
-    """A status of the filter: the tool is commanded to x, and proposal `sequence` was executed last."""
+    """Send a filter status: the tool is commanded to x, and proposal `sequence` was executed last."""
     desk.proposer.on_commands({"arm": Pose(np.array([x, 0.0, 0.4]), DOWN)}, desk.now, epoch, sequence, active)
 
 
 def predicted(desk, seconds=0.2):
-    """The proposal of the next image, and the state that the policy saw."""
+    """Return the proposal for the next image, and the state that the policy saw."""
     seen, predict = [], desk.policy.predict
     desk.policy.predict = lambda observation, **options: seen.append(observation.state) or predict(observation, **options)
     desk.now += seconds
@@ -57,7 +57,7 @@ def test_the_state_is_the_last_command_with_its_gripper_and_a_fixed_one_at_first
     proposal, state = predicted(desk)
     assert np.allclose(state, FIRST) and proposal.targets[0].gripper == 1.0
     command(desk, 0.45, proposal.sequence)
-    desk.proposer.commands.proposed(5, proposal.sequence, [("arm", 0.25)])       # what it asked of the gripper
+    desk.proposer.commands.proposed(5, proposal.sequence, [("arm", 0.25)])       # the opening that it asked for
     command(desk, 0.46, proposal.sequence)
     _, state = predicted(desk)
     assert state[0] == pytest.approx(0.46) and state[6] == pytest.approx(0.25), "commanded, not the measured 1.0"
@@ -69,7 +69,7 @@ def test_the_state_is_the_last_command_with_its_gripper_and_a_fixed_one_at_first
 def test_the_gripper_of_a_command_that_no_proposal_is_known_for_is_the_measured_one():
     desk = Desk(state_source="last_command", first_state=FIRST)
     desk.proposer.set_instruction("go")
-    command(desk, 0.45, 3, epoch=77)                # of a policy before this one
+    command(desk, 0.45, 3, epoch=77)                # from an earlier policy
     _, state = predicted(desk)
     assert state[0] == pytest.approx(0.45) and state[6] == 1.0
 
@@ -82,7 +82,7 @@ def test_the_gripper_of_a_chunk_is_that_of_the_row_that_is_being_executed():
     desk.proposer.set_instruction("go")
     proposal, _ = predicted(desk)
     seen = []
-    for _ in range(12):         # a status every 0.21 s, and a picture at the same moment
+    for _ in range(12):         # a status every 0.21 s, with a picture at the same moment
         desk.now += 0.21
         command(desk, 0.3, proposal.sequence)
         desk.state(0.3)

@@ -1,4 +1,4 @@
-"""Too little memory is one sentence that names what to lower, on the CPU as on a GPU, for every verb that loads a model."""
+"""Too little memory: one sentence names what to lower, on CPU and GPU, for every verb that loads a model."""
 from __future__ import annotations
 
 import os
@@ -20,7 +20,7 @@ from hybridvla_core.policy.predictor import Policy
 CPU_REFUSAL = ("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
                "allocate 90177536 bytes. Error code 12 (Cannot allocate memory)")
 REFUSALS = (RuntimeError(CPU_REFUSAL), MemoryError(), torch.cuda.OutOfMemoryError("out"))
-#: One gigabyte more than the process has when torch is imported, and a model of more than ten.
+#: A limit of one gigabyte more than the process has when torch is imported, and a model of more than ten.
 LIMITED = """
 import resource, sys
 import hybridvla_core.policy.predictor

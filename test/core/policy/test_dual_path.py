@@ -1,4 +1,4 @@
-"""Few passes give what plain greedy decoding gives: tokens, confidences, decisions and actions."""
+"""The dual path in few passes: it gives the same tokens, confidences, decisions and actions as plain greedy decoding."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -42,7 +42,7 @@ def build(config, seed, spread=0.3, rule="mean", theta=0.5, stages=None, **optio
     model = HybridVLA(config).initialise(spread).eval()
     for name, parameter in model.llm.named_parameters():
         if name.endswith(("o_proj.weight", "down_proj.weight", "dense.weight", "fc2.weight")):
-            torch.nn.init.normal_(parameter, std=0.08)  # tokens must depend on those before them
+            torch.nn.init.normal_(parameter, std=0.08)  # so that tokens depend on those before them
     model.llm.fuse()
     engine = PlainDecoding(model)
     gate = ConfidenceGate(EnsembleConfig(rule, theta, WINDOW, "so3", "diffusion"), config.action_dim)
@@ -147,7 +147,7 @@ def test_batches_samples_and_padding_change_nothing():
 @pytest.mark.parametrize("condition", CONDITIONS)
 @torch.inference_mode()
 def test_recorded_stages_repeat_and_equal_direct_calls(condition):
-    """The same operations on the same addresses, as a CUDA graph would repeat them."""
+    """The same operations run on the same addresses, as a CUDA graph would repeat them."""
     config, backend = small_config(), RecordedBackend()
     eager = build(config, 5)
     graphed = DualPath(eager.engine, STEPS, eager.gate, eager.first_draft, WINDOW, GraphStages(backend))
@@ -170,7 +170,7 @@ def test_recorded_stages_repeat_and_equal_direct_calls(condition):
 @pytest.mark.parametrize("condition", CONDITIONS)
 @torch.inference_mode()
 def test_recordings_of_two_modes_keep_their_own_lengths(condition):
-    """Ends early (no verifying pass is recorded yet), then diffusion alone on a longer text, then all tokens."""
+    """First a run that ends early (no verifying pass is recorded yet), then diffusion alone on a longer text, then all tokens."""
     config = small_config()
     eager = build(config, 5, theta=0.99)
     graphed = DualPath(eager.engine, STEPS, eager.gate, eager.first_draft, WINDOW, GraphStages(RecordedBackend()))
@@ -211,7 +211,7 @@ def test_the_first_denoising_step_costs_no_pass_of_its_own(condition, steps):
 @pytest.mark.long
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_no_stage_waits_for_the_device(condition):
-    """Fake CUDA tensors: no data crosses between devices and no number is read until a decision."""
+    """With fake CUDA tensors, no data crosses between devices and no number is read until a decision."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     config = small_config()
@@ -233,8 +233,8 @@ def test_no_stage_waits_for_the_device(condition):
         inputs = PredictionInputs({k: v.to(GPU) for k, v in inputs.pixels.items()}, *moved, lengths, given)
         with NoWaiting() as guard, pytest.raises(AssertionError, match="moves data|reads a number"):
             path.run(inputs)
-        # The first thing that waits is the transfer of the decision, after the verifying pass (the early conditions: the
-        # denoising steps).
+        # The first operation that waits is the transfer of the decision, after the verifying pass (with the early conditions,
+        # after the denoising steps).
         assert guard.operations > 300
         space = next(iter(path._spaces.values()))
         with NoWaiting() as guard:

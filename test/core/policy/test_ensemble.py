@@ -1,4 +1,4 @@
-"""Both rules of the ensemble, both means of rotations, and the gripper, at the wrap-around and with two arms."""
+"""Both ensemble rules, both means of rotations, and the gripper, at the wrap-around and with two arms."""
 from __future__ import annotations
 
 import math

@@ -1,4 +1,4 @@
-"""Too little memory for graphs: said once, and the stages run directly with the same result; refused where graphs are on."""
+"""Too little memory for graphs: said once, then the stages run directly with the same result; refused when graphs are `on`."""
 from __future__ import annotations
 
 import logging
@@ -15,7 +15,7 @@ from hybridvla_core.policy.predictor import Policy
 
 
 class Full(RecordedBackend):
-    """Memory for so many graphs, and no more. wrapped: the capture's own error stands before the refusal."""
+    """A backend with memory for `room` graphs. wrapped: the capture's own error hides the out-of-memory error."""
 
     def __init__(self, room, wrapped=False):
         self.room, self.wrapped = room, wrapped

@@ -1,4 +1,4 @@
-"""Ways of execution: when the next prediction starts, what is sent of a chunk, how old executed commands are."""
+"""Execution modes: when the next prediction starts, what is sent of a chunk, and how old executed commands are."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -35,7 +35,7 @@ def test_blocking_waits_for_the_end_of_a_chunk_and_overlap_starts_early_enough()
     for pacing in (blocking, overlap):
         pacing.sent(1, 10.0, 100.0, 8, 0.15)
     assert blocking.waiting(10.39) and not blocking.waiting(10.4)
-    # The two clocks are read one after the other: that of the stamps may stand just before the end of the chunk.
+    # The two clocks are read one after the other, so the stamp clock may still be just before the end of the chunk.
     assert not blocking.shows_rest(100.3, clock=100.399) and blocking.shows_rest(100.401, clock=100.41)
     assert blocking.shows_rest(5.0, clock=5.1), "a clock that was set back does not block"
     assert overlap.waiting(10.2)

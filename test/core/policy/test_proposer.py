@@ -33,7 +33,7 @@ class Still:
 
 
 class Desk:
-    """A proposer with a clock in hand and everything it published."""
+    """A proposer, a clock that the test sets, and everything that was published."""
 
     def __init__(self, execution="auto", **convention):
         config = replace(load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml"), execution=execution)
@@ -192,7 +192,7 @@ def test_a_clock_set_back_begins_a_new_epoch_and_drops_what_was_under_way(desk):
     desk.state(0.3)
     under_way = desk.proposer.begin(IMAGES, int(desk.now * 1e9))
     desk.now = 3.0
-    assert not desk.proposer.due()                  # the first keyframe is waited for
+    assert not desk.proposer.due()                  # it waits for the first keyframe
     desk.proposer.start_over()
     assert desk.proposer.due() and desk.proposer.wants(1.0)
     assert desk.proposer.finish(under_way, desk.policy.predict(under_way.observation)) is None
@@ -221,7 +221,7 @@ def test_after_a_clock_was_set_back_proposals_carry_the_filters_present_seed(des
 
 
 class Reads(Still):
-    """A policy that says what it makes of an instruction."""
+    """A policy that says which words of an instruction it does not know."""
 
     def unknown_words(self, instruction):
         if "</s>" in instruction:
@@ -240,7 +240,7 @@ def test_an_instruction_is_judged_by_the_policy_before_it_is_taken(desk):
 
 
 def chunked(steps, period=0.1, mode="ensemble", **limits):
-    """The differences where a policy that predicts so many steps meets a robot with other limits of proposals."""
+    """Return the misfits between a policy that predicts `steps` steps and a robot with changed limits on proposals."""
     desk = Desk(action_period_s=period)
     desk.policy.chunk = steps
     robot = replace(desk.robot, proposals=replace(desk.robot.proposals, **limits))

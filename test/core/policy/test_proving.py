@@ -1,4 +1,4 @@
-"""What a pass over a draft proves: exact numbers in few operations, because a small model pays for each of them."""
+"""What a pass over a draft proves: exact numbers in few operations, because each one costs a small model time."""
 from __future__ import annotations
 
 import pytest
@@ -9,7 +9,7 @@ from hybridvla_core.model.presets import tiny
 from hybridvla_core.model.tokens import ActionTokens
 from hybridvla_core.policy.inference.drafts import Examined, examine, merge
 
-#: Of seven tokens; a logsumexp of the vocabulary beside a second one of the window took 26.
+#: Operations for seven tokens. Separate logsumexps over the vocabulary and the window took 26.
 MOST_OPERATIONS = 24
 
 

@@ -1,4 +1,4 @@
-"""Predictions of every sequence of the paper's table 1, against rows put together as the table draws them."""
+"""Predictions of every sequence of the paper's table 1, compared with rows assembled as the table draws them."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -22,7 +22,7 @@ def loaded(folder, kind, state, **changes):
 
 
 def drawn(policy, inputs, row):
-    """The prefix of an observation without padding, (S, H)."""
+    """Return the prefix of an observation without padding, (S, H)."""
     model, sequence = policy.model, policy.model.config.sequence
     text = policy.prompts.text_ids(TEXTS[row])
     words = policy.engine.tokens.encode(inputs.state[row]).tolist() if sequence.state == "words" else []

@@ -1,4 +1,4 @@
-"""bfloat16 on a processor that emulates it: warned of by all that load a model or train, before they begin; never refused."""
+"""bfloat16 on a CPU that emulates it: everything that loads a model or trains warns before it begins, and never refuses."""
 from __future__ import annotations
 
 import importlib.util
@@ -26,7 +26,7 @@ SAID = "this CPU has no bfloat16 arithmetic"
 
 @pytest.fixture
 def flags(tmp_path, monkeypatch):
-    """Has the processor say of itself what is given."""
+    """Return a function that sets the flags which the CPU reports."""
     def say(text):
         (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some bf16 CPU\n" + text)
         monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")

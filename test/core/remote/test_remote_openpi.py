@@ -1,6 +1,6 @@
 """An unmodified openpi-client is answered by our server, and an unmodified openpi-server is asked by our client.
 
-Both run in an environment of their own; left out where it cannot be made."""
+Both run in an environment of their own; the tests are skipped where it cannot be made."""
 from __future__ import annotations
 
 import contextlib
@@ -33,7 +33,7 @@ def openpi():
 
 @pytest.fixture(scope="module")
 def openpi_server(openpi):
-    """The process and its address."""
+    """Yield the server's process and address."""
     with subprocess.Popen([str(openpi), "serve"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="ascii") as process:
         try:
             yield process, f"ws://127.0.0.1:{int(process.stdout.readline())}"
@@ -67,11 +67,11 @@ def test_an_unmodified_openpi_server_is_asked_in_liberos_dialect(openpi_server):
         assert np.allclose(answer.action, np.tile([0.005, 0.01, 0.01, 0.0, 0.0, 0.25, 1.0], (10, 1)), atol=1e-6)
         with pytest.raises(ObservationError) as refusal:
             policy.predict(observation(instruction="crash"))
-        # Of the traceback that its server sends, the last line: what is wrong there.
+        # The last line of the traceback that the server sends says what is wrong.
         assert str(refusal.value).endswith("says: ZeroDivisionError: secret of the inside")
         until = time.monotonic() + 20
         again = None
-        while again is None:        # its server ends the connection after an error; ours opens another
+        while again is None:        # openpi's server closes the connection after an error; our client opens another
             assert time.monotonic() < until
             with contextlib.suppress(ObservationError):
                 again = policy.predict(shown)

@@ -1,4 +1,4 @@
-"""A policy behind a connection: the same numbers, and a server that is killed, hangs, is slow, lies, or is another one."""
+"""A policy behind a connection: the same numbers, and a server that is killed, hangs, is slow, lies, or is replaced."""
 from __future__ import annotations
 
 import logging
@@ -45,7 +45,7 @@ def test_a_remote_prediction_is_the_local_one(answering, asking):
 
 
 class Chunked(Echo):
-    """K = 4 steps by diffusion, of which the tokens say the first; `confidence` as many numbers as given."""
+    """A policy that predicts K = 4 steps by diffusion and the first by tokens; `confidence`: how many confidences it gives."""
 
     def __init__(self, tokens=1, confidence=7):
         super().__init__()
@@ -143,7 +143,7 @@ def test_the_client_goes_on_connecting_after_an_error_that_nobody_foresaw(asking
 def test_the_desktops_proxy_is_not_asked_for_the_way_to_the_server(answering, asking, monkeypatch):
     for name in ("http", "https", "ws", "wss", "socks", "all"):
         for key in (f"{name}_proxy", f"{name}_proxy".upper()):
-            monkeypatch.setenv(key, "http://127.0.0.1:1")      # nobody listens there
+            monkeypatch.setenv(key, "http://127.0.0.1:1")      # no server listens there
     for key in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(key, raising=False)
     assert asking(answering(), connect_timeout_s=0.1).predict(observation()).fused
@@ -238,12 +238,12 @@ def test_a_server_that_hangs_while_it_is_asked_ends_the_question_at_its_deadline
 def test_a_slow_server_lives_but_its_late_answer_is_never_taken_for_the_next(asking):
     with remote_bench.server("slow") as (_, port):
         patient = asking(port, deadline_s=2.0)
-        assert patient.predict(observation(stamp=1)).fused      # pings are answered meanwhile
+        assert patient.predict(observation(stamp=1)).fused      # pings are still answered
         assert patient.link_problem() == ""
         hasty = asking(port, deadline_s=0.3)
         with pytest.raises(ObservationError, match="silence for 0.3 s where an answer was due"):
             hasty.predict(observation(stamp=2))
-        until(lambda: hasty.link_problem() == "")               # a new connection, on which that answer cannot come
+        until(lambda: hasty.link_problem() == "")               # a new connection, on which the old answer cannot arrive
         with pytest.raises(ObservationError, match="silence"):
             hasty.predict(observation(stamp=3))
 
@@ -256,7 +256,7 @@ def test_a_lie_is_refused_by_name_and_the_connection_made_anew(asking, lie, said
         with pytest.raises(ObservationError, match=said):
             policy.predict(observation())
         until(lambda: policy.link_problem() == "")
-        with pytest.raises(ObservationError, match=said):       # heard on a new connection
+        with pytest.raises(ObservationError, match=said):       # answered on a new connection
             policy.predict(observation())
 
 

@@ -1,4 +1,4 @@
-"""The server of a policy: who is let in, what it says to whom, and how it ends."""
+"""The policy server: whom it admits, what it tells whom, and how it ends."""
 from __future__ import annotations
 
 import json
@@ -59,7 +59,7 @@ def test_a_server_that_never_served_closes_at_once_and_serves_no_more():
 
 
 class OnLostDevice(Echo):
-    """The GPU has fallen off the bus."""
+    """A policy whose GPU has fallen off the bus."""
 
     def __init__(self):
         super().__init__()
@@ -71,7 +71,7 @@ class OnLostDevice(Echo):
 
 
 def serving_until_the_device_fails(server):
-    """A thread that serves, and the errors with which it ended."""
+    """Return a thread that serves, and the list of errors with which it ended."""
     ended = []
 
     def serve():
@@ -122,7 +122,7 @@ def test_a_device_that_fails_after_its_client_has_left_ends_the_server_too():
         raw.recv(timeout=5)
         raw.send(pack(OwnDialect().request(observation(), None, 0)))
         assert asked.wait(5)
-    left.set()      # the connection is closed: nobody can be told any more
+    left.set()      # the connection is closed: the error cannot be sent to anybody any more
     serving.join(10.0)
     assert ended
     server.close()
@@ -135,7 +135,7 @@ def test_conversations_end_with_the_server():
     with connect(f"ws://127.0.0.1:{server.address[1]}") as raw:
         raw.recv(timeout=5)
         server.close()
-        # A thread left over would keep the process alive for as long as this client stays.
+        # A leftover thread would keep the process alive for as long as this client stays connected.
         until(lambda: all(thread.daemon for thread in set(threading.enumerate()) - before))
 
 
@@ -200,7 +200,7 @@ def test_a_checkpoint_of_other_numbers_is_not_served_to_liberos_clients(answerin
 
 
 def test_the_way_there_and_back_costs_little(answering, asking, record_property):
-    """Three views of 224 x 224: what a connection adds at the median, on this computer."""
+    """Measures what a connection adds at the median for three views of 224 x 224, on this computer."""
     class Three(Echo):
         cameras = ("front", "wrist", "wrist_left")
 
@@ -212,7 +212,7 @@ def test_the_way_there_and_back_costs_little(answering, asking, record_property)
         took.append(1e3 * (time.monotonic() - began))
     record_property("round_trip_ms", json.dumps({"median": statistics.median(took), "max": max(took)}))
     print(f"round trip: median {statistics.median(took):.2f} ms, longest {max(took):.2f} ms")
-    assert statistics.median(took) < 50.0     # 4 ms is wanted of an idle computer; tests run on busy ones
+    assert statistics.median(took) < 50.0     # the target is 4 ms on an idle computer; tests run on busy ones
 
 
 @pytest.mark.parametrize("verdict, arguments", [("key file", ["--bind", "0.0.0.0"]), ("cannot be read", ["--key-file", "/none"]),

@@ -1,4 +1,4 @@
-"""Frames of the wire: what goes through unchanged, and what is refused in one sentence and never unpickled."""
+"""Frames on the wire: what passes unchanged, and what is refused in one sentence and never unpickled."""
 from __future__ import annotations
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Pages and drawings: what is put in comes out escaped, and numbers are shown where they belong."""
+"""Pages and drawings: inputs are escaped, and numbers appear where they belong."""
 import math
 import xml.etree.ElementTree as ET
 

@@ -1,4 +1,4 @@
-"""YAML and JSON files as people write them: a key that stands twice, and on and off as words."""
+"""YAML and JSON files as people write them: duplicate keys, and on and off as words."""
 from __future__ import annotations
 
 import pytest

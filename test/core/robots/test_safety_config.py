@@ -1,4 +1,4 @@
-"""Robot files: read whole, refused by name."""
+"""Robot files: the shipped ones are read, faulty ones are refused by name."""
 import copy
 import re
 
@@ -215,7 +215,7 @@ def test_arms_that_no_adapter_can_drive_together_are_refused():
         from_mapping(RobotConfig, data, "robot.yaml")
 
     def seven(_data, _right, left):
-        for key in ("joint_names", "start_joints_rad", "kinematics", "joint_limits"):      # the right arm's own, by an anchor
+        for key in ("joint_names", "start_joints_rad", "kinematics", "joint_limits"):      # the right arm's, by an anchor
             left[key] = copy.deepcopy(left[key])
         left["joint_names"].append("joint7")
         left["start_joints_rad"].append(0.0)

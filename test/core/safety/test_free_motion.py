@@ -1,4 +1,4 @@
-"""Free motion is not spoiled: nearly as quick as the time-optimal motion on the same path, and exact at its end."""
+"""Free motion: nearly as fast as the time-optimal motion on the same path, and exact at its end."""
 from importlib.util import find_spec
 
 import numpy as np
@@ -19,11 +19,11 @@ def test_moves_take_at_most_a_quarter_longer_than_the_optimum(robot, moves):
         assert move.metres >= SHORTEST_M
         assert move.error_m < ERROR_M and move.error_rad < ERROR_RAD
         assert move.seconds <= 1.25 * move.optimal + 0.05
-        assert move.optimal < move.seconds + 0.08      # the yardstick is one: only the last millimetre is not waited for
+        assert move.optimal < move.seconds + 0.08      # a true optimum, except that the last millimetre is not awaited
 
 
 def test_the_yardstick_on_a_line_of_known_optimum():
-    """A straight line of 0.2 m, only the tool's speed and acceleration bind: a trapezium."""
+    """On a straight line of 0.2 m only the tool's speed and acceleration bind: the profile is a trapezium."""
     arm = Course("sim_fr3", seed=1).rig.config.arms[0]
     way = np.linspace(0.0, 0.2, 50)
     positions = np.stack((way, 0 * way, 0 * way), axis=1)[:, None]

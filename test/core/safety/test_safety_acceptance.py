@@ -1,4 +1,4 @@
-"""Which proposals are taken: well formed ones, in order, from one publisher and epoch."""
+"""Which proposals are accepted: well-formed ones, in order, from one publisher and epoch."""
 import numpy as np
 import pytest
 from safety_rig import DOWN, Rig
@@ -61,7 +61,7 @@ def test_order_epoch_and_publisher():
     rig.run_until(lambda output: rig.filter.at_rest)
     rig.epoch, rig.sequence = 99, 0
     assert rig.propose([0.4, 0.0, 0.4]).accepted                                                # new epoch at rest
-    assert not rig.propose([0.4, 0.0, 0.4], epoch=7, sequence=1000).accepted                    # the old one is gone
+    assert not rig.propose([0.4, 0.0, 0.4], epoch=7, sequence=1000).accepted                    # the old epoch is gone
 
 
 def test_an_action_behind_a_hold_may_be_of_an_image_from_before_it():
@@ -79,7 +79,7 @@ def test_an_action_behind_a_hold_may_be_of_an_image_from_before_it():
     dict(stamp=0.0), dict(stamp=float("nan")), dict(observation_age=-1.0), dict(observation_age=60.0),
     dict(observation_age=float("nan")), dict(stamp=0.0, observation_age=0.0), dict(seed=99)])
 def test_a_hold_is_taken_whatever_it_says_of_an_observation(said):
-    """No stamp, an old one, no age, or a clock that is behind the camera's."""
+    """The observation has no stamp, an old one, no age, or a clock that is behind the camera's."""
     rig = Rig().start()
     assert rig.propose([0.4, 0.1, 0.4]).accepted
     rig.tick(60)

@@ -1,4 +1,4 @@
-"""How the arms come to rest, to the tick: which limit decides, what bending takes away, and where the path ends."""
+"""How the arms come to rest, to the tick: which limit decides, what curvature costs, and where the path ends."""
 import dataclasses
 
 import numpy as np
@@ -12,17 +12,17 @@ pytestmark = pytest.mark.robot_computer
 
 DUAL = load_robot(ROOT / "config" / "robots" / "sim_dual.yaml")
 DT = DUAL.dt
-#: The second arm is weaker in everything.
+#: The second arm, with lower limits throughout.
 WEAK = dataclasses.replace(
     DUAL.arms[1], cartesian_limits=dataclasses.replace(DUAL.arms[1].cartesian_limits, acceleration_m_s2=0.6,
                                                        rotation_acceleration_rad_s2=2.0),
     joint_limits=dataclasses.replace(DUAL.arms[1].joint_limits, acceleration_rad_s2=(5.0, 6.0, 7.0, 8.0, 9.0, 5.5, 6.5)))
 ARMS = (DUAL.arms[0], WEAK)
-PLAN = 0.8                 # share of every acceleration limit that is planned with
+PLAN = 0.8                 # share of every acceleration limit that braking is planned with
 
 
 def ticks(twist=None, velocity=None, bend=None, arm=0):
-    """Ticks to rest when one arm moves so."""
+    """Return the ticks to rest when one arm moves like this."""
     twists, velocities, bends = np.zeros((2, 6)), np.zeros((2, 7)), np.zeros((2, 7))
     for array, value in ((twists, twist), (velocities, velocity), (bends, bend)):
         if value is not None:
@@ -74,12 +74,12 @@ def test_the_path_slows_evenly_to_rest():
 
 
 def test_the_path_bends_as_the_straight_line_of_the_tool_asks():
-    """At constant speed a joint that is to bend follows q'' = bend; with the time that braking stretches, the same curve."""
+    """At constant speed a joint follows q'' = bend; braking stretches time and keeps the same curve."""
     rng = np.random.default_rng(0)
     velocity, bend = rng.normal(size=(2, 7)), rng.normal(size=(2, 7))
     last = rng.normal(size=(2, 7))
     following = last + velocity * DT + 0.5 * bend * DT ** 2
     path = Braking(ARMS, DT).path(last, following, bend, 8)
-    gone = DT * np.cumsum(1.0 - np.arange(1, 9) / 8.0)         # of the time along the curve
+    gone = DT * np.cumsum(1.0 - np.arange(1, 9) / 8.0)         # time that has passed along the curve
     for tick, time in enumerate(DT + gone):
         np.testing.assert_allclose(path[:, tick], last + velocity * time + 0.5 * bend * time ** 2, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Confidence in use: where the two paths disagree or the tokens were not sure the arm is slower; off, nothing changes."""
+"""Confidence in use: the arm is slower when the two paths disagree or the tokens are unsure; switched off, nothing changes."""
 import dataclasses
 
 import numpy as np
@@ -26,7 +26,7 @@ def prediction(**changes):
 
 
 def way(caution, made):
-    """Positions (n, 3) commanded within a second after a proposal with that prediction, and the scale in the status."""
+    """Return the positions (n, 3) commanded in the second after a proposal with that prediction, and the status's scale."""
     rig = Rig(change=lambda config: dataclasses.replace(config, caution=caution, ramp_s=0.0)).start()
     rig.propose([0.5, 0.3, 0.3], prediction=made)
     rig.tick(200)

@@ -21,11 +21,11 @@ pytestmark = pytest.mark.robot_computer
 ROBOTS = ROOT / "config" / "robots"
 PLANES = (Plane("shelf", (0.0, -0.6, 0.8), 0.1), Plane("wall", (-1.0, 0.0, 0.0), -0.62))
 TURN = Rotation.from_rotvec([0.3, -0.5, 0.9]).as_quat()
-SLACK = 1.0 - 1e-4           # of every limit on a speed or an acceleration, for rounding
+SLACK = 1.0 - 1e-4           # factor on every speed and acceleration limit, for rounding
 
 
 def robot_of(name, turned=True):
-    """A robot; of two arms the second stands turned and has planes, and its limits differ from the first one's."""
+    """Return a robot; with two arms, the second is mounted turned, has planes, and its limits differ from the first one's."""
     config = load_robot(ROBOTS / f"{name}.yaml")
     if len(config.arms) < 2 or not turned:
         return config
@@ -48,7 +48,7 @@ def plain(config):
 
 
 def plain_data(value):
-    """Of a frozen configuration what the YAML holds."""
+    """Return a frozen configuration as the YAML holds it."""
     if dataclasses.is_dataclass(value):
         return {field.name: plain_data(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, (tuple, list)):
@@ -57,7 +57,7 @@ def plain_data(value):
 
 
 def paths(config, count, ticks, step_rad, seed=0, near_stops=False):
-    """Random joints (A, ticks, dof) within the limits, `step_rad` a tick at most."""
+    """Return random joints (A, ticks, dof) within the limits, with at most `step_rad` per tick."""
     rng = np.random.default_rng(seed)
     lower = np.array([arm.joint_limits.lower_rad for arm in config.arms])
     upper = np.array([arm.joint_limits.upper_rad for arm in config.arms])
@@ -81,7 +81,7 @@ def near(found, expected, atol=1e-9):
 
 
 def tools(config, joints):
-    """Tool positions (A, m, 3) and rotations (A, m, 3, 3)."""
+    """Return tool positions (A, m, 3) and rotations (A, m, 3, 3)."""
     frames = [arm.frames(q)[-1] for arm, q in zip(plain(config), joints)]
     return np.array([frame[:, :3, 3] for frame in frames]), np.array([frame[:, :3, :3] for frame in frames])
 
@@ -107,7 +107,7 @@ def test_joint_positions_speeds_and_accelerations(name):
 
 
 def by_position(rules, joint, q, v):
-    """libfranka's bound at the joints where each step begins, less 1 mrad/s, and never below rest."""
+    """Return libfranka's bound at the joints where each step begins, minus 1 mrad/s, and never below rest."""
     table = rules.position_dependent
     if table is None:
         return np.inf
@@ -121,7 +121,7 @@ def by_position(rules, joint, q, v):
 
 
 def wide(config):
-    """Joint limits 0.05 rad before those of the table."""
+    """Set the joint limits 0.05 rad before those of the table."""
     arms = []
     for arm in config.arms:
         table = arm.joint_limits.position_dependent
@@ -133,7 +133,7 @@ def wide(config):
 
 @pytest.mark.parametrize("name", ["fr3", "sim_dual"])
 def test_speeds_that_shrink_towards_the_stops_bind_where_a_step_begins(name):
-    """Joint limits as far as the robot's own stops: within the shipped ones the flat bounds are lower."""
+    """Joint limits reach as far as the robot's own stops: within the shipped limits the flat bounds are lower."""
     config, bound = wide(robot_of(name)), 0
     limit = next(limit for limit in limits.build(config) if limit.name == "joint_velocity")
     for arm in config.arms:
@@ -151,7 +151,7 @@ def test_speeds_that_shrink_towards_the_stops_bind_where_a_step_begins(name):
                 margin = found[f"{arm.name}/joint_{joint + 1}/velocity"]
                 if min(flat, expected) < 0.0:
                     assert margin == pytest.approx(min(flat, expected), abs=1e-9)
-                else:                    # below what is allowed at the very stops nothing is looked up
+                else:                    # below the bound at the stops themselves, the table is not used
                     assert margin >= 0.0
                 bound += expected < min(flat, 0.0)
     assert bound > 20, "steps that only this bound refuses"
@@ -198,7 +198,7 @@ def test_speeds_and_accelerations_of_each_tool(name):
 
 
 def clearances(config, joints):
-    """(m,) each: every room of table, pairs of links, and arms, by name."""
+    """Return every clearance from the table, between links and between arms, (m,) each, by name."""
     arms, found = plain(config), {}
     segments = [arm.segments(arm.frames(q)) for arm, q in zip(arms, joints)]
     for arm, at in zip(arms, segments):
@@ -234,7 +234,7 @@ def test_clearances_of_table_links_and_arms(name):
 
 @pytest.mark.parametrize("name", ["sim_dual", "agilex", "fr3"])
 def test_clearances_that_are_measured_now_and_then_are_never_overstated(name):
-    """A long trajectory is measured at every sixth tick: what may happen in between is taken off, and not much more."""
+    """A long trajectory is measured at every sixth tick: what may happen in between is subtracted, and not much more."""
     config = robot_of(name)
     built = {limit.name: limit for limit in limits.build(config)}
     for joints in paths(config, 8, 21, 0.02, seed=3):

@@ -21,7 +21,7 @@ def moving(rig):
 
 
 def assert_holds(rig, reason, state=State.HOLDING):
-    """Within the braking time the arm rests, and stays at the last commanded pose."""
+    """Assert that the arm rests within the braking time and stays at the last commanded pose."""
     rig.tick(80)
     assert rig.filter.state == state
     assert rig.output.status.reasons & reason

@@ -1,4 +1,4 @@
-"""The way to the start joints: slow, clear, looked at before the first step; joint rigs with one clock for both arms."""
+"""The way to the start joints: slow, free, checked before the first step; joint rigs with one clock for both arms."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def rig(joints, **keys):
 
 
 def homing(bench, seconds=60.0, deadman=True):
-    """Ticks with the deadman held until the way ends."""
+    """Tick with the deadman held until the way ends."""
     for _ in range(int(seconds * bench.config.tick_hz)):
         if deadman:
             bench.filter.on_deadman(True, bench.now)
@@ -43,7 +43,7 @@ def test_both_arms_go_slowly_to_their_start_and_the_filter_is_inactive_again():
     assert bench.filter.homed and bench.filter.state == State.INACTIVE
     for arm, command in zip(bench.config.arms, bench.output.arms):
         np.testing.assert_allclose(command.joint_positions, arm.start_joints_rad, atol=5e-4)
-        np.testing.assert_allclose(bench.joints[arm.name], arm.start_joints_rad, atol=4e-3)     # it follows with a lag
+        np.testing.assert_allclose(bench.joints[arm.name], arm.start_joints_rad, atol=4e-3)     # the arm follows with a lag
     joints = np.array([[command.joint_positions for command in output.arms] for output in bench.sent[4:]])   # after seeding
     speeds = np.abs(np.diff(joints, axis=0)) / bench.config.dt
     limit = np.array([arm.joint_limits.velocity_rad_s for arm in bench.config.arms]) * bench.config.reenter_scale
@@ -71,7 +71,7 @@ def test_a_released_deadman_pauses_and_the_way_goes_on():
 @pytest.mark.parametrize("joints, begin", [(AWAY, "go_to_start"), ({**AWAY, "left": np.array([0.3, 1.5, -1.4, -0.1, 0.8, 2.3])},
                                                                    "reenter")])
 def test_while_nobody_could_call_stop_the_way_waits_and_then_goes_on(joints, begin):
-    """A lost master is told by `hold_for`, with the flag of an operator."""
+    """`hold_for` reports a lost master, with the operator's flag."""
     bench = rig(joints)
     ok, message = getattr(bench.filter, begin)(bench.now)
     assert ok, message
@@ -113,7 +113,7 @@ def test_deactivate_and_stop_end_the_way():
 
 
 def blocked_before_the_start(metres):
-    """On the way, and the arms stop following so far from their start."""
+    """Set off to the start, and let the arms stop following this far from it."""
     bench = rig(AWAY)
     ends = {arm.name: bench.kinematics[arm.name].pose(np.array(arm.start_joints_rad))[0] for arm in bench.config.arms}
     assert bench.filter.go_to_start(bench.now)[0]
@@ -175,7 +175,7 @@ def test_a_way_that_is_not_free_is_refused_before_the_first_step():
 
 
 def test_where_the_straight_way_is_not_free_the_arms_are_drawn_in_first():
-    """Low and turned outwards, with a wall of workspace on the straight way: in and up first, then the turn."""
+    """Low and turned outwards, with a workspace wall on the straight way: in and up first, then the turn."""
     bench = rig(AWAY)
     way = WayToStart(bench.config, bench.filter._motion)
     straight = way.hindrance

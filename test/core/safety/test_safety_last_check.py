@@ -26,7 +26,7 @@ def command(joints):
 
 
 def objection(history, spoil=None, robot=ROBOT, relaxed=False):
-    """What is said about the last of `history` (joints), changed by spoil(position, rotation, joints)."""
+    """Return the objection to the last of `history` (joints), changed by spoil(position, rotation, joints)."""
     check = LastCheck(robot)
     check.restart(*command(history[0]))
     for joints in history[1:-1]:
@@ -40,7 +40,7 @@ def objection(history, spoil=None, robot=ROBOT, relaxed=False):
 
 
 def step(joint, rad):
-    """START moved by rad in one joint."""
+    """Return START moved by rad in one joint."""
     joints = START.copy()
     joints[joint] += rad
     return joints

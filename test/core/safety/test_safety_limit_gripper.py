@@ -1,4 +1,4 @@
-"""A streamed opening: range, speed and acceleration on every step, whatever is asked for."""
+"""A streamed opening: every step keeps range, speed and acceleration, whatever is asked for."""
 import dataclasses
 
 import numpy as np
@@ -106,7 +106,7 @@ def test_a_proposal_begins_at_once_only_where_arms_and_grippers_rest():
 @pytest.mark.parametrize("off", [0.0, -0.015, 0.015])
 @pytest.mark.parametrize("rows", ["of one proposal", "of two"])
 def test_an_opening_near_the_one_that_a_moving_gripper_passes_is_gone_to(off, rows):
-    """Dense rows: closing, and then an opening within the deadband of where the command is just then."""
+    """Dense rows ask for closing, and then for an opening within the deadband of where the command is at that moment."""
     def run(second):
         rig = Rig("agilex", change=lambda robot: dataclasses.replace(robot, deadman_required=False, ramp_s=0.0)).start()
         rig.tick(2)

@@ -26,7 +26,7 @@ START = np.array(ARM.start_joints_rad)
 
 
 def trajectory(joints, robot=ROBOT):
-    """joints (m, dof) of a single arm, or (A, m, dof)."""
+    """Return a trajectory. joints: (m, dof) of a single arm, or (A, m, dof)."""
     joints = np.asarray(joints, dtype=float)
     return Trajectory(joints if joints.ndim == 3 else joints[None], robot.dt, BatchKinematics(robot.arms))
 

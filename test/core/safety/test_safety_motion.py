@@ -1,4 +1,4 @@
-"""The commanded trajectory: from every moment a stop inside all limits, and what happens when something fails."""
+"""The commanded trajectory: it can stop inside all limits at every moment, and what happens when something fails."""
 import copy
 import dataclasses
 
@@ -26,7 +26,7 @@ ARM = ROBOT.arms[0]
 
 
 def goal(motion, *ways, turns=None):
-    """Goal at the present pose moved by ways (3,) m of each arm."""
+    """Return the goal at the present pose, moved by ways (3,) m for each arm."""
     rotations = motion.rotations.copy()
     if turns is not None:
         rotations = np.stack([Rotation.from_rotvec(turn).as_matrix() @ r for turn, r in zip(turns, rotations)])
@@ -34,7 +34,7 @@ def goal(motion, *ways, turns=None):
 
 
 def run(motion, target, ticks, scale=1.0):
-    """Positions (ticks, A, 3) of a motion towards the goal."""
+    """Return the positions (ticks, A, 3) of a motion towards the goal."""
     way = []
     for _ in range(ticks):
         assert motion.step(target, scale)
@@ -43,7 +43,7 @@ def run(motion, target, ticks, scale=1.0):
 
 
 def worst(motion):
-    """The smallest margin of any limit at the last steps."""
+    """Return the smallest margin of any limit at the last steps."""
     return min(margins.min() for _, margins in motion.margins() if margins.size)
 
 
@@ -51,7 +51,7 @@ def worst(motion):
 @pytest.mark.parametrize("way, turn", [([0.1, 0.6, -0.1], [0, 0, 0]), ([0.0, 0.0, -0.6], [0, 0, 0.5]),
                                        ([0.6, 0.0, 0.1], [0, 0, 0]), ([-0.3, 0.0, 0.0], [0, 1.0, 0])])
 def test_from_every_moment_the_stored_braking_stops_inside_every_limit(way, turn):
-    """Towards a wall, the table, the stretched arm and the base, stopped at every fifth tick of the way."""
+    """Motions lead towards a wall, the table, the stretched arm and the base, and are stopped at every fifth tick."""
     motion = Motion(ROBOT)
     target = goal(motion, way, turns=[turn])
     stopped = 0
@@ -102,7 +102,7 @@ def test_a_failing_solver_brakes_and_is_named(monkeypatch):
 
 
 def test_a_solver_that_lies_does_not_get_through(monkeypatch):
-    """Steps of any size come out of it: the judgement of the whole trajectory takes the stored braking instead."""
+    """It returns steps of any size: the check of the whole trajectory takes the stored braking instead."""
     motion, rng = Motion(ROBOT), np.random.default_rng(2)
     target = goal(motion, [0.1, 0.3, -0.1])
     run(motion, target, 60)

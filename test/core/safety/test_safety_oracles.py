@@ -52,7 +52,7 @@ def test_fr3_kinematics_and_jacobian_agree_with_pinocchio_on_a_urdf():
 
 @pytest.mark.parametrize("shift, joint", [(0.2, 3), (0.1, 5)])
 def test_position_limits_are_those_of_the_file_where_a_urdf_differs(shift, joint):
-    """A URDF of other limits exists (2.9 rad everywhere); what counts is config/robots."""
+    """A URDF with other limits exists (2.9 rad everywhere); config/robots is what counts."""
     robot = load_robot(ROBOTS / "fr3.yaml")
     arm = robot.arms[0]
     model = pin.buildModelFromXML(fr3_urdf())
@@ -67,7 +67,7 @@ def test_position_limits_are_those_of_the_file_where_a_urdf_differs(shift, joint
 
 
 def test_nothing_of_the_package_reads_a_robot_description():
-    """No URDF, SDF, SRDF or MJCF is opened by the filter or its configuration."""
+    """Neither the filter nor its configuration opens a URDF, SDF, SRDF or MJCF."""
     folder = ROOT / "src" / "hybridvla_core" / "safety"
     for file in folder.rglob("*.py"):
         text = file.read_text(encoding="utf-8").lower()
@@ -76,7 +76,7 @@ def test_nothing_of_the_package_reads_a_robot_description():
 
 
 def capsules_of(arm, q):
-    """name -> (hppfcl capsule, placement), from plain chains of Pinocchio placements."""
+    """Return name -> (hppfcl capsule, placement), from plain chains of Pinocchio placements."""
     table = arm.kinematics
     frames, placement = [pin.SE3.Identity()], pin.SE3.Identity()
     for a, d, alpha, offset, angle in zip(table.a_m, table.d_m, table.alpha_rad, table.theta_offset_rad, q):
@@ -144,7 +144,7 @@ def test_the_solvers_bound_before_a_stop_is_one_of_discrete_time():
         upper = solver.bounds(q, last, 0.0)[1][joint]
         speed, travelled = upper / dt, 0.0
         if upper <= last[joint] - 0.97 * arm.joint_limits.acceleration_rad_s2[joint] * dt * dt + 1e-12:
-            continue                             # slowing harder than allowed is not asked for
+            continue                             # the solver does not ask for harder braking than allowed
         while speed > 0.0:
             travelled += speed * dt
             speed -= deceleration * dt
@@ -154,4 +154,4 @@ def test_the_solvers_bound_before_a_stop_is_one_of_discrete_time():
             way += naive * dt
             naive -= deceleration * dt
         continuous = max(continuous, way - room)
-    assert continuous > 1e-3                     # what the continuous formula would have overshot by
+    assert continuous > 1e-3                     # by how much the continuous formula would have overshot

@@ -1,4 +1,4 @@
-"""`target_violations`: what was handed out is compared with the configuration once more, and a broken filter is counted."""
+"""`target_violations`: sent commands are compared with the configuration once more, and a broken filter is counted."""
 import dataclasses
 
 import numpy as np

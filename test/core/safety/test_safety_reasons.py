@@ -1,4 +1,4 @@
-"""What the status says in the situations its flags are for: measured limits, links, the other arm, singularities, starts."""
+"""What the status says in the situations that its flags are for: measured limits, links, the other arm, singularities, starts."""
 import dataclasses
 
 import numpy as np
@@ -29,14 +29,14 @@ def counted(rig, name="measured_violations"):
 
 
 def roomy(config):
-    """A box that is no hindrance, and one arm's clock for itself."""
+    """Use a box that does not hinder, and give each arm its own clock."""
     arms = [dataclasses.replace(arm, workspace=dataclasses.replace(
         arm.workspace, lower_m=(-1.2, -1.2, -0.2), upper_m=(1.2, 1.2, 1.2))) for arm in config.arms]
     return dataclasses.replace(config, arms=tuple(arms), coupled=False)
 
 
 def bulky(config):
-    """Links that must keep 0.1 m apart, and no table."""
+    """Require 0.1 m between links, without a table."""
     config = roomy(config)
     arms = [dataclasses.replace(arm, collision=dataclasses.replace(arm.collision, margin_m=0.1, above_table=()))
             for arm in config.arms]
@@ -44,7 +44,7 @@ def bulky(config):
 
 
 def reasons_on_the_way(rig, positions, quaternions=None, seconds=3.0):
-    """Every flag of the status within that time."""
+    """Return every flag that the status shows within that time."""
     rig.propose(positions, quaternions)
     seen = Reason.NONE
     for _ in range(int(seconds / rig.config.dt)):
@@ -53,12 +53,12 @@ def reasons_on_the_way(rig, positions, quaternions=None, seconds=3.0):
 
 
 def assert_held_and_counted(rig, words):
-    rig.tick(60)                                    # the jump itself is doubted first
+    rig.tick(60)                                    # the filter doubts the jump itself first
     status = rig.output.status
     assert rig.filter.state == State.HOLDING and status.reasons & Reason.MEASURED_LIMIT and words in status.message
     assert counted(rig) == 1
     before = status.arms[0].push_n
-    rig.tick(1200)                                  # what pushes the arm is drawn back, as far as the command's limits let it
+    rig.tick(1200)                                  # the command that pushes the arm is drawn back, as far as its limits allow
     assert rig.filter.at_rest and counted(rig) == 1, "one violation is counted once, however long it lasts"
     assert rig.filter.state == State.HOLDING and rig.output.status.arms[0].push_n <= before + 0.1
     assert rig.filter.counters["target_violations"] == 0
@@ -154,7 +154,7 @@ def test_a_start_outside_is_named_until_the_way_back_is_done():
 
 @pytest.mark.long
 def test_arms_that_only_creep_along_a_joint_limit_name_it():
-    """Public orientation and place of a target beyond what joint 4 can do: the tool turns on, ever more slowly."""
+    """A target's public orientation and position are beyond what joint 4 can do: the tool turns on, ever more slowly."""
     rig = Rig("fr3", change=lambda config: dataclasses.replace(config, speed_scale=1.0, ramp_s=0.0, deadman_required=False))
     rig.start().tick(20)
     rig.propose([0.5241, -0.0224, 0.4619], [-0.1229, -0.4767, -0.2467, -0.8347], valid_for=30.0)
@@ -194,7 +194,7 @@ class Asked:
 
 
 def looked(motion, metres, radians=0.0, ticks=130, scale=1.0, plan=Asked):
-    """Flags and sentence after so many ticks of so much motion each; an FR3's limits at 200 Hz."""
+    """Return flags and sentence after `ticks` ticks with this motion per tick; an FR3's limits at 200 Hz."""
     still = Standstill(load_robot(ROBOTS / "fr3.yaml"), motion)
     for _ in range(ticks):
         motion.go(metres, radians)
@@ -242,11 +242,11 @@ def test_standing_still_names_joints_workspace_and_links_each_by_its_flag():
 
 
 FREE = [0.5, 0.1, 0.35]
-FOLDED, BEYOND = [0.21, 0.0, 0.05], [0.5, 0.6, 0.3]     # beyond what joint 4 can do; outside the box
+FOLDED, BEYOND = [0.21, 0.0, 0.05], [0.5, 0.6, 0.3]     # beyond what joint 4 can reach; outside the box
 
 
 def held_before(target):
-    """A keyframe that a limit holds the arm short of: the policy is asked again."""
+    """Let a limit hold the arm short of a keyframe, so that the policy is asked again."""
     rig = Rig(change=lambda config: dataclasses.replace(config, ramp_s=0.0)).start()
     rig.propose(target)
     rig.run_until(lambda output: output.status.waiting and output.status.sequence == rig.sequence, 8.0)

@@ -1,4 +1,4 @@
-"""The way back inside: never worse on the way, found around what is in between, and said where there is none."""
+"""The way back inside: never worse on the way, found around obstacles, and a sentence where there is none."""
 import dataclasses
 
 import numpy as np
@@ -88,7 +88,7 @@ def test_the_way_back_waits_while_the_drivers_tool_pose_disagrees_and_then_goes_
 
 
 def led(config, joints, scale=0.2, seconds=60.0):
-    """A motion led back from joints (A, dof), the reentry, and every (A, dof) that was commanded."""
+    """Lead a motion back from joints (A, dof); return it, the reentry, and every commanded (A, dof)."""
     motion = Motion(config)
     motion.seed(joints)
     back, way = Reentry(config, motion), [np.array(joints)]
@@ -106,7 +106,7 @@ def positional(motion, joints):
 
 
 def slow_ticks(config, planes=None):
-    """50 Hz, so that a way takes fewer ticks; and planes of the first arm."""
+    """Use 50 Hz, so that a way takes fewer ticks; planes: planes of the first arm."""
     arms = list(config.arms)
     if planes is not None:
         arms[0] = dataclasses.replace(arms[0], workspace=dataclasses.replace(arms[0].workspace, planes=planes))
@@ -162,7 +162,7 @@ def search(out, here, seed=0):
 
 
 def ended(looking):
-    """What a search has found, and in how many pieces."""
+    """Return what a search has found, and in how many pieces."""
     pieces = 0
     while True:
         try:
@@ -186,7 +186,7 @@ def test_a_free_way_to_the_start_is_taken_as_it_is(out):
 
 
 def test_around_what_is_in_the_way_a_tree_finds_another(out):
-    """A wall at joint 1 between here and the start, except where the forearm is drawn in."""
+    """A wall at joint 1 stands between here and the start, except where the forearm is drawn in."""
     here = np.array([[1.0, -0.785, 0.0, -1.6, 0.0, 1.571, 0.785]])
 
     def margins(begin, end):
@@ -194,7 +194,7 @@ def test_around_what_is_in_the_way_a_tree_finds_another(out):
         path = begin[0] + share * (end - begin)[0]
         wall = np.where(np.abs(path[:, 0] - 0.5) < 0.1, -2.5 - path[:, 3], 1.0)     # joint 4 below -2.5 passes
         yield Named("wall"), np.array([wall.min()])
-        yield Named("goal"), np.array([min(0.0, 0.2 - path[:, 0].max(), 0.2 - path[-1, 0])])     # inside lies beyond it
+        yield Named("goal"), np.array([min(0.0, 0.2 - path[:, 0].max(), 0.2 - path[-1, 0])])     # inside is beyond it
 
     out._margins = margins
     out._limits = []
@@ -208,7 +208,7 @@ def test_around_what_is_in_the_way_a_tree_finds_another(out):
 
 
 def test_a_way_from_where_the_arms_began_leads_back_to_there_and_leaves_out_what_it_can(out):
-    """A wall at joint 1 between here and the start, which only an arm with its forearm drawn in passes, as at first."""
+    """A wall at joint 1 stands between here and the start. Only an arm with its forearm drawn in passes, as it did at first."""
     drawn_in, gone = np.array([[1.0, -0.785, 0.0, -2.7, 0.0, 1.571, 0.785]]), []
     out.start = out._ways.start = np.array([[0.0, -0.785, 0.0, -2.7, 0.0, 1.571, 0.785]])
     for joint_4 in (-2.7, -2.4, -2.1, -1.8):
@@ -229,7 +229,7 @@ def test_a_way_from_where_the_arms_began_leads_back_to_there_and_leaves_out_what
 
 @pytest.mark.long
 def test_an_arm_that_went_straight_into_a_corner_goes_back_and_another_way(monkeypatch):
-    """The tool's straight way leads joints to their limits, beside the box, and nothing is found from there."""
+    """The tool's straight way leads the joints to their limits, beside the box, and no way is found from there."""
     monkeypatch.setattr(way_out.WayOut, "find", lambda self, here, seed: iter(()))
     config = slow_ticks(load_robot(ROBOTS / "fr3.yaml"))
     motion, back, way = led(config, np.array([[1.9235, -0.9276, 2.2898, -1.6504, 0.3454, 2.0987, 0.1038]]), 0.5, 120.0)
@@ -241,7 +241,7 @@ def test_an_arm_that_went_straight_into_a_corner_goes_back_and_another_way(monke
             assert margin >= min(0.0, begin[name]) - 1e-6, name
 
 
-CORNERS = [     # stand behind the box, where random pieces alone found no way
+CORNERS = [     # behind the box, where random pieces alone found no way
     ("fr3", [[-1.7454, -0.4085, -1.5295, -0.6217, 1.9892, 3.5362, -2.4447]]),
     ("agilex", [[0.1187, 1.7503, -1.1273, 0.8446, 0.5167, 1.7613], [2.533, -0.0698, -0.836, 1.2965, 0.1897, -1.5615]])]
 

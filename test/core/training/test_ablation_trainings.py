@@ -1,4 +1,4 @@
-"""Tables 1 and 3: predictions of every sequence on held-out frames, what each training changes, what few seeds may say."""
+"""Tables 1 and 3: predictions of every sequence on held-out frames, what each training changes, and what few seeds can show."""
 from dataclasses import replace
 
 import numpy as np
@@ -26,7 +26,7 @@ RECIPE = load_file(TrainingConfig, ROOT / "config/training/ablation.yaml")
 
 
 def setting(kind=1, state="embedding"):
-    """A model with random weights, its objective, and a batch of one sample with labels of zeros."""
+    """Return the objective of a model with random weights, and a batch of one sample with labels of zeros."""
     config = tiniest(sequence=replace(tiniest().sequence, kind=kind, state=state))
     torch.manual_seed(1)
     objective = HybridObjective(HybridVLA(config).initialise(0.3), ObjectiveConfig(), "resize-naive").eval()
@@ -53,7 +53,7 @@ def test_whole_sequences_predict_what_the_policys_cached_prefix_predicts():
         x = engine.denoise(prefix, noise, 4)
         decoded = engine.decode(prefix, x.clamp(-1, 1), torch.zeros(1, dtype=torch.long))
     assert made.diffusion.numpy() == pytest.approx(x[:, 0].numpy(), abs=2e-4)
-    actions = objective.tokens.valid(decoded.ids)       # the policy chooses among all words, this among actions
+    actions = objective.tokens.valid(decoded.ids)       # the policy chooses among all words, `predict` among actions only
     first = int(actions[0].long().cumprod(0).sum())
     assert made.tokens[0, :first].tolist() == pytest.approx(decoded.values[0, :first].tolist())
 
@@ -92,7 +92,7 @@ def test_each_training_changes_one_thing_and_costs_the_same():
 
 
 def errors(**medians):
-    """Errors of three seeds around a median in mm, by change."""
+    """Return the errors of three seeds around a median in mm, by change."""
     return {(change.replace("_", " "), seed): {"diffusion": [median * (1 + 0.01 * seed) + 0.05 * seed ** 2],
                                                "tokens": [median * (1 + 0.02 * seed) + 0.1 * seed ** 2]}
             for change, median in medians.items() for seed in (1, 2, 3)}

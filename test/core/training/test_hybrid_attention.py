@@ -1,4 +1,4 @@
-"""`grounding: attention`: the decoder's own heads look from a name to the patches of what it names."""
+"""`grounding: attention`: the decoder's own heads attend from a name to the patches of what it names."""
 from __future__ import annotations
 
 import json
@@ -41,7 +41,7 @@ def subject(data):
 
 
 def by_hand(objective, batch):
-    """The mean over all names that are shown: each sentence alone behind its pictures, with the weights of attention."""
+    """Compute the mean over all names that are shown, from attention weights: each sentence alone after its pictures."""
     model, config, found = objective.model, objective.heads.config, []
     features = model.project(model.vision_features(objective.pixels(batch)))
     for number, sample in enumerate(batch.mentions.sample.tolist()):

@@ -1,4 +1,4 @@
-"""From one robot's checkpoint to another robot: networks between its numbers and the embeddings begin anew."""
+"""From one robot's checkpoint to another robot: the networks between the robot's numbers and the embeddings are reinitialised."""
 from __future__ import annotations
 
 import numpy as np

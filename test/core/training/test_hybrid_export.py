@@ -1,4 +1,4 @@
-"""Where a run writes its checkpoint: what is refused before the first step, what is replaced, and what an interruption leaves."""
+"""Where a run writes its checkpoint: what is refused before the first step, what is replaced, what an interruption leaves."""
 from __future__ import annotations
 
 import json
@@ -24,7 +24,7 @@ def smallest(monkeypatch):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A data set and a checkpoint that was trained on it."""
+    """Return a folder with a data set and a checkpoint that was trained on it."""
     with pytest.MonkeyPatch.context() as patch:
         toy_data.add_preset(patch)
         folder = tmp_path_factory.mktemp("made")
@@ -36,7 +36,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def place(made, tmp_path, monkeypatch):
-    """Copies of them, and the folder that the run is started in."""
+    """Return a copy of that folder; the working directory is the folder in which the run is started."""
     shutil.copytree(made, tmp_path / "lab")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -122,7 +122,7 @@ def test_a_checkpoint_alone_is_replaced_and_nothing_of_it_is_left(place, kind):
     if kind == "link":
         out = place / "link"
         out.symlink_to(old)
-    elif kind == "disk":                   # what a disk keeps in its root: the folder cannot be renamed
+    elif kind == "disk":                   # an entry of a disk's root: the folder cannot be renamed
         (old / "lost+found").mkdir()
     before = read_checkpoint(old).manifest_sha256
     result = go(place, out, seed=4)

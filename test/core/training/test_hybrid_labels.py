@@ -1,4 +1,4 @@
-"""`labels`: the rows of one moment share picture, towers and first rows, and nothing else changes."""
+"""`labels`: the rows of one moment share picture, tower pass and first rows, and nothing else changes."""
 from __future__ import annotations
 
 import dataclasses
@@ -41,7 +41,7 @@ def feed(data, **changes):
 
 
 def alone(batch):
-    """The same rows, each with a picture of its own."""
+    """Return the same rows, each with a picture of its own."""
     return replace(batch, pixels={key: shown.repeat_interleave(batch.labels, 0) for key, shown in batch.pixels.items()},
                    augment=batch.augment.repeat_interleave(batch.labels, 0))
 

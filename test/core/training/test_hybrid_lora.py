@@ -1,4 +1,4 @@
-"""Adapters: nothing changes before the first step, only they are trained, and on export they are part of the weights."""
+"""Adapters: nothing changes before the first step, only they are trained, and export merges them into the weights."""
 from __future__ import annotations
 
 import json
@@ -98,7 +98,7 @@ def test_dropout_is_off_in_validation_and_differs_between_processes(tmp_path, mo
     from hybridvla_core.training.hybrid.objective import HybridObjective
 
     class Alone(Processes):
-        """One that has the number of another and does the work of all."""
+        """A process that has another one's number and does the work of all."""
 
         first = True
 

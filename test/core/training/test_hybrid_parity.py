@@ -24,7 +24,7 @@ pytestmark = needs_golden
 
 
 class Recorded:
-    """One variant: its model, its batches, and what the released trainer made of them."""
+    """One variant: its model, its batches, and the released trainer's results for them."""
 
     def __init__(self, variant):
         folder = GOLDEN / variant
@@ -44,7 +44,7 @@ class Recorded:
         return {key: torch.from_numpy(np.stack([sample[key] for sample in samples])) for key in samples[0]}
 
     def batch(self, views, stage=None, repeats=1):
-        """The recorded batch; the text is cut where the released code counts back to."""
+        """Return the recorded batch; the text is cut where the released code's count from the end leads."""
         ids, mask = (torch.from_numpy(self.arrays[f"{views}/{name}"]) for name in ("input_ids", "attention_mask"))
         actions = torch.from_numpy(self.arrays[f"{views}/actions"])
         size = self.config.action_dim
@@ -80,7 +80,7 @@ def recorded(request):
 
 
 def losses(recorded, views, train, batch, terms, repeats, state="embedding", parts=2):
-    """Mean of each term, its gradients in the model; the batch goes through in parts of `parts` samples."""
+    """Return the mean of each term, with its gradients left in the model. The batch is processed in parts of `parts` samples."""
     model = recorded.model
     model.config = replace(recorded.config, views=int(views[1]), sequence=replace(recorded.config.sequence, state=state))
     model.zero_grad(set_to_none=True)

@@ -30,7 +30,7 @@ BOTH = frozenset({"diffusion", "tokens"})
 
 
 def setting(kind=1, state="embedding", chunk=1, repeats=3, **changes):
-    """A model, its objective and a batch of texts of different length."""
+    """Return a model, its objective and a batch of texts of different lengths."""
     config = tiniest(chunk=chunk, sequence=replace(tiniest().sequence, kind=kind, state=state))
     torch.manual_seed(1)
     model = HybridVLA(config).initialise(0.3)
@@ -52,7 +52,7 @@ def setting(kind=1, state="embedding", chunk=1, repeats=3, **changes):
 
 
 def one_by_one(model, objective, batch, terms):
-    """The same losses with a sequence of its own for each sample and copy, built row by row as table 1 draws it."""
+    """Compute the same losses from one sequence per sample and copy, built row by row as table 1 draws it."""
     config, sequence = model.config, model.config.sequence
     patches = model.encode_images(objective.pixels(batch))
 
@@ -208,7 +208,7 @@ def test_released_augmentation_turns_colours_as_the_hue_model_says():
     step = torch.zeros(1, 3, 41, 41)
     step[..., 20:] = 1.0
     crop = np.array([[0.5, 0.0, 0.5, 0, 1, 1, 0, 1, 1, 1]], np.float32)
-    # Half of the picture, its left edge a quarter in: the step stays in the middle.
+    # Half of the picture, with its left edge at a quarter: the step stays in the middle.
     assert apply_augmentation(step, torch.from_numpy(crop))[0, 0, 20].round().diff().nonzero().item() in (18, 19, 20)
 
 

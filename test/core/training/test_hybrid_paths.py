@@ -1,4 +1,4 @@
-"""What a checkpoint says it has learned: what the stages trained that ran, and what the one it was begun from had learned."""
+"""What a checkpoint states as learned: what the completed stages trained, and what its initial checkpoint had learned."""
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,4 @@
-"""A run of the general recipe from a data set to a checkpoint: it goes on as the same run, and what it writes is taken."""
+"""A run of the general recipe from a data set to a checkpoint: it resumes as the same run, and its checkpoint is accepted."""
 from __future__ import annotations
 
 import json
@@ -42,7 +42,7 @@ def go(folder, data, **changes):
 
 
 def rows(folder):
-    """The log without what a clock says."""
+    """Return the log without the values that depend on a clock."""
     found = map(json.loads, (folder / "work/log.jsonl").read_text().splitlines())
     return [{key: value for key, value in row.items() if key not in ("seconds", "samples_per_s")} for row in found]
 
@@ -153,7 +153,7 @@ def test_a_run_in_slices_is_the_same_run_and_each_slice_leaves_a_checkpoint(data
     steps = [1]
     while not (found := go(tmp_path, data, seconds=1e-9))["finished"]:
         steps.append(found["steps"])
-    assert steps == [1, 2, 4, 5, 6, 7, 8] and found["steps"] == 9      # where a stage ends, the next one does a step
+    assert steps == [1, 2, 4, 5, 6, 7, 8] and found["steps"] == 9      # a slice that ends a stage also does the next step
     assert "unfinished" not in read_checkpoint(tmp_path / "out").manifest["provenance"]
     assert_same(weights(tmp_path), weights(unbroken))
     assert rows(tmp_path) == rows(unbroken)

@@ -1,4 +1,4 @@
-"""By what a run normalises: channels that hardly ever move, and how much of a channel's ends is cut off."""
+"""Normalisation of a run: channels that hardly ever move, and how much of a channel's range is cut off at its ends."""
 from __future__ import annotations
 
 import json
@@ -18,7 +18,7 @@ from hybridvla_core.training.hybrid import scales
 from hybridvla_core.training.hybrid.run import Request, train
 from hybridvla_core.training.hybrid.start import prepare
 
-#: One frame in 250 moves channel 3, from 0.2 to 0.9.
+#: One of 250 frames moves channel 3, from 0.2 to 0.9.
 RARE = dict(episodes=2, frames=125, rare=(3,))
 
 
@@ -28,7 +28,7 @@ def smallest(monkeypatch):
 
 
 def as_before(data):
-    """Writes the data set's statistics by the rule of older versions: quantiles alone decide."""
+    """Rewrites the data set's statistics by the rule of older versions, in which quantiles alone decide."""
     file = data / layout.STATISTICS
     said = json.loads(file.read_text())
     for part in ("action", "proprio"):
@@ -130,7 +130,7 @@ def test_a_channel_that_the_checkpoint_cannot_move_is_named(tmp_path, caplog):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("statistics", ["data", "init"])
 def test_a_number_that_is_not_finite_in_a_set_of_others_is_named_before_the_first_step(tmp_path, monkeypatch, statistics, value):
-    """The quantiles do not see it: it is one of 240 rows."""
+    """Quantiles do not show it, because it is one of 240 rows."""
     go(tmp_path / "base", write(tmp_path / "base/toy"))
     data = write(tmp_path / "toy", episodes=4, frames=60)
     (data / layout.STATISTICS).unlink()

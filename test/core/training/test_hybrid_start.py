@@ -1,4 +1,4 @@
-"""What a run starts from: data sets and checkpoint that mean the same, in every view, grid, rate and denoising step."""
+"""What a run starts from: data sets and a checkpoint whose views, grids, rates and denoising steps have the same meaning."""
 from __future__ import annotations
 
 import dataclasses
@@ -46,7 +46,7 @@ def test_a_model_sees_the_patches_of_its_own_views_in_its_own_order(tmp_path, ke
     shown = batch.mentions.patches[:, :4]
     assert bool((shown.sum(1) == 1).all())
     corners = 2 * (batch.mentions.place[:, 0] > 0.5) + (batch.mentions.place[:, 1] > 0)
-    # The toy's second view has its things one patch further.
+    # In the toy data, the second view shows objects one patch further.
     assert shown.int().argmax(1).tolist() == ((corners + moved) % 4).tolist()
 
 
@@ -71,7 +71,7 @@ def test_patches_of_another_grid_are_refused_where_they_would_teach(tmp_path, gr
 
 
 def test_patches_behind_the_grid_are_named_and_not_dropped(tmp_path):
-    data = write(tmp_path / "toy", views=TWO, patches=6)      # the second view's reach patch 4 of 0 to 3
+    data = write(tmp_path / "toy", views=TWO, patches=6)      # the second view names patch 4, and patches 0 to 3 exist
     with pytest.raises(DataError, match="grounding names patch 4 of view wrist, and the model sees 4"):
         go(tmp_path, data, grounding=GROUNDED)
 
@@ -79,7 +79,7 @@ def test_patches_behind_the_grid_are_named_and_not_dropped(tmp_path):
 @pytest.mark.parametrize("term, heads", [(parts.PATCHES, ("patch_name", "word_name", "patch_place", "patch_turn")),
                                          (parts.POINTING, ("query", "key")), (parts.PLACES, ("place", "turn"))])
 def test_a_batch_that_names_nothing_gives_the_same_gradients_to_be_summed(tmp_path, term, heads):
-    """Otherwise one of several processes leaves out what the others wait for."""
+    """Otherwise one of several processes leaves out a gradient that the others wait for."""
     recipe = config(grounding={**GROUNDED, "turns": 1.0})
     source = toy_data.feed(tmp_path, recipe)
     batch = source.training(0, 0, 4)
@@ -103,7 +103,7 @@ def test_a_batch_that_names_nothing_gives_the_same_gradients_to_be_summed(tmp_pa
 
 
 def moving_part(heads, batch, model):
-    """What the loss of places asks of the patches of each view: the size of the gradient (2,) of features of front and wrist."""
+    """Return the size (2,) of the gradient that the loss of places gives to the features of the front and wrist views."""
     for part in (heads.patch_name, heads.word_name):
         torch.nn.init.zeros_(part.weight)
         torch.nn.init.zeros_(part.bias)
@@ -119,7 +119,7 @@ def test_only_views_that_know_places_are_asked_for_them(tmp_path):
     model, batch = source.model, source.training(0, 0, 8)
     front = batch.mentions.patches.clone()
     front[:, 4:] = False
-    hidden = dataclasses.replace(batch.mentions, patches=batch.mentions.patches & ~front)      # the wrist alone shows them
+    hidden = dataclasses.replace(batch.mentions, patches=batch.mentions.patches & ~front)      # only the wrist shows them
     some = dataclasses.replace(batch.mentions, patches=torch.where(torch.arange(8)[:, None] < 3, hidden.patches,
                                                                    batch.mentions.patches))
     every, terms = frozenset([parts.PATCHES, parts.PLACES]), frozenset([parts.PLACES])

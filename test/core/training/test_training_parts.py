@@ -13,7 +13,7 @@ def token_loss(*arguments):
 
 @pytest.mark.parametrize("soften", [0.0, 0.5, 5.0])
 def test_token_loss_prefers_the_labelled_bin(soften):
-    targets = torch.tensor([10, 14, 2])  # the last is no action id (EOS)
+    targets = torch.tensor([10, 14, 2])  # the last one is not an action id (EOS)
     good, bad = torch.zeros(3, 20), torch.zeros(3, 20)
     good[torch.arange(3), targets] = 5.0
     bad[:, 4] = 5.0

@@ -1,4 +1,4 @@
-"""One reader of pixels: files, compressed messages and their reduced decoding agree; what is no colour picture is named."""
+"""One reader of pixels: files, compressed messages and their reduced decoding agree; it names what is not a colour picture."""
 from __future__ import annotations
 
 import io
@@ -12,7 +12,7 @@ from hybridvla_core.errors import HybridVLAError, ObservationError
 from hybridvla_core.transforms.encodings import raw_to_rgb
 from hybridvla_core.transforms.pictures import decode, decode_reduced, read_file
 
-#: Smooth, and different in every quarter and channel, so that a turn or an exchange of colours shows.
+#: Smooth, and different in every quarter and channel, so that a rotation or a swap of colours becomes visible.
 COLOURS = cv2.resize(np.random.default_rng(3).integers(30, 226, (3, 4, 3), dtype=np.uint8), (320, 240),
                      interpolation=cv2.INTER_LINEAR)
 GREY = np.ascontiguousarray(COLOURS[:, :, 1])
@@ -20,7 +20,7 @@ PATTERNS = ("rggb", "bggr", "gbrg", "grbg")
 
 
 def stored(pixels, kind="PNG", orientation=1, **options):
-    """A file of `pixels` by Pillow, with an EXIF orientation."""
+    """Encode `pixels` with Pillow, with an EXIF orientation."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     buffer = io.BytesIO()
@@ -33,7 +33,7 @@ def by_opencv(pixels, extension=".png"):
 
 
 def mosaic(pattern):
-    """The pixels of COLOURS that a sensor with that pattern sees."""
+    """Return the pixels of COLOURS that a sensor with that pattern sees."""
     seen = np.zeros(COLOURS.shape[:2], np.uint8)
     for place, letter in enumerate(pattern):
         row, column = divmod(place, 2)

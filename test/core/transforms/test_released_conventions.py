@@ -1,4 +1,4 @@
-"""`config/conventions`: the released conventions as documented, and the way of docs/fidelity.md from them to a robot."""
+"""`config/conventions`: the released conventions as documented, and the steps of docs/fidelity.md from them to a robot."""
 from __future__ import annotations
 
 import json
@@ -47,7 +47,7 @@ def test_the_first_state_is_the_recorded_one():
 
 @pytest.mark.parametrize("dof", sorted(RIGS))
 def test_the_documented_way_fits_checkpoint_cameras_and_robot(tmp_path, dof):
-    """The commands of docs/fidelity.md that write the policy's configuration, run as they stand."""
+    """Runs the commands of docs/fidelity.md that write the policy's configuration, exactly as written."""
     name, robot, rigs = RIGS[dof]
     text = (ROOT / "docs/fidelity.md").read_text(encoding="utf-8")
     block = next(part for part in re.findall(r"^```\w*\n(.*?)^```$", text, re.M | re.S) if f"mine{dof}.yaml" in part)

@@ -1,4 +1,4 @@
-"""Prompts through tokenizers as Llama-2's and CodeGen's are built, and files that belong to another model."""
+"""Prompts through tokenizers built like Llama-2's and CodeGen's, and files that belong to another model."""
 from __future__ import annotations
 
 import json
@@ -105,7 +105,7 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path):
 
 
 def edited(family, tmp_path, **changes):
-    """A family's file with settings changed, as a program leaves them that used it before."""
+    """Return a family's tokenizer file with settings that an earlier program has changed."""
     path = tmp_path / "edited.json"
     FAMILIES[family]().save(str(path))
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
@@ -134,7 +134,7 @@ def test_another_normaliser_is_refused(family, tmp_path, normaliser):
     usual = json.loads(FAMILIES[family]().to_str())["normalizer"]
     inner = [normaliser] + (usual["normalizers"] if usual else [])
     path = edited(family, tmp_path, normalizer={"type": "Sequence", "normalizers": inner})
-    if normaliser["type"] == "Strip" and family == "llama":       # nothing to strip at the ends of a prompt
+    if normaliser["type"] == "Strip" and family == "llama":       # a prompt has nothing to strip at its ends
         check_tokenizer(path, config_of(family))
         return
     with pytest.raises(CheckpointError, match="normaliser"):
@@ -176,7 +176,7 @@ def test_a_checkpoint_with_fewer_of_the_tiny_words_learns_the_new_ones_and_no_ot
     earlier = json.loads(json.dumps(today))
     earlier["model"]["vocab"] = dict(list(today["model"]["vocab"].items())[:100])
     assert json.loads(with_new_words(Tokenizer.from_str(json.dumps(earlier))).to_str()) == today
-    earlier["model"]["vocab"]["zorble"] = 100          # its id is another word's today
+    earlier["model"]["vocab"]["zorble"] = 100          # its id belongs to another word today
     foreign = Tokenizer.from_str(json.dumps(earlier))
     assert with_new_words(foreign) is foreign
     llama = llama_tokenizer()

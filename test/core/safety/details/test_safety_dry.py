@@ -1,4 +1,4 @@
-"""Between a dry run and a real one: what was never sent does not count as sent, and nothing is led that is not commanded."""
+"""Between a dry run and a real one: what was never sent does not count as sent, and an arm without commands is never led."""
 import dataclasses
 
 import numpy as np
@@ -16,7 +16,7 @@ def free(config):
 
 
 def moved_virtually(robot, metres=0.03):
-    """A dry run in which the policy has led the virtual arms a little away from the arms, and inactive again."""
+    """Return a rig after a dry run that led the virtual arms a little away from the real ones; it is INACTIVE again."""
     rig = Rig(robot, dry_run=True, change=free).start()
     rig.tick()
     begin = np.stack([np.array(rig.pose(index).position) for index in range(len(rig.config.arms))])
@@ -81,7 +81,7 @@ def test_a_gripper_that_failed_before_is_no_matter_to_a_dry_run():
 
 @pytest.mark.parametrize("before, virtual, first", [(None, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 1.0)])
 def test_the_first_real_command_of_a_gripper_does_not_hang_on_what_a_dry_run_decided(before, virtual, first):
-    """An opening between the two thresholds: as it was really told last, or the nearer end where it was told nothing."""
+    """Between the two thresholds, an opening becomes the last one really sent, or the nearer end if none was sent."""
     rig = Rig(dry_run=before is None, change=free).start()
 
     def asked(opening):

@@ -1,4 +1,4 @@
-"""Each of two arms and each of several times: what holds of one must not be lent to, or taken from, the other."""
+"""Each of two arms and each of several times: what holds for one must not be applied to the other."""
 import dataclasses
 import math
 from types import SimpleNamespace
@@ -29,7 +29,7 @@ def free(config):
 
 
 def proposal(config, positions, quaternions, chunk=1, **changes):
-    """positions, quaternions: (chunk * A, ..)."""
+    """Return a proposal. positions, quaternions: (chunk * A, ..)."""
     arms = list(config.arms) * chunk
     targets = tuple(ArmTarget(arm.name, arm.base_frame, Pose(np.array(p), q), 0.0, Pose(np.array(p), q), DeltaBase.COMMANDED, 1.0)
                     for arm, p, q in zip(arms, positions, quaternions))
@@ -147,7 +147,7 @@ def test_a_singularity_near_one_arm_is_looked_at_also_while_the_other_is_far(ind
         stop_below=(0.2 if arm_index == index else 0.05) * here)) for arm_index, arm in enumerate(DUAL.arms)]
     motion = Motion(dataclasses.replace(DUAL, arms=tuple(arms)))
     said = {}
-    for way in (0.2, -0.2):                                # one of them leads into it
+    for way in (0.2, -0.2):                                # one of the two directions leads into the singularity
         motion.seed(np.array([arm.start_joints_rad for arm in DUAL.arms]))
         goal = Goal(motion.positions + [0.0, 0.0, way], motion.rotations.copy())
         flags = [motion.step(goal) and "singularity" in motion.limited for _ in range(LOOK_TICKS)]
@@ -156,7 +156,7 @@ def test_a_singularity_near_one_arm_is_looked_at_also_while_the_other_is_far(ind
 
 
 def sunk(rig, by=0.004):
-    """The arm rests a little beside its last command, and is inactive."""
+    """Let the arm rest a little beside its last command, and deactivate."""
     rig.tick(3)
     rig.follows = False
     rig.joints["arm"] = rig.joints["arm"] + by * np.eye(7)[1]
@@ -211,7 +211,7 @@ def test_arms_that_begin_anew_elsewhere_are_no_jump_of_a_command():
 
 
 def test_an_arm_that_goes_on_being_sent_where_it_is_after_the_others_fault_does_not_jump_by_the_counts():
-    """The left arm hangs beside its command; the right one's fault makes both begin anew where they are measured."""
+    """The left arm sags beside its command; the right arm's fault makes both begin anew where they are measured."""
     rig = Rig("sim_dual", change=free).start()
     report, wrong = rig.arm_state, set()
     rig.arm_state = lambda name: dataclasses.replace(report(name), ready=name not in wrong, message="reflex")

@@ -1,4 +1,4 @@
-"""What is so from the very beginning, and whose sentence is said first."""
+"""Conditions that hold from the very beginning, and whose sentence comes first."""
 import dataclasses
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""What is held stays held when the filter begins anew, and a gripper that did not do what it was told is no arrival."""
+"""Grippers: what is held stays held when the filter begins anew, and a gripper that did not obey is no arrival."""
 import dataclasses
 
 import pytest
@@ -8,7 +8,7 @@ from hybridvla_core.contracts import GripperState
 from hybridvla_core.safety.status import Reason, State
 
 pytestmark = pytest.mark.robot_computer
-HELD = 0.4        # opening at which the fingers stand on what they hold
+HELD = 0.4        # opening at which the fingers touch the object that they hold
 
 
 def free(config):
@@ -16,7 +16,7 @@ def free(config):
 
 
 class Holding(Rig):
-    """Fingers that are commanded to close stand on a thing between them."""
+    """A rig whose closing fingers stop at an object between them."""
 
     def tick(self, count=1):
         for _ in range(count):
@@ -42,7 +42,7 @@ def holding():
 
 
 def activated_anew(rig, meanwhile=lambda: None):
-    """Inactive for a while, in which something may happen, and active again; how much was sent before."""
+    """Deactivate, let `meanwhile` happen, and activate again; return the number of commands sent before."""
     rig.filter.activate(False, rig.now)
     rig.tick(40)
     meanwhile()

@@ -1,4 +1,4 @@
-"""What one part passes on to the next: postures, clocks, refusals, ways between looks, and when a short arrival is said."""
+"""What one part passes on to the next: postures, clocks, refusals, paths between checks, and when a short arrival is reported."""
 import dataclasses
 from types import SimpleNamespace
 
@@ -152,7 +152,7 @@ def test_a_step_from_another_place_is_refused_and_that_is_shown_for_a_while(away
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 def test_the_way_to_rest_has_the_time_that_bending_needs(sign):
     arms = tuple(dataclasses.replace(arm, joint_limits=dataclasses.replace(arm.joint_limits, acceleration_rad_s2=(2.0,) * 7))
-                 for arm in DUAL.arms)                     # so weak that the joints decide
+                 for arm in DUAL.arms)                     # so weak that the joints are the binding limit
     config = dataclasses.replace(DUAL, arms=arms)
     motion = Motion(config)
     judge, velocity, bend = MotionJudge(config, motion._arms), np.zeros((2, 7)), np.zeros((2, 7))
@@ -267,7 +267,7 @@ def test_a_dry_run_looks_at_no_push_and_at_no_measured_arm():
 @pytest.mark.parametrize("index", [0, 1])
 @pytest.mark.parametrize("begin, beyond, share", [(0.06, 0.03, None), (0.06, -0.01, 1.0), (-0.02, 0.05, 0.0), (-0.02, -0.2, 1.0)])
 def test_a_target_beyond_a_plane_is_scaled_to_where_its_line_meets_it(index, begin, beyond, share):
-    """begin: m in front of the plane; beyond: m behind it that the target lies."""
+    """begin: distance of the start in front of the plane, m; beyond: distance of the target behind it, m."""
     normal, here = np.array([0.6, -0.8, 0.0]), Motion(DUAL).positions
     plane = Plane("wall", tuple(normal), float(normal @ here[index]) - begin)
     arms = list(DUAL.arms)

@@ -1,4 +1,4 @@
-"""Names, marks and shares that are handed out: what was mended, what refused, what slows, and tolerances of a place."""
+"""Reported names, marks and shares: what was mended, what was refused, what slows, and tolerances of a place."""
 import dataclasses
 from types import SimpleNamespace
 
@@ -82,7 +82,7 @@ def test_a_measured_arm_may_be_so_far_beyond_a_place_and_no_further(name, tolera
         assert reason == (Reason.MEASURED_LIMIT | Reason.WORKSPACE if worst else Reason.NONE)
         assert text == (f"{worst} is broken by the measured arm, by {-min(margins):.3f} m; see what moved it" if worst else "")
     assert limits.relaxed is False
-    limits.relax(joints)                                # the way back begins where so much is broken
+    limits.relax(joints)                                # the way back begins at these violated margins
     assert limits.relaxed is True and limits.breach(joints) == (Reason.NONE, "")
     margins = (-1.01 * tolerance, -2.03 * tolerance)
     assert limits.breach(joints)[1].startswith("other is broken")
@@ -97,7 +97,7 @@ def test_a_measured_arm_may_be_so_far_beyond_a_place_and_no_further(name, tolera
 def test_where_a_bound_binds_the_null_space_is_gone_as_far_as_it_lets(sign, share):
     arm = FR3.arms[0]
     jacobian = ArmKinematics(arm).jacobian(np.array(arm.start_joints_rad))
-    along = sign * np.linalg.svd(jacobian)[2][-1]                   # moves no tool
+    along = sign * np.linalg.svd(jacobian)[2][-1]                   # a joint motion that moves no tool
     posture, bound = 0.01 * along, np.full(7, 1.0)
     joint = int(np.argmax(np.abs(along)))
     lower, upper = -bound, bound.copy()

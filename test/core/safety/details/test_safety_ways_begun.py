@@ -1,4 +1,4 @@
-"""How slow ways and fast ones begin: what is forgiven, where joints are led, and that a way is looked at in its whole length."""
+"""How slow and fast ways begin: what is forgiven, where joints are led, and that a way is checked over its whole length."""
 import dataclasses
 from types import SimpleNamespace
 
@@ -23,7 +23,7 @@ def free(config):
 
 
 def test_an_arm_that_follows_a_policy_is_forgiven_nothing(monkeypatch):
-    """Neither after a start, nor after one that follows a way back inside that was ended."""
+    """This holds after a start, and after a start that follows an interrupted way back inside."""
     rig = Rig(change=free)
     rig.joints["arm"] = START[0] + [0, 0, 0, 0, 0, 0, 2.22]
     rig.tick(3)

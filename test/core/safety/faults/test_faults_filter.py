@@ -18,11 +18,11 @@ def test_killed_and_restarted_in_motion_the_arm_does_not_jump():
     rig = FaultRig().begin()
     last = rig.pose().position
     rig.assert_no_violation()
-    rig.filter = SafetyFilter(rig.config)                  # a new process: nothing is remembered
+    rig.filter = SafetyFilter(rig.config)                  # a new process, which remembers nothing
     rig.checker = Checker(ROBOTS / "sim_fr3.yaml")
     rig.tick(5)
     assert rig.filter.state == State.INACTIVE and not rig.output.arms[0].publish
-    rig.set_off()                                          # the policy goes on talking
+    rig.set_off()                                          # the policy keeps sending
     rig.tick(5)
     assert not rig.output.arms[0].publish
     for _ in range(30):                                    # the impedance controller settles on the last target
@@ -51,7 +51,7 @@ def test_a_pause_of_the_filter_is_never_caught_up(seconds):
 
 def test_what_waited_in_queues_during_a_pause_is_not_carried_out():
     rig = FaultRig().begin()
-    rig.now += 2.0                                         # SIGSTOP ... SIGCONT; the policy died meanwhile
+    rig.now += 2.0                                         # between SIGSTOP and SIGCONT; the policy died meanwhile
     rig.beating = False
     answers = []
     for _ in range(10):
@@ -74,7 +74,7 @@ def test_the_wall_clock_is_set(jump):
     assert rig.output.status.reasons & Reason.CLOCK_JUMP and "was set" in rig.output.status.message
     rig.assert_held()
     rig.tick(10)
-    answer = rig.propose(rig.far(), stamp=rig.now + jump)   # stamps begin anew
+    answer = rig.propose(rig.far(), stamp=rig.now + jump)   # stamps start again
     assert answer.accepted, answer.reason
     rig.tick(40)
     assert rig.filter.state == State.ACTIVE and rig.speed() > 0.01
@@ -257,7 +257,7 @@ def test_deadman_released_silent_and_pressed_again():
     rig.assert_held(Reason.DEADMAN)
     held = True
     tick(20)
-    rig.assert_held()                        # pressing alone starts nothing: the old target is gone
+    rig.assert_held()                        # pressing the switch alone starts nothing: the old target is gone
 
 
 def test_a_graph_that_is_split_holds_until_it_is_whole():

@@ -1,4 +1,4 @@
-"""Faults of the policy: whatever it does or ceases to do, the arm comes to rest inside every limit."""
+"""Faults of the policy: whatever it does or stops doing, the arm comes to rest inside every limit."""
 import dataclasses
 
 import numpy as np
@@ -23,7 +23,7 @@ def test_frozen_policy_that_wakes_does_not_continue_the_old_target():
     rig = FaultRig().begin()
     rig.beating = False
     rig.tick(200)
-    rig.beating = True                   # SIGCONT: it beats again, and says nothing new
+    rig.beating = True                   # SIGCONT: it sends heartbeats again, but no new proposal
     rig.assert_held(Reason.PROPOSAL_STALE)
 
 

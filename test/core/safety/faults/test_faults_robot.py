@@ -11,7 +11,7 @@ from hybridvla_core.safety.status import Reason, State
 
 
 def scaled_joints(rig, off):
-    """The driver's joints as they are, plus `off` rad on each."""
+    """Return the driver's joints, plus `off` rad on each."""
     return dict(joint_positions=rig.joints["arm"] + np.asarray(off, dtype=float))
 
 
@@ -44,7 +44,7 @@ def test_joints_that_stay_where_they_jumped_to_are_not_pulled_back_by_force():
     rig.follows = False
     rig.tick(120)
     rig.set_off()
-    rig.tick(400)                                      # drawn back to within the bound of the push, and then at rest
+    rig.tick(400)                                      # the command is drawn back within the bound on the push, and then rests
     rig.assert_held(Reason.LEASH)
     assert rig.filter.resume(rig.now) == (False, "not stopped")
 

@@ -1,4 +1,4 @@
-"""What robots in the field do: arms that are held, pushed, moved behind the filter's back, and drivers that fall silent."""
+"""Faults of robots in the field: arms that are held, pushed or moved without the filter, and drivers that fall silent."""
 import dataclasses
 
 import numpy as np
@@ -219,7 +219,7 @@ def test_a_second_publisher_that_speaks_now_and_then_stops_motion_once():
 
 @pytest.mark.parametrize("refused", ["", "reenter", "go_to_start"])
 def test_a_sag_below_the_leash_does_not_lower_the_arm_at_each_activation(refused, monkeypatch):
-    """Nor does a way between that is refused: because every arm is inside, or because no way is free."""
+    """A refused way back in between does not lower it either, be it because every arm is inside or because no way is free."""
     monkeypatch.setattr(WayToStart, "choose", lambda self, here: ([], "a post"))
     rig = Rig().start()
     rig.tick(20)

@@ -1,4 +1,4 @@
-"""How hard an arm is pushed that something holds: at rest, on its way, stopped, and outside a limit."""
+"""How hard the command pushes an arm that something holds: at rest, in motion, stopped, and outside a limit."""
 import dataclasses
 
 import numpy as np
@@ -36,14 +36,14 @@ def test_an_arm_that_is_held_is_pushed_with_no_more_than_the_bound_once_it_rests
     assert push(rig) <= rig.config.arms[0].leash.max_force_n
     assert status.state == State.HOLDING and status.reasons & Reason.LEASH and "free it" in status.message
     assert status.arms[0].push_n == pytest.approx(push(rig), abs=0.1)
-    rig.tick(3000)                                     # the proposal is long over: it holds no harder
+    rig.tick(3000)                                     # long after the proposal ended, the push has not grown
     assert push(rig) <= rig.config.arms[0].leash.max_force_n
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("robot, scale", [("fr3", 0.5), ("fr3", 1.0), ("sim_fr3", 1.0)])
 def test_an_arm_that_is_stopped_at_speed_is_pushed_for_a_moment_with_what_thresholds_are_checked_against(robot, scale):
-    """In the middle of the longest way, with a controller that lags as the leash says."""
+    """The arm is stopped in the middle of the longest motion, with a controller that lags as the leash assumes."""
     rig = Rig(robot, change=lambda config: dataclasses.replace(config, deadman_required=False, speed_scale=scale), lag_s=0.3)
     leash, limits = rig.config.arms[0].leash, rig.config.arms[0].cartesian_limits
     rig.lag_s = leash.lag_s
@@ -100,7 +100,7 @@ def test_an_arm_that_is_pushed_while_its_way_back_waits_pushes_with_no_more_than
 
 
 def narrow(config):
-    """Joints end just beyond where the arm is when it is stopped on its way: a measured breach."""
+    """Set a joint limit just beyond where the arm is when it is stopped in motion, for a measured breach."""
     arm = config.arms[0]
     limits = dataclasses.replace(arm.joint_limits, upper_rad=(*arm.joint_limits.upper_rad[:6], 0.79))
     return dataclasses.replace(config, deadman_required=False, speed_scale=1.0, arms=(dataclasses.replace(
@@ -122,7 +122,7 @@ def test_an_arm_that_is_held_outside_a_limit_is_pushed_with_no_more_than_the_bou
 
 @pytest.mark.parametrize("held_at", [0, 60, 120, 400])
 def test_a_stopped_arm_is_pushed_with_no_more_than_the_bound_whenever_it_is_held(held_at):
-    """Held at once, while it comes to rest behind its command, or led away by a hand long after."""
+    """It is held at once, while it comes to rest behind its command, or led away by hand long after."""
     rig = Rig("fr3", change=quick, lag_s=0.3).start()
     rig.tick(250)
     rig.propose(rig.pose().position + [0.05, -0.3, -0.05])
@@ -140,7 +140,7 @@ def test_a_stopped_arm_is_pushed_with_no_more_than_the_bound_whenever_it_is_held
 
 
 class OneInError(Rig):
-    """Two arms, of which the right one's robot reports an error once it is told to."""
+    """Two arms; the right arm's robot reports an error once `error` is set."""
 
     error = False
 
@@ -151,7 +151,7 @@ class OneInError(Rig):
 
 @pytest.mark.parametrize("both", [False, True])
 def test_where_one_arm_reports_an_error_the_other_is_pushed_with_no_more_than_the_bound(both):
-    """The one in error gets nothing, moved by hand or not, and its command stays."""
+    """The arm in error receives no commands, whether it is moved by hand or not, and its command stays."""
     rig = OneInError("sim_dual", change=quick).start()
     rig.tick(250)
     rig.error = True

@@ -1,4 +1,4 @@
-"""The dead-man switch told by more than one publisher: a released one is never outvoted."""
+"""The dead-man switch with more than one publisher: a released one is never outvoted."""
 from __future__ import annotations
 
 import dataclasses
@@ -21,7 +21,7 @@ def rig():
 
 
 def press(rig, ticks, **words):
-    """Ticks while each publisher says its word before every tick; the last one named speaks last."""
+    """Tick while each publisher sends its value before every tick; the last one named sends last."""
     for _ in range(ticks):
         for name, pressed in words.items():
             rig.filter.on_deadman(pressed, rig.now, f"/{name}")
@@ -77,7 +77,7 @@ def test_words_of_a_future_count_as_released():
 
 
 def test_a_word_that_waited_while_the_filter_stood_still_does_not_hold_the_button(rig):
-    """Released, and its node gone, while the filter was suspended; what it said before comes out of the queue."""
+    """It was released and its node ended while the filter was suspended; its earlier messages come out of the queue."""
     press(rig, 20, pedal=True)
     rig.now += 2.0
     rig.filter.on_deadman(True, rig.now, "/pedal")
@@ -90,7 +90,7 @@ def test_a_word_that_waited_while_the_filter_stood_still_does_not_hold_the_butto
 
 def test_a_release_that_waited_while_the_filter_stood_still_counts(rig):
     press(rig, 20, pedal=True)
-    rig.now += 0.15                 # the last word that it is held is still fresh
+    rig.now += 0.15                 # the last message that it is held is still fresh
     rig.filter.on_deadman(False, rig.now, "/pedal")
     assert rig.tick().status.reasons & Reason.DEADMAN
     assert press(rig, 100, stray=True).reasons & Reason.DEADMAN, "as any other word of release"

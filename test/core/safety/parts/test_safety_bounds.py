@@ -28,7 +28,7 @@ JOINTS = range(ARM.dof)
 
 
 def step(joints=START, position=None, turn=None):
-    """What the check is given: position, tool axes and joints; the pose is that of the joints where none is given."""
+    """Return the inputs of the check: position, tool axes and joints. Without a given pose, the pose is that of the joints."""
     at, axes = ArmCheck(ARM, DT).tool(list(joints))
     if turn is not None:
         axes = (Rotation.from_rotvec(turn).as_matrix() @ np.array(axes).T).T.tolist()
@@ -86,7 +86,7 @@ def test_the_tools_rotation_ends_at_its_limits(axis):
     axis, middle = np.array(axis), step()[0]
     speed = CARTESIAN.rotation_speed_rad_s * DT
     change = CARTESIAN.rotation_acceleration_rad_s2 * DT ** 2
-    change = math.hypot(change, speed ** 2)               # the bound leaves room for the bend of a turn at full speed
+    change = math.hypot(change, speed ** 2)               # the bound leaves room for the curvature of a rotation at full speed
     for share, found in ((0.9999, False), (1.0001, True)):
         at = [step(position=middle, turn=k * share * speed * axis) for k in range(3)]
         assert (said(*at) == "rotation speed") == found
@@ -145,7 +145,7 @@ def test_what_is_no_number_is_refused_wherever_it_stands(value):
 
 
 def audited(position, joints, last=None, anew=False, relaxed=False, publish=True):
-    """How many violations the audit counts in the command after `last`."""
+    """Return how many violations the audit counts in the command after `last`."""
     audit = CommandAudit(dataclasses.replace(ROBOT, arms=(ARM,)))
 
     def command(values, publish=True):

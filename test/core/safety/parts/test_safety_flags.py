@@ -1,4 +1,4 @@
-"""Flags add up: what is wrong at the same time is all shown, in every state, and the sentence is that of the first."""
+"""Flags add up: every simultaneous fault is shown, in every state, and the sentence is that of the first."""
 import dataclasses
 
 import numpy as np
@@ -17,7 +17,7 @@ def needs_deadman(config):
 
 
 def rig_of_two(**changes):
-    """Two arms, active and at rest, the dead-man pressed."""
+    """Return a rig of two arms, active and at rest, with the dead-man pressed."""
     rig = Rig("sim_dual", change=lambda config: dataclasses.replace(needs_deadman(config), **changes))
     rig.clock = 1e9
     rig.filter.on_deadman(True, rig.now)
@@ -25,7 +25,7 @@ def rig_of_two(**changes):
 
 
 def wait(rig, seconds):
-    """So long, with the dead-man pressed."""
+    """Tick for `seconds` with the dead-man pressed."""
     for _ in range(max(1, round(seconds / rig.config.dt))):
         rig.filter.on_deadman(True, rig.now + rig.config.dt)
         rig.tick()
@@ -41,7 +41,7 @@ def arm_outside(rig):
     rig.joints[name] = rig.joints[name].copy()
     rig.joints[name][6] = rig.config.arms[1].joint_limits.upper_rad[6] + 0.05
     rig.follows = False
-    wait(rig, 0.4)                                  # the jump itself is doubted first
+    wait(rig, 0.4)                                  # the filter doubts the jump itself first
 
 
 def late_ticks(rig):
@@ -54,7 +54,7 @@ def second_policy(rig):
     assert not rig.filter.on_proposal(rig.proposal([[0.5, 0.0, 0.3]] * 2), rig.now, "/other").accepted
 
 
-#: What goes wrong, the flag, and words of its sentence; those that last, then those that are noticed at one moment.
+#: Fault, flag, and words of its sentence; first the faults that last, then those that are noticed at one moment.
 FAULTS = {
     "joint states": (silent_arm, Reason.JOINT_STATE, "no usable joint states"),
     "measured": (arm_outside, Reason.MEASURED_LIMIT, "joint 7 is 0.050 rad outside its limit"),
@@ -192,7 +192,7 @@ def test_after_a_pause_what_waited_is_refused_for_a_moment_and_not_longer():
 
 
 def exact(config):
-    """Times that are sums of powers of two, so that a moment can be met exactly."""
+    """Make all times sums of powers of two, so that a moment can be hit exactly."""
     return dataclasses.replace(config, deadman_required=True, tick_hz=128.0, status_hz=16.0, watchdogs=dataclasses.replace(
         config.watchdogs, heartbeat_s=0.25, joint_state_s=0.5, deadman_s=0.125, clock_gap_s=0.0625))
 

@@ -1,4 +1,4 @@
-"""The guard of the push, with arms that stand where they are told: bounds, directions, sags, turns, and which arm it is."""
+"""The guard of the push, with arms placed by the test: bounds, directions, sags, rotations, and which arm is named."""
 import dataclasses
 from types import SimpleNamespace
 
@@ -23,7 +23,7 @@ def turned(angle, axis=UP):
 
 
 class Arms(list):
-    """Two measured arms and a command, each wherever it is put."""
+    """Two measured arms, each wherever the test puts it."""
 
     def __init__(self):
         super().__init__(SimpleNamespace(name=arm.name, position=HERE[index].copy(), matrix=np.eye(3))
@@ -52,7 +52,7 @@ def look(stage, times=1):
 
 
 def held(stage, index, offset, turn=None):
-    """An arm that something holds away from its command, by an offset (3,) m, while the command moves."""
+    """Let something hold an arm away from its command, by an offset (3,) m, while the command moves."""
     stage.motion.at_rest = False
     stage.arms[index].position = HERE[index] - np.array(offset)
     if turn is not None:
@@ -92,7 +92,7 @@ def test_the_place_it_is_drawn_back_to_changes_only_when_the_arm_has_moved(stage
     place = guard.goal().positions[0].copy()
     stage.motion.positions[0] = place                       # the command has been drawn back
     np.testing.assert_array_equal(look(stage, 5).goal().positions[0], place)
-    stage.arms[0].position = stage.arms[0].position - 0.2 * BOUND * SIDE       # pushed on: back further
+    stage.arms[0].position = stage.arms[0].position - 0.2 * BOUND * SIDE       # pushed further: the command goes back further
     np.testing.assert_allclose(look(stage).goal().positions[0], place - 0.2 * BOUND * SIDE, atol=1e-12)
 
 
@@ -133,7 +133,7 @@ def test_a_tool_that_is_held_may_be_turned_back_and_not_on(stage, index):
 
 
 def sagging(stage, index, below, rested=RESTED_TICKS, aside=0.0):
-    """The command has rested for so many ticks when the arm is seen below it."""
+    """Let the command rest for `rested` ticks before the arm is seen below it."""
     stage.motion.at_rest = True
     look(stage, rested - 1)
     stage.arms[index].position = HERE[index] + below * DOWN + aside * np.array([1.0, 0, 0])

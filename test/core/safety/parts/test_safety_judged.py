@@ -1,4 +1,4 @@
-"""The measured arms as a second judge, without a motion: what counts, from where on, for which arm, and how often."""
+"""The measured arms as a second judge, without a motion: what counts, beyond which bound, for which arm, and how often."""
 import dataclasses
 import math
 
@@ -32,7 +32,7 @@ def report(index, joints=None, **changes):
 
 
 class Seen:
-    """Measured arms that have stood where they are for long; `tell` and `look` move the time on by a tick."""
+    """Measured arms that have not moved for long. `tell` advances the time by a tick."""
 
     def __init__(self, config=DUAL):
         self.counters, self.now = new_counters(), 50.0
@@ -60,7 +60,7 @@ def beyond(by, joint=6):
 
 
 def settle(seen, index, joints, **changes):
-    """The jump has been doubted, and the arm is believed."""
+    """Report a jump for long enough that the arm is believed again."""
     seen.arms.update(report(index, joints, **changes), seen.now)
     seen.now += 0.3
     seen.tell(index, joints, **changes)
@@ -183,7 +183,7 @@ def test_the_drivers_own_tool_pose_may_be_a_little_off_and_a_little_more_while_t
 
 
 def crossed(index=0):
-    """A plane that one arm's tool is beyond by 30 mm."""
+    """Return a configuration with a plane that one arm's tool has crossed by 30 mm."""
     position = Motion(DUAL).positions[index]
     plane = Plane("glass", (0.0, 0.0, 1.0), float(position[2]) + 0.03)
     arms = list(DUAL.arms)

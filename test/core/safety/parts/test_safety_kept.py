@@ -1,4 +1,4 @@
-"""What is kept from one call to the next: counters, notes, flags, what was found before; and that nothing wrong is kept."""
+"""What is kept between calls: counters, notes, flags and earlier results; and that nothing wrong is kept."""
 import dataclasses
 from types import SimpleNamespace
 
@@ -82,7 +82,7 @@ def test_a_hold_is_the_proposal_that_was_taken_last():
 @pytest.mark.parametrize("share", [0.02, 0.25, 0.5, 1.0, 2.0])
 def test_after_a_start_the_speed_grows_evenly_from_its_beginning(share):
     rig = Rig(change=lambda config: dataclasses.replace(free(config), ramp_s=2.0)).start()
-    rig.now += 2.0 * share - FR3.dt                    # a pause: nothing moves, and time goes on
+    rig.now += 2.0 * share - FR3.dt                    # a pause: nothing moves while time goes on
     rig.tick()
     assert rig.output.status.applied_scale == pytest.approx(min(1.0, RAMP_BEGIN + (1.0 - RAMP_BEGIN) * share))
 
@@ -180,7 +180,7 @@ def trajectory(config, *joints):
 
 @pytest.mark.parametrize("name", ["inter_arm", "self_collision", "table"])
 def test_the_room_that_is_remembered_is_the_one_where_the_command_is(name):
-    """It bounds how far the arms may go before anybody looks again: too much of it would let them through."""
+    """It bounds how far the arms may go before the next check: too large a value would let them pass a limit."""
     start = np.array([arm.start_joints_rad for arm in DUAL.arms])
     near = start.copy()
     near[0, 0], near[1, 0] = 1.0, -1.0
@@ -221,7 +221,7 @@ def test_relaxed_a_limit_that_is_kept_must_stay_kept_and_a_broken_one_gets_no_wo
 
 
 class Told:
-    """A motion that notes what is asked of it, with limits that are broken as it is told; and ways out that are told."""
+    """A motion that records the calls it receives, with limits broken as the test says; the ways out are scripted, too."""
 
     def __init__(self, *broken):
         self.broken, self.joints, self.asked, self.forgiven = set(broken), START + 0.01, [], []

@@ -20,7 +20,7 @@ START = np.array([FR3.arms[0].start_joints_rad])
 
 
 class Told:
-    """A motion that notes what is asked of it."""
+    """A motion that records the calls it receives."""
 
     def __init__(self):
         self.asked, self.relaxed, self.led, self.forgiven, self.at_rest = [], False, False, None, True
@@ -44,7 +44,7 @@ class Told:
 
 
 class Way:
-    """A way that ends when it is told to."""
+    """A way that ends when the test says so."""
 
     blocked = ""
 
@@ -198,7 +198,7 @@ def test_an_arm_that_is_held_is_drawn_back_to_where_it_is_and_nothing_stays_forg
 
 
 class Legs:
-    """Ways to the start that are told."""
+    """Scripted ways to the start."""
 
     legs, hindrance = [], ""
 

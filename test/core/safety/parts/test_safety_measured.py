@@ -103,7 +103,7 @@ def test_the_drivers_pose_is_compared_in_metres_and_radians(arm):
 
 
 def stamped(stamps, times, watch=True):
-    """What an arm says to reports with these stamps at these times, and the arm."""
+    """Return an arm's answers to reports with these stamps at these times, and the arm."""
     arm = MeasuredArm(CONFIG, watch)
     return [arm.update(report(stamp=stamp), now) for stamp, now in zip(stamps, times)], arm
 

@@ -50,10 +50,10 @@ def test_what_is_wrong_with_a_clock_is_said_with_its_amount(simulated, times, wo
 
 
 @pytest.mark.parametrize("openings, commands", [
-    ([0.6, 0.45, 0.55], [1.0]),                # between the two bounds: what was decided before
+    ([0.6, 0.45, 0.55], [1.0]),                # between the two bounds: the earlier decision stays
     ([0.1, 0.45, 0.55], [0.0]),
     ([0.1, 0.9, 0.5, 0.1], [0.0, 1.0, 0.0]),
-    ([0.5], [1.0]),                            # nothing decided yet: the nearer
+    ([0.5], [1.0]),                            # nothing decided yet: the nearer end
     ([0.45], [0.0]),
     ([7.0, -3.0], [1.0, 0.0]),
 ])
@@ -100,7 +100,7 @@ def test_a_base_is_compared_with_what_was_commanded_within_the_age_of_an_observa
     assert far(rig.proposal(here), None) == (Reason.NONE, ""), "nothing was commanded yet"
     bases = Bases(rig.config)
     bases.see(np.array(here), 10.0)
-    bases.see(np.array(here) + 9.0, 10.05)                  # within the spacing: not kept
+    bases.see(np.array(here) + 9.0, 10.05)                  # within the spacing, so it is not kept
     name = rig.config.arms[1].name
     for away, reason in ((0.199, Reason.NONE), (0.201, Reason.PROPOSAL_STALE)):
         proposal = rig.proposal([here[0], [0.4, 0.1 - away, 0.3]])
@@ -116,7 +116,7 @@ def test_a_base_is_compared_with_what_was_commanded_within_the_age_of_an_observa
 
 
 def planned(wanted, here, turn=0.0, planes=(), on_limit="scale"):
-    """The goal of a keyframe for an FR3 commanded at `here`, turned by `turn` rad about z; and the plan."""
+    """Return the goal of a keyframe for an FR3 commanded at `here`, turned by `turn` rad about z, and the plan."""
     arm = dataclasses.replace(FR3.arms[0], workspace=dataclasses.replace(FR3.arms[0].workspace, planes=planes))
     config = dataclasses.replace(FR3, arms=(arm,), on_limit=on_limit)
     rig = Rig("fr3")

@@ -1,4 +1,4 @@
-"""What the filter answers and reports, word for word and number for number: answers to calls, refusals, the status."""
+"""Exact words and numbers of what the filter answers and reports: answers to calls, refusals, the status."""
 import dataclasses
 import math
 
@@ -16,7 +16,7 @@ HERE = [0.5, 0.05, 0.35]
 
 
 def is_answer(answer, done, text):
-    """A bool and a sentence, as a service's response needs them."""
+    """Whether it is a bool and a sentence, as a service's response needs."""
     return answer[0] is done and answer[1] == text
 
 

@@ -1,4 +1,4 @@
-"""The search for a way back inside, among obstacles that are told: what it looks at, how often, and where it ends."""
+"""The search for a way back inside, among scripted obstacles: what it checks, how often, and where it ends."""
 import numpy as np
 import pytest
 
@@ -13,7 +13,7 @@ FR3, DUAL = (load_robot(ROOT / "config" / "robots" / f"{name}.yaml") for name in
 
 
 def ended(looking, most=100000):
-    """What a search ends with, and after how many parts."""
+    """Return the result of a search, and after how many parts it ended."""
     for parts in range(most):
         try:
             next(looking)
@@ -23,7 +23,7 @@ def ended(looking, most=100000):
 
 
 class Told(WayOut):
-    """Pieces are free, and limits broken, as two functions of joints (A, dof) say; every look is noted."""
+    """A search in which two functions of joints (A, dof) say whether pieces are free and limits broken; it notes every check."""
 
     def __init__(self, config, free=lambda begin, end: True, broken=lambda joints: 1.0):
         super().__init__(config, Motion(config))
@@ -46,7 +46,7 @@ def grown(out, here, arm=0, seed=3):
 
 
 def assert_goes(legs, here, arm):
-    """Each leg moves one arm, by a piece that was looked at."""
+    """Assert that each leg moves only that arm."""
     for leg in legs:
         others = [index for index in range(len(here)) if index != arm]
         np.testing.assert_array_equal(leg[others], here[others])
@@ -67,7 +67,7 @@ def test_round_an_obstacle_every_piece_of_the_way_is_free_and_none_is_longer_tha
     here[arm, 0] -= 1.0
 
     def free(begin, end):
-        """Past a post between here and the start the first joint goes only while the third is turned."""
+        """A post between here and the start lets the first joint pass only while the third is turned."""
         for share in np.linspace(0.0, 1.0, 30):
             joints = begin[arm] + share * (end[arm] - begin[arm])
             if abs(joints[0] - start(DUAL)[arm, 0] + 0.5) < 0.1 and abs(joints[2] - start(DUAL)[arm, 2]) < 0.3:
@@ -100,7 +100,7 @@ def test_where_nothing_leads_inside_the_way_goes_to_where_least_is_broken_and_no
     here = start(FR3) + 0.4
 
     def apart(begin, end):
-        """Ours stays near here, theirs near the start: they never meet."""
+        """Our tree stays near here and theirs near the start, so they never meet."""
         return any(max(np.abs(begin - place).max(), np.abs(end - place).max()) < 0.15 for place in (here, start(FR3)))
 
     def broken(joints):
@@ -142,7 +142,7 @@ def test_arms_go_one_after_the_other_the_one_first_that_finds_its_way():
         yield
         turns.append(arm)
         if arm == 0 and len(turns) == 1:
-            return None                             # the other one is in its way
+            return None                             # the other arm is in its way
         done = place.copy()
         done[arm] = start(DUAL)[arm]
         return [done]
@@ -203,14 +203,14 @@ def test_between_two_looks_no_joint_goes_further_than_the_spacing(monkeypatch):
 
 
 def test_some_pieces_lead_from_a_place_that_was_found_to_one_near_by_by_each_joint_on_its_own(monkeypatch):
-    """From the place that was chosen, the best one too, not from the one that happens to be nearest."""
+    """They begin at the chosen place, also when it is the best one, and not at whichever place is nearest."""
     monkeypatch.setattr(way_out, "PIECES", 200)
     out, ways = Told(FR3), []
 
     def noted(tree, here, arm, wanted, node=None):
         if node is not None and np.abs(wanted - tree.places[node]).max() <= max(way_out.NEAR_RAD):
             ways.append(wanted - tree.places[node])
-    out._grow = noted                                   # nothing is free, so that the search goes on
+    out._grow = noted                                   # nothing is free, so the search goes on
     grown(out, start(FR3) + 1.5)
     sizes = [np.unique(np.abs(way[way != 0.0]).round(9)).size for way in ways]
     assert len(ways) > 0.5 * way_out.AROUND * 200 and max(sizes) == 7, "as many different ways as joints"
@@ -239,7 +239,7 @@ def test_a_search_goes_on_while_it_gets_better_and_ends_where_it_does_not(monkey
 
 
 def test_a_way_that_begins_by_breaking_a_little_more_is_not_free():
-    """Motion looks at every tick and would refuse it; between two looks of the search it would not be seen."""
+    """The motion checks every tick and would refuse it; between two checks of the search it would go unseen."""
     here = start(FR3)
     there = here.copy()
     there[0, 0] += 1.0

@@ -26,7 +26,7 @@ def dexterity(joints, arm=ARM):
 
 
 def near_singular(slow, stop, config=FR3, index=0):
-    """The start is as near to a singularity as these shares of its own measure say."""
+    """Set the singularity bounds to these shares of the measure at the start."""
     arms, here = list(config.arms), dexterity(START[0])
     rules = dataclasses.replace(arms[index].singularity, slow_below=slow * here, stop_below=stop * here)
     arms[index] = dataclasses.replace(arms[index], singularity=rules)
@@ -91,7 +91,7 @@ def test_one_that_is_far_is_looked_at_now_and_then_and_one_that_is_near_always(m
     motion, original, seen = Motion(near_singular(slow, 0.1)), np.linalg.svd, []
 
     def counted(matrix, *args, **keys):
-        if np.ndim(matrix) == 2:                    # of one arm; the limit looks at all arms at once
+        if np.ndim(matrix) == 2:                    # of one arm; the limit evaluates all arms at once
             seen.append(matrix)
         return original(matrix, *args, **keys)
     to = goal(motion)
@@ -104,7 +104,7 @@ def test_one_that_is_far_is_looked_at_now_and_then_and_one_that_is_near_always(m
 @pytest.mark.parametrize("index", [0, 1])
 @pytest.mark.parametrize("ticks", [0, 10, 40])
 def test_joints_that_get_faster_while_the_tools_brake_slow_them_in_time(index, ticks):
-    """By what the joints gain until the middle of the braking that is stored, whichever of them is the fastest."""
+    """The slowdown uses what the joints gain until the middle of the stored braking, whichever joint is the fastest."""
     motion = Motion(DUAL)
     limit = np.array(DUAL.arms[index].joint_limits.velocity_rad_s) * RATE_SHARE
     motion.twist[index, 0] = 0.5 * DUAL.arms[index].cartesian_limits.speed_m_s

@@ -1,4 +1,4 @@
-"""What holds arms short of a target, with a motion that is told: standing still, creeping, whose flag and which words."""
+"""What holds arms short of a target, with a scripted motion: standing still, creeping, whose flag and which words."""
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +18,7 @@ LIMIT = {"table": Reason.COLLISION, "inter_arm": Reason.COLLISION | Reason.OTHER
 
 
 class Told:
-    """A motion that goes where it is told, and limits that have the room they are told."""
+    """A scripted motion, with limits whose room the test sets."""
 
     def __init__(self):
         self.positions, self.rotations = np.array([[0.5, 0.1, 0.4], [0.4, -0.1, 0.3]]), np.stack([np.eye(3)] * 2)

@@ -1,4 +1,4 @@
-"""How a tick's velocity and joint step are made: the bounds they keep, reached exactly, and the optimum that they are."""
+"""How a tick's velocity and joint step are computed: bounds that are kept and reached exactly, and optimality."""
 import dataclasses
 
 import numpy as np
@@ -26,12 +26,12 @@ START = np.array(ARM.start_joints_rad)
 
 
 def halves(twist):
-    """(..., 2): lengths of the linear and of the angular half."""
+    """Return (..., 2): lengths of the linear and of the angular half."""
     return np.linalg.norm(twist.reshape(*twist.shape[:-1], 2, 3), axis=-1)
 
 
 def driven(config, error, scale=1.0, seconds=0.0, loads=None, most=2000, begin=None):
-    """Twists (n, A, 6) of a way, and what is left of the error at its end; a deadline runs down as it does."""
+    """Return the twists (n, A, 6) of a way, and the error left at its end. seconds: deadline, which runs down on the way."""
     pursuit, error = Pursuit(config), np.array(error, dtype=float)
     twist = np.zeros_like(error) if begin is None else np.array(begin, dtype=float)
     acceleration, twists = np.zeros_like(error), [twist]
@@ -108,7 +108,7 @@ def test_with_a_deadline_the_way_takes_until_then_and_without_time_as_little_as_
 def test_where_joints_are_weaker_than_the_tool_they_bound_its_acceleration():
     far, top = 0.5, 1.0
     loads = np.zeros((1, 7, 6))
-    loads[0, 3, 0] = -1.0 / top                            # a joint that can do no more than 1 m/s^2 of the tool
+    loads[0, 3, 0] = -1.0 / top                            # a joint that allows no more than 1 m/s^2 of the tool
     assert top < ACCELERATION[0]
     twists, left = driven(FR3, [[far, 0, 0, 0, 0, 0]], loads=loads)
     change = np.abs(np.diff(twists[:, 0, 0])) / DT
@@ -127,7 +127,7 @@ def test_a_wrong_way_is_turned_round_within_the_bounds():
 
 
 def largest(allowed):
-    """The largest step in [0, 1] rad for which `allowed` holds, by halving."""
+    """Return the largest step in [0, 1] rad for which `allowed` holds, by bisection."""
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = 0.5 * (low + high)
@@ -219,7 +219,7 @@ def under_way(config=FR3, to=(0.1, 0.15, -0.1), ticks=30, turn=0.0):
 def test_the_null_space_leans_to_the_posture_slowly_and_only_as_far_as_the_tool_moves(off, ticks, turn):
     leaning, goal = under_way(turn=turn)
     posture = START + off * np.array([1.0, -0.5, 0.8, 0.1, -1.0, 0.3, 0.7])
-    for _ in range(ticks):                         # as fast as the joints can be speeded up
+    for _ in range(ticks):                         # as fast as the joints can be accelerated
         before = leaning.joints[0]
         assert leaning.step(goal, 1.0, posture[None])
     jacobian = ArmKinematics(ARM).jacobian(before)

@@ -1,4 +1,4 @@
-"""Which proposals are taken, at their very bounds, and how long a refusal is shown."""
+"""Which proposals are accepted, exactly at the bounds, and how long a refusal is shown."""
 import dataclasses
 import math
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.robot_computer
 HERE, NEAR = [0.5, 0.05, 0.35], [0.32, 0.03, 0.48]
 
 
-#: Changes of a proposal at the bounds, and whether it is taken.
+#: Changes of a proposal at the bounds, and whether it is accepted.
 BOUNDS = [
     (dict(valid_for=30.0), True), (dict(valid_for=30.001), False), (dict(valid_for=1e-6), True), (dict(valid_for=0.0), False),
     (dict(observation_age=0.0), True), (dict(observation_age=2.0), True), (dict(observation_age=2.001), False),
@@ -144,7 +144,7 @@ def test_a_second_publisher_counts_for_a_moment_and_one_that_comes_again_for_lon
 
 def test_each_time_of_a_second_publisher_ends_after_its_very_last_moment():
     def said(*times):
-        """What is said of another publisher that has spoken at these times, a look each at what follows the last."""
+        """Return whether another publisher that has sent at these times is reported, at moments after the last of them."""
         gate = ProposalGate(load_robot(ROBOTS / "sim_fr3.yaml"))
         gate.on_heartbeat(Heartbeat(7, 1, 1, PolicyState.INFERRING), 0.0, "/one", True)
         for at in times:

@@ -1,4 +1,4 @@
-"""The parts of the ways that the filter leads arms on, each by itself; and arms whose tool does not turn."""
+"""Parts of the ways on which the filter leads arms, each by itself; and arms whose tool does not turn."""
 import dataclasses
 
 import numpy as np
@@ -41,7 +41,7 @@ def test_a_tree_knows_its_nearest_place_and_the_way_back_to_its_root():
 
 
 class Free:
-    """Limits that are told whether pieces between joints (A, dof) are free."""
+    """A search in which the test says whether pieces between joints (A, dof) are free."""
 
     def __init__(self, config, free):
         self.out = way_out.WayOut(config, Motion(config))
