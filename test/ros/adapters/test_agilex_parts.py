@@ -190,7 +190,7 @@ def test_what_a_gripper_holds_stays_held_over_a_pause_but_a_moved_gripper_starts
     stream = ArmStream(ARM, CONFIG)
     stream.measured(0.3)
     stream.begin()
-    stream.joint_message(released(gripper=0.0), 0.0)      # closed on something 0.3 wide
+    stream.joint_message(released(gripper=0.0), 0.0)      # closed on an object, at an opening of 0.3
     stream.measured(0.31)
     stream.begin()
     assert stream.joint_message(released(), 1.0).position[6] == 0.0
@@ -200,7 +200,7 @@ def test_what_a_gripper_holds_stays_held_over_a_pause_but_a_moved_gripper_starts
 
 
 def followed(commands, positions, hz=200.0):
-    """What is said of states at `hz` under commands of the first joint, rad; positions: of each state, or None for silence."""
+    """Return what is said of states at `hz`. commands: of the first joint, rad; positions: of each state, None for silence."""
     frozen, said = FrozenStates(), []
     for tick, (command, position) in enumerate(zip(commands, positions)):
         frozen.commanded(np.array([command, *[0.0] * 5]))

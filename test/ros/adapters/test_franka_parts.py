@@ -130,13 +130,13 @@ def test_start_up_names_the_step_that_fails_and_the_one_that_hangs(monkeypatch):
 
 
 class Hand:
-    """A gripper that finishes when told to."""
+    """A gripper that finishes when the test says so."""
 
     def __init__(self):
         self.sent, self.over, self.stops, self.trouble = [], False, 0, ""
 
     def send(self, opening):
-        self.over = False          # first: who sees what was sent may already say that it is over
+        self.over = False          # first, because whoever sees the command may already report its end
         self.sent.append(opening)
         return ""
 

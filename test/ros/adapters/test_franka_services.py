@@ -1,4 +1,4 @@
-"""What is done to an FR3 besides following the filter, without a graph: who may end it, and when an arm becomes stiff."""
+"""Services of an FR3 besides following the filter, without a graph: who may end them, and when an arm becomes stiff."""
 from __future__ import annotations
 
 import threading
@@ -29,7 +29,7 @@ from hybridvla_ros.runtime.workers import FAULTS
 
 @pytest.fixture
 def lab(monkeypatch):
-    """A stage with an FR3 that stands beside its start, and its services."""
+    """Return a stage with an FR3 away from its start, and its services."""
     stage = Stage(monkeypatch, "fr3", modules=(services, arm_module))
     arm = Arm(stage.rig.config, lambda: stage.rig.now)
     arm.state.q = (np.array(arm.arm.start_joints_rad) + [0.3, 0, 0, 0, 0, 0, 0]).tolist()
@@ -40,7 +40,7 @@ def lab(monkeypatch):
 
 
 class SlowGripper:
-    """Takes two seconds to open."""
+    """A gripper that takes two seconds to open."""
 
     width, message, state = 0.0, "", GripperState.MOVING
 
@@ -56,7 +56,7 @@ class SlowGripper:
 
 
 def sent(stage):
-    """Number of points of each trajectory; an empty one stops the arm."""
+    """Return the number of points of each sent trajectory; an empty one stops the arm."""
     return [len(message.points) for message in stage.arm.trajectories.sent]
 
 
@@ -94,7 +94,7 @@ def test_while_controllers_change_the_way_to_the_start_may_be_called_off(lab):
 
 @pytest.fixture
 def switched(lab):
-    """The lab with a robot whose mode follows its controllers."""
+    """Return the lab with a robot whose mode follows its controllers."""
     arm = lab.arm
     arm.driver = RealSwitches(lab, arm)
     arm.trajectories.publish = lambda message: (arm.trajectories.sent.append(message), arm.driver.trajectory(message))
@@ -130,7 +130,7 @@ def test_while_another_holds_the_arm_the_way_to_the_start_may_be_called_off(lab)
             return True
 
         def release(self):
-            """Nobody waits."""
+            """Do nothing: nobody waits."""
     lab.arm.hands_off = Taken()
     lab.at(0.2, "end", lambda: lab.ask("activate", False))
     done, message = lab.ask("go_to_start")
@@ -151,7 +151,7 @@ def test_an_active_filter_goes_on_after_a_new_payload(lab):
 @pytest.mark.parametrize("when", ["while it changes", "before it"])
 def test_a_new_payload_does_not_activate_what_somebody_deactivated(lab, when):
     assert lab.ask("activate", True)[0]
-    if when == "before it":          # the arm still brakes when the payload comes
+    if when == "before it":          # the arm is still braking when the payload comes
         lab.rig.propose([0.45, 0.15, 0.4])
         lab.sleep(0.6)
         assert lab.ask("activate", False) == (True, "braking, then inactive")
@@ -191,7 +191,7 @@ def test_a_payload_that_no_hand_holds_is_refused(lab, mass, center):
 
 
 class Free:
-    """A filter that is out of the way."""
+    """A filter that never interferes, unless `forbidden` says so."""
 
     forbidden = ""
 
@@ -204,7 +204,7 @@ class Free:
 
 @pytest.fixture
 def hand(monkeypatch):
-    """A led arm, in real time: `hand.takeover`, `hand.arm`, `hand.safety`."""
+    """Yield an arm that a hand leads, in real time: `hand.takeover`, `hand.arm`, `hand.safety`."""
     monkeypatch.setattr(rospy.Time, "now", staticmethod(lambda: rospy.Time(1)))
     monkeypatch.setattr(takeover, "SETTLE_S", 0.3)
     arm, safety = Arm(load_robot(ROOT / "config" / "robots" / "fr3.yaml"), time.monotonic), Free()
@@ -259,7 +259,7 @@ def test_an_arm_that_falls_silent_while_it_becomes_stiff_is_made_soft_again(hand
 
 
 def test_an_arm_that_nothing_follows_any_more_stays_soft(hand):
-    hand.arm.state.O_T_EE = None            # the thread breaks down on it
+    hand.arm.state.O_T_EE = None            # the following thread fails on it
     until(lambda: not hand.takeover._followed)
     for call in (hand.takeover.give_back, hand.takeover.take):
         with pytest.raises(HybridVLAError, match="does not follow the arm any more"):

@@ -1,4 +1,4 @@
-"""The dual-arm stand-in without a graph: its driver dies between two turns of its loop, and its policy needs it."""
+"""The dual-arm stand-in without a graph: one of its drivers dies in the middle of a loop, and its policy needs it."""
 import threading
 import time
 
@@ -21,7 +21,7 @@ SLOW_S = 0.05
 
 
 class Ends:
-    """rospy's publishers and subscribers: one that is unregistered has no implementation left, and says so in its own way."""
+    """rospy's publishers and subscribers: once unregistered, they have no implementation left and fail as rospy's do."""
 
     def __init__(self, topic, kind, callback=None, **options):
         self._live = {"connections": 1}
@@ -61,7 +61,7 @@ def test_a_driver_that_dies_in_mid_turn_does_not_end_the_other_ones_loop(drivers
         except (AttributeError, TypeError) as error:
             failures.append(repr(error))
 
-    for wait in (0.2, 0.6, 1.2, 1.7):               # in the middle of each of its messages in turn
+    for wait in (0.2, 0.6, 1.2, 1.7):               # in the middle of each message in turn
         loop = threading.Thread(target=turn)
         loop.start()
         time.sleep(wait * SLOW_S)

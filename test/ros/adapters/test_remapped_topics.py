@@ -1,4 +1,4 @@
-"""Command topics under the names that a launch file's <remap> gives them: who else publishes there, and whose they are."""
+"""Command topics that a launch file's <remap> renames: who else publishes there, and to whom they belong."""
 from __future__ import annotations
 
 import pytest
@@ -15,7 +15,7 @@ RIGHT, LEFT = (arm.topics["command"] for arm in DUAL.arms)
 
 @pytest.fixture
 def made(monkeypatch):
-    """Makes the adapter of two arms, without a graph, under names that are remapped as told."""
+    """Makes the adapter of two arms, without a graph, under the given remapped names."""
     for kind in ("Publisher", "Subscriber"):
         monkeypatch.setattr(rospy, kind, lambda *_, **__: None)
 

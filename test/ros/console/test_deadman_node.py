@@ -1,4 +1,4 @@
-"""The dead-man node: its switches by themselves; over ROS held, released, silent, and nonsense in its parameters."""
+"""The dead-man node: its switches alone; over ROS held, released and silent; and nonsense in its parameters."""
 from __future__ import annotations
 
 import struct
@@ -19,7 +19,7 @@ NODE = ROOT / "nodes" / "deadman_node"
 
 @pytest.fixture
 def device(tmp_path):
-    """The gamepad's file."""
+    """Return the gamepad's device file."""
     file = tmp_path / "js0"
     file.touch()
     return file
@@ -65,12 +65,12 @@ def test_an_unplugged_device_is_released_although_its_last_message_is_repeated(d
     pressed = [True]
     timer = rospy.Timer(rospy.Duration(0.02), lambda _event: pad.publish(Joy(buttons=[0, 0, 0, 0, int(pressed[0])])))
     said(deadman, True)
-    device.unlink()                  # joy_node goes on to say that the button is held
+    device.unlink()                  # joy_node keeps reporting that the button is held
     said(deadman, False)
     device.touch()
     deadman.clear()
     time.sleep(1.0)
-    assert deadman and not any(message.data for message in deadman)      # plugged in again: not before it is pressed anew
+    assert deadman and not any(message.data for message in deadman)      # plugged in again: released until it is pressed anew
     pressed[0] = False
     time.sleep(0.5)
     pressed[0] = True
@@ -92,7 +92,7 @@ def test_a_device_that_gives_no_sign_of_life_is_released_until_pressed_anew():
         return held
 
     assert all(hold(29.0)) and not any(hold(5.0)[2:-1][15:])
-    assert "press it anew" in switch.problem and not any(hold(5.0, axes=lambda: (now[0],)))     # a stick moves: not enough
+    assert "press it anew" in switch.problem and not any(hold(5.0, axes=lambda: (now[0],)))     # a moving stick is not enough
     assert not any(hold(0.2, (0, 0)))
     assert all(hold(100.0, axes=lambda: (now[0],)))          # its sticks move
 

@@ -1,4 +1,4 @@
-"""What `hybridvla doctor --robot` keeps of the topics that it listens to, on a master and subscribers of the test's."""
+"""What `hybridvla doctor --robot` keeps of the topics that it listens to, with the test's own master and subscribers."""
 from __future__ import annotations
 
 import weakref
@@ -15,7 +15,7 @@ JOINTS, IMAGES = "/joint_states", "/front/image"
 
 
 class Picture(Image):
-    """One that can be watched: the messages themselves have slots alone."""
+    """An image that accepts weak references: the message class itself has only slots."""
 
 
 class StandInMaster:
@@ -37,7 +37,7 @@ class StandInMaster:
 
 @pytest.fixture
 def looked(monkeypatch):
-    """gather()'s facts of the messages that a function sends."""
+    """Return a function that gives gather()'s facts of the messages that its argument sends."""
     callbacks = {}
 
     def subscribe(topic, kind, callback, **_):

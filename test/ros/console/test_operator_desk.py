@@ -1,4 +1,4 @@
-"""The ROS side of the operator's page, without a graph: a camera that has died is not shown as live."""
+"""The ROS side of the operator's page, without a graph: a dead camera is not shown as live."""
 from __future__ import annotations
 
 import threading
@@ -16,7 +16,7 @@ from hybridvla_ros.console.operator.state import SILENCE_S
 
 @pytest.fixture
 def desk(monkeypatch):
-    """A desk of two cameras; `say` and `now` are the test's."""
+    """Return a desk of two cameras; the test uses `say` and sets `now`."""
     heard = {}
     monkeypatch.setattr(rospy, "Subscriber", lambda topic, _kind, callback, **_: heard.__setitem__(topic, callback))
     desk = Desk(tuple(SimpleNamespace(view=view, image_topic=f"/{view}", compressed=True) for view in ("front", "wrist")),
@@ -43,7 +43,7 @@ def test_a_camera_that_falls_silent_has_no_picture_and_is_named(desk):
 def test_a_picture_has_the_colours_that_the_policy_sees_and_one_that_cannot_be_shown_is_named(desk):
     red = np.zeros((8, 8, 3), dtype=np.uint8)
     red[..., 0] = 255
-    data = cv2.imencode(".jpg", red)[1].tobytes()               # written as if it were BGR
+    data = cv2.imencode(".jpg", red)[1].tobytes()               # encoded as if it were BGR
     desk.say("front", data, "rgb8; jpeg compressed rgb8")
     shown = cv2.imdecode(np.frombuffer(desk.picture("front"), np.uint8), cv2.IMREAD_COLOR)[4, 4]
     assert shown[2] > 200 and shown[0] < 60, "a browser reads BGR files of OpenCV as red"
@@ -56,7 +56,7 @@ def test_a_picture_has_the_colours_that_the_policy_sees_and_one_that_cannot_be_s
 
 @pytest.fixture
 def service(monkeypatch):
-    """What is behind every service: a function that the test chooses."""
+    """Put a function that the test chooses behind every service."""
     behind = SimpleNamespace(call=None)
     monkeypatch.setattr(rospy, "wait_for_service", lambda *_, **__: None)
     monkeypatch.setattr(rospy, "ServiceProxy", lambda *_, **__: lambda *arguments, **fields: behind.call(*arguments, **fields))

@@ -1,4 +1,4 @@
-"""The operator's page on a real graph: what is pressed there happens, and what happens is seen there and in `hybridvla watch`."""
+"""The operator's page on a real graph: its buttons act, and what happens is shown there and in `hybridvla watch`."""
 from __future__ import annotations
 
 import http.client
@@ -20,7 +20,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 
 
 class PageUser:
-    """Somebody with the printed address."""
+    """A user who has the printed address."""
 
     def __init__(self, rig):
         log = f"page_{time.monotonic_ns()}.log"
@@ -61,7 +61,7 @@ def user(rig):
 
 
 def test_an_instruction_by_the_page_moves_the_arm_and_its_stop_stops_it(rig, user):
-    words = "left as the page says"       # unlike those of other tests: the last one stands in the first line of watch
+    words = "left as the page says"       # unlike those of other tests: the last one is in the first line of watch
     watching = subprocess.Popen([sys.executable, "-m", "hybridvla_cli", "watch"], cwd=str(ROOT / "src"), stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, encoding="utf-8", env={**os.environ, "HYBRIDVLA_ENTERED": "1"})
     try:
@@ -92,7 +92,7 @@ def test_an_instruction_by_the_page_moves_the_arm_and_its_stop_stops_it(rig, use
 @pytest.mark.long
 @pytest.mark.skipif(not CHROMIUM.is_file(), reason="chromium is not installed here")
 def test_the_page_in_a_browser(rig, user):
-    """In a headless browser: the arm moves, a press on STOP shows STOPPED, a dead page says that it is."""
+    """In a headless browser, the arm moves, a press on STOP shows STOPPED, and a dead page says that it is dead."""
     api = pytest.importorskip("playwright.sync_api")
     with api.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])

@@ -1,4 +1,4 @@
-"""The operator's page by HTTP and WebSocket, as a browser and as another site would use it."""
+"""The operator's page over HTTP and WebSocket, as a browser and as another site would use it."""
 from __future__ import annotations
 
 import http.client
@@ -95,7 +95,7 @@ def test_stop_needs_no_token_and_everything_that_moves_does(page):
 def test_every_button_has_a_service(page):
     assert set(FREE + GUARDED) == set(TRIGGERS) | {"activate", "deactivate", "instruction"}
     shown = re.findall(rb'data-do="(\w+)"', page.ask("GET", "/")[1])
-    assert {name.decode() for name in shown} == set(GUARDED) - {"instruction"}      # that one is a form
+    assert {name.decode() for name in shown} == set(GUARDED) - {"instruction"}      # the instruction is a form
 
 
 @pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Host": "evil.example:80"}, {"Host": ""},
@@ -142,7 +142,7 @@ def test_a_stop_is_tried_though_every_other_call_hangs(page):
     for call in calls:
         call.start()
     deadline = time.monotonic() + 20
-    while page.desk.done.count(("resume", "")) < 40:        # as many as the server has threads for
+    while page.desk.done.count(("resume", "")) < 40:        # as many as the server has threads
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert page.ask("POST", "/do/stop")[0] == 200 and ("stop", "") in page.desk.done

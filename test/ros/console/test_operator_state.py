@@ -1,4 +1,4 @@
-"""What page and `hybridvla watch` say of the messages."""
+"""What the page and `hybridvla watch` say about the messages."""
 from __future__ import annotations
 
 import json
@@ -52,7 +52,7 @@ def test_a_policy_at_work_is_no_line_and_one_in_trouble_is(told):
 
 
 def of_the_policy(told):
-    """What the page says of a policy: what is being done, and the number of its proposal."""
+    """Return what the page says about a policy: its instruction, and the number of its proposal."""
     snapshot = told.state.snapshot()
     return snapshot["instruction"], snapshot["proposal"].get("sequence")
 
@@ -61,7 +61,7 @@ def test_what_a_policy_was_told_and_proposed_goes_with_it(told):
     told.state.on_instruction("put it down")
     told.state.on_heartbeat(PolicyHeartbeat(epoch=7))
     told.state.on_proposal(ActionProposal(epoch=7, sequence=4))
-    for epoch in (7, 0, 7, 0):       # 0: a policy that loads
+    for epoch in (7, 0, 7, 0):       # 0: a policy that is loading
         told.now += 0.1
         told.state.on_heartbeat(PolicyHeartbeat(epoch=epoch))
         assert of_the_policy(told) == ("put it down", 4)

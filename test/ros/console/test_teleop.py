@@ -1,4 +1,4 @@
-"""SpaceMouse to targets: only while the button is held and the device speaks, never far ahead, nothing made up for."""
+"""SpaceMouse to targets: only while the button is held and the device sends, never far ahead, nothing caught up afterwards."""
 from __future__ import annotations
 
 import math
@@ -19,7 +19,7 @@ HELD, BOTH, NONE = (1, 0), (1, 1), (0, 0)
 
 
 class Hand:
-    """An operator's hand, and an arm that follows at once unless told not to."""
+    """An operator's hand, and an arm that follows at once unless the test says otherwise."""
 
     def __init__(self, **changes):
         self.config = from_mapping(TeleopConfig, dict(read_mapping(FILE), **changes), "teleop")
@@ -28,7 +28,7 @@ class Hand:
         self.teleop.on_opening(1.0, commanded=False)
 
     def move(self, linear=(0, 0, 0), angular=(0, 0, 0), buttons=HELD, seconds=1.0, speaking=True):
-        """The targets of that time, one a period."""
+        """Return the targets of that time, one per period."""
         made = []
         for _ in range(int(round(seconds * self.config.rate_hz))):
             if speaking:
@@ -108,7 +108,7 @@ def test_the_gripper_button_opens_and_closes_once_a_press_and_only_while_held(ha
 
 
 def test_a_wide_object_in_closed_fingers_is_not_let_go(hand):
-    """Measured 0.7 open, commanded closed: the command is what goes on."""
+    """The gripper is measured 0.7 open and commanded closed: the command stays."""
     hand.teleop.on_opening(0.0, commanded=True)
     hand.teleop.on_opening(0.7, commanded=False)
     assert hand.move(seconds=0.1)[0][2] == 0.0

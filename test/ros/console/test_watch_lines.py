@@ -1,4 +1,4 @@
-"""`hybridvla watch` on a state that goes back and forth: each line now and then, and at the end the one that holds."""
+"""`hybridvla watch` on a state that goes back and forth: each line now and then, and at the end the state that holds."""
 import threading
 
 import pytest
@@ -49,7 +49,7 @@ def test_what_holds_at_the_end_is_said():
 
 
 def test_what_holds_is_said_also_after_lines_about_something_else():
-    """An instruction that is given again while the arm moves: the terminal must not end with the other one."""
+    """An instruction is given again while the arm moves: the terminal must not end with the other instruction."""
     reader = Reader()
     reader.tell("instruction left", "instruction nowhere", "instruction left", "robot ACTIVE", "filter holds")
     reader.rest(SETTLED_S)

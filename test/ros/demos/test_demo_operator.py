@@ -1,4 +1,4 @@
-"""What the demo's operator does when the filter refuses or stops, as on a computer that is too busy now and then."""
+"""What the demo's operator does when the filter refuses or stops, as on a computer that is sometimes too busy."""
 from __future__ import annotations
 
 import itertools
@@ -20,7 +20,7 @@ FELL_SILENT = "stopped: arm: the arm is not where it was when its joint states f
 
 
 class Rig:
-    """The services of a filter that stops `stops` times, and of a rig whose task is done once it follows undisturbed."""
+    """Services of a filter that stops `stops` times, and of a rig whose task is done once it follows undisturbed."""
 
     def __init__(self, stops: int) -> None:
         self.stops, self.following, self.resumed, self.asked = stops, False, 0, 0

@@ -64,7 +64,7 @@ def test_recording_and_robot_bear_a_simulation_that_stands_still(tmp_path):
 
 
 def field_training(out, bin_folder, slow="", **environment):
-    """The script with commands that only say what they are asked; `slow`: what the processor says."""
+    """Run the script with commands that only print their arguments. slow: what the check of the processor prints."""
     bin_folder.mkdir(exist_ok=True)
     (bin_folder / "python").write_text(f'#!/bin/bash\ncase "$2" in *slowness*) echo "{slow}" ;; '
                                        f'*) exec {sys.executable} "$@" ;; esac\n')
@@ -84,7 +84,7 @@ def test_steps_whose_results_are_there_are_left_out(tmp_path):
     done = field_training(tmp_path, tmp_path / "bin")
     assert done.returncode == 0, done.stderr
     assert [line.split()[1] for line in done.stdout.splitlines() if " is there " in line] == ["record", "from-bags", "train"]
-    # An evaluation is asked for: the command keeps what is of the same checkpoint, and runs anew what is of another.
+    # The script calls evaluate: the command keeps results of the same checkpoint, and repeats those of another.
     assert [line.split()[1:4] for line in done.stdout.splitlines() if line.startswith("asked: ")] == [
         ["evaluate", "--checkpoint", "checkpoints/tiny"], ["evaluate", "--checkpoint", f"{tmp_path}/checkpoint"]]
     assert "after: 45 of 50 successful (95 % interval 0.786 to 0.957)" in done.stdout
@@ -103,7 +103,7 @@ def test_recordings_of_other_settings_are_not_mixed(tmp_path, other):
 @pytest.mark.parametrize("slow, begun, float32", [("it is slow", "", True), ("", "", False), ("it is slow", "work", False),
                                                   ("", "work recipe.yaml", True), ("", "recipe.yaml", False)])
 def test_a_cpu_without_bfloat16_trains_in_float32_and_a_run_goes_on_as_it_began(tmp_path, slow, begun, float32):
-    """`begun`: what an earlier call left."""
+    """`begun`: files that an earlier call left."""
     out = tmp_path / "out"
     out.mkdir()
     for name in ("recorded", "dataset", "before.json", *begun.split()):

@@ -1,4 +1,4 @@
-"""`hybridvla evaluate --ros`: rig, policy and filter of each task on a master of their own, and the fields of the evaluation."""
+"""`hybridvla evaluate --ros`: rig, policy and filter of each task on their own master, and the fields of the evaluation."""
 from __future__ import annotations
 
 import json
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.ros, pytest.mark.long]
 
 
 def evaluate(folder, *arguments):
-    """The result, and what was said."""
+    """Return the result, and what was printed."""
     out = folder / "result.json"
     done = subprocess.run([sys.executable, "-m", "hybridvla_cli", "evaluate", "--ros", *arguments, "--json", str(out), "--logs",
                            str(folder / "logs")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", timeout=900,

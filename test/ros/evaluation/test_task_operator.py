@@ -1,4 +1,4 @@
-"""An episode over ROS by services alone: when it ends, what it counts, and what is no failure of the policy."""
+"""An episode over ROS through services alone: when it ends, what it counts, and what is not a failure of the policy."""
 from __future__ import annotations
 
 import json
@@ -20,7 +20,7 @@ YES = SimpleNamespace(success=True, message="")
 
 
 class Rig:
-    """Services of a rig whose time goes on by 1 s with each look, and whose task is done from `done` s on."""
+    """Services of a rig whose time advances by 1 s with each report, and whose task is done from `done` s on."""
 
     def __init__(self, monkeypatch, done=5.0, decisions=0):
         monkeypatch.setattr(module, "POLL_S", 0.0)
@@ -50,7 +50,7 @@ def test_an_episode_ends_when_the_rig_has_said_three_times_that_it_is_done(monke
     row = rig.operator.episode(TASK, EpisodeSpec(5, "do it"))
     assert row["success"] and row["seed"] == 5 and row["task"] == "do it" and rig.asked == [5, "do it"]
     assert row["time"] == 5.0 and row["counters"] == {"limited/speed": 3} and row["violations"] > 0
-    assert row["decisions"] == [] and row["tick_ms"] == []       # of the episode alone
+    assert row["decisions"] == [] and row["tick_ms"] == []       # only those of the episode
 
 
 def test_time_and_keyframes_end_an_episode(monkeypatch):

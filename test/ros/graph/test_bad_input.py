@@ -1,4 +1,4 @@
-"""What people get wrong: cameras, checkpoints, configurations. A sentence with a name each time, and the arm holds."""
+"""What people get wrong: cameras, checkpoints, configurations. Each time a sentence names it, and the arm holds."""
 from __future__ import annotations
 
 import os
@@ -29,7 +29,7 @@ class Camera:
         self._publisher = rospy.Publisher(self.topic, Image, queue_size=1)
 
     def send(self, seconds, size=256, encoding="rgb8"):
-        """Frames at 20 Hz for a while."""
+        """Send frames at 20 Hz for `seconds`."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             message = from_rgb(np.zeros((size, size, 3), np.uint8), rospy.Time.now(), "front")
@@ -40,7 +40,7 @@ class Camera:
 
 @pytest.fixture
 def camera(rig):
-    """The fake policy on a camera that shows nothing yet; the filter active."""
+    """Start the fake policy on a camera that sends nothing yet, and activate the filter; yield the camera."""
     rig.kill_policy()
     rig.policy = rig.graph.start(
         [sys.executable, str(ROOT / "test/support/fake_policy_node.py"), ROBOT, POLICY,
@@ -57,7 +57,7 @@ def camera(rig):
 def test_a_camera_that_is_absent_broken_wrong_or_dying_is_named_and_the_arm_holds(rig, camera):
     rig.instruct("left", False)
     rig.until(lambda: "camera front: no frame yet" in rig.heartbeat.message, "the camera's name")
-    before = rig.position()                 # not earlier: a status of before the new scene may have been the last
+    before = rig.position()                 # not earlier: the last status might be from before the new scene
     for what, words in (({"encoding": "16UC1"}, "camera front: encoding '16UC1'"), ({"size": 64}, "64x64")):
         deadline = time.monotonic() + 20
         while words not in rig.heartbeat.message:
@@ -78,7 +78,7 @@ def test_a_camera_that_is_absent_broken_wrong_or_dying_is_named_and_the_arm_hold
 
 
 def run_node(name, *arguments, master=None):
-    """A node that is expected to refuse; returns what it says. Its name is new: parameters outlive their node."""
+    """Run a node that must refuse; return its output. Its name is new, because parameters outlive their node."""
     environment = dict(os.environ, **({"ROS_MASTER_URI": master} if master else {}))
     done = subprocess.run([sys.executable, str(ROOT / "nodes" / name), f"__name:=refused_{time.monotonic_ns()}", *arguments],
                           capture_output=True, text=True, timeout=60, check=False, env=environment)
@@ -114,7 +114,7 @@ def test_a_wrong_parameter_is_named(bench, arguments, words):
 
 @pytest.fixture
 def empty_master(bench):
-    """Another master, without a filter: a second filter refuses before it reads its parameters."""
+    """Yield another master, without a filter, because a second filter refuses before it reads its parameters."""
     port = free_port()
     process = bench.graph.start(["rosmaster", "--core", "-p", str(port)], "other_master.log")
     deadline = time.monotonic() + 30
@@ -131,7 +131,7 @@ def test_a_speed_scale_out_of_range_is_refused(empty_master, scale):
 
 
 def a_rig(folder, **changes):
-    """A camera configuration for one front camera, as a file."""
+    """Write a camera configuration for one front camera; return the file."""
     import yaml
 
     path = folder / "rig.yaml"

@@ -28,7 +28,7 @@ def test_the_policy_node_makes_idle_threads_sleep_before_torch_can_be_loaded():
             "support.run_node = lambda *_, **__: print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])\n"
             f"runpy.run_path({str(ROOT / 'nodes' / 'policy_node')!r})")
     assert run(code).stdout.split() == ["False", "PASSIVE"]
-    assert run(code, OMP_WAIT_POLICY="ACTIVE").stdout.split() == ["False", "ACTIVE"]     # a person's own choice stands
+    assert run(code, OMP_WAIT_POLICY="ACTIVE").stdout.split() == ["False", "ACTIVE"]     # a person's own setting stays
 
 
 @pytest.mark.long
@@ -70,7 +70,7 @@ def test_overload_is_named_when_a_thread_waited_long_for_a_processor(waited, wal
     overload.begin()
     now[0] += wall
     overload.end()
-    assert overload.problem == ""       # the next piece of work is judged by itself
+    assert overload.problem == ""       # the next piece of work is timed by itself
 
 
 def test_the_kernels_counters_of_this_process_are_read():

@@ -1,4 +1,4 @@
-"""A master on which an earlier session left /use_sim_time true, and nobody publishes /clock: the nodes name it."""
+"""A master on which an earlier session left /use_sim_time true although nobody publishes /clock: the nodes name it."""
 from __future__ import annotations
 
 import subprocess
@@ -31,7 +31,7 @@ print("\\n".join(sorted(seen)))
 
 @pytest.fixture
 def left_over(monkeypatch):
-    """A master with the parameter set, apart from the graph of the other tests."""
+    """Yield a master with the parameter set, separate from the graph of the other tests."""
     master = Master(port=0, num_workers=1)
     master.start()
     for _ in range(100):

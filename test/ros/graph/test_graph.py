@@ -13,12 +13,12 @@ from hybridvla_core.paths import ROOT
 
 
 def count(rig, name):
-    """A counter of the filter, since its start."""
+    """Return a counter of the filter, since its start."""
     return dict(zip(rig.status.counter_names, rig.status.counters)).get(name, 0)
 
 
 def rests(rig, timeout=5.0):
-    """Where the commanded pose has come to rest."""
+    """Wait until the commanded pose rests, and return its position."""
     def resting():
         before, held = rig.status, rig.position()
         time.sleep(0.3)
@@ -70,7 +70,7 @@ def test_a_proposal_that_finds_the_arm_at_rest_is_not_kept_waiting_for_the_next_
     subscriber = rospy.Subscriber("/diagnostics", DiagnosticArray, on_diagnostics)
     try:
         rig.until(lambda: early, "a first count while active")
-        for word in ("left", "right") * 4:          # a proposal that comes just before a tick brings none forward
+        for word in ("left", "right") * 4:          # a proposal that comes just before a tick brings no tick forward
             before = rig.position()[1]
             rig.instruct(word, False)
             rig.until(lambda begin=before: abs(rig.position()[1] - begin) > 0.02, "motion")
@@ -147,7 +147,7 @@ def test_an_empty_instruction_is_refused(rig):
 
 
 def test_nonsense_from_the_policy_moves_nothing(rig):
-    rig.instruct("nonsense", False)        # from here on the policy makes nothing else
+    rig.instruct("nonsense", False)        # from here on the policy sends nothing else
     rig.begin()
     before, rejected = rig.position(), count(rig, "rejected/proposal_invalid")
     rig.instruct("more nonsense", False)
@@ -158,7 +158,7 @@ def test_nonsense_from_the_policy_moves_nothing(rig):
 
 def test_a_target_outside_the_box_is_not_reached(rig):
     rig.begin()
-    rig.instruct("down", False)            # higher up a singularity lies before the wall
+    rig.instruct("down", False)            # higher up, a singularity comes before the wall
     rig.until(lambda: rig.position()[2] < 0.27, "the way down", 30)
     before = rig.position()
     rig.instruct("far", False)

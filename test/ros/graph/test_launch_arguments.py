@@ -1,4 +1,4 @@
-"""What a launch file hands on: read by roslaunch itself, without a master."""
+"""What a launch file passes on, read by roslaunch itself, without a master."""
 from __future__ import annotations
 
 import os
@@ -17,7 +17,7 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_ros.runtime import node_support
 from hybridvla_ros.runtime.private_graph import free_port
 
-#: Without a robot: the stand-in's files in place of the driver's.
+#: Arguments without a robot: the stand-in's files replace the driver's.
 STAND_IN = ("rig:=stand_in",)
 CONTROL = """<launch>
   <arg name="robot_ip"/> <arg name="robot"/> <arg name="arm_id"/> <arg name="load_gripper"/>
@@ -27,7 +27,7 @@ RIGS = {"fr3.launch": STAND_IN, "agilex.launch": STAND_IN, "sim.launch": ()}
 
 
 def read(launch, *arguments, packages=None):
-    """roslaunch's own reading of a launch file; `packages`: a folder of more ROS packages, first on the path."""
+    """Let roslaunch read a launch file. packages: a folder of further ROS packages, first on the path."""
     path = ":".join(part for part in (packages and str(packages), os.environ.get("ROS_PACKAGE_PATH")) if part)
     return subprocess.run(["roslaunch", "--dump-params", str(ROOT / "launch" / launch), *arguments], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, encoding="utf-8", timeout=60, check=False,
@@ -35,14 +35,14 @@ def read(launch, *arguments, packages=None):
 
 
 def parameters(launch, *arguments, packages=None):
-    """What roslaunch would set on the parameter server."""
+    """Return what roslaunch would set on the parameter server."""
     done = read(launch, *arguments, packages=packages)
     assert done.returncode == 0, done.stderr
     return yaml.safe_load(done.stdout)
 
 
 def scale_in_use(monkeypatch, given):
-    """What the filter makes of its parameters, as safety_node.main does."""
+    """Return the filter's speed scale from its parameters, as safety_node.main reads it, and the file's."""
     monkeypatch.setattr(rospy, "get_param",
                         lambda name, default: given.get(name.replace("~", "/safety_filter_node/"), default))
     config = load_file(RobotConfig, ROOT / given["/safety_filter_node/robot_config"])
@@ -114,7 +114,7 @@ def test_a_launch_that_is_refused_ends_before_a_node_begins(private):
 
 @pytest.fixture
 def private(tmp_path):
-    """The environment of a graph of its own, and its port."""
+    """Return the environment of a separate graph, and its port."""
     port = free_port()
     return {**os.environ, "ROS_MASTER_URI": f"http://127.0.0.1:{port}", "ROS_IP": "127.0.0.1", "ROS_HOME": str(tmp_path),
             "ROS_LOG_DIR": str(tmp_path / "log")}, str(port)
@@ -130,7 +130,7 @@ def test_the_running_filter_has_the_speed_of_its_file(private, tmp_path):
                                     f"robot_config:={tmp_path}/slow.yaml"], stdout=log, stderr=log, env=environment)
     try:
         said, deadline = "", time.monotonic() + 60.0
-        while not said and time.monotonic() < deadline:      # the master comes first
+        while not said and time.monotonic() < deadline:      # the master starts first
             said = subprocess.run(["rostopic", "echo", "-n", "1", "/hybridvla/safety/status/speed_scale"], env=environment,
                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8", timeout=60,
                                   check=False).stdout
@@ -148,7 +148,7 @@ def test_device_and_button_of_the_deadman_reach_its_node(launch):
     assert given["/deadman_node/device"] == "/dev/input/by-id/pedal"
     given = parameters(launch, *STAND_IN, "deadman:=gamepad", "deadman_device:=/dev/input/js1")
     assert given["/joy/dev"] == "/dev/input/js1" and given["/deadman_node/button"] == -1
-    assert given["/deadman_node/renew_s"] == 30      # a radio pad out of reach; a cable needs no renewal
+    assert given["/deadman_node/renew_s"] == 30      # a wireless pad may go out of reach; a cable needs no renewal
     assert parameters(launch, *STAND_IN, "deadman:=gamepad", "deadman_renew_s:=0")["/deadman_node/renew_s"] == 0
 
 
@@ -171,7 +171,7 @@ def test_a_pedal_without_a_device_says_so_and_a_deadman_that_ended_comes_back(pr
 
 @pytest.mark.long
 def test_the_drivers_gripper_can_be_left_out(tmp_path):
-    """fr3_real.launch needs the driver's packages; what reaches franka_control.launch is read from a stand-in of them."""
+    """fr3_real.launch needs the driver's packages; a stand-in for them shows what reaches franka_control.launch."""
     for package, files in {"franka_control": {"launch/franka_control.launch": CONTROL},
                            "franka_example_controllers": {"config/franka_example_controllers.yaml": "{}"}}.items():
         for name, text in {**files, "package.xml": f"<package format='2'><name>{package}</name></package>"}.items():

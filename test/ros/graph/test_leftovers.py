@@ -1,4 +1,4 @@
-"""A private graph ends what it has started, also when roslaunch is killed and cannot end its nodes itself."""
+"""A private graph: it ends what it has started, also when roslaunch is killed and cannot end its nodes itself."""
 from __future__ import annotations
 
 import os
@@ -12,7 +12,7 @@ import pytest
 from hybridvla_ros.runtime.leftovers import descendants, marked
 from hybridvla_ros.runtime.private_graph import MARK, Graph
 
-#: Starts a child in a session of its own, as roslaunch does with nodes, says its number, and waits for it.
+#: Starts a child in a session of its own, as roslaunch does with nodes, prints its process number, and waits for it.
 PARENT = ("import subprocess, sys\n"
           "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)\n"
           "print(child.pid, flush=True)\nchild.wait()")

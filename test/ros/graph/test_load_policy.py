@@ -37,7 +37,7 @@ def robot(name):
 
 @pytest.fixture
 def weightless(tmp_path):
-    """The tiny checkpoint, its weights lost on the way."""
+    """Return the tiny checkpoint without its weights, as if they were lost in transfer."""
     for path in TINY.iterdir():
         if path.suffix != ".safetensors":
             shutil.copy(str(path), str(tmp_path / path.name))
@@ -59,7 +59,7 @@ def test_a_misfit_is_refused_without_the_weights(weightless):
     with pytest.raises(ConfigurationError, match="moves the arms"):
         load_policy(config("tiny"), robot("sim_dual"), str(weightless))
     with pytest.raises(CheckpointError, match="model.safetensors"):
-        load_policy(config("tiny"), robot("sim_fr3"), str(weightless))     # fits, and only then are the weights missed
+        load_policy(config("tiny"), robot("sim_fr3"), str(weightless))     # it fits, and only then are the weights found missing
 
 
 def test_a_checkpoint_has_to_be_named(tmp_path):

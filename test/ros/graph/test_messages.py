@@ -22,7 +22,7 @@ from hybridvla_ros.observation.camera_sync import CameraSync
 
 
 def wire(message):
-    """The message as it arrives at the other end."""
+    """Return the message as it arrives at the other end."""
     buffer = io.BytesIO()
     message.serialize(buffer)
     return type(message)().deserialize(buffer.getvalue())
@@ -74,7 +74,7 @@ def a_status(**changes):
 
 
 def plain(value):
-    """Comparable: arrays as lists, NaN as a word."""
+    """Return a comparable form: arrays as lists, NaN as a word."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     if dataclasses.is_dataclass(value):
@@ -163,7 +163,7 @@ def test_raw_and_compressed_images_written_here_are_read_back():
     smooth = np.tile(np.linspace(0, 255, 64, dtype=np.uint8)[None, :, None], (48, 1, 3)) // np.array([1, 2, 4], np.uint8)
     again = to_rgb(wire(to_jpeg(smooth, rospy.Time(1), "f", quality=95)), "front")
     assert again.shape == smooth.shape and np.abs(again.astype(int) - smooth).mean() < 3.0
-    assert np.abs(again[..., 0].astype(int) - again[..., 2]).max() > 100  # red and blue are not exchanged for grey
+    assert np.abs(again[..., 0].astype(int) - again[..., 2]).max() > 100  # red and blue are not swapped for grey
     buffer = io.BytesIO()
     Picture.fromarray(PIXELS).save(buffer, "PNG")
     np.testing.assert_array_equal(to_rgb(CompressedImage(format="png", data=buffer.getvalue()), "front"), PIXELS)

@@ -1,4 +1,4 @@
-"""The real policy node with a policy behind a connection: the arm follows it, and is held when the server dies or hangs."""
+"""The real policy node with a remote policy: the arm follows it, and holds when the server dies or hangs."""
 from __future__ import annotations
 
 import os
@@ -12,7 +12,7 @@ import remote_bench
 from hybridvla_core.paths import ROOT
 from hybridvla_ros.runtime.patience import patience
 
-#: What the heartbeat may take to say it, the filter's own patience included, and one tick, s.
+#: Longest time until the heartbeat reports it, including the filter's own patience and one tick, s.
 HELD_S = 0.32
 
 

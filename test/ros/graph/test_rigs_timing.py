@@ -1,4 +1,4 @@
-"""From stamp to target, as an observer finds it, whichever message comes first."""
+"""Time from stamp to target, as an observer measures it, whichever message comes first."""
 from __future__ import annotations
 
 import pytest
@@ -27,7 +27,7 @@ def test_a_proposal_and_the_first_status_with_it_are_paired(status_first):
              lambda: timing.on_status(status(3, 100.040))]
     for call in reversed(calls) if status_first else calls:
         call()
-    timing.on_status(status(3, 100.060))            # the same proposal, still carried out
+    timing.on_status(status(3, 100.060))            # the same proposal, still being executed
     result = timing.result()
     assert result["executed"] == 1 and result["whole_ms"]["median"] == pytest.approx(40.0, abs=1e-3)
     assert result["stamp_to_target_ms"]["median"] == pytest.approx(20.0, abs=1e-3)

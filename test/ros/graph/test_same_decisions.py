@@ -17,12 +17,12 @@ from hybridvla_ros.messages.images import to_rgb
 from hybridvla_ros.observation.arm_feed import ArmFeed
 
 SCENE, INSTRUCTION = 3_000_007, "put the red block on the green pad"
-#: Two pictures of one scene over ROS and in process differ by the last tremble of an arm at rest.
+#: Pictures of one scene over ROS and in process differ by the residual motion of an arm at rest.
 FIRST_TOLERANCE_M = 0.01
 
 
 class Witness:
-    """Every image and joint state of the graph, as the policy node could have received it."""
+    """A record of every image and joint state of the graph, as the policy node could have received them."""
 
     def __init__(self, camera, robot):
         self.images, self.joints = {}, []
@@ -49,7 +49,7 @@ def policy():
 
 
 def over_ros(rig, configs):
-    """One successful episode: its proposals, and everything that was there to see."""
+    """Run one successful episode; return its proposals, and the witness of everything that could be received."""
     from hybridvla.srv import ResetScene
 
     rig.kill_policy()
@@ -72,8 +72,8 @@ def over_ros(rig, configs):
 
 
 def decide_again(policy, configs, witness, message, fed):
-    """The decision of `message` in process, from the image and the joint states it was made from; None when a subscriber
-    beside the node, as the witness is, was not sent that image (the rig's publisher drops what its queue cannot hold)."""
+    """Make the decision of `message` in process, from the image and joint states behind it. Return None when the witness, a
+    subscriber beside the node, was not sent that image (the rig's publisher drops what its queue cannot hold)."""
     config, robot = configs
     stamp = message.header.stamp.to_nsec()
     proposer, arms = fed
@@ -107,7 +107,7 @@ def test_every_decision_of_an_episode_over_ros_is_made_in_process_too(rig, confi
         assert abs(np.dot(here.targets[0].target.quaternion, [turn.x, turn.y, turn.z, turn.w])) > 1.0 - 1e-6
         assert here.targets[0].gripper == pytest.approx(there.gripper, abs=1e-5)
         assert here.prediction.fused == message.fused
-        # The node ends decoding early where the gate cannot open any more; what it did decode is the same.
+        # The node stops decoding when the gate cannot open any more; what it did decode is the same.
         known = np.isfinite(message.token_confidence)
         assert known.all() == message.ar_complete and known.any()
         assert np.allclose(here.prediction.token_confidence[known], np.array(message.token_confidence)[known], atol=1e-4)
@@ -116,7 +116,7 @@ def test_every_decision_of_an_episode_over_ros_is_made_in_process_too(rig, confi
 
 
 def begins_alike(policy, configs, first):
-    """The same scene and noise in `hybridvla evaluate`'s own loop: the same first keyframe."""
+    """Assert that `hybridvla evaluate`'s own loop gives the same first keyframe for the same scene and noise."""
     from hybridvla_sim.suite import Suite
     from hybridvla_sim.tasks import load
 

@@ -1,4 +1,4 @@
-"""A node whose name or service another one has: refused while the other runs or may run, started when it is gone for sure."""
+"""A node whose name or service another node has: refused while the other runs or may run, started when it is surely gone."""
 from __future__ import annotations
 
 import os
@@ -13,13 +13,13 @@ from hybridvla_core.paths import ROOT
 from hybridvla_ros.runtime.already_running import reached
 from hybridvla_ros.runtime.private_graph import Graph, free_port
 
-#: Known to no name server (RFC 6761 keeps this ending free).
+#: A host that no name server knows (RFC 6761 reserves this ending).
 ELSEWHERE = "robot-pc.invalid"
 
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory):
-    """A master and nothing else; the environment is put back for tests that have a graph of their own."""
+    """Yield a bare master; the environment is restored for tests that have a graph of their own."""
     before = dict(os.environ)
     with Graph(tmp_path_factory.mktemp("second")) as graph:
         graph.start(["rosmaster", "--core", "-p", str(graph.port)], "master.log")
@@ -42,7 +42,7 @@ def known(name):
 
 
 def register(name, uri):
-    """A node that the master knows at `uri`."""
+    """Register a node with the master at `uri`."""
     rosgraph.Master(name).registerPublisher(f"{name}/topic", "std_msgs/Empty", uri)
 
 
@@ -72,7 +72,7 @@ def test_a_filter_that_cannot_be_reached_keeps_a_second_one_from_starting_under_
 def test_what_a_crashed_node_left_behind_does_not_keep_it_from_starting(graph):
     register("/crashed", f"http://127.0.0.1:{free_port()}/")
     done = start("deadman_node", "__name:=crashed", "_source:=wheel")
-    assert "wheel" in done.stdout + done.stderr        # it came as far as its own parameters
+    assert "wheel" in done.stdout + done.stderr        # it got as far as its own parameters
 
 
 def test_a_second_node_of_one_name_is_refused_and_the_first_goes_on(graph):

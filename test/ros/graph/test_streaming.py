@@ -1,4 +1,4 @@
-"""Dense actions in the live graph: predicted while the last ones are executed, just before a chunk ends, or after it."""
+"""Dense actions in the live graph: predicted while the previous ones are executed, just before a chunk ends, or after it."""
 from __future__ import annotations
 
 import numpy as np
@@ -13,7 +13,7 @@ TINY = ROOT / "config" / "policies" / "tiny.yaml"
 
 @pytest.fixture
 def streaming(bench, tmp_path):
-    """The bench with a policy of dense actions that add to the last command, executed in the way asked for."""
+    """Return the bench with a policy of dense actions that add to the last command, in the requested execution mode."""
     def start(execution):
         config = yaml.safe_load(TINY.read_text())
         config["execution"] = execution
@@ -26,7 +26,7 @@ def streaming(bench, tmp_path):
         return bench
     yield start
     bench.activate(False)
-    bench.kill_policy()           # the next test starts the one of keyframes
+    bench.kill_policy()           # the next test starts the keyframe policy
 
 
 @pytest.mark.long

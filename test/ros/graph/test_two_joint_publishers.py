@@ -1,4 +1,4 @@
-"""Two nodes publish one arm's joint states: both are named, the values are never mixed, and the arm stands."""
+"""Two nodes that publish one arm's joint states: both are named, their values are never mixed, and the arm stands still."""
 from __future__ import annotations
 
 import numpy as np

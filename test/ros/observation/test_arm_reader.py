@@ -1,4 +1,4 @@
-"""Joint states that cannot be this arm's, or a reading that cannot be this gripper's: named, with what was found."""
+"""Joint states that cannot belong to this arm, or readings that cannot be this gripper's: each is named, with what was found."""
 from __future__ import annotations
 
 import numpy as np
@@ -18,7 +18,7 @@ def readers(robot="sim_fr3"):
 
 
 def reading(arm, reader, share):
-    """A message of the arm at its start whose fingers together read `share` of the way from closed to open."""
+    """Return a message of the arm at its start whose fingers together are at `share` of the way from closed to open."""
     fingers, closed, opened = fingers_of(arm)
     each = (closed + share * (opened - closed)) / len(fingers)
     return reader.joints([*arm.joint_names, *fingers], [*arm.start_joints_rad, *[each] * len(fingers)], [], 1.0)
@@ -88,7 +88,7 @@ def test_the_grippers_own_message_is_no_wrong_name():
 
 
 def test_the_topic_of_a_gripper_says_nothing_of_the_arms_joints():
-    """An arm under another arm_id is named by its joints, not by whichever of its topics speaks first."""
+    """An arm under another arm_id is named by its joints, not by whichever of its topics comes first."""
     arm, reader = readers()[0]
     reader.hand(["panda_finger_joint1", "panda_finger_joint2"], [0.02, 0.02], 1.0)
     assert reader.doubt(1.0) == "" and np.isnan(reader.opening)

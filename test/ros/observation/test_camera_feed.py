@@ -1,4 +1,4 @@
-"""Frames prepared as they arrive: the same prediction as without, and what is wrong with one is said when it is used."""
+"""Frames prepared on arrival: the prediction is the same as without, and a frame's fault is reported when it is used."""
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -30,13 +30,13 @@ def policy(tmp_path_factory):
 
     made = Policy.from_checkpoint(write(tmp_path_factory.mktemp("checkpoint") / "small"))
     for weights in made.model.final_layer.parameters():
-        weights.data *= 0.05                   # so that random weights do not end at the ends of the range
+        weights.data *= 0.05                   # so that random weights do not predict the ends of the range
     return made
 
 
 @pytest.fixture
 def feed(monkeypatch, policy):
-    """Makes the feed of a policy node with the options given, without a master: what the node converts is what it is."""
+    """Makes the feed of a policy node with the given options, without a master; the node's own conversion is used."""
     monkeypatch.setattr(camera_feed.rospy, "Subscriber", lambda *_, **__: None)
     monkeypatch.setattr(camera_feed, "Diagnostics", lambda *_: None)
     monkeypatch.setattr(camera_feed, "Rate", lambda *_: None)
@@ -61,7 +61,7 @@ def jpeg(pixels=SMOOTH):
 
 
 def used(feed, message):
-    """What the node takes from a message that has just arrived: as in its loop."""
+    """Return what the node's loop takes from a message that has just arrived."""
     message.header.stamp = rospy.Time.from_sec(NOW - 0.1 + 0.001 * feed.sync.received["front"])
     feed._on_image(message, "front")
     found, problem = feed.latest()

@@ -1,4 +1,4 @@
-"""Sync and health of camera streams: who is late, lost, swapped or off by a second, each by its name."""
+"""Sync and health of camera streams: cameras that are late, lost, swapped or off by a second are each named."""
 from __future__ import annotations
 
 import math
@@ -21,7 +21,7 @@ def ns(seconds):
 
 
 def feed(sync, view, start, count, offset=0.0, arrive=True, period=PERIOD, first=0):
-    """Frames of `view` at 30 Hz; offset: error of its stamps, s."""
+    """Feed frames of `view` at 30 Hz. offset: error of its stamps, s."""
     for index in range(first, first + count):
         moment = start + index * period
         sync.add(view, ns(moment + offset), f"{view} {index}", index, ns(moment + 0.005) if arrive else None)
@@ -57,7 +57,7 @@ def test_a_silent_camera_is_named_with_its_silence_and_taken_again_when_it_is_ba
 
 
 def test_after_a_stall_of_30_s_the_late_burst_of_old_frames_is_not_used(sync):
-    """What a stalled bus held back arrives at once; its stamps are old."""
+    """The frames that a stalled bus held back arrive at once, with old stamps."""
     feed(sync, "front", 100.0, 30)
     feed(sync, "wrist", 100.0, 30)
     now = feed(sync, "front", 101.0, 900)
@@ -80,7 +80,7 @@ def test_frames_without_a_stamp_are_named(sync):
 
 
 def test_three_free_running_cameras_pair_within_the_spread_wherever_their_phases_lie():
-    """Two cameras a half period to either side of a third: the nearest frames of both may be a period apart."""
+    """With two cameras half a period to either side of a third, the nearest frames of both may be a period apart."""
     random = np.random.default_rng(4)
     for _ in range(200):
         sync = CameraSync(("a", "b", "c"), max_spread=0.024, max_age=0.5)
@@ -90,7 +90,7 @@ def test_three_free_running_cameras_pair_within_the_spread_wherever_their_phases
         found, problem = sync.latest(now + PERIOD)
         circle = np.sort(phases)
         widest = max(np.diff(np.append(circle, circle[0] + PERIOD)))
-        possible = PERIOD - widest  # all three fit into the circle without its widest gap
+        possible = PERIOD - widest  # the smallest arc that contains all three phases is the circle without its widest gap
         if possible <= 0.024:
             assert found is not None and found.spread <= 0.024, (phases, problem)
         else:
@@ -150,7 +150,7 @@ def test_a_restarted_driver_and_a_repeated_frame_are_no_loss():
 
 
 def test_a_camera_at_half_its_rate_for_good_is_no_loss_for_ever():
-    """Automatic exposure halves the rate in the dark: that is a rate to report, not drops without end."""
+    """Automatic exposure halves the rate in the dark: that is a rate to report, not endless drops."""
     health = CameraHealth()
     for index in range(30):
         health.add(ns(100.0 + index * PERIOD), index)

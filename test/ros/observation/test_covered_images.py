@@ -1,4 +1,4 @@
-"""A camera's clock ahead of the arms': the newest images that states have reached are used, at the full rate, and it is said."""
+"""A camera clock ahead of the arms' clock: the newest images covered by states are used, at the full rate, and it is reported."""
 from __future__ import annotations
 
 import numpy as np
@@ -17,7 +17,7 @@ POSE = Pose(np.array([0.4, 0.0, 0.3]), np.array([1.0, 0.0, 0.0, 0.0]))
 
 
 class Rig:
-    """A camera and an arm whose messages come as they would, and a loop that looks every 2 ms."""
+    """A camera and an arm with realistic message times, and a loop that checks every 2 ms."""
 
     def __init__(self, ahead=0.0, behind=0.0, hz=30.0):
         self.now = BEGIN
@@ -52,7 +52,7 @@ class Rig:
 @pytest.mark.parametrize("ahead", [0.0, 0.015, 0.03, 0.06, 0.15, 0.2, 0.4])
 def test_images_are_used_once_states_reach_them_whatever_the_clocks_say(ahead, hz):
     rig = Rig(ahead=ahead, hz=hz).run()
-    # Below 0.04 s an image may be waited for while another passes it.
+    # Below 0.04 s, the loop may still wait for one image when the next overtakes it.
     assert len(rig.used) >= (0.9 if ahead > 0.04 else 0.6) * (SECONDS - ahead) * hz - 2
     for _, taken, used in rig.used[1:]:
         assert ahead - 0.001 <= used - taken <= ahead + 0.05
@@ -77,7 +77,7 @@ def test_the_sentence_ends_when_the_clock_is_set_right():
 
 
 def looks(rig, seconds=1.0):
-    """Images come, nothing is heard of the arm; returns what was chosen, with what is said in the end."""
+    """Send images but no arm states; return what was chosen, and the final problem."""
     end, chosen = rig.now + seconds, []
     while rig.now < end:
         rig.now += rig.period

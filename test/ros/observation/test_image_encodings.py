@@ -1,4 +1,4 @@
-"""Every encoding cameras send, against pixels mosaiced, packed or encoded here by hand."""
+"""Every encoding that cameras send, against pixels that the test itself mosaics, packs or encodes."""
 from __future__ import annotations
 
 import io
@@ -19,7 +19,7 @@ SMOOTH[:, 32:] = (30, 90, 200)
 
 
 def image(encoding, rows, padding=0, bigendian=0):
-    """rows: (h, bytes) uint8; padding bytes of rubbish follow each."""
+    """Return an image. rows: (h, bytes) uint8; padding: number of garbage bytes after each row."""
     rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=77)
     width = {"yuv": 2, "uyv": 2, "yuy": 2}.get(encoding[:3], 1)
     width = {"mono16": 2, "rgb16": 6, "bgr16": 6, "rgba16": 8}.get(encoding, width)
@@ -70,7 +70,7 @@ def test_bayer_patterns(pattern, colour):
 
 
 def encoded(kind, pixels, text):
-    """A file of `pixels`, RGB, by another library than the one that reads it."""
+    """Encode RGB `pixels` with another library than the one that reads them."""
     buffer = io.BytesIO()
     Picture.fromarray(pixels).save(buffer, kind, **({"quality": 95, "subsampling": 0} if kind == "JPEG" else {}))
     return CompressedImage(format=text, data=buffer.getvalue())

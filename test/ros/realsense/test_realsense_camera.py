@@ -242,7 +242,7 @@ def test_a_camera_that_comes_back_on_usb_2_is_named_and_not_streamed(context):
 
 @pytest.mark.long
 def test_a_silent_stream_is_restarted_then_the_camera_is_reset_and_found_again(context, soft, monkeypatch):
-    """The software device cannot reset itself: the reset is recorded, and the camera leaves the bus for a moment."""
+    """The software device cannot reset itself, so the test records the reset and takes the camera off the bus for a moment."""
     resets, real = [], sdk.find
 
     class Device:
@@ -287,7 +287,7 @@ def test_a_camera_that_is_ended_is_not_opened_again(context, soft):
     desk.camera.ended.set()
     desk.camera.close()
     desk.camera.step()
-    desk.camera._search()  # where the thread may be as the end comes
+    desk.camera._search()  # where the thread may be when the end comes
     assert desk.camera.state is CameraState.SEARCHING and desk.camera.message == "closed"
 
 

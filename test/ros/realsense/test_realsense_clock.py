@@ -1,4 +1,4 @@
-"""Stamps of RealSense frames: host time where it can be believed, hardware time placed by its fastest transfers."""
+"""Stamps of RealSense frames: host time where it is credible, hardware time aligned by its fastest transfers."""
 from __future__ import annotations
 
 import numpy as np
@@ -13,7 +13,7 @@ def test_host_times_are_taken_as_they_are_and_impossible_ones_are_not_believed()
     clock = FrameClock(max_lag_s=0.3)
     assert clock.stamp_ns(100_000.0, "global_time", 100_010_000_000) == 100_000_000_000
     assert clock.stamp_ns(100_033.0, "system_time", 100_043_000_000) == 100_033_000_000
-    for wrong_ms in (101_066.0, 99_066.0):  # a second off either way
+    for wrong_ms in (101_066.0, 99_066.0):  # a second off in either direction
         stamp = clock.stamp_ns(wrong_ms, "global_time", 100_076_000_000)
         assert abs(stamp - 100_076_000_000) < 2_000_000
     assert clock.corrected == 2
@@ -28,7 +28,7 @@ def test_a_hardware_clock_is_placed_by_its_fastest_transfers_follows_drift_and_s
         arrival = true + 0.004 + random.exponential(0.004)
         stamp = clock.stamp_ns(hardware_ms, "hardware_clock", int(arrival * 1e9))
         errors.append(stamp * 1e-9 - true)
-    settled = np.array(errors[400:])  # the wrap starts the window anew
+    settled = np.array(errors[400:])  # the wrap restarts the window
     assert settled.min() > 0.0035 and settled.max() < 0.0065 and clock.corrected == 0
 
 

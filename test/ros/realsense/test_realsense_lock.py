@@ -1,4 +1,4 @@
-"""Exposure that is fixed on request: by a frame that came, now or not at all. No hardware, no ROS."""
+"""Exposure locked on request: from a frame that has arrived, at once or not at all. No hardware, no ROS."""
 from __future__ import annotations
 
 import time

@@ -27,7 +27,7 @@ NAMES = {"camera_a": "111", "camera_b": "222"}
 
 
 class Watch:
-    """The newest of what the node publishes: raw images are large."""
+    """The newest message of each topic that the node publishes, because raw images are large."""
 
     def __init__(self):
         self.images, self.infos, self.jpegs, self.status = {}, {}, {}, {}
@@ -136,7 +136,7 @@ def test_a_lock_without_a_frame_names_the_silence_and_leaves_what_was_fixed_befo
 
 
 def test_a_node_that_ends_leaves_the_cameras_closed(bench):
-    """rospy calls the hook while is_shutdown() is false: a camera's thread that went on would open it again."""
+    """rospy calls the hook while is_shutdown() is false: a camera thread that kept running would open the camera again."""
     context = rs.context()
     soft = SoftCamera("333").plug(context)
     node = RealsenseNode(rs, context, RealsenseConfig(devices=(DeviceConfig("camera_z", "333"),)))

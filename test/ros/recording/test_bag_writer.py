@@ -1,4 +1,4 @@
-"""What a bag's writer does with messages that it cannot write, with errors, and with several publishers of one topic."""
+"""The bag writer with messages that it cannot write, with errors, and with several publishers of one topic."""
 from __future__ import annotations
 
 import rosbag

@@ -26,7 +26,7 @@ from hybridvla_ros.recording.recorder_node import RecorderNode
 
 
 class Graph:
-    """Topics and services of one process: what is published reaches the callbacks on a thread of its own, as in rospy."""
+    """Topics and services of one process: each published message reaches its callbacks on a separate thread, as in rospy."""
 
     def __init__(self):
         self.ears, self.publishers, self.services = {}, {}, {}
@@ -157,7 +157,7 @@ def test_instructions_are_not_taken_away_from_a_policy_that_runs(graph, monkeypa
             InstructionSource()
         assert graph.services == {}
     monkeypatch.setattr(rospy, "get_param", lambda name, default="": default)
-    InstructionSource()             # of the one that has crashed only the entry is left
+    InstructionSource()             # only the entry of the crashed one is left
     assert json.dumps(list(graph.services)) == '["/hybridvla/policy/set_instruction"]'
 
 
@@ -175,7 +175,7 @@ def raw_event(*arguments):
 
 @pytest.fixture
 def heard(graph, tmp_path, monkeypatch):
-    """A recorder that began at 1000 s and hears one event after the other, as on one connection; its answers, by episode."""
+    """Return a function that sends events, in order, to a recorder which began at 1000 s; it returns the answers by episode."""
     node, answers = follower(tmp_path), {}
     monkeypatch.setattr(node._started, "publish", lambda message: answers.update(
         {json.loads(message.data)["id"]: json.loads(message.data)["problem"]}))

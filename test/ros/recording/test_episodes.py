@@ -1,4 +1,4 @@
-"""Labels: their order, their file, and what a crash, a cut line or a full disk does to them."""
+"""Labels: their order, their file, and the effects of a crash, a cut line or a full disk."""
 from __future__ import annotations
 
 import errno
@@ -14,7 +14,7 @@ from hybridvla_ros.recording.episodes import EpisodeError, EpisodeLog, read_even
 
 
 class Stuck(io.FileIO):
-    """A file of a disk that takes nothing back."""
+    """A file on a disk that refuses to truncate it."""
 
     def truncate(self, size=None):
         raise OSError(errno.EIO, "Input/output error")

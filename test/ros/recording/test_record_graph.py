@@ -1,4 +1,4 @@
-"""record.launch on the simulated rig: a hand at the SpaceMouse, labels, and the bags that come of it."""
+"""record.launch on the simulated rig: a hand at the SpaceMouse, labels, and the resulting bags."""
 from __future__ import annotations
 
 import json
@@ -26,7 +26,7 @@ INSTRUCTION = "put the red block on the green pad"
 
 
 class SpaceMouse:
-    """Publishes as spacenav_node does, at 30 Hz, also at rest."""
+    """A publisher like spacenav_node: 30 Hz, also at rest."""
 
     def __init__(self):
         self.linear, self.buttons, self.speaking = (0.0, 0.0, 0.0), [0, 0], True
@@ -69,7 +69,7 @@ class Studio:
             ear.unregister()
 
     def hears(self):
-        """Whether every topic has its publisher: an event before that would be missed."""
+        """Whether every topic has its publisher; earlier events would be missed."""
         return all(ear.get_num_connections() for ear in self._subscriptions)
 
     def on_diagnostics(self, message):
@@ -78,7 +78,7 @@ class Studio:
                 self.written = next((int(v.value) for v in status.values if v.key == "messages"), 0)
 
     def some_messages(self):
-        """Until the running recording has more than its latched messages. What was counted of one before does not hold."""
+        """Wait until the running recording has more than its latched messages. The count of an earlier one is discarded."""
         self.written = 0
         self.rig.until(lambda: self.written > 30, "messages in the recording", 40)
 
@@ -96,12 +96,12 @@ class Studio:
         return [json.loads(path.read_text()) for path in sorted(self.folder.glob("*.json"))]
 
     def labels(self):
-        """Events of the episodes, as the file of labels has them."""
+        """Return the episodes' events from the file of labels."""
         path = self.folder / "episodes.jsonl"
         return [json.loads(line)["event"] for line in path.read_text().splitlines()] if path.exists() else []
 
     def rests(self):
-        """Where the commanded pose has come to rest."""
+        """Wait until the commanded pose rests, and return its position."""
         held = None
         deadline = time.monotonic() + 20
         while held is None or not np.allclose(self.rig.position(), held, atol=1e-6):
@@ -117,7 +117,7 @@ def studio(bench, tmp_path_factory):
     bench.kill_policy()
     folder = tmp_path_factory.mktemp("recordings")
     config = yaml.safe_load((ROOT / "config/recording/sim_fr3.yaml").read_text())
-    # A loaded test machine may stall for seconds; that losses break a bag is shown without ROS.
+    # A loaded test machine may stall for seconds; tests without ROS show that losses break a bag.
     config.update(folder=str(folder), start_free_gb=0.01, stop_free_gb=0.01, max_drop_share=1.0, start_timeout_s=20.0)
     for topic in config["topics"]:
         topic.pop("max_gap_s", None)
@@ -127,11 +127,11 @@ def studio(bench, tmp_path_factory):
     calibration = path.with_name("calibration.yaml")
     calibration.write_text("front: {position_m: [1.0, 0.0, 0.5]}\n")
     launch = bench.graph.launch(
-        "record.launch", f"config:={path}", "spacenav:=false", f"spacemouse_device:={path}",      # any file that is there
+        "record.launch", f"config:={path}", "spacenav:=false", f"spacemouse_device:={path}",      # any existing file
         "robot_config:=config/robots/sim_fr3.yaml", f"calibration:={calibration}",
         f"instruction:={INSTRUCTION}", f"labels:={folder / 'episodes.jsonl'}")
     made = Studio(bench, folder)
-    # Also after a set-up that fails: a spacemouse_node left running is a second policy to every later test.
+    # Also after a failed set-up: a spacemouse_node left running would be a second policy in every later test.
     try:
         for service in ("record/start", "episode/start"):
             rospy.wait_for_service(f"/hybridvla/{service}", 60)
@@ -167,7 +167,7 @@ def test_a_demonstration_by_hand_becomes_a_complete_bag_with_its_label(studio):
 
 
 def check_bag(path):
-    """Everything training needs, in one file."""
+    """Assert that one file contains everything that training needs."""
     with rosbag.Bag(str(path)) as bag:
         messages = {}
         for topic, message, _ in bag.read_messages():
@@ -241,7 +241,7 @@ def test_a_second_publisher_on_a_command_topic_refuses_the_start_by_name(studio)
 
 @pytest.mark.long
 def test_a_silent_topic_refuses_the_start_and_a_killed_recorder_leaves_a_marked_bag(studio, tmp_path):
-    """A recorder of its own, so that it can be killed."""
+    """The test starts a recorder of its own, which it can kill."""
     config = {"folder": str(tmp_path), "start_free_gb": 0.01, "stop_free_gb": 0.01, "start_timeout_s": 2.0,
               "topics": [{"name": "/joint_states"}]}
     path = tmp_path / "c.yaml"

@@ -58,7 +58,7 @@ class Driver:
 
 @pytest.fixture
 def leader_arms(bench, tmp_path):
-    bench.kill_policy()               # its service of the same name would pass for the launch file's
+    bench.kill_policy()               # its service of the same name would be taken for the launch file's
     config = yaml.safe_load((ROOT / "config/recording/agilex.yaml").read_text())
     config.update(folder=str(tmp_path / "bags"), start_free_gb=0.01, stop_free_gb=0.01, max_drop_share=1.0,
                   start_timeout_s=20.0)

@@ -1,4 +1,4 @@
-"""What the recorder hears: latched messages by publisher, living nodes by their computer's word, and the disk of a new folder."""
+"""What the recorder learns: latched messages by publisher, living nodes from their computer, and the disk of a new folder."""
 from __future__ import annotations
 
 import shutil
@@ -16,7 +16,7 @@ from hybridvla_ros.recording.topics import TopicSubscriptions, answers
 
 
 class Master:
-    """Its list of publishers; None: it does not answer."""
+    """A master. publishers: its list of publishers; None: it does not answer."""
 
     publishers = None
 

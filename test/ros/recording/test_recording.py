@@ -1,4 +1,4 @@
-"""Bags: everything written is there again, every loss is counted, and a bag is complete or says why not."""
+"""Bags: everything written can be read, every loss is counted, and a bag is complete or says why not."""
 from __future__ import annotations
 
 import json
@@ -82,7 +82,7 @@ def test_two_publishers_and_a_restart_are_no_loss(tmp_path):
         made.put(raw("/joints", JointState(), index * 0.05, 5000 + index if index % 2 else index // 2,
                      "/a" if index % 2 else "/b"))
     made.put(joints(1.0, 1))
-    assert finish(made)["topics"]["/joints"]["missed"] <= 10  # /a counts by two here, /b by one
+    assert finish(made)["topics"]["/joints"]["missed"] <= 10  # here /a counts in twos, /b in ones
     made = record(tmp_path, "restart", count=10)
     for index in range(10):
         made.put(joints(0.5 + index * 0.05, index))
@@ -158,7 +158,7 @@ def test_nothing_is_overwritten(tmp_path):
 
 
 def test_what_a_killed_recorder_left_is_marked_and_can_be_reindexed(tmp_path):
-    record(tmp_path, count=2000)  # several chunks, of which the last is not yet whole; never closed
+    record(tmp_path, count=2000)  # several chunks, the last one incomplete; never closed
     assert recover(tmp_path) == ["one"] and recover(tmp_path) == []
     sidecar = json.loads((tmp_path / "one.json").read_text())
     assert not sidecar["complete"] and "reindex" in sidecar["problems"][0] and files(tmp_path) == ["one.broken.bag", "one.json"]

@@ -1,4 +1,4 @@
-"""Two recorders or two episode nodes on one folder: neither touches what the other writes, and death frees it."""
+"""Two recorders or two episode nodes on one folder: neither touches the other's files, and the end of one frees its files."""
 from __future__ import annotations
 
 import errno
@@ -18,7 +18,7 @@ from hybridvla_ros.recording.episodes import EpisodeError, EpisodeLog, read_even
 from hybridvla_ros.recording.locks import Busy, FileLock
 from hybridvla_ros.recording.recording import RecordingError, recover
 
-#: Holds a bag and a label file as their writers do, says so, and waits to be killed.
+#: Locks a bag and a label file as their writers do, prints that it holds them, and waits to be killed.
 HOLDER = """
 import os, sys, time
 from pathlib import Path
@@ -32,7 +32,7 @@ time.sleep(300)
 
 @pytest.fixture
 def no_locks(monkeypatch):
-    """A file system without locks."""
+    """Simulate a file system without locks."""
     def refuse(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
     monkeypatch.setattr(locks.fcntl, "flock", refuse)
@@ -50,7 +50,7 @@ def test_a_recorder_that_starts_leaves_the_bag_of_a_living_one_alone(tmp_path):
 
 def test_two_recorders_that_want_one_name_at_the_same_moment_do_not_share_a_file(tmp_path, monkeypatch):
     made = record(tmp_path)
-    monkeypatch.setattr(type(tmp_path), "exists", lambda _path: False)     # as both looked before either wrote
+    monkeypatch.setattr(type(tmp_path), "exists", lambda _path: False)     # as if both had checked before either wrote
     with pytest.raises(RecordingError, match="never overwritten"):
         record(tmp_path)
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""Two arms whose recorded joints come in one topic stay two arms, whatever the drivers call them."""
+"""Two arms whose recorded joints share a topic: they stay two arms, whatever the drivers call the joints."""
 from __future__ import annotations
 
 import numpy as np
@@ -23,7 +23,7 @@ def robot():
 
 @pytest.fixture
 def arms(robot):
-    """Takes recorded messages of both arms in one topic, their joints called `right_joint0`, ...; gives the states."""
+    """Return the reader of messages with both arms in one topic and joints called `right_joint0`, ...; it keeps the states."""
     policy = load_file(PolicyConfig, ROOT / "config/policies/agilex.yaml")
     def theirs(arm, names):
         return tuple(f"{arm.name}_{name}" for name in names)
@@ -39,7 +39,7 @@ def arms(robot):
 
 
 def message(robot, names, shift=0.0):
-    """The joints of the named arms in one message: each arm's start, the left one's first joint moved by `shift` rad."""
+    """Return one message with the joints of the named arms near their start, the left one's first joint moved by `shift` rad."""
     found = JointState()
     found.header.stamp.secs = 1
     for arm in robot.arms:

@@ -1,4 +1,4 @@
-"""`hybridvla replay` on other people's bags and on broken ones: what is read, what is said, what is left alone."""
+"""`hybridvla replay` on other people's bags and on broken ones: what is read, what is reported, what is ignored."""
 from __future__ import annotations
 
 import json
@@ -17,7 +17,7 @@ OTHER = "put the red block on the green pad"
 
 @pytest.fixture(autouse=True)
 def no_model(monkeypatch):
-    """Nothing here depends on what is predicted; the filter's checks have a test of their own."""
+    """Use no model: nothing here depends on predictions, and the filter's checks have a test of their own."""
     without_a_model(monkeypatch)
 
 
@@ -83,7 +83,7 @@ def test_several_instructions_in_one_bag_are_told_apart(recording, tmp_path):
 
 
 def split(source, folder, parts=2):
-    """As `rosbag record --split` leaves it."""
+    """Write the recording as `rosbag record --split` would."""
     with rosbag.Bag(str(source)) as whole:
         begin, span = whole.get_start_time(), whole.get_end_time() - whole.get_start_time()
         outs = [rosbag.Bag(str(folder / f"part_{k}.bag"), "w") for k in range(parts)]

@@ -27,7 +27,7 @@ def bag(tmp_path_factory):
 
 
 def altered(folder, change):
-    """A copy of the shipped checkpoint with changed statistics, its manifest made to fit."""
+    """Copy the shipped checkpoint with changed statistics and a matching manifest."""
     from hybridvla_core.checkpoints.format import STATISTICS, write_manifest
 
     shutil.copytree(str(TINY), str(folder))

@@ -1,4 +1,4 @@
-"""`hybridvla replay` as it is typed: which moments are asked for, and a second checkpoint on the report page."""
+"""`hybridvla replay` on the command line: which moments are predicted, and a second checkpoint on the report page."""
 from __future__ import annotations
 
 import dataclasses
@@ -21,11 +21,11 @@ from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_ros.replay import job as replay_job
 
 JUDGED, OTHER = str(ROOT / "checkpoints/tiny"), "/elsewhere/other_checkpoint"
-IMAGES = 40           # ten a second for four
+IMAGES = 40           # ten per second for 4 s
 
 
 class Constant:
-    """A policy without a model: always the same step."""
+    """A policy without a model that always predicts the same step."""
 
     cameras, manifest_sha256, config = ("front",), "0" * 64, None
 
@@ -47,7 +47,7 @@ def bag(tmp_path_factory):
 
 @pytest.fixture
 def replay(monkeypatch, bag, tmp_path, capsys):
-    """Runs the verb with two constant policies for the two folders; returns its result for machines and the page."""
+    """Runs the verb with two constant policies for the two folders; returns its status, JSON result and page."""
     policies = {JUDGED: (0.0, 0.0, 0.0), OTHER: (0.2, 0.0, 0.0)}
     monkeypatch.setattr(replay_job.Replay, "_policy", lambda self, folder: Constant(policies[str(folder)]))
     monkeypatch.setattr(replay_job, "FilterPool", lambda robot, run_s: FilterPool(robot, run_s, processes=0))
@@ -67,7 +67,7 @@ def test_every_frame_asks_at_every_image_and_a_rate_at_some(replay):
 
 
 class Seeing(Constant):
-    """Keeps the states that it was shown."""
+    """A policy that keeps the states that it was shown."""
 
     def __init__(self, step):
         super().__init__(step)

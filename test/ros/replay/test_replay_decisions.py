@@ -1,4 +1,4 @@
-"""Recorded decisions: which instruction they are asked, and what comes of those that cannot be asked again."""
+"""Recorded decisions: with which instruction they are repeated, and what happens to those that cannot be repeated."""
 from __future__ import annotations
 
 import pytest
@@ -12,7 +12,7 @@ from hybridvla.msg import ActionProposal
 
 OTHER = "put the red block on the green pad"
 PROPOSALS = "/hybridvla/policy/proposal"
-TAKEN = 1.005            # of one of the images, which come ten a second
+TAKEN = 1.005            # stamp of one of the images, which come at 10 Hz
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def recording():
 
 
 def decided(path, recording, stamps, mode="a", begin=BEGIN):
-    """A bag with the policy's proposals from images of these stamps, s; mode w: nothing else."""
+    """Write a bag with the policy's proposals for images at these stamps, s. mode "w": nothing else in the bag."""
     if mode == "a":
         replay_bag.write(path, recording)
     with rosbag.Bag(str(path), mode) as bag:

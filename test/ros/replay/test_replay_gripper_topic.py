@@ -1,4 +1,4 @@
-"""A recording of a real FR3: the fingers speak on a topic of their own, which replay and the player read as live nodes do."""
+"""A recording of a real FR3: the fingers have their own topic, which replay and the player read as live nodes do."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -26,7 +26,7 @@ START = [0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785]
 
 
 def record(path, fingers=FINGERS, openings=(1.0, 0.25), sent=False):
-    """Two seconds; the gripper closes to a quarter after one. sent: a filter commands the arm meanwhile."""
+    """Record two seconds; after one, the gripper closes to a quarter. sent: a filter commands the arm meanwhile."""
     with rosbag.Bag(str(path), "w") as bag:
         bag.write("/hybridvla/policy/instruction", String("put the red block on the green pad"), rospy.Time(BEGIN))
         for number in range(400):

@@ -14,7 +14,7 @@ import rosbag
 import rospy
 from test_replay_checkpoints import replay
 
-#: Runs in a process of its own, because this one may already belong to another master.
+#: Runs in a process of its own, because this process may already belong to another master.
 WATCHER = """
 import sys, time
 import rospy
@@ -79,13 +79,13 @@ if proposals[-1].epoch == first:
     sys.exit("time was set back without a new epoch")
 """
 
-#: Real time: nothing else may take the processors meanwhile.
+#: Real time: nothing else may use the processors meanwhile.
 pytestmark = pytest.mark.ros
 
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory):
-    """Some seconds of an episode."""
+    """Write a bag with some seconds of an episode."""
     whole, recording = replay_bag.episode(), replay_bag.Motion()
     recording.joints = [entry for entry in whole.joints if entry[0] < replay_bag.BEGIN + 6.0]
     recording.images = [entry for entry in whole.images if entry[0] < replay_bag.BEGIN + 6.0]
@@ -94,7 +94,7 @@ def short(tmp_path_factory):
 
 @pytest.fixture
 def graph(tmp_path):
-    """A master of its own; the environment of the other tests comes back afterwards."""
+    """Yield a separate graph; the environment of the other tests is restored afterwards."""
     from hybridvla_ros.runtime.private_graph import Graph
 
     before = dict(os.environ)
@@ -145,7 +145,7 @@ def test_pausing_and_looping_confuse_neither_policy_nor_filter(short, graph, tmp
 
 @pytest.mark.long
 def test_seeking_in_a_bag_without_stamps_confuses_neither_policy_nor_filter(short, graph, tmp_path):
-    """The stamps of the proposals are those of recording, and the copy that was played is gone afterwards."""
+    """The proposals have the stamps of the recording, and the played copy is deleted afterwards."""
     bare = tmp_path / "bare.bag"
     with rosbag.Bag(str(short)) as whole, rosbag.Bag(str(bare), "w") as out:
         for topic, message, when in whole.read_messages():

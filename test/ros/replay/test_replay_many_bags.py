@@ -1,4 +1,4 @@
-"""More bags than a process may have files open: they are opened one at a time, and it is said when not even one can be."""
+"""More bags than a process may have open files: they are opened one at a time, and it is reported when not even one can be."""
 from __future__ import annotations
 
 import errno
@@ -54,6 +54,6 @@ def test_a_file_that_cannot_be_opened_for_many_others_ends_the_run_and_no_bag_is
     said = capsys.readouterr().err
     assert "good.bag: cannot be opened, because this " in said and "ulimit -n" in said and "damaged" not in said
     seen.clear()
-    most[0] = min(opens, 2)     # its second pass
+    most[0] = min(opens, 2)     # the second pass over it
     with pytest.raises(HybridVLAError, match="too many files open"):
         replay(bag, rate=2.0)

@@ -1,4 +1,4 @@
-"""`hybridvla replay` on bags as labs have them: older messages, odd names and times, several publishers, clocks apart."""
+"""`hybridvla replay` on bags as labs have them: older messages, odd names and times, several publishers, differing clocks."""
 from __future__ import annotations
 
 import json
@@ -40,7 +40,7 @@ def bag(recording, tmp_path_factory):
 
 
 def rewritten(source, target, change):
-    """change: (topic, message, time) -> list of (topic, message, time); a message may be raw. Returns the target."""
+    """Rewrite a bag; return the target. change: (topic, message, time) -> list of (topic, message, time); may be raw."""
     with rosbag.Bag(str(source)) as whole, rosbag.Bag(str(target), "w") as out:
         for topic, message, when in whole.read_messages():
             for new_topic, new, new_when in change(topic, message, when):

@@ -1,4 +1,4 @@
-"""Which images are taken: those nearest to what is due, with a camera that is a little fast, too, for as long as it records."""
+"""Which images are used: those nearest to the due times, over the whole recording, even when the camera is a little fast."""
 from __future__ import annotations
 
 import numpy as np
@@ -8,7 +8,7 @@ from hybridvla_ros.replay.pace import Pace
 
 
 def taken(rate, period, jitter=0.0, count=20000):
-    """Stamps, s, of the images that are taken of a camera with a rate, Hz; they arrive 20 ms later."""
+    """Return the stamps, s, of the images used from a camera with a rate, Hz; images arrive 20 ms after their stamp."""
     stamps = np.arange(count) / rate + np.random.default_rng(1).uniform(-jitter, jitter, count)
     pace, found = Pace(period, 1.0 / rate), []
     for stamp in stamps:

@@ -1,4 +1,4 @@
-"""`replay_player` says that a bag was played and recorded only where it was. `rosbag` is a stand-in, and there is no master."""
+"""`replay_player` reports that a bag was played and recorded only if it was. `rosbag` is a stand-in; there is no master."""
 from __future__ import annotations
 
 import os
@@ -13,7 +13,7 @@ from hybridvla_core.errors import HybridVLAError
 from hybridvla_ros.replay.player import Player
 
 LENGTH = 3.0
-#: Writes its bag when it is told to end, as `rosbag record` does; plays a moment.
+#: Stand-in for rosbag: it writes its bag when told to end, as `rosbag record` does, and plays for a moment.
 ROSBAG = """#!/bin/sh
 out="${3%.bag}.bag"
 case "$1 $RECORDER" in
@@ -27,7 +27,7 @@ esac
 
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory):
-    """What is played ends after three seconds; a topic that is not played goes on for five more."""
+    """Write a bag whose played topics end after three seconds; a topic that is not played goes on for five more."""
     import rosbag
     from std_msgs.msg import String
 
@@ -39,7 +39,7 @@ def bag(tmp_path_factory):
 
 @pytest.fixture
 def player(bag, tmp_path, monkeypatch):
-    """Makes a player of the bag; out: as given; until: how far time comes, s into the bag; recorder: what becomes of it."""
+    """Makes a player of the bag. out: as given; until: how far the clock gets, s into the bag; recorder: its behaviour."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/rosbag").write_text(ROSBAG)
     (tmp_path / "bin/rosbag").chmod(0o755)

@@ -27,7 +27,7 @@ START = {arm.name: arm.start_joints_rad for arm in load_file(RobotConfig, ROBOT)
 
 
 def swing(arm, now):
-    """Joints (6,) rad and opening: the right arm turns out and closes its gripper, the left one turns in a little."""
+    """Return joints (6,) rad and opening: the right arm turns out and closes its gripper, the left one turns in a little."""
     start = np.array(START[arm])
     share = np.interp(now % 4.0, [0.0, 1.5, 2.5, 3.5], [0.0, 1.0, 1.0, 0.0])
     start[0] += share * (-0.3 if arm == "right" else -0.1)
@@ -35,7 +35,7 @@ def swing(arm, now):
 
 
 def write_bag(path, change=lambda topic, now: True):
-    """change: whether a message on a topic at `now` s is there."""
+    """Write a bag. change: whether the message on a topic at `now` s is included."""
     rng = np.random.default_rng(0)
     pixels = {view: rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for view in TOPICS}
     events = [(0.0, "/hybridvla/policy/instruction", String("carry the tray"))]
@@ -61,7 +61,7 @@ def write_bag(path, change=lambda topic, now: True):
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory):
-    """A checkpoint with random weights for both arms and three views, and its policy configuration."""
+    """Make a checkpoint with random weights for both arms and three views, and its policy configuration."""
     from hybridvla_core.checkpoints.config import CheckpointConfig, EnsembleConfig
     from hybridvla_core.checkpoints.format import save_checkpoint
     from hybridvla_core.model.hybridvla import HybridVLA
@@ -71,7 +71,7 @@ def policy(tmp_path_factory):
     data = {**read_mapping(ROOT / "config/policies/agilex.yaml"), "device": "cpu", "dtype": "float32",
             "checkpoint": str(folder / "checkpoint")}
     (folder / "policy.yaml").write_text(yaml.safe_dump(data))
-    # Random weights want to go elsewhere every time: few of these ways are run to their end.
+    # Random weights give another target every time: only a few of the motions are run to their end.
     thresholds = dict(read_mapping(ROOT / "config/replay/thresholds.yaml"))
     thresholds["filter"] = {**thresholds["filter"], "full_every_s": 100.0}
     (folder / "thresholds.yaml").write_text(yaml.safe_dump(thresholds))
@@ -115,6 +115,6 @@ def test_both_arms_and_all_views_reach_the_policy_in_its_own_order(policy, tmp_p
 @pytest.mark.parametrize("topic, words", [(TOPICS["left"], "camera left"), ("/puppet/joint_left", "arm left")])
 def test_one_of_three_views_or_one_of_two_arms_that_dies_is_named(policy, tmp_path, topic, words):
     result = judged(write_bag(tmp_path / "dies.bag", lambda name, now: name != topic or now < 4.0), policy,
-                    rate=0.5)      # what is missing shows in the streams; predictions take most of the time
+                    rate=0.5)      # the streams show what is missing; predictions take most of the time
     reasons = [text for text in result.summary["reasons"] if words in text]
     assert result.summary["verdict"] == "fail" and reasons and any("4." in text or "3.9" in text for text in reasons)

@@ -1,4 +1,4 @@
-"""What the filter's node makes of messages, without a graph: who sent them, and those that cannot be read."""
+"""How the filter's node handles messages, without a graph: who sent them, and which cannot be read."""
 from __future__ import annotations
 
 import dataclasses
@@ -15,22 +15,22 @@ from hybridvla_ros.safety_node import SafetyNode
 
 
 def node_of(rig):
-    """A node around the rig's filter, without topics."""
+    """Return a node around the rig's filter, without topics."""
     node = SafetyNode.__new__(SafetyNode)
     node.filter, node._lock, node.config = rig.filter, threading.Lock(), rig.config
     return node
 
 
 def sent(message, sender):
-    """The message as rospy hands it over."""
+    """Return the message as rospy hands it over."""
     message._connection_header = {"callerid": sender}
     return message
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The node's monotonic clock is the rig's: `clock(rig)`."""
-    monkeypatch.setattr(safety_node.rospy, "logwarn_throttle", lambda *_: None)      # its throttle asks for a ROS clock
+    """Return a function `clock(rig)` that makes the rig's clock the node's monotonic clock."""
+    monkeypatch.setattr(safety_node.rospy, "logwarn_throttle", lambda *_: None)      # throttling needs a ROS clock
 
     def of(rig):
         monkeypatch.setattr(safety_node.time, "monotonic", lambda: rig.now)
@@ -98,7 +98,7 @@ def test_anything_but_a_clear_false_is_a_dry_run(monkeypatch, given, dry):
             self.filter = Rig("sim_fr3").filter
 
         def spin(self):
-            """Does nothing."""
+            """Do nothing."""
     monkeypatch.setattr(safety_node, "SafetyNode", Node)
     told = {"~robot_config": "config/robots/sim_fr3.yaml", **({} if given is None else {"~dry_run": given})}
     monkeypatch.setattr(safety_node.rospy, "get_param", lambda name, default=None: told.get(name, default))

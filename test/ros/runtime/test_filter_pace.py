@@ -1,4 +1,4 @@
-"""The filter's rate: never sooner than a period, but for a tick brought forward at rest; never catching up."""
+"""The filter's rate: never sooner than a period, except for a tick brought forward at rest; never catching up."""
 from __future__ import annotations
 
 import threading
@@ -12,7 +12,7 @@ PERIOD = 0.005
 
 
 class Clock:
-    """Stands in for `time`: sleeping takes exactly as long as asked for."""
+    """A stand-in for `time`: sleeping takes exactly as long as requested."""
 
     def __init__(self):
         self.now, self.calls = 100.0, []
@@ -25,7 +25,7 @@ class Clock:
 
 
 class Bell:
-    """Rings at given times, in order."""
+    """A bell that rings at given times, in order."""
 
     def __init__(self, clock, moments):
         self.clock, self.moments, self.rung = clock, list(moments), False

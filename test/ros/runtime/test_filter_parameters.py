@@ -1,4 +1,4 @@
-"""What dynamic_reconfigure sets in the filter's node, without a graph: what a robot's file may say may be said while it runs."""
+"""Dynamic reconfiguration of the filter's node, without a graph: every value allowed in a robot's file is allowed at run time."""
 from __future__ import annotations
 
 import dataclasses
@@ -19,7 +19,7 @@ ROBOT = load_robot(ROOT / "config" / "robots" / "sim_fr3.yaml")
 
 @pytest.fixture
 def node(monkeypatch):
-    """Makes the parameters of a filter whose robot's file has a `speed_scale`; returns filter, parameters and refusals."""
+    """Makes the parameters of a filter whose robot file has a `speed_scale`; returns filter, parameters and refusals."""
     monkeypatch.setattr(rospy, "set_param", lambda *_: None)
     monkeypatch.setattr(Server, "__init__", lambda *_: None)
     monkeypatch.setattr(Server, "update_configuration", lambda _self, values: values)

@@ -1,4 +1,4 @@
-"""What is asked of the filter's node while an earlier request is still tried: the last stop or deactivation wins."""
+"""Requests to the filter's node while it is still trying an earlier one: the last stop or deactivation wins."""
 from __future__ import annotations
 
 import dataclasses
@@ -87,7 +87,7 @@ def test_a_deactivation_wins_over_a_way_to_the_start_that_is_still_tried(monkeyp
     stage.drift(1.0)
     ends = stage.handle.deactivate().ends
     stage.at(after, "end", lambda: stage.ask("activate", False))
-    if not after:       # between the deactivation before it and its first try
+    if not after:       # between the preceding deactivation and the first attempt
         stage.sleep(0.01)
     assert stage.handle.go_to_start(ends) == LATE and stage.state == State.INACTIVE
     assert stage.answers["end"] == (True, "inactive")
@@ -99,7 +99,7 @@ def test_a_deactivation_wins_over_a_way_to_the_start_that_is_still_tried(monkeyp
 
 @pytest.fixture
 def led(monkeypatch):
-    """A stage, and a robot that leads itself to its start within half a second: when it was asked to."""
+    """Return a function: a stage, and the times at which its robot, which leads itself to its start in 0.5 s, was asked to."""
     def of(**keys):
         stage = Stage(monkeypatch, change=lambda config: dataclasses.replace(config, deadman_required=True), **keys)
         stage.node.adapter = SimpleNamespace(has_way_to_start=False)
@@ -145,7 +145,7 @@ def test_a_deactivation_is_not_given_up_because_somebody_stops_once_more(stage):
 
 
 def test_a_stop_does_not_come_between_the_look_and_the_attempt(stage):
-    """Both happen under one hold of the lock that every stop needs."""
+    """Both happen while the lock that every stop needs is held once."""
     seen = []
     stage.handle.patiently(lambda now: (seen.append(stage.lock.locked()), (True, ""))[1])
     assert seen == [True] and filter_handle.PATIENCE_S > 1.0

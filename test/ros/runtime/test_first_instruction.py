@@ -1,4 +1,4 @@
-"""The instruction of a launch file goes the way of the service: refused or doubted, it is said."""
+"""The instruction of a launch file is handled like one of the service: a refusal or doubt is reported."""
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from hybridvla_ros import policy_node
 
 
 class Policy:
-    """Knows its words."""
+    """A policy that knows its words."""
 
     def unknown_words(self, instruction):
         if "</s>" in instruction:
@@ -24,7 +24,7 @@ class Policy:
 
 @pytest.fixture
 def launched(monkeypatch):
-    """A function: runs the node's main with an instruction; returns what it published and what it logged."""
+    """Return a function that runs the node's main with an instruction and returns what it published and logged."""
     said = {"published": [], "loginfo": [], "logerr": []}
 
     class Node(policy_node.PolicyNode):

@@ -10,7 +10,7 @@ from std_msgs.msg import String
 
 from hybridvla_ros.runtime.node_support import node_ending, publish_unless_ending
 
-# rospy runs these hooks in the order they came in, so this one finds the topics closed.
+# rospy runs these hooks in the order of registration, so this one finds the topics closed.
 ENDING_NODE = """
 import rospy
 from std_msgs.msg import String

@@ -1,4 +1,4 @@
-"""Which scheduler the filter's thread gets, and what it says of it."""
+"""Which scheduler the filter's thread gets, and what it reports about it."""
 from __future__ import annotations
 
 import errno
@@ -12,7 +12,7 @@ from hybridvla_ros.runtime.pacing import PRIORITY, use_scheduler
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Calls of the kernel; set `refusal` to have them refused."""
+    """Record the calls to the kernel; with `refusal` set, they are refused."""
     class Kernel:
         calls, refusal = [], None
 

@@ -1,4 +1,4 @@
-"""A tick is not older than what was handed over before it: a word of the dead-man from the future would hold the arm."""
+"""A tick is not older than inputs delivered before it: a dead-man message from the future would hold the arm."""
 from __future__ import annotations
 
 import dataclasses
@@ -17,7 +17,7 @@ from hybridvla_ros.safety_node import SafetyNode
 
 
 class BusyLock:
-    """A lock that somebody else gets first, every time: the dead-man's word arrives while the tick waits."""
+    """A lock that somebody else always gets first: the dead-man's message arrives while the tick waits."""
 
     def __init__(self, word):
         self._lock, self._word = threading.Lock(), word

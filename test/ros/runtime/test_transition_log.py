@@ -28,7 +28,7 @@ def test_each_change_of_state_is_one_line_with_its_reason(rig):
         rig.activate(False)
     lines = lines_of(heard)
     begin = next(index for index, line in enumerate(lines) if line.startswith("INACTIVE -> "))
-    lines = lines[begin:]                   # what came before is of the bench's way to rest
+    lines = lines[begin:]                   # earlier lines come from the bench's way to rest
     assert len([line for line in lines if "-> STOPPED" in line]) == 1
     assert all(len(line.partition(": ")[2]) > 3 for line in lines), lines
 
@@ -43,7 +43,7 @@ def test_a_dry_run_goes_on_beside_another_commander_and_names_it(rig):
     try:
         rig.until(lambda: any("is also published by" in message.msg for message in heard), "the other's name in the log")
         rig.begin()
-        end = rospy.get_time() + 1.5        # three looks at the graph
+        end = rospy.get_time() + 1.5        # three checks of the graph
         while rospy.get_time() < end:
             assert not rig.state("STOPPED"), rig.status.message
             rospy.sleep(0.05)
@@ -51,7 +51,7 @@ def test_a_dry_run_goes_on_beside_another_commander_and_names_it(rig):
     finally:
         rig.activate(False)
         other.unregister()
-        rospy.sleep(1.2)                    # until the filter has seen that it is gone
+        rospy.sleep(1.2)                    # until the filter has noticed that the other publisher is gone
         client.update_configuration({"dry_run": False})
         subscriber.unregister()
         client.close()

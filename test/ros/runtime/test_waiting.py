@@ -1,4 +1,4 @@
-"""A clock that is set back: before Python 3.10 a timed wait of `threading` then stands still for as long, and ours do not."""
+"""A clock that is set back: before Python 3.10, a timed wait of `threading` then stalls for as long; our waits do not."""
 from __future__ import annotations
 
 import ast
@@ -16,13 +16,13 @@ from hybridvla_ros import policy_node
 from hybridvla_ros.observation.camera_sync import CameraSync
 from hybridvla_ros.runtime.workers import Rate
 
-#: What runs on a rig. (Training, evaluation and benchmarks have no timed wait of threads.)
+#: Packages that run on a rig. (Training, evaluation and benchmarks have no timed wait of threads.)
 RIG = ("hybridvla_core", "hybridvla_ros", "hybridvla_cli")
 
 
 @pytest.fixture
 def clock_set_back(monkeypatch):
-    """Timed waits of conditions, and so of events, end by no time."""
+    """Make timed waits of conditions, and so of events, never time out."""
     over, wait = [], threading.Condition.wait
 
     def stand_still(self, timeout=None):
@@ -86,7 +86,7 @@ def test_a_timed_wait_is_recognised(text, count):
 
 
 def timed_waits(name, tree):
-    """Where a module waits with a time on an event or condition of threading, on a thread, a lock or a queue."""
+    """Return where a module waits with a timeout on an event or condition of threading, on a thread, a lock or a queue."""
     made = {dotted(target) for node in ast.walk(tree) if isinstance(node, (ast.Assign, ast.AnnAssign))
             if isinstance(node.value, ast.Call) and dotted(node.value.func) in ("threading.Event", "threading.Condition")
             for target in (node.targets if isinstance(node, ast.Assign) else [node.target])}
@@ -103,7 +103,7 @@ def timed_waits(name, tree):
 
 
 def dotted(node):
-    """A name as it is written, `self._changed`; empty for anything else."""
+    """Return a name as it is written, such as `self._changed`; empty for anything else."""
     if isinstance(node, ast.Attribute):
         return f"{dotted(node.value)}.{node.attr}"
     return node.id if isinstance(node, ast.Name) else ""

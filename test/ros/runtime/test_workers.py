@@ -1,4 +1,4 @@
-"""A node's threads: an error that nobody foresaw is named in log, diagnostics and status, and never ends work silently."""
+"""A node's threads: an unforeseen error is named in log, diagnostics and status, and never ends work silently."""
 from __future__ import annotations
 
 import re
@@ -26,7 +26,7 @@ SOURCE = ROOT / "src/hybridvla_ros"
 
 @pytest.fixture(autouse=True)
 def faults(monkeypatch):
-    """A process's faults of its own for each test."""
+    """Give each test its own record of the process's faults."""
     made = Faults()
     for module in (workers, node_support, policy_node, safety_node):
         monkeypatch.setattr(module, "FAULTS", made)
@@ -87,7 +87,7 @@ def test_listeners_hear_of_a_fault_at_once_and_of_its_end(faults):
 
 @pytest.fixture
 def entries(monkeypatch):
-    """What a node's diagnostics publish, without a master."""
+    """Return what a node's diagnostics publish, without a master."""
     made = []
     monkeypatch.setattr(rospy, "Publisher", lambda *_, **__: SimpleNamespace(publish=made.append))
     monkeypatch.setattr(rospy.Time, "now", lambda: rospy.Time(1))

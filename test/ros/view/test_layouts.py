@@ -1,4 +1,4 @@
-"""Every topic, type and field that a layout names is there: in the running system's own classes, not in a copy of their names."""
+"""Every topic, type and field that a layout names exists in the running system's own classes, not in a copy of their names."""
 from __future__ import annotations
 
 import json
@@ -21,19 +21,19 @@ FOXGLOVE = sorted((ROOT / "config/layouts").glob("foxglove_*.json"))
 PLOTJUGGLER = sorted((ROOT / "config/layouts").glob("plotjuggler_*.xml"))
 OURS = {"/hybridvla/safety/status": "hybridvla/SafetyStatus", "/hybridvla/policy/proposal": "hybridvla/ActionProposal",
         "/hybridvla/policy/heartbeat": "hybridvla/PolicyHeartbeat", MARKERS: "visualization_msgs/MarkerArray"}
-#: What a display of RViz takes.
+#: Display of RViz -> its topic property and message type.
 TAKES = {"rviz/Image": ("Image Topic", "sensor_msgs/Image"),
          "rviz/MarkerArray": ("Marker Topic", "visualization_msgs/MarkerArray")}
 
 
 def topics(path):
-    """Topic -> type, of the rig a layout is for."""
+    """Return topic -> type for the rig that a layout is for."""
     cameras = load_file(PolicyConfig, ROOT / f"config/policies/{'agilex' if 'agilex' in path.name else 'fr3'}.yaml").cameras
     return {**OURS, **{camera.image_topic: "sensor_msgs/Image" for camera in cameras}}
 
 
 def type_at(name, fields):
-    """Type of a field, followed through messages and lists."""
+    """Return the type of a field, followed through messages and lists."""
     for field in fields:
         field, _, index = field.partition("[")
         cls = roslib.message.get_message_class(name)
@@ -45,7 +45,7 @@ def type_at(name, fields):
 
 
 def plotted(path):
-    """(topic, fields) of everything that a layout draws."""
+    """Yield (topic, fields) of everything that a layout draws."""
     if path.suffix == ".xml":
         names = [curve.get("name") for curve in ElementTree.parse(str(path)).iter("curve")]
         for name in names:

@@ -1,4 +1,4 @@
-"""The markers are the filter's own capsules, limits and words, in frames that hang together."""
+"""The markers: the filter's own capsules, limits and words, in connected frames."""
 from __future__ import annotations
 
 import threading
@@ -141,7 +141,7 @@ def test_both_paths_of_a_proposal_begin_at_its_base_and_add_up_while_it_is_valid
     scene.on_proposal(proposal)
     clock.now += 0.5
     assert named(scene, f"diffusion/{arms[0]}")
-    clock.now += 0.2        # its policy is dead: what it proposed then is not what it proposes now
+    clock.now += 0.2        # the policy is dead: its old proposal is not shown as a present one
     assert named(scene, f"diffusion/{arms[0]}") == []
 
 
@@ -185,7 +185,7 @@ def test_an_arm_whose_driver_is_dead_is_not_shown_though_the_filter_goes_on(robo
     clock.now += SILENCE_S + 0.1
     for arm in robot.arms[:-1]:
         scene.on_joints(arm.name, arm.start_joints_rad)
-    scene.on_status(status_of(robot.arms))      # it repeats the pose that was measured last
+    scene.on_status(status_of(robot.arms))      # it repeats the last measured pose
     assert not named(scene, f"measured/{dead.name}") and not named(scene, f"commanded/{dead.name}")
     assert tools(scene) == {f"{arm.name}_tool_commanded" for arm in robot.arms} | {
         f"{arm.name}_tool_measured" for arm in robot.arms[:-1]}

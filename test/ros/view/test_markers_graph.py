@@ -1,4 +1,4 @@
-"""The markers' node on a real graph: an inactive arm is shown where it is, an active one where it is commanded as well."""
+"""The markers' node on a real graph: an inactive arm is shown where it is, an active one also where it is commanded."""
 from __future__ import annotations
 
 import sys
