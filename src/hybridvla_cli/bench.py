@@ -82,7 +82,7 @@ class _PartFirst(argparse._SubParsersAction):
         part = values[0] if values else ""
         for name, value in vars(namespace).items():
             if value != parser.get_default(name):
-                parser.error(f"--{name.replace('_', '-')} stands before {part}; name it behind, where {part} takes it")
+                parser.error(f"--{name.replace('_', '-')} stands before {part}; put it after the part, if {part} takes it")
         super().__call__(parser, namespace, values, option_string)
 
 

@@ -83,7 +83,7 @@ def _done(check: Callable[[], Finding]) -> Finding:
         return check()
     except Exception as error:  # noqa: BLE001  # a broken environment may raise anything
         name = getattr(check, "func", check).__name__.replace("check_", "").replace("_", " ")
-        return Finding(name, FAILURE, f"cannot be checked: {sentence(error)}", "cure the failures above first")
+        return Finding(name, FAILURE, f"cannot be checked: {sentence(error)}", "fix the failures above first")
 
 
 def _say(finding: Finding) -> Finding:
@@ -189,7 +189,7 @@ def check_drivers() -> Finding:
     if without_ros():
         return Finding("drivers", OK, WITHOUT_ROS)
     if not (ROOT / "devel" / "setup.bash").is_file():
-        return Finding("drivers", WARNING, "their messages cannot be looked for without the devel space", "run `make setup`")
+        return Finding("drivers", WARNING, "without the devel space, their messages cannot be looked for", "run `make setup`")
     status, output = _python(probes.DRIVERS, "franka_msgs", "piper_msgs", runner=str(ROOT / "scripts" / "with_env.sh"))
     if status != 0:
         return Finding("drivers", WARNING, f"their messages cannot be looked for ({output})", "run `make setup`")
@@ -209,7 +209,7 @@ def check_drivers() -> Finding:
 def check_gpu() -> Finding:
     """Checks for an accelerator for the policy. The safety filter never needs one."""
     if importlib.util.find_spec("torch") is None:
-        return Finding("gpu", WARNING, "torch is not installed: this computer can run the safety filter, no policy",
+        return Finding("gpu", WARNING, "torch is not installed: this computer can run the safety filter, but no policy",
                        "on the policy computer run `make setup`")
     import torch
 
@@ -239,7 +239,7 @@ def check_checkpoint(folder: Path) -> Finding:
     try:
         digest = _read(folder) if model else _hashed(folder)
     except HybridVLAError as error:
-        return Finding(name, FAILURE, str(error), "restore the folder from where it came")
+        return Finding(name, FAILURE, str(error), "restore the folder from its source")
     return Finding(name, OK, f"{folder} intact, manifest {digest[:12]}{'' if model else '; not read: torch is not installed'}")
 
 

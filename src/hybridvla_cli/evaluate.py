@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     wanted = [task for task in chosen if kinds(args, task)]     # refuses episodes that a task lacks before the first one
     left_out = _left_out(args, chosen)
     if not wanted:
-        raise HybridVLAError("there are no episodes to run: every task of the rig has one goal; ask for --episodes, too")
+        raise HybridVLAError("there are no episodes to run: every task of the rig has one goal; give --episodes as well")
     policy: Optional[Trained] = None
     if args.checkpoint:
         policy = _read(args)
@@ -107,10 +107,10 @@ def run(args: argparse.Namespace) -> int:
     results = {task.name: earlier[task.name] for task in wanted if task.name in earlier}
     others = {name: summary for name, summary in earlier.items() if name not in {task.name for task in wanted}}
     if others and not args.tasks:
-        raise HybridVLAError(f"{args.json}: holds {', '.join(others)} of the same order, which one task's result would take the "
-                             "place of; ask by --tasks, or write to another file")
+        raise HybridVLAError(f"{args.json}: holds {', '.join(others)} of the same order, which one task's result would "
+                             "replace; use --tasks, or write to another file")
     if results:
-        print(f"{args.json}: holds {', '.join(results)} of the same order; kept, remove the file to run them again")
+        print(f"{args.json}: holds {', '.join(results)} of the same order; kept (remove the file to run them again)")
     missing = [task for task in wanted if task.name not in results]
     with contextlib.ExitStack() as stack:
         runner = stack.enter_context(_runner(args, config, robot, policy_file, robot_file)) if missing else None
@@ -133,7 +133,7 @@ def _check(args: argparse.Namespace) -> None:
     from hybridvla_core.evaluation.suite import check_seeds
 
     if not args.tasks and args.task == "all":
-        raise HybridVLAError("--task all: is no task; all of them are --tasks all")
+        raise HybridVLAError("--task all: there is no such task; for all of them use --tasks all")
     counts = (args.episodes, args.switch_episodes, args.language_scenes)
     if min(counts) < 0 or not any(counts):
         raise HybridVLAError("--episodes, --switch-episodes and --language-scenes must not be negative, nor all zero")
@@ -143,7 +143,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.ros and args.processes > 1:
         raise HybridVLAError(f"--processes {args.processes}: one graph runs at a time; leave it out with --ros")
     if args.expert and not args.ros:
-        raise HybridVLAError("--expert: is for --ros; `make tasks` runs the experts in process")
+        raise HybridVLAError("--expert: needs --ros; `make tasks` runs the experts in process")
 
 
 def _read(args: argparse.Namespace) -> Trained:

@@ -242,7 +242,7 @@ def test_a_progress_bar_that_a_signal_kept_from_being_made_says_nothing(monkeypa
 def test_what_stands_before_a_part_of_bench_is_refused_and_not_dropped(option, part, capsys):
     with pytest.raises(SystemExit):
         command_line.main(["bench", *option, part])
-    assert f"{option[0]} stands before {part}; name it behind" in capsys.readouterr().err
+    assert f"{option[0]} stands before {part}; put it after the part" in capsys.readouterr().err
 
 
 #: What each is to read is not there: a target that is looked at later would not be what is complained of.

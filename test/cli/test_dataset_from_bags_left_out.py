@@ -51,7 +51,7 @@ def test_where_nothing_can_be_written_is_said_before_a_bag_is_read(tmp_path, mon
     (tmp_path / "set/mine.txt").write_text("mine")
     for output, more, words in (("set", (), "set: exists and is not empty; choose another folder, nothing is overwritten"),
                                 ("set/mine.txt/set", (), "mine.txt/set: cannot be written"),
-                                ("new", ("--like", str(tmp_path / "none")), "no whole data set")):
+                                ("new", ("--like", str(tmp_path / "none")), "not a complete data set")):
         assert main(["dataset", "from-bags", str(bag), "-o", str(tmp_path / output), *more]) == 1
         said = capsys.readouterr().err
         assert words in said and "AssertionError" not in said, output
@@ -71,8 +71,8 @@ def test_a_set_whose_episodes_to_train_from_are_all_left_out_says_so(result, mot
     flags = {entry["episode"]: (entry["reason"], entry["kept"]) for entry in summary["flagged"]}
     assert status == 0 and summary["episodes"] == summary["validation_episodes"] == 1
     assert "no usable images from" in flags[f"{1 - held}.bag"][0]
-    assert flags["set"] == ("no episode is left to train from: all 1 are held out to validate with; --validation 0 takes them to "
-                            "train", True)
+    assert flags["set"] == ("no episode is left for training: all 1 are held out for validation; --validation 0 uses them for "
+                            "training", True)
     assert len(data.frames_of("train")) == 0 and data.ours["flagged"] == summary["flagged"]
 
 

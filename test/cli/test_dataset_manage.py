@@ -139,4 +139,4 @@ def test_what_a_set_of_others_holds_out_under_another_name_is_not_trained_on_in_
 def test_what_is_no_data_set_is_one_sentence(tmp_path, capsys, word):
     (tmp_path / "empty").mkdir()
     assert main(["dataset", "inspect", str(tmp_path / word)]) == 1
-    assert "no whole data set" in capsys.readouterr().err
+    assert "not a complete data set" in capsys.readouterr().err

@@ -58,9 +58,9 @@ GRAPH_FAULTS = {
                           "rosparam set /use_sim_time false"),
     "a clock ahead": (with_topic("/front/image", replace(IMAGE, age_s=-0.8)), "0.80 s from the future", "chrony"),
     "a clock behind": (with_topic(JOINTS, Stream(300, 3.0, 7.0, ARM.joint_names)), "7.00 s old when it "
-                                                                                   "comes", "chronyc tracking"),
-    "a node out of reach": (replace(HEALTHY, unreachable={"/driver": "robot2:40000"}), "/driver is not reached at robot2:40000",
-                            "set ROS_IP on its computer"),
+                                                                                   "arrives", "chronyc tracking"),
+    "a node out of reach": (replace(HEALTHY, unreachable={"/driver": "robot2:40000"}), "/driver cannot be reached at "
+                            "robot2:40000", "set ROS_IP on its computer"),
     "no driver": (published(JOINTS), f"nobody publishes {JOINTS}", "start the robot's driver"),
     "a silent driver": (with_topic(JOINTS, Stream(0, 3.0)), f"nothing comes on {JOINTS} from /driver", "driver again"),
     "wrong arm_id": (with_topic(JOINTS, Stream(300, 3.0, 0.0, tuple(name.replace("fr3", "panda") for name in ARM.joint_names))),
@@ -79,7 +79,7 @@ GRAPH_FAULTS = {
     "swapped cameras": (replace(HEALTHY, parameters={"/front/serial": "222", "/wrist/serial": "111"}),
                         "which is view wrist's: the two are exchanged", "correct the serial numbers"),
     "an unknown camera": (replace(HEALTHY, parameters={"/front/serial": "999", "/wrist/serial": "222"}),
-                          "999, and 0111 is configured", "correct the serial numbers"),
+                          "999, but 0111 is configured", "correct the serial numbers"),
     "two policies": (published("/hybridvla/policy/proposal", "/policy_node", "/old_policy"),
                      "/policy_node, /old_policy all publish /hybridvla/policy/proposal", "rosnode kill /old_policy"),
     "past the filter": (published(COMMAND, "/safety_filter_node", "/interactive_marker"), "/interactive_marker commands arm arm",
@@ -108,13 +108,13 @@ def names(environment, known=(), mine=("192.168.1.5", "127.0.0.1", "127.0.1.1"),
 ROBOT_URI = {"ROS_MASTER_URI": "http://robot:11311"}
 KNOWN = {"robot": ["192.168.1.9"], "lab": ["127.0.1.1"]}.items()
 COMPUTER_FAULTS = {
-    "wrong ROS_IP": (lambda: names({"ROS_IP": "10.0.0.7"}), "ROS_IP is 10.0.0.7, which is no address of this "
+    "wrong ROS_IP": (lambda: names({"ROS_IP": "10.0.0.7"}), "ROS_IP is 10.0.0.7, which is not an address of this "
                                                             "computer", "export ROS_IP"),
     "unresolvable ROS_HOSTNAME": (lambda: names({"ROS_HOSTNAME": "nowhere"}), "nowhere, which has no address", "/etc/hosts"),
     "another computer's "
     "name": (lambda: names({"ROS_HOSTNAME": "robot"}, KNOWN), "192.168.1.9 and not this computer", "/etc/hosts"),
     "unresolvable master": (lambda: names(ROBOT_URI), "the master's computer robot", "/etc/hosts"),
-    "no address": (lambda: names({"ROS_MASTER_URI": "robot:11311"}), "no address of a master", "export ROS_MASTER_URI"),
+    "no address": (lambda: names({"ROS_MASTER_URI": "robot:11311"}), "not the address of a master", "export ROS_MASTER_URI"),
     "found at loopback": (lambda: names(ROBOT_URI, KNOWN), "tells it to be found at 127.0.1.1", "export ROS_IP"),
     "no name at all": (lambda: names({}, host="unknown"), "calls itself unknown, which has no address", "export ROS_IP"),
     "both set": (lambda: names({"ROS_IP": "192.168.1.5", "ROS_HOSTNAME": "localhost"}), "both set", "unset ROS_HOSTNAME"),
@@ -124,7 +124,7 @@ COMPUTER_FAULTS = {
     "low disk": (lambda: computer.check_space([Path("/")], {Path("/"): 0.4}), "0.4 GB free", "rosclean purge"),
     "busy computer": (lambda: computer.check_load(9.0, 4, 8.0), "9.0 processes want to run on 4 cores", "top"),
     "no memory": (lambda: computer.check_load(0.1, 4, 0.5), "0.5 GB of memory", "top"),
-    "unkept clock": (lambda: computer.check_time("no"), "nothing keeps this computer's clock right", "chrony"),
+    "unkept clock": (lambda: computer.check_time("no"), "nothing synchronises this computer's clock", "chrony"),
 }
 
 

@@ -89,7 +89,7 @@ def test_every_recipe_can_be_read(path):
     (lambda values: values.update(recipe=None), "own.yaml: names no recipe; write recipe: hybrid"),
     (lambda values: values.update(recipe="tiny"), "own.yaml: recipe is 'tiny'; write recipe: hybrid"),
     (lambda values: (values.clear(), values.update(preset="tiny", tower={"steps": 1}, policy={"steps": 1})),
-     "names no recipe.*those of an earlier recipe, as tower and policy, are no more")])
+     "names no recipe.*those of an earlier recipe, such as tower and policy, no longer exist")])
 def test_a_file_without_a_known_recipe_is_refused_as_that_before_anything_is_made(tmp_path, capsys, change, words):
     values = yaml.safe_load((ROOT / "config/training/tiny_smoke.yaml").read_text())
     change(values)
@@ -114,7 +114,7 @@ def test_a_file_without_a_known_recipe_is_refused_as_that_before_anything_is_mad
     (["--config", str(ROOT / "config/training/tiny_smoke.yaml"), "--data", "SET"], "in 2 rows of 2; the model sees 64"),
     (["--config", str(ROOT / "config/training/tiny_smoke.yaml"), "--data", "EIGHT", "--mixture",
       str(ROOT / "config/mixtures/oxe_35.yaml")], "names no weight for toy"),
-    (["--config", str(ROOT / "config/training/tiny_smoke.yaml"), "--data", "SHARDS"], "SHARDS: .npz shards are of a recipe that"),
+    (["--config", str(ROOT / "config/training/tiny_smoke.yaml"), "--data", "SHARDS"], "SHARDS: .npz shards belong to a recipe"),
 ])
 def test_what_does_not_fit_is_one_sentence(tmp_path, capsys, arguments, words):
     (tmp_path / "SHARDS").mkdir()
@@ -150,7 +150,7 @@ def test_where_a_result_cannot_be_written_is_said_before_a_data_set_is_made(tmp_
 
 
 @pytest.mark.parametrize("option, changes, words", [
-    ("--released", {}, "--released .*: the released layout has no norm behind towers or projector"),
+    ("--released", {}, "--released .*: the released layout has no norm after towers or projector"),
     ("--released", dict(preset="plain", sequence=4), "only sequence 1"),
     ("--released", dict(preset="plain", objective=dict(diffusion=0.0)), "parts are untrained, and final_layer"),
     ("--evaluate-every", dict(objective=dict(diffusion=0.0)), "--evaluate-every: no stage of the recipe trains diffusion")])

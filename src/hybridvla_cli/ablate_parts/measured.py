@@ -148,7 +148,7 @@ def _trainings(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, 
     if not found:
         if args.report:
             raise NotRun("no training was run, and --report runs none")
-        raise HybridVLAError("no training could be run to its end; the messages above say why")
+        raise HybridVLAError("no training finished; the messages above say why")
     steps = sum(stage.steps for stage in changed(recipe, "nothing", seeds[0], share).stages)
     made = 0 if recipe.demonstrations is None else recipe.demonstrations.frames
     return trainings_sheet(found, seeds, f"{steps} steps of {recipe.batch} out of {made} pictures, {len(seeds)} seed(s)"
@@ -179,7 +179,7 @@ def _rigs(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, Any]:
             raise HybridVLAError("both rigs ended without a summary; `make rigs` shows why")
         summary: Dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         if not any(part["episodes"] for part in summary.values()):
-            raise HybridVLAError(f"no rig was run to its end; look into {folder}, or run `make rigs`")
+            raise HybridVLAError(f"no rig finished its run; look into {folder}, or run `make rigs`")
         return {name: {key: part[key] for key in KEPT if key in part} for name, part in summary.items()}
 
     files = {str(file.relative_to(ROOT)): sha256(file) for pattern in DECIDING for file in ROOT.glob(pattern) if file.is_file()}

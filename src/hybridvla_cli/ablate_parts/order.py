@@ -107,10 +107,11 @@ class Order:
     def _problem(self, source: Source, row: Row, task: str) -> str:
         """Returns why this cannot be run; empty if it can."""
         if not row.filtered and not self.takes_poses:
-            return "without the filter nobody computes the joints of this rig's arms; --rig fr3 shows what it is without"
+            return ("without the filter nobody computes the joints of this rig's arms; --rig fr3 shows the result without the "
+                    "filter")
         if source.config is None:
             return "" if row.variant == Variant(row.variant.mode) else (
-                f"{source.place} is asked for a mode and for nothing else; the other rows need the checkpoint's folder")
+                f"{source.place} can only be asked for a mode; the other rows need the checkpoint's folder")
         try:
             check_paths(source.config, source.place, row.variant.mode)
             check_trained(Path(source.place), task, self.tasks[task])

@@ -67,8 +67,8 @@ def _checkpoint(args: argparse.Namespace, result: Dict[str, Any]) -> Tuple[DualP
     policy = Policy.from_checkpoint(args.checkpoint, device=args.device, dtype=args.dtype, graphs=args.graphs)
     path = policy.path
     if not isinstance(path, DualPath):
-        raise HybridVLAError(f"{args.checkpoint}: its tokens stand before its noise (sequence 4), and are decoded one by one; "
-                             "there is no faster way to certify")
+        raise HybridVLAError(f"{args.checkpoint}: its tokens precede its noise (sequence 4) and are decoded one by one; there "
+                             "is no faster way to certify")
     observations = collect(policy, *usual(policy), "blocks", args.seed, args.episodes)
     result.update(subject=Path(args.checkpoint).name, checkpoint_sha256=policy.manifest_sha256, episodes=args.episodes,
                   ride_steps=path.ride_steps)

@@ -53,8 +53,8 @@ def report(args: argparse.Namespace) -> int:
     from hybridvla_core.policy.predictor import Policy
 
     if args.preset:
-        raise ConfigurationError("--precision-report asks what changes of a trained model's actions; name a --checkpoint, random "
-                                 "weights have none")
+        raise ConfigurationError("--precision-report shows how a trained model's actions change; name a --checkpoint, random "
+                                 "weights have no such actions")
     if min(args.observations, args.episodes, args.threads) < 1:
         raise ConfigurationError("--observations, --episodes and --threads must be at least 1")
     torch.set_num_threads(args.threads)

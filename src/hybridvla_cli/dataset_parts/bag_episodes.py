@@ -73,8 +73,8 @@ def read(found: Scanned) -> Told:
     """
     for part in found.files:
         if part.path.name.endswith(".active") and SNAPSHOT in part.topics:
-            raise DataError("the recorder has not finished it: it is being written, or its recorder was killed, whose next start "
-                            f"marks it; to use it all the same, name a copy {part.path.name[:-len('.active')]}")
+            raise DataError("the recorder has not finished it: it is being written, or its recorder was killed and will mark it "
+                            f"when it starts again; to use it anyway, name a copy {part.path.name[:-len('.active')]}")
     sidecar = _sidecar(found)
     if sidecar.get("complete") is False:
         problems = "; ".join(map(str, sidecar.get("problems", []))) or "no reason given"

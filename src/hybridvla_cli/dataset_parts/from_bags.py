@@ -98,8 +98,8 @@ class FromBags:
         self.map = load_file(TopicMap, chosen) if chosen else TopicMap()
         period = self.config.convention.action_period_s
         if period > 0.0 and (options.keyframes_only or options.rate is not None):
-            raise HybridVLAError(f"the policy's actions take {period:g} s each, which is the rate of the rows; leave --rate and "
-                                 "--keyframes out")
+            raise HybridVLAError(f"the policy's actions take {period:g} s each, which sets the rate of the rows; leave out "
+                                 "--rate and --keyframes")
         self.rate = 1.0 / period if period > 0.0 else (options.rate or self.config.prediction_rate_hz)
         self._flags: List[Tuple[str, str, bool]] = []
 
@@ -133,8 +133,8 @@ class FromBags:
                             bar.update(min(plan.found.duration, max(total - bar.n, 0.0)))
                 self._refuse_nothing(out.episodes)
                 if not out.trains:
-                    self._flags.append((out.description.name, f"no episode is left to train from: all {out.episodes} are held "
-                                        "out to validate with; --validation 0 takes them to train", True))
+                    self._flags.append((out.description.name, f"no episode is left for training: all {out.episodes} are held "
+                                                              "out for validation; --validation 0 uses them for training", True))
                 for flag in self._flags:
                     out.provenance.flag(*flag)
                 out.finish()
@@ -179,7 +179,7 @@ class FromBags:
         for frame in source:
             return dict(frame.inference.observation.images)
         problems = "; ".join(source.observing.problems) or "the filter followed nobody's instruction (--everything takes all)"
-        raise DataError(f"no observation can be made of it: {problems}")
+        raise DataError(f"no observation can be made from it: {problems}")
 
     def _reference(self) -> Dict[str, np.ndarray]:
         """Returns the signatures of the views of another data set."""

@@ -55,18 +55,18 @@ def check_names(environment: Optional[Mapping[str, str]] = None, resolves: Resol
     except ValueError:
         master, port = "", None
     if not uri.startswith("http://") or not master or port is None:
-        return Finding("ros names", FAILURE, f"ROS_MASTER_URI is {uri!r}, which is no address of a master",
+        return Finding("ros names", FAILURE, f"ROS_MASTER_URI is {uri!r}, which is not the address of a master",
                        "export ROS_MASTER_URI=http://ROBOT_COMPUTER:11311")
     if not resolves(master):
         return Finding("ros names", FAILURE, f"the master's computer {master} (ROS_MASTER_URI) has no address: nothing starts",
                        f"add a line with its address and {master} to /etc/hosts")
     elsewhere = not any(mine(address) for address in resolves(master))
     if ip and not mine(ip):
-        return Finding("ros names", FAILURE, f"ROS_IP is {ip}, which is no address of this computer: others cannot reach its "
-                                             "nodes",
+        return Finding("ros names", FAILURE, f"ROS_IP is {ip}, which is not an address of this computer: other computers "
+                                             "cannot reach its nodes",
                        "export ROS_IP=ADDRESS, one that `ip -4 addr` lists")
     if name and not resolves(name):
-        return Finding("ros names", FAILURE, f"ROS_HOSTNAME is {name}, which has no address: others cannot reach this "
+        return Finding("ros names", FAILURE, f"ROS_HOSTNAME is {name}, which has no address: other computers cannot reach this "
                                              "computer's nodes",
                        f"add a line with this computer's address and {name} to /etc/hosts on both computers, or use ROS_IP")
     if name and not any(mine(address) for address in resolves(name)):
@@ -79,8 +79,8 @@ def check_names(environment: Optional[Mapping[str, str]] = None, resolves: Resol
                        "ROS_HOSTNAME is set", "export ROS_IP=ADDRESS, one that `ip -4 addr` lists")
     if elsewhere and shown.startswith(LOOPBACK):
         return Finding("ros names", FAILURE, f"the master runs on {master}, but this computer tells it to be found at "
-                                             f"{shown}: its "
-                       "topics are listed there and nothing comes", "export ROS_IP=ADDRESS, the one on the robot's network")
+                       f"{shown}: its topics are listed there, but no messages arrive",
+                       "export ROS_IP=ADDRESS, the one on the robot's network")
     if ip and name:
         return Finding("ros names", WARNING, f"ROS_IP ({ip}) and ROS_HOSTNAME ({name}) are both set; ROS_HOSTNAME wins",
                        "unset ROS_HOSTNAME")
@@ -95,7 +95,7 @@ def check_masters(masters: Optional[Sequence[str]] = None, environment: Optional
         return Finding("masters", WARNING, f"{len(found)} ROS masters run here, at ports {', '.join(found)}: nodes of one do "
                                            "not see "
                        f"the other's, and ROS_MASTER_URI is {env.get('ROS_MASTER_URI', 'not set')}",
-                       "end the one that is not meant: `ps -ef | grep rosmaster`")
+                       "stop the one that is not wanted: `ps -ef | grep rosmaster`")
     return Finding("masters", OK, f"{'one at port ' + found[0] if found else 'none'} on this computer")
 
 
@@ -130,8 +130,8 @@ def check_realtime(limit: Optional[int] = None, root: Optional[bool] = None) -> 
     """Checks whether the filter may ask for SCHED_FIFO."""
     allowed = resource.getrlimit(resource.RLIMIT_RTPRIO)[0] if limit is None else limit
     if allowed == 0 and not (root if root is not None else os.geteuid() == 0):
-        return Finding("real time", WARNING, "no real-time priority is allowed: the filter runs, with later ticks on a busy "
-                                             "computer",
+        return Finding("real time", WARNING, "no real-time priority is allowed: the filter runs, but its ticks come later on "
+                                             "a busy computer",
                        'echo "$USER - rtprio 99" | sudo tee /etc/security/limits.d/hybridvla.conf, then log in again')
     return Finding("real time", OK, "the filter may ask for SCHED_FIFO")
 
@@ -142,8 +142,8 @@ def check_space(folders: Sequence[Path] = (), free: Optional[Mapping[Path, float
     least = min((free[place] if free is not None else shutil.disk_usage(str(place)).free / 1e9, str(place)) for place in places)
     if least[0] < LITTLE_DISK_GB:
         status = FAILURE if least[0] < LEAST_DISK_GB else WARNING
-        return Finding("disk", status, f"{least[0]:.1f} GB free at {least[1]}: recordings end, and logs are lost when it is full",
-                       "free room: `du -sh ~/.ros/log ~/hybridvla_recordings`, then `rosclean purge`")
+        return Finding("disk", status, f"{least[0]:.1f} GB free at {least[1]}: when it is full, recordings end and logs are lost",
+                       "free some space: `du -sh ~/.ros/log ~/hybridvla_recordings`, then `rosclean purge`")
     return Finding("disk", OK, f"{least[0]:.0f} GB free at {least[1]}")
 
 
@@ -153,10 +153,10 @@ def check_load(load: Optional[float] = None, cores: Optional[int] = None, free_g
     memory = _memory_gb() if free_gb is None else free_gb
     if now > BUSY * count:
         return Finding("load", WARNING, f"{now:.1f} processes want to run on {count} cores: ticks and images come late",
-                       "end what is not needed: `top -o %CPU`")
+                       "stop what is not needed: `top -o %CPU`")
     if memory < LEAST_MEMORY_GB:
-        return Finding("load", WARNING, f"{memory:.1f} GB of memory left: the computer will swap or end a node",
-                       "end what is not needed: `top -o %MEM`")
+        return Finding("load", WARNING, f"{memory:.1f} GB of memory left: the computer will swap or kill a node",
+                       "stop what is not needed: `top -o %MEM`")
     return Finding("load", OK, f"{now:.1f} processes want to run on {count} cores, {memory:.0f} GB of memory left")
 
 
@@ -171,9 +171,9 @@ def check_time(synchronised: Optional[str] = None) -> Finding:
     """Checks that something keeps this computer's clock right. synchronised: output of timedatectl; empty if it has none."""
     said = _timedatectl() if synchronised is None else synchronised
     if said == "no":
-        return Finding("clock", WARNING, "nothing keeps this computer's clock right: two computers' stamps drift apart, and "
-                                         "images "
-                       "and joint states no longer meet", "sudo apt install chrony, on both computers, one as the other's server")
+        return Finding("clock", WARNING, "nothing synchronises this computer's clock: two computers' stamps drift apart, and "
+                                         "images and joint states no longer match",
+                       "sudo apt install chrony, on both computers, one as the other's server")
     return Finding("clock", OK, "kept right" if said == "yes" else "its keeper cannot be asked here")
 
 
@@ -192,11 +192,10 @@ def check_graphics(devices: Path = Path("/sys/bus/pci/devices"), driver: Path = 
     cards = [place for place in sorted(devices.glob("*/vendor")) if place.read_text(encoding="ascii").strip() == NVIDIA
              and (place.parent / "class").read_text(encoding="ascii").startswith("0x03")]
     if cards and not driver.is_file():
-        return Finding("graphics", WARNING, f"an NVIDIA card is in this computer ({cards[0].parent.name}) and no driver: the "
-                                            "policy "
-                       "runs on the CPU", "sudo apt install nvidia-driver, then restart")
+        return Finding("graphics", WARNING, f"this computer has an NVIDIA card ({cards[0].parent.name}) but no driver: the "
+                                            "policy runs on the CPU", "sudo apt install nvidia-driver, then restart")
     if driver.is_file() and not nodes.exists():
-        return Finding("graphics", WARNING, "the NVIDIA driver is loaded and its devices are not here, as in a container "
+        return Finding("graphics", WARNING, "the NVIDIA driver is loaded, but its devices are missing, as in a container "
                                             "without GPU",
                        "start the container with --gpus all, or run `nvidia-modprobe -u -c=0`")
     return Finding("graphics", OK, "driver loaded" if driver.is_file() else "no NVIDIA card")

@@ -25,19 +25,20 @@ def driver_findings(facts: Facts, robot: RobotConfig) -> Iterator[Finding]:
     for arm in robot.arms if robot.agilex is not None else ():
         topic = arm.topics["robot_state"]
         if topic not in facts.arms:
-            yield Finding("driver", FAILURE, f"nobody publishes {topic}: whether arm {arm.name} is enabled is not known, and the "
-                          "filter does not move it", "roslaunch piper start_ms_piper.launch mode:=1 auto_enable:=true")
+            yield Finding("driver", FAILURE, f"nobody publishes {topic}: it is unknown whether arm {arm.name} is enabled, and "
+                                             "the filter does not move it",
+                          "roslaunch piper start_ms_piper.launch mode:=1 auto_enable:=true")
         elif facts.arms[topic]:
             yield Finding("driver", FAILURE, f"arm {arm.name} takes no commands: {facts.arms[topic]}",
-                          "rosservice call /hybridvla/robot/enable, once its cause is gone; both grippers close at that")
+                          "rosservice call /hybridvla/robot/enable, once the cause is gone; this closes both grippers")
         else:
             yield Finding("driver", OK, f"arm {arm.name} reports no fault and no leader")
 
 
 def _franka(facts: Facts, franka: FrankaConfig, cartesian: bool) -> Iterator[Finding]:
     if facts.controllers is None:
-        yield Finding("controller", FAILURE, "/controller_manager/list_controllers does not answer: which controller has the arm "
-                      "is not known", "start franka_control with its own launch file")
+        yield Finding("controller", FAILURE, "/controller_manager/list_controllers does not answer: it is unknown which "
+                                             "controller has the arm", "start franka_control with its own launch file")
         return
     ours = franka.impedance_controller if cartesian else franka.trajectory_controller
     state = facts.controllers.get(ours, "not loaded")
@@ -45,9 +46,9 @@ def _franka(facts: Facts, franka: FrankaConfig, cartesian: bool) -> Iterator[Fin
               if found == "running" and name not in (franka.impedance_controller, franka.trajectory_controller, STATE_CONTROLLER)]
     if others:
         yield Finding("controller", FAILURE, f"{others[0]} is running and not ours: it holds the arm, and the filter's start-up "
-                      "waits for its end", f"{SWITCH} \"{{stop_controllers: [{others[0]}], strictness: 2}}\"")
+                      "waits until it stops", f"{SWITCH} \"{{stop_controllers: [{others[0]}], strictness: 2}}\"")
     if facts.controllers.get(STATE_CONTROLLER) != "running":
-        yield Finding("controller", FAILURE, f"{STATE_CONTROLLER} is not running: no state of the arm comes",
+        yield Finding("controller", FAILURE, f"{STATE_CONTROLLER} is not running: no state of the arm arrives",
                       f"{SWITCH} \"{{start_controllers: [{STATE_CONTROLLER}], strictness: 2}}\"")
     if state != "running" and facts.dry_run is False:
         yield Finding("controller", FAILURE, f"{ours} is {state}: the arm does not follow the filter",
@@ -70,14 +71,14 @@ def _stiffness(facts: Facts, franka: FrankaConfig) -> Iterator[Finding]:
     wrong = False
     for name, (value, key, unit) in wanted.items():
         if name not in facts.stiffness:
-            yield Finding("stiffness", WARNING, f"{node} does not announce {name}: how hard the arm pushes is not known",
+            yield Finding("stiffness", WARNING, f"{node} does not announce {name}: it is unknown how hard the arm pushes",
                           f"rosrun dynamic_reconfigure dynparam get {node}")
             return
         found = facts.stiffness[name]
         if abs(found - value) > SAME * value:
             wrong = True
             yield Finding("stiffness", FAILURE, f"{name} is {found:g} {unit}, and franka.{key} is {value:g}: the filter "
-                          "counts with another push than the arm has",
+                                                "assumes another push than the arm has",
                           f"rosrun dynamic_reconfigure dynparam set {node} {name} {value:g}; an arm led by "
                           "hand (/hybridvla/robot/takeover) is soft on purpose")
     if not wrong:

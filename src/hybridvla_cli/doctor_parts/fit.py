@@ -22,7 +22,7 @@ def check_fit(checkpoint: Path, config: PolicyConfig, robot: RobotConfig) -> Fin
     """Checks the cameras in order, the action convention key by key, arms and frames."""
     found = misfits(read_checkpoint(checkpoint).config, config, robot)
     if found:
-        return Finding("fit", FAILURE, ". ".join(found), "correct the policy configuration as said; the node would refuse to "
+        return Finding("fit", FAILURE, ". ".join(found), "correct the policy configuration as stated; the node would refuse to "
                                                          "start")
     return Finding("fit", OK, f"checkpoint, policy configuration and robot {robot.name} mean the same things")
 

@@ -90,8 +90,7 @@ class Facts:
 def judge(facts: Facts, robot: RobotConfig, config: PolicyConfig) -> List[Finding]:
     """Returns the findings about a graph; a single one if nothing runs."""
     if not facts.online:
-        return [Finding("graph", WARNING, f"no ROS master answers at {facts.master}: nothing runs, so nothing of it can be "
-                                          "judged",
+        return [Finding("graph", WARNING, f"no ROS master answers at {facts.master}: nothing runs, so nothing can be checked",
                         "start a launch file, or correct ROS_MASTER_URI, and ask again")]
     found = [*_time(facts), *_nodes(facts), *_joints(facts, robot), *_cameras(facts, config), *_commands(facts, robot),
              *driver_findings(facts, robot)]
@@ -112,18 +111,19 @@ def _time(facts: Facts) -> Iterator[Finding]:
         if stream.age_s < -CLOCKS_S:
             yield Finding("clocks", FAILURE, f"{topic} comes {-stream.age_s:.2f} s from the future: the clocks of two "
                                              "computers differ, "
-                          "and images and joint states do not meet", "sudo apt install chrony on both, one as the other's server")
+                          "and images and joint states do not match",
+                          "sudo apt install chrony on both, one as the other's server")
         elif stream.age_s > 5.0 * CLOCKS_S:
-            yield Finding("clocks", FAILURE, f"{topic} is {stream.age_s:.2f} s old when it comes: a clock differs, or the "
-                                             "network or "
-                          "driver holds it back", "chronyc tracking on both computers; then `rostopic delay` on the topic")
+            yield Finding("clocks", FAILURE, f"{topic} is {stream.age_s:.2f} s old when it arrives: a clock differs, or the "
+                                             "network or driver delays it",
+                          "chronyc tracking on both computers; then `rostopic delay` on the topic")
 
 
 def _nodes(facts: Facts) -> Iterator[Finding]:
     for node, address in facts.unreachable.items():
-        yield Finding("nodes", FAILURE, f"{node} is not reached at {address}, where the master says it is: its topics are "
-                                        "listed and "
-                      "nothing comes", "set ROS_IP on its computer and start it again; if it is dead, `rosnode cleanup`")
+        yield Finding("nodes", FAILURE, f"{node} cannot be reached at {address}, where the master says it is: its topics are "
+                                        "listed, but nothing arrives",
+                      "set ROS_IP on its computer and start it again; if it is dead, `rosnode cleanup`")
 
 
 def _joints(facts: Facts, robot: RobotConfig) -> Iterator[Finding]:
@@ -188,8 +188,8 @@ def _cameras(facts: Facts, config: PolicyConfig) -> Iterator[Finding]:
                           "driver's launch file")
         if camera.serial and serial and serial.lstrip("_0") != camera.serial.lstrip("_0"):
             owner = [other.view for other in config.cameras if other.serial and other.serial.lstrip("_0") == serial.lstrip("_0")]
-            yield Finding("cameras", FAILURE, f"behind view {camera.view} is the camera {serial}" + (
-                f", which is view {owner[0]}'s: the two are exchanged" if owner else f", and {camera.serial} is configured"),
+            yield Finding("cameras", FAILURE, f"view {camera.view} comes from camera {serial}" + (
+                f", which is view {owner[0]}'s: the two are exchanged" if owner else f", but {camera.serial} is configured"),
                 "correct the serial numbers in the driver's launch file")
 
 
@@ -205,7 +205,7 @@ def _commands(facts: Facts, robot: RobotConfig) -> Iterator[Finding]:
             others = [node for node in facts.publishers.get(topic, ()) if node != "/safety_filter_node"]
             if topic and robot.agilex is not None and set(others) & set(facts.publishers.get(arm.topics["joint_states"], ())):
                 yield Finding("commands", FAILURE, f"{', '.join(others)} is the driver of arm {arm.name} and publishes {topic} "
-                              "itself: it is in mode 0, in which a leader arm is read and no command taken",
+                              "itself: it is in mode 0, in which it reads a leader arm and takes no command",
                               "roslaunch piper start_ms_piper.launch mode:=1 auto_enable:=true, and unplug the leader arms")
             elif topic and others:
                 yield Finding("commands", FAILURE, f"{', '.join(others)} commands arm {arm.name} on {topic}, past the filter",

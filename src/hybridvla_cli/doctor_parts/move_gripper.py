@@ -70,7 +70,7 @@ class Mover:
         publishers, _, _ = rosgraph.Master(rospy.get_name()).getSystemState()
         unread = [move.arm for move in self.plan() if math.isnan(move.before)]
         if unread:
-            return (f"no reading of arm {unread[0]}'s gripper comes; {self._readers[unread[0]].gripper_problem}".rstrip("; "),
+            return (f"no reading of arm {unread[0]}'s gripper arrives; {self._readers[unread[0]].gripper_problem}".rstrip("; "),
                     "start the robot's driver, and compare topics.finger_joints with what it publishes")
         state = State(self.status.state).name if self.status is not None else ""
         others = {topic: [node for node in nodes if node != rospy.get_name()] for topic, nodes in publishers}
@@ -166,7 +166,7 @@ def main(file: str, what: str) -> Dict[str, Any]:
     try:
         moves = mover.move() if what == "move" else mover.plan()
     except (HybridVLAError, rospy.ROSException, rospy.ServiceException) as error:
-        return {"refused": [str(error), "cure this, and ask again"], "moves": []}
+        return {"refused": [str(error), "fix this, and ask again"], "moves": []}
     return {"refused": ["", ""], "moves": [asdict(move) for move in moves]}
 
 

@@ -53,7 +53,7 @@ def _fit(folder: Path, config: PolicyConfig, robot: RobotConfig) -> Iterator[Fin
     try:
         from hybridvla_cli.doctor_parts.fit import check_fit, check_statistics
     except ImportError as error:        # torch, which a robot computer may lack
-        yield Finding("fit", WARNING, f"cannot be checked here: {error}", "ask this again on the computer that runs the policy")
+        yield Finding("fit", WARNING, f"cannot be checked here: {error}", "run this again on the computer that runs the policy")
         return
     checks: Dict[str, Callable[[], Finding]] = {"fit": lambda: check_fit(folder, config, robot),
                                                 "statistics": lambda: check_statistics(folder, robot)}
@@ -61,7 +61,7 @@ def _fit(folder: Path, config: PolicyConfig, robot: RobotConfig) -> Iterator[Fin
         try:
             yield check()
         except HybridVLAError as error:
-            yield Finding(name, FAILURE, f"cannot be checked: {error}", "cure the checkpoint first")
+            yield Finding(name, FAILURE, f"cannot be checked: {error}", "fix the checkpoint first")
 
 
 def look(robot: RobotConfig, config: PolicyConfig) -> Union[Facts, Finding]:
@@ -132,6 +132,6 @@ def _beside_the_nodes(module: str, *arguments: str) -> Union[Dict[str, Any], Fin
         return Finding("graph", FAILURE, f"the graph did not answer within {LONGEST_S} s", "is the master's computer reachable?")
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        return Finding("graph", FAILURE, f"the graph cannot be looked at ({said})", "cure the failures above first")
+        return Finding("graph", FAILURE, f"the graph cannot be looked at ({said})", "fix the failures above first")
     found: Dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

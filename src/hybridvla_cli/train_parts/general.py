@@ -45,7 +45,7 @@ def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> N
         processes.stop()
     if processes.first:
         print(f"{result['checkpoint']}: {result['steps']} steps, {result['samples']} samples, {result['seconds']:.0f} s"
-              + ("" if result["finished"] else "; not the last one, the same command goes on"))
+              + ("" if result["finished"] else "; not the last step, the same command goes on"))
         write_json(args.json, result)       # first: the run is done, even if writing the other layout fails
         if args.released and result["finished"]:
             print(write_released(read_checkpoint(out), Path(args.released)))
@@ -55,7 +55,7 @@ def warn_of_slowness(config: TrainingConfig, device: str) -> None:
     """Warns of a precision that a device emulates, before hours of data. Changes nothing: a run has its recipe's precision."""
     slow = slowness(config.precision, device)
     if slow:
-        LOGGER.warning("precision: %s: %s; write precision: float32 into the recipe (a run that was begun goes on with its own: "
+        LOGGER.warning("precision: %s: %s; write precision: float32 into the recipe (a run that was begun keeps its own: "
                        "begin another one, in another --work)", config.precision, slow)
 
 
@@ -67,8 +67,9 @@ def refuse_shards(data: Sequence[Path]) -> None:
     """
     for folder in data:
         if not (folder / "meta").is_dir() and any(folder.glob("*.npz")):
-            raise HybridVLAError(f"{folder}: .npz shards are of a recipe that is no more; make a data set with `hybridvla "
-                                 "demonstrate --tasks blocks`, or leave --data out where the recipe has `demonstrations`")
+            raise HybridVLAError(f"{folder}: .npz shards belong to a recipe that no longer exists; make a data set with "
+                                 "`hybridvla demonstrate --tasks blocks`, or leave --data out where the recipe has "
+                                 "`demonstrations`")
 
 
 def _check_places(args: argparse.Namespace, work: Path, out: Path, data: Tuple[Path, ...], init: Optional[Path]) -> None:

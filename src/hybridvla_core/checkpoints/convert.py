@@ -169,8 +169,8 @@ def _remarks_on_statistics(source: Source, choices: Choices) -> List[str]:
     grippers = [channel for channel in range(dims) if channel % DOF_PER_ARM == DOF_PER_ARM - 1]
     found = []
     if "mask" not in entry["action"]:
-        found.append("the statistics have no mask, so every action channel counts as scaled; grippers are decided as 0 or 1 "
-                     "all the same")
+        found.append("the statistics have no mask, so every action channel counts as scaled; grippers are still decided as 0 "
+                     "or 1")
     constant = [channel for channel in np.flatnonzero(scales.action.constant).tolist() if channel not in grippers]
     seldom = _moving(entry["action"], constant)
     for channels, how in (([channel for channel in constant if channel not in seldom], "never moves in the data"),

@@ -149,7 +149,7 @@ def read_weights(checkpoint: Checkpoint, model: torch.nn.Module) -> None:
 def _why_untrained(provenance: Mapping[str, Any]) -> str:
     """Returns the end of a message, with what to do."""
     if provenance.get("unfinished"):
-        return "the run of `hybridvla train` that wrote it is unfinished; run the same command again, and it goes on"
+        return "the run of `hybridvla train` that wrote it is unfinished; run the same command again to continue it"
     if provenance.get("trained_by"):
-        return "no stage of its training had the term diffusion; train it on with that before it predicts"
+        return "no stage of its training had the term diffusion; train it further with that term before it predicts"
     return "this folder was converted from a base model; train it before it predicts"

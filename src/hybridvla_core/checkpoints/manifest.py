@@ -45,7 +45,7 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
         raise CheckpointError(f"{path}: format {manifest['format']!r}; this version reads {FORMAT}")
     # Manifests of the first release have no digest.
     if digest is not None and digest != _digest(manifest):
-        raise CheckpointError(f"{path}: does not fit its own digest; the file was altered, copy it again")
+        raise CheckpointError(f"{path}: does not match its own digest; the file was altered, copy it again")
     return manifest
 
 
@@ -57,7 +57,7 @@ def check_files(folder: Path, manifest: Mapping[str, Any], required: Iterable[st
         raise CheckpointError(f"{folder / MANIFEST}: does not list {few(unlisted)}; copy the folder again")
     for name, entry in files.items():
         if Path(name).name != name or name in ("", "..", MANIFEST):
-            raise CheckpointError(f"{folder / MANIFEST}: lists {name!r}, which is no file of this folder; copy it again")
+            raise CheckpointError(f"{folder / MANIFEST}: lists {name!r}, which is not a file of this folder; copy it again")
         if not isinstance(entry, Mapping) or set(entry) != {"sha256", "bytes"}:
             raise CheckpointError(f"{folder / MANIFEST}: the entry of {name} needs sha256 and bytes; copy the folder again")
     missing = [name for name in files if not (folder / name).is_file()]

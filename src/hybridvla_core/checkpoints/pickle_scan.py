@@ -61,7 +61,7 @@ def check_archive(path: Path) -> None:
         raise CheckpointError(f"{path}: not a whole torch archive ({type(error).__name__}: {error}); the file is "
                               "truncated, altered or of another kind: copy it again") from error
     if broken is not None:
-        raise CheckpointError(f"{path}: the checksum of {broken} does not fit; the file was altered, copy it again")
+        raise CheckpointError(f"{path}: the checksum of {broken} does not match; the file was altered, copy it again")
 
 
 def imports(pickled: bytes) -> Set[str]:

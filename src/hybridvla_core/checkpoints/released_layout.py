@@ -32,8 +32,8 @@ def check_layout(config: ModelConfig, untrained: Sequence[str] = ()) -> None:
         CheckpointError: The model has norms or a sequence that the released code does not know, or untrained parts.
     """
     if config.tower_norm or config.projector_norm or (config.sequence.kind, config.sequence.state) != (1, "embedding"):
-        raise CheckpointError("the released layout has no norm behind towers or projector, and only sequence 1; this model has "
-                              "others")
+        raise CheckpointError("the released layout has no norm after towers or projector, and only sequence 1; this model "
+                              "differs")
     if untrained:
         raise CheckpointError(f"the released layout cannot say that parts are untrained, and {', '.join(untrained)} hold random "
                               "weights; train them with the term diffusion first")

@@ -119,8 +119,8 @@ class Target:
             else:
                 os.rename(str(self.partial), str(self.out))
         except OSError as error:
-            raise CheckpointError(f"{self.given}: the finished checkpoint cannot take this name ({error.strerror}); nothing is "
-                                  f"lost, it lies in {self.partial}: move it yourself") from error
+            raise CheckpointError(f"{self.given}: the finished checkpoint cannot take this name ({error.strerror}); nothing "
+                                  f"is lost, it is in {self.partial}: move it yourself") from error
         try:
             self._remove_aside()
         except OSError as error:

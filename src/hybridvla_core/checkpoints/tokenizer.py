@@ -84,7 +84,7 @@ def _check_text(path: Union[str, Path], tokenizer: Tokenizer, sequence: Sequence
         if tuple(found) != ids:
             place = next((i for i, pair in enumerate(zip(found, ids)) if pair[0] != pair[1]), min(len(found), len(ids)))
             there, here = list(found[place:place + 3]), list(ids[place:place + 3])
-            raise CheckpointError(f"{path}: the ids of the prompt for {KNOWN!r} differ from the recorded ones from place "
+            raise CheckpointError(f"{path}: the ids of the prompt for {KNOWN!r} differ from the recorded ones from position "
                                   f"{place} on ({there} instead of {here}); it belongs to another model, or was changed")
 
 

@@ -92,7 +92,7 @@ def mix(config: MixtureConfig, present: Sequence[str], where: str) -> Tuple[Mixt
         raise DataError(f"{where}: names no weight for {', '.join(unknown)}; add one, or leave the data set out")
     double = sorted({name for name in names if names.count(name) > 1})
     if double:
-        raise DataError(f"{where}: {', '.join(double)} is there more than once")
+        raise DataError(f"{where}: {', '.join(double)} appears more than once")
     return _shares(dict(zip(present, (config.weights[name] for name in names)))), sorted(set(config.weights) - set(names))
 
 

@@ -148,7 +148,7 @@ class Sample:
             return f"the padding mask must be {self.actions.shape[:1]} bool, found {self.padding.dtype} {self.padding.shape}"
         labelled = len(self.padding) - int(np.count_nonzero(self.padding))
         if not labelled or np.count_nonzero(self.padding[:labelled]):
-            return "padding stands at a chunk's end and never at its first row"
+            return "padding belongs at a chunk's end, never at its first row"
         if not _finite(self.state):
             return "the state holds a number that is not finite"
         if not _finite(self.actions[:labelled]):
@@ -159,10 +159,10 @@ class Sample:
         for item in self.grounding:
             for _, end in item.spans:
                 if end > longest:
-                    return "a grounded span ends behind the instruction"
+                    return "a grounded span ends after the instruction"
             unknown = [view for view in item.patches if view not in self.images]
             if unknown:
-                return f"patches of views that the sample has not: {', '.join(sorted(unknown))}"
+                return f"patches of views that the sample does not have: {', '.join(sorted(unknown))}"
         return ""
 
 

@@ -94,7 +94,7 @@ class Processes:
         finally:        # tell the others before an error propagates
             failed = self.sums({"failed": float(not done)})["failed"] > 0
         if failed:
-            raise HybridVLAError(f"process {self.rank} ends because the first one failed, which says why")
+            raise HybridVLAError(f"process {self.rank} ends because the first one failed; its message says why")
 
     def rows(self, batch: int) -> slice:
         """Returns this process's rows of a step's batch."""

@@ -78,8 +78,8 @@ class FrameSet:
         self._moments = dataset.moments()
         if not len(self.train):
             splits = json.dumps(dataset.info.get("splits") or {})
-            raise DataError(f"{dataset.folder}: has no frame to train from, its splits are {splits}; write it again with "
-                            "episodes to train from (from-bags: --validation 0)")
+            raise DataError(f"{dataset.folder}: has no frame to train on; its splits are {splits}; write it again with "
+                            "training episodes (from-bags: --validation 0)")
         self._firsts = np.searchsorted(self._moments, np.arange(self.pictures_kept + 1))     # first frame of each moment, and end
 
     @property

@@ -10,7 +10,7 @@ from hybridvla_ros.runtime.leftovers import leave_on_signals
 FAILED, INTERRUPTED = 1, 130
 
 
-def carry_out(name: str, work: Callable[[], int], interrupted: str = "everything it had started was ended") -> int:
+def carry_out(name: str, work: Callable[[], int], interrupted: str = "everything it had started was stopped") -> int:
     """Runs a program's work; turns an error of ours, Ctrl-C or SIGTERM into a sentence on standard error.
 
     Args:

@@ -32,7 +32,7 @@ def test_a_run_that_is_converted_there_and_back_is_the_same(tmp_path, family):
     for name in ("dims.json", "tokenizer.json"):
         (back / name).write_bytes((tmp_path / name).read_bytes())
     config = back / "run/config.json"
-    config.write_text((tmp_path / "run/config.json").read_text())     # a registry name stands for other dimensions
+    config.write_text((tmp_path / "run/config.json").read_text())     # a registry name that stands for other dimensions
     assert main(small_models.convert_arguments(back, tmp_path / "again")) == 0
     one, other = tensors(tmp_path / "ours"), tensors(tmp_path / "again")
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
@@ -41,7 +41,7 @@ def test_a_run_that_is_converted_there_and_back_is_the_same(tmp_path, family):
 
 
 def test_a_model_that_the_released_code_cannot_hold_is_refused():
-    with pytest.raises(CheckpointError, match="no norm behind towers or projector"):
+    with pytest.raises(CheckpointError, match="no norm after towers or projector"):
         released_modules({}, small_models.tiniest())
 
 

@@ -1,4 +1,4 @@
-"""Data sets on disk: what is written is read back, what is damaged is named, what is unfinished is no data set."""
+"""Data sets on disk: what is written is read back, damage is named, and an unfinished set is not a data set."""
 from __future__ import annotations
 
 import errno
@@ -80,7 +80,7 @@ def test_what_is_written_is_read_back_in_any_order(folder):
 
 
 def moments(folder, numbers, **changes):
-    """Episodes whose frames show these moments."""
+    """Write episodes whose frames show these moments."""
     description = Description("many", 10.0, {"front": (48, 64)}, NAMES, NAMES, labels=layout.NEXT_KEYFRAME, moments=True)
     with DatasetWriter(folder, replace(description, **changes)) as out:
         for episode_numbers in numbers:
@@ -98,7 +98,7 @@ def test_rows_say_which_moment_they_show(folder, tmp_path):
     assert data.description.moments and data.moments().tolist() == [0, 0, 0, 1, 2, 3, 3]
     assert data.rows(1).moments.tolist() == [0, 1, 1] and data.info["features"][layout.MOMENT]["dtype"] == "int64"
     assert [data.sample(frame).instruction for frame in range(3)] == ["go 0", "go 1", "go 2"]
-    # As data sets were written before, and as others write them.
+    # as older versions and other programs write data sets
     file = folder / layout.OURS
     told = json.loads(file.read_text())
     del told["description"]["moments"]
@@ -180,7 +180,7 @@ def test_what_a_killed_run_of_the_same_process_number_left_is_in_nobodys_way(fol
     (left / "half").write_text("x")
     write(folder)
     assert len(LeRobotDataset(folder)) == 18 and sorted(folder.parent.iterdir()) == sorted([folder, left])
-    assert (left / "half").is_file()     # on a disk of several containers it may be of one that lives
+    assert (left / "half").is_file()     # on a disk that containers share, it may belong to a living process
 
 
 def test_a_full_disk_is_one_sentence_and_keeps_nothing(folder, monkeypatch):
@@ -200,9 +200,9 @@ def test_a_name_that_cannot_be_taken_keeps_the_finished_work(folder, monkeypatch
             raise OSError(errno.EBUSY, "Device or resource busy")
         take(source, target)
     monkeypatch.setattr(writer.os, "replace", refuse)
-    with pytest.raises(DataError, match=r"whole and lies in (\S+):") as caught:
+    with pytest.raises(DataError, match=r"complete and is in (\S+):") as caught:
         write(folder)
-    kept = str(caught.value).split("lies in ")[1].split(":")[0]
+    kept = str(caught.value).split("and is in ")[1].split(":")[0]
     monkeypatch.undo()
     (folder.parent / kept).rename(folder)
     assert len(LeRobotDataset(folder)) == 18
@@ -236,7 +236,7 @@ def test_damaged_tables_are_refused(folder):
     with pytest.raises(DataError, match="total_frames is 19"):
         LeRobotDataset(folder)
     (folder / layout.INFO).unlink()
-    with pytest.raises(DataError, match="no whole data set"):
+    with pytest.raises(DataError, match="not a complete data set"):
         LeRobotDataset(folder)
 
 
@@ -249,7 +249,7 @@ def test_chunks_of_rows_that_lead_to_keyframes_are_refused(folder):
 
 
 def test_the_older_version_is_read(folder, tmp_path):
-    """The same frames laid out as v2.1: a parquet file and a video an episode, lines of JSON."""
+    """The same frames are laid out as v2.1: one parquet file and one video per episode, and lines of JSON."""
     kept = write(folder)
     old, info = tmp_path / "old", json.loads((folder / layout.INFO).read_text())
     table = pq.read_table(str(folder / layout.DATA.format(chunk_index=0, file_index=0)))

@@ -1,4 +1,4 @@
-"""Open X-Embodiment sets: written as TensorFlow Datasets lays them out, with checksums; read, standardised, or refused."""
+"""Open X-Embodiment sets in the layout of TensorFlow Datasets, with checksums: they are read, standardised, or refused."""
 from __future__ import annotations
 
 import io
@@ -65,7 +65,7 @@ def converted(tmp_path, name, examples):
 
 
 def test_the_checksum_is_that_of_the_standard():
-    """The check value of CRC-32C, 0xE3069283, turned and offset as TFRecord asks."""
+    """The check value of CRC-32C is 0xE3069283, rotated and offset as TFRecord requires."""
     assert masked_crc(b"123456789") == (((0xE3069283 >> 15) | (0xE3069283 << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
@@ -107,7 +107,7 @@ def test_bridge_takes_the_reached_movement_and_drops_the_ends(tmp_path):
     np.testing.assert_allclose(rows.state[:-1, :3] + rows.action[:-1, :3], rows.state[1:, :3], atol=1e-6)
     reached = Rotation.from_euler("xyz", rows.action[:-1, 3:6]) * Rotation.from_euler("xyz", rows.state[:-1, 3:6])
     assert (reached.inv() * Rotation.from_euler("xyz", rows.state[1:, 3:6])).magnitude().max() < 1e-6
-    assert rows.action[:, 6].tolist() == [1, 0, 0, 0]      # a gripper under way counts as where it arrives
+    assert rows.action[:, 6].tolist() == [1, 0, 0, 0]      # a moving gripper counts as where it arrives
 
 
 def test_a_flipped_byte_is_flagged_and_the_next_record_is_read(tmp_path):
@@ -174,7 +174,7 @@ def test_missing_files_of_a_split_are_flagged_by_number_and_those_of_two_version
     out = convert(tmp_path / "rlds", tmp_path / "set")
     (flag,) = out.provenance.flagged
     assert out.episodes == 4 and flag["episode"] == "taco_play-train" and flag["kept"]
-    assert flag["reason"].startswith("3 of its 6 files are missing: 00001, 00002, 00005; if it was to be")
+    assert flag["reason"].startswith("3 of its 6 files are missing: 00001, 00002, 00005; if it should be")
 
 
 @pytest.mark.parametrize("split, trains", [("train", True), ("val", False)])
@@ -183,5 +183,5 @@ def test_a_set_without_an_episode_to_train_from_says_so(tmp_path, split, trains)
     out = convert(tmp_path / "rlds", tmp_path / "set")
     said = [entry["reason"] for entry in out.provenance.flagged if entry["episode"] == "set" and entry["kept"]]
     assert out.trains == trains and len(said) == (not trains)
-    assert all("no episode is left to train from: all 1 are to validate with" in reason for reason in said)
+    assert all("no episode is left for training: all 1 are for validation" in reason for reason in said)
     assert len(LeRobotDataset(tmp_path / "set").frames_of("train")) == (len(LeRobotDataset(tmp_path / "set")) if trains else 0)

@@ -1,4 +1,4 @@
-"""A sample says what is wrong with it, and what is grounded is read by the caller's names of the views."""
+"""Samples: each says what is wrong with it, and its grounding is read by the caller's names of the views."""
 from __future__ import annotations
 
 import numpy as np
@@ -23,14 +23,14 @@ def with_row(row, value):
     (dict(state=np.zeros((1, 7))), "the state has shape"),
     (dict(actions=np.zeros((0, 7))), "the actions have shape"),
     (dict(padding=np.zeros(3)), "the padding mask must be"),
-    (dict(padding=np.ones(3, dtype=bool)), "padding stands at a chunk's end"),
-    (dict(padding=np.array([True, False, False])), "padding stands at a chunk's end"),
-    (dict(padding=np.array([False, True, False])), "padding stands at a chunk's end"),
+    (dict(padding=np.ones(3, dtype=bool)), "padding belongs at a chunk's end"),
+    (dict(padding=np.array([True, False, False])), "padding belongs at a chunk's end"),
+    (dict(padding=np.array([False, True, False])), "padding belongs at a chunk's end"),
     (dict(state=np.full(7, np.inf)), "the state holds a number"),
     (dict(actions=with_row(1, np.nan)), "an action is not finite"),
     (dict(instruction=" "), "the instruction is empty"),
-    (dict(grounding=(GroundedObject(((0, 8),)),)), "ends behind the instruction"),
-    (dict(grounding=(GroundedObject(((0, 4),), {"b": np.array([1]), "a": np.array([1])}),)), "the sample has not: a, b"),
+    (dict(grounding=(GroundedObject(((0, 8),)),)), "ends after the instruction"),
+    (dict(grounding=(GroundedObject(((0, 4),), {"b": np.array([1]), "a": np.array([1])}),)), "the sample does not have: a, b"),
 ])
 def test_what_is_wrong_with_a_sample_is_named_with_its_place(changes, words):
     with pytest.raises(DataError, match=f"episode 3, frame 4: .*{words}"):

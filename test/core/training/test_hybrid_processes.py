@@ -1,4 +1,4 @@
-"""Several processes are one: the same run on two, one that goes on on another number, and one whose reader is killed."""
+"""Several processes act as one: the same run on two, a run resumed on another number, and a run whose reader is killed."""
 from __future__ import annotations
 
 import datetime
@@ -35,8 +35,8 @@ def alone(data, tmp_path_factory):
 
 
 def run(folder, data, launcher=()):
-    """One process is this one; it imports nothing anew."""
-    # AdamW turns the rounding of a gradient that is all rounding into a whole step; a larger epsilon does not.
+    """Train, in this process when there is no launcher, so that nothing is imported again."""
+    # AdamW turns a gradient of nothing but rounding into a full step; a larger epsilon prevents that.
     if launcher:
         process = program(folder, data, launcher, epsilon=EPSILON, labels=2)
         said = process.communicate(timeout=400)[0].decode()
@@ -50,7 +50,7 @@ def run(folder, data, launcher=()):
 
 
 def assert_close(one, other):
-    """Weights and losses to 1e-6."""
+    """Assert that weights and losses agree to 1e-6."""
     ours, theirs = weights(one), weights(other)
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
@@ -67,7 +67,7 @@ def assert_close(one, other):
 def test_two_processes_do_what_one_does_and_go_on_as_one(data, alone, tmp_path):
     two = run(tmp_path, data, TWO)
     assert_close(alone, two)
-    # From the last but one state of two processes, one goes on.
+    # One process resumes from the last but one state of two processes.
     states = sorted((two / "work/state").glob("step-*"))
     shutil.rmtree(states[-1])
     shutil.rmtree(two / "out")
@@ -141,7 +141,7 @@ def test_what_the_first_process_does_alone_fails_on_all(tmp_path):
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
     said = done.stdout.decode()
     assert done.returncode == 0 and "rank 0: [1, '[Errno 28] No space left on device']" in said, said
-    assert "rank 1: ['process 1 ends because the first one failed, which says why']" in said
+    assert "rank 1: ['process 1 ends because the first one failed; its message says why']" in said
 
 
 def test_processes_take_their_rows():
@@ -155,5 +155,5 @@ def test_a_reading_process_that_is_killed_is_named_and_the_files_are_not_blamed(
     toy_data.add_preset(monkeypatch)
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
     monkeypatch.setattr(Feed, "training", lambda *_: os.kill(os.getpid(), signal.SIGKILL))     # in the reading process
-    with pytest.raises(HybridVLAError, match="reads training data was ended from outside .*workers.*goes on from the last"):
+    with pytest.raises(HybridVLAError, match="reads training data was killed .*workers.*goes on from the last"):
         go(tmp_path, data, config=toy_data.config(stages=STAGES[1:], workers=1))

@@ -1,4 +1,4 @@
-"""What ends a run, and what is there afterwards: state and pictures on a full disk, torn steps, data it could not have used."""
+"""What ends a run, and what remains: state and pictures on a full disk, torn steps, data that it could not have used."""
 from __future__ import annotations
 
 import logging
@@ -55,7 +55,7 @@ def empty_progress(step):
 
 
 def go_until(folder, data, last):
-    """Ends the run behind the step after which `last` is the last one saved; it keeps that one and the one before."""
+    """Runs until `last` is the newest saved step; the run keeps that step and the one before."""
     while not steps(folder) or steps(folder)[-1].name != last:
         go(folder, data, seconds=1e-9)
     assert len(steps(folder)) == 2
@@ -90,7 +90,7 @@ def test_where_no_step_can_be_read_one_sentence_says_so_and_nothing_is_removed(d
 def test_a_full_disk_is_one_sentence_and_the_last_whole_step_is_gone_on_from(data, tmp_path, unbroken):
     go_until(tmp_path, data, "step-000000004-stage-1")
     there, (soft, hard) = steps(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))       # files of log and progress are smaller, the weights' larger
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))       # log and progress are smaller, weight files larger
     try:
         with pytest.raises(HybridVLAError, match="the state cannot be saved .*make room and start again") as caught:
             go(tmp_path, data)
@@ -151,7 +151,7 @@ def test_pictures_that_the_disk_has_no_room_for_are_refused_before_the_first_is_
 
 def test_a_set_of_held_out_episodes_alone_is_not_trained_on_and_validated_by_the_same_rows(tmp_path):
     data = toy_data.write(tmp_path / "toy", episodes=1)
-    with pytest.raises(DataError, match=r'toy: has no frame to train from, its splits are {"validation": "0:1"}; write it again'):
+    with pytest.raises(DataError, match=r'toy: has no frame to train on; its splits are {"validation": "0:1"}; write it again'):
         go(tmp_path, data)
 
 

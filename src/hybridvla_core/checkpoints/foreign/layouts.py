@@ -48,7 +48,7 @@ def _entry(entry: Mapping[str, Any], where: str) -> Dict[str, Any]:
             raise CheckpointError(f"{where}: {name} is a second {quantity}; leave the one that the model was trained with")
         renamed = {PERCENTILES.get(key, key): one for key, one in value.items()}
         if not {"q01", "q99"} & set(renamed) and {"mean", "std"} & set(renamed):
-            raise CheckpointError(f"{where}: {name} has {few(value, 8)} and no q01 and q99; a model that was scaled by mean and "
+            raise CheckpointError(f"{where}: {name} has {few(value, 8)} but no q01 and q99; a model that was scaled by mean and "
                                   "deviation, or by least and largest value, is none of these. Give the statistics of its own "
                                   "training, with both percentiles")
         found[quantity] = renamed

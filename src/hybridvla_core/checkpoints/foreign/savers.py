@@ -59,13 +59,13 @@ def read_modules(content: object, known: Mapping[str, str], path: str, entry: Op
         CheckpointError: The file holds adapters, shards or quantised weights, or no entry holds weights.
     """
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path}: holds {type(content).__name__} and no dictionary of tensors; this is no checkpoint")
+        raise CheckpointError(f"{path}: holds {type(content).__name__} and no dictionary of tensors; this is not a checkpoint")
     where = _entry(content, known, path, entry)
     found: Dict[str, Any] = {}
     for name, value in _flattened(content[where] if where else content, path, not where):
         bare = _under_module(bare_name(name), known)
         if bare in found:
-            raise CheckpointError(f"{path}: {few([bare])} is there twice; save the model once, without its wrapper")
+            raise CheckpointError(f"{path}: {few([bare])} appears twice; save the model once, without its wrapper")
         found[bare] = value
     refuse_unfinished(list(found), path)
     averaged = [str(key) for key in content if key != where and AVERAGED.search(str(key))]
@@ -79,7 +79,7 @@ def read_modules(content: object, known: Mapping[str, str], path: str, entry: Op
             modules.setdefault(module, {})
             continue
         if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-            raise CheckpointError(f"{path}: {few([f'{module} {rest}'.strip()])} is no tensor of floating-point numbers")
+            raise CheckpointError(f"{path}: {few([f'{module} {rest}'.strip()])} is not a tensor of floating-point numbers")
         modules.setdefault(module, {})[rest] = value
     return Saved(modules, where, tuple(dict.fromkeys(averaged)))
 
@@ -108,7 +108,7 @@ def module_problem(found: Mapping[str, Any], expected: Mapping[str, Any], known:
         return f"{text}; these are parts of {' and '.join(others)}, another architecture that cannot be converted"
     if missing and missing <= {"vision_backbone", "llm_backbone"} and not unknown:
         towers = " (Prismatic's towers are timm's vit_large_patch14_reg4_dinov2.lvd142m and vit_so400m_patch14_siglip_224)"
-        return (f"{text}; a module that was frozen while training is often not saved: it is that of the base model"
+        return (f"{text}; a module that was frozen while training is often not saved: it is the same as in the base model"
                 f"{towers if 'vision_backbone' in missing else ''}. Put it into the file, or save all modules")
     return f"{text}; it must hold {', '.join(expected)}"
 
@@ -132,7 +132,7 @@ def _entry(content: Mapping[str, Any], known: Mapping[str, str], path: str, entr
 def _flattened(content: Mapping[str, Any], path: str, top: bool, depth: int = 0) -> Iterator[Tuple[str, Any]]:
     """Yields dotted names and values. top: the whole file, where a step number or an optimizer may be beside the weights."""
     if depth > DEPTH:
-        raise CheckpointError(f"{path}: dictionaries in dictionaries, {depth} deep; this is no checkpoint of a model")
+        raise CheckpointError(f"{path}: dictionaries in dictionaries, {depth} deep; this is not a checkpoint of a model")
     for name, value in content.items():
         if isinstance(value, Mapping):
             if top and str(name) in ("optimizer", "optimizer_state_dict", "scheduler", "lr_scheduler", "scaler"):

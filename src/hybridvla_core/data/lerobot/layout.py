@@ -164,9 +164,9 @@ def read_json(path: Path, what: str) -> Dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"{path}: {what} cannot be read ({error.strerror}); this is no whole data set") from error
+        raise DataError(f"{path}: {what} cannot be read ({error.strerror}); this is not a complete data set") from error
     except ValueError as error:
         raise DataError(f"{path}: {what} is damaged ({error}); make the data set again") from error
     if not isinstance(data, dict):
-        raise DataError(f"{path}: {what} holds {type(data).__name__} and no mapping")
+        raise DataError(f"{path}: {what} holds {type(data).__name__} and not a mapping")
     return data

@@ -121,8 +121,8 @@ class LeRobotDataset:
             DataError: A file is damaged or a number cannot be used; the message names episode and frame.
         """
         if chunk > 1 and self.description.labels == layout.NEXT_KEYFRAME:
-            raise DataError(f"{self.folder}: every row leads to the next keyframe, so rows cannot be put one behind the other "
-                            "to a chunk; use chunk 1, or write the data set with keyframes or dense actions")
+            raise DataError(f"{self.folder}: every row leads to the next keyframe, so consecutive rows do not make a chunk; "
+                            "use chunk 1, or write the data set with keyframes or dense actions")
         position, frame = self.locate(index)
         rows, episode = self.rows(position), self.episodes[position]
         actions, padding = chunk_of(rows.action, frame, chunk)
@@ -194,7 +194,7 @@ class LeRobotDataset:
 
     def _instruction(self, task: int, episode: int) -> str:
         if task not in self.tasks:
-            raise DataError(f"{self.folder}: episode {episode} names task {task}, which the data set has not")
+            raise DataError(f"{self.folder}: episode {episode} names task {task}, which the data set does not have")
         return self.tasks[task]
 
     def _images(self, position: int, frame: int, rows: Rows) -> Dict[str, np.ndarray]:
@@ -237,7 +237,7 @@ class LeRobotDataset:
             column = pa.concat_arrays(column.chunks)
         flat = column.flatten().to_numpy(zero_copy_only=False) if hasattr(column, "flatten") else column.to_numpy()
         if flat.size != table.num_rows * width:
-            raise DataError(f"{where}: {key} has {flat.size} numbers in {table.num_rows} rows; {width} a row are described")
+            raise DataError(f"{where}: {key} has {flat.size} numbers in {table.num_rows} rows; {width} per row are described")
         return np.asarray(flat, dtype=np.float32).reshape(-1, width)
 
     def _names(self, key: str) -> Tuple[str, ...]:

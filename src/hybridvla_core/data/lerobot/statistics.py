@@ -52,7 +52,7 @@ def of_columns(values: np.ndarray, tail: float = TAIL) -> Dict[str, Any]:
         DataError: N is 0.
     """
     if not len(values):
-        raise DataError("statistics of no frame at all cannot be had")
+        raise DataError("there is no frame to compute statistics from")
     result: Dict[str, List[Any]] = {key: [] for key in ("min", "max", "mean", "std", *QUANTILES, "constant")}
     quantiles = QUANTILES if tail == TAIL else {**QUANTILES, "q01": tail, "q99": 1.0 - tail}
     for channel in range(values.shape[1]):
@@ -124,7 +124,7 @@ class ImageHistogram:
     def statistics(self) -> Dict[str, Any]:
         """Returns statistics in LeRobot's form: (3, 1, 1) nested lists of values in [0, 1]."""
         if not self.pictures:
-            raise DataError("statistics of no picture at all cannot be had")
+            raise DataError("there is no picture to compute statistics from")
         levels = np.arange(256) / 255.0
         total = self.counts.sum(axis=1)
         mean = (self.counts @ levels) / total

@@ -98,7 +98,7 @@ class DatasetWriter:
         if split not in SPLITS:
             raise DataError(f"split {split!r} is unknown; use {' or '.join(SPLITS)}")
         if self._splits and SPLITS.index(split) < SPLITS.index(self._splits[-1]):
-            raise DataError("episodes to train from come before those to validate with")
+            raise DataError("training episodes come before validation episodes")
         with _explained(self.target):
             writer = EpisodeWriter(self._folder, self.description, len(self._rows), footage)
             try:
@@ -133,7 +133,7 @@ class DatasetWriter:
                 os.replace(self._folder, self.target)
             except OSError as error:
                 raise WriteError(f"{self.target}: the finished data set cannot take this name ({error.strerror}); it is "
-                                f"whole and lies in {self._folder}: move it yourself") from error
+                                f"complete and is in {self._folder}: move it yourself") from error
         return self.target
 
     def _keep(self, episode: EpisodeWriter, source: str, success: Optional[bool], split: str) -> None:

@@ -66,8 +66,8 @@ def convert(folder: Path, target: Path, standard_file: Optional[Path] = None,
             raise DataError(f"{folder}: no episode can be used: " + "; ".join(entry["reason"] for entry in flagged.flagged[:3]))
         out.provenance.flagged += flagged.flagged
         if not out.trains:
-            out.provenance.flag(out.description.name, f"no episode is left to train from: all {out.episodes} are to validate "
-                                "with; the set's train files belong into the same folder", True)
+            out.provenance.flag(out.description.name, f"no episode is left for training: all {out.episodes} are for "
+                                                      "validation; put the set's train files into the same folder", True)
         out.finish()
         return out
     finally:
@@ -85,7 +85,7 @@ def _files(folder: Path) -> List[Tuple[str, str, Path]]:
     if not found:
         raise DataError(f"{folder}: holds no NAME-SPLIT.tfrecord files; give the folder of one version of a set (…/1.0.0)")
     if not (folder / "features.json").is_file():
-        raise DataError(f"{folder}: features.json is missing; this is no whole RLDS set")
+        raise DataError(f"{folder}: features.json is missing; this is not a complete RLDS set")
     if len({name for name, _, _ in found}) > 1:
         raise DataError(f"{folder}: holds several sets: {', '.join(sorted({name for name, _, _ in found}))}")
     return found
@@ -107,7 +107,7 @@ def _missing(files: Sequence[Tuple[str, str, Path]]) -> Dict[str, str]:
         missing = [f"{number:05d}" for number in range(count) if number not in there]
         if missing:
             sentences[split] = (f"{len(missing)} of its {count} files are missing: {', '.join(missing[:SHOWN])}"
-                                f"{', ...' if len(missing) > SHOWN else ''}; if it was to be whole, download it again")
+                                f"{', ...' if len(missing) > SHOWN else ''}; if it should be complete, download it again")
     return sentences
 
 

@@ -60,7 +60,7 @@ def records(path: Path) -> Iterator[Tuple[int, Union[bytes, RecordError]]]:
                 yield number, RecordError(f"{path.name}: record {number} is cut off", True)
                 return
             if masked_crc(data) != struct.unpack("<I", tail)[0]:
-                yield number, RecordError(f"{path.name}: record {number}: its checksum does not fit; it is damaged", False)
+                yield number, RecordError(f"{path.name}: record {number}: its checksum does not match; it is damaged", False)
             else:
                 yield number, data
             number += 1

@@ -63,7 +63,8 @@ class ObjectiveConfig:
         in_range("objective: x0_jitter", self.x0_jitter, 0.0, 1.0)
         require(len(self.condition_sigma) == 2 and 0 < self.condition_sigma[0] <= self.condition_sigma[1],
                 "objective: condition_sigma needs two growing positive numbers")
-        require(self.soften_from >= self.soften_to >= 0, "objective: soften_from must be at least soften_to, and that 0")
+        require(self.soften_from >= self.soften_to >= 0,
+                "objective: soften_from must be at least soften_to, and soften_to at least 0")
         require(self.soften_until == 0.0 or self.soften_to > 0, "objective: soften_until needs a soften_to above 0")
 
     def softening(self, share: float) -> float:
@@ -252,7 +253,7 @@ class TrainingConfig:
         one_of("statistics", self.statistics, parts.STATISTICS)
         one_of("embedders", self.embedders, parts.EMBEDDERS)
         require(self.embedders == "init" or not self.preset, "embedders: new is for a run that starts from --init CHECKPOINT; "
-                "with a preset all is new, leave it out")
+                "with a preset everything is new, so leave it out")
         require(self.embedders == "init" or self.statistics == "data", "embedders: new needs statistics: data; those of the "
                 "checkpoint are of its own channels")
         in_range("statistics_tail", self.statistics_tail, 0.0, 0.05)
@@ -292,5 +293,5 @@ def read_recipe(path: Path) -> TrainingConfig:
     said = values.get("recipe")
     found = "names no recipe" if said is None else f"recipe is {said!r}"
     require(said == RECIPE, f"{path}: {found}; write recipe: {RECIPE}, with keys as in config/training/tiny_general.yaml (those "
-            "of an earlier recipe, as tower and policy, are no more)")
+            "of an earlier recipe, such as tower and policy, no longer exist)")
     return from_mapping(TrainingConfig, values, str(path))

@@ -232,8 +232,8 @@ def deaths_named() -> Iterator[None]:
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise HybridVLAError(f"a process that reads training data was ended from outside ({str(error).splitlines()[0]}); the "
-                             "system does that for want of memory: end other programs or set `workers` lower in the recipe (0: "
+        raise HybridVLAError(f"a process that reads training data was killed ({str(error).splitlines()[0]}); the system does "
+                             "that when memory runs out: end other programs or set `workers` lower in the recipe (0: "
                              "none), and the same command goes on from the last saved state") from error
 
 

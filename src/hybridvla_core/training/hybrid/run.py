@@ -103,7 +103,7 @@ def _train(request: Request, processes: Processes, deadline: float) -> Dict[str,
         moments = config.batch_of(stage) // config.labels
         if moments % processes.world:
             raise ConfigurationError(f"stage {stage.name}: {moments} moments a step ({config.labels} samples each) cannot be "
-                                     f"shared by {processes.world} processes alike; choose a multiple")
+                                     f"shared by {processes.world} processes equally; choose a multiple")
     start = prepare(config, request.data, request.init, () if request.mixture is None else request.mixture.views)
     mixture = _mixture(request, start, processes)
     prompts = PromptEncoder(start.tokenizer, start.model.sequence)
@@ -146,7 +146,7 @@ def _stages(request: Request, start: Start, feed: Feed, processes: Processes, st
     """Runs the stages from where `progress` is; returns the last one that ran, and its progress."""
     config = request.config
     if progress.total and processes.first:
-        LOGGER.info("going on behind step %d (stage %d, step %d)", progress.total, progress.stage, progress.step)
+        LOGGER.info("continuing after step %d (stage %d, step %d)", progress.total, progress.stage, progress.step)
     log = RunLog(request.work, progress.total, request.tensorboard) if processes.first else None
     # A finished run builds its last stage again, to export its last state.
     for number in range(min(progress.stage, len(config.stages) - 1), len(config.stages)):
@@ -218,8 +218,8 @@ def _warn_of_words(start: Start) -> None:
 def _warn_of_labels(config: TrainingConfig, start: Start) -> None:
     for frames in start.sets:
         if frames.most < config.labels:
-            LOGGER.warning("labels: %d, and no picture of %s has more than %d sentence(s): its rows stand several times in a "
-                           "step, each time with another noise", config.labels, frames.name, frames.most)
+            LOGGER.warning("labels: %d, and no picture of %s has more than %d sentence(s): its rows appear several times in a "
+                           "step, each time with different noise", config.labels, frames.name, frames.most)
 
 
 def _origin(request: Request, start: Start) -> Dict[str, Any]:

@@ -191,7 +191,8 @@ def _convention(dataset: LeRobotDataset, base: Optional[Checkpoint]) -> ActionCo
 def _same(ours: ActionConvention, theirs: ActionConvention, here: str, there: str, keys: Sequence[str] = MEANING) -> None:
     for key in ours.differences(theirs):
         if key in keys:
-            raise DataError(f"{here}: {key} is {getattr(ours, key)!r} and {getattr(theirs, key)!r} in {there}; train them apart")
+            raise DataError(f"{here}: {key} is {getattr(ours, key)!r} and {getattr(theirs, key)!r} in {there}; train them "
+                            "separately")
 
 
 def _same_time(ours: ActionConvention, theirs: ActionConvention, here: str, there: str) -> None:
@@ -199,7 +200,7 @@ def _same_time(ours: ActionConvention, theirs: ActionConvention, here: str, ther
     periods = ours.action_period_s, theirs.action_period_s
     if (periods[0] == 0) != (periods[1] == 0):
         raise DataError(f"{here}: action_period_s is {periods[0]} and {periods[1]} in {there}: one leads to keyframes, and the "
-                        "other to the pose one period later; train them apart")
+                        "other to the pose one period later; train them separately")
     if periods[0] != periods[1]:
         LOGGER.warning("%s: action_period_s is %s and %s in %s; the checkpoint will say the latter", here, *periods, there)
 

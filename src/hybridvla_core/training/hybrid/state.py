@@ -150,7 +150,7 @@ class Store:
                     shutil.rmtree(old, ignore_errors=True)
         except (OSError, CheckpointException) as error:
             raise HybridVLAError(f"{self.folder}: the state cannot be saved ({_reason(error)}); make room and start again: the "
-                                 "last whole step is there") from error
+                                 "last complete step is kept") from error
         self._torn = []
         self.processes.wait()
 
