@@ -1,4 +1,4 @@
-"""`hybridvla ablate`: what is run, what is refused by name, what a sweep that was killed has left."""
+"""`hybridvla ablate`: what is run, what is refused by name, and what a killed sweep leaves."""
 import dataclasses
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ GOALS = {"blocks": {"red on green": ("put the red block on the green pad",)}}
 
 
 def outcome(cell):
-    """What a cell gives, by its own numbers, without an episode."""
+    """Return a cell's outcome, computed from its own numbers without an episode."""
     won = tuple((cell.seed + number) % 3 > 0 or cell.variant.mode == "ensemble" for number in range(cell.episodes))
     return Outcome(success=won, violations=(0,) * len(won), predictions=(2,) * len(won), confidence=(0.97, None) * len(won),
                    errors_mm=(3.0, 5.0) * len(won), fused=0.25, correlation=0.8)
@@ -31,7 +31,7 @@ def outcome(cell):
 
 @pytest.fixture
 def ran(monkeypatch):
-    """Cells that a sweep was asked for; `limit` of them are done before it dies."""
+    """Record the cells that a sweep requests; `limit` of them are done before it dies."""
     seen = []
 
     def run_cells(cells, bench, processes, done):
@@ -72,7 +72,7 @@ def test_a_sweep_that_was_killed_goes_on_and_gives_the_table_of_an_unbroken_one(
     assert "| 4 denoising steps are as good as 25 and as 30 | **not run** |" in text
     fake.limit = None
     assert main([*command, str(tmp_path / "broken")]) == 0
-    assert len(seen) == len({cell.key for cell in seen}) == 12       # none twice
+    assert len(seen) == len({cell.key for cell in seen}) == 12       # no cell is run twice
     seen.clear()
     assert main([*command, str(tmp_path / "whole")]) == 0
     for name in ("results.json", "results.md", "index.html", "images/results-modes.svg"):
@@ -84,7 +84,7 @@ def test_all_tables_share_their_episodes_and_the_documents_say_the_same(tmp_path
     for name in ("threshold", "steps", "conditioning", "calibration"):
         assert main(["ablate", name, "--quick", "-o", str(tmp_path / "out"), "--docs", str(tmp_path / "docs")]) == 0
     variants = {cell.variant for cell in seen}
-    assert len(seen) == 4 * len(variants) == 4 * 19         # 0.96 is the checkpoint's own way, which `calibration` asks for again
+    assert len(seen) == 4 * len(variants) == 4 * 19         # 0.96 is the checkpoint's own; `calibration` asks for it again
     text = (tmp_path / "docs" / "results.md").read_text()
     assert "| 0.970 to 0.970 |" in text and "Holds here" in text
     assert text == (tmp_path / "out" / "results.md").read_text()
@@ -113,7 +113,7 @@ def test_a_further_policy_is_a_row_of_its_own(tmp_path, ran, monkeypatch):
     assert main(["ablate", "modes", "--quick", "--policy", f"mine={TINY.place}", "-o", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "results.json").read_text())["tables"][0]["rows"]
     assert [row["label"] for row in rows] == ["ensemble", "diffusion", "autoregressive", "mine"]
-    assert rows[3]["successes"] == rows[0]["successes"] and len(seen) == 12      # the same way of the same checkpoint
+    assert rows[3]["successes"] == rows[0]["successes"] and len(seen) == 12      # the same mode of the same checkpoint
     for wrong in (["mine"], ["given=x"], ["a=x", "a=y"]):
         with pytest.raises(HybridVLAError, match="write NAME=CHECKPOINT"):
             policies_named(wrong)
@@ -133,7 +133,7 @@ def test_all_tasks_of_a_rig_and_the_configuration_with_the_checkpoints_cameras(t
         views = dataclasses.replace(TINY.config.model, views=len(cameras))
         model = dataclasses.replace(TINY, config=dataclasses.replace(TINY.config, cameras=cameras, model=views))
         monkeypatch.setattr(Source, "open", classmethod(lambda cls, place, model=model: model))
-        # The arms of one rig take joints, which the filter computes: without it they would not move, and that is no result.
+        # The arms of one rig take joints, which the filter computes: without it they would not move, which is no result.
         status = main(["ablate", "filter", "--quick", "--rig", rig, "--tasks", "all", "-o", str(tmp_path / rig)])
         assert status == (rig == "agilex")
         bench, names = benches[-1]
@@ -155,7 +155,7 @@ def test_a_changed_configuration_gets_episodes_of_its_own(tmp_path, ran, option,
         changed.write_text(yaml.safe_dump({**usual, key: value}))
         assert main([*command, option, str(changed)]) == 0
     assert len(seen) == len({cell.key for cell in seen}) == 24
-    assert main(command) == 0 and len(seen) == 24         # what a file says counts, and not where it lies
+    assert main(command) == 0 and len(seen) == 24         # a file's contents count, not its place
     assert main([*command, option, str(changed)]) == 0 and len(seen) == 24
     assert f"{option} {changed}" in json.loads((tmp_path / "out" / "results.json").read_text())["meta"]["command"]
 
@@ -176,7 +176,7 @@ def test_policies_elsewhere_share_nothing_and_one_without_a_digest_is_run_again(
     assert main(command) == 0 and len(seen) == 12 + 8
     assert main([*command, "--report"]) == 0 and len(seen) == 20 and "run again" not in capsys.readouterr().out
     fake.limit = 21
-    assert main(command) == 1                               # killed: what was not yet run again is gone, too
+    assert main(command) == 1                               # killed: results not yet rerun are gone, too
     assert "8 earlier results are run again, since these policies have no digest" in capsys.readouterr().out
     assert main([*command, "--report"]) == 0
     rows = json.loads((tmp_path / "results.json").read_text())["tables"][0]["rows"]
@@ -184,7 +184,7 @@ def test_policies_elsewhere_share_nothing_and_one_without_a_digest_is_run_again(
     fake.limit = None
     monkeypatch.setattr(Elsewhere, "manifest_sha256", "d" * 64)
     seen.clear()
-    assert main(command) == 0 and main(command) == 0 and len(seen) == 8      # what names itself goes on
+    assert main(command) == 0 and main(command) == 0 and len(seen) == 8      # one with a digest resumes
     assert main(["ablate", "steps", "--quick", "-o", str(tmp_path), "--checkpoint", "ws://127.0.0.1:1"]) == 1
     assert len(seen) == 8 and "ws://127.0.0.1:1 can only be asked for a mode" in capsys.readouterr().err
 

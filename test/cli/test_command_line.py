@@ -1,4 +1,4 @@
-"""`hybridvla`: which verbs there are, how errors read, and what `doctor` finds."""
+"""`hybridvla`: the verbs, the wording of errors, and what `doctor` finds."""
 from __future__ import annotations
 
 import argparse
@@ -21,7 +21,7 @@ from hybridvla_core.paths import ROOT
 
 @pytest.fixture
 def verb(monkeypatch):
-    """Makes `hybridvla doctor` run a function of ours."""
+    """Makes `hybridvla doctor` run a function of the test."""
     def install(run):
         module = types.ModuleType("hybridvla_cli.doctor")
         module.add_parser = lambda subparsers: subparsers.add_parser("doctor")
@@ -56,7 +56,7 @@ def test_every_verb_has_help_and_json(name, capsys):
     with pytest.raises(SystemExit) as exit_info:
         command_line.main([*words, "--help"])
     assert exit_info.value.code == 0
-    # What runs until it is stopped has no result to write.
+    # A verb that runs until it is stopped has no result to write.
     assert ("--json" in capsys.readouterr().out) == (name not in ("serve", "watch"))
 
 
@@ -112,7 +112,7 @@ def test_a_file_below_a_folder_that_was_given_is_named(tmp_path):
     def read(path):
         raise RuntimeError("bad zip")
     try:
-        folder = str(tmp_path)  # found among the local variables, as a reader's would be
+        folder = str(tmp_path)  # found among the local variables, as in a real reader
         read(str(shard))
     except RuntimeError as error:
         said = failures.sentence(error, argparse.Namespace(data=folder))
@@ -149,7 +149,7 @@ def test_a_verb_that_is_told_to_end_clears_away_what_it_was_writing(tmp_path):
 
 @pytest.mark.long
 def test_replay_enters_the_clone_s_environment_by_itself():
-    """Nothing sourced: the messages are found in the clone's devel space."""
+    """With nothing sourced, the messages are found in the clone's devel space."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [str(ROOT / ".venv" / "bin" / "hybridvla"), "replay", str(ROOT / "no.bag"), "--checkpoint", "checkpoints/tiny"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", env=environment,
@@ -178,7 +178,7 @@ def test_doctor_wants_no_package_that_the_set_up_was_told_to_leave_out(tmp_path,
     """--without-policy, --without-ros, one whose torch could not be installed, and a .venv of other making."""
     for name in installed:
         (tmp_path / name).touch()
-        (tmp_path / name.replace("base", "core")).touch()       # so the lock is called on the rig
+        (tmp_path / name.replace("base", "core")).touch()       # the lock's name on the rig
     pins = doctor.locked_packages(tmp_path)
     assert ("torch" in pins, "mujoco" in pins) == (model, simulator) and "numpy" in pins
 
@@ -204,7 +204,7 @@ def test_doctor_reports_for_machines(monkeypatch, tmp_path, capsys):
 
 
 def test_doctor_names_a_package_that_cannot_be_imported_and_goes_on(monkeypatch, tmp_path, capsys):
-    """A package made for another numpy, and a check that itself fails, are findings; every other check is made."""
+    """A package built for another numpy and a check that itself fails are findings; every other check still runs."""
     (tmp_path / "daqp.py").write_text("raise ValueError('numpy.dtype size changed')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(doctor, "_COMPILED", ("numpy", "daqp"))
@@ -231,7 +231,7 @@ def test_a_progress_bar_that_a_signal_kept_from_being_made_says_nothing(monkeypa
 
     monkeypatch.setattr(sys, "unraisablehook", _of_no_half_made_bar)
     bar, other = tqdm.__new__(tqdm), Other()
-    bar.disable = False          # as far as an interrupted bar has come
+    bar.disable = False          # as far as an interrupted progress bar has come
     del bar, other
     said = capsys.readouterr().err
     assert "of another thing" in said and "tqdm" not in said
@@ -245,7 +245,7 @@ def test_what_stands_before_a_part_of_bench_is_refused_and_not_dropped(option, p
     assert f"{option[0]} stands before {part}; put it after the part" in capsys.readouterr().err
 
 
-#: What each is to read is not there: a target that is looked at later would not be what is complained of.
+#: No input of these commands exists: if the target were checked later, the complaint would be about the input.
 WRITES = [(["replay", "/none.bag", "--checkpoint", "/none"], ("--json", "--rows", "--junit", "--report")),
           (["bench", "--checkpoint", "/none"], ("--json", "--plot")), (["bench", "filter", "--robot", "/none"], ("--json",)),
           (["ablate", "all", "--checkpoint", "/none"], ("--json", "--docs", "--out")),

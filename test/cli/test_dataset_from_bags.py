@@ -1,4 +1,4 @@
-"""`hybridvla dataset` on bags as a robot records them, and on broken ones: what becomes a row, what is flagged and why."""
+"""`hybridvla dataset` on bags as a robot records them and on broken ones: what becomes a row, what is flagged and why."""
 from __future__ import annotations
 
 import json
@@ -34,7 +34,7 @@ def motion():
 
 
 def run_verb(folder, *bags, policy=None, options=()):
-    """Returns (exit status, summary, data set or None) of the verb."""
+    """Runs the verb and returns (exit status, summary, data set or None)."""
     out, summary = folder / "set", folder / "summary.json"
     arguments = ["dataset", "from-bags", *map(str, bags), "-o", str(out), "--json", str(summary), "--validation", "0"]
     if policy is not None:
@@ -73,7 +73,7 @@ def test_every_frame_leads_to_the_next_keyframe(result, motion, tmp_path):
     convention = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml").convention
     rows = data.rows(0)
     assert len(rows.state) > 20
-    # The arm swings its base between 0 and 0.4 rad: every label leads to one of the two ends, wherever the row stands.
+    # The arm swings its base between 0 and 0.4 rad: every label leads to one of the two ends, wherever the row is.
     ends = np.array([row[:3] + action[:3] for row, action in zip(rows.state, rows.action)])
     angles = np.arctan2(ends[:, 1], ends[:, 0])
     assert np.minimum(np.abs(angles), np.abs(angles - 0.4)).max() < 0.05 and set(np.round(rows.action[:, 6])) == {0.0, 1.0}
@@ -84,7 +84,7 @@ def test_every_frame_leads_to_the_next_keyframe(result, motion, tmp_path):
 
 
 def statuses(motion, **changes):
-    """A filter's status at 20 Hz; what it sent, or would have sent, is 1 cm above where the arm was measured."""
+    """Return a filter's statuses at 20 Hz; what it sent, or would have sent, is 1 cm above the measured arm."""
     arm = load_file(RobotConfig, ROOT / "config/robots/sim_fr3.yaml").arms[0]
     kinematics, found = ArmKinematics(arm), []
     for when, joints in motion.joints[::5]:
@@ -97,7 +97,7 @@ def statuses(motion, **changes):
 
 @pytest.mark.parametrize("status, options, above", [
     (dict(state=SafetyStatus.ACTIVE), (), 0.01),
-    (dict(state=SafetyStatus.ACTIVE, dry_run=True), (), 0.0),             # computed, and not sent
+    (dict(state=SafetyStatus.ACTIVE, dry_run=True), (), 0.0),             # computed but not sent
     (dict(state=SafetyStatus.ACTIVE), ("--everything",), 0.0),
     (dict(state=SafetyStatus.INACTIVE), ("--everything",), 0.0)])         # led by hand
 def test_keyframes_are_what_was_sent_and_only_what_was_sent(result, motion, tmp_path, status, options, above):
@@ -106,7 +106,7 @@ def test_keyframes_are_what_was_sent_and_only_what_was_sent(result, motion, tmp_
     ended, _, data = result(bag, options=options)
     rows = data.rows(0)
     assert ended == 0 and len(rows.state) > 20
-    # The arm swings its base and nothing else: its height never changes.
+    # The arm swings only its base, so its height never changes.
     np.testing.assert_allclose(rows.state[:, 2] + rows.action[:, 2], rows.state[0, 2] + above, atol=1e-3)
 
 
@@ -114,7 +114,7 @@ FIRST = [0.5, 0.1, 0.9, 0.0, 0.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize("status, options", [
-    (None, ()), (dict(state=SafetyStatus.ACTIVE), ()),       # the arm was moved by other means, under no filter or an idle one
+    (None, ()), (dict(state=SafetyStatus.ACTIVE), ()),       # the arm was moved by other means, with no filter or an idle one
     (dict(state=SafetyStatus.INACTIVE, epoch=5, sequence=3), ("--everything",))])
 def test_without_a_command_that_was_executed_the_state_is_the_measured_pose_and_the_bag_is_flagged(
         result, motion, tmp_path, status, options):

@@ -17,7 +17,7 @@ def result(tmp_path):
 
 
 def filmed(*parts, length=6.0):
-    """The usual motion, filmed at (Hz, until s) one after the other."""
+    """Return the usual motion, filmed at successive rates (Hz, until s)."""
     motion, now, number = replay_bag.Motion(length), 0.005, 0
     pictures, motion.images = [data for _, data in motion.images], []
     for rate, until in parts:
@@ -37,7 +37,7 @@ def test_rows_follow_each_other_whatever_the_rate_of_the_camera(result, tmp_path
     policy = policy_file(tmp_path, action_period_s=0.1)
     status, summary, data = result(replay_bag.write(tmp_path / "a.bag", filmed((rate, 6.0))), policy=policy)
     assert status == 0 and not reasons(summary)
-    # Until 1.5 s the arm swings by 0.4 rad: how far it is apart in two rows says how long these are apart.
+    # Until 1.5 s the arm swings by 0.4 rad: the angle between two rows gives the time between them.
     angles = np.arctan2(data.rows(0).state[:, 1], data.rows(0).state[:, 0])
     periods = np.diff(angles[angles < 0.35][:12]) / 0.4 * 1.5 / 0.1
     assert len(periods) >= 9 and shortest - 0.02 < periods.min() and periods.max() < longest + 0.02

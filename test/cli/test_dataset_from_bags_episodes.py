@@ -1,4 +1,4 @@
-"""`hybridvla dataset from-bags` on bags with several episodes: a row leads to nothing that came after its own one."""
+"""`hybridvla dataset from-bags` on bags with several episodes: no row leads to anything after its own episode."""
 from __future__ import annotations
 
 import json
@@ -28,7 +28,7 @@ def result(tmp_path):
 
 
 def labelled(path, motion, *events):
-    """A bag with (s, event) of its episodes; returns its path."""
+    """Writes a bag with the events (s, event) of its episodes; returns its path."""
     bag = replay_bag.write(path, motion)
     add(bag, EVENTS, [(at, EpisodeEvent(event=event)) for at, event in events])
     return bag

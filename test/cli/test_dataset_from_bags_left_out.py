@@ -1,4 +1,4 @@
-"""`hybridvla dataset from-bags` where the gripper, the folder, one episode or the whole of a split is not as usual."""
+"""`hybridvla dataset from-bags` with an unusual gripper, folder, episode or split."""
 from __future__ import annotations
 
 import errno
@@ -33,7 +33,7 @@ def test_a_gripper_that_a_bag_begins_with_closed_is_labelled_closed_until_it_ope
     def hold(topic, when, message, stamp):
         if topic == JOINTS:
             message.position = [*message.position[:-2], *([0.01 if when < 3.0 else 0.04] * 2)]
-            if when < 0.1:      # the arm alone speaks at first
+            if when < 0.1:      # at first, only the arm is reported
                 message.name, message.position = message.name[:-2], message.position[:-2]
         return message, stamp
 
@@ -58,7 +58,7 @@ def test_where_nothing_can_be_written_is_said_before_a_bag_is_read(tmp_path, mon
 
 
 def gap(topic, when, message, stamp):
-    """No pictures from 2 to 3 s: dense rows would not follow each other, which the second pass alone sees."""
+    """Leave out pictures from 2 to 3 s: dense rows would not be consecutive, which only the second pass sees."""
     return None if FRONT in topic and 2.0 < when < 3.0 else (message, stamp)
 
 

@@ -80,7 +80,7 @@ def test_a_damaged_episode_is_left_out_of_a_merge_by_name(tmp_path):
     assert main(["dataset", "merge", str(one), "-o", str(tmp_path / "rest"), "--json", str(summary)]) == 0
     said = json.loads(summary.read_text())
     assert said["episodes"] == 2 and said["flagged"][0]["episode"] == "one 1"
-    assert LeRobotDataset(tmp_path / "rest").description.name == "rest"      # as training is told to rename a set
+    assert LeRobotDataset(tmp_path / "rest").description.name == "rest"      # the way in which training renames a set
     assert list(json.loads((tmp_path / "rest" / layout.STATISTICS).read_text())) == ["rest"]
 
 

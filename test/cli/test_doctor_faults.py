@@ -1,4 +1,4 @@
-"""`hybridvla doctor` with planted faults: each is named, and the cure with it; a healthy rig has none."""
+"""`hybridvla doctor` with planted faults: each is named with its cure; a healthy rig has none."""
 from __future__ import annotations
 
 import json
@@ -47,7 +47,7 @@ def published(topic, *nodes):
 
 
 def shared(first, its, second, others):
-    """Two nodes on the topic of joint states, each with its own joints."""
+    """Return two nodes on the topic of joint states, each with its own joints."""
     return replace(published(JOINTS, first, second), streams={**HEALTHY.streams, JOINTS: Stream(
         600, 3.0, 0.003, tuple(dict.fromkeys((*its, *others))), sent=((second, tuple(others)), (first, tuple(its))))})
 
@@ -210,7 +210,7 @@ def test_an_altered_checkpoint_is_named(tmp_path):
 
 @pytest.fixture
 def without_torch(monkeypatch):
-    """As on a robot computer: no torch, and nothing imported that needed it."""
+    """Simulate a robot computer: no torch, and no imported module that needed it."""
     for name in ("hybridvla_cli.doctor_parts.fit", "hybridvla_core.checkpoints.format"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -276,7 +276,7 @@ def test_without_a_master_the_whole_command_says_so_and_judges_the_rest(tmp_path
 
 
 def test_the_faults_of_a_first_day_are_all_planted_here():
-    """At least 25 faults, each of which the tests above find named with its cure."""
+    """There are at least 25 faults; the tests above find each of them named with its cure."""
     planted = {**GRAPH_FAULTS, **COMPUTER_FAULTS}
     assert len(planted) >= 25
     assert planted.keys() >= {

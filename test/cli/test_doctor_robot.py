@@ -66,7 +66,7 @@ def test_a_robot_is_judged_by_its_launch_files_policy_whatever_its_name(monkeypa
 
 
 def judged(facts, robot):
-    """The findings, with the camera that the policy configuration wants."""
+    """Return the findings, with the camera that the policy configuration needs."""
     topic = CONFIG.cameras[0].image_topic
     image = Stream(30, 3.0, 0.02, width=256, height=256, bytes=200_000)
     return judge(replace(facts, publishers={**facts.publishers, topic: ("/cameras",)}, streams={**facts.streams, topic: image}),
@@ -81,7 +81,7 @@ def test_a_fault_of_the_robots_driver_is_named_with_its_cure_and_alone(fault):
 
 
 def on_one_topic(robot, topic="/joint_states", **sent):
-    """A robot whose joint states all come over one topic, and the facts of it: sent, the joints of each node."""
+    """Return the facts of a robot whose joint states all come over one topic, and the robot. sent: the joints by node."""
     arms = tuple(replace(arm, topics={**arm.topics, "joint_states": topic, "gripper_joint_states": topic,
                                       "finger_joints": f"{arm.name}_finger"}) for arm in robot.arms)
     pairs = tuple((f"/{node}", tuple(names)) for node, names in sent.items())
@@ -123,7 +123,7 @@ def test_a_drivers_good_state_is_said_and_a_dry_run_may_have_no_controller():
 
 
 FILE = Path("config/robots/fr3.yaml")
-SENSE = {      # opening before, asked, afterwards; whether a person saw it go that way; what is said; the cure
+SENSE = {      # opening before, asked, afterwards; whether a person saw it move that way; what is said; the cure
     "as configured": (0.2, 0.35, 0.36, True, "reported at 0.36 and seen", ""),
     "gripper sense swapped": (0.2, 0.35, 0.65, None, "its sense is the other way round",
                               "exchange closed and open in config/robots/fr3.yaml, arm arm: gripper.readings: [0.08, 0]"),

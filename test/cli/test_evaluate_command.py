@@ -1,4 +1,4 @@
-"""`hybridvla evaluate` with several tasks: what cannot be evaluated is named, and is no failure of the policy."""
+"""`hybridvla evaluate` with several tasks: what cannot be evaluated is named and does not count as a failure of the policy."""
 import dataclasses
 import json
 import sys
@@ -24,7 +24,7 @@ TINY = str(ROOT / "checkpoints" / "tiny")
 
 
 class TellingPolicy(ExpertPolicy):
-    """The expert, and beside it tokens that say how sure they are: of every other prediction's x not, and it is 0.1 m off."""
+    """The expert with tokens and confidences: in every other prediction, x is off by 0.1 m with low confidence."""
 
     def __init__(self):
         super().__init__(CONFIG.convention, ("front", "wrist"))
@@ -37,14 +37,14 @@ class TellingPolicy(ExpertPolicy):
         found = super().predict(observation, mode, seed)
         off = self.count % 2 == 1
         self.count += 1
-        tokens = found.action + [0.1 * off, 0, 0, 0, 0, 2 * np.pi, 0]       # a whole turn is no error
+        tokens = found.action + [0.1 * off, 0, 0, 0, 0, 2 * np.pi, 0]       # a full turn is no error
         return dataclasses.replace(found, autoregressive=tokens, token_confidence=np.array([0.15 if off else 0.95] + [0.95] * 6),
                                    mean_confidence=0.8 if off else 0.95)
 
 
 @pytest.fixture
 def checkpoint(tmp_path, monkeypatch):
-    """A checkpoint of two tasks whose policy is the tasks' own expert, with two cameras."""
+    """Make a checkpoint of two tasks whose policy is the tasks' own expert, with two cameras."""
     sentences = [text for name in ("close_fridge", "phone_on_base") for text in tasks.load(name).instructions()]
     write_manifest_of(tmp_path, (), {"instructions": sentences})
     monkeypatch.setattr(evaluate, "load_policy", lambda folder, mode: TellingPolicy())
@@ -84,7 +84,7 @@ def test_language_scenes_come_twice_with_goals_that_differ_and_both_must_be_done
     goal, ran = tasks.load("wine_at_rack").phrases.goal, []
 
     def deaf(factory, config, robot, task, specs, processes, progress):
-        """Always fills the left place."""
+        """Run a suite in which the policy always fills the left place."""
         ran.extend(specs)
         return [{"seed": spec.seed, "task": spec.goal, "success": goal(spec.instruction) == "left" or spec.seed == 2_000_001,
                  "time": 1.0, "keyframes": 1, "violations": 0, "counters": {}, "tick_ms": [], "decisions": []} for spec in specs]
@@ -112,7 +112,7 @@ def test_a_variation_is_named_in_the_result(checkpoint, tmp_path):
 
 @pytest.fixture
 def ran(monkeypatch):
-    """Specs that a suite was asked for, by task; the worker of a task named in `dies` ends."""
+    """Record the specs that a suite requests, by task; the worker of a task named in `dies` ends."""
     from hybridvla_sim import suite
 
     found, dies = {}, []
@@ -154,7 +154,7 @@ def test_a_worker_that_dies_in_a_later_task_leaves_the_results_of_the_earlier_on
     assert main(command) == 1 and list(found) == ["close_fridge"]
     result = json.loads(out.read_text())
     assert result["tasks"]["close_fridge"]["successes"] == 3 and list(result["tasks"]) == ["close_fridge"]
-    assert "mean_success_rate" not in result                # of all tasks, or of none
+    assert "mean_success_rate" not in result                # the mean is over all tasks, or missing
     dies.clear()
     assert main(command) == 0 and json.loads(out.read_text())["mean_success_rate"] == 1.0
 
@@ -168,7 +168,7 @@ def test_the_same_command_goes_on_and_another_order_begins_anew(checkpoint, tmp_
     assert main(command) == 1
     found.clear()
     dies.clear()
-    assert main(command) == 0 and list(found) == ["phone_on_base"]          # the other one is kept
+    assert main(command) == 0 and list(found) == ["phone_on_base"]          # the other task's results are kept
     assert "close_fridge of the same order; kept" in capsys.readouterr().out
     whole = out.read_text()
     found.clear()

@@ -1,4 +1,4 @@
-"""Every verb on rubbish in the place of each of its files: one sentence that names the file or the option, and status 1."""
+"""Every verb with rubbish in place of each of its files: one sentence names the file or the option, and the status is 1."""
 from __future__ import annotations
 
 import gzip
@@ -14,7 +14,7 @@ from small_policy import write
 from hybridvla_cli.__main__ import main
 from hybridvla_core.paths import ROOT
 
-#: What people put in the place of a file.
+#: What people put in place of a file.
 RUBBISH = {
     "nothing": None, "empty": b"", "bytes": bytes(range(256)) * 9, "text": b"hello", "list": b"[1, 2]\n", "null": b"null\n",
     "deep": b"[" * 100000, "page": b"<!DOCTYPE html><html>Sign in</html>", "latin": "\u00e9: 1\n".encode("latin-1"),
@@ -26,7 +26,7 @@ ENDINGS = {"--image": ".png", "BAG": ".bag", "--convention": ".yaml", "--policy-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A checkpoint, a picture and a released run that are whole."""
+    """Make an intact checkpoint, picture and released run."""
     folder = tmp_path_factory.mktemp("whole")
     write(folder / "checkpoint")
     Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(str(folder / "front.png"))
@@ -35,7 +35,7 @@ def place(tmp_path_factory):
 
 
 def commands(place, out):
-    """verb -> arguments with X where rubbish goes, by what they call it."""
+    """Return verb and option -> arguments with X where rubbish goes."""
     checkpoint = ["--checkpoint", str(place / "checkpoint")]
     predict = ["predict", "--image", str(place / "front.png"), "--instruction", "go", "--state", "0,0,0,0,0,0,0"]
     convert = convert_arguments(place / "source", out / "converted")
@@ -95,7 +95,7 @@ def test_rubbish_in_the_place_of_a_file_is_one_sentence(place, tmp_path, capfd, 
 
 
 def judged(arguments, path, what, case, capfd):
-    """What is wrong with how a command ends; empty when it says one sentence that names what was given."""
+    """Return what is wrong with how a command ends; empty when it prints one sentence that names what was given."""
     try:
         status = main([argument.replace("X", str(path)) if argument in ("X", "X:NAME") else argument for argument in arguments])
     except SystemExit as end:

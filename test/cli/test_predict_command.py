@@ -1,4 +1,4 @@
-"""`hybridvla predict --compare-float32`: what a shorter number format changed, in millimetres and degrees."""
+"""`hybridvla predict --compare-float32`: what a shorter number format changes, in millimetres and degrees."""
 from __future__ import annotations
 
 import json
@@ -14,7 +14,7 @@ from hybridvla_cli.__main__ import main
 
 @pytest.fixture
 def predict(tmp_path):
-    """Runs the verb on a small random checkpoint; returns its result for machines."""
+    """Runs the verb on a small random checkpoint; returns its JSON result."""
     folder, picture, out = write(tmp_path / "checkpoint"), tmp_path / "front.png", tmp_path / "out.json"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(str(picture))
 

@@ -1,4 +1,4 @@
-"""`hybridvla serve` and a policy node's loader are the two ends of one wire: the shipped checkpoint predicts as it does here."""
+"""`hybridvla serve` and a policy node's loader, the two ends of one wire: the shipped checkpoint predicts as it does locally."""
 from __future__ import annotations
 
 import contextlib
@@ -54,7 +54,7 @@ def test_the_served_checkpoint_predicts_as_it_does_here(address):
 
 
 class FailsAtTheThird:
-    """As a GPU that gets lost once the server has warmed up."""
+    """A policy that fails like a GPU which is lost once the server has warmed up."""
 
     cameras, convention, manifest_sha256, asked = remote_bench.VIEWS, remote_bench.CONVENTION, "a" * 64, 0
 

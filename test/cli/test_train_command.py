@@ -1,4 +1,4 @@
-"""`hybridvla train`: from nothing to a checkpoint by one command, fine-tuning of it by another, and what is refused."""
+"""`hybridvla train`: from nothing to a checkpoint with one command, fine-tuning with another, and what is refused."""
 from __future__ import annotations
 
 import argparse

@@ -1,4 +1,4 @@
-"""Faults of processes, clocks, sockets and the master: real ones, with the arm held and no limit broken each time."""
+"""Real faults of processes, clocks, sockets and the master: each time the arm holds and no limit is broken."""
 from __future__ import annotations
 
 import contextlib
@@ -23,7 +23,7 @@ def test_a_filter_killed_in_motion_comes_back_without_a_jump(bench):
     bench.kill_filter()
     last, held = bench.targets[-1], bench.command
     bench.start_filter()
-    bench.command = held                       # the controller behind keeps the last target
+    bench.command = held                       # the controller downstream keeps the last target
     count = len(bench.targets)
     bench._proposals.publish(bench.proposal())
     time.sleep(0.3)
@@ -144,7 +144,7 @@ def test_a_connection_that_stalls_in_a_message_and_a_network_that_splits_and_hea
 
         bench.turn += 1
         bench.until(talk, "motion")
-        beats.send(bench.beat(), share=0.5)         # the rest never comes, and nothing closes
+        beats.send(bench.beat(), share=0.5)         # the rest never comes, and no connection closes
         bench.until(lambda: bench.because("HEARTBEAT_LOST"), "the loss of the stalled policy")
         bench.assert_held()
         assert beats.connections
@@ -177,7 +177,7 @@ def test_a_subscriber_that_never_reads_delays_nothing(bench):
             deaf.enter_context(deaf_subscriber("/deaf", uri, topic, kind))
         count, begin = len(bench.targets), time.monotonic()
         bench.until(lambda: time.monotonic() - begin > 4.0, "time for buffers to fill")
-        assert len(bench.targets) - count > 200    # a filter that is blocked by one of them sends nothing more
+        assert len(bench.targets) - count > 200    # a filter that one of them blocks would send nothing more
         assert time.monotonic() - bench.status_at < 2.0
     assert bench.monitor.violations == 0, bench.monitor.last_violation
 
@@ -212,7 +212,7 @@ def test_a_full_disk_loses_log_lines_and_nothing_else(bench):
             "bash", "-c", 'exec "$@" > /dev/full 2>&1', "filter"))
         bench.moving()
         for _ in range(30):
-            bench.resume()                                    # each writes a line
+            bench.resume()                                    # each one logs a line
         bench.set_off()
         bench.beating = False
         bench.until(lambda: bench.because("HEARTBEAT_LOST"), "silence")
@@ -224,7 +224,7 @@ def test_a_full_disk_loses_log_lines_and_nothing_else(bench):
 
 @contextlib.contextmanager
 def simulated_time(bench):
-    """/clock and the arm's stamps at the test's will: its threading.Event lets them run, its list of jumps, s, is taken."""
+    """Let the test drive /clock and the arm's stamps: the yielded threading.Event lets them run, the list adds jumps, s."""
     from rosgraph_msgs.msg import Clock
 
     running, jumps, ended = threading.Event(), [], threading.Event()
@@ -252,7 +252,7 @@ def simulated_time(bench):
 
 
 def test_simulated_time_that_stops_and_jumps(bench):
-    # Stamps of a clock that jumps say nothing about speed: steps are judged here, not by the monitor.
+    # Stamps of a jumping clock say nothing about speed, so steps are judged here and not by the monitor.
     with simulated_time(bench) as (running, jumps):
         try:
             bench.start_filter()
@@ -272,6 +272,6 @@ def test_simulated_time_that_stops_and_jumps(bench):
                 bench.assert_rests()
             bench.set_off()
             steps = np.linalg.norm(np.diff(bench.targets[count:], axis=0), axis=1)
-            assert steps.max() < 4 * 0.35 * 0.005           # a message or two may be lost on the way
+            assert steps.max() < 4 * 0.35 * 0.005           # a message or two may be lost
         finally:
             bench.monitor.counts.clear()

@@ -1,4 +1,4 @@
-"""What each field case must end with, as far as its README can be said in patterns."""
+"""Expected endings of the field cases, as far as patterns can express what their READMEs say."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ class Case:
 
     command: run by bash in the folder of the case.
     wanted: patterns that the output must have.
-    refused: patterns that it must not have; a traceback never may stand in it.
+    refused: patterns that it must not have; a traceback is never allowed.
     numbers: (pattern with one group, least, most): every match must lie between them, and there must be one.
     seconds: longest time it may take on an idle computer.
-    private: wants a network and mounts of its own, and so root.
+    private: whether it needs a network and mounts of its own, and so root.
     """
 
     name: str
@@ -68,7 +68,7 @@ ROBOT = (
            (r"recording of \d{7}", r"\d{6}\.\d x real time")),
     _robot("use_sim_time_leftover", "bash live.sh", (r"heartbeat:\n.*(use_sim_time|/clock)", r"diagnostics:\n.*(name|message)"),
            seconds=240.0),
-    # The case takes the camera's node from another one.
+    # The case uses the camera node of another case.
     _robot("camera_type_mismatch", "sed -n \"/^cat > .*feed.py/,/^P$/p\" ../use_sim_time_leftover/live.sh | bash; bash live.sh",
            (r"(?s)compressed 100.*CompressedImage, published by /rig", r"(?s)0\.2 10 raw 100.*0\.(19|20)\d s ahead",
             r"(?s)0\.15 10 raw 100\s+proposals in 10 s: [1-9]"), (r"raw 100\s+proposals in 10 s: 0",), seconds=300.0),
@@ -125,7 +125,7 @@ SAFETY = (
     _safety("r11_lagging_states", (r"activation problem: \(False",)),
     _safety("r12_reflex_of_one", (r"mm at the nearest",)),
     _safety("r13_parallel_at_margin", numbers=((r"(?:together to .y|both \w+|apart) moved \[([\d.]+)", 0.04, 0.2),)),
-    # It calls HOLDING back inside; the way ends INACTIVE, so what counts is the sentence of each.
+    # It calls HOLDING back inside, but the way ends INACTIVE, so the sentence of each decides.
     _safety("r14_reenter_fails", (r"led back \d+ of [1-9]\d* poses", r"the arms are inside their limits"),
             (r"'(?:HOLDING|STOPPED|RECOVERING)'", r"no way back"), arguments="fr3 1 40"),
 )

@@ -27,10 +27,10 @@ from hybridvla_ros.runtime.patience import patience
 
 DEFAULT = ROOT.parent / "shared" / "field-cases"
 PASSED, FAILED, SKIPPED = "as expected", "NOT AS EXPECTED", "skipped"
-#: In the environment of everything that a case starts.
+#: Variable in the environment of everything that a case starts.
 MARK = "HYBRIDVLA_FIELD_RUN"
 TEXTS = (".py", ".sh", ".yaml")
-#: What the scripts call that is elsewhere, has another name now, or is called with more: helpers of tests, the reader of picture
+#: Calls of the scripts that have moved, been renamed, or take more arguments now: helpers of tests, the reader of picture
 #: files, the format of a message beside its bytes.
 ENDED = {
     "/test/core\"": "/test/support\"",
@@ -43,7 +43,7 @@ ENDED = {
 
 
 def adapted(source: Path, folder: Path) -> Path:
-    """A copy of the cases in which names that have moved are replaced."""
+    """Make a copy of the cases in which moved names are replaced."""
     copy = folder / "cases"
     shutil.copytree(str(source), str(copy), ignore=shutil.ignore_patterns("__pycache__"))
     names = sorted({**MOVED, **ENDED}.items(), key=lambda pair: -len(pair[0]))
@@ -57,7 +57,7 @@ def adapted(source: Path, folder: Path) -> Path:
 
 
 def environment(copy: Path, folder: Path) -> Dict[str, str]:
-    """As the cases' own env.sh want it."""
+    """Return the environment that the cases' own env.sh expect."""
     here = {"ROOT": str(ROOT), "P": str(ROOT), "WORK": str(folder / "work"), "OMP_NUM_THREADS": "1", "ROS_IP": "127.0.0.1",
             "CASES": str(copy / "robot"), MARK: str(folder),
             "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}
@@ -66,7 +66,7 @@ def environment(copy: Path, folder: Path) -> Dict[str, str]:
 
 
 def run(case: Case, copy: Path, folder: Path) -> Tuple[str, str, str]:
-    """Outcome, why, and what was said."""
+    """Run a case; return the outcome, the reason, and the output."""
     place = copy / case.name if not case.name.startswith("safety/") else copy / "safety"
     if not place.is_dir():
         return SKIPPED, "the folder has no such case", ""
@@ -87,14 +87,14 @@ def run(case: Case, copy: Path, folder: Path) -> Tuple[str, str, str]:
             return FAILED, f"not done within {limit:.0f} s", said
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)      # what the script has started and not ended
-            end_all(marked(MARK, str(folder)))              # and what roslaunch gave a session of its own
+                os.killpg(process.pid, signal.SIGKILL)      # what the script has started and not stopped
+            end_all(marked(MARK, str(folder)))              # and what roslaunch started in sessions of its own
     found = reasons(case, said)
     return (FAILED, "; ".join(found), said) if found else (PASSED, "", said)
 
 
 def reasons(case: Case, said: str) -> List[str]:
-    """Why an output is not the expected one; empty when it is."""
+    """Return why an output is not the expected one; empty when it is."""
     found = [f"does not say {pattern!r}" for pattern in case.wanted if not re.search(pattern, said)]
     found += [f"says {pattern!r}" for pattern in (*case.refused, r"Traceback \(most recent call last\)") if re.search(pattern,
         said)]
@@ -107,7 +107,7 @@ def reasons(case: Case, said: str) -> List[str]:
 
 
 def main() -> int:
-    """Runs the cases and prints a table; 1 when one did not end as expected."""
+    """Runs the cases and prints a table; returns 1 when one did not end as expected."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="cases whose name has this word")
     parser.add_argument("--show", action="store_true", help="print what each case said")
@@ -117,7 +117,7 @@ def main() -> int:
         print(f"field: {source} holds no field cases (HYBRIDVLA_FIELD_CASES can name their folder); nothing was run")
         return 0
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, lambda *_: None)      # under nohup, too, the cases get hang-ups as from a terminal
+        signal.signal(signal.SIGHUP, lambda *_: None)      # under nohup, too, the cases receive hang-ups as from a terminal
     rows = []
     with tempfile.TemporaryDirectory() as name:
         copy = adapted(source, Path(name))

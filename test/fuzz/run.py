@@ -2,7 +2,7 @@
 
     python test/fuzz/run.py --ticks 1000000 --seed 1 --robots sim_fr3 sim_dual --json out/fuzz/summary.json
 
-Work is cut into chunks; a chunk depends on seed, kind, number and robot alone, so `--chunk KIND/NUMBER --robots ROBOT`
+Work is divided into chunks. A chunk depends only on seed, kind, number and robot, so `--chunk KIND/NUMBER --robots ROBOT`
 repeats a failure.
 """
 from __future__ import annotations
@@ -30,22 +30,22 @@ from hybridvla_core.configuration import from_mapping  # noqa: E402
 from hybridvla_core.robots.config import RobotConfig  # noqa: E402
 from hybridvla_core.safety.status import State  # noqa: E402
 
-TICKS = 2000          # of a chunk in which every tick brings something new
-PROPOSALS = 40        # of a chunk in which proposals are carried to their end
+TICKS = 2000          # in a chunk in which every tick brings a new proposal
+PROPOSALS = 40        # in a chunk in which proposals are carried to their end
 RATIO = 50            # ticks of the first kind for each proposal of the second
-PATIENCE = 1600       # ticks a proposal is given at most
-REST = 10             # ticks without any motion that end a proposal: reached, or at rest before a limit
-CREEP = 40            # ticks over which the tools have to move, or the proposal is at its end before a limit ...
-CREEP_M, CREEP_TURN = 5e-4, 2e-3      # ... by more than this: m, and of the quaternion
-PLANES = [            # what no shipped robot has: every third chunk adds them, with `slide` and arms on clocks of their own
+PATIENCE = 1600       # most ticks for one proposal
+REST = 10             # ticks without any motion after which a proposal ends: reached, or at rest before a limit
+CREEP = 40            # ticks over which the tools have to move, or the proposal ends before a limit ...
+CREEP_M, CREEP_TURN = 5e-4, 2e-3      # ... by more than this: m, and components of the quaternion
+PLANES = [            # no shipped robot has these: every third chunk adds them, with `slide` and arms on clocks of their own
     {"name": "far_corner", "normal": [-0.6, 0.0, -0.8], "offset_m": -0.68},
     {"name": "low_side", "normal": [0.0, 0.8, 0.6], "offset_m": -0.1},
 ]
-SLOW_HZ = 50.0        # of six in seven chunks of the second kind: the same motions in a quarter of the ticks
+SLOW_HZ = 50.0        # in six of seven chunks of the second kind: the same motions in a quarter of the ticks
 
 
 def robot_of(name: str, planes=None, **changes):
-    """What the file of a robot holds with `changes`, planes for every arm among them, and the same as the filter's
+    """Return the contents of a robot's file with `changes` and with `planes` for every arm, and the same as the filter's
     configuration."""
     data = yaml.safe_load((ROOT / "config" / "robots" / f"{name}.yaml").read_text(encoding="utf-8"))
     data.update(changes)
@@ -56,7 +56,7 @@ def robot_of(name: str, planes=None, **changes):
 
 
 def run_chunk(job, tamper=None) -> dict:
-    """One chunk: `job` = (robot, seed, chunk, kind, amount). `tamper(config)` may alter what the filter is told.
+    """Run one chunk: `job` = (robot, seed, chunk, kind, amount). `tamper(config)` may alter the filter's configuration.
 
     kind `fresh`: `amount` ticks, each with at least one new proposal. kind `complete`: `amount` proposals are taken,
     and carried to their end: reached, or at rest before a limit. Every sixteenth is cut off at a random tick by a silence
@@ -92,7 +92,7 @@ def _fresh(adversary: Adversary, report, ticks: int) -> int:
             adversary.mischief()
         if tick % 40 == 0:
             adversary.wake()
-        for _ in range(5 if rng.random() < 0.1 else 1):      # five a tick are 1 kHz
+        for _ in range(5 if rng.random() < 0.1 else 1):      # five per tick are 1 kHz
             adversary.propose()
         adversary.tick(report)
     return 0
@@ -118,7 +118,7 @@ def _complete(adversary: Adversary, report, proposals: int) -> int:
 
 
 def _carry(adversary: Adversary, report, cut: int) -> bool:
-    """Carry the proposal just taken to its end; False when it was cut off at tick `cut`, or held by the filter."""
+    """Carry the accepted proposal to its end; return False when it was cut off at tick `cut`, or held by the filter."""
     poses = []
     for tick in range(PATIENCE):
         adversary.tick(report)
@@ -158,7 +158,7 @@ def main(argv=None) -> int:
             _add(summary, result)
             summary["seconds"] = round(time.monotonic() - begin, 1)
             if done % 20 == 0 or done == len(jobs) or result["count"]:
-                _write(summary, Path(args.json))         # a run that is cut off has not been for nothing
+                _write(summary, Path(args.json))         # so that a run that is cut off is not lost
             _progress(done, len(jobs), summary, time.monotonic() - begin)
     print(f"\n{summary['proposals']} proposals ({summary['complete']} carried to their end), {summary['ticks']} ticks, "
           f"{summary['violations']} violations -> {args.json}")
@@ -170,7 +170,7 @@ def main(argv=None) -> int:
 
 
 def plan(ticks: int, seed: int, robots) -> list:
-    """The chunks of a run, robots in turn."""
+    """Return the chunks of a run, with the robots in turn."""
     fresh, complete = max(1, -(-ticks // TICKS)), max(1, -(-ticks // (RATIO * PROPOSALS)))
     jobs = [(robots[chunk % len(robots)], seed, chunk, "fresh", TICKS) for chunk in range(fresh)]
     jobs += [(robots[chunk % len(robots)], seed, chunk, "complete", PROPOSALS) for chunk in range(complete)]

@@ -19,7 +19,7 @@ from hybridvla_core.paths import ROOT
 from hybridvla_core.safety.limits.capsules import segment_distance
 
 SUPPORT = ROOT / "test" / "support"
-RAMP_TICKS = 300        # after activation the filter may take its time to reach full speed
+RAMP_TICKS = 300        # after activation the filter may need this time to reach full speed
 
 
 @pytest.mark.parametrize("robot, chunk", [("sim_fr3", 0), ("fr3", 1), ("sim_dual", 2), ("agilex", 0), ("agilex", 2)])
@@ -52,7 +52,7 @@ def test_checker_shares_nothing_with_the_package():
 
 
 def wider(part, **changes):
-    """The filter is told looser limits than the file states."""
+    """Give the filter looser limits than the file states."""
     def tamper(config):
         def change(arm):
             inner = getattr(arm, part)
@@ -75,7 +75,7 @@ def nothing(value):
 
 
 def turned(angle, axis):
-    """Tool down, turned by `angle` about an axis of the base frame."""
+    """Return the orientation of the tool pointing down, turned by `angle` about an axis of the base frame."""
     return (Rotation.from_rotvec(angle * np.array(axis, dtype=float)) * Rotation.from_quat(DOWN)).as_quat()
 
 
@@ -96,7 +96,7 @@ def turned(angle, axis):
     (wider("collision", above_table=nothing), [0.45, 0.0, 0.006], turned(1.0, [1, 1, 0]), "table"),
 ], ids=lambda value: value if isinstance(value, str) else None)
 def test_a_broken_limit_is_caught(tamper, target, quaternion, limit):
-    """The honest filter passes the same motion; the one that was told a looser limit is found out."""
+    """The honest filter passes the same motion; the one with a looser limit is caught."""
     planes = limit == "plane"
     assert honest(tuple(target), tuple(quaternion), planes) == []
     assert any(f": {limit} by" in text for text in violations(tamper, target, quaternion, planes, until=limit))
@@ -104,14 +104,14 @@ def test_a_broken_limit_is_caught(tamper, target, quaternion, limit):
 
 @functools.lru_cache(maxsize=None)
 def honest(target, quaternion, planes):
-    """Two limits are tried by the same motion."""
+    """Two limits are tested with the same motion."""
     return violations(None, list(target), np.array(quaternion), planes)
 
 
 def violations(tamper, target, quaternion, shelf, until=None):
-    """What the checker sees; up to the first about the limit `until`, which is all that is asked then."""
+    """Return the checker's violations; with `until`, stop at the first one about that limit."""
     planes = [{"name": "shelf", "normal": [0.0, 0.0, 1.0], "offset_m": 0.3}] if shelf else []
-    robot = "fr3" if target[0] == 0.3 else "sim_fr3"     # the narrower joint range is reached near the base
+    robot = "fr3" if target[0] == 0.3 else "sim_fr3"     # near the base the motion reaches the narrower joint range
     data, config = run.robot_of(robot, planes=planes)
     config = dataclasses.replace(config, deadman_required=False, speed_scale=1.0)
     rig, checker = Rig(robot, change=lambda _: tamper(config) if tamper else config).start(), Checker(data)
@@ -146,7 +146,7 @@ def test_arms_told_of_no_margin_between_them_are_caught():
 
 
 def resting(joints):
-    """One arm at rest at joints, as the filter would command it."""
+    """Return the command of one arm at rest at joints, as the filter would send it."""
     arm = Checker(ROBOTS / "sim_fr3.yaml").arms["arm"]
     frame = arm.frames(joints)[-1]
     pose = SimpleNamespace(position=frame[:3, 3], quaternion=Rotation.from_matrix(frame[:3, :3]).as_quat())

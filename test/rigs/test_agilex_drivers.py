@@ -1,4 +1,4 @@
-"""Drivers of another kind than expected, through agilex.launch: units, modes, and arms at their power-up pose."""
+"""Drivers that differ from what is expected, through agilex.launch: units, modes, and arms at their power-up pose."""
 from __future__ import annotations
 
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 
 def refusal(rig, word):
-    """activate refuses with a sentence that holds `word`."""
+    """Assert that activate refuses with a sentence that contains `word`."""
     answers = []
     rig.until(lambda: answers.append(rig.activate(True)) or word in answers[-1].message, f"a refusal about {word}")
     assert not answers[-1].success
@@ -15,7 +15,7 @@ def refusal(rig, word):
 
 def test_a_gripper_in_motor_units_is_refused_by_name(agilex):
     with agilex("gripper:=motor") as rig:
-        def said():                     # on its way the gripper passes readings that could be metres
+        def said():                     # in motion, the gripper passes readings that could be metres
             return rig.activate(True).message + rig.status.message
         rig.until(lambda: rig.status is not None and "gripper.readings" in said(), "a refusal")
         assert not rig.state("ACTIVE")
@@ -39,7 +39,7 @@ def test_an_old_pos_cmd_driver_is_spoken_to_in_its_own_units(agilex):
 
 @pytest.mark.long
 def test_arms_at_their_power_up_pose_are_led_inside(agilex):
-    """Piper's zero pose lies on two of its joint limits."""
+    """Piper's zero pose is at two of its joint limits."""
     with agilex("start:=zero") as rig:
         message = refusal(rig, "reenter")
         assert "joint" in message and "rad" in message
@@ -48,5 +48,5 @@ def test_arms_at_their_power_up_pose_are_led_inside(agilex):
         assert rig.rig()["violations_by_name"].keys() <= {f"{arm}/joint_{joint}_position" for arm in ("right", "left")
                                                            for joint in (2, 3)}
         rig.activate(False)
-        answer = rig.go_to_start()      # free or not by where the way inside ended; a way that is not free is named
+        answer = rig.go_to_start()      # free or not, depending on where the way inside ended; if not, it is named
         assert answer.success or "not free" in answer.message, answer.message

@@ -15,7 +15,7 @@ def bench(agilex):
 
 @pytest.fixture
 def rig(bench):
-    """Both drivers alive, arms enabled at their start joints, a new scene, the filter inactive."""
+    """Bring the rig to its start: both drivers alive, arms enabled at their start joints, a new scene, the filter INACTIVE."""
     for arm in ("right", "left"):
         bench.fault(f"{arm} start")
     bench.until(lambda: bench.status is not None, "a status")
@@ -30,7 +30,7 @@ def rig(bench):
 
 @pytest.fixture
 def commands(rig):
-    """What goes to both drivers, by arm: lists of (monotonic time, message)."""
+    """Record what goes to both drivers, by arm: lists of (monotonic time, message)."""
     import rospy
     from sensor_msgs.msg import JointState
 
@@ -44,7 +44,7 @@ def commands(rig):
 
 
 def arrive(rig, by, opening):
-    """Both tools `by` (3,) m further; asked for again where a hold dropped it, as a policy does. Returns the poses."""
+    """Move both tools `by` (3,) m, asking again when a hold dropped the target, as a policy does. Returns the poses."""
     wanted = rig.shift(by, opening)
     began = asked = time.monotonic()
     while not (all(arm.at_target for arm in rig.status.arms) and rig.status.sequence):
@@ -102,13 +102,13 @@ def test_disabled_in_mid_motion_stops_both_and_recovers_by_the_explicit_way(rig,
     answer = rig.resume()
     assert not answer.success and "enable" in answer.message, answer.message
     rig.scene(1)                                        # somebody lifts the fallen arm back up, and restarts both
-    time.sleep(0.3)                                     # so that the left one's standby is seen before enabling, not after
+    time.sleep(0.3)                                     # so that the left arm's standby is seen before enabling, not after
     answer = rig.enable()
     assert answer.success, answer.message
     rig.until(lambda: rig.rig()["enabled"]["right"], "motors on")
-    time.sleep(0.5)                                     # joints that were carried are doubted for a moment
+    time.sleep(0.5)                                     # the filter doubts joints that were moved by hand for a moment
     rig.until(lambda: rig.resume().success or rig.activate(True).success, "resume")
-    assert rig.rig()["disabled_by_flag"] == by_flag     # nothing of ours ever switches motors off
+    assert rig.rig()["disabled_by_flag"] == by_flag     # nothing in this stack ever switches motors off
     before = rig.measured("right")
     time.sleep(0.5)
     np.testing.assert_allclose(rig.measured("right"), before, atol=0.004)
@@ -158,7 +158,7 @@ def test_one_drivers_death_holds_both_arms(rig, commands):
     assert "left" in rig.status.message
 
     def resting():
-        """The arms have braked. Nothing more is sent while nobody knows where the left one is; the right one stands."""
+        """Whether the arms have braked: nothing more is sent while the left arm's position is unknown; the right arm stands."""
         counts, held = {arm: len(commands[arm]) for arm in commands}, rig.measured("right")
         time.sleep(0.4)
         return (all(len(commands[arm]) == count for arm, count in counts.items())

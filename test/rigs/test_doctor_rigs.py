@@ -1,4 +1,4 @@
-"""`hybridvla doctor` beside the rigs' stand-ins: the driver's state is read, and a first move tells the gripper's sense."""
+"""`hybridvla doctor` with the rigs' stand-ins: the driver's state is read, and a first move shows the gripper's sense."""
 from __future__ import annotations
 
 import pytest
@@ -12,7 +12,7 @@ IMPEDANCE = "cartesian_impedance_example_controller"
 
 
 def swapped(folder, name, width):
-    """A robot's file with closed and open exchanged."""
+    """Write a robot's file with closed and open exchanged."""
     text = (ROOT / f"config/robots/{name}.yaml").read_text()
     file = folder / f"{name}.yaml"
     file.write_text(text.replace(f"max_width_m: {width}", f"max_width_m: {width}\n      readings: [{width}, 0.0]"))

@@ -30,7 +30,7 @@ def bench(master, source_class):
 
 @pytest.fixture
 def rig(bench):
-    """No fault left over; the filter inactive or stopped."""
+    """Bring the rig to a state without faults, with the filter INACTIVE or STOPPED."""
     bench.operator.pressed = True
     for fault in (bench.user_stop, bench.guiding, bench.gripper_stuck, bench.ee_frame, bench.push, bench.state_silent):
         fault(False)
@@ -179,7 +179,7 @@ def test_a_second_node_on_our_topic_ends_in_a_stopped_controller_and_not_in_a_fi
         while time.monotonic() < end and not (rig.state("STOPPED") and IMPEDANCE not in rig.rig()["running"]):
             marker.publish(message)
             time.sleep(0.005)
-        assert rig.state("STOPPED"), rig.events       # by this sentence, or that of the look at the master's list
+        assert rig.state("STOPPED"), rig.events       # with this sentence, or that of the check of the master's list
         assert rig.graph.log_tail(lines=100_000).count("/rig_tests also commands the arm") > before
         assert IMPEDANCE not in rig.rig()["running"]
         assert not rig.resume().success
@@ -202,7 +202,7 @@ def test_a_second_publisher_is_named_before_it_has_said_a_word(rig, publishing):
 
 @contextlib.contextmanager
 def stiffness(value):
-    """Somebody else's hand on the controller's stiffness, N/m, for a while."""
+    """Let somebody else change the controller's stiffness, N/m, for a while."""
     from dynamic_reconfigure.client import Client
 
     client = Client(f"/{IMPEDANCE}/dynamic_reconfigure_compliance_param_node", timeout=10)

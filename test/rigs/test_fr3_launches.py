@@ -20,7 +20,7 @@ def launch(master):
             rig = Bench(master, Source)
             yield rig
         finally:
-            if rig is not None:      # a second policy that beats would retire the next one's epoch
+            if rig is not None:      # heartbeats of a second policy would retire the next one's epoch
                 rig.source.alive = rig.operator.pressed = False
             master.end(process, 20.0)
     return start

@@ -1,4 +1,4 @@
-"""Topics, services and nodes of the launch files are those that an earlier release had; additions are allowed."""
+"""Topics, services and nodes of the launch files: all those of an earlier release exist; additions are allowed."""
 from __future__ import annotations
 
 import contextlib
@@ -18,7 +18,7 @@ LAUNCHES = {"sim": ["sim.launch"], "fr3": ["fr3.launch", "rig:=stand_in", "polic
 
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory):
-    """Every launch file on a master of its own, started together; the master's URI by name."""
+    """Start every launch file at once, each on its own master; give the masters' URIs by name."""
     with contextlib.ExitStack() as ending:
         uris = {}
         for name, arguments in LAUNCHES.items():

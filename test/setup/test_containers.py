@@ -1,5 +1,5 @@
-"""The images and their compose files, as far as they can be judged without a container; `scripts/checks/containers.py` goes
-through the builds."""
+"""The images and their compose files, as far as they can be checked without a container; `scripts/checks/containers.py`
+checks the builds."""
 from __future__ import annotations
 
 import argparse
@@ -142,7 +142,7 @@ def test_health_is_a_node_that_answers(monkeypatch, capsys):
 
 @pytest.fixture
 def base_image(tmp_path):
-    """A Noetic image whose apt-get and gpg are ours: apt-get says what `said` holds until a key is in the keyring."""
+    """Make a Noetic image with fake apt-get and gpg: apt-get prints the contents of `said` until a key is in the keyring."""
     ring = tmp_path / "ring.gpg"
     (tmp_path / "sources").mkdir()
     (tmp_path / "sources/ros1.list").write_text(f"deb [ signed-by={ring} ] http://packages.ros.org/ros/ubuntu focal main\n")

@@ -1,5 +1,5 @@
-"""Every command that a document shows is one: its program's own parser takes it, its launch file has its arguments, its node is
-there. What the documents' commands do is tested where each of them is."""
+"""Every command that a document shows is valid: its program's own parser accepts it, its launch file has its arguments, its
+node exists. What the commands do is tested elsewhere, with each of them."""
 from __future__ import annotations
 
 import argparse
@@ -17,13 +17,13 @@ import pytest
 from hybridvla_core.paths import ROOT
 
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-#: A value that the reader has to put in.
+#: A value that the reader has to fill in.
 BLANK = re.compile(r"\.\.\.|<\w+>")
 COMMAND = re.compile(r"(?<![\w/.-])(?:(?:\S*/)?hybridvla|roslaunch|rosrun|rosservice|make)\s+\S+")
 
 
 def blocks(text):
-    """Lines of fenced and of indented blocks, with continued ones joined."""
+    """Return the lines of fenced and indented blocks, with continued ones joined."""
     fenced, lines, before = False, [], ""
     for line in text.splitlines():
         if line.lstrip().startswith("```"):
@@ -37,7 +37,7 @@ def blocks(text):
 
 
 def commands(path):
-    """Commands of a document's blocks, without environment, output and remarks."""
+    """Yield the commands of a document's blocks, without environment, output and remarks."""
     for line in blocks(path.read_text(encoding="utf-8")):
         for part in re.split(r"&&|;", line):
             found = COMMAND.search(part)
@@ -46,7 +46,7 @@ def commands(path):
                     words = shlex.split(part[found.start():], comments=True)
                 except ValueError:
                     continue
-                # `[--option F]` may be left out, and is one all the same.
+                # `[--option F]` may be left out, but must be valid as well.
                 yield [part for word in words if word != "&" for part in (word.split() if "[" in word else [word])]
 
 
@@ -89,7 +89,7 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path, docs):
 
 
 class Taken(Exception):
-    """An argument that argparse refuses."""
+    """The refusal of an argument by argparse."""
 
 
 @shown("hybridvla")
@@ -119,7 +119,7 @@ def test_a_verb_takes_its_options(document, words, monkeypatch):
 def test_a_launch_file_has_the_arguments(document, words):
     rest = [word for word in words[1:] if not word.startswith("-")]
     if rest[0] != "hybridvla":
-        return      # a driver's own
+        return      # a driver's own launch file
     path = ROOT / "launch" / rest[1]
     assert path.is_file(), f"{document}: {rest[1]}"
     known = {argument.get("name") for argument in ElementTree.parse(str(path)).getroot().findall("arg")}
@@ -178,7 +178,7 @@ def test_the_layers_in_the_documents_are_those_of_the_linter(package):
 
 @pytest.mark.long
 def test_the_pages_are_built_with_the_reference_of_the_code():
-    """Left out where the generator cannot be installed."""
+    """Skipped where the generator cannot be installed."""
     script = str(ROOT / "scripts/docs.sh")
     made = subprocess.run([script, "--only-install"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8",
                           timeout=400)

@@ -1,7 +1,7 @@
-"""Commands of the documents that need no ROS and no hour, run as they stand there, one after the other as a reader would.
+"""Commands of the documents that need neither ROS nor much time, run exactly as written, in the order in which a reader would.
 
-They are found by their beginning, so a command that is changed in its document is run as changed. The others are run where what
-they do is tested; that all of them are commands is `test_documents.py`.
+They are found by their beginning, so a command that is changed in its document is run as changed. The other commands are run
+where their effect is tested; `test_documents.py` checks that all of them are valid.
 """
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hybridvla_core.paths import ROOT
 
 
 def line(document, beginning):
-    """The only line of a document's blocks that begins so."""
+    """Return the only line of a document's blocks with this beginning."""
     text = (ROOT / document).read_text(encoding="utf-8")
     found = [found for found in blocks(text) if found.startswith(beginning)]
     assert len(set(found)) == 1, f"{document}: {beginning}: {found}"
@@ -29,7 +29,7 @@ def line(document, beginning):
 
 
 def arguments(document, *beginning):
-    """Words after `hybridvla` of the only command of a document that begins so."""
+    """Return the words after `hybridvla` of the only command of a document with this beginning."""
     found = [words[1:] for name, words in SHOWN if name == document and words[1:1 + len(beginning)] == list(beginning)]
     assert len(found) == 1, f"{document}: {beginning}: {found}"
     return found[0]
@@ -37,7 +37,7 @@ def arguments(document, *beginning):
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
-    """Where a reader types: a folder with the clone's checkpoints and configuration."""
+    """Make the folder where a reader types, with the clone's checkpoints and configuration."""
     for name in ("checkpoints", "config"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
@@ -83,7 +83,7 @@ def test_one_action_from_one_picture(desk, capsys):
     Image.fromarray(np.full((256, 256, 3), 127, np.uint8)).save(str(desk / "front.png"))
     words = arguments("README.md", "predict")
     place = words.index("--state")
-    words[place:place + 2] = ["--state=0.4,0,0.3,0,0,0,1"]      # the document leaves it to the reader
+    words[place:place + 2] = ["--state=0.4,0,0.3,0,0,0,1"]      # the document leaves the value to the reader
     assert main(words) == 0, capsys.readouterr().err
     assert (desk / "out.json").is_file()
 

@@ -1,4 +1,4 @@
-"""DRIVER_WORKSPACE: a workspace of the lab's with the drivers, built from source, below this clone."""
+"""DRIVER_WORKSPACE: a lab's own workspace with the drivers, built from source, underlying this clone."""
 from __future__ import annotations
 
 import json
@@ -23,7 +23,7 @@ standins
 
 @pytest.fixture
 def workspace(tmp_path):
-    """What catkin leaves of a workspace with piper_msgs, as far as it matters here."""
+    """Make what catkin leaves of a workspace with piper_msgs, as far as it matters here."""
     package, module = tmp_path / "src/piper_msgs", tmp_path / "devel/lib/lab_messages"
     for folder in (package, module):
         folder.mkdir(parents=True)
@@ -49,7 +49,7 @@ def test_the_drivers_messages_need_no_stand_in(workspace):
 
 
 def test_what_was_sourced_through_a_link_to_this_clone_is_its_own(tmp_path):
-    """Its stand-ins are found by the link's path, and are no driver's messages all the same."""
+    """Its stand-ins are found through the link's path, and still do not count as a driver's messages."""
     (tmp_path / "link").symlink_to(ROOT)
     (tmp_path / "bin").mkdir()
     rospack = tmp_path / "bin/rospack"

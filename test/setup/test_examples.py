@@ -1,4 +1,4 @@
-"""Every example runs as its first lines say, and shows what it is there for."""
+"""Every example runs as its first lines say, and shows what it is meant to show."""
 from __future__ import annotations
 
 import json
@@ -10,11 +10,11 @@ import replay_bag
 
 from hybridvla_core.paths import ROOT
 
-pytestmark = pytest.mark.long      # the module's fixture takes that long
+pytestmark = pytest.mark.long      # because of the module's fixture
 
 #: Example -> its arguments; BAG is a small bag.
 RUNS = {"filter_without_ros.py": [], "policy_in_process.py": [], "own_policy.py": ["--once"], "replay_as_a_library.py": ["BAG"]}
-#: One interpreter for all of them, because what they import takes longer than what they do.
+#: One interpreter for all of them, because their imports take longer than their work.
 RUNNER = """
 import contextlib, json, runpy, sys, traceback
 runs = json.loads(sys.argv[1])
@@ -31,7 +31,7 @@ for path, arguments in runs.items():
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
-    """What each example printed, by its name."""
+    """Return what each example printed, by its name."""
     folder = tmp_path_factory.mktemp("examples")
     bag = str(replay_bag.write(folder / "motion.bag", replay_bag.Motion(4.0)))
     runs = {str(ROOT / "examples" / name): [bag if one == "BAG" else one for one in given] for name, given in RUNS.items()}

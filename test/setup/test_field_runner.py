@@ -1,4 +1,4 @@
-"""make field judges an output by what a case's README expects, and without the cases' folder says so and passes."""
+"""make field: it judges an output by what a case's README expects; without the cases' folder it says so and passes."""
 from __future__ import annotations
 
 import importlib.util
@@ -45,14 +45,14 @@ def test_names_that_have_moved_are_replaced_in_the_copy(field, tmp_path):
                     "from hybridvla_core.safety.filter import SafetyFilter\n")
 
 
-@pytest.mark.parametrize("way", ["", "setsid "])           # roslaunch gives its nodes sessions of their own
+@pytest.mark.parametrize("way", ["", "setsid "])           # roslaunch starts its nodes in sessions of their own
 def test_what_a_script_leaves_running_is_ended(field, tmp_path, way):
     (tmp_path / "case").mkdir()
     outcome, why, said = field.run(field.Case("case", f"{way}sleep 300 >/dev/null 2>&1 & echo $!"), tmp_path, tmp_path)
     assert outcome == field.PASSED, why
     left = Path(f"/proc/{int(said)}/cmdline")
     deadline = time.monotonic() + 20.0
-    while left.exists() and left.read_bytes():        # one that has ended and was not waited for has no command line
+    while left.exists() and left.read_bytes():        # a zombie process has no command line
         assert time.monotonic() < deadline
         time.sleep(0.05)
 

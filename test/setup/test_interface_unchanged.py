@@ -1,7 +1,7 @@
-"""What labs hold on to is still there: names in files, verbs and options, `--json` keys, as an earlier state of 0.1.0 had them.
+"""What labs rely on still exists: names in files, verbs and options, `--json` keys, as an earlier state of 0.1.0 had them.
 
-`recorded_interface.json` was written from that state by the readers of test/support/interface.py. Additions are allowed.
-Taken out of it were config/training/tiny.yaml and tiny_finetune.yaml, with the recipe that read them, and two topics of
+The readers of test/support/interface.py wrote `recorded_interface.json` from that state. Additions are allowed.
+Removed from it were config/training/tiny.yaml and tiny_finetune.yaml, with the recipe that read them, and two topics of
 config/robots/sim_dual.yaml that no adapter read.
 The recorded topics and services of running launch files are compared in test/rigs/test_graph_interface.py.
 """
@@ -43,7 +43,7 @@ def test_every_recorded_option_is_still_there(verb):
 
 @pytest.fixture
 def arguments(tmp_path):
-    """A function: the command line that makes a verb's result, by the words that lead to it."""
+    """Return a function that gives the command line for a verb's result, by the words that lead to the verb."""
     def of(words):
         tiny = ["--checkpoint", str(ROOT / "checkpoints" / "tiny")]
         if words == "predict":

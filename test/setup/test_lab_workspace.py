@@ -1,4 +1,4 @@
-"""The package below `src` of a lab's own workspace: catkin_make builds and installs it, and its install space runs by itself."""
+"""The package below `src` in a lab's own workspace: catkin_make builds and installs it, and its install space runs by itself."""
 from __future__ import annotations
 
 import os
@@ -14,7 +14,7 @@ import pytest
 
 from hybridvla_core.paths import ROOT, root_of
 
-pytestmark = pytest.mark.long      # the module's fixture takes that long
+pytestmark = pytest.mark.long      # because of the module's fixture
 
 PARTS = ("CMakeLists.txt", "package.xml", "setup.py", "pyproject.toml", "cfg", "checkpoints", "cmake", "config", "launch", "msg",
          "nodes", "src", "srv")
@@ -22,7 +22,7 @@ NOETIC = Path(os.environ.get("NOETIC_PREFIX", "/opt/ros/noetic")) / "setup.sh"
 
 
 def shell(workspace, command, port=None):
-    """Starts a command as somebody does who has sourced nothing of this clone."""
+    """Starts a command like a user who has sourced nothing of this clone."""
     environment = {"HOME": str(workspace), "PATH": "/usr/local/bin:/usr/bin:/bin", "OMP_NUM_THREADS": "1",
                    "ROS_LANG_DISABLE": "gencpp:geneus:genlisp:gennodejs", "ROS_IP": "127.0.0.1", "ROS_MASTER_URI": f"http://127.0.0.1:{port}"}
     underlay = f". {NOETIC} && " if NOETIC.is_file() else ""
@@ -32,7 +32,7 @@ def shell(workspace, command, port=None):
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    """A workspace with the clone below src, built and installed."""
+    """Make a workspace with the clone below src, built and installed."""
     folder = tmp_path_factory.mktemp("lab") / "ws"
     clone = folder / "src" / "hybridvla"
     clone.mkdir(parents=True)
@@ -47,7 +47,7 @@ def workspace(tmp_path_factory):
 
 @pytest.fixture
 def graph(workspace):
-    """sim.launch with its policy, from the install space; a function that runs a command there."""
+    """Start sim.launch with its policy from the install space; yield a function that runs a command there."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -72,7 +72,7 @@ def test_installed_nodes_find_their_configuration_checkpoint_and_interpreter(wor
     deadline, answer = time.monotonic() + 120.0, ""
     while "success: True" not in answer:        # refused until the policy has loaded its checkpoint
         assert time.monotonic() < deadline, answer
-        time.sleep(3.0)         # each question is a process that imports ROS, beside a policy that is loading
+        time.sleep(3.0)         # each call is a process that imports ROS, while a policy is loading
         answer = graph('rosservice call /hybridvla/safety/activate "data: true"')
     commands = [Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in graph(
         "pgrep -f install/lib/hybridvla/").split() if Path(f"/proc/{pid}").exists()]

@@ -1,5 +1,5 @@
-"""`make lint` finds keys and passwords that somebody commits, and leaves the digests of this repository alone; `make audit` never
-takes silence for a good answer."""
+"""`make lint` finds committed keys and passwords and ignores the digests of this repository; `make audit` never takes silence
+for a good answer."""
 from __future__ import annotations
 
 import importlib.util

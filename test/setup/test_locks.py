@@ -1,4 +1,4 @@
-"""What pyproject.toml wants is pinned for both interpreters, within the bounds it states, and nothing is pinned twice apart."""
+"""Locks: what pyproject.toml requires is pinned for both interpreters, within its bounds, and nothing has two different pins."""
 from __future__ import annotations
 
 import re
@@ -20,7 +20,7 @@ def name_of(text):
 
 
 def pins(folder, locks):
-    """Package -> versions that the locks of an interpreter name."""
+    """Return package -> versions in the locks of an interpreter."""
     found = {}
     for lock in locks:
         text = (ROOT / "requirements" / folder / f"{lock}.txt").read_text(encoding="utf-8")

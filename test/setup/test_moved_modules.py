@@ -1,4 +1,4 @@
-"""A moved module imported by its old name: the error names the new place, and every old name leads somewhere."""
+"""A moved module imported by its old name: the error names the new place, and every old name has one."""
 from __future__ import annotations
 
 import importlib
@@ -15,7 +15,7 @@ OLD = json.loads((ROOT / "test/setup/recorded_interface.json").read_text(encodin
 
 
 def standing(module):
-    """The module's file or folder is in the tree."""
+    """Whether the module's file or folder is in the tree."""
     path = ROOT / "src" / module.replace(".", "/")
     return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 

@@ -1,4 +1,4 @@
-"""make setup refuses with one clear sentence, before it changes anything, where it cannot finish."""
+"""make setup: where it cannot finish, it refuses with one clear sentence before it changes anything."""
 from __future__ import annotations
 
 import os
@@ -14,7 +14,7 @@ DEBIAN = 'ID=debian\nVERSION_ID="12"\n'
 
 @pytest.fixture
 def clone(tmp_path):
-    """A clone with the set-up alone, on a machine whose tools are ours: apt-get records that it was called."""
+    """Make a clone with only the set-up, on a machine with fake tools: apt-get records that it was called."""
     shutil.copytree(str(ROOT / "scripts"), str(tmp_path / "clone" / "scripts"))
     shutil.copytree(str(ROOT / "requirements"), str(tmp_path / "clone" / "requirements"))
     (tmp_path / "bin").mkdir()
@@ -76,7 +76,7 @@ def test_noetic_that_is_not_there(clone):
 
 
 def test_noetic_on_another_python_is_refused(clone):
-    """The locks of the rig are for Python 3.8: a Noetic beside another system Python is not half-installed."""
+    """The rig's locks are for Python 3.8: with another system Python, Noetic is refused instead of half-installed."""
     (clone / "noetic").mkdir()
     (clone / "noetic" / "setup.bash").write_text("")
     version = subprocess.run(["/usr/bin/python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],

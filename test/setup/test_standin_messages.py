@@ -1,4 +1,4 @@
-"""The stand-in messages are the real ones: MD5 sums as the real packages generate them.
+"""The stand-in messages equal the real ones: their MD5 sums are those that the real packages generate.
 
 Sums of messages and actions: franka_ros 0.10.2. Of service requests and responses: rosserial headers generated from
 franka_msgs; ListControllers and SwitchController: ros_control 0.19/0.20.
@@ -33,7 +33,7 @@ SUMS = {
 
 @pytest.fixture(scope="module")
 def built():
-    """type -> MD5 sum as the devel space's Python knows it."""
+    """Return type -> MD5 sum from the Python code of the devel space."""
     code = ("import importlib, sys\nfor name in sys.argv[1:]:\n    module, kind = name.split(':')\n"
             "    print(name, getattr(importlib.import_module(module), kind)._md5sum)")
     done = subprocess.run([str(ROOT / "scripts" / "with_env.sh"), sys.executable, "-c", code, *SUMS],

@@ -1,4 +1,4 @@
-"""Cells of an ablation in several processes: what dies is tried once more, then named; the rest goes on."""
+"""Cells of an ablation in several processes: a cell whose process dies is tried once more, then named; the rest goes on."""
 import contextlib
 import copy
 import dataclasses
@@ -35,7 +35,7 @@ def cell(seed, **changes):
 
 @contextlib.contextmanager
 def killing(first):
-    """Kills the first worker processes that appear."""
+    """Kill the first worker processes that appear."""
     over, killed = threading.Event(), set()
 
     def kill():
@@ -85,4 +85,4 @@ def test_the_same_cell_gives_the_same_outcome_and_a_refused_one_costs_nothing_el
         runs.append(seen)
     assert runs[0] == runs[1] and set(runs[0]) == {cells[0].key, cells[2].key}
     assert runs[0][cells[0].key].success == (True,) and runs[0][cells[0].key].violations == (0,)
-    assert runs[0][cells[2].key].violations[0] > 0            # what the filter prevents
+    assert runs[0][cells[2].key].violations[0] > 0            # the filter prevents this

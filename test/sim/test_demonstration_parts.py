@@ -1,4 +1,4 @@
-"""Parts of demonstrations: encoded where they are recorded, kept whatever ends the run, never mixed with those of other code."""
+"""Parts of demonstrations: encoded where they are recorded, kept however the run ends, never mixed with those of other code."""
 import builtins
 import errno
 import json
@@ -25,7 +25,7 @@ ORDER = Order(("blocks", "phone_on_base"), 2, 5, 1.0, 0.5, Settings("fr3", ("fro
 
 
 class Painted:
-    """Stands in for a recorder: noise of the seed in place of scenes, which take a second each."""
+    """A stand-in for a recorder: it gives noise from the seed instead of scenes, which take a second each."""
 
     def __init__(self, name, settings, *_others):
         self.name, self.settings = name, settings
@@ -42,7 +42,7 @@ class Painted:
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """The parts that were recorded, by name."""
+    """Return the names of the parts that were recorded."""
     found, record = [], building._record
     monkeypatch.setattr(building, "Recorder", Painted)
     monkeypatch.setattr(building, "_record", lambda job, parts: found.append(job.file) or record(job, parts))
@@ -52,7 +52,7 @@ def recorded(monkeypatch):
 
 @pytest.fixture
 def stopped(recorded, monkeypatch, tmp_path):
-    """All parts are there, and the run was ended before they became a data set."""
+    """Make a run that has all parts and ended before they became a data set."""
     with monkeypatch.context() as patch:
         patch.setattr(building, "DatasetWriter", lambda *_given: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""`demonstrate --policy`: a policy drives, and the labels are the expert's, at the places that the policy comes to."""
+"""`demonstrate --policy`: a policy drives, and the expert labels the places that the policy reaches."""
 import dataclasses
 from pathlib import Path
 
@@ -25,7 +25,7 @@ COMMAND = ["demonstrate", "--tasks", "blocks", "--count", "2", "--views", "front
 
 
 class ErringPolicy(ExpertPolicy):
-    """The expert, but each target lies 3 cm to the left."""
+    """The expert, with each target 3 cm further to the left."""
 
     def __init__(self):
         super().__init__(CONFIG.convention, ("wrist", "front"))
@@ -51,7 +51,7 @@ def test_labels_are_the_experts_where_the_policys_own_errors_led(acted):
     _, (made, _) = acted
     state, action = np.stack(made.state), np.stack(made.action)
     assert made.success is None and len(state) >= 8
-    # The first label leads to one place; the arm comes to rest beside it, and the label there leads back.
+    # The first label leads to a place; the arm comes to rest beside it, and the label there leads back to it.
     wanted = state[0, :3] + action[0, :3]
     beside = np.linalg.norm(state[:, :3] - wanted - [0, OFF, 0], axis=1)
     assert beside.min() < 0.01

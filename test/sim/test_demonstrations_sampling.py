@@ -1,4 +1,4 @@
-"""Sampled states: what nobody drove to is still what physics would show, and looks as it did when the snapshot was taken."""
+"""Sampled states: they are physically possible without having been driven to, and look as when the snapshot was taken."""
 from collections import Counter
 
 import mujoco
@@ -150,7 +150,7 @@ def test_what_is_lost_is_neither_driven_on_nor_sampled():
 @pytest.mark.parametrize("name, kind, seeds", [("wine_at_rack", "fr3", (703, 705, 708, 709)),
                                                ("hold_and_wipe", "piper", (720, 723, 727))])
 def test_what_is_held_stays_in_the_hand_of_a_noisy_drive(name, kind, seeds):
-    """In each of these episodes the expert lost the bottle or the sponge, with 6 mm of noise, while little held it."""
+    """In each of these episodes, with 6 mm of noise, the expert used to lose the bottle or the sponge from a weak grip."""
     config, robot = CONFIGS[kind]
     rig = make_rig(tasks.load(name, rig=kind), robot)
     for seed in seeds:

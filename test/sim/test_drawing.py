@@ -1,4 +1,4 @@
-"""A computer that cannot draw is named, whoever draws on it."""
+"""A computer that cannot render: the error says so, whatever renders there."""
 import mujoco
 import pytest
 

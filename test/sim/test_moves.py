@@ -1,4 +1,4 @@
-"""Moves that experts share: where a label changes is wider than what a policy sees wrongly, and yaw has no jumps."""
+"""Moves that experts share: label transitions are wider than a policy's perception errors, and yaw has no jumps."""
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -22,7 +22,7 @@ def hang(world, yaw):
     world.lay("frame", (0.55, 0.0), 0.156, yaw)
 
 
-#: Task, range of its heading, how it is turned, and phases whose label has to be continuous.
+#: Task, range of its heading, function that turns its thing, and phases whose label has to be continuous.
 TURNED = [("toilet_seat_down", HALF, lambda world, yaw: world.stand("toilet", (0.56, 0.0), yaw), "approach"),
           ("frame_off_hanger", HALF, hang, "pregrasp"),
           ("close_box", np.pi / 8, lambda world, yaw: world.stand("box", (0.5, -0.05), yaw), "approach"),

@@ -1,4 +1,4 @@
-"""The dual-arm rig without ROS: the arms' kinematics and firmware, the rig's own count, the tray and who carries it."""
+"""The dual-arm rig without ROS: the arms' kinematics and firmware, the rig's own count, the tray and its carriers."""
 import math
 
 import numpy as np
@@ -69,7 +69,7 @@ def test_the_arms_are_those_of_the_configuration(rig, name):
 
 def test_golden_flange_pose_of_the_zero_joints(rig):
     position, quaternion = rig.arms["left"].tool_at(np.zeros(6), FLANGE_M)
-    np.testing.assert_allclose(position, [0.056128, 0.0, 0.213266], atol=1e-6)     # by piper_sdk's own kinematics
+    np.testing.assert_allclose(position, [0.056128, 0.0, 0.213266], atol=1e-6)     # from piper_sdk's own kinematics
     np.testing.assert_allclose(Rotation.from_quat(quaternion).as_euler("xyz", degrees=True), [0.0, 85.0, 0.0], atol=1e-3)
 
 
@@ -144,7 +144,7 @@ def test_the_count_sees_positions_speeds_and_the_tool():
 
 
 def test_an_excess_of_many_small_steps_shows_in_the_window():
-    """Commands in quick succession: each step is what one period allows, together they are twice too fast."""
+    """Commands come in quick succession: each step is what one period allows, but together they are twice too fast."""
     rows = [(0.0025 * i, (0.0, 0.01 * i), (0.5, 0.0, 0.5)) for i in range(90)]
     found = show(JointMonitor(LIMITS), *rows)
     assert found["joint_2_speed_window"] > 0 and "joint_2_speed_step" not in found

@@ -199,7 +199,7 @@ def test_a_clock_set_back_is_no_breach_of_speed():
 
 def test_the_monitor_sees_a_crowd_of_small_steps():
     monitor = LimitMonitor(LIMITS)
-    for index in range(60):  # each step is short, but they come twice as often as they may
+    for index in range(60):  # each step is short, but the steps come twice as often as allowed
         monitor.target(index * 0.0025, [0.4 + index * 0.0014, 0, 0.3], DOWN)
     assert monitor.counts["speed_window"] > 0
 

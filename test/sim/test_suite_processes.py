@@ -1,4 +1,4 @@
-"""A suite in several processes: one that dies is named, and however it ends no process is left behind."""
+"""A suite in several processes: a process that dies is named, and however the suite ends, no process is left behind."""
 import functools
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The sheet of all tasks: it notes each episode, goes on from there, and fails when an expert is too weak."""
+"""The sheet of all tasks: it records each episode, resumes from there, and fails when an expert is too weak."""
 import json
 
 import pytest
@@ -10,7 +10,7 @@ from hybridvla_sim import sheet
 
 @pytest.fixture
 def played(monkeypatch):
-    """Episodes that are counted and not run: those of even seeds are done."""
+    """Count episodes instead of running them; return the seeds. Those with odd seeds succeed."""
     jobs = []
 
     def run_one(job):
@@ -26,7 +26,7 @@ def test_it_goes_on_where_it_was_stopped_and_counts_all(played, tmp_path):
     arguments = ["--tasks", "close_fridge", "--processes", "1", "--out", str(tmp_path)]
     assert sheet.main([*arguments, "--episodes", "1"]) == 0
     notes = tmp_path / "episodes.jsonl"
-    notes.write_text(notes.read_text() + '{"task": "close_fridge", "seed": 5000')      # killed while it wrote
+    notes.write_text(notes.read_text() + '{"task": "close_fridge", "seed": 5000')      # as if killed while writing
     assert sheet.main([*arguments, "--episodes", "4"]) == 1, "half of them failed: the expert is too weak"
     assert played == [5_000_001, 5_000_002, 5_000_003, 5_000_004]
     said, = json.loads((tmp_path / "tasks.json").read_text())
@@ -41,7 +41,7 @@ def test_it_goes_on_where_it_was_stopped_and_counts_all(played, tmp_path):
 def test_episodes_of_older_code_are_run_anew(played, tmp_path, monkeypatch):
     arguments = ["--tasks", "close_fridge", "--processes", "1", "--out", str(tmp_path), "--episodes", "1"]
     notes = tmp_path / "episodes.jsonl"
-    notes.write_text(json.dumps({"task": "close_fridge", "seed": 5_000_001, "success": False}) + "\n")    # of an older release
+    notes.write_text(json.dumps({"task": "close_fridge", "seed": 5_000_001, "success": False}) + "\n")    # from an older release
     for digest, runs in (("one", 1), ("one", 1), ("other", 2), ("one", 2)):
         monkeypatch.setattr(sheet, "origin", lambda digest=digest: {"sources": digest, "renderer": "egl"})
         assert sheet.main(arguments) == 0 and len(played) == runs

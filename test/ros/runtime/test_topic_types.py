@@ -1,4 +1,4 @@
-"""A topic that carries another type than a node takes: rospy says nothing there, and the node names both types."""
+"""A topic with another type than a node accepts: rospy is silent about it, and the node names both types."""
 from __future__ import annotations
 
 import pytest
@@ -19,8 +19,8 @@ def test_both_types_and_the_publisher_are_named():
 
 @pytest.mark.parametrize("types, published, taken", [
     ({TOPIC: RAW}, [(TOPIC, ["/a"])], [(TOPIC, RAW, 0)]),
-    ({TOPIC: JPEG}, [], [(TOPIC, RAW, 0)]),                            # of a publisher that has gone
-    ({TOPIC: JPEG}, [(TOPIC, ["/a"])], [(TOPIC, RAW, 1)]),             # what arrives is right, whoever told the master otherwise
+    ({TOPIC: JPEG}, [], [(TOPIC, RAW, 0)]),                            # from a publisher that has gone
+    ({TOPIC: JPEG}, [(TOPIC, ["/a"])], [(TOPIC, RAW, 1)]),             # what arrives is right, whatever the master was told
     ({TOPIC: JPEG}, [(TOPIC, ["/a"])], [(TOPIC, "*", 0)]),
     ({TOPIC: "*"}, [(TOPIC, ["/a"])], [(TOPIC, RAW, 0)]),
     ({}, [(TOPIC, ["/a"])], [(TOPIC, RAW, 0)])])

@@ -1,4 +1,4 @@
-"""What `scripts/anywhere/together.py` decides by itself: recipes, and how many steps fit into the time that is left."""
+"""What `scripts/anywhere/together.py` decides by itself: recipes, and how many steps fit into the remaining time."""
 import dataclasses
 import importlib.util
 import json
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[3]
 def together():
     spec = importlib.util.spec_from_file_location("together", ROOT / "scripts/anywhere/together.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules["together"] = module      # dataclasses look their module up
+    sys.modules["together"] = module      # dataclasses look up their module
     spec.loader.exec_module(module)
     yield module
     del sys.modules["together"]

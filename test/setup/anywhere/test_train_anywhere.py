@@ -1,4 +1,4 @@
-"""`scripts/train_anywhere.sh`: slices that go on where the last one stopped, and files that can be carried."""
+"""`scripts/train_anywhere.sh`: slices that resume where the last one stopped, and files that can be carried."""
 import hashlib
 import io
 import os
@@ -111,7 +111,7 @@ def test_a_wheel_that_was_added_is_installed(run, tmp_path):
 
 
 def wheel(path, files):
-    """Writes a wheel as cmeel's are: what is imported lies below cmeel.prefix, and a .pth shows it."""
+    """Writes a wheel like cmeel's: its modules are below cmeel.prefix, and a .pth file points there."""
     name = path.name.split("-")[0]
     said = {"METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
             "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"}
@@ -158,7 +158,7 @@ def until(condition):
 
 @pytest.fixture
 def at_work(run, tmp_path):
-    """A call whose first work waits, and the processes of that work."""
+    """Yield a call whose first work waits, and the processes of that work."""
     (tmp_path / "calls").write_text("demonstrate\n")
     call = run("suite", str(tmp_path / "out"), start=subprocess.Popen, FAKE_WAITS="demonstrate")
     assert until(lambda: len((tmp_path / "at_work").read_text().split()) == 2 if (tmp_path / "at_work").is_file() else False)

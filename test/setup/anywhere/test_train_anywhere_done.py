@@ -1,4 +1,4 @@
-"""`scripts/train_anywhere.sh`: what is done is an answer to what was asked for, and only that."""
+"""`scripts/train_anywhere.sh`: finished work counts only for the request that it answers."""
 import os
 import shutil
 import subprocess
@@ -11,8 +11,8 @@ from hybridvla_core.paths import ROOT
 
 @pytest.fixture
 def finished(run, tmp_path):
-    """A run that is done, and what it was called with."""
-    out = tmp_path / "partial-runs/out"        # a name as of what is half-done, above the folder
+    """Return the folder of a finished run."""
+    out = tmp_path / "partial-runs/out"        # a parent folder named like unfinished work
     (tmp_path / "calls").write_text("demonstrate\ntrain\nevaluate close_box ensemble\n")
     found = run("suite", str(out), TRAIN_EPISODES="2")
     assert found.returncode == 0, found.stderr
@@ -66,7 +66,7 @@ def test_a_missing_flock_is_named(run, tmp_path):
 
 @pytest.fixture
 def recipe():
-    """Keeps a recipe as the script does."""
+    """Keep a recipe as the script does."""
     def keep(*arguments):
         return subprocess.run([sys.executable, str(ROOT / "scripts/anywhere/recipe.py"), *map(str, arguments), "cpu"],
                               text=True, capture_output=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})

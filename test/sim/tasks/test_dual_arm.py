@@ -1,4 +1,4 @@
-"""The dual-arm tasks: their experts work through the filter, and each of both arms is needed, in time."""
+"""The dual-arm tasks: their experts work through the filter, and both arms are needed, at the right time."""
 import dataclasses
 
 import numpy as np
@@ -19,7 +19,7 @@ SEED = 2_000_003
 
 
 class LeftArm(ExpertPolicy):
-    """The expert, whose left arm is one keyframe late (`late`) or never moves."""
+    """The expert with a left arm that is one keyframe late (`late`) or never moves."""
 
     def __init__(self, late):
         super().__init__(CONFIG.convention, VIEWS)
@@ -66,7 +66,7 @@ def test_it_fails_when_the_left_arm_is_late_or_stays(name, late):
 
 @pytest.mark.long
 def test_a_board_that_nobody_holds_goes_along_and_is_not_wiped():
-    """The right hand wipes as it would with the board held: the expert is told that it is."""
+    """The right hand wipes as if the board were held, because the expert is told that it is."""
     task = tasks.load("hold_and_wipe")
     suite = Suite(LeftArm(late=False), CONFIG, ROBOT, task)
     world = suite.rig.world

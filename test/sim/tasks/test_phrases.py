@@ -1,4 +1,4 @@
-"""Which words of a sentence name which things: each letter at most one name, each name what a person would mean by it."""
+"""Which words of a sentence name which things: each letter belongs to at most one name, and each name means what people mean."""
 import contextlib
 import dataclasses
 
@@ -19,7 +19,7 @@ DUAL, PIPERS = load_configs(ROOT / "config/policies/agilex.yaml", ROOT / "config
 
 
 def words(task, text):
-    """What is named -> by which words."""
+    """Return what is named -> the words that name it."""
     return {names: text[begin:end] for (begin, end), names in tasks.load(task).phrases.named(text).items()}
 
 
@@ -74,7 +74,7 @@ def test_dirt_is_one_heap_of_all_five_pieces():
 
 
 def test_names_of_older_data_sets_are_read_the_same_way(tmp_path, monkeypatch):
-    """A thing that is named several times counts by its first name, and what shares its words is one mention."""
+    """A thing that is named several times counts by its first name, and things that share words are one mention."""
     add_preset(monkeypatch)
     write(tmp_path / "toy", episodes=2)
     source = feed(tmp_path, config(grounding=dict(places=0.3, pointing=0.3)))
@@ -116,7 +116,7 @@ def test_what_is_turned_says_by_how_much(task, name):
 
 
 def quaternion_of_what_it_hangs_on(model, data, body):
-    """A view of the numbers by which its outermost body is turned in the scene."""
+    """Return a view of the quaternion that turns its outermost body in the scene."""
     root = int(model.body_rootid[body])
     joint = int(model.body_jntadr[root])
     return data.qpos[model.jnt_qposadr[joint] + 3:][:4] if joint >= 0 else model.body_quat[root]

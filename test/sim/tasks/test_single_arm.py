@@ -1,4 +1,4 @@
-"""The single-arm tasks: their experts work through the filter, and what each needs is needed."""
+"""The single-arm tasks: their experts work through the filter, and each fails without what it needs."""
 import dataclasses
 
 import numpy as np
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.robot_computer
 
 SINGLE = ("close_box", "close_fridge", "close_laptop_lid", "frame_off_hanger", "phone_on_base", "sweep_to_dustpan",
           "toilet_seat_down", "umbrella_out_of_stand", "water_plants", "wine_at_rack")
-#: What is taken from the expert's keyframes, and without which the task fails.
+#: Changes of the expert's keyframes with which the task fails.
 UPRIGHT, TURNED = "a hand that does not tilt", "a hand turned by 90 degrees"
 NEEDED = {"close_box": UPRIGHT, "frame_off_hanger": TURNED, "phone_on_base": TURNED, "sweep_to_dustpan": TURNED,
           "toilet_seat_down": TURNED, "umbrella_out_of_stand": TURNED, "water_plants": UPRIGHT}
@@ -142,7 +142,7 @@ def test_the_blocks_vary_too_and_their_expert_still_works(variation):
     field = {"object": "geom_type", "background": "geom_rgba", "height": "geom_pos", "light": "light_diffuse"}[variation]
     table = model.geom("table").id
     changed = {name for name, value in before.items() if not np.array_equal(value, getattr(model, name))}
-    assert field in changed and changed <= {field, "geom_pos"}             # pads are always put somewhere
+    assert field in changed and changed <= {field, "geom_pos"}             # pads are always placed anew
     assert (model.geom_pos[table, 2] > before["geom_pos"][table, 2]) == (variation == "height")
     suite.rig.close()
 

@@ -1,4 +1,4 @@
-"""How a thing is turned is told where an expert's yaw follows from it, and is the expert's yaw but for a constant."""
+"""The turn of a thing: it is labelled where the expert's yaw follows from it, and equals that yaw except for a constant."""
 import contextlib
 import math
 
@@ -19,7 +19,7 @@ CONFIGS = {kind: load_configs(ROOT / f"config/policies/{policy}.yaml", ROOT / f"
            for kind, policy, robot in (("fr3", "tiny", "sim_fr3"), ("piper", "agilex", "agilex"))}
 EVERY = [(kind, name) for kind in CONFIGS for name in tasks.of_rig(kind)]
 RIGHT, LEFT, HALF = 0, 1, np.pi / 2
-#: Task -> (thing, arm, by how much the expert's yaw differs from how the thing is turned, what the hand holds then).
+#: Task -> (thing, arm, difference between the expert's yaw and the thing's turn, rad, what the hand holds then).
 FOLLOWS = {
     "close_box": [("box", RIGHT, HALF, None), ("lid", RIGHT, HALF, None)],
     "close_fridge": [("fridge", RIGHT, 0.0, None)],
@@ -35,7 +35,7 @@ FOLLOWS = {
     "water_plants": [("can", RIGHT, -HALF, None)],
     "tray": [("tray", RIGHT, 0.0, None), ("tray", LEFT, 0.0, None)],
     "blocks": [(f"{colour} block", RIGHT, 0.0, None) for colour in ("red", "green", "blue", "yellow")]}
-#: A held thing: the point by which it is held, m of its width between the fingers, m.
+#: Held thing -> site by which it is held (None: its body), and its width between the fingers, m.
 HELD = {"phone": (None, 0.052), "broom": ("broom_grip", 0.024), "sponge": (None, 0.032)}
 WIDTH_M = {"fr3": 0.08, "piper": 0.07}
 
@@ -45,7 +45,7 @@ def opened(kind, name):
 
 
 def told(recorder, text, name):
-    """How a thing is said to be turned, rad; None where nothing is said."""
+    """Return the labelled turn of a thing, rad; None where it has no label."""
     phrases = recorder.phrases
     span = next(span for span, names in phrases.named(text).items() if names == (name,))
     nowhere = {view: dict.fromkeys(phrases.things, np.zeros(0, dtype=int)) for view in recorder.camera.views}
@@ -54,7 +54,7 @@ def told(recorder, text, name):
 
 
 def hold(recorder, kind, held, monkeypatch):
-    """Lifts a thing, and puts the right hand there with the thing between its fingers, as the expert sees it."""
+    """Lifts a thing and puts the right hand around it, as far as the expert can see."""
     rig, world, (site, width) = recorder.rig, recorder.rig.world, HELD[held]
     rig.data.joint(held).qpos[2] += 0.25
     mujoco.mj_forward(rig.model, rig.data)
@@ -107,7 +107,7 @@ def test_every_body_whose_heading_an_expert_reads_is_turned_with_a_thing_that_te
 
 
 def test_nearly_every_sentence_tells_a_turn_where_an_expert_needs_one():
-    """Of what a sentence does not name it tells no turn, and things with one name in common have none."""
+    """Things that a sentence does not name have no turn, and neither have things that share one name."""
     silent = {}
     for kind, name in EVERY:
         phrases = tasks.load(name, rig=kind).phrases

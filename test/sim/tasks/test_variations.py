@@ -1,4 +1,4 @@
-"""Every task has every variation; `object` shows things smaller than any demonstration does, at rest where they belong."""
+"""Variations: every task has all of them; `object` shows things smaller than any demonstration does, at rest in place."""
 import contextlib
 
 import mujoco
@@ -16,7 +16,7 @@ from hybridvla_sim.taskkit.looks import HEIGHT_M, SIZES, UNSEEN_SIZES, VARIATION
 CONFIGS = {kind: load_configs(ROOT / f"config/policies/{policy}.yaml", ROOT / f"config/robots/{robot}.yaml", "diffusion")
            for kind, policy, robot in (("fr3", "tiny", "sim_fr3"), ("piper", "agilex", "agilex"))}
 EVERY = [(kind, name) for kind in CONFIGS for name in tasks.of_rig(kind)]
-#: What the blocks' unseen objects differ by is their shape, and the lids' tasks draw sizes in every scene.
+#: Unseen objects of `blocks` differ in shape, and the tasks with lids draw sizes in every scene.
 SIZED = [(kind, name) for kind, name in EVERY if name != "blocks"]
 LIDS = ("close_box", "close_laptop_lid", "close_fridge", "fridge_or_phone")
 
@@ -76,7 +76,7 @@ def test_unseen_bottles_and_racks_stand_where_the_seen_ones_do():
 
 @pytest.mark.parametrize("name", LIDS)
 def test_scenes_that_draw_sizes_look_for_contacts_where_shapes_are(name):
-    """The engine's tree of bounds keeps the size that a shape was compiled with, and lets others through it."""
+    """The engine's bounding-volume tree keeps the size with which a shape was compiled, and other sizes would slip through."""
     with rig_of("fr3", tasks.load(name, rig="fr3")) as rig:
         rig.reset(np.random.default_rng(0))
         assert rig.model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_MIDPHASE
