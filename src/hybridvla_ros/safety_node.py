@@ -47,7 +47,7 @@ TO_START_S = 120.0
 #: not end this hold.
 FAULT = Reason.OPERATOR | Reason.CONFIGURATION
 #: Logged when a dry run begins and when it is activated.
-DRY = ("this is a dry run: everything is computed and nothing commanded; to let the robot move, launch with armed:=true, "
+DRY = ("this is a dry run: everything is computed and nothing is commanded; to let the robot move, launch with armed:=true, "
        "safety.launch alone with dry_run:=false (or deactivate and set dry_run to false by dynamic_reconfigure)")
 
 

@@ -88,8 +88,8 @@ def publishers_beside_us(topics: Sequence[str], system_state: SystemState, advic
     for topic, nodes in system_state[0]:
         others = [node for node in nodes if node != mine]
         if topic in ours and others:
-            return (f"{topic} is also published by {', '.join(others)}; {advice}. If it runs no more, nobody told the master: "
-                    "call rosnode cleanup")
+            return (f"{topic} is also published by {', '.join(others)}; {advice}. If it no longer runs, the master was not "
+                    "told: call rosnode cleanup")
     return ""
 
 

@@ -74,11 +74,11 @@ class JoyButton:
         """Tells whether the button counts as held now."""
         now = self._clock()
         if not self._is_present(self._device):
-            self.problem = (f"the device {self._device} is not there: plug it in and press the button anew; if it has another "
-                            "file, name it by device:=")
+            self.problem = (f"the device {self._device} is not there: plug it in and press the button again; if it has "
+                            "another file, name it with device:=")
         elif self._pressed and self._renew_s and now - self._changed_at > self._renew_s:
-            self.problem = (f"nothing of the device has changed for {self._renew_s:.0f} s, so that it may be out of reach: "
-                            "release the button and press it anew")
+            self.problem = (f"nothing of the device has changed for {self._renew_s:.0f} s, so it may be out of reach: release "
+                            "the button and press it again")
         return self._pressed and not self.problem and now - self._at < SILENCE_S
 
 

@@ -62,7 +62,7 @@ class Lines:
 
     def _out(self, line: str, now: float) -> None:
         if self._left_out:
-            self._say(f"({self._left_out} more changes between lines that stand above)")
+            self._say(f"({self._left_out} more changes between the lines above)")
         self._say(line)
         self._said = {text: at for text, at in self._said.items() if now - at < AGAIN_S}
         self._said[line], self._left_out = now, 0
@@ -102,7 +102,7 @@ def watch(say: Callable[[str], None], seconds: Optional[float] = None) -> int:
         lines.look()
         if not lines.any and not asked and time.monotonic() - began > FIRST_S:
             asked = True
-            tell("nothing is said on /hybridvla/...; does a safety filter run on this master?")
+            tell("nothing is published on /hybridvla/...; does a safety filter run on this master?")
     for subscriber in subscribers:
         subscriber.unregister()
     return 0 if lines.any else 1

@@ -114,7 +114,7 @@ class ArmReader:
         """Hands on a message that names none of the arm's joints. Of several kinds, the one with the most names is reported."""
         if len(names) >= len(self._others):
             self._others = tuple(names)
-        self._strange = (f"joint states come that name {listed(self._others)}, and none of {listed(self.joint_names)}; set the "
+        self._strange = (f"joint states arrive that name {listed(self._others)}, and none of {listed(self.joint_names)}; set the "
                          "names in the robot's configuration, or check the driver's arm_id")
         return ArmState(name=self.name, joint_names=tuple(names), joint_positions=np.array(positions, dtype=float),
                         joint_velocities=None, pose=self.pose, gripper=self.standing(now), ready=False, message=self._strange)

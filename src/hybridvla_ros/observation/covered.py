@@ -42,11 +42,11 @@ class CoveredImages(Generic[MessageT]):
         if found is None:
             self.remark, self.problem = "", self._uncovered(reached, lead)
         elif view:
-            self.remark = (f"camera {view}: its stamps are {ahead:.3f} s ahead of this computer's clock, so that its images are "
-                           "older by that much than they say; synchronise the clocks")
+            self.remark = (f"camera {view}: its stamps are {ahead:.3f} s ahead of this computer's clock, so its images are "
+                           "that much older than they say; synchronise the clocks")
         else:
             self.remark = "" if covered or lead <= BEHIND_S else (
-                f"the arms' states are {lead:.3f} s behind the images by their stamps, so that older images are used; check the "
+                f"the arms' states are {lead:.3f} s behind the images by their stamps, so older images are used; check the "
                 "clocks, and the rate of the joint states")
         return found
 

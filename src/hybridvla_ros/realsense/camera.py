@@ -221,7 +221,7 @@ class RealsenseCamera:
         else:
             self.close(silence)
             self._open(device)
-            self.message = f"{silence}; stream started anew"
+            self.message = f"{silence}; stream restarted"
             self.counters["restarts"] += 1
 
     def _reset(self, why: str) -> None:

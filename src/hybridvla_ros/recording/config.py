@@ -28,7 +28,7 @@ class TopicConfig:
 
     def __post_init__(self) -> None:
         if not self.name.startswith("/") or self.name.endswith("/"):
-            raise ConfigurationError(f"topics: {self.name!r} is no full topic name; write it with its leading slash")
+            raise ConfigurationError(f"topics: {self.name!r} is not a full topic name; write it with its leading slash")
         if self.max_gap_s is not None and not 0.001 <= self.max_gap_s <= 60.0:
             raise ConfigurationError(f"topics: {self.name}: max_gap_s is {self.max_gap_s}; use 0.001 to 60")
 

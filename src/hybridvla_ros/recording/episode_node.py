@@ -107,8 +107,8 @@ class EpisodeNode:
     def _start(self, _request: TriggerRequest) -> TriggerResponse:
         """Begins an episode; where a recorder follows, an episode that it does not record is discarded at once."""
         if self._to_be_recorded and not self._recorder.get_num_connections():
-            return TriggerResponse(False, "no recorder listens, so nothing would be recorded: recorder_node still starts, or has "
-                                          "ended; the launch's output says why")
+            return TriggerResponse(False, "no recorder listens, so nothing would be recorded: recorder_node is still "
+                                          "starting, or has ended; the launch's output says why")
         event, began = self._take(self._log.start)
         if event is None or not self._recorder.get_num_connections():
             return began

@@ -72,7 +72,7 @@ class EpisodeLog:
             raise EpisodeError(f"{path}: labels are kept there by {error}; stop that episode_node, or name another file "
                                "(labels:=)") from error
         except OSError as error:
-            raise EpisodeError(f"{path}: cannot be used ({error.strerror}); check folder and rights") from error
+            raise EpisodeError(f"{path}: cannot be used ({error.strerror}); check the folder and its permissions") from error
         self._number = int(last["number"]) if last else 0
         if last and last["event"] == START:
             self.recovered = EpisodeEvent(self._number, last["id"], ABORTED, now, max(0.0, now - float(last["stamp"])),
@@ -99,7 +99,7 @@ class EpisodeLog:
         if self.current is None:
             raise EpisodeError(f"no episode is running, so nothing can be called a {label}; call start first")
         if label not in LABELS:
-            raise EpisodeError(f"{label!r} is no label; use one of {', '.join(LABELS)}")
+            raise EpisodeError(f"{label!r} is not a label; use one of {', '.join(LABELS)}")
         event = replace(self.current, event=label, elapsed_s=max(0.0, now - self.current.stamp), stamp=now, note=note)
         self._write(event)
         self.current = None

@@ -106,7 +106,7 @@ class OnlyUser:
         if not self._lock.held and may_live(self._lock.read()):
             who = described(self._lock.read())
             self._lock.release()
-            raise Busy(f"{who}, or was when that ended without a word: the file system has no locks, so delete {place} if it did")
+            raise Busy(f"{who}, or that process was killed: the file system has no locks, so delete {place} if it was")
         self._lock.write({"pid": os.getpid(), "host": socket.gethostname(),
                           "since": datetime.now(timezone.utc).isoformat(timespec="seconds")})
 

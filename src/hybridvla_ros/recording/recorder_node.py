@@ -86,7 +86,7 @@ class RecorderNode:
             name = name or time.strftime("%Y%m%dT%H%M%S", time.gmtime())      # UTC, as in the names of episodes
             recording = Recording(self._folder, name, self._config, now)
             if not recording.locked:
-                rospy.logwarn_once("%s is on a file system without locks: let no second recorder write there", self._folder)
+                rospy.logwarn_once("%s is on a file system without locks: do not let a second recorder write there", self._folder)
             recording.instructions = [self._instruction] if self._instruction else []
             recording.writer.put_message(SNAPSHOT, String(self._snapshot), now)
             self._subscriptions.attach(recording.put, now)
@@ -131,7 +131,7 @@ class RecorderNode:
         try:
             message = act()
         except Exception as error:  # noqa: BLE001  # foreseen or not, whoever asked is told
-            text = str(error) if isinstance(error, (HybridVLAError, OSError)) else f"it failed unforeseen ({described(error)})"
+            text = str(error) if isinstance(error, (HybridVLAError, OSError)) else f"it failed unexpectedly ({described(error)})"
             rospy.logerr("%s", text)
             return False, text
         rospy.loginfo("%s", message)

@@ -179,12 +179,12 @@ def check_disk(folder: Path, config: RecordingConfig, free: Callable[[Path], int
         folder.mkdir(parents=True, exist_ok=True)
         left = free(folder)
     except OSError as error:
-        raise RecordingError(f"{folder} cannot be used ({error.strerror}); check folder and rights") from error
+        raise RecordingError(f"{folder} cannot be used ({error.strerror}); check the folder and its permissions") from error
     if not os.access(str(folder), os.W_OK):
-        raise RecordingError(f"{folder} cannot be written; check its rights")
+        raise RecordingError(f"{folder} cannot be written; check its permissions")
     if left < config.start_free_gb * GB:
         raise RecordingError(f"only {left / GB:.1f} GB are free on the disk of {folder}, {config.start_free_gb:g} GB are "
-                             "needed to start; make room or choose another folder")
+                             "needed to start; free space or choose another folder")
 
 
 def verify(path: Path, written: Dict[str, int]) -> List[str]:
@@ -230,13 +230,13 @@ def recover(folder: Path, say: Callable[[str], None] = lambda _text: None) -> Li
                     _mark_dead(folder, name)
                     found.append(name)
                 else:
-                    say(f"recording {name} may be being written by another recorder: {folder} is on a file system without "
+                    say(f"recording {name} may still be written by another recorder: {folder} is on a file system without "
                         f"locks; if none runs, rename it to {name}{BROKEN}")
             finally:
                 lock.release()
     except OSError as error:
         raise RecordingError(f"{folder} holds unfinished recordings that cannot be marked as broken ({error.strerror}); "
-                             "check disk and rights, or choose another folder") from error
+                             "check the disk and its permissions, or choose another folder") from error
     return found
 
 

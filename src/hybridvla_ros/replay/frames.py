@@ -29,10 +29,10 @@ from hybridvla_ros.replay.scan import Scanned
 SAME_STAMP_NS = 1000        # a proposal's stamp went through a float of seconds
 KEEP = 64                   # images per view, for observations of recorded proposals
 WAITED_S = 0.5            # how long to wait for states that reach up to the images, before the observation counts as missed
-NEVER_COVERED = "the arms' states do not reach up to the images by their stamps; check the clocks"
+NEVER_COVERED = "by their stamps, the arms' states do not reach the images; check the clocks"
 LATE_S = 1.0                # a recorded observation that is not complete this long after its stamp never will be
 NO_IMAGES = "no images with the stamps of the recorded proposal are in the bag"
-CUT_OFF = "the bag ends before what the recorded proposal was made from, or its stamp is of another clock"
+CUT_OFF = "the bag ends before what the recorded proposal was made from, or its stamp belongs to another clock"
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,6 @@ class RecordedArms:
             return (f"{heard.unstamped} of {heard.count} carry no stamp (it is 0); judge the recording by the time of recording: "
                     "--stamps recording")
         if not heard.count:
-            return (f"they name {listed(heard.names)}, wanted are {wanted}; map the names in a topic map (joint_names), or set "
+            return (f"they name {listed(heard.names)}, expected are {wanted}; map the names in a topic map (joint_names), or set "
                     "them in the robot's configuration")
-        return next(iter(heard.doubts), f"{heard.count} came; check the joint names against the robot's configuration")
+        return next(iter(heard.doubts), f"{heard.count} arrived; check the joint names against the robot's configuration")

@@ -163,11 +163,11 @@ class Player:
             if self._copy is not None:
                 self._copy.cleanup()
         if node_ending():
-            rospy.loginfo("ended from outside; what was proposed until then belongs into %s", self._out)
+            rospy.loginfo("stopped from outside; the proposals made until then belong in %s", self._out)
             return
         if _version(self._out) == before:
-            raise HybridVLAError(f"{self._out}: rosbag record wrote no bag there; see its words above, and whether the disk has "
-                                 "room")
+            raise HybridVLAError(f"{self._out}: rosbag record wrote no bag there; see its messages above, and whether the "
+                                 "disk is full")
         rospy.loginfo("played; the proposals are in %s", self._out)
 
     def _play(self, instruct: rospy.ServiceProxy, activate: rospy.ServiceProxy) -> None:
@@ -188,15 +188,15 @@ class Player:
             return
         now = rospy.Time.now().to_sec()        # later than the last step, where a service took its time
         if now <= 0.0:
-            raise HybridVLAError("rosbag play ended before it gave the time; see its words above")
+            raise HybridVLAError("rosbag play ended before it gave the time; see its messages above")
         if self._last - now > max(END_S, END_STEPS * STEP_S * number_parameter("rate", 1.0)):
             raise HybridVLAError(f"rosbag play ended {self._last - now:.1f} s before the end of what it plays; see its words "
                                  f"above, and play again: {self._out} holds the proposals of the part before")
 
     def _watch(self, recorder: subprocess.Popen) -> None:
         if recorder.poll() is not None and not node_ending():
-            raise HybridVLAError(f"{self._out}: rosbag record ended while the bag was played, so that proposals are missing; see "
-                                 "its words above, whether the folder is there and the disk has room")
+            raise HybridVLAError(f"{self._out}: rosbag record ended while the bag was played, so proposals are missing; see "
+                                 "its messages above, and check that the folder exists and the disk is not full")
 
     def _on_seek(self, message: Float64) -> None:
         if 0.0 <= message.data < self._length:

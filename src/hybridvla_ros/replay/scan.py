@@ -86,7 +86,7 @@ class Scanned:
             return ""
         what = [*(["the states"] if convention.state_source == "last_command" else []),
                 *(["the bases of the deltas"] if convention.delta_base == "commanded" else [])]
-        return (f"the bag tells of no command that a filter executed: {' and '.join(what)} are the measured "
+        return (f"the bag holds no command that a filter executed: {' and '.join(what)} are the measured "
                 "poses and not the last commands")
 
 
@@ -132,7 +132,7 @@ class Scanner:
             for kind, text in problems.items():
                 found.streams[f"joints {arm}"].event(kind, 0.0, text)
         if self._stamps == reading.RECORDING and found.proposals:
-            found.notes.append("the recorded proposals are left out: they name their images by the stamps that do not count here")
+            found.notes.append("the recorded proposals are left out: they name their images by stamps that are not used here")
             found.proposals = []
         for stream in found.streams.values():
             stream.finish(found.duration)

@@ -114,8 +114,8 @@ def resolve(policy: PolicyConfig, robot: RobotConfig, given: TopicMap, found: Ma
                                        ((*given.joint_states, *given.joint_names, *given.finger_names),
                                         {arm.name: 0 for arm in robot.arms})) for key in keys if key not in known]
     if unknown:
-        raise ConfigurationError(f"the topic map names {', '.join(sorted(set(unknown)))}, which is no view of the policy "
-                                 f"({', '.join(views)}) and no arm of the robot "
+        raise ConfigurationError(f"the topic map names {', '.join(sorted(set(unknown)))}, which is neither a view of the "
+                                 f"policy ({', '.join(views)}) nor an arm of the robot "
                                  f"({', '.join(arm.name for arm in robot.arms)})")
     images: Dict[str, List[str]] = {}
     for view, topic in views.items():

@@ -44,7 +44,7 @@ def refuse_if_running(what: str, uri: str) -> None:
     if doubt:
         raise HybridVLAError(f"{what} is registered at {uri}, which cannot be reached from here ({doubt}); if it still runs, "
                              "starting this one would end it: stop it, or make its computer's name known here (/etc/hosts, "
-                             "ROS_IP); if it runs no more, call `rosnode cleanup` and start again")
+                             "ROS_IP); if it no longer runs, call `rosnode cleanup` and start again")
     raise HybridVLAError(f"{what} is running already ({uri}); stop it before starting this one")
 
 

@@ -94,7 +94,7 @@ class GraphWatch:
         except ERRORS as error:
             self._failures += 1
             if self._failures == LOST_AFTER:
-                self._say(f"the ROS master does not answer ({error}), so that nobody could stop the arms; start it again")
+                self._say(f"the ROS master does not answer ({error}), so nobody could stop the arms; start it again")
                 self._on_lost(self.problem)
 
     def _look(self) -> None:

@@ -43,10 +43,10 @@ class StoppedClock:
             if still < STILL_S:
                 self._problem = ""
             elif stamp:
-                self._problem = (f"/use_sim_time is true and /clock has stood still for {still:.0f} s, so that time stands still "
+                self._problem = (f"/use_sim_time is true and /clock has stood still for {still:.0f} s, so time stands still "
                                  "for this node: what publishes /clock is paused or gone")
             else:
-                self._problem = ("/use_sim_time is true and nothing comes on /clock, so that time stands still for this node; "
+                self._problem = ("/use_sim_time is true and nothing comes on /clock, so time stands still for this node; "
                                  "start what publishes /clock, or, if an earlier session left the parameter: rosparam set "
                                  "/use_sim_time false, and start the nodes again")
             return self._problem
@@ -75,6 +75,6 @@ def watch_clock() -> None:
         if problem and not named[0]:
             rospy.logerr("%s: %s", rospy.get_name(), problem)
         elif named[0] and not problem:
-            rospy.logwarn("%s: /clock goes on", rospy.get_name())
+            rospy.logwarn("%s: /clock runs again", rospy.get_name())
         named[0] = bool(problem)
     Rate(PERIOD_S, look, "watching ROS time")

@@ -44,8 +44,8 @@ def rig_report(service: str) -> rospy.ServiceProxy:
     except rospy.ROSInterruptException:
         raise
     except rospy.ROSException as error:
-        raise HybridVLAError(f"nobody has offered {service} for {RIG_S:.0f} s: this policy asks a simulated rig, and a real one "
-                             "has none; launch with rig:=stand_in, or see why the rig did not start") from error
+        raise HybridVLAError(f"nobody has offered {service} for {RIG_S:.0f} s: this policy asks a simulated rig, and a real "
+                             "rig has none; launch with rig:=stand_in, or see why the rig did not start") from error
     return rospy.ServiceProxy(service, RigReport, persistent=True)
 
 

@@ -95,7 +95,7 @@ def test_a_training_warns_before_its_data_are_made(flags, caplog, tmp_path, monk
     (tmp_path / "own.yaml").write_text(re.sub("^precision: .*", f"precision: {precision}", recipe, flags=re.MULTILINE))
     assert main(["train", "--config", str(tmp_path / "own.yaml"), "--work", str(tmp_path / "work")]) == 1
     assert len(said(caplog)) == count
-    assert all("write precision: float32 into the recipe (a run that was begun goes on" in text for text in said(caplog))
+    assert all("write precision: float32 into the recipe (a run that was begun keeps its own" in text for text in said(caplog))
 
 
 @pytest.mark.parametrize("text, begun, words", [(ZEN_3, False, "a copy of the recipe with precision: float32"), (ZEN_3, True, ""),

@@ -92,7 +92,7 @@ def test_a_device_that_gives_no_sign_of_life_is_released_until_pressed_anew():
         return held
 
     assert all(hold(29.0)) and not any(hold(5.0)[2:-1][15:])
-    assert "press it anew" in switch.problem and not any(hold(5.0, axes=lambda: (now[0],)))     # a moving stick is not enough
+    assert "press it again" in switch.problem and not any(hold(5.0, axes=lambda: (now[0],)))     # a moving stick is not enough
     assert not any(hold(0.2, (0, 0)))
     assert all(hold(100.0, axes=lambda: (now[0],)))          # its sticks move
 

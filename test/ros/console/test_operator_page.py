@@ -117,9 +117,9 @@ def test_its_own_page_is_let_in(page):
     assert page.ask("POST", "/do/stop", Origin=f"http://{local}", Host=local)[0] == 200
 
 
-@pytest.mark.parametrize("body, said", [(b"no json", "no JSON"), (b'["a"]', "must be"), (b'{"text": 5}', "must be"),
-                                        (b" " * 9000, "too long"), (b"[" * 8000, "no JSON"),
-                                        (b'{"text": "\\ud800"}', "a character that is none")])
+@pytest.mark.parametrize("body, said", [(b"no json", "not JSON"), (b'["a"]', "must be"), (b'{"text": 5}', "must be"),
+                                        (b" " * 9000, "too long"), (b"[" * 8000, "not JSON"),
+                                        (b'{"text": "\\ud800"}', "an invalid character")])
 def test_an_instruction_that_is_none_is_refused_in_words(page, body, said):
     status, answer, _ = page.ask("POST", "/do/instruction", body, Authorization=f"Bearer {TOKEN}")
     assert status == 400 and said in json.loads(answer)["message"] and page.desk.done == []

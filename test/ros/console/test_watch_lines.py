@@ -43,7 +43,7 @@ def test_what_holds_at_the_end_is_said():
     reader.tell("robot ACTIVE", "robot HOLDING", "robot ACTIVE", "robot HOLDING", "robot ACTIVE")
     assert reader.read == ["robot ACTIVE", "robot HOLDING"]
     reader.rest(SETTLED_S)
-    assert reader.read == ["robot ACTIVE", "robot HOLDING", "(2 more changes between lines that stand above)", "robot ACTIVE"]
+    assert reader.read == ["robot ACTIVE", "robot HOLDING", "(2 more changes between the lines above)", "robot ACTIVE"]
     reader.rest(10.0)
     assert len(reader.read) == 4
 
@@ -56,7 +56,7 @@ def test_what_holds_is_said_also_after_lines_about_something_else():
     assert reader.read == ["instruction left", "instruction nowhere", "robot ACTIVE", "filter holds", "instruction left"]
     reader.tell("instruction nowhere", "robot HOLDING", "instruction left")
     reader.rest(SETTLED_S)
-    assert reader.read[5:] == ["robot HOLDING", "(1 more changes between lines that stand above)", "instruction left"]
+    assert reader.read[5:] == ["robot HOLDING", "(1 more changes between the lines above)", "instruction left"]
 
 
 def test_nothing_said_is_known():

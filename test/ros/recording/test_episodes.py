@@ -52,7 +52,7 @@ def test_a_label_needs_an_episode_and_an_episode_its_label(path, label):
     log.start(2.0)
     with pytest.raises(EpisodeError, match="episode 1 is running"):
         log.start(3.0)
-    with pytest.raises(EpisodeError, match="no label"):
+    with pytest.raises(EpisodeError, match="not a label"):
         log.label("start", 3.0)
     log.label(label, 4.0)
     assert len(read_events(path)) == 2

@@ -246,7 +246,7 @@ def test_other_joint_names_are_said_with_those_that_are_wanted(recording, tmp_pa
         if topic == JOINTS:
             message.name = [name.replace("fr3_", "panda_") for name in message.name]
         return message, stamp
-    with pytest.raises(HybridVLAError, match="they name panda_joint1.*wanted are fr3_joint1.*topic map"):
+    with pytest.raises(HybridVLAError, match="they name panda_joint1.*expected are fr3_joint1.*topic map"):
         replay(replay_bag.write(tmp_path / "theirs.bag", recording, change=theirs))
 
 

@@ -104,7 +104,7 @@ class AgilexArm:
                         self._probe.pose(EndPose((point.x, point.y, point.z),
                                                  quaternion=(turn.x, turn.y, turn.z, turn.w)))
                 return
-        rospy.logwarn_throttle(5.0, "%s: its end pose is of type %s, which is none of a Piper driver", self.arm.name, kind)
+        rospy.logwarn_throttle(5.0, "%s: its end pose is of type %s, which no Piper driver publishes", self.arm.name, kind)
 
     def _on_joints(self, message: JointState) -> None:
         now = time.monotonic()

@@ -90,8 +90,8 @@ class FrankaAdapter(RobotAdapter):
         arm, wanted = self.arm, self.arm.franka.translational_stiffness_n_m
         if self.start_up.dry_run or self.config.door != "cartesian" or not abs(arm.stiffness - wanted) > 1e-3:
             return ""
-        return (f"the stiffness of {arm.controller} was set to {arm.stiffness:.0f} N/m by somebody else, the configuration "
-                f"says {wanted:.0f}; set it back")
+        return (f"the stiffness of {arm.controller} was set to {arm.stiffness:.0f} N/m by somebody else, but the "
+                f"configuration says {wanted:.0f}; set it back")
 
     def _diagnose(self) -> Tuple[int, str, Dict[str, object]]:
         values: Dict[str, object] = {"state_hz": round(self.arm.rate.hz, 1)}

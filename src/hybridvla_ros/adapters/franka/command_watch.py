@@ -96,7 +96,7 @@ class CommandWatch:
             try:
                 running = self._arm.driver.controllers().get(self._arm.controller) == "running"
                 if not running and not self._arm.busy:
-                    self._start_up.restart(f"controller {self._arm.controller} does not run any more")
+                    self._start_up.restart(f"controller {self._arm.controller} is no longer running")
             except driver_module.DriverError as error:
                 rospy.logwarn_throttle(5.0, "%s", error)
             finally:

@@ -147,4 +147,4 @@ class FrankaDriver:
             raise DriverError(f"the error recovery did not end within {RECOVERY_S:.0f} s; look at Desk")
         if client.get_state() != actionlib.GoalStatus.SUCCEEDED:
             raise DriverError(f"the error recovery failed: {client.get_goal_status_text() or 'no reason given'}; a joint at "
-                              "its limit has to be moved by hand")
+                              "its limit must be moved by hand")

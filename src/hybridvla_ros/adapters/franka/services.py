@@ -224,8 +224,9 @@ class ArmServices:
         """
         robot = self._arm
         if not 0.0 <= mass_kg <= HEAVIEST_KG or not (np.abs(center_m) <= FARTHEST_CENTER_M).all():
-            raise HybridVLAError(f"a payload of {mass_kg:g} kg at {[float(value) for value in center_m]} m is none; use 0 to "
-                                 f"{HEAVIEST_KG:g} kg, and a centre within {FARTHEST_CENTER_M:g} m of the flange on each axis")
+            raise HybridVLAError(f"a payload of {mass_kg:g} kg at {[float(value) for value in center_m]} m is not possible; "
+                                 f"use 0 to {HEAVIEST_KG:g} kg, and a centre within {FARTHEST_CENTER_M:g} m of the flange on "
+                                 "each axis")
         deactivated = self._safety.deactivate()
         problem = deactivated.problem or ("this is a dry run" if self._safety.dry_run else robot.problem())
         if problem:

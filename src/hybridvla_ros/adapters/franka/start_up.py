@@ -66,7 +66,7 @@ class StartUp:
         """Starts over when the filter's dry run begins or ends."""
         if dry_run != self.dry_run:
             self.dry_run = dry_run
-            self.restart("start-up begins anew: the dry run was switched")
+            self.restart("start-up begins again: the dry run was switched")
 
     def steps(self) -> List[Tuple[str, Callable[[], str]]]:
         """Returns name and check of each step, in order; a check returns a sentence when it fails."""

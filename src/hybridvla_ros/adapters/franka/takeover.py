@@ -95,8 +95,8 @@ class Takeover:
     def _not_followed(self) -> str:
         """Says why the target is not where the arm is; empty when it is."""
         silent = self._arm.unheard()
-        return self._forgotten() or (silent and f"{silent}: nobody knows where the arm is, so it stays soft; see to the driver, "
-                                     "then call takeover with false again")
+        return self._forgotten() or (silent and f"{silent}: nobody knows where the arm is, so it stays soft; check the "
+                                                "driver, then call takeover with false again")
 
     def _forgotten(self) -> str:
         return "" if self._followed else (

@@ -60,7 +60,7 @@ def refusal(connection: HTTPConnection) -> str:
     if name not in NAMES:
         return NO_NAME
     if theirs is not None and theirs != host.netloc:
-        return "another site's page may not ask here"
+        return "requests from the page of another site are refused"
     return ""
 
 
@@ -146,12 +146,12 @@ async def _text(request: Request) -> str:
     try:
         given = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise ValueError("the body is no JSON") from error
+        raise ValueError("the body is not JSON") from error
     text = given.get("text") if isinstance(given, dict) else None
     if not isinstance(text, str):
         raise ValueError('the body must be {"text": "..."}')
     try:
         text.encode()
     except UnicodeEncodeError as error:     # half of a pair of surrogates
-        raise ValueError("the instruction has a character that is none") from error
+        raise ValueError("the instruction has an invalid character") from error
     return text

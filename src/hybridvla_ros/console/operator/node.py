@@ -26,9 +26,9 @@ class PageServer:
         try:
             self._socket.bind(("127.0.0.1", port))
         except OverflowError as error:
-            raise HybridVLAError(f"port {port} is none; write port:= with a number from 0 (any free one) to 65535") from error
+            raise HybridVLAError(f"port {port} is not a port; set port:= to a number from 0 (any free one) to 65535") from error
         except OSError as error:
-            raise HybridVLAError(f"port {port} cannot be had ({error.strerror}); is another page running? Use port:=") from error
+            raise HybridVLAError(f"port {port} cannot be used ({error.strerror}); is another page running? Use port:=") from error
         self._socket.listen(16)     # a client may read the address and come before the page is up; it waits
         self.port: int = self._socket.getsockname()[1]
         self._server = uvicorn.Server(uvicorn.Config(

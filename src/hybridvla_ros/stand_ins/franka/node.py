@@ -170,6 +170,6 @@ def main() -> None:
     config = load_file(RobotConfig, package_path(require_parameter("robot_config")))
     image_hz, seed = number_parameter("image_hz", 10.0), number_parameter("seed", 1)
     if not 0.1 <= image_hz <= 60.0 or seed < 0 or seed != int(seed):
-        raise HybridVLAError("parameters ~image_hz (0.1 to 60) and ~seed (a whole number from 0 on) do not fit")
+        raise HybridVLAError("parameters ~image_hz (0.1 to 60) and ~seed (a whole number from 0 on) are out of range")
     task = tasks.load(rospy.get_param("~task", DEFAULT_TASK), rig="fr3")
     FrankaStandIn(config, task, str(rospy.get_param("~arm_id", "fr3")), int(seed), image_hz).spin()

@@ -205,7 +205,7 @@ def choice(name: str, default: str, allowed: Sequence[str]) -> str:
 def main() -> None:
     robot = load_file(RobotConfig, package_path(require_parameter("robot_config")))
     if robot.agilex is None:
-        raise HybridVLAError(f"robot {robot.name} is no AgileX robot; use config/robots/agilex.yaml")
+        raise HybridVLAError(f"robot {robot.name} is not an AgileX robot; use config/robots/agilex.yaml")
     driver = DriverConfig(control=int(rospy.get_param("~mode", 1)) == 1, auto_enable=bool(rospy.get_param("~auto_enable", True)),
                           units=choice("units", "new", UNITS), gripper=choice("gripper", "m", GRIPPERS))
     cameras = CameraOptions(number_parameter("image_hz", 10.0), int(number_parameter("image_width", 320)),
