@@ -107,10 +107,10 @@ def run(args: argparse.Namespace) -> int:
     results = {task.name: earlier[task.name] for task in wanted if task.name in earlier}
     others = {name: summary for name, summary in earlier.items() if name not in {task.name for task in wanted}}
     if others and not args.tasks:
-        raise HybridVLAError(f"{args.json}: holds {', '.join(others)} of the same order, which one task's result would "
+        raise HybridVLAError(f"{args.json}: holds {', '.join(others)} with the same settings, which one task's result would "
                              "replace; use --tasks, or write to another file")
     if results:
-        print(f"{args.json}: holds {', '.join(results)} of the same order; kept (remove the file to run them again)")
+        print(f"{args.json}: holds {', '.join(results)} with the same settings; kept (remove the file to run them again)")
     missing = [task for task in wanted if task.name not in results]
     with contextlib.ExitStack() as stack:
         runner = stack.enter_context(_runner(args, config, robot, policy_file, robot_file)) if missing else None

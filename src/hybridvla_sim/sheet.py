@@ -105,7 +105,7 @@ def run_missing(names: Tuple[str, ...], episodes: int, notes: Path, processes: i
     known = {(str(row["task"]), int(str(row["seed"]))): row for row in read_notes(notes) if row.get("code") == today}
     wanted = [Episode(name, FIRST_SEED + number) for name in names for number in range(episodes)]
     missing = [job for job in wanted if (job.task, job.seed) not in known]
-    results = in_processes(run_one, missing, processes, _nothing, (), "what was run is noted: start again") \
+    results = in_processes(run_one, missing, processes, _nothing, (), "finished episodes are kept: start again") \
         if processes > 1 and len(missing) > 1 else map(run_one, missing)
     with notes.open("a", encoding="utf-8") as out, \
             tqdm(total=len(wanted), initial=len(wanted) - len(missing), unit=" episodes") as bar:

@@ -169,7 +169,7 @@ def test_the_same_command_goes_on_and_another_order_begins_anew(checkpoint, tmp_
     found.clear()
     dies.clear()
     assert main(command) == 0 and list(found) == ["phone_on_base"]          # the other task's results are kept
-    assert "close_fridge of the same order; kept" in capsys.readouterr().out
+    assert "close_fridge with the same settings; kept" in capsys.readouterr().out
     whole = out.read_text()
     found.clear()
     assert main(command) == 0 and not found and json.loads(out.read_text()) == json.loads(whole)

@@ -174,7 +174,7 @@ def check_time(synchronised: Optional[str] = None) -> Finding:
         return Finding("clock", WARNING, "nothing synchronises this computer's clock: two computers' stamps drift apart, and "
                                          "images and joint states no longer match",
                        "sudo apt install chrony, on both computers, one as the other's server")
-    return Finding("clock", OK, "kept right" if said == "yes" else "its keeper cannot be asked here")
+    return Finding("clock", OK, "kept right" if said == "yes" else "timedatectl does not answer here")
 
 
 def _timedatectl() -> str:

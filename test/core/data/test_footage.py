@@ -51,5 +51,5 @@ def test_footage_that_does_not_fit_is_refused_and_leaves_nothing(tmp_path, frame
 
 def test_views_of_unequal_length_are_refused():
     found = pictures(3, 0)
-    with pytest.raises(DataError, match=r"have not all as many pictures \(front 3, wrist 2\)"):
+    with pytest.raises(DataError, match=r"have different numbers of pictures \(front 3, wrist 2\)"):
         encode({**found, "wrist": found["wrist"][:2]}, 10.0)

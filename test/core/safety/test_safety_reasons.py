@@ -219,7 +219,7 @@ def test_slower_than_a_tenth_of_what_was_asked_is_a_creep(share, flags):
 def test_a_creep_needs_a_limit_that_shapes_most_steps_and_the_sentence_names_it():
     metres, _ = per_tick(0.05)
     assert looked(Slowed(share=0.5), metres)[0] == Reason.NONE and looked(Slowed(share=0.6), metres)[0] == Reason.JOINT_LIMIT
-    assert looked(Slowed("table"), metres) == (Reason.COLLISION, "the arms hardly get on before the target at table; choose "
+    assert looked(Slowed("table"), metres) == (Reason.COLLISION, "the arms hardly move before the target at table; choose "
                                                                  "another target")
     near = Slowed("table")
     near.limits = (Named("table", Reason.COLLISION, 0.0049), Named("elbow", Reason.COLLISION, 0.0051))

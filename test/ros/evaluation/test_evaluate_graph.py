@@ -34,7 +34,7 @@ def test_the_shipped_checkpoint_on_blocks_and_the_same_command_goes_on(tmp_path)
     assert "blocks" in (tmp_path / "page.html").read_text()
     shutil.rmtree(str(tmp_path / "logs"))
     again, said = evaluate(tmp_path, *command)
-    assert again == found and "blocks of the same order; kept" in said and not (tmp_path / "logs").exists()     # nothing launched
+    assert again == found and "blocks with the same settings; kept" in said and not (tmp_path / "logs").exists()   # not launched
 
 
 def test_the_experts_of_two_dual_arm_tasks_one_launch_after_the_other(tmp_path):

@@ -102,7 +102,8 @@ def encode(images: Mapping[str, Sequence[np.ndarray]], fps: float) -> Dict[str, 
     """
     if len({len(pictures) for pictures in images.values()}) > 1:
         lengths = ", ".join(f"{view} {len(pictures)}" for view, pictures in images.items())
-        raise DataError(f"the views of an episode have not all as many pictures ({lengths}); record one of each view a frame")
+        raise DataError(f"the views of an episode have different numbers of pictures ({lengths}); record one "
+                        "per view and frame")
     sizes = {view: (pictures[0].shape[0], pictures[0].shape[1]) for view, pictures in images.items()}
     with tempfile.TemporaryDirectory(prefix="hybridvla-") as folder:
         paths = {view: Path(folder) / f"{number}.mp4" for number, view in enumerate(images)}

@@ -94,7 +94,7 @@ class Standstill:
                    self._motion.positions, positions, self._motion.rotations, rotations, self._speeds)]
         slowing = {name for name, count in self._slowed.items() if 2 * count > self._window}
         flags = self._named(slowing) if max(far) < CREEP * scale * self._window * self._config.dt else Reason.NONE
-        self._creep(flags, self._sentence("hardly get on", slowing) if flags else "")
+        self._creep(flags, self._sentence("hardly move", slowing) if flags else "")
 
     def _named(self, limited: Set[str]) -> Reason:
         """Returns the flags of limits given by their names."""

@@ -202,7 +202,7 @@ def _same_time(ours: ActionConvention, theirs: ActionConvention, here: str, ther
         raise DataError(f"{here}: action_period_s is {periods[0]} and {periods[1]} in {there}: one leads to keyframes, and the "
                         "other to the pose one period later; train them separately")
     if periods[0] != periods[1]:
-        LOGGER.warning("%s: action_period_s is %s and %s in %s; the checkpoint will say the latter", here, *periods, there)
+        LOGGER.warning("%s: action_period_s is %s and %s in %s; the checkpoint will state the latter", here, *periods, there)
 
 
 def _check_grid(dataset: LeRobotDataset, model: ModelConfig) -> None:

@@ -127,7 +127,7 @@ def test_below_a_tenth_of_the_speed_asked_for_it_creeps(told, arm, scale, share,
         told.motion.go(arm, 0.0 if turns else step * rules.speed_m_s, step * rules.rotation_speed_rad_s if turns else 0.0)
         flags, text = look(told, 1, scale)
     assert (flags == Reason.COLLISION | Reason.OTHER_ARM) is creeps
-    assert text == ("the arms hardly get on before the target at inter_arm; choose another target" if creeps else "")
+    assert text == ("the arms hardly move before the target at inter_arm; choose another target" if creeps else "")
     assert told.still.standing is False
 
 

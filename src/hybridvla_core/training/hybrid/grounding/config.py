@@ -51,7 +51,7 @@ class GroundingConfig:
                 "grounding: attention needs attention_layers, those of the decoder that are taught, from 0")
         in_range("grounding: attention_heads", self.attention_heads, 1, 1000)
         require(self.turns == 0 or max(self.patches, self.places) > 0,
-                "grounding: turns weighs beside places; give patches or places a weight, too")
+                "grounding: turns counts only with patches or places; give one of them a weight, too")
         require(len(set(self.place_views)) == len(self.place_views),
                 f"grounding: place_views {list(self.place_views)} must differ")
         require(len(self.centre) == 3 and self.scale > 0, "grounding: centre needs three numbers and scale a positive one, m")
