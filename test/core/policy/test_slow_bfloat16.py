@@ -105,7 +105,7 @@ def test_a_training_anywhere_warns_before_its_data_as_long_as_a_recipe_can_be_ch
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     flags(text)
-    (tmp_path / "recipe.yaml").write_text((ROOT / "config/training/dual.yaml").read_text())
+    (tmp_path / "recipe.yaml").write_text((ROOT / "config/training/suite.yaml").read_text())
     if begun:
         (tmp_path / "train").mkdir()
     script.warn(tmp_path, "cpu")
