@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # make test runs pytest on the tests that need no ROS master, then on those marked `ros`, each with its own master on a free loopback
 # port; both without the tests marked `long`. make test-long runs those marked `long` (--long; PART=graphs: only those that need a
-# master). Called by scripts/with_env.sh. Other arguments go to pytest instead of the test folders.
+# master, without whole evaluations). Called by scripts/with_env.sh. Other arguments go to pytest instead of the test folders.
 set -uo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
@@ -37,8 +37,12 @@ graph() {
   printf '\n== second try of what failed above: %s\n' "$*"
   python -m pytest "$@" -m "ros and $LENGTH" --last-failed --last-failed-no-failures none "${COVER[@]}" || STATUS=1
 }
+WHOLE=()
+if [ "${PART:-all}" = graphs ]; then
+  WHOLE=(--ignore=test/ros/evaluation)
+fi
 for folder in test/ros test/faults; do      # a process each: rospy supports one master per process
-  graph "$folder"
+  graph "$folder" "${WHOLE[@]}"
 done
 # Each file of the rigs has its own masters and launch files.
 for file in test/rigs/test_*.py; do
