@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import tracemalloc
 
 import msgpack
 import numpy as np
@@ -46,6 +47,22 @@ def test_arrays_come_back_as_they_were(dtype):
 def test_anything_else_is_refused_in_a_sentence(frame, said):
     with pytest.raises(WireError, match=said):
         unpack(frame)
+
+
+@pytest.mark.parametrize("inner", [[[]] * 4000, [{}] * 4000, {str(number): [] for number in range(4000)}, list(range(4000))])
+def test_a_frame_within_its_bytes_cannot_fill_the_memory(inner):
+    frame = msgpack.packb({"a": [inner] * 60})
+    tracemalloc.start()
+    try:
+        with pytest.raises(WireError, match="more than 4096 entries in its lists and maps; send numbers as arrays"):
+            unpack(frame)
+        assert tracemalloc.get_traced_memory()[1] < 3 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_frame_of_many_entries_is_read():
+    assert unpack(msgpack.packb({"a": list(range(2000)), "b": [{"c": []}] * 300}))["b"][299] == {"c": []}
 
 
 def test_a_frame_too_long_is_not_read():

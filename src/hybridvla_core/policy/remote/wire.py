@@ -1,12 +1,12 @@
 """Frames of the openpi wire: msgpack maps in which an array is `{b"__ndarray__", b"data", b"dtype", b"shape"}`.
 
 Nothing is unpickled: only plain numbers, texts, lists, maps and arrays of the types below come out. The number of an array's
-bytes must match its shape before any memory is allocated for it.
+bytes must match its shape before any memory is allocated for it, and a frame that unfolds into too many entries is not read on.
 """
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, List, Mapping
 
 import msgpack
 import numpy as np
@@ -15,7 +15,8 @@ from hybridvla_core.errors import WireError
 
 #: Element types that are allowed on the wire, in numpy's notation.
 DTYPES = ("|b1", "|u1", "|i1", "<u2", "<i2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8")
-#: Longest frame that is read, bytes; largest number of axes of an array and of entries of a map or list; longest text.
+#: Longest frame that is read, bytes; largest number of axes of an array, and of entries of all maps and lists of a frame together;
+#: longest text.
 MAX_FRAME, MAX_AXES, MAX_ENTRIES, MAX_TEXT = 32 << 20, 5, 4096, 64 << 10
 
 
@@ -39,9 +40,11 @@ def unpack(frame: bytes) -> Dict[str, object]:
     """
     if len(frame) > MAX_FRAME:
         raise WireError(f"a frame of {len(frame)} bytes came, at most {MAX_FRAME} are read; send smaller images")
+    total = _Total()
     try:
-        message = msgpack.unpackb(frame, object_hook=_unpack_array, raw=False, strict_map_key=True, max_str_len=MAX_TEXT,
-                                  max_bin_len=MAX_FRAME, max_array_len=MAX_ENTRIES, max_map_len=MAX_ENTRIES, max_ext_len=0)
+        message = msgpack.unpackb(frame, object_hook=total.of_map, list_hook=total.of_list, raw=False, strict_map_key=True,
+                                  max_str_len=MAX_TEXT, max_bin_len=MAX_FRAME, max_array_len=MAX_ENTRIES,
+                                  max_map_len=MAX_ENTRIES, max_ext_len=0)
     except WireError:
         raise
     except (msgpack.UnpackException, ValueError, TypeError, RecursionError) as error:
@@ -62,6 +65,26 @@ def _pack_array(value: object) -> Dict[bytes, Any]:
     if isinstance(value, np.generic) and value.dtype.str in DTYPES:
         return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
     raise TypeError(f"a {type(value).__name__}")
+
+
+class _Total:
+    """Counts the entries of a frame's maps and lists as each is complete: a byte can become an object of fifty."""
+
+    def __init__(self) -> None:
+        self._entries = 0
+
+    def of_list(self, entries: List[object]) -> List[object]:
+        self._add(len(entries))
+        return entries
+
+    def of_map(self, entry: Mapping[object, object]) -> object:
+        self._add(len(entry))
+        return _unpack_array(entry)
+
+    def _add(self, count: int) -> None:
+        self._entries += 1 + count      # its own object counts, too: empty lists take memory
+        if self._entries > MAX_ENTRIES:
+            raise WireError(f"a frame holds more than {MAX_ENTRIES} entries in its lists and maps; send numbers as arrays")
 
 
 def _unpack_array(entry: Mapping[object, object]) -> object:
