@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     wait_quietly()
     from tqdm import tqdm
 
+    from hybridvla_core.data.lerobot.reader import LeRobotDataset
     from hybridvla_core.errors import HybridVLAError
     from hybridvla_core.evaluation.suite import load_configs
     from hybridvla_core.policy.fit import check_fit
@@ -68,18 +69,22 @@ def run(args: argparse.Namespace) -> int:
     actor = None if policy is None else functools.partial(make_actor, args.policy)
     del policy       # each process loads its own
     with tqdm(total=len(order.jobs()), unit=" episodes", desc="demonstrations") as bar:
-        pictures = 0
+        new = 0
+
+        def present(parts: int) -> None:
+            bar.initial = bar.n = bar.last_print_n = parts      # the rate is of what is made now
+            bar.refresh()
 
         def progress(made: int) -> None:
-            nonlocal pictures
-            pictures += made
-            bar.set_postfix_str(f"{pictures} pictures")
+            nonlocal new
+            new += made
+            bar.set_postfix_str(f"{new} new pictures")
             bar.update(1)
 
         failed: List[str] = []
         folder = build(order, args.out, config.convention, robot, args.processes, progress, actor,
-                       lambda job: failed.append(job.task))
-    episodes = len(order.jobs()) - len(failed)
+                       lambda job: failed.append(job.task), present)
+    episodes, pictures = len(order.jobs()) - len(failed), len(LeRobotDataset(folder)) * len(views)
     write_json(args.json, {"dataset": str(folder), "tasks": list(order.tasks), "episodes": episodes, "pictures": pictures,
                            "failed": {task: failed.count(task) for task in sorted(set(failed))}})
     print(f"{folder}: {episodes} episodes of {len(order.tasks)} tasks")

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hybridvla_cli.__main__ import main
 from hybridvla_core.data.lerobot import video
 from hybridvla_core.data.lerobot.reader import LeRobotDataset
 from hybridvla_core.errors import HybridVLAError
@@ -79,6 +80,29 @@ def test_when_all_parts_are_there_nothing_is_recorded_or_encoded_any_more(record
     rows, splits = frames(make(tmp_path))
     assert len(rows) == 12 and splits == {"train": "0:2", "validation": "2:4"} and not recorded
     assert not stopped.exists()
+
+
+def test_the_command_counts_the_pictures_of_the_whole_set_after_it_was_interrupted(recorded, tmp_path, monkeypatch, capsys):
+    summary = tmp_path / "summary.json"
+    command = ["demonstrate", "--tasks", "blocks", "phone_on_base", "--count", "2", "--sampled", "1", "--validation", "0.5", "--size",
+               "32", "--views", "front", "--processes", "1", "-o", str(tmp_path / "some"), "--json", str(summary)]
+    record = building._record
+
+    def interrupted(job, parts):
+        if len(recorded) == 3:
+            raise KeyboardInterrupt
+        return record(job, parts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(building, "_record", interrupted)
+        assert main(command) == 130
+    assert len(recorded) == 3 and not summary.exists()
+    capsys.readouterr()
+    assert main(command) == 0 and len(recorded) == 4
+    found = json.loads(summary.read_text())
+    assert (found["episodes"], found["pictures"]) == (4, 12) == (4, len(frames(tmp_path / "some")[0]))
+    said = capsys.readouterr().err
+    assert " 3/4 " in said and " 4/4 " in said, "the bar begins with what is there"
 
 
 @pytest.mark.parametrize("count, more", [(1, 0), (3, 2)])

@@ -104,7 +104,7 @@ class Job:
 
 def build(order: Order, folder: Path, convention: ActionConvention, robot: RobotConfig, processes: int = 1,
           progress: Callable[[int], object] = lambda pictures: None, actor: Optional[ActorFactory] = None,
-          left_out: Callable[[Job], object] = lambda job: None) -> Path:
+          left_out: Callable[[Job], object] = lambda job: None, present: Callable[[int], object] = lambda episodes: None) -> Path:
     """Makes the data set.
 
     Args:
@@ -116,6 +116,8 @@ def build(order: Order, folder: Path, convention: ActionConvention, robot: Robot
         progress: Callback, called with the number of pictures of each episode that was made.
         actor: Factory of the actor, called in each process; given together with `order.policy`.
         left_out: Callback, called with each driven episode that is not written because the expert failed in it.
+        present: Callback, called with the number of episodes whose parts are there before others are made; called again if some
+            of them have to be made anew.
 
     Returns:
         The folder.
@@ -134,6 +136,7 @@ def build(order: Order, folder: Path, convention: ActionConvention, robot: Robot
     failed: List[Job] = []
     for last in (False, True):
         missing = [job for job in jobs if not part.looks_whole(parts / job.file)]
+        present(len(jobs) - len(missing))
         for pictures in _make(missing, parts, (order.settings, convention, robot, actor), processes):
             progress(pictures)
         try:
