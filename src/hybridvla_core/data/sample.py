@@ -106,7 +106,7 @@ class Sample:
         images: View -> (height, width, 3) uint8 RGB, in the policy's order of cameras.
         state: (S,) physical units, in the data set's state convention.
         actions: (K, A) physical units; row 0 is executed first.
-        padding: (K,) bool; True rows come after the episode's end and carry no label.
+        padding: (K,) bool; True rows come after the end of the episode or of its instruction and carry no label.
         instruction: Task in words, never empty.
         episode: Number of the episode in its data set.
         frame: Number of the frame in its episode.

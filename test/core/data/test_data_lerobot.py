@@ -79,6 +79,24 @@ def test_what_is_written_is_read_back_in_any_order(folder):
     assert json.loads((folder / layout.INFO).read_text())["splits"] == {"train": "0:2", "validation": "2:3"}
 
 
+def test_a_chunk_ends_where_the_rows_change_their_instruction(folder):
+    tasks, actions = ("a", "a", "a", "b", "b", "a", "a"), values(np.random.default_rng(0), 7)
+    with DatasetWriter(folder, Description("turns", 10.0, {"front": (48, 64)}, NAMES, NAMES)) as out:
+        with out.episode("one") as episode:
+            for frame, task in enumerate(tasks):
+                episode.add({"front": picture(9, (48, 64))}, np.zeros(7), actions[frame], f"do {task}")
+        out.finish()
+    data = LeRobotDataset(folder)
+    labelled = []
+    for frame, task in enumerate(tasks):
+        sample = data.sample(frame, chunk=4)
+        labelled.append(4 - int(sample.padding.sum()))
+        last = frame + labelled[-1] - 1
+        np.testing.assert_array_equal(sample.actions, actions[[min(frame + step, last) for step in range(4)]])
+        assert sample.instruction == f"do {task}" and sample.padding.tolist() == sorted(sample.padding.tolist())
+    assert labelled == [3, 2, 1, 2, 1, 2, 1]
+
+
 def moments(folder, numbers, **changes):
     """Write episodes whose frames show these moments."""
     description = Description("many", 10.0, {"front": (48, 64)}, NAMES, NAMES, labels=layout.NEXT_KEYFRAME, moments=True)

@@ -109,7 +109,8 @@ class LeRobotDataset:
 
         Args:
             index: Frame of the data set.
-            chunk: Actions of the sample (K); above 1 only if consecutive rows follow each other in time.
+            chunk: Actions of the sample (K); above 1 only if consecutive rows follow each other in time. Rows of another task
+                end the chunk, as the episode's end does.
             images: Pictures of the moment, if the caller has them already; otherwise they are decoded. Grounding in other views
                 is left out.
             views: Name of each of these pictures -> its name in the data set; None if they are the same.
@@ -125,7 +126,8 @@ class LeRobotDataset:
                             "use chunk 1, or write the data set with keyframes or dense actions")
         position, frame = self.locate(index)
         rows, episode = self.rows(position), self.episodes[position]
-        actions, padding = chunk_of(rows.action, frame, chunk)
+        others = np.flatnonzero(rows.tasks[frame:frame + chunk] != rows.tasks[frame])
+        actions, padding = chunk_of(rows.action[:frame + others[0]] if len(others) else rows.action, frame, chunk)
         shown = self._images(position, frame, rows) if images is None else images
         return Sample(shown, rows.state[frame], actions, padding, self._instruction(int(rows.tasks[frame]), episode.number),
                       episode.number, frame, layout.SUCCESS_VALUES.get(int(rows.success[frame])), bool(rows.correction[frame]),
