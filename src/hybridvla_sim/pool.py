@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Callable, Deque, Iterator, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Deque, Iterator, List, Sequence, Tuple, TypeVar
 
 from hybridvla_core.errors import HybridVLAError
 
@@ -32,16 +32,16 @@ def in_processes(function: Callable[[JobT], ResultT], jobs: Sequence[JobT], proc
         advice: What to do when a worker has died, for the error message.
 
     Raises:
-        HybridVLAError: A worker process ended without a result.
+        HybridVLAError: `start` or a job raised it, or a worker process ended without a result.
     """
     done = 0
     pending: Deque[Any] = deque()      # futures of results
     try:
-        with workers(processes, start, arguments) as executor:
+        with workers(processes, _start, (start, arguments)) as executor:
             for number in range(len(jobs) + AHEAD * processes):
                 if number < len(jobs):
                     with workers_ignore_interrupts():
-                        pending.append(executor.submit(function, jobs[number]))
+                        pending.append(executor.submit(_run, function, jobs[number]))
                 if pending and (number + 1 >= AHEAD * processes):
                     result = pending.popleft().result()
                     done += 1
@@ -49,6 +49,23 @@ def in_processes(function: Callable[[JobT], ResultT], jobs: Sequence[JobT], proc
     except BrokenProcessPool as error:
         raise HybridVLAError(f"a worker process ended without a result after {done} of {len(jobs)} episodes (killed, or out of "
                              f"memory?); {advice}") from error
+
+
+#: Why this worker could not start. An error that leaves an initialiser breaks the pool, and its sentence is lost.
+_UNSTARTED: List[HybridVLAError] = []
+
+
+def _start(start: Callable[..., object], arguments: Tuple[object, ...]) -> None:
+    try:
+        start(*arguments)
+    except HybridVLAError as error:
+        _UNSTARTED[:] = [error]
+
+
+def _run(function: Callable[[JobT], ResultT], job: JobT) -> ResultT:
+    if _UNSTARTED:
+        raise _UNSTARTED[0]
+    return function(job)
 
 
 @contextlib.contextmanager

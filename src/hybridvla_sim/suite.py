@@ -134,7 +134,7 @@ def run_suite(policy_factory: PolicyFactory, config: PolicyConfig, robot: RobotC
         The episodes in the order of the specs.
 
     Raises:
-        HybridVLAError: A worker process ended without a result; this does not count as a failure of the policy.
+        HybridVLAError: A process could not start, or ended without a result; this does not count as a failure of the policy.
     """
     if processes <= 1:
         suite, results = Suite(policy_factory(), config, robot, task), []

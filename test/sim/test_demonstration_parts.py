@@ -84,8 +84,8 @@ def test_when_all_parts_are_there_nothing_is_recorded_or_encoded_any_more(record
 
 def test_the_command_counts_the_pictures_of_the_whole_set_after_it_was_interrupted(recorded, tmp_path, monkeypatch, capsys):
     summary = tmp_path / "summary.json"
-    command = ["demonstrate", "--tasks", "blocks", "phone_on_base", "--count", "2", "--sampled", "1", "--validation", "0.5", "--size",
-               "32", "--views", "front", "--processes", "1", "-o", str(tmp_path / "some"), "--json", str(summary)]
+    command = ["demonstrate", "--tasks", "blocks", "phone_on_base", "--count", "2", "--sampled", "1", "--validation", "0.5",
+               "--size", "32", "--views", "front", "--processes", "1", "-o", str(tmp_path / "some"), "--json", str(summary)]
     record = building._record
 
     def interrupted(job, parts):

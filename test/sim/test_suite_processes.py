@@ -48,6 +48,14 @@ def test_a_worker_that_dies_is_named_and_is_no_failed_episode():
     assert seen == []
 
 
+def test_a_worker_that_cannot_start_says_why(tmp_path):
+    task, missing = tasks.load("blocks", rig="fr3"), tmp_path / "gone.yaml"
+    specs = task.draw(2_000_001, 3, switched=False)
+    with pytest.raises(HybridVLAError, match=f"^{missing}: cannot be read"):
+        run_suite(functools.partial(load_file, PolicyConfig, missing), load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml"),
+                  load_file(RobotConfig, ROOT / "config/robots/sim_fr3.yaml"), task, specs, 2, print)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_all_processes_without_a_traceback(tmp_path, number, status):
