@@ -29,7 +29,9 @@ DEVICES = {"spacemouse": "/dev/input/by-id/*3Dconnexion*", "gamepad": "/dev/inpu
 RENEW_S = 30.0
 #: struct input_event of the Linux kernel: seconds, microseconds, type, code, value.
 EVENT = struct.Struct("llHHi")
-KEY_EVENT = 1
+SYNC_EVENT, KEY_EVENT = 0, 1
+#: Codes of SYNC_EVENT: the end of a packet of events, and that the kernel's buffer was full and events are lost.
+SYNC_REPORT, SYNC_DROPPED = 0, 3
 
 
 def present(pattern: str) -> bool:
@@ -83,24 +85,35 @@ class JoyButton:
 
 
 class PedalKeys:
-    """Held while a key of the device is down. Bytes come from `/dev/input/...`; an unplugged pedal is released."""
+    """Held while a key of the device is down. Bytes come from `/dev/input/...`.
+
+    After a pedal was unplugged, or the kernel lost events, it counts as released until it is pressed anew.
+    """
 
     def __init__(self, code: int) -> None:
         self._code = code
         self._down: set = set()
+        self._torn = False             # whether the rest of a packet comes whose beginning is lost
 
     def feed(self, data: bytes) -> None:
         """Takes bytes. Only whole events count; repeats (value 2) change nothing."""
         for offset in range(0, len(data) - EVENT.size + 1, EVENT.size):
             _, _, kind, code, value = EVENT.unpack_from(data, offset)
-            if kind == KEY_EVENT and self._code in (-1, code):
+            if kind == SYNC_EVENT and code == SYNC_DROPPED:
+                self.lost()            # the release may be among what is lost
+                self._torn = True
+            elif kind == SYNC_EVENT and code == SYNC_REPORT:
+                self._torn = False
+            elif kind == KEY_EVENT and not self._torn and self._code in (-1, code):
                 if value == 0:
                     self._down.discard(code)
                 elif value == 1:
                     self._down.add(code)
 
     def lost(self) -> None:
+        """Forgets which keys are down."""
         self._down.clear()
+        self._torn = False
 
     @property
     def held(self) -> bool:

@@ -119,9 +119,11 @@ def test_a_button_counts_only_while_its_device_speaks():
     assert not button.held
 
 
+def event(kind, code, value):
+    return struct.pack("llHHi", 0, 0, kind, code, value)
+
+
 def test_a_pedal_is_held_while_its_key_is_down_and_released_when_unplugged():
-    def event(kind, code, value):
-        return struct.pack("llHHi", 0, 0, kind, code, value)
     keys = PedalKeys(48)
     keys.feed(event(1, 30, 1) + event(4, 4, 458756))
     assert not keys.held
@@ -132,3 +134,20 @@ def test_a_pedal_is_held_while_its_key_is_down_and_released_when_unplugged():
     keys.feed(event(1, 48, 1))
     keys.lost()
     assert not keys.held
+
+
+def test_a_pedal_of_whose_events_some_are_lost_is_released_until_it_is_pressed_anew():
+    press, release, report, dropped = event(1, 48, 1), event(1, 48, 0), event(0, 0, 0), event(0, 3, 0)
+    keys = PedalKeys(48)
+    keys.feed(press + report)
+    assert keys.held
+    keys.feed(dropped)
+    assert not keys.held, "its release may be lost"
+    keys.feed(press + report + event(1, 48, 2) + report)
+    assert not keys.held, "the rest of a torn packet, and a repeat, are no press"
+    keys.feed(release + report + press + report)
+    assert keys.held
+    keys.feed(dropped)
+    keys.lost()
+    keys.feed(press)
+    assert keys.held, "a device opened anew begins with a whole packet"
