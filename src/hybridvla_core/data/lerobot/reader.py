@@ -14,8 +14,7 @@ import pyarrow as pa
 from hybridvla_core.data.lerobot import episodes as of_episodes
 from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.data_files import DataFiles
-from hybridvla_core.data.lerobot.features import names_of, size_of
-from hybridvla_core.data.lerobot.layout import Description
+from hybridvla_core.data.lerobot.description import describe
 from hybridvla_core.data.lerobot.rows import Rows, moments_of
 from hybridvla_core.data.lerobot.statistics import Column
 from hybridvla_core.data.lerobot.video import VideoShelf
@@ -57,7 +56,7 @@ class LeRobotDataset:
             raise DataError(f"{folder}: its tables do not fit its description ({type(error).__name__}: {error})") from error
         self._check_counts()
         self.ours = layout.read_json(folder / layout.OURS, "our notes") if (folder / layout.OURS).is_file() else {}
-        self.description = self._describe()
+        self.description = describe(folder, self.info, self.ours)
         self._starts = [episode.first for episode in self.episodes]
         self._rows: OrderedDict[int, Rows] = collections.OrderedDict()
         self._files = DataFiles(folder, self.episodes, [
@@ -251,30 +250,6 @@ class LeRobotDataset:
             if self.info.get(key) != found:
                 raise DataError(f"{self.folder}: {key} is {self.info.get(key)} by its description and {found} by its episodes; "
                                 "it was not finished or was changed by hand")
-
-    def _describe(self) -> Description:
-        if "description" in self.ours:
-            given = dict(self.ours["description"])
-            for key in ("state_names", "action_names", "grippers"):
-                given[key] = tuple(given[key])
-            given["views"] = {view: tuple(size) for view, size in given["views"].items()}
-            try:
-                return Description(**given)
-            except TypeError as error:
-                raise DataError(f"{self.folder / layout.OURS}: does not fit this version ({error})") from error
-        features = self.info["features"]
-        pictures = {key: feature for key, feature in features.items() if feature["dtype"] in ("video", "image")}
-        for key in (layout.STATE, layout.ACTION):
-            if key not in features:
-                raise DataError(f"{self.folder}: has no {key}; features are {', '.join(features)}")
-        if not pictures:
-            raise DataError(f"{self.folder}: has no pictures; features are {', '.join(features)}")
-        strange = [key for key in pictures if not key.startswith(layout.IMAGE_PREFIX)]
-        if strange:
-            raise DataError(f"{self.folder}: pictures named {', '.join(strange)}; only {layout.IMAGE_PREFIX}VIEW is read")
-        views = {key[len(layout.IMAGE_PREFIX):]: size_of(feature) for key, feature in pictures.items()}
-        return Description(self.folder.resolve().name, self.fps, views, names_of(features[layout.STATE]),
-                           names_of(features[layout.ACTION]), robot=str(self.info.get("robot_type") or "unknown"))
 
 
 def _own(values: np.ndarray) -> np.ndarray:
