@@ -57,6 +57,14 @@ def test_where_nothing_can_be_written_is_said_before_a_bag_is_read(tmp_path, mon
         assert words in said and "AssertionError" not in said, output
 
 
+def test_a_bag_that_is_given_twice_becomes_episodes_once(result, motion, tmp_path, caplog):
+    (tmp_path / "bags").mkdir()
+    bag = replay_bag.write(tmp_path / "bags/a.bag", motion)
+    status, summary, _ = result(bag.parent, bag)
+    assert status == 0 and summary["episodes"] == 1
+    assert f"{bag}: given more than once; it is read once" in caplog.text
+
+
 def gap(topic, when, message, stamp):
     """Leave out pictures from 2 to 3 s: dense rows would not be consecutive, which only the second pass sees."""
     return None if FRONT in topic and 2.0 < when < 3.0 else (message, stamp)

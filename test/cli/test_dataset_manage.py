@@ -72,6 +72,14 @@ def test_sets_of_another_kind_are_not_merged(tmp_path, capsys):
     assert "views are" in capsys.readouterr().err and not (tmp_path / "both").exists()
 
 
+def test_a_set_that_is_named_twice_is_not_merged(tmp_path, capsys):
+    one, link = write(tmp_path / "one"), tmp_path / "link"
+    link.symlink_to(one)
+    for again in (one, tmp_path / "one/../one", link):
+        assert main(["dataset", "merge", str(one), str(again), "-o", str(tmp_path / "both")]) == 1
+        assert f"{again}: is named twice" in capsys.readouterr().err and not (tmp_path / "both").exists()
+
+
 def test_a_damaged_episode_is_left_out_of_a_merge_by_name(tmp_path):
     one, summary = write(tmp_path / "one"), tmp_path / "s.json"
     sorted((one / "videos").rglob("*.mp4"))[1].write_bytes(b"\0" * 999)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
@@ -30,6 +31,7 @@ from hybridvla_ros.replay.topics import TopicMap, resolve
 
 CHANNELS = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 ENDS_ALL = WriteError, bags.TooManyOpen      # errors that are not the current bag's fault
+LOGGER = logging.getLogger(__name__)
 KEYFRAME_FPS = 1.0      # keyframes have no rate; the videos need one
 
 
@@ -145,7 +147,11 @@ class FromBags:
     def _plan(self, shelf: bags.BagShelf) -> List[Plan]:
         reference = self._reference()
         opened: List[bags.BagFile] = []
-        for path in given.expand(self.options.bags):
+        notes: List[str] = []
+        paths = given.expand(self.options.bags, notes)
+        for note in notes:
+            LOGGER.warning("%s", note)
+        for path in paths:
             try:
                 opened.append(shelf.open(path))
             except ENDS_ALL:

@@ -99,10 +99,13 @@ def copy(sources: Sequence[Path], target: Path, split: Optional[str] = None, pla
         The folder, how many episodes and frames it holds, and the flagged ones.
 
     Raises:
-        DataError: The sets do not fit each other; the message names what differs.
+        DataError: A set is named twice, or the sets do not fit each other; the message names what differs.
     """
     from tqdm import tqdm
 
+    for number, source in enumerate(sources):
+        if source.resolve() in {other.resolve() for other in sources[:number]}:
+            raise DataError(f"{source}: is named twice, and its episodes would count twice; name each data set once")
     sets = [LeRobotDataset(source) for source in sources]
     first = sets[0].description
     for data in sets[1:]:

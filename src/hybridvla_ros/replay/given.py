@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Set, Tuple
 
 from hybridvla_ros.replay.bags import BagError, BagFile
 
@@ -16,11 +16,12 @@ BACKUP = ".orig.bag"    # what `rosbag reindex` keeps of a bag beside it
 def expand(paths: Sequence[str], notes: Optional[List[str]] = None, unread: Optional[List[str]] = None) -> List[Path]:
     """Returns the files for files and folders as given; a folder stands for the bags in it, including unfinished ones.
 
-    The backup that `rosbag reindex` leaves beside a bag is left out where that bag is there too.
+    A file that is given again, for instance with its folder, counts once. The backup that `rosbag reindex` leaves beside a bag is
+    left out where that bag is there too.
 
     Args:
         paths: Files and folders as given.
-        notes: Receives a sentence on each backup.
+        notes: Receives a sentence on each file that is given again and on each backup.
         unread: Receives a sentence on each folder without a bag.
 
     Returns:
@@ -30,6 +31,8 @@ def expand(paths: Sequence[str], notes: Optional[List[str]] = None, unread: Opti
         BagError: A folder holds no bag, and `unread` is not given.
     """
     result: List[Path] = []
+    known: Set[Path] = set()
+    notes = [] if notes is None else notes
     for given in paths:
         path = Path(given).expanduser()
         if path.is_dir():
@@ -39,15 +42,17 @@ def expand(paths: Sequence[str], notes: Optional[List[str]] = None, unread: Opti
                 if unread is None:
                     raise BagError(problem)
                 unread.append(problem)
-            result += found
         else:
-            result.append(path)
-    given = {path.resolve() for path in result}
+            found = [path]
+        for bag in found:
+            if bag.resolve() in known:
+                notes.append(f"{bag}: given more than once; it is read once")
+            else:
+                known.add(bag.resolve())
+                result.append(bag)
     backups = [path for path in result if path.name.endswith(BACKUP)
-               and path.with_name(path.name[:-len(BACKUP)] + ".bag").resolve() in given]
-    if notes is not None:
-        notes += [f"{path.name}: left out; it is what `rosbag reindex` kept of {path.name[:-len(BACKUP)]}.bag"
-                  for path in backups]
+               and path.with_name(path.name[:-len(BACKUP)] + ".bag").resolve() in known]
+    notes += [f"{path.name}: left out; it is what `rosbag reindex` kept of {path.name[:-len(BACKUP)]}.bag" for path in backups]
     return [path for path in result if path not in backups]
 
 

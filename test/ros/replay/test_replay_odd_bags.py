@@ -122,6 +122,15 @@ def test_simulated_time_that_begins_at_zero_is_left_as_it_is(recording, tmp_path
     assert not any("before time ran" in note for note in result.notes) and result.summary["frames"] > 5
 
 
+def test_a_bag_that_is_given_twice_is_read_once_with_a_note(bag, tmp_path):
+    shutil.copy(str(bag), str(tmp_path / "run.bag"))
+    (tmp_path / "same.bag").symlink_to(tmp_path / "run.bag")
+    result = replay(tmp_path / "run.bag", tmp_path, rate=2.0)
+    assert result.summary["recordings"] == 1 and not result.unread
+    assert [note for note in result.notes if "given more than once" in note] == [
+        f"{tmp_path / name}: given more than once; it is read once" for name in ("run.bag", "same.bag")]
+
+
 @pytest.mark.long
 def test_the_backup_of_a_reindexed_bag_is_left_out_beside_it_and_read_alone(bag, tmp_path):
     shutil.copy(str(bag), str(tmp_path / "run.bag"))
