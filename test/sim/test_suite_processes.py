@@ -51,8 +51,9 @@ def test_a_worker_that_dies_is_named_and_is_no_failed_episode():
 def test_a_worker_that_cannot_start_says_why(tmp_path):
     task, missing = tasks.load("blocks", rig="fr3"), tmp_path / "gone.yaml"
     specs = task.draw(2_000_001, 3, switched=False)
+    config = load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml")
     with pytest.raises(HybridVLAError, match=f"^{missing}: cannot be read"):
-        run_suite(functools.partial(load_file, PolicyConfig, missing), load_file(PolicyConfig, ROOT / "config/policies/tiny.yaml"),
+        run_suite(functools.partial(load_file, PolicyConfig, missing), config,
                   load_file(RobotConfig, ROOT / "config/robots/sim_fr3.yaml"), task, specs, 2, print)
 
 
