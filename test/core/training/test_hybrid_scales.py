@@ -64,6 +64,29 @@ def test_the_data_sets_own_statistics_and_the_check_against_them_agree(tmp_path,
     assert stats["action"]["q99"][3] == pytest.approx(0.2), "LeRobot's file has true quantiles"
 
 
+@pytest.mark.parametrize("content, words", [
+    (lambda entry: {}, "has no entry toy (its entries: none)"),
+    (lambda entry: {"one": entry, "two": entry}, "has no entry toy (its entries: one, two)"),
+    (lambda entry: {"toy": [entry], "two": entry}, "toy is list"), (lambda entry: {"one": 3}, "has no entry toy")])
+def test_a_file_without_an_entry_of_the_set_is_refused_with_the_command_that_writes_one(tmp_path, content, words):
+    data = write(tmp_path / "toy", episodes=2, frames=4)
+    file, wanted = data / layout.STATISTICS, prepare(config(), (data,), None).statistics["toy"]
+    file.write_text(json.dumps(content(wanted)))
+    with pytest.raises(DataError) as caught:
+        prepare(config(), (data,), None)
+    command = f"hybridvla dataset stats {data} -o {file}"
+    assert words in str(caught.value) and str(caught.value).endswith(f"`{command}`")
+    assert str(caught.value).startswith(f"{file}: ") and main(command.split()[1:]) == 0
+    assert prepare(config(), (data,), None).statistics["toy"] == wanted
+
+
+def test_the_only_entry_of_a_file_is_the_sets_whatever_its_name(tmp_path):
+    data = write(tmp_path / "toy", episodes=2, frames=4)
+    wanted = prepare(config(), (data,), None).statistics["toy"]
+    (data / layout.STATISTICS).write_text(json.dumps({"before": wanted}))
+    assert prepare(config(), (data,), None).statistics == {"toy": wanted}
+
+
 def test_a_channel_that_moves_by_rounding_alone_stays_constant(tmp_path):
     data = write(tmp_path / "toy", episodes=2, frames=4, still=(3,))
     assert prepare(config(), (data,), None).sets[0].scales.state.constant.tolist() == [False] * 3 + [True] + [False] * 3

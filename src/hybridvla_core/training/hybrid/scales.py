@@ -13,7 +13,7 @@ from hybridvla_core.configuration import read_mapping
 from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.reader import LeRobotDataset
 from hybridvla_core.data.lerobot.statistics import TAIL, for_checkpoint, of_columns, widened
-from hybridvla_core.errors import DataError
+from hybridvla_core.errors import DataError, few
 from hybridvla_core.transforms.normalise import LEAST_RANGE_OF_DATA, Normaliser, rare
 
 LOGGER = logging.getLogger(__name__)
@@ -69,12 +69,11 @@ def statistics_of(dataset: LeRobotDataset, tail: float = TAIL) -> OwnStatistics:
         The entry. Files of older data sets call a channel constant if it moves in few rows; here it is not constant.
 
     Raises:
-        DataError: A number is not finite.
+        DataError: A number is not finite, or the file holds no entry for the set.
     """
-    name, path = dataset.description.name, dataset.folder / layout.STATISTICS
+    path = dataset.folder / layout.STATISTICS
     if path.is_file() and tail == TAIL:
-        entries = read_mapping(path)
-        entry = dict(entries[name] if name in entries else next(iter(entries.values())))
+        entry = _entry_of(dataset, path)
         raw = {part: entry[part] for part in ("action", "proprio") if isinstance(entry.get(part), Mapping)}
         entry.update({part: widened(found) for part, found in raw.items()})
     else:
@@ -86,6 +85,16 @@ def statistics_of(dataset: LeRobotDataset, tail: float = TAIL) -> OwnStatistics:
     if channels:
         LOGGER.info("%s: %s move(s) in very few rows and is scaled by min and max", dataset.folder, ", ".join(channels))
     return OwnStatistics(entry, channels)
+
+
+def _entry_of(dataset: LeRobotDataset, path: Path) -> Dict[str, Any]:
+    """Returns the set's entry of its file; a single entry is the set's whatever its name, because sets are renamed."""
+    entries, name = read_mapping(path), dataset.description.name
+    entry = entries[name] if name in entries else next(iter(entries.values())) if len(entries) == 1 else None
+    if not isinstance(entry, Mapping):
+        found = f"{name} is {type(entry).__name__}" if name in entries else f"has no entry {name} (its entries: {few(entries)})"
+        raise DataError(f"{path}: {found}; write it anew with `hybridvla dataset stats {dataset.folder} -o {path}`")
+    return dict(entry)
 
 
 def check_covered(dataset: LeRobotDataset, scales: Normaliser, where: Path) -> None:
