@@ -11,15 +11,13 @@ from typing import Callable, Dict, Optional
 import rospy
 from std_srvs.srv import Trigger
 
-from hybridvla_ros.messages.services import ask
+from hybridvla_ros.messages.services import ANSWER_S, EPISODE_S, ask
 
 KEYS: Dict[str, str] = {"s": "start", "y": "success", "n": "failure", "d": "discard"}
 QUIT = ("q", "\x03", "\x04")
 ESCAPE = b"\x1b"
 #: How long the rest of a key that begins with ESCAPE may take, s; over ssh it arrives in one packet.
 SEQUENCE_S = 0.02
-#: How long finishing the writing of an episode may take, s.
-WRITTEN_S = 60.0
 HELP = "s start   y success   n failure   d discard   q quit"
 
 
@@ -59,7 +57,7 @@ def call(name: str) -> str:
     """Returns what the service says, or that it is not there."""
     service = f"/hybridvla/episode/{name}"
     try:
-        answer = ask(service, Trigger, answer_s=WRITTEN_S)
+        answer = ask(service, Trigger, answer_s=EPISODE_S[name] + ANSWER_S)
     except (rospy.ROSException, rospy.ServiceException) as error:
         return f"{service} does not answer ({error}); is episode_node running?"
     return answer.message if answer.success else f"PROBLEM: {answer.message}"

@@ -1,7 +1,7 @@
 """Service calls that end: rospy waits for ever when a node has frozen, or the network fails after the connection."""
 from __future__ import annotations
 
-from typing import List, Union
+from typing import Dict, List, Union
 
 import genpy
 import rospy
@@ -13,6 +13,9 @@ from hybridvla_ros.runtime.workers import start_worker
 SERVICE_S = 2.0
 #: How long an answer may take when nothing has to move, s.
 ANSWER_S = 5.0
+#: How long each service of the episodes may take beyond that, s. A start waits for the recorder, which first waits for silent
+#: topics. A label waits for the bag: the recorder gives a slow disk two minutes, and then reads the bag again.
+EPISODE_S: Dict[str, float] = {"start": 70.0, "success": 180.0, "failure": 180.0, "discard": 0.0}
 
 
 def ask(service: str, kind: type, *arguments: object, service_s: float = SERVICE_S, answer_s: float = ANSWER_S, **fields: object

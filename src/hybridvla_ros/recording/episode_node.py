@@ -17,6 +17,7 @@ from hybridvla_core.configuration import load_file
 from hybridvla_core.robots.graph_names import EPISODE_EVENT, INSTRUCTION
 from hybridvla_core.waiting import Condition
 from hybridvla_ros.messages.conversions import duration, stamp
+from hybridvla_ros.messages.services import EPISODE_S
 from hybridvla_ros.recording.config import RecordingConfig
 from hybridvla_ros.recording.episodes import DISCARD, EVENTS, LABELS, EpisodeError, EpisodeEvent, EpisodeLog
 from hybridvla_ros.runtime.node_support import Diagnostics, node_ending, package_path, require_parameter
@@ -27,10 +28,8 @@ STARTED_TOPIC = "/hybridvla/recording/started"
 #: Here a recorder says, as JSON, what became of a recording: its sidecar.
 FINISHED_TOPIC = "/hybridvla/recording/finished"
 LABEL_FILE = "episodes.jsonl"
-#: How long a recorder may take to answer, s: it first waits for silent topics.
-ANSWER_S = 70.0
-#: How long a recorder may take to close a bag, s: it gives a slow disk two minutes, and then reads the bag again.
-CLOSED_S = 180.0
+#: How long a recorder may take to answer, and to close a bag, s.
+ANSWER_S, CLOSED_S = EPISODE_S["start"], EPISODE_S["success"]
 #: Time between two checks that the recorder is still there, and how long its last words may take, s.
 LOOK_S = 0.5
 #: Answers that nobody waits for are kept for this many episodes.

@@ -6,11 +6,14 @@ import pty
 import subprocess
 import sys
 import termios
+from types import SimpleNamespace
 
 import pytest
 
 from hybridvla_core.paths import ROOT
-from hybridvla_ros.console.episode_keys import KeyReader, loop
+from hybridvla_ros.console import episode_keys
+from hybridvla_ros.console.episode_keys import KEYS, KeyReader, loop
+from hybridvla_ros.recording import episode_node
 
 
 @pytest.fixture
@@ -59,3 +62,16 @@ def test_without_a_terminal_it_says_so_instead_of_waiting_for_ever():
     done = subprocess.run([sys.executable, str(ROOT / "nodes/episode_keys")], stdin=subprocess.DEVNULL,
                           capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1 and "needs a terminal" in done.stderr
+
+
+def test_an_answer_is_waited_for_longer_than_the_episodes_may_take(monkeypatch):
+    waited = {}
+
+    def ask(service, _kind, answer_s):
+        waited[service.rpartition("/")[2]] = answer_s
+        return SimpleNamespace(success=True, message="episode 1: success")
+
+    monkeypatch.setattr(episode_keys, "ask", ask)
+    assert {episode_keys.call(name) for name in KEYS.values()} == {"episode 1: success"}
+    assert waited["start"] > episode_node.ANSWER_S + episode_node.LOOK_S
+    assert min(waited["success"], waited["failure"]) > episode_node.CLOSED_S + episode_node.LOOK_S and waited["discard"] > 0.0

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from types import SimpleNamespace
 
 import cv2
@@ -10,8 +11,9 @@ import pytest
 import rospy
 from sensor_msgs.msg import CompressedImage
 
-from hybridvla_ros.console.operator.desk import Desk
+from hybridvla_ros.console.operator.desk import SLOW, Desk
 from hybridvla_ros.console.operator.state import SILENCE_S
+from hybridvla_ros.recording import episode_node
 
 
 @pytest.fixture
@@ -82,3 +84,20 @@ def test_a_button_says_what_its_service_says_and_what_it_raises(desk, service):
         raise rospy.ServiceException("cannot be reached")
     service.call = refused
     assert desk.act("episode_start") == (False, "the service does not answer (cannot be reached); does its node run?")
+
+
+@pytest.mark.parametrize("label", ["success", "failure"])
+def test_a_label_waits_for_its_bag_longer_than_other_buttons_wait(desk, service, monkeypatch, label):
+    monkeypatch.setattr("hybridvla_ros.console.operator.desk.ANSWER_S", 0.05)
+
+    def closes_a_bag():
+        time.sleep(0.3)
+        return SimpleNamespace(success=True, message="the bag is complete")
+    service.call = closes_a_bag
+    assert desk.act(f"episode_{label}") == (True, "the bag is complete")
+    assert SLOW[f"episode_{label}"] > episode_node.CLOSED_S + episode_node.LOOK_S
+
+
+def test_the_start_of_an_episode_waits_for_the_recorder(desk, service):
+    service.call = lambda: SimpleNamespace(success=True, message="episode 1: start")
+    assert desk.act("episode_start")[0] and SLOW["episode_start"] > episode_node.ANSWER_S + episode_node.LOOK_S

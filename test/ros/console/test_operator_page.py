@@ -4,6 +4,8 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import shutil
+import subprocess
 import threading
 import time
 
@@ -13,10 +15,26 @@ from websockets.sync.client import connect
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_ros.console.operator.app import FREE, GUARDED
-from hybridvla_ros.console.operator.desk import TRIGGERS
+from hybridvla_ros.console.operator.desk import SLOW, TRIGGERS
 from hybridvla_ros.console.operator.node import PageServer
+from hybridvla_ros.messages.services import ANSWER_S, SERVICE_S
 
 TOKEN = "t" * 20
+#: A stand-in for the browser around page.js: `press` clicks a button, `answered` ends its request, `sent` are the requests.
+BROWSER = """
+const sent = [], ends = {}, buttons = {}, elements = {};
+const press = (name) => buttons[name](), answered = async (name) => { ends[name](); await new Promise(setImmediate); };
+const element = (name) => (elements[name] = elements[name] || { addEventListener: (_, call) => { buttons[name] = call; } });
+const location = { hash: "", host: "here" }, sessionStorage = { getItem: () => "" }, addEventListener = () => 0;
+const shown = () => NAMES.map((name) => ({ dataset: { do: name }, ...element(name) }));
+const document = { getElementById: element, querySelectorAll: shown };
+const setInterval = () => 0, WebSocket = function () { this.addEventListener = () => 0; };
+const fetch = (path) => new Promise((end) => {
+  const name = path.slice(4);
+  sent.push(name);
+  ends[name] = () => end({ json: async () => ({ done: true, message: "well" }) });
+});
+"""
 
 
 class StandInDesk:
@@ -158,3 +176,29 @@ def test_a_port_that_is_none_is_named(port):
 def test_a_taken_port_is_named(page):
     with pytest.raises(HybridVLAError, match="is another page running"):
         PageServer(StandInDesk(), page.server.port, TOKEN)
+
+
+def test_the_page_waits_longer_for_each_answer_than_the_node_that_asks_for_it(page):
+    script = page.ask("GET", "/page.js")[1].decode()
+    table, others = re.search(r"PATIENCE = \{(.*?)\}, OTHERS = (\d+)", script).groups()
+    patience = {name: int(ms) for name, ms in re.findall(r"(\w+): (\d+)", table)}
+    for name in FREE + GUARDED:
+        assert patience.get(name, int(others)) > 1e3 * (SLOW.get(name, ANSWER_S) + SERVICE_S), name
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed here")
+def test_buttons_that_wait_leave_connections_of_the_browser_free_for_the_stop(page):
+    acts = """
+    (async () => {
+      for (const name of ["episode_success", "episode_success", "episode_start", "go_to_start", "reenter"]) { press(name); }
+      press("stop-button");
+      await answered("episode_success");
+      press("reenter");
+      console.log(JSON.stringify(sent));
+      process.exit();
+    })();
+    """
+    script = f"const NAMES = {json.dumps(GUARDED)};{BROWSER}{page.ask('GET', '/page.js')[1].decode()}{acts}"
+    done = subprocess.run(["node", "-"], input=script, capture_output=True, encoding="utf-8", timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["episode_success", "episode_start", "go_to_start", "stop", "reenter"]

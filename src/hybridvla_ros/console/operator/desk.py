@@ -30,12 +30,13 @@ from hybridvla_core.robots.graph_names import (
 )
 from hybridvla_ros.console.operator.state import SILENCE_S, ConsoleState
 from hybridvla_ros.messages.images import stored_as_rgb, to_jpeg, to_rgb
-from hybridvla_ros.messages.services import ANSWER_S, ask
+from hybridvla_ros.messages.services import ANSWER_S, EPISODE_S, ask
 
-#: Buttons whose answer comes only after the robot has moved, and how long that may take, s.
-SLOW, MOVING_S = ("go_to_start", "reenter"), 120.0
+#: How long the answer to a button may take, s, where it comes only after the robot has moved or the recorder has done its part.
+#: page.js waits longer than that.
+SLOW = {"go_to_start": 120.0, "reenter": 120.0, **{f"episode_{name}": seconds + ANSWER_S for name, seconds in EPISODE_S.items()}}
 TRIGGERS = {"stop": STOP, "resume": RESUME, "reenter": REENTER, "go_to_start": GO_TO_START,
-            **{f"episode_{name}": f"/hybridvla/episode/{name}" for name in ("start", "success", "failure", "discard")}}
+            **{f"episode_{name}": f"/hybridvla/episode/{name}" for name in EPISODE_S}}
 Picture = Union[Image, CompressedImage]
 Answer = Tuple[bool, str]
 
@@ -94,7 +95,7 @@ class Desk:
         """Calls the service behind a button. Returns whether it was done, and what the service says."""
         try:
             if name in TRIGGERS:
-                answer = ask(TRIGGERS[name], Trigger, answer_s=MOVING_S if name in SLOW else ANSWER_S)
+                answer = ask(TRIGGERS[name], Trigger, answer_s=SLOW.get(name, ANSWER_S))
             elif name in ("activate", "deactivate"):
                 answer = ask(ACTIVATE, SetBool, name == "activate")
             elif name == "instruction":

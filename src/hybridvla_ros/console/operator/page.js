@@ -7,12 +7,20 @@ addEventListener("hashchange", () => location.reload());
 const $ = (id) => document.getElementById(id);
 let heard = 0;
 
-// How long an answer may take, ms: the robot moves before some come.
-const PATIENCE = { stop: 8000 }, MOVING = 130000;
+// How long an answer may take, ms: the robot moves, or the recorder closes a bag, before some come.
+const PATIENCE = { stop: 8000, episode_success: 200000, episode_failure: 200000 }, OTHERS = 130000;
+// The buttons pressed whose answers are waited for. A browser opens six connections to one address: some stay free for the stop
+// and the pictures.
+const waiting = new Set(), MOST = 3;
 
 async function act(name, body) {
+  if (name !== "stop" && (waiting.has(name) || waiting.size >= MOST)) {
+    $("answer").textContent = name + ": not sent, because no answer has come yet to " + [...waiting].join(", ");
+    return;
+  }
+  if (name !== "stop") { waiting.add(name); }
   const over = new AbortController();
-  const timer = setTimeout(() => over.abort(), PATIENCE[name] || MOVING);
+  const timer = setTimeout(() => over.abort(), PATIENCE[name] || OTHERS);
   $("answer").textContent = name + " ...";
   try {
     const reply = await fetch("/do/" + name, {
@@ -23,6 +31,7 @@ async function act(name, body) {
     $("answer").textContent = name + ": no answer; use the robot's own switch";
   } finally {
     clearTimeout(timer);
+    waiting.delete(name);
   }
 }
 
