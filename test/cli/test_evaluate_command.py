@@ -1,7 +1,9 @@
 """`hybridvla evaluate` with several tasks: what cannot be evaluated is named and does not count as a failure of the policy."""
+import contextlib
 import dataclasses
 import json
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from hybridvla_cli import evaluate
 from hybridvla_cli.__main__ import main
+from hybridvla_cli.evaluate_parts import order
 from hybridvla_core.checkpoints.format import read_checkpoint
 from hybridvla_core.checkpoints.manifest import write_manifest_of
 from hybridvla_core.errors import HybridVLAError
@@ -202,6 +205,25 @@ def test_results_of_another_code_of_scenes_are_run_again(checkpoint, tmp_path, r
     found.clear()
     monkeypatch.setattr(origin, "sources", lambda: "another")
     assert main(command) == 0 and list(found) == ["close_fridge"]
+
+
+@pytest.mark.parametrize("name", ["src/hybridvla_ros/runtime/node.py", "nodes/policy_node", "launch/sim.launch"])
+def test_results_of_other_nodes_are_run_again_over_ros_alone(checkpoint, tmp_path, ran, monkeypatch, name):
+    from hybridvla_ros.evaluation import tasks as graphs
+    from hybridvla_sim import suite
+
+    found, fake, file = ran[0], suite.run_suite, tmp_path / name
+    graph = types.SimpleNamespace(run=lambda task, specs, progress: fake(None, None, None, task, specs, 1, progress))
+    monkeypatch.setattr(graphs, "Launched", lambda request: contextlib.nullcontext(graph))
+    monkeypatch.setattr(order, "ROOT", tmp_path)
+    file.parent.mkdir(parents=True)
+    for options, runs in ((("--expert", "--ros"), (1, 0, 1)), (("--checkpoint", checkpoint), (1, 0, 0))):
+        for text, count in zip(("A = 1\n", "A = 1\n", "A = 2\n"), runs):
+            file.write_text(text)
+            found.clear()
+            assert main(["evaluate", *options, "--tasks", "close_fridge", "--episodes", "3", "--json",
+                         str(tmp_path / f"{options[-1][-3:]}.json")]) == 0
+            assert len(found) == count
 
 
 @pytest.mark.parametrize("words, said", [

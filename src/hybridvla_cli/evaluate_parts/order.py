@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping
 
-from hybridvla_core.files import key_of
+from hybridvla_core.files import key_of, sha256
+from hybridvla_core.paths import ROOT
 
 if TYPE_CHECKING:
     from hybridvla_core.policy.config import PolicyConfig
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 #: Kinds of episodes.
 PLAIN, SWITCHED, LANGUAGE = "plain", "switched", "language"
 ALL = "all"
+#: Files that determine what happens over ROS, besides the sources of an episode: nodes and launch files.
+GRAPH = ("src/hybridvla_ros/**/*.py", "nodes/*", "launch/*.launch")
 #: Keys of a result that are not part of a task's summary.
 HEAD = ("checkpoint", "variation", "order", "task", "left_out")
 
@@ -61,9 +64,13 @@ def identity(args: argparse.Namespace, manifest: str, config: PolicyConfig, robo
     """
     from hybridvla_sim.origin import origin
 
-    return {**origin(), "manifest_sha256": manifest, "mode": args.mode, "seed": args.seed, "episodes": args.episodes,
-            "switch_episodes": args.switch_episodes, "language_scenes": args.language_scenes, "variation": args.variation,
-            "ros": args.ros, "configurations": key_of({"policy": asdict(config), "robot": asdict(robot)})}
+    found = {**origin(), "manifest_sha256": manifest, "mode": args.mode, "seed": args.seed, "episodes": args.episodes,
+             "switch_episodes": args.switch_episodes, "language_scenes": args.language_scenes, "variation": args.variation,
+             "ros": args.ros, "configurations": key_of({"policy": asdict(config), "robot": asdict(robot)})}
+    if args.ros:
+        found["graph"] = key_of({str(file.relative_to(ROOT)): sha256(file) for pattern in GRAPH for file in ROOT.glob(pattern)
+                                 if file.is_file()})
+    return found
 
 
 def finished(file: str, order: Mapping[str, Any]) -> Dict[str, Dict[str, Any]]:
