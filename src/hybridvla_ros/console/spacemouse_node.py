@@ -69,10 +69,9 @@ class SpaceMouseNode:
             self.teleop.on_buttons(() if doubted else message.buttons, time.monotonic())
 
     def _on_status(self, message: SafetyStatus) -> None:
-        pose = conversions.status_contract(message).commanded.get(self._arm.name)
-        if pose is not None:
-            with self._lock:
-                self.teleop.on_commanded(pose, time.monotonic())
+        status = conversions.status_contract(message)
+        with self._lock:
+            self.teleop.on_status(status, self._arm.name, time.monotonic())
 
     def _on_proposal(self, message: ActionProposal) -> None:
         """Notes what an earlier policy last did with the gripper."""
@@ -125,7 +124,7 @@ class SpaceMouseNode:
         self._proposals.publish(conversions.proposal_message(Proposal(
             stamp=stamp, epoch=self._epoch, sequence=self._sequence, instruction_sequence=self._instruction.sequence,
             instruction=self._instruction.text, valid_for=self._config.period_s + MARGIN_S, targets=targets, kind=kind,
-            action_period=self._config.period_s)))
+            action_period=self._config.period_s, seed=self.teleop.seed)))
 
     def _report(self) -> Tuple[int, str, Dict[str, object]]:
         level = DiagnosticStatus.OK if not self._problem or "deadman" in self._problem else DiagnosticStatus.WARN

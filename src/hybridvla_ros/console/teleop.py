@@ -1,7 +1,8 @@
 """A SpaceMouse as the source of proposals: turns twist and buttons into targets for the same filter as a policy. No ROS.
 
-The arm follows only while the deadman button is held and the device speaks. A target starts at the arm's commanded pose,
-runs ahead of it by a bound at most, and is dropped on release, so that the arm never catches up afterwards.
+The arm follows only while the deadman button is held and the device speaks. A target starts at the arm's commanded pose and
+runs ahead of it by a bound at most. It is dropped on release and whenever the filter does not follow, so that the arm never
+catches up afterwards.
 """
 from __future__ import annotations
 
@@ -14,9 +15,14 @@ from scipy.spatial.transform import Rotation
 
 from hybridvla_core.contracts import Pose
 from hybridvla_core.errors import ConfigurationError
+from hybridvla_core.safety.status import SafetyStatus, State
 
 #: The filter publishes at 20 Hz; a commanded pose older than this does not count, s.
 STATUS_TIMEOUT_S = 0.5
+#: States in which the filter follows nobody, and what leads out of them. Its status still names a pose: the last one sent.
+DEAF = {State.INACTIVE: "the filter is inactive; call activate",
+        State.STOPPED: "the filter is stopped; see to the cause, then call resume",
+        State.RECOVERING: "the filter leads the arm slowly; wait until it is inactive, then call activate"}
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,8 @@ class Teleop:
         self._buttons_at = -math.inf
         self._commanded: Optional[Pose] = None
         self._commanded_at = -math.inf
+        self._state: Optional[State] = None
+        self.seed = 0                    # of the filter, for the proposals
         self._target: Optional[Tuple[np.ndarray, Rotation]] = None
         self.opening = math.nan
 
@@ -99,10 +107,27 @@ class Teleop:
         if self._pressed(self._config.gripper_button) and not before and self.deadman(now) and not math.isnan(self.opening):
             self.opening = 0.0 if self.opening > 0.5 else 1.0
 
-    def on_commanded(self, pose: Pose, now: float) -> None:
-        """Takes the pose that the filter has commanded for the tool; it holds no numbers while the filter commands nothing."""
-        known = np.isfinite(pose.position).all() and abs(np.linalg.norm(pose.quaternion) - 1.0) < 1e-2
+    def on_status(self, status: SafetyStatus, arm: str, now: float) -> None:
+        """Takes the filter's status. Its pose counts only while the filter follows proposals.
+
+        Otherwise the arm may be elsewhere, and a hand that moves meanwhile asks for nothing.
+
+        Args:
+            status: The filter's status.
+            arm: Name of the arm that is led.
+            now: Monotonic time, s.
+        """
+        if status.seed != self.seed:     # the motion began anew, maybe at another place
+            self.seed, self._target = status.seed, None
+        self._state = status.state
+        self.on_commanded(None if status.state in DEAF else status.commanded.get(arm), now)
+
+    def on_commanded(self, pose: Optional[Pose], now: float) -> None:
+        """Takes the pose that the filter commands for the tool; None, or without numbers, while it commands nothing."""
+        known = pose is not None and np.isfinite(pose.position).all() and abs(np.linalg.norm(pose.quaternion) - 1.0) < 1e-2
         self._commanded, self._commanded_at = pose if known else None, now
+        if not known:
+            self._target = None
 
     def on_opening(self, opening: float, commanded: bool) -> None:
         """Takes an opening. A measured one counts only until a commanded one is known.
@@ -130,6 +155,8 @@ class Teleop:
             if now - at > self._config.input_timeout_s:
                 return f"no {what} on {topic}; is the device connected, and spacenav_node or keyboard_teleop running?"
         if self._start(now) is None:
+            if self._state in DEAF and now - self._commanded_at <= STATUS_TIMEOUT_S:
+                return DEAF[self._state]
             return "the filter has not said where the arm is commanded to be; activate it"
         if math.isnan(self.opening):
             return "the gripper's opening is unknown; check its joint states"
