@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import os
 import signal
 import sys
 from pathlib import Path
 from typing import Dict, List, NoReturn, Optional, Sequence
 
+from hybridvla_cli.shared import environment
 from hybridvla_cli.shared.failures import sentence
 from hybridvla_core import __version__
 from hybridvla_core.files import check_target
-from hybridvla_core.paths import ROOT
 
 VERBS: Dict[str, str] = {
     "predict": "predict one action from images, an instruction and a robot state",
@@ -39,8 +38,6 @@ VERBS: Dict[str, str] = {
 
 #: Options that name an output file, in every verb that has them.
 TARGETS = ("json", "page", "plot", "report", "rows", "junit")
-#: Verbs that need our own messages, which are in the devel space.
-WITH_ROS = ("dataset", "replay", "watch")
 
 
 def available_verbs() -> List[str]:
@@ -49,14 +46,26 @@ def available_verbs() -> List[str]:
     return [verb for verb in VERBS if (folder / f"{verb}.py").is_file()]
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Runs one verb. Returns 0, its own status, 1 for an error (told in one sentence), 2 for wrong usage, 130 for Ctrl-C."""
+def main(argv: Optional[Sequence[str]] = None, enter: bool = False) -> int:
+    """Runs one verb.
+
+    Args:
+        argv: Arguments; those of this process when left out.
+        enter: Whether to restart in the clone's environment if the verb needs it and nothing was sourced.
+
+    Returns:
+        0, the verb's own status, 1 for an error (told in one sentence), 2 for wrong usage, or 130 for Ctrl-C.
+
+    Raises:
+        SystemExit: After help or wrong usage, and when a signal ended the verb.
+        GeneratorExit: As the verb raised it.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     parsed: List[argparse.Namespace] = []
     try:
-        return _dispatch(arguments, parsed)
+        return _dispatch(arguments, parsed, enter, debug)
     except KeyboardInterrupt:
         print("hybridvla: interrupted", file=sys.stderr)
         return 130
@@ -79,8 +88,7 @@ def entry() -> NoReturn:
         if signal.getsignal(number) is signal.SIG_DFL:      # keeps what nohup has set
             signal.signal(number, _end)
     sys.unraisablehook = _of_no_half_made_bar
-    _enter_environment(sys.argv[1:])
-    sys.exit(main())
+    sys.exit(main(enter=True))
 
 
 def _end(number: int, _frame: object) -> NoReturn:
@@ -94,18 +102,8 @@ def _of_no_half_made_bar(told: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(told)
 
 
-def _enter_environment(arguments: Sequence[str]) -> None:
-    """Restarts this command in the clone's environment if the verb needs our messages and nothing was sourced."""
-    runner = ROOT / "scripts" / "with_env.sh"
-    wanted = any(verb in arguments[:2] for verb in WITH_ROS) or {"evaluate", "--ros"} <= set(arguments)
-    if (wanted and importlib.util.find_spec("hybridvla") is None
-            and runner.is_file() and "HYBRIDVLA_ENTERED" not in os.environ):
-        os.environ["HYBRIDVLA_ENTERED"] = "1"
-        os.execv(str(runner), [str(runner), sys.executable, "-m", "hybridvla_cli", *arguments])
-
-
-def _dispatch(arguments: List[str], parsed: List[argparse.Namespace]) -> int:
-    """Runs the verb. parsed: receives the verb's options, for the sentence about an error."""
+def _dispatch(arguments: List[str], parsed: List[argparse.Namespace], enter: bool, debug: bool) -> int:
+    """Runs the verb. parsed: receives the verb's options, for the sentence about an error; the rest as for `main`."""
     verbs = available_verbs()
     if not arguments or arguments[0] not in verbs:
         # Help, version and mistyped verbs: argparse handles them all and exits.
@@ -120,6 +118,9 @@ def _dispatch(arguments: List[str], parsed: List[argparse.Namespace]) -> int:
         target = getattr(parsed[0], option, None)
         if target and isinstance(target, (str, Path)):
             check_target(target, f"--{option}")
+    if enter:
+        environment.enter(parsed[0], [*(["--debug"] if debug else []), *arguments])
+    environment.check(parsed[0])
     status = module.run(parsed[0])
     return 0 if status is None else int(status)
 

@@ -147,23 +147,6 @@ def test_a_verb_that_is_told_to_end_clears_away_what_it_was_writing(tmp_path):
         assert process.returncode == 128 + number
 
 
-@pytest.mark.long
-def test_replay_enters_the_clone_s_environment_by_itself():
-    """With nothing sourced, the messages are found in the clone's devel space."""
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [str(ROOT / ".venv" / "bin" / "hybridvla"), "replay", str(ROOT / "no.bag"), "--checkpoint", "checkpoints/tiny"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", env=environment,
-                          check=False)
-    assert done.returncode == 1 and "no.bag" in done.stdout
-    assert "not installed" not in done.stdout and "Traceback" not in done.stdout
-
-
-def test_options_after_with_env_are_the_command_s():
-    done = subprocess.run([str(ROOT / "scripts" / "with_env.sh"), "printf", "%s ", "--help", "--local"], stdout=subprocess.PIPE,
-                          encoding="utf-8", check=True)
-    assert done.stdout == "--help --local "
-
-
 def test_interrupting_is_quiet(verb, capsys):
     def interrupt(args):
         raise KeyboardInterrupt
