@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Sequence
@@ -122,10 +123,13 @@ def run(args: argparse.Namespace) -> int:
         page.document(result, Path(args.docs))
     write_json(args.json, result)
     print(f"look at {out / 'index.html'}")
+    failures = [f"{sheet['title']}: {' '.join(sheet['why'].split())}" for sheet in absent if sheet["why"]]
+    for failure in failures:
+        print(f"hybridvla: {failure}", file=sys.stderr)
     if failed:
         raise HybridVLAError(f"{len(failed)} of {len(cells)} cells were not run, the first because: "
                              f"{next(iter(failed.values()))}; the same command runs them again")
-    return 0
+    return 1 if failures else 0
 
 
 def _reasons(cells: Mapping[str, Any], failed: Mapping[str, str]) -> List[str]:

@@ -10,6 +10,7 @@ import yaml
 from hybridvla_cli.__main__ import main
 from hybridvla_cli.ablate_parts import measured, order, sweep
 from hybridvla_cli.ablate_parts.order import Order, Source, policies_named
+from hybridvla_cli.shared import environment
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.ablation import speed
 from hybridvla_core.evaluation.ablation.cells import Outcome
@@ -224,6 +225,24 @@ def test_the_rigs_are_run_again_when_a_file_changes_that_decides_what_they_do(tm
         assert main(["ablate", "rigs", "-o", str(tmp_path / "out")]) == 0
         assert json.loads((tmp_path / "out" / "results.json").read_text())["sheets"][0]["rows"][0][3] == won
     assert len(ran) == 2
+
+
+@pytest.mark.parametrize("table", ["rigs", "all"])
+def test_a_sheet_that_could_not_be_made_is_said_and_is_no_success(tmp_path, ran, monkeypatch, capsys, table):
+    def absent(args, out, given):
+        raise measured.NotRun("nothing was begun")
+    for name in ("_speed", "_trainings"):
+        monkeypatch.setattr(measured, name, absent)
+    monkeypatch.setattr(measured.subprocess, "run", lambda command, check: None)        # ends without a summary
+    command = ["ablate", table, "--quick", "-o", str(tmp_path)]
+    assert main([*command, "--report"]) == 0 and capsys.readouterr().err == ""
+    assert main(command) == 1
+    said = "Both rigs over ROS (Table 5): both rigs ended without a summary; `make rigs` shows why\n"
+    assert capsys.readouterr().err.endswith(f"hybridvla: {said}")
+    monkeypatch.setattr(environment.importlib.util, "find_spec", lambda name: None)     # as on a computer set up --without-ros
+    assert main(command) == 1
+    assert "ablate rigs needs ROS and this project's messages" in capsys.readouterr().err
+    assert json.loads((tmp_path / "results.json").read_text())["unmade"][-1]["name"] == "rigs"
 
 
 def test_an_unknown_table_and_a_seed_of_the_training_are_refused(tmp_path, capsys):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Sequence, 
 
 from tqdm import tqdm
 
+from hybridvla_cli.shared.environment import require_messages
 from hybridvla_core import __version__
 from hybridvla_core.configuration import read_mapping
 from hybridvla_core.errors import HybridVLAError
@@ -172,6 +173,7 @@ def _rigs(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, Any]:
     from hybridvla_sim.origin import sources
 
     def measure() -> Mapping[str, Any]:
+        require_messages("ablate rigs")
         folder = out / RIGS / "graphs"
         # It also exits with 1 if an episode failed; what counts is whether it wrote its summary.
         subprocess.run([sys.executable, "-m", "hybridvla_ros.demos.rigs", "--out", str(folder)], check=False)
