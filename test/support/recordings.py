@@ -1,9 +1,14 @@
-"""Recordings for the recorder's tests: messages as they come over the wire, written into bags in the test's folder."""
+"""Recordings for the recorder's tests: messages as they come over the wire, written into bags in the test's folder; and a graph
+of one process for its nodes."""
 from __future__ import annotations
 
 import io
+import threading
+from types import SimpleNamespace
 
+import rospy
 from sensor_msgs.msg import JointState
+from std_srvs.srv import TriggerRequest
 
 from hybridvla_core.configuration import from_mapping
 from hybridvla_ros.recording.bag_writer import RawMessage
@@ -46,3 +51,38 @@ def finish(made, seconds=1.0, label="success", **more):
 
 def files(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+class Graph:
+    """Topics and services of one process: each published message reaches its callbacks on a separate thread, as in rospy."""
+
+    def __init__(self, monkeypatch):
+        self.ears, self.publishers, self.services = {}, {}, {}
+        monkeypatch.setattr(rospy, "Publisher", self.publisher)
+        monkeypatch.setattr(rospy, "Subscriber", self.subscriber)
+        monkeypatch.setattr(rospy, "Service", self.service)
+        monkeypatch.setattr(rospy, "on_shutdown", lambda _hook: None)
+        monkeypatch.setattr(rospy.Time, "now", lambda: rospy.Time.from_sec(1000.0))
+
+    def publisher(self, topic, *_, **__):
+        self.publishers[topic] = self.publishers.get(topic, 0) + 1
+        return SimpleNamespace(publish=lambda message: self.deliver(topic, message))
+
+    def deliver(self, topic, message):
+        for kind, ear in self.ears.get(topic, ()):
+            handed = message
+            if kind is rospy.AnyMsg:
+                buffer = io.BytesIO()
+                message.serialize(buffer)
+                handed = SimpleNamespace(_buff=buffer.getvalue(), _connection_header={})
+            threading.Thread(target=ear, args=(handed,), daemon=True).start()
+
+    def subscriber(self, topic, kind, ear, *_, **__):
+        self.ears.setdefault(topic, []).append((kind, ear))
+        return SimpleNamespace(get_num_connections=lambda: self.publishers.get(topic, 0))
+
+    def service(self, name, _kind, handler):
+        self.services[name] = handler
+
+    def call(self, name):
+        return self.services[f"/hybridvla/{name}"](TriggerRequest())

@@ -113,11 +113,23 @@ class EpisodeNode:
             return began
         problem = self._await(self._answers, event.id, ANSWER_S)
         if problem == "":
-            self._recorded = event.id
+            with self._lock:
+                if self._runs(event):
+                    self._recorded = event.id
             return began
         problem = problem or "the recorder does not answer"
-        self._take(lambda now: self._log.label(DISCARD, now, f"not recorded: {problem}"))
-        return TriggerResponse(False, f"episode {event.number} is not recorded and was discarded: {problem}")
+        discarded, refused = self._take(lambda now: self._discard(event, now, f"not recorded: {problem}"))
+        became = " and was discarded" if discarded is not None else f" ({refused.message})"
+        return TriggerResponse(False, f"episode {event.number} is not recorded{became}: {problem}")
+
+    def _runs(self, event: EpisodeEvent) -> bool:
+        """Tells, under the lock, whether the episode still runs: while its start waited, another may have begun."""
+        return self._log.current is not None and self._log.current.id == event.id
+
+    def _discard(self, event: EpisodeEvent, now: float, note: str) -> EpisodeEvent:
+        if not self._runs(event):
+            raise EpisodeError("it had ended already")
+        return self._log.label(DISCARD, now, note)
 
     def _end(self, label: str) -> TriggerResponse:
         """Labels the episode; if a recorder recorded it, the answer is a success only when the bag is complete."""

@@ -3,15 +3,13 @@ from __future__ import annotations
 
 import io
 import json
-import threading
 from types import SimpleNamespace
 
 import pytest
 import rospy
 import yaml
-from recordings import config
+from recordings import Graph, config
 from std_msgs.msg import String
-from std_srvs.srv import TriggerRequest
 
 from hybridvla.msg import EpisodeEvent
 from hybridvla_core.errors import HybridVLAError
@@ -25,44 +23,9 @@ from hybridvla_ros.recording.episodes import read_events
 from hybridvla_ros.recording.recorder_node import RecorderNode
 
 
-class Graph:
-    """Topics and services of one process: each published message reaches its callbacks on a separate thread, as in rospy."""
-
-    def __init__(self):
-        self.ears, self.publishers, self.services = {}, {}, {}
-
-    def publisher(self, topic, *_, **__):
-        self.publishers[topic] = self.publishers.get(topic, 0) + 1
-        return SimpleNamespace(publish=lambda message: self.deliver(topic, message))
-
-    def deliver(self, topic, message):
-        for kind, ear in self.ears.get(topic, ()):
-            handed = message
-            if kind is rospy.AnyMsg:
-                buffer = io.BytesIO()
-                message.serialize(buffer)
-                handed = SimpleNamespace(_buff=buffer.getvalue(), _connection_header={})
-            threading.Thread(target=ear, args=(handed,), daemon=True).start()
-
-    def subscriber(self, topic, kind, ear, *_, **__):
-        self.ears.setdefault(topic, []).append((kind, ear))
-        return SimpleNamespace(get_num_connections=lambda: self.publishers.get(topic, 0))
-
-    def service(self, name, _kind, handler):
-        self.services[name] = handler
-
-    def call(self, name):
-        return self.services[f"/hybridvla/{name}"](TriggerRequest())
-
-
 @pytest.fixture
 def graph(monkeypatch):
-    made = Graph()
-    monkeypatch.setattr(rospy, "Publisher", made.publisher)
-    monkeypatch.setattr(rospy, "Subscriber", made.subscriber)
-    monkeypatch.setattr(rospy, "Service", made.service)
-    monkeypatch.setattr(rospy, "on_shutdown", lambda _hook: None)
-    monkeypatch.setattr(rospy.Time, "now", lambda: rospy.Time.from_sec(1000.0))
+    made = Graph(monkeypatch)
     for module in (episode_node, recorder_node):
         monkeypatch.setattr(module, "Diagnostics", lambda *_: None)
     monkeypatch.setattr(recorder_node, "Rate", lambda *_: None)
