@@ -1,4 +1,4 @@
-"""`hybridvla dataset from-bags` for dense actions: rows an action apart, whatever the camera's rate, or none and why."""
+"""`hybridvla dataset from-bags` for rows that make chunks: an action apart whatever the rate of the camera, or none and why."""
 from __future__ import annotations
 
 import numpy as np
@@ -65,3 +65,19 @@ def test_where_nobody_was_followed_for_a_moment_the_images_are_not_blamed(result
     said = capsys.readouterr().err
     assert ended == (0 if options else 1) and "no usable images" not in said
     assert ("the filter followed nobody for a while, from 2.00 s to 2.70 s" in said) == (not options)
+
+
+@pytest.mark.parametrize("idle, options, status", [
+    ((4.6, 5.0), ("--keyframes",), 1), ((4.6, 5.0), (), 0), ((4.6, 5.0), ("--keyframes", "--everything"), 0),
+    ((7.7, 9.9), ("--keyframes",), 0)])       # behind the last row
+def test_keyframes_on_both_sides_of_a_stretch_in_which_nobody_was_followed_make_no_chunk(result, tmp_path, capsys, idle, options,
+                                                                                         status):
+    motion = replay_bag.Motion(10.0)
+    bag = replay_bag.write(tmp_path / "a.bag", motion)
+    on, off = (statuses(motion, state=state) for state in (SafetyStatus.ACTIVE, SafetyStatus.INACTIVE))
+    add(bag, "/hybridvla/safety/status", [(when, there if idle[0] < when < idle[1] else here)
+                                          for (when, here), (_, there) in zip(on, off)])
+    ended, _, data = result(bag, options=options)
+    assert ended == status and (data is None) == bool(status)
+    assert ("the filter followed nobody for a while, from 4.6 s to 5.0 s, so the keyframes" in capsys.readouterr().err) == \
+        bool(status)

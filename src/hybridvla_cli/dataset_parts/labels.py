@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from typing import Optional
+from typing import Optional, Tuple
 
 import numpy as np
 
@@ -45,7 +45,8 @@ class DenseLabels:
         """
         stamp, period = frame.inference.observation.stamp_ns * 1e-9, self._convention.action_period_s
         if math.isfinite(self._last) and stamp - self._last > LONGEST_GAP * period:
-            what = "no usable images" if self._followed(self._last, stamp) else "the filter followed nobody for a while,"
+            followed = _unfollowed(self._recording, self._last, stamp) is None
+            what = "no usable images" if followed else "the filter followed nobody for a while,"
             raise DataError(f"{what} from {frame.time - (stamp - self._last):.2f} s to {frame.time:.2f} s; an action takes "
                             f"{period:g} s, so its rows would not follow each other")
         self._first, self._last, self._rows = min(self._first, stamp), stamp, self._rows + 1
@@ -65,10 +66,6 @@ class DenseLabels:
         if self._last - self._first - period > LONGEST_MEAN * period * steps:
             raise DataError(too_slow("its usable images", (self._last - self._first) / steps, period))
 
-    def _followed(self, begin: float, end: float) -> bool:
-        spans = self._recording.engaged or []
-        return not any(max(begin, before[1]) < min(end, after[0]) for before, after in zip(spans, spans[1:]))
-
 
 class KeyframeLabels:
     """Labels rows that lead to the next keyframe: where the arms come to rest or a gripper changes.
@@ -78,23 +75,46 @@ class KeyframeLabels:
     """
 
     def __init__(self, recording: RecordedMotion, convention: ActionConvention, motion: MotionConfig, every: bool) -> None:
-        self._finder = TruthFinder(recording, convention, motion)
-        self._convention, self._every, self._next = convention, every, -math.inf
+        self._finder, self._recording = TruthFinder(recording, convention, motion), recording
+        self._convention, self._every, self._next, self._last = convention, every, -math.inf, math.inf
         self.kind = NEXT_KEYFRAME if every else NEXT_POSE
 
     def of(self, frame: Frame) -> Optional[np.ndarray]:
-        """Returns the (A,) action of a frame; None if it leads nowhere, or is not a keyframe."""
+        """Computes the action of a frame: the poses of the next keyframe.
+
+        Args:
+            frame: Frame of the recording, in order of time.
+
+        Returns:
+            (A,) action in the convention's units; None if the frame leads nowhere, or is not a keyframe.
+
+        Raises:
+            DataError: Rows are keyframes, and between this one and the one before the filter followed nobody: the arm may have
+                been moved meanwhile, so a chunk would lead to a pose that nobody sent.
+        """
         stamp = frame.inference.observation.stamp_ns * 1e-9
         if not self._every and stamp < self._next:
             return None
         truth, _ = self._finder.find(stamp)
         if truth is None:
             return None
-        self._next = truth.at
+        gap = None if self._every else _unfollowed(self._recording, self._last, stamp)
+        if gap is not None:
+            begin, end = (frame.time - stamp + when for when in gap)
+            raise DataError(f"the filter followed nobody for a while, from {begin:.1f} s to {end:.1f} s, so the keyframes on "
+                            "both sides do not follow each other; without --keyframes every frame is a row of its own")
+        self._next, self._last = truth.at, stamp
         return _action(self._convention, frame, [(arm.pose, arm.closed) for arm in truth.arms])
 
     def finish(self) -> None:
         """Does nothing: keyframes have no rate."""
+
+
+def _unfollowed(recording: RecordedMotion, begin: float, end: float) -> Optional[Tuple[float, float]]:
+    """Returns the first stretch (begin, end) between two times, s, in which the filter followed nobody; None if there is none."""
+    spans = recording.engaged or []
+    return next(((before[1], after[0]) for before, after in zip(spans, spans[1:])
+                 if max(begin, before[1]) < min(end, after[0])), None)
 
 
 def too_slow(what: str, between: float, period: float) -> str:
