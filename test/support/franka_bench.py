@@ -42,7 +42,7 @@ class Arm(FrankaArm):
         self.driver, self.trajectories, self.poses = Driver(), Topic(), Topic()
         self.controller, self.gripper = self.franka.impedance_controller, None
         self.hands_off, self.busy, self.leading = threading.Lock(), "", False
-        self.payload = NOTHING
+        self.payload, self._sources = NOTHING, ()
         self.state = FrankaState(robot_mode=2, q=list(self.arm.start_joints_rad), O_T_EE=np.eye(4).ravel().tolist())
         self.speaks, self._silent_since = True, float("-inf")
 

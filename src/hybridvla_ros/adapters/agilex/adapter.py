@@ -33,7 +33,7 @@ from hybridvla_ros.adapters.agilex.probe import EndPose, UnitProbe
 from hybridvla_ros.filter_handle import FilterHandle
 from hybridvla_ros.messages import conversions
 from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of
-from hybridvla_ros.messages.sources import source_of
+from hybridvla_ros.messages.sources import OneSource, source_of
 
 STATUS_AGE_S = 0.5
 RETURN_S = 1.0           # how long a driver has, after its joints were silent, to say how the arm is
@@ -65,6 +65,7 @@ class AgilexArm:
         self._stream = ArmStream(arm, config)
         self._frozen, self._unread = FrozenStates(), ""
         self._status: Optional[agilex_status.PiperStatus] = None
+        self._statuses = OneSource("arm status messages")
         self._disabled, self._controlled = "", False
         self._status_at = self._joints_at = self._back_at = self._sent_at = self._began_at = self._astray_at = float("-inf")
         self.command_topic = arm.topics["command" if self.joint_door else "pose_command"]
@@ -80,7 +81,9 @@ class AgilexArm:
     # Inputs --------------------------------------------------------------------------------------------------------
 
     def _on_status(self, message: agilex_status.PiperStatus) -> None:
-        self._status, self._status_at = message, time.monotonic()
+        now = time.monotonic()
+        if self._statuses.takes(source_of(message), now):
+            self._status, self._status_at = message, now
 
     def on_enable_flag(self, enabled: bool) -> None:
         """Notes that somebody switched the motors on or off; an arm seen as off stays so until it is switched on."""
@@ -133,8 +136,9 @@ class AgilexArm:
 
     def _problem(self, state: ArmState, now: float) -> str:
         """Says why this arm takes no commands, or an empty string."""
-        if self._reader.problem(now):
-            return self._reader.problem(now)
+        fought = self._reader.problem(now) or self._statuses.problem(now)
+        if fought:
+            return fought
         if now - self._status_at > STATUS_AGE_S:
             return f"no arm status on {self.arm.topics['robot_state']}; check the driver"
         recent = now - self._sent_at < PAUSE_S

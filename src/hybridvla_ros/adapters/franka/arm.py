@@ -25,7 +25,7 @@ from hybridvla_ros.adapters.franka import driver as driver_module
 from hybridvla_ros.adapters.franka import reading
 from hybridvla_ros.adapters.franka.gripper import FrankaHand, GripperWorker
 from hybridvla_ros.messages.arm_reader import ArmReader, fingers_of
-from hybridvla_ros.messages.sources import source_of
+from hybridvla_ros.messages.sources import OneSource, source_of
 
 if TYPE_CHECKING:
     from franka_msgs.msg import FrankaState
@@ -51,7 +51,7 @@ class FrankaArm:
         on_state: Called with every state.
 
     Attributes:
-        state: The driver's last FrankaState, None before the first.
+        state: The driver's last FrankaState, None before the first; of two publishers, the first one's.
         heard: When `state` arrived, monotonic s.
         joints_heard: When the last joint states arrived, monotonic s.
         joint_names: Joint names of the last joint states.
@@ -80,6 +80,7 @@ class FrankaArm:
         self._tool_said, self._tool_seen = "", ()
         self._kinematics = ArmKinematics(self.arm)
         self._reader = ArmReader(self.arm.name, self.arm.joint_names, fingers_of(self.arm))
+        self._sources = OneSource("robot states"), OneSource("joint states")
         self._last: Optional[ArmState] = None
         self._question: Question = lambda: ""
         self.hand = self._make_hand()
@@ -107,7 +108,10 @@ class FrankaArm:
         rospy.Subscriber(f"{self.franka.compliance_node}/parameter_updates", Config, self._on_compliance, queue_size=2)
 
     def _on_franka(self, message: FrankaState) -> None:
-        self.state, self.heard = message, time.monotonic()
+        now = time.monotonic()
+        if not self._sources[0].takes(source_of(message), now):
+            return
+        self.state, self.heard = message, now
         self.rate.add(message.time)
         self._last = ArmState(
             name=self.arm.name, joint_names=self.arm.joint_names, joint_positions=np.array(message.q),
@@ -116,10 +120,13 @@ class FrankaArm:
         self.report()
 
     def _on_joints(self, message: JointState) -> None:
-        self.joints_heard, self.joint_names = time.monotonic(), tuple(message.name)
-        if time.monotonic() - self.heard < STATE_SILENT_S:
+        now, source = time.monotonic(), source_of(message)
+        if set(message.name) & set(self.arm.joint_names) and not self._sources[1].takes(source, now):
             return
-        found = self._reader.joints(message.name, message.position, message.velocity, time.monotonic(), source_of(message))
+        self.joints_heard, self.joint_names = now, tuple(message.name)
+        if now - self.heard < STATE_SILENT_S:
+            return
+        found = self._reader.joints(message.name, message.position, message.velocity, now, source)
         if found is not None:
             self._last = replace(found, pose=None, stamp=message.header.stamp.to_sec())
             self.report()
@@ -146,9 +153,16 @@ class FrankaArm:
 
     def problem(self) -> str:
         """Says why the arm takes no commands, or an empty string. The filter refuses or stops with this sentence."""
+        if self.fought_over():
+            return self.fought_over()
         if time.monotonic() - self.heard > STATE_SILENT_S:
             return f"nothing on {self.arm.topics['robot_state']}: the robot's mode is unknown; check the driver"
         return self._reader.doubt(time.monotonic()) or self._question()
+
+    def fought_over(self) -> str:
+        """Names two nodes that publish the robot's or its joints' states, of which only the first one's count; empty for one."""
+        now = time.monotonic()
+        return next(filter(None, (source.problem(now) for source in self._sources)), "")
 
     def unheard(self) -> str:
         """Says that the last state is too old to rely on, or an empty string."""

@@ -192,7 +192,7 @@ class ArmServices:
 
     def _hindrance(self, since: int) -> str:
         """Says why the arm may not move to the start; empty when it may."""
-        return (self._safety.forbids(since) or self._arm.unheard() or self._watch.fault
+        return (self._safety.forbids(since) or self._arm.fought_over() or self._arm.unheard() or self._watch.fault
                 or reading.mode_problem(self._arm.state, commanded=True))
 
     def _still(self) -> bool:
