@@ -66,6 +66,12 @@ for seed in $(tr ' ' '\n' <<<"$SEEDS" | sort -n); do
     exit 2
   fi
   last=$((seed + EPISODES - 1))
+  # evaluate refuses the same seeds, but only after the training.
+  if [ "$seed" -le 5000000 ] && [ "$last" -ge 4000001 ]; then
+    echo "train_anywhere: TRAIN_SEEDS $seed with $EPISODES episodes reaches 4000001 to 5000000, seeds of the evaluation within a" \
+      "training, by which its checkpoint may have been chosen; use others" >&2
+    exit 2
+  fi
 done
 for mode in $MODES; do
   case "$mode" in

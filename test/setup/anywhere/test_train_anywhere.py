@@ -13,6 +13,7 @@ import zipfile
 
 import pytest
 
+from hybridvla_core.evaluation.suite import check_seeds
 from hybridvla_core.paths import ROOT
 
 
@@ -47,6 +48,8 @@ def test_slices_go_on_where_the_last_one_stopped_and_leave_files_that_can_be_car
     (("suite",), {"TRAIN_SEEDS": "2000001 2000002"}, 2, "no episode counts twice; 2000002 is not"),
     (("suite",), {"TRAIN_SEEDS": "2000021 2000001", "TRAIN_EPISODES": "21"}, 2, "counts twice; 2000021 is not"),
     (("suite",), {"TRAIN_SEEDS": "1000000"}, 2, "above 1000000"),
+    *((("suite",), {"TRAIN_SEEDS": f"2000001 {seed}"}, 2, f"TRAIN_SEEDS {seed} with 20 episodes reaches 4000001 to 5000000")
+      for seed in (4000001, 3999982, 5000000)),
     (("suite",), {"TRAIN_EPISODES": "0"}, 2, "at least 1"),
     (("suite",), {"TRAIN_MODES": "ensemble diffusing"}, 2, "diffusing is none"),
     (("suite",), {"FAKE_ENDS": "demonstrate"}, 1, "nothing of this slice could be kept"),
@@ -72,6 +75,13 @@ def test_what_cannot_be_begun_is_one_sentence(run, calls, tmp_path, arguments, e
 def test_two_arms_begin_from_the_checkpoint_of_one(run, calls, tmp_path):
     run("dual", str(tmp_path / "out"))
     assert "embedders: new" in (tmp_path / "out/recipe.yaml").read_text() and calls()[0] == "demonstrate"
+
+
+def test_seeds_beside_those_of_a_training_are_taken_as_evaluate_takes_them(run, calls, tmp_path):
+    for seed in (3_999_981, 5_000_001):
+        check_seeds(seed, 20)
+    run("suite", str(tmp_path / "out"), TRAIN_SEEDS="3999981 5000001")
+    assert calls()[0] == "demonstrate"
 
 
 @pytest.mark.parametrize("environment, made", [({}, "800 6"), ({"TRAIN_COUNT": "12", "TRAIN_STATES": "30"}, "12 30")])
