@@ -5,7 +5,8 @@
 The steps of so small a model are bound by kernel launches, so several trainings share a GPU. The blocks' pictures are made first;
 then the seeds train and are judged. A suite's data are made in parallel; the suite trains for as many steps as its time allows
 according to a short trial. A training that runs out of time writes its checkpoint as it is and says that it is not finished.
-Nothing resumes where it stopped; `scripts/train_anywhere.sh` does.
+Nothing resumes where it stopped; `scripts/train_anywhere.sh` does. A training that fails costs no other one. It is named at the
+end, and the exit status is 1.
 """
 import argparse
 import json
@@ -14,9 +15,10 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+import traceback
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import yaml
 
@@ -50,7 +52,7 @@ SUITES = {suite.name: suite for suite in (Suite("suite", "fr3", ROOT / "checkpoi
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run: see the arguments of the command."""
+    """What to run: see the arguments of the command. `failures` gathers a sentence on each part that failed."""
 
     out: Path
     end: float
@@ -63,6 +65,7 @@ class Plan:
     processes: int
     device: str
     steps: Optional[Sequence[int]]
+    failures: List[str] = field(default_factory=list)
 
     @property
     def left(self) -> float:
@@ -70,8 +73,8 @@ class Plan:
         return self.end - time.time() - WRITING
 
 
-def main(words: Optional[Sequence[str]] = None) -> None:
-    """Runs everything."""
+def main(words: Optional[Sequence[str]] = None) -> int:
+    """Runs everything; returns 1 if a part failed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path, help="new folder")
     parser.add_argument("--minutes", type=float, default=24.0, help="time after which everything is written")
@@ -85,10 +88,16 @@ def main(words: Optional[Sequence[str]] = None) -> None:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--steps", type=int, nargs=3, metavar="N", help="steps of the three stages of every training; for trials")
     args = parser.parse_args(words)
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        parser.error(f"{args.out} is no empty folder; name a new one, since nothing resumes where it stopped")
     args.out.mkdir(parents=True, exist_ok=True)
     end = time.time() + 60.0 * args.minutes
-    run(Plan(args.out.resolve(), end, args.seeds, args.suites, args.frames, args.scenes, args.states, args.episodes,
-             args.processes, args.device, args.steps))
+    plan = Plan(args.out.resolve(), end, args.seeds, args.suites, args.frames, args.scenes, args.states, args.episodes,
+                args.processes, args.device, args.steps)
+    run(plan)
+    for failure in plan.failures:
+        print(f"together: {failure}", file=sys.stderr)
+    return 1 if plan.failures else 0
 
 
 def run(plan: Plan) -> None:
@@ -104,13 +113,23 @@ def run(plan: Plan) -> None:
         write_dataset(blocks, plan.frames, 1, 4, 0.02, True, processes=plan.processes)
         decode(TINY, blocks, plan.out / "pictures", None, plan.processes)
         say(plan, "the blocks' pictures are there")
-    threads = [*(threading.Thread(target=suite_training, args=(plan, SUITES[name])) for name in plan.suites),
-               *(threading.Thread(target=seed_training, args=(plan, seed, blocks)) for seed in plan.seeds)]
+    parts = [*((name, suite_training, SUITES[name]) for name in plan.suites),
+             *((f"seed{seed}", seed_training, seed, blocks) for seed in plan.seeds)]
+    threads = [threading.Thread(target=attempt, args=(plan, *part)) for part in parts]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    say(plan, "done")
+    say(plan, f"done, and {len(plan.failures)} failed" if plan.failures else "done")
+
+
+def attempt(plan: Plan, name: str, work: Callable[..., None], *given: Any) -> None:
+    """Works in a thread, where nobody else would hear of an exception."""
+    try:
+        work(plan, *given)
+    except Exception as error:      # noqa: BLE001  # whatever it is, the others go on
+        traceback.print_exc()
+        plan.failures.append(f"{name}: {type(error).__name__}: {error}")
 
 
 def seed_training(plan: Plan, seed: int, blocks: Path) -> None:
@@ -143,6 +162,8 @@ def suite_training(plan: Plan, suite: Suite) -> None:
         target=decode, args=(suite.recipe, work / "data", plan.out / f"{suite.name}_pictures", suite.init, cores))
     process.start()
     process.join()
+    if process.exitcode:
+        plan.failures.append(f"{suite.name}: the pictures could not be decoded ({process.exitcode}); the reason is above")
     steps = plan.steps
     if steps is None and not learn(plan, suite, work / "trial", [TRIAL] * 3, cores):
         steps = steps_within(plan.left, pace(work / "trial/log.jsonl"), suite.recipe)
@@ -221,10 +242,14 @@ def changed(plan: Plan, source: Path, target: Path, seed: Optional[int], steps: 
 
 def verb(plan: Plan, log: Path, *words: Any) -> int:
     """Runs a verb of `hybridvla`; returns its exit status. Its output goes to `log`."""
-    say(plan, f"{log.parent.name}/{log.stem}: {words[0]} begins")
+    name = f"{log.relative_to(plan.out).with_suffix('')}: {words[0]}"
+    say(plan, f"{name} begins")
     with log.open("a", encoding="utf-8") as out:
         status = subprocess.call([sys.executable, "-m", "hybridvla_cli", *map(str, words)], stdout=out, stderr=out)
-    say(plan, f"{log.parent.name}/{log.stem}: {words[0]} " + ("ended" if status == 0 else f"failed ({status}); see {log}"))
+    said = f"{name} " + ("ended" if status == 0 else f"failed ({status}); see {log}")
+    say(plan, said)
+    if status:
+        plan.failures.append(said)
     return status
 
 
@@ -234,4 +259,4 @@ def say(plan: Plan, sentence: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,9 +1,10 @@
-"""What `scripts/anywhere/together.py` decides by itself: recipes, and how many steps fit into the remaining time."""
+"""What `scripts/anywhere/together.py` decides by itself: recipes, steps that fit into the remaining time, and what failed."""
 import dataclasses
 import importlib.util
 import json
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,46 @@ def test_recipes_of_the_run_are_whole_recipes(together, tmp_path):
     on_cpu = plan(together, tmp_path, device="cpu")
     found = load_file(TrainingConfig, together.changed(on_cpu, together.TINY, tmp_path / "cpu.yaml", 7, None, 1))
     assert found.precision == "float32"
+
+
+@pytest.fixture
+def trained(together, tmp_path, monkeypatch):
+    """Runs everything with verbs that end with the given statuses; returns the exit status and the verbs that were called."""
+    def run(*words, decoded=0, **statuses):
+        def call(command, **_streams):
+            called.append(command[3])
+            return statuses.get(command[3], 0)
+
+        called = []
+        process = types.SimpleNamespace(start=lambda: None, join=lambda: None, exitcode=decoded)
+        context = types.SimpleNamespace(Process=lambda **_given: process)
+        monkeypatch.setattr(together.subprocess, "call", call)
+        monkeypatch.setattr(together.multiprocessing, "get_context", lambda _way: context)
+        monkeypatch.setattr(together, "decode", lambda *_given: None)
+        monkeypatch.setattr("hybridvla_sim.tasks.blocks.dataset.write_dataset", lambda *_given, **_more: None)
+        return together.main([str(tmp_path / "out"), "--steps", "1", "1", "1", *words]), called
+    return run
+
+
+@pytest.mark.parametrize("statuses, named, calls", [
+    ({}, [], 6), ({"demonstrate": 3}, ["suite/data: demonstrate failed (3); see "], 5),
+    ({"train": 1}, ["suite/train/train: train failed (1)", "seed7/train: train failed (1)"], 3),
+    ({"evaluate": -9}, ["seed7/evaluate: evaluate failed (-9)"] * 3, 6),
+    ({"decoded": 1}, ["suite: the pictures could not be decoded (1)"], 6)])
+def test_what_fails_is_named_at_the_end_and_costs_no_other_training(trained, capsys, statuses, named, calls):
+    status, called = trained("--seeds", "7", "--suites", "suite", **statuses)
+    said = capsys.readouterr().err
+    assert status == bool(named) and len(called) == calls
+    assert said.count("together: ") == len(named) and all(words in said for words in named)
+
+
+def test_a_thread_that_dies_is_named(trained, capsys):
+    status, _ = trained("--seeds", "7", "7", "--suites")
+    assert status == 1 and "together: seed7: FileExistsError: " in capsys.readouterr().err
+
+
+def test_a_folder_that_holds_something_is_refused(trained, tmp_path, capsys):
+    (tmp_path / "out/seed7").mkdir(parents=True)
+    with pytest.raises(SystemExit) as refused:
+        trained("--seeds", "7", "--suites")
+    assert refused.value.code == 2 and "is no empty folder; name a new one" in capsys.readouterr().err
