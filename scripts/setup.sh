@@ -55,6 +55,12 @@ if [ $((WITH_POLICY + WITH_ROS)) -eq 0 ]; then
   fail "--without-policy and --without-ros together leave nothing to install; give one"
 fi
 
+# Neither the first line of a script nor catkin's generated scripts can name an interpreter whose path contains white space.
+if [[ "$ROOT" =~ [[:space:]] ]]; then
+  fail "the path of this clone, '$ROOT', contains white space, so its programs could not start; nothing was changed. Move the" \
+    "clone to a path without it, and run this again there"
+fi
+
 # Two runs at once (make test beside make demo) would write the same .venv.
 exec 9<"$ROOT/scripts/setup.sh"
 if command -v flock >/dev/null && ! flock --nonblock 9; then

@@ -104,6 +104,19 @@ def test_a_clone_that_is_reached_through_a_link_is_called_by_its_own_path(clone)
     assert f"clone in {(clone / 'clone').resolve()}\n" in run_setup(clone, through="link").stdout
 
 
+@pytest.mark.parametrize("name", ["my clone", "my\tclone"])
+@pytest.mark.parametrize("arguments", [[], ["--without-ros"]])
+def test_a_clone_whose_path_contains_white_space_is_refused(clone, name, arguments):
+    """Its `hybridvla` would have a first line that no kernel understands."""
+    (clone / "clone").rename(clone / name)
+    (clone / "clone").symlink_to(clone / name)      # a link to it does not help
+    done = run_setup(clone, arguments=arguments)
+    assert done.returncode == 1 and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and f"'{clone / name}', contains white space" in done.stderr
+    assert "Move the clone" in done.stderr and "nothing was changed" in done.stderr
+    assert run_setup(clone, arguments=["--help"]).returncode == 0
+
+
 def test_unknown_option(clone):
     done = run_setup(clone, arguments=["--fast"])
     assert done.returncode == 1
