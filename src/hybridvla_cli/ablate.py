@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import sys
 from dataclasses import asdict, replace
@@ -31,7 +32,8 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument("table", help="name of a table, or all (see docs/results.md)")
     parser.add_argument("--checkpoint", default=str(ROOT / "checkpoints/tiny"), help="checkpoint folder")
     parser.add_argument("--policy", action="append", default=[], metavar="NAME=PLACE",
-                        help="a further column of the table of modes: another checkpoint, or the ws://HOST:PORT of any policy "
+                        help="a further row of the table of modes: another checkpoint, the ws://HOST:PORT of any policy, or a "
+                             "policy configuration whose section `remote` says how to reach it, with key and certificate "
                              "(docs/remote.md); may be repeated")
     add_rig(parser)
     parser.add_argument("--tasks", default="blocks", help="tasks of the rig, separated by commas, or all")
@@ -51,7 +53,7 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     wait_quietly()
-    from hybridvla_cli.ablate_parts.order import Order, Source, policies_named
+    from hybridvla_cli.ablate_parts.order import Order, Source, policies_named, servers
     from hybridvla_cli.ablate_parts.sweep import sweep
     from hybridvla_core.benchmark.subject import processor_name
     from hybridvla_core.evaluation.ablation import page
@@ -78,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         raise HybridVLAError("--tasks names no task")
     out, policies = Path(args.out), policies_named(args.policy)
     sources = {GIVEN: Source.open(str(args.checkpoint)), **{name: Source.open(place) for name, place in policies.items()}}
+    opened = functools.partial(open_policy, servers=servers(sources))
     episodes, repeats = QUICK if args.quick else FULL
     given = sources[GIVEN].config
     policy_file = args.policy_config or (rig.policy if given is None else rig.policy_for(given.cameras))
@@ -92,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     failed = dict(order.refused)
     if not args.report:
         failed.update(sweep([cell for key, cell in cells.items() if key not in failed], store,
-                            Bench(config, robot, open_policy), args.processes))
+                            Bench(config, robot, opened), args.processes))
     sheets, absent = measured.sheets(names, args, out, sources[GIVEN])
     if CALIBRATION in names:
         found = [store.find(cell) for cell in order.cells(TABLES["modes"].rows[0])]

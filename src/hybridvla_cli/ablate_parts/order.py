@@ -1,61 +1,99 @@
 """The order: checkpoints by name, tasks, episodes; and the cells that follow from it."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence
 
 from hybridvla_core.checkpoints.config import CheckpointConfig
 from hybridvla_core.checkpoints.format import read_checkpoint
+from hybridvla_core.configuration import load_file
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.ablation.cells import REMOTE, Cell
 from hybridvla_core.evaluation.ablation.opening import check_paths
 from hybridvla_core.evaluation.ablation.tables import GIVEN, Row
 from hybridvla_core.evaluation.ablation.variant import Variant
 from hybridvla_core.evaluation.trained import Goals, check_trained
+from hybridvla_core.policy.config import PolicyConfig
+from hybridvla_core.policy.remote.settings import RemoteSource
 
-#: How long to wait for a remote policy, s.
+#: How long to wait for a remote policy that is named by its address alone, s.
 CONNECT_S = 10.0
+#: Endings of the name of a policy configuration.
+FILES = (".yaml", ".yml")
+#: What the error of a bare address can ask for, and only a file can say.
+SETTINGS = ("insecure_lan", "remote.", "dialect")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Source of predictions: a checkpoint's folder, or the address of a policy.
+    """Source of predictions: a checkpoint's folder, or a policy on a server.
 
     Attributes:
         place: Folder, or ws:// or wss:// with host and port.
         manifest: sha256 of its manifest; empty for a remote policy that has none.
         config: Configuration of the checkpoint; None for a remote policy.
+        remote: How to reach a remote policy; None for a folder.
     """
 
     place: str
     manifest: str
     config: Optional[CheckpointConfig]
+    remote: Optional[RemoteSource] = None
 
     @classmethod
     def open(cls, place: str) -> Source:
         """Opens a source and reads its description.
 
         Args:
-            place: Folder of a checkpoint, or address of a server.
+            place: Folder of a checkpoint, address of a server, or policy configuration with a section `remote`.
 
         Returns:
             The source; without a configuration if it is a server.
 
         Raises:
-            HybridVLAError: The folder is not a checkpoint, or the server does not answer.
+            HybridVLAError: The folder is not a checkpoint, the file names no server, or the server does not answer or refuses.
         """
         if place.startswith(REMOTE):
-            from hybridvla_core.policy.remote.client import RemotePolicy
-            from hybridvla_core.policy.remote.settings import RemoteSource
-
-            policy = RemotePolicy(RemoteSource(place, connect_timeout_s=CONNECT_S))
             try:
-                return cls(place, policy.manifest_sha256, None)
-            finally:
-                policy.close()
+                return cls._elsewhere(RemoteSource(place), CONNECT_S)
+            except HybridVLAError as error:
+                if not any(word in str(error) for word in SETTINGS):
+                    raise
+                raise HybridVLAError(f"{error}; settings are in the section `remote` of a policy configuration: name its file, "
+                                     "FILE.yaml, in place of the address (docs/remote.md)") from error
+        if Path(place).suffix in FILES:
+            remote = load_file(PolicyConfig, place).remote
+            if remote is None:
+                raise HybridVLAError(f"{place}: has no section `remote`, so it names no server; add one (docs/remote.md), or "
+                                     "name a checkpoint folder")
+            return cls._elsewhere(remote, remote.connect_timeout_s)
         found = read_checkpoint(Path(place))
         return cls(place, found.manifest_sha256, found.config)
+
+    @classmethod
+    def _elsewhere(cls, remote: RemoteSource, timeout_s: float) -> Source:
+        """Asks a server which policy it has, and waits for it no longer than `timeout_s`."""
+        from hybridvla_core.policy.remote.client import RemotePolicy
+
+        policy = RemotePolicy(replace(remote, connect_timeout_s=timeout_s))
+        try:
+            return cls(remote.url, policy.manifest_sha256, None, remote)
+        finally:
+            policy.close()
+
+
+def servers(sources: Mapping[str, Source]) -> Dict[str, RemoteSource]:
+    """Returns how to reach the remote policies among the sources, by address.
+
+    Raises:
+        HybridVLAError: One address is given with different settings; results are kept by address.
+    """
+    found: Dict[str, RemoteSource] = {}
+    for name, source in sources.items():
+        if source.remote is not None and found.setdefault(source.place, source.remote) != source.remote:
+            raise HybridVLAError(f"--policy {name}: {source.place} is named twice, with different settings; name it once")
+    return found
 
 
 @dataclass
@@ -130,6 +168,7 @@ def policies_named(pairs: Sequence[str]) -> Dict[str, str]:
     for pair in pairs:
         name, given, place = pair.partition("=")
         if not given or not name or not place or name in found or name == GIVEN:
-            raise HybridVLAError(f"--policy {pair}: write NAME=CHECKPOINT or NAME=ws://HOST:PORT, each name once")
+            raise HybridVLAError(f"--policy {pair}: write NAME=CHECKPOINT, NAME=ws://HOST:PORT or NAME=FILE.yaml, each "
+                                 "name once")
         found[name] = place
     return found

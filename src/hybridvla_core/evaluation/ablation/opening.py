@@ -3,32 +3,34 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Mapping, Optional
 
 from hybridvla_core.checkpoints.config import PATHS, CheckpointConfig
 from hybridvla_core.checkpoints.format import read_checkpoint
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.ablation.cells import REMOTE, Cell
 from hybridvla_core.policy.interface import PolicyInterface
+from hybridvla_core.policy.remote.settings import RemoteSource
 
 
-def open_policy(cell: Cell) -> PolicyInterface:
+def open_policy(cell: Cell, servers: Optional[Mapping[str, RemoteSource]] = None) -> PolicyInterface:
     """Loads a cell's checkpoint on one thread, set up to answer in the cell's way; or connects to a remote policy.
 
     Args:
         cell: Cell with folder, digest and variant.
+        servers: How to reach remote policies, by address; an address that is missing is reached without a key.
 
     Returns:
         The policy.
 
     Raises:
         CheckpointError: The folder is no checkpoint.
-        HybridVLAError: The checkpoint is not the cell's, or lacks the requested path.
+        HybridVLAError: The checkpoint is not the cell's, or lacks the requested path; or the server cannot be reached.
     """
     if cell.checkpoint.startswith(REMOTE):
         from hybridvla_core.policy.remote.client import RemotePolicy
-        from hybridvla_core.policy.remote.settings import RemoteSource
 
-        remote = RemotePolicy(RemoteSource(cell.checkpoint))
+        remote = RemotePolicy((servers or {}).get(cell.checkpoint) or RemoteSource(cell.checkpoint))
         _same(cell, remote.manifest_sha256)
         return remote
     import torch
