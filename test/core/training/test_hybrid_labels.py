@@ -190,7 +190,7 @@ def test_numbers_of_a_batch_are_scaled_by_the_set_of_each_row(data, tmp_path):
     shifts = np.random.default_rng(1).normal(size=(5, 7))
     state, actions = source._numbers(samples, sets, shifts)
     for row, (sample, index) in enumerate(zip(samples, sets)):
-        seen, relative = disturb(sample.state, sample.actions, shifts[row], source.measured)
+        seen, relative = disturb(sample.state, sample.actions, shifts[row], source.from_state)
         scales = source.sets[index].scales
         np.testing.assert_array_equal(state[row].numpy(), scales.state.normalise(seen).astype(np.float32))
         np.testing.assert_array_equal(actions[row].numpy(), scales.action.normalise(relative).astype(np.float32))

@@ -17,7 +17,7 @@ from hybridvla_core.errors import ConfigurationError, DataError
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.presets import preset
 from hybridvla_core.paths import ROOT
-from hybridvla_core.training.augment import NEUTRAL, apply_augmentation, disturb, draw_augmentation
+from hybridvla_core.training.augment import NEUTRAL, apply_augmentation, draw_augmentation
 from hybridvla_core.training.hybrid.batch import Batch
 from hybridvla_core.training.hybrid.config import ObjectiveConfig, StageConfig, TrainingConfig
 from hybridvla_core.training.hybrid.draws import Noise
@@ -272,29 +272,3 @@ def test_the_released_way_that_is_timed_gives_the_same_loss_and_gradients():
     found = measure(Setting("tiniest", config, 2, 3), 1, 0.1, {"compared": released})
     assert found["samples_per_s"] > 0 and found["gflop"] > 0 and found["ratios"]["compared_over_ours"] > 0
     assert found["rows"] == step.rows == 1 + 4 + 21 + 1 + 3 * (1 + 2 + 1 + 7)
-
-
-def test_noise_on_the_state_leaves_the_place_that_an_action_leads_to():
-    state, actions = np.arange(14.0), np.ones((3, 14))
-    shifts = np.random.default_rng(0).standard_normal(14)
-    seen, relative = disturb(state, actions, shifts, moves_base=True)
-    np.testing.assert_allclose(seen - state, shifts)
-    for arm in (0, 7):
-        np.testing.assert_allclose(seen[arm:arm + 3] + relative[0, arm:arm + 3], state[arm:arm + 3] + actions[0, arm:arm + 3])
-        np.testing.assert_allclose(relative[0, arm + 3:arm + 7], 1.0)
-    np.testing.assert_allclose(relative[1:], 1.0)
-    np.testing.assert_allclose(disturb(state, actions, shifts, moves_base=False)[1], actions)
-    assert (actions == 1.0).all()
-
-
-def test_state_noise_is_drawn_anew_each_step_and_is_of_the_size_that_was_asked_for(tmp_path, monkeypatch):
-    toy_data.add_preset(monkeypatch)
-    config = toy_data.config(state_noise=dict(position_m=0.01, gripper=0.1), batch=64)
-    still = toy_data.config(batch=64)
-    feeds = [toy_data.feed(tmp_path, each) for each in (config, still)]
-    with_noise, again = feeds[0].training(0, 5, 64), feeds[0].training(0, 5, 64)
-    assert bool((with_noise.state == again.state).all())
-    plain, other = feeds[1].training(0, 5, 64), feeds[0].training(0, 6, 64)
-    moved = with_noise.state - plain.state
-    assert 0.5 < float(moved[:, 6].std()) / 0.1 < 2.0 and float(moved[:, 3:6].abs().max()) < 1e-6
-    assert float(moved[:, :3].std()) > 0 and not bool((other.state - feeds[1].training(0, 6, 64).state == moved).all())

@@ -46,7 +46,9 @@ class Feed:
                  config: TrainingConfig, rows: Callable[[int], slice], subtasks: Sequence[str] = ()) -> None:
         self._subtasks = {name: number for number, name in enumerate(subtasks)}
         self.sets, self.mixture, self.prompts, self.config, self.rows = sets, mixture, prompts, config, rows
-        self.model, self.measured = checkpoint.model, checkpoint.convention.delta_base == "measured"
+        self.model, convention = checkpoint.model, checkpoint.convention
+        # Both are the measured pose, or both the last command: an action starts from the very state that the model sees.
+        self.from_state = (convention.delta_base == "measured") == (convention.state_source == "measured")
         self.tokens = ActionTokens(self.model)
         self.noise = draws.Noise(config.objective, checkpoint.ddim_steps, checkpoint.ddim_spacing)
         self._texts: Dict[str, List[int]] = {}
@@ -139,7 +141,7 @@ class Feed:
         """Returns states (B, A) and actions (B, K, A), normalised by their sets' scales; `shifts` (B, A) disturbs the states."""
         state, actions = np.stack([sample.state for sample in samples]), np.stack([sample.actions for sample in samples])
         if shifts is not None:
-            state, actions = disturb(state, actions, shifts, self.measured)
+            state, actions = disturb(state, actions, shifts, self.from_state)
             # Only these have changed since the sample was checked.
             for values, sentence in ((state, "the state holds a number that is not finite"),
                                      (actions[:, 0], "an action is not finite")):
