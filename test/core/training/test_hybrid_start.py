@@ -179,6 +179,20 @@ def test_data_of_two_rates_are_mixed_with_a_word_about_it(tmp_path, caplog):
     assert read_checkpoint(tmp_path / "out").config.convention.action_period_s == 0.1
 
 
+def test_sets_with_other_statistics_are_named_and_so_is_the_one_whose_statistics_the_checkpoint_gets(tmp_path, caplog):
+    one, same, two = (write(tmp_path / name, name=name, episodes=count) for name, count in (("one", 4), ("same", 4), ("two", 3)))
+    assert prepare(config(), (one, same), None).checkpoint.statistics_key == "one"
+    assert not caplog.text
+    assert prepare(config(), (one, same, two), None).checkpoint.statistics_key == "one"
+    (said,) = caplog.messages
+    assert said.startswith(f"{one}: the checkpoint gets the statistics of this set (one)") and "those of two differ" in said
+    assert "`hybridvla dataset merge DIR DIR -o NEW`" in said
+    go(tmp_path / "base", one)
+    caplog.clear()
+    prepare(config(preset="", statistics="init"), (one, two), tmp_path / "base/out")
+    assert "differ" not in caplog.text
+
+
 def test_what_the_recipe_does_not_say_is_the_checkpoints_and_what_it_says_counts(tmp_path):
     data = write(tmp_path / "toy")
     go(tmp_path / "base", data, chunk=3, ddim_steps=5, confidence_window_bins=2, image_strategy="letterbox")

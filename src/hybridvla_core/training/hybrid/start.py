@@ -15,12 +15,12 @@ from hybridvla_core.checkpoints.tokenizer import check_tokenizer
 from hybridvla_core.configuration import from_mapping
 from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.reader import LeRobotDataset
-from hybridvla_core.data.sample import GroundedObject
-from hybridvla_core.errors import ConfigurationError, DataError
+from hybridvla_core.errors import ConfigurationError, DataError, few
 from hybridvla_core.model.config import ModelConfig
 from hybridvla_core.model.presets import TINY_SEQUENCE, preset
 from hybridvla_core.training.frames import KEPT_EPISODES, FrameSet, Pictures
 from hybridvla_core.training.hybrid.config import TrainingConfig
+from hybridvla_core.training.hybrid.grounding.data import check_grid, check_turns, subtasks_of
 from hybridvla_core.training.hybrid.scales import check_covered, own_names, statistics_of
 from hybridvla_core.training.hybrid.stages import learned
 from hybridvla_core.training.tokenizer import build_tiny_tokenizer, with_new_words
@@ -35,8 +35,6 @@ UNSAID = {"arms": ["arm"], "rotation_reference_xyzw": [0.0, 0.0, 0.0, 1.0]}
 MEANING = ("arms", "translation", "rotation", "rotation_reference_xyzw", "gripper_sense")
 #: Further keys that must be equal in data that are trained on together: where a delta begins, and what a state is.
 ORIGIN = ("delta_base", "state_source")
-#: Number of episodes of each set that are searched for information that rows may lack.
-SOME_EPISODES = 20
 
 
 @dataclass(frozen=True)
@@ -129,17 +127,18 @@ def prepare(config: TrainingConfig, data: Sequence[Path], init: Optional[Path], 
         for dataset in datasets:
             check_covered(dataset, of_base, base.folder)
         scales = [of_base] * len(datasets)
+    _warn_of_scales(datasets, names, scales)
     checkpoint = _checkpoint(config, base, model, conventions[0], cameras, key)
     pictures = Pictures(cameras, model.towers, checkpoint.image_strategy)
     if config.grounding.used:
         for dataset in datasets:
-            _check_grid(dataset, model)
-    _check_turns(config, datasets)
+            check_grid(dataset, model)
+    check_turns(config.grounding, datasets)
     sets = tuple(FrameSet(dataset, names_here, pictures, scale, model.chunk)
                  for dataset, names_here, scale in zip(datasets, own, scales))
     for frames in sets:
         frames.read([frames.train[0]])
-    return Start(base, checkpoint, statistics, _tokenizer(config, base, model), sets, _subtasks(config, datasets),
+    return Start(base, checkpoint, statistics, _tokenizer(config, base, model), sets, subtasks_of(config.grounding, datasets),
                  widened)
 
 
@@ -205,35 +204,14 @@ def _same_time(ours: ActionConvention, theirs: ActionConvention, here: str, ther
         LOGGER.warning("%s: action_period_s is %s and %s in %s; the checkpoint will state the latter", here, *periods, there)
 
 
-def _check_grid(dataset: LeRobotDataset, model: ModelConfig) -> None:
-    """Refuses grounding that counts its patches in a grid other than the model's."""
-    grid = dataset.description.grid
-    if dataset.description.grounded and grid ** 2 != model.patches:
-        where = f"in {grid} rows of {grid}" if grid else f"and {layout.OURS} does not say in which grid"
-        raise DataError(f"{dataset.folder}: its grounding counts patches {where}; the model sees {model.patches}. Make the data "
-                        "with the model's --grid, or train without grounding")
-
-
-def _check_turns(config: TrainingConfig, datasets: Sequence[LeRobotDataset]) -> None:
-    """Refuses to teach turns that no set states; the first episodes of each set are searched."""
-    told = (text for dataset in datasets for position in range(min(len(dataset.episodes), SOME_EPISODES))
-            for text in dataset.rows(position).grounding or ())
-    if config.grounding.turns and not any(GroundedObject.TURNED in text for text in told):
-        where = ", ".join(str(dataset.folder) for dataset in datasets)
-        raise DataError(f"grounding: turns has a weight, and {where} does not say how any object is turned; make the data with "
-                        "`hybridvla demonstrate`, or leave it out")
-
-
-def _subtasks(config: TrainingConfig, datasets: Sequence[LeRobotDataset]) -> Tuple[str, ...]:
-    """Returns every subtask name of the sets, if they are to be learned."""
-    if not config.grounding.subtask:
-        return ()
-    found = sorted({name for dataset in datasets for name in dataset.subtasks()})
-    if not found:
-        where = ", ".join(str(dataset.folder) for dataset in datasets)
-        raise DataError(f"grounding: subtask has a weight, and no row of {where} names a subtask; make the data with "
-                        "`hybridvla demonstrate`, or leave it out")
-    return tuple(found)
+def _warn_of_scales(datasets: Sequence[LeRobotDataset], names: Sequence[str], scales: Sequence[Normaliser]) -> None:
+    """Warns that a checkpoint can state one set's scales only."""
+    said = [(scale.action.as_json(), scale.state.as_json()) for scale in scales]
+    others = [name for name, here in zip(names, said) if here != said[0]]
+    if others:
+        LOGGER.warning("%s: the checkpoint gets the statistics of this set (%s) and scales every state and answer by them; those "
+                       "of %s differ. Join sets of one robot first, with `hybridvla dataset merge DIR DIR -o NEW`",
+                       datasets[0].folder, names[0], few(others))
 
 
 def _views(dataset: LeRobotDataset, cameras: Sequence[str], others: Sequence[str]) -> Tuple[str, ...]:
