@@ -14,11 +14,11 @@ from hybridvla_core.processor import slowness
 from hybridvla_core.training.hybrid.config import read_recipe
 from hybridvla_sim.rigs import RIGS
 
-PRESET = re.compile(r"^preset:.*(?:\n|\Z)", re.MULTILINE)
+OF_A_PRESET = re.compile(r"^(?:preset|tokenizer):.*(?:\n|\Z)", re.MULTILINE)
 
 
 def keep(recipe: Path, out: Path, rig: str, init: str) -> None:
-    """Writes the recipe of this run; drops a preset if a checkpoint is given, because the model is the checkpoint's.
+    """Writes the recipe of this run; drops preset and tokenizer if a checkpoint is given, because it has its own.
 
     Args:
         recipe: File of the recipe.
@@ -35,7 +35,7 @@ def keep(recipe: Path, out: Path, rig: str, init: str) -> None:
     except OSError as error:
         raise HybridVLAError(f"TRAIN_RECIPE {recipe}: cannot be read ({error.strerror})") from error
     if init != "-":
-        text = PRESET.sub("", text)
+        text = OF_A_PRESET.sub("", text)
     begun = (out / "train").is_dir() or (out / "train.json").is_file()
     if kept.is_file() and kept.read_text(encoding="utf-8") != text and begun:
         raise HybridVLAError(f"{kept}: the training in {out} was begun with this recipe, and TRAIN_RECIPE or TRAIN_INIT asks for "

@@ -226,10 +226,21 @@ def test_released_augmentation_turns_colours_as_the_hue_model_says():
     (dict(lora=dict(rank=4), stages=[dict(name="a", steps=1, train="align")]), "stages are finetune or full"),
     (dict(batch="many"), "batch"),
     (dict(stages=[dict(name="a", steps=1, batch=-8)]), "stage a: batch"),
+    (dict(augment="mirrored"), "augment is 'mirrored'; use one of none, released, photometric"),
+    *((dict(augment="released", grounding=dict(weights)), f"grounding: {names} would be taught by .* write augment: photometric")
+      for names, weights in (("patches", dict(patches=0.1)), ("pointing", dict(pointing=0.1)),
+                             ("attention, pointing", dict(attention=0.1, attention_layers=[0], pointing=0.1)))),
+    (dict(preset="", tokenizer="tokenizer.json"), "tokenizer is for a preset; a run that starts from --init CHECKPOINT keeps"),
 ])
 def test_a_recipe_that_does_not_fit_is_named(changes, words):
     with pytest.raises(ConfigurationError, match=words):
         toy_data.config(**changes)
+
+
+def test_released_augmentation_goes_with_what_is_not_taught_by_patches():
+    grounding = dict(places=0.3, state_action=0.3, subtask=0.3, turns=0.3)
+    assert toy_data.config(augment="released", grounding=grounding).grounding.used
+    assert toy_data.config(augment="photometric", grounding=toy_data.GROUNDED).grounding.patches
 
 
 def test_the_released_recipe_is_the_papers():

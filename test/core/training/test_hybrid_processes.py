@@ -44,7 +44,7 @@ def run(folder, data, launcher=()):
     else:
         with pytest.MonkeyPatch.context() as patch:
             toy_data.add_preset(patch)
-            go(folder, data, config=toy_data.config(grounding=GROUNDED, stages=STAGES, augment="released", export="float32",
+            go(folder, data, config=toy_data.config(grounding=GROUNDED, stages=STAGES, augment="photometric", export="float32",
                                                     labels=2, optimizer=dict(epsilon=EPSILON)))
     return folder
 

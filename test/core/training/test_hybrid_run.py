@@ -36,7 +36,7 @@ def smallest(monkeypatch):
 
 
 def go(folder, data, **changes):
-    usual = dict(grounding=GROUNDED, stages=STAGES, augment="released", export="float32")
+    usual = dict(grounding=GROUNDED, stages=STAGES, augment="photometric", export="float32")
     config = changes.pop("config", None) or toy_data.config(**usual)
     return train(Request(config, (data,), folder / "work", folder / "out", threads=1, **changes))
 
@@ -118,7 +118,7 @@ from hybridvla_core.training.hybrid.run import Request, train
 toy_data.add_preset()
 folder, data = Path(sys.argv[1]), Path(sys.argv[2])
 import test_hybrid_run as test
-config = toy_data.config(grounding=test.GROUNDED, stages=test.STAGES, augment="released", export="float32",
+config = toy_data.config(grounding=test.GROUNDED, stages=test.STAGES, augment="photometric", export="float32",
                          optimizer=dict(epsilon=float(sys.argv[3])), labels=int(sys.argv[4]))
 train(Request(config, (data,), folder / "work", folder / "out", threads=1))
 """
@@ -169,7 +169,7 @@ def test_parts_of_a_batch_are_the_batch(data, tmp_path):
 
 
 def test_recomputed_activations_and_kept_pictures_change_nothing(data, tmp_path, unbroken):
-    config = toy_data.config(grounding=GROUNDED, stages=STAGES, augment="released", export="float32",
+    config = toy_data.config(grounding=GROUNDED, stages=STAGES, augment="photometric", export="float32",
                              gradient_checkpointing=True, keep_frames=True,
                              workers=1)
     go(tmp_path, data, config=config)
@@ -212,7 +212,7 @@ def test_a_work_folder_of_another_run_is_refused(data, tmp_path, unbroken, chang
     import shutil
 
     shutil.copytree(unbroken / "work", tmp_path / "work")
-    config = toy_data.config(**{**dict(grounding=GROUNDED, stages=STAGES, augment="released"), **changes})
+    config = toy_data.config(**{**dict(grounding=GROUNDED, stages=STAGES, augment="photometric"), **changes})
     with pytest.raises(HybridVLAError, match=f"another configuration .*{words}.*give another --work"):
         go(tmp_path, data, config=config)
 

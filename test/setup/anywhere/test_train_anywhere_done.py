@@ -73,7 +73,9 @@ def recipe():
     return keep
 
 
-@pytest.mark.parametrize("behind, words", [("preset: tiny", ""), ("\"preset\": tiny\n", "take the preset out of the recipe")])
+@pytest.mark.parametrize("behind, words", [
+    ("preset: tiny", ""), ("preset: tiny\ntokenizer: own.json\n", ""),
+    ("\"preset\": tiny\n", "take the preset out of the recipe")])
 def test_a_preset_goes_where_a_checkpoint_is_given_or_is_refused(recipe, tmp_path, behind, words):
     text = (ROOT / "config/training/suite.yaml").read_text()
     (tmp_path / "own.yaml").write_text(text + behind)

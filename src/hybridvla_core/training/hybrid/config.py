@@ -250,19 +250,19 @@ class TrainingConfig:
         names = [stage.name for stage in self.stages]
         require(len(set(names)) == len(names), f"stages {names} must differ in name")
         require(0 <= self.seed <= 1_000_000, "seed must lie in [0, 10^6]; larger ones belong to evaluation")
-        one_of("statistics", self.statistics, parts.STATISTICS)
-        one_of("embedders", self.embedders, parts.EMBEDDERS)
+        for name, allowed in (("statistics", parts.STATISTICS), ("embedders", parts.EMBEDDERS), ("precision", parts.PRECISIONS),
+                              ("draw", parts.DRAWS), ("augment", parts.AUGMENTATIONS), ("export", parts.EXPORTS)):
+            one_of(name, getattr(self, name), allowed)
         require(self.embedders == "init" or not self.preset, "embedders: new is for a run that starts from --init CHECKPOINT; "
                 "with a preset everything is new, so leave it out")
+        require(not self.tokenizer or bool(self.preset), "tokenizer is for a preset; a run that starts from --init CHECKPOINT "
+                "keeps the checkpoint's, so leave it out")
         require(self.embedders == "init" or self.statistics == "data", "embedders: new needs statistics: data; those of the "
                 "checkpoint are of its own channels")
         in_range("statistics_tail", self.statistics_tail, 0.0, 0.05)
         require(self.statistics == "data" or self.statistics_tail == TAIL, f"statistics_tail {self.statistics_tail} is for "
                 f"statistics: data; with {self.statistics} those of the checkpoint stay as they are")
-        one_of("precision", self.precision, parts.PRECISIONS)
-        one_of("draw", self.draw, parts.DRAWS)
-        one_of("augment", self.augment, parts.AUGMENTATIONS)
-        one_of("export", self.export, parts.EXPORTS)
+        self.grounding.check_augmentation(self.augment)
         for name, low in (("batch", 1), ("labels", 1), ("micro_batch", 0), ("workers", 0), ("log_every", 1),
                           ("save_every", 1), ("validate_every", 1), ("validation_frames", 0)):
             in_range(name, getattr(self, name), low, 10 ** 9)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Sequence, Tuple
 
 from hybridvla_core.configuration import Vector, in_range, require
+from hybridvla_core.errors import few
+from hybridvla_core.training.hybrid.parts import ATTENTION, PATCHES, POINTING
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,19 @@ class GroundingConfig:
     def used(self) -> bool:
         """Whether any head is needed."""
         return max(self.patches, self.pointing, self.places, self.attention, self.state_action, self.subtask) > 0
+
+    def check_augmentation(self, kind: str) -> None:
+        """Checks that pictures are not moved under the patches that show a named object.
+
+        Args:
+            kind: Augmentation of the pictures.
+
+        Raises:
+            ConfigurationError: It crops, and a term with a weight is taught by patches.
+        """
+        taught = [name for name in (PATCHES, POINTING, ATTENTION) if getattr(self, name)]
+        require(kind != "released" or not taught, f"augment: released crops the pictures, and grounding: {few(taught)} would be "
+                "taught by patches that no longer show the object; write augment: photometric, which moves nothing")
 
     def placing(self, cameras: Sequence[str], patches: int) -> Tuple[bool, ...]:
         """Tells which patches learn places.
