@@ -13,6 +13,8 @@ from hybridvla_core.errors import ConfigurationError
 from hybridvla_core.model.timm_import import vision_transformer
 
 ADAPTER = "default"
+#: Layers of every supported language model; none of these models has all of them.
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "dense", "gate_proj", "up_proj", "down_proj", "fc1", "fc2")
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,7 @@ class LoraConfig:
     rank: int
     alpha: float = 16.0
     dropout: float = 0.0
-    targets: Tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "dense", "gate_proj", "up_proj", "down_proj", "fc1",
-                                "fc2")
+    targets: Tuple[str, ...] = TARGETS
     quantise: bool = False
 
     def __post_init__(self) -> None:
@@ -50,16 +51,17 @@ def add_adapters(llm: nn.Module, config: LoraConfig, seed: int) -> None:
         seed: Seed of their weights.
 
     Raises:
-        ConfigurationError: peft is not installed, or no layer has such a name.
+        ConfigurationError: peft is not installed, no layer has such a name, or a name is of no supported model.
     """
     peft = _peft()
+    ends = {name.rsplit(".", 1)[-1] for name, module in llm.named_modules() if isinstance(module, nn.Linear)}
+    targets = [name for name in config.targets if name in ends]
+    unknown = [name for name in config.targets if name not in ends and (not targets or name not in TARGETS)]
+    if unknown:
+        raise ConfigurationError(f"lora: targets: no layer is named {', '.join(unknown)}; there are {', '.join(sorted(ends))}")
     if config.quantise:
         _quantise(llm, config)
     torch.manual_seed(seed)
-    ends = {name.rsplit(".", 1)[-1] for name, module in llm.named_modules() if isinstance(module, nn.Linear)}
-    targets = [name for name in config.targets if name in ends]
-    if not targets:
-        raise ConfigurationError(f"lora: no layer is named {', '.join(config.targets)}; there are {', '.join(sorted(ends))}")
     settings = peft.LoraConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets)
     peft.inject_adapter_in_model(settings, llm, adapter_name=ADAPTER)
 

@@ -93,6 +93,16 @@ def test_a_layer_that_is_not_there_is_named():
         lora.add_adapters(HybridVLA(tiniest()).llm, lora.LoraConfig(rank=2, targets=("nothing",)), 0)
 
 
+def test_a_misspelt_layer_beside_others_is_named_and_those_of_another_model_are_left_out():
+    llm = HybridVLA(tiniest()).llm
+    for wrong in ("qproj", "self_attn.q_proj"):
+        with pytest.raises(ConfigurationError, match=f"targets: no layer is named {wrong}; there are .*q_proj"):
+            lora.add_adapters(llm, lora.LoraConfig(rank=2, targets=(wrong, "v_proj", "fc1")), 0)
+    lora.add_adapters(llm, lora.LoraConfig(rank=2, targets=("v_proj", "fc1")), 0)
+    adapted = {name.split(".lora_")[0] for name, _ in llm.named_parameters() if ".lora_" in name}
+    assert {name.rsplit(".", 1)[-1] for name in adapted} == {"v_proj"}
+
+
 def test_dropout_is_off_in_validation_and_differs_between_processes(tmp_path, monkeypatch):
     from hybridvla_core.training.distributed import Processes
     from hybridvla_core.training.hybrid.objective import HybridObjective
