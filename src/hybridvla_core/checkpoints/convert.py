@@ -16,7 +16,7 @@ from hybridvla_core.checkpoints.format import CONFIG, STATISTICS, TOKENIZER, wri
 from hybridvla_core.checkpoints.manifest import FORMAT, write_json, write_manifest_of
 from hybridvla_core.checkpoints.released import HEADS, check_names, used_tensors
 from hybridvla_core.checkpoints.sources import Source
-from hybridvla_core.checkpoints.stream import plan_shards, stored_bytes, write_shard
+from hybridvla_core.checkpoints.stream import TooLargeError, plan_shards, stored_bytes, write_shard
 from hybridvla_core.checkpoints.target import GIB, Target
 from hybridvla_core.checkpoints.tokenizer import check_tokenizer
 from hybridvla_core.checkpoints.weights import INDEX, shard_name
@@ -201,7 +201,10 @@ def _write_weights(folder: Path, tensors: Mapping[str, torch.Tensor], shards: Li
     table: Dict[str, str] = {}
     for number, names in enumerate(shards, 1):
         file = shard_name(number, len(shards))
-        known[file] = write_shard(folder / file, {name: tensors[name] for name in names}, dtype, progress)
+        try:
+            known[file] = write_shard(folder / file, {name: tensors[name] for name in names}, dtype, progress)
+        except TooLargeError as error:
+            raise CheckpointError(f"{error}; write a wider --dtype") from error
         table.update(dict.fromkeys(names, file))
     if len(shards) > 1:
         total = sum(stored_bytes(tensor, dtype) for tensor in tensors.values())

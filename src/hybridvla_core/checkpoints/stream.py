@@ -21,6 +21,10 @@ NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch
          torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}
 
 
+class TooLargeError(CheckpointError):
+    """A tensor has values that the type in which it is to be stored cannot hold; the message does not say what to do."""
+
+
 def pieces(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     """Yields the tensor's values in order, a million at a time, as flat views (a copy only if not contiguous)."""
     flat = tensor.detach().reshape(-1)
@@ -72,7 +76,8 @@ def write_shard(path: Path, tensors: Mapping[str, torch.Tensor], dtype: Optional
         Its sha256 and size in bytes.
 
     Raises:
-        CheckpointError: A tensor has values that are not finite, in its own or in the stored type; the message names it.
+        TooLargeError: A tensor has values that the stored type cannot hold; the message names it.
+        CheckpointError: A tensor holds values that are not finite; the message names it.
     """
     header: Dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
@@ -92,9 +97,9 @@ def write_shard(path: Path, tensors: Mapping[str, torch.Tensor], dtype: Optional
             for piece in pieces(tensor):
                 converted = piece.to(stored_type(tensor, dtype))
                 if not all_finite(converted):
-                    where = "it holds" if not all_finite(piece) else f"as {stored_type(tensor, dtype)} it would hold"
-                    raise CheckpointError(f"{name}: {where} values that are not finite; the source is damaged, or needs "
-                                          "a wider --dtype")
+                    if not all_finite(piece):
+                        raise CheckpointError(f"{name}: it holds values that are not finite; its source is damaged")
+                    raise TooLargeError(f"{name}: as {stored_type(tensor, dtype)} it would hold values that are not finite")
                 values = converted.contiguous().view(torch.uint8).numpy()
                 out.write(values.data)
                 digest.update(values.data)

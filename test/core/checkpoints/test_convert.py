@@ -109,6 +109,12 @@ def test_tensors_that_do_not_fit_are_named(folder, tmp_path, capsys, change, wor
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob("out.partial*"))
 
 
+def test_a_value_that_the_stored_type_cannot_hold_asks_for_a_wider_one(folder, tmp_path, capsys):
+    changed(folder, lambda m: m["x_embedder"].update({"mlp.fc1.bias": 1e6 + m["x_embedder"]["mlp.fc1.bias"].float()}))
+    refused(capsys, [*convert_arguments(folder, tmp_path / "out"), "--dtype", "float16"],
+            "x_embedder.mlp.fc1.bias: as torch.float16 it would hold", "write a wider --dtype")
+
+
 class Runs:
     def __init__(self, path):
         self.path = path

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import toy_data
+from safetensors.torch import load_file
 
 from hybridvla_core.checkpoints.format import read_checkpoint
 from hybridvla_core.checkpoints.weights import WEIGHTS
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.training.hybrid.export import gather
 from hybridvla_core.training.hybrid.run import Request, train
 
 STAGES = [dict(name="act", steps=1, train="full", learning_rate=1e-3)]
@@ -43,8 +45,8 @@ def place(made, tmp_path, monkeypatch):
     return tmp_path / "lab"
 
 
-def go(folder, out, seed=3, **changes):
-    config = toy_data.config(stages=STAGES, seed=seed)
+def go(folder, out, seed=3, export="float16", **changes):
+    config = toy_data.config(stages=STAGES, seed=seed, export=export)
     return train(Request(config, (folder / "data/toy",), folder / "work", out, threads=1, **changes))
 
 
@@ -186,3 +188,20 @@ def test_a_checkpoint_names_the_tasks_of_its_data_where_every_episode_does(place
     notes.write_text(json.dumps(ours))
     go(place, place / "untold")
     assert "tasks" not in read_checkpoint(place / "untold").manifest["provenance"]
+
+
+def test_a_weight_that_is_too_large_for_float16_is_named_and_the_same_run_goes_on_in_bfloat16(place, monkeypatch):
+    def large(*arguments):
+        tensors = gather(*arguments)
+        tensors["final_layer.mlp.fc2.bias"] += 1e6
+        return tensors
+
+    monkeypatch.setattr("hybridvla_core.training.hybrid.run.gather", large)
+    out = place / "new"
+    with pytest.raises(HybridVLAError, match="final_layer.mlp.fc2.bias: as torch.float16 it would hold .* write export: bfloat16 "
+                                             "into the recipe, and the same command goes on") as caught:
+        go(place, out)
+    assert str(caught.value).startswith(f"{out}: ") and "--dtype" not in str(caught.value) and not out.exists()
+    steps = sorted((place / "work/state").iterdir())
+    assert go(place, out, export="bfloat16")["finished"] and sorted((place / "work/state").iterdir()) == steps
+    assert float(load_file(str(out / WEIGHTS))["final_layer.mlp.fc2.bias"].min()) > 9e5

@@ -8,8 +8,10 @@ from typing import Any, Dict, Mapping, Optional, Sequence
 import torch
 
 from hybridvla_core.checkpoints.format import save_checkpoint
+from hybridvla_core.checkpoints.stream import TooLargeError
 from hybridvla_core.checkpoints.target import Target, keep_apart
 from hybridvla_core.checkpoints.weights import Weights, weight_files
+from hybridvla_core.errors import CheckpointError
 from hybridvla_core.training.distributed import Processes, whole
 from hybridvla_core.training.hybrid.config import TrainingConfig
 from hybridvla_core.training.hybrid.objective import HybridObjective
@@ -87,12 +89,16 @@ def export(folder: Path, tensors: Mapping[str, torch.Tensor], config: TrainingCo
         The sha256 of its manifest.
 
     Raises:
-        CheckpointError: The folder by now holds something else, or the checkpoint cannot take its name; the message says where
-            the checkpoint is.
+        CheckpointError: The folder by now holds something else, a weight is too large for the type of `export`, or the
+            checkpoint cannot take its name; the message says where the checkpoint is.
     """
     target = Target(folder, replace=True)
-    with target.writing() as partial:
-        digest = save_checkpoint(partial, tensors, start.checkpoint, start.statistics, start.tokenizer.to_str(), provenance,
-                                 DTYPES[config.export])
+    try:
+        with target.writing() as partial:
+            digest = save_checkpoint(partial, tensors, start.checkpoint, start.statistics, start.tokenizer.to_str(), provenance,
+                                     DTYPES[config.export])
+    except TooLargeError as error:
+        raise CheckpointError(f"{folder}: {error}; write export: bfloat16 into the recipe, and the same command goes on from the "
+                              "last saved state") from error
     target.finish()
     return digest
