@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from typing import Dict, List, Optional, Tuple
 
 import numpy as np
@@ -40,7 +41,7 @@ class SafetyFilter:
         self._speed_scale = config.speed_scale
         self._counters = new_counters()
         self._motion = Motion(config)
-        self._gate = ProposalGate(config)
+        self._gate = ProposalGate(config, watch_delay=not simulated_time)
         self._arms = MeasuredArms(config, self._counters, watch_delay=not simulated_time)
         self._watchdogs = Watchdogs(config, self._gate, self._arms, self._counters, ClockWatch(simulated_time))
         self._execution = Execution(config, self._motion, self._arms)
@@ -123,7 +124,7 @@ class SafetyFilter:
         if self.config.door == "cartesian" and self._motion.at_rest:
             self._follow_measured()
         at_once = self._motion.at_rest and not any(gripper.moving for gripper in self._execution.grippers)
-        self._execution.take(proposal, now)
+        self._execution.take(replace(proposal, observation_age=proposal.observation_age + self._gate.late), now)
         return Acceptance(True, at_once=at_once)
 
     def on_unreadable_proposal(self, text: str, now: float, publisher: str = "") -> Acceptance:

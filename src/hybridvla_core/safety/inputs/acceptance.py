@@ -12,6 +12,7 @@ import numpy as np
 
 from hybridvla_core.contracts import Heartbeat, Kind, PolicyState, Pose, Proposal
 from hybridvla_core.robots.config import RobotConfig
+from hybridvla_core.safety.inputs.transit import Transit
 from hybridvla_core.safety.status import Reason
 
 UNIT_TOLERANCE = 1e-2      # tolerance on a quaternion's length; within it, the quaternion is normalised
@@ -26,10 +27,15 @@ ACCEPTED: Verdict = (Reason.NONE, "")
 
 
 class ProposalGate:
-    """Accepts or refuses messages; remembers the locked publisher and epoch, and the highest numbers seen."""
+    """Accepts or refuses messages; remembers the locked publisher and epoch, and the highest numbers seen.
 
-    def __init__(self, config: RobotConfig) -> None:
+    `late`: how much later than usual the last action with a plausible age came, by its stamp and age, s.
+    """
+
+    def __init__(self, config: RobotConfig, watch_delay: bool = True) -> None:
+        """Sets up the gate. watch_delay: stamps run with our own clock, so that a delayed proposal is noticed."""
         self._config = config
+        self._transit, self.late = Transit(watch_delay), 0.0
         self._names = tuple(arm.name for arm in config.arms)
         self._frames = {arm.name: arm.base_frame for arm in config.arms}
         self._retired: Set[int] = set()
@@ -59,6 +65,7 @@ class ProposalGate:
     def forget_stamp(self) -> None:
         """Lets stamps begin anew after a clock was set. Sequence numbers still keep the order."""
         self._stamp = -math.inf
+        self._transit.forget()
 
     def seeded(self, seed: int, at: float) -> None:
         """Notes that the motion began anew: proposals for the previous seed are refused from now on."""
@@ -119,21 +126,26 @@ class ProposalGate:
 
     def _observed(self, proposal: Proposal, now: float) -> Verdict:
         """Judges the time of an action's observation, and remembers its stamp if it may be used."""
+        # The sender says how old the observation was when it published. A proposal that comes later than usual waited on its way.
+        bound, said = self._config.proposals.max_observation_age_s, proposal.observation_age
+        self.late = self._transit.late(proposal.stamp + said, now) if said <= bound else 0.0
         if proposal.stamp < self._stamp:
             return Reason.PROPOSAL_ORDER, (f"stamp {proposal.stamp:.6f} lies before the last, {self._stamp:.6f}; if its "
                                            "clock was set back, restart the policy")
-        age = proposal.observation_age
+        age = said + self.late
         if proposal.stamp == self._stamp:       # a camera that stands still: the age is our own, not the sender's
             age = max(age, self._stamp_seen[1] + now - self._stamp_seen[0])
-        if age > self._config.proposals.max_observation_age_s:
-            return Reason.PROPOSAL_STALE, f"its observation was {age:.2f} s old"
+        if age > bound:
+            waited = (f": it came {self.late:.2f} s later than others did, by its stamp and age; check the network, and restart "
+                      "the policy if its clock was set back") if age - self.late <= bound else ""
+            return Reason.PROPOSAL_STALE, f"its observation was {age:.2f} s old{waited}"
         if proposal.seed not in (0, self._seed):
             return Reason.PROPOSAL_STALE, (f"it was made under seed {proposal.seed}, and the arms were seeded anew since "
                                            f"({self._seed})")
-        if not proposal.seed and now - proposal.observation_age < self._seeded_at:
+        if not proposal.seed and now - age < self._seeded_at:
             return Reason.PROPOSAL_STALE, "its observation is from before the arms were seeded anew"
         if proposal.stamp != self._stamp:
-            self._stamp_seen = (now, proposal.observation_age)
+            self._stamp_seen = (now, age)
         self._stamp = proposal.stamp
         return ACCEPTED
 
@@ -159,7 +171,8 @@ class ProposalGate:
             self._retired.add(self.epoch)
             self._heard = None
         if epoch != self.epoch:
-            self.sequence, self.instruction_sequence, self._stamp = 0, 0, -math.inf
+            self.sequence, self.instruction_sequence = 0, 0
+            self.forget_stamp()
         self.epoch, self.publisher = epoch, publisher
         return ACCEPTED
 
