@@ -20,10 +20,12 @@ from hybridvla_cli import evaluate
 from hybridvla_cli.__main__ import main
 from hybridvla_cli.train_parts import general
 from hybridvla_core.checkpoints.format import read_checkpoint
+from hybridvla_core.data.lerobot import layout
 from hybridvla_core.data.lerobot.reader import LeRobotDataset
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED
 from hybridvla_core.paths import ROOT
+from hybridvla_core.training.hybrid.config import DemonstrationConfig
 
 CONFIGS = sorted((ROOT / "config/training").glob("*.yaml"))
 
@@ -75,6 +77,23 @@ def test_several_processes_make_the_data_set_once_and_tell_a_failure_once(tmp_pa
     assert done.returncode == 0, said
     assert said.count("demonstrations: 100%") == 1 and len(LeRobotDataset(tmp_path / "work/data/blocks")) == 20
     read_checkpoint(tmp_path / "work/checkpoint")
+
+
+def test_a_data_set_of_other_demonstrations_is_not_taken_for_the_recipes(tmp_path, capsys):
+    made = dict(task="blocks", frames=4, labels=2, seed=3, validation=0.25)
+    work, wanted = tmp_path / "work", DemonstrationConfig(**made)
+    folder = toy_data.write(work / "data/blocks", episodes=2, frames=2)
+    notes = json.loads((folder / layout.OURS).read_text())
+    (folder / layout.OURS).write_text(json.dumps({**notes, "made_with": dataclasses.asdict(wanted)}))
+    for changes, words in ((dict(frames=600), "frames 4, now 600"), (dict(seed=4, even_phases=True),
+                                                                     "seed 3, now 4, even_phases False, now True")):
+        assert main(["train", "--config", recipe(tmp_path, demonstrations={**made, **changes}), "--work", str(work)]) == 1
+        said = capsys.readouterr().err
+        assert f"{folder}: was made by a recipe with other demonstrations ({words}); remove that folder, or" in said
+        assert said.count("\n") == 1 and not (work / "checkpoint").exists()
+    assert general.demonstrations(wanted, work) == (folder,)
+    (folder / layout.OURS).write_text(json.dumps(notes))       # as older versions left it
+    assert general.demonstrations(dataclasses.replace(wanted, frames=600), work) == (folder,)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])

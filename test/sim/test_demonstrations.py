@@ -1,7 +1,7 @@
 """Demonstrations: the experts' labels with grounding, in the data sets' format; repeatable, resumable, refused by name."""
 import hashlib
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from hybridvla_core.data.lerobot.reader import LeRobotDataset
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.suite import load_configs
 from hybridvla_core.paths import ROOT
+from hybridvla_core.training.hybrid.config import DemonstrationConfig
 from hybridvla_sim import tasks
 from hybridvla_sim.demonstrations import build as building
 from hybridvla_sim.demonstrations.build import Order, build
@@ -249,6 +250,7 @@ def test_even_phases_ask_what_holds_a_block_for_that_block(tmp_path):
 
     found = LeRobotDataset(write_dataset(tmp_path / "blocks", 192, 3, labels=4, validation=0.25, even_phases=True))
     assert found.info["splits"] == {"train": "0:3", "validation": "3:4"}
+    assert found.ours["made_with"] == asdict(DemonstrationConfig("blocks", 192, 4, 3, 0.25, True)), "a recipe's words for it"
     assert found.moments().tolist() == [frame // 4 for frame in range(192)]
     asked = []
     for frame in range(192):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import importlib
 import logging
@@ -87,7 +88,19 @@ def _check_places(args: argparse.Namespace, work: Path, out: Path, data: Tuple[P
 
 
 def demonstrations(wanted: Optional[DemonstrationConfig], work: Path, processes: int = 1) -> Tuple[Path, ...]:
-    """Returns the recipe's data set, which is made in the simulated rig if it does not exist yet."""
+    """Returns the recipe's data set, which is made in the simulated rig if it does not exist yet.
+
+    Args:
+        wanted: What the recipe says of it.
+        work: Folder of the run.
+        processes: Number of processes that draw pictures.
+
+    Returns:
+        Its folder, alone.
+
+    Raises:
+        HybridVLAError: The recipe names no data set, or none that can be made, or the existing one was made by another recipe.
+    """
     if wanted is None:
         raise HybridVLAError("no data set is given; name its folder with --data")
     from tqdm import tqdm
@@ -96,8 +109,13 @@ def demonstrations(wanted: Optional[DemonstrationConfig], work: Path, processes:
 
     if wanted.task not in tasks.names():
         raise HybridVLAError(f"demonstrations: there is no task {wanted.task!r}; the tasks are {', '.join(tasks.names())}")
-    folder = work / "data" / wanted.task
-    if not folder.is_dir():
+    folder = place_of(wanted, work)
+    if folder.is_dir():
+        other = made_otherwise(wanted, folder)
+        if other:
+            raise HybridVLAError(f"{folder}: was made by a recipe with other demonstrations ({other}); remove that folder, or "
+                                 "give another --work folder")
+    else:
         try:
             maker = importlib.import_module(f"hybridvla_sim.tasks.{wanted.task}.dataset")
         except ModuleNotFoundError as error:
@@ -107,6 +125,26 @@ def demonstrations(wanted: Optional[DemonstrationConfig], work: Path, processes:
             maker.write_dataset(folder, wanted.frames, wanted.seed, wanted.labels, wanted.validation, wanted.even_phases,
                                 bar.update, max(1, processes))
     return (folder,)
+
+
+def place_of(wanted: DemonstrationConfig, work: Path) -> Path:
+    """Returns the folder of a run's own data set."""
+    return work / "data" / wanted.task
+
+
+def made_otherwise(wanted: DemonstrationConfig, folder: Path) -> str:
+    """Returns what differs between the demonstrations that a data set was made with and the wanted ones; empty if nothing does.
+
+    A data set without a record of it, from an older version, passes.
+    """
+    from hybridvla_core.data.lerobot import layout
+
+    notes = folder / layout.OURS
+    made = (layout.read_json(notes, "our notes") if notes.is_file() else {}).get("made_with")
+    if not isinstance(made, dict):
+        return ""
+    return ", ".join(f"{key} {made[key]}, now {value}" for key, value in dataclasses.asdict(wanted).items()
+                     if key in made and made[key] != value)
 
 
 def _foreseen(args: argparse.Namespace, config: TrainingConfig, init: Optional[Path]

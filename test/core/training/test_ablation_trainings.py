@@ -1,13 +1,19 @@
 """Tables 1 and 3: predictions of every sequence on held-out frames, what each training changes, and what few seeds can show."""
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 import toy_data
+import yaml
 from small_models import tiniest
 
+from hybridvla_cli.__main__ import main
+from hybridvla_cli.ablate_parts import measured
 from hybridvla_core.configuration import load_file
+from hybridvla_core.data.lerobot import layout
+from hybridvla_core.files import write_json
 from hybridvla_core.model.hybridvla import HybridVLA
 from hybridvla_core.model.presets import preset
 from hybridvla_core.paths import ROOT
@@ -16,7 +22,7 @@ from hybridvla_core.report.comparisons import FAILS, HOLDS, OPEN
 from hybridvla_core.training.ablation.held_out import errors_mm, predict
 from hybridvla_core.training.ablation.trainings import CLAIMS, TRAININGS, changed, trainings_sheet
 from hybridvla_core.training.hybrid.batch import Batch
-from hybridvla_core.training.hybrid.config import ObjectiveConfig, TrainingConfig
+from hybridvla_core.training.hybrid.config import DemonstrationConfig, ObjectiveConfig, TrainingConfig
 from hybridvla_core.training.hybrid.draws import Noise
 from hybridvla_core.training.hybrid.objective import HybridObjective
 from hybridvla_core.training.hybrid.run import Request, train
@@ -77,6 +83,28 @@ def test_a_training_is_measured_on_its_held_out_frames(tmp_path, monkeypatch, ch
     assert len(errors["tokens"]) == 6 and len(errors["diffusion"]) == (0 if change == "tokens alone" else 6)
     assert all(0 <= value < 1000 for values in errors.values() for value in values) and max(errors["tokens"]) > 1
     assert errors == errors_mm(tmp_path / "out", recipe, data)
+
+
+def test_every_training_has_the_data_of_its_own_recipe(tmp_path, monkeypatch):
+    asked = []
+
+    def write_dataset(folder, frames, seed, labels, validation, even_phases, *_):
+        made = DemonstrationConfig("blocks", frames, labels, seed, validation, even_phases)
+        write_json(folder / layout.OURS, {"made_with": asdict(made)})
+
+    monkeypatch.setattr("hybridvla_sim.tasks.blocks.dataset.write_dataset", write_dataset)
+    monkeypatch.setattr("hybridvla_core.training.hybrid.run.train", lambda request: asked.extend(request.data))
+    monkeypatch.setattr("hybridvla_core.training.ablation.held_out.errors_mm", lambda *_: {"diffusion": [1.0], "tokens": [2.0]})
+    monkeypatch.setattr(measured, "RECIPE", tmp_path / "recipe.yaml")
+    recipe = yaml.safe_load((ROOT / "config/training/ablation.yaml").read_text())
+    for frames, batch in ((60, 4), (80, 4), (60, 8)):
+        recipe.update(batch=batch, demonstrations={"task": "blocks", "frames": frames})
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        asked.clear()
+        assert main(["ablate", "trainings", "--quick", "-o", str(tmp_path / "out")]) == 0
+        assert f"out of {frames} pictures" in json.loads((tmp_path / "out/results.json").read_text())["sheets"][0]["about"]
+        found = [json.loads((data / layout.OURS).read_text())["made_with"]["frames"] for data in asked]
+        assert found == [frames] * len(TRAININGS)
 
 
 def test_each_training_changes_one_thing_and_costs_the_same():

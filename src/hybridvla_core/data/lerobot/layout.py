@@ -115,10 +115,12 @@ class Provenance:
     Attributes:
         episodes: One mapping per episode: source, success, corrections, notes.
         flagged: One mapping for each left out or doubtful episode: episode (its source), reason, kept.
+        made_with: Keys of the recipe's `demonstrations` that the set was drawn by; empty for any other set.
     """
 
     episodes: List[Dict[str, Any]] = field(default_factory=list)
     flagged: List[Dict[str, Any]] = field(default_factory=list)
+    made_with: Dict[str, Any] = field(default_factory=dict)
 
     def flag(self, episode: str, reason: str, kept: bool) -> None:
         """Records what is wrong with an episode."""

@@ -172,8 +172,8 @@ class DatasetWriter:
         write_json(self._folder / layout.STATS, stats)
         write_json(self._folder / layout.STATISTICS, {self.description.name: for_checkpoint(
             whole[layout.ACTION], whole[layout.STATE], self.description.grippers, len(self._rows))})
-        write_json(self._folder / layout.OURS, {"description": asdict(self.description),
-                                                 **asdict(self.provenance)})
+        notes = {key: value for key, value in asdict(self.provenance).items() if value or key != "made_with"}
+        write_json(self._folder / layout.OURS, {"description": asdict(self.description), **notes})
         train = self._splits.count(TRAIN)
         splits = {name: f"{begin}:{end}" for name, begin, end in
                   ((TRAIN, 0, train), (VALIDATION, train, len(self._rows))) if end > begin}

@@ -47,6 +47,8 @@ def write_dataset(folder: Path, frames: int, seed: int, labels: int = 1, validat
     Returns:
         The folder.
     """
+    made_with = {"task": "blocks", "frames": frames, "labels": labels, "seed": seed, "validation": validation,
+                 "even_phases": even_phases}
     labels = min(labels, len(instructions()))
     episodes = max(2, -(-frames // (EPISODE - EPISODE % labels)))
     held = max(1, int(episodes * validation + 1e-9))
@@ -54,6 +56,7 @@ def write_dataset(folder: Path, frames: int, seed: int, labels: int = 1, validat
                               CONVENTION, grounded=True, moments=True, grid=GRID, subtasks=True)
     drawing = Drawing(seed, -(-frames // episodes), labels, even_phases)
     with DatasetWriter(folder, description) as out:
+        out.provenance.made_with = made_with
         for number, rows in enumerate(_parts(drawing, episodes, processes)):
             split = VALIDATION if number >= episodes - held else TRAIN
             with out.episode(f"blocks, seed {seed}, sampled states, part {number}", None, split) as episode:
