@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
+import genpy
 import rospy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float64
@@ -25,7 +27,7 @@ from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.graph_names import ACTIVATE, HEARTBEAT, INSTRUCTION, PROPOSAL, SET_INSTRUCTION, STATUS
 from hybridvla_ros.messages.images import from_rgb, to_rgb
 from hybridvla_ros.replay import bags, reading
-from hybridvla_ros.replay.topics import TopicMap, Topics, resolve
+from hybridvla_ros.replay.topics import TopicMap, Topics, beyond_joints, resolve
 from hybridvla_ros.runtime.node_support import node_ending, number_parameter, package_path, require_parameter
 
 RECORDED = (PROPOSAL, HEARTBEAT, INSTRUCTION, STATUS, "/diagnostics")
@@ -107,10 +109,15 @@ class Player:
         self._feed = self._look(topic_map)
         self._children: List[subprocess.Popen] = []
         self._current, self._seen, self._active = "", 0.0, False
+        self._said: Dict[str, str] = {}      # the last answer of each service
         self._wanted: Optional[float] = None
 
     def _look(self, topic_map: TopicMap) -> Feed:
         """Reads what the bags hold before anything is started."""
+        robot, missing = self._robot, beyond_joints(self._robot)
+        if missing and rospy.get_param("~activate", True):
+            raise HybridVLAError(f"robot {robot.name}: the filter cannot become active, because {', '.join(missing)}, which "
+                                 f"driver {robot.driver} also needs, is not played; use activate:=false")
         with bags.BagShelf() as shelf:
             opened = [shelf.open(path) for path in self._bags]
             repaired = [f"{bag.path.name}: {bag.notes[0]}" for bag in opened if bag.notes]
@@ -228,10 +235,18 @@ class Player:
                 self._active = False
         self._seen = now
         wanted = self._instruction(now)
-        if wanted and wanted != self._current and instruct(wanted, False).success:
+        if wanted and wanted != self._current and self._done(SET_INSTRUCTION, instruct(wanted, False)):
             self._current = wanted
         if not self._active and rospy.get_param("~activate", True):
-            self._active = bool(activate(True).success)
+            self._active = self._done(ACTIVATE, activate(True))
+
+    def _done(self, service: str, answer: genpy.Message) -> bool:
+        """Tells whether a call was done. Logs an answer that says something new; it is asked again until it is done."""
+        words = re.sub(r"\d+", "", answer.message)        # a sentence with a growing number is not new
+        if words != self._said.get(service):
+            rospy.loginfo("%s: %s", service, answer.message)
+        self._said[service] = words
+        return bool(answer.success)
 
     def _instruction(self, now: float) -> Optional[str]:
         if self._told:

@@ -10,7 +10,8 @@ from hybridvla_core.errors import ConfigurationError, ObservationError
 from hybridvla_core.policy.config import PolicyConfig
 from hybridvla_core.robots.config import RobotConfig
 from hybridvla_core.robots.graph_names import INSTRUCTION, PROPOSAL, STATUS
-from hybridvla_core.robots.topics import joint_topics
+from hybridvla_core.robots.topics import NAMED_STATE_ROLES, STATE_ROLES, joint_topics
+from hybridvla_ros.adapters import NEEDED
 from hybridvla_ros.messages.arm_reader import fingers_of
 
 if TYPE_CHECKING:
@@ -139,6 +140,15 @@ def resolve(policy: PolicyConfig, robot: RobotConfig, given: TopicMap, found: Ma
     proposals = _optional(given.proposals or PROPOSAL, "proposals", found, notes)
     status = _optional(given.status or STATUS, "status", found, notes)
     return Topics(images, infos, joints, grippers, names, instruction, proposals, status, given.camera_poses, tuple(notes))
+
+
+def beyond_joints(robot: RobotConfig) -> List[str]:
+    """Returns the topics by which the robot's adapter judges its driver, besides joint states.
+
+    A bag's joint states alone do not make such a robot ready, and with these topics its driver's services would still be missing.
+    """
+    roles = {role for entry in NEEDED.get(robot.driver, ()) for role in entry} & set(STATE_ROLES) - set(NAMED_STATE_ROLES)
+    return sorted(arm.topics[role] for arm in robot.arms for role in roles if arm.topics.get(role))
 
 
 def _gripper_topics(robot: RobotConfig, given: TopicMap, joints: Mapping[str, List[str]], found: Mapping[str, str],

@@ -10,7 +10,9 @@ import rospy
 from replay_bag import BEGIN, ROOT
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.robots.config import load_robot
 from hybridvla_ros.replay.player import Player
+from hybridvla_ros.replay.topics import beyond_joints
 
 LENGTH = 3.0
 #: Stand-in for rosbag: it writes its bag when told to end, as `rosbag record` does, and plays for a moment.
@@ -46,11 +48,11 @@ def player(bag, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     for name in ("Publisher", "Subscriber", "on_shutdown", "wait_for_service"):
         monkeypatch.setattr(rospy, name, lambda *_, **__: None)
-    monkeypatch.setattr(rospy, "ServiceProxy", lambda *_: lambda *__: SimpleNamespace(success=True))
+    monkeypatch.setattr(rospy, "ServiceProxy", lambda *_: lambda *__: SimpleNamespace(success=True, message="done"))
 
-    def made(out, until=LENGTH, recorder="writes"):
+    def made(out, until=LENGTH, recorder="writes", robot="sim_fr3", **more):
         given = {"~bag": str(bag), "~out": str(out), "~policy_config": str(ROOT / "config/policies/tiny.yaml"),
-                 "~robot_config": str(ROOT / "config/robots/sim_fr3.yaml")}
+                 "~robot_config": str(ROOT / f"config/robots/{robot}.yaml"), **{f"~{key}": value for key, value in more.items()}}
         monkeypatch.setenv("RECORDER", recorder)
         monkeypatch.setattr(rospy, "get_param", lambda name, default=None: given.get(name, default))
         monkeypatch.setattr(rospy.Time, "now", staticmethod(lambda: rospy.Time.from_sec(BEGIN + until)))
@@ -85,3 +87,41 @@ def test_a_recorder_that_leaves_no_bag_is_named_also_where_an_earlier_one_lies(p
     with pytest.raises(HybridVLAError, match=r"live\.bag: rosbag record wrote no bag there"):
         player(tmp_path / "live.bag", recorder="leaves nothing").run()
     assert (tmp_path / "live.bag").read_text() == "earlier"
+
+
+def test_a_filter_that_no_bag_can_make_active_is_not_waited_for(player, bag, tmp_path):
+    """A bag with the joint states of an FR3 under the driver's names: played without the filter, and refused with it."""
+    import rosbag
+
+    arm = load_robot(ROOT / "config/robots/fr3.yaml").arms[0]
+    with rosbag.Bag(str(bag)) as sim, rosbag.Bag(str(tmp_path / "fr3.bag"), "w") as lab:
+        for topic, message, when in sim.read_messages():
+            lab.write({"/joint_states": arm.topics["joint_states"]}.get(topic, topic), message, when)
+    with pytest.raises(HybridVLAError, match="robot fr3: .* /franka_state_controller/franka_states, which driver "
+                                             "franka_ros also needs, is not played; use activate:=false"):
+        player(tmp_path / "live.bag", robot="fr3", bag=str(tmp_path / "fr3.bag"))
+    player(tmp_path / "live.bag", robot="fr3", bag=str(tmp_path / "fr3.bag"), activate=False).run()
+    assert (tmp_path / "live.bag").is_file()
+
+
+@pytest.mark.parametrize("robot, topics", [
+    ("sim_fr3", []), ("sim_dual", []), ("fr3", ["/franka_state_controller/franka_states"]),
+    ("agilex", ["/puppet/arm_status_left", "/puppet/arm_status_right", "/puppet/end_pose_left", "/puppet/end_pose_right"])])
+def test_what_a_driver_is_judged_by_besides_its_joints_is_known(robot, topics):
+    assert set(topics) <= set(beyond_joints(load_robot(ROOT / f"config/robots/{robot}.yaml")))
+    assert bool(topics) == bool(beyond_joints(load_robot(ROOT / f"config/robots/{robot}.yaml")))
+
+
+def test_a_filter_that_does_not_become_active_is_asked_again_and_each_new_reason_is_said_once(player, tmp_path, monkeypatch):
+    said, asked = [], []
+
+    def refused(*_):
+        asked.append(len(asked))
+        return SimpleNamespace(success=False, message=f"silent for {len(asked)} s" if len(asked) < 4 else "no policy is running")
+    monkeypatch.setattr(rospy, "ServiceProxy", lambda name, _kind: refused if name.endswith("activate") else
+                        lambda *_: SimpleNamespace(success=True, message="the instruction was set"))
+    monkeypatch.setattr(rospy, "loginfo", lambda text, *values: said.append(text % values))
+    player(tmp_path / "live.bag").run()
+    assert len(asked) > 4
+    assert [line for line in said if "activate" in line] == ["/hybridvla/safety/activate: silent for 1 s",
+                                                             "/hybridvla/safety/activate: no policy is running"]
