@@ -23,7 +23,8 @@ class Deactivated(NamedTuple):
 
     Attributes:
         problem: Why the filter is not inactive; empty when it is.
-        ends: Number of stops and deactivations so far, including this one; a higher count means that later ones followed.
+        ends: Number of stops and deactivations so far, including this one unless it was refused; a higher count means that later
+            ones followed.
         followed: Whether the policy was followed until then; False if the filter was already on its way to inactive.
     """
 
@@ -69,16 +70,20 @@ class FilterHandle:
         return self._repeated(lambda now: self._filter.activate(False, now), lambda: False)
 
     def deactivate(self) -> Deactivated:
-        """Brakes and waits until the filter is inactive."""
+        """Brakes and waits until the filter is inactive. Refused while it is STOPPED: it then goes on holding the arms."""
         with self._lock:
+            if self.state == State.STOPPED:
+                return Deactivated(self._call_resume(), self._ends, False)
             self._ends += 1
             ends, followed = self._ends, self._filter.follows
             self._filter.activate(False, time.monotonic())
         deadline = time.monotonic() + PATIENCE_S
         while self.state != State.INACTIVE and time.monotonic() < deadline:
             time.sleep(0.02)
-        problem = "" if self.state == State.INACTIVE else f"the filter is {self.state.name}; call resume first"
-        return Deactivated(problem, ends, followed)
+        return Deactivated("" if self.state == State.INACTIVE else self._call_resume(), ends, followed)
+
+    def _call_resume(self) -> str:
+        return f"the filter is {self.state.name}; call resume first"
 
     # What leads to motion ------------------------------------------------------------------------------------------
 

@@ -134,6 +134,39 @@ def test_what_ends_motion_during_the_robots_own_way_to_the_start_is_its_answer(l
     assert stage.ask("go_to_start") == LATE and len(asked) == 1 and stage.answers["end"][0]
 
 
+STOPPED = (False, "the filter is STOPPED; call resume first")
+
+
+def test_a_way_to_the_start_that_is_refused_while_stopped_leaves_the_arm_held(led):
+    stage, asked = led()
+    assert stage.ask("activate", True)[0]
+    stage.rig.propose([0.45, 0.2, 0.4])
+    stage.sleep(0.6)
+    assert stage.ask("stop") == (True, "stopped")
+    stage.sleep(1.0)
+    assert stage.ask("go_to_start") == STOPPED and not asked
+    assert all(command.publish for command in stage.rig.tick(20).arms), "the arm is still held"
+    stage.rig.follows = False
+    stage.rig.joints["arm"][0] += 0.2            # something pushes the held arm away
+    stage.sleep(3.0)
+    bound = stage.rig.config.arms[0].leash.max_force_n
+    assert stage.rig.output.status.arms[0].push_n <= bound, "the command is drawn back to the bound"
+    stage.rig.follows = True
+    stage.sleep(0.5)
+    assert stage.ask("resume") == (True, "holding until the next proposal") and stage.state == State.HOLDING
+
+
+def test_a_deactivation_that_is_refused_while_stopped_ends_nothing_that_is_still_tried(stage):
+    assert stage.ask("activate", True)[0]
+    stage.rig.propose([0.45, 0.2, 0.4])
+    stage.sleep(0.6)
+    stage.ask("stop")
+    ends = stage.handle.ends
+    stage.at(0.04, "start", stage.handle.deactivate)
+    assert stage.ask("resume")[0] and stage.state == State.HOLDING
+    assert stage.answers["start"] == (STOPPED[1], ends, False)
+
+
 def test_a_deactivation_is_not_given_up_because_somebody_stops_once_more(stage):
     assert stage.ask("activate", True)[0]
     stage.rig.propose([0.45, 0.2, 0.4])
