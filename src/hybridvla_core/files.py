@@ -42,6 +42,30 @@ def write_text(path: Union[str, Path], text: str) -> None:
             partial.unlink()
 
 
+def append_line(path: Path, line: str) -> None:
+    """Appends a line and forces it to the disk. A full disk may take only part of it, which would spoil the next line.
+
+    Args:
+        path: File to append to; where its last line has no end, a new line is begun first.
+        line: Line without its end.
+
+    Raises:
+        OSError: The line is not written; the file is as it was, as far as the disk allows.
+    """
+    with open(path, "a+b", buffering=0) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(size - 1, 0))
+        data = (b"\n" if stream.read(1) not in (b"", b"\n") else b"") + line.encode("utf-8") + b"\n"
+        try:
+            while data:
+                data = data[stream.write(data):]
+            os.fsync(stream.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                stream.truncate(size)
+            raise
+
+
 def unused(path: Path) -> Path:
     """Returns `path`, or `path` followed by .2, .3, ... if it exists already.
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.suite import load_configs
-from hybridvla_core.files import key_of, sha256
+from hybridvla_core.files import append_line, key_of, sha256
 from hybridvla_core.report.page import render
 from hybridvla_core.report.statistics import wilson
 from hybridvla_sim import tasks
@@ -107,11 +107,9 @@ def run_missing(names: Tuple[str, ...], episodes: int, notes: Path, processes: i
     missing = [job for job in wanted if (job.task, job.seed) not in known]
     results = in_processes(run_one, missing, processes, _nothing, (), "finished episodes are kept: start again") \
         if processes > 1 and len(missing) > 1 else map(run_one, missing)
-    with notes.open("a", encoding="utf-8") as out, \
-            tqdm(total=len(wanted), initial=len(wanted) - len(missing), unit=" episodes") as bar:
+    with tqdm(total=len(wanted), initial=len(wanted) - len(missing), unit=" episodes") as bar:
         for row in results:
-            out.write(json.dumps({**row, "code": today}) + "\n")
-            out.flush()
+            append_line(notes, json.dumps({**row, "code": today}))
             known[str(row["task"]), int(str(row["seed"]))] = row
             bar.set_postfix_str(str(row["task"]))
             bar.update(1)

@@ -28,7 +28,8 @@ def test_it_goes_on_where_it_was_stopped_and_counts_all(played, tmp_path):
     notes = tmp_path / "episodes.jsonl"
     notes.write_text(notes.read_text() + '{"task": "close_fridge", "seed": 5000')      # as if killed while writing
     assert sheet.main([*arguments, "--episodes", "4"]) == 1, "half of them failed: the expert is too weak"
-    assert played == [5_000_001, 5_000_002, 5_000_003, 5_000_004]
+    assert sheet.main([*arguments, "--episodes", "4"]) == 1
+    assert played == [5_000_001, 5_000_002, 5_000_003, 5_000_004], "what followed the line that was cut off is kept"
     said, = json.loads((tmp_path / "tasks.json").read_text())
     assert said["successes"] == 2 and said["failed_seeds"] == [5_000_002, 5_000_004]
     assert said["interventions_an_episode"] == {"holds": 2.0}

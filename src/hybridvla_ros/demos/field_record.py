@@ -17,6 +17,7 @@ import yaml
 
 from hybridvla_core.configuration import read_mapping
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.files import append_line
 from hybridvla_core.paths import ROOT
 from hybridvla_core.safety.status import State
 from hybridvla_ros.demos import activation
@@ -182,8 +183,7 @@ def run(folder: Path, episodes: int, task: str, variation: str, seed: int) -> No
             failures += recorded(bags) == before[0]
             row = {"seed": spec.seed, "instruction": spec.instruction, "label": label,
                    "seconds": round(time.monotonic() - began, 1)}
-            with open(folder / SCENES, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row) + "\n")
+            append_line(folder / SCENES, json.dumps(row))
             print(f"{recorded(bags)}/{episodes} recorded: {spec.instruction}, {label} in {row['seconds']} s", flush=True)
             if failures > MOST_FAILURES:
                 raise HybridVLAError(f"{failures} demonstrations failed, or their bags are broken; look at {folder / 'logs'}")

@@ -4,15 +4,14 @@ Each event is one line, appended and forced to the disk before the answer, so th
 """
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from hybridvla_core.errors import HybridVLAError
+from hybridvla_core.files import append_line
 from hybridvla_ros.recording.locks import Busy, OnlyUser
 
 START, SUCCESS, FAILURE, DISCARD, ABORTED = EVENTS = ("start", "success", "failure", "discard", "aborted")
@@ -133,30 +132,6 @@ class EpisodeLog:
             raise EpisodeError(f"the label cannot be written to {self._path} ({error.strerror}); free space there and "
                                "call again") from error
         self.counts[event.event] += 1
-
-
-def append_line(path: Path, line: str) -> None:
-    """Appends a line and forces it to the disk. A full disk may take only part of it, which would spoil the next line.
-
-    Args:
-        path: File to append to; where its last line has no end, a new line is begun first.
-        line: Line without its end.
-
-    Raises:
-        OSError: The line is not written; the file is as it was, as far as the disk allows.
-    """
-    with open(path, "a+b", buffering=0) as stream:
-        size = stream.seek(0, os.SEEK_END)
-        stream.seek(max(size - 1, 0))
-        data = (b"\n" if stream.read(1) not in (b"", b"\n") else b"") + line.encode("utf-8") + b"\n"
-        try:
-            while data:
-                data = data[stream.write(data):]
-            os.fsync(stream.fileno())
-        except OSError:
-            with contextlib.suppress(OSError):
-                stream.truncate(size)
-            raise
 
 
 def read_events(path: Path) -> List[Dict[str, Any]]:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 
@@ -28,6 +29,21 @@ def test_a_run_goes_on_with_the_next_scene(tmp_path):
     assert field_record.first_scene(tmp_path) == 0
     (tmp_path / field_record.SCENES).write_text('{"seed": 4001}\n{"seed": 4002}\n')
     assert field_record.first_scene(tmp_path) == 2
+
+
+def test_a_scene_whose_line_was_cut_off_is_not_used_again_nor_the_one_after_it(tmp_path, monkeypatch):
+    def episode(seed, _instruction):
+        used.append(seed)
+        (tmp_path / f"bags/{seed}.json").write_text('{"complete": true, "label": "success"}')
+        return "success"
+
+    used = []
+    monkeypatch.setattr(field_record, "Graph", mock.MagicMock())
+    monkeypatch.setattr(field_record, "Operator", lambda: mock.Mock(episode=episode))
+    (tmp_path / field_record.SCENES).write_text('{"seed": 4001}\n{"seed": 40')
+    for episodes in (1, 2):
+        field_record.run(tmp_path, episodes, "blocks", "", 4001)
+    assert used == [4003, 4004] and field_record.first_scene(tmp_path) == 4
 
 
 def test_scenes_that_are_all_used_end_it_with_a_sentence_before_anything_starts(tmp_path, monkeypatch, capsys):

@@ -9,7 +9,7 @@ import resource
 
 import pytest
 
-from hybridvla_ros.recording import episodes
+from hybridvla_core import files
 from hybridvla_ros.recording.episodes import EpisodeError, EpisodeLog, read_events
 
 
@@ -101,7 +101,7 @@ def test_half_a_line_of_a_full_disk_spoils_no_label_that_is_kept_later(path, mon
     log.start(1.0)
     whole = path.read_bytes()
     if not cleaned:
-        monkeypatch.setattr(episodes, "open", lambda *given, **more: Stuck(*given), raising=False)
+        monkeypatch.setattr(files, "open", lambda *given, **more: Stuck(*given), raising=False)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, limits[1]))
     try:
