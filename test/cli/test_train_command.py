@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -26,6 +27,7 @@ from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.evaluation.suite import LARGEST_TRAINING_SEED
 from hybridvla_core.paths import ROOT
 from hybridvla_core.training.hybrid.config import DemonstrationConfig
+from hybridvla_ros.recording import locks
 
 CONFIGS = sorted((ROOT / "config/training").glob("*.yaml"))
 
@@ -94,6 +96,27 @@ def test_a_data_set_of_other_demonstrations_is_not_taken_for_the_recipes(tmp_pat
     assert general.demonstrations(wanted, work) == (folder,)
     (folder / layout.OURS).write_text(json.dumps(notes))       # as older versions left it
     assert general.demonstrations(dataclasses.replace(wanted, frames=600), work) == (folder,)
+
+
+def test_a_second_run_in_a_work_folder_is_refused_and_harms_nothing(tmp_path, capsys, monkeypatch):
+    plain(monkeypatch)
+    config = recipe(tmp_path, preset="plain", batch=4, grounding={}, validation_frames=0,
+                    stages=[dict(name="act", train="full", steps=1, learning_rate=1e-3)])
+    half, work = tmp_path / "work/state/.step-000000002-stage-0", tmp_path / "work"
+    command = ["train", "--config", config, "--data", str(toy_data.write(tmp_path / "toy")), "--work", str(work)]
+    half.mkdir(parents=True)
+    first = locks.OnlyUser(work / "run")
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert f"{work}: another run is in it (process {os.getpid()} on " in said and said.count("\n") == 1
+    assert "wait for its end, or give another --work folder" in said and half.is_dir() and not (work / "checkpoint").exists()
+    first.release()
+    assert main(command) == 0 and not half.exists()
+
+    def none_here(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+    monkeypatch.setattr(locks.fcntl, "flock", none_here)
+    assert main(command) == 0, "a file system without locks, in which nobody else is"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])

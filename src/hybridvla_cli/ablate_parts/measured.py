@@ -158,6 +158,7 @@ def _trainings(args: argparse.Namespace, out: Path, given: Source) -> Dict[str, 
 
 def _trained(config: TrainingConfig, work: Path, folder: Path) -> Mapping[str, Any]:
     """Trains, or resumes training, and returns the errors on held-out frames."""
+    from hybridvla_cli.train_parts.alone import only_run
     from hybridvla_cli.train_parts.general import demonstrations, made_otherwise, place_of
     from hybridvla_core.training.ablation.held_out import errors_mm
     from hybridvla_core.training.hybrid.run import Request, train
@@ -166,7 +167,8 @@ def _trained(config: TrainingConfig, work: Path, folder: Path) -> Mapping[str, A
     if wanted is not None and made_otherwise(wanted, place_of(wanted, folder)):      # the data of an earlier recipe
         folder = folder / f"data-{key_of(dataclasses.asdict(wanted))}"
     data = demonstrations(wanted, folder)
-    train(Request(config=config, data=data, work=work, out=work / "checkpoint", threads=1))
+    with only_run(work):
+        train(Request(config=config, data=data, work=work, out=work / "checkpoint", threads=1))
     return errors_mm(work / "checkpoint", config, data)
 
 

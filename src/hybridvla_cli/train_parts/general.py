@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -9,6 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
+from hybridvla_cli.train_parts.alone import only_run
 from hybridvla_core.errors import HybridVLAError
 from hybridvla_core.files import write_json
 from hybridvla_core.processor import slowness
@@ -32,7 +34,9 @@ def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> N
     _check_places(args, work, out, data, init)
     evaluate = _foreseen(args, config, init)
     processes = Processes.start(args.device)
-    try:
+    with contextlib.ExitStack() as until_the_end:
+        until_the_end.callback(processes.stop)
+        processes.first_alone(lambda: until_the_end.enter_context(only_run(work)))
         if processes.first:
             warn_of_slowness(config, args.device)
         if not data:
@@ -42,8 +46,6 @@ def run(args: argparse.Namespace, config_file: Path, work: Path, out: Path) -> N
             config=config, data=data, work=work, out=out, init=init,
             mixture=read_mixture(Path(args.mixture)) if args.mixture else None, device=args.device, threads=args.threads,
             tensorboard=args.tensorboard, evaluate=evaluate, evaluate_every=args.evaluate_every, seconds=args.seconds))
-    finally:
-        processes.stop()
     if processes.first:
         print(f"{result['checkpoint']}: {result['steps']} steps, {result['samples']} samples, {result['seconds']:.0f} s"
               + ("" if result["finished"] else "; not the last step, the same command goes on"))

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import socket
+import weakref
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Dict
@@ -21,7 +22,7 @@ class Busy(Exception):
 
 
 class FileLock:
-    """An exclusive lock on a file, until `release` or the end of the process.
+    """An exclusive lock on a file, until `release` or the end of the process; processes that it forks do not keep it.
 
     Args:
         path: File to lock.
@@ -37,6 +38,7 @@ class FileLock:
 
     def __init__(self, path: Path, flags: int = 0) -> None:
         self._descriptor = -1
+        _LOCKS.add(self)
         self._descriptor = os.open(str(path), os.O_RDWR | flags, 0o666)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -81,6 +83,18 @@ class FileLock:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+
+#: Locks of this process. A forked process shares their open files, and would keep them locked after the holder's end.
+_LOCKS: weakref.WeakSet[FileLock] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for lock in list(_LOCKS):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class OnlyUser:

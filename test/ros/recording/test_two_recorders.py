@@ -88,6 +88,27 @@ def test_the_locks_of_a_killed_process_are_gone_with_it(tmp_path):
     assert EpisodeLog(path, 1.0).start(2.0).number == 1
 
 
+def test_a_lock_ends_with_its_holder_though_a_process_that_it_forked_lives_on(tmp_path):
+    held = FileLock(tmp_path / "one", os.O_CREAT)
+    (there, begun), (end, here) = os.pipe(), os.pipe()
+    forked = os.fork()
+    if not forked:
+        os.close(here)
+        os.write(begun, b"x")
+        os.read(end, 1)       # until the parent closes its side
+        os._exit(0)
+    assert os.read(there, 1) == b"x"
+    with pytest.raises(Busy):
+        FileLock(tmp_path / "one")
+    held.release()
+    try:
+        assert FileLock(tmp_path / "one").held
+    finally:
+        os.close(here)
+        os.waitpid(forked, 0)
+        [os.close(descriptor) for descriptor in (there, begun, end)]
+
+
 def test_a_second_log_on_one_file_is_refused_and_the_open_episode_of_the_first_goes_on(tmp_path):
     path = tmp_path / "episodes.jsonl"
     first = EpisodeLog(path, 1.0)
