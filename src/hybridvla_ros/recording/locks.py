@@ -86,7 +86,7 @@ class FileLock:
 
 
 #: Locks of this process. A forked process shares their open files, and would keep them locked after the holder's end.
-_LOCKS: weakref.WeakSet[FileLock] = weakref.WeakSet()
+_LOCKS: weakref.WeakSet = weakref.WeakSet()
 
 
 def _leave_to_parent() -> None:
