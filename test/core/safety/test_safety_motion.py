@@ -250,7 +250,7 @@ def test_plans_keep_goals_inside_box_and_planes():
 
 
 def test_leash_is_measured_from_where_an_unhindered_arm_would_be():
-    leash = Leash(ROBOT.arms, ROBOT.dt)
+    leash = Leash(ROBOT)
     start, turn = np.array([[0.4, 0.0, 0.4]]), np.eye(3)[None]
     leash.restart(start, turn)
     bound = ARM.leash.distance_m

@@ -33,7 +33,7 @@ class ForceGuard:
     def __init__(self, config: RobotConfig, motion: Motion, arms: MeasuredArms) -> None:
         self._config, self._motion, self._arms = config, motion, arms
         count = len(config.arms)
-        self.leash = Leash(config.arms, config.dt)
+        self.leash = Leash(config)
         self._bounds: Sequence[Tuple[float, float]] = [(arm.leash.distance_m, arm.leash.rotation_rad) for arm in config.arms]
         self._begun: List[Tuple[np.ndarray, np.ndarray]] = [(np.zeros(3), np.zeros(3))] * count
         self._rested = 0

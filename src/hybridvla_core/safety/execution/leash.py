@@ -10,7 +10,18 @@ from typing import Sequence, Tuple
 import numpy as np
 
 from hybridvla_core.geometry import poses, rotations
-from hybridvla_core.robots.arm import ArmConfig
+from hybridvla_core.robots.config import RobotConfig
+
+
+def lags_s(config: RobotConfig) -> Sequence[float]:
+    """Returns the time constant with which each unhindered arm follows its command, s.
+
+    It belongs to the controller behind the door in use: `leash.lag_s`. An FR3 has two doors in one file. Behind its joint door,
+    each target is reached `franka.trajectory_ahead_s` after it was sent.
+    """
+    if config.franka is not None and config.door == "joint":
+        return [config.franka.trajectory_ahead_s] * len(config.arms)
+    return [arm.leash.lag_s for arm in config.arms]
 
 
 class Leash:
@@ -21,10 +32,10 @@ class Leash:
         angle: (A,) bounds on the rotation, rad.
     """
 
-    def __init__(self, arms: Sequence[ArmConfig], dt: float) -> None:
-        self.distance = np.array([arm.leash.distance_m for arm in arms])
-        self.angle = np.array([arm.leash.rotation_rad for arm in arms])
-        self._share = np.array([1.0 - np.exp(-dt / arm.leash.lag_s) if arm.leash.lag_s > 0.0 else 1.0 for arm in arms])
+    def __init__(self, config: RobotConfig) -> None:
+        self.distance = np.array([arm.leash.distance_m for arm in config.arms])
+        self.angle = np.array([arm.leash.rotation_rad for arm in config.arms])
+        self._share = np.array([1.0 - np.exp(-config.dt / lag) if lag > 0.0 else 1.0 for lag in lags_s(config)])
 
     def restart(self, positions: np.ndarray, matrices: np.ndarray) -> None:
         """Starts over with the arms at rest at positions (A, 3) m and matrices (A, 3, 3)."""

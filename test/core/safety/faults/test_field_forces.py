@@ -61,6 +61,25 @@ def test_an_arm_that_is_stopped_at_speed_is_pushed_for_a_moment_with_what_thresh
     assert 0.85 * reached < most <= reached
 
 
+def test_on_the_joint_door_an_arm_that_follows_at_full_speed_is_not_called_held_and_a_blocked_one_is():
+    """The leash expects the lag of the controller behind the door, not that of the impedance controller."""
+    rig = Rig("fr3", change=lambda config: dataclasses.replace(quick(config), door="joint"))
+    rig.lag_s = rig.config.franka.trajectory_ahead_s
+    rig.start().tick(250)
+    for y in (-0.35, 0.35):
+        rig.propose([0.45, y, 0.45])
+        rig.run_until(lambda output: output.status.at_target, 12.0)
+    assert not any(output.status.reasons & Reason.LEASH for output in rig.sent)
+    rig.propose([0.45, -0.35, 0.45])
+    rig.run_until(lambda output: rig.measured_pose("arm").position[1] < 0.0, 12.0)
+    rig.follows = False
+    ahead = [push(rig) for _ in range(300) if rig.tick()]
+    assert rig.output.status.state == State.HOLDING and rig.output.status.reasons & Reason.LEASH
+    leash, limits = rig.config.arms[0].leash, rig.config.arms[0].cartesian_limits
+    behind = dataclasses.replace(leash, lag_s=rig.lag_s).reached_n(limits.speed_m_s, limits.acceleration_m_s2)
+    assert leash.max_force_n < max(ahead) <= behind and ahead[-1] <= leash.max_force_n
+
+
 def test_an_arm_that_is_held_on_its_way_back_inside_is_pushed_with_no_more_than_the_bound():
     rig = Rig("fr3", change=lambda config: dataclasses.replace(config, deadman_required=False))
     rig.joints["arm"] = np.array([1.25, 0.40, 0.0, -1.40, 0.0, 1.75, 0.785])

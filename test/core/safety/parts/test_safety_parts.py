@@ -237,7 +237,7 @@ def test_what_is_in_the_way_to_the_start_is_named_with_its_amount():
 
 def test_the_leash_is_the_command_behind_a_first_order_lag():
     rules = FR3.arms[0].leash
-    leash = Leash(FR3.arms, FR3.dt)
+    leash = Leash(FR3)
     still, turned = np.zeros((1, 3)), np.eye(3)[None]
     leash.restart(still, turned)
     to, turn = np.array([[0.03, 0.0, 0.04]]), rotations.exp(np.array([0.0, 0.2, 0.0]))[None]
@@ -249,7 +249,7 @@ def test_the_leash_is_the_command_behind_a_first_order_lag():
     assert angle[0] == pytest.approx(rules.rotation_rad - 0.2 * share)
     assert leash.pulls_away(0, to[0], still[0], to[0]) and not leash.pulls_away(0, to[0], still[0], -to[0])
     assert leash.pulls_away(0, to[0], still[0], np.array([0.0, 1.0, 0.0])), "neither nearer nor further counts as away"
-    quick = Leash([dataclasses.replace(FR3.arms[0], leash=dataclasses.replace(rules, lag_s=0.0))], FR3.dt)
+    quick = Leash(dataclasses.replace(FR3, arms=(dataclasses.replace(FR3.arms[0], leash=dataclasses.replace(rules, lag_s=0.0)),)))
     quick.restart(still, turned)
     quick.advance(to, turn)
     assert quick.margins(to, turn)[0][0] == pytest.approx(rules.distance_m)
