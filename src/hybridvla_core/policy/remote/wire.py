@@ -15,7 +15,7 @@ from hybridvla_core.errors import WireError
 
 #: Element types that are allowed on the wire, in numpy's notation.
 DTYPES = ("|b1", "|u1", "|i1", "<u2", "<i2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8")
-#: Longest frame that is read, bytes; largest number of axes of an array, and of entries of all maps and lists of a frame together;
+#: Longest frame that is read, bytes; largest number of axes of an array, and of entries of a frame's maps and lists together;
 #: longest text.
 MAX_FRAME, MAX_AXES, MAX_ENTRIES, MAX_TEXT = 32 << 20, 5, 4096, 64 << 10
 
