@@ -62,7 +62,9 @@ def go_until(folder, data, last):
 
 
 @pytest.mark.parametrize("tear", [halve, empty_index, empty_progress])
-@pytest.mark.parametrize("last", ["step-000000008-stage-1", "step-000000004-stage-1"], ids=["", "the stage's first"])
+@pytest.mark.parametrize("last", [
+    pytest.param("step-000000008-stage-1", id=""),
+    pytest.param("step-000000004-stage-1", id="the stage's first", marks=pytest.mark.long)])
 def test_a_torn_step_is_left_out_and_the_run_goes_on_from_the_one_before(data, tmp_path, caplog, unbroken, tear, last):
     go_until(tmp_path, data, last)
     torn, before = steps(tmp_path)[-1], steps(tmp_path)[0]

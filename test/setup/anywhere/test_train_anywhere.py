@@ -84,6 +84,7 @@ def test_seeds_beside_those_of_a_training_are_taken_as_evaluate_takes_them(run, 
     assert calls()[0] == "demonstrate"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("environment, made", [({}, "800 6"), ({"TRAIN_COUNT": "12", "TRAIN_STATES": "30"}, "12 30")])
 def test_data_are_many_scenes_with_few_states_unless_others_are_asked_for(run, tmp_path, environment, made):
     for _ in range(2):
@@ -112,6 +113,7 @@ def test_results_of_another_checkpoint_or_order_are_not_counted(run, tmp_path):
     assert len(list((out / "evaluation").iterdir())) == 2
 
 
+@pytest.mark.long
 def test_a_wheel_that_was_added_is_installed(run, tmp_path):
     (tmp_path / "wheels").mkdir()
     for name in ("one", "two"):
