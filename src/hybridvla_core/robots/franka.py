@@ -35,7 +35,7 @@ class FrankaConfig:
             what Desk knows.
         start_speed_rad_s: Speed of the fastest joint on the way to the start, rad/s.
         opens_at_start: Whether the gripper opens before that motion, so that whatever it holds falls.
-        trajectory_ahead_s: Time to each target on the joint door, s.
+        trajectory_ahead_s: Time to each target on the joint door, s; the leash expects it as that controller's lag.
         grasp_epsilon_m: How far from closed a grasp may end and still count (the width of the widest object), m.
         slip_m: How far the fingers must close further after a grasp for the object to count as slipped out, m.
     """

@@ -259,7 +259,7 @@ class LeashConfig:
         stiffness_n_m: Stiffness of the controller after the filter, N/m.
         max_force_n: Largest push of the spring between the two poses, N.
         rotation_rad: Bound on the rotation, rad.
-        lag_s: Time constant of the controller after the filter, s.
+        lag_s: Time constant of the controller after the filter, s; the FR3's joint door takes `trajectory_ahead_s` instead.
     """
 
     stiffness_n_m: float

@@ -148,6 +148,12 @@ def test_an_active_filter_goes_on_after_a_new_payload(lab):
     assert payload(lab)[0] and lab.state == State.HOLDING
 
 
+def test_a_payload_that_the_robot_is_not_ready_for_leaves_an_active_filter_active(lab):
+    assert lab.ask("activate", True)[0]
+    lab.arm.problem = lambda: "the robot's user stop is pressed"
+    assert payload(lab) == (False, "the robot's user stop is pressed") and lab.state == State.HOLDING
+
+
 @pytest.mark.parametrize("when", ["while it changes", "before it"])
 def test_a_new_payload_does_not_activate_what_somebody_deactivated(lab, when):
     assert lab.ask("activate", True)[0]

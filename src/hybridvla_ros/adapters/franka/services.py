@@ -227,8 +227,11 @@ class ArmServices:
             raise HybridVLAError(f"a payload of {mass_kg:g} kg at {[float(value) for value in center_m]} m is not possible; "
                                  f"use 0 to {HEAVIEST_KG:g} kg, and a centre within {FARTHEST_CENTER_M:g} m of the flange on "
                                  "each axis")
+        problem = "this is a dry run" if self._safety.dry_run else robot.problem()
+        if problem:      # before the filter is told anything: what is refused leaves an active filter active
+            raise HybridVLAError(problem)
         deactivated = self._safety.deactivate()
-        problem = deactivated.problem or ("this is a dry run" if self._safety.dry_run else robot.problem())
+        problem = deactivated.problem or robot.problem()     # the arm may have taken seconds to rest
         if problem:
             raise HybridVLAError(problem)
         with self._alone("the payload is being changed"):
